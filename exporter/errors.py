@@ -1,0 +1,51 @@
+"""What can go wrong, sorted by what the user has to change; each class knows its exit code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ExporterError(Exception):
+    """Base of every error that this package raises on purpose.
+
+    Attributes:
+        message: one line that states the fact, with the operation, tensor or option by name.
+        hint: one line that says what to do, or "".
+    """
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ExporterError):
+    """The command line, or the Python arguments, must change."""
+
+    exit_code = 2
+
+
+class ModelError(ExporterError):
+    """The model must change: a damaged or foreign file, no head, an operation with no rule."""
+
+    exit_code = 3
+
+
+class NotAllowedError(ExporterError):
+    """Refused unless an `--allow-...` option says otherwise."""
+
+    exit_code = 4
+
+
+class ConversionError(ExporterError):
+    """A conversion failed, ran out of time or memory, or its process died."""
+
+    exit_code = 5
+
+
+class OutputError(ExporterError):
+    """The result cannot be written: it exists, or the place is not writable or full."""
+
+    exit_code = 6

@@ -1,0 +1,108 @@
+"""The neutral, read-only picture of a network that each kind of model draws of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from exporter.operations import Operation
+
+Array = npt.NDArray[Any]
+Shape = tuple[int | None, ...]  # None: not known before the model runs (the batch, mostly)
+
+
+class Use(NamedTuple):
+    """One input of one node."""
+
+    node: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A value in the graph: computed, fed, or constant.
+
+    Attributes:
+        name: unique within the graph.
+        shape: None where even the rank is unknown.
+        dtype: NumPy's name, such as "float32"; "string" and others as the file calls them.
+        read: constants only; gives the values in the file's own layout. Nothing is copied before.
+    """
+
+    name: str
+    shape: Shape | None
+    dtype: str
+    read: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_constant(self) -> bool:
+        return self.read is not None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Bytes of the values; None where shape or dtype do not tell."""
+        if self.shape is None or any(n is None for n in self.shape):
+            return None
+        try:
+            item = np.dtype(self.dtype).itemsize
+        except TypeError:
+            return None
+        return int(np.prod([n for n in self.shape if n is not None], dtype=np.int64)) * item
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: unique within the graph; it is what messages and edits call the node.
+        operator: what the file calls the operation, such as "Gemm" or "FULLY_CONNECTED".
+        inputs: tensor names; "" where an optional input is absent.
+    """
+
+    name: str
+    operator: str
+    operation: Operation
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.operator} {self.name!r}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network: nodes in an order in which they can run.
+
+    Attributes:
+        labels: output name -> one label a unit, where the file carries them.
+    """
+
+    nodes: tuple[Node, ...]
+    tensors: Mapping[str, Tensor]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def producers(self) -> Mapping[str, tuple[Node, int]]:
+        """Tensor name -> the node that computes it, and which of its outputs it is."""
+        return {name: (node, i) for node in self.nodes for i, name in enumerate(node.outputs)}
+
+    @cached_property
+    def consumers(self) -> Mapping[str, tuple[tuple[Node, int], ...]]:
+        """Tensor name -> every node that reads it, and at which slot."""
+        found: dict[str, list[tuple[Node, int]]] = {}
+        for node in self.nodes:
+            for slot, name in enumerate(node.inputs):
+                found.setdefault(name, []).append((node, slot))
+        return {name: tuple(users) for name, users in found.items() if name}
+
+    def shape(self, tensor: str) -> Shape:
+        """The shape of a tensor; () where its rank is unknown (nothing can be labelled on it)."""
+        return self.tensors[tensor].shape or ()

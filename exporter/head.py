@@ -1,0 +1,151 @@
+"""A head: which constants make the units of one output, and what narrows with them. Data only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exporter.graph import Array, Node, Shape, Use
+
+
+@dataclass(frozen=True, eq=False)
+class UnitAxis:
+    """One axis of a tensor, and the unit that each position on it belongs to.
+
+    Attributes:
+        axis: counted from the front, never negative.
+        units: int64, one entry a position; -1 marks a position that belongs to no unit.
+    """
+
+    axis: int
+    units: Array  # (positions,)
+
+    def same(self, other: UnitAxis) -> bool:
+        return self.axis == other.axis and np.array_equal(self.units, other.units)
+
+    def at(self, axis: int) -> UnitAxis:
+        """The same labels on another axis."""
+        return UnitAxis(axis, self.units)
+
+    def positions(self, kept: Sequence[int]) -> Array:
+        """The positions that stay for the kept units, in the order in which they then stand.
+
+        Positions without a unit stay where they are. Units in another than ascending order change
+        places with each other, occurrence by occurrence, so that repeated blocks (anchors) stay
+        whole.
+        """
+        chosen = np.asarray(kept, dtype=np.int64)
+        ascending = np.sort(chosen)
+        stay = np.flatnonzero((self.units < 0) | np.isin(self.units, ascending))
+        if np.array_equal(chosen, ascending):
+            return stay
+        goes_to = dict(zip(ascending.tolist(), chosen.tolist(), strict=True))
+        places = {unit: np.flatnonzero(self.units == unit) for unit in goes_to}
+        seen = dict.fromkeys(goes_to, 0)
+        result = stay.copy()
+        for i, position in enumerate(stay):
+            unit = int(self.units[position])
+            if unit >= 0:
+                result[i] = places[goes_to[unit]][seen[unit]]
+                seen[unit] += 1
+        return result
+
+    def removed(self, kept: Sequence[int]) -> Array:
+        """The positions of units that are not kept, ascending."""
+        return np.flatnonzero((self.units >= 0) & ~np.isin(self.units, np.asarray(kept)))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTensor:
+    """A computed tensor that narrows with the head."""
+
+    name: str
+    shape: Shape
+    labels: UnitAxis
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledConstant:
+    """A constant that is cut with the head, as seen by the uses that agree on its labels.
+
+    Attributes:
+        zero: what a removed unit's entries are filled with so that its value becomes 0; None where
+            they may stay as they are (scales, variances).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    labels: UnitAxis
+    uses: tuple[Use, ...]
+    zero: float | None
+
+
+@dataclass(frozen=True)
+class Width:
+    """A number in the file that states the width of a labelled axis.
+
+    Attributes:
+        node: the node that carries it, in an attribute or in a constant input.
+        place: the attribute's name, or the slot of the constant.
+        constant: the constant's name, where it stands in one.
+        value: the whole attribute or constant as it stands.
+        entry: where in `value` the width stands; None where the value is the width itself.
+        tensor: the labelled tensor whose axis it states.
+    """
+
+    node: str
+    place: str | int
+    constant: str | None
+    value: tuple[int, ...]
+    entry: int | None
+    tensor: str
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What makes the units of one output, from the linear operations to the output.
+
+    Attributes:
+        name: how people call it: the output's name.
+        axis: the output's unit axis.
+        units: how many units there are.
+        activation: name of the last activation, "linear" where there is none.
+        z: the tensor of values before that activation; the output itself where there is none.
+        body: the labelled nodes that make z, the linear ones among them, in running order.
+        tail: the nodes from z to the output: the activation, and what only moves positions.
+        other_outputs: further outputs of the model that show the same units and narrow with them.
+        labels: one a unit, where the file carries them.
+    """
+
+    name: str
+    output: str
+    axis: int
+    units: int
+    activation: str
+    z: str
+    tensors: tuple[LabelledTensor, ...]
+    constants: tuple[LabelledConstant, ...]
+    widths: tuple[Width, ...]
+    body: tuple[Node, ...] = field(repr=False)
+    tail: tuple[Node, ...] = field(repr=False)
+    other_outputs: tuple[str, ...] = ()
+    labels: tuple[str, ...] | None = None
+
+    def tensor(self, name: str) -> LabelledTensor:
+        """The labelled tensor of that name; KeyError if the head does not label it."""
+        for tensor in self.tensors:
+            if tensor.name == name:
+                return tensor
+        raise KeyError(name)
+
+    @property
+    def part(self) -> tuple[int, int] | None:
+        """Where the units stand on the output's axis, if other things share it."""
+        units = self.tensor(self.output).labels.units
+        where = np.flatnonzero(units >= 0)
+        if len(where) == len(units):
+            return None
+        return int(where[0]), int(where[-1]) + 1

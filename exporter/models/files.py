@@ -1,0 +1,60 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from exporter.errors import OutputError
+
+
+def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
+    """Let `write` fill a temporary file beside the target, then put it in the target's place.
+
+    Args:
+        target: where the file shall stand. The temporary one has the same suffix.
+        write: called with the temporary path.
+        force: replace an existing file.
+
+    Raises:
+        OutputError: the target exists, its folder does not, or it cannot be written. No partial
+            file stays behind, whatever `write` raises.
+    """
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists", "use --force to replace it")
+    try:
+        handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}.", target.parent)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        sync(temporary)
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cannot_write(target: Path, error: OSError) -> OutputError:
+    """The error for a target that the system refuses to write."""
+    hint = "free some space" if error.errno == errno.ENOSPC else "choose another place with -o"
+    return OutputError(f"cannot write {target}: {error.strerror or error}", hint)
+
+
+def sync(path: Path) -> None:
+    """Have the system put a file's contents on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

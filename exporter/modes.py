@@ -1,0 +1,165 @@
+"""The modes: how units are removed (a plan), and what the result must answer (an oracle).
+
+An oracle maps the original's z to the z and y that the pruned model must have. It is computed in
+NumPy, in float64, from nothing but z; the planner and the oracle of a mode share no code but the
+places of the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS
+from exporter.errors import ModelError
+from exporter.graph import Array, Node, Shape, Use
+from exporter.head import Head, LabelledTensor, Width
+from exporter.operations import Activation, Elementwise, Linear, Reshape, Transpose
+from exporter.plan import Edit, Fill, Replace, SetAttribute, SetShape, Take
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """What a pruned model must answer, in float64; shapes as the model returns them."""
+
+    z: Array
+    y: Array
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way to remove units.
+
+    Attributes:
+        summary: one line for people.
+        edits: head and kept units -> what to change in the file.
+        oracle: head, kept units and the original's z -> the z and y of the result.
+        narrows: the output has one position a kept unit instead of one a unit.
+    """
+
+    summary: str
+    edits: Callable[[Head, Sequence[int]], tuple[Edit, ...]]
+    oracle: Callable[[Head, Sequence[int], Array], Expected]
+    narrows: bool
+
+
+# --- slice --------------------------------------------------------------------------------------
+
+
+def _slice_edits(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
+    takes = [Take(c.name, c.labels.axis, c.labels.positions(kept), c.uses) for c in head.constants]
+    shapes = [SetShape(tensor.name, _narrowed(tensor, kept)) for tensor in head.tensors]
+    return (*takes, *shapes, *_width_edits(head, kept))
+
+
+def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
+    """Every number in the file that states a width; several may stand in one attribute."""
+    places: dict[tuple[str, str | int], list[Width]] = {}
+    for width in head.widths:
+        places.setdefault((width.node, width.place), []).append(width)
+    edits: list[Edit] = []
+    for (node, place), widths in places.items():
+        value = list(widths[0].value)
+        for width in widths:
+            value[width.entry or 0] = len(head.tensor(width.tensor).labels.positions(kept))
+        if isinstance(place, int):
+            constant = widths[0].constant or ""
+            edits.append(Replace(constant, np.asarray(value, np.int64), (Use(node, place),)))
+        else:
+            single = widths[0].entry is None
+            edits.append(SetAttribute(node, place, value[0] if single else tuple(value)))
+    return edits
+
+
+def _narrowed(tensor: LabelledTensor, kept: Sequence[int]) -> Shape:
+    shape = list(tensor.shape)
+    shape[tensor.labels.axis] = len(tensor.labels.positions(kept))
+    return tuple(shape)
+
+
+def _slice_oracle(head: Head, kept: Sequence[int], z: Array) -> Expected:
+    labels = head.tensor(head.z).labels
+    narrow = np.take(np.asarray(z, np.float64), labels.positions(kept), axis=labels.axis)
+    return Expected(narrow, _run_tail(head, narrow, kept))
+
+
+# --- zero ---------------------------------------------------------------------------------------
+
+
+def _zero_edits(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
+    for node in head.body:
+        if not _keeps_zero(node):
+            raise ModelError(
+                f"{node} does not map 0 to 0, so that a removed unit's value would not be 0",
+                "use --mode slice",
+            )
+    inside = {node.name for node in head.body}
+    return tuple(
+        Fill(c.name, c.labels.axis, c.labels.removed(kept), c.zero, uses)
+        for c in head.constants
+        if c.zero is not None
+        and (uses := tuple(use for use in c.uses if use.node in inside))
+        and len(c.labels.removed(kept))
+    )
+
+
+def _keeps_zero(node: Node) -> bool:
+    match node.operation:
+        case Elementwise(keeps_zero=keeps):
+            return keeps
+        case Activation(function="clip", parameters=parameters):
+            bounds = dict(parameters)
+            return bounds.get("min", -np.inf) <= 0.0 <= bounds.get("max", np.inf)
+        case Activation(function=function):
+            return ACTIVATIONS[function].keeps_zero
+        case Linear() | Reshape() | Transpose():
+            return True
+        case _:
+            return False
+
+
+def _zero_oracle(head: Head, kept: Sequence[int], z: Array) -> Expected:
+    labels = head.tensor(head.z).labels
+    full = np.array(z, np.float64)
+    index: list[slice | Array] = [slice(None)] * full.ndim
+    index[labels.axis] = labels.removed(kept)
+    full[tuple(index)] = 0.0
+    return Expected(full, _run_tail(head, full, None))
+
+
+# --- from z to y --------------------------------------------------------------------------------
+
+
+def _run_tail(head: Head, z: Array, kept: Sequence[int] | None) -> Array:
+    """The tail in NumPy; `kept` where the tail is narrower than the original's."""
+    values = z
+    for node in head.tail:
+        result = head.tensor(node.outputs[0])
+        shape = result.shape if kept is None else _narrowed(result, kept)
+        match node.operation:
+            case Activation(function=function, axis=axis, parameters=parameters):
+                compute = ACTIVATIONS[function].compute
+                values = compute(values, axis if axis is not None else -1, dict(parameters))
+            case Reshape():
+                values = values.reshape([-1 if n is None else n for n in shape])
+            case Transpose(permutation=permutation):
+                values = values.transpose(permutation)
+    return values
+
+
+MODES: Mapping[str, Mode] = {
+    "slice": Mode(
+        "cut the removed units out of the head; the output becomes narrower",
+        _slice_edits,
+        _slice_oracle,
+        narrows=True,
+    ),
+    "zero": Mode(
+        "set the logits of removed units to exactly 0; the output keeps its width",
+        _zero_edits,
+        _zero_oracle,
+        narrows=False,
+    ),
+}

@@ -1,0 +1,4 @@
+"""placeholder, replaced right away"""
+
+
+class Remap: ...

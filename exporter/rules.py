@@ -1,0 +1,232 @@
+"""The rules: how a unit axis passes each neutral operation, in either direction.
+
+A rule is given a node and the labels at one of its ends, and yields the labels at its other ends,
+and the places in the node's own data that state the width of the labelled axis. It refuses where
+the operation mixes units, or where labels would end up on no single axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from exporter.graph import Graph, Node, Shape
+from exporter.head import UnitAxis
+from exporter.operations import (
+    Activation,
+    Elementwise,
+    Linear,
+    Operation,
+    Reshape,
+    Transpose,
+)
+
+
+class Port(NamedTuple):
+    """One end of a node."""
+
+    side: Literal["input", "output"]
+    slot: int
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """A node, and the labels known at one of its ends."""
+
+    graph: Graph
+    node: Node
+    port: Port
+    labels: UnitAxis
+
+    def shape(self, port: Port) -> Shape:
+        ends = self.node.inputs if port.side == "input" else self.node.outputs
+        shape = self.graph.tensors[ends[port.slot]].shape
+        if shape is None:
+            raise self.refuse(f"the shape of its {port.side} {ends[port.slot]!r} is not known")
+        return shape
+
+    def refuse(self, reason: str) -> Refused:
+        return Refused(self.node, reason)
+
+
+class Labelled(NamedTuple):
+    """A rule's answer: these labels stand at that end."""
+
+    port: Port
+    labels: UnitAxis
+    zero: float | None = None  # see LabelledConstant.zero
+
+
+class States(NamedTuple):
+    """A rule's answer: the node states the width of its output's unit axis in its own data."""
+
+    place: str | int  # an attribute's name, or the slot of a constant
+    value: tuple[int, ...]
+    entry: int | None
+
+
+Fact = Labelled | States
+Rule = Callable[[Step], Iterator[Fact]]
+
+
+class Refused(Exception):  # noqa: N818 - an answer of a rule, not an error of the program
+    """A rule cannot let the unit axis pass."""
+
+    def __init__(self, node: Node | None, reason: str) -> None:
+        super().__init__(f"{node}: {reason}" if node else reason)
+        self.node = node
+        self.reason = reason
+
+
+def _linear(step: Step) -> Iterator[Fact]:
+    """The labels of the output's channels are those of kernel and bias; nothing passes."""
+    operation = step.node.operation
+    assert isinstance(operation, Linear)  # noqa: S101 - narrows the type; RULES guarantees it
+    output_axis = operation.output_axis
+    if step.port == Port("input", operation.kernel):
+        expected = operation.kernel_axis
+    elif step.port.side == "output":
+        expected = output_axis
+    else:
+        raise step.refuse("it sums over the units")
+    if step.labels.axis != expected:
+        raise step.refuse("the axis is not that of its output channels")
+    if operation.groups != 1:
+        raise step.refuse(f"its {operation.groups} groups tie output channels to input channels")
+    yield Labelled(Port("output", 0), step.labels.at(output_axis))
+    yield Labelled(Port("input", operation.kernel), step.labels.at(operation.kernel_axis), zero=0.0)
+    if operation.bias is not None:
+        rank = len(step.shape(Port("input", operation.bias)))
+        yield Labelled(Port("input", operation.bias), step.labels.at(rank - 1), zero=0.0)
+    if operation.width_attribute is not None:
+        yield States(operation.width_attribute, (len(step.labels.units),), None)
+
+
+def _elementwise(step: Step) -> Iterator[Fact]:
+    """Every end has the same labels at the same place, but for inputs that broadcast there."""
+    operation = step.node.operation
+    assert isinstance(operation, Elementwise | Activation)  # noqa: S101
+    rank = len(step.shape(Port("output", 0)))
+    axis = step.labels.axis
+    if step.port.side == "input":
+        axis += rank - len(step.shape(step.port))
+    width = len(step.labels.units)
+    if step.shape(Port("output", 0))[axis] != width:
+        raise step.refuse("the units are broadcast against something wider")
+    yield Labelled(Port("output", 0), step.labels.at(axis))
+    offsets = operation.offsets if isinstance(operation, Elementwise) else ()
+    channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
+    for slot, name in enumerate(step.node.inputs):
+        if not name:
+            continue
+        shape = step.shape(Port("input", slot))
+        vector = channel_axis is not None and len(shape) == 1 and slot > 0
+        if vector and channel_axis != axis:
+            continue
+        own = 0 if vector else axis - (rank - len(shape))
+        if own >= 0 and shape[own] == width:
+            zero = 0.0 if slot in offsets else None
+            yield Labelled(Port("input", slot), step.labels.at(own), zero)
+
+
+def _reshape(step: Step) -> Iterator[Fact]:
+    """The labels move with their positions; refused where they end up on more than one axis."""
+    operation = step.node.operation
+    assert isinstance(operation, Reshape)  # noqa: S101
+    inward = step.port.side == "output"
+    source, goal = (
+        (Port("output", 0), Port("input", 0)) if inward else (Port("input", 0), Port("output", 0))
+    )
+    moved = move_labels(step.labels, step.shape(source), step.shape(goal))
+    if moved is None:
+        raise step.refuse("it spreads the units over several axes, or mixes them with the batch")
+    yield Labelled(goal, moved)
+    out = step.labels if inward else moved
+    index = out.axis - operation.leading
+    if operation.target is not None and operation.target[index] > 0:
+        for place in (operation.slot, operation.attribute):
+            if place is not None:
+                yield States(place, operation.target, index)
+
+
+def _transpose(step: Step) -> Iterator[Fact]:
+    operation = step.node.operation
+    assert isinstance(operation, Transpose)  # noqa: S101
+    if step.port.side == "output":
+        yield Labelled(Port("input", 0), step.labels.at(operation.permutation[step.labels.axis]))
+    else:
+        yield Labelled(
+            Port("output", 0), step.labels.at(operation.permutation.index(step.labels.axis))
+        )
+
+
+def move_labels(labels: UnitAxis, source: Shape, goal: Shape) -> UnitAxis | None:
+    """Where labels on an axis of a tensor stand after a reshape, or None if on no single axis.
+
+    Both shapes are walked from the back in blocks of equal size; only the block that holds the
+    axis matters, so that an unknown batch in front does no harm.
+    """
+    stop_source, stop_goal = len(source), len(goal)
+    while stop_source > labels.axis:
+        start_source, start_goal = _block(source, goal, stop_source, stop_goal)
+        if start_source is None or start_goal is None:
+            return None
+        if start_source <= labels.axis:
+            block = [n or 0 for n in source[start_source:stop_source]]
+            wanted = [n or 0 for n in goal[start_goal:stop_goal]]
+            moved = _move_in_block(labels.at(labels.axis - start_source), block, wanted)
+            return moved.at(moved.axis + start_goal) if moved else None
+        stop_source, stop_goal = start_source, start_goal
+    return None
+
+
+def _block(source: Shape, goal: Shape, i: int, j: int) -> tuple[int | None, int | None]:
+    """The fronts of the smallest blocks of one size that end at i and j."""
+    size_source = size_goal = 1
+    taken = False
+    while not taken or size_source != size_goal:
+        if size_source <= size_goal and i > 0:
+            i -= 1
+            length = source[i]
+            if length is None:
+                return None, None
+            size_source *= length
+        elif j > 0:
+            j -= 1
+            length = goal[j]
+            if length is None:
+                return None, None
+            size_goal *= length
+        else:
+            return None, None
+        taken = True
+    return i, j
+
+
+def _move_in_block(labels: UnitAxis, source: list[int], goal: list[int]) -> UnitAxis | None:
+    along = [1] * len(source)
+    along[labels.axis] = -1
+    spread = np.broadcast_to(labels.units.reshape(along), source).reshape(goal)
+    varies = [
+        axis
+        for axis in range(len(goal))
+        if goal[axis] > 1 and (spread != np.take(spread, [0], axis=axis)).any()
+    ]
+    if len(varies) != 1:
+        return None
+    axis = varies[0]
+    index: list[int | slice] = [0] * len(goal)
+    index[axis] = slice(None)
+    return UnitAxis(axis, np.array(spread[tuple(index)]))
+
+
+RULES: Mapping[type[Operation], Rule] = {
+    Linear: _linear,
+    Elementwise: _elementwise,
+    Activation: _elementwise,
+    Reshape: _reshape,
+    Transpose: _transpose,
+}

@@ -1,0 +1,252 @@
+"""Find the heads of a graph: follow a labelled unit axis from an output to the linear operations.
+
+A *label* says, for each position on one axis of a tensor, which unit it belongs to. The walk starts
+with the labels 0, 1, 2, ... on one axis of an output and asks, for every node that it meets from
+either side, the rule of that node's operation: given the labels on one of your inputs or outputs,
+what are the labels on the others? It ends where linear operations turn labels on their output into
+labels on constants. An operation without a rule, or one that mixes units, refuses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Graph, Node, Shape, Use
+from exporter.head import Head, LabelledConstant, LabelledTensor, UnitAxis, Width
+from exporter.operations import Activation, Elementwise, Linear, Operation, Reshape, Transpose
+from exporter.rules import RULES, Labelled, Port, Refused, States, Step
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why an output has no head: the operation (None: the output itself) and the reason."""
+
+    output: str
+    operation: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        where = f"{self.operation}: " if self.operation else ""
+        return f"output {self.output!r}: {where}{self.reason}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All heads of a graph, in the order of its outputs, and the outputs that have none."""
+
+    heads: tuple[Head, ...]
+    refusals: tuple[Refusal, ...]
+
+    def head(self, name: str | None = None) -> Head:
+        """The head of that name; without a name the only one.
+
+        Raises:
+            ModelError: no output has a head; the message names each refusing operation.
+            UsageError: several heads and no name, or no head of that name.
+        """
+        if not self.heads:
+            reasons = "; ".join(str(refusal) for refusal in self.refusals)
+            raise ModelError(
+                f"no head can be cut: {reasons}", "`exporter inspect MODEL` shows what was tried"
+            )
+        known = ", ".join(repr(head.name) for head in self.heads)
+        fitting = [head for head in self.heads if name in (None, head.name)]
+        if len(fitting) == 1:
+            return fitting[0]
+        if fitting and name is not None:
+            raise ModelError(f"head {name!r} has several axes that could be its units")
+        if name is None:
+            raise UsageError(f"the model has several heads: {known}", "choose one with --head NAME")
+        refused = [str(refusal) for refusal in self.refusals if refusal.output == name]
+        raise UsageError(refused[0] if refused else f"no head is named {name!r}", f"heads: {known}")
+
+
+def trace(graph: Graph) -> Trace:
+    """Find the head of every output, trying each of its axes as the unit axis."""
+    heads: list[Head] = []
+    refusals: list[Refusal] = []
+    for output in graph.outputs:
+        found, refused = _trace_output(graph, output)
+        heads += found
+        if not found:
+            refusals.append(refused)
+    return Trace(tuple(heads), tuple(refusals))
+
+
+def trace_axis(graph: Graph, output: str, axis: int) -> Head:
+    """The head whose units lie along this axis of this output.
+
+    Raises:
+        Refused: there is none; says which operation does not let the axis pass, and why.
+    """
+    width = graph.shape(output)[axis]
+    if width is None:
+        raise Refused(None, f"the width of axis {axis} is not known before the model runs")
+    walk = _Walk(graph)
+    walk.label(output, UnitAxis(axis, np.arange(width, dtype=np.int64)), None)
+    walk.run()
+    return _head(walk, output, axis, width)
+
+
+def _trace_output(graph: Graph, output: str) -> tuple[list[Head], Refusal]:
+    shape = graph.tensors[output].shape
+    if shape is None:
+        return [], Refusal(output, None, "its shape is not known")
+    axes = [a for a, n in enumerate(shape) if n != 1 and (a > 0 or len(shape) == 1)]
+    heads: list[Head] = []
+    refused = Refusal(output, None, f"no axis of its shape {_shown(shape)} is wider than 1")
+    for axis in axes:  # the last axis gives the reason: channels stand last more often than not
+        try:
+            heads.append(trace_axis(graph, output, axis))
+        except Refused as error:
+            refused = Refusal(output, str(error.node) if error.node else None, error.reason)
+    return heads, refused
+
+
+def _shown(shape: Shape) -> str:
+    return "[" + ", ".join("?" if n is None else str(n) for n in shape) + "]"
+
+
+@dataclass(eq=False)
+class _Walk:
+    graph: Graph
+    tensors: dict[str, UnitAxis] = field(default_factory=dict)
+    constants: list[LabelledConstant] = field(default_factory=list)
+    widths: dict[tuple[str, str | int, int | None], Width] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    waiting: list[str] = field(default_factory=list)
+
+    def run(self) -> None:
+        while self.waiting:
+            tensor = self.waiting.pop()
+            if tensor not in self.graph.producers:
+                raise Refused(None, f"the axis leads to the model's input {tensor!r}")
+            node, index = self.graph.producers[tensor]
+            self.visit(node, Port("output", index), self.tensors[tensor])
+            for consumer, slot in self.graph.consumers.get(tensor, ()):
+                self.visit(consumer, Port("input", slot), self.tensors[tensor])
+
+    def visit(self, node: Node, port: Port, labels: UnitAxis) -> None:
+        self.nodes[node.name] = node
+        rule = RULES.get(type(node.operation))
+        if rule is None:
+            raise Refused(node, getattr(node.operation, "reason", "there is no rule for it"))
+        for fact in rule(Step(self.graph, node, port, labels)):
+            if isinstance(fact, States):
+                constant = node.inputs[fact.place] if isinstance(fact.place, int) else None
+                self.widths[node.name, fact.place, fact.entry] = Width(
+                    node.name, fact.place, constant, fact.value, fact.entry, node.outputs[0]
+                )
+            else:
+                ends = node.inputs if fact.port.side == "input" else node.outputs
+                self.mark(ends[fact.port.slot], fact, node)
+
+    def mark(self, tensor: str, fact: Labelled, node: Node) -> None:
+        if self.graph.tensors[tensor].is_constant:
+            self.mark_constant(tensor, fact, Use(node.name, fact.port.slot))
+        else:
+            self.label(tensor, fact.labels, node)
+
+    def label(self, tensor: str, labels: UnitAxis, node: Node | None) -> None:
+        known = self.tensors.get(tensor)
+        if known is None:
+            self.tensors[tensor] = labels
+            self.waiting.append(tensor)
+        elif not known.same(labels):
+            raise Refused(node, f"two ways give the units of {tensor!r} different places")
+
+    def mark_constant(self, name: str, fact: Labelled, use: Use) -> None:
+        """Uses that agree share one entry, so that the constant is cut once for all of them."""
+        for i, known in enumerate(self.constants):
+            if known.name == name and use in known.uses:
+                return
+            if known.name == name and known.labels.same(fact.labels) and known.zero == fact.zero:
+                uses = (*known.uses, use)
+                self.constants[i] = LabelledConstant(
+                    name, known.shape, known.dtype, known.labels, uses, known.zero
+                )
+                return
+        tensor = self.graph.tensors[name]
+        shape = tuple(n or 0 for n in tensor.shape or ())
+        self.constants.append(
+            LabelledConstant(name, shape, tensor.dtype, fact.labels, (use,), fact.zero)
+        )
+
+
+def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
+    graph = walk.graph
+    order = [node for node in graph.nodes if node.name in walk.nodes]
+    if not any(isinstance(node.operation, Linear) for node in order):
+        raise Refused(None, "no linear operation makes it")
+    tail, activation, z = _tail(graph, output)
+    body = _made_by(walk, z, order)
+    for node in body:
+        if _mixes(node.operation, walk.tensors.get(node.outputs[0])):
+            raise Refused(node, "it mixes the units before the last activation")
+    return Head(
+        name=output,
+        output=output,
+        axis=axis,
+        units=units,
+        activation=activation,
+        z=z,
+        tensors=tuple(
+            LabelledTensor(name, graph.shape(name), labels) for name, labels in walk.tensors.items()
+        ),
+        constants=tuple(walk.constants),
+        widths=tuple(walk.widths.values()),
+        body=body,
+        tail=tail,
+        other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
+        labels=graph.labels.get(output),
+    )
+
+
+def _tail(graph: Graph, output: str) -> tuple[tuple[Node, ...], str, str]:
+    """The nodes from z to the output, the activation's name, and z."""
+    nodes: list[Node] = []
+    tensor = output
+    while True:
+        node, _ = graph.producers[tensor]
+        if not _in_tail(graph, node):
+            return (), "linear", output
+        nodes.insert(0, node)
+        tensor = node.inputs[0]
+        if isinstance(node.operation, Activation):
+            return tuple(nodes), node.operation.function, tensor
+
+
+def _made_by(walk: _Walk, z: str, order: list[Node]) -> tuple[Node, ...]:
+    """The labelled nodes that z depends on; what else reads a labelled tensor is left out."""
+    needed, waiting = set[str](), [z]
+    while waiting:
+        node, _ = walk.graph.producers[waiting.pop()]
+        if node.name not in needed:
+            needed.add(node.name)
+            waiting += [name for name in node.inputs if name in walk.tensors]
+    return tuple(node for node in order if node.name in needed)
+
+
+def _in_tail(graph: Graph, node: Node) -> bool:
+    match node.operation:
+        case Activation() | Reshape() | Transpose():
+            return True
+        case Elementwise(function="identity"):  # one computed input: nothing is joined here
+            return (
+                sum(1 for name in node.inputs if name and not graph.tensors[name].is_constant) == 1
+            )
+        case _:
+            return False
+
+
+def _mixes(operation: Operation, labels: UnitAxis | None) -> bool:
+    return (
+        isinstance(operation, Activation)
+        and ACTIVATIONS[operation.function].mixes
+        and labels is not None
+        and operation.axis == labels.axis
+    )
