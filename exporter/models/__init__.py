@@ -1,1 +1,96 @@
-"""The kinds of model: each draws itself as a neutral graph, applies plans, runs, and is written."""
+"""The kinds of model: each draws itself as a neutral graph, applies plans, runs, and is written.
+
+A kind is one row of `KINDS` and one package; the package is imported when a file of its kind is
+opened, so that nothing heavy loads for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from exporter.errors import ModelError, UsageError
+from exporter.models.model import Model
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model file.
+
+    Attributes:
+        title: what people call it.
+        suffixes: of its files; the first is the one that is written.
+        package: holds `open_file(path) -> Model`.
+        matches: do a file's first bytes say that it is of this kind?
+        edge: it runs in an edge runtime (is benched; what Keras models are converted to).
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    package: str
+    matches: Callable[[bytes], bool]
+    edge: bool
+
+
+def open_model(path: str | Path) -> Model:
+    """Open a model file, whatever its suffix says; the kind is told by its content.
+
+    A Keras file is opened in this process: TensorFlow is imported, and a damaged file can take the
+    process down with it. The command line opens Keras files in a child process instead.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: empty, truncated, damaged, or of no kind that is known.
+    """
+    path = Path(path)
+    package = import_module(KINDS[kind_of(path)].package)
+    model: Model = package.open_file(path)
+    return model
+
+
+def kind_of(path: Path) -> str:
+    """The kind of a file by its first bytes (raises as `open_model` does)."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if not start:
+        raise ModelError(f"{path} is empty")
+    for name, kind in KINDS.items():
+        if kind.matches(start):
+            return name
+    titles = ", ".join(kind.title for kind in KINDS.values())
+    raise ModelError(f"{path} is not a model file of a known kind ({titles})")
+
+
+def kind_of_suffix(path: Path) -> str | None:
+    """The kind that a file name promises, or None."""
+    suffix = path.suffix.lower()
+    return next((name for name, kind in KINDS.items() if suffix in kind.suffixes), None)
+
+
+def _is_flatbuffer(start: bytes) -> bool:
+    return start[4:8] == b"TFL3"
+
+
+def _is_archive_or_hdf5(start: bytes) -> bool:
+    return start.startswith((b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"))
+
+
+def _is_protobuf(start: bytes) -> bool:
+    """Protobuf has no magic; writers put the IR version, field 1 and a small number, first."""
+    return start[0] == 0x08 and len(start) > 1 and 0 < start[1] < 0x40
+
+
+KINDS: Mapping[str, Kind] = {
+    "keras": Kind(
+        "Keras", (".keras", ".h5", ".hdf5"), "exporter.models.keras", _is_archive_or_hdf5, edge=False
+    ),
+    "onnx": Kind("ONNX", (".onnx",), "exporter.models.onnx", _is_protobuf, edge=True),
+    "tflite": Kind("TFLite", (".tflite",), "exporter.models.tflite", _is_flatbuffer, edge=True),
+}
