@@ -1,0 +1,37 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+PROJECT = Path(__file__).parent.parent
+
+settings.register_profile(
+    "ci",
+    derandomize=True,  # the same examples for everyone: a failure is of the change, not of luck
+    database=None,
+    deadline=None,  # the machines share their cores
+    print_blob=True,
+)
+settings.register_profile("search", max_examples=2000, deadline=None)  # for a person who has time
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def zoo() -> Path:
+    """The folder of real models; see its README."""
+    named = os.environ.get("EXPORTER_ZOO")
+    folder = Path(named) if named else PROJECT.parent / "shared" / "zoo"
+    if not folder.is_dir():
+        pytest.skip(f"no folder of real models at {folder}; EXPORTER_ZOO names it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """The root of the source tree."""
+    return PROJECT
