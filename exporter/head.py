@@ -109,7 +109,7 @@ class Head:
     """What makes the units of one output, from the linear operations to the output.
 
     Attributes:
-        name: how people call it: the output's name.
+        name: how people call it: the output's name, with ":axis" where several axes could be units.
         axis: the output's unit axis.
         units: how many units there are.
         activation: name of the last activation, "linear" where there is none.

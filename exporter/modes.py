@@ -114,10 +114,8 @@ def _keeps_zero(node: Node) -> bool:
             return bounds.get("min", -np.inf) <= 0.0 <= bounds.get("max", np.inf)
         case Activation(function=function):
             return ACTIVATIONS[function].keeps_zero
-        case Linear() | Reshape() | Transpose():
-            return True
-        case _:
-            return False
+        case operation:
+            return isinstance(operation, Linear | Reshape | Transpose)
 
 
 def _zero_oracle(head: Head, kept: Sequence[int], z: Array) -> Expected:

@@ -9,7 +9,7 @@ labels on constants. An operation without a rule, or one that mixes units, refus
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.head import Head, LabelledConstant, LabelledTensor, UnitAxis, Width
-from exporter.operations import Activation, Elementwise, Linear, Operation, Reshape, Transpose
+from exporter.operations import Activation, Elementwise, Linear, Reshape, Transpose
 from exporter.rules import RULES, Labelled, Port, Refused, States, Step
 
 
@@ -57,8 +57,6 @@ class Trace:
         fitting = [head for head in self.heads if name in (None, head.name)]
         if len(fitting) == 1:
             return fitting[0]
-        if fitting and name is not None:
-            raise ModelError(f"head {name!r} has several axes that could be its units")
         if name is None:
             raise UsageError(f"the model has several heads: {known}", "choose one with --head NAME")
         refused = [str(refusal) for refusal in self.refusals if refusal.output == name]
@@ -104,7 +102,20 @@ def _trace_output(graph: Graph, output: str) -> tuple[list[Head], Refusal]:
             heads.append(trace_axis(graph, output, axis))
         except Refused as error:
             refused = Refusal(output, str(error.node) if error.node else None, error.reason)
-    return heads, refused
+    return _told_apart(heads), refused
+
+
+def _told_apart(heads: list[Head]) -> list[Head]:
+    """One output's heads: the one whose units compete, if there is one; else each with its axis.
+
+    Channels that are reshaped to anchors x classes have two axes that end in the same kernel; a
+    softmax says which of them the classes are.
+    """
+    competing = [head for head in heads if any(_mixes(node, head) for node in head.tail)]
+    heads = competing if len(competing) == 1 else heads
+    if len(heads) == 1:
+        return heads
+    return [replace(head, name=f"{head.output}:{head.axis}") for head in heads]
 
 
 def _shown(shape: Shape) -> str:
@@ -184,10 +195,7 @@ def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
         raise Refused(None, "no linear operation makes it")
     tail, activation, z = _tail(graph, output)
     body = _made_by(walk, z, order)
-    for node in body:
-        if _mixes(node.operation, walk.tensors.get(node.outputs[0])):
-            raise Refused(node, "it mixes the units before the last activation")
-    return Head(
+    head = Head(
         name=output,
         output=output,
         axis=axis,
@@ -204,6 +212,10 @@ def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
         other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
         labels=graph.labels.get(output),
     )
+    for node in body:
+        if _mixes(node, head):
+            raise Refused(node, "it mixes the units before the last activation")
+    return head
 
 
 def _tail(graph: Graph, output: str) -> tuple[tuple[Node, ...], str, str]:
@@ -243,10 +255,11 @@ def _in_tail(graph: Graph, node: Node) -> bool:
             return False
 
 
-def _mixes(operation: Operation, labels: UnitAxis | None) -> bool:
+def _mixes(node: Node, head: Head) -> bool:
+    """Does the node make every unit's value depend on the others?"""
+    operation = node.operation
     return (
         isinstance(operation, Activation)
         and ACTIVATIONS[operation.function].mixes
-        and labels is not None
-        and operation.axis == labels.axis
+        and operation.axis == head.tensor(node.outputs[0]).labels.axis
     )

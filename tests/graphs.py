@@ -81,16 +81,24 @@ def _compute(operation: Any, inputs: list[Array], shape: Shape) -> Array:
         y = inputs[0] @ inputs[1]
         return np.asarray(y + inputs[2] if len(inputs) > 2 else y)
     if isinstance(operation, Elementwise):
-        return np.asarray(
-            {"add": np.add, "multiply": np.multiply, "identity": lambda x: x}[operation.function](
-                *inputs
-            )
-        )
+        return elementwise(operation, inputs)
     if isinstance(operation, Reshape):
         return inputs[0].reshape([-1 if n is None else n for n in shape])
     if isinstance(operation, Transpose):
         return inputs[0].transpose(operation.permutation)
     return activate(operation, inputs[0])
+
+
+def elementwise(operation: Elementwise, inputs: list[Array]) -> Array:
+    match operation.function:
+        case "add":
+            return np.asarray(inputs[0] + inputs[1])
+        case "add_channel":
+            trailing = [1] * (inputs[0].ndim - 2)
+            return np.asarray(inputs[0] + inputs[1].reshape(-1, *trailing))
+        case "multiply":
+            return np.asarray(inputs[0] * inputs[1])
+    return inputs[0]
 
 
 def activate(operation: Activation, x: Array) -> Array:

@@ -84,12 +84,18 @@ def _is_archive_or_hdf5(start: bytes) -> bool:
 
 def _is_protobuf(start: bytes) -> bool:
     """Protobuf has no magic; writers put the IR version, field 1 and a small number, first."""
-    return start[0] == 0x08 and len(start) > 1 and 0 < start[1] < 0x40
+    return start.startswith(b"\x08") and len(start) > 1 and 0 < start[1] < _NEWEST_IR_VERSION
 
+
+_NEWEST_IR_VERSION = 0x40  # generous: 13 in 2026
 
 KINDS: Mapping[str, Kind] = {
     "keras": Kind(
-        "Keras", (".keras", ".h5", ".hdf5"), "exporter.models.keras", _is_archive_or_hdf5, edge=False
+        "Keras",
+        (".keras", ".h5", ".hdf5"),
+        "exporter.models.keras",
+        _is_archive_or_hdf5,
+        edge=False,
     ),
     "onnx": Kind("ONNX", (".onnx",), "exporter.models.onnx", _is_protobuf, edge=True),
     "tflite": Kind("TFLite", (".tflite",), "exporter.models.tflite", _is_flatbuffer, edge=True),
