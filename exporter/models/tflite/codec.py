@@ -1,0 +1,132 @@
+"""Constants: from a buffer's bytes to values and back, with the quantisation that goes along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from exporter.errors import ModelError
+from exporter.graph import Array
+from exporter.models.tflite.schema import text
+
+_NAMES: dict[int, str] = {
+    code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)
+}
+_CUT = ("float32", "float16", "float64", "bool")
+_CUT_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+
+# type code -> NumPy's name, for the types whose values stand one by one in the buffer
+DTYPES = {code: name for code, name in _NAMES.items() if name in (*_CUT, *_CUT_INTEGERS)}
+CODES = {name: code for code, name in DTYPES.items()}
+
+
+def type_name(tensor: Any) -> str:
+    """NumPy's name of the type, or the schema's in small letters."""
+    return _NAMES.get(tensor.type, f"type {tensor.type}")
+
+
+def is_plain(tensor: Any) -> bool:
+    """Do the values stand in the buffer one by one, in the order of the shape?"""
+    return tensor.type in DTYPES and tensor.sparsity is None
+
+
+def values(tensor: Any, buffer: Any) -> Array:
+    """A read-only view of a constant's values (codes where it is quantised).
+
+    Raises:
+        ModelError: the type is packed (int4), a string, or unknown; or the values are sparse.
+    """
+    if not is_plain(tensor):
+        kind = "sparse" if tensor.sparsity is not None else type_name(tensor)
+        raise ModelError(f"the constant {text(tensor.name)!r} is {kind}, which cannot be cut")
+    data = np.empty(0, np.uint8) if buffer.data is None else buffer.data
+    shape = [] if tensor.shape is None else tensor.shape
+    view: Array = data.view(DTYPES[tensor.type]).reshape(shape)
+    return view
+
+
+def as_bytes(array: Array) -> Array:
+    """The bytes of an array as uint8, as a buffer holds them."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8)
+
+
+def take(array: Array, axis: int, positions: Array) -> Array:
+    """Some positions along an axis, without a copy of the whole.
+
+    Data inside a file need not be aligned, and NumPy would first copy all of it; items seen as mere
+    bytes have no alignment.
+    """
+    opaque = array.view(f"V{array.itemsize}")
+    return np.take(opaque, positions, axis=axis).view(array.dtype)
+
+
+def take_scales(tensor: Any, axis: int, positions: Array) -> None:
+    """Cut per-channel scales and zero points that run along the axis."""
+    quantization = tensor.quantization
+    if quantization is None:
+        return
+    _refuse_blocks(tensor)
+    if quantization.quantizedDimension != axis:
+        return
+    for field in ("scale", "zeroPoint", "min", "max"):
+        entries = getattr(quantization, field)
+        if entries is not None and len(entries) > 1:
+            setattr(quantization, field, np.asarray(entries)[positions])
+
+
+def encode(value: float, tensor: Any, axis: int, positions: Array) -> Array:
+    """A real value as the tensor holds it, to be written at positions along an axis.
+
+    Returns:
+        Broadcasts against the chosen positions.
+
+    Raises:
+        ModelError: the type cannot hold the value.
+    """
+    dtype = np.dtype(DTYPES[tensor.type])
+    if tensor.quantization is not None:
+        _refuse_blocks(tensor)
+    exact: Array = np.asarray(value, np.float64)
+    if is_quantised(tensor) and dtype.kind in "iu":
+        scale, zero = _per_channel(tensor, axis, positions)
+        exact = np.rint(value / scale) + zero
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = exact.astype(dtype)
+    whole = np.isfinite(result).all() if dtype.kind == "f" else (result == exact).all()
+    if not whole:
+        raise ModelError(f"the constant {text(tensor.name)!r} cannot hold {value:g} as {dtype}")
+    return result
+
+
+def _per_channel(tensor: Any, axis: int, positions: Array) -> tuple[Array, Array]:
+    """Scale and zero point, in a shape that broadcasts against the positions along the axis."""
+    quantization = tensor.quantization
+    scale = np.asarray(quantization.scale, np.float64)
+    none = np.zeros(1, np.int64)
+    zero = np.asarray(quantization.zeroPoint) if _length(quantization.zeroPoint) else none
+    zero = np.broadcast_to(zero, scale.shape)
+    if len(scale) == 1:
+        return scale.reshape(()), zero.reshape(())
+    along = [1] * len(tensor.shape)
+    along[quantization.quantizedDimension] = -1
+    if quantization.quantizedDimension == axis:
+        scale, zero = scale[positions], zero[positions]
+    return scale.reshape(along), zero.reshape(along)
+
+
+def _refuse_blocks(tensor: Any) -> None:
+    if tensor.quantization.detailsType:
+        raise ModelError(
+            f"the constant {text(tensor.name)!r} is quantised in blocks, which cannot be cut"
+        )
+
+
+def is_quantised(tensor: Any) -> bool:
+    return tensor.quantization is not None and _length(tensor.quantization.scale) > 0
+
+
+def _length(entries: Any) -> int:
+    return 0 if entries is None else len(entries)

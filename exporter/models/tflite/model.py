@@ -1,0 +1,68 @@
+"""A TFLite file as a model: shows itself, applies plans, runs, is written."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Self
+
+from exporter.graph import Graph
+from exporter.models.model import RunOptions
+from exporter.models.tflite import schema
+from exporter.models.tflite.apply import REMAP, apply_plan
+from exporter.models.tflite.bounds import check_bounds
+from exporter.models.tflite.picture import draw
+from exporter.models.tflite.precision import precision
+from exporter.models.tflite.runtime import LiteRtRunner, verify
+from exporter.plan import Plan
+from exporter.remap import Remap
+
+
+class TfliteModel:
+    """See `exporter.models.model.Model`.
+
+    Attributes:
+        content: the file's bytes.
+    """
+
+    kind: str = "tflite"
+
+    def __init__(self, content: bytes, name: str) -> None:
+        """Check the content and draw it.
+
+        Raises:
+            ModelError: not a TFLite file, truncated, damaged, or with weights in another file.
+        """
+        schema.check_start(content, name)
+        verify(content, name)
+        file = _unpacked(content, name)
+        carried = schema.metadata(file.model, REMAP)
+        self.content = content
+        self.name = name
+        self.sha256: str | None = hashlib.sha256(content).hexdigest()
+        self.remap: Remap | None = None if carried is None else Remap.from_json(carried.tobytes())
+        self._picture = draw(file)
+        self.precision = precision(self._picture.graph)
+
+    def graph(self) -> Graph:
+        return self._picture.graph
+
+    def apply(self, plan: Plan) -> Self:
+        """A new model with the plan's edits made; deterministic bytes."""
+        file = _unpacked(self.content, self.name)
+        apply_plan(file, self._picture, plan)
+        return type(self)(schema.pack(file, self.name), self.name)
+
+    def runner(self, options: RunOptions) -> LiteRtRunner:
+        ends = self._picture.inputs, self._picture.outputs
+        return LiteRtRunner(self.content, self.name, ends, options)
+
+    def write(self, path: Path) -> None:
+        path.write_bytes(self.content)
+
+
+def _unpacked(content: bytes, name: str) -> schema.File:
+    file = schema.unpack(content)
+    schema.bring_inside(file, content, name)
+    check_bounds(file.model, name)
+    return file

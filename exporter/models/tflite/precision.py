@@ -1,0 +1,40 @@
+"""What people call the precision of a file."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from exporter.graph import Graph, Tensor
+
+_FLOATS = {"float32": "fp32", "float16": "fp16", "float64": "fp64", "bfloat16": "bf16"}
+
+
+def precision(graph: Graph) -> str:
+    """The dtype of most bytes of the constants; "dynamic" and "int16x8" tell of the activations."""
+    weights = _commonest([t for t in graph.tensors.values() if t.is_constant])
+    computed = [graph.tensors[name] for node in graph.nodes for name in node.outputs]
+    activations = _commonest(computed)
+    if weights is None:
+        weights = activations or "float32"
+    if weights == "int8" and activations in _FLOATS:
+        return "dynamic"
+    if weights == "int8" and activations == "int16":
+        return "int16x8"
+    return _FLOATS.get(weights, weights)
+
+
+def _commonest(tensors: list[Tensor]) -> str | None:
+    """The dtype with the most bytes; open dimensions count once."""
+    sizes: Counter[str] = Counter()
+    for tensor in tensors:
+        sizes[tensor.dtype] += _size(tensor)
+    return max(sizes, key=lambda dtype: sizes[dtype], default=None)
+
+
+def _size(tensor: Tensor) -> int:
+    if tensor.size_bytes is not None:
+        return tensor.size_bytes
+    size = 1
+    for length in tensor.shape or ():
+        size *= length or 1
+    return size
