@@ -1,0 +1,17 @@
+"""Keras models, in this process: `.keras` and `.h5` files, and live ones.
+
+Importing this package loads neither Keras nor TensorFlow; `open_file` does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+from exporter.models.model import Model
+
+
+def open_file(path: Path) -> Model:
+    """Open a Keras file in this process; see `exporter.models.keras.model.open_file`."""
+    model: Model = import_module("exporter.models.keras.model").open_file(path)
+    return model

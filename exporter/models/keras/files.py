@@ -1,0 +1,176 @@
+"""What a Keras file must look like before the library is let near it.
+
+The loader runs deep inside C libraries that a damaged file can crash, and builds whatever class a
+file names. So the container is checked first, then every class that the configuration names: only
+classes of Keras itself pass, and none that carries code.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from exporter.errors import ModelError, UsageError
+
+Container = Literal[".keras", ".h5"]
+
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+_CODE = {"Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"}
+_HINT_CODE = "build the model anew with built-in layers in its place"
+_HINT_CUSTOM = "only models made of Keras' own layers can be opened"
+
+
+def check_file(path: Path) -> Container:
+    """Check a file's container, and for `.keras` its classes; imports no library.
+
+    Returns:
+        What the file is, whatever its name says.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: empty, truncated, damaged, not a Keras file, or it names a Lambda or a class
+            that is not of Keras.
+    """
+    start = _first_bytes(path)
+    if start.startswith(HDF5_SIGNATURE):
+        return ".h5"
+    if not start:
+        raise ModelError(f"{path} is empty")
+    if not start.startswith(b"PK"):
+        raise ModelError(f"{path} is neither a .keras archive nor an HDF5 file")
+    check_classes(_archive_config(path), path.name)
+    return ".keras"
+
+
+def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> None:
+    """Check that an HDF5 file holds a whole model, and its classes; imports h5py.
+
+    Args:
+        path: a file with the HDF5 signature.
+        is_layer: does Keras have a layer or model class of this name?
+
+    Raises:
+        ModelError: truncated, weights without a model, Lambda or a class that Keras lacks.
+    """
+    import h5py  # noqa: PLC0415 - loads a C library that only files of this container need
+
+    try:
+        with h5py.File(path, "r") as file:
+            config = file.attrs.get("model_config")
+    except OSError as error:
+        raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+    if config is None:
+        raise ModelError(
+            f"{path} holds no model, at most weights", "save the whole model with model.save(...)"
+        )
+    parsed = _parse(config, path, "model_config")
+    check_classes(parsed, path.name)
+    for layer in _layers(parsed):
+        if not is_layer(layer["class_name"]):
+            raise _custom(path.name, layer)
+
+
+def check_classes(config: Any, source: str) -> None:
+    """Refuse classes that carry code or are not of Keras.
+
+    Args:
+        config: a model's configuration as Keras serialises it.
+        source: named in the message: the file or the model.
+
+    Raises:
+        ModelError: names the layer and its class.
+    """
+    for entry in _objects(config):
+        if entry["class_name"] in _CODE:
+            raise ModelError(
+                f"{source}: {_named(entry)} is a {entry['class_name']}, which would run code that "
+                "the file brings",
+                _HINT_CODE,
+            )
+        module = entry.get("module", "keras") or "__main__"  # Keras writes null for __main__
+        if module.split(".", maxsplit=1)[0] not in {"keras", "builtins"}:
+            raise _custom(source, entry)
+
+
+def _custom(source: str, entry: dict[str, Any]) -> ModelError:
+    if entry["class_name"] == "function":
+        return ModelError(f"{source} needs the custom function {entry['config']!r}", _HINT_CUSTOM)
+    return ModelError(
+        f"{source}: {_named(entry)} is of the custom class {entry['class_name']!r}", _HINT_CUSTOM
+    )
+
+
+def _objects(config: Any) -> Iterator[dict[str, Any]]:
+    """Every serialised object in a configuration, outer ones first."""
+    waiting = [config]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if isinstance(value.get("class_name"), str):
+                yield value
+            waiting += reversed(value.values())
+        elif isinstance(value, list):
+            waiting += reversed(value)
+
+
+def _layers(config: Any) -> Iterator[dict[str, Any]]:
+    """The model, its layers, and theirs, as older files list them: without module names."""
+    for entry in _objects(config):
+        inner = entry.get("config")
+        if isinstance(inner, dict) and isinstance(inner.get("layers"), list):
+            yield entry
+            yield from (
+                layer
+                for layer in inner["layers"]
+                if isinstance(layer, dict) and isinstance(layer.get("class_name"), str)
+            )
+
+
+def _named(entry: dict[str, Any]) -> str:
+    inner = entry.get("config")
+    name = inner.get("name") if isinstance(inner, dict) else None
+    return f"layer {name!r}" if name else "an object in it"
+
+
+def _archive_config(path: Path) -> Any:
+    """The configuration in a `.keras` archive whose every member is whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            missing = [name for name in MEMBERS if name not in archive.namelist()]
+            if missing:
+                raise ModelError(
+                    f"{path} is not a .keras archive: it holds no {', '.join(missing)}"
+                )
+            damaged = archive.testzip()
+            if damaged:
+                raise ModelError(f"{path} is damaged: the checksum of {damaged} does not fit")
+            text = archive.read("config.json")
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+    return _parse(text, path, "config.json")
+
+
+def _parse(text: str | bytes, path: Path, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: its {place} is not JSON") from error
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HDF5_SIGNATURE))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]

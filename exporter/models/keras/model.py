@@ -1,0 +1,164 @@
+"""A Keras model as one of the kinds: drawn, pruned, run and written in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Array, Graph
+from exporter.models.keras.apply import apply_edits
+from exporter.models.keras.archive import write_archive
+from exporter.models.keras.files import Container, check_file, check_hdf5
+from exporter.models.keras.picture import Picture, check_structure, draw, output_names
+from exporter.models.keras.rebuild import structure
+from exporter.models.model import RunOptions
+from exporter.plan import Plan
+from exporter.remap import Remap
+
+PRECISIONS: Mapping[str, str] = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "mixed_float16": "fp16",
+    "bfloat16": "bf16",
+    "mixed_bfloat16": "bf16",
+    "float64": "fp64",
+}
+_LOAD_ERRORS = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OSError,
+    ImportError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
+class KerasModel:
+    """A live Keras model; it is never changed, and shares no variable with what `apply` gives.
+
+    Attributes:
+        model: the `keras.Model`.
+        remap: Keras files have no place for it; it is written beside them.
+    """
+
+    kind = "keras"
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        name: str | None = None,
+        sha256: str | None = None,
+        remap: Remap | None = None,
+    ) -> None:
+        """Wrap a built Functional or Sequential model (ModelError otherwise)."""
+        check_structure(model)
+        self.model = model
+        self.name = name or str(model.name)
+        self.sha256 = sha256
+        self.remap = remap
+
+    @property
+    def precision(self) -> str:
+        """In what the layers with weights compute: "fp32", ...; "mixed" where they differ."""
+        layers = [layer for layer in self.model.layers if layer.weights]
+        found = {PRECISIONS.get(p := layer.dtype_policy.name, p) for layer in layers}
+        return found.pop() if len(found) == 1 else "mixed" if found else "fp32"
+
+    @cached_property
+    def picture(self) -> Picture:
+        """The graph and what each of its names stands for in Keras."""
+        return draw(self.model)
+
+    def graph(self) -> Graph:
+        return self.picture.graph
+
+    def apply(self, plan: Plan) -> KerasModel:
+        made = apply_edits(self.model, self.picture, plan.edits)
+        return KerasModel(made, name=self.name, remap=plan.remap or self.remap)
+
+    def runner(self, options: RunOptions) -> KerasRunner:  # noqa: ARG002 - Keras takes no options
+        return KerasRunner(self.model)
+
+    def write(self, path: Path) -> None:
+        """Write `.keras`, or HDF5 where the suffix asks for it."""
+        if path.suffix.lower() in {".h5", ".hdf5"}:
+            self.model.save(path)
+        else:
+            write_archive(self.model, path)
+
+
+class KerasRunner:
+    """A Keras model that is called, not in training; thread counts are left to its backend."""
+
+    def __init__(self, model: Any) -> None:
+        self.engine = f"keras {keras.__version__}"
+        self._model = model
+        self._names = output_names(model)
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        values = keras.tree.map_structure(
+            lambda tensor: _value(inputs, tensor), structure(self._model)
+        )
+        results = keras.tree.flatten(self._model(values, training=False))
+        return {
+            name: np.asarray(keras.ops.convert_to_numpy(result))
+            for name, result in zip(self._names, results, strict=True)
+        }
+
+
+def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
+    if tensor.name not in inputs:
+        raise UsageError(f"there are no values for the input {tensor.name!r}")
+    return np.asarray(inputs[tensor.name], tensor.dtype)
+
+
+def open_file(path: Path) -> KerasModel:
+    """Open a `.keras` or `.h5` file in this process, without what it was compiled with.
+
+    Nothing in the file is executed. A damaged `.h5` can take the process down.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: empty, truncated, foreign, with Lambda or custom layers, or not to be loaded.
+    """
+    path = Path(path)
+    container = check_file(path)
+    if container == ".h5":
+        check_hdf5(path, _is_known_layer)
+    try:
+        model = _load(path.absolute(), container)
+    except _LOAD_ERRORS as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ModelError(f"Keras cannot load {path}: {line}") from error
+    return KerasModel(model, name=path.name, sha256=_sha256(path))
+
+
+def _load(path: Path, container: Container) -> Any:
+    """Keras goes by the suffix: a file of another gets a link with the right one."""
+    fitting = {".keras": {".keras"}, ".h5": {".h5", ".hdf5"}}[container]
+    if path.suffix in fitting:
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / f"model{container}"
+        link.symlink_to(path)
+        return keras.saving.load_model(link, compile=False, safe_mode=True)
+
+
+def _is_known_layer(name: str) -> bool:
+    return hasattr(keras.layers, name) or name in {"Functional", "Sequential", "Model"}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
