@@ -1,0 +1,71 @@
+# Needs make and Python 3.11 or newer, nothing else: `make check` sets everything up in .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PINS := $(wildcard requirements/*.txt)
+
+.PHONY: help setup demo test check bench lint types imports docs coverage format pins clean
+.NOTPARALLEL:
+
+help:
+	@echo "make demo      train a small network on digits, keep a few of them, prove and time the result"
+	@echo "make test      the tests"
+	@echo "make check     lint, types, imports, docs, and the tests with the coverage gate"
+	@echo "make bench     the benchmarks"
+	@echo "make format    let ruff format and mend what it can"
+	@echo "make coverage  what the last 'make check' covered, of the whole package"
+	@echo "make pins      write the versions installed in .venv into requirements/"
+	@echo "make clean     remove what the targets above leave behind, but not .venv"
+
+setup: $(READY)
+
+$(READY): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	  "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@echo "setting up $(VENV) (downloads TensorFlow the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/exporter demo
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: lint types imports docs
+	$(BIN)/python -m pytest --cov
+
+bench: $(READY)
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+lint: $(READY)
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --quiet --check
+
+types: $(READY)
+	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+docs: $(READY)
+	$(BIN)/python -m pytest --quiet tests/test_docs.py
+
+coverage: $(READY)
+	$(BIN)/coverage report --include='exporter/*' --fail-under=0
+
+format: $(READY)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+pins: $(READY)
+	$(BIN)/python tools/pins.py
+
+clean:
+	rm -rf demo dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
