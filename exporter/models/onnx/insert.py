@@ -1,0 +1,172 @@
+"""The operations that an Insert can write, each in the form that the model's opset wants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from onnx import NodeProto, helper
+
+from exporter.errors import ModelError
+from exporter.models.onnx.draft import Draft
+from exporter.models.onnx.protos import element_type
+from exporter.plan import Insert
+
+
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where an operation is written.
+
+    Attributes:
+        inputs: the parted tensor first, then the operands.
+        result: the tensor that the operation has to make.
+        rank: of the first input; None where it is not known.
+        fresh: makes names for tensors in between.
+    """
+
+    inputs: tuple[str, ...]
+    result: str
+    attributes: Mapping[str, Any]
+    opset: int
+    rank: int | None
+    fresh: Callable[[str], str]
+
+    def axis(self) -> int:
+        """The attribute `axis`, counted from the front."""
+        axis = int(self.attributes["axis"])
+        if axis >= 0:
+            return axis
+        if self.rank is None:
+            raise ModelError(f"the rank of {self.inputs[0]!r} is not known: axis {axis} is nowhere")
+        return axis + self.rank
+
+    def node(self, operator: str, **attributes: Any) -> NodeProto:
+        return helper.make_node(operator, self.inputs, [self.result], self.result, **attributes)
+
+
+@dataclass(frozen=True)
+class Writable:
+    """One operation.
+
+    Attributes:
+        write: site -> nodes in running order.
+        operands: how many there are behind the first input; None for any number from 1.
+        attributes: the neutral names of its attributes, all of which must be given.
+        since: the first opset that has it as it is written here.
+        dtype: of the result; "" for that of the first input.
+    """
+
+    write: Callable[[Site], list[NodeProto]]
+    operands: int | None
+    attributes: tuple[str, ...] = ()
+    since: int = 1
+    dtype: str = ""
+
+
+def insert(draft: Draft, edit: Insert) -> None:
+    """Make an Insert.
+
+    Raises:
+        ModelError: an operation, operand or attribute that the table does not have, or a model
+            whose operators are too old for it.
+    """
+    entry = _entry(edit, draft.opset)
+    shape = draft.types.shape(edit.after)
+    before, result = draft.part(edit.after)
+    operands = [
+        operand
+        if isinstance(operand, str)
+        else draft.add_constant(draft.fresh(f"{edit.after}__{edit.operation}"), operand)
+        for operand in edit.operands
+    ]
+    inputs = (before, *(before if operand == edit.after else operand for operand in operands))
+    rank = None if shape is None else len(shape)
+    site = Site(inputs, result, edit.attributes, draft.opset, rank, draft.fresh)
+    for node in entry.write(site):
+        draft.append(node)
+    dtype = entry.dtype or str(edit.attributes.get("dtype", "")) or None
+    draft.types.set(result, shape=edit.shape, dtype=dtype)
+
+
+def _entry(edit: Insert, opset: int) -> Writable:
+    entry = OPERATIONS.get(edit.operation)
+    if entry is None:
+        known = ", ".join(OPERATIONS)
+        raise ModelError(f"ONNX cannot write the operation {edit.operation!r}; it can: {known}")
+    if opset < entry.since:
+        raise ModelError(
+            f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}"
+        )
+    count = len(edit.operands)
+    if count != entry.operands and (entry.operands is not None or not count):
+        raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
+    if set(edit.attributes) != set(entry.attributes):
+        given = ", ".join(sorted(edit.attributes)) or "none"
+        raise ModelError(f"the operation {edit.operation!r} does not have the attributes {given}")
+    return entry
+
+
+def _plain(operator: str) -> Callable[[Site], list[NodeProto]]:
+    return lambda site: [site.node(operator)]
+
+
+def _along(operator: str) -> Callable[[Site], list[NodeProto]]:
+    return lambda site: [site.node(operator, axis=site.axis())]
+
+
+def _cast(site: Site) -> list[NodeProto]:
+    return [site.node("Cast", to=element_type(str(site.attributes["dtype"])))]
+
+
+def _where(site: Site) -> list[NodeProto]:
+    value, condition, otherwise = site.inputs
+    return [helper.make_node("Where", [condition, value, otherwise], [site.result], site.result)]
+
+
+def _normalised(operator: str) -> Callable[[Site], list[NodeProto]]:
+    """Before opset 13 all axes from `axis` on went together: the axis is brought to the end."""
+
+    def write(site: Site) -> list[NodeProto]:
+        axis = site.axis()
+        if site.opset >= _PER_AXIS or axis + 1 == site.rank:
+            return [site.node(operator, axis=axis)]
+        if site.rank is None:
+            raise ModelError(f"the rank of {site.inputs[0]!r} is not known")
+        swap = list(range(site.rank))
+        swap[axis], swap[-1] = swap[-1], swap[axis]
+        (value,) = site.inputs
+        there, back = site.fresh(f"{site.result}__last"), site.fresh(f"{site.result}__last")
+        return [
+            helper.make_node("Transpose", [value], [there], there, perm=swap),
+            helper.make_node(operator, [there], [back], back, axis=site.rank - 1),
+            helper.make_node("Transpose", [back], [site.result], site.result, perm=swap),
+        ]
+
+    return write
+
+
+_PER_AXIS = 13
+
+# Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
+# where(condition, otherwise), softmax(; axis), cast(; dtype). The result of `where` is the value
+# that was there, wherever the condition holds. Operands broadcast as in NumPy.
+OPERATIONS: Mapping[str, Writable] = {
+    "add": Writable(_plain("Add"), 1, since=7),
+    "cast": Writable(_cast, 0, ("dtype",), since=6),
+    "concat": Writable(_along("Concat"), None, ("axis",), since=4),
+    "div": Writable(_plain("Div"), 1, since=7),
+    "gather": Writable(_along("Gather"), 1, ("axis",)),
+    "greater": Writable(_plain("Greater"), 1, since=9, dtype="bool"),
+    "identity": Writable(_plain("Identity"), 0),
+    "less": Writable(_plain("Less"), 1, since=9, dtype="bool"),
+    "log_softmax": Writable(_normalised("LogSoftmax"), 0, ("axis",)),
+    "maximum": Writable(_plain("Max"), 1, since=8),
+    "minimum": Writable(_plain("Min"), 1, since=8),
+    "mul": Writable(_plain("Mul"), 1, since=7),
+    "relu": Writable(_plain("Relu"), 0, since=6),
+    "sigmoid": Writable(_plain("Sigmoid"), 0, since=6),
+    "softmax": Writable(_normalised("Softmax"), 0, ("axis",)),
+    "sub": Writable(_plain("Sub"), 1, since=7),
+    "where": Writable(_where, 2, since=9),
+}

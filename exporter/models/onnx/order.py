@@ -1,0 +1,40 @@
+"""Running order of nodes."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+from onnx import NodeProto
+
+from exporter.errors import ModelError
+from exporter.models.onnx.protos import captured
+
+
+def running_order(nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """The nodes, each behind those it reads from, otherwise in the order given.
+
+    Raises:
+        ModelError: they read from each other in a circle.
+    """
+    makers = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+    readers: list[list[int]] = [[] for _ in nodes]
+    missing = [0] * len(nodes)
+    for i, node in enumerate(nodes):
+        needed = {makers[name] for name in (*node.input, *captured(node)) if name in makers}
+        missing[i] = len(needed)
+        for maker in needed:
+            readers[maker].append(i)
+    ready = [i for i, count in enumerate(missing) if not count]
+    result = []
+    while ready:
+        first = heapq.heappop(ready)
+        result.append(nodes[first])
+        for reader in readers[first]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    if len(result) < len(nodes):
+        circle = next(node for node, count in zip(nodes, missing, strict=True) if count)
+        raise ModelError(f"{circle.op_type} {circle.name!r} reads what it makes itself")
+    return result
