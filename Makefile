@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+QUIET := -qq --disable-pip-version-check # errors still show
 PINS := $(wildcard requirements/*.txt)
 
 .PHONY: help setup demo test check bench lint types imports docs coverage format pins clean
@@ -26,8 +27,8 @@ $(READY): pyproject.toml $(PINS)
 	  "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@echo "setting up $(VENV) (downloads TensorFlow the first time)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	@$(BIN)/python -m pip install $(QUIET) -r requirements/dev.txt
+	@$(BIN)/python -m pip install $(QUIET) --no-deps \
 	  --no-build-isolation --editable .
 	@touch $@
 

@@ -126,7 +126,7 @@ def test_without_tensorflow_nothing_of_it_is_pinned() -> None:
 
 
 def test_changelog_speaks_of_what_comes_next() -> None:
-    assert re.search(r"^## \[Unreleased\]$", (PROJECT / "CHANGELOG.md").read_text("utf-8"), re.MULTILINE)
+    assert "## [Unreleased]" in (PROJECT / "CHANGELOG.md").read_text("utf-8").splitlines()
 
 
 # --- the README is true -------------------------------------------------------------------------
