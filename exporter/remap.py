@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, cast
+from typing import Any
 
 import numpy.typing as npt
 
@@ -216,7 +216,11 @@ def _is_place(value: object) -> bool:
 
 
 def _is_part(value: object) -> bool:
-    return _list_of(_is_whole)(value) and len(cast(list[int], value)) == len(("start", "stop"))
+    match value:
+        case [start, stop]:
+            return _is_whole(start) and _is_whole(stop)
+        case _:
+            return False
 
 
 _Type = tuple[str, Callable[[object], bool]]
