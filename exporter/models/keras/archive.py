@@ -18,7 +18,7 @@ FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 
 def write_archive(model: Any, path: Path) -> None:
     """Write a Keras model at exactly this path, as `.keras` whatever the suffix."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}.") as folder:
+    with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "model.keras"
         model.save(raw)
         with zipfile.ZipFile(raw) as source, zipfile.ZipFile(path, "w") as target:

@@ -88,13 +88,20 @@ def check_classes(config: Any, source: str) -> None:
     for entry in _objects(config):
         if entry["class_name"] in _CODE:
             raise ModelError(
-                f"{source}: {_named(entry)} is a {entry['class_name']}, which would run code that "
-                "the file brings",
+                f"{source}: {_named(entry)} is a {entry['class_name']}, which runs code of its own",
                 _HINT_CODE,
             )
         module = entry.get("module", "keras") or "__main__"  # Keras writes null for __main__
         if module.split(".", maxsplit=1)[0] not in {"keras", "builtins"}:
             raise _custom(source, entry)
+
+
+def check_live(model: Any) -> None:
+    """Refuse a live model with layers that carry code or are not of Keras (ModelError)."""
+    for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
+        kind = type(layer)
+        entry = {"module": kind.__module__, "class_name": kind.__name__}
+        check_classes({**entry, "config": {"name": layer.name}}, f"the model {model.name!r}")
 
 
 def _custom(source: str, entry: dict[str, Any]) -> ModelError:

@@ -28,7 +28,6 @@ class Call(NamedTuple):
     """One call of one Keras operation (a layer, mostly) on symbolic tensors."""
 
     operation: Any
-    index: int  # which of the operation's calls
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
 
@@ -123,9 +122,7 @@ def _calls(model: Any) -> list[Call]:
             continue
         node = operation._inbound_nodes[index]  # noqa: SLF001 - Keras has no public way
         if entered:
-            done[key] = Call(
-                operation, index, tuple(node.input_tensors), tuple(node.output_tensors)
-            )
+            done[key] = Call(operation, tuple(node.input_tensors), tuple(node.output_tensors))
         else:
             waiting.append((tensor, True))
             waiting += [(needed, False) for needed in reversed(node.input_tensors)]

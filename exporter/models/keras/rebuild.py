@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 
 from exporter.errors import ModelError
-from exporter.models.keras.files import check_classes
+from exporter.models.keras.files import check_live
 from exporter.models.keras.picture import draw
 
 _VOCABULARY = {"StringLookup", "IntegerLookup", "TextVectorization", "Discretization"}
@@ -46,7 +47,7 @@ def structure(model: Any) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def rebuild(model: Any, settings: Settings, split: Set[str] = frozenset()) -> Rebuilt:
+def rebuild(model: Any, settings: Settings, split: AbstractSet[str] = frozenset()) -> Rebuilt:
     """Build a model anew; its variables hold initial values.
 
     Args:
@@ -58,6 +59,7 @@ def rebuild(model: Any, settings: Settings, split: Set[str] = frozenset()) -> Re
         ModelError: a layer that carries code, is not of Keras, or does not come back from its
             configuration.
     """
+    check_live(model)
     builder = _Builder(settings, split)
     try:
         if isinstance(model, keras.Sequential) and not split:
@@ -78,7 +80,7 @@ def _inner(name: str) -> str:
 @dataclass
 class _Builder:
     settings: Settings
-    split: Set[str]
+    split: AbstractSet[str]
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
     activations: dict[str, Any] = field(default_factory=dict)  # of split layers, by the new name
 
@@ -103,9 +105,6 @@ class _Builder:
         if not isinstance(layer, keras.Layer):
             return type(layer).from_config(layer.get_config())
         config = layer.get_config()
-        check_classes(
-            keras.saving.serialize_keras_object(layer), f"the layer {layer.name!r} of the model"
-        )
         if type(layer).__name__ in _VOCABULARY:
             raise ModelError(
                 f"{type(layer).__name__} {layer.name!r} cannot be rebuilt: its configuration may "

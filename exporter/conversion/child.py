@@ -1,0 +1,167 @@
+"""The child process: holds TensorFlow and the opened Keras models, and serves requests.
+
+`python -m exporter.conversion.child FOLDER`; see `process` for the protocol. The streams are moved
+away before anything heavy is imported, so that no library can write into the answers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from exporter.conversion.wire import decode_plan, encode_graph
+from exporter.errors import ConversionError, ExporterError
+from exporter.graph import Array
+from exporter.models.model import RunOptions
+
+Answer = dict[str, Any]
+
+TRAINERS: Mapping[str, str] = {"digits": "exporter.conversion.digits_network"}
+CONVERTERS: Mapping[str, str] = {
+    "onnx": "exporter.conversion.to_onnx",
+    "tflite": "exporter.conversion.to_tflite",
+}
+
+
+class Session:
+    """The opened models, by handle."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.models: dict[str, Any] = {}
+        self.opened = 0
+
+    def answer(self, request: Mapping[str, Any]) -> Answer:
+        """Serve one request; an unknown exception is told with its class, its trace is logged."""
+        try:
+            for handle in request["forget"]:
+                self.models.pop(handle, None)
+            return {"result": METHODS[request["method"]](self, **request["parameters"])}
+        except ExporterError as error:
+            told = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+        except Exception as error:  # noqa: BLE001 - the edge of the process: the parent decides
+            traceback.print_exc()
+            line = str(error).strip().partition("\n")[0] or "no message"
+            told = {"class": type(error).__qualname__, "message": line, "hint": ""}
+        return {"error": told}
+
+    def model(self, handle: str) -> Any:
+        if handle not in self.models:
+            raise ConversionError("the process that held the model has ended", "open it again")
+        return self.models[handle]
+
+    def keep(self, model: Any) -> Answer:
+        self.opened += 1
+        handle = f"{os.getpid()}-{self.opened}"  # never that of an earlier child
+        self.models[handle] = model
+        return {
+            "handle": handle,
+            "name": model.name,
+            "sha256": model.sha256,
+            "precision": model.precision,
+        }
+
+    # --- the methods ------------------------------------------------------------------------------
+
+    def open(self, path: str) -> Answer:
+        return self.keep(import_module("exporter.models.keras.model").open_file(Path(path)))
+
+    def graph(self, handle: str) -> Answer:
+        return {"graph": encode_graph(self.model(handle).graph())}
+
+    def read(self, handle: str, constant: str) -> Answer:
+        """Write the values of a constant; the parent removes the file."""
+        read = self.model(handle).graph().tensors[constant].read
+        with tempfile.NamedTemporaryFile(suffix=".npy", dir=self.folder, delete=False) as file:
+            np.save(file, _plain(read()), allow_pickle=False)
+        return {"path": file.name}
+
+    def apply(self, handle: str, edits: list[dict[str, Any]]) -> Answer:
+        return self.keep(self.model(handle).apply(decode_plan(edits)))
+
+    def engine(self, handle: str) -> Answer:
+        return {"engine": self.model(handle).runner(RunOptions()).engine}
+
+    def run(self, handle: str, names: list[str], path: str) -> Answer:
+        """Run once; the outputs are written beside the inputs."""
+        with np.load(path, allow_pickle=False) as file:
+            inputs = {name: file[f"arr_{i}"] for i, name in enumerate(names)}
+        outputs = self.model(handle).runner(RunOptions())(inputs)
+        target = Path(path).with_name("outputs.npz")
+        np.savez(target, *(_plain(values) for values in outputs.values()))
+        return {"names": list(outputs), "path": str(target)}
+
+    def write(self, handle: str, path: str) -> Answer:
+        self.model(handle).write(Path(path))
+        return {}
+
+    def convert(self, handle: str, kind: str, path: str, **options: Any) -> Answer:
+        convert = import_module(CONVERTERS[kind]).convert
+        return {"warnings": convert(self.model(handle).model, Path(path), **options)}
+
+    def train(self, what: str, path: str, seed: int) -> Answer:
+        """Train one of the networks that come with the package."""
+        return {"score": import_module(TRAINERS[what]).train(Path(path), seed)}
+
+
+METHODS: Mapping[str, Callable[..., Answer]] = {
+    "open": Session.open,
+    "graph": Session.graph,
+    "read": Session.read,
+    "apply": Session.apply,
+    "engine": Session.engine,
+    "run": Session.run,
+    "write": Session.write,
+    "convert": Session.convert,
+    "train": Session.train,
+}
+
+
+def _plain(values: Array) -> Array:
+    """NumPy files know no bfloat16: its values travel as float32, which holds them all."""
+    return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
+
+
+def main() -> None:
+    requests, answers = _claim_streams()
+    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
+    session = Session(Path(sys.argv[1]))
+    while True:
+        answer = session.answer(json.loads(waiting.get()))
+        sys.stdout.flush()
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+
+def _claim_streams() -> tuple[TextIO, TextIO]:
+    """Take the parent's pipes for ourselves; everyone else gets no input, and the log."""
+    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)
+    return requests, answers
+
+
+def _read(requests: TextIO, waiting: queue.SimpleQueue[str]) -> None:
+    """Hand on requests; when the parent is gone, end at once, whatever is being done."""
+    for line in requests:
+        waiting.put(line)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What a Keras model takes and gives, as a flat function with names; the start of every route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from exporter.errors import UsageError
+from exporter.models.keras.apply import apply_edits
+from exporter.models.keras.picture import draw, output_names
+from exporter.models.keras.rebuild import structure
+from exporter.plan import SetAttribute
+
+_HALF = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"}
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """Flat inputs and outputs in Keras' order.
+
+    Attributes:
+        call: flat input tensors -> tuple of output tensors, not in training.
+        input_shapes: None where a dimension stays open.
+    """
+
+    call: Callable[..., tuple[Any, ...]]
+    input_names: tuple[str, ...]
+    input_shapes: tuple[Shape, ...]
+    input_dtypes: tuple[str, ...]
+    output_names: tuple[str, ...]
+    output_shapes: tuple[Shape, ...]
+
+    def specs(self) -> list[Any]:
+        """One `tf.TensorSpec` an input, called input_0, input_1, ...: any Keras name may follow."""
+        return [
+            tf.TensorSpec(shape, dtype, name=f"input_{i}")
+            for i, (shape, dtype) in enumerate(
+                zip(self.input_shapes, self.input_dtypes, strict=True)
+            )
+        ]
+
+
+def interface_of(
+    model: Any, given: Mapping[str, Sequence[int]], batch: int | None = None
+) -> Interface:
+    """Describe a model.
+
+    Args:
+        model: a Keras model, Functional or Sequential.
+        given: input name -> whole shape, for dimensions that Keras leaves open; its batch counts
+            for nothing.
+        batch: leading dimension where Keras leaves it open; None leaves it open too.
+
+    Raises:
+        UsageError: a shape for an input that is not there, or one that contradicts the model.
+    """
+    names = tuple(str(tensor.name) for tensor in model.inputs)
+    unknown = [name for name in given if name not in names]
+    if unknown:
+        raise UsageError(
+            f"the model has no input {unknown[0]!r}", f"inputs: {', '.join(map(repr, names))}"
+        )
+    shapes = [_shape(tensor, given.get(tensor.name), batch) for tensor in model.inputs]
+    return Interface(
+        call=_flat(model),
+        input_names=names,
+        input_shapes=tuple(shapes),
+        input_dtypes=tuple(str(tensor.dtype) for tensor in model.inputs),
+        output_names=output_names(model),
+        output_shapes=tuple(tuple(tensor.shape) for tensor in model.outputs),
+    )
+
+
+def in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:
+    """The model, rebuilt if any layer computes in half precision; and a warning if so.
+
+    No converter takes such layers: the TFLite one refuses them, the ONNX one spreads casts.
+    """
+    half = [layer for layer in model.layers if layer.dtype_policy.name in _HALF]
+    if not half:
+        return model, ()
+    policy = half[0].dtype_policy.name
+    edits = [SetAttribute(layer.name, "dtype", "float32") for layer in half if _has_dtype(layer)]
+    rebuilt = apply_edits(model, draw(model), edits)
+    return rebuilt, (f"{len(edits)} layers of the policy {policy} were converted in float32",)
+
+
+def _has_dtype(layer: Any) -> bool:
+    return not isinstance(layer, keras.layers.InputLayer) and "dtype" in layer.get_config()
+
+
+def _flat(model: Any) -> Callable[..., tuple[Any, ...]]:
+    packed = structure(model)
+
+    def call(*values: Any) -> tuple[Any, ...]:
+        given = keras.tree.pack_sequence_as(packed, list(values))
+        return tuple(keras.tree.flatten(model(given, training=False)))
+
+    return call
+
+
+def _shape(tensor: Any, given: Sequence[int] | None, batch: int | None) -> Shape:
+    own = tuple(tensor.shape)
+    wanted = own if given is None else tuple(given)
+    if len(wanted) != len(own):
+        raise UsageError(
+            f"the shape given for the input {tensor.name!r} has {len(wanted)} dimensions, "
+            f"the input has {len(own)}",
+            "the batch is one of them",
+        )
+    first = batch if own[0] is None else own[0]
+    rest = [_dimension(tensor, i, own[i], wanted[i]) for i in range(1, len(own))]
+    return (first, *rest)
+
+
+def _dimension(tensor: Any, axis: int, own: int | None, wanted: int | None) -> int | None:
+    if own is not None and wanted != own:
+        raise UsageError(f"dimension {axis} of the input {tensor.name!r} is {own}, not {wanted}")
+    return wanted

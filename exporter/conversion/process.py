@@ -1,0 +1,256 @@
+"""The parent's side of the child process that holds TensorFlow.
+
+Requests and answers are one JSON object a line on the child's standard input and output, which the
+child moves out of the way of the libraries' chatter before it imports them; that chatter goes to a
+log file. Arrays cross as `.npy` and `.npz` files in a private folder. One child serves many
+requests, because importing TensorFlow takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psutil
+
+import exporter
+from exporter import errors
+from exporter.errors import ConversionError, ExporterError
+
+_POLL_S = 0.1
+_ERRORS: Mapping[str, type[ExporterError]] = {
+    kind.__name__: kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, ExporterError)
+}
+
+
+class Child:
+    """A context manager around the child; it is started by the first request.
+
+    Attributes:
+        log: what the libraries printed; removed at the end unless something failed.
+        folder: private to parent and child, for arrays; removed at the end.
+    """
+
+    def __init__(self, timeout_s: float = 1800.0, memory_limit_bytes: int | None = None) -> None:
+        """Set the limits, each for one request: time, and resident memory of the child."""
+        self.timeout_s = timeout_s
+        self.memory_limit_bytes = memory_limit_bytes
+        self.log: Path | None = None
+        self._folder: Path | None = None
+        self._process: subprocess.Popen[str] | None = None
+        self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._forgotten: deque[str] = deque()
+        self._keep_log = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def folder(self) -> Path:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="exporter-"))
+        return self._folder
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running child; None where there is none."""
+        return self._process.pid if self._process else None
+
+    def request(self, method: str, doing: str, **parameters: Any) -> dict[str, Any]:
+        """Have the child do something, and wait for its answer.
+
+        Args:
+            method: key of `child.METHODS`.
+            doing: what to call it in messages: "opening net.keras".
+            parameters: JSON values.
+
+        Raises:
+            ExporterError: what the child raised, of the same class.
+            ConversionError: the child died, was too slow, or needed too much memory. It is gone
+                then; a later request starts a new one, which holds no models.
+        """
+        process = self._process or self._start()
+        forget = [self._forgotten.popleft() for _ in range(len(self._forgotten))]
+        line = json.dumps({"method": method, "forget": forget, "parameters": parameters})
+        try:
+            with suppress(BrokenPipeError):  # it is dead: waiting for the answer finds out how
+                self._send(process, line)
+            answer = self._wait(process, doing)
+        except BaseException:
+            self._end()
+            raise
+        if "error" in answer:
+            raise self._raised(answer["error"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def forget(self, handle: str) -> None:
+        """Let the child drop a model, with the next request. May be called at any time."""
+        self._forgotten.append(handle)
+
+    def close(self) -> None:
+        """End the child and remove what it left; the log stays if something failed."""
+        self._end()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        if self.log is not None and not self._keep_log:
+            self.log.unlink(missing_ok=True)
+            self.log = None
+
+    # --- one request ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _send(process: subprocess.Popen[str], line: str) -> None:
+        assert process.stdin is not None  # noqa: S101 - opened as a pipe
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+
+    def _wait(self, process: subprocess.Popen[str], doing: str) -> dict[str, Any]:
+        deadline = time.monotonic() + self.timeout_s
+        while True:
+            try:
+                line = self._answers.get(timeout=_POLL_S)
+            except queue.Empty:
+                self._check_limits(process, deadline, doing)
+                continue
+            if line is None or not line.endswith("\n"):
+                raise self._died(process, doing)
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+
+    def _check_limits(self, process: subprocess.Popen[str], deadline: float, doing: str) -> None:
+        if time.monotonic() > deadline:
+            raise self._failure(f"{doing} took longer than {self.timeout_s:g} s", "raise --timeout")
+        if self.memory_limit_bytes is None:
+            return
+        held = _resident_bytes(process.pid)
+        if held > self.memory_limit_bytes:
+            raise self._failure(
+                f"{doing} took {held / 1e6:.0f} MB of memory, more than the limit of "
+                f"{self.memory_limit_bytes / 1e6:.0f} MB",
+                "raise --memory-limit",
+            )
+
+    def _died(self, process: subprocess.Popen[str], doing: str) -> ConversionError:
+        code = process.wait()
+        if code >= 0:
+            return self._failure(f"{doing}: the process that does it ended with exit status {code}")
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return self._failure(f"{doing}: the process that does it was killed by {name}")
+
+    def _failure(self, message: str, hint: str = "") -> ConversionError:
+        self._keep_log = True
+        place = f"the log is {self.log}"
+        return ConversionError(message, f"{hint}; {place}" if hint else place)
+
+    def _raised(self, error: Mapping[str, str]) -> ExporterError:
+        if error["class"] in _ERRORS:
+            return _ERRORS[error["class"]](error["message"], error["hint"])
+        return self._failure(f"{error['message']} ({error['class']})")
+
+    # --- the process ------------------------------------------------------------------------------
+
+    def _start(self) -> subprocess.Popen[str]:
+        if self.log is None:
+            handle, name = tempfile.mkstemp(".log", "exporter-")
+            os.close(handle)
+            self.log = Path(name)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of this package
+                [sys.executable, "-P", "-m", "exporter.conversion.child", str(self.folder)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(self.folder),
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends it
+            )
+        self._answers = queue.SimpleQueue()
+        threading.Thread(target=_pump, args=(process, self._answers), daemon=True).start()
+        self._process = process
+        return process
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _kill_group(process)
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+
+
+def _pump(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
+    """Hand on the child's answers; None when there will be no more."""
+    assert process.stdout is not None  # noqa: S101 - opened as a pipe
+    with suppress(ValueError, OSError):  # closed from the other side while it waits
+        for line in process.stdout:
+            answers.put(line)
+    answers.put(None)
+
+
+def _kill_group(process: subprocess.Popen[str]) -> None:
+    """The child, and whatever a converter may have started in its group."""
+    with suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+
+
+def _resident_bytes(pid: int) -> int:
+    """Of a process and all its descendants; 0 if it just ended."""
+    try:
+        process = psutil.Process(pid)
+        family = [process, *process.children(recursive=True)]
+        return sum(member.memory_info().rss for member in family)
+    except psutil.Error:
+        return 0
+
+
+def _environment(folder: Path) -> dict[str, str]:
+    """Quiet, on the CPU, the same every time, and without touching the user's settings."""
+    package = str(Path(exporter.__file__).parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([package, path]) if path else package,
+        "PYTHONHASHSEED": "0",
+        "PYTHONWARNINGS": "default",
+        "KERAS_BACKEND": "tensorflow",
+        "KERAS_HOME": str(folder),
+        "TMPDIR": str(folder),  # so that nothing stays behind when the child is killed
+        "TF_CPP_MIN_LOG_LEVEL": "1",
+        "CUDA_VISIBLE_DEVICES": "-1",
+    }

@@ -1,0 +1,167 @@
+"""Keras models that live in the child; to the rest of the program, models like any other."""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporter.conversion.process import Child
+from exporter.conversion.wire import decode_graph, encode_plan
+from exporter.errors import UsageError
+from exporter.graph import Array, Graph
+from exporter.models.keras.files import check_file, check_live
+from exporter.models.model import RunOptions
+from exporter.plan import Plan
+from exporter.remap import Remap
+
+ROUTES: Mapping[str, str] = {"onnx": "tf2onnx", "tflite": "TFLiteConverter"}  # kind -> its route
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert.
+
+    Attributes:
+        opset: of the standard ONNX operators.
+        batch: leading dimension, for kinds that need a fixed one and where Keras leaves it open.
+        input_shapes: input name -> whole shape, batch included, for unknown dimensions. The batch
+            written there counts for nothing.
+    """
+
+    opset: int = 17
+    batch: int = 1
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted file.
+
+    Attributes:
+        route: by which way, for the report.
+        warnings: what the user should know, one line each.
+    """
+
+    path: Path
+    route: str
+    warnings: tuple[str, ...] = ()
+
+
+class RemoteKerasModel:
+    """A Keras model in the child; fulfils the protocol `Model`."""
+
+    kind = "keras"
+
+    def __init__(self, child: Child, opened: Mapping[str, Any], remap: Remap | None = None) -> None:
+        """Wrap what the child answered to `open` or `apply`."""
+        self.name: str = opened["name"]
+        self.sha256: str | None = opened["sha256"]
+        self.precision: str = opened["precision"]
+        self.remap = remap
+        self._child = child
+        self._handle: str = opened["handle"]
+        weakref.finalize(self, child.forget, self._handle)
+
+    @cached_property
+    def _graph(self) -> Graph:
+        answer = self._ask("graph", "reading the layers of")
+        return decode_graph(answer["graph"], self._read)
+
+    def graph(self) -> Graph:
+        return self._graph
+
+    def apply(self, plan: Plan) -> RemoteKerasModel:
+        opened = self._ask("apply", "pruning", edits=encode_plan(plan))
+        return RemoteKerasModel(self._child, opened, plan.remap or self.remap)
+
+    def runner(self, options: RunOptions) -> RemoteRunner:  # noqa: ARG002 - Keras takes no options
+        engine = self._ask("engine", "running")["engine"]
+        return RemoteRunner(engine, self._child, partial(self._ask, "run", "running"))
+
+    def write(self, path: Path) -> None:
+        self._ask("write", "writing", path=str(path.absolute()))
+
+    def convert(self, kind: str, path: Path, options: ConvertOptions) -> Conversion:
+        """Write the model as another kind at exactly this path.
+
+        Raises:
+            UsageError: no route to this kind, or a dimension that it needs is not known.
+            ConversionError: it failed, or gave what the kind's runtimes do not know.
+        """
+        if kind not in ROUTES:
+            known = ", ".join(ROUTES)
+            raise UsageError(f"there is no route from Keras to {kind!r}", f"routes: {known}")
+        answer = self._ask(
+            "convert",
+            f"converting to {kind}",
+            kind=kind,
+            path=str(path.absolute()),
+            opset=options.opset,
+            batch=options.batch,
+            input_shapes={name: list(shape) for name, shape in options.input_shapes.items()},
+        )
+        return Conversion(path, ROUTES[kind], tuple(answer["warnings"]))
+
+    def _ask(self, method: str, doing: str, **parameters: Any) -> dict[str, Any]:
+        return self._child.request(
+            method, f"{doing} {self.name}", handle=self._handle, **parameters
+        )
+
+    def _read(self, constant: str) -> Array:
+        path = Path(self._ask("read", "reading the weights of", constant=constant)["path"])
+        values: Array = np.load(path, allow_pickle=False)
+        path.unlink()
+        return values
+
+
+class RemoteRunner:
+    """Runs a model in the child; values cross as files."""
+
+    def __init__(self, engine: str, child: Child, run: partial[dict[str, Any]]) -> None:
+        self.engine = engine
+        self._child = child
+        self._run = run
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        with tempfile.TemporaryDirectory(dir=self._child.folder) as folder:
+            names = list(inputs)
+            given = Path(folder) / "inputs.npz"
+            np.savez(given, *(inputs[name] for name in names))
+            answer = self._run(names=names, path=str(given))
+            with np.load(answer["path"], allow_pickle=False) as values:
+                return {name: values[f"arr_{i}"] for i, name in enumerate(answer["names"])}
+
+
+def open_keras(path: Path, child: Child) -> RemoteKerasModel:
+    """Open a `.keras` or `.h5` file in the child.
+
+    Raises:
+        UsageError: there is no such file.
+        ModelError: empty, truncated, foreign, or with Lambda or custom layers.
+        ConversionError: the loader crashed.
+    """
+    check_file(path)  # most bad files are told here, before TensorFlow is imported
+    opened = child.request("open", f"opening {path}", path=str(path.absolute()))
+    return RemoteKerasModel(child, opened)
+
+
+def open_live(model: Any, child: Child) -> RemoteKerasModel:
+    """Give the child a copy of a live `keras.Model`, by way of a file.
+
+    Raises:
+        ModelError: it has Lambda or custom layers.
+    """
+    check_live(model)
+    with tempfile.TemporaryDirectory(dir=child.folder) as folder:
+        path = Path(folder) / "live.keras"
+        model.save(path)
+        check_file(path)
+        opened = child.request("open", f"opening {model.name}", path=str(path))
+    return RemoteKerasModel(child, {**opened, "name": str(model.name), "sha256": None})

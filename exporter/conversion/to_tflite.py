@@ -1,0 +1,137 @@
+"""Keras to TFLite: TensorFlow's converter on the traced model, builtin operators only.
+
+1. The model is traced with a fixed batch. The converter takes the traced function alone: given the
+   model too, or a SavedModel, it leaves the weights behind as resource variables (READ_VARIABLE).
+2. What it wrote is checked for operators that are not builtin.
+3. That way it writes no signature, and TensorFlow's names: both are put right in the flatbuffer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+
+from exporter.conversion.interface import Interface, in_float32, interface_of
+from exporter.errors import ConversionError, UsageError
+from exporter.models.tflite.picture import operator_name
+from exporter.models.tflite.schema import File, operators, pack, text, unpack
+
+SIGNATURE = "serving_default"
+_RESOURCES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
+_UNKNOWN_OPERATOR = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
+
+
+def convert(
+    model: Any,
+    path: Path,
+    *,
+    opset: int,  # noqa: ARG001 - an ONNX matter
+    batch: int,
+    input_shapes: Mapping[str, Sequence[int]],
+) -> list[str]:
+    """Write a Keras model as TFLite with a fixed batch.
+
+    Returns:
+        Warnings.
+
+    Raises:
+        UsageError: a dimension other than the batch is open and no shape is given, or the shapes
+            do not fit.
+        ConversionError: the converter failed, or needs operators that are not builtin.
+    """
+    model, warnings = in_float32(model)
+    interface = interface_of(model, input_shapes, batch)
+    _check_known(interface)
+    file = unpack(_run_converter(interface))
+    _check_operators(file)
+    _name(file, interface)
+    path.write_bytes(pack(file, path.name))
+    return list(warnings)
+
+
+def _check_known(interface: Interface) -> None:
+    for name, shape in zip(interface.input_names, interface.input_shapes, strict=True):
+        if None in shape:
+            example = ",".join("1" if axis == 0 else str(n or 16) for axis, n in enumerate(shape))
+            raise UsageError(
+                f"dimension {shape.index(None)} of the input {name!r} is open, and TFLite needs "
+                "its length",
+                f"give it, for example --input-shape {name}={example}",
+            )
+
+
+def _run_converter(interface: Interface) -> bytes:
+    function = tf.function(interface.call, input_signature=interface.specs())
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    try:
+        return bytes(converter.convert())
+    except tf.errors.OpError as error:
+        raise ConversionError(f"TensorFlow's converter failed: {_line(error)}") from error
+    except Exception as error:
+        # the class of the converter's error is not public
+        if type(error).__name__ != "ConverterError":
+            raise
+        unknown = sorted(set(_UNKNOWN_OPERATOR.findall(str(error))))
+        if not unknown:
+            raise ConversionError(f"TensorFlow's converter failed: {_line(error)}") from error
+        raise ConversionError(
+            f"TFLite's builtin operators cannot express {', '.join(unknown)}",
+            "convert to onnx instead, or replace the layer that needs it",
+        ) from error
+
+
+def _line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _check_operators(file: File) -> None:
+    for operator in operators(file.model):
+        name = operator_name(file.model, operator)
+        code = file.model.operatorCodes[operator.opcodeIndex]
+        if name in _RESOURCES or code.customCode:
+            raise ConversionError(f"the converter wrote {name}, which is not a builtin operator")
+
+
+def _name(file: File, interface: Interface) -> None:
+    """Give inputs, outputs and the signature the Keras names."""
+    tensors = file.main.tensors
+    inputs = _in_order(file, file.main.inputs, r"input_(\d+)", interface.input_names)
+    outputs = _in_order(file, file.main.outputs, r"Identity(?:_(\d+))?", interface.output_names)
+    named = {index: name for name, index in (*inputs, *outputs)}
+    taken = set(named.values())
+    for index, tensor in enumerate(tensors):
+        own = text(tensor.name)
+        while index not in named and own in taken:
+            own += "_"
+        tensor.name = named.get(index, own)
+    ends = [
+        [schema.TensorMapT(name=name, tensorIndex=index) for name, index in pairs]
+        for pairs in (inputs, outputs)
+    ]
+    file.model.signatureDefs = [
+        schema.SignatureDefT(
+            inputs=ends[0], outputs=ends[1], signatureKey=SIGNATURE, subgraphIndex=0
+        )
+    ]
+
+
+def _in_order(
+    file: File, indices: Any, pattern: str, names: Sequence[str]
+) -> list[tuple[str, int]]:
+    """Keras name and tensor of each end; the converter may change their order, not their names."""
+    found: dict[int, int] = {}
+    for index in map(int, indices):
+        own = text(file.main.tensors[index].name)
+        match = re.fullmatch(pattern + r"(?::0)?", own)
+        if match is None:
+            raise ConversionError(f"the converter wrote {own!r} as an input or output")
+        found[int(match[1] or 0)] = index
+    if sorted(found) != list(range(len(names))):
+        raise ConversionError(f"the converter wrote {len(found)} inputs or outputs of {len(names)}")
+    return [(name, found[i]) for i, name in enumerate(names)]
