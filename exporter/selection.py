@@ -186,8 +186,9 @@ def _check_labels(units: int, labels: tuple[str, ...]) -> None:
     for unit, label in enumerate(labels):
         if not isinstance(label, str):
             raise UsageError(f"the label of unit {unit} is {label!r}", "labels are strings")
-        if _UNFIT.search(label):
-            raise UsageError(
-                f"the label of unit {unit}, {label!r}, does not fit on a line of text",
-                "remove line breaks and halves of surrogate pairs",
-            )
+    if _UNFIT.search("".join(labels)):
+        unit = next(unit for unit, label in enumerate(labels) if _UNFIT.search(label))
+        raise UsageError(
+            f"the label of unit {unit}, {labels[unit]!r}, does not fit on a line of text",
+            "remove line breaks and halves of surrogate pairs",
+        )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
 from exporter.labels import read_text, text_lines
@@ -189,10 +188,12 @@ def whole(value: object) -> int | None:
 
     A boolean is no number here: a mask would mean the units 0 and 1.
     """
-    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
-        with suppress(TypeError):  # NumPy's arrays and booleans have the method, and refuse
-            return operator.index(value)
-    return None
+    if type(value) is int:  # the common case, and a subclass such as bool is not
+        return value
+    try:
+        return None if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
+    except TypeError:
+        return None
 
 
 # --- what an entry says -------------------------------------------------------------------------
