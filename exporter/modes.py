@@ -95,6 +95,13 @@ def _zero_edits(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
                 f"{node} does not map 0 to 0, so that a removed unit's value would not be 0",
                 "use --mode slice",
             )
+        for slot in _added(node):
+            if not _is_labelled(head, node, slot):
+                raise ModelError(
+                    f"{node} adds the same {node.inputs[slot]!r} to all units, so that a removed "
+                    "unit's value would not be 0",
+                    "use --mode slice",
+                )
     inside = {node.name for node in head.body}
     return tuple(
         Fill(c.name, c.labels.axis, c.labels.removed(kept), c.zero, uses)
@@ -116,6 +123,24 @@ def _keeps_zero(node: Node) -> bool:
             return ACTIVATIONS[function].keeps_zero
         case operation:
             return isinstance(operation, Linear | Reshape | Transpose)
+
+
+def _added(node: Node) -> tuple[int, ...]:
+    """The slots of what is added to the node's values."""
+    match node.operation:
+        case Elementwise(offsets=offsets):
+            return offsets
+        case Linear(bias=int(bias)):
+            return (bias,)
+        case _:
+            return ()
+
+
+def _is_labelled(head: Head, node: Node, slot: int) -> bool:
+    use = Use(node.name, slot)
+    return any(use in constant.uses for constant in head.constants) or any(
+        tensor.name == node.inputs[slot] for tensor in head.tensors
+    )
 
 
 def _zero_oracle(head: Head, kept: Sequence[int], z: Array) -> Expected:

@@ -88,6 +88,8 @@ def _linear(step: Step) -> Iterator[Fact]:
     output_axis = operation.output_axis
     if step.port == Port("input", operation.kernel):
         expected = operation.kernel_axis
+    elif step.port.slot == operation.bias and step.port.side == "input":
+        expected = len(step.shape(step.port)) - 1
     elif step.port.side == "output":
         expected = output_axis
     else:
@@ -99,8 +101,10 @@ def _linear(step: Step) -> Iterator[Fact]:
     yield Labelled(Port("output", 0), step.labels.at(output_axis))
     yield Labelled(Port("input", operation.kernel), step.labels.at(operation.kernel_axis), zero=0.0)
     if operation.bias is not None:
-        rank = len(step.shape(Port("input", operation.bias)))
-        yield Labelled(Port("input", operation.bias), step.labels.at(rank - 1), zero=0.0)
+        shape = step.shape(Port("input", operation.bias))
+        if shape and shape[-1] in {len(step.labels.units), None}:  # else one value serves them all
+            port = Port("input", operation.bias)
+            yield Labelled(port, step.labels.at(len(shape) - 1), zero=0.0)
     if operation.width_attribute is not None:
         yield States(operation.width_attribute, (len(step.labels.units),), None)
 
@@ -127,6 +131,8 @@ def _elementwise(step: Step) -> Iterator[Fact]:
         if vector and channel_axis != axis:
             continue
         own = 0 if vector else axis - (rank - len(shape))
+        if own >= 0 and shape[own] is None:
+            raise step.refuse(f"the shape of its input {name!r} is not known where the units lie")
         if own >= 0 and shape[own] == width:
             zero = 0.0 if slot in offsets else None
             yield Labelled(Port("input", slot), step.labels.at(own), zero)

@@ -1,0 +1,102 @@
+"""Small ONNX models for tests, built by hand, and run without the code under test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper, shape_inference
+
+from exporter.graph import Array
+from exporter.models.onnx import OnnxModel, from_proto
+from exporter.modes import MODES
+from exporter.plan import Plan
+from exporter.trace import trace
+
+Dims = Sequence[int | str | None]
+
+node = helper.make_node
+
+
+def numbers(*shape: int, seed: int = 0) -> Array:
+    """Normal float32 values; the same for the same shape and seed."""
+    random = np.random.default_rng([seed, *shape])
+    return random.normal(size=shape).astype(np.float32)
+
+
+def proto(
+    nodes: Sequence[NodeProto],
+    constants: Mapping[str, Array],
+    *,
+    x: Dims = ("batch", 6),
+    outputs: Mapping[str, Dims | None] | None = None,
+    opset: int = 17,
+    ir: int = 8,
+) -> ModelProto:
+    """A model that reads the float32 `x` and gives `y`, or the outputs named.
+
+    Shapes that are None are inferred.
+    """
+    given = outputs if outputs is not None else {"y": None}
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(x))]
+    if ir < 4:
+        inputs += [
+            helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape)
+            for n, v in constants.items()
+        ]
+    graph = helper.make_graph(
+        list(nodes),
+        "network",
+        inputs,
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in given.items()],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+        doc_string="a graph for tests",
+    )
+    result = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir, producer_name="tests"
+    )
+    if all(given.values()):
+        return result
+    inferred = shape_inference.infer_shapes(result).graph.output
+    for output, known in zip(result.graph.output, inferred, strict=True):
+        output.CopyFrom(known)
+    return result
+
+
+def model(nodes: Sequence[NodeProto], constants: Mapping[str, Array], **options: Any) -> OnnxModel:
+    """The same, opened."""
+    return from_proto(proto(nodes, constants, **options), "network.onnx")
+
+
+def classifier(*tail: NodeProto, **options: Any) -> OnnxModel:
+    """x[batch, 6] -> Gemm -> z[batch, 5] -> the tail, or a softmax -> y."""
+    last = tail or (node("Softmax", ["z"], ["y"], "softmax", axis=1),)
+    constants = {"kernel": numbers(6, 5), "bias": numbers(5), **options.pop("constants", {})}
+    gemm = node("Gemm", ["x", "kernel", "bias"], ["z"], "gemm")
+    return model([gemm, *last], constants, **options)
+
+
+def run(opened: OnnxModel, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Every output, after the checker has accepted the file."""
+    checker.check_model(opened.proto, full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(
+        opened.to_bytes(), options, providers=["CPUExecutionProvider"]
+    )
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+
+
+def cut(opened: OnnxModel, kept: Sequence[int], mode: str = "slice") -> OnnxModel:
+    """The model with the units of its only head cut by the modes' own plan."""
+    head = trace(opened.graph()).head()
+    return opened.apply(Plan(MODES[mode].edits(head, kept)))
+
+
+def softmax(values: Array, axis: int = -1) -> Array:
+    """In float64."""
+    e = np.exp(values.astype(np.float64))
+    return np.asarray(e / e.sum(axis=axis, keepdims=True))
