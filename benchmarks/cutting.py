@@ -1,0 +1,77 @@
+"""How long each step of a cut takes on real files: open, plan, apply, write.
+
+The files are those of the folder that EXPORTER_ZOO names, else `../shared/zoo` beside the project;
+others can be given as arguments. A tenth of the units stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ExporterError
+from exporter.models import KINDS, kind_of_suffix, open_model
+from exporter.models.model import Model
+
+ROUNDS = 5
+STEPS = ("open", "plan", "apply", "write")
+
+
+def a_tenth(model: Model) -> Choice:
+    units = plan_cut(model, Choice(remove=[0])).heads[0].units
+    return Choice(keep=range(max(1, units // 10)))
+
+
+def cut(path: Path, choice: Choice, target: Path) -> list[float]:
+    """Milliseconds of each step."""
+    marks = [time.perf_counter()]
+    model = open_model(path)
+    marks.append(time.perf_counter())
+    planned = plan_cut(model, choice)
+    marks.append(time.perf_counter())
+    pruned = model.apply(planned.plan)
+    marks.append(time.perf_counter())
+    pruned.write(target)
+    marks.append(time.perf_counter())
+    return [(end - start) * 1e3 for start, end in itertools.pairwise(marks)]
+
+
+def files() -> list[Path]:
+    if len(sys.argv) > 1:
+        return [Path(name) for name in sys.argv[1:]]
+    beside = Path(__file__).parent.parent.parent / "shared" / "zoo"
+    folder = Path(os.environ.get("EXPORTER_ZOO", beside))
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    kinds = {path: kind_of_suffix(path) for path in found}
+    return [path for path, kind in kinds.items() if kind is not None and KINDS[kind].edge]
+
+
+def main() -> None:
+    paths = files()
+    if not paths:
+        print("no model files: name some, or set EXPORTER_ZOO")
+        return
+    print(f"{'milliseconds, p50':46}" + "".join(f"{step:>8}" for step in STEPS) + f"{'size':>8}")
+    with tempfile.TemporaryDirectory() as folder:
+        for path in paths:
+            try:
+                choice = a_tenth(open_model(path))
+            except ExporterError as error:
+                print(f"{path.name:46} {error.message[:70]}")
+                continue
+            target = Path(folder) / path.name
+            rounds = [cut(path, choice, target) for _ in range(ROUNDS)]
+            shown = "".join(
+                f"{statistics.median(times):8.1f}" for times in zip(*rounds, strict=True)
+            )
+            print(f"{path.name:46}{shown}{target.stat().st_size / path.stat().st_size:8.0%}")
+
+
+if __name__ == "__main__":
+    main()
