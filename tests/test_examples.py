@@ -1,0 +1,46 @@
+"""The examples run as they stand, and what they print is true."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.cutting import Choice, plan_cut
+from exporter.models import open_model
+from exporter.models.model import RunOptions
+
+PROJECT = Path(__file__).parent.parent
+MODEL = "automl_flowers_uint8_metadata.tflite"
+LABELS = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("keep", [[1, 3], [0, 2, 4]], ids=str)
+def test_device_says_what_the_original_would(
+    zoo: Path, tmp_path: Path, keep: list[int], mode: str
+) -> None:
+    original = open_model(zoo / MODEL)
+    name = original.graph().inputs[0]
+    shape = [n or 1 for n in original.graph().shape(name)]
+    values = np.random.default_rng(7).integers(0, 256, shape, np.uint8)
+    (scores,) = original.runner(RunOptions())({name: values}).values()
+    expected = max(keep, key=lambda unit: scores[0, unit])
+
+    cut = plan_cut(original, Choice(keep=keep, labels=LABELS, mode=mode))
+    assert cut.plan.remap is not None
+    original.apply(cut.plan).write(tmp_path / "small.tflite")
+    (tmp_path / "remap.json").write_text(cut.plan.remap.to_json(), "utf-8")
+    np.save(tmp_path / "input.npy", values)
+    command = [sys.executable, str(PROJECT / "examples" / "on_device.py")]
+    done = subprocess.run(
+        [*command, "small.tflite", "remap.json", "input.npy"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == f"{expected} {LABELS[expected]}\n"
