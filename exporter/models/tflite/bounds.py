@@ -10,6 +10,8 @@ import numpy as np
 from exporter.errors import ModelError
 from exporter.models.tflite.codec import DTYPES, is_plain, type_name
 
+_LONGEST_AXIS = 2**26  # of what is computed; the trace holds a label for each of its positions
+
 
 def check_bounds(model: Any, name: str) -> None:
     """Does every index of the file point at something, and is every constant as large as it says?
@@ -43,8 +45,12 @@ def _check_subgraph(model: Any, subgraph: Any, name: str) -> None:
         if tensor.externalBuffer:
             raise ModelError(f"{name} keeps its weights in another file, which is not supported")
         data = model.buffers[tensor.buffer].data
-        if data is not None and len(data) and is_plain(tensor):
+        holds = data is not None and len(data) > 0
+        if holds and is_plain(tensor):
             _check_size(tensor, len(data), name)
+        longest = max([*_list(tensor.shape), *_list(tensor.shapeSignature)], default=0)
+        if not holds and longest > _LONGEST_AXIS:
+            raise ModelError(f"{name} is damaged: a computed tensor has an axis of {longest}")
 
 
 def _check_size(tensor: Any, size: int, name: str) -> None:

@@ -31,7 +31,10 @@ def verify(content: bytes, name: str) -> None:
         with _silent():
             Interpreter(model_content=content, experimental_op_resolver_type=plain)
     except (ValueError, RuntimeError) as error:
-        raise ModelError(f"{name} is damaged or truncated: {_first_line(error)}") from error
+        raise ModelError(
+            f"LiteRT cannot read {name}: {_first_line(error)}",
+            "the file is damaged or truncated, or needs a newer version of ai-edge-litert",
+        ) from error
 
 
 class LiteRtRunner:

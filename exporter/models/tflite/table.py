@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.models.tflite import shapes
 from exporter.models.tflite.call import Call
+from exporter.models.tflite.fitting import fits
 from exporter.operations import (
     Activation,
     Elementwise,
@@ -24,6 +25,7 @@ from exporter.operations import (
 )
 
 Row = Callable[[Call], Operation]
+_NO_RANK = "the rank of its output is not known"
 
 
 def translate(call: Call) -> Operation:
@@ -33,7 +35,10 @@ def translate(call: Call) -> Operation:
     if call.option("fusedActivationFunction") == schema.ActivationFunctionType.SIGN_BIT:
         return Opaque("its fused activation keeps the sign alone")
     row = TABLE.get(call.operator)
-    return row(call) if row is not None and call.outputs else Opaque()
+    if row is None or not call.outputs or call.input(0) is None:
+        return Opaque()
+    operation = row(call)
+    return operation if fits(operation, call) else Opaque("its tensors do not fit together")
 
 
 # --- linear -------------------------------------------------------------------------------------
@@ -45,7 +50,7 @@ def _fully_connected(call: Call) -> Operation:
     if call.option("weightsFormat"):
         return Opaque("its weights are shuffled for one kind of processor")
     if rank is None:
-        return Opaque("the rank of its output is not known")
+        return Opaque(_NO_RANK)
     return Linear(1, kernel_axis=0, output_axis=rank - 1, bias=_bias(call))
 
 
@@ -112,7 +117,7 @@ def _normalised(function: str) -> Row:
     def row(call: Call) -> Operation:
         rank = call.rank()
         if rank is None:
-            return Opaque("the rank of its output is not known")
+            return Opaque(_NO_RANK)
         return Activation(function, axis=rank - 1)
 
     return row
