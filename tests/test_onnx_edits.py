@@ -77,8 +77,8 @@ REFUSED = [
     Refused("too few operands", Insert("add", "z"), "0 operands"),
     Refused("too many operands", Insert("sigmoid", "z", (B,)), "1 operands"),
     Refused("nothing to join", Insert("concat", "z", attributes={"axis": 1}), "0 operands"),
-    Refused("missing attribute", Insert("softmax", "z"), "attributes none"),
-    Refused("foreign attribute", Insert("relu", "z", attributes={"axis": 1}), "attributes axis"),
+    Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
+    Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
     Refused("behind nothing", Insert("relu", "other"), "'other'"),
     Refused("a circle", Insert("add", "z", ("y",)), "reads what it makes itself"),
 ]
@@ -361,6 +361,7 @@ INSERTED = [
     Inserted("where", (WHERE, B), {}, lambda z: np.where(WHERE, z, B)),
     Inserted("gather", (TWO,), {"axis": 1}, lambda z: z[:, TWO], 2),
     Inserted("concat", ("z",), {"axis": -1}, lambda z: np.concatenate([z, z], axis=1), 10),
+    Inserted("softmax", (), {}, softmax),
     Inserted("softmax", (), {"axis": 1}, softmax),
     Inserted("softmax", (), {"axis": 0}, lambda z: softmax(z, 0)),
     Inserted("log_softmax", (), {"axis": -2}, lambda z: np.log(softmax(z, 0))),

@@ -16,7 +16,7 @@ from exporter.models.onnx import from_bytes, from_proto, open_file
 from exporter.operations import Activation, Linear, Opaque
 from exporter.plan import AddOutput, Plan
 from exporter.remap import HeadRemap, Origin, Remap
-from tests.onnx_models import classifier, model, node, numbers, proto, run, softmax
+from tests.onnx_models import classifier, cut, model, node, numbers, proto, run, softmax
 
 X = numbers(3, 6, seed=1)
 REMAP = Remap.of_cut(
@@ -78,6 +78,7 @@ BROKEN = {
         f"cut to {n} bytes": (WHOLE[:n], "not an ONNX file|no graph|opset")
         for n in (1, 2, 10, 40, len(WHOLE) // 2, len(WHOLE) - 7, len(WHOLE) - 1)
     },
+    "text that is no UTF-8": (WHOLE.replace(b"kernel", b"ker\xffel"), "not valid UTF-8"),
     "no output": (altered(lambda m: m.graph.ClearField("output")), "no graph with an output"),
     "no opset": (altered(lambda m: m.ClearField("opset_import")), "no standard opset"),
     "weights outside": (altered(external), "'kernel' in another file"),
@@ -107,6 +108,32 @@ BROKEN = {
         "network.onnx: the remap is not valid JSON",
     ),
 }
+
+
+OTHERS = [classifier(node("Flatten", ["z"], ["y"], "flatten")).to_bytes()]
+OTHERS.append(
+    classifier(
+        node("Reshape", ["z", "to"], ["r"]),
+        node("Softmax", ["r"], ["y"]),
+        constants={"to": np.array([-1, 1, 5])},
+    ).to_bytes()
+)
+
+
+def test_damaged_bytes_are_refused_or_do_no_harm() -> None:
+    """Any exception but a ModelError fails the test."""
+    random = np.random.default_rng(0)
+    refused = []
+    for source in (WHOLE, *OTHERS) * 150:
+        content = bytearray(source)
+        for place in random.integers(0, len(content), size=random.integers(1, 4)):
+            content[place] = random.integers(0, 256)
+        try:
+            cut(from_bytes(bytes(content), "network.onnx"), [0, 2])
+        except ModelError as error:
+            refused.append(error.message)
+    assert len(refused) > 200
+    assert not any("\n" in message for message in refused)
 
 
 @pytest.mark.parametrize("name", BROKEN)
@@ -184,8 +211,7 @@ def test_a_file_opens_writes_and_runs(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_the_remap_travels_in_the_metadata() -> None:
-    cut = classifier().apply(Plan((), REMAP))
-    again = from_bytes(cut.to_bytes(), "cut.onnx")
+    again = from_bytes(classifier().apply(Plan((), REMAP)).to_bytes(), "cut.onnx")
     assert again.remap == REMAP
     assert again.apply(Plan((AddOutput("z", "z"),))).remap == REMAP
     replaced = again.apply(Plan((), REMAP)).proto.metadata_props
@@ -258,6 +284,11 @@ def test_what_inference_cannot_tell_is_unknown() -> None:
     opened = from_proto(proto([strange, node("Relu", ["s"], ["y"])], {}, outputs={"y": [3]}), "n")
     tensor = opened.graph().tensors["s"]
     assert (tensor.shape, tensor.dtype) == (None, "undefined")
+
+
+def test_stated_shapes_are_completed_by_inference() -> None:
+    opened = classifier(outputs={"y": [None, None]})
+    assert opened.graph().shape("y") == (None, 5)
 
 
 def test_shapes_computed_in_the_graph_are_known() -> None:

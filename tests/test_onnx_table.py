@@ -147,6 +147,11 @@ def test_kernels_that_are_no_head(name: str) -> None:
     assert "'head'" in str(refusals[0])
 
 
+def test_a_stated_width_that_the_kernel_does_not_have_is_refused() -> None:
+    opened = classifier(node("Relu", ["z"], ["y"], "relu"), outputs={"y": [None, 7]})
+    assert not trace(opened.graph()).heads
+
+
 def test_grouped_convolution_is_refused() -> None:
     conv = node("Conv", ["x", "k"], ["y"], "head", group=2)
     opened = model([conv], {"k": numbers(6, 2, 1)}, x=["batch", 4, 1])

@@ -127,7 +127,7 @@ def _types(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, Type
     skeleton = _skeleton(model, constants)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
-    except onnx.shape_inference.InferenceError:
+    except (onnx.shape_inference.InferenceError, ValueError):  # contradictions, unknown types
         inferred = skeleton  # what the file states must do then
     graph = inferred.graph
     return {info.name: info.type for info in (*graph.value_info, *graph.input, *graph.output)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx import NodeProto, helper
@@ -52,14 +52,14 @@ class Writable:
     Attributes:
         write: site -> nodes in running order.
         operands: how many there are behind the first input; None for any number from 1.
-        attributes: the neutral names of its attributes, all of which must be given.
+        attributes: neutral name -> default; None where it must be given.
         since: the first opset that has it as it is written here.
         dtype: of the result; "" for that of the first input.
     """
 
     write: Callable[[Site], list[NodeProto]]
     operands: int | None
-    attributes: tuple[str, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     since: int = 1
     dtype: str = ""
 
@@ -82,7 +82,8 @@ def insert(draft: Draft, edit: Insert) -> None:
     ]
     inputs = (before, *(before if operand == edit.after else operand for operand in operands))
     rank = None if shape is None else len(shape)
-    site = Site(inputs, result, edit.attributes, draft.opset, rank, draft.fresh)
+    attributes = {**entry.attributes, **edit.attributes}
+    site = Site(inputs, result, attributes, draft.opset, rank, draft.fresh)
     for node in entry.write(site):
         draft.append(node)
     dtype = entry.dtype or str(edit.attributes.get("dtype", "")) or None
@@ -101,9 +102,11 @@ def _entry(edit: Insert, opset: int) -> Writable:
     count = len(edit.operands)
     if count != entry.operands and (entry.operands is not None or not count):
         raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
-    if set(edit.attributes) != set(entry.attributes):
-        given = ", ".join(sorted(edit.attributes)) or "none"
-        raise ModelError(f"the operation {edit.operation!r} does not have the attributes {given}")
+    foreign = set(edit.attributes) - set(entry.attributes)
+    needed = {name for name, default in entry.attributes.items() if default is None}
+    for name in sorted(foreign | needed - set(edit.attributes)):
+        verb = "has no" if name in foreign else "needs the"
+        raise ModelError(f"the operation {edit.operation!r} {verb} attribute {name!r}")
     return entry
 
 
@@ -153,20 +156,20 @@ _PER_AXIS = 13
 # that was there, wherever the condition holds. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Writable] = {
     "add": Writable(_plain("Add"), 1, since=7),
-    "cast": Writable(_cast, 0, ("dtype",), since=6),
-    "concat": Writable(_along("Concat"), None, ("axis",), since=4),
+    "cast": Writable(_cast, 0, {"dtype": None}, since=6),
+    "concat": Writable(_along("Concat"), None, {"axis": None}, since=4),
     "div": Writable(_plain("Div"), 1, since=7),
-    "gather": Writable(_along("Gather"), 1, ("axis",)),
+    "gather": Writable(_along("Gather"), 1, {"axis": None}),
     "greater": Writable(_plain("Greater"), 1, since=9, dtype="bool"),
     "identity": Writable(_plain("Identity"), 0),
     "less": Writable(_plain("Less"), 1, since=9, dtype="bool"),
-    "log_softmax": Writable(_normalised("LogSoftmax"), 0, ("axis",)),
+    "log_softmax": Writable(_normalised("LogSoftmax"), 0, {"axis": -1}),
     "maximum": Writable(_plain("Max"), 1, since=8),
     "minimum": Writable(_plain("Min"), 1, since=8),
     "mul": Writable(_plain("Mul"), 1, since=7),
     "relu": Writable(_plain("Relu"), 0, since=6),
     "sigmoid": Writable(_plain("Sigmoid"), 0, since=6),
-    "softmax": Writable(_normalised("Softmax"), 0, ("axis",)),
+    "softmax": Writable(_normalised("Softmax"), 0, {"axis": -1}),
     "sub": Writable(_plain("Sub"), 1, since=7),
     "where": Writable(_where, 2, since=9),
 }

@@ -15,7 +15,7 @@ from exporter.models.model import Runner, RunOptions
 from exporter.models.onnx.apply import REMAP, apply_plan
 from exporter.models.onnx.draw import draw
 from exporter.models.onnx.precision import precision_of
-from exporter.models.onnx.protos import every_tensor, opset_of
+from exporter.models.onnx.protos import every_tensor, is_text_whole, opset_of
 from exporter.plan import Plan
 from exporter.remap import Remap
 
@@ -67,6 +67,8 @@ def from_proto(proto: ModelProto, name: str) -> OnnxModel:
         raise ModelError(
             f"{name} is not an ONNX model, or it is cut short: no graph with an output"
         )
+    if not is_text_whole(proto):
+        raise ModelError(f"{name} is damaged: a text in it is not valid UTF-8")
     if not opset_of(proto):
         raise ModelError(f"{name} is not an ONNX model, or it is cut short: no standard opset")
     for tensor in every_tensor(proto.graph):

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
+from google.protobuf.message import Message
 from onnx import (
     AttributeProto,
     GraphProto,
@@ -156,6 +157,19 @@ def every_tensor(graph: GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
         for body in bodies(node):
             yield from every_tensor(body)
+
+
+def is_text_whole(message: Message) -> bool:
+    """Is every text in a message, and in those inside it, valid UTF-8? Protobuf does not look."""
+    if isinstance(message, TensorProto):  # its fields would be copied to be listed
+        return isinstance(message.name, str) and isinstance(message.doc_string, str)
+    for field, value in message.ListFields():
+        if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
+            continue
+        for entry in value if hasattr(value, "extend") else [value]:
+            if isinstance(entry, bytes) or not (isinstance(entry, str) or is_text_whole(entry)):
+                return False
+    return True
 
 
 def read_tensor(tensor: TensorProto) -> Array:
