@@ -2,6 +2,7 @@
 
 tf2onnx orders nodes and initializers, and names merged constants, differently in every process.
 
+0. Values have one name each (see `identities`).
 1. Nodes stand in depth-first order from the outputs; what no output needs is dropped.
 2. Initializers stand in the order of their first use.
 3. Inner tensors and nodes are named by that order; inputs and outputs get the names given.
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
+from exporter.conversion.identities import bypass_identities
 from exporter.models.onnx.protos import DEFAULT_DOMAINS, bodies, captured
 
 
@@ -26,6 +28,7 @@ def canonicalise(model: ModelProto, names: Mapping[str, str]) -> None:
         model: without functions and sparse initializers.
         names: of its inputs and outputs, old -> new; they stay as they are where left out.
     """
+    bypass_identities(model.graph)
     _Namer(names).graph(model.graph, {}, names)
     del model.metadata_props[:]
     model.ClearField("doc_string")
@@ -65,12 +68,16 @@ class _Namer:
         for info in (*graph.input, *graph.output):
             info.name = names[info.name]
             info.ClearField("doc_string")
+            for dim in info.type.tensor_type.shape.dim:
+                dim.ClearField("dim_param")  # numbered by a counter that never restarts
         for field in ("value_info", "doc_string", "metadata_props", "quantization_annotation"):
             graph.ClearField(field)
 
     def node(self, node: NodeProto, names: dict[str, str]) -> None:
         node.name = self.fresh(node.op_type)
         node.ClearField("doc_string")
+        if node.domain in DEFAULT_DOMAINS:
+            node.ClearField("domain")
         del node.metadata_props[:]
         attributes = sorted(node.attribute, key=lambda attribute: attribute.name)
         copies = [_copy(attribute) for attribute in attributes]

@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx
 import tensorflow as tf
 import tf2onnx
-from onnx import ModelProto, NodeProto, ValueInfoProto, defs
+from onnx import ModelProto, ValueInfoProto
 
-from exporter.conversion.canonical import canonicalise, every_node
+from exporter.conversion.canonical import canonicalise
 from exporter.conversion.interface import Interface, Shape, in_float32, interface_of
+from exporter.conversion.standard import check_standard
 from exporter.errors import ConversionError, UsageError
-from exporter.models.onnx.protos import DEFAULT_DOMAINS, opset_of
 
 _BATCH = "batch"
 
@@ -111,33 +110,3 @@ def _set_shape(info: ValueInfoProto, shape: Shape) -> None:
             dim.dim_value = length or traced or 0
         else:
             dim.dim_param = _BATCH if axis == 0 else f"{info.name}_{axis}"
-
-
-def check_standard(converted: ModelProto) -> None:
-    """Refuse what runtimes do not know; ConversionError names the operator."""
-    opset = opset_of(converted)
-    for node in every_node(converted.graph):
-        if not _exists(node, opset):
-            raise ConversionError(
-                f"tf2onnx wrote the operator {node.op_type}"
-                f"{f' of the domain {node.domain}' if node.domain else ''}, which is not in "
-                f"ONNX opset {opset}",
-                "convert to tflite instead, or replace the layer that needs it",
-            )
-    try:
-        onnx.checker.check_model(converted, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ConversionError(f"tf2onnx wrote an invalid graph: {line}") from error
-    except ValueError as error:  # protobuf's limit
-        raise ConversionError(f"the ONNX model would be larger than 2 GB: {error}") from error
-
-
-def _exists(node: NodeProto, opset: int) -> bool:
-    if node.domain not in DEFAULT_DOMAINS:
-        return False
-    try:
-        schema = defs.get_schema(node.op_type, opset, "")
-    except defs.SchemaError:
-        return False
-    return not schema.deprecated

@@ -139,8 +139,7 @@ def open_file(path: Path) -> KerasModel:
     try:
         model = _load(path.absolute(), container)
     except _LOAD_ERRORS as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ModelError(f"Keras cannot load {path}: {line}") from error
+        raise ModelError(f"Keras cannot load {path}: {_reason(error)}") from error
     return KerasModel(model, name=path.name, sha256=_sha256(path))
 
 
@@ -153,6 +152,12 @@ def _load(path: Path, container: Container) -> Any:
         link = Path(folder) / f"model{container}"
         link.symlink_to(path)
         return keras.saving.load_model(link, compile=False, safe_mode=True)
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of the innermost message; Keras wraps it and appends configurations."""
+    inner = str(error).rpartition("Exception encountered:")[2]
+    return inner.strip().partition("\n")[0].partition(". ")[0]
 
 
 def _is_known_layer(name: str) -> bool:

@@ -1,0 +1,40 @@
+"""Is a converted ONNX graph one that every runtime of its opset knows?"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import ModelProto, NodeProto, defs
+
+from exporter.conversion.canonical import every_node
+from exporter.errors import ConversionError
+from exporter.models.onnx.protos import DEFAULT_DOMAINS, opset_of
+
+
+def check_standard(converted: ModelProto) -> None:
+    """Refuse what runtimes do not know; ConversionError names the operator."""
+    opset = opset_of(converted)
+    for node in every_node(converted.graph):
+        if not _exists(node, opset):
+            raise ConversionError(
+                f"tf2onnx wrote the operator {node.op_type}"
+                f"{f' of the domain {node.domain}' if node.domain else ''}, which is not in "
+                f"ONNX opset {opset}",
+                "convert to tflite instead, or replace the layer that needs it",
+            )
+    try:
+        onnx.checker.check_model(converted, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ConversionError(f"tf2onnx wrote an invalid graph: {line}") from error
+    except ValueError as error:  # protobuf's limit
+        raise ConversionError(f"the ONNX model would be larger than 2 GB: {error}") from error
+
+
+def _exists(node: NodeProto, opset: int) -> bool:
+    if node.domain not in DEFAULT_DOMAINS:
+        return False
+    try:
+        schema = defs.get_schema(node.op_type, opset, "")
+    except defs.SchemaError:
+        return False
+    return not schema.deprecated
