@@ -157,6 +157,10 @@ class _Walk:
                 self.mark(ends[fact.port.slot], fact, node)
 
     def mark(self, tensor: str, fact: Labelled, node: Node) -> None:
+        shape, axis, width = self.graph.shape(tensor), fact.labels.axis, len(fact.labels.units)
+        if axis >= len(shape) or shape[axis] not in {width, None}:
+            found = _shown(shape)  # a damaged file, or one whose stated shapes are stale
+            raise Refused(node, f"{tensor!r} has the shape {found}, not {width} on axis {axis}")
         if self.graph.tensors[tensor].is_constant:
             self.mark_constant(tensor, fact, Use(node.name, fact.port.slot))
         else:
