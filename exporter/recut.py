@@ -39,8 +39,8 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             f"the later one starts from {later.old_units}"
         )
     places = tuple(_before(earlier, place) for place in later.new_to_old)
-    alive = set(earlier.kept)
-    kept = tuple(unit for unit in _before_all(earlier, later.kept) if unit in alive)
+    alive = set(earlier.kept).intersection(_before_all(earlier, later.kept))
+    kept = tuple(unit for place in places for unit in members(place) if unit in alive)
     if not kept:
         raise UsageError(
             f"no unit that is kept in head {later.name!r} is alive: an earlier cut removed them "
