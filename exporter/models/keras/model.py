@@ -48,6 +48,7 @@ class KerasModel:
 
     Attributes:
         model: the `keras.Model`.
+        precision: in what the layers with weights compute; "mixed" where they differ.
         remap: Keras files have no place for it; it is written beside them.
     """
 
@@ -67,13 +68,7 @@ class KerasModel:
         self.name = name or str(model.name)
         self.sha256 = sha256
         self.remap = remap
-
-    @property
-    def precision(self) -> str:
-        """In what the layers with weights compute: "fp32", ...; "mixed" where they differ."""
-        layers = [layer for layer in self.model.layers if layer.weights]
-        found = {PRECISIONS.get(p := layer.dtype_policy.name, p) for layer in layers}
-        return found.pop() if len(found) == 1 else "mixed" if found else "fp32"
+        self.precision = _precision(model)
 
     @cached_property
     def picture(self) -> Picture:
@@ -115,6 +110,12 @@ class KerasRunner:
             name: np.asarray(keras.ops.convert_to_numpy(result))
             for name, result in zip(self._names, results, strict=True)
         }
+
+
+def _precision(model: Any) -> str:
+    policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
+    found = {PRECISIONS.get(policy, policy) for policy in policies}
+    return found.pop() if len(found) == 1 else "mixed" if found else "fp32"
 
 
 def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
