@@ -64,10 +64,7 @@ def _fill(editor: Editor, edit: Fill) -> None:
 def _replace(editor: Editor, edit: Replace) -> None:
     """Also of what the file computes, such as the shape of a reshape: it is a constant then."""
     for tensor in editor.seen_by(edit.constant, edit.uses):
-        values = edit.value.astype(codec.DTYPES[tensor.type])
-        if not np.array_equal(values, edit.value):
-            raise ModelError(f"{edit.constant!r} is {values.dtype} and cannot hold {edit.value}")
-        editor.set_values(tensor, values)
+        editor.set_values(tensor, codec.cast(edit.value, tensor))
 
 
 def _set_shape(editor: Editor, edit: SetShape) -> None:

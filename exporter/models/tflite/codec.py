@@ -77,6 +77,22 @@ def take_scales(tensor: Any, axis: int, positions: Array) -> None:
             setattr(quantization, field, np.asarray(entries)[positions])
 
 
+def cast(array: Array, tensor: Any, shown: str = "") -> Array:
+    """The same values in a constant's type; floats may lose digits, integers must be equal.
+
+    Raises:
+        ModelError: the type cannot hold the values.
+    """
+    dtype = np.dtype(DTYPES[tensor.type])
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = array.astype(dtype)
+    lost = ~np.isfinite(result) & np.isfinite(array) if dtype.kind == "f" else result != array
+    if lost.any():
+        shown = shown or np.array2string(array, threshold=4, separator=", ").replace("\n", "")
+        raise ModelError(f"the constant {text(tensor.name)!r} cannot hold {shown} as {dtype}")
+    return result
+
+
 def encode(value: float, tensor: Any, axis: int, positions: Array) -> Array:
     """A real value as the tensor holds it, to be written at positions along an axis.
 
@@ -86,19 +102,13 @@ def encode(value: float, tensor: Any, axis: int, positions: Array) -> Array:
     Raises:
         ModelError: the type cannot hold the value.
     """
-    dtype = np.dtype(DTYPES[tensor.type])
     if tensor.quantization is not None:
         _refuse_blocks(tensor)
     exact: Array = np.asarray(value, np.float64)
-    if is_quantised(tensor) and dtype.kind in "iu":
+    if is_quantised(tensor) and "int" in type_name(tensor):
         scale, zero = _per_channel(tensor, axis, positions)
         exact = np.rint(value / scale) + zero
-    with np.errstate(over="ignore", invalid="ignore"):
-        result = exact.astype(dtype)
-    whole = np.isfinite(result).all() if dtype.kind == "f" else (result == exact).all()
-    if not whole:
-        raise ModelError(f"the constant {text(tensor.name)!r} cannot hold {value:g} as {dtype}")
-    return result
+    return cast(exact, tensor, f"{value:g}")
 
 
 def _per_channel(tensor: Any, axis: int, positions: Array) -> tuple[Array, Array]:

@@ -97,12 +97,12 @@ class Editor:
         """Give a constant other values, and the shape that they have."""
         data = codec.as_bytes(values)
         buffers = self.file.model.buffers
-        if self._holders(tensor.buffer) == 1 and tensor.buffer != NO_BUFFER:
+        made = self._made.setdefault(tensor.buffer, [])
+        equal = [i for i in made if np.array_equal(buffers[i].data, data)]
+        if not equal and self._holders(tensor.buffer) == 1 and tensor.buffer != NO_BUFFER:
             buffers[tensor.buffer] = schema.BufferT(data=data)
         else:
             self._left.append(tensor.buffer)
-            made = self._made.setdefault(tensor.buffer, [])
-            equal = [i for i in made if np.array_equal(buffers[i].data, data)]
             tensor.buffer = equal[0] if equal else self.new_buffer(data)
             made.append(tensor.buffer)
         set_shape(tensor, values.shape)

@@ -17,6 +17,22 @@ from exporter.models.tflite.schema import text
 from exporter.plan import Insert
 
 
+@dataclass(frozen=True, eq=False)
+class Site:
+    """Where an operation is written: its attributes, and the rank and dtype of its first input."""
+
+    attributes: Mapping[str, Any]
+    rank: int
+    dtype: str
+
+    def axis(self) -> int:
+        """The attribute `axis`, counted from the front."""
+        axis = int(self.attributes["axis"])
+        if not -self.rank <= axis < self.rank:
+            raise ModelError(f"there is no axis {axis} among {self.rank}")
+        return axis % self.rank
+
+
 @dataclass(frozen=True)
 class Written:
     """How an operation is written.
@@ -24,46 +40,74 @@ class Written:
     Attributes:
         builtin: the schema's name of the operator.
         options: the schema's name of its options; "" where it has none.
-        fill: sets the options from the neutral attributes and the rank of the first input.
+        operands: how many there are behind the first input; None for any number from 1.
+        fill: sets the options.
+        attributes: neutral name -> default; None where it must be given.
         moves: values only change places, so that codes of quantised tensors may pass.
-        versions: of the operator, by dtype; 1 for all others.
+        foreign: operands may be of another dtype than the first input.
+        dtype: of the result; "" for that of the first input.
+        order: of the operator's inputs, as positions among first input and operands.
     """
 
     builtin: str
     options: str = ""
-    fill: Callable[[Any, Mapping[str, Any], int], None] = lambda _options, _attributes, _rank: None
+    operands: int | None = 0
+    fill: Callable[[Any, Site], None] = lambda _options, _site: None
+    attributes: Mapping[str, Any] = field(default_factory=dict)
     moves: bool = False
-    versions: Mapping[str, int] = field(default_factory=lambda: {"int8": 2})
+    foreign: bool = False
+    dtype: str = ""
+    order: tuple[int, ...] | None = None
 
 
 def insert(editor: Editor, edit: Insert) -> None:
     """Write the operation and let it be read in place of its first input.
 
     Raises:
-        ModelError: the format's table has no such operation, it would have to compute with
-            quantised values, or an operand comes later than what would read the result.
+        ModelError: an operation, operand or attribute that the table does not have; it would have
+            to compute with quantised values; or an operand comes later than what would read the
+            result.
     """
-    if edit.operation not in OPERATIONS:
-        raise ModelError(f"the operation {edit.operation!r} cannot be written into this format")
-    written = OPERATIONS[edit.operation]
+    written = _entry(edit)
     after = editor.index(edit.after)
     tensor = editor.main.tensors[after]
     if not written.moves and codec.is_quantised(tensor):
         raise ModelError(f"{edit.operation} cannot be inserted behind {edit.after!r}: quantised")
-    operands = [_operand(editor, edit, operand) for operand in edit.operands]
-    place, readers = _place(editor, edit, [after, *operands])
-    result = _result(editor, edit, after)
-    for operator, slot in readers:
-        rewire(operator, slot, result)
+    inputs = [after, *(_operand(editor, edit, operand) for operand in edit.operands)]
+    place, readers = _place(editor, edit, inputs)
+    for index in inputs:
+        if editor.main.tensors[index].type != tensor.type and not written.foreign:
+            kinds = codec.type_name(tensor), codec.type_name(editor.main.tensors[index])
+            raise ModelError(f"{edit.operation} cannot join {kinds[0]} and {kinds[1]}")
+    attributes = {**written.attributes, **edit.attributes}
+    site = Site(attributes, len(tensor.shape), codec.type_name(tensor))
+    operator = schema.OperatorT(_code(editor, written, site.dtype))
+    _set_options(operator, written, site)
+    result = _result(editor, edit, written.dtype or str(attributes.get("dtype", site.dtype)))
+    order = written.order or range(len(inputs))
+    operator.inputs = np.array([inputs[i] for i in order], np.int32)
+    operator.outputs = np.array([result], np.int32)
+    for reader, slot in readers:
+        rewire(reader, slot, result)
     _take_over_outputs(editor, after, result)
-    operator = schema.OperatorT(
-        opcodeIndex=_code(editor, written, codec.type_name(tensor)),
-        inputs=np.array([after, *operands], np.int32),
-        outputs=np.array([result], np.int32),
-    )
-    _set_options(operator, written, edit.attributes, len(tensor.shape))
     editor.main.operators = [*(editor.main.operators or ())]
     editor.main.operators.insert(place, operator)
+
+
+def _entry(edit: Insert) -> Written:
+    written = OPERATIONS.get(edit.operation)
+    if written is None:
+        known = ", ".join(OPERATIONS)
+        raise ModelError(f"TFLite cannot write the operation {edit.operation!r}; it can: {known}")
+    count = len(edit.operands)
+    if count != written.operands and (written.operands is not None or not count):
+        raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
+    foreign = set(edit.attributes) - set(written.attributes)
+    needed = {name for name, default in written.attributes.items() if default is None}
+    for name in sorted(foreign | needed - set(edit.attributes)):
+        verb = "has no" if name in foreign else "needs the"
+        raise ModelError(f"the operation {edit.operation!r} {verb} attribute {name!r}")
+    return written
 
 
 def _operand(editor: Editor, edit: Insert, operand: Any) -> int:
@@ -90,14 +134,13 @@ def _place(editor: Editor, edit: Insert, inputs: list[int]) -> tuple[int, list[t
     return place, readers
 
 
-def _result(editor: Editor, edit: Insert, after: int) -> int:
-    """The result's tensor: type and quantisation of the first input."""
-    before = editor.main.tensors[after]
+def _result(editor: Editor, edit: Insert, dtype: str) -> int:
+    """The result's tensor, with the quantisation of the first input."""
+    before = editor.main.tensors[editor.index(edit.after)]
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
     kept = tuple(None if n < 0 else int(n) for n in stated)
-    name = f"{edit.after}/{edit.operation}"
-    dtype = codec.type_name(before)
-    index = editor.new_tensor(name, dtype, kept if edit.shape is None else edit.shape)
+    shape = kept if edit.shape is None else edit.shape
+    index = editor.new_tensor(f"{edit.after}/{edit.operation}", dtype, shape)
     editor.main.tensors[index].quantization = before.quantization
     return index
 
@@ -119,7 +162,7 @@ def _take_over_outputs(editor: Editor, after: int, result: int) -> None:
 def _code(editor: Editor, written: Written, dtype: str) -> int:
     """The index of the operator's code; added where the file does not use it yet."""
     number = int(getattr(schema.BuiltinOperator, written.builtin))
-    version = written.versions.get(dtype, 1)
+    version = 2 if dtype == "int8" else 1  # of all operators in the table that move codes
     codes = list(editor.file.model.operatorCodes or ())
     for index, code in enumerate(codes):
         known = max(code.builtinCode, code.deprecatedBuiltinCode)
@@ -134,32 +177,58 @@ def _code(editor: Editor, written: Written, dtype: str) -> int:
 _OLD_CODES = 127  # the old field is one signed byte; this value sends readers to the new one
 
 
-def _set_options(operator: Any, written: Written, attributes: Mapping[str, Any], rank: int) -> None:
+def _set_options(operator: Any, written: Written, site: Site) -> None:
     if not written.options:
         return
     operator.builtinOptionsType = getattr(schema.BuiltinOptions, written.options)
     operator.builtinOptions = getattr(schema, f"{written.options}T")()
-    written.fill(operator.builtinOptions, attributes, rank)
+    written.fill(operator.builtinOptions, site)
 
 
-def _set_axis(options: Any, attributes: Mapping[str, Any], _: int) -> None:
-    options.axis = int(attributes["axis"])
+def _set_axis(options: Any, site: Site) -> None:
+    options.axis = site.axis()
 
 
-def _set_softmax(options: Any, attributes: Mapping[str, Any], rank: int) -> None:
-    axis = int(attributes.get("axis", -1))
-    if axis not in (-1, rank - 1):
-        raise ModelError(f"softmax along axis {axis} of {rank} cannot be written: only the last")
+def _set_softmax(options: Any, site: Site) -> None:
+    _only_last(options, site)
     options.beta = 1.0
 
 
-# Name -> operator. Attributes: gather and concat take `axis`; softmax may, if it is the last. The
-# operands of gather are the positions (int32); those of concat stand behind the first input.
+def _only_last(_: Any, site: Site) -> None:
+    if site.axis() != site.rank - 1:
+        raise ModelError(f"TFLite normalises along the last axis, not along {site.axis()}")
+
+
+def _set_cast(options: Any, site: Site) -> None:
+    """The result's dtype is checked where its tensor is made."""
+    options.inDataType = codec.CODES[site.dtype]
+    options.outDataType = codec.CODES.get(str(site.attributes["dtype"]), 0)
+
+
+_LAST = {"axis": -1}
+
+# Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
+# where(condition, otherwise), softmax(; axis), cast(; dtype). The result of `where` is the value
+# that was there, wherever the condition holds. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Written] = {
-    "add": Written("ADD", "AddOptions"),
-    "concat": Written("CONCATENATION", "ConcatenationOptions", _set_axis, moves=True),
-    "gather": Written("GATHER", "GatherOptions", _set_axis, moves=True),
-    "mul": Written("MUL", "MulOptions"),
+    "add": Written("ADD", "AddOptions", 1),
+    "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
+    "concat": Written(
+        "CONCATENATION", "ConcatenationOptions", None, _set_axis, {"axis": None}, moves=True
+    ),
+    "div": Written("DIV", "DivOptions", 1),
+    "gather": Written(
+        "GATHER", "GatherOptions", 1, _set_axis, {"axis": None}, moves=True, foreign=True
+    ),
+    "greater": Written("GREATER", "GreaterOptions", 1, dtype="bool"),
+    "less": Written("LESS", "LessOptions", 1, dtype="bool"),
+    "log_softmax": Written("LOG_SOFTMAX", "LogSoftmaxOptions", 0, _only_last, _LAST),
+    "maximum": Written("MAXIMUM", "MaximumMinimumOptions", 1),
+    "minimum": Written("MINIMUM", "MaximumMinimumOptions", 1),
+    "mul": Written("MUL", "MulOptions", 1),
+    "relu": Written("RELU"),
     "sigmoid": Written("LOGISTIC"),
-    "softmax": Written("SOFTMAX", "SoftmaxOptions", _set_softmax),
+    "softmax": Written("SOFTMAX", "SoftmaxOptions", 0, _set_softmax, _LAST),
+    "sub": Written("SUB", "SubOptions", 1),
+    "where": Written("SELECT_V2", "SelectV2Options", 2, foreign=True, order=(1, 0, 2)),
 }
