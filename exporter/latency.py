@@ -1,13 +1,16 @@
 """Time a pruned model beside its original so that the machine's mood hits both alike.
 
-1. Both models are loaded in one process, `loads` times in turn; the last load of each stays.
-2. Each side runs a few times, then its block is found: runs are doubled until the shorter of two
+1. Three sides run in one process: the original, the pruned model, and the original once more, which
+   is the A/A control. Each has a session of its own, and as far as time allows every round loads
+   them anew: two sessions of one file differ by up to 8 % for as long as they live, by where their
+   memory came to lie. Sessions that stayed would pass that for a speedup.
+2. In the first round the block of each model is found: runs are doubled until the shorter of two
    blocks lasts `block_ms`. A block's mean is what is measured: a single run of a small model is
    below what a clock resolves. So p50 and p90 are those of block means, not of single runs.
-3. A round is three blocks, in random order: original, pruned, and the original once more, which is
-   the A/A control. The next round has the reverse order, so that a machine that slows down or
-   speeds up bends neither ratio. An untimed run opens each block, so that none pays for the caches
-   that the other side has filled. Garbage is not collected inside a block.
+3. A round is one block of each side, in random order; the next round has the reverse order, so that
+   a machine that slows down or speeds up bends neither ratio. An untimed run opens each block, so
+   that none pays for the caches that another side has filled. Garbage is not collected inside a
+   block.
 4. A round gives one ratio original / pruned. The speedup is their median; its interval is a
    percentile bootstrap. The half-width of the control's interval is the noise floor, and an
    interval that does not clear 1 by more than that is "no measurable change".
@@ -33,7 +36,8 @@ from exporter.report.record import Latency, Verdict
 
 MIN_PAIRS = 10  # the median of fewer has no interval worth the name
 BUDGET_S = 20.0  # after this no round begins, once there are MIN_PAIRS
-WARM_UP_RUNS = 3
+LOAD_BUDGET_S = 3.0  # for loading anew, beyond what `loads` demands
+WARM_UP_RUNS = 2  # of a model just loaded
 MAX_RUNS = 1 << 20  # ends the search for a block where a clock stands still
 RESAMPLES = 2000
 CONFIDENCE = (2.5, 97.5)  # percentiles
@@ -49,12 +53,12 @@ class BenchOptions:
     Attributes:
         run: threads and batch, the same for both sides.
         pairs: rounds to measure, at least 10. Slow models get fewer: no round begins after 20 s
-            once there are 10. A round is at least six runs, so that a model of 0.4 s a run takes
-            about 30 s, and a slower one longer.
+            once there are 10. Ten rounds are about 80 runs, so that a model of 0.3 s a run takes
+            half a minute, and a slower one longer.
         block_ms: a block lasts at least this long, as far as calibration can tell.
         seed: of the order of the blocks, and of the bootstrap.
-        loads: how often each model is loaded; the load time is the median. The first load may pay
-            for the import of the runtime, so fewer than 3 say little.
+        loads: how often each side is loaded in ten rounds at least, 1 to 10; more often while that
+            costs little. Load times are medians: the first may pay for the import of a runtime.
     """
 
     run: RunOptions = field(default_factory=RunOptions)
@@ -68,8 +72,8 @@ class BenchOptions:
             raise UsageError(f"{self.pairs} pairs are too few to bench", f"at least {MIN_PAIRS}")
         if not (self.block_ms > 0 and math.isfinite(self.block_ms)):
             raise UsageError(f"a block of {self.block_ms} ms measures nothing", "10 ms is usual")
-        if self.loads < 1:
-            raise UsageError(f"{self.loads} loads: each model is loaded at least once")
+        if not 1 <= self.loads <= MIN_PAIRS:
+            raise UsageError(f"{self.loads} loads in {MIN_PAIRS} rounds", f"1 to {MIN_PAIRS}")
 
 
 @dataclass(frozen=True)
@@ -151,30 +155,28 @@ def bench_models(
             block goes through them in turn.
         clock: nanoseconds that never go back.
 
+    Three sessions are held at a time: two of the original, one of the pruned model.
+
     Raises:
         UsageError: there is no feed.
         ModelError: the runtime cannot load or run one of the models.
     """
     if not feeds:
         raise UsageError("there is no input to bench with")
-    deadline = clock() + int(BUDGET_S * 1e9)
-    (before, after), (original_load_ms, load_ms) = _load((original, pruned), options, clock)
-    bench = _Bench(feeds, clock)
-    block_ns = options.block_ms * 1e6
-    first, second = bench.side(before, block_ns), bench.side(after, block_ns)
-    before_ns, after_ns, control_ns = bench.rounds((first, second, first), options, deadline)
+    bench = _Bench((original, pruned, original), feeds, options, clock)
+    before_ns, after_ns, control_ns = bench.rounds()
     result = compare_times(before_ns, after_ns, control_ns, options.seed)
     p50_ms, p90_ms = np.percentile(after_ns, (50, 90)) / 1e6
     return Latency(
         artifact=pruned.name,
-        engine=after.engine,
+        engine=bench.engine,
         threads=options.run.threads,
         batch=_batch(feeds[0], options.run.batch),
         original_p50_ms=float(np.median(before_ns)) / 1e6,
         p50_ms=float(p50_ms),
         p90_ms=float(p90_ms),
-        original_load_ms=original_load_ms,
-        load_ms=load_ms,
+        original_load_ms=bench.load_ms(0),
+        load_ms=bench.load_ms(1),
         samples=len(after_ns),
         speedup=result.speedup,
         speedup_ci95=result.interval,
@@ -183,73 +185,92 @@ def bench_models(
     )
 
 
-def _load(
-    models: Sequence[Model], options: BenchOptions, clock: Clock
-) -> tuple[list[Runner], list[float]]:
-    """The runners, and the median milliseconds that building each took."""
-    runners: dict[int, Runner] = {}
-    taken: list[list[int]] = [[] for _ in models]
-    for _ in range(options.loads):
-        for index, model in enumerate(models):
-            runners.pop(index, None)  # so that a large model is never held twice
-            start = clock()
-            runners[index] = model.runner(options.run)
-            taken[index].append(clock() - start)
-    return list(runners.values()), [float(np.median(each)) / 1e6 for each in taken]
-
-
 def _batch(feed: Mapping[str, Array], otherwise: int) -> int:
     """The batch that was really fed: a file with a fixed one does not take the option's."""
     return next((int(value.shape[0]) for value in feed.values() if value.ndim), otherwise)
 
 
-@dataclass(frozen=True)
-class _Side:
-    runner: Runner
-    runs: int  # in a block
-
-
-@dataclass(frozen=True)
 class _Bench:
-    feeds: Feeds
-    clock: Clock
+    """The models side by side: loads them, calibrates their blocks, and measures rounds."""
 
-    def side(self, runner: Runner, block_ns: float) -> _Side:
-        """Warm a runner up and find its block.
+    def __init__(
+        self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clock: Clock
+    ) -> None:
+        self._models, self._feeds, self._options, self._clock = models, feeds, options, clock
+        self._runners: dict[int, Runner] = {}
+        self._runs: list[int] = []  # in a block of each side
+        self._loads_ns: list[list[int]] = []  # one row a load of all sides
 
-        The shorter of two blocks counts, since one interruption would pass for a slow model.
-        """
-        for feed in self._turn(0, WARM_UP_RUNS):
-            runner(feed)
-        runs = 1
-        while runs < MAX_RUNS:
-            side = _Side(runner, runs)
-            if self._block(side, 0) >= block_ns and self._block(side, 0) >= block_ns:
-                break
-            runs *= 2
-        return _Side(runner, runs)
+    @property
+    def engine(self) -> str:
+        return self._runners[0].engine
 
-    def rounds(self, sides: Sequence[_Side], options: BenchOptions, deadline: int) -> Array:
+    def load_ms(self, index: int) -> float:
+        """The median of what loading a side took."""
+        return float(np.median([row[index] for row in self._loads_ns])) / 1e6
+
+    def rounds(self) -> Array:
         """(sides, rounds) float64 nanoseconds a run: the mean of each block."""
-        orders = _orders(len(sides), options.seed)
+        deadline = self._clock() + int(BUDGET_S * 1e9)
+        orders = _orders(len(self._models), self._options.seed)
         measured: list[list[float]] = []
-        while len(measured) < options.pairs:
-            if len(measured) >= MIN_PAIRS and self.clock() >= deadline:
+        while len(measured) < self._options.pairs:
+            if len(measured) >= MIN_PAIRS and self._clock() >= deadline:
                 break
-            measured.append(self._round(sides, next(orders), len(measured)))
+            order = next(orders)
+            if self._load_is_due(len(measured)):
+                self._load(order)
+            self._runs = self._runs or self._calibrate()
+            measured.append(self._round(order, len(measured)))
         return np.array(measured).T
 
-    def _round(self, sides: Sequence[_Side], order: Sequence[int], first_feed: int) -> list[float]:
-        means = [0.0] * len(sides)
+    def _load_is_due(self, done: int) -> bool:
+        """Every round while loads are cheap; else `loads` in the first ten rounds, and so on."""
+        if not self._loads_ns:
+            return True
+        affordable = LOAD_BUDGET_S * 1e9 / max(1, sum(self._loads_ns[-1])) / self._options.pairs
+        share = max(self._options.loads / MIN_PAIRS, affordable)
+        return len(self._loads_ns) <= done * share
+
+    def _load(self, order: Sequence[int]) -> None:
+        self._runners.clear()  # so that a large model is not held once more
+        taken = [0] * len(order)
         for index in order:
-            side = sides[index]
-            side.runner(self.feeds[first_feed % len(self.feeds)])
-            means[index] = self._block(side, first_feed) / side.runs
+            start = self._clock()
+            self._runners[index] = self._models[index].runner(self._options.run)
+            taken[index] = self._clock() - start
+        self._loads_ns.append(taken)
+        for runner in self._runners.values():
+            for feed in self._turn(0, WARM_UP_RUNS):
+                runner(feed)
+
+    def _calibrate(self) -> list[int]:
+        """The runs of a block of each side; equal models get one number."""
+        runners = {id(self._models[index]): runner for index, runner in self._runners.items()}
+        runs = {key: self._runs_a_block(runner) for key, runner in runners.items()}
+        return [runs[id(model)] for model in self._models]
+
+    def _runs_a_block(self, runner: Runner) -> int:
+        """The shorter of two blocks counts: one interruption would pass for a slow model."""
+        runs = 1
+        while runs < MAX_RUNS:
+            times = (self._block(runner, self._turn(0, runs)) for _ in range(2))
+            if all(time_ns >= self._options.block_ms * 1e6 for time_ns in times):
+                break
+            runs *= 2
+        return runs
+
+    def _round(self, order: Sequence[int], number: int) -> list[float]:
+        means = [0.0] * len(order)
+        for index in order:
+            runner, runs = self._runners[index], self._runs[index]
+            runner(self._feeds[number % len(self._feeds)])
+            means[index] = self._block(runner, self._turn(number, runs)) / runs
         return means
 
-    def _block(self, side: _Side, first_feed: int) -> int:
-        """Nanoseconds that one block takes."""
-        feeds, runner, clock = self._turn(first_feed, side.runs), side.runner, self.clock
+    def _block(self, runner: Runner, feeds: Feeds) -> int:
+        """Nanoseconds that one run of each feed takes together."""
+        clock = self._clock
         with _no_collection():
             start = clock()
             for feed in feeds:
@@ -258,7 +279,7 @@ class _Bench:
 
     def _turn(self, first: int, count: int) -> Feeds:
         """`count` feeds from the `first` on, around and around."""
-        return [self.feeds[index % len(self.feeds)] for index in range(first, first + count)]
+        return [self._feeds[n % len(self._feeds)] for n in range(first, first + count)]
 
 
 def _orders(sides: int, seed: int) -> Iterator[list[int]]:
