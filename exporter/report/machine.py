@@ -1,0 +1,64 @@
+"""What a job ran on. Nothing here names a person, a host or a path."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+DISTRIBUTIONS = (
+    "unit-exporter",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "ai-edge-litert",
+    "tensorflow",
+    "keras",
+    "tf2onnx",
+)
+
+_CPUINFO = Path("/proc/cpuinfo")
+_CPU_KEYS = ("model name", "Model", "Hardware", "cpu model")  # x86, Arm boards, older Arm, MIPS
+
+
+def versions() -> dict[str, str]:
+    """Distribution name -> version of what is installed, and "python"; nothing is imported."""
+    found = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """The processor's model, cores this process may use, memory in bytes, system and Python."""
+    return {
+        "cpu": _cpu_model(),
+        "cores": _cores(),
+        "memory_bytes": int(psutil.virtual_memory().total),
+        "system": " ".join(filter(None, (platform.system(), platform.machine()))),
+        "python": platform.python_version(),
+    }
+
+
+def _cores() -> int | None:
+    if hasattr(os, "sched_getaffinity"):  # Linux: a container may use fewer than there are
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+def _cpu_model(cpuinfo: Path = _CPUINFO) -> str:
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    lines = (line.partition(":") for line in text.splitlines())
+    values = {key.strip(): value.strip() for key, _, value in lines}
+    known = (values.get(key, "") for key in _CPU_KEYS)
+    return next(filter(None, known), "") or platform.processor() or platform.machine() or "unknown"

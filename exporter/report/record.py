@@ -1,0 +1,213 @@
+"""The record of a job: plain data that serialises to `exporter/report/1`.
+
+Markdown and the terminal are drawn from it and from nothing else. JSON has no word for infinity or
+NaN: such a value becomes null, and a check that has it fails with its metric's name.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeVar
+
+from exporter.errors import ModelError
+from exporter.remap import Remap
+
+SCHEMA = "exporter/report/1"
+
+Row = TypeVar("Row")
+Verdict = Literal["faster", "slower", "no measurable change"]
+
+
+@dataclass(frozen=True)
+class Original:
+    """The model that the job started from."""
+
+    path: str
+    kind: str
+    precision: str
+    bytes: int | None
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A written model file.
+
+    Attributes:
+        path: relative to the report.
+        bytes, original_bytes: of the file, and of the uncut file of the same kind.
+        sha256: of the file, in hex.
+        route: of the conversion; "" where there was none.
+    """
+
+    path: str
+    kind: str
+    precision: str
+    bytes: int
+    sha256: str
+    route: str
+    original_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One metric of one output of one artifact, beside its limit.
+
+    Attributes:
+        stage: "cut", "export" or "quantize".
+        output: the output's name; with " (z)" for the values before the last activation.
+        metric: key of `parity.METRICS`, or "shape", "finite", "remap", "original".
+        value: None where nothing could be measured.
+        limit: None where the value is only reported.
+        samples: how many inputs it was measured on.
+    """
+
+    stage: str
+    artifact: str
+    output: str
+    metric: str
+    value: float | None
+    limit: float | None
+    passed: bool
+    samples: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One artifact timed beside its original; times in milliseconds.
+
+    Attributes:
+        speedup: median of the paired ratios original / pruned.
+        speedup_ci95: bootstrap interval of that median.
+        noise_floor: half-width of the interval of the original against itself.
+    """
+
+    artifact: str
+    engine: str
+    threads: int
+    batch: int
+    original_p50_ms: float
+    p50_ms: float
+    p90_ms: float
+    original_load_ms: float
+    load_ms: float
+    samples: int
+    speedup: float
+    speedup_ci95: tuple[float, float]
+    noise_floor: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes that a model holds in its runtime after the first run."""
+
+    artifact: str
+    engine: str
+    original_bytes: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a job found.
+
+    Attributes:
+        versions: library -> version.
+        machine: what it ran on: processor, cores, memory, system.
+        command: how the job was started; "" from Python.
+        inputs: {"source": "synthetic, seed 0" or a file's name, "samples": int}.
+        remap: None where nothing was cut.
+        warnings: one sentence each.
+    """
+
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]
+    command: str
+    inputs: Mapping[str, Any]
+    original: Original
+    remap: Remap | None
+    artifacts: tuple[Artifact, ...] = ()
+    checks: tuple[Check, ...] = ()
+    latency: tuple[Latency, ...] = ()
+    memory: tuple[Memory, ...] = ()
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def ok(self) -> bool:
+        """Every check passed."""
+        return all(check.passed for check in self.checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object, keys in the order of the contract."""
+        remap = None if self.remap is None else json.loads(self.remap.to_json())
+        fields = {key: value for key, value in asdict(self).items() if key != "remap"}
+        head = {key: fields.pop(key) for key in ("versions", "machine", "command", "inputs")}
+        original = {"original": fields.pop("original"), "remap": remap}
+        record = {"schema": SCHEMA, "ok": self.ok, **head, **original, **fields}
+        clean: dict[str, Any] = _without_nonfinite(record)
+        return clean
+
+    def to_json(self) -> str:
+        """One JSON text, indented, with a newline at its end."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read a record back; unknown keys are ignored.
+
+        Raises:
+            ModelError: not a report, or a damaged one.
+        """
+        try:
+            record = json.loads(text)
+            if record["schema"] != SCHEMA:
+                raise ModelError(f"not a report of the schema {SCHEMA}: {record['schema']!r}")
+            return cls(
+                versions=record["versions"],
+                machine=record["machine"],
+                command=record["command"],
+                inputs=record["inputs"],
+                original=_read(Original, record["original"]),
+                remap=_read_remap(record["remap"]),
+                artifacts=tuple(_read(Artifact, row) for row in record["artifacts"]),
+                checks=tuple(_read(Check, row) for row in record["checks"]),
+                latency=tuple(_read_latency(row) for row in record["latency"]),
+                memory=tuple(_read(Memory, row) for row in record["memory"]),
+                warnings=tuple(record["warnings"]),
+            )
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ModelError(f"the report is damaged: {error}") from error
+
+    def _repr_markdown_(self) -> str:
+        """How a notebook shows the report."""
+        from exporter.report.markdown import to_markdown  # noqa: PLC0415 - drawn only when shown
+
+        return to_markdown(self)
+
+
+def _read(row: type[Row], values: Mapping[str, Any]) -> Row:
+    known = {name: values[name] for name in row.__dataclass_fields__ if name in values}  # type: ignore[attr-defined]
+    return row(**known)
+
+
+def _read_latency(values: Mapping[str, Any]) -> Latency:
+    low, high = values["speedup_ci95"]
+    return _read(Latency, {**values, "speedup_ci95": (low, high)})
+
+
+def _read_remap(values: Mapping[str, Any] | None) -> Remap | None:
+    return None if values is None else Remap.from_json(json.dumps(values))
+
+
+def _without_nonfinite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nonfinite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nonfinite(each) for each in value]
+    return value
