@@ -170,8 +170,8 @@ NOT_APPLIED: dict[str, tuple[Edit, str]] = {
     "no such setting": (SetAttribute("values", "colour", 3), "no setting 'colour'"),
     "no such tensor": (AddOutput("other", "z"), "no tensor 'other'"),
     "a weight as output": (AddOutput("values/kernel", "z"), "no tensor"),
-    "a name that is taken": (AddOutput("values", "hidden"), "cannot be the name"),
-    "a name that Keras refuses": (AddOutput("values", "a/b"), "cannot be the name"),
+    "a name that is taken": (AddOutput("values", "hidden"), "already has a tensor named"),
+    "an output that is there": (AddOutput("values", "values"), "already has an output named"),
     "width and weights disagree": (SetAttribute("values", "units", 3), "cannot be rebuilt"),
     "a setting out of range": (SetAttribute("values", "units", -3), "cannot be rebuilt"),
 }
@@ -279,14 +279,14 @@ def test_pruned_answers_as_computed_by_hand(architecture: Architecture, mode: st
 def test_the_oracle_is_met(architecture: Architecture) -> None:
     model, inputs = opened(architecture.name), architecture.samples()
     head = head_of(model)
-    shown = run(model.apply(Plan((AddOutput(head.z, "exporter_z"),))), inputs)
+    shown = run(model.apply(Plan((AddOutput(head.z, "z/values"),))), inputs)
     np.testing.assert_array_equal(shown[head.output], run(model, inputs)[head.output])
     by_hand = logits_by_hand(model.model, architecture, inputs)
-    np.testing.assert_allclose(shown["exporter_z"].reshape(by_hand.shape), by_hand, atol=2e-6)
-    plan = Plan((*MODES["slice"].edits(head, KEPT), AddOutput(head.z, "exporter_z")))
+    np.testing.assert_allclose(shown["z/values"].reshape(by_hand.shape), by_hand, atol=2e-6)
+    plan = Plan((*MODES["slice"].edits(head, KEPT), AddOutput(head.z, "z/values")))
     pruned = run(model.apply(plan), inputs)
-    expected = MODES["slice"].oracle(head, KEPT, shown["exporter_z"])
-    np.testing.assert_allclose(pruned["exporter_z"], expected.z, rtol=0, atol=1e-6)
+    expected = MODES["slice"].oracle(head, KEPT, shown["z/values"])
+    np.testing.assert_allclose(pruned["z/values"], expected.z, rtol=0, atol=1e-6)
     np.testing.assert_allclose(pruned[head.output], expected.y, rtol=0, atol=1e-6)
 
 
@@ -339,6 +339,19 @@ def test_adapted_layers_keep_what_they_learnt() -> None:
     pruned = wrapped.apply(Plan(MODES["slice"].edits(head_of(wrapped), [0, 2])))
     before, after = run(wrapped, {"x": data})["head"], run(pruned, {"x": data})["head"]
     np.testing.assert_allclose(after, before[:, [0, 2]], atol=1e-6)
+
+
+@pytest.mark.parametrize("tensor", ["hidden", "probabilities/linear", "features"])
+def test_an_inner_tensor_is_returned_under_its_own_name(tensor: str) -> None:
+    model = opened("sequential, softmax inside")
+    inputs = ARCHITECTURES["sequential, softmax inside"].samples()
+    shown = model.apply(Plan((AddOutput(tensor, tensor),)))
+    assert shown.graph().outputs == ("probabilities", tensor)
+    again = shown.apply(Plan((AddOutput(tensor, "again"),)))
+    values = run(again, inputs)
+    assert list(values) == ["probabilities", tensor, "again"]
+    np.testing.assert_array_equal(values[tensor], values["again"])
+    np.testing.assert_array_equal(values["probabilities"], run(model, inputs)["probabilities"])
 
 
 def test_replace_and_fill() -> None:

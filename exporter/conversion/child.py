@@ -108,7 +108,7 @@ class Session:
 
     def convert(self, handle: str, kind: str, path: str, **options: Any) -> Answer:
         convert = import_module(CONVERTERS[kind]).convert
-        return {"warnings": convert(self.model(handle).model, Path(path), **options)}
+        return {"warnings": convert(self.model(handle), Path(path), **options)}
 
     def train(self, what: str, path: str, seed: int) -> Answer:
         """Train one of the networks that come with the package."""

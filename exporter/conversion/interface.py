@@ -10,10 +10,9 @@ import keras
 import tensorflow as tf
 
 from exporter.errors import UsageError
-from exporter.models.keras.apply import apply_edits
-from exporter.models.keras.picture import draw, output_names
+from exporter.models.keras.model import KerasModel
 from exporter.models.keras.rebuild import structure
-from exporter.plan import SetAttribute
+from exporter.plan import Plan, SetAttribute
 
 _HALF = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"}
 Shape = tuple[int | None, ...]
@@ -46,12 +45,12 @@ class Interface:
 
 
 def interface_of(
-    model: Any, given: Mapping[str, Sequence[int]], batch: int | None = None
+    whole: KerasModel, given: Mapping[str, Sequence[int]], batch: int | None = None
 ) -> Interface:
     """Describe a model.
 
     Args:
-        model: a Keras model, Functional or Sequential.
+        whole: the model.
         given: input name -> whole shape, for dimensions that Keras leaves open; its batch counts
             for nothing.
         batch: leading dimension where Keras leaves it open; None leaves it open too.
@@ -59,6 +58,7 @@ def interface_of(
     Raises:
         UsageError: a shape for an input that is not there, or one that contradicts the model.
     """
+    model = whole.model
     names = tuple(str(tensor.name) for tensor in model.inputs)
     unknown = [name for name in given if name not in names]
     if unknown:
@@ -71,23 +71,23 @@ def interface_of(
         input_names=names,
         input_shapes=tuple(shapes),
         input_dtypes=tuple(str(tensor.dtype) for tensor in model.inputs),
-        output_names=output_names(model),
+        output_names=whole.outputs,
         output_shapes=tuple(tuple(tensor.shape) for tensor in model.outputs),
     )
 
 
-def in_float32(model: Any) -> tuple[Any, tuple[str, ...]]:
+def in_float32(whole: KerasModel) -> tuple[KerasModel, tuple[str, ...]]:
     """The model, rebuilt if any layer computes in half precision; and a warning if so.
 
     No converter takes such layers: the TFLite one refuses them, the ONNX one spreads casts.
     """
-    half = [layer for layer in model.layers if layer.dtype_policy.name in _HALF]
+    half = [layer for layer in whole.model.layers if layer.dtype_policy.name in _HALF]
     if not half:
-        return model, ()
+        return whole, ()
     policy = half[0].dtype_policy.name
     edits = [SetAttribute(layer.name, "dtype", "float32") for layer in half if _has_dtype(layer)]
-    rebuilt = apply_edits(model, draw(model), edits)
-    return rebuilt, (f"{len(edits)} layers of the policy {policy} were converted in float32",)
+    warning = f"{len(edits)} layers of the policy {policy} were converted in float32"
+    return whole.apply(Plan(tuple(edits))), (warning,)
 
 
 def _has_dtype(layer: Any) -> bool:

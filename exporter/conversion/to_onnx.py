@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import tensorflow as tf
 import tf2onnx
@@ -20,12 +19,13 @@ from exporter.conversion.canonical import canonicalise
 from exporter.conversion.interface import Interface, Shape, in_float32, interface_of
 from exporter.conversion.standard import check_standard
 from exporter.errors import ConversionError, UsageError
+from exporter.models.keras.model import KerasModel
 
 _BATCH = "batch"
 
 
 def convert(
-    model: Any,
+    model: KerasModel,
     path: Path,
     *,
     opset: int,
@@ -42,10 +42,10 @@ def convert(
         ConversionError: tf2onnx failed, or what it wrote is not standard ONNX.
     """
     _check_opset(opset)
-    model, warnings = in_float32(model)
-    interface = interface_of(model, input_shapes)
+    whole, warnings = in_float32(model)
+    interface = interface_of(whole, input_shapes)
     converted = _run_tf2onnx(interface, opset)
-    converted.graph.name = model.name
+    converted.graph.name = str(whole.model.name)
     names = _names(converted, interface)
     canonicalise(converted, names)
     _set_shapes(converted, interface)

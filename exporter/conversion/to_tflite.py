@@ -18,6 +18,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.conversion.interface import Interface, in_float32, interface_of
 from exporter.errors import ConversionError, UsageError
+from exporter.models.keras.model import KerasModel
 from exporter.models.tflite.picture import operator_name
 from exporter.models.tflite.schema import File, operators, pack, text, unpack
 
@@ -27,7 +28,7 @@ _UNKNOWN_OPERATOR = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a fle
 
 
 def convert(
-    model: Any,
+    model: KerasModel,
     path: Path,
     *,
     opset: int,  # noqa: ARG001 - an ONNX matter
@@ -44,8 +45,8 @@ def convert(
             do not fit.
         ConversionError: the converter failed, or needs operators that are not builtin.
     """
-    model, warnings = in_float32(model)
-    interface = interface_of(model, input_shapes, batch)
+    whole, warnings = in_float32(model)
+    interface = interface_of(whole, input_shapes, batch)
     _check_known(interface)
     file = unpack(_run_converter(interface))
     _check_operators(file)

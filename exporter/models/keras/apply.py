@@ -18,7 +18,7 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array
-from exporter.models.keras.picture import Picture, layer_weights
+from exporter.models.keras.picture import Picture, layer_weights, made_by
 from exporter.models.keras.rebuild import Rebuilt, rebuild
 from exporter.plan import AddOutput, Edit, Fill, Replace, SetAttribute, SetShape, Take
 
@@ -33,7 +33,8 @@ class _Changes:
 def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
     """A new, uncompiled model of the same kind with the edits made.
 
-    With an added output a Sequential model becomes a Functional one: it has no second output.
+    With an added output a Sequential model becomes a Functional one: it has no second output. The
+    new outputs stand behind the others; Keras calls them as it can, the caller as the edits say.
 
     Raises:
         ModelError: an edit that Keras models cannot take, or that does not fit this model; or a
@@ -47,7 +48,7 @@ def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
     }
     rebuilt = rebuild(model, changes.settings, split)
     _set_weights(picture, rebuilt, changes.weights)
-    return _with_outputs(rebuilt, changes.outputs)
+    return _with_outputs(picture, rebuilt, changes.outputs)
 
 
 def _sort(picture: Picture, edits: Iterable[Edit]) -> _Changes:
@@ -107,8 +108,10 @@ def _check_output(picture: Picture, edit: AddOutput) -> None:
     tensor = picture.graph.tensors.get(edit.tensor)
     if tensor is None or tensor.is_constant:
         raise ModelError(f"the Keras model has no tensor {edit.tensor!r}")
-    if "/" in edit.name or edit.name in picture.layers or edit.name in picture.tensors:
-        raise ModelError(f"{edit.name!r} cannot be the name of a new output in Keras")
+    if edit.name in picture.graph.outputs:
+        raise ModelError(f"the model already has an output named {edit.name!r}")
+    if edit.name != edit.tensor and edit.name in picture.graph.tensors:
+        raise ModelError(f"the model already has a tensor named {edit.name!r}")
 
 
 def _set_weights(picture: Picture, rebuilt: Rebuilt, edited: Mapping[str, Array]) -> None:
@@ -142,9 +145,24 @@ def _not_rebuilt(layer: Any, reason: str) -> ModelError:
     )
 
 
-def _with_outputs(rebuilt: Rebuilt, outputs: list[AddOutput]) -> Any:
+def _with_outputs(picture: Picture, rebuilt: Rebuilt, outputs: list[AddOutput]) -> Any:
     if not outputs:
         return rebuilt.model
     model = rebuilt.model
-    added = [keras.layers.Identity(name=edit.name)(rebuilt.tensor(edit.tensor)) for edit in outputs]
+    taken = {layer.name for layer in model.layers} | {tensor.name for tensor in model.inputs}
+    added = []
+    for edit in outputs:
+        name = edit.name.replace("/", "_")  # Keras names outputs after layers, and allows no slash
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        added.append(keras.layers.Identity(name=name)(rebuilt.tensor(_own_name(picture, edit))))
     return keras.Model(rebuilt.inputs, [*model.outputs, *added], name=model.name)
+
+
+def _own_name(picture: Picture, edit: AddOutput) -> str:
+    """The tensor's name after the layer that makes it; the picture may show it under an alias."""
+    if edit.tensor not in picture.tensors:
+        return edit.tensor  # inside a layer
+    layer, _, index = made_by(picture.tensors[edit.tensor])
+    return f"{layer.name}:{index}" if index else str(layer.name)

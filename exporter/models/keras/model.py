@@ -20,7 +20,7 @@ from exporter.models.keras.files import Container, check_file, check_hdf5
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
 from exporter.models.keras.rebuild import structure
 from exporter.models.model import RunOptions
-from exporter.plan import Plan
+from exporter.plan import AddOutput, Plan
 from exporter.remap import Remap
 
 PRECISIONS: Mapping[str, str] = {
@@ -48,6 +48,7 @@ class KerasModel:
 
     Attributes:
         model: the `keras.Model`.
+        outputs: names of its outputs; Keras', but for those that a plan has added.
         precision: in what the layers with weights compute; "mixed" where they differ.
         remap: Keras files have no place for it; it is written beside them.
     """
@@ -61,9 +62,11 @@ class KerasModel:
         name: str | None = None,
         sha256: str | None = None,
         remap: Remap | None = None,
+        outputs: tuple[str, ...] = (),
     ) -> None:
         """Wrap a built Functional or Sequential model (ModelError otherwise)."""
         check_structure(model)
+        self.outputs = outputs or output_names(model)
         self.model = model
         self.name = name or str(model.name)
         self.sha256 = sha256
@@ -73,17 +76,19 @@ class KerasModel:
     @cached_property
     def picture(self) -> Picture:
         """The graph and what each of its names stands for in Keras."""
-        return draw(self.model)
+        return draw(self.model, self.outputs)
 
     def graph(self) -> Graph:
         return self.picture.graph
 
     def apply(self, plan: Plan) -> KerasModel:
         made = apply_edits(self.model, self.picture, plan.edits)
-        return KerasModel(made, name=self.name, remap=plan.remap or self.remap)
+        added = tuple(edit.name for edit in plan.edits if isinstance(edit, AddOutput))
+        remap = plan.remap or self.remap
+        return KerasModel(made, name=self.name, remap=remap, outputs=self.outputs + added)
 
     def runner(self, options: RunOptions) -> KerasRunner:  # noqa: ARG002 - Keras takes no options
-        return KerasRunner(self.model)
+        return KerasRunner(self.model, self.outputs)
 
     def write(self, path: Path) -> None:
         """Write `.keras`, or HDF5 where the suffix asks for it."""
@@ -96,10 +101,10 @@ class KerasModel:
 class KerasRunner:
     """A Keras model that is called, not in training; thread counts are left to its backend."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, outputs: tuple[str, ...]) -> None:
         self.engine = f"keras {keras.__version__}"
         self._model = model
-        self._names = output_names(model)
+        self._names = outputs
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         values = keras.tree.map_structure(

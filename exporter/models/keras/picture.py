@@ -48,8 +48,12 @@ class Picture:
     weights: dict[str, tuple[str, Any]]
 
 
-def draw(model: Any) -> Picture:
+def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
     """Draw a model.
+
+    Args:
+        model: built, Functional or Sequential.
+        outputs: what to call its outputs, if not as Keras does.
 
     Raises:
         ModelError: it is not Functional or Sequential, or was never built.
@@ -68,11 +72,12 @@ def draw(model: Any) -> Picture:
             continue
         name = call.operation.name if nth == 0 else f"{call.operation.name}@{nth}"
         artist.add_call(name, call, times[id(call.operation)])
-    outputs = tuple(
+    named = tuple(
         artist.name_output(tensor, name)
-        for tensor, name in zip(model.outputs, output_names(model), strict=True)
+        for tensor, name in zip(model.outputs, outputs or output_names(model), strict=True)
     )
-    graph = Graph(tuple(artist.nodes), artist.tensors, tuple(t.name for t in model.inputs), outputs)
+    inputs = tuple(tensor.name for tensor in model.inputs)
+    graph = Graph(tuple(artist.nodes), artist.tensors, inputs, named)
     return Picture(graph, artist.symbolic, artist.layers, artist.weights)
 
 
