@@ -314,7 +314,8 @@ def test_a_compiled_model_is_pruned_without_its_loss() -> None:
     assert model.compiled
 
 
-def test_regularisers_and_trainability_stay() -> None:
+@pytest.mark.parametrize("functional", [False, True])
+def test_regularisers_and_trainability_stay(*, functional: bool) -> None:
     layer = keras.layers.Dense(
         5,
         name="head",
@@ -322,7 +323,11 @@ def test_regularisers_and_trainability_stay() -> None:
         bias_initializer=keras.initializers.Constant(np.arange(5.0)),
         trainable=False,
     )
-    wrapped = KerasModel(keras.Sequential([keras.Input((3,)), layer]))
+    values = keras.Input((3,), name="x")
+    if functional:
+        wrapped = KerasModel(keras.Model(values, layer(values)))
+    else:
+        wrapped = KerasModel(keras.Sequential([values, layer]))
     pruned = wrapped.apply(Plan(MODES["slice"].edits(head_of(wrapped), [1, 4]))).model
     head = pruned.get_layer("head")
     assert head.kernel_regularizer.l2 == 0.5

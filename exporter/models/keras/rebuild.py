@@ -97,7 +97,8 @@ class _Builder:
         made = keras.models.clone_model(
             view, clone_function=self.layer, call_function=self.call if self.split else None
         )
-        made.trainable = model.trainable
+        if not model.trainable:  # setting it reaches every layer, and would thaw frozen ones
+            made.trainable = False
         return made
 
     def layer(self, layer: Any) -> Any:
