@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.graph import Array, Use
@@ -28,7 +29,7 @@ from exporter.plan import (
     SetShape,
     Take,
 )
-from tests.tflite_builder import Builder, classifier, read
+from tests.tflite_builder import TYPES, Builder, classifier, read
 
 
 def f32(values: Any) -> Array:
@@ -136,6 +137,30 @@ def test_a_quantised_value_is_not_computed_with() -> None:
 def test_a_code_that_does_not_fit(value: Edit, edit: str) -> None:
     with pytest.raises(ModelError, match=edit):
         opened(quantised(), "z").apply(Plan((value,)))
+
+
+def test_packed_weights_are_refused() -> None:
+    """Two values a byte cannot be taken one by one."""
+    builder = classifier()
+    tensor = builder.at("z/kernel")
+    tensor.type, tensor.buffer = TYPES["int4"], builder.buffer(np.zeros(10, np.uint8))
+    builder.quantise("z/kernel", 0.1, 0)
+    with pytest.raises(ModelError, match="'z/kernel' is int4, which cannot be cut"):
+        opened(builder, "y").apply(Plan((Take("z/kernel", 0, TWO, KERNEL),)))
+
+
+@pytest.mark.parametrize(
+    "edit", [Take("z/kernel", 0, TWO, KERNEL), Fill("z/kernel", 0, TWO, 0.0, KERNEL)]
+)
+def test_weights_in_blocks_are_refused(edit: Edit) -> None:
+    builder = quantised()
+    scales = builder.constant("scales", np.ones((5, 2), np.float16))
+    blocks = schema.BlockwiseQuantizationT(builder.names[scales], -1, 2)
+    quantization = builder.at("z/kernel").quantization
+    quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+    quantization.details = blocks
+    with pytest.raises(ModelError, match="'z/kernel' is quantised in blocks"):
+        opened(builder, "z").apply(Plan((edit,)))
 
 
 # --- constants -----------------------------------------------------------------------------------

@@ -307,6 +307,22 @@ def test_buffers_outside_of_the_flatbuffer_come_inside() -> None:
         from_bytes(content[:-20], "outside.tflite")
 
 
+def test_large_custom_options_come_inside() -> None:
+    """The options of an operator of somebody's own, which lie behind the flatbuffer."""
+    options, place = b"options of a custom operator", 4096
+    builder = classifier()
+    builder.op("CUSTOM", ["y"], (1, 5), "c")
+    builder.model.operatorCodes[-1].customCode = "Mine"
+    operator = builder.subgraph.operators[-1]
+    operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize = place, len(options)
+    content = builder.content("y")
+    model = from_bytes(content + bytes(place - len(content)) + options, "custom.tflite")
+    assert model.graph().nodes[-1].operator == "Mine"
+    written = read(model.apply(Plan(())).content).subgraphs[0].operators[-1]
+    assert written.customOptions.tobytes() == options
+    assert (written.largeCustomOptionsOffset, written.largeCustomOptionsSize) == (0, 0)
+
+
 def test_unknown_options_are_not_lost() -> None:
     """Packing would drop options of a schema newer than ours: such a file is not cut."""
     builder = classifier()
