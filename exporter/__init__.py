@@ -1,1 +1,51 @@
-"""Cut the output units a device does not need out of a trained network, and prove the result."""
+"""Cut the output units a device does not need out of a trained network, and prove the result.
+
+    import exporter
+    pruned = exporter.prune("net.onnx", keep=["macaw", "owl"], labels="labels.txt")
+    pruned.save("small.onnx")
+    pruned.remap.to_original([0, 1])
+
+The names below load what they need when they are first used: `import exporter` loads nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exporter.api import bench, convert, inspect, prune, run, verify
+    from exporter.models import open_model
+    from exporter.remap import Remap
+    from exporter.report.record import Report
+    from exporter.selection import Selection
+
+__all__ = [
+    "Remap",
+    "Report",
+    "Selection",
+    "bench",
+    "convert",
+    "inspect",
+    "open_model",
+    "prune",
+    "run",
+    "verify",
+]
+
+_HOMES = {
+    "Remap": "exporter.remap",
+    "Report": "exporter.report.record",
+    "Selection": "exporter.selection",
+    "open_model": "exporter.models",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'exporter' has no attribute {name!r}")
+    return getattr(import_module(_HOMES.get(name, "exporter.api")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -21,6 +21,12 @@ class ExporterError(Exception):
         self.hint = hint
 
 
+class CheckError(ExporterError):
+    """A check of the result failed, where a result that failed cannot be returned."""
+
+    exit_code = 1
+
+
 class UsageError(ExporterError):
     """The command line, or the Python arguments, must change."""
 

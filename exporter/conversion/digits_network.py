@@ -48,7 +48,7 @@ def network() -> keras.Model:
     values = keras.layers.Conv2D(32, 3, padding="same", activation="relu")(values)
     values = keras.layers.MaxPooling2D()(values)
     values = keras.layers.Flatten()(values)
-    values = keras.layers.Dense(64, activation="relu")(values)
+    values = keras.layers.Dropout(0.25)(values)
     digit = keras.layers.Dense(10, activation="softmax", name="digit")(values)
     return keras.Model(image, digit, name="digits")
 

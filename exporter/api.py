@@ -1,0 +1,187 @@
+"""The public functions of the package; `import exporter` shows them without loading anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypedDict, Unpack, overload
+
+from exporter import pipeline, tasks
+from exporter.cutting import Choice, Units
+from exporter.errors import CheckError
+from exporter.inspection import Inspection
+from exporter.job import Job
+from exporter.models import open_model
+from exporter.models.model import Model
+from exporter.report.record import Report
+from exporter.tasks import Pruned
+
+Source = str | Path | Any  # a path, or a live keras.Model
+
+
+class ChoiceOptions(TypedDict, total=False):
+    """The fields of `cutting.Choice`."""
+
+    keep: Units
+    remove: Units
+    labels: str | Path | Sequence[str]
+    keep_order: bool
+    head: str
+    mode: str
+    allow_nonfinite: bool
+
+
+class JobOptions(TypedDict, total=False):
+    """The fields of `job.Job`."""
+
+    to: Sequence[str]
+    data: str | Path
+    samples: int
+    seed: int
+    tolerance: float
+    input_shapes: Mapping[str, tuple[int, ...]]
+    threads: int
+    opset: int
+    timeout_s: float
+    memory_limit_bytes: int
+    keep_original: bool
+    force: bool
+    verify: bool
+    bench: bool
+    say: Callable[[str], None]
+
+
+class Options(ChoiceOptions, JobOptions):
+    """What to keep, and how the job is done."""
+
+
+def inspect(source: Source, **options: Unpack[JobOptions]) -> Inspection:
+    """The heads of a model, and what is refused and why.
+
+    A Keras file or model is opened in a child process.
+    """
+    return tasks.inspect_file(source, _job(options))
+
+
+def prune(model: Source | Model, **options: Unpack[Options]) -> Any:
+    """Cut a model and check the cut.
+
+    Args:
+        model: an opened model (`open_model`), a path, or a live `keras.Model`. Never changed.
+        options: what to keep (`ChoiceOptions`), and how it is checked (`JobOptions`).
+
+    Returns:
+        A `Pruned`, with `save(path)` and `remap`; for a live `keras.Model` a new `keras.Model`,
+        whose attribute `remap` holds the table.
+
+    Raises:
+        ExporterError: any of its classes; `CheckError` where the result does not answer as the
+            oracle says.
+    """
+    live = _is_live(model)
+    opened = _open(model, live=live)
+    done = tasks.prune_model(opened, _choice(options), _job(options))
+    failed = [check for check in done.findings.checks if not check.passed]
+    if failed:
+        first = failed[0]
+        raise CheckError(
+            f"{len(failed)} checks failed; {first.output}: {first.metric} is {first.value}, "
+            f"the limit is {first.limit}"
+        )
+    return _unwrapped(done) if live else done
+
+
+def convert(source: Source, out: str | Path, **options: Unpack[JobOptions]) -> Report:
+    """Convert a Keras model, uncut, to `out` (.onnx or .tflite); a failed check writes nothing."""
+    return tasks.convert_file(source, Path(out), _job(options))
+
+
+@overload
+def run(source: Source, out: str | Path, **options: Unpack[Options]) -> Report: ...
+@overload
+def run(
+    source: Source,
+    out: str | Path,
+    *,
+    variants: Mapping[str, Units],
+    **options: Unpack[Options],
+) -> dict[str, Report]: ...
+def run(
+    source: Source,
+    out: str | Path,
+    *,
+    variants: Mapping[str, Units] | None = None,
+    **options: Unpack[Options],
+) -> Report | dict[str, Report]:
+    """The whole job, into the folder `out`.
+
+    Args:
+        source: a path, or a live `keras.Model`.
+        variants: folder name -> what to keep, for several cuts with one conversion.
+
+    Returns:
+        The report, or one a variant. A failed check is a result in it: look at `ok`.
+    """
+    job = _job(options)
+    if variants is None:
+        return pipeline.run_job(source, Path(out), _choice(options), job)
+    choices = {name: _choice({**options, "keep": keep}) for name, keep in variants.items()}
+    return pipeline.run_variants(source, Path(out), choices, job)
+
+
+def verify(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
+    """Prove that a pruned or converted file answers as its original does."""
+    return tasks.verify_files(Path(original), Path(pruned), _job(options))
+
+
+def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
+    """Time two files of one kind side by side."""
+    return tasks.bench_files(Path(original), Path(pruned), _job(options))
+
+
+# --- from keywords to records -------------------------------------------------------------------
+
+_CHOICE = {field.name for field in fields(Choice)}
+_JOB = {field.name for field in fields(Job)}
+
+
+def _choice(options: Mapping[str, Any]) -> Choice:
+    return Choice(**{key: value for key, value in options.items() if key in _CHOICE})
+
+
+def _job(options: Mapping[str, Any]) -> Job:
+    unknown = sorted(options.keys() - _CHOICE - _JOB)
+    if unknown:
+        raise TypeError(f"unknown option {unknown[0]!r}")
+    given = {key: value for key, value in options.items() if key in _JOB}
+    if "data" in given:
+        given["data"] = Path(given["data"])
+    if "to" in given:
+        given["to"] = (given["to"],) if isinstance(given["to"], str) else tuple(given["to"])
+    return Job(**given)
+
+
+# --- live Keras models --------------------------------------------------------------------------
+
+
+def _is_live(model: Any) -> bool:
+    """A `keras.Model`, told without importing Keras."""
+    return any(base.__module__.partition(".")[0] == "keras" for base in type(model).__mro__)
+
+
+def _open(model: Any, *, live: bool) -> Model:
+    if isinstance(model, str | Path):
+        return open_model(model)
+    if live:
+        model = import_module("exporter.models.keras.model").KerasModel(model)
+    opened: Model = model
+    return opened
+
+
+def _unwrapped(done: Pruned) -> Any:
+    """The `keras.Model` itself, with the table on it."""
+    model: Any = vars(done.model)["model"]
+    object.__setattr__(model, "remap", done.remap)
+    return model

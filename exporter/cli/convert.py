@@ -1,0 +1,32 @@
+"""exporter convert"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli import options
+from exporter.cli.narrator import narrating
+
+
+@click.command("convert")
+@click.argument("model", type=options.MODEL)
+@click.option("-o", "--output", type=options.MODEL, required=True, metavar="FILE")
+@options.checks
+@options.conversion
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Check the file first.")
+@options.force
+@options.common
+def command(model: Path, output: Path, **given: Any) -> int:
+    """Convert the Keras MODEL, uncut, to FILE (.onnx or .tflite).
+
+    The file is checked against Keras before it is written; if a check fails, it is not.
+    """
+    from exporter import tasks
+    from exporter.cli import show
+
+    with narrating(quiet=given["quiet"]) as say:
+        report = tasks.convert_file(model, output, options.job(given, say))
+    return show.reports({"": report}, given)

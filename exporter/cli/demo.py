@@ -1,0 +1,38 @@
+"""exporter demo"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli import options
+from exporter.cli.narrator import narrating
+
+
+@click.command("demo")
+@click.option(
+    "-o",
+    "--output",
+    type=options.MODEL,
+    default=Path("exporter-demo"),
+    show_default=True,
+    metavar="DIR",
+)
+@options.limits
+@options.force
+@options.common
+def command(output: Path, **given: Any) -> int:
+    """Train a small network on real digits, keep three of them, and do the whole job.
+
+    The 1,797 pictures ship with the package; nothing is downloaded.
+    """
+    from exporter.cli import show
+    from exporter.demo import run_demo
+    from exporter.workspace import refuse_existing
+
+    refuse_existing(output, force=given["force"])  # before the training
+    with narrating(quiet=given["quiet"]) as say:
+        demo = run_demo(output, options.job(given, say))
+    return show.demo(demo, output, given)

@@ -1,0 +1,25 @@
+"""exporter inspect"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli import options
+from exporter.cli.narrator import narrating
+
+
+@click.command("inspect")
+@click.argument("model", type=options.MODEL)
+@options.limits
+@options.common
+def command(model: Path, **given: Any) -> int:
+    """Show the heads of MODEL: what can be cut, and what is refused and why."""
+    from exporter import tasks
+    from exporter.cli import show
+
+    with narrating(quiet=given["quiet"]) as say:
+        found = tasks.inspect_file(model, options.job(given, say))
+    return show.inspection(found, given)

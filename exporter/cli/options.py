@@ -1,0 +1,176 @@
+"""The options that commands share, in the order in which `--help` shows them.
+
+An option is named like the field that it fills, so that `fill` can build the record.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Decorated = Callable[..., Any]
+Record = TypeVar("Record")
+
+MODEL = click.Path(path_type=Path)
+
+
+class Shape(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """NAME=1,16"""
+
+    name = "NAME=1,16"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, tuple[int, ...]]:
+        name, _, numbers = str(value).rpartition("=")
+        if not name or not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", numbers):
+            self.fail(f"{value!r} is not of the form NAME=1,16", param, ctx)
+        return name, tuple(int(n) for n in numbers.split(","))
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """Bytes, or a number with K, M, G."""
+
+    name = "SIZE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)i?B?", str(value), re.IGNORECASE)
+        if not match or not float(match[1]):
+            self.fail(f"{value!r} is not a size such as 800M or 4G", param, ctx)
+        return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
+
+
+class Names(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """A comma list out of a table's keys."""
+
+    name = "LIST"
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        chosen = tuple(part.strip() for part in str(value).split(","))
+        for name in chosen:
+            if name not in self.names:
+                self.fail(f"{name!r} is not one of {', '.join(self.names)}", param, ctx)
+        return tuple(dict.fromkeys(chosen))
+
+
+def _group(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
+    def decorate(function: Decorated) -> Decorated:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def fill(record: type[Record], given: Mapping[str, Any]) -> Record:
+    """The record whose fields bear the names of these parameters; None takes the default."""
+    names = {field.name for field in fields(record)}  # type: ignore[arg-type]  # records only
+    return record(**{k: v for k, v in given.items() if k in names and v is not None})
+
+
+def job(given: dict[str, Any], say: Callable[[str], None]) -> Any:
+    """The `Job` that these parameters describe."""
+    from exporter.job import Job
+
+    given["input_shapes"] = dict(given.get("input_shapes", ()))
+    command = shlex.join(["exporter", *sys.argv[1:]])
+    return fill(Job, {**given, "say": say, "command": command})
+
+
+def choice(given: Mapping[str, Any], **instead: Any) -> Any:
+    """The `Choice` that these parameters describe."""
+    from exporter.cutting import Choice
+
+    chosen = fill(Choice, {**given, **instead})
+    if (chosen.keep is None) == (chosen.remove is None):
+        raise click.UsageError("give either --keep SPEC or --remove SPEC")
+    return chosen
+
+
+MODES = ("slice", "zero")  # a test holds this against modes.MODES, which `--help` must not import
+KINDS = ("keras", "onnx", "tflite")  # likewise models.KINDS
+PRECISIONS = ("fp32",)
+
+selection = _group(
+    click.option("--keep", metavar="SPEC", help="Units to keep: 3,5-9,owl,'mac*',@file,=literal."),
+    click.option("--remove", metavar="SPEC", help="Units to remove instead."),
+    click.option(
+        "--labels",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Labels: .csv, .json, else one a line. Default: those in the model.",
+    ),
+    click.option("--keep-order", is_flag=True, help="New order as given, not ascending."),
+    click.option("--head", metavar="NAME", help="Which head, where the model has several."),
+    click.option("--mode", type=click.Choice(MODES), default="slice", show_default=True),
+    click.option(
+        "--allow-nonfinite", is_flag=True, help="Cut a model with NaN or infinite weights."
+    ),
+)
+
+checks = _group(
+    click.option(
+        "--data",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Inputs to verify on: .npz by input name, or .npy. Default: seeded samples.",
+    ),
+    click.option("--samples", type=click.IntRange(1), help="How many. Default: 16, or the file's."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+    click.option("--tolerance", type=click.FloatRange(0), help="Largest |difference| allowed."),
+    click.option(
+        "--input-shape",
+        "input_shapes",
+        type=Shape(),
+        multiple=True,
+        help="For dimensions that the model leaves open, the batch included.",
+    ),
+    click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+)
+
+limits = _group(
+    click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(0, min_open=True),
+        default=1800.0,
+        show_default=True,
+        help="Seconds for each step of the process that holds Keras.",
+    ),
+    click.option(
+        "--memory-limit",
+        "memory_limit_bytes",
+        type=Size(),
+        help="Resident memory that it may take, such as 4G.",
+    ),
+)
+
+conversion = _group(
+    click.option("--opset", type=click.IntRange(13, 21), default=17, show_default=True),
+    limits,
+)
+
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be cut; write nothing.")
+
+force = click.option("--force", is_flag=True, help="Replace what stands in the output's place.")
+
+common = _group(
+    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more."),
+    click.option("--debug", is_flag=True, help="Show where an error comes from."),
+)

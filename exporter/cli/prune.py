@@ -1,0 +1,39 @@
+"""exporter prune"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli import options
+from exporter.cli.narrator import narrating
+
+
+@click.command("prune")
+@click.argument("model", type=options.MODEL)
+@click.option("-o", "--output", type=options.MODEL, required=True, metavar="FILE")
+@options.selection
+@options.checks
+@options.limits
+@click.option("--verify/--no-verify", default=True, show_default=True, help="Check the cut first.")
+@options.force
+@options.dry_run
+@options.common
+def command(model: Path, output: Path, **given: Any) -> int:
+    """Cut MODEL and write FILE, of the same kind, and FILE.remap.json.
+
+    The cut is checked before anything is written; if a check fails, nothing is.
+    """
+    from exporter import tasks
+    from exporter.cli import show
+
+    choice = options.choice(given)
+    with narrating(quiet=given["quiet"]) as say:
+        job = options.job(given, say)
+        if given["dry_run"]:
+            cut = tasks.plan_job(model, choice, job)
+        else:
+            report = tasks.prune_file(model, output, choice, job)
+    return show.plans({"": cut}, given) if given["dry_run"] else show.pruned(report, given)

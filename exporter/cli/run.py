@@ -1,0 +1,75 @@
+"""exporter run"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporter.cli import options
+from exporter.cli.narrator import narrating
+
+
+@click.command("run")
+@click.argument("model", type=options.MODEL)
+@click.option("-o", "--output", type=options.MODEL, required=True, metavar="DIR")
+@click.option("--to", type=options.Names(*options.KINDS), help="Comma list: onnx, tflite, keras.")
+@click.option(
+    "--precision",
+    type=options.Names(*options.PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Comma list.",
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME=SPEC",
+    help="Keep SPEC, into DIR/NAME; repeatable, one conversion for all.",
+)
+@options.selection
+@options.checks
+@options.conversion
+@click.option("--keep-original", is_flag=True, help="Write the uncut files too.")
+@click.option("--verify/--no-verify", default=True, show_default=True)
+@click.option("--bench/--no-bench", default=True, show_default=True)
+@options.force
+@options.dry_run
+@options.common
+def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) -> int:
+    """Convert MODEL, cut it, prove the result, time it, and report all of it in DIR.
+
+    Writes pruned.fp32.onnx and the like, remap.json, labels.txt, report.json and report.md. The
+    exit code is 1 if a check fails; the files then stay, and the report says not to ship them.
+    """
+    from exporter import pipeline, tasks
+    from exporter.cli import show
+
+    choices = _choices(variants, given)
+    with narrating(quiet=given["quiet"]) as say:
+        job = options.job(given, say)
+        if given["dry_run"]:
+            cuts = {n: tasks.plan_job(model, choice, job) for n, choice in choices.items()}
+        else:
+            reports = pipeline.run_variants(model, output, choices, job)
+    return show.plans(cuts, given) if given["dry_run"] else show.reports(reports, given)
+
+
+def _choices(variants: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:
+    """Folder name -> choice; "" for the one choice of a run without variants."""
+    if not variants:
+        return {"": options.choice(given)}
+    if given["keep"] or given["remove"]:
+        raise click.UsageError("--variant stands instead of --keep and --remove")
+    named: dict[str, Any] = {}
+    for variant in variants:
+        name, found, spec = variant.partition("=")
+        if not found or not re.fullmatch(r"[\w][\w.-]*", name):
+            raise click.UsageError(f"--variant {variant!r} is not of the form NAME=SPEC")
+        if name in named:
+            raise click.UsageError(f"--variant {name!r} is given twice")
+        named[name] = options.choice(given, keep=spec)
+    return named

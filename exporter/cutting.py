@@ -1,0 +1,174 @@
+"""From what the user asked for to a plan: trace the model, select the units, plan the edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS
+from exporter.errors import ModelError, NotAllowedError, UsageError
+from exporter.graph import Graph
+from exporter.head import Head
+from exporter.labels import read_labels
+from exporter.models.model import Model
+from exporter.modes import MODES
+from exporter.plan import Plan
+from exporter.remap import HeadRemap, Origin, Remap, compose
+from exporter.selection import Selection, select
+from exporter.trace import Trace, trace
+
+Units = str | Iterable[int | str]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to keep, and how the rest goes.
+
+    Attributes:
+        keep, remove: a SPEC, or indices and labels; exactly one of the two is given.
+        labels: a label file, or one label a unit; None takes those that the model carries.
+        keep_order: the new order is the one given, not ascending.
+        head: name of the head, where the model has several.
+        mode: key of MODES.
+        allow_nonfinite: cut a model with NaN or infinite weights.
+    """
+
+    keep: Units | None = None
+    remove: Units | None = None
+    labels: str | Path | Sequence[str] | None = None
+    keep_order: bool = False
+    head: str | None = None
+    mode: str = "slice"
+    allow_nonfinite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
+        for name in ("keep", "remove"):  # an iterator would be used up by the first format
+            units = getattr(self, name)
+            if units is not None and not isinstance(units, str):
+                object.__setattr__(self, name, tuple(units))
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """A cut that is ready to be applied.
+
+    Attributes:
+        heads: the head that was asked for, then those of other outputs that show the same units.
+        plan: without edits where everything is kept.
+        remap: what the result carries.
+        warnings: what the user should know, one sentence each.
+    """
+
+    heads: tuple[Head, ...]
+    selection: Selection
+    mode: str
+    plan: Plan
+    remap: Remap
+    warnings: tuple[str, ...]
+
+
+def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cut:
+    """Trace a model and plan a cut. Nothing is changed or written.
+
+    Args:
+        model: of any kind.
+        choice: what to keep.
+        original: the model that this one was converted from, if it was.
+
+    Raises:
+        UsageError: the selection does not fit, or names no head.
+        ModelError: no head, or the mode cannot be had on it.
+        NotAllowedError: weights that are not finite.
+    """
+    graph = model.graph()
+    if not choice.allow_nonfinite:
+        _refuse_nonfinite(graph)
+    found = trace(graph)
+    heads = _same_units(found, found.head(choice.head))
+    selection = _select(heads[0], choice)
+    remap = _remap(model, heads, (selection, choice.mode), original)
+    edits = () if selection.keeps_all else MODES[choice.mode].edits(heads[0], selection.kept)
+    warnings = _warnings(heads[0], selection, choice.mode)
+    return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
+
+
+def _refuse_nonfinite(graph: Graph) -> None:
+    for tensor in graph.tensors.values():
+        if tensor.read is None or not tensor.dtype.startswith(("float", "bfloat")):
+            continue
+        values = tensor.read()
+        broken = values.size - int(np.isfinite(values).sum())
+        if broken:
+            raise NotAllowedError(
+                f"{broken} of {values.size} values of {tensor.name!r} are NaN or infinite",
+                "--allow-nonfinite cuts the model all the same",
+            )
+
+
+def _same_units(found: Trace, head: Head) -> tuple[Head, ...]:
+    """The head, and the heads of the outputs that narrow with it."""
+    others = {each.output: each for each in found.heads}
+    for output in head.other_outputs:
+        if output not in others:
+            refusal = next(r for r in found.refusals if r.output == output)
+            raise ModelError(f"head {head.name!r} narrows another output too, but {refusal}")
+    return (head, *(others[output] for output in head.other_outputs))
+
+
+def _select(head: Head, choice: Choice) -> Selection:
+    given = choice.labels
+    labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
+    return select(
+        units=head.units,
+        keep=choice.keep,
+        remove=choice.remove,
+        labels=tuple(labels) if labels is not None else head.labels,
+        keep_order=choice.keep_order,
+    )
+
+
+def _remap(
+    model: Model,
+    heads: tuple[Head, ...],
+    chosen: tuple[Selection, str],
+    original: Origin | None,
+) -> Remap:
+    this = Origin(model.name, model.sha256)
+    tables = tuple(_table(head, *chosen) for head in heads)
+    later = Remap(original or this, this if original else None, tables)
+    return compose(model.remap, later) if model.remap else later
+
+
+def _table(head: Head, selection: Selection, mode: str) -> HeadRemap:
+    narrows = MODES[mode].narrows
+    labels = selection.kept_labels if narrows else selection.labels
+    kept = selection.kept
+    places = kept if narrows else tuple(range(head.units))
+    part = head.part
+    return HeadRemap(
+        name=head.name,
+        output=head.output,
+        axis=head.axis,
+        part=part and (part[0], part[0] + len(places)),
+        mode=mode,
+        activation=head.activation,
+        old_units=head.units,
+        new_units=len(places),
+        kept=kept,
+        new_to_old=places,
+        labels=labels,
+    )
+
+
+def _warnings(head: Head, selection: Selection, mode: str) -> tuple[str, ...]:
+    warnings = list(selection.notes)
+    alone = len(selection.kept) == 1 and MODES[mode].narrows
+    if alone and ACTIVATIONS.get(head.activation) and ACTIVATIONS[head.activation].mixes:
+        value = "1.0" if head.activation == "softmax" else "0.0"
+        warnings.append(f"one unit under {head.activation} always answers {value}")
+    return tuple(warnings)

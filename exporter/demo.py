@@ -1,0 +1,77 @@
+"""The demo: a network trained on real digits, cut to three of them, and what that changes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from exporter.conversion.process import Child
+from exporter.cutting import Choice
+from exporter.data import Digits, split_digits
+from exporter.job import Job
+from exporter.models import open_model
+from exporter.models.model import Model, RunOptions
+from exporter.pipeline import run_job
+from exporter.report.record import Report
+
+LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+KEPT = ("zero", "one", "seven")
+NETWORK = "digits.keras"
+
+
+@dataclass(frozen=True, eq=False)
+class Demo:
+    """What the demo shows.
+
+    Attributes:
+        trained_accuracy: of the whole network on the held-out pictures.
+        pictures: how many held-out pictures show a kept digit.
+        accuracy: kind -> (original, pruned), both on those pictures.
+    """
+
+    report: Report
+    trained_accuracy: float
+    pictures: int
+    accuracy: Mapping[str, tuple[float, float]]
+
+
+def run_demo(out: Path, job: Job) -> Demo:
+    """Train, then do the whole job on the held-out pictures; everything ends up in `out`.
+
+    Raises:
+        OutputError, ConversionError: see `pipeline.run_job`.
+    """
+    _, held_out = split_digits()
+    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        network, data = Path(folder) / NETWORK, Path(folder) / "held-out digits.npz"
+        np.savez(data, image=held_out.images)
+        job.say("training a small network on 1,437 pictures of digits")
+        with Child(job.timeout_s, job.memory_limit_bytes) as child:
+            answer = child.request("train", "training", what="digits", path=str(network), seed=0)
+        choice = Choice(keep=",".join(KEPT), labels=LABELS)
+        report = run_job(network, out, choice, replace(job, data=data, keep_original=True))
+        shutil.copyfile(network, out / NETWORK)
+    shown = np.isin(held_out.labels, [LABELS.index(label) for label in KEPT])
+    pictures = Digits(held_out.images[shown], held_out.labels[shown])
+    accuracy = {
+        artifact.kind: (
+            _accuracy(open_model(out / f"original.{artifact.kind}"), pictures),
+            _accuracy(open_model(out / artifact.path), pictures),
+        )
+        for artifact in report.artifacts
+    }
+    return Demo(report, float(answer["score"]), len(pictures.labels), accuracy)
+
+
+def _accuracy(model: Model, pictures: Digits) -> float:
+    runner = model.runner(RunOptions())
+    best = np.array(
+        [runner({"image": image[np.newaxis]})["digit"].argmax() for image in pictures.images]
+    )
+    named = best if model.remap is None else model.remap.to_original(best)
+    return float((named == pictures.labels).mean())

@@ -1,0 +1,101 @@
+"""How a job is done: limits, inputs, checks. What is kept is said by a `cutting.Choice`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter.conversion.remote import ConvertOptions
+from exporter.models.model import Model, RunOptions
+from exporter.remap import HeadRemap
+from exporter.report.record import Check
+from exporter.samples import DEFAULT_COUNT, Samples, from_file, synthetic
+from exporter.sources import Limits, Progress, Source, opened, silent
+from exporter.verification import Stage, VerifyOptions, verify_pair
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a job is done.
+
+    Attributes:
+        to: kinds to write; None for the source's own, or for Keras all that run on the edge.
+        data: a file of inputs; None for seeded samples.
+        samples: how many inputs; None for 16, or all of the file's.
+        tolerance: largest |difference| allowed, instead of the built-in limits.
+        input_shapes: input name -> whole shape, where the model leaves dimensions open.
+        threads: within one operation, for both sides of every comparison.
+        timeout_s, memory_limit_bytes: of the process that holds Keras.
+        keep_original: write the uncut files too.
+        force: replace what stands in the output's place.
+        verify, bench: whether to check and to time.
+        command: how the job was started, for the report.
+        say: told what is being done, one short line each.
+    """
+
+    to: tuple[str, ...] | None = None
+    data: Path | None = None
+    samples: int | None = None
+    seed: int = 0
+    tolerance: float | None = None
+    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    threads: int = 1
+    opset: int = 17
+    timeout_s: float = 1800.0
+    memory_limit_bytes: int | None = None
+    keep_original: bool = False
+    force: bool = False
+    verify: bool = True
+    bench: bool = True
+    command: str = ""
+    say: Progress = silent
+
+    @property
+    def run_options(self) -> RunOptions:
+        return RunOptions(threads=self.threads)
+
+    def open(self, source: str | Path | Any) -> AbstractContextManager[Source]:
+        """Open a source under this job's limits (see `sources.opened`)."""
+        options = ConvertOptions(opset=self.opset, input_shapes=self.input_shapes)
+        return opened(source, Limits(self.timeout_s, self.memory_limit_bytes), options, self.say)
+
+    def inputs(self, model: Model) -> Samples:
+        """What models are compared and timed on."""
+        if self.data is not None:
+            return from_file(self.data, model.graph(), self.samples)
+        count = self.samples or DEFAULT_COUNT
+        return synthetic(model.graph(), count, self.seed, self.input_shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What one or more comparisons found."""
+
+    checks: tuple[Check, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+
+def compare(
+    job: Job, original: Model, pruned: Model, inputs: Samples, tables: tuple[HeadRemap, ...]
+) -> Findings:
+    """The stage *cut* between models of one kind, else the stage *export*.
+
+    Args:
+        tables: how each head was cut, in the pruned model's remap.
+    """
+    stage: Stage = "cut" if original.kind == pruned.kind else "export"
+    job.say(f"checking {pruned.name} ({stage})")
+    options = VerifyOptions(job.run_options, job.tolerance)
+    done = verify_pair(stage, original, pruned, tables, (inputs, options))
+    warnings: tuple[str, ...] = ()
+    if done.zeroed_share is not None:
+        share = f"{done.zeroed_share:.1%}"
+        warnings = (f"the zeroed units still hold {share} of the probability on these inputs",)
+    return Findings(done.checks, warnings)

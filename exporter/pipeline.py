@@ -1,0 +1,167 @@
+"""The whole job: open -> trace -> select -> plan -> apply -> verify -> bench -> report."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.cutting import Choice, Cut, plan_cut
+from exporter.job import Findings, Job, compare
+from exporter.latency import BenchOptions, bench_models
+from exporter.models import KINDS
+from exporter.models.files import write_whole
+from exporter.models.model import Model
+from exporter.report.markdown import to_markdown
+from exporter.report.record import Artifact, Latency, Report
+from exporter.reporting import describe, make_report
+from exporter.samples import Samples
+from exporter.sources import Source, Target, write_text
+from exporter.workspace import building, refuse_existing
+
+
+def run_job(source: str | Path | Any, out: Path, choice: Choice, job: Job) -> Report:
+    """Convert, cut, verify, time and report, into the folder `out`, which appears whole.
+
+    Args:
+        source: a path, or a live Keras model.
+
+    Returns:
+        The report, which is also written as report.json and report.md. A failed check is a result
+        in it, not an error.
+
+    Raises:
+        ExporterError: any of its classes; nothing is written then.
+    """
+    return run_variants(source, out, {"": choice}, job)[""]
+
+
+def run_variants(
+    source: str | Path | Any, out: Path, choices: Mapping[str, Choice], job: Job
+) -> dict[str, Report]:
+    """`run_job` for several selections with one conversion, each in its own folder of `out`.
+
+    Args:
+        choices: folder name -> what to keep; "" is `out` itself.
+    """
+    refuse_existing(out, force=job.force)  # before minutes are spent
+    with (
+        job.open(source) as given,
+        _prepared(given, job) as work,
+        building(out, force=job.force) as folder,
+    ):
+        return {name: _variant(work, folder / name, choice) for name, choice in choices.items()}
+
+
+# --- what all variants share --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    job: Job
+    source: Source
+    inputs: Samples
+    targets: tuple[Target, ...]
+
+
+@contextmanager
+def _prepared(source: Source, job: Job) -> Iterator[_Work]:
+    inputs = job.inputs(source.model)
+    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        kinds = job.to or source.default_kinds()
+        targets = tuple(source.target(kind, Path(folder), job.say) for kind in kinds)
+        yield _Work(job, source, inputs, targets)
+
+
+# --- one variant --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    cut: Cut
+    artifact: Artifact
+    findings: Findings
+    latency: Latency | None
+
+
+def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
+    folder.mkdir(exist_ok=True)
+    results = [_result(work, target, folder, choice) for target in work.targets]
+    report = make_report(
+        work.job,
+        work.source,
+        work.inputs,
+        remap=results[0].cut.remap,
+        artifacts=tuple(result.artifact for result in results),
+        checks=tuple(check for result in results for check in result.findings.checks),
+        latency=tuple(result.latency for result in results if result.latency),
+        warnings=_warnings(work, results),
+    )
+    _write_report(folder, report)
+    return report
+
+
+def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Result:
+    """One artifact, checked and timed as it stands on the disk."""
+    kind = KINDS[target.model.kind]
+    cut = plan_cut(target.model, choice, target.original)
+    path = folder / f"pruned.{target.model.precision}{kind.suffixes[0]}"
+    work.job.say(f"cutting {path.name}")
+    pruned = _written(work.source, target, cut, path)
+    uncut = target.path if target.path and target.path.exists() else None
+    if work.job.keep_original and uncut:
+        shutil.copyfile(uncut, folder / f"original{kind.suffixes[0]}")
+    return _Result(
+        cut=cut,
+        artifact=describe(pruned, path, target.route, uncut),
+        findings=_findings(work, target, pruned, cut),
+        latency=_latency(work, target, pruned) if kind.edge and work.job.bench else None,
+    )
+
+
+def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
+    """Apply the plan, write the file, and open what was written."""
+    if cut.selection.keeps_all and target.path and target.path.exists():
+        shutil.copyfile(target.path, path)
+    else:
+        write_whole(path, target.model.apply(cut.plan).write)
+    return source.reopen(path)
+
+
+def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> Findings:
+    if not work.job.verify:
+        return Findings()
+    tables = cut.remap.heads
+    found = compare(work.job, target.model, pruned, work.inputs, tables)
+    if target.original is None:
+        return found
+    export = compare(work.job, work.source.model, pruned, work.inputs, tables)
+    return Findings(found.checks + export.checks, found.warnings)
+
+
+def _latency(work: _Work, target: Target, pruned: Model) -> Latency:
+    work.job.say(f"timing {pruned.name}")
+    options = BenchOptions(work.job.run_options, seed=work.job.seed)
+    return bench_models(target.model, pruned, list(work.inputs.feeds()), options)
+
+
+def _warnings(work: _Work, results: Iterable[_Result]) -> tuple[str, ...]:
+    told = [*work.source.warnings, *(w for target in work.targets for w in target.warnings)]
+    for result in results:
+        told += [*result.cut.warnings, *result.findings.warnings]
+    return tuple(told)
+
+
+def _write_report(folder: Path, report: Report) -> None:
+    texts = {"report.json": report.to_json(), "report.md": to_markdown(report)}
+    if report.remap is not None:
+        texts["remap.json"] = report.remap.to_json()
+        labels = report.remap.heads[0].labels
+        if labels is not None:
+            texts["labels.txt"] = "".join(f"{label}\n" for label in labels)
+    for name, text in texts.items():
+        write_text(folder / name, text)

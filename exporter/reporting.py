@@ -1,0 +1,56 @@
+"""Fill the record of a job."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from exporter.job import Job
+from exporter.models.model import Model
+from exporter.report.machine import machine, versions
+from exporter.report.record import Artifact, Original, Report
+from exporter.samples import Samples
+from exporter.sources import Source
+
+
+def make_report(job: Job, source: Source, inputs: Samples, **found: Any) -> Report:
+    """A report of what was found, with what is known of every job.
+
+    Args:
+        found: further fields of `Report`; a warning that comes twice is told once.
+    """
+    found["warnings"] = tuple(dict.fromkeys(found.get("warnings", ())))
+    found.setdefault("remap", None)
+    return Report(
+        versions=versions(),
+        machine=machine(),
+        command=job.command,
+        inputs={"source": inputs.source, "samples": inputs.count},
+        original=_original(source),
+        **found,
+    )
+
+
+def describe(model: Model, path: Path, route: str = "", uncut: Path | None = None) -> Artifact:
+    """A written file.
+
+    Args:
+        route: of its conversion.
+        uncut: the whole model in a file of the same kind.
+    """
+    return Artifact(
+        path=path.name,
+        kind=model.kind,
+        precision=model.precision,
+        bytes=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        route=route,
+        original_bytes=uncut.stat().st_size if uncut else None,
+    )
+
+
+def _original(source: Source) -> Original:
+    model, path = source.model, source.path
+    name, size = (path.name, path.stat().st_size) if path else (model.name, None)
+    return Original(name, model.kind, model.precision, size, model.sha256)

@@ -1,0 +1,191 @@
+"""Open what the user gave, wherever it has to be opened: Keras in a child process, files here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from exporter.conversion.process import Child
+from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras, open_live
+from exporter.errors import OutputError, UsageError
+from exporter.models import KINDS, kind_of, kind_of_suffix, open_model
+from exporter.models.files import write_whole
+from exporter.models.model import Model
+from exporter.remap import Origin, Remap
+
+Progress = Callable[[str], None]
+
+
+def silent(_message: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child process may use.
+
+    Attributes:
+        timeout_s: of one request, in seconds.
+        memory_bytes: of resident memory; None for no limit.
+    """
+
+    timeout_s: float = 1800.0
+    memory_bytes: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """An uncut model of the kind that is to be written, and how it came to be.
+
+    Attributes:
+        original: what it was converted from; None where it is the source itself.
+        route: of the conversion; "" where there was none.
+    """
+
+    model: Model
+    path: Path | None  # None for a live model
+    original: Origin | None = None
+    route: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """An opened source.
+
+    Attributes:
+        path: None for a live model.
+        child: holds the model, where it is a Keras one.
+    """
+
+    model: Model
+    path: Path | None
+    child: Child | None = None
+    warnings: tuple[str, ...] = ()
+    options: ConvertOptions = field(default_factory=ConvertOptions)
+
+    @property
+    def origin(self) -> Origin:
+        return Origin(self.model.name, self.model.sha256)
+
+    def default_kinds(self) -> tuple[str, ...]:
+        """The source's own kind; for Keras the kinds that run on the edge."""
+        if KINDS[self.model.kind].edge:
+            return (self.model.kind,)
+        return tuple(name for name, kind in KINDS.items() if kind.edge)
+
+    def reopen(self, path: Path) -> Model:
+        """A file that was just written, opened as the source was."""
+        if self.child is not None and not KINDS[kind_of(path)].edge:
+            return _open_keras(path, self.child)
+        return open_model(path)
+
+    def target(self, kind: str, folder: Path, say: Progress = silent) -> Target:
+        """The source as a model of that kind, converted into the folder if it has to be.
+
+        Raises:
+            UsageError: there is no route from the source's kind to that one.
+            ConversionError: the conversion failed.
+        """
+        if kind == self.model.kind:
+            return Target(self.model, self.path)
+        if not isinstance(self.model, RemoteKerasModel):
+            raise UsageError(
+                f"there is no route from {KINDS[self.model.kind].title} to {KINDS[kind].title}",
+                f"use --to {self.model.kind}, or start from the Keras model",
+            )
+        say(f"converting to {KINDS[kind].title}")
+        path = folder / f"original{KINDS[kind].suffixes[0]}"
+        done = self.model.convert(kind, path, self.options)
+        return Target(open_model(path), path, self.origin, done.route, done.warnings)
+
+
+@contextmanager
+def opened(
+    source: str | Path | Any,
+    limits: Limits | None = None,
+    options: ConvertOptions | None = None,
+    say: Progress = silent,
+) -> Iterator[Source]:
+    """Open a path or a live Keras model; the child process ends with the block.
+
+    Raises:
+        UsageError: no such file.
+        ModelError: not a model file, or a damaged one.
+        ConversionError: the child process died while it read the file.
+    """
+    limits, options = limits or Limits(), options or ConvertOptions()
+    with ExitStack() as stack:
+        if not isinstance(source, str | Path):
+            child = stack.enter_context(_child(limits))
+            say("opening the Keras model")
+            yield Source(open_live(source, child), None, child, (), options)
+            return
+        path = Path(source)
+        kind = kind_of(path)
+        warnings = _suffix_warning(path, kind)
+        if KINDS[kind].edge:
+            yield Source(open_model(path), path, None, warnings, options)
+            return
+        child = stack.enter_context(_child(limits))
+        say("opening the Keras model")
+        yield Source(_open_keras(path, child), path, child, warnings, options)
+
+
+def _child(limits: Limits) -> Child:
+    return Child(timeout_s=limits.timeout_s, memory_limit_bytes=limits.memory_bytes)
+
+
+def _suffix_warning(path: Path, kind: str) -> tuple[str, ...]:
+    if path.suffix.lower() in KINDS[kind].suffixes:
+        return ()
+    return (f"{path.name} is a {KINDS[kind].title} file, whatever its suffix says",)
+
+
+def sidecar(path: Path) -> Path:
+    """Where the remap of a model file stands beside it."""
+    return path.with_name(f"{path.name}.remap.json")
+
+
+def read_sidecar(path: Path) -> Remap | None:
+    """The remap beside a model file, or None where there is none."""
+    beside = sidecar(path)
+    return Remap.from_json(beside.read_text(encoding="utf-8")) if beside.exists() else None
+
+
+def _open_keras(path: Path, child: Child) -> RemoteKerasModel:
+    """A Keras file cannot carry its remap, which therefore stands beside it."""
+    model = open_keras(path, child)
+    model.remap = read_sidecar(path)
+    return model
+
+
+def check_output(path: Path, kind: str, *, force: bool = False) -> None:
+    """Refuse an output before any work is done.
+
+    Raises:
+        UsageError: the suffix is of another kind.
+        OutputError: the file, or the remap beside it, exists; or there is no such folder.
+    """
+    if kind_of_suffix(path) != kind:
+        wanted = KINDS[kind].suffixes[0]
+        raise UsageError(f"the output {path.name} does not end in {wanted}", f"use -o NAME{wanted}")
+    for target in (path, sidecar(path)):
+        if target.exists() and not force:
+            raise OutputError(f"{target} exists", "use --force to replace it")
+    if not path.parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent}", "create it, or choose another")
+
+
+def write_remap(remap: Remap, path: Path, *, force: bool = False) -> None:
+    """Write a remap beside the model file of that path."""
+    text = remap.to_json()
+    write_whole(sidecar(path), lambda file: write_text(file, text), force=force)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, with the line ends that the text has."""
+    path.write_text(text, encoding="utf-8", newline="")

@@ -1,0 +1,200 @@
+"""The parts of the job, each on its own: plan, inspect, prune, convert, verify, bench."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.cutting import Choice, Cut, plan_cut
+from exporter.errors import UsageError
+from exporter.inspection import Inspection, inspect_model
+from exporter.job import Findings, Job, compare
+from exporter.latency import BenchOptions, bench_models
+from exporter.models import KINDS, kind_of_suffix
+from exporter.models.files import write_whole
+from exporter.models.model import Model
+from exporter.remap import Remap
+from exporter.report.record import Artifact, Check, Report
+from exporter.reporting import describe, make_report
+from exporter.sources import Source, check_output, read_sidecar, write_remap
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A cut model, how it was cut, and what the check found.
+
+    Attributes:
+        model: the result; `remap` tells its indices from the original's.
+    """
+
+    model: Model
+    cut: Cut
+    findings: Findings
+    warnings: tuple[str, ...]
+
+    @property
+    def remap(self) -> Remap:
+        return self.cut.remap
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the model, and its remap beside it (raises as `sources.check_output` does)."""
+        target = Path(path)
+        check_output(target, self.model.kind, force=force)
+        write_remap(self.remap, target, force=force)
+        write_whole(target, self.model.write, force=force)
+
+
+def plan_job(source: str | Path | Any, choice: Choice, job: Job) -> Cut:
+    """What would be cut; nothing is converted or written."""
+    with job.open(source) as given:
+        return plan_cut(given.model, choice)
+
+
+def inspect_file(source: str | Path | Any, job: Job) -> Inspection:
+    """The heads of a model (see `inspection`)."""
+    with job.open(source) as given:
+        size = given.path.stat().st_size if given.path else None
+        return inspect_model(given.model, size)
+
+
+def prune_model(model: Model, choice: Choice, job: Job) -> Pruned:
+    """Cut an opened model and check the cut; nothing is written."""
+    cut = plan_cut(model, choice)
+    job.say(f"cutting {model.name}")
+    pruned = model.apply(cut.plan)
+    findings = Findings()
+    if job.verify:
+        findings = compare(job, model, pruned, job.inputs(model), cut.remap.heads)
+    return Pruned(pruned, cut, findings, (*cut.warnings, *findings.warnings))
+
+
+def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Report:
+    """Cut a file into a file of the same kind, and write the remap beside it.
+
+    Where a check fails nothing is written, and the report says what failed. Where everything is
+    kept the file is copied byte for byte.
+    """
+    with job.open(source) as given:
+        check_output(out, given.model.kind, force=job.force)
+        done = prune_model(given.model, choice, job)
+        if done.findings.passed:
+            _write_pruned(given, done, out, force=job.force)
+        return make_report(
+            job,
+            given,
+            job.inputs(given.model),
+            remap=done.remap,
+            artifacts=(describe(done.model, out, uncut=given.path),) if out.exists() else (),
+            checks=done.findings.checks,
+            warnings=(*given.warnings, *done.warnings),
+        )
+
+
+def _write_pruned(given: Source, done: Pruned, out: Path, *, force: bool) -> None:
+    source = given.path
+    if done.cut.selection.keeps_all and source:
+        write_remap(done.remap, out, force=force)
+        write_whole(out, lambda file: _copy(source, file), force=force)
+    else:
+        done.save(out, force=force)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copyfile(source, target)
+
+
+def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
+    """Convert a Keras model, uncut, and check the file; one that fails is not written."""
+    kind = kind_of_suffix(out)
+    if kind is None or not KINDS[kind].edge:
+        known = ", ".join(row.suffixes[0] for row in KINDS.values() if row.edge)
+        raise UsageError(f"{out.name} names no kind to convert to", f"use -o NAME with {known}")
+    check_output(out, kind, force=job.force)
+    with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        inputs = job.inputs(given.model)
+        target = given.target(kind, Path(folder), job.say)
+        if target.original is None or target.path is None:
+            raise UsageError(f"{given.model.name} is of the kind {kind} already", "nothing to do")
+        path = target.path
+        found = compare(job, given.model, target.model, inputs, ()) if job.verify else Findings()
+        artifacts: tuple[Artifact, ...] = ()
+        if found.passed:
+            write_whole(out, lambda file: _copy(path, file), force=job.force)
+            artifacts = (describe(target.model, out, target.route),)
+        return make_report(
+            job,
+            given,
+            inputs,
+            artifacts=artifacts,
+            checks=found.checks,
+            warnings=(*given.warnings, *target.warnings),
+        )
+
+
+def verify_files(original: Path, pruned: Path, job: Job) -> Report:
+    """Prove that a pruned or converted file answers as its original does.
+
+    The remap is read from the file; one beside it that differs, or an original of another SHA-256
+    than it names, is a failed check. Without a remap the outputs must be equal as they are.
+    """
+    with ExitStack() as stack:
+        given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
+        inputs = job.inputs(given.model)
+        beside = read_sidecar(pruned)
+        remap = other.model.remap or beside
+        tables = remap.heads if remap else ()
+        found = compare(job, given.model, other.model, inputs, tables)
+        missing = () if remap else (f"{pruned.name} carries no remap: compared as it stands",)
+        return make_report(
+            job,
+            given,
+            inputs,
+            remap=remap,
+            artifacts=(describe(other.model, pruned, uncut=given.path),),
+            checks=(*_provenance(given.model, other.model, beside), *found.checks),
+            warnings=(*given.warnings, *other.warnings, *missing, *found.warnings),
+        )
+
+
+def _provenance(original: Model, pruned: Model, beside: Remap | None) -> tuple[Check, ...]:
+    """Is this the model that was cut, and is the table beside the file the one inside?"""
+    checks = []
+    if remap := pruned.remap or beside:
+        named = [origin for origin in (remap.original, remap.parent) if origin is not None]
+        known = {origin.sha256 for origin in named if origin.sha256}
+        checks.append(_fact(pruned, "original", original.sha256 in known or not known))
+    if beside is not None and pruned.remap is not None:
+        checks.append(_fact(pruned, "remap", beside == pruned.remap))
+    return tuple(checks)
+
+
+def _fact(pruned: Model, metric: str, passed: bool) -> Check:
+    return Check("cut", pruned.name, "remap", metric, float(passed), 1.0, passed, samples=0)
+
+
+def bench_files(original: Path, pruned: Path, job: Job) -> Report:
+    """Time two files of one kind side by side."""
+    with ExitStack() as stack:
+        given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
+        left, right = given.model, other.model
+        if left.kind != right.kind or not KINDS[left.kind].edge:
+            raise UsageError(
+                f"{left.name} and {right.name} do not run in one edge runtime",
+                "bench two .onnx files, or two .tflite files",
+            )
+        inputs = job.inputs(left)
+        job.say(f"timing {right.name}")
+        options = BenchOptions(job.run_options, seed=job.seed)
+        return make_report(
+            job,
+            given,
+            inputs,
+            remap=right.remap,
+            artifacts=(describe(right, pruned, uncut=given.path),),
+            latency=(bench_models(left, right, list(inputs.feeds()), options),),
+            warnings=(*given.warnings, *other.warnings),
+        )
