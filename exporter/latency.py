@@ -52,9 +52,9 @@ class BenchOptions:
 
     Attributes:
         run: threads and batch, the same for both sides.
-        pairs: rounds to measure, at least 10. Slow models get fewer: no round begins after 20 s
-            once there are 10. Ten rounds are about 80 runs, so that a model of 0.3 s a run takes
-            half a minute, and a slower one longer.
+        pairs: rounds to measure, at least 10; an odd number gets one more. Slow models get fewer:
+            none begins after 20 s once there are 10. Ten rounds are about 80 runs, so that a model
+            of 0.35 s a run takes half a minute, and a slower one longer.
         block_ms: a block lasts at least this long, as far as calibration can tell.
         seed: of the order of the blocks, and of the bootstrap.
         loads: how often each side is loaded in ten rounds at least, 1 to 10; more often while that
@@ -200,6 +200,7 @@ class _Bench:
         self._runners: dict[int, Runner] = {}
         self._runs: list[int] = []  # in a block of each side
         self._loads_ns: list[list[int]] = []  # one row a load of all sides
+        self._load_cost_ns = 0  # of the last one, warm-up included
 
     @property
     def engine(self) -> str:
@@ -214,9 +215,7 @@ class _Bench:
         deadline = self._clock() + int(BUDGET_S * 1e9)
         orders = _orders(len(self._models), self._options.seed)
         measured: list[list[float]] = []
-        while len(measured) < self._options.pairs:
-            if len(measured) >= MIN_PAIRS and self._clock() >= deadline:
-                break
+        while not self._enough(len(measured), deadline):
             order = next(orders)
             if self._load_is_due(len(measured)):
                 self._load(order)
@@ -224,15 +223,21 @@ class _Bench:
             measured.append(self._round(order, len(measured)))
         return np.array(measured).T
 
+    def _enough(self, done: int, deadline: int) -> bool:
+        """Never between an order and its reverse: a drift would bend the median."""
+        if done % 2:
+            return False
+        out_of_time = done >= MIN_PAIRS and self._clock() >= deadline
+        return out_of_time or done >= self._options.pairs
+
     def _load_is_due(self, done: int) -> bool:
         """Every round while loads are cheap; else `loads` in the first ten rounds, and so on."""
-        if not self._loads_ns:
-            return True
-        affordable = LOAD_BUDGET_S * 1e9 / max(1, sum(self._loads_ns[-1])) / self._options.pairs
+        affordable = LOAD_BUDGET_S * 1e9 / max(1, self._load_cost_ns) / self._options.pairs
         share = max(self._options.loads / MIN_PAIRS, affordable)
         return len(self._loads_ns) <= done * share
 
     def _load(self, order: Sequence[int]) -> None:
+        begin = self._clock()
         self._runners.clear()  # so that a large model is not held once more
         taken = [0] * len(order)
         for index in order:
@@ -243,6 +248,7 @@ class _Bench:
         for runner in self._runners.values():
             for feed in self._turn(0, WARM_UP_RUNS):
                 runner(feed)
+        self._load_cost_ns = self._clock() - begin
 
     def _calibrate(self) -> list[int]:
         """The runs of a block of each side; equal models get one number."""
