@@ -79,7 +79,7 @@ def _group(group: Group) -> Iterator[str]:
     against = phrases.STAGES.get(group.stage, "")
     title = f"{_code(group.artifact)}: {group.stage}"
     yield f"### {title}{', ' if against else ''}{against}"
-    yield f"{group.tally} passed."
+    yield phrases.passed(group)
     yield _table(
         ("Output", "Metric", "Value:", "Limit:", "Samples:", "Result"),
         map(_check, group.checks),
@@ -169,8 +169,9 @@ def _head_remap(head: HeadRemap) -> Iterator[str]:
         f"last activation {_text(head.activation)}."
     )
     rows = list(phrases.remap_rows(head))
-    shown = [(new, old, _text(label) or NOTHING) for new, old, label in rows[:REMAP_ROWS]]
-    yield _table(("New:", "Old:", "Label"), shown)
+    columns = 2 if head.labels is None else 3
+    shown = [(new, old, _text(label) or NOTHING)[:columns] for new, old, label in rows[:REMAP_ROWS]]
+    yield _table(("New:", "Old:", "Label")[:columns], shown)
     if len(rows) > REMAP_ROWS:
         yield f"+{len(rows) - REMAP_ROWS} more in remap.json"
     if note := phrases.standing(head):

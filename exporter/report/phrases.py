@@ -95,7 +95,7 @@ def speedup(row: Latency) -> str:
 
 
 def _factor(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
+    return NOTHING if value is None else _three_digits(value)
 
 
 def noise(row: Latency) -> str:
@@ -173,11 +173,7 @@ def failure(check: Check) -> str:
     if check.metric in REASONS:
         return printable(f"{where}: {REASONS[check.metric]}")
     value, limit = value_and_limit(check)
-    found = (
-        f"{check.metric} is {value}, must be {limit}"
-        if check.limit is not None
-        else (f"{check.metric} is {value}")
-    )
+    found = f"{check.metric} is {value}, limit {limit.removeprefix('<= ').removeprefix('>= ')}"
     return printable(f"{where}: {found} ({plural(check.samples, 'sample')})")
 
 
@@ -256,6 +252,11 @@ def remap_rows(head: HeadRemap) -> Iterator[tuple[str, str, str]]:
         if alive.intersection(old):
             label = "" if head.labels is None else head.labels[new]
             yield str(new), " + ".join(map(str, old)), printable(label)
+
+
+def passed(group: Group) -> str:
+    """How many checks of a group passed, as a sentence."""
+    return f"{group.tally} passed." if gated(group.checks) else "No limit applies."
 
 
 def standing(head: HeadRemap) -> str:

@@ -40,13 +40,7 @@ def print_report(report: Report, console: Console) -> None:
 
 def print_reports(reports: Mapping[str, Report], console: Console) -> None:
     """Draw the reports of several variants: a row each, then every failure in full."""
-    bad = [name for name, report in reports.items() if not report.ok]
-    if bad:
-        names = printable(", ".join(bad))
-        title = Text(f"NOT TO SHIP: {len(bad)} of {len(reports)} variants: {names}", "bold red")
-    else:
-        title = Text(f"{phrases.plural(len(reports), 'variant')}, no check failed", "bold")
-    _print(console, title, "", _variants(reports))
+    _print(console, _title(reports), "", _variants(reports))
     warnings = [
         ("Warning", "bold yellow", f"{name}: {warning}")
         for name, report in reports.items()
@@ -66,6 +60,15 @@ def _headline(report: Report) -> Text:
     if report.ok and count:
         text.append(f" ({phrases.plural(count, 'check')} passed)", "not bold default")
     return text
+
+
+def _title(reports: Mapping[str, Report]) -> Text:
+    count = phrases.plural(len(reports), "variant")
+    if bad := [name for name, report in reports.items() if not report.ok]:
+        return Text(f"NOT TO SHIP: {len(bad)} of {count}: {printable(', '.join(bad))}", "bold red")
+    if open_ := [name for name, report in reports.items() if not phrases.gated(report.checks)]:
+        return Text(f"{len(open_)} of {count} not verified: {printable(', '.join(open_))}", "bold")
+    return Text(f"{count}: every check passed", "bold green")
 
 
 def _artifacts(report: Report, console: Console) -> Table:
@@ -109,10 +112,12 @@ def _p50(row: Latency) -> str:
 
 
 def _remap(head: HeadRemap) -> Iterable[Table | Text]:
-    table = _table("New:", "Old:", f"Label of {printable(head.name)}")
+    name = printable(head.name)
+    titles = ("Old:", f"Label of {name}") if head.labels else (f"Old unit of {name}:",)
+    table = _table("New:", *titles)
     rows = list(phrases.remap_rows(head))
     for row in rows[:REMAP_ROWS]:
-        _add(table, *row)
+        _add(table, *row[: len(table.columns)])
     yield table
     more = f"+{len(rows) - REMAP_ROWS} more in remap.json" if len(rows) > REMAP_ROWS else ""
     if notes := ". ".join(filter(None, (more, phrases.standing(head)))):
