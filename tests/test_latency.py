@@ -373,7 +373,6 @@ def test_feeds_go_around() -> None:
     bench(machine, 4.0, 2.0)
     measured = [feed for name, session, feed in machine.events if name == "original"][-5:]
     assert measured == [2, 2, 0, 1, 2]  # round 29: an untimed run, then four from feed 29 % 3 on
-    assert len({count for _, count in Counter(e[2] for e in machine.events).items()}) <= 3
 
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["on", "off"])
