@@ -171,7 +171,14 @@ def test_a_job_that_checked_and_wrote_nothing() -> None:
     bare = replace(CONVERTED, artifacts=(), checks=())
     assert "## Artifacts" not in to_markdown(bare)
     assert "No check was made: nothing here is proved.\n" in to_markdown(bare)
-    assert shown(bare).startswith("net.keras, nothing cut: not verified\n\nInputs  16 samples")
+    assert shown(bare).startswith(
+        "net.keras, nothing cut: not verified\n\nInputs  Nothing was run.\n"
+    )
+
+
+def test_a_job_that_only_timed_does_not_speak_of_answers() -> None:
+    text = shown(replace(PASSING, checks=()))
+    assert "Inputs  16 samples (synthetic, seed 0), made up and not real data.\n" in text
 
 
 def test_a_notebook_shows_markdown() -> None:

@@ -218,14 +218,14 @@ def _what_was_found(report: Report, can_fail: int) -> str:
 def inputs(report: Report) -> str:
     """On what it was measured, and what that proves."""
     source, count = str(report.inputs.get("source", "")), report.inputs.get("samples")
-    if not source:
+    if not source or not (report.checks or report.latency or report.memory):
         return "Nothing was run."
     if not source.startswith("synthetic"):
         return printable(f"{count} samples from {source}.")
-    return (
-        f"{count} samples ({printable(source)}), made up and not real data: they show whether "
-        "answers changed, not how good the answers are."
-    )
+    made_up = f"{count} samples ({printable(source)}), made up and not real data"
+    if not report.checks:
+        return f"{made_up}."
+    return f"{made_up}: they show whether answers changed, not how good the answers are."
 
 
 def machine(report: Report) -> str:
