@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -98,4 +99,50 @@ ACTIVATIONS: Mapping[str, Function] = {
     "softsign": Function(_plain(lambda x: np.asarray(x / (1.0 + np.abs(x)))), keeps_zero=True),
     "tanh": Function(_plain(np.tanh), keeps_zero=True),
     "exp": Function(_plain(np.exp)),
+}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """One way to make a single value of many.
+
+    Attributes:
+        compute: values (float64, any shape), axes, keepdims -> values without the axes.
+        keeps_zero: zeros give 0.
+    """
+
+    compute: Callable[[Array, tuple[int, ...], bool], Array]
+    keeps_zero: bool = True
+
+
+def _reduced(function: Callable[..., Any]) -> Callable[[Array, tuple[int, ...], bool], Array]:
+    return lambda x, axes, keep: np.asarray(function(x, axis=axes, keepdims=keep))
+
+
+def _l1(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    return np.asarray(np.abs(x).sum(axis=axis, keepdims=keepdims))
+
+
+def _sum_square(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    return np.asarray(np.square(x).sum(axis=axis, keepdims=keepdims))
+
+
+def _l2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    return np.sqrt(_sum_square(x, axis, keepdims))
+
+
+def _log_sum_exp(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
+    return np.asarray(np.logaddexp.reduce(x, axis=axis, keepdims=keepdims))
+
+
+REDUCTIONS: Mapping[str, Reduction] = {
+    "mean": Reduction(_reduced(np.mean)),
+    "sum": Reduction(_reduced(np.sum)),
+    "max": Reduction(_reduced(np.max)),
+    "min": Reduction(_reduced(np.min)),
+    "prod": Reduction(_reduced(np.prod)),
+    "l1": Reduction(_l1),
+    "l2": Reduction(_l2),
+    "sum_square": Reduction(_sum_square),
+    "log_sum_exp": Reduction(_log_sum_exp, keeps_zero=False),
 }

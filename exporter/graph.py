@@ -23,6 +23,37 @@ class Use(NamedTuple):
     slot: int
 
 
+@dataclass(frozen=True, eq=False)
+class Quantization:
+    """What the codes of an integer tensor stand for: (code - zero point) * scale.
+
+    Attributes:
+        scale: one entry, or one for each position on `axis`.
+        zero_point: likewise.
+        low, high: the codes that there are.
+    """
+
+    scale: Array
+    zero_point: Array
+    low: int
+    high: int
+    axis: int = 0
+
+    def real(self, codes: Array) -> Array:
+        """The values that codes stand for, in float64."""
+        scale, zero_point = (self._along(v, codes.ndim) for v in (self.scale, self.zero_point))
+        return np.asarray((np.asarray(codes, np.float64) - zero_point) * scale)
+
+    def nearest(self, values: Array) -> Array:
+        """The nearest values that have codes."""
+        scale, zero_point = (self._along(v, values.ndim) for v in (self.scale, self.zero_point))
+        return self.real(np.clip(np.rint(values / scale + zero_point), self.low, self.high))
+
+    def _along(self, numbers: Array, rank: int) -> Array:
+        wide = np.asarray(numbers, np.float64).ravel()
+        return wide.reshape([-1, *[1] * (rank - self.axis - 1)]) if wide.size > 1 else wide.sum()
+
+
 @dataclass(frozen=True)
 class Tensor:
     """A value in the graph: computed, fed, or constant.
@@ -32,12 +63,20 @@ class Tensor:
         shape: None where even the rank is unknown.
         dtype: NumPy's name, such as "float32"; "string" and others as the file calls them.
         read: constants only; gives the values in the file's own layout. Nothing is copied before.
+        quantization: what its codes stand for; None where the values are real.
     """
 
     name: str
     shape: Shape | None
     dtype: str
     read: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
+    quantization: Quantization | None = field(default=None, repr=False, compare=False)
+
+    def real(self, values: Array) -> Array:
+        """What a runtime gave for the tensor, as real values in float64."""
+        if self.quantization is None:
+            return np.asarray(values, np.float64)
+        return self.quantization.real(values)
 
     @property
     def is_constant(self) -> bool:

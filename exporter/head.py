@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from exporter.graph import Array, Node, Shape, Use
+from exporter.graph import Array, Node, Quantization, Shape, Use
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,7 @@ class LabelledTensor:
     name: str
     shape: Shape
     labels: UnitAxis
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,7 @@ class Width:
         value: the whole attribute or constant as it stands.
         entry: where in `value` the width stands; None where the value is the width itself.
         tensor: the labelled tensor whose axis it states.
+        offset: how much larger than the width the number is.
     """
 
     node: str
@@ -102,6 +104,45 @@ class Width:
     value: tuple[int, ...]
     entry: int | None
     tensor: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Junction:
+    """A node that joins a labelled axis out of parts, or takes it apart.
+
+    Attributes:
+        stops: where on the whole axis the parts end.
+    """
+
+    node: Node
+    whole: UnitAxis
+    stops: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """A node that ranks the units: an argmax, a top-k.
+
+    Attributes:
+        node: its operation is a Top.
+        source: the labelled tensor whose units it ranks.
+        stated: where the file states how many it returns; None where it returns one.
+        ids: the nodes that hand its ids on, in running order, itself in front.
+        outputs: those of the model that hold ids.
+        lengths: tensor -> the axis on which it has one position a rank.
+        shapes: of the tensors in `lengths`, and of those that hold ids.
+        fixed: a node behind it that counts on the number of ranks.
+    """
+
+    node: Node
+    source: str
+    stated: Width | None
+    ids: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    lengths: Mapping[str, int]
+    shapes: Mapping[str, Shape]
+    fixed: Node | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +150,9 @@ class Head:
     """What makes the units of one output, from the linear operations to the output.
 
     Attributes:
-        name: how people call it: the output's name, with ":axis" where several axes could be units.
+        name: how people call it: the output's name, with ":axis" where several axes could be units,
+            or that of the node that ranks the units where no output shows them.
+        output: the output that shows the units; an inner tensor where only ids are returned.
         axis: the output's unit axis.
         units: how many units there are.
         activation: name of the last activation, "linear" where there is none.
@@ -118,6 +161,8 @@ class Head:
         tail: the nodes from z to the output: the activation, and what only moves positions.
         other_outputs: further outputs of the model that show the same units and narrow with them.
         labels: one a unit, where the file carries them.
+        junctions: where parts of the unit axis meet.
+        rankings: what returns ids of the units, which are others after a cut that narrows.
     """
 
     name: str
@@ -133,6 +178,8 @@ class Head:
     tail: tuple[Node, ...] = field(repr=False)
     other_outputs: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
+    junctions: tuple[Junction, ...] = ()
+    rankings: tuple[Ranking, ...] = ()
 
     def tensor(self, name: str) -> LabelledTensor:
         """The labelled tensor of that name; KeyError if the head does not label it."""

@@ -1,8 +1,8 @@
 """The modes: how units are removed (a plan), and what the result must answer (an oracle).
 
-An oracle maps the original's z to the z and y that the pruned model must have. It is computed in
-NumPy, in float64, from nothing but z; the planner and the oracle of a mode share no code but the
-places of the units.
+An oracle maps the original's z to the z and y that the pruned model must have; codes count as the
+real values that they stand for. It is computed in NumPy, in float64, from nothing but z; the
+planner and the oracle of a mode share no code but the places of the units.
 """
 
 from __future__ import annotations
@@ -12,11 +12,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.activations import ACTIVATIONS
+from exporter.activations import ACTIVATIONS, REDUCTIONS
 from exporter.errors import ModelError
 from exporter.graph import Array, Node, Shape, Use
-from exporter.head import Head, LabelledTensor, Width
-from exporter.operations import Activation, Elementwise, Linear, Reshape, Transpose
+from exporter.head import Head, Junction, LabelledTensor, Ranking, UnitAxis, Width
+from exporter.operations import (
+    Activation,
+    Concat,
+    Elementwise,
+    Expand,
+    FromShape,
+    Linear,
+    Pool,
+    Reduce,
+    Reshape,
+    Slice,
+    Split,
+    Top,
+    Transpose,
+)
 from exporter.plan import Edit, Fill, Replace, SetAttribute, SetShape, Take
 
 
@@ -51,7 +65,50 @@ class Mode:
 def _slice_edits(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
     takes = [Take(c.name, c.labels.axis, c.labels.positions(kept), c.uses) for c in head.constants]
     shapes = [SetShape(tensor.name, _narrowed(tensor, kept)) for tensor in head.tensors]
-    return (*takes, *shapes, *_width_edits(head, kept))
+    for junction in head.junctions:
+        _check_parts(junction, kept)
+    ranks = [edit for ranking in head.rankings for edit in _rank_edits(head, ranking, kept)]
+    return (*takes, *shapes, *_width_edits(head, kept), *ranks)
+
+
+def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
+    """Each part is cut on its own, which must come to the same as a cut of the whole."""
+    units, start = junction.whole.units, 0
+    parts: list[Array] = []
+    for stop in junction.stops:
+        part = UnitAxis(0, units[start:stop]).positions(kept)
+        if not len(part):
+            raise ModelError(
+                f"{junction.node} would be left with a part that has no position",
+                f"keep one of the units {units[start]} to {units[stop - 1]}, or use --mode zero",
+            )
+        parts.append(part + start)
+        start = stop
+    if not np.array_equal(np.concatenate(parts), junction.whole.positions(kept)):
+        raise ModelError(
+            f"units cannot change places across the parts of {junction.node}",
+            "leave out --keep-order",
+        )
+
+
+def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]:
+    """Of fewer units than it returns, a top-k returns all."""
+    width = len(head.tensor(ranking.source).labels.positions(kept))
+    stated = ranking.stated
+    if stated is None or stated.value[0] <= width:
+        return []
+    if ranking.fixed is not None:
+        raise ModelError(
+            f"{ranking.node} returns {stated.value[0]} units, of which {width} would be left, and "
+            f"{ranking.fixed} counts on their number",
+            f"keep at least {stated.value[0]} units",
+        )
+    shapes: list[Edit] = []
+    for name, axis in ranking.lengths.items():
+        shape = list(ranking.shapes[name])
+        shape[axis] = width
+        shapes.append(SetShape(name, tuple(shape)))
+    return [_state(stated, [width]), *shapes]
 
 
 def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
@@ -60,17 +117,22 @@ def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
     for width in head.widths:
         places.setdefault((width.node, width.place), []).append(width)
     edits: list[Edit] = []
-    for (node, place), widths in places.items():
+    for widths in places.values():
         value = list(widths[0].value)
         for width in widths:
-            value[width.entry or 0] = len(head.tensor(width.tensor).labels.positions(kept))
-        if isinstance(place, int):
-            constant = widths[0].constant or ""
-            edits.append(Replace(constant, np.asarray(value, np.int64), (Use(node, place),)))
-        else:
-            single = widths[0].entry is None
-            edits.append(SetAttribute(node, place, value[0] if single else tuple(value)))
+            labels = head.tensor(width.tensor).labels
+            value[width.entry or 0] = len(labels.positions(kept)) + width.offset
+        edits.append(_state(widths[0], value))
     return edits
+
+
+def _state(width: Width, value: list[int]) -> Edit:
+    """The whole attribute or constant in which a width stands, with other numbers."""
+    single = width.entry is None
+    if isinstance(width.place, str):
+        return SetAttribute(width.node, width.place, value[0] if single else tuple(value))
+    stated = np.asarray(value[0] if single else value, np.int64)
+    return Replace(width.constant or "", stated, (Use(width.node, width.place),))
 
 
 def _narrowed(tensor: LabelledTensor, kept: Sequence[int]) -> Shape:
@@ -114,15 +176,21 @@ def _zero_edits(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
 
 def _keeps_zero(node: Node) -> bool:
     match node.operation:
-        case Elementwise(keeps_zero=keeps):
+        case Elementwise(keeps_zero=keeps) | Expand(keeps_zero=keeps):
             return keeps
         case Activation(function="clip", parameters=parameters):
             bounds = dict(parameters)
             return bounds.get("min", -np.inf) <= 0.0 <= bounds.get("max", np.inf)
         case Activation(function=function):
             return ACTIVATIONS[function].keeps_zero
+        case Reduce(function=function):
+            return REDUCTIONS[function].keeps_zero
         case operation:
-            return isinstance(operation, Linear | Reshape | Transpose)
+            zeros = isinstance(operation, FromShape) and operation.value == 0.0
+            return zeros or isinstance(operation, _MOVING)
+
+
+_MOVING = Linear | Reshape | Transpose | Pool | Concat | Split | Slice | Top
 
 
 def _added(node: Node) -> tuple[int, ...]:
@@ -169,6 +237,10 @@ def _run_tail(head: Head, z: Array, kept: Sequence[int] | None) -> Array:
                 values = values.reshape([-1 if n is None else n for n in shape])
             case Transpose(permutation=permutation):
                 values = values.transpose(permutation)
+            case Reduce(axes=axes, keepdims=keepdims, function=function):
+                values = REDUCTIONS[function].compute(values, axes, keepdims)
+        if result.quantization is not None and result.quantization.scale.size == 1:
+            values = result.quantization.nearest(values)
     return values
 
 

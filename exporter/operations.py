@@ -8,6 +8,7 @@ unit axis meets it; most of a network is never met.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,29 @@ class Activation:
     parameters: tuple[tuple[str, float], ...] = ()
 
 
+class Origin(NamedTuple):
+    """Where a number stands that the file puts into a shape: an input of another node."""
+
+    node: str
+    slot: int
+    value: tuple[int, ...]  # the whole constant
+    entry: int | None  # None where the constant is the number itself
+
+
 @dataclass(frozen=True)
 class Reshape:
     """The same values in the same order under another shape (reshape, flatten, squeeze).
 
     `target` is what the file states, without the first `leading` axes; None where the shape follows
-    from the input and nothing in the file has to change.
+    from the input and nothing in the file has to change. Entries that are not above 0 follow from
+    the input too.
     """
 
     target: tuple[int, ...] | None = None
     slot: int | None = None  # where the target is a constant input
     attribute: str | None = None  # where the target is an attribute
     leading: int = 0
+    origins: tuple[Origin | None, ...] = ()  # one an entry, where the target is put together
 
 
 @dataclass(frozen=True)
@@ -78,10 +90,117 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Reduce:
+    """One value for all positions along some axes: a mean, a sum, a maximum."""
+
+    axes: tuple[int, ...]  # of the input, counted from the front
+    keepdims: bool
+    function: str  # key of activations.REDUCTIONS
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Windows along some axes become one position each; 0 everywhere gives 0."""
+
+    axes: tuple[int, ...]  # those whose positions are mixed
+
+
+@dataclass(frozen=True)
+class Concat:
+    """All inputs one behind the other along an axis."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """The input taken apart along an axis, one output a part."""
+
+    axis: int
+    sizes: tuple[int, ...] | None = None  # what the file states; None where the parts are equal
+    slot: int | None = None  # where the sizes are a constant input
+    attribute: str | None = None  # where the sizes are an attribute
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A range of positions along some axes, each as the file states it: what is negative counts
+    from the end, what is too large ends at the end.
+    """
+
+    axes: tuple[int, ...]
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    steps: tuple[int, ...]
+    slot: int | None = None  # where the stops are a constant input
+    attribute: str | None = None  # where the stops are an attribute
+
+
+@dataclass(frozen=True)
+class Expand:
+    """More positions along some axes: repeated, tiled, broadcast or padded."""
+
+    grown: tuple[int, ...]  # axes of the output that change, or that the input lacks
+    keeps_zero: bool = True
+    target: tuple[int, ...] | None = None  # the output's shape, where the file states it
+    slot: int | None = None  # where the target is a constant input
+
+
+@dataclass(frozen=True)
+class FromShape:
+    """A constant that the file states as a shape and one value."""
+
+    shape: tuple[int, ...]
+    slot: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Lengths of the input's axes as numbers: a shape that others are computed from."""
+
+    axes: tuple[int, ...]  # those whose lengths are read
+
+
+@dataclass(frozen=True)
+class Top:
+    """The first of the positions along an axis, ranked by value: ids, and values where asked for.
+
+    Of equal values the one that stands first ranks first.
+    """
+
+    axis: int
+    keepdims: bool = True
+    k: int | None = None  # None: one, and the file states no number
+    slot: int | None = None  # where k is a constant input
+    attribute: str | None = None  # where k is an attribute
+    ids: int = 0  # the output that holds the ids
+    largest: bool = True
+    last: bool = False  # of equal values the one that stands last ranks first
+
+
+@dataclass(frozen=True)
 class Opaque:
     """An operator that no table translates, or one used in a way that none covers."""
 
     reason: str = "there is no rule for it"
 
 
-Operation = Linear | Elementwise | Activation | Reshape | Transpose | Gather | Opaque
+Operation = (
+    Linear
+    | Elementwise
+    | Activation
+    | Reshape
+    | Transpose
+    | Reduce
+    | Pool
+    | Concat
+    | Split
+    | Slice
+    | Expand
+    | FromShape
+    | Measure
+    | Gather
+    | Top
+    | Opaque
+)

@@ -1,84 +1,39 @@
 """The rules: how a unit axis passes each neutral operation, in either direction.
 
 A rule is given a node and the labels at one of its ends, and yields the labels at its other ends,
-and the places in the node's own data that state the width of the labelled axis. It refuses where
-the operation mixes units, or where labels would end up on no single axis.
+and the places in the file that state the width of the labelled axis. It refuses where the operation
+mixes units, or where labels would end up on no single axis.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from exporter.graph import Graph, Node, Shape
+from exporter.graph import Shape
 from exporter.head import UnitAxis
 from exporter.operations import (
     Activation,
+    Concat,
     Elementwise,
+    Expand,
+    FromShape,
     Linear,
+    Measure,
     Operation,
+    Pool,
+    Reduce,
     Reshape,
+    Slice,
+    Split,
+    Top,
     Transpose,
 )
+from exporter.parts import concat, slice_, split
+from exporter.steps import Fact, Labelled, Port, Ranks, Refused, Rule, States, Step
 
-
-class Port(NamedTuple):
-    """One end of a node."""
-
-    side: Literal["input", "output"]
-    slot: int
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """A node, and the labels known at one of its ends."""
-
-    graph: Graph
-    node: Node
-    port: Port
-    labels: UnitAxis
-
-    def shape(self, port: Port) -> Shape:
-        ends = self.node.inputs if port.side == "input" else self.node.outputs
-        shape = self.graph.tensors[ends[port.slot]].shape
-        if shape is None:
-            raise self.refuse(f"the shape of its {port.side} {ends[port.slot]!r} is not known")
-        return shape
-
-    def refuse(self, reason: str) -> Refused:
-        return Refused(self.node, reason)
-
-
-class Labelled(NamedTuple):
-    """A rule's answer: these labels stand at that end."""
-
-    port: Port
-    labels: UnitAxis
-    zero: float | None = None  # see LabelledConstant.zero
-
-
-class States(NamedTuple):
-    """A rule's answer: the node states the width of its output's unit axis in its own data."""
-
-    place: str | int  # an attribute's name, or the slot of a constant
-    value: tuple[int, ...]
-    entry: int | None
-
-
-Fact = Labelled | States
-Rule = Callable[[Step], Iterator[Fact]]
-
-
-class Refused(Exception):  # noqa: N818 - an answer of a rule, not an error of the program
-    """A rule cannot let the unit axis pass."""
-
-    def __init__(self, node: Node | None, reason: str) -> None:
-        super().__init__(f"{node}: {reason}" if node else reason)
-        self.node = node
-        self.reason = reason
+__all__ = ["RULES", "Refused", "move_labels"]
 
 
 def _linear(step: Step) -> Iterator[Fact]:
@@ -156,6 +111,8 @@ def _reshape(step: Step) -> Iterator[Fact]:
         for place in (operation.slot, operation.attribute):
             if place is not None:
                 yield States(place, operation.target, index)
+        if operation.origins and (origin := operation.origins[index]) is not None:
+            yield States(origin.slot, origin.value, origin.entry, node=origin.node)
 
 
 def _transpose(step: Step) -> Iterator[Fact]:
@@ -167,6 +124,80 @@ def _transpose(step: Step) -> Iterator[Fact]:
         yield Labelled(
             Port("output", 0), step.labels.at(operation.permutation.index(step.labels.axis))
         )
+
+
+def _reduce(step: Step) -> Iterator[Fact]:
+    """The axes that stay keep their labels; those that go must not be the unit axis."""
+    operation = step.node.operation
+    assert isinstance(operation, Reduce)  # noqa: S101
+    yield from _without(step, operation.axes, keepdims=operation.keepdims)
+
+
+def _pool(step: Step) -> Iterator[Fact]:
+    operation = step.node.operation
+    assert isinstance(operation, Pool)  # noqa: S101
+    yield from _without(step, operation.axes, keepdims=True)
+
+
+def _without(step: Step, mixed: tuple[int, ...], *, keepdims: bool) -> Iterator[Labelled]:
+    """Labels pass an operation that mixes the positions along some axes, and perhaps drops them."""
+    left = [axis for axis in range(len(step.shape(Port("input", 0)))) if axis not in mixed]
+    axis = step.labels.axis
+    if step.port.side == "output" and not keepdims:
+        axis = left[axis]
+    if axis not in left:
+        raise step.refuse("it mixes the units")
+    yield Labelled(Port("input", 0), step.labels.at(axis))
+    yield Labelled(Port("output", 0), step.labels.at(axis if keepdims else left.index(axis)))
+
+
+def _expand(step: Step) -> Iterator[Fact]:
+    """The output may have more axes than the input, in front."""
+    operation = step.node.operation
+    assert isinstance(operation, Expand)  # noqa: S101
+    more = len(step.shape(Port("output", 0))) - len(step.shape(Port("input", 0)))
+    axis = step.labels.axis + (more if step.port.side == "input" else 0)
+    if axis in operation.grown:
+        raise step.refuse("it repeats or pads the units")
+    yield Labelled(Port("input", 0), step.labels.at(axis - more))
+    yield Labelled(Port("output", 0), step.labels.at(axis))
+    target = operation.target
+    if target is not None and operation.slot is not None and target[axis] == len(step.labels.units):
+        yield States(operation.slot, target, axis)
+
+
+def _from_shape(step: Step) -> Iterator[Fact]:
+    operation = step.node.operation
+    assert isinstance(operation, FromShape)  # noqa: S101
+    yield States(operation.slot, operation.shape, step.labels.axis)
+
+
+def _measure(step: Step) -> Iterator[Fact]:
+    """The length of another axis stays as it is, and says nothing of the units."""
+    operation = step.node.operation
+    assert isinstance(operation, Measure)  # noqa: S101
+    if step.port.side == "output" or step.labels.axis in operation.axes:
+        raise step.refuse("it computes with the number of units")
+    yield from ()
+
+
+def _top(step: Step) -> Iterator[Fact]:
+    """Along the unit axis it ranks the units; along another one it answers for each unit."""
+    operation = step.node.operation
+    assert isinstance(operation, Top)  # noqa: S101
+    axis, keepdims = operation.axis, operation.keepdims
+    if step.port.side == "input" and step.labels.axis == axis:
+        yield Ranks()
+        return
+    if step.port.side == "output" and keepdims and step.labels.axis == axis:
+        raise step.refuse("the positions of its results are ranks, not units")
+    for answer in _without(step, (axis,), keepdims=keepdims):
+        if answer.port.side == "input":
+            yield answer
+            continue
+        for slot, name in enumerate(step.node.outputs):
+            if name:
+                yield Labelled(Port("output", slot), answer.labels)
 
 
 def move_labels(labels: UnitAxis, source: Shape, goal: Shape) -> UnitAxis | None:
@@ -235,4 +266,13 @@ RULES: Mapping[type[Operation], Rule] = {
     Activation: _elementwise,
     Reshape: _reshape,
     Transpose: _transpose,
+    Reduce: _reduce,
+    Pool: _pool,
+    Concat: concat,
+    Split: split,
+    Slice: slice_,
+    Expand: _expand,
+    FromShape: _from_shape,
+    Measure: _measure,
+    Top: _top,
 }

@@ -16,9 +16,21 @@ import numpy as np
 from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Node, Shape, Use
-from exporter.head import Head, LabelledConstant, LabelledTensor, UnitAxis, Width
-from exporter.operations import Activation, Elementwise, Linear, Reshape, Transpose
-from exporter.rules import RULES, Labelled, Port, Refused, States, Step
+from exporter.head import Head, Junction, LabelledConstant, LabelledTensor, UnitAxis, Width
+from exporter.operations import (
+    Activation,
+    Concat,
+    Elementwise,
+    Linear,
+    Reduce,
+    Reshape,
+    Split,
+    Top,
+    Transpose,
+)
+from exporter.ranking import find_ranking, ranked_behind
+from exporter.rules import RULES
+from exporter.steps import Fact, Labelled, Parts, Port, Ranks, Refused, States, Step
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,9 @@ class Trace:
     refusals: tuple[Refusal, ...]
 
     def head(self, name: str | None = None) -> Head:
-        """The head of that name; without a name the only one.
+        """The head of that name; without a name the only one, or the first of several that are one.
+
+        Outputs that show the same units (logits and probabilities) count as one head here.
 
         Raises:
             ModelError: no output has a head; the message names each refusing operation.
@@ -54,9 +68,13 @@ class Trace:
                 f"no head can be cut: {reasons}", "`exporter inspect MODEL` shows what was tried"
             )
         known = ", ".join(repr(head.name) for head in self.heads)
-        fitting = [head for head in self.heads if name in (None, head.name)]
-        if len(fitting) == 1:
-            return fitting[0]
+        first = self.heads[0]
+        apart = [head for head in self.heads[1:] if head.output not in first.other_outputs]
+        if name is None and not apart:
+            return first
+        for head in self.heads:
+            if head.name == name:
+                return head
         if name is None:
             raise UsageError(f"the model has several heads: {known}", "choose one with --head NAME")
         refused = [str(refusal) for refusal in self.refusals if refusal.output == name]
@@ -66,13 +84,36 @@ class Trace:
 def trace(graph: Graph) -> Trace:
     """Find the head of every output, trying each of its axes as the unit axis."""
     heads: list[Head] = []
-    refusals: list[Refusal] = []
+    refusals: dict[str, Refusal] = {}
     for output in graph.outputs:
         found, refused = _trace_output(graph, output)
         heads += found
         if not found:
-            refusals.append(refused)
-    return Trace(tuple(heads), tuple(refusals))
+            refusals[output] = refused
+    for output in list(refusals):
+        node = ranked_behind(graph, output)
+        if node is not None:
+            del refusals[output]
+            if not any(_shows(head, node.inputs[0]) for head in heads):
+                refusals |= _trace_ranked(graph, output, node, heads)
+    return Trace(tuple(heads), tuple(refusals[o] for o in graph.outputs if o in refusals))
+
+
+def _trace_ranked(graph: Graph, output: str, node: Node, heads: list[Head]) -> dict[str, Refusal]:
+    """The head of an output that shows ids alone: its units are those that the node ranks."""
+    operation = node.operation
+    assert isinstance(operation, Top)  # noqa: S101 - narrows the type; `ranked_behind` sees to it
+    try:
+        head = trace_axis(graph, node.inputs[0], operation.axis)
+    except Refused as error:
+        where = str(error.node) if error.node else None
+        return {output: Refusal(output, where, error.reason)}
+    heads.append(replace(head, name=node.name, labels=head.labels or graph.labels.get(output)))
+    return {}
+
+
+def _shows(head: Head, tensor: str) -> bool:
+    return any(labelled.name == tensor for labelled in head.tensors)
 
 
 def trace_axis(graph: Graph, output: str, axis: int) -> Head:
@@ -81,7 +122,8 @@ def trace_axis(graph: Graph, output: str, axis: int) -> Head:
     Raises:
         Refused: there is none; says which operation does not let the axis pass, and why.
     """
-    width = graph.shape(output)[axis]
+    shape = graph.shape(output)
+    width = shape[axis] if axis < len(shape) else None
     if width is None:
         raise Refused(None, f"the width of axis {axis} is not known before the model runs")
     walk = _Walk(graph)
@@ -129,32 +171,58 @@ class _Walk:
     constants: list[LabelledConstant] = field(default_factory=list)
     widths: dict[tuple[str, str | int, int | None], Width] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
+    junctions: dict[str, Junction] = field(default_factory=dict)
+    ranking: list[Node] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
+    postponed: list[tuple[Node, Port, UnitAxis]] = field(default_factory=list)
 
     def run(self) -> None:
-        while self.waiting:
+        while self.waiting or self.postponed:
+            if not self.waiting:  # by now the other parts are labelled too
+                self.visit(*self.postponed.pop(0))
+                continue
             tensor = self.waiting.pop()
             if tensor not in self.graph.producers:
                 raise Refused(None, f"the axis leads to the model's input {tensor!r}")
             node, index = self.graph.producers[tensor]
-            self.visit(node, Port("output", index), self.tensors[tensor])
+            self.meet(node, Port("output", index), self.tensors[tensor])
             for consumer, slot in self.graph.consumers.get(tensor, ()):
-                self.visit(consumer, Port("input", slot), self.tensors[tensor])
+                self.meet(consumer, Port("input", slot), self.tensors[tensor])
+
+    def meet(self, node: Node, port: Port, labels: UnitAxis) -> None:
+        """A part says less than the whole, which another way may lead to."""
+        part = Concat if port.side == "input" else Split
+        if isinstance(node.operation, part):
+            self.postponed.append((node, port, labels))
+        else:
+            self.visit(node, port, labels)
 
     def visit(self, node: Node, port: Port, labels: UnitAxis) -> None:
         self.nodes[node.name] = node
         rule = RULES.get(type(node.operation))
         if rule is None:
             raise Refused(node, getattr(node.operation, "reason", "there is no rule for it"))
-        for fact in rule(Step(self.graph, node, port, labels)):
-            if isinstance(fact, States):
-                constant = node.inputs[fact.place] if isinstance(fact.place, int) else None
-                self.widths[node.name, fact.place, fact.entry] = Width(
-                    node.name, fact.place, constant, fact.value, fact.entry, node.outputs[0]
+        for fact in rule(Step(self.graph, node, port, labels, self.tensors)):
+            self.note(fact, node)
+
+    def note(self, fact: Fact, node: Node) -> None:
+        match fact:
+            case Labelled(port=Port(side=side, slot=slot)):
+                ends = node.inputs if side == "input" else node.outputs
+                self.mark(ends[slot], fact, node)
+            case States(place=place, value=value, entry=entry):
+                name = fact.node or node.name
+                constant = self.input(name, place) if isinstance(place, int) else None
+                self.widths[name, place, entry] = Width(
+                    name, place, constant, value, entry, node.outputs[fact.output], fact.offset
                 )
-            else:
-                ends = node.inputs if fact.port.side == "input" else node.outputs
-                self.mark(ends[fact.port.slot], fact, node)
+            case Parts(whole=whole, stops=stops):
+                self.junctions[node.name] = Junction(node, whole, stops)
+            case Ranks():
+                self.ranking.append(node)
+
+    def input(self, node: str, slot: int) -> str:
+        return next(each for each in self.graph.nodes if each.name == node).inputs[slot]
 
     def mark(self, tensor: str, fact: Labelled, node: Node) -> None:
         shape, axis, width = self.graph.shape(tensor), fact.labels.axis, len(fact.labels.units)
@@ -207,7 +275,8 @@ def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
         activation=activation,
         z=z,
         tensors=tuple(
-            LabelledTensor(name, graph.shape(name), labels) for name, labels in walk.tensors.items()
+            LabelledTensor(name, graph.shape(name), labels, graph.tensors[name].quantization)
+            for name, labels in walk.tensors.items()
         ),
         constants=tuple(walk.constants),
         widths=tuple(walk.widths.values()),
@@ -215,6 +284,8 @@ def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
         tail=tail,
         other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
         labels=graph.labels.get(output),
+        junctions=tuple(walk.junctions.values()),
+        rankings=tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking),
     )
     for node in body:
         if _mixes(node, head):
@@ -249,9 +320,11 @@ def _made_by(walk: _Walk, z: str, order: list[Node]) -> tuple[Node, ...]:
 
 def _in_tail(graph: Graph, node: Node) -> bool:
     match node.operation:
-        case Activation() | Reshape() | Transpose():
+        case Activation() | Reshape() | Transpose() | Reduce():
             return True
-        case Elementwise(function="identity"):  # one computed input: nothing is joined here
+        case Elementwise(
+            function="identity" | "quantize" | "dequantize"
+        ):  # one computed input: nothing is joined here
             return (
                 sum(1 for name in node.inputs if name and not graph.tensors[name].is_constant) == 1
             )

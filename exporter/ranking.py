@@ -1,0 +1,172 @@
+"""What ranks the units of a head, and what its ids become: found behind it, and computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from exporter.graph import Array, Graph, Node
+from exporter.head import Ranking, UnitAxis, Width
+from exporter.operations import Activation, Elementwise, Reshape, Top, Transpose
+from exporter.steps import Refused
+
+
+def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> Ranking:
+    """Follow the results of a node that ranks labelled units.
+
+    Args:
+        graph: holds the node.
+        node: its operation is a Top along the unit axis of its first input.
+        labelled: all tensors that narrow with the units.
+
+    Raises:
+        Refused: something computes with the ids, or brings the ranked values back to the units; or
+            the positions that are ranked are not the units one by one.
+    """
+    operation = _top(node)
+    units = labelled[node.inputs[0]].units
+    if not np.array_equal(units, np.arange(len(units))):
+        raise Refused(node, "it ranks positions that are not the units one by one")
+    flow = _Flow(graph, labelled)
+    flow.follow(node, operation)
+    ids = {name for each in flow.hands for name in each.outputs} & flow.ids
+    return Ranking(
+        node=node,
+        source=node.inputs[0],
+        stated=_stated(graph, node, operation),
+        ids=tuple(each for each in graph.nodes if each.name in {h.name for h in flow.hands}),
+        outputs=tuple(name for name in graph.outputs if name in ids),
+        lengths=flow.lengths,
+        shapes={name: graph.shape(name) for name in (*flow.lengths, *sorted(ids))},
+        fixed=flow.fixed,
+    )
+
+
+def ranked_behind(graph: Graph, output: str) -> Node | None:
+    """The node whose ids or values an output shows, if there is one."""
+    tensor = output
+    while tensor in graph.producers:
+        node, _ = graph.producers[tensor]
+        if isinstance(node.operation, Top):
+            return node
+        if not _hands_on(graph, node):
+            return None
+        tensor = next(name for name in node.inputs if name and not graph.tensors[name].is_constant)
+    return None
+
+
+def ids_of(ranking: Ranking, values: Array, k: int | None = None) -> dict[str, Array]:
+    """The ids that the model must return for these values of its source tensor.
+
+    Args:
+        ranking: of the model, before or after a cut.
+        values: of the tensor `ranking.source`, as the model in question computes them.
+        k: how many it returns; None for as many as before, or all where there are fewer.
+
+    Returns:
+        Output name -> int64 ids.
+    """
+    operation = _top(ranking.node)
+    found = {ranking.node.outputs[operation.ids]: _ranks(operation, np.asarray(values), k)}
+    for node in ranking.ids[1:]:
+        source = found[next(name for name in node.inputs if name in found)]
+        (result,) = node.outputs
+        match node.operation:
+            case Reshape():
+                shape = [-1 if n is None else n for n in ranking.shapes[result]]
+                found[result] = source.reshape(shape)
+            case Transpose(permutation=permutation):
+                found[result] = source.transpose(permutation)
+            case _:
+                found[result] = source
+    return {name: found[name] for name in ranking.outputs}
+
+
+def _ranks(operation: Top, values: Array, k: int | None) -> Array:
+    axis, width = operation.axis, values.shape[operation.axis]
+    signed = values.astype(np.float64) * (-1.0 if operation.largest else 1.0)
+    if operation.last:
+        order = width - 1 - np.argsort(np.flip(signed, axis), axis=axis, kind="stable")
+    else:
+        order = np.argsort(signed, axis=axis, kind="stable")
+    wanted = 1 if operation.k is None else min(operation.k if k is None else k, width)
+    first = np.take(order, np.arange(wanted), axis=axis)
+    return first if operation.keepdims else first.squeeze(axis)
+
+
+def _top(node: Node) -> Top:
+    assert isinstance(node.operation, Top)  # noqa: S101 - narrows the type; callers see to it
+    return node.operation
+
+
+def _stated(graph: Graph, node: Node, operation: Top) -> Width | None:
+    """Where the file states how many it returns."""
+    if operation.k is None:
+        return None
+    if operation.slot is None:
+        place: str | int = operation.attribute or ""
+        return Width(node.name, place, None, (operation.k,), None, node.outputs[0])
+    constant = node.inputs[operation.slot]
+    entry = 0 if graph.shape(constant) else None
+    return Width(node.name, operation.slot, constant, (operation.k,), entry, node.outputs[0])
+
+
+def _hands_on(graph: Graph, node: Node) -> bool:
+    """Does a node only move, copy or cast what it reads?"""
+    match node.operation:
+        case Reshape() | Transpose():
+            return True
+        case Elementwise(function="identity" | "cast"):
+            computed = [n for n in node.inputs if n and not graph.tensors[n].is_constant]
+            return len(computed) == 1
+        case _:
+            return False
+
+
+class _Flow:
+    """All that depends on what a Top returns."""
+
+    def __init__(self, graph: Graph, labelled: Mapping[str, UnitAxis]) -> None:
+        self.graph = graph
+        self.labelled = labelled
+        self.hands: list[Node] = []
+        self.ids = set[str]()
+        self.lengths: dict[str, int] = {}
+        self.fixed: Node | None = None
+        self._met = set[str]()
+
+    def follow(self, node: Node, operation: Top) -> None:
+        self.hands.append(node)
+        self.ids.add(node.outputs[operation.ids])
+        if operation.k is not None:
+            self.lengths.update((name, operation.axis) for name in node.outputs if name)
+        waiting = [name for name in node.outputs if name]
+        while waiting:
+            tensor = waiting.pop()
+            for consumer, _ in self.graph.consumers.get(tensor, ()):
+                waiting += self._pass(consumer, tensor)
+
+    def _pass(self, node: Node, tensor: str) -> Iterator[str]:
+        if any(name in self.labelled for name in node.outputs):
+            raise Refused(node, "it brings values of other units to each unit")
+        if tensor in self.ids:
+            if not _hands_on(self.graph, node):
+                raise Refused(node, "it computes with the ids of units, which a cut changes")
+            self.ids.update(node.outputs)
+            self.hands.append(node)
+        if tensor in self.lengths:
+            self._lengthen(node, tensor)
+        new = [name for name in node.outputs if name and name not in self._met]
+        self._met.update(new)
+        yield from new
+
+    def _lengthen(self, node: Node, tensor: str) -> None:
+        axis, shape = self.lengths[tensor], self.graph.shape(tensor)
+        same = isinstance(node.operation, Elementwise | Activation) and all(
+            self.graph.shape(name) == shape for name in node.outputs
+        )
+        if same:
+            self.lengths.update((name, axis) for name in node.outputs)
+        else:
+            self.fixed = self.fixed or node
