@@ -33,7 +33,7 @@ $(READY): pyproject.toml $(PINS)
 	@touch $@
 
 demo: $(READY)
-	@$(BIN)/exporter demo
+	@$(BIN)/exporter demo --output demo --force
 
 test: $(READY)
 	$(BIN)/python -m pytest

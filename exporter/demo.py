@@ -22,6 +22,7 @@ from exporter.report.record import Report
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 KEPT = ("zero", "one", "seven")
 NETWORK = "digits.keras"
+ALL_LABELS = "all-labels.txt"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +57,7 @@ def run_demo(out: Path, job: Job) -> Demo:
         choice = Choice(keep=",".join(KEPT), labels=LABELS)
         report = run_job(network, out, choice, replace(job, data=data, keep_original=True))
         shutil.copyfile(network, out / NETWORK)
+        (out / ALL_LABELS).write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
     shown = np.isin(held_out.labels, [LABELS.index(label) for label in KEPT])
     pictures = Digits(held_out.images[shown], held_out.labels[shown])
     accuracy = {
