@@ -37,6 +37,7 @@ class UnitAxis:
         whole.
         """
         chosen = np.asarray(kept, dtype=np.int64)
+        chosen = chosen[np.isin(chosen, self.units)]  # a part of an axis lacks some of them
         ascending = np.sort(chosen)
         stay = np.flatnonzero((self.units < 0) | np.isin(self.units, ascending))
         if np.array_equal(chosen, ascending):

@@ -77,6 +77,8 @@ def _elementwise(step: Step) -> Iterator[Fact]:
         raise step.refuse("the units are broadcast against something wider")
     yield Labelled(Port("output", 0), step.labels.at(axis))
     offsets = operation.offsets if isinstance(operation, Elementwise) else ()
+    if all(step.graph.tensors[name].is_constant for name in step.node.inputs if name):
+        offsets = (0, *offsets)  # nothing else can bring the 0
     channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
     for slot, name in enumerate(step.node.inputs):
         if not name:
@@ -104,7 +106,7 @@ def _reshape(step: Step) -> Iterator[Fact]:
     moved = move_labels(step.labels, step.shape(source), step.shape(goal))
     if moved is None:
         raise step.refuse("it spreads the units over several axes, or mixes them with the batch")
-    yield Labelled(goal, moved)
+    yield Labelled(goal, moved, zero=0.0)
     out = step.labels if inward else moved
     index = out.axis - operation.leading
     if operation.target is not None and operation.target[index] > 0:
@@ -119,7 +121,8 @@ def _transpose(step: Step) -> Iterator[Fact]:
     operation = step.node.operation
     assert isinstance(operation, Transpose)  # noqa: S101
     if step.port.side == "output":
-        yield Labelled(Port("input", 0), step.labels.at(operation.permutation[step.labels.axis]))
+        labels = step.labels.at(operation.permutation[step.labels.axis])
+        yield Labelled(Port("input", 0), labels, zero=0.0)
     else:
         yield Labelled(
             Port("output", 0), step.labels.at(operation.permutation.index(step.labels.axis))
@@ -147,7 +150,7 @@ def _without(step: Step, mixed: tuple[int, ...], *, keepdims: bool) -> Iterator[
         axis = left[axis]
     if axis not in left:
         raise step.refuse("it mixes the units")
-    yield Labelled(Port("input", 0), step.labels.at(axis))
+    yield Labelled(Port("input", 0), step.labels.at(axis), zero=0.0)
     yield Labelled(Port("output", 0), step.labels.at(axis if keepdims else left.index(axis)))
 
 
@@ -159,7 +162,7 @@ def _expand(step: Step) -> Iterator[Fact]:
     axis = step.labels.axis + (more if step.port.side == "input" else 0)
     if axis in operation.grown:
         raise step.refuse("it repeats or pads the units")
-    yield Labelled(Port("input", 0), step.labels.at(axis - more))
+    yield Labelled(Port("input", 0), step.labels.at(axis - more), zero=0.0)
     yield Labelled(Port("output", 0), step.labels.at(axis))
     target = operation.target
     if target is not None and operation.slot is not None and target[axis] == len(step.labels.units):
@@ -207,7 +210,7 @@ def move_labels(labels: UnitAxis, source: Shape, goal: Shape) -> UnitAxis | None
     axis matters, so that an unknown batch in front does no harm.
     """
     stop_source, stop_goal = len(source), len(goal)
-    while stop_source > labels.axis:
+    while True:
         start_source, start_goal = _block(source, goal, stop_source, stop_goal)
         if start_source is None or start_goal is None:
             return None
@@ -217,7 +220,6 @@ def move_labels(labels: UnitAxis, source: Shape, goal: Shape) -> UnitAxis | None
             moved = _move_in_block(labels.at(labels.axis - start_source), block, wanted)
             return moved.at(moved.axis + start_goal) if moved else None
         stop_source, stop_goal = start_source, start_goal
-    return None
 
 
 def _block(source: Shape, goal: Shape, i: int, j: int) -> tuple[int | None, int | None]:

@@ -30,7 +30,7 @@ from exporter.operations import (
 )
 from exporter.ranking import find_ranking, ranked_behind
 from exporter.rules import RULES
-from exporter.steps import Fact, Labelled, Parts, Port, Ranks, Refused, States, Step
+from exporter.steps import Fact, Labelled, Parts, Port, Refused, States, Step
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class _Walk:
                 )
             case Parts(whole=whole, stops=stops):
                 self.junctions[node.name] = Junction(node, whole, stops)
-            case Ranks():
+            case _:
                 self.ranking.append(node)
 
     def input(self, node: str, slot: int) -> str:

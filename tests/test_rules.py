@@ -22,6 +22,7 @@ def labels(axis: int, *units: int) -> UnitAxis:
     [
         pytest.param(1, range(6), (None, 6), (None, 2, 3), id="split over two axes"),
         pytest.param(1, range(4), (None, 4), (None, None), id="unknown goal"),
+        pytest.param(1, range(4), (2, 4, None), (8, None), id="unknown behind"),
         pytest.param(0, range(4), (4, 3), (3, 4), id="scrambled"),
         pytest.param(1, range(3), (2, 3), (None,), id="merged into an unknown axis"),
         pytest.param(1, range(3), (2, 3), (5,), id="sizes disagree"),
