@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +13,20 @@ from typing import Any
 import numpy as np
 
 from exporter.errors import UsageError
-from exporter.graph import Array, Graph, Shape
-from exporter.operations import Elementwise, Gather, Reshape
+from exporter.graph import Array, Graph, Shape, Tensor
+from exporter.operations import (
+    Concat,
+    Elementwise,
+    Expand,
+    Gather,
+    Operation,
+    Reshape,
+    Slice,
+    Split,
+    Transpose,
+)
 
 DEFAULT_COUNT = 16
-_FEW_IDS = 2  # where no table says how many ids there are, 0 and 1 are the ones most likely valid
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +59,9 @@ def synthetic(
 ) -> Samples:
     """Seeded samples that fit the graph's inputs.
 
-    Floats: half of the samples normal(0, 1), half uniform(0, 1). Integers of one byte: over the
-    dtype's range. Other integers are ids below the smallest table that they index.
+    What indexes tables: ids below the smallest of them. Other floats: half of the samples
+    normal(0, 1), half uniform(0, 1). Codes, and integers of one byte: over the whole range. Other
+    integers: 0 and 1.
 
     Args:
         shapes: input name -> whole shape, for dimensions that the graph leaves open. An open
@@ -57,10 +69,13 @@ def synthetic(
 
     Raises:
         UsageError: an open dimension without a shape, a shape that does not fit, an input that
-            does not exist, or a dtype that cannot be made up.
+            does not exist, no input at all, a dtype that cannot be made up, or no sample.
     """
+    _check_count(count)
+    if not graph.inputs:
+        raise UsageError("the model has no input, so that there is nothing to run it on")
     given = dict(shapes or {})
-    for name in given.keys() - set(graph.inputs):
+    for name in sorted(given.keys() - set(graph.inputs)):
         known = ", ".join(repr(i) for i in graph.inputs)
         raise UsageError(f"the model has no input {name!r}", f"its inputs are {known}")
     random = np.random.default_rng(seed)
@@ -81,9 +96,11 @@ def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
         limit: take only so many from the front.
 
     Raises:
-        UsageError: no such file, a damaged one, arrays that do not fit the inputs, no sample, or
-            values that are not finite.
+        UsageError: no such file, a damaged one, arrays that do not fit the inputs, no sample,
+            values that are not finite or that the input's dtype cannot hold, or ids behind the end
+            of the table that they index.
     """
+    _check_count(limit)
     arrays = _named(path, _load(path), graph)
     values = {name: _fitted(path, graph, name, array)[:limit] for name, array in arrays.items()}
     counts = {len(array) for array in values.values()}
@@ -91,6 +108,11 @@ def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
         told = ", ".join(f"{len(a)} of {name!r}" for name, a in values.items())
         raise UsageError(f"{path}: the inputs differ in their number of samples: {told}")
     return Samples(values, path.name)
+
+
+def _check_count(count: int | None) -> None:
+    if count is not None and count < 1:
+        raise UsageError(f"{count} samples were asked for", "at least one is needed")
 
 
 # --- synthetic ----------------------------------------------------------------------------------
@@ -103,6 +125,8 @@ def _fixed(graph: Graph, name: str, given: tuple[int, ...] | None) -> tuple[int,
         if shape is not None and not _fits(given, shape):
             told = _shown(given)
             raise UsageError(f"input {name!r} has the shape {_shown(shape)}, not {told}")
+        if any(n < 1 for n in given):
+            raise UsageError(f"the shape {_shown(given)} for input {name!r} holds no value")
         return given
     if shape is None or any(n is None for n in shape[1:]):
         told = "an unknown rank" if shape is None else f"the open shape {_shown(shape)}"
@@ -111,24 +135,41 @@ def _fixed(graph: Graph, name: str, given: tuple[int, ...] | None) -> tuple[int,
 
 
 def _make(graph: Graph, name: str, shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    dtype = graph.tensors[name].dtype
-    if dtype == "bool":
-        return random.integers(0, 2, shape).astype(np.bool_)
-    if dtype in {"int8", "uint8"}:
-        bounds = np.iinfo(dtype)
-        return random.integers(bounds.min, bounds.max, shape, dtype=dtype, endpoint=True)
-    if dtype.startswith(("int", "uint")):
-        return random.integers(0, ids(graph, name), shape).astype(dtype)
-    if dtype.startswith("float"):
+    tensor = graph.tensors[name]
+    dtype, rows = tensor.dtype, _tables(graph, name)
+    if dtype in _FLOATS and not rows:
         half = shape[0] // 2
         normal = random.normal(size=(shape[0] - half, *shape[1:]))
         uniform = random.uniform(size=(half, *shape[1:]))
         return np.concatenate([normal, uniform]).astype(dtype)
+    if dtype in _FLOATS | _INTEGERS | {"bool"}:
+        low, high = (0, min(*rows, _exact(dtype)) - 1) if rows else _range(tensor)
+        return random.integers(low, high, shape, endpoint=True).astype(dtype)
     raise UsageError(f"no values can be made up for input {name!r} of dtype {dtype}", "use --data")
 
 
-def ids(graph: Graph, name: str) -> int:
-    """How many ids an integer input may take: the rows of the smallest table that it indexes.
+def _range(tensor: Tensor) -> tuple[int, int]:
+    """The lowest and the highest of the integers that an input takes."""
+    if tensor.quantization is not None:
+        return tensor.quantization.low, tensor.quantization.high
+    if tensor.dtype in {"int8", "uint8"}:
+        return int(np.iinfo(tensor.dtype).min), int(np.iinfo(tensor.dtype).max)
+    return 0, 1  # truth values; or ids of a table that is not found, most likely valid
+
+
+def _exact(dtype: str) -> int:
+    """A number up to which a dtype holds all whole numbers."""
+    if dtype in _FLOATS:
+        return 1 << int(np.finfo(dtype).nmant)
+    return 2 if dtype == "bool" else int(np.iinfo(dtype).max)
+
+
+_FLOATS = frozenset({"float16", "float32", "float64"})
+_INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+def _tables(graph: Graph, name: str) -> list[int]:
+    """The rows of every table that an input indexes.
 
     The input is followed through operations that leave its values as they are.
     """
@@ -136,14 +177,21 @@ def ids(graph: Graph, name: str) -> int:
     waiting, seen = [name], {name}
     while waiting:
         for node, slot in graph.consumers.get(waiting.pop(), ()):
-            if isinstance(node.operation, Gather) and slot == 1:
-                length = graph.shape(node.inputs[0])[node.operation.axis]
+            operation = node.operation
+            if isinstance(operation, Gather) and slot == 1:
+                length = dict(enumerate(graph.shape(node.inputs[0]))).get(operation.axis)
                 rows += [length] if length else []
-            elif isinstance(node.operation, Elementwise | Reshape):
+            elif _keeps_values(operation):
                 new = [output for output in node.outputs if output not in seen]
                 waiting += new
                 seen.update(new)
-    return min(rows, default=_FEW_IDS)
+    return rows
+
+
+def _keeps_values(operation: Operation) -> bool:
+    if isinstance(operation, Elementwise):  # of the others, ids + 1 would reach behind the table
+        return operation.function in {"identity", "cast"}
+    return isinstance(operation, Reshape | Transpose | Expand | Concat | Split | Slice)
 
 
 # --- from a file --------------------------------------------------------------------------------
@@ -152,17 +200,39 @@ def ids(graph: Graph, name: str) -> int:
 def _load(path: Path) -> dict[str, Array]:
     """Every array of the file, the one of a `.npy` under the name ""."""
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as file:  # NumPy leaves a damaged one open
+            loaded: Any = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return {"": loaded}
+            arrays = {name: loaded[name] for name in loaded.files}
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"{path} is not a readable .npz or .npy file", "write it with numpy.savez, no objects"
-        ) from error
+    except _DAMAGED as error:
+        raise _unreadable(path) from error
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise _unreadable(path)  # a zip archive of other things, whose bytes NumPy hands out
+    return arrays
+
+
+# What NumPy lets through from below it, and MemoryError for a damaged header that claims much.
+_DAMAGED = (
+    OSError,
+    ValueError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _unreadable(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is not a readable .npz or .npy file", "write it with numpy.savez, no objects"
+    )
 
 
 def _named(path: Path, arrays: dict[str, Array], graph: Graph) -> dict[str, Array]:
@@ -177,29 +247,46 @@ def _named(path: Path, arrays: dict[str, Array], graph: Graph) -> dict[str, Arra
 
 def _fitted(path: Path, graph: Graph, name: str, array: Array) -> Array:
     """(samples, batch, ...) in the input's dtype."""
-    tensor = graph.tensors[name]
-    shape = tensor.shape
+    shape = graph.tensors[name].shape
     where = f"{path}: the array for input {name!r}"
     if not array.ndim or not array.size:
         raise UsageError(f"{where} is empty")
-    if array.dtype.kind not in "biuf" or not _converts(array.dtype, tensor.dtype):
-        raise UsageError(f"{where} is of dtype {array.dtype}, the input of {tensor.dtype}")
-    if array.dtype.kind == "f" and (broken := array.size - int(np.isfinite(array).sum())):
-        raise UsageError(f"{where} holds {broken} values that are NaN or infinite")
+    values = _converted(where, graph, name, array)
     if shape is None or _fits(array.shape[1:], shape):
-        return array.astype(tensor.dtype)
+        return values
     if shape and shape[0] in {None, 1} and _fits(array.shape[1:], shape[1:]):
-        return array.astype(tensor.dtype)[:, np.newaxis]
+        return values[:, np.newaxis]
     got = _shown(array.shape)
     raise UsageError(f"{where} has the shape {got}; one sample is {_shown(shape)}")
 
 
-def _converts(given: np.dtype[Any], wanted: str) -> bool:
-    """Between floats, and between integers where the values are checked by the table's width."""
-    try:
-        return np.can_cast(given, np.dtype(wanted), casting="same_kind")
-    except TypeError:  # a dtype that NumPy does not know
-        return False
+def _converted(where: str, graph: Graph, name: str, array: Array) -> Array:
+    """The same values in the input's dtype."""
+    dtype = graph.tensors[name].dtype
+    if array.dtype.kind not in _kinds(dtype):
+        raise UsageError(f"{where} is of dtype {array.dtype}, the input of {dtype}")
+    if broken := array.size - int(np.isfinite(array).sum()):
+        raise UsageError(f"{where} holds {broken} values that are NaN or infinite")
+    with np.errstate(over="ignore"):
+        values = array.astype(dtype)
+    kept = np.isfinite(values) if dtype in _FLOATS else values == array
+    if broken := array.size - int(kept.sum()):
+        raise UsageError(f"{where} holds {broken} values that {dtype} cannot hold")
+    rows = min(_tables(graph, name), default=None)
+    if rows is not None and array.max() >= rows:
+        raise UsageError(
+            f"{where} holds the id {array.max()}", f"the table that it indexes has {rows} rows"
+        )
+    return values
+
+
+def _kinds(dtype: str) -> str:
+    """The kinds of arrays whose values an input of this dtype may hold; each value is checked."""
+    if dtype in _FLOATS:
+        return "biuf"
+    if dtype in _INTEGERS:
+        return "biu"
+    return "b" if dtype == "bool" else ""
 
 
 def _fits(shape: tuple[int, ...], stated: Shape) -> bool:
