@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
@@ -34,6 +34,10 @@ class Choice:
         head: name of the head, where the model has several.
         mode: key of MODES.
         allow_nonfinite: cut a model with NaN or infinite weights.
+
+    Raises:
+        UsageError: no such mode, neither or both of keep and remove, something that is neither a
+            SPEC nor a sequence, or an order for a mode in which units keep their places.
     """
 
     keep: Units | None = None
@@ -47,10 +51,25 @@ class Choice:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
-        for name in ("keep", "remove"):  # an iterator would be used up by the first format
-            units = getattr(self, name)
-            if units is not None and not isinstance(units, str):
-                object.__setattr__(self, name, tuple(units))
+        if (self.keep is None) == (self.remove is None):
+            raise UsageError("give keep or remove, and not both", "the other units follow from it")
+        if self.keep_order and not MODES[self.mode].narrows:
+            raise UsageError(
+                f"keep_order has no meaning with mode {self.mode}, where units keep their places",
+                "leave it out",
+            )
+        for name in ("keep", "remove", "labels"):
+            object.__setattr__(self, name, _lasting(name, getattr(self, name)))
+
+
+def _lasting(name: str, given: Any) -> Any:
+    """An iterator would be used up by the first of several formats."""
+    if given is None or isinstance(given, str | Path):
+        return given
+    try:
+        return tuple(given)
+    except TypeError as error:
+        raise UsageError(f"{name} is {given!r}", "give a string or a list") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +112,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     selection = _select(heads[0], choice)
     remap = _remap(model, heads, (selection, choice.mode), original)
     edits = () if selection.keeps_all else MODES[choice.mode].edits(heads[0], selection.kept)
-    warnings = _warnings(heads[0], selection, choice.mode)
+    warnings = _warnings(heads, selection, choice.mode)
     return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
 
 
@@ -112,12 +131,18 @@ def _refuse_nonfinite(graph: Graph) -> None:
 
 def _same_units(found: Trace, head: Head) -> tuple[Head, ...]:
     """The head, and the heads of the outputs that narrow with it."""
-    others = {each.output: each for each in found.heads}
-    for output in head.other_outputs:
-        if output not in others:
-            refusal = next(r for r in found.refusals if r.output == output)
-            raise ModelError(f"head {head.name!r} narrows another output too, but {refusal}")
-    return (head, *(others[output] for output in head.other_outputs))
+    return (head, *(_beside(found, head, output) for output in head.other_outputs))
+
+
+def _beside(found: Trace, head: Head, output: str) -> Head:
+    """The head of another output that narrows with a head: its units lie on the same axis."""
+    axis = head.tensor(output).labels.axis
+    for other in found.heads:
+        if (other.output, other.axis) == (output, axis):
+            return other
+    refusal = next((str(r) for r in found.refusals if r.output == output), "")
+    reason = refusal or f"output {output!r} has no head on axis {axis}"
+    raise ModelError(f"head {head.name!r} narrows another output too, but {reason}")
 
 
 def _select(head: Head, choice: Choice) -> Selection:
@@ -165,10 +190,11 @@ def _table(head: Head, selection: Selection, mode: str) -> HeadRemap:
     )
 
 
-def _warnings(head: Head, selection: Selection, mode: str) -> tuple[str, ...]:
+def _warnings(heads: tuple[Head, ...], selection: Selection, mode: str) -> tuple[str, ...]:
     warnings = list(selection.notes)
-    alone = len(selection.kept) == 1 and MODES[mode].narrows
-    if alone and ACTIVATIONS.get(head.activation) and ACTIVATIONS[head.activation].mixes:
-        value = "1.0" if head.activation == "softmax" else "0.0"
-        warnings.append(f"one unit under {head.activation} always answers {value}")
+    if len(selection.kept) == 1 and MODES[mode].narrows:
+        for head in heads:
+            if head.competes:
+                value = "1.0" if head.activation == "softmax" else "0.0"
+                warnings.append(f"one unit under {head.activation} always answers {value}")
     return tuple(warnings)

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from exporter.activations import ACTIVATIONS
 from exporter.graph import Array, Node, Quantization, Shape, Use
+from exporter.operations import Activation
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +190,16 @@ class Head:
             if tensor.name == name:
                 return tensor
         raise KeyError(name)
+
+    @property
+    def competes(self) -> bool:
+        """Does each answer depend on all units, as under a softmax over them?"""
+        return any(
+            isinstance(node.operation, Activation)
+            and ACTIVATIONS[node.operation.function].mixes
+            and node.operation.axis == self.tensor(node.outputs[0]).labels.axis
+            for node in self.tail
+        )
 
     @property
     def part(self) -> tuple[int, int] | None:
