@@ -9,11 +9,11 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
-from exporter.models.tflite import codec
+from exporter.models.tflite import associated, codec
 from exporter.models.tflite.editor import Editor, set_shape
 from exporter.models.tflite.insert import insert
 from exporter.models.tflite.picture import Picture, signatures
-from exporter.models.tflite.schema import File, set_metadata, text
+from exporter.models.tflite.schema import File, metadata, set_metadata, text
 from exporter.plan import (
     AddInput,
     AddOutput,
@@ -26,6 +26,7 @@ from exporter.plan import (
     SetShape,
     Take,
 )
+from exporter.remap import Remap
 
 REMAP = "exporter.remap"  # the name of the metadata
 
@@ -42,7 +43,15 @@ def apply_plan(file: File, picture: Picture, plan: Plan) -> None:
         EDITS[type(edit)](editor, edit)
     editor.drop_unused()
     if plan.remap is not None:
+        remaps = carried(file), plan.remap
+        associated.follow(file, picture.graph, picture.returned, remaps)
         set_metadata(file.model, REMAP, plan.remap.to_json().encode())
+
+
+def carried(file: File) -> Remap | None:
+    """The remap inside a file; ModelError if it is damaged."""
+    data = metadata(file.model, REMAP)
+    return None if data is None else Remap.from_json(data.tobytes())
 
 
 def _take(editor: Editor, edit: Take) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
-from exporter.graph import Array
+from exporter.graph import Array, Quantization
 from exporter.models.tflite.schema import text
 
 _NAMES: dict[int, str] = {
@@ -20,6 +20,10 @@ _CUT_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
 # type code -> NumPy's name, for the types whose values stand one by one in the buffer
 DTYPES = {code: name for code, name in _NAMES.items() if name in (*_CUT, *_CUT_INTEGERS)}
 CODES = {name: code for code, name in DTYPES.items()}
+
+_CODES = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in _CUT_INTEGERS} | {
+    "int4": (-8, 7)
+}
 
 
 def type_name(tensor: Any) -> str:
@@ -125,6 +129,21 @@ def _per_channel(tensor: Any, axis: int, positions: Array) -> tuple[Array, Array
     if quantization.quantizedDimension == axis:
         scale, zero = scale[positions], zero[positions]
     return scale.reshape(along), zero.reshape(along)
+
+
+def quantization(tensor: Any) -> Quantization | None:
+    """What the codes of a tensor stand for; None where its values are real.
+
+    The runtime has compared the numbers of scales and zero points with the shape.
+    """
+    kind = type_name(tensor)
+    if kind not in _CODES or not is_quantised(tensor) or tensor.quantization.detailsType:
+        return None
+    stated = tensor.quantization
+    scale = np.asarray(stated.scale, np.float64)
+    zero = np.asarray(stated.zeroPoint if _length(stated.zeroPoint) else [0], np.int64)
+    zero = np.broadcast_to(zero, scale.shape)
+    return Quantization(scale, zero, *_CODES[kind], int(stated.quantizedDimension))
 
 
 def _refuse_blocks(tensor: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 from exporter.graph import Graph
 from exporter.models.model import RunOptions
 from exporter.models.tflite import schema
-from exporter.models.tflite.apply import REMAP, apply_plan
+from exporter.models.tflite.apply import apply_plan, carried
 from exporter.models.tflite.bounds import check_bounds
 from exporter.models.tflite.picture import draw
 from exporter.models.tflite.precision import precision
@@ -36,11 +36,10 @@ class TfliteModel:
         schema.check_start(content, name)
         verify(content, name)
         file = _unpacked(content, name)
-        carried = schema.metadata(file.model, REMAP)
         self.content = content
         self.name = name
         self.sha256: str | None = hashlib.sha256(content).hexdigest()
-        self.remap: Remap | None = None if carried is None else Remap.from_json(carried.tobytes())
+        self.remap: Remap | None = carried(file)
         self._picture = draw(file)
         self.precision = precision(self._picture.graph)
 

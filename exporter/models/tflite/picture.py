@@ -7,7 +7,7 @@ index behind it where it is empty or taken. A node is named after its first outp
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.models.tflite import codec, shapes
+from exporter.models.tflite.associated import labels
 from exporter.models.tflite.call import Call
 from exporter.models.tflite.schema import File, text
 from exporter.models.tflite.table import SLOTS, translate
@@ -34,6 +35,7 @@ class Picture:
         nodes: graph name -> index of the operator in subgraph 0.
         inputs, outputs: every name that users may see -> index of the tensor. A tensor that is
             returned under two names is in the graph under the first.
+        returned: the outputs in the file's order, which metadata counts on.
     """
 
     graph: Graph
@@ -41,6 +43,7 @@ class Picture:
     nodes: Mapping[str, int]
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+    returned: tuple[str, ...]
 
     def file_slot(self, use: Use, operator: str) -> int:
         """The slot in the file of a use in the graph."""
@@ -66,9 +69,13 @@ def draw(file: File) -> Picture:
         tuple(inputs),
         tuple(outputs),
     )
+    listed = [] if file.main.outputs is None else file.main.outputs
+    returned = tuple(names[i] for i in listed)
+    graph = replace(graph, labels=labels(file, graph, returned))
     where = {name: i for i, name in enumerate(names)}
     places = {node.name: i for i, node in enumerate(nodes)}
-    return Picture(graph, where, places, dict(interface[0]) | inputs, dict(interface[1]) | outputs)
+    ends = dict(interface[0]) | inputs, dict(interface[1]) | outputs
+    return Picture(graph, where, places, *ends, returned)
 
 
 def signatures(model: Any) -> list[Any]:
@@ -134,7 +141,7 @@ def _tensor(file: File, index: int, name: str) -> Tensor:
     if buffer.data is not None and len(buffer.data) and not tensor.isVariable:
         read = partial(codec.values, tensor, buffer)
     shape = _shape(tensor, known=read is not None)
-    return Tensor(name, shape, codec.type_name(tensor), read)
+    return Tensor(name, shape, codec.type_name(tensor), read, codec.quantization(tensor))
 
 
 def _shape(tensor: Any, *, known: bool) -> Shape | None:

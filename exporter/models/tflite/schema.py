@@ -94,7 +94,7 @@ def pack(file: File, name: str) -> bytes:
                 "update ai-edge-litert",
             )
     size = sum(_length(buffer) for buffer in file.model.buffers)
-    if size + _ROOM_BYTES > LIMIT_BYTES:
+    if size + len(file.tail) + _ROOM_BYTES > LIMIT_BYTES:
         raise ModelError(f"{name} would be larger than 2 GB, which the format cannot hold")
     builder = flatbuffers.Builder(size + _ROOM_BYTES)  # it doubles its way up from less
     buffers = file.model.buffers
@@ -102,6 +102,9 @@ def pack(file: File, name: str) -> bytes:
     builder.Finish(file.model.Pack(builder), IDENTIFIER)
     file.model.buffers = buffers
     flat = bytes(builder.Output())
+    if not file.tail:
+        return flat
+    flat += bytes((file.tail_start - len(flat)) % archive.ALIGNMENT)
     return flat + archive.moved(file.tail, len(flat) - file.tail_start)
 
 

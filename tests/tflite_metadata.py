@@ -1,0 +1,84 @@
+"""TFLite metadata for tests, written with the flatbuffers builder from the published schema."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import flatbuffers
+
+AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION, VOCABULARY = 2, 3, 4, 5
+
+
+@dataclass(frozen=True)
+class Associated:
+    """An AssociatedFile."""
+
+    name: str
+    type: int = AXIS_LABELS
+    locale: str = ""
+
+
+def metadata(*outputs: Sequence[Associated], author: str = "a test") -> bytes:
+    """A ModelMetadata whose one subgraph has these files on its outputs."""
+    builder = flatbuffers.Builder(64)
+    tensors = [_tensor(builder, f"output {i}", files) for i, files in enumerate(outputs)]
+    listed = _vector(builder, tensors)
+    subgraph = _table(builder, 9, {3: listed})
+    subgraphs = _vector(builder, [subgraph])
+    fields = {0: builder.CreateString("net"), 3: subgraphs, 4: builder.CreateString(author)}
+    builder.Finish(_table(builder, 8, fields), b"M001")
+    return bytes(builder.Output())
+
+
+def _tensor(builder: flatbuffers.Builder, name: str, files: Sequence[Associated]) -> int:
+    listed = _vector(builder, [_file(builder, file) for file in files])
+    return _table(builder, 7, {0: builder.CreateString(name), 6: listed})
+
+
+def _file(builder: flatbuffers.Builder, file: Associated) -> int:
+    name, locale = builder.CreateString(file.name), builder.CreateString(file.locale)
+    builder.StartObject(5)
+    builder.PrependUOffsetTRelativeSlot(0, name, 0)
+    builder.PrependInt8Slot(2, file.type, 0)
+    if file.locale:
+        builder.PrependUOffsetTRelativeSlot(3, locale, 0)
+    return int(builder.EndObject())
+
+
+def _table(builder: flatbuffers.Builder, size: int, fields: Mapping[int, int]) -> int:
+    builder.StartObject(size)
+    for number, place in fields.items():
+        builder.PrependUOffsetTRelativeSlot(number, place, 0)
+    return int(builder.EndObject())
+
+
+def _vector(builder: flatbuffers.Builder, places: Sequence[int]) -> int:
+    builder.StartVector(4, len(places), 4)
+    for place in reversed(places):
+        builder.PrependUOffsetTRelative(place)
+    return int(builder.EndVector())
+
+
+def zipped(
+    content: bytes,
+    files: Mapping[str, bytes],
+    *,
+    compression: int = zipfile.ZIP_STORED,
+    counted_from_the_file: bool = True,
+) -> bytes:
+    """A model with an archive behind it."""
+    file = io.BytesIO(content if counted_from_the_file else b"")
+    with zipfile.ZipFile(file, "a", compression) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        archive.comment = b"of a test"
+    return file.getvalue() if counted_from_the_file else content + file.getvalue()
+
+
+def unzipped(content: bytes) -> dict[str, bytes]:
+    """The files behind a model, in order."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
