@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
@@ -80,9 +80,9 @@ def prune(model: Source | Model, **options: Unpack[Options]) -> Any:
         ExporterError: any of its classes; `CheckError` where the result does not answer as the
             oracle says.
     """
+    choice, job = _records(options)
     live = _is_live(model)
-    opened = _open(model, live=live)
-    done = tasks.prune_model(opened, _choice(options), _job(options))
+    done = tasks.prune_model(_open(model, live=live), choice, job)
     failed = [check for check in done.findings.checks if not check.passed]
     if failed:
         first = failed[0]
@@ -124,10 +124,10 @@ def run(
     Returns:
         The report, or one a variant. A failed check is a result in it: look at `ok`.
     """
-    job = _job(options)
+    choice, job = _records(options)
     if variants is None:
-        return pipeline.run_job(source, Path(out), _choice(options), job)
-    choices = {name: _choice({**options, "keep": keep}) for name, keep in variants.items()}
+        return pipeline.run_job(source, Path(out), choice, job)
+    choices = {name: replace(choice, keep=keep) for name, keep in variants.items()}
     return pipeline.run_variants(source, Path(out), choices, job)
 
 
@@ -147,18 +147,20 @@ _CHOICE = {field.name for field in fields(Choice)}
 _JOB = {field.name for field in fields(Job)}
 
 
-def _choice(options: Mapping[str, Any]) -> Choice:
-    return Choice(**{key: value for key, value in options.items() if key in _CHOICE})
+def _records(options: Mapping[str, Any]) -> tuple[Choice, Job]:
+    """What to keep, and how the job is done."""
+    chosen = {key: value for key, value in options.items() if key in _CHOICE}
+    return Choice(**chosen), _job({k: v for k, v in options.items() if k not in _CHOICE})
 
 
 def _job(options: Mapping[str, Any]) -> Job:
-    unknown = sorted(options.keys() - _CHOICE - _JOB)
+    unknown = sorted(options.keys() - _JOB)
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}")
-    given = {key: value for key, value in options.items() if key in _JOB}
-    if "data" in given:
+    given = dict(options)
+    if given.get("data") is not None:
         given["data"] = Path(given["data"])
-    if "to" in given:
+    if given.get("to") is not None:
         given["to"] = (given["to"],) if isinstance(given["to"], str) else tuple(given["to"])
     return Job(**given)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -55,3 +56,33 @@ class OutputError(ExporterError):
     """The result cannot be written: it exists, or the place is not writable or full."""
 
     exit_code = 6
+
+
+def missing_library(error: ImportError) -> UsageError | None:
+    """What to tell the user when a library cannot be imported; None where it is none of ours."""
+    module = (error.name or "").partition(".")[0]
+    if module not in LIBRARIES:
+        return None
+    if isinstance(error, ModuleNotFoundError):
+        message = f"{module} is not installed"
+    else:
+        message = f"{module} cannot be imported: {str(error).partition(chr(10))[0]}"
+    return UsageError(message, f"install it: pip install {LIBRARIES[module]}")
+
+
+# Module -> the distribution that holds it. One that is left out of an installation is missed only
+# by the commands and kinds of model that need it.
+LIBRARIES: Mapping[str, str] = {
+    "ai_edge_litert": "ai-edge-litert",
+    "click": "click",
+    "flatbuffers": "flatbuffers",
+    "h5py": "h5py",
+    "keras": "keras",
+    "numpy": "numpy",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "psutil": "psutil",
+    "rich": "rich",
+    "tensorflow": "tensorflow",
+    "tf2onnx": "tf2onnx",
+}

@@ -16,6 +16,8 @@ from exporter.samples import DEFAULT_COUNT, Samples, from_file, synthetic
 from exporter.sources import Limits, Progress, Source, opened, silent
 from exporter.verification import Stage, VerifyOptions, verify_pair
 
+NO_INPUTS = Samples({}, "")  # where nothing is run
+
 
 @dataclass(frozen=True)
 class Job:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter.cutting import Choice, Cut, plan_cut
-from exporter.job import Findings, Job, compare
+from exporter.errors import ModelError
+from exporter.job import NO_INPUTS, Findings, Job, compare
 from exporter.latency import BenchOptions, bench_models
 from exporter.models import KINDS
 from exporter.models.files import write_whole
@@ -48,13 +49,23 @@ def run_variants(
     Args:
         choices: folder name -> what to keep; "" is `out` itself.
     """
-    refuse_existing(out, force=job.force)  # before minutes are spent
+    check_run(source, out, choices, job)
     with (
         job.open(source) as given,
-        _prepared(given, job) as work,
+        _prepared(given, job, choices.values()) as work,
         building(out, force=job.force) as folder,
     ):
-        return {name: _variant(work, folder / name, choice) for name, choice in choices.items()}
+        return {
+            name: _variant(_named(work, name), folder / name, choice)
+            for name, choice in choices.items()
+        }
+
+
+def check_run(source: str | Path | Any, out: Path, choices: Mapping[str, Choice], job: Job) -> None:
+    """Refuse an output that `run_variants` could not write, before minutes are spent."""
+    files = [source, job.data, *(choice.labels for choice in choices.values())]
+    inputs = [Path(file) for file in files if isinstance(file, str | Path)]
+    refuse_existing(out, force=job.force, inputs=inputs)
 
 
 # --- what all variants share --------------------------------------------------------------------
@@ -69,12 +80,31 @@ class _Work:
 
 
 @contextmanager
-def _prepared(source: Source, job: Job) -> Iterator[_Work]:
-    inputs = job.inputs(source.model)
+def _prepared(source: Source, job: Job, choices: Iterable[Choice]) -> Iterator[_Work]:
+    inputs = job.inputs(source.model) if job.verify or job.bench else NO_INPUTS
+    _refuse_early(source, choices)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         kinds = job.to or source.default_kinds()
         targets = tuple(source.target(kind, Path(folder), job.say) for kind in kinds)
         yield _Work(job, source, inputs, targets)
+
+
+def _named(work: _Work, variant: str) -> _Work:
+    """The same, with the variant's name before what is said."""
+    if not variant:
+        return work
+    say = work.job.say
+    return replace(work, job=replace(work.job, say=lambda step: say(f"{variant}: {step}")))
+
+
+def _refuse_early(source: Source, choices: Iterable[Choice]) -> None:
+    """A choice that does not fit is told before the conversion.
+
+    What the source's own kind cannot cut may be cut in the converted file: that is seen there.
+    """
+    for choice in choices:
+        with suppress(ModelError):
+            plan_cut(source.model, choice)
 
 
 # --- one variant --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 
 from exporter.conversion.process import Child
 from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras, open_live
-from exporter.errors import OutputError, UsageError
+from exporter.errors import ModelError, OutputError, UsageError
 from exporter.models import KINDS, kind_of, kind_of_suffix, open_model
 from exporter.models.files import write_whole
 from exporter.models.model import Model
@@ -153,7 +153,13 @@ def sidecar(path: Path) -> Path:
 def read_sidecar(path: Path) -> Remap | None:
     """The remap beside a model file, or None where there is none."""
     beside = sidecar(path)
-    return Remap.from_json(beside.read_text(encoding="utf-8")) if beside.exists() else None
+    try:
+        return Remap.from_json(beside.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (ModelError, OSError, UnicodeDecodeError) as error:
+        line = str(error).partition("\n")[0]
+        raise ModelError(f"cannot read {beside}: {line}", "remove it, or mend it") from error
 
 
 def _open_keras(path: Path, child: Child) -> RemoteKerasModel:
@@ -172,18 +178,39 @@ def check_output(path: Path, kind: str, *, force: bool = False) -> None:
     """
     if kind_of_suffix(path) != kind:
         wanted = KINDS[kind].suffixes[0]
-        raise UsageError(f"the output {path.name} does not end in {wanted}", f"use -o NAME{wanted}")
+        raise UsageError(
+            f"the output {path.name} does not end in {wanted}",
+            f"use -o NAME{wanted}; `exporter run` and `convert` write other kinds",
+        )
     for target in (path, sidecar(path)):
         if target.exists() and not force:
             raise OutputError(f"{target} exists", "use --force to replace it")
     if not path.parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent}", "create it, or choose another")
+        fact = "is not a folder" if path.parent.exists() else "does not exist"
+        raise OutputError(f"the folder {path.parent} {fact}", "create it, or choose another")
 
 
-def write_remap(remap: Remap, path: Path, *, force: bool = False) -> None:
-    """Write a remap beside the model file of that path."""
+def refuse_input(source: Path, out: Path) -> None:
+    """An input is never changed: not even --force replaces it (UsageError)."""
+    if out.exists() and source.exists() and out.samefile(source):
+        raise UsageError(f"the output {out} is the model itself", "choose another name with -o")
+
+
+def write_with_remap(
+    path: Path, write: Callable[[Path], None], remap: Remap, *, force: bool = False
+) -> None:
+    """Write a model file and its remap beside it; if one cannot be written, neither appears.
+
+    Args:
+        write: writes the model at the path it is given.
+    """
     text = remap.to_json()
-    write_whole(sidecar(path), lambda file: write_text(file, text), force=force)
+
+    def both(temporary: Path) -> None:
+        write(temporary)
+        write_whole(sidecar(path), lambda file: write_text(file, text), force=force)
+
+    write_whole(path, both, force=force)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,22 +5,29 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter.cutting import Choice, Cut, plan_cut
-from exporter.errors import UsageError
+from exporter.errors import ExporterError, UsageError
 from exporter.inspection import Inspection, inspect_model
-from exporter.job import Findings, Job, compare
+from exporter.job import NO_INPUTS, Findings, Job, compare
 from exporter.latency import BenchOptions, bench_models
-from exporter.models import KINDS, kind_of_suffix
+from exporter.models import KINDS, kind_of, kind_of_suffix
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.remap import Remap
 from exporter.report.record import Artifact, Check, Report
 from exporter.reporting import describe, make_report
-from exporter.sources import Source, check_output, read_sidecar, write_remap
+from exporter.samples import Samples
+from exporter.sources import (
+    Source,
+    check_output,
+    read_sidecar,
+    refuse_input,
+    write_with_remap,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +42,7 @@ class Pruned:
     cut: Cut
     findings: Findings
     warnings: tuple[str, ...]
+    inputs: Samples = NO_INPUTS
 
     @property
     def remap(self) -> Remap:
@@ -44,8 +52,7 @@ class Pruned:
         """Write the model, and its remap beside it (raises as `sources.check_output` does)."""
         target = Path(path)
         check_output(target, self.model.kind, force=force)
-        write_remap(self.remap, target, force=force)
-        write_whole(target, self.model.write, force=force)
+        write_with_remap(target, self.model.write, self.remap, force=force)
 
 
 def plan_job(source: str | Path | Any, choice: Choice, job: Job) -> Cut:
@@ -66,10 +73,11 @@ def prune_model(model: Model, choice: Choice, job: Job) -> Pruned:
     cut = plan_cut(model, choice)
     job.say(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
-    findings = Findings()
-    if job.verify:
-        findings = compare(job, model, pruned, job.inputs(model), cut.remap.heads)
-    return Pruned(pruned, cut, findings, (*cut.warnings, *findings.warnings))
+    if not job.verify:
+        return Pruned(pruned, cut, Findings(), cut.warnings)
+    inputs = job.inputs(model)
+    findings = compare(job, model, pruned, inputs, cut.remap.heads)
+    return Pruned(pruned, cut, findings, (*cut.warnings, *findings.warnings), inputs)
 
 
 def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Report:
@@ -78,27 +86,40 @@ def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Repor
     Where a check fails nothing is written, and the report says what failed. Where everything is
     kept the file is copied byte for byte.
     """
+    check_prune(source, out, job)
     with job.open(source) as given:
-        check_output(out, given.model.kind, force=job.force)
         done = prune_model(given.model, choice, job)
+        artifacts: tuple[Artifact, ...] = ()
         if done.findings.passed:
             _write_pruned(given, done, out, force=job.force)
+            artifacts = (describe(done.model, out, uncut=given.path),)
         return make_report(
             job,
             given,
-            job.inputs(given.model),
+            done.inputs,
             remap=done.remap,
-            artifacts=(describe(done.model, out, uncut=given.path),) if out.exists() else (),
-            checks=done.findings.checks,
+            artifacts=artifacts,
+            checks=_named(done.findings, out),
             warnings=(*given.warnings, *done.warnings),
         )
+
+
+def check_prune(source: str | Path, out: Path, job: Job) -> None:
+    """Refuse what `prune_file` could not write, before anything is opened."""
+    path = Path(source)
+    check_output(out, kind_of(path), force=job.force)
+    refuse_input(path, out)
+
+
+def _named(findings: Findings, out: Path) -> tuple[Check, ...]:
+    """The checks under the name that the file gets."""
+    return tuple(replace(check, artifact=out.name) for check in findings.checks)
 
 
 def _write_pruned(given: Source, done: Pruned, out: Path, *, force: bool) -> None:
     source = given.path
     if done.cut.selection.keeps_all and source:
-        write_remap(done.remap, out, force=force)
-        write_whole(out, lambda file: _copy(source, file), force=force)
+        write_with_remap(out, lambda file: _copy(source, file), done.remap, force=force)
     else:
         done.save(out, force=force)
 
@@ -114,11 +135,13 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         known = ", ".join(row.suffixes[0] for row in KINDS.values() if row.edge)
         raise UsageError(f"{out.name} names no kind to convert to", f"use -o NAME with {known}")
     check_output(out, kind, force=job.force)
+    if isinstance(source, str | Path):
+        refuse_input(Path(source), out)
     with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        inputs = job.inputs(given.model)
+        inputs = job.inputs(given.model) if job.verify else NO_INPUTS
         target = given.target(kind, Path(folder), job.say)
         if target.original is None or target.path is None:
-            raise UsageError(f"{given.model.name} is of the kind {kind} already", "nothing to do")
+            raise UsageError(f"{given.model.name} is a {KINDS[kind].title} file already")
         path = target.path
         found = compare(job, given.model, target.model, inputs, ()) if job.verify else Findings()
         artifacts: tuple[Artifact, ...] = ()
@@ -130,8 +153,8 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
             given,
             inputs,
             artifacts=artifacts,
-            checks=found.checks,
-            warnings=(*given.warnings, *target.warnings),
+            checks=_named(found, out),
+            warnings=(*given.warnings, *target.warnings, *found.warnings),
         )
 
 
@@ -146,8 +169,8 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         inputs = job.inputs(given.model)
         beside = read_sidecar(pruned)
         remap = other.model.remap or beside
-        tables = remap.heads if remap else ()
-        found = compare(job, given.model, other.model, inputs, tables)
+        provenance = _provenance(given.model, other.model, beside)
+        found = _comparison(job, (given.model, other.model), inputs, remap, provenance)
         missing = () if remap else (f"{pruned.name} carries no remap: compared as it stands",)
         return make_report(
             job,
@@ -155,9 +178,25 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
             inputs,
             remap=remap,
             artifacts=(describe(other.model, pruned, uncut=given.path),),
-            checks=(*_provenance(given.model, other.model, beside), *found.checks),
+            checks=(*provenance, *found.checks),
             warnings=(*given.warnings, *other.warnings, *missing, *found.warnings),
         )
+
+
+def _comparison(
+    job: Job,
+    models: tuple[Model, Model],
+    inputs: Samples,
+    remap: Remap | None,
+    provenance: tuple[Check, ...],
+) -> Findings:
+    """`compare`; where the files do not belong together, that is the finding, not an error."""
+    try:
+        return compare(job, *models, inputs, remap.heads if remap else ())
+    except ExporterError as error:
+        if all(check.passed for check in provenance):
+            raise
+        return Findings(warnings=(f"the answers were not compared: {error.message}",))
 
 
 def _provenance(original: Model, pruned: Model, beside: Remap | None) -> tuple[Check, ...]:
@@ -173,19 +212,20 @@ def _provenance(original: Model, pruned: Model, beside: Remap | None) -> tuple[C
 
 
 def _fact(pruned: Model, metric: str, passed: bool) -> Check:
-    return Check("cut", pruned.name, "remap", metric, float(passed), 1.0, passed, samples=0)
+    return Check("cut", pruned.name, "", metric, None, None, passed, samples=0)
 
 
 def bench_files(original: Path, pruned: Path, job: Job) -> Report:
     """Time two files of one kind side by side."""
+    kinds = {kind_of(path) for path in (original, pruned)}
+    if len(kinds) > 1 or not all(KINDS[kind].edge for kind in kinds):
+        raise UsageError(
+            f"{original.name} and {pruned.name} do not run in one edge runtime",
+            "bench two .onnx files, or two .tflite files",
+        )
     with ExitStack() as stack:
         given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
         left, right = given.model, other.model
-        if left.kind != right.kind or not KINDS[left.kind].edge:
-            raise UsageError(
-                f"{left.name} and {right.name} do not run in one edge runtime",
-                "bench two .onnx files, or two .tflite files",
-            )
         inputs = job.inputs(left)
         job.say(f"timing {right.name}")
         options = BenchOptions(job.run_options, seed=job.seed)

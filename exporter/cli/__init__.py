@@ -12,7 +12,7 @@ from importlib import import_module
 
 import click
 
-from exporter.cli.edge import guarded
+from exporter.cli.edge import USAGE, guarded, unwind_on_signals
 
 COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
@@ -42,16 +42,26 @@ class _LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+    subcommand_metavar="COMMAND [ARGS]...",
+)
 @click.version_option(package_name="unit-exporter", prog_name="exporter")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> int:
     """Keep the output units that a device needs, remove the others, and prove the result.
 
     MODEL is a Keras (.keras, .h5), ONNX (.onnx) or TFLite (.tflite) file.
     """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+    return USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with the exit code of the contract."""
+    unwind_on_signals()
     given = list(sys.argv[1:] if arguments is None else arguments)
     sys.exit(guarded(cli, given))

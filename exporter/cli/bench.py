@@ -14,14 +14,13 @@ from exporter.cli.narrator import narrating
 @click.command("bench")
 @click.argument("original", type=options.MODEL)
 @click.argument("pruned", type=options.MODEL)
-@options.checks
-@options.limits
+@options.inputs
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Time PRUNED beside ORIGINAL: two .onnx files, or two .tflite files."""
     from exporter import tasks
     from exporter.cli import show
 
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         report = tasks.bench_files(original, pruned, options.job(given, say))
     return show.reports({"": report}, given)

@@ -27,6 +27,6 @@ def command(model: Path, output: Path, **given: Any) -> int:
     from exporter import tasks
     from exporter.cli import show
 
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         report = tasks.convert_file(model, output, options.job(given, say))
-    return show.reports({"": report}, given)
+    return show.converted(report, given)

@@ -33,6 +33,6 @@ def command(output: Path, **given: Any) -> int:
     from exporter.workspace import refuse_existing
 
     refuse_existing(output, force=given["force"])  # before the training
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         demo = run_demo(output, options.job(given, say))
     return show.demo(demo, output, given)

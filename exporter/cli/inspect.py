@@ -20,6 +20,6 @@ def command(model: Path, **given: Any) -> int:
     from exporter import tasks
     from exporter.cli import show
 
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         found = tasks.inspect_file(model, options.job(given, say))
     return show.inspection(found, given)

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
-from exporter.sources import Progress, silent
+import click
 
 
 @contextmanager
-def narrating(*, quiet: bool) -> Iterator[Progress]:
-    """Give a function that is told each step; a spinner on a terminal, else one line a step."""
-    if quiet:
-        yield silent
+def narrating(given: Mapping[str, Any]) -> Iterator[Callable[[str], None]]:
+    """Give a function that is told each step; a spinner on a terminal, else one line a step.
+
+    Args:
+        given: `quiet`: say nothing; `verbose`: a line a step on a terminal too, each with the
+            seconds since the start.
+    """
+    if given["quiet"] or sys.stderr is None:  # None where the caller closed it
+        yield lambda _step: None
+        return
+    if given["verbose"]:
+        start = time.monotonic()
+        yield lambda step: click.echo(f"[{time.monotonic() - start:5.1f} s] {step} ...", err=True)
+        return
+    if not sys.stderr.isatty():
+        yield lambda step: click.echo(f"{step} ...", err=True)
         return
     from rich.console import Console
+    from rich.markup import escape
 
-    console = Console(file=sys.stderr, highlight=False)
-    if not console.is_terminal:
-        yield lambda message: console.print(f"{message} ...", markup=False, soft_wrap=True)
-        return
-    with console.status("") as status:
-        yield lambda message: status.update(f"{message} ...")
+    with Console(stderr=True).status("") as status:
+        yield lambda step: status.update(f"{escape(step)} ...")

@@ -5,6 +5,7 @@ An option is named like the field that it fills, so that `fill` can build the re
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import sys
@@ -36,7 +37,7 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """Bytes, or a number with K, M, G."""
+    """Bytes, or a number with K, M, G (thousands), or Ki, Mi, Gi."""
 
     name = "SIZE"
 
@@ -44,7 +45,20 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)i?B?", str(value), re.IGNORECASE)
         if not match or not float(match[1]):
             self.fail(f"{value!r} is not a size such as 800M or 4G", param, ctx)
-        return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
+        step = 1024 if "i" in str(value).lower() else 1000
+        return int(float(match[1]) * step ** " KMG".index(match[2].upper() or " "))
+
+
+class Number(click.FloatRange):
+    """A number in a range that is neither infinite nor NaN."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a number to work with", param, ctx)
+        return number
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -122,16 +136,15 @@ selection = _group(
     ),
 )
 
-checks = _group(
+inputs = _group(
     click.option(
         "--data",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
-        help="Inputs to verify on: .npz by input name, or .npy. Default: seeded samples.",
+        help="Inputs to run on: .npz by input name, or .npy. Default: seeded samples.",
     ),
     click.option("--samples", type=click.IntRange(1), help="How many. Default: 16, or the file's."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-    click.option("--tolerance", type=click.FloatRange(0), help="Largest |difference| allowed."),
     click.option(
         "--input-shape",
         "input_shapes",
@@ -142,11 +155,16 @@ checks = _group(
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
 )
 
+checks = _group(
+    inputs,
+    click.option("--tolerance", type=Number(0), help="Largest |difference| allowed."),
+)
+
 limits = _group(
     click.option(
         "--timeout",
         "timeout_s",
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         default=1800.0,
         show_default=True,
         help="Seconds for each step of the process that holds Keras.",
@@ -171,6 +189,6 @@ force = click.option("--force", is_flag=True, help="Replace what stands in the o
 common = _group(
     click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
     click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-    click.option("-v", "--verbose", is_flag=True, help="Say more."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more: each step's time, each check."),
     click.option("--debug", is_flag=True, help="Show where an error comes from."),
 )

@@ -30,9 +30,10 @@ def command(model: Path, output: Path, **given: Any) -> int:
     from exporter.cli import show
 
     choice = options.choice(given)
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         job = options.job(given, say)
         if given["dry_run"]:
+            tasks.check_prune(model, output, job)
             cut = tasks.plan_job(model, choice, job)
         else:
             report = tasks.prune_file(model, output, choice, job)

@@ -49,13 +49,14 @@ def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) 
     from exporter.cli import show
 
     choices = _choices(variants, given)
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         job = options.job(given, say)
         if given["dry_run"]:
+            pipeline.check_run(model, output, choices, job)
             cuts = {n: tasks.plan_job(model, choice, job) for n, choice in choices.items()}
         else:
             reports = pipeline.run_variants(model, output, choices, job)
-    return show.plans(cuts, given) if given["dry_run"] else show.reports(reports, given)
+    return show.plans(cuts, given) if given["dry_run"] else show.reports(reports, given, output)
 
 
 def _choices(variants: tuple[str, ...], given: dict[str, Any]) -> dict[str, Any]:

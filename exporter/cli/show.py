@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from exporter.cli.edge import printing
 from exporter.cutting import Cut
 from exporter.demo import KEPT, NETWORK, Demo
 from exporter.inspection import HeadFacts, Inspection
+from exporter.models import KINDS
+from exporter.report import phrases
 from exporter.report.record import Report
 from exporter.report.terminal import print_report, print_reports
 
@@ -25,54 +31,96 @@ def _console() -> Console:
 
 
 def _json(record: Mapping[str, Any]) -> None:
-    click.echo(json.dumps(record, ensure_ascii=False, allow_nan=False))
+    """In ASCII, so that no encoding of stdout can spoil it."""
+    click.echo(json.dumps(record, allow_nan=False))
 
 
-def reports(found: Mapping[str, Report], given: Mapping[str, Any]) -> int:
-    """One report, or one a variant; 1 if any check failed."""
-    if given["as_json"]:
-        every = {name: report.to_dict() for name, report in found.items()}
-        ok = all(report.ok for report in found.values())
-        several = {"schema": "exporter/reports/1", "ok": ok, "variants": every}
-        _json(every.get("", several))
-    elif "" in found:
-        print_report(found[""], _console())
-    else:
-        print_reports(found, _console())
-    return 0 if all(report.ok for report in found.values()) else FAILED
+def _drawn(draw: Callable[[Console], None]) -> None:
+    """Drawn as for stdout, but written by Click: Rich leaves the process when nobody reads."""
+    console = _console()
+    with console.capture() as text:
+        draw(console)
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def reports(found: Mapping[str, Report], given: Mapping[str, Any], out: Path | None = None) -> int:
+    """One report, or one a variant; 1 if any check failed.
+
+    Args:
+        out: what was written.
+    """
+    ok = all(report.ok for report in found.values())
+    with printing():
+        if given["as_json"]:
+            every = {name: report.to_dict() for name, report in found.items()}
+            several = {"schema": "exporter/reports/1", "ok": ok, "variants": every}
+            _json(every.get("", several))
+        else:
+            draw = (
+                partial(print_report, found[""]) if "" in found else partial(print_reports, found)
+            )
+            _drawn(draw)
+            if given["verbose"]:
+                _every_check(found)
+            if out is not None:
+                click.echo(f"\nWritten to {phrases.printable(str(out))}")
+    return 0 if ok else FAILED
+
+
+def _every_check(found: Mapping[str, Report]) -> None:
+    click.echo("\nEvery check")
+    for name, report in found.items():
+        for check in report.checks:
+            where = (name, check.artifact, check.stage, check.output, check.metric)
+            value, limit = phrases.value_and_limit(check)
+            told = "passed" if check.passed else "FAILED"
+            click.echo(
+                phrases.printable(f"  {told}  {', '.join(filter(None, where))}: {value} {limit}")
+            )
 
 
 def pruned(report: Report, given: Mapping[str, Any]) -> int:
     """The outcome of `prune`."""
-    if given["as_json"]:
-        record = report.to_dict()
-        keys = ("artifacts", "remap", "checks", "warnings")
+    if not given["as_json"]:
+        return converted(report, given)
+    record = report.to_dict()
+    keys = ("artifacts", "remap", "checks", "warnings")
+    with printing():
         shown = {"schema": "exporter/prune/1", "ok": report.ok}
         _json({**shown, **{key: record[key] for key in keys}})
-    else:
-        print_report(report, _console())
-        if not report.ok:
-            click.echo("error: a check failed; nothing was written", err=True)
     return 0 if report.ok else FAILED
+
+
+def converted(report: Report, given: Mapping[str, Any]) -> int:
+    """The outcome of a command that writes one file, which it does not where a check failed."""
+    code = reports({"": report}, given)
+    if code == FAILED and not given["as_json"]:
+        click.echo("error: a check failed; nothing was written", err=True)
+    return code
 
 
 def plans(cuts: Mapping[str, Cut], given: Mapping[str, Any]) -> int:
     """What `--dry-run` shows."""
-    if given["as_json"]:
-        plan = {name: _plan(cut) for name, cut in cuts.items()}
-        _json({"schema": "exporter/plan/1", "ok": True, "plans": plan})
-        return 0
-    for name, cut in cuts.items():
-        head = cut.heads[0]
-        title = f"{name}: " if name else ""
-        kept, units = len(cut.selection.kept), cut.selection.units
-        click.echo(f"{title}head {head.name!r}, {cut.mode}: {kept} of {units} units kept")
-        for edit in cut.plan.edits:
-            click.echo(f"  {edit}")
-        for warning in cut.warnings:
-            click.echo(f"warning: {warning}", err=True)
-    click.echo("nothing was written (--dry-run)")
+    with printing():
+        if given["as_json"]:
+            plan = {name: _plan(cut) for name, cut in cuts.items()}
+            _json({"schema": "exporter/plan/1", "ok": True, "plans": plan})
+        else:
+            for name, cut in cuts.items():
+                _tell_plan(name, cut)
+            click.echo("nothing was written (--dry-run)")
     return 0
+
+
+def _tell_plan(name: str, cut: Cut) -> None:
+    title = f"{name}: " if name else ""
+    kept, units = len(cut.selection.kept), cut.selection.units
+    click.echo(f"{title}head {cut.heads[0].name!r}, {cut.mode}: {kept} of {units} units kept")
+    for edit in cut.plan.edits:
+        click.echo(f"  {phrases.printable(str(edit))}")
+    for warning in cut.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _plan(cut: Cut) -> Mapping[str, Any]:
@@ -91,35 +139,43 @@ def _plan(cut: Cut) -> Mapping[str, Any]:
 def inspection(found: Inspection, given: Mapping[str, Any]) -> int:
     """The heads of a model."""
     record = found.to_dict()
-    if given["as_json"]:
-        _json(record)
-        return 0
-    model, console = record["model"], _console()
-    size = "" if model["bytes"] is None else f", {model['bytes'] / 1e6:.2f} MB"
-    click.echo(f"{model['name']}: {model['kind']}, {model['precision']}{size}")
-    for tensor in record["inputs"]:
-        click.echo(f"input {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}")
-    if found.heads:
-        console.print(_heads(found.heads))
-    for refusal in found.refused:
-        click.echo(f"refused: {refusal}")
-    if len(found.heads) > 1:
-        click.echo(f"choose one with --head NAME, such as --head {found.heads[0].head.name}")
+    with printing():
+        if given["as_json"]:
+            _json(record)
+            return 0
+        model = record["model"]
+        about = (KINDS[model["kind"]].title, model["precision"], phrases.size(model["bytes"]))
+        click.echo(f"{phrases.printable(model['name'])}: {', '.join(about)}")
+        for tensor in record["inputs"]:
+            name, shape = phrases.printable(tensor["name"]), _shape(tensor["shape"])
+            click.echo(f"input {name}: {shape} {tensor['dtype']}")
+        if found.heads:
+            click.echo()
+            _drawn(lambda console: console.print(_heads(found.heads)))
+        for facts in found.heads if given["verbose"] else ():
+            click.echo(_numbers(facts))
+        for refusal in found.refused:
+            click.echo(f"refused: {phrases.printable(str(refusal))}")
+        if len(found.heads) > 1:
+            click.echo(
+                f"\nChoose one with --head NAME: --head {shlex.quote(found.heads[0].head.name)}"
+            )
     return 0
 
 
 def _heads(heads: tuple[HeadFacts, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for column in ("head", "units", "axis", "activation", "dtype", "bytes", "multiply-adds"):
-        table.add_column(column, overflow="fold")
+    """Shares are what one wants to know; the numbers behind them are told by --verbose."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("Head", "Units", "Activation", "Dtype", "Labels", "Bytes", "Multiply-adds"):
+        table.add_column(column, overflow="fold", no_wrap=column != "Head")
     for facts in heads:
         head = facts.head
         table.add_row(
-            head.name,
+            Text(phrases.printable(head.name)),
             str(head.units),
-            str(head.axis),
             head.activation,
             facts.dtype,
+            "yes" if head.labels else "no",
             _share(facts.bytes, facts.share_of_bytes),
             _share(facts.multiply_adds, facts.share_of_multiply_adds),
         )
@@ -127,9 +183,19 @@ def _heads(heads: tuple[HeadFacts, ...]) -> Table:
 
 
 def _share(count: int | None, share: float | None) -> str:
-    if count is None:
-        return "not known"
-    return f"{count:,}" if share is None else f"{count:,} ({share:.1%})"
+    """The share where it is known, else the number, else that it is not known."""
+    if share is not None:
+        return f"{share:.1%}"
+    return "unknown" if count is None else f"{count:,}"
+
+
+def _numbers(facts: HeadFacts) -> str:
+    head = facts.head
+    start, stop = head.part or (0, head.units)
+    work = "unknown" if facts.multiply_adds is None else f"{facts.multiply_adds:,}"
+    place = f"axis {head.axis}, {start} to {stop - 1}"
+    name = phrases.printable(head.name)
+    return f"{name}: {place}; {facts.bytes:,} bytes; {work} multiply-adds"
 
 
 def _shape(shape: list[int | None] | None) -> str:
@@ -146,11 +212,12 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
     code = reports({"": result.report}, given)
     if given["as_json"]:
         return code
-    click.echo(f"\nThe network names {result.trained_accuracy:.1%} of 360 held-out digits.")
-    click.echo(f"On the {result.pictures} that show {', '.join(KEPT)}, correctly named:")
-    for kind, (before, after) in result.accuracy.items():
-        click.echo(f"  {kind:<7} {before:.1%} before the cut, {after:.1%} after")
-    click.echo(f"\nAll of it is in {out}: report.md tells the whole story, and")
-    click.echo(f"  exporter run {out / NETWORK} -o mine --keep 3-5")
-    click.echo("cuts the same network to other digits.")
+    with printing():
+        click.echo(f"\nThe network names {result.trained_accuracy:.1%} of 360 held-out digits.")
+        click.echo(f"On the {result.pictures} that show {', '.join(KEPT)}, correctly named:")
+        for kind, (before, after) in result.accuracy.items():
+            click.echo(f"  {kind:<7} {before:.1%} before the cut, {after:.1%} after")
+        click.echo(f"\nAll of it is in {out}: report.md tells the whole story, and")
+        click.echo(f"  exporter run {shlex.quote(str(out / NETWORK))} -o mine --keep 3-5")
+        click.echo("cuts the same network to other digits.")
     return code

@@ -22,6 +22,6 @@ def command(original: Path, pruned: Path, **given: Any) -> int:
     from exporter import tasks
     from exporter.cli import show
 
-    with narrating(quiet=given["quiet"]) as say:
+    with narrating(given) as say:
         report = tasks.verify_files(original, pruned, options.job(given, say))
     return show.reports({"": report}, given)

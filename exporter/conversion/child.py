@@ -21,7 +21,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from exporter.conversion.wire import decode_plan, encode_graph
-from exporter.errors import ConversionError, ExporterError
+from exporter.errors import ConversionError, ExporterError, missing_library
 from exporter.graph import Array
 from exporter.models.model import RunOptions
 
@@ -49,9 +49,11 @@ class Session:
                 self.models.pop(handle, None)
             return {"result": METHODS[request["method"]](self, **request["parameters"])}
         except ExporterError as error:
-            told = {"class": type(error).__name__, "message": error.message, "hint": error.hint}
+            told = _told(error)
         except Exception as error:  # noqa: BLE001 - the edge of the process: the parent decides
             traceback.print_exc()
+            if isinstance(error, ImportError) and (missing := missing_library(error)):
+                return {"error": _told(missing)}
             line = str(error).strip().partition("\n")[0] or "no message"
             told = {"class": type(error).__qualname__, "message": line, "hint": ""}
         return {"error": told}
@@ -126,6 +128,10 @@ METHODS: Mapping[str, Callable[..., Answer]] = {
     "convert": Session.convert,
     "train": Session.train,
 }
+
+
+def _told(error: ExporterError) -> Mapping[str, str]:
+    return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
 def _plain(values: Array) -> Array:
