@@ -85,10 +85,10 @@ def _second_softmax(builder: Builder) -> str:
     return builder.softmax(builder.softmax("z", "p"), "y")
 
 
-def _mean(builder: Builder) -> str:
-    shape, axes = builder.constant("shape", ints(2, 3, 2)), builder.constant("axes", ints(2))
-    builder.op("RESHAPE", ["z", shape], (2, 3, 2), "r")
-    return builder.op("MEAN", ["r", axes], (2, 3), "y", "ReducerOptions", keepDims=False)
+def _centred(builder: Builder) -> str:
+    inputs = ["z", builder.constant("axes", ints(1))]
+    builder.op("MEAN", inputs, (2, 1), "m", "ReducerOptions", keepDims=True)
+    return builder.op("SUB", ["z", "m"], (2, 6), "y", "SubOptions")
 
 
 def _computed_shape(builder: Builder) -> str:
@@ -123,11 +123,14 @@ def _other_shape(builder: Builder) -> str:
 
 
 REFUSED: dict[str, tuple[Tail, str]] = {
-    "an operator without a row": (op("HARD_SWISH"), "HARD_SWISH 'y': there is no rule"),
+    "an operator without a row": (
+        op("CUMSUM", "CumsumOptions", np.int32(1)),
+        "CUMSUM 'y': there is no rule",
+    ),
     "softmax with beta": (_softmax_beta, "beta = 2"),
     "a fused sign": (_sign_bit, "the sign alone"),
     "a second softmax": (_second_softmax, "mixes the units"),
-    "a mean of the units": (_mean, "MEAN 'y'"),
+    "a mean of the units": (_centred, "MEAN 'm': it mixes the units"),
     "a shape that is fed": (_computed_shape, "shape is computed while the model runs"),
     "a permutation that is fed": (_computed_order, "permutation is computed"),
     "two computed sides": (_both_computed, "right side is not a constant"),
@@ -171,7 +174,7 @@ def test_a_head_inside_a_subgraph_is_refused() -> None:
         builder.model.subgraphs.append(inner.subgraph)
     builder.model.subgraphs[1].inputs = builder.model.subgraphs[1].outputs = ints()
     model = from_bytes(builder.content("y"), "loop.tflite")
-    with pytest.raises(ModelError, match="WHILE 'y': there is no rule"):
+    with pytest.raises(ModelError, match="WHILE 'y': it runs graphs of its own"):
         head_of(model)
 
 

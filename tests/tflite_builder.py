@@ -15,6 +15,7 @@ from ai_edge_litert import schema_py_generated as schema
 from exporter.graph import Array, Shape
 
 TYPES = {
+    "bool": schema.TensorType.BOOL,
     "float32": schema.TensorType.FLOAT32,
     "float16": schema.TensorType.FLOAT16,
     "int4": schema.TensorType.INT4,

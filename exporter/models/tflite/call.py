@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from exporter.graph import Array, Tensor
 from exporter.models.tflite.shapes import Values
+from exporter.operations import Opaque, Operation
+
+NO_RANK = Opaque("the rank of its input or output is not known")
+
+# Operators whose inputs stand in another order than the neutral operation's: the slot in the file
+# of each neutral slot.
+SLOTS: Mapping[str, tuple[int, ...]] = {"EMBEDDING_LOOKUP": (1, 0), "SPLIT": (1, 0)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,6 +29,7 @@ class Call:
         inputs: None where an optional input is absent.
         sparse: an input's values are stored sparsely.
         values: what the file's shape arithmetic computes, by tensor name.
+        fixed: tensors that are computed from constants alone.
     """
 
     operator: str
@@ -27,6 +38,7 @@ class Call:
     outputs: tuple[Tensor, ...]
     sparse: bool
     values: Values
+    fixed: frozenset[str] = frozenset()
 
     def option(self, name: str, default: Any = 0) -> Any:
         """An option; its default where the file leaves the options out."""
@@ -40,11 +52,39 @@ class Call:
         tensor = self.input(slot)
         return tensor.read() if tensor is not None and tensor.read is not None else None
 
+    def real(self, slot: int) -> Array | None:
+        """Likewise, what its codes stand for where it is quantised."""
+        tensor = self.input(slot)
+        if tensor is None or tensor.read is None:
+            return None
+        return tensor.real(tensor.read())
+
+    def integers(self, slot: int) -> tuple[int, ...] | None:
+        """Likewise, as numbers in one row; None where it holds none."""
+        tensor = self.input(slot)
+        if tensor is None or tensor.read is None or "int" not in tensor.dtype:
+            return None
+        return tuple(int(n) for n in np.ravel(tensor.read()))
+
     def constants(self) -> tuple[int, ...]:
         """The slots of constant inputs."""
         return tuple(i for i, t in enumerate(self.inputs) if t is not None and t.is_constant)
+
+    def is_fixed(self, slot: int) -> bool:
+        """Is an input a constant, or computed from constants alone?"""
+        tensor = self.input(slot)
+        return tensor is not None and (tensor.is_constant or tensor.name in self.fixed)
 
     def rank(self, slot: int | None = None) -> int | None:
         """The rank of an input, or of the output; None where it is not known."""
         tensor = self.outputs[0] if slot is None else self.input(slot)
         return None if tensor is None or tensor.shape is None else len(tensor.shape)
+
+    def length(self, slot: int, axis: int) -> int | None:
+        """The length of an axis of an input; None where it is not known or not there."""
+        tensor = self.input(slot)
+        shape = () if tensor is None or tensor.shape is None else tensor.shape
+        return shape[axis] if -len(shape) <= axis < len(shape) else None
+
+
+Row = Callable[[Call], Operation]

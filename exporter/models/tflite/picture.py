@@ -16,9 +16,10 @@ from ai_edge_litert import schema_py_generated as schema
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.models.tflite import codec, shapes
 from exporter.models.tflite.associated import labels
-from exporter.models.tflite.call import Call
+from exporter.models.tflite.call import SLOTS, Call
+from exporter.models.tflite.folding import folded
 from exporter.models.tflite.schema import File, text
-from exporter.models.tflite.table import SLOTS, translate
+from exporter.models.tflite.table import translate
 from exporter.operations import Reshape
 
 _OPERATORS = {
@@ -55,17 +56,18 @@ def draw(file: File) -> Picture:
     interface = _interface(file)
     names = _names(file, interface)
     tensors = [_tensor(file, i, name) for i, name in enumerate(names)]
-    calls = [_call(file, operator, tensors, {}) for operator in file.main.operators or ()]
-    values = shapes.evaluate(calls)
+    calls = [_call(file, operator, tensors) for operator in file.main.operators or ()]
+    values, fixed = shapes.evaluate(calls), _fixed(calls)
     nodes: list[Node] = []
     taken: set[str] = set()
-    for i, operator in enumerate(file.main.operators or ()):
-        nodes.append(_node(_call(file, operator, tensors, values), i, taken))
+    for i, call in enumerate(calls):
+        nodes.append(_node(replace(call, values=values, fixed=fixed), i, taken))
         taken.add(nodes[-1].name)
     inputs, outputs = ({names[i]: i for _, i in ends} for ends in interface)
+    by_name = {tensor.name: tensor for tensor in tensors}
     graph = Graph(
-        tuple(_without_shape_arithmetic(nodes, values, set(outputs))),
-        {tensor.name: tensor for tensor in tensors},
+        tuple(folded(_without_shape_arithmetic(nodes, values, set(outputs)), by_name)),
+        by_name,
         tuple(inputs),
         tuple(outputs),
     )
@@ -153,14 +155,24 @@ def _shape(tensor: Any, *, known: bool) -> Shape | None:
     return tuple(None if n < 0 else int(n) for n in entries)
 
 
-def _call(file: File, operator: Any, tensors: list[Tensor], values: shapes.Values) -> Call:
+def _call(file: File, operator: Any, tensors: list[Tensor]) -> Call:
     indices = [] if operator.inputs is None else [int(i) for i in operator.inputs]
     results = [] if operator.outputs is None else [int(i) for i in operator.outputs]
     inputs = tuple(None if i < 0 else tensors[i] for i in indices)
     sparse = any(i >= 0 and file.main.tensors[i].sparsity is not None for i in indices)
     outputs = tuple(tensors[i] for i in results)
     name = operator_name(file.model, operator)
-    return Call(name, operator.builtinOptions, inputs, outputs, sparse, values)
+    return Call(name, operator.builtinOptions, inputs, outputs, sparse, {})
+
+
+def _fixed(calls: list[Call]) -> frozenset[str]:
+    """The tensors that are computed from constants alone."""
+    found: set[str] = set()
+    for call in calls:
+        given = [tensor for tensor in call.inputs if tensor is not None]
+        if given and all(tensor.is_constant or tensor.name in found for tensor in given):
+            found.update(tensor.name for tensor in call.outputs)
+    return frozenset(found)
 
 
 def operator_name(model: Any, operator: Any) -> str:
