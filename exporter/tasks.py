@@ -141,7 +141,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         inputs = job.inputs(given.model) if job.verify else NO_INPUTS
         target = given.target(kind, Path(folder), job.say)
         if target.original is None or target.path is None:
-            raise UsageError(f"{given.model.name} is a {KINDS[kind].title} file already")
+            raise UsageError(f"{given.model.name} is of the kind {KINDS[kind].title} already")
         path = target.path
         found = compare(job, given.model, target.model, inputs, ()) if job.verify else Findings()
         artifacts: tuple[Artifact, ...] = ()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import onnxruntime by themselves too
+
 PROJECT = Path(__file__).parent.parent
 
 settings.register_profile(
@@ -35,3 +37,22 @@ def zoo() -> Path:
 def project() -> Path:
     """The root of the source tree."""
     return PROJECT
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of small ONNX and TFLite files; see `tests.shelf`."""
+    from tests.shelf import fill  # noqa: PLC0415 - for those tests that ask for it
+
+    folder = tmp_path_factory.mktemp("shelf")
+    fill(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def keras_shelf(shelf: Path) -> Path:
+    """The same folder, with Keras files too."""
+    from tests.shelf import fill_keras  # noqa: PLC0415 - for those tests that ask for it
+
+    fill_keras(shelf)
+    return shelf

@@ -109,10 +109,10 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
     """The `Choice` that these parameters describe."""
     from exporter.cutting import Choice
 
-    chosen = fill(Choice, {**given, **instead})
-    if (chosen.keep is None) == (chosen.remove is None):
+    wanted = {**given, **instead}
+    if (wanted["keep"] is None) == (wanted["remove"] is None):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
-    return chosen
+    return fill(Choice, wanted)
 
 
 MODES = ("slice", "zero")  # a test holds this against modes.MODES, which `--help` must not import

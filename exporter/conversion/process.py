@@ -253,4 +253,5 @@ def _environment(folder: Path) -> dict[str, str]:
         "TMPDIR": str(folder),  # so that nothing stays behind when the child is killed
         "TF_CPP_MIN_LOG_LEVEL": "1",
         "CUDA_VISIBLE_DEVICES": "-1",
+        "ORT_DISABLE_TELEMETRY": "1",  # nothing is sent (see models.onnx)
     }

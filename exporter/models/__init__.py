@@ -56,16 +56,21 @@ def kind_of(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(16)
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}") from error
+        raise UsageError(
+            f"there is no file {path}", "check the path; it starts where you are"
+        ) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if not start:
-        raise ModelError(f"{path} is empty")
+        raise ModelError(f"{path} is empty", "save or copy the model again")
     for name, kind in KINDS.items():
         if kind.matches(start):
             return name
     titles = ", ".join(kind.title for kind in KINDS.values())
-    raise ModelError(f"{path} is not a model file of a known kind ({titles})")
+    suffixes = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
+    raise ModelError(
+        f"{path} is not a model file of a known kind ({titles})", f"models are {suffixes} files"
+    )
 
 
 def kind_of_suffix(path: Path) -> str | None:

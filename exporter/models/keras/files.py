@@ -63,10 +63,11 @@ def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> None:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
     except OSError as error:
-        raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+        raise ModelError(f"{path.name} is damaged or truncated: {_first_line(error)}") from error
     if config is None:
         raise ModelError(
-            f"{path} holds no model, at most weights", "save the whole model with model.save(...)"
+            f"{path.name} holds no model, at most weights",
+            "save the whole model with model.save(...)",
         )
     parsed = _parse(config, path, "model_config")
     check_classes(parsed, path.name)
