@@ -110,7 +110,8 @@ class Session:
 
     def convert(self, handle: str, kind: str, path: str, **options: Any) -> Answer:
         convert = import_module(CONVERTERS[kind]).convert
-        return {"warnings": convert(self.model(handle), Path(path), **options)}
+        route, warnings = convert(self.model(handle), Path(path), **options)
+        return {"route": route, "warnings": warnings}
 
     def train(self, what: str, path: str, seed: int) -> Answer:
         """Train one of the networks that come with the package."""

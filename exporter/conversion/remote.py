@@ -21,7 +21,10 @@ from exporter.models.model import RunOptions
 from exporter.plan import Plan
 from exporter.remap import Remap
 
-ROUTES: Mapping[str, str] = {"onnx": "tf2onnx", "tflite": "TFLiteConverter"}  # kind -> its route
+ROUTES: Mapping[str, str] = {
+    "onnx": "tf2onnx",
+    "tflite": "TFLiteConverter",
+}  # kind -> what converts
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,7 @@ class RemoteKerasModel:
             batch=options.batch,
             input_shapes={name: list(shape) for name, shape in options.input_shapes.items()},
         )
-        return Conversion(path, ROUTES[kind], tuple(answer["warnings"]))
+        return Conversion(path, answer["route"], tuple(answer["warnings"]))
 
     def _ask(self, method: str, doing: str, **parameters: Any) -> dict[str, Any]:
         return self._child.request(

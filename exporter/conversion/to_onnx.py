@@ -1,23 +1,30 @@
-"""Keras to ONNX by the plain route: tf2onnx on the traced model.
+"""Keras to ONNX by tf2onnx, with the weights beside the graph where that can be.
 
-1. The model is traced as one flat function and given to tf2onnx.
-2. Inputs and outputs get the Keras names; what comes in besides is refused.
-3. The graph is brought into its canonical form.
-4. It is checked: tf2onnx writes operators that ONNX does not have, and says nothing.
+1. The model is traced as one flat function, with its large weights as inputs, and given to tf2onnx.
+2. The inputs that are not the model's become constants, and constants are folded once.
+3. Inputs and outputs get the Keras names; what comes in besides is refused.
+4. The graph is brought into its canonical form.
+5. It is checked: tf2onnx writes operators that ONNX does not have, and says nothing.
+6. Where that fails, all weights go through tf2onnx and nothing is folded: the plain route.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow as tf
 import tf2onnx
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto, ValueInfoProto, numpy_helper
 
-from exporter.conversion.canonical import canonicalise
+from exporter.conversion.canonical import canonicalise, every_node
 from exporter.conversion.interface import Interface, Shape, in_float32, interface_of
 from exporter.conversion.standard import check_standard
+from exporter.conversion.to_onnx_fold import add_beside, fold
+from exporter.conversion.to_onnx_operators import HANDLERS
+from exporter.conversion.to_onnx_trace import LARGE_BYTES, Traced, large_weights, trace
+from exporter.conversion.to_onnx_write import write
 from exporter.errors import ConversionError, UsageError
 from exporter.models.keras.model import KerasModel
 
@@ -31,11 +38,11 @@ def convert(
     opset: int,
     batch: int,  # noqa: ARG001 - the batch stays open in ONNX
     input_shapes: Mapping[str, Sequence[int]],
-) -> list[str]:
+) -> tuple[str, list[str]]:
     """Write a Keras model as ONNX; the batch stays open unless the model fixes it.
 
     Returns:
-        Warnings.
+        The route, and warnings.
 
     Raises:
         UsageError: an opset that tf2onnx cannot write, or shapes that do not fit.
@@ -44,14 +51,71 @@ def convert(
     _check_opset(opset)
     whole, warnings = in_float32(model)
     interface = interface_of(whole, input_shapes)
-    converted = _run_tf2onnx(interface, opset)
-    converted.graph.name = str(whole.model.name)
-    names = _names(converted, interface)
-    canonicalise(converted, names)
-    _set_shapes(converted, interface)
-    check_standard(converted)
-    path.write_bytes(converted.SerializeToString(deterministic=True))
-    return list(warnings)
+    target = _Target(path, opset, str(whole.model.name))
+    weights, told = large_weights(whole.model), list(warnings)
+    if weights:
+        try:
+            _write(trace(interface, weights), interface, target, folded=True)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the plain route may not mind
+            told.append(f"all weights went through tf2onnx, which is slow: {_reason(error)}")
+        else:
+            return BARE_GRAPH, told
+    _write(trace(interface, ()), interface, target, folded=False)
+    return PLAIN, told
+
+
+BARE_GRAPH = "tf2onnx, bare graph"
+PLAIN = "tf2onnx"
+
+
+@dataclass(frozen=True)
+class _Target:
+    path: Path
+    opset: int
+    name: str
+
+
+def _write(traced: Traced, interface: Interface, target: _Target, *, folded: bool) -> None:
+    converted = _run_tf2onnx(traced, target.opset)
+    converted.graph.name = target.name
+    names = _names(converted, interface, traced)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        canonicalise(converted, _as_they_are(converted))  # so that it is folded one way only
+        _fill(converted, traced, folder)
+        if folded:
+            converted = fold(converted, folder)
+        canonicalise(converted, names)
+        _set_shapes(converted, interface)
+        check_standard(converted)
+        write(converted, folder, target.path)
+
+
+def _as_they_are(converted: ModelProto) -> dict[str, str]:
+    ends = (*converted.graph.input, *converted.graph.output)
+    return {info.name: info.name for info in ends}
+
+
+def _fill(converted: ModelProto, traced: Traced, folder: Path) -> None:
+    """Turn the inputs that are not the model's into constants; those that nothing reads go."""
+    graph = converted.graph
+    read = {name for node in every_node(graph) for name in node.input}
+    own = [info for info in graph.input if info.name not in traced.values]
+    for name in [
+        info.name for info in graph.input if info.name in traced.values and info.name in read
+    ]:
+        values = traced.array(name)
+        if values.nbytes >= LARGE_BYTES:
+            add_beside(graph, name, values, folder)
+        else:
+            graph.initializer.append(numpy_helper.from_array(values, name))
+    copies = [ValueInfoProto.FromString(info.SerializeToString()) for info in own]
+    del graph.input[:]
+    graph.input.extend(copies)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _check_opset(opset: int) -> None:
@@ -65,23 +129,26 @@ def _check_opset(opset: int) -> None:
 _OLDEST_OPSET = 13  # before it Softmax flattens its input, and half of the operators are missing
 
 
-def _run_tf2onnx(interface: Interface, opset: int) -> ModelProto:
-    specs = interface.specs()
-    function = tf.function(interface.call, input_signature=specs)
-    converted, _ = tf2onnx.convert.from_function(function, input_signature=specs, opset=opset)
+def _run_tf2onnx(traced: Traced, opset: int) -> ModelProto:
+    converted, _ = tf2onnx.convert.from_function(
+        traced.function,
+        input_signature=traced.specs,
+        opset=opset,
+        custom_op_handlers=dict(HANDLERS),
+    )
     if not isinstance(converted, ModelProto):
         raise ConversionError("tf2onnx gave no model")
     return converted
 
 
-def _names(converted: ModelProto, interface: Interface) -> dict[str, str]:
+def _names(converted: ModelProto, interface: Interface, traced: Traced) -> dict[str, str]:
     """The converter's names of inputs and outputs -> those of Keras."""
     names = {f"input_{i}": name for i, name in enumerate(interface.input_names)}
     for info in converted.graph.input:
-        if info.name not in names:
+        if info.name not in names and info.name not in traced.values:
             raise ConversionError(
-                f"tf2onnx made an input of the constant {info.name!r}",
-                "a layer holds values outside of its weights; convert to tflite instead",
+                f"tf2onnx made an input of {info.name!r}",
+                "a layer holds something that is no array; convert to tflite instead",
             )
     outputs = [info.name for info in converted.graph.output]
     if len(set(outputs)) != len(interface.output_names):

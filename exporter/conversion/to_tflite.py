@@ -34,11 +34,11 @@ def convert(
     opset: int,  # noqa: ARG001 - an ONNX matter
     batch: int,
     input_shapes: Mapping[str, Sequence[int]],
-) -> list[str]:
+) -> tuple[str, list[str]]:
     """Write a Keras model as TFLite with a fixed batch.
 
     Returns:
-        Warnings.
+        The route, and warnings.
 
     Raises:
         UsageError: a dimension other than the batch is open and no shape is given, or the shapes
@@ -52,7 +52,7 @@ def convert(
     _check_operators(file)
     _name(file, interface)
     path.write_bytes(pack(file, path.name))
-    return list(warnings)
+    return "TFLiteConverter", list(warnings)
 
 
 def _check_known(interface: Interface) -> None:

@@ -1,0 +1,90 @@
+"""Fold the constants of a converted ONNX graph once, with onnxruntime.
+
+1. The large constants lie in files beside the graph, before and after, so that no step but the
+   folding itself holds them.
+2. Only the lowest level: higher ones write operators that belong to onnxruntime.
+3. Transposes stay where tf2onnx has put them: moved again, they leave more nodes behind.
+4. Only float32 graphs: the CPU has no kernels for half precision, and Casts would be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnxruntime
+from onnx import GraphProto, ModelProto, TensorProto, helper
+
+from exporter.conversion.canonical import every_node
+from exporter.errors import ConversionError
+from exporter.graph import Array
+from exporter.models.onnx.protos import every_tensor
+
+_HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
+_GIVEN, _WEIGHTS = "given.onnx", "given.data"
+_FOLDED, _FOLDED_WEIGHTS = "folded.onnx", "folded.data"
+_CONFIGURED = {
+    "session.optimized_model_external_initializers_file_name": _FOLDED_WEIGHTS,
+    "session.optimized_model_external_initializers_min_size_in_bytes": "16384",
+}
+
+
+def add_beside(graph: GraphProto, name: str, values: Array, folder: Path) -> None:
+    """Give a graph a constant whose values lie in `folder`."""
+    tensor = TensorProto(
+        name=name,
+        dims=values.shape,
+        data_type=helper.np_dtype_to_tensor_dtype(values.dtype),
+        data_location=TensorProto.EXTERNAL,
+    )
+    with (folder / _WEIGHTS).open("ab") as file:
+        place = {"location": _WEIGHTS, "offset": file.tell(), "length": values.nbytes}
+        file.write(values.data if values.flags.c_contiguous else values.tobytes())
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=str(value))
+    graph.initializer.append(tensor)
+
+
+def fold(model: ModelProto, folder: Path) -> ModelProto:
+    """A model that does the same with fewer nodes.
+
+    Args:
+        model: its large constants may lie in `folder`.
+        folder: private; holds the large constants of the result.
+
+    Raises:
+        ConversionError: a part of it computes in half precision.
+    """
+    _check_no_half(model)
+    onnx.save(model, folder / _GIVEN)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folder / _FOLDED)
+    options.intra_op_num_threads = 1  # a sum has one order, hence one result
+    options.log_severity_level = 3
+    for key, value in _CONFIGURED.items():
+        options.add_session_config_entry(key, value)
+    onnxruntime.InferenceSession(
+        folder / _GIVEN,
+        options,
+        providers=["CPUExecutionProvider"],
+        disabled_optimizers=["TransposeOptimizer"],
+    )
+    return onnx.load(folder / _FOLDED, load_external_data=False)
+
+
+def _check_no_half(model: ModelProto) -> None:
+    types = {tensor.data_type for tensor in every_tensor(model.graph)}
+    types |= {info.type.tensor_type.elem_type for info in model.graph.input}
+    casts = (node for node in every_node(model.graph) if node.op_type == "Cast")
+    types |= {a.i for node in casts for a in node.attribute if a.name == "to"}
+    if types & _HALF:
+        raise ConversionError("a part of the model computes in half precision")
+
+
+def external_place(tensor: TensorProto) -> Mapping[str, str]:
+    """Where the values of a tensor lie; empty if it holds them itself."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return {}
+    return {entry.key: entry.value for entry in tensor.external_data}
