@@ -58,36 +58,56 @@ class Own(keras.layers.Dense):  # type: ignore[misc]  # Keras is untyped
     """A class that Keras does not know."""
 
 
-def _called_twice() -> Any:
-    features = keras.Input((3,), name="features")
-    dense = keras.layers.Dense(3, name="dense")
-    return keras.Model(features, dense(dense(features)))
-
-
 def _behind(layer: Any) -> Any:
     features = keras.Input((4,), name="features")
     values = keras.layers.Dense(4, name="dense")(features)
     return keras.Model(features, layer(values))
 
 
-def _nested() -> Any:
-    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)], name="inner")
-    return keras.Sequential([keras.Input((4,)), inner])
+def _groups() -> Any:
+    convolution = keras.layers.Conv2D(4, 2, groups=2, name="conv")
+    return keras.Sequential([keras.Input((2, 2, 4)), convolution, keras.layers.Flatten()])
 
 
-def _convolution() -> Any:
-    layers = [keras.Input((4, 4, 1)), keras.layers.Conv2D(3, 4, name="conv")]
-    return keras.Sequential([*layers, keras.layers.Flatten()])
+def _einsum(equation: str, shape: tuple[int, ...], bias: str | None = None) -> Callable[[], Any]:
+    layer = keras.layers.EinsumDense(equation, shape, bias_axes=bias, name="head")
+    return lambda: keras.Sequential([keras.Input((3, 4)), layer])
 
 
 HEADLESS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a convolution": (_convolution, "Conv2D 'conv': layers of class Conv2D are not cut"),
-    "a nested model": (_nested, "Sequential 'inner': layers of class Sequential are not cut"),
-    "called twice": (_called_twice, "'dense@1': it is called 2 times"),
+    "a bias on another axis than the last": (
+        _einsum("abc,cd->adb", (5, 3), "d"),
+        "EinsumDense 'head': Keras may add its bias along another axis",
+    ),
+    "several axes of channels": (_einsum("abc,cde->abde", (3, 5, 2)), "2 axes of output channels"),
+    "a kernel for each step": (_einsum("abc,bcd->abd", (3, 5)), "differs from position"),
+    "an ellipsis": (_einsum("...c,cd->...d", (3, 5)), "no rule for the equation"),
+    "masked steps": (
+        lambda: keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Embedding(5, 4, mask_zero=True),
+                keras.layers.Dense(3),
+                keras.layers.GlobalAveragePooling1D(name="mean"),
+            ]
+        ),
+        "GlobalAveragePooling1D 'mean': it leaves masked steps out",
+    ),
+    "numbers for each position": (
+        lambda: _behind(keras.layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="scaled")),
+        "Rescaling 'scaled': its configuration holds a number for each position",
+    ),
+    "steps of another class": (
+        lambda: keras.Sequential(
+            [keras.Input((3, 4)), keras.layers.TimeDistributed(Own(3), name="steps")]
+        ),
+        "TimeDistributed 'steps': steps of class Own are not cut",
+    ),
+    "groups of channels": (_groups, "Conv2D 'conv': its 2 groups"),
     "an inherited Dense": (lambda: _behind(Own(3, name="own")), "Own 'own': layers of class Own"),
-    "batch normalisation": (
-        lambda: _behind(keras.layers.BatchNormalization(name="norm")),
-        "BatchNormalization 'norm'",
+    "a normalisation over the units": (
+        lambda: _behind(keras.layers.LayerNormalization(name="norm")),
+        "LayerNormalization 'norm': layers of class LayerNormalization are not cut",
     ),
     "an activation without a rule": (
         lambda: _behind(keras.layers.Activation("mish", name="act")),
@@ -105,12 +125,19 @@ HEADLESS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: _behind(keras.layers.Softmax(axis=(0, 1), name="act")),
         "several axes",
     ),
-    "an operation of keras.ops": (lambda: _behind(lambda x: x * 2.0), "layers of class Multiply"),
-    "two softmax": (
+    "an operation without a rule": (
+        lambda: _behind(lambda x: keras.ops.cumsum(x, axis=-1)),
+        "operations of class Cumsum are not cut",
+    ),
+    "an array in a call": (
+        lambda: _behind(lambda x: x * np.ones(4, np.float32)),
+        "an array that stands in no weight",
+    ),
+    "softmax in a model, and behind it": (
         lambda: _behind(
             keras.Sequential([keras.layers.Softmax(), keras.layers.Softmax()], name="twice")
         ),
-        "Sequential 'twice'",
+        "Softmax 'twice/softmax",
     ),
 }
 
@@ -127,6 +154,24 @@ def _subclassed() -> Any:
         pass
 
     return Net()
+
+
+def _called_twice(*, agree: bool) -> Any:
+    features = keras.Input((3,), name="features")
+    dense = keras.layers.Dense(3, name="dense")
+    first = dense(features)
+    return keras.Model(
+        features, keras.layers.Add()([first, dense(-features)]) if agree else dense(first)
+    )
+
+
+def test_calls_that_need_different_weights_are_refused_by_name() -> None:
+    model = KerasModel(_called_twice(agree=False))
+    message = "Dense 'dense' is called 2 times, and the cut would need different weights"
+    with pytest.raises(ModelError, match=message):
+        model.apply(Plan(MODES["slice"].edits(head_of(model), [0, 2])))
+    agreeing = KerasModel(_called_twice(agree=True))
+    agreeing.apply(Plan(MODES["slice"].edits(head_of(agreeing), [0, 2])))
 
 
 NOT_OPENED: dict[str, tuple[Callable[[], Any], str]] = {

@@ -3,8 +3,8 @@
 1. The edits are sorted by layer: new values for its weights, new entries for its configuration.
 2. Every layer is built anew from its configuration, edited or not, so that no variable is shared.
 3. The new variables get the old values, or the edited ones.
-4. An output that shows what lies between a Dense and its own activation needs the two apart: the
-   Dense then loses its activation, and a layer behind it takes over the activation and the name.
+4. Inner tensors are returned by a flat model, in which models in the model are taken apart, and
+   where it has to be so, layers and their own activations.
 """
 
 from __future__ import annotations
@@ -18,60 +18,108 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array
-from exporter.models.keras.picture import Picture, layer_weights, made_by
-from exporter.models.keras.rebuild import Rebuilt, rebuild
+from exporter.models.keras.picture import Picture, layer_weights
+from exporter.models.keras.rebuild import Rebuilt, rebuild, rebuild_flat
+from exporter.models.keras.settings import has_entry
 from exporter.plan import AddOutput, Edit, Fill, Replace, SetAttribute, SetShape, Take
+
+_Values = Take | Fill | Replace
 
 
 @dataclass
 class _Changes:
     weights: dict[str, Array] = field(default_factory=dict)  # constant -> values
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)  # layer -> entries
+    settings: dict[int, dict[str, Any]] = field(default_factory=dict)  # layer -> entries
     outputs: list[AddOutput] = field(default_factory=list)
 
 
 def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
     """A new, uncompiled model of the same kind with the edits made.
 
-    With an added output a Sequential model becomes a Functional one: it has no second output. The
-    new outputs stand behind the others; Keras calls them as it can, the caller as the edits say.
+    With an added output the model becomes a flat Functional one. The new outputs stand behind the
+    others; Keras calls them as it can, the caller as the edits say.
 
     Raises:
-        ModelError: an edit that Keras models cannot take, or that does not fit this model; or a
-            layer that cannot be rebuilt.
+        ModelError: an edit that Keras models cannot take, or that does not fit this model; a layer
+            that cannot be rebuilt; or one called several times whose calls would need different
+            weights.
     """
-    changes = _sort(picture, edits)
-    split = {
-        name.removesuffix("/linear")
-        for name in (output.tensor for output in changes.outputs)
-        if name not in picture.tensors
-    }
-    rebuilt = rebuild(model, changes.settings, split)
+    changes = _sort(picture, list(edits))
+    rebuilt = _rebuilt(model, picture, changes)
     _set_weights(picture, rebuilt, changes.weights)
     return _with_outputs(picture, rebuilt, changes.outputs)
 
 
-def _sort(picture: Picture, edits: Iterable[Edit]) -> _Changes:
+def _rebuilt(model: Any, picture: Picture, changes: _Changes) -> Rebuilt:
+    if not changes.outputs:
+        return rebuild(model, changes.settings)
+    shown = [picture.aliases.get(edit.tensor, edit.tensor) for edit in changes.outputs]
+    split = [picture.inner[name] for name in shown if name in picture.inner]
+    return rebuild_flat(model, changes.settings, {id(layer): path for layer, path in split})
+
+
+def _sort(picture: Picture, edits: list[Edit]) -> _Changes:
     changes = _Changes()
+    for constant in dict.fromkeys(e.constant for e in edits if isinstance(e, _Values)):
+        mine = [e for e in edits if isinstance(e, _Values) and e.constant == constant]
+        _change_weight(picture, changes, mine)
     for edit in edits:
         match edit:
-            case Take() | Fill() | Replace():
-                before = _values(picture, changes, edit.constant)
-                changes.weights[edit.constant] = _edited(before, edit)
             case SetAttribute():
                 layer = _layer(picture, edit)
-                changes.settings.setdefault(layer.name, {})[edit.name] = edit.value
-            case SetShape():
-                pass  # Keras infers every shape from the layers
+                entries = changes.settings.setdefault(id(layer), {})
+                if entries.setdefault(edit.name, edit.value) != edit.value:
+                    raise _disagree(picture, layer)
             case AddOutput():
                 _check_output(picture, edit)
                 changes.outputs.append(edit)
+            case Take() | Fill() | Replace() | SetShape():
+                pass  # weights were seen to; Keras infers every shape from the layers
             case _:
                 raise ModelError(
                     f"a Keras model cannot take the edit: {edit}",
                     "convert the model first (--to onnx or tflite)",
                 )
     return changes
+
+
+def _change_weight(picture: Picture, changes: _Changes, edits: list[Take | Fill | Replace]) -> None:
+    """All that happens to one weight; a layer's calls share it, and so must agree."""
+    constant = edits[0].constant
+    values = _values(picture, constant)
+    layer, _ = picture.weights[constant]
+    users = {node.name for node, _ in picture.graph.consumers.get(constant, ())}
+    once: list[Take | Fill | Replace] = []
+    for edit in edits:
+        same = [e for e in once if _is_same(e, edit)]
+        once += [] if same else [edit]
+    takes = [edit for edit in once if isinstance(edit, Take)]
+    told = {use.node for edit in edits for use in edit.uses}
+    if len(users) > 1 and (len(takes) > 1 or not users <= told):
+        raise _disagree(picture, layer)
+    for edit in once:
+        values = _edited(values, edit)
+    changes.weights[constant] = values
+    if values.shape != tuple(picture.weights[constant][1].shape):
+        changes.settings.setdefault(id(layer), {})
+
+
+def _is_same(one: _Values, other: _Values) -> bool:
+    """Do two edits of one constant the same, for different uses of it?"""
+    return (
+        isinstance(one, Take)
+        and isinstance(other, Take)
+        and (one.axis == other.axis and np.array_equal(one.positions, other.positions))
+    )
+
+
+def _disagree(picture: Picture, layer: Any) -> ModelError:
+    calls = sum(1 for each in picture.layers.values() if each is layer)
+    return ModelError(
+        f"{type(layer).__name__} {layer.name!r} is called {calls} times, and the cut would need "
+        "different weights in these calls",
+        "convert the model first (--to onnx or tflite): there a copy can be cut",
+    )
 
 
 def _edited(before: Array, edit: Take | Fill | Replace) -> Array:
@@ -86,9 +134,7 @@ def _edited(before: Array, edit: Take | Fill | Replace) -> Array:
     return after
 
 
-def _values(picture: Picture, changes: _Changes, constant: str) -> Array:
-    if constant in changes.weights:
-        return changes.weights[constant]
+def _values(picture: Picture, constant: str) -> Array:
     tensor = picture.graph.tensors.get(constant)
     if tensor is None or tensor.read is None:
         raise ModelError(f"the Keras model has no weight {constant!r}")
@@ -99,14 +145,14 @@ def _layer(picture: Picture, edit: SetAttribute) -> Any:
     layer = picture.layers.get(edit.node)
     if layer is None:
         raise ModelError(f"the Keras model has no layer {edit.node!r}")
-    if edit.name not in layer.get_config():
+    if not has_entry(layer.get_config(), edit.name):
         raise ModelError(f"{type(layer).__name__} {edit.node!r} has no setting {edit.name!r}")
     return layer
 
 
 def _check_output(picture: Picture, edit: AddOutput) -> None:
     tensor = picture.graph.tensors.get(edit.tensor)
-    if tensor is None or tensor.is_constant:
+    if tensor is None or tensor.is_constant or edit.tensor in picture.hidden:
         raise ModelError(f"the Keras model has no tensor {edit.tensor!r}")
     if edit.name in picture.graph.outputs:
         raise ModelError(f"the model already has an output named {edit.name!r}")
@@ -156,13 +202,6 @@ def _with_outputs(picture: Picture, rebuilt: Rebuilt, outputs: list[AddOutput]) 
         while name in taken:
             name += "_"
         taken.add(name)
-        added.append(keras.layers.Identity(name=name)(rebuilt.tensor(_own_name(picture, edit))))
-    return keras.Model(rebuilt.inputs, [*model.outputs, *added], name=model.name)
-
-
-def _own_name(picture: Picture, edit: AddOutput) -> str:
-    """The tensor's name after the layer that makes it; the picture may show it under an alias."""
-    if edit.tensor not in picture.tensors:
-        return edit.tensor  # inside a layer
-    layer, _, index = made_by(picture.tensors[edit.tensor])
-    return f"{layer.name}:{index}" if index else str(layer.name)
+        shown = rebuilt.tensors[picture.aliases.get(edit.tensor, edit.tensor)]
+        added.append(keras.layers.Identity(name=name)(shown))
+    return keras.Model(model.input, [*model.outputs, *added], name=model.name)

@@ -1,51 +1,47 @@
 """The neutral graph of a live Keras model.
 
-Keras keeps with every symbolic tensor the call that made it; the picture is drawn by going back
-along these calls from the model's outputs, which serves Functional and Sequential models alike.
-
-Names: a tensor is called after the operation that makes it, `name:1` and so on for its further
-outputs; a constant `layer/weight`; the values before an activation inside a Dense `layer/linear`,
-and that activation `layer/softmax`.
+Names: a tensor is called after the call that makes it (`dense`, `dense@1` for a second call,
+`inner/dense` in a model in the model), `name:1` and so on for its further outputs; a constant
+`layer/weight`; the values before an activation inside a layer `layer/linear`, and that activation
+`layer/softmax`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array, Graph, Node, Tensor
-from exporter.models.keras.table import Part, translate
+from exporter.models.keras.calls import Call, first_calls, follow, is_plain_model, made_by
+from exporter.models.keras.part import Part
+from exporter.models.keras.table import translate
 from exporter.operations import Elementwise, Opaque
-
-
-class Call(NamedTuple):
-    """One call of one Keras operation (a layer, mostly) on symbolic tensors."""
-
-    operation: Any
-    inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The graph, and which symbolic tensor each of its computed tensors is.
+    """The graph, and what its names stand for in Keras.
 
     Attributes:
-        tensors: tensor name -> symbolic tensor; those inside a layer have none.
         layers: node name -> the Keras operation that it is, or is a part of.
-        weights: constant name -> (layer's name, Keras variable).
+        weights: constant name -> (the layer that holds it, Keras variable).
+        inner: tensor before an activation inside a layer -> (layer, path to the activation in its
+            configuration).
+        hidden: the other tensors inside layers, which cannot be had.
+        aliases: name of an output -> the tensor's other name.
     """
 
     graph: Graph
-    tensors: dict[str, Any]
     layers: dict[str, Any]
-    weights: dict[str, tuple[str, Any]]
+    weights: dict[str, tuple[Any, Any]]
+    inner: dict[str, tuple[Any, str]]
+    hidden: set[str]
+    aliases: dict[str, str]
 
 
 def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
@@ -60,35 +56,26 @@ def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
     """
     check_structure(model)
     artist = _Artist()
-    for tensor in model.inputs:
-        artist.add_tensor(tensor.name, tensor)
-    calls = _calls(model)
-    times = Counter(id(call.operation) for call in calls)
-    seen = Counter[int]()
-    for call in calls:
-        nth = seen[id(call.operation)]
-        seen[id(call.operation)] += 1
-        if isinstance(call.operation, keras.layers.InputLayer):
-            continue
-        name = call.operation.name if nth == 0 else f"{call.operation.name}@{nth}"
-        artist.add_call(name, call, times[id(call.operation)])
+    inputs = [artist.add_tensor(tensor.name, tensor) for tensor in model.inputs]
+    made = follow(model, inputs, artist.add_call)
     named = tuple(
-        artist.name_output(tensor, name)
-        for tensor, name in zip(model.outputs, outputs or output_names(model), strict=True)
+        artist.name_output(tensor, known, name)
+        for tensor, known, name in zip(
+            model.outputs, made, outputs or output_names(model), strict=True
+        )
     )
-    inputs = tuple(tensor.name for tensor in model.inputs)
-    graph = Graph(tuple(artist.nodes), artist.tensors, inputs, named)
-    return Picture(graph, artist.symbolic, artist.layers, artist.weights)
+    graph = Graph(tuple(artist.nodes), artist.tensors, tuple(inputs), named)
+    return Picture(
+        graph, artist.layers, artist.weights, artist.inner, artist.hidden, artist.aliases
+    )
 
 
 def check_structure(model: Any) -> None:
     """Refuse what is no built Functional or Sequential model (raises ModelError)."""
-    kind = type(model)
-    own = kind.__module__.startswith("keras.") and kind.__name__ in {"Functional", "Sequential"}
-    if not own:
+    if not is_plain_model(model):
         raise ModelError(
-            f"the model is of the class {kind.__name__!r}; only Functional and Sequential models "
-            "show their layers",
+            f"the model is of the class {type(model).__name__!r}; only Functional and Sequential "
+            "models show their layers",
             "wrap its layers in keras.Model(inputs, outputs)",
         )
     try:
@@ -103,90 +90,97 @@ def check_structure(model: Any) -> None:
 
 
 def output_names(model: Any) -> tuple[str, ...]:
-    """One name an output: that of the layer that makes it, numbered where one makes several."""
-    makers = [made_by(tensor)[0].name for tensor in model.outputs]
-    before = [makers[:i].count(name) for i, name in enumerate(makers)]
-    return tuple(f"{name}_{n}" if n else name for name, n in zip(makers, before, strict=True))
+    """One name an output: that of the layer that makes it, numbered where that would not be unique.
 
-
-def made_by(tensor: Any) -> tuple[Any, int, int]:
-    """The operation that makes a symbolic tensor, which of its calls, and which of its outputs."""
-    operation, call, index = tensor._keras_history  # noqa: SLF001 - Keras has no public way
-    return operation, call, index
-
-
-def _calls(model: Any) -> list[Call]:
-    """Every call that the outputs need, each behind those that it needs itself."""
-    done: dict[tuple[int, int], Call] = {}
-    waiting = [(tensor, False) for tensor in reversed(model.outputs)]
-    while waiting:
-        tensor, entered = waiting.pop()
-        operation, index, _ = made_by(tensor)
-        key = (id(operation), index)
-        if key in done:
-            continue
-        node = operation._inbound_nodes[index]  # noqa: SLF001 - Keras has no public way
-        if entered:
-            done[key] = Call(operation, tuple(node.input_tensors), tuple(node.output_tensors))
-        else:
-            waiting.append((tensor, True))
-            waiting += [(needed, False) for needed in reversed(node.input_tensors)]
-    return list(done.values())
+    Not unique is a name that another tensor of the picture bears: of an earlier output, or of an
+    earlier call of the same layer.
+    """
+    calls = first_calls(model)
+    first = {id(call.outputs[0]) for call in calls}
+    taken = {call.operation.name for call in calls}
+    names: list[str] = []
+    for tensor in model.outputs:
+        name = own = made_by(tensor)[0].name
+        number = 0
+        while name in names or (name in taken and (number or id(tensor) not in first)):
+            number += 1
+            name = f"{own}_{number}"
+        names.append(name)
+    return tuple(names)
 
 
 @dataclass
 class _Artist:
     nodes: list[Node] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    symbolic: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, tuple[str, Any]] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)  # of symbolic tensors, by identity
+    weights: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    inner: dict[str, tuple[Any, str]] = field(default_factory=dict)
+    hidden: set[str] = field(default_factory=set)
+    aliases: dict[str, str] = field(default_factory=dict)
+    constants: dict[int, dict[int, str]] = field(default_factory=dict)  # layer -> variable -> name
 
     def add_tensor(self, name: str, tensor: Any) -> str:
         self.tensors[name] = Tensor(name, tuple(tensor.shape), str(tensor.dtype))
-        self.symbolic[name] = tensor
-        self.names[id(tensor)] = name
         return name
 
-    def add_call(self, name: str, call: Call, times: int) -> None:
-        inputs = tuple(self.names[id(tensor)] for tensor in call.inputs)
+    def add_call(self, name: str, call: Call, names: Mapping[int, str]) -> tuple[str, ...]:
+        """Draw a call whose inputs have these names; gives those of its outputs."""
+        inputs = tuple(names[id(tensor)] for tensor in call.inputs)
         outputs = tuple(
             self.add_tensor(name if i == 0 else f"{name}:{i}", tensor)
             for i, tensor in enumerate(call.outputs)
         )
-        constants = self.add_weights(call.operation)
-        for node in _nodes(name, _parts(call, times), inputs, outputs, constants):
-            self.add_node(node, call)
+        constants = self.add_weights(name, call.operation)
+        parts = translate(call)
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1
+            results = outputs if last else (self.add_inner(name, call, parts[i : i + 2]),)
+            if isinstance(part.operation, Opaque) and not part.weights:
+                given = tuple(constants.values())
+            else:
+                given = tuple(constants[id(weight)] for weight in part.weights)
+            ends = (*given, *inputs) if part.constants_first else (*inputs, *given)
+            node = Node(f"{name}{part.suffix}", part.operator, part.operation, ends, results)
+            self.nodes.append(node)
+            self.layers[node.name] = call.operation
+            inputs = results
+        return outputs
 
-    def add_node(self, node: Node, call: Call) -> None:
-        for inner in node.outputs:
-            if inner not in self.tensors:
-                whole = call.outputs[0]
-                self.tensors[inner] = Tensor(inner, tuple(whole.shape), str(whole.dtype))
-        self.nodes.append(node)
-        self.layers[node.name] = call.operation
+    def add_inner(self, name: str, call: Call, around: Sequence[Part]) -> str:
+        """A tensor inside a layer, between two of its parts."""
+        part, following = around
+        if following.setting:
+            inner = f"{name}/linear"
+            self.inner[inner] = (call.operation, following.setting)
+        else:
+            inner = f"{name}{part.suffix or '/product'}"
+            self.hidden.add(inner)
+        whole = call.outputs[0]
+        shape = None if following.reshapes else tuple(whole.shape)
+        self.tensors[inner] = Tensor(inner, shape, str(whole.dtype))
+        return inner
 
-    def add_weights(self, layer: Any) -> dict[str, str]:
-        """The layer's weights as constants: weight's name in the layer -> constant's name."""
-        found: dict[str, str] = {}
-        for suffix, variable in layer_weights(layer):
-            name = f"{layer.name}/{suffix}"
-            shape = tuple(int(n) for n in variable.shape)
-            self.tensors[name] = Tensor(name, shape, str(variable.dtype), _reader(variable))
-            self.weights[name] = (layer.name, variable)
-            found[suffix] = name
-        return found
+    def add_weights(self, name: str, layer: Any) -> dict[int, str]:
+        """The layer's weights as constants, once for all of its calls."""
+        if id(layer) not in self.constants:
+            found = self.constants[id(layer)] = {}
+            for suffix, variable in layer_weights(layer):
+                constant = f"{name}/{suffix}"
+                shape = tuple(int(n) for n in variable.shape)
+                read = _reader(variable)
+                self.tensors[constant] = Tensor(constant, shape, str(variable.dtype), read)
+                self.weights[constant] = (layer, variable)
+                found[id(variable)] = constant
+        return self.constants[id(layer)]
 
-    def name_output(self, tensor: Any, name: str) -> str:
+    def name_output(self, tensor: Any, known: str, name: str) -> str:
         """The graph's name of an output, which is Keras' name for it."""
-        known = self.names[id(tensor)]
-        if known == name:
-            return name
-        # the same tensor twice, or a further output of one layer: an alias, as Keras has none
-        self.add_tensor(name, tensor)
-        self.names[id(tensor)] = known
-        self.nodes.append(Node(f"{name}/output", "Identity", Elementwise(), (known,), (name,)))
+        if known != name:
+            # one tensor twice, a further output of a layer, or made in a model in the model
+            self.add_tensor(name, tensor)
+            self.aliases[name] = known
+            self.nodes.append(Node(f"{name}/output", "Identity", Elementwise(), (known,), (name,)))
         return name
 
 
@@ -194,40 +188,19 @@ def layer_weights(layer: Any) -> Iterator[tuple[str, Any]]:
     """Name within the layer, and variable, of every weight of a layer and what it holds."""
     seen: set[str] = set()
     for variable in getattr(layer, "weights", ()):
-        steps = variable.path.split("/")
-        within = steps[steps.index(layer.name) + 1 :] if layer.name in steps else steps[-1:]
-        unique = suffix = "/".join(within)
+        unique = suffix = _within(layer, str(variable.path))
         while unique in seen:
             unique = f"{suffix}_{len(seen)}"
         seen.add(unique)
         yield unique, variable
 
 
-def _parts(call: Call, times: int) -> tuple[Part, ...]:
-    operator = type(call.operation).__name__
-    if times > 1:
-        return (Part(operator, Opaque(f"it is called {times} times, which is not cut")),)
-    if len(call.inputs) != 1 or len(call.outputs) != 1:
-        return (Part(operator, Opaque("it has several computed inputs or outputs")),)
-    return translate(call.operation, len(call.outputs[0].shape))
-
-
-def _nodes(
-    name: str,
-    parts: Sequence[Part],
-    inputs: tuple[str, ...],
-    outputs: tuple[str, ...],
-    constants: dict[str, str],
-) -> Iterator[Node]:
-    for i, part in enumerate(parts):
-        last = i == len(parts) - 1
-        results = outputs if last else (f"{name}/linear",)
-        named = tuple(constants[weight] for weight in part.weights)
-        if isinstance(part.operation, Opaque):
-            named = tuple(constants.values())
-        ends = (*named, *inputs) if part.constants_first else (*inputs, *named)
-        yield Node(f"{name}{part.suffix}", part.operator, part.operation, ends, results)
-        inputs, constants = results, {}
+def _within(layer: Any, path: str) -> str:
+    own = f"{layer.path}/"
+    if path.startswith(own):
+        return path.removeprefix(own)
+    steps = path.split("/")
+    return "/".join(steps[steps.index(layer.name) + 1 :] if layer.name in steps else steps[-1:])
 
 
 def _reader(variable: Any) -> Callable[[], Array]:

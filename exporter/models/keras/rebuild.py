@@ -1,9 +1,14 @@
-"""A Keras model built anew, layer by layer, from edited configurations."""
+"""A Keras model built anew, layer by layer, from edited configurations.
+
+1. As it is: models in the model stay models, Sequential ones Sequential.
+2. Flat, so that any inner tensor can be returned: every call is made once more on new tensors,
+   those of models in the model too. A layer whose values before its own activation are wanted
+   loses the activation; a layer behind it takes over the activation and the name.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +16,15 @@ import keras
 import numpy as np
 
 from exporter.errors import ModelError
+from exporter.models.keras.calls import Call, follow, is_plain_model
 from exporter.models.keras.files import check_live
-from exporter.models.keras.picture import draw
+from exporter.models.keras.settings import entry_of, with_entry
 
 _VOCABULARY = {"StringLookup", "IntegerLookup", "TextVectorization", "Discretization"}
 _REBUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
-Settings = Mapping[str, Mapping[str, Any]]  # layer's name -> configuration entries
+Settings = Mapping[int, Mapping[str, Any]]  # identity of a layer -> path in its configuration
+Split = Mapping[int, str]  # identity of a layer -> path to its activation
 
 
 @dataclass
@@ -26,20 +33,12 @@ class Rebuilt:
 
     Attributes:
         pairs: each old layer with the new one.
-        renamed: tensor inside an old layer -> the new layer that makes it.
+        tensors: name -> symbolic tensor of the new model; filled by `rebuild_flat` alone.
     """
 
     model: Any
     pairs: list[tuple[Any, Any]]
-    renamed: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def inputs(self) -> Any:
-        return structure(self.model)
-
-    def tensor(self, name: str) -> Any:
-        """The new model's symbolic tensor of an old name."""
-        return draw(self.model).tensors[self.renamed.get(name, name)]
+    tensors: dict[str, Any] = field(default_factory=dict)
 
 
 def structure(model: Any) -> Any:
@@ -47,42 +46,61 @@ def structure(model: Any) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def rebuild(model: Any, settings: Settings, split: AbstractSet[str] = frozenset()) -> Rebuilt:
+def rebuild(model: Any, settings: Settings) -> Rebuilt:
     """Build a model anew; its variables hold initial values.
 
     Args:
         model: Functional or Sequential, built.
-        settings: what changes in the layers' configurations.
-        split: names of Dense layers whose activation shall become a layer of its own.
+        settings: what changes in the layers' configurations; a layer that is listed has weights of
+            other shapes.
 
     Raises:
         ModelError: a layer that carries code, is not of Keras, or does not come back from its
             configuration.
     """
     check_live(model)
-    builder = _Builder(settings, split)
+    builder = _Builder(settings)
     try:
-        if isinstance(model, keras.Sequential) and not split:
-            made = builder.sequential(model)
-        else:
-            made = builder.functional(model)
+        made = builder.model(model)
     except _REBUILD_ERRORS as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ModelError(f"the model {model.name!r} cannot be rebuilt: {line}") from error
-    return Rebuilt(made, builder.pairs, {f"{name}/linear": _inner(name) for name in split})
+        raise _cannot(model, error) from error
+    return Rebuilt(made, builder.pairs)
 
 
-def _inner(name: str) -> str:
-    """The name of a Dense whose activation layer took over its own."""
-    return f"{name}_linear"
+def rebuild_flat(model: Any, settings: Settings, split: Split) -> Rebuilt:
+    """Build a model anew as a Functional one without models in it.
+
+    Args:
+        settings: as for `rebuild`.
+        split: layers whose activation shall become a layer of its own.
+
+    Raises:
+        ModelError: as `rebuild`.
+    """
+    check_live(model)
+    builder = _FlatBuilder(settings, split)
+    try:
+        made = builder.flat(model)
+    except _REBUILD_ERRORS as error:
+        raise _cannot(model, error) from error
+    return Rebuilt(made, builder.pairs, builder.tensors)
+
+
+def _cannot(model: Any, error: Exception) -> ModelError:
+    line = str(error).strip().partition("\n")[0]
+    return ModelError(f"the model {model.name!r} cannot be rebuilt: {line}")
 
 
 @dataclass
 class _Builder:
     settings: Settings
-    split: AbstractSet[str]
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
-    activations: dict[str, Any] = field(default_factory=dict)  # of split layers, by the new name
+    made: dict[int, Any] = field(default_factory=dict)  # one new layer for all calls of an old one
+
+    def model(self, model: Any) -> Any:
+        if isinstance(model, keras.Sequential):
+            return self.sequential(model)
+        return self.functional(model)
 
     def sequential(self, model: Any) -> Any:
         first = model.inputs[0]
@@ -92,19 +110,20 @@ class _Builder:
 
     def functional(self, model: Any) -> Any:
         """Through a view of the model that shares its layers: a clone would compile like it."""
-        outputs = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
-        view = keras.Model(structure(model), outputs, name=model.name)
-        made = keras.models.clone_model(
-            view, clone_function=self.layer, call_function=self.call if self.split else None
-        )
+        view = keras.Model(structure(model), model.output, name=model.name)
+        made = keras.models.clone_model(view, clone_function=self.layer)
         if not model.trainable:  # setting it reaches every layer, and would thaw frozen ones
             made.trainable = False
         return made
 
     def layer(self, layer: Any) -> Any:
         """A new layer (or other operation) like this one, but for the settings."""
-        if not isinstance(layer, keras.Layer):
-            return type(layer).from_config(layer.get_config())
+        if id(layer) not in self.made:
+            self.made[id(layer)] = self.model(layer) if is_plain_model(layer) else self.one(layer)
+        return self.made[id(layer)]
+
+    def one(self, layer: Any) -> Any:
+        """A new layer that is no model, or another operation."""
         config = layer.get_config()
         if type(layer).__name__ in _VOCABULARY:
             raise ModelError(
@@ -112,30 +131,81 @@ class _Builder:
                 "lack what it learnt",
                 "prune the model that follows it",
             )
-        config.update(self.settings.get(layer.name, {}))
-        if layer.name in self.settings:
-            _drop_initial_arrays(layer, config)
-        if layer.name in self.split:
-            self.take_apart(layer, config)
-        new = type(layer).from_config(config)
-        self.pairs.append((layer, new))
+        for path, value in self.settings.get(id(layer), {}).items():
+            config = with_entry(config, path, value)
+        if id(layer) in self.settings:
+            config = _without_arrays(config)
+        new = self.from_config(layer, config)
+        if isinstance(layer, keras.Layer):
+            self.pairs.append((layer, new))
         return new
 
-    def take_apart(self, layer: Any, config: dict[str, Any]) -> None:
-        self.activations[_inner(layer.name)] = keras.layers.Activation.from_config(
-            {"name": layer.name, "activation": config["activation"], "dtype": config["dtype"]}
-        )
-        config.update(name=_inner(layer.name), activation="linear")
-
-    def call(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        result = layer(*args, **kwargs)
-        behind = self.activations.get(layer.name)
-        return result if behind is None else behind(result)
+    def from_config(self, layer: Any, config: dict[str, Any]) -> Any:
+        return type(layer).from_config(config)
 
 
-def _drop_initial_arrays(layer: Any, config: dict[str, Any]) -> None:
-    """An initial value given as an array fits the old width only; the weights are set anyway."""
-    for name in ("kernel_initializer", "bias_initializer"):
-        initializer = getattr(layer, name, None)
-        if np.ndim(getattr(initializer, "value", 0.0)):
-            config[name] = "zeros"
+class _FlatBuilder(_Builder):
+    def __init__(self, settings: Settings, split: Split) -> None:
+        super().__init__(settings)
+        self.split = split
+        self.tensors: dict[str, Any] = {}
+        self.taken: set[str] = set()
+        self.call = ""  # the one that is being made
+        self.behind: dict[int, Any] = {}  # layer -> the activation that it has lost
+
+    def flat(self, model: Any) -> Any:
+        given = keras.tree.map_structure(_new_input, structure(model))
+        inputs = keras.tree.flatten(given)
+        self.tensors.update((tensor.name, tensor) for tensor in inputs)
+        self.taken.update(self.tensors)
+        results = follow(model, inputs, self.visit)
+        return keras.Model(given, results, name=model.name)
+
+    def visit(self, name: str, call: Call, values: Mapping[int, Any]) -> Sequence[Any]:
+        """Make a call once more; gives the new tensors."""
+        self.call = name
+        new = self.layer(call.operation)
+        positional, named = call.filled(values)
+        results: list[Any] = keras.tree.flatten(new(*positional, **named))
+        if id(call.operation) in self.behind:
+            self.tensors[f"{name}/linear"] = results[0]
+            results = [self.behind[id(call.operation)](results[0])]
+        for i, result in enumerate(results):
+            self.tensors[f"{name}:{i}" if i else name] = result
+        return results
+
+    def from_config(self, layer: Any, config: dict[str, Any]) -> Any:
+        """Under a name that is unique in the flat model; without its activation if it is split."""
+        name, place = self.unique(self.call), self.split.get(id(layer))
+        if place is not None:
+            entries = {"name": name, "dtype": config["dtype"]}
+            entries["activation"] = entry_of(config, place)
+            self.behind[id(layer)] = keras.layers.Activation.from_config(entries)
+            config = with_entry(config, place, "linear")
+            name = self.unique(f"{name}_linear")
+        return super().from_config(layer, {**config, "name": name})
+
+    def unique(self, name: str) -> str:
+        """A name that Keras allows and that no other layer has."""
+        name = name.replace("/", "_")
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+
+def _new_input(tensor: Any) -> Any:
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+
+
+def _without_arrays(config: dict[str, Any]) -> dict[str, Any]:
+    """Initial values given as arrays fit the old width only; the weights are set anyway."""
+    made = dict(config)
+    for name, value in config.items():
+        if name.endswith("_initializer") and isinstance(value, dict):
+            number = value.get("config", {}).get("value", 0.0)
+            if isinstance(number, dict) or np.ndim(number):
+                made[name] = "zeros"
+        elif name == "layer" and isinstance(value, dict):
+            made[name] = {**value, "config": _without_arrays(value["config"])}
+    return made

@@ -1,90 +1,67 @@
 """The translation table: Keras layer -> neutral operations.
 
-A layer becomes one node or two: an activation inside a Dense is drawn as a node of its own, so that
-the values before it (z) have a name. What has no row is drawn as `Opaque` and refused by name if a
-unit axis meets it; the table serves heads, and the body of a network may hold anything.
+A layer becomes one node or more: an activation inside a layer is drawn as a node of its own, so
+that the values before it (z) have a name. What has no row is drawn as `Opaque` and refused by name
+if a unit axis meets it; the table serves heads, and the body of a network may hold anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+
+import keras
+import numpy as np
 
 from exporter import operations
-from exporter.operations import Elementwise, Gather, Linear, Opaque, Operation, Transpose
+from exporter.models.keras.calls import Call
+from exporter.models.keras.linear import LINEAR
+from exporter.models.keras.operators import OPERATORS
+from exporter.models.keras.part import (
+    Part,
+    Row,
+    is_of_keras,
+    neutral_function,
+    opaque,
+    rank_of,
+)
+from exporter.operations import Concat, Elementwise, Expand, Gather, Pool, Reduce, Transpose
 
 
-class Part(NamedTuple):
-    """One neutral operation of a layer; the parts of a layer follow one another.
-
-    Attributes:
-        suffix: of the node's name behind the layer's; "" for the node that bears it.
-        weights: names of the layer's weights, in the slots behind the layer's own inputs.
-        constants_first: the weights stand before the inputs (a table that is looked up).
-    """
-
-    operator: str
-    operation: Operation
-    suffix: str = ""
-    weights: tuple[str, ...] = ()
-    constants_first: bool = False
-
-
-Row = Callable[[Any, int], tuple[Part, ...]]  # layer, rank of its output -> parts
+def translate(call: Call) -> tuple[Part, ...]:
+    """The neutral operations of the call of a layer, or of another Keras operation."""
+    operation = call.operation
+    name = type(operation).__name__
+    is_layer = str(type(operation).__module__).startswith("keras.src.layers.")
+    row = (TABLE if is_layer else OPERATORS).get(name)
+    if row is None or not is_of_keras(operation):
+        what = "layers" if isinstance(operation, keras.Layer) else "operations"
+        return opaque(call, f"{what} of class {name} are not cut")
+    if name in MASKED and any(getattr(t, "_keras_mask", None) is not None for t in call.inputs):
+        return opaque(call, "it leaves masked steps out")
+    if len(call.outputs) != 1 or (len(call.inputs) != 1 and name not in SEVERAL):
+        return opaque(call, "it has several computed inputs or outputs")
+    return row(call)
 
 
-def translate(layer: Any, rank: int) -> tuple[Part, ...]:
-    """The neutral operations of a layer (or another Keras operation) with one computed input.
-
-    Args:
-        layer: the Keras object.
-        rank: of its output.
-    """
-    name = type(layer).__name__
-    row = TABLE.get(name)
-    if row is None or not is_builtin_layer(layer):
-        return (Part(name, Opaque(f"layers of class {name} are not cut")),)
-    return row(layer, rank)
+# --- activations --------------------------------------------------------------------------------
 
 
-def is_builtin_layer(layer: Any) -> bool:
-    """Is it a layer of Keras itself, not one that inherits from it or shares its name?"""
-    return str(type(layer).__module__).startswith("keras.src.layers.")
+def _activation(call: Call) -> tuple[Part, ...]:
+    return (Part("Activation", neutral_function(call.operation.activation, rank_of(call) - 1)),)
 
 
-def _dense(layer: Any, rank: int) -> tuple[Part, ...]:
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return (Part("Dense", Opaque("its kernel is quantised or carries LoRA weights")),)
-    has_bias = layer.bias is not None
-    linear = Linear(
-        kernel=1,
-        kernel_axis=1,
-        output_axis=rank - 1,
-        bias=2 if has_bias else None,
-        width_attribute="units",
-    )
-    weights = ("kernel", "bias") if has_bias else ("kernel",)
-    function = function_name(layer.activation)
-    if function == "linear":
-        return (Part("Dense", linear, weights=weights),)
-    activation = Part(function, _function(layer.activation, rank - 1), f"/{function}")
-    return Part("Dense", linear, weights=weights), activation
+def _softmax(call: Call) -> tuple[Part, ...]:
+    axis = call.operation.axis
+    if not isinstance(axis, int):
+        return opaque(call, "it normalises over several axes at once")
+    return (Part("Softmax", operations.Activation("softmax", axis % rank_of(call))),)
 
 
-def _activation(layer: Any, rank: int) -> tuple[Part, ...]:
-    return (Part("Activation", _function(layer.activation, rank - 1)),)
-
-
-def _softmax(layer: Any, rank: int) -> tuple[Part, ...]:
-    if not isinstance(layer.axis, int):
-        return (Part("Softmax", Opaque("it normalises over several axes at once")),)
-    return (Part("Softmax", operations.Activation("softmax", layer.axis % rank)),)
-
-
-def _relu(layer: Any, _: int) -> tuple[Part, ...]:
+def _relu(call: Call) -> tuple[Part, ...]:
+    layer = call.operation
     slope, top = float(layer.negative_slope), layer.max_value
     if layer.threshold or (slope and top is not None):
-        return (Part("ReLU", Opaque("its threshold, or slope with a maximum, has no rule")),)
+        return opaque(call, "its threshold, or slope with a maximum, has no rule")
     if slope:
         return (Part("ReLU", operations.Activation("leaky_relu", None, (("alpha", slope),))),)
     if top is None:
@@ -93,85 +70,138 @@ def _relu(layer: Any, _: int) -> tuple[Part, ...]:
     return (Part("ReLU", operations.Activation("clip", None, bounds)),)
 
 
-def _leaky_relu(layer: Any, _: int) -> tuple[Part, ...]:
-    alpha = (("alpha", float(layer.negative_slope)),)
+def _leaky_relu(call: Call) -> tuple[Part, ...]:
+    alpha = (("alpha", float(call.operation.negative_slope)),)
     return (Part("LeakyReLU", operations.Activation("leaky_relu", None, alpha)),)
 
 
-def _elu(layer: Any, _: int) -> tuple[Part, ...]:
-    return (Part("ELU", operations.Activation("elu", None, (("alpha", float(layer.alpha)),))),)
+def _elu(call: Call) -> tuple[Part, ...]:
+    alpha = (("alpha", float(call.operation.alpha)),)
+    return (Part("ELU", operations.Activation("elu", None, alpha)),)
 
 
-def _identity(layer: Any, _: int) -> tuple[Part, ...]:
-    return (Part(type(layer).__name__, Elementwise()),)
+def _prelu(call: Call) -> tuple[Part, ...]:
+    """Its slopes have one axis less than the values, which they lie along."""
+    return (Part("PReLU", Elementwise(function="prelu"), weights=(call.operation.alpha,)),)
 
 
-def _reshape(layer: Any, _: int) -> tuple[Part, ...]:
-    target = tuple(-1 if n is None else int(n) for n in layer.target_shape)
+# --- value by value -----------------------------------------------------------------------------
+
+
+def _identity(call: Call) -> tuple[Part, ...]:
+    return (Part(type(call.operation).__name__, Elementwise()),)
+
+
+def _batch_normalisation(call: Call) -> tuple[Part, ...]:
+    """(x - mean) * gamma / deviation + beta, each a vector along one axis."""
+    layer = call.operation
+    added = [
+        each
+        for each in (layer.beta if layer.center else None, layer.moving_mean)
+        if each is not None
+    ]
+    scaled = [
+        each
+        for each in (layer.gamma if layer.scale else None, layer.moving_variance)
+        if each is not None
+    ]
+    operation = Elementwise(
+        offsets=tuple(range(1, len(added) + 1)),
+        channel_axis=layer.axis % rank_of(call),
+        function="batch_normalization",
+    )
+    return (Part("BatchNormalization", operation, weights=(*added, *scaled)),)
+
+
+def _rescaling(call: Call) -> tuple[Part, ...]:
+    layer = call.operation
+    if np.ndim(layer.scale) or np.ndim(layer.offset):
+        return opaque(call, "its configuration holds a number for each position")
+    operation = Elementwise(keeps_zero=not layer.offset, function="rescaling")
+    return (Part("Rescaling", operation),)
+
+
+def _join(call: Call) -> tuple[Part, ...]:
+    name = type(call.operation).__name__
+    return (Part(name, Elementwise(function=name.lower())),)
+
+
+# --- positions ----------------------------------------------------------------------------------
+
+
+def _reshape(call: Call) -> tuple[Part, ...]:
+    target = tuple(-1 if n is None else int(n) for n in call.operation.target_shape)
     operation = operations.Reshape(target, attribute="target_shape", leading=1)
     return (Part("Reshape", operation),)
 
 
-def _flatten(layer: Any, _: int) -> tuple[Part, ...]:
-    if layer.data_format != "channels_last":
-        return (Part("Flatten", Opaque("it moves the channels behind the other axes first")),)
+def _flatten(call: Call) -> tuple[Part, ...]:
+    if call.operation.data_format != "channels_last":
+        return opaque(call, "it moves the channels behind the other axes first")
     return (Part("Flatten", operations.Reshape()),)
 
 
-def _permute(layer: Any, _: int) -> tuple[Part, ...]:
-    return (Part("Permute", Transpose((0, *(int(n) for n in layer.dims)))),)
+def _permute(call: Call) -> tuple[Part, ...]:
+    return (Part("Permute", Transpose((0, *(int(n) for n in call.operation.dims)))),)
 
 
-def _embedding(layer: Any, _: int) -> tuple[Part, ...]:
+def _concatenate(call: Call) -> tuple[Part, ...]:
+    return (Part("Concatenate", Concat(call.operation.axis % rank_of(call))),)
+
+
+def _embedding(call: Call) -> tuple[Part, ...]:
+    layer = call.operation
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return (Part("Embedding", Opaque("its table is quantised or carries LoRA weights")),)
-    return (Part("Embedding", Gather(0), weights=("embeddings",), constants_first=True),)
+        return opaque(call, "its table is quantised or carries LoRA weights")
+    table = (layer.embeddings,)
+    return (Part("Embedding", Gather(0), weights=table, constants_first=True),)
 
 
-def _function(function: Any, axis: int) -> Operation:
-    """The neutral operation of an activation function of Keras."""
-    name = function_name(function)
-    if name == "linear":
-        return Elementwise()
-    if name not in FUNCTIONS or not str(function.__module__).startswith("keras."):
-        return Opaque(f"the activation {name!r} has no rule")
-    neutral, parameters = FUNCTIONS[name]
-    along = axis if neutral in {"softmax", "log_softmax"} else None
-    return operations.Activation(neutral, along, parameters)
+# --- over space and time ------------------------------------------------------------------------
 
 
-def function_name(function: Any) -> str:
-    """What Keras calls an activation; "linear" where there is none."""
-    if function is None:
-        return "linear"
-    return str(getattr(function, "__name__", type(function).__name__))
+def _spatial(call: Call) -> tuple[int, ...]:
+    """The axes between batch and channels."""
+    rank = len(call.inputs[0].shape)
+    if getattr(call.operation, "data_format", "channels_last") == "channels_last":
+        return tuple(range(1, rank - 1))
+    return tuple(range(2, rank))
 
 
-FUNCTIONS: Mapping[str, tuple[str, tuple[tuple[str, float], ...]]] = {
-    "softmax": ("softmax", ()),
-    "log_softmax": ("log_softmax", ()),
-    "sigmoid": ("sigmoid", ()),
-    "hard_sigmoid": ("hard_sigmoid", (("alpha", 1.0 / 6.0), ("beta", 0.5))),
-    "relu": ("relu", ()),
-    "relu6": ("relu6", ()),
-    "leaky_relu": ("leaky_relu", (("alpha", 0.2),)),
-    "elu": ("elu", ()),
-    "selu": ("selu", ()),
-    "gelu": ("gelu", ()),
-    "silu": ("silu", ()),
-    "softplus": ("softplus", ()),
-    "softsign": ("softsign", ()),
-    "tanh": ("tanh", ()),
-    "exponential": ("exp", ()),
-}
+def _global_mean(call: Call) -> tuple[Part, ...]:
+    operation = Reduce(_spatial(call), bool(call.operation.keepdims), "mean")
+    return (Part(type(call.operation).__name__, operation),)
+
+
+def _global_max(call: Call) -> tuple[Part, ...]:
+    operation = Reduce(_spatial(call), bool(call.operation.keepdims), "max")
+    return (Part(type(call.operation).__name__, operation),)
+
+
+def _pool(call: Call) -> tuple[Part, ...]:
+    return (Part(type(call.operation).__name__, Pool(_spatial(call))),)
+
+
+def _pad(call: Call) -> tuple[Part, ...]:
+    return (Part(type(call.operation).__name__, Expand(_spatial(call))),)
+
+
+def _repeat(_: Call) -> tuple[Part, ...]:
+    return (Part("RepeatVector", Expand((1,))),)
+
+
+MASKED = {"Softmax", "GlobalAveragePooling1D"}
+_JOINS = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+SEVERAL = {"Concatenate", *_JOINS, "Divide"}
 
 TABLE: Mapping[str, Row] = {
-    "Dense": _dense,
+    **LINEAR,
     "Activation": _activation,
     "Softmax": _softmax,
     "ReLU": _relu,
     "LeakyReLU": _leaky_relu,
     "ELU": _elu,
+    "PReLU": _prelu,
     "Identity": _identity,
     "ActivityRegularization": _identity,
     "Dropout": _identity,
@@ -181,8 +211,34 @@ TABLE: Mapping[str, Row] = {
     "AlphaDropout": _identity,
     "GaussianDropout": _identity,
     "GaussianNoise": _identity,
+    "BatchNormalization": _batch_normalisation,
+    "Rescaling": _rescaling,
+    **dict.fromkeys(_JOINS, _join),
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Permute": _permute,
+    "Concatenate": _concatenate,
     "Embedding": _embedding,
+    "GlobalAveragePooling1D": _global_mean,
+    "GlobalAveragePooling2D": _global_mean,
+    "GlobalAveragePooling3D": _global_mean,
+    "GlobalMaxPooling1D": _global_max,
+    "GlobalMaxPooling2D": _global_max,
+    "GlobalMaxPooling3D": _global_max,
+    "AveragePooling1D": _pool,
+    "AveragePooling2D": _pool,
+    "AveragePooling3D": _pool,
+    "MaxPooling1D": _pool,
+    "MaxPooling2D": _pool,
+    "MaxPooling3D": _pool,
+    "UpSampling1D": _pool,
+    "UpSampling2D": _pool,
+    "UpSampling3D": _pool,
+    "Cropping1D": _pool,
+    "Cropping2D": _pool,
+    "Cropping3D": _pool,
+    "ZeroPadding1D": _pad,
+    "ZeroPadding2D": _pad,
+    "ZeroPadding3D": _pad,
+    "RepeatVector": _repeat,
 }
