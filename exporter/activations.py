@@ -76,6 +76,23 @@ def _clip(x: Array, _axis: int, parameters: Mapping[str, float]) -> Array:
     return np.clip(x, parameters.get("min", -np.inf), parameters.get("max", np.inf))
 
 
+def _celu(x: Array, _axis: int, parameters: Mapping[str, float]) -> Array:
+    alpha = parameters.get("alpha", 1.0)
+    return np.maximum(x, 0.0) + np.minimum(0.0, alpha * np.expm1(np.minimum(x, 0.0) / alpha))
+
+
+def _thresholded_relu(x: Array, _axis: int, parameters: Mapping[str, float]) -> Array:
+    return np.where(x > parameters.get("alpha", 1.0), x, 0.0)
+
+
+def _hard_swish(x: Array) -> Array:
+    return np.asarray(x * np.clip(x / 6.0 + 0.5, 0.0, 1.0))
+
+
+def _mish(x: Array) -> Array:
+    return np.asarray(x * np.tanh(np.logaddexp(0.0, x)))
+
+
 def _plain(
     function: Callable[[Array], Array],
 ) -> Callable[[Array, int, Mapping[str, float]], Array]:
@@ -99,6 +116,10 @@ ACTIVATIONS: Mapping[str, Function] = {
     "softsign": Function(_plain(lambda x: np.asarray(x / (1.0 + np.abs(x)))), keeps_zero=True),
     "tanh": Function(_plain(np.tanh), keeps_zero=True),
     "exp": Function(_plain(np.exp)),
+    "celu": Function(_celu, keeps_zero=True),
+    "hard_swish": Function(_plain(_hard_swish), keeps_zero=True),
+    "mish": Function(_plain(_mish), keeps_zero=True),
+    "thresholded_relu": Function(_thresholded_relu),  # keeps zero only above a threshold of 0
 }
 
 
@@ -132,7 +153,9 @@ def _l2(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
 
 
 def _log_sum_exp(x: Array, axis: tuple[int, ...], keepdims: bool) -> Array:
-    return np.asarray(np.logaddexp.reduce(x, axis=axis, keepdims=keepdims))
+    largest = x.max(axis=axis, keepdims=True)
+    summed = np.log(np.exp(x - largest).sum(axis=axis, keepdims=True)) + largest
+    return np.asarray(summed if keepdims else summed.squeeze(axis))
 
 
 REDUCTIONS: Mapping[str, Reduction] = {

@@ -64,8 +64,8 @@ class Reshape:
     """The same values in the same order under another shape (reshape, flatten, squeeze).
 
     `target` is what the file states, without the first `leading` axes; None where the shape follows
-    from the input and nothing in the file has to change. Entries that are not above 0 follow from
-    the input too.
+    from the input and nothing in the file has to change. Entries of 0 and -1 follow from the input
+    too; one of -2 is computed while the model runs.
     """
 
     target: tuple[int, ...] | None = None

@@ -33,7 +33,9 @@ from exporter.operations import (
 from exporter.parts import concat, slice_, split
 from exporter.steps import Fact, Labelled, Port, Ranks, Refused, Rule, States, Step
 
-__all__ = ["RULES", "Refused", "move_labels"]
+__all__ = ["NOT_CHANNELS", "RULES", "Refused", "move_labels"]
+
+NOT_CHANNELS = "the axis is not that of its output channels"
 
 
 def _linear(step: Step) -> Iterator[Fact]:
@@ -50,7 +52,7 @@ def _linear(step: Step) -> Iterator[Fact]:
     else:
         raise step.refuse("it sums over the units")
     if step.labels.axis != expected:
-        raise step.refuse("the axis is not that of its output channels")
+        raise step.refuse(NOT_CHANNELS)
     if operation.groups != 1:
         raise step.refuse(f"its {operation.groups} groups tie output channels to input channels")
     yield Labelled(Port("output", 0), step.labels.at(output_axis))
@@ -109,12 +111,17 @@ def _reshape(step: Step) -> Iterator[Fact]:
     yield Labelled(goal, moved, zero=0.0)
     out = step.labels if inward else moved
     index = out.axis - operation.leading
+    if operation.target is not None and operation.target[index] < _INFERRED:
+        raise step.refuse("the length of its unit axis is computed while the model runs")
     if operation.target is not None and operation.target[index] > 0:
         for place in (operation.slot, operation.attribute):
             if place is not None:
                 yield States(place, operation.target, index)
         if operation.origins and (origin := operation.origins[index]) is not None:
             yield States(origin.slot, origin.value, origin.entry, node=origin.node)
+
+
+_INFERRED = -1
 
 
 def _transpose(step: Step) -> Iterator[Fact]:

@@ -29,7 +29,7 @@ from exporter.operations import (
     Transpose,
 )
 from exporter.ranking import find_ranking, ranked_behind
-from exporter.rules import RULES
+from exporter.rules import NOT_CHANNELS, RULES
 from exporter.steps import Fact, Labelled, Parts, Port, Refused, States, Step
 
 
@@ -138,13 +138,21 @@ def _trace_output(graph: Graph, output: str) -> tuple[list[Head], Refusal]:
         return [], Refusal(output, None, "its shape is not known")
     axes = [a for a, n in enumerate(shape) if n != 1 and (a > 0 or len(shape) == 1)]
     heads: list[Head] = []
-    refused = Refusal(output, None, f"no axis of its shape {_shown(shape)} is wider than 1")
-    for axis in axes:  # the last axis gives the reason: channels stand last more often than not
+    refusals = [Refusal(output, None, f"no axis of its shape {_shown(shape)} is wider than 1")]
+    for axis in axes:
         try:
             heads.append(trace_axis(graph, output, axis))
         except Refused as error:
-            refused = Refusal(output, str(error.node) if error.node else None, error.reason)
-    return _told_apart(heads), refused
+            refusals.append(Refusal(output, str(error.node) if error.node else None, error.reason))
+    return _told_apart(heads), _telling(refusals)
+
+
+def _telling(refusals: list[Refusal]) -> Refusal:
+    """The reason that helps: an axis that runs along a linear operation's rows never had units.
+
+    Among the others the last one's: channels stand last more often than not.
+    """
+    return next((r for r in reversed(refusals[1:]) if r.reason != NOT_CHANNELS), refusals[-1])
 
 
 def _told_apart(heads: list[Head]) -> list[Head]:

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, NodeProto, TensorProto, checker, helper, numpy_helper, shape_inference
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    checker,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
 
 from exporter.graph import Array
 from exporter.models.onnx import OnnxModel, from_proto
@@ -50,7 +60,12 @@ def proto(
         list(nodes),
         "network",
         inputs,
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, d) for n, d in given.items()],
+        [
+            ValueInfoProto(name=n)
+            if d is None
+            else helper.make_tensor_value_info(n, TensorProto.FLOAT, d)
+            for n, d in given.items()
+        ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
         doc_string="a graph for tests",
     )
@@ -59,7 +74,7 @@ def proto(
     )
     if all(given.values()):
         return result
-    inferred = shape_inference.infer_shapes(result).graph.output
+    inferred = shape_inference.infer_shapes(result, data_prop=True).graph.output
     for output, known in zip(result.graph.output, inferred, strict=True):
         output.CopyFrom(known)
     return result
@@ -78,11 +93,18 @@ def classifier(*tail: NodeProto, **options: Any) -> OnnxModel:
     return model([gemm, *last], constants, **options)
 
 
-def run(opened: OnnxModel, feeds: Mapping[str, Array]) -> dict[str, Array]:
-    """Every output, after the checker has accepted the file."""
+def run(opened: OnnxModel, feeds: Mapping[str, Array], *, plain: bool = False) -> dict[str, Array]:
+    """Every output, after the checker has accepted the file.
+
+    Args:
+        plain: every operator as the file states it. Otherwise onnxruntime makes one operator of a
+            product and the codes in front of it, which also quantises the other side.
+    """
     checker.check_model(opened.proto, full_check=True)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     session = onnxruntime.InferenceSession(
         opened.to_bytes(), options, providers=["CPUExecutionProvider"]
     )
@@ -100,3 +122,26 @@ def softmax(values: Array, axis: int = -1) -> Array:
     """In float64."""
     e = np.exp(values.astype(np.float64))
     return np.asarray(e / e.sum(axis=axis, keepdims=True))
+
+
+def filled(opened: OnnxModel, seed: int = 0) -> OnnxModel:
+    """The model with seeded normal weights instead of ConstantOfShape nodes.
+
+    Kernels are scaled so that values stay of one size from layer to layer; statistics of
+    normalisations stay positive.
+    """
+    source = ModelProto()
+    source.CopyFrom(opened.proto)
+    random = np.random.default_rng(seed)
+    shapes = {t.name: numpy_helper.to_array(t) for t in source.graph.initializer}
+    kept = [n for n in source.graph.node if n.op_type != "ConstantOfShape"]
+    for n in source.graph.node:
+        if n.op_type == "ConstantOfShape":
+            shape = tuple(int(d) for d in shapes[n.input[0]])
+            values = random.normal(size=shape) * (0.7 / prod(shape[1:])) ** 0.5
+            values = values if len(shape) > 1 else 1 + 0.1 * np.abs(random.normal(size=shape))
+            weights = numpy_helper.from_array(values.astype(np.float32), n.output[0])
+            source.graph.initializer.append(weights)
+    del source.graph.node[:]
+    source.graph.node.extend(kept)
+    return from_proto(source, opened.name)

@@ -429,6 +429,12 @@ REFUSED = [
     pytest.param(join_of_unknown_width, "Concat 'y'", "'u' is not known", id="unknown part"),
     pytest.param(join_that_does_not_add_up, "Concat 'y'", "do not make up", id="parts too short"),
     pytest.param(join_of_another_axis, "Concat 'all'", "different places", id="other axis"),
+    pytest.param(
+        partial(behind, Reshape((-1, -2)), None, UNITS),
+        "Reshape 'other'",
+        "computed while the model runs",
+        id="computed target",
+    ),
     pytest.param(stale_shape, "Linear 'y'", "'k' has the shape [4, 6], not 7", id="stale shape"),
     pytest.param(ranks_alone, None, "model's input 'x'", id="ranks of an input"),
     pytest.param(

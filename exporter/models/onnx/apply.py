@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from exporter.errors import ModelError
 from exporter.graph import Array
+from exporter.models.onnx.codes import encode
 from exporter.models.onnx.draft import Draft
 from exporter.models.onnx.draw import Drawing
 from exporter.models.onnx.insert import insert
@@ -56,8 +57,11 @@ def _fill(draft: Draft, edit: Fill) -> None:
         result = values.copy()
         where: list[Any] = [slice(None)] * values.ndim
         where[edit.axis] = edit.positions
-        result[tuple(where)] = _held(edit.constant, np.asarray(edit.value), values)
+        codes = encode(constant, edit, values.ndim)
+        result[tuple(where)] = _held(edit.constant, codes, values)
         return result
+
+    constant = draft.constant(edit.constant)
 
     draft.change(edit.constant, edit.uses, filled)
 

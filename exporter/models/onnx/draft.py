@@ -9,7 +9,7 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from exporter.errors import ModelError
-from exporter.graph import Array, Use
+from exporter.graph import Array, Tensor, Use
 from exporter.models.onnx.constants import is_constant_node
 from exporter.models.onnx.draw import Drawing
 from exporter.models.onnx.order import running_order
@@ -99,6 +99,13 @@ class Draft:
         """The initializer of that name, which is added if there is none."""
         self._values[name] = value
 
+    def constant(self, name: str) -> Tensor:
+        """A constant as it was drawn (raises ModelError if it is none)."""
+        tensor = self._graph.tensors.get(name)
+        if tensor is None or tensor.read is None:
+            raise ModelError(f"{name!r} is not a constant")
+        return tensor
+
     def _as_read_now(self, constant: str, uses: Iterable[Use]) -> dict[str, set[Use]]:
         """The uses by the name that they read now."""
         groups: dict[str, set[Use]] = {}
@@ -112,10 +119,9 @@ class Draft:
     def _value(self, name: str) -> Array:
         if name in self._values:
             return self._values[name]
-        tensor = self._graph.tensors.get(name)
-        if tensor is None or tensor.read is None:
-            raise ModelError(f"{name!r} is not a constant")
-        return tensor.read()
+        read = self.constant(name).read
+        assert read is not None  # noqa: S101 - narrows the type; `constant` sees to it
+        return read()
 
     def _redirect(self, old: str, new: str, uses: set[Use]) -> None:
         for use in uses:

@@ -4,27 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TypeProto
 
 from exporter.errors import ModelError
 from exporter.graph import Graph, Node, Tensor
 from exporter.models.onnx.call import Call
+from exporter.models.onnx.codes import with_codes
 from exporter.models.onnx.constants import constants_of, is_constant_node
+from exporter.models.onnx.inference import types_of
+from exporter.models.onnx.lengths import Lengths
 from exporter.models.onnx.protos import (
     attributes_of,
     captured,
-    copy_without,
     dtype_of,
+    node_names,
     opset_of,
     shape_of,
-    tensor_type,
 )
 from exporter.models.onnx.table import translate
 from exporter.operations import Opaque, Operation
-
-_SMALL = 1024  # elements; constants above it carry no shapes, and need not pass through inference
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ def draw(model: ModelProto) -> Drawing:
         ModelError: two tensors of one name, or a tensor that is read before anything makes it.
     """
     source = model.graph
-    names = _node_names(source)
+    names = node_names(source)
     constants = constants_of(source)
-    types = _types(model, constants)
+    types = types_of(model, constants)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
     _check_order(source, names, {*inputs, *constants})
     tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
@@ -60,7 +60,8 @@ def draw(model: ModelProto) -> Drawing:
     tensors.update(constants)
     outputs = tuple(info.name for info in source.output)
     nodes = _nodes(model, names, tensors)
-    return Drawing(Graph(nodes, tensors, inputs, outputs), names, types)
+    graph = with_codes(Graph(nodes, tensors, inputs, outputs))
+    return Drawing(graph, names, types)
 
 
 def _nodes(
@@ -69,12 +70,25 @@ def _nodes(
     opset = opset_of(model)
     own = {(function.domain, function.name) for function in model.functions}
     read = frozenset(_names_read(model.graph))
+    fixed = _fixed(model.graph, tensors)
+    protos = dict(zip(names, model.graph.node, strict=True))
+    lengths = Lengths(protos, tensors, [info.name for info in model.graph.output])
     nodes = []
-    for name, proto in zip(names, model.graph.node, strict=True):
+    for name, proto in protos.items():
         if is_constant_node(proto):
             continue
         inputs, outputs = (*proto.input, *captured(proto)), tuple(proto.output)
-        call = Call(attributes_of(proto), inputs, outputs, opset, tensors, read)
+        call = Call(
+            attributes_of(proto),
+            inputs,
+            outputs,
+            opset,
+            tensors,
+            read,
+            fixed,
+            partial(lengths.at, name),
+            partial(_axes_read, lengths, name, tensors),
+        )
         if (proto.domain, proto.op_type) in own:
             operation: Operation = Opaque("it is a function of the file's own")
         else:
@@ -83,15 +97,19 @@ def _nodes(
     return tuple(nodes)
 
 
-def _node_names(graph: GraphProto) -> tuple[str, ...]:
-    """The file's names where they are there and not yet taken; the index tells the others apart."""
-    names: dict[str, None] = {}
-    for index, node in enumerate(graph.node):
-        name = node.name
-        while not name or name in names:
-            name += f"#{index}"
-        names[name] = None
-    return tuple(names)
+def _fixed(graph: GraphProto, tensors: Mapping[str, Tensor]) -> frozenset[str]:
+    """The tensors that are computed from constants alone."""
+    found = set[str]()
+    for node in graph.node:
+        read = [name for name in (*node.input, *captured(node)) if name]
+        if read and all(name in found or tensors[name].is_constant for name in read):
+            found.update(name for name in node.output if name)
+    return frozenset(found)
+
+
+def _axes_read(lengths: Lengths, node: str, tensors: Mapping[str, Tensor]) -> tuple[int, ...]:
+    shape = tensors[lengths.nodes[node].input[0]].shape
+    return lengths.axes_read(node, len(shape or ()))
 
 
 def _names_read(graph: GraphProto) -> Iterator[str]:
@@ -117,47 +135,3 @@ def _check_order(graph: GraphProto, names: tuple[str, ...], known: set[str]) -> 
     for info in graph.output:
         if info.name not in known:
             raise ModelError(f"nothing makes the output {info.name!r}")
-
-
-# --- types ---------------------------------------------------------------------------------------
-
-
-def _types(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
-    """Types as stated, completed by shape inference over a skeleton without the large constants."""
-    skeleton = _skeleton(model, constants)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):  # contradictions, unknown types
-        inferred = skeleton  # what the file states must do then
-    graph = inferred.graph
-    return {info.name: info.type for info in (*graph.value_info, *graph.input, *graph.output)}
-
-
-def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:
-    """The model with every large constant turned into an input of its type."""
-    source = model.graph
-    result = copy_without(model, "graph")
-    result.graph.CopyFrom(copy_without(source, "node", "initializer"))
-    large = {name for name, tensor in constants.items() if _elements(tensor) > _SMALL}
-    stated = {info.name for info in source.input}
-    result.graph.input.extend(_as_input(constants[name]) for name in sorted(large - stated))
-    result.graph.initializer.extend(t for t in source.initializer if t.name not in large)
-    result.graph.node.extend(n for n in source.node if not _holds_one_of(n, large))
-    return result
-
-
-def _elements(tensor: Tensor) -> int:
-    count = 1
-    for length in tensor.shape or ():
-        count *= length or 0
-    return count
-
-
-def _holds_one_of(node: NodeProto, large: set[str]) -> bool:
-    return is_constant_node(node) and node.output[0] in large
-
-
-def _as_input(constant: Tensor) -> ValueInfoProto:
-    return ValueInfoProto(
-        name=constant.name, type=tensor_type(constant.dtype, constant.shape or ())
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
@@ -94,8 +95,13 @@ def tensor_type_of(value: Array) -> TypeProto:
 
 
 def attributes_of(node: NodeProto) -> dict[str, Any]:
-    """Numbers, strings and tuples of them; tensors and graphs are left out."""
-    return {a.name: _PLAIN[a.type](a) for a in node.attribute if a.type in _PLAIN}
+    """Numbers, strings and tuples of them, and what one tensor of one number holds.
+
+    Other tensors, and graphs, are left out.
+    """
+    found = {a.name: _PLAIN[a.type](a) for a in node.attribute if a.type in _PLAIN}
+    single = (a for a in node.attribute if a.type == AttributeProto.TENSOR and prod(a.t.dims) == 1)
+    return found | {a.name: read_tensor(a.t).item() for a in single}
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
@@ -118,6 +124,17 @@ def _free_names(body: GraphProto) -> Iterator[str]:
     read = [name for node in body.node for name in (*node.input, *captured(node))]
     read += [info.name for info in body.output]
     yield from (name for name in read if name and name not in own)
+
+
+def node_names(graph: GraphProto) -> tuple[str, ...]:
+    """The file's names where they are there and not yet taken; the index tells the others apart."""
+    names: dict[str, None] = {}
+    for index, node in enumerate(graph.node):
+        name = node.name
+        while not name or name in names:
+            name += f"#{index}"
+        names[name] = None
+    return tuple(names)
 
 
 def rename_reads(node: NodeProto, old: str, new: str) -> None:

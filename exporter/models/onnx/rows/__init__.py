@@ -1,0 +1,1 @@
+"""The rows of the translation table, by what the operators do."""
