@@ -419,7 +419,7 @@ def test_a_computed_kernel_is_followed_to_its_constant() -> None:
     check_slice(graph, head, [4, 1])
 
 
-# --- slice and zero, by arithmetic ------------------------------------------------------------------
+# --- slice and zero, by arithmetic ---------------------------------------------------------------
 
 
 def apply(graph: Graph, edits: Sequence[Edit]) -> Graph:
