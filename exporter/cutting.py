@@ -175,6 +175,7 @@ def _table(head: Head, selection: Selection, mode: str) -> HeadRemap:
     kept = selection.kept
     places = kept if narrows else tuple(range(head.units))
     part = head.part
+    ids = tuple(output for ranking in head.rankings for output in ranking.outputs)
     return HeadRemap(
         name=head.name,
         output=head.output,
@@ -187,6 +188,7 @@ def _table(head: Head, selection: Selection, mode: str) -> HeadRemap:
         kept=kept,
         new_to_old=places,
         labels=labels,
+        options={"ids": ids or None},
     )
 
 

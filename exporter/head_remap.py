@@ -16,7 +16,7 @@ from exporter.errors import ModelError, UsageError
 Array = npt.NDArray[Any]
 Place = int | tuple[int, ...]
 
-OPTIONS = ("probabilities", "floor", "merge", "restore_width", "gate")
+OPTIONS = ("probabilities", "floor", "merge", "restore_width", "gate", "ids")
 _LARGEST = 2**63 - 1
 
 
@@ -43,6 +43,7 @@ class HeadRemap:
             merge: maps the name of a group to its members, original units.
             restore_width: True where the old width was restored outside.
             gate: how a gate chooses, any JSON value.
+            ids: names of the outputs that hold indices of units: new ones, as this table has them.
 
     Raises:
         ModelError: the fields contradict each other.
@@ -70,6 +71,8 @@ class HeadRemap:
         options = {key: self.options.get(key) for key in OPTIONS}
         if options["merge"] is not None:
             options["merge"] = {name: tuple(group) for name, group in options["merge"].items()}
+        if options["ids"] is not None:
+            options["ids"] = tuple(options["ids"])
         object.__setattr__(self, "options", options)
 
     def _check_widths(self) -> None:
@@ -110,6 +113,11 @@ class HeadRemap:
         restored = get("restore_width")
         boolean = restored is None or isinstance(restored, bool)
         self._demand(boolean, f"the option restore_width is {restored!r}")
+        ids = get("ids")
+        named = ids is None or (
+            isinstance(ids, list | tuple) and all(isinstance(name, str) for name in ids)
+        )
+        self._demand(named, f"the option ids is {ids!r}")
         self._demand(self._merges(), "the option merge does not name the members of merged units")
 
     def _merges(self) -> bool:

@@ -80,6 +80,8 @@ def one(head: HeadRemap) -> Remap:
         pytest.param({"options": {"floor": float("nan")}}, "floor is nan", id="floor not finite"),
         pytest.param({"options": {"floor": "0"}}, "floor is '0'", id="floor as text"),
         pytest.param({"options": {"restore_width": 1}}, "restore_width is 1", id="restore_width"),
+        pytest.param({"options": {"ids": "y"}}, "ids is 'y'", id="ids, one text"),
+        pytest.param({"options": {"ids": [1]}}, "ids is [1]", id="ids, no names"),
         pytest.param({"options": {"merge": ["a"]}}, "option merge", id="merge is no object"),
         pytest.param({"options": {"merge": {"a": 4}}}, "option merge", id="merge without members"),
         pytest.param({"options": {"merge": {"a": [[4]]}}}, "option merge", id="merge of lists"),
@@ -198,7 +200,12 @@ def test_json_as_the_design_has_it() -> None:
     }
 
 
-@pytest.mark.parametrize("head", [SLICE, MERGED, ZERO], ids=["slice", "merged", "zero"])
+RANKED = replace(SLICE, options={"ids": ["best", "first five"]})
+
+
+@pytest.mark.parametrize(
+    "head", [SLICE, MERGED, ZERO, RANKED], ids=["slice", "merged", "zero", "ranked"]
+)
 def test_json_there_and_back(head: HeadRemap) -> None:
     remap = one(head)
     text = remap.to_json()
