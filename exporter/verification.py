@@ -6,27 +6,23 @@ original's z? They differ in which runtime the original runs, and in how far apa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
-from exporter.activations import ACTIVATIONS
 from exporter.graph import Array
-from exporter.head import Head
 from exporter.models.model import Model, RunOptions
-from exporter.modes import MODES
-from exporter.parity import judge, limits
+from exporter.pairing import Answers, Compared, Pair, Stage
+from exporter.parity import STANDARD, judge, limits
 from exporter.plan import AddOutput, Plan
+from exporter.ranked import RankedOutput, ranked_outputs
 from exporter.remap import HeadRemap
 from exporter.report.record import Check
-from exporter.rules import Refused
 from exporter.samples import Samples
-from exporter.trace import Trace, trace, trace_axis
+from exporter.trace import Trace, trace
 
-Stage = Literal["cut", "export"]
-Answers = Mapping[str, Array]  # output name -> (samples, ...)
+__all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 
 
 @dataclass(frozen=True)
@@ -68,22 +64,46 @@ def verify_pair(
         stage: "cut" where both are of one kind, "export" where the original is a Keras model.
         original: the model that was cut, or that its file was converted from.
         pruned: what became of it.
-        tables: what became of each head; outputs that no table names must answer as before.
+        tables: what became of each head; outputs that no table names must answer as before, but
+            for those that show how the units of a head rank.
         job: on what, and how.
 
     Raises:
-        UsageError, ModelError: the original has no such head.
+        UsageError: the original has no such head, or not the units that a table speaks of.
+        ModelError: a model does not run, or does not show what must be compared.
     """
     samples, options = job
-    found = trace(original.graph()) if tables else Trace((), ())
-    pairs = [_Pair(found, original, pruned, table, stage) for table in tables]
-    left = _run(original, {pair.z for pair in pairs}, samples, options)
-    right = _run(pruned, {pair.new_z for pair in pairs if pair.new_z}, samples, options)
+    graphs = original.graph(), pruned.graph()
+    found = trace(graphs[0]) if tables else Trace((), ())
+    pairs = [Pair(found, (original, pruned), table, stage) for table in tables]
+    whole = set(graphs[0].outputs) - {table.output for table in tables}
+    ranked = {r.output: r for pair in pairs for r in ranked_outputs(pair.head, graphs, whole)}
+    left = _run(original, [pair.z for pair in pairs], samples, options)
+    wanted = [name for pair in pairs for name in pair.wanted]
+    wanted += [each.source for each in ranked.values() if each.source]
+    right = _run(pruned, wanted, samples, options)
     context = _Context(stage, pruned, samples.count, options)
-    checks = [check for pair in pairs for check in pair.checks(left, right, context)]
-    whole = set(original.graph().outputs) - {table.output for table in tables}
-    checks += [c for o in sorted(whole) for c in _untouched(o, left, right, context)]
-    return Verification(tuple(checks), _zeroed_share(pairs, right))
+    checks: list[Check] = []
+    for pair in pairs:
+        for each in pair.comparisons(left, right, codes=options.tolerance is None):
+            checks += context.of(each)
+    for output in sorted(whole):
+        if output in ranked:
+            checks += context.ranked(ranked[output], right)
+        else:
+            checks += context.untouched(output, left, right)
+    shares = (pair.dead_share(right) for pair in pairs)
+    return Verification(tuple(checks), next((s for s in shares if s is not None), None))
+
+
+def _run(model: Model, tensors: Iterable[str], samples: Samples, options: VerifyOptions) -> Answers:
+    """Every output and some inner tensors, for all samples."""
+    graph = model.graph()
+    inner = {name for name in tensors if name in graph.tensors} - set(graph.outputs)
+    edits = tuple(AddOutput(name, name) for name in sorted(inner))
+    runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
+    answers = [runner(feeds) for feeds in samples.feeds()]
+    return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +113,46 @@ class _Context:
     samples: int
     options: VerifyOptions
 
-    def judged(
-        self, output: str, expected: Array, actual: Array, allowed: Mapping[str, float], axis: int
+    def of(self, each: Compared) -> Iterator[Check]:
+        """A head's values."""
+        precision = "int8" if each.coded else self._precision
+        tolerance = self.options.tolerance
+        allowed = limits(self.stage, precision, each.expected, each.what, tolerance)
+        yield from self._judged(each.name, (each.expected, each.actual), allowed, each.axis)
+
+    def untouched(self, output: str, left: Answers, right: Answers) -> Iterator[Check]:
+        """An output that was not cut: equal to the bit where the runtime is the same."""
+        expected = left[output]
+        allowed: Mapping[str, float] = {"max_abs": 0.0}
+        if self.stage == "export":
+            tolerance = self.options.tolerance
+            allowed = limits(self.stage, self._precision, expected, "y", tolerance)
+        values = expected, right.get(output, np.empty(0))
+        yield from self._judged(output, values, allowed, expected.ndim - 1)
+
+    def ranked(self, each: RankedOutput, right: Answers) -> Iterator[Check]:
+        """Ids of units, or their values in order: exactly what the values that are ranked give."""
+        values = each.expected(right), right.get(each.output, np.empty(0))
+        yield from self._judged(each.output, values, {"max_abs": 0.0}, 0, ("max_abs",))
+
+    @property
+    def _precision(self) -> str:
+        """Whose limits hold for values that are no codes: of a float accumulator behind integers
+        or a wider float, those of float32.
+        """
+        stated = self.pruned.precision
+        integers = self.stage == "cut" and not stated.startswith(("fp", "bf"))
+        return "fp32" if integers or stated == "fp64" else stated
+
+    def _judged(
+        self,
+        output: str,
+        values: tuple[Array, Array],
+        allowed: Mapping[str, float],
+        axis: int,
+        metrics: Sequence[str] = STANDARD,
     ) -> Iterator[Check]:
-        for result in judge(expected, actual, allowed, axis=axis):
+        for result in judge(*values, allowed, axis=axis, metrics=metrics):
             yield Check(
                 stage=self.stage,
                 artifact=self.pruned.name,
@@ -107,94 +163,3 @@ class _Context:
                 passed=result.passed,
                 samples=self.samples,
             )
-
-
-class _Pair:
-    """One head of the original beside what became of it."""
-
-    def __init__(
-        self, found: Trace, original: Model, pruned: Model, table: HeadRemap, stage: Stage
-    ) -> None:
-        self.table = table
-        self.head = found.head(table.name)
-        self.kept = _kept_in(original, table)
-        self.z = self.head.z
-        self.new_z = _z_of(pruned, self.head, table, stage)
-
-    def checks(self, left: Answers, right: Answers, context: _Context) -> Iterator[Check]:
-        z, y = self._expected(left)
-        axis = self.head.tensor(self.z).labels.axis + 1  # samples stand in front
-        options = context.options
-        if self.new_z is not None and self.z != self.head.output:
-            allowed = limits(context.stage, context.pruned.precision, z, "z", options.tolerance)
-            yield from context.judged(
-                f"{self.table.output} (z)", z, right[self.new_z], allowed, axis
-            )
-        what: Literal["probability", "y"] = "probability" if self._probability else "y"
-        allowed = limits(context.stage, context.pruned.precision, y, what, options.tolerance)
-        output = self.table.output
-        yield from context.judged(output, y, right[output], allowed, self.head.axis + 1)
-
-    def _expected(self, left: Answers) -> tuple[Array, Array]:
-        oracle = MODES[self.table.mode].oracle
-        answers = [oracle(self.head, self.kept, z) for z in left[self.z]]
-        return np.stack([a.z for a in answers]), np.stack([a.y for a in answers])
-
-    @property
-    def _probability(self) -> bool:
-        function = ACTIVATIONS.get(self.head.activation)
-        return function is not None and function.probability
-
-
-def _kept_in(original: Model, table: HeadRemap) -> tuple[int, ...]:
-    """The kept units in the original's own indices, which was perhaps cut before."""
-    if original.remap is None:
-        return table.kept
-    return tuple(original.remap.to_new(table.kept, head=table.name).tolist())
-
-
-def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | None:
-    """The tensor of z in the pruned model; None where nothing tells it.
-
-    A cut keeps the names of tensors. A converted file has names of its own, and is traced.
-    """
-    graph = pruned.graph()
-    if head.z == head.output:
-        return table.output
-    if stage == "cut" and head.z in graph.tensors:
-        return head.z
-    try:
-        return trace_axis(graph, table.output, table.axis).z
-    except Refused:
-        return None
-
-
-def _run(model: Model, further: set[str], samples: Samples, options: VerifyOptions) -> Answers:
-    """Every output and some inner tensors, for all samples."""
-    outputs = model.graph().outputs
-    edits = tuple(AddOutput(name, name) for name in sorted(further) if name not in outputs)
-    runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
-    answers = [runner(feeds) for feeds in samples.feeds()]
-    return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
-
-
-def _untouched(output: str, left: Answers, right: Answers, context: _Context) -> Iterator[Check]:
-    """An output that was not cut: equal to the bit where the runtime is the same."""
-    expected, actual = left[output], right.get(output, np.empty(0))
-    allowed: Mapping[str, float] = {"max_abs": 0.0}
-    if context.stage == "export":
-        precision, tolerance = context.pruned.precision, context.options.tolerance
-        allowed = limits(context.stage, precision, expected, "y", tolerance)
-    yield from context.judged(output, expected, actual, allowed, expected.ndim - 1)
-
-
-def _zeroed_share(pairs: list[_Pair], right: Answers) -> float | None:
-    """The mean probability mass that zeroed softmax units still hold."""
-    if not pairs:
-        return None
-    head, table = pairs[0].head, pairs[0].table
-    if table.mode != "zero" or head.activation != "softmax":
-        return None
-    removed = head.tensor(head.output).labels.removed(pairs[0].kept)
-    held = np.take(right[head.output], removed, axis=head.axis + 1)
-    return float(held.sum(axis=head.axis + 1).mean())

@@ -1,0 +1,226 @@
+"""One head of the original beside what became of it: what to read, and what must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Array, Graph, Quantization, Tensor
+from exporter.head import Head
+from exporter.head_remap import HeadRemap, members
+from exporter.models.model import Model
+from exporter.modes import MODES, Expected
+from exporter.operations import Elementwise, Reshape, Transpose
+from exporter.steps import Refused
+from exporter.trace import Trace, trace_axis
+
+Stage = Literal["cut", "export"]
+What = Literal["z", "y", "probability"]
+Answers = Mapping[str, Array]  # tensor -> (samples, ...), as the runtime gives them
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Two answers that must agree.
+
+    Attributes:
+        name: for the report.
+        expected, actual: (samples, ...); codes where `coded`, else real values.
+        axis: the unit axis, behind the samples.
+        coded: they are codes, or real values that lie where codes do, and count as such.
+    """
+
+    name: str
+    expected: Array
+    actual: Array
+    axis: int
+    what: What
+    coded: bool
+
+
+class Pair:
+    """One head of the original beside what became of it.
+
+    Attributes:
+        head: of the original.
+        kept: the units that are alive, in the original's indices, in the order of their places.
+        places: the units that have a place, alive or not.
+        z: the tensor to read in the original.
+        wanted: the tensors to read in the pruned model, besides its outputs.
+    """
+
+    def __init__(
+        self, found: Trace, models: tuple[Model, Model], table: HeadRemap, stage: Stage
+    ) -> None:
+        """Find the head and its values in both models.
+
+        Args:
+            found: the trace of the original.
+            models: the original, and what became of it.
+            table: what became of the head; it speaks of the original, or of its own original.
+            stage: "export" where the two models name their tensors differently.
+
+        Raises:
+            UsageError: the original has no such head, or not the units that the table speaks of.
+            ModelError: the pruned model does not show what it must be compared in.
+        """
+        original, pruned = models
+        self.table = table
+        self.head = found.head(table.name)
+        self.kept, self.places = _units(original, self.head, table)
+        self.z = self.head.z
+        self._new_z = _z_of(pruned, self.head, table, stage)
+        self._graphs = original.graph(), pruned.graph()
+        shown = table.output in self._graphs[0].outputs  # if not, it is only ranked
+        wanted = (self._new_z, None if shown else table.output)
+        self.wanted = tuple(name for name in wanted if name)
+
+    def comparisons(
+        self, left: Answers, right: Answers, *, codes: bool = True
+    ) -> Iterator[Compared]:
+        """What must agree.
+
+        Args:
+            left, right: answers of the original and of the pruned model.
+            codes: compare values that have codes as codes.
+        """
+        expected = self._expected(left)
+        head, output = self.head, self.table.output
+        if self._new_z is not None:
+            axis = head.tensor(self.z).labels.axis
+            actual = self._real(right, self._new_z)
+            known = codes_of(self._graphs[0], self.z) if codes else None
+            yield self._compared((f"{output} (z)", "z", axis), expected.z, actual, known)
+        function = ACTIVATIONS.get(head.activation)
+        what: What = "probability" if function and function.probability else "y"
+        what = "z" if self.z == head.output else what
+        known = codes_of(self._graphs[0], head.output) if codes else None
+        actual = self._real(right, output)
+        yield self._compared((output, what, head.axis), expected.y, actual, known)
+
+    def dead_share(self, right: Answers) -> float | None:
+        """The mean share of the probability that units removed in place hold.
+
+        None where there are none, they share nothing out, or the output is not what it should be.
+        """
+        head, axis = self.head, self.head.axis + 1
+        dead = np.flatnonzero(~np.isin(self.places, self.kept))
+        values = self._real(right, self.table.output)
+        fits = values.ndim > axis and values.shape[axis] == len(self.places)
+        if not (len(dead) and fits and head.competes and head.activation == "softmax"):
+            return None
+        return float(np.take(values, dead, axis=axis).sum(axis=axis).mean())
+
+    def _expected(self, left: Answers) -> Expected:
+        tensor = self._graphs[0].tensors[self.z]
+        answers = [self._oracle(z) for z in tensor.real(left[self.z])]
+        return Expected(np.stack([a.z for a in answers]), np.stack([a.y for a in answers]))
+
+    def _oracle(self, z: Array) -> Expected:
+        """The mode's, and behind it a slice where some of the places went in another cut."""
+        mode = MODES[self.table.mode]
+        answer = mode.oracle(self.head, self.kept, z)
+        if mode.narrows or self.places == tuple(range(self.head.units)):
+            return answer
+        return MODES["slice"].oracle(self.head, self.places, answer.z)
+
+    def _real(self, right: Answers, name: str) -> Array:
+        """An answer of the pruned model; nothing where it lacks it, which no check passes."""
+        tensor = self._graphs[1].tensors.get(name)
+        return tensor.real(right[name]) if tensor is not None and name in right else np.empty(0)
+
+    def _compared(
+        self,
+        told: tuple[str, What, int],
+        expected: Array,
+        actual: Array,
+        known: Quantization | None,
+    ) -> Compared:
+        """As codes, if they are known; z that is given as real values must equal as it stands."""
+        name, what, axis = told
+        given = self._graphs[0].tensors[self.z].quantization is None
+        if known is not None and not (what == "z" and given):
+            expected, actual = _codes(known, expected), _codes(known, actual)
+        return Compared(name, expected, actual, axis + 1, what, coded=known is not None)
+
+
+def codes_of(graph: Graph, name: str) -> Quantization | None:
+    """The codes that a tensor holds, or that its real values come from; None where there are none.
+
+    One scale for all: of values along whose axis the scale varies no axis can be cut alone.
+    """
+    tensor: Tensor = graph.tensors[name]
+    while tensor.quantization is None and name in graph.producers:
+        node, _ = graph.producers[name]
+        match node.operation:
+            case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
+                name = node.inputs[0]
+                tensor = graph.tensors[name]
+            case _:
+                return None
+    known = tensor.quantization
+    return known if known is not None and known.scale.size == 1 else None
+
+
+def _codes(known: Quantization, values: Array) -> Array:
+    return np.asarray(np.rint(values / known.scale.item() + known.zero_point.item()))
+
+
+def _units(
+    original: Model, head: Head, table: HeadRemap
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The units that are alive, and those that have a place, in the original's own indices.
+
+    The table speaks of the first original, of which the one given may be a cut.
+    """
+    remap = original.remap
+    before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
+    known = before.old_units if before else head.units
+    if known != table.old_units:
+        raise UsageError(
+            f"head {head.name!r} of {original.name} goes back to {known} units, the remap to "
+            f"{table.old_units}",
+            "compare with the model that was cut",
+        )
+    places = tuple(unit for place in table.new_to_old for unit in members(place))
+    kept = table.kept
+    if before is not None:
+        kept, places = (tuple(before.to_new(units).tolist()) for units in (kept, places))
+    if -1 in places:
+        raise UsageError(
+            f"head {head.name!r} of {original.name} lacks units that were kept",
+            "compare with the model that was cut",
+        )
+    return kept, places
+
+
+def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | None:
+    """The tensor of z in the pruned model.
+
+    A cut keeps the names of tensors. A converted file has names of its own, and is traced; it may
+    have merged an activation into the operation before, and then has no z. Where units compete z
+    has to be seen, since another z may give the same y.
+    """
+    graph = pruned.graph()
+    if head.z == head.output or table.output not in graph.tensors:
+        return None
+    if stage == "cut" and head.z in graph.tensors:
+        return head.z
+    try:
+        traced = trace_axis(graph, table.output, table.axis)
+        if traced.activation == head.activation:
+            return traced.z
+        reason = f"{traced.activation} is its last activation, not {head.activation}"
+    except Refused as error:
+        reason = error.reason
+    if not head.competes:
+        return None
+    raise ModelError(
+        f"output {table.output!r} of {pruned.name} cannot be compared before {head.activation}: "
+        f"{reason}"
+    )

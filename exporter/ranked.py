@@ -1,0 +1,107 @@
+"""Outputs that show which units rank first, and their values: what they must hold after a cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from exporter.errors import ModelError
+from exporter.graph import Array, Graph, Node
+from exporter.head import Head, Ranking
+from exporter.operations import Reshape, Top, Transpose
+from exporter.ranking import ids_of, ranked_behind
+
+Answers = Mapping[str, Array]  # tensor -> (samples, ...)
+
+
+class RankedOutput:
+    """One output that shows ids or values of the units that rank first.
+
+    It is held against the values that the pruned model ranks, which are compared themselves: values
+    that differ by rounding may rank differently, and rightly so.
+
+    Attributes:
+        output: its name in both models.
+        source: the tensor of the pruned model whose units are ranked; None where nothing is ranked.
+    """
+
+    def __init__(self, ranking: Ranking, output: str, graphs: tuple[Graph, Graph]) -> None:
+        """Find what is ranked.
+
+        Args:
+            ranking: of the original.
+            output: shows ids of the ranking, or values.
+            graphs: of the original, and of what became of it.
+        """
+        self.output = output
+        self._ranking = ranking
+        self._graph = graphs[0]
+        node = ranked_behind(graphs[1], output) if output in graphs[1].outputs else None
+        self.source = node.inputs[0] if node else None
+
+    def expected(self, right: Answers) -> Array:
+        """(samples, ...) ids, or values as the runtime gives them; nothing if it ranks nothing."""
+        if self.source is None:
+            return np.empty(0)
+        sources = right[self.source]
+        if self.output in self._ranking.outputs:
+            return np.stack([ids_of(self._ranking, each)[self.output] for each in sources])
+        return np.stack([self._values(each) for each in sources])
+
+    def _values(self, source: Array) -> Array:
+        """The first values in order, on the way that the original's take."""
+        operation = self._ranking.node.operation
+        assert isinstance(operation, Top)  # noqa: S101 - narrows the type; a ranking has one
+        ascending = np.sort(source, axis=operation.axis)
+        ranked = np.flip(ascending, operation.axis) if operation.largest else ascending
+        count = min(operation.k or 1, source.shape[operation.axis])
+        values = np.take(ranked, np.arange(count), axis=operation.axis)
+        for node in self._way():
+            match node.operation:
+                case Transpose(permutation=permutation):
+                    values = values.transpose(permutation)
+                case Reshape():
+                    values = values.reshape([n or -1 for n in self._graph.shape(node.outputs[0])])
+        return values
+
+    def _way(self) -> list[Node]:
+        """The nodes from the ranking to the output, in running order; they only move values."""
+        way: list[Node] = []
+        tensor = self.output
+        while (node := self._graph.producers[tensor][0]).name != self._ranking.node.name:
+            way.insert(0, node)
+            tensor = node.inputs[0]
+        return way
+
+
+def ranked_outputs(
+    head: Head, graphs: tuple[Graph, Graph], outputs: set[str]
+) -> Iterator[RankedOutput]:
+    """Those of the outputs that show what the head's units rank like.
+
+    Args:
+        graphs: of the original, and of what became of it.
+        outputs: of the original.
+
+    Raises:
+        ModelError: something computes with the ranked values on their way to an output.
+    """
+    for ranking in head.rankings:
+        for output in sorted(outputs.intersection(_behind(graphs[0], ranking.node))):
+            if ranked_behind(graphs[0], output) != ranking.node:
+                raise ModelError(
+                    f"output {output!r} is computed from what {ranking.node} returns, and nothing "
+                    "says what it must be after a cut",
+                    "leave out the check",
+                )
+            yield RankedOutput(ranking, output, graphs)
+
+
+def _behind(graph: Graph, node: Node) -> set[str]:
+    """Every tensor that depends on a node."""
+    found = {name for name in node.outputs if name}
+    for each in graph.nodes:  # in running order
+        if found.intersection(each.inputs):
+            found.update(name for name in each.outputs if name)
+    return found

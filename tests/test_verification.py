@@ -1,0 +1,427 @@
+"""Right cuts pass, and each way to spoil one turns the verification red where it must.
+
+The models are real files, built without the code under test, and run in their own runtimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ModelError
+from exporter.graph import Array, Use
+from exporter.models.onnx import from_proto
+from exporter.models.tflite import from_bytes
+from exporter.plan import Plan, Replace
+from exporter.remap import HeadRemap
+from exporter.samples import Samples
+from exporter.verification import Verification, VerifyOptions, verify_pair
+from tests import onnx_models as onnx
+from tests.tflite_builder import Builder
+
+UNITS, KEPT = 5, (0, 1, 3)
+WIDTHS = {"slice": 3, "zero": 5}  # of the input, so that the cut kernel is square
+COUNT = 12
+
+# --- the models ---------------------------------------------------------------------------------
+
+
+def onnx_net(tail: str, width: int) -> Any:
+    """x -> "z" -> softmax or another "y"; and, of the same x, the other output "other"."""
+    constants = {
+        "kernel": onnx.numbers(width, UNITS, seed=1),
+        "bias": onnx.numbers(UNITS, seed=1),
+        "aside": onnx.numbers(width, 4, seed=2),
+        "offset": onnx.numbers(4, seed=2),
+    }
+    nodes = [
+        onnx.node("Gemm", ["x", "kernel", "bias"], ["z"], "head"),
+        onnx.node("Gemm", ["x", "aside", "offset"], ["other"], "other"),
+    ]
+    if tail != "linear":
+        nodes.append(onnx.node(ONNX[tail], ["z"], ["y"], "last"))
+    outputs = {output_of(tail): None, "other": None}
+    return onnx.model(nodes, constants, x=(1, width), outputs=outputs)
+
+
+def tflite_net(tail: str, width: int) -> Any:
+    builder = Builder(seed=4)
+    x = builder.feed("x", 1, width)
+    z = builder.dense(x, UNITS, "z")
+    builder.dense(x, 4, "other")
+    options: dict[str, Any] = {}
+    if tail == "softmax":
+        options = {"options": "SoftmaxOptions", "beta": 1.0}
+    if tail != "linear":
+        builder.op(TFLITE[tail], [z], (1, UNITS), "y", **options)
+    return from_bytes(builder.content(output_of(tail), "other"), "net.tflite")
+
+
+def output_of(tail: str) -> str:
+    return "z" if tail == "linear" else "y"
+
+
+ONNX = {"softmax": "Softmax", "sigmoid": "Sigmoid", "log_softmax": "LogSoftmax", "relu": "Relu"}
+TFLITE = {"softmax": "SOFTMAX", "sigmoid": "LOGISTIC", "log_softmax": "LOG_SOFTMAX", "relu": "RELU"}
+NETS: Mapping[str, Callable[[str, int], Any]] = {"onnx": onnx_net, "tflite": tflite_net}
+HEAD = {"onnx": ("kernel", "bias"), "tflite": ("z/kernel", "z/bias")}
+OTHER = {"onnx": "offset", "tflite": "other/bias"}
+
+
+def samples(model: Any) -> Samples:
+    (name,) = model.graph().inputs
+    shape = [n or 1 for n in model.graph().shape(name)]
+    random = np.random.default_rng(8)
+    return Samples({name: random.normal(size=(COUNT, *shape)).astype(np.float32)}, "made here")
+
+
+def verify(original: Any, pruned: Any, tables: Sequence[HeadRemap], **options: Any) -> Verification:
+    stage = options.pop("stage", "cut")
+    job = samples(original), VerifyOptions(**options)
+    return verify_pair(stage, original, pruned, tables, job)
+
+
+def failed(done: Verification) -> set[str]:
+    assert done.checks
+    return {check.output for check in done.checks if not check.passed}
+
+
+def head_and_other(tail: str, mode: str, kind: str) -> tuple[Any, Any, HeadRemap]:
+    """The net, the net cut rightly, and the table."""
+    net = NETS[kind](tail, WIDTHS[mode])
+    choice = Choice(keep=KEPT, mode=mode, head=output_of(tail))
+    cut = plan_cut(net, choice)
+    return net, net.apply(cut.plan), cut.remap.heads[0]
+
+
+def spoiled(model: Any, constant: str, change: Callable[[Array], Array]) -> Any:
+    """The model with one constant changed, its file otherwise the same."""
+    graph = model.graph()
+    before = graph.tensors[constant].read()
+    uses = tuple(Use(node.name, slot) for node, slot in graph.consumers[constant])
+    after = np.ascontiguousarray(change(before.copy()), before.dtype)
+    return model.apply(Plan((Replace(constant, after, uses),), model.remap))
+
+
+# --- must turn red ------------------------------------------------------------------------------
+
+Spoil = Callable[[Any, HeadRemap, str], tuple[Any, HeadRemap]]
+
+
+def in_kernel(change: Callable[[Array], Array]) -> Spoil:
+    return lambda pruned, table, kind: (spoiled(pruned, HEAD[kind][0], change), table)
+
+
+def in_bias(change: Callable[[Array], Array]) -> Spoil:
+    return lambda pruned, table, kind: (spoiled(pruned, HEAD[kind][1], change), table)
+
+
+def at_first(amount: float) -> Callable[[Array], Array]:
+    def change(values: Array) -> Array:
+        values.flat[0] += amount
+        return values
+
+    return change
+
+
+def swapped_table(pruned: Any, table: HeadRemap, _: str) -> tuple[Any, HeadRemap]:
+    """Two units change places; where places stay, another unit counts as alive."""
+    if table.mode == "slice":
+        return pruned, replace(table, kept=(1, 0, 3), new_to_old=(1, 0, 3))
+    return pruned, replace(table, kept=(0, 2, 3))
+
+
+def another_unit(_: Any, table: HeadRemap, kind: str) -> tuple[Any, HeadRemap]:
+    """Unit 4 stays in the place of unit 3."""
+    net = NETS[kind](TAIL_OF[table.activation], WIDTHS[table.mode])
+    choice = Choice(keep=(0, 1, 4), mode=table.mode, head=table.output)
+    return net.apply(plan_cut(net, choice).plan), table
+
+
+def another_width(_: Any, table: HeadRemap, kind: str) -> tuple[Any, HeadRemap]:
+    net = NETS[kind](TAIL_OF[table.activation], WIDTHS[table.mode])
+    return net.apply(plan_cut(net, Choice(keep=(0, 1), head=table.output)).plan), table
+
+
+TAIL_OF = {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "linear"}
+SPOILS: Mapping[str, Spoil] = {
+    "one changed weight": in_kernel(at_first(1e-3)),
+    "a transposed kernel": in_kernel(np.transpose),
+    "two units swapped in the kernel": in_kernel(lambda k: k[::-1] if k.shape[0] < 4 else -k),
+    "a NaN": in_kernel(at_first(np.nan)),
+    "an infinity": in_bias(at_first(np.inf)),
+    "one bias off by 1e-4": in_bias(at_first(1e-4)),
+    "no bias": in_bias(np.zeros_like),
+    "a swapped pair in the remap": swapped_table,
+    "a removed unit kept instead of another": another_unit,
+    "a wrong shape": another_width,
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+@pytest.mark.parametrize("tail", ["softmax", "sigmoid", "linear"])
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("kind", NETS)
+def test_a_spoiled_cut_turns_red(kind: str, mode: str, tail: str, spoil: str) -> None:
+    original, pruned, table = head_and_other(tail, mode, kind)
+    pruned, table = SPOILS[spoil](pruned, table, kind)
+    red = failed(verify(original, pruned, [table]))
+    seen = {"z"} if tail == "linear" else {"y (z)", "y"}
+    assert red == seen
+
+
+@pytest.mark.parametrize(
+    ("spoil", "metric"),
+    [("a NaN", "finite"), ("an infinity", "finite"), ("a wrong shape", "shape")],
+)
+@pytest.mark.parametrize("kind", NETS)
+def test_shape_and_finiteness_come_first(kind: str, spoil: str, metric: str) -> None:
+    original, pruned, table = head_and_other("softmax", "slice", kind)
+    done = verify(original, *SPOILS[spoil](pruned, table, kind)[:1], [table])
+    checks = [check for check in done.checks if check.output != "other"]
+    assert [(c.output, c.metric, c.value, c.passed) for c in checks] == [
+        ("y (z)", metric, None, False),
+        ("y", metric, None, False),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("kind", NETS)
+def test_z_is_read_where_y_does_not_tell(kind: str, mode: str) -> None:
+    """The same amount on every logit leaves a softmax as it is."""
+    original, pruned, table = head_and_other("softmax", mode, kind)
+    shifted = spoiled(pruned, HEAD[kind][1], lambda bias: bias + np.float32(0.5))
+    assert failed(verify(original, shifted, [table])) == {"y (z)"}
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("kind", NETS)
+def test_other_outputs_must_be_equal_to_the_bit(kind: str, mode: str) -> None:
+    original, pruned, table = head_and_other("softmax", mode, kind)
+    assert failed(verify(original, pruned, [table])) == set()
+    nearly = spoiled(pruned, OTHER[kind], lambda bias: bias + np.float32(1e-6))
+    assert failed(verify(original, nearly, [table])) == {"other"}
+    assert failed(verify(original, nearly, [table], stage="export")) == set()
+    wrong = spoiled(pruned, OTHER[kind], lambda v: v + np.float32(1e-2))
+    assert failed(verify(original, wrong, [table], stage="export")) == {"other"}
+
+
+@pytest.mark.parametrize("gone", ["y", "other"])
+def test_an_output_that_is_gone_turns_red(gone: str) -> None:
+    original, pruned, table = head_and_other("softmax", "slice", "onnx")
+    rest = [output for output in pruned.proto.graph.output if output.name != gone]
+    proto = type(pruned.proto)()
+    proto.CopyFrom(pruned.proto)
+    del proto.graph.output[:]
+    proto.graph.output.extend(rest)
+    less = from_proto(proto, "less.onnx")
+    checks = {c.output: c.metric for c in verify(original, less, [table]).checks if not c.passed}
+    assert checks[gone] == "shape"
+
+
+def test_without_a_table_everything_must_be_as_before() -> None:
+    net = onnx_net("softmax", 3)
+    assert failed(verify(net, net, [])) == set()
+    assert {check.output for check in verify(net, net, []).checks} == {"y", "other"}
+    cut = net.apply(plan_cut(net, Choice(keep=KEPT, head="y")).plan)
+    assert failed(verify(net, cut, [])) == {"y"}
+
+
+# --- must pass ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        pytest.param({"keep": KEPT}, id="three of five"),
+        pytest.param({"keep": (3, 0, 1), "keep_order": True}, id="in another order"),
+        pytest.param({"keep": (4, 3, 2, 1, 0), "keep_order": True}, id="all, turned round"),
+        pytest.param({"keep": (2,)}, id="one"),
+        pytest.param({"keep": "0-4"}, id="all"),
+        pytest.param({"keep": KEPT, "mode": "zero"}, id="zero three of five"),
+        pytest.param({"keep": (2,), "mode": "zero"}, id="zero all but one"),
+        pytest.param({"keep": "0-4", "mode": "zero"}, id="zero none"),
+    ],
+)
+@pytest.mark.parametrize("tail", ["softmax", "sigmoid", "linear", "log_softmax", "relu"])
+@pytest.mark.parametrize("kind", NETS)
+def test_a_right_cut_passes(kind: str, tail: str, choice: dict[str, Any]) -> None:
+    net = NETS[kind](tail, 3)
+    cut = plan_cut(net, Choice(head=output_of(tail), **choice))
+    done = verify(net, net.apply(cut.plan), cut.remap.heads)
+    assert failed(done) == set()
+    seen = {"z"} if tail == "linear" else {"y (z)", "y"}
+    assert {check.output for check in done.checks} == {*seen, "other"}
+    assert {(c.stage, c.samples) for c in done.checks} == {("cut", COUNT)}
+    assert {c.artifact for c in done.checks} == {net.name}
+    gated = {c.metric for c in done.checks if c.output in seen and c.limit is not None}
+    assert gated == {"max_abs", "top1", "top5"}
+
+
+# --- the limits ---------------------------------------------------------------------------------
+
+
+def allowed(done: Verification, output: str) -> float | None:
+    (limit,) = {c.limit for c in done.checks if (c.output, c.metric) == (output, "max_abs")}
+    return limit
+
+
+def largest_z(net: Any) -> float:
+    """Of the kept units, in NumPy."""
+    kernel, bias = (net.graph().tensors[name].read() for name in HEAD["onnx"])
+    z = samples(net).values["x"][:, 0] @ kernel + bias
+    return float(np.abs(z[:, KEPT]).max())
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "scale", "limit"),
+    [
+        pytest.param("cut", "fp32", 1.0, 1e-6, id="cut, float32"),
+        pytest.param("cut", "fp64", 1.0, 1e-6, id="cut, float64"),
+        pytest.param("cut", "dynamic", 1.0, 1e-6, id="cut, a float accumulator, integer weights"),
+        pytest.param("cut", "fp16", 1.0, 2e-3, id="cut, float16"),
+        pytest.param("export", "fp32", 1.0, 1e-4, id="export, float32"),
+    ],
+)
+def test_the_limits_are_those_of_the_stage_and_precision(
+    stage: str, precision: str, scale: float, limit: float
+) -> None:
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    pruned.precision = precision
+    done = verify(net, pruned, [table], stage=stage)
+    assert allowed(done, "y") == limit
+    assert allowed(done, "y (z)") == pytest.approx(limit * max(1.0, largest_z(net)), rel=1e-5)
+    assert {check.stage for check in done.checks} == {stage}
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision"), [("cut", "bf16"), ("export", "fp16"), ("export", "int8")]
+)
+def test_where_no_limit_is_set_one_has_to_be_given(stage: str, precision: str) -> None:
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    pruned.precision = precision
+    with pytest.raises(ModelError, match=f"no limit is set for the {stage} check at precision"):
+        verify(net, pruned, [table], stage=stage)
+    assert failed(verify(net, pruned, [table], stage=stage, tolerance=1e-3)) == set()
+
+
+def test_a_tolerance_takes_the_place_of_the_limits() -> None:
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    nearly = spoiled(pruned, "bias", at_first(1e-4))
+    assert failed(verify(net, nearly, [table])) == {"y (z)", "y"}
+    assert failed(verify(net, nearly, [table], tolerance=1e-3)) == set()
+    assert failed(verify(net, nearly, [table], tolerance=1e-5)) == {"y (z)", "y"}
+
+
+# --- what zeroed units still hold ---------------------------------------------------------------
+
+
+def zeroed_net(tail: str = "softmax", *, logits: bool = False) -> Any:
+    nodes = [onnx.node("Gemm", ["x", "kernel", "bias"], ["z"], "head")]
+    nodes += [onnx.node(ONNX[tail], ["z"], ["y"], "last")]
+    constants = {"kernel": onnx.numbers(4, UNITS), "bias": onnx.numbers(UNITS)}
+    outputs = {"z": None, "y": None} if logits else {"y": None}
+    return onnx.model(nodes, constants, x=(1, 4), outputs=outputs)
+
+
+@pytest.mark.parametrize("kept", [(0,), (1, 3), (0, 1, 2, 3)], ids=str)
+@pytest.mark.parametrize("logits", [False, True], ids=["probabilities", "logits in front"])
+def test_the_share_of_zeroed_units_is_what_numpy_says(logits: bool, kept: tuple[int, ...]) -> None:
+    net = zeroed_net(logits=logits)
+    cut = plan_cut(net, Choice(keep=kept, mode="zero"))
+    done = verify(net, net.apply(cut.plan), cut.remap.heads)
+
+    x = samples(net).values["x"][:, 0].astype(np.float64)
+    z = x @ onnx.numbers(4, UNITS) + onnx.numbers(UNITS)
+    alive = np.exp(z[:, kept]).sum(axis=-1)
+    dead = UNITS - len(kept)  # exp(0) each
+    assert failed(done) == set()
+    assert done.zeroed_share == pytest.approx((dead / (alive + dead)).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tail", "choice"),
+    [
+        pytest.param("softmax", {"keep": KEPT}, id="slice leaves none"),
+        pytest.param("softmax", {"keep": "0-4", "mode": "zero"}, id="none is zeroed"),
+        pytest.param("sigmoid", {"keep": KEPT, "mode": "zero"}, id="sigmoid does not share out"),
+        pytest.param("log_softmax", {"keep": KEPT, "mode": "zero"}, id="logarithms are no shares"),
+    ],
+)
+def test_where_zeroed_units_hold_no_share(tail: str, choice: dict[str, Any]) -> None:
+    net = zeroed_net(tail)
+    cut = plan_cut(net, Choice(**choice))
+    assert verify(net, net.apply(cut.plan), cut.remap.heads).zeroed_share is None
+
+
+# --- a converted model --------------------------------------------------------------------------
+
+
+def converted(z: str = "logits", last: str = "Softmax", **constants: Array) -> Any:
+    """The net as another tool might write it: inner tensors have other names."""
+    nodes = [onnx.node("Gemm", ["x", "k", "b"], [z], "dense"), onnx.node(last, [z], ["y"], "tail")]
+    head = {"k": onnx.numbers(4, UNITS), "b": onnx.numbers(UNITS)}
+    return onnx.model(nodes, {**head, **constants}, x=(1, 4))
+
+
+def cut_export(model: Any) -> tuple[Any, tuple[HeadRemap, ...]]:
+    cut = plan_cut(model, Choice(keep=KEPT))
+    return model.apply(cut.plan), cut.remap.heads
+
+
+def test_z_is_found_under_another_name() -> None:
+    pruned, tables = cut_export(converted())
+    done = verify(zeroed_net(), pruned, tables, stage="export")
+    assert failed(done) == set()
+    assert {check.output for check in done.checks} == {"y (z)", "y"}
+
+
+def test_z_is_read_under_another_name_too() -> None:
+    pruned, tables = cut_export(converted(b=onnx.numbers(UNITS) + np.float32(0.5)))
+    assert failed(verify(zeroed_net(), pruned, tables, stage="export")) == {"y (z)"}
+
+
+def merged_relu(kernel: Array, bias: Array) -> Any:
+    """One FULLY_CONNECTED with a RELU inside: no tensor holds z."""
+    builder = Builder()
+    x = builder.feed("x", 1, 4)
+    inputs = [x, builder.constant("k", kernel.T), builder.constant("b", bias)]
+    relu: dict[str, Any] = {"fusedActivationFunction": 1}
+    builder.op("FULLY_CONNECTED", inputs, (1, UNITS), "y", "FullyConnectedOptions", **relu)
+    return from_bytes(builder.content("y"), "merged.tflite")
+
+
+@pytest.mark.parametrize("amount", [0.0, 1e-2])
+def test_a_converter_may_merge_an_activation_that_hides_nothing(amount: float) -> None:
+    bias = onnx.numbers(UNITS) + np.float32(amount)
+    pruned, tables = cut_export(merged_relu(onnx.numbers(4, UNITS), bias))
+    done = verify(zeroed_net("relu"), pruned, tables, stage="export")
+    assert {check.output for check in done.checks} == {"y"}
+    assert failed(done) == ({"y"} if amount else set())
+
+
+@pytest.mark.parametrize(
+    ("pruned", "reason"),
+    [
+        pytest.param(
+            converted(last="Sigmoid"), "sigmoid is its last activation, not softmax", id="another"
+        ),
+        pytest.param(
+            onnx.model([onnx.node("Softmax", ["x"], ["y"], "s")], {}, x=(1, 4)),
+            "the axis leads to the model's input 'x'",
+            id="no head",
+        ),
+    ],
+)
+def test_a_softmax_is_not_believed_without_its_logits(pruned: Any, reason: str) -> None:
+    table = plan_cut(zeroed_net(), Choice(keep="0-3")).remap.heads[0]
+    with pytest.raises(ModelError) as caught:
+        verify(zeroed_net(), pruned, [table], stage="export")
+    assert caught.value.message == (
+        f"output 'y' of {pruned.name} cannot be compared before softmax: {reason}"
+    )
