@@ -11,6 +11,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,7 +48,20 @@ def check_file(path: Path) -> Container:
     return ".keras"
 
 
-def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> None:
+@dataclass(frozen=True)
+class Hdf5:
+    """What an HDF5 file says of its model.
+
+    Attributes:
+        config: of the model, parsed.
+        version: of the Keras that wrote it; None where the file does not say.
+    """
+
+    config: Any
+    version: str | None
+
+
+def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> Hdf5:
     """Check that an HDF5 file holds a whole model, and its classes; imports h5py.
 
     Args:
@@ -55,25 +69,46 @@ def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> None:
         is_layer: does Keras have a layer or model class of this name?
 
     Raises:
-        ModelError: truncated, weights without a model, Lambda or a class that Keras lacks.
+        ModelError: truncated, weights without a model, Lambda or a class that Keras lacks, or
+            values that lie in another file.
     """
     import h5py  # noqa: PLC0415 - loads a C library that only files of this container need
 
     try:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
+            version = file.attrs.get("keras_version")
+            outside = _outside(file, h5py.ExternalLink)
     except OSError as error:
-        raise ModelError(f"{path.name} is damaged or truncated: {_first_line(error)}") from error
+        raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+    if outside is not None:
+        raise ModelError(f"{path}: {outside!r} lies in another file, which is not read")
     if config is None:
         raise ModelError(
-            f"{path.name} holds no model, at most weights",
-            "save the whole model with model.save(...)",
+            f"{path} holds no model, at most weights", "save the whole model with model.save(...)"
         )
     parsed = _parse(config, path, "model_config")
     check_classes(parsed, path.name)
     for layer in _layers(parsed):
         if not is_layer(layer["class_name"]):
             raise _custom(path.name, layer)
+    told = version.decode("ascii", "replace") if isinstance(version, bytes) else version
+    return Hdf5(parsed, told)
+
+
+def _outside(group: Any, external: type) -> str | None:
+    """The name of something in an HDF5 group whose values lie in another file."""
+    for name in group:
+        if isinstance(group.get(name, getlink=True), external):
+            return f"{group.name.rstrip('/')}/{name}"
+        inner = group[name]
+        if hasattr(inner, "keys"):
+            found = _outside(inner, external)
+            if found is not None:
+                return found
+        elif getattr(inner, "external", None) or getattr(inner, "is_virtual", False):
+            return str(inner.name)
+    return None
 
 
 def check_classes(config: Any, source: str) -> None:

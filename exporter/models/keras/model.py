@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from exporter.graph import Array, Graph
 from exporter.models.keras.apply import apply_edits
 from exporter.models.keras.archive import write_archive
 from exporter.models.keras.files import Container, check_file, check_hdf5
+from exporter.models.keras.keras2 import is_keras_2, repaired
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
 from exporter.models.keras.rebuild import structure
 from exporter.models.model import RunOptions
@@ -140,24 +143,38 @@ def open_file(path: Path) -> KerasModel:
     """
     path = Path(path)
     container = check_file(path)
-    if container == ".h5":
-        check_hdf5(path, _is_known_layer)
+    held = check_hdf5(path, _is_known_layer) if container == ".h5" else None
     try:
-        model = _load(path.absolute(), container)
+        if held is not None and is_keras_2(held.version):
+            model = _load_keras_2(path.absolute(), repaired(held.config, path.name))
+        else:
+            with _suffixed(path.absolute(), container) as fitting:
+                model = keras.saving.load_model(fitting, compile=False, safe_mode=True)
     except _LOAD_ERRORS as error:
         raise ModelError(f"Keras cannot load {path}: {_reason(error)}") from error
     return KerasModel(model, name=path.name, sha256=_sha256(path))
 
 
-def _load(path: Path, container: Container) -> Any:
+def _load_keras_2(path: Path, config: Any) -> Any:
+    """Build the model from its repaired configuration, then give it the file's weights."""
+    kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
+    with warnings.catch_warnings(), _suffixed(path, ".h5") as fitting:
+        warnings.simplefilter("ignore", UserWarning)  # Keras dislikes how its past self wrote
+        model = kind.from_config(config["config"])
+        model.load_weights(fitting)
+    return model
+
+
+@contextmanager
+def _suffixed(path: Path, container: Container) -> Iterator[Path]:
     """Keras goes by the suffix: a file of another gets a link with the right one."""
-    fitting = {".keras": {".keras"}, ".h5": {".h5", ".hdf5"}}[container]
-    if path.suffix in fitting:
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+    if path.suffix in {".keras": {".keras"}, ".h5": {".h5", ".hdf5"}}[container]:
+        yield path
+        return
     with tempfile.TemporaryDirectory() as folder:
         link = Path(folder) / f"model{container}"
         link.symlink_to(path)
-        return keras.saving.load_model(link, compile=False, safe_mode=True)
+        yield link
 
 
 def _reason(error: Exception) -> str:

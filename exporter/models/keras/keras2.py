@@ -1,0 +1,110 @@
+"""Configurations that Keras 2 wrote, as Keras 3 can read them; imports no library.
+
+1. An argument that Keras 3 no longer has is dropped where it holds its neutral value, the one with
+   which the layer computes as if it were not there. With another value the layer is refused.
+2. An argument that Keras 2 did not write yet gets the value that it stood for.
+3. A function that Keras 3 computes differently is refused: its answers would silently change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.errors import ModelError
+
+_HINT = "save the model anew with Keras 3, or convert it with the Keras that wrote it"
+
+Config = dict[str, Any]
+
+
+def is_keras_2(version: str | None) -> bool:
+    """Is this the version of a Keras before 3? Files without one are as old."""
+    return version is None or version.partition(".")[0] in {"1", "2"}
+
+
+def repaired(config: Any, source: str) -> Any:
+    """A copy of a model's configuration that Keras 3 can read.
+
+    Args:
+        config: as parsed from the file.
+        source: the file's name, for messages.
+
+    Raises:
+        ModelError: a layer that Keras 3 lacks or computes differently; names layer and argument.
+    """
+    if isinstance(config, list):
+        return [repaired(entry, source) for entry in config]
+    if not isinstance(config, dict):
+        return config
+    made = {name: repaired(value, source) for name, value in config.items()}
+    kind, inner = made.get("class_name"), made.get("config")
+    if kind in _POLICIES and isinstance(inner, dict):
+        return inner["name"]
+    if kind == "Sequential" and isinstance(inner, list):
+        return {**made, "config": {"name": "sequential", "layers": inner}}
+    if isinstance(kind, str) and isinstance(inner, dict):
+        return {**made, "config": _layer(kind, inner, source)}
+    return made
+
+
+def _layer(kind: str, config: Config, source: str) -> Config:
+    who = f"{source}: {kind} {config.get('name', '')!r}"
+    for name in ("activation", "recurrent_activation"):
+        if config.get(name) in _CHANGED:
+            raise ModelError(
+                f"{who} has the {name} {config[name]!r}, which Keras 3 computes differently", _HINT
+            )
+    for name, neutral in DROPPED.get(kind, {}).items():
+        if name in config and neutral != ANY and config[name] not in neutral:
+            raise ModelError(f"{who} has {name}={config[name]!r}, which Keras 3 lacks", _HINT)
+    renamed = RENAMED.get(kind, {})
+    dropped = DROPPED.get(kind, {})
+    kept = {renamed.get(name, name): v for name, v in config.items() if name not in dropped}
+    return {**MISSING.get(kind, {}), **kept}
+
+
+ANY: tuple[Any, ...] = ("any value",)  # the argument never changes what a trained layer computes
+
+_POLICIES = {"Policy", "PolicyV1"}
+_CHANGED = {"hard_sigmoid"}  # 0.2 x + 0.5 in Keras 2, x / 6 + 0.5 in Keras 3
+
+_GROUPS = {"groups": (1,)}
+_UNUSED_KERNEL = dict.fromkeys(
+    ("kernel_initializer", "kernel_regularizer", "kernel_constraint"), ANY
+)
+_TIME = {"time_major": (False,)}
+_SPATIAL_DROPOUT = dict.fromkeys(("noise_shape", "seed", "data_format"), ANY)
+_ONCE = {"implementation": ANY}
+
+# class -> argument -> its neutral values
+DROPPED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
+    "DepthwiseConv1D": _GROUPS,
+    "DepthwiseConv2D": _GROUPS,
+    "Conv1DTranspose": _GROUPS,
+    "Conv2DTranspose": _GROUPS,
+    "Conv3DTranspose": _GROUPS,
+    "SeparableConv1D": {**_GROUPS, **_UNUSED_KERNEL},
+    "SeparableConv2D": {**_GROUPS, **_UNUSED_KERNEL},
+    "LSTM": _TIME,
+    "GRU": _TIME,
+    "RNN": _TIME,
+    "SimpleRNN": {**_TIME, **_ONCE},
+    "ConvLSTM1D": {**_TIME, **_ONCE, **_GROUPS},
+    "ConvLSTM2D": {**_TIME, **_ONCE, **_GROUPS},
+    "ConvLSTM3D": {**_TIME, **_ONCE, **_GROUPS},
+    "BatchNormalization": {"virtual_batch_size": (None,), "fused": ANY},
+    "SpatialDropout1D": _SPATIAL_DROPOUT,
+    "SpatialDropout2D": _SPATIAL_DROPOUT,
+    "SpatialDropout3D": _SPATIAL_DROPOUT,
+    "Embedding": {"input_length": ANY},
+    "MultiHeadAttention": dict.fromkeys(("query_shape", "key_shape", "value_shape"), ANY),
+    "Attention": {"causal": (False,)},
+    "AdditiveAttention": {"causal": (False,)},
+}
+
+# class -> argument -> what Keras 3 calls it
+RENAMED: Mapping[str, Mapping[str, str]] = {"LeakyReLU": {"alpha": "negative_slope"}}
+
+# class -> argument -> what it stood for where it is not written
+MISSING: Mapping[str, Mapping[str, Any]] = {"GRU": {"reset_after": False}}
