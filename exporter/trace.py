@@ -108,7 +108,9 @@ def _trace_ranked(graph: Graph, output: str, node: Node, heads: list[Head]) -> d
     except Refused as error:
         where = str(error.node) if error.node else None
         return {output: Refusal(output, where, error.reason)}
-    heads.append(replace(head, name=node.name, labels=head.labels or graph.labels.get(output)))
+    heads.append(
+        replace(head, name=node.name, labels=head.labels or _labels(graph, output, head.units))
+    )
     return {}
 
 
@@ -291,7 +293,7 @@ def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
         body=body,
         tail=tail,
         other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
-        labels=graph.labels.get(output),
+        labels=_labels(graph, output, units),
         junctions=tuple(walk.junctions.values()),
         rankings=tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking),
     )
@@ -299,6 +301,12 @@ def _head(walk: _Walk, output: str, axis: int, units: int) -> Head:
         if _mixes(node, head):
             raise Refused(node, "it mixes the units before the last activation")
     return head
+
+
+def _labels(graph: Graph, output: str, units: int) -> tuple[str, ...] | None:
+    """The labels that the file has for an output, if they are those of this axis."""
+    labels = graph.labels.get(output)
+    return labels if labels is not None and len(labels) == units else None
 
 
 def _tail(graph: Graph, output: str) -> tuple[tuple[Node, ...], str, str]:

@@ -81,8 +81,11 @@ BROKEN = {
     "text that is no UTF-8": (WHOLE.replace(b"kernel", b"ker\xffel"), "not valid UTF-8"),
     "no output": (altered(lambda m: m.graph.ClearField("output")), "no graph with an output"),
     "no opset": (altered(lambda m: m.ClearField("opset_import")), "no standard opset"),
-    "weights outside": (altered(external), "'kernel' in another file"),
-    "weights outside, in a branch": (altered(external_inside_a_branch), "'w' in another file"),
+    "weights outside": (altered(external), "'kernel' lies in 'weights.bin', which cannot be read"),
+    "weights outside, in a branch": (
+        altered(external_inside_a_branch),
+        "'w' lies in '', which is not a path",
+    ),
     "out of order": (
         altered(lambda m: m.graph.node.append(m.graph.node.pop(0))),
         "Softmax 'softmax' reads 'z', which nothing before it makes",

@@ -34,7 +34,7 @@ def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = Fa
     try:
         write(temporary)
         sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
+        share(temporary)
         temporary.replace(target)
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -54,7 +54,8 @@ def sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _umask() -> int:
+def share(path: Path) -> None:
+    """Give a temporary file, which is its owner's alone, the permissions of any new file."""
     mask = os.umask(0)
     os.umask(mask)
-    return mask
+    path.chmod(0o666 & ~mask)

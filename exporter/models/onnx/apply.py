@@ -14,6 +14,7 @@ from exporter.models.onnx.codes import encode
 from exporter.models.onnx.draft import Draft
 from exporter.models.onnx.draw import Drawing
 from exporter.models.onnx.insert import insert
+from exporter.models.onnx.labels import narrow_labels
 from exporter.models.onnx.protos import numpy_dtype, tensor_type
 from exporter.plan import (
     AddInput,
@@ -42,14 +43,23 @@ def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
     for edit in plan.edits:
         EDITS[type(edit)](draft, edit)
     if plan.remap is not None:
+        narrow_labels(draft.model, drawing.graph, remap_in(source), plan.remap)
         _set_remap(draft.model, plan.remap)
     return draft.finish()
 
 
+def remap_in(model: ModelProto) -> Remap | None:
+    """The remap that a file carries (raises ModelError if it is damaged)."""
+    text = next((entry.value for entry in model.metadata_props if entry.key == REMAP), None)
+    return Remap.from_json(text) if text is not None else None
+
+
 def _take(draft: Draft, edit: Take) -> None:
-    draft.change(
-        edit.constant, edit.uses, lambda values: np.take(values, edit.positions, axis=edit.axis)
-    )
+    def taken(values: Array) -> Array:
+        plain = values if values.flags.aligned else values.view(f"V{values.dtype.itemsize}")
+        return np.take(plain, edit.positions, axis=edit.axis).view(values.dtype)
+
+    draft.change(edit.constant, edit.uses, taken)
 
 
 def _fill(draft: Draft, edit: Fill) -> None:

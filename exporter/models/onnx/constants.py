@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,21 @@ from exporter.errors import ModelError
 from exporter.graph import Array, Tensor
 from exporter.models.onnx.protos import DEFAULT_DOMAINS, dtype_name, read_tensor
 
+Read = Callable[[TensorProto], Array]
 
-def constants_of(graph: GraphProto) -> dict[str, Tensor]:
+
+def constants_of(graph: GraphProto, read: Read = read_tensor) -> dict[str, Tensor]:
     """All of them by name; the values are read when asked for, and never kept.
+
+    Args:
+        graph: of the file.
+        read: gives the values of a constant, wherever they lie.
 
     Raises:
         ModelError: two of one name.
     """
     found: dict[str, Tensor] = {}
-    for constant in _all(graph):
+    for constant in _all(graph, read):
         if constant.name in found:
             raise ModelError(f"two constants are named {constant.name!r}")
         found[constant.name] = constant
@@ -37,24 +43,24 @@ def is_constant_node(node: NodeProto) -> bool:
     )
 
 
-def _all(graph: GraphProto) -> Iterator[Tensor]:
+def _all(graph: GraphProto, read: Read) -> Iterator[Tensor]:
     for tensor in graph.initializer:
-        yield _of_tensor(tensor.name, tensor)
+        yield _of_tensor(tensor.name, tensor, read)
     for node in graph.node:
         if is_constant_node(node):
-            yield _of_node(node)
+            yield _of_node(node, read)
 
 
-def _of_tensor(name: str, tensor: TensorProto) -> Tensor:
+def _of_tensor(name: str, tensor: TensorProto, read: Read) -> Tensor:
     dtype = dtype_name(tensor.data_type)
-    return Tensor(name, tuple(tensor.dims), dtype, lambda: read_tensor(tensor))
+    return Tensor(name, tuple(tensor.dims), dtype, lambda: read(tensor))
 
 
-def _of_node(node: NodeProto) -> Tensor:
+def _of_node(node: NodeProto, read: Read) -> Tensor:
     (attribute,) = node.attribute
     (name,) = node.output
     if attribute.type == AttributeProto.TENSOR:
-        return _of_tensor(name, attribute.t)
+        return _of_tensor(name, attribute.t, read)
     values = _HELD[attribute.type](attribute)
     dtype = "string" if values.dtype == object else values.dtype.name
     return Tensor(name, values.shape, dtype, lambda: values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from onnx import GraphProto, ModelProto, TypeProto
@@ -12,8 +12,9 @@ from exporter.errors import ModelError
 from exporter.graph import Graph, Node, Tensor
 from exporter.models.onnx.call import Call
 from exporter.models.onnx.codes import with_codes
-from exporter.models.onnx.constants import constants_of, is_constant_node
+from exporter.models.onnx.constants import Read, constants_of, is_constant_node
 from exporter.models.onnx.inference import types_of
+from exporter.models.onnx.labels import labels_of
 from exporter.models.onnx.lengths import Lengths
 from exporter.models.onnx.protos import (
     attributes_of,
@@ -21,6 +22,7 @@ from exporter.models.onnx.protos import (
     dtype_of,
     node_names,
     opset_of,
+    read_tensor,
     shape_of,
 )
 from exporter.models.onnx.table import translate
@@ -41,15 +43,19 @@ class Drawing:
     types: Mapping[str, TypeProto]
 
 
-def draw(model: ModelProto) -> Drawing:
+def draw(model: ModelProto, read: Read = read_tensor) -> Drawing:
     """The neutral graph; no weight is copied.
+
+    Args:
+        model: the parsed file.
+        read: gives the values of a constant, wherever they lie.
 
     Raises:
         ModelError: two tensors of one name, or a tensor that is read before anything makes it.
     """
     source = model.graph
     names = node_names(source)
-    constants = constants_of(source)
+    constants = constants_of(source, read)
     types = types_of(model, constants)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
     _check_order(source, names, {*inputs, *constants})
@@ -61,6 +67,7 @@ def draw(model: ModelProto) -> Drawing:
     outputs = tuple(info.name for info in source.output)
     nodes = _nodes(model, names, tensors)
     graph = with_codes(Graph(nodes, tensors, inputs, outputs))
+    graph = replace(graph, labels=labels_of(model, graph))
     return Drawing(graph, names, types)
 
 

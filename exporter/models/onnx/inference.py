@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, numpy_helper
+from onnx import (
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    numpy_helper,
+)
 
 from exporter.graph import Tensor
 from exporter.models.onnx.constants import is_constant_node
@@ -79,9 +87,17 @@ def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:
     large = {name for name, tensor in constants.items() if _elements(tensor) > _SMALL}
     stated = {info.name for info in source.input}
     result.graph.input.extend(_as_input(constants[name]) for name in sorted(large - stated))
-    result.graph.initializer.extend(t for t in source.initializer if t.name not in large)
+    small = (tensor for tensor in source.initializer if tensor.name not in large)
+    result.graph.initializer.extend(_held(tensor, constants[tensor.name]) for tensor in small)
     result.graph.node.extend(n for n in source.node if not _holds_one_of(n, large))
     return result
+
+
+def _held(tensor: TensorProto, constant: Tensor) -> TensorProto:
+    """The constant itself, with its values inside: inference opens no other file."""
+    if tensor.data_location != TensorProto.EXTERNAL or constant.read is None:
+        return tensor
+    return numpy_helper.from_array(constant.read(), tensor.name)
 
 
 def _elements(tensor: Tensor) -> int:

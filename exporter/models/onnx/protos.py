@@ -7,7 +7,7 @@ from math import prod
 from typing import Any, TypeVar
 
 import numpy as np
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 from onnx import (
     AttributeProto,
     GraphProto,
@@ -100,7 +100,9 @@ def attributes_of(node: NodeProto) -> dict[str, Any]:
     Other tensors, and graphs, are left out.
     """
     found = {a.name: _PLAIN[a.type](a) for a in node.attribute if a.type in _PLAIN}
-    single = (a for a in node.attribute if a.type == AttributeProto.TENSOR and prod(a.t.dims) == 1)
+    held = (a for a in node.attribute if a.type == AttributeProto.TENSOR)
+    inside = (a for a in held if a.t.data_location != TensorProto.EXTERNAL)
+    single = (a for a in inside if prod(a.t.dims) == 1)
     return found | {a.name: read_tensor(a.t).item() for a in single}
 
 
@@ -199,6 +201,15 @@ def read_tensor(tensor: TensorProto) -> Array:
             f"{dtype_name(tensor.data_type)} say"
         ) from error
     return values
+
+
+def content_of(model: ModelProto, name: str) -> bytes:
+    """A model as bytes (raises ModelError if they are more than one message can hold)."""
+    try:
+        content: bytes = model.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise ModelError(f"{name} is larger than the 2 GB that an .onnx file can hold") from error
+    return content
 
 
 def opset_of(model: ModelProto) -> int:

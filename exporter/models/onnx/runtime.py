@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
+from onnx import ModelProto, TensorProto, numpy_helper
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.models.model import RunOptions
+from exporter.models.onnx.protos import content_of, copy_without
 
 # onnxruntime's exceptions share no base but Exception; a wrong feed is a plain ValueError.
 _ERRORS = (
@@ -23,20 +28,38 @@ _ERRORS = (
     RuntimeError,
     ValueError,
 )
+_FOLDER = "session.model_external_initializers_file_folder_path"
+_LARGE = 1 << 20  # bytes
+_PLAIN = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8})
 _FATAL = 4  # the severity below which nothing is logged
 
 
 class OnnxRunner:
-    """A model in an onnxruntime session; threads do not spin between runs."""
+    """A model in an onnxruntime session; threads do not spin between runs.
 
-    def __init__(self, data: bytes, name: str, options: RunOptions) -> None:
+    Args:
+        model: the parsed file.
+        name: what messages call it.
+        options: how it is run.
+        folder: where the files lie that hold constants of it. What is too large for one message
+            then need not go through one.
+    """
+
+    def __init__(
+        self, model: ModelProto, name: str, options: RunOptions, folder: Path | None = None
+    ) -> None:
         self.engine = f"onnxruntime {onnxruntime.__version__}"
         self._name = name
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _FATAL
+        session_options = _session_options(options)
+        if folder is not None:
+            session_options.add_session_config_entry(_FOLDER, str(folder))
+            model, self._held = _handed_over(model, session_options)
+        data = content_of(model, name)
         try:
             self._session = onnxruntime.InferenceSession(
-                data, _session_options(options), providers=["CPUExecutionProvider"]
+                data, session_options, providers=["CPUExecutionProvider"]
             )
         except _ERRORS as error:
             raise ModelError(f"onnxruntime cannot load {name}: {_one_line(error)}") from error
@@ -48,6 +71,30 @@ class OnnxRunner:
         except _ERRORS as error:
             raise ModelError(f"onnxruntime cannot run {self._name}: {_one_line(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
+
+
+def _handed_over(
+    model: ModelProto, options: onnxruntime.SessionOptions
+) -> tuple[ModelProto, list[Any]]:
+    """The model with its large inner constants handed over as arrays, which must stay alive."""
+    light = copy_without(model, "graph")
+    light.graph.CopyFrom(copy_without(model.graph, "initializer"))
+    names, values = [], []
+    for tensor in model.graph.initializer:
+        plain = tensor.data_type in _PLAIN and tensor.data_location != TensorProto.EXTERNAL
+        if not plain or len(tensor.raw_data) < _LARGE:
+            light.graph.initializer.append(tensor)
+            continue
+        value = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        names.append(tensor.name)
+        values.append(onnxruntime.OrtValue.ortvalue_from_numpy(value))
+        named = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+        named.data_location = TensorProto.EXTERNAL
+        named.external_data.add(key="location", value="handed over")
+        light.graph.initializer.append(named)
+    if names:
+        options.add_external_initializers(names, values)
+    return light, values
 
 
 def _session_options(options: RunOptions) -> onnxruntime.SessionOptions:
