@@ -100,7 +100,9 @@ class Source:
         say(f"converting to {KINDS[kind].title}")
         path = folder / f"original{KINDS[kind].suffixes[0]}"
         done = self.model.convert(kind, path, self.options)
-        return Target(open_model(path), path, self.origin, done.route, done.warnings)
+        model = open_model(path)
+        model.remap = self.model.remap  # of an earlier cut, which a converter knows nothing of
+        return Target(model, path, self.origin, done.route, done.warnings)
 
 
 @contextmanager

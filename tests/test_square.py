@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -25,7 +25,10 @@ from exporter.graph import Array
 from exporter.models import KINDS, open_model
 from exporter.models.model import Model, RunOptions
 from exporter.plan import AddOutput, Plan
+from exporter.samples import synthetic
+from exporter.sources import Source
 from exporter.trace import trace_axis
+from exporter.verification import Stage, VerifyOptions, verify_pair
 
 EDGE = tuple(name for name, kind in KINDS.items() if kind.edge)
 EXAMPLES = 25
@@ -234,6 +237,25 @@ def test_the_square_commutes(bench: Bench, cut: Cut) -> None:
         if cut.mode == "zero":
             again = converted_first.apply(plan_cut(converted_first, cut.choice).plan)
             agree(answers(again, inputs), results, 0.0)
+
+
+@pytest.mark.parametrize("kind", EDGE)
+def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None:
+    """The table speaks the first model's indices, and both models before are compared with it."""
+    first = bench.opened(NET)
+    cut = first.apply(plan_cut(first, Choice(keep=(5, 3, 1, 0), keep_order=True)).plan)
+    source = Source(cut, None, bench.child)
+    target = source.target(kind, bench.folder)
+    again = plan_cut(target.model, Choice(keep=(2, 0)), target.original)
+    (table,) = again.remap.heads
+    assert table.new_to_old == (5, 1)
+    assert (again.remap.original.name, again.remap.parent) == ("net.keras", source.origin)
+    pruned = target.model.apply(again.plan)
+    inputs = synthetic(first.graph()), VerifyOptions()
+    for stage, before in (("export", first), ("export", cut), ("cut", target.model)):
+        checks = verify_pair(cast("Stage", stage), before, pruned, [table], inputs).checks
+        assert all(check.passed for check in checks)
+    agree(answers(pruned, NET.inputs()), Cut(NET, (5, 1), in_order=True).witness(), EXPORT)
 
 
 @pytest.mark.parametrize(
