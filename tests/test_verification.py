@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import pytest
 from exporter.cutting import Choice, plan_cut
 from exporter.errors import ModelError
 from exporter.graph import Array, Use
+from exporter.models import open_model
 from exporter.models.onnx import from_proto
 from exporter.models.tflite import from_bytes
 from exporter.plan import Plan, Replace
 from exporter.remap import HeadRemap
-from exporter.samples import Samples
+from exporter.samples import Samples, synthetic
 from exporter.verification import Verification, VerifyOptions, verify_pair
 from tests import onnx_models as onnx
 from tests.tflite_builder import Builder
@@ -425,3 +427,35 @@ def test_a_softmax_is_not_believed_without_its_logits(pruned: Any, reason: str) 
     assert caught.value.message == (
         f"output 'y' of {pruned.name} cannot be compared before softmax: {reason}"
     )
+
+
+# --- integer files that other people wrote ------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize(
+    ("file", "outputs"),
+    [
+        ("mobilenet_v2_100_224_uint8_logits.tflite", {"output"}),
+        ("mobilenet_v2_100_224_qdq_logits.onnx", {"output"}),
+        (
+            "mobilenet_v1_025_224_uint8_metadata.tflite",
+            {"MobilenetV1/Predictions/Reshape_1 (z)", "MobilenetV1/Predictions/Reshape_1"},
+        ),
+    ],
+)
+def test_integer_logits_are_equal_to_the_bit(
+    zoo: Path, file: str, outputs: set[str], mode: str
+) -> None:
+    original = open_model(zoo / file)
+    cut = plan_cut(original, Choice(keep=(9, 700, 3), keep_order=mode == "slice", mode=mode))
+    pruned, tables = original.apply(cut.plan), cut.remap.heads
+    job = synthetic(original.graph(), 3), VerifyOptions()
+    done = verify_pair("cut", original, pruned, tables, job)
+    assert failed(done) == set()
+    assert {check.output for check in done.checks} == outputs
+    logits = min(outputs, key=lambda name: "(z)" not in name)
+    assert allowed(done, logits) == 0.0
+    (bias,) = {c.name for c in cut.heads[0].constants if c.dtype == "int32" and len(c.shape) == 1}
+    wrong = spoiled(pruned, bias, lambda values: values + np.int32(2000))
+    assert logits in failed(verify_pair("cut", original, wrong, tables, job))
