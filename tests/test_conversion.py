@@ -87,6 +87,11 @@ def _inverse() -> Any:
     return keras.Model(values, keras.layers.Dense(3)(keras.ops.erfinv(values)))
 
 
+def _stateful() -> Any:
+    values = keras.Input(batch_shape=(1, 4, 2), name="x")
+    return keras.Model(values, keras.layers.LSTM(3, stateful=True, name="steps")(values))
+
+
 def _plain() -> Any:
     return one_input((2,), keras.layers.Dense(3))
 
@@ -102,6 +107,14 @@ REFUSED: dict[str, Case] = {
     ),
     "onnx, opset too new": (_plain, "onnx", ConvertOptions(99), UsageError, "opset 99"),
     "onnx, opset too old": (_plain, "onnx", ConvertOptions(7), UsageError, "opset 7"),
+    "tflite, states": (
+        _stateful,
+        "tflite",
+        ConvertOptions(),
+        ConversionError,
+        "LSTM 'steps' keeps",
+    ),
+    "onnx, states": (_stateful, "onnx", ConvertOptions(), ConversionError, "LSTM 'steps' keeps"),
     "tflite, open dimension": (
         _open_length,
         "tflite",
@@ -304,6 +317,19 @@ def _lstm() -> Any:
     return one_input((5, 2), keras.layers.LSTM(4), keras.layers.Dense(3, name="y"))
 
 
+def _half_inside() -> Any:
+    """In a wrapper's layer, and in a model in the model."""
+    half = "mixed_float16"
+    steps = keras.layers.Bidirectional(keras.layers.LSTM(3, dtype=half), dtype=half)
+    head = keras.layers.Dense(3, dtype=half)
+    inner = keras.Sequential([keras.Input((6,)), head], name="inner")
+    return one_input((4, 2), steps, inner)
+
+
+def _double() -> Any:
+    return one_input((3,), keras.layers.Dense(3, dtype="float64", name="y"))
+
+
 def _attention() -> Any:
     values = keras.Input((4, 6), name="x")
     mixed = keras.layers.MultiHeadAttention(2, 3)(values, values)
@@ -316,6 +342,8 @@ WIDER: dict[str, tuple[Callable[[], Any], float]] = {
     "several inputs and outputs": (_several, LIMIT),
     "fixed batch": (_fixed_batch, LIMIT),
     "half precision": (_half, 2e-3),
+    "half precision inside": (_half_inside, 2e-3),
+    "double precision": (_double, LIMIT),
     "LSTM": (_lstm, LIMIT),
     "attention": (_attention, LIMIT),
 }
@@ -329,7 +357,7 @@ def test_wider(
     keras.utils.set_random_seed(3)
     model, path = KerasModel(build()), tmp_path / f"net.{kind}"
     done = open_live(model.model, child).convert(kind, path, ConvertOptions())
-    assert bool(done.warnings) == (model.precision == "fp16")
+    assert bool(done.warnings) == (model.precision != "fp32")
     converted, random = open_model(path), np.random.default_rng(1)
     assert set(converted.graph().inputs) == set(model.graph().inputs)
     assert converted.graph().outputs == model.graph().outputs

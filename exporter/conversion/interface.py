@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from exporter.errors import UsageError
+from exporter.errors import ConversionError, UsageError
 from exporter.models.keras.model import KerasModel
 from exporter.models.keras.rebuild import structure
+from exporter.models.keras.settings import entry_of
 from exporter.plan import Plan, SetAttribute
 
-_HALF = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16"}
+_OTHERS = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16", "float64"}
 Shape = tuple[int | None, ...]
 
 
@@ -57,8 +58,10 @@ def interface_of(
 
     Raises:
         UsageError: a shape for an input that is not there, or one that contradicts the model.
+        ConversionError: a layer keeps a state between calls.
     """
     model = whole.model
+    _refuse_states(model)
     names = tuple(str(tensor.name) for tensor in model.inputs)
     unknown = [name for name in given if name not in names]
     if unknown:
@@ -77,21 +80,53 @@ def interface_of(
 
 
 def in_float32(whole: KerasModel) -> tuple[KerasModel, tuple[str, ...]]:
-    """The model, rebuilt if any layer computes in half precision; and a warning if so.
+    """The model, rebuilt if any layer computes in another precision; and a warning if so.
 
     No converter takes such layers: the TFLite one refuses them, the ONNX one spreads casts.
     """
-    half = [layer for layer in whole.model.layers if layer.dtype_policy.name in _HALF]
-    if not half:
+    others: dict[int, tuple[str, str]] = {}  # layer -> its node and its policy
+    edits: list[SetAttribute] = []
+    for node, layer in whole.picture.layers.items():
+        if id(layer) in others or not isinstance(layer, keras.Layer):
+            continue
+        config = layer.get_config()
+        paths = [path for path in dtype_paths(config) if _policy(config, path) in _OTHERS]
+        edits += [SetAttribute(node, path, "float32") for path in paths]
+        if paths:
+            others[id(layer)] = node, _policy(config, paths[0])
+    if not others:
         return whole, ()
-    policy = half[0].dtype_policy.name
-    edits = [SetAttribute(layer.name, "dtype", "float32") for layer in half if _has_dtype(layer)]
-    warning = f"{len(edits)} layers of the policy {policy} were converted in float32"
+    policies = ", ".join(sorted({policy for _, policy in others.values()}))
+    warning = f"{len(others)} layers of the policy {policies} were converted in float32"
     return whole.apply(Plan(tuple(edits))), (warning,)
 
 
-def _has_dtype(layer: Any) -> bool:
-    return not isinstance(layer, keras.layers.InputLayer) and "dtype" in layer.get_config()
+def dtype_paths(config: Any, before: str = "") -> Iterator[str]:
+    """Where a layer's configuration names a precision: its own, and those of layers inside it."""
+    if isinstance(config, dict):
+        for name, value in config.items():
+            if name == "dtype":
+                yield f"{before}{name}"
+            else:
+                yield from dtype_paths(value, f"{before}{name}.")
+    elif isinstance(config, list | tuple):
+        for i, value in enumerate(config):
+            yield from dtype_paths(value, f"{before}{i}.")
+
+
+def _policy(config: dict[str, Any], path: str) -> str:
+    entry = entry_of(config, path)
+    return str(entry["config"]["name"] if isinstance(entry, dict) else entry)
+
+
+def _refuse_states(model: Any) -> None:
+    """A converted model starts each call anew."""
+    for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
+        if getattr(layer, "stateful", False):
+            raise ConversionError(
+                f"{type(layer).__name__} {layer.name!r} keeps its state from one call to the next",
+                "build it with stateful=False",
+            )
 
 
 def _flat(model: Any) -> Callable[..., tuple[Any, ...]]:

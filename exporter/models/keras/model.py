@@ -121,9 +121,17 @@ class KerasRunner:
 
 
 def _precision(model: Any) -> str:
-    policies = {layer.dtype_policy.name for layer in model.layers if layer.weights}
+    policies = {layer.dtype_policy.name for layer in _holders(model)}
     found = {PRECISIONS.get(policy, policy) for policy in policies}
     return found.pop() if len(found) == 1 else "mixed" if found else "fp32"
+
+
+def _holders(model: Any) -> Iterator[Any]:
+    """The layers that hold weights themselves, not in layers inside them."""
+    for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
+        inside = layer._flatten_layers(include_self=False)  # noqa: SLF001 - likewise
+        if layer.weights and not any(inner.weights for inner in inside):
+            yield layer
 
 
 def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
