@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 QUIET := -qq --disable-pip-version-check # errors still show
 PINS := $(wildcard requirements/*.txt)
 
-.PHONY: help setup demo test check bench lint types imports docs coverage format pins clean
+.PHONY: help setup demo test check bench lint types imports docs coverage format operators pins clean
 .NOTPARALLEL:
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make bench     the benchmarks"
 	@echo "make format    let ruff format and mend what it can"
 	@echo "make coverage  what the last 'make check' covered, of the whole package"
+	@echo "make operators writes docs/operators.md from the translation tables"
 	@echo "make pins      write the versions installed in .venv into requirements/"
 	@echo "make clean     remove what the targets above leave behind, but not .venv"
 
@@ -63,6 +64,9 @@ coverage: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+operators: $(READY)
+	$(BIN)/python tools/operators.py
 
 pins: $(READY)
 	$(BIN)/python tools/pins.py

@@ -1,0 +1,128 @@
+"""The document of the operators is what the tables say, and the tables are tested."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from exporter.graph import Graph
+from exporter.models import KINDS
+from exporter.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
+from tests import test_onnx_codes, test_onnx_ranks, test_onnx_rows, test_onnx_table
+from tests.onnx_models import classifier, model
+
+PROJECT = Path(__file__).parent.parent
+
+
+def load() -> ModuleType:
+    """The script, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("operators", PROJECT / "tools" / "operators.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["operators"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+operators = load()
+TABLES = operators.tables()
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert operators.DOCUMENT.read_text("utf-8") == operators.document(), "run `make operators`"
+
+
+EACH = [
+    pytest.param(kind, operator, row, id=f"{kind}-{operator}")
+    for kind, entry in KINDS.items()
+    if entry.title in TABLES
+    for operator, row in TABLES[entry.title].TABLE.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "operator", "row"), EACH)
+def test_every_row_is_translated_and_tested(
+    kind: str, operator: str, row: Callable[..., Any]
+) -> None:
+    assert operators.neutral(row)
+    assert operators.tested_by(kind, operator)
+
+
+def helper(flag: object) -> Operation:
+    return Reshape() if flag else Opaque()
+
+
+FIXED = Pool((1,))
+CHOICE: dict[str, Callable[[], Operation]] = {"a": lambda: helper(True), "b": lambda: FIXED}
+
+
+def built(_: object) -> Operation:
+    return Elementwise()
+
+
+def refused(_: object) -> Operation:
+    return Opaque()
+
+
+def chosen(key: str) -> Operation:
+    return CHOICE[key]()
+
+
+def closing(function: Callable[[object], Operation]) -> Callable[[object], list[Operation]]:
+    return lambda _: [function(each) for each in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param(refused, [], id="refused"),
+        pytest.param(built, ["Elementwise"], id="built"),
+        pytest.param(lambda _: helper(True), ["Reshape"], id="through a function"),
+        pytest.param(lambda _: FIXED, ["Pool"], id="a constant"),
+        pytest.param(chosen, ["Reshape", "Pool"], id="through a table"),
+        pytest.param(closing(built), ["Elementwise"], id="through a closure"),
+        pytest.param(partial(Reduce, (1,), function="sum"), ["Reduce"], id="a partial function"),
+    ],
+)
+def test_what_a_row_can_give(row: Callable[..., Any], expected: list[str]) -> None:
+    assert operators.neutral(row) == expected
+
+
+def onnx_graphs() -> Iterator[Graph]:
+    for case in test_onnx_table.BEHIND:
+        yield classifier(*case.nodes, constants=case.constants, opset=case.opset).graph()
+    for nodes, constants, x, _ in test_onnx_table.HEADS.values():
+        yield model(nodes, constants, x=x.shape).graph()
+    for each in test_onnx_rows.BEHIND:
+        yield test_onnx_rows.build(each).graph()
+    for nodes, constants, _ in test_onnx_rows.KERNELS.values():
+        yield model(nodes, constants, x=test_onnx_rows.INPUT["dense"]).graph()
+    for nodes, constants, _ in test_onnx_codes.KERNELS.values():
+        yield model(nodes, constants, x=test_onnx_codes.X.shape).graph()
+    for behind, expected, options in test_onnx_ranks.RANKED.values():
+        yield test_onnx_ranks.ranked(*behind, outputs=tuple(expected), **options).graph()
+
+
+def test_what_the_document_says_is_what_graphs_are_translated_to() -> None:
+    table = TABLES["ONNX"].TABLE
+    met = {
+        (node.operator, type(node.operation).__name__)
+        for graph in onnx_graphs()
+        for node in graph.nodes
+        if not isinstance(node.operation, Opaque)
+    }
+    assert {operator for operator, _ in met} >= set(table) - {
+        "ConstantOfShape",
+        "ConvTranspose",
+        "Gather",
+    }
+    wrong = [(o, found) for o, found in met if found not in operators.neutral(table[o])]
+    assert wrong == []

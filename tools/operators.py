@@ -1,0 +1,127 @@
+"""Write `docs/operators.md`: every operator that the tables translate, and where it is tested.
+
+The tables are asked themselves: a row is a function, and what it can build stands in its code.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from exporter import operations
+from exporter.models import KINDS
+
+PROJECT = Path(__file__).parent.parent
+DOCUMENT = PROJECT / "docs" / "operators.md"
+
+NEUTRAL = [kind for kind in operations.Operation.__args__ if kind is not operations.Opaque]
+
+HEAD = """\
+# Operators
+
+What `exporter` knows of each format, written by `tools/operators.py` from the translation tables
+(`make operators`). An operator becomes a neutral operation, and the trace knows a rule for each of
+those; see [how it works](how-it-works.md). What stands in no table here is refused by name where a
+head leads through it, and left alone everywhere else.
+
+"Tested by" names the modules in `tests/` whose tables hold the operator.
+"""
+
+
+def tables() -> dict[str, types.ModuleType]:
+    """Title of a format -> its translation table, for the formats that files are cut in."""
+    return {
+        kind.title: import_module(f"{kind.package}.table") for kind in KINDS.values() if kind.edge
+    }
+
+
+def neutral(row: Callable[..., Any]) -> list[str]:
+    """The neutral operations that a row can give, in the order of their module."""
+    found = {thing for thing in _reached(row, set()) if isinstance(thing, type)}
+    return [kind.__name__ for kind in NEUTRAL if kind in found]
+
+
+def tested_by(kind: str, operator: str) -> list[str]:
+    """The modules of tests that name an operator: of a kind of model, or else its builders."""
+    named = re.compile(rf"[\"']{re.escape(operator)}[\"']")
+    for pattern in (f"test_{kind}_*.py", f"{kind}_*.py"):
+        modules = sorted((PROJECT / "tests").glob(pattern))
+        found = [path.stem for path in modules if named.search(path.read_text("utf-8"))]
+        if found:
+            return found
+    return []
+
+
+def document() -> str:
+    """The whole document."""
+    kinds = {kind.title: name for name, kind in KINDS.items()}
+    parts = [HEAD]
+    for title, module in tables().items():
+        rows = [
+            (f"`{operator}`", ", ".join(neutral(row)), ", ".join(tested_by(kinds[title], operator)))
+            for operator, row in sorted(module.TABLE.items())
+        ]
+        parts.append(
+            f"## {title}\n\n" + _table(("Operator", "Neutral operation", "Tested by"), rows)
+        )
+        refused = [(f"`{operator}`", reason) for operator, reason in sorted(module.REASONS.items())]
+        parts.append(
+            f"### Refused in {title}, with a reason of their own\n\n"
+            + _table(("Operator", "Reason"), refused)
+        )
+    return "\n".join(parts)
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def _reached(thing: Any, seen: set[int]) -> Iterator[Any]:
+    """All that a function's code leads to: what it names, what it closes over, and so on."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    yield thing
+    for child in _children(thing):
+        yield from _reached(child, seen)
+
+
+def _children(thing: Any) -> Iterator[Any]:
+    if isinstance(thing, types.FunctionType):
+        names = _names(thing.__code__)
+        yield from (thing.__globals__[name] for name in names if _is_own(thing.__globals__, name))
+        yield from (cell.cell_contents for cell in thing.__closure__ or ())
+    elif isinstance(thing, Mapping):
+        yield from thing.values()
+    elif hasattr(thing, "func"):  # a partial function
+        yield from (thing.func, *thing.args, *thing.keywords.values())
+    elif type(thing) in NEUTRAL:
+        yield type(thing)
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _is_own(names: Mapping[str, Any], name: str) -> bool:
+    """Functions, tables and operations; modules and the classes of arguments lead nowhere."""
+    thing = names.get(name)
+    return thing in NEUTRAL if isinstance(thing, type) else thing is not None
+
+
+def main() -> None:
+    """Write the document."""
+    DOCUMENT.write_text(document(), "utf-8")
+    print(f"wrote {DOCUMENT.relative_to(PROJECT)}")
+
+
+if __name__ == "__main__":
+    main()
