@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
 from exporter import pipeline, tasks
 from exporter.cutting import Choice, Units
-from exporter.errors import CheckError
+from exporter.errors import CheckError, UsageError
 from exporter.inspection import Inspection
 from exporter.job import Job
 from exporter.models import open_model
@@ -124,11 +124,13 @@ def run(
     Returns:
         The report, or one a variant. A failed check is a result in it: look at `ok`.
     """
-    choice, job = _records(options)
     if variants is None:
-        return pipeline.run_job(source, Path(out), choice, job)
-    choices = {name: replace(choice, keep=keep) for name, keep in variants.items()}
-    return pipeline.run_variants(source, Path(out), choices, job)
+        return pipeline.run_job(source, Path(out), *_records(options))
+    made = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
+    if not made:
+        raise UsageError("there are no variants", "name at least one: {'birds': [1, 5]}")
+    choices = {name: choice for name, (choice, _) in made.items()}
+    return pipeline.run_variants(source, Path(out), choices, next(iter(made.values()))[1])
 
 
 def verify(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from exporter.conversion.remote import ConvertOptions
+from exporter.errors import UsageError
+from exporter.models import KINDS
 from exporter.models.model import Model, RunOptions
 from exporter.remap import HeadRemap
 from exporter.report.record import Check
@@ -54,6 +56,15 @@ class Job:
     bench: bool = True
     command: str = ""
     say: Progress = silent
+
+    def __post_init__(self) -> None:
+        for kind in self.to or ():
+            if kind not in KINDS:
+                raise UsageError(f"there is no kind {kind!r}", f"kinds: {', '.join(KINDS)}")
+        for name in ("samples", "threads"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise UsageError(f"{name} is {count}", "give at least 1")
 
     @property
     def run_options(self) -> RunOptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.cutting import Choice, Cut, plan_cut
-from exporter.errors import ModelError
+from exporter.errors import ModelError, UsageError
 from exporter.job import NO_INPUTS, Findings, Job, compare
 from exporter.latency import BenchOptions, bench_models
 from exporter.models import KINDS
@@ -23,6 +24,8 @@ from exporter.reporting import describe, make_report
 from exporter.samples import Samples
 from exporter.sources import Source, Target, write_text
 from exporter.workspace import building, refuse_existing
+
+_FOLDER = re.compile(r"\w[\w.-]*")
 
 
 def run_job(source: str | Path | Any, out: Path, choice: Choice, job: Job) -> Report:
@@ -63,6 +66,11 @@ def run_variants(
 
 def check_run(source: str | Path | Any, out: Path, choices: Mapping[str, Choice], job: Job) -> None:
     """Refuse an output that `run_variants` could not write, before minutes are spent."""
+    for name in filter(None, choices):
+        if not _FOLDER.fullmatch(name):
+            raise UsageError(
+                f"the variant {name!r} cannot name a folder", "use letters, digits, dots, dashes"
+            )
     files = [source, job.data, *(choice.labels for choice in choices.values())]
     inputs = [Path(file) for file in files if isinstance(file, str | Path)]
     refuse_existing(out, force=job.force, inputs=inputs)
@@ -169,7 +177,10 @@ def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> Findings:
     found = compare(work.job, target.model, pruned, work.inputs, tables)
     if target.original is None:
         return found
-    export = compare(work.job, work.source.model, pruned, work.inputs, tables)
+    if work.source.model.graph().is_closed:
+        export = compare(work.job, work.source.model, target.model, work.inputs, ())
+    else:
+        export = compare(work.job, work.source.model, pruned, work.inputs, tables)
     return Findings(found.checks + export.checks, found.warnings)
 
 

@@ -144,7 +144,7 @@ def _child(limits: Limits) -> Child:
 def _suffix_warning(path: Path, kind: str) -> tuple[str, ...]:
     if path.suffix.lower() in KINDS[kind].suffixes:
         return ()
-    return (f"{path.name} is a {KINDS[kind].title} file, whatever its suffix says",)
+    return (f"{path.name} is of the kind {KINDS[kind].title}, whatever its suffix says",)
 
 
 def sidecar(path: Path) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,30 +30,33 @@ class Done:
         return found
 
 
+# These change how things are shown, or keep a library from telling tales.
+_UNWANTED = {"CI", "FORCE_COLOR", "NO_COLOR", "ORT_DISABLE_TELEMETRY", "PYTHONPATH"}
+
+
 def environment(**more: str) -> dict[str, str]:
-    """Ours, without what changes how things are shown or whether libraries tell tales."""
-    kept = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in {"FORCE_COLOR", "NO_COLOR", "PYTHONPATH", "ORT_DISABLE_TELEMETRY", "CI"}
-    }
+    """What a command runs in: ours without what would change its behaviour."""
+    kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     return {**kept, "COLUMNS": "80", "PYTHONPATH": str(PROJECT), **more}
 
 
-def command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "exporter", *map(str, arguments)]
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "exporter", *arguments]
 
 
-def exporter(
-    *arguments: str | Path, folder: Path, surroundings: Mapping[str, str] | None = None
-) -> Done:
-    """Run one command in a folder; its temporary files go to `tmp` there."""
+def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Done:
+    """Run one command in a folder; its temporary files go to another, beside it.
+
+    Args:
+        line: as one would type it, without the program's name; or the arguments.
+        surroundings: environment variables.
+    """
     temporary = folder.parent / f"{folder.name}-tmp"
     temporary.mkdir(exist_ok=True)
     done = subprocess.run(
-        command(*arguments),
+        command(*(shlex.split(line) if isinstance(line, str) else line)),
         cwd=folder,
-        env=environment(TMPDIR=str(temporary), **(surroundings or {})),
+        env=environment(TMPDIR=str(temporary), **surroundings),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",

@@ -372,7 +372,7 @@ def keras_folder(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def refused(case: Refusal, folder: Path) -> None:
     before = listing(folder)
-    done = exporter(*case.line.split(), folder=folder)
+    done = exporter(case.line.split(), folder)
     assert done.code == case.code, done.err
     assert done.out == ""
     steps, _, told = done.err.rpartition("error: ")
@@ -405,7 +405,7 @@ def test_refused_keras(name: str, keras_folder: Path) -> None:
 )
 def test_one_json_object_on_failure(name: str, folder: Path) -> None:
     case = TABLE[name]
-    done = exporter(*case.line.split(), "--json", "-q", folder=folder)
+    done = exporter([*case.line.split(), "--json", "-q"], folder)
     assert done.code == case.code
     assert done.err == ""
     record = done.record
@@ -419,7 +419,7 @@ def test_one_json_object_on_failure(name: str, folder: Path) -> None:
 
 
 def test_debug_shows_where_an_error_comes_from(folder: Path) -> None:
-    done = exporter("inspect", "empty.onnx", "--debug", folder=folder)
+    done = exporter("inspect empty.onnx --debug", folder)
     assert done.code == 3
     assert done.err.startswith("Traceback")
     assert "error: empty.onnx is empty" in done.err
