@@ -23,6 +23,7 @@ from exporter.report.record import Artifact, Latency, Report
 from exporter.reporting import describe, make_report
 from exporter.samples import Samples
 from exporter.sources import Source, Target, write_text
+from exporter.trace import trace
 from exporter.workspace import building, refuse_existing
 
 _FOLDER = re.compile(r"\w[\w.-]*")
@@ -177,10 +178,11 @@ def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> Findings:
     found = compare(work.job, target.model, pruned, work.inputs, tables)
     if target.original is None:
         return found
-    if work.source.model.graph().is_closed:
-        export = compare(work.job, work.source.model, target.model, work.inputs, ())
-    else:
+    shown = {head.name for head in trace(work.source.model.graph()).heads}
+    if shown >= {table.name for table in tables}:
         export = compare(work.job, work.source.model, pruned, work.inputs, tables)
+    else:  # layers that cannot be looked into: the uncut file stands between the two
+        export = compare(work.job, work.source.model, target.model, work.inputs, ())
     return Findings(found.checks + export.checks, found.warnings)
 
 

@@ -79,6 +79,12 @@ class Session:
     def open(self, path: str) -> Answer:
         return self.keep(import_module("exporter.models.keras.model").open_file(Path(path)))
 
+    def open_exported(self, path: str, told: dict[str, Any]) -> Answer:
+        """Load what a live model of this session's user was exported to, never a user's file."""
+        module = import_module("exporter.models.keras.exported")
+        told = {**told, "outputs": tuple(told["outputs"])}
+        return self.keep(module.ExportedModel(Path(path), module.Introduction(**told)))
+
     def graph(self, handle: str) -> Answer:
         return {"graph": encode_graph(self.model(handle).graph())}
 
@@ -120,6 +126,7 @@ class Session:
 
 METHODS: Mapping[str, Callable[..., Answer]] = {
     "open": Session.open,
+    "open_exported": Session.open_exported,
     "graph": Session.graph,
     "read": Session.read,
     "apply": Session.apply,

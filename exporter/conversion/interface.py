@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import keras
 import tensorflow as tf
 
 from exporter.errors import ConversionError, UsageError
+from exporter.models.keras.exported import ExportedModel
 from exporter.models.keras.model import KerasModel
 from exporter.models.keras.rebuild import structure
 from exporter.models.keras.settings import entry_of
@@ -17,6 +18,7 @@ from exporter.plan import Plan, SetAttribute
 
 _OTHERS = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16", "float64"}
 Shape = tuple[int | None, ...]
+AnyModel = TypeVar("AnyModel", KerasModel, ExportedModel)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Interface:
 
 
 def interface_of(
-    whole: KerasModel, given: Mapping[str, Sequence[int]], batch: int | None = None
+    whole: KerasModel | ExportedModel, given: Mapping[str, Sequence[int]], batch: int | None = None
 ) -> Interface:
     """Describe a model.
 
@@ -60,30 +62,50 @@ def interface_of(
         UsageError: a shape for an input that is not there, or one that contradicts the model.
         ConversionError: a layer keeps a state between calls.
     """
-    model = whole.model
-    _refuse_states(model)
-    names = tuple(str(tensor.name) for tensor in model.inputs)
-    unknown = [name for name in given if name not in names]
+    ends = _ends_of_exported(whole) if isinstance(whole, ExportedModel) else _ends(whole)
+    unknown = [name for name in given if name not in ends.inputs]
     if unknown:
         raise UsageError(
-            f"the model has no input {unknown[0]!r}", f"inputs: {', '.join(map(repr, names))}"
+            f"the model has no input {unknown[0]!r}", f"inputs: {', '.join(map(repr, ends.inputs))}"
         )
-    shapes = [_shape(tensor, given.get(tensor.name), batch) for tensor in model.inputs]
+    shapes = [_shape(name, own, given.get(name), batch) for name, (own, _) in ends.inputs.items()]
     return Interface(
-        call=_flat(model),
-        input_names=names,
+        call=ends.call,
+        input_names=tuple(ends.inputs),
         input_shapes=tuple(shapes),
-        input_dtypes=tuple(str(tensor.dtype) for tensor in model.inputs),
-        output_names=whole.outputs,
-        output_shapes=tuple(tuple(tensor.shape) for tensor in model.outputs),
+        input_dtypes=tuple(dtype for _, dtype in ends.inputs.values()),
+        output_names=tuple(ends.outputs),
+        output_shapes=tuple(ends.outputs.values()),
     )
 
 
-def in_float32(whole: KerasModel) -> tuple[KerasModel, tuple[str, ...]]:
+class _Ends(NamedTuple):
+    call: Callable[..., tuple[Any, ...]]
+    inputs: dict[str, tuple[Shape, str]]  # name -> shape and dtype
+    outputs: dict[str, Shape]
+
+
+def _ends(whole: KerasModel) -> _Ends:
+    model = whole.model
+    _refuse_states(model)
+    inputs = {str(t.name): (tuple(t.shape), str(t.dtype)) for t in model.inputs}
+    shapes = (tuple(tensor.shape) for tensor in model.outputs)
+    return _Ends(_flat(model), inputs, dict(zip(whole.outputs, shapes, strict=True)))
+
+
+def _ends_of_exported(whole: ExportedModel) -> _Ends:
+    graph = whole.graph()
+    inputs = {name: (graph.shape(name), graph.tensors[name].dtype) for name in graph.inputs}
+    return _Ends(whole.call, inputs, {name: graph.shape(name) for name in graph.outputs})
+
+
+def in_float32(whole: AnyModel) -> tuple[AnyModel, tuple[str, ...]]:
     """The model, rebuilt if any layer computes in another precision; and a warning if so.
 
     No converter takes such layers: the TFLite one refuses them, the ONNX one spreads casts.
     """
+    if isinstance(whole, ExportedModel):
+        return whole, ()
     others: dict[int, tuple[str, str]] = {}  # layer -> its node and its policy
     edits: list[SetAttribute] = []
     for node, layer in whole.picture.layers.items():
@@ -139,21 +161,20 @@ def _flat(model: Any) -> Callable[..., tuple[Any, ...]]:
     return call
 
 
-def _shape(tensor: Any, given: Sequence[int] | None, batch: int | None) -> Shape:
-    own = tuple(tensor.shape)
+def _shape(name: str, own: Shape, given: Sequence[int] | None, batch: int | None) -> Shape:
     wanted = own if given is None else tuple(given)
     if len(wanted) != len(own):
         raise UsageError(
-            f"the shape given for the input {tensor.name!r} has {len(wanted)} dimensions, "
+            f"the shape given for the input {name!r} has {len(wanted)} dimensions, "
             f"the input has {len(own)}",
             "the batch is one of them",
         )
     first = batch if own[0] is None else own[0]
-    rest = [_dimension(tensor, i, own[i], wanted[i]) for i in range(1, len(own))]
+    rest = [_dimension(name, i, own[i], wanted[i]) for i in range(1, len(own))]
     return (first, *rest)
 
 
-def _dimension(tensor: Any, axis: int, own: int | None, wanted: int | None) -> int | None:
+def _dimension(name: str, axis: int, own: int | None, wanted: int | None) -> int | None:
     if own is not None and wanted != own:
-        raise UsageError(f"dimension {axis} of the input {tensor.name!r} is {own}, not {wanted}")
+        raise UsageError(f"dimension {axis} of the input {name!r} is {own}, not {wanted}")
     return wanted

@@ -158,13 +158,38 @@ def open_keras(path: Path, child: Child) -> RemoteKerasModel:
 def open_live(model: Any, child: Child) -> RemoteKerasModel:
     """Give the child a copy of a live `keras.Model`, by way of a file.
 
+    A model with classes that are not of Keras crosses as a SavedModel, which its own process
+    writes: it can be run and converted there, and is not looked into.
+
     Raises:
-        ModelError: it has Lambda or custom layers.
+        ModelError: it has Lambda layers, or was never called.
     """
-    check_live(model)
+    reason = own_class(model)
     with tempfile.TemporaryDirectory(dir=child.folder) as folder:
+        if reason is not None:
+            return RemoteKerasModel(child, _export(model, Path(folder), reason, child))
         path = Path(folder) / "live.keras"
         model.save(path)
         check_file(path)
         opened = child.request("open", f"opening {model.name}", path=str(path))
     return RemoteKerasModel(child, {**opened, "name": str(model.name), "sha256": None})
+
+
+def _export(model: Any, folder: Path, reason: str, child: Child) -> dict[str, Any]:
+    try:
+        model.export(str(folder / "saved"), format="tf_saved_model", verbose=False)
+    except (ValueError, TypeError, NotImplementedError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"the model {model.name!r} cannot be exported: {line}",
+            "call it once on data of the right shape",
+        ) from error
+    names = getattr(model, "output_names", None) or ()
+    told = {
+        "name": str(model.name),
+        "kind": type(model).__name__,
+        "reason": reason,
+        "outputs": list(names) if len(set(names)) == len(names) else [],
+    }
+    doing = f"opening {model.name}"
+    return child.request("open_exported", doing, path=str(folder / "saved"), told=told)

@@ -134,10 +134,31 @@ def check_classes(config: Any, source: str) -> None:
 
 def check_live(model: Any) -> None:
     """Refuse a live model with layers that carry code or are not of Keras (ModelError)."""
+    for entry in _live(model):
+        check_classes(entry, f"the model {model.name!r}")
+
+
+def own_class(model: Any) -> str | None:
+    """What in a live model is of a class that is not of Keras; None where nothing is.
+
+    Raises:
+        ModelError: a Lambda, or another layer that carries code.
+    """
+    for entry in _live(model):
+        if entry["class_name"] in _CODE:
+            check_classes(entry, f"the model {model.name!r}")
+    for entry in _live(model):
+        if entry["module"].split(".", maxsplit=1)[0] != "keras":
+            return f"{_named(entry)} is of the class {entry['class_name']!r}, which is not of Keras"
+    return None
+
+
+def _live(model: Any) -> Iterator[dict[str, Any]]:
+    """A live model, its layers and theirs, as they would stand in its configuration."""
     for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
         kind = type(layer)
         entry = {"module": kind.__module__, "class_name": kind.__name__}
-        check_classes({**entry, "config": {"name": layer.name}}, f"the model {model.name!r}")
+        yield {**entry, "config": {"name": layer.name}}
 
 
 def _custom(source: str, entry: dict[str, Any]) -> ModelError:
