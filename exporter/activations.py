@@ -29,8 +29,8 @@ class Function:
     probability: bool = False
 
 
-def _softmax(x: Array, axis: int, _: Mapping[str, float]) -> Array:
-    shifted = np.exp(x - x.max(axis=axis, keepdims=True))
+def _softmax(x: Array, axis: int, parameters: Mapping[str, float]) -> Array:
+    shifted = np.exp(parameters.get("beta", 1.0) * (x - x.max(axis=axis, keepdims=True)))
     result: Array = shifted / shifted.sum(axis=axis, keepdims=True)
     return result
 

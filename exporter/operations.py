@@ -134,6 +134,7 @@ class Slice:
     steps: tuple[int, ...]
     slot: int | None = None  # where the stops are a constant input
     attribute: str | None = None  # where the stops are an attribute
+    counts: bool = False  # the stops are no places but how many positions are taken
 
 
 @dataclass(frozen=True)

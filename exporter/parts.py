@@ -99,7 +99,8 @@ def slice_(step: Step) -> Iterator[Fact]:
     yield Labelled(_IN, UnitAxis(axis, units))
     yield Labelled(_OUT, UnitAxis(axis, units[inside]))
     if axis in operation.axes:
-        yield from _stop(operation, operation.axes.index(axis), first + part, first)
+        start = 0 if operation.counts else first
+        yield from _stop(operation, operation.axes.index(axis), start + part, start)
 
 
 def _first(operation: Slice, axis: int, whole: int, part: int) -> int | None:

@@ -18,7 +18,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
 from exporter.models import open_model
 from exporter.models.model import RunOptions
-from exporter.models.tflite import TfliteModel, from_bytes, open_file
+from exporter.models.tflite import TfliteModel, from_bytes, open_file, schema
 from exporter.modes import MODES
 from exporter.plan import Plan, Take
 from exporter.remap import HeadRemap, Origin, Remap
@@ -478,3 +478,49 @@ def test_a_process_without_stderr(tmp_path: Path) -> None:
         [sys.executable, "-c", code, path], stdout=subprocess.PIPE, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+# --- sizes ---------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_too_large_is_not_even_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.tflite"
+    with path.open("wb") as file:
+        file.truncate(2**31)  # sparse: it takes no place on the disk
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read"))
+    with pytest.raises(ModelError, match=r"large\.tflite is larger than 2 GB"):
+        open_file(path)
+
+
+@pytest.mark.parametrize("where", ["a constant", "the archive"])
+def test_a_result_that_is_too_large_is_refused_before_it_is_written(where: str) -> None:
+    file = schema.unpack(GOOD)
+    nothing = np.broadcast_to(np.uint8(0), (2**31,))  # one byte in memory
+    if where == "a constant":
+        file.model.buffers[1].data = nothing
+    else:
+        file.tail = Endless()
+    with pytest.raises(ModelError, match="would be larger than 2 GB"):
+        schema.pack(file, "large.tflite")
+
+
+class Endless(bytes):
+    """An archive that says that it is large."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        return 2**31
+
+
+@pytest.mark.parametrize("part", ["operatorCodes", "subgraphs", "buffers"])
+def test_a_file_without_a_main_part_is_refused(part: str) -> None:
+    """The runtime's own check ends the process for some of them."""
+    model = read(GOOD)
+    setattr(model, part, [])
+    packed = flatbuffers.Builder(1024)
+    packed.Finish(model.Pack(packed), b"TFL3")
+    with pytest.raises(ModelError, match="bare is damaged: it has no"):
+        from_bytes(bytes(packed.Output()), "bare")

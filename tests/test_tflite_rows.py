@@ -164,6 +164,10 @@ def _strided(begin: int, end: int, step: int, width: int, **masks: int) -> Build
     return op(dense, "STRIDED_SLICE", (2, width), "StridedSliceOptions", *bounds, **fields)
 
 
+def _sliced(begin: int, size: int, width: int) -> Build:
+    return op(dense, "SLICE", (2, width), "SliceOptions", ints(0, begin), ints(2, size))
+
+
 def _one_of_many(builder: Builder) -> list[str]:
     shape = builder.constant("shape", ints(2, 2, 3))
     builder.op("RESHAPE", [dense(builder), shape], (2, 2, 3), "r")
@@ -413,6 +417,10 @@ ROWS: dict[str, Row] = {
     "CONCATENATION of pictures": Row(_stacked),
     "SPLIT_V": Row(_boxes_and_units),
     "SPLIT": Row(_halves),
+    "SLICE from the front": Row(_sliced(0, 4, 4), kept=(1, 3)),
+    "SLICE behind the background": Row(_sliced(1, 5, 5), kept=(0, 3)),
+    "SLICE to the end": Row(_sliced(1, -1, 5), kept=(0, 3)),
+    "SLICE of all": Row(_sliced(0, 6, 6)),
     "STRIDED_SLICE from the front": Row(_strided(0, 4, 1, 4), kept=(1, 3)),
     "STRIDED_SLICE behind the background": Row(_strided(1, 6, 1, 5), kept=(0, 3)),
     "STRIDED_SLICE to the end": Row(_strided(1, 0, 1, 5, endMask=3), kept=(0, 3)),
@@ -495,6 +503,18 @@ def test_silu_is_one_activation() -> None:
     _, head = opened("LOGISTIC, MUL")
     assert (head.activation, head.z) == ("silu", "z")
     assert head.tail[0].operation == Activation("silu")
+
+
+@pytest.mark.parametrize("beta", [0.5, 2.0])
+def test_softmax_with_beta(beta: float) -> None:
+    model = built(lambda builder: [dense(builder), builder.softmax("z", "y", beta=beta)])
+    head = trace(model.graph()).head("y")
+    small = cut(model, head, "slice", KEPT)
+    whole, answer = answers(model), answers(small)
+    kept = np.exp(beta * whole["z"][:, list(KEPT)].astype(np.float64))
+    np.testing.assert_allclose(answer["y"], kept / kept.sum(axis=1, keepdims=True), atol=1e-6)
+    expected = MODES["slice"].oracle(head, KEPT, whole["z"]).y
+    np.testing.assert_allclose(answer["y"], expected, atol=1e-6)
 
 
 # --- ranks ---------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def swapped(operator: str, options: str, other: Array) -> Tail:
 
 
 def _softmax_beta(builder: Builder) -> str:
-    return builder.softmax("z", "y", beta=2.0)
+    return builder.softmax("z", "y", beta=-2.0)
 
 
 def _sign_bit(builder: Builder) -> str:
@@ -127,7 +127,7 @@ REFUSED: dict[str, tuple[Tail, str]] = {
         op("CUMSUM", "CumsumOptions", np.int32(1)),
         "CUMSUM 'y': there is no rule",
     ),
-    "softmax with beta": (_softmax_beta, "beta = 2"),
+    "softmax upside down": (_softmax_beta, "beta = -2"),
     "a fused sign": (_sign_bit, "the sign alone"),
     "a second softmax": (_second_softmax, "mixes the units"),
     "a mean of the units": (_centred, "MEAN 'm': it mixes the units"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from exporter.errors import ModelError, UsageError
 from exporter.models.tflite.model import TfliteModel
+from exporter.models.tflite.schema import check_size
 
 __all__ = ["TfliteModel", "from_bytes", "open_file"]
 
@@ -18,6 +19,7 @@ def open_file(path: Path) -> TfliteModel:
         ModelError: empty, truncated, damaged, or another kind of file.
     """
     try:
+        check_size(path.stat().st_size, path.name)  # before so much is read
         content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error

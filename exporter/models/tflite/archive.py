@@ -31,7 +31,7 @@ def start(content: bytes) -> int:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return min([entry.header_offset for entry in archive.infolist()], default=len(content))
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, NotImplementedError):  # bytes that look like an archive's end
         return len(content)
 
 

@@ -59,9 +59,10 @@ def fits(operation: Operation, call: Call) -> bool:  # noqa: C901, PLR0911, PLR0
         case Slice(axes=axes, starts=starts, stops=stops, steps=steps):
             lengths = {len(axes), len(starts), len(stops), len(steps)}
             return source == rank and _are_axes(axes, rank) and len(lengths) == 1
-        case Expand(grown=grown, target=target):
-            stated = rank if target is None else len(target)
-            return (source or 0) <= (rank or 0) == stated and (not grown or _are_axes(grown, rank))
+        case Expand(grown=grown, target=None):
+            return source == rank and _are_axes(grown, rank)
+        case Expand(grown=grown, target=tuple(target)):
+            return (source or 0) <= len(target) == rank and _are_axes(grown, rank)
         case FromShape(shape=shape):
             return len(shape) == rank
         case Top(axis=axis, keepdims=keepdims, ids=ids):

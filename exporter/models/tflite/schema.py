@@ -18,10 +18,12 @@ from ai_edge_litert import schema_py_generated as schema
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.models.tflite import archive
+from exporter.models.tflite.flatbuffer import OutsideError, Table
 
 IDENTIFIER = b"TFL3"
 LIMIT_BYTES = 2**31 - 1  # flatbuffer offsets are signed; the verifier is skipped beyond
 _ALIGNMENT = 16  # the schema's force_align for buffers, which the Python generator leaves out
+_MAIN_PARTS = {"operator codes": 1, "subgraph": 2, "buffers": 4}  # fields of the schema's Model
 _MIN_OFFSET = 2  # the schema: an offset is "only valid if > 1"
 
 
@@ -46,10 +48,26 @@ class File:
 
 
 def check_start(content: bytes, name: str) -> None:
-    """Is this a TFLite file, and small enough to be one? ModelError otherwise."""
+    """Is this a TFLite file, and small enough to be one? ModelError otherwise.
+
+    A file without one of its main parts would take the runtime's own check down with the process.
+    """
     if content[4:8] != IDENTIFIER:
         raise ModelError(f"{name} is not a TFLite file")
-    if len(content) > LIMIT_BYTES:
+    check_size(len(content), name)
+    try:
+        root = Table.root(content)
+        parts = {part: root.count(field) for part, field in _MAIN_PARTS.items()}
+    except OutsideError as error:
+        raise ModelError(f"{name} is damaged or truncated: an offset points outside") from error
+    for part, count in parts.items():
+        if not count:
+            raise ModelError(f"{name} is damaged: it has no {part}")
+
+
+def check_size(size: int, name: str) -> None:
+    """ModelError if a file of so many bytes cannot be checked or written."""
+    if size > LIMIT_BYTES:
         raise ModelError(f"{name} is larger than 2 GB, which cannot be checked or written")
 
 

@@ -25,7 +25,7 @@ def evaluate(calls: Iterable[Call]) -> Values:
     values: dict[str, Entries] = {}
     for call in calls:
         row = EVALUATED.get(call.operator)
-        result = row(call, values) if row is not None else None
+        result = row(call, values) if row is not None and call.outputs else None
         if result is not None:
             values[call.outputs[0].name] = result
     return values

@@ -80,6 +80,15 @@ def _split_v(call: Call) -> Operation:
     return Split(axis[0] % rank, sizes, slot=1)
 
 
+def _slice(call: Call) -> Operation:
+    """value, begins, sizes; a size of -1 goes to the end"""
+    begins, sizes = call.integers(1), call.integers(2)
+    if begins is None or sizes is None:
+        return Opaque("its bounds are computed while the model runs")
+    axes, steps = tuple(range(len(begins))), (1,) * len(begins)
+    return Slice(axes, begins, sizes, steps, slot=2, counts=True)
+
+
 def _strided_slice(call: Call) -> Operation:
     """Bit i of a mask is about the i-th axis: what it says then stands in place of the number."""
     bounds = [call.integers(slot) for slot in (1, 2, 3)]
@@ -178,6 +187,7 @@ ROWS: Mapping[str, Row] = {
     "RESIZE_BILINEAR": _resize,
     "RESIZE_NEAREST_NEIGHBOR": _resize,
     "SHAPE": _shape,
+    "SLICE": _slice,
     "SPLIT": _split,
     "SPLIT_V": _split_v,
     "SQUEEZE": _squeeze,

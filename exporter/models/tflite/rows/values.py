@@ -77,10 +77,13 @@ def _activation(function: str, **parameters: float) -> Row:
 
 
 def _softmax(call: Call) -> Operation:
-    beta = float(call.option("beta", 1.0))
-    if beta != 1.0:
+    """Its logits are multiplied by beta first; a beta below 0 would turn their order around."""
+    beta, rank = float(call.option("beta", 1.0)), call.rank()
+    if not beta > 0.0:
         return Opaque(f"its logits are multiplied by beta = {beta:g}")
-    return _normalised("softmax")(call)
+    if rank is None:
+        return NO_RANK
+    return Activation("softmax", rank - 1, () if beta == 1.0 else (("beta", beta),))
 
 
 def _normalised(function: str) -> Row:
