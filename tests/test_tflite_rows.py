@@ -273,6 +273,43 @@ def _add_n(builder: Builder) -> list[str]:
     return [builder.op("ADD_N", [dense(builder), dense(builder, "w")], (2, 6), "y", "AddNOptions")]
 
 
+def _magnitudes(builder: Builder) -> str:
+    return builder.op("SQUARE", [dense(builder)], (2, 6), "s", "SquareOptions")
+
+
+def _compared(operator: str, options: str) -> Build:
+    """1 where the comparison with a constant holds."""
+
+    def build(builder: Builder) -> list[str]:
+        inputs = [dense(builder), builder.constant("v", V - 1)]
+        builder.op(operator, inputs, (2, 6), "c", options, dtype="bool")
+        return [builder.op("CAST", ["c"], (2, 6), "y", "CastOptions", inDataType=6)]
+
+    return build
+
+
+def _combined(operator: str, options: str) -> Build:
+    """1 where a logical function of two comparisons holds."""
+
+    def build(builder: Builder) -> list[str]:
+        dense(builder)
+        for name, sign in (("above", 0.3), ("below", -0.3)):
+            inputs = ["z", builder.constant(f"{name}/v", V * np.float32(sign))]
+            builder.op("GREATER", inputs, (2, 6), name, "GreaterOptions", dtype="bool")
+        inputs = ["above"] if operator == "LOGICAL_NOT" else ["above", "below"]
+        builder.op(operator, inputs, (2, 6), "c", options, dtype="bool")
+        return [builder.op("CAST", ["c"], (2, 6), "y", "CastOptions", inDataType=6)]
+
+    return build
+
+
+def _chosen(builder: Builder) -> list[str]:
+    """The larger of two."""
+    values = [dense(builder), dense(builder, "w")]
+    builder.op("GREATER", values, (2, 6), "c", "GreaterOptions", dtype="bool")
+    return [builder.op("SELECT_V2", ["c", *values], (2, 6), "y", "SelectV2Options")]
+
+
 def _codes(builder: Builder) -> list[str]:
     dense(builder)
     builder.op("QUANTIZE", ["z"], (2, 6), "q", "QuantizeOptions", dtype="int8", version=2)
@@ -401,6 +438,29 @@ ROWS: dict[str, Row] = {
     "SQUARED_DIFFERENCE": Row(
         op(dense, "SQUARED_DIFFERENCE", (2, 6), "SquaredDifferenceOptions", V)
     ),
+    "CEIL": Row(op(dense, "CEIL", (2, 6))),
+    "FLOOR": Row(op(dense, "FLOOR", (2, 6))),
+    "ROUND": Row(op(dense, "ROUND", (2, 6))),
+    "SIGN": Row(op(dense, "SIGN", (2, 6), "SignOptions")),
+    "SIN": Row(op(dense, "SIN", (2, 6))),
+    "SQRT": Row(op(_magnitudes, "SQRT", (2, 6))),
+    "FAKE_QUANT": Row(
+        op(dense, "FAKE_QUANT", (2, 6), "FakeQuantOptions", min=-3.0, max=3.0, numBits=8)
+    ),
+    "LOG": Row(op(_magnitudes, "LOG", (2, 6)), zero=False),
+    "RSQRT": Row(op(_magnitudes, "RSQRT", (2, 6)), zero=False),
+    "FLOOR_DIV": Row(op(dense, "FLOOR_DIV", (2, 6), "FloorDivOptions", V), zero=False),
+    "FLOOR_MOD": Row(op(dense, "FLOOR_MOD", (2, 6), "FloorModOptions", V), zero=False),
+    "EQUAL": Row(_compared("EQUAL", "EqualOptions"), zero=False),
+    "GREATER": Row(_compared("GREATER", "GreaterOptions"), zero=False),
+    "GREATER_EQUAL": Row(_compared("GREATER_EQUAL", "GreaterEqualOptions"), zero=False),
+    "LESS": Row(_compared("LESS", "LessOptions"), zero=False),
+    "LESS_EQUAL": Row(_compared("LESS_EQUAL", "LessEqualOptions"), zero=False),
+    "NOT_EQUAL": Row(_compared("NOT_EQUAL", "NotEqualOptions"), zero=False),
+    "LOGICAL_AND": Row(_combined("LOGICAL_AND", "LogicalAndOptions"), zero=False),
+    "LOGICAL_OR": Row(_combined("LOGICAL_OR", "LogicalOrOptions"), zero=False),
+    "LOGICAL_NOT": Row(_combined("LOGICAL_NOT", "LogicalNotOptions"), zero=False),
+    "SELECT_V2": Row(_chosen, zero=False),
     "ADD_N": Row(_add_n),
     "QUANTIZE, DEQUANTIZE": Row(_codes),
     "AVERAGE_POOL_2D": Row(_pool("AVERAGE_POOL_2D")),
