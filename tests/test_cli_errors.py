@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +25,18 @@ class Refusal:
     """A command line that is refused.
 
     Attributes:
-        line: arguments without the program's name, separated by blanks.
+        line: arguments without the program's name; in one string, they stand between blanks.
         error, hint: the two lines on stderr.
     """
 
-    line: str
+    line: str | tuple[str, ...]
     code: int
     error: str
     hint: str = ""
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        return self.line.split() if isinstance(self.line, str) else self.line
 
 
 USAGE = {
@@ -44,6 +48,17 @@ USAGE = {
     ),
     "no output": Refusal(
         "prune net.onnx --keep 1", 2, "Missing option '-o' / '--output'.", "exporter prune --help"
+    ),
+    "an empty name": Refusal(
+        ("run", "net.onnx", "-o", "", "--keep", "1"), 2, "Invalid value for '-o' / '--output'"
+    ),
+    "a name that no report can hold": Refusal(
+        ("inspect", "\udcff.onnx"),
+        2,
+        r"Invalid value for 'MODEL': '\udcff.onnx' is not valid UTF-8: rename it",
+    ),
+    "a name that would move the cursor": Refusal(
+        ("inspect", "no\n\x1b[31m.onnx"), 2, r"there is no file no\n\x1b[31m.onnx", "check the path"
     ),
     "neither keep nor remove": Refusal(
         "prune net.onnx -o x.onnx", 2, "give either --keep SPEC or --remove SPEC"
@@ -172,7 +187,7 @@ FILES = {
         "prune truncated.onnx -o x.onnx --keep 1", 3, "truncated.onnx is not an ONNX file, or"
     ),
     "truncated .tflite": Refusal(
-        "prune truncated.tflite -o x.tflite --keep 1", 3, "LiteRT cannot read truncated.tflite"
+        "prune truncated.tflite -o x.tflite --keep 1", 3, "truncated.tflite is damaged or truncated"
     ),
     "foreign .onnx": Refusal(
         "prune foreign.onnx -o x.onnx --keep 1",
@@ -372,12 +387,12 @@ def keras_folder(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def refused(case: Refusal, folder: Path) -> None:
     before = listing(folder)
-    done = exporter(case.line.split(), folder)
+    done = exporter(case.arguments, folder)
     assert done.code == case.code, done.err
     assert done.out == ""
     steps, _, told = done.err.rpartition("error: ")
     assert all(line.endswith(" ...") for line in steps.splitlines()), "only steps stand before it"
-    error, *hint = told.splitlines()
+    error, *hint = told.replace(f"{folder}{os.sep}", "").splitlines()
     assert error.startswith(case.error)
     assert len(hint) <= 1
     assert "".join(hint).startswith(f"hint: {case.hint}" if case.hint else "")
@@ -405,7 +420,7 @@ def test_refused_keras(name: str, keras_folder: Path) -> None:
 )
 def test_one_json_object_on_failure(name: str, folder: Path) -> None:
     case = TABLE[name]
-    done = exporter([*case.line.split(), "--json", "-q"], folder)
+    done = exporter([*case.arguments, "--json", "-q"], folder)
     assert done.code == case.code
     assert done.err == ""
     record = done.record

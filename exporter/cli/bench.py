@@ -12,8 +12,8 @@ from exporter.cli.narrator import narrating
 
 
 @click.command("bench")
-@click.argument("original", type=options.MODEL)
-@click.argument("pruned", type=options.MODEL)
+@click.argument("original", type=options.PATH)
+@click.argument("pruned", type=options.PATH)
 @options.inputs
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:

@@ -12,8 +12,8 @@ from exporter.cli.narrator import narrating
 
 
 @click.command("convert")
-@click.argument("model", type=options.MODEL)
-@click.option("-o", "--output", type=options.MODEL, required=True, metavar="FILE")
+@click.argument("model", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE")
 @options.checks
 @options.conversion
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check the file first.")

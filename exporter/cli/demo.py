@@ -15,7 +15,7 @@ from exporter.cli.narrator import narrating
 @click.option(
     "-o",
     "--output",
-    type=options.MODEL,
+    type=options.PATH,
     default=Path("exporter-demo"),
     show_default=True,
     metavar="DIR",

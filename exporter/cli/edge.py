@@ -103,10 +103,15 @@ def _tell(message: str, hint: str, code: int, *, as_json: bool) -> int:
         with printing():
             click.echo(json.dumps(record))
         return code
-    click.echo(f"error: {message}", err=True)
+    click.echo(f"error: {_one_line(message)}", err=True)
     if hint:
-        click.echo(f"hint: {hint}", err=True)
+        click.echo(f"hint: {_one_line(hint)}", err=True)
     return code
+
+
+def _one_line(text: str) -> str:
+    """Names come from files and users: what would move the cursor is shown escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _usage_hint(error: click.ClickException) -> str:

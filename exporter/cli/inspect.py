@@ -12,7 +12,7 @@ from exporter.cli.narrator import narrating
 
 
 @click.command("inspect")
-@click.argument("model", type=options.MODEL)
+@click.argument("model", type=options.PATH)
 @options.limits
 @options.common
 def command(model: Path, **given: Any) -> int:

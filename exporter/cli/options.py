@@ -19,7 +19,24 @@ import click
 Decorated = Callable[..., Any]
 Record = TypeVar("Record")
 
-MODEL = click.Path(path_type=Path)
+
+class Name(click.Path):
+    """A path that can stand in a report: not empty, and valid UTF-8."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not str(value):
+            self.fail("an empty name is none", param, ctx)
+        try:
+            str(value).encode()
+        except UnicodeEncodeError:
+            self.fail(f"{str(value)!a} is not valid UTF-8: rename it", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+PATH = Name()
 
 
 class Shape(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
@@ -124,7 +141,7 @@ selection = _group(
     click.option("--remove", metavar="SPEC", help="Units to remove instead."),
     click.option(
         "--labels",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=PATH,
         metavar="FILE",
         help="Labels: .csv, .json, else one a line. Default: those in the model.",
     ),
@@ -139,7 +156,7 @@ selection = _group(
 inputs = _group(
     click.option(
         "--data",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=PATH,
         metavar="FILE",
         help="Inputs to run on: .npz by input name, or .npy. Default: seeded samples.",
     ),

@@ -12,8 +12,8 @@ from exporter.cli.narrator import narrating
 
 
 @click.command("prune")
-@click.argument("model", type=options.MODEL)
-@click.option("-o", "--output", type=options.MODEL, required=True, metavar="FILE")
+@click.argument("model", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE")
 @options.selection
 @options.checks
 @options.limits

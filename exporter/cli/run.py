@@ -13,8 +13,8 @@ from exporter.cli.narrator import narrating
 
 
 @click.command("run")
-@click.argument("model", type=options.MODEL)
-@click.option("-o", "--output", type=options.MODEL, required=True, metavar="DIR")
+@click.argument("model", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, required=True, metavar="DIR")
 @click.option("--to", type=options.Names(*options.KINDS), help="Comma list: onnx, tflite, keras.")
 @click.option(
     "--precision",

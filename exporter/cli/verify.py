@@ -12,8 +12,8 @@ from exporter.cli.narrator import narrating
 
 
 @click.command("verify")
-@click.argument("original", type=options.MODEL)
-@click.argument("pruned", type=options.MODEL)
+@click.argument("original", type=options.PATH)
+@click.argument("pruned", type=options.PATH)
 @options.checks
 @options.limits
 @options.common
