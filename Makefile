@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 QUIET := -qq --disable-pip-version-check # errors still show
-PINS := $(wildcard requirements/*.txt)
+CLIENTS := $(VENV)/clients
+PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo test check bench lint types imports docs coverage format operators pins clean
+.PHONY: help setup demo test check bench lint types imports docs coverage format operators pins clients clean
 .NOTPARALLEL:
 
 help:
@@ -19,6 +20,7 @@ help:
 	@echo "make coverage  what the last 'make check' covered, of the whole package"
 	@echo "make operators writes docs/operators.md from the translation tables"
 	@echo "make pins      write the versions installed in .venv into requirements/"
+	@echo "make clients   other programs read what is written: MediaPipe, in an environment of its own"
 	@echo "make clean     remove what the targets above leave behind, but not .venv"
 
 setup: $(READY)
@@ -70,6 +72,16 @@ operators: $(READY)
 
 pins: $(READY)
 	$(BIN)/python tools/pins.py
+
+$(CLIENTS)/.ready: requirements/clients.txt
+	@echo "setting up $(CLIENTS) (downloads MediaPipe the first time)"
+	@$(BIN)/python -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install $(QUIET) -r requirements/clients.txt
+	@touch $@
+
+clients: $(READY) $(CLIENTS)/.ready
+	EXPORTER=$(abspath $(BIN))/exporter $(CLIENTS)/bin/python -m pytest \
+	  -c tests/clients/pytest.ini tests/clients
 
 clean:
 	rm -rf demo dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""MediaPipe reads a cut file, its labels and its unit order: run by `make clients`.
+
+The files are cut by the command line of the project's own environment, which this one knows only
+as a program. Nothing is skipped: what is not there is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import mediapipe
+import pytest
+from mediapipe.tasks.python import BaseOptions, vision
+
+PROJECT = Path(__file__).parents[2]
+ZOO = Path(os.environ.get("EXPORTER_ZOO", PROJECT.parent / "shared" / "zoo"))
+EXPORTER = os.environ["EXPORTER"]  # the command
+MODEL = ZOO / "mobilenet_v1_025_224_uint8_metadata.tflite"
+BURGER = ZOO / "images" / "burger.jpg"
+KEPT = ["macaw", "plate", "cheeseburger", "hot pot", "tench"]
+
+
+def named(model: Path) -> list[tuple[str, int, float]]:
+    """Label, index and score of every unit, the best first."""
+    options = vision.ImageClassifierOptions(
+        base_options=BaseOptions(model_asset_path=str(model)), max_results=-1
+    )
+    with vision.ImageClassifier.create_from_options(options) as classifier:
+        result = classifier.classify(mediapipe.Image.create_from_file(str(BURGER)))
+    found = result.classifications[0].categories
+    return [(each.category_name, each.index, each.score) for each in found]
+
+
+def cut(folder: Path, *options: str) -> Path:
+    path = folder / "small.tflite"
+    command = [EXPORTER, "prune", str(MODEL), "--keep", ",".join(KEPT), "-o", str(path), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def test_the_whole_file_names_the_cheeseburger() -> None:
+    answer = named(MODEL)
+    assert answer[0][:2] == ("cheeseburger", 934)
+    assert answer[0][2] > 0.9
+    assert len(answer) == 1001
+
+
+@pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
+def test_the_cut_file_names_the_cheeseburger(tmp_path: Path, *, order: bool) -> None:
+    answer = named(cut(tmp_path, *(["--keep-order"] if order else [])))
+    places = {name: index for name, index, _ in named(MODEL) if name in KEPT}
+    expected = KEPT if order else sorted(KEPT, key=places.__getitem__)
+    assert answer[0][0] == "cheeseburger"
+    assert answer[0][2] > 0.9
+    assert {name: index for name, index, _ in answer} == {n: i for i, n in enumerate(expected)}
+
+
+def test_a_zeroed_file_keeps_all_names(tmp_path: Path) -> None:
+    answer = {name: (index, score) for name, index, score in named(cut(tmp_path, "--mode", "zero"))}
+    before = {name: (index, score) for name, index, score in named(MODEL)}
+    assert {n: i for n, (i, _) in answer.items()} == {n: i for n, (i, _) in before.items()}
+    removed = {score for name, (_, score) in answer.items() if name not in KEPT}
+    assert answer["cheeseburger"][1] > max(removed)
+    assert len(removed) == 1  # exp(0) for all of them alike
