@@ -13,7 +13,7 @@ from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
 from exporter.labels import read_labels
-from exporter.models.model import Model
+from exporter.models.model import Model, unit_labels
 from exporter.modes import MODES
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
@@ -109,7 +109,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
         _refuse_nonfinite(graph)
     found = trace(graph)
     heads = _same_units(found, found.head(choice.head))
-    selection = _select(heads[0], choice)
+    selection = _select(model, heads[0], choice)
     remap = _remap(model, heads, (selection, choice.mode), original)
     edits = () if selection.keeps_all else MODES[choice.mode].edits(heads[0], selection.kept)
     warnings = _warnings(heads, selection, choice.mode)
@@ -145,14 +145,14 @@ def _beside(found: Trace, head: Head, output: str) -> Head:
     raise ModelError(f"head {head.name!r} narrows another output too, but {reason}")
 
 
-def _select(head: Head, choice: Choice) -> Selection:
+def _select(model: Model, head: Head, choice: Choice) -> Selection:
     given = choice.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
     return select(
         units=head.units,
         keep=choice.keep,
         remove=choice.remove,
-        labels=tuple(labels) if labels is not None else head.labels,
+        labels=tuple(labels) if labels is not None else unit_labels(model, head),
         keep_order=choice.keep_order,
     )
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from exporter.graph import Graph, Node
 from exporter.head import Head
-from exporter.models.model import Model
+from exporter.models.model import Model, unit_labels
 from exporter.operations import Linear, Opaque
 from exporter.trace import Refusal, trace
 
@@ -80,7 +80,8 @@ def inspect_model(model: Model, size_bytes: int | None = None) -> Inspection:
     graph = model.graph()
     found = trace(graph)
     total = _sum(multiply_adds(graph, node) for node in graph.nodes)
-    facts = tuple(_facts(graph, head, size_bytes, total) for head in found.heads)
+    heads = [replace(head, labels=unit_labels(model, head)) for head in found.heads]
+    facts = tuple(_facts(graph, head, size_bytes, total) for head in heads)
     return Inspection(model, size_bytes, facts, found.refusals)
 
 

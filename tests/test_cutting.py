@@ -415,6 +415,16 @@ def test_labels_that_are_given_stand_before_those_of_the_model() -> None:
         plan(labelled(), keep="dog", labels=["r", "s", "t", "u", "v"])
 
 
+def test_labels_of_an_earlier_cut_serve_where_the_format_carries_none() -> None:
+    earlier = plan(classifier(units=9), keep="0-4", labels=list("abcdefghi")).remap
+    assert cut_before(classifier(), earlier, keep="d,b").heads[0].labels == ("b", "d")
+    assert cut_before(labelled(), earlier, keep="dog").heads[0].labels == ("dog",)
+    with pytest.raises(UsageError, match="there are no labels"):
+        cut_before(classifier(units=4), earlier, keep="d")
+    with pytest.raises(UsageError, match="there are no labels"):
+        cut_before(two_heads(), earlier, keep="d", head="shape")
+
+
 @pytest.mark.parametrize("as_text", [False, True], ids=["a path", "a string"])
 def test_labels_come_from_a_file(tmp_path: Path, as_text: bool) -> None:
     path = tmp_path / "labels.txt"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from exporter.graph import Array, Graph
+from exporter.head import Head
 from exporter.plan import Plan
 from exporter.remap import Remap
 
@@ -57,3 +58,13 @@ class Model(Protocol):
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path. Use `files.save` to have it appear whole."""
+
+
+def unit_labels(model: Model, head: Head) -> tuple[str, ...] | None:
+    """One label a unit: those that the format carries, else those of an earlier cut's remap."""
+    if head.labels is not None or model.remap is None:
+        return head.labels
+    for table in model.remap.heads:
+        if table.name == head.name and table.new_units == head.units:
+            return table.labels
+    return None
