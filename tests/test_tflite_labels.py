@@ -225,6 +225,29 @@ def test_outputs_count_in_the_files_order() -> None:
     }
 
 
+def _ranked(*, shown: bool) -> TfliteModel:
+    """An ARG_MAX behind the units, whose ids have labels."""
+    builder = Builder()
+    axis = builder.constant("axis", np.array([1], np.int32))
+    builder.dense(builder.feed("x", 1, 4), 5, "y")
+    builder.op("ARG_MAX", ["y", axis], (1,), "id", "ArgMaxOptions", dtype="int32", outputType=2)
+    entry = [Associated("labels.txt", VALUE_LABELS)]
+    outputs = ["y", "id"] if shown else ["id"]
+    builder.metadata("TFLITE_METADATA", metadata(*([[], entry] if shown else [entry])))
+    return from_bytes(zipped(builder.content(*outputs), FILES), "ranked.tflite")
+
+
+@pytest.mark.parametrize("shown", [True, False], ids=["beside the units", "alone"])
+def test_the_labels_of_ids_follow(*, shown: bool) -> None:
+    model = _ranked(shown=shown)
+    assert model.graph().labels == {"id": ("ant", "bee", "cat", "dog", "elk")}
+    small = cut(model, 4, 2)
+    assert unzipped(small.content) == FILES | {"labels.txt": b"elk\ncat\n"}
+    assert small.graph().labels == {"id": ("elk", "cat")}
+    if not shown:
+        assert unzipped(cut(model, "dog").content)["labels.txt"] == b"dog\n"
+
+
 # --- the archive ---------------------------------------------------------------------------------
 
 

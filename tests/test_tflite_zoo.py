@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,7 +136,9 @@ def test_integer_zero_is_the_zero_point(zoo: Path, case: Classifier) -> None:
     model, head = opened(zoo, case)
     answer = runs(cut(model, head, "zero", case.kept), 0)["seen_z"]
     removed = np.delete(np.arange(case.units), case.kept)
-    assert len(np.unique(answer[:, removed])) == 1
+    quantization = model.graph().tensors[head.z].quantization
+    assert quantization is not None
+    assert np.unique(answer[:, removed]).tolist() == quantization.zero_point.tolist()
     original = runs(model.apply(Plan((AddOutput(head.z, "seen_z"),))), 0)["seen_z"]
     np.testing.assert_array_equal(answer[:, case.kept], original[:, case.kept])
 
@@ -156,3 +159,73 @@ def test_everything_but_the_head_is_byte_identical(zoo: Path) -> None:
         assert tensor.is_constant == after.is_constant
         if tensor.read is not None and after.read is not None and name not in cut_constants:
             np.testing.assert_array_equal(tensor.read(), after.read())
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def picture(path: Path, size: int = 224) -> Array:
+    """A BMP file as [1, size, size, 3] in RGB, every pixel the nearest one of the file."""
+    content = path.read_bytes()
+    (start,) = struct.unpack_from("<I", content, 10)
+    width, height = struct.unpack_from("<ii", content, 18)
+    row = (3 * width + 3) // 4 * 4
+    rows = np.frombuffer(content, np.uint8, row * abs(height), start).reshape(-1, row)
+    pixels = rows[:, : 3 * width].reshape(-1, width, 3)[:: -1 if height > 0 else 1, :, ::-1]
+    down, right = (np.arange(size) * n // size for n in (abs(height), width))
+    return np.ascontiguousarray(pixels[down][:, right])[None]
+
+
+def seen(model: TfliteModel, image: Array) -> dict[str, Array]:
+    (name,) = model.graph().inputs
+    return model.runner(RunOptions())({name: image})
+
+
+def test_the_flower_is_still_named(zoo: Path) -> None:
+    model, head = opened(zoo, INTEGERS[0])
+    image = picture(zoo / "images" / "sunflower.bmp")
+    labels = model.graph().labels[head.output]
+    assert labels[int(seen(model, image)[head.output].argmax())] == "sunflowers"
+    kept = (labels.index("tulips"), labels.index("sunflowers"))
+    small = cut(model, head, "slice", kept)
+    assert seen(small, image)[head.output].argmax() == 1
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", INTEGERS[:2], ids=str)
+def test_probabilities_are_within_one_code_of_the_oracle(
+    zoo: Path, case: Classifier, mode: str
+) -> None:
+    model, head = opened(zoo, case)
+    small, whole = (
+        cut(model, head, mode, tuple(sorted(case.kept))),
+        model.apply(Plan((AddOutput(head.z, "seen_z"),))),
+    )
+    codes = model.graph().tensors[head.output].quantization
+    assert codes is not None
+    for name in ("sunflower", "cat", "grace_hopper"):
+        image = picture(zoo / "images" / f"{name}.bmp")
+        z = model.graph().tensors[head.z].real(seen(whole, image)["seen_z"])
+        expected = MODES[mode].oracle(head, sorted(case.kept), z).y
+        answer = codes.real(seen(small, image)[head.output])
+        assert np.abs(answer - expected).max() <= 1.01 * codes.scale.item()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_selections_are_equal_to_the_bit(zoo: Path, seed: int) -> None:
+    """Of MobileNet V2's logits, in any order, on a photograph."""
+    model, head = opened(zoo, INTEGERS[2])
+    random = np.random.default_rng(seed)
+    kept = random.permutation(1001)[: random.integers(1, 1001)]
+    image = picture(zoo / "images" / "grace_hopper.bmp")
+    original = seen(model, image)[head.output]
+    small = model.apply(Plan(MODES["slice"].edits(head, kept.tolist())))
+    np.testing.assert_array_equal(seen(small, image)[head.output], original[:, kept])
+
+
+def test_a_photograph_is_known(zoo: Path) -> None:
+    """The pictures reach the models as they should: else the tests above would say little."""
+    model, head = opened(zoo, INTEGERS[2])
+    names = (zoo / "labels" / "imagenet_1001.txt").read_text("utf-8").splitlines()
+    logits = seen(model, picture(zoo / "images" / "grace_hopper.bmp"))[head.output]
+    assert names[int(logits.argmax())] == "military uniform"
