@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from exporter.errors import ConversionError, UsageError
+from exporter.models.keras.calls import input_name
 from exporter.models.keras.exported import ExportedModel
 from exporter.models.keras.model import KerasModel
 from exporter.models.keras.rebuild import structure
@@ -88,7 +89,7 @@ class _Ends(NamedTuple):
 def _ends(whole: KerasModel) -> _Ends:
     model = whole.model
     _refuse_states(model)
-    inputs = {str(t.name): (tuple(t.shape), str(t.dtype)) for t in model.inputs}
+    inputs = {input_name(t): (tuple(t.shape), str(t.dtype)) for t in model.inputs}
     shapes = (tuple(tensor.shape) for tensor in model.outputs)
     return _Ends(_flat(model), inputs, dict(zip(whole.outputs, shapes, strict=True)))
 

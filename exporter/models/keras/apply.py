@@ -195,7 +195,7 @@ def _with_outputs(picture: Picture, rebuilt: Rebuilt, outputs: list[AddOutput]) 
     if not outputs:
         return rebuilt.model
     model = rebuilt.model
-    taken = {layer.name for layer in model.layers} | {tensor.name for tensor in model.inputs}
+    taken = {layer.name for layer in model.layers}
     added = []
     for edit in outputs:
         name = edit.name.replace("/", "_")  # Keras names outputs after layers, and allows no slash

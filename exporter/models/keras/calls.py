@@ -101,6 +101,13 @@ def made_by(tensor: Any) -> tuple[Any, int, int]:
     return operation, call, index
 
 
+def input_name(tensor: Any) -> str:
+    """What to call one of a model's inputs: the tensor itself has a number where nobody named it,
+    another one in each process.
+    """
+    return str(made_by(tensor)[0].name)
+
+
 def is_plain_model(operation: Any) -> bool:
     """Is it a Functional or Sequential model, and of no class that inherits from them?"""
     kind = type(operation)

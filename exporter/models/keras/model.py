@@ -18,6 +18,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph
 from exporter.models.keras.apply import apply_edits
 from exporter.models.keras.archive import write_archive
+from exporter.models.keras.calls import input_name
 from exporter.models.keras.files import Container, check_file, check_hdf5
 from exporter.models.keras.keras2 import is_keras_2, repaired
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
@@ -135,9 +136,10 @@ def _holders(model: Any) -> Iterator[Any]:
 
 
 def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
-    if tensor.name not in inputs:
-        raise UsageError(f"there are no values for the input {tensor.name!r}")
-    return np.asarray(inputs[tensor.name], tensor.dtype)
+    name = input_name(tensor)
+    if name not in inputs:
+        raise UsageError(f"there are no values for the input {name!r}")
+    return np.asarray(inputs[name], tensor.dtype)
 
 
 def open_file(path: Path) -> KerasModel:

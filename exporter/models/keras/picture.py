@@ -17,7 +17,14 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array, Graph, Node, Tensor
-from exporter.models.keras.calls import Call, first_calls, follow, is_plain_model, made_by
+from exporter.models.keras.calls import (
+    Call,
+    first_calls,
+    follow,
+    input_name,
+    is_plain_model,
+    made_by,
+)
 from exporter.models.keras.part import Part
 from exporter.models.keras.table import translate
 from exporter.operations import Elementwise, Opaque
@@ -56,7 +63,7 @@ def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
     """
     check_structure(model)
     artist = _Artist()
-    inputs = [artist.add_tensor(tensor.name, tensor) for tensor in model.inputs]
+    inputs = [artist.add_tensor(input_name(tensor), tensor) for tensor in model.inputs]
     made = follow(model, inputs, artist.add_call)
     named = tuple(
         artist.name_output(tensor, known, name)

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from exporter.errors import ModelError
-from exporter.models.keras.calls import Call, follow, is_plain_model
+from exporter.models.keras.calls import Call, follow, input_name, is_plain_model
 from exporter.models.keras.files import check_live
 from exporter.models.keras.settings import entry_of, with_entry
 
@@ -103,15 +103,15 @@ class _Builder:
         return self.functional(model)
 
     def sequential(self, model: Any) -> Any:
-        first = model.inputs[0]
-        layers = [keras.Input(batch_shape=first.shape, dtype=first.dtype, name=first.name)]
+        layers = [_new_input(model.inputs[0])]
         layers += [self.layer(layer) for layer in model.layers]
         return keras.Sequential(layers, name=model.name, trainable=model.trainable)
 
     def functional(self, model: Any) -> Any:
         """Through a view of the model that shares its layers: a clone would compile like it."""
         view = keras.Model(structure(model), model.output, name=model.name)
-        made = keras.models.clone_model(view, clone_function=self.layer)
+        given = keras.tree.map_structure(_new_input, structure(model))
+        made = keras.models.clone_model(view, input_tensors=given, clone_function=self.layer)
         if not model.trainable:  # setting it reaches every layer, and would thaw frozen ones
             made.trainable = False
         return made
@@ -156,7 +156,7 @@ class _FlatBuilder(_Builder):
     def flat(self, model: Any) -> Any:
         given = keras.tree.map_structure(_new_input, structure(model))
         inputs = keras.tree.flatten(given)
-        self.tensors.update((tensor.name, tensor) for tensor in inputs)
+        self.tensors.update((input_name(tensor), tensor) for tensor in inputs)
         self.taken.update(self.tensors)
         results = follow(model, inputs, self.visit)
         return keras.Model(given, results, name=model.name)
@@ -195,7 +195,7 @@ class _FlatBuilder(_Builder):
 
 
 def _new_input(tensor: Any) -> Any:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=input_name(tensor))
 
 
 def _without_arrays(config: dict[str, Any]) -> dict[str, Any]:
