@@ -6,7 +6,7 @@ import io
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from exporter.plan import Plan, Take
 from exporter.remap import HeadRemap, Origin, Remap
 from exporter.trace import trace
 from tests.tflite_builder import Builder, classifier, read
+from tests.tflite_metadata import Associated, metadata, zipped
 
 X = np.random.default_rng(7).normal(size=(1, 4)).astype(np.float32)
 GOOD = classifier().content("y")
@@ -150,13 +151,40 @@ print(opened, refused)
 """
 
 
-@pytest.mark.parametrize("seed", [0, 1])
-def test_damaged_bytes_never_end_the_process(seed: int, tmp_path: Path) -> None:
-    """In a process of its own, since what is tested for is a signal."""
+def _signed() -> bytes:
     builder = classifier(batch=None)
     builder.signature({"features": "x"}, {"probabilities": "y"})
+    return builder.content("y")
+
+
+def _rich() -> bytes:
+    """Operators with shapes, axes and sizes of their own, and labels behind."""
+    builder = Builder()
+    x, kernel = builder.feed("x", 1, 4, 4, 3), builder.normal("k", 6, 1, 1, 3)
+    stride: dict[str, Any] = {"strideW": 1, "strideH": 1}
+    builder.op("CONV_2D", [x, kernel, ""], (1, 4, 4, 6), "c", "Conv2DOptions", **stride)
+    widths = builder.constant("widths", np.array([[0, 0], [1, 1], [0, 0], [0, 0]], np.int32))
+    builder.op("PAD", ["c", widths], (1, 6, 4, 6), "p", "PadOptions")
+    builder.op("CONCATENATION", ["p", "p"], (1, 12, 4, 6), "d", "ConcatenationOptions", axis=1)
+    axes = builder.constant("axes", np.array([1, 2], np.int32))
+    builder.op("MEAN", ["d", axes], (1, 6), "m", "ReducerOptions")
+    bounds = [builder.constant(f"n{n}", np.array([n, n], np.int32)) for n in (0, 6, 1)]
+    builder.op("STRIDED_SLICE", ["m", *bounds], (1, 6), "s", "StridedSliceOptions")
+    last = builder.constant("last", np.array([1], np.int32))
+    builder.op("ARG_MAX", ["s", last], (1,), "i", "ArgMaxOptions", dtype="int32", outputType=2)
+    builder.metadata("TFLITE_METADATA", metadata([Associated("labels.txt")]))
+    return zipped(builder.content("s", "i"), {"labels.txt": b"a\nb\nc\nd\ne\nf\n"})
+
+
+@pytest.mark.parametrize(
+    ("build", "seed"), [(_signed, 0), (_signed, 1), (_rich, 2), (_rich, 3), (_rich, 4)]
+)
+def test_damaged_bytes_never_end_the_process(
+    build: Callable[[], bytes], seed: int, tmp_path: Path
+) -> None:
+    """In a process of its own, since what is tested for is a signal."""
     path = tmp_path / "net.tflite"
-    path.write_bytes(builder.content("y"))
+    path.write_bytes(build())
     command = [sys.executable, "-W", "error", "-c", HAVOC, str(path), str(seed)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -153,6 +153,23 @@ def test_a_damaged_archive_is_told() -> None:
         from_bytes(content.replace(b"elk", b"owl"), "damaged.tflite")
 
 
+@pytest.mark.parametrize("lost", [1, 22, 60, 200, 340])
+def test_half_an_archive_is_told(lost: int) -> None:
+    """What is left of it would be lost without a word."""
+    content = labelled().content[: -len(b"of a test")]
+    assert len(content) - lost > content.index(b"PK\x03\x04") + 4
+    with pytest.raises(ModelError, match=r"half is truncated: its archive with 'labels\.txt'"):
+        from_bytes(content[:-lost], "half")
+
+
+def test_metadata_without_an_archive_is_no_matter() -> None:
+    builder = classifier()
+    builder.metadata("TFLITE_METADATA", metadata(ALL))
+    model = from_bytes(builder.content("y"), "stripped.tflite")
+    assert model.graph().labels == {}
+    assert cut(model, 3, 1).content.count(b"PK\x03\x04") == 0
+
+
 # --- narrowed ------------------------------------------------------------------------------------
 
 

@@ -35,6 +35,18 @@ def start(content: bytes) -> int:
         return len(content)
 
 
+def holds_start(content: bytes, name: str) -> bool:
+    """Is there the header of an archived file of that name, itself cut off or not?"""
+    wanted = name.encode()
+    place = content.find(_START)
+    while place >= 0:
+        first = place + _HEADER_BYTES
+        if content.startswith(wanted, first) or wanted.startswith(content[first:]):
+            return True
+        place = content.find(_START, place + 1)
+    return False
+
+
 def moved(archive: bytes, distance: int) -> bytes:
     """The same archive for another place in the file.
 

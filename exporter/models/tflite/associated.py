@@ -34,9 +34,28 @@ _LARGEST = 2**26  # bytes of a file with one line a unit
 Names = Sequence[str]  # of the outputs in the graph, in the file's order
 
 
+def check_whole(file: File, content: bytes, name: str) -> None:
+    """Refuse a file whose archive lost its end: what is left of it would be lost without a word.
+
+    Args:
+        file: taken apart.
+        content: what it was taken from.
+        name: what messages call it.
+
+    Raises:
+        ModelError: there is no archive, but the beginning of one.
+    """
+    outputs = () if file.main.outputs is None else file.main.outputs
+    for entry in () if file.tail else _entries(file, [""] * len(outputs)):
+        if archive.holds_start(content, entry.name):
+            raise ModelError(f"{name} is truncated: its archive with {entry.name!r} has no end")
+
+
 def labels(file: File, graph: Graph, outputs: Names) -> dict[str, tuple[str, ...]]:
     """Output name -> one label a unit, as far as the file carries them; its main language first."""
     result: dict[str, tuple[str, ...]] = {}
+    if not file.tail:
+        return result
     entries = [e for e in _entries(file, outputs) if e.type in {AXIS_LABELS, VALUE_LABELS}]
     for entry in sorted(entries, key=lambda entry: entry.locale != ""):
         output = outputs[entry.output]
@@ -61,7 +80,7 @@ def follow(file: File, graph: Graph, outputs: Names, remaps: tuple[Remap | None,
         ModelError: a file serves several outputs that are not cut alike; or the archive is damaged.
     """
     changed: dict[str, bytes] = {}
-    entries = _entries(file, outputs)
+    entries = _entries(file, outputs) if file.tail else []
     orders = _orders(remaps)
     ids = _ids(graph, orders) if any(entry.type == VALUE_LABELS for entry in entries) else {}
     for entry in entries:
@@ -89,7 +108,7 @@ class _Order:
 
 def _entries(file: File, outputs: Names) -> list[AssociatedFile]:
     data = metadata(file.model, NAME)
-    if data is None or not file.tail:
+    if data is None:
         return []
     kinds = {AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION}
     return [e for e in associated_files(data.tobytes(), len(outputs)) if e.type in kinds]

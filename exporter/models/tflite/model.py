@@ -10,6 +10,7 @@ from exporter.graph import Graph
 from exporter.models.model import RunOptions
 from exporter.models.tflite import schema
 from exporter.models.tflite.apply import apply_plan, carried
+from exporter.models.tflite.associated import check_whole
 from exporter.models.tflite.bounds import check_bounds
 from exporter.models.tflite.picture import draw
 from exporter.models.tflite.precision import precision
@@ -64,4 +65,5 @@ def _unpacked(content: bytes, name: str) -> schema.File:
     file = schema.unpack(content)
     schema.bring_inside(file, content, name)
     check_bounds(file.model, name)
+    check_whole(file, content, name)
     return file
