@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 import onnx
 import onnxruntime
+import psutil
 import pytest
 from keras import layers, ops
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -71,7 +73,7 @@ def converted(
 def compare(model: Any, path: Path, limit: float = LIMIT) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     given = samples(model)
-    names = [tensor.name for tensor in model.inputs]
+    names = list(KerasModel(model).graph().inputs)
     assert [info.name for info in session.get_inputs()] == names
     answers = session.run(None, dict(zip(names, given, strict=True)))
     expected = keras.tree.flatten(model(given if len(given) > 1 else given[0], training=False))
@@ -169,6 +171,40 @@ def test_the_plain_route_takes_what_the_other_refuses(child: Child, tmp_path: Pa
     assert reason == "a part of the model computes in half precision"
 
 
+@pytest.mark.parametrize("reason", ["", "first line\nsecond line"])
+def test_the_plain_route_is_not_tried_without_the_memory_for_it(
+    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(*_: object) -> None:
+        raise LookupError(reason)
+
+    free = SimpleNamespace(available=1_500_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(to_onnx, "fold", failing)
+    model = KerasModel(seeded(lambda: _exact_gelu(LARGE)))  # 6,885 weights of 4 bytes, times 60
+    with pytest.raises(ConversionError) as raised:
+        to_onnx.convert(model, tmp_path / "net.onnx", opset=17, batch=1, input_shapes={})
+    cause = "first line" if reason else "LookupError"
+    assert raised.value.message == (
+        f"{cause}; the plain route would need about 0 GB of memory, 0 GB are free"
+    )
+    free.available = 1_700_000
+    route, told = to_onnx.convert(model, tmp_path / "net.onnx", opset=17, batch=1, input_shapes={})
+    assert (route, told) == (
+        "tf2onnx",
+        [f"all weights went through tf2onnx, which is slow: {cause}"],
+    )
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_other_opsets(opset: int, child: Child, tmp_path: Path) -> None:
+    model, path = seeded(lambda: _block(LARGE)), tmp_path / "net.onnx"
+    done = open_live(model, child).convert("onnx", path, ConvertOptions(opset))
+    assert done == Conversion(path, ROUTES[LARGE], ())
+    assert [entry.version for entry in onnx.load(path).opset_import] == [opset]
+    compare(model, path)
+
+
 def test_what_no_route_takes_is_named_once(child: Child, tmp_path: Path) -> None:
     values = keras.Input((LARGE,), name="x")
     model = keras.Model(values, head(ops.erfinv(layers.Dense(LARGE)(values))))
@@ -242,7 +278,18 @@ def _slopes_seeded() -> Any:
     return model
 
 
+def _gated() -> Any:
+    """A number is added behind a convolution without bias: tf2onnx then moved no transpose."""
+    mixed = values = keras.Input((8, 8, 64), name="x")
+    for _ in range(3):
+        pooled = layers.GlobalAveragePooling2D(keepdims=True)(mixed)
+        gate = layers.ReLU(6.0)(layers.Conv2D(64, 1, use_bias=False)(pooled) + 3.0)
+        mixed = layers.Conv2D(64, 3, padding="same")(mixed * gate)
+    return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed)))
+
+
 WHOLE = {
+    "a number behind a convolution": _gated,
     "MobileNetV2": _mobile_net,
     "LSTM": _recurrent,
     "attention": _attention,
@@ -274,11 +321,14 @@ def test_weights_beside_leave_no_more_nodes(name: str, tmp_path: Path) -> None:
     made = Counter(node.op_type for node in beside.graph.node)
     assert made["LSTM"] == (2 if name == "LSTM" else 0)
     assert not made["Loop"]
+    if name == "a number behind a convolution":
+        found = Counter(node.op_type for node in plain.graph.node)
+        assert (found["Transpose"], made["Transpose"]) == (1, 1)
     if name == "MobileNetV2":
         assert (made["BatchNormalization"], made["Mul"], made["Transpose"]) == (0, 0, 1)
     for model in (plain, beside):
         assert [info.name for info in model.graph.output] == [
-            "predictions" if made["Clip"] else "head"
+            "predictions" if name == "MobileNetV2" else "head"
         ]
         ends = (*model.graph.input, *model.graph.output)
         assert {info.type.tensor_type.shape.dim[0].dim_param for info in ends} == {"batch"}

@@ -24,10 +24,7 @@ from exporter.models.onnx.protos import every_tensor
 _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _GIVEN, _WEIGHTS = "given.onnx", "given.data"
 _FOLDED, _FOLDED_WEIGHTS = "folded.onnx", "folded.data"
-_CONFIGURED = {
-    "session.optimized_model_external_initializers_file_name": _FOLDED_WEIGHTS,
-    "session.optimized_model_external_initializers_min_size_in_bytes": "16384",
-}
+_OUTSIDE_BYTES = 16 * 1024
 
 
 def add_beside(graph: GraphProto, name: str, values: Array, folder: Path) -> None:
@@ -63,8 +60,9 @@ def fold(model: ModelProto, folder: Path) -> ModelProto:
     options.optimized_model_filepath = str(folder / _FOLDED)
     options.intra_op_num_threads = 1  # a sum has one order, hence one result
     options.log_severity_level = 3
-    for key, value in _CONFIGURED.items():
-        options.add_session_config_entry(key, value)
+    outside = "session.optimized_model_external_initializers"
+    options.add_session_config_entry(f"{outside}_file_name", _FOLDED_WEIGHTS)
+    options.add_session_config_entry(f"{outside}_min_size_in_bytes", str(_OUTSIDE_BYTES))
     onnxruntime.InferenceSession(
         folder / _GIVEN,
         options,

@@ -1,4 +1,4 @@
-"""Operators of TensorFlow for which tf2onnx writes what ONNX does not have."""
+"""What tf2onnx does not know about TensorFlow's operators."""
 
 from __future__ import annotations
 
@@ -29,4 +29,27 @@ def _erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
     )
 
 
+def _lift_numbers(graph: Any, nodes: list[Any]) -> list[Any]:
+    """Make vectors of one of the numbers that are added to arrays.
+
+    Behind a convolution a number ends the pass that moves transposes: none is moved then, and two
+    stay around each convolution.
+    """
+    for node in nodes:
+        if node.type not in {"Add", "AddV2"}:
+            continue
+        for slot, (own, other) in enumerate(zip(node.input, reversed(node.input), strict=True)):
+            if (
+                graph.get_shape(own) == []
+                and graph.get_shape(other)
+                and node.inputs[slot].is_const()
+            ):
+                value = node.inputs[slot].get_tensor_value(as_list=False).reshape(1)
+                vector = graph.make_const(utils.make_name("vector"), value)
+                graph.replace_input(node, own, vector.output[0], slot)
+    lifted: list[Any] = graph.get_nodes()
+    return lifted
+
+
 HANDLERS: Mapping[str, tuple[Handler, list[Any]]] = {"Erfc": (_erfc, [])}
+REWRITERS = (_lift_numbers,)

@@ -89,6 +89,11 @@ def trace(interface: Interface, beside: Sequence[Any]) -> Traced:
     return Traced(function, specs, dict(zip(names, beside, strict=True)) | held)
 
 
+def weight_bytes(model: Any) -> int:
+    """How much its weights hold."""
+    return sum(_bytes(weight) for weight in model.weights)
+
+
 def _bytes(weight: Any) -> int:
     return int(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize)
 
