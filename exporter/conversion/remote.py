@@ -14,17 +14,15 @@ import numpy as np
 
 from exporter.conversion.process import Child
 from exporter.conversion.wire import decode_graph, encode_plan
-from exporter.errors import UsageError
+from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph
-from exporter.models.keras.files import check_file, check_live
+from exporter.models.keras.files import check_file, own_class
 from exporter.models.model import RunOptions
 from exporter.plan import Plan
 from exporter.remap import Remap
 
-ROUTES: Mapping[str, str] = {
-    "onnx": "tf2onnx",
-    "tflite": "TFLiteConverter",
-}  # kind -> what converts
+# kind -> its plain route
+ROUTES: Mapping[str, str] = {"onnx": "tf2onnx", "tflite": "TFLiteConverter"}
 
 
 @dataclass(frozen=True)
