@@ -12,12 +12,12 @@ import numpy as np
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
-from exporter.labels import read_labels
 from exporter.models.model import Model, unit_labels
 from exporter.modes import MODES
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.selection import Selection, select
+from exporter.selection.labels import read_labels
 from exporter.trace import Trace, trace
 
 Units = str | Iterable[int | str]

@@ -28,9 +28,9 @@ from exporter.operations import (
     Top,
     Transpose,
 )
-from exporter.ranking import find_ranking, ranked_behind
 from exporter.rules import NOT_CHANNELS, RULES
-from exporter.steps import Fact, Labelled, Parts, Port, Refused, States, Step
+from exporter.rules.ranking import find_ranking, ranked_behind
+from exporter.rules.steps import Fact, Labelled, Parts, Port, Refused, States, Step
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import UsageError
-from exporter.labels import read_labels
+from exporter.selection.labels import read_labels
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.models.onnx import OnnxModel
-from exporter.ranking import ids_of
+from exporter.rules.ranking import ids_of
 from exporter.trace import trace
 from tests.onnx_models import classifier, cut, node, numbers, run, softmax
 

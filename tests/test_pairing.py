@@ -17,11 +17,11 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.models.model import RunOptions
 from exporter.operations import Activation, Elementwise, Linear, Reshape, Top, Transpose
-from exporter.pairing import codes_of
 from exporter.plan import AddOutput, Plan
 from exporter.remap import HeadRemap, Remap
 from exporter.samples import Samples
 from exporter.verification import Verification, VerifyOptions, verify_pair
+from exporter.verification.pairing import codes_of
 from tests import graphs
 from tests import onnx_models as onnx
 

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import ModelError, UsageError
-from exporter.head_remap import OPTIONS
 from exporter.remap import SCHEMA, HeadRemap, Origin, Remap, compose
+from exporter.remap.table import OPTIONS
 
 SLICE = HeadRemap(
     name="probs",
@@ -384,7 +384,7 @@ def test_a_device_needs_nothing_but_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "['exporter']",
-        "['exporter.errors', 'exporter.head_remap', 'exporter.recut', 'exporter.remap']",
+        "['exporter.errors', 'exporter.remap', 'exporter.remap.recut', 'exporter.remap.table']",
     ]
 
 

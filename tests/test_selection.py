@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter.errors import UsageError
-from exporter.labels import read_labels
 from exporter.selection import Selection, select
+from exporter.selection.labels import read_labels
 
 LABELS = (
     "background",  # 0

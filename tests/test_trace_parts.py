@@ -35,7 +35,7 @@ from exporter.operations import (
     Transpose,
 )
 from exporter.plan import Edit, Replace, SetAttribute
-from exporter.ranking import ids_of
+from exporter.rules.ranking import ids_of
 from exporter.trace import trace
 from tests.graphs import Builder, run
 from tests.test_trace import apply, check_slice, feeds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from exporter.head_remap import HeadRemap
+from exporter.remap.table import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import NOTHING, Group, printable
 from exporter.report.record import Check, Report

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporter.head_remap import HeadRemap
+from exporter.remap.table import HeadRemap
 from exporter.report.record import Artifact, Check, Latency, Report
 
 NOTHING = "-"  # stands where there is no value

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.head_remap import HeadRemap
+from exporter.remap.table import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import Group, printable
 from exporter.report.record import Artifact, Latency, Report

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from exporter.errors import ModelError
 from exporter.graph import Graph
-from exporter.head_remap import members
 from exporter.models.tflite import archive
 from exporter.models.tflite.metadata import (
     AXIS_LABELS,
@@ -24,9 +23,10 @@ from exporter.models.tflite.metadata import (
 )
 from exporter.models.tflite.schema import File, metadata
 from exporter.operations import Top
-from exporter.ranking import ranked_behind
 from exporter.remap import Remap
+from exporter.remap.table import members
 from exporter.rules import Refused
+from exporter.rules.ranking import ranked_behind
 from exporter.trace import trace_axis
 
 _LARGEST = 2**26  # bytes of a file with one line a unit

@@ -10,7 +10,7 @@ from exporter.errors import ModelError
 from exporter.graph import Array, Graph, Node
 from exporter.head import Head, Ranking
 from exporter.operations import Reshape, Top, Transpose
-from exporter.ranking import ids_of, ranked_behind
+from exporter.rules.ranking import ids_of, ranked_behind
 
 Answers = Mapping[str, Array]  # tensor -> (samples, ...)
 

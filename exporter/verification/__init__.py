@@ -13,14 +13,14 @@ import numpy as np
 
 from exporter.graph import Array
 from exporter.models.model import Model, RunOptions
-from exporter.pairing import Answers, Compared, Pair, Stage
 from exporter.parity import STANDARD, judge, limits
 from exporter.plan import AddOutput, Plan
-from exporter.ranked import RankedOutput, ranked_outputs
 from exporter.remap import HeadRemap
 from exporter.report.record import Check
 from exporter.samples import Samples
 from exporter.trace import Trace, trace
+from exporter.verification.pairing import Answers, Compared, Pair, Stage
+from exporter.verification.ranked import RankedOutput, ranked_outputs
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 

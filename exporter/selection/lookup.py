@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
-from exporter.spec import Entry, Glob, Name
+from exporter.selection.spec import Entry, Glob, Name
 
 _FEW = 8  # indices or labels that a message lists
 _NEAR = 3  # near misses that a hint offers

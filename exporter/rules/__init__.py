@@ -30,8 +30,8 @@ from exporter.operations import (
     Top,
     Transpose,
 )
-from exporter.parts import concat, slice_, split
-from exporter.steps import Fact, Labelled, Port, Ranks, Refused, Rule, States, Step
+from exporter.rules.parts import concat, slice_, split
+from exporter.rules.steps import Fact, Labelled, Port, Ranks, Refused, Rule, States, Step
 
 __all__ = ["NOT_CHANNELS", "RULES", "Refused", "move_labels"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from exporter.graph import Array, Graph, Node
 from exporter.head import Ranking, UnitAxis, Width
 from exporter.operations import Activation, Elementwise, Reshape, Top, Transpose
-from exporter.steps import Refused
+from exporter.rules.steps import Refused
 
 
 def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> Ranking:

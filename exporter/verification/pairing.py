@@ -12,11 +12,11 @@ from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.head import Head
-from exporter.head_remap import HeadRemap, members
 from exporter.models.model import Model
 from exporter.modes import MODES, Expected
 from exporter.operations import Elementwise, Reshape, Transpose
-from exporter.steps import Refused
+from exporter.remap.table import HeadRemap, members
+from exporter.rules.steps import Refused
 from exporter.trace import Trace, trace_axis
 
 Stage = Literal["cut", "export"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
-from exporter.labels import read_text, text_lines
+from exporter.selection.labels import read_text, text_lines
 
 _NUMBER = re.compile(r"(-?)([0-9]+)")
 _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")

@@ -1,6 +1,6 @@
 """The table between old and new unit indices, as every artifact carries it.
 
-A device needs nothing but this module, `head_remap`, `errors` and NumPy.
+A device needs nothing but this module, `errors` and NumPy.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
-from exporter.head_remap import OPTIONS, Array, HeadRemap
-from exporter.recut import recut
+from exporter.remap.recut import recut
+from exporter.remap.table import OPTIONS, Array, HeadRemap
 
 __all__ = ["SCHEMA", "HeadRemap", "Origin", "Remap", "compose"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from exporter.errors import UsageError
-from exporter.lookup import LabelIndex, listed
-from exporter.spec import Entry, Glob, Name, parse, whole
+from exporter.selection.lookup import LabelIndex, listed
+from exporter.selection.spec import Entry, Glob, Name, parse, whole
 
 _UNFIT = re.compile("[\n\r\ud800-\udfff]")  # what no line of a UTF-8 file can hold
 
@@ -79,7 +79,7 @@ def select(
     Args:
         units: how many units there are.
         keep: a string in the selection language, or an iterable of indices and entries; see
-            `exporter.spec.parse`.
+            `exporter.selection.spec.parse`.
         remove: likewise; all other units stay.
         labels: one a unit.
         keep_order: the kept units stand in the order given; else ascending.

@@ -14,7 +14,7 @@ import numpy as np
 from exporter.graph import Array
 from exporter.head import UnitAxis
 from exporter.operations import Concat, Slice, Split
-from exporter.steps import Fact, Labelled, Parts, Port, States, Step
+from exporter.rules.steps import Fact, Labelled, Parts, Port, States, Step
 
 _IN, _OUT = Port("input", 0), Port("output", 0)
 
