@@ -1,6 +1,6 @@
 """The table between old and new unit indices, as every artifact carries it.
 
-A device needs nothing but this module, `errors` and NumPy.
+A device needs nothing but this package, `exporter.errors` and NumPy.
 """
 
 from __future__ import annotations

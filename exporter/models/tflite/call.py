@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from exporter.graph import Array, Tensor
-from exporter.models.tflite.shapes import Values
 from exporter.operations import Opaque, Operation
+
+Entries = tuple[int | None, ...]  # a vector's entries; one entry for a scalar
+Values = Mapping[str, Entries]  # what is known of shapes before the run, by tensor name
 
 NO_RANK = Opaque("the rank of its input or output is not known")
 

@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.models.tflite import codec, shapes
 from exporter.models.tflite.associated import labels
-from exporter.models.tflite.call import SLOTS, Call
+from exporter.models.tflite.call import Call, SLOTS, Values
 from exporter.models.tflite.folding import folded
 from exporter.models.tflite.schema import File, text
 from exporter.models.tflite.table import translate
@@ -191,9 +191,7 @@ def _node(call: Call, index: int, taken: set[str]) -> Node:
     return Node(name, call.operator, translate(call), tuple(inputs[i] for i in order), outputs)
 
 
-def _without_shape_arithmetic(
-    nodes: list[Node], values: shapes.Values, kept: set[str]
-) -> list[Node]:
+def _without_shape_arithmetic(nodes: list[Node], values: Values, kept: set[str]) -> list[Node]:
     """Leave out what only computes the shape of reshapes, which state that shape themselves."""
     read = set(kept)
     result: list[Node] = []

@@ -7,17 +7,11 @@ these compute is followed here, entry by entry, with None for an entry that only
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from exporter.graph import Tensor
-
-if TYPE_CHECKING:
-    from exporter.models.tflite.call import Call
-
-Entries = tuple[int | None, ...]  # a vector's entries; one entry for a scalar
-Values = Mapping[str, Entries]  # by tensor name
+from exporter.models.tflite.call import Call, Entries, Values
 
 
 def evaluate(calls: Iterable[Call]) -> Values:
