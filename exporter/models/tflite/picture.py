@@ -16,7 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.models.tflite import codec, shapes
 from exporter.models.tflite.associated import labels
-from exporter.models.tflite.call import Call, SLOTS, Values
+from exporter.models.tflite.call import SLOTS, Call, Values
 from exporter.models.tflite.folding import folded
 from exporter.models.tflite.schema import File, text
 from exporter.models.tflite.table import translate
