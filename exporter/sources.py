@@ -154,7 +154,10 @@ def sidecar(path: Path) -> Path:
 
 def read_sidecar(path: Path) -> Remap | None:
     """The remap beside a model file, or None where there is none."""
-    beside = sidecar(path)
+    return _read_remap(sidecar(path))
+
+
+def _read_remap(beside: Path) -> Remap | None:
     try:
         return Remap.from_json(beside.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -164,10 +167,18 @@ def read_sidecar(path: Path) -> Remap | None:
         raise ModelError(f"cannot read {beside}: {line}", "remove it, or mend it") from error
 
 
+def _read_folder_remap(path: Path) -> Remap | None:
+    """The remap of a folder that a run has written, for the cut models in it."""
+    folder = path.parent
+    if not path.name.startswith("pruned.") or not (folder / "report.json").is_file():
+        return None
+    return _read_remap(folder / "remap.json")
+
+
 def _open_keras(path: Path, child: Child) -> RemoteKerasModel:
     """A Keras file cannot carry its remap, which therefore stands beside it."""
     model = open_keras(path, child)
-    model.remap = read_sidecar(path)
+    model.remap = read_sidecar(path) or _read_folder_remap(path)
     return model
 
 

@@ -168,6 +168,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
         inputs = job.inputs(given.model)
         beside = read_sidecar(pruned)
+        alike = given.model.kind == other.model.kind  # else the sizes say nothing of the cut
         remap = other.model.remap or beside
         provenance = _provenance(given.model, other.model, beside)
         found = _comparison(job, (given.model, other.model), inputs, remap, provenance)
@@ -177,7 +178,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
             given,
             inputs,
             remap=remap,
-            artifacts=(describe(other.model, pruned, uncut=given.path),),
+            artifacts=(describe(other.model, pruned, uncut=given.path if alike else None),),
             checks=(*provenance, *found.checks),
             warnings=(*given.warnings, *other.warnings, *missing, *found.warnings),
         )

@@ -571,6 +571,18 @@ def test_verify_against_the_keras_model(ran: Done, keras_work: Path) -> None:
     done = well(exporter("verify net.keras out/pruned.fp32.tflite --json", keras_work))
     stages = {check["stage"] for check in done.record["checks"] if check["metric"] == "max_abs"}
     assert stages == {"export"}
+    assert done.record["artifacts"][0]["original_bytes"] is None  # the original is of another kind
+
+
+def test_a_keras_file_finds_its_remap_in_the_folder_that_the_run_wrote(
+    ran: Done, keras_work: Path, tmp_path: Path
+) -> None:
+    cut = keras_work / "out" / "pruned.fp32.keras"
+    done = well(exporter(["verify", "net.keras", str(cut), "--json"], keras_work))
+    assert done.record["remap"]["heads"][0]["labels"] == ["macaw", "owl", "crow"]
+    elsewhere = tmp_path / cut.name
+    elsewhere.write_bytes(cut.read_bytes())
+    assert exporter(["verify", "net.keras", str(elsewhere)], keras_work).code == 1
 
 
 def test_the_cut_file_belongs_to_the_converted_one_too(ran: Done, keras_work: Path) -> None:
@@ -605,7 +617,7 @@ def test_prune_keras(keras_work: Path) -> None:
 def test_demo(work: Path) -> None:
     done = well(exporter("demo -o 'my demo' -q", work))
     assert re.search(r"The network names 9\d\.\d% of 360 held-out digits\.", done.out)
-    assert "  exporter run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
+    assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
     assert (work / "my demo" / "digits.keras").exists()
     assert left_behind(work) == []
 

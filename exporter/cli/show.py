@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -218,6 +220,14 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
         for kind, (before, after) in result.accuracy.items():
             click.echo(f"  {kind:<7} {before:.1%} before the cut, {after:.1%} after")
         click.echo(f"\nAll of it is in {out}: report.md tells the whole story, and")
-        click.echo(f"  exporter run {shlex.quote(str(out / NETWORK))} -o mine --keep 3-5")
+        click.echo(f"  {_program()} run {shlex.quote(str(out / NETWORK))} -o mine --keep 3-5")
         click.echo("cuts the same network to other digits.")
     return code
+
+
+def _program() -> str:
+    """How to call this program again: `make demo` leaves it in .venv, off the path."""
+    if shutil.which("exporter"):
+        return "exporter"
+    started = Path(sys.argv[0])
+    return shlex.quote(str(started)) if started.name == "exporter" else "python -m exporter"
