@@ -60,13 +60,13 @@ def main() -> None:
     print(f"{'milliseconds, p50':46}" + "".join(f"{step:>8}" for step in STEPS) + f"{'size':>8}")
     with tempfile.TemporaryDirectory() as folder:
         for path in paths:
+            target = Path(folder) / path.name
             try:
                 choice = a_tenth(open_model(path))
-            except ExporterError as error:
+                rounds = [cut(path, choice, target) for _ in range(ROUNDS)]
+            except ExporterError as error:  # a detector, say
                 print(f"{path.name:46} {error.message[:70]}")
                 continue
-            target = Path(folder) / path.name
-            rounds = [cut(path, choice, target) for _ in range(ROUNDS)]
             shown = "".join(
                 f"{statistics.median(times):8.1f}" for times in zip(*rounds, strict=True)
             )

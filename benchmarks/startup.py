@@ -1,13 +1,16 @@
-"""How long a person waits before anything happens: `exporter --help` beside what it cannot beat.
+"""How long a person waits: commands as processes, beside what they cannot beat.
 
-Each command runs as a process, in turn, so that a busy moment of the machine hits all of them.
+Each command runs in turn, so that a busy moment of the machine hits all of them. The cuts need
+model files of `EXPORTER_ZOO`, or of ../shared/zoo beside the project, and are left out without.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,13 +24,30 @@ def hello():
 
 hello()
 """
+NETWORK = "mobilenet_v1_025_224_float"
+EXPORTER = str(Path(sys.executable).with_name("exporter"))
 COMMANDS = {
     "python": [sys.executable, "-c", "pass"],
     "a Click hello-world, --help": [sys.executable, "-c", HELLO, "--help"],
+    "exporter --help": [EXPORTER, "--help"],
+    "exporter run --help": [EXPORTER, "run", "--help"],
     "import numpy, onnxruntime": [sys.executable, "-c", "import numpy, onnxruntime"],
-    "exporter --help": [str(Path(sys.executable).with_name("exporter")), "--help"],
-    "exporter run --help": [str(Path(sys.executable).with_name("exporter")), "run", "--help"],
 }
+
+
+def cuts(folder: Path) -> dict[str, list[str]]:
+    """`prune` of one network in both formats, with and without the check before it writes."""
+    beside = Path(__file__).parent.parent.parent / "shared" / "zoo"
+    zoo = Path(os.environ.get("EXPORTER_ZOO", beside))
+    commands = {}
+    for suffix in (".onnx", ".tflite"):
+        source, target = zoo / f"{NETWORK}{suffix}", folder / f"small{suffix}"
+        if source.exists():
+            command = [EXPORTER, "prune", str(source), "-o", str(target), "--keep", "0-9"]
+            command += ["--force", "--quiet"]
+            commands[f"exporter prune {suffix}"] = command
+            commands[f"exporter prune {suffix} --no-verify"] = [*command, "--no-verify"]
+    return commands
 
 
 def seconds(command: list[str]) -> float:
@@ -37,17 +57,21 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for turn in range(ROUNDS + 1):
-        for name, command in COMMANDS.items():
-            taken = seconds(command)
-            if turn:  # the first round fills the caches
-                times[name].append(taken)
+    with tempfile.TemporaryDirectory() as folder:
+        commands = COMMANDS | cuts(Path(folder))
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for turn in range(ROUNDS + 1):
+            for name, command in commands.items():
+                taken = seconds(command)
+                if turn:  # the first round fills the caches
+                    times[name].append(taken)
     hello = statistics.median(times["a Click hello-world, --help"])
-    print(f"{'':30} {'p50 ms':>8} {'best ms':>8} {'x hello':>8}")
+    runtime = statistics.median(times["import numpy, onnxruntime"])
+    print(f"{'':36} {'p50 ms':>8} {'best ms':>8} {'x hello':>8} {'x import':>9}")
     for name, taken_s in times.items():
-        p50 = statistics.median(taken_s)
-        print(f"{name:30} {p50 * 1e3:8.1f} {min(taken_s) * 1e3:8.1f} {p50 / hello:8.2f}")
+        p50, best = statistics.median(taken_s), min(taken_s)
+        ratios = f"{p50 / hello:8.2f} {p50 / runtime:9.2f}"
+        print(f"{name:36} {p50 * 1e3:8.1f} {best * 1e3:8.1f} {ratios}")
 
 
 if __name__ == "__main__":
