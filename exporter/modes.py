@@ -80,7 +80,7 @@ def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
         if not len(part):
             raise ModelError(
                 f"{junction.node} would be left with a part that has no position",
-                f"keep one of the units {units[start]} to {units[stop - 1]}, or use --mode zero",
+                f"keep {_named(units[start:stop])}, or use --mode zero",
             )
         parts.append(part + start)
         start = stop
@@ -89,6 +89,11 @@ def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
             f"units cannot change places across the parts of {junction.node}",
             "leave out --keep-order",
         )
+
+
+def _named(units: Array) -> str:
+    low, high = units.min(), units.max()
+    return f"unit {low}" if low == high else f"one of the units {low} to {high}"
 
 
 def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]:

@@ -237,6 +237,8 @@ EINSUMS_REFUSED = {
     "one operand": ("bi->ib", ["x"], {}),
     "several axes of channels": ("bi,ijk->bjk", ["x", "k"], {"k": numbers(6, 2, 5)}),
     "an axis that both have": ("bi,bi->bi", ["x", "k"], {"k": numbers(3, 6)}),
+    "no equation": ("", ["x", "k"], {"k": KERNEL}),
+    "a damaged equation": ("bi, io\x7f-> bo", ["x", "k"], {"k": KERNEL}),
     "a diagonal": ("bi,ii->bi", ["x", "k"], {"k": numbers(6, 6)}),
     "nothing of the constant left": ("bi,i->b", ["x", "k"], {"k": numbers(6)}),
 }

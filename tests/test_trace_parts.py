@@ -564,10 +564,24 @@ def test_what_belongs_to_no_unit_stays() -> None:
     assert "box" not in {tensor.name for tensor in head.tensors}
 
 
+def b_of_one_and_five() -> Graph:
+    b = Builder()
+    x = b.feed("x", None, 4)
+    b.node(Concat(1), [b.dense(x, 1, "one"), b.dense(x, 5, "five")], (None, UNITS), "y")
+    return b.graph("y")
+
+
 def test_parts_refuse_what_they_cannot_keep_apart() -> None:
     graph = two_heads_joined()
     with pytest.raises(ModelError, match="Concat 'both' would be left with a part"):
         edits(graph, [3, 4])
+    with pytest.raises(ModelError) as caught:
+        edits(graph, [0, 1])
+    assert caught.value.hint == "keep one of the units 2 to 5, or use --mode zero"
+    alone = b_of_one_and_five()
+    with pytest.raises(ModelError) as caught:
+        edits(alone, [1, 2])
+    assert caught.value.hint == "keep unit 0, or use --mode zero"
     with pytest.raises(ModelError, match="cannot change places across the parts of Concat 'both'"):
         edits(graph, [5, 0])
     assert edits(graph, [3, 4], "zero")

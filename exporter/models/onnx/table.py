@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.models.onnx.call import Call, Row
+from exporter.models.onnx.fits import fits
 from exporter.models.onnx.protos import DEFAULT_DOMAINS
 from exporter.models.onnx.rows import linear, many_to_one, positions, values
 from exporter.operations import Opaque, Operation
@@ -21,12 +22,22 @@ def translate(domain: str, operator: str, call: Call) -> Operation:
     if domain not in DEFAULT_DOMAINS:
         return Opaque(f"it is not a standard operator but one of the domain {domain!r}")
     row = TABLE.get(operator)
-    return row(call) if row is not None else Opaque()
+    if row is None:
+        return Opaque()
+    try:
+        operation = row(call)
+        return operation if fits(operation, call) else _CONTRADICTION
+    except _DAMAGED:
+        return _CONTRADICTION
 
 
 TABLE: Mapping[str, Row] = dict(
     sorted({**linear.ROWS, **values.ROWS, **positions.ROWS, **many_to_one.ROWS}.items())
 )
+
+# What a row meets where an attribute is missing, of another type, or names axes out of reach.
+_DAMAGED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
+_CONTRADICTION = Opaque("its attributes and tensors do not fit together")
 
 _QOPERATOR = (
     "it computes with codes in one operator (QOperator); a QDQ file, with QuantizeLinear and "

@@ -48,7 +48,9 @@ def _bias(call: Call) -> int | None:
 
 def _einsum(call: Call) -> Operation:
     """A computed operand and a constant one that share nothing but axes that are summed over."""
-    inputs, arrow, output = str(call.attributes["equation"]).replace(" ", "").partition("->")
+    inputs, arrow, output = (
+        str(call.attributes.get("equation", "")).replace(" ", "").partition("->")
+    )
     terms = inputs.split(",")
     if len(terms) != _MATRIX or not arrow:
         return Opaque("it is not a product of two operands with a stated result")
@@ -71,7 +73,7 @@ def _einsum(call: Call) -> Operation:
 
 def _once(term: str) -> bool:
     letters = term.replace(".", "")
-    return len(set(letters)) == len(letters)
+    return letters.isalpha() and len(set(letters)) == len(letters)
 
 
 ROWS: Mapping[str, Row] = {

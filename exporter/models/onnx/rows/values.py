@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 from exporter.graph import Shape
 from exporter.models.onnx.call import Call, Row
@@ -92,23 +93,39 @@ def _codes(function: str) -> Row:
 
     def row(call: Call) -> Operation:
         scale, shape = call.shape(1), call.shape(0)
-        if call.attributes.get("block_size", 0):
-            return Opaque("its scales are one a block (block-quantised)")
-        if not call.is_fixed(1) or scale is None:
-            return Opaque("its scale is computed while the model runs")
-        if len(scale) > 1:
-            return Opaque("its scales have more than one axis")
-        if scale in {(), (1,)}:
-            channel_axis = None
-        elif shape is None:
-            return Opaque("the rank of its input is not known")
-        else:
+        reason = _unclear(call)
+        if scale is None or reason:
+            return Opaque(reason or "its scale is computed while the model runs")
+        channel_axis = None
+        if scale not in {(), (1,)}:
+            if not shape:
+                return _UNKNOWN_RANK
             channel_axis = call.attributes.get("axis", 1) % len(shape)
+            if shape[channel_axis] not in {scale[0], None}:
+                return Opaque("its scales are not one a position of their axis")
         needed = (1, 2) if function == "quantize" else (2,)
         known = all(call.is_constant(slot) for slot in needed if call.has(slot))
         return Elementwise(keeps_zero=known, channel_axis=channel_axis, function=function)
 
     return row
+
+
+def _unclear(call: Call) -> str:
+    """Why it cannot be said what the codes stand for, or ""."""
+    scale = call.shape(1)
+    if call.attributes.get("block_size", 0):
+        return "its scales are one a block (block-quantised)"
+    if not call.is_fixed(1) or scale is None:
+        return "its scale is computed while the model runs"
+    if len(scale) > 1:
+        return "its scales have more than one axis"
+    if call.has(2) and _count(call.shape(2)) != _count(scale):
+        return "its zero points are not as many as its scales"
+    return ""
+
+
+def _count(shape: Shape | None) -> int:
+    return prod(n or 0 for n in shape or ())
 
 
 # --- activations ---------------------------------------------------------------------------------
@@ -145,7 +162,7 @@ def _normalised(function: str) -> Row:
     def row(call: Call) -> Operation:
         shape = call.shape(0)
         if not shape:
-            return Opaque("the rank of its input is not known, or 0")
+            return _UNKNOWN_RANK
         if call.opset >= _PER_AXIS:
             return Activation(function, axis=call.attributes.get("axis", -1) % len(shape))
         first = call.attributes.get("axis", 1) % (len(shape) + 1)
@@ -165,6 +182,7 @@ def _only_axis(shape: Shape, first: int) -> int | None:
     return wide[0] if wide else first
 
 
+_UNKNOWN_RANK = Opaque("the rank of its input is not known, or 0")
 _PER_AXIS = 13  # the opset since which a softmax goes along one axis
 
 _ZERO_TO_ZERO = frozenset(
