@@ -63,9 +63,11 @@ class Trace:
             UsageError: several heads and no name, or no head of that name.
         """
         if not self.heads:
-            reasons = "; ".join(str(refusal) for refusal in self.refusals)
+            others = len(self.refusals) - 1
+            more = f" (and {others} more outputs are refused)" if others > 0 else ""
             raise ModelError(
-                f"no head can be cut: {reasons}", "`exporter inspect MODEL` shows what was tried"
+                f"no head can be cut: {self.refusals[0]}{more}",
+                "`exporter inspect MODEL` shows what was tried",
             )
         known = ", ".join(repr(head.name) for head in self.heads)
         first = self.heads[0]
@@ -137,7 +139,9 @@ def trace_axis(graph: Graph, output: str, axis: int) -> Head:
 def _trace_output(graph: Graph, output: str) -> tuple[list[Head], Refusal]:
     shape = graph.tensors[output].shape
     if shape is None:
-        return [], Refusal(output, None, "its shape is not known")
+        node, _ = graph.producers.get(output, (None, 0))
+        made_by = str(node) if node else None
+        return [], Refusal(output, made_by, "the shape of what it returns is not known")
     axes = [a for a, n in enumerate(shape) if n != 1 and (a > 0 or len(shape) == 1)]
     heads: list[Head] = []
     refusals = [Refusal(output, None, f"no axis of its shape {_shown(shape)} is wider than 1")]

@@ -289,7 +289,7 @@ REFUSED = [
     pytest.param(looked_up, "Gather 'y'", "no rule", id="table"),
     pytest.param(scrambled, "Reshape 'y'", "spreads the units", id="scrambled"),
     pytest.param(unknown_width, None, "width of axis 1 is not known", id="unknown width"),
-    pytest.param(unknown_rank, None, "its shape is not known", id="unknown rank"),
+    pytest.param(unknown_rank, "Elementwise 'y'", "is not known", id="unknown rank"),
     pytest.param(
         unknown_rank_inside, "Activation 'soft'", "'inner' is not known", id="rank inside"
     ),
