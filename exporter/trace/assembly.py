@@ -1,0 +1,99 @@
+"""A head out of what a walk has noted: where z is, which activation follows, and what makes z."""
+
+from __future__ import annotations
+
+from exporter.activations import ACTIVATIONS
+from exporter.graph import Graph, Node
+from exporter.head import Head, LabelledTensor
+from exporter.operations import Activation, Elementwise, Linear, Reduce, Reshape, Transpose
+from exporter.rules.ranking import find_ranking
+from exporter.rules.steps import Refused
+from exporter.trace.walk import Walk
+
+
+def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
+    graph = walk.graph
+    order = [node for node in graph.nodes if node.name in walk.nodes]
+    if not any(isinstance(node.operation, Linear) for node in order):
+        raise Refused(None, "no linear operation makes it")
+    tail, activation, z = _tail(graph, output)
+    body = _made_by(walk, z, order)
+    head = Head(
+        name=output,
+        output=output,
+        axis=axis,
+        units=units,
+        activation=activation,
+        z=z,
+        tensors=tuple(
+            LabelledTensor(name, graph.shape(name), labels, graph.tensors[name].quantization)
+            for name, labels in walk.tensors.items()
+        ),
+        constants=tuple(walk.constants),
+        widths=tuple(walk.widths.values()),
+        body=body,
+        tail=tail,
+        other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
+        labels=labels_of(graph, output, units),
+        junctions=tuple(walk.junctions.values()),
+        rankings=tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking),
+    )
+    for node in body:
+        if mixes(node, head):
+            raise Refused(node, "it mixes the units before the last activation")
+    return head
+
+
+def labels_of(graph: Graph, output: str, units: int) -> tuple[str, ...] | None:
+    """The labels that the file has for an output, if they are those of this axis."""
+    labels = graph.labels.get(output)
+    return labels if labels is not None and len(labels) == units else None
+
+
+def _tail(graph: Graph, output: str) -> tuple[tuple[Node, ...], str, str]:
+    """The nodes from z to the output, the activation's name, and z."""
+    nodes: list[Node] = []
+    tensor = output
+    while True:
+        node, _ = graph.producers[tensor]
+        if not _in_tail(graph, node):
+            return (), "linear", output
+        nodes.insert(0, node)
+        tensor = node.inputs[0]
+        if isinstance(node.operation, Activation):
+            return tuple(nodes), node.operation.function, tensor
+
+
+def _made_by(walk: Walk, z: str, order: list[Node]) -> tuple[Node, ...]:
+    """The labelled nodes that z depends on; what else reads a labelled tensor is left out."""
+    needed, waiting = set[str](), [z]
+    while waiting:
+        node, _ = walk.graph.producers[waiting.pop()]
+        if node.name not in needed:
+            needed.add(node.name)
+            waiting += [name for name in node.inputs if name in walk.tensors]
+    return tuple(node for node in order if node.name in needed)
+
+
+def _in_tail(graph: Graph, node: Node) -> bool:
+    match node.operation:
+        case Activation() | Reshape() | Transpose() | Reduce():
+            return True
+        case Elementwise(
+            function="identity" | "quantize" | "dequantize"
+        ):  # one computed input: nothing is joined here
+            return (
+                sum(1 for name in node.inputs if name and not graph.tensors[name].is_constant) == 1
+            )
+        case _:
+            return False
+
+
+def mixes(node: Node, head: Head) -> bool:
+    """Does the node make every unit's value depend on the others?"""
+    operation = node.operation
+    return (
+        isinstance(operation, Activation)
+        and ACTIVATIONS[operation.function].mixes
+        and operation.axis == head.tensor(node.outputs[0]).labels.axis
+    )
