@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.job import Job
+from exporter.models import size_bytes
 from exporter.models.model import Model
 from exporter.report.machine import machine, versions
 from exporter.report.record import Artifact, Original, Report
@@ -43,14 +44,14 @@ def describe(model: Model, path: Path, route: str = "", uncut: Path | None = Non
         path=path.name,
         kind=model.kind,
         precision=model.precision,
-        bytes=path.stat().st_size,
+        bytes=size_bytes(path),
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         route=route,
-        original_bytes=uncut.stat().st_size if uncut else None,
+        original_bytes=size_bytes(uncut) if uncut else None,
     )
 
 
 def _original(source: Source) -> Original:
     model, path = source.model, source.path
-    name, size = (path.name, path.stat().st_size) if path else (model.name, None)
+    name, size = (path.name, size_bytes(path)) if path else (model.name, None)
     return Original(name, model.kind, model.precision, size, model.sha256)

@@ -14,7 +14,7 @@ from exporter.errors import ExporterError, UsageError
 from exporter.inspection import Inspection, inspect_model
 from exporter.job import NO_INPUTS, Findings, Job, compare
 from exporter.latency import BenchOptions, bench_models
-from exporter.models import KINDS, kind_of, kind_of_suffix
+from exporter.models import KINDS, kind_of, kind_of_suffix, size_bytes
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.remap import Remap
@@ -64,7 +64,7 @@ def plan_job(source: str | Path | Any, choice: Choice, job: Job) -> Cut:
 def inspect_file(source: str | Path | Any, job: Job) -> Inspection:
     """The heads of a model (see `inspection`)."""
     with job.open(source) as given:
-        size = given.path.stat().st_size if given.path else None
+        size = size_bytes(given.path) if given.path else None
         return inspect_model(given.model, size)
 
 

@@ -12,13 +12,17 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from exporter.cutting import Choice
 from exporter.errors import ModelError, OutputError
 from exporter.graph import Array
+from exporter.job import Job
+from exporter.models import size_bytes
 from exporter.models.files import write_whole
 from exporter.models.model import RunOptions
 from exporter.models.onnx import OnnxModel, open_file, outside
 from exporter.models.onnx.protos import every_tensor
 from exporter.plan import AddOutput, Plan
+from exporter.tasks import prune_file
 from tests.onnx_models import cut, node, numbers, proto, softmax
 
 KEPT = [4, 0, 2]
@@ -197,6 +201,18 @@ def test_values_are_seen_where_they_lie(opened: OnnxModel) -> None:
     assert not values.flags.writeable
     assert not values.flags.aligned
     np.testing.assert_allclose(answer(opened), softmax(Z), atol=1e-6)
+
+
+def test_the_size_of_a_model_is_that_of_all_its_files(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    held = sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert size_bytes(path) == held > path.stat().st_size
+    before = set(tmp_path.iterdir())
+    report = prune_file(path, tmp_path / "small.onnx", Choice(keep=[0]), Job())
+    (artifact,) = report.artifacts
+    assert report.original.bytes == artifact.original_bytes == held
+    written = set(tmp_path.iterdir()) - before - {tmp_path / "small.onnx.remap.json"}
+    assert artifact.bytes == sum(file.stat().st_size for file in written)
 
 
 def test_a_length_may_be_left_out(tmp_path: Path) -> None:

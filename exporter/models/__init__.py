@@ -22,7 +22,8 @@ class Kind:
     Attributes:
         title: what people call it.
         suffixes: of its files; the first is the one that is written.
-        package: holds `open_file(path) -> Model`.
+        package: holds `open_file(path) -> Model`, and `files_beside(path)`, which tells the further
+            files that hold a model's weights.
         matches: do a file's first bytes say that it is of this kind?
         edge: it runs in an edge runtime (is benched; what Keras models are converted to).
     """
@@ -48,6 +49,12 @@ def open_model(path: str | Path) -> Model:
     package = import_module(KINDS[kind_of(path)].package)
     model: Model = package.open_file(path)
     return model
+
+
+def size_bytes(path: Path) -> int:
+    """Of a model file that can be opened, and of the files beside it that hold its weights."""
+    package = import_module(KINDS[kind_of(path)].package)
+    return sum(file.stat().st_size for file in (path, *package.files_beside(path)))
 
 
 def kind_of(path: Path) -> str:

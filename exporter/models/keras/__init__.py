@@ -15,3 +15,8 @@ def open_file(path: Path) -> Model:
     """Open a Keras file in this process; see `exporter.models.keras.model.open_file`."""
     model: Model = import_module("exporter.models.keras.model").open_file(path)
     return model
+
+
+def files_beside(_: Path) -> tuple[Path, ...]:
+    """A Keras file holds all of its weights."""
+    return ()

@@ -107,6 +107,14 @@ class Outside:
             )
 
 
+def files_beside(path: Path) -> tuple[Path, ...]:
+    """The files that hold constants of a model file, which has been opened before."""
+    model = ModelProto()
+    model.ParseFromString(path.read_bytes())
+    places = {_entry(t)["location"] for t in every_tensor(model.graph) if is_outside(t)}
+    return tuple(path.parent / place for place in sorted(places))
+
+
 def is_outside(tensor: TensorProto) -> bool:
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 

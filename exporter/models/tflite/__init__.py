@@ -8,7 +8,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.models.tflite.model import TfliteModel
 from exporter.models.tflite.schema import check_size
 
-__all__ = ["TfliteModel", "from_bytes", "open_file"]
+__all__ = ["TfliteModel", "files_beside", "from_bytes", "open_file"]
 
 
 def open_file(path: Path) -> TfliteModel:
@@ -24,6 +24,11 @@ def open_file(path: Path) -> TfliteModel:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     return from_bytes(content, path.name)
+
+
+def files_beside(_: Path) -> tuple[Path, ...]:
+    """A TFLite file holds all of its weights."""
+    return ()
 
 
 def from_bytes(content: bytes, name: str) -> TfliteModel:
