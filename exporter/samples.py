@@ -35,7 +35,7 @@ class Samples:
 
     Attributes:
         values: input name -> (samples, ...): each sample is fed as it stands, batch included.
-        source: "synthetic, seed 0", or the file's name.
+        source: "synthetic, seed 0"; or the file's name, and of how many these are the first.
     """
 
     values: Mapping[str, Array]
@@ -102,12 +102,14 @@ def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
     """
     _check_count(limit)
     arrays = _named(path, _load(path), graph)
-    values = {name: _fitted(path, graph, name, array)[:limit] for name, array in arrays.items()}
-    counts = {len(array) for array in values.values()}
+    values = {name: _fitted(path, graph, name, array) for name, array in arrays.items()}
+    counts = {len(array) for array in values.values()}  # before a limit makes them look equal
     if len(counts) > 1:
         told = ", ".join(f"{len(a)} of {name!r}" for name, a in values.items())
         raise UsageError(f"{path}: the inputs differ in their number of samples: {told}")
-    return Samples(values, path.name)
+    held = max(counts, default=0)
+    part = f", the first of {held}" if limit is not None and limit < held else ""
+    return Samples({name: a[:limit] for name, a in values.items()}, f"{path.name}{part}")
 
 
 def _check_count(count: int | None) -> None:

@@ -128,6 +128,13 @@ def test_values_that_json_has_no_word_for_become_null(value: float) -> None:
     assert record["checks"][0]["value"] is None
     assert record["latency"][0]["speedup_ci95"] == [None, 1.0]
     assert record["machine"] == {"load": [None]}
+    assert record["warnings"] == [
+        *PASSING.warnings,
+        f"machine.load[0] is {value}, which JSON cannot hold: it is null.",
+        f"checks[0].value is {value}, which JSON cannot hold: it is null.",
+        f"latency[0].speedup is {value}, which JSON cannot hold: it is null.",
+        f"latency[0].speedup_ci95[0] is {value}, which JSON cannot hold: it is null.",
+    ]
     again = Report.from_json(text)
     assert not again.ok
     assert "max_abs is -, limit 1.0e-06" in to_markdown(again)
@@ -179,6 +186,11 @@ def test_a_job_that_checked_and_wrote_nothing() -> None:
 def test_a_job_that_only_timed_does_not_speak_of_answers() -> None:
     text = shown(replace(PASSING, checks=()))
     assert "Inputs  16 samples (synthetic, seed 0), made up and not real data.\n" in text
+
+
+def test_a_file_called_synthetic_is_the_users_own() -> None:
+    own = replace(PASSING, inputs={"source": "synthetic, or not.npz", "samples": 9})
+    assert phrases.inputs(own) == "9 samples from synthetic, or not.npz."
 
 
 def test_a_notebook_shows_markdown() -> None:

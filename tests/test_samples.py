@@ -621,10 +621,28 @@ def test_arrays_are_read_as_they_are(
     assert samples.count == len(expected)
 
 
-@pytest.mark.parametrize(("limit", "count"), [(1, 1), (3, 3), (4, 4), (9, 4), (None, 4)])
-def test_a_limit_takes_from_the_front(tmp_path: Path, limit: int | None, count: int) -> None:
+def test_a_limit_does_not_hide_numbers_of_samples_that_differ(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.npz"
+    path.write_bytes(npz(a=np.ones((2, 3)), b=np.ones((4, 2))))
+    with pytest.raises(UsageError, match="2 of 'a', 4 of 'b'"):
+        from_file(path, PAIR, 1)
+
+
+@pytest.mark.parametrize(
+    ("limit", "count", "source"),
+    [
+        (1, 1, "inputs.npz, the first of 4"),
+        (3, 3, "inputs.npz, the first of 4"),
+        (4, 4, "inputs.npz"),
+        (9, 4, "inputs.npz"),
+        (None, 4, "inputs.npz"),
+    ],
+)
+def test_a_limit_takes_from_the_front(
+    tmp_path: Path, limit: int | None, count: int, source: str
+) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(npz(a=TABLE, b=TABLE[:, :2]))
     samples = from_file(path, PAIR, limit)
-    assert samples.count == count
+    assert (samples.count, samples.source) == (count, source)
     assert np.array_equal(samples.values["b"], TABLE[:count, None, :2])

@@ -220,7 +220,7 @@ def inputs(report: Report) -> str:
     source, count = str(report.inputs.get("source", "")), report.inputs.get("samples")
     if not source or not (report.checks or report.latency or report.memory):
         return "Nothing was run."
-    if not source.startswith("synthetic"):
+    if not source.startswith("synthetic, seed "):  # a file may be called synthetic.npz
         return printable(f"{count} samples from {source}.")
     made_up = f"{count} samples ({printable(source)}), made up and not real data"
     if not report.checks:

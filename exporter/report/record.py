@@ -1,7 +1,7 @@
 """The record of a job: plain data that serialises to `exporter/report/1`.
 
 Markdown and the terminal are drawn from it and from nothing else. JSON has no word for infinity or
-NaN: such a value becomes null, and a check that has it fails with its metric's name.
+NaN: such a value becomes null, and a warning says which it was.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ class Report:
         head = {key: fields.pop(key) for key in ("versions", "machine", "command", "inputs")}
         original = {"original": fields.pop("original"), "remap": remap}
         record = {"schema": SCHEMA, "ok": self.ok, **head, **original, **fields}
-        clean: dict[str, Any] = _without_nonfinite(record)
+        lost: list[str] = []
+        clean: dict[str, Any] = _without_nonfinite(record, "", lost)
+        clean["warnings"] += lost
         return clean
 
     def to_json(self) -> str:
@@ -203,11 +205,14 @@ def _read_remap(values: Mapping[str, Any] | None) -> Remap | None:
     return None if values is None else Remap.from_json(json.dumps(values))
 
 
-def _without_nonfinite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+def _without_nonfinite(value: Any, place: str, lost: list[str]) -> Any:
+    """The value with null where JSON has no word; `lost` gets a sentence for each."""
     if isinstance(value, Mapping):
-        return {key: _without_nonfinite(each) for key, each in value.items()}
+        dot = "." if place else ""
+        return {k: _without_nonfinite(v, f"{place}{dot}{k}", lost) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nonfinite(each) for each in value]
+        return [_without_nonfinite(v, f"{place}[{i}]", lost) for i, v in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(f"{place} is {value}, which JSON cannot hold: it is null.")
+        return None
     return value
