@@ -35,7 +35,7 @@ class Samples:
 
     Attributes:
         values: input name -> (samples, ...): each sample is fed as it stands, batch included.
-        source: "synthetic, seed 0"; or the file's name, and of how many these are the first.
+        source: "synthetic, seed 0", or the file's name.
     """
 
     values: Mapping[str, Array]
@@ -107,9 +107,7 @@ def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
     if len(counts) > 1:
         told = ", ".join(f"{len(a)} of {name!r}" for name, a in values.items())
         raise UsageError(f"{path}: the inputs differ in their number of samples: {told}")
-    held = max(counts, default=0)
-    part = f", the first of {held}" if limit is not None and limit < held else ""
-    return Samples({name: a[:limit] for name, a in values.items()}, f"{path.name}{part}")
+    return Samples({name: array[:limit] for name, array in values.items()}, path.name)
 
 
 def _check_count(count: int | None) -> None:

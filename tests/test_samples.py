@@ -628,21 +628,10 @@ def test_a_limit_does_not_hide_numbers_of_samples_that_differ(tmp_path: Path) ->
         from_file(path, PAIR, 1)
 
 
-@pytest.mark.parametrize(
-    ("limit", "count", "source"),
-    [
-        (1, 1, "inputs.npz, the first of 4"),
-        (3, 3, "inputs.npz, the first of 4"),
-        (4, 4, "inputs.npz"),
-        (9, 4, "inputs.npz"),
-        (None, 4, "inputs.npz"),
-    ],
-)
-def test_a_limit_takes_from_the_front(
-    tmp_path: Path, limit: int | None, count: int, source: str
-) -> None:
+@pytest.mark.parametrize(("limit", "count"), [(1, 1), (3, 3), (4, 4), (9, 4), (None, 4)])
+def test_a_limit_takes_from_the_front(tmp_path: Path, limit: int | None, count: int) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(npz(a=TABLE, b=TABLE[:, :2]))
     samples = from_file(path, PAIR, limit)
-    assert (samples.count, samples.source) == (count, source)
+    assert (samples.count, samples.source) == (count, "inputs.npz")
     assert np.array_equal(samples.values["b"], TABLE[:count, None, :2])
