@@ -78,6 +78,7 @@ LIBRARIES: Mapping[str, str] = {
     "flatbuffers": "flatbuffers",
     "h5py": "h5py",
     "keras": "keras",
+    "markdown_it": "markdown-it-py",
     "numpy": "numpy",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",

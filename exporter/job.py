@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from exporter.conversion.remote import ConvertOptions
-from exporter.errors import UsageError
+from exporter.errors import ModelError, UsageError
+from exporter.latency import BenchOptions, bench_models
+from exporter.memory import Sides, measure_memory
 from exporter.models import KINDS
 from exporter.models.model import Model, RunOptions
 from exporter.remap import HeadRemap
-from exporter.report.record import Check
+from exporter.report.record import Check, Latency, Memory
 from exporter.samples import DEFAULT_COUNT, Samples, from_file, synthetic
 from exporter.sources import Limits, Progress, Source, opened, silent
 from exporter.verification import Stage, VerifyOptions, verify_pair
@@ -35,7 +37,7 @@ class Job:
         timeout_s, memory_limit_bytes: of the process that holds Keras.
         keep_original: write the uncut files too.
         force: replace what stands in the output's place.
-        verify, bench: whether to check and to time.
+        verify, bench: whether to check, and to time and measure memory.
         command: how the job was started, for the report.
         say: told what is being done, one short line each.
     """
@@ -112,3 +114,30 @@ def compare(
         share = f"{done.zeroed_share:.1%}"
         warnings = (f"the zeroed units still hold {share} of the probability on these inputs",)
     return Findings(done.checks, warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class Measures:
+    """What a model costs beside its original."""
+
+    latency: tuple[Latency, ...] = ()
+    memory: tuple[Memory, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def measure(job: Job, sides: Sides, inputs: Samples) -> Measures:
+    """Time two models of one kind, and measure their memory; files that run are not in doubt here.
+
+    Args:
+        sides: the original, and the pruned model, each with its file.
+    """
+    (original, _), (pruned, _) = sides
+    job.say(f"timing {pruned.name}")
+    feeds = list(inputs.feeds())
+    row = bench_models(original, pruned, feeds, BenchOptions(job.run_options, seed=job.seed))
+    job.say(f"measuring the memory of {pruned.name}")
+    try:
+        memory = measure_memory(sides, feeds[0], job.threads, row.engine)
+    except ModelError as error:  # such as a machine that has no room for it: the rest is not lost
+        return Measures((row,), (), (error.message,))
+    return Measures((row,), (memory,))

@@ -13,13 +13,13 @@ from typing import Any
 
 from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ModelError, UsageError
-from exporter.job import NO_INPUTS, Findings, Job, compare
-from exporter.latency import BenchOptions, bench_models
+from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
 from exporter.models import KINDS
 from exporter.models.files import write_whole
 from exporter.models.model import Model
+from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
-from exporter.report.record import Artifact, Latency, Report
+from exporter.report.record import Artifact, Report
 from exporter.reporting import describe, make_report
 from exporter.samples import Samples
 from exporter.sources import Source, Target, write_text
@@ -36,8 +36,8 @@ def run_job(source: str | Path | Any, out: Path, choice: Choice, job: Job) -> Re
         source: a path, or a live Keras model.
 
     Returns:
-        The report, which is also written as report.json and report.md. A failed check is a result
-        in it, not an error.
+        The report, which is also written as report.json, report.md and report.html. A failed check
+        is a result in it, not an error.
 
     Raises:
         ExporterError: any of its classes; nothing is written then.
@@ -124,7 +124,7 @@ class _Result:
     cut: Cut
     artifact: Artifact
     findings: Findings
-    latency: Latency | None
+    measures: Measures
 
 
 def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
@@ -137,7 +137,8 @@ def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
         remap=results[0].cut.remap,
         artifacts=tuple(result.artifact for result in results),
         checks=tuple(check for result in results for check in result.findings.checks),
-        latency=tuple(result.latency for result in results if result.latency),
+        latency=tuple(row for result in results for row in result.measures.latency),
+        memory=tuple(row for result in results for row in result.measures.memory),
         warnings=_warnings(work, results),
     )
     _write_report(folder, report)
@@ -158,7 +159,7 @@ def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Resul
         cut=cut,
         artifact=describe(pruned, path, target.route, uncut),
         findings=_findings(work, target, pruned, cut),
-        latency=_latency(work, target, pruned) if kind.edge and work.job.bench else None,
+        measures=_measures(work, target, (pruned, path)),
     )
 
 
@@ -186,21 +187,25 @@ def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> Findings:
     return Findings(found.checks + export.checks, found.warnings)
 
 
-def _latency(work: _Work, target: Target, pruned: Model) -> Latency:
-    work.job.say(f"timing {pruned.name}")
-    options = BenchOptions(work.job.run_options, seed=work.job.seed)
-    return bench_models(target.model, pruned, list(work.inputs.feeds()), options)
+def _measures(work: _Work, target: Target, pruned: tuple[Model, Path]) -> Measures:
+    if not (work.job.bench and target.path and KINDS[target.model.kind].edge):
+        return Measures()
+    return measure(work.job, ((target.model, target.path), pruned), work.inputs)
 
 
 def _warnings(work: _Work, results: Iterable[_Result]) -> tuple[str, ...]:
     told = [*work.source.warnings, *(w for target in work.targets for w in target.warnings)]
     for result in results:
-        told += [*result.cut.warnings, *result.findings.warnings]
+        told += [*result.cut.warnings, *result.findings.warnings, *result.measures.warnings]
     return tuple(told)
 
 
 def _write_report(folder: Path, report: Report) -> None:
-    texts = {"report.json": report.to_json(), "report.md": to_markdown(report)}
+    texts = {
+        "report.json": report.to_json(),
+        "report.md": to_markdown(report),
+        "report.html": to_html(report),
+    }
     if report.remap is not None:
         texts["remap.json"] = report.remap.to_json()
         labels = report.remap.heads[0].labels

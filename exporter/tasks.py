@@ -12,8 +12,7 @@ from typing import Any
 from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ExporterError, UsageError
 from exporter.inspection import Inspection, inspect_model
-from exporter.job import NO_INPUTS, Findings, Job, compare
-from exporter.latency import BenchOptions, bench_models
+from exporter.job import NO_INPUTS, Findings, Job, compare, measure
 from exporter.models import KINDS, kind_of, kind_of_suffix, size_bytes
 from exporter.models.files import write_whole
 from exporter.models.model import Model
@@ -217,7 +216,7 @@ def _fact(pruned: Model, metric: str, passed: bool) -> Check:
 
 
 def bench_files(original: Path, pruned: Path, job: Job) -> Report:
-    """Time two files of one kind side by side."""
+    """Time two files of one kind side by side, and measure what memory they take."""
     kinds = {kind_of(path) for path in (original, pruned)}
     if len(kinds) > 1 or not all(KINDS[kind].edge for kind in kinds):
         raise UsageError(
@@ -228,14 +227,14 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
         given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
         left, right = given.model, other.model
         inputs = job.inputs(left)
-        job.say(f"timing {right.name}")
-        options = BenchOptions(job.run_options, seed=job.seed)
+        found = measure(job, ((left, original), (right, pruned)), inputs)
         return make_report(
             job,
             given,
             inputs,
             remap=right.remap,
             artifacts=(describe(right, pruned, uncut=given.path),),
-            latency=(bench_models(left, right, list(inputs.feeds()), options),),
-            warnings=(*given.warnings, *other.warnings),
+            latency=found.latency,
+            memory=found.memory,
+            warnings=(*given.warnings, *other.warnings, *found.warnings),
         )

@@ -353,7 +353,7 @@ def test_run_leaves_what_failed_and_says_so(work: Path) -> None:
     assert done.code == 1
     assert done.out.startswith("NOT TO SHIP: ")
     assert "Traceback" not in done.err
-    files = {"pruned.fp32.onnx", "remap.json", "report.json", "report.md"}
+    files = {"pruned.fp32.onnx", "remap.json", "report.html", "report.json", "report.md"}
     assert {path.name for path in (work / "failed").iterdir()} == files
     report = json.loads((work / "failed" / "report.json").read_text())
     assert report["ok"] is False
@@ -467,7 +467,7 @@ def test_files_without_a_table_are_compared_as_they_stand(work: Path) -> None:
 def test_bench(work: Path) -> None:
     cut(work, "timed", "tflite")
     done = well(exporter("bench net.tflite timed.tflite", work))
-    assert done.err == "timing timed.tflite ...\n"
+    assert done.err == "timing timed.tflite ...\nmeasuring the memory of timed.tflite ...\n"
     assert re.search(r"timed\.tflite +\S+ -> \S+ ms +\S+x \[\S+, \S+\]", done.out)
     assert "3 of 7 units kept: not verified" in done.out
 
@@ -484,7 +484,7 @@ def test_variants(work: Path) -> None:
         "a 3 of 7 6 of 6 # #\nb 2 of 7 6 of 6 # #\n\nWritten to variants\n"
     )
     names = {"labels.txt", "original.onnx", "pruned.fp32.onnx"}
-    names |= {"remap.json", "report.json", "report.md"}
+    names |= {"remap.json", "report.html", "report.json", "report.md"}
     for name, expected in {"a": (0, 1, 2), "b": (5, 6)}.items():
         folder = work / "variants" / name
         assert {path.name for path in folder.iterdir()} == names
@@ -524,7 +524,7 @@ def test_run_writes_the_contracts_files(ran: Done, keras_work: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
         *(f"original.{suffix}" for suffix in suffixes),
         *(f"pruned.fp32.{suffix}" for suffix in suffixes),
-        *("labels.txt", "remap.json", "report.json", "report.md"),
+        *("labels.txt", "remap.json", "report.html", "report.json", "report.md"),
     }
     assert left_behind(keras_work) == []
     assert (out / "original.keras").read_bytes() == (keras_work / "net.keras").read_bytes()

@@ -10,6 +10,7 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from exporter.errors import ModelError
 from exporter.parity import METRICS
 from exporter.report import machine, phrases
+from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.report.record import Check, Report
 from exporter.report.terminal import print_report, print_reports
@@ -50,6 +52,57 @@ def shown(report: Report, **options: Any) -> str:
 def written(target: Console) -> str:
     assert isinstance(target.file, io.StringIO)
     return target.file.getvalue()
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser would find: every tag, every attribute, the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_page_says_what_the_markdown_says(name: str) -> None:
+    """Word for word, in the same order; the fence's language is no word of the report."""
+    _, body = to_html(RECORDS[name]).split("<body")
+    expected = MARKDOWN[name].replace("```sh", "")
+    assert re.findall(r"\w+", Page(f"<body{body}").text) == re.findall(r"\w+", expected)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_page_fetches_and_runs_nothing(name: str) -> None:
+    page = Page(to_html(RECORDS[name]))
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "a", "form"}
+    assert not page.attributes & {"src", "href", "onload", "onclick", "onerror", "action"}
+
+
+def test_names_in_a_model_do_not_become_markup() -> None:
+    evil = '<script>alert(1)</script> ![x](http://x) [y](javascript:z) <img src=x onerror="z">'
+    report = replace(PASSING, warnings=(evil,), original=replace(PASSING.original, path=evil))
+    page = Page(to_html(report))
+    assert not page.tags & {"script", "img", "a"}
+    assert page.text.count("<script>alert(1)</script>") == 2
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict"), [(PASSING, "good"), (FAILING, "bad"), (RECORDS["nones"], "open")]
+)
+def test_the_page_shows_its_verdict(report: Report, verdict: str) -> None:
+    assert f'<body class="{verdict}">' in to_html(report)
 
 
 # --- JSON: what must be refused, then the round trip --------------------------------------------

@@ -42,8 +42,9 @@ from exporter.cli.narrator import narrating
 def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) -> int:
     """Convert MODEL, cut it, prove the result, time it, and report all of it in DIR.
 
-    Writes pruned.fp32.onnx and the like, remap.json, labels.txt, report.json and report.md. The
-    exit code is 1 if a check fails; the files then stay, and the report says not to ship them.
+    Writes pruned.fp32.onnx and the like, remap.json, labels.txt, and the report as report.json,
+    report.md and report.html. The exit code is 1 if a check fails; the files then stay, and the
+    report says not to ship them.
     """
     from exporter import pipeline, tasks
     from exporter.cli import show

@@ -219,7 +219,7 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
         click.echo(f"On the {result.pictures} that show {', '.join(KEPT)}, correctly named:")
         for kind, (before, after) in result.accuracy.items():
             click.echo(f"  {kind:<7} {before:.1%} before the cut, {after:.1%} after")
-        click.echo(f"\nAll of it is in {out}: report.md tells the whole story, and")
+        click.echo(f"\nAll of it is in {out}: report.html tells the whole story, and")
         click.echo(f"  {_program()} run {shlex.quote(str(out / NETWORK))} -o mine --keep 3-5")
         click.echo("cuts the same network to other digits.")
     return code

@@ -140,19 +140,21 @@ def _memory(report: Report) -> Iterator[str]:
         return
     yield "## Memory"
     yield _table(
-        ("File", "Engine", "Before:", "After:", "Change:"),
+        ("File", "Engine", "Before -> after:", "Change:"),
         (
             (
                 _code(row.artifact),
                 _text(row.engine),
-                phrases.size(row.original_bytes),
-                phrases.size(row.bytes),
+                phrases.held(row),
                 phrases.change(row.original_bytes, row.bytes),
             )
             for row in report.memory
         ),
     )
-    yield "Resident bytes that the model holds in its runtime after the first run."
+    yield (
+        "Resident bytes by which a process grows that loads the file into its runtime and runs it "
+        "once: the median of a few processes."
+    )
 
 
 def _remap(report: Report) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.remap.table import HeadRemap
-from exporter.report.record import Artifact, Check, Latency, Report
+from exporter.report.record import Artifact, Check, Latency, Memory, Report
 
 NOTHING = "-"  # stands where there is no value
 SIZE_UNITS = "1 kB = 1000 bytes, 1 MB = 1000 kB"
@@ -275,3 +275,8 @@ def before_and_after(artifact: Artifact) -> str:
     if artifact.original_bytes is None:
         return size(artifact.bytes)
     return f"{size(artifact.original_bytes)} -> {size(artifact.bytes)}"
+
+
+def held(row: Memory) -> str:
+    """19.6 MB -> 15.6 MB: what the original and the artifact hold in their runtime."""
+    return f"{size(row.original_bytes)} -> {size(row.bytes)}"

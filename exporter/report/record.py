@@ -103,7 +103,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes that a model holds in its runtime after the first run."""
+    """Resident bytes that a model, loaded from its file, takes in its runtime with one run."""
 
     artifact: str
     engine: str

@@ -27,7 +27,8 @@ Cell = str | Text
 def print_report(report: Report, console: Console) -> None:
     """Draw one report: about 30 lines for two artifacts, 80 columns and more."""
     _print(console, _headline(report))
-    for table in (_artifacts(report, console), _checks(report, console), _latency(report, console)):
+    drawn = (table(report, console) for table in (_artifacts, _checks, _latency, _memory))
+    for table in drawn:
         if table.row_count:
             _print(console, "", table)
     for head in report.remap.heads if report.remap else ():
@@ -103,6 +104,14 @@ def _latency(report: Report, console: Console) -> Table:
     for row in report.latency:
         verdict = Text(row.verdict, _VERDICTS.get(row.verdict, ""))
         _add(table, _name(row.artifact, console), _p50(row), phrases.speedup(row), verdict)
+    return table
+
+
+def _memory(report: Report, console: Console) -> Table:
+    table = _table("Memory when loaded", "Resident:", "Change:")
+    for row in report.memory:
+        name = _name(row.artifact, console)
+        _add(table, name, phrases.held(row), phrases.change(row.original_bytes, row.bytes))
     return table
 
 
