@@ -15,17 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporter.api import bench, convert, inspect, prune, run, verify
+    from exporter.layers import ConditionalUnits, UnitMask, ZeroedUnits
     from exporter.models import open_model
+    from exporter.models.keras.freeze import freeze_pruned
     from exporter.remap import Remap
     from exporter.report.record import Report
     from exporter.selection import Selection
 
 __all__ = [
+    "ConditionalUnits",
     "Remap",
     "Report",
     "Selection",
+    "UnitMask",
+    "ZeroedUnits",
     "bench",
     "convert",
+    "freeze_pruned",
     "inspect",
     "open_model",
     "prune",
@@ -34,9 +40,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ConditionalUnits": "exporter.layers",
     "Remap": "exporter.remap",
     "Report": "exporter.report.record",
     "Selection": "exporter.selection",
+    "UnitMask": "exporter.layers",
+    "ZeroedUnits": "exporter.layers",
+    "freeze_pruned": "exporter.models.keras.freeze",
     "open_model": "exporter.models",
 }
 

@@ -22,6 +22,8 @@ Container = Literal[".keras", ".h5"]
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 _CODE = {"Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"}
+_OWN_PLACE = "exporter.layers"
+OWN = frozenset({"ConditionalUnits", "UnitMask", "ZeroedUnits"})  # classes that live there
 _HINT_CODE = "build the model anew with built-in layers in its place"
 _HINT_CUSTOM = "only models made of Keras' own layers can be opened"
 
@@ -127,9 +129,15 @@ def check_classes(config: Any, source: str) -> None:
                 f"{source}: {_named(entry)} is a {entry['class_name']}, which runs code of its own",
                 _HINT_CODE,
             )
-        module = entry.get("module", "keras") or "__main__"  # Keras writes null for __main__
-        if module.split(".", maxsplit=1)[0] not in {"keras", "builtins"}:
+        if not _is_known(entry, {"keras", "builtins"}):
             raise _custom(source, entry)
+
+
+def _is_known(entry: dict[str, Any], packages: set[str]) -> bool:
+    """Is the class of one of these packages, or a layer of our own?"""
+    module = entry.get("module", "keras") or "__main__"  # Keras writes null for __main__
+    own = module.startswith(_OWN_PLACE) and entry["class_name"] in OWN
+    return own or module.split(".", maxsplit=1)[0] in packages
 
 
 def check_live(model: Any) -> None:
@@ -148,8 +156,10 @@ def own_class(model: Any) -> str | None:
         if entry["class_name"] in _CODE:
             check_classes(entry, f"the model {model.name!r}")
     for entry in _live(model):
-        if entry["module"].split(".", maxsplit=1)[0] != "keras":
+        if not _is_known(entry, {"keras"}):
             return f"{_named(entry)} is of the class {entry['class_name']!r}, which is not of Keras"
+        if entry["needs"] is not None:
+            return f"{_named(entry)} needs the custom function {entry['needs']!r}"
     return None
 
 
@@ -158,7 +168,8 @@ def _live(model: Any) -> Iterator[dict[str, Any]]:
     for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
         kind = type(layer)
         entry = {"module": kind.__module__, "class_name": kind.__name__}
-        yield {**entry, "config": {"name": layer.name}}
+        needs = getattr(getattr(layer, "condition", None), "name", None)  # a registered function
+        yield {**entry, "config": {"name": layer.name}, "needs": needs}
 
 
 def _custom(source: str, entry: dict[str, Any]) -> ModelError:

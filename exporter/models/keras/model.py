@@ -14,12 +14,13 @@ from typing import Any
 import keras
 import numpy as np
 
+import exporter.layers  # noqa: F401 - Keras finds a class of ours only after it was defined
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph
 from exporter.models.keras.apply import apply_edits
 from exporter.models.keras.archive import write_archive
 from exporter.models.keras.calls import input_name
-from exporter.models.keras.files import Container, check_file, check_hdf5
+from exporter.models.keras.files import OWN, Container, check_file, check_hdf5
 from exporter.models.keras.keras2 import is_keras_2, repaired
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
 from exporter.models.keras.rebuild import structure
@@ -194,7 +195,9 @@ def _reason(error: Exception) -> str:
 
 
 def _is_known_layer(name: str) -> bool:
-    return hasattr(keras.layers, name) or name in {"Functional", "Sequential", "Model"}
+    """HDF5 files call a class that is not of Keras by the name under which it is registered."""
+    own = name.removeprefix("exporter>") in OWN
+    return own or hasattr(keras.layers, name) or name in {"Functional", "Sequential", "Model"}
 
 
 def _sha256(path: Path) -> str:

@@ -40,8 +40,9 @@ def rank_of(call: Call) -> int:
 
 
 def is_of_keras(operation: Any) -> bool:
-    """Is its class one of Keras itself, not one that inherits from it or shares its name?"""
-    return str(type(operation).__module__).startswith(("keras.src.layers.", "keras.src.ops."))
+    """Is its class one of Keras itself, or of ours; not one that inherits from it?"""
+    places = ("keras.src.layers.", "keras.src.ops.", "exporter.layers.")
+    return str(type(operation).__module__).startswith(places)
 
 
 def opaque(call: Call, reason: str) -> tuple[Part, ...]:

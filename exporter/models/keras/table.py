@@ -13,6 +13,7 @@ import keras
 import numpy as np
 
 from exporter import operations
+from exporter.conditions import Threshold
 from exporter.models.keras.calls import Call
 from exporter.models.keras.linear import LINEAR
 from exporter.models.keras.operators import OPERATORS
@@ -31,7 +32,7 @@ def translate(call: Call) -> tuple[Part, ...]:
     """The neutral operations of the call of a layer, or of another Keras operation."""
     operation = call.operation
     name = type(operation).__name__
-    is_layer = str(type(operation).__module__).startswith("keras.src.layers.")
+    is_layer = str(type(operation).__module__).startswith(("keras.src.layers.", "exporter.layers."))
     row = (TABLE if is_layer else OPERATORS).get(name)
     if row is None or not is_of_keras(operation):
         what = "layers" if isinstance(operation, keras.Layer) else "operations"
@@ -119,6 +120,28 @@ def _rescaling(call: Call) -> tuple[Part, ...]:
         return opaque(call, "its configuration holds a number for each position")
     operation = Elementwise(keeps_zero=not layer.offset, function="rescaling")
     return (Part("Rescaling", operation),)
+
+
+def _unit_mask(call: Call) -> tuple[Part, ...]:
+    """A choice for each unit between its value and a number: the floor, or 0."""
+    layer = call.operation
+    if layer.renormalize:
+        return opaque(call, "it divides by the sum of the units that are on")
+    operation = Elementwise(
+        keeps_zero=layer.values == "probabilities",
+        channel_axis=layer.axis % rank_of(call),
+        function="where",
+    )
+    return (Part("UnitMask", operation, weights=(layer.mask,)),)
+
+
+def _conditional_units(call: Call) -> tuple[Part, ...]:
+    """Each unit by itself, where the condition looks at its logit alone."""
+    layer = call.operation
+    alone = isinstance(layer.condition, Threshold) and layer.condition.subject != "probability"
+    if layer.renormalize or layer.activation == "softmax" or not alone:
+        return opaque(call, f"{layer.condition} looks at other units than the one it chooses")
+    return (Part("ConditionalUnits", Elementwise(keeps_zero=False, function="where")),)
 
 
 def _join(call: Call) -> tuple[Part, ...]:
@@ -213,6 +236,8 @@ TABLE: Mapping[str, Row] = {
     "GaussianNoise": _identity,
     "BatchNormalization": _batch_normalisation,
     "Rescaling": _rescaling,
+    "UnitMask": _unit_mask,
+    "ConditionalUnits": _conditional_units,
     **dict.fromkeys(_JOINS, _join),
     "Reshape": _reshape,
     "Flatten": _flatten,
