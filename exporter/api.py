@@ -30,7 +30,10 @@ class ChoiceOptions(TypedDict, total=False):
     keep_order: bool
     head: str
     mode: str
+    units: str | tuple[int, int]
+    restore_ids: bool
     allow_nonfinite: bool
+    allow_remove_special: bool
 
 
 class JobOptions(TypedDict, total=False):

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from exporter.errors import ModelError, NotAllowedError, UsageError
+from exporter.detectors import refuse_zero, restored_ids, with_background
+from exporter.errors import NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
 from exporter.models.model import Model, unit_labels
@@ -18,7 +19,7 @@ from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.selection import Selection, select
 from exporter.selection.labels import read_labels
-from exporter.trace import Trace, trace
+from exporter.trace import Trace, heads_beside, trace, trace_recorded
 
 Units = str | Iterable[int | str]
 
@@ -33,7 +34,11 @@ class Choice:
         keep_order: the new order is the one given, not ascending.
         head: name of the head, where the model has several.
         mode: key of MODES.
+        units: where on its axis the units stand, "A:B" or the two numbers, where other things share
+            the axis and nothing tells them apart.
+        restore_ids: outputs that hold class numbers give those of the first original.
         allow_nonfinite: cut a model with NaN or infinite weights.
+        allow_remove_special: remove units such as a detector's background.
 
     Raises:
         UsageError: no such mode, neither or both of keep and remove, something that is neither a
@@ -46,7 +51,10 @@ class Choice:
     keep_order: bool = False
     head: str | None = None
     mode: str = "slice"
+    units: str | tuple[int, int] | None = None
+    restore_ids: bool = False
     allow_nonfinite: bool = False
+    allow_remove_special: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -58,6 +66,7 @@ class Choice:
                 f"keep_order has no meaning with mode {self.mode}, where units keep their places",
                 "leave it out",
             )
+        object.__setattr__(self, "units", _stretch(self.units))
         for name in ("keep", "remove", "labels"):
             object.__setattr__(self, name, _lasting(name, getattr(self, name)))
 
@@ -70,6 +79,23 @@ def _lasting(name: str, given: Any) -> Any:
         return tuple(given)
     except TypeError as error:
         raise UsageError(f"{name} is {given!r}", "give a string or a list") from error
+
+
+def _stretch(given: str | tuple[int, int] | None) -> tuple[int, int] | None:
+    """First position, and the one behind the last."""
+    if given is None:
+        return None
+    try:
+        numbers = given.split(":") if isinstance(given, str) else given
+        start, stop = (int(number) for number in numbers)
+    except (TypeError, ValueError):
+        start = stop = 0
+    if not 0 <= start < stop:
+        raise UsageError(
+            f"units are {given!r}, which is no stretch of an axis",
+            "give the first position and the one behind the last, such as 5:85",
+        )
+    return start, stop
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +133,19 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     graph = model.graph()
     if not choice.allow_nonfinite:
         _refuse_nonfinite(graph)
-    found = trace(graph)
-    heads = _same_units(found, found.head(choice.head))
+    found = _traced(model, choice)
+    heads = heads_beside(graph, found, found.head(choice.head))
+    if choice.units is not None and (heads[0].part or (0, heads[0].units)) != choice.units:
+        raise UsageError(
+            f"head {heads[0].name!r} tells itself where its units stand", "leave out --units"
+        )
+    if choice.mode == "zero":
+        refuse_zero(heads[0])
     selection = _select(model, heads[0], choice)
-    remap = _remap(model, heads, (selection, choice.mode), original)
+    remap = _remap(model, heads, (selection, choice), original)
     edits = () if selection.keeps_all else MODES[choice.mode].edits(heads[0], selection.kept)
+    if choice.restore_ids and MODES[choice.mode].narrows:
+        edits = (*edits, *restored_ids(graph, heads[0], remap.of(heads[0].name)))
     warnings = _warnings(heads, selection, choice.mode)
     return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
 
@@ -129,38 +163,41 @@ def _refuse_nonfinite(graph: Graph) -> None:
             )
 
 
-def _same_units(found: Trace, head: Head) -> tuple[Head, ...]:
-    """The head, and the heads of the outputs that narrow with it."""
-    return (head, *(_beside(found, head, output) for output in head.other_outputs))
-
-
-def _beside(found: Trace, head: Head, output: str) -> Head:
-    """The head of another output that narrows with a head: its units lie on the same axis."""
-    axis = head.tensor(output).labels.axis
-    for other in found.heads:
-        if (other.output, other.axis) == (output, axis):
-            return other
-    refusal = next((str(r) for r in found.refusals if r.output == output), "")
-    reason = refusal or f"output {output!r} has no head on axis {axis}"
-    raise ModelError(f"head {head.name!r} narrows another output too, but {reason}")
+def _traced(model: Model, choice: Choice) -> Trace:
+    """The heads, with the units where the user, or the table of an earlier cut, says they stand."""
+    if (units := _stretch(choice.units)) is not None:
+        found = trace(model.graph(), units)
+        if not found.heads:
+            start, stop = units
+            raise UsageError(
+                f"no head has its units at {start}:{stop}: {found.refusals[0]}",
+                "`exporter inspect MODEL` shows the heads, and their parts",
+            )
+        return found
+    tables = model.remap.heads if model.remap else ()
+    return trace_recorded(model.graph(), ((table.name, table.part) for table in tables))
 
 
 def _select(model: Model, head: Head, choice: Choice) -> Selection:
     given = choice.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
-    return select(
+    selection = select(
         units=head.units,
         keep=choice.keep,
         remove=choice.remove,
         labels=tuple(labels) if labels is not None else unit_labels(model, head),
         keep_order=choice.keep_order,
     )
+    if choice.allow_remove_special:
+        return selection
+    removed = choice.remove is not None
+    return with_background(model.graph(), head, selection, removed=removed)
 
 
 def _remap(
     model: Model,
     heads: tuple[Head, ...],
-    chosen: tuple[Selection, str],
+    chosen: tuple[Selection, Choice],
     original: Origin | None,
 ) -> Remap:
     this = Origin(model.name, model.sha256)
@@ -169,26 +206,29 @@ def _remap(
     return compose(model.remap, later) if model.remap else later
 
 
-def _table(head: Head, selection: Selection, mode: str) -> HeadRemap:
-    narrows = MODES[mode].narrows
+def _table(head: Head, selection: Selection, choice: Choice) -> HeadRemap:
+    narrows = MODES[choice.mode].narrows
     labels = selection.kept_labels if narrows else selection.labels
     kept = selection.kept
     places = kept if narrows else tuple(range(head.units))
-    part = head.part
-    ids = tuple(output for ranking in head.rankings for output in ranking.outputs)
+    part = head.part or ((0, head.units) if choice.units is not None else None)
+    restored = choice.restore_ids and narrows
     return HeadRemap(
         name=head.name,
         output=head.output,
         axis=head.axis,
         part=part and (part[0], part[0] + len(places)),
-        mode=mode,
+        mode=choice.mode,
         activation=head.activation,
         old_units=head.units,
         new_units=len(places),
         kept=kept,
         new_to_old=places,
         labels=labels,
-        options={"ids": ids or None},
+        options={
+            "ids": None if restored else head.ids or None,
+            "restore_ids": restored or None,
+        },
     )
 
 

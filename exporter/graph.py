@@ -142,6 +142,14 @@ class Graph:
                 found.setdefault(name, []).append((node, slot))
         return {name: tuple(users) for name, users in found.items() if name}
 
+    def behind(self, node: Node) -> set[str]:
+        """Every tensor that depends on a node."""
+        found = {name for name in node.outputs if name}
+        for each in self.nodes:  # in running order
+            if found.intersection(each.inputs):
+                found.update(name for name in each.outputs if name)
+        return found
+
     def shape(self, tensor: str) -> Shape:
         """The shape of a tensor; () where its rank is unknown (nothing can be labelled on it)."""
         return self.tensors[tensor].shape or ()

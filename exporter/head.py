@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -149,6 +150,39 @@ class Ranking:
 
 
 @dataclass(frozen=True, eq=False)
+class Detection:
+    """A post-process that ranks boxes by their classes' values.
+
+    Attributes:
+        node: its operation is a Detect.
+        source: the labelled tensor with the classes' values.
+        ids: the outputs of the model that hold class numbers.
+        rows: the outputs of the model that hold boxes, class numbers, scores and their count; None
+            where not all of them are returned.
+        behind: all outputs of the model that depend on it.
+        tables: constants in which the class numbers are looked up; they are cut with the classes.
+    """
+
+    node: Node
+    source: str
+    ids: tuple[str, ...]
+    rows: tuple[str, str, str, str] | None
+    behind: tuple[str, ...]
+    tables: tuple[LabelledConstant, ...] = ()
+
+
+class Part(NamedTuple):
+    """A stretch of a unit axis: the units, or what shares the axis with them."""
+
+    name: str  # "classes", "box", "object", "background"; "other" where nothing tells
+    start: int
+    stop: int
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.start}:{self.stop}"
+
+
+@dataclass(frozen=True, eq=False)
 class Head:
     """What makes the units of one output, from the linear operations to the output.
 
@@ -166,6 +200,8 @@ class Head:
         labels: one a unit, where the file carries them.
         junctions: where parts of the unit axis meet.
         rankings: what returns ids of the units, which are others after a cut that narrows.
+        detections: post-processes that the units enter; their class numbers are ids of units too.
+        parts: of the output's unit axis, in its order; none where all of it are units.
     """
 
     name: str
@@ -183,6 +219,8 @@ class Head:
     labels: tuple[str, ...] | None = None
     junctions: tuple[Junction, ...] = ()
     rankings: tuple[Ranking, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    parts: tuple[Part, ...] = ()
 
     def tensor(self, name: str) -> LabelledTensor:
         """The labelled tensor of that name; KeyError if the head does not label it."""
@@ -200,6 +238,13 @@ class Head:
             and node.operation.axis == self.tensor(node.outputs[0]).labels.axis
             for node in self.tail
         )
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The outputs of the model that hold ids of the units."""
+        ranked = (output for ranking in self.rankings for output in ranking.outputs)
+        detected = (name for each in self.detections if not each.tables for name in each.ids)
+        return (*ranked, *detected)
 
     @property
     def part(self) -> tuple[int, int] | None:

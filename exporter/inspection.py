@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from exporter.graph import Graph, Node
-from exporter.head import Head
+from exporter.head import Head, Part
 from exporter.models.model import Model, unit_labels
 from exporter.operations import Linear, Opaque
 from exporter.trace import Refusal, trace
@@ -136,12 +136,14 @@ def _input(graph: Graph, name: str) -> Mapping[str, Any]:
 
 def _head(facts: HeadFacts) -> Mapping[str, Any]:
     head = facts.head
+    parts = head.parts or (Part("classes", 0, head.units),)
     return {
         "name": head.name,
         "output": head.output,
         "axis": head.axis,
         "units": head.units,
-        "parts": [list(head.part or (0, head.units))],
+        "parts": [[part.start, part.stop] for part in parts],
+        "part_names": [part.name for part in parts],
         "activation": head.activation,
         "dtype": facts.dtype,
         "labels": head.labels and list(head.labels),

@@ -134,6 +134,7 @@ class Slice:
     steps: tuple[int, ...]
     slot: int | None = None  # where the stops are a constant input
     attribute: str | None = None  # where the stops are an attribute
+    start: int | str | None = None  # likewise, where the starts are
     counts: bool = False  # the stops are no places but how many positions are taken
 
 
@@ -180,6 +181,31 @@ class Top:
     last: bool = False  # of equal values the one that stands last ranks first
 
 
+class Rows(NamedTuple):
+    """What a post-process returns, a row a detection: slots of its outputs."""
+
+    boxes: int
+    classes: int
+    scores: int
+    number: int  # how many rows there are
+
+
+@dataclass(frozen=True)
+class Detect:
+    """The post-process of a detector: ranks boxes by the values of their classes, and drops those
+    that overlap a better one. The class numbers that it returns do not count the background.
+    """
+
+    classes: int  # slot of the classes' values
+    axis: int  # of that input, along which the classes lie
+    background: int = 0  # how many positions in front are no class
+    count: int | None = None  # of classes, where the file states it
+    attribute: str | None = None  # where it is stated
+    ids: int = 0  # the output with the class numbers
+    rows: Rows | None = None  # where boxes, classes and scores are outputs of their own
+    overlap: float = 1.0  # intersection over union from which on a box is dropped
+
+
 @dataclass(frozen=True)
 class Opaque:
     """An operator that no table translates, or one used in a way that none covers."""
@@ -203,5 +229,6 @@ Operation = (
     | Measure
     | Gather
     | Top
+    | Detect
     | Opaque
 )

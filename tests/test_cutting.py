@@ -213,7 +213,8 @@ def grid(*outputs: str, twice: bool = False) -> Graph:
             grid("rows", "p", twice=True),
             {"keep": "1", "head": "rows"},
             ModelError,
-            "head 'rows' narrows another output too, but output 'p' has no head on axis 1",
+            "head 'rows' narrows another output too, but output 'p': Activation 'once': it mixes "
+            "the units before the last activation",
             id="another output narrows along an axis that cannot be cut",
         ),
         pytest.param(

@@ -126,6 +126,7 @@ def test_the_record(shelf: Path) -> None:
         "axis": 1,
         "units": UNITS,
         "parts": [[0, UNITS]],
+        "part_names": ["classes"],
         "activation": "softmax",
         "dtype": "float32",
         "labels": None,

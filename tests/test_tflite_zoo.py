@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.head import Head
 from exporter.models.model import RunOptions
@@ -17,8 +16,6 @@ from exporter.models.tflite import TfliteModel, open_file
 from exporter.modes import MODES
 from exporter.plan import AddOutput, Plan
 from exporter.trace import trace
-
-DETECTOR = "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,6 @@ def test_the_head_is_found(zoo: Path, case: Classifier) -> None:
         case.precision,
     )
     assert head.body[0].operator in {"CONV_2D", "FULLY_CONNECTED"}
-
-
-def test_a_detector_is_refused_by_name(zoo: Path) -> None:
-    with pytest.raises(ModelError, match="TFLite_Detection_PostProcess"):
-        trace(open_file(zoo / DETECTOR).graph()).head()
 
 
 @pytest.mark.parametrize("case", FLOATS, ids=lambda c: f"{c.file} {c.kept}")

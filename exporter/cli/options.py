@@ -147,9 +147,22 @@ selection = _group(
     ),
     click.option("--keep-order", is_flag=True, help="New order as given, not ascending."),
     click.option("--head", metavar="NAME", help="Which head, where the model has several."),
+    click.option(
+        "--units",
+        metavar="A:B",
+        help="Where on its axis the units stand, where boxes share it: 5:85.",
+    ),
+    click.option(
+        "--restore-ids",
+        is_flag=True,
+        help="A detector's class numbers stay the original's.",
+    ),
     click.option("--mode", type=click.Choice(MODES), default="slice", show_default=True),
     click.option(
         "--allow-nonfinite", is_flag=True, help="Cut a model with NaN or infinite weights."
+    ),
+    click.option(
+        "--allow-remove-special", is_flag=True, help="Remove units such as the background."
     ),
 )
 

@@ -168,8 +168,10 @@ def inspection(found: Inspection, given: Mapping[str, Any]) -> int:
 def _heads(heads: tuple[HeadFacts, ...]) -> Table:
     """Shares are what one wants to know; the numbers behind them are told by --verbose."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for column in ("Head", "Units", "Activation", "Dtype", "Labels", "Bytes", "Multiply-adds"):
-        table.add_column(column, overflow="fold", no_wrap=column != "Head")
+    columns = ["Head", "Units", "Activation", "Dtype", "Labels", "Bytes", "Multiply-adds"]
+    parted = any(facts.head.parts for facts in heads)
+    for column in (*columns, *(["Parts"] if parted else [])):
+        table.add_column(column, overflow="fold", no_wrap=column not in {"Head", "Parts"})
     for facts in heads:
         head = facts.head
         table.add_row(
@@ -180,6 +182,7 @@ def _heads(heads: tuple[HeadFacts, ...]) -> Table:
             "yes" if head.labels else "no",
             _share(facts.bytes, facts.share_of_bytes),
             _share(facts.multiply_adds, facts.share_of_multiply_adds),
+            *(["\n".join(map(str, head.parts))] if parted else []),
         )
     return table
 

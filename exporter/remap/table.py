@@ -16,7 +16,7 @@ from exporter.errors import ModelError, UsageError
 Array = npt.NDArray[Any]
 Place = int | tuple[int, ...]
 
-OPTIONS = ("probabilities", "floor", "merge", "restore_width", "gate", "ids")
+OPTIONS = ("probabilities", "floor", "merge", "restore_width", "gate", "ids", "restore_ids")
 _LARGEST = 2**63 - 1
 
 
@@ -43,6 +43,7 @@ class HeadRemap:
             merge: maps the name of a group to its members, original units.
             restore_width: True where the old width was restored outside.
             gate: how a gate chooses, any JSON value.
+            restore_ids: True where the outputs that hold class numbers give the first original's.
             ids: names of the outputs that hold indices of units: new ones, as this table has them.
 
     Raises:
@@ -110,9 +111,10 @@ class HeadRemap:
         floor = get("floor")
         finite = isinstance(floor, int | float) and abs(floor) <= sys.float_info.max
         self._demand(floor is None or finite, f"the option floor is {floor!r}")
-        restored = get("restore_width")
-        boolean = restored is None or isinstance(restored, bool)
-        self._demand(boolean, f"the option restore_width is {restored!r}")
+        for name in ("restore_width", "restore_ids"):
+            restored = get(name)
+            boolean = restored is None or isinstance(restored, bool)
+            self._demand(boolean, f"the option {name} is {restored!r}")
         ids = get("ids")
         named = ids is None or (
             isinstance(ids, list | tuple) and all(isinstance(name, str) for name in ids)

@@ -16,6 +16,7 @@ from exporter.head import UnitAxis
 from exporter.operations import (
     Activation,
     Concat,
+    Detect,
     Elementwise,
     Expand,
     FromShape,
@@ -30,6 +31,7 @@ from exporter.operations import (
     Top,
     Transpose,
 )
+from exporter.rules.detecting import detect
 from exporter.rules.parts import concat, slice_, split
 from exporter.rules.steps import Fact, Labelled, Port, Ranks, Refused, Rule, States, Step
 
@@ -284,4 +286,5 @@ RULES: Mapping[type[Operation], Rule] = {
     FromShape: _from_shape,
     Measure: _measure,
     Top: _top,
+    Detect: detect,
 }

@@ -83,7 +83,7 @@ def _together(step: Step, parts: list[Port], bounds: list[tuple[int, int]]) -> A
 
 
 def slice_(step: Step) -> Iterator[Fact]:
-    """Only what belongs to no unit may be cut off by its place."""
+    """Only what belongs to no unit may be cut off by its place, or taken by it."""
     operation = step.node.operation
     assert isinstance(operation, Slice)  # noqa: S101
     axis = step.labels.axis
@@ -91,8 +91,11 @@ def slice_(step: Step) -> Iterator[Fact]:
     first = _first(operation, axis, whole, part)
     if first is None:
         raise step.refuse("it takes units by their place")
-    units = np.full(whole, -1, np.int64)
     inside = slice(first, first + part)
+    if step.port.side == "input" and not (step.labels.units[inside] >= 0).any():
+        yield from _past(step, operation, first, first + part)
+        return
+    units = np.full(whole, -1, np.int64)
     units[inside] = step.labels.units[inside if step.port.side == "input" else slice(None)]
     if step.port.side == "input" and not np.array_equal(units, step.labels.units):
         raise step.refuse("it takes units by their place")
@@ -101,6 +104,24 @@ def slice_(step: Step) -> Iterator[Fact]:
     if axis in operation.axes:
         start = 0 if operation.counts else first
         yield from _stop(operation, operation.axes.index(axis), start + part, start)
+
+
+def _past(step: Step, operation: Slice, first: int, stop: int) -> Iterator[Fact]:
+    """What shares the axis with the units is taken: behind them its place moves with their number.
+
+    Where there are units on one side of it alone, its place counts from the other end.
+    """
+    axis, units = step.labels.axis, step.labels.units
+    if not (units[:first] >= 0).any() or axis not in operation.axes:
+        return
+    if (units[stop:] >= 0).any():
+        raise step.refuse("it takes what stands between units by its place")
+    index, width = operation.axes.index(axis), len(units)
+    if operation.start is not None and operation.starts[index] == first:
+        yield States(operation.start, operation.starts, index, first - width, input=0)
+    place = operation.slot if operation.slot is not None else operation.attribute
+    if place is not None and not operation.counts and operation.stops[index] == stop:
+        yield States(place, operation.stops, index, stop - width, input=0)
 
 
 def _first(operation: Slice, axis: int, whole: int, part: int) -> int | None:

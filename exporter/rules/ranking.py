@@ -50,7 +50,7 @@ def ranked_behind(graph: Graph, output: str) -> Node | None:
         node, _ = graph.producers[tensor]
         if isinstance(node.operation, Top):
             return node
-        if not _hands_on(graph, node):
+        if not hands_on(graph, node):
             return None
         tensor = next(name for name in node.inputs if name and not graph.tensors[name].is_constant)
     return None
@@ -112,7 +112,7 @@ def _stated(graph: Graph, node: Node, operation: Top) -> Width | None:
     return Width(node.name, operation.slot, constant, (operation.k,), entry, node.outputs[0])
 
 
-def _hands_on(graph: Graph, node: Node) -> bool:
+def hands_on(graph: Graph, node: Node) -> bool:
     """Does a node only move, copy or cast what it reads?"""
     match node.operation:
         case Reshape() | Transpose():
@@ -151,7 +151,7 @@ class _Flow:
         if any(name in self.labelled for name in node.outputs):
             raise Refused(node, "it brings values of other units to each unit")
         if tensor in self.ids:
-            if not _hands_on(self.graph, node):
+            if not hands_on(self.graph, node):
                 raise Refused(node, "it computes with the ids of units, which a cut changes")
             self.ids.update(node.outputs)
             self.hands.append(node)

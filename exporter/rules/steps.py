@@ -68,6 +68,7 @@ class States(NamedTuple):
     offset: int = 0  # the number is this much larger than the width
     output: int = 0  # whose width it is
     node: str | None = None  # whose attribute or constant it is; None for the node itself
+    input: int | None = None  # whose width it is, where it is none of the outputs
 
 
 class Parts(NamedTuple):
@@ -81,7 +82,11 @@ class Ranks(NamedTuple):
     """A rule's answer: the node ranks the units; what it returns are their ids and values."""
 
 
-Fact = Labelled | States | Parts | Ranks
+class Detects(NamedTuple):
+    """A rule's answer: the units are the classes that a post-process ranks boxes by."""
+
+
+Fact = Labelled | States | Parts | Ranks | Detects
 Rule = Callable[[Step], Iterator[Fact]]
 
 

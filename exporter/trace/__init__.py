@@ -9,18 +9,22 @@ labels on constants. An operation without a rule, or one that mixes units, refus
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Node
 from exporter.head import Head, UnitAxis
-from exporter.operations import Top
+from exporter.operations import Detect, Top
 from exporter.rules import NOT_CHANNELS
+from exporter.rules.detecting import detected_behind
 from exporter.rules.ranking import ranked_behind
 from exporter.rules.steps import Refused
 from exporter.trace.assembly import head_of, labels_of, mixes
+from exporter.trace.sharing import Undecided, parts_of, stated_parts
 from exporter.trace.walk import Walk, shown
 
 
@@ -74,36 +78,65 @@ class Trace:
         raise UsageError(refused[0] if refused else f"no head is named {name!r}", f"heads: {known}")
 
 
-def trace(graph: Graph) -> Trace:
-    """Find the head of every output, trying each of its axes as the unit axis."""
+def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
+    """Find the head of every output, trying each of its axes as the unit axis.
+
+    Args:
+        graph: of any kind of model.
+        units: where the units stand on an output's axis, from the first to behind the last, if the
+            user said it; None to tell from the graph.
+    """
     heads: list[Head] = []
     refusals: dict[str, Refusal] = {}
     for output in graph.outputs:
-        found, refused = _trace_output(graph, output)
+        found, refused = _trace_output(graph, output, units)
         heads += found
         if not found:
             refusals[output] = refused
     for output in list(refusals):
-        node = ranked_behind(graph, output)
-        if node is not None:
+        source = _ranked(graph, output) or _detected(graph, output)
+        if source is not None:
             del refusals[output]
-            if not any(_shows(head, node.inputs[0]) for head in heads):
-                refusals |= _trace_ranked(graph, output, node, heads)
+            if not any(_shows(head, source.tensor) for head in heads):
+                refusals |= _trace_inner(graph, output, source, heads)
     return Trace(tuple(heads), tuple(refusals[o] for o in graph.outputs if o in refusals))
 
 
-def _trace_ranked(graph: Graph, output: str, node: Node, heads: list[Head]) -> dict[str, Refusal]:
+class _Source(NamedTuple):
+    """The units of an output that shows none: what ranks them, and where they enter it."""
+
+    node: Node
+    tensor: str
+    axis: int
+
+
+def _ranked(graph: Graph, output: str) -> _Source | None:
+    node = ranked_behind(graph, output)
+    if node is None or not isinstance(node.operation, Top):
+        return None
+    return _Source(node, node.inputs[0], node.operation.axis)
+
+
+def _detected(graph: Graph, output: str) -> _Source | None:
+    node = detected_behind(graph, output)
+    if node is None or not isinstance(node.operation, Detect):
+        return None
+    return _Source(node, node.inputs[node.operation.classes], node.operation.axis)
+
+
+def _trace_inner(
+    graph: Graph, output: str, source: _Source, heads: list[Head]
+) -> dict[str, Refusal]:
     """The head of an output that shows ids alone: its units are those that the node ranks."""
-    operation = node.operation
-    assert isinstance(operation, Top)  # noqa: S101 - narrows the type; `ranked_behind` sees to it
     try:
-        head = trace_axis(graph, node.inputs[0], operation.axis)
+        head = trace_axis(graph, source.tensor, source.axis)
     except Refused as error:
         where = str(error.node) if error.node else None
         return {output: Refusal(output, where, error.reason)}
-    heads.append(
-        replace(head, name=node.name, labels=head.labels or labels_of(graph, output, head.units))
-    )
+    ids = (output, *(name for each in head.detections for name in each.ids))
+    named = (labels_of(graph, name, head.units) for name in ids)
+    labels = head.labels or next((each for each in named if each), None)
+    heads.append(replace(head, name=source.node.name, labels=labels))
     return {}
 
 
@@ -111,8 +144,54 @@ def _shows(head: Head, tensor: str) -> bool:
     return any(labelled.name == tensor for labelled in head.tensors)
 
 
-def trace_axis(graph: Graph, output: str, axis: int) -> Head:
+def trace_recorded(graph: Graph, parts: Iterable[tuple[str, tuple[int, int] | None]]) -> Trace:
+    """All heads of a graph, with the units where a table says that they stand.
+
+    Args:
+        graph: of a model that was cut, or is to be compared with one.
+        parts: name of a head -> where its units stand on its axis; None where they are all of it.
+    """
+    found = trace(graph)
+    for name, part in parts:
+        if part is not None and not _standing(found, name, part):
+            stated = _standing(trace(graph, part), name, part)
+            others = [head for head in found.heads if head.name != name]
+            found = replace(found, heads=(*others, *stated)) if stated else found
+    return found
+
+
+def _standing(found: Trace, name: str, part: tuple[int, int]) -> list[Head]:
+    """The head of that name, if its units stand there."""
+    heads = [head for head in found.heads if head.name == name]
+    return [head for head in heads if (head.part or (0, head.units)) == part]
+
+
+def heads_beside(graph: Graph, found: Trace, head: Head) -> tuple[Head, ...]:
+    """The head, and the heads of the outputs that narrow with it: the same units, shown again.
+
+    Raises:
+        ModelError: such an output shows the units in a way that cannot be cut.
+    """
+    return (head, *(_beside(graph, found, head, output) for output in head.other_outputs))
+
+
+def _beside(graph: Graph, found: Trace, head: Head, output: str) -> Head:
+    labels = head.tensor(output).labels
+    for other in found.heads:
+        if other.output == output and other.tensor(output).labels.same(labels):
+            return other
+    try:
+        return replace(trace_labels(graph, output, labels), labels=head.labels)
+    except Refused as error:
+        reason = Refusal(output, str(error.node) if error.node else None, error.reason)
+        raise ModelError(f"head {head.name!r} narrows another output too, but {reason}") from error
+
+
+def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | None = None) -> Head:
     """The head whose units lie along this axis of this output.
+
+    Args:
+        units: where on the axis they stand; None to tell from the graph.
 
     Raises:
         Refused: there is none; says which operation does not let the axis pass, and why.
@@ -121,26 +200,44 @@ def trace_axis(graph: Graph, output: str, axis: int) -> Head:
     width = shape[axis] if axis < len(shape) else None
     if width is None:
         raise Refused(None, f"the width of axis {axis} is not known before the model runs")
+    parts = parts_of(graph, output, axis) if units is None else stated_parts(shape, axis, units)
+    start, stop = next(((p.start, p.stop) for p in parts if p.name == "classes"), (0, width))
+    labels = np.full(width, -1, np.int64)
+    labels[start:stop] = np.arange(stop - start)
+    return replace(trace_labels(graph, output, UnitAxis(axis, labels)), parts=parts)
+
+
+def trace_labels(graph: Graph, output: str, labels: UnitAxis) -> Head:
+    """The head whose units stand in these places (raises as `trace_axis` does)."""
     walk = Walk(graph)
-    walk.label(output, UnitAxis(axis, np.arange(width, dtype=np.int64)), None)
+    walk.label(output, labels, None)
     walk.run()
-    return head_of(walk, output, axis, width)
+    return head_of(walk, output, labels.axis, int(labels.units.max()) + 1)
 
 
-def _trace_output(graph: Graph, output: str) -> tuple[list[Head], Refusal]:
+def _trace_output(
+    graph: Graph, output: str, units: tuple[int, int] | None
+) -> tuple[list[Head], Refusal]:
     shape = graph.tensors[output].shape
     if shape is None:
         node, _ = graph.producers.get(output, (None, 0))
         made_by = str(node) if node else None
-        return [], Refusal(output, made_by, "the shape of what it returns is not known")
+        known = getattr(node.operation, "reason", "") if node else ""
+        reason = "the shape of what it returns is not known"
+        return [], Refusal(output, made_by, f"{reason} ({known})" if known else reason)
     axes = [a for a, n in enumerate(shape) if n != 1 and (a > 0 or len(shape) == 1)]
     heads: list[Head] = []
     refusals = [Refusal(output, None, f"no axis of its shape {shown(shape)} is wider than 1")]
+    undecided: list[Refusal] = []
     for axis in axes:
         try:
-            heads.append(trace_axis(graph, output, axis))
+            heads.append(trace_axis(graph, output, axis, units))
+        except Undecided as error:
+            undecided.append(Refusal(output, None, error.reason))
         except Refused as error:
             refusals.append(Refusal(output, str(error.node) if error.node else None, error.reason))
+    if undecided and not any(head.parts for head in heads):
+        return [], undecided[-1]
     return _told_apart(heads), _telling(refusals)
 
 
@@ -153,13 +250,15 @@ def _telling(refusals: list[Refusal]) -> Refusal:
 
 
 def _told_apart(heads: list[Head]) -> list[Head]:
-    """One output's heads: the one whose units compete, if there is one; else each with its axis.
+    """One output's heads: the one whose units compete, or stand beside boxes, if there is one; else
+    each with its axis.
 
     Channels that are reshaped to anchors x classes have two axes that end in the same kernel; a
     softmax says which of them the classes are.
     """
     competing = [head for head in heads if any(mixes(node, head) for node in head.tail)]
-    heads = competing if len(competing) == 1 else heads
+    parted = [head for head in heads if head.parts]
+    heads = next((each for each in (competing, parted) if len(each) == 1), heads)
     if len(heads) == 1:
         return heads
     return [replace(head, name=f"{head.output}:{head.axis}") for head in heads]

@@ -6,6 +6,7 @@ from exporter.activations import ACTIVATIONS
 from exporter.graph import Graph, Node
 from exporter.head import Head, LabelledTensor
 from exporter.operations import Activation, Elementwise, Linear, Reduce, Reshape, Transpose
+from exporter.rules.detecting import find_detection
 from exporter.rules.ranking import find_ranking
 from exporter.rules.steps import Refused
 from exporter.trace.walk import Walk
@@ -18,6 +19,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         raise Refused(None, "no linear operation makes it")
     tail, activation, z = _tail(graph, output)
     body = _made_by(walk, z, order)
+    detections = tuple(find_detection(graph, node, units) for node in walk.detecting)
     head = Head(
         name=output,
         output=output,
@@ -29,7 +31,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
             LabelledTensor(name, graph.shape(name), labels, graph.tensors[name].quantization)
             for name, labels in walk.tensors.items()
         ),
-        constants=tuple(walk.constants),
+        constants=(*walk.constants, *(table for each in detections for table in each.tables)),
         widths=tuple(walk.widths.values()),
         body=body,
         tail=tail,
@@ -37,6 +39,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         labels=labels_of(graph, output, units),
         junctions=tuple(walk.junctions.values()),
         rankings=tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking),
+        detections=detections,
     )
     for node in body:
         if mixes(node, head):

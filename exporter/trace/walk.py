@@ -8,7 +8,17 @@ from exporter.graph import Graph, Node, Shape, Use
 from exporter.head import Junction, LabelledConstant, UnitAxis, Width
 from exporter.operations import Concat, Split
 from exporter.rules import RULES
-from exporter.rules.steps import Fact, Labelled, Parts, Port, Refused, States, Step
+from exporter.rules.steps import (
+    Detects,
+    Fact,
+    Labelled,
+    Parts,
+    Port,
+    Ranks,
+    Refused,
+    States,
+    Step,
+)
 
 
 @dataclass(eq=False)
@@ -20,6 +30,7 @@ class Walk:
     nodes: dict[str, Node] = field(default_factory=dict)
     junctions: dict[str, Junction] = field(default_factory=dict)
     ranking: list[Node] = field(default_factory=list)
+    detecting: list[Node] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     postponed: list[tuple[Node, Port, UnitAxis]] = field(default_factory=list)
 
@@ -60,13 +71,16 @@ class Walk:
             case States(place=place, value=value, entry=entry):
                 name = fact.node or node.name
                 constant = self.input(name, place) if isinstance(place, int) else None
+                of = node.outputs[fact.output] if fact.input is None else node.inputs[fact.input]
                 self.widths[name, place, entry] = Width(
-                    name, place, constant, value, entry, node.outputs[fact.output], fact.offset
+                    name, place, constant, value, entry, of, fact.offset
                 )
             case Parts(whole=whole, stops=stops):
                 self.junctions[node.name] = Junction(node, whole, stops)
-            case _:
+            case Ranks():
                 self.ranking.append(node)
+            case Detects():
+                self.detecting.append(node)
 
     def input(self, node: str, slot: int) -> str:
         return next(each for each in self.graph.nodes if each.name == node).inputs[slot]

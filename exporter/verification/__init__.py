@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exporter.graph import Array
+from exporter.head import Head
 from exporter.models.model import Model, RunOptions
 from exporter.parity import STANDARD, judge, limits
 from exporter.plan import AddOutput, Plan
 from exporter.remap import HeadRemap
 from exporter.report.record import Check
 from exporter.samples import Samples
-from exporter.trace import Trace, trace
-from exporter.verification.pairing import Answers, Compared, Pair, Stage
+from exporter.trace import heads_beside, trace_recorded
+from exporter.verification.detected import DetectedRows
+from exporter.verification.pairing import Answers, Compared, Pair, Stage, part_before
 from exporter.verification.ranked import RankedOutput, ranked_outputs
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
@@ -74,13 +76,17 @@ def verify_pair(
     """
     samples, options = job
     graphs = original.graph(), pruned.graph()
-    found = trace(graphs[0]) if tables else Trace((), ())
-    pairs = [Pair(found, (original, pruned), table, stage) for table in tables]
+    pairs = [
+        Pair(head, (original, pruned), table, stage) for head, table in _heads(original, tables)
+    ]
     whole = set(graphs[0].outputs) - {table.output for table in tables}
+    detected = [each for pair in pairs for each in pair.detected()]
+    whole -= {name for pair in pairs for d in pair.head.detections for name in d.behind}
     ranked = {r.output: r for pair in pairs for r in ranked_outputs(pair.head, graphs, whole)}
     left = _run(original, [pair.z for pair in pairs], samples, options)
     wanted = [name for pair in pairs for name in pair.wanted]
     wanted += [each.source for each in ranked.values() if each.source]
+    wanted += [each.detection.source for each in detected]
     right = _run(pruned, wanted, samples, options)
     context = _Context(stage, pruned, samples.count, options)
     checks: list[Check] = []
@@ -92,8 +98,23 @@ def verify_pair(
             checks += context.ranked(ranked[output], right)
         else:
             checks += context.untouched(output, left, right)
+    for rows in detected:
+        checks += context.detected(rows, left, right)
     shares = (pair.dead_share(right) for pair in pairs)
     return Verification(tuple(checks), next((s for s in shares if s is not None), None))
+
+
+def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head, HeadRemap]]:
+    """Each table's head; of one that another's cut narrows too, the head that lies beside."""
+    graph = original.graph()
+    if not tables:
+        return
+    found = trace_recorded(graph, [(table.name, part_before(original, table)) for table in tables])
+    beside: dict[str, Head] = {}
+    for table in tables:
+        head = beside.get(table.name) or found.head(table.name)
+        beside |= {each.name: each for each in heads_beside(graph, found, head)}
+        yield head, table
 
 
 def _run(model: Model, tensors: Iterable[str], samples: Samples, options: VerifyOptions) -> Answers:
@@ -134,6 +155,22 @@ class _Context:
         """Ids of units, or their values in order: exactly what the values that are ranked give."""
         values = each.expected(right), right.get(each.output, np.empty(0))
         yield from self._judged(each.output, values, {"max_abs": 0.0}, 0, ("max_abs",))
+
+    def detected(self, each: DetectedRows, left: Answers, right: Answers) -> Iterator[Check]:
+        """Rows of a post-process: those of kept classes as they were, and none of their own."""
+        source = self.pruned.graph().tensors.get(each.detection.source)
+        if source is None or not each.returned(right):
+            yield self._counted(each, "rows", None)
+            return
+        if not each.shared_out:
+            yield self._counted(each, "rows", each.lost(left, right))
+        yield self._counted(each, "classes", each.foreign(right, source))
+
+    def _counted(self, each: DetectedRows, metric: str, count: int | None) -> Check:
+        name = each.detection.node.name
+        found = None if count is None else float(count)
+        samples, passed = self.samples, count == 0
+        return Check(self.stage, self.pruned.name, name, metric, found, 0.0, passed, samples)
 
     @property
     def _precision(self) -> str:

@@ -11,13 +11,14 @@ import numpy as np
 from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
-from exporter.head import Head
+from exporter.head import Detection, Head
 from exporter.models.model import Model
 from exporter.modes import MODES, Expected
 from exporter.operations import Elementwise, Reshape, Transpose
 from exporter.remap.table import HeadRemap, members
 from exporter.rules.steps import Refused
-from exporter.trace import Trace, trace_axis
+from exporter.trace import trace_axis
+from exporter.verification.detected import DetectedRows
 
 Stage = Literal["cut", "export"]
 What = Literal["z", "y", "probability"]
@@ -55,12 +56,12 @@ class Pair:
     """
 
     def __init__(
-        self, found: Trace, models: tuple[Model, Model], table: HeadRemap, stage: Stage
+        self, head: Head, models: tuple[Model, Model], table: HeadRemap, stage: Stage
     ) -> None:
-        """Find the head and its values in both models.
+        """Find the head's values in both models.
 
         Args:
-            found: the trace of the original.
+            head: of the original.
             models: the original, and what became of it.
             table: what became of the head; it speaks of the original, or of its own original.
             stage: "export" where the two models name their tensors differently.
@@ -71,7 +72,7 @@ class Pair:
         """
         original, pruned = models
         self.table = table
-        self.head = found.head(table.name)
+        self.head = head
         self.kept, self.places = _units(original, self.head, table)
         self.z = self.head.z
         self._new_z = _z_of(pruned, self.head, table, stage)
@@ -102,6 +103,28 @@ class Pair:
         known = codes_of(self._graphs[0], head.output) if codes else None
         actual = self._real(right, output)
         yield self._compared((output, what, head.axis), expected.y, actual, known)
+
+    def detected(self) -> Iterator[DetectedRows]:
+        """The rows that post-processes return of this head's classes."""
+        first = int(np.argmax(self.head.tensor(self.head.output).labels.units >= 0))
+        for detection in self.head.detections:
+            if detection.rows is not None:
+                before, after = self._numbers(detection)
+                alive = [(i, unit) for i, unit in enumerate(self.places) if unit in self.kept]
+                numbers = {before[unit]: after[i] for i, unit in alive}
+                columns = {number: first + i for i, number in enumerate(after)}
+                yield DetectedRows(detection, numbers, columns, self.head.competes)
+
+    def _numbers(self, detection: Detection) -> tuple[list[int], list[int]]:
+        """What a post-process calls the classes: of the original, and of what became of it."""
+        for table in detection.tables:
+            read = self._graphs[0].tensors[table.name].read
+            before = [] if read is None else [int(number) for number in np.ravel(read())]
+            return before, [before[unit] for unit in self.places]
+        restored = [min(members(place)) for place in self.table.new_to_old]
+        count = self.table.new_units
+        after = restored if self.table.options["restore_ids"] else list(range(count))
+        return list(range(self.head.units)), after
 
     def dead_share(self, right: Answers) -> float | None:
         """The mean share of the probability that units removed in place hold.
@@ -197,6 +220,16 @@ def _units(
             "compare with the model that was cut",
         )
     return kept, places
+
+
+def part_before(original: Model, table: HeadRemap) -> tuple[int, int] | None:
+    """Where the units of a table stand on the original's axis, if other things share it."""
+    known = {each.name: each for each in original.remap.heads} if original.remap else {}
+    before = known.get(table.name)
+    if table.part is None:
+        return None
+    start = table.part[0]
+    return start, start + (before.new_units if before else table.old_units)
 
 
 def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | None:

@@ -88,7 +88,7 @@ def ranked_outputs(
         ModelError: something computes with the ranked values on their way to an output.
     """
     for ranking in head.rankings:
-        for output in sorted(outputs.intersection(_behind(graphs[0], ranking.node))):
+        for output in sorted(outputs.intersection(graphs[0].behind(ranking.node))):
             if ranked_behind(graphs[0], output) != ranking.node:
                 raise ModelError(
                     f"output {output!r} is computed from what {ranking.node} returns, and nothing "
@@ -96,12 +96,3 @@ def ranked_outputs(
                     "leave out the check",
                 )
             yield RankedOutput(ranking, output, graphs)
-
-
-def _behind(graph: Graph, node: Node) -> set[str]:
-    """Every tensor that depends on a node."""
-    found = {name for name in node.outputs if name}
-    for each in graph.nodes:  # in running order
-        if found.intersection(each.inputs):
-            found.update(name for name in each.outputs if name)
-    return found

@@ -122,6 +122,16 @@ def _cast(site: Site) -> list[NodeProto]:
     return [site.node("Cast", to=element_type(str(site.attributes["dtype"])))]
 
 
+def _look_up(site: Site) -> list[NodeProto]:
+    """Ids may be floats, as a post-process returns them."""
+    ids, table = site.inputs
+    whole = site.fresh(f"{site.result}__ids")
+    return [
+        helper.make_node("Cast", [ids], [whole], whole, to=element_type("int64")),
+        helper.make_node("Gather", [table, whole], [site.result], site.result, axis=0),
+    ]
+
+
 def _where(site: Site) -> list[NodeProto]:
     value, condition, otherwise = site.inputs
     return [helper.make_node("Where", [condition, value, otherwise], [site.result], site.result)]
@@ -152,8 +162,9 @@ def _normalised(operator: str) -> Callable[[Site], list[NodeProto]]:
 _PER_AXIS = 13
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
-# where(condition, otherwise), softmax(; axis), cast(; dtype). The result of `where` is the value
-# that was there, wherever the condition holds. Operands broadcast as in NumPy.
+# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype). The result of
+# `where` is the value that was there, wherever the condition holds; that of `look_up` what a table
+# of this dtype has at ids. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Writable] = {
     "add": Writable(_plain("Add"), 1, since=7),
     "cast": Writable(_cast, 0, {"dtype": None}, since=6),
@@ -164,6 +175,7 @@ OPERATIONS: Mapping[str, Writable] = {
     "identity": Writable(_plain("Identity"), 0),
     "less": Writable(_plain("Less"), 1, since=9, dtype="bool"),
     "log_softmax": Writable(_normalised("LogSoftmax"), 0, {"axis": -1}),
+    "look_up": Writable(_look_up, 1, {"dtype": None}, since=6),
     "maximum": Writable(_plain("Max"), 1, since=8),
     "minimum": Writable(_plain("Min"), 1, since=8),
     "mul": Writable(_plain("Mul"), 1, since=7),

@@ -51,7 +51,8 @@ def read_entry(text: str) -> Entry | None:
 
 
 def labels_of(model: ModelProto, graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Output name -> labels, for outputs with an axis as long as the first entry that fits.
+    """Output name -> labels, for outputs with an axis as long as the first entry that fits; of
+    rows of values, one with room for it.
 
     An output that holds ids has no such axis: there the axis counts that the ids point into.
     """
@@ -60,6 +61,9 @@ def labels_of(model: ModelProto, graph: Graph) -> dict[str, tuple[str, ...]]:
     for tensor in (*graph.outputs, *_ranked(graph)):
         lengths = graph.shape(tensor)[1:] or graph.shape(tensor)
         fitting = [entry.labels for entry in entries if len(entry.labels) in lengths]
+        if not fitting and len(lengths) > 1:  # boxes may share the axis
+            longest = max(length or 0 for length in lengths)
+            fitting = [entry.labels for entry in entries if len(entry.labels) < longest]
         if fitting:
             found[tensor] = fitting[0]
     return found

@@ -10,6 +10,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.models.tflite import associated, codec
+from exporter.models.tflite.custom import set_option
 from exporter.models.tflite.editor import Editor, set_shape
 from exporter.models.tflite.insert import insert
 from exporter.models.tflite.picture import Picture, signatures
@@ -81,7 +82,11 @@ def _set_shape(editor: Editor, edit: SetShape) -> None:
 
 
 def _set_attribute(editor: Editor, edit: SetAttribute) -> None:
-    options = editor.operator(edit.node).builtinOptions
+    operator = editor.operator(edit.node)
+    options = operator.builtinOptions
+    if options is None and operator.customOptions is not None:
+        set_option(operator, edit.name, edit.value)
+        return
     if not hasattr(options, edit.name):
         raise ModelError(f"the operation {edit.node!r} has no option {edit.name!r}")
     value = np.array(edit.value, np.int32) if isinstance(edit.value, tuple) else edit.value

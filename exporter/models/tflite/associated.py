@@ -22,10 +22,11 @@ from exporter.models.tflite.metadata import (
     associated_files,
 )
 from exporter.models.tflite.schema import File, metadata
-from exporter.operations import Top
+from exporter.operations import Detect, Top
 from exporter.remap import Remap
 from exporter.remap.table import members
 from exporter.rules import Refused
+from exporter.rules.detecting import detected_behind
 from exporter.rules.ranking import ranked_behind
 from exporter.trace import trace_axis
 
@@ -82,13 +83,16 @@ def follow(file: File, graph: Graph, outputs: Names, remaps: tuple[Remap | None,
     changed: dict[str, bytes] = {}
     entries = _entries(file, outputs) if file.tail else []
     orders = _orders(remaps)
-    ids = _ids(graph, orders) if any(entry.type == VALUE_LABELS for entry in entries) else {}
+    ids = _ids(graph, orders) if entries else {}
     for entry in entries:
         content = archive.read(file.tail, entry.name, _LARGEST)
         if content is None:
             continue
-        of_type = ids if entry.type == VALUE_LABELS else orders
-        narrow = _narrowed(content, of_type.get(outputs[entry.output]))
+        output = outputs[entry.output]
+        order = ids.get(output) if entry.type == VALUE_LABELS else orders.get(output)
+        if entry.type == SCORE_CALIBRATION:  # of a post-process it speaks of the class numbers
+            order = order or ids.get(_numbers(graph, output))
+        narrow = _narrowed(content, order)
         if changed.setdefault(entry.name, narrow) != narrow:
             raise ModelError(
                 f"the file {entry.name!r} in the model's archive serves several outputs, which "
@@ -104,6 +108,7 @@ class _Order:
 
     old_units: int
     places: Sequence[int]
+    restored: bool  # ids are still the original's
 
 
 def _entries(file: File, outputs: Names) -> list[AssociatedFile]:
@@ -135,9 +140,21 @@ def _widths(graph: Graph, output: str, kind: int) -> Sequence[int | None]:
         shape = graph.shape(output)
         return shape[1:] or shape  # the batch has no labels
     node = ranked_behind(graph, output)
-    if node is None or not isinstance(node.operation, Top):
+    if node is not None and isinstance(node.operation, Top):
+        return (graph.shape(node.inputs[0])[node.operation.axis],)
+    node = detected_behind(graph, output)
+    if node is None or not isinstance(node.operation, Detect) or output != _numbers(graph, output):
         return ()
-    return (graph.shape(node.inputs[0])[node.operation.axis],)
+    width = graph.shape(node.inputs[node.operation.classes])[node.operation.axis]
+    return () if width is None else (width - node.operation.background,)
+
+
+def _numbers(graph: Graph, output: str) -> str:
+    """The class numbers that a post-process returns beside an output; "" where there are none."""
+    node = detected_behind(graph, output)
+    if node is None or not isinstance(node.operation, Detect):
+        return ""
+    return node.outputs[node.operation.ids]
 
 
 def _orders(remaps: tuple[Remap | None, Remap]) -> dict[str, _Order]:
@@ -147,16 +164,24 @@ def _orders(remaps: tuple[Remap | None, Remap]) -> dict[str, _Order]:
     result: dict[str, _Order] = {}
     for table in after.heads:
         lowest = [min(members(place)) for place in table.new_to_old]
-        result[table.output] = _Order(table.old_units, lowest)
+        restored = bool(table.options["restore_ids"])
+        result[table.output] = _Order(table.old_units, lowest, restored)
         if table.name in known:
             earlier = known[table.name]
-            result[table.output] = _Order(earlier.new_units, earlier.to_new(lowest).tolist())
+            result[table.output] = _Order(
+                earlier.new_units, earlier.to_new(lowest).tolist(), restored
+            )
     return result
 
 
 def _ids(graph: Graph, orders: Mapping[str, _Order]) -> dict[str, _Order]:
     """By the output that shows ids of the units."""
-    return {output: order for shown, order in orders.items() for output in _ranked(graph, shown)}
+    return {
+        output: order
+        for shown, order in orders.items()
+        if not order.restored
+        for output in _ranked(graph, shown)
+    }
 
 
 def _ranked(graph: Graph, shown: str) -> Iterator[str]:
@@ -166,5 +191,4 @@ def _ranked(graph: Graph, shown: str) -> Iterator[str]:
             head = trace_axis(graph, shown, axis)
         except Refused:
             continue
-        for ranking in head.rankings:
-            yield from ranking.outputs
+        yield from head.ids

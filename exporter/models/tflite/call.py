@@ -32,6 +32,7 @@ class Call:
         sparse: an input's values are stored sparsely.
         values: what the file's shape arithmetic computes, by tensor name.
         fixed: tensors that are computed from constants alone.
+        custom: the options of a custom operator, where they are a flexbuffer's map.
     """
 
     operator: str
@@ -41,6 +42,7 @@ class Call:
     sparse: bool
     values: Values
     fixed: frozenset[str] = frozenset()
+    custom: Mapping[str, Any] | None = None
 
     def option(self, name: str, default: Any = 0) -> Any:
         """An option; its default where the file leaves the options out."""

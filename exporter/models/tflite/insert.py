@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ class Written:
         foreign: operands may be of another dtype than the first input.
         dtype: of the result; "" for that of the first input.
         order: of the operator's inputs, as positions among first input and operands.
+        whole: the first input must be of whole numbers, and is cast to such in front.
     """
 
     builtin: str
@@ -58,6 +59,7 @@ class Written:
     foreign: bool = False
     dtype: str = ""
     order: tuple[int, ...] | None = None
+    whole: bool = False
 
 
 def insert(editor: Editor, edit: Insert) -> None:
@@ -80,7 +82,10 @@ def insert(editor: Editor, edit: Insert) -> None:
             kinds = codec.type_name(tensor), codec.type_name(editor.main.tensors[index])
             raise ModelError(f"{edit.operation} cannot join {kinds[0]} and {kinds[1]}")
     attributes = {**written.attributes, **edit.attributes}
-    site = Site(attributes, len(tensor.shape), codec.type_name(tensor))
+    if written.whole and "int" not in codec.type_name(tensor):
+        inputs[0] = _cast_in_front(editor, edit, place)
+        place += 1
+    site = Site(attributes, _rank(tensor), codec.type_name(tensor))
     operator = schema.OperatorT(_code(editor, written, site.dtype))
     _set_options(operator, written, site)
     result = _result(editor, edit, written.dtype or str(attributes.get("dtype", site.dtype)))
@@ -92,6 +97,20 @@ def insert(editor: Editor, edit: Insert) -> None:
     _take_over_outputs(editor, after, result)
     editor.main.operators = [*(editor.main.operators or ())]
     editor.main.operators.insert(place, operator)
+
+
+def _cast_in_front(editor: Editor, edit: Insert, place: int) -> int:
+    """What an operation reads instead of its first input: the same as whole numbers."""
+    index = editor.index(edit.after)
+    tensor = editor.main.tensors[index]
+    site = Site({"dtype": "int32"}, _rank(tensor), codec.type_name(tensor))
+    operator = schema.OperatorT(_code(editor, OPERATIONS["cast"], site.dtype))
+    _set_options(operator, OPERATIONS["cast"], site)
+    result = _result(editor, replace(edit, operation="cast"), "int32")
+    operator.inputs, operator.outputs = (np.array([i], np.int32) for i in (index, result))
+    editor.main.operators = [*(editor.main.operators or ())]
+    editor.main.operators.insert(place, operator)
+    return result
 
 
 def _entry(edit: Insert) -> Written:
@@ -120,6 +139,11 @@ def _operand(editor: Editor, edit: Insert, operand: Any) -> int:
     return index
 
 
+def _rank(tensor: Any) -> int:
+    """0 where only the run tells: nothing that needs an axis can be inserted there."""
+    return 0 if tensor.shape is None else len(tensor.shape)
+
+
 def _place(editor: Editor, edit: Insert, inputs: list[int]) -> tuple[int, list[tuple[Any, int]]]:
     """Behind all that makes the inputs; and who shall read the result."""
     places = [editor.producer(index) for index in inputs]
@@ -138,7 +162,7 @@ def _result(editor: Editor, edit: Insert, dtype: str) -> int:
     """The result's tensor, with the quantisation of the first input."""
     before = editor.main.tensors[editor.index(edit.after)]
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
-    kept = tuple(None if n < 0 else int(n) for n in stated)
+    kept = tuple(None if n < 0 else int(n) for n in (() if stated is None else stated))
     shape = kept if edit.shape is None else edit.shape
     index = editor.new_tensor(f"{edit.after}/{edit.operation}", dtype, shape)
     editor.main.tensors[index].quantization = before.quantization
@@ -208,8 +232,9 @@ def _set_cast(options: Any, site: Site) -> None:
 _LAST = {"axis": -1}
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
-# where(condition, otherwise), softmax(; axis), cast(; dtype). The result of `where` is the value
-# that was there, wherever the condition holds. Operands broadcast as in NumPy.
+# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype). The result of
+# `where` is the value that was there, wherever the condition holds; that of `look_up` what a table
+# of this dtype has at ids. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Written] = {
     "add": Written("ADD", "AddOptions", 1),
     "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
@@ -223,6 +248,15 @@ OPERATIONS: Mapping[str, Written] = {
     "greater": Written("GREATER", "GreaterOptions", 1, dtype="bool"),
     "less": Written("LESS", "LessOptions", 1, dtype="bool"),
     "log_softmax": Written("LOG_SOFTMAX", "LogSoftmaxOptions", 0, _only_last, _LAST),
+    "look_up": Written(
+        "GATHER",
+        "GatherOptions",
+        1,
+        attributes={"dtype": None},
+        foreign=True,
+        order=(1, 0),
+        whole=True,
+    ),
     "maximum": Written("MAXIMUM", "MaximumMinimumOptions", 1),
     "minimum": Written("MINIMUM", "MaximumMinimumOptions", 1),
     "mul": Written("MUL", "MulOptions", 1),

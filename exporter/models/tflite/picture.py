@@ -17,6 +17,7 @@ from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.models.tflite import codec, shapes
 from exporter.models.tflite.associated import labels
 from exporter.models.tflite.call import SLOTS, Call, Values
+from exporter.models.tflite.custom import read_options
 from exporter.models.tflite.folding import folded
 from exporter.models.tflite.schema import File, text
 from exporter.models.tflite.table import translate
@@ -162,7 +163,8 @@ def _call(file: File, operator: Any, tensors: list[Tensor]) -> Call:
     sparse = any(i >= 0 and file.main.tensors[i].sparsity is not None for i in indices)
     outputs = tuple(tensors[i] for i in results)
     name = operator_name(file.model, operator)
-    return Call(name, operator.builtinOptions, inputs, outputs, sparse, {})
+    options = read_options(operator.customOptions)
+    return Call(name, operator.builtinOptions, inputs, outputs, sparse, {}, custom=options)
 
 
 def _fixed(calls: list[Call]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.models.tflite.call import Call, Row
 from exporter.models.tflite.fitting import fits
-from exporter.models.tflite.rows import linear, many_to_one, positions, values
+from exporter.models.tflite.rows import detection, linear, many_to_one, positions, values
 from exporter.operations import Opaque, Operation
 
 
@@ -31,7 +31,15 @@ def translate(call: Call) -> Operation:
 
 
 TABLE: Mapping[str, Row] = dict(
-    sorted({**linear.ROWS, **values.ROWS, **positions.ROWS, **many_to_one.ROWS}.items())
+    sorted(
+        {
+            **linear.ROWS,
+            **values.ROWS,
+            **positions.ROWS,
+            **many_to_one.ROWS,
+            **detection.ROWS,
+        }.items()
+    )
 )
 
 _GRAPHS = "it runs graphs of its own, which are not entered"

@@ -106,6 +106,7 @@ def _slice(call: Call) -> Operation:
         (1,) * len(axes) if steps is None else steps,
         slot=None if "starts" in call.attributes else 2,
         attribute="ends" if "starts" in call.attributes else None,
+        start="starts" if "starts" in call.attributes else 1,
     )
 
 

@@ -86,7 +86,7 @@ def _slice(call: Call) -> Operation:
     if begins is None or sizes is None:
         return Opaque("its bounds are computed while the model runs")
     axes, steps = tuple(range(len(begins))), (1,) * len(begins)
-    return Slice(axes, begins, sizes, steps, slot=2, counts=True)
+    return Slice(axes, begins, sizes, steps, slot=2, start=1, counts=True)
 
 
 def _strided_slice(call: Call) -> Operation:
@@ -102,7 +102,7 @@ def _strided_slice(call: Call) -> Operation:
         return Reshape() if alone else Opaque("it adds or drops axes")
     first = int(call.option("beginMask"))
     starts = tuple(0 if first >> axis & 1 else begin for axis, begin in enumerate(begins))
-    return Slice(tuple(range(len(begins))), starts, ends, steps, slot=2)
+    return Slice(tuple(range(len(begins))), starts, ends, steps, slot=2, start=1)
 
 
 def _are_as_many(call: Call) -> bool:

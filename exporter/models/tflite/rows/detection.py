@@ -1,0 +1,43 @@
+"""The post-process of detectors, a custom operator of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.models.tflite.call import Call, Row
+from exporter.operations import Detect, Opaque, Operation, Rows
+
+_ROWS = Rows(boxes=0, classes=1, scores=2, number=3)
+_CLASSES = 1  # slot
+
+
+def _post_process(call: Call) -> Operation:
+    """box encodings [1, boxes, 4], classes [1, boxes, background + classes], anchors [boxes, 4]
+
+    Where there is one position more than classes, the runtime takes the first as background.
+    """
+    options, width = call.custom or {}, call.length(_CLASSES, -1)
+    count = _number(options, "num_classes")
+    if call.rank(_CLASSES) != 3 or width is None or count is None:  # noqa: PLR2004
+        return Opaque("its options, or the shape of its classes, cannot be read")
+    if not 0 <= width - count <= 1 or len(call.outputs) < len(_ROWS):
+        return Opaque(f"it states {count:g} classes and is given {width}")
+    return Detect(
+        classes=_CLASSES,
+        axis=2,
+        background=int(width - count),
+        count=int(count),
+        attribute="num_classes",
+        ids=_ROWS.classes,
+        rows=_ROWS,
+        overlap=float(_number(options, "nms_iou_threshold") or 0.0),
+    )
+
+
+def _number(options: Mapping[str, Any], name: str) -> float | None:
+    value = options.get(name)
+    return value if isinstance(value, int | float) else None
+
+
+ROWS: Mapping[str, Row] = {"TFLite_Detection_PostProcess": _post_process}

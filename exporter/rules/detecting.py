@@ -1,0 +1,112 @@
+"""Post-processes of detectors: the classes' values that enter them, and what depends on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from exporter.graph import Graph, Node, Use
+from exporter.head import Detection, LabelledConstant, UnitAxis
+from exporter.operations import Detect, Gather, Rows
+from exporter.rules.ranking import hands_on
+from exporter.rules.steps import Detects, Fact, Port, Refused, States, Step
+
+
+def detect(step: Step) -> Iterator[Fact]:
+    """The units are the classes; what else enters (boxes, anchors) has other axes."""
+    operation = step.node.operation
+    assert isinstance(operation, Detect)  # noqa: S101 - narrows the type; RULES guarantees it
+    if step.port != Port("input", operation.classes) or step.labels.axis != operation.axis:
+        raise step.refuse("it ranks boxes by what is no axis of classes")
+    if not step.labels.same(class_axis(operation, len(step.labels.units))):
+        first = operation.background
+        raise step.refuse(f"its classes are not the units one by one from position {first} on")
+    yield Detects()
+    if operation.count is not None and operation.attribute is not None:
+        offset = -operation.background
+        stated = (operation.count,)
+        yield States(operation.attribute, stated, None, offset, input=operation.classes)
+
+
+def class_axis(operation: Detect, width: int) -> UnitAxis:
+    """The labels of what enters a post-process: -1 for the background."""
+    units = np.arange(-operation.background, width - operation.background, dtype=np.int64)
+    return UnitAxis(operation.axis, np.maximum(units, -1))
+
+
+def find_detection(graph: Graph, node: Node, classes: int) -> Detection:
+    """What depends on a post-process of so many classes.
+
+    Raises:
+        Refused: something computes with the class numbers.
+    """
+    operation = node.operation
+    assert isinstance(operation, Detect)  # noqa: S101 - the rule that noted the node saw to it
+    numbers = _Numbers(graph, classes)
+    numbers.follow(node.outputs[operation.ids])
+    ids = tuple(name for name in graph.outputs if name in numbers.found)
+    behind = graph.behind(node)
+    return Detection(
+        node=node,
+        source=node.inputs[operation.classes],
+        ids=ids,
+        rows=_rows(graph, node, operation.rows, ids),
+        behind=tuple(name for name in graph.outputs if name in behind),
+        tables=tuple(numbers.tables),
+    )
+
+
+def _rows(
+    graph: Graph, node: Node, rows: Rows | None, ids: tuple[str, ...]
+) -> tuple[str, str, str, str] | None:
+    if rows is None or not ids:
+        return None
+    boxes, scores, count = (node.outputs[slot] for slot in (rows.boxes, rows.scores, rows.number))
+    found = boxes, ids[0], scores, count
+    return found if set(graph.outputs).issuperset(found) else None
+
+
+class _Numbers:
+    """All that holds class numbers, and the tables in which they are looked up."""
+
+    def __init__(self, graph: Graph, classes: int) -> None:
+        self.graph = graph
+        self.classes = classes
+        self.found = set[str]()
+        self.tables: list[LabelledConstant] = []
+
+    def follow(self, tensor: str, *, looked_up: bool = False) -> None:
+        """What is looked up in a table is the same before and after a cut, whoever reads it."""
+        self.found.add(tensor)
+        for node, slot in self.graph.consumers.get(tensor, ()):
+            if hands_on(self.graph, node):
+                self.follow(node.outputs[0], looked_up=looked_up)
+            elif self._is_look_up(node, slot) and not looked_up:
+                self.tables.append(self._table(node))
+                self.follow(node.outputs[0], looked_up=True)
+            elif not looked_up:
+                raise Refused(node, "it computes with the class numbers, which a cut changes")
+
+    def _is_look_up(self, node: Node, slot: int) -> bool:
+        operation = node.operation
+        constant = self.graph.tensors[node.inputs[0]].is_constant
+        return isinstance(operation, Gather) and operation.axis == 0 and slot == 1 and constant
+
+    def _table(self, node: Node) -> LabelledConstant:
+        name = node.inputs[0]
+        tensor = self.graph.tensors[name]
+        shape = tuple(n or 0 for n in tensor.shape or ())
+        if shape[0] < self.classes:
+            raise Refused(node, f"its table has no entry for each of the {self.classes} classes")
+        units = np.arange(shape[0], dtype=np.int64)
+        labels = UnitAxis(0, np.where(units < self.classes, units, -1))
+        return LabelledConstant(name, shape, tensor.dtype, labels, (Use(node.name, 0),), None)
+
+
+def detected_behind(graph: Graph, output: str) -> Node | None:
+    """The post-process that an output depends on, if there is one."""
+    for node in graph.nodes:
+        if isinstance(node.operation, Detect) and output in graph.behind(node):
+            return node
+    return None

@@ -1,0 +1,248 @@
+"""TFLite detectors: classes that enter a post-process, its class numbers, labels and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flatbuffers import flexbuffers
+from PIL import Image
+
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Array
+from exporter.job import Job, compare
+from exporter.models.model import Model, RunOptions
+from exporter.models.tflite import TfliteModel, from_bytes, open_file
+from exporter.tasks import Pruned, prune_model, verify_files
+from exporter.trace import trace
+from tests.ssd_models import BOXES, CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
+from tests.tflite_builder import read
+
+ZOO_FILE = "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
+POST = "TFLite_Detection_PostProcess"
+CAT, DOG, HORSE = 16, 17, 18
+
+
+def opened(**how: Any) -> TfliteModel:
+    return from_bytes(ssd(**how).content(*ROWS), "ssd.tflite")
+
+
+def runs(model: Model, x: Array) -> dict[str, Array]:
+    return model.runner(RunOptions())({model.graph().inputs[0]: x})
+
+
+def picture(seed: int = 1) -> Array:
+    size = SIZES[0]
+    values = np.random.default_rng(seed).normal(size=(1, size, size, CHANNELS))
+    return values.astype(np.float32)
+
+
+def rows(answer: Mapping[str, Array], names: Sequence[str] = ROWS) -> list[tuple[float, ...]]:
+    """(number, score, box) of each row that counts, the best first."""
+    boxes, numbers, scores, count = (answer[name] for name in names)
+    found = [(n, s, *box) for n, s, box in zip(numbers[0], scores[0], boxes[0], strict=True)]
+    return [tuple(float(v) for v in row) for row in found[: int(count[0])]]
+
+
+def cut(model: Model, *kept: int, **how: Any) -> Pruned:
+    done = prune_model(model, Choice(keep=kept, **how), Job(samples=4))
+    failed = [check for check in done.findings.checks if not check.passed]
+    assert not failed
+    assert "classes" in {check.metric for check in done.findings.checks}
+    return done
+
+
+# --- built by hand ------------------------------------------------------------------------------
+
+CASES: Mapping[str, dict[str, Any]] = {
+    "logistic": {},
+    "softmax over background and classes": {"activation": "SOFTMAX"},
+    "no background": {"background": 0},
+    "one kernel for both maps": {"shared": True},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_classes_are_the_units(name: str) -> None:
+    head = trace(opened(**CASES[name]).graph()).head()
+    background = CASES[name].get("background", 1)
+    parts = f"background 0:1, classes 1:{1 + CLASSES}" if background else f"classes 0:{CLASSES}"
+    assert (head.name, head.output, head.units) == ("boxes", "scores", CLASSES)
+    assert ", ".join(map(str, head.parts)) == parts
+    kernels = [each.name for each in head.constants if each.name.endswith("/kernel")]
+    assert len(kernels) == (1 if "shared" in CASES[name] else 2)
+
+
+@pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
+@pytest.mark.parametrize("name", [name for name in CASES if "softmax" not in name])
+def test_rows_of_kept_classes_stay(name: str, *, order: bool) -> None:
+    """Suppressed class by class: what is left is what was there, under other numbers."""
+    model = opened(**CASES[name])
+    kept = [3, 0, 4] if order else [0, 3, 4]
+    small = cut(model, 3, 0, 4, keep_order=order).model
+    before, after = rows(runs(model, picture())), rows(runs(small, picture()))
+    expected = [(kept.index(int(n)), *row) for n, *row in before if int(n) in kept]
+    assert 0 < len(expected) < len(before)
+    np.testing.assert_allclose(sorted(after), sorted(expected), rtol=0, atol=1e-6)
+    again = cut(small, 1, 2).model
+    expected = [(n - 1, *row) for n, *row in after if n]
+    np.testing.assert_allclose(sorted(rows(runs(again, picture()))), sorted(expected), atol=1e-6)
+
+
+def test_a_softmax_is_shared_out_among_background_and_kept_classes() -> None:
+    """In NumPy: 1 x 1 convolutions are products, and the background keeps its share."""
+    builder = ssd(activation="SOFTMAX")
+    small = cut(from_bytes(builder.content(*ROWS), "ssd.tflite"), 1, 2).model
+    x = picture()[0]
+    maps = [x, x.reshape(2, 2, 2, 2, CHANNELS).max(axis=(1, 3))]
+    logits = [
+        each @ builder.constants[f"class{i}/kernel"][:, 0, 0].T
+        + builder.constants[f"class{i}/bias"]
+        for i, each in enumerate(maps)
+    ]
+    every = np.concatenate([each.reshape(-1, 1 + CLASSES) for each in logits])[:, [0, 2, 3]]
+    shares = np.exp(every) / np.exp(every).sum(axis=1, keepdims=True)
+    assert len(shares) == BOXES
+    for number, score, *_ in rows(runs(small, picture())):
+        assert np.abs(shares[:, 1 + int(number)] - score).min() < 1e-6
+
+
+def test_class_numbers_stay_the_originals() -> None:
+    model = opened()
+    done = cut(model, 3, 0, 4, restore_ids=True)
+    table = done.remap.heads[0]
+    assert (table.options["restore_ids"], table.options["ids"]) == (True, None)
+    expected = [row for row in rows(runs(model, picture())) if row[0] in {0, 3, 4}]
+    found = rows(runs(done.model, picture()))
+    np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
+    assert runs(done.model, picture())["numbers"].dtype == np.float32
+
+
+def test_a_second_cut_finds_the_numbers_in_their_table() -> None:
+    model = opened()
+    done = cut(cut(model, 3, 0, 4, restore_ids=True).model, 2, 1, keep_order=True)
+    assert done.remap.heads[0].new_to_old == (4, 3)
+    expected = [row for row in rows(runs(model, picture())) if row[0] in {3, 4}]
+    found = rows(runs(done.model, picture()))
+    np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
+
+
+def test_all_other_options_stay() -> None:
+    small = cut(opened(), 1).model
+    assert isinstance(small, TfliteModel)
+    stated = read(small.content).subgraphs[0].operators[-1].customOptions
+    assert flexbuffers.Loads(stated.tobytes()) == {**OPTIONS, "num_classes": 1}
+
+
+def test_zero_is_refused() -> None:
+    with pytest.raises(ModelError, match="would return removed classes"):
+        plan_cut(opened(), Choice(keep=[1], mode="zero"))
+
+
+def test_a_post_process_tells_itself_where_its_classes_are() -> None:
+    with pytest.raises(UsageError, match=r"no head has its units at 0:3|tells itself"):
+        plan_cut(opened(), Choice(keep=[1], units="0:3"))
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        pytest.param(
+            {"num_classes": CLASSES - 1}, "it states 4 classes and is given 6", id="fewer"
+        ),
+        pytest.param({"num_classes": CLASSES + 2}, "it states 7 classes and is given 6", id="more"),
+        pytest.param({"num_classes": "many"}, "cannot be read", id="no number"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: dict[str, Any], reason: str) -> None:
+    found = trace(opened(options={**OPTIONS, **options}).graph())
+    assert not found.heads
+    assert reason in str(found.refusals[0])
+
+
+def test_options_that_are_no_flexbuffer_are_refused() -> None:
+    builder = ssd()
+    builder.subgraph.operators[-1].customOptions = np.frombuffer(b"no flexbuffer", np.uint8)
+    assert not trace(from_bytes(builder.content(*ROWS), "ssd.tflite").graph()).heads
+
+
+@pytest.mark.parametrize("column", [0, 1, 2])
+def test_a_wrong_row_turns_the_check_red(column: int) -> None:
+    """A kernel that is not the original's: of the kept class, of the background, of a box."""
+    model = opened(background=0)
+    done = cut(model, 1, 2)
+    builder = ssd(background=0)
+    name = ["class0/bias", "class1/bias", "box0/bias"][column]
+    values = builder.constants[name].copy()
+    values[:] += 1.0
+    builder.model.buffers[builder.at(name).buffer].data = values.view(np.uint8)
+    spoiled = from_bytes(builder.content(*ROWS), "ssd.tflite")
+    spoiled = spoiled.apply(replace(plan_cut(spoiled, Choice(keep=[1, 2])).plan, remap=done.remap))
+    job = Job(samples=4)
+    found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
+    assert any(check.metric == "rows" and not check.passed for check in found.checks)
+
+
+# --- the detector of the zoo --------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def detector(zoo: Path) -> TfliteModel:
+    return open_file(zoo / ZOO_FILE)
+
+
+@pytest.fixture(scope="module")
+def pets(zoo: Path) -> Array:
+    with Image.open(zoo / "images" / "cats_and_dogs.jpg") as image:
+        return np.asarray(image.convert("RGB").resize((300, 300)))[None]
+
+
+def zoo_rows(model: Model, x: Array) -> list[tuple[float, ...]]:
+    return rows(runs(model, x), model.graph().outputs)
+
+
+def test_the_zoo_detector_has_ninety_named_classes(detector: TfliteModel) -> None:
+    head = trace(detector.graph()).head()
+    assert (head.name, head.units, head.activation) == (POST, 90, "sigmoid")
+    assert head.labels is not None
+    assert (head.labels[CAT], head.labels[DOG], len(head.labels)) == ("cat", "dog", 90)
+
+
+def test_cats_and_dogs_stay_to_the_bit(detector: TfliteModel, pets: Array) -> None:
+    done = prune_model(detector, Choice(keep="cat,dog,horse"), Job(samples=2))
+    assert done.findings.passed
+    assert isinstance(done.model, TfliteModel)
+    assert len(done.model.content) < 0.8 * len(detector.content)
+    before, after = zoo_rows(detector, pets), zoo_rows(done.model, pets)
+    assert [int(n) for n, *_ in before[:5]] == [CAT, CAT, CAT, DOG, DOG]
+    expected = [(n - CAT, *row) for n, *row in before if n in {CAT, DOG, HORSE}]
+    assert after[:5] == expected[:5]
+    assert set(expected) <= set(after)
+    labels = done.model.graph().labels[f"{POST}:1"]
+    assert labels == ("cat", "dog", "horse")
+
+
+def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
+    detector: TfliteModel, pets: Array
+) -> None:
+    done = prune_model(detector, Choice(keep="cat,dog", restore_ids=True), Job(samples=2))
+    assert done.findings.passed
+    small = done.model
+    assert isinstance(small, TfliteModel)
+    expected = [row for row in zoo_rows(detector, pets) if row[0] in {CAT, DOG}]
+    assert set(expected) <= set(zoo_rows(small, pets))
+    assert b"person" in small.content[-5000:]
+    assert small.content.count(b"hair drier") == detector.content.count(b"hair drier")
+
+
+def test_the_files_prove_each_other(detector: TfliteModel, zoo: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small.tflite"
+    prune_model(detector, Choice(keep="cat,dog"), Job(verify=False)).save(small)
+    report = verify_files(zoo / ZOO_FILE, small, Job(samples=2))
+    assert report.ok
+    assert {check.metric for check in report.checks} >= {"rows", "classes", "original"}
