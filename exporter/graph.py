@@ -41,17 +41,25 @@ class Quantization:
 
     def real(self, codes: Array) -> Array:
         """The values that codes stand for, in float64."""
-        scale, zero_point = (self._along(v, codes.ndim) for v in (self.scale, self.zero_point))
+        scale, zero_point = self.spread(codes.shape)
         return np.asarray((np.asarray(codes, np.float64) - zero_point) * scale)
 
     def nearest(self, values: Array) -> Array:
         """The nearest values that have codes."""
-        scale, zero_point = (self._along(v, values.ndim) for v in (self.scale, self.zero_point))
+        scale, zero_point = self.spread(values.shape)
         return self.real(np.clip(np.rint(values / scale + zero_point), self.low, self.high))
+
+    def spread(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Scale and zero point in float64, each so that it broadcasts to a tensor of this shape."""
+        rank = len(shape)
+        return self._along(self.scale, rank), self._along(self.zero_point, rank)
 
     def _along(self, numbers: Array, rank: int) -> Array:
         wide = np.asarray(numbers, np.float64).ravel()
         return wide.reshape([-1, *[1] * (rank - self.axis - 1)]) if wide.size > 1 else wide.sum()
+
+
+_PACKED_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4e2m1fn": 4}  # in files
 
 
 @dataclass(frozen=True)
@@ -87,11 +95,13 @@ class Tensor:
         """Bytes of the values; None where shape or dtype do not tell."""
         if self.shape is None or any(n is None for n in self.shape):
             return None
+        count = int(np.prod([n for n in self.shape if n is not None], dtype=np.int64))
+        if self.dtype in _PACKED_BITS:
+            return -(-count * _PACKED_BITS[self.dtype] // 8)
         try:
-            item = np.dtype(self.dtype).itemsize
+            return count * np.dtype(self.dtype).itemsize
         except TypeError:
             return None
-        return int(np.prod([n for n in self.shape if n is not None], dtype=np.int64)) * item
 
 
 @dataclass(frozen=True)

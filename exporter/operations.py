@@ -11,6 +11,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
+class Along(NamedTuple):
+    """A constant along the channels of a kernel, one entry a channel or one a block of it."""
+
+    slot: int
+    axis: int = 0
+    zero: float | None = None  # what makes a channel 0, if its entries do
+
+
 @dataclass(frozen=True)
 class Linear:
     """A product of the first input with a kernel over some of its axes, plus a bias.
@@ -25,6 +33,9 @@ class Linear:
     bias: int | None = None  # slot; its last axis runs along the channels
     groups: int = 1
     width_attribute: str | None = None  # the attribute that states the number of channels, if any
+    along: tuple[Along, ...] = ()  # scales and zero points of the kernel's codes
+    packed_bits: int | None = None  # of a code, where the kernel holds several in one entry
+    kernel_zero: float | None = 0.0  # what makes a channel 0; None where something along it does
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class Elementwise:
     offsets: tuple[int, ...] = ()  # slots of constants that are added to, or taken from, the value
     keeps_zero: bool = True  # 0 in (and 0 for the offsets) gives 0 out
     channel_axis: int | None = None  # vectors align to this output axis, not to the last one
+    block_axis: int | None = None  # where several positions share an entry of the second input
     function: str = "identity"  # name for the oracle, where an oracle may meet it
 
 

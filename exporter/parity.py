@@ -275,18 +275,32 @@ class Limits:
         scaled: the two are multiplied by max(1, largest |expected|), except for probabilities;
             False where they count codes.
         agreement: smallest top-1 and top-5 agreement.
+        per_unit: for each unit that probabilities are shared out over, y may be this much further.
     """
 
     z: float
     y: float
     scaled: bool = True
     agreement: float = 1.0
+    per_unit: float = 0.0
 
 
+# Measured on ai-edge-litert 2.3.0 and onnxruntime 1.31.1:
+# - Codes are equal up to z. LiteRT's softmax of int16 codes adds up exponentials of 16 bits: up to
+#   2 codes of 32,768 from float64 for each unit (1.9 at 1,001 units).
+# - Behind integer weights the sums are made in float32, in another order at another width: of
+#   MatMulNBits up to 1.9e-6 of the largest |z| (levels 0, 1, 4; 64 to 4,096 inputs), which a
+#   sigmoid makes 3.7e-6. What is dynamic else adds up integers: equal.
+# - Nothing on a CPU computes products of bfloat16: weights and results are stored in it, in steps
+#   of 2^-7 from 1 on.
 LIMITS: Mapping[tuple[str, str], Limits] = {
     ("cut", "fp32"): Limits(1e-6, 1e-6),
     ("cut", "fp16"): Limits(2e-3, 2e-3),
+    ("cut", "bf16"): Limits(8e-3, 8e-3),
     ("cut", "int8"): Limits(0.0, 1.0, scaled=False),
+    ("cut", "int16x8"): Limits(0.0, 1.0, scaled=False, per_unit=2.0),
+    ("cut", "int4"): Limits(5e-6, 1e-5),
+    ("cut", "dynamic"): Limits(5e-6, 1e-5),
     ("export", "fp32"): Limits(1e-4, 1e-4),
 }
 
@@ -298,16 +312,19 @@ def limits(
     precision: str,
     expected: Array,
     what: Literal["z", "y", "probability"],
+    *,
     tolerance: float | None = None,
+    units: int = 0,
 ) -> dict[str, float]:
     """Metric name -> limit, for one output; empty where the stage only reports.
 
     Args:
         stage: "cut", "export" or "quantize".
-        precision: "fp32", "fp16", "int8", ...
+        precision: "fp32", "fp16", ...; for codes "int8" or, where they are wider, "int16x8".
         expected: the expected values, which set the scale.
         what: values before the last activation, after it, or after it and probabilities.
         tolerance: what the user gave instead of the table's value.
+        units: how many there are, of which probabilities are shared out over all.
 
     Raises:
         ModelError: the table has no row for this stage and precision.
@@ -324,6 +341,8 @@ def limits(
             "give one with --tolerance",
         )
     allowed = row.z if what == "z" else row.y
+    if what == "probability":
+        allowed += row.per_unit * units
     if row.scaled and what != "probability":
         values = np.abs(np.asarray(expected, np.float64))
         allowed *= max(1.0, float(np.max(values, initial=0.0, where=np.isfinite(values))))

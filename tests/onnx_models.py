@@ -44,6 +44,7 @@ def proto(
     outputs: Mapping[str, Dims | None] | None = None,
     opset: int = 17,
     ir: int = 8,
+    domains: Mapping[str, int] | None = None,
 ) -> ModelProto:
     """A model that reads the float32 `x` and gives `y`, or the outputs named.
 
@@ -69,8 +70,12 @@ def proto(
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
         doc_string="a graph for tests",
     )
+    versions = {"": opset, **(domains or {})}
     result = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir, producer_name="tests"
+        graph,
+        opset_imports=[helper.make_opsetid(domain, v) for domain, v in versions.items()],
+        ir_version=ir,
+        producer_name="tests",
     )
     if all(given.values()):
         return result

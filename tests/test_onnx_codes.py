@@ -156,11 +156,6 @@ def test_a_reshape_that_hides_whose_zero_points_they_are_refuses_zero() -> None:
 
 
 REFUSED: Mapping[str, tuple[Nodes, Mapping[str, Array], str]] = {
-    "scales a block": (
-        [dequantized("w", "s", axis=0, block_size=3), node("MatMul", ["x", "k"], ["y"], "head")],
-        {"w": S8, "s": np.tile(SCALES, (2, 1))},
-        "block-quantised",
-    ),
     "scales of two axes": (
         product(dequantized("w", "s")),
         {"w": S8, "s": np.tile(SCALES, (6, 1))},

@@ -17,7 +17,7 @@ from exporter.models.onnx.table import REASONS, TABLE
 from exporter.modes import MODES
 from exporter.plan import Plan
 from exporter.trace import trace
-from tests import test_onnx_codes, test_onnx_ranks, test_onnx_table
+from tests import test_onnx_codes, test_onnx_integers, test_onnx_ranks, test_onnx_table
 from tests.onnx_models import Dims, cut, model, node, numbers, run, softmax
 
 KEPT = [4, 0, 2]
@@ -259,13 +259,10 @@ def test_einsums_that_are_no_head(name: str) -> None:
 
 
 FOREIGN = [
-    ("QLinearConv", "", 8, "QOperator"),
-    ("QLinearMatMul", "", 8, "QOperator"),
-    ("QGemm", "com.microsoft", 9, "QOperator"),
-    ("ConvInteger", "", 4, "dynamic"),
-    ("MatMulInteger", "", 4, "dynamic"),
     ("DynamicQuantizeLinear", "", 1, "dynamic"),
-    ("MatMulNBits", "com.microsoft", 3, "in blocks"),
+    ("QLinearConcat", "com.microsoft", 5, "QOperator"),
+    ("MatMulFpQ4", "com.microsoft", 3, "4-bit floats"),
+    ("QAttention", "com.microsoft", 3, "'com.microsoft'"),
     ("Unheard", "own.domain", 2, "'own.domain'"),
 ]
 
@@ -905,6 +902,10 @@ def operators_tested() -> dict[str, set[str]]:
         ],
         "test_onnx_rows": [*(c.nodes for c in BEHIND), *(nodes for nodes, *_ in KERNELS.values())],
         "test_onnx_codes": [nodes for nodes, *_ in test_onnx_codes.KERNELS.values()],
+        "test_onnx_integers": [
+            *(nodes for nodes, _ in test_onnx_integers.FORMS_OF_CODES.values()),
+            [node("ConvInteger", [], [])],  # in `onnx_precisions`
+        ],
         "test_onnx_ranks": [nodes for nodes, *_ in test_onnx_ranks.RANKED.values()],
     }
     found: dict[str, set[str]] = {

@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,14 @@ import pytest
 from exporter.graph import Graph
 from exporter.models import KINDS
 from exporter.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
-from tests import test_onnx_codes, test_onnx_ranks, test_onnx_rows, test_onnx_table
+from tests import (
+    onnx_precisions,
+    test_onnx_codes,
+    test_onnx_integers,
+    test_onnx_ranks,
+    test_onnx_rows,
+    test_onnx_table,
+)
 from tests.onnx_models import classifier, model
 
 PROJECT = Path(__file__).parent.parent
@@ -44,7 +52,8 @@ EACH = [
     pytest.param(kind, operator, row, id=f"{kind}-{operator}")
     for kind, entry in KINDS.items()
     if entry.title in TABLES
-    for operator, row in TABLES[entry.title].TABLE.items()
+    for table in (TABLES[entry.title].TABLE, *operators.domains(TABLES[entry.title]).values())
+    for operator, row in table.items()
 ]
 
 
@@ -107,12 +116,22 @@ def onnx_graphs() -> Iterator[Graph]:
         yield model(nodes, constants, x=test_onnx_rows.INPUT["dense"]).graph()
     for nodes, constants, _ in test_onnx_codes.KERNELS.values():
         yield model(nodes, constants, x=test_onnx_codes.X.shape).graph()
+    yield from graphs_of_codes()
     for behind, expected, options in test_onnx_ranks.RANKED.values():
         yield test_onnx_ranks.ranked(*behind, outputs=tuple(expected), **options).graph()
 
 
+def graphs_of_codes() -> Iterator[Graph]:
+    for name in test_onnx_integers.FORMS_OF_CODES:
+        yield test_onnx_integers.form(name).graph()
+    pairs = product(onnx_precisions.FUNCTIONS, onnx_precisions.PRECISIONS)
+    found = (onnx_precisions.built(*pair) for pair in pairs)
+    yield from (opened.graph() for opened in found if opened is not None)
+
+
 def test_what_the_document_says_is_what_graphs_are_translated_to() -> None:
-    table = TABLES["ONNX"].TABLE
+    module = TABLES["ONNX"]
+    table = {**module.DOMAINS["com.microsoft"], **module.TABLE}
     met = {
         (node.operator, type(node.operation).__name__)
         for graph in onnx_graphs()

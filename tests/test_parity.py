@@ -187,6 +187,13 @@ LIMIT_ROWS: list[Any] = [
     pytest.param("cut", "fp16", "probability", [0.1], 2e-3, id="half precision, probabilities"),
     pytest.param("cut", "int8", "z", [90.0], 0.0, id="integers: z to the bit"),
     pytest.param("cut", "int8", "y", [90.0], 1.0, id="integers: y within one code"),
+    pytest.param("cut", "int16x8", "z", [9e4], 0.0, id="wide integers: z to the bit"),
+    pytest.param("cut", "int16x8", "y", [9e4], 1.0, id="wide integers: y within one code"),
+    pytest.param("cut", "bf16", "z", [10.0], 8e-2, id="bfloat16, z"),
+    pytest.param("cut", "bf16", "probability", [0.1], 8e-3, id="bfloat16, probabilities"),
+    pytest.param("cut", "int4", "z", [10.0], 5e-5, id="float sums behind four bits, z"),
+    pytest.param("cut", "dynamic", "z", [10.0], 5e-5, id="float sums behind eight bits, z"),
+    pytest.param("cut", "dynamic", "probability", [0.1], 1e-5, id="float sums, probabilities"),
     pytest.param("export", "fp32", "z", [3.0], 3e-4, id="export"),
     pytest.param("export", "fp32", "probability", [0.3], 1e-4, id="export, probabilities"),
 ]
@@ -200,6 +207,14 @@ def test_limits(
     assert found == {"max_abs": pytest.approx(limit, rel=1e-6), "top1": 1.0, "top5": 1.0}
 
 
+def test_a_softmax_of_wide_codes_may_be_further_off_the_more_units_it_adds_up() -> None:
+    values = np.zeros((2, 100))
+    rows: list[tuple[What, float]] = [("probability", 201.0), ("y", 1.0), ("z", 0.0)]
+    for what, allowed in rows:
+        assert limits("cut", "int16x8", values, what, units=100)["max_abs"] == allowed
+    assert limits("cut", "int8", values, "probability", units=100)["max_abs"] == 1.0
+
+
 def test_every_row_of_limits_is_tested() -> None:
     assert {case.values[:2] for case in LIMIT_ROWS} == set(LIMITS)
 
@@ -207,7 +222,7 @@ def test_every_row_of_limits_is_tested() -> None:
 def test_quantising_is_reported_only_until_a_tolerance_is_given() -> None:
     expected = np.ones(3)
     assert limits("quantize", "int8", expected, "probability") == {}
-    assert limits("quantize", "int8", expected, "probability", 0.25)["max_abs"] == 0.25
+    assert limits("quantize", "int8", expected, "probability", tolerance=0.25)["max_abs"] == 0.25
 
 
 def test_a_stage_without_limits_does_not_pass_silently() -> None:

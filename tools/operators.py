@@ -39,6 +39,12 @@ def tables() -> dict[str, types.ModuleType]:
     }
 
 
+def domains(module: types.ModuleType) -> Mapping[str, Mapping[str, Any]]:
+    """The tables of a format's operators that are no standard ones, by their domain."""
+    found: Mapping[str, Mapping[str, Any]] = getattr(module, "DOMAINS", {})
+    return found
+
+
 def neutral(row: Callable[..., Any]) -> list[str]:
     """The neutral operations that a row can give, in the order of their module."""
     found = {thing for thing in _reached(row, set()) if isinstance(thing, type)}
@@ -61,19 +67,25 @@ def document() -> str:
     kinds = {kind.title: name for name, kind in KINDS.items()}
     parts = [HEAD]
     for title, module in tables().items():
-        rows = [
-            (f"`{operator}`", ", ".join(neutral(row)), ", ".join(tested_by(kinds[title], operator)))
-            for operator, row in sorted(module.TABLE.items())
-        ]
-        parts.append(
-            f"## {title}\n\n" + _table(("Operator", "Neutral operation", "Tested by"), rows)
-        )
+        parts.append(f"## {title}\n\n" + _translated(kinds[title], module.TABLE))
+        for domain, table in domains(module).items():
+            parts.append(
+                f"### {title}, of the domain `{domain}`\n\n" + _translated(kinds[title], table)
+            )
         refused = [(f"`{operator}`", reason) for operator, reason in sorted(module.REASONS.items())]
         parts.append(
             f"### Refused in {title}, with a reason of their own\n\n"
             + _table(("Operator", "Reason"), refused)
         )
     return "\n".join(parts)
+
+
+def _translated(kind: str, table: Mapping[str, Callable[..., Any]]) -> str:
+    rows = [
+        (f"`{operator}`", ", ".join(neutral(row)), ", ".join(tested_by(kind, operator)))
+        for operator, row in sorted(table.items())
+    ]
+    return _table(("Operator", "Neutral operation", "Tested by"), rows)
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

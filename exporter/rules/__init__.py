@@ -58,7 +58,9 @@ def _linear(step: Step) -> Iterator[Fact]:
     if operation.groups != 1:
         raise step.refuse(f"its {operation.groups} groups tie output channels to input channels")
     yield Labelled(Port("output", 0), step.labels.at(output_axis))
-    yield Labelled(Port("input", operation.kernel), step.labels.at(operation.kernel_axis), zero=0.0)
+    kernel = step.labels.at(operation.kernel_axis)
+    yield Labelled(Port("input", operation.kernel), kernel, zero=operation.kernel_zero)
+    yield from _along(step, operation)
     if operation.bias is not None:
         shape = step.shape(Port("input", operation.bias))
         if shape and shape[-1] in {len(step.labels.units), None}:  # else one value serves them all
@@ -66,6 +68,17 @@ def _linear(step: Step) -> Iterator[Fact]:
             yield Labelled(port, step.labels.at(len(shape) - 1), zero=0.0)
     if operation.width_attribute is not None:
         yield States(operation.width_attribute, (len(step.labels.units),), None)
+
+
+def _along(step: Step, operation: Linear) -> Iterator[Fact]:
+    """What stands along the kernel: of a channel in blocks each entry is of the same unit."""
+    units = step.labels.units
+    for slot, axis, zero in operation.along:
+        port = Port("input", slot)
+        blocks, rest = divmod(step.width(port, axis), len(units))
+        if rest:
+            raise step.refuse(f"its input {step.tensor(port)!r} does not fit its channels")
+        yield Labelled(port, UnitAxis(axis, np.repeat(units, blocks)), zero)
 
 
 def _elementwise(step: Step) -> Iterator[Fact]:
@@ -79,10 +92,8 @@ def _elementwise(step: Step) -> Iterator[Fact]:
     width = len(step.labels.units)
     if step.shape(Port("output", 0))[axis] != width:
         raise step.refuse("the units are broadcast against something wider")
+    zeroed = _zeroed(step, axis)
     yield Labelled(Port("output", 0), step.labels.at(axis))
-    offsets = operation.offsets if isinstance(operation, Elementwise) else ()
-    if all(step.graph.tensors[name].is_constant for name in step.node.inputs if name):
-        offsets = (0, *offsets)  # nothing else can bring the 0
     channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
     for slot, name in enumerate(step.node.inputs):
         if not name:
@@ -95,8 +106,24 @@ def _elementwise(step: Step) -> Iterator[Fact]:
         if own >= 0 and shape[own] is None:
             raise step.refuse(f"the shape of its input {name!r} is not known where the units lie")
         if own >= 0 and shape[own] == width:
-            zero = 0.0 if slot in offsets else None
+            zero = 0.0 if slot in zeroed else None
             yield Labelled(Port("input", slot), step.labels.at(own), zero)
+
+
+def _zeroed(step: Step, axis: int) -> tuple[int, ...]:
+    """The slots of constants that have to be 0 where a unit's value shall be."""
+    operation = step.node.operation
+    if not isinstance(operation, Elementwise):
+        return ()
+    if operation.block_axis == axis:
+        raise step.refuse("its blocks hold several units each, which share a scale")
+    if operation.block_axis is not None:
+        return (_SCALES,)  # which brings a 0 that no kernel rounds
+    constant = all(step.graph.tensors[name].is_constant for name in step.node.inputs if name)
+    return (0, *operation.offsets) if constant else operation.offsets  # nothing else brings the 0
+
+
+_SCALES = 1  # the slot
 
 
 def _reshape(step: Step) -> Iterator[Fact]:

@@ -136,9 +136,16 @@ class _Context:
 
     def of(self, each: Compared) -> Iterator[Check]:
         """A head's values."""
-        precision = "int8" if each.coded else self._precision
+        precision = each.coded or self._precision
         tolerance = self.options.tolerance
-        allowed = limits(self.stage, precision, each.expected, each.what, tolerance)
+        allowed = limits(
+            self.stage,
+            precision,
+            each.expected,
+            each.what,
+            tolerance=tolerance,
+            units=each.shared_over,
+        )
         yield from self._judged(each.name, (each.expected, each.actual), allowed, each.axis)
 
     def untouched(self, output: str, left: Answers, right: Answers) -> Iterator[Check]:
@@ -147,7 +154,7 @@ class _Context:
         allowed: Mapping[str, float] = {"max_abs": 0.0}
         if self.stage == "export":
             tolerance = self.options.tolerance
-            allowed = limits(self.stage, self._precision, expected, "y", tolerance)
+            allowed = limits(self.stage, self._precision, expected, "y", tolerance=tolerance)
         values = expected, right.get(output, np.empty(0))
         yield from self._judged(output, values, allowed, expected.ndim - 1)
 
@@ -174,12 +181,12 @@ class _Context:
 
     @property
     def _precision(self) -> str:
-        """Whose limits hold for values that are no codes: of a float accumulator behind integers
-        or a wider float, those of float32.
+        """Whose limits hold for values that are no codes: those of float32 behind codes or a wider
+        float.
         """
         stated = self.pruned.precision
-        integers = self.stage == "cut" and not stated.startswith(("fp", "bf"))
-        return "fp32" if integers or stated == "fp64" else stated
+        codes = self.stage == "cut" and stated.startswith(("int8", "uint8", "int16"))
+        return "fp32" if codes or stated == "fp64" else stated
 
     def _judged(
         self,

@@ -33,7 +33,9 @@ class Compared:
         name: for the report.
         expected, actual: (samples, ...); codes where `coded`, else real values.
         axis: the unit axis, behind the samples.
-        coded: they are codes, or real values that lie where codes do, and count as such.
+        coded: "int8" or "int16x8" where they are codes, or real values that lie where codes do,
+            and count as such; "" where they do not.
+        shared_over: how many units the activation shares out over; 0 where it does not.
     """
 
     name: str
@@ -41,7 +43,8 @@ class Compared:
     actual: Array
     axis: int
     what: What
-    coded: bool
+    coded: str
+    shared_over: int = 0
 
 
 class Pair:
@@ -169,7 +172,17 @@ class Pair:
         given = self._graphs[0].tensors[self.z].quantization is None
         if known is not None and not (what == "z" and given):
             expected, actual = _codes(known, expected), _codes(known, actual)
-        return Compared(name, expected, actual, axis + 1, what, coded=known is not None)
+        units = expected.shape[axis + 1] if self.head.competes else 0
+        return Compared(name, expected, actual, axis + 1, what, _width_of(known), units)
+
+
+def _width_of(known: Quantization | None) -> str:
+    if known is None:
+        return ""
+    return "int8" if known.high - known.low <= _BYTE else "int16x8"
+
+
+_BYTE = 255
 
 
 def codes_of(graph: Graph, name: str) -> Quantization | None:

@@ -67,7 +67,7 @@ def _fill(draft: Draft, edit: Fill) -> None:
         result = values.copy()
         where: list[Any] = [slice(None)] * values.ndim
         where[edit.axis] = edit.positions
-        codes = encode(constant, edit, values.ndim)
+        codes = encode(constant, edit, values.shape)
         result[tuple(where)] = _held(edit.constant, codes, values)
         return result
 

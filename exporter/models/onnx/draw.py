@@ -132,7 +132,7 @@ def _check_order(graph: GraphProto, names: tuple[str, ...], known: set[str]) -> 
             if read and read not in known:
                 raise ModelError(
                     f"{node.op_type} {name!r} reads {read!r}, which nothing before it makes",
-                    "sort the nodes into running order, without cycles",
+                    "the file is cut short or damaged",
                 )
         made = () if is_constant_node(node) else [made for made in node.output if made]
         for tensor in made:

@@ -76,9 +76,11 @@ def _values(operation: Activation | Elementwise, call: Call) -> bool:
     """Inputs broadcast to the result: none has more axes."""
     result = _rank(call, None)
     axis = operation.axis if isinstance(operation, Activation) else operation.channel_axis
+    block_axis = None if isinstance(operation, Activation) else operation.block_axis
     ranks = (_rank(call, slot) for slot in range(len(call.inputs)) if call.has(slot))
     wide = result is not None and any(rank is not None and rank > result for rank in ranks)
-    return not wide and (axis is None or result is None or 0 <= axis < result)
+    axes = tuple(each for each in (axis, block_axis) if each is not None)
+    return not wide and (result is None or _inside(axes, result))
 
 
 def _linear(operation: Linear, call: Call) -> bool:
@@ -86,6 +88,7 @@ def _linear(operation: Linear, call: Call) -> bool:
     bias = operation.bias is None or operation.bias < len(call.inputs)
     return (
         bias
+        and all(each.axis < (_rank(call, each.slot) or 0) for each in operation.along)
         and (kernel is None or 0 <= operation.kernel_axis < kernel)
         and (result is None or 0 <= operation.output_axis < result)
     )

@@ -29,6 +29,7 @@ from exporter.models.onnx.protos import (
     shape_of,
     tensor_type,
 )
+from exporter.models.onnx.standins import stood_in
 
 _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
 _SMALL = 1024  # elements; constants above it carry no shapes, and need not pass through inference
@@ -92,7 +93,8 @@ def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:
     small = (tensor for tensor in source.initializer if tensor.name not in large)
     result.graph.initializer.extend(_held(tensor, constants[tensor.name]) for tensor in small)
     nodes = (node for node in source.node if not _holds_one_of(node, large))
-    result.graph.node.extend(node for node in nodes if not _is_endless(node))
+    kept = (node for node in nodes if not _is_endless(node))
+    result.graph.node.extend(each for node in kept for each in stood_in(node, constants))
     return result
 
 

@@ -14,6 +14,7 @@ from exporter.graph import Graph
 from exporter.models.model import Runner, RunOptions
 from exporter.models.onnx.apply import apply_plan, remap_in
 from exporter.models.onnx.draw import draw
+from exporter.models.onnx.order import in_order
 from exporter.models.onnx.outside import Outside, is_outside, write_beside
 from exporter.models.onnx.precision import precision_of
 from exporter.models.onnx.protos import (
@@ -110,9 +111,9 @@ class OnnxModel:
         self.name = name
         self.sha256: str | None = None
         self.remap = _remap_in(proto, name)
-        self._proto = proto
+        self._proto = in_order(proto)
         self._outside = outside
-        self._drawing = draw(proto, outside.read if outside is not None else read_tensor)
+        self._drawing = draw(self._proto, outside.read if outside is not None else read_tensor)
         self.precision = precision_of(self._drawing.graph)
 
     @property

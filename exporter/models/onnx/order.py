@@ -5,10 +5,33 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from exporter.errors import ModelError
-from exporter.models.onnx.protos import captured
+from exporter.models.onnx.protos import captured, copy_without
+
+
+def in_order(model: ModelProto) -> ModelProto:
+    """The model with its nodes in running order; the model itself where they are.
+
+    Some converters (onnxconverter-common, onnxruntime's for float16) append the casts of the inputs
+    behind all other nodes. onnxruntime sorts for itself.
+
+    Raises:
+        ModelError: nodes read from each other in a circle.
+    """
+    nodes = list(model.graph.node)
+    later = {name for node in nodes for name in node.output if name}
+    for node in nodes:
+        if not later.isdisjoint((*node.input, *captured(node))):
+            break
+        later.difference_update(node.output)
+    else:
+        return model
+    result = copy_without(model, "graph")
+    result.graph.CopyFrom(copy_without(model.graph, "node"))
+    result.graph.node.extend(running_order(nodes))
+    return result
 
 
 def running_order(nodes: Sequence[NodeProto]) -> list[NodeProto]:

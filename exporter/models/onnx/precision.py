@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from exporter.graph import Graph
+from exporter.operations import Linear
 
 
 def precision_of(graph: Graph) -> str:
@@ -17,15 +18,25 @@ def precision_of(graph: Graph) -> str:
     operators = {node.operator for node in graph.nodes}
     if operators & _DYNAMIC:
         return "dynamic"
-    if operators & _QUANTISING or any(o.startswith("QLinear") for o in operators):
-        return _integer_precision(graph)
     if "MatMulNBits" in operators:
-        return "int4"
+        return _packed_precision(graph)
+    if operators & _QUANTISING or any(o.startswith(("QLinear", "QGemm")) for o in operators):
+        return _integer_precision(graph)
     sizes = Counter[str]()
     for tensor in graph.tensors.values():
         if tensor.is_constant and tensor.dtype in _FLOATS:
             sizes[_FLOATS[tensor.dtype]] += tensor.size_bytes or 0
     return max(sizes, key=lambda name: sizes[name], default="fp32")
+
+
+def _packed_precision(graph: Graph) -> str:
+    """By the narrowest codes."""
+    operations = (node.operation for node in graph.nodes)
+    bits = [o.packed_bits for o in operations if isinstance(o, Linear) and o.packed_bits]
+    return "dynamic" if min(bits, default=_BITS) >= _WHOLE_BYTE else "int4"
+
+
+_BITS, _WHOLE_BYTE = 4, 8
 
 
 def _integer_precision(graph: Graph) -> str:
@@ -44,7 +55,9 @@ def _integer_precision(graph: Graph) -> str:
     return "int8"
 
 
-_DYNAMIC = frozenset({"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger"})
+_DYNAMIC = frozenset(
+    {"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"}
+)
 _QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _FLOATS: Mapping[str, str] = {
     "float32": "fp32",

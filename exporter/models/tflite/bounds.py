@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from exporter.errors import ModelError
-from exporter.models.tflite.codec import DTYPES, is_plain, type_name
+from exporter.models.tflite.codec import is_dense, stored_bytes, type_name
 
 _LONGEST_AXIS = 2**26  # of what is computed; the trace holds a label for each of its positions
 
@@ -46,7 +46,7 @@ def _check_subgraph(model: Any, subgraph: Any, name: str) -> None:
             raise ModelError(f"{name} keeps its weights in another file, which is not supported")
         data = model.buffers[tensor.buffer].data
         holds = data is not None and len(data) > 0
-        if holds and is_plain(tensor):
+        if holds and is_dense(tensor):
             _check_size(tensor, len(data), name)
         longest = max([*_list(tensor.shape), *_list(tensor.shapeSignature)], default=0)
         if not holds and longest > _LONGEST_AXIS:
@@ -55,9 +55,8 @@ def _check_subgraph(model: Any, subgraph: Any, name: str) -> None:
 
 def _check_size(tensor: Any, size: int, name: str) -> None:
     shape = _list(tensor.shape)
-    item = np.dtype(DTYPES[tensor.type]).itemsize
-    expected = item * int(np.prod([int(n) for n in shape], dtype=object))
-    if min(shape, default=0) < 0 or expected != size:
+    count = int(np.prod([int(n) for n in shape], dtype=object))
+    if min(shape, default=0) < 0 or stored_bytes(tensor, count) != size:
         raise ModelError(
             f"{name} is damaged: a {type_name(tensor)} tensor of shape {shape} holds {size} bytes"
         )

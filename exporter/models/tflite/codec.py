@@ -21,6 +21,8 @@ _CUT_INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
 DTYPES = {code: name for code, name in _NAMES.items() if name in (*_CUT, *_CUT_INTEGERS)}
 CODES = {name: code for code, name in DTYPES.items()}
 
+_INT4 = schema.TensorType.INT4  # two values a byte, the first in the low half
+
 _CODES = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in _CUT_INTEGERS} | {
     "int4": (-8, 7)
 }
@@ -31,28 +33,59 @@ def type_name(tensor: Any) -> str:
     return _NAMES.get(tensor.type, f"type {tensor.type}")
 
 
-def is_plain(tensor: Any) -> bool:
-    """Do the values stand in the buffer one by one, in the order of the shape?"""
-    return tensor.type in DTYPES and tensor.sparsity is None
+def is_dense(tensor: Any) -> bool:
+    """Do the values stand in the buffer in the order of the shape, one by one or packed?"""
+    return (tensor.type in DTYPES or tensor.type == _INT4) and tensor.sparsity is None
+
+
+def stored_bytes(tensor: Any, count: int) -> int:
+    """How many bytes so many values of a dense tensor take; the last byte may be half empty."""
+    return (count + 1) // 2 if tensor.type == _INT4 else count * _dtype(tensor).itemsize
+
+
+def _dtype(tensor: Any) -> np.dtype[Any]:
+    """Of the values in memory, where a packed one takes a byte."""
+    return np.dtype("int8" if tensor.type == _INT4 else DTYPES[tensor.type])
 
 
 def values(tensor: Any, buffer: Any) -> Array:
-    """A read-only view of a constant's values (codes where it is quantised).
+    """A constant's values (codes where it is quantised), read-only unless they were packed.
+
+    Returns:
+        In the type's dtype; int4 in int8.
 
     Raises:
-        ModelError: the type is packed (int4), a string, or unknown; or the values are sparse.
+        ModelError: the type is a string, unknown, or packed in another way than int4; or the
+            values are sparse.
     """
-    if not is_plain(tensor):
+    if not is_dense(tensor):
         kind = "sparse" if tensor.sparsity is not None else type_name(tensor)
         raise ModelError(f"the constant {text(tensor.name)!r} is {kind}, which cannot be cut")
     data = np.empty(0, np.uint8) if buffer.data is None else buffer.data
     shape = [] if tensor.shape is None else tensor.shape
+    if tensor.type == _INT4:
+        return _unpacked(data, int(np.prod(shape, dtype=np.int64))).reshape(shape)
     view: Array = data.view(DTYPES[tensor.type]).reshape(shape)
     return view
 
 
+def _unpacked(data: Array, count: int) -> Array:
+    """int4 as int8; a left-over half byte is dropped."""
+    halves = np.stack([data << 4, data], axis=-1).reshape(-1)[:count]
+    return halves.view(np.int8) >> 4
+
+
+def stored(array: Array, tensor: Any) -> Array:
+    """The bytes of a tensor's values as uint8, as its buffer holds them."""
+    if tensor.type != _INT4:
+        return as_bytes(array)
+    codes = array.reshape(-1).view(np.uint8) & 0x0F
+    codes = np.append(codes, np.zeros(len(codes) % 2, np.uint8))
+    return np.asarray(codes[0::2] | codes[1::2] << 4)
+
+
 def as_bytes(array: Array) -> Array:
-    """The bytes of an array as uint8, as a buffer holds them."""
+    """The bytes of an array as uint8."""
     flat = np.ascontiguousarray(array).reshape(-1)
     return flat.astype(flat.dtype.newbyteorder("<"), copy=False).view(np.uint8)
 
@@ -87,13 +120,14 @@ def cast(array: Array, tensor: Any, shown: str = "") -> Array:
     Raises:
         ModelError: the type cannot hold the values.
     """
-    dtype = np.dtype(DTYPES[tensor.type])
+    dtype, kind = _dtype(tensor), type_name(tensor)
     with np.errstate(over="ignore", invalid="ignore"):
         result = array.astype(dtype)
     lost = ~np.isfinite(result) & np.isfinite(array) if dtype.kind == "f" else result != array
-    if lost.any():
+    low, high = _CODES.get(kind, (-np.inf, np.inf))
+    if (lost | (result < low) | (result > high)).any():
         shown = shown or np.array2string(array, threshold=4, separator=", ").replace("\n", "")
-        raise ModelError(f"the constant {text(tensor.name)!r} cannot hold {shown} as {dtype}")
+        raise ModelError(f"the constant {text(tensor.name)!r} cannot hold {shown} as {kind}")
     return result
 
 

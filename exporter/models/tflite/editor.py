@@ -95,7 +95,7 @@ class Editor:
 
     def set_values(self, tensor: Any, values: Array) -> None:
         """Give a constant other values, and the shape that they have."""
-        data = codec.as_bytes(values)
+        data = codec.stored(values, tensor)
         buffers = self.file.model.buffers
         made = self._made.setdefault(tensor.buffer, [])
         equal = [i for i in made if np.array_equal(buffers[i].data, data)]

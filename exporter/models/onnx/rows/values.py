@@ -1,9 +1,8 @@
-"""What changes values and leaves positions: arithmetic, activations, casts, codes."""
+"""What changes values and leaves positions: arithmetic, activations, casts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import prod
 
 from exporter.graph import Shape
 from exporter.models.onnx.call import Call, Row
@@ -80,52 +79,6 @@ _BINARY: Mapping[str, Callable[[Call, str], Operation]] = {
     "div": _quotient,
 }
 _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-
-
-# --- codes ---------------------------------------------------------------------------------------
-
-
-def _codes(function: str) -> Row:
-    """Codes stand for real values: a quantised 0 is its zero point, and 0 for all that follows.
-
-    A scale and a zero point a channel stand along `axis`.
-    """
-
-    def row(call: Call) -> Operation:
-        scale, shape = call.shape(1), call.shape(0)
-        reason = _unclear(call)
-        if scale is None or reason:
-            return Opaque(reason or "its scale is computed while the model runs")
-        channel_axis = None
-        if scale not in {(), (1,)}:
-            if not shape:
-                return _UNKNOWN_RANK
-            channel_axis = call.attributes.get("axis", 1) % len(shape)
-            if shape[channel_axis] not in {scale[0], None}:
-                return Opaque("its scales are not one a position of their axis")
-        needed = (1, 2) if function == "quantize" else (2,)
-        known = all(call.is_constant(slot) for slot in needed if call.has(slot))
-        return Elementwise(keeps_zero=known, channel_axis=channel_axis, function=function)
-
-    return row
-
-
-def _unclear(call: Call) -> str:
-    """Why it cannot be said what the codes stand for, or ""."""
-    scale = call.shape(1)
-    if call.attributes.get("block_size", 0):
-        return "its scales are one a block (block-quantised)"
-    if not call.is_fixed(1) or scale is None:
-        return "its scale is computed while the model runs"
-    if len(scale) > 1:
-        return "its scales have more than one axis"
-    if call.has(2) and _count(call.shape(2)) != _count(scale):
-        return "its zero points are not as many as its scales"
-    return ""
-
-
-def _count(shape: Shape | None) -> int:
-    return prod(n or 0 for n in shape or ())
 
 
 # --- activations ---------------------------------------------------------------------------------
@@ -237,7 +190,6 @@ ROWS: Mapping[str, Row] = {
     "Cast": _cast,
     "Celu": _activation("celu", alpha=1.0),
     "Clip": _clip,
-    "DequantizeLinear": _codes("dequantize"),
     "Div": _binary("div"),
     "Dropout": _dropout,
     "Elu": _activation("elu", alpha=1.0),
@@ -252,7 +204,6 @@ ROWS: Mapping[str, Row] = {
     "Mish": _activation("mish"),
     "Mul": _binary("mul"),
     "PRelu": _prelu,
-    "QuantizeLinear": _codes("quantize"),
     "Relu": _activation("relu"),
     "Selu": _activation("selu", alpha=1.6732632423543772, gamma=1.0507009873554805),
     "Sigmoid": _activation("sigmoid"),
