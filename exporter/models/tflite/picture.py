@@ -144,7 +144,10 @@ def _tensor(file: File, index: int, name: str) -> Tensor:
     if buffer.data is not None and len(buffer.data) and not tensor.isVariable:
         read = partial(codec.values, tensor, buffer)
     shape = _shape(tensor, known=read is not None)
-    return Tensor(name, shape, codec.type_name(tensor), read, codec.quantization(tensor))
+    dtype = codec.type_name(tensor)
+    if tensor.sparsity is not None:  # no array of that type can be read
+        dtype = f"sparse {dtype}"
+    return Tensor(name, shape, dtype, read, codec.quantization(tensor))
 
 
 def _shape(tensor: Any, *, known: bool) -> Shape | None:

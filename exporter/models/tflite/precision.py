@@ -27,7 +27,7 @@ def _commonest(tensors: list[Tensor]) -> str | None:
     """The dtype with the most bytes; open dimensions count once."""
     sizes: Counter[str] = Counter()
     for tensor in tensors:
-        sizes[tensor.dtype] += _size(tensor)
+        sizes[tensor.dtype.removeprefix("sparse ")] += _size(tensor)
     return max(sizes, key=lambda dtype: sizes[dtype], default=None)
 
 
