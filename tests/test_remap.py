@@ -350,6 +350,63 @@ def test_expand(head: HeadRemap, values: Any, options: Any, expected: Any) -> No
         assert result.tolist() == expected
 
 
+# --- a dataset's labels -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "y", "options", "fact"),
+    [
+        pytest.param(SLICE, [0], {"on_missing": "skip"}, "on_missing is 'skip'", id="what to do"),
+        pytest.param(SLICE, [0.5], {}, "not an array of whole numbers", id="fractions"),
+        pytest.param(SLICE, [0, 6], {}, "from 0 to 6 are out of range", id="out of range"),
+        pytest.param(SLICE, [-1], {}, "from -1 to -1 are out of range", id="negative"),
+        pytest.param(
+            SLICE, [[0, 1], [2, 4]], {}, r"shape \(2, 2\) cannot be dropped one by one", id="maps"
+        ),
+        pytest.param(
+            SLICE,
+            [1, 0, 3, 1],
+            {"on_missing": "raise"},
+            "3 labels name 2 removed units, the first is 1",
+            id="missing",
+        ),
+        pytest.param(
+            ZERO,
+            [0, 1],
+            {"on_missing": "raise"},
+            "1 labels name 1 removed units, the first is 1",
+            id="removed in its place",
+        ),
+    ],
+)
+def test_relabel_refused(head: HeadRemap, y: Any, options: Any, fact: str) -> None:
+    with pytest.raises(UsageError, match=fact):
+        head.relabel(y, **options)
+
+
+@pytest.mark.parametrize(
+    ("head", "y", "on_missing", "expected", "rows"),
+    [
+        pytest.param(SLICE, [4, 1, 0, 5, 2], "drop", [0, 1, 2], [0, 2, 3], id="drop"),
+        pytest.param(SLICE, [4, 1, 0], "other", [0, 3, 1], [0, 1, 2], id="other"),
+        pytest.param(SLICE, [4, 0, 0], "raise", [0, 1, 1], [0, 1, 2], id="none is missing"),
+        pytest.param(SLICE, [1, 2, 3], "drop", [], [], id="all are missing"),
+        pytest.param(SLICE, [], "drop", [], [], id="no labels"),
+        pytest.param(SLICE, [[4], [1], [0]], "drop", [[0], [1]], [0, 2], id="a column"),
+        pytest.param(SLICE, [[4, 1], [3, 0]], "other", [[0, 3], [3, 1]], [0, 1], id="maps"),
+        pytest.param(SLICE, [5.0, 1.0], "drop", [2], [0], id="whole numbers as floats"),
+        pytest.param(MERGED, [1, 4, 0, 5, 3], "drop", [1, 1, 0, 2], [0, 1, 2, 4], id="merged"),
+        pytest.param(ZERO, [0, 1, 4, 5], "drop", [0, 4], [0, 2], id="removed in its place"),
+        pytest.param(ZERO, [0, 1], "other", [0, 6], [0, 1], id="another in its place"),
+    ],
+)
+def test_relabel(head: HeadRemap, y: Any, on_missing: Any, expected: Any, rows: Any) -> None:
+    done = one(head).relabel(y, on_missing)
+    assert (done.y.dtype, done.rows.dtype) == (np.int64, np.int64)
+    assert done.y.tolist() == expected
+    assert done.rows.tolist() == rows
+
+
 def test_label() -> None:
     assert [one(SLICE).label(i) for i in range(3)] == ["owl", "cat", "\u00e9lan"]
     assert one(SLICE).label(int(np.argmax([0, 0, 1]))) == "\u00e9lan"

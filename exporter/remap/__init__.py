@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
 from exporter.remap.recut import recut
-from exporter.remap.table import OPTIONS, Array, HeadRemap
+from exporter.remap.table import OPTIONS, Array, HeadRemap, Missing, Relabelled
 
-__all__ = ["SCHEMA", "HeadRemap", "Origin", "Remap", "compose"]
+__all__ = ["SCHEMA", "HeadRemap", "Origin", "Relabelled", "Remap", "compose"]
 
 SCHEMA = "exporter/remap/1"
 
@@ -118,6 +118,12 @@ class Remap:
     def to_new(self, indices: npt.ArrayLike, missing: int = -1, head: str | None = None) -> Array:
         """`HeadRemap.to_new` of the named or only head."""
         return self.of(head).to_new(indices, missing)
+
+    def relabel(
+        self, y: npt.ArrayLike, on_missing: Missing = "drop", head: str | None = None
+    ) -> Relabelled:
+        """`HeadRemap.relabel` of the named or only head."""
+        return self.of(head).relabel(y, on_missing)
 
     def expand(
         self, values: npt.ArrayLike, fill: float = 0.0, axis: int = -1, head: str | None = None

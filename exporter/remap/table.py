@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,24 @@ from exporter.errors import ModelError, UsageError
 
 Array = npt.NDArray[Any]
 Place = int | tuple[int, ...]
+Missing = Literal["drop", "raise", "other"]
 
 OPTIONS = ("probabilities", "floor", "merge", "restore_width", "gate", "ids", "restore_ids")
 _LARGEST = 2**63 - 1
+
+MISSING: tuple[Missing, ...] = ("drop", "raise", "other")
+
+
+class Relabelled(NamedTuple):
+    """Labels for the cut model, and the samples that they belong to.
+
+    Attributes:
+        y: new indices, int64.
+        rows: the samples that stay, int64, ascending: `x[rows]` goes with `y`.
+    """
+
+    y: Array
+    rows: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +185,49 @@ class HeadRemap:
         at = np.minimum(np.searchsorted(old, wanted), len(old) - 1)
         return np.where(old[at] == wanted, new[at], np.int64(missing))
 
+    def relabel(self, y: npt.ArrayLike, on_missing: Missing = "drop") -> Relabelled:
+        """A dataset's labels in new indices, to train or to judge the cut model with.
+
+        A label is missing if its unit was removed, also where the unit's place remains (zero).
+        The members of a merged unit become that unit.
+
+        Args:
+            y: original indices, whole numbers of any dtype, samples in front. Not one-hot: take
+                `y.argmax(axis=-1)` of such labels.
+            on_missing: "drop" leaves out the samples with a missing label, of (samples,) or
+                (samples, 1) labels; "raise" refuses them; "other" gives them the index behind the
+                last unit, for a model with one unit more.
+
+        Raises:
+            UsageError: not whole numbers, or out of range; labels that cannot be dropped one by
+                one; with "raise", a missing label.
+        """
+        if on_missing not in MISSING:
+            raise UsageError(
+                f"on_missing is {on_missing!r}", f"it is one of {', '.join(map(repr, MISSING))}"
+            )
+        old = _whole(y, self.old_units, "original")
+        new = self.to_new(old)
+        gone = (new < 0) | ~self._answers[new]
+        if on_missing == "drop" and old.size > len(np.atleast_1d(old)):
+            raise UsageError(
+                f"labels of shape {old.shape} cannot be dropped one by one",
+                'use on_missing="other", and give these positions no weight',
+            )
+        if on_missing == "raise" and gone.any():
+            units = np.unique(old[gone])
+            raise UsageError(
+                f"{int(gone.sum())} labels name {len(units)} removed units, the first is "
+                f"{units[0]}",
+                'on_missing="drop" leaves these samples out',
+            )
+        new = np.where(gone, np.int64(self.new_units), new)
+        rows = np.arange(len(np.atleast_1d(old)))
+        if on_missing == "drop":
+            rows = np.flatnonzero(~np.atleast_1d(gone).any(axis=tuple(range(1, gone.ndim))))
+            new = np.atleast_1d(new)[rows]
+        return Relabelled(new, rows)
+
     def expand(self, values: npt.ArrayLike, fill: float = 0.0, axis: int = -1) -> Array:
         """The values at the original's width, with `fill` where a unit has no place any more.
 
@@ -209,6 +267,12 @@ class HeadRemap:
                 f"the remap of head {self.name!r} carries no labels", "cut the model with labels"
             )
         return self.labels[int(_whole(new_index, self.new_units, "new"))]
+
+    @cached_property
+    def _answers(self) -> Array:
+        """Which new units still answer: (new_units,) bool."""
+        kept = set(self.kept)
+        return np.asarray([not kept.isdisjoint(members(p)) for p in self.new_to_old], bool)
 
     @cached_property
     def _lowest(self) -> Array:
