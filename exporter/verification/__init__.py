@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.head import Head
 from exporter.models.model import Model, RunOptions
@@ -124,7 +125,16 @@ def _run(model: Model, tensors: Iterable[str], samples: Samples, options: Verify
     edits = tuple(AddOutput(name, name) for name in sorted(inner))
     runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
     answers = [runner(feeds) for feeds in samples.feeds()]
-    return {name: np.stack([answer[name] for answer in answers]) for name in answers[0]}
+    return {name: _stacked(model, name, [a[name] for a in answers]) for name in answers[0]}
+
+
+def _stacked(model: Model, name: str, answers: Sequence[Array]) -> Array:
+    if len({answer.shape for answer in answers}) > 1:
+        raise ModelError(
+            f"output {name!r} of {model.name} has another shape from sample to sample",
+            "compute it with static shapes: by a mask of the same width, say",
+        )
+    return np.stack(answers)
 
 
 @dataclass(frozen=True, eq=False)
