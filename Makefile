@@ -8,7 +8,7 @@ QUIET := -qq --disable-pip-version-check # errors still show
 CLIENTS := $(VENV)/clients
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo test check bench lint types imports docs coverage format operators pins clients clean
+.PHONY: help setup demo test check bench lint types imports docs coverage format operators precisions pins clients clean
 .NOTPARALLEL:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make format    let ruff format and mend what it can"
 	@echo "make coverage  what the last 'make check' covered, of the whole package"
 	@echo "make operators writes docs/operators.md from the translation tables"
+	@echo "make precisions writes docs/precisions.md: what is cut in which precision, each cell tried"
 	@echo "make pins      write the versions installed in .venv into requirements/"
 	@echo "make clients   other programs read what is written: MediaPipe, in an environment of its own"
 	@echo "make clean     remove what the targets above leave behind, but not .venv"
@@ -69,6 +70,9 @@ format: $(READY)
 
 operators: $(READY)
 	$(BIN)/python tools/operators.py
+
+precisions: $(READY)
+	$(BIN)/python tools/precisions.py
 
 pins: $(READY)
 	$(BIN)/python tools/pins.py

@@ -12,7 +12,7 @@ from exporter.conversion.remote import ConvertOptions
 from exporter.errors import ModelError, UsageError
 from exporter.latency import BenchOptions, bench_models
 from exporter.memory import Sides, measure_memory
-from exporter.models import KINDS
+from exporter.models import FORMS, KINDS
 from exporter.models.model import Model, RunOptions
 from exporter.remap import HeadRemap
 from exporter.report.record import Check, Latency, Memory
@@ -28,7 +28,8 @@ class Job:
     """How a job is done.
 
     Attributes:
-        to: kinds to write; None for the source's own, or for Keras all that run on the edge.
+        to: kinds to write, and forms beside them; None for the source's own kind, or for Keras all
+            that run on the edge.
         data: a file of inputs; None for seeded samples.
         samples: how many inputs; None for 16, or all of the file's.
         tolerance: largest |difference| allowed, instead of the built-in limits.
@@ -60,13 +61,25 @@ class Job:
     say: Progress = silent
 
     def __post_init__(self) -> None:
-        for kind in self.to or ():
-            if kind not in KINDS:
-                raise UsageError(f"there is no kind {kind!r}", f"kinds: {', '.join(KINDS)}")
+        for name in self.to or ():
+            if name not in {**KINDS, **FORMS}:
+                known = ", ".join([*KINDS, *FORMS])
+                raise UsageError(f"there is no kind {name!r}", f"kinds: {known}")
         for name in ("samples", "threads"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{name} is {count}", "give at least 1")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds to write, those included of which only a form was asked for."""
+        wanted = (FORMS[name].kind if name in FORMS else name for name in self.to or ())
+        return tuple(dict.fromkeys(wanted))
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms to write beside them."""
+        return tuple(name for name in self.to or () if name in FORMS)
 
     @property
     def run_options(self) -> RunOptions:

@@ -13,8 +13,9 @@ from typing import Any
 
 from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ModelError, UsageError
+from exporter.forms import write_forms
 from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
-from exporter.models import KINDS
+from exporter.models import FORMS, KINDS
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.report.html import to_html
@@ -93,7 +94,7 @@ def _prepared(source: Source, job: Job, choices: Iterable[Choice]) -> Iterator[_
     inputs = job.inputs(source.model) if job.verify or job.bench else NO_INPUTS
     _refuse_early(source, choices)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        kinds = job.to or source.default_kinds()
+        kinds = job.kinds or source.default_kinds()
         targets = tuple(source.target(kind, Path(folder), job.say) for kind in kinds)
         yield _Work(job, source, inputs, targets)
 
@@ -141,6 +142,10 @@ def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
         memory=tuple(row for result in results for row in result.measures.memory),
         warnings=_warnings(work, results),
     )
+    for artifact in report.artifacts:
+        path = folder / artifact.path
+        own = [form for form in work.job.forms if FORMS[form].kind == artifact.kind]
+        write_forms(path, path, own, report.remap)
     _write_report(folder, report)
     return report
 

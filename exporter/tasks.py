@@ -6,11 +6,13 @@ import shutil
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ExporterError, UsageError
+from exporter.forms import check_forms, write_forms
 from exporter.inspection import Inspection, inspect_model
 from exporter.job import NO_INPUTS, Findings, Job, compare, measure
 from exporter.models import KINDS, kind_of, kind_of_suffix, size_bytes
@@ -90,7 +92,7 @@ def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Repor
         done = prune_model(given.model, choice, job)
         artifacts: tuple[Artifact, ...] = ()
         if done.findings.passed:
-            _write_pruned(given, done, out, force=job.force)
+            _write_pruned(given, done, out, job)
             artifacts = (describe(done.model, out, uncut=given.path),)
         return make_report(
             job,
@@ -105,8 +107,9 @@ def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Repor
 
 def check_prune(source: str | Path, out: Path, job: Job) -> None:
     """Refuse what `prune_file` could not write, before anything is opened."""
-    path = Path(source)
-    check_output(out, kind_of(path), force=job.force)
+    path, kind = Path(source), kind_of(Path(source))
+    check_output(out, kind, force=job.force)
+    check_forms(out, kind, job.forms, force=job.force)
     refuse_input(path, out)
 
 
@@ -115,12 +118,17 @@ def _named(findings: Findings, out: Path) -> tuple[Check, ...]:
     return tuple(replace(check, artifact=out.name) for check in findings.checks)
 
 
-def _write_pruned(given: Source, done: Pruned, out: Path, *, force: bool) -> None:
+def _write_pruned(given: Source, done: Pruned, out: Path, job: Job) -> None:
     source = given.path
-    if done.cut.selection.keeps_all and source:
-        write_with_remap(out, lambda file: _copy(source, file), done.remap, force=force)
-    else:
-        done.save(out, force=force)
+
+    def write(file: Path) -> None:
+        if done.cut.selection.keeps_all and source:
+            _copy(source, file)
+        else:
+            done.model.write(file)
+        write_forms(file, out, job.forms, done.remap, force=job.force)
+
+    write_with_remap(out, write, done.remap, force=job.force)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -134,6 +142,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         known = ", ".join(row.suffixes[0] for row in KINDS.values() if row.edge)
         raise UsageError(f"{out.name} names no kind to convert to", f"use -o NAME with {known}")
     check_output(out, kind, force=job.force)
+    check_forms(out, kind, job.forms, force=job.force)
     if isinstance(source, str | Path):
         refuse_input(Path(source), out)
     with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
@@ -145,7 +154,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         found = compare(job, given.model, target.model, inputs, ()) if job.verify else Findings()
         artifacts: tuple[Artifact, ...] = ()
         if found.passed:
-            write_whole(out, lambda file: _copy(path, file), force=job.force)
+            write_whole(out, partial(_write_converted, path, out, job), force=job.force)
             artifacts = (describe(target.model, out, target.route),)
         return make_report(
             job,
@@ -155,6 +164,11 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
             checks=_named(found, out),
             warnings=(*given.warnings, *target.warnings, *found.warnings),
         )
+
+
+def _write_converted(path: Path, out: Path, job: Job, file: Path) -> None:
+    _copy(path, file)
+    write_forms(file, out, job.forms, None, force=job.force)
 
 
 def verify_files(original: Path, pruned: Path, job: Job) -> Report:

@@ -205,6 +205,18 @@ def _blocks(conv: bool) -> Parts | None:
     return Parts((read, node("Gemm", ["x", "k", "b"], ["z"], "head")), constants, opset=21)
 
 
+def _blocks_of_units(conv: bool) -> Parts | None:
+    """A scale for several units: no unit can be taken from its block."""
+    if conv:
+        return None
+    width = 3
+    scale = np.abs(WEIGHTS).reshape(FEATURES, -1, width).max(axis=2) / np.float32(127)
+    codes = np.rint(WEIGHTS / np.repeat(scale, width, axis=1)).astype(np.int8)
+    read = node("DequantizeLinear", ["w", "ws"], ["k"], "read", axis=1, block_size=width)
+    head = node("Gemm", ["x", "k", "b"], ["z"], "head")
+    return Parts((read, head), {"w": codes, "ws": scale, "b": BIAS}, opset=21)
+
+
 def nbits(bits: int, *, flat: bool = False, points: str = "packed", level: int = 0) -> Parts:
     """A MatMulNBits.
 
@@ -305,6 +317,7 @@ PRECISIONS: Mapping[str, Callable[[bool], Parts | None]] = {
     "int8 QOperator": _qoperator,
     "dynamic int8": _dynamic,
     "int4 in blocks (DequantizeLinear)": _blocks,
+    "int8 in blocks of units": _blocks_of_units,
     "int4 in blocks (MatMulNBits)": lambda conv: None if conv else nbits(4),
     "int8 in blocks (MatMulNBits)": lambda conv: None if conv else nbits(8),
 }

@@ -18,7 +18,7 @@ import pytest
 from onnx import numpy_helper
 
 from exporter.cli import COMMANDS, options
-from exporter.models import KINDS
+from exporter.models import FORMS, KINDS
 from exporter.models.onnx import open_file
 from exporter.modes import MODES
 from tests.commands import Done, command, environment, exporter, left_behind, listing
@@ -77,6 +77,7 @@ def test_version(work: Path) -> None:
 
 def test_the_choices_of_the_command_line_are_those_of_the_tables() -> None:
     assert set(options.KINDS) == set(KINDS)
+    assert set(options.FORMS) == set(FORMS)
     assert set(options.MODES) == set(MODES)
 
 

@@ -75,7 +75,7 @@ def document() -> str:
         refused = [(f"`{operator}`", reason) for operator, reason in sorted(module.REASONS.items())]
         parts.append(
             f"### Refused in {title}, with a reason of their own\n\n"
-            + _table(("Operator", "Reason"), refused)
+            + in_markdown(("Operator", "Reason"), refused)
         )
     return "\n".join(parts)
 
@@ -85,10 +85,11 @@ def _translated(kind: str, table: Mapping[str, Callable[..., Any]]) -> str:
         (f"`{operator}`", ", ".join(neutral(row)), ", ".join(tested_by(kind, operator)))
         for operator, row in sorted(table.items())
     ]
-    return _table(("Operator", "Neutral operation", "Tested by"), rows)
+    return in_markdown(("Operator", "Neutral operation", "Tested by"), rows)
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def in_markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """In Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 

@@ -17,6 +17,7 @@ from exporter.cli.narrator import narrating
 @options.checks
 @options.conversion
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check the file first.")
+@options.forms
 @options.force
 @options.common
 def command(model: Path, output: Path, **given: Any) -> int:

@@ -134,6 +134,7 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
 
 MODES = ("slice", "zero")  # a test holds this against modes.MODES, which `--help` must not import
 KINDS = ("keras", "onnx", "tflite")  # likewise models.KINDS
+FORMS = ("c-array",)  # likewise models.FORMS
 PRECISIONS = ("fp32",)
 
 selection = _group(
@@ -213,6 +214,12 @@ conversion = _group(
 )
 
 dry_run = click.option("--dry-run", is_flag=True, help="Show what would be cut; write nothing.")
+
+forms = click.option(
+    "--to",
+    type=Names(*FORMS),
+    help="c-array: also write the TFLite file as C source and header.",
+)
 
 force = click.option("--force", is_flag=True, help="Replace what stands in the output's place.")
 

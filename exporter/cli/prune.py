@@ -18,6 +18,7 @@ from exporter.cli.narrator import narrating
 @options.checks
 @options.limits
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check the cut first.")
+@options.forms
 @options.force
 @options.dry_run
 @options.common

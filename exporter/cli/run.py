@@ -15,7 +15,11 @@ from exporter.cli.narrator import narrating
 @click.command("run")
 @click.argument("model", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, required=True, metavar="DIR")
-@click.option("--to", type=options.Names(*options.KINDS), help="Comma list: onnx, tflite, keras.")
+@click.option(
+    "--to",
+    type=options.Names(*options.KINDS, *options.FORMS),
+    help="Comma list: onnx, tflite, keras; c-array for TFLite as C source and header.",
+)
 @click.option(
     "--precision",
     type=options.Names(*options.PRECISIONS),

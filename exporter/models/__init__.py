@@ -35,6 +35,20 @@ class Kind:
     edge: bool
 
 
+@dataclass(frozen=True)
+class Form:
+    """Another form of a model file, which is written beside it.
+
+    Attributes:
+        kind: key of KINDS; of the files that have it.
+        module: holds `names(file_name)`, the names of the files that it is made of, and
+            `sources(content, file_name, remap)`, which gives their texts by name.
+    """
+
+    kind: str
+    module: str
+
+
 def open_model(path: str | Path) -> Model:
     """Open a model file, whatever its suffix says; the kind is told by its content.
 
@@ -112,3 +126,5 @@ KINDS: Mapping[str, Kind] = {
     "onnx": Kind("ONNX", (".onnx",), "exporter.models.onnx", _is_protobuf, edge=True),
     "tflite": Kind("TFLite", (".tflite",), "exporter.models.tflite", _is_flatbuffer, edge=True),
 }
+
+FORMS: Mapping[str, Form] = {"c-array": Form("tflite", "exporter.models.tflite.c_array")}

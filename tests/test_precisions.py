@@ -1,0 +1,61 @@
+"""The document of the precisions is what happens, and its script cannot call a failure a proof."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporter.models.onnx import OnnxModel, from_proto
+from tests import onnx_precisions, tflite_precisions
+
+PROJECT = Path(__file__).parent.parent
+
+
+def load() -> ModuleType:
+    """The script, which is no part of a package."""
+    sys.path.insert(0, str(PROJECT / "tools"))
+    try:
+        return importlib.import_module("precisions")
+    finally:
+        sys.path.remove(str(PROJECT / "tools"))
+
+
+precisions = load()
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert precisions.DOCUMENT.read_text("utf-8") == precisions.document(), "run `make precisions`"
+
+
+def test_every_precision_of_the_builders_has_a_row() -> None:
+    text = precisions.DOCUMENT.read_text("utf-8")
+    for module in (onnx_precisions, tflite_precisions):
+        assert all(f"| {precision} | `" in text for precision in module.PRECISIONS)
+
+
+class Wrong(OnnxModel):
+    """A model whose cuts have another weight."""
+
+    def apply(self, plan: Any) -> Any:
+        result = super().apply(plan)
+        proto = type(result.proto)()
+        proto.CopyFrom(result.proto)
+        for tensor in proto.graph.initializer:
+            if tensor.name == "b" and "exporter.remap" in {p.key for p in proto.metadata_props}:
+                values = np.frombuffer(tensor.raw_data, np.float32) + np.float32(1)
+                tensor.raw_data = values.tobytes()
+        return from_proto(proto, self.name)
+
+
+def test_a_cut_that_is_wrong_stops_the_script() -> None:
+    sound = onnx_precisions.built("dense, logits", "float32")
+    assert sound is not None
+    assert not precisions.outcome(sound, "slice")
+    with pytest.raises(RuntimeError, match="max_abs"):
+        precisions.outcome(Wrong(sound.proto, sound.name), "slice")

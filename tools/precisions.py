@@ -1,0 +1,128 @@
+"""Write `docs/precisions.md`: each kind of head in each precision, cut and proved, or refused.
+
+Nothing is claimed: every cell is a file that is built, cut in every mode, run beside its original
+and checked, as `exporter prune` does it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from operators import in_markdown
+
+from exporter.cutting import Choice
+from exporter.errors import ExporterError
+from exporter.job import Job
+from exporter.models.model import Model
+from exporter.modes import MODES
+from exporter.parity import LIMITS
+from exporter.tasks import Pruned, prune_model
+
+PROJECT = Path(__file__).parent.parent
+DOCUMENT = PROJECT / "docs" / "precisions.md"
+SHOWN = ("slice", "zero", "mask")  # the modes that need no more than a selection
+KEPT = (1, 3, 4)
+SAMPLES = 4
+
+HEAD = """\
+# Precisions
+
+What `exporter` cuts, written by `tools/precisions.py` (`make precisions`). Each cell is a small
+file in which a head of that kind stands in that precision: it is cut to three units in each mode,
+run beside its original, and checked. A cell names the modes whose checks passed; a refusal is what
+the command line says. `tests/onnx_precisions.py` and `tests/tflite_precisions.py` build the files.
+
+"Called" is how reports and file names call the precision. "z" says how near the values before the
+last activation must be to those of the original: codes equal to the bit, float sums within the
+limit, which is multiplied by the largest |z| where that is above 1.
+"""
+
+
+def document() -> str:
+    """The whole document."""
+    parts = [HEAD]
+    for title, module in families().items():
+        head = ("Precision", "Called", "z", *map(_capital, module.FUNCTIONS))
+        rows = [_row(module, precision) for precision in module.PRECISIONS]
+        parts.append(f"## {title}, read and cut\n\n" + in_markdown(head, rows))
+    return "\n".join(parts)
+
+
+def families() -> Mapping[str, ModuleType]:
+    """Title of a format -> the module that builds its files, which lies with the tests."""
+    sys.path.insert(0, str(PROJECT))
+    from tests import onnx_precisions, tflite_precisions  # noqa: PLC0415 - needs the path
+
+    sys.path.remove(str(PROJECT))
+    return {"ONNX": onnx_precisions, "TFLite": tflite_precisions}
+
+
+def _row(module: ModuleType, precision: str) -> tuple[str, ...]:
+    models: list[Model | None] = [module.built(kind, precision) for kind in module.FUNCTIONS]
+    files = [model for model in models if model is not None]
+    near = dict.fromkeys(nearness(model) for model in files)
+    cells = ("no such file" if model is None else cell(model) for model in models)
+    return (precision, f"`{files[0].precision}`", " or ".join(filter(None, near)), *cells)
+
+
+def cell(model: Model) -> str:
+    """The modes that are proved, and why others are refused."""
+    modes: dict[str, list[str]] = {}
+    for mode in SHOWN:
+        if mode in MODES:
+            modes.setdefault(outcome(model, mode), []).append(mode)
+    proved = modes.pop("", [])
+    told = [", ".join(proved)] if proved else []
+    for reason, refused in modes.items():
+        told.append(f"{', '.join(refused)} refused: {reason}")
+    return "; ".join(told)
+
+
+def outcome(model: Model, mode: str) -> str:
+    """Why a cut is refused, or "" where it is proved.
+
+    Raises:
+        RuntimeError: a check fails, or there is none.
+    """
+    try:
+        checks = _pruned(model, mode).findings.checks
+    except ExporterError as error:
+        return error.message
+    failed = [check for check in checks if not check.passed]
+    if failed or not checks:
+        raise RuntimeError(f"{model.name} ({model.precision}), {mode}: {failed}")
+    return ""
+
+
+def nearness(model: Model) -> str:
+    """What z is held to; "" where the head cannot be sliced."""
+    try:
+        checks = _pruned(model, "slice").findings.checks
+    except ExporterError:
+        return ""
+    first = next(check for check in checks if check.metric == "max_abs")
+    if first.limit == 0.0:
+        return "equal to the bit"
+    row = LIMITS.get(("cut", model.precision), LIMITS["cut", "fp32"])
+    return f"within {row.z if row.scaled else LIMITS['cut', 'fp32'].z:g}"
+
+
+def _pruned(model: Model, mode: str) -> Pruned:
+    return prune_model(model, Choice(keep=KEPT, mode=mode), Job(samples=SAMPLES))
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def main() -> None:
+    """Write the document."""
+    DOCUMENT.write_text(document(), "utf-8")
+    print(f"wrote {DOCUMENT.relative_to(PROJECT)}")
+
+
+if __name__ == "__main__":
+    main()
