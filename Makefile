@@ -8,7 +8,7 @@ QUIET := -qq --disable-pip-version-check # errors still show
 CLIENTS := $(VENV)/clients
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo test check bench lint types imports docs coverage format operators precisions pins clients clean
+.PHONY: help setup demo test check bench lint types imports docs coverage format operators precisions modes pins clients clean
 .NOTPARALLEL:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make coverage  what the last 'make check' covered, of the whole package"
 	@echo "make operators writes docs/operators.md from the translation tables"
 	@echo "make precisions writes docs/precisions.md: what is cut in which precision, each cell tried"
+	@echo "make modes     writes docs/modes.md from the plans of every mode on small models"
 	@echo "make pins      write the versions installed in .venv into requirements/"
 	@echo "make clients   other programs read what is written: MediaPipe, in an environment of its own"
 	@echo "make clean     remove what the targets above leave behind, but not .venv"
@@ -73,6 +74,9 @@ operators: $(READY)
 
 precisions: $(READY)
 	$(BIN)/python tools/precisions.py
+
+modes: $(READY)
+	PYTHONPATH=. $(BIN)/python tools/modes.py
 
 pins: $(READY)
 	$(BIN)/python tools/pins.py

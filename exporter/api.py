@@ -32,6 +32,9 @@ class ChoiceOptions(TypedDict, total=False):
     mode: str
     units: str | tuple[int, int]
     restore_ids: bool
+    probabilities: str
+    restore_width: bool
+    for_quantization: bool
     allow_nonfinite: bool
     allow_remove_special: bool
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from exporter.detectors import refuse_zero, restored_ids, with_background
-from exporter.errors import NotAllowedError, UsageError
+from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
 from exporter.models.model import Model, unit_labels
-from exporter.modes import MODES
+from exporter.modes import MODES, Meaning
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.selection import Selection, select
@@ -37,6 +38,7 @@ class Choice:
         units: where on its axis the units stand, "A:B" or the two numbers, where other things share
             the axis and nothing tells them apart.
         restore_ids: outputs that hold class numbers give those of the first original.
+        probabilities, restore_width, for_quantization: see `Meaning`.
         allow_nonfinite: cut a model with NaN or infinite weights.
         allow_remove_special: remove units such as a detector's background.
 
@@ -53,20 +55,35 @@ class Choice:
     mode: str = "slice"
     units: str | tuple[int, int] | None = None
     restore_ids: bool = False
+    probabilities: str = "renormalized"
+    restore_width: bool = False
+    for_quantization: bool = False
     allow_nonfinite: bool = False
     allow_remove_special: bool = False
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the options say of the answers, as it was asked for."""
+        return Meaning(self.probabilities, self.restore_width, self.for_quantization)
+
+    @property
+    def narrows(self) -> bool:
+        """Will the output have one position a kept unit instead of one a unit?"""
+        return MODES[self.mode].narrows and not self.restore_width
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
         if (self.keep is None) == (self.remove is None):
             raise UsageError("give keep or remove, and not both", "the other units follow from it")
-        if self.keep_order and not MODES[self.mode].narrows:
+        if self.keep_order and not self.narrows:
+            why = "restore_width" if self.restore_width else f"mode {self.mode}"
             raise UsageError(
-                f"keep_order has no meaning with mode {self.mode}, where units keep their places",
+                f"keep_order has no meaning with {why}, where units keep their places",
                 "leave it out",
             )
         object.__setattr__(self, "units", _stretch(self.units))
+        _ = self.meaning  # which refuses what it does not know
         for name in ("keep", "remove", "labels"):
             object.__setattr__(self, name, _lasting(name, getattr(self, name)))
 
@@ -131,6 +148,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
         NotAllowedError: weights that are not finite.
     """
     graph = model.graph()
+    _refuse_restored(model)
     if not choice.allow_nonfinite:
         _refuse_nonfinite(graph)
     found = _traced(model, choice)
@@ -142,12 +160,28 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     if choice.mode == "zero":
         refuse_zero(heads[0])
     selection = _select(model, heads[0], choice)
-    remap = _remap(model, heads, (selection, choice), original)
-    edits = () if selection.keeps_all else MODES[choice.mode].edits(heads[0], selection.kept)
-    if choice.restore_ids and MODES[choice.mode].narrows:
+    mode = MODES[choice.mode]
+    meanings = [mode.settle(head, choice.meaning) for head in heads]
+    tables = [_table(*each, selection, choice) for each in zip(heads, meanings, strict=True)]
+    remap = _remap(model, tables, original)
+    kept = selection.kept
+    edits = () if selection.keeps_all else mode.edits(heads[0], kept, meanings[0])
+    if choice.restore_ids and choice.narrows:
         edits = (*edits, *restored_ids(graph, heads[0], remap.of(heads[0].name)))
-    warnings = _warnings(heads, selection, choice.mode)
+    warnings = _warnings(heads, selection, choice)
     return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
+
+
+def _refuse_restored(model: Model) -> None:
+    """What stands behind the output of an earlier cut shows the head no more."""
+    for table in model.remap.heads if model.remap else ():
+        for option in ("restore_width", "probabilities"):
+            if table.options[option]:
+                raise ModelError(
+                    f"head {table.name!r} was cut before with {option} = "
+                    f"{table.options[option]}: its output is put together behind the head",
+                    f"cut {model.remap.original.name if model.remap else 'the original'} instead",
+                )
 
 
 def _refuse_nonfinite(graph: Graph) -> None:
@@ -194,20 +228,14 @@ def _select(model: Model, head: Head, choice: Choice) -> Selection:
     return with_background(model.graph(), head, selection, removed=removed)
 
 
-def _remap(
-    model: Model,
-    heads: tuple[Head, ...],
-    chosen: tuple[Selection, Choice],
-    original: Origin | None,
-) -> Remap:
+def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -> Remap:
     this = Origin(model.name, model.sha256)
-    tables = tuple(_table(head, *chosen) for head in heads)
-    later = Remap(original or this, this if original else None, tables)
+    later = Remap(original or this, this if original else None, tuple(tables))
     return compose(model.remap, later) if model.remap else later
 
 
-def _table(head: Head, selection: Selection, choice: Choice) -> HeadRemap:
-    narrows = MODES[choice.mode].narrows
+def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -> HeadRemap:
+    narrows = choice.narrows
     labels = selection.kept_labels if narrows else selection.labels
     kept = selection.kept
     places = kept if narrows else tuple(range(head.units))
@@ -226,17 +254,38 @@ def _table(head: Head, selection: Selection, choice: Choice) -> HeadRemap:
         new_to_old=places,
         labels=labels,
         options={
+            **meaning.options(),
             "ids": None if restored else head.ids or None,
             "restore_ids": restored or None,
         },
     )
 
 
-def _warnings(heads: tuple[Head, ...], selection: Selection, mode: str) -> tuple[str, ...]:
+def _warnings(heads: tuple[Head, ...], selection: Selection, choice: Choice) -> tuple[str, ...]:
     warnings = list(selection.notes)
-    if len(selection.kept) == 1 and MODES[mode].narrows:
+    if choice.meaning.absolute and not selection.keeps_all:
+        warnings.append(_cost(heads[0], selection))
+    elif len(selection.kept) == 1 and not MODES[choice.mode].shares:
         for head in heads:
             if head.competes:
                 value = "1.0" if head.activation == "softmax" else "0.0"
                 warnings.append(f"one unit under {head.activation} always answers {value}")
     return tuple(warnings)
+
+
+def _cost(head: Head, selection: Selection) -> str:
+    """What absolute probabilities cost: the constants of removed units, which have to stay."""
+    stay = 0
+    for constant in head.constants:
+        share = len(constant.labels.removed(selection.kept)) / len(constant.labels.units)
+        stay += round(share * prod(constant.shape) * _item_bytes(constant.dtype))
+    return (
+        f"absolute probabilities need the sum over all {head.units} units: {stay} bytes stay in "
+        f"the head that renormalized ones would not need"
+    )
+
+
+def _item_bytes(dtype: str) -> float:
+    """Bits are in the name: float32, int4, bfloat16."""
+    digits = "".join(filter(str.isdigit, dtype))
+    return int(digits) / 8 if digits else 0.0

@@ -46,8 +46,12 @@ class Quantization:
 
     def nearest(self, values: Array) -> Array:
         """The nearest values that have codes."""
+        return self.real(self.codes(values))
+
+    def codes(self, values: Array) -> Array:
+        """The codes of the nearest values that have some, in float64."""
         scale, zero_point = self.spread(values.shape)
-        return self.real(np.clip(np.rint(values / scale + zero_point), self.low, self.high))
+        return np.asarray(np.clip(np.rint(values / scale + zero_point), self.low, self.high))
 
     def spread(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Scale and zero point in float64, each so that it broadcasts to a tensor of this shape."""

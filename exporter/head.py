@@ -67,6 +67,7 @@ class LabelledTensor:
 
     name: str
     shape: Shape
+    dtype: str
     labels: UnitAxis
     quantization: Quantization | None = None
 
@@ -78,6 +79,7 @@ class LabelledConstant:
     Attributes:
         zero: what a removed unit's entries are filled with so that its value becomes 0; None where
             they may stay as they are (scales, variances).
+        quantization: what its codes stand for.
     """
 
     name: str
@@ -86,6 +88,7 @@ class LabelledConstant:
     labels: UnitAxis
     uses: tuple[Use, ...]
     zero: float | None
+    quantization: Quantization | None = None
 
 
 @dataclass(frozen=True)

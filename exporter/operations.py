@@ -36,6 +36,7 @@ class Linear:
     along: tuple[Along, ...] = ()  # scales and zero points of the kernel's codes
     packed_bits: int | None = None  # of a code, where the kernel holds several in one entry
     kernel_zero: float | None = 0.0  # what makes a channel 0; None where something along it does
+    altered: bool = False  # the bias is scaled, or the sum goes through an activation at once
 
 
 @dataclass(frozen=True)

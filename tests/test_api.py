@@ -19,7 +19,7 @@ from exporter.cutting import Choice
 from exporter.errors import CheckError, ExporterError, ModelError, OutputError, UsageError
 from exporter.head import Head
 from exporter.job import Job
-from exporter.modes import MODES
+from exporter.modes import MODES, Meaning
 from exporter.plan import Edit
 from exporter.tasks import Pruned
 from tests.commands import listing
@@ -199,7 +199,7 @@ def test_an_opened_keras_file_is_saved_with_its_table(net: Any, tmp_path: Path) 
 def wrong_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     right = MODES["slice"]
 
-    def neighbours(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
+    def neighbours(head: Head, kept: Sequence[int], *_: Meaning) -> tuple[Edit, ...]:
         return right.edits(head, [(unit + 1) % head.units for unit in kept])
 
     monkeypatch.setitem(MODES, "slice", replace(right, edits=neighbours))

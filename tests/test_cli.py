@@ -20,7 +20,7 @@ from onnx import numpy_helper
 from exporter.cli import COMMANDS, options
 from exporter.models import FORMS, KINDS
 from exporter.models.onnx import open_file
-from exporter.modes import MODES
+from exporter.modes import MODES, PROBABILITIES
 from tests.commands import Done, command, environment, exporter, left_behind, listing
 from tests.shelf import BIAS, KERNEL, LABELS, UNITS
 
@@ -79,6 +79,7 @@ def test_the_choices_of_the_command_line_are_those_of_the_tables() -> None:
     assert set(options.KINDS) == set(KINDS)
     assert set(options.FORMS) == set(FORMS)
     assert set(options.MODES) == set(MODES)
+    assert options.PROBABILITIES == PROBABILITIES
 
 
 PRUNED = """\

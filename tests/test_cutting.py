@@ -69,7 +69,7 @@ def logits_and_probabilities() -> Graph:
         pytest.param(
             {"keep": "1", "mode": "melt"},
             "there is no mode 'melt'",
-            "modes: slice, zero",
+            "modes: slice, zero, mask",
             id="an unknown mode",
         ),
         pytest.param(

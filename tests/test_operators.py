@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,22 +21,9 @@ from tests import (
     test_onnx_table,
 )
 from tests.onnx_models import classifier, model
+from tests.scripts import load
 
-PROJECT = Path(__file__).parent.parent
-
-
-def load() -> ModuleType:
-    """The script, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("operators", PROJECT / "tools" / "operators.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["operators"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-operators = load()
+operators = load("operators")
 TABLES = operators.tables()
 
 

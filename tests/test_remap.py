@@ -486,14 +486,14 @@ def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
         ),
         pytest.param(
             zeroed(6, 0, 4),
-            zeroed(6, 0, mode="mask"),
+            zeroed(6, 0, 1, mode="mask"),
             UsageError,
             "mode zero",
-            id="zero, then mask",
+            id="zero, then mask, which keeps a zeroed unit",
         ),
         pytest.param(
             zeroed(6, 0, 4, mode="mask", options={"floor": -1e4}),
-            zeroed(6, 0, mode="mask", options={"floor": 0}),
+            zeroed(6, 0, 1, mode="mask", options={"floor": 0}),
             UsageError,
             "cannot stand beside",
             id="two floors",
@@ -511,6 +511,12 @@ def test_cut_twice_refused(
     ("earlier", "later", "expected"),
     [
         pytest.param(sliced(9, 8, 2, 5), sliced(3, 2, 0), sliced(9, 5, 8), id="slice, then slice"),
+        pytest.param(
+            zeroed(6, 0, 4),
+            zeroed(6, 0, mode="mask", options={"floor": -1e4}),
+            zeroed(6, 0, mode="mask", options={"floor": -1e4}),
+            id="zero, then mask, which removes the zeroed units too",
+        ),
         pytest.param(
             sliced(9, 8, 2, 5),
             zeroed(3, 1),

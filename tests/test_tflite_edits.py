@@ -565,12 +565,12 @@ def test_insert_a_cast() -> None:
     assert answer.dtype == np.int32
 
 
-def test_the_later_insertion_comes_first() -> None:
-    """Each stands directly behind the tensor, before what an earlier one put there."""
+def test_the_later_insertion_comes_last() -> None:
+    """A tensor's name goes over to the result, which the later edits of a plan then mean."""
     inserts = Insert("mul", "z", (B,)), Insert("add", "z", (B,))
     builder = classifier()
-    answers = run(edited(opened(builder, "z"), *inserts))
-    np.testing.assert_allclose(answers["z"], (logits(builder) + B) * B, atol=1e-5)
+    result = edited(opened(builder, "y"), *inserts, AddOutput("z", "z"))
+    np.testing.assert_allclose(run(result)["z"], logits(builder) * B + B, atol=1e-5)
 
 
 def test_operators_are_known_to_old_and_new_readers() -> None:

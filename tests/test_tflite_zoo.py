@@ -183,7 +183,7 @@ def test_the_flower_is_still_named(zoo: Path) -> None:
     assert seen(small, image)[head.output].argmax() == 1
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("case", INTEGERS[:2], ids=str)
 def test_probabilities_are_within_one_code_of_the_oracle(
     zoo: Path, case: Classifier, mode: str

@@ -27,7 +27,7 @@ from tests import onnx_models as onnx
 from tests.tflite_builder import Builder
 
 UNITS, KEPT = 5, (0, 1, 3)
-WIDTHS = {"slice": 3, "zero": 5}  # of the input, so that the cut kernel is square
+WIDTHS = {"slice": 3, "zero": 5, "mask": 5}  # of the input, so that the cut kernel is square
 COUNT = 12
 
 # --- the models ---------------------------------------------------------------------------------
@@ -167,12 +167,12 @@ SPOILS: Mapping[str, Spoil] = {
 
 @pytest.mark.parametrize("spoil", SPOILS)
 @pytest.mark.parametrize("tail", ["softmax", "sigmoid", "linear"])
-@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("mode", WIDTHS)
 @pytest.mark.parametrize("kind", NETS)
 def test_a_spoiled_cut_turns_red(kind: str, mode: str, tail: str, spoil: str) -> None:
     original, pruned, table = head_and_other(tail, mode, kind)
     pruned, table = SPOILS[spoil](pruned, table, kind)
-    red = failed(verify(original, pruned, [table]))
+    red = {name.removesuffix(" (removed)") for name in failed(verify(original, pruned, [table]))}
     seen = {"z"} if tail == "linear" else {"y (z)", "y"}
     assert red == seen
 
@@ -201,7 +201,7 @@ def test_z_is_read_where_y_does_not_tell(kind: str, mode: str) -> None:
     assert failed(verify(original, shifted, [table])) == {"y (z)"}
 
 
-@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("mode", WIDTHS)
 @pytest.mark.parametrize("kind", NETS)
 def test_other_outputs_must_be_equal_to_the_bit(kind: str, mode: str) -> None:
     original, pruned, table = head_and_other("softmax", mode, kind)
@@ -248,6 +248,9 @@ def test_without_a_table_everything_must_be_as_before() -> None:
         pytest.param({"keep": KEPT, "mode": "zero"}, id="zero three of five"),
         pytest.param({"keep": (2,), "mode": "zero"}, id="zero all but one"),
         pytest.param({"keep": "0-4", "mode": "zero"}, id="zero none"),
+        pytest.param({"keep": KEPT, "mode": "mask"}, id="mask three of five"),
+        pytest.param({"keep": (2,), "mode": "mask"}, id="mask all but one"),
+        pytest.param({"keep": "0-4", "mode": "mask"}, id="mask none"),
     ],
 )
 @pytest.mark.parametrize("tail", ["softmax", "sigmoid", "linear", "log_softmax", "relu"])
@@ -258,6 +261,8 @@ def test_a_right_cut_passes(kind: str, tail: str, choice: dict[str, Any]) -> Non
     done = verify(net, net.apply(cut.plan), cut.remap.heads)
     assert failed(done) == set()
     seen = {"z"} if tail == "linear" else {"y (z)", "y"}
+    if choice.get("mode") == "mask" and choice["keep"] != "0-4":
+        seen |= {f"{name} (removed)" for name in seen}
     assert {check.output for check in done.checks} == {*seen, "other"}
     assert {(c.stage, c.samples) for c in done.checks} == {("cut", COUNT)}
     assert {c.artifact for c in done.checks} == {net.name}

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
+
+import documents
 
 from exporter import operations
 from exporter.models import KINDS
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "operators.md"
 
 NEUTRAL = [kind for kind in operations.Operation.__args__ if kind is not operations.Opaque]
@@ -75,7 +76,7 @@ def document() -> str:
         refused = [(f"`{operator}`", reason) for operator, reason in sorted(module.REASONS.items())]
         parts.append(
             f"### Refused in {title}, with a reason of their own\n\n"
-            + in_markdown(("Operator", "Reason"), refused)
+            + documents.table(("Operator", "Reason"), refused)
         )
     return "\n".join(parts)
 
@@ -85,13 +86,7 @@ def _translated(kind: str, table: Mapping[str, Callable[..., Any]]) -> str:
         (f"`{operator}`", ", ".join(neutral(row)), ", ".join(tested_by(kind, operator)))
         for operator, row in sorted(table.items())
     ]
-    return in_markdown(("Operator", "Neutral operation", "Tested by"), rows)
-
-
-def in_markdown(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """In Markdown."""
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    return documents.table(("Operator", "Neutral operation", "Tested by"), rows)
 
 
 def _reached(thing: Any, seen: set[int]) -> Iterator[Any]:
@@ -132,8 +127,7 @@ def _is_own(names: Mapping[str, Any], name: str) -> bool:
 
 def main() -> None:
     """Write the document."""
-    DOCUMENT.write_text(document(), "utf-8")
-    print(f"wrote {DOCUMENT.relative_to(PROJECT)}")
+    documents.write(DOCUMENT, document())
 
 
 if __name__ == "__main__":

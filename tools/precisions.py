@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 
-from operators import in_markdown
+import documents
 
 from exporter.cutting import Choice
 from exporter.errors import ExporterError
@@ -21,7 +20,7 @@ from exporter.modes import MODES
 from exporter.parity import LIMITS
 from exporter.tasks import Pruned, prune_model
 
-PROJECT = Path(__file__).parent.parent
+PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "precisions.md"
 SHOWN = ("slice", "zero", "mask")  # the modes that need no more than a selection
 KEPT = (1, 3, 4)
@@ -47,7 +46,7 @@ def document() -> str:
     for title, module in families().items():
         head = ("Precision", "Called", "z", *map(_capital, module.FUNCTIONS))
         rows = [_row(module, precision) for precision in module.PRECISIONS]
-        parts.append(f"## {title}, read and cut\n\n" + in_markdown(head, rows))
+        parts.append(f"## {title}, read and cut\n\n" + documents.table(head, rows))
     return "\n".join(parts)
 
 
@@ -120,8 +119,7 @@ def _capital(text: str) -> str:
 
 def main() -> None:
     """Write the document."""
-    DOCUMENT.write_text(document(), "utf-8")
-    print(f"wrote {DOCUMENT.relative_to(PROJECT)}")
+    documents.write(DOCUMENT, document())
 
 
 if __name__ == "__main__":

@@ -132,7 +132,12 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
     return fill(Choice, wanted)
 
 
-MODES = ("slice", "zero")  # a test holds this against modes.MODES, which `--help` must not import
+MODES = (
+    "slice",
+    "zero",
+    "mask",
+)  # a test holds this against modes.MODES, which `--help` must not import
+PROBABILITIES = ("renormalized", "absolute")  # likewise modes.PROBABILITIES
 KINDS = ("keras", "onnx", "tflite")  # likewise models.KINDS
 FORMS = ("c-array",)  # likewise models.FORMS
 PRECISIONS = ("fp32",)
@@ -159,6 +164,19 @@ selection = _group(
         help="A detector's class numbers stay the original's.",
     ),
     click.option("--mode", type=click.Choice(MODES), default="slice", show_default=True),
+    click.option(
+        "--probabilities",
+        type=click.Choice(PROBABILITIES),
+        default="renormalized",
+        show_default=True,
+        help="absolute: kept units answer as in the original.",
+    ),
+    click.option(
+        "--restore-width", is_flag=True, help="A narrow head, an output of the old width."
+    ),
+    click.option(
+        "--for-quantization", is_flag=True, help="Mask without a floor that would ruin a scale."
+    ),
     click.option(
         "--allow-nonfinite", is_flag=True, help="Cut a model with NaN or infinite weights."
     ),

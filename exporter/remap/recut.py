@@ -20,8 +20,10 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
        places along, and they are not in `kept`.
     3. `mode`, `floor` and `restore_width` come from the cut to which the dead places belong; where
        there are none, from the last cut that made the output narrower, else from the earlier one.
-    4. Dead places of both cuts need the same mode, floor and restored width, because one table
-       cannot say of two kinds of dead places how each answers.
+    4. A unit that both cuts removed is the later one's: it answers as that cut says. Dead places of
+       both cuts - the later one keeps a unit that the earlier one had removed - need the same mode,
+       floor and restored width, because one table cannot say of two kinds of dead places how each
+       answers.
     5. Other options: the later cut's where it used them, else the earlier's. Merged groups of both
        cuts are listed by original units, unless a later group took an earlier one in.
 
@@ -31,12 +33,18 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
 
     Raises:
         ModelError: the later table does not start at the width that the earlier one leaves.
-        UsageError: no kept unit is alive, or case 4.
+        UsageError: no kept unit is alive; case 4; or absolute probabilities of a file that no
+            longer has all units of the original.
     """
     if later.old_units != earlier.new_units:
         raise ModelError(
             f"remap of head {later.name!r}: the earlier cut leaves {earlier.new_units} units, "
             f"the later one starts from {later.old_units}"
+        )
+    if later.options["probabilities"] == "absolute" and len(earlier.kept) < earlier.old_units:
+        raise UsageError(
+            f"head {later.name!r} was cut before: what it shares out is not what the original did",
+            "cut the original, or leave out --probabilities absolute",
         )
     places = tuple(_before(earlier, place) for place in later.new_to_old)
     alive = set(earlier.kept).intersection(_before_all(earlier, later.kept))
@@ -76,14 +84,14 @@ def _tells_of_dead(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     """The cut whose mode says how dead places answer (cases 3 and 4)."""
     places = [unit for place in later.new_to_old for unit in members(place)]
     alive = set(earlier.kept)
-    carried = not alive.issuperset(_before_all(earlier, tuple(places)))
+    carried = not alive.issuperset(_before_all(earlier, later.kept))
     own = len(later.kept) < len(places)
     if carried and own and _answer(earlier) != _answer(later):
         raise UsageError(
             f"head {later.name!r} was cut with mode {earlier.mode}, and its removed units cannot "
             f"stand beside those of mode {later.mode}",
-            f"use --mode {earlier.mode}, keep the width away with --mode slice, "
-            "or cut the original anew",
+            f"use --mode {earlier.mode}, remove those units again, keep the width away with "
+            "--mode slice, or cut the original anew",
         )
     if own or carried:
         return later if own else earlier

@@ -28,8 +28,9 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         activation=activation,
         z=z,
         tensors=tuple(
-            LabelledTensor(name, graph.shape(name), labels, graph.tensors[name].quantization)
+            LabelledTensor(name, each.shape or (), each.dtype, labels, each.quantization)
             for name, labels in walk.tensors.items()
+            for each in (graph.tensors[name],)
         ),
         constants=(*walk.constants, *(table for each in detections for table in each.tables)),
         widths=tuple(walk.widths.values()),

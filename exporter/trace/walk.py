@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.head import Junction, LabelledConstant, UnitAxis, Width
@@ -110,14 +110,14 @@ class Walk:
                 return
             if known.name == name and known.labels.same(fact.labels) and known.zero == fact.zero:
                 uses = (*known.uses, use)
-                self.constants[i] = LabelledConstant(
-                    name, known.shape, known.dtype, known.labels, uses, known.zero
-                )
+                self.constants[i] = replace(known, uses=uses)
                 return
         tensor = self.graph.tensors[name]
         shape = tuple(n or 0 for n in tensor.shape or ())
         self.constants.append(
-            LabelledConstant(name, shape, tensor.dtype, fact.labels, (use,), fact.zero)
+            LabelledConstant(
+                name, shape, tensor.dtype, fact.labels, (use,), fact.zero, tensor.quantization
+            )
         )
 
 

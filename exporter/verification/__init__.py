@@ -147,7 +147,14 @@ class _Context:
     def of(self, each: Compared) -> Iterator[Check]:
         """A head's values."""
         precision = each.coded or self._precision
-        tolerance = self.options.tolerance
+        tolerance, values = self.options.tolerance, (each.expected, each.actual)
+        if each.what == "removed":
+            constant = bool((each.expected == each.expected.flat[0]).all())
+            allowed: Mapping[str, float] = {"max_abs": 0.0}
+            if not constant:
+                allowed = limits(self.stage, precision, each.expected, "y", tolerance=tolerance)
+            yield from self._judged(each.name, values, allowed, each.axis, ("max_abs",))
+            return
         allowed = limits(
             self.stage,
             precision,
@@ -156,7 +163,7 @@ class _Context:
             tolerance=tolerance,
             units=each.shared_over,
         )
-        yield from self._judged(each.name, (each.expected, each.actual), allowed, each.axis)
+        yield from self._judged(each.name, values, allowed, each.axis)
 
     def untouched(self, output: str, left: Answers, right: Answers) -> Iterator[Check]:
         """An output that was not cut: equal to the bit where the runtime is the same."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.head import Detection, Head
 from exporter.models.model import Model
-from exporter.modes import MODES, Expected
+from exporter.modes import MODES, Expected, Meaning
 from exporter.operations import Elementwise, Reshape, Transpose
 from exporter.remap.table import HeadRemap, members
 from exporter.rules.steps import Refused
@@ -21,7 +21,7 @@ from exporter.trace import trace_axis
 from exporter.verification.detected import DetectedRows
 
 Stage = Literal["cut", "export"]
-What = Literal["z", "y", "probability"]
+What = Literal["z", "y", "probability", "removed"]
 Answers = Mapping[str, Array]  # tensor -> (samples, ...), as the runtime gives them
 
 
@@ -33,6 +33,7 @@ class Compared:
         name: for the report.
         expected, actual: (samples, ...); codes where `coded`, else real values.
         axis: the unit axis, behind the samples.
+        what: "removed" where they are those of removed units alone, which answer a constant.
         coded: "int8" or "int16x8" where they are codes, or real values that lie where codes do,
             and count as such; "" where they do not.
         shared_over: how many units the activation shares out over; 0 where it does not.
@@ -99,13 +100,32 @@ class Pair:
             axis = head.tensor(self.z).labels.axis
             actual = self._real(right, self._new_z)
             known = codes_of(self._graphs[0], self.z) if codes else None
-            yield self._compared((f"{output} (z)", "z", axis), expected.z, actual, known)
+            values = self._compared((f"{output} (z)", "z", axis), expected.z, actual, known)
+            yield from self._apart(values, self.z)
         function = ACTIVATIONS.get(head.activation)
         what: What = "probability" if function and function.probability else "y"
         what = "z" if self.z == head.output else what
         known = codes_of(self._graphs[0], head.output) if codes else None
         actual = self._real(right, output)
-        yield self._compared((output, what, head.axis), expected.y, actual, known)
+        answer = self._compared((output, what, head.axis), expected.y, actual, known)
+        yield from self._apart(answer, head.output)
+
+    def _apart(self, both: Compared, tensor: str) -> Iterator[Compared]:
+        """Kept units and removed ones, where these answer a value that no limit may follow.
+
+        A floor of -1e4 among the expected values would allow the others 1e4 times as much.
+        """
+        mode, labels = MODES[self.table.mode], self.head.tensor(tensor).labels
+        units = labels.units[labels.positions(self.places)]
+        dead = (units >= 0) & ~np.isin(units, self.kept)
+        width = both.expected.shape[both.axis]
+        fits = both.actual.shape == both.expected.shape and width == len(dead)
+        if mode.shares or not fits or not dead.any():
+            yield both
+            return
+        for where, name, what in ((~dead, "", both.what), (dead, " (removed)", "removed")):
+            left, right = (np.compress(where, v, both.axis) for v in (both.expected, both.actual))
+            yield replace(both, name=f"{both.name}{name}", expected=left, actual=right, what=what)
 
     def detected(self) -> Iterator[DetectedRows]:
         """The rows that post-processes return of this head's classes."""
@@ -132,8 +152,11 @@ class Pair:
     def dead_share(self, right: Answers) -> float | None:
         """The mean share of the probability that units removed in place hold.
 
-        None where there are none, they share nothing out, or the output is not what it should be.
+        None where there are none, the mode leaves them no share, nothing is shared out, or the
+        output is not what it should be.
         """
+        if not MODES[self.table.mode].shares:
+            return None
         head, axis = self.head, self.head.axis + 1
         dead = np.flatnonzero(~np.isin(self.places, self.kept))
         values = self._real(right, self.table.output)
@@ -148,12 +171,9 @@ class Pair:
         return Expected(np.stack([a.z for a in answers]), np.stack([a.y for a in answers]))
 
     def _oracle(self, z: Array) -> Expected:
-        """The mode's, and behind it a slice where some of the places went in another cut."""
-        mode = MODES[self.table.mode]
-        answer = mode.oracle(self.head, self.kept, z)
-        if mode.narrows or self.places == tuple(range(self.head.units)):
-            return answer
-        return MODES["slice"].oracle(self.head, self.places, answer.z)
+        """The mode's, with what the table alone tells of its options and of earlier cuts."""
+        meaning = Meaning.recorded_in(self.table.options)
+        return MODES[self.table.mode].oracle(self.head, self.kept, z, meaning, self.places)
 
     def _real(self, right: Answers, name: str) -> Array:
         """An answer of the pruned model; nothing where it lacks it, which no check passes."""
@@ -258,7 +278,7 @@ def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | No
     if stage == "cut" and head.z in graph.tensors:
         return head.z
     try:
-        traced = trace_axis(graph, table.output, table.axis)
+        traced = trace_axis(*_inside(graph, table), table.axis)
         if traced.activation == head.activation:
             return traced.z
         reason = f"{traced.activation} is its last activation, not {head.activation}"
@@ -270,3 +290,19 @@ def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | No
         f"output {table.output!r} of {pruned.name} cannot be compared before {head.activation}: "
         f"{reason}"
     )
+
+
+def _inside(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
+    """The graph up to what the head made before its output was put together, and that tensor.
+
+    Restored width is padded and gathered, kept units of a whole head are gathered alone.
+    """
+    steps = 2 if table.options["restore_width"] else 0
+    steps = steps or int(table.options["probabilities"] == "absolute")
+    name, behind = table.output, set[str]()
+    for _ in range(steps):
+        node, _slot = graph.producers[name]
+        behind.add(node.name)
+        name = node.inputs[0]
+    nodes = tuple(node for node in graph.nodes if node.name not in behind)
+    return (replace(graph, nodes=nodes) if behind else graph), name

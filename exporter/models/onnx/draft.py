@@ -9,7 +9,7 @@ import numpy as np
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from exporter.errors import ModelError
-from exporter.graph import Array, Tensor, Use
+from exporter.graph import Array, Quantization, Tensor, Use
 from exporter.models.onnx.constants import is_constant_node
 from exporter.models.onnx.draw import Drawing
 from exporter.models.onnx.order import running_order
@@ -98,6 +98,11 @@ class Draft:
     def set_value(self, name: str, value: Array) -> None:
         """The initializer of that name, which is added if there is none."""
         self._values[name] = value
+
+    def quantization(self, tensor: str) -> Quantization | None:
+        """What the codes of a tensor of the source stand for; None where its values are real."""
+        known = self._graph.tensors.get(tensor)
+        return None if known is None else known.quantization
 
     def constant(self, name: str) -> Tensor:
         """A constant as it was drawn (raises ModelError if it is none)."""

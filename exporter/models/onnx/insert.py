@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import numpy as np
 from onnx import NodeProto, helper
 
 from exporter.errors import ModelError
+from exporter.graph import Array
 from exporter.models.onnx.draft import Draft
-from exporter.models.onnx.protos import element_type
+from exporter.models.onnx.protos import dtype_of, element_type, numpy_dtype
 from exporter.plan import Insert
 
 
@@ -23,6 +26,8 @@ class Site:
         result: the tensor that the operation has to make.
         rank: of the first input; None where it is not known.
         fresh: makes names for tensors in between.
+        constant: writes a constant and gives its name.
+        encoded: a real value as the first input holds it.
     """
 
     inputs: tuple[str, ...]
@@ -31,6 +36,8 @@ class Site:
     opset: int
     rank: int | None
     fresh: Callable[[str], str]
+    constant: Callable[[Array], str]
+    encoded: Callable[[float], Array]
 
     def axis(self) -> int:
         """The attribute `axis`, counted from the front."""
@@ -74,16 +81,16 @@ def insert(draft: Draft, edit: Insert) -> None:
     entry = _entry(edit, draft.opset)
     shape = draft.types.shape(edit.after)
     before, result = draft.part(edit.after)
-    operands = [
-        operand
-        if isinstance(operand, str)
-        else draft.add_constant(draft.fresh(f"{edit.after}__{edit.operation}"), operand)
-        for operand in edit.operands
-    ]
+
+    def constant(value: Array) -> str:
+        return draft.add_constant(draft.fresh(f"{edit.after}__{edit.operation}"), value)
+
+    operands = [each if isinstance(each, str) else constant(each) for each in edit.operands]
     inputs = (before, *(before if operand == edit.after else operand for operand in operands))
     rank = None if shape is None else len(shape)
     attributes = {**entry.attributes, **edit.attributes}
-    site = Site(inputs, result, attributes, draft.opset, rank, draft.fresh)
+    encoded = partial(_encoded, draft, edit.after)
+    site = Site(inputs, result, attributes, draft.opset, rank, draft.fresh, constant, encoded)
     for node in entry.write(site):
         draft.append(node)
     dtype = entry.dtype or str(edit.attributes.get("dtype", "")) or None
@@ -110,6 +117,13 @@ def _entry(edit: Insert, opset: int) -> Writable:
     return entry
 
 
+def _encoded(draft: Draft, tensor: str, value: float) -> Array:
+    """A real value in a tensor's dtype, as a scalar (raises ModelError if it has no code)."""
+    dtype, known = numpy_dtype(dtype_of(draft.types.of(tensor))), draft.quantization(tensor)
+    code = value if known is None else known.codes(np.asarray(value))
+    return np.asarray(code).astype(dtype).reshape(())
+
+
 def _plain(operator: str) -> Callable[[Site], list[NodeProto]]:
     return lambda site: [site.node(operator)]
 
@@ -130,6 +144,17 @@ def _look_up(site: Site) -> list[NodeProto]:
         helper.make_node("Cast", [ids], [whole], whole, to=element_type("int64")),
         helper.make_node("Gather", [table, whole], [site.result], site.result, axis=0),
     ]
+
+
+def _pad(site: Site) -> list[NodeProto]:
+    axis = site.axis()
+    if site.rank is None:
+        raise ModelError(f"the rank of {site.inputs[0]!r} is not known")
+    widths = np.zeros(2 * site.rank, np.int64)
+    widths[site.rank + axis] = 1
+    fill = site.encoded(float(site.attributes["value"]))
+    inputs = [*site.inputs, site.constant(widths), site.constant(fill)]
+    return [helper.make_node("Pad", inputs, [site.result], site.result)]
 
 
 def _where(site: Site) -> list[NodeProto]:
@@ -162,9 +187,10 @@ def _normalised(operator: str) -> Callable[[Site], list[NodeProto]]:
 _PER_AXIS = 13
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
-# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype). The result of
-# `where` is the value that was there, wherever the condition holds; that of `look_up` what a table
-# of this dtype has at ids. Operands broadcast as in NumPy.
+# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
+# value). The result of `where` is the value that was there, wherever the condition holds; that of
+# `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
+# the others. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Writable] = {
     "add": Writable(_plain("Add"), 1, since=7),
     "cast": Writable(_cast, 0, {"dtype": None}, since=6),
@@ -179,6 +205,7 @@ OPERATIONS: Mapping[str, Writable] = {
     "maximum": Writable(_plain("Max"), 1, since=8),
     "minimum": Writable(_plain("Min"), 1, since=8),
     "mul": Writable(_plain("Mul"), 1, since=7),
+    "pad": Writable(_pad, 0, {"axis": None, "value": None}, since=11),
     "relu": Writable(_plain("Relu"), 0, since=6),
     "sigmoid": Writable(_plain("Sigmoid"), 0, since=6),
     "softmax": Writable(_normalised("Softmax"), 0, {"axis": -1}),

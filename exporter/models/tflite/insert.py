@@ -10,6 +10,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
+from exporter.graph import Array
 from exporter.models.tflite import codec
 from exporter.models.tflite.editor import Editor, rewire
 from exporter.models.tflite.picture import signatures
@@ -48,6 +49,8 @@ class Written:
         dtype: of the result; "" for that of the first input.
         order: of the operator's inputs, as positions among first input and operands.
         whole: the first input must be of whole numbers, and is cast to such in front.
+        stated: constants that the operator needs behind these, made from the attributes: values
+            as they are, and real ones that take on the first input's codes.
     """
 
     builtin: str
@@ -60,6 +63,7 @@ class Written:
     dtype: str = ""
     order: tuple[int, ...] | None = None
     whole: bool = False
+    stated: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
 
 
 def insert(editor: Editor, edit: Insert) -> None:
@@ -86,15 +90,16 @@ def insert(editor: Editor, edit: Insert) -> None:
         inputs[0] = _cast_in_front(editor, edit, place)
         place += 1
     site = Site(attributes, _rank(tensor), codec.type_name(tensor))
+    stated = [_constant(editor, edit, each) for each in written.stated(site)]
     operator = schema.OperatorT(_code(editor, written, site.dtype))
     _set_options(operator, written, site)
     result = _result(editor, edit, written.dtype or str(attributes.get("dtype", site.dtype)))
     order = written.order or range(len(inputs))
-    operator.inputs = np.array([inputs[i] for i in order], np.int32)
+    operator.inputs = np.array([*(inputs[i] for i in order), *stated], np.int32)
     operator.outputs = np.array([result], np.int32)
     for reader, slot in readers:
         rewire(reader, slot, result)
-    _take_over_outputs(editor, after, result)
+    _take_over(editor, edit.after, result)
     editor.main.operators = [*(editor.main.operators or ())]
     editor.main.operators.insert(place, operator)
 
@@ -127,6 +132,13 @@ def _entry(edit: Insert) -> Written:
         verb = "has no" if name in foreign else "needs the"
         raise ModelError(f"the operation {edit.operation!r} {verb} attribute {name!r}")
     return written
+
+
+def _constant(editor: Editor, edit: Insert, value: Array | float) -> int:
+    if isinstance(value, float):
+        before = editor.main.tensors[editor.index(edit.after)]
+        value = codec.encode(value, before, 0, np.zeros(0, np.int64)).reshape(1)
+    return _operand(editor, edit, value)
 
 
 def _operand(editor: Editor, edit: Insert, operand: Any) -> int:
@@ -169,14 +181,14 @@ def _result(editor: Editor, edit: Insert, dtype: str) -> int:
     return index
 
 
-def _take_over_outputs(editor: Editor, after: int, result: int) -> None:
-    """What returned the first input returns the result, under the same name."""
-    outputs = np.array([] if editor.main.outputs is None else editor.main.outputs, np.int32)
-    if after not in outputs:
-        return
-    editor.main.outputs = np.where(outputs == after, np.int32(result), outputs)
+def _take_over(editor: Editor, name: str, result: int) -> None:
+    """The result bears the name of the first input, and is returned where that was."""
+    after = editor.index(name)
     before, behind = editor.main.tensors[after], editor.main.tensors[result]
     before.name, behind.name = text(behind.name), text(before.name)
+    editor.tensors[name], editor.tensors[text(before.name)] = result, after
+    outputs = np.array([] if editor.main.outputs is None else editor.main.outputs, np.int32)
+    editor.main.outputs = np.where(outputs == after, np.int32(result), outputs)
     for signature in signatures(editor.file.model):
         for end in signature.outputs or ():
             if end.tensorIndex == after:
@@ -229,12 +241,19 @@ def _set_cast(options: Any, site: Site) -> None:
     options.outDataType = codec.CODES.get(str(site.attributes["dtype"]), 0)
 
 
+def _one_more(site: Site) -> tuple[Array | float, ...]:
+    widths = np.zeros((site.rank, 2), np.int32)
+    widths[site.axis(), 1] = 1
+    return widths, float(site.attributes["value"])
+
+
 _LAST = {"axis": -1}
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
-# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype). The result of
-# `where` is the value that was there, wherever the condition holds; that of `look_up` what a table
-# of this dtype has at ids. Operands broadcast as in NumPy.
+# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
+# value). The result of `where` is the value that was there, wherever the condition holds; that of
+# `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
+# the others. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Written] = {
     "add": Written("ADD", "AddOptions", 1),
     "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
@@ -260,6 +279,13 @@ OPERATIONS: Mapping[str, Written] = {
     "maximum": Written("MAXIMUM", "MaximumMinimumOptions", 1),
     "minimum": Written("MINIMUM", "MaximumMinimumOptions", 1),
     "mul": Written("MUL", "MulOptions", 1),
+    "pad": Written(
+        "PADV2",
+        "PadV2Options",
+        attributes={"axis": None, "value": None},
+        moves=True,
+        stated=_one_more,
+    ),
     "relu": Written("RELU"),
     "sigmoid": Written("LOGISTIC"),
     "softmax": Written("SOFTMAX", "SoftmaxOptions", 0, _set_softmax, _LAST),

@@ -6,13 +6,14 @@ One row an operator. What has no row is opaque: the trace refuses it by name whe
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.models.tflite.call import Call, Row
 from exporter.models.tflite.fitting import fits
 from exporter.models.tflite.rows import detection, linear, many_to_one, positions, values
-from exporter.operations import Opaque, Operation
+from exporter.operations import Linear, Opaque, Operation
 
 
 def translate(call: Call) -> Operation:
@@ -27,6 +28,8 @@ def translate(call: Call) -> Operation:
     if row is None or not call.outputs or call.input(0) is None:
         return Opaque()
     operation = row(call)
+    if isinstance(operation, Linear) and call.option("fusedActivationFunction"):
+        operation = replace(operation, altered=True)
     return operation if fits(operation, call) else Opaque("its tensors do not fit together")
 
 

@@ -16,7 +16,8 @@ def _gemm(call: Call) -> Operation:
     if not call.is_fixed(1):
         return _COMPUTED_KERNEL
     kernel_axis = 0 if call.attributes.get("transB", 0) else 1
-    return Linear(1, kernel_axis, output_axis=1, bias=_bias(call))
+    scaled = call.attributes.get("beta", 1.0) != 1.0
+    return Linear(1, kernel_axis, output_axis=1, bias=_bias(call), altered=scaled)
 
 
 def _matmul(call: Call) -> Operation:

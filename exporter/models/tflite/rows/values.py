@@ -12,13 +12,16 @@ from exporter.operations import Activation, Elementwise, Opaque, Operation
 
 
 def _sum(function: str) -> Row:
-    return lambda call: Elementwise(offsets=call.constants(), function=function)
+    return lambda call: Elementwise(offsets=call.constants(), function=_unfused(call, function))
 
 
 def _product(call: Call) -> Operation:
-    """With an activation inside it is no plain product, which a pattern may look for."""
-    fused = call.option("fusedActivationFunction")
-    return Elementwise(function="other" if fused else "mul")
+    return Elementwise(function=_unfused(call, "mul"))
+
+
+def _unfused(call: Call, function: str) -> str:
+    """With an activation inside it is no plain sum or product, which others may look for."""
+    return "other" if call.option("fusedActivationFunction") else function
 
 
 def _quotient(call: Call) -> Operation:

@@ -1,0 +1,45 @@
+"""The modes: how units are removed (a plan), and what the result must answer (an oracle).
+
+An oracle maps the original's z to the z and y that the pruned model must have; codes count as the
+real values that they stand for. It is computed in NumPy, in float64, from nothing but z; the
+planner and the oracle of a mode share no code but the places of the units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from exporter.modes.masking import mask_edits, mask_oracle, settle_mask
+from exporter.modes.meaning import PLAIN, PROBABILITIES, Meaning
+from exporter.modes.mode import Expected, Mode
+from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
+from exporter.modes.zeroing import settle_zero, zero_edits, zero_oracle
+
+__all__ = ["MODES", "PLAIN", "PROBABILITIES", "Expected", "Meaning", "Mode"]
+
+MODES: Mapping[str, Mode] = {
+    "slice": Mode(
+        "cut the removed units out of the head; the output becomes narrower",
+        slice_edits,
+        slice_oracle,
+        settle_slice,
+        narrows=True,
+        shares=False,
+    ),
+    "zero": Mode(
+        "set the logits of removed units to exactly 0; the output keeps its width",
+        zero_edits,
+        zero_oracle,
+        settle_zero,
+        narrows=False,
+        shares=True,
+    ),
+    "mask": Mode(
+        "let removed units answer 0, or the lowest value; the output keeps its width",
+        mask_edits,
+        mask_oracle,
+        settle_mask,
+        narrows=False,
+        shares=False,
+    ),
+}

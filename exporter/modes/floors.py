@@ -1,0 +1,53 @@
+"""The value that stands for removed units which keep their place: none of them ever wins."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS
+from exporter.graph import Quantization
+from exporter.head import Head
+from exporter.operations import Elementwise, Reshape, Transpose
+
+FLOOR = -1e4
+"""Exactly 0 after softmax and sigmoid in float32 and float16, which both hold it exactly; an
+infinity, or -1e9, would be NaN in float16 and ruin the scale of whoever quantises it."""
+
+_BFLOAT16_FLOOR = -9984.0  # the nearest value that bfloat16 holds exactly
+
+
+def is_integer(head: Head) -> bool:
+    """Are the units' values codes anywhere on their way to the output?"""
+    return any(tensor.quantization is not None for tensor in head.tensors)
+
+
+def shows_probabilities(head: Head) -> bool:
+    """Does the output hold probabilities, of which a removed unit's is 0?"""
+    return head.activation in ACTIVATIONS and ACTIVATIONS[head.activation].probability
+
+
+def codes_of(head: Head, tensor: str) -> Quantization | None:
+    """The codes that a tensor holds, or that its real values come from; None where there are none.
+
+    Args:
+        head: labels the tensor.
+        tensor: of values that nothing but moves changed since they were codes.
+    """
+    makers = {name: node for node in (*head.body, *head.tail) for name in node.outputs}
+    name = tensor
+    while (known := head.tensor(name).quantization) is None and name in makers:
+        match makers[name].operation:
+            case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
+                name = makers[name].inputs[0]
+            case _:
+                return None
+    return known
+
+
+def floor_of(head: Head, tensor: str) -> float:
+    """The lowest value that has a code; where values are real, one that all of them hold."""
+    known = codes_of(head, tensor)
+    if known is None or known.scale.size != 1:
+        dtypes = {t.dtype for t in head.tensors} | {c.dtype for c in head.constants}
+        return _BFLOAT16_FLOOR if "bfloat16" in dtypes else FLOOR
+    return float(np.float32(known.low - known.zero_point.item()) * np.float32(known.scale.item()))

@@ -1,0 +1,263 @@
+"""The mode `mask`: removed units never win and hold no probability; the width stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Array, Node, Use
+from exporter.head import Head, LabelledConstant, LabelledTensor
+from exporter.modes.floors import codes_of, floor_of, is_integer, shows_probabilities
+from exporter.modes.meaning import PLAIN, Meaning
+from exporter.modes.mode import Expected
+from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
+from exporter.modes.tail import replaced, run_tail, taken
+from exporter.operations import Concat, Elementwise, Linear, Reshape, Slice, Split, Transpose
+from exporter.plan import Edit, Fill, Insert
+
+
+def settle_mask(head: Head, meaning: Meaning) -> Meaning:
+    """Where removed units get their answer: at z, or in the output of a narrower head.
+
+    1. Absolute probabilities are those of a whole head; removed ones are replaced behind it.
+    2. For quantisation, and among integers, no floor at z does: it would ruin a scale, and the
+       lowest code of a softmax still has a share. The head is a slice, and its width restored.
+    3. Integers whose lowest code answers nothing that shows (`_lowest_is_none`) may have it.
+    4. Elsewhere the floor stands at z.
+    """
+    inside = replace(meaning, restore_width=True, for_quantization=False)
+    if meaning.for_quantization and not (shows_probabilities(head) or meaning.restore_width):
+        raise UsageError(
+            f"head {head.name!r} shows no probabilities ({head.activation}): its floor would set "
+            "the scale of what is quantised",
+            "use --mode slice",
+        )
+    if meaning.absolute or meaning.restore_width or meaning.for_quantization:
+        return settle_slice(head, inside)
+    if is_integer(head):
+        floor = _lowest_is_none(head)
+        return settle_slice(head, inside) if floor is None else replace(meaning, floor=floor)
+    return replace(meaning, floor=floor_of(head, head.z))
+
+
+def _lowest_is_none(head: Head) -> float | None:
+    """The lowest value of integers at z, if constants can make it and the output shows nothing.
+
+    So it is where the head ends at z, and where a sigmoid of it rounds to 0.
+    """
+    known, shown = codes_of(head, head.z), codes_of(head, head.output)
+    if known is None or shown is None or known.scale.size != 1:
+        return None
+    floor = floor_of(head, head.z)
+    if head.z != head.output:
+        # Kernels interpolate a sigmoid of wider codes, and may be a code off.
+        sigmoid = head.activation == "sigmoid" and shown.high - shown.low < _WIDE
+        rounds = float(np.exp(-np.logaddexp(0.0, -floor))) < shown.scale.item() / 2
+        if not (sigmoid and rounds):
+            return None
+    return floor if _constants(head, (), floor, known.scale.item()) else None
+
+
+_WIDE = 256  # codes
+
+
+def mask_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+    """A slice whose width is restored, or the floor at z.
+
+    1. The sum that makes z adds the floor to rows of zeros: exact, and costs nothing. So it is
+       where only moves stand between that sum and z. Among integers it adds a whole code less,
+       so that rounding ends at the lowest one.
+    2. Elsewhere (no bias; an activation, a scale, a clip that would lift the floor) an operation
+       behind z puts the floor there.
+    3. An activation that is neither a probability nor normalises might map the floor to a value
+       that wins: behind it an operation puts the floor once more.
+    """
+    settled = settle_mask(head, meaning)
+    if settled.restore_width:
+        return slice_edits(head, kept, settled)
+    floor = settled.floor
+    assert floor is not None  # noqa: S101 - narrows the type; `settle_mask` sees to it
+    if not len(head.tensor(head.z).labels.removed(kept)):
+        return ()
+    codes = codes_of(head, head.z) if is_integer(head) else None
+    below = 0.0 if codes is None else codes.scale.item()
+    edits = _constants(head, kept, floor, below) or [_operation(head, head.z, kept, floor)]
+    if _hides_floor(head):
+        edits.append(_operation(head, head.output, kept, floor))
+    return tuple(edits)
+
+
+def mask_oracle(
+    head: Head,
+    kept: Sequence[int],
+    z: Array,
+    meaning: Meaning = PLAIN,
+    places: Sequence[int] | None = None,
+    /,
+) -> Expected:
+    """The floor at z for every unit that is not kept; 0 where the output shows probabilities."""
+    if meaning.restore_width:
+        return slice_oracle(head, kept, z, meaning, places)
+    floor = meaning.floor
+    assert floor is not None  # noqa: S101 - narrows the type; a mask's table has it
+    labels = head.tensor(head.z).labels
+    values = replaced(taken(z, labels, places), labels, kept, places, floor)
+    answer = run_tail(head, values, places)
+    if shows_probabilities(head) or _hides_floor(head):
+        shown = 0.0 if shows_probabilities(head) else floor
+        answer = replaced(answer, head.tensor(head.output).labels, kept, places, shown)
+    return Expected(values, answer)
+
+
+def _hides_floor(head: Head) -> bool:
+    """May the activation map the floor to a value that is not the lowest of all?"""
+    function = ACTIVATIONS.get(head.activation)
+    return function is not None and not (function.probability or function.mixes)
+
+
+# --- by an operation ----------------------------------------------------------------------------
+
+
+def _operation(head: Head, name: str, kept: Sequence[int], floor: float) -> Insert:
+    """Behind a tensor: the value that is there for kept units, the floor for removed ones."""
+    tensor = head.tensor(name)
+    alive = np.ones(len(tensor.labels.units), bool)
+    alive[tensor.labels.removed(kept)] = False
+    behind = len(tensor.shape) - tensor.labels.axis - 1
+    condition = alive.reshape([-1, *[1] * behind])
+    return Insert("where", name, (condition, np.asarray(floor, _dtype(tensor))))
+
+
+def _dtype(tensor: LabelledTensor) -> np.dtype[np.floating]:
+    if tensor.dtype not in {"float16", "float32", "float64"}:
+        raise ModelError(
+            f"no operation can be put behind {tensor.name!r}, which is {tensor.dtype}",
+            "use --mode slice",
+        )
+    return np.dtype(tensor.dtype)
+
+
+# --- by constants -------------------------------------------------------------------------------
+
+_Wanted = tuple[str, int, float]  # node, slot, the value that is wanted there
+
+
+def _constants(head: Head, kept: Sequence[int], floor: float, below: float) -> list[Edit] | None:
+    """Fills that make exactly the floor at z; None where there are none.
+
+    Args:
+        head: what makes z.
+        kept: the units that stay.
+        floor: a real value.
+        below: how much lower the sum may be, since z then rounds it to the floor; 0.0 if it is
+            to be the floor itself.
+    """
+    wanted = _floor_at(head, head.z, floor - below)
+    found = None if wanted is None else [_stated(head, each) for each in wanted]
+    if found is None or None in found or not all(_fits(*each, below) for each in found if each):
+        return None
+    uses: dict[tuple[int, float], list[Use]] = {}
+    constants: dict[int, LabelledConstant] = {}
+    for constant, use, value in filter(None, found):
+        constants[id(constant)] = constant
+        uses.setdefault((id(constant), value), []).append(use)
+    return [
+        Fill(c.name, c.labels.axis, c.labels.removed(kept), value, tuple(those))
+        for (key, value), those in uses.items()
+        for c in (constants[key],)
+        if len(c.labels.removed(kept))
+    ]
+
+
+def _fits(constant: LabelledConstant, _: Use, value: float, below: float) -> bool:
+    """Has every removed unit's entry a code for the value, fine enough not to round it away?
+
+    The lowest code of all is left alone: kernels that add to it overflow, and the unit wins.
+    """
+    known = constant.quantization
+    if known is None:  # of codes whose blocks have scales of their own nothing is known here
+        return constant.dtype.startswith(("float", "bfloat"))
+    if value == 0.0:
+        return not bool(np.isnan(known.zero_point).any())
+    codes = np.rint(value / known.scale) + known.zero_point
+    return bool((codes > known.low).all() and (known.scale <= below).all())
+
+
+def _makers(head: Head) -> dict[str, Node]:
+    return {name: node for node in head.body for name in node.outputs}
+
+
+def _floor_at(head: Head, tensor: str, floor: float) -> list[_Wanted] | None:
+    """What must stand where so that a computed tensor is exactly the floor."""
+    node = _makers(head)[tensor]
+    match node.operation:
+        case Linear(bias=int(bias), kernel=kernel, altered=False) if _is_zeroed(node.operation):
+            return [(node.name, kernel, 0.0), (node.name, bias, floor)]
+        case Elementwise(function="add") if len(node.inputs) == 2:  # noqa: PLR2004 - a + b
+            return _floor_added(head, node, floor)
+        case Concat():
+            parts = [_floor_at(head, name, floor) for name in _labelled(head, node)]
+            return None if None in parts else [each for part in parts for each in part or ()]
+        case operation if isinstance(operation, _MOVING) or _is_identity(node):
+            return _floor_at(head, node.inputs[0], floor)
+        case _:
+            return None
+
+
+def _floor_added(head: Head, node: Node, floor: float) -> list[_Wanted] | None:
+    """A sum of the floor and of a product whose rows are 0."""
+    for value, offset in ((0, 1), (1, 0)):
+        if node.inputs[value] in _makers(head) and _stated(head, (node.name, offset, floor)):
+            zeros = _zero_at(head, node.inputs[value])
+            return None if zeros is None else [*zeros, (node.name, offset, floor)]
+    return None
+
+
+def _zero_at(head: Head, tensor: str) -> list[_Wanted] | None:
+    node = _makers(head)[tensor]
+    match node.operation:
+        case Linear(kernel=kernel, bias=None) if _is_zeroed(node.operation):
+            return [(node.name, kernel, 0.0)]
+        case Reshape() | Transpose():
+            return _zero_at(head, node.inputs[0])
+        case _:
+            return None
+
+
+def _is_zeroed(linear: Linear) -> bool:
+    """Do zeros in the kernel alone make a channel 0? Its codes may have zero points beside it."""
+    return linear.kernel_zero == 0.0 and linear.packed_bits is None and not linear.along
+
+
+def _labelled(head: Head, node: Node) -> Iterator[str]:
+    makers = _makers(head)
+    yield from (name for name in node.inputs if name in makers)
+
+
+_MOVING = Reshape | Transpose | Slice | Split
+
+
+def _is_identity(node: Node) -> bool:
+    return isinstance(node.operation, Elementwise) and node.operation.function == "identity"
+
+
+def _stated(head: Head, wanted: _Wanted) -> tuple[LabelledConstant, Use, float] | None:
+    """The constant, perhaps moved or widened on its way, that is read there."""
+    node, slot, value = wanted
+    use = Use(node, slot)
+    for constant in head.constants:
+        if use in constant.uses:
+            return constant, use, value
+    nodes = {each.name: each for each in head.body}
+    maker = _makers(head).get(nodes[node].inputs[slot])
+    if maker is None:
+        return None
+    match maker.operation:
+        case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
+            return _stated(head, (maker.name, 0, value))
+        case _:
+            return None

@@ -1,0 +1,69 @@
+"""What changes the meaning of a cut, beside mode and units: asked for, settled, recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from exporter.errors import UsageError
+
+PROBABILITIES = ("renormalized", "absolute")
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the options of a cut say of the answers.
+
+    What a user asks for is *settled* for a head by the mode (`Mode.settle`), recorded in the remap,
+    and read from there when the file is verified: the plan and the oracle see settled ones alone.
+
+    Attributes:
+        probabilities: "renormalized" shares out among the kept units; "absolute" lets each of them
+            answer as in the original, which needs all units for the sum.
+        restore_width: the head is narrow (or whole, where absolute), and the output has the
+            original's width; removed units answer `floor`, or 0.
+        for_quantization: the model will be quantised later: no value may stand out.
+        floor: the real value that stands for removed units which still have a place, but show no
+            probability: at z, or where the width is restored, in the output. None where no removed
+            unit has a place, or where they are 0.
+
+    Raises:
+        UsageError: no such kind of probabilities.
+    """
+
+    probabilities: str = "renormalized"
+    restore_width: bool = False
+    for_quantization: bool = False
+    floor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.probabilities not in PROBABILITIES:
+            raise UsageError(
+                f"there are no probabilities {self.probabilities!r}",
+                f"they are {' or '.join(PROBABILITIES)}",
+            )
+
+    @property
+    def absolute(self) -> bool:
+        return self.probabilities == "absolute"
+
+    @classmethod
+    def recorded_in(cls, options: Mapping[str, Any]) -> Self:
+        """The meaning that the options of a head's table tell."""
+        return cls(
+            probabilities=options.get("probabilities") or "renormalized",
+            restore_width=bool(options.get("restore_width")),
+            floor=options.get("floor"),
+        )
+
+    def options(self) -> dict[str, Any]:
+        """Entries for the options of a head's table (`remap.table.OPTIONS`), None where unused."""
+        return {
+            "probabilities": self.probabilities if self.absolute else None,
+            "restore_width": self.restore_width or None,
+            "floor": self.floor,
+        }
+
+
+PLAIN = Meaning()

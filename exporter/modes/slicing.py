@@ -1,0 +1,147 @@
+"""The mode `slice`: removed units are cut out of the head.
+
+With the old width restored the head is as narrow, and the output is not. Absolute probabilities
+need the whole head for their sum, and are cut behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Array, Use
+from exporter.head import Head, Junction, Ranking, UnitAxis, Width
+from exporter.modes.meaning import PLAIN, Meaning
+from exporter.modes.mode import Expected
+from exporter.modes.restoring import check_output, fill_of, output_edits
+from exporter.modes.tail import narrowed, replaced, run_tail, taken, widened
+from exporter.plan import Edit, Replace, SetAttribute, SetShape, Take
+
+
+def settle_slice(head: Head, meaning: Meaning) -> Meaning:
+    """The fill, where the width is restored; refused where there is nothing to sum over."""
+    if meaning.for_quantization:
+        raise UsageError(
+            "for_quantization has no meaning with mode slice, which leaves nothing that stands out",
+            "leave it out, or use --mode mask",
+        )
+    if meaning.absolute and not head.competes:
+        raise UsageError(
+            f"the answers of head {head.name!r} have no common denominator ({head.activation}): "
+            "they are absolute already",
+            "leave out --probabilities absolute",
+        )
+    if meaning.absolute or meaning.restore_width:
+        check_output(head)
+    return replace(meaning, floor=fill_of(head) if meaning.restore_width else None)
+
+
+def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+    """Take the kept units out of everything that has a position for each unit."""
+    inside = () if meaning.absolute else _narrow(head, kept)
+    ranked = () if meaning.restore_width else head.rankings
+    ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
+    return (*inside, *ranks, *output_edits(head, kept, meaning))
+
+
+def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
+    takes = [Take(c.name, c.labels.axis, c.labels.positions(kept), c.uses) for c in head.constants]
+    shapes = [SetShape(tensor.name, narrowed(tensor, kept)) for tensor in head.tensors]
+    for junction in head.junctions:
+        _check_parts(junction, kept)
+    return (*takes, *shapes, *_width_edits(head, kept))
+
+
+def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
+    """Each part is cut on its own, which must come to the same as a cut of the whole."""
+    units, start = junction.whole.units, 0
+    parts: list[Array] = []
+    for stop in junction.stops:
+        part = UnitAxis(0, units[start:stop]).positions(kept)
+        if not len(part):
+            raise ModelError(
+                f"{junction.node} would be left with a part that has no position",
+                f"keep {_named(units[start:stop])}, or use --mode zero",
+            )
+        parts.append(part + start)
+        start = stop
+    if not np.array_equal(np.concatenate(parts), junction.whole.positions(kept)):
+        raise ModelError(
+            f"units cannot change places across the parts of {junction.node}",
+            "leave out --keep-order",
+        )
+
+
+def _named(units: Array) -> str:
+    low, high = units.min(), units.max()
+    return f"unit {low}" if low == high else f"one of the units {low} to {high}"
+
+
+def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]:
+    """Of fewer units than it returns, a top-k returns all."""
+    width = len(head.tensor(ranking.source).labels.positions(kept))
+    stated = ranking.stated
+    if stated is None or stated.value[0] <= width:
+        return []
+    if ranking.fixed is not None:
+        raise ModelError(
+            f"{ranking.node} returns {stated.value[0]} units, of which {width} would be left, and "
+            f"{ranking.fixed} counts on their number",
+            f"keep at least {stated.value[0]} units",
+        )
+    shapes: list[Edit] = []
+    for name, axis in ranking.lengths.items():
+        shape = list(ranking.shapes[name])
+        shape[axis] = width
+        shapes.append(SetShape(name, tuple(shape)))
+    return [_state(stated, [width]), *shapes]
+
+
+def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
+    """Every number in the file that states a width; several may stand in one attribute."""
+    places: dict[tuple[str, str | int], list[Width]] = {}
+    for width in head.widths:
+        places.setdefault((width.node, width.place), []).append(width)
+    edits: list[Edit] = []
+    for widths in places.values():
+        value = list(widths[0].value)
+        for width in widths:
+            labels = head.tensor(width.tensor).labels
+            value[width.entry or 0] = len(labels.positions(kept)) + width.offset
+        edits.append(_state(widths[0], value))
+    return edits
+
+
+def _state(width: Width, value: list[int]) -> Edit:
+    """The whole attribute or constant in which a width stands, with other numbers."""
+    single = width.entry is None
+    if isinstance(width.place, str):
+        return SetAttribute(width.node, width.place, value[0] if single else tuple(value))
+    stated = np.asarray(value[0] if single else value, np.int64)
+    return Replace(width.constant or "", stated, (Use(width.node, width.place),))
+
+
+def slice_oracle(
+    head: Head,
+    kept: Sequence[int],
+    z: Array,
+    meaning: Meaning = PLAIN,
+    places: Sequence[int] | None = None,
+    /,
+) -> Expected:
+    """The activation over the kept units alone, or over all; then what the output shows of it."""
+    wide = meaning.restore_width
+    shown, fill = head.tensor(head.output).labels, meaning.floor or 0.0
+    if meaning.absolute:
+        values = np.asarray(z, np.float64)
+        answer = run_tail(head, values, None)
+        if wide:
+            return Expected(values, replaced(answer, shown, kept, None, fill))
+        return Expected(values, taken(answer, shown, kept))
+    left = kept if places is None or wide else places
+    values = taken(z, head.tensor(head.z).labels, left)
+    answer = run_tail(head, values, left)
+    return Expected(values, widened(answer, shown, kept, places, fill) if wide else answer)

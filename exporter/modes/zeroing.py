@@ -1,0 +1,123 @@
+"""The mode `zero`: the values of removed units are exactly 0 at z; the width stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from exporter.activations import ACTIVATIONS, REDUCTIONS
+from exporter.errors import ModelError, UsageError
+from exporter.graph import Array, Node, Use
+from exporter.head import Head
+from exporter.modes.meaning import PLAIN, Meaning
+from exporter.modes.mode import Expected
+from exporter.modes.tail import replaced, run_tail, taken
+from exporter.operations import (
+    Activation,
+    Concat,
+    Elementwise,
+    Expand,
+    FromShape,
+    Linear,
+    Pool,
+    Reduce,
+    Reshape,
+    Slice,
+    Split,
+    Top,
+    Transpose,
+)
+from exporter.plan import Edit, Fill
+
+
+def settle_zero(_: Head, meaning: Meaning) -> Meaning:
+    """Nothing to settle: no option has a meaning where removed units answer what 0 comes to."""
+    asked = {
+        "probabilities": meaning.absolute,
+        "restore_width": meaning.restore_width,
+        "for_quantization": meaning.for_quantization,
+    }
+    for name, wanted in asked.items():
+        if wanted:
+            raise UsageError(
+                f"{name} has no meaning with mode zero, where removed units answer as 0 does",
+                "leave it out, or use --mode mask",
+            )
+    return meaning
+
+
+def zero_edits(head: Head, kept: Sequence[int], _: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+    """Fill what makes the removed units so that each value is exactly 0 at z."""
+    for node in head.body:
+        if not _keeps_zero(node):
+            raise ModelError(
+                f"{node} does not map 0 to 0, so that a removed unit's value would not be 0",
+                "use --mode slice",
+            )
+        for slot in _added(node):
+            if not _is_labelled(head, node, slot):
+                raise ModelError(
+                    f"{node} adds the same {node.inputs[slot]!r} to all units, so that a removed "
+                    "unit's value would not be 0",
+                    "use --mode slice",
+                )
+    inside = {node.name for node in head.body}
+    return tuple(
+        Fill(c.name, c.labels.axis, c.labels.removed(kept), c.zero, uses)
+        for c in head.constants
+        if c.zero is not None
+        and (uses := tuple(use for use in c.uses if use.node in inside))
+        and len(c.labels.removed(kept))
+    )
+
+
+def _keeps_zero(node: Node) -> bool:
+    match node.operation:
+        case Elementwise(keeps_zero=keeps) | Expand(keeps_zero=keeps):
+            return keeps
+        case Activation(function="clip", parameters=parameters):
+            bounds = dict(parameters)
+            return bounds.get("min", -np.inf) <= 0.0 <= bounds.get("max", np.inf)
+        case Activation(function=function):
+            return ACTIVATIONS[function].keeps_zero
+        case Reduce(function=function):
+            return REDUCTIONS[function].keeps_zero
+        case operation:
+            zeros = isinstance(operation, FromShape) and operation.value == 0.0
+            return zeros or isinstance(operation, _MOVING)
+
+
+_MOVING = Linear | Reshape | Transpose | Pool | Concat | Split | Slice | Top
+
+
+def _added(node: Node) -> tuple[int, ...]:
+    """The slots of what is added to the node's values."""
+    match node.operation:
+        case Elementwise(offsets=offsets):
+            return offsets
+        case Linear(bias=int(bias)):
+            return (bias,)
+        case _:
+            return ()
+
+
+def _is_labelled(head: Head, node: Node, slot: int) -> bool:
+    use = Use(node.name, slot)
+    return any(use in constant.uses for constant in head.constants) or any(
+        tensor.name == node.inputs[slot] for tensor in head.tensors
+    )
+
+
+def zero_oracle(
+    head: Head,
+    kept: Sequence[int],
+    z: Array,
+    _: Meaning = PLAIN,
+    places: Sequence[int] | None = None,
+    /,
+) -> Expected:
+    """0 at z for every unit that is not kept; the activation then sees it like any other."""
+    labels = head.tensor(head.z).labels
+    values = replaced(taken(z, labels, places), labels, kept, places, 0.0)
+    return Expected(values, run_tail(head, values, places))

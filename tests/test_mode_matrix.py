@@ -1,0 +1,166 @@
+"""Every cell of the matrix of modes: proved by its oracle, or refused by name."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import UsageError
+from exporter.graph import Array
+from exporter.models.model import Model
+from exporter.samples import synthetic
+from exporter.verification import VerifyOptions, verify_pair
+from tests import mode_cells, onnx_models
+from tests.mode_cells import KEPT, UNITS, Cell, cells, choice_of
+from tests.scripts import load
+
+DEAD = [unit for unit in range(UNITS) if unit not in KEPT]
+COUNT = 6
+
+modes = load("modes")
+built = cache(mode_cells.built)
+
+
+def is_refused(cell: Cell) -> bool:
+    """Zeros have no other meaning, and what is not shared out has no denominator."""
+    shared = cell.head in {"softmax", "log_softmax"}
+    return cell.probabilities == "absolute" and (cell.mode == "zero" or not shared)
+
+
+@pytest.mark.parametrize("cell", [c for c in cells() if is_refused(c)], ids=str)
+def test_a_cell_is_refused_by_name(cell: Cell) -> None:
+    with pytest.raises(UsageError, match="zero" if cell.mode == "zero" else cell.head):
+        plan_cut(built(cell.head, cell.kind, cell.precision), Choice(**choice_of(cell)))
+
+
+@pytest.mark.parametrize("cell", [c for c in cells() if not is_refused(c)], ids=str)
+def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
+    model = built(cell.head, cell.kind, cell.precision)
+    cut = plan_cut(model, Choice(**choice_of(cell)))
+    pruned = model.apply(cut.plan)
+    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    done = verify_pair("cut", model, pruned, cut.remap.heads, job)
+    assert done.checks
+    assert [check for check in done.checks if not check.passed] == []
+    width = len(KEPT) if cell.mode == "slice" else UNITS
+    (output,) = pruned.graph().outputs
+    assert pruned.graph().shape(output) == (None, width)
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert modes.DOCUMENT.read_text("utf-8") == modes.document(), "run `make modes`"
+
+
+# --- every kernel of the edge runtime -------------------------------------------------------------
+
+KERNELS = {
+    "XNNPACK": OpResolverType.AUTO,
+    "builtin": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    "reference": OpResolverType.BUILTIN_REF,
+}
+
+
+def run(model: Any, kernels: str, x: Array) -> Array:
+    """One batch through an interpreter of its own."""
+    interpreter = Interpreter(
+        model_content=model.content, experimental_op_resolver_type=KERNELS[kernels]
+    )
+    (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.resize_tensor_input(given["index"], x.shape)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    return np.array(interpreter.get_tensor(result["index"]))
+
+
+def inputs(model: Model) -> Array:
+    """More rows than one: what is inserted must not count on the batch."""
+    dtype = model.graph().tensors["x"].dtype
+    random = np.random.default_rng(7)
+    if dtype == "float32":
+        return random.normal(size=(64, mode_cells.FEATURES)).astype(np.float32)
+    bounds = np.iinfo(dtype)
+    shape = (64, mode_cells.FEATURES)
+    return random.integers(bounds.min, bounds.max + 1, shape).astype(dtype)
+
+
+def cut(model: Model, **choice: Any) -> Model:
+    return model.apply(plan_cut(model, Choice(keep=KEPT, **choice)).plan)
+
+
+def nothing(model: Model) -> float:
+    """What a probability of 0, or the lowest answer, is in the output's dtype."""
+    (output,) = model.graph().outputs
+    tensor = model.graph().tensors[output]
+    return 0.0 if tensor.quantization is None else float(np.iinfo(tensor.dtype).min)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
+@pytest.mark.parametrize("head", ["softmax", "sigmoid"])
+def test_a_mask_is_exact_in_every_kernel(head: str, precision: str, kernels: str) -> None:
+    model = built(head, "tflite", precision)
+    x = inputs(model)
+    masked = run(cut(model, mode="mask"), kernels, x)
+    assert (masked[:, DEAD] == nothing(model)).all()
+    sliced = run(cut(model), kernels, x)
+    kept = masked[:, list(KEPT)]
+    if sliced.dtype == np.float32:
+        np.testing.assert_allclose(kept, sliced, atol=1e-6)
+    else:
+        np.testing.assert_array_equal(kept, sliced)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_masked_integer_logits_never_win(dtype: str, kernels: str) -> None:
+    """By constants: the sum saturates at the lowest code, and nothing overflows."""
+    model = built("linear", "tflite", dtype)
+    x = inputs(model)
+    whole, masked = run(model, kernels, x), run(cut(model, mode="mask"), kernels, x)
+    assert (masked[:, DEAD] == nothing(model)).all()
+    np.testing.assert_array_equal(masked[:, list(KEPT)], whole[:, list(KEPT)])
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
+@pytest.mark.parametrize("mode", ["slice", "mask"])
+def test_absolute_answers_are_the_original_s(mode: str, precision: str, kernels: str) -> None:
+    model = built("softmax", "tflite", precision)
+    x = inputs(model)
+    whole = run(model, kernels, x)
+    answer = run(cut(model, mode=mode, probabilities="absolute"), kernels, x)
+    if mode == "mask":
+        assert (answer[:, DEAD] == nothing(model)).all()
+        answer = answer[:, list(KEPT)]
+    np.testing.assert_array_equal(answer, whole[:, list(KEPT)])
+
+
+@pytest.mark.parametrize("kind", mode_cells.KINDS)
+@pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
+def test_for_quantization_holds_no_floor(kind: str, precision: str) -> None:
+    """Nothing in the file stands out, and the answers are those of any mask."""
+    model = built("softmax", kind, precision)
+    choice = Choice(keep=KEPT, mode="mask", for_quantization=True)
+    made = plan_cut(model, choice)
+    assert made.remap.of().options["restore_width"] is True
+    assert made.remap.of().options["floor"] is None
+    pruned = model.apply(made.plan)
+    for tensor in pruned.graph().tensors.values():
+        if tensor.read is not None and tensor.dtype.startswith("float"):
+            assert np.abs(tensor.read()).max() < 100
+    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    assert all(c.passed for c in verify_pair("cut", model, pruned, made.remap.heads, job).checks)
+
+
+def test_an_onnx_mask_takes_any_batch() -> None:
+    x = np.random.default_rng(1).normal(size=(5, mode_cells.FEATURES)).astype(np.float32)
+    masked: Any = cut(built("softmax", "onnx", "int8"), mode="mask")
+    masked = onnx_models.run(masked, {"x": x})["y"]
+    assert masked.shape == (5, UNITS)
+    assert not masked[:, DEAD].any()

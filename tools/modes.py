@@ -1,0 +1,97 @@
+"""Write `docs/modes.md`: what each mode comes to on each kind of head, format and precision.
+
+The cells are planned anew, on the models that the tests build; `tests/test_mode_matrix.py` proves
+each of them by its oracle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import documents
+
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ExporterError
+from exporter.modes import MODES
+from exporter.plan import Edit, Fill, Insert, Take
+from tests import mode_cells
+from tests.mode_cells import Cell
+
+DOCUMENT = documents.PROJECT / "docs" / "modes.md"
+
+HEAD = """\
+# Modes, cell by cell
+
+What becomes of a head, by mode, kind of probabilities, activation, format and precision. Written by
+`tools/modes.py` (`make modes`) from plans for small models; a test proves every cell by its oracle,
+in the runtime of its format, or that it is refused. For the words see
+[how it works](how-it-works.md).
+
+| a cell says | how |
+|---|---|
+| cut | positions are taken out of the head's constants |
+| filled | entries of the head's constants are set: rows of zeros, in mask a floor as bias |
+| + where | an operation behind a tensor puts the floor there |
+| + pad, gather | the head's output gets one more position, which all removed units read |
+| + gather | the whole head stays for its sum, and its output is cut |
+| refused *n* | see the reasons below the tables |
+
+Every activation is an operation of its own. Integer ONNX models are in QDQ form. Where the floor
+would be among codes, it is the lowest one: no unit can be lower, and one that stays can be as low.
+"""
+
+
+def document() -> str:
+    """The whole document."""
+    reasons: dict[str, int] = {}
+    parts = [HEAD]
+    for mode in mode_cells.MODES:
+        for probabilities in mode_cells.PROBABILITIES:
+            rows = list(_rows(mode, probabilities, reasons))
+            title = f"## {mode}, {probabilities}\n\n"
+            parts.append(title + documents.table(("activation", *_columns()), rows))
+    listed = "".join(f"{number}. {reason}\n" for reason, number in reasons.items())
+    return "\n".join([*parts, "## Refused\n\n" + listed])
+
+
+def _columns() -> Iterator[str]:
+    for kind in mode_cells.KINDS:
+        yield from (f"{kind} {precision}" for precision in mode_cells.PRECISIONS)
+
+
+def _rows(mode: str, probabilities: str, reasons: dict[str, int]) -> Iterator[tuple[str, ...]]:
+    for head in mode_cells.HEADS:
+        row = [
+            _told(Cell(mode, probabilities, head, kind, precision), reasons)
+            for kind in mode_cells.KINDS
+            for precision in mode_cells.PRECISIONS
+        ]
+        yield (head, *row)
+
+
+def _told(cell: Cell, reasons: dict[str, int]) -> str:
+    model = mode_cells.built(cell.head, cell.kind, cell.precision)
+    try:
+        cut = plan_cut(model, Choice(**mode_cells.choice_of(cell)))
+    except ExporterError as error:
+        number = reasons.setdefault(f"{error.message}; {error.hint}", len(reasons) + 1)
+        return f"refused {number}"
+    return how(cut.plan.edits)
+
+
+def how(edits: tuple[Edit, ...]) -> str:
+    """In the words of the document."""
+    kinds = {type(edit) for edit in edits}
+    parts = [word for kind, word in ((Take, "cut"), (Fill, "filled")) if kind in kinds]
+    inserted = ", ".join(edit.operation for edit in edits if isinstance(edit, Insert))
+    return " ".join([*parts, f"+ {inserted}"] if inserted else parts)
+
+
+def main() -> None:
+    """Write the document."""
+    assert set(mode_cells.MODES) <= set(MODES)  # noqa: S101 - a script
+    documents.write(DOCUMENT, document())
+
+
+if __name__ == "__main__":
+    main()
