@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,11 +14,15 @@ from exporter.cutting import Choice, plan_cut
 from exporter.errors import UsageError
 from exporter.graph import Array
 from exporter.models.model import Model
+from exporter.models.tflite import from_bytes
+from exporter.modes import MODES, PLAIN
 from exporter.samples import synthetic
+from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests import mode_cells, onnx_models
 from tests.mode_cells import KEPT, UNITS, Cell, cells, choice_of
 from tests.scripts import load
+from tests.tflite_builder import Builder
 
 DEAD = [unit for unit in range(UNITS) if unit not in KEPT]
 COUNT = 6
@@ -164,3 +169,62 @@ def test_an_onnx_mask_takes_any_batch() -> None:
     masked = onnx_models.run(masked, {"x": x})["y"]
     assert masked.shape == (5, UNITS)
     assert not masked[:, DEAD].any()
+
+
+def integer_dense(x_scale: float, *, bias: bool) -> Any:
+    """x int8 -> FULLY_CONNECTED "z" int8."""
+    builder = Builder()
+    random = np.random.default_rng(3)
+    x = builder.quantise(builder.feed("x", None, 4, dtype="int8"), x_scale, 0)
+    builder.constant("kernel", random.integers(-127, 128, (UNITS, 4)).astype(np.int8))
+    builder.quantise("kernel", np.full(UNITS, 0.01), np.zeros(UNITS))
+    builder.constant("bias", random.integers(-99, 99, UNITS).astype(np.int32))
+    builder.quantise("bias", np.full(UNITS, x_scale * 0.01), np.zeros(UNITS))
+    names = [x, "kernel", "bias" if bias else ""]
+    shape = (None, UNITS)
+    builder.op("FULLY_CONNECTED", names, shape, "z", "FullyConnectedOptions", "int8", 4)
+    builder.quantise("z", x_scale, 3)
+    return from_bytes(builder.content("z"), "dense.tflite")
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize(
+    ("x_scale", "bias", "restored"),
+    [
+        pytest.param(0.05, True, None, id="a bias that fits"),
+        pytest.param(0.05, False, True, id="no bias"),
+    ],
+)
+def test_where_integer_constants_do_not_do(
+    x_scale: float, bias: bool, restored: bool | None, kernels: str
+) -> None:
+    """The floor is then put behind a narrower head."""
+    model = integer_dense(x_scale, bias=bias)
+    made = plan_cut(model, Choice(keep=KEPT, mode="mask"))
+    assert made.remap.of().options["restore_width"] is restored
+    x = np.random.default_rng(7).integers(-128, 128, (64, 4)).astype(np.int8)
+    masked, whole = run(model.apply(made.plan), kernels, x), run(model, kernels, x)
+    assert (masked[:, DEAD] == -128).all()
+    np.testing.assert_array_equal(masked[:, list(KEPT)], whole[:, list(KEPT)])
+
+
+@pytest.mark.parametrize(
+    ("low", "restored"),
+    [
+        pytest.param(-(2**31), False, id="room enough"),
+        pytest.param(-13201, False, id="just room enough"),
+        pytest.param(-13200, True, id="the lowest code, to which kernels add, overflows"),
+        pytest.param(-13199, True, id="no code"),
+    ],
+)
+def test_a_bias_without_room_is_left_alone(low: int, restored: bool) -> None:
+    """(-128 - 3 - 1) * 0.05 / (0.05 * 0.01) = -13200 has to fit."""
+    head = trace(integer_dense(0.05, bias=True).graph()).head()
+    constants = tuple(
+        replace(each, quantization=replace(each.quantization, low=low))
+        if each.name == "bias" and each.quantization
+        else each
+        for each in head.constants
+    )
+    settled = MODES["mask"].settle(replace(head, constants=constants), PLAIN)
+    assert settled.restore_width is restored
