@@ -99,6 +99,8 @@ def multiply_adds(graph: Graph, node: Node) -> int | None:
     if not isinstance(operation, Linear):
         return 0
     kernel = graph.shape(node.inputs[operation.kernel])
+    if operation.packed_bits is not None:  # its axes are of packed codes: all inputs for each unit
+        kernel = (kernel[operation.kernel_axis], *graph.shape(node.inputs[0])[-1:])
     output = graph.shape(node.outputs[0])
     positions = [n for axis, n in enumerate(output) if axis not in {0, operation.output_axis}]
     sizes = [*kernel, *positions]

@@ -17,6 +17,7 @@ from onnx import NodeProto, TensorProto, numpy_helper
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.head import UnitAxis
+from exporter.inspection import inspect_model
 from exporter.models.onnx import OnnxModel, from_proto
 from exporter.models.onnx.table import DOMAINS
 from exporter.operations import Elementwise, Linear
@@ -538,3 +539,9 @@ def test_a_quantizer_in_blocks_is_no_channel_axis() -> None:
     assert isinstance(read, Elementwise)
     assert (read.block_axis, read.channel_axis) == (0, None)
     assert graph.tensors["w"].quantization is None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_multiply_adds_of_packed_kernels_are_those_of_their_codes(bits: int) -> None:
+    (facts,) = inspect_model(made.assembled("dense, logits", made.nbits(bits))).heads
+    assert facts.multiply_adds == made.FEATURES * made.UNITS
