@@ -50,6 +50,8 @@ class JobOptions(TypedDict, total=False):
     input_shapes: Mapping[str, tuple[int, ...]]
     threads: int
     opset: int
+    batch: int
+    signature: str
     timeout_s: float
     memory_limit_bytes: int
     keep_original: bool

@@ -16,7 +16,7 @@ from exporter.models import FORMS, KINDS
 from exporter.models.model import Model, RunOptions
 from exporter.remap import HeadRemap
 from exporter.report.record import Check, Latency, Memory
-from exporter.samples import DEFAULT_COUNT, Samples, from_file, synthetic
+from exporter.samples import DEFAULT_COUNT, Samples, from_file, in_batches, synthetic
 from exporter.sources import Limits, Progress, Source, opened, silent
 from exporter.verification import Stage, VerifyOptions, verify_pair
 
@@ -34,6 +34,8 @@ class Job:
         samples: how many inputs; None for 16, or all of the file's.
         tolerance: largest |difference| allowed, instead of the built-in limits.
         input_shapes: input name -> whole shape, where the model leaves dimensions open.
+        batch: leading dimension of a converted file that needs a fixed one.
+        signature: of a SavedModel; None for serving_default, or the only one.
         threads: within one operation, for both sides of every comparison.
         timeout_s, memory_limit_bytes: of the process that holds Keras.
         keep_original: write the uncut files too.
@@ -51,6 +53,8 @@ class Job:
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     threads: int = 1
     opset: int = 17
+    batch: int = 1
+    signature: str | None = None
     timeout_s: float = 1800.0
     memory_limit_bytes: int | None = None
     keep_original: bool = False
@@ -61,11 +65,12 @@ class Job:
     say: Progress = silent
 
     def __post_init__(self) -> None:
+        written = [name for name, kind in KINDS.items() if kind.written]
         for name in self.to or ():
-            if name not in {**KINDS, **FORMS}:
-                known = ", ".join([*KINDS, *FORMS])
-                raise UsageError(f"there is no kind {name!r}", f"kinds: {known}")
-        for name in ("samples", "threads"):
+            if name not in {*written, *FORMS}:
+                known = ", ".join([*written, *FORMS])
+                raise UsageError(f"no {name!r} can be written", f"kinds: {known}")
+        for name in ("samples", "threads", "batch"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{name} is {count}", "give at least 1")
@@ -87,15 +92,18 @@ class Job:
 
     def open(self, source: str | Path | Any) -> AbstractContextManager[Source]:
         """Open a source under this job's limits (see `sources.opened`)."""
-        options = ConvertOptions(opset=self.opset, input_shapes=self.input_shapes)
+        options = ConvertOptions(self.opset, self.batch, self.input_shapes, self.signature)
         return opened(source, Limits(self.timeout_s, self.memory_limit_bytes), options, self.say)
 
     def inputs(self, model: Model) -> Samples:
         """What models are compared and timed on."""
+        graph = model.graph()
         if self.data is not None:
-            return from_file(self.data, model.graph(), self.samples)
-        count = self.samples or DEFAULT_COUNT
-        return synthetic(model.graph(), count, self.seed, self.input_shapes)
+            found = from_file(self.data, graph, self.samples)
+        else:
+            count = self.samples or DEFAULT_COUNT
+            found = synthetic(graph, count, self.seed, self.input_shapes)
+        return in_batches(found, graph, self.batch)
 
 
 @dataclass(frozen=True, eq=False)

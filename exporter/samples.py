@@ -110,6 +110,35 @@ def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
     return Samples({name: array[:limit] for name, array in values.items()}, path.name)
 
 
+def in_batches(samples: Samples, graph: Graph, batch: int) -> Samples:
+    """Several samples at a time, for files with a fixed batch; the last are filled up in turn.
+
+    Args:
+        graph: only inputs whose leading dimension it leaves open are joined.
+        batch: how many.
+    """
+    if batch == 1:
+        return samples
+    joined = {
+        name: _joined(values, batch) if _is_open(graph.tensors[name]) else values
+        for name, values in samples.values.items()
+    }
+    return Samples(joined, f"{samples.source}, {batch} at a time")
+
+
+def _is_open(tensor: Tensor) -> bool:
+    return tensor.shape is None or tensor.shape[:1] == (None,)
+
+
+def _joined(values: Array, batch: int) -> Array:
+    """(samples, 1, ...) -> (feeds, batch, ...); samples of another batch stay as they are."""
+    if values.ndim == 1 or values.shape[1] != 1:
+        return values
+    feeds = -(-len(values) // batch)
+    turns = np.arange(feeds * batch) % len(values)
+    return np.asarray(values[turns].reshape(feeds, batch, *values.shape[2:]))
+
+
 def _check_count(count: int | None) -> None:
     if count is not None and count < 1:
         raise UsageError(f"{count} samples were asked for", "at least one is needed")

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from exporter.conversion.process import Child
-from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras, open_live
+from exporter.conversion.remote import (
+    ConvertOptions,
+    RemoteKerasModel,
+    open_folder,
+    open_keras,
+    open_live,
+)
 from exporter.errors import ModelError, OutputError, UsageError
 from exporter.models import KINDS, kind_of, kind_of_suffix, open_model
 from exporter.models.files import write_whole
@@ -79,7 +85,7 @@ class Source:
 
     def reopen(self, path: Path) -> Model:
         """A file that was just written, opened as the source was."""
-        if self.child is not None and not KINDS[kind_of(path)].edge:
+        if self.child is not None and not KINDS[kind_of(path)].edge:  # a Keras file
             return _open_keras(path, self.child)
         return open_model(path)
 
@@ -92,10 +98,10 @@ class Source:
         """
         if kind == self.model.kind:
             return Target(self.model, self.path)
-        if not isinstance(self.model, RemoteKerasModel):
+        if not isinstance(self.model, RemoteKerasModel) or not KINDS[kind].edge:
             raise UsageError(
                 f"there is no route from {KINDS[self.model.kind].title} to {KINDS[kind].title}",
-                f"use --to {self.model.kind}, or start from the Keras model",
+                f"use --to {','.join(self.default_kinds())}, or start from the Keras model",
             )
         say(f"converting to {KINDS[kind].title}")
         path = folder / f"original{KINDS[kind].suffixes[0]}"
@@ -113,6 +119,9 @@ def opened(
     say: Progress = silent,
 ) -> Iterator[Source]:
     """Open a path or a live Keras model; the child process ends with the block.
+
+    Args:
+        options: of a conversion; also which signature of a SavedModel to open.
 
     Raises:
         UsageError: no such file.
@@ -133,8 +142,11 @@ def opened(
             yield Source(open_model(path), path, None, warnings, options)
             return
         child = stack.enter_context(_child(limits))
-        say("opening the Keras model")
-        yield Source(_open_keras(path, child), path, child, warnings, options)
+        say(f"opening the {KINDS[kind].title} model")
+        if KINDS[kind].member:
+            yield Source(open_folder(path, child, options.signature), path, child, (), options)
+        else:
+            yield Source(_open_keras(path, child), path, child, warnings, options)
 
 
 def _child(limits: Limits) -> Child:
@@ -189,6 +201,11 @@ def check_output(path: Path, kind: str, *, force: bool = False) -> None:
         UsageError: the suffix is of another kind.
         OutputError: the file, or the remap beside it, exists; or there is no such folder.
     """
+    if not KINDS[kind].written:
+        raise UsageError(
+            f"a {KINDS[kind].title} is not cut as it stands, and none is written",
+            "`exporter run` converts it, and cuts what comes out",
+        )
     if kind_of_suffix(path) != kind:
         wanted = KINDS[kind].suffixes[0]
         raise UsageError(

@@ -57,9 +57,16 @@ class Pruned:
 
 
 def plan_job(source: str | Path | Any, choice: Choice, job: Job) -> Cut:
-    """What would be cut; nothing is converted or written."""
-    with job.open(source) as given:
-        return plan_cut(given.model, choice)
+    """What would be cut; nothing is written.
+
+    A model that cannot be looked into is converted: the plan is that of the first converted file.
+    """
+    with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        if KINDS[given.model.kind].written:
+            return plan_cut(given.model, choice)
+        kind = (job.to or given.default_kinds())[0]
+        target = given.target(kind, Path(folder), job.say)
+        return plan_cut(target.model, choice, target.original)
 
 
 def inspect_file(source: str | Path | Any, job: Job) -> Inspection:
@@ -136,7 +143,10 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
-    """Convert a Keras model, uncut, and check the file; one that fails is not written."""
+    """Convert a Keras model or a SavedModel, uncut, and check the file.
+
+    One that fails is not written.
+    """
     kind = kind_of_suffix(out)
     if kind is None or not KINDS[kind].edge:
         known = ", ".join(row.suffixes[0] for row in KINDS.values() if row.edge)
@@ -178,7 +188,10 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
     than it names, is a failed check. Without a remap the outputs must be equal as they are.
     """
     with ExitStack() as stack:
-        given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
+        other = stack.enter_context(job.open(pruned))
+        _check_comparable(original, other.model)
+        given = stack.enter_context(job.open(original))
+        job = replace(job, batch=_fixed_batch(other.model))
         inputs = job.inputs(given.model)
         beside = read_sidecar(pruned)
         alike = given.model.kind == other.model.kind  # else the sizes say nothing of the cut
@@ -195,6 +208,23 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
             checks=(*provenance, *found.checks),
             warnings=(*given.warnings, *other.warnings, *missing, *found.warnings),
         )
+
+
+def _check_comparable(original: Path, pruned: Model) -> None:
+    kind = KINDS[kind_of(original)]
+    if pruned.remap is not None and not kind.written:
+        raise UsageError(
+            f"{pruned.name} was cut, and the logits of {original.name}, a {kind.title}, cannot be "
+            "read to compare it",
+            "compare with the converted file: run --keep-original writes it",
+        )
+
+
+def _fixed_batch(model: Model) -> int:
+    """How many samples at a time a file takes; 1 where it leaves that open."""
+    graph = model.graph()
+    leading = {shape[0] or 1 for name in graph.inputs if (shape := graph.shape(name))}
+    return max(leading, default=1)
 
 
 def _comparison(

@@ -98,7 +98,7 @@ CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "an unknown kind": (
         lambda path: exporter.run(path, path.parent / "out", keep=[1], to=["png"]),
         UsageError,
-        "there is no kind 'png'",
+        "no 'png' can be written",
     ),
     "a missing file": (lambda path: exporter.inspect(path / "no"), UsageError, "no"),
     "a missing file, opened": (

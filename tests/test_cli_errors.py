@@ -179,7 +179,7 @@ FILES = {
         "there is no file no.onnx",
         "check the path; it starts where you are",
     ),
-    "a folder": Refusal("inspect folder", 2, "cannot read folder: Is a directory"),
+    "a folder": Refusal("inspect folder", 2, "folder is a folder without a saved_model.pb"),
     "missing in verify": Refusal("verify net.onnx no.onnx", 2, "there is no file no.onnx"),
     "empty .onnx": Refusal("prune empty.onnx -o x.onnx --keep 1", 3, "empty.onnx is empty"),
     "empty .tflite": Refusal("prune empty.tflite -o x.tflite --keep 1", 3, "empty.tflite is empty"),

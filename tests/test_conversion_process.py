@@ -136,7 +136,7 @@ def test_errors_cross_and_the_child_lives_on(child: Child, file: Path, tmp_path:
     model = open_keras(file, child)
     with pytest.raises(UsageError, match="no values for the input 'features'"):
         model.runner(RunOptions())({})
-    with pytest.raises(UsageError, match="no route from Keras to 'png'"):
+    with pytest.raises(UsageError, match="no route to 'png'"):
         model.convert("png", tmp_path / "net.png", ConvertOptions())
     assert child.pid == pid
     log, folder = child.log, child.folder

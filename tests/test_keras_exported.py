@@ -71,7 +71,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[ExporterError], str]] = {
     "cut as Keras": (
         lambda model: model.apply(Plan(())),
         ModelError,
-        "Net 'net' cannot be cut as a Keras model: layer 'net' is of the class 'Net'",
+        "Net 'net' cannot be cut as it stands: layer 'net' is of the class 'Net'",
     ),
     "written": (lambda model: model.write(Path("x.keras")), ModelError, "Net 'net' cannot be writ"),
     "without values": (

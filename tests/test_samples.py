@@ -24,7 +24,7 @@ from exporter.operations import (
     Split,
     Transpose,
 )
-from exporter.samples import Samples, from_file, synthetic
+from exporter.samples import Samples, from_file, in_batches, synthetic
 
 Inputs = Mapping[str, tuple[str, Shape | None]]  # name -> dtype, shape
 
@@ -635,3 +635,29 @@ def test_a_limit_takes_from_the_front(tmp_path: Path, limit: int | None, count: 
     samples = from_file(path, PAIR, limit)
     assert (samples.count, samples.source) == (count, "inputs.npz")
     assert np.array_equal(samples.values["b"], TABLE[:count, None, :2])
+
+
+# --- several at a time --------------------------------------------------------------------------
+
+GIVEN = np.arange(10.0).reshape(5, 1, 2)  # five samples
+UNKNOWN = ("float32", None)
+OPEN, FIXED = ("float32", (None, 2)), ("float32", (1, 2))
+
+BATCHES: dict[str, tuple[tuple[str, Shape | None], Array, int, list[Any]]] = {
+    "one": (OPEN, GIVEN, 1, GIVEN.tolist()),
+    "a fixed batch": (FIXED, GIVEN, 2, GIVEN.tolist()),
+    "a batch of their own": (OPEN, GIVEN.reshape(1, 5, 2), 5, [GIVEN[:, 0].tolist()]),
+    "numbers": (("float32", ()), np.arange(3.0), 2, [0.0, 1.0, 2.0]),
+    "filled up": (OPEN, GIVEN, 2, [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9], [0, 1]]]),
+    "fewer than one batch": (OPEN, GIVEN[:1], 3, [[[0, 1], [0, 1], [0, 1]]]),
+    "all": (UNKNOWN, GIVEN, 5, [GIVEN[:, 0].tolist()]),
+}
+
+
+@pytest.mark.parametrize(("kind", "given", "batch", "expected"), BATCHES.values(), ids=BATCHES)
+def test_batches(
+    kind: tuple[str, Shape | None], given: Array, batch: int, expected: list[Any]
+) -> None:
+    made = in_batches(Samples({"x": given}, "mine"), graph({"x": kind}), batch)
+    assert made.values["x"].tolist() == expected
+    assert made.source == ("mine" if batch == 1 else f"mine, {batch} at a time")

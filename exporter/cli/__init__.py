@@ -17,7 +17,7 @@ from exporter.cli.edge import USAGE, guarded, unwind_on_signals
 COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
     "prune": "Cut a model; the same kind of file in and out.",
-    "convert": "Convert a Keras model, uncut, to .onnx or .tflite.",
+    "convert": "Convert a Keras model or a SavedModel, uncut, to .onnx or .tflite.",
     "run": "The whole job: convert, prune, verify, bench, report.",
     "verify": "Prove that a pruned model answers as its original did.",
     "bench": "Time a pruned model beside its original.",
@@ -53,7 +53,7 @@ class _LazyGroup(click.Group):
 def cli(context: click.Context) -> int:
     """Keep the output units that a device needs, remove the others, and prove the result.
 
-    MODEL is a Keras (.keras, .h5), ONNX (.onnx) or TFLite (.tflite) file.
+    MODEL is a Keras (.keras, .h5), ONNX (.onnx) or TFLite (.tflite) file, or a SavedModel folder.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)

@@ -21,9 +21,9 @@ from exporter.cli.narrator import narrating
 @options.force
 @options.common
 def command(model: Path, output: Path, **given: Any) -> int:
-    """Convert the Keras MODEL, uncut, to FILE (.onnx or .tflite).
+    """Convert MODEL, of Keras or a SavedModel folder, uncut, to FILE (.onnx or .tflite).
 
-    The file is checked against Keras before it is written; if a check fails, it is not.
+    The file is checked against the model before it is written; if a check fails, it is not.
     """
     from exporter import tasks
     from exporter.cli import show

@@ -13,6 +13,7 @@ from exporter.cli.narrator import narrating
 
 @click.command("inspect")
 @click.argument("model", type=options.PATH)
+@options.signature
 @options.limits
 @options.common
 def command(model: Path, **given: Any) -> int:

@@ -226,8 +226,22 @@ limits = _group(
     ),
 )
 
+signature = click.option(
+    "--signature",
+    metavar="NAME",
+    help="Of a SavedModel. Default: serving_default, or the only one.",
+)
+
 conversion = _group(
     click.option("--opset", type=click.IntRange(13, 21), default=17, show_default=True),
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        default=1,
+        show_default=True,
+        help="Of files that need a fixed one (TFLite), where the model leaves it open.",
+    ),
+    signature,
     limits,
 )
 

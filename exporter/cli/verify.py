@@ -15,6 +15,7 @@ from exporter.cli.narrator import narrating
 @click.argument("original", type=options.PATH)
 @click.argument("pruned", type=options.PATH)
 @options.checks
+@options.signature
 @options.limits
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:

@@ -69,6 +69,7 @@ class Session:
         self.models[handle] = model
         return {
             "handle": handle,
+            "kind": model.kind,
             "name": model.name,
             "sha256": model.sha256,
             "precision": model.precision,
@@ -79,11 +80,15 @@ class Session:
     def open(self, path: str) -> Answer:
         return self.keep(import_module("exporter.models.keras.model").open_file(Path(path)))
 
+    def open_folder(self, path: str, signature: str | None) -> Answer:
+        module = import_module("exporter.models.savedmodel.model")
+        return self.keep(module.open_file(Path(path), signature))
+
     def open_exported(self, path: str, told: dict[str, Any]) -> Answer:
-        """Load what a live model of this session's user was exported to, never a user's file."""
-        module = import_module("exporter.models.keras.exported")
+        """Load what a live model of this session's user was exported to."""
+        module = import_module("exporter.models.savedmodel.model")
         told = {**told, "outputs": tuple(told["outputs"])}
-        return self.keep(module.ExportedModel(Path(path), module.Introduction(**told)))
+        return self.keep(module.SavedModel(Path(path), module.Introduction(**told)))
 
     def graph(self, handle: str) -> Answer:
         return {"graph": encode_graph(self.model(handle).graph())}
@@ -126,6 +131,7 @@ class Session:
 
 METHODS: Mapping[str, Callable[..., Answer]] = {
     "open": Session.open,
+    "open_folder": Session.open_folder,
     "open_exported": Session.open_exported,
     "graph": Session.graph,
     "read": Session.read,

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from exporter.errors import ConversionError, UsageError
 from exporter.models.keras.calls import input_name
-from exporter.models.keras.exported import ExportedModel
 from exporter.models.keras.model import KerasModel
 from exporter.models.keras.rebuild import structure
 from exporter.models.keras.settings import entry_of
+from exporter.models.savedmodel.model import SavedModel
 from exporter.plan import Plan, SetAttribute
 
 _OTHERS = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16", "float64"}
 Shape = tuple[int | None, ...]
-AnyModel = TypeVar("AnyModel", KerasModel, ExportedModel)
+AnyModel = KerasModel | SavedModel
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,19 @@ class Interface:
     """Flat inputs and outputs in Keras' order.
 
     Attributes:
+        name: of the model.
         call: flat input tensors -> tuple of output tensors, not in training.
         input_shapes: None where a dimension stays open.
+        output_shapes: None where not even the rank is known.
     """
 
+    name: str
     call: Callable[..., tuple[Any, ...]]
     input_names: tuple[str, ...]
     input_shapes: tuple[Shape, ...]
     input_dtypes: tuple[str, ...]
     output_names: tuple[str, ...]
-    output_shapes: tuple[Shape, ...]
+    output_shapes: tuple[Shape | None, ...]
 
     def specs(self) -> list[Any]:
         """One `tf.TensorSpec` an input, called input_0, input_1, ...: any Keras name may follow."""
@@ -49,7 +52,7 @@ class Interface:
 
 
 def interface_of(
-    whole: KerasModel | ExportedModel, given: Mapping[str, Sequence[int]], batch: int | None = None
+    whole: AnyModel, given: Mapping[str, Sequence[int]], batch: int | None = None
 ) -> Interface:
     """Describe a model.
 
@@ -63,7 +66,7 @@ def interface_of(
         UsageError: a shape for an input that is not there, or one that contradicts the model.
         ConversionError: a layer keeps a state between calls.
     """
-    ends = _ends_of_exported(whole) if isinstance(whole, ExportedModel) else _ends(whole)
+    ends = _ends_of_saved(whole) if isinstance(whole, SavedModel) else _ends(whole)
     unknown = [name for name in given if name not in ends.inputs]
     if unknown:
         raise UsageError(
@@ -71,6 +74,7 @@ def interface_of(
         )
     shapes = [_shape(name, own, given.get(name), batch) for name, (own, _) in ends.inputs.items()]
     return Interface(
+        name=ends.name,
         call=ends.call,
         input_names=tuple(ends.inputs),
         input_shapes=tuple(shapes),
@@ -81,9 +85,10 @@ def interface_of(
 
 
 class _Ends(NamedTuple):
+    name: str
     call: Callable[..., tuple[Any, ...]]
-    inputs: dict[str, tuple[Shape, str]]  # name -> shape and dtype
-    outputs: dict[str, Shape]
+    inputs: Mapping[str, tuple[Shape | None, str]]  # name -> shape and dtype
+    outputs: Mapping[str, Shape | None]
 
 
 def _ends(whole: KerasModel) -> _Ends:
@@ -91,13 +96,17 @@ def _ends(whole: KerasModel) -> _Ends:
     _refuse_states(model)
     inputs = {input_name(t): (tuple(t.shape), str(t.dtype)) for t in model.inputs}
     shapes = (tuple(tensor.shape) for tensor in model.outputs)
-    return _Ends(_flat(model), inputs, dict(zip(whole.outputs, shapes, strict=True)))
+    return _Ends(
+        str(model.name), _flat(model), inputs, dict(zip(whole.outputs, shapes, strict=True))
+    )
 
 
-def _ends_of_exported(whole: ExportedModel) -> _Ends:
+def _ends_of_saved(whole: SavedModel) -> _Ends:
     graph = whole.graph()
-    inputs = {name: (graph.shape(name), graph.tensors[name].dtype) for name in graph.inputs}
-    return _Ends(whole.call, inputs, {name: graph.shape(name) for name in graph.outputs})
+    inputs = {name: (graph.tensors[name].shape, graph.tensors[name].dtype) for name in graph.inputs}
+    return _Ends(
+        whole.name, whole.call, inputs, {name: graph.tensors[name].shape for name in graph.outputs}
+    )
 
 
 def in_float32(whole: AnyModel) -> tuple[AnyModel, tuple[str, ...]]:
@@ -105,7 +114,7 @@ def in_float32(whole: AnyModel) -> tuple[AnyModel, tuple[str, ...]]:
 
     No converter takes such layers: the TFLite one refuses them, the ONNX one spreads casts.
     """
-    if isinstance(whole, ExportedModel):
+    if isinstance(whole, SavedModel):
         return whole, ()
     others: dict[int, tuple[str, str]] = {}  # layer -> its node and its policy
     edits: list[SetAttribute] = []
@@ -162,7 +171,13 @@ def _flat(model: Any) -> Callable[..., tuple[Any, ...]]:
     return call
 
 
-def _shape(name: str, own: Shape, given: Sequence[int] | None, batch: int | None) -> Shape:
+def _shape(name: str, own: Shape | None, given: Sequence[int] | None, batch: int | None) -> Shape:
+    if own is None:
+        if given is None:
+            raise UsageError(
+                f"the rank of the input {name!r} is not known", f"give --input-shape {name}=1,..."
+            )
+        own = (None,) * len(given)
     wanted = own if given is None else tuple(given)
     if len(wanted) != len(own):
         raise UsageError(

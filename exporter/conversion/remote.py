@@ -18,6 +18,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph
 from exporter.models.keras.files import check_file, own_class
 from exporter.models.model import RunOptions
+from exporter.models.savedmodel.files import check_folder
 from exporter.plan import Plan
 from exporter.remap import Remap
 
@@ -34,11 +35,13 @@ class ConvertOptions:
         batch: leading dimension, for kinds that need a fixed one and where Keras leaves it open.
         input_shapes: input name -> whole shape, batch included, for unknown dimensions. The batch
             written there counts for nothing.
+        signature: of a SavedModel; None for the usual one.
     """
 
     opset: int = 17
     batch: int = 1
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    signature: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,11 @@ class Conversion:
 
 
 class RemoteKerasModel:
-    """A Keras model in the child; fulfils the protocol `Model`."""
-
-    kind = "keras"
+    """A Keras model or a SavedModel in the child; fulfils the protocol `Model`."""
 
     def __init__(self, child: Child, opened: Mapping[str, Any], remap: Remap | None = None) -> None:
         """Wrap what the child answered to `open` or `apply`."""
+        self.kind: str = opened["kind"]
         self.name: str = opened["name"]
         self.sha256: str | None = opened["sha256"]
         self.precision: str = opened["precision"]
@@ -98,7 +100,7 @@ class RemoteKerasModel:
         """
         if kind not in ROUTES:
             known = ", ".join(ROUTES)
-            raise UsageError(f"there is no route from Keras to {kind!r}", f"routes: {known}")
+            raise UsageError(f"there is no route to {kind!r}", f"routes: {known}")
         answer = self._ask(
             "convert",
             f"converting to {kind}",
@@ -153,6 +155,22 @@ def open_keras(path: Path, child: Child) -> RemoteKerasModel:
     return RemoteKerasModel(child, opened)
 
 
+def open_folder(path: Path, child: Child, signature: str | None = None) -> RemoteKerasModel:
+    """Open a SavedModel folder in the child.
+
+    Args:
+        signature: which of its signatures; None for the usual one.
+
+    Raises:
+        UsageError: there is no such folder or signature, or there are several to choose from.
+        ModelError: not a SavedModel, a damaged one, or one that does more than to compute.
+        ConversionError: the loader crashed.
+    """
+    check_folder(path)
+    given = {"path": str(path.absolute()), "signature": signature}
+    return RemoteKerasModel(child, child.request("open_folder", f"opening {path}", **given))
+
+
 def open_live(model: Any, child: Child) -> RemoteKerasModel:
     """Give the child a copy of a live `keras.Model`, by way of a file.
 
@@ -185,7 +203,8 @@ def _export(model: Any, folder: Path, reason: str, child: Child) -> dict[str, An
     names = getattr(model, "output_names", None) or ()
     told = {
         "name": str(model.name),
-        "kind": type(model).__name__,
+        "kind": "keras",
+        "what": type(model).__name__,
         "reason": reason,
         "outputs": list(names) if len(set(names)) == len(names) else [],
     }

@@ -1,4 +1,4 @@
-"""Keras to ONNX by tf2onnx, with the weights beside the graph where that can be.
+"""Keras and SavedModels to ONNX by tf2onnx, with the weights beside the graph where that can be.
 
 1. The model is traced as one flat function, with its large weights as inputs, and given to tf2onnx.
 2. The inputs that are not the model's become constants, and constants are folded once.
@@ -22,7 +22,8 @@ import tf2onnx
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
 from exporter.conversion.canonical import canonicalise, every_node
-from exporter.conversion.interface import Interface, Shape, in_float32, interface_of
+from exporter.conversion.frozen import trace_beside, trace_frozen
+from exporter.conversion.interface import AnyModel, Interface, Shape, in_float32, interface_of
 from exporter.conversion.standard import check_standard
 from exporter.conversion.to_onnx_fold import add_beside, fold
 from exporter.conversion.to_onnx_operators import HANDLERS, REWRITERS
@@ -35,13 +36,13 @@ from exporter.conversion.to_onnx_trace import (
 )
 from exporter.conversion.to_onnx_write import write
 from exporter.errors import ConversionError, UsageError
-from exporter.models.keras.model import KerasModel
+from exporter.models.savedmodel.model import SavedModel
 
 _BATCH = "batch"
 
 
 def convert(
-    model: KerasModel,
+    model: AnyModel,
     path: Path,
     *,
     opset: int,
@@ -59,19 +60,30 @@ def convert(
     """
     _check_opset(opset)
     whole, warnings = in_float32(model)
-    interface = interface_of(whole, input_shapes)
-    target = _Target(path, opset, str(whole.model.name))
-    weights, told = large_weights(whole.model), list(warnings)
-    if weights:
-        try:
-            _write(trace(interface, weights), interface, target, folded=True)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the plain route may not mind
-            _check_memory(whole, error)
-            told.append(f"all weights went through tf2onnx, which is slow: {_reason(error)}")
-        else:
+    interface, told = interface_of(whole, input_shapes), list(warnings)
+    target = _Target(path, opset, interface.name)
+    try:
+        bare = _bare(whole, interface)
+        if bare is not None:
+            _write(bare, interface, target, folded=True)
             return BARE_GRAPH, told
-    _write(trace(interface, ()), interface, target, folded=False)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the plain route may not mind
+        _check_memory(whole, error)
+        told.append(f"all weights went through tf2onnx, which is slow: {_reason(error)}")
+    _write(_plain(whole, interface), interface, target, folded=False)
     return PLAIN, told
+
+
+def _bare(whole: AnyModel, interface: Interface) -> Traced | None:
+    """The model without its large weights; None where it has none."""
+    if isinstance(whole, SavedModel):
+        return trace_beside(interface)
+    weights = large_weights(whole.model)
+    return trace(interface, weights) if weights else None
+
+
+def _plain(whole: AnyModel, interface: Interface) -> Traced:
+    return trace_frozen(interface) if isinstance(whole, SavedModel) else trace(interface, ())
 
 
 BARE_GRAPH = "tf2onnx, bare graph"
@@ -81,8 +93,9 @@ PLAIN = "tf2onnx"
 _PLAIN_BYTES = 60  # for each byte of weights; measured with networks of 100 to 180 MB: 54 to 68
 
 
-def _check_memory(whole: KerasModel, error: Exception) -> None:
-    needed, free = _PLAIN_BYTES * weight_bytes(whole.model), psutil.virtual_memory().available
+def _check_memory(whole: AnyModel, error: Exception) -> None:
+    held = whole.weight_bytes if isinstance(whole, SavedModel) else weight_bytes(whole.model)
+    needed, free = _PLAIN_BYTES * held, psutil.virtual_memory().available
     if needed > free:
         raise ConversionError(
             f"{_reason(error)}; the plain route would need about {needed / 1e9:.0f} GB of memory, "
@@ -182,17 +195,18 @@ def _names(converted: ModelProto, interface: Interface, traced: Traced) -> dict[
 
 def _set_shapes(converted: ModelProto, interface: Interface) -> None:
     """State the shapes that Keras knows; open dimensions get names that do not change."""
+    shapes: dict[str, Shape | None]
     shapes = dict(zip(interface.input_names, interface.input_shapes, strict=True))
-    for info in converted.graph.input:
-        _set_shape(info, shapes[info.name])
-    shapes = dict(zip(interface.output_names, interface.output_shapes, strict=True))
-    for info in converted.graph.output:
+    shapes |= dict(zip(interface.output_names, interface.output_shapes, strict=True))
+    for info in (*converted.graph.input, *converted.graph.output):
         _set_shape(info, shapes[info.name])
 
 
-def _set_shape(info: ValueInfoProto, shape: Shape) -> None:
+def _set_shape(info: ValueInfoProto, shape: Shape | None) -> None:
     kind = info.type.tensor_type
-    known = [dim.dim_value or None for dim in kind.shape.dim] or [None] * len(shape)
+    known = [dim.dim_value or None for dim in kind.shape.dim]
+    shape = (None,) * len(known) if shape is None else shape
+    known = known or [None] * len(shape)
     kind.shape.ClearField("dim")
     kind.shape.SetInParent()
     for axis, (length, traced) in enumerate(zip(shape, known, strict=True)):

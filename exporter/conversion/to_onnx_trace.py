@@ -34,7 +34,7 @@ class Traced:
     """A traced model.
 
     Attributes:
-        function: a `tf.function`, traced already.
+        function: a `tf.function`, traced already (see `concrete`).
         specs: of all its inputs, those of the model first.
         values: input of the converted graph -> what it holds, for all that are not the model's.
     """
@@ -42,6 +42,10 @@ class Traced:
     function: Any
     specs: list[Any]
     values: Mapping[str, Any]  # variables and tensors: no array is made before it is asked for
+
+    def concrete(self) -> Any:
+        """The function for these inputs, as it was traced."""
+        return self.function.get_concrete_function(*self.specs)
 
     def array(self, name: str) -> Array:
         """The values of such an input."""

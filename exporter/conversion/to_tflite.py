@@ -16,9 +16,10 @@ from typing import Any
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from exporter.conversion.interface import Interface, in_float32, interface_of
+from exporter.conversion.frozen import trace_frozen
+from exporter.conversion.interface import AnyModel, Interface, in_float32, interface_of
 from exporter.errors import ConversionError, UsageError
-from exporter.models.keras.model import KerasModel
+from exporter.models.savedmodel.model import SavedModel
 from exporter.models.tflite.picture import operator_name
 from exporter.models.tflite.schema import File, operators, pack, text, unpack
 
@@ -28,7 +29,7 @@ _UNKNOWN_OPERATOR = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a fle
 
 
 def convert(
-    model: KerasModel,
+    model: AnyModel,
     path: Path,
     *,
     opset: int,  # noqa: ARG001 - an ONNX matter
@@ -48,7 +49,13 @@ def convert(
     whole, warnings = in_float32(model)
     interface = interface_of(whole, input_shapes, batch)
     _check_known(interface)
-    file = unpack(_run_converter(interface))
+    if isinstance(whole, SavedModel):
+        frozen = trace_frozen(interface).concrete()
+        _refuse_half(frozen)
+        content = _run_converter(frozen, one_sample=batch == 1)
+    else:
+        content = _run_converter(_concrete(interface))
+    file = unpack(content)
     _check_operators(file)
     _name(file, interface)
     path.write_bytes(pack(file, path.name))
@@ -66,10 +73,27 @@ def _check_known(interface: Interface) -> None:
             )
 
 
-def _run_converter(interface: Interface) -> bytes:
-    function = tf.function(interface.call, input_signature=interface.specs())
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function.get_concrete_function()])
+def _refuse_half(function: Any) -> None:
+    """What was exported in half precision cannot be built anew in float32, as layers can."""
+    operations = function.graph.get_operations()
+    if {tf.float16, tf.bfloat16} & {end.dtype for each in operations for end in each.outputs}:
+        raise ConversionError(
+            "a part of the model computes in half precision, which TFLite's builtin operators "
+            "do not",
+            "convert to onnx instead, or export the model with layers of float32",
+        )
+
+
+def _concrete(interface: Interface) -> Any:
+    return tf.function(interface.call, input_signature=interface.specs()).get_concrete_function()
+
+
+def _run_converter(function: Any, *, one_sample: bool = False) -> bytes:
+    """Args: one_sample: loops that were traced with an open batch work on a batch of 1."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function])
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+    if one_sample:
+        converter._experimental_default_to_single_batch_in_tensor_list_ops = True  # noqa: SLF001
     try:
         return bytes(converter.convert())
     except tf.errors.OpError as error:

@@ -21,11 +21,13 @@ class Kind:
 
     Attributes:
         title: what people call it.
-        suffixes: of its files; the first is the one that is written.
-        package: holds `open_file(path) -> Model`, and `files_beside(path)`, which tells the further
-            files that hold a model's weights.
+        suffixes: of its files; the first is the one that is written. None: it is a folder, and
+            none is written.
+        package: holds `open_file(path) -> Model`, and `files_of(path)`: all files that hold a part
+            of a model.
         matches: do a file's first bytes say that it is of this kind?
         edge: it runs in an edge runtime (is benched; what Keras models are converted to).
+        member: the file in a folder by which it is known to be of this kind; "" for files.
     """
 
     title: str
@@ -33,6 +35,12 @@ class Kind:
     package: str
     matches: Callable[[bytes], bool]
     edge: bool
+    member: str = ""
+
+    @property
+    def written(self) -> bool:
+        """Can models be written as this kind?"""
+        return bool(self.suffixes)
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,18 @@ def open_model(path: str | Path) -> Model:
 
 
 def size_bytes(path: Path) -> int:
-    """Of a model file that can be opened, and of the files beside it that hold its weights."""
+    """Of a model that can be opened: all the files that hold a part of it."""
     package = import_module(KINDS[kind_of(path)].package)
-    return sum(file.stat().st_size for file in (path, *package.files_beside(path)))
+    return sum(file.stat().st_size for file in package.files_of(path))
 
 
 def kind_of(path: Path) -> str:
     """The kind of a file by its first bytes (raises as `open_model` does)."""
+    if path.is_dir():
+        return _kind_of_folder(path)
+    for kind in KINDS.values():
+        if path.name == kind.member:
+            raise UsageError(f"{path} is a part of a {kind.title}", "name the folder that holds it")
     try:
         with path.open("rb") as file:
             start = file.read(16)
@@ -87,10 +100,21 @@ def kind_of(path: Path) -> str:
     for name, kind in KINDS.items():
         if kind.matches(start):
             return name
-    titles = ", ".join(kind.title for kind in KINDS.values())
+    titles = ", ".join(kind.title for kind in KINDS.values() if kind.suffixes)
     suffixes = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
     raise ModelError(
         f"{path} is not a model file of a known kind ({titles})", f"models are {suffixes} files"
+    )
+
+
+def _kind_of_folder(path: Path) -> str:
+    members = {kind.member: name for name, kind in KINDS.items() if kind.member}
+    for member, name in members.items():
+        if (path / member).is_file():
+            return name
+    raise UsageError(
+        f"{path} is a folder without a {' or '.join(members)}",
+        "name a model file, or a SavedModel folder",
     )
 
 
@@ -108,6 +132,10 @@ def _is_archive_or_hdf5(start: bytes) -> bool:
     return start.startswith((b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"))
 
 
+def _is_never_a_file(_start: bytes) -> bool:
+    return False
+
+
 def _is_protobuf(start: bytes) -> bool:
     """Protobuf has no magic; writers put the IR version, field 1 and a small number, first."""
     return start.startswith(b"\x08") and len(start) > 1 and 0 < start[1] < _NEWEST_IR_VERSION
@@ -122,6 +150,14 @@ KINDS: Mapping[str, Kind] = {
         "exporter.models.keras",
         _is_archive_or_hdf5,
         edge=False,
+    ),
+    "savedmodel": Kind(
+        "SavedModel",
+        (),
+        "exporter.models.savedmodel",
+        _is_never_a_file,
+        edge=False,
+        member="saved_model.pb",
     ),
     "onnx": Kind("ONNX", (".onnx",), "exporter.models.onnx", _is_protobuf, edge=True),
     "tflite": Kind("TFLite", (".tflite",), "exporter.models.tflite", _is_flatbuffer, edge=True),

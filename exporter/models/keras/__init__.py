@@ -17,6 +17,6 @@ def open_file(path: Path) -> Model:
     return model
 
 
-def files_beside(_: Path) -> tuple[Path, ...]:
+def files_of(path: Path) -> tuple[Path, ...]:
     """A Keras file holds all of its weights."""
-    return ()
+    return (path,)

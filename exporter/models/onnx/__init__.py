@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from exporter.models.onnx.model import OnnxModel, from_bytes, from_proto, open_file
-from exporter.models.onnx.outside import files_beside
+from exporter.models.onnx.outside import files_of
 
 # From 1.29 on, onnxruntime's builds tell their maker which models they run unless this stands when
 # it is imported. Nothing is sent from here; who wants that can set the variable to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["OnnxModel", "files_beside", "from_bytes", "from_proto", "open_file"]
+__all__ = ["OnnxModel", "files_of", "from_bytes", "from_proto", "open_file"]

@@ -107,12 +107,12 @@ class Outside:
             )
 
 
-def files_beside(path: Path) -> tuple[Path, ...]:
-    """The files that hold constants of a model file, which has been opened before."""
+def files_of(path: Path) -> tuple[Path, ...]:
+    """A model file, which has been opened before, and those that hold constants of it."""
     model = ModelProto()
     model.ParseFromString(path.read_bytes())
     places = {_entry(t)["location"] for t in every_tensor(model.graph) if is_outside(t)}
-    return tuple(path.parent / place for place in sorted(places))
+    return (path, *(path.parent / place for place in sorted(places)))
 
 
 def is_outside(tensor: TensorProto) -> bool:

@@ -8,7 +8,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.models.tflite.model import TfliteModel
 from exporter.models.tflite.schema import check_size
 
-__all__ = ["TfliteModel", "files_beside", "from_bytes", "open_file"]
+__all__ = ["TfliteModel", "files_of", "from_bytes", "open_file"]
 
 
 def open_file(path: Path) -> TfliteModel:
@@ -26,9 +26,9 @@ def open_file(path: Path) -> TfliteModel:
     return from_bytes(content, path.name)
 
 
-def files_beside(_: Path) -> tuple[Path, ...]:
+def files_of(path: Path) -> tuple[Path, ...]:
     """A TFLite file holds all of its weights."""
-    return ()
+    return (path,)
 
 
 def from_bytes(content: bytes, name: str) -> TfliteModel:

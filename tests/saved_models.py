@@ -1,0 +1,94 @@
+"""Small SavedModels for the tests, with what is known of each from how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers
+
+from exporter.graph import Array
+
+FEATURES, UNITS = 64, 90  # a kernel of more than 16 KB, which goes beside the graph
+KERNEL = np.random.default_rng(8).normal(0.0, 0.2, (FEATURES, UNITS)).astype(np.float32)
+BIAS = np.random.default_rng(9).normal(size=UNITS).astype(np.float32)
+
+
+def logits(features: Array) -> Array:
+    """What `Scorer` computes before its softmax, in float64."""
+    return np.asarray(features.astype(np.float64) @ KERNEL.astype(np.float64) + BIAS)
+
+
+_SPEC = tf.TensorSpec([None, FEATURES], tf.float32, name="features")
+
+
+class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow is untyped
+    """No Keras: variables and functions, as TensorFlow's guides write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = tf.Variable(KERNEL)
+        self.bias = tf.Variable(BIAS)
+
+    @tf.function(input_signature=[_SPEC])  # type: ignore[untyped-decorator]
+    def scores(self, features: Any) -> Any:
+        return {"scores": tf.nn.softmax(features @ self.kernel + self.bias)}
+
+    @tf.function(input_signature=[_SPEC])  # type: ignore[untyped-decorator]
+    def logits(self, features: Any) -> Any:
+        return {"logits": features @ self.kernel + self.bias}
+
+    @tf.function(input_signature=[_SPEC])  # type: ignore[untyped-decorator]
+    def echo(self, features: Any) -> Any:
+        return {"features": features @ self.kernel}
+
+
+def save_scorer(folder: Path, **signatures: str) -> Path:
+    """Signature -> method."""
+    made = Scorer()
+    chosen = {name: getattr(made, method) for name, method in signatures.items()}
+    tf.saved_model.save(made, str(folder), signatures=chosen or None)
+    return folder
+
+
+def export(build: Callable[[], Any], folder: Path) -> Any:
+    """A seeded Keras model, and its `export` in the folder."""
+    keras.utils.set_random_seed(6)
+    model, random = build(), np.random.default_rng(2)
+    for weight in model.trainable_weights:  # zero biases would hide a lost one
+        weight.assign(random.normal(0.0, 0.3, weight.shape))
+    model.export(str(folder), verbose=False)
+    return model
+
+
+def several() -> Any:
+    """Two inputs, two outputs, one of them a dictionary's."""
+    left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
+    both = layers.Concatenate()([right, left])
+    first = layers.Dense(5, activation="softmax", name="first")(both)
+    second = layers.Dense(7, activation="sigmoid", name="second")(both)
+    return keras.Model([right, left], {"kind": first, "tags": second}, name="several")
+
+
+def mended(width: int) -> Any:
+    """All that tf2onnx gets wrong: a grouped convolution, exact GELU, Normalization.
+
+    Args:
+        width: with 8 no weight is large, with 64 some are.
+    """
+    image = keras.Input((6, 6, width), name="image")
+    known = layers.Normalization(mean=[0.1] * width, variance=[1.5] * width)(image)
+    mixed = layers.Conv2D(width, 3, groups=4, padding="same")(known)
+    mixed = layers.Dense(2 * width, activation="gelu")(mixed)
+    pooled = layers.GlobalAveragePooling2D()(mixed)
+    return keras.Model(image, layers.Dense(40, activation="softmax", name="y")(pooled))
+
+
+def recurrent() -> Any:
+    ids = keras.Input((6,), dtype="int32", name="ids")
+    steps = layers.Embedding(80, 64)(ids)
+    return keras.Model(ids, layers.Dense(70, name="y")(layers.LSTM(32)(steps)), name="recurrent")
