@@ -21,10 +21,14 @@ Container = Literal[".keras", ".h5"]
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
-_CODE = {"Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"}
+_CODE = {
+    *("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"),
+    *("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
+}
 _OWN_PLACE = "exporter.layers"
 OWN = frozenset({"ConditionalUnits", "UnitMask", "ZeroedUnits"})  # classes that live there
 _HINT_CODE = "build the model anew with built-in layers in its place"
+_HINT_OUTSIDE = "save the model anew with all that it needs inside of it"
 _HINT_CUSTOM = "only models made of Keras' own layers can be opened"
 
 
@@ -80,11 +84,9 @@ def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> Hdf5:
         with h5py.File(path, "r") as file:
             config = file.attrs.get("model_config")
             version = file.attrs.get("keras_version")
-            outside = _outside(file, h5py.ExternalLink)
+            _check_inside(file, path)
     except OSError as error:
         raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
-    if outside is not None:
-        raise ModelError(f"{path}: {outside!r} lies in another file, which is not read")
     if config is None:
         raise ModelError(
             f"{path} holds no model, at most weights", "save the whole model with model.save(...)"
@@ -95,22 +97,55 @@ def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> Hdf5:
         if not is_layer(layer["class_name"]):
             raise _custom(path.name, layer)
     told = version.decode("ascii", "replace") if isinstance(version, bytes) else version
-    return Hdf5(parsed, told)
+    return Hdf5(parsed, told if told is None else str(told))
 
 
-def _outside(group: Any, external: type) -> str | None:
-    """The name of something in an HDF5 group whose values lie in another file."""
-    for name in group:
-        if isinstance(group.get(name, getlink=True), external):
-            return f"{group.name.rstrip('/')}/{name}"
-        inner = group[name]
-        if hasattr(inner, "keys"):
-            found = _outside(inner, external)
-            if found is not None:
-                return found
-        elif getattr(inner, "external", None) or getattr(inner, "is_virtual", False):
-            return str(inner.name)
-    return None
+def check_weights(path: Path) -> None:
+    """Check that the weights in a `.keras` archive lie in it; imports h5py.
+
+    Raises:
+        ModelError: damaged, or values that lie in another file.
+    """
+    import h5py  # noqa: PLC0415 - as above
+
+    try:
+        with (
+            zipfile.ZipFile(path) as archive,
+            archive.open("model.weights.h5") as member,
+            h5py.File(member, "r") as file,
+        ):
+            _check_inside(file, path)
+    except OSError as error:
+        raise ModelError(f"{path} is damaged: its weights are no HDF5 file") from error
+
+
+def _check_inside(file: Any, path: Path) -> None:
+    """Refuse an HDF5 file in which something's values lie in another one (ModelError)."""
+    import h5py  # noqa: PLC0415 - as above
+
+    waiting, seen = [file], set()
+    while waiting:
+        group = waiting.pop()
+        place = h5py.h5o.get_info(group.id).addr
+        if place in seen:  # a group may be linked below itself
+            continue
+        seen.add(place)
+        for name in group:
+            link = group.get(name, getlink=True)
+            if isinstance(link, h5py.SoftLink):  # leads to something else in this file, or nowhere
+                continue
+            inner = None if isinstance(link, h5py.ExternalLink) else group[name]
+            if inner is None or _is_elsewhere(inner):
+                shown = f"{group.name.rstrip('/')}/{name}"
+                raise ModelError(
+                    f"{path}: {shown!r} lies in another file, which is not read", _HINT_OUTSIDE
+                )
+            if hasattr(inner, "keys"):
+                waiting.append(inner)
+
+
+def _is_elsewhere(item: Any) -> bool:
+    return bool(getattr(item, "external", None) or getattr(item, "is_virtual", False))
 
 
 def check_classes(config: Any, source: str) -> None:
@@ -129,6 +164,7 @@ def check_classes(config: Any, source: str) -> None:
                 f"{source}: {_named(entry)} is a {entry['class_name']}, which runs code of its own",
                 _HINT_CODE,
             )
+        _check_entry(entry, source)
         if not _is_known(entry, {"keras", "builtins"}):
             raise _custom(source, entry)
 
@@ -138,6 +174,25 @@ def _is_known(entry: dict[str, Any], packages: set[str]) -> bool:
     module = entry.get("module", "keras") or "__main__"  # Keras writes null for __main__
     own = module.startswith(_OWN_PLACE) and entry["class_name"] in OWN
     return own or module.split(".", maxsplit=1)[0] in packages
+
+
+def _check_entry(entry: dict[str, Any], source: str) -> None:
+    """Refuse what would be read from a file, and names that Keras 3 does not take."""
+    inner = entry.get("config")
+    if not isinstance(inner, dict):
+        return
+    if isinstance(inner.get("vocabulary"), str):
+        raise ModelError(
+            f"{source}: {_named(entry)} takes its vocabulary from the file "
+            f"{inner['vocabulary']!r}, which is not read",
+            _HINT_OUTSIDE,
+        )
+    name = inner.get("name")
+    if isinstance(name, str) and "/" in name:
+        raise ModelError(
+            f"{source}: a {entry['class_name']} is called {name!r}, and Keras allows no slash",
+            "rename the layer",
+        )
 
 
 def check_live(model: Any) -> None:
@@ -221,20 +276,35 @@ def _archive_config(path: Path) -> Any:
                 raise ModelError(
                     f"{path} is not a .keras archive: it holds no {', '.join(missing)}"
                 )
+            _check_members(archive.namelist(), path)
             damaged = archive.testzip()
             if damaged:
                 raise ModelError(f"{path} is damaged: the checksum of {damaged} does not fit")
             text = archive.read("config.json")
+            _parse(archive.read("metadata.json"), path, "metadata.json")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
     return _parse(text, path, "config.json")
 
 
+def _check_members(names: list[str], path: Path) -> None:
+    """What else an archive holds is not read; refuse what could be mistaken for what is."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ModelError(f"{path} holds {name!r} twice", "save or copy the model again")
+        steps = name.replace("\\", "/").split("/")
+        if ".." in steps or not steps[0] or ":" in name:
+            raise ModelError(f"{path} holds {name!r}, which leads out of it", _HINT_OUTSIDE)
+
+
 def _parse(text: str | bytes, path: Path, place: str) -> Any:
     try:
-        return json.loads(text)
+        parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path}: its {place} is not JSON") from error
+    if not isinstance(parsed, dict):
+        raise ModelError(f"{path}: its {place} is not a JSON object")
+    return parsed
 
 
 def _first_bytes(path: Path) -> bytes:

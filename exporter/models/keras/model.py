@@ -20,7 +20,7 @@ from exporter.graph import Array, Graph
 from exporter.models.keras.apply import apply_edits
 from exporter.models.keras.archive import write_archive
 from exporter.models.keras.calls import input_name
-from exporter.models.keras.files import OWN, Container, check_file, check_hdf5
+from exporter.models.keras.files import OWN, Container, check_file, check_hdf5, check_weights
 from exporter.models.keras.keras2 import is_keras_2, repaired
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
 from exporter.models.keras.rebuild import structure
@@ -154,7 +154,11 @@ def open_file(path: Path) -> KerasModel:
     """
     path = Path(path)
     container = check_file(path)
-    held = check_hdf5(path, _is_known_layer) if container == ".h5" else None
+    held = None
+    if container == ".h5":
+        held = check_hdf5(path, _is_known_layer)
+    else:
+        check_weights(path)
     try:
         if held is not None and is_keras_2(held.version):
             model = _load_keras_2(path.absolute(), repaired(held.config, path.name))
