@@ -16,6 +16,7 @@ help:
 	@echo "make test      the tests"
 	@echo "make check     lint, types, imports, docs, and the tests with the coverage gate"
 	@echo "make bench     the benchmarks"
+	@echo "make applications  cuts a network of every family in keras.applications: half an hour"
 	@echo "make format    let ruff format and mend what it can"
 	@echo "make coverage  what the last 'make check' covered, of the whole package"
 	@echo "make operators writes docs/operators.md from the translation tables"
@@ -48,6 +49,10 @@ check: lint types imports docs
 
 bench: $(READY)
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+.PHONY: applications
+applications: $(READY)
+	$(BIN)/python tools/applications.py
 
 lint: $(READY)
 	$(BIN)/ruff check --quiet
