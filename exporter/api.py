@@ -35,6 +35,7 @@ class ChoiceOptions(TypedDict, total=False):
     probabilities: str
     restore_width: bool
     for_quantization: bool
+    merge: Mapping[str, Units]
     allow_nonfinite: bool
     allow_remove_special: bool
 

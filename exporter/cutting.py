@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
 from exporter.models.model import Model, unit_labels
-from exporter.modes import MODES, Meaning
+from exporter.modes import MODES, Meaning, places_of
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
+from exporter.remap.table import Place, members
 from exporter.selection import Selection, select
+from exporter.selection.groups import Groups, grouped
 from exporter.selection.labels import read_labels
 from exporter.trace import Trace, heads_beside, trace, trace_recorded
 
@@ -39,12 +41,14 @@ class Choice:
             the axis and nothing tells them apart.
         restore_ids: outputs that hold class numbers give those of the first original.
         probabilities, restore_width, for_quantization: see `Meaning`.
+        merge: name of a group -> its members, in the words of keep; they become one unit, and stay
+            whether keep names them or not. With merge alone all other units stay too.
         allow_nonfinite: cut a model with NaN or infinite weights.
         allow_remove_special: remove units such as a detector's background.
 
     Raises:
         UsageError: no such mode, neither or both of keep and remove, something that is neither a
-            SPEC nor a sequence, or an order for a mode in which units keep their places.
+            SPEC nor a sequence, or an order or groups for a mode in which units keep their places.
     """
 
     keep: Units | None = None
@@ -58,6 +62,7 @@ class Choice:
     probabilities: str = "renormalized"
     restore_width: bool = False
     for_quantization: bool = False
+    merge: Mapping[str, Units] = field(default_factory=dict)
     allow_nonfinite: bool = False
     allow_remove_special: bool = False
 
@@ -74,7 +79,8 @@ class Choice:
     def __post_init__(self) -> None:
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
-        if (self.keep is None) == (self.remove is None):
+        neither = self.keep is None and self.remove is None and not self.merge
+        if neither or (self.keep is not None and self.remove is not None):
             raise UsageError("give keep or remove, and not both", "the other units follow from it")
         if self.keep_order and not self.narrows:
             why = "restore_width" if self.restore_width else f"mode {self.mode}"
@@ -82,8 +88,16 @@ class Choice:
                 f"keep_order has no meaning with {why}, where units keep their places",
                 "leave it out",
             )
+        if self.merge and not self.narrows:
+            why = "restore_width" if self.restore_width else f"mode {self.mode}"
+            raise UsageError(
+                f"merge has no meaning with {why}, where units keep their places",
+                "leave one of the two out",
+            )
         object.__setattr__(self, "units", _stretch(self.units))
         _ = self.meaning  # which refuses what it does not know
+        merge = {name: _lasting(f"merge {name}", spec) for name, spec in self.merge.items()}
+        object.__setattr__(self, "merge", merge)
         for name in ("keep", "remove", "labels"):
             object.__setattr__(self, name, _lasting(name, getattr(self, name)))
 
@@ -159,27 +173,32 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
         )
     if choice.mode == "zero":
         refuse_zero(heads[0])
-    selection = _select(model, heads[0], choice)
+    selection, groups = _select(model, heads[0], choice)
     mode = MODES[choice.mode]
-    meanings = [mode.settle(head, choice.meaning) for head in heads]
+    wish = replace(choice.meaning, merge=groups)
+    meanings = [mode.settle(head, wish) for head in heads]
     tables = [_table(*each, selection, choice) for each in zip(heads, meanings, strict=True)]
     remap = _remap(model, tables, original)
+    if groups:
+        _refuse_dead(model, remap.of(heads[0].name))
     kept = selection.kept
-    edits = () if selection.keeps_all else mode.edits(heads[0], kept, meanings[0])
+    untouched = selection.keeps_all and not groups
+    edits = () if untouched else mode.edits(heads[0], kept, meanings[0])
     if choice.restore_ids and choice.narrows:
         edits = (*edits, *restored_ids(graph, heads[0], remap.of(heads[0].name)))
-    warnings = _warnings(heads, selection, choice)
+    warnings = _warnings(heads, selection, choice, tables[0].new_units)
     return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
 
 
 def _refuse_restored(model: Model) -> None:
     """What stands behind the output of an earlier cut shows the head no more."""
     for table in model.remap.heads if model.remap else ():
-        for option in ("restore_width", "probabilities"):
-            if table.options[option]:
+        for option in ("merge", "restore_width", "probabilities"):
+            if said := table.options[option]:
+                shown = ", ".join(said) if option == "merge" else said
                 raise ModelError(
-                    f"head {table.name!r} was cut before with {option} = "
-                    f"{table.options[option]}: its output is put together behind the head",
+                    f"head {table.name!r} was cut before with {option} = {shown}: its "
+                    "output is put together behind the head",
                     f"cut {model.remap.original.name if model.remap else 'the original'} instead",
                 )
 
@@ -212,20 +231,34 @@ def _traced(model: Model, choice: Choice) -> Trace:
     return trace_recorded(model.graph(), ((table.name, table.part) for table in tables))
 
 
-def _select(model: Model, head: Head, choice: Choice) -> Selection:
+def _refuse_dead(model: Model, table: HeadRemap) -> None:
+    """A sum in which a unit that was removed in place still has a share is nobody's."""
+    dead = {unit for place in table.new_to_old for unit in members(place)}.difference(table.kept)
+    if dead:
+        raise UsageError(
+            f"{model.name} holds units that were removed with mode {table.mode}, such as "
+            f"{min(dead)}, and units cannot be merged beside them",
+            "remove those units too, or cut the model that it was made from",
+        )
+
+
+def _select(model: Model, head: Head, choice: Choice) -> tuple[Selection, Groups]:
     given = choice.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
+    everything = range(head.units) if choice.keep is None and choice.remove is None else None
     selection = select(
         units=head.units,
-        keep=choice.keep,
+        keep=choice.keep if everything is None else everything,
         remove=choice.remove,
         labels=tuple(labels) if labels is not None else unit_labels(model, head),
         keep_order=choice.keep_order,
     )
-    if choice.allow_remove_special:
-        return selection
     removed = choice.remove is not None
-    return with_background(model.graph(), head, selection, removed=removed)
+    if not choice.allow_remove_special:
+        selection = with_background(model.graph(), head, selection, removed=removed)
+    before = {table.name: table for table in model.remap.heads} if model.remap else {}
+    rank = [min(members(p)) for p in before[head.name].new_to_old] if head.name in before else None
+    return grouped(selection, choice.merge, removed=removed, rank=rank)
 
 
 def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -> Remap:
@@ -236,9 +269,8 @@ def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -
 
 def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -> HeadRemap:
     narrows = choice.narrows
-    labels = selection.kept_labels if narrows else selection.labels
     kept = selection.kept
-    places = kept if narrows else tuple(range(head.units))
+    places = places_of(kept, meaning) if narrows else tuple(range(head.units))
     part = head.part or ((0, head.units) if choice.units is not None else None)
     restored = choice.restore_ids and narrows
     return HeadRemap(
@@ -252,7 +284,7 @@ def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -
         new_units=len(places),
         kept=kept,
         new_to_old=places,
-        labels=labels,
+        labels=_labels(selection, places, meaning),
         options={
             **meaning.options(),
             "ids": None if restored else head.ids or None,
@@ -261,11 +293,22 @@ def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -
     )
 
 
-def _warnings(heads: tuple[Head, ...], selection: Selection, choice: Choice) -> tuple[str, ...]:
+def _labels(
+    selection: Selection, places: Sequence[Place], meaning: Meaning
+) -> tuple[str, ...] | None:
+    """One a place; a group's is its name."""
+    labels = selection.labels
+    names = {group: name for name, group in meaning.merge.items()}
+    return labels and tuple(names[p] if isinstance(p, tuple) else labels[p] for p in places)
+
+
+def _warnings(
+    heads: tuple[Head, ...], selection: Selection, choice: Choice, new_units: int
+) -> tuple[str, ...]:
     warnings = list(selection.notes)
     if choice.meaning.absolute and not selection.keeps_all:
         warnings.append(_cost(heads[0], selection))
-    elif len(selection.kept) == 1 and not MODES[choice.mode].shares:
+    elif min(len(selection.kept), new_units) == 1 and not MODES[choice.mode].shares:
         for head in heads:
             if head.competes:
                 value = "1.0" if head.activation == "softmax" else "0.0"

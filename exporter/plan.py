@@ -103,6 +103,41 @@ class Insert:
 
 
 @dataclass(frozen=True, eq=False)
+class Step:
+    """One operation of a `Compute`.
+
+    Attributes:
+        operation: key of the format's table of operations that it can write.
+        inputs: whose values it reads, by number: 0 is the tensor behind which all of it stands, i
+            the result of the i-th step.
+        operands: constants that it reads behind them, written with their own dtype.
+        attributes: by the neutral names that the operation's entry documents.
+        shape: of the result.
+    """
+
+    operation: str
+    inputs: tuple[int, ...]
+    operands: tuple[Array, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    shape: Shape = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Compute:
+    """Put a computation behind a tensor; all that read the tensor read the last step's result.
+
+    Other than an Insert it may read the tensor, and what was made of it, several times.
+    """
+
+    after: str
+    steps: tuple[Step, ...]
+
+    def __str__(self) -> str:
+        shown = ", ".join(step.operation for step in self.steps)
+        return f"compute behind {self.after!r}: {shown}"
+
+
+@dataclass(frozen=True, eq=False)
 class AddInput:
     """Give the model one more input; with a default where the format can hold one."""
 
@@ -126,7 +161,7 @@ class AddOutput:
         return f"return {self.tensor!r} as the output {self.name!r}"
 
 
-Edit = Take | Fill | Replace | SetShape | SetAttribute | Insert | AddInput | AddOutput
+Edit = Take | Fill | Replace | SetShape | SetAttribute | Insert | Compute | AddInput | AddOutput
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,7 @@ def _write_pruned(given: Source, done: Pruned, out: Path, job: Job) -> None:
     source = given.path
 
     def write(file: Path) -> None:
-        if done.cut.selection.keeps_all and source:
+        if done.cut.selection.keeps_all and not done.cut.plan.edits and source:
             _copy(source, file)
         else:
             done.model.write(file)

@@ -30,6 +30,7 @@ from exporter.operations import (
 from exporter.plan import (
     AddInput,
     AddOutput,
+    Compute,
     Edit,
     Fill,
     Insert,
@@ -37,6 +38,7 @@ from exporter.plan import (
     Replace,
     SetAttribute,
     SetShape,
+    Step,
     Take,
 )
 
@@ -51,6 +53,13 @@ EDITS: tuple[Edit, ...] = (
     SetAttribute("reshape", "target_shape", (3, -1)),
     Insert("add", "out", ("left", np.float32(2.5) * np.ones(2, np.float32)), {"axis": 1}, (None,)),
     Insert("gather", "out"),
+    Compute(
+        "out",
+        (
+            Step("gather", (0,), (POSITIONS,), {"axis": 1}, (None, 2)),
+            Step("reduce_sum", (1,), attributes={"axis": 1}, shape=(None, 1)),
+        ),
+    ),
     AddInput("gate", (None, 3), "float32", np.zeros((1, 3), np.float32)),
     AddInput("gate", (3,), "float32"),
     AddOutput("out", "z"),
@@ -86,6 +95,9 @@ def assert_same(arrived: Any, sent: Any) -> None:
         assert isinstance(arrived, tuple)
         for one, other in zip(arrived, sent, strict=True):
             assert_same(one, other)
+    elif isinstance(sent, Step):
+        assert isinstance(arrived, Step)
+        assert_same(tuple(vars(arrived).values()), tuple(vars(sent).values()))
     else:
         assert arrived == sent
 

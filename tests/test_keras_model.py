@@ -21,7 +21,18 @@ from exporter.models.keras.model import KerasModel
 from exporter.models.model import RunOptions
 from exporter.modes import MODES
 from exporter.operations import Activation, Linear
-from exporter.plan import AddInput, AddOutput, Edit, Fill, Insert, Plan, Replace, SetAttribute
+from exporter.plan import (
+    AddInput,
+    AddOutput,
+    Compute,
+    Edit,
+    Fill,
+    Insert,
+    Plan,
+    Replace,
+    SetAttribute,
+    Step,
+)
 from exporter.trace import trace
 from tests.keras_models import ARCHITECTURES, Architecture, logits_by_hand, softmax
 
@@ -208,6 +219,7 @@ def test_layers_that_are_not_rebuilt(layer: Callable[[], Any], message: str) -> 
 PLAIN = "linear"
 NOT_APPLIED: dict[str, tuple[Edit, str]] = {
     "insert": (Insert("add", "values"), "cannot take the edit"),
+    "compute": (Compute("values", (Step("exp", (0,)),)), "cannot take the edit"),
     "add an input": (AddInput("extra", (None, 2), "float32"), "cannot take the edit"),
     "no such weight": (Fill("values/scale", 0, np.array([0]), 0.0, ()), "no weight"),
     "a weight that is an activation": (Fill("values", 0, np.array([0]), 0.0, ()), "no weight"),

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from exporter.cutting import Choice, plan_cut
 from exporter.models.onnx import OnnxModel, from_proto
 from exporter.models.onnx.labels import read_entry
 from exporter.modes import MODES
@@ -142,6 +143,12 @@ def remap_of(opened: OnnxModel, kept: Sequence[int], mode: str) -> Remap:
 def cut(opened: OnnxModel, kept: Sequence[int], mode: str = "slice") -> OnnxModel:
     head = trace(opened.graph()).head()
     return opened.apply(Plan(MODES[mode].edits(head, kept), remap_of(opened, kept, mode)))
+
+
+def test_a_group_is_labelled_with_its_name() -> None:
+    opened = labelled(classifier(), names=LITERAL)
+    merged = opened.apply(plan_cut(opened, Choice(keep=[2], merge={"fly": [3, 0]})).plan)
+    assert props(merged)["names"] == "{0: 'fly', 1: 'cät'}"
 
 
 def test_labels_follow_a_cut_and_the_next_one() -> None:

@@ -9,6 +9,7 @@ from exporter.graph import Use
 from exporter.plan import (
     AddInput,
     AddOutput,
+    Compute,
     Edit,
     Fill,
     Insert,
@@ -16,6 +17,7 @@ from exporter.plan import (
     Replace,
     SetAttribute,
     SetShape,
+    Step,
     Take,
 )
 
@@ -31,6 +33,10 @@ USES = (Use("fc", 1),)
         (SetShape("y", (None, 3)), "set the shape of 'y' to [?, 3]"),
         (SetAttribute("fc", "units", 3), "set units of 'fc' to 3"),
         (Insert("add", "z"), "insert add behind 'z'"),
+        (
+            Compute("z", (Step("exp", (0,)), Step("add", (0, 1)))),
+            "compute behind 'z': exp, add",
+        ),
         (AddInput("mask", (3,), "bool"), "add the input 'mask'"),
         (AddOutput("z", "logits"), "return 'z' as the output 'logits'"),
     ],
@@ -41,4 +47,4 @@ def test_an_edit_in_words(edit: Edit, text: str) -> None:
 
 
 def test_the_set_is_closed() -> None:
-    assert len(Edit.__args__) == 8
+    assert len(Edit.__args__) == 9

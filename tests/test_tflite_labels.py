@@ -197,6 +197,16 @@ def test_every_file_follows_in_the_kept_order() -> None:
     }
 
 
+def test_a_group_has_its_name_and_no_calibration() -> None:
+    model = labelled()
+    merged = model.apply(plan_cut(model, Choice(keep=[2], merge={"fly": [3, 0]})).plan)
+    assert unzipped(merged.content) == {
+        "labels.txt": b"fly\ncat\n",
+        "labels-de.txt": b"fly\nKatze\n",
+        "scores.txt": b"\n0.8,2.0,0.25,0.1\n",
+    }
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

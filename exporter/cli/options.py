@@ -53,6 +53,22 @@ class Shape(click.ParamType):  # type: ignore[type-arg]  # generic since click 8
         return name, tuple(int(n) for n in numbers.split(","))
 
 
+class Group(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """NAME=SPEC"""
+
+    name = "NAME=SPEC"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, found, spec = str(value).partition("=")
+        if not found:
+            self.fail(f"{value!r} is not of the form NAME=SPEC", param, ctx)
+        return name.strip(), spec
+
+
 class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
     """Bytes, or a number with K, M, G (thousands), or Ki, Mi, Gi."""
 
@@ -127,7 +143,12 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
     from exporter.cutting import Choice
 
     wanted = {**given, **instead}
-    if (wanted["keep"] is None) == (wanted["remove"] is None):
+    wanted["merge"] = groups = dict(given["merge"])
+    for name in groups:
+        if sum(name == other for other, _ in given["merge"]) > 1:
+            raise click.UsageError(f"--merge names the group {name!r} twice")
+    both = wanted["keep"] is not None and wanted["remove"] is not None
+    if both or (wanted["keep"] is None and wanted["remove"] is None and not groups):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
     return fill(Choice, wanted)
 
@@ -170,6 +191,13 @@ selection = _group(
         default="renormalized",
         show_default=True,
         help="absolute: kept units answer as in the original.",
+    ),
+    click.option(
+        "--merge",
+        "merge",
+        type=Group(),
+        multiple=True,
+        help="Units that become one, whose probability is the sum of theirs; repeatable.",
     ),
     click.option(
         "--restore-width", is_flag=True, help="A narrow head, an output of the old width."

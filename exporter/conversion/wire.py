@@ -16,12 +16,12 @@ import numpy as np
 
 from exporter.graph import Array, Graph, Node, Tensor, Use
 from exporter.operations import Operation
-from exporter.plan import Edit, Plan
+from exporter.plan import Edit, Plan, Step
 
 Json = dict[str, Any]
 
 _OPERATIONS: Mapping[str, type] = {kind.__name__: kind for kind in get_args(Operation)}
-_EDITS: Mapping[str, type] = {kind.__name__: kind for kind in get_args(Edit)}
+_EDITS: Mapping[str, type] = {kind.__name__: kind for kind in (*get_args(Edit), Step)}
 
 
 def encode_plan(plan: Plan) -> list[Json]:
@@ -84,6 +84,8 @@ def _decode_record(data: Json, kinds: Mapping[str, type]) -> Any:
 
 
 def _encode(value: Any) -> Any:
+    if isinstance(value, Step):
+        return _encode_record(value)
     if isinstance(value, np.ndarray):
         return encode_array(value)
     if isinstance(value, np.generic):
@@ -101,6 +103,8 @@ def _decode(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         if "base64" in value:
             return decode_array(value)
+        if "type" in value:
+            return _decode_record(value, _EDITS)
         return {key: _decode(key, entry) for key, entry in value["mapping"].items()}
     if isinstance(value, list):
         return tuple(_decode(name, entry) for entry in value)

@@ -11,11 +11,21 @@ from collections.abc import Mapping
 
 from exporter.modes.masking import mask_edits, mask_oracle, settle_mask
 from exporter.modes.meaning import PLAIN, PROBABILITIES, Meaning
+from exporter.modes.merging import merged, places_of
 from exporter.modes.mode import Expected, Mode
 from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
 from exporter.modes.zeroing import settle_zero, zero_edits, zero_oracle
 
-__all__ = ["MODES", "PLAIN", "PROBABILITIES", "Expected", "Meaning", "Mode"]
+__all__ = [
+    "MODES",
+    "PLAIN",
+    "PROBABILITIES",
+    "Expected",
+    "Meaning",
+    "Mode",
+    "merged",
+    "places_of",
+]
 
 MODES: Mapping[str, Mode] = {
     "slice": Mode(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from exporter.errors import UsageError
@@ -27,6 +27,7 @@ class Meaning:
         floor: the real value that stands for removed units which still have a place, but show no
             probability: at z, or where the width is restored, in the output. None where no removed
             unit has a place, or where they are 0.
+        merge: name of a group -> its members, units that stand side by side and answer as one.
 
     Raises:
         UsageError: no such kind of probabilities.
@@ -36,6 +37,7 @@ class Meaning:
     restore_width: bool = False
     for_quantization: bool = False
     floor: float | None = None
+    merge: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.probabilities not in PROBABILITIES:
@@ -55,6 +57,7 @@ class Meaning:
             probabilities=options.get("probabilities") or "renormalized",
             restore_width=bool(options.get("restore_width")),
             floor=options.get("floor"),
+            merge=options.get("merge") or {},
         )
 
     def options(self) -> dict[str, Any]:
@@ -63,6 +66,7 @@ class Meaning:
             "probabilities": self.probabilities if self.absolute else None,
             "restore_width": self.restore_width or None,
             "floor": self.floor,
+            "merge": dict(self.merge) or None,
         }
 
 

@@ -15,6 +15,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
 from exporter.head import Head, Junction, Ranking, UnitAxis, Width
 from exporter.modes.meaning import PLAIN, Meaning
+from exporter.modes.merging import merge_edits, settle_merge
 from exporter.modes.mode import Expected
 from exporter.modes.restoring import check_output, fill_of, output_edits
 from exporter.modes.tail import narrowed, replaced, run_tail, taken, widened
@@ -23,6 +24,7 @@ from exporter.plan import Edit, Replace, SetAttribute, SetShape, Take
 
 def settle_slice(head: Head, meaning: Meaning) -> Meaning:
     """The fill, where the width is restored; refused where there is nothing to sum over."""
+    settle_merge(head, meaning)
     if meaning.for_quantization:
         raise UsageError(
             "for_quantization has no meaning with mode slice, which leaves nothing that stands out",
@@ -40,11 +42,13 @@ def settle_slice(head: Head, meaning: Meaning) -> Meaning:
 
 
 def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
-    """Take the kept units out of everything that has a position for each unit."""
-    inside = () if meaning.absolute else _narrow(head, kept)
+    """Take the kept units out of everything that has a position for each unit, and merge groups."""
+    whole = meaning.absolute or tuple(kept) == tuple(range(head.units))
+    inside = () if whole else _narrow(head, kept)
     ranked = () if meaning.restore_width else head.rankings
     ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
-    return (*inside, *ranks, *output_edits(head, kept, meaning))
+    behind = merge_edits if meaning.merge else output_edits
+    return (*inside, *ranks, *behind(head, kept, meaning))
 
 
 def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
@@ -71,7 +75,7 @@ def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
     if not np.array_equal(np.concatenate(parts), junction.whole.positions(kept)):
         raise ModelError(
             f"units cannot change places across the parts of {junction.node}",
-            "leave out --keep-order",
+            "leave out --keep-order, or merge units that are neighbours",
         )
 
 

@@ -291,6 +291,12 @@ def members(place: Place) -> tuple[int, ...]:
     return place if isinstance(place, tuple) else (place,)
 
 
+def group_names(head: HeadRemap) -> dict[int, str]:
+    """What a merged unit is called: new index -> name of its group."""
+    names = {tuple(group): name for name, group in (head.options["merge"] or {}).items()}
+    return {new: names[members(p)] for new, p in enumerate(head.new_to_old) if members(p) in names}
+
+
 def _whole(indices: npt.ArrayLike, limit: int, kind: str) -> Array:
     """The indices as int64, checked: a negative one would silently count from the end."""
     try:

@@ -54,6 +54,11 @@ class Selection:
         """The labels of the kept units, in their order."""
         return None if self.labels is None else tuple(self.labels[unit] for unit in self.kept)
 
+    def named(self, unit: int) -> str:
+        """What messages call a unit: by its index, and its label if it has one."""
+        label = self.labels[unit] if self.labels else ""
+        return f"unit {unit}, {label!r}," if label else f"unit {unit}"
+
     @property
     def keeps_all(self) -> bool:
         """All units stay, each in its place."""
@@ -89,20 +94,28 @@ def select(
     """
     every = Selection(units, tuple(range(_whole(units))), None if labels is None else tuple(labels))
     if keep is not None and remove is None:
-        reached, notes = _reached(parse(keep, "keep"), every)
-        kept = reached if keep_order else sorted(reached)
+        named, notes = reached(parse(keep, "keep"), every)
+        kept = named if keep_order else sorted(named)
     elif remove is not None and keep is None:
         if keep_order:
             raise UsageError("keep_order has no meaning with remove", "give keep, in that order")
-        reached, notes = _reached(parse(remove, "remove"), every)
-        kept = sorted(set(every.kept).difference(reached))
+        named, notes = reached(parse(remove, "remove"), every)
+        kept = sorted(set(every.kept).difference(named))
     else:
         raise UsageError("give keep or remove, and not both", "the other units follow from it")
     return replace(every, kept=tuple(kept), notes=tuple(notes))
 
 
-def _reached(entries: Iterable[Entry], every: Selection) -> tuple[list[int], list[str]]:
-    """The units that the entries name, in their order, and the notes."""
+def reached(entries: Iterable[Entry], every: Selection) -> tuple[list[int], list[str]]:
+    """The units that the entries name, in their order, and the notes.
+
+    Args:
+        entries: see `spec.parse`.
+        every: all units, with the labels that entries may name.
+
+    Raises:
+        UsageError: an entry that names no unit, or one that another names in the same words.
+    """
     names = LabelIndex(every.labels or ())
     places: dict[int | range, str] = {}
     reached: dict[int, None] = {}

@@ -13,12 +13,13 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.head import Detection, Head
 from exporter.models.model import Model
-from exporter.modes import MODES, Expected, Meaning
+from exporter.modes import MODES, Expected, Meaning, merged
 from exporter.operations import Elementwise, Reshape, Transpose
 from exporter.remap.table import HeadRemap, members
 from exporter.rules.steps import Refused
 from exporter.trace import trace_axis
 from exporter.verification.detected import DetectedRows
+from exporter.verification.grouping import unmerged, without
 
 Stage = Literal["cut", "export"]
 What = Literal["z", "y", "probability", "removed"]
@@ -82,7 +83,9 @@ class Pair:
         self._new_z = _z_of(pruned, self.head, table, stage)
         self._graphs = original.graph(), pruned.graph()
         shown = table.output in self._graphs[0].outputs  # if not, it is only ranked
-        wanted = (self._new_z, None if shown else table.output)
+        self._meaning = _meaning(original, table)
+        self._members = unmerged(self._graphs[1], table.output) if self._meaning.merge else None
+        wanted = (self._new_z, None if shown else table.output, self._members)
         self.wanted = tuple(name for name in wanted if name)
 
     def comparisons(
@@ -107,8 +110,27 @@ class Pair:
         what = "z" if self.z == head.output else what
         known = codes_of(self._graphs[0], head.output) if codes else None
         actual = self._real(right, output)
+        if self._members is not None:
+            yield from self._merged(what, expected.y, self._real(right, self._members), actual)
+            return
         answer = self._compared((output, what, head.axis), expected.y, actual, known)
         yield from self._apart(answer, head.output)
+
+    def _merged(
+        self, what: What, wanted: Array, members: Array, actual: Array
+    ) -> Iterator[Compared]:
+        """The members' values, and what the merged output must be of those that the model has.
+
+        Codes of several members may each be off by one, which their sum must not be blamed for.
+        """
+        head, name = self.head, self.table.output
+        known = codes_of(self._graphs[0], head.output)
+        yield self._compared((f"{name} (members)", what, head.axis), wanted, members, known)
+        fits = members.shape == wanted.shape
+        answer = merged(head, self.kept, members, self._meaning) if fits else np.empty(0)
+        own = self._graphs[0].tensors[head.output].quantization
+        merged_what: What = "y" if what == "z" else what
+        yield self._compared((name, merged_what, head.axis), answer, actual, own)
 
     def _apart(self, both: Compared, tensor: str) -> Iterator[Compared]:
         """Kept units and removed ones, where these answer a value that no limit may follow.
@@ -172,8 +194,8 @@ class Pair:
 
     def _oracle(self, z: Array) -> Expected:
         """The mode's, with what the table alone tells of its options and of earlier cuts."""
-        meaning = Meaning.recorded_in(self.table.options)
-        return MODES[self.table.mode].oracle(self.head, self.kept, z, meaning, self.places)
+        mode = MODES[self.table.mode]
+        return mode.oracle(self.head, self.kept, z, self._meaning, self.places)
 
     def _real(self, right: Answers, name: str) -> Array:
         """An answer of the pruned model; nothing where it lacks it, which no check passes."""
@@ -255,6 +277,17 @@ def _units(
     return kept, places
 
 
+def _meaning(original: Model, table: HeadRemap) -> Meaning:
+    """What the table tells of the options, in the original's own indices."""
+    meaning = Meaning.recorded_in(table.options)
+    remap = original.remap
+    before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
+    if before is None:
+        return meaning
+    groups = {name: tuple(before.to_new(g).tolist()) for name, g in meaning.merge.items()}
+    return replace(meaning, merge=groups)
+
+
 def part_before(original: Model, table: HeadRemap) -> tuple[int, int] | None:
     """Where the units of a table stand on the original's axis, if other things share it."""
     known = {each.name: each for each in original.remap.heads} if original.remap else {}
@@ -295,8 +328,12 @@ def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | No
 def _inside(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
     """The graph up to what the head made before its output was put together, and that tensor.
 
-    Restored width is padded and gathered, kept units of a whole head are gathered alone.
+    Restored width is padded and gathered, kept units of a whole head are gathered alone, and merged
+    ones are computed out of several gathers.
     """
+    if table.options["merge"]:
+        inside = graph.producers[unmerged(graph, table.output)][0].inputs[0]
+        return without(graph, inside), inside
     steps = 2 if table.options["restore_width"] else 0
     steps = steps or int(table.options["probabilities"] == "absolute")
     name, behind = table.output, set[str]()

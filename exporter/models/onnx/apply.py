@@ -13,12 +13,13 @@ from exporter.graph import Array
 from exporter.models.onnx.codes import encode
 from exporter.models.onnx.draft import Draft
 from exporter.models.onnx.draw import Drawing
-from exporter.models.onnx.insert import insert
+from exporter.models.onnx.insert import compute, insert
 from exporter.models.onnx.labels import narrow_labels
 from exporter.models.onnx.protos import numpy_dtype, tensor_type
 from exporter.plan import (
     AddInput,
     AddOutput,
+    Compute,
     Edit,
     Fill,
     Insert,
@@ -143,6 +144,7 @@ EDITS: Mapping[type[Edit], Callable[[Draft, Any], None]] = {
     SetShape: _set_shape,
     SetAttribute: _set_attribute,
     Insert: insert,
+    Compute: compute,
     AddInput: _add_input,
     AddOutput: _add_output,
 }

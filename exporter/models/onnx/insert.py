@@ -14,7 +14,7 @@ from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.models.onnx.draft import Draft
 from exporter.models.onnx.protos import dtype_of, element_type, numpy_dtype
-from exporter.plan import Insert
+from exporter.plan import Compute, Insert, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,10 @@ class Site:
             raise ModelError(f"the rank of {self.inputs[0]!r} is not known: axis {axis} is nowhere")
         return axis + self.rank
 
-    def node(self, operator: str, **attributes: Any) -> NodeProto:
-        return helper.make_node(operator, self.inputs, [self.result], self.result, **attributes)
+    def node(self, operator: str, *more: str, **attributes: Any) -> NodeProto:
+        """One node that reads all inputs, and constants behind them."""
+        inputs = [*self.inputs, *more]
+        return helper.make_node(operator, inputs, [self.result], self.result, **attributes)
 
 
 @dataclass(frozen=True)
@@ -78,26 +80,65 @@ def insert(draft: Draft, edit: Insert) -> None:
         ModelError: an operation, operand or attribute that the table does not have, or a model
             whose operators are too old for it.
     """
-    entry = _entry(edit, draft.opset)
-    shape = draft.types.shape(edit.after)
+    entry = _entry(edit, edit.operands, draft.opset)
     before, result = draft.part(edit.after)
-
-    def constant(value: Array) -> str:
-        return draft.add_constant(draft.fresh(f"{edit.after}__{edit.operation}"), value)
-
-    operands = [each if isinstance(each, str) else constant(each) for each in edit.operands]
+    operands = [_operand(draft, edit.after, edit.operation, each) for each in edit.operands]
     inputs = (before, *(before if operand == edit.after else operand for operand in operands))
-    rank = None if shape is None else len(shape)
-    attributes = {**entry.attributes, **edit.attributes}
-    encoded = partial(_encoded, draft, edit.after)
-    site = Site(inputs, result, attributes, draft.opset, rank, draft.fresh, constant, encoded)
-    for node in entry.write(site):
-        draft.append(node)
+    _write(draft, entry, (inputs, result), edit, edit.after)
     dtype = entry.dtype or str(edit.attributes.get("dtype", "")) or None
     draft.types.set(result, shape=edit.shape, dtype=dtype)
 
 
-def _entry(edit: Insert, opset: int) -> Writable:
+def compute(draft: Draft, edit: Compute) -> None:
+    """Make a Compute (raises as `insert` does)."""
+    entries = [_entry(step, (*step.inputs, *step.operands)[1:], draft.opset) for step in edit.steps]
+    before, result = draft.part(edit.after)
+    values = [before]
+    for step, entry in zip(edit.steps, entries, strict=True):
+        is_last = step is edit.steps[-1]
+        name = result if is_last else draft.fresh(f"{edit.after}__{step.operation}")
+        first = draft.types.of(values[step.inputs[0]])
+        operands = [_operand(draft, edit.after, step.operation, each) for each in step.operands]
+        inputs = (*(values[number] for number in step.inputs), *operands)
+        _write(draft, entry, (inputs, name), step, edit.after)
+        if not is_last:
+            draft.types.add(name, first)
+        dtype = entry.dtype or str(step.attributes.get("dtype", "")) or None
+        draft.types.set(name, shape=step.shape, dtype=dtype)
+        values.append(name)
+
+
+def _operand(draft: Draft, after: str, operation: str, operand: str | Array) -> str:
+    if isinstance(operand, str):
+        return operand
+    return draft.add_constant(draft.fresh(f"{after}__{operation}"), operand)
+
+
+def _write(
+    draft: Draft,
+    entry: Writable,
+    ends: tuple[tuple[str, ...], str],
+    edit: Insert | Step,
+    after: str,
+) -> None:
+    """The nodes from some inputs to a result, somewhere behind a tensor."""
+    inputs, result = tuple(ends[0]), ends[1]
+    shape = draft.types.shape(inputs[0])
+    rank = None if shape is None else len(shape)
+
+    def constant(value: Array) -> str:
+        return _operand(draft, result, edit.operation, value)
+
+    attributes = {**entry.attributes, **edit.attributes}
+    encoded = partial(_encoded, draft, after)
+    site = Site(
+        tuple(inputs), result, attributes, draft.opset, rank, draft.fresh, constant, encoded
+    )
+    for node in entry.write(site):
+        draft.append(node)
+
+
+def _entry(edit: Insert | Step, operands: tuple[Any, ...], opset: int) -> Writable:
     entry = OPERATIONS.get(edit.operation)
     if entry is None:
         known = ", ".join(OPERATIONS)
@@ -106,7 +147,7 @@ def _entry(edit: Insert, opset: int) -> Writable:
         raise ModelError(
             f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}"
         )
-    count = len(edit.operands)
+    count = len(operands)
     if count != entry.operands and (entry.operands is not None or not count):
         raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
     foreign = set(edit.attributes) - set(entry.attributes)
@@ -184,28 +225,60 @@ def _normalised(operator: str) -> Callable[[Site], list[NodeProto]]:
     return write
 
 
+def _reduced(operator: str, since_input: int) -> Callable[[Site], list[NodeProto]]:
+    """Along one axis, which stays with one position; an attribute before `since_input`."""
+
+    def write(site: Site) -> list[NodeProto]:
+        if site.opset < since_input:
+            return [site.node(operator, axes=[site.axis()], keepdims=1)]
+        axes = site.constant(np.array([site.axis()], np.int64))
+        return [site.node(operator, axes, keepdims=1)]
+
+    return write
+
+
+def _coded(operator: str) -> Callable[[Site], list[NodeProto]]:
+    """Between codes and the float32 values that they stand for."""
+
+    def write(site: Site) -> list[NodeProto]:
+        scale = site.constant(np.asarray(site.attributes["scale"], np.float32))
+        dtype = numpy_dtype(str(site.attributes["dtype"]))
+        zero_point = site.constant(np.asarray(site.attributes["zero_point"], dtype))
+        return [site.node(operator, scale, zero_point)]
+
+    return write
+
+
 _PER_AXIS = 13
+_CODES = {"dtype": None, "scale": None, "zero_point": None}
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
 # where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
-# value). The result of `where` is the value that was there, wherever the condition holds; that of
-# `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
-# the others. Operands broadcast as in NumPy.
+# value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
+# zero_point). The result of `where` is the value that was there, wherever the condition holds; that
+# of `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
+# the others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Writable] = {
     "add": Writable(_plain("Add"), 1, since=7),
     "cast": Writable(_cast, 0, {"dtype": None}, since=6),
     "concat": Writable(_along("Concat"), None, {"axis": None}, since=4),
+    "dequantize": Writable(_coded("DequantizeLinear"), 0, _CODES, since=10, dtype="float32"),
     "div": Writable(_plain("Div"), 1, since=7),
+    "exp": Writable(_plain("Exp"), 0, since=6),
     "gather": Writable(_along("Gather"), 1, {"axis": None}),
     "greater": Writable(_plain("Greater"), 1, since=9, dtype="bool"),
     "identity": Writable(_plain("Identity"), 0),
     "less": Writable(_plain("Less"), 1, since=9, dtype="bool"),
+    "log": Writable(_plain("Log"), 0, since=6),
     "log_softmax": Writable(_normalised("LogSoftmax"), 0, {"axis": -1}),
     "look_up": Writable(_look_up, 1, {"dtype": None}, since=6),
     "maximum": Writable(_plain("Max"), 1, since=8),
     "minimum": Writable(_plain("Min"), 1, since=8),
     "mul": Writable(_plain("Mul"), 1, since=7),
     "pad": Writable(_pad, 0, {"axis": None, "value": None}, since=11),
+    "quantize": Writable(_coded("QuantizeLinear"), 0, _CODES, since=10),
+    "reduce_max": Writable(_reduced("ReduceMax", 18), 0, {"axis": None}),
+    "reduce_sum": Writable(_reduced("ReduceSum", 13), 0, {"axis": None}),
     "relu": Writable(_plain("Relu"), 0, since=6),
     "sigmoid": Writable(_plain("Sigmoid"), 0, since=6),
     "softmax": Writable(_normalised("Softmax"), 0, {"axis": -1}),

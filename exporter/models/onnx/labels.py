@@ -12,6 +12,7 @@ from onnx import ModelProto
 from exporter.graph import Graph
 from exporter.operations import Top
 from exporter.remap import HeadRemap, Remap
+from exporter.remap.table import group_names
 
 KEYS = ("names", "labels", "class_names", "classes", "id2label", "categories")
 _LONGEST = 8_000_000  # characters; 250,000 labels have half of it
@@ -83,7 +84,9 @@ def narrow_labels(model: ModelProto, labelled: Graph, before: Remap | None, rema
             places = _places(head, before)
             fits = labelled.labels.get(head.output) == entry.labels
             if fits and places != list(range(len(entry.labels))):
-                _set(model, key, entry.text([entry.labels[i] for i in places]))
+                names = group_names(head)
+                left = [names.get(new, entry.labels[i]) for new, i in enumerate(places)]
+                _set(model, key, entry.text(left))
                 break
 
 

@@ -12,12 +12,13 @@ from exporter.errors import ModelError
 from exporter.models.tflite import associated, codec
 from exporter.models.tflite.custom import set_option
 from exporter.models.tflite.editor import Editor, set_shape
-from exporter.models.tflite.insert import insert
+from exporter.models.tflite.insert import compute, insert
 from exporter.models.tflite.picture import Picture, signatures
 from exporter.models.tflite.schema import File, metadata, set_metadata, text
 from exporter.plan import (
     AddInput,
     AddOutput,
+    Compute,
     Edit,
     Fill,
     Insert,
@@ -93,10 +94,6 @@ def _set_attribute(editor: Editor, edit: SetAttribute) -> None:
     setattr(options, edit.name, value)
 
 
-def _insert(editor: Editor, edit: Insert) -> None:
-    insert(editor, edit)
-
-
 def _add_input(editor: Editor, edit: AddInput) -> None:
     """A signature that leaves the input out would never feed it, and read arbitrary memory.
 
@@ -153,7 +150,8 @@ EDITS: Mapping[type[Edit], Callable[[Editor, Any], None]] = {
     Replace: _replace,
     SetShape: _set_shape,
     SetAttribute: _set_attribute,
-    Insert: _insert,
+    Insert: insert,
+    Compute: compute,
     AddInput: _add_input,
     AddOutput: _add_output,
 }

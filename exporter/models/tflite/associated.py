@@ -24,7 +24,7 @@ from exporter.models.tflite.metadata import (
 from exporter.models.tflite.schema import File, metadata
 from exporter.operations import Detect, Top
 from exporter.remap import Remap
-from exporter.remap.table import members
+from exporter.remap.table import group_names, members
 from exporter.rules import Refused
 from exporter.rules.detecting import detected_behind
 from exporter.rules.ranking import ranked_behind
@@ -92,7 +92,7 @@ def follow(file: File, graph: Graph, outputs: Names, remaps: tuple[Remap | None,
         order = ids.get(output) if entry.type == VALUE_LABELS else orders.get(output)
         if entry.type == SCORE_CALIBRATION:  # of a post-process it speaks of the class numbers
             order = order or ids.get(_numbers(graph, output))
-        narrow = _narrowed(content, order)
+        narrow = _narrowed(content, order, named=entry.type != SCORE_CALIBRATION)
         if changed.setdefault(entry.name, narrow) != narrow:
             raise ModelError(
                 f"the file {entry.name!r} in the model's archive serves several outputs, which "
@@ -109,6 +109,7 @@ class _Order:
     old_units: int
     places: Sequence[int]
     restored: bool  # ids are still the original's
+    groups: Mapping[int, str]  # place -> name, of merged units
 
 
 def _entries(file: File, outputs: Names) -> list[AssociatedFile]:
@@ -125,11 +126,14 @@ def _lines(content: bytes) -> list[bytes]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _narrowed(content: bytes, order: _Order | None) -> bytes:
+def _narrowed(content: bytes, order: _Order | None, *, named: bool) -> bytes:
+    """The lines of the units that are left; a group has its name, or no calibration of its own."""
     lines = _lines(content)
     if order is None or len(lines) != order.old_units:
         return content
     left = [lines[place] for place in order.places]
+    for place, name in order.groups.items():
+        left[place] = (name.encode() if named else b"") + b"\r" * left[place].endswith(b"\r")
     ends = content.endswith(b"\n") or not left[-1]
     return b"\n".join(left) + (b"\n" if ends else b"")
 
@@ -165,11 +169,12 @@ def _orders(remaps: tuple[Remap | None, Remap]) -> dict[str, _Order]:
     for table in after.heads:
         lowest = [min(members(place)) for place in table.new_to_old]
         restored = bool(table.options["restore_ids"])
-        result[table.output] = _Order(table.old_units, lowest, restored)
+        groups = group_names(table)
+        result[table.output] = _Order(table.old_units, lowest, restored, groups)
         if table.name in known:
             earlier = known[table.name]
             result[table.output] = _Order(
-                earlier.new_units, earlier.to_new(lowest).tolist(), restored
+                earlier.new_units, earlier.to_new(lowest).tolist(), restored, groups
             )
     return result
 

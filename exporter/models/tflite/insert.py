@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from exporter.models.tflite import codec
 from exporter.models.tflite.editor import Editor, rewire
 from exporter.models.tflite.picture import signatures
 from exporter.models.tflite.schema import text
-from exporter.plan import Insert
+from exporter.plan import Compute, Insert, Step
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,8 @@ class Written:
         dtype: of the result; "" for that of the first input.
         order: of the operator's inputs, as positions among first input and operands.
         whole: the first input must be of whole numbers, and is cast to such in front.
+        coded: codes come in or go out, of the dtype and meaning that the attributes tell.
+        versions: of the operator, where its codes are not of its first version's dtypes.
         stated: constants that the operator needs behind these, made from the attributes: values
             as they are, and real ones that take on the first input's codes.
     """
@@ -63,6 +65,8 @@ class Written:
     dtype: str = ""
     order: tuple[int, ...] | None = None
     whole: bool = False
+    coded: bool = False
+    versions: Mapping[str, int] = field(default_factory=lambda: {"int8": 2})
     stated: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
 
 
@@ -74,56 +78,90 @@ def insert(editor: Editor, edit: Insert) -> None:
             to compute with quantised values; or an operand comes later than what would read the
             result.
     """
-    written = _entry(edit)
+    written = _entry(edit, edit.operands)
     after = editor.index(edit.after)
-    tensor = editor.main.tensors[after]
-    if not written.moves and codec.is_quantised(tensor):
-        raise ModelError(f"{edit.operation} cannot be inserted behind {edit.after!r}: quantised")
-    inputs = [after, *(_operand(editor, edit, operand) for operand in edit.operands)]
-    place, readers = _place(editor, edit, inputs)
+    inputs = [after, *(_operand(editor, edit, after, operand) for operand in edit.operands)]
+    place, readers = _place(editor, edit.operation, edit.after, inputs)
+    operators = []
+    if written.whole and "int" not in codec.type_name(editor.main.tensors[after]):
+        cast = Insert("cast", edit.after, attributes={"dtype": "int32"})
+        operators.append(_operator(editor, OPERATIONS["cast"], cast, [after]))
+        inputs[0] = int(operators[0].outputs[0])
+    operators.append(_operator(editor, written, edit, inputs))
+    _let_read(editor, edit.after, readers, operators[-1])
+    _put(editor, place, operators)
+
+
+def compute(editor: Editor, edit: Compute) -> None:
+    """Write the steps and let the last one's result be read in place of the tensor.
+
+    Raises:
+        ModelError: as `insert` does.
+    """
+    after = editor.index(edit.after)
+    place, readers = _place(editor, edit.steps[-1].operation, edit.after, [after])
+    values, operators = [after], []
+    for step in edit.steps:
+        written = _entry(step, (*step.inputs, *step.operands)[1:])
+        inputs = [values[number] for number in step.inputs]
+        inputs += [_operand(editor, step, inputs[0], operand) for operand in step.operands]
+        operators.append(_operator(editor, written, step, inputs))
+        values.append(int(operators[-1].outputs[0]))
+    _let_read(editor, edit.after, readers, operators[-1])
+    _put(editor, place, operators)
+
+
+def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: list[int]) -> Any:
+    """An operator that reads these tensors and makes a new one."""
+    first = editor.main.tensors[inputs[0]]
+    if not (written.moves or written.coded) and codec.is_quantised(first):
+        raise ModelError(
+            f"{edit.operation} cannot be inserted behind {text(first.name)!r}: quantised"
+        )
     for index in inputs:
-        if editor.main.tensors[index].type != tensor.type and not written.foreign:
-            kinds = codec.type_name(tensor), codec.type_name(editor.main.tensors[index])
+        if editor.main.tensors[index].type != first.type and not written.foreign:
+            kinds = codec.type_name(first), codec.type_name(editor.main.tensors[index])
             raise ModelError(f"{edit.operation} cannot join {kinds[0]} and {kinds[1]}")
     attributes = {**written.attributes, **edit.attributes}
-    if written.whole and "int" not in codec.type_name(tensor):
-        inputs[0] = _cast_in_front(editor, edit, place)
-        place += 1
-    site = Site(attributes, _rank(tensor), codec.type_name(tensor))
-    stated = [_constant(editor, edit, each) for each in written.stated(site)]
-    operator = schema.OperatorT(_code(editor, written, site.dtype))
+    site = Site(attributes, _rank(first), codec.type_name(first))
+    stated = [_constant(editor, edit, inputs[0], each) for each in written.stated(site)]
+    operator = schema.OperatorT(_code(editor, written, site))
     _set_options(operator, written, site)
-    result = _result(editor, edit, written.dtype or str(attributes.get("dtype", site.dtype)))
+    result = _result(editor, edit, first, written.dtype or str(attributes.get("dtype", site.dtype)))
+    if written.coded:
+        editor.main.tensors[result].quantization = _coded(site) if not written.dtype else None
     order = written.order or range(len(inputs))
     operator.inputs = np.array([*(inputs[i] for i in order), *stated], np.int32)
     operator.outputs = np.array([result], np.int32)
+    return operator
+
+
+def _coded(site: Site) -> Any:
+    """What the codes stand for that an operator makes."""
+    return schema.QuantizationParametersT(
+        scale=np.array([site.attributes["scale"]], np.float32),
+        zeroPoint=np.array([site.attributes["zero_point"]], np.int64),
+    )
+
+
+def _let_read(editor: Editor, after: str, readers: list[tuple[Any, int]], operator: Any) -> None:
+    result = int(operator.outputs[0])
     for reader, slot in readers:
         rewire(reader, slot, result)
-    _take_over(editor, edit.after, result)
+    _take_over(editor, after, result)
+
+
+def _put(editor: Editor, place: int, operators: list[Any]) -> None:
     editor.main.operators = [*(editor.main.operators or ())]
-    editor.main.operators.insert(place, operator)
+    editor.main.operators[place:place] = operators
 
 
-def _cast_in_front(editor: Editor, edit: Insert, place: int) -> int:
-    """What an operation reads instead of its first input: the same as whole numbers."""
-    index = editor.index(edit.after)
-    tensor = editor.main.tensors[index]
-    site = Site({"dtype": "int32"}, _rank(tensor), codec.type_name(tensor))
-    operator = schema.OperatorT(_code(editor, OPERATIONS["cast"], site.dtype))
-    _set_options(operator, OPERATIONS["cast"], site)
-    result = _result(editor, replace(edit, operation="cast"), "int32")
-    operator.inputs, operator.outputs = (np.array([i], np.int32) for i in (index, result))
-    editor.main.operators = [*(editor.main.operators or ())]
-    editor.main.operators.insert(place, operator)
-    return result
-
-
-def _entry(edit: Insert) -> Written:
+def _entry(edit: Insert | Step, operands: tuple[Any, ...]) -> Written:
     written = OPERATIONS.get(edit.operation)
     if written is None:
         known = ", ".join(OPERATIONS)
         raise ModelError(f"TFLite cannot write the operation {edit.operation!r}; it can: {known}")
-    count = len(edit.operands)
+    count = len(operands)
     if count != written.operands and (written.operands is not None or not count):
         raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
     foreign = set(edit.attributes) - set(written.attributes)
@@ -134,18 +172,19 @@ def _entry(edit: Insert) -> Written:
     return written
 
 
-def _constant(editor: Editor, edit: Insert, value: Array | float) -> int:
+def _constant(editor: Editor, edit: Insert | Step, first: int, value: Array | float) -> int:
     if isinstance(value, float):
-        before = editor.main.tensors[editor.index(edit.after)]
+        before = editor.main.tensors[first]
         value = codec.encode(value, before, 0, np.zeros(0, np.int64)).reshape(1)
-    return _operand(editor, edit, value)
+    return _operand(editor, edit, first, value)
 
 
-def _operand(editor: Editor, edit: Insert, operand: Any) -> int:
+def _operand(editor: Editor, edit: Insert | Step, first: int, operand: Any) -> int:
     if isinstance(operand, str):
         return editor.index(operand)
-    index = editor.new_constant(f"{edit.after}/{edit.operation}/operand", operand)
-    before = editor.main.tensors[editor.index(edit.after)]
+    before = editor.main.tensors[first]
+    name = f"{text(before.name)}/{edit.operation}/operand"
+    index = editor.new_constant(name, operand)
     if editor.main.tensors[index].type == before.type:  # codes mean the same on both sides
         editor.main.tensors[index].quantization = before.quantization
     return index
@@ -156,7 +195,9 @@ def _rank(tensor: Any) -> int:
     return 0 if tensor.shape is None else len(tensor.shape)
 
 
-def _place(editor: Editor, edit: Insert, inputs: list[int]) -> tuple[int, list[tuple[Any, int]]]:
+def _place(
+    editor: Editor, operation: str, after: str, inputs: list[int]
+) -> tuple[int, list[tuple[Any, int]]]:
     """Behind all that makes the inputs; and who shall read the result."""
     places = [editor.producer(index) for index in inputs]
     place = max((p + 1 for p in places if p is not None), default=0)
@@ -164,19 +205,18 @@ def _place(editor: Editor, edit: Insert, inputs: list[int]) -> tuple[int, list[t
     order = {id(operator): i for i, operator in enumerate(editor.main.operators or ())}
     if any(order[id(operator)] < place for operator, _ in readers):
         raise ModelError(
-            f"{edit.operation} cannot be inserted behind {edit.after!r}: an operand is computed "
+            f"{operation} cannot be inserted behind {after!r}: an operand is computed "
             "after something that reads this tensor"
         )
     return place, readers
 
 
-def _result(editor: Editor, edit: Insert, dtype: str) -> int:
+def _result(editor: Editor, edit: Insert | Step, before: Any, dtype: str) -> int:
     """The result's tensor, with the quantisation of the first input."""
-    before = editor.main.tensors[editor.index(edit.after)]
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
     kept = tuple(None if n < 0 else int(n) for n in (() if stated is None else stated))
     shape = kept if edit.shape is None else edit.shape
-    index = editor.new_tensor(f"{edit.after}/{edit.operation}", dtype, shape)
+    index = editor.new_tensor(f"{text(before.name)}/{edit.operation}", dtype, shape)
     editor.main.tensors[index].quantization = before.quantization
     return index
 
@@ -195,10 +235,11 @@ def _take_over(editor: Editor, name: str, result: int) -> None:
                 end.tensorIndex = result
 
 
-def _code(editor: Editor, written: Written, dtype: str) -> int:
+def _code(editor: Editor, written: Written, site: Site) -> int:
     """The index of the operator's code; added where the file does not use it yet."""
     number = int(getattr(schema.BuiltinOperator, written.builtin))
-    version = 2 if dtype == "int8" else 1  # of all operators in the table that move codes
+    dtype = str(site.attributes["dtype"]) if written.coded else site.dtype
+    version = written.versions.get(dtype, 1)
     codes = list(editor.file.model.operatorCodes or ())
     for index, code in enumerate(codes):
         known = max(code.builtinCode, code.deprecatedBuiltinCode)
@@ -247,25 +288,58 @@ def _one_more(site: Site) -> tuple[Array | float, ...]:
     return widths, float(site.attributes["value"])
 
 
+def _set_reducer(options: Any, _: Site) -> None:
+    options.keepDims = True
+
+
+def _axis(site: Site) -> tuple[Array | float, ...]:
+    return (np.array([site.axis()], np.int32),)
+
+
 _LAST = {"axis": -1}
+_CODES = {"dtype": None, "scale": None, "zero_point": None}
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
 # where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
-# value). The result of `where` is the value that was there, wherever the condition holds; that of
-# `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
-# the others. Operands broadcast as in NumPy.
+# value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
+# zero_point). The result of `where` is the value that was there, wherever the condition holds; that
+# of `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
+# the others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Written] = {
     "add": Written("ADD", "AddOptions", 1),
     "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
     "concat": Written(
-        "CONCATENATION", "ConcatenationOptions", None, _set_axis, {"axis": None}, moves=True
+        "CONCATENATION",
+        "ConcatenationOptions",
+        None,
+        _set_axis,
+        {"axis": None},
+        moves=True,
+        versions={"int8": 2, "int16": 3},
+    ),
+    "dequantize": Written(
+        "DEQUANTIZE",
+        "DequantizeOptions",
+        attributes=_CODES,
+        dtype="float32",
+        coded=True,
+        versions={"int8": 2, "int16": 3},
     ),
     "div": Written("DIV", "DivOptions", 1),
+    "exp": Written("EXP", "ExpOptions"),
     "gather": Written(
-        "GATHER", "GatherOptions", 1, _set_axis, {"axis": None}, moves=True, foreign=True
+        "GATHER",
+        "GatherOptions",
+        1,
+        _set_axis,
+        {"axis": None},
+        moves=True,
+        foreign=True,
+        versions={"int8": 2, "int16": 4},
     ),
     "greater": Written("GREATER", "GreaterOptions", 1, dtype="bool"),
     "less": Written("LESS", "LessOptions", 1, dtype="bool"),
+    "log": Written("LOG"),
     "log_softmax": Written("LOG_SOFTMAX", "LogSoftmaxOptions", 0, _only_last, _LAST),
     "look_up": Written(
         "GATHER",
@@ -286,6 +360,13 @@ OPERATIONS: Mapping[str, Written] = {
         moves=True,
         stated=_one_more,
     ),
+    "quantize": Written(
+        "QUANTIZE", "QuantizeOptions", attributes=_CODES, coded=True, versions={"int16": 2}
+    ),
+    "reduce_max": Written(
+        "REDUCE_MAX", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis
+    ),
+    "reduce_sum": Written("SUM", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis),
     "relu": Written("RELU"),
     "sigmoid": Written("LOGISTIC"),
     "softmax": Written("SOFTMAX", "SoftmaxOptions", 0, _set_softmax, _LAST),
