@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from exporter.cutting import Choice, plan_cut
 from exporter.models import open_model
 from exporter.models.model import RunOptions
 
 PROJECT = Path(__file__).parent.parent
+PETS = Path("images") / "cats_and_dogs.jpg"
 MODEL = "automl_flowers_uint8_metadata.tflite"
 LABELS = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
@@ -45,3 +48,25 @@ def test_device_says_what_the_original_would(
         text=True,
     )
     assert done.stdout == f"{expected} {LABELS[expected]}\n"
+
+
+def test_the_detector_draws_what_it_finds(zoo: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(PROJECT / "examples" / "detector.py"), "pets.png"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "EXPORTER_ZOO": str(zoo)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["cat", "cat", "cat", "dog", "dog"]
+    assert lines[-2:] == ["boxes and scores of cat, dog, horse: the same", "drawn: pets.png"]
+    with Image.open(tmp_path / "pets.png") as drawn, Image.open(zoo / PETS) as photograph:
+        assert drawn.width == 2 * photograph.width + 12
+        left = np.asarray(drawn.crop((0, 0, photograph.width, drawn.height)))
+        right = np.asarray(drawn.crop((photograph.width + 12, 0, drawn.width, drawn.height)))
+    band = left.shape[0] - right.shape[0] + drawn.height - photograph.height
+    np.testing.assert_array_equal(left[band:], right[band:])  # nothing else was above the line
+    assert (left != right).any()

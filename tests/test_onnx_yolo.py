@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ from exporter.models.onnx import OnnxModel, from_proto
 from exporter.tasks import prune_model
 from exporter.trace import trace
 from tests.onnx_models import numbers, run
+from tests.onnx_quantized import quantized
 from tests.yolo_models import CHANNELS, CLASSES, DETECTORS, SIZES
 
 KEPT = (4, 0, 3)
+QUANTIZED = ["v5 with raw maps", "v7", "v8", "YOLOX decoded"]
 
 
 def opened(name: str) -> OnnxModel:
@@ -59,3 +62,20 @@ def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
         np.testing.assert_array_equal(after[output], expected, err_msg=output)
     again = plan_cut(done.model, Choice(keep=[0]))
     assert again.selection.units == len(KEPT)
+
+
+@pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_codes_stay_to_the_bit(name: str, tmp_path: Path, *, per_channel: bool) -> None:
+    case = DETECTORS[name]
+    pictures = [numbers(1, CHANNELS, SIZES[0], SIZES[0], seed=seed) for seed in range(4)]
+    written = quantized(case.build(), pictures, tmp_path, per_channel=per_channel)
+    model = from_proto(written, "codes.onnx")
+    head = trace(model.graph()).head()
+    assert ", ".join(map(str, head.parts)) == case.parts
+    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    assert done.findings.passed
+    assert isinstance(done.model, OnnxModel)
+    before, after = (run(each, picture(), plain=True)["y"] for each in (model, done.model))
+    columns = [*range(case.first), *(case.first + unit for unit in KEPT)]
+    np.testing.assert_array_equal(after, np.take(before, columns, axis=case.axis))

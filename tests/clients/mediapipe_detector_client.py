@@ -1,0 +1,52 @@
+"""MediaPipe finds the cats and dogs in a cut detector as in the whole one: run by `make clients`.
+
+See `mediapipe_client.py`; nothing is skipped here either.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import mediapipe
+import pytest
+from mediapipe.tasks.python import BaseOptions, vision
+
+PROJECT = Path(__file__).parents[2]
+ZOO = Path(os.environ.get("EXPORTER_ZOO", PROJECT.parent / "shared" / "zoo"))
+EXPORTER = os.environ["EXPORTER"]  # the command
+MODEL = ZOO / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
+PETS = ZOO / "images" / "cats_and_dogs.jpg"
+KEPT = {"cat", "dog", "horse"}
+
+Row = tuple[str, float, int, int, int, int]
+
+
+def found(model: Path) -> list[Row]:
+    """Label, score and box of each row, the best first."""
+    options = vision.ObjectDetectorOptions(
+        base_options=BaseOptions(model_asset_path=str(model)), score_threshold=0.4
+    )
+    with vision.ObjectDetector.create_from_options(options) as detector:
+        result = detector.detect(mediapipe.Image.create_from_file(str(PETS)))
+    rows: list[Row] = []
+    for each in result.detections:
+        name, box = each.categories[0], each.bounding_box
+        place = box.origin_x, box.origin_y, box.width, box.height
+        rows.append((name.category_name, name.score, *place))
+    return rows
+
+
+@pytest.mark.parametrize("options", [[], ["--restore-ids"]], ids=["new ids", "old ids"])
+def test_cats_and_dogs_are_named_as_before(tmp_path: Path, options: list[str]) -> None:
+    small = tmp_path / "small.tflite"
+    command = [EXPORTER, "prune", str(MODEL), "-o", str(small), "--keep", ",".join(sorted(KEPT))]
+    done = subprocess.run(
+        [*command, *options], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    before = [row for row in found(MODEL) if row[0] in KEPT]
+    assert {row[0] for row in before} == {"cat", "dog"}
+    assert found(small)[: len(before)] == before
+    assert small.stat().st_size < 0.8 * MODEL.stat().st_size
