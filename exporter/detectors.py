@@ -8,7 +8,8 @@ import numpy as np
 
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
-from exporter.head import Head
+from exporter.head import Detection, Head
+from exporter.operations import Detect
 from exporter.plan import Insert
 from exporter.remap import HeadRemap
 from exporter.remap.table import members
@@ -65,15 +66,21 @@ def _beside_boxes(graph: Graph, head: Head) -> bool:
     return within or boxes_elsewhere(graph, head.output, head.axis)
 
 
+def _are_alone(detection: Detection) -> bool:
+    """Does the post-process return class numbers as an output of their own?"""
+    operation = detection.node.operation
+    return isinstance(operation, Detect) and operation.column is None
+
+
 def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Insert, ...]:
     """Edits behind which class numbers are those of the first original.
 
     A file in which they are looked up already has its table cut with the classes.
 
     Raises:
-        UsageError: no output holds class numbers that a post-process returns.
+        UsageError: no output holds class numbers that a post-process returns, and nothing else.
     """
-    if not any(detection.ids for detection in head.detections):
+    if not any(detection.ids and _are_alone(detection) for detection in head.detections):
         raise UsageError(
             f"head {head.name!r} has no output with the class numbers of a post-process",
             "leave out restore_ids; the remap tells old and new indices apart",
@@ -82,7 +89,7 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Insert, ..
     return tuple(
         Insert("look_up", name, (np.asarray(old, tensor.dtype),), {"dtype": tensor.dtype})
         for detection in head.detections
-        if not detection.tables
+        if not detection.tables and _are_alone(detection)
         for name in detection.ids
         if (tensor := graph.tensors[name])
     )

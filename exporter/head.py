@@ -137,9 +137,13 @@ class Ranking:
         stated: where the file states how many it returns; None where it returns one.
         ids: the nodes that hand its ids on, in running order, itself in front.
         outputs: those of the model that hold ids.
+        carried: those in which some of the ids stand, taken at computed places or beside other
+            values.
         lengths: tensor -> the axis on which it has one position a rank.
         shapes: of the tensors in `lengths`, and of those that hold ids.
         fixed: a node behind it that counts on the number of ranks.
+        counts: where the file states the number of units, by which it divides places of units that
+            stand in one line, row by row; what is left are ids.
     """
 
     node: Node
@@ -147,9 +151,11 @@ class Ranking:
     stated: Width | None
     ids: tuple[Node, ...]
     outputs: tuple[str, ...]
+    carried: tuple[str, ...]
     lengths: Mapping[str, int]
     shapes: Mapping[str, Shape]
     fixed: Node | None = None
+    counts: tuple[Width, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,6 +210,8 @@ class Head:
         junctions: where parts of the unit axis meet.
         rankings: what returns ids of the units, which are others after a cut that narrows.
         detections: post-processes that the units enter; their class numbers are ids of units too.
+        unranked: outputs of a post-process that is given the largest of each box's values alone;
+            which rows they have after a cut only the run tells.
         parts: of the output's unit axis, in its order; none where all of it are units.
     """
 
@@ -223,6 +231,7 @@ class Head:
     junctions: tuple[Junction, ...] = ()
     rankings: tuple[Ranking, ...] = ()
     detections: tuple[Detection, ...] = ()
+    unranked: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
 
     def tensor(self, name: str) -> LabelledTensor:
@@ -245,9 +254,15 @@ class Head:
     @property
     def ids(self) -> tuple[str, ...]:
         """The outputs of the model that hold ids of the units."""
-        ranked = (output for ranking in self.rankings for output in ranking.outputs)
+        ranked = (name for each in self.rankings for name in (*each.outputs, *each.carried))
         detected = (name for each in self.detections if not each.tables for name in each.ids)
         return (*ranked, *detected)
+
+    @property
+    def behind_detections(self) -> tuple[str, ...]:
+        """The outputs of post-processes that the units enter, one by one or as the largest."""
+        behind = (name for each in self.detections for name in each.behind)
+        return tuple(dict.fromkeys((*behind, *self.unranked)))
 
     @property
     def part(self) -> tuple[int, int] | None:

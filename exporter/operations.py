@@ -103,6 +103,22 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Pick:
+    """Stated positions of one axis, which goes where a single one is taken."""
+
+    axis: int
+    positions: tuple[int, ...]
+    keepdims: bool
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Values of the first input at places that the second states, computed while the model runs."""
+
+    axis: int | None = None  # the only one along which values change places; None for any
+
+
+@dataclass(frozen=True)
 class Reduce:
     """One value for all positions along some axes: a mean, a sum, a maximum."""
 
@@ -157,7 +173,7 @@ class Expand:
 
     grown: tuple[int, ...]  # axes of the output that change, or that the input lacks
     keeps_zero: bool = True
-    target: tuple[int, ...] | None = None  # the output's shape, where the file states it
+    target: tuple[int, ...] | None = None  # the output's shape, or repeats, as the file says
     slot: int | None = None  # where the target is a constant input
 
 
@@ -215,6 +231,7 @@ class Detect:
     count: int | None = None  # of classes, where the file states it
     attribute: str | None = None  # where it is stated
     ids: int = 0  # the output with the class numbers
+    column: int | None = None  # of that output's last axis, where it holds other numbers too
     rows: Rows | None = None  # where boxes, classes and scores are outputs of their own
     overlap: float = 1.0  # intersection over union from which on a box is dropped
 
@@ -241,6 +258,8 @@ Operation = (
     | FromShape
     | Measure
     | Gather
+    | Pick
+    | Fetch
     | Top
     | Detect
     | Opaque

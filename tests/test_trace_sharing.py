@@ -19,6 +19,7 @@ from exporter.operations import (
     Gather,
     Opaque,
     Operation,
+    Pick,
     Reshape,
     Rows,
     Slice,
@@ -302,6 +303,35 @@ def test_rows_that_are_not_all_returned() -> None:
     assert (detection.rows, detection.ids) == (None, ("numbers",))
     (detection,) = trace(detecting(POST).graph("best")).head().detections
     assert (detection.rows, detection.ids) == (None, ())
+
+
+# --- stated positions ---------------------------------------------------------------------------
+
+
+def picked(axis: int, *positions: int, keepdims: bool, shape: tuple[int | None, ...]) -> Graph:
+    b = Builder()
+    b.dense(b.feed("x", None, BOXES, FEATURES), 6, "fc")
+    b.node(Pick(axis, positions, keepdims), ["fc"], shape, "y")
+    return b.graph("y", "fc")
+
+
+@pytest.mark.parametrize(
+    ("graph", "axis"),
+    [
+        pytest.param(picked(1, 2, keepdims=False, shape=(None, 6)), 1, id="one, which goes"),
+        pytest.param(picked(1, 2, 0, keepdims=True, shape=(None, 2, 6)), 2, id="two"),
+    ],
+)
+def test_positions_of_another_axis_pass(graph: Graph, axis: int) -> None:
+    assert trace_axis(graph, "y", axis).other_outputs == ("fc",)
+    assert trace_axis(graph, "fc", 2).other_outputs == ("y",)
+
+
+def test_positions_of_the_unit_axis_are_refused() -> None:
+    for keepdims, shape in ((False, (None, BOXES)), (True, (None, BOXES, 2))):
+        graph = picked(2, 1, 4, keepdims=keepdims, shape=shape)
+        with pytest.raises(Refused, match="takes units by their place"):
+            trace_axis(graph, "fc", 2)
 
 
 # --- ranges of what is no unit ------------------------------------------------------------------

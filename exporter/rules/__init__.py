@@ -19,10 +19,12 @@ from exporter.operations import (
     Detect,
     Elementwise,
     Expand,
+    Fetch,
     FromShape,
     Linear,
     Measure,
     Operation,
+    Pick,
     Pool,
     Reduce,
     Reshape,
@@ -33,7 +35,18 @@ from exporter.operations import (
 )
 from exporter.rules.detecting import detect
 from exporter.rules.parts import concat, slice_, split
-from exporter.rules.steps import Fact, Labelled, Port, Ranks, Refused, Rule, States, Step
+from exporter.rules.steps import (
+    Fact,
+    Fetches,
+    Labelled,
+    Peaks,
+    Port,
+    Ranks,
+    Refused,
+    Rule,
+    States,
+    Step,
+)
 
 __all__ = ["NOT_CHANNELS", "RULES", "Refused", "move_labels"]
 
@@ -169,7 +182,50 @@ def _reduce(step: Step) -> Iterator[Fact]:
     """The axes that stay keep their labels; those that go must not be the unit axis."""
     operation = step.node.operation
     assert isinstance(operation, Reduce)  # noqa: S101
+    largest = operation.function == "max" and operation.axes == (step.labels.axis,)
+    if largest and step.port.side == "input" and _is_suppressed(step):
+        yield Peaks()
+        return
     yield from _without(step, operation.axes, keepdims=operation.keepdims)
+
+
+def _is_suppressed(step: Step) -> bool:
+    """Does a post-process rank boxes by what the node returns?"""
+    graph = step.graph
+    behind = graph.behind(step.node)
+    return any(
+        (isinstance(node.operation, Detect) and node.inputs[node.operation.classes] in behind)
+        or (isinstance(node.operation, Top) and node.inputs[0] in behind)
+        for node in graph.nodes
+    )
+
+
+def _pick(step: Step) -> Iterator[Fact]:
+    """Positions of another axis; of the unit axis none may be taken by its place."""
+    operation = step.node.operation
+    assert isinstance(operation, Pick)  # noqa: S101
+    dropped = operation.axis
+    axis = step.labels.axis
+    if step.port.side == "output" and not operation.keepdims and axis >= dropped:
+        axis += 1
+    if axis == dropped:
+        raise step.refuse("it takes units by their place")
+    yield Labelled(Port("input", 0), step.labels.at(axis), zero=0.0)
+    left = axis - (not operation.keepdims and axis > dropped)
+    yield Labelled(Port("output", 0), step.labels.at(left))
+
+
+def _fetch(step: Step) -> Iterator[Fact]:
+    """Its result are values of some units; whether their places follow a cut is asked later."""
+    operation = step.node.operation
+    assert isinstance(operation, Fetch)  # noqa: S101
+    if operation.axis is not None and step.labels.axis != operation.axis:
+        for port in (Port("output", 0), Port("input", 0), Port("input", 1)):
+            yield Labelled(port, step.labels)
+        return
+    if step.port != Port("input", 0):
+        raise step.refuse("it takes units by computed places")
+    yield Fetches()
 
 
 def _pool(step: Step) -> Iterator[Fact]:
@@ -197,12 +253,25 @@ def _expand(step: Step) -> Iterator[Fact]:
     more = len(step.shape(Port("output", 0))) - len(step.shape(Port("input", 0)))
     axis = step.labels.axis + (more if step.port.side == "input" else 0)
     if axis in operation.grown:
-        raise step.refuse("it repeats or pads the units")
+        yield from _grown(step, axis - more)
+        return
     yield Labelled(Port("input", 0), step.labels.at(axis - more), zero=0.0)
     yield Labelled(Port("output", 0), step.labels.at(axis))
     target = operation.target
     if target is not None and operation.slot is not None and target[axis] == len(step.labels.units):
         yield States(operation.slot, target, axis)
+
+
+def _grown(step: Step, own: int) -> Iterator[Fact]:
+    """One value may be repeated for every unit, as often as the file says."""
+    operation = step.node.operation
+    assert isinstance(operation, Expand)  # noqa: S101
+    single = own < 0 or step.shape(Port("input", 0))[own] == 1
+    target, slot = operation.target, operation.slot
+    if step.port.side == "input" or not single or target is None or slot is None:
+        raise step.refuse("it repeats or pads the units")
+    yield Labelled(Port("output", 0), step.labels)
+    yield States(slot, target, step.labels.axis)
 
 
 def _from_shape(step: Step) -> Iterator[Fact]:
@@ -300,6 +369,8 @@ def _move_in_block(labels: UnitAxis, source: list[int], goal: list[int]) -> Unit
 
 RULES: Mapping[type[Operation], Rule] = {
     Linear: _linear,
+    Fetch: _fetch,
+    Pick: _pick,
     Elementwise: _elementwise,
     Activation: _elementwise,
     Reshape: _reshape,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from exporter.graph import Graph, Node, Use
+from exporter.graph import Graph, Node, Shape, Use
 from exporter.head import Detection, LabelledConstant, UnitAxis
-from exporter.operations import Detect, Gather, Rows
-from exporter.rules.ranking import hands_on
+from exporter.operations import Detect, Fetch, Gather, Pick, Rows, Slice
+from exporter.rules.ranking import carries, hands_on
 from exporter.rules.steps import Detects, Fact, Port, Refused, States, Step
 
 
@@ -35,16 +35,24 @@ def class_axis(operation: Detect, width: int) -> UnitAxis:
     return UnitAxis(operation.axis, np.maximum(units, -1))
 
 
-def find_detection(graph: Graph, node: Node, classes: int) -> Detection:
-    """What depends on a post-process of so many classes.
+def find_detection(
+    graph: Graph, node: Node, classes: int, labelled: Mapping[str, UnitAxis]
+) -> Detection:
+    """What depends on a post-process.
+
+    Args:
+        graph: holds the node.
+        node: its operation is a Detect.
+        classes: how many it is given.
+        labelled: all tensors that narrow with them.
 
     Raises:
         Refused: something computes with the class numbers.
     """
     operation = node.operation
     assert isinstance(operation, Detect)  # noqa: S101 - the rule that noted the node saw to it
-    numbers = _Numbers(graph, classes)
-    numbers.follow(node.outputs[operation.ids])
+    numbers = _Numbers(graph, classes, labelled)
+    numbers.follow(node.outputs[operation.ids], column=operation.column)
     ids = tuple(name for name in graph.outputs if name in numbers.found)
     behind = graph.behind(node)
     return Detection(
@@ -70,23 +78,35 @@ def _rows(
 class _Numbers:
     """All that holds class numbers, and the tables in which they are looked up."""
 
-    def __init__(self, graph: Graph, classes: int) -> None:
+    def __init__(self, graph: Graph, classes: int, labelled: Mapping[str, UnitAxis]) -> None:
         self.graph = graph
         self.classes = classes
+        self.labelled = labelled
         self.found = set[str]()
         self.tables: list[LabelledConstant] = []
 
-    def follow(self, tensor: str, *, looked_up: bool = False) -> None:
-        """What is looked up in a table is the same before and after a cut, whoever reads it."""
+    def follow(self, tensor: str, *, looked_up: bool = False, column: int | None = None) -> None:
+        """Whatever reads a tensor with class numbers.
+
+        Args:
+            looked_up: they stand in a table: the same before and after a cut, whoever reads them.
+            column: of the last axis, where other numbers share it.
+        """
         self.found.add(tensor)
         for node, slot in self.graph.consumers.get(tensor, ()):
-            if hands_on(self.graph, node):
-                self.follow(node.outputs[0], looked_up=looked_up)
+            if column is not None and _leaves_out(node, column, self.graph.shape(tensor)):
+                continue
+            if hands_on(self.graph, node) or carries(node, slot):
+                self.follow(node.outputs[0], looked_up=looked_up, column=_left(node, column))
             elif self._is_look_up(node, slot) and not looked_up:
                 self.tables.append(self._table(node))
                 self.follow(node.outputs[0], looked_up=True)
-            elif not looked_up:
+            elif not looked_up and not self._is_fetch(node, slot):
                 raise Refused(node, "it computes with the class numbers, which a cut changes")
+
+    def _is_fetch(self, node: Node, slot: int) -> bool:
+        """Values that are cut with the classes are found under the new numbers."""
+        return isinstance(node.operation, Fetch) and slot == 1 and node.inputs[0] in self.labelled
 
     def _is_look_up(self, node: Node, slot: int) -> bool:
         operation = node.operation
@@ -102,6 +122,24 @@ class _Numbers:
         units = np.arange(shape[0], dtype=np.int64)
         labels = UnitAxis(0, np.where(units < self.classes, units, -1))
         return LabelledConstant(name, shape, tensor.dtype, labels, (Use(node.name, 0),), None)
+
+
+def _leaves_out(node: Node, column: int, shape: Shape) -> bool:
+    """Does a node take other columns of the last axis alone?"""
+    last = len(shape) - 1
+    match node.operation:
+        case Pick(axis=axis, positions=positions) if axis == last:
+            return column not in [place % (shape[last] or 1) for place in positions]
+        case Slice(axes=axes, starts=starts, stops=stops) if last in axes:
+            index = axes.index(last)
+            return column not in range(shape[last] or 0)[starts[index] : stops[index]]
+        case _:
+            return False
+
+
+def _left(node: Node, column: int | None) -> int | None:
+    """The column where it still stands among others; None where the numbers stand alone."""
+    return None if isinstance(node.operation, Pick | Slice) else column
 
 
 def detected_behind(graph: Graph, output: str) -> Node | None:

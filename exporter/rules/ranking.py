@@ -8,7 +8,18 @@ import numpy as np
 
 from exporter.graph import Array, Graph, Node
 from exporter.head import Ranking, UnitAxis, Width
-from exporter.operations import Activation, Elementwise, Reshape, Top, Transpose
+from exporter.operations import (
+    Activation,
+    Concat,
+    Elementwise,
+    Fetch,
+    Gather,
+    Pick,
+    Reshape,
+    Slice,
+    Top,
+    Transpose,
+)
 from exporter.rules.steps import Refused
 
 
@@ -26,20 +37,25 @@ def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> 
     """
     operation = _top(node)
     units = labelled[node.inputs[0]].units
-    if not np.array_equal(units, np.arange(len(units))):
+    count = int(units.max()) + 1
+    if not np.array_equal(units, np.arange(len(units)) % count):
         raise Refused(node, "it ranks positions that are not the units one by one")
-    flow = _Flow(graph, labelled)
+    flow = _Flow(graph, labelled, None if count == len(units) else count)
     flow.follow(node, operation)
     ids = {name for each in flow.hands for name in each.outputs} & flow.ids
+    if flow.rows and ids.intersection(graph.outputs):
+        raise Refused(node, "it ranks positions that are not the units one by one")
     return Ranking(
         node=node,
         source=node.inputs[0],
-        stated=_stated(graph, node, operation),
+        stated=None if flow.rows else _stated(graph, node, operation),
         ids=tuple(each for each in graph.nodes if each.name in {h.name for h in flow.hands}),
-        outputs=tuple(name for name in graph.outputs if name in ids),
+        outputs=() if flow.rows else tuple(name for name in graph.outputs if name in ids),
+        carried=tuple(name for name in graph.outputs if name in flow.carried),
         lengths=flow.lengths,
         shapes={name: graph.shape(name) for name in (*flow.lengths, *sorted(ids))},
         fixed=flow.fixed,
+        counts=tuple(flow.counts),
     )
 
 
@@ -124,14 +140,33 @@ def hands_on(graph: Graph, node: Node) -> bool:
             return False
 
 
+def carries(node: Node, slot: int) -> bool:
+    """Does a node only take some of the values of an input, or put others beside them?"""
+    match node.operation:
+        case Concat():
+            return True
+        case Gather() | Fetch() | Pick() | Slice():
+            return slot == 0
+        case _:
+            return False
+
+
 class _Flow:
     """All that depends on what a Top returns."""
 
-    def __init__(self, graph: Graph, labelled: Mapping[str, UnitAxis]) -> None:
+    def __init__(
+        self, graph: Graph, labelled: Mapping[str, UnitAxis], rows: int | None = None
+    ) -> None:
+        """What ranks `rows` units in each of several rows, all in one line, ranks no ids of units:
+        they are what is left of its results when these are divided by the number of units.
+        """
         self.graph = graph
         self.labelled = labelled
+        self.rows = rows
+        self.counts: list[Width] = []
         self.hands: list[Node] = []
         self.ids = set[str]()
+        self.carried = set[str]()
         self.lengths: dict[str, int] = {}
         self.fixed: Node | None = None
         self._met = set[str]()
@@ -150,16 +185,38 @@ class _Flow:
     def _pass(self, node: Node, tensor: str) -> Iterator[str]:
         if any(name in self.labelled for name in node.outputs):
             raise Refused(node, "it brings values of other units to each unit")
-        if tensor in self.ids:
-            if not hands_on(self.graph, node):
-                raise Refused(node, "it computes with the ids of units, which a cut changes")
+        if tensor in self.ids and self.rows and node.operation == Elementwise(function="div"):
+            self._restate(node)
+        elif (
+            tensor in self.ids
+            and self.rows
+            and node.operation == Elementwise(keeps_zero=False, function="mod")
+        ):
+            self._restate(node)
+            self.carried.update(node.outputs)
+        elif tensor in self.ids and hands_on(self.graph, node):
             self.ids.update(node.outputs)
             self.hands.append(node)
+        elif tensor in self.ids or tensor in self.carried:
+            if not (hands_on(self.graph, node) or carries(node, node.inputs.index(tensor))):
+                raise Refused(node, "it computes with the ids of units, which a cut changes")
+            self.carried.update(node.outputs)
         if tensor in self.lengths:
             self._lengthen(node, tensor)
         new = [name for name in node.outputs if name and name not in self._met]
         self._met.update(new)
         yield from new
+
+    def _restate(self, node: Node) -> None:
+        """Divided by the number of units, which the file states."""
+        tensor = self.graph.tensors[node.inputs[1]]
+        values = None if tensor.read is None else np.ravel(tensor.read())
+        if values is None or values.tolist() != [self.rows]:
+            raise Refused(node, "it divides the places of units by another number than theirs")
+        entry = 0 if self.graph.shape(tensor.name) else None
+        units = np.arange(self.rows or 0)
+        single = next(n for n, each in self.labelled.items() if np.array_equal(each.units, units))
+        self.counts.append(Width(node.name, 1, tensor.name, (self.rows or 0,), entry, single))
 
     def _lengthen(self, node: Node, tensor: str) -> None:
         axis, shape = self.lengths[tensor], self.graph.shape(tensor)

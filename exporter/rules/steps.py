@@ -86,7 +86,15 @@ class Detects(NamedTuple):
     """A rule's answer: the units are the classes that a post-process ranks boxes by."""
 
 
-Fact = Labelled | States | Parts | Ranks | Detects
+class Fetches(NamedTuple):
+    """A rule's answer: the node takes values of units at places that are computed."""
+
+
+class Peaks(NamedTuple):
+    """A rule's answer: the node keeps the largest of the units' values."""
+
+
+Fact = Labelled | States | Parts | Ranks | Detects | Fetches | Peaks
 Rule = Callable[[Step], Iterator[Fact]]
 
 

@@ -18,10 +18,10 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Node
 from exporter.head import Head, UnitAxis
-from exporter.operations import Detect, Top
+from exporter.operations import Detect, Fetch, Reduce, Reshape, Top
 from exporter.rules import NOT_CHANNELS
 from exporter.rules.detecting import detected_behind
-from exporter.rules.ranking import ranked_behind
+from exporter.rules.ranking import hands_on, ranked_behind
 from exporter.rules.steps import Refused
 from exporter.trace.assembly import head_of, labels_of, mixes
 from exporter.trace.sharing import Undecided, parts_of, stated_parts
@@ -94,12 +94,27 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
         if not found:
             refusals[output] = refused
     for output in list(refusals):
-        source = _ranked(graph, output) or _detected(graph, output)
+        source = (
+            _ranked(graph, output) or _detected(graph, output) or _ranked_in_line(graph, output)
+        )
         if source is not None:
             del refusals[output]
             if not any(_shows(head, source.tensor) for head in heads):
                 refusals |= _trace_inner(graph, output, source, heads)
-    return Trace(tuple(heads), tuple(refusals[o] for o in graph.outputs if o in refusals))
+    left = [o for o in graph.outputs if o in refusals and not _follows(graph, heads, o)]
+    return Trace(tuple(heads), tuple(refusals[o] for o in left))
+
+
+def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
+    """Is the output cut along with a detector's head, though nothing tells its own units?"""
+    head = next((head for head in heads if output in head.other_outputs), None)
+    if head is None or not head.parts:
+        return False
+    try:
+        trace_labels(graph, output, head.tensor(output).labels)
+    except Refused:
+        return False
+    return True
 
 
 class _Source(NamedTuple):
@@ -117,11 +132,43 @@ def _ranked(graph: Graph, output: str) -> _Source | None:
     return _Source(node, node.inputs[0], node.operation.axis)
 
 
+def _ranked_in_line(graph: Graph, output: str) -> _Source | None:
+    """The units of several rows that are ranked together, and the output put together of them."""
+    for node in reversed(graph.nodes):
+        if not isinstance(node.operation, Top) or output not in graph.behind(node):
+            continue
+        before, _ = graph.producers.get(node.inputs[0], (None, 0))
+        if before is not None and isinstance(before.operation, Reshape):
+            tensor = before.inputs[0]
+            maker, _ = graph.producers.get(tensor, (before, 0))
+            if isinstance(maker.operation, Fetch):  # rows that were chosen by their values before
+                tensor = maker.inputs[0]
+            return _Source(node, tensor, len(graph.shape(tensor)) - 1)
+    return None
+
+
 def _detected(graph: Graph, output: str) -> _Source | None:
     node = detected_behind(graph, output)
     if node is None or not isinstance(node.operation, Detect):
         return None
-    return _Source(node, node.inputs[node.operation.classes], node.operation.axis)
+    return _of_each_class(
+        graph, _Source(node, node.inputs[node.operation.classes], node.operation.axis)
+    )
+
+
+def _of_each_class(graph: Graph, source: _Source) -> _Source:
+    """Where the largest value of all classes enters, the units are those that it is chosen from."""
+    tensor = source.tensor
+    while tensor in graph.producers:
+        node, _ = graph.producers[tensor]
+        match node.operation:
+            case Reduce(axes=(axis,), function="max"):
+                return _Source(source.node, node.inputs[0], axis)
+            case _ if hands_on(graph, node):
+                tensor = node.inputs[0]
+            case _:
+                break
+    return source
 
 
 def _trace_inner(

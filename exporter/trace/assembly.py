@@ -19,7 +19,11 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         raise Refused(None, "no linear operation makes it")
     tail, activation, z = _tail(graph, output)
     body = _made_by(walk, z, order)
-    detections = tuple(find_detection(graph, node, units) for node in walk.detecting)
+    detections = tuple(find_detection(graph, node, units, walk.tensors) for node in walk.detecting)
+    rankings = tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking)
+    for node in walk.fetching:
+        if not any(node.inputs[1] in graph.behind(each) for each in walk.detecting):
+            raise Refused(node, "it takes units by computed places")
     head = Head(
         name=output,
         output=output,
@@ -33,19 +37,26 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
             for each in (graph.tensors[name],)
         ),
         constants=(*walk.constants, *(table for each in detections for table in each.tables)),
-        widths=tuple(walk.widths.values()),
+        widths=(*walk.widths.values(), *(width for each in rankings for width in each.counts)),
         body=body,
         tail=tail,
         other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
         labels=labels_of(graph, output, units),
         junctions=tuple(walk.junctions.values()),
-        rankings=tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking),
+        rankings=rankings,
         detections=detections,
+        unranked=_unranked(walk),
     )
     for node in body:
         if mixes(node, head):
             raise Refused(node, "it mixes the units before the last activation")
     return head
+
+
+def _unranked(walk: Walk) -> tuple[str, ...]:
+    """The outputs that a post-process makes of the largest of the units' values."""
+    behind = set[str]().union(*(walk.graph.behind(node) for node in walk.peaks))
+    return tuple(name for name in walk.graph.outputs if name in behind)
 
 
 def labels_of(graph: Graph, output: str, units: int) -> tuple[str, ...] | None:

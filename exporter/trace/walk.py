@@ -11,8 +11,10 @@ from exporter.rules import RULES
 from exporter.rules.steps import (
     Detects,
     Fact,
+    Fetches,
     Labelled,
     Parts,
+    Peaks,
     Port,
     Ranks,
     Refused,
@@ -31,6 +33,8 @@ class Walk:
     junctions: dict[str, Junction] = field(default_factory=dict)
     ranking: list[Node] = field(default_factory=list)
     detecting: list[Node] = field(default_factory=list)
+    fetching: list[Node] = field(default_factory=list)
+    peaks: list[Node] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     postponed: list[tuple[Node, Port, UnitAxis]] = field(default_factory=list)
 
@@ -81,6 +85,10 @@ class Walk:
                 self.ranking.append(node)
             case Detects():
                 self.detecting.append(node)
+            case Fetches():
+                self.fetching.append(node)
+            case Peaks():
+                self.peaks.append(node)
 
     def input(self, node: str, slot: int) -> str:
         return next(each for each in self.graph.nodes if each.name == node).inputs[slot]

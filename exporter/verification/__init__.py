@@ -6,7 +6,7 @@ original's z? They differ in which runtime the original runs, and in how far apa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -82,13 +82,16 @@ def verify_pair(
     ]
     whole = set(graphs[0].outputs) - {table.output for table in tables}
     detected = [each for pair in pairs for each in pair.detected()]
-    whole -= {name for pair in pairs for d in pair.head.detections for name in d.behind}
+    rows = {name for each in detected for name in each.detection.rows or ()}
+    unranked = {name for pair in pairs for name in pair.head.behind_detections}
+    whole -= unranked
     ranked = {r.output: r for pair in pairs for r in ranked_outputs(pair.head, graphs, whole)}
-    left = _run(original, [pair.z for pair in pairs], samples, options)
+    loose = unranked - rows
+    left = _run(original, [pair.z for pair in pairs], (samples, options), loose)
     wanted = [name for pair in pairs for name in pair.wanted]
     wanted += [each.source for each in ranked.values() if each.source]
     wanted += [each.detection.source for each in detected]
-    right = _run(pruned, wanted, samples, options)
+    right = _run(pruned, wanted, (samples, options), loose)
     context = _Context(stage, pruned, samples.count, options)
     checks: list[Check] = []
     for pair in pairs:
@@ -99,8 +102,8 @@ def verify_pair(
             checks += context.ranked(ranked[output], right)
         else:
             checks += context.untouched(output, left, right)
-    for rows in detected:
-        checks += context.detected(rows, left, right)
+    for returned in detected:
+        checks += context.detected(returned, left, right)
     shares = (pair.dead_share(right) for pair in pairs)
     return Verification(tuple(checks), next((s for s in shares if s is not None), None))
 
@@ -118,14 +121,25 @@ def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head,
         yield head, table
 
 
-def _run(model: Model, tensors: Iterable[str], samples: Samples, options: VerifyOptions) -> Answers:
-    """Every output and some inner tensors, for all samples."""
+def _run(
+    model: Model,
+    tensors: Iterable[str],
+    job: tuple[Samples, VerifyOptions],
+    loose: Collection[str],
+) -> Answers:
+    """Every output and some inner tensors, for all samples.
+
+    Args:
+        loose: outputs that are compared with nothing; they may have another shape in each run.
+    """
+    samples, options = job
     graph = model.graph()
     inner = {name for name in tensors if name in graph.tensors} - set(graph.outputs)
     edits = tuple(AddOutput(name, name) for name in sorted(inner))
     runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
     answers = [runner(feeds) for feeds in samples.feeds()]
-    return {name: _stacked(model, name, [a[name] for a in answers]) for name in answers[0]}
+    names = [name for name in answers[0] if name not in loose]
+    return {name: _stacked(model, name, [each[name] for each in answers]) for name in names}
 
 
 def _stacked(model: Model, name: str, answers: Sequence[Array]) -> Array:

@@ -9,10 +9,12 @@ from exporter.models.onnx.call import Call
 from exporter.operations import (
     Activation,
     Concat,
+    Detect,
     Elementwise,
     Expand,
     Linear,
     Operation,
+    Pick,
     Pool,
     Reduce,
     Reshape,
@@ -57,6 +59,15 @@ def _top(operation: Top, call: Call) -> bool:
     left = _left(source, axes, operation.keepdims)
     found = operation.ids < len(call.outputs)
     return found and _inside(axes, source) and _rank(call, None) == left
+
+
+def _pick(operation: Pick, call: Call) -> bool:
+    source, axes = _rank(call, 0), (operation.axis,)
+    return _inside(axes, source) and _rank(call, None) == _left(source, axes, operation.keepdims)
+
+
+def _detect(operation: Detect, call: Call) -> bool:
+    return _rank(call, operation.classes) in {None, 3} and operation.ids < len(call.outputs)
 
 
 def _pool(operation: Pool, call: Call) -> bool:
@@ -116,9 +127,11 @@ def _inside(axes: tuple[int, ...], rank: int | None) -> bool:
 FITS: Mapping[type[Operation], Callable[[Any, Call], bool]] = {
     Activation: _values,
     Concat: _parts,
+    Detect: _detect,
     Elementwise: _values,
     Expand: _expand,
     Linear: _linear,
+    Pick: _pick,
     Pool: _pool,
     Reduce: _reduce,
     Reshape: _reshape,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from exporter.models.onnx.call import Call, Row
 from exporter.models.onnx.fits import fits
 from exporter.models.onnx.protos import DEFAULT_DOMAINS
-from exporter.models.onnx.rows import codes, linear, many_to_one, positions, values
+from exporter.models.onnx.rows import codes, detection, linear, many_to_one, positions, values
 from exporter.operations import Opaque, Operation
 
 
@@ -40,6 +40,7 @@ TABLE: Mapping[str, Row] = dict(
             **codes.ROWS,
             **positions.ROWS,
             **many_to_one.ROWS,
+            **detection.ROWS,
         }.items()
     )
 )

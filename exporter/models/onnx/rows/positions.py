@@ -9,11 +9,13 @@ from exporter.models.onnx.lengths import target_of
 from exporter.operations import (
     Concat,
     Expand,
+    Fetch,
     FromShape,
     Gather,
     Measure,
     Opaque,
     Operation,
+    Pick,
     Reshape,
     Slice,
     Split,
@@ -61,9 +63,33 @@ def _transpose(call: Call) -> Operation:
 def _gather(call: Call) -> Operation:
     shape = call.shape(0)
     axis = call.attributes.get("axis", 0)
-    if call.is_constant(1) or (shape is None and axis < 0):
-        return Opaque("it does not look rows up by computed indices")
+    if shape is None and axis < 0:
+        return _UNKNOWN_RANK
+    if call.is_constant(1):
+        return _picked(call, axis)
     return Gather(axis if shape is None else axis % len(shape))
+
+
+def _picked(call: Call, axis: int) -> Operation:
+    positions, places = call.integers(1), call.shape(1)
+    if positions is None or places is None or len(places) > 1:
+        return Opaque("its indices have several axes")
+    shape = call.shape(0)
+    front = axis if shape is None else axis % len(shape)
+    return Pick(front, positions, keepdims=bool(places))
+
+
+def _fetch(call: Call) -> Operation:
+    if call.attributes.get("batch_dims", 0) or call.is_constant(1):
+        return Opaque("it does not look values up by computed places")
+    return Fetch()
+
+
+def _fetch_along(call: Call) -> Operation:
+    shape = call.shape(0)
+    if shape is None:
+        return _UNKNOWN_RANK
+    return Fetch(call.attributes.get("axis", 0) % len(shape))
 
 
 def _concat(call: Call) -> Operation:
@@ -124,7 +150,8 @@ def _tile(call: Call) -> Operation:
     repeats = call.integers(1)
     if repeats is None:
         return Opaque("its repeats are computed while the model runs")
-    return Expand(tuple(axis for axis, count in enumerate(repeats) if count != 1))
+    grown = tuple(axis for axis, count in enumerate(repeats) if count != 1)
+    return Expand(grown, target=repeats, slot=1)
 
 
 def _pad(call: Call) -> Operation:
@@ -158,6 +185,8 @@ ROWS: Mapping[str, Row] = {
     "Expand": _expand,
     "Flatten": _follows,
     "Gather": _gather,
+    "GatherElements": _fetch_along,
+    "GatherND": _fetch,
     "Pad": _pad,
     "Reshape": _reshape,
     "Shape": _measure,

@@ -174,7 +174,6 @@ _ZERO_TO_OTHERS = frozenset(
         "Log",
         "Max",
         "Min",
-        "Mod",
         "Not",
         "Or",
         "Pow",
@@ -216,4 +215,5 @@ ROWS: Mapping[str, Row] = {
     "ThresholdedRelu": _activation("thresholded_relu", alpha=1.0),
     **{name: _unary(keeps_zero=True) for name in _ZERO_TO_ZERO},
     **{name: _unary(keeps_zero=False) for name in _ZERO_TO_OTHERS},
+    "Mod": lambda _: Elementwise(keeps_zero=False, function="mod"),
 }
