@@ -17,7 +17,13 @@ from exporter.models.onnx.table import REASONS, TABLE
 from exporter.modes import MODES
 from exporter.plan import Plan
 from exporter.trace import trace
-from tests import test_onnx_codes, test_onnx_integers, test_onnx_ranks, test_onnx_table
+from tests import (
+    test_onnx_codes,
+    test_onnx_integers,
+    test_onnx_ranks,
+    test_onnx_suppression,
+    test_onnx_table,
+)
 from tests.onnx_models import Dims, cut, model, node, numbers, run, softmax
 
 KEPT = [4, 0, 2]
@@ -907,6 +913,10 @@ def operators_tested() -> dict[str, set[str]]:
             [node("ConvInteger", [], [])],  # in `onnx_precisions`
         ],
         "test_onnx_ranks": [nodes for nodes, *_ in test_onnx_ranks.RANKED.values()],
+        "test_onnx_suppression": [
+            list(build().graph.node)
+            for build in (test_onnx_suppression.ssd, test_onnx_suppression.end_to_end)
+        ],
     }
     found: dict[str, set[str]] = {
         "ConstantOfShape": {"test_onnx_rows"},
