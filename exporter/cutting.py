@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.detectors import refuse_zero, restored_ids, with_background
+from exporter.detectors import for_units, refuse_zero, restored_ids, with_background
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
@@ -250,7 +250,7 @@ def _select(model: Model, head: Head, choice: Choice) -> tuple[Selection, Groups
         units=head.units,
         keep=choice.keep if everything is None else everything,
         remove=choice.remove,
-        labels=tuple(labels) if labels is not None else unit_labels(model, head),
+        labels=unit_labels(model, head) if labels is None else for_units(head, tuple(labels)),
         keep_order=choice.keep_order,
     )
     removed = choice.remove is not None

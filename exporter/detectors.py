@@ -17,6 +17,14 @@ from exporter.selection import Selection
 from exporter.trace.sharing import boxes_elsewhere
 
 _BACKGROUND = {"background", "__background__", "bg"}
+_NAMELESS = {"???", "n/a"}
+
+
+def for_units(head: Head, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels without the background's, where that is no unit: label files often name it first."""
+    outside = any(part.name == "background" for part in head.parts)
+    named = bool(labels) and labels[0].strip().lower() in _BACKGROUND | _NAMELESS
+    return labels[1:] if outside and named and len(labels) == head.units + 1 else labels
 
 
 def refuse_zero(head: Head) -> None:

@@ -56,7 +56,7 @@ def finished(net: Net, **kinds: int) -> ModelProto:
     return model
 
 
-def ssd(*, background: bool = False) -> ModelProto:
+def ssd(*, background: bool = False, sliced: bool = False) -> ModelProto:
     """Values of classes [1, classes, boxes]; rows are put together from what is selected."""
     net = Net()
     net.maps()
@@ -66,8 +66,16 @@ def ssd(*, background: bool = False) -> ModelProto:
     if background:
         values = net.slice(values, "without", 1, 2**63 - 1, 1)
     suppressed(net, box, values, overlap=0.5)
-    place = column(net, 2, "place")
-    net.op("Cast", [column(net, 1, "number")], "numbers", to=TensorProto.INT32)
+    if sliced:
+        columns = [net.slice("selected", f"column{i}", i, i + 1, 1) for i in (1, 2)]
+        flat = [
+            net.op("Squeeze", [each, net.integers(f"{each}.one", 1)], f"{each}.flat")
+            for each in columns
+        ]
+    else:
+        flat = [column(net, 1, "number"), column(net, 2, "place")]
+    number, place = flat
+    net.op("Cast", [number], "numbers", to=TensorProto.INT32)
     net.op("Squeeze", [box, net.integers("front", 0)], "flat_boxes")
     net.op("Gather", ["flat_boxes", place], "boxes", axis=0)
     net.op("GatherND", [values, "selected_as_stored"], "best")
@@ -125,9 +133,10 @@ def rows(answer: Mapping[str, Array]) -> list[tuple[float, ...]]:
     return sorted((int(n), float(s), *box.tolist()) for n, s, box in found)
 
 
+@pytest.mark.parametrize("sliced", [False, True], ids=["columns gathered", "columns sliced"])
 @pytest.mark.parametrize("background", [False, True], ids=["classes", "behind a background"])
-def test_rows_of_kept_classes_stay(*, background: bool) -> None:
-    model = from_proto(ssd(background=background), "ssd.onnx")
+def test_rows_of_kept_classes_stay(*, background: bool, sliced: bool) -> None:
+    model = from_proto(ssd(background=background, sliced=sliced), "ssd.onnx")
     head = trace(model.graph()).head()
     assert (head.name, head.units) == ("selected", CLASSES)
     done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
@@ -270,3 +279,25 @@ def test_another_divisor_is_refused() -> None:
     count = next(each for each in model.graph.initializer if each.name == "count")
     count.CopyFrom(numpy_helper.from_array(np.array(CLASSES + 1), "count"))
     assert not trace(from_proto(model, "yolo.onnx").graph()).heads
+
+
+def test_pairs_of_box_and_class_ranked_in_one_line() -> None:
+    net = Net()
+    net.maps()
+    cls = net.op("Sigmoid", [branches(net, CLASSES, "cls")], "values")
+    line = net.reshape(net.op("Transpose", [cls], "scores", perm=[0, 2, 1]), "line", 1, -1)
+    k = net.integers("k", TAKEN)
+    net.nodes.append(node("TopK", [line, k], ["value", "index"], "first", axis=1))
+    net.op("Mod", ["index", net.integers("count", CLASSES)], "ids")
+    made = net.model()
+    for name, kind in (("ids", TensorProto.INT64), ("scores", TensorProto.FLOAT)):
+        shape = (1, TAKEN) if name == "ids" else (1, BOXES, CLASSES)
+        made.graph.output.append(helper.make_tensor_value_info(name, kind, shape))
+    model = from_proto(made, "pairs.onnx")
+    scores = run(model)["scores"][0][:, list(KEPT)]
+    del made.graph.output[1]
+    model = from_proto(made, "pairs.onnx")
+    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    assert done.findings.passed
+    expected = np.argsort(-scores.ravel(), kind="stable")[:TAKEN] % len(KEPT)
+    np.testing.assert_array_equal(run(done.model)["ids"][0], expected)

@@ -139,6 +139,14 @@ def test_all_other_options_stay() -> None:
     assert flexbuffers.Loads(stated.tobytes()) == {**OPTIONS, "num_classes": 1}
 
 
+def test_a_label_file_may_name_the_background() -> None:
+    names = ["???", *"abcde"]
+    cut = plan_cut(opened(), Choice(keep="b,d", labels=names))
+    assert (cut.selection.kept, cut.remap.heads[0].labels) == ((1, 3), ("b", "d"))
+    with pytest.raises(UsageError, match="6 labels for 5 units"):
+        plan_cut(opened(background=0), Choice(keep="b,d", labels=names))
+
+
 def test_zero_is_refused() -> None:
     with pytest.raises(ModelError, match="would return removed classes"):
         plan_cut(opened(), Choice(keep=[1], mode="zero"))
@@ -186,6 +194,18 @@ def test_a_wrong_row_turns_the_check_red(column: int) -> None:
     job = Job(samples=4)
     found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
     assert any(check.metric == "rows" and not check.passed for check in found.checks)
+
+
+def test_a_file_that_lacks_the_values_fails() -> None:
+    model = opened()
+    done = cut(model, 1, 2)
+    builder = ssd()
+    builder.at("scores").name = "elsewhere"
+    other = from_bytes(builder.content(*ROWS), "ssd.tflite")
+    job = Job(samples=2)
+    found = compare(job, model, other, job.inputs(model), done.remap.heads)
+    (rows_found,) = [check for check in found.checks if check.metric == "rows"]
+    assert (rows_found.passed, rows_found.value) == (False, None)
 
 
 # --- the detector of the zoo --------------------------------------------------------------------

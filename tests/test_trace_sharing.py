@@ -16,6 +16,7 @@ from exporter.operations import (
     Concat,
     Detect,
     Elementwise,
+    Fetch,
     Gather,
     Opaque,
     Operation,
@@ -154,6 +155,21 @@ def test_a_part_of_the_input_is_no_class() -> None:
     assert told(b.joined()) == "box 0:4, classes 4:7, other 7:9"
 
 
+def test_rows_of_unknown_number_may_have_boxes_elsewhere() -> None:
+    b = Builder()
+    b.dense(b.feed("x", None, None, FEATURES), 6, "y")
+    assert not trace_axis(b.graph("y"), "y", 2).parts
+
+
+def test_an_output_that_cannot_follow_is_told() -> None:
+    b = Pieces().branch(4, "square").branch(3, "sigmoid")
+    b.activation(b.activation("part1/fc", "softmax", "soft"), "sigmoid", "odd")
+    b.joined()
+    found = trace(b.graph("y", "odd"))
+    assert [head.output for head in found.heads] == ["y"]
+    assert [refusal.output for refusal in found.refusals] == ["odd"]
+
+
 # --- stated by the user -------------------------------------------------------------------------
 
 
@@ -269,6 +285,31 @@ def test_something_that_is_no_axis_of_classes() -> None:
     found = trace(detecting(Detect(0, axis=1)).graph("z", "numbers"))
     assert "no axis of classes" in found.refusals[0].reason
     assert "no axis" in found.refusals[0].reason or "not that of" in found.refusals[0].reason
+
+
+def test_boxes_are_no_axis_of_classes() -> None:
+    b = Builder()
+    b.feed("x", 1, BOXES, FEATURES)
+    for name in ("z", "w"):
+        b.dense("x", 4, name)
+    b.nodes_of(Detect(1, axis=2), ["z", "w"], {"numbers": None})
+    with pytest.raises(Refused, match="no axis of classes"):
+        trace_axis(b.graph("z", "numbers"), "z", 2)
+
+
+def test_classes_that_are_the_input_itself() -> None:
+    b = Builder()
+    b.node(Elementwise(), [b.feed("x", 1, BOXES, 4)], (1, BOXES, 4), "same")
+    b.nodes_of(Detect(0, axis=2), ["same"], {"numbers": None})
+    assert "the model's input 'x'" in str(trace(b.graph("numbers")).refusals[0])
+
+
+def test_values_at_computed_places_are_no_units() -> None:
+    b = Builder()
+    places = b.feed("places", None, 1)
+    b.node(Fetch(), [b.dense(b.feed("x", None, 4), 6, "z"), places], (None, 6), "y")
+    with pytest.raises(Refused, match="takes units by computed places"):
+        trace_axis(b.graph("y"), "y", 1)
 
 
 def test_class_numbers_that_are_computed_with() -> None:

@@ -45,7 +45,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         junctions=tuple(walk.junctions.values()),
         rankings=rankings,
         detections=detections,
-        unranked=_unranked(walk),
+        unranked=_unranked(walk, [each.node for each in rankings if each.counts]),
     )
     for node in body:
         if mixes(node, head):
@@ -53,9 +53,10 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
     return head
 
 
-def _unranked(walk: Walk) -> tuple[str, ...]:
-    """The outputs that a post-process makes of the largest of the units' values."""
-    behind = set[str]().union(*(walk.graph.behind(node) for node in walk.peaks))
+def _unranked(walk: Walk, in_line: list[Node]) -> tuple[str, ...]:
+    """The outputs made of the largest of the units' values, or of what ranks rows of units."""
+    nodes = (*walk.peaks, *in_line)
+    behind = set[str]().union(*(walk.graph.behind(node) for node in nodes))
     return tuple(name for name in walk.graph.outputs if name in behind)
 
 

@@ -14,7 +14,6 @@ from exporter.rules.steps import (
     Fetches,
     Labelled,
     Parts,
-    Peaks,
     Port,
     Ranks,
     Refused,
@@ -87,7 +86,7 @@ class Walk:
                 self.detecting.append(node)
             case Fetches():
                 self.fetching.append(node)
-            case Peaks():
+            case _:
                 self.peaks.append(node)
 
     def input(self, node: str, slot: int) -> str:
