@@ -43,13 +43,13 @@ def floored(on: Any, logits: Any, floor: float) -> Any:
 
 def zeroed(on: Any, values: Any) -> Any:
     """The values, and 0 where a unit is off, NaN or not."""
-    return ops.where(on, values, ops.zeros_like(values))
+    return ops.where(on, values, ops.cast(0.0, values.dtype))
 
 
 def renormalized(values: Any, axis: int) -> Any:
     """Divided by their sum over the units; all 0 stays so."""
     total = ops.sum(values, axis=axis, keepdims=True)
-    return values / ops.where(total > 0, total, ops.ones_like(total))
+    return values / ops.where(total > 0, total, ops.cast(1.0, values.dtype))
 
 
 def softmax_of(on: Any, logits: Any, axis: int) -> Any:

@@ -206,6 +206,8 @@ def _without_arrays(config: dict[str, Any]) -> dict[str, Any]:
             number = value.get("config", {}).get("value", 0.0)
             if isinstance(number, dict) or np.ndim(number):
                 made[name] = "zeros"
+        elif name == "labels":  # of a UnitMask, one a unit; the remap carries those that stay
+            made[name] = None
         elif name == "layer" and isinstance(value, dict):
             made[name] = {**value, "config": _without_arrays(value["config"])}
     return made
