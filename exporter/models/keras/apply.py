@@ -2,15 +2,17 @@
 
 1. The edits are sorted by layer: new values for its weights, new entries for its configuration.
 2. Every layer is built anew from its configuration, edited or not, so that no variable is shared.
-3. The new variables get the old values, or the edited ones.
+3. The new variables get the old values, or the edited ones; the new model is compiled as the old
+   one was.
 4. Inner tensors are returned by a flat model, in which models in the model are taken apart, and
    where it has to be so, layers and their own activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import keras
@@ -21,6 +23,7 @@ from exporter.graph import Array
 from exporter.models.keras.picture import Picture, layer_weights
 from exporter.models.keras.rebuild import Rebuilt, rebuild, rebuild_flat
 from exporter.models.keras.settings import has_entry
+from exporter.models.keras.training import Cut, compile_alike
 from exporter.plan import AddOutput, Edit, Fill, Replace, SetAttribute, SetShape, Take
 
 _Values = Take | Fill | Replace
@@ -29,15 +32,16 @@ _Values = Take | Fill | Replace
 @dataclass
 class _Changes:
     weights: dict[str, Array] = field(default_factory=dict)  # constant -> values
+    cuts: dict[int, Cut] = field(default_factory=dict)  # variable -> what happens to its values
     settings: dict[int, dict[str, Any]] = field(default_factory=dict)  # layer -> entries
     outputs: list[AddOutput] = field(default_factory=list)
 
 
 def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
-    """A new, uncompiled model of the same kind with the edits made.
+    """A new model of the same kind with the edits made, compiled as the old one is where it fits.
 
-    With an added output the model becomes a flat Functional one. The new outputs stand behind the
-    others; Keras calls them as it can, the caller as the edits say.
+    With an added output the model becomes a flat Functional one that is not compiled. The new
+    outputs stand behind the others; Keras calls them as it can, the caller as the edits say.
 
     Raises:
         ModelError: an edit that Keras models cannot take, or that does not fit this model; a layer
@@ -47,6 +51,8 @@ def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
     changes = _sort(picture, list(edits))
     rebuilt = _rebuilt(model, picture, changes)
     _set_weights(picture, rebuilt, changes.weights)
+    if not changes.outputs:
+        compile_alike(model, rebuilt.model, changes.cuts)
     return _with_outputs(picture, rebuilt, changes.outputs)
 
 
@@ -100,8 +106,19 @@ def _change_weight(picture: Picture, changes: _Changes, edits: list[Take | Fill 
     for edit in once:
         values = _edited(values, edit)
     changes.weights[constant] = values
+    changes.cuts[id(picture.weights[constant][1])] = partial(_remade, once)
     if values.shape != tuple(picture.weights[constant][1].shape):
         changes.settings.setdefault(id(layer), {})
+
+
+def _remade(edits: Sequence[_Values], memory: Array) -> Array:
+    """What is remembered of a weight, after these edits of the weight; of a new value nothing."""
+    for edit in edits:
+        if isinstance(edit, Replace):
+            memory = np.zeros(np.shape(edit.value), memory.dtype)
+        else:
+            memory = _edited(memory, replace(edit, value=0.0) if isinstance(edit, Fill) else edit)
+    return memory
 
 
 def _is_same(one: _Values, other: _Values) -> bool:

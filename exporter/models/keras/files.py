@@ -195,6 +195,13 @@ def _check_entry(entry: dict[str, Any], source: str) -> None:
         )
 
 
+def training_of(path: Path) -> Any:
+    """What a checked `.keras` file says that its model was compiled with; None for nothing."""
+    with zipfile.ZipFile(path) as archive:
+        config = json.loads(archive.read("config.json"))
+    return config.get("compile_config") if isinstance(config, dict) else None
+
+
 def check_live(model: Any) -> None:
     """Refuse a live model with layers that carry code or are not of Keras (ModelError)."""
     for entry in _live(model):

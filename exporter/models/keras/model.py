@@ -20,10 +20,18 @@ from exporter.graph import Array, Graph
 from exporter.models.keras.apply import apply_edits
 from exporter.models.keras.archive import write_archive
 from exporter.models.keras.calls import input_name
-from exporter.models.keras.files import OWN, Container, check_file, check_hdf5, check_weights
+from exporter.models.keras.files import (
+    OWN,
+    Container,
+    check_file,
+    check_hdf5,
+    check_weights,
+    training_of,
+)
 from exporter.models.keras.keras2 import is_keras_2, repaired
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
 from exporter.models.keras.rebuild import structure
+from exporter.models.keras.training import compile_as_told
 from exporter.models.model import RunOptions
 from exporter.plan import AddOutput, Plan
 from exporter.remap import Remap
@@ -144,8 +152,9 @@ def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
 
 
 def open_file(path: Path) -> KerasModel:
-    """Open a `.keras` or `.h5` file in this process, without what it was compiled with.
+    """Open a `.keras` or `.h5` file in this process.
 
+    What a `.keras` file was compiled with is read apart: what of it is not to be had is left out.
     Nothing in the file is executed. A damaged `.h5` can take the process down.
 
     Raises:
@@ -165,6 +174,8 @@ def open_file(path: Path) -> KerasModel:
         else:
             with _suffixed(path.absolute(), container) as fitting:
                 model = keras.saving.load_model(fitting, compile=False, safe_mode=True)
+        if held is None:
+            compile_as_told(model, training_of(path))
     except _LOAD_ERRORS as error:
         raise ModelError(f"Keras cannot load {path}: {_reason(error)}") from error
     return KerasModel(model, name=path.name, sha256=_sha256(path))
