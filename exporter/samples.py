@@ -51,6 +51,18 @@ class Samples:
             yield {name: values[i] for name, values in self.values.items()}
 
 
+def as_fed(feed: Mapping[str, Array], graph: Graph) -> dict[str, Array]:
+    """The same values as a graph takes them: as codes, where its input holds codes of reals."""
+    return {name: _coded(values, graph.tensors.get(name)) for name, values in feed.items()}
+
+
+def _coded(values: Array, tensor: Tensor | None) -> Array:
+    known = tensor.quantization if tensor is not None else None
+    if known is None or tensor is None or values.dtype.kind != "f":
+        return values
+    return known.codes(values).astype(tensor.dtype)
+
+
 def synthetic(
     graph: Graph,
     count: int = DEFAULT_COUNT,

@@ -16,6 +16,8 @@ DISTRIBUTIONS = (
     "onnx",
     "onnxruntime",
     "ai-edge-litert",
+    "litert-quantizer",
+    "onnxconverter-common",
     "tensorflow",
     "keras",
     "tf2onnx",

@@ -6,20 +6,28 @@ from collections import Counter
 
 from exporter.graph import Graph, Tensor
 
+_WIDE = frozenset({"int32", "int64", "bool"})
 _FLOATS = {"float32": "fp32", "float16": "fp16", "float64": "fp64", "bfloat16": "bf16"}
 
 
 def precision(graph: Graph) -> str:
-    """The dtype of most bytes of the constants; "dynamic" and "int16x8" tell of the activations."""
-    weights = _commonest([t for t in graph.tensors.values() if t.is_constant])
+    """The dtype of most bytes of the weights; "dynamic" and "int16x8" tell of the activations.
+
+    Biases of wide integers and shapes are no weights, however many there are.
+    """
+    constants = [t for t in graph.tensors.values() if t.is_constant]
     computed = [graph.tensors[name] for node in graph.nodes for name in node.outputs]
-    activations = _commonest(computed)
-    if weights is None:
-        weights = activations or "float32"
-    if weights == "int8" and activations in _FLOATS:
-        return "dynamic"
-    if weights == "int8" and activations == "int16":
+    weights = (
+        _commonest([t for t in constants if t.dtype in _FLOATS or t.dtype not in _WIDE])
+        or _commonest(constants)
+        or _commonest(computed)
+        or "float32"
+    )
+    codes = {t.dtype for t in computed if t.quantization is not None}
+    if weights == "int8" and "int16" in codes:
         return "int16x8"
+    if weights == "int8" and not codes:
+        return "dynamic"
     return _FLOATS.get(weights, weights)
 
 

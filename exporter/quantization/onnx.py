@@ -1,0 +1,146 @@
+"""ONNX models by onnxruntime's quantiser, and by onnxconverter-common for float16.
+
+onnxruntime's own float16 converter writes files that `onnx.checker` refuses. Static quantisation is
+QDQ. Codes of 8 bits are unsigned, those of weights too: with signed weights the kernels for x86
+processors without VNNI add pairs of products in 16 bits and saturate, which costs 13 dB on the
+digits and is not seen on the machine of somebody with a newer processor. What the tools do to the
+metadata of a file is undone.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from warnings import WarningMessage
+
+import onnx
+from onnx import ModelProto
+
+from exporter.models.onnx.apply import REMAP
+from exporter.models.onnx.model import OnnxModel, from_proto
+from exporter.quantization.onnx_ends import with_integer_ends
+from exporter.quantization.precisions import PRECISIONS, Wish
+from exporter.quantization.quiet import quantiser
+from exporter.samples import Samples
+
+BLOCK = 32  # int4 weights that share a scale
+_FLOAT16 = (6e-8, 65504.0)  # smallest and largest; the converter clips by itself at 1e-7 and 1e4
+
+
+def quantize(
+    model: OnnxModel, wish: Wish, samples: Samples | None
+) -> tuple[OnnxModel, tuple[str, ...]]:
+    """See `quantization._Route`."""
+    library = PRECISIONS[wish.precision].libraries["onnx"]
+    task = f"make {model.name} {wish.precision}"
+    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        source = Path(folder, "float.onnx")
+        model.write(source)
+        with quantiser(library, task) as told:
+            made = _made(source, wish, samples)
+            onnx.checker.check_model(made, full_check=True)
+    if wish.integer_io:
+        made = with_integer_ends(made, model.name)
+    _carry(model, made)
+    return from_proto(made, model.name), _truncations(told)
+
+
+def _made(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
+    match wish.precision:
+        case "fp16":
+            return _float16(source)
+        case "int4":
+            return _int4(source)
+        case _:
+            return _int8(source, wish, samples)
+
+
+def _float16(source: Path) -> ModelProto:
+    from onnxconverter_common.float16 import convert_float_to_float16  # noqa: PLC0415
+
+    smallest, largest = _FLOAT16
+    made: ModelProto = convert_float_to_float16(
+        onnx.load(source),
+        min_positive_val=smallest,
+        max_finite_val=largest,
+        keep_io_types=True,
+    )
+    return made
+
+
+def _int4(source: Path) -> ModelProto:
+    """Blocks of weights along the contracted axis; a Gemm becomes MatMul and Add first."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import (  # noqa: PLC0415
+        DefaultWeightOnlyQuantConfig,
+        MatMulNBitsQuantizer,
+    )
+    from onnxruntime.quantization.onnx_model import ONNXModel  # noqa: PLC0415
+
+    plain = ONNXModel(onnx.load(source))
+    plain.replace_gemm_with_matmul()
+    blocks = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True)
+    work = MatMulNBitsQuantizer(plain.model, algo_config=blocks)
+    work.process()
+    made: ModelProto = work.model.model
+    return made
+
+
+def _int8(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
+    from onnxruntime.quantization import (  # noqa: PLC0415 - half a second
+        QuantType,
+        quantize_dynamic,
+        quantize_static,
+    )
+    from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
+
+    ready, done = source.with_name("ready.onnx"), source.with_name("done.onnx")
+    quant_pre_process(source, ready, skip_symbolic_shape=True)
+    if samples is None:
+        quantize_dynamic(ready, done, per_channel=True, weight_type=QuantType.QUInt8)
+    else:
+        eight = wish.precision == "int8"
+        quantize_static(
+            ready,
+            done,
+            _Reader(samples),
+            per_channel=True,
+            activation_type=QuantType.QUInt8 if eight else QuantType.QInt16,
+            weight_type=QuantType.QUInt8 if eight else QuantType.QInt8,
+        )
+    return onnx.load(done)
+
+
+class _Reader:
+    """Hands out one sample a call, then None; onnxruntime may begin again."""
+
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
+        self._feeds: Iterator[Any] = samples.feeds()
+
+    def get_next(self) -> Any:
+        return next(self._feeds, None)
+
+    def rewind(self) -> None:
+        self._feeds = self._samples.feeds()
+
+    def __len__(self) -> int:
+        return self._samples.count
+
+
+def _carry(model: OnnxModel, made: ModelProto) -> None:
+    """The metadata, texts and producer of the source, and its remap, instead of the tools' own."""
+    del made.metadata_props[:]
+    made.metadata_props.extend(p for p in model.proto.metadata_props if p.key != REMAP)
+    if model.remap is not None:
+        made.metadata_props.add(key=REMAP, value=model.remap.to_json())
+    for field in ("producer_name", "producer_version", "doc_string", "domain", "model_version"):
+        setattr(made, field, getattr(model.proto, field))
+    made.graph.name = model.proto.graph.name
+
+
+def _truncations(told: list[WarningMessage]) -> tuple[str, ...]:
+    """Weights beyond float16, which its converter moves to the nearest that there is."""
+    lines = (str(each.message) for each in told)
+    return tuple(dict.fromkeys(line for line in lines if "truncated" in line))

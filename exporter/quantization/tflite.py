@@ -1,0 +1,80 @@
+"""TFLite files by litert-quantizer.
+
+Its traps, each found by a file that came out wrong without a word:
+
+1. A file without a signature stays float: it is given one (`models.tflite.modern`).
+2. Operators of files from before 2020 have their code in a field that it does not read, so that
+   every one of them passes for an addition: the codes are moved where it looks.
+3. Large buffers are written behind the flatbuffer, where other tools lose them: they are brought
+   inside.
+4. The archive behind the model, with its labels, is dropped: it is put back.
+5. Its calibration averages the ranges of the samples, so that the largest values saturate: 10 dB
+   instead of 40 on a product and a softmax. The extremes are taken (`_ranges`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter.models.tflite.model import TfliteModel
+from exporter.models.tflite.modern import following, modernised
+from exporter.quantization.precisions import PRECISIONS, Wish
+from exporter.quantization.quiet import quantiser
+from exporter.samples import Samples
+
+_EVERYTHING = ".*"  # a pattern that operators are matched with
+
+
+def quantize(
+    model: TfliteModel, wish: Wish, samples: Samples | None
+) -> tuple[TfliteModel, tuple[str, ...]]:
+    """See `quantization._Route`."""
+    content, signature = modernised(model)
+    library = PRECISIONS[wish.precision].libraries["tflite"]
+    with quantiser(library, f"make {model.name} {wish.precision}"):
+        from litert_quantizer.quantizer import Quantizer  # noqa: PLC0415 - a second, with SciPy
+
+        rules = _rules(wish)
+        ranges = _ranges(content, {signature: list(samples.feeds())}, rules) if samples else None
+        work = Quantizer(content, rules.get_quantization_recipe())
+        made = bytes(work.quantize(ranges).quantized_model)
+    return TfliteModel(following(made, model), model.name), ()
+
+
+def _ranges(content: bytes, feeds: Any, rules: Any) -> Any:
+    """The smallest and largest value of every tensor.
+
+    `Quantizer.calibrate` takes a moving average of those of each sample, which are narrower.
+    """
+    from litert_quantizer.calibrator import CalibrationMode, Calibrator  # noqa: PLC0415 - see above
+    from litert_quantizer.utils.qsv_utils import min_max_update  # noqa: PLC0415
+
+    mode = CalibrationMode.CALIBRATION_PRESERVE_ALL_TENSORS
+    work = Calibrator(content, num_threads=1, mode=mode, qsv_update_func=min_max_update)
+    work.calibrate(feeds, rules)
+    return work.get_model_qsvs()
+
+
+def _rules(wish: Wish) -> Any:
+    """All operators alike; of equal rules the last one holds."""
+    from litert_quantizer.algorithm_manager import AlgorithmName  # noqa: PLC0415 - see above
+    from litert_quantizer.qtyping import TFLOperationName  # noqa: PLC0415
+    from litert_quantizer.recipe_manager import RecipeManager  # noqa: PLC0415
+
+    rules, every = RecipeManager(), TFLOperationName.ALL_SUPPORTED
+    match wish.precision:
+        case "fp16":
+            float16 = AlgorithmName.FLOAT_CASTING
+            rules.add_weight_only_config(_EVERYTHING, every, 16, algorithm_key=float16)
+        case "dynamic":
+            rules.add_dynamic_config(_EVERYTHING, every, 8)
+        case "int4":
+            rules.add_dynamic_config(_EVERYTHING, every, 4)
+        case "int8" | "int16x8":
+            bits = 8 if wish.precision == "int8" else 16
+            rules.add_static_config(_EVERYTHING, every, bits, 8)
+            for end in () if wish.integer_io else (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
+                rules.add_quantization_config(
+                    _EVERYTHING, end, algorithm_key=AlgorithmName.NO_QUANTIZE
+                )
+    return rules
