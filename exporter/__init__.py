@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.api import bench, convert, inspect, prune, run, verify
+    from exporter.api import bench, convert, inspect, prune, quantize, run, verify
     from exporter.layers import ConditionalUnits, UnitMask, ZeroedUnits
     from exporter.models import open_model
     from exporter.models.keras.freeze import freeze_pruned
@@ -35,6 +35,7 @@ __all__ = [
     "inspect",
     "open_model",
     "prune",
+    "quantize",
     "run",
     "verify",
 ]

@@ -48,6 +48,11 @@ class JobOptions(TypedDict, total=False):
     samples: int
     seed: int
     tolerance: float
+    precisions: Sequence[str]
+    calibration: str | Path
+    synthetic_calibration: bool
+    integer_io: bool
+    quantize_first: bool
     input_shapes: Mapping[str, tuple[int, ...]]
     threads: int
     opset: int
@@ -105,6 +110,20 @@ def prune(model: Source | Model, **options: Unpack[Options]) -> Any:
 def convert(source: Source, out: str | Path, **options: Unpack[JobOptions]) -> Report:
     """Convert a Keras model, uncut, to `out` (.onnx or .tflite); a failed check writes nothing."""
     return tasks.convert_file(source, Path(out), _job(options))
+
+
+def quantize(
+    source: str | Path, out: str | Path, *, precision: str, **options: Unpack[JobOptions]
+) -> Report:
+    """Bring a float32 .onnx or .tflite file to another precision; a failed check writes nothing.
+
+    Args:
+        source: a file.
+        out: a file of the same kind.
+        precision: "fp16", "dynamic", "int8", "int16x8" or "int4".
+        options: `data` is what int8 and int16x8 are calibrated on, and what all are compared on.
+    """
+    return tasks.quantize_file(source, Path(out), _job({**options, "precisions": (precision,)}))
 
 
 @overload
@@ -169,10 +188,13 @@ def _job(options: Mapping[str, Any]) -> Job:
     if unknown:
         raise TypeError(f"unknown option {unknown[0]!r}")
     given = dict(options)
-    if given.get("data") is not None:
-        given["data"] = Path(given["data"])
-    if given.get("to") is not None:
-        given["to"] = (given["to"],) if isinstance(given["to"], str) else tuple(given["to"])
+    for name in ("data", "calibration"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
+    for name in ("to", "precisions"):
+        if given.get(name) is not None:
+            value = given[name]
+            given[name] = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
     return Job(**given)
 
 

@@ -1,4 +1,4 @@
-"""The demo: a network trained on real digits, cut to three of them, and what that changes."""
+"""The demo: a network trained on digits, cut to three of them, quantised, and what that costs."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from exporter.report.record import Report
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 KEPT = ("zero", "one", "seven")
+PRECISIONS = ("fp32", "int8")
+CALIBRATION = 200  # pictures that the network was trained on
 NETWORK = "digits.keras"
 ALL_LABELS = "all-labels.txt"
 
@@ -32,13 +34,13 @@ class Demo:
     Attributes:
         trained_accuracy: of the whole network on the held-out pictures.
         pictures: how many held-out pictures show a kept digit.
-        accuracy: kind -> (original, pruned), both on those pictures.
+        accuracy: (kind, precision) -> (float original, pruned), both on those pictures.
     """
 
     report: Report
     trained_accuracy: float
     pictures: int
-    accuracy: Mapping[str, tuple[float, float]]
+    accuracy: Mapping[tuple[str, str], tuple[float, float]]
 
 
 def run_demo(out: Path, job: Job) -> Demo:
@@ -47,21 +49,26 @@ def run_demo(out: Path, job: Job) -> Demo:
     Raises:
         OutputError, ConversionError: see `pipeline.run_job`.
     """
-    _, held_out = split_digits()
+    seen, held_out = split_digits()
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         network, data = Path(folder) / NETWORK, Path(folder) / "held-out digits.npz"
         np.savez(data, image=held_out.images)
+        ranges = Path(folder) / "training digits.npz"
+        np.savez(ranges, image=seen.images[:CALIBRATION])
         job.say("training a small network on 1,437 pictures of digits")
         with Child(job.timeout_s, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
         choice = Choice(keep=",".join(KEPT), labels=LABELS)
-        report = run_job(network, out, choice, replace(job, data=data, keep_original=True))
+        whole = replace(
+            job, data=data, calibration=ranges, precisions=PRECISIONS, keep_original=True
+        )
+        report = run_job(network, out, choice, whole)
         shutil.copyfile(network, out / NETWORK)
         (out / ALL_LABELS).write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
     shown = np.isin(held_out.labels, [LABELS.index(label) for label in KEPT])
     pictures = Digits(held_out.images[shown], held_out.labels[shown])
     accuracy = {
-        artifact.kind: (
+        (artifact.kind, artifact.precision): (
             _accuracy(open_model(out / f"original.{artifact.kind}"), pictures),
             _accuracy(open_model(out / artifact.path), pictures),
         )

@@ -14,6 +14,7 @@ from exporter.latency import BenchOptions, bench_models
 from exporter.memory import Sides, measure_memory
 from exporter.models import FORMS, KINDS
 from exporter.models.model import Model, RunOptions
+from exporter.quantization import FLOAT, PRECISIONS, Wish, is_coarser
 from exporter.remap import HeadRemap
 from exporter.report.record import Check, Latency, Memory
 from exporter.samples import DEFAULT_COUNT, Samples, from_file, in_batches, synthetic
@@ -32,7 +33,13 @@ class Job:
             that run on the edge.
         data: a file of inputs; None for seeded samples.
         samples: how many inputs; None for 16, or all of the file's.
-        tolerance: largest |difference| allowed, instead of the built-in limits.
+        tolerance: largest |difference| allowed, instead of the built-in limits. Where a job
+            quantises, it gates what that changed, and the limits of what is float stay.
+        precisions: keys of PRECISIONS, to write each.
+        calibration: a file of inputs to calibrate on, where it is not `data`.
+        synthetic_calibration: calibrate on made-up inputs.
+        integer_io: inputs and outputs are codes where activations are.
+        quantize_first: quantise the whole model and cut the result, not the other way around.
         input_shapes: input name -> whole shape, where the model leaves dimensions open.
         batch: leading dimension of a converted file that needs a fixed one.
         signature: of a SavedModel; None for serving_default, or the only one.
@@ -50,6 +57,11 @@ class Job:
     samples: int | None = None
     seed: int = 0
     tolerance: float | None = None
+    precisions: tuple[str, ...] = (FLOAT,)
+    calibration: Path | None = None
+    synthetic_calibration: bool = False
+    integer_io: bool = False
+    quantize_first: bool = False
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     threads: int = 1
     opset: int = 17
@@ -70,10 +82,25 @@ class Job:
             if name not in {*written, *FORMS}:
                 known = ", ".join([*written, *FORMS])
                 raise UsageError(f"no {name!r} can be written", f"kinds: {known}")
+        self._check_precisions()
         for name in ("samples", "threads", "batch"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{name} is {count}", "give at least 1")
+
+    def _check_precisions(self) -> None:
+        wanted = [Wish(name) for name in self.precisions]  # which refuses what is none
+        if not wanted:
+            raise UsageError(
+                "there is no precision to write", f"precisions: {', '.join(PRECISIONS)}"
+            )
+        calibrated = any(PRECISIONS[wish.precision].calibrated for wish in wanted)
+        if self.integer_io and not calibrated:
+            Wish(wanted[-1].precision, integer_io=True)  # which says why not
+        if self.calibration is not None and self.synthetic_calibration:
+            raise UsageError(
+                "calibration data and synthetic calibration exclude each other", "give one of them"
+            )
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -113,6 +140,9 @@ class Findings:
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def __add__(self, other: Findings) -> Findings:
+        return Findings(self.checks + other.checks, self.warnings + other.warnings)
+
     @property
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
@@ -121,12 +151,12 @@ class Findings:
 def compare(
     job: Job, original: Model, pruned: Model, inputs: Samples, tables: tuple[HeadRemap, ...]
 ) -> Findings:
-    """The stage *cut* between models of one kind, else the stage *export*.
+    """Compare at the stage that the two models tell.
 
     Args:
         tables: how each head was cut, in the pruned model's remap.
     """
-    stage: Stage = "cut" if original.kind == pruned.kind else "export"
+    stage = _stage(original, pruned)
     job.say(f"checking {pruned.name} ({stage})")
     options = VerifyOptions(job.run_options, job.tolerance)
     done = verify_pair(stage, original, pruned, tables, (inputs, options))
@@ -135,6 +165,13 @@ def compare(
         share = f"{done.zeroed_share:.1%}"
         warnings = (f"the zeroed units still hold {share} of the probability on these inputs",)
     return Findings(done.checks, warnings)
+
+
+def _stage(original: Model, pruned: Model) -> Stage:
+    """*Quantize* from float to what is coarser; else *cut* within a kind, and *export* beyond."""
+    if is_coarser(pruned, original):
+        return "quantize"
+    return "cut" if original.kind == pruned.kind else "export"
 
 
 @dataclass(frozen=True, eq=False)

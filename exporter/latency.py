@@ -33,6 +33,7 @@ from exporter.errors import UsageError
 from exporter.graph import Array
 from exporter.models.model import Model, Runner, RunOptions
 from exporter.report.record import Latency, Verdict
+from exporter.samples import as_fed
 
 MIN_PAIRS = 10  # the median of fewer has no interval worth the name
 BUDGET_S = 20.0  # after this no round begins, once there are MIN_PAIRS
@@ -151,8 +152,8 @@ def bench_models(
     """Time two models of one kind side by side.
 
     Args:
-        feeds: inputs for both, batch in front. Round n begins with feed n on either side, and a
-            block goes through them in turn.
+        feeds: inputs for both, batch in front; a model whose inputs are codes of reals gets their
+            codes. Round n begins with feed n on either side, and a block goes through them in turn.
         clock: nanoseconds that never go back.
 
     Three sessions are held at a time: two of the original, one of the pruned model.
@@ -196,7 +197,8 @@ class _Bench:
     def __init__(
         self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clock: Clock
     ) -> None:
-        self._models, self._feeds, self._options, self._clock = models, feeds, options, clock
+        self._models, self._options, self._clock = models, options, clock
+        self._feeds = [[as_fed(feed, model.graph()) for feed in feeds] for model in models]
         self._runners: dict[int, Runner] = {}
         self._runs: list[int] = []  # in a block of each side
         self._loads_ns: list[list[int]] = []  # one row a load of all sides
@@ -245,22 +247,22 @@ class _Bench:
             self._runners[index] = self._models[index].runner(self._options.run)
             taken[index] = self._clock() - start
         self._loads_ns.append(taken)
-        for runner in self._runners.values():
-            for feed in self._turn(0, WARM_UP_RUNS):
+        for index, runner in self._runners.items():
+            for feed in self._turn(index, 0, WARM_UP_RUNS):
                 runner(feed)
         self._load_cost_ns = self._clock() - begin
 
     def _calibrate(self) -> list[int]:
         """The runs of a block of each side; equal models get one number."""
-        runners = {id(self._models[index]): runner for index, runner in self._runners.items()}
-        runs = {key: self._runs_a_block(runner) for key, runner in runners.items()}
+        sides = {id(self._models[index]): index for index in self._runners}
+        runs = {key: self._runs_a_block(self._runners[i], i) for key, i in sides.items()}
         return [runs[id(model)] for model in self._models]
 
-    def _runs_a_block(self, runner: Runner) -> int:
+    def _runs_a_block(self, runner: Runner, index: int = 0) -> int:
         """The shorter of two blocks counts: one interruption would pass for a slow model."""
         runs = 1
         while runs < MAX_RUNS:
-            times = (self._block(runner, self._turn(0, runs)) for _ in range(2))
+            times = (self._block(runner, self._turn(index, 0, runs)) for _ in range(2))
             if all(time_ns >= self._options.block_ms * 1e6 for time_ns in times):
                 break
             runs *= 2
@@ -270,8 +272,8 @@ class _Bench:
         means = [0.0] * len(order)
         for index in order:
             runner, runs = self._runners[index], self._runs[index]
-            runner(self._feeds[number % len(self._feeds)])
-            means[index] = self._block(runner, self._turn(number, runs)) / runs
+            runner(*self._turn(index, number, 1))
+            means[index] = self._block(runner, self._turn(index, number, runs)) / runs
         return means
 
     def _block(self, runner: Runner, feeds: Feeds) -> int:
@@ -283,9 +285,10 @@ class _Bench:
                 runner(feed)
             return clock() - start
 
-    def _turn(self, first: int, count: int) -> Feeds:
-        """`count` feeds from the `first` on, around and around."""
-        return [self._feeds[n % len(self._feeds)] for n in range(first, first + count)]
+    def _turn(self, index: int, first: int, count: int) -> Feeds:
+        """`count` feeds of a side from the `first` on, around and around."""
+        feeds = self._feeds[index]
+        return [feeds[n % len(feeds)] for n in range(first, first + count)]
 
 
 def _orders(sides: int, seed: int) -> Iterator[list[int]]:

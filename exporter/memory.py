@@ -27,6 +27,7 @@ from exporter.models import KINDS
 from exporter.models.model import Model
 from exporter.models.resident import MARK
 from exporter.report.record import Memory
+from exporter.samples import as_fed
 
 PROCESSES = 3  # for each side
 TIMEOUT_S = 600.0
@@ -58,8 +59,9 @@ def measure_memory(sides: Sides, feed: Mapping[str, Array], threads: int, engine
 
 def _feeds(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
     """In the order of the model's inputs, by which some runtimes are fed."""
+    values = as_fed(feed, model.graph())
     named: dict[str, Any] = {
-        MARK + name: feed[name] for name in model.graph().inputs if name in feed
+        MARK + name: values[name] for name in model.graph().inputs if name in values
     }
     np.savez(file, **named)
     return file

@@ -18,6 +18,16 @@ from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
 from exporter.models import FORMS, KINDS
 from exporter.models.files import write_whole
 from exporter.models.model import Model
+from exporter.quantization import FLOAT, Wish
+from exporter.quantizing import (
+    calibration,
+    calibration_warnings,
+    drawbacks,
+    gates,
+    quantised,
+    refuse_quantising,
+    wishes,
+)
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.report.record import Artifact, Report
@@ -86,17 +96,20 @@ class _Work:
     job: Job
     source: Source
     inputs: Samples
+    calibration: Samples | None
     targets: tuple[Target, ...]
 
 
 @contextmanager
 def _prepared(source: Source, job: Job, choices: Iterable[Choice]) -> Iterator[_Work]:
+    refuse_quantising(job, source)
     inputs = job.inputs(source.model) if job.verify or job.bench else NO_INPUTS
+    ranges = calibration(job, source.model)
     _refuse_early(source, choices)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         kinds = job.kinds or source.default_kinds()
         targets = tuple(source.target(kind, Path(folder), job.say) for kind in kinds)
-        yield _Work(job, source, inputs, targets)
+        yield _Work(job, source, inputs, ranges, targets)
 
 
 def _named(work: _Work, variant: str) -> _Work:
@@ -123,23 +136,28 @@ def _refuse_early(source: Source, choices: Iterable[Choice]) -> None:
 @dataclass(frozen=True, eq=False)
 class _Result:
     cut: Cut
+    pruned: Model
     artifact: Artifact
     findings: Findings
     measures: Measures
+    warnings: tuple[str, ...] = ()
 
 
 def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
     folder.mkdir(exist_ok=True)
-    results = [_result(work, target, folder, choice) for target in work.targets]
+    results = [each for target in work.targets for each in _results(work, target, folder, choice)]
+    names = {path.name for path in folder.iterdir()}
+    written = [each for each in results if each.artifact.path in names]
     report = make_report(
         work.job,
         work.source,
         work.inputs,
+        work.calibration,
         remap=results[0].cut.remap,
-        artifacts=tuple(result.artifact for result in results),
+        artifacts=tuple(result.artifact for result in written),
         checks=tuple(check for result in results for check in result.findings.checks),
-        latency=tuple(row for result in results for row in result.measures.latency),
-        memory=tuple(row for result in results for row in result.measures.memory),
+        latency=tuple(row for result in written for row in result.measures.latency),
+        memory=tuple(row for result in written for row in result.measures.memory),
         warnings=_warnings(work, results),
     )
     for artifact in report.artifacts:
@@ -150,6 +168,59 @@ def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
     return report
 
 
+def _results(work: _Work, target: Target, folder: Path, choice: Choice) -> Iterator[_Result]:
+    """One artifact a precision; the float one is proved, and what the others are held against.
+
+    It goes where it was not asked for.
+    """
+    plain = _result(work, target, folder, choice)
+    yield plain
+    for wish in wishes(work.job):
+        yield _coarser(work, target, plain, (folder, choice, wish))
+    if wishes(work.job) and FLOAT not in work.job.precisions:
+        (folder / plain.artifact.path).unlink()
+
+
+def _coarser(
+    work: _Work, target: Target, plain: _Result, chosen: tuple[Path, Choice, Wish]
+) -> _Result:
+    """The artifact of another precision, in the order of cutting and quantising that was chosen."""
+    folder, choice, wish = chosen
+    path = folder / f"pruned.{wish.precision}{KINDS[target.model.kind].suffixes[0]}"
+    found, cut, source = Findings(), plain.cut, target.model
+    if work.job.quantize_first:
+        made = quantised(work.job, source, wish, work.calibration)
+        whole = made.model
+        whole.sha256 = source.sha256  # the same model to the remap, whichever its precision
+        cut = plan_cut(whole, choice, target.original)
+        write_whole(path, whole.apply(cut.plan).write)
+    else:
+        made = quantised(work.job, plain.pruned, wish, work.calibration)
+        write_whole(path, made.model.write)
+    pruned = work.source.reopen(path)
+    if work.job.verify:
+        tables = cut.remap.heads
+        if work.job.quantize_first:
+            found = compare(gates(work.job), made.model, pruned, work.inputs, tables)
+        found += compare(work.job, source, pruned, work.inputs, tables)
+    artifact = describe(pruned, path, target.route, _uncut(target))
+    measures = _measures(work, target, (pruned, path))
+    sizes = plain.artifact.bytes, artifact.bytes
+    times = next(iter(plain.measures.latency), None), next(iter(measures.latency), None)
+    return _Result(
+        cut=cut,
+        pruned=pruned,
+        artifact=replace(artifact, precision=wish.precision),
+        findings=found,
+        measures=measures,
+        warnings=(*made.warnings, *drawbacks(path.name, sizes, times)),
+    )
+
+
+def _uncut(target: Target) -> Path | None:
+    return target.path if target.path and target.path.exists() else None
+
+
 def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Result:
     """One artifact, checked and timed as it stands on the disk."""
     kind = KINDS[target.model.kind]
@@ -157,11 +228,12 @@ def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Resul
     path = folder / f"pruned.{target.model.precision}{kind.suffixes[0]}"
     work.job.say(f"cutting {path.name}")
     pruned = _written(work.source, target, cut, path)
-    uncut = target.path if target.path and target.path.exists() else None
+    uncut = _uncut(target)
     if work.job.keep_original and uncut:
         shutil.copyfile(uncut, folder / f"original{kind.suffixes[0]}")
     return _Result(
         cut=cut,
+        pruned=pruned,
         artifact=describe(pruned, path, target.route, uncut),
         findings=_findings(work, target, pruned, cut),
         measures=_measures(work, target, (pruned, path)),
@@ -180,16 +252,16 @@ def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
 def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> Findings:
     if not work.job.verify:
         return Findings()
-    tables = cut.remap.heads
-    found = compare(work.job, target.model, pruned, work.inputs, tables)
+    tables, job = cut.remap.heads, gates(work.job)
+    found = compare(job, target.model, pruned, work.inputs, tables)
     if target.original is None:
         return found
     shown = {head.name for head in trace(work.source.model.graph()).heads}
     if shown >= {table.name for table in tables}:
-        export = compare(work.job, work.source.model, pruned, work.inputs, tables)
+        export = compare(job, work.source.model, pruned, work.inputs, tables)
     else:  # layers that cannot be looked into: the uncut file stands between the two
-        export = compare(work.job, work.source.model, target.model, work.inputs, ())
-    return Findings(found.checks + export.checks, found.warnings)
+        export = compare(job, work.source.model, target.model, work.inputs, ())
+    return replace(found, checks=found.checks + export.checks)
 
 
 def _measures(work: _Work, target: Target, pruned: tuple[Model, Path]) -> Measures:
@@ -200,8 +272,10 @@ def _measures(work: _Work, target: Target, pruned: tuple[Model, Path]) -> Measur
 
 def _warnings(work: _Work, results: Iterable[_Result]) -> tuple[str, ...]:
     told = [*work.source.warnings, *(w for target in work.targets for w in target.warnings)]
+    told += calibration_warnings(work.job, work.calibration)
     for result in results:
         told += [*result.cut.warnings, *result.findings.warnings, *result.measures.warnings]
+        told += result.warnings
     return tuple(told)
 
 

@@ -15,10 +15,13 @@ from exporter.samples import Samples
 from exporter.sources import Source
 
 
-def make_report(job: Job, source: Source, inputs: Samples, **found: Any) -> Report:
+def make_report(
+    job: Job, source: Source, inputs: Samples, calibration: Samples | None = None, **found: Any
+) -> Report:
     """A report of what was found, with what is known of every job.
 
     Args:
+        calibration: what showed the ranges of activations, if anything was calibrated.
         found: further fields of `Report`; a warning that comes twice is told once.
     """
     found["warnings"] = tuple(dict.fromkeys(found.get("warnings", ())))
@@ -27,10 +30,14 @@ def make_report(job: Job, source: Source, inputs: Samples, **found: Any) -> Repo
         versions=versions(),
         machine=machine(),
         command=job.command,
-        inputs={"source": inputs.source, "samples": inputs.count},
+        inputs=_told(inputs) | ({"calibration": _told(calibration)} if calibration else {}),
         original=_original(source),
         **found,
     )
+
+
+def _told(inputs: Samples) -> dict[str, Any]:
+    return {"source": inputs.source, "samples": inputs.count}
 
 
 def describe(model: Model, path: Path, route: str = "", uncut: Path | None = None) -> Artifact:

@@ -1,4 +1,4 @@
-"""The parts of the job, each on its own: plan, inspect, prune, convert, verify, bench."""
+"""The parts of the job, each on its own: plan, inspect, prune, convert, quantize, verify, bench."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ExporterError, UsageError
 from exporter.forms import check_forms, write_forms
 from exporter.inspection import Inspection, inspect_model
-from exporter.job import NO_INPUTS, Findings, Job, compare, measure
+from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
 from exporter.models import KINDS, kind_of, kind_of_suffix, size_bytes
 from exporter.models.files import write_whole
 from exporter.models.model import Model
+from exporter.quantization import FLOAT, PRECISIONS, Wish
+from exporter.quantizing import (
+    calibration,
+    calibration_warnings,
+    drawbacks,
+    quantised,
+    refuse_quantising,
+    wishes,
+)
 from exporter.remap import Remap
 from exporter.report.record import Artifact, Check, Report
 from exporter.reporting import describe, make_report
@@ -179,6 +188,85 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
 def _write_converted(path: Path, out: Path, job: Job, file: Path) -> None:
     _copy(path, file)
     write_forms(file, out, job.forms, None, force=job.force)
+
+
+def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
+    """Bring a float32 file to one other precision, of the same kind, and say what that cost.
+
+    Where a check fails (only a tolerance lets one) nothing is written.
+
+    Raises:
+        ExporterError: any of its classes; see `quantization` for what is refused.
+    """
+    path = Path(source)
+    wish = _one_wish(job)
+    check_output(out, _edge_kind(path), force=job.force)
+    refuse_input(path, out)
+    with job.open(path) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        model = given.model
+        refuse_quantising(job, given)
+        inputs = job.inputs(model) if job.verify or job.bench else NO_INPUTS
+        samples = calibration(job, model)
+        made = quantised(job, model, wish, samples)
+        draft = Path(folder, out.name)
+        made.model.write(draft)
+        small = given.reopen(draft)
+        small.runner(job.run_options)  # what the runtime does not take is not written
+        found = compare(job, model, small, inputs, ()) if job.verify else Findings()
+        costs = measure(job, ((model, path), (small, draft)), inputs) if job.bench else Measures()
+        artifact = replace(describe(small, draft, uncut=path), precision=wish.precision)
+        sizes = size_bytes(path), artifact.bytes
+        slow = drawbacks(out.name, sizes, (None, next(iter(costs.latency), None)))
+        if found.passed:
+            _write_quantized(draft, out, model.remap, force=job.force)
+        return make_report(
+            job,
+            given,
+            inputs,
+            samples,
+            remap=model.remap,
+            artifacts=(artifact,) if found.passed else (),
+            checks=_named(found, out),
+            latency=costs.latency,
+            memory=costs.memory,
+            warnings=(
+                *given.warnings,
+                *calibration_warnings(job, samples),
+                *made.warnings,
+                *slow,
+                *found.warnings,
+                *costs.warnings,
+            ),
+        )
+
+
+def _one_wish(job: Job) -> Wish:
+    wanted = wishes(job)
+    if len(wanted) != 1 or len(job.precisions) != 1:
+        known = ", ".join(name for name in PRECISIONS if name != FLOAT)
+        raise UsageError("one file has one precision", f"give one of {known}")
+    return wanted[0]
+
+
+def _edge_kind(path: Path) -> str:
+    """Of a file that can be quantised as it stands."""
+    kind = kind_of(path)
+    if not KINDS[kind].edge:
+        raise UsageError(
+            f"{path.name} is a {KINDS[kind].title} file, which is not quantised as it stands",
+            "convert it first, or use `exporter run --precision`",
+        )
+    return kind
+
+
+def _write_quantized(draft: Path, out: Path, remap: Remap | None, *, force: bool) -> None:
+    def write(file: Path) -> None:
+        _copy(draft, file)
+
+    if remap is None:
+        write_whole(out, write, force=force)
+    else:
+        write_with_remap(out, write, remap, force=force)
 
 
 def verify_files(original: Path, pruned: Path, job: Job) -> Report:

@@ -13,7 +13,7 @@ import pytest
 
 from exporter import latency
 from exporter.errors import UsageError
-from exporter.graph import Array
+from exporter.graph import Array, Graph
 from exporter.latency import BenchOptions, bench_models, compare_times, median_interval
 from exporter.models.model import RunOptions
 from exporter.report.record import Latency
@@ -56,6 +56,9 @@ class Fake:
     name: str
     run_ms: float
     load_ms: float
+
+    def graph(self) -> Graph:
+        return Graph((), {}, ("x",), ())
 
     def runner(self, _options: RunOptions) -> Session:
         self.machine.now += int(self.load_ms * MS)

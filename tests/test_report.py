@@ -160,7 +160,7 @@ def test_keys_in_the_order_of_the_contract() -> None:
     record = json.loads(TEXT)
     assert list(record) == [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "precisions"),
     ]
     assert (record["schema"], record["ok"]) == ("exporter/report/1", True)
     assert json.loads(FAILING.to_json())["ok"] is False
@@ -457,3 +457,64 @@ def test_versions_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "numpy" in machine.versions()
     monkeypatch.setattr(machine, "DISTRIBUTIONS", ("no-such-distribution", "numpy"))
     assert list(machine.versions()) == ["python", "numpy"]
+
+
+# --- precisions ---------------------------------------------------------------------------------
+
+
+def coarser(*checks: Check) -> Report:
+    """PASSING, its second artifact quantised and compared."""
+    float_, second = PASSING.artifacts
+    return replace(
+        PASSING,
+        artifacts=(float_, replace(second, path="pruned.int8.tflite", precision="int8")),
+        checks=(*PASSING.checks[:4], *checks),
+        latency=(replace(PASSING.latency[0], artifact="pruned.int8.tflite", p50_ms=0.25),),
+    )
+
+
+def lost(metric: str, value: float | None, output: str = "scores") -> Check:
+    return Check("quantize", "pruned.int8.tflite", output, metric, value, None, True, 16)
+
+
+def test_quality_stands_beside_size() -> None:
+    """Of several outputs the one that lost most counts; what is float lost nothing."""
+    report = coarser(lost("sqnr_db", 31.25), lost("top1", 0.96875), lost("sqnr_db", 40.0, "other"))
+    fp32, int8 = json.loads(report.to_json())["precisions"]
+    assert (fp32["precision"], fp32["sqnr_db"], fp32["top1"]) == ("fp32", None, None)
+    assert (int8["artifact"], int8["kind"], int8["bytes"]) == (
+        *("pruned.int8.tflite", "tflite", 999_600),
+    )
+    assert (int8["sqnr_db"], int8["top1"], int8["p50_ms"]) == (31.25, 0.96875, 0.25)
+    assert fp32["p50_ms"] is None
+    text = to_markdown(report)
+    assert text.startswith("# 3 of 10 units kept: answers as the original did, int8 aside\n")
+    assert "| `pruned.fp32.onnx` | fp32 | - | - | 9.01 MB | - | - |" in text
+    assert "| `pruned.int8.tflite` | int8 | 31.2 dB | 96.9 % | 1.00 MB | 0.25 ms | " in text
+    drawn = shown(report)
+    assert "pruned.int8.tflite   int8       31.2 dB  96.9 %  1.00 MB  0.25 ms\n" in drawn
+
+
+def test_nothing_lost_is_equal() -> None:
+    text = to_markdown(coarser(lost("sqnr_db", math.inf), lost("top1", 1.0)))
+    assert "| equal | 100.0 % |" in text
+
+
+def test_a_gate_that_held_needs_no_exception() -> None:
+    gate = replace(lost("max_abs", 0.01), limit=0.05)
+    assert "answers as the original did\n" in to_markdown(coarser(lost("top1", 1.0), gate))
+    alone = replace(coarser(), checks=(lost("top1", 1.0),), remap=None)
+    assert to_markdown(alone).startswith(
+        "# net.keras, nothing cut: int8 measured, held to no limit"
+    )
+
+
+def test_calibration_is_told() -> None:
+    inputs = {
+        **PASSING.inputs,
+        "calibration": {"source": "synthetic, seed 0", "samples": 100},
+    }
+    text = to_markdown(replace(PASSING, inputs=inputs))
+    assert "answers are. Calibrated on 100 samples (synthetic, seed 0), made up and not" in text
+    real = {**inputs, "calibration": {"source": "a.npz", "samples": 200}}
+    assert "Calibrated on 200 samples from a.npz." in to_markdown(replace(PASSING, inputs=real))

@@ -161,7 +161,7 @@ MODES = (
 PROBABILITIES = ("renormalized", "absolute")  # likewise modes.PROBABILITIES
 KINDS = ("keras", "onnx", "tflite")  # likewise models.KINDS
 FORMS = ("c-array",)  # likewise models.FORMS
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")  # likewise
 
 selection = _group(
     click.option("--keep", metavar="SPEC", help="Units to keep: 3,5-9,owl,'mac*',@file,=literal."),
@@ -230,6 +230,23 @@ inputs = _group(
         help="For dimensions that the model leaves open, the batch included.",
     ),
     click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
+)
+
+quantization = _group(
+    click.option(
+        "--calibration",
+        type=PATH,
+        metavar="FILE",
+        help="Inputs that show the ranges of activations. Default: those of --data.",
+    ),
+    click.option(
+        "--synthetic-calibration",
+        is_flag=True,
+        help="Make up those inputs; the ranges are then not those of real data.",
+    ),
+    click.option(
+        "--integer-io", is_flag=True, help="Integer inputs and outputs, with int8 and int16x8."
+    ),
 )
 
 checks = _group(

@@ -22,10 +22,17 @@ from exporter.cli.narrator import narrating
 )
 @click.option(
     "--precision",
+    "precisions",
     type=options.Names(*options.PRECISIONS),
     default="fp32",
     show_default=True,
-    help="Comma list.",
+    help=f"Comma list: {', '.join(options.PRECISIONS)}.",
+)
+@options.quantization
+@click.option(
+    "--quantize-first",
+    is_flag=True,
+    help="Quantise the whole model and cut the result, not the other way around.",
 )
 @click.option(
     "--variant",

@@ -220,8 +220,9 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
     with printing():
         click.echo(f"\nThe network names {result.trained_accuracy:.1%} of 360 held-out digits.")
         click.echo(f"On the {result.pictures} that show {', '.join(KEPT)}, correctly named:")
-        for kind, (before, after) in result.accuracy.items():
-            click.echo(f"  {kind:<7} {before:.1%} before the cut, {after:.1%} after")
+        for (kind, precision), (before, after) in result.accuracy.items():
+            told = f"{before:.1%} before the cut, {after:.1%} after"
+            click.echo(f"  {kind:<7} {precision:<5} {told}")
         click.echo(f"\nAll of it is in {out}: report.html tells the whole story, and")
         click.echo(f"  {_program()} run {shlex.quote(str(out / NETWORK))} -o mine --keep 3-5")
         click.echo("cuts the same network to other digits.")

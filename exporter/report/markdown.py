@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from exporter.remap.table import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import NOTHING, Group, printable
+from exporter.report.precisions import precision_rows
 from exporter.report.record import Check, Report
 
 REMAP_ROWS = 20
@@ -21,6 +22,7 @@ def to_markdown(report: Report) -> str:
     sections = (
         _head(report),
         _artifacts(report),
+        _precisions(report),
         _checks(report),
         _latency(report),
         _memory(report),
@@ -65,6 +67,24 @@ def _artifacts(report: Report) -> Iterator[str]:
         ),
     )
     yield f"Before is the uncut file of the same kind. {phrases.SIZE_UNITS}."
+
+
+def _precisions(report: Report) -> Iterator[str]:
+    rows = precision_rows(report)
+    if not rows:
+        return
+    yield "## Quality beside size"
+    yield _table(
+        ("File", *phrases.PRECISION_TITLES, "Speed-up:"),
+        (
+            (_code(row.artifact), *phrases.precision_cells(row), phrases.factor(row.speedup))
+            for row in rows
+        ),
+    )
+    yield (
+        "SQNR and top-1 agreement: of the output that lost most, against the float model on the "
+        "same inputs. Speed-up: over the original."
+    )
 
 
 def _checks(report: Report) -> Iterator[str]:

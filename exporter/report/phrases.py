@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from exporter.remap.table import HeadRemap
+from exporter.report.precisions import PrecisionRow, precision_rows
 from exporter.report.record import Artifact, Check, Latency, Memory, Report
 
 NOTHING = "-"  # stands where there is no value
@@ -88,13 +90,30 @@ def change(before: int | None, after: int | None) -> str:
     return f"{percent:+.1f} %" if abs(percent) >= 0.05 else "0.0 %"  # noqa: PLR2004 - rounds to 0
 
 
+def decibels(value: float | None) -> str:
+    """12.1 dB; "equal" where nothing was lost."""
+    if value is None:
+        return NOTHING
+    return "equal" if value == math.inf else f"{value:.1f} dB"
+
+
+def share(value: float | None) -> str:
+    """97.2 %"""
+    return NOTHING if value is None else f"{100 * value:.1f} %"
+
+
 def speedup(row: Latency) -> str:
     """1.04x [1.01, 1.06]: the median paired ratio and its 95 % interval."""
     low, high = row.speedup_ci95
-    return f"{_factor(row.speedup)}x [{_factor(low)}, {_factor(high)}]"
+    return f"{_bare(row.speedup)}x [{_bare(low)}, {_bare(high)}]"
 
 
-def _factor(value: float | None) -> str:
+def factor(value: float | None) -> str:
+    """1.04x"""
+    return NOTHING if value is None else f"{_bare(value)}x"
+
+
+def _bare(value: float | None) -> str:
     return NOTHING if value is None else _three_digits(value)
 
 
@@ -208,24 +227,44 @@ def kept(head: HeadRemap) -> str:
 
 
 def _what_was_found(report: Report, can_fail: int) -> str:
+    coarser = _coarser(report)
     if not can_fail:
-        return "not verified"
+        return f"{coarser} measured, held to no limit" if coarser else "not verified"
     modes = {head.mode for head in report.remap.heads} if report.remap else set()
     promised = " and ".join(sorted(modes - {"slice"}))
-    return f"answers as mode {promised} promises" if promised else "answers as the original did"
+    found = f"answers as mode {promised} promises" if promised else "answers as the original did"
+    held = any(check.stage == "quantize" for check in gated(report.checks))
+    return f"{found}, {coarser} aside" if coarser and not held else found
+
+
+def _coarser(report: Report) -> str:
+    """The precisions of what was quantised and compared."""
+    rows = (row for row in precision_rows(report) if row.top1 is not None)
+    return ", ".join(dict.fromkeys(row.precision for row in rows))
 
 
 def inputs(report: Report) -> str:
     """On what it was measured, and what that proves."""
-    source, count = str(report.inputs.get("source", "")), report.inputs.get("samples")
-    if not source or not (report.checks or report.latency or report.memory):
-        return "Nothing was run."
-    if not source.startswith("synthetic, seed "):  # a file may be called synthetic.npz
-        return printable(f"{count} samples from {source}.")
-    made_up = f"{count} samples ({printable(source)}), made up and not real data"
-    if not report.checks:
-        return f"{made_up}."
-    return f"{made_up}: they show whether answers changed, not how good the answers are."
+    calibration = report.inputs.get("calibration")
+    ranges = f" Calibrated on {_samples(calibration)}." if calibration else ""
+    if not report.inputs.get("source") or not (report.checks or report.latency or report.memory):
+        return f"Nothing was run.{ranges}"
+    told = _samples(report.inputs)
+    if not _made_up(report.inputs) or not report.checks:
+        return f"{told}.{ranges}"
+    return f"{told}: they show whether answers changed, not how good the answers are.{ranges}"
+
+
+def _samples(inputs: Mapping[str, Any]) -> str:
+    source, count = printable(str(inputs.get("source", ""))), inputs.get("samples")
+    if _made_up(inputs):
+        return f"{count} samples ({source}), made up and not real data"
+    return f"{count} samples from {source}"
+
+
+def _made_up(inputs: Mapping[str, Any]) -> bool:
+    """A file may be called synthetic.npz."""
+    return str(inputs.get("source", "")).startswith("synthetic, seed ")
 
 
 def machine(report: Report) -> str:
@@ -252,6 +291,15 @@ def remap_rows(head: HeadRemap) -> Iterator[tuple[str, str, str]]:
         if alive.intersection(old):
             label = "" if head.labels is None else head.labels[new]
             yield str(new), " + ".join(map(str, old)), printable(label)
+
+
+def precision_cells(row: PrecisionRow) -> tuple[str, ...]:
+    """What stands under `PRECISION_TITLES`."""
+    time = NOTHING if row.p50_ms is None else f"{milliseconds(row.p50_ms)} ms"
+    return row.precision, decibels(row.sqnr_db), share(row.top1), size(row.bytes), time
+
+
+PRECISION_TITLES = ("Precision", "SQNR:", "Top-1:", "Size:", "p50:")
 
 
 def passed(group: Group) -> str:

@@ -120,7 +120,8 @@ class Report:
         versions: library -> version.
         machine: what it ran on: processor, cores, memory, system.
         command: how the job was started; "" from Python.
-        inputs: {"source": "synthetic, seed 0" or a file's name, "samples": int}.
+        inputs: {"source": "synthetic, seed 0" or a file's name, "samples": int}, and the same of
+            what was calibrated on under "calibration", if anything was.
         remap: None where nothing was cut.
         warnings: one sentence each.
     """
@@ -143,12 +144,15 @@ class Report:
         return all(check.passed for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object, keys in the order of the contract."""
+        """The JSON object, keys in the order of the contract; `precisions` follows from others."""
+        from exporter.report.precisions import precision_rows  # noqa: PLC0415 - they read a report
+
         remap = None if self.remap is None else json.loads(self.remap.to_json())
         fields = {key: value for key, value in asdict(self).items() if key != "remap"}
         head = {key: fields.pop(key) for key in ("versions", "machine", "command", "inputs")}
         original = {"original": fields.pop("original"), "remap": remap}
-        record = {"schema": SCHEMA, "ok": self.ok, **head, **original, **fields}
+        derived = {"precisions": [asdict(row) for row in precision_rows(self)]}
+        record = {"schema": SCHEMA, "ok": self.ok, **head, **original, **fields, **derived}
         lost: list[str] = []
         clean: dict[str, Any] = _without_nonfinite(record, "", lost)
         clean["warnings"] += lost

@@ -11,6 +11,7 @@ from rich.text import Text
 from exporter.remap.table import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import Group, printable
+from exporter.report.precisions import precision_rows
 from exporter.report.record import Artifact, Latency, Report
 
 REMAP_ROWS = 10
@@ -27,7 +28,7 @@ Cell = str | Text
 def print_report(report: Report, console: Console) -> None:
     """Draw one report: about 30 lines for two artifacts, 80 columns and more."""
     _print(console, _headline(report))
-    drawn = (table(report, console) for table in (_artifacts, _checks, _latency, _memory))
+    drawn = (table(report, console) for table in _TABLES)
     for table in drawn:
         if table.row_count:
             _print(console, "", table)
@@ -78,6 +79,13 @@ def _artifacts(report: Report, console: Console) -> Table:
         name = _name(row.path, console)
         size, change = phrases.before_and_after(row), phrases.change(row.original_bytes, row.bytes)
         _add(table, name, row.precision, size, change, row.route)
+    return table
+
+
+def _precisions(report: Report, console: Console) -> Table:
+    table = _table("Quality beside size", *phrases.PRECISION_TITLES)
+    for row in precision_rows(report):
+        _add(table, _name(row.artifact, console), *phrases.precision_cells(row))
     return table
 
 
@@ -217,3 +225,6 @@ def _name(path: str, console: Console) -> str:
     room = max(_NAME_LEAST, console.width - _BESIDE_NAME)
     name = printable(path)
     return name if len(name) <= room else f"...{name[3 - room :]}"
+
+
+_TABLES = (_artifacts, _precisions, _checks, _latency, _memory)

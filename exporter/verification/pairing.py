@@ -21,7 +21,7 @@ from exporter.trace import trace_axis
 from exporter.verification.detected import DetectedRows
 from exporter.verification.grouping import unmerged, without
 
-Stage = Literal["cut", "export"]
+Stage = Literal["cut", "export", "quantize"]
 What = Literal["z", "y", "probability", "removed"]
 Answers = Mapping[str, Array]  # tensor -> (samples, ...), as the runtime gives them
 
@@ -303,10 +303,10 @@ def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | No
 
     A cut keeps the names of tensors. A converted file has names of its own, and is traced; it may
     have merged an activation into the operation before, and then has no z. Where units compete z
-    has to be seen, since another z may give the same y.
+    has to be seen, since another z may give the same y. What is coarser is measured in y alone.
     """
     graph = pruned.graph()
-    if head.z == head.output or table.output not in graph.tensors:
+    if head.z == head.output or table.output not in graph.tensors or stage == "quantize":
         return None
     if stage == "cut" and head.z in graph.tensors:
         return head.z
