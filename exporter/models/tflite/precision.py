@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 
 from exporter.graph import Graph, Tensor
 
@@ -11,7 +12,7 @@ _FLOATS = {"float32": "fp32", "float16": "fp16", "float64": "fp64", "bfloat16": 
 
 
 def precision(graph: Graph) -> str:
-    """The dtype of most bytes of the weights; "dynamic" and "int16x8" tell of the activations.
+    """The dtype of most of the weights; "dynamic" and "int16x8" tell of the activations.
 
     Biases of wide integers and shapes are no weights, however many there are.
     """
@@ -32,17 +33,8 @@ def precision(graph: Graph) -> str:
 
 
 def _commonest(tensors: list[Tensor]) -> str | None:
-    """The dtype with the most bytes; open dimensions count once."""
-    sizes: Counter[str] = Counter()
+    """The dtype of most values; open dimensions count once."""
+    counts: Counter[str] = Counter()
     for tensor in tensors:
-        sizes[tensor.dtype.removeprefix("sparse ")] += _size(tensor)
-    return max(sizes, key=lambda dtype: sizes[dtype], default=None)
-
-
-def _size(tensor: Tensor) -> int:
-    if tensor.size_bytes is not None:
-        return tensor.size_bytes
-    size = 1
-    for length in tensor.shape or ():
-        size *= length or 1
-    return size
+        counts[tensor.dtype.removeprefix("sparse ")] += prod(n or 1 for n in tensor.shape or ())
+    return max(counts, key=lambda dtype: counts[dtype], default=None)
