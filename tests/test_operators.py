@@ -11,6 +11,7 @@ import pytest
 
 from exporter.graph import Graph
 from exporter.models import KINDS
+from exporter.models.onnx import from_proto
 from exporter.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
 from tests import (
     onnx_precisions,
@@ -18,6 +19,7 @@ from tests import (
     test_onnx_integers,
     test_onnx_ranks,
     test_onnx_rows,
+    test_onnx_suppression,
     test_onnx_table,
 )
 from tests.onnx_models import classifier, model
@@ -100,6 +102,8 @@ def onnx_graphs() -> Iterator[Graph]:
     for nodes, constants, _ in test_onnx_codes.KERNELS.values():
         yield model(nodes, constants, x=test_onnx_codes.X.shape).graph()
     yield from graphs_of_codes()
+    for build in (test_onnx_suppression.ssd, test_onnx_suppression.end_to_end):
+        yield from_proto(build(), "detector.onnx").graph()
     for behind, expected, options in test_onnx_ranks.RANKED.values():
         yield test_onnx_ranks.ranked(*behind, outputs=tuple(expected), **options).graph()
 
