@@ -297,6 +297,12 @@ def test_boxes_are_no_axis_of_classes() -> None:
         trace_axis(b.graph("z", "numbers"), "z", 2)
 
 
+def test_a_background_that_is_stated_to_be_a_unit_is_refused() -> None:
+    graph = detecting(POST).graph("z", "numbers")
+    with pytest.raises(Refused, match="from position 1 on"):
+        trace_axis(graph, "z", 2, units=(0, 4))
+
+
 def test_classes_that_are_the_input_itself() -> None:
     b = Builder()
     b.node(Elementwise(), [b.feed("x", 1, BOXES, 4)], (1, BOXES, 4), "same")
