@@ -60,6 +60,7 @@ class JobOptions(TypedDict, total=False):
     signature: str
     timeout_s: float
     memory_limit_bytes: int
+    large_head_bytes: int
     keep_original: bool
     force: bool
     verify: bool

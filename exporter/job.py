@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporter.conversion.remote import ConvertOptions
+from exporter.conversion.remote import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.errors import ModelError, UsageError
 from exporter.latency import BenchOptions, bench_models
 from exporter.memory import Sides, measure_memory
@@ -45,6 +45,7 @@ class Job:
         signature: of a SavedModel; None for serving_default, or the only one.
         threads: within one operation, for both sides of every comparison.
         timeout_s, memory_limit_bytes: of the process that holds Keras.
+        large_head_bytes: see `conversion.remote.ConvertOptions`.
         keep_original: write the uncut files too.
         force: replace what stands in the output's place.
         verify, bench: whether to check, and to time and measure memory.
@@ -69,6 +70,7 @@ class Job:
     signature: str | None = None
     timeout_s: float = 1800.0
     memory_limit_bytes: int | None = None
+    large_head_bytes: int = LARGE_HEAD_BYTES
     keep_original: bool = False
     force: bool = False
     verify: bool = True
@@ -119,7 +121,9 @@ class Job:
 
     def open(self, source: str | Path | Any) -> AbstractContextManager[Source]:
         """Open a source under this job's limits (see `sources.opened`)."""
-        options = ConvertOptions(self.opset, self.batch, self.input_shapes, self.signature)
+        options = ConvertOptions(
+            self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
+        )
         return opened(source, Limits(self.timeout_s, self.memory_limit_bytes), options, self.say)
 
     def inputs(self, model: Model) -> Samples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +14,7 @@ from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ModelError, UsageError
 from exporter.forms import write_forms
 from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
-from exporter.models import FORMS, KINDS
+from exporter.models import FORMS, KINDS, copy_model
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.quantization import FLOAT, Wish
@@ -230,7 +229,7 @@ def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Resul
     pruned = _written(work.source, target, cut, path)
     uncut = _uncut(target)
     if work.job.keep_original and uncut:
-        shutil.copyfile(uncut, folder / f"original{kind.suffixes[0]}")
+        copy_model(uncut, folder / f"original{kind.suffixes[0]}")
     return _Result(
         cut=cut,
         pruned=pruned,
@@ -243,9 +242,11 @@ def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Resul
 def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
     """Apply the plan, write the file, and open what was written."""
     if cut.selection.keeps_all and target.path and target.path.exists():
-        shutil.copyfile(target.path, path)
+        copy_model(target.path, path)
     else:
-        write_whole(path, target.model.apply(cut.plan).write)
+        pruned = target.model.apply(cut.plan)
+        pruned.name = path.name  # files beside it are called after it
+        write_whole(path, pruned.write)
     return source.reopen(path)
 
 

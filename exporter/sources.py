@@ -86,11 +86,16 @@ class Source:
     def reopen(self, path: Path) -> Model:
         """A file that was just written, opened as the source was."""
         if self.child is not None and not KINDS[kind_of(path)].edge:  # a Keras file
-            return _open_keras(path, self.child)
+            return _open_keras(path, self.child, self.options)
         return open_model(path)
 
-    def target(self, kind: str, folder: Path, say: Progress = silent) -> Target:
+    def target(
+        self, kind: str, folder: Path, say: Progress = silent, stem: str = "original"
+    ) -> Target:
         """The source as a model of that kind, converted into the folder if it has to be.
+
+        Args:
+            stem: of the converted file's name, and of the names of files beside it.
 
         Raises:
             UsageError: there is no route from the source's kind to that one.
@@ -104,7 +109,7 @@ class Source:
                 f"use --to {','.join(self.default_kinds())}, or start from the Keras model",
             )
         say(f"converting to {KINDS[kind].title}")
-        path = folder / f"original{KINDS[kind].suffixes[0]}"
+        path = folder / f"{stem}{KINDS[kind].suffixes[0]}"
         done = self.model.convert(kind, path, self.options)
         model = open_model(path)
         model.remap = self.model.remap  # of an earlier cut, which a converter knows nothing of
@@ -146,7 +151,7 @@ def opened(
         if KINDS[kind].member:
             yield Source(open_folder(path, child, options.signature), path, child, (), options)
         else:
-            yield Source(_open_keras(path, child), path, child, warnings, options)
+            yield Source(_open_keras(path, child, options), path, child, warnings, options)
 
 
 def _child(limits: Limits) -> Child:
@@ -187,9 +192,9 @@ def _read_folder_remap(path: Path) -> Remap | None:
     return _read_remap(folder / "remap.json")
 
 
-def _open_keras(path: Path, child: Child) -> RemoteKerasModel:
+def _open_keras(path: Path, child: Child, options: ConvertOptions) -> RemoteKerasModel:
     """A Keras file cannot carry its remap, which therefore stands beside it."""
-    model = open_keras(path, child)
+    model = open_keras(path, child, options.large_head_bytes)
     model.remap = read_sidecar(path) or _read_folder_remap(path)
     return model
 

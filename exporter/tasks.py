@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from exporter.errors import ExporterError, UsageError
 from exporter.forms import check_forms, write_forms
 from exporter.inspection import Inspection, inspect_model
 from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
-from exporter.models import KINDS, kind_of, kind_of_suffix, size_bytes
+from exporter.models import KINDS, copy_model, kind_of, kind_of_suffix, size_bytes
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.quantization import FLOAT, PRECISIONS, Wish
@@ -139,16 +138,12 @@ def _write_pruned(given: Source, done: Pruned, out: Path, job: Job) -> None:
 
     def write(file: Path) -> None:
         if done.cut.selection.keeps_all and not done.cut.plan.edits and source:
-            _copy(source, file)
+            copy_model(source, file)
         else:
             done.model.write(file)
         write_forms(file, out, job.forms, done.remap, force=job.force)
 
     write_with_remap(out, write, done.remap, force=job.force)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copyfile(source, target)
 
 
 def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
@@ -166,7 +161,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         refuse_input(Path(source), out)
     with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         inputs = job.inputs(given.model) if job.verify else NO_INPUTS
-        target = given.target(kind, Path(folder), job.say)
+        target = given.target(kind, Path(folder), job.say, out.stem)
         if target.original is None or target.path is None:
             raise UsageError(f"{given.model.name} is of the kind {KINDS[kind].title} already")
         path = target.path
@@ -186,7 +181,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
 
 
 def _write_converted(path: Path, out: Path, job: Job, file: Path) -> None:
-    _copy(path, file)
+    copy_model(path, file)
     write_forms(file, out, job.forms, None, force=job.force)
 
 
@@ -261,7 +256,7 @@ def _edge_kind(path: Path) -> str:
 
 def _write_quantized(draft: Path, out: Path, remap: Remap | None, *, force: bool) -> None:
     def write(file: Path) -> None:
-        _copy(draft, file)
+        copy_model(draft, file)
 
     if remap is None:
         write_whole(out, write, force=force)

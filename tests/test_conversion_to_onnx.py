@@ -351,8 +351,8 @@ def _with_weights_beside(folder: Path) -> tuple[ModelProto, Array]:
     bias = numpy_helper.from_array(np.arange(70, dtype=np.float32), "bias")
     graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [bias])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    add_beside(model.graph, "kernel", kernel, folder)
-    add_beside(model.graph, "further", kernel.T[:3], folder)
+    model.graph.initializer.append(add_beside("kernel", kernel, folder))
+    model.graph.initializer.append(add_beside("further", kernel.T[:3], folder))
     return model, kernel
 
 

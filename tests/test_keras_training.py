@@ -186,7 +186,6 @@ def test_a_mixed_policy_keeps_its_scaled_loss() -> None:
     assert isinstance(small.optimizer.inner_optimizer, optimizers.Adam)
 
 
-@pytest.mark.filterwarnings("ignore:Skipping variable loading:UserWarning")  # nothing was trained
 def test_a_file_keeps_what_it_was_compiled_with(tmp_path: Path) -> None:
     model = compiled(optimizer=optimizers.SGD(0.5, momentum=0.25), metrics=["accuracy"])
     model.save(tmp_path / "net.keras")

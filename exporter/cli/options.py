@@ -287,6 +287,12 @@ conversion = _group(
         help="Of files that need a fixed one (TFLite), where the model leaves it open.",
     ),
     signature,
+    click.option(
+        "--large-head",
+        "large_head_bytes",
+        type=Size(),
+        help="A kernel of this size is grafted after the conversion. Default: 256M.",
+    ),
     limits,
 )
 

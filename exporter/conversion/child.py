@@ -77,8 +77,9 @@ class Session:
 
     # --- the methods ------------------------------------------------------------------------------
 
-    def open(self, path: str) -> Answer:
-        return self.keep(import_module("exporter.models.keras.model").open_file(Path(path)))
+    def open(self, path: str, large_head_bytes: int) -> Answer:
+        module = import_module("exporter.models.keras.wide")
+        return self.keep(module.open_large(Path(path), large_head_bytes))
 
     def open_folder(self, path: str, signature: str | None) -> Answer:
         module = import_module("exporter.models.savedmodel.model")

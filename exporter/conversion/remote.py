@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import weakref
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ from exporter.models.savedmodel.files import check_folder
 from exporter.plan import Plan
 from exporter.remap import Remap
 
+LARGE_HEAD_BYTES = 256 * 10**6
+
 # kind -> its plain route
 ROUTES: Mapping[str, str] = {"onnx": "tf2onnx", "tflite": "TFLiteConverter"}
 
@@ -36,12 +39,15 @@ class ConvertOptions:
         input_shapes: input name -> whole shape, batch included, for unknown dimensions. The batch
             written there counts for nothing.
         signature: of a SavedModel; None for the usual one.
+        large_head_bytes: a head with a kernel of this size goes to TFLite as a stub that is given
+            its weights back afterwards, and is not built in Keras where a file holds it.
     """
 
     opset: int = 17
     batch: int = 1
     input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     signature: str | None = None
+    large_head_bytes: int = LARGE_HEAD_BYTES
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class RemoteKerasModel:
             opset=options.opset,
             batch=options.batch,
             input_shapes={name: list(shape) for name, shape in options.input_shapes.items()},
+            large_head_bytes=options.large_head_bytes,
         )
         return Conversion(path, answer["route"], tuple(answer["warnings"]))
 
@@ -119,7 +126,7 @@ class RemoteKerasModel:
 
     def _read(self, constant: str) -> Array:
         path = Path(self._ask("read", "reading the weights of", constant=constant)["path"])
-        values: Array = np.load(path, allow_pickle=False)
+        values: Array = np.load(path, "r", allow_pickle=False)  # mapped: a head may be large
         path.unlink()
         return values
 
@@ -142,8 +149,13 @@ class RemoteRunner:
                 return {name: values[f"arr_{i}"] for i, name in enumerate(answer["names"])}
 
 
-def open_keras(path: Path, child: Child) -> RemoteKerasModel:
+def open_keras(
+    path: Path, child: Child, large_head_bytes: int = LARGE_HEAD_BYTES
+) -> RemoteKerasModel:
     """Open a `.keras` or `.h5` file in the child.
+
+    Args:
+        large_head_bytes: as in `ConvertOptions`.
 
     Raises:
         UsageError: there is no such file.
@@ -151,7 +163,8 @@ def open_keras(path: Path, child: Child) -> RemoteKerasModel:
         ConversionError: the loader crashed.
     """
     check_file(path)  # most bad files are told here, before TensorFlow is imported
-    opened = child.request("open", f"opening {path}", path=str(path.absolute()))
+    place = str(path.absolute())
+    opened = child.request("open", f"opening {path}", path=place, large_head_bytes=large_head_bytes)
     return RemoteKerasModel(child, opened)
 
 
@@ -187,7 +200,9 @@ def open_live(model: Any, child: Child) -> RemoteKerasModel:
         path = Path(folder) / "live.keras"
         model.save(path)
         check_file(path)
-        opened = child.request("open", f"opening {model.name}", path=str(path))
+        doing = f"opening {model.name}"
+        bound = sys.maxsize  # its file will be gone
+        opened = child.request("open", doing, path=str(path), large_head_bytes=bound)
     return RemoteKerasModel(child, {**opened, "name": str(model.name), "sha256": None})
 
 

@@ -4,8 +4,9 @@
 2. The inputs that are not the model's become constants, and constants are folded once.
 3. Inputs and outputs get the Keras names; what comes in besides is refused.
 4. The graph is brought into its canonical form.
-5. It is checked: tf2onnx writes operators that ONNX does not have, and says nothing.
-6. Where that fails, all weights go through tf2onnx and nothing is folded: the plain route. It is
+5. A head that was not built is grafted: what went so far was a stub (see `graft`).
+6. It is checked: tf2onnx writes operators that ONNX does not have, and says nothing.
+7. Where that fails, all weights go through tf2onnx and nothing is folded: the plain route. It is
    not tried where the memory that it is known to need is not there: the system would end it, or
    something else.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -26,6 +27,7 @@ from exporter.conversion.frozen import trace_beside, trace_frozen
 from exporter.conversion.interface import AnyModel, Interface, Shape, in_float32, interface_of
 from exporter.conversion.standard import check_standard
 from exporter.conversion.to_onnx_fold import add_beside, fold
+from exporter.conversion.to_onnx_graft import graft
 from exporter.conversion.to_onnx_operators import HANDLERS, REWRITERS
 from exporter.conversion.to_onnx_trace import (
     LARGE_BYTES,
@@ -36,18 +38,21 @@ from exporter.conversion.to_onnx_trace import (
 )
 from exporter.conversion.to_onnx_write import write
 from exporter.errors import ConversionError, UsageError
+from exporter.models.keras.stub import Stub
+from exporter.models.keras.wide import WideModel
 from exporter.models.savedmodel.model import SavedModel
 
 _BATCH = "batch"
 
 
 def convert(
-    model: AnyModel,
+    model: AnyModel | WideModel,
     path: Path,
     *,
     opset: int,
     batch: int,  # noqa: ARG001 - the batch stays open in ONNX
     input_shapes: Mapping[str, Sequence[int]],
+    large_head_bytes: int = 0,  # noqa: ARG001 - the weights of a built head go beside the graph
 ) -> tuple[str, list[str]]:
     """Write a Keras model as ONNX; the batch stays open unless the model fixes it.
 
@@ -59,6 +64,8 @@ def convert(
         ConversionError: tf2onnx failed, or what it wrote is not standard ONNX.
     """
     _check_opset(opset)
+    if isinstance(model, WideModel):
+        return _from_stub(model, _Target(path, opset, model.name, model.stub), input_shapes)
     whole, warnings = in_float32(model)
     interface, told = interface_of(whole, input_shapes), list(warnings)
     target = _Target(path, opset, interface.name)
@@ -86,6 +93,23 @@ def _plain(whole: AnyModel, interface: Interface) -> Traced:
     return trace_frozen(interface) if isinstance(whole, SavedModel) else trace(interface, ())
 
 
+def _from_stub(
+    model: WideModel, target: _Target, input_shapes: Mapping[str, Sequence[int]]
+) -> tuple[str, list[str]]:
+    """Convert the stub and graft its head; where that fails, the model with its head built."""
+    narrow, warnings = in_float32(model.stub.model)
+    interface = interface_of(narrow, input_shapes)
+    weights = large_weights(narrow.model)
+    target = replace(target, name=interface.name)
+    try:
+        _write(trace(interface, weights), interface, target, folded=bool(weights))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the built head may not mind
+        whole, opset = model.whole(), target.opset
+        route, told = convert(whole, target.path, opset=opset, batch=1, input_shapes=input_shapes)
+        return route, [f"the large head was built, which is slow: {_reason(error)}", *told]
+    return f"{BARE_GRAPH if weights else PLAIN}; {model.stub.told()}", [*warnings, model.told()]
+
+
 BARE_GRAPH = "tf2onnx, bare graph"
 PLAIN = "tf2onnx"
 
@@ -109,6 +133,7 @@ class _Target:
     path: Path
     opset: int
     name: str
+    stub: Stub | None = None
 
 
 def _write(traced: Traced, interface: Interface, target: _Target, *, folded: bool) -> None:
@@ -123,6 +148,8 @@ def _write(traced: Traced, interface: Interface, target: _Target, *, folded: boo
             converted = fold(converted, folder)
         canonicalise(converted, names)
         _set_shapes(converted, interface)
+        if target.stub is not None:
+            converted = graft(converted, folder, target.stub)
         check_standard(converted)
         write(converted, folder, target.path)
 
@@ -142,7 +169,7 @@ def _fill(converted: ModelProto, traced: Traced, folder: Path) -> None:
     ]:
         values = traced.array(name)
         if values.nbytes >= LARGE_BYTES:
-            add_beside(graph, name, values, folder)
+            graph.initializer.append(add_beside(name, values, folder))
         else:
             graph.initializer.append(numpy_helper.from_array(values, name))
     copies = [ValueInfoProto.FromString(info.SerializeToString()) for info in own]

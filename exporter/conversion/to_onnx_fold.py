@@ -14,11 +14,12 @@ from pathlib import Path
 
 import onnx
 import onnxruntime
-from onnx import GraphProto, ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper
 
 from exporter.conversion.canonical import every_node
 from exporter.errors import ConversionError
 from exporter.graph import Array
+from exporter.models.files import parts_of
 from exporter.models.onnx.protos import every_tensor
 
 _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
@@ -27,8 +28,8 @@ _FOLDED, _FOLDED_WEIGHTS = "folded.onnx", "folded.data"
 _OUTSIDE_BYTES = 16 * 1024
 
 
-def add_beside(graph: GraphProto, name: str, values: Array, folder: Path) -> None:
-    """Give a graph a constant whose values lie in `folder`."""
+def add_beside(name: str, values: Array, folder: Path) -> TensorProto:
+    """A constant whose values lie in `folder`; they are written a part at a time."""
     tensor = TensorProto(
         name=name,
         dims=values.shape,
@@ -37,10 +38,10 @@ def add_beside(graph: GraphProto, name: str, values: Array, folder: Path) -> Non
     )
     with (folder / _WEIGHTS).open("ab") as file:
         place = {"location": _WEIGHTS, "offset": file.tell(), "length": values.nbytes}
-        file.write(values.data if values.flags.c_contiguous else values.tobytes())
+        file.writelines(parts_of(values))
     for key, value in place.items():
         tensor.external_data.add(key=key, value=str(value))
-    graph.initializer.append(tensor)
+    return tensor
 
 
 def fold(model: ModelProto, folder: Path) -> ModelProto:

@@ -1,10 +1,11 @@
-"""Write an ONNX model whose large constants lie in other files as one file.
+"""Write an ONNX model whose large constants lie in other files as one file, if one can hold it.
 
 A protobuf message that holds all weights would be copied to be parsed, changed and serialised; here
 its bytes are put together by hand, and each constant passes through once.
 
 1. The file is the fields of the model, then the graph; the graph is its fields, then the constants.
 2. Each message in a message is its tag, its length, and its bytes (protobuf's wire format).
+3. What readers would not take as one message gets its large constants in a file beside it.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from exporter.conversion.to_onnx_fold import external_place
 from exporter.errors import ConversionError
+from exporter.models.onnx.outside import Outside, write_beside
 from exporter.models.onnx.protos import copy_without
 
-_LARGEST = 2**31 - 1  # what readers take as one protobuf message
+LARGEST_BYTES = 2**31 - 1  # what readers take as one protobuf message
 
 
 @dataclass(frozen=True)
@@ -36,19 +38,17 @@ Part = bytes | _Values
 
 
 def write(model: ModelProto, folder: Path, path: Path) -> None:
-    """Write a model as one file.
+    """Write a model as one file; where that would pass 2 GiB, with another beside it.
 
     Args:
         model: constants with a place in another file are read from there.
         folder: of those files.
-        path: of the result.
-
-    Raises:
-        ConversionError: it would be larger than 2 GB.
+        path: of the result. The file beside it is named after it and its own content.
     """
     parts = _model(model, folder)
-    if _length(parts) > _LARGEST:
-        raise ConversionError(f"the ONNX model would be larger than 2 GB: {_length(parts)} bytes")
+    if _length(parts) > LARGEST_BYTES:
+        write_beside(model, Outside(folder), path, path.stem)
+        return
     with path.open("wb") as file:
         for part in parts:
             _copy(part, file)

@@ -4,6 +4,8 @@
    model too, or a SavedModel, it leaves the weights behind as resource variables (READ_VARIABLE).
 2. What it wrote is checked for operators that are not builtin.
 3. That way it writes no signature, and TensorFlow's names: both are put right in the flatbuffer.
+4. A large head takes the converter minutes and many times its size: it is given a stub, whose whole
+   head is grafted afterwards.
 """
 
 from __future__ import annotations
@@ -18,10 +20,15 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.conversion.frozen import trace_frozen
 from exporter.conversion.interface import AnyModel, Interface, in_float32, interface_of
-from exporter.errors import ConversionError, UsageError
+from exporter.conversion.remote import LARGE_HEAD_BYTES
+from exporter.conversion.to_tflite_graft import graft
+from exporter.errors import ConversionError, ExporterError, UsageError
+from exporter.models.keras.model import KerasModel
+from exporter.models.keras.stub import Stub, stub_of
+from exporter.models.keras.wide import WideModel
 from exporter.models.savedmodel.model import SavedModel
 from exporter.models.tflite.picture import operator_name
-from exporter.models.tflite.schema import File, operators, pack, text, unpack
+from exporter.models.tflite.schema import File, operators, text, unpack, write
 
 SIGNATURE = "serving_default"
 _RESOURCES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
@@ -29,12 +36,13 @@ _UNKNOWN_OPERATOR = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a fle
 
 
 def convert(
-    model: AnyModel,
+    model: AnyModel | WideModel,
     path: Path,
     *,
     opset: int,  # noqa: ARG001 - an ONNX matter
     batch: int,
     input_shapes: Mapping[str, Sequence[int]],
+    large_head_bytes: int = LARGE_HEAD_BYTES,
 ) -> tuple[str, list[str]]:
     """Write a Keras model as TFLite with a fixed batch.
 
@@ -46,6 +54,31 @@ def convert(
             do not fit.
         ConversionError: the converter failed, or needs operators that are not builtin.
     """
+    stub, told = _stub(model, large_head_bytes), list[str]()
+    if stub is not None:
+        file, warnings = _converted(stub.model, input_shapes, batch)
+        try:
+            write(graft(file, stub), path.name, path)
+        except ExporterError as error:
+            told = [f"the large head went through the converter, which is slow: {error.message}"]
+        else:
+            told = [model.told()] if isinstance(model, WideModel) else []
+            return f"TFLiteConverter; {stub.told()}", [*warnings, *told]
+    whole = model.whole() if isinstance(model, WideModel) else model
+    file, warnings = _converted(whole, input_shapes, batch)
+    write(file, path.name, path)
+    return "TFLiteConverter", [*warnings, *told]
+
+
+def _stub(model: AnyModel | WideModel, large_head_bytes: int) -> Stub | None:
+    if isinstance(model, WideModel):
+        return model.stub
+    return stub_of(model, large_head_bytes) if isinstance(model, KerasModel) else None
+
+
+def _converted(
+    model: AnyModel, input_shapes: Mapping[str, Sequence[int]], batch: int
+) -> tuple[File, tuple[str, ...]]:
     whole, warnings = in_float32(model)
     interface = interface_of(whole, input_shapes, batch)
     _check_known(interface)
@@ -58,8 +91,7 @@ def convert(
     file = unpack(content)
     _check_operators(file)
     _name(file, interface)
-    path.write_bytes(pack(file, path.name))
-    return "TFLiteConverter", list(warnings)
+    return file, warnings
 
 
 def _check_known(interface: Interface) -> None:

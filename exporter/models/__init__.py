@@ -6,6 +6,7 @@ opened, so that nothing heavy loads for the others.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,6 +78,17 @@ def size_bytes(path: Path) -> int:
     """Of a model that can be opened: all the files that hold a part of it."""
     package = import_module(KINDS[kind_of(path)].package)
     return sum(file.stat().st_size for file in package.files_of(path))
+
+
+def copy_model(source: Path, target: Path) -> None:
+    """Copy a model file that can be opened, and into the target's folder the files beside it."""
+    package = import_module(KINDS[kind_of(source)].package)
+    for file in package.files_beside(source):
+        beside = target.parent / file.relative_to(source.parent)
+        if not beside.exists():
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, beside)
+    shutil.copyfile(source, target)
 
 
 def kind_of(path: Path) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from exporter.errors import OutputError
+from exporter.graph import Array
 
 
 def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
@@ -40,6 +41,17 @@ def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = Fa
         raise cannot_write(target, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def parts_of(values: Array) -> Iterator[bytes]:
+    """The bytes of an array in its order, a part at a time: a map or a view is not copied whole."""
+    whole = values.reshape(1) if not values.ndim else values
+    rows = max(1, _PART_BYTES * len(whole) // max(1, whole.nbytes))
+    for start in range(0, len(whole), rows):
+        yield whole[start : start + rows].tobytes()
+
+
+_PART_BYTES = 1 << 24
 
 
 def cannot_write(target: Path, error: OSError) -> OutputError:

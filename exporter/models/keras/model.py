@@ -31,7 +31,7 @@ from exporter.models.keras.files import (
 from exporter.models.keras.keras2 import is_keras_2, repaired
 from exporter.models.keras.picture import Picture, check_structure, draw, output_names
 from exporter.models.keras.rebuild import structure
-from exporter.models.keras.training import compile_as_told
+from exporter.models.keras.training import compile_as_told, make_ready
 from exporter.models.model import RunOptions
 from exporter.plan import AddOutput, Plan
 from exporter.remap import Remap
@@ -105,6 +105,7 @@ class KerasModel:
 
     def write(self, path: Path) -> None:
         """Write `.keras`, or HDF5 where the suffix asks for it."""
+        make_ready(self.model)
         if path.suffix.lower() in {".h5", ".hdf5"}:
             self.model.save(path)
         else:
@@ -178,7 +179,7 @@ def open_file(path: Path) -> KerasModel:
             compile_as_told(model, training_of(path))
     except _LOAD_ERRORS as error:
         raise ModelError(f"Keras cannot load {path}: {_reason(error)}") from error
-    return KerasModel(model, name=path.name, sha256=_sha256(path))
+    return KerasModel(model, name=path.name, sha256=sha256_of(path))
 
 
 def _load_keras_2(path: Path, config: Any) -> Any:
@@ -215,6 +216,6 @@ def _is_known_layer(name: str) -> bool:
     return own or hasattr(keras.layers, name) or name in {"Functional", "Sequential", "Model"}
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -68,6 +68,12 @@ def compile_as_told(model: Any, told: Any) -> None:
         model.compiled = False
 
 
+def make_ready(model: Any) -> None:
+    """Let a compiled model's optimizer make its variables: Keras warns of a file without them."""
+    if model.compiled and getattr(model.optimizer, "built", True) is False:
+        model.optimizer.build(model.trainable_variables)
+
+
 class _Unfit(Exception):  # noqa: N818 - a finding, not a failure
     """A loss or metric that does not fit the cut model."""
 

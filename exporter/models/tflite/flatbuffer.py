@@ -29,6 +29,13 @@ class Table:
     def root(cls, data: bytes) -> Table:
         return cls(data, _number(data, "I", 0))
 
+    def place_of(self, field: int) -> int:
+        """Where the offset of a field stands that is there."""
+        place = self._at(field)
+        if place is None:
+            raise OutsideError
+        return place
+
     def count(self, field: int) -> int:
         """How many entries a vector has; 0 where it is absent."""
         place = self._follow(field)

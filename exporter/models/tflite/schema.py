@@ -7,8 +7,10 @@ appended to the file (an archive with labels) is kept as it is.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -17,6 +19,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.graph import Array
+from exporter.models.files import parts_of
 from exporter.models.tflite import archive
 from exporter.models.tflite.flatbuffer import OutsideError, Table
 
@@ -104,6 +107,16 @@ def pack(file: File, name: str) -> bytes:
         ModelError: an operator's options are of a schema newer than this one, and would be lost;
             or the file would be larger than the format allows.
     """
+    return b"".join(_parts(file, name))
+
+
+def write(file: File, name: str, path: Path) -> None:
+    """The same bytes into a file, large buffers a part at a time (raises as `pack`)."""
+    with path.open("wb") as target:
+        target.writelines(_parts(file, name))
+
+
+def _parts(file: File, name: str) -> Iterator[bytes]:
     for operator in operators(file.model):
         lost = operator.builtinOptionsType and operator.builtinOptions is None
         if lost or (operator.builtinOptions2Type and operator.builtinOptions2 is None):
@@ -111,22 +124,57 @@ def pack(file: File, name: str) -> bytes:
                 f"{name} has options of a newer schema than this version of ai-edge-litert knows",
                 "update ai-edge-litert",
             )
-    size = sum(_length(buffer) for buffer in file.model.buffers)
-    if size + len(file.tail) + _ROOM_BYTES > LIMIT_BYTES:
+    sizes = [_size(buffer) for buffer in file.model.buffers]
+    if sum(sizes) + 2 * _ALIGNMENT * len(sizes) + len(file.tail) + _ROOM_BYTES > LIMIT_BYTES:
         raise ModelError(f"{name} would be larger than 2 GB, which the format cannot hold")
-    builder = flatbuffers.Builder(size + _ROOM_BYTES)  # it doubles its way up from less
+    flat, behind = _packed(file, sizes)
+    length = len(flat)
+    yield flat
+    for values in behind:
+        yield _before(length, values.nbytes)
+        length += len(_before(length, values.nbytes)) + values.nbytes
+        yield from parts_of(values)
+    if file.tail:
+        room = (file.tail_start - length) % archive.ALIGNMENT
+        yield bytes(room)
+        yield archive.moved(file.tail, length + room - file.tail_start)
+
+
+def _packed(file: File, sizes: list[int]) -> tuple[bytes, list[Any]]:
+    """The flatbuffer up to its large buffers, and those, which stand behind it one by one.
+
+    Offsets point forward: a vector that stands at the end may be added without moving the rest.
+    """
+    small = sum(size for size in sizes if size < _LARGE_BYTES)
+    builder = flatbuffers.Builder(small + _ROOM_BYTES)  # it doubles its way up from less
     buffers = file.model.buffers
     file.model.buffers = [_Aligned(buffer) for buffer in buffers]
     builder.Finish(file.model.Pack(builder), IDENTIFIER)
     file.model.buffers = buffers
-    flat = bytes(builder.Output())
-    if not file.tail:
-        return flat
-    flat += bytes((file.tail_start - len(flat)) % archive.ALIGNMENT)
-    return flat + archive.moved(file.tail, len(flat) - file.tail_start)
+    flat = builder.Output()
+    behind = [buffer.data for buffer in buffers if _size(buffer) >= _LARGE_BYTES]
+    places = [
+        table.place_of(_DATA)
+        for table, size in zip(Table.root(bytes(flat)).tables(_BUFFERS), sizes, strict=True)
+        if size >= _LARGE_BYTES
+    ]
+    length = len(flat)
+    for place, values in zip(places, behind, strict=True):
+        start = length + len(_before(length, values.nbytes)) - _COUNT_BYTES
+        struct.pack_into("<I", flat, place, start - place)
+        length = start + _COUNT_BYTES + values.nbytes
+    return bytes(flat), behind
+
+
+def _before(length: int, size: int) -> bytes:
+    """What stands between so many bytes and the values of a vector: room, and its count."""
+    return bytes(-(length + _COUNT_BYTES) % _ALIGNMENT) + struct.pack("<I", size)
 
 
 _ROOM_BYTES = 1 << 16  # for all but the buffers; grows if it must
+_LARGE_BYTES = 1 << 20  # of a buffer that is not copied to be packed
+_COUNT_BYTES = 4
+_BUFFERS, _DATA = 4, 0  # fields of the schema's Model and Buffer
 
 
 def operators(model: Any) -> Iterator[Any]:
@@ -135,15 +183,23 @@ def operators(model: Any) -> Iterator[Any]:
         yield from subgraph.operators or ()
 
 
-def _length(buffer: Any) -> int:
-    return 0 if buffer.data is None else len(buffer.data) + 2 * _ALIGNMENT
+def _size(buffer: Any) -> int:
+    return 0 if buffer.data is None else int(buffer.data.nbytes)
 
 
 class _Aligned:
-    """Stands in for a BufferT while packing, and writes its data at a multiple of 16 bytes."""
+    """Stands in for a BufferT while packing, and writes its data at a multiple of 16 bytes.
+
+    Of a large one only the place is made.
+    """
 
     def __init__(self, buffer: Any) -> None:
-        self.data = buffer.data
+        if _size(buffer) >= _LARGE_BYTES:
+            self.data: Any = np.empty(0, np.uint8)
+        elif buffer.data is None:
+            self.data = None
+        else:
+            self.data = np.ascontiguousarray(buffer.data).reshape(-1).view(np.uint8)
 
     def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that ModelT.Pack calls
         place = None if self.data is None else self._write(builder)

@@ -1,0 +1,330 @@
+"""Heads too large for Keras and for a converter, tried on small ones with the bound lowered.
+
+What they must answer is computed in NumPy from the weights that the test itself has set.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+import onnx
+import pytest
+from keras import layers
+
+import exporter
+from exporter.conversion import graft, to_onnx, to_onnx_write, to_tflite
+from exporter.conversion.process import Child
+from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ConversionError
+from exporter.graph import Array
+from exporter.models import open_model, size_bytes
+from exporter.models.keras.model import KerasModel, open_file
+from exporter.models.keras.stub import stub_of
+from exporter.models.keras.wide import WideModel, open_large
+from exporter.models.model import Model, RunOptions
+from exporter.plan import AddOutput, Plan
+from tests.keras_models import softmax
+
+FEATURES, UNITS, BOUND = 16, 900, 20_000
+KEPT = (7, 2, 899, 400)
+LIMIT = 1e-5
+
+
+def network(*behind: Any, name: str = "y", bias: bool = True) -> Any:
+    keras.utils.set_random_seed(5)
+    x = keras.Input((6,), name="x")
+    values = layers.Dense(FEATURES, activation="tanh", name="hidden")(x)
+    inside = None if behind else "softmax"
+    values = layers.Dense(UNITS, activation=inside, use_bias=bias, name=name)(values)
+    for layer in behind:
+        values = layer(values)
+    model = keras.Model(x, values, name="net")
+    random = np.random.default_rng(6)
+    model.set_weights([random.normal(0.0, 0.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+def inputs(count: int = 3) -> Array:
+    return np.random.default_rng(7).normal(size=(count, 6)).astype(np.float32)
+
+
+def logits(model: Any, x: Array) -> Array:
+    first, shift, *head = (np.asarray(w, np.float64) for w in model.get_weights())
+    features = np.tanh(x @ first + shift)
+    return np.asarray(features @ head[0] + (head[1] if len(head) > 1 else 0.0))
+
+
+def answers(model: Model, x: Array, output: str = "y") -> Array:
+    run = model.runner(RunOptions())
+    return np.concatenate([run({"x": sample[None]})[output] for sample in x])
+
+
+@dataclass(frozen=True)
+class Bench:
+    path: Path
+    net: Any
+    child: Child
+    folder: Path
+
+    def opened(self) -> RemoteKerasModel:
+        return open_keras(self.path, self.child, BOUND)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    folder = tmp_path_factory.mktemp("large")
+    net = network()
+    net.save(folder / "net.keras")
+    with Child() as child:
+        yield Bench(folder / "net.keras", net, child, folder)
+
+
+# --- what is built whole --------------------------------------------------------------------------
+
+
+def _followed() -> Any:
+    """The wide layer is not a head: another one counts on its width."""
+    x = keras.Input((FEATURES,), name="x")
+    return keras.Model(x, layers.Dense(4, name="y")(layers.Dense(UNITS, name="wide")(x)))
+
+
+def _twice() -> Any:
+    x = keras.Input((FEATURES,), name="x")
+    wide = [layers.Dense(UNITS, name=name)(x) for name in ("y", "z")]
+    return keras.Model(x, wide)
+
+
+def _half() -> Any:
+    x = keras.Input((FEATURES,), name="x")
+    return keras.Model(x, layers.Dense(UNITS, dtype="mixed_float16", name="y")(x))
+
+
+def _stays() -> Any:
+    x = keras.Input((FEATURES,), name="x")
+    return keras.Model(x, layers.Conv1D(UNITS, 2, name="y")(layers.Reshape((4, 4))(x)))
+
+
+WHOLE: dict[str, Callable[[], Any]] = {
+    "a layer that counts on the width": _followed,
+    "two layers of one shape": _twice,
+    "half precision": _half,
+    "another kind of layer": _stays,
+    "weights of each unit behind it": lambda: network(layers.BatchNormalization(name="norm")),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+def test_built_whole(case: str, tmp_path: Path) -> None:
+    WHOLE[case]().save(tmp_path / "net.keras")
+    assert isinstance(open_large(tmp_path / "net.keras", 10_000), KerasModel)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
+def test_below_the_bound_and_in_hdf5_it_is_built(bench: Bench, tmp_path: Path) -> None:
+    assert isinstance(open_large(bench.path, 10**9), KerasModel)
+    bench.net.save(tmp_path / "net.h5")
+    assert isinstance(open_large(tmp_path / "net.h5", BOUND), KerasModel)
+
+
+@pytest.mark.parametrize("case", ["weights of each unit behind it", "another kind of layer"])
+def test_no_stub(case: str) -> None:
+    stub = stub_of(KerasModel(WHOLE[case]()), 10_000)
+    assert (stub is None) == (case == "weights of each unit behind it")
+
+
+# --- a head that is not built ---------------------------------------------------------------------
+
+
+def test_it_looks_like_the_whole_model(bench: Bench) -> None:
+    wide, whole = open_large(bench.path, BOUND), open_file(bench.path)
+    assert isinstance(wide, WideModel)
+    assert (wide.name, wide.sha256, wide.precision) == (whole.name, whole.sha256, whole.precision)
+    one, other = wide.graph(), whole.graph()
+    assert (one.inputs, one.outputs, one.nodes) == (other.inputs, other.outputs, other.nodes)
+    for name, tensor in other.tensors.items():
+        assert (one.tensors[name].shape, one.tensors[name].dtype) == (tensor.shape, tensor.dtype)
+        if tensor.read is not None:
+            read = one.tensors[name].read
+            assert read is not None
+            np.testing.assert_array_equal(read(), tensor.read())
+
+
+def test_its_kernel_is_seen_where_it_lies(bench: Bench) -> None:
+    wide = open_large(bench.path, BOUND)
+    assert isinstance(wide, WideModel)
+    assert all(isinstance(values, np.memmap) for values in wide.stub.weights.values())
+    assert wide.stub.model.model.count_params() < FEATURES * UNITS / 10
+
+
+def _deflated(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def _chunked(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    weights = path.with_suffix(".h5")
+    weights.write_bytes(members["model.weights.h5"])
+    with h5py.File(weights, "r+") as file:
+        held = file["layers/dense_1/vars"]
+        for key in ("0", "1"):
+            values = held[key][()]
+            del held[key]
+            held.create_dataset(key, data=values, chunks=True, compression="gzip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, weights.read_bytes() if name.endswith(".h5") else content)
+
+
+@pytest.mark.parametrize(
+    ("behind", "change"),
+    [
+        pytest.param((), None, id="as Keras writes it"),
+        pytest.param((), _deflated, id="packed members"),
+        pytest.param((), _chunked, id="a compressed kernel"),
+        pytest.param((layers.ReLU(max_value=2.0), layers.Softmax(name="a")), None, id="behind"),
+    ],
+)
+def test_its_answers(behind: tuple[Any, ...], change: Any, tmp_path: Path) -> None:
+    net, x = network(*behind), inputs()
+    net.save(tmp_path / "net.keras")
+    if change is not None:
+        change(tmp_path / "net.keras")
+    wide = open_large(tmp_path / "net.keras", BOUND)
+    assert isinstance(wide, WideModel)
+    z = logits(net, x)
+    expected = softmax(np.clip(z, 0, 2) if behind else z)
+    np.testing.assert_allclose(answers(wide, x, wide.outputs[0]), expected, atol=1e-6)
+
+
+def test_it_shows_its_logits_and_is_cut(bench: Bench, tmp_path: Path) -> None:
+    wide, x = open_large(bench.path, BOUND), inputs()
+    z = logits(bench.net, x)
+    shown = wide.apply(Plan((AddOutput("y/linear", "y/linear"),)))
+    np.testing.assert_allclose(answers(shown, x, "y/linear"), z, atol=LIMIT)
+    cut = wide.apply(plan_cut(wide, Choice(keep=KEPT, keep_order=True)).plan)
+    np.testing.assert_allclose(answers(cut, x), softmax(z[:, list(KEPT)]), atol=1e-6)
+    zeroed = wide.apply(plan_cut(wide, Choice(keep=KEPT, mode="zero")).plan)
+    alive = np.isin(np.arange(UNITS), KEPT)
+    np.testing.assert_allclose(answers(zeroed, x), softmax(np.where(alive, z, 0.0)), atol=1e-6)
+    wide.write(tmp_path / "again.keras")
+    assert (tmp_path / "again.keras").read_bytes() == bench.path.read_bytes()
+
+
+# --- stub and graft -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_the_head_is_grafted_at_full_width(bench: Bench, kind: str) -> None:
+    path, x = bench.folder / f"net.{kind}", inputs()
+    done = bench.opened().convert(kind, path, ConvertOptions(large_head_bytes=BOUND))
+    assert "a stub of 8 units, the head of 900 (0 MB) grafted" in done.route
+    assert "not built in Keras" in done.warnings[0]
+    z, model = logits(bench.net, x), open_model(path)
+    np.testing.assert_allclose(answers(model, x), softmax(z), atol=LIMIT)
+    cut = model.apply(plan_cut(model, Choice(keep=KEPT, keep_order=True)).plan)
+    np.testing.assert_allclose(answers(cut, x), softmax(z[:, list(KEPT)]), atol=LIMIT)
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        pytest.param((), id="with its activation inside"),
+        pytest.param((layers.Reshape((30, 30), name="r"), layers.Flatten(name="a")), id="reshaped"),
+    ],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_live_head_goes_to_tflite_as_a_stub(
+    behind: tuple[Any, ...], *, bias: bool, tmp_path: Path
+) -> None:
+    net, x = network(*behind, bias=bias), inputs()
+    path = tmp_path / "net.tflite"
+    options: dict[str, Any] = {"opset": 17, "batch": 1, "input_shapes": {}}
+    route, told = to_tflite.convert(KerasModel(net), path, **options, large_head_bytes=BOUND)
+    assert ("grafted" in route) == (not behind)  # units on two axes are no plain head
+    assert told == []
+    z = logits(net, x)
+    expected = z if behind else softmax(z)
+    np.testing.assert_allclose(
+        answers(open_model(path), x, net.output_names[0]), expected, atol=LIMIT
+    )
+
+
+@pytest.mark.parametrize("convert", [to_onnx.convert, to_tflite.convert])
+def test_a_stub_that_comes_back_changed_is_not_trusted(
+    bench: Bench, convert: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Then the head is built and goes through the converter, and the report says so."""
+    before = graft.stub_values
+    monkeypatch.setattr(graft, "stub_values", lambda shape: before(shape) * 2)
+    kind = "onnx" if convert is to_onnx.convert else "tflite"
+    path, x = tmp_path / f"net.{kind}", inputs()
+    wide = open_large(bench.path, BOUND)
+    route, told = convert(wide, path, opset=17, batch=1, input_shapes={})
+    assert "graft" not in route
+    assert "large head" in told[-1] or "large head" in told[0]
+    np.testing.assert_allclose(
+        answers(open_model(path), x), softmax(logits(bench.net, x)), atol=LIMIT
+    )
+
+
+def test_weights_that_a_converter_lost_are_missed(bench: Bench) -> None:
+    wide = open_large(bench.path, BOUND)
+    assert isinstance(wide, WideModel)
+    graph = wide.stub.model.graph()
+    assert set(graft.graft_for(graph, wide.stub).weights) == {"y/kernel", "y/bias"}
+    with pytest.raises(ConversionError, match="not to be found"):
+        graft.graft_for(open_file(bench.path).graph(), wide.stub)
+
+
+def test_run_says_by_which_route(bench: Bench, tmp_path: Path) -> None:
+    report = exporter.run(
+        bench.path, tmp_path / "out", keep=KEPT, bench=False, samples=4, large_head_bytes=BOUND
+    )
+    assert report.ok
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert all("grafted" in artifact["route"] for artifact in record["artifacts"])
+    assert any("product of Keras' features" in warning for warning in record["warnings"])
+
+
+# --- ONNX files that would pass 2 GiB -------------------------------------------------------------
+
+
+def test_what_one_message_cannot_hold_lies_beside_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(to_onnx_write, "LARGEST_BYTES", 30_000)
+    path, x = tmp_path / "net.onnx", inputs()
+    to_onnx.convert(open_large(bench.path, BOUND), path, opset=17, batch=1, input_shapes={})
+    (data,) = tmp_path.glob("*.data")
+    assert data.name.startswith("net-")
+    assert path.stat().st_size < 10_000 < FEATURES * UNITS * 4 < data.stat().st_size
+    assert size_bytes(path) == path.stat().st_size + data.stat().st_size
+    onnx.checker.check_model(path)
+    expected = softmax(logits(bench.net, x))
+    np.testing.assert_allclose(answers(open_model(path), x), expected, atol=LIMIT)
+    report = exporter.run(
+        path, tmp_path / "out", keep=range(99), bench=False, samples=4, keep_original=True
+    )
+    assert report.ok
+    beside = sorted(file.name for file in (tmp_path / "out").glob("*.data"))
+    assert len(beside) == 2
+    assert beside[0] == data.name
+    assert beside[1].startswith("pruned.fp32-")
+    original = open_model(tmp_path / "out" / "original.onnx")
+    np.testing.assert_allclose(answers(original, x), expected, atol=LIMIT)
+    (artifact,) = report.artifacts
+    assert artifact.bytes == size_bytes(tmp_path / "out" / "pruned.fp32.onnx")
