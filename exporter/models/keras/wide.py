@@ -70,15 +70,12 @@ class WideModel:
     def __init__(self, stub: Stub, path: Path, added: tuple[str, ...] = ()) -> None:
         self.stub = stub
         self.name = path.name
+        self.sha256: str | None = sha256_of(path)
         self.precision = stub.model.precision
         self.remap: Remap | None = None
         self._path = path
         self._added = added
         self._head = stub.head  # ModelError if the layer makes no head
-
-    @cached_property
-    def sha256(self) -> str | None:
-        return sha256_of(self._path)
 
     @property
     def outputs(self) -> tuple[str, ...]:
