@@ -99,15 +99,21 @@ def _from_stub(
     """Convert the stub and graft its head; where that fails, the model with its head built."""
     narrow, warnings = in_float32(model.stub.model)
     interface = interface_of(narrow, input_shapes)
-    weights = large_weights(narrow.model)
+    bare = _bare(narrow, interface)
     target = replace(target, name=interface.name)
     try:
-        _write(trace(interface, weights), interface, target, folded=bool(weights))
+        if bare is None:
+            _write(_plain(narrow, interface), interface, target, folded=False)
+        else:
+            _write(bare, interface, target, folded=True)
     except Exception as error:  # noqa: BLE001 - whatever it was, the built head may not mind
         whole, opset = model.whole(), target.opset
         route, told = convert(whole, target.path, opset=opset, batch=1, input_shapes=input_shapes)
         return route, [f"the large head was built, which is slow: {_reason(error)}", *told]
-    return f"{BARE_GRAPH if weights else PLAIN}; {model.stub.told()}", [*warnings, model.told()]
+    return f"{PLAIN if bare is None else BARE_GRAPH}; {model.stub.told()}", [
+        *warnings,
+        model.told(),
+    ]
 
 
 BARE_GRAPH = "tf2onnx, bare graph"
