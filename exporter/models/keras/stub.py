@@ -115,11 +115,10 @@ def has_plain_axes(head: Head) -> bool:
 
 
 def widened(head: Head, units: int) -> Head:
-    """The head of a stub as it is with all units."""
+    """The labels of a stub's head as they are with all units; it still counts as narrow."""
     whole = np.arange(units)
     return replace(
         head,
-        units=units,
         tensors=tuple(replace(t, labels=UnitAxis(t.labels.axis, whole)) for t in head.tensors),
         constants=tuple(replace(c, labels=UnitAxis(c.labels.axis, whole)) for c in head.constants),
     )
