@@ -83,9 +83,9 @@ def size_bytes(path: Path) -> int:
 def copy_model(source: Path, target: Path) -> None:
     """Copy a model file that can be opened, and into the target's folder the files beside it."""
     package = import_module(KINDS[kind_of(source)].package)
-    for file in package.files_beside(source):
+    for file in package.files_of(source):
         beside = target.parent / file.relative_to(source.parent)
-        if not beside.exists():
+        if file != source and not beside.exists():
             beside.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, beside)
     shutil.copyfile(source, target)
