@@ -1,0 +1,193 @@
+"""A head of 250,002 units on 768 features, from a `.keras` file to ONNX and TFLite.
+
+Each way runs in processes of its own from start to end: imports, opening, converting, writing. All
+that they hold is watched from outside (resident memory, maps of files included). What TensorFlow
+and the converter hold alone is taken off: it is measured by converting a model of eight units the
+same way. At the limit a process is killed, as the system would do it later. The weights are random:
+a converter does not look at their values. `--units N` makes it smaller, to try it out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+UNITS, FEATURES = 250_002, 768
+SMALL = 8  # units of the model that shows what the libraries need
+LIMIT_BYTES = 10 * 10**9
+SAMPLE_S = 0.02
+SEED = 1
+KINDS = ("onnx", "tflite")
+ROUTES = ("plain", "exporter")
+
+# --- the processes that convert -------------------------------------------------------------------
+
+
+def save(units: int, path: Path) -> None:
+    import keras  # noqa: PLC0415 - the parent needs no TensorFlow
+
+    x = keras.Input((FEATURES,), name="x")
+    hidden = keras.layers.Dense(FEATURES, activation="relu", name="hidden")(x)
+    head = keras.layers.Dense(units, "softmax", kernel_initializer="zeros", name="y")
+    model = keras.Model(x, head(hidden), name="net")
+    random = np.random.default_rng(SEED)
+    head.kernel.assign(random.standard_normal((FEATURES, units), np.float32) * 0.03)
+    model.save(path)
+
+
+def plain_onnx(source: Path, path: Path) -> None:
+    import keras  # noqa: PLC0415 - the parent needs no TensorFlow
+    import tf2onnx  # noqa: PLC0415 - likewise
+
+    model = keras.models.load_model(source, compile=False)
+    tf2onnx.convert.from_keras(model, opset=17, output_path=str(path))
+
+
+def plain_tflite(source: Path, path: Path) -> None:
+    import keras  # noqa: PLC0415 - the parent needs no TensorFlow
+    import tensorflow as tf  # noqa: PLC0415 - likewise
+
+    model = keras.models.load_model(source, compile=False)
+    path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
+
+
+def by_exporter(source: Path, path: Path) -> None:
+    import exporter  # noqa: PLC0415 - only where it is measured
+    from exporter.conversion.remote import LARGE_HEAD_BYTES  # noqa: PLC0415 - likewise
+
+    bound = min(LARGE_HEAD_BYTES, source.stat().st_size // 2)  # below it, if a small one is tried
+    exporter.convert(source, path, verify=False, large_head_bytes=bound)
+
+
+CONVERTERS: Mapping[tuple[str, str], Callable[[Path, Path], None]] = {
+    ("plain", "onnx"): plain_onnx,
+    ("plain", "tflite"): plain_tflite,
+    ("exporter", "onnx"): by_exporter,
+    ("exporter", "tflite"): by_exporter,
+}
+
+# --- the process that watches ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Found:
+    """How long it took, what was held at most, and how it died; "" if it lived."""
+
+    seconds: float
+    peak_bytes: int
+    died: str
+
+
+def measure(route: str, kind: str, source: Path, path: Path) -> Found:
+    command = [sys.executable, __file__, "--convert", route, kind, str(source), str(path)]
+    start, peak = time.perf_counter(), 0
+    with (path.parent / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    while process.poll() is None and peak <= LIMIT_BYTES:
+        peak = max(peak, held(process.pid))
+        time.sleep(SAMPLE_S)
+    seconds, died = time.perf_counter() - start, ""
+    if process.poll() is None:
+        end(process.pid)
+        died = f"killed at {peak / 1e9:.1f} GB"
+    code = process.wait()
+    if code and not died:
+        died = f"exit status {code}: {(path.parent / 'log').read_text().strip()[-200:]}"
+    return Found(seconds, peak, died)
+
+
+def family(pid: int) -> list[Any]:
+    process = psutil.Process(pid)
+    return [process, *process.children(recursive=True)]
+
+
+def held(pid: int) -> int:
+    try:
+        return sum(int(member.memory_info().rss) for member in family(pid))
+    except psutil.Error:
+        return 0
+
+
+def end(pid: int) -> None:
+    for member in family(pid):
+        member.kill()
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+def agreement(kind: str, source: Path, path: Path) -> str:
+    """What the file answers beside Keras, on one input; told by the command's own check."""
+    from exporter.models import open_model  # noqa: PLC0415 - after the measurements
+    from exporter.models.keras.wide import open_large  # noqa: PLC0415 - likewise
+    from exporter.models.model import RunOptions  # noqa: PLC0415 - likewise
+
+    x = np.random.default_rng(SEED).standard_normal((1, FEATURES), np.float32)
+    answers = [
+        model.runner(RunOptions())({"x": x})["y"]
+        for model in (open_large(source, source.stat().st_size // 2), open_model(path))
+    ]
+    return f"{kind}: max |difference| to Keras {np.abs(answers[0] - answers[1]).max():.1e}"
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["--convert"]:
+        route, kind, source, target = sys.argv[2:]
+        CONVERTERS[route, kind](Path(source), Path(target))
+        return
+    if sys.argv[1:2] == ["--save"]:
+        save(int(sys.argv[2]), Path(sys.argv[3]))
+        return
+    if sys.argv[1:2] == ["--agree"]:
+        print(agreement(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4])))
+        return
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--units", type=int, default=UNITS)
+    parser.add_argument("--routes", default=",".join(ROUTES))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        compare(Path(name), given.units, given.routes.split(","))
+
+
+def compare(folder: Path, units: int, routes: list[str]) -> None:
+    sources = {count: folder / f"{count}.keras" for count in (SMALL, units)}
+    for count, path in sources.items():
+        subprocess.run(
+            [sys.executable, __file__, "--save", str(count), str(path)],
+            check=True,
+            capture_output=True,
+        )
+    size = sources[units].stat().st_size
+    print(
+        f"{units} units x {FEATURES} features, {size / 1e6:.0f} MB; limit {LIMIT_BYTES / 1e9:g} GB"
+    )
+    print(f"{'':22}{'seconds':>9}{'MB above':>10}{'x size':>8}")
+    for kind in KINDS:
+        for route in routes:
+            target = folder / f"{route}.{kind}"
+            alone = measure(route, kind, sources[SMALL], target)
+            target.unlink(missing_ok=True)
+            found = measure(route, kind, sources[units], target)
+            above = found.peak_bytes - alone.peak_bytes
+            told = f"{found.seconds:>9.1f}{above / 1e6:>10,.0f}{above / size:>8.2f}"
+            print(f"{kind:8}{route:14}{told}  {found.died}", flush=True)
+            if route == "exporter" and not found.died:
+                command = [sys.executable, __file__, "--agree", kind]
+                command += [str(sources[units]), str(target)]
+                done = subprocess.run(command, check=False, capture_output=True, text=True)
+                print(f"{'':8}{done.stdout.strip() or done.stderr.strip()[-200:]}", flush=True)
+            target.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
