@@ -38,6 +38,7 @@ class ChoiceOptions(TypedDict, total=False):
     merge: Mapping[str, Units]
     allow_nonfinite: bool
     allow_remove_special: bool
+    gate: str
 
 
 class JobOptions(TypedDict, total=False):

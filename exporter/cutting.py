@@ -10,12 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from exporter.conditions import parse_condition
 from exporter.detectors import for_units, refuse_zero, restored_ids, with_background
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
 from exporter.models.model import Model, unit_labels
 from exporter.modes import MODES, Meaning, places_of
+from exporter.modes.gating import INPUT, INPUT_FLOAT
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.table import Place, members
@@ -45,6 +47,9 @@ class Choice:
             whether keep names them or not. With merge alone all other units stay too.
         allow_nonfinite: cut a model with NaN or infinite weights.
         allow_remove_special: remove units such as a detector's background.
+        gate: how units are chosen while the model runs: "input", "input:float", or a condition (see
+            `exporter.conditions`). It makes the mode "gate"; without keep and remove, every unit
+            may be on.
 
     Raises:
         UsageError: no such mode, neither or both of keep and remove, something that is neither a
@@ -65,11 +70,14 @@ class Choice:
     merge: Mapping[str, Units] = field(default_factory=dict)
     allow_nonfinite: bool = False
     allow_remove_special: bool = False
+    gate: str | None = None
 
     @property
     def meaning(self) -> Meaning:
         """What the options say of the answers, as it was asked for."""
-        return Meaning(self.probabilities, self.restore_width, self.for_quantization)
+        return Meaning(
+            self.probabilities, self.restore_width, self.for_quantization, gate=self.gate
+        )
 
     @property
     def narrows(self) -> bool:
@@ -77,9 +85,12 @@ class Choice:
         return MODES[self.mode].narrows and not self.restore_width
 
     def __post_init__(self) -> None:
+        if self.gate is not None:
+            self._gate()
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
-        neither = self.keep is None and self.remove is None and not self.merge
+        asked = self.merge or self.gate is not None
+        neither = self.keep is None and self.remove is None and not asked
         if neither or (self.keep is not None and self.remove is not None):
             raise UsageError("give keep or remove, and not both", "the other units follow from it")
         if self.keep_order and not self.narrows:
@@ -100,6 +111,14 @@ class Choice:
         object.__setattr__(self, "merge", merge)
         for name in ("keep", "remove", "labels"):
             object.__setattr__(self, name, _lasting(name, getattr(self, name)))
+
+    def _gate(self) -> None:
+        """A gate makes the mode."""
+        if self.mode not in {"slice", "gate"}:
+            raise UsageError(f"the mode {self.mode} takes no gate", "leave out --mode")
+        if self.gate not in {INPUT, INPUT_FLOAT}:
+            parse_condition(self.gate or "")
+        object.__setattr__(self, "mode", "gate")
 
 
 def _lasting(name: str, given: Any) -> Any:
@@ -182,7 +201,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     if groups:
         _refuse_dead(model, remap.of(heads[0].name))
     kept = selection.kept
-    untouched = selection.keeps_all and not groups
+    untouched = selection.keeps_all and not groups and not mode.alters_all
     edits = () if untouched else mode.edits(heads[0], kept, meanings[0])
     if choice.restore_ids and choice.narrows:
         edits = (*edits, *restored_ids(graph, heads[0], remap.of(heads[0].name)))

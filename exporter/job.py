@@ -20,6 +20,7 @@ from exporter.report.record import Check, Latency, Memory
 from exporter.samples import DEFAULT_COUNT, Samples, from_file, in_batches, synthetic
 from exporter.sources import Limits, Progress, Source, opened, silent
 from exporter.verification import Stage, VerifyOptions, verify_pair
+from exporter.verification.masks import with_masks
 
 NO_INPUTS = Samples({}, "")  # where nothing is run
 
@@ -195,7 +196,8 @@ def measure(job: Job, sides: Sides, inputs: Samples) -> Measures:
     """
     (original, _), (pruned, _) = sides
     job.say(f"timing {pruned.name}")
-    feeds = list(inputs.feeds())
+    tables = pruned.remap.heads if pruned.remap else ()
+    feeds = list(with_masks(inputs, pruned.graph(), tables)[0].feeds())
     row = bench_models(original, pruned, feeds, BenchOptions(job.run_options, seed=job.seed))
     job.say(f"measuring the memory of {pruned.name}")
     try:

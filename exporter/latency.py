@@ -191,6 +191,12 @@ def _batch(feed: Mapping[str, Array], otherwise: int) -> int:
     return next((int(value.shape[0]) for value in feed.values() if value.ndim), otherwise)
 
 
+def _taken(feed: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
+    """What a model has inputs for, as it is fed: a gate adds one to the pruned model alone."""
+    graph = model.graph()
+    return as_fed({name: feed[name] for name in graph.inputs if name in feed}, graph)
+
+
 class _Bench:
     """The models side by side: loads them, calibrates their blocks, and measures rounds."""
 
@@ -198,7 +204,7 @@ class _Bench:
         self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clock: Clock
     ) -> None:
         self._models, self._options, self._clock = models, options, clock
-        self._feeds = [[as_fed(feed, model.graph()) for feed in feeds] for model in models]
+        self._feeds = [[_taken(feed, model) for feed in feeds] for model in models]
         self._runners: dict[int, Runner] = {}
         self._runs: list[int] = []  # in a block of each side
         self._loads_ns: list[list[int]] = []  # one row a load of all sides

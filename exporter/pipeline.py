@@ -241,7 +241,7 @@ def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Resul
 
 def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
     """Apply the plan, write the file, and open what was written."""
-    if cut.selection.keeps_all and target.path and target.path.exists():
+    if not cut.plan.edits and target.path and target.path.exists():
         copy_model(target.path, path)
     else:
         pruned = target.model.apply(cut.plan)

@@ -83,6 +83,9 @@ class SetAttribute:
 class Insert:
     """Put an operation behind a tensor; all that read the tensor, outputs too, read the result.
 
+    With a `name` it is a branch: what reads the tensor goes on to read it, and the result bears the
+    name, by which later edits mean it.
+
     Attributes:
         operation: key of the format's table of operations that it can write, such as "add".
         after: the tensor that becomes the operation's first input.
@@ -90,6 +93,7 @@ class Insert:
             constants, which are written with their own dtype.
         attributes: by the neutral names that the operation's entry documents.
         shape: of the result; None where it is that of `after`.
+        name: of the result, which nothing reads yet.
     """
 
     operation: str
@@ -97,9 +101,11 @@ class Insert:
     operands: tuple[str | Array, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
-        return f"insert {self.operation} behind {self.after!r}"
+        named = f", as {self.name!r}" if self.name else ""
+        return f"insert {self.operation} behind {self.after!r}{named}"
 
 
 @dataclass(frozen=True, eq=False)

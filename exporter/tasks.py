@@ -137,7 +137,7 @@ def _write_pruned(given: Source, done: Pruned, out: Path, job: Job) -> None:
     source = given.path
 
     def write(file: Path) -> None:
-        if done.cut.selection.keeps_all and not done.cut.plan.edits and source:
+        if not done.cut.plan.edits and source:
             copy_model(source, file)
         else:
             done.model.write(file)

@@ -69,7 +69,7 @@ def logits_and_probabilities() -> Graph:
         pytest.param(
             {"keep": "1", "mode": "melt"},
             "there is no mode 'melt'",
-            "modes: slice, zero, mask",
+            "modes: slice, zero, mask, gate",
             id="an unknown mode",
         ),
         pytest.param(

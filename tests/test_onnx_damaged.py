@@ -77,7 +77,7 @@ def outcome(content: bytes) -> bool:
     try:
         opened = from_bytes(content, "damaged.onnx")
         for head in trace(opened.graph()).heads:
-            for mode in MODES.values():
+            for mode in (MODES[name] for name in ("slice", "zero", "mask")):
                 opened.apply(Plan(mode.edits(head, [0]))).to_bytes()
     except ExporterError as error:
         assert "\n" not in error.message  # noqa: PT017 - the other half is that nothing else comes

@@ -148,7 +148,9 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
         if sum(name == other for other, _ in given["merge"]) > 1:
             raise click.UsageError(f"--merge names the group {name!r} twice")
     both = wanted["keep"] is not None and wanted["remove"] is not None
-    if both or (wanted["keep"] is None and wanted["remove"] is None and not groups):
+    if both or (
+        wanted["keep"] is None and wanted["remove"] is None and not (groups or wanted.get("gate"))
+    ):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
     return fill(Choice, wanted)
 
@@ -157,6 +159,7 @@ MODES = (
     "slice",
     "zero",
     "mask",
+    "gate",
 )  # a test holds this against modes.MODES, which `--help` must not import
 PROBABILITIES = ("renormalized", "absolute")  # likewise modes.PROBABILITIES
 KINDS = ("keras", "onnx", "tflite")  # likewise models.KINDS
@@ -204,6 +207,12 @@ selection = _group(
     ),
     click.option(
         "--for-quantization", is_flag=True, help="Mask without a floor that would ruin a scale."
+    ),
+    click.option(
+        "--gate",
+        metavar="input|COND",
+        help='Choose units while the model runs: by one more input, or by "[probability|logit|abs] '
+        '(>|>=|<|<=) NUMBER" or "top:K".',
     ),
     click.option(
         "--allow-nonfinite", is_flag=True, help="Cut a model with NaN or infinite weights."

@@ -28,6 +28,8 @@ class Meaning:
             probability: at z, or where the width is restored, in the output. None where no removed
             unit has a place, or where they are 0.
         merge: name of a group -> its members, units that stand side by side and answer as one.
+        gate: how units are chosen while the model runs: `gating.INPUT`, `gating.INPUT_FLOAT`, or a
+            condition; None where they are not.
 
     Raises:
         UsageError: no such kind of probabilities.
@@ -38,6 +40,7 @@ class Meaning:
     for_quantization: bool = False
     floor: float | None = None
     merge: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    gate: str | None = None
 
     def __post_init__(self) -> None:
         if self.probabilities not in PROBABILITIES:
@@ -58,6 +61,7 @@ class Meaning:
             restore_width=bool(options.get("restore_width")),
             floor=options.get("floor"),
             merge=options.get("merge") or {},
+            gate=options.get("gate"),
         )
 
     def options(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Meaning:
             "restore_width": self.restore_width or None,
             "floor": self.floor,
             "merge": dict(self.merge) or None,
+            "gate": self.gate,
         }
 
 

@@ -58,6 +58,7 @@ class Mode:
             UsageError where the wish contradicts the head or the mode, ModelError where the head
             cannot be had that way.
         narrows: the output has one position a kept unit instead of one a unit.
+        alters_all: there is something to edit where all units are kept.
         shares: removed units keep a share of what is shared out, as under a softmax.
     """
 
@@ -67,3 +68,4 @@ class Mode:
     settle: Callable[[Head, Meaning], Meaning]
     narrows: bool
     shares: bool
+    alters_all: bool = False

@@ -61,7 +61,12 @@ class Pair:
     """
 
     def __init__(
-        self, head: Head, models: tuple[Model, Model], table: HeadRemap, stage: Stage
+        self,
+        head: Head,
+        models: tuple[Model, Model],
+        table: HeadRemap,
+        stage: Stage,
+        masks: Array | None = None,
     ) -> None:
         """Find the head's values in both models.
 
@@ -70,13 +75,14 @@ class Pair:
             models: the original, and what became of it.
             table: what became of the head; it speaks of the original, or of its own original.
             stage: "export" where the two models name their tensors differently.
+            masks: which units were on in each sample, (samples, units) bool; of a gate by input.
 
         Raises:
             UsageError: the original has no such head, or not the units that the table speaks of.
             ModelError: the pruned model does not show what it must be compared in.
         """
         original, pruned = models
-        self.table = table
+        self.table, self._masks = table, masks
         self.head = head
         self.kept, self.places = _units(original, self.head, table)
         self.z = self.head.z
@@ -137,6 +143,9 @@ class Pair:
 
         A floor of -1e4 among the expected values would allow the others 1e4 times as much.
         """
+        if self.table.options["gate"] is not None:
+            yield from self._gated_apart(both)
+            return
         mode, labels = MODES[self.table.mode], self.head.tensor(tensor).labels
         units = labels.units[labels.positions(self.places)]
         dead = (units >= 0) & ~np.isin(units, self.kept)
@@ -171,6 +180,21 @@ class Pair:
         after = restored if self.table.options["restore_ids"] else list(range(count))
         return list(range(self.head.units)), after
 
+    def _gated_apart(self, both: Compared) -> Iterator[Compared]:
+        """Units that are on and those that are off, which are others in each sample.
+
+        Each side is compared at its full width, with 0 where units are of the other.
+        """
+        expected, actual = both.expected, both.actual
+        floor = self.table.options["floor"]
+        off = expected == (0.0 if both.what == "probability" else floor)
+        if actual.shape != expected.shape or not off.any():
+            yield both
+            return
+        for off_here, name, what in ((off, "", both.what), (~off, " (off)", "removed")):
+            left, right = (np.where(off_here, 0.0, values) for values in (expected, actual))
+            yield Compared(f"{both.name}{name}", left, right, both.axis, what, both.coded)
+
     def dead_share(self, right: Answers) -> float | None:
         """The mean share of the probability that units removed in place hold.
 
@@ -189,13 +213,20 @@ class Pair:
 
     def _expected(self, left: Answers) -> Expected:
         tensor = self._graphs[0].tensors[self.z]
-        answers = [self._oracle(z) for z in tensor.real(left[self.z])]
+        values = tensor.real(left[self.z])
+        answers = [self._oracle(z, self._on(i)) for i, z in enumerate(values)]
         return Expected(np.stack([a.z for a in answers]), np.stack([a.y for a in answers]))
 
-    def _oracle(self, z: Array) -> Expected:
+    def _on(self, sample: int) -> tuple[int, ...]:
+        """The units that are alive in a sample: of a gate by input those that its mask has on."""
+        if self._masks is None:
+            return self.kept
+        return tuple(np.intersect1d(self.kept, np.flatnonzero(self._masks[sample])).tolist())
+
+    def _oracle(self, z: Array, kept: tuple[int, ...]) -> Expected:
         """The mode's, with what the table alone tells of its options and of earlier cuts."""
         mode = MODES[self.table.mode]
-        return mode.oracle(self.head, self.kept, z, self._meaning, self.places)
+        return mode.oracle(self.head, kept, z, self._meaning, self.places)
 
     def _real(self, right: Answers, name: str) -> Array:
         """An answer of the pruned model; nothing where it lacks it, which no check passes."""

@@ -50,6 +50,7 @@ class Draft:
         self._values: dict[str, Array] = {}  # of the constants that are new or have changed
         self._names = set(every_name(source.graph))
         self._makers = {name: node.name for name, (node, _) in self._graph.producers.items()}
+        self._branch = set[str]()  # names of the nodes of branches
         self._uses: dict[str, set[Use]] = {}
         for node in self._graph.nodes:
             self._add_uses(node.name, node.inputs)
@@ -145,9 +146,14 @@ class Draft:
             self._written.add(name)
         return self._nodes[name]
 
-    def append(self, node: NodeProto) -> None:
-        """A new node; `finish` moves it in front of those that read its results."""
+    def append(self, node: NodeProto, *, branch: bool = False) -> None:
+        """A new node; `finish` moves it in front of those that read its results.
+
+        A node of a branch reads what it reads now, also where a gap opens behind that.
+        """
         node.name = self.fresh(node.name)
+        if branch:
+            self._branch.add(node.name)
         self._nodes[node.name] = node
         self._written.add(node.name)
         self._makers.update((made, node.name) for made in node.output)
@@ -176,10 +182,15 @@ class Draft:
         maker = self.node(self._makers.pop(tensor))
         maker.output[list(maker.output).index(tensor)] = before
         self._makers[before] = maker.name
+        if apart := {use for use in self._uses.get(tensor, ()) if use.node in self._branch}:
+            self._redirect(tensor, before, apart)
         return before
 
     def _part_from_readers(self, tensor: str) -> str:
-        uses = self._uses.pop(tensor, set())
+        every = self._uses.pop(tensor, set())
+        apart = {use for use in every if use.node in self._branch}
+        uses = every - apart
+        self._uses[tensor] = apart
         if any(use.node == _OUTSIDE for use in uses):
             raise ModelError(f"{tensor!r} is an output that no node makes; nothing fits behind it")
         after = self.fresh(tensor)

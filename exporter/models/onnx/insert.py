@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, helper
+from onnx import NodeProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.graph import Array
@@ -81,12 +81,20 @@ def insert(draft: Draft, edit: Insert) -> None:
             whose operators are too old for it.
     """
     entry = _entry(edit, edit.operands, draft.opset)
-    before, result = draft.part(edit.after)
+    before, result = _ends(draft, edit)
     operands = [_operand(draft, edit.after, edit.operation, each) for each in edit.operands]
     inputs = (before, *(before if operand == edit.after else operand for operand in operands))
     _write(draft, entry, (inputs, result), edit, edit.after)
     dtype = entry.dtype or str(edit.attributes.get("dtype", "")) or None
     draft.types.set(result, shape=edit.shape, dtype=dtype)
+
+
+def _ends(draft: Draft, edit: Insert) -> tuple[str, str]:
+    """The tensor to read, and the one to make."""
+    if edit.name is None:
+        return draft.part(edit.after)
+    draft.types.add(draft.claim(edit.name), draft.types.of(edit.after))
+    return edit.after, edit.name
 
 
 def compute(draft: Draft, edit: Compute) -> None:
@@ -135,7 +143,7 @@ def _write(
         tuple(inputs), result, attributes, draft.opset, rank, draft.fresh, constant, encoded
     )
     for node in entry.write(site):
-        draft.append(node)
+        draft.append(node, branch=isinstance(edit, Insert) and edit.name is not None)
 
 
 def _entry(edit: Insert | Step, operands: tuple[Any, ...], opset: int) -> Writable:
@@ -203,6 +211,30 @@ def _where(site: Site) -> list[NodeProto]:
     return [helper.make_node("Where", [condition, value, otherwise], [site.result], site.result)]
 
 
+def _with_numbers(site: Site, operator: str, numbers: Any, **attributes: Any) -> list[NodeProto]:
+    """An operator whose second input is a constant of whole numbers; its first result is read."""
+    name = site.fresh(f"{site.result}__numbers")
+    value = numpy_helper.from_array(np.asarray(numbers, np.int64), name)
+    more = [site.fresh(f"{site.result}__ids")] if operator == "TopK" else []
+    ends = [site.inputs[0], name], [site.result, *more]
+    return [
+        helper.make_node("Constant", [], [name], name, value=value),
+        helper.make_node(operator, *ends, site.result, **attributes),
+    ]
+
+
+def _reshape(site: Site) -> list[NodeProto]:
+    return _with_numbers(site, "Reshape", site.attributes["to"])
+
+
+def _top(site: Site) -> list[NodeProto]:
+    return _with_numbers(site, "TopK", [site.attributes["count"]], axis=site.axis())
+
+
+def _cumulated(site: Site) -> list[NodeProto]:
+    return _with_numbers(site, "CumSum", site.axis())
+
+
 def _normalised(operator: str) -> Callable[[Site], list[NodeProto]]:
     """Before opset 13 all axes from `axis` on went together: the axis is brought to the end."""
 
@@ -255,33 +287,43 @@ _CODES = {"dtype": None, "scale": None, "zero_point": None}
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
 # where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
 # value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
-# zero_point). The result of `where` is the value that was there, wherever the condition holds; that
-# of `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
-# the others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
+# zero_point), reshape(; to), top(; count, axis), cumsum(; axis). The result of `where` is the value
+# that was there, wherever the condition holds; that of `look_up` what a table of this dtype has at
+# ids, that of `top` the largest values; `pad` puts one position of a real value behind the others;
+# a reduction leaves one position on the axis. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Writable] = {
+    "abs": Writable(_plain("Abs"), 0, since=6),
     "add": Writable(_plain("Add"), 1, since=7),
+    "and": Writable(_plain("And"), 1, since=7),
     "cast": Writable(_cast, 0, {"dtype": None}, since=6),
     "concat": Writable(_along("Concat"), None, {"axis": None}, since=4),
     "dequantize": Writable(_coded("DequantizeLinear"), 0, _CODES, since=10, dtype="float32"),
     "div": Writable(_plain("Div"), 1, since=7),
     "exp": Writable(_plain("Exp"), 0, since=6),
+    "cumsum": Writable(_cumulated, 0, {"axis": None}, since=11),
+    "equal": Writable(_plain("Equal"), 1, since=11, dtype="bool"),
     "gather": Writable(_along("Gather"), 1, {"axis": None}),
     "greater": Writable(_plain("Greater"), 1, since=9, dtype="bool"),
+    "greater_equal": Writable(_plain("GreaterOrEqual"), 1, since=12, dtype="bool"),
     "identity": Writable(_plain("Identity"), 0),
     "less": Writable(_plain("Less"), 1, since=9, dtype="bool"),
     "log": Writable(_plain("Log"), 0, since=6),
+    "less_equal": Writable(_plain("LessOrEqual"), 1, since=12, dtype="bool"),
     "log_softmax": Writable(_normalised("LogSoftmax"), 0, {"axis": -1}),
     "look_up": Writable(_look_up, 1, {"dtype": None}, since=6),
     "maximum": Writable(_plain("Max"), 1, since=8),
     "minimum": Writable(_plain("Min"), 1, since=8),
     "mul": Writable(_plain("Mul"), 1, since=7),
+    "or": Writable(_plain("Or"), 1, since=7),
     "pad": Writable(_pad, 0, {"axis": None, "value": None}, since=11),
     "quantize": Writable(_coded("QuantizeLinear"), 0, _CODES, since=10),
     "reduce_max": Writable(_reduced("ReduceMax", 18), 0, {"axis": None}),
     "reduce_sum": Writable(_reduced("ReduceSum", 13), 0, {"axis": None}),
     "relu": Writable(_plain("Relu"), 0, since=6),
+    "reshape": Writable(_reshape, 0, {"to": None}, since=5),
     "sigmoid": Writable(_plain("Sigmoid"), 0, since=6),
     "softmax": Writable(_normalised("Softmax"), 0, {"axis": -1}),
     "sub": Writable(_plain("Sub"), 1, since=7),
+    "top": Writable(_top, 0, {"count": None, "axis": -1}, since=11),
     "where": Writable(_where, 2, since=9),
 }

@@ -37,6 +37,9 @@ class Editor:
         self.tensors = dict(picture.tensors)
         operators = self.main.operators or []
         self.operators = {name: operators[i] for name, i in picture.nodes.items()}
+        self.branches: list[
+            Any
+        ] = []  # operators that read what they read now, whatever is inserted
         self._left: list[int] = []  # buffers that a tensor was moved away from
         self._made: dict[int, list[int]] = {}  # those buffers -> what replaced them
 

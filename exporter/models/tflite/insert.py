@@ -14,7 +14,7 @@ from exporter.graph import Array
 from exporter.models.tflite import codec
 from exporter.models.tflite.editor import Editor, rewire
 from exporter.models.tflite.picture import signatures
-from exporter.models.tflite.schema import text
+from exporter.models.tflite.schema import raise_runtime, text
 from exporter.plan import Compute, Insert, Step
 
 
@@ -53,6 +53,9 @@ class Written:
         versions: of the operator, where its codes are not of its first version's dtypes.
         stated: constants that the operator needs behind these, made from the attributes: values
             as they are, and real ones that take on the first input's codes.
+        more: dtypes of further results, which nothing reads.
+        since: the first runtime that has it, in the version that is written (TensorFlow's list of
+            operator versions).
     """
 
     builtin: str
@@ -68,6 +71,8 @@ class Written:
     coded: bool = False
     versions: Mapping[str, int] = field(default_factory=lambda: {"int8": 2})
     stated: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
+    more: tuple[str, ...] = ()
+    since: str = "1.14.0"
 
 
 def insert(editor: Editor, edit: Insert) -> None:
@@ -81,14 +86,19 @@ def insert(editor: Editor, edit: Insert) -> None:
     written = _entry(edit, edit.operands)
     after = editor.index(edit.after)
     inputs = [after, *(_operand(editor, edit, after, operand) for operand in edit.operands)]
-    place, readers = _place(editor, edit.operation, edit.after, inputs)
+    place, readers = _place(
+        editor, edit.operation, edit.after, inputs, branch=edit.name is not None
+    )
     operators = []
     if written.whole and "int" not in codec.type_name(editor.main.tensors[after]):
         cast = Insert("cast", edit.after, attributes={"dtype": "int32"})
         operators.append(_operator(editor, OPERATIONS["cast"], cast, [after]))
         inputs[0] = int(operators[0].outputs[0])
     operators.append(_operator(editor, written, edit, inputs))
-    _let_read(editor, edit.after, readers, operators[-1])
+    if edit.name is None:
+        _let_read(editor, edit.after, readers, operators[-1])
+    else:
+        editor.branches.append(operators[-1])
     _put(editor, place, operators)
 
 
@@ -132,7 +142,10 @@ def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: lis
         editor.main.tensors[result].quantization = _coded(site) if not written.dtype else None
     order = written.order or range(len(inputs))
     operator.inputs = np.array([*(inputs[i] for i in order), *stated], np.int32)
-    operator.outputs = np.array([result], np.int32)
+    shape = tuple(int(n) for n in editor.main.tensors[result].shape)
+    more = [editor.new_tensor(f"{text(first.name)}/{d}", d, shape) for d in written.more]
+    operator.outputs = np.array([result, *more], np.int32)
+    raise_runtime(editor.file.model, written.since)
     return operator
 
 
@@ -196,12 +209,16 @@ def _rank(tensor: Any) -> int:
 
 
 def _place(
-    editor: Editor, operation: str, after: str, inputs: list[int]
+    editor: Editor, operation: str, after: str, inputs: list[int], *, branch: bool = False
 ) -> tuple[int, list[tuple[Any, int]]]:
     """Behind all that makes the inputs; and who shall read the result."""
     places = [editor.producer(index) for index in inputs]
     place = max((p + 1 for p in places if p is not None), default=0)
-    readers = editor.readers(inputs[0])
+    readers = [
+        (operator, slot)
+        for operator, slot in editor.readers(inputs[0])
+        if not branch and not any(operator is each for each in editor.branches)
+    ]
     order = {id(operator): i for i, operator in enumerate(editor.main.operators or ())}
     if any(order[id(operator)] < place for operator, _ in readers):
         raise ModelError(
@@ -216,8 +233,13 @@ def _result(editor: Editor, edit: Insert | Step, before: Any, dtype: str) -> int
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
     kept = tuple(None if n < 0 else int(n) for n in (() if stated is None else stated))
     shape = kept if edit.shape is None else edit.shape
-    index = editor.new_tensor(f"{text(before.name)}/{edit.operation}", dtype, shape)
+    name = edit.name if isinstance(edit, Insert) else None
+    if name in editor.tensors:
+        raise ModelError(f"there is a tensor {name!r} already")
+    index = editor.new_tensor(name or f"{text(before.name)}/{edit.operation}", dtype, shape)
     editor.main.tensors[index].quantization = before.quantization
+    if name is not None:
+        editor.tensors[name] = index
     return index
 
 
@@ -273,7 +295,7 @@ def _set_softmax(options: Any, site: Site) -> None:
 
 def _only_last(_: Any, site: Site) -> None:
     if site.axis() != site.rank - 1:
-        raise ModelError(f"TFLite normalises along the last axis, not along {site.axis()}")
+        raise ModelError(f"TFLite works along the last axis here, not along {site.axis()}")
 
 
 def _set_cast(options: Any, site: Site) -> None:
@@ -296,17 +318,24 @@ def _axis(site: Site) -> tuple[Array | float, ...]:
     return (np.array([site.axis()], np.int32),)
 
 
+def _whole(numbers: Any) -> Array:
+    return np.asarray(numbers, np.int32)
+
+
 _LAST = {"axis": -1}
 _CODES = {"dtype": None, "scale": None, "zero_point": None}
 
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
 # where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
 # value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
-# zero_point). The result of `where` is the value that was there, wherever the condition holds; that
-# of `look_up` what a table of this dtype has at ids; `pad` puts one position of a real value behind
-# the others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
+# zero_point), reshape(; to), top(; count, axis), cumsum(; axis). The result of `where` is the value
+# that was there, wherever the condition holds; that of `look_up` what a table of this dtype has at
+# ids, that of `top` the largest values; `pad` puts one position of a real value behind the others;
+# a reduction leaves one position on the axis. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Written] = {
+    "abs": Written("ABS", "AbsOptions"),
     "add": Written("ADD", "AddOptions", 1),
+    "and": Written("LOGICAL_AND", "LogicalAndOptions", 1),
     "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
     "concat": Written(
         "CONCATENATION",
@@ -325,8 +354,16 @@ OPERATIONS: Mapping[str, Written] = {
         coded=True,
         versions={"int8": 2, "int16": 3},
     ),
+    "cumsum": Written(
+        "CUMSUM",
+        "CumsumOptions",
+        attributes={"axis": None},
+        stated=lambda site: (_whole(site.axis()),),
+        since="2.4.0",
+    ),
     "div": Written("DIV", "DivOptions", 1),
     "exp": Written("EXP", "ExpOptions"),
+    "equal": Written("EQUAL", "EqualOptions", 1, dtype="bool"),
     "gather": Written(
         "GATHER",
         "GatherOptions",
@@ -338,8 +375,10 @@ OPERATIONS: Mapping[str, Written] = {
         versions={"int8": 2, "int16": 4},
     ),
     "greater": Written("GREATER", "GreaterOptions", 1, dtype="bool"),
+    "greater_equal": Written("GREATER_EQUAL", "GreaterEqualOptions", 1, dtype="bool"),
     "less": Written("LESS", "LessOptions", 1, dtype="bool"),
     "log": Written("LOG"),
+    "less_equal": Written("LESS_EQUAL", "LessEqualOptions", 1, dtype="bool"),
     "log_softmax": Written("LOG_SOFTMAX", "LogSoftmaxOptions", 0, _only_last, _LAST),
     "look_up": Written(
         "GATHER",
@@ -353,6 +392,7 @@ OPERATIONS: Mapping[str, Written] = {
     "maximum": Written("MAXIMUM", "MaximumMinimumOptions", 1),
     "minimum": Written("MINIMUM", "MaximumMinimumOptions", 1),
     "mul": Written("MUL", "MulOptions", 1),
+    "or": Written("LOGICAL_OR", "LogicalOrOptions", 1),
     "pad": Written(
         "PADV2",
         "PadV2Options",
@@ -368,8 +408,22 @@ OPERATIONS: Mapping[str, Written] = {
     ),
     "reduce_sum": Written("SUM", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis),
     "relu": Written("RELU"),
+    "reshape": Written(
+        "RESHAPE", attributes={"to": None}, stated=lambda site: (_whole(site.attributes["to"]),)
+    ),
     "sigmoid": Written("LOGISTIC"),
     "softmax": Written("SOFTMAX", "SoftmaxOptions", 0, _set_softmax, _LAST),
     "sub": Written("SUB", "SubOptions", 1),
-    "where": Written("SELECT_V2", "SelectV2Options", 2, foreign=True, order=(1, 0, 2)),
+    "top": Written(
+        "TOPK_V2",
+        "TopKV2Options",
+        0,
+        _only_last,
+        {"count": None, **_LAST},
+        stated=lambda site: (_whole(site.attributes["count"]),),
+        more=("int32",),
+    ),
+    "where": Written(
+        "SELECT_V2", "SelectV2Options", 2, foreign=True, order=(1, 0, 2), since="2.2.0"
+    ),
 }

@@ -239,3 +239,21 @@ def set_metadata(model: Any, name: str, value: bytes) -> None:
     model.buffers.append(schema.BufferT(data=data))
     entry = schema.MetadataT(name=name, buffer=len(model.buffers) - 1)
     model.metadata = [*(model.metadata or ()), entry]
+
+
+def raise_runtime(model: Any, version: str) -> None:
+    """State at least this runtime where the file states which one it needs."""
+    stated = metadata(model, RUNTIME)
+    if stated is None:
+        return
+    known = stated.tobytes().rstrip(b"\0").decode("ascii", "replace")
+    if _numbers(known) < _numbers(version):
+        set_metadata(model, RUNTIME, version.encode().ljust(_RUNTIME_BYTES, b"\0"))
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+RUNTIME = "min_runtime_version"
+_RUNTIME_BYTES = 16
