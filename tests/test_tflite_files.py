@@ -429,6 +429,8 @@ def test_precision(weights: str, activations: str, precision: str) -> None:
             builder.quantise(name, 0.1, 0)
     options: Mapping[str, Any] = {"options": "FullyConnectedOptions", "dtype": activations}
     builder.op("FULLY_CONNECTED", ["x", "k", ""], (1, 50), "z", version=4, **options)
+    if builder.at("z").type != 0:
+        builder.quantise("z", 0.1, 0)
     assert from_bytes(builder.content("z"), "p.tflite").precision == precision
 
 

@@ -1,4 +1,4 @@
-"""Files that ai-edge-quantizer writes of a small float network are cut, and the cut is proved."""
+"""Files that litert-quantizer writes of a small float network are cut, and the cut is proved."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from litert_quantizer import quantizer, recipe
 
 from exporter.cutting import Choice
 from exporter.job import Job
@@ -14,15 +15,12 @@ from exporter.models.tflite import from_bytes
 from exporter.tasks import prune_model
 from tests.tflite_builder import Builder
 
-quantizer = pytest.importorskip("ai_edge_quantizer.quantizer", reason="needs ai-edge-quantizer")
-recipe = pytest.importorskip("ai_edge_quantizer.recipe", reason="needs ai-edge-quantizer")
-
 FEATURES, UNITS, KEPT = 64, 11, [7, 1, 4]
 KEY = "serving_default"
 
 
 def network() -> Builder:
-    """Without a signature ai-edge-quantizer changes nothing."""
+    """Without a signature the library changes nothing."""
     builder = Builder()
     hidden = builder.dense(builder.feed("x", 1, FEATURES), 33, "h")
     builder.op("RELU", [hidden], (1, 33), "r")
@@ -52,7 +50,7 @@ RECIPES: Mapping[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")  # it calibrates so
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_ai_edge_quantizer_writes_is_cut(name: str) -> None:
+def test_what_litert_quantizer_writes_is_cut(name: str) -> None:
     made, precision = RECIPES[name]
     model = from_bytes(quantised(made()), "quantised.tflite")
     assert model.precision == precision
