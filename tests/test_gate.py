@@ -6,6 +6,7 @@ Expected values are NumPy's, of the logits that a runtime gives for the whole mo
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from exporter.models import open_model
 from exporter.models.model import RunOptions
 from exporter.models.tflite import from_bytes
 from exporter.models.tflite.schema import metadata, unpack
+from exporter.modes import MODES, Meaning
 from exporter.plan import AddOutput, Plan, Replace
 from exporter.samples import synthetic
+from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests import onnx_models as onnx
 from tests.commands import exporter
@@ -284,6 +287,34 @@ def test_units_that_lie_on_another_axis(kind: str) -> None:
     assert all(check.passed for check in checks(model, chosen, cut))
 
 
+def test_a_batch_of_pictures_may_have_a_mask_for_each() -> None:
+    soft = onnx.node("Softmax", ["c"], ["y"], "softmax", axis=1)
+    conv = onnx.node("Conv", ["x", "kernel", "bias"], ["c"], "conv")
+    constants = {"kernel": onnx.numbers(5, 6, 1, 1), "bias": onnx.numbers(5)}
+    outputs = {"y": ("batch", 5, 2, 2)}
+    original = onnx.model([conv, soft], constants, x=("batch", 6, 2, 2), outputs=outputs)
+    pruned, cut = gated(original, "input")
+    x = np.random.default_rng(3).normal(size=(4, 6, 2, 2)).astype(np.float32)
+    masks = np.random.default_rng(4).random((4, UNITS)) < 0.6
+    z = np.einsum("nchw,uchw->nuhw", x, onnx.numbers(5, 6, 1, 1)[..., :1, :1] * np.ones((2, 2)))
+    z = np.moveaxis(z + onnx.numbers(5).reshape(5, 1, 1), 1, -1)
+    shown = onnx.run(pruned, {"x": x, "unit_mask": masks})["y"]
+    expected = softmax_on(z, np.broadcast_to(masks[:, None, None], z.shape))
+    assert np.allclose(np.moveaxis(shown, 1, -1), expected, atol=1e-6)
+    assert all(check.passed for check in checks(original, pruned, cut))
+
+
+@each_kind
+def test_a_gate_that_lets_all_pass_answers_as_the_original(kind: str) -> None:
+    original = NETS[kind]("softmax")
+    pruned, cut = gated(original, "abs >= 0")
+    for x in inputs():
+        assert np.allclose(answer(pruned, x=x), answer(original, x=x), atol=1e-7)
+    found = checks(original, pruned, cut)
+    assert all(check.passed for check in found)
+    assert not any("(off)" in check.output for check in found)
+
+
 # --- the proof ----------------------------------------------------------------------------------
 
 
@@ -346,6 +377,14 @@ def ranked() -> Any:
     return onnx.classifier(soft, top, outputs={"y": ("batch", 5)})
 
 
+def turned() -> Any:
+    conv = onnx.node("Conv", ["x", "kernel", "bias"], ["c"], "conv")
+    soft = onnx.node("Softmax", ["c"], ["s"], "softmax", axis=1)
+    turn = onnx.node("Transpose", ["s"], ["y"], "turn", perm=[0, 2, 1])
+    constants = {"kernel": onnx.numbers(5, 6, 1), "bias": onnx.numbers(5)}
+    return onnx.model([conv, soft, turn], constants, x=(1, 6, 2))
+
+
 def both_shown() -> Any:
     soft = onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1)
     return onnx.classifier(soft, outputs={"y": ("batch", 5), "z": ("batch", 5)})
@@ -385,6 +424,19 @@ REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], 
         UsageError,
         "keep_order has no meaning with mode gate",
     ),
+    "ranked units": (ranked, {"gate": "input", "head": "y"}, ModelError, "'best' ranks its units"),
+    "a transpose behind the softmax": (
+        turned,
+        {"gate": "input"},
+        ModelError,
+        "'turn' stands behind its activation",
+    ),
+    "boxes on the axis": (
+        lambda: onnx_net("linear"),
+        {"gate": "input", "units": "1:4"},
+        ModelError,
+        "other things than units stand on the axis of 'y'",
+    ),
     "several outputs": (both_shown, {"gate": "input", "head": "y"}, ModelError, "shows its units"),
     "log softmax": (
         lambda: onnx.classifier(onnx.node("LogSoftmax", ["z"], ["y"], "a", axis=1)),
@@ -400,6 +452,16 @@ def test_what_has_no_place_for_a_gate_is_refused_by_name(case: str) -> None:
     make, choice, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         plan_cut(make(), Choice(**choice))
+
+
+def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() -> None:
+    head = trace(onnx_net().graph()).head()
+    half = tuple(replace(tensor, dtype="bfloat16") for tensor in head.tensors)
+    with pytest.raises(ModelError, match="'z' is bfloat16"):
+        MODES["gate"].settle(replace(head, tensors=half), Meaning(gate="input"))
+    detected = replace(head, detections=(object(),))  # type: ignore[arg-type]  # any will do
+    with pytest.raises(ModelError, match="a post-process reads its units"):
+        MODES["gate"].settle(detected, Meaning(gate="input"))
 
 
 def test_integer_heads_are_refused_by_name(zoo: Path) -> None:
