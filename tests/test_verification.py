@@ -465,3 +465,27 @@ def test_integer_logits_are_equal_to_the_bit(
     (bias,) = {c.name for c in cut.heads[0].constants if c.dtype == "int32" and len(c.shape) == 1}
     wrong = spoiled(pruned, bias, lambda values: values + np.int32(2000))
     assert logits in failed(verify_pair("cut", original, wrong, tables, job))
+
+
+# --- what quantising lost -----------------------------------------------------------------------
+
+
+def test_what_is_coarser_is_measured_in_y_and_gated_on_request() -> None:
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    done = verify(net, pruned, [table], stage="quantize")
+    assert {check.output for check in done.checks} == {"y", "other"}, "no z"
+    assert {check.metric for check in done.checks} == {"sqnr_db", "top1", "max_abs", "cosine"}
+    assert all(check.limit is None and check.passed for check in done.checks)
+    gated = verify(net, pruned, [table], stage="quantize", tolerance=1e-3)
+    limits = {check.metric for check in gated.checks if check.limit is not None}
+    assert limits == {"max_abs"}
+
+
+def test_a_tensor_inside_is_not_looked_for_in_what_is_coarser() -> None:
+    """A library may have renamed it, or taken it apart: only outputs keep their names."""
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    inside = replace(table, output="z", activation="identity")
+    graph = pruned.graph()
+    assert "z" not in graph.outputs
+    done = verify(net, pruned, [inside], stage="quantize")
+    assert not [check for check in done.checks if check.output.startswith("z")]
