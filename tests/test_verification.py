@@ -307,6 +307,22 @@ def test_the_limits_are_those_of_the_stage_and_precision(
     assert {check.stage for check in done.checks} == {stage}
 
 
+def test_an_output_whose_shape_depends_on_the_values_is_named() -> None:
+    """As many columns as there are positive logits."""
+    head = onnx.node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")
+    counted = [
+        onnx.node("Relu", ["y"], ["r"], "r"),
+        onnx.node("NonZero", ["r"], ["large"], "large"),
+    ]
+    constants = {"kernel": onnx.numbers(6, 5), "bias": onnx.numbers(5)}
+    net = onnx.model([head, *counted], constants, outputs={"y": None, "large": None})
+    with pytest.raises(
+        ModelError, match=r"output 'large' of .* has another shape from sample"
+    ) as e:
+        verify(net, net, [])
+    assert "static shapes" in e.value.hint
+
+
 @pytest.mark.parametrize(
     ("stage", "precision"), [("cut", "fp8"), ("export", "fp16"), ("export", "int8")]
 )
