@@ -192,7 +192,7 @@ RECORDS = {
     ],
     "run net.onnx -o j --keep 1 --no-bench": [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "precisions"),
     ],
     "run net.onnx -o jv --variant a=1 --variant b=2 --no-bench": ["schema", "ok", "variants"],
 }
