@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 QUIET := -qq --disable-pip-version-check # errors still show
+SPREAD := --numprocesses auto --dist worksteal
 CLIENTS := $(VENV)/clients
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
@@ -42,10 +43,10 @@ demo: $(READY)
 	@$(BIN)/exporter demo --output demo --force
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 check: lint types imports docs
-	$(BIN)/python -m pytest --cov
+	$(BIN)/python -m pytest $(SPREAD) --cov
 
 bench: $(READY)
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

@@ -508,7 +508,18 @@ def the_node(model: TfliteModel, operator: str) -> Node:
         (_stale_option, Reshape((2, 6, 1), 1, None)),
         (_open_batch, Reshape((2, 6, 1), 1, None)),
     ],
-    ids=str,
+    ids=[
+        "ADD",
+        "SUB",
+        "MUL",
+        "DIV",
+        "LEAKY_RELU",
+        "GELU",
+        "RESHAPE, target as option",
+        "RESHAPE, target as input",
+        "RESHAPE, both, the option stale",
+        "RESHAPE, open batch",
+    ],
 )
 def test_translation(tail: Tail, operation: Operation) -> None:
     assert headed(tail).graph().nodes[-1].operation == operation
