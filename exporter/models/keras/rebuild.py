@@ -180,7 +180,11 @@ class _FlatBuilder(_Builder):
         if place is not None:
             entries = {"name": name, "dtype": config["dtype"]}
             entries["activation"] = entry_of(config, place)
-            self.behind[id(layer)] = keras.layers.Activation.from_config(entries)
+            activation = keras.layers.Activation.from_config(entries)
+            if isinstance(layer, keras.layers.TimeDistributed):
+                # Step by step as before: softmax over all steps at once differs in the last bit.
+                activation = keras.layers.TimeDistributed(activation, name=name)
+            self.behind[id(layer)] = activation
             config = with_entry(config, place, "linear")
             name = self.unique(f"{name}_linear")
         return super().from_config(layer, {**config, "name": name})
