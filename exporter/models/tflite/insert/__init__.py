@@ -1,9 +1,7 @@
-"""The operations that can be written into a file: builtin operators alone."""
+"""Writes operations into a file, one behind a tensor or several."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,66 +11,11 @@ from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.models.tflite import codec
 from exporter.models.tflite.editor import Editor, rewire
+from exporter.models.tflite.insert.operations import OPERATIONS
+from exporter.models.tflite.insert.written import Site, Written
 from exporter.models.tflite.picture import signatures
 from exporter.models.tflite.schema import raise_runtime, text
 from exporter.plan import Compute, Insert, Step
-
-
-@dataclass(frozen=True, eq=False)
-class Site:
-    """Where an operation is written: its attributes, and the rank and dtype of its first input."""
-
-    attributes: Mapping[str, Any]
-    rank: int
-    dtype: str
-
-    def axis(self) -> int:
-        """The attribute `axis`, counted from the front."""
-        axis = int(self.attributes["axis"])
-        if not -self.rank <= axis < self.rank:
-            raise ModelError(f"there is no axis {axis} among {self.rank}")
-        return axis % self.rank
-
-
-@dataclass(frozen=True)
-class Written:
-    """How an operation is written.
-
-    Attributes:
-        builtin: the schema's name of the operator.
-        options: the schema's name of its options; "" where it has none.
-        operands: how many there are behind the first input; None for any number from 1.
-        fill: sets the options.
-        attributes: neutral name -> default; None where it must be given.
-        moves: values only change places, so that codes of quantised tensors may pass.
-        foreign: operands may be of another dtype than the first input.
-        dtype: of the result; "" for that of the first input.
-        order: of the operator's inputs, as positions among first input and operands.
-        whole: the first input must be of whole numbers, and is cast to such in front.
-        coded: codes come in or go out, of the dtype and meaning that the attributes tell.
-        versions: of the operator, where its codes are not of its first version's dtypes.
-        stated: constants that the operator needs behind these, made from the attributes: values
-            as they are, and real ones that take on the first input's codes.
-        more: dtypes of further results, which nothing reads.
-        since: the first runtime that has it, in the version that is written (TensorFlow's list of
-            operator versions).
-    """
-
-    builtin: str
-    options: str = ""
-    operands: int | None = 0
-    fill: Callable[[Any, Site], None] = lambda _options, _site: None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
-    moves: bool = False
-    foreign: bool = False
-    dtype: str = ""
-    order: tuple[int, ...] | None = None
-    whole: bool = False
-    coded: bool = False
-    versions: Mapping[str, int] = field(default_factory=lambda: {"int8": 2})
-    stated: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
-    more: tuple[str, ...] = ()
-    since: str = "1.14.0"
 
 
 def insert(editor: Editor, edit: Insert) -> None:
@@ -282,148 +225,3 @@ def _set_options(operator: Any, written: Written, site: Site) -> None:
     operator.builtinOptionsType = getattr(schema.BuiltinOptions, written.options)
     operator.builtinOptions = getattr(schema, f"{written.options}T")()
     written.fill(operator.builtinOptions, site)
-
-
-def _set_axis(options: Any, site: Site) -> None:
-    options.axis = site.axis()
-
-
-def _set_softmax(options: Any, site: Site) -> None:
-    _only_last(options, site)
-    options.beta = 1.0
-
-
-def _only_last(_: Any, site: Site) -> None:
-    if site.axis() != site.rank - 1:
-        raise ModelError(f"TFLite works along the last axis here, not along {site.axis()}")
-
-
-def _set_cast(options: Any, site: Site) -> None:
-    """The result's dtype is checked where its tensor is made."""
-    options.inDataType = codec.CODES[site.dtype]
-    options.outDataType = codec.CODES.get(str(site.attributes["dtype"]), 0)
-
-
-def _one_more(site: Site) -> tuple[Array | float, ...]:
-    widths = np.zeros((site.rank, 2), np.int32)
-    widths[site.axis(), 1] = 1
-    return widths, float(site.attributes["value"])
-
-
-def _set_reducer(options: Any, _: Site) -> None:
-    options.keepDims = True
-
-
-def _axis(site: Site) -> tuple[Array | float, ...]:
-    return (np.array([site.axis()], np.int32),)
-
-
-def _whole(numbers: Any) -> Array:
-    return np.asarray(numbers, np.int32)
-
-
-_LAST = {"axis": -1}
-_CODES = {"dtype": None, "scale": None, "zero_point": None}
-
-# Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
-# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
-# value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
-# zero_point), reshape(; to), top(; count, axis), cumsum(; axis). The result of `where` is the value
-# that was there, wherever the condition holds; that of `look_up` what a table of this dtype has at
-# ids, that of `top` the largest values; `pad` puts one position of a real value behind the others;
-# a reduction leaves one position on the axis. Operands broadcast as in NumPy.
-OPERATIONS: Mapping[str, Written] = {
-    "abs": Written("ABS", "AbsOptions"),
-    "add": Written("ADD", "AddOptions", 1),
-    "and": Written("LOGICAL_AND", "LogicalAndOptions", 1),
-    "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
-    "concat": Written(
-        "CONCATENATION",
-        "ConcatenationOptions",
-        None,
-        _set_axis,
-        {"axis": None},
-        moves=True,
-        versions={"int8": 2, "int16": 3},
-    ),
-    "dequantize": Written(
-        "DEQUANTIZE",
-        "DequantizeOptions",
-        attributes=_CODES,
-        dtype="float32",
-        coded=True,
-        versions={"int8": 2, "int16": 3},
-    ),
-    "cumsum": Written(
-        "CUMSUM",
-        "CumsumOptions",
-        attributes={"axis": None},
-        stated=lambda site: (_whole(site.axis()),),
-        since="2.4.0",
-    ),
-    "div": Written("DIV", "DivOptions", 1),
-    "exp": Written("EXP", "ExpOptions"),
-    "equal": Written("EQUAL", "EqualOptions", 1, dtype="bool"),
-    "gather": Written(
-        "GATHER",
-        "GatherOptions",
-        1,
-        _set_axis,
-        {"axis": None},
-        moves=True,
-        foreign=True,
-        versions={"int8": 2, "int16": 4},
-    ),
-    "greater": Written("GREATER", "GreaterOptions", 1, dtype="bool"),
-    "greater_equal": Written("GREATER_EQUAL", "GreaterEqualOptions", 1, dtype="bool"),
-    "less": Written("LESS", "LessOptions", 1, dtype="bool"),
-    "log": Written("LOG"),
-    "less_equal": Written("LESS_EQUAL", "LessEqualOptions", 1, dtype="bool"),
-    "log_softmax": Written("LOG_SOFTMAX", "LogSoftmaxOptions", 0, _only_last, _LAST),
-    "look_up": Written(
-        "GATHER",
-        "GatherOptions",
-        1,
-        attributes={"dtype": None},
-        foreign=True,
-        order=(1, 0),
-        whole=True,
-    ),
-    "maximum": Written("MAXIMUM", "MaximumMinimumOptions", 1),
-    "minimum": Written("MINIMUM", "MaximumMinimumOptions", 1),
-    "mul": Written("MUL", "MulOptions", 1),
-    "or": Written("LOGICAL_OR", "LogicalOrOptions", 1),
-    "pad": Written(
-        "PADV2",
-        "PadV2Options",
-        attributes={"axis": None, "value": None},
-        moves=True,
-        stated=_one_more,
-    ),
-    "quantize": Written(
-        "QUANTIZE", "QuantizeOptions", attributes=_CODES, coded=True, versions={"int16": 2}
-    ),
-    "reduce_max": Written(
-        "REDUCE_MAX", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis
-    ),
-    "reduce_sum": Written("SUM", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis),
-    "relu": Written("RELU"),
-    "reshape": Written(
-        "RESHAPE", attributes={"to": None}, stated=lambda site: (_whole(site.attributes["to"]),)
-    ),
-    "sigmoid": Written("LOGISTIC"),
-    "softmax": Written("SOFTMAX", "SoftmaxOptions", 0, _set_softmax, _LAST),
-    "sub": Written("SUB", "SubOptions", 1),
-    "top": Written(
-        "TOPK_V2",
-        "TopKV2Options",
-        0,
-        _only_last,
-        {"count": None, **_LAST},
-        stated=lambda site: (_whole(site.attributes["count"]),),
-        more=("int32",),
-    ),
-    "where": Written(
-        "SELECT_V2", "SelectV2Options", 2, foreign=True, order=(1, 0, 2), since="2.2.0"
-    ),
-}
