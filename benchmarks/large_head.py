@@ -1,10 +1,17 @@
 """A head of 250,002 units on 768 features, from a `.keras` file to ONNX and TFLite.
 
 Each way runs in processes of its own from start to end: imports, opening, converting, writing. All
-that they hold is watched from outside (resident memory, maps of files included). What TensorFlow
-and the converter hold alone is taken off: it is measured by converting a model of eight units the
-same way. At the limit a process is killed, as the system would do it later. The weights are random:
-a converter does not look at their values. `--units N` makes it smaller, to try it out.
+that they hold is watched from outside, in two ways:
+
+- private memory: anonymous pages (`Anonymous` in smaps_rollup), which can only be swapped. What is
+  asked for is at most 2.2 times the size of the model's file.
+- resident memory: with the pages of mapped files, the source's among them. The system drops those
+  when it needs the room, so that they are no copy of the model; they are told, not judged.
+
+What TensorFlow and the converter hold alone is taken off both: it is measured by converting a model
+of eight units the same way. At the limit of private memory a process is killed, as the system would
+do it later. The weights are random: a converter does not look at their values. `--units N` makes it
+smaller, to try it out.
 """
 
 from __future__ import annotations
@@ -84,26 +91,28 @@ class Found:
     """How long it took, what was held at most, and how it died; "" if it lived."""
 
     seconds: float
-    peak_bytes: int
+    private_bytes: int
+    resident_bytes: int
     died: str
 
 
 def measure(route: str, kind: str, source: Path, path: Path) -> Found:
     command = [sys.executable, __file__, "--convert", route, kind, str(source), str(path)]
-    start, peak = time.perf_counter(), 0
+    start, private, resident = time.perf_counter(), 0, 0
     with (path.parent / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
-    while process.poll() is None and peak <= LIMIT_BYTES:
-        peak = max(peak, held(process.pid))
+    while process.poll() is None and private <= LIMIT_BYTES:
+        now = held(process.pid)
+        private, resident = max(private, now[0]), max(resident, now[1])
         time.sleep(SAMPLE_S)
     seconds, died = time.perf_counter() - start, ""
     if process.poll() is None:
         end(process.pid)
-        died = f"killed at {peak / 1e9:.1f} GB"
+        died = f"killed at {private / 1e9:.1f} GB"
     code = process.wait()
     if code and not died:
         died = f"exit status {code}: {(path.parent / 'log').read_text().strip()[-200:]}"
-    return Found(seconds, peak, died)
+    return Found(seconds, private, resident, died)
 
 
 def family(pid: int) -> list[Any]:
@@ -111,11 +120,19 @@ def family(pid: int) -> list[Any]:
     return [process, *process.children(recursive=True)]
 
 
-def held(pid: int) -> int:
+def held(pid: int) -> tuple[int, int]:
+    """Private and resident bytes of a process and all that it has started."""
     try:
-        return sum(int(member.memory_info().rss) for member in family(pid))
-    except psutil.Error:
-        return 0
+        each = [of_process(member.pid) for member in family(pid)]
+    except (psutil.Error, OSError):  # one has just ended
+        return 0, 0
+    return sum(private for private, _ in each), sum(resident for _, resident in each)
+
+
+def of_process(pid: int) -> tuple[int, int]:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    found = {key: int(value.split()[0]) << 10 for key, value in (s.split(":") for s in lines)}
+    return found["Anonymous"], found["Rss"]
 
 
 def end(pid: int) -> None:
@@ -171,15 +188,20 @@ def compare(folder: Path, units: int, routes: list[str]) -> None:
     print(
         f"{units} units x {FEATURES} features, {size / 1e6:.0f} MB; limit {LIMIT_BYTES / 1e9:g} GB"
     )
-    print(f"{'':22}{'seconds':>9}{'MB above':>10}{'x size':>8}")
+    print(f"{'':22}{'':>9}{'private memory':>18}{'resident':>18}")
+    print(f"{'':22}{'seconds':>9}" + f"{'MB above':>10}{'x size':>8}" * 2)
     for kind in KINDS:
         for route in routes:
             target = folder / f"{route}.{kind}"
             alone = measure(route, kind, sources[SMALL], target)
             target.unlink(missing_ok=True)
             found = measure(route, kind, sources[units], target)
-            above = found.peak_bytes - alone.peak_bytes
-            told = f"{found.seconds:>9.1f}{above / 1e6:>10,.0f}{above / size:>8.2f}"
+            told = f"{found.seconds:>9.1f}"
+            for above in (
+                found.private_bytes - alone.private_bytes,
+                found.resident_bytes - alone.resident_bytes,
+            ):
+                told += f"{above / 1e6:>10,.0f}{above / size:>8.2f}"
             print(f"{kind:8}{route:14}{told}  {found.died}", flush=True)
             if route == "exporter" and not found.died:
                 command = [sys.executable, __file__, "--agree", kind]

@@ -47,12 +47,14 @@ def describe(model: Model, path: Path, route: str = "", uncut: Path | None = Non
         route: of its conversion.
         uncut: the whole model in a file of the same kind.
     """
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(
         path=path.name,
         kind=model.kind,
         precision=model.precision,
         bytes=size_bytes(path),
-        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        sha256=sha256,
         route=route,
         original_bytes=size_bytes(uncut) if uncut else None,
     )

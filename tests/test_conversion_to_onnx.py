@@ -22,11 +22,12 @@ from exporter.conversion.process import Child
 from exporter.conversion.remote import Conversion, ConvertOptions, open_live
 from exporter.conversion.to_onnx_fold import add_beside, fold
 from exporter.conversion.to_onnx_trace import LARGE_BYTES, large_weights
-from exporter.conversion.to_onnx_write import write
-from exporter.errors import ConversionError
+from exporter.errors import ConversionError, ModelError
 from exporter.graph import Array
 from exporter.models import open_model
 from exporter.models.keras.model import KerasModel
+from exporter.models.onnx.outside import Outside
+from exporter.models.onnx.stream import write
 from exporter.trace import trace
 
 LIMIT = 1e-4
@@ -358,7 +359,7 @@ def _with_weights_beside(folder: Path) -> tuple[ModelProto, Array]:
 
 def test_a_file_is_put_together_from_several(tmp_path: Path) -> None:
     model, kernel = _with_weights_beside(tmp_path)
-    write(model, tmp_path, tmp_path / "whole.onnx")
+    write(model, Outside(tmp_path), tmp_path / "whole.onnx")
     whole = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
     onnx.load_external_data_for_model(model, str(tmp_path))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
@@ -374,15 +375,15 @@ def test_a_missing_end_is_noticed(tmp_path: Path) -> None:
     model, kernel = _with_weights_beside(tmp_path)
     with (tmp_path / "given.data").open("r+b") as file:
         file.truncate(kernel.nbytes - 1)
-    with pytest.raises(ConversionError, match="shorter than it says"):
-        write(model, tmp_path, tmp_path / "whole.onnx")
+    with pytest.raises(ModelError, match="too short"):
+        write(model, Outside(tmp_path), tmp_path / "whole.onnx")
 
 
 def test_folding_keeps_what_is_computed(tmp_path: Path) -> None:
     model, kernel = _with_weights_beside(tmp_path)
     folded = fold(model, tmp_path)
     assert "further" not in {tensor.name for tensor in folded.graph.initializer}
-    write(folded, tmp_path, tmp_path / "whole.onnx")
+    write(folded, Outside(tmp_path), tmp_path / "whole.onnx")
     values = np.random.default_rng(1).normal(size=(2, 300)).astype(np.float32)
     session = onnxruntime.InferenceSession(
         tmp_path / "whole.onnx", providers=["CPUExecutionProvider"]

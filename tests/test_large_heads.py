@@ -20,7 +20,7 @@ import pytest
 from keras import layers
 
 import exporter
-from exporter.conversion import graft, to_onnx, to_onnx_write, to_tflite
+from exporter.conversion import graft, to_onnx, to_tflite
 from exporter.conversion.process import Child
 from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras
 from exporter.cutting import Choice, plan_cut
@@ -32,6 +32,7 @@ from exporter.models.keras.narrow import stub_values
 from exporter.models.keras.stub import stub_of
 from exporter.models.keras.wide import WideModel, open_large
 from exporter.models.model import RunOptions
+from exporter.models.onnx import stream
 from exporter.plan import AddOutput, Plan
 from tests.keras_models import softmax
 
@@ -307,7 +308,7 @@ def test_run_says_by_which_route(bench: Bench, tmp_path: Path) -> None:
 def test_what_one_message_cannot_hold_lies_beside_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(to_onnx_write, "LARGEST_BYTES", 30_000)
+    monkeypatch.setattr(stream, "LARGEST_BYTES", 30_000)
     path, x = tmp_path / "net.onnx", inputs()
     to_onnx.convert(open_large(bench.path, BOUND), path, opset=17, batch=1, input_shapes={})
     (data,) = tmp_path.glob("*.data")

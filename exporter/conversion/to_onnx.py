@@ -36,10 +36,11 @@ from exporter.conversion.to_onnx_trace import (
     trace,
     weight_bytes,
 )
-from exporter.conversion.to_onnx_write import write
 from exporter.errors import ConversionError, UsageError
 from exporter.models.keras.stub import Stub
 from exporter.models.keras.wide import WideModel
+from exporter.models.onnx.outside import Outside
+from exporter.models.onnx.stream import write
 from exporter.models.savedmodel.model import SavedModel
 
 _BATCH = "batch"
@@ -154,10 +155,11 @@ def _write(traced: Traced, interface: Interface, target: _Target, *, folded: boo
             converted = fold(converted, folder)
         canonicalise(converted, names)
         _set_shapes(converted, interface)
+        outside = Outside(folder)
         if target.stub is not None:
-            converted = graft(converted, folder, target.stub)
+            converted = graft(converted, outside, target.stub)
         check_standard(converted)
-        write(converted, folder, target.path)
+        write(converted, outside, target.path)
 
 
 def _as_they_are(converted: ModelProto) -> dict[str, str]:

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -80,10 +79,3 @@ def _check_no_half(model: ModelProto) -> None:
     types |= {a.i for node in casts for a in node.attribute if a.name == "to"}
     if types & _HALF:
         raise ConversionError("a part of the model computes in half precision")
-
-
-def external_place(tensor: TensorProto) -> Mapping[str, str]:
-    """Where the values of a tensor lie; empty if it holds them itself."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return {}
-    return {entry.key: entry.value for entry in tensor.external_data}

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from onnx import ModelProto, TensorProto
 
 from exporter.conversion.graft import graft_for
-from exporter.conversion.to_onnx_fold import add_beside
 from exporter.models.keras.stub import Stub
 from exporter.models.onnx.apply import apply_plan
 from exporter.models.onnx.draw import draw
 from exporter.models.onnx.outside import Outside
 
 
-def graft(converted: ModelProto, folder: Path, stub: Stub) -> ModelProto:
+def graft(converted: ModelProto, outside: Outside, stub: Stub) -> ModelProto:
     """The whole model.
 
     Args:
-        converted: the stub's graph; its large constants may lie in `folder`.
-        folder: the whole weights are written there too.
+        converted: the stub's graph.
+        outside: holds its large constants, and is given the whole weights.
         stub: what was converted.
 
     Raises:
         ConversionError: the head is not to be found, or was changed.
     """
-    drawing = draw(converted, Outside(folder).read)
+    drawing = draw(converted, outside.read)
     found = graft_for(drawing.graph, stub)
     made = apply_plan(converted, drawing, found.plan)
     kept: list[TensorProto] = []
@@ -34,7 +31,7 @@ def graft(converted: ModelProto, folder: Path, stub: Stub) -> ModelProto:
         if values is None:
             kept.append(TensorProto.FromString(tensor.SerializeToString()))
         else:
-            kept.append(add_beside(tensor.name, values, folder))
+            kept.append(outside.held(tensor.name, values))
     del made.graph.initializer[:]
     made.graph.initializer.extend(kept)
     made.graph.ClearField("value_info")

@@ -12,10 +12,11 @@ from onnx import ModelProto
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph
 from exporter.models.model import Runner, RunOptions
+from exporter.models.onnx import stream
 from exporter.models.onnx.apply import apply_plan, remap_in
 from exporter.models.onnx.draw import draw
 from exporter.models.onnx.order import in_order
-from exporter.models.onnx.outside import Outside, is_outside, write_beside
+from exporter.models.onnx.outside import Outside, is_outside, parsed, write_beside
 from exporter.models.onnx.precision import precision_of
 from exporter.models.onnx.protos import (
     content_of,
@@ -39,21 +40,27 @@ def open_file(path: Path) -> OnnxModel:
             are missing or not as they must be.
     """
     try:
-        too_large = path.stat().st_size > _LARGEST
-        content = b"" if too_large else path.read_bytes()
+        size = path.stat().st_size
+        if size > _LARGEST:
+            raise ModelError(
+                f"{path.name} is larger than the 2 GB that an .onnx file can hold",
+                "save the model with its weights in a file beside it",
+            )
+        if not size:
+            raise ModelError(f"{path.name} is empty")
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        proto, content = parsed(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-    if too_large:
-        raise ModelError(
-            f"{path.name} is larger than the 2 GB that an .onnx file can hold",
-            "save the model with its weights in a file beside it",
-        )
-    model = from_bytes(content, path.name, path.parent)
-    model.sha256 = hashlib.sha256(content).hexdigest()
+    except DecodeError as error:
+        raise _damaged(path.name) from error
+    model = from_proto(proto, path.name, Outside(path.parent, content))
+    model.sha256 = sha256
     return model
 
 
-def from_bytes(content: bytes, name: str, folder: Path | None = None) -> OnnxModel:
+def from_bytes(content: bytes, name: str) -> OnnxModel:
     """Open the content of an ONNX file that is in memory (raises as `open_file` does)."""
     if not content:
         raise ModelError(f"{name} is empty")
@@ -61,17 +68,21 @@ def from_bytes(content: bytes, name: str, folder: Path | None = None) -> OnnxMod
     try:
         proto.ParseFromString(content)
     except DecodeError as error:
-        raise ModelError(f"{name} is not an ONNX file, or it is damaged or cut short") from error
-    return from_proto(proto, name, folder)
+        raise _damaged(name) from error
+    return from_proto(proto, name)
 
 
-def from_proto(proto: ModelProto, name: str, folder: Path | None = None) -> OnnxModel:
-    """A model that exists in memory alone.
+def _damaged(name: str) -> ModelError:
+    return ModelError(f"{name} is not an ONNX file, or it is damaged or cut short")
+
+
+def from_proto(proto: ModelProto, name: str, files: Outside | None = None) -> OnnxModel:
+    """A model that exists in memory, but for constants that lie elsewhere.
 
     Args:
         proto: kept, never changed; must not be changed by others either.
         name: what messages and the remap call it.
-        folder: where the files lie that hold constants of it, if there are any.
+        files: what holds constants of it, if anything does.
 
     Raises:
         ModelError: it holds no graph or no operator set, a file beside it is missing or not as it
@@ -88,12 +99,11 @@ def from_proto(proto: ModelProto, name: str, folder: Path | None = None) -> Onnx
     outside = next((t for t in every_tensor(proto.graph) if is_outside(t)), None)
     if outside is None:
         return OnnxModel(proto, name)
-    if folder is None:
+    if files is None:
         raise ModelError(
             f"{name} keeps the constant {outside.name!r} in another file",
             "save the model with its weights inside",
         )
-    files = Outside(folder)
     files.check(proto)
     return OnnxModel(proto, name, files)
 
@@ -113,12 +123,15 @@ class OnnxModel:
         self.remap = _remap_in(proto, name)
         self._proto = in_order(proto)
         self._outside = outside
+        self._has_files = (
+            any(map(outside.is_beside, every_tensor(proto.graph))) if outside else False
+        )
         self._drawing = draw(self._proto, outside.read if outside is not None else read_tensor)
         self.precision = precision_of(self._drawing.graph)
 
     @property
     def proto(self) -> ModelProto:
-        """The parsed file, to be read only."""
+        """The parsed file, to be read only; large constants of a large one are left in it."""
         return self._proto
 
     def graph(self) -> Graph:
@@ -133,15 +146,16 @@ class OnnxModel:
         """The model in onnxruntime; ModelError if it does not load there."""
         from exporter.models.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
-        folder = self._outside.folder if self._outside is not None else None
-        return OnnxRunner(self._proto, self.name, options, folder)
+        return OnnxRunner(self._proto, self.name, options, self._outside)
 
     def to_bytes(self) -> bytes:
         """The file's content: the same for the same model in every process.
 
         What lies in other files stays there, and is only named.
         """
-        return content_of(self._proto, self.name)
+        if self._outside is None or self._outside.has_files:
+            return content_of(self._proto, self.name)
+        return stream.content_of(self._proto, self._outside)
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path. Use `files.write_whole` to have it appear whole.
@@ -151,8 +165,10 @@ class OnnxModel:
         """
         if self._outside is None:
             path.write_bytes(self.to_bytes())
-        else:
+        elif self._outside.has_files:
             write_beside(self._proto, self._outside, path, Path(self.name).stem)
+        else:
+            stream.write(self._proto, self._outside, path)
 
 
 def _remap_in(proto: ModelProto, name: str) -> Remap | None:

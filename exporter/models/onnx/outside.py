@@ -1,4 +1,7 @@
-"""Constants that lie in files beside the model: checked first, mapped, written beside a result."""
+"""Constants that lie elsewhere: in files beside the model, in its own, or in arrays.
+
+Those in files beside it are checked first; all are mapped, and written beside a result.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ import tempfile
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.graph import Array
-from exporter.models.files import share, sync
+from exporter.models.files import parts_of, share, sync
 from exporter.models.onnx.protos import copy_without, dtype_name, every_tensor, read_tensor
+from exporter.models.onnx.skim import WITHIN, skim
 
 _ALIGNMENT = 64  # bytes: whole cache lines, and every element type
 _INSIDE = 1024  # bytes; smaller constants stay in the model
@@ -26,11 +31,34 @@ _BYTE = 8
 
 
 class Outside:
-    """The files beside a model that hold constants of it."""
+    """What holds constants of a model.
 
-    def __init__(self, folder: Path) -> None:
+    Attributes:
+        folder: of the files beside it.
+        has_files: did any of these hold a constant when the model was checked?
+    """
+
+    def __init__(self, folder: Path, content: memoryview | None = None) -> None:
+        """Args: content: the model's own file, where it was skimmed (see `skim`)."""
         self.folder = folder.resolve()
-        self._maps: dict[str, memoryview] = {}
+        self.has_files = False
+        self._maps: dict[str, memoryview] = {} if content is None else {WITHIN: content}
+        self._arrays: dict[str, Array] = {}
+
+    def held(self, name: str, values: Array) -> TensorProto:
+        """A constant whose values stay in an array, which may be a view or a map."""
+        place = f"\0array {len(self._arrays)}"
+        self._arrays[place] = values
+        kind = helper.np_dtype_to_tensor_dtype(values.dtype)
+        tensor = TensorProto(name=name, dims=values.shape, data_type=kind)
+        tensor.data_location = TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=place)
+        return tensor
+
+    def is_beside(self, tensor: TensorProto) -> bool:
+        """Does a constant lie in a file beside the model?"""
+        known = {*self._arrays, WITHIN} if WITHIN in self._maps else self._arrays
+        return is_outside(tensor) and _entry(tensor)["location"] not in known
 
     def check(self, model: ModelProto) -> None:
         """Check every constant that lies outside; nothing of it is read.
@@ -39,7 +67,8 @@ class Outside:
             ModelError: names the constant and the file that is not as it must be.
         """
         for tensor in every_tensor(model.graph):
-            if is_outside(tensor):
+            if self.is_beside(tensor):
+                self.has_files = True
                 entry = _entry(tensor)
                 self._check_place(tensor, entry["location"])
                 self._check_length(tensor, entry)
@@ -54,10 +83,28 @@ class Outside:
         return np.frombuffer(self.raw(tensor), dtype).reshape(tuple(tensor.dims))
 
     def raw(self, tensor: TensorProto) -> memoryview:
-        """The bytes of a constant, in the file's order."""
+        """The bytes of a constant that does not lie inside, in the file's order."""
         entry = _entry(tensor)
+        if (values := self._arrays.get(entry["location"])) is not None:
+            plain: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+            return memoryview(plain)
         start = int(entry.get("offset", 0))
-        return self._map(entry["location"])[start : start + _size(tensor)]
+        found = self._map(entry["location"])[start : start + _size(tensor)]
+        if len(found) < _size(tensor):
+            raise _wrong(tensor, "is too short")
+        return found
+
+    def parts(self, tensor: TensorProto) -> Iterator[bytes | memoryview]:
+        """The same, a part at a time where it would be copied."""
+        values = self._arrays.get(_entry(tensor)["location"])
+        if values is None:
+            yield self.raw(tensor)
+        else:
+            yield from parts_of(values)
+
+    def length(self, tensor: TensorProto) -> int:
+        """How many bytes a constant that does not lie inside has."""
+        return _size(tensor)
 
     def _map(self, location: str) -> memoryview:
         if location not in self._maps:
@@ -109,10 +156,32 @@ class Outside:
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """A model file, which has been opened before, and those that hold constants of it."""
-    model = ModelProto()
-    model.ParseFromString(path.read_bytes())
-    places = {_entry(t)["location"] for t in every_tensor(model.graph) if is_outside(t)}
+    model, content = parsed(path)
+    outside = Outside(path.parent, content)
+    beside = (t for t in every_tensor(model.graph) if outside.is_beside(t))
+    places = {_entry(tensor)["location"] for tensor in beside}
     return (path, *(path.parent / place for place in sorted(places)))
+
+
+def parsed(path: Path) -> tuple[ModelProto, memoryview | None]:
+    """A model file, and its content where its large constants were left in it.
+
+    Raises:
+        OSError: it cannot be read.
+        DecodeError: it is not such a message.
+    """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size >= _SKIMMED:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            model = skim(content)
+            if model is not None:
+                return model, content
+        model = ModelProto()
+        model.ParseFromString(file.read())
+    return model, None
+
+
+_SKIMMED = 1 << 24  # bytes; a smaller file is parsed whole
 
 
 def is_outside(tensor: TensorProto) -> bool:
@@ -202,11 +271,10 @@ def _laid_out(
             continue
         yield bytes(-position % _ALIGNMENT)
         position += -position % _ALIGNMENT
-        content = outside.raw(source) if is_outside(source) else _raw_inside(source)
-        yield content
+        yield from outside.parts(source) if is_outside(source) else [_raw_inside(source)]
         target.external_data.add(key="offset", value=str(position))
-        target.external_data.add(key="length", value=str(len(content)))
-        position += len(content)
+        target.external_data.add(key="length", value=str(_size(source)))
+        position += _size(source)
 
 
 def _raw_inside(tensor: TensorProto) -> bytes:

@@ -26,7 +26,7 @@ DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 FIRST_IR_WITHOUT_INPUTS = 4  # before, every initializer had to be an input too
 UNKNOWN = "undefined"
 
-_M = TypeVar("_M", ModelProto, GraphProto, NodeProto)
+_M = TypeVar("_M", ModelProto, GraphProto, NodeProto, TensorProto)
 
 
 def dtype_name(element: int) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.models.model import RunOptions
+from exporter.models.onnx.outside import Outside, is_outside
 from exporter.models.onnx.protos import content_of, copy_without
+from exporter.models.onnx.skim import HANDED_OVER
 
 # onnxruntime's exceptions share no base but Exception; a wrong feed is a plain ValueError.
 _ERRORS = (
@@ -30,7 +31,6 @@ _ERRORS = (
 )
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _LARGE = 1 << 20  # bytes
-_PLAIN = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8})
 _FATAL = 4  # the severity below which nothing is logged
 
 
@@ -41,21 +41,21 @@ class OnnxRunner:
         model: the parsed file.
         name: what messages call it.
         options: how it is run.
-        folder: where the files lie that hold constants of it. What is too large for one message
-            then need not go through one.
+        outside: what holds constants of it. What is too large for one message then need not go
+            through one.
     """
 
     def __init__(
-        self, model: ModelProto, name: str, options: RunOptions, folder: Path | None = None
+        self, model: ModelProto, name: str, options: RunOptions, outside: Outside | None = None
     ) -> None:
         self.engine = f"onnxruntime {onnxruntime.__version__}"
         self._name = name
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _FATAL
         session_options = _session_options(options)
-        if folder is not None:
-            session_options.add_session_config_entry(_FOLDER, str(folder))
-            model, self._held = _handed_over(model, session_options)
+        if outside is not None:
+            session_options.add_session_config_entry(_FOLDER, str(outside.folder))
+            model, self._held = _handed_over(model, outside, session_options)
         data = content_of(model, name)
         try:
             self._session = onnxruntime.InferenceSession(
@@ -74,18 +74,20 @@ class OnnxRunner:
 
 
 def _handed_over(
-    model: ModelProto, options: onnxruntime.SessionOptions
+    model: ModelProto, outside: Outside, options: onnxruntime.SessionOptions
 ) -> tuple[ModelProto, list[Any]]:
-    """The model with its large inner constants handed over as arrays, which must stay alive."""
+    """The model with its large constants handed over as arrays, which must stay alive.
+
+    Those in files beside it the runtime finds itself.
+    """
     light = copy_without(model, "graph")
     light.graph.CopyFrom(copy_without(model.graph, "initializer"))
     names, values = [], []
     for tensor in model.graph.initializer:
-        plain = tensor.data_type in _PLAIN and tensor.data_location != TensorProto.EXTERNAL
-        if not plain or len(tensor.raw_data) < _LARGE:
+        if not _is_handed_over(tensor, outside):
             light.graph.initializer.append(tensor)
             continue
-        value = np.ascontiguousarray(numpy_helper.to_array(tensor))
+        value = np.require(outside.read(tensor), requirements=["C", "ALIGNED"])
         names.append(tensor.name)
         values.append(onnxruntime.OrtValue.ortvalue_from_numpy(value))
         named = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -95,6 +97,12 @@ def _handed_over(
     if names:
         options.add_external_initializers(names, values)
     return light, values
+
+
+def _is_handed_over(tensor: TensorProto, outside: Outside) -> bool:
+    if is_outside(tensor):
+        return not outside.is_beside(tensor)
+    return tensor.data_type in HANDED_OVER and len(tensor.raw_data) >= _LARGE
 
 
 def _session_options(options: RunOptions) -> onnxruntime.SessionOptions:
