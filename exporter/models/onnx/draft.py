@@ -215,9 +215,11 @@ class Draft:
                 initializers.append(_with_value(tensor, left.pop(tensor.name)))
             else:
                 initializers.append(tensor)
-        for name, node in self._nodes.items():
+        for name, node in list(self._nodes.items()):
             if is_constant_node(node) and node.output[0] in left:
                 self._nodes[name] = _holding(node, left.pop(node.output[0]))
+            elif node.output and node.output[0] in left:  # a constant that the node came to
+                del self._nodes[name]
         initializers.extend(numpy_helper.from_array(v, name) for name, v in left.items())
         self.model.graph.node.extend(running_order(list(self._nodes.values())))
         return self.model

@@ -25,6 +25,7 @@ from exporter.models.onnx.protos import (
     read_tensor,
     shape_of,
 )
+from exporter.models.onnx.stepwise import folded
 from exporter.models.onnx.table import translate
 from exporter.operations import Opaque, Operation
 
@@ -56,9 +57,10 @@ def draw(model: ModelProto, read: Read = read_tensor) -> Drawing:
     source = model.graph
     names = node_names(source)
     constants = constants_of(source, read)
-    types = types_of(model, constants)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
     _check_order(source, names, {*inputs, *constants})
+    constants |= folded(model, constants)
+    types = types_of(model, constants)
     tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
     made = (name for node in source.node for name in node.output if name)
     for name in (*_names_read(source), *made):
@@ -82,8 +84,8 @@ def _nodes(
     lengths = Lengths(protos, tensors, [info.name for info in model.graph.output])
     nodes = []
     for name, proto in protos.items():
-        if is_constant_node(proto):
-            continue
+        if is_constant_node(proto) or (proto.output and tensors[proto.output[0]].is_constant):
+            continue  # it holds a value, or comes to one that constants alone decide
         inputs, outputs = (*proto.input, *captured(proto)), tuple(proto.output)
         call = Call(
             attributes_of(proto),

@@ -30,6 +30,7 @@ from exporter.models.onnx.protos import (
     tensor_type,
 )
 from exporter.models.onnx.standins import stood_in
+from exporter.models.onnx.stepwise import complete, is_open
 
 _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
 _SMALL = 1024  # elements; constants above it carry no shapes, and need not pass through inference
@@ -38,15 +39,17 @@ _SMALL = 1024  # elements; constants above it carry no shapes, and need not pass
 def types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
     """Types as stated, completed by shape inference over a skeleton without the large constants.
 
-    Inference gives up on some chains that compute a reshape's target. Where it did, it is asked
-    again with the targets that the chains come to.
+    Inference gives up on some chains that compute lengths. Where it did, it is asked again with the
+    targets that reshapes are given, and then node by node (see `stepwise`).
     """
     skeleton = _skeleton(model, constants)
     types = _inferred(skeleton)
     tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
-    return (
-        _inferred(skeleton) if _state_targets(skeleton.graph, {**tensors, **constants}) else types
-    )
+    if _state_targets(skeleton.graph, {**tensors, **constants}):
+        types = _inferred(skeleton)
+    if any(is_open(types.get(name)) for node in skeleton.graph.node for name in node.output):
+        complete(skeleton, types, constants)
+    return types
 
 
 def _inferred(skeleton: ModelProto) -> dict[str, TypeProto]:
