@@ -212,7 +212,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
 def _refuse_restored(model: Model) -> None:
     """What stands behind the output of an earlier cut shows the head no more."""
     for table in model.remap.heads if model.remap else ():
-        for option in ("merge", "restore_width", "probabilities"):
+        for option in ("merge", "restore_width", "probabilities", "gate"):
             if said := table.options[option]:
                 shown = ", ".join(said) if option == "merge" else said
                 raise ModelError(

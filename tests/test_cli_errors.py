@@ -303,6 +303,26 @@ OUTPUTS = {
     "demo in a folder that exists": Refusal("demo -o folder", 6, "folder exists"),
 }
 
+GATES = {
+    "a condition that does not parse": Refusal(
+        ("prune", "net.onnx", "-o", "x.onnx", "--gate", "logit >> 1"),
+        2,
+        "the condition 'logit >> 1', at character 8: expected a number",
+        "write [probability|logit|abs] (>|>=|<|<=) NUMBER, or top:K",
+    ),
+    "a condition that chooses none": Refusal(
+        "prune net.tflite -o x.tflite --gate top:0",
+        2,
+        "the condition 'top:0', at character 5: at least one unit must be chosen",
+    ),
+    "no place for a gate": Refusal(
+        "prune open.onnx -o x.onnx --units 1:4 --gate input",
+        3,
+        "head 'y' has no place for a gate: other things than units stand on the axis of 'y'",
+        "use --mode mask, or slice",
+    ),
+}
+
 TABLE = {
     **USAGE,
     **{
@@ -311,6 +331,7 @@ TABLE = {
     },
     **FILES,
     **OUTPUTS,
+    **GATES,
 }
 
 KERAS = {

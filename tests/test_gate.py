@@ -5,109 +5,32 @@ Expected values are NumPy's, of the logits that a runtime gives for the whole mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter
 
-from exporter.cutting import Choice, Cut, plan_cut
-from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
-from exporter.models import open_model
-from exporter.models.model import RunOptions
 from exporter.models.tflite import from_bytes
-from exporter.models.tflite.schema import metadata, unpack
-from exporter.modes import MODES, Meaning
 from exporter.plan import AddOutput, Plan, Replace
-from exporter.samples import synthetic
-from exporter.trace import trace
-from exporter.verification import VerifyOptions, verify_pair
 from tests import onnx_models as onnx
-from tests.commands import exporter
+from tests.gate_models import (
+    COUNT,
+    NETS,
+    SHOWN,
+    UNITS,
+    answer,
+    checks,
+    each_activation,
+    each_kind,
+    gated,
+    inputs,
+    logits,
+    onnx_net,
+    softmax_on,
+)
 from tests.tflite_builder import Builder
-
-UNITS, COUNT = 5, 8
-
-
-def gated(model: Any, gate: str, **choice: Any) -> tuple[Any, Cut]:
-    cut = plan_cut(model, Choice(gate=gate, **choice))
-    return model.apply(cut.plan), cut
-
-
-def checks(original: Any, pruned: Any, cut: Cut) -> list[Any]:
-    job = synthetic(original.graph(), 16, 3), VerifyOptions()
-    return list(verify_pair("cut", original, pruned, cut.remap.heads, job).checks)
-
-
-def softmax_on(z: Array, on: Array) -> Array:
-    """The softmax over the units that are on; all 0 where none is."""
-    powers = np.where(on, np.exp(z.astype(np.float64)), 0.0)
-    total = powers.sum(axis=-1, keepdims=True)
-    return np.asarray(np.divide(powers, total, out=np.zeros_like(powers), where=total > 0))
-
-
-def sigmoid_on(z: Array, on: Array) -> Array:
-    return np.where(on, 1 / (1 + np.exp(-z.astype(np.float64))), 0.0)
-
-
-def linear_on(z: Array, on: Array) -> Array:
-    return np.where(on, z.astype(np.float64), -1e4)
-
-
-def onnx_net(activation: str = "softmax") -> Any:
-    tails = {
-        "softmax": [onnx.node("Softmax", ["z"], ["y"], "a", axis=1)],
-        "sigmoid": [onnx.node("Sigmoid", ["z"], ["y"], "a")],
-        "linear": [onnx.node("Identity", ["z"], ["y"], "a")],
-    }
-    return onnx.classifier(*tails[activation])
-
-
-def tflite_net(activation: str = "softmax") -> Any:
-    builder = Builder()
-    x = builder.feed("x", 1, 6)
-    kernel = builder.constant("kernel", np.ascontiguousarray(onnx.numbers(6, 5).T))
-    inputs = [x, kernel, builder.constant("bias", onnx.numbers(5))]
-    name = "y" if activation == "linear" else "z"
-    z = builder.op("FULLY_CONNECTED", inputs, (1, UNITS), name, "FullyConnectedOptions")
-    if activation == "softmax":
-        builder.softmax(z, "y")
-    elif activation == "sigmoid":
-        builder.op("LOGISTIC", [z], (1, UNITS), "y")
-    return from_bytes(builder.content("y"), "network.tflite")
-
-
-NETS: dict[str, Callable[[str], Any]] = {"onnx": onnx_net, "tflite": tflite_net}
-SHOWN: dict[str, Callable[[Array, Array], Array]] = {
-    "softmax": softmax_on,
-    "sigmoid": sigmoid_on,
-    "linear": linear_on,
-}
-each_kind = pytest.mark.parametrize("kind", NETS)
-each_activation = pytest.mark.parametrize("activation", SHOWN)
-
-
-def inputs() -> list[Array]:
-    random = np.random.default_rng(4)
-    return [random.normal(size=(1, 6)).astype(np.float32) * 2 for _ in range(COUNT)]
-
-
-def content(model: Any, folder: Path) -> bytes:
-    model.write(folder / "model")
-    return (folder / "model").read_bytes()
-
-
-def logits(given: Array) -> Array:
-    return np.asarray(given @ onnx.numbers(6, 5) + onnx.numbers(5))
-
-
-def answer(model: Any, **feeds: Array) -> Array:
-    return np.asarray(model.runner(RunOptions())(feeds)["y"])
-
 
 # --- one more input -----------------------------------------------------------------------------
 
@@ -154,15 +77,6 @@ def test_a_batch_may_have_a_mask_for_each_of_its_samples() -> None:
     assert np.allclose(shown, softmax_on(logits(x), masks), atol=1e-6)
     for_all = onnx.run(pruned, {"x": x, "unit_mask": masks[1:2]})["y"]
     assert np.allclose(for_all, softmax_on(logits(x), masks[1]), atol=1e-6)
-
-
-def test_the_tflite_input_is_required_and_in_every_signature(tmp_path: Path) -> None:
-    pruned, _ = gated(tflite_net(), "input")
-    interpreter = Interpreter(model_content=content(pruned, tmp_path))
-    for ends in interpreter.get_signature_list().values():
-        assert "unit_mask" in ends["inputs"]
-    with pytest.raises(UsageError, match="needs values for its input 'unit_mask'"):
-        answer(pruned, x=inputs()[0])
 
 
 # --- conditions ---------------------------------------------------------------------------------
@@ -339,210 +253,3 @@ def test_masks_of_a_proof_hold_the_extremes() -> None:
     assert np.array_equal(masks, masks_of(6, 16))
     assert masks_of(6, 2).shape == (2, 6)
     assert len(np.unique(masks, axis=0)) > 8
-
-
-# --- TFLite's versions --------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("stated", "gate", "expected"),
-    [
-        (b"1.14.0", "input", b"2.2.0"),
-        (b"1.14.0", "top:2", b"2.4.0"),
-        (b"2.10.0", "top:2", b"2.10.0"),
-    ],
-)
-def test_the_runtime_that_is_needed_is_raised(
-    stated: bytes, gate: str, expected: bytes, tmp_path: Path
-) -> None:
-    builder = Builder()
-    builder.metadata("min_runtime_version", stated.ljust(16, b"\0"))
-    x = builder.feed("x", 1, 6)
-    kernel = builder.constant("kernel", np.ascontiguousarray(onnx.numbers(6, 5).T))
-    inputs = [x, kernel, builder.constant("bias", onnx.numbers(5))]
-    z = builder.op("FULLY_CONNECTED", inputs, (1, UNITS), "z", "FullyConnectedOptions")
-    builder.softmax(z, "y")
-    pruned, _ = gated(from_bytes(builder.content("y"), "network.tflite"), gate)
-    found = metadata(unpack(content(pruned, tmp_path)).model, "min_runtime_version")
-    assert found is not None
-    assert found.tobytes() == expected.ljust(16, b"\0")
-
-
-# --- what is refused ----------------------------------------------------------------------------
-
-
-def ranked() -> Any:
-    top = onnx.node("ArgMax", ["y"], ["id"], "best", axis=1, keepdims=0)
-    soft = onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1)
-    return onnx.classifier(soft, top, outputs={"y": ("batch", 5)})
-
-
-def turned() -> Any:
-    conv = onnx.node("Conv", ["x", "kernel", "bias"], ["c"], "conv")
-    soft = onnx.node("Softmax", ["c"], ["s"], "softmax", axis=1)
-    turn = onnx.node("Transpose", ["s"], ["y"], "turn", perm=[0, 2, 1])
-    constants = {"kernel": onnx.numbers(5, 6, 1), "bias": onnx.numbers(5)}
-    return onnx.model([conv, soft, turn], constants, x=(1, 6, 2))
-
-
-def both_shown() -> Any:
-    soft = onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1)
-    return onnx.classifier(soft, outputs={"y": ("batch", 5), "z": ("batch", 5)})
-
-
-REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], str]] = {
-    "no parse": (onnx_net, {"gate": "logit >> 1"}, UsageError, "at character 8: expected a number"),
-    "top:0": (onnx_net, {"gate": "top:0"}, UsageError, "at character 5: at least one unit"),
-    "too many": (
-        onnx_net,
-        {"gate": "top:4", "keep": [0, 1]},
-        UsageError,
-        "'top:4' chooses 4 of 2 units",
-    ),
-    "no probability": (
-        lambda: onnx_net("linear"),
-        {"gate": "probability > 0.5"},
-        UsageError,
-        "asks for a probability, which linear does not make",
-    ),
-    "a restored width": (
-        onnx_net,
-        {"gate": "input", "restore_width": True},
-        UsageError,
-        "a gate takes no absolute probabilities, restored width",
-    ),
-    "no gate": (onnx_net, {"mode": "gate", "keep": [0]}, UsageError, "needs to know how units"),
-    "another mode": (
-        onnx_net,
-        {"mode": "zero", "gate": "input", "keep": [0]},
-        UsageError,
-        "the mode zero takes no gate",
-    ),
-    "an order": (
-        onnx_net,
-        {"gate": "input", "keep": [1, 0], "keep_order": True},
-        UsageError,
-        "keep_order has no meaning with mode gate",
-    ),
-    "ranked units": (ranked, {"gate": "input", "head": "y"}, ModelError, "'best' ranks its units"),
-    "a transpose behind the softmax": (
-        turned,
-        {"gate": "input"},
-        ModelError,
-        "'turn' stands behind its activation",
-    ),
-    "boxes on the axis": (
-        lambda: onnx_net("linear"),
-        {"gate": "input", "units": "1:4"},
-        ModelError,
-        "other things than units stand on the axis of 'y'",
-    ),
-    "several outputs": (both_shown, {"gate": "input", "head": "y"}, ModelError, "shows its units"),
-    "log softmax": (
-        lambda: onnx.classifier(onnx.node("LogSoftmax", ["z"], ["y"], "a", axis=1)),
-        {"gate": "input"},
-        ModelError,
-        "log_softmax gives units that are off no lowest value",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_place_for_a_gate_is_refused_by_name(case: str) -> None:
-    make, choice, error, message = REFUSED[case]
-    with pytest.raises(error, match=message):
-        plan_cut(make(), Choice(**choice))
-
-
-def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() -> None:
-    head = trace(onnx_net().graph()).head()
-    half = tuple(replace(tensor, dtype="bfloat16") for tensor in head.tensors)
-    with pytest.raises(ModelError, match="'z' is bfloat16"):
-        MODES["gate"].settle(replace(head, tensors=half), Meaning(gate="input"))
-    detected = replace(head, detections=(object(),))  # type: ignore[arg-type]  # any will do
-    with pytest.raises(ModelError, match="a post-process reads its units"):
-        MODES["gate"].settle(detected, Meaning(gate="input"))
-
-
-def test_integer_heads_are_refused_by_name(zoo: Path) -> None:
-    for name in (
-        "mobilenet_v1_025_224_uint8_metadata.tflite",
-        "mobilenet_v2_100_224_qdq_logits.onnx",
-    ):
-        with pytest.raises(ModelError, match=r"has no place for a gate: it computes with integers"):
-            plan_cut(open_model(zoo / name), Choice(gate="input"))
-
-
-# --- real files ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def parrot(zoo: Path) -> Array:
-    """The picture of the macaw as the network takes it: (1, 224, 224, 3)."""
-    import tensorflow as tf  # noqa: PLC0415 - reads a photograph, for these tests alone
-
-    picture = tf.io.decode_jpeg((zoo / "images" / "parrot.jpg").read_bytes(), channels=3)
-    small = tf.image.resize(picture, (224, 224), antialias=True)
-    return np.asarray(small, np.float32)[None] / 127.5 - 1
-
-
-@pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_the_macaw_is_switched_off_and_on_again(kind: str, zoo: Path, parrot: Array) -> None:
-    """At each step the file answers as the mode mask, of the same units, does."""
-    original = open_model(zoo / f"mobilenet_v1_025_224_float.{kind}")
-    macaw = (zoo / "labels" / "imagenet_1001.txt").read_text("utf-8").splitlines().index("macaw")
-    pruned, cut = gated(original, "input")
-    assert all(check.passed for check in checks(original, pruned, cut))
-    output, given = original.graph().outputs[0], original.graph().inputs[0]
-    shape = pruned.graph().shape("unit_mask")
-    running, before = pruned.runner(RunOptions()), original.runner(RunOptions())
-    whole = before({given: parrot})[output]
-    assert int(whole.argmax()) == macaw
-    for off in ((macaw,), (), (macaw,), (macaw, 0, 500)):
-        flags = np.ones(1001, bool)
-        flags[list(off)] = False
-        shown = running({given: parrot, "unit_mask": flags.reshape([n or 1 for n in shape])})
-        if not off:
-            assert np.allclose(shown[output], whole, atol=1e-7)
-            continue
-        masked = original.apply(plan_cut(original, Choice(remove=off, mode="mask")).plan)
-        expected = masked.runner(RunOptions())({given: parrot})[output]
-        assert np.allclose(shown[output], expected, atol=1e-6)
-        assert not shown[output][..., list(off)].any()
-        assert int(shown[output].argmax()) == int(expected.argmax()) != macaw
-
-
-# --- the commands -------------------------------------------------------------------------------
-
-
-def test_commands_prune_verify_bench_and_run(shelf: Path, tmp_path: Path) -> None:
-    for kind in ("onnx", "tflite"):
-        net, small = shelf / f"net.{kind}", f"small.{kind}"
-        done = exporter(f"prune {net} -o {small} --gate input --keep 1-4 --json", tmp_path)
-        assert done.code == 0, done.err
-        table = done.record["remap"]["heads"][0]
-        assert (table["mode"], table["options"]["gate"]) == ("gate", "input")
-        assert (table["kept"], table["new_units"]) == ([1, 2, 3, 4], 7)
-        for line in (f"verify {net} {small}", f"bench {net} {small}"):
-            assert exporter(line, tmp_path).code == 0
-        done = exporter(f"run {net} -o all-{kind} --gate top:2 --no-bench", tmp_path)
-        assert done.code == 0, done.err
-        done = exporter(f"prune {net} -o bad.{kind} --gate top:0", tmp_path)
-        assert done.code == 2
-        assert "the condition 'top:0', at character 5: at least one unit must be chosen" in done.err
-        done = exporter(f"prune {net} -o bad.{kind} --gate input --dry-run", tmp_path)
-        assert (done.code, "unit_mask" in done.out) == (0, True)
-
-
-def test_a_mask_of_another_width_is_named_by_each_runtime(tmp_path: Path) -> None:
-    """What the documents quote."""
-    x, wide = inputs()[0], np.ones(UNITS + 1, bool)
-    pruned, _ = gated(tflite_net(), "input")
-    interpreter = Interpreter(model_content=content(pruned, tmp_path))
-    interpreter.allocate_tensors()
-    place = {each["name"]: each["index"] for each in interpreter.get_input_details()}["unit_mask"]
-    with pytest.raises(ValueError, match=r"Dimension mismatch\. Got 6 but expected 5"):
-        interpreter.set_tensor(place, wide)
-    pruned, _ = gated(onnx_net(), "input")
-    with pytest.raises(Exception, match=r"Got: 6 Expected: 5"):
-        onnx.run(pruned, {"x": x, "unit_mask": wide[None]})

@@ -498,6 +498,13 @@ def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             "cannot stand beside",
             id="two floors",
         ),
+        pytest.param(
+            zeroed(6, 0, 4),
+            zeroed(6, 0, mode="gate", options={"gate": "input", "floor": -1e4}),
+            UsageError,
+            "cut with mode zero: its removed units still have places, and a gate cannot stand",
+            id="zero, then a gate",
+        ),
     ],
 )
 def test_cut_twice_refused(
@@ -567,6 +574,12 @@ def test_cut_twice_refused(
             sliced(6, 4, 0),
             sliced(6, 4, 0),
             id="no floor where no dead place is left",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5),
+            zeroed(3, 0, 1, 2, mode="gate", options={"gate": "top:1", "floor": -1e4}),
+            sliced(9, 8, 2, 5, mode="gate", options={"gate": "top:1", "floor": -1e4}),
+            id="slice, then a gate in which all units may be on",
         ),
         pytest.param(
             sliced(9, 8, 2, 5, axis=1, activation="softmax"),

@@ -245,19 +245,19 @@ def gate_oracle(
         kept: of a gate by input, the units that are on in this sample.
     """
     labels = head.tensor(head.z).labels
-    values = np.moveaxis(np.asarray(z, np.float64), labels.axis, -1)
-    on = np.isin(labels.units, kept) & np.ones(values.shape, bool)
+    standing = labels.units if places is None else labels.units[labels.positions(places)]
+    values = np.moveaxis(taken(z, labels, places), labels.axis, -1)
+    on = np.isin(standing, kept) & np.ones(values.shape, bool)
     if meaning.gate not in {INPUT, INPUT_FLOAT}:
         condition = parse_condition(meaning.gate or "")
         if isinstance(condition, Threshold):
             on &= _meets(condition, values, head)
         else:
             on = _first_largest(np.where(on, values, -np.inf), condition.count) & on
-    on = np.moveaxis(on, -1, labels.axis)
-    floored = taken(np.where(on, z, FLOOR), labels, places)
+    floored = np.moveaxis(np.where(on, values, FLOOR), -1, labels.axis)
     answer = run_tail(head, floored, places)
     if head.activation != "linear":
-        shown = taken(on, labels, places).reshape(answer.shape) > 0
+        shown = np.moveaxis(on, -1, labels.axis).reshape(answer.shape)
         answer = np.where(shown, answer, 0.0 if shows_probabilities(head) else FLOOR)
     return Expected(floored, answer)
 

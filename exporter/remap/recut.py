@@ -24,7 +24,9 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
        both cuts - the later one keeps a unit that the earlier one had removed - need the same mode,
        floor and restored width, because one table cannot say of two kinds of dead places how each
        answers.
-    5. Other options: the later cut's where it used them, else the earlier's. Merged groups of both
+    5. A gate says itself how units that are off answer. Dead places of an earlier cut are neither
+       on nor off, and would have a share in the probabilities that it compares: there are none.
+    6. Other options: the later cut's where it used them, else the earlier's. Merged groups of both
        cuts are listed by original units, unless a later group took an earlier one in.
 
     Args:
@@ -33,7 +35,7 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
 
     Raises:
         ModelError: the later table does not start at the width that the earlier one leaves.
-        UsageError: no kept unit is alive; case 4; or absolute probabilities of a file that no
+        UsageError: no kept unit is alive; case 4 or 5; or absolute probabilities of a file that no
             longer has all units of the original.
     """
     if later.old_units != earlier.new_units:
@@ -46,6 +48,7 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             f"head {later.name!r} was cut before: what it shares out is not what the original did",
             "cut the original, or leave out --probabilities absolute",
         )
+    _refuse_gate(earlier, later)
     places = tuple(_before(earlier, place) for place in later.new_to_old)
     alive = set(earlier.kept).intersection(_before_all(earlier, later.kept))
     kept = tuple(unit for place in places for unit in members(place) if unit in alive)
@@ -70,6 +73,16 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     )
 
 
+def _refuse_gate(earlier: HeadRemap, later: HeadRemap) -> None:
+    standing = {unit for place in earlier.new_to_old for unit in members(place)}
+    if later.options["gate"] is not None and standing.difference(earlier.kept):
+        raise UsageError(
+            f"head {later.name!r} was cut with mode {earlier.mode}: its removed units still have "
+            "places, and a gate cannot stand beside them",
+            "cut the original with the gate, and with the units to keep",
+        )
+
+
 def _before_all(earlier: HeadRemap, units: tuple[int, ...]) -> tuple[int, ...]:
     """The original units that stand at these places of the file in between."""
     return tuple(member for unit in units for member in members(earlier.new_to_old[unit]))
@@ -85,7 +98,7 @@ def _tells_of_dead(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     places = [unit for place in later.new_to_old for unit in members(place)]
     alive = set(earlier.kept)
     carried = not alive.issuperset(_before_all(earlier, later.kept))
-    own = len(later.kept) < len(places)
+    own = len(later.kept) < len(places) or later.options["gate"] is not None
     if carried and own and _answer(earlier) != _answer(later):
         raise UsageError(
             f"head {later.name!r} was cut with mode {earlier.mode}, and its removed units cannot "

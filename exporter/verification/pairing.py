@@ -221,7 +221,8 @@ class Pair:
         """The units that are alive in a sample: of a gate by input those that its mask has on."""
         if self._masks is None:
             return self.kept
-        return tuple(np.intersect1d(self.kept, np.flatnonzero(self._masks[sample])).tolist())
+        on = np.asarray(self.places)[self._masks[sample]]
+        return tuple(np.intersect1d(self.kept, on).tolist())
 
     def _oracle(self, z: Array, kept: tuple[int, ...]) -> Expected:
         """The mode's, with what the table alone tells of its options and of earlier cuts."""
