@@ -134,6 +134,7 @@ class Graph:
 
     Attributes:
         labels: output name -> one label a unit, where the file carries them.
+        one_size: lengths that the inputs leave open are shown as for one size of input.
     """
 
     nodes: tuple[Node, ...]
@@ -141,6 +142,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    one_size: bool = False
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

@@ -11,8 +11,10 @@ import pytest
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from exporter.graph import Array, Shape, Use
+from exporter.inspection import multiply_adds
 from exporter.operations import Expand
 from exporter.plan import Plan, Replace
+from exporter.trace import trace
 from tests.onnx_models import cut, model, node, numbers, run
 
 K, B = numbers(6, 8), numbers(8, seed=1)
@@ -198,3 +200,93 @@ def test_one_of_two_readers_gets_a_constant_of_its_own() -> None:
     z = x.astype(np.float64) @ K + B
     np.testing.assert_allclose(run(edited, {"x": x})["y"], z + 2 - 3, atol=1e-5)
     assert "to" in {made for each in edited.proto.graph.node for made in each.output}
+
+
+# --- inputs that leave more open than the batch ---------------------------------------------------
+
+
+def flattened(name: str) -> list[NodeProto]:
+    """[batch, channels, h, w] -> [batch, channels, h * w], as PyTorch's `view` writes it."""
+    return [
+        node("Shape", [name], [f"{name} shape"]),
+        node("Gather", [f"{name} shape", "zero"], [f"{name} batch"]),
+        node("Concat", [f"{name} batch", f"{name} rest"], [f"{name} to"], axis=0),
+        node("Reshape", [name, f"{name} to"], [f"{name} flat"], f"{name} flat"),
+    ]
+
+
+CLASSES = numbers(5, 3, 1, 1, seed=2)
+BOXES = numbers(4, 3, 1, 1, seed=3)
+
+
+def any_size() -> Any:
+    """x[batch, 3, height, width] -> y[batch, 4 + 5, height * width]: boxes, then five classes."""
+    nodes = [
+        node("Conv", ["x", "class kernel"], ["classes"], "class head"),
+        node("Conv", ["x", "box kernel"], ["boxes"], "box head"),
+        *flattened("classes"),
+        *flattened("boxes"),
+        node("Sigmoid", ["classes flat"], ["scores"]),
+        node("Concat", ["boxes flat", "scores"], ["y"], axis=1),
+    ]
+    constants = {
+        "class kernel": CLASSES,
+        "box kernel": BOXES,
+        "zero": ints(0),
+        "classes rest": ints(5, -1),
+        "boxes rest": ints(4, -1),
+    }
+    outputs = {"y": ("batch", 9, "places")}
+    return model(nodes, constants, x=("batch", 3, "height", "width"), outputs=outputs)
+
+
+def of_any_size(x: Array, kept: Sequence[int]) -> Array:
+    pixels = x.astype(np.float64).reshape(*x.shape[:2], -1)
+    boxes, classes = (np.einsum("oi,bip->bop", k[:, :, 0, 0], pixels) for k in (BOXES, CLASSES))
+    return np.asarray(np.concatenate([boxes, 1 / (1 + np.exp(-classes[:, kept]))], axis=1))
+
+
+def test_a_head_is_found_whatever_the_size_of_the_picture() -> None:
+    graph = any_size().graph()
+    head = trace(graph).head()
+    assert (head.units, head.axis) == (5, 1)
+    assert [(part.name, part.start, part.stop) for part in head.parts] == [
+        ("box", 0, 4),
+        ("classes", 4, 9),
+    ]
+    assert graph.shape("x") == (None, 3, None, None)
+    assert all(multiply_adds(graph, each) in (0, None) for each in graph.nodes)  # of no size
+
+
+def test_what_was_open_stays_open() -> None:
+    kept = [0, 3]
+    small = cut(any_size(), kept)
+    (output,) = small.proto.graph.output
+    dims = output.type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in dims] == ["batch", 6, "places"]
+    for shape in ((1, 3, 4, 6), (2, 3, 5, 2)):
+        x = numbers(*shape)
+        np.testing.assert_allclose(run(small, {"x": x})["y"], of_any_size(x, kept), atol=1e-6)
+    assert trace(small.graph()).head().units == 2  # the cut file shows its head too
+
+
+def test_a_file_that_shows_its_head_is_drawn_as_it_is() -> None:
+    nodes = [
+        node("Conv", ["x", "class kernel"], ["z"]),
+        node("GlobalAveragePool", ["z"], ["y"]),
+    ]
+    constants = {"class kernel": CLASSES}
+    given = {"x": ("batch", 3, "height", "width"), "outputs": {"y": ("batch", 5, 1, 1)}}
+    graph = model(nodes, constants, **given).graph()
+    assert not graph.one_size
+    assert graph.shape("z") == (None, 5, None, None)
+    assert trace(graph).head().units == 5
+
+
+def test_a_file_without_a_head_is_drawn_as_it_is() -> None:
+    nodes = [node("Relu", ["x"], ["y"])]
+    graph = model(
+        nodes, {}, x=("batch", 3, "height"), outputs={"y": ("batch", 3, "height")}
+    ).graph()
+    assert not graph.one_size
+    assert graph.shape("y") == (None, 3, None)
