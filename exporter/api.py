@@ -32,6 +32,8 @@ class ChoiceOptions(TypedDict, total=False):
     mode: str
     units: str | tuple[int, int]
     restore_ids: bool
+    new_ids: bool
+    emit: str
     probabilities: str
     restore_width: bool
     for_quantization: bool

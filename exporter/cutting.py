@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from exporter.conditions import parse_condition
-from exporter.detectors import for_units, refuse_zero, restored_ids, with_background
+from exporter.choice import Choice, Units, stretch
+from exporter.detectors import for_units, refuse_zero, with_background
+from exporter.emitting import id_edits, ids_told, with_emitted
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head
 from exporter.models.model import Model, unit_labels
 from exporter.modes import MODES, Meaning, places_of
-from exporter.modes.gating import INPUT, INPUT_FLOAT
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.table import Place, members
@@ -26,126 +25,7 @@ from exporter.selection.groups import Groups, grouped
 from exporter.selection.labels import read_labels
 from exporter.trace import Trace, heads_beside, trace, trace_recorded
 
-Units = str | Iterable[int | str]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What to keep, and how the rest goes.
-
-    Attributes:
-        keep, remove: a SPEC, or indices and labels; exactly one of the two is given.
-        labels: a label file, or one label a unit; None takes those that the model carries.
-        keep_order: the new order is the one given, not ascending.
-        head: name of the head, where the model has several.
-        mode: key of MODES.
-        units: where on its axis the units stand, "A:B" or the two numbers, where other things share
-            the axis and nothing tells them apart.
-        restore_ids: outputs that hold class numbers give those of the first original.
-        probabilities, restore_width, for_quantization: see `Meaning`.
-        merge: name of a group -> its members, in the words of keep; they become one unit, and stay
-            whether keep names them or not. With merge alone all other units stay too.
-        allow_nonfinite: cut a model with NaN or infinite weights.
-        allow_remove_special: remove units such as a detector's background.
-        gate: how units are chosen while the model runs: "input", "input:float", or a condition (see
-            `exporter.conditions`). It makes the mode "gate"; without keep and remove, every unit
-            may be on.
-
-    Raises:
-        UsageError: no such mode, neither or both of keep and remove, something that is neither a
-            SPEC nor a sequence, or an order or groups for a mode in which units keep their places.
-    """
-
-    keep: Units | None = None
-    remove: Units | None = None
-    labels: str | Path | Sequence[str] | None = None
-    keep_order: bool = False
-    head: str | None = None
-    mode: str = "slice"
-    units: str | tuple[int, int] | None = None
-    restore_ids: bool = False
-    probabilities: str = "renormalized"
-    restore_width: bool = False
-    for_quantization: bool = False
-    merge: Mapping[str, Units] = field(default_factory=dict)
-    allow_nonfinite: bool = False
-    allow_remove_special: bool = False
-    gate: str | None = None
-
-    @property
-    def meaning(self) -> Meaning:
-        """What the options say of the answers, as it was asked for."""
-        return Meaning(
-            self.probabilities, self.restore_width, self.for_quantization, gate=self.gate
-        )
-
-    @property
-    def narrows(self) -> bool:
-        """Will the output have one position a kept unit instead of one a unit?"""
-        return MODES[self.mode].narrows and not self.restore_width
-
-    def __post_init__(self) -> None:
-        if self.gate is not None:
-            self._gate()
-        if self.mode not in MODES:
-            raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
-        asked = self.merge or self.gate is not None
-        neither = self.keep is None and self.remove is None and not asked
-        if neither or (self.keep is not None and self.remove is not None):
-            raise UsageError("give keep or remove, and not both", "the other units follow from it")
-        if self.keep_order and not self.narrows:
-            why = "restore_width" if self.restore_width else f"mode {self.mode}"
-            raise UsageError(
-                f"keep_order has no meaning with {why}, where units keep their places",
-                "leave it out",
-            )
-        if self.merge and not self.narrows:
-            why = "restore_width" if self.restore_width else f"mode {self.mode}"
-            raise UsageError(
-                f"merge has no meaning with {why}, where units keep their places",
-                "leave one of the two out",
-            )
-        object.__setattr__(self, "units", _stretch(self.units))
-        _ = self.meaning  # which refuses what it does not know
-        merge = {name: _lasting(f"merge {name}", spec) for name, spec in self.merge.items()}
-        object.__setattr__(self, "merge", merge)
-        for name in ("keep", "remove", "labels"):
-            object.__setattr__(self, name, _lasting(name, getattr(self, name)))
-
-    def _gate(self) -> None:
-        """A gate makes the mode."""
-        if self.mode not in {"slice", "gate"}:
-            raise UsageError(f"the mode {self.mode} takes no gate", "leave out --mode")
-        if self.gate not in {INPUT, INPUT_FLOAT}:
-            parse_condition(self.gate or "")
-        object.__setattr__(self, "mode", "gate")
-
-
-def _lasting(name: str, given: Any) -> Any:
-    """An iterator would be used up by the first of several formats."""
-    if given is None or isinstance(given, str | Path):
-        return given
-    try:
-        return tuple(given)
-    except TypeError as error:
-        raise UsageError(f"{name} is {given!r}", "give a string or a list") from error
-
-
-def _stretch(given: str | tuple[int, int] | None) -> tuple[int, int] | None:
-    """First position, and the one behind the last."""
-    if given is None:
-        return None
-    try:
-        numbers = given.split(":") if isinstance(given, str) else given
-        start, stop = (int(number) for number in numbers)
-    except (TypeError, ValueError):
-        start = stop = 0
-    if not 0 <= start < stop:
-        raise UsageError(
-            f"units are {given!r}, which is no stretch of an axis",
-            "give the first position and the one behind the last, such as 5:85",
-        )
-    return start, stop
+__all__ = ["Choice", "Cut", "Units", "plan_cut"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,14 +77,14 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     wish = replace(choice.meaning, merge=groups)
     meanings = [mode.settle(head, wish) for head in heads]
     tables = [_table(*each, selection, choice) for each in zip(heads, meanings, strict=True)]
+    tables[0] = with_emitted(graph, heads[0], tables[0], choice)
     remap = _remap(model, tables, original)
     if groups:
         _refuse_dead(model, remap.of(heads[0].name))
     kept = selection.kept
     untouched = selection.keeps_all and not groups and not mode.alters_all
     edits = () if untouched else mode.edits(heads[0], kept, meanings[0])
-    if choice.restore_ids and choice.narrows:
-        edits = (*edits, *restored_ids(graph, heads[0], remap.of(heads[0].name)))
+    edits = (*edits, *id_edits(graph, heads[0], remap.of(heads[0].name), choice))
     warnings = _warnings(heads, selection, choice, tables[0].new_units)
     return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
 
@@ -237,7 +117,7 @@ def _refuse_nonfinite(graph: Graph) -> None:
 
 def _traced(model: Model, choice: Choice) -> Trace:
     """The heads, with the units where the user, or the table of an earlier cut, says they stand."""
-    if (units := _stretch(choice.units)) is not None:
+    if (units := stretch(choice.units)) is not None:
         found = trace(model.graph(), units)
         if not found.heads:
             start, stop = units
@@ -291,7 +171,6 @@ def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -
     kept = selection.kept
     places = places_of(kept, meaning) if narrows else tuple(range(head.units))
     part = head.part or ((0, head.units) if choice.units is not None else None)
-    restored = choice.restore_ids and narrows
     return HeadRemap(
         name=head.name,
         output=head.output,
@@ -304,11 +183,7 @@ def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -
         kept=kept,
         new_to_old=places,
         labels=_labels(selection, places, meaning),
-        options={
-            **meaning.options(),
-            "ids": None if restored else head.ids or None,
-            "restore_ids": restored or None,
-        },
+        options={**meaning.options(), **ids_told(head, choice)},
     )
 
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
 from exporter.head import Detection, Head
 from exporter.operations import Detect
 from exporter.plan import Insert
 from exporter.remap import HeadRemap
-from exporter.remap.table import members
+from exporter.remap.table import originals
 from exporter.selection import Selection
 from exporter.trace.sharing import boxes_elsewhere
 
@@ -93,9 +91,9 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Insert, ..
             f"head {head.name!r} has no output with the class numbers of a post-process",
             "leave out restore_ids; the remap tells old and new indices apart",
         )
-    old = [min(members(place)) for place in table.new_to_old]
+    old = originals(table)
     return tuple(
-        Insert("look_up", name, (np.asarray(old, tensor.dtype),), {"dtype": tensor.dtype})
+        Insert("look_up", name, (old.astype(tensor.dtype),), {"dtype": tensor.dtype})
         for detection in head.detections
         if not detection.tables and _are_alone(detection)
         for name in detection.ids

@@ -144,6 +144,8 @@ class Ranking:
         fixed: a node behind it that counts on the number of ranks.
         counts: where the file states the number of units, by which it divides places of units that
             stand in one line, row by row; what is left are ids.
+        tables: constants in which the ids are looked up; they are cut with the units.
+        looked_up: the outputs of the model that hold what stands there.
     """
 
     node: Node
@@ -156,6 +158,8 @@ class Ranking:
     shapes: Mapping[str, Shape]
     fixed: Node | None = None
     counts: tuple[Width, ...] = ()
+    tables: tuple[LabelledConstant, ...] = ()
+    looked_up: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -76,7 +76,6 @@ REFUSED = [
     Refused("unknown operation", Insert("fourier", "z"), "'fourier'"),
     Refused("too few operands", Insert("add", "z"), "0 operands"),
     Refused("too many operands", Insert("sigmoid", "z", (B,)), "1 operands"),
-    Refused("nothing to join", Insert("concat", "z", attributes={"axis": 1}), "0 operands"),
     Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
     Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
     Refused("behind nothing", Insert("relu", "other"), "'other'"),

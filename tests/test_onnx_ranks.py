@@ -142,14 +142,24 @@ REFUSED = {
         K3,
         "no stated order",
     ),
-    "an id as an index": (
+    "arithmetic with what a table has for ids": (
+        (
+            SOFT,
+            node("ArgMax", ["p"], ["i"], "best", axis=1),
+            node("Gather", ["table", "i"], ["t"], "look up"),
+            node("Add", ["t", "t"], ["y"], "rank"),
+        ),
+        {"table": numbers(5)},
+        "a table has for ids",
+    ),
+    "a table that is too short": (
         (
             SOFT,
             node("ArgMax", ["p"], ["i"], "best", axis=1),
             node("Gather", ["table", "i"], ["y"], "rank"),
         ),
-        {"table": numbers(5)},
-        "ids of units",
+        {"table": numbers(4)},
+        "no entry for each of the 5",
     ),
     "arithmetic with ids": (
         (

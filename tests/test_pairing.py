@@ -20,6 +20,7 @@ from exporter.operations import Activation, Elementwise, Linear, Reshape, Top, T
 from exporter.plan import AddOutput, Plan
 from exporter.remap import HeadRemap, Remap
 from exporter.samples import Samples
+from exporter.trace import trace
 from exporter.verification import Verification, VerifyOptions, verify_pair
 from exporter.verification.pairing import codes_of
 from tests import graphs
@@ -234,7 +235,10 @@ def weights(mode: str) -> tuple[Array, Array, int]:
 
 
 def table_of(model: Any, mode: str) -> HeadRemap:
-    return plan_cut(model, Choice(keep=KEPT, mode=mode)).remap.heads[0]
+    """Of a cut after which ids count the units that are left, as the drawn graphs have it."""
+    head = trace(model.graph()).head()
+    new_ids = mode == "slice" and bool(head.rankings)
+    return plan_cut(model, Choice(keep=KEPT, mode=mode, new_ids=new_ids)).remap.heads[0]
 
 
 def add(name: str, amount: float) -> Callable[[Values], None]:

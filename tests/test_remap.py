@@ -82,6 +82,11 @@ def one(head: HeadRemap) -> Remap:
         pytest.param({"options": {"restore_width": 1}}, "restore_width is 1", id="restore_width"),
         pytest.param({"options": {"ids": "y"}}, "ids is 'y'", id="ids, one text"),
         pytest.param({"options": {"ids": [1]}}, "ids is [1]", id="ids, no names"),
+        pytest.param({"options": {"emit": "ids"}}, "emit is 'ids'", id="emit as text"),
+        pytest.param({"options": {"emit": {"count": 1}}}, "emit is", id="emit without an output"),
+        pytest.param(
+            {"options": {"emit": {"output": "ids", "count": 0}}}, "emit is", id="emit none"
+        ),
         pytest.param({"options": {"merge": ["a"]}}, "option merge", id="merge is no object"),
         pytest.param({"options": {"merge": {"a": 4}}}, "option merge", id="merge without members"),
         pytest.param({"options": {"merge": {"a": [[4]]}}}, "option merge", id="merge of lists"),
@@ -200,7 +205,9 @@ def test_json_as_the_design_has_it() -> None:
     }
 
 
-RANKED = replace(SLICE, options={"ids": ["best", "first five"]})
+RANKED = replace(
+    SLICE, options={"ids": ["best", "first five"], "emit": {"output": "ids", "count": 5}}
+)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,6 @@ REFUSED = [
     Refused("unknown operation", Insert("fourier", "z"), "'fourier'"),
     Refused("too few operands", Insert("add", "z"), "0 operands"),
     Refused("too many operands", Insert("sigmoid", "z", (X,)), "1 operands"),
-    Refused("nothing to join", Insert("concat", "z", attributes={"axis": 1}), "0 operands"),
     Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
     Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
     Refused("axis outside", Insert("softmax", "z", (), {"axis": 2}), "no axis 2"),

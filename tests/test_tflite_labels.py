@@ -50,8 +50,10 @@ def labelled(
     return from_bytes(zipped(builder.content("y"), files), "labelled.tflite")
 
 
-def cut(model: TfliteModel, *keep: int | str, mode: str = "slice") -> TfliteModel:
-    choice = Choice(keep=keep, mode=mode, keep_order=mode == "slice")
+def cut(
+    model: TfliteModel, *keep: int | str, mode: str = "slice", new_ids: bool = False
+) -> TfliteModel:
+    choice = Choice(keep=keep, mode=mode, keep_order=mode == "slice", new_ids=new_ids)
     return model.apply(plan_cut(model, choice).plan)
 
 
@@ -268,11 +270,12 @@ def _ranked(*, shown: bool) -> TfliteModel:
 def test_the_labels_of_ids_follow(*, shown: bool) -> None:
     model = _ranked(shown=shown)
     assert model.graph().labels == {"id": ("ant", "bee", "cat", "dog", "elk")}
-    small = cut(model, 4, 2)
+    assert unzipped(cut(model, 4, 2).content) == FILES  # the ids are still the original's
+    small = cut(model, 4, 2, new_ids=True)
     assert unzipped(small.content) == FILES | {"labels.txt": b"elk\ncat\n"}
     assert small.graph().labels == {"id": ("elk", "cat")}
     if not shown:
-        assert unzipped(cut(model, "dog").content)["labels.txt"] == b"dog\n"
+        assert unzipped(cut(model, "dog", new_ids=True).content)["labels.txt"] == b"dog\n"
 
 
 # --- the archive ---------------------------------------------------------------------------------

@@ -354,6 +354,17 @@ def top_of(follower: Operation, *more: str) -> Graph:
     return b.graph("y", "other")
 
 
+def of_what_a_table_has() -> Graph:
+    """Something computes with what is looked up for the best unit."""
+    b, z = start()
+    b.activation(z, "softmax", "y")
+    b.node(Top(1, keepdims=False), [z], (None,), "id")
+    b.constant("table", UNITS, 2)
+    b.node(Gather(0), ["table", "id"], (None, 2), "row")
+    b.node(Elementwise(function="add"), ["row", "x"], (None, 2), "other")
+    return b.graph("y", "other")
+
+
 def values_come_back() -> Graph:
     """The best logit is taken from all logits: each then depends on all."""
     b, z = start()
@@ -438,13 +449,16 @@ REFUSED = [
     pytest.param(stale_shape, "Linear 'y'", "'k' has the shape [4, 6], not 7", id="stale shape"),
     pytest.param(ranks_alone, None, "model's input 'x'", id="ranks of an input"),
     pytest.param(
-        partial(top_of, Gather(0), "table"), "Gather 'other'", "ids of units", id="id as an index"
+        partial(top_of, Gather(1), "table"), "Gather 'other'", "ids of units", id="id as an index"
     ),
     pytest.param(
         partial(top_of, Elementwise(function="add"), "x"),
         "Elementwise 'other'",
         "ids of units",
         id="arithmetic with ids",
+    ),
+    pytest.param(
+        of_what_a_table_has, "Elementwise 'other'", "a table has for ids", id="what is looked up"
     ),
     pytest.param(
         values_come_back, "Elementwise 'z'", "values of other units", id="values come back"

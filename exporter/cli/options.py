@@ -187,6 +187,17 @@ selection = _group(
         is_flag=True,
         help="A detector's class numbers stay the original's.",
     ),
+    click.option(
+        "--emit",
+        metavar="ids|ids:K",
+        help="One more output, int32: the original's index of the best unit, or of the best K.",
+    ),
+    click.option(
+        "--new-ids",
+        is_flag=True,
+        help="What an argmax or a top-k returns counts the units that are left. Default: they stay "
+        "the original's indices.",
+    ),
     click.option("--mode", type=click.Choice(MODES), default="slice", show_default=True),
     click.option(
         "--probabilities",

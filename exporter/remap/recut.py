@@ -27,7 +27,8 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     5. A gate says itself how units that are off answer. Dead places of an earlier cut are neither
        on nor off, and would have a share in the probabilities that it compares: there are none.
     6. Other options: the later cut's where it used them, else the earlier's. Merged groups of both
-       cuts are listed by original units, unless a later group took an earlier one in.
+       cuts are listed by original units, unless a later group took an earlier one in. Outputs whose
+       ids the later cut brought back to the first original's hold no new ones.
 
     Args:
         earlier: the head's table in the file that was cut.
@@ -62,6 +63,8 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     options = {key: _either(earlier, later, key) for key in OPTIONS}
     options |= {key: source.options[key] for key in ("floor", "restore_width")}
     options["merge"] = _groups(earlier, later, places)
+    if later.options["restore_ids"]:
+        options["ids"] = later.options["ids"]
     return replace(
         later,
         mode=source.mode,

@@ -17,7 +17,16 @@ Array = npt.NDArray[Any]
 Place = int | tuple[int, ...]
 Missing = Literal["drop", "raise", "other"]
 
-OPTIONS = ("probabilities", "floor", "merge", "restore_width", "gate", "ids", "restore_ids")
+OPTIONS = (
+    "probabilities",
+    "floor",
+    "merge",
+    "restore_width",
+    "gate",
+    "ids",
+    "restore_ids",
+    "emit",
+)
 _LARGEST = 2**63 - 1
 
 MISSING: tuple[Missing, ...] = ("drop", "raise", "other")
@@ -58,8 +67,11 @@ class HeadRemap:
             merge: maps the name of a group to its members, original units.
             restore_width: True where the old width was restored outside.
             gate: how a gate chooses, any JSON value.
-            restore_ids: True where the outputs that hold class numbers give the first original's.
+            restore_ids: True where the outputs that hold indices of units, or class numbers, give
+                the first original's.
             ids: names of the outputs that hold indices of units: new ones, as this table has them.
+            emit: an output with the first original's indices of the units that rank first:
+                {"output": its name, "count": how many; None for the best alone}.
 
     Raises:
         ModelError: the fields contradict each other.
@@ -135,6 +147,7 @@ class HeadRemap:
             isinstance(ids, list | tuple) and all(isinstance(name, str) for name in ids)
         )
         self._demand(named, f"the option ids is {ids!r}")
+        self._demand(_emits(get("emit")), f"the option emit is {get('emit')!r}")
         self._demand(self._merges(), "the option merge does not name the members of merged units")
 
     def _merges(self) -> bool:
@@ -276,7 +289,7 @@ class HeadRemap:
 
     @cached_property
     def _lowest(self) -> Array:
-        return np.asarray([min(members(place)) for place in self.new_to_old], np.int64)
+        return originals(self)
 
     @cached_property
     def _places(self) -> tuple[Array, Array]:
@@ -286,9 +299,23 @@ class HeadRemap:
         return old, new
 
 
+def _emits(emit: Any) -> bool:
+    if emit is None:
+        return True
+    if not isinstance(emit, Mapping) or not isinstance(emit.get("output"), str):
+        return False
+    count = emit.get("count")
+    return count is None or (isinstance(count, int) and count > 0)
+
+
 def members(place: Place) -> tuple[int, ...]:
     """The original units that stand at one place."""
     return place if isinstance(place, tuple) else (place,)
+
+
+def originals(head: HeadRemap) -> Array:
+    """The first original's index of each new unit, int64; of a merged one its lowest member's."""
+    return np.asarray([min(members(place)) for place in head.new_to_old], np.int64)
 
 
 def group_names(head: HeadRemap) -> dict[int, str]:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from exporter.graph import Graph, Node, Shape, Use
+from exporter.graph import Graph, Node, Shape
 from exporter.head import Detection, LabelledConstant, UnitAxis
-from exporter.operations import Detect, Fetch, Gather, Pick, Rows, Slice
+from exporter.operations import Detect, Fetch, Pick, Rows, Slice
 from exporter.rules.ranking import carries, hands_on
 from exporter.rules.steps import Detects, Fact, Port, Refused, States, Step
+from exporter.rules.tables import is_look_up, table_of
 
 
 def detect(step: Step) -> Iterator[Fact]:
@@ -98,8 +99,8 @@ class _Numbers:
                 continue
             if hands_on(self.graph, node) or carries(node, slot):
                 self.follow(node.outputs[0], looked_up=looked_up, column=_left(node, column))
-            elif self._is_look_up(node, slot) and not looked_up:
-                self.tables.append(self._table(node))
+            elif is_look_up(self.graph, node, slot) and not looked_up:
+                self.tables.append(table_of(self.graph, node, self.classes))
                 self.follow(node.outputs[0], looked_up=True)
             elif not looked_up and not self._is_fetch(node, slot):
                 raise Refused(node, "it computes with the class numbers, which a cut changes")
@@ -107,21 +108,6 @@ class _Numbers:
     def _is_fetch(self, node: Node, slot: int) -> bool:
         """Values that are cut with the classes are found under the new numbers."""
         return isinstance(node.operation, Fetch) and slot == 1 and node.inputs[0] in self.labelled
-
-    def _is_look_up(self, node: Node, slot: int) -> bool:
-        operation = node.operation
-        constant = self.graph.tensors[node.inputs[0]].is_constant
-        return isinstance(operation, Gather) and operation.axis == 0 and slot == 1 and constant
-
-    def _table(self, node: Node) -> LabelledConstant:
-        name = node.inputs[0]
-        tensor = self.graph.tensors[name]
-        shape = tuple(n or 0 for n in tensor.shape or ())
-        if shape[0] < self.classes:
-            raise Refused(node, f"its table has no entry for each of the {self.classes} classes")
-        units = np.arange(shape[0], dtype=np.int64)
-        labels = UnitAxis(0, np.where(units < self.classes, units, -1))
-        return LabelledConstant(name, shape, tensor.dtype, labels, (Use(node.name, 0),), None)
 
 
 def _leaves_out(node: Node, column: int, shape: Shape) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from exporter.graph import Array, Graph, Node
-from exporter.head import Ranking, UnitAxis, Width
+from exporter.head import LabelledConstant, Ranking, UnitAxis, Width
 from exporter.operations import (
     Activation,
     Concat,
@@ -21,6 +21,7 @@ from exporter.operations import (
     Transpose,
 )
 from exporter.rules.steps import Refused
+from exporter.rules.tables import is_look_up, table_of
 
 
 def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> Ranking:
@@ -40,22 +41,24 @@ def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> 
     count = int(units.max()) + 1
     if not np.array_equal(units, np.arange(len(units)) % count):
         raise Refused(node, "it ranks positions that are not the units one by one")
-    flow = _Flow(graph, labelled, None if count == len(units) else count)
+    flow = _Flow(graph, labelled, count, in_line=count != len(units))
     flow.follow(node, operation)
-    ids = {name for each in flow.hands for name in each.outputs} & flow.ids
-    if flow.rows and ids.intersection(graph.outputs):
+    ids = flow.ids | flow.looked_up
+    if flow.in_line and ids.intersection(graph.outputs):
         raise Refused(node, "it ranks positions that are not the units one by one")
     return Ranking(
         node=node,
         source=node.inputs[0],
-        stated=None if flow.rows else _stated(graph, node, operation),
+        stated=None if flow.in_line else _stated(graph, node, operation),
         ids=tuple(each for each in graph.nodes if each.name in {h.name for h in flow.hands}),
-        outputs=() if flow.rows else tuple(name for name in graph.outputs if name in ids),
+        outputs=tuple(n for n in graph.outputs if n in flow.ids and not flow.in_line),
         carried=tuple(name for name in graph.outputs if name in flow.carried),
         lengths=flow.lengths,
         shapes={name: graph.shape(name) for name in (*flow.lengths, *sorted(ids))},
         fixed=flow.fixed,
         counts=tuple(flow.counts),
+        tables=tuple(flow.tables),
+        looked_up=tuple(name for name in graph.outputs if name in flow.looked_up),
     )
 
 
@@ -66,25 +69,35 @@ def ranked_behind(graph: Graph, output: str) -> Node | None:
         node, _ = graph.producers[tensor]
         if isinstance(node.operation, Top):
             return node
-        if not hands_on(graph, node):
+        if not (hands_on(graph, node) or is_look_up(graph, node)):
             return None
         tensor = next(name for name in node.inputs if name and not graph.tensors[name].is_constant)
     return None
 
 
-def ids_of(ranking: Ranking, values: Array, k: int | None = None) -> dict[str, Array]:
+def ids_of(
+    ranking: Ranking,
+    values: Array,
+    k: int | None = None,
+    *,
+    told: Array | None = None,
+    tables: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
     """The ids that the model must return for these values of its source tensor.
 
     Args:
         ranking: of the model, before or after a cut.
         values: of the tensor `ranking.source`, as the model in question computes them.
         k: how many it returns; None for as many as before, or all where there are fewer.
+        told: id -> what the model calls it; None where it returns ids as they are.
+        tables: name of a table in which it looks them up -> what stands there for each id.
 
     Returns:
-        Output name -> int64 ids.
+        Output name -> int64 ids, or what was looked up for them.
     """
     operation = _top(ranking.node)
-    found = {ranking.node.outputs[operation.ids]: _ranks(operation, np.asarray(values), k)}
+    ids = _ranks(operation, np.asarray(values), k)
+    found = {ranking.node.outputs[operation.ids]: ids if told is None else told[ids]}
     for node in ranking.ids[1:]:
         source = found[next(name for name in node.inputs if name in found)]
         (result,) = node.outputs
@@ -94,9 +107,11 @@ def ids_of(ranking: Ranking, values: Array, k: int | None = None) -> dict[str, A
                 found[result] = source.reshape(shape)
             case Transpose(permutation=permutation):
                 found[result] = source.transpose(permutation)
+            case Gather():
+                found[result] = (tables or {})[node.inputs[0]][source]
             case _:
                 found[result] = source
-    return {name: found[name] for name in ranking.outputs}
+    return {name: found[name] for name in (*ranking.outputs, *ranking.looked_up)}
 
 
 def _ranks(operation: Top, values: Array, k: int | None) -> Array:
@@ -151,19 +166,30 @@ def carries(node: Node, slot: int) -> bool:
             return False
 
 
+_DIVIDED = Elementwise(function="div")
+_LEFT_OVER = Elementwise(keeps_zero=False, function="mod")
+
+
+def _by_units(node: Node) -> bool:
+    return node.operation == _DIVIDED or node.operation == _LEFT_OVER  # noqa: PLR1714 - unhashable
+
+
 class _Flow:
     """All that depends on what a Top returns."""
 
     def __init__(
-        self, graph: Graph, labelled: Mapping[str, UnitAxis], rows: int | None = None
+        self, graph: Graph, labelled: Mapping[str, UnitAxis], units: int, *, in_line: bool
     ) -> None:
-        """What ranks `rows` units in each of several rows, all in one line, ranks no ids of units:
-        they are what is left of its results when these are divided by the number of units.
+        """What ranks the units of several rows, all in one line, ranks no ids of units: they are
+        what is left of its results when these are divided by the number of units.
         """
         self.graph = graph
         self.labelled = labelled
-        self.rows = rows
+        self.units = units
+        self.in_line = in_line
         self.counts: list[Width] = []
+        self.tables: list[LabelledConstant] = []
+        self.looked_up = set[str]()
         self.hands: list[Node] = []
         self.ids = set[str]()
         self.carried = set[str]()
@@ -185,18 +211,16 @@ class _Flow:
     def _pass(self, node: Node, tensor: str) -> Iterator[str]:
         if any(name in self.labelled for name in node.outputs):
             raise Refused(node, "it brings values of other units to each unit")
-        if tensor in self.ids and self.rows and node.operation == Elementwise(function="div"):
+        if tensor in self.looked_up:
+            self._hand_on(node, self.looked_up)
+        elif tensor in self.ids and self.in_line and _by_units(node):
             self._restate(node)
-        elif (
-            tensor in self.ids
-            and self.rows
-            and node.operation == Elementwise(keeps_zero=False, function="mod")
-        ):
-            self._restate(node)
-            self.carried.update(node.outputs)
-        elif tensor in self.ids and hands_on(self.graph, node):
-            self.ids.update(node.outputs)
+        elif tensor in self.ids and not self.in_line and is_look_up(self.graph, node):
+            self.tables.append(table_of(self.graph, node, self.units))
+            self.looked_up.update(node.outputs)
             self.hands.append(node)
+        elif tensor in self.ids and hands_on(self.graph, node):
+            self._hand_on(node, self.ids)
         elif tensor in self.ids or tensor in self.carried:
             if not (hands_on(self.graph, node) or carries(node, node.inputs.index(tensor))):
                 raise Refused(node, "it computes with the ids of units, which a cut changes")
@@ -207,20 +231,28 @@ class _Flow:
         self._met.update(new)
         yield from new
 
+    def _hand_on(self, node: Node, found: set[str]) -> None:
+        if not hands_on(self.graph, node):
+            raise Refused(node, "it computes with what a table has for ids of units")
+        found.update(node.outputs)
+        self.hands.append(node)
+
     def _restate(self, node: Node) -> None:
-        """Divided by the number of units, which the file states."""
+        """Divided by the number of units, which the file states: what is left over is an id."""
         tensor = self.graph.tensors[node.inputs[1]]
         values = None if tensor.read is None else np.ravel(tensor.read())
-        if values is None or values.tolist() != [self.rows]:
+        if values is None or values.tolist() != [self.units]:
             raise Refused(node, "it divides the places of units by another number than theirs")
         entry = 0 if self.graph.shape(tensor.name) else None
-        units = np.arange(self.rows or 0)
+        units = np.arange(self.units)
         single = next(n for n, each in self.labelled.items() if np.array_equal(each.units, units))
-        self.counts.append(Width(node.name, 1, tensor.name, (self.rows or 0,), entry, single))
+        self.counts.append(Width(node.name, 1, tensor.name, (self.units,), entry, single))
+        if node.operation != _DIVIDED:
+            self.carried.update(node.outputs)
 
     def _lengthen(self, node: Node, tensor: str) -> None:
         axis, shape = self.lengths[tensor], self.graph.shape(tensor)
-        same = isinstance(node.operation, Elementwise | Activation) and all(
+        same = isinstance(node.operation, Elementwise | Activation | Gather) and all(
             self.graph.shape(name) == shape for name in node.outputs
         )
         if same:

@@ -36,7 +36,11 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
             for name, labels in walk.tensors.items()
             for each in (graph.tensors[name],)
         ),
-        constants=(*walk.constants, *(table for each in detections for table in each.tables)),
+        constants=(
+            *walk.constants,
+            *(table for each in detections for table in each.tables),
+            *(table for each in rankings for table in each.tables),
+        ),
         widths=(*walk.widths.values(), *(width for each in rankings for width in each.counts)),
         body=body,
         tail=tail,

@@ -26,7 +26,7 @@ from exporter.trace import heads_beside, trace, trace_recorded
 from exporter.verification.detected import DetectedRows
 from exporter.verification.masks import with_masks
 from exporter.verification.pairing import Answers, Compared, Pair, Stage, part_before
-from exporter.verification.ranked import RankedOutput, ranked_outputs
+from exporter.verification.ranked import EmittedIds, RankedOutput, ranked_outputs
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 
@@ -92,11 +92,14 @@ def verify_pair(
     rows = {name for each in detected for name in each.detection.rows or ()}
     unranked = {name for pair in pairs for name in pair.head.behind_detections}
     whole -= unranked
-    ranked = {r.output: r for pair in pairs for r in ranked_outputs(pair.head, graphs, whole)}
+    ranked = {r.output: r for p in pairs for r in ranked_outputs(p.head, graphs, whole, p.names())}
+    emitted = [EmittedIds(pair.table, graphs[1]) for pair in pairs if pair.table.options["emit"]]
+    emitted = [each for each in emitted if each.output not in graphs[0].outputs]
     loose = unranked - rows
     left = _run(original, [pair.z for pair in pairs], (samples, options), loose)
     wanted = [name for pair in pairs for name in pair.wanted]
     wanted += [each.source for each in ranked.values() if each.source]
+    wanted += [each.source for each in emitted if each.source]
     wanted += [each.detection.source for each in detected]
     right = _run(pruned, wanted, (fed, options), loose)
     known = trace(graphs[0]).heads if coarser else ()
@@ -113,6 +116,8 @@ def verify_pair(
             checks += context.ranked(ranked[output], right)
         else:
             checks += context.untouched(output, left, right)
+    for returns in emitted:
+        checks += context.ranked(returns, right)
     for returned in detected:
         checks += context.detected(returned, left, right)
     shares = (pair.dead_share(right) for pair in pairs)
@@ -207,7 +212,7 @@ class _Context:
         axis = self.axes.get(output, expected.ndim - 2) + 1  # behind the samples
         yield from self._judged(output, (expected, actual), allowed, axis)
 
-    def ranked(self, each: RankedOutput, right: Answers) -> Iterator[Check]:
+    def ranked(self, each: RankedOutput | EmittedIds, right: Answers) -> Iterator[Check]:
         """Ids of units, or their values in order: exactly what the values that are ranked give."""
         values = each.expected(right), right.get(each.output, np.empty(0))
         yield from self._judged(each.output, values, {"max_abs": 0.0}, 0, ("max_abs",))

@@ -15,11 +15,12 @@ from exporter.head import Detection, Head
 from exporter.models.model import Model
 from exporter.modes import MODES, Expected, Meaning, merged
 from exporter.operations import Elementwise, Reshape, Transpose
-from exporter.remap.table import HeadRemap, members
+from exporter.remap.table import HeadRemap, members, originals
 from exporter.rules.steps import Refused
 from exporter.trace import trace_axis
 from exporter.verification.detected import DetectedRows
 from exporter.verification.grouping import unmerged, without
+from exporter.verification.ranked import Names
 
 Stage = Literal["cut", "export", "quantize"]
 What = Literal["z", "y", "probability", "removed"]
@@ -168,6 +169,13 @@ class Pair:
                 numbers = {before[unit]: after[i] for i, unit in alive}
                 columns = {number: first + i for i, number in enumerate(after)}
                 yield DetectedRows(detection, numbers, columns, self.head.competes)
+
+    def names(self) -> Names:
+        """What outputs call the units that have a place, if they return ids."""
+        sizes = [len(members(place)) for place in self.table.new_to_old]
+        first = np.asarray(self.places)[np.cumsum([0, *sizes[:-1]])]
+        restored = originals(self.table) if self.table.options["restore_ids"] else None
+        return Names(tuple(first.tolist()), restored)
 
     def _numbers(self, detection: Detection) -> tuple[list[int], list[int]]:
         """What a post-process calls the classes: of the original, and of what became of it."""

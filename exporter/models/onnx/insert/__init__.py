@@ -83,7 +83,15 @@ def _write(
     attributes = {**entry.attributes, **edit.attributes}
     encoded = partial(_encoded, draft, after)
     site = Site(
-        tuple(inputs), result, attributes, draft.opset, rank, draft.fresh, constant, encoded
+        inputs=tuple(inputs),
+        result=result,
+        attributes=attributes,
+        opset=draft.opset,
+        rank=rank,
+        dtype=dtype_of(draft.types.of(inputs[0])),
+        fresh=draft.fresh,
+        constant=constant,
+        encoded=encoded,
     )
     for node in entry.write(site):
         draft.append(node, branch=isinstance(edit, Insert) and edit.name is not None)
@@ -99,7 +107,7 @@ def _entry(edit: Insert | Step, operands: tuple[Any, ...], opset: int) -> Writab
             f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}"
         )
     count = len(operands)
-    if count != entry.operands and (entry.operands is not None or not count):
+    if count != entry.operands and entry.operands is not None:
         raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
     foreign = set(edit.attributes) - set(entry.attributes)
     needed = {name for name, default in entry.attributes.items() if default is None}

@@ -28,6 +28,9 @@ def _cast(site: Site) -> list[NodeProto]:
 def _look_up(site: Site) -> list[NodeProto]:
     """Ids may be floats, as a post-process returns them."""
     ids, table = site.inputs
+    if site.dtype in {"int32", "int64"}:
+        inputs = [table, ids]
+        return [helper.make_node("Gather", inputs, [site.result], site.result, axis=0)]
     whole = site.fresh(f"{site.result}__ids")
     return [
         helper.make_node("Cast", [ids], [whole], whole, to=element_type("int64")),
@@ -69,6 +72,26 @@ def _reshape(site: Site) -> list[NodeProto]:
 
 def _top(site: Site) -> list[NodeProto]:
     return _with_numbers(site, "TopK", [site.attributes["count"]], axis=site.axis())
+
+
+def _top_ids(site: Site) -> list[NodeProto]:
+    ids, values = site.fresh(f"{site.result}__ids"), site.fresh(f"{site.result}__values")
+    count = site.constant(np.asarray([site.attributes["count"]], np.int64))
+    ends = [site.inputs[0], count], [values, ids]
+    node = helper.make_node("TopK", *ends, ids, axis=site.axis())
+    return [node, _as_int32(ids, site)]
+
+
+def _arg_max(site: Site) -> list[NodeProto]:
+    ids = site.fresh(f"{site.result}__ids")
+    node = helper.make_node("ArgMax", [site.inputs[0]], [ids], ids, axis=site.axis(), keepdims=0)
+    return [node, _as_int32(ids, site)]
+
+
+def _as_int32(ids: str, site: Site) -> NodeProto:
+    """In all formats alike."""
+    to = element_type("int32")
+    return helper.make_node("Cast", [ids], [site.result], site.result, to=to)
 
 
 def _cumulated(site: Site) -> list[NodeProto]:
@@ -127,14 +150,16 @@ _CODES = {"dtype": None, "scale": None, "zero_point": None}
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
 # where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
 # value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
-# zero_point), reshape(; to), top(; count, axis), cumsum(; axis). The result of `where` is the value
-# that was there, wherever the condition holds; that of `look_up` what a table of this dtype has at
-# ids, that of `top` the largest values; `pad` puts one position of a real value behind the others;
-# a reduction leaves one position on the axis. Operands broadcast as in NumPy.
+# zero_point), reshape(; to), top and top_ids(; count, axis), arg_max(; axis), cumsum(; axis). The
+# result of `where` is the value that was there, wherever the condition holds; that of `look_up` is
+# what a table of this dtype has at ids, that of `top` the largest values; `top_ids` and `arg_max`
+# give int32 ids, the latter without the axis; `pad` puts one position of a real value behind the
+# others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Writable] = {
     "abs": Writable(_plain("Abs"), 0, since=6),
     "add": Writable(_plain("Add"), 1, since=7),
     "and": Writable(_plain("And"), 1, since=7),
+    "arg_max": Writable(_arg_max, 0, {"axis": None}, dtype="int32"),
     "cast": Writable(_cast, 0, {"dtype": None}, since=6),
     "concat": Writable(_along("Concat"), None, {"axis": None}, since=4),
     "dequantize": Writable(_coded("DequantizeLinear"), 0, _CODES, since=10, dtype="float32"),
@@ -165,5 +190,6 @@ OPERATIONS: Mapping[str, Writable] = {
     "softmax": Writable(_normalised("Softmax"), 0, {"axis": -1}),
     "sub": Writable(_plain("Sub"), 1, since=7),
     "top": Writable(_top, 0, {"count": None, "axis": -1}, since=11),
+    "top_ids": Writable(_top_ids, 0, {"count": None, "axis": -1}, since=11, dtype="int32"),
     "where": Writable(_where, 2, since=9),
 }

@@ -20,6 +20,7 @@ class Site:
         inputs: the parted tensor first, then the operands.
         result: the tensor that the operation has to make.
         rank: of the first input; None where it is not known.
+        dtype: of the first input.
         fresh: makes names for tensors in between.
         constant: writes a constant and gives its name.
         encoded: a real value as the first input holds it.
@@ -30,6 +31,7 @@ class Site:
     attributes: Mapping[str, Any]
     opset: int
     rank: int | None
+    dtype: str
     fresh: Callable[[str], str]
     constant: Callable[[Array], str]
     encoded: Callable[[float], Array]
@@ -55,7 +57,7 @@ class Writable:
 
     Attributes:
         write: site -> nodes in running order.
-        operands: how many there are behind the first input; None for any number from 1.
+        operands: how many there are behind the first input; None for any number.
         attributes: neutral name -> default; None where it must be given.
         since: the first opset that has it as it is written here.
         dtype: of the result; "" for that of the first input.

@@ -8,6 +8,7 @@ from exporter.models.onnx.call import Call, Row
 from exporter.models.onnx.lengths import target_of
 from exporter.operations import (
     Concat,
+    Elementwise,
     Expand,
     Fetch,
     FromShape,
@@ -93,6 +94,8 @@ def _fetch_along(call: Call) -> Operation:
 
 
 def _concat(call: Call) -> Operation:
+    if len(call.inputs) == 1:
+        return Elementwise()
     shape = call.output_shape()
     return _UNKNOWN_RANK if shape is None else Concat(call.attributes.get("axis", 1) % len(shape))
 

@@ -39,7 +39,7 @@ def insert(editor: Editor, edit: Insert) -> None:
         inputs[0] = int(operators[0].outputs[0])
     operators.append(_operator(editor, written, edit, inputs))
     if edit.name is None:
-        _let_read(editor, edit.after, readers, operators[-1])
+        _let_read(editor, edit.after, readers, int(operators[-1].outputs[written.place]))
     else:
         editor.branches.append(operators[-1])
     _put(editor, place, operators)
@@ -59,8 +59,8 @@ def compute(editor: Editor, edit: Compute) -> None:
         inputs = [values[number] for number in step.inputs]
         inputs += [_operand(editor, step, inputs[0], operand) for operand in step.operands]
         operators.append(_operator(editor, written, step, inputs))
-        values.append(int(operators[-1].outputs[0]))
-    _let_read(editor, edit.after, readers, operators[-1])
+        values.append(int(operators[-1].outputs[written.place]))
+    _let_read(editor, edit.after, readers, values[-1])
     _put(editor, place, operators)
 
 
@@ -81,13 +81,13 @@ def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: lis
     operator = schema.OperatorT(_code(editor, written, site))
     _set_options(operator, written, site)
     result = _result(editor, edit, first, written.dtype or str(attributes.get("dtype", site.dtype)))
-    if written.coded:
-        editor.main.tensors[result].quantization = _coded(site) if not written.dtype else None
+    if written.coded and not written.dtype:
+        editor.main.tensors[result].quantization = _coded(site)
     order = written.order or range(len(inputs))
     operator.inputs = np.array([*(inputs[i] for i in order), *stated], np.int32)
-    shape = tuple(int(n) for n in editor.main.tensors[result].shape)
-    more = [editor.new_tensor(f"{text(first.name)}/{d}", d, shape) for d in written.more]
-    operator.outputs = np.array([result, *more], np.int32)
+    results = [_beside(editor, result, first, dtype) for dtype in written.more]
+    results.insert(written.place, result)
+    operator.outputs = np.array(results, np.int32)
     raise_runtime(editor.file.model, written.since)
     return operator
 
@@ -100,8 +100,16 @@ def _coded(site: Site) -> Any:
     )
 
 
-def _let_read(editor: Editor, after: str, readers: list[tuple[Any, int]], operator: Any) -> None:
-    result = int(operator.outputs[0])
+def _beside(editor: Editor, result: int, first: Any, dtype: str) -> int:
+    """A further result, which nothing reads; it has the codes of the first input, if its type."""
+    shape = tuple(int(n) for n in editor.main.tensors[result].shape)
+    kind = dtype or codec.type_name(first)
+    index = editor.new_tensor(f"{text(first.name)}/{kind}", kind, shape)
+    editor.main.tensors[index].quantization = None if dtype else first.quantization
+    return index
+
+
+def _let_read(editor: Editor, after: str, readers: list[tuple[Any, int]], result: int) -> None:
     for reader, slot in readers:
         rewire(reader, slot, result)
     _take_over(editor, after, result)
@@ -118,7 +126,7 @@ def _entry(edit: Insert | Step, operands: tuple[Any, ...]) -> Written:
         known = ", ".join(OPERATIONS)
         raise ModelError(f"TFLite cannot write the operation {edit.operation!r}; it can: {known}")
     count = len(operands)
-    if count != written.operands and (written.operands is not None or not count):
+    if count != written.operands and written.operands is not None:
         raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
     foreign = set(edit.attributes) - set(written.attributes)
     needed = {name for name, default in written.attributes.items() if default is None}
@@ -172,7 +180,7 @@ def _place(
 
 
 def _result(editor: Editor, edit: Insert | Step, before: Any, dtype: str) -> int:
-    """The result's tensor, with the quantisation of the first input."""
+    """The result's tensor, with the quantisation of the first input if it is of its type."""
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
     kept = tuple(None if n < 0 else int(n) for n in (() if stated is None else stated))
     shape = kept if edit.shape is None else edit.shape
@@ -180,7 +188,8 @@ def _result(editor: Editor, edit: Insert | Step, before: Any, dtype: str) -> int
     if name in editor.tensors:
         raise ModelError(f"there is a tensor {name!r} already")
     index = editor.new_tensor(name or f"{text(before.name)}/{edit.operation}", dtype, shape)
-    editor.main.tensors[index].quantization = before.quantization
+    if dtype == codec.type_name(before):  # else the same numbers would stand for other values
+        editor.main.tensors[index].quantization = before.quantization
     if name is not None:
         editor.tensors[name] = index
     return index

@@ -33,6 +33,10 @@ def _set_cast(options: Any, site: Site) -> None:
     options.outDataType = codec.CODES.get(str(site.attributes["dtype"]), 0)
 
 
+def _set_ids(options: Any, _: Site) -> None:
+    options.outputType = codec.CODES["int32"]
+
+
 def _one_more(site: Site) -> tuple[Array | float, ...]:
     widths = np.zeros((site.rank, 2), np.int32)
     widths[site.axis(), 1] = 1
@@ -57,14 +61,25 @@ _CODES = {"dtype": None, "scale": None, "zero_point": None}
 # Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
 # where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
 # value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
-# zero_point), reshape(; to), top(; count, axis), cumsum(; axis). The result of `where` is the value
-# that was there, wherever the condition holds; that of `look_up` what a table of this dtype has at
-# ids, that of `top` the largest values; `pad` puts one position of a real value behind the others;
-# a reduction leaves one position on the axis. Operands broadcast as in NumPy.
+# zero_point), reshape(; to), top and top_ids(; count, axis), arg_max(; axis), cumsum(; axis). The
+# result of `where` is the value that was there, wherever the condition holds; that of `look_up` is
+# what a table of this dtype has at ids, that of `top` the largest values; `top_ids` and `arg_max`
+# give int32 ids, the latter without the axis; `pad` puts one position of a real value behind the
+# others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
 OPERATIONS: Mapping[str, Written] = {
     "abs": Written("ABS", "AbsOptions"),
     "add": Written("ADD", "AddOptions", 1),
     "and": Written("LOGICAL_AND", "LogicalAndOptions", 1),
+    "arg_max": Written(
+        "ARG_MAX",
+        "ArgMaxOptions",
+        0,
+        _set_ids,
+        {"axis": None},
+        moves=True,
+        dtype="int32",
+        stated=_axis,
+    ),
     "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
     "concat": Written(
         "CONCATENATION",
@@ -151,6 +166,18 @@ OPERATIONS: Mapping[str, Written] = {
         {"count": None, **_LAST},
         stated=lambda site: (_whole(site.attributes["count"]),),
         more=("int32",),
+    ),
+    "top_ids": Written(
+        "TOPK_V2",
+        "TopKV2Options",
+        0,
+        _only_last,
+        {"count": None, **_LAST},
+        moves=True,
+        dtype="int32",
+        stated=lambda site: (_whole(site.attributes["count"]),),
+        more=("",),
+        place=1,
     ),
     "where": Written(
         "SELECT_V2", "SelectV2Options", 2, foreign=True, order=(1, 0, 2), since="2.2.0"

@@ -33,7 +33,7 @@ class Written:
     Attributes:
         builtin: the schema's name of the operator.
         options: the schema's name of its options; "" where it has none.
-        operands: how many there are behind the first input; None for any number from 1.
+        operands: how many there are behind the first input; None for any number.
         fill: sets the options.
         attributes: neutral name -> default; None where it must be given.
         moves: values only change places, so that codes of quantised tensors may pass.
@@ -45,7 +45,8 @@ class Written:
         versions: of the operator, where its codes are not of its first version's dtypes.
         stated: constants that the operator needs behind these, made from the attributes: values
             as they are, and real ones that take on the first input's codes.
-        more: dtypes of further results, which nothing reads.
+        more: dtypes of further results, which nothing reads; "" for that of the first input.
+        place: of the result among all of them.
         since: the first runtime that has it, in the version that is written (TensorFlow's list of
             operator versions).
     """
@@ -64,4 +65,5 @@ class Written:
     versions: Mapping[str, int] = field(default_factory=lambda: {"int8": 2})
     stated: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
     more: tuple[str, ...] = ()
+    place: int = 0
     since: str = "1.14.0"

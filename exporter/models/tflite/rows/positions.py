@@ -9,6 +9,7 @@ from exporter.models.tflite import shapes
 from exporter.models.tflite.call import NO_RANK, Call, Row
 from exporter.operations import (
     Concat,
+    Elementwise,
     Expand,
     FromShape,
     Gather,
@@ -60,6 +61,8 @@ def _transpose(call: Call) -> Operation:
 
 
 def _concatenation(call: Call) -> Operation:
+    if len(call.inputs) == 1:
+        return Elementwise()
     rank = call.rank()
     return NO_RANK if not rank else Concat(int(call.option("axis")) % rank)
 
