@@ -17,6 +17,7 @@ from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
 from exporter.models import FORMS, KINDS, copy_model
 from exporter.models.files import write_whole
 from exporter.models.model import Model
+from exporter.precut import Precut, cut_before
 from exporter.quantization import FLOAT, Wish
 from exporter.quantizing import (
     calibration,
@@ -140,6 +141,7 @@ class _Result:
     findings: Findings
     measures: Measures
     warnings: tuple[str, ...] = ()
+    precut: bool = False  # the original's file has no head to hold another precision against
 
 
 def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
@@ -201,8 +203,13 @@ def _coarser(
         tables = cut.remap.heads
         if work.job.quantize_first:
             found = compare(gates(work.job), made.model, pruned, work.inputs, tables)
-        found += compare(work.job, source, pruned, work.inputs, tables)
-    artifact = describe(pruned, path, target.route, _uncut(target))
+        held = (
+            (plain.pruned, pruned, work.inputs, ())
+            if plain.precut
+            else (source, pruned, work.inputs, tables)
+        )
+        found += compare(work.job, *held)
+    artifact = describe(pruned, path, plain.artifact.route, _uncut(target))
     measures = _measures(work, target, (pruned, path))
     sizes = plain.artifact.bytes, artifact.bytes
     times = next(iter(plain.measures.latency), None), next(iter(measures.latency), None)
@@ -223,19 +230,41 @@ def _uncut(target: Target) -> Path | None:
 def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Result:
     """One artifact, checked and timed as it stands on the disk."""
     kind = KINDS[target.model.kind]
-    cut = plan_cut(target.model, choice, target.original)
     path = folder / f"pruned.{target.model.precision}{kind.suffixes[0]}"
     work.job.say(f"cutting {path.name}")
-    pruned = _written(work.source, target, cut, path)
     uncut = _uncut(target)
     if work.job.keep_original and uncut:
         copy_model(uncut, folder / f"original{kind.suffixes[0]}")
+    try:
+        cut = plan_cut(target.model, choice, target.original)
+    except (ModelError, UsageError) as error:
+        return _precut(work, target, path, cut_before(work.source, target, choice, error))
+    pruned = _written(work.source, target, cut, path)
     return _Result(
         cut=cut,
         pruned=pruned,
         artifact=describe(pruned, path, target.route, uncut),
         findings=_findings(work, target, pruned, cut),
         measures=_measures(work, target, (pruned, path)),
+    )
+
+
+def _precut(work: _Work, target: Target, path: Path, before: Precut) -> _Result:
+    """The same for a head that has to be cut before the conversion."""
+    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        made = before.target(target.model.kind, Path(folder), work.job)
+        made.model.name = path.name  # files beside it are called after it
+        write_whole(path, made.model.write)
+    pruned = work.source.reopen(path)
+    job = gates(work.job)
+    return _Result(
+        cut=before.cut,
+        pruned=pruned,
+        artifact=describe(pruned, path, made.route, _uncut(target)),
+        findings=before.findings(job, pruned, work.inputs) if job.verify else Findings(),
+        measures=_measures(work, target, (pruned, path)),
+        warnings=(before.told(path.name), *made.warnings),
+        precut=True,
     )
 
 
