@@ -83,11 +83,13 @@ def inspect(source: Source, **options: Unpack[JobOptions]) -> Inspection:
     return tasks.inspect_file(source, _job(options))
 
 
-def prune(model: Source | Model, **options: Unpack[Options]) -> Any:
+def prune(model: Source | Model, *, share_weights: bool = False, **options: Unpack[Options]) -> Any:
     """Cut a model and check the cut.
 
     Args:
         model: an opened model (`open_model`), a path, or a live `keras.Model`. Never changed.
+        share_weights: of a live `keras.Model`: layers whose weights stay as they are belong to both
+            models, take no memory a second time, and learn for both; without it all are copied.
         options: what to keep (`ChoiceOptions`), and how it is checked (`JobOptions`).
 
     Returns:
@@ -100,7 +102,11 @@ def prune(model: Source | Model, **options: Unpack[Options]) -> Any:
     """
     choice, job = _records(options)
     live = _is_live(model)
-    done = tasks.prune_model(_open(model, live=live), choice, job)
+    if share_weights and not live:
+        raise UsageError(
+            "share_weights has a meaning for a live keras.Model alone", "leave it out for files"
+        )
+    done = tasks.prune_model(_open(model, live=live, share_weights=share_weights), choice, job)
     failed = [check for check in done.findings.checks if not check.passed]
     if failed:
         first = failed[0]
@@ -210,11 +216,12 @@ def _is_live(model: Any) -> bool:
     return any(base.__module__.partition(".")[0] == "keras" for base in type(model).__mro__)
 
 
-def _open(model: Any, *, live: bool) -> Model:
+def _open(model: Any, *, live: bool, share_weights: bool) -> Model:
     if isinstance(model, str | Path):
         return open_model(model)
     if live:
-        model = import_module("exporter.models.keras.model").KerasModel(model)
+        kind = import_module("exporter.models.keras.model").KerasModel
+        model = kind(model, share_weights=share_weights)
     opened: Model = model
     return opened
 

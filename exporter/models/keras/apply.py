@@ -1,7 +1,8 @@
 """Apply a plan to a Keras model: a new model out of rebuilt layers; the old one stays untouched.
 
 1. The edits are sorted by layer: new values for its weights, new entries for its configuration.
-2. Every layer is built anew from its configuration, edited or not, so that no variable is shared.
+2. Every layer is built anew from its configuration, edited or not, so that no variable is shared;
+   where that is asked for, those that hold weights and do not change are the same in both models.
 3. The new variables get the old values, or the edited ones; the new model is compiled as the old
    one was.
 4. Inner tensors are returned by a flat model, in which models in the model are taken apart, and
@@ -37,11 +38,17 @@ class _Changes:
     outputs: list[AddOutput] = field(default_factory=list)
 
 
-def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
+def apply_edits(
+    model: Any, picture: Picture, edits: Iterable[Edit], *, share_weights: bool = False
+) -> Any:
     """A new model of the same kind with the edits made, compiled as the old one is where it fits.
 
     With an added output the model becomes a flat Functional one that is not compiled. The new
     outputs stand behind the others; Keras calls them as it can, the caller as the edits say.
+
+    Args:
+        share_weights: layers whose weights do not change are those of the old model; without added
+            outputs.
 
     Raises:
         ModelError: an edit that Keras models cannot take, or that does not fit this model; a layer
@@ -49,16 +56,17 @@ def apply_edits(model: Any, picture: Picture, edits: Iterable[Edit]) -> Any:
             weights.
     """
     changes = _sort(picture, list(edits))
-    rebuilt = _rebuilt(model, picture, changes)
+    rebuilt = _rebuilt(model, picture, changes, share_weights=share_weights)
     _set_weights(picture, rebuilt, changes.weights)
     if not changes.outputs:
         compile_alike(model, rebuilt.model, changes.cuts)
     return _with_outputs(picture, rebuilt, changes.outputs)
 
 
-def _rebuilt(model: Any, picture: Picture, changes: _Changes) -> Rebuilt:
+def _rebuilt(model: Any, picture: Picture, changes: _Changes, *, share_weights: bool) -> Rebuilt:
     if not changes.outputs:
-        return rebuild(model, changes.settings)
+        changed = {id(picture.weights[constant][0]) for constant in changes.weights}
+        return rebuild(model, changes.settings, changed if share_weights else None)
     shown = [picture.aliases.get(edit.tensor, edit.tensor) for edit in changes.outputs]
     split = [picture.inner[name] for name in shown if name in picture.inner]
     return rebuild_flat(model, changes.settings, {id(layer): path for layer, path in split})

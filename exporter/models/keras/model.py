@@ -59,6 +59,9 @@ _LOAD_ERRORS = (
 class KerasModel:
     """A live Keras model; it is never changed, and shares no variable with what `apply` gives.
 
+    Unless that is asked for: with `share_weights` what changes in one model's kept layers changes
+    in the other's.
+
     Attributes:
         model: the `keras.Model`.
         outputs: names of its outputs; Keras', but for those that a plan has added.
@@ -76,6 +79,7 @@ class KerasModel:
         sha256: str | None = None,
         remap: Remap | None = None,
         outputs: tuple[str, ...] = (),
+        share_weights: bool = False,
     ) -> None:
         """Wrap a built Functional or Sequential model (ModelError otherwise)."""
         check_structure(model)
@@ -85,6 +89,7 @@ class KerasModel:
         self.sha256 = sha256
         self.remap = remap
         self.precision = _precision(model)
+        self._share_weights = share_weights
 
     @cached_property
     def picture(self) -> Picture:
@@ -95,7 +100,8 @@ class KerasModel:
         return self.picture.graph
 
     def apply(self, plan: Plan) -> KerasModel:
-        made = apply_edits(self.model, self.picture, plan.edits)
+        share = self._share_weights
+        made = apply_edits(self.model, self.picture, plan.edits, share_weights=share)
         added = tuple(edit.name for edit in plan.edits if isinstance(edit, AddOutput))
         remap = plan.remap or self.remap
         return KerasModel(made, name=self.name, remap=remap, outputs=self.outputs + added)

@@ -4,11 +4,14 @@
 2. Flat, so that any inner tensor can be returned: every call is made once more on new tensors,
    those of models in the model too. A layer whose values before its own activation are wanted
    loses the activation; a layer behind it takes over the activation and the name.
+3. Where weights are shared, the first way, but for layers and models in the model that hold weights
+   and do not change: those are the same objects in both models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,24 +49,30 @@ def structure(model: Any) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def rebuild(model: Any, settings: Settings) -> Rebuilt:
+def rebuild(model: Any, settings: Settings, changed: AbstractSet[int] | None = None) -> Rebuilt:
     """Build a model anew; its variables hold initial values.
 
     Args:
         model: Functional or Sequential, built.
         settings: what changes in the layers' configurations; a layer that is listed has weights of
             other shapes.
+        changed: identities of the layers whose weights change, where the others' are to be shared;
+            None to share nothing.
 
     Raises:
         ModelError: a layer that carries code, is not of Keras, or does not come back from its
             configuration.
     """
     check_live(model)
-    builder = _Builder(settings)
+    builder = _Builder(settings, None if changed is None else {*changed, *settings})
+    flags = [(layer, layer.trainable) for layer in model._flatten_layers()]  # noqa: SLF001 - Keras has no public way to inner layers
     try:
         made = builder.model(model)
     except _REBUILD_ERRORS as error:
         raise _cannot(model, error) from error
+    for layer, trainable in flags:  # a shared one may have been thawed in a frozen model
+        if layer.trainable != trainable:
+            layer.trainable = trainable
     return Rebuilt(made, builder.pairs)
 
 
@@ -94,6 +103,7 @@ def _cannot(model: Any, error: Exception) -> ModelError:
 @dataclass
 class _Builder:
     settings: Settings
+    changed: AbstractSet[int] | None = None  # None: nothing is shared
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
     made: dict[int, Any] = field(default_factory=dict)  # one new layer for all calls of an old one
 
@@ -118,9 +128,18 @@ class _Builder:
 
     def layer(self, layer: Any) -> Any:
         """A new layer (or other operation) like this one, but for the settings."""
+        if self.shares(layer):
+            return layer
         if id(layer) not in self.made:
             self.made[id(layer)] = self.model(layer) if is_plain_model(layer) else self.one(layer)
         return self.made[id(layer)]
+
+    def shares(self, layer: Any) -> bool:
+        """Is this a layer, or a model in the model, that holds weights and does not change?"""
+        if self.changed is None or not getattr(layer, "weights", None):
+            return False
+        inner = layer._flatten_layers()  # noqa: SLF001 - Keras has no public way to inner layers
+        return not any(id(each) in self.changed for each in inner)
 
     def one(self, layer: Any) -> Any:
         """A new layer that is no model, or another operation."""
