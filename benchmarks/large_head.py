@@ -98,9 +98,14 @@ class Found:
 
 def measure(route: str, kind: str, source: Path, path: Path) -> Found:
     command = [sys.executable, __file__, "--convert", route, kind, str(source), str(path)]
+    return watched(command, path.parent / "log")
+
+
+def watched(command: list[str], log: Path) -> Found:
+    """Run a process to its end, or to the limit of its memory; what it prints goes to a log."""
     start, private, resident = time.perf_counter(), 0, 0
-    with (path.parent / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file)
     while process.poll() is None and private <= LIMIT_BYTES:
         now = held(process.pid)
         private, resident = max(private, now[0]), max(resident, now[1])
@@ -111,7 +116,7 @@ def measure(route: str, kind: str, source: Path, path: Path) -> Found:
         died = f"killed at {private / 1e9:.1f} GB"
     code = process.wait()
     if code and not died:
-        died = f"exit status {code}: {(path.parent / 'log').read_text().strip()[-200:]}"
+        died = f"exit status {code}: {log.read_text().strip()[-200:]}"
     return Found(seconds, private, resident, died)
 
 

@@ -306,11 +306,38 @@ def test_a_tensor_that_is_two_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "precision"), [("float32", "fp32"), ("mixed_float16", "fp16"), ("float64", "fp64")]
+    ("policies", "precision"),
+    [
+        pytest.param(("float32",), "fp32", id="float32"),
+        pytest.param(("mixed_float16",), "fp16", id="mixed"),
+        pytest.param(("float64",), "fp64", id="float64"),
+        pytest.param(("mixed_float16", "float32"), "fp16", id="the coarser of two"),
+        pytest.param(("mixed_bfloat16", "float16"), "bf16", id="the coarser of two halves"),
+        pytest.param((), "fp32", id="no weights"),
+    ],
 )
-def test_precision(policy: str, precision: str) -> None:
-    head = keras.layers.Dense(3, dtype=policy)
-    assert KerasModel(keras.Sequential([keras.Input((2,)), head])).precision == precision
+def test_precision(policies: tuple[str, ...], precision: str) -> None:
+    dense = [keras.layers.Dense(3, dtype=policy) for policy in policies]
+    layers = [keras.Input((2,)), *dense, keras.layers.ReLU()]
+    assert KerasModel(keras.Sequential(layers)).precision == precision
+
+
+def test_a_layer_of_codes_beside_a_float_one_is_mixed() -> None:
+    dense = [keras.layers.Dense(4, name=name) for name in ("codes", "y")]
+    model = keras.Sequential([keras.Input((4,)), *dense])
+    model.layers[0].quantize("int8")
+    assert KerasModel(model).precision == "mixed"
+
+
+def test_an_output_that_is_added_has_a_name_of_its_own() -> None:
+    """Operations that are no layers have names too."""
+    x = keras.Input((2,), name="x")
+    halved = keras.layers.Dense(3, name="head")(x) / 2.0
+    model = KerasModel(keras.Model(x, keras.layers.Softmax(name="y")(halved)))
+    (name,) = (node.name for node in model.graph().nodes if node.name.startswith("true_divide"))
+    shown = model.apply(Plan((AddOutput(name, name),)))
+    values = run(shown, {"x": np.ones((1, 2), np.float32)})
+    np.testing.assert_allclose(softmax(values[name]), values["y"], atol=1e-6)
 
 
 # --- pruning --------------------------------------------------------------------------------------

@@ -196,6 +196,10 @@ LIMIT_ROWS: list[Any] = [
     pytest.param("cut", "dynamic", "probability", [0.1], 1e-5, id="float sums, probabilities"),
     pytest.param("export", "fp32", "z", [3.0], 3e-4, id="export"),
     pytest.param("export", "fp32", "probability", [0.3], 1e-4, id="export, probabilities"),
+    pytest.param("export", "fp16", "z", [3.0], 1.2e-2, id="export of half precision, z"),
+    pytest.param("export", "fp16", "probability", [0.3], 8e-3, id="export of half precision"),
+    pytest.param("export", "bf16", "z", [3.0], 0.12, id="export of bfloat16, z"),
+    pytest.param("export", "bf16", "probability", [0.3], 6e-2, id="export of bfloat16"),
 ]
 
 

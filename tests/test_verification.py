@@ -324,7 +324,25 @@ def test_an_output_whose_shape_depends_on_the_values_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "precision"), [("cut", "fp8"), ("export", "fp16"), ("export", "int8")]
+    ("original", "stage", "z"),
+    [
+        pytest.param("fp16", "export", 4e-3, id="Keras in float16, its file in float32"),
+        pytest.param("bf16", "export", 4e-2, id="Keras in bfloat16, its file in float32"),
+        pytest.param("fp64", "export", 1e-4, id="Keras in float64"),
+        pytest.param("fp16", "cut", 1e-6, id="within a kind the file's own counts"),
+    ],
+)
+def test_a_file_is_as_near_as_what_it_came_from_can_tell(
+    original: str, stage: str, z: float
+) -> None:
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    net.precision = original
+    done = verify(net, pruned, [table], stage=stage)
+    assert allowed(done, "y (z)") == pytest.approx(z * max(1.0, largest_z(net)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision"), [("cut", "fp8"), ("export", "fp8"), ("export", "int8")]
 )
 def test_where_no_limit_is_set_one_has_to_be_given(stage: str, precision: str) -> None:
     net, pruned, table = head_and_other("softmax", "slice", "onnx")

@@ -104,7 +104,7 @@ def verify_pair(
     right = _run(pruned, wanted, (fed, options), loose)
     known = trace(graphs[0]).heads if coarser else ()
     axes = {head.output: head.axis for head in known}
-    context = _Context(stage, pruned, samples.count, options, axes)
+    context = _Context(stage, (original.precision, pruned), samples.count, options, axes)
     checks: list[Check] = []
     for pair in pairs:
         if coarser and pair.table.output not in graphs[1].outputs:
@@ -170,10 +170,13 @@ def _stacked(model: Model, name: str, answers: Sequence[Array]) -> Array:
 _FILLED = 2  # different values at most: the one that removed units answer, and 0 between them
 
 
+_HALF = ("fp16", "bf16")
+
+
 @dataclass(frozen=True, eq=False)
 class _Context:
     stage: Stage
-    pruned: Model
+    sides: tuple[str, Model]  # the original's precision, the pruned model
     samples: int
     options: VerifyOptions
     axes: Mapping[str, int]  # output -> its unit axis, where it is known
@@ -234,11 +237,17 @@ class _Context:
         return Check(self.stage, self.pruned.name, name, metric, found, 0.0, passed, samples)
 
     @property
+    def pruned(self) -> Model:
+        return self.sides[1]
+
+    @property
     def _precision(self) -> str:
         """Whose limits hold for values that are no codes: those of float32 behind codes or a wider
-        float.
+        float, and of what Keras computes in where its file knows better.
         """
-        stated = self.pruned.precision
+        original, stated = self.sides[0], self.pruned.precision
+        if self.stage == "export" and original in _HALF:
+            return original
         codes = self.stage == "cut" and stated.startswith(("int8", "uint8", "int16"))
         return "fp32" if codes or stated == "fp64" else stated
 

@@ -220,7 +220,7 @@ def _with_outputs(picture: Picture, rebuilt: Rebuilt, outputs: list[AddOutput]) 
     if not outputs:
         return rebuilt.model
     model = rebuilt.model
-    taken = {layer.name for layer in model.layers}
+    taken = {operation.name for operation in model.operations}
     added = []
     for edit in outputs:
         name = edit.name.replace("/", "_")  # Keras names outputs after layers, and allows no slash

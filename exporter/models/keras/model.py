@@ -65,7 +65,8 @@ class KerasModel:
     Attributes:
         model: the `keras.Model`.
         outputs: names of its outputs; Keras', but for those that a plan has added.
-        precision: in what the layers with weights compute; "mixed" where they differ.
+        precision: in what the layers with weights compute; where they differ, the coarsest float,
+            or "mixed".
         remap: Keras files have no place for it; it is written beside them.
     """
 
@@ -140,7 +141,12 @@ class KerasRunner:
 def _precision(model: Any) -> str:
     policies = {layer.dtype_policy.name for layer in _holders(model)}
     found = {PRECISIONS.get(policy, policy) for policy in policies}
-    return found.pop() if len(found) == 1 else "mixed" if found else "fp32"
+    if len(found) > 1 and not found <= {*PRECISIONS.values()}:
+        return "mixed"
+    return min(found, key=_COARSEST.index) if len(found) > 1 else next(iter(found), "fp32")
+
+
+_COARSEST = ("bf16", "fp16", "fp32", "fp64")
 
 
 def _holders(model: Any) -> Iterator[Any]:
