@@ -102,6 +102,44 @@ ONE = {"one": ints(1)}
 
 # --- what must be refused ------------------------------------------------------------------------
 
+ROUND_DOWN = {
+    "mode": "nearest",
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+}
+COPIED = (  # as PyTorch writes a size of two axes
+    node("Shape", ["z"], ["shape"], "shape"),
+    node("Slice", ["shape", "none", "both", "none"], ["kept lengths"], "first two"),
+    node("Concat", ["kept lengths", "size"], ["sizes"], "sizes", axis=0),
+)
+RESIZES: list[tuple[str, int, tuple[NodeProto, ...], list[str], dict[str, Array], dict[str, Any]]]
+RESIZES = [
+    ("scales", 13, (), ["scales"], {"scales": floats(1, 1, 2, 2)}, ROUND_DOWN),
+    ("sizes", 13, (), ["", "sizes"], {"sizes": ints(2, 5, 8, 8)}, ROUND_DOWN),
+    (
+        "sizes of two axes",
+        18,
+        (),
+        ["", "sizes"],
+        {"sizes": ints(8, 8)},
+        {**ROUND_DOWN, "axes": [2, 3]},
+    ),
+    (
+        "sizes copied from the shape",
+        13,
+        COPIED,
+        ["", "sizes"],
+        {"none": ints(0), "both": ints(2), "size": ints(8, 8)},
+        ROUND_DOWN,
+    ),
+]
+TURNED = (  # the number of units becomes a height
+    node("Shape", ["z"], ["shape"], "last"),
+    node("Slice", ["shape", "one", "both", "none"], ["units"], "first two"),
+    node("Concat", ["lengths", "units", "width"], ["sizes"], "sizes", axis=0),
+    node("Resize", ["z", "", "", "sizes"], ["y"], "resize", **ROUND_DOWN),
+)
+
 REFUSED = [
     Case("maximum over the units", last("ReduceMax", "z", "axes"), constants={"axes": ints(-1)}),
     Case("all axes at once", last("ReduceMean", keepdims=1)),
@@ -118,6 +156,38 @@ REFUSED = [
             node("Add", ["p", "f"], ["y"], "sum"),
         ),
         base="map",
+    ),
+    Case(
+        "the number of units becomes a height",
+        TURNED,
+        constants={
+            "none": ints(0),
+            "one": ints(1),
+            "both": ints(2),
+            "lengths": ints(2, 5),
+            "width": ints(4),
+        },
+        base="map",
+    ),
+    Case(
+        "a copied number of units is computed with too",
+        (
+            *COPIED,
+            node("Resize", ["z", "", "", "sizes"], ["big"], "resize", **ROUND_DOWN),
+            node("ReduceProd", ["kept lengths"], ["n"], "product"),
+            node("Cast", ["n"], ["f"], "cast", to=TensorProto.FLOAT),
+            node("Add", ["big", "f"], ["y"], "sum"),
+        ),
+        constants={"none": ints(0), "both": ints(2), "size": ints(8, 8)},
+        base="map",
+        named="shape",
+    ),
+    Case(
+        "units resized",
+        last("Resize", "z", "", "scales", **ROUND_DOWN),
+        constants={"scales": floats(1, 2, 1, 1)},
+        base="map",
+        opset=13,
     ),
     Case(
         "chosen by place",
@@ -182,11 +252,13 @@ REFUSED = [
     Case(
         "a width out of arithmetic",
         (
-            node("Mul", ["half", "one"], ["w"], "mul"),
+            node("Shape", ["x"], ["lengths"], "shape"),
+            node("Gather", ["lengths", "one"], ["six"], "take", axis=0),
+            node("Sub", ["six", "one"], ["w"], "less"),
             node("Concat", ["minus", "w"], ["to"], "c", axis=0),
             *last("Reshape", "z", "to"),
         ),
-        constants={"half": ints(5), "one": ints(1), "minus": ints(-1)},
+        constants={"one": ints(1), "minus": ints(-1)},
     ),
     Case(
         "divided by the number of units",
@@ -483,6 +555,25 @@ ROWS_AND_MAPS = [
         last("GlobalMaxPool"),
         lambda z, _: z.max((2, 3), keepdims=True),
         base="map",
+    ),
+    *(
+        Case(
+            f"Resize, {name}",
+            (*before, node("Resize", ["z", "", *given], ["y"], "last", **attributes)),
+            lambda z, _: z.repeat(2, axis=2).repeat(2, axis=3),
+            constants,
+            base="map",
+            opset=opset,
+        )
+        for name, opset, before, given, constants, attributes in RESIZES
+    ),
+    Case(
+        "Upsample",
+        last("Upsample", "z", "scales", mode="nearest"),
+        lambda z, _: z.repeat(2, axis=2).repeat(2, axis=3),
+        {"scales": floats(1, 1, 2, 2)},
+        base="map",
+        opset=9,
     ),
     Case(
         "AveragePool",

@@ -16,6 +16,7 @@ from exporter.models.onnx.protos import captured
 from exporter.operations import Origin
 
 _STEPS = 4  # slot of a Slice's steps
+_SIZES = 3  # slot of a Resize's sizes
 RUNNING = -2  # stands in a target for a length that is computed while the model runs
 
 
@@ -80,18 +81,44 @@ class Lengths:
         axes = range(rank)[stated]
         if proto.op_type == "Size":
             return tuple(axes)
-        return tuple(axes[i] for i in sorted(self._entries_read(proto.output[0], len(axes))))
+        return tuple(sorted(self._read(proto.output[0], tuple(axes), proto.input[0])))
 
-    def _entries_read(self, tensor: str, count: int) -> set[int]:
+    def _read(self, tensor: str, axes: tuple[int, ...], measured: str) -> set[int]:
+        """Which of the axes, whose lengths stand in this vector, anything computes with.
+
+        A resize that is told the length which its own input has there computes with nothing.
+        """
         read = set[int]()
         for reader in self._readers.get(tensor, ()):
             node = self.nodes.get(reader)
-            if node is not None and node.op_type in {"Cast", "Identity"}:
-                read |= self._entries_read(node.output[0], count)
-                continue
-            chosen = self.chosen(reader, count) if node is not None else None
-            read.update(range(count) if chosen is None else chosen)
+            if node is None:
+                read.update(axes)
+            elif node.op_type in {"Cast", "Identity"}:
+                read |= self._read(node.output[0], axes, measured)
+            elif (chosen := self.chosen(reader, len(axes))) is not None:
+                read |= self._read(node.output[0], tuple(axes[i] for i in chosen), measured)
+            elif not self._restated(node, tensor, axes, measured):
+                read.update(axes)
         return read
+
+    def _restated(self, node: NodeProto, tensor: str, axes: tuple[int, ...], measured: str) -> bool:
+        if node.op_type != "Concat" or list(node.input).count(tensor) > 1:
+            return False
+        before = [
+            _count(self._tensors.get(n)) for n in node.input[: list(node.input).index(tensor)]
+        ]
+        if None in before:
+            return False
+        start = sum(n for n in before if n is not None)
+        in_place = axes == tuple(range(start, start + len(axes)))
+        return in_place and all(
+            (each := self.nodes.get(name)) is not None
+            and each.op_type == "Resize"
+            and not any(a.name == "axes" for a in each.attribute)
+            and each.input[0] == measured
+            and list(each.input).index(node.output[0]) == _SIZES
+            for name in self._readers.get(node.output[0], ())
+        )
 
     def chosen(self, reader: str, count: int) -> list[int] | None:
         """Which entries of a vector a Gather or a Slice takes; None where that is not constant."""
@@ -127,6 +154,12 @@ def _running(shape: Shape | None) -> Entries | None:
     if shape is None or len(shape) > 1 or None in shape:
         return None
     return (Length(),) * (shape[0] or 0 if shape else 1)
+
+
+def _count(tensor: Tensor | None) -> int | None:
+    """Of the entries of a vector."""
+    shape = None if tensor is None else tensor.shape
+    return shape[0] if shape is not None and len(shape) == 1 else None
 
 
 def _integer(node: NodeProto, name: str, default: int) -> int:

@@ -17,6 +17,7 @@ from exporter.operations import (
     Opaque,
     Operation,
     Pick,
+    Pool,
     Reshape,
     Slice,
     Split,
@@ -149,6 +150,25 @@ def _expand(call: Call) -> Operation:
     return Expand(grown, target=target, slot=1)
 
 
+def _resize(call: Call) -> Operation:
+    """Axes that keep their length are left alone: each is interpolated for itself.
+
+    Sizes that are a constant state every length; a length that is copied from the input's shape, as
+    PyTorch writes it, follows a cut by itself.
+    """
+    shape, result = call.shape(0), call.output_shape()
+    if shape is None or result is None:
+        return _UNKNOWN_RANK
+    named = call.attributes.get("axes", range(len(shape)))
+    axes = [axis % len(shape) for axis in named]
+    partial = len(axes) < len(shape)
+    grown = tuple(a for a in axes if partial or shape[a] is None or shape[a] != result[a])
+    sizes = call.integers(3)
+    if sizes is None or partial:
+        return Pool(grown)
+    return Expand(grown, target=sizes, slot=3)
+
+
 def _tile(call: Call) -> Operation:
     repeats = call.integers(1)
     if repeats is None:
@@ -192,6 +212,7 @@ ROWS: Mapping[str, Row] = {
     "GatherND": _fetch,
     "Pad": _pad,
     "Reshape": _reshape,
+    "Resize": _resize,
     "Shape": _measure,
     "Size": _measure,
     "Slice": _slice,
@@ -200,4 +221,5 @@ ROWS: Mapping[str, Row] = {
     "Tile": _tile,
     "Transpose": _transpose,
     "Unsqueeze": _follows,
+    "Upsample": _resize,
 }
