@@ -123,6 +123,20 @@ def test_class_numbers_stay_the_originals() -> None:
     assert runs(done.model, picture())["numbers"].dtype == np.float32
 
 
+@pytest.mark.parametrize(
+    "choice", [{"mode": "mask"}, {"restore_width": True}], ids=["mask", "restored width"]
+)
+def test_removed_classes_keep_their_place_and_no_row(choice: dict[str, Any]) -> None:
+    """The post-process behind the scores goes on to see all classes, and calls them as before."""
+    model = opened(options={**OPTIONS, "nms_score_threshold": 1e-6})
+    kept = [0, 3, 4]
+    done = prune_model(model, Choice(keep=kept, **choice), Job(samples=2))
+    assert done.findings.passed
+    expected = [row for row in rows(runs(model, picture())) if row[0] in kept]
+    found = rows(runs(done.model, picture()))
+    np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
+
+
 def test_a_second_cut_finds_the_numbers_in_their_table() -> None:
     model = opened()
     done = cut(cut(model, 3, 0, 4, restore_ids=True).model, 2, 1, keep_order=True)
@@ -258,6 +272,17 @@ def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
     assert set(expected) <= set(zoo_rows(small, pets))
     assert b"person" in small.content[-5000:]
     assert small.content.count(b"hair drier") == detector.content.count(b"hair drier")
+
+
+def test_the_zoo_detector_masked(detector: TfliteModel, pets: Array) -> None:
+    """Its feature maps have codes of their own, whose lowest are no scores of 0."""
+    done = prune_model(detector, Choice(keep="cat,dog,horse", mode="mask"), Job(samples=2))
+    assert done.findings.passed
+    assert done.remap.of().options["restore_width"] is True
+    expected = [row for row in zoo_rows(detector, pets) if row[0] in {CAT, DOG, HORSE}]
+    found = zoo_rows(done.model, pets)
+    assert set(expected) <= set(found)
+    assert {number for number, *_ in found} <= {CAT, DOG, HORSE}
 
 
 def test_the_files_prove_each_other(detector: TfliteModel, zoo: Path, tmp_path: Path) -> None:

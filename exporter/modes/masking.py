@@ -200,12 +200,25 @@ def _floor_at(head: Head, tensor: str, floor: float) -> list[_Wanted] | None:
         case Elementwise(function="add") if len(node.inputs) == 2:  # noqa: PLR2004 - a + b
             return _floor_added(head, node, floor)
         case Concat():
-            parts = [_floor_at(head, name, floor) for name in _labelled(head, node)]
+            names = list(_labelled(head, node))
+            if not all(_same_codes(head, name, tensor) for name in names):
+                return None
+            parts = [_floor_at(head, name, floor) for name in names]
             return None if None in parts else [each for part in parts for each in part or ()]
         case operation if isinstance(operation, _MOVING) or _is_identity(node):
             return _floor_at(head, node.inputs[0], floor)
         case _:
             return None
+
+
+def _same_codes(head: Head, part: str, whole: str) -> bool:
+    """Is the lowest code of a part, which is as low as it can be, that of the whole?"""
+    left, right = head.tensor(part).quantization, head.tensor(whole).quantization
+    if left is None or right is None:
+        return left is right
+    return np.array_equal(left.scale, right.scale) and np.array_equal(
+        left.zero_point, right.zero_point
+    )
 
 
 def _floor_added(head: Head, node: Node, floor: float) -> list[_Wanted] | None:

@@ -44,11 +44,23 @@ def settle_slice(head: Head, meaning: Meaning) -> Meaning:
 def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
     """Take the kept units out of everything that has a position for each unit, and merge groups."""
     whole = meaning.absolute or tuple(kept) == tuple(range(head.units))
-    inside = () if whole else _narrow(head, kept)
+    inside = () if whole else _narrow(_within(head) if meaning.restore_width else head, kept)
     ranked = () if meaning.restore_width else head.rankings
     ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
     behind = merge_edits if meaning.merge else output_edits
     return (*inside, *ranks, *behind(head, kept, meaning))
+
+
+def _within(head: Head) -> Head:
+    """The head without what stands behind its output: that goes on to see the old width."""
+    readers = (*head.rankings, *head.detections)
+    tables = {id(table) for each in readers for table in each.tables}
+    nodes = {each.node.name for each in head.detections}
+    return replace(
+        head,
+        constants=tuple(each for each in head.constants if id(each) not in tables),
+        widths=tuple(each for each in head.widths if each.node not in nodes),
+    )
 
 
 def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
