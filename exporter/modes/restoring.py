@@ -31,8 +31,8 @@ def check_output(head: Head) -> None:
     inside = {name for node in (*head.body, *head.tail) for name in node.outputs}
     others = [tensor.name for tensor in head.tensors if tensor.name not in inside]
     others += head.other_outputs
-    readers = (*head.rankings, *head.detections)
-    nodes = [each.node for each in readers if each.source != head.output]
+    nodes = [each.node for each in head.rankings if each.source != head.output]
+    nodes += [each.node for each in head.detections if each.source != head.output]
     if others or nodes:
         found = repr(others[0]) if others else str(nodes[0])
         raise ModelError(

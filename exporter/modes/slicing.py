@@ -53,8 +53,8 @@ def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) ->
 
 def _within(head: Head) -> Head:
     """The head without what stands behind its output: that goes on to see the old width."""
-    readers = (*head.rankings, *head.detections)
-    tables = {id(table) for each in readers for table in each.tables}
+    tables = {id(table) for each in head.rankings for table in each.tables}
+    tables |= {id(table) for each in head.detections for table in each.tables}
     nodes = {each.node.name for each in head.detections}
     return replace(
         head,
