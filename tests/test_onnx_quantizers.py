@@ -26,7 +26,9 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from exporter.cutting import Choice
 from exporter.graph import Array
 from exporter.job import Job
+from exporter.models.model import RunOptions
 from exporter.models.onnx import open_file
+from exporter.parity import LIMITS
 from exporter.tasks import prune_model
 from tests.onnx_models import node, numbers, proto
 
@@ -91,14 +93,18 @@ def half(source: Path, target: Path, *, keep_io: bool) -> None:
     onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=keep_io), target)
 
 
-def blocks(source: Path, target: Path, *, bits: int, quantise: str) -> None:
+def blocks(source: Path, target: Path, *, bits: int, quantise: str, level: int = 0) -> None:
     pytest.importorskip("onnx_ir", reason="onnxruntime's quantiser in blocks needs onnx-ir")
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits  # noqa: PLC0415
 
     model = onnx.load(source)
     model.opset_import[0].version, model.ir_version = 21, 10
     config = nbits.DefaultWeightOnlyQuantConfig(
-        block_size=16, is_symmetric=False, bits=bits, quant_format=QuantFormat[quantise]
+        block_size=16,
+        is_symmetric=False,
+        bits=bits,
+        quant_format=QuantFormat[quantise],
+        accuracy_level=level,
     )
     quantizer = nbits.MatMulNBitsQuantizer(model, algo_config=config)
     quantizer.process()
@@ -167,3 +173,28 @@ def test_what_quantisers_write_is_cut(network: str, name: str, tmp_path: Path) -
     if name in OPTIMISED:
         optimised(target, tmp_path / "optimised.onnx")
         proved(tmp_path / "optimised.onnx", "slice")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
+    """Zero points at level 4: a sum of another order at another width, beyond 1e-6 of |z|."""
+    features, kept = 4096, [3, 8, 21, 30, 33, 35, 39]
+    made = proto(
+        [node("MatMul", ["x", "w"], ["m"], "product"), node("Add", ["m", "b"], ["z"], "bias")],
+        {"w": numbers(features, 40) / 24, "b": numbers(40)},
+        x=["batch", features],
+        outputs={"z": ["batch", 40]},
+    )
+    onnx.save(made, tmp_path / "float.onnx")
+    blocks(tmp_path / "float.onnx", tmp_path / "n.onnx", bits=bits, quantise="QOperator", level=4)
+    whole = open_file(tmp_path / "n.onnx")
+    done = prune_model(whole, Choice(keep=kept), Job(samples=1))
+    x = np.random.default_rng(0).uniform(size=(4, features)).astype(np.float32)
+    wide, narrow = (
+        m.runner(RunOptions(batch=4))({"x": x})["z"].astype(np.float64) for m in (whole, done.model)
+    )
+    apart = np.abs(narrow - wide[:, kept]).max() / np.abs(wide).max()
+    allowed = LIMITS["cut", whole.precision]
+    assert apart <= allowed.z
+    if apart <= LIMITS["cut", "fp32"].z:
+        pytest.skip("the kernels for this processor keep to the limit of float32")
