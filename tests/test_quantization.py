@@ -379,6 +379,19 @@ def test_what_a_library_leaves_float_is_told_with_a_number() -> None:
     assert (left.before, left.bytes, left.bytes_before) == (2, 400, 400)
 
 
+def test_small_kernels_stay_float_beside_large_ones() -> None:
+    """In TFLite, where activations are quantised as the model runs; alone they are quantised."""
+    builder = Builder()
+    builder.dense(builder.feed("x", 1, FEATURES), 200, "h")  # 1,200 numbers
+    builder.dense("h", 3, "z")  # 600
+    both = from_bytes(builder.content("z"), "both.tflite")
+    made = quantize_model(both, Wish("dynamic"))
+    told = "litert-quantizer left float at dynamic: 1 FULLY_CONNECTED of 2 linear operations"
+    assert made.warnings == (f"{told} ({600 / 1800:.1%} of their weights)",)
+    held = {t.name: t.type for t in read(content(made.model)).subgraphs[0].tensors}
+    assert (held[b"h/kernel"], held[b"z/kernel"]) == (9, 0), "int8, float32"
+
+
 # --- quiet --------------------------------------------------------------------------------------
 
 CHATTY = """
