@@ -45,7 +45,7 @@ class Job:
         batch: leading dimension of a converted file that needs a fixed one.
         signature: of a SavedModel; None for serving_default, or the only one.
         threads: within one operation, for both sides of every comparison.
-        timeout_s, memory_limit_bytes: of the process that holds Keras.
+        timeout_s, memory_limit_bytes: of the process that holds Keras, converts and quantises.
         large_head_bytes: see `conversion.remote.ConvertOptions`.
         keep_original: write the uncut files too.
         force: replace what stands in the output's place.

@@ -190,13 +190,13 @@ def _coarser(
     path = folder / f"pruned.{wish.precision}{KINDS[target.model.kind].suffixes[0]}"
     found, cut, source = Findings(), plain.cut, target.model
     if work.job.quantize_first:
-        made = quantised(work.job, source, wish, work.calibration)
+        made = quantised(work.job, work.source, source, wish, work.calibration)
         whole = made.model
         whole.sha256 = source.sha256  # the same model to the remap, whichever its precision
         cut = plan_cut(whole, choice, target.original)
         write_whole(path, whole.apply(cut.plan).write)
     else:
-        made = quantised(work.job, plain.pruned, wish, work.calibration)
+        made = quantised(work.job, work.source, plain.pruned, wish, work.calibration)
         write_whole(path, made.model.write)
     pruned = work.source.reopen(path)
     if work.job.verify:

@@ -8,7 +8,8 @@ from exporter.errors import UsageError
 from exporter.job import Job
 from exporter.models import KINDS
 from exporter.models.model import Model
-from exporter.quantization import FLOAT, PRECISIONS, Quantized, Wish, check_float, quantize_model
+from exporter.quantization import FLOAT, PRECISIONS, Quantized, Wish, check_float
+from exporter.quantization.remote import quantize_in
 from exporter.report.record import Latency
 from exporter.samples import Samples, from_file, synthetic
 from exporter.sources import Source
@@ -88,11 +89,13 @@ def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:
     return ()
 
 
-def quantised(job: Job, model: Model, wish: Wish, samples: Samples | None) -> Quantized:
-    """The model in another precision, which is said beforehand."""
+def quantised(
+    job: Job, source: Source, model: Model, wish: Wish, samples: Samples | None
+) -> Quantized:
+    """The model in another precision, made in the source's child; that is said beforehand."""
     of = f", calibrated on {samples.count} samples" if samples and _calibrated(wish) else ""
     job.say(f"quantising {model.name} to {wish.precision}{of}")
-    return quantize_model(model, wish, samples)
+    return quantize_in(source.child, model, wish, samples)
 
 
 def _calibrated(wish: Wish) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,13 @@ class Source:
 
     Attributes:
         path: None for a live model.
-        child: holds the model, where it is a Keras one.
+        child: holds the model, where it is a Keras one, and does what libraries do with it. It is
+            not started before.
     """
 
     model: Model
     path: Path | None
-    child: Child | None = None
+    child: Child
     warnings: tuple[str, ...] = ()
     options: ConvertOptions = field(default_factory=ConvertOptions)
 
@@ -85,7 +86,7 @@ class Source:
 
     def reopen(self, path: Path) -> Model:
         """A file that was just written, opened as the source was."""
-        if self.child is not None and not KINDS[kind_of(path)].edge:  # a Keras file
+        if not KINDS[kind_of(path)].edge:  # a Keras file
             return _open_keras(path, self.child, self.options)
         return open_model(path)
 
@@ -134,9 +135,8 @@ def opened(
         ConversionError: the child process died while it read the file.
     """
     limits, options = limits or Limits(), options or ConvertOptions()
-    with ExitStack() as stack:
+    with _child(limits) as child:
         if not isinstance(source, str | Path):
-            child = stack.enter_context(_child(limits))
             say("opening the Keras model")
             yield Source(open_live(source, child), None, child, (), options)
             return
@@ -144,9 +144,8 @@ def opened(
         kind = kind_of(path)
         warnings = _suffix_warning(path, kind)
         if KINDS[kind].edge:
-            yield Source(open_model(path), path, None, warnings, options)
+            yield Source(open_model(path), path, child, warnings, options)
             return
-        child = stack.enter_context(_child(limits))
         say(f"opening the {KINDS[kind].title} model")
         if KINDS[kind].member:
             yield Source(open_folder(path, child, options.signature), path, child, (), options)

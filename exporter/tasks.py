@@ -202,7 +202,7 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         refuse_quantising(job, given)
         inputs = job.inputs(model) if job.verify or job.bench else NO_INPUTS
         samples = calibration(job, model)
-        made = quantised(job, model, wish, samples)
+        made = quantised(job, given, model, wish, samples)
         draft = Path(folder, out.name)
         made.model.write(draft)
         small = given.reopen(draft)

@@ -281,7 +281,7 @@ limits = _group(
         type=Number(0, min_open=True),
         default=1800.0,
         show_default=True,
-        help="Seconds for each step of the process that holds Keras.",
+        help="Seconds for each step of the process that converts and quantises.",
     ),
     click.option(
         "--memory-limit",

@@ -22,6 +22,7 @@ from exporter.cli.narrator import narrating
 )
 @options.quantization
 @options.checks
+@options.limits
 @click.option("--verify/--no-verify", default=True, show_default=True)
 @click.option("--bench/--no-bench", default=True, show_default=True)
 @options.force

@@ -1,4 +1,4 @@
-"""The child process: holds TensorFlow and the opened Keras models, and serves requests.
+"""The child process: holds TensorFlow and the opened Keras models, converts, trains, quantises.
 
 `python -m exporter.conversion.child FOLDER`; see `process` for the protocol. The streams are moved
 away before anything heavy is imported, so that no library can write into the answers.
@@ -32,6 +32,7 @@ CONVERTERS: Mapping[str, str] = {
     "onnx": "exporter.conversion.to_onnx",
     "tflite": "exporter.conversion.to_tflite",
 }
+QUANTISER = "exporter.quantization.remote"
 
 
 class Session:
@@ -129,6 +130,11 @@ class Session:
         """Train one of the networks that come with the package."""
         return {"score": import_module(TRAINERS[what]).train(Path(path), seed)}
 
+    def quantize(self, source: str, target: str, **told: Any) -> Answer:
+        """Bring a file to another precision; nothing of it stays here."""
+        answer: Answer = import_module(QUANTISER).serve(source, target, **told)
+        return answer
+
 
 METHODS: Mapping[str, Callable[..., Answer]] = {
     "open": Session.open,
@@ -142,6 +148,7 @@ METHODS: Mapping[str, Callable[..., Answer]] = {
     "write": Session.write,
     "convert": Session.convert,
     "train": Session.train,
+    "quantize": Session.quantize,
 }
 
 
