@@ -56,7 +56,7 @@ def witness(name: str, model: Any, x: Array) -> Array:
 def test_a_file_that_is_the_source_itself_is_refused_as_it_was() -> None:
     model = classifier()
     with pytest.raises(ModelError, match="no rule"):
-        cut_before(Source(model, None), Target(model, None), KEEP, REASON)
+        cut_before(Source(model, None, Child()), Target(model, None), KEEP, REASON)
 
 
 def test_a_source_that_is_not_cut_as_it_stands_is_refused_as_it_was(child: Child) -> None:
