@@ -11,7 +11,7 @@ from typing import Any
 from exporter.conditions import parse_condition
 from exporter.errors import UsageError
 from exporter.modes import MODES, Meaning
-from exporter.modes.gating import INPUT, INPUT_FLOAT
+from exporter.modes.branching import INPUT, INPUT_FLOAT
 
 Units = str | Iterable[int | str]
 

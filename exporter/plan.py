@@ -116,14 +116,15 @@ class Step:
         operation: key of the format's table of operations that it can write.
         inputs: whose values it reads, by number: 0 is the tensor behind which all of it stands, i
             the result of the i-th step.
-        operands: constants that it reads behind them, written with their own dtype.
+        operands: what it reads behind them: constants, which are written with their own dtype, or
+            names of tensors, such as those of branches.
         attributes: by the neutral names that the operation's entry documents.
         shape: of the result.
     """
 
     operation: str
     inputs: tuple[int, ...]
-    operands: tuple[Array, ...] = ()
+    operands: tuple[str | Array, ...] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape = ()
 
@@ -132,7 +133,8 @@ class Step:
 class Compute:
     """Put a computation behind a tensor; all that read the tensor read the last step's result.
 
-    Other than an Insert it may read the tensor, and what was made of it, several times.
+    Other than an Insert it may read the tensor, and what was made of it, several times, or not at
+    all: it is then computed anew, and what nobody reads any more goes.
     """
 
     after: str

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.cutting import Choice, Cut, plan_cut
+from exporter.choice import Choice
+from exporter.cutting import Cut, plan_cut
 from exporter.graph import Array
 from exporter.models.model import RunOptions
 from exporter.models.tflite import from_bytes

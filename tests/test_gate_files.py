@@ -11,7 +11,8 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import exporter as exporter_api
-from exporter.cutting import Choice, plan_cut
+from exporter.choice import Choice
+from exporter.cutting import plan_cut
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
 from exporter.models import open_model

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from exporter.cutting import Choice, plan_cut
+from exporter.choice import Choice
+from exporter.cutting import plan_cut
 from exporter.errors import ModelError, UsageError
-from exporter.models import open_model
+from exporter.graph import Quantization
 from exporter.modes import MODES, Meaning
 from exporter.trace import trace
 from tests import onnx_models as onnx
@@ -108,15 +109,10 @@ def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() ->
     half = tuple(replace(tensor, dtype="bfloat16") for tensor in head.tensors)
     with pytest.raises(ModelError, match="'z' is bfloat16"):
         MODES["gate"].settle(replace(head, tensors=half), Meaning(gate="input"))
+    codes = Quantization(np.ones(5), np.zeros(5), -128, 127)
+    each = tuple(replace(t, dtype="int8", quantization=codes) for t in head.tensors)
+    with pytest.raises(ModelError, match="'z' has a scale for each unit"):
+        MODES["gate"].settle(replace(head, tensors=each), Meaning(gate="input"))
     detected = replace(head, detections=(object(),))  # type: ignore[arg-type]  # any will do
     with pytest.raises(ModelError, match="a post-process reads its units"):
         MODES["gate"].settle(detected, Meaning(gate="input"))
-
-
-def test_integer_heads_are_refused_by_name(zoo: Path) -> None:
-    for name in (
-        "mobilenet_v1_025_224_uint8_metadata.tflite",
-        "mobilenet_v2_100_224_qdq_logits.onnx",
-    ):
-        with pytest.raises(ModelError, match=r"has no place for a gate: it computes with integers"):
-            plan_cut(open_model(zoo / name), Choice(gate="input"))

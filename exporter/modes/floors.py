@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from exporter.activations import ACTIVATIONS
 from exporter.graph import Quantization
-from exporter.head import Head
+from exporter.head import Head, LabelledTensor
 from exporter.operations import Elementwise, Reshape, Transpose
 
 FLOOR = -1e4
@@ -42,6 +44,17 @@ def codes_of(head: Head, tensor: str) -> Quantization | None:
             case _:
                 return None
     return known
+
+
+def codes_told(tensor: LabelledTensor) -> dict[str, Any]:
+    """What an operation is told that makes or reads the codes of a tensor, which has one scale."""
+    known = tensor.quantization
+    assert known is not None  # noqa: S101 - narrows the type; values that are real have no codes
+    return {
+        "dtype": tensor.dtype,
+        "scale": float(known.scale.item()),
+        "zero_point": int(known.zero_point.item()),
+    }
 
 
 def floor_of(head: Head, tensor: str) -> float:

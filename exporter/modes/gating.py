@@ -7,27 +7,22 @@ input. Units that are off answer as removed ones do in the mode `mask`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from exporter.activations import ACTIVATIONS
-from exporter.conditions import Threshold, Top, parse_condition
+from exporter.conditions import Threshold, parse_condition
 from exporter.errors import ModelError, UsageError
-from exporter.graph import Array, Shape
-from exporter.head import Head, LabelledTensor
-from exporter.modes.floors import FLOOR, is_integer, shows_probabilities
+from exporter.graph import Array
+from exporter.head import Head
+from exporter.modes.branching import INPUT, INPUT_FLOAT, Branch, is_made_anew, real_dtype
+from exporter.modes.floors import FLOOR, floor_of, shows_probabilities
 from exporter.modes.meaning import PLAIN, Meaning
 from exporter.modes.mode import Expected
 from exporter.modes.tail import run_tail, taken
 from exporter.operations import Activation, Elementwise, Reshape
-from exporter.plan import AddInput, Edit, Insert
-
-INPUT = "input"  # one more input, bool
-INPUT_FLOAT = "input:float"  # likewise, float32: on above 0.5
-MASK = "unit_mask"  # the name of that input
-_BRANCH = "gate"  # in front of the names of all that the gate computes
+from exporter.plan import Edit
 
 
 def settle_gate(head: Head, meaning: Meaning) -> Meaning:
@@ -42,16 +37,25 @@ def settle_gate(head: Head, meaning: Meaning) -> Meaning:
             "leave these options out",
         )
     if reason := _no_place(head):
-        raise ModelError(f"head {head.name!r} has no place for a gate: {reason}", _HINT)
+        raise ModelError(
+            f"head {head.name!r} has no place for a gate: {reason}", "use --mode mask, or slice"
+        )
     if meaning.gate in {INPUT, INPUT_FLOAT}:
-        return replace(meaning, floor=FLOOR)
+        return replace(meaning, floor=_floor(head))
     condition = parse_condition(meaning.gate)
     if isinstance(condition, Threshold):
         condition.seen(head.activation)
-    return replace(meaning, floor=FLOOR, gate=str(condition))
+    return replace(meaning, floor=_floor(head), gate=str(condition))
 
 
-_HINT = "use --mode mask, or slice"
+def _floor(head: Head) -> float | None:
+    """What stands at z for a unit that is off; None where z stays what it is."""
+    return None if is_made_anew(head) else _lowest(head, head.z)
+
+
+def _lowest(head: Head, tensor: str) -> float:
+    coded = head.tensor(tensor).quantization is not None
+    return floor_of(head, tensor) if coded else FLOOR
 
 
 def _no_place(head: Head) -> str:
@@ -61,8 +65,6 @@ def _no_place(head: Head) -> str:
 
 def _obstacles(head: Head) -> Iterator[str]:
     function = ACTIVATIONS.get(head.activation)
-    if is_integer(head):
-        yield "it computes with integers, and a gate in float"
     for ranking in head.rankings:
         yield f"{ranking.node} ranks its units"
     if head.detections:
@@ -81,11 +83,15 @@ def _foreign(head: Head) -> Iterator[str]:
     for tensor in (head.tensor(head.z), head.tensor(head.output)):
         if not np.array_equal(tensor.labels.units, np.arange(head.units)):
             yield f"other things than units stand on the axis of {tensor.name!r}"
-        if tensor.dtype not in _FLOATS:
+        known = tensor.quantization
+        if tensor.dtype not in (_FLOATS if known is None else _CODES):
             yield f"{tensor.name!r} is {tensor.dtype}"
+        if known is not None and known.scale.size > 1:
+            yield f"{tensor.name!r} has a scale for each unit"
 
 
 _FLOATS = {"float16", "float32", "float64"}
+_CODES = {"uint8", "int8", "int16"}
 
 
 # --- how to edit --------------------------------------------------------------------------------
@@ -94,138 +100,26 @@ _FLOATS = {"float16", "float32", "float64"}
 def gate_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
     """The floor at z for units that are off and, where the output may hide it, once more there.
 
-    What is on is computed in a branch, behind z or from the new input.
+    1. What is on is computed in a branch, behind z or from the new input.
+    2. Codes are dequantised, and quantised again behind the choice: units that are on keep theirs.
+    3. A softmax of codes has no code at z with no share in it. It is made anew, in float, from z to
+       the output; z stays what it is.
     """
     settled = settle_gate(head, meaning)
-    gate, branch = settled.gate or "", _Branch([], head, kept)
+    gate, branch = settled.gate or "", Branch([], head, kept)
     on = branch.given(gate) if gate in {INPUT, INPUT_FLOAT} else branch.chosen(gate)
-    edits = [_choice(head.tensor(head.z), branch.at(on, head.z), FLOOR)]
+    if settled.floor is None:
+        branch.make_anew(on, FLOOR)
+        return tuple(branch.edits)
+    branch.choose(head.z, on, settled.floor)
     if head.activation != "linear":
-        shown = 0.0 if shows_probabilities(head) else FLOOR
-        edits.append(_choice(head.tensor(head.output), branch.at(on, head.output), shown))
-    return (*branch.edits, *edits)
+        branch.choose(head.output, on, _shown(head))
+    return tuple(branch.edits)
 
 
-def _choice(tensor: LabelledTensor, on: str, otherwise: float) -> Insert:
-    return Insert("where", tensor.name, (on, np.asarray(otherwise, tensor.dtype)))
-
-
-@dataclass
-class _Branch:
-    """The operations that find out which units are on; each bears a name under `gate/`."""
-
-    edits: list[Edit]
-    head: Head
-    kept: Sequence[int]
-    batched: bool = False  # what is on is [batch, units]
-    flat: bool = False  # or [units]
-
-    def put(self, name: str, operation: str, after: str, *operands: str | Array, **how: Any) -> str:
-        """Add an operation; gives the name of its result."""
-        shape = how.pop("shape", None)
-        named = f"{_BRANCH}/{name}"
-        self.edits.append(Insert(operation, after, operands, how, shape, named))
-        return named
-
-    def given(self, gate: str) -> str:
-        """From one more input: [units], or [batch, units] of a model that takes batches."""
-        units, batch = self.head.units, self.head.tensor(self.head.z).shape[0]
-        self.batched = batch != 1 and self.head.tensor(self.head.z).labels.axis > 0
-        self.flat = not self.batched
-        shape: Shape = (batch, units) if self.batched else (units,)
-        dtype = "bool" if gate == INPUT else "float32"
-        default = np.ones([n or 1 for n in shape], dtype)
-        self.edits.append(AddInput(MASK, shape, dtype, default))
-        on = MASK
-        if gate == INPUT_FLOAT:
-            on = self.put("given", "greater", on, np.asarray(0.5, np.float32))
-        return self.alive(on, [units])
-
-    def chosen(self, gate: str) -> str:
-        """By a condition on the values at z."""
-        condition, z = parse_condition(gate), self.head.tensor(self.head.z)
-        along = [-1 if i == z.labels.axis else 1 for i in range(len(z.shape))]
-        if isinstance(condition, Threshold):
-            return self.alive(self.compared(condition, z), along)
-        condition.fit(len(self.kept))
-        return self.alive(self.largest(condition, z, along), along)
-
-    def alive(self, on: str, shape: Sequence[int]) -> str:
-        """Of what is on, the kept units."""
-        if len(self.kept) == self.head.units:
-            return on
-        return self.put("kept", "and", on, self.flags().reshape(shape))
-
-    def flags(self) -> Array:
-        return np.isin(np.arange(self.head.units), self.kept)
-
-    def compared(self, condition: Threshold, z: LabelledTensor) -> str:
-        value = z.name
-        match condition.seen(self.head.activation):
-            case "abs":
-                value = self.put("value", "abs", value)
-            case "probability" if self.head.activation == "softmax":
-                value = self.put("value", "softmax", value, axis=z.labels.axis)
-            case "probability":
-                value = self.put("value", "sigmoid", value)
-        number = np.asarray(condition.number, z.dtype)
-        return self.put("on", _COMPARED[condition.comparison], value, number)
-
-    def largest(self, condition: Top, z: LabelledTensor, along: Sequence[int]) -> str:
-        """The largest of the kept units; of equal ones the first.
-
-        A runtime's own top-k may take any of those: here it only says how large the last one is.
-        """
-        axis, count = z.labels.axis, condition.count
-        value = z.name
-        if len(self.kept) < self.head.units:
-            low = np.asarray(_lowest(z.dtype), z.dtype)
-            value = self.put("value", "where", value, self.flags().reshape(along), low)
-        many, one = (_with(z.shape, axis, n) for n in (count, 1))
-        top = self.put("top", "top", value, count=count, axis=axis, shape=many)
-        least = self.put(
-            "least", "gather", top, np.asarray([count - 1], np.int32), axis=axis, shape=one
-        )
-        above = self.put("above", "greater", value, least)
-        level = self.put("level", "equal", value, least)
-        ahead = self.put("above_1", "cast", above, dtype="float32")
-        ahead = self.put("ahead", "reduce_sum", ahead, axis=axis, shape=one)
-        nth = self.put("level_1", "cast", level, dtype="float32")
-        nth = self.put("nth", "cumsum", nth, axis=axis)
-        rank = self.put("rank", "add", nth, ahead)
-        early = self.put("early", "less_equal", rank, np.asarray(count, np.float32))
-        return self.put("on", "or", above, self.put("tied", "and", level, early))
-
-    def at(self, on: str, name: str) -> str:
-        """What is on, in a shape that fits a tensor."""
-        z, tensor = self.head.tensor(self.head.z), self.head.tensor(name)
-        rank, axis = len(tensor.shape), tensor.labels.axis
-        if self.flat or self.batched:
-            shape = [self.head.units if i == axis else 1 for i in range(rank)]
-            if axis == rank - 1 and (self.flat or rank == _BATCH_AND_UNITS):
-                return on
-            stated: Shape = tuple(shape)
-            if self.batched:
-                shape[0], stated = -1, (z.shape[0], *shape[1:])
-        else:
-            if tensor.shape == z.shape:
-                return on
-            shape, stated = [-1 if n is None else n for n in tensor.shape], tensor.shape
-        place = "z" if name == z.name else "output"
-        return self.put(f"at_{place}", "reshape", on, to=tuple(shape), shape=stated)
-
-
-_BATCH_AND_UNITS = 2
-_COMPARED = {">": "greater", ">=": "greater_equal", "<": "less", "<=": "less_equal"}
-
-
-def _lowest(dtype: str) -> float:
-    """Below every value that is one."""
-    return -6e4 if dtype == "float16" else -1e30
-
-
-def _with(shape: Shape, axis: int, length: int) -> Shape:
-    return (*shape[:axis], length, *shape[axis + 1 :])
+def _shown(head: Head) -> float:
+    """What the output of an activation shows of a unit that is off."""
+    return 0.0 if shows_probabilities(head) else _lowest(head, head.output)
 
 
 # --- what must be answered ----------------------------------------------------------------------
@@ -246,7 +140,8 @@ def gate_oracle(
     """
     labels = head.tensor(head.z).labels
     standing = labels.units if places is None else labels.units[labels.positions(places)]
-    values = np.moveaxis(taken(z, labels, places), labels.axis, -1)
+    whole = taken(z, labels, places)
+    values = np.moveaxis(whole, labels.axis, -1)
     on = np.isin(standing, kept) & np.ones(values.shape, bool)
     if meaning.gate not in {INPUT, INPUT_FLOAT}:
         condition = parse_condition(meaning.gate or "")
@@ -254,22 +149,26 @@ def gate_oracle(
             on &= _meets(condition, values, head)
         else:
             on = _first_largest(np.where(on, values, -np.inf), condition.count) & on
-    floored = np.moveaxis(np.where(on, values, FLOOR), -1, labels.axis)
+    on = np.moveaxis(on, -1, labels.axis)
+    floored = np.where(on, whole, FLOOR if meaning.floor is None else meaning.floor)
     answer = run_tail(head, floored, places)
     if head.activation != "linear":
-        shown = np.moveaxis(on, -1, labels.axis).reshape(answer.shape)
-        answer = np.where(shown, answer, 0.0 if shows_probabilities(head) else FLOOR)
-    return Expected(floored, answer)
+        answer = np.where(on.reshape(answer.shape), answer, _shown(head))
+    return Expected(whole if meaning.floor is None else floored, answer)
 
 
 def _meets(condition: Threshold, values: Array, head: Head) -> Array:
-    """(..., units) float64 -> bool; the number as the runtime holds it."""
-    number = float(np.asarray(condition.number, head.tensor(head.z).dtype))
+    """(..., units) float64 -> bool; values and number as the runtime holds them."""
+    held = real_dtype(head.tensor(head.z))
+    values, number = values.astype(held).astype(np.float64), float(held.type(condition.number))
     match condition.seen(head.activation):
         case "abs":
             values = np.abs(values)
         case "probability":
-            values = ACTIVATIONS[head.activation].compute(values, -1, {})
+            operation = head.tail[0].operation
+            assert isinstance(operation, Activation)  # noqa: S101 - narrows the type
+            compute = ACTIVATIONS[head.activation].compute
+            values = compute(values, -1, dict(operation.parameters))
     return np.asarray(_COMPARISONS[condition.comparison](values, number))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
 from exporter.head import Head, LabelledTensor
+from exporter.modes.floors import codes_told
 from exporter.modes.meaning import Meaning
 from exporter.operations import Elementwise, Reshape, Transpose
 from exporter.plan import Compute, Step
@@ -172,12 +173,7 @@ class _Steps:
         self._shape = tensor.shape
         self._codes: dict[str, Any] | None = None
         if tensor.quantization is not None:
-            scale, zero_point = tensor.quantization.scale, tensor.quantization.zero_point
-            self._codes = {
-                "dtype": tensor.dtype,
-                "scale": float(scale.item()),
-                "zero_point": int(zero_point.item()),
-            }
+            self._codes = codes_told(tensor)
 
     def length(self, number: int) -> int:
         length = self.made[number - 1].shape[self._axis]

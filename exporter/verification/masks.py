@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from exporter.graph import Array, Graph
-from exporter.modes.gating import INPUT, INPUT_FLOAT, MASK
+from exporter.modes.branching import INPUT, INPUT_FLOAT, MASK
 from exporter.remap import HeadRemap
 from exporter.samples import Samples
 

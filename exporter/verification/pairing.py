@@ -92,8 +92,24 @@ class Pair:
         shown = table.output in self._graphs[0].outputs  # if not, it is only ranked
         self._meaning = _meaning(original, table)
         self._members = unmerged(self._graphs[1], table.output) if self._meaning.merge else None
-        wanted = (self._new_z, None if shown else table.output, self._members)
+        behind = self._in_front_of_gate() if self._new_z == self.z else None
+        wanted = (self._new_z, None if shown else table.output, self._members, behind)
         self.wanted = tuple(name for name in wanted if name)
+
+    def _in_front_of_gate(self) -> str | None:
+        """The values that a gate floors, to be read as they are read in the original.
+
+        onnxruntime computes codes that are read besides by other kernels, whose codes are others.
+        """
+        graph = self._graphs[1]
+        if self.table.options["gate"] is None:
+            return None
+        known = graph.tensors[self.z]
+        for name in graph.producers[self.z][0].inputs:
+            tensor = graph.tensors.get(name)
+            if tensor and not tensor.is_constant and tensor.dtype == known.dtype:
+                return name
+        return None
 
     def comparisons(
         self, left: Answers, right: Answers, *, codes: bool = True
@@ -111,7 +127,7 @@ class Pair:
             actual = self._real(right, self._new_z)
             known = codes_of(self._graphs[0], self.z) if codes else None
             values = self._compared((f"{output} (z)", "z", axis), expected.z, actual, known)
-            yield from self._apart(values, self.z)
+            yield from self._apart(values, self.z, expected.z)
         function = ACTIVATIONS.get(head.activation)
         what: What = "probability" if function and function.probability else "y"
         what = "z" if self.z == head.output else what
@@ -121,7 +137,7 @@ class Pair:
             yield from self._merged(what, expected.y, self._real(right, self._members), actual)
             return
         answer = self._compared((output, what, head.axis), expected.y, actual, known)
-        yield from self._apart(answer, head.output)
+        yield from self._apart(answer, head.output, expected.y)
 
     def _merged(
         self, what: What, wanted: Array, members: Array, actual: Array
@@ -139,13 +155,18 @@ class Pair:
         merged_what: What = "y" if what == "z" else what
         yield self._compared((name, merged_what, head.axis), answer, actual, own)
 
-    def _apart(self, both: Compared, tensor: str) -> Iterator[Compared]:
+    def _apart(self, both: Compared, tensor: str, real: Array) -> Iterator[Compared]:
         """Kept units and removed ones, where these answer a value that no limit may follow.
 
         A floor of -1e4 among the expected values would allow the others 1e4 times as much.
+
+        Args:
+            both: codes, perhaps, of what is expected and what is there.
+            tensor: whose values they are.
+            real: what is expected, as real values.
         """
         if self.table.options["gate"] is not None:
-            yield from self._gated_apart(both)
+            yield from self._gated_apart(both, real)
             return
         mode, labels = MODES[self.table.mode], self.head.tensor(tensor).labels
         units = labels.units[labels.positions(self.places)]
@@ -188,14 +209,14 @@ class Pair:
         after = restored if self.table.options["restore_ids"] else list(range(count))
         return list(range(self.head.units)), after
 
-    def _gated_apart(self, both: Compared) -> Iterator[Compared]:
+    def _gated_apart(self, both: Compared, real: Array) -> Iterator[Compared]:
         """Units that are on and those that are off, which are others in each sample.
 
         Each side is compared at its full width, with 0 where units are of the other.
         """
         expected, actual = both.expected, both.actual
         floor = self.table.options["floor"]
-        off = expected == (0.0 if both.what == "probability" else floor)
+        off = real == (0.0 if both.what == "probability" else floor)
         if actual.shape != expected.shape or not off.any():
             yield both
             return

@@ -159,6 +159,17 @@ class Draft:
         self._makers.update((made, node.name) for made in node.output)
         self._add_uses(node.name, node.input)
 
+    def drop_unread(self, tensor: str) -> None:
+        """Take the node away that makes a tensor which nobody reads, and so on upwards."""
+        maker = self._makers.get(tensor, "")
+        node = self._nodes.get(maker)
+        if node is None or any(self._uses.get(name) for name in node.output):
+            return
+        del self._nodes[maker]
+        for slot, name in enumerate(node.input):
+            self._uses[name].discard(Use(maker, slot))
+            self.drop_unread(name)
+
     def add_output(self, info: ValueInfoProto) -> None:
         """One more output, behind the others."""
         self.model.graph.output.append(info)

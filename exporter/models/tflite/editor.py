@@ -135,6 +135,18 @@ class Editor:
             if index != NO_BUFFER and not self._holders(index):
                 self.file.model.buffers[index].data = None
 
+    def drop_unread(self, index: int) -> None:
+        """Take the operator away that computes a tensor which nobody reads, and so on upwards."""
+        place = self.producer(index)
+        if place is None:
+            return
+        operator = self.main.operators[place]
+        if any(self.readers(int(each)) or self._is_output(int(each)) for each in operator.outputs):
+            return
+        del self.main.operators[place]
+        for each in operator.inputs:
+            self.drop_unread(int(each))
+
     def _holders(self, buffer: int) -> int:
         """How many tensors of all subgraphs, and metadata, hold a buffer."""
         model = self.file.model

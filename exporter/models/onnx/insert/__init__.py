@@ -48,15 +48,16 @@ def compute(draft: Draft, edit: Compute) -> None:
     for step, entry in zip(edit.steps, entries, strict=True):
         is_last = step is edit.steps[-1]
         name = result if is_last else draft.fresh(f"{edit.after}__{step.operation}")
-        first = draft.types.of(values[step.inputs[0]])
         operands = [_operand(draft, edit.after, step.operation, each) for each in step.operands]
         inputs = (*(values[number] for number in step.inputs), *operands)
+        first = draft.types.of(inputs[0])
         _write(draft, entry, (inputs, name), step, edit.after)
         if not is_last:
             draft.types.add(name, first)
         dtype = entry.dtype or str(step.attributes.get("dtype", "")) or None
         draft.types.set(name, shape=step.shape, dtype=dtype)
         values.append(name)
+    draft.drop_unread(before)
 
 
 def _operand(draft: Draft, after: str, operation: str, operand: str | Array) -> str:

@@ -52,16 +52,21 @@ def compute(editor: Editor, edit: Compute) -> None:
         ModelError: as `insert` does.
     """
     after = editor.index(edit.after)
-    place, readers = _place(editor, edit.steps[-1].operation, edit.after, [after])
+    read = [each for step in edit.steps for each in step.operands if isinstance(each, str)]
+    ends = [after, *map(editor.index, read)]
+    place, readers = _place(editor, edit.steps[-1].operation, edit.after, ends)
     values, operators = [after], []
     for step in edit.steps:
         written = _entry(step, (*step.inputs, *step.operands)[1:])
         inputs = [values[number] for number in step.inputs]
-        inputs += [_operand(editor, step, inputs[0], operand) for operand in step.operands]
+        for operand in step.operands:
+            first = inputs[0] if inputs else after
+            inputs.append(_operand(editor, step, first, operand))
         operators.append(_operator(editor, written, step, inputs))
         values.append(int(operators[-1].outputs[written.place]))
     _let_read(editor, edit.after, readers, values[-1])
     _put(editor, place, operators)
+    editor.drop_unread(after)
 
 
 def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: list[int]) -> Any:
