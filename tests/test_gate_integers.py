@@ -12,6 +12,7 @@ import pytest
 from exporter.graph import Array
 from exporter.models import open_model
 from exporter.models.model import RunOptions
+from exporter.models.tflite import from_bytes
 from exporter.plan import AddOutput, Plan
 from tests import mode_cells
 from tests.gate_models import SHOWN, checks, gated
@@ -132,7 +133,7 @@ def test_a_softmax_of_codes_may_be_reshaped_and_have_a_beta(beta: float, *, resh
         builder.quantise("r", 1 / 256, -128)
     last = "r" if reshaped else "s"
     builder.op("DEQUANTIZE", [last], builder.shape_of(last), "y", "DequantizeOptions", version=2)
-    original = mode_cells.from_bytes(builder.content("y"), "network.tflite")
+    original = from_bytes(builder.content("y"), "network.tflite")
     flags = np.array([True, False, True, True, False])
     for gate in ("input", "probability > 0.2"):
         pruned, cut = gated(original, gate)

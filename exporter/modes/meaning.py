@@ -28,8 +28,8 @@ class Meaning:
             probability: at z, or where the width is restored, in the output. None where no removed
             unit has a place, or where they are 0.
         merge: name of a group -> its members, units that stand side by side and answer as one.
-        gate: how units are chosen while the model runs: `branching.INPUT`, `branching.INPUT_FLOAT`, or a
-            condition; None where they are not.
+        gate: how units are chosen while the model runs: `INPUT` or `INPUT_FLOAT` of `branching`, or
+            a condition; None where they are not.
 
     Raises:
         UsageError: no such kind of probabilities.
