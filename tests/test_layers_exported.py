@@ -98,3 +98,42 @@ def test_conditions_that_look_at_all_units_are_exported_and_not_cut(
     assert np.allclose(answer(opened, given), np.asarray(model(given)), atol=1e-6)
     with pytest.raises(ModelError, match="no head can be cut"):
         exporter.prune(opened, keep=KEPT)
+
+
+def test_the_labels_of_a_mask_follow_the_cut(tmp_path: Path) -> None:
+    model = model_with(exporter.UnitMask(labels=LABELS, name="own"), keras.layers.Softmax())
+    model.get_layer("own").keep(ON)
+    small = exporter.prune(model, keep=[3, 1, 2], keep_order=True)
+    small.save(tmp_path / "small.keras")
+    for cut in (small, keras.saving.load_model(tmp_path / "small.keras")):
+        mask = cut.get_layer("own")
+        assert mask.labels == (LABELS[3], LABELS[1], LABELS[2])
+        assert mask.kept == (0, 1)  # units 3 and 1 were on
+        assert mask.keep(LABELS[2]).kept == (2,)
+
+
+@pytest.mark.parametrize("kind", ["keras", "onnx", "tflite"])
+@pytest.mark.parametrize("condition", ["logit > 0", "> 0.6", "abs < 2"])
+def test_units_with_a_sigmoid_of_their_own_are_cut(
+    condition: str, kind: str, tmp_path: Path
+) -> None:
+    model = model_with(exporter.ConditionalUnits(condition, "sigmoid", name="own"))
+    kernel, bias = model.get_layer("units").get_weights()
+    given = features()
+    z = (given @ kernel + bias)[:, KEPT].astype(np.float64)
+    shares = 1 / (1 + np.exp(-z))
+    passed = {"logit > 0": z > 0, "> 0.6": shares > 0.6, "abs < 2": np.abs(z) < 2}
+    small = exporter.prune(converted(model, kind, tmp_path), keep=KEPT).model
+    assert np.allclose(answer(small, given), np.where(passed[condition], shares, 0.0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("condition", "activation"),
+    [("top:2", "linear"), ("logit > 0", "softmax"), ("> 0.2", "softmax")],
+)
+def test_a_keras_layer_that_looks_at_all_units_is_refused_by_name(
+    condition: str, activation: Any
+) -> None:
+    model = model_with(exporter.ConditionalUnits(condition, activation, name="own"))
+    with pytest.raises(ModelError, match=r"ConditionalUnits 'own': .* looks at other units"):
+        exporter.prune(model, keep=KEPT)

@@ -116,7 +116,9 @@ def _change_weight(picture: Picture, changes: _Changes, edits: list[Take | Fill 
     changes.weights[constant] = values
     changes.cuts[id(picture.weights[constant][1])] = partial(_remade, once)
     if values.shape != tuple(picture.weights[constant][1].shape):
-        changes.settings.setdefault(id(layer), {})
+        settings = changes.settings.setdefault(id(layer), {})
+        if type(layer).__name__ == "UnitMask" and layer.labels is not None:
+            settings["labels"] = [layer.labels[place] for take in takes for place in take.positions]
 
 
 def _remade(edits: Sequence[_Values], memory: Array) -> Array:

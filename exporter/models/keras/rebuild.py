@@ -150,10 +150,10 @@ class _Builder:
                 "lack what it learnt",
                 "prune the model that follows it",
             )
-        for path, value in self.settings.get(id(layer), {}).items():
-            config = with_entry(config, path, value)
         if id(layer) in self.settings:
             config = _without_arrays(config)
+        for path, value in self.settings.get(id(layer), {}).items():
+            config = with_entry(config, path, value)
         new = self.from_config(layer, config)
         if isinstance(layer, keras.Layer):
             self.pairs.append((layer, new))
@@ -229,7 +229,7 @@ def _without_arrays(config: dict[str, Any]) -> dict[str, Any]:
             number = value.get("config", {}).get("value", 0.0)
             if isinstance(number, dict) or np.ndim(number):
                 made[name] = "zeros"
-        elif name == "labels":  # of a UnitMask, one a unit; the remap carries those that stay
+        elif name == "labels":  # of a UnitMask, one a unit; its own cut tells those that stay
             made[name] = None
         elif name == "layer" and isinstance(value, dict):
             made[name] = {**value, "config": _without_arrays(value["config"])}
