@@ -195,7 +195,9 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     """
     path = Path(source)
     wish = _one_wish(job)
-    check_output(out, _edge_kind(path), force=job.force)
+    kind = _edge_kind(path)
+    check_output(out, kind, force=job.force)
+    check_forms(out, kind, job.forms, force=job.force)
     refuse_input(path, out)
     with job.open(path) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         model = given.model
@@ -213,7 +215,7 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         sizes = size_bytes(path), artifact.bytes
         slow = drawbacks(out.name, sizes, (None, next(iter(costs.latency), None)))
         if found.passed:
-            _write_quantized(draft, out, model.remap, force=job.force)
+            _write_quantized(draft, out, model.remap, job)
         return make_report(
             job,
             given,
@@ -254,14 +256,15 @@ def _edge_kind(path: Path) -> str:
     return kind
 
 
-def _write_quantized(draft: Path, out: Path, remap: Remap | None, *, force: bool) -> None:
+def _write_quantized(draft: Path, out: Path, remap: Remap | None, job: Job) -> None:
     def write(file: Path) -> None:
         copy_model(draft, file)
+        write_forms(file, out, job.forms, remap, force=job.force)
 
     if remap is None:
-        write_whole(out, write, force=force)
+        write_whole(out, write, force=job.force)
     else:
-        write_with_remap(out, write, remap, force=force)
+        write_with_remap(out, write, remap, force=job.force)
 
 
 def verify_files(original: Path, pruned: Path, job: Job) -> Report:

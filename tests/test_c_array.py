@@ -207,10 +207,45 @@ def test_run_writes_them_into_its_folder(tmp_path: Path) -> None:
     assert {"pruned.fp32.tflite", "pruned_fp32_tflite.h", "pruned_fp32_tflite.c"} <= written
 
 
-@pytest.mark.parametrize("line", ["prune net.onnx -o o.onnx", "run net.onnx -o o"])
+def test_quantize_writes_them_with_the_table_of_the_cut(tmp_path: Path) -> None:
+    net(tmp_path)
+    done = exporter("prune net.tflite -o cut.tflite --keep 1,4", tmp_path)
+    assert done.code == 0, done.err
+    line = "quantize cut.tflite -o small.tflite --precision dynamic --no-bench --to c-array"
+    done = exporter(line, tmp_path)
+    assert done.code == 0, done.err
+    texts = {n: (tmp_path / n).read_text() for n in ("small_tflite.h", "small_tflite.c")}
+    content = (tmp_path / "small.tflite").read_bytes()
+    assert bytes.fromhex(built(tmp_path, texts, "", "C99")[1]) == content
+    assert "SMALL_TFLITE_UNITS 2" in texts["small_tflite.h"]
+    assert "  1, 4,\n" in texts["small_tflite.c"]
+
+
+def test_convert_writes_them(keras_shelf: Path, tmp_path: Path) -> None:
+    """An uncut model has no table."""
+    line = f"convert {keras_shelf / 'net.keras'} -o whole.tflite --to c-array --no-verify"
+    done = exporter(line, tmp_path)
+    assert done.code == 0, done.err
+    texts = {n: (tmp_path / n).read_text() for n in ("whole_tflite.h", "whole_tflite.c")}
+    content = (tmp_path / "whole.tflite").read_bytes()
+    assert bytes.fromhex(built(tmp_path, texts, "", "C99")[1]) == content
+    assert "UNITS" not in texts["whole_tflite.h"]
+
+
+CUT = "--keep 1-2"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"prune net.onnx -o o.onnx {CUT}",
+        f"run net.onnx -o o {CUT}",
+        "quantize net.onnx -o o.onnx --precision fp16",
+    ],
+)
 def test_what_is_no_tflite_has_no_c_form(line: str, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(onnx_classifier().to_bytes())
-    done = exporter(f"{line} --keep 1-2 --to c-array", tmp_path)
+    done = exporter(f"{line} --to c-array", tmp_path)
     assert done.code == 2, done.err
     assert "TFLite" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]

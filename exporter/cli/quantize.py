@@ -25,6 +25,7 @@ from exporter.cli.narrator import narrating
 @options.limits
 @click.option("--verify/--no-verify", default=True, show_default=True)
 @click.option("--bench/--no-bench", default=True, show_default=True)
+@options.forms
 @options.force
 @options.common
 def command(model: Path, output: Path, precision: str, **given: Any) -> int:
