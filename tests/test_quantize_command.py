@@ -50,6 +50,8 @@ def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+    whole = (folder / "points.npy").read_bytes()
+    (folder / "cut short.npy").write_bytes(whole[: len(whole) // 2])
     return folder
 
 
@@ -86,6 +88,7 @@ REFUSED = {
     "-inf": ("int16x8 --data inf.npy", 2, "holds 1 values that are NaN or infinite", ""),
     "dtype": ("int8 --data text.npy", 2, "is of dtype <U1, the input of float32", ""),
     "missing": ("int8 --data nowhere.npy", 2, "nowhere.npy", ""),
+    "damaged": ("int8 --data 'cut short.npy'", 2, "cut short.npy is not a readable", "numpy.savez"),
     "calibration of the wrong shape": (
         "int8 --data points.npy --calibration wide.npy",
         2,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from exporter.cutting import Choice, plan_cut
 from exporter.errors import ModelError
@@ -147,6 +148,43 @@ def test_a_code_that_four_bits_cannot_hold_is_refused() -> None:
     edit = Fill("w", 0, np.array([1]), 1e3, (Use("z", 1),))
     with pytest.raises(ModelError, match="'w' cannot hold 1000 as int4"):
         opened.apply(Plan((edit,)))
+
+
+# --- what has no codes that can be cut -----------------------------------------------------------
+
+
+def _two_bits(builder: Builder, kernel: Any) -> None:
+    kernel.type = schema.TensorType.INT2
+    builder.model.buffers[kernel.buffer].data = np.zeros(40, np.uint8)
+    builder.quantise("z/kernel", np.full(5, 0.1), np.zeros(5))
+
+
+def _in_blocks(builder: Builder, kernel: Any) -> None:
+    kernel.type = schema.TensorType.INT8
+    builder.model.buffers[kernel.buffer].data = np.zeros(160, np.uint8)
+    builder.constant("scales", np.ones((5, 2), np.float16))
+    blocks = schema.BlockwiseQuantizationT()
+    blocks.scales, blocks.zeroPoints, blocks.blockSize = builder.names["scales"], -1, 16
+    kernel.quantization = schema.QuantizationParametersT()
+    kernel.quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
+    kernel.quantization.details = blocks
+
+
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        pytest.param(_two_bits, "is int2, which cannot be cut", id="int2"),
+        pytest.param(_in_blocks, "is quantised in blocks, which cannot be cut", id="in blocks"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["slice", "zero"])  # a mask leaves the kernel alone
+def test_codes_that_cannot_be_cut_are_refused_by_name(stored: Any, told: str, mode: str) -> None:
+    builder = Builder()
+    builder.dense(builder.feed("x", 1, 32), 5, "z")
+    stored(builder, builder.at("z/kernel"))
+    opened = from_bytes(builder.content("z"), "odd.tflite")
+    with pytest.raises(ModelError, match=f"'z/kernel' {told}"):
+        opened.apply(plan_cut(opened, Choice(keep=[1, 3], mode=mode)).plan)
 
 
 # --- sparse --------------------------------------------------------------------------------------
