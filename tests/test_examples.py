@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +71,22 @@ def test_the_detector_draws_what_it_finds(zoo: Path, tmp_path: Path) -> None:
     band = left.shape[0] - right.shape[0] + drawn.height - photograph.height
     np.testing.assert_array_equal(left[band:], right[band:])  # nothing else was above the line
     assert (left != right).any()
+
+
+def test_a_short_fine_tune_lifts_the_kept_classes(tmp_path: Path) -> None:
+    """In a small setting: a network that was trained for two epochs leaves room."""
+    done = subprocess.run(
+        [sys.executable, str(PROJECT / "examples" / "fine_tune.py"), "2"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    whole, small, zeroed, alive = done.stdout.splitlines()
+    shares = [[float(n) for n in re.findall(r"([0-9.]+)%", line)] for line in (small, zeroed)]
+    (among_all,) = (float(n) for n in re.findall(r"([0-9.]+)%", whole))
+    for before, after in shares:
+        assert after > max(before, 80.0)
+    assert shares[0][0] >= among_all  # fewer units to be mistaken for
+    assert alive == "weights of zeroed units that are not 0: 0"
