@@ -5,7 +5,7 @@ Nothing here is shared with the code under test but the records that say what is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -217,6 +217,18 @@ BUILDERS: dict[tuple[str, str], Callable[[str], Model]] = {
     ("tflite", "int8"): lambda head: _tflite_codes(head, "int8"),
     ("tflite", "uint8"): lambda head: _tflite_codes(head, "uint8"),
 }
+
+
+FURTHER: Mapping[str, Mapping[str, Any]] = {
+    "merge, of two units, beside a slice": {"keep": (0,), "merge": {"group": (2, 3)}},
+    "merge, absolute": {
+        "keep": (0,),
+        "merge": {"group": (2, 3)},
+        "probabilities": "absolute",
+    },
+    "emit ids": {"keep": KEPT, "emit": "ids:2"},
+}
+"""More that can be asked for, on every kind of head."""
 
 
 def choice_of(cell: Cell) -> dict[str, Any]:

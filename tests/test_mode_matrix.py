@@ -57,6 +57,29 @@ def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     assert pruned.graph().shape(output) == (None, width)
 
 
+@pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
+@pytest.mark.parametrize("kind", mode_cells.KINDS)
+@pytest.mark.parametrize("head", mode_cells.HEADS)
+@pytest.mark.parametrize("asked", mode_cells.FURTHER)
+def test_a_further_cell_is_proved_or_refused(
+    asked: str, head: str, kind: str, precision: str
+) -> None:
+    model = built(head, kind, precision)
+    choice = Choice(**mode_cells.FURTHER[asked])
+    shared = head in {"softmax", "log_softmax"} or (
+        head == "linear" and not choice.meaning.absolute
+    )
+    if choice.merge and not shared:
+        with pytest.raises(UsageError, match=head):
+            plan_cut(model, choice)
+        return
+    done = plan_cut(model, choice)
+    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    checks = verify_pair("cut", model, model.apply(done.plan), done.remap.heads, job).checks
+    assert [check for check in checks if not check.passed] == []
+    assert ("ids" in {check.output for check in checks}) == (choice.emit is not None)
+
+
 def test_the_document_is_up_to_date() -> None:
     assert modes.DOCUMENT.read_text("utf-8") == modes.document(), "run `make modes`"
 

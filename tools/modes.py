@@ -6,14 +6,16 @@ each of them by its oracle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import documents
 
 from exporter.cutting import Choice, plan_cut
 from exporter.errors import ExporterError
+from exporter.models.model import Model
 from exporter.modes import MODES
-from exporter.plan import Edit, Fill, Insert, Take
+from exporter.plan import Compute, Edit, Fill, Insert, Take
 from tests import mode_cells
 from tests.mode_cells import Cell
 
@@ -34,10 +36,27 @@ in the runtime of its format, or that it is refused. For the words see
 | + where | an operation behind a tensor puts the floor there |
 | + pad, gather | the head's output gets one more position, which all removed units read |
 | + gather | the whole head stays for its sum, and its output is cut |
+| + reduce_sum | a group's members are gathered and summed, real values for codes |
+| + exp, reduce_sum, log | the logarithm of the sum of their exponentials, likewise |
+| + top_ids, look_up | ids behind the output, looked up as the original's |
 | refused *n* | see the reasons below the tables |
 
 Every activation is an operation of its own. Integer ONNX models are in QDQ form. Where the floor
 would be among codes, it is the lowest one: no unit can be lower, and one that stays can be as low.
+"""
+
+
+BEHIND = """
+Absolute probabilities are those of a common denominator. A sigmoid, logits and a Relu have none:
+what they answer is absolute already. Zeroed units have a share in the denominator, which is what
+the mode means; `mask` with `--probabilities absolute` leaves the kept ones as they were. No cell is
+refused because a runtime lacks a kernel.
+
+An integer head without a bias - converters drop one that is all zeros - is masked as a slice whose
+width is restored, like a softmax: kept codes are equal to the bit, removed ones the lowest code.
+Moving codes is exact in every kernel, and the head has fewer rows than with a bias for the floor.
+
+Gates, and which heads have a place for one: [gates](gates.md).
 """
 
 
@@ -50,8 +69,21 @@ def document() -> str:
             rows = list(_rows(mode, probabilities, reasons))
             title = f"## {mode}, {probabilities}\n\n"
             parts.append(title + documents.table(("activation", *_columns()), rows))
+    for title, choice in mode_cells.FURTHER.items():
+        rows = list(_further(choice, reasons))
+        parts.append(f"## {title}\n\n" + documents.table(("activation", *_columns()), rows))
     listed = "".join(f"{number}. {reason}\n" for reason, number in reasons.items())
-    return "\n".join([*parts, "## Refused\n\n" + listed])
+    return "\n".join([*parts, "## Refused\n\n" + listed + BEHIND])
+
+
+def _further(choice: Mapping[str, Any], reasons: dict[str, int]) -> Iterator[tuple[str, ...]]:
+    for head in mode_cells.HEADS:
+        row = [
+            _planned(mode_cells.built(head, kind, precision), choice, reasons)
+            for kind in mode_cells.KINDS
+            for precision in mode_cells.PRECISIONS
+        ]
+        yield (head, *row)
 
 
 def _columns() -> Iterator[str]:
@@ -71,8 +103,12 @@ def _rows(mode: str, probabilities: str, reasons: dict[str, int]) -> Iterator[tu
 
 def _told(cell: Cell, reasons: dict[str, int]) -> str:
     model = mode_cells.built(cell.head, cell.kind, cell.precision)
+    return _planned(model, mode_cells.choice_of(cell), reasons)
+
+
+def _planned(model: Model, choice: Mapping[str, Any], reasons: dict[str, int]) -> str:
     try:
-        cut = plan_cut(model, Choice(**mode_cells.choice_of(cell)))
+        cut = plan_cut(model, Choice(**choice))
     except ExporterError as error:
         number = reasons.setdefault(f"{error.message}; {error.hint}", len(reasons) + 1)
         return f"refused {number}"
@@ -83,8 +119,14 @@ def how(edits: tuple[Edit, ...]) -> str:
     """In the words of the document."""
     kinds = {type(edit) for edit in edits}
     parts = [word for kind, word in ((Take, "cut"), (Fill, "filled")) if kind in kinds]
-    inserted = ", ".join(edit.operation for edit in edits if isinstance(edit, Insert))
-    return " ".join([*parts, f"+ {inserted}"] if inserted else parts)
+    inserted = [edit.operation for edit in edits if isinstance(edit, Insert)]
+    steps = [step.operation for edit in edits if isinstance(edit, Compute) for step in edit.steps]
+    combined = dict.fromkeys(name for name in steps if name in _COMBINED)
+    behind = ", ".join([*inserted, *combined])
+    return " ".join([*parts, f"+ {behind}"] if behind else parts)
+
+
+_COMBINED = {"dequantize", "reduce_sum", "exp", "log", "quantize"}  # what joins values
 
 
 def main() -> None:
