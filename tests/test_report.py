@@ -273,6 +273,32 @@ def test_merged_units_show_all_members() -> None:
     assert list(phrases.remap_rows(merged)) == [("0", "2", "a"), ("1", "3 + 7", "b")]
 
 
+def test_the_headline_says_what_units_were_merged_into() -> None:
+    groups = {"new_to_old": (0, (1, 2)), "new_units": 2, "options": {"merge": {"g": (1, 2)}}}
+    assert phrases.kept(head((0, 1, 2), 3, **groups)) == "3 units merged into 2"
+    assert phrases.kept(head((0, 1, 2), 9, **groups)) == "3 of 9 units kept, merged into 2"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"emit": {"output": "ids", "count": None}},
+            "Output ids gives the original's index of the",
+        ),
+        ({"emit": {"output": "ids", "count": 3}}, "of the best 3."),
+        ({"restore_ids": True}, "the model returns are the original's indices."),
+    ],
+    ids=["best", "best three", "restored"],
+)
+@pytest.mark.parametrize("draw", [to_markdown, shown], ids=["markdown", "terminal"])
+def test_reports_say_what_ids_mean(
+    draw: Callable[[Report], str], options: dict[str, Any], told: str
+) -> None:
+    text = draw(replace(PASSING, remap=remap(head((0, 2), 4, options=options))))
+    assert told in " ".join(text.split())
+
+
 def test_heads_are_named_where_there_are_several() -> None:
     other = replace(head((0,), 5), name="box_[0]")
     report = replace(PASSING, remap=remap(head((1, 2), 4), other))

@@ -196,8 +196,9 @@ def _head_remap(head: HeadRemap) -> Iterator[str]:
     yield _table(("New:", "Old:", "Label")[:columns], shown)
     if len(rows) > REMAP_ROWS:
         yield f"+{len(rows) - REMAP_ROWS} more in remap.json"
-    if note := phrases.standing(head):
-        yield note
+    for note in (phrases.standing(head), phrases.ids(head)):
+        if note:
+            yield _text(note)
 
 
 def _warnings(report: Report) -> Iterator[str]:

@@ -222,8 +222,14 @@ def _what_was_done(report: Report) -> str:
 
 
 def kept(head: HeadRemap) -> str:
-    """10 of 1000 units kept."""
-    return f"{len(head.kept)} of {plural(head.old_units, 'unit')} kept"
+    """10 of 1000 units kept; of a file with groups also what they became."""
+    if head.options["merge"] is None:
+        return f"{len(head.kept)} of {plural(head.old_units, 'unit')} kept"
+    if len(head.kept) == head.old_units:
+        return f"{plural(head.old_units, 'unit')} merged into {head.new_units}"
+    return (
+        f"{len(head.kept)} of {plural(head.old_units, 'unit')} kept, merged into {head.new_units}"
+    )
 
 
 def _what_was_found(report: Report, can_fail: int) -> str:
@@ -316,6 +322,16 @@ def standing(head: HeadRemap) -> str:
         f"Every unit keeps its index; the {silent} that are not listed "
         f"answer as mode {head.mode} says."
     )
+
+
+def ids(head: HeadRemap) -> str:
+    """What the ids say that the model returns beside its values, else ""."""
+    emit = head.options["emit"]
+    if emit is None:
+        original = head.options["restore_ids"]
+        return "The ids that the model returns are the original's indices." if original else ""
+    which = "the best unit" if emit["count"] is None else f"the best {emit['count']}"
+    return f"Output {printable(emit['output'])} gives the original's index of {which}."
 
 
 def before_and_after(artifact: Artifact) -> str:

@@ -137,7 +137,8 @@ def _remap(head: HeadRemap) -> Iterable[Table | Text]:
         _add(table, *row[: len(table.columns)])
     yield table
     more = f"+{len(rows) - REMAP_ROWS} more in remap.json" if len(rows) > REMAP_ROWS else ""
-    if notes := ". ".join(filter(None, (more, phrases.standing(head)))):
+    sentences = " ".join(filter(None, (phrases.standing(head), phrases.ids(head))))
+    if notes := ". ".join(filter(None, (more, sentences))):
         yield Text(notes)
 
 
