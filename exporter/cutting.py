@@ -84,6 +84,9 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     kept = selection.kept
     untouched = selection.keeps_all and not groups and not mode.alters_all
     edits = () if untouched else mode.edits(heads[0], kept, meanings[0])
+    if edits:
+        others = zip(heads[1:], meanings[1:], strict=True)
+        edits = (*edits, *(edit for each, how in others for edit in mode.beside(each, kept, how)))
     edits = (*edits, *id_edits(graph, heads[0], remap.of(heads[0].name), choice))
     warnings = _warnings(heads, selection, choice, tables[0].new_units)
     return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)

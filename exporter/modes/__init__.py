@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.modes.gating import gate_edits, gate_oracle, settle_gate
-from exporter.modes.masking import mask_edits, mask_oracle, settle_mask
+from exporter.modes.masking import mask_beside, mask_edits, mask_oracle, settle_mask
 from exporter.modes.meaning import PLAIN, PROBABILITIES, Meaning
 from exporter.modes.merging import merged, places_of
 from exporter.modes.mode import Expected, Mode
@@ -52,6 +52,7 @@ MODES: Mapping[str, Mode] = {
         settle_mask,
         narrows=False,
         shares=False,
+        beside=mask_beside,
     ),
     "gate": Mode(
         "choose units while the model runs, by their values or by one more input (--gate)",

@@ -9,7 +9,7 @@ import numpy as np
 from exporter.activations import ACTIVATIONS
 from exporter.graph import Quantization
 from exporter.head import Head, LabelledTensor
-from exporter.operations import Elementwise, Reshape, Transpose
+from exporter.operations import Activation, Concat, Elementwise, Reshape, Transpose
 
 FLOOR = -1e4
 """Exactly 0 after softmax and sigmoid in float32 and float16, which both hold it exactly; an
@@ -26,6 +26,30 @@ def is_integer(head: Head) -> bool:
 def shows_probabilities(head: Head) -> bool:
     """Does the output hold probabilities, of which a removed unit's is 0?"""
     return head.activation in ACTIVATIONS and ACTIVATIONS[head.activation].probability
+
+
+def joins_probabilities(head: Head) -> bool:
+    """Is the output put together of parts, each behind an activation of its own that gives
+    probabilities? No activation follows then, and a removed unit's probability is 0 all the same.
+    """
+    makers = {name: node for node in head.body for name in node.outputs}
+
+    def ends(tensor: str) -> bool:
+        node = makers[tensor]
+        match node.operation:
+            case Activation(function=function):
+                return function in ACTIVATIONS and ACTIVATIONS[function].probability
+            case (
+                Concat()
+                | Reshape()
+                | Transpose()
+                | Elementwise(function="identity" | "dequantize" | "quantize")
+            ):
+                return all(ends(name) for name in node.inputs if name in makers)
+            case _:
+                return False
+
+    return head.z == head.output and ends(head.output)
 
 
 def codes_of(head: Head, tensor: str) -> Quantization | None:

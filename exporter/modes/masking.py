@@ -11,7 +11,13 @@ from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Node, Use
 from exporter.head import Head, LabelledConstant, LabelledTensor
-from exporter.modes.floors import codes_of, floor_of, is_integer, shows_probabilities
+from exporter.modes.floors import (
+    codes_of,
+    floor_of,
+    is_integer,
+    joins_probabilities,
+    shows_probabilities,
+)
 from exporter.modes.meaning import PLAIN, Meaning
 from exporter.modes.mode import Expected
 from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
@@ -27,7 +33,7 @@ def settle_mask(head: Head, meaning: Meaning) -> Meaning:
     2. For quantisation, and among integers, no floor at z does: it would ruin a scale, and the
        lowest code of a softmax still has a share. The head is a slice, and its width restored.
     3. Integers whose lowest code answers nothing that shows (`_lowest_is_none`) may have it.
-    4. Elsewhere the floor stands at z.
+    4. Elsewhere the floor stands at z: 0 where z is put together of probabilities.
     """
     inside = replace(meaning, restore_width=True, for_quantization=False)
     if meaning.for_quantization and not (shows_probabilities(head) or meaning.restore_width):
@@ -41,7 +47,7 @@ def settle_mask(head: Head, meaning: Meaning) -> Meaning:
     if is_integer(head):
         floor = _lowest_is_none(head)
         return settle_slice(head, inside) if floor is None else replace(meaning, floor=floor)
-    return replace(meaning, floor=floor_of(head, head.z))
+    return replace(meaning, floor=0.0 if joins_probabilities(head) else floor_of(head, head.z))
 
 
 def _lowest_is_none(head: Head) -> float | None:
@@ -89,6 +95,13 @@ def mask_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> 
     if _hides_floor(head):
         edits.append(_operation(head, head.output, kept, floor))
     return tuple(edits)
+
+
+def mask_beside(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+    """Case 3, for another output that shows the same units."""
+    if meaning.floor is None or meaning.restore_width or not _hides_floor(head):
+        return ()
+    return (_operation(head, head.output, kept, meaning.floor),)
 
 
 def mask_oracle(

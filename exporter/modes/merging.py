@@ -10,7 +10,7 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
 from exporter.head import Head, LabelledTensor
-from exporter.modes.floors import codes_told
+from exporter.modes.floors import codes_told, joins_probabilities
 from exporter.modes.meaning import Meaning
 from exporter.operations import Elementwise, Reshape, Transpose
 from exporter.plan import Compute, Step
@@ -39,6 +39,12 @@ def settle_merge(head: Head, meaning: Meaning) -> Meaning:
         raise UsageError(
             f"units of head {head.name!r} cannot be merged: under {head.activation} they do not "
             "share one probability, and a sum of theirs would be none",
+            "merge units of a softmax, of a log-softmax or of logits",
+        )
+    if joins_probabilities(head):
+        raise UsageError(
+            f"units of head {head.name!r} cannot be merged: its parts are probabilities already, "
+            "each of its own",
             "merge units of a softmax, of a log-softmax or of logits",
         )
     if head.other_outputs:

@@ -59,6 +59,7 @@ class Mode:
             cannot be had that way.
         narrows: the output has one position a kept unit instead of one a unit.
         alters_all: there is something to edit where all units are kept.
+        beside: how to edit behind another output that shows the same units.
         shares: removed units keep a share of what is shared out, as under a softmax.
     """
 
@@ -69,3 +70,4 @@ class Mode:
     narrows: bool
     shares: bool
     alters_all: bool = False
+    beside: Edits = lambda _head, _kept, _meaning=PLAIN, /: ()

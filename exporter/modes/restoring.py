@@ -13,14 +13,15 @@ import numpy as np
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.head import Head, UnitAxis
-from exporter.modes.floors import floor_of, shows_probabilities
+from exporter.modes.floors import floor_of, joins_probabilities, shows_probabilities
 from exporter.modes.meaning import Meaning
 from exporter.plan import Edit, Insert
 
 
 def fill_of(head: Head) -> float | None:
     """What removed units shall answer: the lowest value; None for 0, where it is a probability."""
-    return None if shows_probabilities(head) else floor_of(head, head.output)
+    zero = shows_probabilities(head) or joins_probabilities(head)
+    return None if zero else floor_of(head, head.output)
 
 
 def check_output(head: Head) -> None:
