@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from exporter.models.onnx import OnnxModel, from_proto
+from exporter.quantization import FLOAT, PRECISIONS
 from tests import onnx_precisions, tflite_precisions
 
 PROJECT = Path(__file__).parent.parent
@@ -29,8 +30,26 @@ def load() -> ModuleType:
 precisions = load()
 
 
-def test_the_document_is_up_to_date() -> None:
-    assert precisions.DOCUMENT.read_text("utf-8") == precisions.document(), "run `make precisions`"
+@pytest.mark.parametrize("title", ["ONNX", "TFLite"])
+def test_the_document_is_up_to_date(title: str) -> None:
+    """All that is read; of what is written the row that holds a refusal, and the integers."""
+    text = precisions.DOCUMENT.read_text("utf-8")
+    module = precisions.families()[title]
+    assert text.startswith(precisions.HEAD)
+    assert precisions.read(module) in text, "run `make precisions`"
+    part = text.partition(f"## {title}, written and cut\n")[2].partition("\n## ")[0]
+    assert all(
+        f"| `{precision}` | at least" in part for precision in PRECISIONS if precision != FLOAT
+    )
+    for precision in ("int8", "int4"):
+        row = " | ".join(precisions.written(module, precision))
+        assert f"| {row} |" in part, "run `make precisions`"
+
+
+def test_answers_that_are_far_off_stop_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(precisions.LEAST_DB, "int4", 60)
+    with pytest.raises(RuntimeError, match=r"at int4: \d+\.\d dB"):
+        precisions.written(tflite_precisions, "int4")
 
 
 def test_every_precision_of_the_builders_has_a_row() -> None:

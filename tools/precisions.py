@@ -11,13 +11,16 @@ from collections.abc import Mapping
 from types import ModuleType
 
 import documents
+import numpy as np
 
 from exporter.cutting import Choice
 from exporter.errors import ExporterError
 from exporter.job import Job
-from exporter.models.model import Model
+from exporter.models.model import Model, RunOptions
 from exporter.modes import MODES
-from exporter.parity import LIMITS
+from exporter.parity import LIMITS, compare
+from exporter.quantization import Wish, quantize_model
+from exporter.samples import synthetic
 from exporter.tasks import Pruned, prune_model
 
 PROJECT = documents.PROJECT
@@ -25,6 +28,7 @@ DOCUMENT = PROJECT / "docs" / "precisions.md"
 SHOWN = ("slice", "zero", "mask")  # the modes that need no more than a selection
 KEPT = (1, 3, 4)
 SAMPLES = 4
+CALIBRATION = 32
 
 HEAD = """\
 # Precisions
@@ -37,17 +41,58 @@ the command line says. `tests/onnx_precisions.py` and `tests/tflite_precisions.p
 "Called" is how reports and file names call the precision. "z" says how near the values before the
 last activation must be to those of the original: codes equal to the bit, float sums within the
 limit, which is multiplied by the largest |z| where that is above 1.
+
+"Written" is the other direction: the float32 file of the first row is brought to each precision by
+the library that `exporter quantize` uses, must keep the signal-to-noise ratio that is named, and is
+then cut as the others are.
 """
+
+LEAST_DB: Mapping[str, float] = {"fp16": 50, "dynamic": 25, "int8": 20, "int16x8": 35, "int4": 5}
 
 
 def document() -> str:
     """The whole document."""
     parts = [HEAD]
     for title, module in families().items():
-        head = ("Precision", "Called", "z", *map(_capital, module.FUNCTIONS))
-        rows = [_row(module, precision) for precision in module.PRECISIONS]
-        parts.append(f"## {title}, read and cut\n\n" + documents.table(head, rows))
+        parts.append(f"## {title}, read and cut\n\n" + read(module))
+        head = ("Written", "SQNR", *map(_capital, module.FUNCTIONS))
+        rows = [written(module, precision) for precision in LEAST_DB]
+        parts.append(f"## {title}, written and cut\n\n" + documents.table(head, rows))
     return "\n".join(parts)
+
+
+def read(module: ModuleType) -> str:
+    """The table of files that others wrote."""
+    head = ("Precision", "Called", "z", *map(_capital, module.FUNCTIONS))
+    return documents.table(head, [_row(module, precision) for precision in module.PRECISIONS])
+
+
+def written(module: ModuleType, precision: str) -> tuple[str, ...]:
+    """The row of what is made of the float32 files."""
+    cells = (_written(module.built(kind, "float32"), precision) for kind in module.FUNCTIONS)
+    return (f"`{precision}`", f"at least {LEAST_DB[precision]:g} dB", *cells)
+
+
+def _written(model: Model, precision: str) -> str:
+    """As `cell`, of the model in that precision.
+
+    Raises:
+        RuntimeError: the answers are further off than is claimed, or a check fails.
+    """
+    inputs = synthetic(model.graph(), CALIBRATION)
+    try:
+        made = quantize_model(model, Wish(precision), inputs).model
+    except ExporterError as error:
+        return f"refused: {error.message}"
+    (output,) = model.graph().outputs
+    wanted, given = (
+        np.stack([runner(feed)[output] for feed in inputs.feeds()])
+        for runner in (each.runner(RunOptions()) for each in (model, made))
+    )
+    noise = compare(wanted, given, axis=-1, tie=0.0, metrics=["sqnr_db"])["sqnr_db"]
+    if noise < LEAST_DB[precision]:
+        raise RuntimeError(f"{model.name} at {precision}: {noise:.1f} dB")
+    return cell(made)
 
 
 def families() -> Mapping[str, ModuleType]:
