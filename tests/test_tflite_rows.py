@@ -18,7 +18,7 @@ from exporter.graph import Array
 from exporter.head import Head
 from exporter.models.model import RunOptions
 from exporter.models.tflite import TfliteModel, from_bytes
-from exporter.modes import MODES
+from exporter.modes import MODES, PLAIN, Meaning
 from exporter.operations import Activation
 from exporter.plan import Plan
 from exporter.trace import trace
@@ -50,7 +50,8 @@ def answers(model: TfliteModel, seed: int = 0) -> dict[str, Array]:
 
 
 def cut(model: TfliteModel, head: Head, mode: str, kept: Sequence[int]) -> TfliteModel:
-    return model.apply(Plan(MODES[mode].edits(head, kept)))
+    meaning = Meaning(gate="abs >= 0") if mode == "gate" else PLAIN  # lets all that are kept pass
+    return model.apply(Plan(MODES[mode].edits(head, kept, meaning)))
 
 
 # --- what the rows build on ----------------------------------------------------------------------
@@ -668,7 +669,7 @@ def _requantised(builder: Builder) -> str:
     return builder.quantise("y", 0.1, 7)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "gate"])  # see test_gate
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("tail", [lambda _: "z", _mean_of_codes, _requantised])
 def test_codes_are_equal_to_the_bit(tail: Callable[[Builder], str], dtype: str, mode: str) -> None:
@@ -681,7 +682,8 @@ def test_codes_are_equal_to_the_bit(tail: Callable[[Builder], str], dtype: str, 
     kept = np.isin(np.arange(6), KEPT)
     quantization = model.graph().tensors[head.output].quantization
     assert quantization is not None
-    removed = {"zero": int(quantization.zero_point[0]), "mask": np.iinfo(dtype).min}
+    lowest = np.iinfo(dtype).min
+    removed = {"zero": int(quantization.zero_point[0]), "mask": lowest, "gate": lowest}
     assert set(np.unique(answer[..., ~kept])) == {removed[mode]}
     np.testing.assert_array_equal(answer[..., kept], whole[..., kept])
 

@@ -20,7 +20,7 @@ from exporter.head import Head
 from exporter.models.model import RunOptions
 from exporter.models.tflite import TfliteModel, from_bytes
 from exporter.models.tflite.table import TABLE
-from exporter.modes import MODES
+from exporter.modes import MODES, PLAIN, Meaning
 from exporter.operations import Activation, Elementwise, Gather, Linear, Operation, Reshape
 from exporter.plan import Plan
 from exporter.trace import trace
@@ -361,16 +361,17 @@ MOVED: dict[str, Moved] = {
 }
 
 
-REMOVED = {"zero": 0.0, "mask": -1e4}
+REMOVED = {"zero": 0.0, "mask": -1e4, "gate": -1e4}
+MEANINGS = {"gate": Meaning(gate="abs >= 0")}  # lets all that are kept pass
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "gate"])  # see test_gate
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MOVED)
 def test_units_that_move(name: str, mode: str) -> None:
     moved = MOVED[name]
     model = headed(moved.tail)
     head = head_of_axis(model, moved.axis)
-    result = answer(model.apply(Plan(MODES[mode].edits(head, KEPT))))
+    result = answer(model.apply(Plan(MODES[mode].edits(head, KEPT, MEANINGS.get(mode, PLAIN)))))
     whole = answer(model)
     if mode == "slice":
         expected = np.take(whole, KEPT, axis=moved.axis)
@@ -461,7 +462,7 @@ PRODUCTS: dict[str, Product] = {
 }
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "gate"])  # see test_gate
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_linear_heads(name: str, mode: str) -> None:
     product = PRODUCTS[name]
@@ -472,7 +473,7 @@ def test_linear_heads(name: str, mode: str) -> None:
     head = head_of(model)
     assert (head.axis, head.units) == (product.axis, 6)
     whole = answer(model, x)
-    result = answer(model.apply(Plan(MODES[mode].edits(head, KEPT))), x)
+    result = answer(model.apply(Plan(MODES[mode].edits(head, KEPT, MEANINGS.get(mode, PLAIN)))), x)
     if mode == "slice":
         expected = np.take(whole, KEPT, axis=product.axis)
     else:
