@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from exporter.samples import synthetic
 from exporter.verification import VerifyOptions, verify_pair
 from tests import mode_cells
 from tests import onnx_models as onnx
+from tests.commands import exporter, left_behind
 from tests.mode_cells import UNITS
 from tests.onnx_models import classifier, node, numbers, softmax
 from tests.tflite_builder import Builder, read
@@ -236,6 +238,23 @@ def test_units_that_share_their_axis_have_no_ids() -> None:
     model = onnx.model([gemm], constants, outputs={"z": None})
     with pytest.raises(ModelError, match="shares its axis"):
         plan_cut(model, Choice(keep=[0, 2], units="2:5", emit="ids"))
+
+
+WRONG: Mapping[str, str] = {
+    "--keep 0-2 --emit scores": "there is no output 'scores' to emit",
+    "--keep 0-2 --emit ids:4": "more units than the 3 that are left",
+    "--keep 0-2 --new-ids": "has no output with ids",
+    "--keep 0-2 --mode zero --new-ids": "no meaning with mode zero",
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: Path) -> None:
+    fixed = ["prune", str(shelf / "net.onnx"), "-o", "out.onnx"]
+    done = exporter([*fixed, *arguments.split()], tmp_path)
+    assert done.code == 2, done.out + done.err
+    assert WRONG[arguments] in done.err.replace("\n", " ")
+    assert left_behind(tmp_path) == []
 
 
 # --- returned already ----------------------------------------------------------------------------
