@@ -56,3 +56,12 @@ def keras_shelf(shelf: Path) -> Path:
 
     fill_keras(shelf)
     return shelf
+
+
+@pytest.fixture(scope="session")
+def digits_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The demo's network, trained once for all tests, and the accuracy that the training tells."""
+    from tests.digits import trained  # noqa: PLC0415 - for those tests that ask for it
+
+    path = tmp_path_factory.mktemp("trained") / "digits.keras"
+    return path, trained(path, 0)
