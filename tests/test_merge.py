@@ -522,7 +522,11 @@ def test_three_birds_of_a_published_network(suffix: str, zoo: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["mobilenet_v1_025_224_uint8_metadata.tflite", "mobilenet_v2_100_224_uint8_logits.tflite"],
+    [
+        "mobilenet_v1_025_224_uint8_metadata.tflite",
+        "mobilenet_v2_100_224_uint8_logits.tflite",
+        "mobilenet_v2_100_224_qdq_logits.onnx",
+    ],
 )
 def test_three_birds_in_codes(name: str, zoo: Path) -> None:
     model = open_model(zoo / name)

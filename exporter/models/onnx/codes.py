@@ -14,6 +14,7 @@ from exporter.operations import (
     Elementwise,
     Linear,
     Opaque,
+    Pick,
     Pool,
     Reshape,
     Slice,
@@ -108,7 +109,7 @@ def _read_by(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Q
             yield name, stated
 
 
-_MOVING = Reshape | Transpose | Pool | Slice | Split | Concat
+_MOVING = Reshape | Transpose | Pool | Pick | Slice | Split | Concat
 
 
 def _hands_on(node: Node) -> bool:
