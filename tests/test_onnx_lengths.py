@@ -118,6 +118,10 @@ NOT_FOLDED = {
         [node("Add", ["a", "a"], ["c"])],
         {"a": numbers(3)},
     ),
+    "codes of weights": (
+        [node("Reshape", ["a", "to"], ["c"])],
+        {"a": np.ones(4, np.int8), "to": ints(2, 2)},
+    ),
     "a negative number divided": (
         [node("Div", ["a", "b"], ["c"])],
         {"a": ints(-7), "b": ints(2)},

@@ -27,6 +27,7 @@ from exporter.models.onnx.protos import (
 )
 
 _LARGEST = 1024  # elements of a tensor that may hold lengths
+_OF_LENGTHS = ("int64", "int32", "bool")  # dtypes; smaller integers are codes
 _DIVISIONS = frozenset({"Div", "Mod"})
 _ARITHMETIC = _DIVISIONS | {
     *("Add", "Sub", "Mul", "Neg", "Abs", "Min", "Max", "Floor", "Ceil", "Where", "Equal", "Not"),
@@ -150,7 +151,7 @@ class _Walk:
         except _NOT_RUN:
             return
         for name, result in zip(node.output, map(np.asarray, results), strict=True):
-            if result.dtype.kind in "iub" and result.shape == shape_of(self._types[name]):
+            if result.dtype.name in _OF_LENGTHS and result.shape == shape_of(self._types[name]):
                 yield name, result
 
     def _type(self, name: str) -> TypeProto | None:
@@ -166,8 +167,8 @@ class _Walk:
         constant = self._constants.get(name)
         if constant is None or constant.read is None:
             return self.values.get(name)
-        whole = constant.dtype.startswith(("int", "uint", "bool"))
-        return constant.read() if whole and self._is_small(name) else None
+        lengths = constant.dtype in _OF_LENGTHS and self._is_small(name)
+        return constant.read() if lengths else None
 
     def _is_small(self, name: str) -> bool:
         shape = shape_of(self._type(name))
