@@ -13,8 +13,10 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,15 +73,29 @@ def convert(
     interface, told = interface_of(whole, input_shapes), list(warnings)
     target = _Target(path, opset, interface.name)
     try:
-        bare = _bare(whole, interface)
-        if bare is not None:
-            _write(bare, interface, target, folded=True)
-            return BARE_GRAPH, told
+        with _no_collection():
+            bare = _bare(whole, interface)
+            if bare is not None:
+                _write(bare, interface, target, folded=True)
+                return BARE_GRAPH, told
     except Exception as error:  # noqa: BLE001 - whatever it was, the plain route may not mind
         _check_memory(whole, error)
         told.append(f"all weights went through tf2onnx, which is slow: {_reason(error)}")
     _write(_plain(whole, interface), interface, target, folded=False)
     return PLAIN, told
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Tracing makes millions of small objects, and looking through them for cycles a sixth of the
+    time; the weights are not among them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _bare(whole: AnyModel, interface: Interface) -> Traced | None:
