@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from exporter.errors import ModelError, NotAllowedError, UsageError
-from exporter.graph import Graph
-from exporter.head import Detection, Head
-from exporter.operations import Detect
-from exporter.plan import Insert
+from exporter.graph import Array, Graph, Tensor
+from exporter.head import Head
+from exporter.plan import Compute, Edit, Insert, Step
 from exporter.remap import HeadRemap
 from exporter.remap.table import originals
+from exporter.rules.numbers import Column, number_columns
 from exporter.selection import Selection
 from exporter.trace.sharing import boxes_elsewhere
 
@@ -72,30 +74,49 @@ def _beside_boxes(graph: Graph, head: Head) -> bool:
     return within or boxes_elsewhere(graph, head.output, head.axis)
 
 
-def _are_alone(detection: Detection) -> bool:
-    """Does the post-process return class numbers as an output of their own?"""
-    operation = detection.node.operation
-    return isinstance(operation, Detect) and operation.column is None
-
-
-def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Insert, ...]:
+def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]:
     """Edits behind which class numbers are those of the first original.
 
     A file in which they are looked up already has its table cut with the classes.
 
     Raises:
-        UsageError: no output holds class numbers that a post-process returns, and nothing else.
+        UsageError: no output of a post-process holds class numbers at places that are clear, or one
+            is read inside the model too.
     """
-    if not any(detection.ids and _are_alone(detection) for detection in head.detections):
+    if any(detection.tables for detection in head.detections):
+        return ()
+    columns = number_columns(graph, head)
+    found = {name: column for name, column in columns.items() if name in head.behind_detections}
+    read = next((name for name in found if name in graph.consumers), None)
+    if read is not None or not found:
+        why = f"the class numbers in output {read!r} are read inside the model too"
         raise UsageError(
-            f"head {head.name!r} has no output with the class numbers of a post-process",
+            why
+            if read
+            else f"head {head.name!r} has no output with the class numbers of a post-process",
             "leave out restore_ids; the remap tells old and new indices apart",
         )
     old = originals(table)
-    return tuple(
-        Insert("look_up", name, (old.astype(tensor.dtype),), {"dtype": tensor.dtype})
-        for detection in head.detections
-        if not detection.tables and _are_alone(detection)
-        for name in detection.ids
-        if (tensor := graph.tensors[name])
+    return tuple(_looked_up(graph.tensors[name], column, old) for name, column in found.items())
+
+
+def _looked_up(tensor: Tensor, column: Column, old: Array) -> Edit:
+    """Old numbers in place of the new ones, whatever stands beside them."""
+    numbers, told = old.astype(tensor.dtype), {"dtype": tensor.dtype}
+    if column.alone:
+        return Insert("look_up", tensor.name, (numbers,), told)
+    shape = tensor.shape or ()
+    rows, width = shape[:-1], column.width
+    last = {"axis": len(shape) - 1}
+    order = np.arange(width, dtype=np.int32)
+    order[column.place] = width
+    taken = np.array([column.place], np.int32)
+    return Compute(
+        tensor.name,
+        (
+            Step("gather", (0,), (taken,), last, (*rows, 1)),
+            Step("look_up", (1,), (numbers,), told, (*rows, 1)),
+            Step("concat", (0, 2), (), last, (*rows, width + 1)),
+            Step("gather", (3,), (order,), last, (*rows, width)),
+        ),
     )

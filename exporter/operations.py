@@ -119,6 +119,13 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class Put:
+    """The first input with some of its values replaced by the third's, at places that the second
+    input states.
+    """
+
+
+@dataclass(frozen=True)
 class Reduce:
     """One value for all positions along some axes: a mean, a sum, a maximum."""
 
@@ -230,6 +237,7 @@ class Detect:
     background: int = 0  # how many positions in front are no class
     count: int | None = None  # of classes, where the file states it
     attribute: str | None = None  # where it is stated
+    boxes: int = 0  # slot of their places
     ids: int = 0  # the output with the class numbers
     column: int | None = None  # of that output's last axis, where it holds other numbers too
     rows: Rows | None = None  # where boxes, classes and scores are outputs of their own
@@ -260,6 +268,7 @@ Operation = (
     | Gather
     | Pick
     | Fetch
+    | Put
     | Top
     | Detect
     | Opaque

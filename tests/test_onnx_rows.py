@@ -18,10 +18,10 @@ from exporter.modes import MODES
 from exporter.plan import Plan
 from exporter.trace import trace
 from tests import (
+    onnx_suppression,
     test_onnx_codes,
     test_onnx_integers,
     test_onnx_ranks,
-    test_onnx_suppression,
     test_onnx_table,
 )
 from tests.onnx_models import Dims, cut, model, node, numbers, run, softmax
@@ -1004,9 +1004,13 @@ def operators_tested() -> dict[str, set[str]]:
             [node("ConvInteger", [], [])],  # in `onnx_precisions`
         ],
         "test_onnx_ranks": [nodes for nodes, *_ in test_onnx_ranks.RANKED.values()],
-        "test_onnx_suppression": [
+        "onnx_suppression": [
             list(build().graph.node)
-            for build in (test_onnx_suppression.ssd, test_onnx_suppression.end_to_end)
+            for build in (
+                onnx_suppression.ssd,
+                onnx_suppression.end_to_end,
+                onnx_suppression.moved_apart,
+            )
         ],
     }
     found: dict[str, set[str]] = {

@@ -15,11 +15,11 @@ from exporter.models.onnx import from_proto
 from exporter.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
 from tests import (
     onnx_precisions,
+    onnx_suppression,
     test_onnx_codes,
     test_onnx_integers,
     test_onnx_ranks,
     test_onnx_rows,
-    test_onnx_suppression,
     test_onnx_table,
 )
 from tests.onnx_models import classifier, model
@@ -102,7 +102,7 @@ def onnx_graphs() -> Iterator[Graph]:
     for nodes, constants, _ in test_onnx_codes.KERNELS.values():
         yield model(nodes, constants, x=test_onnx_codes.X.shape).graph()
     yield from graphs_of_codes()
-    for build in (test_onnx_suppression.ssd, test_onnx_suppression.end_to_end):
+    for build in onnx_suppression.BUILDERS:
         yield from_proto(build(), "detector.onnx").graph()
     for behind, expected, options in test_onnx_ranks.RANKED.values():
         yield test_onnx_ranks.ranked(*behind, outputs=tuple(expected), **options).graph()

@@ -11,6 +11,7 @@ from exporter.graph import Shape
 from exporter.head import UnitAxis
 from exporter.operations import Operation
 from exporter.rules import RULES, move_labels
+from exporter.rules.reshaping import move_from_front
 
 
 def labels(axis: int, *units: int) -> UnitAxis:
@@ -123,3 +124,35 @@ def test_moved_labels_are_those_of_the_values(
 
 def test_every_rule_belongs_to_a_neutral_operation() -> None:
     assert set(RULES) <= set(Operation.__args__)
+
+
+@pytest.mark.parametrize(
+    ("source", "goal"),
+    [
+        pytest.param((1, 6, None), (), id="no axes"),
+        pytest.param((2, 6, None), (1, 6, None), id="another batch"),
+        pytest.param((None, 6, None), (None, None), id="merged with what is not known"),
+        pytest.param((None, None, 6), (None, None, 6), id="behind what is not known"),
+        pytest.param((None, 6, None), (None, 2, 3, None), id="split over two axes"),
+    ],
+)
+def test_labels_that_cannot_be_followed_from_the_front(source: Shape, goal: Shape) -> None:
+    axis = source.index(6)
+    assert move_from_front(UnitAxis(axis, np.arange(6)), source, goal) is None
+
+
+@pytest.mark.parametrize(
+    ("axis", "source", "goal", "expected"),
+    [
+        pytest.param(1, (None, 6, None, None), (1, 6, None), 1, id="maps become lines"),
+        pytest.param(1, (None, 6, None), (None, 1, 6, None), 2, id="an axis of one more"),
+        pytest.param(2, (None, 4, 6, None), (None, 2, 2, 6, None), 3, id="behind another block"),
+    ],
+)
+def test_labels_are_followed_from_the_front(
+    axis: int, source: Shape, goal: Shape, expected: int
+) -> None:
+    moved = move_from_front(UnitAxis(axis, np.arange(6)), source, goal)
+    assert moved is not None
+    assert moved.axis == expected
+    np.testing.assert_array_equal(moved.units, np.arange(6))

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from exporter.graph import Shape
 from exporter.head import UnitAxis
 from exporter.operations import (
     Activation,
@@ -35,6 +34,7 @@ from exporter.operations import (
 )
 from exporter.rules.detecting import detect
 from exporter.rules.parts import concat, slice_, split
+from exporter.rules.reshaping import move_labels, reshape
 from exporter.rules.steps import (
     Fact,
     Fetches,
@@ -137,33 +137,6 @@ def _zeroed(step: Step, axis: int) -> tuple[int, ...]:
 
 
 _SCALES = 1  # the slot
-
-
-def _reshape(step: Step) -> Iterator[Fact]:
-    """The labels move with their positions; refused where they end up on more than one axis."""
-    operation = step.node.operation
-    assert isinstance(operation, Reshape)  # noqa: S101
-    inward = step.port.side == "output"
-    source, goal = (
-        (Port("output", 0), Port("input", 0)) if inward else (Port("input", 0), Port("output", 0))
-    )
-    moved = move_labels(step.labels, step.shape(source), step.shape(goal))
-    if moved is None:
-        raise step.refuse("it spreads the units over several axes, or mixes them with the batch")
-    yield Labelled(goal, moved, zero=0.0)
-    out = step.labels if inward else moved
-    index = out.axis - operation.leading
-    if operation.target is not None and operation.target[index] < _INFERRED:
-        raise step.refuse("the length of its unit axis is computed while the model runs")
-    if operation.target is not None and operation.target[index] > 0:
-        for place in (operation.slot, operation.attribute):
-            if place is not None:
-                yield States(place, operation.target, index)
-        if operation.origins and (origin := operation.origins[index]) is not None:
-            yield States(origin.slot, origin.value, origin.entry, node=origin.node)
-
-
-_INFERRED = -1
 
 
 def _transpose(step: Step) -> Iterator[Fact]:
@@ -308,72 +281,13 @@ def _top(step: Step) -> Iterator[Fact]:
                 yield Labelled(Port("output", slot), answer.labels)
 
 
-def move_labels(labels: UnitAxis, source: Shape, goal: Shape) -> UnitAxis | None:
-    """Where labels on an axis of a tensor stand after a reshape, or None if on no single axis.
-
-    Both shapes are walked from the back in blocks of equal size; only the block that holds the
-    axis matters, so that an unknown batch in front does no harm.
-    """
-    stop_source, stop_goal = len(source), len(goal)
-    while True:
-        start_source, start_goal = _block(source, goal, stop_source, stop_goal)
-        if start_source is None or start_goal is None:
-            return None
-        if start_source <= labels.axis:
-            block = [n or 0 for n in source[start_source:stop_source]]
-            wanted = [n or 0 for n in goal[start_goal:stop_goal]]
-            moved = _move_in_block(labels.at(labels.axis - start_source), block, wanted)
-            return moved.at(moved.axis + start_goal) if moved else None
-        stop_source, stop_goal = start_source, start_goal
-
-
-def _block(source: Shape, goal: Shape, i: int, j: int) -> tuple[int | None, int | None]:
-    """The fronts of the smallest blocks of one size that end at i and j."""
-    size_source = size_goal = 1
-    taken = False
-    while not taken or size_source != size_goal:
-        if size_source <= size_goal and i > 0:
-            i -= 1
-            length = source[i]
-            if length is None:
-                return None, None
-            size_source *= length
-        elif j > 0:
-            j -= 1
-            length = goal[j]
-            if length is None:
-                return None, None
-            size_goal *= length
-        else:
-            return None, None
-        taken = True
-    return i, j
-
-
-def _move_in_block(labels: UnitAxis, source: list[int], goal: list[int]) -> UnitAxis | None:
-    along = [1] * len(source)
-    along[labels.axis] = -1
-    spread = np.broadcast_to(labels.units.reshape(along), source).reshape(goal)
-    varies = [
-        axis
-        for axis in range(len(goal))
-        if goal[axis] > 1 and (spread != np.take(spread, [0], axis=axis)).any()
-    ]
-    if len(varies) != 1:
-        return None
-    axis = varies[0]
-    index: list[int | slice] = [0] * len(goal)
-    index[axis] = slice(None)
-    return UnitAxis(axis, np.array(spread[tuple(index)]))
-
-
 RULES: Mapping[type[Operation], Rule] = {
     Linear: _linear,
     Fetch: _fetch,
     Pick: _pick,
     Elementwise: _elementwise,
     Activation: _elementwise,
-    Reshape: _reshape,
+    Reshape: reshape,
     Transpose: _transpose,
     Reduce: _reduce,
     Pool: _pool,

@@ -8,7 +8,8 @@ import numpy as np
 
 from exporter.graph import Graph, Node, Shape
 from exporter.head import Detection, LabelledConstant, UnitAxis
-from exporter.operations import Detect, Fetch, Pick, Rows, Slice
+from exporter.operations import Detect, Fetch, Measure, Pick, Rows, Slice
+from exporter.rules.parting import parts_boxes
 from exporter.rules.ranking import carries, hands_on
 from exporter.rules.steps import Detects, Fact, Port, Refused, States, Step
 from exporter.rules.tables import is_look_up, table_of
@@ -102,8 +103,13 @@ class _Numbers:
             elif is_look_up(self.graph, node, slot) and not looked_up:
                 self.tables.append(table_of(self.graph, node, self.classes))
                 self.follow(node.outputs[0], looked_up=True)
-            elif not looked_up and not self._is_fetch(node, slot):
+            elif not (looked_up or self._is_harmless(node, slot)):
                 raise Refused(node, "it computes with the class numbers, which a cut changes")
+
+    def _is_harmless(self, node: Node, slot: int) -> bool:
+        """Do new numbers serve as well as the old ones?"""
+        only_counts = isinstance(node.operation, Measure)
+        return only_counts or self._is_fetch(node, slot) or parts_boxes(self.graph, node)
 
     def _is_fetch(self, node: Node, slot: int) -> bool:
         """Values that are cut with the classes are found under the new numbers."""

@@ -12,14 +12,18 @@ from exporter.operations import (
     Activation,
     Concat,
     Elementwise,
+    Expand,
     Fetch,
     Gather,
+    Measure,
     Pick,
+    Put,
     Reshape,
     Slice,
     Top,
     Transpose,
 )
+from exporter.rules.parting import parts_boxes
 from exporter.rules.steps import Refused
 from exporter.rules.tables import is_look_up, table_of
 
@@ -160,12 +164,15 @@ def carries(node: Node, slot: int) -> bool:
     match node.operation:
         case Concat():
             return True
-        case Gather() | Fetch() | Pick() | Slice():
+        case Expand() | Gather() | Fetch() | Pick() | Slice():
             return slot == 0
+        case Put():
+            return slot == _PUT
         case _:
             return False
 
 
+_PUT = 2  # the slot of what is put
 _DIVIDED = Elementwise(function="div")
 _LEFT_OVER = Elementwise(keeps_zero=False, function="mod")
 
@@ -222,9 +229,10 @@ class _Flow:
         elif tensor in self.ids and hands_on(self.graph, node):
             self._hand_on(node, self.ids)
         elif tensor in self.ids or tensor in self.carried:
-            if not (hands_on(self.graph, node) or carries(node, node.inputs.index(tensor))):
+            if hands_on(self.graph, node) or carries(node, node.inputs.index(tensor)):
+                self.carried.update(node.outputs)
+            elif not (isinstance(node.operation, Measure) or parts_boxes(self.graph, node)):
                 raise Refused(node, "it computes with the ids of units, which a cut changes")
-            self.carried.update(node.outputs)
         if tensor in self.lengths:
             self._lengthen(node, tensor)
         new = [name for name in node.outputs if name and name not in self._met]

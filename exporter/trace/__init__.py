@@ -18,7 +18,7 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Node
 from exporter.head import Head, UnitAxis
-from exporter.operations import Detect, Fetch, Reduce, Reshape, Top
+from exporter.operations import Detect, Fetch, Gather, Pick, Reduce, Reshape, Top
 from exporter.rules import NOT_CHANNELS
 from exporter.rules.detecting import detected_behind
 from exporter.rules.ranking import hands_on, ranked_behind
@@ -164,7 +164,7 @@ def _of_each_class(graph: Graph, source: _Source) -> _Source:
         match node.operation:
             case Reduce(axes=(axis,), function="max"):
                 return _Source(source.node, node.inputs[0], axis)
-            case _ if hands_on(graph, node):
+            case _ if hands_on(graph, node) or isinstance(node.operation, Fetch | Gather | Pick):
                 tensor = node.inputs[0]
             case _:
                 break

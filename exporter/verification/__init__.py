@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from exporter.verification.detected import DetectedRows
 from exporter.verification.masks import with_masks
 from exporter.verification.pairing import Answers, Compared, Pair, Stage, part_before
 from exporter.verification.ranked import EmittedIds, RankedOutput, ranked_outputs
+from exporter.verification.replayed import Replay
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 
@@ -96,12 +98,15 @@ def verify_pair(
     emitted = [EmittedIds(pair.table, graphs[1]) for pair in pairs if pair.table.options["emit"]]
     emitted = [each for each in emitted if each.output not in graphs[0].outputs]
     loose = unranked - rows
-    left = _run(original, [pair.z for pair in pairs], (samples, options), loose)
+    replays = _replays(pairs, loose) if stage == "cut" else []
+    left = _run(original, [pair.z for pair in pairs], (samples, options), loose).stacked
     wanted = [name for pair in pairs for name in pair.wanted]
     wanted += [each.source for each in ranked.values() if each.source]
     wanted += [each.source for each in emitted if each.source]
     wanted += [each.detection.source for each in detected]
-    right = _run(pruned, wanted, (fed, options), loose)
+    wanted += [name for replay in replays for name in replay.sources]
+    answered = _run(pruned, wanted, (fed, options), loose)
+    right = answered.stacked
     known = trace(graphs[0]).heads if coarser else ()
     axes = {head.output: head.axis for head in known}
     context = _Context(stage, (original.precision, pruned), samples.count, options, axes)
@@ -120,6 +125,8 @@ def verify_pair(
         checks += context.ranked(returns, right)
     for returned in detected:
         checks += context.detected(returned, left, right)
+    for replay in replays:
+        checks += context.replayed(replay, original, (samples, answered))
     shares = (pair.dead_share(right) for pair in pairs)
     return Verification(tuple(checks), next((s for s in shares if s is not None), None))
 
@@ -137,16 +144,40 @@ def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head,
         yield head, table
 
 
+def _replays(pairs: Iterable[Pair], loose: Collection[str]) -> list[Replay]:
+    """Of outputs that several heads lie behind, the first's."""
+    found: list[Replay] = []
+    left = set(loose)
+    for pair in pairs:
+        replay = pair.replay(left.intersection(pair.head.behind_detections))
+        if replay is not None:
+            found.append(replay)
+            left.difference_update(replay.outputs)
+    return found
+
+
+class _Answered(NamedTuple):
+    """What a model answered.
+
+    Attributes:
+        stacked: what has the same shape for each sample.
+        single: everything, sample by sample.
+    """
+
+    stacked: Answers
+    single: Sequence[Answers]
+
+
 def _run(
     model: Model,
     tensors: Iterable[str],
     job: tuple[Samples, VerifyOptions],
     loose: Collection[str],
-) -> Answers:
+) -> _Answered:
     """Every output and some inner tensors, for all samples.
 
     Args:
-        loose: outputs that are compared with nothing; they may have another shape in each run.
+        loose: outputs that may have another shape in each run.
     """
     samples, options = job
     graph = model.graph()
@@ -155,7 +186,8 @@ def _run(
     runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
     answers = [runner(as_fed(feed, graph)) for feed in samples.feeds()]
     names = [name for name in answers[0] if name not in loose]
-    return {name: _stacked(model, name, [each[name] for each in answers]) for name in names}
+    stacked = {name: _stacked(model, name, [each[name] for each in answers]) for name in names}
+    return _Answered(stacked, answers)
 
 
 def _stacked(model: Model, name: str, answers: Sequence[Array]) -> Array:
@@ -222,16 +254,32 @@ class _Context:
 
     def detected(self, each: DetectedRows, left: Answers, right: Answers) -> Iterator[Check]:
         """Rows of a post-process: those of kept classes as they were, and none of their own."""
+        name = each.detection.node.name
         source = self.pruned.graph().tensors.get(each.detection.source)
         if source is None or not each.returned(right):
-            yield self._counted(each, "rows", None)
+            yield self._counted(name, "rows", None)
             return
         if not each.shared_out:
-            yield self._counted(each, "rows", each.lost(left, right))
-        yield self._counted(each, "classes", each.foreign(right, source))
+            yield self._counted(name, "rows", each.lost(left, right))
+        yield self._counted(name, "classes", each.foreign(right, source))
 
-    def _counted(self, each: DetectedRows, metric: str, count: int | None) -> Check:
-        name = each.detection.node.name
+    def replayed(
+        self, each: Replay, original: Model, job: tuple[Samples, _Answered]
+    ) -> Iterator[Check]:
+        """Rows that operators put together: what the original makes of the same class values."""
+        samples, answered = job
+        graph = original.graph()
+        if not set(answered.single[0]).issuperset((*each.sources, *each.outputs)):
+            yield self._counted(each.name, "rows", None)
+            return
+        runner = original.apply(Plan(each.edits(), original.remap)).runner(self.options.run)
+        pairs = zip(samples.feeds(), answered.single, strict=True)
+        expected = [runner(as_fed(feed, graph) | each.feed(answer)) for feed, answer in pairs]
+        lost, foreign = each.differing(expected, answered.single)
+        yield self._counted(each.name, "rows", lost)
+        yield self._counted(each.name, "classes", foreign)
+
+    def _counted(self, name: str, metric: str, count: int | None) -> Check:
         found = None if count is None else float(count)
         samples, passed = self.samples, count == 0
         return Check(self.stage, self.pruned.name, name, metric, found, 0.0, passed, samples)

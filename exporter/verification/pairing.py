@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,11 +16,13 @@ from exporter.models.model import Model
 from exporter.modes import MODES, Expected, Meaning, merged
 from exporter.operations import Elementwise, Reshape, Transpose
 from exporter.remap.table import HeadRemap, members, originals
+from exporter.rules.numbers import number_columns
 from exporter.rules.steps import Refused
 from exporter.trace import trace_axis
 from exporter.verification.detected import DetectedRows
 from exporter.verification.grouping import unmerged, without
 from exporter.verification.ranked import Names
+from exporter.verification.replayed import Replay, sources_of
 
 Stage = Literal["cut", "export", "quantize"]
 What = Literal["z", "y", "probability", "removed"]
@@ -198,9 +200,21 @@ class Pair:
         restored = originals(self.table) if self.table.options["restore_ids"] else None
         return Names(tuple(first.tolist()), restored)
 
-    def _numbers(self, detection: Detection) -> tuple[list[int], list[int]]:
+    def replay(self, outputs: Collection[str]) -> Replay | None:
+        """What the model's own operators make of the classes' values, if any of the outputs."""
+        graph, head = self._graphs[0], self.head
+        own = tuple(name for name in graph.outputs if name in outputs)
+        sources = sources_of(graph, head, own)
+        if not own or not sources:
+            return None
+        before, after = self._numbers(*head.detections[:1])
+        numbers = {before[unit]: after[i] for i, unit in enumerate(self.places)}
+        columns = {n: c for n, c in number_columns(graph, head).items() if n in own}
+        return Replay(self.table.name, head, own, sources, self.places, numbers, columns)
+
+    def _numbers(self, detection: Detection | None = None) -> tuple[list[int], list[int]]:
         """What a post-process calls the classes: of the original, and of what became of it."""
-        for table in detection.tables:
+        for table in detection.tables if detection else ():
             read = self._graphs[0].tensors[table.name].read
             before = [] if read is None else [int(number) for number in np.ravel(read())]
             return before, [before[unit] for unit in self.places]

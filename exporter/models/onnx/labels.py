@@ -82,12 +82,22 @@ def narrow_labels(model: ModelProto, labelled: Graph, before: Remap | None, rema
     for key, entry in _entries(model).items():
         for head in remap.heads:
             places = _places(head, before)
-            fits = labelled.labels.get(head.output) == entry.labels
+            fits = _label(entry, head, labelled, before)
             if fits and places != list(range(len(entry.labels))):
                 names = group_names(head)
                 left = [names.get(new, entry.labels[i]) for new, i in enumerate(places)]
                 _set(model, key, entry.text(left))
                 break
+
+
+def _label(entry: Entry, head: HeadRemap, labelled: Graph, before: Remap | None) -> bool:
+    """Does an entry label the units of a head? Of those that no output shows there are as many."""
+    if head.output in labelled.labels or head.output in labelled.outputs:
+        return labelled.labels.get(head.output) == entry.labels
+    if head.options["restore_ids"]:  # readers look labels up by the numbers that are returned
+        return False
+    known = {table.name: table.new_units for table in before.heads} if before else {}
+    return len(entry.labels) == known.get(head.name, head.old_units)
 
 
 def _places(head: HeadRemap, before: Remap | None) -> list[int]:

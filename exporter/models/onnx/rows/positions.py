@@ -18,6 +18,7 @@ from exporter.operations import (
     Operation,
     Pick,
     Pool,
+    Put,
     Reshape,
     Slice,
     Split,
@@ -92,6 +93,12 @@ def _fetch_along(call: Call) -> Operation:
     if shape is None:
         return _UNKNOWN_RANK
     return Fetch(call.attributes.get("axis", 0) % len(shape))
+
+
+def _put(call: Call) -> Operation:
+    if call.attributes.get("reduction", "none") != "none":
+        return Opaque("it joins several values at one place")
+    return Put()
 
 
 def _concat(call: Call) -> Operation:
@@ -183,8 +190,10 @@ def _pad(call: Call) -> Operation:
     pads, shape = call.integers(1) if stated is None else stated, call.shape(0)
     value = call.constant(2) if call.has(2) else call.attributes.get("value", 0.0)
     axes = call.integers(3) if call.has(3) else range(len(shape or ()))
-    if pads is None or shape is None or value is None or axes is None:
-        return Opaque("its widths are computed while the model runs")
+    if shape is None:
+        return _UNKNOWN_RANK
+    if pads is None or value is None or axes is None:  # it may be any axis
+        return Expand(tuple(range(len(shape))), keeps_zero=False)
     half = len(pads) // 2
     grown = [axis % len(shape) for axis, *both in zip(axes, pads, pads[half:]) if any(both)]  # noqa: B905 - the first half is meant
     constant = call.attributes.get("mode", "constant") == "constant"
@@ -213,6 +222,7 @@ ROWS: Mapping[str, Row] = {
     "Pad": _pad,
     "Reshape": _reshape,
     "Resize": _resize,
+    "ScatterND": _put,
     "Shape": _measure,
     "Size": _measure,
     "Slice": _slice,
