@@ -37,6 +37,7 @@ Z = {
 }
 AXIS = {"dense": 1, "rows": 2, "map": 1}
 C = np.abs(numbers(5, seed=7)) + 0.5
+V = numbers(5, seed=8)
 
 
 def ints(*values: int) -> Array:
@@ -302,6 +303,15 @@ def test_refused_by_name(case: Case) -> None:
     assert f"'{case.named}'" in str(traced.refusals[0])
 
 
+def test_probabilities_that_are_calibrated_are_refused() -> None:
+    case = Case("", (through("Softmax", axis=1), *last("Mul", "w", "c")), constants={"c": C})
+    (refusal,) = trace(build(case).graph()).refusals
+    assert (refusal.operation, refusal.reason) == (
+        "Softmax 'between'",
+        "it mixes the units before the last activation",
+    )
+
+
 def test_two_softmaxes_are_refused() -> None:
     case = Case("two", (through("Softmax"), *last("Softmax", "w")))
     (refusal,) = trace(build(case).graph()).refusals
@@ -544,6 +554,18 @@ VALUES = [
 ]
 
 ROWS_AND_MAPS = [
+    Case(
+        "a temperature of each unit, then a softmax",
+        (through("Div", "z", "c"), *last("Softmax", "w", axis=1)),
+        lambda z, kept: softmax(z / C[kept], 1),
+        {"c": C},
+    ),
+    Case(
+        "a calibration of each unit in front of a softmax",
+        (through("Mul", "z", "c"), node("Add", ["w", "d"], ["v"]), *last("Softmax", "v", axis=1)),
+        lambda z, kept: softmax(z * C[kept] + V[kept], 1),
+        {"c": C, "d": V},
+    ),
     Case(
         "GlobalAveragePool",
         (through("GlobalAveragePool"), *last("Softmax", "w", axis=1)),

@@ -272,6 +272,22 @@ def test_softmax() -> None:
     np.testing.assert_allclose(answer(cut(model, "slice")), expected, atol=1e-6)
 
 
+def test_a_temperature_of_each_unit_follows_the_cut() -> None:
+    def tail(builder: Builder) -> str:
+        warm = builder.op(
+            "DIV", ["z", builder.constant("temperature", V)], (2, 6), "w", "DivOptions"
+        )
+        return builder.softmax(warm, "y")
+
+    model = headed(tail)
+    assert head_of(model).activation == "softmax"
+    expected = renormalised(answer(model), 1)
+    for mode in ("slice", "mask"):
+        answered = answer(cut(model, mode))
+        kept = answered if mode == "slice" else answered[:, KEPT]
+        np.testing.assert_allclose(kept, expected, atol=1e-6)
+
+
 def test_log_softmax() -> None:
     model = headed(op("LOG_SOFTMAX", "LogSoftmaxOptions"))
     assert head_of(model).activation == "log_softmax"
