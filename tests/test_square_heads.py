@@ -38,7 +38,7 @@ BEFORE: Mapping[tuple[str, str], str] = {
         "EinsumDense with units in the middle, and its own softmax over steps",
         "onnx",
     ): "it spreads the units over several axes",
-    ("EinsumDense that sums over two axes", "onnx"): "it spreads the units over several axes",
+    ("EinsumDense that sums over two axes", "onnx"): "computed while the model runs",
     ("TimeDistributed Dense with softmax", "onnx"): "it mixes the units",
     ("TimeDistributed Dense with softmax", "tflite"): "PACK",
     ("TimeDistributed Conv2D", "tflite"): "PACK",
