@@ -195,6 +195,42 @@ def test_integer_ends_hold_codes(net: Callable[[str], Model], kind: str, precisi
     assert known.scale.item() == pytest.approx(step, rel=0.02), "the range of the samples"
 
 
+def both_returned(kind: str) -> Model:
+    """x -> z -> softmax y; z is an output that the model reads too."""
+    if kind == "onnx":
+        nodes = [
+            node("Gemm", ["flat", "kernel", "bias"], ["z"], "gemm"),
+            node("Softmax", ["z"], ["y"], "softmax", axis=1),
+        ]
+        flat = node("Reshape", ["x", "to"], ["flat"], "flat")
+        constants = {"kernel": KERNEL, "bias": BIAS, "to": np.array([-1, FEATURES])}
+        outputs = {"z": (1, UNITS), "y": (1, UNITS)}
+        return model([flat, *nodes], constants, x=(1, 1, FEATURES), outputs=outputs)
+    builder = Builder()
+    builder.feed("x", 1, FEATURES)
+    weights = builder.constant("w", KERNEL.T), builder.constant("b", BIAS)
+    z = builder.op("FULLY_CONNECTED", ["x", *weights], (1, UNITS), "z", "FullyConnectedOptions")
+    builder.softmax(z, "y")
+    return from_bytes(builder.content("z", "y"), "both.tflite")
+
+
+@each_kind
+@pytest.mark.parametrize("precision", COARSER)
+def test_an_output_that_the_model_reads_too(kind: str, precision: str) -> None:
+    whole = both_returned(kind)
+    points = POINTS if kind == "onnx" else POINTS[:, 0]
+    made = quantize_model(whole, Wish(precision), samples(whole, points[:, np.newaxis])).model
+    assert made.graph().outputs == ("z", "y")
+    runner = made.runner(RunOptions())
+    found = [runner({"x": point[np.newaxis]}) for point in points]
+    z = POINTS[:, 0].astype(np.float64) @ KERNEL + BIAS
+    for name, right in (("z", z), ("y", softmax(z))):
+        given = np.concatenate([answer[name] for answer in found])
+        assert given.dtype == np.float32
+        values = compare(right, given, axis=1, tie=0.05, metrics=["sqnr_db"])
+        assert values["sqnr_db"] >= LEAST_DB[precision]
+
+
 def test_integer_ends_behind_what_moves_them() -> None:
     moved = model(
         [

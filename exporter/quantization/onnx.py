@@ -16,7 +16,7 @@ from typing import Any
 from warnings import WarningMessage
 
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from exporter.models.onnx.apply import REMAP
 from exporter.models.onnx.model import OnnxModel, from_proto
@@ -62,12 +62,28 @@ def _float16(source: Path) -> ModelProto:
 
     smallest, largest = _FLOAT16
     made: ModelProto = convert_float_to_float16(
-        onnx.load(source),
+        _with_outputs_apart(onnx.load(source)),
         min_positive_val=smallest,
         max_finite_val=largest,
         keep_io_types=True,
     )
     return made
+
+
+def _with_outputs_apart(model: ModelProto) -> ModelProto:
+    """Outputs that the model reads too are returned behind an Identity: the converter casts them
+    back to float32 for their readers inside as well, which take float16."""
+    graph = model.graph
+    read = {name for node in graph.node for name in node.input}
+    for name in [output.name for output in graph.output if output.name in read]:
+        inner = f"{name}__inside"
+        for node in graph.node:
+            for names in (node.input, node.output):
+                for slot, each in enumerate(names):
+                    if each == name:
+                        names[slot] = inner
+        graph.node.append(helper.make_node("Identity", [inner], [name], f"{name}__returned"))
+    return model
 
 
 def _int4(source: Path) -> ModelProto:

@@ -13,6 +13,8 @@ Its traps, each found by a file that came out wrong without a word:
 6. Where activations are quantised as the model runs it takes every kernel, those of a few numbers a
    channel too: MobileNet V1 lost 6 dB and ran at half the speed of what TFLiteConverter writes,
    which leaves small kernels float. So does this (`_SMALL`).
+7. An output that the model reads too comes out wrong, as do its readers: it is returned as a tensor
+   of its own (`models.tflite.apart`).
 """
 
 from __future__ import annotations

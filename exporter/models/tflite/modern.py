@@ -5,6 +5,7 @@ from __future__ import annotations
 from ai_edge_litert import schema_py_generated as generated
 
 from exporter.models.tflite import schema
+from exporter.models.tflite.apart import set_apart
 from exporter.models.tflite.apply import REMAP
 from exporter.models.tflite.model import TfliteModel
 from exporter.models.tflite.picture import draw, signatures
@@ -12,7 +13,8 @@ from exporter.models.tflite.schema import set_metadata, text
 
 
 def modernised(model: TfliteModel) -> tuple[bytes, str]:
-    """The flatbuffer alone, with a signature and with operator codes in the field of today.
+    """The flatbuffer alone, with a signature, with operator codes in the field of today, and with
+    outputs that nothing inside reads.
 
     Returns:
         The bytes, and the key of the signature that names the inputs and outputs as the model's
@@ -30,6 +32,7 @@ def modernised(model: TfliteModel) -> tuple[bytes, str]:
         )
         signature = generated.SignatureDefT(*ends, signatureKey="serving_default")
         file.model.signatureDefs = [*(file.model.signatureDefs or ()), signature]
+    set_apart(file.model)
     file.tail = b""
     return schema.pack(file, model.name), text(signatures(file.model)[0].signatureKey)
 
