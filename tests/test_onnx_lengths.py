@@ -294,3 +294,12 @@ def test_a_file_without_a_head_is_drawn_as_it_is() -> None:
     ).graph()
     assert not graph.one_size
     assert graph.shape("y") == (None, 3, None)
+
+
+# --- axes without positions ----------------------------------------------------------------------
+
+
+def test_an_axis_without_positions_is_no_unit_axis() -> None:
+    network = model([node("Relu", ["x"], ["y"])], {}, x=(2, 3, 0), outputs={"y": (2, 3, 0)})
+    (refusal,) = trace(network.graph()).refusals
+    assert refusal.reason == "axis 2 has no positions"

@@ -247,6 +247,8 @@ def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | No
     width = shape[axis] if axis < len(shape) else None
     if width is None:
         raise Refused(None, f"the width of axis {axis} is not known before the model runs")
+    if width == 0:
+        raise Refused(None, f"axis {axis} has no positions")
     parts = parts_of(graph, output, axis) if units is None else stated_parts(shape, axis, units)
     start, stop = next(((p.start, p.stop) for p in parts if p.name == "classes"), (0, width))
     labels = np.full(width, -1, np.int64)
