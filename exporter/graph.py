@@ -134,7 +134,6 @@ class Graph:
 
     Attributes:
         labels: output name -> one label a unit, where the file carries them.
-        one_size: lengths that the inputs leave open are shown as for one size of input.
     """
 
     nodes: tuple[Node, ...]
@@ -142,7 +141,6 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    one_size: bool = False
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

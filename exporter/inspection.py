@@ -98,8 +98,6 @@ def multiply_adds(graph: Graph, node: Node) -> int | None:
         return None if matrices else 0
     if not isinstance(operation, Linear):
         return 0
-    if graph.one_size:
-        return None
     kernel = graph.shape(node.inputs[operation.kernel])
     if operation.packed_bits is not None:  # its axes are of packed codes: all inputs for each unit
         kernel = (kernel[operation.kernel_axis], *graph.shape(node.inputs[0])[-1:])

@@ -274,28 +274,6 @@ def test_what_was_open_stays_open() -> None:
     assert trace(small.graph()).head().units == 2  # the cut file shows its head too
 
 
-def test_a_file_that_shows_its_head_is_drawn_as_it_is() -> None:
-    nodes = [
-        node("Conv", ["x", "class kernel"], ["z"]),
-        node("GlobalAveragePool", ["z"], ["y"]),
-    ]
-    constants = {"class kernel": CLASSES}
-    given = {"x": ("batch", 3, "height", "width"), "outputs": {"y": ("batch", 5, 1, 1)}}
-    graph = model(nodes, constants, **given).graph()
-    assert not graph.one_size
-    assert graph.shape("z") == (None, 5, None, None)
-    assert trace(graph).head().units == 5
-
-
-def test_a_file_without_a_head_is_drawn_as_it_is() -> None:
-    nodes = [node("Relu", ["x"], ["y"])]
-    graph = model(
-        nodes, {}, x=("batch", 3, "height"), outputs={"y": ("batch", 3, "height")}
-    ).graph()
-    assert not graph.one_size
-    assert graph.shape("y") == (None, 3, None)
-
-
 # --- axes without positions ----------------------------------------------------------------------
 
 

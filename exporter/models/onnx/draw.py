@@ -44,13 +44,12 @@ class Drawing:
     types: Mapping[str, TypeProto]
 
 
-def draw(model: ModelProto, read: Read = read_tensor, length: int | None = None) -> Drawing:
+def draw(model: ModelProto, read: Read = read_tensor) -> Drawing:
     """The neutral graph; no weight is copied.
 
     Args:
         model: the parsed file.
         read: gives the values of a constant, wherever they lie.
-        length: see `types_of`.
 
     Raises:
         ModelError: two tensors of one name, or a tensor that is read before anything makes it.
@@ -61,7 +60,7 @@ def draw(model: ModelProto, read: Read = read_tensor, length: int | None = None)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
     _check_order(source, names, {*inputs, *constants})
     constants |= folded(model, constants)
-    types = types_of(model, constants, length)
+    types = types_of(model, constants)
     tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
     made = (name for node in source.node for name in node.output if name)
     for name in (*_names_read(source), *made):

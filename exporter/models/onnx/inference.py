@@ -36,23 +36,13 @@ _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
 _SMALL = 1024  # elements; constants above it carry no shapes, and need not pass through inference
 
 
-def types_of(
-    model: ModelProto, constants: Mapping[str, Tensor], length: int | None = None
-) -> dict[str, TypeProto]:
+def types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
     """Types as stated, completed by shape inference over a skeleton without the large constants.
-
-    Args:
-        model: the parsed file.
-        constants: of the file, with their values.
-        length: what the inputs' open lengths are taken to be, the batch for 1; None leaves them
-            open.
 
     Inference gives up on some chains that compute lengths. Where it did, it is asked again with the
     targets that reshapes are given, and then node by node (see `stepwise`).
     """
     skeleton = _skeleton(model, constants)
-    if length is not None:
-        _close(skeleton.graph, length)
     types = _inferred(skeleton)
     tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
     if _state_targets(skeleton.graph, {**tensors, **constants}):
@@ -60,17 +50,6 @@ def types_of(
     if any(is_open(types.get(name)) for node in skeleton.graph.node for name in node.output):
         complete(skeleton, types, constants)
     return types
-
-
-def _close(graph: GraphProto, length: int) -> None:
-    """State the inputs' open lengths; what else the file states was said of any length."""
-    for info in graph.input:
-        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
-                dim.dim_value = length if axis else 1
-    del graph.value_info[:]
-    for info in graph.output:
-        info.type.tensor_type.ClearField("shape")
 
 
 def _inferred(skeleton: ModelProto) -> dict[str, TypeProto]:

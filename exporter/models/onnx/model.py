@@ -14,7 +14,7 @@ from exporter.graph import Graph
 from exporter.models.model import Runner, RunOptions
 from exporter.models.onnx import stream
 from exporter.models.onnx.apply import apply_plan, remap_in
-from exporter.models.onnx.open_lengths import draw_traceable
+from exporter.models.onnx.draw import draw
 from exporter.models.onnx.order import in_order
 from exporter.models.onnx.outside import Outside, is_outside, parsed, write_beside
 from exporter.models.onnx.precision import precision_of
@@ -127,7 +127,7 @@ class OnnxModel:
             any(map(outside.is_beside, every_tensor(proto.graph))) if outside else False
         )
         read = outside.read if outside is not None else read_tensor
-        self._drawing = draw_traceable(self._proto, read)
+        self._drawing = draw(self._proto, read)
         self.precision = precision_of(self._drawing.graph)
 
     @property

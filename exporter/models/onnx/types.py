@@ -37,17 +37,9 @@ class Types:
         return shape_of(self.of(tensor))
 
     def set(self, tensor: str, *, shape: Shape | None = None, dtype: str | None = None) -> None:
-        """State another shape or dtype of a tensor that has a type.
-
-        A length that the file leaves open stays open, whatever it is in the picture.
-        """
+        """State another shape or dtype of a tensor that has a type."""
         kind = self.of(tensor)
         if shape is not None:
-            known = shape_of(kind)
-            if known is not None and len(known) == len(shape):
-                shape = tuple(
-                    n if old is not None else None for old, n in zip(known, shape, strict=True)
-                )
             set_shape(kind, shape)
         if dtype is not None:
             kind.tensor_type.elem_type = element_type(dtype)
