@@ -16,19 +16,19 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array
-from exporter.head import Head
 from exporter.models.model import Model, RunOptions
 from exporter.parity import COARSER, STANDARD, judge, limits
 from exporter.plan import AddOutput, Plan
 from exporter.remap import HeadRemap
 from exporter.report.record import Check
 from exporter.samples import Samples, as_fed
-from exporter.trace import heads_beside, trace, trace_recorded
+from exporter.trace import trace
 from exporter.verification.detected import DetectedRows
 from exporter.verification.masks import with_masks
-from exporter.verification.pairing import Answers, Compared, Pair, Stage, part_before
-from exporter.verification.ranked import EmittedIds, RankedOutput, ranked_outputs
+from exporter.verification.pairing import Answers, Compared, Stage
+from exporter.verification.ranked import EmittedIds, RankedOutput
 from exporter.verification.replayed import Replay
+from exporter.verification.subjects import Subjects, subjects_of
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 
@@ -82,78 +82,19 @@ def verify_pair(
         ModelError: a model does not run, or does not show what must be compared.
     """
     samples, options = job
-    graphs = original.graph(), pruned.graph()
-    fed, masks = with_masks(samples, graphs[1], tables)
-    pairs = [
-        Pair(head, (original, pruned), table, stage, masks)
-        for head, table in _heads(original, tables)
-    ]
-    whole = set(graphs[0].outputs) - {table.output for table in tables}
-    coarser = stage == "quantize"
-    detected = [] if coarser else [each for pair in pairs for each in pair.detected()]
-    rows = {name for each in detected for name in each.detection.rows or ()}
-    unranked = {name for pair in pairs for name in pair.head.behind_detections}
-    whole -= unranked
-    ranked = {r.output: r for p in pairs for r in ranked_outputs(p.head, graphs, whole, p.names())}
-    emitted = [EmittedIds(pair.table, graphs[1]) for pair in pairs if pair.table.options["emit"]]
-    emitted = [each for each in emitted if each.output not in graphs[0].outputs]
-    loose = unranked - rows
-    replays = _replays(pairs, loose) if stage == "cut" else []
-    left = _run(original, [pair.z for pair in pairs], (samples, options), loose).stacked
-    wanted = [name for pair in pairs for name in pair.wanted]
-    wanted += [each.source for each in ranked.values() if each.source]
-    wanted += [each.source for each in emitted if each.source]
-    wanted += [each.detection.source for each in detected]
-    wanted += [name for replay in replays for name in replay.sources]
-    answered = _run(pruned, wanted, (fed, options), loose)
-    right = answered.stacked
-    known = trace(graphs[0]).heads if coarser else ()
+    fed, masks = with_masks(samples, pruned.graph(), tables)
+    subjects = subjects_of(stage, (original, pruned), tables, masks)
+    zs = [pair.z for pair in subjects.pairs]
+    answers = (
+        _run(original, zs, (samples, options), subjects.loose),
+        _run(pruned, subjects.wanted, (fed, options), subjects.loose),
+    )
+    known = trace(original.graph()).heads if stage == "quantize" else ()
     axes = {head.output: head.axis for head in known}
-    context = _Context(stage, (original.precision, pruned), samples.count, options, axes)
-    checks: list[Check] = []
-    for pair in pairs:
-        if coarser and pair.table.output not in graphs[1].outputs:
-            continue  # a tensor inside, which a library may have taken apart
-        for each in pair.comparisons(left, right, codes=options.tolerance is None):
-            checks += context.of(each)
-    for output in sorted(whole):
-        if output in ranked:
-            checks += context.ranked(ranked[output], right)
-        else:
-            checks += context.untouched(output, left, right)
-    for returns in emitted:
-        checks += context.ranked(returns, right)
-    for returned in detected:
-        checks += context.detected(returned, left, right)
-    for replay in replays:
-        checks += context.replayed(replay, original, (samples, answered))
-    shares = (pair.dead_share(right) for pair in pairs)
-    return Verification(tuple(checks), next((s for s in shares if s is not None), None))
-
-
-def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head, HeadRemap]]:
-    """Each table's head; of one that another's cut narrows too, the head that lies beside."""
-    graph = original.graph()
-    if not tables:
-        return
-    found = trace_recorded(graph, [(table.name, part_before(original, table)) for table in tables])
-    beside: dict[str, Head] = {}
-    for table in tables:
-        head = beside.get(table.name) or found.head(table.name)
-        beside |= {each.name: each for each in heads_beside(graph, found, head)}
-        yield head, table
-
-
-def _replays(pairs: Iterable[Pair], loose: Collection[str]) -> list[Replay]:
-    """Of outputs that several heads lie behind, the first's."""
-    found: list[Replay] = []
-    left = set(loose)
-    for pair in pairs:
-        replay = pair.replay(left.intersection(pair.head.behind_detections))
-        if replay is not None:
-            found.append(replay)
-            left.difference_update(replay.outputs)
-    return found
+    context = _Context(stage, (original, pruned), samples, options, axes)
+    checks = tuple(context.all(subjects, answers))
+    shares = (pair.dead_share(answers[1].stacked) for pair in subjects.pairs)
+    return Verification(checks, next((s for s in shares if s is not None), None))
 
 
 class _Answered(NamedTuple):
@@ -208,10 +149,28 @@ _HALF = ("fp16", "bf16")
 @dataclass(frozen=True, eq=False)
 class _Context:
     stage: Stage
-    sides: tuple[str, Model]  # the original's precision, the pruned model
-    samples: int
+    models: tuple[Model, Model]  # the original, the pruned one
+    samples: Samples  # of the original
     options: VerifyOptions
     axes: Mapping[str, int]  # output -> its unit axis, where it is known
+
+    def all(self, subjects: Subjects, answers: tuple[_Answered, _Answered]) -> Iterator[Check]:
+        """Every check, of what both models answered."""
+        left, right = answers[0].stacked, answers[1].stacked
+        outputs = self.pruned.graph().outputs
+        for pair in subjects.pairs:
+            if self.stage == "quantize" and pair.table.output not in outputs:
+                continue  # a tensor inside, which a library may have taken apart
+            for each in pair.comparisons(left, right, codes=self.options.tolerance is None):
+                yield from self.of(each)
+        for output in subjects.untouched:
+            yield from self.untouched(output, left, right)
+        for ids in subjects.ids:
+            yield from self.ranked(ids, right)
+        for rows in subjects.detected:
+            yield from self.detected(rows, left, right)
+        for replay in subjects.replays:
+            yield from self.replayed(replay, answers[1].single)
 
     def of(self, each: Compared) -> Iterator[Check]:
         """A head's values."""
@@ -263,37 +222,34 @@ class _Context:
             yield self._counted(name, "rows", each.lost(left, right))
         yield self._counted(name, "classes", each.foreign(right, source))
 
-    def replayed(
-        self, each: Replay, original: Model, job: tuple[Samples, _Answered]
-    ) -> Iterator[Check]:
+    def replayed(self, each: Replay, answers: Sequence[Answers]) -> Iterator[Check]:
         """Rows that operators put together: what the original makes of the same class values."""
-        samples, answered = job
-        graph = original.graph()
-        if not set(answered.single[0]).issuperset((*each.sources, *each.outputs)):
+        if not set(answers[0]).issuperset((*each.sources, *each.outputs)):
             yield self._counted(each.name, "rows", None)
             return
+        original, _ = self.models
         runner = original.apply(Plan(each.edits(), original.remap)).runner(self.options.run)
-        pairs = zip(samples.feeds(), answered.single, strict=True)
-        expected = [runner(as_fed(feed, graph) | each.feed(answer)) for feed, answer in pairs]
-        lost, foreign = each.differing(expected, answered.single)
+        pairs = zip(self.samples.feeds(), answers, strict=True)
+        feeds = (as_fed(feed, original.graph()) | each.feed(answer) for feed, answer in pairs)
+        lost, foreign = each.differing([runner(feed) for feed in feeds], answers)
         yield self._counted(each.name, "rows", lost)
         yield self._counted(each.name, "classes", foreign)
 
     def _counted(self, name: str, metric: str, count: int | None) -> Check:
         found = None if count is None else float(count)
-        samples, passed = self.samples, count == 0
+        samples, passed = self.samples.count, count == 0
         return Check(self.stage, self.pruned.name, name, metric, found, 0.0, passed, samples)
 
     @property
     def pruned(self) -> Model:
-        return self.sides[1]
+        return self.models[1]
 
     @property
     def _precision(self) -> str:
         """Whose limits hold for values that are no codes: those of float32 behind codes or a wider
         float, and of what Keras computes in where its file knows better.
         """
-        original, stated = self.sides[0], self.pruned.precision
+        original, stated = (model.precision for model in self.models)
         if self.stage == "export" and original in _HALF:
             return original
         codes = self.stage == "cut" and stated.startswith(("int8", "uint8", "int16"))
@@ -319,5 +275,5 @@ class _Context:
                 value=result.value,
                 limit=result.limit,
                 passed=result.passed,
-                samples=self.samples,
+                samples=self.samples.count,
             )
