@@ -22,7 +22,7 @@ from exporter.remap import HeadRemap, Remap
 from exporter.samples import Samples
 from exporter.trace import trace
 from exporter.verification import Verification, VerifyOptions, verify_pair
-from exporter.verification.pairing import codes_of
+from exporter.verification.coded import codes_of
 from tests import graphs
 from tests import onnx_models as onnx
 

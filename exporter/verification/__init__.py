@@ -23,9 +23,10 @@ from exporter.remap import HeadRemap
 from exporter.report.record import Check
 from exporter.samples import Samples, as_fed
 from exporter.trace import trace
+from exporter.verification.counterpart import Stage
 from exporter.verification.detected import DetectedRows
 from exporter.verification.masks import with_masks
-from exporter.verification.pairing import Answers, Compared, Stage
+from exporter.verification.pairing import Answers, Compared
 from exporter.verification.ranked import EmittedIds, RankedOutput
 from exporter.verification.replayed import Replay
 from exporter.verification.subjects import Subjects, subjects_of

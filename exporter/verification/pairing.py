@@ -9,22 +9,19 @@ from typing import Literal
 import numpy as np
 
 from exporter.activations import ACTIVATIONS
-from exporter.errors import ModelError, UsageError
-from exporter.graph import Array, Graph, Quantization, Tensor
+from exporter.graph import Array, Quantization
 from exporter.head import Detection, Head
 from exporter.models.model import Model
-from exporter.modes import MODES, Expected, Meaning, merged
-from exporter.operations import Elementwise, Reshape, Transpose
+from exporter.modes import MODES, Expected, merged
 from exporter.remap.table import HeadRemap, members, originals
 from exporter.rules.numbers import number_columns
-from exporter.rules.steps import Refused
-from exporter.trace import trace_axis
+from exporter.verification.coded import as_codes, codes_of, width_of
+from exporter.verification.counterpart import Stage, meaning_of, units_of, z_of
 from exporter.verification.detected import DetectedRows
-from exporter.verification.grouping import unmerged, without
+from exporter.verification.grouping import unmerged
 from exporter.verification.ranked import Names
 from exporter.verification.replayed import Replay, sources_of
 
-Stage = Literal["cut", "export", "quantize"]
 What = Literal["z", "y", "probability", "removed"]
 Answers = Mapping[str, Array]  # tensor -> (samples, ...), as the runtime gives them
 
@@ -87,12 +84,12 @@ class Pair:
         original, pruned = models
         self.table, self._masks = table, masks
         self.head = head
-        self.kept, self.places = _units(original, self.head, table)
+        self.kept, self.places = units_of(original, self.head, table)
         self.z = self.head.z
-        self._new_z = _z_of(pruned, self.head, table, stage)
+        self._new_z = z_of(pruned, self.head, table, stage)
         self._graphs = original.graph(), pruned.graph()
         shown = table.output in self._graphs[0].outputs  # if not, it is only ranked
-        self._meaning = _meaning(original, table)
+        self._meaning = meaning_of(original, table)
         self._members = unmerged(self._graphs[1], table.output) if self._meaning.merge else None
         behind = self._in_front_of_gate() if self._new_z == self.z else None
         wanted = (self._new_z, None if shown else table.output, self._members, behind)
@@ -288,133 +285,6 @@ class Pair:
         name, what, axis = told
         given = self._graphs[0].tensors[self.z].quantization is None
         if known is not None and not (what == "z" and given):
-            expected, actual = _codes(known, expected), _codes(known, actual)
+            expected, actual = as_codes(known, expected), as_codes(known, actual)
         units = expected.shape[axis + 1] if self.head.competes else 0
-        return Compared(name, expected, actual, axis + 1, what, _width_of(known), units)
-
-
-def _width_of(known: Quantization | None) -> str:
-    if known is None:
-        return ""
-    return "int8" if known.high - known.low <= _BYTE else "int16x8"
-
-
-_BYTE = 255
-
-
-def codes_of(graph: Graph, name: str) -> Quantization | None:
-    """The codes that a tensor holds, or that its real values come from; None where there are none.
-
-    One scale for all: of values along whose axis the scale varies no axis can be cut alone.
-    """
-    tensor: Tensor = graph.tensors[name]
-    while tensor.quantization is None and name in graph.producers:
-        node, _ = graph.producers[name]
-        match node.operation:
-            case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
-                name = node.inputs[0]
-                tensor = graph.tensors[name]
-            case _:
-                return None
-    known = tensor.quantization
-    return known if known is not None and known.scale.size == 1 else None
-
-
-def _codes(known: Quantization, values: Array) -> Array:
-    return np.asarray(np.rint(values / known.scale.item() + known.zero_point.item()))
-
-
-def _units(
-    original: Model, head: Head, table: HeadRemap
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The units that are alive, and those that have a place, in the original's own indices.
-
-    The table speaks of the first original, of which the one given may be a cut.
-    """
-    remap = original.remap
-    before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
-    known = before.old_units if before else head.units
-    if known != table.old_units:
-        raise UsageError(
-            f"head {head.name!r} of {original.name} goes back to {known} units, the remap to "
-            f"{table.old_units}",
-            "compare with the model that was cut",
-        )
-    places = tuple(unit for place in table.new_to_old for unit in members(place))
-    kept = table.kept
-    if before is not None:
-        kept, places = (tuple(before.to_new(units).tolist()) for units in (kept, places))
-    if -1 in places:
-        raise UsageError(
-            f"head {head.name!r} of {original.name} lacks units that were kept",
-            "compare with the model that was cut",
-        )
-    return kept, places
-
-
-def _meaning(original: Model, table: HeadRemap) -> Meaning:
-    """What the table tells of the options, in the original's own indices."""
-    meaning = Meaning.recorded_in(table.options)
-    remap = original.remap
-    before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
-    if before is None:
-        return meaning
-    groups = {name: tuple(before.to_new(g).tolist()) for name, g in meaning.merge.items()}
-    return replace(meaning, merge=groups)
-
-
-def part_before(original: Model, table: HeadRemap) -> tuple[int, int] | None:
-    """Where the units of a table stand on the original's axis, if other things share it."""
-    known = {each.name: each for each in original.remap.heads} if original.remap else {}
-    before = known.get(table.name)
-    if table.part is None:
-        return None
-    start = table.part[0]
-    return start, start + (before.new_units if before else table.old_units)
-
-
-def _z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | None:
-    """The tensor of z in the pruned model.
-
-    A cut keeps the names of tensors. A converted file has names of its own, and is traced; it may
-    have merged an activation into the operation before, and then has no z. Where units compete z
-    has to be seen, since another z may give the same y. What is coarser is measured in y alone.
-    """
-    graph = pruned.graph()
-    if head.z == head.output or table.output not in graph.tensors or stage == "quantize":
-        return None
-    if stage == "cut" and head.z in graph.tensors:
-        return head.z
-    try:
-        traced = trace_axis(*_inside(graph, table), table.axis)
-        if traced.activation == head.activation:
-            return traced.z
-        reason = f"{traced.activation} is its last activation, not {head.activation}"
-    except Refused as error:
-        reason = error.reason
-    if not head.competes:
-        return None
-    raise ModelError(
-        f"output {table.output!r} of {pruned.name} cannot be compared before {head.activation}: "
-        f"{reason}"
-    )
-
-
-def _inside(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
-    """The graph up to what the head made before its output was put together, and that tensor.
-
-    Restored width is padded and gathered, kept units of a whole head are gathered alone, and merged
-    ones are computed out of several gathers.
-    """
-    if table.options["merge"]:
-        inside = graph.producers[unmerged(graph, table.output)][0].inputs[0]
-        return without(graph, inside), inside
-    steps = 2 if table.options["restore_width"] else 0
-    steps = steps or int(table.options["probabilities"] == "absolute")
-    name, behind = table.output, set[str]()
-    for _ in range(steps):
-        node, _slot = graph.producers[name]
-        behind.add(node.name)
-        name = node.inputs[0]
-    nodes = tuple(node for node in graph.nodes if node.name not in behind)
-    return (replace(graph, nodes=nodes) if behind else graph), name
+        return Compared(name, expected, actual, axis + 1, what, width_of(known), units)

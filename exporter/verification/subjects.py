@@ -10,8 +10,9 @@ from exporter.head import Head
 from exporter.models.model import Model
 from exporter.remap import HeadRemap
 from exporter.trace import heads_beside, trace_recorded
+from exporter.verification.counterpart import Stage, part_before
 from exporter.verification.detected import DetectedRows
-from exporter.verification.pairing import Pair, Stage, part_before
+from exporter.verification.pairing import Pair
 from exporter.verification.ranked import EmittedIds, RankedOutput, ranked_outputs
 from exporter.verification.replayed import Replay
 
