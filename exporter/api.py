@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
-from exporter import pipeline, tasks
+from exporter import against, pipeline, tasks
 from exporter.cutting import Choice, Units
 from exporter.errors import CheckError, UsageError
 from exporter.inspection import Inspection
@@ -173,12 +173,12 @@ def run(
 
 def verify(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
     """Prove that a pruned or converted file answers as its original does."""
-    return tasks.verify_files(Path(original), Path(pruned), _job(options))
+    return against.verify_files(Path(original), Path(pruned), _job(options))
 
 
 def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
     """Time two files of one kind side by side."""
-    return tasks.bench_files(Path(original), Path(pruned), _job(options))
+    return against.bench_files(Path(original), Path(pruned), _job(options))
 
 
 # --- from keywords to records -------------------------------------------------------------------

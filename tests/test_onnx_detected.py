@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from exporter.against import verify_files
 from exporter.cutting import Choice, plan_cut
 from exporter.errors import UsageError
 from exporter.graph import Array, Quantization
@@ -18,7 +19,7 @@ from exporter.job import Job, compare
 from exporter.models.onnx import OnnxModel, from_proto
 from exporter.report.record import Check
 from exporter.rules.numbers import Column, number_columns
-from exporter.tasks import prune_model, verify_files
+from exporter.tasks import prune_model
 from exporter.trace import trace
 from exporter.verification.replayed import Replay, unmatched
 from tests.onnx_suppression import (

@@ -12,13 +12,14 @@ import pytest
 from flatbuffers import flexbuffers
 from PIL import Image
 
+from exporter.against import verify_files
 from exporter.cutting import Choice, plan_cut
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
 from exporter.job import Job, compare
 from exporter.models.model import Model, RunOptions
 from exporter.models.tflite import TfliteModel, from_bytes, open_file
-from exporter.tasks import Pruned, prune_model, verify_files
+from exporter.tasks import Pruned, prune_model
 from exporter.trace import trace
 from tests.ssd_models import BOXES, CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
 from tests.tflite_builder import read

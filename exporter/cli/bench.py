@@ -18,9 +18,9 @@ from exporter.cli.narrator import narrating
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Time PRUNED beside ORIGINAL: two .onnx files, or two .tflite files."""
-    from exporter import tasks
+    from exporter import against
     from exporter.cli import show
 
     with narrating(given) as say:
-        report = tasks.bench_files(original, pruned, options.job(given, say))
+        report = against.bench_files(original, pruned, options.job(given, say))
     return show.reports({"": report}, given)

@@ -20,9 +20,9 @@ from exporter.cli.narrator import narrating
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Prove that PRUNED answers as ORIGINAL did."""
-    from exporter import tasks
+    from exporter import against
     from exporter.cli import show
 
     with narrating(given) as say:
-        report = tasks.verify_files(original, pruned, options.job(given, say))
+        report = against.verify_files(original, pruned, options.job(given, say))
     return show.reports({"": report}, given)
