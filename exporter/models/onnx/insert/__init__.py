@@ -9,6 +9,7 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array
+from exporter.models.entries import entry_for
 from exporter.models.onnx.draft import Draft
 from exporter.models.onnx.insert.operations import OPERATIONS
 from exporter.models.onnx.insert.writable import Site, Writable
@@ -99,22 +100,11 @@ def _write(
 
 
 def _entry(edit: Insert | Step, operands: tuple[Any, ...], opset: int) -> Writable:
-    entry = OPERATIONS.get(edit.operation)
-    if entry is None:
-        known = ", ".join(OPERATIONS)
-        raise ModelError(f"ONNX cannot write the operation {edit.operation!r}; it can: {known}")
+    entry = entry_for(OPERATIONS, edit, len(operands), "ONNX")
     if opset < entry.since:
         raise ModelError(
             f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}"
         )
-    count = len(operands)
-    if count != entry.operands and entry.operands is not None:
-        raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
-    foreign = set(edit.attributes) - set(entry.attributes)
-    needed = {name for name, default in entry.attributes.items() if default is None}
-    for name in sorted(foreign | needed - set(edit.attributes)):
-        verb = "has no" if name in foreign else "needs the"
-        raise ModelError(f"the operation {edit.operation!r} {verb} attribute {name!r}")
     return entry
 
 

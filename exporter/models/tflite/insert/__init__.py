@@ -9,6 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.graph import Array
+from exporter.models.entries import entry_for
 from exporter.models.tflite import codec
 from exporter.models.tflite.editor import Editor, rewire
 from exporter.models.tflite.insert.operations import OPERATIONS
@@ -126,19 +127,7 @@ def _put(editor: Editor, place: int, operators: list[Any]) -> None:
 
 
 def _entry(edit: Insert | Step, operands: tuple[Any, ...]) -> Written:
-    written = OPERATIONS.get(edit.operation)
-    if written is None:
-        known = ", ".join(OPERATIONS)
-        raise ModelError(f"TFLite cannot write the operation {edit.operation!r}; it can: {known}")
-    count = len(operands)
-    if count != written.operands and written.operands is not None:
-        raise ModelError(f"the operation {edit.operation!r} does not take {count} operands")
-    foreign = set(edit.attributes) - set(written.attributes)
-    needed = {name for name, default in written.attributes.items() if default is None}
-    for name in sorted(foreign | needed - set(edit.attributes)):
-        verb = "has no" if name in foreign else "needs the"
-        raise ModelError(f"the operation {edit.operation!r} {verb} attribute {name!r}")
-    return written
+    return entry_for(OPERATIONS, edit, len(operands), "TFLite")
 
 
 def _constant(editor: Editor, edit: Insert | Step, first: int, value: Array | float) -> int:
