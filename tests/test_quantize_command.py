@@ -60,13 +60,13 @@ def well(done: Done) -> Done:
     return done
 
 
-def answers(file: Path) -> Array:
-    """Real values of the first output for every point, (samples, units)."""
+def answers(file: Path, output: str | None = None) -> Array:
+    """Real values of an output, the first if none is named, for every point: (samples, ...)."""
     model = open_model(file)
     graph, runner = model.graph(), model.runner(RunOptions())
-    name, output = graph.inputs[0], graph.tensors[graph.outputs[0]]
+    name, shown = graph.inputs[0], graph.tensors[output or graph.outputs[0]]
     feeds = (as_fed({name: point[np.newaxis]}, graph) for point in POINTS)
-    return np.concatenate([output.real(runner(feed)[output.name]) for feed in feeds])
+    return np.concatenate([shown.real(runner(feed)[shown.name]) for feed in feeds])
 
 
 def expected(kept: list[int] = KEPT) -> Array:
@@ -259,6 +259,30 @@ def test_run_with_every_precision(work: Path, kind: str) -> None:
     report = (folder / "report.md").read_text()
     assert "## Quality beside size" in report
     assert "answers as the original did, fp16, dynamic, int8, int16x8, int4 aside" in report
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_ids_beside_the_probabilities_are_those_of_each_file(
+    work: Path, tmp_path: Path, kind: str
+) -> None:
+    """The probabilities are read inside too, by what ranks them; neither may suffer."""
+    wanted = ["fp32", "fp16", "dynamic", "int8"]
+    report = package.run(
+        work / f"net.{kind}",
+        tmp_path / "run",
+        keep=KEPT,
+        emit="ids:2",
+        precisions=wanted,
+        data=work / "points.npy",
+        bench=False,
+    )
+    assert report.ok
+    for precision in wanted:
+        file = tmp_path / "run" / f"pruned.{precision}.{kind}"
+        probabilities, ids = answers(file), answers(file, "ids")
+        assert decibels(expected(), probabilities) > 30
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+        np.testing.assert_array_equal(ids, np.array(KEPT)[best])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
