@@ -25,7 +25,16 @@ import numpy as np
 
 from exporter.graph import Graph, Shape
 from exporter.head import Part, UnitAxis
-from exporter.operations import Activation, Concat, Detect, Elementwise, Linear, Slice, Split
+from exporter.operations import (
+    Activation,
+    Concat,
+    Detect,
+    Elementwise,
+    Linear,
+    Reshape,
+    Slice,
+    Split,
+)
 from exporter.rules import RULES
 from exporter.rules.steps import Labelled, Port, Refused, Step
 
@@ -47,6 +56,7 @@ class _Piece:
         activation: the last one on the way, "" where there is none.
         plain: nothing but moves lies between the activation and the axis.
         linear: the way ends in the output channels of a linear operation.
+        place: it ends in a reshape along which it is several axes: places on a feature map.
         repeats: each position has several of those channels.
         source, offset: the tensor that they are cut out of, and from where; "" where of none.
     """
@@ -56,6 +66,7 @@ class _Piece:
     activation: str = ""
     plain: bool = True
     linear: bool = False
+    place: bool = False
     repeats: bool = False
     source: str = ""
     offset: int = 0
@@ -103,7 +114,7 @@ def stated_parts(shape: Shape, axis: int, units: tuple[int, int]) -> tuple[Part,
 def _of_pieces(pieces: list[_Piece], width: int, labels: int) -> tuple[Part, ...]:
     answers = [piece for piece in pieces if piece.answers]
     apart = any(piece.stop == _BOX or not (piece.linear and piece.plain) for piece in pieces)
-    if not apart or not any(piece.linear for piece in pieces):
+    if not apart or not any(piece.linear for piece in pieces) or _are_maps(pieces):
         return ()
     labelled = [piece for piece in pieces if piece.width == labels]
     if len(labelled) == 1:
@@ -120,6 +131,16 @@ def _of_pieces(pieces: list[_Piece], width: int, labels: int) -> tuple[Part, ...
         f"its axis has the parts {listed}, and nothing tells which of them are the classes: say "
         "--units A:B",
     )
+
+
+def _are_maps(pieces: list[_Piece]) -> bool:
+    """Are the pieces maps, one behind the other? The anchors of one that has a single place stand
+    in channels, each of them in several, as many as there are classes.
+    """
+    channels = [piece for piece in pieces if piece.linear]
+    places = [piece for piece in pieces if piece.place]
+    alike = len({piece.activation for piece in pieces}) == 1 and all(p.repeats for p in channels)
+    return alike and bool(places) and len(channels) + len(places) == len(pieces)
 
 
 def _is_row(pieces: list[_Piece]) -> bool:
@@ -208,7 +229,8 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
             return
         ways = [way for way in ways if not graph.tensors[step.tensor(way.port)].is_constant]
         if len(ways) != 1 and not (isinstance(operation, Concat) and ways):
-            piece = replace(piece, plain=piece.plain and bool(piece.activation))
+            place = isinstance(operation, Reshape) and piece.plain
+            piece = replace(piece, plain=piece.plain and bool(piece.activation), place=place)
             break
         piece = _past(step, ways[0], piece)
         tensor, labels = step.tensor(ways[0].port), ways[0].labels
