@@ -23,6 +23,14 @@ from exporter.tasks import Pruned, prune_model
 from exporter.trace import trace
 from tests.ssd_models import BOXES, CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
 from tests.tflite_builder import read
+from tests.tflite_metadata import (
+    SCORE_CALIBRATION,
+    VALUE_LABELS,
+    Associated,
+    metadata,
+    unzipped,
+    zipped,
+)
 
 ZOO_FILE = "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
 POST = "TFLite_Detection_PostProcess"
@@ -37,8 +45,7 @@ def runs(model: Model, x: Array) -> dict[str, Array]:
     return model.runner(RunOptions())({model.graph().inputs[0]: x})
 
 
-def picture(seed: int = 1) -> Array:
-    size = SIZES[0]
+def picture(size: int = SIZES[0], seed: int = 1) -> Array:
     values = np.random.default_rng(seed).normal(size=(1, size, size, CHANNELS))
     return values.astype(np.float32)
 
@@ -60,11 +67,18 @@ def cut(model: Model, *kept: int, **how: Any) -> Pruned:
 
 # --- built by hand ------------------------------------------------------------------------------
 
+FIVE = (16, 8, 4, 2, 1)
+
 CASES: Mapping[str, dict[str, Any]] = {
     "logistic": {},
     "softmax over background and classes": {"activation": "SOFTMAX"},
     "no background": {"background": 0},
     "one kernel for both maps": {"shared": True},
+    "one kernel for five maps": {"shared": True, "sizes": FIVE},
+    "a logistic a map": {"apart": True, "sizes": FIVE},
+    "int8": {"int8": True},
+    "int8, one kernel for five maps": {"int8": True, "shared": True, "sizes": FIVE},
+    "int8, a logistic a map": {"int8": True, "apart": True},
 }
 
 
@@ -73,10 +87,13 @@ def test_the_classes_are_the_units(name: str) -> None:
     head = trace(opened(**CASES[name]).graph()).head()
     background = CASES[name].get("background", 1)
     parts = f"background 0:1, classes 1:{1 + CLASSES}" if background else f"classes 0:{CLASSES}"
-    assert (head.name, head.output, head.units) == ("boxes", "scores", CLASSES)
+    entering = "scores/real" if "int8" in name else "scores"
+    assert (head.name, head.output, head.units) == ("boxes", entering, CLASSES)
     assert ", ".join(map(str, head.parts)) == parts
-    kernels = [each.name for each in head.constants if each.name.endswith("/kernel")]
-    assert len(kernels) == (1 if "shared" in CASES[name] else 2)
+    kernels = [each for each in head.constants if each.name.endswith("/kernel")]
+    maps = len(CASES[name].get("sizes", SIZES))
+    uses = [maps] if "shared" in CASES[name] else [1] * maps
+    assert [len(each.uses) for each in kernels] == uses
 
 
 @pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
@@ -85,14 +102,15 @@ def test_rows_of_kept_classes_stay(name: str, *, order: bool) -> None:
     """Suppressed class by class: what is left is what was there, under other numbers."""
     model = opened(**CASES[name])
     kept = [3, 0, 4] if order else [0, 3, 4]
+    x = picture(CASES[name].get("sizes", SIZES)[0])
     small = cut(model, 3, 0, 4, keep_order=order).model
-    before, after = rows(runs(model, picture())), rows(runs(small, picture()))
+    before, after = rows(runs(model, x)), rows(runs(small, x))
     expected = [(kept.index(int(n)), *row) for n, *row in before if int(n) in kept]
     assert 0 < len(expected) < len(before)
     np.testing.assert_allclose(sorted(after), sorted(expected), rtol=0, atol=1e-6)
     again = cut(small, 1, 2).model
     expected = [(n - 1, *row) for n, *row in after if n]
-    np.testing.assert_allclose(sorted(rows(runs(again, picture()))), sorted(expected), atol=1e-6)
+    np.testing.assert_allclose(sorted(rows(runs(again, x))), sorted(expected), atol=1e-6)
 
 
 def test_a_softmax_is_shared_out_among_background_and_kept_classes() -> None:
@@ -160,6 +178,53 @@ def test_a_label_file_may_name_the_background() -> None:
     assert (cut.selection.kept, cut.remap.heads[0].labels) == ((1, 3), ("b", "d"))
     with pytest.raises(UsageError, match="6 labels for 5 units"):
         plan_cut(opened(background=0), Choice(keep="b,d", labels=names))
+
+
+LABELS = b"ant\nbee\ncat\ndog\nelk\n"  # the background is none of them
+SCORES = b"0.9,1.0,0.5\n\n0.8,2.0,0.25,0.1\n0.7,3.0,0.125\n0.6,4.0,0.5\n"
+OTHER = b"0.5,1.0,1.0\n" * (CLASSES + 1)  # of something that counts otherwise
+
+
+def with_metadata(scores: bytes = SCORES, **how: Any) -> TfliteModel:
+    """As object detectors carry it: labels on the class numbers, a calibration on the scores."""
+    builder = ssd(**how)
+    named = [Associated("labels.txt", VALUE_LABELS)]
+    calibrated = [Associated("scores.txt", SCORE_CALIBRATION)]
+    builder.metadata("TFLITE_METADATA", metadata([], named, calibrated, []))
+    files = {"labels.txt": LABELS, "scores.txt": scores}
+    return from_bytes(zipped(builder.content(*ROWS), files), "ssd.tflite")
+
+
+def archived(model: Model) -> dict[str, bytes]:
+    assert isinstance(model, TfliteModel)
+    return unzipped(model.content)
+
+
+@pytest.mark.parametrize("how", [{}, {"background": 0}], ids=["background", "none"])
+def test_labels_and_calibrations_follow_the_class_numbers(how: dict[str, Any]) -> None:
+    model = with_metadata(**how)
+    done = cut(model, 3, 1, keep_order=True)
+    assert done.remap.heads[0].labels == ("dog", "bee")
+    assert archived(done.model) == {
+        "labels.txt": b"dog\nbee\n",
+        "scores.txt": b"0.7,3.0,0.125\n\n",
+    }
+    assert done.model.graph().labels == {"numbers": ("dog", "bee")}
+    again = cut(done.model, 0).model
+    assert archived(again)["scores.txt"] == b"0.7,3.0,0.125\n"
+
+
+@pytest.mark.parametrize(
+    ("scores", "how"),
+    [
+        pytest.param(SCORES, {"restore_ids": True}, id="numbers stay the original's"),
+        pytest.param(OTHER, {}, id="lines of no classes"),
+    ],
+)
+def test_a_calibration_that_does_not_follow(scores: bytes, how: dict[str, Any]) -> None:
+    small = cut(with_metadata(scores), 3, 1, **how).model
+    left = {"labels.txt": LABELS if how else b"bee\ndog\n", "scores.txt": scores}
+    assert archived(small) == left
 
 
 def test_zero_is_refused() -> None:
