@@ -15,11 +15,13 @@ import pytest
 from exporter.cutting import Choice, plan_cut
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
+from exporter.job import Job
 from exporter.models.model import RunOptions
 from exporter.operations import Activation, Elementwise, Linear, Reshape, Top, Transpose
 from exporter.plan import AddOutput, Plan
 from exporter.remap import HeadRemap, Remap
 from exporter.samples import Samples
+from exporter.tasks import prune_model
 from exporter.trace import trace
 from exporter.verification import Verification, VerifyOptions, verify_pair
 from exporter.verification.coded import codes_of
@@ -432,3 +434,21 @@ def test_what_is_computed_from_ranked_values_is_refused() -> None:
         "must be after a cut"
     )
     assert caught.value.hint == "leave out the check"
+
+
+def test_every_exponential_that_is_added_up_counts() -> None:
+    """What is left out of the sum gives no room: only who keeps a share of it counts."""
+    rows: list[tuple[dict[str, Any], int]] = [
+        ({"keep": "0-2"}, 3),
+        ({"keep": "0-2", "mode": "mask"}, 3),
+        ({"keep": "0-2", "gate": "top:2"}, 3),
+        ({"keep": "0-2", "mode": "zero"}, 40),
+        ({"keep": "0-2", "probabilities": "absolute"}, 40),
+        ({"keep": "0-2", "merge": {"many": range(3, 20)}}, 20),
+    ]
+    kernel, bias = onnx.numbers(6, 40), onnx.numbers(40)
+    wide = onnx.classifier(constants={"kernel": kernel, "bias": bias})
+    for how, added_up in rows:
+        found = prune_model(wide, Choice(**how), Job()).findings.checks
+        (limit,) = [c.limit for c in found if c.output == "y" and c.metric == "max_abs"]
+        assert limit == pytest.approx(1e-6 + added_up * 2.0**-28, rel=1e-12), how

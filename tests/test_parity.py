@@ -211,12 +211,22 @@ def test_limits(
     assert found == {"max_abs": pytest.approx(limit, rel=1e-6), "top1": 1.0, "top5": 1.0}
 
 
-def test_a_softmax_of_wide_codes_may_be_further_off_the_more_units_it_adds_up() -> None:
+def test_a_softmax_may_be_further_off_the_more_units_it_adds_up() -> None:
     values = np.zeros((2, 100))
-    rows: list[tuple[What, float]] = [("probability", 201.0), ("y", 1.0), ("z", 0.0)]
-    for what, allowed in rows:
-        assert limits("cut", "int16x8", values, what, units=100)["max_abs"] == allowed
-    assert limits("cut", "int8", values, "probability", units=100)["max_abs"] == 1.0
+    rows: list[tuple[str, What, float]] = [
+        ("int16x8", "probability", 201.0),
+        ("int16x8", "y", 201.0),
+        ("int16x8", "z", 0.0),
+        ("int8", "probability", 1.0),
+        ("fp32", "probability", 1e-6 + 100 / 16 / 2**24),
+        ("fp32", "y", 1e-6 + 100 / 16 / 2**24),
+        ("fp32", "z", 1e-6),
+        ("fp16", "probability", 2e-3),
+    ]
+    for precision, what, allowed in rows:
+        found = limits("cut", precision, values, what, units=100)["max_abs"]
+        assert found == pytest.approx(allowed, rel=1e-12), (precision, what)
+    assert limits("cut", "fp32", values, "probability")["max_abs"] == 1e-6
 
 
 def test_every_row_of_limits_is_tested() -> None:

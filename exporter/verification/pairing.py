@@ -233,7 +233,7 @@ class Pair:
             return
         for off_here, name, what in ((off, "", both.what), (~off, " (off)", "removed")):
             left, right = (np.where(off_here, 0.0, values) for values in (expected, actual))
-            yield Compared(f"{both.name}{name}", left, right, both.axis, what, both.coded)
+            yield replace(both, name=f"{both.name}{name}", expected=left, actual=right, what=what)
 
     def dead_share(self, right: Answers) -> float | None:
         """The mean share of the probability that units removed in place hold.
@@ -286,5 +286,10 @@ class Pair:
         given = self._graphs[0].tensors[self.z].quantization is None
         if known is not None and not (what == "z" and given):
             expected, actual = as_codes(known, expected), as_codes(known, actual)
-        units = expected.shape[axis + 1] if self.head.competes else 0
+        units = self._added_up() if self.head.competes else 0
         return Compared(name, expected, actual, axis + 1, what, width_of(known), units)
+
+    def _added_up(self) -> int:
+        """Units whose exponentials the pruned model adds up: all those that are not left out."""
+        everything = self._meaning.absolute or MODES[self.table.mode].shares
+        return self.head.units if everything else len(self.kept)
