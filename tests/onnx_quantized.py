@@ -22,9 +22,18 @@ class _Reader(CalibrationDataReader):  # type: ignore[misc]  # untyped
 
 
 def quantized(
-    model: ModelProto, values: Sequence[Array], folder: Path, *, per_channel: bool
+    model: ModelProto,
+    values: Sequence[Array],
+    folder: Path,
+    *,
+    per_channel: bool,
+    operators: Sequence[str] | None = None,
 ) -> ModelProto:
-    """The model with codes around every operator that has them; `values` are fed as `x`."""
+    """The model with codes around every operator that has them, or those of these types alone.
+
+    Args:
+        values: to calibrate with, fed as `x`.
+    """
     source, target = folder / "float.onnx", folder / "codes.onnx"
     onnx.save(model, source)
     quantize_static(
@@ -33,6 +42,7 @@ def quantized(
         _Reader(values),
         quant_format=QuantFormat.QDQ,
         per_channel=per_channel,
+        op_types_to_quantize=operators,
         extra_options={"ForceQuantizeNoInputCheck": True},
     )
     return onnx.load(target)

@@ -9,7 +9,8 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
 from tests.onnx_models import node
-from tests.yolo_models import CLASSES, TO_THE_END, Net
+from tests.yolo_models import TO_THE_END, Net
+from tests.yolo_reference import CLASSES
 
 ROOM = 200  # more than there are boxes of a class
 TAKEN = 8  # of 20 boxes, by what is end to end

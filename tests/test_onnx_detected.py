@@ -31,7 +31,7 @@ from tests.onnx_suppression import (
     ssd,
 )
 from tests.test_onnx_suppression import run
-from tests.yolo_models import CLASSES
+from tests.yolo_reference import CLASSES
 
 KEPT = (4, 0, 3)
 

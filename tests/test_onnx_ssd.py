@@ -18,7 +18,8 @@ from exporter.tasks import prune_model
 from exporter.trace import trace
 from tests.onnx_models import numbers, proto, run
 from tests.onnx_quantized import quantized
-from tests.yolo_models import CHANNELS, Net
+from tests.yolo_models import Net
+from tests.yolo_reference import CHANNELS
 
 CLASSES = 6
 ANCHORS = 2

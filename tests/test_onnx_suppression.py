@@ -25,7 +25,8 @@ from tests.onnx_suppression import (
     selected_alone,
     ssd,
 )
-from tests.yolo_models import BOXES, CHANNELS, CLASSES, SIZES, Net
+from tests.yolo_models import Net
+from tests.yolo_reference import BOXES, CHANNELS, CLASSES, SIZES
 
 KEPT = (4, 0, 3)
 

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import ModelProto
 
 from exporter.cutting import Choice, plan_cut
-from exporter.graph import Array
 from exporter.job import Job
 from exporter.models.onnx import OnnxModel, from_proto
 from exporter.tasks import prune_model
 from exporter.trace import trace
 from tests.commands import exporter
-from tests.onnx_models import numbers, run
+from tests.onnx_models import run
 from tests.onnx_quantized import quantized
-from tests.yolo_models import ANCHORS, CHANNELS, CLASSES, DETECTORS, SIZES, Net, anchored
+from tests.yolo_models import DETECTORS, Net, anchored
+from tests.yolo_reference import ANCHORS, CLASSES, SIZES, picture
 
 KEPT = (4, 0, 3)
-QUANTIZED = ["v5 with raw maps", "v7", "v8", "YOLOX decoded"]
 
 
 def opened(name: str) -> OnnxModel:
     return from_proto(DETECTORS[name].build(), "detector.onnx")
 
 
-def picture() -> dict[str, Array]:
-    return {"x": numbers(1, CHANNELS, SIZES[0], SIZES[0], seed=7)}
+def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
+    """Cut, and proved by the pruning itself."""
+    done = prune_model(model, Choice(keep=KEPT, keep_order=order), Job(samples=2))
+    assert done.findings.passed
+    assert {check.output for check in done.findings.checks} == {*model.graph().outputs}
+    assert isinstance(done.model, OnnxModel)
+    return done.model
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -41,45 +47,108 @@ def test_the_parts_are_told(name: str) -> None:
 @pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
-    """Positions are counted here by hand, from the builders."""
+    """Positions are counted here by hand, from the builders; values come from the formulas."""
     case, model = DETECTORS[name], opened(name)
     kept = KEPT if order else sorted(KEPT)
-    done = prune_model(model, Choice(keep=KEPT, keep_order=order), Job(samples=2))
-    assert done.findings.passed
-    assert {check.output for check in done.findings.checks} == {"y", *case.maps}
-    assert isinstance(done.model, OnnxModel)
-    before, after = run(model, picture()), run(done.model, picture())
+    small = pruned(model, order=order)
+    fed = {"x": picture()}
+    before, after = run(model, fed), run(small, fed)
+    told, expected = case.answer(picture(), range(CLASSES)), case.answer(picture(), kept)
     places: dict[str, tuple[int, Callable[[int], list[int]]]] = {
         "y": (case.axis, lambda unit: [case.first + unit]),
         **case.maps,
     }
+    assert {*before} == {*after} == {*places}
     for output, (axis, at) in places.items():
+        np.testing.assert_allclose(before[output], told[output], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(after[output], expected[output], rtol=1e-5, atol=1e-5)
         width = before[output].shape[axis]
         standing = [place for unit in range(CLASSES) for place in at(unit)]
         chosen = iter([place for unit in kept for place in at(unit)])
         gone = {place for unit in range(CLASSES) if unit not in kept for place in at(unit)}
         columns = [p if p not in standing else next(chosen) for p in range(width) if p not in gone]
-        expected = np.take(before[output], columns, axis=axis)
-        np.testing.assert_array_equal(after[output], expected, err_msg=output)
-    again = plan_cut(done.model, Choice(keep=[0]))
+        taken = np.take(before[output], columns, axis=axis)
+        np.testing.assert_array_equal(after[output], taken, err_msg=output)
+    again = plan_cut(small, Choice(keep=[0]))
     assert again.selection.units == len(KEPT)
 
 
-@pytest.mark.parametrize("per_channel", [False, True], ids=["per tensor", "per channel"])
+# name -> the convolutions of classes, and the channel of a class beside those of each anchor
+QUANTIZED = {
+    "v5 with raw maps": ("m", ANCHORS, 5),
+    "v7": ("m", ANCHORS, 5),
+    "v8": ("cv3.", 1, 0),
+    "v11": ("cv3.", 1, 0),
+    "YOLOX decoded": ("cls", 1, 0),
+}
+WAYS: Mapping[str, tuple[bool, list[str] | None]] = {
+    "every operator": (False, None),
+    "every operator, per channel": (True, None),
+    "convolutions, per channel": (True, ["Conv"]),
+}
+
+
+def in_codes(name: str, way: str, folder: Path) -> ModelProto:
+    per_channel, operators = WAYS[way]
+    pictures = [picture(seed) for seed in range(8)]
+    build = DETECTORS[name].build
+    return quantized(build(), pictures, folder, per_channel=per_channel, operators=operators)
+
+
+def with_codes(model: ModelProto, names: Sequence[str]) -> OnnxModel:
+    """The integer codes of these tensors are outputs too."""
+    shown = ModelProto()
+    shown.CopyFrom(model)
+    for name in names:
+        info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, [1, *"chw"])
+        shown.graph.output.append(info)
+    return from_proto(shown, "shown.onnx")
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_codes_stay_to_the_bit(name: str, tmp_path: Path, *, per_channel: bool) -> None:
-    case = DETECTORS[name]
-    pictures = [numbers(1, CHANNELS, SIZES[0], SIZES[0], seed=seed) for seed in range(4)]
-    written = quantized(case.build(), pictures, tmp_path, per_channel=per_channel)
+def test_codes_stay_to_the_bit(name: str, way: str, tmp_path: Path) -> None:
+    """Those of the classes' convolutions, and whatever is returned."""
+    case, (made_by, anchors, first) = DETECTORS[name], QUANTIZED[name]
+    written = in_codes(name, way, tmp_path)
     model = from_proto(written, "codes.onnx")
-    head = trace(model.graph()).head()
-    assert ", ".join(map(str, head.parts)) == case.parts
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
-    assert isinstance(done.model, OnnxModel)
-    before, after = (run(each, picture(), plain=True)["y"] for each in (model, done.model))
+    assert ", ".join(map(str, trace(model.graph()).head().parts)) == case.parts
+    small = pruned(model)
+    logits = [f"{made_by}{level}_QuantizeLinear_Output" for level in range(len(SIZES))]
+    before, after = (
+        run(with_codes(each, logits), {"x": picture()}, plain=True)
+        for each in (written, small.proto)
+    )
+    row = [*range(first), *(first + unit for unit in KEPT)]
+    channels = [anchor * (first + CLASSES) + place for anchor in range(anchors) for place in row]
+    for codes in logits:
+        assert before[codes].dtype == np.int8
+        np.testing.assert_array_equal(after[codes], before[codes][:, channels])
     columns = [*range(case.first), *(case.first + unit for unit in KEPT)]
-    np.testing.assert_array_equal(after, np.take(before, columns, axis=case.axis))
+    np.testing.assert_array_equal(after["y"], np.take(before["y"], columns, axis=case.axis))
+    expected = case.answer(picture(), KEPT)["y"]
+    np.testing.assert_allclose(after["y"], expected, rtol=0, atol=0.1 * np.abs(expected).max())
+    if WAYS[way][1]:  # scores and boxes have no scale in common, that of the boxes
+        scores = range(case.first, case.first + len(KEPT))
+        found, told = (np.take(y, scores, case.axis) for y in (after["y"], expected))
+        np.testing.assert_allclose(found, told, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("way", ["every operator", "convolutions, per channel"])
+def test_a_file_in_codes_on_the_command_line(way: str, tmp_path: Path) -> None:
+    """All its checks pass, and what is written answers by the formulas."""
+    (tmp_path / "large").mkdir()
+    onnx.save(in_codes("v8", way, tmp_path / "large"), tmp_path / "codes.onnx")
+    done = exporter("prune codes.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
+    assert done.code == 0, done.err
+    checks = done.record["checks"]
+    assert checks
+    assert all(check["passed"] for check in checks)
+    large, small = (from_proto(onnx.load(tmp_path / f"{n}.onnx"), n) for n in ("codes", "small"))
+    before, after = (run(each, {"x": picture()}, plain=True)["y"] for each in (large, small))
+    np.testing.assert_array_equal(after, before[:, [0, 1, 2, 3, 8, 4, 7]])
+    expected = DETECTORS["v8"].answer(picture(), KEPT)["y"]
+    np.testing.assert_allclose(after, expected, rtol=0, atol=0.1 * np.abs(expected).max())
 
 
 def test_a_reshape_that_scrambles_boxes_and_classes_is_refused() -> None:

@@ -29,7 +29,8 @@ from exporter.operations import (
 from exporter.rules import Refused
 from exporter.trace import trace, trace_axis
 from tests.graphs import Builder
-from tests.yolo_models import ANCHORS, CLASSES, Net, anchored
+from tests.yolo_models import Net, anchored
+from tests.yolo_reference import ANCHORS, CLASSES
 
 BOXES = 3
 FEATURES = 2

@@ -1,25 +1,24 @@
 """Small ONNX detectors with the operators, in their order, that PyTorch's exporter writes.
 
-Two feature maps, a few classes, and heads as the YOLO families have them. Positions of boxes and
-classes are stated by hand, beside the builder that puts them there.
+Two feature maps, a few classes, and heads as the YOLO families have them, with the kernels and the
+places of `yolo_reference`. Positions of boxes and classes are stated by hand, beside the builder
+that puts them there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from onnx import ModelProto, NodeProto
 
 from exporter.graph import Array
-from tests.onnx_models import node, numbers, proto
-
-CLASSES = 6
-CHANNELS = 5
-ANCHORS = 3
-SIZES = (4, 2)  # of the feature maps
+from tests import yolo_reference as reference
+from tests.onnx_models import node, proto
+from tests.yolo_reference import ANCHORS, BINS, BOXES, CHANNELS, CLASSES, MASKS, POINTS, SIZES
 
 
 class Net:
@@ -51,8 +50,8 @@ class Net:
 
     def conv(self, x: str, channels: int, name: str) -> str:
         """1 x 1, with a bias."""
-        self.constant(f"{name}.weight", numbers(channels, CHANNELS, 1, 1, seed=len(self.nodes)))
-        self.constant(f"{name}.bias", numbers(channels, seed=len(self.nodes)))
+        self.constant(f"{name}.weight", reference.kernel(name, channels))
+        self.constant(f"{name}.bias", reference.bias(name, channels))
         return self.op("Conv", [x, f"{name}.weight", f"{name}.bias"], name, kernel_shape=[1, 1])
 
     def reshape(self, x: str, name: str, *shape: int) -> str:
@@ -83,55 +82,74 @@ def anchored(net: Net, level: int, x: str) -> str:
     return net.op("Transpose", [shaped], f"raw{level}", perm=[0, 1, 3, 4, 2])
 
 
-def decoded(net: Net, level: int, parts: Sequence[str]) -> str:
-    """xy * 2 + grid, (wh * 2) ** 2 * anchors, and the rest behind: [1, boxes, 5 + classes]."""
-    xy, wh, rest = parts
+def _places(level: int) -> tuple[Array, Array, float]:
+    """Corners, anchors, both repeated for each of the others, and the stride, as constants."""
     size = SIZES[level]
+    shape = (1, ANCHORS, size, size, 2)
+    corners = np.broadcast_to(reference.corners(size), shape)
+    anchors = np.broadcast_to(reference.anchors(level)[:, None, None], shape)
+    return corners.copy(), anchors.copy(), reference.STRIDES[level]
+
+
+def decoded(net: Net, level: int, parts: Sequence[str]) -> str:
+    """(xy * 2 + grid) * stride, (wh * 2) ** 2 * anchors, the rest: [1, boxes, 5 + classes]."""
+    xy, wh, rest = parts
+    corners, anchors, stride = _places(level)
     two = net.number(f"two{level}", 2.0)
-    grid = net.constant(f"grid{level}", numbers(1, ANCHORS, size, size, 2, seed=level))
-    anchors = net.constant(f"anchors{level}", numbers(1, ANCHORS, size, size, 2, seed=9 + level))
-    stride = net.number(f"stride{level}", 8.0 * (level + 1))
     xy = net.op("Mul", [xy, two], f"xy2{level}")
-    xy = net.op("Mul", [net.op("Add", [xy, grid], f"xyg{level}"), stride], f"xys{level}")
+    xy = net.op("Add", [xy, net.constant(f"grid{level}", corners - np.float32(0.5))], f"xyg{level}")
+    xy = net.op("Mul", [xy, net.number(f"stride{level}", stride)], f"xys{level}")
     wh = net.op("Mul", [wh, two], f"wh2{level}")
     wh = net.op("Pow", [wh, net.number(f"square{level}", 2.0)], f"whp{level}")
-    wh = net.op("Mul", [wh, anchors], f"wha{level}")
-    row = net.op("Concat", [xy, wh, rest], f"row{level}", axis=4)
-    return net.reshape(row, f"rows{level}", 1, ANCHORS * size**2, 5 + CLASSES)
+    wh = net.op("Mul", [wh, net.constant(f"anchors{level}", anchors)], f"wha{level}")
+    return _rows(net, level, [xy, wh, rest])
 
 
-BOXES = sum(size**2 for size in SIZES)
+def folded(net: Net, level: int, parts: Sequence[str]) -> str:
+    """The same, with what is constant multiplied before: xy * 2 stride + stride * (grid - 0.5)."""
+    xy, wh, rest = parts
+    corners, anchors, stride = _places(level)
+    moved = ((corners - 0.5) * stride).astype(np.float32)
+    xy = net.op("Mul", [xy, net.number(f"stride{level}", 2 * stride)], f"xys{level}")
+    xy = net.op("Add", [xy, net.constant(f"grid{level}", moved)], f"xyg{level}")
+    wh = net.op("Pow", [wh, net.number(f"square{level}", 2.0)], f"whp{level}")
+    wh = net.op("Mul", [wh, net.constant(f"anchors{level}", 4 * anchors)], f"wha{level}")
+    return _rows(net, level, [xy, wh, rest])
 
 
-def yolov5(*, raw: bool = False) -> ModelProto:
-    """Split into xy, wh and the rest; with `raw` the maps are outputs too."""
+def _rows(net: Net, level: int, parts: Sequence[str]) -> str:
+    row = net.op("Concat", parts, f"row{level}", axis=4)
+    return net.reshape(row, f"rows{level}", 1, ANCHORS * SIZES[level] ** 2, 5 + CLASSES)
+
+
+def _split(net: Net, level: int, y: str) -> list[str]:
+    parts = [f"xy{level}", f"wh{level}", f"conf{level}"]
+    net.split(y, parts, [2, 2, 1 + CLASSES], 4)
+    return parts
+
+
+def _sliced(net: Net, level: int, y: str) -> list[str]:
+    """The last goes to the end."""
+    bounds = [(0, 2), (2, 4), (4, TO_THE_END)]
+    return [net.slice(y, f"part{level}{i}", *each, 4) for i, each in enumerate(bounds)]
+
+
+def yolov5(
+    *,
+    raw: bool = False,
+    apart: Callable[[Net, int, str], list[str]] = _split,
+    decode: Callable[[Net, int, Sequence[str]], str] = decoded,
+) -> ModelProto:
+    """xy, wh and the rest, each decoded; with `raw` the maps are outputs too."""
     net = Net()
     rows = []
     for level, x in enumerate(net.maps()):
         y = net.op("Sigmoid", [anchored(net, level, x)], f"sigmoid{level}")
-        parts = [f"xy{level}", f"wh{level}", f"conf{level}"]
-        net.split(y, parts, [2, 2, 1 + CLASSES], 4)
-        rows.append(decoded(net, level, parts))
+        rows.append(decode(net, level, apart(net, level, y)))
     net.op("Concat", rows, "y", axis=1)
     row = 5 + CLASSES
     maps = {f"raw{i}": (1, ANCHORS, n, n, row) for i, n in enumerate(SIZES)} if raw else {}
     return net.model(y=(1, ANCHORS * BOXES, row), **maps)
-
-
-def yolov7() -> ModelProto:
-    """Slices instead of a split; the last goes to the end."""
-    net = Net()
-    rows = []
-    for level, x in enumerate(net.maps()):
-        y = net.op("Sigmoid", [anchored(net, level, x)], f"sigmoid{level}")
-        bounds = [(0, 2), (2, 4), (4, TO_THE_END)]
-        parts = [net.slice(y, f"part{level}{i}", *each, 4) for i, each in enumerate(bounds)]
-        rows.append(decoded(net, level, parts))
-    net.op("Concat", rows, "y", axis=1)
-    return net.model(y=(1, ANCHORS * BOXES, 5 + CLASSES))
-
-
-BINS = 4
 
 
 def yolov8(
@@ -161,6 +179,33 @@ def yolov8(
     return net.model(y=shape, **maps)
 
 
+def yolov11() -> ModelProto:
+    """Boxes and classes are joined apart; a depthwise convolution stands in front of the latter."""
+    net = Net()
+    box, cls = [], []
+    for level, x in enumerate(net.maps()):
+        side = net.conv(x, 4 * BINS, f"cv2.{level}")
+        box.append(net.reshape(side, f"side{level}", 1, 4 * BINS, -1))
+        deep = _silu(net, _depthwise(net, x, f"dw.{level}"))
+        deep = _silu(net, net.conv(deep, CHANNELS, f"pw.{level}"))
+        score = net.conv(deep, CLASSES, f"cv3.{level}")
+        cls.append(net.reshape(score, f"score{level}", 1, CLASSES, -1))
+    boxes = _dfl(net, net.op("Concat", box, "box", axis=2))
+    scores = net.op("Sigmoid", [net.op("Concat", cls, "cls", axis=2)], "scores")
+    net.op("Concat", [boxes, scores], "y", axis=1)
+    return net.model(y=(1, 4 + CLASSES, BOXES))
+
+
+def _silu(net: Net, x: str) -> str:
+    return net.op("Mul", [x, net.op("Sigmoid", [x], f"{x}.s")], f"{x}.silu")
+
+
+def _depthwise(net: Net, x: str, name: str) -> str:
+    weights = net.constant(f"{name}.weight", reference.kernel(name, CHANNELS, 1, 3))
+    around: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1] * 4, "group": CHANNELS}
+    return net.op("Conv", [x, weights], name, **around)
+
+
 def _dfl(net: Net, box: str) -> str:
     """The mean of a distribution over bins for each side, then centre and size."""
     x = net.reshape(box, "sides", 1, 4, BINS, BOXES)
@@ -170,14 +215,15 @@ def _dfl(net: Net, box: str) -> str:
     x = net.op("Conv", [x, bins], "mean", kernel_shape=[1, 1])
     x = net.reshape(x, "distance", 1, 4, BOXES)
     low, high = net.slice(x, "lt", 0, 2, 1), net.slice(x, "rb", 2, 4, 1)
-    places = net.constant("anchor_points", numbers(1, 2, BOXES))
+    corners, strides = reference.cells()
+    places = net.constant("anchor_points", (corners.T + np.float32(0.5))[None])
     low = net.op("Sub", [places, low], "low")
     high = net.op("Add", [places, high], "high")
     centre = net.op("Add", [low, high], "sum")
     centre = net.op("Div", [centre, net.number("half", 2.0)], "centre")
     size = net.op("Sub", [high, low], "size")
     box = net.op("Concat", [centre, size], "xywh", axis=1)
-    return net.op("Mul", [box, net.constant("strides", numbers(1, BOXES))], "boxes")
+    return net.op("Mul", [box, net.constant("strides", strides.T)], "boxes")
 
 
 def _beside(net: Net, name: str, channels: int) -> str:
@@ -192,7 +238,10 @@ def _beside(net: Net, name: str, channels: int) -> str:
 def _key_points(net: Net, points: int) -> str:
     """x and y on the picture, and how visible each is."""
     x = net.reshape(_beside(net, "cv4", 3 * points), "kpt", 1, points, 3, BOXES)
+    corners, strides = reference.cells()
     place = net.op("Mul", [net.slice(x, "at", 0, 2, 2), net.number("kpt2", 2.0)], "at2")
+    place = net.op("Add", [place, net.constant("kpt.corners", corners.T)], "at3")
+    place = net.op("Mul", [place, net.constant("kpt.strides", strides.T)], "at4")
     seen = net.op("Sigmoid", [net.slice(x, "vis", 2, 3, 2)], "visible")
     return net.reshape(net.op("Concat", [place, seen], "kpts", axis=2), "kpt.y", 1, 3 * points, -1)
 
@@ -212,8 +261,8 @@ def yolox(*, decode: bool) -> ModelProto:
     if decode:
         xy, wh = net.slice(rows, "xy", 0, 2, 2), net.slice(rows, "wh", 2, 4, 2)
         rest = net.slice(rows, "rest", 4, TO_THE_END, 2)
-        grid = net.constant("grids", numbers(1, BOXES, 2))
-        strides = net.constant("strides", numbers(1, BOXES, 1))
+        corners, steps = reference.cells()
+        grid, strides = net.constant("grids", corners[None]), net.constant("strides", steps[None])
         xy = net.op("Mul", [net.op("Add", [xy, grid], "xyg"), strides], "xys")
         wh = net.op("Mul", [net.op("Exp", [wh], "whe"), strides], "whs")
         net.op("Concat", [xy, wh, rest], "y", axis=2)
@@ -225,6 +274,7 @@ class Detector:
     """A model, and where things stand in it.
 
     Attributes:
+        answer: a picture and classes -> what it returns, by the formulas.
         axis: the unit axis of the output "y".
         first: the position of the first class on it.
         parts: as people should be told them.
@@ -232,6 +282,7 @@ class Detector:
     """
 
     build: Callable[[], ModelProto]
+    answer: Callable[[Array, Sequence[int]], Mapping[str, Array]]
     axis: int
     first: int
     parts: str
@@ -242,29 +293,50 @@ _V5 = f"box 0:4, object 4:5, classes 5:{5 + CLASSES}"
 _V8 = f"box 0:4, classes 4:{4 + CLASSES}"
 _END = 4 + CLASSES
 
+
+def _turned(x: Array, classes: Sequence[int]) -> dict[str, Array]:
+    return {"y": reference.v8(x, classes)["y"].swapaxes(1, 2)}
+
+
 DETECTORS: Mapping[str, Detector] = {
-    "v5": Detector(yolov5, 2, 5, _V5),
+    "v5": Detector(yolov5, reference.v5, 2, 5, _V5),
     "v5 with raw maps": Detector(
-        lambda: yolov5(raw=True),
+        partial(yolov5, raw=True),
+        reference.v5,
         2,
         5,
         _V5,
         {f"raw{i}": (4, lambda unit: [5 + unit]) for i in range(2)},
     ),
-    "v7": Detector(yolov7, 2, 5, _V5),
-    "v8": Detector(yolov8, 1, 4, _V8),
-    "v8 transposed": Detector(lambda: yolov8(transposed=True), 2, 4, _V8),
+    "v7": Detector(partial(yolov5, decode=folded), reference.v5, 2, 5, _V5),
+    "v7 in slices": Detector(partial(yolov5, apart=_sliced), reference.v5, 2, 5, _V5),
+    "v8": Detector(yolov8, reference.v8, 1, 4, _V8),
+    "v8 transposed": Detector(partial(yolov8, transposed=True), _turned, 2, 4, _V8),
     "v8 with raw maps": Detector(
-        lambda: yolov8(raw=True),
+        partial(yolov8, raw=True),
+        reference.v8,
         1,
         4,
         _V8,
         {f"feat{i}": (1, lambda unit: [4 * BINS + unit]) for i in range(2)},
     ),
-    "v8 with masks": Detector(lambda: yolov8(masks=3), 1, 4, f"{_V8}, other {_END}:{_END + 3}"),
-    "v8 with key points": Detector(
-        lambda: yolov8(points=2), 1, 4, f"{_V8}, other {_END}:{_END + 6}"
+    "v8 with masks": Detector(
+        partial(yolov8, masks=MASKS),
+        partial(reference.v8, masks=MASKS),
+        1,
+        4,
+        f"{_V8}, other {_END}:{_END + MASKS}",
     ),
-    "YOLOX": Detector(lambda: yolox(decode=False), 2, 5, _V5),
-    "YOLOX decoded": Detector(lambda: yolox(decode=True), 2, 5, _V5),
+    "v8 with key points": Detector(
+        partial(yolov8, points=POINTS),
+        partial(reference.v8, points=POINTS),
+        1,
+        4,
+        f"{_V8}, other {_END}:{_END + 3 * POINTS}",
+    ),
+    "v11": Detector(yolov11, reference.v11, 1, 4, _V8),
+    "YOLOX": Detector(
+        partial(yolox, decode=False), partial(reference.yolox, decode=False), 2, 5, _V5
+    ),
+    "YOLOX decoded": Detector(partial(yolox, decode=True), reference.yolox, 2, 5, _V5),
 }
