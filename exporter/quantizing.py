@@ -123,5 +123,5 @@ def drawbacks(
         low = 1.0 if base is None else base.speedup_ci95[0]
         if row.speedup_ci95[1] < low - noise - row.noise_floor:
             ratio = plain / row.speedup
-            told.append(f"{name} is {ratio:.2g} times slower than the float file on this processor")
+            told.append(f"{name} is {ratio:.2f} times as slow as the float file on this processor")
     return tuple(told)

@@ -171,7 +171,9 @@ def _fixed(graph: Graph, name: str, given: tuple[int, ...] | None) -> tuple[int,
         return given
     if shape is None or any(n is None for n in shape[1:]):
         told = "an unknown rank" if shape is None else f"the open shape {_shown(shape)}"
-        raise UsageError(f"input {name!r} has {told}", f"give it: --input-shape {name}=1,...")
+        known = ["..."] if shape is None else ["?" if n is None else str(n) for n in shape[1:]]
+        option = f"--input-shape {name}={','.join(['1', *known])}"
+        raise UsageError(f"input {name!r} has {told}", f"give it, with numbers: {option}")
     return tuple(1 if n is None else n for n in shape)
 
 

@@ -380,11 +380,17 @@ def test_large_buffers_come_inside() -> None:
 
 
 def test_a_weight_beyond_float16_is_told() -> None:
-    constants = {"kernel": numbers(6, 5), "bias": np.full(5, 1e6, np.float32)}
+    bias = np.array([1e6, -3e7, 1e-30, -1e-12, 1], np.float32)
+    constants = {"kernel": np.float32(1e-20) * numbers(6, 5), "bias": bias}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
-    made = quantize_model(huge, Wish("fp16"))
-    (told,) = [w for w in made.warnings if "1000000" in w]
-    assert "truncated to 65504" in told
+    told = quantize_model(huge, Wish("fp16")).warnings
+    assert told == ("weights are beyond float16: the farthest, -3e+07, became -65504",)
+
+
+def test_weights_that_float16_cannot_tell_from_0_are_no_warning() -> None:
+    constants = {"kernel": numbers(6, 5), "bias": np.array([1e-30, -1e-12, 0, 1, 2], np.float32)}
+    small = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
+    assert quantize_model(small, Wish("fp16")).warnings == ()
 
 
 def convolution() -> Model:

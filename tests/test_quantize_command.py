@@ -350,18 +350,18 @@ def timed(factor: float) -> Latency:
         pytest.param((100, 50), (None, timed(0.5)), [], id="faster"),
         pytest.param((100, 100), (None, None), ["1.00 times as large"], id="as large"),
         pytest.param((100, 131), (None, None), ["1.31 times as large"], id="larger"),
-        pytest.param((9, 1), (timed(1.0), timed(11.0)), ["11 times slower"], id="eleven times"),
-        pytest.param((9, 1), (timed(0.5), timed(1.0)), ["2 times slower"], id="than the float cut"),
-        pytest.param((9, 1), (None, timed(3.0)), ["3 times slower"], id="than the original"),
+        pytest.param((9, 1), (timed(1.0), timed(11.0)), ["11.00 times as slow"], id="eleven times"),
+        pytest.param(
+            (9, 1), (timed(0.5), timed(1.0)), ["2.00 times as slow"], id="than the float cut"
+        ),
+        pytest.param((9, 1), (None, timed(3.0)), ["3.00 times as slow"], id="than the original"),
     ],
 )
 def test_drawbacks(
     sizes: tuple[int, int], times: tuple[Latency | None, Latency | None], told: list[str]
 ) -> None:
     found = drawbacks("small.onnx", sizes, times)
-    assert [re.sub(r"^small.onnx is | (as the|than the) float .*", "", line) for line in found] == (
-        told
-    )
+    assert [re.sub(r"^small.onnx is | as the float .*", "", line) for line in found] == (told)
 
 
 def test_wishes_of_a_job() -> None:

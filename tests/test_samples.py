@@ -64,14 +64,14 @@ def looked_up(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
             one(shape=(None, None, 3)),
             {},
             "input 'x' has the open shape [?, ?, 3]",
-            "give it: --input-shape x=1,...",
+            "give it, with numbers: --input-shape x=1,?,3",
             id="a dimension behind the batch is open",
         ),
         pytest.param(
             one(shape=None),
             {},
             "input 'x' has an unknown rank",
-            "give it: --input-shape x=1,...",
+            "give it, with numbers: --input-shape x=1,...",
             id="the rank is unknown",
         ),
         pytest.param(

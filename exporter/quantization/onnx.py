@@ -9,6 +9,7 @@ metadata of a file is undone.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from exporter.samples import Samples
 
 BLOCK = 32  # int4 weights that share a scale
 _FLOAT16 = (6e-8, 65504.0)  # smallest and largest; the converter clips by itself at 1e-7 and 1e4
+_MOVED = re.compile(r"number (?P<weight>\S+) will be truncated to (?P<to>\S+)")
 
 
 def quantize(
@@ -157,6 +159,14 @@ def _carry(model: OnnxModel, made: ModelProto) -> None:
 
 
 def _truncations(told: list[WarningMessage]) -> tuple[str, ...]:
-    """Weights beyond float16, which its converter moves to the nearest that there is."""
-    lines = (str(each.message) for each in told)
-    return tuple(dict.fromkeys(line for line in lines if "truncated" in line))
+    """Weights beyond float16, which its converter moves to the farthest that there is.
+
+    It also tells of those nearer to 0 than 6e-8, which it moves to that: no loss.
+    """
+    moved = (_MOVED.search(str(each.message)) for each in told)
+    pairs = [(float(each["weight"]), float(each["to"])) for each in moved if each]
+    beyond = [pair for pair in pairs if abs(pair[0]) > abs(pair[1])]
+    if not beyond:
+        return ()
+    weight, to = max(beyond, key=lambda pair: abs(pair[0]))
+    return (f"weights are beyond float16: the farthest, {weight:g}, became {to:g}",)
