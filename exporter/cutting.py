@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -17,6 +17,7 @@ from exporter.graph import Graph
 from exporter.head import Head
 from exporter.models.model import Model, unit_labels
 from exporter.modes import MODES, Meaning, places_of
+from exporter.operations import Elementwise
 from exporter.plan import Plan
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.table import Place, members
@@ -62,10 +63,10 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     """
     graph = model.graph()
     _refuse_restored(model)
-    if not choice.allow_nonfinite:
-        _refuse_nonfinite(graph)
     found = _traced(model, choice)
     heads = heads_beside(graph, found, found.head(choice.head))
+    if not choice.allow_nonfinite:
+        _refuse_nonfinite(graph, {constant.name for head in heads for constant in head.constants})
     if choice.units is not None and (heads[0].part or (0, heads[0].units)) != choice.units:
         raise UsageError(
             f"head {heads[0].name!r} tells itself where its units stand", "leave out --units"
@@ -105,12 +106,19 @@ def _refuse_restored(model: Model) -> None:
                 )
 
 
-def _refuse_nonfinite(graph: Graph) -> None:
-    for tensor in graph.tensors.values():
+def _refuse_nonfinite(graph: Graph, of_heads: Collection[str]) -> None:
+    """An infinite bound or mask, which no product reads and no cut touches, is no broken weight."""
+    for name, tensor in graph.tensors.items():
         if tensor.read is None or not tensor.dtype.startswith(("float", "bfloat")):
             continue
-        values = tensor.read()
-        broken = values.size - int(np.isfinite(values).sum())
+        values, users = tensor.read(), graph.consumers.get(name, ())
+        added = name not in of_heads and all(
+            isinstance(user.operation, Elementwise)
+            and user.operation.function != "batch_normalization"
+            for user, _ in users
+        )
+        sound = ~np.isnan(values) if added else np.isfinite(values)
+        broken = values.size - int(sound.sum())
         if broken:
             raise NotAllowedError(
                 f"{broken} of {values.size} values of {tensor.name!r} are NaN or infinite",

@@ -106,7 +106,8 @@ def _elementwise(step: Step) -> Iterator[Fact]:
     if step.shape(Port("output", 0))[axis] != width:
         raise step.refuse("the units are broadcast against something wider")
     zeroed = _zeroed(step, axis)
-    yield Labelled(Port("output", 0), step.labels.at(axis))
+    for slot in range(len(step.node.outputs)):
+        yield Labelled(Port("output", slot), step.labels.at(axis))
     channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
     for slot, name in enumerate(step.node.inputs):
         if not name:

@@ -28,6 +28,7 @@ from exporter.models.onnx.protos import (
 from exporter.models.onnx.stepwise import folded
 from exporter.models.onnx.table import translate
 from exporter.operations import Opaque, Operation
+from exporter.rules.composed import composed
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ def draw(model: ModelProto, read: Read = read_tensor) -> Drawing:
     tensors.update(constants)
     outputs = tuple(info.name for info in source.output)
     nodes = _nodes(model, names, tensors)
-    graph = with_codes(Graph(nodes, tensors, inputs, outputs))
+    graph = composed(with_codes(Graph(nodes, tensors, inputs, outputs)))
     graph = replace(graph, labels=labels_of(model, graph))
     return Drawing(graph, names, types)
 

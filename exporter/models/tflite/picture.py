@@ -22,6 +22,7 @@ from exporter.models.tflite.folding import folded
 from exporter.models.tflite.schema import File, text
 from exporter.models.tflite.table import translate
 from exporter.operations import Reshape
+from exporter.rules.composed import composed
 
 _OPERATORS = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
@@ -72,6 +73,7 @@ def draw(file: File) -> Picture:
         tuple(inputs),
         tuple(outputs),
     )
+    graph = composed(graph)
     listed = [] if file.main.outputs is None else file.main.outputs
     returned = tuple(names[i] for i in listed)
     graph = replace(graph, labels=labels(file, graph, returned))

@@ -149,12 +149,23 @@ def _slice(call: Call) -> Operation:
 
 def _expand(call: Call) -> Operation:
     target, shape, result = call.integers(1), call.shape(0), call.output_shape()
-    if target is None or shape is None or result is None or len(target) != len(result):
+    entries = call.lengths(1) if target is None else target
+    if entries is None or shape is None or result is None or len(entries) != len(result):
         return Opaque("its shape is computed while the model runs")
+    if target is None:
+        return _expand_as_computed(call)
     more = len(result) - len(shape)
     own = (*(None,) * more, *shape)
     grown = tuple(a for a, n in enumerate(own) if a < more or (n == 1 and target[a] != 1))
     return Expand(grown, target=target, slot=1)
+
+
+def _expand_as_computed(call: Call) -> Operation:
+    """Whatever the other entries come to: an axis whose entry is 1 stays as it is."""
+    target = target_of(call.lengths(1) or ())
+    if 1 not in target:
+        return Opaque("its shape is computed while the model runs")
+    return Expand(tuple(axis for axis, length in enumerate(target) if length != 1))
 
 
 def _resize(call: Call) -> Operation:

@@ -36,9 +36,9 @@ def _prelu(_: Call) -> Operation:
     return Elementwise(function="prelu")
 
 
-def _unary(*, keeps_zero: bool) -> Row:
+def _other(function: str = "other", *, keeps_zero: bool) -> Row:
     """Of one input or of several; what it computes no oracle has to know."""
-    return lambda _: Elementwise(keeps_zero=keeps_zero, function="other")
+    return lambda _: Elementwise(keeps_zero=keeps_zero, function=function)
 
 
 def _identity(_: Call) -> Operation:
@@ -171,8 +171,6 @@ _ZERO_TO_OTHERS = frozenset(
         "IsNaN",
         "Less",
         "LessOrEqual",
-        "Log",
-        "Max",
         "Min",
         "Not",
         "Or",
@@ -198,7 +196,9 @@ ROWS: Mapping[str, Row] = {
     "HardSwish": _activation("hard_swish"),
     "Identity": _identity,
     "LeakyRelu": _activation("leaky_relu", alpha=0.01),
+    "Log": _other("log", keeps_zero=False),
     "LogSoftmax": _normalised("log_softmax"),
+    "Max": _other("max", keeps_zero=False),
     "Mean": lambda call: _sum(call, "mean"),
     "Mish": _activation("mish"),
     "Mul": _binary("mul"),
@@ -213,7 +213,7 @@ ROWS: Mapping[str, Row] = {
     "Sum": lambda call: _sum(call, "sum"),
     "Tanh": _activation("tanh"),
     "ThresholdedRelu": _activation("thresholded_relu", alpha=1.0),
-    **{name: _unary(keeps_zero=True) for name in _ZERO_TO_ZERO},
-    **{name: _unary(keeps_zero=False) for name in _ZERO_TO_OTHERS},
+    **{name: _other(keeps_zero=True) for name in _ZERO_TO_ZERO},
+    **{name: _other(keeps_zero=False) for name in _ZERO_TO_OTHERS},
     "Mod": lambda _: Elementwise(keeps_zero=False, function="mod"),
 }

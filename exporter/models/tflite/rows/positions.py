@@ -151,12 +151,21 @@ def _tile(call: Call) -> Operation:
 
 def _broadcast_to(call: Call) -> Operation:
     target, source = call.integers(1), call.input(0)
-    if target is None or source is None or source.shape is None:
+    if target is None:
+        return _broadcast_as_computed(shapes.entries(call.input(1), call.values))
+    if source is None or source.shape is None:
         return Opaque("its shape is computed while the model runs")
     more = len(target) - len(source.shape)
     own = (*(None,) * more, *source.shape)
     grown = tuple(a for a, n in enumerate(own) if a < more or (n == 1 and target[a] != 1))
     return Expand(grown, target=target, slot=1)
+
+
+def _broadcast_as_computed(target: Shape | None) -> Operation:
+    """Whatever the others come to: an axis whose entry is 1 stays as it is."""
+    if target is None or 1 not in target:
+        return Opaque("its shape is computed while the model runs")
+    return Expand(tuple(axis for axis, length in enumerate(target) if length != 1))
 
 
 def _resize(_: Call) -> Operation:

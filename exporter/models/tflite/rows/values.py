@@ -34,14 +34,14 @@ def _bound(sign: float) -> Row:
     def row(call: Call) -> Operation:
         bounds = [call.real(slot) for slot in call.constants()]
         keeps = all((sign * bound <= 0.0).all() for bound in bounds if bound is not None)
-        return Elementwise(keeps_zero=bool(keeps), function="other")
+        return Elementwise(keeps_zero=bool(keeps), function="max" if sign > 0.0 else "other")
 
     return row
 
 
-def _other(*, keeps_zero: bool) -> Row:
+def _other(function: str = "other", *, keeps_zero: bool) -> Row:
     """Of one input or of several; what it computes no oracle has to know."""
-    return lambda _: Elementwise(keeps_zero=keeps_zero, function="other")
+    return lambda _: Elementwise(keeps_zero=keeps_zero, function=function)
 
 
 def _prelu(_: Call) -> Operation:
@@ -120,7 +120,7 @@ _ZERO_TO_ZERO = (
 )
 _ZERO_TO_OTHERS = (
     *("COS", "EQUAL", "FLOOR_DIV", "FLOOR_MOD", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"),
-    *("LOG", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NOT_EQUAL", "POW", "RSQRT", "SELECT_V2"),
+    *("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NOT_EQUAL", "POW", "RSQRT", "SELECT_V2"),
 )
 
 ROWS: Mapping[str, Row] = {
@@ -135,6 +135,7 @@ ROWS: Mapping[str, Row] = {
     "HARD_SWISH": _activation("hard_swish"),
     "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _activation("sigmoid"),
+    "LOG": _other("log", keeps_zero=False),
     "LOG_SOFTMAX": _normalised("log_softmax"),
     "MAXIMUM": _bound(1.0),
     "MINIMUM": _bound(-1.0),
