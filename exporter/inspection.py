@@ -41,12 +41,14 @@ class Inspection:
 
     Attributes:
         size_bytes: of the file; None for a live model.
+        masks: names of the heads that are left aside where none is named.
     """
 
     model: Model
     size_bytes: int | None
     heads: tuple[HeadFacts, ...]
     refused: tuple[Refusal, ...]
+    masks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The `exporter/inspect/1` record."""
@@ -82,7 +84,7 @@ def inspect_model(model: Model, size_bytes: int | None = None) -> Inspection:
     total = _sum(multiply_adds(graph, node) for node in graph.nodes)
     heads = [replace(head, labels=unit_labels(model, head)) for head in found.heads]
     facts = tuple(_facts(graph, head, size_bytes, total) for head in heads)
-    return Inspection(model, size_bytes, facts, found.refusals)
+    return Inspection(model, size_bytes, facts, found.refusals, found.masks)
 
 
 def multiply_adds(graph: Graph, node: Node) -> int | None:

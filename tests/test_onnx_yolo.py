@@ -11,15 +11,17 @@ import pytest
 from onnx import ModelProto
 
 from exporter.cutting import Choice, plan_cut
+from exporter.errors import UsageError
 from exporter.job import Job
 from exporter.models.onnx import OnnxModel, from_proto
 from exporter.tasks import prune_model
 from exporter.trace import trace
+from tests import yolo_reference as reference
 from tests.commands import exporter
 from tests.onnx_models import run
 from tests.onnx_quantized import quantized
-from tests.yolo_models import DETECTORS, Net, anchored
-from tests.yolo_reference import ANCHORS, CLASSES, SIZES, picture
+from tests.yolo_models import DETECTORS, Net, anchored, yolov8
+from tests.yolo_reference import ANCHORS, CLASSES, MASKS, SIZES, picture
 
 KEPT = (4, 0, 3)
 
@@ -149,6 +151,43 @@ def test_a_file_in_codes_on_the_command_line(way: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(after, before[:, [0, 1, 2, 3, 8, 4, 7]])
     expected = DETECTORS["v8"].answer(picture(), KEPT)["y"]
     np.testing.assert_allclose(after, expected, rtol=0, atol=0.1 * np.abs(expected).max())
+
+
+def test_maps_of_masks_are_left_aside() -> None:
+    """Beside boxes and classes stand as many coefficients as there are maps."""
+    model = from_proto(yolov8(masks=MASKS, maps=MASKS), "masks.onnx")
+    found = trace(model.graph())
+    assert ([head.name for head in found.heads], found.masks) == (["y", "protos"], ("protos",))
+    assert found.head().name == "y"
+    assert found.head("protos").units == MASKS
+    small = pruned(model)
+    before, after = (run(each, {"x": picture()}) for each in (model, small))
+    expected = reference.v8(picture(), KEPT, masks=MASKS)["y"]
+    np.testing.assert_allclose(after["y"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(after["protos"], before["protos"])
+
+
+def test_inspect_tells_of_maps_of_masks(tmp_path: Path) -> None:
+    onnx.save(yolov8(masks=MASKS, maps=MASKS), tmp_path / "masks.onnx")
+    done = exporter("inspect masks.onnx", tmp_path)
+    assert done.out.endswith("\n\nMasks are made of protos: it is cut only where --head names it\n")
+    assert "Choose one" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("masks", "maps"),
+    [
+        pytest.param(MASKS, MASKS + 1, id="more maps than coefficients"),
+        pytest.param(0, MASKS, id="no coefficients"),
+        pytest.param(0, 4, id="as many maps as a box has numbers"),
+        pytest.param(0, CLASSES, id="as many maps as there are classes"),
+    ],
+)
+def test_other_maps_are_a_head_like_any(masks: int, maps: int) -> None:
+    found = trace(from_proto(yolov8(masks=masks, maps=maps), "maps.onnx").graph())
+    assert not found.masks
+    with pytest.raises(UsageError, match="several heads: 'y', 'protos'"):
+        found.head()
 
 
 def test_a_reshape_that_scrambles_boxes_and_classes_is_refused() -> None:

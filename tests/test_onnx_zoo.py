@@ -15,6 +15,7 @@ from exporter.models.onnx import OnnxModel, open_file
 from exporter.modes import MODES
 from exporter.plan import AddOutput, Plan
 from exporter.trace import trace
+from tests.commands import exporter
 from tests.onnx_models import cut, filled, softmax
 
 KEPT = [4, 0, 287, 1000, 89]
@@ -208,3 +209,21 @@ def test_a_detector_loses_classes_and_keeps_boxes(zoo: Path, kept: list[int]) ->
     before, after = (m.runner(RunOptions())(feeds)["output"] for m in (opened, cut(opened, kept)))
     np.testing.assert_array_equal(after[..., :5], before[..., :5])
     np.testing.assert_allclose(after, before[..., places], atol=1e-5)
+
+
+def test_a_detector_loses_a_class_on_the_command_line(zoo: Path, tmp_path: Path) -> None:
+    """Two of three classes stay, every check passes, and the file answers as the original did."""
+    source = zoo / "yolox_nano_3class.onnx"
+    line = ["prune", str(source), "-o", "small.onnx", "--keep", "0,2", "--samples", "2", "--json"]
+    done = exporter(line, tmp_path)
+    assert done.code == 0, done.err
+    record = done.record
+    assert [check["passed"] for check in record["checks"]] == [True] * len(record["checks"]) != []
+    (head,) = record["remap"]["heads"]
+    assert (head["part"], head["old_units"], head["kept"]) == ([5, 7], 3, [0, 2])
+    large, small = open_file(source), open_file(tmp_path / "small.onnx")
+    (fed,) = large.graph().inputs
+    picture = np.random.default_rng(2).uniform(0, 255, fixed(large, fed)).astype(np.float32)
+    before, after = (m.runner(RunOptions())({fed: picture})["output"] for m in (large, small))
+    np.testing.assert_array_equal(after[..., :5], before[..., :5])
+    np.testing.assert_allclose(after[..., 5:], before[..., [5, 7]], atol=1e-6)

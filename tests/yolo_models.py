@@ -153,9 +153,13 @@ def yolov5(
 
 
 def yolov8(
-    *, transposed: bool = False, raw: bool = False, masks: int = 0, points: int = 0
+    *, transposed: bool = False, raw: bool = False, masks: int = 0, points: int = 0, maps: int = 0
 ) -> ModelProto:
-    """Boxes out of a distribution (DFL), classes behind a sigmoid; [1, 4 + classes, boxes]."""
+    """Boxes out of a distribution (DFL), classes behind a sigmoid; [1, 4 + classes, boxes].
+
+    Args:
+        maps: how many are returned for the mask coefficients to weigh.
+    """
     net = Net()
     levels = []
     for level, x in enumerate(net.maps()):
@@ -175,8 +179,11 @@ def yolov8(
     if transposed:
         net.op("Transpose", ["rows"], "y", perm=[0, 2, 1])
         shape = (1, BOXES, width)
-    maps = {f"feat{i}": (1, 4 * BINS + CLASSES, n, n) for i, n in enumerate(SIZES)} if raw else {}
-    return net.model(y=shape, **maps)
+    more = {f"feat{i}": (1, 4 * BINS + CLASSES, n, n) for i, n in enumerate(SIZES)} if raw else {}
+    if maps:
+        net.op("Relu", [net.conv("p0", maps, "proto")], "protos")
+        more["protos"] = (1, maps, SIZES[0], SIZES[0])
+    return net.model(y=shape, **more)
 
 
 def yolov11() -> ModelProto:

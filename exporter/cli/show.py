@@ -158,10 +158,12 @@ def inspection(found: Inspection, given: Mapping[str, Any]) -> int:
             click.echo(_numbers(facts))
         for refusal in found.refused:
             click.echo(f"refused: {phrases.printable(str(refusal))}")
-        if len(found.heads) > 1:
-            click.echo(
-                f"\nChoose one with --head NAME: --head {shlex.quote(found.heads[0].head.name)}"
-            )
+        names = [facts.head.name for facts in found.heads if facts.head.name not in found.masks]
+        if found.masks:
+            maps = ", ".join(map(phrases.printable, found.masks))
+            click.echo(f"\nMasks are made of {maps}: it is cut only where --head names it")
+        if len(names) > 1:
+            click.echo(f"\nChoose one with --head NAME: --head {shlex.quote(names[0])}")
     return 0
 
 

@@ -24,6 +24,7 @@ from exporter.rules.detecting import detected_behind
 from exporter.rules.ranking import hands_on, ranked_behind
 from exporter.rules.steps import Refused
 from exporter.trace.assembly import head_of, labels_of, mixes
+from exporter.trace.masks import mask_maps
 from exporter.trace.sharing import Undecided, parts_of, stated_parts
 from exporter.trace.walk import Walk, shown
 
@@ -43,30 +44,36 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Trace:
-    """All heads of a graph, in the order of its outputs, and the outputs that have none."""
+    """All heads of a graph, in the order of its outputs, and the outputs that have none.
+
+    Attributes:
+        masks: names of the heads that are left aside where none is named; see `mask_maps`.
+    """
 
     heads: tuple[Head, ...]
     refusals: tuple[Refusal, ...]
+    masks: tuple[str, ...] = ()
 
     def head(self, name: str | None = None) -> Head:
         """The head of that name; without a name the only one, or the first of several that are one.
 
-        Outputs that show the same units (logits and probabilities) count as one head here.
+        Outputs that show the same units (logits and probabilities) count as one head here; maps out
+        of which a detector makes masks count only where they are named.
 
         Raises:
             ModelError: no output has a head; the message names each refusing operation.
             UsageError: several heads and no name, or no head of that name.
         """
         if not self.heads:
-            others = len(self.refusals) - 1
-            more = f" (and {others} more outputs are refused)" if others > 0 else ""
+            count = len(self.refusals) - 1
+            more = f" (and {count} more outputs are refused)" if count > 0 else ""
             raise ModelError(
                 f"no head can be cut: {self.refusals[0]}{more}",
                 "`exporter inspect MODEL` shows what was tried",
             )
         known = ", ".join(repr(head.name) for head in self.heads)
-        first = self.heads[0]
-        apart = [head for head in self.heads[1:] if head.output not in first.other_outputs]
+        first, *others = (head for head in self.heads if head.name not in self.masks)
+        apart = [head for head in others if head.output not in first.other_outputs]
         if name is None and not apart:
             return first
         for head in self.heads:
@@ -102,7 +109,7 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
             if not any(_shows(head, source.tensor) for head in heads):
                 refusals |= _trace_inner(graph, output, source, heads)
     left = [o for o in graph.outputs if o in refusals and not _follows(graph, heads, o)]
-    return Trace(tuple(heads), tuple(refusals[o] for o in left))
+    return Trace(tuple(heads), tuple(refusals[o] for o in left), mask_maps(graph, heads))
 
 
 def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
