@@ -286,10 +286,10 @@ class Limits:
     per_unit: float = 0.0
 
 
-# A kernel that adds up n exponentials in float32, in 16 lanes, may lose half a last place at each
-# of n / 16 steps. Both runtimes keep to that, and come near it where many units are alike, as
+# A kernel that adds up n exponentials in float32, in 8 lanes, may lose half a last place at each
+# of n / 8 steps. Both runtimes keep to that, and come near it where many units are alike, as
 # zeroed ones are: `benchmarks/softmax_rounding.py`.
-LANES = 2.0**-24 / 16
+LANES = 2.0**-24 / 8
 
 # Measured on ai-edge-litert 2.3.0 and onnxruntime 1.31.1:
 # - Codes are equal up to z. LiteRT's softmax of int16 codes adds up exponentials of 16 bits: up to

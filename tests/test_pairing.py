@@ -451,4 +451,4 @@ def test_every_exponential_that_is_added_up_counts() -> None:
     for how, added_up in rows:
         found = prune_model(wide, Choice(**how), Job()).findings.checks
         (limit,) = [c.limit for c in found if c.output == "y" and c.metric == "max_abs"]
-        assert limit == pytest.approx(1e-6 + added_up * 2.0**-28, rel=1e-12), how
+        assert limit == pytest.approx(1e-6 + added_up * 2.0**-27, rel=1e-12), how
