@@ -103,6 +103,9 @@ LITERAL = repr(dict(enumerate(NAMES)))
         pytest.param(
             {"labels": repr(NAMES), "names": repr(NAMES[:2])}, NAMES, id="what fits comes first"
         ),
+        pytest.param({"character": "\n".join(NAMES)}, NAMES, id="a label a line"),
+        pytest.param({"character": "\n".join(NAMES) + "\n"}, NAMES, id="a line's end behind"),
+        pytest.param({"names": "\n".join(NAMES)}, None, id="lines under another key"),
     ],
 )
 def test_labels_of_the_head(entries: dict[str, str], expected: tuple[str, ...] | None) -> None:
@@ -163,6 +166,23 @@ def test_labels_follow_a_cut_and_the_next_one() -> None:
     twice = cut(once, [2, 1])
     assert props(twice)["names"] == "{0: 'ant', 1: 'cät'}"
     assert props(opened)["names"] == LITERAL
+
+
+def test_lines_stay_lines() -> None:
+    opened = labelled(classifier(), character="\n".join(NAMES))
+    assert props(cut(opened, [4, 2]))["character"] == f"{NAMES[4]}\n{NAMES[2]}"
+
+
+def test_fewer_lines_than_units_are_no_sign_of_boxes() -> None:
+    """A text recogniser has a blank in front of its characters, and each step of the text a row."""
+    rows = [
+        node("Unsqueeze", ["z", "axes"], ["u"], "u"),
+        node("Expand", ["u", "to"], ["y"], "expand"),
+    ]
+    held = {"axes": np.array([1]), "to": np.array([1, 3, 1])}
+    opened = labelled(classifier(*rows, constants=held), character="\n".join(NAMES[1:]))
+    head = trace(opened.graph()).head()
+    assert (head.units, head.part, head.labels) == (5, None, None)
 
 
 def test_entries_that_do_not_label_the_units_survive() -> None:

@@ -497,3 +497,13 @@ def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> Non
     assert as_fed(fed, graph)[name] is fed[name], "what is codes already stays"
     beyond = replace(known, low=-3, high=3).codes(POINTS[0])
     assert (beyond.min(), beyond.max()) == (-3, 3)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+@pytest.mark.parametrize("opset", [11, 17])
+def test_files_older_than_scales_for_each_channel_are_quantised(precision: str, opset: int) -> None:
+    plain = classifier(opset=opset)
+    made: Any = quantize_model(plain, Wish(precision), samples(plain)).model
+    onnx.checker.check_model(made.proto, full_check=True)
+    assert made.precision == precision
+    assert plain.proto.opset_import[0].version == opset

@@ -17,10 +17,11 @@ from typing import Any
 from warnings import WarningMessage
 
 import onnx
-from onnx import ModelProto, helper
+from onnx import ModelProto, helper, version_converter
 
 from exporter.models.onnx.apply import REMAP
 from exporter.models.onnx.model import OnnxModel, from_proto
+from exporter.models.onnx.protos import opset_of
 from exporter.quantization.onnx_ends import with_integer_ends
 from exporter.quantization.precisions import PRECISIONS, Wish
 from exporter.quantization.quiet import quantiser
@@ -28,6 +29,7 @@ from exporter.samples import Samples
 
 BLOCK = 32  # int4 weights that share a scale
 _FLOAT16 = (6e-8, 65504.0)  # smallest and largest; the converter clips by itself at 1e-7 and 1e4
+_PER_CHANNEL = 13  # opset
 _MOVED = re.compile(r"number (?P<weight>\S+) will be truncated to (?P<to>\S+)")
 
 
@@ -114,6 +116,8 @@ def _int8(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
     ready, done = source.with_name("ready.onnx"), source.with_name("done.onnx")
+    if samples is not None:
+        _raise_opset(source)
     quant_pre_process(source, ready, skip_symbolic_shape=True)
     if samples is None:
         quantize_dynamic(ready, done, per_channel=True, weight_type=QuantType.QUInt8)
@@ -128,6 +132,13 @@ def _int8(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
             weight_type=QuantType.QUInt8 if eight else QuantType.QInt8,
         )
     return onnx.load(done)
+
+
+def _raise_opset(source: Path) -> None:
+    """A DequantizeLinear with a scale for each channel is there since opset 13."""
+    model = onnx.load(source)
+    if opset_of(model) < _PER_CHANNEL:
+        onnx.save(version_converter.convert_version(model, _PER_CHANNEL), source)
 
 
 class _Reader:

@@ -14,7 +14,8 @@ from exporter.operations import Top
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.table import group_names
 
-KEYS = ("names", "labels", "class_names", "classes", "id2label", "categories")
+LINES = "character"  # of PaddlePaddle's exporters: a label a line
+KEYS = ("names", "labels", "class_names", "classes", "id2label", "categories", LINES)
 _LONGEST = 8_000_000  # characters; 250,000 labels have half of it
 
 
@@ -57,14 +58,16 @@ def labels_of(model: ModelProto, graph: Graph) -> dict[str, tuple[str, ...]]:
 
     An output that holds ids has no such axis: there the axis counts that the ids point into.
     """
-    entries = [entry for key, entry in _entries(model).items() if key in KEYS]
+    held = _entries(model)
+    entries = list(held.values())
+    beside = [entry for key, entry in held.items() if key != LINES]  # a blank may be: no box
     found: dict[str, tuple[str, ...]] = {}
     for tensor in (*graph.outputs, *_ranked(graph)):
         lengths = graph.shape(tensor)[1:] or graph.shape(tensor)
         fitting = [entry.labels for entry in entries if len(entry.labels) in lengths]
         if not fitting and len(lengths) > 1:  # boxes may share the axis
             longest = max(length or 0 for length in lengths)
-            fitting = [entry.labels for entry in entries if len(entry.labels) < longest]
+            fitting = [entry.labels for entry in beside if len(entry.labels) < longest]
         if fitting:
             found[tensor] = fitting[0]
     return found
@@ -111,10 +114,21 @@ def _places(head: HeadRemap, before: Remap | None) -> list[int]:
 def _entries(model: ModelProto) -> dict[str, Entry]:
     found = {}
     for prop in model.metadata_props:
-        entry = read_entry(prop.value) if prop.key in KEYS else None
+        read = _read_lines if prop.key == LINES else read_entry
+        entry = read(prop.value) if prop.key in KEYS else None
         if entry is not None:
             found[prop.key] = entry
     return dict(sorted(found.items(), key=lambda item: KEYS.index(item[0])))
+
+
+def _read_lines(text: str) -> Entry | None:
+    labels = tuple(text.removesuffix("\n").split("\n"))
+    return Entry(labels, None, _lines) if len(text) <= _LONGEST else None
+
+
+def _lines(value: object) -> str:
+    assert isinstance(value, list)  # noqa: S101 - narrows the type
+    return "\n".join(value)
 
 
 def _entry(value: object, write: Callable[[object], str]) -> Entry | None:
