@@ -11,7 +11,8 @@ from exporter.graph import Graph, Node
 from exporter.head import Head, Part
 from exporter.models.model import Model, unit_labels
 from exporter.operations import Linear, Opaque
-from exporter.trace import Refusal, trace
+from exporter.trace import trace
+from exporter.trace.refusals import Refusal
 
 SCHEMA = "exporter/inspect/1"
 
@@ -66,7 +67,7 @@ class Inspection:
             "inputs": [_input(graph, name) for name in graph.inputs],
             "heads": [_head(facts) for facts in self.heads],
             "refused": [
-                {"output": r.output, "operation": r.operation, "reason": r.reason}
+                {"output": r.output, "operation": r.operation, "reason": r.reason, "hint": r.hint}
                 for r in self.refused
             ],
         }

@@ -158,6 +158,8 @@ def inspection(found: Inspection, given: Mapping[str, Any]) -> int:
             click.echo(_numbers(facts))
         for refusal in found.refused:
             click.echo(f"refused: {phrases.printable(str(refusal))}")
+        for hint in dict.fromkeys(r.hint for r in found.refused if r.hint):
+            click.echo(f"hint: {phrases.printable(hint)}")
         names = [facts.head.name for facts in found.heads if facts.head.name not in found.masks]
         if found.masks:
             maps = ", ".join(map(phrases.printable, found.masks))

@@ -11,7 +11,7 @@ from exporter.head import Detection, LabelledConstant, UnitAxis
 from exporter.operations import Detect, Fetch, Measure, Pick, Rows, Slice
 from exporter.rules.parting import parts_boxes
 from exporter.rules.ranking import carries, hands_on
-from exporter.rules.steps import Detects, Fact, Port, Refused, States, Step
+from exporter.rules.steps import RAW, Detects, Fact, Port, Refused, States, Step
 from exporter.rules.tables import is_look_up, table_of
 
 
@@ -104,7 +104,7 @@ class _Numbers:
                 self.tables.append(table_of(self.graph, node, self.classes))
                 self.follow(node.outputs[0], looked_up=True)
             elif not (looked_up or self._is_harmless(node, slot)):
-                raise Refused(node, "it computes with the class numbers, which a cut changes")
+                raise Refused(node, "it computes with the class numbers, which a cut changes", RAW)
 
     def _is_harmless(self, node: Node, slot: int) -> bool:
         """Do new numbers serve as well as the old ones?"""

@@ -47,8 +47,8 @@ class Step:
             raise self.refuse(f"the shape of its {port.side} {self.tensor(port)!r} is not known")
         return shape
 
-    def refuse(self, reason: str) -> Refused:
-        return Refused(self.node, reason)
+    def refuse(self, reason: str, hint: str = "") -> Refused:
+        return Refused(self.node, reason, hint)
 
 
 class Labelled(NamedTuple):
@@ -98,10 +98,18 @@ Fact = Labelled | States | Parts | Ranks | Detects | Fetches | Peaks
 Rule = Callable[[Step], Iterator[Fact]]
 
 
+RAW = (
+    "export the model without its post-process, with its class values as they are, or cut it "
+    "before that is added"
+)
+"""What to do where the rows of a detector cannot follow a cut."""
+
+
 class Refused(Exception):  # noqa: N818 - an answer of a rule, not an error of the program
     """A rule cannot let the unit axis pass."""
 
-    def __init__(self, node: Node | None, reason: str) -> None:
+    def __init__(self, node: Node | None, reason: str, hint: str = "") -> None:
         super().__init__(f"{node}: {reason}" if node else reason)
         self.node = node
         self.reason = reason
+        self.hint = hint

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,27 +20,14 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Node
 from exporter.head import Head, UnitAxis
 from exporter.operations import Detect, Fetch, Gather, Pick, Reduce, Reshape, Top
-from exporter.rules import NOT_CHANNELS
 from exporter.rules.detecting import detected_behind
 from exporter.rules.ranking import hands_on, ranked_behind
 from exporter.rules.steps import Refused
 from exporter.trace.assembly import head_of, labels_of, mixes
 from exporter.trace.masks import mask_maps
+from exporter.trace.refusals import Refusal, may_be_boxes, of_class_values, refusal_of, which_helps
 from exporter.trace.sharing import Undecided, parts_of, stated_parts
 from exporter.trace.walk import Walk, shown
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why an output has no head: the operation (None: the output itself) and the reason."""
-
-    output: str
-    operation: str | None
-    reason: str
-
-    def __str__(self) -> str:
-        where = f"{self.operation}: " if self.operation else ""
-        return f"output {self.output!r}: {where}{self.reason}"
 
 
 @dataclass(frozen=True)
@@ -62,19 +50,27 @@ class Trace:
 
         Raises:
             ModelError: no output has a head; the message names each refusing operation.
-            UsageError: several heads and no name, or no head of that name.
+            UsageError: several heads and no name, or no head of that name; or only one
+                that may be boxes.
         """
         if not self.heads:
             count = len(self.refusals) - 1
             more = f" (and {count} more outputs are refused)" if count > 0 else ""
+            telling = next((each for each in self.refusals if each.hint), self.refusals[0])
             raise ModelError(
-                f"no head can be cut: {self.refusals[0]}{more}",
-                "`exporter inspect MODEL` shows what was tried",
+                f"no head can be cut: {telling}{more}",
+                telling.hint or "`exporter inspect MODEL` shows what was tried",
             )
         known = ", ".join(repr(head.name) for head in self.heads)
         first, *others = (head for head in self.heads if head.name not in self.masks)
         apart = [head for head in others if head.output not in first.other_outputs]
         if name is None and not apart:
+            if self.refusals and may_be_boxes(first):
+                raise UsageError(
+                    f"the only head is {first.name!r}, whose 4 values a row may be those of boxes; "
+                    f"refused is {self.refusals[0]}",
+                    f"--head {first.name} takes it all the same",
+                )
             return first
         for head in self.heads:
             if head.name == name:
@@ -100,15 +96,21 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
         heads += found
         if not found:
             refusals[output] = refused
+    inner = set[str]()
     for output in list(refusals):
         source = (
             _ranked(graph, output) or _detected(graph, output) or _ranked_in_line(graph, output)
         )
         if source is not None:
             del refusals[output]
+            inner.add(output)
             if not any(_shows(head, source.tensor) for head in heads):
                 refusals |= _trace_inner(graph, output, source, heads)
+    attempt = partial(trace_axis, graph)
     left = [o for o in graph.outputs if o in refusals and not _follows(graph, heads, o)]
+    for output in left if all(map(may_be_boxes, heads)) else ():
+        if output not in inner:
+            refusals[output] = of_class_values(graph, refusals[output], attempt)
     return Trace(tuple(heads), tuple(refusals[o] for o in left), mask_maps(graph, heads))
 
 
@@ -185,8 +187,7 @@ def _trace_inner(
     try:
         head = trace_axis(graph, source.tensor, source.axis)
     except Refused as error:
-        where = str(error.node) if error.node else None
-        return {output: Refusal(output, where, error.reason)}
+        return {output: refusal_of(output, error)}
     ids = (output, *(name for each in head.detections for name in each.ids))
     named = (labels_of(graph, name, head.units) for name in ids)
     labels = head.labels or next((each for each in named if each), None)
@@ -237,8 +238,10 @@ def _beside(graph: Graph, found: Trace, head: Head, output: str) -> Head:
     try:
         return replace(trace_labels(graph, output, labels), labels=head.labels)
     except Refused as error:
-        reason = Refusal(output, str(error.node) if error.node else None, error.reason)
-        raise ModelError(f"head {head.name!r} narrows another output too, but {reason}") from error
+        reason = refusal_of(output, error)
+        raise ModelError(
+            f"head {head.name!r} narrows another output too, but {reason}", error.hint
+        ) from error
 
 
 def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | None = None) -> Head:
@@ -289,20 +292,12 @@ def _trace_output(
         try:
             heads.append(trace_axis(graph, output, axis, units))
         except Undecided as error:
-            undecided.append(Refusal(output, None, error.reason))
+            undecided.append(refusal_of(output, error))
         except Refused as error:
-            refusals.append(Refusal(output, str(error.node) if error.node else None, error.reason))
+            refusals.append(refusal_of(output, error))
     if undecided and not any(head.parts for head in heads):
         return [], undecided[-1]
-    return _told_apart(heads), _telling(refusals)
-
-
-def _telling(refusals: list[Refusal]) -> Refusal:
-    """The reason that helps: an axis that runs along a linear operation's rows never had units.
-
-    Among the others the last one's: channels stand last more often than not.
-    """
-    return next((r for r in reversed(refusals[1:]) if r.reason != NOT_CHANNELS), refusals[-1])
+    return _told_apart(heads), which_helps(refusals)
 
 
 def _told_apart(heads: list[Head]) -> list[Head]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from exporter.activations import ACTIVATIONS
 from exporter.graph import Graph, Node
 from exporter.head import Head, LabelledTensor
-from exporter.operations import Activation, Elementwise, Linear, Reduce, Reshape, Transpose
+from exporter.operations import Activation, Concat, Elementwise, Linear, Reduce, Reshape, Transpose
 from exporter.rules.detecting import find_detection
 from exporter.rules.ranking import find_ranking
 from exporter.rules.steps import Refused
@@ -53,8 +53,21 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
     )
     for node in body:
         if mixes(node, head):
-            raise Refused(node, "it mixes the units before the last activation")
+            raise _mixed(graph, node)
     return head
+
+
+_BEHIND = "export the model with it behind the join, which gives the same values, or without it"
+
+
+def _mixed(graph: Graph, node: Node) -> Refused:
+    """Of one map's units, where the maps are joined behind it, or of all."""
+    for reader, _ in graph.consumers.get(node.outputs[0], ()):
+        if isinstance(reader.operation, Concat):
+            beside = reader.operation.axis == getattr(node.operation, "axis", None)
+            hint = "export the model without it" if beside else _BEHIND
+            return Refused(node, f"it mixes the units of one part of what {reader} joins", hint)
+    return Refused(node, "it mixes the units before the last activation")
 
 
 def _unranked(walk: Walk, in_line: list[Node]) -> tuple[str, ...]:

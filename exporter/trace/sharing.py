@@ -103,6 +103,13 @@ def parts_of(graph: Graph, tensor: str, axis: int) -> tuple[Part, ...]:
     return _of_channels(pieces[0], width, len(labels), boxes_elsewhere(graph, tensor, axis))
 
 
+def are_channels(graph: Graph, tensor: str, axis: int) -> bool:
+    """Does an axis come, somewhere on it, out of the output channels of a linear operation?"""
+    labels = UnitAxis(axis, np.arange(graph.shape(tensor)[axis] or 0, dtype=np.int64))
+    pieces = _pieces(graph, tensor, labels) if len(labels.units) else ()
+    return any(piece.linear for piece in pieces)
+
+
 def stated_parts(shape: Shape, axis: int, units: tuple[int, int]) -> tuple[Part, ...]:
     """The parts of an axis of which the user said where the units stand; Refused if not on it."""
     width, (start, stop) = shape[axis] or 0, units
