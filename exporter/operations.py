@@ -242,6 +242,7 @@ class Detect:
     column: int | None = None  # of that output's last axis, where it holds other numbers too
     rows: Rows | None = None  # where boxes, classes and scores are outputs of their own
     overlap: float = 1.0  # intersection over union from which on a box is dropped
+    settings: tuple[tuple[str, str], ...] = ()  # what else the file states of it, as written
 
 
 @dataclass(frozen=True)

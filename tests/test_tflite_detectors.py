@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import flatbuffers
 import numpy as np
 import pytest
 from flatbuffers import flexbuffers
@@ -21,6 +22,7 @@ from exporter.models.model import Model, RunOptions
 from exporter.models.tflite import TfliteModel, from_bytes, open_file
 from exporter.tasks import Pruned, prune_model
 from exporter.trace import trace
+from exporter.verification.detected import DetectedRows
 from tests.ssd_models import BOXES, CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
 from tests.tflite_builder import read
 from tests.tflite_metadata import (
@@ -274,6 +276,99 @@ def test_a_wrong_row_turns_the_check_red(column: int) -> None:
     job = Job(samples=4)
     found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
     assert any(check.metric == "rows" and not check.passed for check in found.checks)
+
+
+def other_numbers(content: bytes) -> bytes:
+    """The table of old class numbers, turned round."""
+    file = read(content)
+    for buffer in file.buffers:
+        if buffer.data is not None and buffer.data.nbytes == 3 * 4:
+            values = buffer.data.view(np.float32)
+            if values.tolist() == [0.0, 3.0, 4.0]:
+                buffer.data = values[::-1].copy().view(np.uint8)
+                return packed(file)
+    raise AssertionError("there is no table")
+
+
+def shifted_numbers(content: bytes) -> bytes:
+    """The background counts as a class."""
+    return with_option(content, "num_classes", lambda count: count + 1)
+
+
+def moved_boxes(content: bytes) -> bytes:
+    return with_option(content, "y_scale", lambda _: 9.0)
+
+
+def with_option(content: bytes, name: str, change: Callable[[Any], Any]) -> bytes:
+    file = read(content)
+    operator = file.subgraphs[0].operators[-1]
+    options = flexbuffers.Loads(operator.customOptions.tobytes())
+    written = flexbuffers.Dumps({**options, name: change(options[name])})
+    operator.customOptions = np.frombuffer(bytes(written), np.uint8)
+    return packed(file)
+
+
+def packed(file: Any) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(file.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def moved_anchor(content: bytes) -> bytes:
+    file = read(content)
+    (anchors,) = (each for each in file.subgraphs[0].tensors if each.name == b"anchors")
+    values = file.buffers[anchors.buffer].data.view(np.float32).copy()
+    values[0] += 0.01
+    file.buffers[anchors.buffer].data = values.view(np.uint8)
+    return packed(file)
+
+
+def renamed_boxes(content: bytes) -> bytes:
+    return content.replace(b"encodings", b"elsewhere")
+
+
+SPOILED: Mapping[str, tuple[Callable[[bytes], bytes], dict[str, Any], set[str]]] = {
+    "numbers": (other_numbers, {"restore_ids": True}, {"rows", "classes"}),
+    "where the classes begin": (shifted_numbers, {}, {"rows", "classes"}),
+    "the scale of boxes": (moved_boxes, {}, {"boxes"}),
+    "an anchor": (moved_anchor, {}, {"boxes"}),
+    "what the boxes are called": (renamed_boxes, {}, {"boxes"}),
+}
+
+
+@pytest.mark.parametrize("activation", ["LOGISTIC", "SOFTMAX"])
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_spoiled_post_process_turns_the_check_red(name: str, activation: str) -> None:
+    spoil, how, told = SPOILED[name]
+    model = opened(activation=activation)
+    done = cut(model, 0, 3, 4, **how)
+    assert isinstance(done.model, TfliteModel)
+    spoiled = from_bytes(spoil(done.model.content), "spoiled.tflite")
+    job = Job(samples=4)
+    found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
+    red = {check.metric for check in found.checks if not check.passed}
+    assert red & told
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_other_constants_than_the_originals_count(count: int) -> None:
+    """A post-process with other anchors, or none."""
+    model = opened()
+    graph = model.graph()
+    (detection,) = trace(graph).head().detections
+    places = {"encodings": np.zeros((1, 3))}
+    nodes = [
+        replace(node, inputs=(*node.inputs[:2], *["anchors"] * count))
+        if node.name == detection.node.name
+        else node
+        for node in graph.nodes
+    ]
+    rows_found = DetectedRows(detection, {}, {}, shared_out=False)
+    assert rows_found.moved((places, places), (graph, graph)) == 0
+    other = replace(graph, nodes=tuple(nodes))
+    assert rows_found.moved((places, places), (graph, other)) == 1
+    lacking = replace(graph, nodes=graph.nodes[:-1])
+    assert rows_found.moved((places, places), (graph, lacking)) is None
 
 
 def test_a_file_that_lacks_the_values_fails() -> None:

@@ -60,7 +60,7 @@ class Check:
         stage: "cut", "export" or "quantize".
         output: the output's name; with " (z)" for the values before the last activation.
         metric: key of `parity.METRICS`, or "shape", "finite", "remap", "original", and of the rows
-            that a detector returns "rows", "classes".
+            that a detector returns "rows", "classes", "boxes".
         value: None where nothing could be measured.
         limit: None where the value is only reported.
         samples: how many inputs it was measured on.

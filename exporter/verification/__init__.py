@@ -85,9 +85,9 @@ def verify_pair(
     samples, options = job
     fed, masks = with_masks(samples, pruned.graph(), tables)
     subjects = subjects_of(stage, (original, pruned), tables, masks)
-    zs = [pair.z for pair in subjects.pairs]
+    read = [*(pair.z for pair in subjects.pairs), *(rows.boxes for rows in subjects.detected)]
     answers = (
-        _run(original, zs, (samples, options), subjects.loose),
+        _run(original, read, (samples, options), subjects.loose),
         _run(pruned, subjects.wanted, (fed, options), subjects.loose),
     )
     known = trace(original.graph()).heads if stage == "quantize" else ()
@@ -222,6 +222,8 @@ class _Context:
         if not each.shared_out:
             yield self._counted(name, "rows", each.lost(left, right))
         yield self._counted(name, "classes", each.foreign(right, source))
+        graphs = self.models[0].graph(), self.pruned.graph()
+        yield self._counted(name, "boxes", each.moved((left, right), graphs))
 
     def replayed(self, each: Replay, answers: Sequence[Answers]) -> Iterator[Check]:
         """Rows that operators put together: what the original makes of the same class values."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.graph import Array, Tensor
+from exporter.graph import Array, Graph, Node, Tensor
 from exporter.head import Detection
 from exporter.operations import Detect
 
@@ -74,6 +74,32 @@ class DetectedRows:
         pairs = zip(self._rows(right), values, strict=True)
         return sum(foreign_rows(rows, each[0], self.columns) for rows, each in pairs)
 
+    @property
+    def boxes(self) -> str:
+        """The tensor that says where the boxes are, as it enters the post-process."""
+        operation = self.detection.node.operation
+        assert isinstance(operation, Detect)  # noqa: S101 - the head has it from one
+        return self.detection.node.inputs[operation.boxes]
+
+    def moved(self, answers: tuple[Answers, Answers], graphs: tuple[Graph, Graph]) -> int | None:
+        """How many of the values are changed that say where boxes are, and which of them stay:
+        computed ones, and the constants and options of the post-process; None where it is gone.
+
+        Args:
+            answers: of the original and the result, with `boxes`.
+            graphs: theirs.
+        """
+        before = self.detection.node
+        after = next((each for each in graphs[1].nodes if each.name == before.name), None)
+        if after is None or any(self.boxes not in each for each in answers):
+            return None
+        values = [(answers[0][self.boxes], answers[1][self.boxes])]
+        stated = _constants(graphs[0], before), _constants(graphs[1], after)
+        values += zip(*stated, strict=False)
+        settings = [getattr(node.operation, "settings", None) for node in (before, after)]
+        other = len(stated[0]) != len(stated[1]) or settings[0] != settings[1]
+        return other + sum(_differing(*pair) for pair in values)
+
     def returned(self, right: Answers) -> bool:
         """Are all of the rows there?"""
         return all(name in right for name in self.detection.rows or ())
@@ -89,6 +115,16 @@ class DetectedRows:
                 np.ravel(scores[i])[:count].astype(np.float64),
                 room=np.size(scores[i]),
             )
+
+
+def _constants(graph: Graph, node: Node) -> list[Array]:
+    tensors = [graph.tensors[name] for name in node.inputs if name]
+    return [tensor.read() for tensor in tensors if tensor.read is not None]
+
+
+def _differing(left: Array, right: Array) -> int:
+    """How many values are not the same to the bit; all where there are others."""
+    return left.size if left.shape != right.shape else int((left != right).sum())
 
 
 def lost_rows(before: Rows, after: Rows, numbers: Mapping[int, int], overlap: float) -> int:

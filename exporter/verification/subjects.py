@@ -46,7 +46,7 @@ class Subjects:
             if ids.source:
                 yield ids.source
         for rows in self.detected:
-            yield rows.detection.source
+            yield from (rows.detection.source, rows.boxes)
         for replay in self.replays:
             yield from replay.sources
 

@@ -10,6 +10,7 @@ from exporter.operations import Detect, Opaque, Operation, Rows
 
 _ROWS = Rows(boxes=0, classes=1, scores=2, number=3)
 _CLASSES = 1  # slot
+_COUNT = "num_classes"  # the only option that a cut changes
 
 
 def _post_process(call: Call) -> Operation:
@@ -18,7 +19,7 @@ def _post_process(call: Call) -> Operation:
     Where there is one position more than classes, the runtime takes the first as background.
     """
     options, width = call.custom or {}, call.length(_CLASSES, -1)
-    count = _number(options, "num_classes")
+    count = _number(options, _COUNT)
     if call.rank(_CLASSES) != 3 or width is None or count is None:  # noqa: PLR2004
         return Opaque("its options, or the shape of its classes, cannot be read")
     if not 0 <= width - count <= 1 or len(call.outputs) < len(_ROWS):
@@ -28,10 +29,11 @@ def _post_process(call: Call) -> Operation:
         axis=2,
         background=int(width - count),
         count=int(count),
-        attribute="num_classes",
+        attribute=_COUNT,
         ids=_ROWS.classes,
         rows=_ROWS,
         overlap=float(_number(options, "nms_iou_threshold") or 0.0),
+        settings=tuple((n, repr(v)) for n, v in sorted(options.items()) if n != _COUNT),
     )
 
 
