@@ -142,8 +142,9 @@ class Ranking:
         lengths: tensor -> the axis on which it has one position a rank.
         shapes: of the tensors in `lengths`, and of those that hold ids.
         fixed: a node behind it that counts on the number of ranks.
-        counts: where the file states the number of units, by which it divides places of units that
-            stand in one line, row by row; what is left are ids.
+        divided: the nodes that divide places of units, which stand in one line, row by row, by the
+            number of units; what is left are ids.
+        counts: where the file states that number; nowhere if it measures it while it runs.
         tables: constants in which the ids are looked up; they are cut with the units.
         looked_up: the outputs of the model that hold what stands there.
     """
@@ -157,6 +158,7 @@ class Ranking:
     lengths: Mapping[str, int]
     shapes: Mapping[str, Shape]
     fixed: Node | None = None
+    divided: tuple[Node, ...] = ()
     counts: tuple[Width, ...] = ()
     tables: tuple[LabelledConstant, ...] = ()
     looked_up: tuple[str, ...] = ()

@@ -182,6 +182,7 @@ class Expand:
     keeps_zero: bool = True
     target: tuple[int, ...] | None = None  # the output's shape, or repeats, as the file says
     slot: int | None = None  # where the target is a constant input
+    computed: bool = False  # one value is repeated as often as the second input comes to
 
 
 @dataclass(frozen=True)

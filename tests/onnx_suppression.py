@@ -30,10 +30,10 @@ def column(net: Net, place: int, name: str, *, flat: bool = True) -> str:
     return net.op("Gather", ["selected", net.constant(f"{name}.at", index)], name, axis=1)
 
 
-def branches(net: Net, width: int, name: str) -> str:
-    """[1, width, boxes] of both feature maps."""
+def branches(net: Net, width: int, name: str, *, batch: int = 1) -> str:
+    """[batch, width, boxes] of both feature maps; 0 for a batch that stays open."""
     levels = [
-        net.reshape(net.conv(x, width, f"{name}{i}"), f"{name}.flat{i}", 1, width, -1)
+        net.reshape(net.conv(x, width, f"{name}{i}"), f"{name}.flat{i}", batch, width, -1)
         for i, x in enumerate(("p0", "p1"))
     ]
     return net.op("Concat", levels, name, axis=2)
@@ -105,12 +105,19 @@ def largest(*, overlap: float = 1.0) -> ModelProto:
     return finished(net, rows=TensorProto.FLOAT)
 
 
-def end_to_end() -> ModelProto:
-    """YOLOv10 and later: the best boxes, then the best of all their classes; no suppression."""
+def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
+    """YOLOv10 and later: the best boxes, then the best of all their classes; no suppression.
+
+    Args:
+        dynamo: places are divided as PyTorch's later exporter writes it.
+        batch: 0 for one that stays open, as the earlier exporter writes it: the number of classes
+            is measured.
+    """
     net = Net()
     net.maps()
-    box = net.op("Transpose", [branches(net, 4, "box")], "corners", perm=[0, 2, 1])
-    cls = net.op("Sigmoid", [branches(net, CLASSES, "cls")], "values")
+    boxes = branches(net, 4, "box", batch=batch)
+    box = net.op("Transpose", [boxes], "corners", perm=[0, 2, 1])
+    cls = net.op("Sigmoid", [branches(net, CLASSES, "cls", batch=batch)], "values")
     both = net.op(
         "Concat", [box, net.op("Transpose", [cls], "turned", perm=[0, 2, 1])], "both", axis=2
     )
@@ -120,22 +127,55 @@ def end_to_end() -> ModelProto:
     net.nodes.append(node("TopK", ["largest", net.integers("k", TAKEN)], best, "first", axis=1))
     place = net.op("Unsqueeze", ["place", net.integers("behind", 2)], "place1")
     for name, width in (("boxes", 4), ("scores", CLASSES)):
-        tiled = net.op("Tile", [place, net.integers(f"{name}.times", 1, 1, width)], f"{name}.at")
+        if batch:
+            times = net.integers(f"{name}.times", 1, 1, width)
+            tiled = net.op("Tile", [place, times], f"{name}.at")
+        else:
+            tiled = _measured(net, place, name)
         net.op("GatherElements", [name, tiled], f"{name}.best", axis=1)
-    line = net.reshape("scores.best", "line", 1, -1)
+    line = net.op("Flatten", ["scores.best"], "line", axis=1)
     ranked = ["value", "index"]
     net.nodes.append(node("TopK", [line, net.integers("k2", TAKEN)], ranked, "second", axis=1))
-    count = net.constant("count", np.int64(CLASSES))
-    row = net.op("Div", ["index", count], "row")
+    count = net.constant("count", np.int64(CLASSES)) if batch else "scores.count"
     kind = net.op("Mod", ["index", count], "kind")
-    net.op("Squeeze", ["boxes.best", net.integers("front", 0)], "flat")
-    net.op("Gather", ["flat", row], "box_of", axis=0)
+    row = _floored(net, count) if dynamo else net.op("Div", ["index", count], "row")
+    behind = net.op("Unsqueeze", [row, "behind"], "row1")
+    four = net.op("Tile", [behind, net.integers("four", 1, 1, 4)], "row4")
+    net.op("GatherElements", ["boxes.best", four], "box_of", axis=1)
     parts = ["box_of"]
     kind = net.op("Cast", [kind], "kind_float", to=TensorProto.FLOAT)
     for name, source in (("score_of", "value"), ("kind_of", kind)):
         parts.append(net.op("Unsqueeze", [source, net.integers(f"{name}.axes", 2)], name))
     net.op("Concat", parts, "y", axis=2)
-    return net.model(y=(1, TAKEN, 6))
+    made = net.model(y=(1, TAKEN, 6))
+    for info in () if batch else (made.graph.input[0], made.graph.output[0]):
+        info.type.tensor_type.shape.dim[0].dim_param = "batch"
+    return made
+
+
+def _measured(net: Net, place: str, name: str) -> str:
+    """Places repeated as often as `name` is wide: Expand to [-1, -1, its length]."""
+    last = net.constant(f"{name}.last", np.int64(2))
+    count = net.op("Gather", [net.op("Shape", [name], f"{name}.shape"), last], f"{name}.count")
+    wide = net.op("Unsqueeze", [count, net.integers("front", 0)], f"{name}.count1")
+    wide = net.op("Concat", [net.integers("open", -1, -1), wide], f"{name}.open", axis=0)
+    wide = net.op("Reshape", [wide, net.integers("all", -1)], f"{name}.target")
+    one = helper.make_tensor("value", TensorProto.INT64, [1], [1])
+    rank = net.op("Shape", [wide], f"{name}.rank")
+    ones = net.op("ConstantOfShape", [rank], f"{name}.ones", value=one)
+    minus = net.op("Mul", [ones, net.constant("minus", np.int64(-1))], f"{name}.minus")
+    stays = net.op("Equal", [wide, minus], f"{name}.stays")
+    wide = net.op("Where", [stays, ones, wide], f"{name}.wide")
+    return net.op("Expand", [place, wide], f"{name}.at")
+
+
+def _floored(net: Net, count: str) -> str:
+    """index // count: less 1 where the index is negative, which it never is, and a rest is left."""
+    below = net.op("Less", ["index", net.constant("nothing", np.int64(0))], "below")
+    below = net.op("Equal", [below, net.constant("true", np.bool_(True))], "signs_differ")
+    rest = net.op("Cast", ["kind"], "a_rest", to=TensorProto.BOOL)
+    less = net.op("Cast", [net.op("And", [below, rest], "one_less")], "less", to=TensorProto.INT64)
+    return net.op("Sub", [net.op("Div", ["index", count], "quotient"), less], "row")
 
 
 SIDE = 16.0  # of the picture

@@ -43,6 +43,8 @@ MODELS: Mapping[str, Callable[[], ModelProto]] = {
     "one class a box, suppressed": lambda: largest(overlap=0.5),
     "classes moved apart": moved_apart,
     "end to end": end_to_end,
+    "end to end, by dynamo": lambda: end_to_end(dynamo=True),
+    "end to end, of any batch": lambda: end_to_end(batch=0),
 }
 NUMBERS = {"numbers": (0, 1), "selected": (1, 3), "rows": (5, 6), "y": (5, 6)}  # place, of how many
 

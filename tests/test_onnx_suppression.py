@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnxruntime
@@ -131,14 +131,23 @@ def test_values_at_computed_places_are_refused() -> None:
         trace_axis(from_proto(looked_up_by_place(), "detector.onnx").graph(), "y", 1)
 
 
-def test_an_end_to_end_model_numbers_the_kept_classes() -> None:
+@pytest.mark.parametrize(
+    "build",
+    [
+        pytest.param(end_to_end, id="a constant"),
+        pytest.param(lambda: end_to_end(dynamo=True), id="by dynamo"),
+        pytest.param(lambda: end_to_end(batch=0), id="measured"),
+        pytest.param(lambda: end_to_end(batch=0, dynamo=True), id="measured, by dynamo"),
+    ],
+)
+def test_an_end_to_end_model_numbers_the_kept_classes(build: Callable[[], ModelProto]) -> None:
     """In NumPy: the best boxes by their best kept class, then the best pairs of box and class."""
-    model = from_proto(end_to_end(), "yolo.onnx")
+    model = from_proto(build(), "yolo.onnx")
     done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     table = done.remap.heads[0]
     assert (table.old_units, table.options["ids"]) == (CLASSES, ("y",))
-    shown = end_to_end()
+    shown = build()
     for name, width in (("boxes", 4), ("scores", CLASSES)):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
         shown.graph.output.append(info)

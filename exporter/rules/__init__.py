@@ -47,6 +47,7 @@ from exporter.rules.steps import (
     States,
     Step,
 )
+from exporter.rules.widths import follows, is_width
 
 __all__ = ["NOT_CHANNELS", "RULES", "Refused", "move_labels"]
 
@@ -242,10 +243,13 @@ def _grown(step: Step, own: int) -> Iterator[Fact]:
     assert isinstance(operation, Expand)  # noqa: S101
     single = own < 0 or step.shape(Port("input", 0))[own] == 1
     target, slot = operation.target, operation.slot
-    if step.port.side == "input" or not single or target is None or slot is None:
+    stated = target is not None and slot is not None
+    counted = operation.computed and is_width(step.graph, step.node.inputs[1], step.known)
+    if step.port.side == "input" or not single or not (stated or counted):
         raise step.refuse("it repeats or pads the units")
     yield Labelled(Port("output", 0), step.labels)
-    yield States(slot, target, step.labels.axis)
+    if target is not None and slot is not None:
+        yield States(slot, target, step.labels.axis)
 
 
 def _from_shape(step: Step) -> Iterator[Fact]:
@@ -258,8 +262,11 @@ def _measure(step: Step) -> Iterator[Fact]:
     """The length of another axis stays as it is, and says nothing of the units."""
     operation = step.node.operation
     assert isinstance(operation, Measure)  # noqa: S101
-    if step.port.side == "output" or step.labels.axis in operation.axes:
-        raise step.refuse("it computes with the number of units")
+    counted = step.labels.axis in operation.axes and not follows(step.graph, step.node)
+    if step.port.side == "output" or counted:
+        raise step.refuse(
+            "it computes with the number of units: fix the lengths where the model is exported"
+        )
     yield from ()
 
 

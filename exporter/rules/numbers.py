@@ -9,7 +9,6 @@ from exporter.head import Head
 from exporter.operations import (
     Concat,
     Detect,
-    Elementwise,
     Expand,
     Pick,
     Reshape,
@@ -17,7 +16,7 @@ from exporter.operations import (
     Top,
     Transpose,
 )
-from exporter.rules.ranking import carries, hands_on
+from exporter.rules.ranking import carries, hands_on, is_rest
 
 
 class Column(NamedTuple):
@@ -32,7 +31,6 @@ class Column(NamedTuple):
 
 
 ALONE = Column(0, 1)
-REST = Elementwise(keeps_zero=False, function="mod")  # of a place in line by the number of units
 
 
 def number_columns(graph: Graph, head: Head) -> dict[str, Column]:
@@ -62,10 +60,9 @@ def _seeds(graph: Graph, head: Head) -> dict[str, Column]:
             column = operation.column
             found[name] = ALONE if column is None else Column(column, width[0] or column + 1)
     for ranking in head.rankings:
-        if not (ranking.counts or ranking.tables) and isinstance(ranking.node.operation, Top):
+        if not (ranking.divided or ranking.tables) and isinstance(ranking.node.operation, Top):
             found[ranking.node.outputs[ranking.node.operation.ids]] = ALONE
-        rests = (makers[width.node] for width in ranking.counts)
-        found |= {node.outputs[0]: ALONE for node in rests if node.operation == REST}
+        found |= {node.outputs[0]: ALONE for node in ranking.divided if is_rest(node)}
     return found
 
 

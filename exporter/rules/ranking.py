@@ -24,8 +24,10 @@ from exporter.operations import (
     Transpose,
 )
 from exporter.rules.parting import parts_boxes
+from exporter.rules.places import is_never
 from exporter.rules.steps import Refused
 from exporter.rules.tables import is_look_up, table_of
+from exporter.rules.widths import is_width
 
 
 def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> Ranking:
@@ -60,6 +62,7 @@ def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> 
         lengths=flow.lengths,
         shapes={name: graph.shape(name) for name in (*flow.lengths, *sorted(ids))},
         fixed=flow.fixed,
+        divided=tuple(flow.divided),
         counts=tuple(flow.counts),
         tables=tuple(flow.tables),
         looked_up=tuple(name for name in graph.outputs if name in flow.looked_up),
@@ -173,12 +176,15 @@ def carries(node: Node, slot: int) -> bool:
 
 
 _PUT = 2  # the slot of what is put
-_DIVIDED = Elementwise(function="div")
-_LEFT_OVER = Elementwise(keeps_zero=False, function="mod")
 
 
-def _by_units(node: Node) -> bool:
-    return node.operation == _DIVIDED or node.operation == _LEFT_OVER  # noqa: PLR1714 - unhashable
+def is_rest(node: Node) -> bool:
+    """Does a node tell what is left over where it divides?"""
+    return isinstance(node.operation, Elementwise) and node.operation.function == "mod"
+
+
+def _divides(node: Node) -> bool:
+    return isinstance(node.operation, Elementwise) and node.operation.function in {"div", "mod"}
 
 
 class _Flow:
@@ -194,6 +200,7 @@ class _Flow:
         self.labelled = labelled
         self.units = units
         self.in_line = in_line
+        self.divided: list[Node] = []
         self.counts: list[Width] = []
         self.tables: list[LabelledConstant] = []
         self.looked_up = set[str]()
@@ -218,9 +225,17 @@ class _Flow:
     def _pass(self, node: Node, tensor: str) -> Iterator[str]:
         if any(name in self.labelled for name in node.outputs):
             raise Refused(node, "it brings values of other units to each unit")
+        if not (self.in_line and is_never(self.graph, node.outputs[0], self.ids)):
+            self._note(node, tensor)
+            new = [name for name in node.outputs if name and name not in self._met]
+            self._met.update(new)
+            yield from new
+
+    def _note(self, node: Node, tensor: str) -> None:
+        """What a node makes of a tensor with ids, or values, of what is ranked."""
         if tensor in self.looked_up:
             self._hand_on(node, self.looked_up)
-        elif tensor in self.ids and self.in_line and _by_units(node):
+        elif tensor in self.ids and self.in_line and _divides(node):
             self._restate(node)
         elif tensor in self.ids and not self.in_line and is_look_up(self.graph, node):
             self.tables.append(table_of(self.graph, node, self.units))
@@ -235,9 +250,6 @@ class _Flow:
                 raise Refused(node, "it computes with the ids of units, which a cut changes")
         if tensor in self.lengths:
             self._lengthen(node, tensor)
-        new = [name for name in node.outputs if name and name not in self._met]
-        self._met.update(new)
-        yield from new
 
     def _hand_on(self, node: Node, found: set[str]) -> None:
         if not hands_on(self.graph, node):
@@ -246,7 +258,12 @@ class _Flow:
         self.hands.append(node)
 
     def _restate(self, node: Node) -> None:
-        """Divided by the number of units, which the file states: what is left over is an id."""
+        """Divided by the number of units, stated or measured: what is left over is an id."""
+        self.divided.append(node)
+        if is_rest(node):
+            self.carried.update(node.outputs)
+        if is_width(self.graph, node.inputs[1], self.labelled):
+            return
         tensor = self.graph.tensors[node.inputs[1]]
         values = None if tensor.read is None else np.ravel(tensor.read())
         if values is None or values.tolist() != [self.units]:
@@ -255,8 +272,6 @@ class _Flow:
         units = np.arange(self.units)
         single = next(n for n, each in self.labelled.items() if np.array_equal(each.units, units))
         self.counts.append(Width(node.name, 1, tensor.name, (self.units,), entry, single))
-        if node.operation != _DIVIDED:
-            self.carried.update(node.outputs)
 
     def _lengthen(self, node: Node, tensor: str) -> None:
         axis, shape = self.lengths[tensor], self.graph.shape(tensor)

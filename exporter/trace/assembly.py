@@ -49,7 +49,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         junctions=tuple(walk.junctions.values()),
         rankings=rankings,
         detections=detections,
-        unranked=_unranked(walk, [each.node for each in rankings if each.counts]),
+        unranked=_unranked(walk, [each.node for each in rankings if each.divided]),
     )
     for node in body:
         if mixes(node, head):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from onnx import NodeProto
+from onnx import NodeProto, numpy_helper
 
 from exporter.graph import Shape, Tensor
 from exporter.models.onnx.protos import captured
@@ -128,6 +128,15 @@ class Lengths:
             return None if indices is None else [i % count for i in indices if -count <= i < count]
         return self._range(reader, count) if node.op_type == "Slice" else None
 
+    def opened(self, node: str) -> bool:
+        """Does a Where put ones in place of some of the numbers of its last input?"""
+        told, ones, numbers = self.nodes[node].input
+        test, made = (self.nodes.get(self._makers.get(name, "")) for name in (told, ones))
+        if test is None or made is None or test.op_type != "Equal" or numbers not in test.input:
+            return False
+        values = [numpy_helper.to_array(a.t) for a in made.attribute if a.name == "value"]
+        return made.op_type == "ConstantOfShape" and [v.tolist() for v in values] == [[1]]
+
     def _range(self, reader: str, count: int) -> list[int] | None:
         node = self.nodes[reader]
         step: tuple[int, ...] | None = (1,)
@@ -186,6 +195,14 @@ def _joined(lengths: Lengths, node: str) -> Entries | None:
     return tuple(result)
 
 
+def _unless_open(lengths: Lengths, node: str) -> Entries | None:
+    """Where(lengths == -1, 1, lengths): PyTorch writes -1 for an axis that stays as it is."""
+    if not lengths.opened(node):
+        return None
+    entries = lengths.at(node, 2)
+    return entries and tuple(Length(1) if each.value == -1 else each for each in entries)
+
+
 def target_of(entries: Sequence[Length]) -> tuple[int, ...]:
     """The entries as a reshape's target; RUNNING where nothing in the file states one."""
     return tuple(entry.value for entry in entries)
@@ -200,4 +217,5 @@ STEPS: Mapping[str, Callable[[Lengths, str], Entries | None]] = {
     "Slice": _taken,
     "Squeeze": _same,
     "Unsqueeze": _same,
+    "Where": _unless_open,
 }

@@ -16,7 +16,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TypeProto, helper, numpy_helper
 
 from exporter.errors import ModelError
-from exporter.graph import Array, Tensor
+from exporter.graph import Array, Shape, Tensor
 from exporter.models.onnx.protos import (
     DEFAULT_DOMAINS,
     bodies,
@@ -94,6 +94,7 @@ class _Walk:
         self, model: ModelProto, types: dict[str, TypeProto], constants: Mapping[str, Tensor]
     ) -> None:
         self.values: dict[str, Array] = {}
+        self._shapes: dict[str, Shape] = {}  # what a Shape gives, though some of it may be open
         self._model, self._types, self._constants = model, types, constants
         self._opsets = {entry.domain: entry.version for entry in model.opset_import}
 
@@ -129,9 +130,15 @@ class _Walk:
         """The values of the node's results, if they are integers and known."""
         if node.op_type == "Shape":
             shape = shape_of(self._type(node.input[0]))
-            if shape is not None and None not in shape:
+            if shape is not None:
                 ends = {a.name: a.i for a in node.attribute}
-                yield node.output[0], np.array(shape[ends.get("start") : ends.get("end")], np.int64)
+                self._shapes[node.output[0]] = shape[ends.get("start") : ends.get("end")]
+                yield from _known(node.output[0], self._shapes[node.output[0]])
+        elif node.op_type == "Gather" and node.input[0] in self._shapes:
+            shape, places = self._shapes[node.input[0]], self._value(node.input[1])
+            if places is not None and ((-len(shape) <= places) & (places < len(shape))).all():
+                taken = tuple(shape[place] for place in places.ravel())
+                yield from _known(node.output[0], taken, places.shape)
         elif node.op_type in _ARITHMETIC and all(map(self._is_small, node.output)):
             held = {name: self._value(name) for name in node.input if name}
             values = {name: value for name, value in held.items() if value is not None}
@@ -174,6 +181,14 @@ class _Walk:
         shape = shape_of(self._type(name))
         known = [length for length in shape or () if length is not None]
         return shape is not None and len(known) == len(shape) and prod(known) <= _LARGEST
+
+
+def _known(
+    name: str, lengths: Shape, shape: tuple[int, ...] = (-1,)
+) -> Iterator[tuple[str, Array]]:
+    """The lengths as the value of a tensor, if none of them is open."""
+    if None not in lengths:
+        yield name, np.array(lengths, np.int64).reshape(shape)
 
 
 def _is_sound(node: NodeProto, values: Mapping[str, Array]) -> bool:

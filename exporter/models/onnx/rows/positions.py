@@ -165,7 +165,8 @@ def _expand_as_computed(call: Call) -> Operation:
     target = target_of(call.lengths(1) or ())
     if 1 not in target:
         return Opaque("its shape is computed while the model runs")
-    return Expand(tuple(axis for axis, length in enumerate(target) if length != 1))
+    grown = tuple(axis for axis, length in enumerate(target) if length != 1)
+    return Expand(grown, computed=True)
 
 
 def _resize(call: Call) -> Operation:

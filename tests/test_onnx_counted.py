@@ -1,0 +1,139 @@
+"""Numbers of classes that a file measures while it runs, and places that it divides by them.
+
+What follows a cut by itself is tried in `test_onnx_suppression`; here is what must be refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from exporter.errors import ModelError
+from exporter.models.onnx import from_proto
+from exporter.trace import trace
+from tests.onnx_models import node
+from tests.onnx_suppression import end_to_end
+
+COUNT = "scores.count"
+
+
+def maker(model: ModelProto, name: str) -> NodeProto:
+    return next(each for each in model.graph.node if name in each.output)
+
+
+def constant(model: ModelProto, name: str, value: object) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+
+
+def returned(model: ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info(COUNT, TensorProto.INT64, ()))
+
+
+def multiplied(model: ModelProto) -> None:
+    model.graph.node.append(node("Mul", [COUNT, COUNT], ["squared"], "squared"))
+
+
+def as_an_index(model: ModelProto) -> None:
+    constant(model, "table", np.arange(9))
+    model.graph.node.append(node("Gather", ["table", COUNT], ["found"], "found"))
+
+
+def as_a_dividend(model: ModelProto) -> None:
+    constant(model, "seven", np.int64(7))
+    model.graph.node.append(node("Div", [COUNT, "seven"], ["share"], "share"))
+
+
+def as_what_is_repeated(model: ModelProto) -> None:
+    model.graph.node.append(node("Expand", [COUNT, "scores.wide"], ["again"], "again"))
+
+
+def divided_by_another_length(model: ModelProto) -> None:
+    """Four, for a box."""
+    maker(model, "kind").input[1] = "boxes.count"
+
+
+def repeated_by_another_length(model: ModelProto) -> None:
+    """Expand reads six lengths of something else, which a cut leaves alone."""
+    constant(model, "six", np.zeros(6, np.float32))
+    model.graph.node.insert(0, node("Shape", ["six"], ["length"], "length"))
+    maker(model, "scores.open").input[1] = "length"
+
+
+def open_height(model: ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
+
+
+MEASURED: dict[Callable[[ModelProto], None], str] = {
+    returned: "Shape 'scores.shape': it computes with the number of units: fix the lengths",
+    multiplied: "Shape 'scores.shape': it computes with the number of units",
+    as_an_index: "Shape 'scores.shape': it computes with the number of units",
+    as_a_dividend: "Shape 'scores.shape': it computes with the number of units",
+    as_what_is_repeated: "Shape 'scores.shape': it computes with the number of units",
+    divided_by_another_length: "Mod 'kind': it divides the places of units by another number",
+    repeated_by_another_length: "Expand 'scores.at': it repeats or pads the units",
+    open_height: "Flatten 'line': not all lengths that it puts together are known before the model",
+}
+
+
+@pytest.mark.parametrize("change", MEASURED, ids=lambda change: change.__name__)
+def test_a_measured_number_of_classes(change: Callable[[ModelProto], None]) -> None:
+    model = end_to_end(batch=0)
+    change(model)
+    found = trace(from_proto(model, "yolo.onnx").graph())
+    with pytest.raises(ModelError) as caught:
+        found.head()
+    assert MEASURED[change] in caught.value.message
+
+
+def another_limit(model: ModelProto) -> None:
+    constant(model, "one", np.int64(1))
+    maker(model, "below").input[1] = "one"
+
+
+def a_computed_limit(model: ModelProto) -> None:
+    maker(model, "below").input[1] = "kind"
+
+
+def of_other_numbers(model: ModelProto) -> None:
+    maker(model, "below").input[0] = "kind"
+
+
+def where_signs_are_the_same(model: ModelProto) -> None:
+    constant(model, "false", np.bool_(False))
+    maker(model, "signs_differ").input[1] = "false"
+
+
+def where_signs_are_compared(model: ModelProto) -> None:
+    maker(model, "signs_differ").input[1] = "a_rest"
+
+
+def where_either_holds(model: ModelProto) -> None:
+    maker(model, "one_less").op_type = "Or"
+
+
+def wherever_something_is_left(model: ModelProto) -> None:
+    constant(model, "yes", np.bool_(True))
+    maker(model, "one_less").input[0] = "yes"
+
+
+DIVIDED = (
+    another_limit,
+    a_computed_limit,
+    of_other_numbers,
+    where_signs_are_the_same,
+    where_signs_are_compared,
+    where_either_holds,
+    wherever_something_is_left,
+)
+
+
+@pytest.mark.parametrize("change", DIVIDED, ids=lambda change: change.__name__)
+def test_places_that_are_divided_in_another_way(change: Callable[[ModelProto], None]) -> None:
+    model = end_to_end(dynamo=True)
+    change(model)
+    found = trace(from_proto(model, "yolo.onnx").graph())
+    with pytest.raises(ModelError, match="computes with the ids of units, which a cut changes"):
+        found.head()
