@@ -21,7 +21,8 @@ COUNT = "scores.count"
 
 
 def maker(model: ModelProto, name: str) -> NodeProto:
-    return next(each for each in model.graph.node if name in each.output)
+    found: NodeProto = next(each for each in model.graph.node if name in each.output)
+    return found
 
 
 def constant(model: ModelProto, name: str, value: object) -> None:
@@ -44,6 +45,10 @@ def as_an_index(model: ModelProto) -> None:
 def as_a_dividend(model: ModelProto) -> None:
     constant(model, "seven", np.int64(7))
     model.graph.node.append(node("Div", [COUNT, "seven"], ["share"], "share"))
+
+
+def as_a_divisor_of_values(model: ModelProto) -> None:
+    maker(model, "kind").input[0] = "value"
 
 
 def as_what_is_repeated(model: ModelProto) -> None:
@@ -71,6 +76,7 @@ MEASURED: dict[Callable[[ModelProto], None], str] = {
     multiplied: "Shape 'scores.shape': it computes with the number of units",
     as_an_index: "Shape 'scores.shape': it computes with the number of units",
     as_a_dividend: "Shape 'scores.shape': it computes with the number of units",
+    as_a_divisor_of_values: "Shape 'scores.shape': it computes with the number of units",
     as_what_is_repeated: "Shape 'scores.shape': it computes with the number of units",
     divided_by_another_length: "Mod 'kind': it divides the places of units by another number",
     repeated_by_another_length: "Expand 'scores.at': it repeats or pads the units",

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from exporter.graph import Graph, Node
 from exporter.head import UnitAxis
-from exporter.operations import Concat, Elementwise, Expand, Measure, Pick, Reshape
+from exporter.operations import Concat, Elementwise, Expand, Measure, Pick, Reshape, Top
 
 _HANDED_ON = {"cast", "equal", "identity", "where"}  # "is it -1?", and what takes its place then
 
@@ -23,7 +23,7 @@ def follows(graph: Graph, node: Node) -> bool:
         if tensor in graph.outputs:
             return False
         for reader, slot in graph.consumers.get(tensor, ()):
-            if _ends(reader, slot):
+            if _ends(graph, reader, slot):
                 continue
             if not _hands_on(reader, slot):
                 return False
@@ -49,15 +49,22 @@ def is_width(graph: Graph, tensor: str, labelled: Mapping[str, UnitAxis]) -> boo
     return False
 
 
-def _ends(node: Node, slot: int) -> bool:
+def _ends(graph: Graph, node: Node, slot: int) -> bool:
     """What else decides on it: the rules of what repeats, and of what divides places."""
     match node.operation:
         case Expand(computed=computed):
             return computed and slot == 1
         case Elementwise(function="div" | "mod"):
-            return slot == 1
+            return slot == 1 and _is_place(graph, node.inputs[0])
         case operation:
             return isinstance(operation, Measure)  # of how many lengths there are
+
+
+def _is_place(graph: Graph, tensor: str) -> bool:
+    """Does it hold what a ranking has found?"""
+    node, slot = graph.producers.get(tensor, (None, 0))
+    operation = node and node.operation
+    return isinstance(operation, Top) and slot == operation.ids
 
 
 def _hands_on(node: Node, slot: int) -> bool:
