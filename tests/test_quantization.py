@@ -507,3 +507,21 @@ def test_files_older_than_scales_for_each_channel_are_quantised(precision: str, 
     onnx.checker.check_model(made.proto, full_check=True)
     assert made.precision == precision
     assert plain.proto.opset_import[0].version == opset
+
+
+def test_floats_that_a_file_makes_of_integers_are_carried_to_float16() -> None:
+    """A detector counts the places of its grid; here the logits are multiplied by their number."""
+    count = [
+        node("Shape", ["z"], ["lengths"], "lengths"),
+        node("Cast", ["lengths"], ["floats"], "", to=TensorProto.FLOAT),
+        node("ReduceMax", ["floats"], ["units"], "units", keepdims=0),
+        node("Mul", ["z", "units"], ["y"], "times"),
+    ]
+    plain = classifier(*count)
+    made = quantize_model(plain, Wish("fp16")).model
+    fed = {"x": numbers(3, 6, seed=5)}
+    answer = made.runner(RunOptions())(fed)["y"]
+    kernel, bias = (plain.graph().tensors[name].read for name in ("kernel", "bias"))
+    assert kernel is not None
+    assert bias is not None
+    assert np.allclose(answer, (fed["x"] @ kernel() + bias()) * 5, rtol=0, atol=0.02)

@@ -17,7 +17,7 @@ from typing import Any
 from warnings import WarningMessage
 
 import onnx
-from onnx import ModelProto, helper, version_converter
+from onnx import ModelProto, TensorProto, helper, version_converter
 
 from exporter.models.onnx.apply import REMAP
 from exporter.models.onnx.model import OnnxModel, from_proto
@@ -65,8 +65,10 @@ def _float16(source: Path) -> ModelProto:
     from onnxconverter_common.float16 import convert_float_to_float16  # noqa: PLC0415
 
     smallest, largest = _FLOAT16
+    plain = _with_outputs_apart(onnx.load(source))
     made: ModelProto = convert_float_to_float16(
-        _with_outputs_apart(onnx.load(source)),
+        plain,
+        node_block_list=_casts_to_float(plain),
         min_positive_val=smallest,
         max_finite_val=largest,
         keep_io_types=True,
@@ -88,6 +90,17 @@ def _with_outputs_apart(model: ModelProto) -> ModelProto:
                         names[slot] = inner
         graph.node.append(helper.make_node("Identity", [inner], [name], f"{name}__returned"))
     return model
+
+
+def _casts_to_float(model: ModelProto) -> list[str]:
+    """The nodes that make floats of integers: the converter lets them go on to make float32, and
+    takes that for float16. Those without a name get one."""
+    found = []
+    for node in model.graph.node:
+        if any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute):
+            node.name = node.name or f"{node.output[0]}__cast"
+            found.append(node.name)
+    return found
 
 
 def _int4(source: Path) -> ModelProto:
