@@ -48,14 +48,31 @@ def finished(net: Net, **kinds: int) -> ModelProto:
     return model
 
 
-def ssd(*, background: bool = False, sliced: bool = False) -> ModelProto:
-    """Values of classes [1, classes, boxes]; rows are put together from what is selected."""
+def ssd(
+    *, background: bool = False, sliced: bool = False, shared_out: bool = False, split: bool = False
+) -> ModelProto:
+    """Values of classes [1, classes, boxes]; rows are put together from what is selected.
+
+    Args:
+        background: in front of the classes, and dropped.
+        shared_out: a softmax on the last axis, in place of a sigmoid.
+        split: the background is dropped by a Split behind the softmax, in front of the Transpose.
+    """
     net = Net()
     net.maps()
     box = net.op("Transpose", [branches(net, 4, "box")], "corners", perm=[0, 2, 1])
     width = CLASSES + background
-    values = net.op("Sigmoid", [branches(net, width, "cls")], "values")
-    if background:
+    logits = branches(net, width, "cls")
+    if shared_out:
+        logits = net.op("Transpose", [logits], "logits", perm=[0, 2, 1])
+        values = net.op("Softmax", [logits], "shares", axis=2)
+        if split:
+            net.split(values, ["none", "some"], [1, CLASSES], 2)
+            values = "some"
+        values = net.op("Transpose", [values], "values", perm=[0, 2, 1])
+    else:
+        values = net.op("Sigmoid", [logits], "values")
+    if background and not split:
         values = net.slice(values, "without", 1, TO_THE_END, 1)
     suppressed(net, box, values, overlap=0.5)
     if sliced:

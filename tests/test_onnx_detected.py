@@ -45,6 +45,7 @@ MODELS: Mapping[str, Callable[[], ModelProto]] = {
     "end to end": end_to_end,
     "end to end, by dynamo": lambda: end_to_end(dynamo=True),
     "end to end, of any batch": lambda: end_to_end(batch=0),
+    "behind a softmax with a background": lambda: ssd(background=True, shared_out=True),
 }
 NUMBERS = {"numbers": (0, 1), "selected": (1, 3), "rows": (5, 6), "y": (5, 6)}  # place, of how many
 

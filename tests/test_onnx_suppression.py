@@ -66,6 +66,37 @@ def test_rows_of_kept_classes_stay(*, background: bool, sliced: bool) -> None:
     np.testing.assert_allclose(after, sorted(expected), rtol=0, atol=1e-6)
 
 
+SHARED: Mapping[str, ModelProto] = {
+    "sliced off": ssd(background=True, shared_out=True),
+    "split off": ssd(background=True, shared_out=True, split=True),
+    "no background": ssd(shared_out=True),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) -> None:
+    """In NumPy, out of the logits of the original."""
+    model = from_proto(SHARED[name], "ssd.onnx")
+    first = int(name != "no background")
+    head = trace(model.graph()).head()
+    assert (head.units, head.activation, head.z) == (CLASSES, "softmax", "logits")
+    parts = f"background 0:1, classes 1:{1 + CLASSES}" if first else f"classes 0:{CLASSES}"
+    assert ", ".join(map(str, head.parts)) == parts
+    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    assert done.findings.passed
+    shown = ModelProto.FromString(SHARED[name].SerializeToString())
+    for output in ("logits", "flat_boxes"):
+        shown.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+    answer = run(from_proto(shown, "shown.onnx"))
+    z = answer["logits"][0][:, [*range(first), *(first + unit for unit in KEPT)]].astype(float)
+    shares = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True))[:, first:]
+    found = rows(run(done.model))
+    assert {number for number, *_ in found} == {0, 1, 2}
+    for number, score, *box in found:
+        (place,) = np.flatnonzero((answer["flat_boxes"] == box).all(axis=1))
+        np.testing.assert_allclose(score, shares[place, int(number)], rtol=0, atol=1e-6)
+
+
 def test_selected_places_alone() -> None:
     model = from_proto(selected_alone(), "ssd.onnx")
     done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))

@@ -12,18 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
 from exporter.errors import ModelError, UsageError
-from exporter.graph import Graph, Node
+from exporter.graph import Graph
 from exporter.head import Head, UnitAxis
-from exporter.operations import Detect, Fetch, Gather, Pick, Reduce, Reshape, Top
-from exporter.rules.detecting import detected_behind
-from exporter.rules.ranking import hands_on, ranked_behind
 from exporter.rules.steps import Refused
 from exporter.trace.assembly import head_of, labels_of, mixes
+from exporter.trace.inner import Source, source_of
 from exporter.trace.masks import mask_maps
 from exporter.trace.refusals import Refusal, may_be_boxes, of_class_values, refusal_of, which_helps
 from exporter.trace.sharing import Undecided, parts_of, stated_parts
@@ -98,9 +95,7 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
             refusals[output] = refused
     inner = set[str]()
     for output in list(refusals):
-        source = (
-            _ranked(graph, output) or _detected(graph, output) or _ranked_in_line(graph, output)
-        )
+        source = source_of(graph, output)
         if source is not None:
             del refusals[output]
             inner.add(output)
@@ -126,72 +121,21 @@ def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
     return True
 
 
-class _Source(NamedTuple):
-    """The units of an output that shows none: what ranks them, and where they enter it."""
-
-    node: Node
-    tensor: str
-    axis: int
-
-
-def _ranked(graph: Graph, output: str) -> _Source | None:
-    node = ranked_behind(graph, output)
-    if node is None or not isinstance(node.operation, Top):
-        return None
-    return _Source(node, node.inputs[0], node.operation.axis)
-
-
-def _ranked_in_line(graph: Graph, output: str) -> _Source | None:
-    """The units of several rows that are ranked together, and the output put together of them."""
-    for node in reversed(graph.nodes):
-        if not isinstance(node.operation, Top) or output not in graph.behind(node):
-            continue
-        before, _ = graph.producers.get(node.inputs[0], (None, 0))
-        if before is not None and isinstance(before.operation, Reshape):
-            tensor = before.inputs[0]
-            maker, _ = graph.producers.get(tensor, (before, 0))
-            if isinstance(maker.operation, Fetch):  # rows that were chosen by their values before
-                tensor = maker.inputs[0]
-            return _Source(node, tensor, len(graph.shape(tensor)) - 1)
-    return None
-
-
-def _detected(graph: Graph, output: str) -> _Source | None:
-    node = detected_behind(graph, output)
-    if node is None or not isinstance(node.operation, Detect):
-        return None
-    return _of_each_class(
-        graph, _Source(node, node.inputs[node.operation.classes], node.operation.axis)
-    )
-
-
-def _of_each_class(graph: Graph, source: _Source) -> _Source:
-    """Where the largest value of all classes enters, the units are those that it is chosen from."""
-    tensor = source.tensor
-    while tensor in graph.producers:
-        node, _ = graph.producers[tensor]
-        match node.operation:
-            case Reduce(axes=(axis,), function="max"):
-                return _Source(source.node, node.inputs[0], axis)
-            case _ if hands_on(graph, node) or isinstance(node.operation, Fetch | Gather | Pick):
-                tensor = node.inputs[0]
-            case _:
-                break
-    return source
-
-
 def _trace_inner(
-    graph: Graph, output: str, source: _Source, heads: list[Head]
+    graph: Graph, output: str, source: Source, heads: list[Head]
 ) -> dict[str, Refusal]:
     """The head of an output that shows ids alone: its units are those that the node ranks."""
     try:
-        head = trace_axis(graph, source.tensor, source.axis)
+        head = trace_axis(graph, source.tensor, source.axis, source.units)
     except Refused as error:
         return {output: refusal_of(output, error)}
     ids = (output, *(name for each in head.detections for name in each.ids))
     named = (labels_of(graph, name, head.units) for name in ids)
     labels = head.labels or next((each for each in named if each), None)
-    heads.append(replace(head, name=source.node.name, labels=labels))
+    parts = head.parts
+    if source.units is not None:
+        parts = tuple(p if p.name == "classes" else p._replace(name="background") for p in parts)
+    heads.append(replace(head, name=source.node.name, labels=labels, parts=parts))
     return {}
 
 
