@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers
+from tensorflow.core.protobuf import saved_model_pb2
 
 from exporter.graph import Array
 
@@ -53,6 +54,23 @@ def save_scorer(folder: Path, **signatures: str) -> Path:
     chosen = {name: getattr(made, method) for name, method in signatures.items()}
     tf.saved_model.save(made, str(folder), signatures=chosen or None)
     return folder
+
+
+def give_optimizer(folder: Path) -> None:
+    """Let a SavedModel name the slots of an optimizer, as Keras 2 did for a compiled model."""
+    path = folder / "saved_model.pb"
+    whole = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    nodes = whole.meta_graphs[0].object_graph_def.nodes
+    trained = next(i for i, each in enumerate(nodes) if each.HasField("variable"))
+    moments, optimizer = nodes.add(), nodes.add()
+    moments.variable.CopyFrom(nodes[trained].variable)
+    optimizer.user_object.identifier = "optimizer"
+    optimizer.user_object.version.producer = optimizer.user_object.version.min_consumer = 1
+    slot = optimizer.slot_variables.add()
+    slot.original_variable_node_id, slot.slot_variable_node_id = trained, len(nodes) - 2
+    slot.slot_name = "m"
+    nodes[0].children.add(local_name="optimizer", node_id=len(nodes) - 1)
+    path.write_bytes(whole.SerializeToString())
 
 
 def export(build: Callable[[], Any], folder: Path) -> Any:

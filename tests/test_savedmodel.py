@@ -31,7 +31,7 @@ from exporter.models.savedmodel.operators import computes
 from exporter.sources import Source
 from tests import commands, saved_models
 from tests.keras_models import softmax
-from tests.saved_models import FEATURES, export, logits, save_scorer
+from tests.saved_models import FEATURES, export, give_optimizer, logits, save_scorer
 
 BARE, PLAIN = "tf2onnx, bare graph", "tf2onnx"
 
@@ -286,6 +286,19 @@ def test_it_runs_in_this_process(scorer: Path) -> None:
         run(model)
     with pytest.raises(ModelError, match="SavedModel 'scorer' cannot be written as it stands"):
         model.write(scorer.parent / "x")
+
+
+def test_the_slots_of_an_optimizer_are_left_behind(tmp_path: Path) -> None:
+    """TensorFlow gives them back to no optimizer but one of Keras 2, and fails without it."""
+    folder = save_scorer(tmp_path / "compiled", serving_default="scores")
+    give_optimizer(folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(AttributeError, match="add_slot"):
+        tf.saved_model.load(str(folder))
+    fed = features(3)
+    answer = run(open_file(folder), features=fed)["scores"]
+    assert np.allclose(answer, softmax(logits(fed)), rtol=0, atol=1e-6)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
 def test_a_module_without_keras(scorer: Path, tmp_path: Path) -> None:

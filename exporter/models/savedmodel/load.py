@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +46,48 @@ def load(folder: Path, signature: str | None = None) -> tuple[Any, Any]:
             of itself.
     """
     check_folder(folder)
-    graph = _read(folder)
+    whole = _read(folder)
+    graph = whole.meta_graphs[0]
     check_operators(graph, folder.name)
     named = [name for name in graph.signature_def if not name.startswith("__saved_model")]
     chosen = _chosen(named, signature, folder.name)
     try:
-        loaded = tf.saved_model.load(str(folder))
+        with _without_slots(folder, whole) as ready:
+            loaded = tf.saved_model.load(str(ready))
         return loaded, loaded.signatures[chosen]
     except _LOAD_ERRORS as error:
         line = str(error).strip().partition("\n")[0]
         raise ModelError(f"TensorFlow cannot load {folder.name}: {line}") from error
+
+
+@contextmanager
+def _without_slots(folder: Path, whole: Any) -> Iterator[Path]:
+    """The folder, or one like it whose optimizer has lost its slots.
+
+    Keras 2 saved them with every model that was compiled, and TensorFlow gives them back only to an
+    optimizer of Keras 2: without one it fails.
+    """
+    objects = whole.meta_graphs[0].object_graph_def.nodes
+    optimizers = [each for each in objects if each.slot_variables]
+    if not optimizers:
+        yield folder
+        return
+    for each in optimizers:
+        del each.slot_variables[:]
+    with tempfile.TemporaryDirectory(prefix="exporter-") as made:
+        ready = Path(made, folder.name)
+        shutil.copytree(folder, ready, copy_function=_linked)
+        (ready / GRAPH).unlink()
+        (ready / GRAPH).write_bytes(whole.SerializeToString())
+        yield ready
+
+
+def _linked(source: str, target: str) -> None:
+    """The same file under another name, or a copy where that cannot be."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _read(folder: Path) -> Any:
@@ -64,7 +100,7 @@ def _read(folder: Path) -> Any:
             f"{folder.name} is a SavedModel in the form of TensorFlow 1",
             "load it there, and save it anew with tf.saved_model.save",
         )
-    return proto.meta_graphs[0]
+    return proto
 
 
 def _chosen(names: Sequence[str], wanted: str | None, source: str) -> str:
