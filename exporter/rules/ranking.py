@@ -24,7 +24,7 @@ from exporter.operations import (
     Transpose,
 )
 from exporter.rules.parting import parts_boxes
-from exporter.rules.places import is_never
+from exporter.rules.places import is_idle, is_never, subtracted
 from exporter.rules.steps import Refused
 from exporter.rules.tables import is_look_up, table_of
 from exporter.rules.widths import is_width
@@ -179,8 +179,8 @@ _PUT = 2  # the slot of what is put
 
 
 def is_rest(node: Node) -> bool:
-    """Does a node tell what is left over where it divides?"""
-    return isinstance(node.operation, Elementwise) and node.operation.function == "mod"
+    """Does a node tell what is left over where it divides, or is divided?"""
+    return isinstance(node.operation, Elementwise) and node.operation.function in {"mod", "sub"}
 
 
 def _divides(node: Node) -> bool:
@@ -225,7 +225,10 @@ class _Flow:
     def _pass(self, node: Node, tensor: str) -> Iterator[str]:
         if any(name in self.labelled for name in node.outputs):
             raise Refused(node, "it brings values of other units to each unit")
-        if not (self.in_line and is_never(self.graph, node.outputs[0], self.ids)):
+        never = is_never(self.graph, node.outputs[0], self.ids) or is_idle(
+            self.graph, node, self.ids
+        )
+        if not (self.in_line and never):
             self._note(node, tensor)
             new = [name for name in node.outputs if name and name not in self._met]
             self._met.update(new)
@@ -233,10 +236,17 @@ class _Flow:
 
     def _note(self, node: Node, tensor: str) -> None:
         """What a node makes of a tensor with ids, or values, of what is ranked."""
+        taken = subtracted(self.graph, node, self.ids)
         if tensor in self.looked_up:
             self._hand_on(node, self.looked_up)
         elif tensor in self.ids and self.in_line and _divides(node):
-            self._restate(node)
+            self._restate(node, 1)
+            self.divided.append(node)
+            self.carried.update(node.outputs if is_rest(node) else ())
+        elif tensor in self.ids and self.in_line and taken is not None:
+            self._restate(*taken)
+            self.divided.append(node)
+            self.carried.update(node.outputs)
         elif tensor in self.ids and not self.in_line and is_look_up(self.graph, node):
             self.tables.append(table_of(self.graph, node, self.units))
             self.looked_up.update(node.outputs)
@@ -257,21 +267,18 @@ class _Flow:
         found.update(node.outputs)
         self.hands.append(node)
 
-    def _restate(self, node: Node) -> None:
+    def _restate(self, node: Node, slot: int) -> None:
         """Divided by the number of units, stated or measured: what is left over is an id."""
-        self.divided.append(node)
-        if is_rest(node):
-            self.carried.update(node.outputs)
-        if is_width(self.graph, node.inputs[1], self.labelled):
+        if is_width(self.graph, node.inputs[slot], self.labelled):
             return
-        tensor = self.graph.tensors[node.inputs[1]]
+        tensor = self.graph.tensors[node.inputs[slot]]
         values = None if tensor.read is None else np.ravel(tensor.read())
         if values is None or values.tolist() != [self.units]:
             raise Refused(node, "it divides the places of units by another number than theirs")
         entry = 0 if self.graph.shape(tensor.name) else None
         units = np.arange(self.units)
         single = next(n for n, each in self.labelled.items() if np.array_equal(each.units, units))
-        self.counts.append(Width(node.name, 1, tensor.name, (self.units,), entry, single))
+        self.counts.append(Width(node.name, slot, tensor.name, (self.units,), entry, single))
 
     def _lengthen(self, node: Node, tensor: str) -> None:
         axis, shape = self.lengths[tensor], self.graph.shape(tensor)

@@ -173,7 +173,6 @@ _ZERO_TO_OTHERS = frozenset(
         "Or",
         "Pow",
         "Reciprocal",
-        "Xor",
     }
 )
 
@@ -213,6 +212,7 @@ ROWS: Mapping[str, Row] = {
     "Tanh": _activation("tanh"),
     "ThresholdedRelu": _activation("thresholded_relu", alpha=1.0),
     "Where": _other("where", keeps_zero=False),
+    "Xor": _other("xor", keeps_zero=False),
     **{name: _other(keeps_zero=True) for name in _ZERO_TO_ZERO},
     **{name: _other(keeps_zero=False) for name in _ZERO_TO_OTHERS},
     "Mod": lambda _: Elementwise(keeps_zero=False, function="mod"),
