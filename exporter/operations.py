@@ -251,6 +251,7 @@ class Opaque:
     """An operator that no table translates, or one used in a way that none covers."""
 
     reason: str = "there is no rule for it"
+    hint: str = ""  # what to do about it, where the operator alone says that
 
 
 Operation = (

@@ -22,6 +22,7 @@ STRIDES = (8.0, 16.0)
 SIDE = 32.0  # of the picture
 BOXES = sum(size**2 for size in SIZES)
 MASKS, POINTS = 3, 2
+ROOM, OVERLAP, LEAST = 8, 0.5, 0.05  # of what suppresses boxes: rows, overlap, score
 
 
 def picture(seed: int = 7) -> Array:

@@ -115,6 +115,28 @@ def yolox(x: Any) -> Any:
     return tf.concat([xy, wh, y[..., 4:]], -1)
 
 
+def suppressed(x: Any, *, version: int) -> Any:
+    """Each box has one class, the best; of boxes that overlap the best one stays."""
+    y = yolox(x)[0]
+    boxes = tf.concat([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], -1)
+    scores = y[:, 4:5] * y[:, 5:]
+    best, kind = tf.reduce_max(scores, -1), tf.argmax(scores, -1, output_type=tf.int32)
+    limits: dict[str, Any] = {
+        "max_output_size": reference.ROOM,
+        "iou_threshold": reference.OVERLAP,
+        "score_threshold": reference.LEAST,
+        "pad_to_max_output_size": True,
+    }
+    if version == 4:
+        taken, count = tf.raw_ops.NonMaxSuppressionV4(boxes=boxes, scores=best, **limits)
+    else:
+        taken, _, count = tf.raw_ops.NonMaxSuppressionV5(
+            boxes=boxes, scores=best, soft_nms_sigma=0.0, **limits
+        )
+    named = {"boxes": boxes, "scores": best, "classes": kind}
+    return {**{name: tf.gather(each, taken) for name, each in named.items()}, "count": count}
+
+
 FAMILIES: Mapping[str, Callable[[Any], Any]] = {
     "v5": yolov5,
     "v7": partial(yolov7, decode=True),
@@ -122,6 +144,7 @@ FAMILIES: Mapping[str, Callable[[Any], Any]] = {
     "v8": yolov8,
     "v11": yolov11,
     "YOLOX": yolox,
+    **{f"suppressed by version {n}": partial(suppressed, version=n) for n in (4, 5)},
 }
 
 

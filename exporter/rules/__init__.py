@@ -264,10 +264,11 @@ def _measure(step: Step) -> Iterator[Fact]:
     assert isinstance(operation, Measure)  # noqa: S101
     counted = step.labels.axis in operation.axes and not follows(step.graph, step.node)
     if step.port.side == "output" or counted:
-        raise step.refuse(
-            "it computes with the number of units: fix the lengths where the model is exported"
-        )
+        raise step.refuse("it computes with the number of units", _FIXED)
     yield from ()
+
+
+_FIXED = "where this comes of open lengths, export the model with fixed ones"
 
 
 def _top(step: Step) -> Iterator[Fact]:

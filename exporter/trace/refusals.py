@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
 from exporter.head import Head
-from exporter.operations import Activation
+from exporter.operations import Activation, Opaque
 from exporter.rules import NOT_CHANNELS
 from exporter.rules.steps import RAW, Refused
 from exporter.trace.sharing import are_channels
@@ -64,6 +64,10 @@ def of_class_values(
         refusal: what stands in the way from the output on.
         attempt: traces an axis of a tensor, or raises Refused.
     """
+    for node in graph.nodes:
+        match node.operation:
+            case Opaque(reason=reason, hint=hint) if hint and refusal.output in graph.behind(node):
+                return Refusal(refusal.output, str(node), reason, hint)
     for node in reversed(graph.nodes):
         behind = graph.behind(node) if _answers(node) else set[str]()
         inner = refusal.output in behind and refusal.output not in node.outputs

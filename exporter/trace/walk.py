@@ -62,7 +62,8 @@ class Walk:
         self.nodes[node.name] = node
         rule = RULES.get(type(node.operation))
         if rule is None:
-            raise Refused(node, getattr(node.operation, "reason", "there is no rule for it"))
+            reason = getattr(node.operation, "reason", "there is no rule for it")
+            raise Refused(node, reason, getattr(node.operation, "hint", ""))
         for fact in rule(Step(self.graph, node, port, labels, self.tensors)):
             self.note(fact, node)
 

@@ -19,6 +19,8 @@ def translate(domain: str, operator: str, call: Call) -> Operation:
     """The neutral operation that a node performs."""
     if operator in REASONS:
         return Opaque(REASONS[operator])
+    if operator in _PLUGINS:
+        return Opaque("it belongs to TensorRT, and nothing here runs it", _WITHOUT)
     rows = TABLE if domain in DEFAULT_DOMAINS else DOMAINS.get(domain, {})
     row = rows.get(operator)
     if row is None and domain not in DEFAULT_DOMAINS:
@@ -56,6 +58,15 @@ _JOINED = "it joins codes of several scales in one operator (QOperator), for whi
 _DYNAMIC = "it takes one scale from all units together while the model runs (dynamic)"
 _BLOCKS = "its kernel is quantised to 4-bit floats in one row of blocks"
 _GRAPHS = "it holds graphs of its own, which are not entered"
+
+_PLUGINS = {
+    *("BatchedNMSDynamic_TRT", "BatchedNMS_TRT", "EfficientNMSX_TRT"),
+    *("EfficientNMS_ONNX_TRT", "EfficientNMS_TRT"),
+}
+_WITHOUT = (
+    "export the model without it (YOLOv7: with neither --end2end nor --include-nms), cut it, and add "
+    "it then"
+)
 
 REASONS: Mapping[str, str] = {
     "DynamicQuantizeLinear": _DYNAMIC,

@@ -42,4 +42,13 @@ def _number(options: Mapping[str, Any], name: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-ROWS: Mapping[str, Row] = {"TFLite_Detection_PostProcess": _post_process}
+def _suppression(_: Call) -> Operation:
+    """boxes [boxes, 4], one value each [boxes]: places of those that stay, of whatever class."""
+    return Detect(_CLASSES, axis=1)
+
+
+ROWS: Mapping[str, Row] = {
+    "NON_MAX_SUPPRESSION_V4": _suppression,
+    "NON_MAX_SUPPRESSION_V5": _suppression,
+    "TFLite_Detection_PostProcess": _post_process,
+}

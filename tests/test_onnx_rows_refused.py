@@ -1,6 +1,6 @@
-"""Numbers of classes that a file measures while it runs, and places that it divides by them.
+"""What is refused behind a detector: classes counted while it runs, and TensorRT's post-processes.
 
-What follows a cut by itself is tried in `test_onnx_suppression`; here is what must be refused.
+What follows a cut by itself is tried in `test_onnx_suppression`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from exporter.errors import ModelError
 from exporter.models.onnx import from_proto
 from exporter.trace import trace
 from tests.onnx_models import node
-from tests.onnx_suppression import end_to_end
+from tests.onnx_suppression import branches, end_to_end
+from tests.yolo_models import TO_THE_END, Net
+from tests.yolo_reference import CLASSES
 
 COUNT = "scores.count"
 
@@ -72,7 +74,7 @@ def open_height(model: ModelProto) -> None:
 
 
 MEASURED: dict[Callable[[ModelProto], None], str] = {
-    returned: "Shape 'scores.shape': it computes with the number of units: fix the lengths",
+    returned: "Shape 'scores.shape': it computes with the number of units",
     multiplied: "Shape 'scores.shape': it computes with the number of units",
     as_an_index: "Shape 'scores.shape': it computes with the number of units",
     as_a_dividend: "Shape 'scores.shape': it computes with the number of units",
@@ -143,3 +145,27 @@ def test_places_that_are_divided_in_another_way(change: Callable[[ModelProto], N
     found = trace(from_proto(model, "yolo.onnx").graph())
     with pytest.raises(ModelError, match="computes with the ids of units, which a cut changes"):
         found.head()
+
+
+@pytest.mark.parametrize("domain", ["TRT", ""])
+@pytest.mark.parametrize("operator", ["EfficientNMS_TRT", "BatchedNMSDynamic_TRT"])
+def test_a_post_process_of_tensorrt(operator: str, domain: str) -> None:
+    """It is told by name from each of its outputs, with what to do."""
+    net = Net()
+    net.maps()
+    boxes = net.op("Transpose", [branches(net, 4, "box")], "boxes", perm=[0, 2, 1])
+    values = net.op("Sigmoid", [branches(net, 1 + CLASSES, "cls")], "values")
+    rows = net.op("Transpose", [values], "rows", perm=[0, 2, 1])
+    sure, classes = net.slice(rows, "sure", 0, 1, 2), net.slice(rows, "kinds", 1, TO_THE_END, 2)
+    scores = net.op("Mul", [sure, classes], "scores")
+    outputs = {"count": (1, 1), "places": (1, 9, 4), "best": (1, 9), "numbers": (1, 9)}
+    net.nodes.append(node(operator, [boxes, scores], [*outputs], "nms", domain=domain))
+    model = net.model(**outputs)
+    if domain:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+    found = trace(from_proto(model, "yolo.onnx").graph())
+    assert {refusal.output for refusal in found.refusals} == {*outputs}
+    for refusal in found.refusals:
+        assert refusal.operation == f"{operator} 'nms'"
+        assert "belongs to TensorRT" in refusal.reason
+        assert "--include-nms" in refusal.hint

@@ -1,0 +1,84 @@
+"""TFLite detectors that suppress boxes in the graph: rows stay, class numbers follow the cut."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+import pytest
+
+from exporter.cutting import Choice
+from exporter.graph import Array
+from exporter.job import Job
+from exporter.models.model import Model, RunOptions
+from exporter.models.tflite import from_bytes
+from exporter.tasks import prune_model
+from tests import yolo_reference as reference
+from tests.yolo_reference import CLASSES, LEAST, OVERLAP, ROOM, SIDE, picture
+
+KEPT = (4, 0, 3)
+NUMBERED = {"new": ({}, range(len(KEPT))), "restored": ({"restore_ids": True}, KEPT)}
+
+
+@pytest.fixture(scope="module")
+def written() -> Callable[[int], bytes]:
+    @cache
+    def get(version: int) -> bytes:
+        from tests.yolo_tflite import converted  # noqa: PLC0415 - starts TensorFlow
+
+        return converted(f"suppressed by version {version}")
+
+    return get
+
+
+def answer(model: Model, seed: int) -> dict[str, Array]:
+    (fed,) = model.graph().inputs
+    x = np.ascontiguousarray(picture(seed).transpose(0, 2, 3, 1))
+    return dict(model.runner(RunOptions())({fed: x}))
+
+
+def overlap(box: Array, others: Array) -> Array:
+    """Intersection over union of (y, x, y, x) or (x, y, x, y)."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    both = np.clip(high - low, 0, None).prod(1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (box[None], others)]
+    return np.asarray(both / (areas[0] + areas[1] - both))
+
+
+def rows(classes: Sequence[int], names: Sequence[int], seed: int) -> Array:
+    """(box, score, number) in NumPy: of each box its best class, then greedily the best boxes."""
+    (y,) = reference.yolox(picture(seed), classes, SIDE)["y"]
+    boxes = np.concatenate([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], 1)
+    scores = y[:, 4:5] * y[:, 5:]
+    best, kind = scores.max(1), np.array(names)[scores.argmax(1)]
+    found: list[int] = []
+    for place in np.argsort(-best, kind="stable").tolist():
+        apart = not found or (overlap(boxes[place], boxes[found]) <= OVERLAP).all()
+        if best[place] > LEAST and apart and len(found) < ROOM:
+            found.append(place)
+    return np.column_stack([boxes[found], best[found], kind[found]])
+
+
+def returned(model: Model, seed: int) -> Array:
+    parts = answer(model, seed)
+    table = np.column_stack([parts["boxes"], parts["scores"], parts["classes"]])
+    return table[: int(parts["count"])]
+
+
+@pytest.mark.parametrize("numbers", NUMBERED)
+@pytest.mark.parametrize("version", [4, 5])
+def test_rows_of_kept_classes(version: int, numbers: str, written: Callable[[int], bytes]) -> None:
+    model = from_bytes(written(version), "yolo.tflite")
+    options, names = NUMBERED[numbers]
+    done = prune_model(model, Choice(keep=KEPT, keep_order=True, **options), Job(samples=2))
+    assert done.findings.passed
+    counted = {c.metric: c.value for c in done.findings.checks if c.metric in {"rows", "classes"}}
+    assert counted == {"rows": 0.0, "classes": 0.0}
+    seen = set[float]()
+    for seed in range(6):
+        every, kept = (rows(*of, seed) for of in ((range(CLASSES), range(CLASSES)), (KEPT, names)))
+        np.testing.assert_allclose(returned(model, seed), every, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(returned(done.model, seed), kept, rtol=0, atol=1e-5)
+        seen.update(kept[:, 5])
+    assert seen == set(map(float, names))
