@@ -18,7 +18,7 @@ from tests import yolo_reference as reference
 from tests.yolo_reference import CLASSES, LEAST, OVERLAP, ROOM, SIDE, picture
 
 KEPT = (4, 0, 3)
-NUMBERED = {"new": ({}, range(len(KEPT))), "restored": ({"restore_ids": True}, KEPT)}
+NUMBERED = {False: tuple(range(len(KEPT))), True: KEPT}  # are ids restored?
 
 
 @pytest.fixture(scope="module")
@@ -66,18 +66,22 @@ def returned(model: Model, seed: int) -> Array:
     return table[: int(parts["count"])]
 
 
-@pytest.mark.parametrize("numbers", NUMBERED)
-@pytest.mark.parametrize("version", [4, 5])
-def test_rows_of_kept_classes(version: int, numbers: str, written: Callable[[int], bytes]) -> None:
-    model = from_bytes(written(version), "yolo.tflite")
-    options, names = NUMBERED[numbers]
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True, **options), Job(samples=2))
+@pytest.mark.parametrize("restored", NUMBERED)
+@pytest.mark.parametrize("operator", ["NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5"])
+def test_rows_of_kept_classes(
+    operator: str, *, restored: bool, written: Callable[[int], bytes]
+) -> None:
+    model = from_bytes(written(int(operator[-1])), "yolo.tflite")
+    assert operator in [node.operator for node in model.graph().nodes]
+    names = NUMBERED[restored]
+    choice = Choice(keep=KEPT, keep_order=True, restore_ids=restored)
+    done = prune_model(model, choice, Job(samples=2))
     assert done.findings.passed
     counted = {c.metric: c.value for c in done.findings.checks if c.metric in {"rows", "classes"}}
     assert counted == {"rows": 0.0, "classes": 0.0}
     seen = set[float]()
     for seed in range(6):
-        every, kept = (rows(*of, seed) for of in ((range(CLASSES), range(CLASSES)), (KEPT, names)))
+        every, kept = rows(range(CLASSES), range(CLASSES), seed), rows(KEPT, names, seed)
         np.testing.assert_allclose(returned(model, seed), every, rtol=0, atol=1e-5)
         np.testing.assert_allclose(returned(done.model, seed), kept, rtol=0, atol=1e-5)
         seen.update(kept[:, 5])

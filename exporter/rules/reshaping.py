@@ -23,8 +23,8 @@ def reshape(step: Step) -> Iterator[Fact]:
     moved = _moved(step, operation, source, goal)
     if moved is None and any(None in step.shape(port)[1:] for port in (source, goal)):
         raise step.refuse(
-            "not all lengths that it puts together are known before the model runs",
-            "export the model with fixed lengths",
+            "not all lengths that it puts together are known before the model runs: fix them where "
+            "the model is exported"
         )
     if moved is None:
         raise step.refuse("it spreads the units over several axes, or mixes them with the batch")

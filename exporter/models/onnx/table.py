@@ -64,8 +64,8 @@ _PLUGINS = {
     *("EfficientNMS_ONNX_TRT", "EfficientNMS_TRT"),
 }
 _WITHOUT = (
-    "export the model without it (YOLOv7: with neither --end2end nor --include-nms), cut it, and add "
-    "it then"
+    "export the model without it (YOLOv7: with neither --end2end nor --include-nms), cut it, and "
+    "add it then"
 )
 
 REASONS: Mapping[str, str] = {
