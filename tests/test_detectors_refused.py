@@ -19,7 +19,7 @@ from exporter.trace import trace
 from tests.commands import exporter, listing
 from tests.graphs import Builder
 from tests.onnx_models import node
-from tests.onnx_suppression import branches, finished
+from tests.onnx_suppression import branches, end_to_end, finished
 from tests.onnx_suppression import ssd as suppressed
 from tests.ssd_models import ROWS
 from tests.ssd_models import ssd as tflite_ssd
@@ -127,6 +127,13 @@ def numbers_computed_with() -> ModelProto:
     return model
 
 
+def by_another_number() -> ModelProto:
+    model = end_to_end()
+    (count,) = (each for each in model.graph.initializer if each.name == "count")
+    count.CopyFrom(numpy_helper.from_array(np.array(CLASSES + 1), "count"))
+    return model
+
+
 def softmax_beside_boxes() -> ModelProto:
     net = Net()
     net.maps()
@@ -178,6 +185,11 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     "class numbers are computed with": (
         lambda: opened(numbers_computed_with()),
         "Add 'twice': it computes with the class numbers, which a cut changes",
+        RAW,
+    ),
+    "places are divided by another number": (
+        lambda: opened(by_another_number()),
+        "Mod 'kind': it divides the places of units by another number than theirs",
         RAW,
     ),
     "a softmax a map": (

@@ -18,7 +18,8 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph
 from exporter.head import Head, UnitAxis
-from exporter.rules.steps import Refused
+from exporter.rules.ranking import ranked_behind
+from exporter.rules.steps import RAW, Refused
 from exporter.trace.assembly import head_of, labels_of, mixes
 from exporter.trace.inner import Source, source_of
 from exporter.trace.masks import mask_maps
@@ -124,11 +125,16 @@ def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
 def _trace_inner(
     graph: Graph, output: str, source: Source, heads: list[Head]
 ) -> dict[str, Refusal]:
-    """The head of an output that shows ids alone: its units are those that the node ranks."""
+    """The head of an output that shows ids alone: its units are those that the node ranks.
+
+    Rows that a detector puts together cannot follow where this is refused; an argmax alone can.
+    """
     try:
         head = trace_axis(graph, source.tensor, source.axis, source.units)
     except Refused as error:
-        return {output: refusal_of(output, error)}
+        refusal = refusal_of(output, error)
+        rows = error.node is not None and ranked_behind(graph, output) is None
+        return {output: replace(refusal, hint=refusal.hint or RAW * rows)}
     ids = (output, *(name for each in head.detections for name in each.ids))
     named = (labels_of(graph, name, head.units) for name in ids)
     labels = head.labels or next((each for each in named if each), None)
