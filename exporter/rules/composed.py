@@ -130,7 +130,8 @@ def _reduced(graph: Graph, tensor: str, beside: str) -> _Reduced | None:
         match node.operation:
             case Reduce(axes=(axis,), function=function):
                 flat = (*wide[:axis], 1, *wide[axis + 1 :])
-                fits = graph.shape(tensor) == flat
+                shape = graph.shape(tensor)
+                fits = (*[1] * (len(flat) - len(shape)), *shape) == flat
                 whole = (function, *functions)
                 return _Reduced(node.inputs[0], axis, tuple(nodes), whole) if fits else None
             case Reshape() | Expand():
