@@ -14,7 +14,7 @@ from exporter.cutting import Choice, Cut, plan_cut
 from exporter.errors import ModelError, UsageError
 from exporter.forms import write_forms
 from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
-from exporter.models import FORMS, KINDS, copy_model
+from exporter.models import FORMS, KINDS, copy_model, suffixes_of
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.precut import Precut, cut_before
@@ -234,7 +234,7 @@ def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Resul
     work.job.say(f"cutting {path.name}")
     uncut = _uncut(target)
     if work.job.keep_original and uncut:
-        copy_model(uncut, folder / f"original{kind.suffixes[0]}")
+        copy_model(uncut, folder / f"original{suffixes_of(uncut)[0]}")
     try:
         cut = plan_cut(target.model, choice, target.original)
     except (ModelError, UsageError) as error:
@@ -270,8 +270,9 @@ def _precut(work: _Work, target: Target, path: Path, before: Precut) -> _Result:
 
 def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
     """Apply the plan, write the file, and open what was written."""
-    if not cut.plan.edits and target.path and target.path.exists():
-        copy_model(target.path, path)
+    uncut = _uncut(target)
+    if not cut.plan.edits and uncut and path.suffix in suffixes_of(uncut):
+        copy_model(uncut, path)
     else:
         pruned = target.model.apply(cut.plan)
         pruned.name = path.name  # files beside it are called after it

@@ -13,7 +13,14 @@ from exporter.errors import UsageError
 from exporter.forms import check_forms, write_forms
 from exporter.inspection import Inspection, inspect_model
 from exporter.job import NO_INPUTS, Findings, Job, Measures, compare, measure
-from exporter.models import KINDS, copy_model, kind_of, kind_of_suffix, size_bytes
+from exporter.models import (
+    KINDS,
+    copy_model,
+    kind_of,
+    kind_of_suffix,
+    size_bytes,
+    suffixes_of,
+)
 from exporter.models.files import write_whole
 from exporter.models.model import Model
 from exporter.quantization import FLOAT, PRECISIONS, Wish
@@ -135,7 +142,7 @@ def _write_pruned(given: Source, done: Pruned, out: Path, job: Job) -> None:
     source = given.path
 
     def write(file: Path) -> None:
-        if not done.cut.plan.edits and source:
+        if not done.cut.plan.edits and source and file.suffix.lower() in suffixes_of(source):
             copy_model(source, file)
         else:
             done.model.write(file)

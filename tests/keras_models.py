@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 import numpy as np
 from keras import Input, Model, Sequential, layers
@@ -201,3 +204,28 @@ def logits_by_hand(model: Any, architecture: Architecture, inputs: Mapping[str, 
     entering = np.asarray(body(next(iter(inputs.values()))), np.float64)
     weights = [np.asarray(w, np.float64) for w in head.get_weights()]
     return np.asarray(entering @ weights[0] + (weights[1] if len(weights) > 1 else 0.0))
+
+
+# --- as Keras 2 wrote them -----------------------------------------------------------------------
+
+
+def old_layer(layer: Any, **extra: Any) -> dict[str, Any]:
+    """A layer as Keras 2 wrote it: no modules, functions by name, and arguments of its own."""
+    plain = {k: v for k, v in layer.get_config().items() if not isinstance(v, dict)}
+    return {"class_name": type(layer).__name__, "config": {**plain, **extra}}
+
+
+def old_sequential(shape: tuple[int, ...], *entries: dict[str, Any]) -> dict[str, Any]:
+    first = {"batch_input_shape": [None, *shape], "name": "x", "sparse": False, "ragged": False}
+    ends = {"class_name": "InputLayer", "config": {**first, "dtype": "float32"}}
+    return {"class_name": "Sequential", "config": {"name": "net", "layers": [ends, *entries]}}
+
+
+def write_old(path: Path, model: Any, config: Any, version: str | None = "2.15.0") -> None:
+    """The weights as Keras 3 writes them into HDF5, which is as Keras 2 did."""
+    model.save(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["model_config"] = json.dumps(config)
+        del file.attrs["keras_version"]
+        if version is not None:
+            file.attrs["keras_version"] = version

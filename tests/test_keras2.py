@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,29 +20,7 @@ from exporter.models.model import RunOptions
 from exporter.modes import MODES
 from exporter.plan import Plan
 from exporter.trace import trace
-
-
-def old_layer(layer: Any, **extra: Any) -> dict[str, Any]:
-    """A layer as Keras 2 wrote it: no modules, functions by name, and arguments of its own."""
-    plain = {k: v for k, v in layer.get_config().items() if not isinstance(v, dict)}
-    return {"class_name": type(layer).__name__, "config": {**plain, **extra}}
-
-
-def old_sequential(shape: tuple[int, ...], *entries: dict[str, Any]) -> dict[str, Any]:
-    first = {"batch_input_shape": [None, *shape], "name": "x", "sparse": False, "ragged": False}
-    ends = {"class_name": "InputLayer", "config": {**first, "dtype": "float32"}}
-    return {"class_name": "Sequential", "config": {"name": "net", "layers": [ends, *entries]}}
-
-
-def write(path: Path, model: Any, config: Any, version: str | None = "2.15.0") -> None:
-    """The weights as Keras 3 writes them into HDF5, which is as Keras 2 did."""
-    model.save(path)
-    with h5py.File(path, "r+") as file:
-        file.attrs["model_config"] = json.dumps(config)
-        del file.attrs["keras_version"]
-        if version is not None:
-            file.attrs["keras_version"] = version
-
+from tests.keras_models import old_layer, old_sequential, write_old
 
 # --- refused --------------------------------------------------------------------------------------
 
@@ -82,7 +59,7 @@ def test_refused(kind: str, extra: dict[str, Any], message: str) -> None:
 def test_operations_of_keras_2_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     model = keras.Sequential([keras.Input((3,)), layers.Dense(2)])
     entry = {"class_name": kind, "config": {"name": "tf.math.add", "function": "math.add"}}
-    write(tmp_path / "net.h5", model, old_sequential((3,), entry))
+    write_old(tmp_path / "net.h5", model, old_sequential((3,), entry))
     with pytest.raises(ModelError, match=f"layer 'tf.math.add' is a {kind}"):
         open_model(tmp_path / "net.h5")
 
@@ -104,7 +81,7 @@ def test_nothing_outside_the_file_is_read(
     tmp_path: Path, change: Callable[[Any], None], version: str
 ) -> None:
     path, model = tmp_path / "net.h5", keras.Sequential([keras.Input((3,)), layers.Dense(2)])
-    write(path, model, old_sequential((3,), old_layer(model.layers[0])), version)
+    write_old(path, model, old_sequential((3,), old_layer(model.layers[0])), version)
     with h5py.File(path, "r+") as file:
         change(file)
     with pytest.raises(ModelError, match=r"'/model_weights.* lies in another file"):
@@ -176,7 +153,7 @@ def test_repaired_files_answer_as_the_model_did(name: str, tmp_path: Path) -> No
     if name == "LeakyReLU":
         entries[0]["config"]["alpha"] = entries[0]["config"].pop("negative_slope")
     path = tmp_path / "net.old"
-    write(path.with_suffix(".h5"), model, old_sequential(shape, *entries))
+    write_old(path.with_suffix(".h5"), model, old_sequential(shape, *entries))
     path.with_suffix(".h5").rename(path)  # the suffix says nothing
     x = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
     answer = open_model(path).runner(RunOptions())({"x": x})

@@ -6,9 +6,10 @@ What they must answer is computed in NumPy from the weights that the test itself
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +25,20 @@ from exporter.conversion import graft, to_onnx, to_tflite
 from exporter.conversion.process import Child
 from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras
 from exporter.cutting import Choice, plan_cut
-from exporter.errors import ConversionError
+from exporter.errors import ConversionError, ModelError
 from exporter.graph import Array
+from exporter.job import Job
 from exporter.models import open_model, size_bytes
 from exporter.models.keras.model import KerasModel, open_file
-from exporter.models.keras.narrow import stub_values
+from exporter.models.keras.narrow import narrow, stub_values
 from exporter.models.keras.stub import stub_of
 from exporter.models.keras.wide import WideModel, open_large
 from exporter.models.model import RunOptions
 from exporter.models.onnx import stream
+from exporter.pipeline import run_job
 from exporter.plan import AddOutput, Plan
-from tests.keras_models import softmax
+from exporter.tasks import prune_file
+from tests.keras_models import old_layer, old_sequential, softmax, write_old
 
 FEATURES, UNITS, BOUND = 16, 900, 20_000
 KEPT = (7, 2, 899, 400)
@@ -73,6 +77,7 @@ def answers(model: Any, x: Array, output: str = "y") -> Array:
 @dataclass(frozen=True)
 class Bench:
     path: Path
+    hdf5: Path
     net: Any
     child: Child
     folder: Path
@@ -86,8 +91,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("large")
     net = network()
     net.save(folder / "net.keras")
+    _saved_as_hdf5(net, folder / "net.h5")
     with Child() as child:
-        yield Bench(folder / "net.keras", net, child, folder)
+        yield Bench(folder / "net.keras", folder / "net.h5", net, child, folder)
+
+
+def _saved_as_hdf5(net: Any, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Keras dislikes this kind of file
+        net.save(path)
 
 
 # --- what is built whole --------------------------------------------------------------------------
@@ -130,11 +142,61 @@ def test_built_whole(case: str, tmp_path: Path) -> None:
     assert isinstance(open_large(tmp_path / "net.keras", 10_000), KerasModel)
 
 
-@pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
-def test_below_the_bound_and_in_hdf5_it_is_built(bench: Bench, tmp_path: Path) -> None:
+def test_below_the_bound_it_is_built(bench: Bench) -> None:
     assert isinstance(open_large(bench.path, 10**9), KerasModel)
-    bench.net.save(tmp_path / "net.h5")
-    assert isinstance(open_large(tmp_path / "net.h5", BOUND), KerasModel)
+    assert isinstance(open_large(bench.hdf5, 10**9), KerasModel)
+
+
+def _renamed(held: Any) -> None:
+    names = held.attrs["weight_names"]
+    held.attrs["weight_names"] = ["y/gamma", *names[1:]]
+    held.move("y/kernel", "y/gamma")
+
+
+def _double(held: Any) -> None:
+    values = held["y/kernel"][()]
+    del held["y/kernel"]
+    held["y/kernel"] = values.astype(np.float64)
+
+
+def _other_bias(held: Any) -> None:
+    del held["y/bias"]
+    held["y/bias"] = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize("change", [_renamed, _double, _other_bias])
+def test_weights_of_an_hdf5_file_that_are_none_of_a_dense_layer(
+    bench: Bench, change: Callable[[Any], None], tmp_path: Path
+) -> None:
+    path = tmp_path / "net.h5"
+    path.write_bytes(bench.hdf5.read_bytes())
+    with h5py.File(path, "r+") as file:
+        change(file["model_weights/y"])
+    assert narrow(bench.hdf5, ".h5", tmp_path, BOUND)
+    assert narrow(path, ".h5", tmp_path, BOUND) is None
+
+
+OUTSIDE = {".keras": "layers/dense_1/vars/0", ".h5": "model_weights/y/y/kernel"}
+
+
+@pytest.mark.parametrize("container", OUTSIDE)
+def test_a_kernel_that_lies_in_another_file(bench: Bench, container: str, tmp_path: Path) -> None:
+    path = (tmp_path / "net").with_suffix(container)
+    path.write_bytes(bench.path.with_suffix(container).read_bytes())
+    with h5py.File(tmp_path / "outside.h5", "w") as file:
+        file["values"] = np.zeros((FEATURES, UNITS), np.float32)
+
+    def change(file: Any) -> None:
+        del file[OUTSIDE[container]]
+        file[OUTSIDE[container]] = h5py.ExternalLink(str(tmp_path / "outside.h5"), "/values")
+
+    if container == ".h5":
+        with h5py.File(path, "r+") as file:
+            change(file)
+    else:
+        _with_weights(path, change)
+    with pytest.raises(ModelError, match="lies in another file, which is not read"):
+        open_large(path, BOUND)
 
 
 @pytest.mark.parametrize("case", ["weights of each unit behind it", "another kind of layer"])
@@ -176,16 +238,28 @@ def _deflated(path: Path) -> None:
 
 
 def _chunked(path: Path) -> None:
+    _with_weights(path, lambda file: _pack(file["layers/dense_1/vars"]))
+
+
+def _chunked_hdf5(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        _pack(file["model_weights/y/y"])
+
+
+def _pack(held: Any) -> None:
+    for name in list(held):
+        values = held[name][()]
+        del held[name]
+        held.create_dataset(name, data=values, chunks=True, compression="gzip")
+
+
+def _with_weights(path: Path, change: Callable[[Any], None]) -> None:
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    weights = path.with_suffix(".h5")
+    weights = path.with_suffix(".weights.h5")
     weights.write_bytes(members["model.weights.h5"])
     with h5py.File(weights, "r+") as file:
-        held = file["layers/dense_1/vars"]
-        for key in ("0", "1"):
-            values = held[key][()]
-            del held[key]
-            held.create_dataset(key, data=values, chunks=True, compression="gzip")
+        change(file)
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, weights.read_bytes() if name.endswith(".h5") else content)
@@ -210,6 +284,76 @@ def test_its_answers(behind: tuple[Any, ...], change: Any, tmp_path: Path) -> No
     z = logits(net, x)
     expected = softmax(np.clip(z, 0, 2) if behind else z)
     np.testing.assert_allclose(answers(wide, x, wide.outputs[0]), expected, atol=1e-6)
+
+
+def _knotted(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file["model_weights/soft"] = h5py.SoftLink("/model_weights")
+        file["model_weights/nowhere"] = h5py.SoftLink("/nowhere")
+        file["model_weights/hard"] = file["model_weights"]
+
+
+def _by_keras_2(path: Path) -> None:
+    """Its configuration and its names of weights; Keras 2 knew these models as Sequential."""
+    net = keras.models.load_model(path, compile=False)
+    entries = [old_layer(layer) for layer in net.layers[1:]]
+    write_old(path, net, old_sequential((6,), *entries))
+    with h5py.File(path, "r+") as file:
+        for name in ("hidden", "y"):
+            held = file["model_weights"][name]
+            for weight in held.attrs["weight_names"]:
+                held.move(weight, f"{weight}:0")
+            old = [f"{weight}:0".encode() for weight in held.attrs["weight_names"]]
+            held.attrs["weight_names"] = old
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(None, id="as Keras writes it"),
+        pytest.param(_chunked_hdf5, id="a compressed kernel"),
+        pytest.param(_knotted, id="groups that hold themselves"),
+        pytest.param(_by_keras_2, id="as Keras 2 wrote it"),
+    ],
+)
+def test_its_answers_out_of_hdf5(change: Any, *, bias: bool, tmp_path: Path) -> None:
+    net, x, path = network(bias=bias), inputs(), tmp_path / "net.h5"
+    _saved_as_hdf5(net, path)
+    if change is not None:
+        change(path)
+    wide: Any = open_large(path, BOUND)
+    mapped = [isinstance(values, np.memmap) for values in wide.stub.weights.values()]
+    assert mapped == [change is not _chunked_hdf5] * (1 + bias)
+    z = logits(net, x)
+    np.testing.assert_allclose(answers(wide, x), softmax(z), atol=1e-6)
+    cut = wide.apply(plan_cut(wide, Choice(keep=KEPT, keep_order=True)).plan)
+    np.testing.assert_allclose(answers(cut, x), softmax(z[:, list(KEPT)]), atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
+def test_all_of_it_in_the_other_container(bench: Bench, tmp_path: Path) -> None:
+    for source, target in ((bench.path, "net.hdf5"), (bench.hdf5, "net.keras")):
+        open_large(source, BOUND).write(tmp_path / target)
+        again = keras.models.load_model(tmp_path / target, compile=False)
+        for old, new in zip(bench.net.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+def test_a_file_of_which_everything_is_kept(bench: Bench, tmp_path: Path) -> None:
+    """A copy is what its name says: Keras goes by the suffix."""
+    out, choice = tmp_path / "out", Choice(keep=range(UNITS))
+    job = Job(keep_original=True, to=("keras",), verify=False, bench=False)
+    run_job(bench.hdf5, out, choice, replace(job, large_head_bytes=BOUND))
+    for name in ("net.hdf5", "net.keras"):
+        prune_file(bench.hdf5, tmp_path / name, choice, job)
+    for path in (out / "original.h5", tmp_path / "net.hdf5"):
+        assert path.read_bytes() == bench.hdf5.read_bytes()
+    for path in (out / "pruned.fp32.keras", tmp_path / "net.keras"):
+        again = keras.models.load_model(path, compile=False)
+        for old, new in zip(bench.net.get_weights(), again.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
 
 
 def test_it_shows_its_logits_and_is_cut(bench: Bench, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -29,6 +29,8 @@ class Kind:
         matches: do a file's first bytes say that it is of this kind?
         edge: it runs in an edge runtime (is benched; what Keras models are converted to).
         member: the file in a folder by which it is known to be of this kind; "" for files.
+        containers: suffix -> the first bytes of a file that is rightly called so, of a kind whose
+            files differ in that.
     """
 
     title: str
@@ -37,6 +39,7 @@ class Kind:
     matches: Callable[[bytes], bool]
     edge: bool
     member: str = ""
+    containers: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def written(self) -> bool:
@@ -91,6 +94,15 @@ def copy_model(source: Path, target: Path) -> None:
     shutil.copyfile(source, target)
 
 
+def suffixes_of(path: Path) -> tuple[str, ...]:
+    """What the name of a copy of a model file may end with (raises as `open_model` does)."""
+    kind = KINDS[kind_of(path)]
+    if not kind.containers:
+        return kind.suffixes
+    start = _first_bytes(path)
+    return tuple(s for s in kind.suffixes if start.startswith(kind.containers[s]))
+
+
 def kind_of(path: Path) -> str:
     """The kind of a file by its first bytes (raises as `open_model` does)."""
     if path.is_dir():
@@ -98,15 +110,7 @@ def kind_of(path: Path) -> str:
     for kind in KINDS.values():
         if path.name == kind.member:
             raise UsageError(f"{path} is a part of a {kind.title}", "name the folder that holds it")
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no file {path}", "check the path; it starts where you are"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    start = _first_bytes(path)
     if not start:
         raise ModelError(f"{path} is empty", "save or copy the model again")
     for name, kind in KINDS.items():
@@ -117,6 +121,18 @@ def kind_of(path: Path) -> str:
     raise ModelError(
         f"{path} is not a model file of a known kind ({titles})", f"models are {suffixes} files"
     )
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no file {path}", "check the path; it starts where you are"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _kind_of_folder(path: Path) -> str:
@@ -140,8 +156,11 @@ def _is_flatbuffer(start: bytes) -> bool:
     return start[4:8] == b"TFL3"
 
 
+_ARCHIVE, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+
+
 def _is_archive_or_hdf5(start: bytes) -> bool:
-    return start.startswith((b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"))
+    return start.startswith((_ARCHIVE, _HDF5))
 
 
 def _is_never_a_file(_start: bytes) -> bool:
@@ -162,6 +181,7 @@ KINDS: Mapping[str, Kind] = {
         "exporter.models.keras",
         _is_archive_or_hdf5,
         edge=False,
+        containers={".keras": _ARCHIVE, ".h5": _HDF5, ".hdf5": _HDF5},
     ),
     "savedmodel": Kind(
         "SavedModel",

@@ -11,16 +11,19 @@ import json
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from exporter.errors import ModelError, UsageError
+from exporter.models.keras.section import Place, opened, place_of
 
 Container = Literal[".keras", ".h5"]
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+WEIGHTS = "model.weights.h5"
+MEMBERS = ("config.json", "metadata.json", WEIGHTS)
 _CODE = {
     *("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"),
     *("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
@@ -106,17 +109,25 @@ def check_weights(path: Path) -> None:
     Raises:
         ModelError: damaged, or values that lie in another file.
     """
-    import h5py  # noqa: PLC0415 - as above
-
     try:
-        with (
-            zipfile.ZipFile(path) as archive,
-            archive.open("model.weights.h5") as member,
-            h5py.File(member, "r") as file,
-        ):
-            _check_inside(file, path)
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(WEIGHTS)
+            with _unpacked(archive, place_of(path, member)) as file:
+                _check_inside(file, path)
     except OSError as error:
         raise ModelError(f"{path} is damaged: its weights are no HDF5 file") from error
+
+
+@contextmanager
+def _unpacked(archive: zipfile.ZipFile, place: Place | None) -> Iterator[Any]:
+    import h5py  # noqa: PLC0415 - as above
+
+    if place is not None:
+        with opened(place) as file:
+            yield file
+    else:
+        with archive.open(WEIGHTS) as member, h5py.File(member, "r") as file:
+            yield file
 
 
 def _check_inside(file: Any, path: Path) -> None:

@@ -23,6 +23,7 @@ from exporter.models.keras.calls import input_name
 from exporter.models.keras.files import (
     OWN,
     Container,
+    Hdf5,
     check_file,
     check_hdf5,
     check_weights,
@@ -176,11 +177,7 @@ def open_file(path: Path) -> KerasModel:
     """
     path = Path(path)
     container = check_file(path)
-    held = None
-    if container == ".h5":
-        held = check_hdf5(path, _is_known_layer)
-    else:
-        check_weights(path)
+    held = check_contents(path, container)
     try:
         if held is not None and is_keras_2(held.version):
             model = _load_keras_2(path.absolute(), repaired(held.config, path.name))
@@ -192,6 +189,14 @@ def open_file(path: Path) -> KerasModel:
     except _LOAD_ERRORS as error:
         raise ModelError(f"Keras cannot load {path}: {_reason(error)}") from error
     return KerasModel(model, name=path.name, sha256=sha256_of(path))
+
+
+def check_contents(path: Path, container: Container) -> Hdf5 | None:
+    """Check what HDF5 holds in a file whose container was checked (ModelError)."""
+    if container == ".h5":
+        return check_hdf5(path, _is_known_layer)
+    check_weights(path)
+    return None
 
 
 def _load_keras_2(path: Path, config: Any) -> Any:

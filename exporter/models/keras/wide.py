@@ -1,4 +1,4 @@
-"""A `.keras` file whose wide head Keras never builds: a stub in Keras, and the kernel in the file.
+"""A Keras file whose wide head Keras never builds: a stub in Keras, and the kernel in the file.
 
 It draws itself, runs and is converted as the whole model. What it answers is computed out of the
 stub's features: their product with the kernel where that lies, then the layers behind it, in Keras.
@@ -19,8 +19,9 @@ import numpy as np
 
 from exporter.errors import ExporterError
 from exporter.graph import Array, Graph, Node, Tensor
+from exporter.models import suffixes_of
 from exporter.models.keras.files import check_file
-from exporter.models.keras.model import KerasModel, open_file, sha256_of
+from exporter.models.keras.model import KerasModel, check_contents, open_file, sha256_of
 from exporter.models.keras.narrow import Narrowed, narrow
 from exporter.models.keras.stub import Stub, widening
 from exporter.models.model import RunOptions
@@ -32,15 +33,15 @@ FEATURES = "features of the head"
 
 
 def open_large(path: Path, bound_bytes: int) -> KerasModel | WideModel:
-    """Open a file; a `.keras` one with a head of at least this size without building the head.
+    """Open a file; one with a head of at least this size without building the head.
 
     Raises:
         UsageError, ModelError: as `exporter.models.keras.model.open_file`.
     """
-    if check_file(path) != ".keras":
-        return open_file(path)
+    container = check_file(path)
+    check_contents(path, container)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        found = narrow(path, Path(name), bound_bytes)
+        found = narrow(path, container, Path(name), bound_bytes)
         model = _stubbed(found, path) if found else None
     return model or open_file(path)
 
@@ -121,8 +122,11 @@ class WideModel:
         return WideRunner(self, options)
 
     def write(self, path: Path) -> None:
-        """The file as it is."""
-        shutil.copyfile(self._path, path)
+        """The file as it is, unless the name asks for the other container of Keras."""
+        if path.suffix.lower() in suffixes_of(self._path):
+            shutil.copyfile(self._path, path)
+        else:
+            self.whole().write(path)
 
     def whole(self) -> KerasModel:
         """The model with its head built, at several times the head's size."""
