@@ -41,7 +41,7 @@ def branches(net: Net, width: int, name: str, *, batch: int = 1) -> str:
 
 def finished(net: Net, **kinds: int) -> ModelProto:
     model = net.model()
-    shapes = {"boxes": (None, 4), "rows": (None, 6), "selected": (None, 3)}
+    shapes = {"boxes": (None, 4), "rows": (None, 6), "detected": (None, 7), "selected": (None, 3)}
     for name, kind in kinds.items():
         info = helper.make_tensor_value_info(name, kind, shapes.get(name, (None,)))
         model.graph.output.append(info)
@@ -120,6 +120,55 @@ def largest(*, overlap: float = 1.0) -> ModelProto:
     net.op("Gather", [row, place], "chosen", axis=1)
     net.op("Squeeze", ["chosen", net.integers("front", 0)], "rows")
     return finished(net, rows=TensorProto.FLOAT)
+
+
+FURTHEST = 640.0  # by which boxes of one class stand from those of the next
+
+
+def as_yolov7() -> ModelProto:
+    """What `--end2end --max-wh` writes: (picture, box, number, score), each taken by its place."""
+    net = Net()
+    net.maps()
+    y = net.op("Sigmoid", [branches(net, 5 + CLASSES, "row")], "sigmoid")
+    every = net.op("Transpose", [y], "every", perm=[0, 2, 1])
+    score = net.op(
+        "Mul", [net.slice(every, "each", 5, TO_THE_END, 2), net.slice(every, "sure", 4, 5, 2)], "s"
+    )
+    ends = np.block([[np.eye(2), np.eye(2)], [-np.eye(2) / 2, np.eye(2) / 2]])
+    corners = net.constant("corners", ends.astype(np.float32))
+    box = net.op("MatMul", [net.slice(every, "xywh", 0, 4, 2), corners], "places")
+    best = net.op("ReduceMax", [score], "largest", axes=[2], keepdims=1)
+    kind = net.op("ArgMax", [score], "kind", axis=2, keepdims=1)
+    moved = net.op("Cast", [kind], "kind_float", to=TensorProto.FLOAT)
+    moved = net.op("Mul", [moved, net.number("furthest", FURTHEST)], "distance")
+    moved = net.op("Add", [box, moved], "apart")
+    turned = net.op("Transpose", [best], "turned", perm=[0, 2, 1])
+    suppressed(net, moved, turned, overlap=0.45)
+    picture, place = column(net, 0, "picture"), column(net, 2, "place")
+    parts = [_taken(net, each, picture, place) for each in (box, kind, best)]
+    parts[1] = net.op("Cast", [parts[1]], "number", to=TensorProto.FLOAT)
+    front = net.op("Unsqueeze", [picture, net.integers("behind", 1)], "picture1")
+    front = net.op("Cast", [front], "picture_float", to=TensorProto.FLOAT)
+    net.op("Concat", [front, *parts], "detected", axis=1)
+    return finished(net, detected=TensorProto.FLOAT)
+
+
+def _taken(net: Net, values: str, picture: str, place: str) -> str:
+    """values[picture, place]: out of one line of rows, with the axes that are left measured."""
+    shape = net.op("Shape", [values], f"{values}.shape")
+    count, width = (
+        net.op("Gather", [shape, net.integers(f"axis{axis}", axis)], f"{values}.{axis}", axis=0)
+        for axis in (1, 2)
+    )
+    line = net.op("Flatten", [values], f"{values}.line", axis=2)
+    at = net.op("Mul", [picture, count], f"{values}.before")
+    at = net.op("Add", [place, at], f"{values}.at")
+    rows = net.op("Gather", [line, at], f"{values}.taken", axis=0)
+    shapes = (net.integers("any", -1), net.op("Shape", [at], f"{values}.count"))
+    for i, front in enumerate(shapes):
+        target = net.op("Concat", [front, width], f"{values}.target{i}", axis=0)
+        rows = net.op("Reshape", [rows, target], f"{values}.rows{i}")
+    return rows
 
 
 def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
@@ -253,4 +302,4 @@ def _filled_up(net: Net, found: str) -> ModelProto:
     return net.model(y=(1, ROOM, 6))
 
 
-BUILDERS = (ssd, selected_alone, largest, moved_apart, end_to_end)
+BUILDERS = (ssd, selected_alone, largest, as_yolov7, moved_apart, end_to_end)

@@ -24,6 +24,7 @@ from exporter.trace import trace
 from exporter.verification.replayed import Replay, unmatched
 from tests.onnx_suppression import (
     SIDE,
+    as_yolov7,
     end_to_end,
     largest,
     moved_apart,
@@ -41,13 +42,20 @@ MODELS: Mapping[str, Callable[[], ModelProto]] = {
     "what is selected": selected_alone,
     "one class a box": largest,
     "one class a box, suppressed": lambda: largest(overlap=0.5),
+    "one class a box, as YOLOv7 takes it": as_yolov7,
     "classes moved apart": moved_apart,
     "end to end": end_to_end,
     "end to end, by dynamo": lambda: end_to_end(dynamo=True),
     "end to end, of any batch": lambda: end_to_end(batch=0),
     "behind a softmax with a background": lambda: ssd(background=True, shared_out=True),
 }
-NUMBERS = {"numbers": (0, 1), "selected": (1, 3), "rows": (5, 6), "y": (5, 6)}  # place, of how many
+NUMBERS = {
+    "numbers": (0, 1),
+    "selected": (1, 3),
+    "rows": (5, 6),
+    "y": (5, 6),
+    "detected": (5, 7),
+}  # place, of how many
 
 
 def opened(name: str) -> OnnxModel:

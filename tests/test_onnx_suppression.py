@@ -18,7 +18,9 @@ from exporter.tasks import prune_model
 from exporter.trace import trace, trace_axis
 from tests.onnx_models import node, numbers
 from tests.onnx_suppression import (
+    FURTHEST,
     TAKEN,
+    as_yolov7,
     branches,
     end_to_end,
     largest,
@@ -26,7 +28,7 @@ from tests.onnx_suppression import (
     ssd,
 )
 from tests.yolo_models import Net
-from tests.yolo_reference import BOXES, CHANNELS, CLASSES, SIZES
+from tests.yolo_reference import BOXES, CHANNELS, CLASSES, SIZES, suppressed
 
 KEPT = (4, 0, 3)
 
@@ -160,6 +162,25 @@ def test_numbers_that_are_computed_with_are_refused() -> None:
 def test_values_at_computed_places_are_refused() -> None:
     with pytest.raises(Refused, match="takes units by computed places"):
         trace_axis(from_proto(looked_up_by_place(), "detector.onnx").graph(), "y", 1)
+
+
+def test_one_class_a_box_as_yolov7_takes_it() -> None:
+    """In NumPy: of each box its best kept class, then the best boxes of each class."""
+    model = from_proto(as_yolov7(), "yolo.onnx")
+    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    assert done.findings.passed
+    shown = as_yolov7()
+    for name, width in (("places", 4), ("s", CLASSES)):
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
+        shown.graph.output.append(info)
+    answer = run(from_proto(shown, "yolo.onnx"))
+    boxes, scores = answer["places"][0], answer["s"][0][:, list(KEPT)]
+    best, kind = scores.max(axis=1), scores.argmax(axis=1)
+    apart = boxes + FURTHEST * kind[:, None].astype(np.float32)
+    found = suppressed(apart, best, overlap=0.45, least=0.0)
+    table = np.column_stack([np.zeros(BOXES), boxes, kind, best])[found]
+    np.testing.assert_allclose(run(done.model)["detected"], table, rtol=0, atol=1e-5)
+    assert set(kind[found]) == {0, 1, 2}
 
 
 @pytest.mark.parametrize(

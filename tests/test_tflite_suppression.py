@@ -38,25 +38,13 @@ def answer(model: Model, seed: int) -> dict[str, Array]:
     return dict(model.runner(RunOptions())({fed: x}))
 
 
-def overlap(box: Array, others: Array) -> Array:
-    """Intersection over union of (y, x, y, x) or (x, y, x, y)."""
-    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
-    both = np.clip(high - low, 0, None).prod(1)
-    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (box[None], others)]
-    return np.asarray(both / (areas[0] + areas[1] - both))
-
-
 def rows(classes: Sequence[int], names: Sequence[int], seed: int) -> Array:
     """(box, score, number) in NumPy: of each box its best class, then greedily the best boxes."""
     (y,) = reference.yolox(picture(seed), classes, SIDE)["y"]
     boxes = np.concatenate([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], 1)
     scores = y[:, 4:5] * y[:, 5:]
     best, kind = scores.max(1), np.array(names)[scores.argmax(1)]
-    found: list[int] = []
-    for place in np.argsort(-best, kind="stable").tolist():
-        apart = not found or (overlap(boxes[place], boxes[found]) <= OVERLAP).all()
-        if best[place] > LEAST and apart and len(found) < ROOM:
-            found.append(place)
+    found = reference.suppressed(boxes, best, overlap=OVERLAP, least=LEAST)[:ROOM]
     return np.column_stack([boxes[found], best[found], kind[found]])
 
 

@@ -188,3 +188,24 @@ def yolox(
         both = [(box[:, :2] + corner) * strides, np.exp(box[:, 2:]) * strides]
         box = np.concatenate(both, 1) / side
     return {"y": np.concatenate([box, sigmoid(obj), sigmoid(cls)], 1)[None]}
+
+
+# --- suppression --------------------------------------------------------------------------------
+
+
+def _overlap(box: Array, others: Array) -> Array:
+    """Intersection over union of (y, x, y, x) or (x, y, x, y)."""
+    low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
+    both = np.clip(high - low, 0, None).prod(1)
+    areas = [(each[:, 2:] - each[:, :2]).prod(1) for each in (box[None], others)]
+    return np.asarray(both / (areas[0] + areas[1] - both))
+
+
+def suppressed(boxes: Array, scores: Array, *, overlap: float, least: float) -> list[int]:
+    """Greedily the best of the boxes [boxes, 4] that overlap none of the better ones too much."""
+    found: list[int] = []
+    for place in np.argsort(-scores, kind="stable").tolist():
+        apart = not found or (_overlap(boxes[place], boxes[found]) <= overlap).all()
+        if scores[place] > least and apart:
+            found.append(place)
+    return found

@@ -104,7 +104,19 @@ class _Walk:
         if any(is_open(self._types.get(name)) for name in node.output if name):
             for name, kind in self._asked(node):
                 self._types[name] = _merged(self._types.get(name), kind)
+        if node.op_type == "Reshape" and len(node.input) > 1:
+            self._reshaped(node)
         self.values.update(self._computed(node))
+
+    def _reshaped(self, node: NodeProto) -> None:
+        """Some lengths of a target may be known though others are open."""
+        (name,), target = node.output, self._shapes.get(node.input[1])
+        kind = self._types.get(name)
+        if kind is not None and target is not None and is_open(kind):
+            found = TypeProto()
+            found.CopyFrom(kind)
+            set_shape(found, tuple(n if n and n > 0 else None for n in target))
+            self._types[name] = _merged(kind, found)
 
     def _asked(self, node: NodeProto) -> Iterator[tuple[str, TypeProto]]:
         """What inference says of this node alone."""
@@ -138,12 +150,29 @@ class _Walk:
             shape, places = self._shapes[node.input[0]], self._value(node.input[1])
             if places is not None and ((-len(shape) <= places) & (places < len(shape))).all():
                 taken = tuple(shape[place] for place in places.ravel())
+                if places.ndim == 1:
+                    self._shapes[node.output[0]] = taken
                 yield from _known(node.output[0], taken, places.shape)
+        elif node.op_type == "Concat" and not self._shapes.keys().isdisjoint(node.input):
+            parts = [self._entries(name) for name in node.input]
+            if None not in parts:
+                joined = tuple(length for part in parts for length in part or ())
+                self._shapes[node.output[0]] = joined
+                yield from _known(node.output[0], joined)
         elif node.op_type in _ARITHMETIC and all(map(self._is_small, node.output)):
             held = {name: self._value(name) for name in node.input if name}
             values = {name: value for name, value in held.items() if value is not None}
             if len(values) == len(held) and _is_sound(node, values):
                 yield from self._run(node, values)
+
+    def _entries(self, name: str) -> Shape | None:
+        """Those of a vector of lengths, as far as they are known; None where not even how many."""
+        value = self._value(name)
+        if value is not None:
+            return tuple(value.ravel().tolist())
+        shape = shape_of(self._type(name))
+        count = shape[0] if shape is not None and len(shape) == 1 else None
+        return self._shapes.get(name, None if count is None else (None,) * count)
 
     def _run(self, node: NodeProto, values: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
         from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow, and rarely needed
