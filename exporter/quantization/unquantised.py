@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
-from exporter.operations import Elementwise, Linear, Reshape, Transpose
+from exporter.operations import Linear
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,6 @@ def unquantised(before: Graph, after: Graph) -> Unquantised:
 def _float_kernels(graph: Graph) -> Iterator[tuple[Node, int]]:
     for node in graph.nodes:
         if isinstance(node.operation, Linear):
-            tensor = graph.tensors[_source(graph, node.inputs[node.operation.kernel])]
+            tensor = graph.source(node.inputs[node.operation.kernel])
             if tensor.is_constant and tensor.dtype == "float32":
                 yield node, tensor.size_bytes or 0
-
-
-def _source(graph: Graph, name: str) -> str:
-    """Where a kernel comes from: behind what moves, casts or dequantises it."""
-    while name in graph.producers:
-        node, _ = graph.producers[name]
-        operation = node.operation
-        moves = isinstance(operation, Reshape | Transpose)
-        if not (moves or (isinstance(operation, Elementwise) and operation.function in _PASSED)):
-            break
-        name = node.inputs[0]
-    return name
-
-
-_PASSED = frozenset({"identity", "cast", "dequantize"})

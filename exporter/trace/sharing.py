@@ -234,7 +234,7 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
             for way in ways:
                 yield from _part(graph, step.tensor(way.port), way.labels, piece)
             return
-        ways = [way for way in ways if not graph.tensors[step.tensor(way.port)].is_constant]
+        ways = [way for way in ways if not graph.source(step.tensor(way.port)).is_constant]
         if len(ways) != 1 and not (isinstance(operation, Concat) and ways):
             place = isinstance(operation, Reshape) and piece.plain
             piece = replace(piece, plain=piece.plain and bool(piece.activation), place=place)
