@@ -23,6 +23,7 @@ from exporter.models.onnx.apply import REMAP
 from exporter.models.onnx.model import OnnxModel, from_proto
 from exporter.models.onnx.protos import opset_of
 from exporter.quantization.onnx_ends import with_integer_ends
+from exporter.quantization.onnx_ranked import behind_rankings, nodes_behind
 from exporter.quantization.precisions import PRECISIONS, Wish
 from exporter.quantization.quiet import quantiser
 from exporter.samples import Samples
@@ -43,35 +44,44 @@ def quantize(
         source = Path(folder, "float.onnx")
         model.write(source)
         with quantiser(library, task) as told:
-            made = _made(source, wish, samples)
-            onnx.checker.check_model(made, full_check=True)
+            made = _made(source, wish, samples, behind_rankings(model.graph()))
+            _check(made)
     if wish.integer_io:
         made = with_integer_ends(made, model.name)
     _carry(model, made)
     return from_proto(made, model.name), _truncations(told)
 
 
-def _made(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
+def _check(made: ModelProto) -> None:
+    try:
+        onnx.checker.check_model(made, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(f"what it wrote is no valid model: {error}") from error
+
+
+def _made(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[str]) -> ModelProto:
     match wish.precision:
         case "fp16":
-            return _float16(source)
+            return _float16(source, ranked)
         case "int4":
             return _int4(source)
         case _:
-            return _int8(source, wish, samples)
+            return _int8(source, wish, samples, ranked)
 
 
-def _float16(source: Path) -> ModelProto:
+def _float16(source: Path, ranked: frozenset[str]) -> ModelProto:
     from onnxconverter_common.float16 import convert_float_to_float16  # noqa: PLC0415
 
     smallest, largest = _FLOAT16
-    plain = _with_outputs_apart(onnx.load(source))
+    model = onnx.load(source)
+    aside = nodes_behind(model, ranked)
+    plain = _with_outputs_apart(model)
     made: ModelProto = convert_float_to_float16(
         plain,
-        node_block_list=_casts_to_float(plain),
         min_positive_val=smallest,
         max_finite_val=largest,
         keep_io_types=True,
+        node_block_list=[*aside, *_casts_to_float(plain)],
     )
     return made
 
@@ -120,7 +130,7 @@ def _int4(source: Path) -> ModelProto:
     return made
 
 
-def _int8(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
+def _int8(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[str]) -> ModelProto:
     from onnxruntime.quantization import (  # noqa: PLC0415 - half a second
         QuantType,
         quantize_dynamic,
@@ -136,10 +146,14 @@ def _int8(source: Path, wish: Wish, samples: Samples | None) -> ModelProto:
         quantize_dynamic(ready, done, per_channel=True, weight_type=QuantType.QUInt8)
     else:
         eight = wish.precision == "int8"
+        plain = onnx.load(ready)
+        aside = nodes_behind(plain, ranked)
+        onnx.save(plain, ready)
         quantize_static(
             ready,
             done,
             _Reader(samples),
+            nodes_to_exclude=aside,
             per_channel=True,
             activation_type=QuantType.QUInt8 if eight else QuantType.QInt16,
             weight_type=QuantType.QUInt8 if eight else QuantType.QInt8,

@@ -25,6 +25,7 @@ from exporter.samples import Samples, as_fed
 from exporter.trace import trace
 from exporter.verification.counterpart import Stage
 from exporter.verification.detected import DetectedRows
+from exporter.verification.entering import Entering, holds_reals
 from exporter.verification.masks import with_masks
 from exporter.verification.pairing import Answers, Compared
 from exporter.verification.ranked import EmittedIds, RankedOutput
@@ -85,9 +86,8 @@ def verify_pair(
     samples, options = job
     fed, masks = with_masks(samples, pruned.graph(), tables)
     subjects = subjects_of(stage, (original, pruned), tables, masks)
-    read = [*(pair.z for pair in subjects.pairs), *(rows.boxes for rows in subjects.detected)]
     answers = (
-        _run(original, read, (samples, options), subjects.loose),
+        _run(original, subjects.read, (samples, options), subjects.loose),
         _run(pruned, subjects.wanted, (fed, options), subjects.loose),
     )
     known = trace(original.graph()).heads if stage == "quantize" else ()
@@ -159,11 +159,20 @@ class _Context:
         """Every check, of what both models answered."""
         left, right = answers[0].stacked, answers[1].stacked
         outputs = self.pruned.graph().outputs
+        entered = {each.name: each.other for each in subjects.entering}
         for pair in subjects.pairs:
-            if self.stage == "quantize" and pair.table.output not in outputs:
-                continue  # a tensor inside, which a library may have taken apart
-            for each in pair.comparisons(left, right, codes=self.options.tolerance is None):
+            shown = entered.get(pair.table.output, pair.table.output)
+            ranked = pair.head.behind_detections and holds_reals(self.pruned.graph(), shown)
+            if self.stage == "quantize" and not (shown in outputs or ranked):
+                continue  # a tensor inside, which a library has taken apart
+            codes = self.options.tolerance is None
+            for each in pair.comparisons(left, right, codes=codes, shown=shown):
                 yield from self.of(each)
+        for tensor in subjects.entering:
+            if (
+                tensor.axis is None or not subjects.pairs
+            ):  # the pairs know what a cut did to classes
+                yield from self.entered(tensor, left, right)
         for output in subjects.untouched:
             yield from self.untouched(output, left, right)
         for ids in subjects.ids:
@@ -206,6 +215,17 @@ class _Context:
             actual = tensor.real(actual) if tensor is not None else actual
         axis = self.axes.get(output, expected.ndim - 2) + 1  # behind the samples
         yield from self._judged(output, (expected, actual), allowed, axis)
+
+    def entered(self, each: Entering, left: Answers, right: Answers) -> Iterator[Check]:
+        """What enters a post-process in another precision; boxes have no first unit."""
+        expected = left[each.name]
+        tensor = self.pruned.graph().tensors[each.other]
+        tolerance = self.options.tolerance
+        allowed = limits(self.stage, self._precision, expected, "y", tolerance=tolerance)
+        metrics = COARSER if each.axis is not None else ("sqnr_db", "max_abs")
+        axis = 0 if each.axis is None else each.axis + 1
+        values = expected, tensor.real(right[each.other])
+        yield from self._judged(each.name, values, allowed, axis, metrics)
 
     def ranked(self, each: RankedOutput | EmittedIds, right: Answers) -> Iterator[Check]:
         """Ids of units, or their values in order: exactly what the values that are ranked give."""

@@ -111,13 +111,14 @@ class Pair:
         return None
 
     def comparisons(
-        self, left: Answers, right: Answers, *, codes: bool = True
+        self, left: Answers, right: Answers, *, codes: bool = True, shown: str | None = None
     ) -> Iterator[Compared]:
         """What must agree.
 
         Args:
             left, right: answers of the original and of the pruned model.
             codes: compare values that have codes as codes.
+            shown: the tensor of the pruned model that stands for the output; None: its own name.
         """
         expected = self._expected(left)
         head, output = self.head, self.table.output
@@ -131,7 +132,7 @@ class Pair:
         what: What = "probability" if function and function.probability else "y"
         what = "z" if self.z == head.output else what
         known = codes_of(self._graphs[0], head.output) if codes else None
-        actual = self._real(right, output)
+        actual = self._real(right, shown or output)
         if self._members is not None:
             yield from self._merged(what, expected.y, self._real(right, self._members), actual)
             return

@@ -12,6 +12,7 @@ from exporter.remap import HeadRemap
 from exporter.trace import heads_beside, trace_recorded
 from exporter.verification.counterpart import Stage, part_before
 from exporter.verification.detected import DetectedRows
+from exporter.verification.entering import Entering, behind_all, entering
 from exporter.verification.pairing import Pair
 from exporter.verification.ranked import EmittedIds, RankedOutput, ranked_outputs
 from exporter.verification.replayed import Replay
@@ -27,6 +28,7 @@ class Subjects:
         ids: outputs that show which units rank first, those with ids that the cut has added last.
         detected: rows of post-processes, by their own operator.
         replays: rows that operators put together; of a cut alone.
+        entering: what enters post-processes, instead of their rows; of another precision alone.
         loose: outputs that may have another shape in each run.
     """
 
@@ -35,6 +37,7 @@ class Subjects:
     ids: Sequence[RankedOutput | EmittedIds]
     detected: Sequence[DetectedRows]
     replays: Sequence[Replay]
+    entering: Sequence[Entering]
     loose: Collection[str]
 
     @property
@@ -49,6 +52,15 @@ class Subjects:
             yield from (rows.detection.source, rows.boxes)
         for replay in self.replays:
             yield from replay.sources
+        for each in self.entering:
+            yield each.other
+
+    @property
+    def read(self) -> Iterator[str]:
+        """The tensors of the original that have to be read, besides its outputs."""
+        yield from (pair.z for pair in self.pairs)
+        yield from (rows.boxes for rows in self.detected)
+        yield from (each.name for each in self.entering)
 
 
 def subjects_of(
@@ -65,6 +77,8 @@ def subjects_of(
     graphs = models[0].graph(), models[1].graph()
     pairs = [Pair(head, models, table, stage, masks) for head, table in _heads(models[0], tables)]
     behind = {name for pair in pairs for name in pair.head.behind_detections}
+    entered = list(entering(graphs)) if stage == "quantize" else []
+    behind.update(behind_all(graphs[0]) if stage == "quantize" else ())
     whole = set(graphs[0].outputs) - {table.output for table in tables} - behind
     ranked: Mapping[str, RankedOutput] = {
         each.output: each
@@ -81,6 +95,7 @@ def subjects_of(
         [*(ranked[name] for name in sorted(ranked)), *emitted],
         detected,
         _replays(pairs, loose) if stage == "cut" else [],
+        entered,
         loose,
     )
 
