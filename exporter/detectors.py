@@ -96,13 +96,20 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]
             else f"head {head.name!r} has no output with the class numbers of a post-process",
             "leave out restore_ids; the remap tells old and new indices apart",
         )
+    shift = min(column.more for column in found.values())
+    if shift < 0:
+        raise UsageError(
+            f"the class numbers of head {head.name!r} are returned less {-shift}",
+            "leave out restore_ids; the remap tells old and new indices apart",
+        )
     old = originals(table)
     return tuple(_looked_up(graph.tensors[name], column, old) for name, column in found.items())
 
 
 def _looked_up(tensor: Tensor, column: Column, old: Array) -> Edit:
     """Old numbers in place of the new ones, whatever stands beside them."""
-    numbers, told = old.astype(tensor.dtype), {"dtype": tensor.dtype}
+    shifted = np.concatenate([np.arange(column.more), old + column.more])
+    numbers, told = shifted.astype(tensor.dtype), {"dtype": tensor.dtype}
     if column.alone:
         return Insert("look_up", tensor.name, (numbers,), told)
     shape = tensor.shape or ()

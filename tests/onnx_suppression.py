@@ -49,7 +49,12 @@ def finished(net: Net, **kinds: int) -> ModelProto:
 
 
 def ssd(
-    *, background: bool = False, sliced: bool = False, shared_out: bool = False, split: bool = False
+    *,
+    background: bool = False,
+    sliced: bool = False,
+    shared_out: bool = False,
+    split: bool = False,
+    more: int = 0,
 ) -> ModelProto:
     """Values of classes [1, classes, boxes]; rows are put together from what is selected.
 
@@ -57,6 +62,7 @@ def ssd(
         background: in front of the classes, and dropped.
         shared_out: a softmax on the last axis, in place of a sigmoid.
         split: the background is dropped by a Split behind the softmax, in front of the Transpose.
+        more: what is added to class numbers, which count a background then.
     """
     net = Net()
     net.maps()
@@ -84,6 +90,8 @@ def ssd(
     else:
         flat = [column(net, 1, "number"), column(net, 2, "place")]
     number, place = flat
+    if more:
+        number = net.op("Add", [number, net.constant("more", np.int64(more))], "number_more")
     net.op("Cast", [number], "numbers", to=TensorProto.INT32)
     net.op("Squeeze", [box, net.integers("front", 0)], "flat_boxes")
     net.op("Gather", ["flat_boxes", place], "boxes", axis=0)

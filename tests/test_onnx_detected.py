@@ -93,7 +93,7 @@ def test_the_rows_are_proved(name: str) -> None:
 def test_where_the_numbers_stand(name: str) -> None:
     graph = opened(name).graph()
     found = number_columns(graph, trace(graph).head())
-    assert found == {n: place for n, place in NUMBERS.items() if n in graph.outputs}
+    assert found == {n: Column(*place) for n, place in NUMBERS.items() if n in graph.outputs}
 
 
 BEHIND: Mapping[str, tuple[list[tuple[str, list[str], dict[str, Any]]], Column | None]] = {

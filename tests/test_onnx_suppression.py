@@ -9,9 +9,10 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from exporter.cutting import Choice
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import UsageError
 from exporter.graph import Array
-from exporter.job import Job
+from exporter.job import Job, compare
 from exporter.models.onnx import OnnxModel, from_proto
 from exporter.rules import Refused
 from exporter.tasks import prune_model
@@ -97,6 +98,62 @@ def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) 
     for number, score, *box in found:
         (place,) = np.flatnonzero((answer["flat_boxes"] == box).all(axis=1))
         np.testing.assert_allclose(score, shares[place, int(number)], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("restored", [False, True], ids=["new numbers", "old numbers"])
+@pytest.mark.parametrize("more", [1, 3])
+def test_numbers_may_count_a_background(more: int, *, restored: bool) -> None:
+    model = from_proto(ssd(background=True, more=more), "ssd.onnx")
+    choice = Choice(keep=KEPT, keep_order=True, restore_ids=restored)
+    done = prune_model(model, choice, Job(samples=2))
+    assert done.findings.passed
+    before, after = rows(run(model)), rows(run(done.model))
+    kept = [(n, *row) for n, *row in before if n - more in KEPT]
+    expected = kept if restored else [(KEPT.index(int(n) - more) + more, *r) for n, *r in kept]
+    assert 0 < len(expected) < len(before)
+    np.testing.assert_allclose(after, sorted(expected), rtol=0, atol=1e-6)
+
+
+def test_numbers_that_are_less_are_not_restored() -> None:
+    model = from_proto(ssd(more=-1), "ssd.onnx")
+    assert prune_model(model, Choice(keep=KEPT), Job(samples=2)).findings.passed
+    with pytest.raises(UsageError, match="'selected' are returned less 1"):
+        plan_cut(model, Choice(keep=KEPT, restore_ids=True))
+
+
+def test_another_shift_turns_the_check_red() -> None:
+    model = from_proto(ssd(more=1), "ssd.onnx")
+    cut = plan_cut(model, Choice(keep=KEPT))
+    wrong = from_proto(ssd(more=2), "wrong.onnx").apply(cut.plan)
+    job = Job(samples=2)
+    found = compare(job, model, wrong, job.inputs(model), cut.remap.heads)
+    red = {check.metric for check in found.checks if not check.passed}
+    assert red == {"rows", "classes"}
+
+
+NO_SHIFT: Mapping[str, list[str]] = {
+    "of two computed numbers": ["number", "number"],
+    "of another for each row": ["number", "several"],
+    "of a fraction": ["number", "half"],
+    "of the numbers from another": ["Sub", "one", "number"],
+    "of a name that is looked up then": ["Gather", "names", "number_more"],
+}
+
+
+@pytest.mark.parametrize("name", NO_SHIFT)
+def test_a_sum_that_is_no_shift_is_refused(name: str) -> None:
+    *operator, first, second = NO_SHIFT[name]
+    model = ssd(more=1)
+    for key, value in (("several", [1, 2]), ("one", 1), ("names", [4, 5, 6, 7, 8, 9, 3])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.int64), key))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "half"))
+    model.graph.node.append(node("Cast", ["number"], ["real"], "real", to=TensorProto.FLOAT))
+    inputs = ["real" if second == "half" else first, second]
+    model.graph.node.append(node((operator or ["Add"])[0], inputs, ["z"], "z"))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.INT64, None))
+    found = trace(from_proto(model, "detector.onnx").graph())
+    assert "computes with the class numbers" in found.refusals[0].reason
+    assert found.refusals[0].operation == f"{(operator or ['Add'])[0]} 'z'"
 
 
 def test_selected_places_alone() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from exporter.graph import Graph, Node, Shape
 from exporter.head import Detection, LabelledConstant, UnitAxis
 from exporter.operations import Detect, Fetch, Measure, Pick, Rows, Slice
+from exporter.rules.numbers import shift_of
 from exporter.rules.parting import parts_boxes
 from exporter.rules.ranking import carries, hands_on
 from exporter.rules.steps import RAW, Detects, Fact, Port, Refused, States, Step
@@ -53,7 +54,7 @@ def find_detection(
     """
     operation = node.operation
     assert isinstance(operation, Detect)  # noqa: S101 - the rule that noted the node saw to it
-    numbers = _Numbers(graph, classes, labelled)
+    numbers = _Numbers(graph, classes, labelled, shifts=operation.rows is None)
     numbers.follow(node.outputs[operation.ids], column=operation.column)
     ids = tuple(name for name in graph.outputs if name in numbers.found)
     behind = graph.behind(node)
@@ -80,10 +81,15 @@ def _rows(
 class _Numbers:
     """All that holds class numbers, and the tables in which they are looked up."""
 
-    def __init__(self, graph: Graph, classes: int, labelled: Mapping[str, UnitAxis]) -> None:
+    def __init__(
+        self, graph: Graph, classes: int, labelled: Mapping[str, UnitAxis], *, shifts: bool
+    ) -> None:
+        """With `shifts` a number may be added to all of them: of the background, say."""
         self.graph = graph
         self.classes = classes
         self.labelled = labelled
+        self.shifts = shifts
+        self.shifted = set[str]()
         self.found = set[str]()
         self.tables: list[LabelledConstant] = []
 
@@ -98,18 +104,26 @@ class _Numbers:
         for node, slot in self.graph.consumers.get(tensor, ()):
             if column is not None and _leaves_out(node, column, self.graph.shape(tensor)):
                 continue
-            if hands_on(self.graph, node) or carries(node, slot):
+            if self._is_shift(node, column) and not looked_up:
+                self.shifted.add(node.outputs[0])
+                self.follow(node.outputs[0])
+            elif hands_on(self.graph, node) or carries(node, slot):
+                if tensor in self.shifted:
+                    self.shifted.add(node.outputs[0])
                 self.follow(node.outputs[0], looked_up=looked_up, column=_left(node, column))
-            elif is_look_up(self.graph, node, slot) and not looked_up:
+            elif is_look_up(self.graph, node, slot) and not (looked_up or tensor in self.shifted):
                 self.tables.append(table_of(self.graph, node, self.classes))
                 self.follow(node.outputs[0], looked_up=True)
-            elif not (looked_up or self._is_harmless(node, slot)):
+            elif not (looked_up or self._is_harmless(node, slot, tensor)):
                 raise Refused(node, "it computes with the class numbers, which a cut changes", RAW)
 
-    def _is_harmless(self, node: Node, slot: int) -> bool:
+    def _is_shift(self, node: Node, column: int | None) -> bool:
+        return self.shifts and column is None and shift_of(self.graph, node) is not None
+
+    def _is_harmless(self, node: Node, slot: int, tensor: str) -> bool:
         """Do new numbers serve as well as the old ones?"""
-        only_counts = isinstance(node.operation, Measure)
-        return only_counts or self._is_fetch(node, slot) or parts_boxes(self.graph, node)
+        fetched = self._is_fetch(node, slot) and tensor not in self.shifted
+        return fetched or isinstance(node.operation, Measure) or parts_boxes(self.graph, node)
 
     def _is_fetch(self, node: Node, slot: int) -> bool:
         """Values that are cut with the classes are found under the new numbers."""

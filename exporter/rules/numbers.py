@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from exporter.graph import Graph, Node, Shape
 from exporter.head import Head
 from exporter.operations import (
@@ -24,6 +26,7 @@ class Column(NamedTuple):
 
     place: int
     width: int
+    more: int = 0  # than the number: where a background is counted, say
 
     @property
     def alone(self) -> bool:
@@ -38,11 +41,31 @@ def number_columns(graph: Graph, head: Head) -> dict[str, Column]:
     found = _seeds(graph, head)
     for node in graph.nodes:  # in running order
         for slot, name in enumerate(node.inputs):
-            if name in found and (hands_on(graph, node) or carries(node, slot)):
+            shift = shift_of(graph, node)
+            if name in found and found[name].alone and shift is not None:
+                found[node.outputs[0]] = found[name]._replace(more=found[name].more + shift)
+            elif name in found and (hands_on(graph, node) or carries(node, slot)):
                 moved = _moved(graph, node, slot, found[name])
                 if moved is not None:
                     found[node.outputs[0]] = moved
     return {name: found[name] for name in graph.outputs if name in found}
+
+
+def shift_of(graph: Graph, node: Node) -> int | None:
+    """The whole number that a node adds to every other; None where that is not what it does."""
+    function = getattr(node.operation, "function", "")
+    if function not in {"add", "sub"} or len(node.inputs) != 2:  # noqa: PLR2004 - operands
+        return None
+    known = [_whole(graph, name) for name in node.inputs]
+    if function == "sub":
+        return None if known[0] is not None or known[1] is None else -known[1]
+    return next((n for n in known if n is not None), None) if None in known else None
+
+
+def _whole(graph: Graph, name: str) -> int | None:
+    read = graph.tensors[name].read
+    value = np.ravel(read()) if read is not None else np.empty(0)
+    return int(value[0]) if value.size == 1 and value[0] == np.rint(value[0]) else None
 
 
 def _seeds(graph: Graph, head: Head) -> dict[str, Column]:
@@ -97,7 +120,9 @@ def _within(node: Node, last: int, column: Column, result: Shape) -> Column | No
             return None
         case _ if result[-1:] != (column.width,):
             return None
-    return Column(places.index(column.place), len(places)) if column.place in places else None
+    if column.place not in places:
+        return None
+    return column._replace(place=places.index(column.place), width=len(places))
 
 
 def _beside(graph: Graph, node: Node, slot: int, column: Column) -> Column | None:
@@ -106,4 +131,4 @@ def _beside(graph: Graph, node: Node, slot: int, column: Column) -> Column | Non
     if None in widths or widths[slot] != column.width:
         return None
     known = [width or 0 for width in widths]
-    return Column(sum(known[:slot]) + column.place, sum(known))
+    return column._replace(place=sum(known[:slot]) + column.place, width=sum(known))

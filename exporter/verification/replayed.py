@@ -103,9 +103,12 @@ class Replay:
         parts, places = list[Array](), list[int]()
         count = self._count(answer)
         for name in self._in_rows(answer, count):
+            part = np.array(answer[name], np.float64).reshape(count, -1)
             if name in self.columns:
-                places.append(sum(part.shape[1] for part in parts) + self.columns[name].place)
-            parts.append(np.asarray(answer[name], np.float64).reshape(count, -1))
+                column = self.columns[name]
+                places.append(sum(part.shape[1] for part in parts) + column.place)
+                part[:, column.place] -= column.more
+            parts.append(part)
         values = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
         return _Rows(values, tuple(places))
 
