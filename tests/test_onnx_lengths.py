@@ -274,6 +274,18 @@ def test_what_was_open_stays_open() -> None:
     assert trace(small.graph()).head().units == 2  # the cut file shows its head too
 
 
+def test_masked_classes_of_a_picture_of_any_size_have_no_score() -> None:
+    """Each part that is joined is a probability already: 0, whatever stands beside it."""
+    masked = cut(any_size(), [0, 3], "mask")
+    for shape in ((1, 3, 4, 6), (2, 3, 5, 2)):
+        x = numbers(*shape)
+        expected = of_any_size(x, range(5))
+        expected[:, [5, 6, 8]] = 0.0
+        shown = run(masked, {"x": x})["y"]
+        assert not shown[:, [5, 6, 8]].any()
+        np.testing.assert_allclose(shown, expected, atol=1e-6)
+
+
 # --- axes without positions ----------------------------------------------------------------------
 
 
