@@ -160,6 +160,13 @@ def test_no_head(build: Callable[[], Any], message: str) -> None:
     assert message in raised.value.message
 
 
+@pytest.mark.parametrize("name", ["an array in a call", "numbers for each position"])
+def test_what_a_file_would_take_is_hinted_at(name: str) -> None:
+    with pytest.raises(ModelError) as raised:
+        head_of(KerasModel(HEADLESS[name][0]()))
+    assert raised.value.hint == "`exporter run` cuts what it becomes: --to onnx,tflite"
+
+
 def _subclassed() -> Any:
     class Net(keras.Model):  # type: ignore[misc]  # Keras is untyped
         pass

@@ -10,7 +10,7 @@ import numpy as np
 
 from exporter import operations
 from exporter.models.keras.calls import Call
-from exporter.models.keras.part import Part, Row, opaque, rank_of
+from exporter.models.keras.part import CONVERTED, Part, Row, opaque, rank_of
 from exporter.operations import Concat, Elementwise, Reduce, Transpose
 
 
@@ -33,7 +33,7 @@ def _arithmetic(call: Call) -> tuple[Part, ...]:
     given = [*positional, *named.values()]
     numbers = [value for value in given if not keras.backend.is_keras_tensor(value)]
     if len(given) != len(numbers) + len(call.inputs) or any(np.size(n) != 1 for n in numbers):
-        return opaque(call, "it computes with an array that stands in no weight")
+        return opaque(call, "it computes with an array that stands in no weight", CONVERTED)
     zero = all(_leaves_zero(name, number, given) for number in numbers)
     if name in {"Divide", "TrueDivide"} and not numbers:
         return opaque(call, "it divides by values that a cut may set to 0")

@@ -45,8 +45,12 @@ def is_of_keras(operation: Any) -> bool:
     return str(type(operation).__module__).startswith(places)
 
 
-def opaque(call: Call, reason: str) -> tuple[Part, ...]:
-    return (Part(type(call.operation).__name__, Opaque(reason)),)
+CONVERTED = "`exporter run` cuts what it becomes: --to onnx,tflite"
+"""What to do about numbers that a Keras file keeps elsewhere than in its weights."""
+
+
+def opaque(call: Call, reason: str, hint: str = "") -> tuple[Part, ...]:
+    return (Part(type(call.operation).__name__, Opaque(reason, hint)),)
 
 
 def with_activation(call: Call, parts: tuple[Part, ...], axis: int) -> tuple[Part, ...]:

@@ -18,6 +18,7 @@ from exporter.models.keras.calls import Call
 from exporter.models.keras.linear import LINEAR
 from exporter.models.keras.operators import OPERATORS
 from exporter.models.keras.part import (
+    CONVERTED,
     Part,
     Row,
     is_of_keras,
@@ -117,7 +118,7 @@ def _batch_normalisation(call: Call) -> tuple[Part, ...]:
 def _rescaling(call: Call) -> tuple[Part, ...]:
     layer = call.operation
     if np.ndim(layer.scale) or np.ndim(layer.offset):
-        return opaque(call, "its configuration holds a number for each position")
+        return opaque(call, "its configuration holds a number for each position", CONVERTED)
     operation = Elementwise(keeps_zero=not layer.offset, function="rescaling")
     return (Part("Rescaling", operation),)
 
