@@ -186,6 +186,19 @@ class Detection:
     tables: tuple[LabelledConstant, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """What scales probabilities, read out of a constant.
+
+    Attributes:
+        by: float64, one entry a position on the unit axis.
+        tensors: computed, out of the constant alone: they hand it on.
+    """
+
+    by: Array  # (positions,)
+    tensors: tuple[str, ...]
+
+
 class Part(NamedTuple):
     """A stretch of a unit axis: the units, or what shares the axis with them."""
 
@@ -210,7 +223,8 @@ class Head:
         activation: name of the last activation, "linear" where there is none.
         z: the tensor of values before that activation; the output itself where there is none.
         body: the labelled nodes that make z, the linear ones among them, in running order.
-        tail: the nodes from z to the output: the activation, and what only moves positions.
+        tail: the nodes from z to the output: the activation, what only moves positions, and what
+            scales probabilities.
         other_outputs: further outputs of the model that show the same units and narrow with them.
         labels: one a unit, where the file carries them.
         junctions: where parts of the unit axis meet.
@@ -219,6 +233,7 @@ class Head:
         unranked: outputs of a post-process that is given the largest of each box's values alone;
             which rows they have after a cut only the run tells.
         parts: of the output's unit axis, in its order; none where all of it are units.
+        factors: node of the tail that scales probabilities -> by what.
     """
 
     name: str
@@ -239,6 +254,7 @@ class Head:
     detections: tuple[Detection, ...] = ()
     unranked: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
+    factors: Mapping[str, Factor] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> LabelledTensor:
         """The labelled tensor of that name; KeyError if the head does not label it."""

@@ -23,7 +23,9 @@ KEPT = (0, 2, 3)
 MODES = ("slice", "zero", "mask")
 PROBABILITIES = ("renormalized", "absolute")
 KINDS = ("onnx", "tflite")
-HEADS = ("softmax", "sigmoid", "log_softmax", "linear", "relu")
+CALIBRATED = "softmax, then a factor for each unit"
+HEADS = ("softmax", "sigmoid", "log_softmax", "linear", "relu", CALIBRATED)
+FACTORS = np.array([0.6, 1.4, 0.9, 1.25, 1.0, 0.75])  # each within one code of 0.01
 PRECISIONS = ("float32", "float16 weights", "int8", "uint8")
 
 
@@ -50,7 +52,10 @@ def cells() -> Iterator[Cell]:
 
 
 def built(head: str, kind: str, precision: str) -> Model:
-    """x -> dense "z" -> the activation, an operation of its own -> "y" ("z" where linear)."""
+    """x -> dense "z" -> the activation, an operation of its own -> "y" ("z" where linear).
+
+    Where probabilities are calibrated, a product behind "y" gives "w".
+    """
     return BUILDERS[kind, precision.split(maxsplit=1)[0]](head)
 
 
@@ -67,6 +72,7 @@ _ONNX: dict[str, tuple[str, dict[str, Any]]] = {
     "sigmoid": ("Sigmoid", {}),
     "log_softmax": ("LogSoftmax", {"axis": 1}),
     "relu": ("Relu", {}),
+    CALIBRATED: ("Softmax", {"axis": 1}),
 }
 
 
@@ -86,7 +92,15 @@ def _onnx_model(nodes: list[NodeProto], constants: dict[str, Array], head: str) 
         return onnx.model(nodes, constants, x=("batch", FEATURES), outputs={"z": None})
     operator, attributes = _ONNX[head]
     nodes.append(onnx.node(operator, ["z"], ["y"], "last", **attributes))
-    return onnx.model(nodes, constants, x=("batch", FEATURES))
+    if head != CALIBRATED:
+        return onnx.model(nodes, constants, x=("batch", FEATURES))
+    dtype, factor = constants["bias"].dtype, "c"
+    constants["c"] = FACTORS.astype(dtype)
+    if dtype == np.float16:
+        factor = "c_32"
+        nodes.append(onnx.node("Cast", ["c"], [factor], "c", to=1))
+    nodes.append(onnx.node("Mul", ["y", factor], ["w"], "scaled"))
+    return onnx.model(nodes, constants, x=("batch", FEATURES), outputs={"w": None})
 
 
 def _onnx_codes(head: str, dtype: str) -> Model:
@@ -122,7 +136,22 @@ def _onnx_codes(head: str, dtype: str) -> Model:
     operator, attributes = _ONNX[head]
     nodes.append(onnx.node(operator, ["z"], ["y_raw"], "last", **attributes))
     nodes += _onnx_rounded("y_raw", "y", "ys", "yz")
-    return onnx.model(nodes, constants, x=("batch", FEATURES))
+    if head != CALIBRATED:
+        return onnx.model(nodes, constants, x=("batch", FEATURES))
+    low = 0 if dtype == "uint8" else -128
+    constants |= {
+        "c": (np.rint(FACTORS * 100) + low).astype(dtype),
+        "cs": np.array(0.01, np.float32),
+        "cz": np.array(low, dtype),
+        "ws": np.array(1.5 / 255, np.float32),
+        "wz": np.array(low + 3, dtype),
+    }
+    nodes += [
+        onnx.node("DequantizeLinear", ["c", "cs", "cz"], ["c_real"], "c"),
+        onnx.node("Mul", ["y", "c_real"], ["w_raw"], "scaled"),
+        *_onnx_rounded("w_raw", "w", "ws", "wz"),
+    ]
+    return onnx.model(nodes, constants, x=("batch", FEATURES), outputs={"w": None})
 
 
 def _onnx_rounded(name: str, result: str, scale: str, zero: str) -> list[NodeProto]:
@@ -153,6 +182,7 @@ _TFLITE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "sigmoid": ("LOGISTIC", "", {}),
     "log_softmax": ("LOG_SOFTMAX", "LogSoftmaxOptions", {}),
     "relu": ("RELU", "", {}),
+    CALIBRATED: ("SOFTMAX", "SoftmaxOptions", {"beta": 1.0}),
 }
 
 
@@ -179,7 +209,17 @@ def _tflite_model(builder: Builder, head: str, dtype: str) -> Model:
     builder.op(operator, ["z"], (None, UNITS), "y", options, dtype, version, **fields)
     if dtype != "float32":
         builder.quantise("y", *_codes(head, dtype))
-    return from_bytes(builder.content("y"), "cell.tflite")
+    if head != CALIBRATED:
+        return from_bytes(builder.content("y"), "cell.tflite")
+    low = 0 if dtype == "uint8" else -128
+    codes = dtype != "float32"
+    values = (np.rint(FACTORS * 100) + low).astype(dtype) if codes else FACTORS.astype(dtype)
+    c = builder.constant("c", values)
+    builder.op("MUL", ["y", c], (None, UNITS), "w", "MulOptions", dtype, version)
+    if codes:
+        builder.quantise(c, 0.01, low)
+        builder.quantise("w", 1.5 / 255, low + 3)
+    return from_bytes(builder.content("w"), "cell.tflite")
 
 
 def _tflite_codes(head: str, dtype: str) -> Model:
@@ -227,6 +267,9 @@ FURTHER: Mapping[str, Mapping[str, Any]] = {
         "probabilities": "absolute",
     },
     "emit ids": {"keep": KEPT, "emit": "ids:2"},
+    "gate, by one more input": {"keep": KEPT, "gate": "input"},
+    "gate, by a condition": {"keep": KEPT, "gate": "logit > 0.1"},
+    "gate, the largest": {"keep": KEPT, "gate": "top:2"},
 }
 """More that can be asked for, on every kind of head."""
 

@@ -129,6 +129,25 @@ def test_converted(
             np.testing.assert_allclose(answer[output], values, rtol=0, atol=1e-6)
 
 
+def test_temperatures_and_calibrations_are_cut_in_what_a_model_becomes(tmp_path: Path) -> None:
+    """Keras keeps these arrays in no weight, and refuses the cut itself."""
+    warm = np.array([1, 2, 0.5, 3, 1.5], np.float32)
+    calibrated = np.array([0.5, 1, 2, 0.75, 1.25], np.float32)
+    x = keras.Input((4,), name="x")
+    keras.utils.set_random_seed(4)
+    z = keras.layers.Dense(5, bias_initializer="normal")(x)
+    y = keras.layers.Softmax()(z / warm) * calibrated
+    live, logits, kept = keras.Model(x, y), keras.Model(x, z), [1, 3]
+    report = exporter.run(live, tmp_path / "out", keep=kept, bench=False, samples=2)
+    assert report.ok
+    values = np.asarray(logits(X), np.float64) / warm
+    for kind in ("onnx", "tflite"):
+        model = open_model(tmp_path / "out" / f"pruned.fp32.{kind}")
+        (answer,) = model.runner(RunOptions())({"x": X}).values()
+        expected = softmax(values[:, kept]) * calibrated[kept]
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+
+
 def test_a_subclassed_model_runs_to_files_that_are_cut(tmp_path: Path) -> None:
     live = _net()
     report = exporter.run(live, tmp_path / "out", keep=[3, 1], bench=False, samples=2)

@@ -11,7 +11,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from exporter.cutting import Choice, plan_cut
-from exporter.errors import UsageError
+from exporter.errors import ExporterError, UsageError
 from exporter.graph import Array
 from exporter.models.model import Model
 from exporter.models.tflite import from_bytes
@@ -20,7 +20,7 @@ from exporter.samples import synthetic
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests import mode_cells, onnx_models
-from tests.mode_cells import KEPT, UNITS, Cell, cells, choice_of
+from tests.mode_cells import CALIBRATED, KEPT, UNITS, Cell, cells, choice_of
 from tests.scripts import load
 from tests.tflite_builder import Builder
 
@@ -33,7 +33,7 @@ built = cache(mode_cells.built)
 
 def is_refused(cell: Cell) -> bool:
     """Zeros have no other meaning, and what is not shared out has no denominator."""
-    shared = cell.head in {"softmax", "log_softmax"}
+    shared = cell.head in {"softmax", "log_softmax", CALIBRATED}
     return cell.probabilities == "absolute" and (cell.mode == "zero" or not shared)
 
 
@@ -57,6 +57,18 @@ def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     assert pruned.graph().shape(output) == (None, width)
 
 
+def refused(head: str, choice: Choice) -> str:
+    """Calibrated probabilities add up to no probability, and a gate has no place behind them."""
+    if head == CALIBRATED and choice.merge:
+        return "merged behind M"
+    if head == CALIBRATED and choice.mode == "gate":
+        return "'scaled'|'w' scales its probabilities"
+    if head == "log_softmax" and choice.mode == "gate":
+        return "log_softmax gives units that are off no lowest value"
+    alone = {"sigmoid", "relu"} | ({"linear"} if choice.meaning.absolute else set())
+    return head if choice.merge and head in alone else ""
+
+
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", mode_cells.HEADS)
@@ -66,11 +78,8 @@ def test_a_further_cell_is_proved_or_refused(
 ) -> None:
     model = built(head, kind, precision)
     choice = Choice(**mode_cells.FURTHER[asked])
-    shared = head in {"softmax", "log_softmax"} or (
-        head == "linear" and not choice.meaning.absolute
-    )
-    if choice.merge and not shared:
-        with pytest.raises(UsageError, match=head):
+    if reason := refused(head, choice):
+        with pytest.raises(ExporterError, match=reason):
             plan_cut(model, choice)
         return
     done = plan_cut(model, choice)

@@ -303,15 +303,6 @@ def test_refused_by_name(case: Case) -> None:
     assert f"'{case.named}'" in str(traced.refusals[0])
 
 
-def test_probabilities_that_are_calibrated_are_refused() -> None:
-    case = Case("", (through("Softmax", axis=1), *last("Mul", "w", "c")), constants={"c": C})
-    (refusal,) = trace(build(case).graph()).refusals
-    assert (refusal.operation, refusal.reason) == (
-        "Softmax 'between'",
-        "it mixes the units before the last activation",
-    )
-
-
 def test_two_softmaxes_are_refused() -> None:
     case = Case("two", (through("Softmax"), *last("Softmax", "w")))
     (refusal,) = trace(build(case).graph()).refusals

@@ -15,7 +15,7 @@ from exporter.cutting import Choice, plan_cut
 from exporter.errors import ExporterError
 from exporter.models.model import Model
 from exporter.modes import MODES
-from exporter.plan import Compute, Edit, Fill, Insert, Take
+from exporter.plan import AddInput, Compute, Edit, Fill, Insert, Take
 from tests import mode_cells
 from tests.mode_cells import Cell
 
@@ -39,6 +39,8 @@ in the runtime of its format, or that it is refused. For the words see
 | + reduce_sum | a group's members are gathered and summed, real values for codes |
 | + exp, reduce_sum, log | the logarithm of the sum of their exponentials, likewise |
 | + top_ids, look_up | ids behind the output, looked up as the original's |
+| + branch | operations that find out which units are on |
+| + input | those that one more input has on |
 | refused *n* | see the reasons below the tables |
 
 Every activation is an operation of its own. Integer ONNX models are in QDQ form. Where the floor
@@ -57,6 +59,9 @@ width is restored, like a softmax: kept codes are equal to the bit, removed ones
 Moving codes is exact in every kernel, and the head has fewer rows than with a bias for the floor.
 
 Gates, and which heads have a place for one: [gates](gates.md).
+
+A factor of each unit behind a softmax or a sigmoid, such as a calibration, is cut with its unit;
+what is renormalised is the softmax in front of it.
 """
 
 
@@ -119,14 +124,20 @@ def how(edits: tuple[Edit, ...]) -> str:
     """In the words of the document."""
     kinds = {type(edit) for edit in edits}
     parts = [word for kind, word in ((Take, "cut"), (Fill, "filled")) if kind in kinds]
-    inserted = [edit.operation for edit in edits if isinstance(edit, Insert)]
+    given = ["input"] if AddInput in kinds else []
+    branches = any(isinstance(edit, Insert) and _in_branch(edit) for edit in edits)
+    inserted = [e.operation for e in edits if isinstance(e, Insert) and not _in_branch(e)]
     steps = [step.operation for edit in edits if isinstance(edit, Compute) for step in edit.steps]
     combined = dict.fromkeys(name for name in steps if name in _COMBINED)
-    behind = ", ".join([*inserted, *combined])
+    behind = ", ".join([*given, *(["branch"] if branches else []), *inserted, *combined])
     return " ".join([*parts, f"+ {behind}"] if behind else parts)
 
 
-_COMBINED = {"dequantize", "reduce_sum", "exp", "log", "quantize"}  # what joins values
+def _in_branch(edit: Insert) -> bool:
+    return (edit.name or "").startswith("gate/")
+
+
+_COMBINED = {"dequantize", "where", "reduce_sum", "exp", "log", "quantize"}  # what joins values
 
 
 def main() -> None:

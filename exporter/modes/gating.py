@@ -72,7 +72,9 @@ def _obstacles(head: Head) -> Iterator[str]:
     for output in head.other_outputs:
         yield f"the output {output!r} shows its units too"
     for node in head.tail:
-        if not isinstance(node.operation, Activation | Reshape | Elementwise):
+        if node.name in head.factors:
+            yield f"{node} scales its probabilities"
+        elif not isinstance(node.operation, Activation | Reshape | Elementwise):
             yield f"{node} stands behind its activation"
     if function is not None and function.mixes and not function.probability:
         yield f"{head.activation} gives units that are off no lowest value"

@@ -62,6 +62,7 @@ def _lowest_is_none(head: Head) -> float | None:
     if head.z != head.output:
         # Kernels interpolate a sigmoid of wider codes, and may be a code off.
         sigmoid = head.activation == "sigmoid" and shown.high - shown.low < _WIDE
+        sigmoid = sigmoid and not head.factors  # which may lift what rounds to 0
         rounds = float(np.exp(-np.logaddexp(0.0, -floor))) < shown.scale.item() / 2
         if not (sigmoid and rounds):
             return None

@@ -55,7 +55,7 @@ def settle_merge(head: Head, meaning: Meaning) -> Meaning:
         )
     for node in head.tail[1:]:
         moves = isinstance(node.operation, Elementwise | Reshape | Transpose)
-        if not moves:
+        if not moves or node.name in head.factors:
             raise ModelError(f"units cannot be merged behind {node}", "leave out --merge")
     for ranking in head.rankings:
         if ranking.source != head.output:

@@ -30,6 +30,7 @@ def check_output(head: Head) -> None:
     Whatever else reads them would see the width inside, not the one outside.
     """
     inside = {name for node in (*head.body, *head.tail) for name in node.outputs}
+    inside |= {name for factor in head.factors.values() for name in factor.tensors}
     others = [tensor.name for tensor in head.tensors if tensor.name not in inside]
     others += head.other_outputs
     nodes = [each.node for each in head.rankings if each.source != head.output]

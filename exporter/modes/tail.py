@@ -9,7 +9,7 @@ import numpy as np
 from exporter.activations import ACTIVATIONS, REDUCTIONS
 from exporter.graph import Array, Shape
 from exporter.head import Head, LabelledTensor, UnitAxis
-from exporter.operations import Activation, Reduce, Reshape, Transpose
+from exporter.operations import Activation, Elementwise, Reduce, Reshape, Transpose
 
 
 def run_tail(head: Head, z: Array, places: Sequence[int] | None) -> Array:
@@ -32,11 +32,20 @@ def run_tail(head: Head, z: Array, places: Sequence[int] | None) -> Array:
                 values = values.reshape([-1 if n is None else n for n in shape])
             case Transpose(permutation=permutation):
                 values = values.transpose(permutation)
+            case Elementwise() if node.name in head.factors:
+                values = values * _standing(head.factors[node.name].by, result, places)
             case Reduce(axes=axes, keepdims=keepdims, function=function):
                 values = REDUCTIONS[function].compute(values, axes, keepdims)
         if result.quantization is not None and result.quantization.scale.size == 1:
             values = result.quantization.nearest(values)
     return values
+
+
+def _standing(factors: Array, tensor: LabelledTensor, places: Sequence[int] | None) -> Array:
+    """The factors of the positions that are there, so that they broadcast to the tensor."""
+    labels = tensor.labels
+    there = factors if places is None else factors[labels.positions(places)]
+    return there.reshape([-1, *[1] * (len(tensor.shape) - labels.axis - 1)])
 
 
 def narrowed(tensor: LabelledTensor, places: Sequence[int]) -> Shape:

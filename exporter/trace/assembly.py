@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from exporter.activations import ACTIVATIONS
 from exporter.graph import Graph, Node
-from exporter.head import Head, LabelledTensor
+from exporter.head import Factor, Head, LabelledTensor
 from exporter.operations import Activation, Concat, Elementwise, Linear, Reduce, Reshape, Transpose
 from exporter.rules.detecting import find_detection
 from exporter.rules.ranking import find_ranking
 from exporter.rules.steps import Refused
+from exporter.trace.factors import factor_of
 from exporter.trace.walk import Walk
 
 
@@ -17,7 +18,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
     order = [node for node in graph.nodes if node.name in walk.nodes]
     if not any(isinstance(node.operation, Linear) for node in order):
         raise Refused(None, "no linear operation makes it")
-    tail, activation, z = _tail(graph, output)
+    tail, activation, z, factors = _tail(walk, output)
     body = _made_by(walk, z, order)
     detections = tuple(find_detection(graph, node, units, walk.tensors) for node in walk.detecting)
     rankings = tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking)
@@ -44,6 +45,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         widths=(*walk.widths.values(), *(width for each in rankings for width in each.counts)),
         body=body,
         tail=tail,
+        factors=factors,
         other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
         labels=labels_of(graph, output, units),
         junctions=tuple(walk.junctions.values()),
@@ -57,6 +59,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
     return head
 
 
+_ALONE = "export the model without what follows it"
 _BEHIND = "export the model with it behind the join, which gives the same values, or without it"
 
 
@@ -67,7 +70,7 @@ def _mixed(graph: Graph, node: Node) -> Refused:
             beside = reader.operation.axis == getattr(node.operation, "axis", None)
             hint = "export the model without it" if beside else _BEHIND
             return Refused(node, f"it mixes the units of one part of what {reader} joins", hint)
-    return Refused(node, "it mixes the units before the last activation")
+    return Refused(node, "it mixes the units before the last activation", _ALONE)
 
 
 def _unranked(walk: Walk, in_line: list[Node]) -> tuple[str, ...]:
@@ -83,18 +86,31 @@ def labels_of(graph: Graph, output: str, units: int) -> tuple[str, ...] | None:
     return labels if labels is not None and len(labels) == units else None
 
 
-def _tail(graph: Graph, output: str) -> tuple[tuple[Node, ...], str, str]:
-    """The nodes from z to the output, the activation's name, and z."""
+_Tail = tuple[tuple[Node, ...], str, str, dict[str, Factor]]
+
+
+def _tail(walk: Walk, output: str) -> _Tail:
+    """The nodes from z to the output, the activation's name, z, and the factors among the nodes.
+
+    Factors are those of probabilities alone: what scales other values belongs to the values.
+    """
     nodes: list[Node] = []
+    factors: dict[str, Factor] = {}
     tensor = output
     while True:
-        node, _ = graph.producers[tensor]
-        if not _in_tail(graph, node):
-            return (), "linear", output
+        node, _ = walk.graph.producers[tensor]
+        factor = factor_of(walk.graph, node, walk.tensors[tensor])
+        if factor is None and not _in_tail(walk.graph, node):
+            return (), "linear", output, {}
         nodes.insert(0, node)
         tensor = node.inputs[0]
-        if isinstance(node.operation, Activation):
-            return tuple(nodes), node.operation.function, tensor
+        if factor is not None:
+            tensor, factors[node.name] = factor
+        elif isinstance(node.operation, Activation):
+            function = node.operation.function
+            if factors and not ACTIVATIONS[function].probability:
+                return (), "linear", output, {}
+            return tuple(nodes), function, tensor, factors
 
 
 def _made_by(walk: Walk, z: str, order: list[Node]) -> tuple[Node, ...]:

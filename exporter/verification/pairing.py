@@ -129,7 +129,8 @@ class Pair:
             values = self._compared((f"{output} (z)", "z", axis), expected.z, actual, known)
             yield from self._apart(values, self.z, expected.z)
         function = ACTIVATIONS.get(head.activation)
-        what: What = "probability" if function and function.probability else "y"
+        probable = function is not None and function.probability and not head.factors
+        what: What = "probability" if probable else "y"
         what = "z" if self.z == head.output else what
         known = codes_of(self._graphs[0], head.output) if codes else None
         actual = self._real(right, shown or output)
@@ -248,7 +249,8 @@ class Pair:
         dead = np.flatnonzero(~np.isin(self.places, self.kept))
         values = self._real(right, self.table.output)
         fits = values.ndim > axis and values.shape[axis] == len(self.places)
-        if not (len(dead) and fits and head.competes and head.activation == "softmax"):
+        shares = head.competes and head.activation == "softmax" and not head.factors
+        if not (len(dead) and fits and shares):
             return None
         return float(np.take(values, dead, axis=axis).sum(axis=axis).mean())
 

@@ -25,7 +25,7 @@ def _unfused(call: Call, function: str) -> str:
 
 
 def _quotient(call: Call) -> Operation:
-    return Elementwise(keeps_zero=call.is_fixed(1), function="div")
+    return Elementwise(keeps_zero=call.is_fixed(1), function=_unfused(call, "div"))
 
 
 def _bound(sign: float) -> Row:
