@@ -20,6 +20,7 @@ from tests import yolo_reference as reference
 from tests.commands import exporter
 from tests.onnx_models import run
 from tests.onnx_quantized import quantized
+from tests.open_batch import any_batch
 from tests.yolo_models import DETECTORS, Net, anchored, yolov8
 from tests.yolo_reference import ANCHORS, CLASSES, MASKS, SIZES, picture
 
@@ -73,6 +74,20 @@ def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
         np.testing.assert_array_equal(after[output], taken, err_msg=output)
     again = plan_cut(small, Choice(keep=[0]))
     assert again.selection.units == len(KEPT)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_any_number_of_pictures(name: str) -> None:
+    """Lengths are measured; the cut model answers for each picture as the formulas do."""
+    case = DETECTORS[name]
+    model = from_proto(any_batch(case.build()), "batch.onnx")
+    assert ", ".join(map(str, trace(model.graph()).head().parts)) == case.parts
+    pictures = [picture(seed) for seed in range(3)]
+    found = run(pruned(model), {"x": np.concatenate(pictures)})
+    for i, each in enumerate(pictures):
+        for output, expected in case.answer(each, KEPT).items():
+            if output in found:
+                np.testing.assert_allclose(found[output][i], expected[0], rtol=1e-5, atol=1e-5)
 
 
 # name -> the convolutions of classes, and the channel of a class beside those of each anchor

@@ -20,6 +20,7 @@ from exporter.graph import Array, Shape, Tensor
 from exporter.models.onnx.protos import (
     DEFAULT_DOMAINS,
     bodies,
+    dtype_of,
     set_shape,
     shape_of,
     tensor_type,
@@ -106,17 +107,26 @@ class _Walk:
                 self._types[name] = _merged(self._types.get(name), kind)
         if node.op_type == "Reshape" and len(node.input) > 1:
             self._reshaped(node)
+        if node.op_type == "Concat" and dtype_of(self._types.get(node.output[0])) == "int64":
+            self._joined(node)
         self.values.update(self._computed(node))
+
+    def _joined(self, node: NodeProto) -> None:
+        """The lengths that are known of a vector, though others are open."""
+        parts = [self._entries(name) for name in node.input]
+        if None not in parts:
+            joined = tuple(length for part in parts for length in part or ())
+            self._shapes[node.output[0]] = joined
 
     def _reshaped(self, node: NodeProto) -> None:
         """Some lengths of a target may be known though others are open."""
         (name,), target = node.output, self._shapes.get(node.input[1])
-        kind = self._types.get(name)
-        if kind is not None and target is not None and is_open(kind):
+        kind = self._types.get(name) or self._type(node.input[0])
+        if kind is not None and target is not None and is_open(self._types.get(name)):
             found = TypeProto()
             found.CopyFrom(kind)
             set_shape(found, tuple(n if n and n > 0 else None for n in target))
-            self._types[name] = _merged(kind, found)
+            self._types[name] = _merged(self._types.get(name), found)
 
     def _asked(self, node: NodeProto) -> Iterator[tuple[str, TypeProto]]:
         """What inference says of this node alone."""
@@ -153,12 +163,6 @@ class _Walk:
                 if places.ndim == 1:
                     self._shapes[node.output[0]] = taken
                 yield from _known(node.output[0], taken, places.shape)
-        elif node.op_type == "Concat" and not self._shapes.keys().isdisjoint(node.input):
-            parts = [self._entries(name) for name in node.input]
-            if None not in parts:
-                joined = tuple(length for part in parts for length in part or ())
-                self._shapes[node.output[0]] = joined
-                yield from _known(node.output[0], joined)
         elif node.op_type in _ARITHMETIC and all(map(self._is_small, node.output)):
             held = {name: self._value(name) for name in node.input if name}
             values = {name: value for name, value in held.items() if value is not None}
@@ -169,7 +173,7 @@ class _Walk:
         """Those of a vector of lengths, as far as they are known; None where not even how many."""
         value = self._value(name)
         if value is not None:
-            return tuple(value.ravel().tolist())
+            return tuple(value.tolist()) if value.ndim == 1 else None
         shape = shape_of(self._type(name))
         count = shape[0] if shape is not None and len(shape) == 1 else None
         return self._shapes.get(name, None if count is None else (None,) * count)
