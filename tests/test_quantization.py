@@ -525,3 +525,17 @@ def test_floats_that_a_file_makes_of_integers_are_carried_to_float16() -> None:
     assert kernel is not None
     assert bias is not None
     assert np.allclose(answer, (fed["x"] @ kernel() + bias()) * 5, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["dynamic", "int8", "fp16", "int4"])
+def test_types_that_a_file_states_of_its_constants_are_no_hindrance(precision: str) -> None:
+    kernel = np.ascontiguousarray(numbers(32, 5).T)
+    gemm = node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm", transB=1)
+    plain = model([gemm], {"kernel": kernel, "bias": numbers(5)}, x=("batch", 32))
+    stated = plain.proto.graph.value_info.add()
+    stated.CopyFrom(onnx.helper.make_tensor_value_info("kernel", TensorProto.FLOAT, [5, 32]))
+    fed = samples(plain, numbers(8, 1, 32, seed=5)) if precision == "int8" else None
+    made = quantize_model(plain, Wish(precision), fed).model
+    answer = made.runner(RunOptions())({"x": numbers(1, 32, seed=5)})["y"]
+    expected = numbers(1, 32, seed=5) @ kernel.T + numbers(5)
+    assert np.allclose(answer, expected, rtol=0, atol=2.0 if precision == "int4" else 0.4)

@@ -139,8 +139,7 @@ def _int8(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[s
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415
 
     ready, done = source.with_name("ready.onnx"), source.with_name("done.onnx")
-    if samples is not None:
-        _raise_opset(source)
+    _make_ready(source, static=samples is not None)
     quant_pre_process(source, ready, skip_symbolic_shape=True)
     if samples is None:
         quantize_dynamic(ready, done, per_channel=True, weight_type=QuantType.QUInt8)
@@ -161,11 +160,20 @@ def _int8(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[s
     return onnx.load(done)
 
 
-def _raise_opset(source: Path) -> None:
-    """A DequantizeLinear with a scale for each channel is there since opset 13."""
+def _make_ready(source: Path, *, static: bool) -> None:
+    """Change what onnxruntime's quantiser cannot take.
+
+    A DequantizeLinear with a scale for each channel is there since opset 13. Types that are stated
+    of constants, as PyTorch's dynamo exporter does, would stay where a Gemm's is turned around.
+    """
     model = onnx.load(source)
-    if opset_of(model) < _PER_CHANNEL:
-        onnx.save(version_converter.convert_version(model, _PER_CHANNEL), source)
+    if static and opset_of(model) < _PER_CHANNEL:
+        model = version_converter.convert_version(model, _PER_CHANNEL)
+    held = {tensor.name for tensor in model.graph.initializer}
+    computed = [info for info in model.graph.value_info if info.name not in held]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(computed)
+    onnx.save(model, source)
 
 
 class _Reader:
