@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.choice import Choice, Units, stretch
-from exporter.detectors import for_units, refuse_zero, with_background
+from exporter.detectors import for_units, refuse_merge, refuse_zero, with_background
 from exporter.emitting import id_edits, ids_told, with_emitted
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Graph
@@ -73,6 +73,8 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
         )
     if choice.mode == "zero":
         refuse_zero(heads[0])
+    if choice.merge:
+        refuse_merge(heads[0])
     selection, groups = _select(model, heads[0], choice)
     mode = MODES[choice.mode]
     wish = replace(choice.meaning, merge=groups)

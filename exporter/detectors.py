@@ -37,6 +37,16 @@ def refuse_zero(head: Head) -> None:
         )
 
 
+def refuse_merge(head: Head) -> None:
+    """ModelError where rows are made of classes: what a row of a group is nobody can say."""
+    ranked = [each.node for each in head.rankings if each.divided]
+    for node in (*(each.node for each in head.detections), *ranked):
+        raise ModelError(
+            f"{node} makes rows of classes, each of one, and a group has none in the original",
+            "leave out --merge, and give the classes of a group one name where the rows are read",
+        )
+
+
 def with_background(graph: Graph, head: Head, selection: Selection, *, removed: bool) -> Selection:
     """The selection with the background of a detector in it.
 

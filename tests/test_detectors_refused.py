@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from exporter.errors import UsageError
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph
 from exporter.models.onnx import from_proto
 from exporter.models.tflite import from_bytes
@@ -227,6 +228,17 @@ def test_an_operation_that_is_named_already_is_named_once() -> None:
     assert not refusal.hint
 
 
+@pytest.mark.parametrize(
+    ("made", "head"),
+    [(suppressed(shared_out=True), "selected"), (end_to_end(), None)],
+    ids=["suppressed", "ranked in line"],
+)
+def test_classes_of_rows_are_not_merged(made: ModelProto, head: str | None) -> None:
+    model = from_proto(made, "detector.onnx")
+    with pytest.raises(ModelError, match="makes rows of classes, each of one"):
+        plan_cut(model, Choice(keep=[0], merge={"group": [1, 2]}, head=head))
+
+
 def test_boxes_are_no_head_unless_they_are_named_or_labelled() -> None:
     found = trace(opened(boxes_alone()))
     with pytest.raises(UsageError, match="whose 4 values a row may be those of boxes"):
@@ -322,6 +334,12 @@ COMMANDS: Mapping[str, Refusal] = {
     ),
     "a softmax a map": Refusal(
         "prune maps.tflite -o x.tflite --keep 0,1", 3, "no head can be cut: output", JOINED
+    ),
+    "a group of classes": Refusal(
+        "prune ssd.tflite -o x.tflite --keep 0 --merge group=1,2",
+        3,
+        "TFLite_Detection_PostProcess 'boxes' makes rows of classes, each of one",
+        "leave out --merge",
     ),
     "zeros in front of a post-process": Refusal(
         "prune ssd.tflite -o x.tflite --keep 0 --mode zero",

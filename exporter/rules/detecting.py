@@ -89,7 +89,7 @@ class _Numbers:
         self.classes = classes
         self.labelled = labelled
         self.shifts = shifts
-        self.shifted = set[str]()
+        self.more = dict[str, int]()  # what was added to the numbers in a tensor
         self.found = set[str]()
         self.tables: list[LabelledConstant] = []
 
@@ -104,25 +104,23 @@ class _Numbers:
         for node, slot in self.graph.consumers.get(tensor, ()):
             if column is not None and _leaves_out(node, column, self.graph.shape(tensor)):
                 continue
-            if self._is_shift(node, column) and not looked_up:
-                self.shifted.add(node.outputs[0])
+            more = self.more.get(tensor, 0)
+            shift = shift_of(self.graph, node) if self.shifts and column is None else None
+            if shift is not None and not looked_up:
+                self.more[node.outputs[0]] = more + shift
                 self.follow(node.outputs[0])
             elif hands_on(self.graph, node) or carries(node, slot):
-                if tensor in self.shifted:
-                    self.shifted.add(node.outputs[0])
+                self.more[node.outputs[0]] = more
                 self.follow(node.outputs[0], looked_up=looked_up, column=_left(node, column))
-            elif is_look_up(self.graph, node, slot) and not (looked_up or tensor in self.shifted):
-                self.tables.append(table_of(self.graph, node, self.classes))
+            elif is_look_up(self.graph, node, slot) and not looked_up:
+                self.tables.append(table_of(self.graph, node, self.classes, more))
                 self.follow(node.outputs[0], looked_up=True)
             elif not (looked_up or self._is_harmless(node, slot, tensor)):
                 raise Refused(node, "it computes with the class numbers, which a cut changes", RAW)
 
-    def _is_shift(self, node: Node, column: int | None) -> bool:
-        return self.shifts and column is None and shift_of(self.graph, node) is not None
-
     def _is_harmless(self, node: Node, slot: int, tensor: str) -> bool:
         """Do new numbers serve as well as the old ones?"""
-        fetched = self._is_fetch(node, slot) and tensor not in self.shifted
+        fetched = self._is_fetch(node, slot) and not self.more.get(tensor)
         return fetched or isinstance(node.operation, Measure) or parts_boxes(self.graph, node)
 
     def _is_fetch(self, node: Node, slot: int) -> bool:

@@ -18,8 +18,8 @@ def is_look_up(graph: Graph, node: Node, slot: int = 1) -> bool:
     )
 
 
-def table_of(graph: Graph, node: Node, units: int) -> LabelledConstant:
-    """The constant in which a node looks up ids, with a row for each unit.
+def table_of(graph: Graph, node: Node, units: int, first: int = 0) -> LabelledConstant:
+    """The constant in which a node looks up ids, with a row for each unit, the first one's there.
 
     Raises:
         Refused: it has too few rows.
@@ -27,8 +27,8 @@ def table_of(graph: Graph, node: Node, units: int) -> LabelledConstant:
     name = node.inputs[0]
     tensor = graph.tensors[name]
     shape = tuple(n or 0 for n in tensor.shape or ())
-    if shape[0] < units:
+    if first < 0 or shape[0] < first + units:
         raise Refused(node, f"its table has no entry for each of the {units} classes")
-    rows = np.arange(shape[0], dtype=np.int64)
-    labels = UnitAxis(0, np.where(rows < units, rows, -1))
+    rows = np.arange(shape[0], dtype=np.int64) - first
+    labels = UnitAxis(0, np.where((rows >= 0) & (rows < units), rows, -1))
     return LabelledConstant(name, shape, tensor.dtype, labels, (Use(node.name, 0),), None)

@@ -215,7 +215,8 @@ class Pair:
         """What a post-process calls the classes: of the original, and of what became of it."""
         for table in detection.tables if detection else ():
             read = self._graphs[0].tensors[table.name].read
-            before = [] if read is None else [int(number) for number in np.ravel(read())]
+            rows = table.labels.units >= 0
+            before = [] if read is None else [int(number) for number in np.ravel(read())[rows]]
             return before, [before[unit] for unit in self.places]
         restored = [min(members(place)) for place in self.table.new_to_old]
         count = self.table.new_units
