@@ -22,6 +22,8 @@ def load() -> ModuleType:
     """The script, which is no part of a package."""
     sys.path.insert(0, str(PROJECT / "tools"))
     try:
+        for name in ("detectors", "keras"):
+            importlib.import_module(f"precisions_{name}")
         return importlib.import_module("precisions")
     finally:
         sys.path.remove(str(PROJECT / "tools"))
@@ -44,6 +46,28 @@ def test_the_document_is_up_to_date(title: str) -> None:
     for precision in ("int8", "int4"):
         row = " | ".join(precisions.written(module, precision))
         assert f"| {row} |" in part, "run `make precisions`"
+
+
+def test_detectors_and_keras_files_have_their_tables() -> None:
+    """Of the detectors the integers, in both orders; of Keras files that all rows are there."""
+    detectors, keras = (
+        importlib.import_module(f"precisions_{name}") for name in ("detectors", "keras")
+    )
+    text = precisions.DOCUMENT.read_text("utf-8")
+    models = detectors.built()
+    for order in (detectors.quantised_then_cut, detectors.cut_then_quantised):
+        row = " | ".join(detectors.row(models, "int8", order))
+        assert f"| {row} |" in text, "run `make precisions`"
+    part = text.partition(keras.HEAD)[2]
+    assert all(f"| `{precision}` | proved |" in part for precision in PRECISIONS)
+
+
+def test_a_detector_that_is_far_off_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    detectors = importlib.import_module("precisions_detectors")
+    monkeypatch.setitem(precisions.LEAST_DB, "int8", 60)
+    model = detectors.built()["TFLite, post-process"]
+    with pytest.raises(RuntimeError, match=r"at int8: \d+\.\d dB"):
+        detectors.cut_then_quantised(model, "int8")
 
 
 def test_answers_that_are_far_off_stop_the_script(monkeypatch: pytest.MonkeyPatch) -> None:

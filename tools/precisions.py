@@ -7,7 +7,8 @@ and checked, as `exporter prune` does it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 
 import documents
@@ -58,6 +59,10 @@ def document() -> str:
         head = ("Written", "SQNR", *map(_capital, module.FUNCTIONS))
         rows = [written(module, precision) for precision in LEAST_DB]
         parts.append(f"## {title}, written and cut\n\n" + documents.table(head, rows))
+    import precisions_detectors  # noqa: PLC0415 - which need this one
+    import precisions_keras  # noqa: PLC0415
+
+    parts += [precisions_detectors.document(), precisions_keras.document()]
     return "\n".join(parts)
 
 
@@ -97,11 +102,19 @@ def _written(model: Model, precision: str) -> str:
 
 def families() -> Mapping[str, ModuleType]:
     """Title of a format -> the module that builds its files, which lies with the tests."""
-    sys.path.insert(0, str(PROJECT))
-    from tests import onnx_precisions, tflite_precisions  # noqa: PLC0415 - needs the path
-
-    sys.path.remove(str(PROJECT))
+    with beside_the_tests():
+        from tests import onnx_precisions, tflite_precisions  # noqa: PLC0415 - needs the path
     return {"ONNX": onnx_precisions, "TFLite": tflite_precisions}
+
+
+@contextmanager
+def beside_the_tests() -> Iterator[None]:
+    """Where their builders can be imported."""
+    sys.path.insert(0, str(PROJECT))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(PROJECT))
 
 
 def _row(module: ModuleType, precision: str) -> tuple[str, ...]:
@@ -168,4 +181,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.modules["precisions"] = sys.modules[__name__]
     main()

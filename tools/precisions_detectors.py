@@ -1,0 +1,101 @@
+"""The part of `docs/precisions.md` on detectors: every precision, in both orders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import documents
+import precisions
+
+from exporter.cutting import Choice
+from exporter.errors import ExporterError
+from exporter.job import Job, compare
+from exporter.models.model import Model
+from exporter.models.onnx import from_proto
+from exporter.models.tflite import from_bytes
+from exporter.quantization import FLOAT, Wish, quantize_model
+from exporter.report.record import Check
+from exporter.samples import synthetic
+from exporter.tasks import prune_model
+
+HEAD = """\
+## Detectors, in both orders
+
+Boxes and classes share an axis (as YOLO has them), or enter a post-process (as in an SSD).
+"Quantised, then cut" names the modes whose checks passed, as above; "cut, then quantised" the
+signal-to-noise ratio that is kept of what is left, of boxes and of classes.
+
+"""
+
+
+def document() -> str:
+    """Both tables."""
+    models = built()
+    names = [FLOAT, *precisions.LEAST_DB]
+    first = [row(models, name, quantised_then_cut) for name in names]
+    second = [row(models, name, cut_then_quantised) for name in precisions.LEAST_DB]
+    return (
+        HEAD
+        + documents.table(("Quantised, then cut", *models), first)
+        + "\n"
+        + documents.table(("Cut, then quantised", *models), second)
+    )
+
+
+def row(
+    models: Mapping[str, Model], precision: str, cell: Callable[[Model, str], str]
+) -> tuple[str, ...]:
+    """What becomes of each detector in a precision."""
+    cells = []
+    for model in models.values():
+        try:
+            cells.append(cell(model, precision))
+        except ExporterError as error:
+            cells.append(f"refused: {error.message}")
+    return (f"`{precision}`", *cells)
+
+
+def built() -> Mapping[str, Model]:
+    """Title -> a small float detector of that kind."""
+    with precisions.beside_the_tests():
+        from tests import onnx_suppression, ssd_models, yolo_tflite  # noqa: PLC0415 - needs the path
+        from tests.yolo_models import DETECTORS  # noqa: PLC0415
+    post_process = ssd_models.ssd().content(*ssd_models.ROWS)
+    return {
+        "ONNX, one axis": from_proto(DETECTORS["v8"].build(), "detector.onnx"),
+        "ONNX, NonMaxSuppression": from_proto(onnx_suppression.ssd(), "detector.onnx"),
+        "TFLite, one axis": from_bytes(yolo_tflite.converted("v8"), "detector.tflite"),
+        "TFLite, post-process": from_bytes(post_process, "detector.tflite"),
+    }
+
+
+def quantised_then_cut(model: Model, precision: str) -> str:
+    """The modes that are proved of the quantised file; of float32, of the file itself."""
+    plain = precisions.cell(model)
+    if precision == FLOAT:
+        return plain
+    inputs = synthetic(model.graph(), precisions.CALIBRATION)
+    told = precisions.cell(quantize_model(model, Wish(precision), inputs).model)
+    return f"as `{FLOAT}`" if told == plain else told
+
+
+def cut_then_quantised(model: Model, precision: str) -> str:
+    """What is left of the signal.
+
+    Raises:
+        RuntimeError: less than is claimed, or nothing was compared.
+    """
+    cut = prune_model(model, Choice(keep=precisions.KEPT), Job(samples=precisions.SAMPLES))
+    inputs = synthetic(model.graph(), precisions.CALIBRATION)
+    made = quantize_model(cut.model, Wish(precision), inputs).model
+    checks = compare(Job(), model, made, inputs, cut.remap.heads).checks
+    return least(model.name, precision, checks)
+
+
+def least(name: str, precision: str, checks: tuple[Check, ...]) -> str:
+    """What is claimed of the worst ratio, and true."""
+    told = [c.value for c in checks if c.metric == "sqnr_db" and c.value is not None]
+    worst = min(told, default=float("-inf"))
+    if worst < precisions.LEAST_DB[precision]:
+        raise RuntimeError(f"{name} at {precision}: {worst:.1f} dB")
+    return f"at least {precisions.LEAST_DB[precision]:g} dB"
