@@ -276,6 +276,86 @@ def test_groups_that_hold_themselves(child: Child, folder: Path, tmp_path: Path)
     assert open_keras(tmp_path / "net.h5", child).graph().outputs == ("y",)
 
 
+# --- as commands ----------------------------------------------------------------------------------
+
+
+def _out_of_hdf5(file: Any, folder: Path) -> None:
+    del file["model_weights/h/h/kernel"]
+    file["model_weights/h/h/kernel"] = h5py.ExternalLink(str(folder / "nowhere.h5"), "/values")
+
+
+def _without_weights(whole: Members, _folder: Path) -> Members:
+    return {name: content for name, content in whole.items() if name != "model.weights.h5"}
+
+
+# command -> how its input was made, the file's name, and what the error starts with
+COMMANDS: Mapping[str, tuple[Callable[[Any, Path], Any], str, str]] = {
+    "inspect net.keras": (
+        _without_weights,
+        "net.keras",
+        "net.keras is not a .keras archive: it holds no model.weights.h5",
+    ),
+    "convert net.keras -o net.onnx": (
+        REFUSED["a way out"][0],
+        "net.keras",
+        "net.keras holds '../out.txt', which leads out of it",
+    ),
+    "run net.keras -o out --keep 0": (
+        REFUSED["a path as a name"][0],
+        "net.keras",
+        "net.keras: a Dense is called '../../out', and Keras allows no slash",
+    ),
+    "prune net.keras -o cut.keras --keep 0": (
+        REFUSED["vocabulary of words"][0],
+        "net.keras",
+        "net.keras: layer 'h' takes its vocabulary from the file '",
+    ),
+    "convert net.keras -o net.tflite": (
+        REFUSED["a module beside it"][0],
+        "net.keras",
+        "net.keras: layer 'h' is of the custom class 'Dense'",
+    ),
+    "run net.h5 -o out --keep 0 --to onnx": (
+        _out_of_hdf5,
+        "net.h5",
+        "net.h5: '/model_weights/h/h/kernel' lies in another file, which is not read",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_refuse(folder: Path, tmp_path: Path, line: str) -> None:
+    """Exit code 3, one line and a hint; nothing is written, and what is pointed to is not there."""
+    make, name, message = COMMANDS[line]
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    work.mkdir()
+    if name.endswith(".h5"):
+        (work / name).write_bytes((folder / "net.h5").read_bytes())
+        with h5py.File(work / name, "r+") as file:
+            make(file, elsewhere)
+    else:
+        put(work / name, *make(members(folder / "net.keras"), elsewhere).items())
+    done = commands.exporter(line, work)
+    assert (done.code, done.out) == (3, "")
+    errors = [told for told in done.err.splitlines() if not told.endswith(" ...")]
+    assert errors[0].startswith(f"error: {message}")
+    assert [told.partition(": ")[0] for told in errors] == ["error", "hint"]
+    assert [path.name for path in work.iterdir()] == [name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["work", "work-tmp"]
+    assert not list((tmp_path / "work-tmp").iterdir())
+
+
+def test_a_command_opens_what_a_stranger_version_wrote(folder: Path, tmp_path: Path) -> None:
+    """A version that nobody knows, and a member that nobody reads."""
+    whole = members(folder / "net.keras")
+    metadata = {**json.loads(whole["metadata.json"]), "keras_version": ["banana"]}
+    told = {"metadata.json": json.dumps(metadata).encode(), "notes.txt": b"mine"}
+    put(tmp_path / "net.keras", *(whole | told).items())
+    done = commands.exporter("prune net.keras -o cut.keras --keep 0,2 --json", tmp_path)
+    assert (done.code, done.record["ok"]) == (0, True)
+    assert set(members(tmp_path / "cut.keras")) == set(whole)
+
+
 # --- what kills its reader ------------------------------------------------------------------------
 
 FLIP = """

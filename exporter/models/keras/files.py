@@ -30,6 +30,7 @@ _CODE = {
 }
 _OWN_PLACE = "exporter.layers"
 OWN = frozenset({"ConditionalUnits", "UnitMask", "ZeroedUnits"})  # classes that live there
+_HINT_AGAIN = "save or copy the model again"
 _HINT_CODE = "build the model anew with built-in layers in its place"
 _HINT_OUTSIDE = "save the model anew with all that it needs inside of it"
 _HINT_CUSTOM = "only models made of Keras' own layers can be opened"
@@ -50,9 +51,11 @@ def check_file(path: Path) -> Container:
     if start.startswith(HDF5_SIGNATURE):
         return ".h5"
     if not start:
-        raise ModelError(f"{path} is empty")
+        raise ModelError(f"{path} is empty", _HINT_AGAIN)
     if not start.startswith(b"PK"):
-        raise ModelError(f"{path} is neither a .keras archive nor an HDF5 file")
+        raise ModelError(
+            f"{path} is neither a .keras archive nor an HDF5 file", "name a model that Keras saved"
+        )
     check_classes(_archive_config(path), path.name)
     return ".keras"
 
@@ -89,10 +92,13 @@ def check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> Hdf5:
             version = file.attrs.get("keras_version")
             _check_inside(file, path)
     except OSError as error:
-        raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path.name} is damaged or truncated: {_first_line(error)}", _HINT_AGAIN
+        ) from error
     if config is None:
         raise ModelError(
-            f"{path} holds no model, at most weights", "save the whole model with model.save(...)"
+            f"{path.name} holds no model, at most weights",
+            "save the whole model with model.save(...)",
         )
     parsed = _parse(config, path, "model_config")
     check_classes(parsed, path.name)
@@ -115,7 +121,9 @@ def check_weights(path: Path) -> None:
             with _unpacked(archive, place_of(path, member)) as file:
                 _check_inside(file, path)
     except OSError as error:
-        raise ModelError(f"{path} is damaged: its weights are no HDF5 file") from error
+        raise ModelError(
+            f"{path.name} is damaged: its weights are no HDF5 file", _HINT_AGAIN
+        ) from error
 
 
 @contextmanager
@@ -149,7 +157,7 @@ def _check_inside(file: Any, path: Path) -> None:
             if inner is None or _is_elsewhere(inner):
                 shown = f"{group.name.rstrip('/')}/{name}"
                 raise ModelError(
-                    f"{path}: {shown!r} lies in another file, which is not read", _HINT_OUTSIDE
+                    f"{path.name}: {shown!r} lies in another file, which is not read", _HINT_OUTSIDE
                 )
             if hasattr(inner, "keys"):
                 waiting.append(inner)
@@ -292,16 +300,21 @@ def _archive_config(path: Path) -> Any:
             missing = [name for name in MEMBERS if name not in archive.namelist()]
             if missing:
                 raise ModelError(
-                    f"{path} is not a .keras archive: it holds no {', '.join(missing)}"
+                    f"{path} is not a .keras archive: it holds no {', '.join(missing)}",
+                    "save the whole model with model.save(...)",
                 )
             _check_members(archive.namelist(), path)
             damaged = archive.testzip()
             if damaged:
-                raise ModelError(f"{path} is damaged: the checksum of {damaged} does not fit")
+                raise ModelError(
+                    f"{path} is damaged: the checksum of {damaged} does not fit", _HINT_AGAIN
+                )
             text = archive.read("config.json")
             _parse(archive.read("metadata.json"), path, "metadata.json")
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ModelError(f"{path} is damaged or truncated: {_first_line(error)}") from error
+        raise ModelError(
+            f"{path} is damaged or truncated: {_first_line(error)}", _HINT_AGAIN
+        ) from error
     return _parse(text, path, "config.json")
 
 
@@ -309,7 +322,7 @@ def _check_members(names: list[str], path: Path) -> None:
     """What else an archive holds is not read; refuse what could be mistaken for what is."""
     for name in names:
         if names.count(name) > 1:
-            raise ModelError(f"{path} holds {name!r} twice", "save or copy the model again")
+            raise ModelError(f"{path} holds {name!r} twice", _HINT_AGAIN)
         steps = name.replace("\\", "/").split("/")
         if ".." in steps or not steps[0] or ":" in name:
             raise ModelError(f"{path} holds {name!r}, which leads out of it", _HINT_OUTSIDE)
@@ -319,9 +332,9 @@ def _parse(text: str | bytes, path: Path, place: str) -> Any:
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: its {place} is not JSON") from error
+        raise ModelError(f"{path}: its {place} is not JSON", _HINT_AGAIN) from error
     if not isinstance(parsed, dict):
-        raise ModelError(f"{path}: its {place} is not a JSON object")
+        raise ModelError(f"{path}: its {place} is not a JSON object", _HINT_AGAIN)
     return parsed
 
 

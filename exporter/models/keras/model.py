@@ -187,7 +187,10 @@ def open_file(path: Path) -> KerasModel:
         if held is None:
             compile_as_told(model, training_of(path))
     except _LOAD_ERRORS as error:
-        raise ModelError(f"Keras cannot load {path}: {_reason(error)}") from error
+        raise ModelError(
+            f"Keras cannot load {path.name}: {_reason(error)}",
+            f"save it anew with Keras {keras.__version__}, which reads it here",
+        ) from error
     return KerasModel(model, name=path.name, sha256=sha256_of(path))
 
 
