@@ -203,7 +203,7 @@ FILES = {
         "prune double.onnx -o x.onnx --keep 1",
         3,
         "no head can be cut: output 'probabilities': Softmax 'first'",
-        "`exporter inspect MODEL` shows what was tried",
+        "export the model without what follows it",
     ),
     "operation without a rule": Refusal(
         "run norule.onnx -o x --keep 1",
