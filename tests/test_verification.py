@@ -468,6 +468,7 @@ def test_a_softmax_is_not_believed_without_its_logits(pruned: Any, reason: str) 
     assert caught.value.message == (
         f"output 'y' of {pruned.name} cannot be compared before softmax: {reason}"
     )
+    assert caught.value.hint.startswith("`exporter run` proves such a file")
 
 
 # --- integer files that other people wrote ------------------------------------------------------

@@ -90,7 +90,9 @@ def z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | Non
         return None
     raise ModelError(
         f"output {table.output!r} of {pruned.name} cannot be compared before {head.activation}: "
-        f"{reason}"
+        f"{reason}",
+        "`exporter run` proves such a file while it makes it: it cuts the original itself, and "
+        "compares that with the file",
     )
 
 
