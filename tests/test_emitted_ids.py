@@ -257,6 +257,40 @@ def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: P
     assert left_behind(tmp_path) == []
 
 
+@pytest.fixture
+def upright(tmp_path: Path) -> Path:
+    """A file whose units lie on axis 1 of [1, 5, 1], behind a softmax along them."""
+    builder = Builder(3)
+    builder.dense(builder.feed("x", 1, 6), 5, "z")
+    builder.softmax("z", "p")
+    to = np.array([1, 5, 1], np.int32)
+    builder.op("RESHAPE", ["p", builder.constant("to", to)], (1, 5, 1), "y")
+    path = tmp_path / "upright.tflite"
+    path.write_bytes(builder.content("y"))
+    return path
+
+
+def test_a_command_emits_the_id_of_units_on_any_axis(upright: Path) -> None:
+    folder = upright.parent
+    command = ["prune", "upright.tflite", "-o", "small.tflite", "--keep", "0,3-4", "--emit", "ids"]
+    assert exporter(command, folder).code == 0
+    assert exporter(["verify", "upright.tflite", "small.tflite"], folder).code == 0
+    small = from_bytes((folder / "small.tflite").read_bytes(), "small.tflite")
+    answers = small.runner(RunOptions())({"x": numbers(1, 6)})
+    expected = np.array([0, 3, 4])[answers["y"].argmax(axis=1)]
+    assert np.array_equal(answers["ids"], expected)
+
+
+def test_several_ids_of_units_on_another_axis_are_refused_by_name(upright: Path) -> None:
+    folder = upright.parent
+    command = ["prune", "upright.tflite", "-o", "small.tflite", "--keep", "0,3-4"]
+    done = exporter([*command, "--emit", "ids:2"], folder)
+    assert done.code == 3
+    assert "top-k behind 'y': TFLite has it for the last axis alone, not for 1" in done.err
+    assert "--emit ids, without a number, works along any axis" in done.err
+    assert [path.name for path in folder.iterdir()] == ["upright.tflite"]
+
+
 # --- returned already ----------------------------------------------------------------------------
 
 X = numbers(7, 6, seed=1)

@@ -360,6 +360,17 @@ INSERTED = [
     Inserted("where", (WHERE, B), {}, lambda z: np.where(WHERE, z, B)),
     Inserted("gather", (TWO,), {"axis": 1}, lambda z: z[:, TWO], 2),
     Inserted("concat", ("z",), {"axis": -1}, lambda z: np.concatenate([z, z], axis=1), 10),
+    *(
+        Inserted(
+            "pad",
+            (),
+            {"axis": axis, "value": value},
+            lambda z, value=value: np.pad(z, ((0, 0), (0, 1)), constant_values=value),  # type: ignore[misc] # bound now
+            6,
+            since=11,
+        )
+        for axis, value in ((1, -1e4), (-1, 0.0))
+    ),
     Inserted("softmax", (), {}, softmax),
     Inserted("softmax", (), {"axis": 1}, softmax),
     Inserted("softmax", (), {"axis": 0}, lambda z: softmax(z, 0)),
@@ -380,6 +391,10 @@ def test_insert(case: Inserted, opset: int) -> None:
     opened = classifier(last, constants=constants, outputs=outputs, opset=opset)
     shape = None if case.width is None else (None, case.width)
     insert = Insert(case.operation, "z", case.operands, case.attributes, shape)
+    if opset < case.since:
+        with pytest.raises(ModelError, match=f"needs opset {case.since}, the model has {opset}"):
+            opened.apply(Plan((insert,)))
+        return
     follow = [] if shape is None else [SetShape("y", shape)]
     answers = run(edited(opened, insert, *follow), {"x": X})
     assert list(answers) == ["y", "z"]

@@ -102,7 +102,13 @@ REFUSED = [
     Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
     Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
     Refused("axis outside", Insert("softmax", "z", (), {"axis": 2}), "no axis 2"),
-    Refused("not the last axis", Insert("softmax", "z", (), {"axis": 0}), "the last axis"),
+    Refused(
+        "not the last axis",
+        Insert("softmax", "z", (), {"axis": 0}),
+        "softmax behind 'z': TFLite has it for the last axis alone, not for 0",
+    ),
+    Refused("pad by nothing", Insert("pad", "z", (), {"axis": 1}), "needs the attribute 'value'"),
+    Refused("pad outside", Insert("pad", "z", (), {"axis": 2, "value": 0.0}), "no axis 2"),
     Refused("types differ", Insert("add", "z", (np.arange(5),)), "float32 and int64"),
     Refused("cast to nothing", Insert("cast", "z", (), {"dtype": "complex64"}), "type complex64"),
     Refused("behind nothing", Insert("relu", "other"), "'other'"),
@@ -513,6 +519,16 @@ INSERTED = [
     Inserted("where", (WHERE, B), lambda z: np.where(WHERE, z, B)),
     Inserted("gather", (TWO.astype(np.int32),), lambda z: z[:, TWO], {"axis": 1}, 2),
     Inserted("concat", ("z",), lambda z: np.concatenate([z, z], axis=1), {"axis": -1}, 10),
+    *(
+        Inserted(
+            "pad",
+            (),
+            lambda z, value=value: np.pad(z, ((0, 0), (0, 1)), constant_values=value),  # type: ignore[misc] # bound now
+            {"axis": axis, "value": value},
+            6,
+        )
+        for axis, value in ((1, -1e4), (-1, 0.0))
+    ),
     Inserted("softmax", (), softmax),
     Inserted("softmax", (), softmax, {"axis": 1}),
     Inserted("log_softmax", (), lambda z: np.log(softmax(z))),

@@ -82,7 +82,7 @@ def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: lis
             kinds = codec.type_name(first), codec.type_name(editor.main.tensors[index])
             raise ModelError(f"{edit.operation} cannot join {kinds[0]} and {kinds[1]}")
     attributes = {**written.attributes, **edit.attributes}
-    site = Site(attributes, _rank(first), codec.type_name(first))
+    site = Site(text(first.name), attributes, _rank(first), codec.type_name(first))
     stated = [_constant(editor, edit, inputs[0], each) for each in written.stated(site)]
     operator = schema.OperatorT(_code(editor, written, site))
     _set_options(operator, written, site)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,21 @@ def _set_axis(options: Any, site: Site) -> None:
 
 
 def _set_softmax(options: Any, site: Site) -> None:
-    _only_last(options, site)
+    _check_last("softmax", site, 'use --gate "logit > NUMBER" or --mode mask')
     options.beta = 1.0
 
 
-def _only_last(_: Any, site: Site) -> None:
+def _only_last(operation: str, hint: str) -> Callable[[Any, Site], None]:
+    return lambda _, site: _check_last(operation, site, hint)
+
+
+def _check_last(operation: str, site: Site, hint: str) -> None:
     if site.axis() != site.rank - 1:
-        raise ModelError(f"TFLite works along the last axis here, not along {site.axis()}")
+        raise ModelError(
+            f"{operation} behind {site.behind!r}: TFLite has it for the last axis alone, not for "
+            f"{site.axis()}, where the units lie",
+            hint,
+        )
 
 
 def _set_cast(options: Any, site: Site) -> None:
@@ -123,7 +131,13 @@ OPERATIONS: Mapping[str, Written] = {
     "less": Written("LESS", "LessOptions", 1, dtype="bool"),
     "log": Written("LOG"),
     "less_equal": Written("LESS_EQUAL", "LessEqualOptions", 1, dtype="bool"),
-    "log_softmax": Written("LOG_SOFTMAX", "LogSoftmaxOptions", 0, _only_last, _LAST),
+    "log_softmax": Written(
+        "LOG_SOFTMAX",
+        "LogSoftmaxOptions",
+        0,
+        _only_last("log-softmax", "use --mode slice"),
+        _LAST,
+    ),
     "look_up": Written(
         "GATHER",
         "GatherOptions",
@@ -162,7 +176,7 @@ OPERATIONS: Mapping[str, Written] = {
         "TOPK_V2",
         "TopKV2Options",
         0,
-        _only_last,
+        _only_last("top-k", 'use --gate "logit > NUMBER"'),
         {"count": None, **_LAST},
         stated=lambda site: (_whole(site.attributes["count"]),),
         more=("int32",),
@@ -171,7 +185,7 @@ OPERATIONS: Mapping[str, Written] = {
         "TOPK_V2",
         "TopKV2Options",
         0,
-        _only_last,
+        _only_last("top-k", "--emit ids, without a number, works along any axis"),
         {"count": None, **_LAST},
         moves=True,
         dtype="int32",

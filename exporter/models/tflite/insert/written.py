@@ -12,8 +12,11 @@ from exporter.graph import Array
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where an operation is written: its attributes, and the rank and dtype of its first input."""
+    """Where an operation is written: behind which tensor, its attributes, and the rank and dtype of
+    its first input.
+    """
 
+    behind: str
     attributes: Mapping[str, Any]
     rank: int
     dtype: str
