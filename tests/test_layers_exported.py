@@ -12,7 +12,7 @@ import pytest
 
 import exporter
 from exporter.conversion import to_onnx, to_tflite
-from exporter.errors import ModelError
+from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
 from exporter.models.keras.model import KerasModel
 from exporter.models.model import RunOptions
@@ -110,6 +110,22 @@ def test_the_labels_of_a_mask_follow_the_cut(tmp_path: Path) -> None:
         assert mask.labels == (LABELS[3], LABELS[1], LABELS[2])
         assert mask.kept == (0, 1)  # units 3 and 1 were on
         assert mask.keep(LABELS[2]).kept == (2,)
+
+
+def test_units_are_named_by_the_labels_of_a_mask() -> None:
+    """Of the one behind the head, whatever has names in front of it."""
+    x = keras.Input((3,))
+    features = exporter.UnitMask(labels=["p", "q"])(keras.layers.Dense(2)(x))
+    z = keras.layers.Dense(UNITS)(features)
+    shown = keras.layers.Softmax()(exporter.UnitMask(labels=LABELS, name="own")(z))
+    small = exporter.prune(keras.Model(x, shown), keep=[LABELS[3], LABELS[1]])
+    assert small.get_layer("own").labels == (LABELS[1], LABELS[3])
+    assert small.remap.of().labels == (LABELS[1], LABELS[3])
+    with pytest.raises(UsageError, match="there are no labels"):  # none behind the head
+        exporter.prune(keras.Model(x, keras.layers.Softmax()(z)), keep=[LABELS[3]])
+    joined = keras.layers.Add()([z, keras.layers.Dense(UNITS)(features)])
+    with pytest.raises(UsageError, match="there are no labels"):
+        exporter.prune(keras.Model(x, joined), keep=[LABELS[3]])
 
 
 @pytest.mark.parametrize("kind", ["keras", "onnx", "tflite"])

@@ -9,7 +9,7 @@ Names: a tensor is called after the call that makes it (`dense`, `dense@1` for a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import keras
@@ -27,7 +27,7 @@ from exporter.models.keras.calls import (
 )
 from exporter.models.keras.part import Part
 from exporter.models.keras.table import translate
-from exporter.operations import Elementwise, Opaque
+from exporter.operations import Elementwise, Linear, Opaque
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,26 @@ def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
         )
     )
     graph = Graph(tuple(artist.nodes), artist.tensors, tuple(inputs), named)
+    labels = {name: found for name in named if (found := _labels(graph, artist.layers, name))}
+    graph = replace(graph, labels=labels)
     return Picture(
         graph, artist.layers, artist.weights, artist.inner, artist.hidden, artist.aliases
     )
+
+
+def _labels(graph: Graph, layers: Mapping[str, Any], output: str) -> tuple[str, ...] | None:
+    """Those that a UnitMask between the head and its output has for the units."""
+    name = output
+    while name in graph.producers:
+        node, _ = graph.producers[name]
+        layer: Any = layers.get(node.name)
+        if type(layer).__name__ == "UnitMask" and layer.labels is not None:
+            return tuple(layer.labels)
+        computed = [each for each in node.inputs if not graph.tensors[each].is_constant]
+        if isinstance(node.operation, Linear) or len(computed) != 1:
+            return None
+        name = computed[0]
+    return None
 
 
 def check_structure(model: Any) -> None:
