@@ -97,6 +97,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
 
 def _refuse_restored(model: Model) -> None:
     """What stands behind the output of an earlier cut shows the head no more."""
+    several = "; of several heads cut this one last" if len(model.graph().outputs) > 1 else ""
     for table in model.remap.heads if model.remap else ():
         for option in ("merge", "restore_width", "probabilities", "gate"):
             if said := table.options[option]:
@@ -104,7 +105,8 @@ def _refuse_restored(model: Model) -> None:
                 raise ModelError(
                     f"head {table.name!r} was cut before with {option} = {shown}: its "
                     "output is put together behind the head",
-                    f"cut {model.remap.original.name if model.remap else 'the original'} instead",
+                    f"cut {model.remap.original.name if model.remap else 'the original'} instead"
+                    f"{several}",
                 )
 
 

@@ -13,10 +13,11 @@ from ai_edge_litert.interpreter import Interpreter
 import exporter as exporter_api
 from exporter.choice import Choice
 from exporter.cutting import plan_cut
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.graph import Array
 from exporter.models import open_model
 from exporter.models.model import RunOptions
+from exporter.models.onnx import from_bytes as onnx_from_bytes
 from exporter.models.tflite import from_bytes
 from exporter.models.tflite.schema import metadata
 from exporter.modes import MODES
@@ -229,6 +230,59 @@ def test_a_file_with_a_gate_is_not_cut_again(kind: str, activation: str, gate: s
         with pytest.raises(ModelError, match=f"was cut before with gate = {gate}") as caught:
             plan_cut(pruned, Choice(**choice))
         assert caught.value.hint == f"cut {pruned.remap.original.name} instead"
+
+
+def _two_heads(kind: str) -> Any:
+    """Of 5 units, "a", and of 4, "b"."""
+    if kind == "tflite":
+        builder = Builder()
+        x = builder.feed("x", 1, 6)
+        for name, units in (("a", 5), ("b", 4)):
+            builder.dense(x, units, f"z{name}")
+            builder.softmax(f"z{name}", name)
+        return from_bytes(builder.content("a", "b"), "two.tflite")
+    nodes: list[Any] = []
+    constants: dict[str, Array] = {}
+    for name, units in (("a", 5), ("b", 4)):
+        constants |= {f"k{name}": onnx.numbers(6, units), f"b{name}": onnx.numbers(units)}
+        nodes.append(onnx.node("Gemm", ["x", f"k{name}", f"b{name}"], [f"z{name}"], f"g{name}"))
+        nodes.append(onnx.node("Softmax", [f"z{name}"], [name], name, axis=1))
+    return onnx.model(nodes, constants, x=(1, 6), outputs={"a": None, "b": None})
+
+
+@each_kind
+@pytest.mark.parametrize("mode", ["slice", "zero", "mask"])
+@pytest.mark.parametrize("gate", ["input", "top:2"])
+def test_of_several_heads_the_one_with_a_gate_is_cut_last(kind: str, mode: str, gate: str) -> None:
+    original = _two_heads(kind)
+    before = original.apply(plan_cut(original, Choice(keep=[0, 2], head="b", mode=mode)).plan)
+    pruned, cut = gated(before, gate, keep=[0, 2, 3], head="a")
+    for source in (original, before):
+        found = checks(source, pruned, cut)
+        assert {check.output.split(" ")[0] for check in found} == {"a", "b"}
+        assert all(check.passed for check in found)
+    with pytest.raises(ModelError, match=f"head 'a' was cut before with gate = {gate}") as caught:
+        plan_cut(gated(original, gate, head="a")[0], Choice(keep=[0, 2], head="b", mode=mode))
+    assert caught.value.hint.endswith(" instead; of several heads cut this one last")
+
+
+@pytest.mark.parametrize("gate", ["input", "probability > 0.1", "top:2"])
+def test_damaged_files_are_gated_or_refused_in_one_line(gate: str) -> None:
+    """And files with a gate that are damaged. Whatever else is raised fails the test."""
+    whole = onnx_net()
+    files = whole.to_bytes(), gated(whole, gate)[0].to_bytes()
+    random, done, refused = np.random.default_rng(6), 0, []
+    for turn in range(300):
+        content = bytearray(files[turn % 2])
+        for place in random.integers(len(content), size=random.integers(1, 4)):
+            content[place] = random.integers(256)
+        try:
+            gated(onnx_from_bytes(bytes(content), "damaged.onnx"), gate)
+            done += 1
+        except ExporterError as error:
+            refused.append(error.message)
+    assert min(done, len(refused)) > 30
+    assert not any("\n" in message for message in refused)
 
 
 # --- real files ---------------------------------------------------------------------------------

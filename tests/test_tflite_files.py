@@ -14,6 +14,7 @@ import flatbuffers
 import numpy as np
 import pytest
 
+from exporter.cutting import Choice, plan_cut
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
 from exporter.models import open_model
@@ -118,7 +119,8 @@ def test_no_such_file(tmp_path: Path) -> None:
 HAVOC = """
 import random, sys
 from pathlib import Path
-from exporter.errors import ModelError
+from exporter.cutting import Choice, plan_cut
+from exporter.errors import ExporterError
 from exporter.models.tflite import from_bytes
 from exporter.modes import MODES
 from exporter.plan import Plan
@@ -134,8 +136,10 @@ def attempt(damaged):
         for head in trace(model.graph()).heads:
             for mode in (MODES[name] for name in ("slice", "zero", "mask")):
                 model.apply(Plan(mode.edits(head, [0])))
+        for gate in sys.argv[3:]:
+            model.apply(plan_cut(model, Choice(gate=gate)).plan)
         opened += 1
-    except ModelError as error:
+    except ExporterError as error:
         assert "\\n" not in error.message, error.message
         refused += 1
 
@@ -155,6 +159,11 @@ def _signed() -> bytes:
     builder = classifier(batch=None)
     builder.signature({"features": "x"}, {"probabilities": "y"})
     return builder.content("y")
+
+
+def _gated() -> bytes:
+    model = from_bytes(_signed(), "net.tflite")
+    return model.apply(plan_cut(model, Choice(gate="input")).plan).content
 
 
 def _rich() -> bytes:
@@ -177,15 +186,23 @@ def _rich() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("build", "seed"), [(_signed, 0), (_signed, 1), (_rich, 2), (_rich, 3), (_rich, 4)]
+    ("build", "seed", "gates"),
+    [
+        (_signed, 0, []),
+        (_signed, 1, ["input", "probability > 0.1", "top:2"]),
+        (_rich, 2, []),
+        (_rich, 3, []),
+        (_rich, 4, []),
+        (_gated, 5, []),
+    ],
 )
 def test_damaged_bytes_never_end_the_process(
-    build: Callable[[], bytes], seed: int, tmp_path: Path
+    build: Callable[[], bytes], seed: int, gates: list[str], tmp_path: Path
 ) -> None:
     """In a process of its own, since what is tested for is a signal."""
     path = tmp_path / "net.tflite"
     path.write_bytes(build())
-    command = [sys.executable, "-W", "error", "-c", HAVOC, str(path), str(seed)]
+    command = [sys.executable, "-W", "error", "-c", HAVOC, str(path), str(seed), *gates]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     kept, refused = map(int, done.stdout.split())

@@ -13,6 +13,7 @@ from exporter.graph import Array, Quantization
 from exporter.head import Detection, Head
 from exporter.models.model import Model
 from exporter.modes import MODES, Expected, merged
+from exporter.modes.branching import INPUT, INPUT_FLOAT
 from exporter.remap.table import HeadRemap, members, originals
 from exporter.rules.numbers import number_columns
 from exporter.verification.coded import as_codes, codes_of, width_of
@@ -82,7 +83,8 @@ class Pair:
             ModelError: the pruned model does not show what it must be compared in.
         """
         original, pruned = models
-        self.table, self._masks = table, masks
+        chosen = table.options["gate"] in {INPUT, INPUT_FLOAT}  # and not another head's units
+        self.table, self._masks = table, masks if chosen else None
         self.head = head
         self.kept, self.places = units_of(original, self.head, table)
         self.z = self.head.z
