@@ -140,6 +140,29 @@ def test_a_table_has_to_have_an_entry_for_each_class_and_the_background(count: i
         assert "'name': its table has no entry" in str(found.refusals[0])
 
 
+def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
+    """Rows of kept classes are the original's then, and have the same names."""
+    model = ssd(shared_out=True)
+    names = numpy_helper.from_array(np.arange(CLASSES) * 7 + 3, "names")
+    model.graph.initializer.append(names)
+    model.graph.node.append(node("Gather", ["names", "number"], ["name"], "name"))
+    for output in model.graph.output:
+        if output.name == "numbers":
+            output.CopyFrom(helper.make_tensor_value_info("name", TensorProto.INT64, None))
+    choice = Choice(keep=KEPT, keep_order=True, probabilities="absolute")
+    whole = from_proto(model, "ssd.onnx")
+    done = prune_model(whole, choice, Job(samples=2))
+    assert done.findings.passed
+    before, after = (
+        {(int(n), round(float(s), 5), *b.tolist()) for n, s, b in zip(*parts, strict=True)}
+        for parts in (
+            (answer["name"], answer["best"], answer["boxes"])
+            for answer in (run(whole), run(done.model))
+        )
+    )
+    assert after == {row for row in before if (row[0] - 3) // 7 in KEPT}
+
+
 def test_numbers_that_are_less_are_not_restored() -> None:
     model = from_proto(ssd(more=-1), "ssd.onnx")
     assert prune_model(model, Choice(keep=KEPT), Job(samples=2)).findings.passed

@@ -133,6 +133,21 @@ def test_a_softmax_is_shared_out_among_background_and_kept_classes() -> None:
         assert np.abs(shares[:, 1 + int(number)] - score).min() < 1e-6
 
 
+@pytest.mark.parametrize("restored", [False, True], ids=["new numbers", "old numbers"])
+def test_a_softmax_may_be_shared_out_among_all(*, restored: bool) -> None:
+    """Kept rows are the original's then, as under a logistic."""
+    model = opened(activation="SOFTMAX")
+    kept = [0, 3, 4]
+    done = cut(model, *kept, probabilities="absolute", restore_ids=restored)
+    expected = [
+        (n if restored else kept.index(int(n)), *row)
+        for n, *row in rows(runs(model, picture()))
+        if n in kept
+    ]
+    found = rows(runs(done.model, picture()))
+    np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
+
+
 def test_class_numbers_stay_the_originals() -> None:
     model = opened()
     done = cut(model, 3, 0, 4, restore_ids=True)

@@ -43,8 +43,13 @@ def settle_slice(head: Head, meaning: Meaning) -> Meaning:
 
 def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
     """Take the kept units out of everything that has a position for each unit, and merge groups."""
-    whole = meaning.absolute or tuple(kept) == tuple(range(head.units))
-    inside = () if whole else _narrow(_within(head) if meaning.restore_width else head, kept)
+    inside: tuple[Edit, ...] = ()
+    if tuple(kept) == tuple(range(head.units)):
+        pass
+    elif not meaning.absolute:
+        inside = _narrow(_within(head) if meaning.restore_width else head, kept)
+    elif not meaning.restore_width:
+        inside = _outside(head, kept)
     ranked = () if meaning.restore_width else head.rankings
     ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
     behind = merge_edits if meaning.merge else output_edits
@@ -53,22 +58,42 @@ def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) ->
 
 def _within(head: Head) -> Head:
     """The head without what stands behind its output: that goes on to see the old width."""
-    tables = {id(table) for each in head.rankings for table in each.tables}
-    tables |= {id(table) for each in head.detections for table in each.tables}
-    nodes = {each.node.name for each in head.detections}
+    behind = _behind(head)
+    constants, widths = ({id(each) for each in of} for of in (behind.constants, behind.widths))
     return replace(
         head,
-        constants=tuple(each for each in head.constants if id(each) not in tables),
-        widths=tuple(each for each in head.widths if each.node not in nodes),
+        constants=tuple(each for each in head.constants if id(each) not in constants),
+        widths=tuple(each for each in head.widths if id(each) not in widths),
     )
 
 
+def _behind(head: Head) -> Head:
+    """The head with nothing but what stands behind its output."""
+    tables = [table for each in head.rankings for table in each.tables]
+    tables += [table for each in head.detections for table in each.tables]
+    nodes = {each.node.name for each in head.detections}
+    return replace(
+        head,
+        constants=tuple(tables),
+        widths=tuple(each for each in head.widths if each.node in nodes),
+    )
+
+
+def _outside(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
+    """What sees the kept units alone, though all of them are computed."""
+    behind = _behind(head)
+    return (*_takes(behind, kept), *_width_edits(behind, kept))
+
+
+def _takes(head: Head, kept: Sequence[int]) -> list[Edit]:
+    return [Take(c.name, c.labels.axis, c.labels.positions(kept), c.uses) for c in head.constants]
+
+
 def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
-    takes = [Take(c.name, c.labels.axis, c.labels.positions(kept), c.uses) for c in head.constants]
     shapes = [SetShape(tensor.name, narrowed(tensor, kept)) for tensor in head.tensors]
     for junction in head.junctions:
         _check_parts(junction, kept)
-    return (*takes, *shapes, *_width_edits(head, kept))
+    return (*_takes(head, kept), *shapes, *_width_edits(head, kept))
 
 
 def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
