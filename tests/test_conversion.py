@@ -124,7 +124,7 @@ REFUSED: dict[str, Case] = {
         "tflite",
         ConvertOptions(),
         ConversionError,
-        "cannot express tf.MatrixDeterminant",
+        "cannot express tf.MatrixDeterminant, and LiteRT runs no others",
     ),
     "shape of another input": (
         _plain,

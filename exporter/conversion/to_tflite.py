@@ -138,7 +138,8 @@ def _run_converter(function: Any, *, one_sample: bool = False) -> bytes:
         if not unknown:
             raise ConversionError(f"TensorFlow's converter failed: {_line(error)}") from error
         raise ConversionError(
-            f"TFLite's builtin operators cannot express {', '.join(unknown)}",
+            f"TFLite's builtin operators cannot express {', '.join(unknown)}, and LiteRT runs no "
+            "others",
             "convert to onnx instead, or replace the layer that needs it",
         ) from error
 
