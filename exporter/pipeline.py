@@ -31,7 +31,7 @@ from exporter.quantizing import (
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.report.record import Artifact, Report
-from exporter.reporting import describe, make_report
+from exporter.reporting import describe, describe_forms, make_report
 from exporter.samples import Samples
 from exporter.sources import Source, Target, write_text
 from exporter.trace import trace
@@ -161,10 +161,13 @@ def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
         memory=tuple(row for result in written for row in result.measures.memory),
         warnings=_warnings(work, results),
     )
+    forms: list[Artifact] = []
     for artifact in report.artifacts:
         path = folder / artifact.path
         own = [form for form in work.job.forms if FORMS[form].kind == artifact.kind]
         write_forms(path, path, own, report.remap)
+        forms += describe_forms(path, own, artifact.precision)
+    report = replace(report, artifacts=(*report.artifacts, *forms))
     _write_report(folder, report)
     return report
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from exporter.job import Job
-from exporter.models import size_bytes
+from exporter.models import FORMS, size_bytes
 from exporter.models.model import Model
 from exporter.report.machine import machine, versions
 from exporter.report.record import Artifact, Original, Report
@@ -58,6 +60,21 @@ def describe(model: Model, path: Path, route: str = "", uncut: Path | None = Non
         route=route,
         original_bytes=size_bytes(uncut) if uncut else None,
     )
+
+
+def describe_forms(path: Path, forms: Iterable[str], precision: str) -> Iterator[Artifact]:
+    """The written files of an artifact's other forms.
+
+    Args:
+        path: of the artifact, beside which they stand.
+        forms: keys of FORMS, of the artifact's kind.
+        precision: of the artifact.
+    """
+    for form in forms:
+        for name in import_module(FORMS[form].module).names(path.name):
+            content = path.with_name(name).read_bytes()
+            sha256 = hashlib.sha256(content).hexdigest()
+            yield Artifact(name, form, precision, len(content), sha256, route="")
 
 
 def _original(source: Source) -> Original:

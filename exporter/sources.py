@@ -214,7 +214,8 @@ def check_output(path: Path, kind: str, *, force: bool = False) -> None:
         wanted = KINDS[kind].suffixes[0]
         raise UsageError(
             f"the output {path.name} does not end in {wanted}",
-            f"use -o NAME{wanted}; `exporter run` and `convert` write other kinds",
+            f"use -o NAME{wanted}; `exporter run` and `convert` write other kinds, and "
+            "--to c-array C files beside a .tflite",
         )
     for target in (path, sidecar(path)):
         if target.exists() and not force:

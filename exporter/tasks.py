@@ -34,7 +34,7 @@ from exporter.quantizing import (
 )
 from exporter.remap import Remap
 from exporter.report.record import Artifact, Check, Report
-from exporter.reporting import describe, make_report
+from exporter.reporting import describe, describe_forms, make_report
 from exporter.samples import Samples
 from exporter.sources import (
     Source,
@@ -113,7 +113,8 @@ def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Repor
         artifacts: tuple[Artifact, ...] = ()
         if done.findings.passed:
             _write_pruned(given, done, out, job)
-            artifacts = (describe(done.model, out, uncut=given.path),)
+            artifact = describe(done.model, out, uncut=given.path)
+            artifacts = (artifact, *describe_forms(out, job.forms, artifact.precision))
         return make_report(
             job,
             given,
@@ -174,7 +175,8 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         artifacts: tuple[Artifact, ...] = ()
         if found.passed:
             write_whole(out, partial(_write_converted, path, out, job), force=job.force)
-            artifacts = (describe(target.model, out, target.route),)
+            artifact = describe(target.model, out, target.route)
+            artifacts = (artifact, *describe_forms(out, job.forms, artifact.precision))
         return make_report(
             job,
             given,
@@ -219,15 +221,17 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         artifact = replace(describe(small, draft, uncut=path), precision=wish.precision)
         sizes = size_bytes(path), artifact.bytes
         slow = drawbacks(out.name, sizes, (None, next(iter(costs.latency), None)))
+        artifacts: tuple[Artifact, ...] = ()
         if found.passed:
             _write_quantized(draft, out, model.remap, job)
+            artifacts = (artifact, *describe_forms(out, job.forms, wish.precision))
         return make_report(
             job,
             given,
             inputs,
             samples,
             remap=model.remap,
-            artifacts=(artifact,) if found.passed else (),
+            artifacts=artifacts,
             checks=_named(found, out),
             latency=costs.latency,
             memory=costs.memory,

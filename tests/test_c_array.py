@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,6 +169,16 @@ def test_a_file_name_cannot_leave_its_comment(tmp_path: Path) -> None:
 # --- the commands --------------------------------------------------------------------------------
 
 
+def recorded(record: Mapping[str, Any], folder: Path) -> list[str]:
+    """The names of the C files that a report tells of, each as it stands there."""
+    rows = [row for row in record["artifacts"] if row["kind"] == "c-array"]
+    for row in rows:
+        content = (folder / row["path"]).read_bytes()
+        assert row["bytes"] == len(content)
+        assert row["sha256"] == hashlib.sha256(content).hexdigest()
+    return [row["path"] for row in rows]
+
+
 def net(folder: Path) -> Path:
     path = folder / "net.tflite"
     path.write_bytes(classifier(units=6).content("y"))
@@ -205,6 +218,36 @@ def test_run_writes_them_into_its_folder(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"pruned.fp32.tflite", "pruned_fp32_tflite.h", "pruned_fp32_tflite.c"} <= written
+
+
+def test_reports_tell_of_the_c_files(tmp_path: Path) -> None:
+    """Each file with its size and hash, and no row for it where quality stands beside size."""
+    net(tmp_path)
+    made_up = "--synthetic-calibration --no-bench"
+    line = f"run net.tflite -o out --keep 1-2 --precision fp32,int8 --to c-array {made_up}"
+    assert exporter(line, tmp_path).code == 0
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    files = recorded(record, tmp_path / "out")
+    assert files == [f"pruned_{p}_tflite.{c}" for p in ("fp32", "int8") for c in "hc"]
+    rows = {row["path"]: row["precision"] for row in record["artifacts"]}
+    assert rows["pruned_int8_tflite.c"] == "int8"
+    assert [row["precision"] for row in record["precisions"]] == ["fp32", "int8"]
+    assert "pruned_int8_tflite.h" in (tmp_path / "out" / "report.md").read_text()
+    for line in (
+        f"quantize net.tflite -o small.tflite --precision int8 {made_up} --integer-io",
+        "prune net.tflite -o small.tflite --keep 1-2 --force",
+    ):
+        done = exporter(f"{line} --to c-array --json", tmp_path)
+        assert done.code == 0, done.err
+        assert recorded(done.record, tmp_path) == ["small_tflite.h", "small_tflite.c"]
+
+
+def test_a_c_file_is_asked_for_beside_the_model(tmp_path: Path) -> None:
+    net(tmp_path)
+    done = exporter("quantize net.tflite -o small.c --precision dynamic", tmp_path)
+    assert done.code == 2
+    assert "--to c-array" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["net.tflite"]
 
 
 def test_quantize_writes_them_with_the_table_of_the_cut(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from exporter.models import FORMS
 from exporter.report.record import Artifact, Check, Latency, Report
 
 STAGE = "quantize"
@@ -33,7 +34,8 @@ class PrecisionRow:
 def precision_rows(report: Report) -> tuple[PrecisionRow, ...]:
     """A row an artifact; none where nothing that was quantised was compared."""
     times = {row.artifact: row for row in report.latency}
-    rows = [_row(each, report.checks, times.get(each.path)) for each in report.artifacts]
+    files = [each for each in report.artifacts if each.kind not in FORMS]
+    rows = [_row(each, report.checks, times.get(each.path)) for each in files]
     measured = any(row.sqnr_db is not None or row.top1 is not None for row in rows)
     return tuple(rows) if measured else ()
 

@@ -34,10 +34,11 @@ class Original:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A written model file.
+    """A written file: a model, or another form of one, such as C source.
 
     Attributes:
         path: relative to the report.
+        kind: key of KINDS, or of FORMS.
         bytes, original_bytes: of the file, and of the uncut file of the same kind.
         sha256: of the file, in hex.
         route: of the conversion; "" where there was none.

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from exporter.models import FORMS
 from exporter.remap.table import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import Group, printable
@@ -143,15 +144,20 @@ def _remap(head: HeadRemap) -> Iterable[Table | Text]:
 
 
 def _variants(reports: Mapping[str, Report]) -> Table:
-    kinds = list(dict.fromkeys(_kind(row) for r in reports.values() for row in r.artifacts))
+    kinds = list(dict.fromkeys(_kind(row) for r in reports.values() for row in _models(r)))
     table = _table("Variant", "Kept:", "Checks:", *(f"{kind}:" for kind in kinds))
     for name, report in reports.items():
-        cells = {_kind(row): _size(row, full=len(kinds) <= _FULL_CELLS) for row in report.artifacts}
+        cells = {_kind(row): _size(row, full=len(kinds) <= _FULL_CELLS) for row in _models(report)}
         heads = report.remap.heads if report.remap else ()
         kept = ", ".join(f"{len(head.kept)} of {head.old_units}" for head in heads)
         sizes = (cells.get(kind, phrases.NOTHING) for kind in kinds)
         _add(table, name, kept or phrases.NOTHING, _tally(report), *sizes)
     return table
+
+
+def _models(report: Report) -> list[Artifact]:
+    """Without the other forms of the same models."""
+    return [row for row in report.artifacts if row.kind not in FORMS]
 
 
 def _kind(row: Artifact) -> str:
