@@ -34,6 +34,7 @@ from exporter.quantization import Wish, quantize_model
 from exporter.quantization.quiet import quantiser
 from exporter.report.record import Check
 from exporter.tasks import prune_model
+from exporter.verification.rounding import row_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.tflite_builder import Builder
@@ -171,7 +172,7 @@ def _scaled(model: Model, what: str, check: Check) -> float:
     """The limit of a check is the table's, times the largest |expected| where that is above 1."""
     if check.value is None or check.limit is None:
         raise RuntimeError(f"nothing was measured of {check.output}")
-    row = LIMITS["cut", model.precision]
+    row = LIMITS["cut", row_of(model)]
     return check.value / (check.limit / (row.z if what == "z" else row.y))
 
 
@@ -185,7 +186,7 @@ def main() -> None:
                 model = build(features, activation)
                 for what, difference in differences(model, cuts):
                     found[what].append(difference)
-        row = LIMITS["cut", model.precision]
+        row = LIMITS["cut", row_of(model)]
         print(
             f"{title:<34}{model.precision:<9}{max(found['z']):>10.1e}{row.z:>9.0e}"
             f"{max(found['y']):>10.1e}{row.y:>9.0e}",

@@ -30,6 +30,7 @@ from exporter.models.model import RunOptions
 from exporter.models.onnx import open_file
 from exporter.parity import LIMITS
 from exporter.tasks import prune_model
+from exporter.verification.rounding import row_of
 from tests.onnx_models import node, numbers, proto
 
 UNITS, KEPT = 10, [7, 1, 4]
@@ -194,7 +195,7 @@ def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
         m.runner(RunOptions(batch=4))({"x": x})["z"].astype(np.float64) for m in (whole, done.model)
     )
     apart = np.abs(narrow - wide[:, kept]).max() / np.abs(wide).max()
-    allowed = LIMITS["cut", whole.precision]
-    assert apart <= allowed.z
+    assert row_of(whole) == "blocks with zero points"
+    assert apart <= LIMITS["cut", row_of(whole)].z
     if apart <= LIMITS["cut", "fp32"].z:
         pytest.skip("the kernels for this processor keep to the limit of float32")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import exporter as package
@@ -25,8 +26,9 @@ from exporter.quantizing import drawbacks, gates, wishes
 from exporter.report.record import Latency
 from exporter.samples import as_fed
 from tests.commands import Done, exporter, left_behind, listing
-from tests.onnx_models import softmax
+from tests.onnx_models import node, proto, softmax
 from tests.shelf import BIAS, FEATURES, KERNEL
+from tests.tflite_builder import Builder
 
 KEPT = [1, 4, 6]
 POINTS = np.random.default_rng(8).uniform(-1, 1, (120, FEATURES)).astype(np.float32)
@@ -362,6 +364,60 @@ def test_drawbacks(
 ) -> None:
     found = drawbacks("small.onnx", sizes, times)
     assert [re.sub(r"^small.onnx is | as the float .*", "", line) for line in found] == (told)
+
+
+def wide(features: int, units: int) -> bytes:
+    """A product that takes a while, as TFLite."""
+    random, builder = np.random.default_rng(2), Builder()
+    x = builder.feed("x", 1, features)
+    names = [
+        builder.constant("kernel", random.normal(size=(units, features)).astype(np.float32)),
+        builder.constant("bias", random.normal(size=units).astype(np.float32)),
+    ]
+    z = builder.op("FULLY_CONNECTED", [x, *names], (1, units), "z", "FullyConnectedOptions")
+    return builder.content(builder.softmax(z, "y"))
+
+
+def told_everywhere(done: Done, report: str, pattern: str) -> None:
+    """On the terminal, whose lines are broken, and in the written report or the record."""
+    assert re.search(pattern, " ".join(well(done).out.split()))
+    assert re.search(pattern, report)
+
+
+def test_what_a_precision_costs_is_told_with_numbers(tmp_path: Path) -> None:
+    """Larger: a file of a few weights. Slower: LiteRT's int16x8 has no fast kernels."""
+    (tmp_path / "tiny.tflite").write_bytes(wide(4, 5))
+    (tmp_path / "wide.tflite").write_bytes(wide(2048, 512))
+    made_up = "--synthetic-calibration --samples 4"
+    run = f"run tiny.tflite -o out --keep 1,2 --precision fp32,int8 {made_up} --no-bench"
+    done = exporter(run, tmp_path)
+    larger = r"pruned\.int8\.tflite is 1\.\d\d times as large as the float file"
+    told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), larger)
+    quantize = f"wide.tflite --precision int16x8 {made_up}"
+    done = exporter(f"quantize {quantize} -o slow.tflite", tmp_path)
+    again = well(exporter(f"quantize {quantize} -o again.tflite --json", tmp_path)).out
+    slower = r"\.tflite is \d[\d.]* times as slow as the float file on this processor"
+    told_everywhere(done, again, slower)
+
+
+def test_what_stays_float_is_told_with_its_share(tmp_path: Path) -> None:
+    """By hand: of 8 x 16 and 16 x 5 weights the convolution's are 61.5 %."""
+    kernels = {"c": np.ones((16, 8, 1, 1), np.float32), "w": np.ones((16, 5), np.float32)}
+    made = proto(
+        [
+            node("Conv", ["x", "c"], ["f"], "f", kernel_shape=[1, 1]),
+            node("GlobalAveragePool", ["f"], ["p"], "p"),
+            node("Flatten", ["p"], ["flat"], "flat"),
+            node("MatMul", ["flat", "w"], ["y"], "y"),
+        ],
+        kernels,
+        x=[1, 8, 4, 4],
+        outputs={"y": [1, 5]},
+    )
+    onnx.save(made, tmp_path / "net.onnx")
+    done = exporter("run net.onnx -o out --keep 0-4 --precision int4 --no-bench", tmp_path)
+    share = r"left float at int4: 1 Conv of 2 linear operations \(61\.5% of their weights\)"
+    told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), share)
 
 
 def test_wishes_of_a_job() -> None:

@@ -254,5 +254,25 @@ def test_a_real_yolox(zoo: Path, tmp_path: Path, first: str) -> None:
         assert {c["value"] for c in cut if c["metric"] == "max_abs"} == {0.0}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "quantize net.onnx -o x.onnx",
+        "run net.onnx -o x --keep 1",
+        "run net.onnx -o x --keep 1 --quantize-first",
+    ],
+)
+def test_a_precision_that_no_kernel_has_is_one_line(tmp_path: Path, line: str) -> None:
+    """onnxruntime has no convolution of four bits."""
+    onnx.save(DETECTORS["v8"].build(), tmp_path / "net.onnx")
+    before = listing(tmp_path)
+    done = exporter(f"{line} --precision int4", tmp_path)
+    assert (done.code, done.out) == (3, "")
+    (error,) = [told for told in done.err.splitlines() if told.startswith("error: ")]
+    assert "finds nothing in" in error
+    assert "that it can make int4" in error
+    assert listing(tmp_path) == before
+
+
 def test_every_precision_is_tried() -> None:
     assert set(PRECISE) == set(PRECISIONS) - {"fp32"}

@@ -23,6 +23,7 @@ from exporter.parity import LIMITS, compare
 from exporter.quantization import Wish, quantize_model
 from exporter.samples import synthetic
 from exporter.tasks import Pruned, prune_model
+from exporter.verification.rounding import row_of
 
 PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "precisions.md"
@@ -163,7 +164,7 @@ def nearness(model: Model) -> str:
     first = next(check for check in checks if check.metric == "max_abs")
     if first.limit == 0.0:
         return "equal to the bit"
-    row = LIMITS.get(("cut", model.precision), LIMITS["cut", "fp32"])
+    row = LIMITS.get(("cut", row_of(model)), LIMITS["cut", "fp32"])
     return f"within {row.z if row.scaled else LIMITS['cut', 'fp32'].z:g}"
 
 

@@ -30,6 +30,7 @@ from exporter.verification.masks import with_masks
 from exporter.verification.pairing import Answers, Compared
 from exporter.verification.ranked import EmittedIds, RankedOutput
 from exporter.verification.replayed import Replay
+from exporter.verification.rounding import row_of
 from exporter.verification.subjects import Subjects, subjects_of
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
@@ -273,6 +274,8 @@ class _Context:
         float, and of what Keras computes in where its file knows better.
         """
         original, stated = (model.precision for model in self.models)
+        if self.stage == "cut":
+            stated = row_of(self.pruned)
         if self.stage == "export" and original in _HALF:
             return original
         codes = self.stage == "cut" and stated.startswith(("int8", "uint8", "int16"))
