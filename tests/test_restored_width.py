@@ -22,6 +22,7 @@ from exporter.models.tflite import from_bytes
 from exporter.modes.tail import replaced, widened
 from exporter.plan import AddOutput, Insert, Plan, Take
 from exporter.remap import HeadRemap, Origin, Remap
+from exporter.report import phrases
 from exporter.samples import synthetic
 from exporter.verification import VerifyOptions, verify_pair
 from tests import onnx_models as onnx
@@ -335,6 +336,25 @@ def test_a_temperature_for_each_unit_follows() -> None:
     assert failed(model, pruned, made) == set()
     masked, made = cut(model, mode="mask")
     assert failed(model, masked, made) == set()
+
+
+@pytest.mark.parametrize(
+    ("activation", "choice", "answer"),
+    [
+        ("Softmax", {"restore_width": True}, "answer 0."),
+        ("Softmax", {"mode": "mask", "probabilities": "absolute"}, "answer 0."),
+        ("Relu", {"restore_width": True}, "answer -10000."),
+        ("Softmax", {"mode": "mask"}, "answer as mode mask says."),
+        ("Softmax", {}, ""),
+    ],
+)
+def test_a_report_says_what_removed_units_answer(
+    activation: str, choice: dict[str, Any], answer: str
+) -> None:
+    _, made = cut(onnx.classifier(onnx.node(activation, ["z"], ["y"], "last")), **choice)
+    told = phrases.standing(made.remap.of())
+    assert told.endswith(answer)
+    assert bool(told) == bool(answer)
 
 
 def test_the_options_of_a_table_go_there_and_back() -> None:

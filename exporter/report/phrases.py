@@ -318,10 +318,10 @@ def standing(head: HeadRemap) -> str:
     silent = head.new_units - sum(1 for _ in remap_rows(head))
     if not silent:
         return ""
-    return (
-        f"Every unit keeps its index; the {silent} that are not listed "
-        f"answer as mode {head.mode} says."
-    )
+    how = f"as mode {head.mode} says"
+    if head.options["restore_width"]:
+        how = f"{head.options['floor'] or 0:g}"
+    return f"Every unit keeps its index; the {silent} that are not listed answer {how}."
 
 
 def ids(head: HeadRemap) -> str:

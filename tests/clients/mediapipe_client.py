@@ -58,6 +58,21 @@ def test_the_cut_file_names_the_cheeseburger(tmp_path: Path, *, order: bool) -> 
     assert {name: index for name, index, _ in answer} == {n: i for i, n in enumerate(expected)}
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("--gate=input", "assumed to have a single input"), ("--emit=ids", "found INT32 instead")],
+)
+def test_what_the_documents_say_does_not_open(tmp_path: Path, option: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        named(cut(tmp_path, option))
+
+
+def test_a_gate_by_a_condition_opens(tmp_path: Path) -> None:
+    best = named(cut(tmp_path, "--gate=top:1"))
+    assert best[0][0] == "cheeseburger"
+    assert [score for _, _, score in best[1:]] == [0.0] * (len(best) - 1)
+
+
 def test_a_zeroed_file_keeps_all_names(tmp_path: Path) -> None:
     answer = {name: (index, score) for name, index, score in named(cut(tmp_path, "--mode", "zero"))}
     before = {name: (index, score) for name, index, score in named(MODEL)}
