@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.cutting import Choice, Cut, plan_cut
-from exporter.errors import ExporterError
+from exporter.errors import ExporterError, ModelError
 from exporter.job import Findings, Job, compare
 from exporter.models import KINDS
 from exporter.models.model import Model
@@ -60,13 +60,16 @@ def cut_before(source: Source, target: Target, choice: Choice, reason: ExporterE
         reason: why not.
 
     Raises:
-        ExporterError: the reason, where the source cannot be cut either.
+        ExporterError: the reason, where the source cannot be cut either; its hint names the layer.
     """
     if target.original is None or not KINDS[source.model.kind].written:
         raise reason
     try:
         cut = plan_cut(source.model, choice)
         model = source.model.apply(cut.plan)
+    except ModelError as own:  # it knows the layers by their names, of which converters leave none
+        hint = f"in {KINDS[source.model.kind].title}: {own.message}"
+        raise type(reason)(reason.message, hint) from own
     except ExporterError:
         raise reason from None
     return Precut(source, model, cut, reason)

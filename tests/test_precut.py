@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
@@ -77,6 +78,15 @@ def test_where_keras_refuses_too_the_first_reason_is_told(child: Child, choice: 
     source, target = opened(HEADS[STEPS].made(), child)
     with pytest.raises(ModelError, match="no rule"):
         cut_before(source, target, choice, REASON)
+
+
+def test_the_layer_that_keras_refuses_is_named(child: Child) -> None:
+    x = keras.Input((4,), name="x")
+    ranked = keras.ops.sort(keras.layers.Dense(6, name="y")(x), axis=-1)
+    source, target = opened(keras.Model(x, ranked, name="net"), child)
+    with pytest.raises(ModelError, match="no rule") as caught:
+        cut_before(source, target, KEEP, REASON)
+    assert caught.value.hint.startswith("in Keras: no head can be cut: output 'sort': Sort 'sort'")
 
 
 # --- what can -------------------------------------------------------------------------------------
