@@ -26,6 +26,7 @@ from exporter.quantizing import (
     gates,
     quantised,
     refuse_quantising,
+    ruined,
     wishes,
 )
 from exporter.report.html import to_html
@@ -222,7 +223,11 @@ def _coarser(
         artifact=replace(artifact, precision=wish.precision),
         findings=found,
         measures=measures,
-        warnings=(*made.warnings, *drawbacks(path.name, sizes, times)),
+        warnings=(
+            *made.warnings,
+            *ruined(path.name, (c for c in found.checks if c.stage == "quantize")),
+            *drawbacks(path.name, sizes, times),
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from exporter.errors import UsageError
@@ -10,7 +11,7 @@ from exporter.models import KINDS
 from exporter.models.model import Model
 from exporter.quantization import FLOAT, PRECISIONS, Quantized, Wish, check_float
 from exporter.quantization.remote import quantize_in
-from exporter.report.record import Latency
+from exporter.report.record import Check, Latency
 from exporter.samples import Samples, from_file, synthetic
 from exporter.sources import Source
 
@@ -100,6 +101,22 @@ def quantised(
 
 def _calibrated(wish: Wish) -> bool:
     return PRECISIONS[wish.precision].calibrated
+
+
+def ruined(name: str, checks: Iterable[Check]) -> tuple[str, ...]:
+    """Where the answers of a quantised file are more noise than signal: nobody can want it.
+
+    Args:
+        name: of the quantised file.
+        checks: what was found of it.
+    """
+    told = [c.value for c in checks if c.metric == "sqnr_db" and c.value is not None]
+    worst = min(told, default=0.0)
+    if worst >= 0.0:
+        return ()
+    return (
+        f"{name} answers with more noise than signal ({worst:.1f} dB): choose another precision",
+    )
 
 
 def drawbacks(

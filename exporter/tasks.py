@@ -30,6 +30,7 @@ from exporter.quantizing import (
     drawbacks,
     quantised,
     refuse_quantising,
+    ruined,
     wishes,
 )
 from exporter.remap import Remap
@@ -239,6 +240,7 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
                 *given.warnings,
                 *calibration_warnings(job, samples),
                 *made.warnings,
+                *ruined(out.name, found.checks),
                 *slow,
                 *found.warnings,
                 *costs.warnings,

@@ -22,8 +22,8 @@ from exporter.latency import compare_times
 from exporter.models import open_model
 from exporter.models.model import RunOptions
 from exporter.quantization import PRECISIONS, Wish
-from exporter.quantizing import drawbacks, gates, wishes
-from exporter.report.record import Latency
+from exporter.quantizing import drawbacks, gates, ruined, wishes
+from exporter.report.record import Check, Latency
 from exporter.samples import as_fed
 from tests.commands import Done, exporter, left_behind, listing
 from tests.onnx_models import node, proto, softmax
@@ -418,6 +418,26 @@ def test_what_stays_float_is_told_with_its_share(tmp_path: Path) -> None:
     done = exporter("run net.onnx -o out --keep 0-4 --precision int4 --no-bench", tmp_path)
     share = r"left float at int4: 1 Conv of 2 linear operations \(61\.5% of their weights\)"
     told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), share)
+
+
+@pytest.mark.parametrize(
+    ("decibels", "told"),
+    [([], False), ([3.0, 0.0], False), ([3.0, None], False), ([20.0, -3.6], True)],
+)
+def test_more_noise_than_signal_is_told(decibels: list[float | None], told: bool) -> None:
+    checks = [
+        Check("quantize", "small.onnx", "y", "sqnr_db", value, None, passed=True, samples=4)
+        for value in decibels
+    ]
+    found = ruined("small.onnx", checks)
+    assert [("more noise than signal (-3.6 dB)" in line) for line in found] == [True] * told
+
+
+def test_a_mobilenet_of_four_bits_is_said_to_be_ruined(zoo: Path, tmp_path: Path) -> None:
+    source = zoo / "mobilenet_v1_025_224_float.tflite"
+    line = f"quantize {source} -o four.tflite --precision int4 --samples 4 --no-bench"
+    done = well(exporter(line, tmp_path))
+    assert "more noise than signal" in " ".join(done.out.split())
 
 
 def test_wishes_of_a_job() -> None:
