@@ -338,6 +338,24 @@ def test_a_temperature_for_each_unit_follows() -> None:
     assert failed(model, masked, made) == set()
 
 
+@pytest.mark.parametrize("mode", ["slice", "mask"])
+def test_an_output_of_codes_has_the_lowest_one_for_removed_units(mode: str) -> None:
+    """As integer files without a softmax end; the codes of kept units are those of the original."""
+    model = onnx.classifier(
+        onnx.node("QuantizeLinear", ["z", "s", "p"], ["y"], "codes"),
+        constants={"s": np.array(0.05, np.float32), "p": np.array(58, np.uint8)},
+    )
+    x = onnx.numbers(4, 6)
+    whole = onnx.run(model, {"x": x})["y"]
+    pruned, made = cut(model, mode=mode, restore_width=True)
+    shown = onnx.run(pruned, {"x": x})["y"]
+    assert shown.dtype == np.uint8
+    kept = list(made.selection.kept)
+    np.testing.assert_array_equal(shown[:, kept], whole[:, kept])
+    assert not np.delete(shown, kept, axis=1).any()
+    assert failed(model, pruned, made) == set()
+
+
 @pytest.mark.parametrize(
     ("activation", "choice", "answer"),
     [

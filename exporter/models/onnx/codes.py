@@ -12,6 +12,7 @@ from exporter.graph import Array, Graph, Node, Quantization, Tensor
 from exporter.operations import (
     Concat,
     Elementwise,
+    Expand,
     Linear,
     Opaque,
     Pick,
@@ -109,7 +110,7 @@ def _read_by(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Q
             yield name, stated
 
 
-_MOVING = Reshape | Transpose | Pool | Pick | Slice | Split | Concat
+_MOVING = Reshape | Transpose | Pool | Pick | Slice | Split | Concat | Expand
 
 
 def _hands_on(node: Node) -> bool:
