@@ -300,6 +300,15 @@ def test_an_input_with_a_default() -> None:
     )
 
 
+def test_an_input_of_an_old_file_has_no_default() -> None:
+    """What is fed would not go before an initializer, and the runtime refuses to take it."""
+    gate = np.array([1, 0, 1, 0, 1], np.float32)
+    opened = classifier(node("Identity", ["z"], ["y"], "last"), ir=3, opset=9)
+    add = AddInput("gate", (5,), "float32", np.ones(5)), Insert("mul", "z", ("gate",))
+    result = edited(opened, *add)
+    np.testing.assert_allclose(run(result, {"x": X, "gate": gate})["y"], Z * gate, atol=1e-5)
+
+
 def test_an_input_without_a_default() -> None:
     opened = classifier(node("Identity", ["z"], ["y"], "last"))
     edits = AddInput("gate", (None, 5), "float32"), Insert("mul", "z", ("gate",))

@@ -107,13 +107,19 @@ def _set_attribute(draft: Draft, edit: SetAttribute) -> None:
 
 
 def _add_input(draft: Draft, edit: AddInput) -> None:
-    """A default is an initializer of the same name; a run may leave such an input out."""
+    """A default is an initializer of the same name; a run may leave such an input out.
+
+    Not in files of the first three IR versions, whose initializers no run replaces.
+    """
     draft.claim(edit.name)
     kind = tensor_type(edit.dtype, edit.shape)
     draft.types.add(edit.name, kind)
     draft.model.graph.input.append(ValueInfoProto(name=edit.name, type=kind))
-    if edit.default is not None:
+    if edit.default is not None and draft.model.ir_version >= _REPLACED:
         draft.set_value(edit.name, edit.default.astype(numpy_dtype(edit.dtype)))
+
+
+_REPLACED = 4  # the IR version since which what is fed goes before an initializer
 
 
 def _add_output(draft: Draft, edit: AddOutput) -> None:

@@ -103,7 +103,8 @@ def _entry(edit: Insert | Step, operands: tuple[Any, ...], opset: int) -> Writab
     entry = entry_for(OPERATIONS, edit, len(operands), "ONNX")
     if opset < entry.since:
         raise ModelError(
-            f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}"
+            f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}",
+            "export the model with a later opset, or use --mode slice",
         )
     return entry
 
