@@ -169,11 +169,12 @@ def differences(model: Model, cuts: int) -> Iterator[tuple[str, float]]:
 
 
 def _scaled(model: Model, what: str, check: Check) -> float:
-    """The limit of a check is the table's, times the largest |expected| where that is above 1."""
+    """The limit of z is the table's, times the largest |expected| where that is above 1."""
     if check.value is None or check.limit is None:
         raise RuntimeError(f"nothing was measured of {check.output}")
-    row = LIMITS["cut", row_of(model)]
-    return check.value / (check.limit / (row.z if what == "z" else row.y))
+    if what == "y":  # probabilities
+        return check.value
+    return check.value / (check.limit / LIMITS["cut", row_of(model)].z)
 
 
 def main() -> None:
