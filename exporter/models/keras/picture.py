@@ -81,8 +81,9 @@ def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
 
 def _labels(graph: Graph, layers: Mapping[str, Any], output: str) -> tuple[str, ...] | None:
     """Those that a UnitMask between the head and its output has for the units."""
-    name = output
-    while name in graph.producers:
+    name, met = output, set[str]()
+    while name in graph.producers and name not in met:
+        met.add(name)  # an inner tensor that is returned under its own name is met again
         node, _ = graph.producers[name]
         layer: Any = layers.get(node.name)
         if type(layer).__name__ == "UnitMask" and layer.labels is not None:
