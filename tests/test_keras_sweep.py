@@ -187,7 +187,7 @@ def _code() -> Any:
 
 
 REFUSED: Mapping[str, tuple[Callable[[], Any], type[ExporterError], str]] = {
-    "units are sorted": (_sorted, ModelError, "output 'sort'"),
+    "units are sorted": (_sorted, ModelError, "output 'sort(_\\d+)?'"),
     "a Lambda": (_code, ModelError, "layer 'twice' is a Lambda"),
     "a subclassed model without a head": (_subclassed, ModelError, "(?i)cumsum"),
     "two heads and none named": (_two_heads, UsageError, "several heads: 'other', 'y'"),
