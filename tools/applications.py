@@ -34,7 +34,7 @@ stay. `exporter inspect` finds the head, `exporter run --to onnx,tflite` convert
 the cut file against the uncut one in the same runtime, and against Keras, on {samples} samples.
 
 Nodes and sizes are those of the converted file, before and after the cut; seconds are those of the
-whole command, both files together, on a machine of two cores that did other work besides.
+whole command, both files together, on an idle machine of two cores.
 """
 
 
