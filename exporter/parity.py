@@ -289,7 +289,7 @@ class Limits:
 # A kernel that adds up n exponentials in float32, in 8 lanes, may lose half a last place at each
 # of n / 8 steps. Both runtimes keep to that, and come near it where many units are alike, as
 # zeroed ones are: `benchmarks/softmax_rounding.py`.
-LANES = 2.0**-24 / 8
+LOST_IN_ADDING = 2.0**-24 / 8
 
 # Measured on ai-edge-litert 2.3.0 and onnxruntime 1.31.1:
 # - Codes are equal up to z. LiteRT's softmax of int16 codes adds up exponentials of 16 bits: up to
@@ -304,16 +304,16 @@ LANES = 2.0**-24 / 8
 #   |difference| of z is up to 1.5e-3 of the largest |z| in float16, 1.4e-2 in bfloat16, that of
 #   probabilities 2.9e-3 and 2.0e-2 (MobileNetV2, EfficientNetB0).
 LIMITS: Mapping[tuple[str, str], Limits] = {
-    ("cut", "fp32"): Limits(1e-6, 1e-6, per_unit=LANES),
+    ("cut", "fp32"): Limits(1e-6, 1e-6, per_unit=LOST_IN_ADDING),
     ("cut", "fp16"): Limits(2e-3, 2e-3),
     ("cut", "bf16"): Limits(8e-3, 8e-3),
     ("cut", "int8"): Limits(0.0, 1.0, scaled=False),
     ("cut", "int16x8"): Limits(0.0, 1.0, scaled=False, per_unit=2.0),
-    ("cut", "int4"): Limits(1e-6, 1e-6, per_unit=LANES),
-    ("cut", "dynamic"): Limits(1e-6, 1e-6, per_unit=LANES),
-    ("cut", "blocks"): Limits(1e-6, 2e-6, per_unit=LANES),
-    ("cut", "blocks with zero points"): Limits(1e-5, 2e-5, per_unit=LANES),
-    ("export", "fp32"): Limits(1e-4, 1e-4, per_unit=LANES),
+    ("cut", "int4"): Limits(1e-6, 1e-6, per_unit=LOST_IN_ADDING),
+    ("cut", "dynamic"): Limits(1e-6, 1e-6, per_unit=LOST_IN_ADDING),
+    ("cut", "blocks"): Limits(1e-6, 2e-6, per_unit=LOST_IN_ADDING),
+    ("cut", "blocks with zero points"): Limits(1e-5, 2e-5, per_unit=LOST_IN_ADDING),
+    ("export", "fp32"): Limits(1e-4, 1e-4, per_unit=LOST_IN_ADDING),
     ("export", "fp16"): Limits(4e-3, 8e-3),
     ("export", "bf16"): Limits(4e-2, 6e-2),
 }

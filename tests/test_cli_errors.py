@@ -49,6 +49,12 @@ USAGE = {
     "no output": Refusal(
         "prune net.onnx --keep 1", 2, "Missing option '-o' / '--output'.", "exporter prune --help"
     ),
+    "no precision": Refusal(
+        "quantize net.onnx -o x.onnx",
+        2,
+        "Missing option '--precision'. Choose from: fp16, dynamic, int8, int16x8, int4",
+        "exporter quantize --help",
+    ),
     "an empty name": Refusal(
         ("run", "net.onnx", "-o", "", "--keep", "1"), 2, "Invalid value for '-o' / '--output'"
     ),
@@ -184,7 +190,10 @@ FILES = {
     "empty .onnx": Refusal("prune empty.onnx -o x.onnx --keep 1", 3, "empty.onnx is empty"),
     "empty .tflite": Refusal("prune empty.tflite -o x.tflite --keep 1", 3, "empty.tflite is empty"),
     "truncated .onnx": Refusal(
-        "prune truncated.onnx -o x.onnx --keep 1", 3, "truncated.onnx is not an ONNX file, or"
+        "prune truncated.onnx -o x.onnx --keep 1",
+        3,
+        "truncated.onnx is not an ONNX file, or",
+        "save or copy the model again",
     ),
     "truncated .tflite": Refusal(
         "prune truncated.tflite -o x.tflite --keep 1", 3, "truncated.tflite is damaged or truncated"

@@ -84,7 +84,8 @@ def _failure(error: Exception, arguments: list[str]) -> int:
             traceback.print_exception(error)
         return _tell(error.message, error.hint, error.exit_code, as_json=as_json)
     if isinstance(error, click.ClickException):
-        return _tell(error.format_message(), _usage_hint(error), USAGE, as_json=as_json)
+        message = " ".join(error.format_message().split())  # choices come a line each
+        return _tell(message, _usage_hint(error), USAGE, as_json=as_json)
     if isinstance(error, click.Abort):
         return _tell("interrupted", "", INTERRUPTED, as_json=as_json)
     traceback.print_exception(error)

@@ -6,7 +6,6 @@ for axes that are not last. Each of these operators alone would mix the units.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -54,42 +53,50 @@ def composed(graph: Graph) -> Graph:
 
 
 def _match(graph: Graph, last: Node) -> _Found | None:
-    for found in _candidates(graph, last):
-        inside = {last.name, *(node.name for node in found.nodes)}
-        made = {name for node in found.nodes for name in node.outputs}
-        readers = {
-            user.name
-            for name in made
-            for user, _ in graph.consumers.get(name, ())
-            if not isinstance(user.operation, Measure)  # lengths stay what they are
-        }
-        if readers <= inside and not made.intersection(graph.outputs):
-            return found
-    return None
+    """What the node ends, if nothing else reads what is inside."""
+    found = _ended(graph, last)
+    if found is None:
+        return None
+    inside = {last.name, *(node.name for node in found.nodes)}
+    made = {name for node in found.nodes for name in node.outputs}
+    readers = {
+        user.name
+        for name in made
+        for user, _ in graph.consumers.get(name, ())
+        if not isinstance(user.operation, Measure)  # lengths stay what they are
+    }
+    return found if readers <= inside and not made.intersection(graph.outputs) else None
 
 
-def _candidates(graph: Graph, last: Node) -> Iterator[_Found]:
+def _ended(graph: Graph, last: Node) -> _Found | None:
     operation = last.operation
     if not isinstance(operation, Elementwise) or operation.function not in {"div", "sub"}:
-        return
+        return None
     value, divisor = last.inputs
     under = _reduced(graph, divisor, value)
     if under is None:
-        return
-    if operation.function == "div":
-        powers = _powers(graph, value)
-        if powers is not None and under.functions == ("sum",) and under.source == value:
-            z, nodes, wide = _shifted(graph, powers.inputs[0], under.axis)
-            softmax = Activation("softmax", under.axis)
-            yield _Found(softmax, z, (*nodes, powers, *under.nodes), (*wide, value))
-        return
+        return None
+    return (_softmax if operation.function == "div" else _logarithm)(graph, value, under)
+
+
+def _softmax(graph: Graph, value: str, under: _Reduced) -> _Found | None:
+    powers = _powers(graph, value)
+    if powers is None or under.functions != ("sum",) or under.source != value:
+        return None
+    z, nodes, wide = _shifted(graph, powers.inputs[0], under.axis)
+    softmax = Activation("softmax", under.axis)
+    return _Found(softmax, z, (*nodes, powers, *under.nodes), (*wide, value))
+
+
+def _logarithm(graph: Graph, value: str, under: _Reduced) -> _Found | None:
     logarithm = Activation("log_softmax", under.axis)
     z, nodes, wide = _shifted(graph, value, under.axis)
     powers = _powers(graph, under.source)
     if under.functions == ("log_sum_exp",) and under.source == value:
-        yield _Found(logarithm, z, (*nodes, *under.nodes), wide)
-    elif under.functions == ("sum", "log") and powers is not None and powers.inputs == (value,):
-        yield _Found(logarithm, z, (*nodes, powers, *under.nodes), (*wide, under.source))
+        return _Found(logarithm, z, (*nodes, *under.nodes), wide)
+    if under.functions == ("sum", "log") and powers is not None and powers.inputs == (value,):
+        return _Found(logarithm, z, (*nodes, powers, *under.nodes), (*wide, under.source))
+    return None
 
 
 def _powers(graph: Graph, tensor: str) -> Node | None:

@@ -73,7 +73,9 @@ def from_bytes(content: bytes, name: str) -> OnnxModel:
 
 
 def _damaged(name: str) -> ModelError:
-    return ModelError(f"{name} is not an ONNX file, or it is damaged or cut short")
+    return ModelError(
+        f"{name} is not an ONNX file, or it is damaged or cut short", "save or copy the model again"
+    )
 
 
 def from_proto(proto: ModelProto, name: str, files: Outside | None = None) -> OnnxModel:
