@@ -66,7 +66,7 @@ imports: $(READY)
 	$(BIN)/lint-imports --no-logo
 
 docs: $(READY)
-	$(BIN)/python -m pytest --quiet tests/test_docs.py
+	$(BIN)/python -m pytest --quiet tests/project/test_docs.py
 
 coverage: $(READY)
 	$(BIN)/coverage report --include='exporter/*' --fail-under=0

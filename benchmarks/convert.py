@@ -51,7 +51,7 @@ def plainly(model: Any, path: Path) -> None:
 
 def by_exporter(model: Any, path: Path) -> None:
     from exporter.conversion.to_onnx import convert  # noqa: PLC0415 - the parent needs no TensorFlow
-    from exporter.models.keras.model import KerasModel  # noqa: PLC0415 - likewise
+    from exporter.formats.keras.model import KerasModel  # noqa: PLC0415 - likewise
 
     convert(KerasModel(model), path, opset=OPSET, batch=1, input_shapes={})
 

@@ -23,21 +23,21 @@ from onnxruntime.quantization.matmul_nbits_quantizer import (
 )
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from exporter.cutting import Choice
+from exporter.formats.model import Model
+from exporter.formats.onnx import OnnxModel, from_proto
+from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
-from exporter.job import Job
-from exporter.models.model import Model
-from exporter.models.onnx import OnnxModel, from_proto
-from exporter.models.tflite import from_bytes
-from exporter.parity import LIMITS
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
+from exporter.planning.cut import Choice
 from exporter.quantization import Wish, quantize_model
-from exporter.quantization.quiet import quantiser
-from exporter.report.record import Check
-from exporter.tasks import prune_model
-from exporter.verification.rounding import row_of
+from exporter.quantization.silence import quantiser
+from exporter.records import Check
+from exporter.verification.limit_rows import row_of
+from exporter.verification.limits import LIMITS
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.tflite_builder import Builder
+from tests.builders.tflite_builder import Builder
 
 Build = Callable[[int, str], Model]  # of features, and the activation behind
 

@@ -14,10 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from exporter.cutting import Choice, plan_cut
 from exporter.errors import ExporterError
-from exporter.models import KINDS, kind_of_suffix, open_model
-from exporter.models.model import Model
+from exporter.formats import KINDS, kind_of_suffix, open_model
+from exporter.formats.model import Model
+from exporter.planning.cut import Choice, plan_cut
 
 ROUNDS = 5
 STEPS = ("open", "plan", "apply", "write")

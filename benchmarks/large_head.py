@@ -150,9 +150,9 @@ def end(pid: int) -> None:
 
 def agreement(kind: str, source: Path, path: Path) -> str:
     """What the file answers beside Keras, on one input; told by the command's own check."""
-    from exporter.models import open_model  # noqa: PLC0415 - after the measurements
-    from exporter.models.keras.wide import open_large  # noqa: PLC0415 - likewise
-    from exporter.models.model import RunOptions  # noqa: PLC0415 - likewise
+    from exporter.formats import open_model  # noqa: PLC0415 - after the measurements
+    from exporter.formats.keras.large_head_model import open_large  # noqa: PLC0415 - likewise
+    from exporter.formats.model import RunOptions  # noqa: PLC0415 - likewise
 
     x = np.random.default_rng(SEED).standard_normal((1, FEATURES), np.float32)
     answers = [

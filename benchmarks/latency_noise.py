@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper, save
 
-from exporter.latency import BenchOptions, bench_models
-from exporter.models import open_model
+from exporter.formats import open_model
+from exporter.performance.latency import BenchOptions, bench_models
 
 SEEDS = range(5)
 WIDTHS = (64, 256, 256, 100)

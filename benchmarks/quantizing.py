@@ -23,10 +23,10 @@ import exporter
 from exporter.conversion.process import Child
 from exporter.data import Digits, split_digits
 from exporter.errors import ExporterError
-from exporter.models import open_model
-from exporter.models.model import RunOptions
+from exporter.formats import open_model
+from exporter.formats.model import RunOptions
 from exporter.quantization import FLOAT, PRECISIONS
-from exporter.report.record import Report
+from exporter.records import Report
 
 KINDS = ("onnx", "tflite")
 KEPT = 20

@@ -19,10 +19,10 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from onnx import TensorProto, helper
 
 from exporter.graph import Array
-from exporter.parity import limits
+from exporter.verification.limits import limits
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from tests.tflite_builder import Builder
+from tests.builders.tflite_builder import Builder
 
 Softmax = Callable[[Array], Array]
 

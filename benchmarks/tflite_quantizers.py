@@ -26,11 +26,11 @@ from PIL import Image
 import exporter
 from exporter.conversion.digits_network import train
 from exporter.data import split_digits
+from exporter.formats import open_model
+from exporter.formats.model import RunOptions
 from exporter.graph import Graph
-from exporter.models import open_model
-from exporter.models.model import RunOptions
-from exporter.parity import compare
 from exporter.quantization import PRECISIONS
+from exporter.verification.metrics import compare
 
 Array = np.ndarray[tuple[int, ...], Any]
 

@@ -110,8 +110,8 @@ def multiplied(found: Found, log: Path, count: int) -> float:
 
 def agreement(folder: Path) -> str:
     """What the two ways answer on one picture."""
-    from exporter.models import open_model  # noqa: PLC0415 - after the measurements
-    from exporter.models.model import RunOptions  # noqa: PLC0415 - likewise
+    from exporter.formats import open_model  # noqa: PLC0415 - after the measurements
+    from exporter.formats.model import RunOptions  # noqa: PLC0415 - likewise
 
     x = np.random.default_rng(SEED).random((1, SIDE, SIDE, 3), np.float32)
     told = []

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 import exporter
-from exporter.models.model import Model, RunOptions
+from exporter.formats.model import Model, RunOptions
 
 ZOO = Path(os.environ.get("EXPORTER_ZOO", Path(__file__).parents[2] / "shared" / "zoo"))
 DETECTOR = ZOO / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from exporter.api import bench, convert, inspect, prune, quantize, run, verify
+    from exporter.formats import open_model
+    from exporter.formats.keras.freeze_pruned import freeze_pruned
     from exporter.layers import ConditionalUnits, UnitMask, ZeroedUnits
-    from exporter.models import open_model
-    from exporter.models.keras.freeze import freeze_pruned
+    from exporter.records import Report
     from exporter.remap import Remap
-    from exporter.report.record import Report
     from exporter.selection import Selection
 
 __all__ = [
@@ -43,12 +43,12 @@ __all__ = [
 _HOMES = {
     "ConditionalUnits": "exporter.layers",
     "Remap": "exporter.remap",
-    "Report": "exporter.report.record",
+    "Report": "exporter.records",
     "Selection": "exporter.selection",
     "UnitMask": "exporter.layers",
     "ZeroedUnits": "exporter.layers",
-    "freeze_pruned": "exporter.models.keras.freeze",
-    "open_model": "exporter.models",
+    "freeze_pruned": "exporter.formats.keras.freeze_pruned",
+    "open_model": "exporter.formats",
 }
 
 

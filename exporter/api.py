@@ -8,15 +8,18 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypedDict, Unpack, overload
 
-from exporter import against, pipeline, tasks
-from exporter.cutting import Choice, Units
 from exporter.errors import CheckError, UsageError
-from exporter.inspection import Inspection
-from exporter.job import Job
-from exporter.models import open_model
-from exporter.models.model import Model
-from exporter.report.record import Report
-from exporter.tasks import Pruned
+from exporter.formats import open_model
+from exporter.formats.model import Model
+from exporter.jobs.compare import bench_files, verify_files
+from exporter.jobs.convert import convert_file
+from exporter.jobs.inspect import Inspection, inspect_file
+from exporter.jobs.options import Job
+from exporter.jobs.prune import Pruned, prune_model
+from exporter.jobs.quantize import quantize_file
+from exporter.jobs.run import run_job, run_variants
+from exporter.planning.cut import Choice, Units
+from exporter.records import Report
 
 Source = str | Path | Any  # a path, or a live keras.Model
 
@@ -80,7 +83,7 @@ def inspect(source: Source, **options: Unpack[JobOptions]) -> Inspection:
 
     A Keras file or model is opened in a child process.
     """
-    return tasks.inspect_file(source, _job(options))
+    return inspect_file(source, _job(options))
 
 
 def prune(model: Source | Model, *, share_weights: bool = False, **options: Unpack[Options]) -> Any:
@@ -106,7 +109,7 @@ def prune(model: Source | Model, *, share_weights: bool = False, **options: Unpa
         raise UsageError(
             "share_weights has a meaning for a live keras.Model alone", "leave it out for files"
         )
-    done = tasks.prune_model(_open(model, live=live, share_weights=share_weights), choice, job)
+    done = prune_model(_open(model, live=live, share_weights=share_weights), choice, job)
     failed = [check for check in done.findings.checks if not check.passed]
     if failed:
         first = failed[0]
@@ -119,7 +122,7 @@ def prune(model: Source | Model, *, share_weights: bool = False, **options: Unpa
 
 def convert(source: Source, out: str | Path, **options: Unpack[JobOptions]) -> Report:
     """Convert a Keras model, uncut, to `out` (.onnx or .tflite); a failed check writes nothing."""
-    return tasks.convert_file(source, Path(out), _job(options))
+    return convert_file(source, Path(out), _job(options))
 
 
 def quantize(
@@ -133,7 +136,7 @@ def quantize(
         precision: "fp16", "dynamic", "int8", "int16x8" or "int4".
         options: `data` is what int8 and int16x8 are calibrated on, and what all are compared on.
     """
-    return tasks.quantize_file(source, Path(out), _job({**options, "precisions": (precision,)}))
+    return quantize_file(source, Path(out), _job({**options, "precisions": (precision,)}))
 
 
 @overload
@@ -163,22 +166,22 @@ def run(
         The report, or one a variant. A failed check is a result in it: look at `ok`.
     """
     if variants is None:
-        return pipeline.run_job(source, Path(out), *_records(options))
+        return run_job(source, Path(out), *_records(options))
     made = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
     if not made:
         raise UsageError("there are no variants", "name at least one: {'birds': [1, 5]}")
     choices = {name: choice for name, (choice, _) in made.items()}
-    return pipeline.run_variants(source, Path(out), choices, next(iter(made.values()))[1])
+    return run_variants(source, Path(out), choices, next(iter(made.values()))[1])
 
 
 def verify(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
     """Prove that a pruned or converted file answers as its original does."""
-    return against.verify_files(Path(original), Path(pruned), _job(options))
+    return verify_files(Path(original), Path(pruned), _job(options))
 
 
 def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
     """Time two files of one kind side by side."""
-    return against.bench_files(Path(original), Path(pruned), _job(options))
+    return bench_files(Path(original), Path(pruned), _job(options))
 
 
 # --- from keywords to records -------------------------------------------------------------------
@@ -220,7 +223,7 @@ def _open(model: Any, *, live: bool, share_weights: bool) -> Model:
     if isinstance(model, str | Path):
         return open_model(model)
     if live:
-        kind = import_module("exporter.models.keras.model").KerasModel
+        kind = import_module("exporter.formats.keras.model").KerasModel
         model = kind(model, share_weights=share_weights)
     opened: Model = model
     return opened

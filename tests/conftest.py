@@ -41,8 +41,8 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of small ONNX and TFLite files; see `tests.shelf`."""
-    from tests.shelf import fill  # noqa: PLC0415 - for those tests that ask for it
+    """A folder of small ONNX and TFLite files; see `tests.builders.shelf`."""
+    from tests.builders.shelf import fill  # noqa: PLC0415 - for those tests that ask for it
 
     folder = tmp_path_factory.mktemp("shelf")
     fill(folder)
@@ -52,7 +52,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def keras_shelf(shelf: Path) -> Path:
     """The same folder, with Keras files too."""
-    from tests.shelf import fill_keras  # noqa: PLC0415 - for those tests that ask for it
+    from tests.builders.shelf import fill_keras  # noqa: PLC0415 - for those tests that ask for it
 
     fill_keras(shelf)
     return shelf
@@ -61,7 +61,7 @@ def keras_shelf(shelf: Path) -> Path:
 @pytest.fixture(scope="session")
 def digits_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """The demo's network, trained once for all tests, and the accuracy that the training tells."""
-    from tests.digits import trained  # noqa: PLC0415 - for those tests that ask for it
+    from tests.builders.digits import trained  # noqa: PLC0415 - for those tests that ask for it
 
     path = tmp_path_factory.mktemp("trained") / "digits.keras"
     return path, trained(path, 0)

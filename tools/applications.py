@@ -135,7 +135,7 @@ def _row(artifact: Mapping[str, Any], report: Mapping[str, Any], out: Path) -> I
 
 def nodes(path: Path) -> int:
     """How many operators a file has, all its graphs together."""
-    from exporter.models import open_model  # noqa: PLC0415 - likewise
+    from exporter.formats import open_model  # noqa: PLC0415 - likewise
 
     return len(open_model(path).graph().nodes)
 

@@ -1,7 +1,7 @@
 """Write `docs/modes.md`: what each mode comes to on each kind of head, format and precision.
 
-The cells are planned anew, on the models that the tests build; `tests/test_mode_matrix.py` proves
-each of them by its oracle.
+The cells are planned anew, on the models that the tests build. `tests/modes/test_mode_matrix.py`
+proves each of them with its oracle.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Any
 
 import documents
 
-from exporter.cutting import Choice, plan_cut
 from exporter.errors import ExporterError
-from exporter.models.model import Model
+from exporter.formats.model import Model
+from exporter.graph.edits import AddInput, Compute, Edit, Fill, Insert, Take
 from exporter.modes import MODES
-from exporter.plan import AddInput, Compute, Edit, Fill, Insert, Take
-from tests import mode_cells
-from tests.mode_cells import Cell
+from exporter.planning.cut import Choice, plan_cut
+from tests.builders import mode_cells
+from tests.builders.mode_cells import Cell
 
 DOCUMENT = documents.PROJECT / "docs" / "modes.md"
 

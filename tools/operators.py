@@ -13,8 +13,8 @@ from typing import Any
 
 import documents
 
-from exporter import operations
-from exporter.models import KINDS
+from exporter.formats import KINDS
+from exporter.graph import operations
 
 PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "operators.md"
@@ -55,9 +55,14 @@ def neutral(row: Callable[..., Any]) -> list[str]:
 def tested_by(kind: str, operator: str) -> list[str]:
     """The modules of tests that name an operator: of a kind of model, or else its builders."""
     named = re.compile(rf"[\"']{re.escape(operator)}[\"']")
-    for pattern in (f"test_{kind}_*.py", f"{kind}_*.py"):
-        modules = sorted((PROJECT / "tests").glob(pattern))
-        found = [path.stem for path in modules if named.search(path.read_text("utf-8"))]
+    tests = PROJECT / "tests"
+    for pattern in (f"formats/{kind}/test_*.py", f"builders/{kind}_*.py"):
+        modules = sorted(tests.glob(pattern))
+        found = [
+            path.relative_to(tests).with_suffix("").as_posix()
+            for path in modules
+            if named.search(path.read_text("utf-8"))
+        ]
         if found:
             return found
     return []

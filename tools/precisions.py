@@ -14,16 +14,17 @@ from types import ModuleType
 import documents
 import numpy as np
 
-from exporter.cutting import Choice
+from exporter.data.samples import synthetic
 from exporter.errors import ExporterError
-from exporter.job import Job
-from exporter.models.model import Model, RunOptions
+from exporter.formats.model import Model, RunOptions
+from exporter.jobs.options import Job
+from exporter.jobs.prune import Pruned, prune_model
 from exporter.modes import MODES
-from exporter.parity import LIMITS, compare
+from exporter.planning.cut import Choice
 from exporter.quantization import Wish, quantize_model
-from exporter.samples import synthetic
-from exporter.tasks import Pruned, prune_model
-from exporter.verification.rounding import row_of
+from exporter.verification.limit_rows import row_of
+from exporter.verification.limits import LIMITS
+from exporter.verification.metrics import compare
 
 PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "precisions.md"
@@ -38,7 +39,8 @@ HEAD = """\
 What `exporter` cuts, written by `tools/precisions.py` (`make precisions`). Each cell is a small
 file in which a head of that kind stands in that precision: it is cut to three units in each mode,
 run beside its original, and checked. A cell names the modes whose checks passed; a refusal is what
-the command line says. `tests/onnx_precisions.py` and `tests/tflite_precisions.py` build the files.
+the command line says. The files are built by `tests/builders/onnx_precisions.py` and
+`tests/builders/tflite_precisions.py`.
 
 "Called" is how reports and file names call the precision. "z" says how near the values before the
 last activation must be to those of the original: codes equal to the bit, float sums within the
@@ -104,7 +106,7 @@ def _written(model: Model, precision: str) -> str:
 def families() -> Mapping[str, ModuleType]:
     """Title of a format -> the module that builds its files, which lies with the tests."""
     with beside_the_tests():
-        from tests import onnx_precisions, tflite_precisions  # noqa: PLC0415 - needs the path
+        from tests.builders import onnx_precisions, tflite_precisions  # noqa: PLC0415 - needs the path
     return {"ONNX": onnx_precisions, "TFLite": tflite_precisions}
 
 

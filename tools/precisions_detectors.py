@@ -7,16 +7,17 @@ from collections.abc import Callable, Mapping
 import documents
 import precisions
 
-from exporter.cutting import Choice
+from exporter.data.samples import synthetic
 from exporter.errors import ExporterError
-from exporter.job import Job, compare
-from exporter.models.model import Model
-from exporter.models.onnx import from_proto
-from exporter.models.tflite import from_bytes
+from exporter.formats.model import Model
+from exporter.formats.onnx import from_proto
+from exporter.formats.tflite import from_bytes
+from exporter.jobs.checks import compare
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
+from exporter.planning.cut import Choice
 from exporter.quantization import FLOAT, Wish, quantize_model
-from exporter.report.record import Check
-from exporter.samples import synthetic
-from exporter.tasks import prune_model
+from exporter.records import Check
 
 HEAD = """\
 ## Detectors, in both orders
@@ -58,8 +59,8 @@ def row(
 def built() -> Mapping[str, Model]:
     """Title -> a small float detector of that kind."""
     with precisions.beside_the_tests():
-        from tests import onnx_suppression, ssd_models, yolo_tflite  # noqa: PLC0415 - needs the path
-        from tests.yolo_models import DETECTORS  # noqa: PLC0415
+        from tests.builders import onnx_suppression, ssd_models, yolo_tflite  # noqa: PLC0415 - needs the path
+        from tests.builders.yolo_models import DETECTORS  # noqa: PLC0415
     post_process = ssd_models.ssd().content(*ssd_models.ROWS)
     return {
         "ONNX, one axis": from_proto(DETECTORS["v8"].build(), "detector.onnx"),

@@ -11,10 +11,10 @@ import documents
 import precisions
 import precisions_detectors
 
-from exporter.cutting import Choice
 from exporter.errors import ExporterError
-from exporter.job import Job
-from exporter.pipeline import run_job
+from exporter.jobs.options import Job
+from exporter.jobs.run import run_job
+from exporter.planning.cut import Choice
 from exporter.quantization import FLOAT
 
 HEAD = """\

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("bench")
@@ -18,9 +18,9 @@ from exporter.cli.narrator import narrating
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Time PRUNED beside ORIGINAL: two .onnx files, or two .tflite files."""
-    from exporter import against
     from exporter.cli import show
+    from exporter.jobs.compare import bench_files
 
     with narrating(given) as say:
-        report = against.bench_files(original, pruned, options.job(given, say))
+        report = bench_files(original, pruned, options.job(given, say))
     return show.reports({"": report}, given)

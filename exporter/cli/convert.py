@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("convert")
@@ -25,9 +25,9 @@ def command(model: Path, output: Path, **given: Any) -> int:
 
     The file is checked against the model before it is written; if a check fails, it is not.
     """
-    from exporter import tasks
     from exporter.cli import show
+    from exporter.jobs.convert import convert_file
 
     with narrating(given) as say:
-        report = tasks.convert_file(model, output, options.job(given, say))
+        report = convert_file(model, output, options.job(given, say))
     return show.converted(report, given)

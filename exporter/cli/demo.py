@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("demo")
@@ -29,8 +29,8 @@ def command(output: Path, **given: Any) -> int:
     The 1,797 pictures ship with the package; nothing is downloaded.
     """
     from exporter.cli import show
-    from exporter.demo import run_demo
-    from exporter.workspace import refuse_existing
+    from exporter.jobs.demo import run_demo
+    from exporter.output.folder import refuse_existing
 
     refuse_existing(output, force=given["force"])  # before the training
     with narrating(given) as say:

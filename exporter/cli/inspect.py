@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("inspect")
@@ -18,9 +18,9 @@ from exporter.cli.narrator import narrating
 @options.common
 def command(model: Path, **given: Any) -> int:
     """Show the heads of MODEL: what can be cut, and what is refused and why."""
-    from exporter import tasks
     from exporter.cli import show
+    from exporter.jobs.inspect import inspect_file
 
     with narrating(given) as say:
-        found = tasks.inspect_file(model, options.job(given, say))
+        found = inspect_file(model, options.job(given, say))
     return show.inspection(found, given)

@@ -131,7 +131,7 @@ def fill(record: type[Record], given: Mapping[str, Any]) -> Record:
 
 def job(given: dict[str, Any], say: Callable[[str], None]) -> Any:
     """The `Job` that these parameters describe."""
-    from exporter.job import Job
+    from exporter.jobs.options import Job
 
     given["input_shapes"] = dict(given.get("input_shapes", ()))
     command = shlex.join(["exporter", *sys.argv[1:]])
@@ -140,7 +140,7 @@ def job(given: dict[str, Any], say: Callable[[str], None]) -> Any:
 
 def choice(given: Mapping[str, Any], **instead: Any) -> Any:
     """The `Choice` that these parameters describe."""
-    from exporter.cutting import Choice
+    from exporter.planning.cut import Choice
 
     wanted = {**given, **instead}
     wanted["merge"] = groups = dict(given["merge"])

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("prune")
@@ -27,15 +27,15 @@ def command(model: Path, output: Path, **given: Any) -> int:
 
     The cut is checked before anything is written; if a check fails, nothing is.
     """
-    from exporter import tasks
     from exporter.cli import show
+    from exporter.jobs.prune import check_prune, plan_job, prune_file
 
     choice = options.choice(given)
     with narrating(given) as say:
         job = options.job(given, say)
         if given["dry_run"]:
-            tasks.check_prune(model, output, job)
-            cut = tasks.plan_job(model, choice, job)
+            check_prune(model, output, job)
+            cut = plan_job(model, choice, job)
         else:
-            report = tasks.prune_file(model, output, choice, job)
+            report = prune_file(model, output, choice, job)
     return show.plans({"": cut}, given) if given["dry_run"] else show.pruned(report, given)

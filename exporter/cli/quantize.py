@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("quantize")
@@ -35,10 +35,10 @@ def command(model: Path, output: Path, precision: str, **given: Any) -> int:
     against MODEL and reported beside size and latency; --tolerance makes it a check, and a file
     that fails is not written.
     """
-    from exporter import tasks
     from exporter.cli import show
+    from exporter.jobs.quantize import quantize_file
 
     given["precisions"] = (precision,)
     with narrating(given) as say:
-        report = tasks.quantize_file(model, output, options.job(given, say))
+        report = quantize_file(model, output, options.job(given, say))
     return show.converted(report, given)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("run")
@@ -57,17 +57,18 @@ def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) 
     report.md and report.html. The exit code is 1 if a check fails; the files then stay, and the
     report says not to ship them.
     """
-    from exporter import pipeline, tasks
     from exporter.cli import show
+    from exporter.jobs.prune import plan_job
+    from exporter.jobs.run import check_run, run_variants
 
     choices = _choices(variants, given)
     with narrating(given) as say:
         job = options.job(given, say)
         if given["dry_run"]:
-            pipeline.check_run(model, output, choices, job)
-            cuts = {n: tasks.plan_job(model, choice, job) for n, choice in choices.items()}
+            check_run(model, output, choices, job)
+            cuts = {n: plan_job(model, choice, job) for n, choice in choices.items()}
         else:
-            reports = pipeline.run_variants(model, output, choices, job)
+            reports = run_variants(model, output, choices, job)
     return show.plans(cuts, given) if given["dry_run"] else show.reports(reports, given, output)
 
 

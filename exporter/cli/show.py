@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.cli.edge import printing
-from exporter.cutting import Cut
-from exporter.demo import KEPT, NETWORK, Demo
-from exporter.inspection import HeadFacts, Inspection
-from exporter.models import KINDS
+from exporter.cli.exit_codes import printing
+from exporter.formats import KINDS
+from exporter.jobs.demo import KEPT, NETWORK, Demo
+from exporter.jobs.inspect import HeadFacts, Inspection
+from exporter.planning.cut import Cut
+from exporter.records import Report
 from exporter.report import phrases
-from exporter.report.record import Report
 from exporter.report.terminal import print_report, print_reports
 
 FAILED = 1

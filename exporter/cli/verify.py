@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.narrator import narrating
+from exporter.cli.progress import narrating
 
 
 @click.command("verify")
@@ -20,9 +20,9 @@ from exporter.cli.narrator import narrating
 @options.common
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Prove that PRUNED answers as ORIGINAL did."""
-    from exporter import against
     from exporter.cli import show
+    from exporter.jobs.compare import verify_files
 
     with narrating(given) as say:
-        report = against.verify_files(original, pruned, options.job(given, say))
+        report = verify_files(original, pruned, options.job(given, say))
     return show.reports({"": report}, given)

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-from exporter.conversion.identities import bypass_identities
-from exporter.models.onnx.protos import DEFAULT_DOMAINS, bodies, captured
+from exporter.conversion.remove_identities import bypass_identities
+from exporter.formats.onnx.protos import DEFAULT_DOMAINS, bodies, captured
 
 
 def canonicalise(model: ModelProto, names: Mapping[str, str]) -> None:

@@ -20,10 +20,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from exporter.conversion.wire import decode_plan, encode_graph
+from exporter.conversion.serialization import decode_plan, encode_graph
 from exporter.errors import ConversionError, ExporterError, missing_library
+from exporter.formats.model import RunOptions
 from exporter.graph import Array
-from exporter.models.model import RunOptions
 
 Answer = dict[str, Any]
 
@@ -79,16 +79,16 @@ class Session:
     # --- the methods ------------------------------------------------------------------------------
 
     def open(self, path: str, large_head_bytes: int) -> Answer:
-        module = import_module("exporter.models.keras.wide")
+        module = import_module("exporter.formats.keras.large_head_model")
         return self.keep(module.open_large(Path(path), large_head_bytes))
 
     def open_folder(self, path: str, signature: str | None) -> Answer:
-        module = import_module("exporter.models.savedmodel.model")
+        module = import_module("exporter.formats.savedmodel.model")
         return self.keep(module.open_file(Path(path), signature))
 
     def open_exported(self, path: str, told: dict[str, Any]) -> Answer:
         """Load what a live model of this session's user was exported to."""
-        module = import_module("exporter.models.savedmodel.model")
+        module = import_module("exporter.formats.savedmodel.model")
         told = {**told, "outputs": tuple(told["outputs"])}
         return self.keep(module.SavedModel(Path(path), module.Introduction(**told)))
 

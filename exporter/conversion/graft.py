@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.errors import ConversionError
+from exporter.formats.keras.large_head_file import STUB_UNITS, stub_values
+from exporter.formats.keras.stub import Stub, has_plain_axes, widening
 from exporter.graph import Array, Graph
-from exporter.head import Head, LabelledConstant
-from exporter.models.keras.narrow import STUB_UNITS, stub_values
-from exporter.models.keras.stub import Stub, has_plain_axes, widening
-from exporter.plan import Plan
+from exporter.graph.edits import Plan
 from exporter.trace import trace
+from exporter.trace.head import Head, LabelledConstant
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from exporter.conversion.process import Child
-from exporter.conversion.wire import decode_graph, encode_plan
+from exporter.conversion.serialization import decode_graph, encode_plan
 from exporter.errors import ModelError, UsageError
+from exporter.formats.keras.files import check_file, own_class
+from exporter.formats.model import RunOptions
+from exporter.formats.savedmodel.files import check_folder
 from exporter.graph import Array, Graph
-from exporter.models.keras.files import check_file, own_class
-from exporter.models.model import RunOptions
-from exporter.models.savedmodel.files import check_folder
-from exporter.plan import Plan
+from exporter.graph.edits import Plan
 from exporter.remap import Remap
 
 LARGE_HEAD_BYTES = 256 * 10**6

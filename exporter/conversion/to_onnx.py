@@ -25,9 +25,9 @@ import tf2onnx
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
 from exporter.conversion.canonical import canonicalise, every_node
-from exporter.conversion.frozen import trace_beside, trace_frozen
-from exporter.conversion.interface import AnyModel, Interface, Shape, in_float32, interface_of
-from exporter.conversion.standard import check_standard
+from exporter.conversion.check_onnx import check_standard
+from exporter.conversion.freeze_savedmodel import trace_beside, trace_frozen
+from exporter.conversion.signature import AnyModel, Interface, Shape, in_float32, interface_of
 from exporter.conversion.to_onnx_fold import add_beside, fold
 from exporter.conversion.to_onnx_graft import graft
 from exporter.conversion.to_onnx_operators import HANDLERS, REWRITERS
@@ -39,11 +39,11 @@ from exporter.conversion.to_onnx_trace import (
     weight_bytes,
 )
 from exporter.errors import ConversionError, UsageError
-from exporter.models.keras.stub import Stub
-from exporter.models.keras.wide import WideModel
-from exporter.models.onnx.outside import Outside
-from exporter.models.onnx.stream import write
-from exporter.models.savedmodel.model import SavedModel
+from exporter.formats.keras.large_head_model import WideModel
+from exporter.formats.keras.stub import Stub
+from exporter.formats.onnx.external_data import Outside
+from exporter.formats.onnx.write_large import write
+from exporter.formats.savedmodel.model import SavedModel
 
 _BATCH = "batch"
 

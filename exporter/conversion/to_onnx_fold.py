@@ -17,9 +17,9 @@ from onnx import ModelProto, TensorProto, helper
 
 from exporter.conversion.canonical import every_node
 from exporter.errors import ConversionError
+from exporter.formats.onnx.protos import every_tensor
 from exporter.graph import Array
-from exporter.models.files import parts_of
-from exporter.models.onnx.protos import every_tensor
+from exporter.output.files import parts_of
 
 _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _GIVEN, _WEIGHTS = "given.onnx", "given.data"

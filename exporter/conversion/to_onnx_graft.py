@@ -5,10 +5,10 @@ from __future__ import annotations
 from onnx import ModelProto, TensorProto
 
 from exporter.conversion.graft import graft_for
-from exporter.models.keras.stub import Stub
-from exporter.models.onnx.apply import apply_plan
-from exporter.models.onnx.draw import draw
-from exporter.models.onnx.outside import Outside
+from exporter.formats.keras.stub import Stub
+from exporter.formats.onnx.apply import apply_plan
+from exporter.formats.onnx.draw import draw
+from exporter.formats.onnx.external_data import Outside
 
 
 def graft(converted: ModelProto, outside: Outside, stub: Stub) -> ModelProto:

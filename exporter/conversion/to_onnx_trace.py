@@ -20,7 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from exporter.conversion.interface import Interface
+from exporter.conversion.signature import Interface
 from exporter.graph import Array
 
 LARGE_BYTES = 16 * 1024

@@ -18,17 +18,17 @@ from typing import Any
 import tensorflow as tf
 from ai_edge_litert import schema_py_generated as schema
 
-from exporter.conversion.frozen import trace_frozen
-from exporter.conversion.interface import AnyModel, Interface, in_float32, interface_of
+from exporter.conversion.freeze_savedmodel import trace_frozen
 from exporter.conversion.remote import LARGE_HEAD_BYTES
+from exporter.conversion.signature import AnyModel, Interface, in_float32, interface_of
 from exporter.conversion.to_tflite_graft import graft
 from exporter.errors import ConversionError, ExporterError, UsageError
-from exporter.models.keras.model import KerasModel
-from exporter.models.keras.stub import Stub, stub_of
-from exporter.models.keras.wide import WideModel
-from exporter.models.savedmodel.model import SavedModel
-from exporter.models.tflite.picture import operator_name
-from exporter.models.tflite.schema import File, operators, text, unpack, write
+from exporter.formats.keras.large_head_model import WideModel
+from exporter.formats.keras.model import KerasModel
+from exporter.formats.keras.stub import Stub, stub_of
+from exporter.formats.savedmodel.model import SavedModel
+from exporter.formats.tflite.draw import operator_name
+from exporter.formats.tflite.schema import File, operators, text, unpack, write
 
 SIGNATURE = "serving_default"
 _RESOURCES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}

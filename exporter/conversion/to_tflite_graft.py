@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from exporter.conversion.graft import graft_for
-from exporter.models.keras.stub import Stub
-from exporter.models.tflite.apply import apply_plan
-from exporter.models.tflite.editor import set_shape
-from exporter.models.tflite.picture import draw
-from exporter.models.tflite.schema import File
+from exporter.formats.keras.stub import Stub
+from exporter.formats.tflite.apply import apply_plan
+from exporter.formats.tflite.draw import draw
+from exporter.formats.tflite.editor import set_shape
+from exporter.formats.tflite.schema import File
 
 
 def graft(file: File, stub: Stub) -> File:

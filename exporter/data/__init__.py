@@ -1,46 +1,7 @@
-"""The handwritten digits that ship with the package: real input for the demo and the tests.
-
-From "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak, UCI Machine Learning
-Repository, CC BY 4.0: the test part of 1,797 pictures. NOTICE says what was changed.
-"""
+"""Input data: the handwritten digits that ship with the package, and the users' samples."""
 
 from __future__ import annotations
 
-from importlib import resources
-from typing import NamedTuple
+from exporter.data.digits import SHA256, Digits, load_digits, split_digits
 
-import numpy as np
-import numpy.typing as npt
-
-SHA256 = "b2dab7b501728c22e9119ad76740b2e17c77a231e42d1e592380d90886f1a05e"  # of digits.npz
-HELD_OUT_EVERY = 5
-
-
-class Digits(NamedTuple):
-    """Pictures and what they show.
-
-    Attributes:
-        images: (pictures, 8, 8, 1) float32, 0.0 paper to 1.0 ink.
-        labels: (pictures,) int64, the digit 0 to 9.
-    """
-
-    images: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64]
-
-
-def load_digits() -> Digits:
-    """All 1,797 pictures, in the order of the source."""
-    file = resources.files(__name__) / "digits.npz"
-    with file.open("rb") as stream, np.load(stream) as arrays:
-        images = arrays["images"].astype(np.float32)[..., np.newaxis] / np.float32(16)
-        return Digits(images, arrays["labels"].astype(np.int64))
-
-
-def split_digits() -> tuple[Digits, Digits]:
-    """The pictures to train on, and every fifth picture (360), which training never sees.
-
-    The source goes from writer to writer: its last pictures alone would show only a few hands.
-    """
-    images, labels = load_digits()
-    held_out = np.arange(len(labels)) % HELD_OUT_EVERY == 0
-    return Digits(images[~held_out], labels[~held_out]), Digits(images[held_out], labels[held_out])
+__all__ = ["SHA256", "Digits", "load_digits", "split_digits"]

@@ -8,9 +8,8 @@ from typing import Any, Literal, NamedTuple
 import keras
 from keras import ops
 
-from exporter.conditions import Condition, Threshold, Top, parse_condition
 from exporter.errors import ModelError, UsageError
-from exporter.layers.shown import (
+from exporter.layers.masking_ops import (
     FLOOR,
     Values,
     check_values,
@@ -21,6 +20,7 @@ from exporter.layers.shown import (
     unit_axis,
     zeroed,
 )
+from exporter.selection.conditions import Condition, Threshold, Top, parse_condition
 
 Function = Callable[[Any], Any]  # the layer's input -> bool of the same shape
 Activation = Literal["linear", "softmax", "sigmoid"]
@@ -65,8 +65,8 @@ class ConditionalUnits(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
     Input and output: (batch, ..., units, ...), any floating dtype; the same shape.
 
     Args:
-        condition: see `exporter.conditions`; or a function from the input to a bool tensor of its
-            shape, registered with `keras.saving.register_keras_serializable`.
+        condition: see `exporter.selection.conditions`; or a function from the input to a bool
+            tensor of its shape, registered with `keras.saving.register_keras_serializable`.
         activation: what the layer makes of logits, "softmax", "sigmoid" or "linear".
         values: what the input holds, "logits" or "probabilities".
         axis: the axis of the units, not the batch.

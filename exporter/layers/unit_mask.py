@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import UsageError
-from exporter.layers.shown import (
+from exporter.layers.masking_ops import (
     FLOOR,
     Values,
     along,

@@ -89,7 +89,8 @@ def _averages(weight: Any) -> Iterator[Any]:
     """The average of this weight that the optimizer keeps which is asking, if it keeps one.
 
     Keras 3 tells a constraint nothing of who asks, and has no public way to find out; but the
-    optimizer's name scope is open meanwhile. `tests/test_zeroed_units.py` says so if that changes.
+    optimizer's name scope is open meanwhile. `tests/layers/test_zeroed_units.py` fails if that
+    changes.
     """
     scopes = global_state.get_global_attribute("name_scope_stack", default=[])
     for optimizer in {id(scope.caller): scope.caller for scope in scopes}.values():

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 
 from exporter.modes.gating import gate_edits, gate_oracle, settle_gate
 from exporter.modes.masking import mask_beside, mask_edits, mask_oracle, settle_mask
-from exporter.modes.meaning import PLAIN, PROBABILITIES, Meaning
 from exporter.modes.merging import merged, places_of
 from exporter.modes.mode import Expected, Mode
+from exporter.modes.semantics import PLAIN, PROBABILITIES, Meaning
 from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
 from exporter.modes.zeroing import settle_zero, zero_edits, zero_oracle
 

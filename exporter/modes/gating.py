@@ -11,18 +11,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporter.activations import ACTIVATIONS
-from exporter.conditions import Threshold, parse_condition
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
-from exporter.head import Head
-from exporter.modes.branching import INPUT, INPUT_FLOAT, Branch, is_made_anew, real_dtype
-from exporter.modes.floors import FLOOR, floor_of, shows_probabilities
-from exporter.modes.meaning import PLAIN, Meaning
+from exporter.graph.activations import ACTIVATIONS
+from exporter.graph.edits import Edit
+from exporter.graph.operations import Activation, Elementwise, Reshape
+from exporter.modes.activation_tail import run_tail, taken
+from exporter.modes.gate_branch import INPUT, INPUT_FLOAT, Branch, is_made_anew, real_dtype
+from exporter.modes.mask_value import FLOOR, floor_of, shows_probabilities
 from exporter.modes.mode import Expected
-from exporter.modes.tail import run_tail, taken
-from exporter.operations import Activation, Elementwise, Reshape
-from exporter.plan import Edit
+from exporter.modes.semantics import PLAIN, Meaning
+from exporter.selection.conditions import Threshold, parse_condition
+from exporter.trace.head import Head
 
 
 def settle_gate(head: Head, meaning: Meaning) -> Meaning:

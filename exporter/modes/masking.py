@@ -7,23 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 
-from exporter.activations import ACTIVATIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Node, Use
-from exporter.head import Head, LabelledConstant, LabelledTensor
-from exporter.modes.floors import (
+from exporter.graph.activations import ACTIVATIONS
+from exporter.graph.edits import Edit, Fill, Insert
+from exporter.graph.operations import Concat, Elementwise, Linear, Reshape, Slice, Split, Transpose
+from exporter.modes.activation_tail import replaced, run_tail, taken
+from exporter.modes.mask_value import (
     codes_of,
     floor_of,
     is_integer,
     joins_probabilities,
     shows_probabilities,
 )
-from exporter.modes.meaning import PLAIN, Meaning
 from exporter.modes.mode import Expected
+from exporter.modes.semantics import PLAIN, Meaning
 from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
-from exporter.modes.tail import replaced, run_tail, taken
-from exporter.operations import Concat, Elementwise, Linear, Reshape, Slice, Split, Transpose
-from exporter.plan import Edit, Fill, Insert
+from exporter.trace.head import Head, LabelledConstant, LabelledTensor
 
 
 def settle_mask(head: Head, meaning: Meaning) -> Meaning:

@@ -9,12 +9,12 @@ import numpy as np
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
-from exporter.head import Head, LabelledTensor
-from exporter.modes.floors import codes_told, joins_probabilities
-from exporter.modes.meaning import Meaning
-from exporter.operations import Elementwise, Reshape, Transpose
-from exporter.plan import Compute, Step
-from exporter.remap.table import Place
+from exporter.graph.edits import Compute, Step
+from exporter.graph.operations import Elementwise, Reshape, Transpose
+from exporter.modes.mask_value import codes_told, joins_probabilities
+from exporter.modes.semantics import Meaning
+from exporter.remap.head_remap import Place
+from exporter.trace.head import Head, LabelledTensor
 
 _REAL = ("float16", "float32", "float64")
 _CODES = ("uint8", "int8", "int16")

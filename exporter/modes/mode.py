@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from exporter.graph import Array
-from exporter.head import Head
-from exporter.modes.meaning import PLAIN, Meaning
-from exporter.plan import Edit
+from exporter.graph.edits import Edit
+from exporter.modes.semantics import PLAIN, Meaning
+from exporter.trace.head import Head
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,13 +13,13 @@ import numpy as np
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
-from exporter.head import Head, Junction, Ranking, UnitAxis, Width
-from exporter.modes.meaning import PLAIN, Meaning
+from exporter.graph.edits import Edit, Replace, SetAttribute, SetShape, Take
+from exporter.modes.activation_tail import narrowed, replaced, run_tail, taken, widened
 from exporter.modes.merging import merge_edits, settle_merge
 from exporter.modes.mode import Expected
-from exporter.modes.restoring import check_output, fill_of, output_edits
-from exporter.modes.tail import narrowed, replaced, run_tail, taken, widened
-from exporter.plan import Edit, Replace, SetAttribute, SetShape, Take
+from exporter.modes.restore_width import check_output, fill_of, output_edits
+from exporter.modes.semantics import PLAIN, Meaning
+from exporter.trace.head import Head, Junction, Ranking, UnitAxis, Width
 
 
 def settle_slice(head: Head, meaning: Meaning) -> Meaning:

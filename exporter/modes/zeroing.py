@@ -6,14 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exporter.activations import ACTIVATIONS, REDUCTIONS
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Node, Use
-from exporter.head import Head
-from exporter.modes.meaning import PLAIN, Meaning
-from exporter.modes.mode import Expected
-from exporter.modes.tail import replaced, run_tail, taken
-from exporter.operations import (
+from exporter.graph.activations import ACTIVATIONS, REDUCTIONS
+from exporter.graph.edits import Edit, Fill
+from exporter.graph.operations import (
     Activation,
     Concat,
     Elementwise,
@@ -28,7 +25,10 @@ from exporter.operations import (
     Top,
     Transpose,
 )
-from exporter.plan import Edit, Fill
+from exporter.modes.activation_tail import replaced, run_tail, taken
+from exporter.modes.mode import Expected
+from exporter.modes.semantics import PLAIN, Meaning
+from exporter.trace.head import Head
 
 
 def settle_zero(_: Head, meaning: Meaning) -> Meaning:

@@ -19,14 +19,14 @@ from warnings import WarningMessage
 import onnx
 from onnx import ModelProto, TensorProto, helper, version_converter
 
-from exporter.models.onnx.apply import REMAP
-from exporter.models.onnx.model import OnnxModel, from_proto
-from exporter.models.onnx.protos import opset_of
+from exporter.data.samples import Samples
+from exporter.formats.onnx.apply import REMAP
+from exporter.formats.onnx.model import OnnxModel, from_proto
+from exporter.formats.onnx.protos import opset_of
 from exporter.quantization.onnx_ends import with_integer_ends
 from exporter.quantization.onnx_ranked import behind_rankings, nodes_behind
 from exporter.quantization.precisions import PRECISIONS, Wish
-from exporter.quantization.quiet import quantiser
-from exporter.samples import Samples
+from exporter.quantization.silence import quantiser
 
 BLOCK = 32  # int4 weights that share a scale
 _FLOAT16 = (6e-8, 65504.0)  # smallest and largest; the converter clips by itself at 1e-7 and 1e4

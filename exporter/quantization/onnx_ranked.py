@@ -10,7 +10,7 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from exporter.graph import Graph
-from exporter.operations import Detect, Top
+from exporter.graph.operations import Detect, Top
 
 
 def behind_rankings(graph: Graph) -> frozenset[str]:

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from exporter.conversion.process import Child
-from exporter.models import KINDS, open_model
-from exporter.models.model import Model
-from exporter.quantization import Quantized, Wish, check_float, quantize_model
+from exporter.data.samples import Samples
+from exporter.formats import KINDS, open_model
+from exporter.formats.model import Model
+from exporter.quantization.precisions import Wish
+from exporter.quantization.quantize import Quantized, check_float, quantize_model
 from exporter.remap import Remap
-from exporter.samples import Samples
 
 
 def quantize_in(child: Child, model: Model, wish: Wish, samples: Samples | None) -> Quantized:

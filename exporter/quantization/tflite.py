@@ -22,12 +22,12 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-from exporter.models.tflite.model import TfliteModel
-from exporter.models.tflite.modern import following, modernised
-from exporter.operations import Linear
+from exporter.data.samples import Samples
+from exporter.formats.tflite.for_quantizer import following, modernised
+from exporter.formats.tflite.model import TfliteModel
+from exporter.graph.operations import Linear
 from exporter.quantization.precisions import PRECISIONS, Wish
-from exporter.quantization.quiet import quantiser
-from exporter.samples import Samples
+from exporter.quantization.silence import quantiser
 
 _EVERYTHING = ".*"  # a pattern that operators are matched with
 _SMALL = 1024  # numbers in a kernel, below which TFLiteConverter's own dynamic quantisation stops

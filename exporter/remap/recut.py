@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from exporter.errors import ModelError, UsageError
-from exporter.remap.table import OPTIONS, HeadRemap, Place, members
+from exporter.remap.head_remap import OPTIONS, HeadRemap, Place, members
 
 
 def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:

@@ -1,0 +1,1 @@
+"""Draw the report: Markdown, HTML and the terminal."""

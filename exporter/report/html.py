@@ -6,9 +6,9 @@ from html import escape
 
 from markdown_it import MarkdownIt
 
+from exporter.records import Report
 from exporter.report import phrases
 from exporter.report.markdown import to_markdown
-from exporter.report.record import Report
 
 _PAGE = """<!doctype html>
 <html lang="en">

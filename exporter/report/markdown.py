@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from exporter.remap.table import HeadRemap
+from exporter.records import Check, Report, precision_rows
+from exporter.remap.head_remap import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import NOTHING, Group, printable
-from exporter.report.precisions import precision_rows
-from exporter.report.record import Check, Report
 
 REMAP_ROWS = 20
 

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.remap.table import HeadRemap
-from exporter.report.precisions import PrecisionRow, precision_rows
-from exporter.report.record import Artifact, Check, Latency, Memory, Report
+from exporter.records import Artifact, Check, Latency, Memory, PrecisionRow, Report, precision_rows
+from exporter.remap.head_remap import HeadRemap
 
 NOTHING = "-"  # stands where there is no value
 SIZE_UNITS = "1 kB = 1000 bytes, 1 MB = 1000 kB"

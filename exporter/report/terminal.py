@@ -8,12 +8,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from exporter.models import FORMS
-from exporter.remap.table import HeadRemap
+from exporter.output.c_source import FORMS
+from exporter.records import Artifact, Latency, Report, precision_rows
+from exporter.remap.head_remap import HeadRemap
 from exporter.report import phrases
 from exporter.report.phrases import Group, printable
-from exporter.report.precisions import precision_rows
-from exporter.report.record import Artifact, Latency, Report
 
 REMAP_ROWS = 10
 

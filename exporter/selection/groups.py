@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from exporter.errors import UsageError
-from exporter.selection import Selection, reached
+from exporter.selection.select import Selection, reached
 from exporter.selection.spec import parse
 
 Groups = Mapping[str, tuple[int, ...]]  # name -> members

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
-from exporter.head import Head
-from exporter.operations import Activation, Opaque
-from exporter.rules import NOT_CHANNELS
-from exporter.rules.steps import RAW, Refused
-from exporter.trace.sharing import are_channels
+from exporter.graph.operations import Activation, Opaque
+from exporter.trace.axis_parts import are_channels
+from exporter.trace.head import Head
+from exporter.trace.rules import NOT_CHANNELS
+from exporter.trace.rules.protocol import RAW, Refused
 
 _BOX = 4  # coordinates
 _ROWS = 3  # axes of what returns rows: batch, boxes, values

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from exporter.graph import Graph, Node, Shape, Use
-from exporter.head import Junction, LabelledConstant, UnitAxis, Width
-from exporter.operations import Concat, Split
-from exporter.rules import RULES
-from exporter.rules.steps import (
+from exporter.graph.operations import Concat, Split
+from exporter.trace.head import Junction, LabelledConstant, UnitAxis, Width
+from exporter.trace.rules import RULES
+from exporter.trace.rules.protocol import (
     Detects,
     Fact,
     Fetches,

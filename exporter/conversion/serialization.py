@@ -1,0 +1,115 @@
+"""Graphs and plans as JSON, for the way between parent and child. No pickle: data only.
+
+Arrays inside edits travel as base64 with dtype and shape, so that every bit arrives. Constants of a
+graph travel as name, shape and dtype; their values are fetched when somebody reads them.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any, get_args
+
+import numpy as np
+
+from exporter.graph import Array, Graph, Node, Tensor, Use
+from exporter.graph.edits import Edit, Plan, Step
+from exporter.graph.operations import Operation
+
+Json = dict[str, Any]
+
+_OPERATIONS: Mapping[str, type] = {kind.__name__: kind for kind in get_args(Operation)}
+_EDITS: Mapping[str, type] = {kind.__name__: kind for kind in (*get_args(Edit), Step)}
+
+
+def encode_plan(plan: Plan) -> list[Json]:
+    """The edits of a plan; its remap stays where it is."""
+    return [_encode_record(edit) for edit in plan.edits]
+
+
+def decode_plan(edits: list[Json]) -> Plan:
+    """The plan of these edits, without a remap."""
+    return Plan(tuple(_decode_record(edit, _EDITS) for edit in edits))
+
+
+def encode_graph(graph: Graph) -> Json:
+    """A graph without the values of its constants."""
+    return {
+        "nodes": [
+            [n.name, n.operator, _encode_record(n.operation), n.inputs, n.outputs]
+            for n in graph.nodes
+        ],
+        "tensors": [[t.name, t.shape, t.dtype, t.is_constant] for t in graph.tensors.values()],
+        "inputs": graph.inputs,
+        "outputs": graph.outputs,
+        "labels": graph.labels,
+    }
+
+
+def decode_graph(data: Json, read: Callable[[str], Array]) -> Graph:
+    """The graph; `read` fetches the values of a constant by its name."""
+    nodes = tuple(
+        Node(name, operator, _decode_record(operation, _OPERATIONS), tuple(inputs), tuple(outputs))
+        for name, operator, operation, inputs, outputs in data["nodes"]
+    )
+    tensors = {
+        name: Tensor(name, _frozen(shape), dtype, partial(read, name) if constant else None)
+        for name, shape, dtype, constant in data["tensors"]
+    }
+    labels = {name: tuple(units) for name, units in data["labels"].items()}
+    return Graph(nodes, tensors, tuple(data["inputs"]), tuple(data["outputs"]), labels)
+
+
+def encode_array(array: Array) -> Json:
+    whole = np.ascontiguousarray(array)
+    values = base64.b64encode(whole.tobytes()).decode()
+    return {"dtype": whole.dtype.str, "shape": array.shape, "base64": values}
+
+
+def decode_array(data: Json) -> Array:
+    flat = np.frombuffer(base64.b64decode(data["base64"]), np.dtype(data["dtype"]))
+    return flat.reshape(data["shape"]).copy()
+
+
+def _encode_record(record: Any) -> Json:
+    values = {f.name: _encode(getattr(record, f.name)) for f in fields(record)}
+    return {"type": type(record).__name__, **values}
+
+
+def _decode_record(data: Json, kinds: Mapping[str, type]) -> Any:
+    values = {name: _decode(name, value) for name, value in data.items() if name != "type"}
+    return kinds[data["type"]](**values)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Step):
+        return _encode_record(value)
+    if isinstance(value, np.ndarray):
+        return encode_array(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {"mapping": {name: _encode(entry) for name, entry in value.items()}}
+    if isinstance(value, tuple | list):
+        return [_encode(entry) for entry in value]
+    return value
+
+
+def _decode(name: str, value: Any) -> Any:
+    if name == "uses":
+        return tuple(Use(*use) for use in value)
+    if isinstance(value, dict):
+        if "base64" in value:
+            return decode_array(value)
+        if "type" in value:
+            return _decode_record(value, _EDITS)
+        return {key: _decode(key, entry) for key, entry in value["mapping"].items()}
+    if isinstance(value, list):
+        return tuple(_decode(name, entry) for entry in value)
+    return value
+
+
+def _frozen(shape: list[int | None] | None) -> tuple[int | None, ...] | None:
+    return None if shape is None else tuple(shape)

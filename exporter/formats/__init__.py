@@ -1,0 +1,23 @@
+"""The model formats: one row of `KINDS` and one package each."""
+
+from __future__ import annotations
+
+from exporter.formats.kinds import (
+    KINDS,
+    copy_model,
+    kind_of,
+    kind_of_suffix,
+    open_model,
+    size_bytes,
+    suffixes_of,
+)
+
+__all__ = [
+    "KINDS",
+    "copy_model",
+    "kind_of",
+    "kind_of_suffix",
+    "open_model",
+    "size_bytes",
+    "suffixes_of",
+]

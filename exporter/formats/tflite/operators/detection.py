@@ -1,0 +1,54 @@
+"""The post-process of detectors, a custom operator of the runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from exporter.formats.tflite.call import Call, Row
+from exporter.graph.operations import Detect, Opaque, Operation, Rows
+
+_ROWS = Rows(boxes=0, classes=1, scores=2, number=3)
+_CLASSES = 1  # slot
+_COUNT = "num_classes"  # the only option that a cut changes
+
+
+def _post_process(call: Call) -> Operation:
+    """box encodings [1, boxes, 4], classes [1, boxes, background + classes], anchors [boxes, 4]
+
+    Where there is one position more than classes, the runtime takes the first as background.
+    """
+    options, width = call.custom or {}, call.length(_CLASSES, -1)
+    count = _number(options, _COUNT)
+    if call.rank(_CLASSES) != 3 or width is None or count is None:  # noqa: PLR2004
+        return Opaque("its options, or the shape of its classes, cannot be read")
+    if not 0 <= width - count <= 1 or len(call.outputs) < len(_ROWS):
+        return Opaque(f"it states {count:g} classes and is given {width}")
+    return Detect(
+        classes=_CLASSES,
+        axis=2,
+        background=int(width - count),
+        count=int(count),
+        attribute=_COUNT,
+        ids=_ROWS.classes,
+        rows=_ROWS,
+        overlap=float(_number(options, "nms_iou_threshold") or 0.0),
+        settings=tuple((n, repr(v)) for n, v in sorted(options.items()) if n != _COUNT),
+    )
+
+
+def _number(options: Mapping[str, Any], name: str) -> float | None:
+    value = options.get(name)
+    return value if isinstance(value, int | float) else None
+
+
+def _suppression(_: Call) -> Operation:
+    """boxes [boxes, 4], one value each [boxes]: places of those that stay, of whatever class."""
+    return Detect(_CLASSES, axis=1)
+
+
+ROWS: Mapping[str, Row] = {
+    "NON_MAX_SUPPRESSION_V4": _suppression,
+    "NON_MAX_SUPPRESSION_V5": _suppression,
+    "TFLite_Detection_PostProcess": _post_process,
+}

@@ -1,0 +1,7 @@
+"""The neutral graph that every format is drawn as, its operations and the edits on it."""
+
+from __future__ import annotations
+
+from exporter.graph.graph import Array, Graph, Node, Quantization, Shape, Tensor, Use
+
+__all__ = ["Array", "Graph", "Node", "Quantization", "Shape", "Tensor", "Use"]

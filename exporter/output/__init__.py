@@ -1,0 +1,1 @@
+"""Write files and folders that appear whole or not at all."""

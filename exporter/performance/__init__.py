@@ -1,0 +1,1 @@
+"""Measure latency and memory, a model against its original."""

@@ -1,0 +1,317 @@
+"""Time a pruned model beside its original so that the machine's mood hits both alike.
+
+1. Three sides run in one process: the original, the pruned model, and the original once more, which
+   is the A/A control. Each has a session of its own, and as far as time allows every round loads
+   them anew: two sessions of one file differ by up to 8 % for as long as they live, by where their
+   memory came to lie. Sessions that stayed would pass that for a speedup.
+2. In the first round the block of each model is found: runs are doubled until the shorter of two
+   blocks lasts `block_ms`. A block's mean is what is measured: a single run of a small model is
+   below what a clock resolves. So p50 and p90 are those of block means, not of single runs.
+3. A round is one block of each side, in random order; the next round has the reverse order, so that
+   a machine that slows down or speeds up bends neither ratio. An untimed run opens each block, so
+   that none pays for the caches that another side has filled. Garbage is not collected inside a
+   block.
+4. A round gives one ratio original / pruned. The speedup is their median; its interval is a
+   percentile bootstrap. The half-width of the control's interval is the noise floor, and an
+   interval that does not clear 1 by more than that is "no measurable change".
+
+`scipy.stats.bootstrap` would do step 4, and cost a dependency of 100 MB for ten lines of NumPy.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from exporter.data.samples import as_fed
+from exporter.errors import UsageError
+from exporter.formats.model import Model, Runner, RunOptions
+from exporter.graph import Array
+from exporter.records import Latency, Verdict
+
+MIN_PAIRS = 10  # the median of fewer has no interval worth the name
+BUDGET_S = 20.0  # after this no round begins, once there are MIN_PAIRS
+LOAD_BUDGET_S = 3.0  # for loading anew, beyond what `loads` demands
+WARM_UP_RUNS = 2  # of a model just loaded
+MAX_RUNS = 1 << 20  # ends the search for a block where a clock stands still
+RESAMPLES = 2000
+CONFIDENCE = (2.5, 97.5)  # percentiles
+
+Clock = Callable[[], int]
+Feeds = Sequence[Mapping[str, Array]]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How to bench.
+
+    Attributes:
+        run: threads and batch, the same for both sides.
+        pairs: rounds to measure, at least 10; an odd number gets one more. Slow models get fewer:
+            none begins after 20 s once there are 10. Ten rounds are about 80 runs, so that a model
+            of 0.35 s a run takes half a minute, and a slower one longer.
+        block_ms: a block lasts at least this long, as far as calibration can tell.
+        seed: of the order of the blocks, and of the bootstrap.
+        loads: how often each side is loaded in ten rounds at least, 1 to 10; more often while that
+            costs little. Load times are medians: the first may pay for the import of a runtime.
+    """
+
+    run: RunOptions = field(default_factory=RunOptions)
+    pairs: int = 30
+    block_ms: float = 10.0
+    seed: int = 0
+    loads: int = 3
+
+    def __post_init__(self) -> None:
+        if self.pairs < MIN_PAIRS:
+            raise UsageError(f"{self.pairs} pairs are too few to bench", f"at least {MIN_PAIRS}")
+        if not (self.block_ms > 0 and math.isfinite(self.block_ms)):
+            raise UsageError(f"a block of {self.block_ms} ms measures nothing", "10 ms is usual")
+        if not 1 <= self.loads <= MIN_PAIRS:
+            raise UsageError(f"{self.loads} loads in {MIN_PAIRS} rounds", f"1 to {MIN_PAIRS}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What paired times say.
+
+    Attributes:
+        speedup: median of the ratios original / pruned.
+        interval: 95 % bootstrap interval of that median.
+        noise_floor: half-width of the interval of original / control.
+    """
+
+    speedup: float
+    interval: tuple[float, float]
+    noise_floor: float
+    verdict: Verdict
+
+
+# --- judging times ------------------------------------------------------------------------------
+
+
+def compare_times(original: Array, pruned: Array, control: Array, seed: int = 0) -> Comparison:
+    """Judge times that were measured in rounds.
+
+    Args:
+        original, pruned, control: (rounds,) durations of a run, in any one unit; those at the same
+            place were measured in the same round. `control` is the original again.
+        seed: of the bootstrap; the same times and seed give the same answer.
+
+    Raises:
+        UsageError: lengths differ, there are fewer than 10 rounds, or a time is not above zero.
+    """
+    _check_times(original, pruned, control)
+    ratios = original / pruned
+    low, high = median_interval(ratios, seed)
+    control_low, control_high = median_interval(original / control, seed)
+    floor = (control_high - control_low) / 2
+    return Comparison(float(np.median(ratios)), (low, high), floor, _verdict(low, high, floor))
+
+
+def median_interval(values: Array, seed: int) -> tuple[float, float]:
+    """95 % percentile-bootstrap interval of the median of `values` (n,), 2,000 resamples."""
+    picks = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(np.median(values[picks], axis=1), CONFIDENCE)
+    return float(low), float(high)
+
+
+def _verdict(low: float, high: float, floor: float) -> Verdict:
+    if low > 1 + floor:
+        return "faster"
+    if high < 1 - floor:
+        return "slower"
+    return "no measurable change"
+
+
+def _check_times(*sides: Array) -> None:
+    if len({len(side) for side in sides}) > 1:
+        raise UsageError(f"paired times differ in number: {[len(side) for side in sides]}")
+    if len(sides[0]) < MIN_PAIRS:
+        raise UsageError(f"{len(sides[0])} rounds are too few to judge", f"at least {MIN_PAIRS}")
+    if not all(np.all(np.isfinite(side) & (side > 0)) for side in sides):
+        raise UsageError("a time is not above zero", "make the blocks longer than the clock's tick")
+
+
+# --- measuring ----------------------------------------------------------------------------------
+
+
+def bench_models(
+    original: Model,
+    pruned: Model,
+    feeds: Feeds,
+    options: BenchOptions,
+    clock: Clock = time.perf_counter_ns,
+) -> Latency:
+    """Time two models of one kind side by side.
+
+    Args:
+        feeds: inputs for both, batch in front; a model whose inputs are codes of reals gets their
+            codes. Round n begins with feed n on either side, and a block goes through them in turn.
+        clock: nanoseconds that never go back.
+
+    Three sessions are held at a time: two of the original, one of the pruned model.
+
+    Raises:
+        UsageError: there is no feed.
+        ModelError: the runtime cannot load or run one of the models.
+    """
+    if not feeds:
+        raise UsageError("there is no input to bench with")
+    bench = _Bench((original, pruned, original), feeds, options, clock)
+    before_ns, after_ns, control_ns = bench.rounds()
+    result = compare_times(before_ns, after_ns, control_ns, options.seed)
+    p50_ms, p90_ms = np.percentile(after_ns, (50, 90)) / 1e6
+    return Latency(
+        artifact=pruned.name,
+        engine=bench.engine,
+        threads=options.run.threads,
+        batch=_batch(feeds[0], options.run.batch),
+        original_p50_ms=float(np.median(before_ns)) / 1e6,
+        p50_ms=float(p50_ms),
+        p90_ms=float(p90_ms),
+        original_load_ms=bench.load_ms(0),
+        load_ms=bench.load_ms(1),
+        samples=len(after_ns),
+        speedup=result.speedup,
+        speedup_ci95=result.interval,
+        noise_floor=result.noise_floor,
+        verdict=result.verdict,
+    )
+
+
+def _batch(feed: Mapping[str, Array], otherwise: int) -> int:
+    """The batch that was really fed: a file with a fixed one does not take the option's."""
+    return next((int(value.shape[0]) for value in feed.values() if value.ndim), otherwise)
+
+
+def _taken(feed: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
+    """What a model has inputs for, as it is fed: a gate adds one to the pruned model alone."""
+    graph = model.graph()
+    return as_fed({name: feed[name] for name in graph.inputs if name in feed}, graph)
+
+
+class _Bench:
+    """The models side by side: loads them, calibrates their blocks, and measures rounds."""
+
+    def __init__(
+        self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clock: Clock
+    ) -> None:
+        self._models, self._options, self._clock = models, options, clock
+        self._feeds = [[_taken(feed, model) for feed in feeds] for model in models]
+        self._runners: dict[int, Runner] = {}
+        self._runs: list[int] = []  # in a block of each side
+        self._loads_ns: list[list[int]] = []  # one row a load of all sides
+        self._load_cost_ns = 0  # of the last one, warm-up included
+
+    @property
+    def engine(self) -> str:
+        return self._runners[0].engine
+
+    def load_ms(self, index: int) -> float:
+        """The median of what loading a side took."""
+        return float(np.median([row[index] for row in self._loads_ns])) / 1e6
+
+    def rounds(self) -> Array:
+        """(sides, rounds) float64 nanoseconds a run: the mean of each block."""
+        deadline = self._clock() + int(BUDGET_S * 1e9)
+        orders = _orders(len(self._models), self._options.seed)
+        measured: list[list[float]] = []
+        while not self._enough(len(measured), deadline):
+            order = next(orders)
+            if self._load_is_due(len(measured)):
+                self._load(order)
+            self._runs = self._runs or self._calibrate()
+            measured.append(self._round(order, len(measured)))
+        return np.array(measured).T
+
+    def _enough(self, done: int, deadline: int) -> bool:
+        """Never between an order and its reverse: a drift would bend the median."""
+        if done % 2:
+            return False
+        out_of_time = done >= MIN_PAIRS and self._clock() >= deadline
+        return out_of_time or done >= self._options.pairs
+
+    def _load_is_due(self, done: int) -> bool:
+        """Every round while loads are cheap; else `loads` in the first ten rounds, and so on."""
+        affordable = LOAD_BUDGET_S * 1e9 / max(1, self._load_cost_ns) / self._options.pairs
+        share = max(self._options.loads / MIN_PAIRS, affordable)
+        return len(self._loads_ns) <= done * share
+
+    def _load(self, order: Sequence[int]) -> None:
+        begin = self._clock()
+        self._runners.clear()  # so that a large model is not held once more
+        taken = [0] * len(order)
+        for index in order:
+            start = self._clock()
+            self._runners[index] = self._models[index].runner(self._options.run)
+            taken[index] = self._clock() - start
+        self._loads_ns.append(taken)
+        for index, runner in self._runners.items():
+            for feed in self._turn(index, 0, WARM_UP_RUNS):
+                runner(feed)
+        self._load_cost_ns = self._clock() - begin
+
+    def _calibrate(self) -> list[int]:
+        """The runs of a block of each side; equal models get one number."""
+        sides = {id(self._models[index]): index for index in self._runners}
+        runs = {key: self._runs_a_block(self._runners[i], i) for key, i in sides.items()}
+        return [runs[id(model)] for model in self._models]
+
+    def _runs_a_block(self, runner: Runner, index: int = 0) -> int:
+        """The shorter of two blocks counts: one interruption would pass for a slow model."""
+        runs = 1
+        while runs < MAX_RUNS:
+            times = (self._block(runner, self._turn(index, 0, runs)) for _ in range(2))
+            if all(time_ns >= self._options.block_ms * 1e6 for time_ns in times):
+                break
+            runs *= 2
+        return runs
+
+    def _round(self, order: Sequence[int], number: int) -> list[float]:
+        means = [0.0] * len(order)
+        for index in order:
+            runner, runs = self._runners[index], self._runs[index]
+            runner(*self._turn(index, number, 1))
+            means[index] = self._block(runner, self._turn(index, number, runs)) / runs
+        return means
+
+    def _block(self, runner: Runner, feeds: Feeds) -> int:
+        """Nanoseconds that one run of each feed takes together."""
+        clock = self._clock
+        with _no_collection():
+            start = clock()
+            for feed in feeds:
+                runner(feed)
+            return clock() - start
+
+    def _turn(self, index: int, first: int, count: int) -> Feeds:
+        """`count` feeds of a side from the `first` on, around and around."""
+        feeds = self._feeds[index]
+        return [feeds[n % len(feeds)] for n in range(first, first + count)]
+
+
+def _orders(sides: int, seed: int) -> Iterator[list[int]]:
+    """Random orders, each followed by its reverse."""
+    random = np.random.default_rng(seed)
+    while True:
+        order = random.permutation(sides).tolist()
+        yield order
+        yield order[::-1]
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -1,0 +1,257 @@
+"""The table between old and new unit indices, as every artifact carries it.
+
+A device needs nothing but this package, `exporter.errors` and NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy.typing as npt
+
+from exporter.errors import ModelError, UsageError
+from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, Missing, Relabelled
+from exporter.remap.recut import recut
+
+__all__ = ["SCHEMA", "HeadRemap", "Origin", "Relabelled", "Remap", "compose"]
+
+SCHEMA = "exporter/remap/1"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A model that was cut: its name, and the SHA-256 of its file in hex, None for a live one."""
+
+    name: str
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class Remap:
+    """The tables of all heads that were cut.
+
+    Attributes:
+        original: the first file in the chain of cuts.
+        parent: the file that the last cut read, where that is another one.
+        heads: at least one; names are unique.
+
+    Raises:
+        ModelError: no head, or two of one name.
+    """
+
+    original: Origin
+    parent: Origin | None
+    heads: tuple[HeadRemap, ...]
+
+    def __post_init__(self) -> None:
+        names = [head.name for head in self.heads]
+        if not names:
+            raise ModelError("the remap has no head")
+        if len(set(names)) < len(names):
+            raise ModelError(f"the remap has two heads of one name: {', '.join(names)}")
+
+    @classmethod
+    def of_cut(cls, cut: Origin, heads: Iterable[HeadRemap], earlier: Remap | None = None) -> Remap:
+        """The table that the result of a cut carries.
+
+        Args:
+            cut: the file that was cut.
+            heads: the tables of this cut alone, in that file's indices.
+            earlier: the table that the file carried.
+        """
+        remap = cls(cut, None, tuple(heads))
+        return remap if earlier is None else compose(earlier, remap)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Remap:
+        """The table in that JSON; keys that this version does not know are passed over.
+
+        Raises:
+            ModelError: not JSON, another schema, a missing key, a value of another type, or fields
+                that contradict each other.
+        """
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ModelError(f"the remap is not valid JSON: {error}") from error
+        found = record.get("schema") if isinstance(record, dict) else None
+        if found != SCHEMA:
+            shown = repr(found) if isinstance(found, str) else "no schema"
+            raise ModelError(
+                f"the remap has {shown} where {SCHEMA!r} was expected",
+                "a newer version of exporter may have written it",
+            )
+        top = _typed(record, _TOP, "remap")
+        parent = record.get("parent")
+        return cls(
+            _origin(top["original"], "remap.original"),
+            None if parent is None else _origin(parent, "remap.parent"),
+            tuple(_head(head, f"remap.heads[{i}]") for i, head in enumerate(top["heads"])),
+        )
+
+    def to_json(self) -> str:
+        """The same text for the same table: keys in a fixed order, newline at the end."""
+        heads = ",\n".join(_lines(_plain(head), "    ") for head in self.heads)
+        parent = None if self.parent is None else _plain(self.parent)
+        top = {"schema": SCHEMA, "original": _plain(self.original), "parent": parent}
+        return _lines(top, "")[:-2] + f',\n  "heads": [\n{heads}\n  ]\n}}\n'
+
+    def of(self, head: str | None = None) -> HeadRemap:
+        """The table of the named head, or of the only one; UsageError otherwise."""
+        names = ", ".join(repr(each.name) for each in self.heads)
+        if head is None:
+            if len(self.heads) > 1:
+                raise UsageError(f"the remap has several heads: {names}", "say head=NAME")
+            return self.heads[0]
+        for each in self.heads:
+            if each.name == head:
+                return each
+        raise UsageError(f"the remap has no head {head!r}", f"it has {names}")
+
+    def to_original(self, indices: npt.ArrayLike, head: str | None = None) -> Array:
+        """`HeadRemap.to_original` of the named or only head."""
+        return self.of(head).to_original(indices)
+
+    def to_new(self, indices: npt.ArrayLike, missing: int = -1, head: str | None = None) -> Array:
+        """`HeadRemap.to_new` of the named or only head."""
+        return self.of(head).to_new(indices, missing)
+
+    def relabel(
+        self, y: npt.ArrayLike, on_missing: Missing = "drop", head: str | None = None
+    ) -> Relabelled:
+        """`HeadRemap.relabel` of the named or only head."""
+        return self.of(head).relabel(y, on_missing)
+
+    def expand(
+        self, values: npt.ArrayLike, fill: float = 0.0, axis: int = -1, head: str | None = None
+    ) -> Array:
+        """`HeadRemap.expand` of the named or only head."""
+        return self.of(head).expand(values, fill, axis)
+
+    def label(self, new_index: int, head: str | None = None) -> str:
+        """`HeadRemap.label` of the named or only head."""
+        return self.of(head).label(new_index)
+
+
+def compose(earlier: Remap, later: Remap) -> Remap:
+    """The table of a file that was cut twice.
+
+    `original` is the first file, `parent` the one between. `kept` and `new_to_old` speak the first
+    original's indices; `kept` holds the units that both cuts left alive. Heads that the later cut
+    does not mention stay as they are. For `mode` see `recut`.
+
+    Args:
+        earlier: the table that the file in between carries.
+        later: the table of the later cut alone; its `original` is the file in between.
+
+    Raises:
+        ModelError: the later table does not start where the earlier one ends.
+        UsageError: the two cuts cannot be told as one, see `recut`.
+    """
+    cut = {head.name: head for head in later.heads}
+    heads = [
+        recut(head, cut.pop(head.name)) if head.name in cut else head for head in earlier.heads
+    ]
+    return Remap(earlier.original, later.original, (*heads, *cut.values()))
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def _plain(record: Origin | HeadRemap) -> dict[str, Any]:
+    return {each.name: getattr(record, each.name) for each in fields(record)}
+
+
+def _lines(record: Mapping[str, Any], indent: str) -> str:
+    """A JSON object with one line a key, so that a table of 1000 units stays readable."""
+    entries = [
+        f"{indent}  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
+        for key, value in record.items()
+    ]
+    return f"{indent}{{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
+def _origin(value: object, where: str) -> Origin:
+    return Origin(**_typed(value, _ORIGIN, where))
+
+
+def _head(value: object, where: str) -> HeadRemap:
+    entries = _typed(value, _HEAD, where)
+    options = entries.pop("options") or {}
+    entries["options"] = {key: options.get(key) for key in OPTIONS}
+    for key in ("part", "kept", "labels"):
+        entries[key] = None if entries[key] is None else tuple(entries[key])
+    entries["new_to_old"] = tuple(
+        tuple(place) if isinstance(place, list) else place for place in entries["new_to_old"]
+    )
+    return HeadRemap(**entries)
+
+
+def _typed(value: object, table: Mapping[str, _Type], where: str) -> dict[str, Any]:
+    """The entries that the table names, each of its type; a missing one counts as null."""
+    if not isinstance(value, dict):
+        raise ModelError(f"{where} is not an object")
+    for key, (meant, fits) in table.items():
+        if not fits(value.get(key)):
+            raise ModelError(f"{where}.{key} is not {meant}")
+    return {key: value.get(key) for key in table}
+
+
+def _is_text(value: object) -> bool:
+    """JSON can write half a surrogate pair, which no file or terminal can hold."""
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _or_null(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or fits(value)
+
+
+def _is_place(value: object) -> bool:
+    return _is_whole(value) or _list_of(_is_whole)(value)
+
+
+def _is_part(value: object) -> bool:
+    match value:
+        case [start, stop]:
+            return _is_whole(start) and _is_whole(stop)
+        case _:
+            return False
+
+
+_Type = tuple[str, Callable[[object], bool]]
+_TEXT: _Type = ("a string", _is_text)
+_WHOLE: _Type = ("a whole number", _is_whole)
+
+_TOP: Mapping[str, _Type] = {
+    "original": ("an object", lambda value: isinstance(value, dict)),
+    "heads": ("a list", lambda value: isinstance(value, list)),
+}
+_ORIGIN: Mapping[str, _Type] = {
+    "name": _TEXT,
+    "sha256": ("a string or null", _or_null(_is_text)),
+}
+_HEAD: Mapping[str, _Type] = {
+    "name": _TEXT,
+    "output": _TEXT,
+    "axis": _WHOLE,
+    "part": ("[start, stop] or null", _or_null(_is_part)),
+    "mode": _TEXT,
+    "activation": _TEXT,
+    "old_units": _WHOLE,
+    "new_units": _WHOLE,
+    "kept": ("a list of whole numbers", _list_of(_is_whole)),
+    "new_to_old": ("a list of whole numbers and of lists of them", _list_of(_is_place)),
+    "labels": ("a list of strings or null", _or_null(_list_of(_is_text))),
+    "options": ("an object or null", _or_null(lambda value: isinstance(value, dict))),
+}

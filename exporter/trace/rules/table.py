@@ -1,0 +1,311 @@
+"""The rules: how a unit axis passes each neutral operation, in either direction.
+
+A rule is given a node and the labels at one of its ends, and yields the labels at its other ends,
+and the places in the file that state the width of the labelled axis. It refuses where the operation
+mixes units, or where labels would end up on no single axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from exporter.graph.operations import (
+    Activation,
+    Concat,
+    Detect,
+    Elementwise,
+    Expand,
+    Fetch,
+    FromShape,
+    Linear,
+    Measure,
+    Operation,
+    Pick,
+    Pool,
+    Reduce,
+    Reshape,
+    Slice,
+    Split,
+    Top,
+    Transpose,
+)
+from exporter.trace.head import UnitAxis
+from exporter.trace.rules.concat_split_slice import concat, slice_, split
+from exporter.trace.rules.detectors import detect
+from exporter.trace.rules.protocol import (
+    Fact,
+    Fetches,
+    Labelled,
+    Peaks,
+    Port,
+    Ranks,
+    Refused,
+    Rule,
+    States,
+    Step,
+)
+from exporter.trace.rules.reshape import move_labels, reshape
+from exporter.trace.rules.runtime_width import follows, is_width
+
+__all__ = ["NOT_CHANNELS", "RULES", "Refused", "move_labels"]
+
+NOT_CHANNELS = "the axis is not that of its output channels"
+
+
+def _linear(step: Step) -> Iterator[Fact]:
+    """The labels of the output's channels are those of kernel and bias; nothing passes."""
+    operation = step.node.operation
+    assert isinstance(operation, Linear)  # noqa: S101 - narrows the type; RULES guarantees it
+    output_axis = operation.output_axis
+    if step.port == Port("input", operation.kernel):
+        expected = operation.kernel_axis
+    elif step.port.slot == operation.bias and step.port.side == "input":
+        expected = len(step.shape(step.port)) - 1
+    elif step.port.side == "output":
+        expected = output_axis
+    else:
+        raise step.refuse("it sums over the units")
+    if step.labels.axis != expected:
+        raise step.refuse(NOT_CHANNELS)
+    if operation.groups != 1:
+        raise step.refuse(f"its {operation.groups} groups tie output channels to input channels")
+    yield Labelled(Port("output", 0), step.labels.at(output_axis))
+    kernel = step.labels.at(operation.kernel_axis)
+    yield Labelled(Port("input", operation.kernel), kernel, zero=operation.kernel_zero)
+    yield from _along(step, operation)
+    if operation.bias is not None:
+        shape = step.shape(Port("input", operation.bias))
+        if shape and shape[-1] in {len(step.labels.units), None}:  # else one value serves them all
+            port = Port("input", operation.bias)
+            yield Labelled(port, step.labels.at(len(shape) - 1), zero=0.0)
+    if operation.width_attribute is not None:
+        yield States(operation.width_attribute, (len(step.labels.units),), None)
+
+
+def _along(step: Step, operation: Linear) -> Iterator[Fact]:
+    """What stands along the kernel: of a channel in blocks each entry is of the same unit."""
+    units = step.labels.units
+    for slot, axis, zero in operation.along:
+        port = Port("input", slot)
+        blocks, rest = divmod(step.width(port, axis), len(units))
+        if rest:
+            raise step.refuse(f"its input {step.tensor(port)!r} does not fit its channels")
+        yield Labelled(port, UnitAxis(axis, np.repeat(units, blocks)), zero)
+
+
+def _elementwise(step: Step) -> Iterator[Fact]:
+    """Every end has the same labels at the same place, but for inputs that broadcast there."""
+    operation = step.node.operation
+    assert isinstance(operation, Elementwise | Activation)  # noqa: S101
+    rank = len(step.shape(Port("output", 0)))
+    axis = step.labels.axis
+    if step.port.side == "input":
+        axis += rank - len(step.shape(step.port))
+    width = len(step.labels.units)
+    if step.shape(Port("output", 0))[axis] != width:
+        raise step.refuse("the units are broadcast against something wider")
+    zeroed = _zeroed(step, axis)
+    for slot in range(len(step.node.outputs)):
+        yield Labelled(Port("output", slot), step.labels.at(axis))
+    channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
+    for slot, name in enumerate(step.node.inputs):
+        if not name:
+            continue
+        shape = step.shape(Port("input", slot))
+        vector = channel_axis is not None and len(shape) == 1 and slot > 0
+        if vector and channel_axis != axis:
+            continue
+        own = 0 if vector else axis - (rank - len(shape))
+        if own >= 0 and shape[own] is None:
+            raise step.refuse(f"the shape of its input {name!r} is not known where the units lie")
+        if own >= 0 and shape[own] == width:
+            zero = 0.0 if slot in zeroed else None
+            yield Labelled(Port("input", slot), step.labels.at(own), zero)
+
+
+def _zeroed(step: Step, axis: int) -> tuple[int, ...]:
+    """The slots of constants that have to be 0 where a unit's value shall be."""
+    operation = step.node.operation
+    if not isinstance(operation, Elementwise):
+        return ()
+    if operation.block_axis == axis:
+        raise step.refuse("its blocks hold several units each, which share a scale")
+    if operation.block_axis is not None:
+        return (_SCALES,)  # which brings a 0 that no kernel rounds
+    constant = all(step.graph.tensors[name].is_constant for name in step.node.inputs if name)
+    return (0, *operation.offsets) if constant else operation.offsets  # nothing else brings the 0
+
+
+_SCALES = 1  # the slot
+
+
+def _transpose(step: Step) -> Iterator[Fact]:
+    operation = step.node.operation
+    assert isinstance(operation, Transpose)  # noqa: S101
+    if step.port.side == "output":
+        labels = step.labels.at(operation.permutation[step.labels.axis])
+        yield Labelled(Port("input", 0), labels, zero=0.0)
+    else:
+        yield Labelled(
+            Port("output", 0), step.labels.at(operation.permutation.index(step.labels.axis))
+        )
+
+
+def _reduce(step: Step) -> Iterator[Fact]:
+    """The axes that stay keep their labels; those that go must not be the unit axis."""
+    operation = step.node.operation
+    assert isinstance(operation, Reduce)  # noqa: S101
+    largest = operation.function == "max" and operation.axes == (step.labels.axis,)
+    if largest and step.port.side == "input" and _is_suppressed(step):
+        yield Peaks()
+        return
+    yield from _without(step, operation.axes, keepdims=operation.keepdims)
+
+
+def _is_suppressed(step: Step) -> bool:
+    """Does a post-process rank boxes by what the node returns?"""
+    graph = step.graph
+    behind = graph.behind(step.node)
+    return any(
+        (isinstance(node.operation, Detect) and node.inputs[node.operation.classes] in behind)
+        or (isinstance(node.operation, Top) and node.inputs[0] in behind)
+        for node in graph.nodes
+    )
+
+
+def _pick(step: Step) -> Iterator[Fact]:
+    """Positions of another axis; of the unit axis none may be taken by its place."""
+    operation = step.node.operation
+    assert isinstance(operation, Pick)  # noqa: S101
+    dropped = operation.axis
+    axis = step.labels.axis
+    if step.port.side == "output" and not operation.keepdims and axis >= dropped:
+        axis += 1
+    if axis == dropped:
+        raise step.refuse("it takes units by their place")
+    yield Labelled(Port("input", 0), step.labels.at(axis), zero=0.0)
+    left = axis - (not operation.keepdims and axis > dropped)
+    yield Labelled(Port("output", 0), step.labels.at(left))
+
+
+def _fetch(step: Step) -> Iterator[Fact]:
+    """Its result are values of some units; whether their places follow a cut is asked later."""
+    operation = step.node.operation
+    assert isinstance(operation, Fetch)  # noqa: S101
+    if operation.axis is not None and step.labels.axis != operation.axis:
+        for port in (Port("output", 0), Port("input", 0), Port("input", 1)):
+            yield Labelled(port, step.labels)
+        return
+    if step.port != Port("input", 0):
+        raise step.refuse("it takes units by computed places")
+    yield Fetches()
+
+
+def _pool(step: Step) -> Iterator[Fact]:
+    operation = step.node.operation
+    assert isinstance(operation, Pool)  # noqa: S101
+    yield from _without(step, operation.axes, keepdims=True)
+
+
+def _without(step: Step, mixed: tuple[int, ...], *, keepdims: bool) -> Iterator[Labelled]:
+    """Labels pass an operation that mixes the positions along some axes, and perhaps drops them."""
+    left = [axis for axis in range(len(step.shape(Port("input", 0)))) if axis not in mixed]
+    axis = step.labels.axis
+    if step.port.side == "output" and not keepdims:
+        axis = left[axis]
+    if axis not in left:
+        raise step.refuse("it mixes the units")
+    yield Labelled(Port("input", 0), step.labels.at(axis), zero=0.0)
+    yield Labelled(Port("output", 0), step.labels.at(axis if keepdims else left.index(axis)))
+
+
+def _expand(step: Step) -> Iterator[Fact]:
+    """The output may have more axes than the input, in front."""
+    operation = step.node.operation
+    assert isinstance(operation, Expand)  # noqa: S101
+    more = len(step.shape(Port("output", 0))) - len(step.shape(Port("input", 0)))
+    axis = step.labels.axis + (more if step.port.side == "input" else 0)
+    if axis in operation.grown:
+        yield from _grown(step, axis - more)
+        return
+    yield Labelled(Port("input", 0), step.labels.at(axis - more), zero=0.0)
+    yield Labelled(Port("output", 0), step.labels.at(axis))
+    target = operation.target
+    if target is not None and operation.slot is not None and target[axis] == len(step.labels.units):
+        yield States(operation.slot, target, axis)
+
+
+def _grown(step: Step, own: int) -> Iterator[Fact]:
+    """One value may be repeated for every unit, as often as the file says."""
+    operation = step.node.operation
+    assert isinstance(operation, Expand)  # noqa: S101
+    single = own < 0 or step.shape(Port("input", 0))[own] == 1
+    target, slot = operation.target, operation.slot
+    stated = target is not None and slot is not None
+    counted = operation.computed and is_width(step.graph, step.node.inputs[1], step.known)
+    if step.port.side == "input" or not single or not (stated or counted):
+        raise step.refuse("it repeats or pads the units")
+    yield Labelled(Port("output", 0), step.labels)
+    if target is not None and slot is not None:
+        yield States(slot, target, step.labels.axis)
+
+
+def _from_shape(step: Step) -> Iterator[Fact]:
+    operation = step.node.operation
+    assert isinstance(operation, FromShape)  # noqa: S101
+    yield States(operation.slot, operation.shape, step.labels.axis)
+
+
+def _measure(step: Step) -> Iterator[Fact]:
+    """The length of another axis stays as it is, and says nothing of the units."""
+    operation = step.node.operation
+    assert isinstance(operation, Measure)  # noqa: S101
+    counted = step.labels.axis in operation.axes and not follows(step.graph, step.node)
+    if step.port.side == "output" or counted:
+        raise step.refuse("it computes with the number of units", _FIXED)
+    yield from ()
+
+
+_FIXED = "where this comes of open lengths, export the model with fixed ones"
+
+
+def _top(step: Step) -> Iterator[Fact]:
+    """Along the unit axis it ranks the units; along another one it answers for each unit."""
+    operation = step.node.operation
+    assert isinstance(operation, Top)  # noqa: S101
+    axis, keepdims = operation.axis, operation.keepdims
+    if step.port.side == "input" and step.labels.axis == axis:
+        yield Ranks()
+        return
+    if step.port.side == "output" and keepdims and step.labels.axis == axis:
+        raise step.refuse("the positions of its results are ranks, not units")
+    for answer in _without(step, (axis,), keepdims=keepdims):
+        if answer.port.side == "input":
+            yield answer
+            continue
+        for slot, name in enumerate(step.node.outputs):
+            if name:
+                yield Labelled(Port("output", slot), answer.labels)
+
+
+RULES: Mapping[type[Operation], Rule] = {
+    Linear: _linear,
+    Fetch: _fetch,
+    Pick: _pick,
+    Elementwise: _elementwise,
+    Activation: _elementwise,
+    Reshape: reshape,
+    Transpose: _transpose,
+    Reduce: _reduce,
+    Pool: _pool,
+    Concat: concat,
+    Split: split,
+    Slice: slice_,
+    Expand: _expand,
+    FromShape: _from_shape,
+    Measure: _measure,
+    Top: _top,
+    Detect: detect,
+}

@@ -1,0 +1,262 @@
+"""How far apart two answers are: one pure function a metric, and the limits that a check applies.
+
+Shape and finiteness come first and are never repaired. A NaN on either side fails, since it equals
+nothing. An infinity is compared, not computed with: it must stand at the same place with the same
+sign on both sides, and then adds no difference. A comparison of nothing fails too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from exporter.graph import Array
+
+# Of the largest expected value: a smaller denominator would turn rounding into "100 %".
+RELATIVE_FLOOR = 1e-3
+
+
+class MismatchError(Exception):
+    """Two answers that no metric may be applied to.
+
+    Attributes:
+        kind: "shape" or "finite", which stands in a report where a metric's name stands otherwise.
+        reason: one line for people.
+    """
+
+    def __init__(self, kind: Literal["shape", "finite"], reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One way to measure how far apart two answers are.
+
+    Attributes:
+        summary: a few words for people.
+        compute: expected, actual (float64, same shape, as `comparable` returns them), the unit
+            axis, and the distance below which two values count as tied -> the value.
+        identity: the value for equal answers.
+        higher_is_better: a limit is a lower bound.
+    """
+
+    summary: str
+    compute: Callable[[Array, Array, int, float], float]
+    identity: float
+    higher_is_better: bool = False
+
+    def within(self, value: float, limit: float) -> bool:
+        """Whether a value keeps a limit; NaN keeps none."""
+        return value >= limit if self.higher_is_better else value <= limit
+
+
+@dataclass(frozen=True)
+class Result:
+    """One metric's value beside its limit.
+
+    Attributes:
+        metric: key of METRICS; "shape" or "finite" where nothing could be measured.
+        value: None where nothing could be measured.
+        limit: None where the value is only reported.
+        reason: why nothing could be measured, else "".
+    """
+
+    metric: str
+    value: float | None
+    limit: float | None
+    passed: bool
+    reason: str = ""
+
+
+# --- comparing ----------------------------------------------------------------------------------
+
+
+def comparable(expected: Array, actual: Array) -> tuple[Array, Array]:
+    """Both answers in float64, once it is certain that they may be compared.
+
+    Raises:
+        MismatchError: the shapes differ, there is nothing to compare, a value is NaN, or an
+            infinity has no equal at its place.
+    """
+    left, right = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
+    if left.shape != right.shape:
+        shapes = f"the shape is {list(right.shape)}, expected {list(left.shape)}"
+        raise MismatchError("shape", shapes)
+    if not left.size:
+        raise MismatchError("shape", f"nothing to compare: the shape is {list(left.shape)}")
+    if broken := int(np.isnan(left).sum()):
+        raise MismatchError("finite", f"{broken} of {left.size} expected values are NaN")
+    unequal = (left != right) & ~(np.isfinite(left) & np.isfinite(right))
+    if broken := int(unequal.sum()):
+        raise MismatchError(
+            "finite", f"{broken} of {left.size} values are NaN, or infinite on one side only"
+        )
+    return left, right
+
+
+def compare(
+    expected: Array, actual: Array, *, axis: int, tie: float, metrics: Iterable[str] | None = None
+) -> dict[str, float]:
+    """Metric name -> value.
+
+    Args:
+        expected: any shape, any real dtype.
+        actual: of the same shape.
+        axis: the unit axis, for the metrics that need one.
+        tie: values at most this far apart count as tied for top-k.
+        metrics: keys of METRICS; the STANDARD ones if not given.
+
+    Raises:
+        MismatchError: see `comparable`.
+    """
+    left, right = comparable(expected, actual)
+    names = STANDARD if metrics is None else metrics
+    return {name: METRICS[name].compute(left, right, axis, tie) for name in names}
+
+
+def judge(
+    expected: Array,
+    actual: Array,
+    limits: Mapping[str, float],
+    *,
+    axis: int,
+    metrics: Iterable[str] | None = None,
+    tie: float | None = None,
+) -> tuple[Result, ...]:
+    """Every metric beside its limit; one failed result alone where nothing can be measured.
+
+    Values at most `tie` apart count as tied; if it is not given, as far apart as `max_abs` may be.
+    """
+    tie = limits.get("max_abs", 0.0) if tie is None else tie
+    try:
+        values = compare(expected, actual, axis=axis, tie=tie, metrics=metrics)
+    except MismatchError as error:
+        return (Result(error.kind, None, None, passed=False, reason=error.reason),)
+    return tuple(_beside(name, value, limits.get(name)) for name, value in values.items())
+
+
+def _beside(metric: str, value: float, limit: float | None) -> Result:
+    passed = limit is None or METRICS[metric].within(value, limit)
+    return Result(metric, value, limit, passed)
+
+
+# --- the metrics --------------------------------------------------------------------------------
+
+
+def _finite(values: Array) -> Array:
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+def _difference(expected: Array, actual: Array) -> Array:
+    with np.errstate(over="ignore"):  # a difference that overflows is rightly infinite
+        return np.asarray(_finite(actual) - _finite(expected))
+
+
+def _largest(values: Array) -> float:
+    return float(np.abs(values).max())
+
+
+def _max_abs(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
+    return _largest(_difference(expected, actual))
+
+
+def _max_rel(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
+    """The denominator is |expected|, at least RELATIVE_FLOOR times the largest |expected|."""
+    size = np.abs(_finite(expected))
+    floor = max(RELATIVE_FLOOR * float(size.max()), np.finfo(np.float64).smallest_subnormal)
+    with np.errstate(over="ignore"):
+        return _largest(_difference(expected, actual) / np.maximum(size, floor))
+
+
+def _rms(values: Array) -> float:
+    """Root of the mean square, scaled first so that squares neither overflow nor vanish."""
+    scale = _largest(values)
+    if scale in (0.0, np.inf):
+        return scale
+    return float(scale * np.sqrt(np.square(values / scale).mean()))
+
+
+def _rmse(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
+    return _rms(_difference(expected, actual))
+
+
+def _cosine(expected: Array, actual: Array, axis: int, _tie: float) -> float:
+    """Of the vectors along the unit axis, the worst; 0 where exactly one of the two is zero.
+
+    1 - |u - v|^2 / 2 for unit vectors u and v, which is exact where they are equal.
+    """
+    left, right = _unit_vectors(_finite(expected), axis), _unit_vectors(_finite(actual), axis)
+    cosine = 1.0 - np.square(left - right).sum(axis=axis) / 2.0
+    one_is_zero = left.any(axis=axis) != right.any(axis=axis)
+    return float(np.where(one_is_zero, 0.0, cosine).min())
+
+
+def _unit_vectors(values: Array, axis: int) -> Array:
+    """Vectors along the axis, at length 1; zero vectors stay zero."""
+    scale = np.abs(values).max(axis=axis, keepdims=True)
+    safe = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
+    length = np.sqrt(np.square(safe).sum(axis=axis, keepdims=True))
+    return np.asarray(np.divide(safe, length, out=safe, where=length > 0))
+
+
+def _top(k: int) -> Callable[[Array, Array, int, float], float]:
+    """The fraction of vectors whose first k units are the expected ones; k = min(k, units).
+
+    A device ranks equal values by index, and so does this. A vector agrees if each unit that the
+    actual values rank among the first k is expected there or tied with the k-th, and none is
+    missing that is expected there and not tied with the one behind.
+    """
+
+    def agreement(expected: Array, actual: Array, axis: int, tie: float) -> float:
+        wanted, given = np.moveaxis(expected, axis, -1), np.moveaxis(actual, axis, -1)
+        units = wanted.shape[-1]
+        if k >= units:
+            return 1.0
+        chosen = _first(given, k)
+        ranked = np.partition(wanted, (units - k - 1, units - k), axis=-1)
+        behind, last = ranked[..., [units - k - 1]], ranked[..., [units - k]]
+        wrong = chosen & (wanted < last - tie)
+        missing = ~chosen & (wanted > behind + tie)
+        return float(1.0 - (wrong | missing).any(axis=-1).mean())
+
+    return agreement
+
+
+def _first(values: Array, k: int) -> Array:
+    """Which k values along the last axis are the largest; of equal ones the first."""
+    last = np.partition(values, -k, axis=-1)[..., [-k]]
+    above, equal = values > last, values == last
+    room = k - above.sum(axis=-1, keepdims=True)
+    return np.asarray(above | (equal & (equal.cumsum(axis=-1) <= room)))
+
+
+def _sqnr_db(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
+    """20 log10(rms of expected / rms of difference) in dB; infinite for equal answers."""
+    signal, noise = _rms(_finite(expected)), _rmse(expected, actual, 0, 0.0)
+    if noise == 0.0:
+        return float("inf")
+    with np.errstate(divide="ignore"):  # no signal: -inf dB
+        return float(20.0 * (np.log10(signal) - np.log10(noise)))
+
+
+METRICS: Mapping[str, Metric] = {
+    "max_abs": Metric("largest |difference|", _max_abs, 0.0),
+    "max_rel": Metric("largest relative difference", _max_rel, 0.0),
+    "rmse": Metric("root mean square difference", _rmse, 0.0),
+    "cosine": Metric(
+        "smallest cosine of the angle between answers", _cosine, 1.0, higher_is_better=True
+    ),
+    "top1": Metric("same first unit", _top(1), 1.0, higher_is_better=True),
+    "top5": Metric("same first five units", _top(5), 1.0, higher_is_better=True),
+    "sqnr_db": Metric(
+        "signal to quantisation noise, dB", _sqnr_db, float("inf"), higher_is_better=True
+    ),
+}
+
+COARSER = ("sqnr_db", "top1", "max_abs", "cosine")  # where one side is quantised
+STANDARD = tuple(name for name in METRICS if name != "sqnr_db")  # where both are alike

@@ -1,0 +1,61 @@
+"""Run a command that must fail, and read its error."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.builders.commands import exporter, listing
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A command line that is refused.
+
+    Attributes:
+        line: arguments without the program's name; in one string, they stand between blanks.
+        error, hint: the two lines on stderr.
+    """
+
+    line: str | tuple[str, ...]
+    code: int
+    error: str
+    hint: str = ""
+
+    @property
+    def arguments(self) -> Sequence[str]:
+        return self.line.split() if isinstance(self.line, str) else self.line
+
+
+@pytest.fixture(scope="module")
+def folder(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shelf beside things that are in the way."""
+    folder = tmp_path_factory.mktemp("work") / "work"
+    shutil.copytree(shelf, folder)
+    (folder / "folder").mkdir()
+    (folder / "folder" / "diary.txt").write_text("dear diary")
+    (folder / "old").mkdir()
+    (folder / "old" / "report.json").write_text("{}")
+    for name in ("net.onnx", "labels.txt"):
+        shutil.copyfile(folder / name, folder / "old" / name)
+    (folder / "y.onnx.remap.json").write_text("{}")
+    return folder
+
+
+def refused(case: Refusal, folder: Path) -> None:
+    before = listing(folder)
+    done = exporter(case.arguments, folder)
+    assert done.code == case.code, done.err
+    assert done.out == ""
+    steps, _, told = done.err.rpartition("error: ")
+    assert all(line.endswith(" ...") for line in steps.splitlines()), "only steps stand before it"
+    error, *hint = told.replace(f"{folder}{os.sep}", "").splitlines()
+    assert error.startswith(case.error)
+    assert len(hint) <= 1
+    assert "".join(hint).startswith(f"hint: {case.hint}" if case.hint else "")
+    assert listing(folder) == before

@@ -1,0 +1,574 @@
+"""Reports for tests, and what each becomes on a terminal of 80 columns and in Markdown."""
+# ruff: noqa: E501 - expected texts stand as they are written
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from exporter.records import Artifact, Check, Latency, Memory, Original, Report
+from exporter.remap import HeadRemap, Origin, Remap
+
+SHA = "0123456789abcdef" * 4
+
+
+def check(metric: str, value: float | None, limit: float | None, **other: Any) -> Check:
+    fields: dict[str, Any] = {
+        "stage": "cut",
+        "artifact": "pruned.fp32.onnx",
+        "output": "scores",
+        "passed": True,
+    }
+    return Check(metric=metric, value=value, limit=limit, samples=16, **{**fields, **other})
+
+
+def head(keep: tuple[int, ...], units: int, **other: Any) -> HeadRemap:
+    fields: dict[str, Any] = {
+        "name": "scores",
+        "output": "scores",
+        "axis": 1,
+        "activation": "softmax",
+        "new_to_old": keep,
+        "new_units": len(keep),
+        "mode": "slice",
+    }
+    return HeadRemap(kept=keep, old_units=units, **{**fields, **other})
+
+
+def remap(*heads: HeadRemap) -> Remap:
+    return Remap(Origin("net.keras", SHA), None, heads)
+
+
+# --- the records --------------------------------------------------------------------------------
+
+PASSING = Report(
+    versions={"python": "3.11.7", "unit-exporter": "0.1.0", "numpy": "2.4.6"},
+    machine={"cpu": "Some CPU", "cores": 2, "memory_bytes": 25_276_514_304, "system": "Linux"},
+    command="exporter run net.keras -o out --keep 'cat,dog,sea_*'",
+    inputs={"source": "synthetic, seed 0", "samples": 16},
+    original=Original("net.keras", "keras", "fp32", 14_612_345, SHA),
+    remap=remap(head((3, 5, 9), 10, labels=("cat", "dog", "sea_lion"))),
+    artifacts=(
+        Artifact("pruned.fp32.onnx", "onnx", "fp32", 9_012_345, SHA, "tf2onnx", 14_123_456),
+        Artifact("pruned.fp32.tflite", "tflite", "fp32", 999_600, SHA, "", 999_600),
+    ),
+    checks=(
+        check("max_abs", 1.1920929e-07, 1e-6, output="scores (z)"),
+        check("rmse", 2.3e-8, None),
+        check("max_abs", 6e-8, 1e-6),
+        check("top1", 1.0, 1.0),
+        check("max_abs", 0.0000421, 1e-4, stage="export"),
+        check("max_abs", 0.0, 1e-6, artifact="pruned.fp32.tflite"),
+    ),
+    latency=(
+        Latency(
+            artifact="pruned.fp32.onnx",
+            engine="onnxruntime",
+            threads=1,
+            batch=1,
+            original_p50_ms=0.8312,
+            p50_ms=0.7991,
+            p90_ms=0.912,
+            original_load_ms=104.2,
+            load_ms=12.34,
+            samples=200,
+            speedup=1.0402,
+            speedup_ci95=(0.9981, 1.0617),
+            noise_floor=0.0153,
+            verdict="no measurable change",
+        ),
+        Latency(
+            artifact="pruned.fp32.tflite",
+            engine="LiteRT",
+            threads=2,
+            batch=8,
+            original_p50_ms=23.06,
+            p50_ms=0.0123,
+            p90_ms=0.0131,
+            original_load_ms=9.9951,
+            load_ms=1.0,
+            samples=200,
+            speedup=15.23,
+            speedup_ci95=(14.9, 15.6),
+            noise_floor=0.004,
+            verdict="faster",
+        ),
+    ),
+)
+
+FAILING = replace(
+    PASSING,
+    inputs={"source": "digits.npz", "samples": 32},
+    artifacts=PASSING.artifacts[:1],
+    checks=(
+        check("max_abs", 0.25, 1e-6, passed=False, output="scores (z)"),
+        check("top1", 0.99996, 1.0, passed=False),
+        check("max_abs", 6e-8, 1e-6),
+        check("shape", None, None, passed=False, stage="export"),
+    ),
+    latency=(),
+    warnings=("1 of 3 kept units was never the first on any of the 32 samples that were given.",),
+)
+
+ZERO = replace(
+    PASSING,
+    command="",
+    remap=remap(
+        head(
+            (1, 2),
+            4,
+            mode="zero",
+            new_units=4,
+            new_to_old=(0, 1, 2, 3),
+            labels=("a", "b|c", "<d> [e]", "f"),
+        )
+    ),
+    artifacts=PASSING.artifacts[:1],
+    checks=PASSING.checks[:1],
+    latency=(),
+    warnings=("removed units still hold 0.31 of the probability on average",),
+)
+
+CONVERTED = replace(
+    PASSING,
+    command="exporter convert net.keras -o net.onnx",
+    remap=None,
+    artifacts=(Artifact("net.onnx", "onnx", "fp32", 14_123_456, SHA, "tf2onnx"),),
+    checks=PASSING.checks[4:5],
+    latency=(),
+)
+
+NONES = Report(
+    versions={},
+    machine={},
+    command="",
+    inputs={},
+    original=Original("live model", "keras", "fp32", None, None),
+    remap=remap(head((0,), 2)),
+    artifacts=(Artifact("small.onnx", "onnx", "fp32", 512, SHA, ""),),
+    checks=(check("sqnr_db", None, None, stage="quantize", output=""),),
+    memory=(Memory("small.onnx", "onnxruntime", 4_000_000, 1_000_000),),
+)
+
+RECORDS = {
+    "passing": PASSING,
+    "failing": FAILING,
+    "zero": ZERO,
+    "converted": CONVERTED,
+    "nones": NONES,
+}
+
+# --- what they become ---------------------------------------------------------------------------
+
+MARKDOWN: dict[str, str] = {}
+TERMINAL: dict[str, str] = {}
+
+MARKDOWN["passing"] = """\
+# 3 of 10 units kept: answers as the original did
+
+Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+
+## Artifacts
+
+| File | Kind | Precision | Size before -> after | Change | Route |
+| --- | --- | --- | ---: | ---: | --- |
+| `pruned.fp32.onnx` | onnx | fp32 | 14.1 MB -> 9.01 MB | -36.2 % | tf2onnx |
+| `pruned.fp32.tflite` | tflite | fp32 | 1.00 MB -> 1.00 MB | 0.0 % | - |
+
+Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+
+## Checks
+
+### `pruned.fp32.onnx`: cut, against the original, in the same runtime
+
+3 of 3 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores (z)` | max_abs | 1.2e-07 | <= 1.0e-06 | 16 | passed |
+| `scores` | rmse | 2.3e-08 | - | 16 | for information |
+| `scores` | max_abs | 6.0e-08 | <= 1.0e-06 | 16 | passed |
+| `scores` | top1 | 1 | >= 1 | 16 | passed |
+
+### `pruned.fp32.onnx`: export, against the model before its conversion
+
+1 of 1 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores` | max_abs | 4.2e-05 | <= 1.0e-04 | 16 | passed |
+
+### `pruned.fp32.tflite`: cut, against the original, in the same runtime
+
+1 of 1 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores` | max_abs | 0 | <= 1.0e-06 | 16 | passed |
+
+## Latency
+
+| File | Engine | p50 before -> after | p90 | Load before -> after | Speed-up [95 %] | Noise | Verdict |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |
+| `pruned.fp32.onnx` | onnxruntime, 1 thread, batch 1 | 0.83 -> 0.80 ms | 0.91 ms | 104 -> 12.3 ms | 1.04x [1.00, 1.06] | +/- 0.0153 | no measurable change |
+| `pruned.fp32.tflite` | LiteRT, 2 threads, batch 8 | 23.1 -> 0.012 ms | 0.013 ms | 10.0 -> 1.00 ms | 15.2x [14.9, 15.6] | +/- 0.004 | faster |
+
+Speed-up: median of 200 paired ratios, original / pruned, with a bootstrap interval. Noise: the same interval, halved, of the original against itself.
+
+## Remap
+
+`scores`: 3 of 10 units kept, mode slice, last activation softmax.
+
+| New | Old | Label |
+| ---: | ---: | --- |
+| 0 | 3 | cat |
+| 1 | 5 | dog |
+| 2 | 9 | sea_lion |
+
+## Inputs
+
+16 samples (synthetic, seed 0), made up and not real data: they show whether answers changed, not how good the answers are.
+
+## How to reproduce
+
+```sh
+exporter run net.keras -o out --keep 'cat,dog,sea_*'
+```
+
+Machine: Some CPU, 2 cores, 25.3 GB memory, Linux.
+
+Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
+"""
+
+MARKDOWN["failing"] = """\
+# NOT TO SHIP: 3 of 4 checks failed
+
+- pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06 (16 samples)
+- pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16 samples)
+- pruned.fp32.onnx, export, scores: the shape is not the expected one
+
+Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+
+## Artifacts
+
+| File | Kind | Precision | Size before -> after | Change | Route |
+| --- | --- | --- | ---: | ---: | --- |
+| `pruned.fp32.onnx` | onnx | fp32 | 14.1 MB -> 9.01 MB | -36.2 % | tf2onnx |
+
+Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+
+## Checks
+
+### `pruned.fp32.onnx`: cut, against the original, in the same runtime
+
+1 of 3 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores (z)` | max_abs | 0.25 | <= 1.0e-06 | 16 | **FAILED** |
+| `scores` | top1 | 0.99996 | >= 1 | 16 | **FAILED** |
+| `scores` | max_abs | 6.0e-08 | <= 1.0e-06 | 16 | passed |
+
+### `pruned.fp32.onnx`: export, against the model before its conversion
+
+0 of 1 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores` | shape | - | - | 16 | **FAILED** |
+
+## Remap
+
+`scores`: 3 of 10 units kept, mode slice, last activation softmax.
+
+| New | Old | Label |
+| ---: | ---: | --- |
+| 0 | 3 | cat |
+| 1 | 5 | dog |
+| 2 | 9 | sea_lion |
+
+## Warnings
+
+- 1 of 3 kept units was never the first on any of the 32 samples that were given.
+
+## Inputs
+
+32 samples from digits.npz.
+
+## How to reproduce
+
+```sh
+exporter run net.keras -o out --keep 'cat,dog,sea_*'
+```
+
+Machine: Some CPU, 2 cores, 25.3 GB memory, Linux.
+
+Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
+"""
+
+MARKDOWN["zero"] = """\
+# 2 of 4 units kept: answers as mode zero promises
+
+Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+
+## Artifacts
+
+| File | Kind | Precision | Size before -> after | Change | Route |
+| --- | --- | --- | ---: | ---: | --- |
+| `pruned.fp32.onnx` | onnx | fp32 | 14.1 MB -> 9.01 MB | -36.2 % | tf2onnx |
+
+Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+
+## Checks
+
+### `pruned.fp32.onnx`: cut, against the original, in the same runtime
+
+1 of 1 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores (z)` | max_abs | 1.2e-07 | <= 1.0e-06 | 16 | passed |
+
+## Remap
+
+`scores`: 2 of 4 units kept, mode zero, last activation softmax.
+
+| New | Old | Label |
+| ---: | ---: | --- |
+| 1 | 1 | b\\|c |
+| 2 | 2 | \\<d> \\[e\\] |
+
+Every unit keeps its index; the 2 that are not listed answer as mode zero says.
+
+## Warnings
+
+- removed units still hold 0.31 of the probability on average
+
+## Inputs
+
+16 samples (synthetic, seed 0), made up and not real data: they show whether answers changed, not how good the answers are.
+
+## How to reproduce
+
+The job was started from Python.
+
+Machine: Some CPU, 2 cores, 25.3 GB memory, Linux.
+
+Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
+"""
+
+MARKDOWN["converted"] = """\
+# net.keras, nothing cut: answers as the original did
+
+Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+
+## Artifacts
+
+| File | Kind | Precision | Size before -> after | Change | Route |
+| --- | --- | --- | ---: | ---: | --- |
+| `net.onnx` | onnx | fp32 | 14.1 MB | - | tf2onnx |
+
+Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+
+## Checks
+
+### `pruned.fp32.onnx`: export, against the model before its conversion
+
+1 of 1 passed.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores` | max_abs | 4.2e-05 | <= 1.0e-04 | 16 | passed |
+
+## Inputs
+
+16 samples (synthetic, seed 0), made up and not real data: they show whether answers changed, not how good the answers are.
+
+## How to reproduce
+
+```sh
+exporter convert net.keras -o net.onnx
+```
+
+Machine: Some CPU, 2 cores, 25.3 GB memory, Linux.
+
+Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
+"""
+
+MARKDOWN["nones"] = """\
+# 1 of 2 units kept: not verified
+
+Original: `live model` (keras, fp32).
+
+## Artifacts
+
+| File | Kind | Precision | Size before -> after | Change | Route |
+| --- | --- | --- | ---: | ---: | --- |
+| `small.onnx` | onnx | fp32 | 512 B | - | - |
+
+Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+
+## Checks
+
+### `pruned.fp32.onnx`: quantize, against the model before it was quantised
+
+No limit applies.
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| - | sqnr_db | - | - | 16 | for information |
+
+## Memory
+
+| File | Engine | Before -> after | Change |
+| --- | --- | ---: | ---: |
+| `small.onnx` | onnxruntime | 4.00 MB -> 1.00 MB | -75.0 % |
+
+Resident bytes by which a process grows that loads the file into its runtime and runs it once: the median of a few processes.
+
+## Remap
+
+`scores`: 1 of 2 units kept, mode slice, last activation softmax.
+
+| New | Old |
+| ---: | ---: |
+| 0 | 0 |
+
+## Inputs
+
+Nothing was run.
+
+## How to reproduce
+
+The job was started from Python.
+
+Machine: unknown.
+
+Versions: unknown.
+"""
+
+TERMINAL["passing"] = """\
+3 of 10 units kept: answers as the original did (5 checks passed)
+
+Artifact            Precision                Size   Change  Route
+pruned.fp32.onnx    fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
+pruned.fp32.tflite  fp32       1.00 MB -> 1.00 MB    0.0 %
+
+Checks              Stage   Passed  Nearest to its limit
+pruned.fp32.onnx    cut     3 of 3  max_abs 1.2e-07 <= 1.0e-06
+pruned.fp32.onnx    export  1 of 1  max_abs 4.2e-05 <= 1.0e-04
+pruned.fp32.tflite  cut     1 of 1  max_abs 0 <= 1.0e-06
+
+Latency                          p50     Speed-up [95 %]  Verdict
+pruned.fp32.onnx     0.83 -> 0.80 ms  1.04x [1.00, 1.06]  no measurable change
+pruned.fp32.tflite  23.1 -> 0.012 ms  15.2x [14.9, 15.6]  faster
+
+New  Old  Label of scores
+  0    3  cat
+  1    5  dog
+  2    9  sea_lion
+
+Inputs  16 samples (synthetic, seed 0), made up and not real data: they show
+        whether answers changed, not how good the answers are.
+"""
+
+TERMINAL["failing"] = """\
+NOT TO SHIP: 3 of 4 checks failed
+
+Artifact          Precision                Size   Change  Route
+pruned.fp32.onnx  fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
+
+Checks            Stage   Passed  Nearest to its limit
+pruned.fp32.onnx  cut     1 of 3  max_abs 0.25 <= 1.0e-06  FAILED
+pruned.fp32.onnx  export  0 of 1  shape                    FAILED
+
+New  Old  Label of scores
+  0    3  cat
+  1    5  dog
+  2    9  sea_lion
+
+Inputs   32 samples from digits.npz.
+Warning  1 of 3 kept units was never the first on any of the 32 samples that
+         were given.
+
+FAILED  pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06 (16
+        samples)
+FAILED  pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16 samples)
+FAILED  pruned.fp32.onnx, export, scores: the shape is not the expected one
+"""
+
+TERMINAL["zero"] = """\
+2 of 4 units kept: answers as mode zero promises (1 check passed)
+
+Artifact          Precision                Size   Change  Route
+pruned.fp32.onnx  fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
+
+Checks            Stage  Passed  Nearest to its limit
+pruned.fp32.onnx  cut    1 of 1  max_abs 1.2e-07 <= 1.0e-06
+
+New  Old  Label of scores
+  1    1  b|c
+  2    2  <d> [e]
+Every unit keeps its index; the 2 that are not listed answer as mode zero says.
+
+Inputs   16 samples (synthetic, seed 0), made up and not real data: they show
+         whether answers changed, not how good the answers are.
+Warning  removed units still hold 0.31 of the probability on average
+"""
+
+TERMINAL["converted"] = """\
+net.keras, nothing cut: answers as the original did (1 check passed)
+
+Artifact  Precision     Size  Change  Route
+net.onnx  fp32       14.1 MB       -  tf2onnx
+
+Checks            Stage   Passed  Nearest to its limit
+pruned.fp32.onnx  export  1 of 1  max_abs 4.2e-05 <= 1.0e-04
+
+Inputs  16 samples (synthetic, seed 0), made up and not real data: they show
+        whether answers changed, not how good the answers are.
+"""
+
+TERMINAL["nones"] = """\
+1 of 2 units kept: not verified
+
+Artifact    Precision   Size  Change  Route
+small.onnx  fp32       512 B       -
+
+Checks            Stage     Passed  Nearest to its limit
+pruned.fp32.onnx  quantize       -  reported only
+
+Memory when loaded            Resident   Change
+small.onnx          4.00 MB -> 1.00 MB  -75.0 %
+
+New  Old unit of scores
+  0                   0
+
+Inputs  Nothing was run.
+"""
+
+VARIANTS = """\
+NOT TO SHIP: 1 of 2 variants: none
+
+Variant     Kept  Checks        onnx fp32    tflite fp32
+pets     3 of 10  5 of 5  9.01 MB -36.2 %  1.00 MB 0.0 %
+none     3 of 10  1 of 4  9.01 MB -36.2 %              -
+
+Warning  none: 1 of 3 kept units was never the first on any of the 32 samples
+         that were given.
+
+FAILED  none: pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06
+        (16 samples)
+FAILED  none: pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16
+        samples)
+FAILED  none: pruned.fp32.onnx, export, scores: the shape is not the expected
+        one
+"""
+
+UNVERIFIED = """\
+1 of 2 variants not verified: [bold]all
+
+Variant       Kept  Checks  onnx fp32  tflite fp32  onnx fp16
+pets       3 of 10  5 of 5    9.01 MB      1.00 MB    9.01 MB
+[bold]all        -    none    9.01 MB      1.00 MB          -
+"""

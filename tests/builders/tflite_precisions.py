@@ -1,0 +1,243 @@
+"""One small classifier in every precision that TFLite files come in, quantised here in NumPy.
+
+As `onnx_precisions`: `FUNCTIONS` x `PRECISIONS` is what the document of the precisions is made of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from exporter.formats.tflite import TfliteModel, from_bytes
+from exporter.graph import Array
+from tests.builders.tflite_builder import Builder
+
+FEATURES, UNITS, BATCH = 33, 5, 3  # odd: rows of four bits do not end with a byte
+
+
+def normal(*shape: int, seed: int = 0) -> Array:
+    random = np.random.default_rng([seed, *shape])
+    return random.normal(size=shape).astype(np.float32)
+
+
+WEIGHTS, BIAS = normal(UNITS, FEATURES), normal(UNITS)  # [units, in]
+DENSE, IMAGE = normal(BATCH, FEATURES, seed=1), normal(1, 2, 2, FEATURES, seed=1)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How activations are quantised: x, z and y, each (scale, zero point)."""
+
+    dtype: str
+    x: tuple[float, int]
+    z: tuple[float, int]
+    y: tuple[float, int]
+
+
+INT8 = Codes("int8", (0.04, 3), (0.25, -4), (1 / 256, -128))
+UINT8 = Codes("uint8", (0.04, 131), (0.25, 124), (1 / 256, 0))
+INT16 = Codes("int16", (2e-4, 0), (1e-3, 0), (1 / 32768, 0))
+
+
+def per_channel(bits: int = 8) -> tuple[Array, Array]:
+    """Symmetric codes [units, in], and one scale a unit."""
+    high = 2 ** (bits - 1) - 1
+    scale = (np.abs(WEIGHTS).max(axis=1) / high).astype(np.float32)
+    return np.rint(WEIGHTS / scale[:, None]).astype(np.int8), scale
+
+
+def constant4(builder: Builder, name: str, codes: Array) -> str:
+    """int4: two codes a byte, the first in the low half."""
+    flat = codes.reshape(-1).astype(np.int64) & 15
+    flat = np.append(flat, np.zeros(flat.size % 2, np.int64))
+    data = (flat[0::2] | flat[1::2] << 4).astype(np.uint8)
+    builder.constants[name] = codes
+    return builder.tensor(name, codes.shape, "int4", builder.buffer(data))
+
+
+class Network:
+    """x -> product `z` -> mean, where it is an image -> function -> `y`."""
+
+    def __init__(self, kind: str, codes: Codes | None = None) -> None:
+        self.builder = Builder()
+        self.image = kind.startswith("convolution")
+        self.function = FUNCTIONS[kind]
+        self.codes = codes
+        x = self.builder.feed("x", *(IMAGE if self.image else DENSE).shape)
+        self.x = x if codes is None else self._quantised(x, "xq", codes.x)
+
+    @property
+    def dtype(self) -> str:
+        return "float32" if self.codes is None else self.codes.dtype
+
+    def _quantised(self, tensor: str, name: str, how: tuple[float, int]) -> str:
+        shape = self.builder.shape_of(tensor)
+        dtype = self.dtype
+        self.builder.op("QUANTIZE", [tensor], shape, name, "QuantizeOptions", dtype, version=3)
+        return self.builder.quantise(name, *how)
+
+    def kernel(self, values: Array, name: str = "w") -> str:
+        return self.builder.constant(name, self.shaped(values))
+
+    def shaped(self, values: Array) -> Array:
+        return values[:, None, None] if self.image else values
+
+    def product(self, kernel: str, bias: str) -> str:
+        """[batch, units], or [1, 2, 2, units]"""
+        builder = self.builder
+        shape = (*builder.shape_of(self.x)[:-1], UNITS)
+        operator = "CONV_2D" if self.image else "FULLY_CONNECTED"
+        options = "Conv2DOptions" if self.image else "FullyConnectedOptions"
+        more: dict[str, Any] = {"strideW": 1, "strideH": 1} if self.image else {}
+        builder.op(
+            operator, [self.x, kernel, bias], shape, "z", options, self.dtype, version=7, **more
+        )
+        return builder.quantise("z", *self.codes.z) if self.codes else "z"
+
+    def finished(self) -> TfliteModel:
+        builder, codes, last = self.builder, self.codes, "z"
+        if self.image:
+            axes = builder.constant("axes", np.array([1, 2], np.int32))
+            builder.op(
+                "MEAN", ["z", axes], (1, UNITS), "m", "ReducerOptions", self.dtype, version=3
+            )
+            last = builder.quantise("m", *codes.z) if codes else "m"
+        if self.function:
+            name = "yq" if codes else "y"
+            options = "SoftmaxOptions" if self.function == "SOFTMAX" else ""
+            more: dict[str, Any] = {"beta": 1.0} if options else {}
+            shape = builder.shape_of(last)
+            builder.op(self.function, [last], shape, name, options, self.dtype, version=3, **more)
+            last = builder.quantise(name, *codes.y) if codes else name
+        if codes:
+            shape = builder.shape_of(last)
+            options = "DequantizeOptions"
+            last = builder.op("DEQUANTIZE", [last], shape, "y", options, version=3)
+        return from_bytes(builder.content(last), "network.tflite")
+
+
+# --- the product, in each precision -------------------------------------------------------------
+
+
+def _float32(kind: str) -> Network:
+    network = Network(kind)
+    network.product(network.kernel(WEIGHTS), network.builder.constant("b", BIAS))
+    return network
+
+
+def _behind(kind: str, kernel: Callable[[Network], str]) -> Network:
+    """Weights behind a DEQUANTIZE."""
+    network = Network(kind)
+    builder, stored = network.builder, kernel(network)
+    shape = builder.shape_of(stored)
+    builder.op("DEQUANTIZE", [stored], shape, "wf", "DequantizeOptions", version=6)
+    network.product("wf", builder.constant("b", BIAS))
+    return network
+
+
+def _float16(kind: str) -> Network:
+    return _behind(kind, lambda network: network.kernel(WEIGHTS.astype(np.float16)))
+
+
+def _weights8(kind: str) -> Network:
+    codes, scale = per_channel()
+
+    def kernel(network: Network) -> str:
+        return network.builder.quantise(network.kernel(codes), scale, np.zeros(UNITS))
+
+    return _behind(kind, kernel)
+
+
+def _dynamic(kind: str, bits: int = 8) -> Network:
+    """Hybrid kernels: integer weights, and codes of x that are made while the model runs."""
+    network, (codes, scale) = Network(kind), per_channel(bits)
+    kernel = _codes_of(network, codes, bits)
+    network.builder.quantise(kernel, scale, np.zeros(UNITS))
+    network.product(kernel, network.builder.constant("b", BIAS))
+    return network
+
+
+def _codes_of(network: Network, codes: Array, bits: int) -> str:
+    if bits < 8:
+        return constant4(network.builder, "w", network.shaped(codes))
+    return network.kernel(codes)
+
+
+def _integer(kind: str, how: Codes, bits: int = 8) -> Network:
+    network, (codes, scale) = Network(kind, how), per_channel(bits)
+    builder, zeros = network.builder, np.zeros(UNITS)
+    kernel = _codes_of(network, codes, bits)
+    builder.quantise(kernel, scale, zeros)
+    wide = np.int64 if how.dtype == "int16" else np.int32
+    step = np.float32(how.x[0]) * scale
+    bias = builder.constant("b", np.rint(BIAS / step).astype(wide))
+    network.product(kernel, builder.quantise(bias, step, zeros))
+    return network
+
+
+def _uint8(kind: str) -> Network:
+    """One scale for the kernel, and its zero point, as before int8."""
+    network = Network(kind, UINT8)
+    scale = np.float32((WEIGHTS.max() - WEIGHTS.min()) / 255)
+    point = int(np.rint(-WEIGHTS.min() / scale))
+    codes = np.clip(np.rint(WEIGHTS / scale) + point, 0, 255).astype(np.uint8)
+    kernel = network.builder.quantise(network.kernel(codes), scale, point)
+    step = np.float32(UINT8.x[0]) * scale
+    bias = network.builder.constant("b", np.rint(BIAS / step).astype(np.int32))
+    network.product(kernel, network.builder.quantise(bias, step, 0))
+    return network
+
+
+def _sparse(kind: str) -> Network | None:
+    """Rows in compressed form (CSR); there is no such convolution."""
+    if kind.startswith("convolution"):
+        return None
+    network = Network(kind)
+    builder = network.builder
+    kernel = network.kernel(WEIGHTS)
+    dense, csr = schema.DimensionType.DENSE, schema.DimensionType.SPARSE_CSR
+    segments, indices = (schema.Int32VectorT() for _ in range(2))
+    segments.values = np.arange(UNITS + 1, dtype=np.int32) * FEATURES
+    indices.values = np.tile(np.arange(FEATURES, dtype=np.int32), UNITS)
+    kind_of = schema.SparseIndexVector.Int32Vector
+    builder.at(kernel).sparsity = schema.SparsityParametersT(
+        traversalOrder=np.array([0, 1], np.int32),
+        dimMetadata=[
+            schema.DimensionMetadataT(format=dense, denseSize=UNITS),
+            schema.DimensionMetadataT(csr, 0, kind_of, segments, kind_of, indices),
+        ],
+    )
+    network.product(kernel, builder.constant("b", BIAS))
+    return network
+
+
+FUNCTIONS: Mapping[str, str] = {
+    "dense, softmax": "SOFTMAX",
+    "dense, sigmoid": "LOGISTIC",
+    "dense, logits": "",
+    "convolution, mean, softmax": "SOFTMAX",
+}
+
+# what people call it -> how the product is written; None where there is no such thing
+PRECISIONS: Mapping[str, Callable[[str], Network | None]] = {
+    "float32": _float32,
+    "float16 behind Dequantize": _float16,
+    "int8 weights behind Dequantize": _weights8,
+    "dynamic int8 (hybrid)": _dynamic,
+    "dynamic int4 (hybrid)": lambda kind: _dynamic(kind, 4),
+    "int8": lambda kind: _integer(kind, INT8),
+    "uint8": _uint8,
+    "int16x8": lambda kind: _integer(kind, INT16),
+    "int4 weights, int8 values": lambda kind: _integer(kind, INT8, 4),
+    "sparse": _sparse,
+}
+
+
+def built(kind: str, precision: str) -> TfliteModel | None:
+    """A head of this kind in this precision; None where the format has none."""
+    network = PRECISIONS[precision](kind)
+    return None if network is None else network.finished()

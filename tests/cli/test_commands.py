@@ -1,0 +1,716 @@
+"""Every command as a process: what it answers, what it writes, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from exporter.cli import COMMANDS, options
+from exporter.formats import KINDS
+from exporter.formats.onnx import open_file
+from exporter.modes import MODES, PROBABILITIES
+from exporter.output.c_source import FORMS
+from tests.builders.commands import Done, command, environment, exporter, left_behind, listing
+from tests.builders.shelf import BIAS, KERNEL, LABELS, UNITS
+
+# --- answers on stdout, and nothing else --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shelf, in which the tests of this module leave their results."""
+    return Path(shutil.copytree(shelf, tmp_path_factory.mktemp("cli") / "work"))
+
+
+@pytest.fixture(scope="module")
+def keras_work(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(keras_shelf, tmp_path_factory.mktemp("keras cli") / "work"))
+
+
+def well(done: Done) -> Done:
+    assert done.code == 0, done.err
+    assert "\x1b" not in done.out + done.err, "no escape codes without a terminal"
+    return done
+
+
+def masked(text: str) -> str:
+    """Without what differs between machines and library versions: sizes and differences."""
+    text = re.sub(r"\d[\d.]* (B|kB)", "#", text)
+    text = re.sub(r"[+-]?\d+\.\d %", "#", text)
+    text = re.sub(r"max_abs \S+ <= \S+", "max_abs # <= #", text)
+    return re.sub(r"[ ─]+", " ", text)
+
+
+def test_without_arguments_there_is_help(work: Path) -> None:
+    done = exporter("", work)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("Usage: exporter [OPTIONS] COMMAND [ARGS]...\n")
+
+
+def test_help_names_every_command(work: Path) -> None:
+    done = well(exporter("--help", work))
+    assert done.err == ""
+    assert re.findall(r"^  ([a-z]+)  ", done.out, re.MULTILINE) == list(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_help(name: str, work: Path) -> None:
+    done = well(exporter(f"{name} -h", work))
+    assert done.out.startswith(f"Usage: exporter {name} [OPTIONS]")
+    assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_version(work: Path) -> None:
+    assert re.fullmatch(r"exporter, version \d+\.\d+\.\d+\n", well(exporter("--version", work)).out)
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_tables() -> None:
+    assert set(options.KINDS) == {name for name, kind in KINDS.items() if kind.written}
+    assert set(options.FORMS) == set(FORMS)
+    assert set(options.MODES) == set(MODES)
+    assert options.PROBABILITIES == PROBABILITIES
+
+
+PRUNED = """\
+3 of 7 units kept: answers as the original did (6 checks passed)
+
+Artifact Precision Size Change Route
+a.onnx fp32 # -> # #
+
+Checks Stage Passed Nearest to its limit
+a.onnx cut 6 of 6 max_abs # <= #
+
+New Old Label of probabilities
+ 0 0 macaw
+ 1 1 owl
+ 2 5 crow
+
+Inputs 16 samples (synthetic, seed 0), made up and not real data: they show
+ whether answers changed, not how good the answers are.
+"""
+
+INSPECTED = """\
+net.onnx: ONNX, fp32, 425 B
+input x: [?, 6] float32
+
+Head           Units  Activation  Dtype    Labels  Bytes  Multiply-adds
+probabilities  7      softmax     float32  no      46.1%  100.0%
+"""
+
+TWO_HEADS = """\
+two.onnx: ONNX, fp32, 774 B
+input x: [?, 6] float32
+
+Head   Units  Activation  Dtype    Labels  Bytes  Multiply-adds
+color  7      softmax     float32  no      25.3%  50.0%
+shape  7      softmax     float32  no      25.3%  50.0%
+
+Choose one with --head NAME: --head color
+"""
+
+REFUSED = """\
+double.onnx: ONNX, fp32, 461 B
+input x: [?, 6] float32
+refused: output 'probabilities': Softmax 'first': it mixes the units before the last activation
+hint: export the model without what follows it
+"""
+
+
+def test_prune(work: Path) -> None:
+    line = ("prune", "net.onnx", "-o", "a.onnx", "--keep", "macaw,OWL,c*", "--labels", "labels.txt")
+    done = well(exporter(line, work))
+    assert masked(done.out) == PRUNED
+    assert done.err == "cutting net.onnx ...\nchecking net.onnx (cut) ...\n"
+    assert left_behind(work) == []
+    pruned = open_file(work / "a.onnx")
+    assert pruned.remap is not None
+    assert pruned.remap.heads[0].kept == (0, 1, 5)
+    assert (work / "a.onnx.remap.json").read_text() == pruned.remap.to_json()
+    constants = {c.name: numpy_helper.to_array(c) for c in pruned.proto.graph.initializer}
+    np.testing.assert_array_equal(constants["kernel"], KERNEL[:, [0, 1, 5]])
+    np.testing.assert_array_equal(constants["bias"], BIAS[[0, 1, 5]])
+
+
+def test_quiet_says_nothing_on_stderr(work: Path) -> None:
+    done = well(exporter("prune net.tflite -o quiet.tflite --keep 1-3 -q", work))
+    assert done.err == ""
+    assert done.out.startswith("3 of 7 units kept")
+
+
+def test_verbose_says_when_and_which_checks(work: Path) -> None:
+    done = well(exporter("prune net.onnx -o v.onnx --keep 1-3 -v", work))
+    assert re.fullmatch(r"(\[ +\d+\.\d s\] .* \.\.\.\n){2}", done.err)
+    checks = done.out.partition("Every check\n")[2].splitlines()
+    assert len(checks) == 12
+    assert all(line.startswith("  passed  v.onnx, cut, probabilities") for line in checks)
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [("net.onnx", INSPECTED), ("two.onnx", TWO_HEADS), ("double.onnx", REFUSED)],
+)
+def test_inspect(model: str, expected: str, work: Path) -> None:
+    done = well(exporter(f"inspect {model}", work))
+    assert done.out == expected
+    assert done.err == ""
+
+
+def test_inspect_tells_the_numbers_behind_the_shares(work: Path) -> None:
+    done = well(exporter("inspect net.onnx -v", work))
+    numbers = "probabilities: axis 1, 0 to 6; 196 bytes; 42 multiply-adds\n"
+    assert done.out == INSPECTED + numbers
+
+
+def test_dry_run_writes_nothing(work: Path) -> None:
+    before = listing(work)
+    for line in ("prune net.onnx -o dry.onnx --keep 1-3", "run net.onnx -o dry --keep 1-3"):
+        done = well(exporter(f"{line} --dry-run", work))
+        first, *edits, last = done.out.splitlines()
+        assert first == "head 'probabilities', slice: 3 of 7 units kept"
+        assert any("'kernel'" in edit for edit in edits)
+        assert last == "nothing was written (--dry-run)"
+    assert listing(work) == before
+    record = well(exporter(f"{line} --dry-run --json", work)).record
+    assert record["schema"] == "exporter/plan/1"
+    assert record["plans"][""]["remap"]["heads"][0]["kept"] == [1, 2, 3]
+
+
+RECORDS = {
+    "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused"],
+    "prune net.onnx -o j.onnx --keep 1": [
+        *("schema", "ok", "artifacts", "remap", "checks", "warnings"),
+    ],
+    "run net.onnx -o j --keep 1 --no-bench": [
+        *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "precisions"),
+    ],
+    "run net.onnx -o jv --variant a=1 --variant b=2 --no-bench": ["schema", "ok", "variants"],
+}
+
+
+@pytest.mark.parametrize("line", RECORDS)
+def test_one_json_object_on_success(line: str, work: Path) -> None:
+    done = well(exporter(f"{line} --json", work))
+    assert done.out.count("\n") == 1
+    assert list(done.record) == RECORDS[line]
+    assert done.record["ok"] is True
+    assert done.record["schema"].startswith("exporter/")
+
+
+# --- what is kept, and how ----------------------------------------------------------------------
+
+
+def kept(path: Path) -> tuple[int, ...]:
+    remap = open_file(path).remap
+    assert remap is not None
+    return remap.heads[0].kept
+
+
+SELECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "ascending": ("--keep 5,1,3", (1, 3, 5)),
+    "as given": ("--keep 5,1,3 --keep-order", (5, 1, 3)),
+    "removed": ("--remove 0-2,6", (3, 4, 5)),
+    "removed by label": ("--remove 'g*,macaw' --labels labels.txt", (1, 2, 3, 4, 5)),
+    "from a file": ("--keep @three.txt --labels labels.txt", (0, 1, 2)),
+    "on inputs of one's own": ("--keep 1-2 --data samples.npz", (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_selection(name: str, work: Path) -> None:
+    line, expected = SELECTIONS[name]
+    out = work / f"{list(SELECTIONS).index(name)}.onnx"
+    well(exporter(f"prune net.onnx -o {out.name} {line}", work))
+    assert kept(out) == expected
+
+
+def test_the_users_inputs_are_named(work: Path) -> None:
+    line = "run net.onnx -o data --keep 1-2 --data samples.npz --samples 4 --no-bench"
+    well(exporter(line, work))
+    report = json.loads((work / "data" / "report.json").read_text())
+    assert report["inputs"] == {"source": "samples.npz", "samples": 4}
+    assert report["command"] == f"exporter {line}"
+
+
+def test_open_shapes_are_given(work: Path) -> None:
+    line = "prune open.onnx -o shaped.onnx --keep 1-2 --input-shape x=1,5,6"
+    assert "answers as the original did" in well(exporter(line, work)).out
+
+
+def test_nothing_is_run_where_nothing_is_checked(work: Path) -> None:
+    line = "prune open.onnx -o unchecked.onnx --keep 1-2 --no-verify"  # no shape is given
+    done = well(exporter(line, work))
+    assert done.out.startswith("2 of 7 units kept: not verified")
+    assert "Nothing was run." in done.out
+
+
+@pytest.mark.parametrize("head", ["color", "shape"])
+def test_one_of_two_heads(head: str, work: Path) -> None:
+    done = well(exporter(f"prune two.onnx -o {head}.onnx --keep 1-2 --head {head} --json", work))
+    assert [table["name"] for table in done.record["remap"]["heads"]] == [head]
+    other = {"color": "shape", "shape": "color"}[head]
+    untouched = [check for check in done.record["checks"] if check["output"] == other]
+    assert untouched
+    assert all(check["passed"] for check in untouched)
+    widths = {
+        output.name: output.type.tensor_type.shape.dim[1].dim_value
+        for output in onnx.load(work / f"{head}.onnx").graph.output
+    }
+    assert widths == {head: 2, other: UNITS}
+
+
+def test_zero_tells_the_share_of_the_zeroed_units(work: Path) -> None:
+    line = "prune net.onnx -o zero.onnx --keep 1-3 --mode zero --json"
+    (warning,) = well(exporter(line, work)).record["warnings"]
+    share = re.fullmatch(
+        r"the zeroed units still hold (\d+\.\d)% of the probability on these inputs", warning
+    )
+    assert share
+    assert 0 < float(share[1]) < 100
+
+
+def test_keep_everything_copies_the_file(work: Path) -> None:
+    well(exporter("prune net.onnx -o same.onnx --keep 0-6", work))
+    assert (work / "same.onnx").read_bytes() == (work / "net.onnx").read_bytes()
+    remap = json.loads((work / "same.onnx.remap.json").read_text())
+    assert remap["heads"][0]["kept"] == list(range(UNITS))
+    well(exporter("verify net.onnx same.onnx", work))
+
+
+def test_one_unit_under_softmax_is_a_warning(work: Path) -> None:
+    done = well(exporter("prune net.onnx -o one.onnx --keep 3 --json", work))
+    assert done.record["warnings"] == ["one unit under softmax always answers 1.0"]
+
+
+def test_a_cut_file_is_cut_again(work: Path) -> None:
+    well(exporter("prune net.onnx -o first.onnx --keep 1,3,5,6", work))
+    well(exporter("prune first.onnx -o second.onnx --keep 1-2", work))
+    first, second = (open_file(work / f"{name}.onnx").remap for name in ("first", "second"))
+    assert first is not None
+    assert second is not None
+    assert second.heads[0].kept == (3, 5)
+    assert second.original == first.original
+    assert second.original.sha256 == open_file(work / "net.onnx").sha256
+    assert second.parent is not None
+    assert second.parent.sha256 == open_file(work / "first.onnx").sha256
+    for original in ("net.onnx", "first.onnx"):
+        well(exporter(f"verify {original} second.onnx", work))
+
+
+def test_an_unusual_suffix_is_a_warning(work: Path) -> None:
+    shutil.copyfile(work / "net.onnx", work / "net.bin")
+    done = well(exporter("prune net.bin -o bin.onnx --keep 1-3 --json", work))
+    assert done.record["warnings"] == ["net.bin is of the kind ONNX, whatever its suffix says"]
+
+
+def test_nonfinite_weights_are_cut_where_allowed(work: Path) -> None:
+    line = "prune nan.onnx -o nan2.onnx --keep 1-3 --allow-nonfinite"
+    refused = exporter(line, work)
+    assert refused.code == 1, "a NaN equals nothing: the check fails"
+    well(exporter(f"{line} --no-verify", work))
+    assert kept(work / "nan2.onnx") == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_the_same_command_gives_the_same_bytes(kind: str, work: Path) -> None:
+    line = f"prune net.{kind} --keep 1,4 --labels labels.txt"
+    for name in ("one", "two"):
+        well(exporter(f"{line} -o {name}-same.{kind}", work))
+    one, two = (work / f"{name}-same.{kind}" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+
+
+def test_force_replaces(work: Path) -> None:
+    line = "prune net.onnx -o forced.onnx -q"
+    well(exporter(f"{line} --keep 1", work))
+    well(exporter(f"{line} --keep 2 --force", work))
+    assert kept(work / "forced.onnx") == (2,)
+
+
+def test_force_replaces_a_folder(work: Path) -> None:
+    line = "run net.onnx -o forced --no-bench -q"
+    well(exporter(f"{line} --keep 1", work))
+    (work / "forced" / "stale.txt").write_text("of an earlier run")
+    well(exporter(f"{line} --keep 2 --force", work))
+    assert kept(work / "forced" / "pruned.fp32.onnx") == (2,)
+    assert not (work / "forced" / "stale.txt").exists()
+    assert [path.name for path in work.iterdir() if path.name.startswith(".")] == []
+
+
+# --- a failed check -----------------------------------------------------------------------------
+
+
+def test_run_leaves_what_failed_and_says_so(work: Path) -> None:
+    done = exporter("run net.onnx -o failed --keep 1-3 --tolerance 0 --no-bench", work)
+    assert done.code == 1
+    assert done.out.startswith("NOT TO SHIP: ")
+    assert "Traceback" not in done.err
+    files = {"pruned.fp32.onnx", "remap.json", "report.html", "report.json", "report.md"}
+    assert {path.name for path in (work / "failed").iterdir()} == files
+    report = json.loads((work / "failed" / "report.json").read_text())
+    assert report["ok"] is False
+    assert "NOT TO SHIP" in (work / "failed" / "report.md").read_text().upper()
+
+
+def test_prune_writes_nothing_that_failed(work: Path) -> None:
+    before = listing(work)
+    line = "prune net.onnx -o bad.onnx --keep 1-3 --tolerance 0"
+    done = exporter(line, work)
+    assert done.code == 1
+    assert done.err.endswith("error: a check failed; nothing was written\n")
+    record = exporter(f"{line} --json", work).record
+    assert record["ok"] is False
+    assert record["artifacts"] == []
+    assert listing(work) == before
+
+
+def test_a_failed_check_leaves_what_force_would_replace(work: Path) -> None:
+    well(exporter("prune net.onnx -o good.onnx --keep 1-3", work))
+    before = listing(work)
+    line = "prune net.onnx -o good.onnx --keep 2-4 --force --tolerance 0 --json"
+    done = exporter(line, work)
+    assert done.code == 1
+    assert done.record["artifacts"] == []
+    assert listing(work) == before
+
+
+def cut(work: Path, name: str, suffix: str) -> Path:
+    """A fresh cut of `net`, without the table beside it."""
+    path = work / f"{name}.{suffix}"
+    line = f"prune net.{suffix} -o {path.name} --keep 1,3,5 --force -q"
+    well(exporter(line, work))
+    path.with_name(f"{path.name}.remap.json").unlink()
+    return path
+
+
+def change_weight(path: Path) -> None:
+    """One weight of a kept unit, wherever the format keeps it."""
+    weight = KERNEL[0, 3].tobytes()
+    content = path.read_bytes()
+    assert content.count(weight) == 1
+    path.write_bytes(content.replace(weight, np.float32(KERNEL[0, 3] + 0.01).tobytes()))
+
+
+def swap_pair(path: Path) -> None:
+    model = onnx.load(path)
+    (entry,) = (e for e in model.metadata_props if e.key == "exporter.remap")
+    remap = json.loads(entry.value)
+    remap["heads"][0] |= {"kept": [3, 1, 5], "new_to_old": [3, 1, 5]}
+    entry.value = json.dumps(remap)
+    onnx.save(model, path)
+
+
+def other_table_beside(path: Path) -> None:
+    table = json.loads(open_file(path).remap.to_json())  # type: ignore[union-attr]
+    table["heads"][0]["labels"] = ["owl", "robin", "crow"]
+    path.with_name(f"{path.name}.remap.json").write_text(json.dumps(table))
+
+
+def other_original(path: Path) -> None:
+    model = onnx.load(path.with_name("net.onnx"))
+    model.doc_string = "the same network, in another file"
+    onnx.save(model, path.with_name("other.onnx"))
+
+
+def nothing(path: Path) -> None:
+    """The cut as it is."""
+
+
+SABOTAGE: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
+    "nothing": ("onnx", nothing, "net.onnx", set()),
+    "nothing, TFLite": ("tflite", nothing, "net.tflite", set()),
+    "one weight": ("onnx", change_weight, "net.onnx", {"max_abs"}),
+    "one weight, TFLite": ("tflite", change_weight, "net.tflite", {"max_abs"}),
+    "a swapped pair in the table": ("onnx", swap_pair, "net.onnx", {"max_abs", "top1"}),
+    "another table beside it": ("onnx", other_table_beside, "net.onnx", {"remap"}),
+    "another original": ("onnx", other_original, "other.onnx", {"original"}),
+    "an original of another network": ("onnx", nothing, "sigmoid.onnx", {"original"}),
+}
+
+
+@pytest.mark.parametrize("name", SABOTAGE)
+def test_verify_finds(name: str, work: Path) -> None:
+    suffix, sabotage, original, found = SABOTAGE[name]
+    path = cut(work, "sabotaged", suffix)
+    sabotage(path)
+    done = exporter(f"verify {original} {path.name} --json", work)
+    assert done.code == (1 if found else 0), done.err
+    failed = {check["metric"] for check in done.record["checks"] if not check["passed"]}
+    assert done.record["ok"] is not found
+    assert failed >= found
+    assert bool(failed) == bool(found)
+    path.with_name(f"{path.name}.remap.json").unlink(missing_ok=True)
+
+
+def test_a_damaged_table_beside_the_file_is_named(work: Path) -> None:
+    path = cut(work, "beside", "onnx")
+    path.with_name("beside.onnx.remap.json").write_bytes(b"\xff{}")
+    done = exporter("verify net.onnx beside.onnx", work)
+    assert done.code == 3
+    assert "error: cannot read beside.onnx.remap.json" in done.err
+
+
+def test_files_without_a_table_are_compared_as_they_stand(work: Path) -> None:
+    done = well(exporter("verify net.onnx net.onnx --json", work))
+    assert done.record["warnings"] == ["net.onnx carries no remap: compared as it stands"]
+    assert exporter("verify net.onnx nan.onnx", work).code == 1
+
+
+def test_bench(work: Path) -> None:
+    cut(work, "timed", "tflite")
+    done = well(exporter("bench net.tflite timed.tflite", work))
+    assert done.err == "timing timed.tflite ...\nmeasuring the memory of timed.tflite ...\n"
+    assert re.search(r"timed\.tflite +\S+ -> \S+ ms +\S+x \[\S+, \S+\]", done.out)
+    assert "3 of 7 units kept: not verified" in done.out
+
+
+# --- variants -----------------------------------------------------------------------------------
+
+
+def test_variants(work: Path) -> None:
+    line = "run net.onnx -o variants --variant a=0-2 --variant b=crow,gull --labels labels.txt"
+    done = well(exporter(f"{line} --no-bench --keep-original", work))
+    assert done.err.startswith("a: cutting pruned.fp32.onnx ...\n")
+    assert masked(done.out) == (
+        "2 variants: every check passed\n\nVariant Kept Checks onnx fp32\n"
+        "a 3 of 7 6 of 6 # #\nb 2 of 7 6 of 6 # #\n\nWritten to variants\n"
+    )
+    names = {"labels.txt", "original.onnx", "pruned.fp32.onnx"}
+    names |= {"remap.json", "report.html", "report.json", "report.md"}
+    for name, expected in {"a": (0, 1, 2), "b": (5, 6)}.items():
+        folder = work / "variants" / name
+        assert {path.name for path in folder.iterdir()} == names
+        assert kept(folder / "pruned.fp32.onnx") == expected
+        assert (folder / "labels.txt").read_text().split() == [LABELS[i] for i in expected]
+        assert (folder / "original.onnx").read_bytes() == (work / "net.onnx").read_bytes()
+
+
+# --- Keras --------------------------------------------------------------------------------------
+
+RUN = "--keep macaw,owl,crow --labels labels.txt"
+
+
+@pytest.fixture(scope="module")
+def ran(keras_work: Path) -> Done:
+    """The whole job on a Keras file, to all kinds."""
+    line = f"run net.keras -o out {RUN} --keep-original --to onnx,tflite,keras"
+    return well(exporter(line, keras_work))
+
+
+def test_run_says_each_step(ran: Done) -> None:
+    steps = ran.err.splitlines()
+    assert steps[:3] == [
+        "opening the Keras model ...",
+        "converting to ONNX ...",
+        "converting to TFLite ...",
+    ]
+    assert "checking pruned.fp32.tflite (export) ..." in steps
+    assert "timing pruned.fp32.onnx ..." in steps
+    assert ran.out.startswith("3 of 7 units kept: answers as the original did (30 checks passed)")
+    assert ran.out.endswith("\nWritten to out\n")
+
+
+def test_run_writes_the_contracts_files(ran: Done, keras_work: Path) -> None:
+    out = keras_work / "out"
+    suffixes = ("keras", "onnx", "tflite")
+    assert {path.name for path in out.iterdir()} == {
+        *(f"original.{suffix}" for suffix in suffixes),
+        *(f"pruned.fp32.{suffix}" for suffix in suffixes),
+        *("labels.txt", "remap.json", "report.html", "report.json", "report.md"),
+    }
+    assert left_behind(keras_work) == []
+    assert (out / "original.keras").read_bytes() == (keras_work / "net.keras").read_bytes()
+    assert (out / "labels.txt").read_text() == "macaw\nowl\ncrow\n"
+    report = json.loads((out / "report.json").read_text())
+    assert report["ok"] is True
+    assert {(check["artifact"], check["stage"]) for check in report["checks"]} == {
+        ("pruned.fp32.onnx", "cut"),
+        ("pruned.fp32.onnx", "export"),
+        ("pruned.fp32.tflite", "cut"),
+        ("pruned.fp32.tflite", "export"),
+        ("pruned.fp32.keras", "cut"),
+    }
+    assert [row["artifact"] for row in report["latency"]] == [
+        "pruned.fp32.onnx",
+        "pruned.fp32.tflite",
+    ]
+    assert report["remap"] == json.loads((out / "remap.json").read_text())
+    assert report["remap"]["original"]["name"] == "net.keras"
+    for artifact in report["artifacts"]:
+        assert artifact["bytes"] == (out / artifact["path"]).stat().st_size
+
+
+@pytest.fixture(scope="module")
+def varied(keras_work: Path) -> dict[str, Any]:
+    """The same units again beside others, with one conversion."""
+    line = "run net.keras -o var --variant same=macaw,owl,crow --variant other=3-6 --no-bench"
+    done = well(exporter(f"{line} --labels labels.txt --json", keras_work))
+    assert done.err.count("converting to ONNX") == 1
+    return done.record
+
+
+def test_runs_give_the_same_bytes(ran: Done, varied: dict[str, Any], keras_work: Path) -> None:
+    assert varied["ok"] is True
+    assert list(varied["variants"]) == ["same", "other"]
+    for suffix in ("onnx", "tflite"):
+        one = keras_work / "out" / f"pruned.fp32.{suffix}"
+        two = keras_work / "var" / "same" / f"pruned.fp32.{suffix}"
+        assert one.read_bytes() == two.read_bytes()
+        assert one.read_bytes() != (keras_work / "var" / "other" / two.name).read_bytes()
+
+
+def test_verify_against_the_keras_model(ran: Done, keras_work: Path) -> None:
+    done = well(exporter("verify net.keras out/pruned.fp32.tflite --json", keras_work))
+    stages = {check["stage"] for check in done.record["checks"] if check["metric"] == "max_abs"}
+    assert stages == {"export"}
+    assert done.record["artifacts"][0]["original_bytes"] is None  # the original is of another kind
+
+
+def test_a_keras_file_finds_its_remap_in_the_folder_that_the_run_wrote(
+    ran: Done, keras_work: Path, tmp_path: Path
+) -> None:
+    cut = keras_work / "out" / "pruned.fp32.keras"
+    done = well(exporter(["verify", "net.keras", str(cut), "--json"], keras_work))
+    assert done.record["remap"]["heads"][0]["labels"] == ["macaw", "owl", "crow"]
+    elsewhere = tmp_path / cut.name
+    elsewhere.write_bytes(cut.read_bytes())
+    assert exporter(["verify", "net.keras", str(elsewhere)], keras_work).code == 1
+
+
+def test_the_cut_file_belongs_to_the_converted_one_too(ran: Done, keras_work: Path) -> None:
+    well(exporter("verify out/original.onnx out/pruned.fp32.onnx", keras_work))
+
+
+def test_convert(keras_work: Path, ran: Done) -> None:
+    done = well(exporter("convert net.keras -o whole.onnx", keras_work))
+    assert done.out.startswith("net.keras, nothing cut: answers as the original did (")
+    whole, again = keras_work / "whole.onnx", keras_work / "out" / "original.onnx"
+    assert whole.read_bytes() == again.read_bytes()
+    assert not (keras_work / "whole.onnx.remap.json").exists()
+
+
+def test_convert_writes_nothing_that_failed(keras_work: Path) -> None:
+    line = "convert net.h5 -o inexact.onnx --tolerance 0"
+    done = exporter(line, keras_work)
+    assert done.code == 1
+    assert done.err.endswith("error: a check failed; nothing was written\n")
+    assert not (keras_work / "inexact.onnx").exists()
+
+
+def test_prune_keras(keras_work: Path) -> None:
+    well(exporter("prune net.h5 -o small.h5 --keep 1-3", keras_work))
+    well(exporter("prune small.h5 -o smaller.h5 --keep 0,2", keras_work))
+    remap = json.loads((keras_work / "smaller.h5.remap.json").read_text())
+    assert remap["heads"][0]["kept"] == [1, 3]
+    assert remap["original"]["name"] == "net.h5"
+    assert remap["parent"]["name"] == "small.h5"
+
+
+def test_demo(work: Path) -> None:
+    done = well(exporter("demo -o 'my demo' -q", work))
+    assert re.search(r"The network names 9\d\.\d% of 360 held-out digits\.", done.out)
+    assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
+    assert (work / "my demo" / "digits.keras").exists()
+    assert left_behind(work) == []
+
+
+# --- terminals and pipes ------------------------------------------------------------------------
+
+READERS = {
+    "results": ("prune net.onnx -o piped.onnx --keep 1-3 --force", 0),
+    "results of a failed check": ("prune net.onnx -o piped.onnx --keep 1 --tolerance 0", 0),
+    "help": ("run --help", 0),
+    "json": ("inspect net.onnx --json", 0),
+    "a failure": ("verify net.onnx nan.onnx", 1),
+    "an error": ("inspect empty.onnx --json", 3),
+}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes are those of POSIX")
+@pytest.mark.parametrize("name", READERS)
+def test_a_reader_that_leaves(name: str, work: Path) -> None:
+    line, code = READERS[name]
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        command(*line.split(), "--force" if "piped" in line else "--debug"),
+        cwd=work,
+        env=environment(),
+        stdout=write,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=False,
+    )
+    os.close(write)
+    assert done.returncode == code
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
+@pytest.mark.parametrize("line", ["inspect net.onnx", "inspect net.onnx --json"])
+def test_stdout_that_is_full(line: str, work: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(*line.split()),
+            cwd=work,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+    assert done.returncode == 6
+    assert done.stderr == "error: cannot write the results to stdout: No space left on device\n"
+
+
+def on_terminal(line: str, folder: Path, **surroundings: str) -> str:
+    """What a terminal of 80 columns is sent."""
+    import pty  # noqa: PLC0415 - POSIX only
+
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command(*line.split()),
+        cwd=folder,
+        env=environment(TERM="xterm-256color", **surroundings),
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    sent = bytearray()
+    try:
+        while part := os.read(master, 65536):
+            sent += part
+    except OSError:  # how Linux says that nobody writes any more
+        pass
+    os.close(master)
+    assert process.wait(timeout=60) == 0
+    return sent.decode()
+
+
+COLORS = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-9]|9[0-9])m")
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are those of POSIX")
+def test_a_terminal_has_colours_and_a_spinner(work: Path) -> None:
+    sent = on_terminal("prune net.onnx -o tty.onnx --keep 1-3 --force", work)
+    assert COLORS.search(sent)
+    assert "checking net.onnx (cut) ..." in sent
+    assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h"), "the cursor comes back"
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are those of POSIX")
+def test_no_color(work: Path) -> None:
+    sent = on_terminal("prune net.onnx -o tty.onnx --keep 1-3 --force", work, NO_COLOR="1")
+    assert not COLORS.search(sent)

@@ -1,0 +1,36 @@
+"""The demo's network learns the digits, and the same seed gives the same network."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.data import split_digits
+from tests.builders.digits import trained
+
+
+def weights(path: Path) -> bytes:
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("model.weights.h5")
+
+
+def test_accuracy_is_that_of_the_saved_network(digits_network: tuple[Path, float]) -> None:
+    import keras  # noqa: PLC0415 - heavy: only this test pays for it
+
+    path, accuracy = digits_network
+    model = keras.models.load_model(path)
+    _, held_out = split_digits()
+    correct = np.asarray(model(held_out.images)).argmax(axis=1) == held_out.labels
+    assert accuracy == pytest.approx(correct.mean())
+    assert accuracy >= 0.97
+    assert (model.input.name, model.output_names) == ("image", ["digit"])
+    assert not model.compiled
+
+
+def test_same_seed_same_weights(digits_network: tuple[Path, float], tmp_path: Path) -> None:
+    again = tmp_path / "again.keras"
+    assert trained(again, 0) == digits_network[1]
+    assert weights(again) == weights(digits_network[0])

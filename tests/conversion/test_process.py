@@ -1,0 +1,198 @@
+"""The child process: what becomes of it, and of what it left, when something goes wrong."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+import pytest
+
+from exporter.conversion import process
+from exporter.conversion.child import _plain
+from exporter.conversion.process import Child
+from exporter.conversion.remote import ConvertOptions, open_keras
+from exporter.errors import ConversionError, ModelError, UsageError
+from exporter.formats.model import RunOptions
+from tests.builders.keras_models import ARCHITECTURES
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "SIGKILL"), reason="the signals are those of POSIX"
+)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("net") / "net.keras"
+    ARCHITECTURES["linear"].made().save(path)
+    return path
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    with Child() as child:
+        yield child
+    if child.log is not None:
+        child.log.unlink()
+
+
+def wait_for_pid(child: Child) -> int:
+    while child.pid is None:
+        time.sleep(0.01)
+    return child.pid
+
+
+def signal_soon(child: Child, number: int) -> None:
+    """While the child is busy importing TensorFlow."""
+
+    def send() -> None:
+        pid = wait_for_pid(child)
+        time.sleep(0.3)
+        os.kill(pid, number)
+
+    threading.Thread(target=send, daemon=True).start()
+
+
+def assert_gone(pid: int) -> None:
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_killed(child: Child, file: Path, name: str) -> None:
+    signal_soon(child, getattr(signal, name))
+    with pytest.raises(
+        ConversionError, match=f"opening .*net.keras: .* killed by {name}"
+    ) as raised:
+        open_keras(file, child)
+    assert child.pid is None
+    assert child.log is not None
+    assert str(child.log) in raised.value.hint
+
+
+def test_out_of_time(file: Path) -> None:
+    child = Child(timeout_s=0.3)
+    pids: list[int] = []
+    threading.Thread(target=lambda: pids.append(wait_for_pid(child)), daemon=True).start()
+    with pytest.raises(ConversionError, match=r"took longer than 0\.3 s") as raised, child:
+        open_keras(file, child)
+    assert "--timeout" in raised.value.hint
+    assert_gone(pids[0])
+    remove_log(child)
+
+
+def test_out_of_memory(file: Path) -> None:
+    child = Child(memory_limit_bytes=20_000_000)
+    with pytest.raises(ConversionError, match=r"MB of memory, more than the limit of 20 MB") as r:
+        open_keras(file, child)
+    assert "--memory-limit" in r.value.hint
+    assert child.pid is None
+    child.close()
+    remove_log(child)
+
+
+def remove_log(child: Child) -> None:
+    assert child.log is not None
+    assert child.log.exists()
+    child.log.unlink()
+
+
+def test_interrupted(child: Child, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pids: list[int] = []
+
+    def interrupt(*_: object) -> None:
+        pids.append(wait_for_pid(child))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Child, "_check_limits", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_keras(file, child)
+    assert_gone(pids[0])
+
+
+BAD: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
+    "missing": (lambda _: None, UsageError, "there is no file"),
+    "empty": (lambda path: path.write_bytes(b""), ModelError, "is empty"),
+    "HDF5 without a model": (
+        lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100)),
+        ModelError,
+        "damaged or truncated",
+    ),
+}
+
+
+def test_errors_cross_and_the_child_lives_on(child: Child, file: Path, tmp_path: Path) -> None:
+    for name, (write, kind, message) in BAD.items():
+        path = tmp_path / f"{name}.keras"
+        write(path)
+        with pytest.raises(kind, match=message):
+            open_keras(path, child)
+    pid = child.pid
+    model = open_keras(file, child)
+    with pytest.raises(UsageError, match="no values for the input 'features'"):
+        model.runner(RunOptions())({})
+    with pytest.raises(UsageError, match="no route to 'png'"):
+        model.convert("png", tmp_path / "net.png", ConvertOptions())
+    assert child.pid == pid
+    log, folder = child.log, child.folder
+    child.close()
+    assert log is not None
+    assert not log.exists()
+    assert not folder.exists()
+    assert_gone(pid or 0)
+
+
+def test_an_unknown_exception_is_one_line_and_its_trace_is_in_the_log(child: Child) -> None:
+    with pytest.raises(ConversionError, match="KeyError") as raised:
+        child.request("no such method", "trying")
+    assert "\n" not in raised.value.message
+    assert child.log is not None
+    assert str(child.log) in raised.value.hint
+    assert "Traceback" in child.log.read_text()
+
+
+def test_after_its_death_a_new_child_holds_no_models(child: Child, file: Path) -> None:
+    model = open_keras(file, child)
+    os.kill(child.pid or 0, signal.SIGKILL)
+    with pytest.raises(ConversionError, match="killed by SIGKILL"):
+        model.graph()
+    with pytest.raises(ConversionError, match="has ended"):
+        model.graph()
+    again = open_keras(file, child)
+    assert again.graph().outputs == ("values",)
+
+
+def test_models_that_nobody_holds_are_dropped(child: Child, file: Path) -> None:
+    model = open_keras(file, child)
+    handle = model._handle
+    del model
+    with pytest.raises(ConversionError, match="has ended"):
+        child.request("graph", "trying", handle=handle)
+
+
+def test_the_child_ends_with_its_parent(child: Child) -> None:
+    with pytest.raises(ConversionError):
+        child.request("no such method", "trying")
+    running = child._process
+    assert running is not None
+    assert running.stdin is not None
+    running.stdin.close()
+    assert running.wait(timeout=10) == 0
+
+
+def test_its_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    surroundings = process._environment(tmp_path)
+    assert surroundings["KERAS_BACKEND"] == "tensorflow"
+    assert surroundings["KERAS_HOME"] == str(tmp_path)
+
+
+def test_bfloat16_arrives_as_float32() -> None:
+    bfloat16 = keras.ops.convert_to_numpy(keras.ops.ones(3, "bfloat16"))
+    assert _plain(bfloat16).dtype == np.float32
+    assert _plain(np.ones(3, np.float16)).dtype == np.float16

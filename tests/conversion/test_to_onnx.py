@@ -1,0 +1,393 @@
+"""Keras to ONNX: by which route, what tf2onnx gets wrong, and that it answers as Keras does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import psutil
+import pytest
+from keras import layers, ops
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from exporter.conversion import to_onnx
+from exporter.conversion.process import Child
+from exporter.conversion.remote import Conversion, ConvertOptions, open_live
+from exporter.conversion.to_onnx_fold import add_beside, fold
+from exporter.conversion.to_onnx_trace import LARGE_BYTES, large_weights
+from exporter.errors import ConversionError, ModelError
+from exporter.formats import open_model
+from exporter.formats.keras.model import KerasModel
+from exporter.formats.onnx.external_data import Outside
+from exporter.formats.onnx.write_large import write
+from exporter.graph import Array
+from exporter.trace import trace
+
+LIMIT = 1e-4
+SMALL, LARGE = 8, 80  # channels: no kernel of 16 KB, and at least one
+ROUTES = {SMALL: "tf2onnx", LARGE: "tf2onnx, bare graph"}
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    with Child() as made:
+        yield made
+
+
+def seeded(build: Callable[[], Any]) -> Any:
+    """A model whose every weight says something: zeros and ones would hide that one is lost."""
+    keras.utils.set_random_seed(7)
+    model, random = build(), np.random.default_rng(3)
+    for weight in model.trainable_weights + batch_statistics(model):
+        if len(weight.shape) == 1:
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+def batch_statistics(model: Any) -> list[Any]:
+    kept = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    return [weight for layer in kept for weight in layer.non_trainable_weights]
+
+
+def samples(model: Any, count: int = 3) -> list[Array]:
+    random = np.random.default_rng(5)
+    return [random.normal(size=(count, *t.shape[1:])).astype(np.float32) for t in model.inputs]
+
+
+def converted(
+    build: Callable[[], Any], child: Child, path: Path, limit: float = LIMIT
+) -> Conversion:
+    """Convert, and compare with Keras."""
+    model = seeded(build)
+    done = open_live(model, child).convert("onnx", path, ConvertOptions())
+    compare(model, path, limit)
+    return done
+
+
+def compare(model: Any, path: Path, limit: float = LIMIT) -> None:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    given = samples(model)
+    names = list(KerasModel(model).graph().inputs)
+    assert [info.name for info in session.get_inputs()] == names
+    answers = session.run(None, dict(zip(names, given, strict=True)))
+    expected = keras.tree.flatten(model(given if len(given) > 1 else given[0], training=False))
+    for answer, values in zip(answers, expected, strict=True):
+        assert answer.shape == values.shape
+        assert np.ptp(answer) > 100 * limit  # or nothing would be seen
+        np.testing.assert_allclose(answer, values, rtol=0, atol=limit)
+
+
+def head(values: Any) -> Any:
+    return layers.Dense(5, activation="softmax", name="head")(values)
+
+
+# --- what tf2onnx gets wrong, in both routes ------------------------------------------------------
+
+
+def _exact_gelu(width: int) -> Any:
+    values = keras.Input((width,), name="x")
+    return keras.Model(values, head(layers.Dense(width, activation="gelu")(values)))
+
+
+def _grouped(width: int) -> Any:
+    values = keras.Input((6, 6, width), name="x")
+    mixed = layers.Conv2D(2 * width, 3, groups=4, activation="relu")(values)
+    return keras.Model(values, head(layers.Flatten()(mixed)))
+
+
+def _depthwise(width: int) -> Any:
+    values = keras.Input((6, 6, width), name="x")
+    mixed = layers.DepthwiseConv2D(3, strides=2, padding="same")(values)
+    mixed = layers.SeparableConv2D(width, 3, dilation_rate=2, padding="same")(mixed)
+    return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed)))
+
+
+def _block(width: int) -> Any:
+    """As in ConvNeXt: grouped to the last channel, then exact gelu between two Dense."""
+    values = keras.Input((6, 6, width), name="x")
+    mixed = layers.Conv2D(width, 3, padding="same", groups=width)(values)
+    mixed = layers.LayerNormalization(epsilon=1e-6)(mixed)
+    mixed = layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(mixed))
+    return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed + values)))
+
+
+def _normalised(width: int) -> Any:
+    random = np.random.default_rng(2)
+    mean, variance = random.normal(size=width), random.uniform(0.5, 2.0, width)
+    values = keras.Input((width,), name="x")
+    known = layers.Normalization(mean=mean.tolist(), variance=variance.tolist())(values)
+    return keras.Model(values, head(layers.Dense(width)(known)))
+
+
+def _adapted(width: int) -> Any:
+    norm = layers.Normalization(name="adapted")
+    norm.adapt(np.random.default_rng(2).normal(3.0, 2.0, (20, width)).astype(np.float32))
+    values = keras.Input((width,), name="x")
+    return keras.Model(values, head(layers.Dense(width)(norm(values))))
+
+
+MENDED = {
+    "exact gelu": _exact_gelu,
+    "grouped convolution": _grouped,
+    "depthwise and separable": _depthwise,
+    "ConvNeXt block": _block,
+    "Normalization with numbers": _normalised,
+    "Normalization that was adapted": _adapted,
+}
+
+
+@pytest.mark.parametrize("width", ROUTES, ids=ROUTES.values())
+@pytest.mark.parametrize("build", MENDED.values(), ids=MENDED)
+def test_mended(build: Callable[[int], Any], width: int, child: Child, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    done = converted(lambda: build(width), child, path)
+    assert done == Conversion(path, ROUTES[width], ())
+    onnx.checker.check_model(onnx.load(path), full_check=True)
+    found = trace(open_model(path).graph()).head()
+    assert (found.units, found.activation) == (5, "softmax")
+
+
+# --- by which route -------------------------------------------------------------------------------
+
+
+def _cast() -> Any:
+    values = keras.Input((LARGE,), name="x")
+    rough = ops.tanh(ops.cast(layers.Dense(LARGE)(values), "float16"))
+    return keras.Model(values, head(ops.cast(rough, "float32")))
+
+
+def test_the_plain_route_takes_what_the_other_refuses(child: Child, tmp_path: Path) -> None:
+    done = converted(_cast, child, tmp_path / "net.onnx", limit=2e-3)
+    assert done.route == "tf2onnx"
+    (warning,) = done.warnings
+    told, _, reason = warning.partition(": ")
+    assert told == "all weights went through tf2onnx, which is slow"
+    assert reason == "a part of the model computes in half precision"
+
+
+@pytest.mark.parametrize("reason", ["", "first line\nsecond line"])
+def test_the_plain_route_is_not_tried_without_the_memory_for_it(
+    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def failing(*_: object) -> None:
+        raise LookupError(reason)
+
+    free = SimpleNamespace(available=1_500_000)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(to_onnx, "fold", failing)
+    model = KerasModel(seeded(lambda: _exact_gelu(LARGE)))  # 6,885 weights of 4 bytes, times 60
+    with pytest.raises(ConversionError) as raised:
+        to_onnx.convert(model, tmp_path / "net.onnx", opset=17, batch=1, input_shapes={})
+    cause = "first line" if reason else "LookupError"
+    assert raised.value.message == (
+        f"{cause}; the plain route would need about 0 GB of memory, 0 GB are free"
+    )
+    free.available = 1_700_000
+    route, told = to_onnx.convert(model, tmp_path / "net.onnx", opset=17, batch=1, input_shapes={})
+    assert (route, told) == (
+        "tf2onnx",
+        [f"all weights went through tf2onnx, which is slow: {cause}"],
+    )
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+def test_other_opsets(opset: int, child: Child, tmp_path: Path) -> None:
+    model, path = seeded(lambda: _block(LARGE)), tmp_path / "net.onnx"
+    done = open_live(model, child).convert("onnx", path, ConvertOptions(opset))
+    assert done == Conversion(path, ROUTES[LARGE], ())
+    assert [entry.version for entry in onnx.load(path).opset_import] == [opset]
+    compare(model, path)
+
+
+def test_what_no_route_takes_is_named_once(child: Child, tmp_path: Path) -> None:
+    values = keras.Input((LARGE,), name="x")
+    model = keras.Model(values, head(ops.erfinv(layers.Dense(LARGE)(values))))
+    with pytest.raises(ConversionError, match="operator Erfinv, which is not in ONNX opset 17"):
+        open_live(model, child).convert("onnx", tmp_path / "net.onnx", ConvertOptions())
+    assert not list(tmp_path.iterdir())
+
+
+def _recurrent() -> Any:
+    values = keras.Input((7, 64), name="x")
+    mixed = layers.LSTM(64, return_sequences=True, name="lstm")(values)
+    mixed = layers.Bidirectional(layers.LSTM(64), name="both")(mixed)
+    return keras.Model(values, head(layers.Dense(64, name="wide")(mixed)))
+
+
+def _slopes() -> Any:
+    values = keras.Input((16, 16, 3), name="x")
+    mixed = layers.PReLU(name="slopes")(layers.Conv2D(32, 3, padding="same")(values))
+    mixed = layers.Conv2D(32, 3, strides=2, name="wide")(mixed)
+    return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed)))
+
+
+def _small() -> Any:
+    return keras.Sequential([keras.Input((63,)), layers.Dense(64), layers.Dense(65)], name="net")
+
+
+BESIDE = {
+    "not of recurrent layers": (_recurrent, ["wide/kernel"]),
+    "not slopes": (_slopes, ["wide/kernel"]),
+    "not below 16 KB": (_small, ["net/dense_1/kernel"]),
+}
+
+
+@pytest.mark.parametrize(("build", "expected"), BESIDE.values(), ids=BESIDE)
+def test_which_weights_go_beside(build: Callable[[], Any], expected: list[str]) -> None:
+    keras.utils.clear_session()
+    assert [weight.path for weight in large_weights(build())] == expected
+    assert LARGE_BYTES == 16384
+
+
+def _mobile_net() -> Any:
+    return keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=20)
+
+
+def _attention() -> Any:
+    values = keras.Input((6, 64), name="x")
+    mixed = layers.MultiHeadAttention(4, 16)(values, values)
+    mixed = layers.LayerNormalization()(mixed + values)
+    mixed = layers.Dense(64)(layers.Dense(128, activation="gelu")(mixed))
+    return keras.Model(values, head(layers.GlobalAveragePooling1D()(mixed)))
+
+
+def _token_ids() -> Any:
+    """The table of an Embedding is read by a cast of what comes in."""
+    values = keras.Input((6,), name="x")
+    mixed = layers.Embedding(700, 16)(ops.cast(ops.abs(values) * 300.0, "int32"))
+    return keras.Model(values, head(layers.GlobalAveragePooling1D()(mixed)))
+
+
+def _shared() -> Any:
+    left, right = keras.Input((LARGE,), name="left"), keras.Input((LARGE,), name="right")
+    twice = layers.Dense(LARGE, activation="tanh")
+    inner = keras.Sequential([keras.Input((LARGE,)), twice, layers.Dropout(0.3)], name="inner")
+    return keras.Model([left, right], head(inner(left) + 2 * inner(right)))
+
+
+def _slopes_seeded() -> Any:
+    model = _slopes()
+    slopes = model.get_layer("slopes").alpha
+    slopes.assign(np.random.default_rng(1).normal(size=slopes.shape))
+    return model
+
+
+def _gated() -> Any:
+    """A number is added behind a convolution without bias: tf2onnx then moved no transpose."""
+    mixed = values = keras.Input((8, 8, 64), name="x")
+    for _ in range(3):
+        pooled = layers.GlobalAveragePooling2D(keepdims=True)(mixed)
+        gate = layers.ReLU(6.0)(layers.Conv2D(64, 1, use_bias=False)(pooled) + 3.0)
+        mixed = layers.Conv2D(64, 3, padding="same")(mixed * gate)
+    return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed)))
+
+
+WHOLE = {
+    "a number behind a convolution": _gated,
+    "MobileNetV2": _mobile_net,
+    "LSTM": _recurrent,
+    "attention": _attention,
+    "PReLU": _slopes_seeded,
+    "token ids": _token_ids,
+    "a layer called twice": _shared,
+}
+
+
+def both_routes(build: Callable[[], Any], folder: Path) -> dict[str, ModelProto]:
+    """Route -> what it wrote, compared with Keras."""
+    model, found = seeded(build), {}
+    for number, route in enumerate(ROUTES.values()):
+        path = folder / f"{number}.onnx"
+        with pytest.MonkeyPatch.context() as patch:
+            if route == to_onnx.PLAIN:
+                patch.setattr(to_onnx, "large_weights", lambda _: [])
+            told = to_onnx.convert(KerasModel(model), path, opset=17, batch=1, input_shapes={})
+        assert told == (route, [])
+        compare(model, path)
+        found[route] = onnx.load(path)
+    return found
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_weights_beside_leave_no_more_nodes(name: str, tmp_path: Path) -> None:
+    plain, beside = both_routes(WHOLE[name], tmp_path).values()
+    assert len(beside.graph.node) <= len(plain.graph.node)
+    made = Counter(node.op_type for node in beside.graph.node)
+    assert made["LSTM"] == (2 if name == "LSTM" else 0)
+    assert not made["Loop"]
+    if name == "a number behind a convolution":
+        found = Counter(node.op_type for node in plain.graph.node)
+        assert (found["Transpose"], made["Transpose"]) == (1, 1)
+    if name == "MobileNetV2":
+        assert (made["BatchNormalization"], made["Mul"], made["Transpose"]) == (0, 0, 1)
+    for model in (plain, beside):
+        assert [info.name for info in model.graph.output] == [
+            "predictions" if name == "MobileNetV2" else "head"
+        ]
+        ends = (*model.graph.input, *model.graph.output)
+        assert {info.type.tensor_type.shape.dim[0].dim_param for info in ends} == {"batch"}
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+        assert not model.graph.value_info
+        assert not any(t.data_location for t in model.graph.initializer)
+
+
+# --- written by hand ------------------------------------------------------------------------------
+
+
+def _with_weights_beside(folder: Path) -> tuple[ModelProto, Array]:
+    kernel = np.random.default_rng(0).normal(size=(300, 70)).astype(np.float32)
+    shapes = [("x", (None, 300)), ("y", (None, 70))]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, s) for name, s in shapes]
+    nodes = [
+        helper.make_node("MatMul", ["x", "kernel"], ["z"]),
+        helper.make_node("Add", ["z", "bias"], ["y"]),
+    ]
+    bias = numpy_helper.from_array(np.arange(70, dtype=np.float32), "bias")
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [bias])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model.graph.initializer.append(add_beside("kernel", kernel, folder))
+    model.graph.initializer.append(add_beside("further", kernel.T[:3], folder))
+    return model, kernel
+
+
+def test_a_file_is_put_together_from_several(tmp_path: Path) -> None:
+    model, kernel = _with_weights_beside(tmp_path)
+    write(model, Outside(tmp_path), tmp_path / "whole.onnx")
+    whole = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
+    onnx.load_external_data_for_model(model, str(tmp_path))
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
+    np.testing.assert_array_equal(values["kernel"], kernel)
+    np.testing.assert_array_equal(values["further"], kernel.T[:3])
+    for tensor in model.graph.initializer:  # what is left to compare is where the values lay
+        del tensor.external_data[:]
+        tensor.ClearField("data_location")
+    assert whole == model
+
+
+def test_a_missing_end_is_noticed(tmp_path: Path) -> None:
+    model, kernel = _with_weights_beside(tmp_path)
+    with (tmp_path / "given.data").open("r+b") as file:
+        file.truncate(kernel.nbytes - 1)
+    with pytest.raises(ModelError, match="too short"):
+        write(model, Outside(tmp_path), tmp_path / "whole.onnx")
+
+
+def test_folding_keeps_what_is_computed(tmp_path: Path) -> None:
+    model, kernel = _with_weights_beside(tmp_path)
+    folded = fold(model, tmp_path)
+    assert "further" not in {tensor.name for tensor in folded.graph.initializer}
+    write(folded, Outside(tmp_path), tmp_path / "whole.onnx")
+    values = np.random.default_rng(1).normal(size=(2, 300)).astype(np.float32)
+    session = onnxruntime.InferenceSession(
+        tmp_path / "whole.onnx", providers=["CPUExecutionProvider"]
+    )
+    answer = session.run(None, {"x": values})[0]
+    expected = values.astype(np.float64) @ kernel.astype(np.float64) + np.arange(70)
+    np.testing.assert_allclose(answer, expected, rtol=0, atol=LIMIT)

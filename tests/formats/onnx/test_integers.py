@@ -1,0 +1,547 @@
+"""Products of codes, whole or in blocks: what is cut answers as before, and a zeroed unit says 0.
+
+The witness is the whole file in the same runtime; where the sums are integers, every bit must be
+the same. `onnx_precisions` makes the files, and NumPy says what their codes stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from exporter.errors import ModelError
+from exporter.formats.onnx import OnnxModel, from_proto
+from exporter.formats.onnx.table import DOMAINS
+from exporter.graph import Array
+from exporter.graph.edits import AddOutput, Plan
+from exporter.graph.operations import Elementwise, Linear
+from exporter.jobs.inspect import inspect_model
+from exporter.trace import trace
+from exporter.trace.head import UnitAxis
+from exporter.trace.rules import RULES
+from exporter.trace.rules.protocol import Port, Refused, Step
+from onnx import NodeProto, TensorProto, numpy_helper
+from tests.builders import onnx_precisions as made
+from tests.builders.onnx_models import cut, model, node, numbers, proto, run, softmax
+
+KEPT, GONE = [4, 0, 2], [1, 3, 5]
+CUT = [precision for precision in made.PRECISIONS if precision != "int8 in blocks of units"]
+FEEDS = {False: made.DENSE, True: made.IMAGE}
+EACH = [
+    pytest.param(kind, precision, id=f"{kind}-{precision}")
+    for kind in made.FUNCTIONS
+    for precision in CUT
+    if made.built(kind, precision) is not None
+]
+
+
+def built(kind: str, precision: str) -> OnnxModel:
+    opened = made.built(kind, precision)
+    assert opened is not None
+    return opened
+
+
+def feeds(kind: str) -> dict[str, Array]:
+    return {"x": FEEDS[kind.startswith("convolution")]}
+
+
+def logits(opened: OnnxModel, z: str, given: Mapping[str, Array]) -> Array:
+    shown = opened.apply(Plan((AddOutput(z, "_z"),))) if z != "y" else opened
+    return run(shown, given)["_z" if z != "y" else "y"]
+
+
+def close(precision: str) -> float:
+    """How far apart z may be: codes not at all, float sums by their rounding."""
+    return 0.0 if "blocks" not in precision else 1e-5
+
+
+@pytest.mark.parametrize(("kind", "precision"), EACH)
+def test_a_slice_answers_what_the_whole_file_answers(kind: str, precision: str) -> None:
+    opened = built(kind, precision)
+    z = trace(opened.graph()).head().z
+    before, after = (
+        logits(each, z, feeds(kind)).astype(np.float64) for each in (opened, cut(opened, KEPT))
+    )
+    assert after.shape[1] == len(KEPT)
+    np.testing.assert_allclose(after, before[:, KEPT], rtol=0, atol=close(precision))
+
+
+@pytest.mark.parametrize(("kind", "precision"), EACH)
+def test_a_zeroed_unit_says_exactly_0(kind: str, precision: str) -> None:
+    opened = built(kind, precision)
+    head = trace(opened.graph()).head()
+    before, after = (
+        logits(each, head.z, feeds(kind)) for each in (opened, cut(opened, KEPT, "zero"))
+    )
+    tensor = opened.graph().tensors[head.z]
+    assert not tensor.real(after)[:, GONE].any()
+    np.testing.assert_allclose(
+        after[:, KEPT].astype(float), before[:, KEPT].astype(float), rtol=0, atol=close(precision)
+    )
+
+
+@pytest.mark.parametrize("precision", made.PRECISIONS)
+def test_what_the_codes_stand_for(precision: str) -> None:
+    """Every file is near the float network that it was made of; or the tests above say little."""
+    z = run(built("dense, logits", precision), {"x": made.DENSE})["y"].astype(np.float64)
+    wanted = made.DENSE @ made.WEIGHTS + made.BIAS
+    coarse = 2.5 if "int4" in precision else 0.4
+    np.testing.assert_allclose(z, wanted, atol=coarse)
+
+
+@pytest.mark.parametrize("precision", CUT)
+def test_probabilities_are_those_of_the_kept_units(precision: str) -> None:
+    z = run(built("dense, logits", precision), {"x": made.DENSE})["y"]
+    y = run(cut(built("dense, softmax", precision), KEPT), {"x": made.DENSE})["y"]
+    step = 1 / 256 if "QOperator" in precision else 1e-5
+    np.testing.assert_allclose(y, softmax(z[:, KEPT]), atol=step)
+
+
+NAMES = {
+    "float32": "fp32",
+    "float16": "fp16",
+    "bfloat16 weights": "bf16",
+    "int8 QDQ, one scale": "int8",
+    "int8 QDQ, a scale a unit": "int8",
+    "int16x8 QDQ": "int16x8",
+    "int4 QDQ": "int4",
+    "int8 QOperator": "int8",
+    "dynamic int8": "dynamic",
+    "int4 in blocks (DequantizeLinear)": "int4",
+    "int4 in blocks (MatMulNBits)": "int4",
+    "int8 in blocks (MatMulNBits)": "dynamic",
+}
+
+
+@pytest.mark.parametrize("precision", CUT)
+def test_the_precision_has_its_name(precision: str) -> None:
+    before = built("dense, softmax", precision)
+    assert (before.precision, cut(before, KEPT).precision) == (NAMES[precision],) * 2
+
+
+# --- MatMulNBits: every form of its inputs -------------------------------------------------------
+
+FORMS: list[tuple[int, bool, str, int]] = [
+    (bits, flat, points, level)
+    for bits in (4, 8)
+    for flat in (False, True)
+    for points in ("packed", "float", "none")
+    for level in (0, 4)
+    if not (points == "float" and (flat or bits == 8))  # which onnxruntime does not run
+]
+
+
+@pytest.mark.parametrize(("bits", "flat", "points", "level"), FORMS)
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+def test_packed_kernels(bits: int, flat: bool, points: str, level: int, mode: str) -> None:
+    parts = made.nbits(bits, flat=flat, points=points, level=level)
+    opened = made.assembled("dense, logits", parts)
+    after = run(cut(opened, KEPT, mode), {"x": made.DENSE})["y"]
+    before = run(opened, {"x": made.DENSE})["y"]
+    if mode == "zero":
+        assert not after[:, GONE].any()
+        after = after[:, KEPT]
+    np.testing.assert_allclose(after, before[:, KEPT], rtol=0, atol=5e-5)
+
+
+def constants(opened: OnnxModel) -> dict[str, Array]:
+    return {t.name: numpy_helper.to_array(t) for t in opened.proto.graph.initializer}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_blocks_go_with_their_units(flat: bool) -> None:
+    opened = made.assembled("dense, logits", made.nbits(4, flat=flat))
+    old, new = constants(opened), constants(cut(opened, KEPT))
+    for name in ("w", "ws", "wp"):
+        rows = old[name].reshape(made.UNITS, -1)[KEPT]
+        np.testing.assert_array_equal(new[name].reshape(len(KEPT), -1), rows)
+        assert new[name].ndim == old[name].ndim
+    np.testing.assert_array_equal(new["b"], old["b"][KEPT])
+    (head,) = [n for n in cut(opened, KEPT).proto.graph.node if n.op_type == "MatMulNBits"]
+    assert {a.name: a.i for a in head.attribute}["N"] == len(KEPT)
+
+
+def test_four_bits_are_packed_again() -> None:
+    """An odd number of codes leaves half a byte."""
+    codes = np.random.default_rng(4).integers(-8, 8, (made.FEATURES, 5)).astype(ml_dtypes.int4)
+    scale = np.array([0.1, 0.2, 0.3, 0.4, 0.5], np.float32)
+    nodes = [
+        node("DequantizeLinear", ["w", "s"], ["k"], "read", axis=1),
+        node("MatMul", ["x", "k"], ["y"], "head"),
+    ]
+    opened = model(
+        nodes, {"w": codes, "s": scale}, x=made.DENSE.shape, outputs={"y": [3, 5]}, opset=21, ir=10
+    )
+    narrow = cut(opened, [4, 0, 2])
+    (stored,) = [t for t in narrow.proto.graph.initializer if t.name == "w"]
+    assert len(stored.raw_data) == -(-made.FEATURES * 3 // 2)
+    kept = codes[:, [4, 0, 2]]
+    np.testing.assert_array_equal(numpy_helper.to_array(stored).astype(int), kept.astype(int))
+    expected = made.DENSE @ (codes.astype(np.float32) * scale)
+    y = run(narrow, {"x": made.DENSE}, plain=True)["y"]
+    np.testing.assert_allclose(y, expected[:, [4, 0, 2]], atol=1e-4)
+
+
+# --- other forms ---------------------------------------------------------------------------------
+
+W8 = np.random.default_rng(5).integers(-127, 128, (6, 5), np.int8)
+SCALES = np.array([0.02, 0.05, 0.01, 0.03, 0.04], np.float32)
+POINTS = np.array([3, -7, 0, 20, -1], np.int8)
+X = numbers(3, 6, seed=1)
+ONE: Mapping[str, Array] = {
+    "xs": np.array(0.03, np.float32),
+    "xp": np.array(128, np.uint8),
+    "zs": np.array(0.1, np.float32),
+    "zp": np.array(100, np.uint8),
+    "ws": SCALES,
+    "wp": POINTS,
+    "w": W8,
+}
+START = node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantise")
+LEFT, RIGHT = ["xq", "xs", "xp"], ["w", "ws", "wp"]
+READ = node("DequantizeLinear", ["zq", "zs", "zp"], ["y"], "read")
+
+
+def ms(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> NodeProto:
+    return node(operator, inputs, [output], output, domain=made.MICROSOFT, **attributes)
+
+
+FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
+    "a matrix, a zero point a column": (
+        [START, node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["zq"], "head"), READ],
+        {},
+    ),
+    "a matrix, one scale, and codes added": (
+        [
+            START,
+            node("QLinearMatMul", [*LEFT, "w", "one", "zero", "zs", "zp"], ["mq"], "head"),
+            ms("QLinearAdd", ["mq", "zs", "zp", "bq", "bs", "bp", "zs", "zp"], "zq"),
+            READ,
+        ],
+        {
+            "one": np.array(0.02, np.float32),
+            "zero": np.array(4, np.int8),
+            "bq": np.array([1, 200, 30, 90, 140], np.uint8),
+            "bs": np.array(0.05, np.float32),
+            "bp": np.array(90, np.uint8),
+        },
+    ),
+    "a matrix, codes multiplied": (
+        [
+            START,
+            node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
+            ms("QLinearMul", ["mq", "zs", "zp", "bq", "bs", "bp", "zs", "zp"], "zq"),
+            READ,
+        ],
+        {
+            "bq": np.array([1, 200, 30, 90, 140], np.uint8),
+            "bs": np.array(0.02, np.float32),
+            "bp": np.array(90, np.uint8),
+        },
+    ),
+    "a matrix, leaky": (
+        [
+            START,
+            node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
+            ms("QLinearLeakyRelu", ["mq", "zs", "zp", "zs", "zp"], "zq", alpha=0.2),
+            READ,
+        ],
+        {},
+    ),
+    "Gemm, turned, floats out": (
+        [START, ms("QGemm", [*LEFT, "wt", "ws", "wp", "b"], "y", transB=1)],
+        {"wt": W8.T.copy(), "b": np.array([10, -200, 3000, 4, -5], np.int32)},
+    ),
+    "an image, pooled": (
+        [
+            node("Unsqueeze", ["x", "axes"], ["image"], "image"),
+            node("QuantizeLinear", ["image", "xs", "xp"], ["xq"], "quantise"),
+            node("QLinearConv", [*LEFT, "k", "ws", "zeros", "zs", "zp"], ["cq"], "head"),
+            ms("QLinearAveragePool", ["cq", "zs", "zp", "zs", "zp"], "pq", kernel_shape=[1, 1]),
+            node("Flatten", ["pq"], ["zq"], "flat"),
+            READ,
+        ],
+        {
+            "k": W8.T[..., None, None].copy(),
+            "axes": np.array([2, 3]),
+            "zeros": np.zeros(5, np.int8),
+        },
+    ),
+    "dynamic in one operator": (
+        [ms("DynamicQuantizeMatMul", ["x", *RIGHT, "b"], "y")],
+        {"b": SCALES},
+    ),
+    "dynamic, scaled in one operator": (
+        [
+            node("DynamicQuantizeLinear", ["x"], ["xq", "ds", "dp"], "quantise"),
+            ms("MatMulIntegerToFloat", ["xq", "w", "ds", "ws", "dp", "wp", "b"], "y"),
+        ],
+        {"b": SCALES},
+    ),
+    "integers, no zero points": (
+        [
+            node("DynamicQuantizeLinear", ["x"], ["xq", "ds", "dp"], "quantise"),
+            node("MatMulInteger", ["xq", "w", "dp"], ["i"], "head"),
+            node("Cast", ["i"], ["y"], "float", to=TensorProto.FLOAT),
+        ],
+        {},
+    ),
+    "codes of onnxruntime's own operators": (
+        [
+            ms("QuantizeLinear", ["x", "xs", "wide"], "xw"),
+            ms("DequantizeLinear", ["xw", "xs", "wide"], "xd"),
+            ms("DequantizeLinear", [*RIGHT], "k", axis=1),
+            node("MatMul", ["xd", "k"], ["y"], "head"),
+        ],
+        {"wide": np.array(7, np.int16)},
+    ),
+    "a scale a block, turned behind": (
+        [
+            node("DequantizeLinear", ["wb", "sb", "pb"], ["t"], "read", axis=1, block_size=2),
+            node("Transpose", ["t"], ["k"], "turn"),
+            node("MatMul", ["x", "k"], ["y"], "head"),
+        ],
+        {
+            "wb": W8.T.copy(),
+            "sb": np.random.default_rng(1).uniform(0.01, 0.1, (5, 3)).astype(np.float32),
+            "pb": np.random.default_rng(2).integers(-9, 9, (5, 3), np.int8),
+        },
+    ),
+    "a scale a block, the last one short": (
+        [
+            node("DequantizeLinear", ["w", "sb"], ["k"], "read", axis=0, block_size=4),
+            node("MatMul", ["x", "k"], ["y"], "head"),
+        ],
+        {"sb": np.random.default_rng(1).uniform(0.01, 0.1, (2, 5)).astype(np.float32)},
+    ),
+}
+
+
+def form(name: str) -> OnnxModel:
+    nodes, more = FORMS_OF_CODES[name]
+    read = {each for n in nodes for each in n.input}
+    known: dict[str, Array] = {**ONE, **more}
+    held = {each: value for each, value in known.items() if each in read}
+    return model(
+        nodes,
+        held,
+        x=X.shape,
+        outputs={"y": [3, 5]},
+        opset=21 if "block" in name else 17,
+        ir=10,
+        domains={made.MICROSOFT: 1},
+    )
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("name", FORMS_OF_CODES)
+def test_forms_of_codes(name: str, mode: str) -> None:
+    opened = form(name)
+    before, after = (run(each, {"x": X})["y"] for each in (opened, cut(opened, [4, 0, 2], mode)))
+    assert len(np.unique(before[:, [0, 2, 4]])) > 6
+    if mode == "zero":
+        assert not after[:, [1, 3]].any()
+        after = after[:, [4, 0, 2]]
+    floats = "block" in name or "own" in name
+    wanted = before[:, [4, 0, 2]]
+    np.testing.assert_allclose(after, wanted, rtol=0, atol=1e-5 if floats else 0)
+
+
+def test_operators_tested_here() -> None:
+    """For the document of the operators."""
+    nodes = [n for each, _ in FORMS_OF_CODES.values() for n in each]
+    nodes += [n for kind in made.FUNCTIONS for p in made.PRECISIONS for n in _nodes(kind, p)]
+    assert {n.op_type for n in nodes if n.domain == made.MICROSOFT} >= set(DOMAINS[made.MICROSOFT])
+
+
+def _nodes(kind: str, precision: str) -> Sequence[NodeProto]:
+    opened = made.built(kind, precision)
+    return () if opened is None else tuple(opened.proto.graph.node)
+
+
+# --- refused -------------------------------------------------------------------------------------
+
+
+def damaged(**changed: Any) -> Callable[[], OnnxModel]:
+    """A MatMulNBits whose constants or attributes were changed."""
+
+    def make() -> OnnxModel:
+        parts = made.nbits(4)
+        held = {**parts.constants, **{k: v for k, v in changed.items() if not isinstance(v, int)}}
+        opened = made.assembled("dense, logits", made.Parts(parts.nodes, held))
+        source = type(opened.proto)()
+        source.CopyFrom(opened.proto)
+        for attribute in source.graph.node[0].attribute:
+            attribute.i = changed.get(attribute.name, attribute.i)
+        return from_proto(source, "damaged.onnx")
+
+    return make
+
+
+def coded(*nodes: NodeProto, **more: Array) -> Callable[[], OnnxModel]:
+    read = {each for n in nodes for each in n.input}
+    known: dict[str, Array] = {**ONE, **more}
+    held = {each: value for each, value in known.items() if each in read}
+    return lambda: from_proto(
+        proto(
+            nodes,
+            held,
+            x=X.shape,
+            outputs={"y": [3, 5]},
+            opset=21,
+            ir=10,
+            domains={made.MICROSOFT: 1},
+        ),
+        "refused.onnx",
+    )
+
+
+PRODUCT = node("MatMul", ["x", "k"], ["y"], "head")
+REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
+    "packed kernel of another size": (damaged(bits=8), "not as large as its attributes say"),
+    "no block size": (damaged(block_size=0), "do not fit together"),
+    "scales of another number": (
+        damaged(ws=np.ones((6, 3), np.float32)),
+        "'?MatMulNBits'? 'z': its scales and zero points are not one a block",
+    ),
+    "zero points of another number": (
+        damaged(wp=np.ones((6, 2), np.uint8)),
+        "its scales and zero points are not one a block",
+    ),
+    "a kernel that is computed": (
+        coded(
+            ms("MatMulNBits", ["x", "kq", "s"], "y", K=6, N=5, bits=8, block_size=16),
+            node("Cast", ["x"], ["kq"], "cast", to=TensorProto.UINT8),
+            s=np.ones((5, 1), np.float32),
+        ),
+        "its kernel is not a constant but computed",
+    ),
+    "scales not one a channel": (
+        coded(
+            START,
+            node("QLinearMatMul", [*LEFT, "w", "s", "wp", "zs", "zp"], ["zq"], "head"),
+            READ,
+            s=np.ones(4, np.float32),
+        ),
+        "QLinearMatMul 'head': its scales and zero points are not one a channel",
+    ),
+    "blocks of another number": (
+        coded(
+            node("DequantizeLinear", ["w", "sb"], ["k"], "read", axis=0, block_size=4),
+            PRODUCT,
+            sb=np.ones((3, 5), np.float32),
+        ),
+        "its scales are not one a block of its codes",
+    ),
+    "blocks of units": (
+        coded(
+            node("DequantizeLinear", ["w", "sb"], ["k"], "read", axis=1, block_size=4),
+            PRODUCT,
+            sb=np.ones((6, 2), np.float32),
+        ),
+        "its blocks hold several units each",
+    ),
+    "zero points in other blocks": (
+        coded(
+            node("DequantizeLinear", ["w", "sb", "pb"], ["k"], "read", axis=0, block_size=4),
+            PRODUCT,
+            sb=np.ones((2, 5), np.float32),
+            pb=np.ones((5, 2), np.int8),
+        ),
+        "its scales are not one a block of its codes",
+    ),
+    "a scale of all units while it runs": (
+        coded(
+            node("MatMul", ["x", "kf"], ["m"], "head"),
+            node("DynamicQuantizeLinear", ["m"], ["mq", "ds", "dp"], "dynamic"),
+            node("DequantizeLinear", ["mq", "ds", "dp"], ["y"], "read"),
+            kf=numbers(6, 5),
+        ),
+        "DequantizeLinear 'read': its scale is computed while the model runs",
+    ),
+    "scales of what is added differ": (
+        coded(
+            START,
+            node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
+            ms("QLinearAdd", ["mq", "zs", "zp", "mq", "ws", "zp", "zs", "zp"], "zq"),
+            READ,
+        ),
+        "QLinearAdd 'zq': its scales and zero points are not one constant for all",
+    ),
+    "a softmax over several axes": (
+        coded(
+            START,
+            node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
+            node("Unsqueeze", ["mq", "last"], ["uq"], "more"),
+            ms("QLinearSoftmax", ["uq", "zs", "zp", "zs", "zp"], "sq", axis=1, opset=12),
+            node("Squeeze", ["sq", "last"], ["zq"], "less"),
+            READ,
+            last=np.array([2]),
+        ),
+        "as before opset 13",
+    ),
+    "joined codes": (
+        coded(
+            START,
+            node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
+            ms("QLinearConcat", ["zs", "zp", "mq", "zs", "zp"], "zq", axis=1),
+            READ,
+        ),
+        "QLinearConcat 'zq': it joins codes of several scales",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str) -> None:
+    make, reason = REFUSED[name]
+    opened = make()
+    with pytest.raises(ModelError, match=reason) as caught:
+        trace(opened.graph()).head()
+    assert caught.value.exit_code == 3
+    assert "\n" not in caught.value.message
+
+
+def test_damaged_scales_of_a_refused_operator_are_not_looked_at() -> None:
+    opened = REFUSED["scales not one a channel"][0]()
+    assert opened.graph().tensors["w"].quantization is None
+
+
+def test_what_a_packed_kernel_is_drawn_as() -> None:
+    graph = made.assembled("dense, logits", made.nbits(4, flat=True)).graph()
+    (operation,) = [n.operation for n in graph.nodes if n.operator == "MatMulNBits"]
+    assert isinstance(operation, Linear)
+    assert (operation.packed_bits, operation.width_attribute, operation.bias) == (4, "N", 5)
+    assert [each.slot for each in operation.along] == [2, 3]
+    head = trace(graph).head()
+    labels = {c.name: c.labels.units.tolist() for c in head.constants}
+    assert labels["ws"] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert labels["w"] == labels["wp"] == [0, 1, 2, 3, 4, 5]
+
+
+def test_units_that_blocks_do_not_divide_among_are_refused() -> None:
+    """A rule's own guard: no row gives it."""
+    parts = made.nbits(4, flat=True)
+    graph = made.assembled("dense, logits", parts).graph()
+    (head,) = [n for n in graph.nodes if n.operator == "MatMulNBits"]
+    step = Step(graph, head, Port("output", 0), UnitAxis(1, np.arange(5)))
+    with pytest.raises(Refused, match="input 'ws' does not fit its channels"):
+        list(RULES[Linear](step))
+
+
+def test_a_quantizer_in_blocks_is_no_channel_axis() -> None:
+    graph = built("dense, logits", "int4 in blocks (DequantizeLinear)").graph()
+    (read,) = [n.operation for n in graph.nodes if n.operator == "DequantizeLinear"]
+    assert isinstance(read, Elementwise)
+    assert (read.block_axis, read.channel_axis) == (0, None)
+    assert graph.tensors["w"].quantization is None
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_multiply_adds_of_packed_kernels_are_those_of_their_codes(bits: int) -> None:
+    (facts,) = inspect_model(made.assembled("dense, logits", made.nbits(bits))).heads
+    assert facts.multiply_adds == made.FEATURES * made.UNITS

@@ -1,0 +1,207 @@
+"""Labels in metadata: read as data, used where they fit, narrowed with the units."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from exporter.formats.onnx import OnnxModel, from_proto
+from exporter.formats.onnx.labels import read_entry
+from exporter.graph.edits import Plan
+from exporter.modes import MODES
+from exporter.planning.cut import Choice, plan_cut
+from exporter.remap import HeadRemap, Origin, Remap, compose
+from exporter.trace import trace
+from onnx import helper
+from tests.builders.onnx_models import classifier, node
+
+NAMES = ("ant", "bee", "cät", "dog's", "emu")
+
+# --- what an entry says ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param("ant, bee", id="plain text"),
+        pytest.param("[]", id="empty"),
+        pytest.param("{}", id="empty mapping"),
+        pytest.param("[1, 2]", id="numbers"),
+        pytest.param('["a", 1]', id="mixed"),
+        pytest.param('"ant"', id="one text"),
+        pytest.param("{0: 'a', 2: 'b'}", id="a gap"),
+        pytest.param("{1: 'a', 2: 'b'}", id="not from 0"),
+        pytest.param("{0: 'a', '1': 'b'}", id="keys of two kinds"),
+        pytest.param("{0: 'a', True: 'b'}", id="a truth as a key"),
+        pytest.param("{0: 1}", id="a number as a label"),
+        pytest.param('{"ant": 0}', id="the other way round"),
+        pytest.param('{"00": "a"}', id="a number in another form"),
+        pytest.param("{'a', 'b'}", id="a set"),
+        pytest.param("[x for x in 'ab']", id="code"),
+        pytest.param("__import__('os').system('true')", id="a call"),
+        pytest.param("['a' * 9]", id="an expression"),
+        pytest.param("[" * 100_000, id="too deep"),
+        pytest.param("['" + "a" * 9_000_000 + "']", id="too long"),
+        pytest.param("{[]: 'a'}", id="a key that cannot be one"),
+        pytest.param("['a\0']", id="a null character"),
+    ],
+)
+def test_entries_that_are_no_labels(text: str) -> None:
+    assert read_entry(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "labels", "changed"),
+    [
+        pytest.param('["a", "é"]', ("a", "é"), '["é"]', id="JSON list"),
+        pytest.param('{"1": "b", "0": "a"}', ("a", "b"), '{"0": "é"}', id="JSON object"),
+        pytest.param("['a', \"b's\"]", ("a", "b's"), "['é']", id="Python list"),
+        pytest.param("('a', 'b')", ("a", "b"), "['é']", id="Python tuple"),
+        pytest.param("{0: 'a', 1: 'b'}", ("a", "b"), "{0: 'é'}", id="Python dictionary"),
+        pytest.param("{'0': 'a'}", ("a",), "{'0': 'é'}", id="Python dictionary of texts"),
+    ],
+)
+def test_entries_are_read_and_written_in_their_own_syntax(
+    text: str, labels: tuple[str, ...], changed: str
+) -> None:
+    entry = read_entry(text)
+    assert entry is not None
+    assert entry.labels == labels
+    assert entry.text(["é"]) == changed
+
+
+# --- in a model -----------------------------------------------------------------------------------
+
+
+def labelled(opened: OnnxModel, **entries: str) -> OnnxModel:
+    helper.set_model_props(opened.proto, entries)
+    return from_proto(opened.proto, "network.onnx")
+
+
+def props(opened: OnnxModel) -> dict[str, str]:
+    return {p.key: p.value for p in opened.proto.metadata_props if p.key != "exporter.remap"}
+
+
+LITERAL = repr(dict(enumerate(NAMES)))
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        pytest.param({}, None, id="none"),
+        pytest.param({"names": repr(NAMES[:4])}, None, id="of another count"),
+        pytest.param({"author": repr(NAMES)}, None, id="under a key that is not for labels"),
+        pytest.param({"names": LITERAL}, NAMES, id="names"),
+        pytest.param({"classes": json.dumps(NAMES)}, NAMES, id="classes"),
+        pytest.param(
+            {"labels": repr(NAMES[::-1]), "names": LITERAL}, NAMES, id="names before labels"
+        ),
+        pytest.param(
+            {"labels": repr(NAMES), "names": repr(NAMES[:2])}, NAMES, id="what fits comes first"
+        ),
+        pytest.param({"character": "\n".join(NAMES)}, NAMES, id="a label a line"),
+        pytest.param({"character": "\n".join(NAMES) + "\n"}, NAMES, id="a line's end behind"),
+        pytest.param({"names": "\n".join(NAMES)}, None, id="lines under another key"),
+    ],
+)
+def test_labels_of_the_head(entries: dict[str, str], expected: tuple[str, ...] | None) -> None:
+    opened = labelled(classifier(), **entries)
+    assert trace(opened.graph()).head().labels == expected
+
+
+def test_labels_of_another_axis_are_not_those_of_the_units() -> None:
+    """Five rows of a batch are no units; three positions on another axis are none either."""
+    opened = classifier(
+        node("Unsqueeze", ["z", "axes"], ["u"], "u"),
+        node("Expand", ["u", "to"], ["y"], "expand"),
+        constants={"axes": np.array([1]), "to": np.array([1, 3, 5])},
+        x=(2, 6),
+    )
+    head = trace(labelled(opened, names=repr(NAMES[:3])).graph()).head()
+    assert (head.units, head.labels) == (5, None)
+
+
+def remap_of(opened: OnnxModel, kept: Sequence[int], mode: str) -> Remap:
+    head = trace(opened.graph()).head()
+    places = tuple(kept) if MODES[mode].narrows else tuple(range(head.units))
+    table = HeadRemap(
+        name=head.name,
+        output=head.output,
+        axis=head.axis,
+        mode=mode,
+        activation=head.activation,
+        old_units=head.units,
+        new_units=len(places),
+        kept=tuple(kept),
+        new_to_old=places,
+    )
+    later = Remap(Origin("network.onnx", None), None, (table,))
+    return compose(opened.remap, later) if opened.remap else later
+
+
+def cut(opened: OnnxModel, kept: Sequence[int], mode: str = "slice") -> OnnxModel:
+    head = trace(opened.graph()).head()
+    return opened.apply(Plan(MODES[mode].edits(head, kept), remap_of(opened, kept, mode)))
+
+
+def test_a_group_is_labelled_with_its_name() -> None:
+    opened = labelled(classifier(), names=LITERAL)
+    merged = opened.apply(plan_cut(opened, Choice(keep=[2], merge={"fly": [3, 0]})).plan)
+    assert props(merged)["names"] == "{0: 'fly', 1: 'cät'}"
+
+
+def test_labels_follow_a_cut_and_the_next_one() -> None:
+    opened = labelled(classifier(), names=LITERAL, task="classify", stride="32")
+    once = cut(opened, [4, 2, 0])
+    assert props(once) == {
+        "names": "{0: 'emu', 1: 'cät', 2: 'ant'}",
+        "task": "classify",
+        "stride": "32",
+    }
+    assert trace(once.graph()).head().labels == ("emu", "cät", "ant")
+    twice = cut(once, [2, 1])
+    assert props(twice)["names"] == "{0: 'ant', 1: 'cät'}"
+    assert props(opened)["names"] == LITERAL
+
+
+def test_lines_stay_lines() -> None:
+    opened = labelled(classifier(), character="\n".join(NAMES))
+    assert props(cut(opened, [4, 2]))["character"] == f"{NAMES[4]}\n{NAMES[2]}"
+
+
+def test_fewer_lines_than_units_are_no_sign_of_boxes() -> None:
+    """A text recogniser has a blank in front of its characters, and each step of the text a row."""
+    rows = [
+        node("Unsqueeze", ["z", "axes"], ["u"], "u"),
+        node("Expand", ["u", "to"], ["y"], "expand"),
+    ]
+    held = {"axes": np.array([1]), "to": np.array([1, 3, 1])}
+    opened = labelled(classifier(*rows, constants=held), character="\n".join(NAMES[1:]))
+    head = trace(opened.graph()).head()
+    assert (head.units, head.part, head.labels) == (5, None, None)
+
+
+def test_entries_that_do_not_label_the_units_survive() -> None:
+    entries = {"labels": "['p', 'q']", "names": json.dumps(NAMES), "classes": "5"}
+    result = cut(labelled(classifier(), **entries), [1])
+    assert props(result) == {**entries, "names": '["bee"]'}
+
+
+@pytest.mark.parametrize("mode", ["zero", "slice"])
+def test_an_entry_of_units_that_all_stay_is_not_touched(mode: str) -> None:
+    text = "{0:'ant',1:'bee',2:'cat',3:'dog',4:'emu'}"
+    kept = [0, 1] if mode == "zero" else [0, 1, 2, 3, 4]
+    assert props(cut(labelled(classifier(), names=text), kept, mode))["names"] == text
+
+
+def test_labels_of_a_model_that_returns_ids() -> None:
+    best = node("ArgMax", ["z"], ["y"], "best", axis=1, keepdims=0)
+    opened = labelled(classifier(best), names=LITERAL)
+    assert trace(opened.graph()).head().labels == NAMES
+    result = cut(opened, [3, 1])
+    assert props(result)["names"] == "{0: \"dog's\", 1: 'bee'}"
+    assert trace(result.graph()).head().labels == ("dog's", "bee")

@@ -1,0 +1,248 @@
+"""Large files whose large constants are left where they lie: what is skimmed, and what is not."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import onnx
+from exporter.errors import ModelError
+from exporter.formats import copy_model, size_bytes
+from exporter.formats.model import RunOptions
+from exporter.formats.onnx import OnnxModel, external_data, lazy_parse, open_file
+from exporter.formats.onnx.external_data import Outside, is_outside
+from exporter.formats.onnx.write_large import content_of
+from exporter.graph import Array
+from exporter.graph.edits import AddOutput, Plan
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+from tests.builders.onnx_models import cut, node, numbers, proto, softmax
+
+X = numbers(3, 6, seed=1)
+KERNEL, BIAS, SCALE = numbers(6, 500), numbers(500, seed=2), numbers(500, seed=3)
+Z = (X @ KERNEL + BIAS) * SCALE
+KEPT = [4, 0, 2]
+LARGE = 1500  # bytes
+
+
+@pytest.fixture(autouse=True)
+def _bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file counts as large, and most constants of these."""
+    monkeypatch.setattr(external_data, "_SKIMMED", 0)
+    monkeypatch.setattr(lazy_parse, "LARGE_BYTES", LARGE)
+
+
+def network(**more: Array) -> ModelProto:
+    nodes = [
+        node("MatMul", ["x", "kernel"], ["product"], "product"),
+        node("Add", ["product", "bias"], ["sum"], "sum"),
+        node("Mul", ["sum", "scale"], ["z"], "scaled"),
+        node("Softmax", ["z"], ["y"], "softmax"),
+    ]
+    return proto(nodes, {"kernel": KERNEL, "bias": BIAS, "scale": SCALE, **more})
+
+
+def constant(model: ModelProto, name: str) -> TensorProto:
+    found: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
+    return found[name]
+
+
+def skimmed(content: bytes) -> ModelProto | None:
+    return lazy_parse.skim(memoryview(content))
+
+
+def left_out(model: ModelProto | None) -> set[str]:
+    assert model is not None
+    return {tensor.name for tensor in model.graph.initializer if is_outside(tensor)}
+
+
+# --- what is parsed whole -------------------------------------------------------------------------
+
+
+def _shorter(model: ModelProto) -> None:
+    tensor = constant(model, "kernel")
+    tensor.raw_data = tensor.raw_data[:-4]
+
+
+def _of_no_shape(model: ModelProto) -> None:
+    constant(model, "kernel").dims[0] = -6
+
+
+def _of_strings(model: ModelProto) -> None:
+    constant(model, "kernel").data_type = TensorProto.STRING
+
+
+def _doubles(model: ModelProto) -> None:
+    constant(model, "kernel").CopyFrom(numpy_helper.from_array(KERNEL.astype(np.float64), "kernel"))
+
+
+def _in_a_typed_field(model: ModelProto) -> None:
+    made = helper.make_tensor("kernel", TensorProto.FLOAT, KERNEL.shape, KERNEL.ravel().tolist())
+    constant(model, "kernel").CopyFrom(made)
+
+
+def _in_a_segment(model: ModelProto) -> None:
+    constant(model, "kernel").segment.begin = 0
+
+
+def _elsewhere_by_name(model: ModelProto) -> None:
+    constant(model, "kernel").data_location = TensorProto.EXTERNAL
+
+
+INSIDE: Mapping[str, Callable[[ModelProto], None]] = {
+    "another length than its shape": _shorter,
+    "no such shape": _of_no_shape,
+    "strings": _of_strings,
+    "a type that is not handed over": _doubles,
+    "values in a typed field": _in_a_typed_field,
+    "a segment": _in_a_segment,
+    "both here and elsewhere": _elsewhere_by_name,
+}
+
+
+@pytest.mark.parametrize("case", INSIDE)
+def test_what_is_odd_is_parsed_as_ever(case: str) -> None:
+    model = network()
+    INSIDE[case](model)
+    found = skimmed(model.SerializeToString())
+    assert found is not None
+    assert constant(found, "kernel") == constant(model, "kernel")
+    assert left_out(found) >= {"bias", "scale"}
+
+
+def test_a_small_constant_stays() -> None:
+    small = numbers(LARGE // 4 - 1)
+    assert left_out(skimmed(network(small=small).SerializeToString())) == {
+        "kernel",
+        "bias",
+        "scale",
+    }
+
+
+def test_a_file_that_names_the_place_itself_is_refused(tmp_path: Path) -> None:
+    """Else it could have any bytes of its own taken for a constant."""
+    model = network()
+    tensor = constant(model, "kernel")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in {"location": lazy_parse.WITHIN, "offset": "0", "length": "12000"}.items():
+        tensor.external_data.add(key=key, value=value)
+    content = model.SerializeToString()
+    assert skimmed(content) is None
+    (tmp_path / "net.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match="which is not a path"):
+        open_file(tmp_path / "net.onnx")
+
+
+def test_no_end_and_no_byte_takes_it_down() -> None:
+    """A shortened or changed file is parsed or not; nothing else happens."""
+    content = network().SerializeToString()
+    for stop in range(0, len(content), 61):
+        found = skimmed(content[:stop])
+        assert found is None or len(found.graph.initializer) < len(network().graph.initializer)
+    for place in range(0, len(content), 97):
+        changed = bytearray(content)
+        changed[place] ^= 0xFF
+        skimmed(bytes(changed))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"\x3b", id="a kind of field that is no more"),
+        pytest.param(b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", id="an endless length"),
+        pytest.param(b"\x3a\x05\x0a", id="a length beyond the end"),
+        pytest.param(b"\x3a", id="no length"),
+    ],
+)
+def test_what_is_no_message_is_not_skimmed(content: bytes) -> None:
+    assert skimmed(content) is None
+
+
+# --- what is skimmed ------------------------------------------------------------------------------
+
+
+def test_all_but_the_values_is_parsed_and_put_together_again(tmp_path: Path) -> None:
+    model = network()
+    model.metadata_props.add(key="author", value="somebody")
+    constant(model, "bias").doc_string = "what is added"
+    content = model.SerializeToString()
+    found = skimmed(content)
+    assert left_out(found) == {"kernel", "bias", "scale"}
+    assert found is not None
+    assert sum(map(len, (t.raw_data for t in found.graph.initializer))) == 0
+    again = content_of(found, Outside(tmp_path, memoryview(content)))
+    assert ModelProto.FromString(again) == model
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> OnnxModel:
+    path = tmp_path / "source.onnx"
+    path.write_bytes(network().SerializeToString())
+    return open_file(path)
+
+
+def answer(model: OnnxModel, name: str = "y") -> Array:
+    return model.runner(RunOptions())({"x": X})[name]
+
+
+def test_values_are_seen_where_they_lie(opened: OnnxModel, tmp_path: Path) -> None:
+    content = (tmp_path / "source.onnx").read_bytes()
+    assert opened.sha256 == hashlib.sha256(content).hexdigest()
+    for name, expected in {"kernel": KERNEL, "bias": BIAS}.items():
+        read = opened.graph().tensors[name].read
+        assert read is not None
+        values = read()
+        np.testing.assert_array_equal(values, expected)
+        assert not values.flags.owndata
+        assert not values.flags.writeable
+    np.testing.assert_allclose(answer(opened), softmax(Z), atol=1e-6)
+    assert ModelProto.FromString(opened.to_bytes()) == network()
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero", "mask"])
+def test_a_cut_file_stands_alone(opened: OnnxModel, tmp_path: Path, mode: str) -> None:
+    (tmp_path / "source.onnx").rename(tmp_path / "moved.onnx")  # as `write_whole` may do
+    result = cut(opened, KEPT, mode)
+    alive = np.isin(np.arange(500), KEPT)
+    expected: Mapping[str, Any] = {
+        "slice": softmax(Z[:, KEPT]),
+        "zero": softmax(np.where(alive, Z, 0)),
+        "mask": softmax(np.where(alive, Z, -np.inf)),
+    }
+    np.testing.assert_allclose(answer(result), expected[mode], atol=1e-6)
+    (tmp_path / "result").mkdir()
+    path = tmp_path / "result" / "small.onnx"
+    result.write(path)
+    assert [file.name for file in path.parent.iterdir()] == ["small.onnx"]
+    assert path.read_bytes() == result.to_bytes()
+    onnx.checker.check_model(str(path), full_check=True)
+    np.testing.assert_allclose(answer(open_file(path)), expected[mode], atol=1e-6)
+    shown = opened.apply(Plan((AddOutput("z", "z"),)))
+    np.testing.assert_allclose(answer(shown, "z"), Z, atol=1e-5)
+
+
+def test_some_constants_here_and_some_beside(tmp_path: Path) -> None:
+    source = network()
+    tensor = constant(source, "scale")
+    (tmp_path / "weights.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(source.SerializeToString())
+    model = open_file(path)
+    np.testing.assert_allclose(answer(model), softmax(Z), atol=1e-6)
+    assert size_bytes(path) == path.stat().st_size + SCALE.nbytes
+    (tmp_path / "copy").mkdir()
+    copy_model(path, tmp_path / "copy" / "net.onnx")
+    assert len(list((tmp_path / "copy").iterdir())) == 2
+    (tmp_path / "cut").mkdir()
+    kept = list(range(1, 500))
+    cut(model, kept).write(tmp_path / "cut" / "small.onnx")
+    again = open_file(tmp_path / "cut" / "small.onnx")
+    np.testing.assert_allclose(answer(again), softmax(Z[:, kept]), atol=1e-6)

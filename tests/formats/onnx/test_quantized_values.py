@@ -1,0 +1,306 @@
+"""QDQ models: codes are cut with their scales and zero points, and a zeroed code is a real 0."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from exporter.errors import ModelError
+from exporter.formats.onnx import OnnxModel
+from exporter.graph import Array
+from exporter.graph.edits import AddOutput, Plan
+from exporter.modes import MODES
+from exporter.trace import trace
+from onnx import NodeProto, TensorProto, numpy_helper
+from tests.builders.onnx_models import cut, model, node, numbers, run, softmax
+
+KEPT = [4, 0, 2]
+X = numbers(3, 6, seed=1)
+SCALES = np.array([0.02, 0.05, 0.01, 0.03, 0.04], np.float32)  # one a unit
+POINTS = np.array([3, -7, 0, 20, -1], np.int8)
+S8 = np.random.default_rng(1).integers(-128, 128, (6, 5), np.int8)
+U8 = np.random.default_rng(2).integers(0, 256, (6, 5), np.uint8)
+B32 = np.random.default_rng(3).integers(-900, 900, 5, np.int32)
+ONE = np.array(0.02, np.float32)
+EACH = (S8 - POINTS.astype(np.float32)) * SCALES
+ALL = (U8.astype(np.float32) - 128) * ONE
+MIDDLE = np.array(128, np.uint8)
+
+Nodes = list[NodeProto]
+
+
+def dequantized(codes: str, *more: str, to: str = "k", **attributes: Any) -> NodeProto:
+    return node("DequantizeLinear", [codes, *more], [to], f"dequantize {to}", **attributes)
+
+
+def product(*before: NodeProto) -> Nodes:
+    return [*before, node("MatMul", ["x", "k"], ["y"], "head")]
+
+
+def cast_scale() -> NodeProto:
+    return node("Cast", ["half"], ["s"], "cast", to=TensorProto.FLOAT)
+
+
+KERNELS: Mapping[str, tuple[Nodes, Mapping[str, Array], Array]] = {
+    "one scale for all": (
+        product(dequantized("w", "s", "p")),
+        {"w": U8, "s": ONE, "p": MIDDLE},
+        ALL,
+    ),
+    "one scale for all, as a vector": (
+        product(dequantized("w", "s", "p")),
+        {"w": U8, "s": ONE[None], "p": MIDDLE[None]},
+        ALL,
+    ),
+    "no zero point": (product(dequantized("w", "s")), {"w": S8, "s": ONE}, S8 * ONE),
+    "a scale and a zero point a unit": (
+        product(dequantized("w", "s", "p", axis=-1)),
+        {"w": S8, "s": SCALES, "p": POINTS},
+        EACH,
+    ),
+    "a scale a unit, turned behind": (
+        product(
+            dequantized("w", "s", "p", to="t", axis=0), node("Transpose", ["t"], ["k"], "turn")
+        ),
+        {"w": S8.T.copy(), "s": SCALES, "p": POINTS},
+        EACH,
+    ),
+    "a scale a unit, turned in front": (
+        product(node("Transpose", ["w"], ["t"], "turn"), dequantized("t", "s", "p", axis=1)),
+        {"w": S8.T.copy(), "s": SCALES, "p": POINTS},
+        EACH,
+    ),
+    "one scale, reshaped in front": (
+        product(node("Reshape", ["w", "to"], ["r"], "reshape"), dequantized("r", "s", "p")),
+        {"w": U8[None], "s": ONE, "p": MIDDLE, "to": np.array([6, 5])},
+        ALL,
+    ),
+    "a scale a unit without zero points, reshaped in front": (
+        product(node("Reshape", ["w", "to"], ["r"], "reshape"), dequantized("r", "s", axis=1)),
+        {"w": S8[None], "s": SCALES, "to": np.array([6, 5])},
+        S8 * SCALES,
+    ),
+    "a scale of another type": (
+        product(cast_scale(), dequantized("w", "s", axis=1)),
+        {"w": S8, "half": SCALES.astype(np.float16)},
+        S8 * SCALES.astype(np.float16).astype(np.float32),
+    ),
+    "quantised by a node": (
+        product(
+            node("QuantizeLinear", ["f", "s", "p"], ["w"], "quantize", axis=1),
+            dequantized("w", "s", "p", axis=1),
+        ),
+        {"f": EACH, "s": SCALES, "p": POINTS},
+        EACH,
+    ),
+    "a convolution": (
+        [
+            dequantized("w", "s", "p", axis=0),
+            dequantized("b", "bs", to="bias", axis=0),
+            node("Unsqueeze", ["x", "axes"], ["image"], "image"),
+            node("Conv", ["image", "k", "bias"], ["z"], "head"),
+            node("Flatten", ["z"], ["y"], "flat"),
+        ],
+        {
+            "w": S8.T[..., None].copy(),
+            "s": SCALES,
+            "p": POINTS,
+            "b": np.zeros(5, np.int32),
+            "bs": SCALES,
+            "axes": np.array([2]),
+        },
+        EACH,
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_of_codes(name: str, mode: str) -> None:
+    nodes, constants, kernel = KERNELS[name]
+    opened = model(nodes, constants, x=X.shape)
+    before, after = (run(m, {"x": X}, plain=True)["y"] for m in (opened, cut(opened, KEPT, mode)))
+    np.testing.assert_allclose(before, X @ kernel, atol=1e-4)
+    if mode == "zero":
+        assert not after[:, [1, 3]].any()
+        after = after[:, KEPT]
+    np.testing.assert_allclose(after, before[:, KEPT], atol=1e-6)
+
+
+def test_kernels_of_four_bits() -> None:
+    codes = np.random.default_rng(4).integers(-8, 8, (6, 5)).astype(ml_dtypes.int4)
+    points = np.array([1, -2, 0, 3, -8]).astype(ml_dtypes.int4)
+    nodes = product(dequantized("w", "s", "p", axis=1))
+    opened = model(nodes, {"w": codes, "s": SCALES, "p": points}, x=X.shape, opset=21, ir=10)
+    expected = X @ ((codes.astype(np.float32) - points.astype(np.float32)) * SCALES)
+    after = run(cut(opened, KEPT), {"x": X}, plain=True)["y"]
+    np.testing.assert_allclose(after, expected[:, KEPT], atol=1e-5)
+    assert not run(cut(opened, KEPT, "zero"), {"x": X}, plain=True)["y"][:, [1, 3]].any()
+
+
+def test_a_reshape_that_hides_whose_zero_points_they_are_refuses_zero() -> None:
+    """Codes whose zero points differ, and no way back from the channels to the positions."""
+    nodes = product(
+        node("Reshape", ["w", "to"], ["r"], "reshape"), dequantized("r", "s", "p", axis=1)
+    )
+    constants = {"w": S8[None], "s": SCALES, "p": POINTS, "to": np.array([6, 5])}
+    opened = model(nodes, constants, x=X.shape)
+    after = run(cut(opened, KEPT), {"x": X}, plain=True)["y"]
+    np.testing.assert_allclose(after, (X @ EACH)[:, KEPT], atol=1e-5)
+    with pytest.raises(ModelError, match="nothing tells what the codes of 'w' stand for"):
+        cut(opened, KEPT, "zero")
+
+
+REFUSED: Mapping[str, tuple[Nodes, Mapping[str, Array], str]] = {
+    "scales of two axes": (
+        product(dequantized("w", "s")),
+        {"w": S8, "s": np.tile(SCALES, (6, 1))},
+        "more than one axis",
+    ),
+    "a scale that is computed": (
+        [
+            node("ReduceMax", ["x"], ["s"], "max", keepdims=0),
+            *product(dequantized("w", "s")),
+        ],
+        {"w": S8},
+        "computed",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_codes_of_unknown_meaning_are_refused(name: str) -> None:
+    nodes, constants, reason = REFUSED[name]
+    opened = model(nodes, constants, x=X.shape, opset=21, ir=10, outputs={"y": [3, 5]})
+    (refusal,) = trace(opened.graph()).refusals
+    assert reason in refusal.reason
+
+
+# --- codes up to the output ----------------------------------------------------------------------
+
+
+def tail(*behind: NodeProto) -> OnnxModel:
+    """x -> codes -> product of codes -> z in codes -> what stands behind."""
+    nodes = [
+        node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantize x"),
+        dequantized("xq", "xs", "xp", to="xd"),
+        dequantized("w", "s", "p", axis=1),
+        dequantized("b", "bs", to="bias", axis=0),
+        node("Gemm", ["xd", "k", "bias"], ["f"], "head"),
+        node("QuantizeLinear", ["f", "zs", "zp"], ["z"], "quantize z"),
+        *behind,
+    ]
+    constants: dict[str, Array] = {
+        "xs": np.array(0.025, np.float32),
+        "xp": np.array(120, np.uint8),
+        "w": S8,
+        "s": SCALES,
+        "p": POINTS,
+        "b": B32,
+        "bs": SCALES * np.float32(0.025),
+        "zs": np.array(0.2, np.float32),
+        "zp": np.array(131, np.uint8),
+        "ys": np.array(1 / 256, np.float32),
+        "yp": np.array(0, np.uint8),
+        "narrow": np.array(0.01, np.float32),
+    }
+    return model(nodes, constants, x=("batch", 6))
+
+
+def quantized(tensor: str, *, scale: str = "ys", point: str = "yp") -> NodeProto:
+    return node("QuantizeLinear", [tensor, scale, point], ["y"], "quantize y")
+
+
+FLOAT = dequantized("z", "zs", "zp", to="d")
+TAILS = {
+    "codes of logits": (node("Identity", ["z"], ["y"], "y"),),
+    "codes of probabilities": (
+        FLOAT,
+        node("Softmax", ["d"], ["soft"], "softmax"),
+        quantized("soft"),
+    ),
+    "floats of probabilities": (FLOAT, node("Softmax", ["d"], ["y"], "softmax")),
+    "codes of what saturates": (
+        FLOAT,
+        node("Relu", ["d"], ["relu"], "relu"),
+        quantized("relu", scale="narrow"),
+    ),
+    "dequantised again": (
+        FLOAT,
+        node("Sigmoid", ["d"], ["soft"], "sigmoid"),
+        node("QuantizeLinear", ["soft", "ys", "yp"], ["q"], "quantize"),
+        dequantized("q", "ys", "yp", to="y"),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("name", TAILS)
+def test_the_oracle_answers_within_one_code(name: str, mode: str) -> None:
+    opened = tail(*TAILS[name])
+    head = trace(opened.graph()).head()
+    result = cut(opened, KEPT, mode)
+    before = run(shown(opened, head.z), {"x": X}, plain=True)["_z"]
+    after = run(shown(result, head.z), {"x": X}, plain=True)
+    graph = opened.graph()
+    z = graph.tensors[head.z].real(before)
+    expected = MODES[mode].oracle(head, KEPT, z)
+    assert np.array_equal(graph.tensors[head.z].real(after["_z"]), expected.z)
+    y = graph.tensors["y"].real(after["y"])
+    code = graph.tensors["y"].quantization
+    step = float(code.scale.sum()) if code is not None else 1 / 256
+    np.testing.assert_allclose(y, expected.y, atol=1.001 * step)
+    if mode == "zero":
+        assert not graph.tensors[head.z].real(after["_z"])[:, [1, 3]].any()
+
+
+def shown(opened: OnnxModel, z: str) -> OnnxModel:
+    return opened.apply(Plan((AddOutput(z, "_z"),)))
+
+
+def test_where_z_is_and_what_its_codes_stand_for() -> None:
+    graph = tail(*TAILS["codes of probabilities"]).graph()
+    head = trace(graph).head()
+    assert (head.activation, head.z) == ("softmax", "d")
+    assert [n.name for n in head.tail] == ["softmax", "quantize y"]
+    assert head.tensor("y").quantization is not None
+    coded = graph.tensors["z"].quantization
+    assert coded is not None
+    assert (coded.scale.tolist(), coded.zero_point.tolist()) == ([np.float32(0.2)], [131])
+    assert (coded.low, coded.high) == (0, 255)
+    assert graph.tensors["d"].quantization is None
+
+
+MOVES = {
+    "reshaped": (node("Reshape", ["z", "to"], ["y"], "r"), True),
+    "turned": (node("Transpose", ["z"], ["y"], "t"), True),
+    "joined with itself": (node("Concat", ["z", "z"], ["y"], "c", axis=0), True),
+    "joined with others": (node("Concat", ["z", "xq"], ["y"], "c", axis=1), False),
+    "the best of them": (node("Max", ["z", "z"], ["y"], "m"), False),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_codes_mean_the_same_where_they_only_move(name: str) -> None:
+    move, same = MOVES[name]
+    nodes = list(tail(node("Identity", ["z"], ["y"], "y")).proto.graph.node)[:-1]
+    constants = {
+        t.name: numpy_helper.to_array(t)
+        for t in tail(node("Identity", ["z"], ["y"], "y")).proto.graph.initializer
+    }
+    constants["to"] = np.array([1, -1])
+    graph = model([*nodes, move], constants, x=X.shape).graph()
+    assert (graph.tensors["y"].quantization is not None) == same
+
+
+def test_probabilities_of_codes_are_those_of_the_kept_units() -> None:
+    result = run(cut(tail(*TAILS["floats of probabilities"]), KEPT), {"x": X}, plain=True)["y"]
+    codes = run(tail(node("Identity", ["z"], ["y"], "y")), {"x": X}, plain=True)["y"].astype(
+        np.float64
+    )
+    logits = (codes - 131) * np.float32(0.2)
+    np.testing.assert_allclose(result, softmax(logits[:, KEPT]), atol=1e-6)

@@ -1,0 +1,203 @@
+"""ArgMax and TopK behind a head: what they return are ids of the units that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+
+from exporter.errors import ModelError
+from exporter.formats.onnx import OnnxModel
+from exporter.graph import Array
+from exporter.trace import trace
+from exporter.trace.rules.ranking import ids_of
+from onnx import NodeProto, TensorProto
+from tests.builders.onnx_models import classifier, cut, node, numbers, run, softmax
+
+KEPT = [4, 0, 2]
+X = numbers(7, 6, seed=1)
+Z = X @ numbers(6, 5) + numbers(5)
+SOFT = node("Softmax", ["z"], ["p"], "softmax")
+K3 = {"k": np.array([3])}
+
+
+def ranked(*nodes: NodeProto, outputs: tuple[str, ...] = ("y",), **options: object) -> OnnxModel:
+    return classifier(*nodes, outputs=dict.fromkeys(outputs), **options)
+
+
+def ids(z: Array, count: int) -> Array:
+    return np.argsort(-z, axis=1, kind="stable")[:, :count]
+
+
+def best(z: Array, count: int) -> Array:
+    return -np.sort(-z, axis=1)[:, :count]
+
+
+Expected = Mapping[str, Callable[[Array], Array]]
+
+RANKED: Mapping[str, tuple[tuple[NodeProto, ...], Expected, Mapping[str, object]]] = {
+    "ArgMax alone": (
+        (node("ArgMax", ["z"], ["y"], "rank", axis=1, keepdims=0),),
+        {"y": lambda z: z.argmax(1)},
+        {},
+    ),
+    "ArgMax behind a softmax, beside it": (
+        (SOFT, node("ArgMax", ["p"], ["y"], "rank", axis=-1)),
+        {"p": softmax, "y": lambda z: z.argmax(1)[:, None]},
+        {},
+    ),
+    "ArgMin": (
+        (node("ArgMin", ["z"], ["y"], "rank", axis=1, keepdims=0, select_last_index=1),),
+        {"y": lambda z: z.argmin(1)},
+        {},
+    ),
+    "ArgMax, cast and squeezed": (
+        (
+            node("ArgMax", ["z"], ["i"], "rank", axis=1),
+            node("Squeeze", ["i", "axes"], ["s"], "squeeze"),
+            node("Cast", ["s"], ["y"], "cast", to=TensorProto.INT32),
+        ),
+        {"y": lambda z: z.argmax(1)},
+        {"constants": {"axes": np.array([1])}},
+    ),
+    "TopK": (
+        (node("TopK", ["z", "k"], ["v", "y"], "rank"),),
+        {"y": lambda z: ids(z, 3), "v": lambda z: best(z, 3)},
+        {"constants": K3},
+    ),
+    "TopK of few, smallest first": (
+        (node("TopK", ["z", "k"], ["v", "y"], "rank", largest=0),),
+        {"y": lambda z: ids(-z, 1), "v": lambda z: np.sort(z, 1)[:, :1]},
+        {"constants": {"k": np.array([1])}},
+    ),
+    "TopK before opset 10": (
+        (node("TopK", ["z"], ["v", "y"], "rank", axis=1, k=5),),
+        {"y": lambda z: ids(z, 5), "v": lambda z: best(z, 5)},
+        {"opset": 9},
+    ),
+    "TopK of probabilities, all three shown": (
+        (SOFT, node("TopK", ["p", "k"], ["v", "y"], "rank")),
+        {
+            "p": softmax,
+            "y": lambda z: ids(z, 3),
+            "v": lambda z: best(softmax(z), 3),
+        },
+        {"constants": K3},
+    ),
+}
+
+
+@pytest.mark.parametrize("kept", [KEPT, [3], [1, 2, 3, 4]], ids=len)
+@pytest.mark.parametrize("name", RANKED)
+def test_ids_of_the_units_that_are_left(name: str, kept: list[int]) -> None:
+    nodes, expected, options = RANKED[name]
+    opened = ranked(*nodes, outputs=tuple(expected), **options)
+    before = run(opened, {"x": X})
+    after = run(cut(opened, kept), {"x": X})
+    for output, compute in expected.items():
+        np.testing.assert_allclose(before[output], compute(Z), atol=1e-5)
+        wanted = compute(Z[:, kept])
+        assert after[output].shape == wanted.shape
+        np.testing.assert_allclose(after[output], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", RANKED)
+def test_the_head_says_which_outputs_hold_ids(name: str) -> None:
+    nodes, expected, options = RANKED[name]
+    opened = ranked(*nodes, outputs=tuple(expected), **options)
+    traced = trace(opened.graph())
+    head = traced.head()
+    assert not traced.refusals
+    assert head.name == ("p" if "p" in expected else "rank")
+    (ranking,) = head.rankings
+    assert ranking.outputs == ("y",)
+    values = softmax(Z) if "p" in expected else Z
+    answer = run(opened, {"x": X})["y"]
+    np.testing.assert_array_equal(ids_of(ranking, values)["y"], answer)
+
+
+def test_zeroed_units_keep_their_ids() -> None:
+    nodes, _, _ = RANKED["ArgMax alone"]
+    result = run(cut(ranked(*nodes), KEPT, "zero"), {"x": X})["y"]
+    zeroed = Z.copy()
+    zeroed[:, [1, 3]] = 0
+    np.testing.assert_array_equal(result, zeroed.argmax(1))
+
+
+RUNNING = (
+    node("ReduceSum", ["x"], ["s"], "sum", keepdims=0),
+    node("Cast", ["s"], ["i"], "int", to=TensorProto.INT64),
+    node("Reshape", ["i", "one"], ["k"], "vector"),
+)
+
+REFUSED = {
+    "k computed": (
+        (SOFT, *RUNNING, node("TopK", ["p", "k"], ["v", "y"], "rank")),
+        {"one": np.array([1])},
+        "computed while the model runs",
+    ),
+    "in no order": (
+        (SOFT, node("TopK", ["p", "k"], ["v", "y"], "rank", sorted=0)),
+        K3,
+        "no stated order",
+    ),
+    "arithmetic with what a table has for ids": (
+        (
+            SOFT,
+            node("ArgMax", ["p"], ["i"], "best", axis=1),
+            node("Gather", ["table", "i"], ["t"], "look up"),
+            node("Add", ["t", "t"], ["y"], "rank"),
+        ),
+        {"table": numbers(5)},
+        "a table has for ids",
+    ),
+    "a table that is too short": (
+        (
+            SOFT,
+            node("ArgMax", ["p"], ["i"], "best", axis=1),
+            node("Gather", ["table", "i"], ["y"], "rank"),
+        ),
+        {"table": numbers(4)},
+        "no entry for each of the 5",
+    ),
+    "arithmetic with ids": (
+        (
+            SOFT,
+            node("ArgMax", ["p"], ["i"], "best", axis=1),
+            node("Add", ["i", "one"], ["y"], "rank"),
+        ),
+        {"one": np.array([1])},
+        "ids of units",
+    ),
+    "the best comes back": (
+        (
+            node("TopK", ["z", "one"], ["v", "y"], "best"),
+            node("Sub", ["z", "v"], ["p"], "rank"),
+        ),
+        {"one": np.array([1])},
+        "values of other units",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_by_name(name: str) -> None:
+    nodes, constants, reason = REFUSED[name]
+    traced = trace(ranked(*nodes, outputs=("p", "y"), constants=constants).graph())
+    assert not traced.heads
+    assert any("'rank'" in str(refusal) for refusal in traced.refusals)
+    assert any(reason in refusal.reason for refusal in traced.refusals)
+
+
+def test_a_number_of_ranks_that_something_counts_on() -> None:
+    nodes = (
+        SOFT,
+        node("TopK", ["p", "k"], ["v", "i"], "rank"),
+        node("Reshape", ["v", "to"], ["y"], "counted"),
+    )
+    constants = {**K3, "to": np.array([-1, 3, 1])}
+    opened = ranked(*nodes, outputs=("p", "y"), constants=constants)
+    assert run(cut(opened, KEPT), {"x": X})["y"].shape == (7, 3, 1)
+    with pytest.raises(ModelError, match="TopK 'rank' returns 3 units, of which 2 would be left"):
+        cut(opened, [0, 1])

@@ -1,0 +1,249 @@
+"""YOLO-shaped ONNX detectors: the classes are found among boxes, and cut; nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnx
+from exporter.errors import UsageError
+from exporter.formats.onnx import OnnxModel, from_proto
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
+from exporter.planning.cut import Choice, plan_cut
+from exporter.trace import trace
+from onnx import ModelProto
+from tests.builders import yolo_reference as reference
+from tests.builders.commands import exporter
+from tests.builders.onnx_models import run
+from tests.builders.onnx_quantized import quantized
+from tests.builders.open_batch import any_batch
+from tests.builders.yolo_models import DETECTORS, Net, anchored, yolov8
+from tests.builders.yolo_reference import ANCHORS, CLASSES, MASKS, SIZES, picture
+
+KEPT = (4, 0, 3)
+
+
+def opened(name: str) -> OnnxModel:
+    return from_proto(DETECTORS[name].build(), "detector.onnx")
+
+
+def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
+    """Cut, and proved by the pruning itself."""
+    done = prune_model(model, Choice(keep=KEPT, keep_order=order), Job(samples=2))
+    assert done.findings.passed
+    assert {check.output for check in done.findings.checks} == {*model.graph().outputs}
+    assert isinstance(done.model, OnnxModel)
+    return done.model
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_parts_are_told(name: str) -> None:
+    head = trace(opened(name).graph()).head()
+    assert ", ".join(map(str, head.parts)) == DETECTORS[name].parts
+    assert (head.output, head.axis, head.units) == ("y", DETECTORS[name].axis, CLASSES)
+
+
+@pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
+@pytest.mark.parametrize("name", DETECTORS)
+def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
+    """Positions are counted here by hand, from the builders; values come from the formulas."""
+    case, model = DETECTORS[name], opened(name)
+    kept = KEPT if order else sorted(KEPT)
+    small = pruned(model, order=order)
+    fed = {"x": picture()}
+    before, after = run(model, fed), run(small, fed)
+    told, expected = case.answer(picture(), range(CLASSES)), case.answer(picture(), kept)
+    places: dict[str, tuple[int, Callable[[int], list[int]]]] = {
+        "y": (case.axis, lambda unit: [case.first + unit]),
+        **case.maps,
+    }
+    assert {*before} == {*after} == {*places}
+    for output, (axis, at) in places.items():
+        np.testing.assert_allclose(before[output], told[output], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(after[output], expected[output], rtol=1e-5, atol=1e-5)
+        width = before[output].shape[axis]
+        standing = [place for unit in range(CLASSES) for place in at(unit)]
+        chosen = iter([place for unit in kept for place in at(unit)])
+        gone = {place for unit in range(CLASSES) if unit not in kept for place in at(unit)}
+        columns = [p if p not in standing else next(chosen) for p in range(width) if p not in gone]
+        taken = np.take(before[output], columns, axis=axis)
+        np.testing.assert_array_equal(after[output], taken, err_msg=output)
+    again = plan_cut(small, Choice(keep=[0]))
+    assert again.selection.units == len(KEPT)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_any_number_of_pictures(name: str) -> None:
+    """Lengths are measured; the cut model answers for each picture as the formulas do."""
+    case = DETECTORS[name]
+    model = from_proto(any_batch(case.build()), "batch.onnx")
+    assert ", ".join(map(str, trace(model.graph()).head().parts)) == case.parts
+    pictures = [picture(seed) for seed in range(3)]
+    found = run(pruned(model), {"x": np.concatenate(pictures)})
+    for i, each in enumerate(pictures):
+        for output, expected in case.answer(each, KEPT).items():
+            if output in found:
+                np.testing.assert_allclose(found[output][i], expected[0], rtol=1e-5, atol=1e-5)
+
+
+# name -> the convolutions of classes, and the channel of a class beside those of each anchor
+QUANTIZED = {
+    "v5 with raw maps": ("m", ANCHORS, 5),
+    "v7": ("m", ANCHORS, 5),
+    "v8": ("cv3.", 1, 0),
+    "v11": ("cv3.", 1, 0),
+    "YOLOX decoded": ("cls", 1, 0),
+}
+WAYS: Mapping[str, tuple[bool, list[str] | None]] = {
+    "every operator": (False, None),
+    "every operator, per channel": (True, None),
+    "convolutions, per channel": (True, ["Conv"]),
+}
+
+
+def in_codes(name: str, way: str, folder: Path) -> ModelProto:
+    per_channel, operators = WAYS[way]
+    pictures = [picture(seed) for seed in range(8)]
+    build = DETECTORS[name].build
+    return quantized(build(), pictures, folder, per_channel=per_channel, operators=operators)
+
+
+def with_codes(model: ModelProto, names: Sequence[str]) -> OnnxModel:
+    """The integer codes of these tensors are outputs too."""
+    shown = ModelProto()
+    shown.CopyFrom(model)
+    for name in names:
+        info = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT8, [1, *"chw"])
+        shown.graph.output.append(info)
+    return from_proto(shown, "shown.onnx")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_codes_stay_to_the_bit(name: str, way: str, tmp_path: Path) -> None:
+    """Those of the classes' convolutions, and whatever is returned."""
+    case, (made_by, anchors, first) = DETECTORS[name], QUANTIZED[name]
+    written = in_codes(name, way, tmp_path)
+    model = from_proto(written, "codes.onnx")
+    assert ", ".join(map(str, trace(model.graph()).head().parts)) == case.parts
+    small = pruned(model)
+    logits = [f"{made_by}{level}_QuantizeLinear_Output" for level in range(len(SIZES))]
+    before, after = (
+        run(with_codes(each, logits), {"x": picture()}, plain=True)
+        for each in (written, small.proto)
+    )
+    row = [*range(first), *(first + unit for unit in KEPT)]
+    channels = [anchor * (first + CLASSES) + place for anchor in range(anchors) for place in row]
+    for codes in logits:
+        assert before[codes].dtype == np.int8
+        np.testing.assert_array_equal(after[codes], before[codes][:, channels])
+    columns = [*range(case.first), *(case.first + unit for unit in KEPT)]
+    np.testing.assert_array_equal(after["y"], np.take(before["y"], columns, axis=case.axis))
+    expected = case.answer(picture(), KEPT)["y"]
+    np.testing.assert_allclose(after["y"], expected, rtol=0, atol=0.1 * np.abs(expected).max())
+    if WAYS[way][1]:  # scores and boxes have no scale in common, that of the boxes
+        scores = range(case.first, case.first + len(KEPT))
+        found, told = (np.take(y, scores, case.axis) for y in (after["y"], expected))
+        np.testing.assert_allclose(found, told, rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("way", ["every operator", "convolutions, per channel"])
+def test_a_file_in_codes_on_the_command_line(way: str, tmp_path: Path) -> None:
+    """All its checks pass, and what is written answers by the formulas."""
+    (tmp_path / "large").mkdir()
+    onnx.save(in_codes("v8", way, tmp_path / "large"), tmp_path / "codes.onnx")
+    done = exporter("prune codes.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
+    assert done.code == 0, done.err
+    checks = done.record["checks"]
+    assert checks
+    assert all(check["passed"] for check in checks)
+    large, small = (from_proto(onnx.load(tmp_path / f"{n}.onnx"), n) for n in ("codes", "small"))
+    before, after = (run(each, {"x": picture()}, plain=True)["y"] for each in (large, small))
+    np.testing.assert_array_equal(after, before[:, [0, 1, 2, 3, 8, 4, 7]])
+    expected = DETECTORS["v8"].answer(picture(), KEPT)["y"]
+    np.testing.assert_allclose(after, expected, rtol=0, atol=0.1 * np.abs(expected).max())
+
+
+def test_maps_of_masks_are_left_aside() -> None:
+    """Beside boxes and classes stand as many coefficients as there are maps."""
+    model = from_proto(yolov8(masks=MASKS, maps=MASKS), "masks.onnx")
+    found = trace(model.graph())
+    assert ([head.name for head in found.heads], found.masks) == (["y", "protos"], ("protos",))
+    assert found.head().name == "y"
+    assert found.head("protos").units == MASKS
+    small = pruned(model)
+    before, after = (run(each, {"x": picture()}) for each in (model, small))
+    expected = reference.v8(picture(), KEPT, masks=MASKS)["y"]
+    np.testing.assert_allclose(after["y"], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(after["protos"], before["protos"])
+
+
+def test_inspect_tells_of_maps_of_masks(tmp_path: Path) -> None:
+    onnx.save(yolov8(masks=MASKS, maps=MASKS), tmp_path / "masks.onnx")
+    done = exporter("inspect masks.onnx", tmp_path)
+    assert done.out.endswith("\n\nMasks are made of protos: it is cut only where --head names it\n")
+    assert "Choose one" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("masks", "maps"),
+    [
+        pytest.param(MASKS, MASKS + 1, id="more maps than coefficients"),
+        pytest.param(0, MASKS, id="no coefficients"),
+        pytest.param(0, 4, id="as many maps as a box has numbers"),
+        pytest.param(0, CLASSES, id="as many maps as there are classes"),
+    ],
+)
+def test_other_maps_are_a_head_like_any(masks: int, maps: int) -> None:
+    found = trace(from_proto(yolov8(masks=masks, maps=maps), "maps.onnx").graph())
+    assert not found.masks
+    with pytest.raises(UsageError, match="several heads: 'y', 'protos'"):
+        found.head()
+
+
+def test_a_reshape_that_scrambles_boxes_and_classes_is_refused() -> None:
+    net = Net()
+    conv = net.conv(net.maps()[0], 5 + CLASSES, "m")
+    net.reshape(conv, "y", 16, 5 + CLASSES, 1)  # channels and places are never exchanged
+    found = trace(from_proto(net.model(y=(16, 5 + CLASSES, 1)), "scrambled.onnx").graph())
+    assert not found.heads
+    assert "Reshape 'y'" in str(found.refusals[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "told"),
+    [
+        pytest.param(["--keep", "0,1"], 3, "--units A:B", id="not told apart"),
+        pytest.param(["--keep", "0,1", "--units", "5:11"], 0, "2 of 6 units kept", id="stated"),
+        pytest.param(["--keep", "0,1", "--units", "5:"], 2, "no stretch", id="half a stretch"),
+        pytest.param(["--keep", "0,1", "--units", "5:12"], 2, "no head has", id="too far"),
+        pytest.param(["--keep", "6", "--units", "5:11"], 2, "no unit 6", id="no such unit"),
+        pytest.param(
+            ["--keep", "0", "--units", "5:11", "--restore-ids"], 2, "class numbers", id="no ids"
+        ),
+        pytest.param(
+            ["--keep", "0", "--units", "4:11", "--labels", "six.txt"],
+            2,
+            "6 labels for 7 units",
+            id="a part that is no wider than its labels",
+        ),
+    ],
+)
+def test_raw_maps_on_the_command_line(
+    options: list[str], code: int, told: str, tmp_path: Path
+) -> None:
+    net = Net()
+    anchored(net, 0, net.maps()[0])
+    made = net.model(raw0=(1, ANCHORS, SIZES[0], SIZES[0], 5 + CLASSES))
+    (tmp_path / "raw.onnx").write_bytes(made.SerializeToString())
+    (tmp_path / "six.txt").write_text("\n".join("abcdef"), "utf-8")
+    options = [str(tmp_path / each) if each.endswith(".txt") else each for each in options]
+    out = tmp_path / "small.onnx"
+    command = ["prune", str(tmp_path / "raw.onnx"), "-o", str(out), "--samples", "2"]
+    done = exporter([*command, *options], tmp_path)
+    assert (done.code, out.exists()) == (code, code == 0), done.err
+    assert told in done.out + done.err

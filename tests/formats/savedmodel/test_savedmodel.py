@@ -1,0 +1,495 @@
+"""SavedModel folders: what is refused, and that the others are converted, and cut as files."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+import exporter
+from exporter.conversion.process import Child
+from exporter.conversion.remote import ROUTES, ConvertOptions, open_folder
+from exporter.errors import ConversionError, ExporterError, ModelError, UsageError
+from exporter.formats import kind_of, open_model, size_bytes
+from exporter.formats.model import Model, RunOptions
+from exporter.formats.savedmodel.model import open_file
+from exporter.formats.savedmodel.operators import computes
+from exporter.jobs.inspect import inspect_model
+from exporter.jobs.options import Job
+from exporter.jobs.source import Source
+from tests.builders import commands, saved_models
+from tests.builders.keras_models import softmax
+from tests.builders.saved_models import FEATURES, export, give_optimizer, logits, save_scorer
+
+BARE, PLAIN = "tf2onnx, bare graph", "tf2onnx"
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    with Child() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("saved") / "scorer"
+    return save_scorer(folder, serving_default="scores", raw="logits", echo="echo")
+
+
+def features(count: int = 1) -> Any:
+    return np.random.default_rng(4).normal(size=(count, FEATURES)).astype(np.float32)
+
+
+def run(model: Model, **inputs: Any) -> dict[str, Any]:
+    return model.runner(RunOptions())(inputs)
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+def _truncated(folder: Path) -> None:
+    graph = folder / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:-100])
+
+
+def _of_tensorflow_1(folder: Path) -> None:
+    proto = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes())
+    proto.meta_graphs[0].ClearField("object_graph_def")
+    (folder / "saved_model.pb").write_bytes(proto.SerializeToString())
+
+
+def _link(folder: Path) -> None:
+    weights = next((folder / "variables").glob("*.data*"))
+    weights.rename(folder.parent / "weights")
+    weights.symlink_to(folder.parent / "weights")
+
+
+DAMAGED: dict[str, tuple[Callable[[Path], Any], type[ExporterError], str]] = {
+    "no graph": (
+        lambda folder: (folder / "saved_model.pb").unlink(),
+        ModelError,
+        "scorer is a folder without a saved_model.pb",
+    ),
+    "empty graph": (
+        lambda folder: (folder / "saved_model.pb").write_bytes(b""),
+        ModelError,
+        "saved_model.pb is empty",
+    ),
+    "truncated graph": (_truncated, ModelError, "saved_model.pb is damaged or truncated"),
+    "another message": (
+        lambda folder: (folder / "saved_model.pb").write_bytes(b"\x08\x01"),
+        ModelError,
+        "in the form of TensorFlow 1",
+    ),
+    "TensorFlow 1": (_of_tensorflow_1, ModelError, "scorer is a SavedModel in the form of Tens"),
+    "no weights": (
+        lambda folder: shutil.rmtree(folder / "variables"),
+        ModelError,
+        "TensorFlow cannot load scorer: ",
+    ),
+    "cut weights": (
+        lambda folder: next((folder / "variables").glob("*.data*")).write_bytes(b"short"),
+        ModelError,
+        "TensorFlow cannot load scorer: ",
+    ),
+    "weights elsewhere": (
+        _link,
+        ModelError,
+        "scorer: variables/variables.data-00000-of-00001 is a link",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGED.values(), ids=DAMAGED)
+def test_damaged(
+    scorer: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], Any],
+    error: type[ExporterError],
+    message: str,
+) -> None:
+    folder = tmp_path / "scorer"
+    shutil.copytree(scorer, folder)
+    damage(folder)
+    with pytest.raises(error, match=message) as raised:
+        open_file(folder)
+    assert "\n" not in raised.value.message
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no folder"):
+        open_file(tmp_path / "missing")
+
+
+def test_which_signature(scorer: Path, tmp_path: Path) -> None:
+    assert open_file(scorer).graph().outputs == ("scores",)
+    assert open_file(scorer, "raw").graph().outputs == ("logits",)
+    with pytest.raises(UsageError, match="no signature 'other'") as raised:
+        open_file(scorer, "other")
+    assert raised.value.hint == "it has echo, raw, serving_default"
+    both = save_scorer(tmp_path / "both", a="scores", b="logits")
+    with pytest.raises(UsageError, match="several signatures, and none is called serving_default"):
+        open_file(both)
+    assert open_file(both, "b").graph().outputs == ("logits",)
+    assert open_file(save_scorer(tmp_path / "one", only="logits")).graph().outputs == ("logits",)
+    with pytest.raises(ModelError, match="none has no signature: nothing says what goes in"):
+        open_file(save_scorer(tmp_path / "none"))
+
+
+def _reads(x: Any, folder: Path) -> Any:
+    return x * tf.strings.to_number(tf.io.read_file(str(folder / "read")))
+
+
+def _writes(x: Any, folder: Path) -> Any:
+    with tf.control_dependencies([tf.io.write_file(str(folder / "written"), "here")]):
+        return tf.identity(x)
+
+
+def _calls(x: Any, _folder: Path) -> Any:
+    return tf.ensure_shape(tf.py_function(lambda values: values, [x], tf.float32), x.shape)
+
+
+def _hides(x: Any, folder: Path) -> Any:
+    """In a branch, which is a function of its own."""
+    return tf.cond(tf.reduce_sum(x) > 0, lambda: _reads(x, folder), lambda: x)
+
+
+def save_function(what: Callable[[Any, Path], Any], folder: Path) -> None:
+    made = tf.Module()
+    spec = tf.TensorSpec([None, 2], name="x")
+    made.run = tf.function(lambda x: {"y": what(x, folder)}, input_signature=[spec])
+    tf.saved_model.save(made, str(folder / "net"), {"serving_default": made.run})
+
+
+REACHES_OUT: dict[str, Callable[[Any, Path], Any]] = {
+    "ReadFile": _reads,
+    "WriteFile": _writes,
+    "EagerPyFunc": _calls,
+    "StatelessIf": _hides,
+}
+
+
+@pytest.mark.parametrize(("operator", "what"), REACHES_OUT.items(), ids=REACHES_OUT)
+def test_a_graph_that_reaches_outside_is_not_loaded(
+    tmp_path: Path, operator: str, what: Callable[[Any, Path], Any]
+) -> None:
+    save_function(what, tmp_path)
+    named = "ReadFile" if what is _hides else operator
+    with pytest.raises(ModelError, match=f"net holds the operator {named}, which does more"):
+        open_file(tmp_path / "net")
+
+
+def test_a_graph_that_would_write_is_not_run(tmp_path: Path) -> None:
+    """And the test would notice: the same graph, run by TensorFlow, writes the file."""
+    save_function(_writes, tmp_path)
+    done = commands.exporter("convert net -o net.onnx", tmp_path)
+    assert done.code == 3
+    assert "error: net holds the operator WriteFile" in done.err
+    assert {path.name for path in tmp_path.iterdir()} == {"net"}
+    loaded = tf.saved_model.load(str(tmp_path / "net"))
+    loaded.signatures["serving_default"](tf.zeros((1, 2)))
+    assert (tmp_path / "written").exists()
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        *("MatMul", "Conv2D", "StatefulPartitionedCall", "While", "ReadVariableOp", "HashTableV2"),
+        *("RandomUniform", "StatelessRandomUniformV2", "TensorListReserve", "Einsum"),
+    ],
+)
+def test_operators_that_compute(operator: str) -> None:
+    assert computes(operator)
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        *("ReadFile", "WriteFile", "MatchingFiles", "PyFunc", "PyFuncStateless", "EagerPyFunc"),
+        *("PrintV2", "SaveV2", "RestoreV2", "InitializeTableFromTextFileV2", "TextLineDataset"),
+        *("DebugIdentityV2", "RemoteCall", "GenerateVocabRemapping", "LoadAndRemapMatrix", "Send"),
+        *("DecodeProtoV2", "Abort", "ImmutableConst", "SummaryWriter", "WriteSummary", "NotOfTF"),
+    ],
+)
+def test_operators_that_do_more(operator: str) -> None:
+    assert not computes(operator)
+
+
+COMMANDS: dict[str, tuple[str, int, str]] = {
+    "cut as it stands": (
+        "prune scorer -o x.onnx --keep 1",
+        2,
+        "a SavedModel is not cut as it stands, and none is written",
+    ),
+    "written": ("run scorer -o out --keep 1 --to savedmodel", 2, "'savedmodel' is not one of"),
+    "a part of it": ("inspect scorer/saved_model.pb", 2, "is a part of a SavedModel"),
+    "a folder of something else": ("inspect scorer/variables", 2, "a folder without a saved_model"),
+    "timed": ("bench scorer scorer", 2, "do not run in one edge runtime"),
+}
+
+
+@pytest.mark.parametrize(("line", "code", "message"), COMMANDS.values(), ids=COMMANDS)
+def test_commands_refused(scorer: Path, line: str, code: int, message: str) -> None:
+    done = commands.exporter(line, scorer.parent)
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err.splitlines()[-2]
+    assert done.err.splitlines()[-1].startswith("hint: ")
+    assert {path.name for path in scorer.parent.iterdir()} == {"scorer"}
+
+
+def test_no_route_to_keras(child: Child, scorer: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no route from SavedModel to Keras") as raised:
+        Source(open_folder(scorer, child), scorer, child).target("keras", tmp_path)
+    assert raised.value.hint.startswith("use --to onnx,tflite")
+    with pytest.raises(UsageError, match="no 'savedmodel' can be written"):
+        Job(to=("savedmodel",))
+
+
+# --- accepted -------------------------------------------------------------------------------------
+
+
+def test_what_it_says_of_itself(scorer: Path) -> None:
+    record = inspect_model(open_file(scorer), size_bytes(scorer)).to_dict()
+    files = sorted(path for path in scorer.rglob("*") if path.is_file())
+    files.remove(scorer / "fingerprint.pb")  # nothing that the model computes depends on it
+    assert record["model"]["bytes"] == size_bytes(scorer) == sum(f.stat().st_size for f in files)
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(scorer)}\n"
+        for file in sorted(files, key=lambda file: (file.name != "saved_model.pb", file))
+    ]
+    assert record["model"]["sha256"] == hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert (kind_of(scorer), record["model"]["kind"]) == ("savedmodel", "savedmodel")
+    assert record["inputs"] == [{"name": "features", "shape": [None, FEATURES], "dtype": "float32"}]
+    (refused,) = record["refused"]
+    assert refused["output"] == "scores"
+    assert "its layers cannot be seen; heads are found in the files" in refused["reason"]
+
+
+def test_it_runs_in_this_process(scorer: Path) -> None:
+    model, values = open_model(scorer), features(3)
+    np.testing.assert_allclose(
+        run(model, features=values)["scores"], softmax(logits(values)), rtol=0, atol=1e-6
+    )
+    with pytest.raises(UsageError, match="no values for the input 'features'"):
+        run(model)
+    with pytest.raises(ModelError, match="SavedModel 'scorer' cannot be written as it stands"):
+        model.write(scorer.parent / "x")
+
+
+def test_the_slots_of_an_optimizer_are_left_behind(tmp_path: Path) -> None:
+    """TensorFlow gives them back to no optimizer but one of Keras 2, and fails without it."""
+    folder = save_scorer(tmp_path / "compiled", serving_default="scores")
+    give_optimizer(folder)
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    with pytest.raises(AttributeError, match="add_slot"):
+        tf.saved_model.load(str(folder))
+    fed = features(3)
+    answer = run(open_file(folder), features=fed)["scores"]
+    assert np.allclose(answer, softmax(logits(fed)), rtol=0, atol=1e-6)
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_module_without_keras(scorer: Path, tmp_path: Path) -> None:
+    report = exporter.run(scorer, tmp_path / "out", keep=[80, 2, 41], bench=False, samples=2)
+    assert report.ok
+    assert {check.stage for check in report.checks} == {"cut", "export"}
+    assert [artifact.route for artifact in report.artifacts] == [BARE, ROUTES["tflite"]]
+    assert (report.original.kind, report.original.bytes) == ("savedmodel", size_bytes(scorer))
+    assert report.remap is not None
+    assert report.remap.original.sha256 == report.original.sha256
+    values = features()
+    expected = softmax(logits(values)[:, [2, 41, 80]])
+    for artifact in report.artifacts:
+        answer = run(open_model(tmp_path / "out" / artifact.path), features=values)["scores"]
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+    cut = tmp_path / "out" / "pruned.fp32.onnx"
+    with pytest.raises(UsageError, match="the logits of scorer, a SavedModel, cannot be read"):
+        exporter.verify(scorer, cut)
+
+
+def converted(child: Child, folder: Path, path: Path, **options: Any) -> tuple[str, Model]:
+    model = open_folder(folder, child, options.pop("signature", None))
+    done = model.convert(path.suffix[1:], path, ConvertOptions(**options))
+    assert done.warnings == ()
+    return done.route, open_model(path)
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+def test_an_output_that_is_called_like_an_input(
+    child: Child, scorer: Path, tmp_path: Path, kind: str
+) -> None:
+    _, model = converted(child, scorer, tmp_path / f"net.{kind}", signature="echo")
+    assert model.graph().outputs == ("features_",)
+    values = features()
+    expected = logits(values) - saved_models.BIAS
+    np.testing.assert_allclose(
+        run(model, features=values)["features_"], expected, rtol=0, atol=1e-5
+    )
+
+
+def test_several_inputs_and_outputs(child: Child, tmp_path: Path) -> None:
+    live = export(saved_models.several, tmp_path / "net")
+    random = np.random.default_rng(3)
+    given = {name: random.normal(size=(1, n)).astype(np.float32) for name, n in _SIZES.items()}
+    expected = live([given["right"], given["left"]], training=False)
+    for kind in ROUTES:
+        _, model = converted(child, tmp_path / "net", tmp_path / f"net.{kind}")
+        assert set(model.graph().inputs) == {"left", "right"}
+        answer = run(model, **given)
+        assert set(answer) == {"kind", "tags"}
+        for name, values in answer.items():
+            np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-6)
+
+
+_SIZES = {"left": 4, "right": 3}
+
+
+@pytest.mark.parametrize(("width", "route"), [(8, PLAIN), (64, BARE)])
+def test_what_tf2onnx_gets_wrong_is_mended_in_both_routes(
+    child: Child, tmp_path: Path, width: int, route: str
+) -> None:
+    live = export(lambda: saved_models.mended(width), tmp_path / "net")
+    values = np.random.default_rng(1).normal(size=(1, 6, 6, width)).astype(np.float32)
+    expected = live(values, training=False)
+    for kind in ROUTES:
+        path = tmp_path / f"net.{kind}"
+        by, model = converted(child, tmp_path / "net", path)
+        assert by == {"onnx": route, "tflite": "TFLiteConverter"}[kind]
+        assert model.graph().inputs == ("image",)
+        np.testing.assert_allclose(
+            run(model, image=values)["output_0"], expected, rtol=0, atol=1e-5
+        )
+    graph = onnx.load(tmp_path / "net.onnx").graph
+    operators = Counter(node.op_type for node in graph.node)
+    assert operators["Conv"] == 1
+    assert [node.op_type for node in graph.node if node.domain not in {"", "ai.onnx"}] == []
+
+
+def test_recurrent_layers_stay_what_they_are(child: Child, tmp_path: Path) -> None:
+    live = export(saved_models.recurrent, tmp_path / "net")
+    ids = np.random.default_rng(1).integers(0, 80, (1, 6)).astype(np.int32)
+    for kind in ROUTES:
+        by, model = converted(child, tmp_path / "net", tmp_path / f"net.{kind}")
+        assert by == {"onnx": BARE, "tflite": "TFLiteConverter"}[kind]
+        np.testing.assert_allclose(
+            run(model, ids=ids)["output_0"], live(ids, training=False), rtol=0, atol=1e-5
+        )
+    nodes = Counter(node.op_type for node in onnx.load(tmp_path / "net.onnx").graph.node)
+    assert (nodes["LSTM"], nodes["Loop"]) == (1, 0)
+
+
+def test_batches(child: Child, scorer: Path, tmp_path: Path) -> None:
+    _, model = converted(child, scorer, tmp_path / "net.onnx", batch=3)
+    assert model.graph().shape("features") == (None, FEATURES)
+    _, model = converted(child, scorer, tmp_path / "net.tflite", batch=3)
+    assert model.graph().shape("features") == (3, FEATURES)
+    report = exporter.verify(tmp_path / "net.onnx", tmp_path / "net.tflite", samples=4)
+    assert report.ok
+    assert report.inputs == {"source": "synthetic, seed 0, 3 at a time", "samples": 2}
+
+
+class Loose(tf.Module):  # type: ignore[misc]  # TensorFlow is untyped
+    """Of its input not even the rank is known."""
+
+    @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])  # type: ignore[untyped-decorator]
+    def called(self, x: Any) -> Any:
+        return {"y": tf.nn.softmax(x * 2.0)}
+
+
+def test_an_input_of_unknown_rank(child: Child, tmp_path: Path) -> None:
+    made = Loose()
+    tf.saved_model.save(made, str(tmp_path / "net"), {"serving_default": made.called})
+    values = np.random.default_rng(1).normal(size=(1, 5)).astype(np.float32)
+    for kind in ROUTES:
+        path = tmp_path / f"net.{kind}"
+        with pytest.raises(UsageError, match="the rank of the input 'x' is not known"):
+            converted(child, tmp_path / "net", path)
+        _, model = converted(child, tmp_path / "net", path, input_shapes={"x": (1, 5)})
+        np.testing.assert_allclose(
+            run(model, x=values)["y"], softmax(2.0 * values), rtol=0, atol=1e-6
+        )
+
+
+def _half() -> Any:
+    values = keras.Input((8,), name="x")
+    return keras.Model(values, keras.layers.Dense(60, dtype="mixed_float16", name="y")(values))
+
+
+def test_half_precision(child: Child, tmp_path: Path) -> None:
+    """TFLite's builtin operators have none, and a SavedModel cannot be built anew in another."""
+    live = export(_half, tmp_path / "net")
+    values = np.random.default_rng(1).normal(size=(1, 8)).astype(np.float32)
+    path = tmp_path / "net.onnx"
+    _, model = converted(child, tmp_path / "net", path)
+    np.testing.assert_allclose(
+        run(model, x=values)["output_0"], live(values, training=False), rtol=0, atol=2e-3
+    )
+    with pytest.raises(ConversionError, match="computes in half precision, which TFLite"):
+        converted(child, tmp_path / "net", tmp_path / "net.tflite")
+
+
+CONVERT = """
+import sys
+from pathlib import Path
+from exporter.conversion.process import Child
+from exporter.conversion.remote import ConvertOptions, open_folder
+folder = Path(sys.argv[1])
+with Child() as child:
+    for source in sys.argv[2:]:
+        model = open_folder(folder / source, child)
+        for kind in ("onnx", "tflite"):
+            print(model.convert(kind, folder / f"{source}.{kind}", ConvertOptions()).route)
+"""
+
+
+def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> None:
+    """From copies in two folders: neither place nor process shows in the files."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for source, build in _TWICE.items():
+        export(build, first / source)
+    shutil.copytree(first, second)
+    done = subprocess.run(
+        [sys.executable, "-c", CONVERT, str(second), *_TWICE],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [PLAIN, _TFLITE, BARE, _TFLITE]
+    for source in _TWICE:
+        for kind in ROUTES:
+            converted(child, first / source, first / f"{source}.{kind}")
+            name = f"{source}.{kind}"
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+
+
+_TFLITE = ROUTES["tflite"]
+_TWICE: dict[str, Callable[[], Any]] = {
+    "small": lambda: saved_models.mended(8),
+    "large": lambda: saved_models.mended(64),
+}
+
+
+def test_the_commands(scorer: Path, tmp_path: Path) -> None:
+    """As a user would: converted in batches, and a cut planned."""
+    work = tmp_path / "work"
+    shutil.copytree(scorer, work / "net")
+    done = commands.exporter("convert net -o net.tflite --batch 4 --samples 6 --json", work)
+    assert done.code == 0, done.err
+    assert done.record["inputs"] == {"source": "synthetic, seed 0, 4 at a time", "samples": 2}
+    assert open_model(work / "net.tflite").graph().shape("features") == (4, FEATURES)
+    planned = commands.exporter("run net -o out --keep 3-5 --to tflite --dry-run -q", work)
+    assert planned.code == 0, planned.err
+    assert planned.out.startswith("head 'scores', slice: 3 of 90 units kept\n")
+    assert not (work / "out").exists()

@@ -1,0 +1,50 @@
+"""An edit says in one line what it does; `--dry-run` shows nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from exporter.graph import Use
+from exporter.graph.edits import (
+    AddInput,
+    AddOutput,
+    Compute,
+    Edit,
+    Fill,
+    Insert,
+    Plan,
+    Replace,
+    SetAttribute,
+    SetShape,
+    Step,
+    Take,
+)
+
+USES = (Use("fc", 1),)
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (Take("w", 1, np.arange(3), USES), "take 3 positions of 'w' along axis 1"),
+        (Fill("w", 0, np.arange(2), 0.0, USES), "fill 2 positions of 'w' along axis 0 with 0"),
+        (Replace("shape", np.array([-1, 3]), USES), "replace 'shape' by [-1,  3]"),
+        (SetShape("y", (None, 3)), "set the shape of 'y' to [?, 3]"),
+        (SetAttribute("fc", "units", 3), "set units of 'fc' to 3"),
+        (Insert("add", "z"), "insert add behind 'z'"),
+        (
+            Compute("z", (Step("exp", (0,)), Step("add", (0, 1)))),
+            "compute behind 'z': exp, add",
+        ),
+        (AddInput("mask", (3,), "bool"), "add the input 'mask'"),
+        (AddOutput("z", "logits"), "return 'z' as the output 'logits'"),
+    ],
+)
+def test_an_edit_in_words(edit: Edit, text: str) -> None:
+    assert str(edit) == text
+    assert str(Plan((edit, edit))) == f"{text}\n{text}"
+
+
+def test_the_set_is_closed() -> None:
+    assert len(Edit.__args__) == 9

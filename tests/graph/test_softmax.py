@@ -1,0 +1,357 @@
+"""A softmax written as exponentials and their sum: cut as one, against arithmetic of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import NodeProto
+
+from exporter.errors import ModelError
+from exporter.formats.model import Model, RunOptions
+from exporter.formats.onnx import OnnxModel
+from exporter.formats.tflite import TfliteModel, from_bytes
+from exporter.graph import Array
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
+from exporter.planning.cut import Choice, plan_cut
+from tests.builders.onnx_models import classifier, node, numbers
+from tests.builders.tflite_builder import Builder
+
+UNITS, KEPT = 5, [0, 2, 3]
+X = numbers(2, 6, seed=1)
+KERNEL, BIAS = numbers(6, UNITS), numbers(UNITS)
+Z = (X @ KERNEL + BIAS).astype(np.float64)
+
+
+def softmax(z: Array) -> Array:
+    return np.asarray(np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True))
+
+
+# --- as ONNX files write it ----------------------------------------------------------------------
+
+
+def ints(*values: int) -> Array:
+    return np.array(values, np.int64)
+
+
+def largest(shape: str = "kept") -> list[NodeProto]:
+    """max(z) as `m`, behind which the axis is there again."""
+    if shape == "kept":
+        return [node("ReduceMax", ["z"], ["m"], "max", axes=[1])]
+    return [
+        node("ReduceMax", ["z"], ["most"], "max", axes=[1], keepdims=0),
+        node("Max", ["lowest", "most"], ["bounded"], "bound"),
+        node("Identity", ["bounded"], ["stopped"], "stop"),
+        *again("stopped", "m"),
+    ]
+
+
+def again(tensor: str, made: str) -> list[NodeProto]:
+    """[batch] to [batch, 1], by a reshape and a broadcast to a shape that is computed."""
+    own = f"{made}/shape"
+    return [
+        node("Shape", [tensor], [f"{own}/batch"], f"{own}/batch"),
+        node("Concat", [f"{own}/batch", "one"], [own], own, axis=0),
+        node("Reshape", [tensor, own], [f"{made}/1"], f"{made}/1"),
+        node("Expand", [f"{made}/1", own], [made], made),
+    ]
+
+
+SHIFTED = [*largest(), node("Sub", ["z", "m"], ["d"], "sub")]
+POWERS = [*SHIFTED, node("Exp", ["d"], ["e"], "exp")]
+SUM = node("ReduceSum", ["e", "axes"], ["s"], "sum")
+ONNX: Mapping[str, tuple[list[NodeProto], bool]] = {
+    "with the largest taken off": ([*POWERS, SUM, node("Div", ["e", "s"], ["y"], "y")], False),
+    "as it is defined": (
+        [node("Exp", ["z"], ["e"], "exp"), SUM, node("Div", ["e", "s"], ["y"], "y")],
+        False,
+    ),
+    "as JAX traces it": (
+        [
+            *largest("flat"),
+            *POWERS[1:],
+            node("ReduceSum", ["e", "axes"], ["total"], "sum", keepdims=0),
+            *again("total", "s"),
+            node("Div", ["e", "s"], ["y"], "y"),
+        ],
+        False,
+    ),
+    "its logarithm": (
+        [*POWERS, SUM, node("Log", ["s"], ["l"], "log"), node("Sub", ["d", "l"], ["y"], "y")],
+        True,
+    ),
+    "its logarithm, of exponentials that are not shifted": (
+        [
+            node("Exp", ["z"], ["e"], "exp"),
+            SUM,
+            node("Log", ["s"], ["l"], "log"),
+            node("Sub", ["z", "l"], ["y"], "y"),
+        ],
+        True,
+    ),
+    "its logarithm, by one reduction": (
+        [
+            node("ReduceLogSumExp", ["z"], ["l"], "total", axes=[1]),
+            node("Sub", ["z", "l"], ["y"], "y"),
+        ],
+        True,
+    ),
+}
+CONSTANTS: Mapping[str, Array] = {
+    "axes": ints(1),
+    "one": ints(1),
+    "lowest": np.array(-np.inf, np.float32),
+    "rows": ints(0),
+}
+
+
+def onnx(*tail: NodeProto, **options: Any) -> OnnxModel:
+    used = {name for each in tail for name in each.input}
+    held = {name: value for name, value in CONSTANTS.items() if name in used}
+    return classifier(*tail, constants={"kernel": KERNEL, "bias": BIAS, **held}, **options)
+
+
+# --- as TFLite files write it --------------------------------------------------------------------
+
+
+def logits() -> Builder:
+    builder = Builder()
+    x = builder.feed("x", 2, 6)
+    kernel = builder.constant("kernel", np.ascontiguousarray(KERNEL.T))
+    inputs = [x, kernel, builder.constant("bias", BIAS)]
+    builder.op("FULLY_CONNECTED", inputs, (2, UNITS), "z", "FullyConnectedOptions")
+    builder.constant("axes", np.array([1], np.int32))
+    return builder
+
+
+def reduced(builder: Builder, operator: str, source: str, name: str, *, keep: bool = True) -> str:
+    shape = (2, 1) if keep else (2,)
+    return builder.op(operator, [source, "axes"], shape, name, "ReducerOptions", keepDims=keep)
+
+
+def shifted(builder: Builder) -> None:
+    reduced(builder, "REDUCE_MAX", "z", "m")
+    builder.op("SUB", ["z", "m"], (2, UNITS), "d", "SubOptions")
+    builder.op("EXP", ["d"], (2, UNITS), "e", "ExpOptions")
+
+
+def _with_the_largest_taken_off(builder: Builder) -> None:
+    shifted(builder)
+    reduced(builder, "SUM", "e", "s")
+    builder.op("DIV", ["e", "s"], (2, UNITS), "y", "DivOptions")
+
+
+def _as_it_is_traced(builder: Builder) -> None:
+    reduced(builder, "REDUCE_MAX", "z", "most", keep=False)
+    lowest = builder.constant("lowest", np.array(-np.inf, np.float32))
+    builder.op("MAXIMUM", [lowest, "most"], (2,), "bounded", "MaximumMinimumOptions")
+    shape = builder.constant("shape", np.array([2, 1], np.int32))
+    builder.op("RESHAPE", ["bounded", shape], (2, 1), "m", "ReshapeOptions")
+    builder.op("SUB", ["z", "m"], (2, UNITS), "d", "SubOptions")
+    builder.op("EXP", ["d"], (2, UNITS), "e", "ExpOptions")
+    reduced(builder, "SUM", "e", "total", keep=False)
+    builder.op("RESHAPE", ["total", shape], (2, 1), "s", "ReshapeOptions")
+    builder.op("DIV", ["e", "s"], (2, UNITS), "y", "DivOptions")
+
+
+def _its_logarithm(builder: Builder) -> None:
+    shifted(builder)
+    reduced(builder, "SUM", "e", "s")
+    builder.op("LOG", ["s"], (2, 1), "l")
+    builder.op("SUB", ["d", "l"], (2, UNITS), "y", "SubOptions")
+
+
+def _of_channels(builder: Builder) -> None:
+    """Channels in front of the places of one row, whose axis is not there in what is taken off."""
+    to = builder.constant("to", np.array([1, 2, UNITS], np.int32))
+    builder.op("RESHAPE", ["z", to], (1, 2, UNITS), "r", "ReshapeOptions")
+    order = builder.constant("order", np.array([0, 2, 1], np.int32))
+    builder.op("TRANSPOSE", ["r", order], (1, UNITS, 2), "t")
+    builder.op("REDUCE_MAX", ["t", "axes"], (1, 2), "m", "ReducerOptions")
+    builder.op("SUB", ["t", "m"], (1, UNITS, 2), "d", "SubOptions")
+    builder.op("EXP", ["d"], (1, UNITS, 2), "e", "ExpOptions")
+    builder.op("SUM", ["e", "axes"], (1, 2), "s", "ReducerOptions")
+    builder.op("DIV", ["e", "s"], (1, UNITS, 2), "p", "DivOptions")
+    builder.op("TRANSPOSE", ["p", order], (1, 2, UNITS), "q")
+    back = builder.constant("back", np.array([2, UNITS], np.int32))
+    builder.op("RESHAPE", ["q", back], (2, UNITS), "y", "ReshapeOptions")
+
+
+TFLITE: Mapping[str, tuple[Callable[[Builder], None], bool]] = {
+    "with the largest taken off": (_with_the_largest_taken_off, False),
+    "as JAX traces it": (_as_it_is_traced, False),
+    "its logarithm": (_its_logarithm, True),
+    "of channels, with an axis that broadcasting adds": (_of_channels, False),
+}
+
+
+def tflite(build: Callable[[Builder], None], *outputs: str) -> TfliteModel:
+    builder = logits()
+    build(builder)
+    return from_bytes(builder.content(*outputs or ("y",)), "composed.tflite")
+
+
+# --- cut as one ----------------------------------------------------------------------------------
+
+CASES = [
+    *(pytest.param(onnx(*tail), log, id=f"ONNX, {name}") for name, (tail, log) in ONNX.items()),
+    *(
+        pytest.param(tflite(build), log, id=f"TFLite, {name}")
+        for name, (build, log) in TFLITE.items()
+    ),
+]
+
+
+def answer(model: Model) -> Array:
+    return np.asarray(model.runner(RunOptions())({"x": X})["y"], np.float64)
+
+
+@pytest.mark.parametrize(("model", "logarithm"), CASES)
+def test_it_is_cut_as_one(model: Model, logarithm: bool) -> None:
+    shown = np.log if logarithm else np.asarray
+    zeroed = np.where(np.isin(np.arange(UNITS), KEPT), Z, 0.0)
+    expected = {
+        "slice": shown(softmax(Z[:, KEPT])),
+        "zero": shown(softmax(zeroed)),
+    }
+    if not logarithm:
+        expected["mask"] = np.zeros_like(Z)
+        expected["mask"][:, KEPT] = softmax(Z[:, KEPT])
+    for mode, wanted in expected.items():
+        done = prune_model(model, Choice(keep=KEPT, mode=mode), Job(samples=4))
+        assert done.findings.passed, mode
+        assert np.allclose(answer(done.model), wanted, rtol=0, atol=2e-6), mode
+    done = prune_model(model, Choice(keep=KEPT, probabilities="absolute"), Job(samples=4))
+    assert done.findings.passed
+    assert np.allclose(answer(done.model), shown(softmax(Z))[:, KEPT], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("model", "logarithm"), CASES)
+def test_its_logits_are_found_and_what_is_inside_narrows(
+    model: Model,
+    logarithm: bool,
+) -> None:
+    done = prune_model(model, Choice(keep=KEPT), Job(samples=1))
+    head = done.cut.heads[0]
+    assert head.activation == ("log_softmax" if logarithm else "softmax")
+    assert head.z == ("t" if "t" in model.graph().tensors else "z")
+    before, after = (each.graph().tensors for each in (model, done.model))
+    wide = {name for name, each in before.items() if each.shape and UNITS in each.shape}
+    assert wide >= {"z", "y"}
+    for name in wide:
+        lengths = after[name].shape or ()
+        assert (UNITS in lengths, len(KEPT) in lengths) == (False, True), name
+
+
+# --- what is none --------------------------------------------------------------------------------
+
+
+def _of_rows(builder: Builder) -> None:
+    shifted(builder)
+    rows = builder.constant("rows", np.array([0], np.int32))
+    builder.op("SUM", ["e", rows], (1, UNITS), "s", "ReducerOptions", keepDims=True)
+    builder.op("DIV", ["e", "s"], (2, UNITS), "y", "DivOptions")
+
+
+E = node("Exp", ["d"], ["e"], "exp")
+OTHERS: Mapping[str, Model] = {
+    "ONNX, the mean in place of the sum": onnx(
+        *POWERS,
+        node("ReduceMean", ["e"], ["s"], "mean", axes=[1]),
+        node("Div", ["e", "s"], ["y"], "y"),
+    ),
+    "ONNX, the sum of other values": onnx(
+        *POWERS,
+        node("ReduceSum", ["d", "axes"], ["s"], "sum"),
+        node("Div", ["e", "s"], ["y"], "y"),
+    ),
+    "ONNX, upside down": onnx(*POWERS, SUM, node("Div", ["s", "e"], ["y"], "y")),
+    "ONNX, the sum itself taken off": onnx(*POWERS, SUM, node("Sub", ["d", "s"], ["y"], "y")),
+    "ONNX, of values that are no exponentials": onnx(
+        *SHIFTED,
+        node("ReduceSum", ["d", "axes"], ["s"], "sum"),
+        node("Div", ["d", "s"], ["y"], "y"),
+    ),
+    "ONNX, its exponentials are returned too": onnx(
+        *POWERS, SUM, node("Div", ["e", "s"], ["y"], "y"), outputs={"y": None, "e": None}
+    ),
+    "ONNX, something else reads the sum": onnx(
+        *POWERS,
+        SUM,
+        node("Div", ["e", "s"], ["y"], "y"),
+        node("Relu", ["s"], ["other"], "other"),
+        outputs={"y": None, "other": None},
+    ),
+    "ONNX, the mean taken off": onnx(
+        node("ReduceMean", ["z"], ["m"], "mean", axes=[1]),
+        *POWERS[1:],
+        SUM,
+        node("Div", ["e", "s"], ["y"], "y"),
+    ),
+    "ONNX, the largest of other values taken off": onnx(
+        node("Relu", ["z"], ["r"], "relu"),
+        node("ReduceMax", ["r"], ["m"], "max", axes=[1]),
+        *POWERS[1:],
+        SUM,
+        node("Div", ["e", "s"], ["y"], "y"),
+    ),
+    "ONNX, the logarithm of other exponentials' sum": onnx(
+        node("Relu", ["z"], ["d"], "relu"),
+        node("Exp", ["d"], ["e"], "exp"),
+        SUM,
+        node("Log", ["s"], ["l"], "log"),
+        node("Sub", ["z", "l"], ["y"], "y"),
+    ),
+    "ONNX, the same by one reduction": onnx(
+        node("Relu", ["z"], ["d"], "relu"),
+        node("ReduceLogSumExp", ["d"], ["l"], "total", axes=[1]),
+        node("Sub", ["z", "l"], ["y"], "y"),
+    ),
+    "ONNX, the larger of two taken off": onnx(
+        node("ReduceMax", ["z"], ["most"], "max", axes=[1]),
+        node("ReduceMean", ["x"], ["other"], "mean", axes=[1]),
+        node("Max", ["most", "other"], ["m"], "larger"),
+        *POWERS[1:],
+        SUM,
+        node("Div", ["e", "s"], ["y"], "y"),
+    ),
+    "TFLite, its exponentials are returned too": tflite(_with_the_largest_taken_off, "y", "e"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_what_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ModelError, match=r"mixes the units"):
+        plan_cut(OTHERS[name], Choice(keep=KEPT, head="y"))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(
+            onnx(
+                *POWERS,
+                node("ReduceSum", ["e", "rows"], ["s"], "sum"),
+                node("Div", ["e", "s"], ["y"], "y"),
+                x=(2, 6),
+            ),
+            id="ONNX",
+        ),
+        pytest.param(
+            onnx(
+                node("Exp", ["z"], ["e"], "exp"),
+                node("ReduceSum", ["e", "axes"], ["s"], "sum", keepdims=0),
+                node("Div", ["e", "s"], ["y"], "y"),
+                x=(UNITS, 6),
+            ),
+            id="ONNX, the sums of rows laid along the units",
+        ),
+        pytest.param(tflite(_of_rows), id="TFLite"),
+    ],
+)
+def test_along_another_axis_it_is_none(model: Model) -> None:
+    with pytest.raises(ModelError):
+        plan_cut(model, Choice(keep=KEPT))

@@ -1,0 +1,154 @@
+"""What `inspect` finds: widths, shares and refusals, against counts made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from exporter.formats import open_model
+from exporter.formats.tflite import from_bytes
+from exporter.jobs.inspect import inspect_model
+from tests.builders.onnx_models import model, node, numbers
+from tests.builders.shelf import FEATURES, UNITS
+from tests.builders.tflite_builder import Builder
+
+
+def test_a_model_without_a_head_has_refusals_and_no_shares(shelf: Path) -> None:
+    found = inspect_model(open_model(shelf / "double.onnx"))
+    assert found.heads == ()
+    (refusal,) = found.to_dict()["refused"]
+    assert refusal["output"] == "probabilities"
+    assert refusal["operation"] == "Softmax 'first'"
+    assert "mixes the units" in refusal["reason"]
+
+
+def test_what_cannot_be_known_is_not_guessed() -> None:
+    """A matrix inside an operation that no table translates."""
+    hidden = node("Gemm", ["x", "first"], ["h"], "hidden")
+    strange = node("CustomThing", ["h", "mix"], ["e"], "strange", domain="somewhere")
+    head = node("Gemm", ["e", "kernel"], ["y"], "head")
+    made = model(
+        [hidden, strange, head],
+        {"first": numbers(6, 8), "mix": numbers(8, 8), "kernel": numbers(8, 5)},
+        outputs={"y": ("batch", 5)},
+    )
+    (facts,) = inspect_model(made).heads
+    assert facts.multiply_adds == 8 * 5
+    assert facts.share_of_multiply_adds is None
+    assert facts.share_of_bytes is None, "a live model has no file"
+    assert facts.bytes == 8 * 5 * 4
+
+
+def test_dense() -> None:
+    """x[6] -> 9 -> 5: the head holds a kernel of 9 x 5 and 5 biases."""
+    hidden = node("Gemm", ["x", "first", "offset"], ["h"], "hidden")
+    relu = node("Relu", ["h"], ["r"], "relu")
+    head = node("Gemm", ["r", "kernel", "bias"], ["z"], "head")
+    made = model(
+        [hidden, relu, head, node("Softmax", ["z"], ["y"], "softmax", axis=1)],
+        {
+            "first": numbers(6, 9),
+            "offset": numbers(9),
+            "kernel": numbers(9, 5),
+            "bias": numbers(5),
+        },
+        outputs={"y": ("batch", 5)},
+    )
+    (facts,) = inspect_model(made, 1000).heads
+    assert facts.bytes == (9 * 5 + 5) * 4
+    assert facts.share_of_bytes == (9 * 5 + 5) * 4 / 1000
+    assert facts.multiply_adds == 9 * 5
+    assert facts.share_of_multiply_adds == 9 * 5 / (6 * 9 + 9 * 5)
+
+
+def test_convolution_counts_every_place() -> None:
+    """A 3x3 kernel over 4x4 places without padding gives 2x2: 4 places each."""
+    conv = node("Conv", ["x", "kernel", "bias"], ["z"], "conv")
+    made = model(
+        [conv, node("Sigmoid", ["z"], ["y"], "sigmoid")],
+        {"kernel": numbers(5, 2, 3, 3), "bias": numbers(5)},
+        x=("batch", 2, 4, 4),
+        outputs={"y": ("batch", 5, 2, 2)},
+    )
+    facts = inspect_model(made).heads[0]
+    assert facts.head.axis == 1
+    assert facts.multiply_adds == 5 * 2 * 3 * 3 * (2 * 2)
+    assert facts.share_of_multiply_adds == 1.0
+
+
+def test_open_places_are_not_counted() -> None:
+    matmul = node("MatMul", ["x", "kernel"], ["y"], "matmul")
+    made = model(
+        [matmul],
+        {"kernel": numbers(6, 5)},
+        x=("batch", "time", 6),
+        outputs={"y": ("batch", "time", 5)},
+    )
+    (facts,) = inspect_model(made).heads
+    assert facts.multiply_adds is None
+    assert facts.share_of_multiply_adds is None
+
+
+def test_tflite() -> None:
+    builder = Builder()
+    x = builder.feed("x", 1, FEATURES)
+    hidden = builder.dense(x, 9, "hidden")
+    builder.softmax(builder.dense(hidden, 5, "logits"), "y")
+    content = builder.content("y")
+    (facts,) = inspect_model(from_bytes(content, "net.tflite"), len(content)).heads
+    assert facts.bytes == (9 * 5 + 5) * 4
+    assert facts.multiply_adds == 9 * 5
+    assert facts.share_of_multiply_adds == 9 * 5 / (6 * 9 + 9 * 5)
+
+
+def test_the_record(shelf: Path) -> None:
+    path = shelf / "net.onnx"
+    record = inspect_model(open_model(path), path.stat().st_size).to_dict()
+    (head,) = record.pop("heads")
+    size = (FEATURES * UNITS + UNITS) * 4
+    assert record == {
+        "schema": "exporter/inspect/1",
+        "ok": True,
+        "model": {
+            "name": "net.onnx",
+            "kind": "onnx",
+            "precision": "fp32",
+            "bytes": path.stat().st_size,
+            "sha256": record["model"]["sha256"],
+        },
+        "inputs": [{"name": "x", "shape": [None, 6], "dtype": "float32"}],
+        "refused": [],
+    }
+    assert head == {
+        "name": "probabilities",
+        "output": "probabilities",
+        "axis": 1,
+        "units": UNITS,
+        "parts": [[0, UNITS]],
+        "part_names": ["classes"],
+        "activation": "softmax",
+        "dtype": "float32",
+        "labels": None,
+        "bytes": size,
+        "share_of_bytes": size / path.stat().st_size,
+        "multiply_adds": FEATURES * UNITS,
+        "share_of_multiply_adds": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "units", "labels"),
+    [
+        ("mobilenet_v1_025_224_float.tflite", 1001, False),
+        ("mobilenet_v1_025_224_float.onnx", 1001, False),
+        ("movie_review_float.tflite", 2, False),
+    ],
+)
+def test_the_zoo(file: str, units: int, labels: bool, zoo: Path) -> None:
+    path = zoo / file
+    (facts,) = inspect_model(open_model(path), path.stat().st_size).heads
+    assert facts.head.units == units
+    assert bool(facts.head.labels) == labels
+    assert facts.share_of_bytes is not None
+    assert 0 < facts.share_of_bytes < 1

@@ -1,0 +1,451 @@
+"""Quantising as users do it: commands as processes, on files whose answers NumPy knows."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import exporter as package
+from exporter.cli import options
+from exporter.data.samples import as_fed
+from exporter.errors import UsageError
+from exporter.formats import open_model
+from exporter.formats.model import RunOptions
+from exporter.graph import Array
+from exporter.jobs.options import Job
+from exporter.jobs.quantize import drawbacks, gates, ruined, wishes
+from exporter.performance.latency import compare_times
+from exporter.planning.cut import Choice, plan_cut
+from exporter.quantization import PRECISIONS, Wish
+from exporter.records import Check, Latency
+from tests.builders.commands import Done, exporter, left_behind, listing
+from tests.builders.onnx_models import node, proto, softmax
+from tests.builders.shelf import BIAS, FEATURES, KERNEL
+from tests.builders.tflite_builder import Builder
+
+KEPT = [1, 4, 6]
+POINTS = np.random.default_rng(8).uniform(-1, 1, (120, FEATURES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shelf, with inputs to calibrate on, good ones and bad ones."""
+    folder = Path(shutil.copytree(shelf, tmp_path_factory.mktemp("quantize") / "work"))
+    broken = POINTS.copy()
+    broken[3, 2], inf = np.nan, POINTS.copy()
+    inf[5, 0] = -np.inf
+    arrays = {
+        "points": POINTS,
+        "few": POINTS[:7],
+        "nan": broken,
+        "inf": inf,
+        "empty": POINTS[:0],
+        "wide": np.zeros((120, FEATURES + 1), np.float32),
+        "text": np.array(["a"] * 120),
+    }
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    whole = (folder / "points.npy").read_bytes()
+    (folder / "cut short.npy").write_bytes(whole[: len(whole) // 2])
+    return folder
+
+
+def well(done: Done) -> Done:
+    assert done.code == 0, done.err
+    return done
+
+
+def answers(file: Path, output: str | None = None) -> Array:
+    """Real values of an output, the first if none is named, for every point: (samples, ...)."""
+    model = open_model(file)
+    graph, runner = model.graph(), model.runner(RunOptions())
+    name, shown = graph.inputs[0], graph.tensors[output or graph.outputs[0]]
+    feeds = (as_fed({name: point[np.newaxis]}, graph) for point in POINTS)
+    return np.concatenate([shown.real(runner(feed)[shown.name]) for feed in feeds])
+
+
+def expected(kept: list[int] = KEPT) -> Array:
+    return softmax((POINTS.astype(np.float64) @ KERNEL + BIAS)[:, kept])
+
+
+def decibels(wanted: Array, given: Array) -> float:
+    noise = np.sqrt(np.square(given - wanted).mean())
+    return float(20 * np.log10(np.sqrt(np.square(wanted).mean()) / noise))
+
+
+# --- one line, and nothing written --------------------------------------------------------------
+
+REFUSED = {
+    "no data": ("int8", 2, "int8 need inputs to calibrate on", "--data FILE; --synthetic"),
+    "wrong shape": ("int8 --data wide.npy", 2, "has the shape [120, 7]; one sample is", ""),
+    "empty": ("int8 --data empty.npy", 2, "is empty", ""),
+    "NaN": ("int8 --data nan.npy", 2, "holds 1 values that are NaN or infinite", ""),
+    "-inf": ("int16x8 --data inf.npy", 2, "holds 1 values that are NaN or infinite", ""),
+    "dtype": ("int8 --data text.npy", 2, "is of dtype <U1, the input of float32", ""),
+    "missing": ("int8 --data nowhere.npy", 2, "nowhere.npy", ""),
+    "damaged": ("int8 --data 'cut short.npy'", 2, "cut short.npy is not a readable", "numpy.savez"),
+    "calibration of the wrong shape": (
+        "int8 --data points.npy --calibration wide.npy",
+        2,
+        "has the shape [120, 7]",
+        "",
+    ),
+    "made up and given": (
+        "int8 --calibration points.npy --synthetic-calibration",
+        2,
+        "exclude each other",
+        "",
+    ),
+    "integer ends of float activations": ("fp16 --integer-io", 2, "fp16 has no integer", "int8"),
+    "float32": ("fp32", 2, "Invalid value for '--precision'", ""),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(work: Path, name: str) -> None:
+    line, code, told, hint = REFUSED[name]
+    before = listing(work)
+    done = exporter(f"quantize net.onnx -o never.onnx --no-bench --precision {line}", work)
+    assert (done.code, done.out) == (code, "")
+    (error,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert told in error
+    assert hint in done.err
+    assert listing(work) == before
+    assert left_behind(work) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "told"),
+    [
+        ("quantize net.onnx -o x.tflite --precision fp16", 2, "does not end in .onnx"),
+        ("quantize net.onnx -o net.onnx --precision fp16 --force", 2, "is the model itself"),
+        ("quantize small8.onnx -o x.onnx --precision fp16", 3, "small8.onnx is quantised already"),
+        ("quantize nohead.onnx -o x.onnx --precision int4", 3, "finds nothing in nohead.onnx"),
+        ("run small8.onnx -o x --keep 1 --precision int4", 3, "is quantised already (int8)"),
+        ("run net.onnx -o x --keep 1 --precision int8", 2, "need inputs to calibrate on"),
+        ("run net.onnx -o x --keep 1 --integer-io", 2, "fp32 has no integer inputs"),
+    ],
+)
+def test_refused_beside_calibration(work: Path, line: str, code: int, told: str) -> None:
+    if not (work / "small8.onnx").exists():
+        make = "quantize net.onnx -o small8.onnx --precision int8 --data points.npy --no-bench"
+        well(exporter(make, work))
+    before = listing(work)
+    done = exporter(line, work)
+    assert (done.code, done.out) == (code, "")
+    assert told in done.err
+    assert listing(work) == before
+
+
+@pytest.mark.parametrize("data", ["nan", "inf", "empty", "wide"])
+def test_refused_before_tflite_sees_it(work: Path, tmp_path: Path, data: str) -> None:
+    with pytest.raises(UsageError, match=f"{data}.npy"):
+        package.quantize(
+            work / "net.tflite",
+            tmp_path / "never.tflite",
+            precision="int8",
+            data=work / f"{data}.npy",
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_keras_is_converted_first(keras_shelf: Path) -> None:
+    done = exporter("quantize net.keras -o x.keras --precision fp16", keras_shelf)
+    assert (done.code, done.out) == (2, "")
+    assert "error: net.keras is a Keras file, which is not quantised as it stands" in done.err
+    done = exporter("run net.keras -o x --keep 1 --to keras,onnx --precision fp16", keras_shelf)
+    assert done.code == 2
+    assert "error: Keras files are not made fp16" in done.err
+
+
+# --- quantize -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_quantize(work: Path, kind: str) -> None:
+    out = work / f"codes.{kind}"
+    line = f"quantize net.{kind} -o {out.name} --precision int8 --data points.npy --integer-io"
+    record = well(exporter(f"{line} --json", work)).record
+    (row,) = record["precisions"]
+    assert (row["artifact"], row["precision"]) == (out.name, "int8")
+    assert row["bytes"] == out.stat().st_size
+    assert row["sqnr_db"] == pytest.approx(decibels(expected(list(range(7))), answers(out)), abs=1)
+    best = answers(out).argmax(axis=1) == expected(list(range(7))).argmax(axis=1)
+    assert row["top1"] == pytest.approx(best.mean())
+    assert row["p50_ms"] == record["latency"][0]["p50_ms"] > 0
+    assert record["inputs"]["calibration"] == {"source": "points.npy", "samples": 120}
+    assert {check["stage"] for check in record["checks"]} == {"quantize"}
+    assert record["artifacts"][0]["precision"] == "int8"
+    assert record["memory"][0]["artifact"] == out.name
+    again = exporter(f"verify net.{kind} {out.name} --data points.npy --json", work)
+    assert well(again).record["precisions"][0]["sqnr_db"] == row["sqnr_db"]
+
+
+def test_few_samples_are_told(work: Path) -> None:
+    line = "quantize net.onnx -o few.onnx --precision int8 --data few.npy --no-bench --json"
+    told = well(exporter(line, work)).record["warnings"]
+    assert told[0].startswith("calibrated on 7 samples only: 100 and more")
+
+
+def test_made_up_samples_are_told(work: Path) -> None:
+    line = "quantize net.tflite -o made.tflite --precision int8 --synthetic-calibration --no-bench"
+    done = well(exporter(line, work))
+    told = " ".join(done.out.split())
+    assert "calibrated on 100 made-up samples (synthetic, seed 0): the ranges are not" in told
+    assert "Calibrated on 100 samples (synthetic, seed 0), made up and not real data." in told
+
+
+def test_a_tolerance_gates_and_nothing_is_written(work: Path) -> None:
+    line = "quantize net.onnx -o gated.onnx --precision int8 --data points.npy --no-bench"
+    strict = exporter(f"{line} --tolerance 0.0001 --json", work)
+    assert strict.code == 1
+    assert strict.record["artifacts"] == []
+    (failed,) = [check for check in strict.record["checks"] if not check["passed"]]
+    assert (failed["metric"], failed["limit"]) == ("max_abs", 0.0001)
+    assert not (work / "gated.onnx").exists()
+    assert well(exporter(f"{line} --tolerance 0.1 --json", work)).record["ok"]
+    assert (work / "gated.onnx").exists()
+
+
+def test_a_cut_file_keeps_its_remap(work: Path) -> None:
+    well(exporter("prune net.tflite -o cut.tflite --keep 1,4,6", work))
+    well(exporter("quantize cut.tflite -o cut4.tflite --precision int4 --no-bench", work))
+    beside = json.loads((work / "cut4.tflite.remap.json").read_text())
+    assert beside["heads"][0]["kept"] == KEPT
+    done = well(exporter("verify net.tflite cut4.tflite --data points.npy --json", work))
+    stages = {check["stage"] for check in done.record["checks"] if check["metric"] == "top1"}
+    assert stages == {"quantize"}
+
+
+def test_quantize_in_python(work: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    report = package.quantize(
+        work / "net.onnx", out, precision="fp16", data=work / "points.npy", bench=False
+    )
+    assert report.ok
+    assert decibels(expected(list(range(7))), answers(out)) > 55
+    with pytest.raises(UsageError, match="one file has one precision"):
+        package.quantize(work / "net.onnx", tmp_path / "b.onnx", precision="fp32")
+    with pytest.raises(UsageError, match="no precision to write"):
+        package.run(work / "net.onnx", tmp_path / "c", keep=[1], precisions=[])
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_run_with_every_precision(work: Path, kind: str) -> None:
+    wanted = ",".join(PRECISIONS)
+    line = f"run net.{kind} -o all-{kind} --keep 1,4,6 --precision {wanted} --data points.npy"
+    record = well(exporter(f"{line} --no-bench --json", work)).record
+    folder = work / f"all-{kind}"
+    rows = {row["precision"]: row for row in record["precisions"]}
+    assert list(rows) == list(PRECISIONS)
+    assert rows.pop("fp32")["sqnr_db"] is None
+    for precision, row in rows.items():
+        file = folder / f"pruned.{precision}.{kind}"
+        measured = decibels(expected(), answers(file))
+        assert row["sqnr_db"] == pytest.approx(measured, abs=1.0)
+        assert open_model(file).remap == open_model(folder / f"pruned.fp32.{kind}").remap
+    assert {(c["stage"], c["artifact"]) for c in record["checks"]} == {
+        ("cut", f"pruned.fp32.{kind}"),
+        *(("quantize", f"pruned.{precision}.{kind}") for precision in rows),
+    }
+    report = (folder / "report.md").read_text()
+    assert "## Quality beside size" in report
+    assert "answers as the original did, fp16, dynamic, int8, int16x8, int4 aside" in report
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_ids_beside_the_probabilities_are_those_of_each_file(
+    work: Path, tmp_path: Path, kind: str
+) -> None:
+    """The probabilities are read inside too, by what ranks them; neither may suffer."""
+    wanted = ["fp32", "fp16", "dynamic", "int8"]
+    report = package.run(
+        work / f"net.{kind}",
+        tmp_path / "run",
+        keep=KEPT,
+        emit="ids:2",
+        precisions=wanted,
+        data=work / "points.npy",
+        bench=False,
+    )
+    assert report.ok
+    for precision in wanted:
+        file = tmp_path / "run" / f"pruned.{precision}.{kind}"
+        probabilities, ids = answers(file), answers(file, "ids")
+        assert decibels(expected(), probabilities) > 30
+        best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
+        np.testing.assert_array_equal(ids, np.array(KEPT)[best])
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+def test_quantised_first_the_cut_is_equal_to_the_bit(
+    work: Path, tmp_path: Path, kind: str, precision: str
+) -> None:
+    """z of kept units are the quantised original's codes; so is a cut of it made by hand."""
+    source = work / f"net.{kind}"
+    keep: Any = {"keep": KEPT, "bench": False}
+    data: Any = {"data": work / "points.npy"}
+    whole, by_hand = tmp_path / f"whole.{kind}", tmp_path / f"hand.{kind}"
+    package.quantize(source, whole, precision=precision, bench=False, **data)
+    first = package.run(
+        source, tmp_path / "first", precisions=[precision], quantize_first=True, **keep, **data
+    )
+    cut = [c for c in first.checks if c.stage == "cut" and precision in c.artifact]
+    (z,) = [c for c in cut if c.output.endswith("(z)") and c.metric == "max_abs"]
+    assert (z.value, z.limit, z.samples) == (0.0, 0.0, 120)
+    name = f"pruned.{precision}.{kind}"
+    assert [artifact.path for artifact in first.artifacts] == [name]
+    cut_model = open_model(whole).apply(plan_cut(open_model(whole), Choice(keep=KEPT)).plan)
+    cut_model.write(by_hand)
+    made = tmp_path / "first" / name
+    np.testing.assert_array_equal(answers(made), answers(by_hand))
+    remap: Any = open_model(made).remap
+    assert remap.original.name == source.name, "the user's file, not one made in between"
+    package.run(source, tmp_path / "then", precisions=[precision], **keep, **data)
+    other = tmp_path / "then" / name
+    assert decibels(expected(), answers(other)) > 33
+
+
+def test_a_tolerance_leaves_the_limits_of_the_cut(work: Path) -> None:
+    line = "run net.onnx -o gated --keep 1,4,6 --precision fp32,int8 --data points.npy --no-bench"
+    record = exporter(f"{line} --tolerance 0.2 --json", work).record
+    limits = {(c["stage"], c["limit"]) for c in record["checks"] if c["metric"] == "max_abs"}
+    assert ("quantize", 0.2) in limits
+    assert ("cut", 0.2) not in limits
+    assert record["ok"]
+
+
+# --- what it costs ------------------------------------------------------------------------------
+
+
+def timed(factor: float) -> Latency:
+    """A row of something that takes so many times as long as its original."""
+    times = np.random.default_rng(0).normal(1.0, 0.001, 30)
+    found = compare_times(times, times * factor, times[::-1])
+    low, high = found.interval
+    return Latency(
+        *("x", "engine", 1, 1, 1.0, factor, factor, 1.0, 1.0, 30),
+        found.speedup,
+        (low, high),
+        found.noise_floor,
+        found.verdict,
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "times", "told"),
+    [
+        pytest.param((100, 99), (None, None), [], id="smaller, not timed"),
+        pytest.param((100, 50), (timed(1.0), timed(1.0)), [], id="as fast"),
+        pytest.param((100, 50), (timed(0.5), timed(0.5)), [], id="as fast as the float cut"),
+        pytest.param((100, 50), (None, timed(0.5)), [], id="faster"),
+        pytest.param((100, 100), (None, None), ["1.00 times as large"], id="as large"),
+        pytest.param((100, 131), (None, None), ["1.31 times as large"], id="larger"),
+        pytest.param((9, 1), (timed(1.0), timed(11.0)), ["11.00 times as slow"], id="eleven times"),
+        pytest.param(
+            (9, 1), (timed(0.5), timed(1.0)), ["2.00 times as slow"], id="than the float cut"
+        ),
+        pytest.param((9, 1), (None, timed(3.0)), ["3.00 times as slow"], id="than the original"),
+    ],
+)
+def test_drawbacks(
+    sizes: tuple[int, int], times: tuple[Latency | None, Latency | None], told: list[str]
+) -> None:
+    found = drawbacks("small.onnx", sizes, times)
+    assert [re.sub(r"^small.onnx is | as the float .*", "", line) for line in found] == (told)
+
+
+def wide(features: int, units: int) -> bytes:
+    """A product that takes a while, as TFLite."""
+    random, builder = np.random.default_rng(2), Builder()
+    x = builder.feed("x", 1, features)
+    names = [
+        builder.constant("kernel", random.normal(size=(units, features)).astype(np.float32)),
+        builder.constant("bias", random.normal(size=units).astype(np.float32)),
+    ]
+    z = builder.op("FULLY_CONNECTED", [x, *names], (1, units), "z", "FullyConnectedOptions")
+    return builder.content(builder.softmax(z, "y"))
+
+
+def told_everywhere(done: Done, report: str, pattern: str) -> None:
+    """On the terminal, whose lines are broken, and in the written report or the record."""
+    assert re.search(pattern, " ".join(well(done).out.split()))
+    assert re.search(pattern, report)
+
+
+def test_what_a_precision_costs_is_told_with_numbers(tmp_path: Path) -> None:
+    """Larger: a file of a few weights. Slower: LiteRT's int16x8 has no fast kernels."""
+    (tmp_path / "tiny.tflite").write_bytes(wide(4, 5))
+    (tmp_path / "wide.tflite").write_bytes(wide(2048, 512))
+    made_up = "--synthetic-calibration --samples 4"
+    run = f"run tiny.tflite -o out --keep 1,2 --precision fp32,int8 {made_up} --no-bench"
+    done = exporter(run, tmp_path)
+    larger = r"pruned\.int8\.tflite is 1\.\d\d times as large as the float file"
+    told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), larger)
+    quantize = f"wide.tflite --precision int16x8 {made_up}"
+    done = exporter(f"quantize {quantize} -o slow.tflite", tmp_path)
+    again = well(exporter(f"quantize {quantize} -o again.tflite --json", tmp_path)).out
+    slower = r"\.tflite is \d[\d.]* times as slow as the float file on this processor"
+    told_everywhere(done, again, slower)
+
+
+def test_what_stays_float_is_told_with_its_share(tmp_path: Path) -> None:
+    """By hand: of 8 x 16 and 16 x 5 weights the convolution's are 61.5 %."""
+    kernels = {"c": np.ones((16, 8, 1, 1), np.float32), "w": np.ones((16, 5), np.float32)}
+    made = proto(
+        [
+            node("Conv", ["x", "c"], ["f"], "f", kernel_shape=[1, 1]),
+            node("GlobalAveragePool", ["f"], ["p"], "p"),
+            node("Flatten", ["p"], ["flat"], "flat"),
+            node("MatMul", ["flat", "w"], ["y"], "y"),
+        ],
+        kernels,
+        x=[1, 8, 4, 4],
+        outputs={"y": [1, 5]},
+    )
+    onnx.save(made, tmp_path / "net.onnx")
+    done = exporter("run net.onnx -o out --keep 0-4 --precision int4 --no-bench", tmp_path)
+    share = r"left float at int4: 1 Conv of 2 linear operations \(61\.5% of their weights\)"
+    told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), share)
+
+
+@pytest.mark.parametrize(
+    ("decibels", "told"),
+    [([], False), ([3.0, 0.0], False), ([3.0, None], False), ([20.0, -3.6], True)],
+)
+def test_more_noise_than_signal_is_told(decibels: list[float | None], told: bool) -> None:
+    checks = [
+        Check("quantize", "small.onnx", "y", "sqnr_db", value, None, passed=True, samples=4)
+        for value in decibels
+    ]
+    found = ruined("small.onnx", checks)
+    assert [("more noise than signal (-3.6 dB)" in line) for line in found] == [True] * told
+
+
+def test_a_mobilenet_of_four_bits_is_said_to_be_ruined(zoo: Path, tmp_path: Path) -> None:
+    source = zoo / "mobilenet_v1_025_224_float.tflite"
+    line = f"quantize {source} -o four.tflite --precision int4 --samples 4 --no-bench"
+    done = well(exporter(line, tmp_path))
+    assert "more noise than signal" in " ".join(done.out.split())
+
+
+def test_wishes_of_a_job() -> None:
+    job = Job(precisions=("fp32", "fp16", "int8"), integer_io=True, tolerance=0.5)
+    assert wishes(job) == (Wish("fp16"), Wish("int8", integer_io=True))
+    assert gates(job).tolerance is None
+    assert gates(Job(tolerance=0.5)).tolerance == 0.5
+
+
+def test_options_are_those_of_the_table() -> None:
+    assert tuple(PRECISIONS) == options.PRECISIONS

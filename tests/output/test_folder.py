@@ -1,0 +1,226 @@
+"""Folders and files that appear whole or not at all, and what --force may replace."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from exporter.errors import OutputError, UsageError
+from exporter.jobs.output_checks import check_output, refuse_input
+from exporter.output.folder import MARK, building, refuse_existing
+from exporter.output.sidecar import read_sidecar, sidecar, write_with_remap
+from exporter.remap import HeadRemap, Origin, Remap
+from tests.builders.commands import listing
+
+
+def result(folder: Path) -> Path:
+    """A folder as a job leaves it."""
+    folder.mkdir(parents=True)
+    (folder / MARK).write_text("{}")
+    return folder
+
+
+def filled(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "diary.txt").write_text("dear diary")
+    return folder
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+NOT_OURS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a file": (lambda path: path.write_text("text"), "is not a folder"),
+    "a folder of somebody's": (filled, "holds no report.json: it is not a job's to replace"),
+    "a folder of folders": (lambda path: filled(filled(path) / "inner"), "holds no report.json"),
+    "variants beside something else": (
+        lambda path: (result(path / "a"), (path / "notes.txt").write_text("mine")),
+        "holds no report.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_OURS)
+def test_force_replaces_no_stranger(name: str, tmp_path: Path) -> None:
+    make, message = NOT_OURS[name]
+    target = tmp_path / "out"
+    make(target)
+    before = listing(tmp_path)
+    with pytest.raises(OutputError, match=r"out exists"), building(target):
+        pass
+    with pytest.raises(OutputError, match=message), building(target, force=True):
+        pass
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["out/net.onnx", "out/deep/net.onnx", "out"])
+def test_force_replaces_no_input(place: str, tmp_path: Path) -> None:
+    target = result(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"the input .* lies in .*out"):
+        refuse_existing(target, force=True, inputs=[tmp_path / place])
+    refuse_existing(target, force=True, inputs=[tmp_path / "outside" / "net.onnx"])
+
+
+def test_an_input_behind_a_link_is_one_too(tmp_path: Path) -> None:
+    target = result(tmp_path / "out")
+    (tmp_path / "link").symlink_to(target)
+    with pytest.raises(UsageError, match="lies in"):
+        refuse_existing(tmp_path / "link", force=True, inputs=[target / "net.onnx"])
+
+
+OURS: dict[str, Callable[[Path], object]] = {
+    "nothing": lambda _: None,
+    "an empty folder": lambda path: path.mkdir(),
+    "a result": result,
+    "variants": lambda path: (result(path / "a"), result(path / "b")),
+    "a link to a result": lambda path: path.symlink_to(result(path.with_name("elsewhere"))),
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_force_replaces(name: str, tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    OURS[name](target)
+    with building(target, force=True) as folder:
+        (folder / "new.txt").write_text("new")
+    assert listing(target) == {"new.txt": b"new"}
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_it_appears_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "er" / "out"
+    with building(target) as folder:
+        assert folder.parent == target.parent
+        (folder / "new.txt").write_text("new")
+        assert not target.exists()
+    assert listing(tmp_path / "deep") == {"er/": b"", "er/out/": b"", "er/out/new.txt": b"new"}
+    assert target.stat().st_mode & 0o777 == 0o755
+
+
+def interrupted(target: Path, error: type[BaseException]) -> None:
+    with building(target, force=True) as folder:
+        (folder / "new.txt").write_text("new")
+        raise error("stop")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OutputError])
+def test_nothing_appears_where_the_work_fails(error: type[BaseException], tmp_path: Path) -> None:
+    old = result(tmp_path / "old")
+    before = listing(tmp_path)
+    for target in (old, tmp_path / "deep" / "er" / "out"):
+        with pytest.raises(error):
+            interrupted(target, error)
+        assert listing(tmp_path) == before
+
+
+def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No space left") as raised, building(tmp_path / "out"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert raised.value.hint == "free some space"
+    assert listing(tmp_path) == {}
+
+
+def test_a_place_below_a_file_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with (
+        pytest.raises(OutputError, match="cannot write"),
+        building(tmp_path / "file" / "deep" / "out"),
+    ):
+        pass
+    assert listing(tmp_path) == {"file": b"text"}
+
+
+def test_the_old_folder_comes_back_where_the_new_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = result(tmp_path / "out")
+    before = listing(tmp_path)
+    rename = Path.rename
+
+    def fail(self: Path, where: Path) -> Path:
+        if self.parent == tmp_path and where == target and not self.name.endswith(".old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(self, where)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="Input/output"), building(target, force=True):
+        pass
+    assert listing(tmp_path) == before
+
+
+# --- a model file and its table -----------------------------------------------------------------
+
+REMAP = Remap(
+    Origin("net.onnx", "0" * 64),
+    None,
+    (
+        HeadRemap(
+            name="y",
+            output="y",
+            axis=1,
+            part=None,
+            mode="slice",
+            activation="linear",
+            old_units=3,
+            new_units=1,
+            kept=(2,),
+            new_to_old=(2,),
+            labels=None,
+        ),
+    ),
+)
+
+
+def no_space(_path: Path) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def write_model(path: Path) -> None:
+    path.write_bytes(b"model")
+
+
+def test_a_model_and_its_table_appear_together(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    write_with_remap(path, write_model, REMAP)
+    assert set(listing(tmp_path)) == {"small.onnx", "small.onnx.remap.json"}
+    assert read_sidecar(path) == REMAP
+    assert read_sidecar(tmp_path / "other.onnx") is None
+
+
+def test_a_model_that_cannot_be_written_leaves_no_table(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="No space left"):
+        write_with_remap(tmp_path / "small.onnx", no_space, REMAP)
+    assert listing(tmp_path) == {}
+
+
+def test_a_table_that_cannot_be_written_leaves_no_model(tmp_path: Path) -> None:
+    sidecar(tmp_path / "small.onnx").mkdir()
+    with pytest.raises(OutputError, match=r"small\.onnx\.remap\.json"):
+        write_with_remap(tmp_path / "small.onnx", write_model, REMAP, force=True)
+    assert listing(tmp_path) == {"small.onnx.remap.json/": b""}
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", json.dumps([1]).encode()])
+def test_a_damaged_table_is_named(content: bytes, tmp_path: Path) -> None:
+    sidecar(tmp_path / "small.onnx").write_bytes(content)
+    with pytest.raises(Exception, match=r"cannot read .*small\.onnx\.remap\.json: "):
+        read_sidecar(tmp_path / "small.onnx")
+
+
+def test_an_output_is_refused_before_any_work(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    check_output(path, "onnx")
+    with pytest.raises(UsageError, match=r"does not end in \.tflite"):
+        check_output(path, "tflite")
+    path.write_bytes(b"model")
+    with pytest.raises(OutputError, match="exists"):
+        check_output(path, "onnx")
+    check_output(path, "onnx", force=True)
+    (tmp_path / "link.onnx").symlink_to(path)
+    with pytest.raises(UsageError, match="is the model itself"):
+        refuse_input(path, tmp_path / "link.onnx")
+    refuse_input(path, tmp_path / "other.onnx")

@@ -1,0 +1,580 @@
+"""From what was asked for to a plan and a table: neutral graphs, and a file that is cut twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from exporter.errors import ModelError, NotAllowedError, UsageError
+from exporter.formats.model import Model
+from exporter.graph import Array, Graph
+from exporter.graph.edits import Fill, Take
+from exporter.graph.operations import Activation, Elementwise, Reshape
+from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.remap import Origin, Remap
+from tests.builders import onnx_models
+from tests.builders.graphs import Builder
+
+FILE = Origin("net.file", "ab" * 32)
+
+
+@dataclass
+class Drawn:
+    """As much of a model as planning looks at."""
+
+    drawing: Graph
+    name: str = FILE.name
+    sha256: str | None = FILE.sha256
+    remap: Remap | None = None
+
+    def graph(self) -> Graph:
+        return self.drawing
+
+
+def plan(graph: Graph, original: Origin | None = None, **choice: Any) -> Cut:
+    return plan_cut(cast("Model", Drawn(graph)), Choice(**choice), original)
+
+
+def classifier(function: str | None = "softmax", units: int = 5) -> Graph:
+    builder = Builder()
+    z = builder.dense(builder.feed("x", None, 3), units, "z")
+    return builder.graph(builder.activation(z, function, "y") if function else z)
+
+
+def two_heads() -> Graph:
+    """Of 4 and of 3 units, on one body."""
+    builder = Builder()
+    x = builder.feed("x", None, 3)
+    return builder.graph(builder.dense(x, 4, "shape"), builder.dense(x, 3, "colour"))
+
+
+def logits_and_probabilities() -> Graph:
+    builder = Builder()
+    z = builder.dense(builder.feed("x", None, 3), 5, "logits")
+    return builder.graph(z, builder.activation(z, "softmax", "probabilities"))
+
+
+# --- a choice: must be refused ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "message", "hint"),
+    [
+        pytest.param(
+            {"keep": "1", "mode": "melt"},
+            "there is no mode 'melt'",
+            "modes: slice, zero, mask, gate",
+            id="an unknown mode",
+        ),
+        pytest.param(
+            {},
+            "give keep or remove, and not both",
+            "the other units follow from it",
+            id="neither keep nor remove",
+        ),
+        pytest.param(
+            {"keep": "1", "remove": "2"},
+            "give keep or remove, and not both",
+            "the other units follow from it",
+            id="both",
+        ),
+        pytest.param({"keep": 5}, "keep is 5", "give a string or a list", id="a bare index"),
+        pytest.param(
+            {"keep": [1], "labels": 3}, "labels is 3", "give a string or a list", id="no labels"
+        ),
+        pytest.param(
+            {"keep": [2, 1], "mode": "zero", "keep_order": True},
+            "keep_order has no meaning with mode zero, where units keep their places",
+            "leave it out",
+            id="an order where places stay",
+        ),
+    ],
+)
+def test_no_such_choice(choice: dict[str, Any], message: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Choice(**choice)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_a_choice_outlives_the_iterators_it_was_made_of() -> None:
+    choice = Choice(keep=iter([0, 2]), labels=cast("Any", (f"l{i}" for i in range(5))))
+    cuts = [plan_cut(cast("Model", Drawn(classifier())), choice) for _ in range(2)]
+    assert [cut.selection.kept for cut in cuts] == [(0, 2)] * 2
+    assert [cut.selection.kept_labels for cut in cuts] == [("l0", "l2")] * 2
+
+
+@pytest.mark.parametrize(
+    "units",
+    [
+        pytest.param("0,3", id="a SPEC"),
+        pytest.param([0, 3], id="a list"),
+        pytest.param(np.array([0, 3]), id="an array"),
+        pytest.param({0: "a", 3: "b"}, id="keys"),
+    ],
+)
+def test_units_are_given_in_many_ways(units: Any) -> None:
+    assert plan(classifier(), keep=units).selection.kept == (0, 3)
+    assert plan(classifier(), remove=units).selection.kept == (1, 2, 4)
+
+
+# --- a plan: must be refused --------------------------------------------------------------------
+
+
+def broken(**values: Array) -> Graph:
+    """The classifier, some of whose constants hold other values."""
+    graph = classifier()
+    tensors = dict(graph.tensors)
+    for name, array in values.items():
+        key = name.replace("_", "/")
+        dtype = array.dtype.name
+        tensors[key] = replace(tensors[key], dtype=dtype, read=partial(np.asarray, array))
+    return replace(graph, tensors=tensors)
+
+
+def spoiled(*entries: float, dtype: str = "float32") -> Array:
+    values = np.ones(15, np.float64)
+    values[: len(entries)] = entries
+    return values.reshape(3, 5).astype(dtype)
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        pytest.param(
+            broken(z_kernel=spoiled(np.nan)),
+            "1 of 15 values of 'z/kernel' are NaN or infinite",
+            id="one NaN",
+        ),
+        pytest.param(
+            broken(z_kernel=spoiled(np.inf, -np.inf, np.nan, dtype="float16")),
+            "3 of 15 values of 'z/kernel' are NaN or infinite",
+            id="infinities, in half precision",
+        ),
+        pytest.param(
+            broken(z_bias=np.array([0, 0, 0, 0, np.nan])),
+            "1 of 5 values of 'z/bias' are NaN or infinite",
+            id="of a unit that would be removed",
+        ),
+    ],
+)
+def test_weights_that_are_not_finite_are_refused(graph: Graph, message: str) -> None:
+    with pytest.raises(NotAllowedError) as caught:
+        plan(graph, keep="0,1")
+    assert caught.value.message == message
+    assert caught.value.hint == "--allow-nonfinite cuts the model all the same"
+    assert plan(graph, keep="0,1", allow_nonfinite=True).selection.kept == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("operator", "value", "refused"),
+    [
+        pytest.param("Max", -np.inf, False, id="the lowest bound that there is"),
+        pytest.param("Add", -np.inf, False, id="a mask that is added"),
+        pytest.param("Add", np.nan, True, id="NaN"),
+        pytest.param("MatMul", -np.inf, True, id="a product's weight"),
+        pytest.param("BatchNormalization", np.inf, True, id="a variance"),
+    ],
+)
+def test_an_infinite_bound_is_no_broken_weight(operator: str, value: float, refused: bool) -> None:
+    """In front of the head, where no cut touches it."""
+    ones = np.ones(6, np.float32)
+    held = np.full((6, 6) if operator == "MatMul" else 6, value, np.float32)
+    rest = ["one", "zero", "zero"] if operator == "BatchNormalization" else []
+    first = onnx_models.node(operator, ["x", *rest, "held"], ["h"], "first")
+    gemm = onnx_models.node("Gemm", ["h", "kernel"], ["y"], "gemm")
+    constants = {"held": held, "kernel": onnx_models.numbers(6, 5), "one": ones, "zero": 0 * ones}
+    used = {name: values for name, values in constants.items() if name in {*first.input, "kernel"}}
+    opened = onnx_models.model([first, gemm], used)
+    if refused:
+        with pytest.raises(NotAllowedError, match="values of 'held' are NaN or infinite"):
+            plan_cut(opened, Choice(keep="0,1"))
+    else:
+        assert plan_cut(opened, Choice(keep="0,1")).selection.kept == (0, 1)
+
+
+def test_integers_and_text_are_always_finite() -> None:
+    strings = np.array(["a", "b", "c", "d", "e"])
+    for bias in (np.arange(5, dtype=np.int32), strings):
+        assert plan(broken(z_bias=bias), keep="0,1").selection.kept == (0, 1)
+
+
+def no_head_of_its_own() -> Graph:
+    """The units go into a softmax of a softmax, which is returned too."""
+    builder = Builder()
+    z = builder.dense(builder.feed("x", None, 3), 5, "z")
+    once = builder.activation(z, "softmax", "once")
+    return builder.graph(z, builder.activation(once, "softmax", "twice"))
+
+
+def grid(*outputs: str, twice: bool = False) -> Graph:
+    """Rows [batch, 5] and columns [batch, 4], and all their sums [batch, 5, 4]."""
+    builder = Builder()
+    x = builder.feed("x", None, 3)
+    rows, columns = builder.dense(x, 5, "rows"), builder.dense(x, 4, "columns")
+    tall = builder.node(Reshape((0, 5, 1)), [rows], (None, 5, 1), "tall")
+    wide = builder.node(Reshape((0, 1, 4)), [columns], (None, 1, 4), "wide")
+    sums = builder.node(Elementwise(function="add"), [tall, wide], (None, 5, 4), "sums")
+    if twice:
+        sums = builder.activation(builder.activation(sums, "softmax", "once", 1), "softmax", "p", 1)
+    return builder.graph(*outputs)
+
+
+@pytest.mark.parametrize(
+    ("graph", "choice", "error", "message"),
+    [
+        pytest.param(
+            no_head_of_its_own(),
+            {"keep": "1"},
+            ModelError,
+            "head 'z' narrows another output too, but output 'twice': Activation 'once': "
+            "it mixes the units before the last activation",
+            id="another output narrows, which cannot be cut",
+        ),
+        pytest.param(
+            grid("rows", "p", twice=True),
+            {"keep": "1", "head": "rows"},
+            ModelError,
+            "head 'rows' narrows another output too, but output 'p': Activation 'once': it mixes "
+            "the units before the last activation",
+            id="another output narrows along an axis that cannot be cut",
+        ),
+        pytest.param(
+            two_heads(),
+            {"keep": "1"},
+            UsageError,
+            "the model has several heads: 'shape', 'colour'",
+            id="several heads, and none is named",
+        ),
+        pytest.param(
+            two_heads(),
+            {"keep": "1", "head": "size"},
+            UsageError,
+            "no head is named 'size'",
+            id="no such head",
+        ),
+        pytest.param(
+            two_heads(),
+            {"keep": "3", "head": "colour"},
+            UsageError,
+            "keep entry 1 at character 1, '3': there is no unit 3",
+            id="a unit that the head named does not have",
+        ),
+        pytest.param(
+            classifier(),
+            {"keep": "1", "labels": ["a", "b", "c"]},
+            UsageError,
+            "3 labels for 5 units",
+            id="too few labels",
+        ),
+        pytest.param(
+            classifier(),
+            {"remove": "0-4"},
+            UsageError,
+            "none of the 5 units would be kept",
+            id="nothing stays",
+        ),
+        pytest.param(
+            classifier(),
+            {"keep": "1", "labels": "nowhere.txt"},
+            UsageError,
+            "cannot read 'nowhere.txt': No such file or directory",
+            id="no label file",
+        ),
+    ],
+)
+def test_no_plan_is_made(
+    graph: Graph, choice: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        plan(graph, **choice)
+    assert str(caught.value) == message
+
+
+# --- a plan: accepted ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected"),
+    [
+        pytest.param(
+            {"keep": "3,1"},
+            {"kept": (1, 3), "new_to_old": (1, 3), "new_units": 2, "labels": None},
+            id="slice",
+        ),
+        pytest.param(
+            {"keep": "3,1", "keep_order": True, "labels": list("abcde")},
+            {"kept": (3, 1), "new_to_old": (3, 1), "new_units": 2, "labels": ("d", "b")},
+            id="slice, in the order given",
+        ),
+        pytest.param(
+            {"remove": "0,2", "mode": "zero", "labels": list("abcde")},
+            {
+                "kept": (1, 3, 4),
+                "new_to_old": (0, 1, 2, 3, 4),
+                "new_units": 5,
+                "labels": tuple("abcde"),
+            },
+            id="zero",
+        ),
+        pytest.param(
+            {"keep": "0-4", "labels": list("abcde")},
+            {
+                "kept": (0, 1, 2, 3, 4),
+                "new_to_old": (0, 1, 2, 3, 4),
+                "new_units": 5,
+                "labels": tuple("abcde"),
+            },
+            id="everything",
+        ),
+    ],
+)
+def test_the_table_says_what_became_of_each_unit(
+    choice: dict[str, Any], expected: Mapping[str, Any]
+) -> None:
+    (table,) = plan(classifier(), **choice).remap.heads
+    assert {key: getattr(table, key) for key in expected} == dict(expected)
+    assert (table.name, table.output, table.axis, table.part) == ("y", "y", 1, None)
+    assert (table.mode, table.activation) == (choice.get("mode", "slice"), "softmax")
+    assert table.old_units == 5
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind", "positions"),
+    [
+        pytest.param({"keep": "4,2"}, Take, [2, 4], id="slice takes those that stay"),
+        pytest.param(
+            {"keep": "4,2", "keep_order": True}, Take, [4, 2], id="slice takes them in order"
+        ),
+        pytest.param(
+            {"keep": "4,2", "mode": "zero"}, Fill, [0, 1, 3], id="zero fills those that go"
+        ),
+    ],
+)
+def test_kernel_and_bias_are_cut(
+    choice: dict[str, Any], kind: type[Take | Fill], positions: list[int]
+) -> None:
+    cut = plan(classifier(), **choice)
+    edits = {e.constant: (e.axis, e.positions.tolist()) for e in cut.plan.edits if type(e) is kind}
+    assert edits == {"z/kernel": (1, positions), "z/bias": (0, positions)}
+    assert cut.plan.remap == cut.remap
+    assert cut.mode == choice.get("mode", "slice")
+
+
+@pytest.mark.parametrize("mode", ["slice", "zero"])
+@pytest.mark.parametrize("choice", [{"keep": "0-4"}, {"remove": []}, {"keep": "*"}], ids=str)
+def test_nothing_is_edited_where_everything_stays(mode: str, choice: dict[str, Any]) -> None:
+    cut = plan(classifier(), mode=mode, labels=list("abcde"), **choice)
+    assert cut.selection.keeps_all
+    assert cut.plan.edits == ()
+    assert cut.remap.heads[0].kept == (0, 1, 2, 3, 4)
+
+
+def test_all_units_in_another_order_are_a_cut() -> None:
+    cut = plan(classifier(), keep="4,3,2,1,0", keep_order=True)
+    assert not cut.selection.keeps_all
+    assert cut.remap.heads[0].new_to_old == (4, 3, 2, 1, 0)
+    assert cut.plan.edits
+
+
+def test_one_head_of_several_is_cut() -> None:
+    cut = plan(two_heads(), keep="0,2", head="colour")
+    assert [head.name for head in cut.heads] == ["colour"]
+    assert [table.output for table in cut.remap.heads] == ["colour"]
+    assert {e.constant for e in cut.plan.edits if isinstance(e, Take)} == {
+        "colour/kernel",
+        "colour/bias",
+    }
+
+
+@pytest.mark.parametrize("named", [None, "logits", "probabilities"])
+def test_outputs_that_share_a_head_narrow_together(named: str | None) -> None:
+    cut = plan(logits_and_probabilities(), keep="4,0", keep_order=True, head=named)
+    expected = ["logits", "probabilities"]
+    if named == "probabilities":
+        expected.reverse()
+    tables = cut.remap.heads
+    assert [table.output for table in tables] == expected
+    assert [head.output for head in cut.heads] == expected
+    assert {t.output: t.activation for t in tables} == {
+        "logits": "linear",
+        "probabilities": "softmax",
+    }
+    assert {(t.old_units, t.new_units, t.kept) for t in tables} == {(5, 2, (4, 0))}
+    takes = [e.constant for e in cut.plan.edits if isinstance(e, Take)]
+    assert sorted(takes) == ["logits/bias", "logits/kernel"]  # once
+
+
+@pytest.mark.parametrize(
+    ("head", "axis", "units"), [("rows", 1, 5), ("columns", 2, 4)], ids=["rows", "columns"]
+)
+def test_an_output_with_two_heads_narrows_along_the_right_one(
+    head: str, axis: int, units: int
+) -> None:
+    cut = plan(grid("rows", "columns", "sums"), keep="0,2", head=head)
+    first, other = cut.remap.heads
+    assert (first.output, first.axis, first.old_units) == (head, 1, units)
+    assert (other.output, other.axis, other.old_units) == ("sums", axis, units)
+    assert other.name == f"sums:{axis}"
+
+
+# --- labels -------------------------------------------------------------------------------------
+
+
+def labelled() -> Graph:
+    return replace(classifier(), labels={"y": ("ant", "bee", "cat", "dog", "eel")})
+
+
+def test_labels_come_from_the_model() -> None:
+    cut = plan(labelled(), keep="dog,ant")
+    assert cut.selection.kept == (0, 3)
+    assert cut.remap.heads[0].labels == ("ant", "dog")
+
+
+def test_labels_that_are_given_stand_before_those_of_the_model() -> None:
+    cut = plan(labelled(), keep="v", labels=["r", "s", "t", "u", "v"])
+    assert cut.remap.heads[0].labels == ("v",)
+    with pytest.raises(UsageError, match="'dog'"):
+        plan(labelled(), keep="dog", labels=["r", "s", "t", "u", "v"])
+
+
+def test_labels_of_an_earlier_cut_serve_where_the_format_carries_none() -> None:
+    earlier = plan(classifier(units=9), keep="0-4", labels=list("abcdefghi")).remap
+    assert cut_before(classifier(), earlier, keep="d,b").heads[0].labels == ("b", "d")
+    assert cut_before(labelled(), earlier, keep="dog").heads[0].labels == ("dog",)
+    with pytest.raises(UsageError, match="there are no labels"):
+        cut_before(classifier(units=4), earlier, keep="d")
+    with pytest.raises(UsageError, match="there are no labels"):
+        cut_before(two_heads(), earlier, keep="d", head="shape")
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["a path", "a string"])
+def test_labels_come_from_a_file(tmp_path: Path, as_text: bool) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("oak\nelm\nash\nyew\nfir\n", encoding="utf-8")
+    cut = plan(labelled(), keep="yew,oak", labels=str(path) if as_text else path)
+    assert cut.remap.heads[0].labels == ("oak", "yew")
+
+
+def test_labels_go_with_every_output_of_a_head() -> None:
+    cut = plan(logits_and_probabilities(), keep="b,d", labels=list("abcde"))
+    assert [table.labels for table in cut.remap.heads] == [("b", "d")] * 2
+
+
+# --- warnings -----------------------------------------------------------------------------------
+
+
+def spatial_softmax() -> Graph:
+    """A softmax over places, not over units."""
+    builder = Builder()
+    z = builder.dense(builder.feed("x", None, 6, 3), 5, "z")
+    return builder.graph(builder.node(Activation("softmax", 1), [z], (None, 6, 5), "y"))
+
+
+ALWAYS = "one unit under {} always answers {}"
+
+
+@pytest.mark.parametrize(
+    ("graph", "choice", "expected"),
+    [
+        pytest.param(classifier(), {"keep": "1,2"}, (), id="two units"),
+        pytest.param(classifier("sigmoid"), {"keep": "1"}, (), id="one under sigmoid"),
+        pytest.param(classifier(None), {"keep": "1"}, (), id="one without activation"),
+        pytest.param(
+            classifier(), {"keep": "1", "mode": "zero"}, (), id="one of five places under softmax"
+        ),
+        pytest.param(spatial_softmax(), {"keep": "1"}, (), id="a softmax over places"),
+        pytest.param(
+            classifier(), {"keep": "1"}, (ALWAYS.format("softmax", "1.0"),), id="one under softmax"
+        ),
+        pytest.param(
+            classifier("log_softmax"),
+            {"keep": "1"},
+            (ALWAYS.format("log_softmax", "0.0"),),
+            id="one under log-softmax",
+        ),
+        pytest.param(
+            logits_and_probabilities(),
+            {"keep": "1"},
+            (ALWAYS.format("softmax", "1.0"),),
+            id="one under the softmax of another output",
+        ),
+        pytest.param(
+            classifier(),
+            {"keep": "0-2,1"},
+            ("keep entry 2 at character 5, '1': unit 1 was named before, counted once",),
+            id="a unit named twice",
+        ),
+    ],
+)
+def test_warnings_say_what_to_know(
+    graph: Graph, choice: dict[str, Any], expected: tuple[str, ...]
+) -> None:
+    assert plan(graph, **choice).warnings == expected
+
+
+# --- where it comes from ------------------------------------------------------------------------
+
+FIRST = Origin("net.first", "cd" * 32)
+
+
+def test_the_table_names_the_file_that_was_cut() -> None:
+    remap = plan(classifier(), keep="1,2").remap
+    assert (remap.original, remap.parent) == (FILE, None)
+
+
+def test_the_table_of_a_converted_file_names_what_it_was_converted_from() -> None:
+    remap = plan(classifier(), FIRST, keep="1,2").remap
+    assert (remap.original, remap.parent) == (FIRST, FILE)
+
+
+def cut_before(graph: Graph, remap: Remap, original: Origin | None = None, **choice: Any) -> Remap:
+    model = Drawn(graph, remap=remap)
+    return plan_cut(cast("Model", model), Choice(**choice), original).remap
+
+
+def test_cutting_a_cut_file_speaks_the_first_originals_indices() -> None:
+    earlier = plan(classifier(units=9), keep="8,6,4,2,0", keep_order=True).remap
+    remap = cut_before(classifier(), earlier, keep="0,3", labels=list("abcde"))
+    (table,) = remap.heads
+    assert (table.kept, table.new_to_old) == ((8, 2), (8, 2))
+    assert (table.old_units, table.new_units, table.labels) == (9, 2, ("a", "d"))
+    assert (remap.original, remap.parent) == (FILE, FILE)
+
+
+def test_a_converted_file_may_have_been_cut_before() -> None:
+    earlier = plan(classifier(units=9), FIRST, keep="0,2,4,6,8").remap
+    remap = cut_before(classifier(), earlier, Origin("net.cut", None), keep="1,3")
+    assert (remap.original, remap.parent) == (FIRST, Origin("net.cut", None))
+    assert remap.heads[0].new_to_old == (2, 6)
+
+
+def test_heads_that_are_cut_one_after_the_other_stand_in_one_table() -> None:
+    earlier = plan(two_heads(), keep="1,3", head="shape").remap
+    builder = Builder()
+    x = builder.feed("x", None, 3)
+    graph = builder.graph(builder.dense(x, 2, "shape"), builder.dense(x, 3, "colour"))
+    remap = cut_before(graph, earlier, keep="2", head="colour")
+    assert [(t.name, t.old_units, t.kept) for t in remap.heads] == [
+        ("shape", 4, (1, 3)),
+        ("colour", 3, (2,)),
+    ]
+
+
+def test_a_file_is_cut_again_and_answers_as_its_table_says() -> None:
+    first = onnx_models.classifier()
+    x = onnx_models.numbers(4, 6, seed=3)
+    z = x @ onnx_models.numbers(6, 5) + onnx_models.numbers(5)
+
+    once = first.apply(plan_cut(first, Choice(keep="4,2,0", keep_order=True)).plan)
+    again = plan_cut(once, Choice(keep="0,2"))
+    twice = once.apply(again.plan)
+    assert twice.remap == again.remap
+    assert again.remap.heads[0].new_to_old == (4, 0)
+    expected = onnx_models.softmax(z[:, [4, 0]])
+    np.testing.assert_allclose(onnx_models.run(twice, {"x": x})["y"], expected, atol=1e-6)

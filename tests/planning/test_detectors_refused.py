@@ -1,0 +1,383 @@
+"""Detectors that cannot be cut, or not as asked: what is named, and that nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from exporter.errors import ModelError, UsageError
+from exporter.formats.onnx import from_proto
+from exporter.formats.tflite import from_bytes
+from exporter.graph import Graph
+from exporter.graph.operations import Activation, Opaque
+from exporter.planning.cut import Choice, plan_cut
+from exporter.trace import trace
+from exporter.trace.rules.protocol import RAW
+from tests.builders.box_graphs import NAMES, boxes_and_classes
+from tests.builders.commands import exporter, listing
+from tests.builders.graphs import Builder
+from tests.builders.onnx_models import node
+from tests.builders.onnx_ssd import ssd
+from tests.builders.onnx_suppression import branches, end_to_end, finished
+from tests.builders.onnx_suppression import ssd as suppressed
+from tests.builders.refusals import Refusal, refused
+from tests.builders.ssd_models import ROWS
+from tests.builders.ssd_models import ssd as tflite_ssd
+from tests.builders.yolo_models import Net, anchored
+from tests.builders.yolo_reference import ANCHORS, CLASSES, SIZES
+
+JOINED = "export the model with it behind the join, which gives the same values, or without it"
+
+# --- no cut follows what makes the rows ----------------------------------------------------------
+
+
+def values(net: Net) -> str:
+    """Of classes, [1, classes, boxes]."""
+    net.maps()
+    return net.op("Sigmoid", [branches(net, CLASSES, "cls")], "values")
+
+
+def class_by_class() -> ModelProto:
+    """torchvision's SSD: what one class finds, then what the next one finds."""
+    net = Net()
+    each = net.op("Transpose", [values(net)], "scores", perm=[0, 2, 1])
+    each = net.op("Squeeze", [each, net.integers("front", 0)], "flat")
+    net.number("least", 0.05)
+    found = []
+    for number in range(1, CLASSES):
+        name = f"class{number}"
+        one = net.op("Gather", [each, net.constant(name, np.int64(number))], f"{name}.s", axis=1)
+        above = net.op("Greater", [one, "least"], f"{name}.above")
+        where = net.op("Transpose", [net.op("NonZero", [above], f"{name}.nz")], f"{name}.at")
+        found.append(net.op("GatherND", [one, where], f"{name}.found"))
+    net.op("Concat", found, "best", axis=0)
+    return finished(net, best=TensorProto.FLOAT)
+
+
+def open_rows() -> ModelProto:
+    """torchvision's RetinaNet: how many boxes a map has is computed while the model runs."""
+    net = Net()
+    net.maps()
+    turned = net.op("Transpose", [branches(net, CLASSES, "cls")], "turned", perm=[0, 2, 1])
+    many = net.op("Shape", [net.op("NonZero", ["x"], "places")], "shape")
+    many = net.op("Gather", [many, net.integers("one", 1)], "many", axis=0)
+    rows = net.op("Slice", [turned, net.integers("zero", 0), many, "one"], "rows")
+    line = net.reshape(net.op("Sigmoid", [rows], "values"), "line", -1)
+    where = net.op("NonZero", [net.op("Greater", [line, net.number("least", 0.5)], "above")], "nz")
+    net.op("Gather", [line, where], "best", axis=0)
+    return finished(net, best=TensorProto.FLOAT)
+
+
+def looped() -> ModelProto:
+    """TensorFlow's object detection, converted by tf2onnx: a Loop goes over the pictures."""
+    net = Net()
+    values(net)
+    body = helper.make_graph(
+        [
+            node("Identity", ["go"], ["goes"], "goes"),
+            node("Gather", ["values", "i"], ["picture"], "picture", axis=0),
+            node("ReduceMax", ["picture"], ["largest"], "largest", axes=[0], keepdims=0),
+        ],
+        "body",
+        [helper.make_tensor_value_info(n, t, []) for n, t in (("i", 7), ("go", 9))],
+        [helper.make_tensor_value_info(n, t, None) for n, t in (("goes", 9), ("largest", 1))],
+    )
+    ends = [net.constant("times", np.int64(1)), net.constant("start", np.array(True))]
+    net.nodes.append(node("Loop", ends, ["best"], "pictures", body=body))
+    return finished(net, best=TensorProto.FLOAT)
+
+
+def of_no_known_shape() -> Graph:
+    b = Builder()
+    z = b.dense(b.feed("x", None, 3, 4), CLASSES, "fc")
+    odd = b.node(Opaque(), [z], None, "odd")
+    late = b.node(Activation("sigmoid"), [odd], None, "late")
+    b.node(Opaque(), [late], None, "rows")
+    return b.graph("rows")
+
+
+def in_a_branch(*, returned: bool = False) -> ModelProto:
+    """torchvision's `batched_nms`: nothing is suppressed where there is no box."""
+    net = Net()
+    values(net)
+    box = net.op("Transpose", [branches(net, 4, "box")], "corners", perm=[0, 2, 1])
+    ends = [helper.make_tensor_value_info("s", TensorProto.INT64, None)]
+    some = node("NonMaxSuppression", [box, "values"], ["s"], "nms")
+    none = node("Constant", [], ["s"], value=numpy_helper.from_array(np.zeros((0, 3), np.int64)))
+    branch = {
+        name: helper.make_graph([each], name, [], ends)
+        for name, each in (("then_branch", some), ("else_branch", none))
+    }
+    largest = net.op("ReduceMax", [box], "largest", keepdims=0)
+    net.op("Greater", [largest, net.number("nothing", 0)], "any")
+    net.nodes.append(node("If", ["any"], ["selected"], "found", **branch))
+    if returned:
+        return finished(net, selected=TensorProto.INT64)
+    net.op("Gather", ["selected", net.constant("two", np.int64(2))], "places", axis=1)
+    return finished(net, places=TensorProto.INT64)
+
+
+def numbers_computed_with() -> ModelProto:
+    model = suppressed()
+    model.graph.node.append(node("Add", ["number", "number"], ["twice"], "twice"))
+    model.graph.output.append(helper.make_tensor_value_info("twice", TensorProto.INT64, (None,)))
+    return model
+
+
+def by_another_number() -> ModelProto:
+    model = end_to_end()
+    (count,) = (each for each in model.graph.initializer if each.name == "count")
+    count.CopyFrom(numpy_helper.from_array(np.array(CLASSES + 1), "count"))
+    return model
+
+
+def softmax_beside_boxes() -> ModelProto:
+    net = Net()
+    net.maps()
+    cls = net.op("Softmax", [branches(net, CLASSES, "cls")], "shares", axis=1)
+    net.op("Concat", [branches(net, 4, "box"), cls], "y", axis=1)
+    return net.model(y=(1, 4 + CLASSES, sum(size**2 for size in SIZES)))
+
+
+def opened(model: ModelProto) -> Graph:
+    return from_proto(model, "detector.onnx").graph()
+
+
+def tflite_softmax_a_map() -> Graph:
+    content = tflite_ssd(activation="SOFTMAX", apart=True).content(*ROWS)
+    return from_bytes(content, "ssd.tflite").graph()
+
+
+MADE = " (of '{}', out of which rows are made)"
+
+UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
+    "class by class": (
+        lambda: opened(class_by_class()),
+        "Gather 'class1.s': it takes units by their place" + MADE.format("values"),
+        RAW,
+    ),
+    "rows whose number is computed": (
+        lambda: opened(open_rows()),
+        "Sigmoid 'values': the width of axis 2 is not known before the model runs"
+        + MADE.format("values"),
+        RAW,
+    ),
+    "a loop": (
+        lambda: opened(looped()),
+        "Loop 'pictures': it holds graphs of its own, which are not entered"
+        + MADE.format("values"),
+        RAW,
+    ),
+    "class values of no known shape": (
+        of_no_known_shape,
+        "Activation 'late': the shape of what it computes is not known before the model runs"
+        + MADE.format("late"),
+        RAW,
+    ),
+    "a branch": (
+        lambda: opened(in_a_branch()),
+        "If 'found': it holds graphs of its own, which are not entered" + MADE.format("values"),
+        RAW,
+    ),
+    "class numbers are computed with": (
+        lambda: opened(numbers_computed_with()),
+        "Add 'twice': it computes with the class numbers, which a cut changes",
+        RAW,
+    ),
+    "places are divided by another number": (
+        lambda: opened(by_another_number()),
+        "Mod 'kind': it divides the places of units by another number than theirs",
+        RAW,
+    ),
+    "a softmax a map": (
+        lambda: opened(ssd("Softmax", apart=True)),
+        "it mixes the units of one part of what Concat 'scores' joins",
+        JOINED,
+    ),
+    "a softmax beside boxes": (
+        lambda: opened(softmax_beside_boxes()),
+        "Softmax 'shares': it mixes the units of one part of what Concat 'y' joins",
+        "export the model without it",
+    ),
+    "a softmax a map, TFLite": (
+        tflite_softmax_a_map,
+        "SOFTMAX 'score0': it mixes the units of one part of what CONCATENATION 'scores' joins",
+        JOINED,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFOLLOWED)
+def test_what_stands_in_the_way_is_named_and_what_to_do(name: str) -> None:
+    build, told, hint = UNFOLLOWED[name]
+    found = trace(build())
+    assert not found.heads
+    telling = [each for each in found.refusals if each.hint]
+    assert telling
+    assert {each.hint for each in telling} == {hint}
+    assert told in str(telling[0])
+
+
+def test_an_operation_that_is_named_already_is_named_once() -> None:
+    (refusal,) = trace(opened(in_a_branch(returned=True))).refusals
+    assert str(refusal).startswith("output 'selected': If 'found': it holds graphs of its own")
+    assert not refusal.hint
+
+
+@pytest.mark.parametrize(
+    ("made", "head"),
+    [(suppressed(shared_out=True), "selected"), (end_to_end(), None)],
+    ids=["suppressed", "ranked in line"],
+)
+def test_classes_of_rows_are_not_merged(made: ModelProto, head: str | None) -> None:
+    model = from_proto(made, "detector.onnx")
+    with pytest.raises(ModelError, match="makes rows of classes, each of one"):
+        plan_cut(model, Choice(keep=[0], merge={"group": [1, 2]}, head=head))
+
+
+def test_boxes_are_no_head_unless_they_are_named_or_labelled() -> None:
+    found = trace(opened(boxes_alone()))
+    with pytest.raises(UsageError, match="whose 4 values a row may be those of boxes"):
+        found.head()
+    assert found.head("boxes").units == 4
+    labelled = boxes_alone()
+    labelled.metadata_props.add(key="names", value=repr(["ant", "bee", "cat", "dog"]))
+    assert trace(opened(labelled)).head().name == "boxes"
+
+
+# --- on the command line -------------------------------------------------------------------------
+
+
+def raw_maps() -> ModelProto:
+    net = Net()
+    anchored(net, 0, net.maps()[0])
+    return net.model(raw0=(1, ANCHORS, SIZES[0], SIZES[0], 5 + CLASSES))
+
+
+def scrambled() -> ModelProto:
+    """Channels and places are never exchanged."""
+    net = Net()
+    net.reshape(net.conv(net.maps()[0], 5 + CLASSES, "m"), "y", 16, 5 + CLASSES, 1)
+    return net.model(y=(16, 5 + CLASSES, 1))
+
+
+def boxes_alone() -> ModelProto:
+    """The classes are refused, and boxes look like a head."""
+    net = Net()
+    each = net.op("Transpose", [values(net)], "scores", perm=[0, 2, 1])
+    net.op("ReduceMax", [each], "best", axes=[2], keepdims=0)
+    box = net.op("Sigmoid", [branches(net, 4, "box")], "box.s")
+    net.op("Transpose", [box], "boxes", perm=[0, 2, 1])
+    count = sum(size**2 for size in SIZES)
+    return net.model(boxes=(1, count, 4), best=(1, count))
+
+
+FILES: Mapping[str, Callable[[], bytes]] = {
+    "raw.onnx": lambda: raw_maps().SerializeToString(),
+    "scrambled.onnx": lambda: scrambled().SerializeToString(),
+    "background.onnx": lambda: boxes_and_classes(*NAMES).to_bytes(),
+    "boxes.onnx": lambda: boxes_alone().SerializeToString(),
+    "classes.onnx": lambda: class_by_class().SerializeToString(),
+    "ssd.tflite": lambda: tflite_ssd().content(*ROWS),
+    "maps.tflite": lambda: tflite_ssd(activation="SOFTMAX", apart=True).content(*ROWS),
+    "six.txt": lambda: b"a\nb\nc\nd\ne\nf\n",
+    "four.txt": lambda: b"a\nb\nc\nd\n",
+}
+
+REMOVED = "prune background.onnx -o x.onnx --head classes --remove background"
+
+COMMANDS: Mapping[str, Refusal] = {
+    "units that nothing tells from boxes": Refusal(
+        "prune raw.onnx -o x.onnx --keep 0,1",
+        3,
+        "no head can be cut: output 'raw0': its 11 values for each anchor may be classes alone, or "
+        "boxes and objectness too: say --units A:B",
+    ),
+    "a part that is wider than the labels": Refusal(
+        "prune raw.onnx -o x.onnx --keep a --units 4:11 --labels six.txt",
+        2,
+        "6 labels for 7 units",
+    ),
+    "a part that is narrower than the labels": Refusal(
+        "prune ssd.tflite -o x.tflite --keep a --labels four.txt",
+        2,
+        "4 labels for 5 units",
+    ),
+    "the background": Refusal(
+        REMOVED,
+        4,
+        "unit 0, 'background', is what a detector says where nothing is",
+        "--allow-remove-special removes it all the same",
+    ),
+    "a reshape that scrambles boxes and classes": Refusal(
+        "prune scrambled.onnx -o x.onnx --keep 0",
+        3,
+        "no head can be cut: output 'y': Reshape 'y': it spreads the units over several axes, or "
+        "mixes them with the batch",
+    ),
+    "boxes that look like units": Refusal(
+        "prune boxes.onnx -o x.onnx --keep 0,1",
+        2,
+        "the only head is 'boxes', whose 4 values a row may be those of boxes; refused is output "
+        "'best': ReduceMax 'best': it mixes the units",
+        "--head boxes takes it all the same",
+    ),
+    "a post-process that takes classes one by one": Refusal(
+        "prune classes.onnx -o x.onnx --keep 0,1",
+        3,
+        "no head can be cut: output 'best': Gather 'class1.s': it takes units by their place",
+        RAW,
+    ),
+    "a softmax a map": Refusal(
+        "prune maps.tflite -o x.tflite --keep 0,1", 3, "no head can be cut: output", JOINED
+    ),
+    "a group of classes": Refusal(
+        "prune ssd.tflite -o x.tflite --keep 0 --merge group=1,2",
+        3,
+        "TFLite_Detection_PostProcess 'boxes' makes rows of classes, each of one",
+        "leave out --merge",
+    ),
+    "zeros in front of a post-process": Refusal(
+        "prune ssd.tflite -o x.tflite --keep 0 --mode zero",
+        3,
+        "TFLite_Detection_PostProcess 'boxes' would return removed classes",
+        "use --mode slice",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("detectors") / "work"
+    folder.mkdir()
+    for name, made in FILES.items():
+        (folder / name).write_bytes(made())
+    return folder
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_refused(name: str, folder: Path) -> None:
+    refused(COMMANDS[name], folder)
+
+
+def test_inspect_says_it_too(folder: Path) -> None:
+    done = exporter("inspect classes.onnx", folder)
+    refusal, hint = done.out.splitlines()[-2:]
+    assert (done.code, hint) == (0, f"hint: {RAW}")
+    assert refusal.startswith("refused: output 'best': Gather 'class1.s': it takes units by")
+    (told,) = exporter("inspect classes.onnx --json", folder).record["refused"]
+    assert told["hint"] == RAW
+
+
+def test_the_background_goes_where_that_is_allowed(folder: Path) -> None:
+    done = exporter(f"{REMOVED} --allow-remove-special --samples 2", folder)
+    assert done.code == 0, done.err
+    assert "2 of 3 units kept" in done.out
+    new = set(listing(folder)).difference(FILES)
+    assert new == {"x.onnx", "x.onnx.remap.json"}
+    for name in new:
+        (folder / name).unlink()

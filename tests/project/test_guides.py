@@ -1,0 +1,49 @@
+"""The guides are true: their code runs, and prints what they show."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders.documents import Block, blocks, looks_like, run
+from tests.project.test_project import PROJECT
+
+GUIDES = ("removing-output-units.md",)
+NEXT = "=== next block ==="
+
+
+def program(found: list[Block]) -> str:
+    """All code of a guide, in one process; a line tells where the next block begins."""
+    return f"print({NEXT!r})\n".join(b.text for b in found if b.language == "python")
+
+
+def shown(found: list[Block]) -> list[str]:
+    """What stands below each block of code; "..." where nothing does."""
+    behind = [*found[1:], Block("", "")]
+    return [
+        after.text if after.language == "text" else "...\n"
+        for block, after in zip(found, behind, strict=True)
+        if block.language == "python"
+    ]
+
+
+def test_blocks_are_joined_and_what_they_show_is_found() -> None:
+    found = [Block("python", "a\n"), Block("text", "x\n"), Block("python", "b\n"), Block("sh", "")]
+    assert program(found) == f"a\nprint({NEXT!r})\nb\n"
+    assert shown(found) == ["x\n", "...\n"]
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_a_guide_prints_what_it_shows(guide: str, tmp_path: Path) -> None:
+    found = blocks((PROJECT / "docs" / guide).read_text("utf-8"))
+    script = tmp_path / "guide_as_a_program.py"
+    script.write_text(program(found), "utf-8")
+    log = tmp_path / "stderr.txt"
+    got = run(["bash", "-c", f"PYTHONPATH={PROJECT} {sys.executable} {script} 2>{log}"], tmp_path)
+    parts = got.split(f"{NEXT}\n")
+    expected = shown(found)
+    assert len(parts) == len(expected), log.read_text("utf-8")
+    for part, wanted in zip(parts, expected, strict=True):
+        assert looks_like(wanted, part), part

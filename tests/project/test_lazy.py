@@ -1,0 +1,165 @@
+"""Who loads what: a heavy library is imported only where it is used, and missed only there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.builders.commands import environment, exporter, left_behind
+
+TENSORFLOW = {"tensorflow", "keras", "tf2onnx"}
+ONNX = {"onnx", "onnxruntime"}
+TFLITE = {"ai_edge_litert", "flatbuffers"}
+HEAVY = {*TENSORFLOW, *ONNX, *TFLITE, "numpy", "rich", "psutil", "h5py", "exporter.jobs.run"}
+
+SHOW = """
+import json, sys
+try:
+    {code}
+except SystemExit as end:
+    assert not end.code, end.code
+json.dump(sorted(sys.modules), sys.stderr)
+"""
+
+NOTHING = "pass"
+IMPORT = "import exporter"
+HELP = "from exporter.cli import main; main(['--help'])"
+PRUNE_HELP = "from exporter.cli import main; main(['prune', '--help'])"
+PRUNE = "from exporter.cli import main; main('prune net.{0} -o {1}.{0} --keep 1-3 -q'.split())"
+REMAP = "from exporter import Remap; import exporter; assert exporter.Selection; assert Remap"
+
+# code -> what it must not load
+WHO: dict[str, tuple[str, set[str]]] = {
+    "import exporter": (IMPORT, HEAVY | {"click"}),
+    "the table on a device": (REMAP, HEAVY - {"numpy"} | {"click"}),
+    "exporter --help": (HELP, HEAVY),
+    "exporter prune --help": (PRUNE_HELP, HEAVY),
+    "cutting an .onnx": (PRUNE.format("onnx", "lazy"), TENSORFLOW | {"ai_edge_litert"}),
+    "cutting a .tflite": (PRUNE.format("tflite", "lazy"), TENSORFLOW | ONNX),
+}
+
+
+@pytest.fixture(scope="module")
+def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(shutil.copytree(shelf, tmp_path_factory.mktemp("lazy") / "work"))
+
+
+def loaded(code: str, folder: Path) -> set[str]:
+    """The modules that a fresh interpreter has loaded after it ran the code."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW.format(code=code)],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    names: list[str] = json.loads(done.stderr)
+    return set(names)
+
+
+@pytest.mark.parametrize("name", WHO)
+def test_loads_none_of(name: str, work: Path) -> None:
+    code, unwanted = WHO[name]
+    assert loaded(code, work) & unwanted == set()
+
+
+def test_the_test_sees_what_is_loaded(work: Path) -> None:
+    assert loaded(NOTHING, work) & HEAVY == set()
+    assert {"numpy", "onnx"} <= loaded(PRUNE.format("onnx", "seen"), work)
+
+
+def test_nobody_is_told_what_is_run(work: Path) -> None:
+    """onnxruntime leaves a file among the temporary ones when its telemetry starts."""
+    done = exporter("prune net.onnx -o told.onnx --keep 1-3", work)
+    assert done.code == 0
+    assert left_behind(work) == []
+
+
+# --- libraries that are not there ---------------------------------------------------------------
+
+BLOCKER = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise {error}(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+"""
+
+
+def without(names: set[str], folder: Path, error: str = "ModuleNotFoundError") -> str:
+    """A PYTHONPATH under which these libraries cannot be imported."""
+    place = folder / f"without {' '.join(sorted(names))} {error}"
+    place.mkdir(exist_ok=True)
+    code = BLOCKER.format(names=names, error=error)
+    (place / "sitecustomize.py").write_text(code)
+    return f"{place}:{environment()['PYTHONPATH']}"
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_edge_files_need_no_tensorflow(kind: str, work: Path) -> None:
+    others = TFLITE - {"flatbuffers"} if kind == "onnx" else ONNX
+    path = without(TENSORFLOW | others, work)
+    small = f"small-{kind}.{kind}"
+    for line in (
+        f"inspect net.{kind}",
+        f"prune net.{kind} -o {small} --keep 1-3",
+        f"verify net.{kind} {small}",
+        f"bench net.{kind} {small}",
+        f"run net.{kind} -o run-{kind} --keep 1-3 --no-bench",
+    ):
+        done = exporter(line, work, PYTHONPATH=path)
+        assert done.code == 0, done.err
+
+
+MISSING: dict[str, tuple[str, set[str], str]] = {
+    "TensorFlow": ("inspect net.keras", {"tensorflow"}, "tensorflow"),
+    "Keras": ("run net.keras -o missing --keep 1", {"keras"}, "keras"),
+    "onnxruntime": ("prune net.onnx -o missing.onnx --keep 1", {"onnxruntime"}, "onnxruntime"),
+    "LiteRT": ("inspect net.tflite", {"ai_edge_litert"}, "ai-edge-litert"),
+    "ONNX": ("inspect net.onnx --json", {"onnx"}, "onnx"),
+}
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_missing_library_is_named(name: str, work: Path, keras_shelf: Path) -> None:
+    shutil.copyfile(keras_shelf / "net.keras", work / "net.keras")
+    line, absent, distribution = MISSING[name]
+    done = exporter(line, work, PYTHONPATH=without(absent, work))
+    assert done.code == 2, done.err
+    (module,) = absent
+    error, hint = f"{module} is not installed", f"install it: pip install {distribution}"
+    if done.out:
+        assert (done.record["error"], done.record["hint"]) == (error, hint)
+    else:
+        assert done.err.splitlines()[-2:] == [f"error: {error}", f"hint: {hint}"]
+    assert "Traceback" not in done.err
+
+
+def test_a_library_that_does_not_load_says_why(work: Path) -> None:
+    path = without({"onnx"}, work, "ImportError")
+    done = exporter("inspect net.onnx", work, PYTHONPATH=path)
+    assert done.code == 2
+    assert done.err.startswith("error: onnx cannot be imported: No module named 'onnx'\n")
+
+
+def test_a_module_of_our_own_that_is_missing_is_a_bug(work: Path) -> None:
+    path = without({"exporter.trace"}, work)
+    place = Path(path.partition(":")[0]) / "sitecustomize.py"
+    place.write_text(place.read_text().replace('name.partition(".")[0]', "name"))
+    done = exporter("inspect net.onnx", work, PYTHONPATH=path)
+    assert done.code == 70
+    assert "Traceback" in done.err
+    assert done.err.splitlines()[-2:] == [
+        "error: this is a bug in exporter",
+        "hint: please report the lines above",
+    ]

@@ -1,0 +1,133 @@
+"""The document of the operators is what the tables say, and the tables are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pytest
+
+from exporter.formats import KINDS
+from exporter.formats.onnx import from_proto
+from exporter.graph import Graph
+from exporter.graph.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
+from tests.builders import onnx_precisions, onnx_suppression
+from tests.builders.onnx_models import classifier, model
+from tests.builders.scripts import load
+from tests.formats.onnx import (
+    test_integers,
+    test_operators,
+    test_quantized_values,
+    test_rankings,
+    test_table,
+)
+
+operators = load("operators")
+TABLES = operators.tables()
+
+
+def test_the_document_is_up_to_date() -> None:
+    assert operators.DOCUMENT.read_text("utf-8") == operators.document(), "run `make operators`"
+
+
+EACH = [
+    pytest.param(kind, operator, row, id=f"{kind}-{operator}")
+    for kind, entry in KINDS.items()
+    if entry.title in TABLES
+    for table in (TABLES[entry.title].TABLE, *operators.domains(TABLES[entry.title]).values())
+    for operator, row in table.items()
+]
+
+
+@pytest.mark.parametrize(("kind", "operator", "row"), EACH)
+def test_every_row_is_translated_and_tested(
+    kind: str, operator: str, row: Callable[..., Any]
+) -> None:
+    assert operators.neutral(row)
+    assert operators.tested_by(kind, operator)
+
+
+def helper(flag: object) -> Operation:
+    return Reshape() if flag else Opaque()
+
+
+FIXED = Pool((1,))
+CHOICE: dict[str, Callable[[], Operation]] = {"a": lambda: helper(True), "b": lambda: FIXED}
+
+
+def built(_: object) -> Operation:
+    return Elementwise()
+
+
+def refused(_: object) -> Operation:
+    return Opaque()
+
+
+def chosen(key: str) -> Operation:
+    return CHOICE[key]()
+
+
+def closing(function: Callable[[object], Operation]) -> Callable[[object], list[Operation]]:
+    return lambda _: [function(each) for each in "ab"]
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        pytest.param(refused, [], id="refused"),
+        pytest.param(built, ["Elementwise"], id="built"),
+        pytest.param(lambda _: helper(True), ["Reshape"], id="through a function"),
+        pytest.param(lambda _: FIXED, ["Pool"], id="a constant"),
+        pytest.param(chosen, ["Reshape", "Pool"], id="through a table"),
+        pytest.param(closing(built), ["Elementwise"], id="through a closure"),
+        pytest.param(partial(Reduce, (1,), function="sum"), ["Reduce"], id="a partial function"),
+    ],
+)
+def test_what_a_row_can_give(row: Callable[..., Any], expected: list[str]) -> None:
+    assert operators.neutral(row) == expected
+
+
+def onnx_graphs() -> Iterator[Graph]:
+    for case in test_table.BEHIND:
+        yield classifier(*case.nodes, constants=case.constants, opset=case.opset).graph()
+    for nodes, constants, x, _ in test_table.HEADS.values():
+        yield model(nodes, constants, x=x.shape).graph()
+    for each in test_operators.BEHIND:
+        yield test_operators.build(each).graph()
+    for nodes, constants, _ in test_operators.KERNELS.values():
+        yield model(nodes, constants, x=test_operators.INPUT["dense"]).graph()
+    for nodes, constants, _ in test_quantized_values.KERNELS.values():
+        yield model(nodes, constants, x=test_quantized_values.X.shape).graph()
+    yield from graphs_of_codes()
+    for build in onnx_suppression.BUILDERS:
+        yield from_proto(build(), "detector.onnx").graph()
+    for behind, expected, options in test_rankings.RANKED.values():
+        yield test_rankings.ranked(*behind, outputs=tuple(expected), **options).graph()
+
+
+def graphs_of_codes() -> Iterator[Graph]:
+    for name in test_integers.FORMS_OF_CODES:
+        yield test_integers.form(name).graph()
+    pairs = product(onnx_precisions.FUNCTIONS, onnx_precisions.PRECISIONS)
+    found = (onnx_precisions.built(*pair) for pair in pairs)
+    yield from (opened.graph() for opened in found if opened is not None)
+
+
+def test_what_the_document_says_is_what_graphs_are_translated_to() -> None:
+    module = TABLES["ONNX"]
+    table = {**module.DOMAINS["com.microsoft"], **module.TABLE}
+    met = {
+        (node.operator, type(node.operation).__name__)
+        for graph in onnx_graphs()
+        for node in graph.nodes
+        if not isinstance(node.operation, Opaque)
+    }
+    assert {operator for operator, _ in met} >= set(table) - {
+        "ConstantOfShape",
+        "ConvTranspose",
+        "Gather",
+    }
+    wrong = [(o, found) for o, found in met if found not in operators.neutral(table[o])]
+    assert wrong == []

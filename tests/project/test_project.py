@@ -1,0 +1,170 @@
+"""The project around the code: what is shipped, what is pinned, and that the README is true."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import hatchling.build
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import exporter
+from tests.builders.documents import blocks, looks_like, run
+
+PROJECT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
+DATA = {"exporter/py.typed", "exporter/data/digits.npz"}
+LARGEST_FILE = 1_000_000  # bytes
+UNFINISHED = re.compile(rb"\b(TO" + rb"DO|FIX" + rb"ME|X" + rb"XX)\b")
+
+
+# --- what is shipped ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)  # where a build starts
+
+
+@pytest.fixture
+def wheel(at_root: None, tmp_path: Path) -> list[str]:
+    path = tmp_path / hatchling.build.build_wheel(str(tmp_path))
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+@pytest.fixture
+def source(at_root: None, tmp_path: Path) -> dict[str, bytes]:
+    """The files of the source distribution: path within the project -> contents."""
+    path = tmp_path / hatchling.build.build_sdist(str(tmp_path))
+    found = {}
+    with tarfile.open(path) as archive:
+        for member in archive:
+            stream = archive.extractfile(member)
+            if stream is not None:
+                found[member.name.partition("/")[2]] = stream.read()
+    return found
+
+
+def test_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
+    package = {name for name in wheel if not name.startswith("unit_exporter-")}
+    modules = {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("exporter/**/*.py")}
+    assert package == modules | DATA
+    described = {name.partition("/")[2] for name in set(wheel) - package}
+    licences = {"licenses/LICENSE", "licenses/NOTICE"}
+    assert described == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licences}
+
+
+def test_source_is_small_and_finished(source: dict[str, bytes]) -> None:
+    assert {"pyproject.toml", "README.md", "Makefile", "tests/project/test_project.py"} <= set(
+        source
+    )
+    assert [name for name, data in source.items() if len(data) > LARGEST_FILE] == []
+    text = {name: data for name, data in source.items() if not name.endswith(".npz")}
+    assert [name for name, data in text.items() if UNFINISHED.search(data)] == []
+
+
+def test_public_names_are_there_and_no_module_hides_one() -> None:
+    names = set(exporter.__all__)
+    assert [name for name in sorted(names) if not hasattr(exporter, name)] == []
+    modules = {path.stem for path in PROJECT.glob("exporter/*") if path.stem != "__init__"}
+    assert names & modules == set()
+    assert names <= set(dir(exporter))
+
+
+# --- what is pinned -----------------------------------------------------------------------------
+
+
+def pinned(name: str) -> dict[str, str]:
+    """The pins of a requirements file and of those that it includes: canonical name -> version."""
+    found: dict[str, str] = {}
+    for line in (PROJECT / "requirements" / name).read_text("utf-8").splitlines():
+        if line.startswith("-r "):
+            found.update(pinned(line.removeprefix("-r ")))
+        elif line and not line.startswith("#"):
+            package, _, version = line.partition("==")
+            assert version, f"{line!r} pins nothing"
+            found[canonicalize_name(package)] = version
+    return found
+
+
+def group(name: str) -> list[str]:
+    result: list[str] = []
+    for entry in PYPROJECT["dependency-groups"][name]:
+        result += group(entry["include-group"]) if isinstance(entry, dict) else [entry]
+    return result
+
+
+@pytest.mark.parametrize(
+    ("file", "wanted"),
+    [
+        pytest.param("run.txt", PYPROJECT["project"]["dependencies"], id="run time"),
+        pytest.param("dev.txt", [*PYPROJECT["build-system"]["requires"], *group("dev")], id="dev"),
+    ],
+)
+def test_pins_satisfy_the_ranges(file: str, wanted: list[str]) -> None:
+    pins = pinned(file)
+    for requirement in map(Requirement, wanted):
+        version = pins[canonicalize_name(requirement.name)]
+        assert version in requirement.specifier, f"{requirement} against the pin {version}"
+
+
+def test_without_tensorflow_nothing_of_it_is_pinned() -> None:
+    light = pinned("no-tensorflow.txt")
+    assert {"tensorflow", "keras", "tf2onnx", "h5py"} & set(light) == set()
+    dependencies = {
+        canonicalize_name(Requirement(d).name) for d in PYPROJECT["project"]["dependencies"]
+    }
+    quantisers = {"litert-quantizer", "onnx-ir"}  # with SciPy and SymPy: larger than all the rest
+    assert dependencies - set(light) == {"tensorflow", "tf2onnx", *quantisers}
+
+
+def test_changelog_speaks_of_what_comes_next() -> None:
+    assert "## [Unreleased]" in (PROJECT / "CHANGELOG.md").read_text("utf-8").splitlines()
+
+
+class Command(NamedTuple):
+    """One command of a `console` block, and what it shows below it ("..." stands for anything)."""
+
+    line: str
+    shown: str
+
+
+def commands(text: str) -> list[Command]:
+    """Lines that begin with `$ `, each with the lines up to the next; a backslash continues."""
+    parts = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
+    return [Command(*part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("nothing\n", [], id="no command"),
+        pytest.param("$ a\n$ b\n", [("a", ""), ("b", "")], id="two"),
+        pytest.param("$ a\nx\ny\n$ b\n", [("a", "x\ny\n"), ("b", "")], id="shows output"),
+        pytest.param("$ a \\\n  b\nx\n", [("a \\\n  b", "x\n")], id="continued"),
+    ],
+)
+def test_commands_are_found(text: str, expected: list[tuple[str, str]]) -> None:
+    assert commands(text) == expected
+
+
+def test_readme_commands_run(tmp_path: Path) -> None:
+    """Every `console` and `python` block, in order, in one folder that is empty at first."""
+    readme = PROJECT / "README.md"
+    found = blocks(readme.read_text("utf-8"))
+    assert {"console", "python"} <= {block.language for block in found}
+    for block in found:
+        if block.language == "console":
+            for command in commands(block.text):
+                got = run(["bash", "-c", command.line], tmp_path)
+                assert not command.shown or looks_like(command.shown, got), got
+        elif block.language == "python":
+            run([sys.executable, "-c", block.text], tmp_path)

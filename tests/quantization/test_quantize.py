@@ -1,0 +1,541 @@
+"""A float model in, another precision out: weights, ranges, ends and metadata, for both formats.
+
+What must hold is computed here: the network of the shelf is one product and a softmax.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+from exporter.data.samples import Samples, as_fed
+from exporter.errors import ConversionError, ModelError, UsageError
+from exporter.formats import open_model
+from exporter.formats.model import Model, RunOptions
+from exporter.formats.tflite import TfliteModel, from_bytes
+from exporter.graph import Array
+from exporter.planning.cut import Choice, plan_cut
+from exporter.quantization import FLOAT, PRECISIONS, QUANTISED, Wish, check_float, quantize_model
+from exporter.quantization.silence import quantiser
+from exporter.quantization.unquantized import unquantised
+from exporter.verification.metrics import compare
+from tests.builders.onnx_models import classifier, model, node, numbers, softmax
+from tests.builders.shelf import BIAS, FEATURES, KERNEL, UNITS
+from tests.builders.tflite_builder import Builder, read
+from tests.builders.tflite_builder import classifier as tflite_classifier
+from tests.builders.tflite_metadata import Associated, metadata, unzipped, zipped
+
+KINDS = ("onnx", "tflite")
+COARSER = tuple(name for name in PRECISIONS if name != FLOAT)
+CALIBRATED = tuple(name for name in COARSER if PRECISIONS[name].calibrated)
+POINTS = np.random.default_rng(5).uniform(-1, 1, (64, 1, FEATURES)).astype(np.float32)
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def samples(model: Model, points: Array = POINTS) -> Samples:
+    """The points under the name that the model's input has."""
+    return Samples({model.graph().inputs[0]: points}, "points.npz")
+
+
+def content(model: Any) -> bytes:
+    return bytes(model.content if isinstance(model, TfliteModel) else model.to_bytes())
+
+
+def answers(model: Model, points: Array = POINTS) -> Array:
+    """Real values of the first output, (samples, batch, units)."""
+    graph, runner = model.graph(), model.runner(RunOptions())
+    output = graph.tensors[graph.outputs[0]]
+    feeds = samples(model, points).feeds()
+    return np.stack([output.real(runner(as_fed(feed, graph))[output.name]) for feed in feeds])
+
+
+def expected() -> Array:
+    return softmax(POINTS.astype(np.float64) @ KERNEL + BIAS)
+
+
+@pytest.fixture(scope="module")
+def net(shelf: Path) -> Callable[[str], Model]:
+    return lambda kind: open_model(shelf / f"net.{kind}")
+
+
+# --- refused, and nothing made ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        (lambda: Wish("int3"), "no precision 'int3'"),
+        (lambda: Wish("fp16", integer_io=True), "fp16 has no integer inputs"),
+        (lambda: Wish("dynamic", integer_io=True), "dynamic has no integer inputs"),
+    ],
+)
+def test_wishes_that_nothing_fulfils(wish: Callable[[], Wish], told: str) -> None:
+    with pytest.raises(UsageError, match=told):
+        wish()
+
+
+@each_kind
+@pytest.mark.parametrize("precision", COARSER)
+def test_what_is_quantised_already(net: Callable[[str], Model], kind: str, precision: str) -> None:
+    made = quantize_model(net(kind), Wish(precision), samples(net(kind))).model
+    if kind == "onnx" and precision == "int4":
+        assert made.precision == "int4"
+    for again in COARSER:
+        with pytest.raises(ModelError, match="quantised already"):
+            check_float(made, again)
+
+
+@pytest.mark.parametrize(("precision", "told"), [("bf16", "is bf16"), ("fp64", "is fp64")])
+def test_other_floats(
+    net: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, precision: str, told: str
+) -> None:
+    made = net("onnx")
+    monkeypatch.setattr(made, "precision", precision)
+    with pytest.raises(ModelError, match=told):
+        check_float(made, "int8")
+
+
+def test_a_kind_that_no_library_takes(
+    net: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = net("onnx")
+    monkeypatch.setattr(made, "kind", "keras")
+    with pytest.raises(UsageError, match="Keras models are not made int8"):
+        check_float(made, "int8")
+    with pytest.raises(UsageError, match="Keras models are not made fp32"):
+        check_float(made, "fp32")
+
+
+def test_nothing_to_quantise() -> None:
+    """onnxruntime has int4 kernels for products of matrices alone."""
+    with pytest.raises(ModelError, match=r"finds nothing in network\.onnx that it can make int4"):
+        quantize_model(convolution(), Wish("int4"))
+
+
+def test_a_library_that_fails_is_one_line(net: Callable[[str], Model]) -> None:
+    builder = Builder()
+    z = builder.dense(builder.feed("x", 1, 4), 5, "z")
+    builder.softmax(z, "y")
+    builder.at("z/bias").name = "z/kernel"  # names that are not unique stop litert-quantizer
+    odd = from_bytes(builder.content("y"), "odd.tflite")
+    with pytest.raises(ConversionError, match=r"litert-quantizer .* make odd\.tflite fp16"):
+        quantize_model(odd, Wish("fp16"))
+
+
+def test_integer_ends_that_there_are_not() -> None:
+    """A logarithm has no integer kernel, at whichever end."""
+    nodes = [
+        node("Exp", ["x"], ["e"], "exp"),
+        node("Gemm", ["e", "kernel", "bias"], ["y"], "gemm"),
+    ]
+    first = model(nodes, {"kernel": numbers(6, 5), "bias": numbers(5)})
+    with pytest.raises(ModelError, match=r"the input 'x' of network\.onnx stays float"):
+        quantize_model(first, Wish("int8", integer_io=True), samples(first))
+    ends = classifier(node("Softmax", ["z"], ["s"], "s"), node("Log", ["s"], ["y"], "log"))
+    with pytest.raises(ModelError, match=r"the output 'y' of network\.onnx stays float"):
+        quantize_model(ends, Wish("int8", integer_io=True), samples(ends))
+
+
+# --- what comes out -----------------------------------------------------------------------------
+
+LEAST_DB = {"fp16": 55.0, "dynamic": 40.0, "int8": 35.0, "int16x8": 40.0, "int4": 12.0}
+
+
+@each_kind
+@pytest.mark.parametrize("precision", COARSER)
+def test_answers_are_those_of_the_network(
+    net: Callable[[str], Model], kind: str, precision: str
+) -> None:
+    whole = net(kind)
+    before = content(whole)
+    made = quantize_model(whole, Wish(precision), samples(whole))
+    assert made.model.precision == precision
+    assert made.warnings == ()
+    assert content(whole) == before, "the source is never changed"
+    values = compare(expected(), answers(made.model), axis=2, tie=0.05, metrics=["sqnr_db", "top1"])
+    assert values["sqnr_db"] >= LEAST_DB[precision]
+    assert values["top1"] >= 0.95
+    again = quantize_model(whole, Wish(precision), samples(whole))
+    assert content(again.model) == content(made.model), "same input, same bytes"
+
+
+ENDS = {
+    ("onnx", "int8"): "uint8",
+    ("tflite", "int8"): "int8",
+    ("onnx", "int16x8"): "int16",
+    ("tflite", "int16x8"): "int16",
+}
+
+
+@each_kind
+@pytest.mark.parametrize("precision", CALIBRATED)
+def test_integer_ends_hold_codes(net: Callable[[str], Model], kind: str, precision: str) -> None:
+    whole = net(kind)
+    made = quantize_model(whole, Wish(precision, integer_io=True), samples(whole)).model
+    graph, dtype = made.graph(), ENDS[kind, precision]
+    ends = [graph.tensors[name] for name in (*graph.inputs, *graph.outputs)]
+    assert [end.dtype for end in ends] == [dtype, dtype]
+    assert (graph.inputs, graph.outputs) == (whole.graph().inputs, whole.graph().outputs)
+    values = compare(expected(), answers(made), axis=2, tie=0.05, metrics=["sqnr_db", "top1"])
+    assert values["sqnr_db"] >= LEAST_DB[precision]
+    known = ends[0].quantization
+    assert known is not None
+    step = (POINTS.max() - POINTS.min()) / (2 ** (16 if dtype == "int16" else 8) - 1)
+    assert known.scale.item() == pytest.approx(step, rel=0.02), "the range of the samples"
+
+
+def both_returned(kind: str) -> Model:
+    """x -> z -> softmax y; z is an output that the model reads too."""
+    if kind == "onnx":
+        nodes = [
+            node("Gemm", ["flat", "kernel", "bias"], ["z"], "gemm"),
+            node("Softmax", ["z"], ["y"], "softmax", axis=1),
+        ]
+        flat = node("Reshape", ["x", "to"], ["flat"], "flat")
+        constants = {"kernel": KERNEL, "bias": BIAS, "to": np.array([-1, FEATURES])}
+        outputs = {"z": (1, UNITS), "y": (1, UNITS)}
+        return model([flat, *nodes], constants, x=(1, 1, FEATURES), outputs=outputs)
+    builder = Builder()
+    builder.feed("x", 1, FEATURES)
+    weights = builder.constant("w", KERNEL.T), builder.constant("b", BIAS)
+    z = builder.op("FULLY_CONNECTED", ["x", *weights], (1, UNITS), "z", "FullyConnectedOptions")
+    builder.softmax(z, "y")
+    return from_bytes(builder.content("z", "y"), "both.tflite")
+
+
+@each_kind
+@pytest.mark.parametrize("precision", COARSER)
+def test_an_output_that_the_model_reads_too(kind: str, precision: str) -> None:
+    whole = both_returned(kind)
+    points = POINTS if kind == "onnx" else POINTS[:, 0]
+    made = quantize_model(whole, Wish(precision), samples(whole, points[:, np.newaxis])).model
+    assert made.graph().outputs == ("z", "y")
+    runner = made.runner(RunOptions())
+    found = [runner({"x": point[np.newaxis]}) for point in points]
+    z = POINTS[:, 0].astype(np.float64) @ KERNEL + BIAS
+    for name, right in (("z", z), ("y", softmax(z))):
+        given = np.concatenate([answer[name] for answer in found])
+        assert given.dtype == np.float32
+        values = compare(right, given, axis=1, tie=0.05, metrics=["sqnr_db"])
+        assert values["sqnr_db"] >= LEAST_DB[precision]
+
+
+def test_integer_ends_behind_what_moves_them() -> None:
+    moved = model(
+        [
+            node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
+            node("Reshape", ["t", "to"], ["r"], "flat"),
+            node("Gemm", ["r", "kernel", "bias"], ["y"], "gemm"),
+        ],
+        {
+            "kernel": numbers(6, 5),
+            "bias": numbers(5),
+            "to": np.array([-1, 6], np.int64),
+        },
+        x=(1, 2, 3),
+    )
+    points = POINTS.reshape(-1, 1, 2, 3)
+    made = quantize_model(moved, Wish("int8", integer_io=True), samples(moved, points)).model
+    assert made.graph().tensors["x"].dtype == "uint8"
+    flat = np.swapaxes(points.astype(np.float64), 2, 3).reshape(-1, 1, 6)
+    values = compare(
+        flat @ numbers(6, 5) + numbers(5), answers(made, points), axis=2, tie=0, metrics=["sqnr_db"]
+    )
+    assert values["sqnr_db"] > 25.0
+
+
+def test_the_scale_of_integer_ends_stands_in_the_file(net: Callable[[str], Model]) -> None:
+    made: Any = quantize_model(net("onnx"), Wish("int8", integer_io=True), samples(net("onnx")))
+    graph = made.model.proto.graph
+    constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    stated = {a.tensor_name: a for a in graph.quantization_annotation}
+    for name in ("x", "probabilities"):
+        named = {e.key: constants[e.value] for e in stated[name].quant_parameter_tensor_names}
+        known = made.model.graph().tensors[name].quantization
+        assert named["SCALE_TENSOR"] == known.scale.item()
+        assert named["ZERO_POINT_TENSOR"] == known.zero_point.item()
+
+
+def test_weights_are_the_nearest_codes_of_each_channel(net: Callable[[str], Model]) -> None:
+    """In both formats: each channel has its own scale, and no weight is off by more than half."""
+    made: Any = quantize_model(net("tflite"), Wish("int8"), samples(net("tflite"))).model
+    codes, scales = _tflite_kernel(made.content)
+    steps = np.abs(KERNEL).max(axis=0) / 127
+    np.testing.assert_allclose(scales, steps, rtol=1e-5)
+    assert (np.abs(codes * scales - KERNEL) <= steps / 2 * 1.001).all()
+    made = quantize_model(net("onnx"), Wish("int8"), samples(net("onnx"))).model
+    codes, scales = _onnx_kernel(made.proto)
+    np.testing.assert_allclose(scales, np.abs(KERNEL).max(axis=0) / 127.5, rtol=1e-4)
+    assert (np.abs(codes * scales - KERNEL) <= scales * 1.001).all()
+
+
+def _tflite_kernel(file: bytes) -> tuple[Array, Array]:
+    graph = read(file)
+    (tensor,) = [t for t in graph.subgraphs[0].tensors if t.type == 9 and list(t.shape) == [7, 6]]
+    codes = graph.buffers[tensor.buffer].data.view(np.int8).reshape(7, 6)
+    return codes.T.astype(np.float64), np.asarray(tensor.quantization.scale, np.float64)
+
+
+def _onnx_kernel(proto: onnx.ModelProto) -> tuple[Array, Array]:
+    constants = {t.name: t for t in proto.graph.initializer}
+    for each in proto.graph.node:
+        if each.op_type == "DequantizeLinear" and each.input[0] in constants:
+            tensor = constants[each.input[0]]
+            if tensor.data_type == TensorProto.UINT8 and list(tensor.dims) == [FEATURES, UNITS]:
+                codes, scale, zero = (
+                    numpy_helper.to_array(constants[n]).astype(np.float64) for n in each.input
+                )
+                return codes - zero, scale
+    raise AssertionError("no kernel of codes")
+
+
+# --- what a file carries ------------------------------------------------------------------------
+
+
+@each_kind
+@pytest.mark.parametrize("precision", COARSER)
+def test_the_remap_survives(net: Callable[[str], Model], kind: str, precision: str) -> None:
+    whole = net(kind)
+    cut = plan_cut(whole, Choice(keep=[1, 4, 6]))
+    small = whole.apply(cut.plan)
+    made = quantize_model(small, Wish(precision), samples(small)).model
+    file = Path(f"small.{kind}")
+    opened = from_bytes(content(made), file.name) if kind == "tflite" else reopened(made)
+    assert opened.remap == cut.remap
+    assert opened.remap.to_original([0, 1, 2]).tolist() == [1, 4, 6]
+
+
+def reopened(model: Model) -> Model:
+    from exporter.formats.onnx.model import from_bytes as onnx_from_bytes  # noqa: PLC0415
+
+    return onnx_from_bytes(content(model), "again.onnx")
+
+
+def test_a_remap_that_is_not_in_the_file_yet(net: Callable[[str], Model]) -> None:
+    """A converter knows nothing of an earlier cut: the model holds the table beside its file."""
+    for kind in KINDS:
+        whole = net(kind)
+        remap = plan_cut(whole, Choice(keep=[2, 3])).remap
+        whole.remap = remap
+        made = quantize_model(whole, Wish("dynamic")).model
+        again = from_bytes(content(made), "a") if kind == "tflite" else reopened(made)
+        assert again.remap == remap
+
+
+def test_metadata_of_an_onnx_file_is_the_users() -> None:
+    whole = classifier()
+    whole.proto.metadata_props.add(key="author", value="somebody")
+    whole.proto.metadata_props.add(key="labels", value='["a", "b", "c", "d", "e"]')
+    for precision in COARSER:
+        made: Any = quantize_model(whole, Wish(precision), samples(whole)).model
+        props = {p.key: p.value for p in made.proto.metadata_props}
+        assert props == {"author": "somebody", "labels": '["a", "b", "c", "d", "e"]'}
+        assert (made.proto.producer_name, made.proto.graph.name) == ("tests", "network")
+
+
+def test_labels_stay_behind_a_tflite_file() -> None:
+    builder = tflite_classifier(features=FEATURES)
+    builder.metadata("TFLITE_METADATA", metadata([Associated("labels.txt")]))
+    lines = b"ant\nbee\ncat\ndog\nelk\n"
+    whole = from_bytes(zipped(builder.content("y"), {"labels.txt": lines}), "labelled.tflite")
+    for precision in COARSER:
+        made: Any = quantize_model(whole, Wish(precision), samples(whole)).model
+        assert unzipped(made.content) == {"labels.txt": lines}
+        assert made.graph().labels == {"y": ("ant", "bee", "cat", "dog", "elk")}
+
+
+# --- traps --------------------------------------------------------------------------------------
+
+
+def test_an_old_tflite_file_is_quantised() -> None:
+    """No signature, and operator codes in the old field alone: the library would do nothing."""
+    builder = tflite_classifier(features=FEATURES)
+    for code in builder.model.operatorCodes:
+        code.builtinCode = 0
+    old = from_bytes(builder.content("y"), "old.tflite")
+    made: Any = quantize_model(old, Wish("int8"), samples(old)).model
+    assert made.precision == "int8"
+    assert (made.graph().inputs, made.graph().outputs) == (("x",), ("y",))
+
+
+def test_large_buffers_come_inside() -> None:
+    """Behind the flatbuffer, where litert-quantizer puts them from 256 kB on, tools lose them."""
+    builder = Builder()
+    z = builder.dense(builder.feed("x", 1, 512), 1024, "z")
+    large = from_bytes(builder.content(z), "large.tflite")
+    made: Any = quantize_model(large, Wish("dynamic")).model
+    assert len(made.content) < 0.3 * len(large.content)
+    assert all(buffer.offset == 0 for buffer in read(made.content).buffers)
+
+
+def test_a_weight_beyond_float16_is_told() -> None:
+    bias = np.array([1e6, -3e7, 1e-30, -1e-12, 1], np.float32)
+    constants = {"kernel": np.float32(1e-20) * numbers(6, 5), "bias": bias}
+    huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
+    told = quantize_model(huge, Wish("fp16")).warnings
+    assert told == ("weights are beyond float16: the farthest, -3e+07, became -65504",)
+
+
+def test_weights_that_float16_cannot_tell_from_0_are_no_warning() -> None:
+    constants = {"kernel": numbers(6, 5), "bias": np.array([1e-30, -1e-12, 0, 1, 2], np.float32)}
+    small = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
+    assert quantize_model(small, Wish("fp16")).warnings == ()
+
+
+def convolution() -> Model:
+    """x[1, 2, 5, 5] -> convolution -> mean -> y[1, 4]"""
+    nodes = [
+        node("Conv", ["x", "kernel"], ["c"], "conv"),
+        node("GlobalAveragePool", ["c"], ["g"], "mean"),
+        node("Flatten", ["g"], ["y"], "flat"),
+    ]
+    return model(nodes, {"kernel": numbers(4, 2, 3, 3)}, x=(1, 2, 5, 5))
+
+
+def test_what_a_library_leaves_float_is_told_with_a_number() -> None:
+    nodes = [
+        node("Conv", ["x", "filter"], ["c"], "conv"),
+        node("GlobalAveragePool", ["c"], ["g"], "mean"),
+        node("Flatten", ["g"], ["f"], "flat"),
+        node("Gemm", ["f", "kernel", "bias"], ["y"], "gemm"),
+    ]
+    constants = {"filter": numbers(4, 2, 3, 3), "kernel": numbers(4, 7), "bias": numbers(7)}
+    both = model(nodes, constants, x=(1, 2, 5, 5))
+    made = quantize_model(both, Wish("int4"))
+    share = 72 / (72 + 28)  # weights of the convolution and of the product
+    told = f"onnxruntime left float at int4: 1 Conv of 2 linear operations ({share:.1%} of their"
+    assert [w[: len(told)] for w in made.warnings] == [told]
+    left = unquantised(both.graph(), both.graph())
+    assert left.everything
+    assert (left.before, left.bytes, left.bytes_before) == (2, 400, 400)
+
+
+def test_small_kernels_stay_float_beside_large_ones() -> None:
+    """In TFLite, where activations are quantised as the model runs; alone they are quantised."""
+    builder = Builder()
+    builder.dense(builder.feed("x", 1, FEATURES), 200, "h")  # 1,200 numbers
+    builder.dense("h", 3, "z")  # 600
+    both = from_bytes(builder.content("z"), "both.tflite")
+    made = quantize_model(both, Wish("dynamic"))
+    told = "litert-quantizer left float at dynamic: 1 FULLY_CONNECTED of 2 linear operations"
+    assert made.warnings == (f"{told} ({600 / 1800:.1%} of their weights)",)
+    held = {t.name: t.type for t in read(content(made.model)).subgraphs[0].tensors}
+    assert (held[b"h/kernel"], held[b"z/kernel"]) == (9, 0), "int8, float32"
+
+
+# --- quiet --------------------------------------------------------------------------------------
+
+CHATTY = """
+import os, sys
+from exporter.quantization.quiet import quantiser
+print("before")
+with quantiser("numpy", "try"):
+    print("python"); os.system("echo child"); os.write(1, b"raw"); os.write(2, b"raw")
+    import logging, warnings
+    logging.warning("log"); warnings.warn("warning")
+print("after")
+print("last", file=sys.stderr)
+"""
+
+
+def test_nothing_of_a_library_reaches_the_terminal() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHATTY], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("before\nafter\n", "last\n")
+
+
+@pytest.fixture
+def handlers() -> Iterator[list[logging.Handler]]:
+    before = list(logging.root.handlers)
+    yield before
+    assert list(logging.root.handlers) == before
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_the_logger_is_as_before(
+    handlers: list[logging.Handler], net: Callable[[str], Model]
+) -> None:
+    quantize_model(net("onnx"), Wish("int8"), samples(net("onnx")))
+    with (
+        pytest.raises(ConversionError, match=r"numpy \d.* could not try: KeyError|'x'"),
+        quantiser("numpy", "try"),
+    ):
+        raise KeyError("x")
+
+
+# --- the table ----------------------------------------------------------------------------------
+
+
+def test_files_say_what_they_are() -> None:
+    assert set(COARSER) <= QUANTISED
+    assert FLOAT not in QUANTISED
+
+
+def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> None:
+    whole = net("tflite")
+    made = quantize_model(whole, Wish("int8", integer_io=True), samples(whole)).model
+    graph = made.graph()
+    name = graph.inputs[0]
+    known = graph.tensors[name].quantization
+    assert known is not None
+    fed = as_fed({name: POINTS[0], "other": POINTS[1]}, graph)
+    codes = np.clip(np.rint(POINTS[0] / known.scale + known.zero_point), -128, 127)
+    np.testing.assert_array_equal(fed[name], codes.astype(np.int8))
+    np.testing.assert_array_equal(fed["other"], POINTS[1])
+    assert as_fed(fed, graph)[name] is fed[name], "what is codes already stays"
+    beyond = replace(known, low=-3, high=3).codes(POINTS[0])
+    assert (beyond.min(), beyond.max()) == (-3, 3)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int16x8"])
+@pytest.mark.parametrize("opset", [11, 17])
+def test_files_older_than_scales_for_each_channel_are_quantised(precision: str, opset: int) -> None:
+    plain = classifier(opset=opset)
+    made: Any = quantize_model(plain, Wish(precision), samples(plain)).model
+    onnx.checker.check_model(made.proto, full_check=True)
+    assert made.precision == precision
+    assert plain.proto.opset_import[0].version == opset
+
+
+def test_floats_that_a_file_makes_of_integers_are_carried_to_float16() -> None:
+    """A detector counts the places of its grid; here the logits are multiplied by their number."""
+    count = [
+        node("Shape", ["z"], ["lengths"], "lengths"),
+        node("Cast", ["lengths"], ["floats"], "", to=TensorProto.FLOAT),
+        node("ReduceMax", ["floats"], ["units"], "units", keepdims=0),
+        node("Mul", ["z", "units"], ["y"], "times"),
+    ]
+    plain = classifier(*count)
+    made = quantize_model(plain, Wish("fp16")).model
+    fed = {"x": numbers(3, 6, seed=5)}
+    answer = made.runner(RunOptions())(fed)["y"]
+    kernel, bias = (plain.graph().tensors[name].read for name in ("kernel", "bias"))
+    assert kernel is not None
+    assert bias is not None
+    assert np.allclose(answer, (fed["x"] @ kernel() + bias()) * 5, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("precision", ["dynamic", "int8", "fp16", "int4"])
+def test_types_that_a_file_states_of_its_constants_are_no_hindrance(precision: str) -> None:
+    kernel = np.ascontiguousarray(numbers(32, 5).T)
+    gemm = node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm", transB=1)
+    plain = model([gemm], {"kernel": kernel, "bias": numbers(5)}, x=("batch", 32))
+    stated = plain.proto.graph.value_info.add()
+    stated.CopyFrom(onnx.helper.make_tensor_value_info("kernel", TensorProto.FLOAT, [5, 32]))
+    fed = samples(plain, numbers(8, 1, 32, seed=5)) if precision == "int8" else None
+    made = quantize_model(plain, Wish(precision), fed).model
+    answer = made.runner(RunOptions())({"x": numbers(1, 32, seed=5)})["y"]
+    expected = numbers(1, 32, seed=5) @ kernel.T + numbers(5)
+    assert np.allclose(answer, expected, rtol=0, atol=2.0 if precision == "int4" else 0.4)

@@ -1,0 +1,115 @@
+"""Quantising in the child: what comes back is what is made here; a child that dies is one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import exporter as package
+from exporter.conversion.process import Child
+from exporter.data.samples import Samples
+from exporter.errors import ConversionError, ModelError
+from exporter.formats import open_model
+from exporter.planning.cut import Choice, plan_cut
+from exporter.quantization import Wish, quantize_model
+from exporter.quantization.remote import quantize_in
+from tests.builders.commands import exporter, left_behind
+from tests.builders.onnx_models import model, node, numbers
+from tests.builders.shelf import FEATURES
+
+POINTS = np.random.default_rng(6).uniform(-1, 1, (20, 1, FEATURES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def child() -> Iterator[Child]:
+    with Child() as child:
+        yield child
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_the_same_comes_back(shelf: Path, tmp_path: Path, child: Child, kind: str) -> None:
+    """Bytes, table, name and warnings; of a table that is not in the file yet, too."""
+    whole = open_model(shelf / f"net.{kind}")
+    whole.remap = plan_cut(whole, Choice(keep=[2, 3])).remap
+    samples = Samples({whole.graph().inputs[0]: POINTS}, "points.npy")
+    wish = Wish("int8", integer_io=True)
+    here, there = quantize_model(whole, wish, samples), quantize_in(child, whole, wish, samples)
+    for name, made in {"here": here, "there": there}.items():
+        made.model.write(tmp_path / name)
+    assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
+    assert (there.model.name, there.model.remap) == (whole.name, whole.remap)
+    assert there.warnings == here.warnings
+
+
+def test_warnings_and_refusals_come_back(child: Child) -> None:
+    constants = {"kernel": numbers(6, 5), "bias": np.full(5, 1e6, np.float32)}
+    huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
+    told = quantize_in(child, huge, Wish("fp16"), None).warnings
+    assert told == ("weights are beyond float16: the farthest, 1e+06, became 65504",)
+    bare = model([node("Relu", ["x"], ["y"], "relu")], {})
+    with pytest.raises(ModelError, match=r"finds nothing in network\.onnx that it can make int4"):
+        quantize_in(child, bare, Wish("int4"), None)
+
+
+def test_quantised_already_starts_no_child(shelf: Path) -> None:
+    net = open_model(shelf / "net.onnx")
+    with Child() as idle:
+        small = quantize_model(net, Wish("fp16")).model
+        with pytest.raises(ModelError, match="quantised already"):
+            quantize_in(idle, small, Wish("int4"), None)
+        assert idle.pid is None
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the signals are those of POSIX")
+def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
+    def kill() -> None:
+        while doomed.pid is None:
+            time.sleep(0.01)
+        os.kill(doomed.pid, signal.SIGSEGV)
+
+    with Child() as doomed:
+        threading.Thread(target=kill, daemon=True).start()
+        told = r"making net\.tflite fp16: the process that does it was killed by SIGSEGV"
+        with pytest.raises(ConversionError, match=told):
+            quantize_in(doomed, open_model(shelf / "net.tflite"), Wish("fp16"), None)
+    assert doomed.log is not None, "it stays for people to read"
+    doomed.log.unlink()
+
+
+LIMITS: dict[str, tuple[dict[str, Any], str]] = {
+    "time": ({"timeout_s": 0.01}, r"onnx fp16 took longer than 0\.01 s"),
+    "memory": ({"memory_limit_bytes": 10**6}, "MB of memory, more than the limit of 1 MB"),
+}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("whole_job", [False, True], ids=["quantize", "run"])
+def test_limits(shelf: Path, tmp_path: Path, name: str, whole_job: bool) -> None:
+    limit, told = LIMITS[name]
+    how: Any = {"keep": [1], "precisions": ["fp16"]} if whole_job else {"precision": "fp16"}
+    call: Any = package.run if whole_job else package.quantize
+    with pytest.raises(ConversionError, match=told) as caught:
+        call(shelf / "net.onnx", tmp_path / "x.onnx", verify=False, bench=False, **how, **limit)
+    assert not list(tmp_path.iterdir())
+    Path(caught.value.hint.rpartition(" ")[2]).unlink()  # the log
+
+
+def test_a_limit_on_the_command_line(shelf: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    line = f"quantize {shelf / 'net.tflite'} -o x.tflite --precision fp16 --memory-limit 1M -q"
+    done = exporter(line, folder)
+    assert (done.code, done.out) == (5, "")
+    error, hint = done.err.splitlines()
+    assert error.startswith("error: making net.tflite fp16 took ")
+    assert "raise --memory-limit; the log is " in hint
+    assert not list(folder.iterdir())
+    assert [Path(name).suffix for name in left_behind(folder)] == [".log"]

@@ -1,0 +1,757 @@
+"""The remap table: refused, read and written, used on a device, and cut twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter.errors import ModelError, UsageError
+from exporter.remap import SCHEMA, HeadRemap, Origin, Remap, compose
+from exporter.remap.head_remap import OPTIONS
+
+SLICE = HeadRemap(
+    name="probs",
+    output="probs:0",
+    axis=1,
+    mode="slice",
+    activation="softmax",
+    old_units=6,
+    new_units=3,
+    kept=(4, 0, 5),
+    new_to_old=(4, 0, 5),
+    labels=("owl", "cat", "\u00e9lan"),
+)
+MERGED = replace(
+    SLICE,
+    name="merged",
+    kept=(0, 1, 4, 3),
+    new_to_old=(0, (1, 4), 3),
+    labels=("cat", "birds", "dog"),
+    part=(4, 7),
+    options={"probabilities": "renormalized", "merge": {"birds": [1, 4]}, "gate": {"top": 2}},
+)
+ZERO = replace(
+    SLICE, mode="zero", new_units=6, kept=(0, 4), new_to_old=(0, 1, 2, 3, 4, 5), labels=None
+)
+FILE = Origin("net.onnx", "ab" * 32)
+BETWEEN = Origin("small.onnx", "cd" * 32)
+
+
+def one(head: HeadRemap) -> Remap:
+    return Remap.of_cut(FILE, [head])
+
+
+# --- refused when made --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "fact"),
+    [
+        pytest.param({"axis": -1}, "the axis -1 is negative", id="axis"),
+        pytest.param({"old_units": 0}, "0 old units", id="no old units"),
+        pytest.param({"old_units": 2**63}, "9223372036854775808 old units", id="beyond int64"),
+        pytest.param({"new_units": 2}, "2 new units, but new_to_old has 3", id="new units"),
+        pytest.param(
+            {"new_units": 0, "new_to_old": (), "labels": None}, "no unit has a place", id="no place"
+        ),
+        pytest.param({"kept": ()}, "no unit is kept", id="nothing kept"),
+        pytest.param({"kept": (4, 0, 6)}, "kept names unit 6, of 6", id="kept out of range"),
+        pytest.param({"kept": (-1, 0, 4)}, "kept names unit -1", id="kept negative"),
+        pytest.param({"kept": (4, 0, 4)}, "kept names a unit twice", id="kept twice"),
+        pytest.param({"kept": (4, 1)}, "a kept unit has no place", id="kept without a place"),
+        pytest.param({"new_to_old": (4, 0, 6)}, "new_to_old names unit 6", id="place out of range"),
+        pytest.param({"new_to_old": (4, 0, (5, 4))}, "names a unit twice", id="two places"),
+        pytest.param({"new_to_old": (4, 0, ())}, "an entry with no member", id="empty entry"),
+        pytest.param({"labels": ("a", "b")}, "2 labels for 3 units", id="label count"),
+        pytest.param({"part": (0, 2)}, "3 units do not fit the part [0, 2]", id="short part"),
+        pytest.param({"part": (-3, 0)}, "do not fit the part [-3, 0]", id="negative part"),
+        pytest.param({"options": {"b": 1, "a": 2}}, "unknown options: a, b", id="unknown options"),
+        pytest.param({"options": {"probabilities": "raw"}}, "is 'raw'", id="probabilities"),
+        pytest.param({"options": {"floor": float("nan")}}, "floor is nan", id="floor not finite"),
+        pytest.param({"options": {"floor": "0"}}, "floor is '0'", id="floor as text"),
+        pytest.param({"options": {"restore_width": 1}}, "restore_width is 1", id="restore_width"),
+        pytest.param({"options": {"ids": "y"}}, "ids is 'y'", id="ids, one text"),
+        pytest.param({"options": {"ids": [1]}}, "ids is [1]", id="ids, no names"),
+        pytest.param({"options": {"emit": "ids"}}, "emit is 'ids'", id="emit as text"),
+        pytest.param({"options": {"emit": {"count": 1}}}, "emit is", id="emit without an output"),
+        pytest.param(
+            {"options": {"emit": {"output": "ids", "count": 0}}}, "emit is", id="emit none"
+        ),
+        pytest.param({"options": {"merge": ["a"]}}, "option merge", id="merge is no object"),
+        pytest.param({"options": {"merge": {"a": 4}}}, "option merge", id="merge without members"),
+        pytest.param({"options": {"merge": {"a": [[4]]}}}, "option merge", id="merge of lists"),
+        pytest.param({"options": {"merge": {"a": [4, 0]}}}, "option merge", id="merge not made"),
+    ],
+)
+def test_head_refused(changes: dict[str, Any], fact: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        replace(SLICE, **changes)
+    assert caught.value.message.startswith("remap of head 'probs': ")
+    assert fact in caught.value.message
+
+
+def test_remap_refused() -> None:
+    with pytest.raises(ModelError, match="no head"):
+        Remap(FILE, None, ())
+    with pytest.raises(ModelError, match="two heads of one name: probs, probs"):
+        Remap(FILE, None, (SLICE, ZERO))
+
+
+# --- JSON ---------------------------------------------------------------------------------------
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> str:
+    record = json.loads(one(MERGED).to_json())
+    change(record)
+    return json.dumps(record)
+
+
+def head_with(**entries: object) -> str:
+    return edited(lambda record: record["heads"][0].update(entries))
+
+
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        pytest.param("", "not valid JSON", id="empty"),
+        pytest.param(one(SLICE).to_json()[:-20], "not valid JSON", id="truncated"),
+        pytest.param("[" * 100_000, "not valid JSON", id="too deep"),
+        pytest.param(b"\xff{}", "not valid JSON", id="not UTF-8"),
+        pytest.param("[]", "no schema", id="a list"),
+        pytest.param("{}", "no schema", id="no schema"),
+        pytest.param('{"schema": 1}', "no schema", id="schema is a number"),
+        pytest.param('{"schema": "exporter/remap/2"}', "'exporter/remap/2' where", id="newer"),
+        pytest.param(f'{{"schema": "{SCHEMA}"}}', "remap.original is not", id="no original"),
+        pytest.param(edited(lambda r: r.pop("heads")), "remap.heads is not a list", id="no heads"),
+        pytest.param(edited(lambda r: r.update(heads=[])), "no head", id="empty heads"),
+        pytest.param(edited(lambda r: r.update(heads=[7])), "heads[0] is not an", id="head: 7"),
+        pytest.param(
+            edited(lambda r: r.update(parent=7)), "remap.parent is not an", id="parent: 7"
+        ),
+        pytest.param(
+            edited(lambda r: r["original"].update(name=None)), "original.name is not", id="no name"
+        ),
+        pytest.param(
+            edited(lambda r: r["original"].update(sha256=5)), "original.sha256 is not", id="sha256"
+        ),
+        pytest.param(head_with(name="\ud800"), "heads[0].name is not a string", id="surrogate"),
+        pytest.param(head_with(axis=True), "heads[0].axis is not a whole number", id="axis: true"),
+        pytest.param(head_with(axis=1.0), "heads[0].axis is not a whole number", id="axis: 1.0"),
+        pytest.param(head_with(part=[1]), "part is not [start, stop]", id="part of one"),
+        pytest.param(head_with(part=[4, 7.0]), "part is not [start, stop]", id="part of floats"),
+        pytest.param(head_with(kept=None), "kept is not a list of whole numbers", id="no kept"),
+        pytest.param(head_with(kept=[0, "1"]), "kept is not a list of whole", id="kept as text"),
+        pytest.param(head_with(new_to_old=[0, [[1]], 3]), "new_to_old is not", id="lists in lists"),
+        pytest.param(head_with(labels="abc"), "labels is not a list of strings", id="labels: text"),
+        pytest.param(head_with(options=[]), "options is not an object", id="options: a list"),
+        pytest.param(head_with(old_units=3), "of 3", id="fields that disagree"),
+        pytest.param(head_with(new_to_old=[0, [1, 4], 10**30]), "names unit 1000", id="huge index"),
+    ],
+)
+def test_json_refused(text: str | bytes, fact: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        Remap.from_json(text)
+    assert fact in caught.value.message
+    assert "\n" not in caught.value.message + caught.value.hint
+
+
+def test_json_as_the_design_has_it() -> None:
+    remap = Remap(FILE, BETWEEN, (SLICE, MERGED))
+    unused = dict.fromkeys(OPTIONS)
+    common = {"output": "probs:0", "axis": 1, "mode": "slice", "activation": "softmax"}
+    assert json.loads(remap.to_json()) == {
+        "schema": "exporter/remap/1",
+        "original": {"name": "net.onnx", "sha256": "ab" * 32},
+        "parent": {"name": "small.onnx", "sha256": "cd" * 32},
+        "heads": [
+            {
+                **common,
+                "name": "probs",
+                "part": None,
+                "old_units": 6,
+                "new_units": 3,
+                "kept": [4, 0, 5],
+                "new_to_old": [4, 0, 5],
+                "labels": ["owl", "cat", "\u00e9lan"],
+                "options": unused,
+            },
+            {
+                **common,
+                "name": "merged",
+                "part": [4, 7],
+                "old_units": 6,
+                "new_units": 3,
+                "kept": [0, 1, 4, 3],
+                "new_to_old": [0, [1, 4], 3],
+                "labels": ["cat", "birds", "dog"],
+                "options": {
+                    **unused,
+                    "probabilities": "renormalized",
+                    "merge": {"birds": [1, 4]},
+                    "gate": {"top": 2},
+                },
+            },
+        ],
+    }
+
+
+RANKED = replace(
+    SLICE, options={"ids": ["best", "first five"], "emit": {"output": "ids", "count": 5}}
+)
+
+
+@pytest.mark.parametrize(
+    "head", [SLICE, MERGED, ZERO, RANKED], ids=["slice", "merged", "zero", "ranked"]
+)
+def test_json_there_and_back(head: HeadRemap) -> None:
+    remap = one(head)
+    text = remap.to_json()
+    assert Remap.from_json(text) == Remap.from_json(text.encode()) == remap
+    assert Remap.from_json(text).to_json() == text
+    assert text.endswith("}\n")
+    assert len(text.splitlines()) == 21  # a line a key, however many units
+    assert hash(remap) == hash(Remap.from_json(text))
+
+
+def test_keys_of_later_versions_are_passed_over() -> None:
+    def add(record: dict[str, Any]) -> None:
+        for each in (record, record["original"], record["heads"][0], record["heads"][0]["options"]):
+            each["later"] = 1
+
+    assert Remap.from_json(edited(add)) == one(MERGED)
+
+
+def test_missing_options_are_unused() -> None:
+    def drop(record: dict[str, Any]) -> None:
+        for key in ("options", "part", "labels"):
+            del record["heads"][0][key]
+        del record["parent"]
+
+    plain = replace(MERGED, options={}, part=None, labels=None)
+    assert Remap.from_json(edited(drop)) == one(plain)
+
+
+# --- on a device --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("indices", "fact"),
+    [
+        pytest.param(3, "from 3 to 3 are out of range", id="too high"),
+        pytest.param([0, -1], "from -1 to 0 are out of range", id="negative"),
+        pytest.param([0.5], "whole numbers", id="fraction"),
+        pytest.param([float("nan")], "whole numbers", id="NaN"),
+        pytest.param([float("inf")], "from inf to inf", id="infinite"),
+        pytest.param([True], "whole numbers", id="boolean"),
+        pytest.param(["1"], "whole numbers", id="text"),
+        pytest.param([2**70], "whole numbers", id="beyond int64"),
+        pytest.param([[0], [0, 1]], "whole numbers", id="ragged"),
+    ],
+)
+def test_indices_refused(indices: Any, fact: str) -> None:
+    with pytest.raises(UsageError, match=fact):
+        one(SLICE).to_original(indices)
+
+
+def test_original_indices_refused() -> None:
+    with pytest.raises(UsageError, match="original indices from 6 to 6") as caught:
+        one(SLICE).to_new([6])
+    assert caught.value.hint == "there are 6 units, 0 to 5"
+
+
+@pytest.mark.parametrize(
+    ("head", "indices", "expected"),
+    [
+        pytest.param(SLICE, [0, 1, 2], [4, 0, 5], id="slice"),
+        pytest.param(SLICE, [[2], [0]], [[5], [4]], id="shape is kept"),
+        pytest.param(SLICE, 1, 0, id="a single one"),
+        pytest.param(SLICE, [], [], id="none"),
+        pytest.param(SLICE, np.array([2.0], np.float16), [5], id="a detector's floats"),
+        pytest.param(SLICE, np.array([2], np.uint64), [5], id="unsigned"),
+        pytest.param(MERGED, [0, 1, 2], [0, 1, 3], id="merged: the lowest member"),
+        pytest.param(ZERO, [0, 1, 5], [0, 1, 5], id="zero: the identity"),
+    ],
+)
+def test_to_original(head: HeadRemap, indices: Any, expected: Any) -> None:
+    result = one(head).to_original(indices)
+    assert isinstance(result, np.ndarray)
+    assert result.dtype == np.int64
+    assert result.shape == np.shape(expected)
+    assert result.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("head", "indices", "expected"),
+    [
+        pytest.param(SLICE, range(6), [1, -1, -1, -1, 0, 2], id="slice"),
+        pytest.param(SLICE, [[4, 3]], [[0, -1]], id="shape is kept"),
+        pytest.param(SLICE, 5, 2, id="a single one"),
+        pytest.param(SLICE, [], [], id="none"),
+        pytest.param(MERGED, range(6), [0, 1, -1, 2, 1, -1], id="merged: each member"),
+        pytest.param(ZERO, range(6), [0, 1, 2, 3, 4, 5], id="zero: all have a place"),
+    ],
+)
+def test_to_new(head: HeadRemap, indices: Any, expected: Any) -> None:
+    result = one(head).to_new(indices)
+    assert isinstance(result, np.ndarray)
+    assert result.dtype == np.int64
+    assert result.tolist() == expected
+    other = one(head).to_new(indices, missing=99)
+    assert other.tolist() == np.where(np.equal(expected, -1), 99, expected).tolist()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "fill", "axis", "fact"),
+    [
+        pytest.param((2, 4), "float32", 0, -1, "shape (2, 4) have no 3 units", id="width"),
+        pytest.param((3, 2), "float32", 0, -1, "no 3 units on axis -1", id="another axis"),
+        pytest.param((3,), "float32", 0, 1, "no 3 units on axis 1", id="no such axis"),
+        pytest.param((), "float32", 0, -1, "no 3 units", id="a scalar"),
+        pytest.param((3,), "uint8", -1, -1, "fill -1 cannot stand among", id="below the dtype"),
+        pytest.param((3,), "int8", 0.5, -1, "fill 0.5 cannot stand among", id="a fraction"),
+        pytest.param((3,), "int8", float("nan"), -1, "fill nan", id="NaN"),
+        pytest.param((3,), "int8", -float("inf"), -1, "fill -inf", id="infinite"),
+    ],
+)
+def test_expand_refused(
+    shape: tuple[int, ...], dtype: str, fill: float, axis: int, fact: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        one(SLICE).expand(np.zeros(shape, dtype), fill, axis)
+    assert fact in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("head", "values", "options", "expected"),
+    [
+        pytest.param(SLICE, [7, 8, 9], {}, [8, 0, 0, 0, 7, 9], id="integers"),
+        pytest.param(SLICE, [7, 8, 9], {"fill": -2}, [8, -2, -2, -2, 7, 9], id="fill"),
+        pytest.param(
+            SLICE, [0.5, 1.5, 2.5], {"fill": -np.inf}, [1.5, *[-np.inf] * 3, 0.5, 2.5], id="floats"
+        ),
+        pytest.param(
+            SLICE, [[7], [8], [9]], {"axis": 0}, [[8], [0], [0], [0], [7], [9]], id="axis 0"
+        ),
+        pytest.param(MERGED, [7, 8, 9], {}, [7, 8, 0, 9, 0, 0], id="merged: at the lowest member"),
+        pytest.param(
+            ZERO, [1, 2, 3, 4, 5, 6], {"fill": 9}, [1, 2, 3, 4, 5, 6], id="zero: as it is"
+        ),
+    ],
+)
+def test_expand(head: HeadRemap, values: Any, options: Any, expected: Any) -> None:
+    floats = ("float64", "float32", "float16")
+    whole = np.asarray(values).dtype.kind == "i"
+    for dtype in ("int64", "int8", *floats) if whole else floats:
+        result = one(head).expand(np.asarray(values, dtype), **options)
+        assert result.dtype == dtype
+        assert result.tolist() == expected
+
+
+# --- a dataset's labels -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("head", "y", "options", "fact"),
+    [
+        pytest.param(SLICE, [0], {"on_missing": "skip"}, "on_missing is 'skip'", id="what to do"),
+        pytest.param(SLICE, [0.5], {}, "not an array of whole numbers", id="fractions"),
+        pytest.param(SLICE, [0, 6], {}, "from 0 to 6 are out of range", id="out of range"),
+        pytest.param(SLICE, [-1], {}, "from -1 to -1 are out of range", id="negative"),
+        pytest.param(
+            SLICE, [[0, 1], [2, 4]], {}, r"shape \(2, 2\) cannot be dropped one by one", id="maps"
+        ),
+        pytest.param(
+            SLICE,
+            [1, 0, 3, 1],
+            {"on_missing": "raise"},
+            "3 labels name 2 removed units, the first is 1",
+            id="missing",
+        ),
+        pytest.param(
+            ZERO,
+            [0, 1],
+            {"on_missing": "raise"},
+            "1 labels name 1 removed units, the first is 1",
+            id="removed in its place",
+        ),
+    ],
+)
+def test_relabel_refused(head: HeadRemap, y: Any, options: Any, fact: str) -> None:
+    with pytest.raises(UsageError, match=fact):
+        head.relabel(y, **options)
+
+
+@pytest.mark.parametrize(
+    ("head", "y", "on_missing", "expected", "rows"),
+    [
+        pytest.param(SLICE, [4, 1, 0, 5, 2], "drop", [0, 1, 2], [0, 2, 3], id="drop"),
+        pytest.param(SLICE, [4, 1, 0], "other", [0, 3, 1], [0, 1, 2], id="other"),
+        pytest.param(SLICE, [4, 0, 0], "raise", [0, 1, 1], [0, 1, 2], id="none is missing"),
+        pytest.param(SLICE, [1, 2, 3], "drop", [], [], id="all are missing"),
+        pytest.param(SLICE, [], "drop", [], [], id="no labels"),
+        pytest.param(SLICE, [[4], [1], [0]], "drop", [[0], [1]], [0, 2], id="a column"),
+        pytest.param(SLICE, [[4, 1], [3, 0]], "other", [[0, 3], [3, 1]], [0, 1], id="maps"),
+        pytest.param(SLICE, [5.0, 1.0], "drop", [2], [0], id="whole numbers as floats"),
+        pytest.param(MERGED, [1, 4, 0, 5, 3], "drop", [1, 1, 0, 2], [0, 1, 2, 4], id="merged"),
+        pytest.param(ZERO, [0, 1, 4, 5], "drop", [0, 4], [0, 2], id="removed in its place"),
+        pytest.param(ZERO, [0, 1], "other", [0, 6], [0, 1], id="another in its place"),
+    ],
+)
+def test_relabel(head: HeadRemap, y: Any, on_missing: Any, expected: Any, rows: Any) -> None:
+    done = one(head).relabel(y, on_missing)
+    assert (str(done.y.dtype), str(done.rows.dtype)) == ("int64", "int64")
+    assert done.y.tolist() == expected
+    assert done.rows.tolist() == rows
+
+
+def test_label() -> None:
+    assert [one(SLICE).label(i) for i in range(3)] == ["owl", "cat", "\u00e9lan"]
+    assert one(SLICE).label(int(np.argmax([0, 0, 1]))) == "\u00e9lan"
+    with pytest.raises(UsageError, match="out of range"):
+        one(SLICE).label(-1)
+    with pytest.raises(UsageError, match="carries no labels"):
+        one(ZERO).label(0)
+
+
+def test_several_heads_need_a_name() -> None:
+    remap = Remap(FILE, None, (SLICE, MERGED))
+    with pytest.raises(UsageError, match="several heads: 'probs', 'merged'") as caught:
+        remap.to_original([0])
+    assert caught.value.hint == "say head=NAME"
+    with pytest.raises(UsageError, match="no head 'boxes'") as caught:
+        remap.to_new([0], head="boxes")
+    assert caught.value.hint == "it has 'probs', 'merged'"
+    assert remap.to_original([1], head="merged").tolist() == [1]
+    assert remap.to_new([4], head="merged").tolist() == [1]
+    assert remap.expand([1, 2, 3], head="probs").tolist() == [2, 0, 0, 0, 1, 3]
+    assert remap.label(1, head="merged") == "birds"
+
+
+def test_a_device_needs_nothing_but_numpy() -> None:
+    """Which modules come with the table, in a fresh interpreter."""
+    code = (
+        "import sys, numpy; before = set(sys.modules); import exporter.remap;"
+        "new = {name.split('.')[0] for name in set(sys.modules) - before} - {'numpy'};"
+        "print(sorted(new - set(sys.stdlib_module_names)));"
+        "print(sorted(name for name in sys.modules if name.startswith('exporter.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "['exporter']",
+        "['exporter.errors', 'exporter.remap', 'exporter.remap.head_remap', "
+        "'exporter.remap.recut', 'exporter.remap.remap']",
+    ]
+
+
+# --- cut twice ----------------------------------------------------------------------------------
+
+
+def sliced(old: int, *kept: int, **changes: Any) -> HeadRemap:
+    plain = replace(
+        SLICE, old_units=old, new_units=len(kept), kept=kept, new_to_old=kept, labels=None
+    )
+    return replace(plain, **changes)
+
+
+def zeroed(units: int, *kept: int, **changes: Any) -> HeadRemap:
+    plain = replace(
+        ZERO, old_units=units, new_units=units, kept=kept, new_to_old=tuple(range(units))
+    )
+    return replace(plain, **changes)
+
+
+def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
+    """The table of the only head; the later cut finds it under the earlier one's name."""
+    return Remap.of_cut(BETWEEN, [replace(later, name=earlier.name)], one(earlier)).of()
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "error", "fact"),
+    [
+        pytest.param(
+            SLICE,
+            sliced(6, 1),
+            ModelError,
+            "leaves 3 units, the later one starts from 6",
+            id="width",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4),
+            sliced(6, 1, 2),
+            UsageError,
+            "no unit that is kept",
+            id="only dead units",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4),
+            zeroed(6, 0, 1, mode="mask"),
+            UsageError,
+            "mode zero",
+            id="zero, then mask, which keeps a zeroed unit",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4, mode="mask", options={"floor": -1e4}),
+            zeroed(6, 0, 1, mode="mask", options={"floor": 0}),
+            UsageError,
+            "cannot stand beside",
+            id="two floors",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4),
+            zeroed(6, 0, mode="gate", options={"gate": "input", "floor": -1e4}),
+            UsageError,
+            "cut with mode zero: its removed units still have places, and a gate cannot stand",
+            id="zero, then a gate",
+        ),
+    ],
+)
+def test_cut_twice_refused(
+    earlier: HeadRemap, later: HeadRemap, error: type[ModelError | UsageError], fact: str
+) -> None:
+    with pytest.raises(error, match=fact):
+        twice(earlier, later)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "expected"),
+    [
+        pytest.param(sliced(9, 8, 2, 5), sliced(3, 2, 0), sliced(9, 5, 8), id="slice, then slice"),
+        pytest.param(
+            zeroed(6, 0, 4),
+            zeroed(6, 0, mode="mask", options={"floor": -1e4}),
+            zeroed(6, 0, mode="mask", options={"floor": -1e4}),
+            id="zero, then mask, which removes the zeroed units too",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5),
+            zeroed(3, 1),
+            sliced(9, 8, 2, 5, mode="zero", kept=(2,)),
+            id="slice, then zero: the places of the slice, one alive",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4),
+            sliced(6, 4, 3),
+            sliced(6, 4, 3, mode="zero", kept=(4,)),
+            id="zero, then slice: a dead unit is carried along",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4), sliced(6, 4, 0), sliced(6, 4, 0), id="zero, then slice: all alive"
+        ),
+        pytest.param(
+            zeroed(6, 0, 4), zeroed(6, 0, 1), zeroed(6, 0), id="zero, then zero: alive in both"
+        ),
+        pytest.param(
+            sliced(9, 8, 2), zeroed(2, 0, 1), sliced(9, 8, 2), id="slice, then keep everything"
+        ),
+        pytest.param(
+            zeroed(6, 0, 4),
+            sliced(6, *range(6)),
+            zeroed(6, 0, 4),
+            id="zero, then keep everything",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5, options={"probabilities": "absolute"}),
+            sliced(3, 1),
+            sliced(9, 2, options={"probabilities": "absolute"}),
+            id="an option stays",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5, options={"probabilities": "absolute"}),
+            sliced(3, 1, options={"probabilities": "renormalized", "gate": 1}),
+            sliced(9, 2, options={"probabilities": "renormalized", "gate": 1}),
+            id="the later option holds",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4, mode="mask", options={"floor": -5.0}),
+            sliced(6, 4, 3, options={"floor": 1.0}),
+            sliced(6, 4, 3, mode="mask", kept=(4,), options={"floor": -5.0}),
+            id="the floor is that of the dead places",
+        ),
+        pytest.param(
+            zeroed(6, 0, 4, mode="mask", options={"floor": -5.0}),
+            sliced(6, 4, 0),
+            sliced(6, 4, 0),
+            id="no floor where no dead place is left",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5),
+            zeroed(3, 0, 1, 2, mode="gate", options={"gate": "top:1", "floor": -1e4}),
+            sliced(9, 8, 2, 5, mode="gate", options={"gate": "top:1", "floor": -1e4}),
+            id="slice, then a gate in which all units may be on",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5, axis=1, activation="softmax"),
+            sliced(3, 1, axis=2, part=(4, 5), activation="linear", output="scores"),
+            sliced(9, 2, axis=2, part=(4, 5), activation="linear", output="scores"),
+            id="where the units stand is the later cut's",
+        ),
+    ],
+)
+def test_cut_twice(earlier: HeadRemap, later: HeadRemap, expected: HeadRemap) -> None:
+    assert twice(earlier, later) == expected
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "places", "groups"),
+    [
+        pytest.param(MERGED, sliced(3, 1, 0), ((1, 4), 0), {"birds": (1, 4)}, id="a group stays"),
+        pytest.param(MERGED, sliced(3, 2), (3,), None, id="a group goes"),
+        pytest.param(
+            MERGED,
+            sliced(
+                3, 0, 1, 2, new_units=2, new_to_old=(0, (1, 2)), options={"merge": {"b": (1, 2)}}
+            ),
+            (0, (1, 3, 4)),
+            {"b": (1, 3, 4)},
+            id="a group takes one in",
+        ),
+        pytest.param(
+            MERGED,
+            sliced(
+                3, 0, 1, 2, new_units=2, new_to_old=(1, (0, 2)), options={"merge": {"b": (0, 2)}}
+            ),
+            ((1, 4), (0, 3)),
+            {"birds": (1, 4), "b": (0, 3)},
+            id="two groups side by side",
+        ),
+        pytest.param(
+            SLICE,
+            sliced(3, 0, 1, new_units=1, new_to_old=((0, 1),), options={"merge": {"b": (0, 1)}}),
+            ((0, 4),),
+            {"b": (0, 4)},
+            id="members are ascending in the original",
+        ),
+    ],
+)
+def test_merged_groups_cut_twice(
+    earlier: HeadRemap, later: HeadRemap, places: object, groups: object
+) -> None:
+    result = twice(earlier, later)
+    assert result.new_to_old == places
+    assert result.options["merge"] == groups
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "expected"),
+    [
+        pytest.param(("a", "b", "c"), ("x", "y"), ("x", "y"), id="the later ones"),
+        pytest.param(("a", "b", "c"), None, ("c", "a"), id="carried along"),
+        pytest.param(None, ("x", "y"), ("x", "y"), id="new ones"),
+        pytest.param(None, None, None, id="none"),
+    ],
+)
+def test_labels_cut_twice(
+    earlier: tuple[str, ...] | None, later: tuple[str, ...] | None, expected: object
+) -> None:
+    result = twice(sliced(9, 8, 2, 5, labels=earlier), sliced(3, 2, 0, labels=later))
+    assert result.labels == expected
+
+
+def test_a_merged_unit_without_a_label_bears_its_members() -> None:
+    result = twice(
+        sliced(9, 8, 2, 5, labels=("a", "b", "c")),
+        sliced(3, 0, 1, 2, new_units=2, new_to_old=(1, (0, 2))),
+    )
+    assert result.labels == ("b", "a+c")
+
+
+def test_files_and_heads_of_a_chain() -> None:
+    other = replace(MERGED, name="other")
+    earlier = Remap(FILE, None, (SLICE, other))
+    later = Remap.of_cut(BETWEEN, [sliced(3, 1), replace(MERGED, name="new")], earlier)
+    assert (later.original, later.parent) == (FILE, BETWEEN)
+    assert [head.name for head in later.heads] == ["probs", "other", "new"]
+    assert later.of("other") == other
+    assert later.of("probs").kept == (0,)
+    again = Remap.of_cut(Origin("tiny.onnx", None), [sliced(1, 0)], later)
+    assert (again.original, again.parent) == (FILE, Origin("tiny.onnx", None))
+    assert again == compose(later, Remap(Origin("tiny.onnx", None), None, (sliced(1, 0),)))
+
+
+# --- properties ---------------------------------------------------------------------------------
+
+
+@st.composite
+def heads(draw: st.DrawFn, units: int | None = None) -> HeadRemap:
+    """Any cut of a head: slice in any order, zero, or slice with merged units."""
+    old = draw(st.integers(1, 12)) if units is None else units
+    chosen = draw(st.permutations(range(old)))[: draw(st.integers(1, old))]
+    if draw(st.booleans()):
+        return zeroed(old, *sorted(chosen))
+    places: list[int | tuple[int, ...]] = list(chosen)
+    if len(chosen) > 1 and draw(st.booleans()):
+        places = [*chosen[:-2], tuple(sorted(chosen[-2:]))]
+    labels = tuple(f"unit {place}" for place in places)
+    return sliced(old, *chosen, new_units=len(places), new_to_old=tuple(places), labels=labels)
+
+
+@given(heads())
+def test_new_to_original_and_back(head: HeadRemap) -> None:
+    remap = one(head)
+    new = np.arange(head.new_units)
+    np.testing.assert_array_equal(remap.to_new(remap.to_original(new)), new)
+
+
+@given(heads())
+def test_every_original_unit_has_the_place_that_names_it(head: HeadRemap) -> None:
+    result = one(head).to_new(range(head.old_units))
+    for unit, new in enumerate(result.tolist()):
+        places = [p if isinstance(p, tuple) else (p,) for p in head.new_to_old]
+        assert [i for i, place in enumerate(places) if unit in place] == ([new] if new >= 0 else [])
+
+
+@given(heads(), st.integers(1, 3))
+def test_expand_then_take_is_the_identity(head: HeadRemap, rows: int) -> None:
+    values = np.arange(1.0, rows * head.new_units + 1).reshape(rows, head.new_units)
+    wide = one(head).expand(values)
+    assert wide.shape == (rows, head.old_units)
+    np.testing.assert_array_equal(wide[:, one(head).to_original(range(head.new_units))], values)
+    assert wide.sum() == values.sum()
+
+
+@given(st.data())
+def test_cut_twice_is_one_table_after_the_other(data: st.DataObject) -> None:
+    earlier = data.draw(heads())
+    later = data.draw(heads(earlier.new_units))
+    survivors = {earlier.new_to_old[unit] for unit in later.kept}
+    flat = {
+        unit for place in survivors for unit in (place if isinstance(place, tuple) else [place])
+    }
+    if not flat.intersection(earlier.kept):
+        with pytest.raises(UsageError, match="is alive"):
+            twice(earlier, later)
+        return
+    both = twice(earlier, later)
+    new = np.arange(later.new_units)
+    unmerged = [not isinstance(place, tuple) for place in both.new_to_old]
+    step = one(earlier).to_original(one(later).to_original(new))
+    np.testing.assert_array_equal(one(both).to_original(new)[unmerged], step[unmerged])
+    old = np.arange(earlier.old_units)
+    between = one(earlier).to_new(old)
+    expected = np.where(between < 0, -1, one(later).to_new(np.maximum(between, 0)))
+    np.testing.assert_array_equal(one(both).to_new(old), expected)
+    alive = {unit for unit in earlier.kept if int(between[unit]) in later.kept}
+    assert set(both.kept) == alive
+    assert Remap.from_json(one(both).to_json()) == one(both)
+
+
+@given(st.data())
+def test_cutting_three_times_does_not_depend_on_the_brackets(data: st.DataObject) -> None:
+    first = data.draw(heads())
+    second = data.draw(heads(first.new_units))
+    third = data.draw(heads(second.new_units))
+    with suppress(UsageError):  # both ways or none: the test above says when
+        left = twice(twice(first, second), third)
+        right = twice(first, twice(second, third))
+        assert left.new_to_old == right.new_to_old
+        assert left.kept == right.kept

@@ -1,0 +1,546 @@
+"""The record's JSON, and what Markdown and the terminal make of it, compared whole."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from exporter.errors import ModelError
+from exporter.records import Check, Report
+from exporter.report import machine, phrases
+from exporter.report.html import to_html
+from exporter.report.markdown import to_markdown
+from exporter.report.terminal import print_report, print_reports
+from exporter.verification.metrics import METRICS
+from tests.builders.reports import (
+    CONVERTED,
+    FAILING,
+    MARKDOWN,
+    PASSING,
+    RECORDS,
+    TERMINAL,
+    UNVERIFIED,
+    VARIANTS,
+    check,
+    head,
+    remap,
+)
+
+
+def console(**options: Any) -> Console:
+    return Console(file=io.StringIO(), **{"width": 80, **options})
+
+
+def shown(report: Report, **options: Any) -> str:
+    target = console(**options)
+    print_report(report, target)
+    return written(target)
+
+
+def written(target: Console) -> str:
+    assert isinstance(target.file, io.StringIO)
+    return target.file.getvalue()
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """What a browser would find: every tag, every attribute, the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_page_says_what_the_markdown_says(name: str) -> None:
+    """Word for word, in the same order; the fence's language is no word of the report."""
+    _, body = to_html(RECORDS[name]).split("<body")
+    expected = MARKDOWN[name].replace("```sh", "")
+    assert re.findall(r"\w+", Page(f"<body{body}").text) == re.findall(r"\w+", expected)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_the_page_fetches_and_runs_nothing(name: str) -> None:
+    page = Page(to_html(RECORDS[name]))
+    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "a", "form"}
+    assert not page.attributes & {"src", "href", "onload", "onclick", "onerror", "action"}
+
+
+def test_names_in_a_model_do_not_become_markup() -> None:
+    evil = '<script>alert(1)</script> ![x](http://x) [y](javascript:z) <img src=x onerror="z">'
+    report = replace(PASSING, warnings=(evil,), original=replace(PASSING.original, path=evil))
+    page = Page(to_html(report))
+    assert not page.tags & {"script", "img", "a"}
+    assert page.text.count("<script>alert(1)</script>") == 2
+
+
+@pytest.mark.parametrize(
+    ("report", "verdict"), [(PASSING, "good"), (FAILING, "bad"), (RECORDS["nones"], "open")]
+)
+def test_the_page_shows_its_verdict(report: Report, verdict: str) -> None:
+    assert f'<body class="{verdict}">' in to_html(report)
+
+
+# --- JSON: what must be refused, then the round trip --------------------------------------------
+
+TEXT = PASSING.to_json()
+
+
+def without(*path: str | int) -> str:
+    record = json.loads(TEXT)
+    *way, last = path
+    place = record
+    for key in way:
+        place = place[key]
+    del place[last]
+    return json.dumps(record)
+
+
+def with_(value: Any, key: str) -> str:
+    return json.dumps({**json.loads(TEXT), key: value})
+
+
+DAMAGED = [
+    pytest.param("", "damaged", id="empty"),
+    pytest.param(TEXT[:-20], "damaged", id="cut off"),
+    pytest.param("[" * 100_000, "damaged", id="nested too deep"),
+    pytest.param("[]", "damaged", id="a list"),
+    pytest.param("null", "damaged", id="null"),
+    pytest.param("{}", "damaged: 'schema'", id="no schema"),
+    pytest.param(with_("exporter/report/2", "schema"), "exporter/report/1", id="another schema"),
+    pytest.param(without("inputs"), "damaged: 'inputs'", id="a key is missing"),
+    pytest.param(without("original", "kind"), "kind", id="a key of the original is missing"),
+    pytest.param(without("checks", 0, "passed"), "passed", id="a key of a check is missing"),
+    pytest.param(without("latency", 0, "speedup_ci95", 0), "damaged", id="half an interval"),
+    pytest.param(with_(None, "checks"), "damaged", id="no list of checks"),
+    pytest.param(with_([1], "artifacts"), "damaged", id="an artifact is a number"),
+    pytest.param(with_(7, "original"), "damaged", id="the original is a number"),
+    pytest.param(with_([], "remap"), "remap", id="the remap is a list"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), DAMAGED)
+def test_damaged_records_are_refused_in_one_line(text: str, message: str) -> None:
+    with pytest.raises(ModelError, match=re.escape(message)) as caught:
+        Report.from_json(text)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_json_and_back(name: str) -> None:
+    report = RECORDS[name]
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_keys_in_the_order_of_the_contract() -> None:
+    record = json.loads(TEXT)
+    assert list(record) == [
+        *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "precisions"),
+    ]
+    assert (record["schema"], record["ok"]) == ("exporter/report/1", True)
+    assert json.loads(FAILING.to_json())["ok"] is False
+
+
+def test_keys_of_later_versions_are_passed_over() -> None:
+    record = json.loads(TEXT)
+    record["new"] = record["checks"][0]["new"] = record["original"]["new"] = 1
+    assert Report.from_json(json.dumps(record)) == PASSING
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_json_has_no_word_for_become_null(value: float) -> None:
+    row = replace(PASSING.latency[0], speedup=value, speedup_ci95=(value, 1.0))
+    checks = (check("max_abs", value, 1e-6, passed=False),)
+    text = replace(PASSING, latency=(row,), checks=checks, machine={"load": [value]}).to_json()
+    record = json.loads(text, parse_constant=pytest.fail)
+    assert record["checks"][0]["value"] is None
+    assert record["latency"][0]["speedup_ci95"] == [None, 1.0]
+    assert record["machine"] == {"load": [None]}
+    assert record["warnings"] == [
+        *PASSING.warnings,
+        f"machine.load[0] is {value}, which JSON cannot hold: it is null.",
+        f"checks[0].value is {value}, which JSON cannot hold: it is null.",
+        f"latency[0].speedup is {value}, which JSON cannot hold: it is null.",
+        f"latency[0].speedup_ci95[0] is {value}, which JSON cannot hold: it is null.",
+    ]
+    again = Report.from_json(text)
+    assert not again.ok
+    assert "max_abs is -, limit 1.0e-06" in to_markdown(again)
+    assert "-x [-, 1.00]" in shown(again)
+
+
+# --- whole outputs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_markdown(name: str) -> None:
+    assert to_markdown(RECORDS[name]) == MARKDOWN[name]
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_terminal(name: str) -> None:
+    assert shown(RECORDS[name]) == TERMINAL[name]
+
+
+def test_variants() -> None:
+    target = console()
+    print_reports({"pets": PASSING, "none": FAILING}, target)
+    assert written(target) == VARIANTS
+
+
+def test_variants_without_a_check() -> None:
+    more = (*PASSING.artifacts, replace(PASSING.artifacts[0], precision="fp16"))
+    target = console()
+    bare = replace(PASSING, checks=(), remap=None)
+    print_reports({"pets": replace(PASSING, artifacts=more), "[bold]all": bare}, target)
+    assert written(target) == UNVERIFIED
+
+
+def test_variants_that_pass() -> None:
+    target = console()
+    print_reports({"pets": PASSING, "rest": CONVERTED}, target)
+    assert written(target).startswith("2 variants: every check passed\n\nVariant  ")
+
+
+def test_a_job_that_checked_and_wrote_nothing() -> None:
+    bare = replace(CONVERTED, artifacts=(), checks=())
+    assert "## Artifacts" not in to_markdown(bare)
+    assert "No check was made: nothing here is proved.\n" in to_markdown(bare)
+    assert shown(bare).startswith(
+        "net.keras, nothing cut: not verified\n\nInputs  Nothing was run.\n"
+    )
+
+
+def test_a_job_that_only_timed_does_not_speak_of_answers() -> None:
+    text = shown(replace(PASSING, checks=()))
+    assert "Inputs  16 samples (synthetic, seed 0), made up and not real data.\n" in text
+
+
+def test_a_file_called_synthetic_is_the_users_own() -> None:
+    own = replace(PASSING, inputs={"source": "synthetic, or not.npz", "samples": 9})
+    assert phrases.inputs(own) == "9 samples from synthetic, or not.npz."
+
+
+def test_a_notebook_shows_markdown() -> None:
+    assert PASSING._repr_markdown_() == to_markdown(PASSING)
+
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("draw", [to_markdown, shown])
+def test_a_failed_check_is_said_first(draw: Callable[[Report], str]) -> None:
+    assert draw(FAILING).lstrip("# ").startswith("NOT TO SHIP: 3 of 4 checks failed\n")
+
+
+@pytest.mark.parametrize(("draw", "rows"), [(to_markdown, 20), (shown, 10)])
+@pytest.mark.parametrize("more", [0, 1, 480])
+def test_long_remaps_are_cut(draw: Callable[[Report], str], rows: int, more: int) -> None:
+    keep = tuple(range(1000, 1000 + rows + more))
+    text = draw(replace(PASSING, remap=remap(head(keep, 2000))))
+    assert str(1000 + rows - 1) in text
+    assert str(1000 + rows) not in text
+    assert (f"+{more} more in remap.json" in text) == bool(more)
+
+
+def test_merged_units_show_all_members() -> None:
+    merged = head((2, 3, 7), 10, new_to_old=(2, (3, 7)), new_units=2, labels=("a", "b"))
+    assert list(phrases.remap_rows(merged)) == [("0", "2", "a"), ("1", "3 + 7", "b")]
+
+
+def test_the_headline_says_what_units_were_merged_into() -> None:
+    groups = {"new_to_old": (0, (1, 2)), "new_units": 2, "options": {"merge": {"g": (1, 2)}}}
+    assert phrases.kept(head((0, 1, 2), 3, **groups)) == "3 units merged into 2"
+    assert phrases.kept(head((0, 1, 2), 9, **groups)) == "3 of 9 units kept, merged into 2"
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            {"emit": {"output": "ids", "count": None}},
+            "Output ids gives the original's index of the",
+        ),
+        ({"emit": {"output": "ids", "count": 3}}, "of the best 3."),
+        ({"restore_ids": True}, "the model returns are the original's indices."),
+    ],
+    ids=["best", "best three", "restored"],
+)
+@pytest.mark.parametrize("draw", [to_markdown, shown], ids=["markdown", "terminal"])
+def test_reports_say_what_ids_mean(
+    draw: Callable[[Report], str], options: dict[str, Any], told: str
+) -> None:
+    text = draw(replace(PASSING, remap=remap(head((0, 2), 4, options=options))))
+    assert told in " ".join(text.split())
+
+
+def test_heads_are_named_where_there_are_several() -> None:
+    other = replace(head((0,), 5), name="box_[0]")
+    report = replace(PASSING, remap=remap(head((1, 2), 4), other))
+    title = "2 of 4 units kept of scores, 1 of 5 units kept of box_[0]: answers as"
+    assert phrases.headline(report).startswith(title)
+    assert "New  Old unit of box_[0]\n  0                    0\n" in shown(report)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+@pytest.mark.parametrize("name", RECORDS)
+def test_lines_fit(name: str, width: int) -> None:
+    long = replace(
+        RECORDS[name],
+        artifacts=tuple(replace(a, path="a-name-" * 9 + a.path) for a in RECORDS[name].artifacts),
+        checks=tuple(replace(c, artifact="a-name-" * 9 + c.artifact) for c in RECORDS[name].checks),
+    )
+    lines = shown(long, width=width).splitlines()
+    assert max(map(len, lines)) <= width
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_no_escape_code_without_a_terminal() -> None:
+    assert "\x1b" not in shown(FAILING)
+
+
+def test_no_colour_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert colour.search(shown(FAILING, force_terminal=True))
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not colour.search(shown(FAILING, force_terminal=True))
+
+
+HOSTILE = "[red]:smile:\x1b[31m\n# `x`|<b>&amp;"
+
+
+def test_what_files_say_is_shown_and_not_obeyed() -> None:
+    labels = (HOSTILE, "sea_lion", "_emphasis_")
+    report = replace(
+        PASSING,
+        command="echo ```",
+        remap=remap(head((3, 5, 9), 10, labels=labels)),
+        artifacts=(replace(PASSING.artifacts[0], path=f"`{HOSTILE}"),),
+        warnings=(HOSTILE,),
+    )
+    terminal, markdown = shown(report), to_markdown(report)
+    assert "  0    3  [red]:smile:\\x1b[31m\\n# `x`|<b>&amp;\n" in terminal
+    assert "| 0 | 3 | \\[red\\]:smile:\\\\x1b\\[31m\\\\n# \\`x\\`\\|\\<b>\\&amp; |\n" in markdown
+    assert "| sea_lion |" in markdown
+    assert "| \\_emphasis\\_ |" in markdown
+    assert "| `` `[red]:smile:\\x1b[31m\\n# `x`\\|<b>&amp; `` | onnx |" in markdown
+    assert "````sh\necho ```\n````" in markdown
+
+
+NUMBERS = [
+    pytest.param(phrases.number, None, "-", id="no value"),
+    pytest.param(phrases.number, 0.0, "0", id="zero"),
+    pytest.param(phrases.number, -0.0, "0", id="minus zero"),
+    pytest.param(phrases.number, 1.19e-7, "1.2e-07", id="small"),
+    pytest.param(phrases.number, 0.0421, "0.0421", id="decimals"),
+    pytest.param(phrases.number, 39.074, "39.1", id="three digits"),
+    pytest.param(phrases.number, 255.0, "255", id="whole"),
+    pytest.param(phrases.number, 3.2e38, "3.2e+38", id="large"),
+    pytest.param(phrases.number, math.inf, "inf", id="infinite"),
+    pytest.param(phrases.size, None, "-", id="no size"),
+    pytest.param(phrases.size, 0, "0 B", id="no bytes"),
+    pytest.param(phrases.size, 999, "999 B", id="bytes"),
+    pytest.param(phrases.size, 1000, "1.00 kB", id="kilobytes"),
+    pytest.param(phrases.size, 999_499, "999 kB", id="just below a megabyte"),
+    pytest.param(phrases.size, 999_500, "1.00 MB", id="rounds up to a megabyte"),
+    pytest.param(phrases.size, 4_190_000, "4.19 MB", id="megabytes"),
+    pytest.param(phrases.size, 24_150_000, "24.1 MB", id="tens of megabytes"),
+    pytest.param(phrases.size, 5 * 10**15, "5000 TB", id="more than any unit"),
+    pytest.param(phrases.milliseconds, None, "-", id="no time"),
+    pytest.param(phrases.milliseconds, 0.0, "0.00", id="no time at all"),
+    pytest.param(phrases.milliseconds, 0.0123, "0.012", id="microseconds"),
+    pytest.param(phrases.milliseconds, 0.8312, "0.83", id="below one"),
+    pytest.param(phrases.milliseconds, 104.2, "104", id="hundreds"),
+]
+
+
+@pytest.mark.parametrize(("form", "value", "text"), NUMBERS)
+def test_numbers(form: Callable[[Any], str], value: float | None, text: str) -> None:
+    assert form(value) == text
+
+
+CHANGES = [
+    pytest.param(None, 1, "-", id="before is not known"),
+    pytest.param(0, 1, "-", id="nothing before"),
+    pytest.param(1, None, "-", id="after is not known"),
+    pytest.param(1000, 1000, "0.0 %", id="none"),
+    pytest.param(1_000_000, 999_999, "0.0 %", id="no minus zero"),
+    pytest.param(1000, 1100, "+10.0 %", id="larger"),
+    pytest.param(4_190_000, 3_220_000, "-23.2 %", id="smaller"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "text"), CHANGES)
+def test_change(before: int | None, after: int | None, text: str) -> None:
+    assert phrases.change(before, after) == text
+
+
+BESIDE = [
+    pytest.param("max_abs", 1.00001e-6, 1e-6, ("1.00001e-06", "<= 1.00000e-06"), id="just above"),
+    pytest.param("top1", 0.9999, 1.0, ("0.9999", ">= 1"), id="just below"),
+    pytest.param("max_abs", 1e-6, 1e-6, ("1.0e-06", "<= 1.0e-06"), id="equal"),
+    pytest.param("max_abs", None, 1e-6, ("-", "<= 1.0e-06"), id="no value"),
+    pytest.param("max_abs", 0.5, None, ("0.5", "-"), id="no limit"),
+]
+
+
+@pytest.mark.parametrize(("metric", "value", "limit", "texts"), BESIDE)
+def test_value_and_limit_can_be_told_apart(
+    metric: str, value: float | None, limit: float | None, texts: tuple[str, str]
+) -> None:
+    assert phrases.value_and_limit(check(metric, value, limit)) == texts
+
+
+WORST = [
+    pytest.param([check("rmse", 9.0, None)], None, id="what only reports is not near anything"),
+    pytest.param([check("top1", 1.0, 1.0), check("max_abs", 0.0, 1.0)], 1, id="a distance"),
+    pytest.param([check("max_abs", 0.9, 1.0), check("max_abs", 2.0, 9.0)], 0, id="the ratio"),
+    pytest.param(
+        [check("max_abs", 0.9, 1.0), check("top1", 0.5, 1.0, passed=False)], 1, id="what failed"
+    ),
+    pytest.param(
+        [check("max_abs", 1.0, 0.0, passed=False), check("max_abs", 0.9, 1.0)], 0, id="limit 0"
+    ),
+]
+
+
+@pytest.mark.parametrize(("checks", "index"), WORST)
+def test_what_stands_nearest_to_its_limit(checks: list[Check], index: int | None) -> None:
+    worst = phrases.Group("", "", checks).worst
+    assert worst is (None if index is None else checks[index])
+
+
+def test_directions_are_those_of_the_metrics() -> None:
+    assert {n for n, metric in METRICS.items() if metric.higher_is_better} == phrases.AT_LEAST
+
+
+# --- the machine --------------------------------------------------------------------------------
+
+
+def test_the_machine_without_names_and_paths() -> None:
+    found = machine.machine()
+    assert list(found) == ["cpu", "cores", "memory_bytes", "system", "python"]
+    assert found["cpu"]
+    assert found["cores"] >= 1
+    assert found["memory_bytes"] > 10**6
+    secrets = {platform.node(), str(Path.home())} - {""}
+    assert not [secret for secret in secrets if secret in json.dumps(found)]
+
+
+CPUS = [
+    pytest.param("processor : 0\nmodel name\t: Some CPU @ 2 GHz: fast\n", "Some CPU @ 2 GHz: fast"),
+    pytest.param("processor : 0\nSerial : 12\nModel : A Board Rev 1.1\n", "A Board Rev 1.1"),
+]
+
+
+@pytest.mark.parametrize(("text", "model"), CPUS, ids=["x86", "arm"])
+def test_the_processor_on_linux(tmp_path: Path, text: str, model: str) -> None:
+    (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
+    assert machine._cpu_model(tmp_path / "cpuinfo") == model
+
+
+def test_the_processor_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert machine._cpu_model(tmp_path / "absent") == "riscv64"
+
+
+def test_the_cores_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert machine.machine()["cores"] == 3
+
+
+def test_versions_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert machine.versions()["python"] == platform.python_version()
+    assert "numpy" in machine.versions()
+    monkeypatch.setattr(machine, "DISTRIBUTIONS", ("no-such-distribution", "numpy"))
+    assert list(machine.versions()) == ["python", "numpy"]
+
+
+# --- precisions ---------------------------------------------------------------------------------
+
+
+def coarser(*checks: Check) -> Report:
+    """PASSING, its second artifact quantised and compared."""
+    float_, second = PASSING.artifacts
+    return replace(
+        PASSING,
+        artifacts=(float_, replace(second, path="pruned.int8.tflite", precision="int8")),
+        checks=(*PASSING.checks[:4], *checks),
+        latency=(replace(PASSING.latency[0], artifact="pruned.int8.tflite", p50_ms=0.25),),
+    )
+
+
+def lost(metric: str, value: float | None, output: str = "scores") -> Check:
+    return Check("quantize", "pruned.int8.tflite", output, metric, value, None, True, 16)
+
+
+def test_quality_stands_beside_size() -> None:
+    """Of several outputs the one that lost most counts; what is float lost nothing."""
+    report = coarser(lost("sqnr_db", 31.25), lost("top1", 0.96875), lost("sqnr_db", 40.0, "other"))
+    fp32, int8 = json.loads(report.to_json())["precisions"]
+    assert (fp32["precision"], fp32["sqnr_db"], fp32["top1"]) == ("fp32", None, None)
+    assert (int8["artifact"], int8["kind"], int8["bytes"]) == (
+        *("pruned.int8.tflite", "tflite", 999_600),
+    )
+    assert (int8["sqnr_db"], int8["top1"], int8["p50_ms"]) == (31.25, 0.96875, 0.25)
+    assert fp32["p50_ms"] is None
+    text = to_markdown(report)
+    assert text.startswith("# 3 of 10 units kept: answers as the original did, int8 aside\n")
+    assert "| `pruned.fp32.onnx` | fp32 | - | - | 9.01 MB | - | - |" in text
+    assert "| `pruned.int8.tflite` | int8 | 31.2 dB | 96.9 % | 1.00 MB | 0.25 ms | " in text
+    drawn = shown(report)
+    assert "pruned.int8.tflite   int8       31.2 dB  96.9 %  1.00 MB  0.25 ms\n" in drawn
+
+
+def test_nothing_lost_is_equal() -> None:
+    text = to_markdown(coarser(lost("sqnr_db", math.inf), lost("top1", 1.0)))
+    assert "| equal | 100.0 % |" in text
+
+
+def test_a_gate_that_held_needs_no_exception() -> None:
+    gate = replace(lost("max_abs", 0.01), limit=0.05)
+    assert "answers as the original did\n" in to_markdown(coarser(lost("top1", 1.0), gate))
+    alone = replace(coarser(), checks=(lost("top1", 1.0),), remap=None)
+    assert to_markdown(alone).startswith(
+        "# net.keras, nothing cut: int8 measured, held to no limit"
+    )
+
+
+def test_calibration_is_told() -> None:
+    inputs = {
+        **PASSING.inputs,
+        "calibration": {"source": "synthetic, seed 0", "samples": 100},
+    }
+    text = to_markdown(replace(PASSING, inputs=inputs))
+    assert "answers are. Calibrated on 100 samples (synthetic, seed 0), made up and not" in text
+    real = {**inputs, "calibration": {"source": "a.npz", "samples": 200}}
+    assert "Calibrated on 200 samples from a.npz." in to_markdown(replace(PASSING, inputs=real))

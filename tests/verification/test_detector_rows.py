@@ -1,0 +1,379 @@
+"""Rows that ONNX operators put together behind a detector: proved, and under the old numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from exporter.errors import UsageError
+from exporter.formats.onnx import OnnxModel, from_proto
+from exporter.graph import Array, Quantization
+from exporter.jobs.checks import compare
+from exporter.jobs.compare import verify_files
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
+from exporter.planning.cut import Choice, plan_cut
+from exporter.records import Check
+from exporter.trace import trace
+from exporter.trace.rules.class_ids import Column, number_columns
+from exporter.verification.rerun_original import Replay, unmatched
+from tests.builders.onnx_suppression import (
+    SIDE,
+    as_yolov7,
+    end_to_end,
+    largest,
+    moved_apart,
+    run,
+    selected_alone,
+    ssd,
+)
+from tests.builders.yolo_reference import CLASSES
+
+KEPT = (4, 0, 3)
+
+MODELS: Mapping[str, Callable[[], ModelProto]] = {
+    "boxes, numbers and scores apart": ssd,
+    "behind a background": lambda: ssd(background=True),
+    "what is selected": selected_alone,
+    "one class a box": largest,
+    "one class a box, suppressed": lambda: largest(overlap=0.5),
+    "one class a box, as YOLOv7 takes it": as_yolov7,
+    "classes moved apart": moved_apart,
+    "end to end": end_to_end,
+    "end to end, by dynamo": lambda: end_to_end(dynamo=True),
+    "end to end, of any batch": lambda: end_to_end(batch=0),
+    "behind a softmax with a background": lambda: ssd(background=True, shared_out=True),
+}
+NUMBERS = {
+    "numbers": (0, 1),
+    "selected": (1, 3),
+    "rows": (5, 6),
+    "y": (5, 6),
+    "detected": (5, 7),
+}  # place, of how many
+
+
+def opened(name: str) -> OnnxModel:
+    return from_proto(MODELS[name](), "detector.onnx")
+
+
+def counted(checks: tuple[Check, ...]) -> dict[str, float | None]:
+    return {check.metric: check.value for check in checks if check.metric in {"rows", "classes"}}
+
+
+def table(model: OnnxModel) -> list[tuple[float, ...]]:
+    """(number, whatever else stands in the row), without rows of zeros; sorted."""
+    answer = run(model)
+    parts, numbers = [], None
+    for output, values in answer.items():
+        place, width = NUMBERS.get(output, (None, values.shape[-1] if values.ndim > 1 else 1))
+        wide = values.astype(np.float64).reshape(-1, width)
+        if place is not None:
+            numbers, wide = wide[:, place], np.delete(wide, place, axis=1)
+        parts.append(wide)
+    assert numbers is not None
+    rest = np.concatenate(parts, axis=1)
+    found = np.column_stack([numbers, rest])[rest.any(axis=1)]
+    return sorted(map(tuple, found.tolist()))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_rows_are_proved(name: str) -> None:
+    done = prune_model(opened(name), Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    assert done.findings.passed
+    assert counted(done.findings.checks) == {"rows": 0.0, "classes": 0.0}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_where_the_numbers_stand(name: str) -> None:
+    graph = opened(name).graph()
+    found = number_columns(graph, trace(graph).head())
+    assert found == {n: Column(*place) for n, place in NUMBERS.items() if n in graph.outputs}
+
+
+BEHIND: Mapping[str, tuple[list[tuple[str, list[str], dict[str, Any]]], Column | None]] = {
+    "other columns": ([("Gather", ["selected", "outer"], {"axis": 1})], None),
+    "columns in another order": ([("Gather", ["selected", "back"], {"axis": 1})], Column(1, 2)),
+    "the last columns": ([("Slice", ["selected", "one", "three", "one"], {})], Column(0, 2)),
+    "turned": ([("Transpose", ["selected"], {"perm": [1, 0]})], None),
+    "repeated": ([("Tile", ["selected", "twice"], {})], None),
+    "beside itself": ([("Concat", ["selected", "selected"], {"axis": 1})], Column(4, 6)),
+    "in one line": ([("Reshape", ["selected", "line"], {})], Column(1, 3)),
+    "some of a line": (
+        [("Reshape", ["selected", "line"], {}), ("Slice", ["0", "one", "three", "zero"], {})],
+        None,
+    ),
+    "two lines, joined": (
+        [("Gather", ["selected", "the_one"], {"axis": 1}), ("Concat", ["0", "0"], {"axis": 0})],
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_where_a_column_goes(name: str) -> None:
+    """Behind (batch, class, box): what can be told of the place of the class number."""
+    steps, expected = BEHIND[name]
+    model = selected_alone()
+    constants = {
+        "outer": [0, 2],
+        "back": [2, 1],
+        "zero": [0],
+        "one": [1],
+        "three": [3],
+        "twice": [1, 2],
+        "line": [-1],
+        "the_one": 1,
+    }
+    model.graph.initializer.extend(
+        numpy_helper.from_array(np.array(value, np.int64), key) for key, value in constants.items()
+    )
+    for i, (operator, inputs, attributes) in enumerate(steps):
+        model.graph.node.append(helper.make_node(operator, inputs, [str(i)], str(i), **attributes))
+    last = str(len(steps) - 1)
+    model.graph.output.append(helper.make_tensor_value_info(last, TensorProto.INT64, None))
+    graph = from_proto(model, "detector.onnx").graph()
+    assert number_columns(graph, trace(graph).head()).get(last) == expected
+
+
+def test_codes_are_given_to_the_original_as_codes() -> None:
+    model = opened("what is selected")
+    head = trace(model.graph()).head()
+    known = Quantization(np.array([0.5]), np.array([3]), -128, 127)
+    coded = replace(
+        head, tensors=tuple(replace(t, quantization=known, dtype="int8") for t in head.tensors)
+    )
+    replay = Replay("detector", coded, ("selected",), ("v",), KEPT, {}, {})
+    values = np.arange(60, dtype=np.int8).reshape(1, 3, 20)
+    (wide,) = replay.feed({"v": values}).values()
+    assert wide.dtype == np.int8
+    np.testing.assert_array_equal(wide[:, list(KEPT)], values)
+    assert set(wide[:, [1, 2, 5]].ravel()) == {-128}
+
+
+# --- a wrong file turns the check red ------------------------------------------------------------
+
+
+def with_constant(model: ModelProto, name: str, change: Callable[[Array], Array]) -> ModelProto:
+    for each in model.graph.initializer:
+        if each.name == name:
+            values = numpy_helper.to_array(each)
+            changed = np.asarray(change(values), values.dtype)
+            each.CopyFrom(numpy_helper.from_array(changed.reshape(values.shape), name))
+            return model
+    raise KeyError(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "constant", "change"),
+    [
+        pytest.param("what is selected", "overlap", lambda v: v + 0.4, id="more boxes stay"),
+        pytest.param(
+            "boxes, numbers and scores apart", "box0.bias", lambda v: v + 1, id="boxes elsewhere"
+        ),
+        pytest.param("one class a box, suppressed", "place.at", lambda _: 1, id="other rows"),
+        pytest.param("classes moved apart", "share", lambda v: 0 * v, id="not moved apart"),
+        pytest.param("end to end", "k2", lambda v: v - 3, id="fewer rows"),
+        pytest.param("end to end", "count", lambda v: v + 1, id="other numbers"),
+    ],
+)
+def test_a_wrong_row_turns_the_check_red(
+    name: str, constant: str, change: Callable[[Array], Array]
+) -> None:
+    model = opened(name)
+    cut = plan_cut(model, Choice(keep=KEPT))
+    small = model.apply(cut.plan)
+    assert isinstance(small, OnnxModel)
+    proto = ModelProto.FromString(small.to_bytes())
+    constants = {each.name for each in proto.graph.initializer}
+    names = [n for n in constants if n == constant or n.startswith(f"{constant}__")]
+    for each in names:
+        with_constant(proto, each, change)
+    job = Job(samples=4)
+    found = compare(job, model, from_proto(proto, "wrong.onnx"), job.inputs(model), cut.remap.heads)
+    assert sum(value or 0 for value in counted(found.checks).values()) > 0
+    assert not found.passed
+
+
+def test_a_file_that_lacks_the_values_fails() -> None:
+    model = opened("what is selected")
+    cut = plan_cut(model, Choice(keep=KEPT))
+    small = model.apply(cut.plan)
+    assert isinstance(small, OnnxModel)
+    proto = ModelProto.FromString(small.to_bytes())
+    for node in proto.graph.node:
+        for names in (node.input, node.output):
+            for i, name in enumerate(names):
+                names[i] = "elsewhere" if name == "v" else name
+    job = Job(samples=2)
+    found = compare(job, model, from_proto(proto, "other.onnx"), job.inputs(model), cut.remap.heads)
+    assert counted(found.checks) == {"rows": None}
+
+
+def test_files_on_disk_prove_each_other(tmp_path: Path) -> None:
+    whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
+    whole.write_bytes(end_to_end().SerializeToString())
+    prune_model(opened("end to end"), Choice(keep=KEPT), Job(verify=False)).save(small)
+    report = verify_files(whole, small, Job(samples=2))
+    assert counted(report.checks) == {"rows": 0.0, "classes": 0.0}
+
+
+ROWS = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0]])
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "told"),
+    [
+        pytest.param(ROWS, ROWS, (0, 0), id="the same"),
+        pytest.param(ROWS, ROWS[[2, 0, 1]], (0, 0), id="in another order"),
+        pytest.param(ROWS, ROWS[[0, 2]], (1, 0), id="twice in the one, once in the other"),
+        pytest.param(ROWS[:1], ROWS, (0, 2), id="more"),
+        pytest.param(ROWS, ROWS + np.array([0, 1e-3]), (3, 3), id="others"),
+        pytest.param(ROWS * 1e6, ROWS * 1e6 + 0.5, (0, 0), id="near for their size"),
+        pytest.param(ROWS, np.empty((0, 0)), (3, 0), id="none"),
+        pytest.param(ROWS, ROWS[:, :1], (3, 3), id="of another width"),
+    ],
+)
+def test_rows_are_counted(expected: Array, actual: Array, told: tuple[int, int]) -> None:
+    assert unmatched(expected, actual) == told
+
+
+# --- in NumPy ------------------------------------------------------------------------------------
+
+
+def overlaps(boxes: Array, box: Array) -> Array:
+    low = np.maximum(np.minimum(boxes[:, :2], boxes[:, 2:]), np.minimum(box[:2], box[2:]))
+    high = np.minimum(np.maximum(boxes[:, :2], boxes[:, 2:]), np.maximum(box[:2], box[2:]))
+    both = np.clip(high - low, 0, None).prod(axis=1)
+    sizes = np.abs((boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+    union = sizes + np.abs((box[2:] - box[:2]).prod()) - both
+    return np.asarray(both / np.maximum(union, 1e-30))
+
+
+def suppressed(boxes: Array, scores: Array, overlap: float) -> list[int]:
+    """The boxes that stay, the best first."""
+    waiting, stay = list(np.argsort(-scores, kind="stable")), list[int]()
+    while waiting:
+        best = waiting.pop(0)
+        stay.append(int(best))
+        waiting = [i for i in waiting if overlaps(boxes[[i]], boxes[best])[0] <= overlap]
+    return stay
+
+
+def test_boxes_are_suppressed_class_by_class_as_in_numpy() -> None:
+    """The class values and boxes of the original are all that is taken from it."""
+    shown = moved_apart()
+    for name in ("box", "values"):
+        info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
+        shown.graph.output.append(info)
+    answer = run(from_proto(shown, "shown.onnx"))
+    boxes, values = answer["box"][0].T.astype(np.float64), answer["values"][0].T[:, list(KEPT)]
+    best, kind = values.max(axis=1), values.argmax(axis=1)
+    places = np.flatnonzero(best > 0.25)
+    apart = boxes / SIDE / CLASSES + kind[:, None] / CLASSES
+    stay = places[suppressed(apart[places], best[places], 0.5)]
+    expected = np.column_stack([boxes, best, kind])[stay]
+    model = opened("classes moved apart")
+    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    assert isinstance(done.model, OnnxModel)
+    found = run(done.model)["y"][0]
+    assert 0 < len(expected) < len(places)
+    np.testing.assert_allclose(found[: len(expected)], expected, rtol=0, atol=1e-6)
+    assert not found[len(expected) :].any()
+
+
+# --- old numbers ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_old_numbers_come_back(name: str) -> None:
+    model = opened(name)
+    new = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(verify=False)).model
+    choice = Choice(keep=KEPT, keep_order=True, restore_ids=True)
+    done = prune_model(model, choice, Job(samples=2))
+    assert done.findings.passed
+    assert counted(done.findings.checks) == {"rows": 0.0, "classes": 0.0}
+    assert done.remap.heads[0].options["ids"] is None
+    assert isinstance(new, OnnxModel)
+    assert isinstance(done.model, OnnxModel)
+    expected = sorted((KEPT[int(n)], *rest) for n, *rest in table(new))
+    assert table(done.model) == expected
+    assert {n for n, *_ in expected} == set(KEPT)
+    before, after = run(model), run(done.model)
+    assert {n: v.dtype for n, v in after.items()} == {n: v.dtype for n, v in before.items()}
+
+
+@pytest.mark.parametrize("name", list(MODELS)[:3])
+def test_a_second_cut_finds_the_numbers_in_their_table(name: str) -> None:
+    model = opened(name)
+    choice = Choice(keep=KEPT, keep_order=True, restore_ids=True)
+    first = prune_model(model, choice, Job(verify=False)).model
+    done = prune_model(first, Choice(keep=[2, 0], keep_order=True), Job(samples=2))
+    assert done.findings.passed
+    assert done.remap.heads[0].new_to_old == (3, 4)
+    assert isinstance(done.model, OnnxModel)
+    np.testing.assert_allclose(
+        table(done.model), [row for row in table(model) if row[0] in {3, 4}], rtol=0, atol=1e-6
+    )
+
+
+def test_names_in_the_metadata_stay_whole_with_the_old_numbers() -> None:
+    proto = end_to_end()
+    names = dict(enumerate("abcdef"))
+    proto.metadata_props.add(key="names", value=repr(names))
+    model = from_proto(proto, "yolo.onnx")
+    for restored, expected in ((True, names), (False, {0: "a", 1: "d", 2: "e"})):
+        small = prune_model(model, Choice(keep="e,a,d", restore_ids=restored), Job(verify=False))
+        assert isinstance(small.model, OnnxModel)
+        written = ModelProto.FromString(small.model.to_bytes()).metadata_props
+        assert [each.value for each in written if each.key == "names"] == [repr(expected)]
+
+
+def read_inside() -> ModelProto:
+    model = selected_alone()
+    model.graph.node.append(helper.make_node("Shape", ["selected"], ["rows"], "measured"))
+    model.graph.output.append(helper.make_tensor_value_info("rows", TensorProto.INT64, (2,)))
+    return model
+
+
+def without_numbers() -> ModelProto:
+    model = ssd()
+    keep = [each for each in model.graph.output if each.name != "numbers"]
+    del model.graph.output[:]
+    model.graph.output.extend(keep)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        pytest.param(read_inside, "'selected' are read inside", id="read inside"),
+        pytest.param(without_numbers, "no output with the class numbers", id="not returned"),
+    ],
+)
+def test_numbers_that_cannot_be_looked_up(build: Callable[[], ModelProto], told: str) -> None:
+    model = from_proto(build(), "detector.onnx")
+    with pytest.raises(UsageError, match=told):
+        plan_cut(model, Choice(keep=[1], restore_ids=True))
+    done = prune_model(model, Choice(keep=[1, 4]), Job(samples=2))
+    assert done.findings.passed
+    assert counted(done.findings.checks)["rows"] == 0.0
+
+
+def test_a_table_that_is_spoiled_turns_the_check_red() -> None:
+    model = opened("end to end")
+    cut = plan_cut(model, Choice(keep=KEPT, restore_ids=True))
+    small = model.apply(cut.plan)
+    assert isinstance(small, OnnxModel)
+    proto = ModelProto.FromString(small.to_bytes())
+    (name,) = [e.name for e in proto.graph.initializer if e.name.startswith("y__look_up")][:1]
+    wrong = from_proto(with_constant(proto, name, lambda v: v[::-1]), "wrong.onnx")
+    job = Job(samples=2)
+    found = compare(job, model, wrong, job.inputs(model), cut.remap.heads)
+    assert (counted(found.checks)["classes"] or 0) > 0
