@@ -29,9 +29,9 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
-from exporter.quantization import Wish, quantize_model
-from exporter.quantization.silence import quantiser
+from exporter.planning.cut import CutOptions
+from exporter.quantization import QuantizationSpec, quantize_model
+from exporter.quantization.silence import quantizer
 from exporter.records import Check
 from exporter.verification.limit_rows import row_of
 from exporter.verification.limits import LIMITS
@@ -100,7 +100,7 @@ def onnx_blocks(bits: int, level: int, *, points: bool = False) -> Build:
             block_size=32, is_symmetric=not points, bits=bits, accuracy_level=level
         )
         work = MatMulNBitsQuantizer(plain.model, algo_config=config)
-        with quantiser("onnxruntime", "make blocks"):
+        with quantizer("onnxruntime", "make blocks"):
             work.process()
         return from_proto(work.model.model, "net.onnx")
 
@@ -131,7 +131,7 @@ def tflite(features: int, activation: str) -> Model:
 
 def made(base: Build, precision: str) -> Build:
     return lambda features, activation: (
-        quantize_model(base(features, activation), Wish(precision)).model
+        quantize_model(base(features, activation), QuantizationSpec(precision)).model
     )
 
 
@@ -159,7 +159,7 @@ def differences(model: Model, cuts: int) -> Iterator[tuple[str, float]]:
     random = np.random.default_rng(0)
     for seed in range(cuts):
         kept = random.choice(UNITS, int(random.integers(2, UNITS)), replace=False)
-        choice = Choice(keep=sorted(map(int, kept)))
+        choice = CutOptions(keep=sorted(map(int, kept)))
         for batch in BATCHES:
             job = Job(samples=32, seed=seed, batch=batch)
             for check in prune_model(model, choice, job).findings.checks:

@@ -17,18 +17,18 @@ from pathlib import Path
 from exporter.errors import ExporterError
 from exporter.formats import KINDS, kind_of_suffix, open_model
 from exporter.formats.model import Model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 
 ROUNDS = 5
 STEPS = ("open", "plan", "apply", "write")
 
 
-def a_tenth(model: Model) -> Choice:
-    units = plan_cut(model, Choice(remove=[0])).heads[0].units
-    return Choice(keep=range(max(1, units // 10)))
+def a_tenth(model: Model) -> CutOptions:
+    units = plan_cut(model, CutOptions(remove=[0])).heads[0].units
+    return CutOptions(keep=range(max(1, units // 10)))
 
 
-def cut(path: Path, choice: Choice, target: Path) -> list[float]:
+def cut(path: Path, choice: CutOptions, target: Path) -> list[float]:
     """Milliseconds of each step."""
     marks = [time.perf_counter()]
     model = open_model(path)

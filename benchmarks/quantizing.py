@@ -4,7 +4,7 @@
 
 Accuracy is that on 360 held-out digits, calibrated on 200 others. Times are ratios within one run.
 With FOLDER (default: EXPORTER_ZOO, else ../shared/zoo) a float MobileNet is cut to 20 classes and
-quantised with the pictures there, cut first and quantised first; without it that part is left out.
+quantized with the pictures there, cut first and quantized first; without it that part is left out.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def photographs(zoo: Path, folder: Path) -> None:
                 except ExporterError as error:
                     print(f"{kind} {precision}: {error.message}")
                     continue
-                tell(kind, "quantise, then cut" if first else "cut, then quantise", report)
+                tell(kind, "quantize, then cut" if first else "cut, then quantize", report)
 
 
 def common(source: Path, pictures: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> list[int]:

@@ -23,7 +23,7 @@ DETECTOR = ZOO / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
 PHOTOGRAPH = ZOO / "images" / "cats_and_dogs.jpg"
 KEPT = ["cat", "dog", "horse"]
 SHOWN = 0.4  # score from which on a box is drawn
-COLOURS = {"cat": "#d6336c", "dog": "#1c7ed6", "horse": "#2f9e44"}
+COLORS = {"cat": "#d6336c", "dog": "#1c7ed6", "horse": "#2f9e44"}
 
 Row = tuple[str, float, npt.NDArray[np.float32]]  # label, score, box
 
@@ -55,10 +55,10 @@ def draw(picture: Image.Image, rows: list[Row], title: str) -> Image.Image:
     ]
     for (label, _, _), (top, left, bottom, right) in zip(rows, corners, strict=True):
         frame = left, top + band, right, bottom + band
-        pen.rectangle(frame, outline=COLOURS.get(label, "#868e96"), width=3)
+        pen.rectangle(frame, outline=COLORS.get(label, "#868e96"), width=3)
     for (label, score, _), (top, left, _, _) in zip(rows, corners, strict=True):
         place, name = (left + 4, top + band + 2), f"{label} {score:.2f}"
-        pen.rectangle(pen.textbbox(place, name, font=font), fill=COLOURS.get(label, "#868e96"))
+        pen.rectangle(pen.textbbox(place, name, font=font), fill=COLORS.get(label, "#868e96"))
         pen.text(place, name, fill="white", font=font)
     return sheet
 

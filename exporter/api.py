@@ -18,14 +18,14 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants
-from exporter.planning.cut import Choice, Units
+from exporter.planning.cut import CutOptions, Units
 from exporter.records import Report
 
 Source = str | Path | Any  # a path, or a live keras.Model
 
 
 class ChoiceOptions(TypedDict, total=False):
-    """The fields of `cutting.Choice`."""
+    """The fields of `cutting.CutOptions`."""
 
     keep: Units
     remove: Units
@@ -186,14 +186,14 @@ def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions
 
 # --- from keywords to records -------------------------------------------------------------------
 
-_CHOICE = {field.name for field in fields(Choice)}
+_CHOICE = {field.name for field in fields(CutOptions)}
 _JOB = {field.name for field in fields(Job)}
 
 
-def _records(options: Mapping[str, Any]) -> tuple[Choice, Job]:
+def _records(options: Mapping[str, Any]) -> tuple[CutOptions, Job]:
     """What to keep, and how the job is done."""
     chosen = {key: value for key, value in options.items() if key in _CHOICE}
-    return Choice(**chosen), _job({k: v for k, v in options.items() if k not in _CHOICE})
+    return CutOptions(**chosen), _job({k: v for k, v in options.items() if k not in _CHOICE})
 
 
 def _job(options: Mapping[str, Any]) -> Job:

@@ -1,4 +1,4 @@
-"""The record of a job: plain data that serialises to `exporter/report/1`.
+"""The record of a job: plain data that serializes to `exporter/report/1`.
 
 Markdown and the terminal are drawn from it and from nothing else. JSON has no word for infinity or
 NaN: such a value becomes null, and a warning says which it was.
@@ -250,7 +250,7 @@ class PrecisionRow:
 
 
 def precision_rows(report: Report) -> tuple[PrecisionRow, ...]:
-    """A row an artifact; none where nothing that was quantised was compared."""
+    """A row an artifact; none where nothing that was quantized was compared."""
     times = {row.artifact: row for row in report.latency}
     files = [each for each in report.artifacts if each.kind not in FORMS]
     rows = [_row(each, report.checks, times.get(each.path)) for each in files]

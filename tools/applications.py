@@ -29,7 +29,7 @@ HEAD = """\
 
 The smallest network of every family in `keras.applications`, cut by `make applications`, which
 writes this page (minutes; it is not part of `make test`). Each has seeded weights - the statistics
-of its batch normalisations are those of seeded pictures - and {units} units, of which `{kept}`
+of its batch normalizations are those of seeded pictures - and {units} units, of which `{kept}`
 stay. `exporter inspect` finds the head, `exporter run --to onnx,tflite` converts, cuts and checks:
 the cut file against the uncut one in the same runtime, and against Keras, on {samples} samples.
 
@@ -76,7 +76,7 @@ def build(member: Member) -> Any:
 
 
 def _settle(keras: Any, model: Any, pictures: Any) -> None:
-    """Give the batch normalisations the statistics of these pictures."""
+    """Give the batch normalizations the statistics of these pictures."""
     norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
     kept = [norm.momentum for norm in norms]
     for norm in norms:

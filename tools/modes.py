@@ -15,7 +15,7 @@ from exporter.errors import ExporterError
 from exporter.formats.model import Model
 from exporter.graph.edits import AddInput, Compute, Edit, Fill, Insert, Take
 from exporter.modes import MODES
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from tests.builders import mode_cells
 from tests.builders.mode_cells import Cell
 
@@ -61,7 +61,7 @@ Moving codes is exact in every kernel, and the head has fewer rows than with a b
 Gates, and which heads have a place for one: [gates](gates.md).
 
 A factor of each unit behind a softmax or a sigmoid, such as a calibration, is cut with its unit;
-what is renormalised is the softmax in front of it.
+what is renormalized is the softmax in front of it.
 """
 
 
@@ -113,7 +113,7 @@ def _told(cell: Cell, reasons: dict[str, int]) -> str:
 
 def _planned(model: Model, choice: Mapping[str, Any], reasons: dict[str, int]) -> str:
     try:
-        cut = plan_cut(model, Choice(**choice))
+        cut = plan_cut(model, CutOptions(**choice))
     except ExporterError as error:
         number = reasons.setdefault(f"{error.message}; {error.hint}", len(reasons) + 1)
         return f"refused {number}"

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parent.parent
-HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"}  # for Keras; to quantise
+HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"}  # for Keras; to quantize
 
 HEADS = {
     "no-tensorflow.txt": "# Run time without TensorFlow: enough for .onnx and .tflite models.",

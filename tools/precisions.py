@@ -20,8 +20,8 @@ from exporter.formats.model import Model, RunOptions
 from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.modes import MODES
-from exporter.planning.cut import Choice
-from exporter.quantization import Wish, quantize_model
+from exporter.planning.cut import CutOptions
+from exporter.quantization import QuantizationSpec, quantize_model
 from exporter.verification.limit_rows import row_of
 from exporter.verification.limits import LIMITS
 from exporter.verification.metrics import compare
@@ -89,7 +89,7 @@ def _written(model: Model, precision: str) -> str:
     """
     inputs = synthetic(model.graph(), CALIBRATION)
     try:
-        made = quantize_model(model, Wish(precision), inputs).model
+        made = quantize_model(model, QuantizationSpec(precision), inputs).model
     except ExporterError as error:
         return f"refused: {error.message}"
     (output,) = model.graph().outputs
@@ -171,7 +171,7 @@ def nearness(model: Model) -> str:
 
 
 def _pruned(model: Model, mode: str) -> Pruned:
-    return prune_model(model, Choice(keep=KEPT, mode=mode), Job(samples=SAMPLES))
+    return prune_model(model, CutOptions(keep=KEPT, mode=mode), Job(samples=SAMPLES))
 
 
 def _capital(text: str) -> str:

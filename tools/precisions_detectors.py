@@ -15,15 +15,15 @@ from exporter.formats.tflite import from_bytes
 from exporter.jobs.checks import compare
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
-from exporter.quantization import FLOAT, Wish, quantize_model
+from exporter.planning.cut import CutOptions
+from exporter.quantization import FLOAT, QuantizationSpec, quantize_model
 from exporter.records import Check
 
 HEAD = """\
 ## Detectors, in both orders
 
 Boxes and classes share an axis (as YOLO has them), or enter a post-process (as in an SSD).
-"Quantised, then cut" names the modes whose checks passed, as above; "cut, then quantised" the
+"Quantized, then cut" names the modes whose checks passed, as above; "cut, then quantized" the
 signal-to-noise ratio that is kept of what is left, of boxes and of classes.
 
 """
@@ -33,13 +33,13 @@ def document() -> str:
     """Both tables."""
     models = built()
     names = [FLOAT, *precisions.LEAST_DB]
-    first = [row(models, name, quantised_then_cut) for name in names]
-    second = [row(models, name, cut_then_quantised) for name in precisions.LEAST_DB]
+    first = [row(models, name, quantized_then_cut) for name in names]
+    second = [row(models, name, cut_then_quantized) for name in precisions.LEAST_DB]
     return (
         HEAD
-        + documents.table(("Quantised, then cut", *models), first)
+        + documents.table(("Quantized, then cut", *models), first)
         + "\n"
-        + documents.table(("Cut, then quantised", *models), second)
+        + documents.table(("Cut, then quantized", *models), second)
     )
 
 
@@ -70,25 +70,25 @@ def built() -> Mapping[str, Model]:
     }
 
 
-def quantised_then_cut(model: Model, precision: str) -> str:
-    """The modes that are proved of the quantised file; of float32, of the file itself."""
+def quantized_then_cut(model: Model, precision: str) -> str:
+    """The modes that are proved of the quantized file; of float32, of the file itself."""
     plain = precisions.cell(model)
     if precision == FLOAT:
         return plain
     inputs = synthetic(model.graph(), precisions.CALIBRATION)
-    told = precisions.cell(quantize_model(model, Wish(precision), inputs).model)
+    told = precisions.cell(quantize_model(model, QuantizationSpec(precision), inputs).model)
     return f"as `{FLOAT}`" if told == plain else told
 
 
-def cut_then_quantised(model: Model, precision: str) -> str:
+def cut_then_quantized(model: Model, precision: str) -> str:
     """What is left of the signal.
 
     Raises:
         RuntimeError: less than is claimed, or nothing was compared.
     """
-    cut = prune_model(model, Choice(keep=precisions.KEPT), Job(samples=precisions.SAMPLES))
+    cut = prune_model(model, CutOptions(keep=precisions.KEPT), Job(samples=precisions.SAMPLES))
     inputs = synthetic(model.graph(), precisions.CALIBRATION)
-    made = quantize_model(cut.model, Wish(precision), inputs).model
+    made = quantize_model(cut.model, QuantizationSpec(precision), inputs).model
     checks = compare(Job(), model, made, inputs, cut.remap.heads).checks
     return least(model.name, precision, checks)
 

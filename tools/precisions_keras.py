@@ -14,13 +14,13 @@ import precisions_detectors
 from exporter.errors import ExporterError
 from exporter.jobs.options import Job
 from exporter.jobs.run import run_job
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from exporter.quantization import FLOAT
 
 HEAD = """\
 ## Keras, converted, cut and written
 
-A `.keras` file through `exporter run --precision`: converted, cut to three units and quantised, and
+A `.keras` file through `exporter run --precision`: converted, cut to three units and quantized, and
 the other way around. "Proved": every check passed in both orders.
 
 """
@@ -75,7 +75,7 @@ def cells(file: Path, kind: str, names: Iterable[str]) -> Mapping[str, str]:
 
 def _both(cut_first: str, cut_last: str) -> str:
     alike = cut_first.partition(":")[0] == cut_last.partition(":")[0]
-    return cut_first if alike else f"{cut_first}; quantised first {cut_last}"
+    return cut_first if alike else f"{cut_first}; quantized first {cut_last}"
 
 
 def done(file: Path, kind: str, names: Iterable[str], *, quantize_first: bool) -> dict[str, str]:
@@ -107,7 +107,7 @@ def run(file: Path, kind: str, names: list[str], *, quantize_first: bool) -> dic
         bench=False,
     )
     with tempfile.TemporaryDirectory() as folder:
-        report = run_job(file, Path(folder, "out"), Choice(keep=precisions.KEPT), job)
+        report = run_job(file, Path(folder, "out"), CutOptions(keep=precisions.KEPT), job)
     if not report.ok or not report.checks:
         raise RuntimeError(f"{file.name} to {kind}: {report.checks}")
     told = {}

@@ -139,8 +139,8 @@ def job(given: dict[str, Any], say: Callable[[str], None]) -> Any:
 
 
 def choice(given: Mapping[str, Any], **instead: Any) -> Any:
-    """The `Choice` that these parameters describe."""
-    from exporter.planning.cut import Choice
+    """The `CutOptions` that these parameters describe."""
+    from exporter.planning.cut import CutOptions
 
     wanted = {**given, **instead}
     wanted["merge"] = groups = dict(given["merge"])
@@ -152,7 +152,7 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
         wanted["keep"] is None and wanted["remove"] is None and not (groups or wanted.get("gate"))
     ):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
-    return fill(Choice, wanted)
+    return fill(CutOptions, wanted)
 
 
 MODES = (
@@ -281,7 +281,7 @@ limits = _group(
         type=Number(0, min_open=True),
         default=1800.0,
         show_default=True,
-        help="Seconds for each step of the process that converts and quantises.",
+        help="Seconds for each step of the process that converts and quantizes.",
     ),
     click.option(
         "--memory-limit",

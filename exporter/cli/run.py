@@ -32,7 +32,7 @@ from exporter.cli.progress import narrating
 @click.option(
     "--quantize-first",
     is_flag=True,
-    help="Quantise the whole model and cut the result, not the other way around.",
+    help="Quantize the whole model and cut the result, not the other way around.",
 )
 @click.option(
     "--variant",

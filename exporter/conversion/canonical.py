@@ -21,7 +21,7 @@ from exporter.conversion.remove_identities import bypass_identities
 from exporter.formats.onnx.protos import DEFAULT_DOMAINS, bodies, captured
 
 
-def canonicalise(model: ModelProto, names: Mapping[str, str]) -> None:
+def canonicalize(model: ModelProto, names: Mapping[str, str]) -> None:
     """Bring a model into the canonical form, in place.
 
     Args:

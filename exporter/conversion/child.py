@@ -1,4 +1,4 @@
-"""The child process: holds TensorFlow and the opened Keras models, converts, trains, quantises.
+"""The child process: holds TensorFlow and the opened Keras models, converts, trains, quantizes.
 
 `python -m exporter.conversion.child FOLDER`; see `process` for the protocol. The streams are moved
 away before anything heavy is imported, so that no library can write into the answers.
@@ -32,7 +32,7 @@ CONVERTERS: Mapping[str, str] = {
     "onnx": "exporter.conversion.to_onnx",
     "tflite": "exporter.conversion.to_tflite",
 }
-QUANTISER = "exporter.quantization.remote"
+QUANTIZER = "exporter.quantization.remote"
 
 
 class Session:
@@ -90,7 +90,7 @@ class Session:
         """Load what a live model of this session's user was exported to."""
         module = import_module("exporter.formats.savedmodel.model")
         told = {**told, "outputs": tuple(told["outputs"])}
-        return self.keep(module.SavedModel(Path(path), module.Introduction(**told)))
+        return self.keep(module.SavedModel(Path(path), module.ModelInfo(**told)))
 
     def graph(self, handle: str) -> Answer:
         return {"graph": encode_graph(self.model(handle).graph())}
@@ -132,7 +132,7 @@ class Session:
 
     def quantize(self, source: str, target: str, **told: Any) -> Answer:
         """Bring a file to another precision; nothing of it stays here."""
-        answer: Answer = import_module(QUANTISER).serve(source, target, **told)
+        answer: Answer = import_module(QUANTIZER).serve(source, target, **told)
         return answer
 
 

@@ -19,7 +19,7 @@ from exporter.formats.keras.stub import Stub, has_plain_axes, widening
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
 from exporter.trace import trace
-from exporter.trace.head import Head, LabelledConstant
+from exporter.trace.head import Head, LabeledConstant
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +52,7 @@ def _head(graph: Graph, output: str) -> Head:
     raise ConversionError(f"the head {output!r} is not to be found in what the converter wrote")
 
 
-def _whole(graph: Graph, constant: LabelledConstant, stub: Stub) -> Array:
+def _whole(graph: Graph, constant: LabeledConstant, stub: Stub) -> Array:
     read = graph.tensors[constant.name].read
     assert read is not None  # noqa: S101 - narrows the type: it is a constant
     axis = constant.labels.axis

@@ -24,7 +24,7 @@ import psutil
 import tf2onnx
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
-from exporter.conversion.canonical import canonicalise, every_node
+from exporter.conversion.canonical import canonicalize, every_node
 from exporter.conversion.check_onnx import check_standard
 from exporter.conversion.freeze_savedmodel import trace_beside, trace_frozen
 from exporter.conversion.signature import AnyModel, Interface, Shape, in_float32, interface_of
@@ -165,11 +165,11 @@ def _write(traced: Traced, interface: Interface, target: _Target, *, folded: boo
     names = _names(converted, interface, traced)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        canonicalise(converted, _as_they_are(converted))  # so that it is folded one way only
+        canonicalize(converted, _as_they_are(converted))  # so that it is folded one way only
         _fill(converted, traced, folder)
         if folded:
             converted = fold(converted, folder)
-        canonicalise(converted, names)
+        canonicalize(converted, names)
         _set_shapes(converted, interface)
         outside = Outside(folder)
         if target.stub is not None:

@@ -34,7 +34,7 @@ class Runner(Protocol):
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run: input name -> values with the batch in front, output name -> values.
 
-        Outputs keep the runtime's dtype (integers are codes, not dequantised).
+        Outputs keep the runtime's dtype (integers are codes, not dequantized).
         """
 
 

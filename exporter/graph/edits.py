@@ -27,7 +27,7 @@ class Take:
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """Set some positions of a constant along one axis to a real value (encoded if quantised)."""
+    """Set some positions of a constant along one axis to a real value (encoded if quantized)."""
 
     constant: str
     axis: int

@@ -165,7 +165,7 @@ class Graph:
         return found
 
     def source(self, tensor: str) -> Tensor:
-        """Where a tensor comes from: what stands in front of moves, casts and dequantisations."""
+        """Where a tensor comes from: what stands in front of moves, casts and dequantizations."""
         while tensor in self.producers:
             node, _ = self.producers[tensor]
             operation = node.operation
@@ -178,7 +178,7 @@ class Graph:
         return self.tensors[tensor]
 
     def shape(self, tensor: str) -> Shape:
-        """The shape of a tensor; () where its rank is unknown (nothing can be labelled on it)."""
+        """The shape of a tensor; () where its rank is unknown (nothing can be labeled on it)."""
         return self.tensors[tensor].shape or ()
 
 

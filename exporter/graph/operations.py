@@ -43,7 +43,7 @@ class Linear:
 class Elementwise:
     """Values change, positions do not; inputs broadcast as in NumPy.
 
-    Covers unary functions, constants per channel (scale, offset, batch normalisation) and the join
+    Covers unary functions, constants per channel (scale, offset, batch normalization) and the join
     of two computed inputs.
     """
 
@@ -56,7 +56,7 @@ class Elementwise:
 
 @dataclass(frozen=True)
 class Activation:
-    """A function out of `activations.ACTIVATIONS`; along `axis` where it normalises."""
+    """A function out of `activations.ACTIVATIONS`; along `axis` where it normalizes."""
 
     function: str
     axis: int | None = None
@@ -103,7 +103,7 @@ class Gather:
 
 
 @dataclass(frozen=True)
-class Pick:
+class GatherConstant:
     """Stated positions of one axis, which goes where a single one is taken."""
 
     axis: int
@@ -112,14 +112,14 @@ class Pick:
 
 
 @dataclass(frozen=True)
-class Fetch:
+class GatherComputed:
     """Values of the first input at places that the second states, computed while the model runs."""
 
     axis: int | None = None  # the only one along which values change places; None for any
 
 
 @dataclass(frozen=True)
-class Put:
+class Scatter:
     """The first input with some of its values replaced by the third's, at places that the second
     input states.
     """
@@ -186,7 +186,7 @@ class Expand:
 
 
 @dataclass(frozen=True)
-class FromShape:
+class ConstantOfShape:
     """A constant that the file states as a shape and one value."""
 
     shape: tuple[int, ...]
@@ -195,14 +195,14 @@ class FromShape:
 
 
 @dataclass(frozen=True)
-class Measure:
+class ShapeOf:
     """Lengths of the input's axes as numbers: a shape that others are computed from."""
 
     axes: tuple[int, ...]  # those whose lengths are read
 
 
 @dataclass(frozen=True)
-class Top:
+class TopK:
     """The first of the positions along an axis, ranked by value: ids, and values where asked for.
 
     Of equal values the one that stands first ranks first.
@@ -228,7 +228,7 @@ class Rows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Detect:
+class NonMaxSuppression:
     """The post-process of a detector: ranks boxes by the values of their classes, and drops those
     that overlap a better one. The class numbers that it returns do not count the background.
     """
@@ -266,13 +266,13 @@ Operation = (
     | Split
     | Slice
     | Expand
-    | FromShape
-    | Measure
+    | ConstantOfShape
+    | ShapeOf
     | Gather
-    | Pick
-    | Fetch
-    | Put
-    | Top
-    | Detect
+    | GatherConstant
+    | GatherComputed
+    | Scatter
+    | TopK
+    | NonMaxSuppression
     | Opaque
 )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from exporter.graph.graph import Graph, Node
-from exporter.graph.operations import Activation, Elementwise, Expand, Measure, Reduce, Reshape
+from exporter.graph.operations import Activation, Elementwise, Expand, Reduce, Reshape, ShapeOf
 
 
 class _Reduced(NamedTuple):
@@ -63,7 +63,7 @@ def _match(graph: Graph, last: Node) -> _Found | None:
         user.name
         for name in made
         for user, _ in graph.consumers.get(name, ())
-        if not isinstance(user.operation, Measure)  # lengths stay what they are
+        if not isinstance(user.operation, ShapeOf)  # lengths stay what they are
     }
     return found if readers <= inside and not made.intersection(graph.outputs) else None
 

@@ -21,14 +21,14 @@ NO_INPUTS = Samples({}, "")  # where nothing is run
 
 
 @dataclass(frozen=True, eq=False)
-class Findings:
+class CheckResults:
     """What one or more comparisons found."""
 
     checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
 
-    def __add__(self, other: Findings) -> Findings:
-        return Findings(self.checks + other.checks, self.warnings + other.warnings)
+    def __add__(self, other: CheckResults) -> CheckResults:
+        return CheckResults(self.checks + other.checks, self.warnings + other.warnings)
 
     @property
     def passed(self) -> bool:
@@ -37,7 +37,7 @@ class Findings:
 
 def compare(
     job: Job, original: Model, pruned: Model, inputs: Samples, tables: tuple[HeadRemap, ...]
-) -> Findings:
+) -> CheckResults:
     """Compare at the stage that the two models tell.
 
     Args:
@@ -51,7 +51,7 @@ def compare(
     if done.zeroed_share is not None:
         share = f"{done.zeroed_share:.1%}"
         warnings = (f"the zeroed units still hold {share} of the probability on these inputs",)
-    return Findings(done.checks, warnings)
+    return CheckResults(done.checks, warnings)
 
 
 def _stage(original: Model, pruned: Model) -> Stage:
@@ -89,6 +89,6 @@ def measure(job: Job, sides: Sides, inputs: Samples) -> Measures:
     return Measures((row,), (memory,))
 
 
-def _named(findings: Findings, out: Path) -> tuple[Check, ...]:
+def _named(findings: CheckResults, out: Path) -> tuple[Check, ...]:
     """The checks under the name that the file gets."""
     return tuple(replace(check, artifact=out.name) for check in findings.checks)

@@ -10,7 +10,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ExporterError, UsageError
 from exporter.formats import KINDS, kind_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import Findings, compare, measure
+from exporter.jobs.checks import CheckResults, compare, measure
 from exporter.jobs.options import Job
 from exporter.jobs.record import describe, make_report
 from exporter.output.sidecar import read_sidecar
@@ -70,14 +70,14 @@ def _comparison(
     inputs: Samples,
     remap: Remap | None,
     provenance: tuple[Check, ...],
-) -> Findings:
+) -> CheckResults:
     """`compare`; where the files do not belong together, that is the finding, not an error."""
     try:
         return compare(job, *models, inputs, remap.heads if remap else ())
     except ExporterError as error:
         if all(check.passed for check in provenance):
             raise
-        return Findings(warnings=(f"the answers were not compared: {error.message}",))
+        return CheckResults(warnings=(f"the answers were not compared: {error.message}",))
 
 
 def _provenance(original: Model, pruned: Model, beside: Remap | None) -> tuple[Check, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of_suffix
-from exporter.jobs.checks import NO_INPUTS, Findings, _named, compare
+from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare
 from exporter.jobs.options import Job
 from exporter.jobs.output_checks import check_forms, check_output, refuse_input
 from exporter.jobs.record import describe, describe_forms, make_report
@@ -37,7 +37,9 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         if target.original is None or target.path is None:
             raise UsageError(f"{given.model.name} is of the kind {KINDS[kind].title} already")
         path = target.path
-        found = compare(job, given.model, target.model, inputs, ()) if job.verify else Findings()
+        found = (
+            compare(job, given.model, target.model, inputs, ()) if job.verify else CheckResults()
+        )
         artifacts: tuple[Artifact, ...] = ()
         if found.passed:
             write_whole(out, partial(_write_converted, path, out, job), force=job.force)

@@ -15,10 +15,10 @@ from exporter.errors import ExporterError, ModelError
 from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.graph.edits import Plan
-from exporter.jobs.checks import Findings, compare
+from exporter.jobs.checks import CheckResults, compare
 from exporter.jobs.options import Job
 from exporter.jobs.source import Source, Target
-from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.planning.cut import Cut, CutOptions, plan_cut
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Precut:
         told = f"cut in {KINDS[self.model.kind].title}, then {made.route}"
         return replace(made, model=model, route=told)
 
-    def findings(self, job: Job, pruned: Model, inputs: Samples) -> Findings:
+    def findings(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
         """The checks of the cut, and of the file beside what was cut."""
         cut = compare(job, self.source.model, self.model, inputs, self.cut.remap.heads)
         named = tuple(replace(check, artifact=pruned.name) for check in cut.checks)
@@ -54,7 +54,7 @@ class Precut:
         return f"{name} was cut in {title} and converted again: {self.reason.message}"
 
 
-def cut_before(source: Source, target: Target, choice: Choice, reason: ExporterError) -> Precut:
+def cut_before(source: Source, target: Target, choice: CutOptions, reason: ExporterError) -> Precut:
     """Cut the source where what it was converted to cannot be cut.
 
     Args:

@@ -1,4 +1,4 @@
-"""The demo: a network trained on digits, cut to three of them, quantised, and what that costs."""
+"""The demo: a network trained on digits, cut to three of them, quantized, and what that costs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.jobs.options import Job
 from exporter.jobs.run import run_job
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from exporter.records import Report
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -58,7 +58,7 @@ def run_demo(out: Path, job: Job) -> Demo:
         job.say("training a small network on 1,437 pictures of digits")
         with Child(job.timeout_s, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
-        choice = Choice(keep=",".join(KEPT), labels=LABELS)
+        choice = CutOptions(keep=",".join(KEPT), labels=LABELS)
         whole = replace(
             job, data=data, calibration=ranges, precisions=PRECISIONS, keep_original=True
         )

@@ -1,4 +1,4 @@
-"""How a job is done: limits, inputs, checks. What is kept is said by a `cutting.Choice`."""
+"""How a job is done: limits, inputs, checks. What is kept is said by a `cutting.CutOptions`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from exporter.formats import KINDS
 from exporter.formats.model import Model, RunOptions
 from exporter.jobs.source import Limits, Progress, Source, opened, silent
 from exporter.output.c_source import FORMS
-from exporter.quantization import FLOAT, PRECISIONS, Wish
+from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Job:
         data: a file of inputs; None for seeded samples.
         samples: how many inputs; None for 16, or all of the file's.
         tolerance: largest |difference| allowed, instead of the built-in limits. Where a job
-            quantises, it gates what that changed, and the limits of what is float stay.
+            quantizes, it gates what that changed, and the limits of what is float stay.
         precisions: keys of PRECISIONS, to write each.
         calibration: a file of inputs to calibrate on, where it is not `data`.
         synthetic_calibration: calibrate on made-up inputs.
         integer_io: inputs and outputs are codes where activations are.
-        quantize_first: quantise the whole model and cut the result, not the other way around.
+        quantize_first: quantize the whole model and cut the result, not the other way around.
         input_shapes: input name -> whole shape, where the model leaves dimensions open.
         batch: leading dimension of a converted file that needs a fixed one.
         signature: of a SavedModel; None for serving_default, or the only one.
         threads: within one operation, for both sides of every comparison.
-        timeout_s, memory_limit_bytes: of the process that holds Keras, converts and quantises.
+        timeout_s, memory_limit_bytes: of the process that holds Keras, converts and quantizes.
         large_head_bytes: see `conversion.remote.ConvertOptions`.
         keep_original: write the uncut files too.
         force: replace what stands in the output's place.
@@ -85,14 +85,14 @@ class Job:
                 raise UsageError(f"{name} is {count}", "give at least 1")
 
     def _check_precisions(self) -> None:
-        wanted = [Wish(name) for name in self.precisions]  # which refuses what is none
+        wanted = [QuantizationSpec(name) for name in self.precisions]  # which refuses what is none
         if not wanted:
             raise UsageError(
                 "there is no precision to write", f"precisions: {', '.join(PRECISIONS)}"
             )
         calibrated = any(PRECISIONS[wish.precision].calibrated for wish in wanted)
         if self.integer_io and not calibrated:
-            Wish(wanted[-1].precision, integer_io=True)  # which says why not
+            QuantizationSpec(wanted[-1].precision, integer_io=True)  # which says why not
         if self.calibration is not None and self.synthetic_calibration:
             raise UsageError(
                 "calibration data and synthetic calibration exclude each other", "give one of them"

@@ -10,14 +10,14 @@ from typing import Any
 from exporter.data.samples import Samples
 from exporter.formats import KINDS, copy_model, kind_of, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, Findings, _named, compare
+from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare
 from exporter.jobs.options import Job
 from exporter.jobs.output_checks import check_forms, check_output, refuse_input
 from exporter.jobs.record import describe, describe_forms, make_report
 from exporter.jobs.source import Source
 from exporter.output.c_source import write_forms
 from exporter.output.sidecar import write_with_remap
-from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.records import Artifact, Report
 from exporter.remap import Remap
 
@@ -32,7 +32,7 @@ class Pruned:
 
     model: Model
     cut: Cut
-    findings: Findings
+    findings: CheckResults
     warnings: tuple[str, ...]
     inputs: Samples = NO_INPUTS
 
@@ -47,7 +47,7 @@ class Pruned:
         write_with_remap(target, self.model.write, self.remap, force=force)
 
 
-def plan_job(source: str | Path | Any, choice: Choice, job: Job) -> Cut:
+def plan_job(source: str | Path | Any, choice: CutOptions, job: Job) -> Cut:
     """What would be cut; nothing is written.
 
     A model that cannot be looked into is converted: the plan is that of the first converted file.
@@ -60,19 +60,19 @@ def plan_job(source: str | Path | Any, choice: Choice, job: Job) -> Cut:
         return plan_cut(target.model, choice, target.original)
 
 
-def prune_model(model: Model, choice: Choice, job: Job) -> Pruned:
+def prune_model(model: Model, choice: CutOptions, job: Job) -> Pruned:
     """Cut an opened model and check the cut; nothing is written."""
     cut = plan_cut(model, choice)
     job.say(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
     if not job.verify:
-        return Pruned(pruned, cut, Findings(), cut.warnings)
+        return Pruned(pruned, cut, CheckResults(), cut.warnings)
     inputs = job.inputs(model)
     findings = compare(job, model, pruned, inputs, cut.remap.heads)
     return Pruned(pruned, cut, findings, (*cut.warnings, *findings.warnings), inputs)
 
 
-def prune_file(source: str | Path, out: Path, choice: Choice, job: Job) -> Report:
+def prune_file(source: str | Path, out: Path, choice: CutOptions, job: Job) -> Report:
     """Cut a file into a file of the same kind, and write the remap beside it.
 
     Where a check fails nothing is written, and the report says what failed. Where everything is

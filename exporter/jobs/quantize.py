@@ -1,4 +1,4 @@
-"""Quantising as a part of a job: what it is calibrated on, what each precision lost and costs."""
+"""Quantizing as a part of a job: what it is calibrated on, what each precision lost and costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.data.samples import Samples, from_file, synthetic
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of, size_bytes
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, Findings, Measures, _named, compare, measure
+from exporter.jobs.checks import NO_INPUTS, CheckResults, Measures, _named, compare, measure
 from exporter.jobs.options import Job
 from exporter.jobs.output_checks import check_forms, check_output, refuse_input
 from exporter.jobs.record import describe, describe_forms, make_report
@@ -19,7 +19,7 @@ from exporter.jobs.source import Source
 from exporter.output.c_source import write_forms
 from exporter.output.files import write_whole
 from exporter.output.sidecar import write_with_remap
-from exporter.quantization import FLOAT, PRECISIONS, Quantized, Wish, check_float
+from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec, Quantized, check_float
 from exporter.quantization.remote import quantize_in
 from exporter.records import Artifact, Check, Latency, Report
 from exporter.remap import Remap
@@ -27,10 +27,10 @@ from exporter.remap import Remap
 USUAL_SAMPLES = 100  # TFLite's and onnxruntime's own guides calibrate on a hundred and more
 
 
-def wishes(job: Job) -> tuple[Wish, ...]:
+def wishes(job: Job) -> tuple[QuantizationSpec, ...]:
     """What each artifact beside the float one shall become."""
     return tuple(
-        Wish(name, job.integer_io and PRECISIONS[name].calibrated)
+        QuantizationSpec(name, job.integer_io and PRECISIONS[name].calibrated)
         for name in job.precisions
         if name != FLOAT
     )
@@ -44,12 +44,12 @@ def gates(job: Job) -> Job:
     return replace(job, tolerance=None) if wishes(job) else job
 
 
-def refuse_quantising(job: Job, source: Source) -> None:
-    """Refuse what could not be quantised, before minutes are spent on a conversion.
+def refuse_quantizing(job: Job, source: Source) -> None:
+    """Refuse what could not be quantized, before minutes are spent on a conversion.
 
     Raises:
-        UsageError: a kind of file is asked for that no library quantises.
-        ModelError: the source is quantised already.
+        UsageError: a kind of file is asked for that no library quantizes.
+        ModelError: the source is quantized already.
     """
     for wish in wishes(job):
         for kind in job.kinds or source.default_kinds():
@@ -99,24 +99,24 @@ def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:
     return ()
 
 
-def quantised(
-    job: Job, source: Source, model: Model, wish: Wish, samples: Samples | None
+def quantized(
+    job: Job, source: Source, model: Model, wish: QuantizationSpec, samples: Samples | None
 ) -> Quantized:
     """The model in another precision, made in the source's child; that is said beforehand."""
     of = f", calibrated on {samples.count} samples" if samples and _calibrated(wish) else ""
-    job.say(f"quantising {model.name} to {wish.precision}{of}")
+    job.say(f"quantizing {model.name} to {wish.precision}{of}")
     return quantize_in(source.child, model, wish, samples)
 
 
-def _calibrated(wish: Wish) -> bool:
+def _calibrated(wish: QuantizationSpec) -> bool:
     return PRECISIONS[wish.precision].calibrated
 
 
 def ruined(name: str, checks: Iterable[Check]) -> tuple[str, ...]:
-    """Where the answers of a quantised file are more noise than signal: nobody can want it.
+    """Where the answers of a quantized file are more noise than signal: nobody can want it.
 
     Args:
-        name: of the quantised file.
+        name: of the quantized file.
         checks: what was found of it.
     """
     told = [c.value for c in checks if c.metric == "sqnr_db" and c.value is not None]
@@ -131,11 +131,11 @@ def ruined(name: str, checks: Iterable[Check]) -> tuple[str, ...]:
 def drawbacks(
     name: str, sizes: tuple[int, int], times: tuple[Latency | None, Latency | None]
 ) -> tuple[str, ...]:
-    """Where a quantised file is larger or slower than the float one that it was made of.
+    """Where a quantized file is larger or slower than the float one that it was made of.
 
     Args:
-        name: of the quantised file.
-        sizes: bytes of the float file, and of the quantised one.
+        name: of the quantized file.
+        sizes: bytes of the float file, and of the quantized one.
         times: of both, each timed beside the same original; None where it was not timed. Where the
             float one was not, it stands for the original itself.
     """
@@ -169,15 +169,15 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     refuse_input(path, out)
     with job.open(path) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         model = given.model
-        refuse_quantising(job, given)
+        refuse_quantizing(job, given)
         inputs = job.inputs(model) if job.verify or job.bench else NO_INPUTS
         samples = calibration(job, model)
-        made = quantised(job, given, model, wish, samples)
+        made = quantized(job, given, model, wish, samples)
         draft = Path(folder, out.name)
         made.model.write(draft)
         small = given.reopen(draft)
         small.runner(job.run_options)  # what the runtime does not take is not written
-        found = compare(job, model, small, inputs, ()) if job.verify else Findings()
+        found = compare(job, model, small, inputs, ()) if job.verify else CheckResults()
         costs = measure(job, ((model, path), (small, draft)), inputs) if job.bench else Measures()
         artifact = replace(describe(small, draft, uncut=path), precision=wish.precision)
         sizes = size_bytes(path), artifact.bytes
@@ -208,7 +208,7 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         )
 
 
-def _one_wish(job: Job) -> Wish:
+def _one_wish(job: Job) -> QuantizationSpec:
     wanted = wishes(job)
     if len(wanted) != 1 or len(job.precisions) != 1:
         known = ", ".join(name for name in PRECISIONS if name != FLOAT)
@@ -217,11 +217,11 @@ def _one_wish(job: Job) -> Wish:
 
 
 def _edge_kind(path: Path) -> str:
-    """Of a file that can be quantised as it stands."""
+    """Of a file that can be quantized as it stands."""
     kind = kind_of(path)
     if not KINDS[kind].edge:
         raise UsageError(
-            f"{path.name} is a {KINDS[kind].title} file, which is not quantised as it stands",
+            f"{path.name} is a {KINDS[kind].title} file, which is not quantized as it stands",
             "convert it first, or use `exporter run --precision`",
         )
     return kind

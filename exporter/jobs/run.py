@@ -14,7 +14,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, Findings, Measures, compare, measure
+from exporter.jobs.checks import NO_INPUTS, CheckResults, Measures, compare, measure
 from exporter.jobs.cut_before_conversion import Precut, cut_before
 from exporter.jobs.options import Job
 from exporter.jobs.quantize import (
@@ -22,8 +22,8 @@ from exporter.jobs.quantize import (
     calibration_warnings,
     drawbacks,
     gates,
-    quantised,
-    refuse_quantising,
+    quantized,
+    refuse_quantizing,
     ruined,
     wishes,
 )
@@ -33,8 +33,8 @@ from exporter.output.c_source import FORMS, write_forms
 from exporter.output.files import write_whole
 from exporter.output.folder import building, refuse_existing
 from exporter.output.sidecar import write_text
-from exporter.planning.cut import Choice, Cut, plan_cut
-from exporter.quantization import FLOAT, Wish
+from exporter.planning.cut import Cut, CutOptions, plan_cut
+from exporter.quantization import FLOAT, QuantizationSpec
 from exporter.records import Artifact, Report
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -43,7 +43,7 @@ from exporter.trace import trace
 _FOLDER = re.compile(r"\w[\w.-]*")
 
 
-def run_job(source: str | Path | Any, out: Path, choice: Choice, job: Job) -> Report:
+def run_job(source: str | Path | Any, out: Path, choice: CutOptions, job: Job) -> Report:
     """Convert, cut, verify, time and report, into the folder `out`, which appears whole.
 
     Args:
@@ -60,7 +60,7 @@ def run_job(source: str | Path | Any, out: Path, choice: Choice, job: Job) -> Re
 
 
 def run_variants(
-    source: str | Path | Any, out: Path, choices: Mapping[str, Choice], job: Job
+    source: str | Path | Any, out: Path, choices: Mapping[str, CutOptions], job: Job
 ) -> dict[str, Report]:
     """`run_job` for several selections with one conversion, each in its own folder of `out`.
 
@@ -79,7 +79,9 @@ def run_variants(
         }
 
 
-def check_run(source: str | Path | Any, out: Path, choices: Mapping[str, Choice], job: Job) -> None:
+def check_run(
+    source: str | Path | Any, out: Path, choices: Mapping[str, CutOptions], job: Job
+) -> None:
     """Refuse an output that `run_variants` could not write, before minutes are spent."""
     for name in filter(None, choices):
         if not _FOLDER.fullmatch(name):
@@ -104,8 +106,8 @@ class _Work:
 
 
 @contextmanager
-def _prepared(source: Source, job: Job, choices: Iterable[Choice]) -> Iterator[_Work]:
-    refuse_quantising(job, source)
+def _prepared(source: Source, job: Job, choices: Iterable[CutOptions]) -> Iterator[_Work]:
+    refuse_quantizing(job, source)
     inputs = job.inputs(source.model) if job.verify or job.bench else NO_INPUTS
     ranges = calibration(job, source.model)
     _refuse_early(source, choices)
@@ -123,7 +125,7 @@ def _named(work: _Work, variant: str) -> _Work:
     return replace(work, job=replace(work.job, say=lambda step: say(f"{variant}: {step}")))
 
 
-def _refuse_early(source: Source, choices: Iterable[Choice]) -> None:
+def _refuse_early(source: Source, choices: Iterable[CutOptions]) -> None:
     """A choice that does not fit is told before the conversion.
 
     What the source's own kind cannot cut may be cut in the converted file: that is seen there.
@@ -141,13 +143,13 @@ class _Result:
     cut: Cut
     pruned: Model
     artifact: Artifact
-    findings: Findings
+    findings: CheckResults
     measures: Measures
     warnings: tuple[str, ...] = ()
     precut: bool = False  # the original's file has no head to hold another precision against
 
 
-def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
+def _variant(work: _Work, folder: Path, choice: CutOptions) -> Report:
     folder.mkdir(exist_ok=True)
     results = [each for target in work.targets for each in _results(work, target, folder, choice)]
     names = {path.name for path in folder.iterdir()}
@@ -175,7 +177,7 @@ def _variant(work: _Work, folder: Path, choice: Choice) -> Report:
     return report
 
 
-def _results(work: _Work, target: Target, folder: Path, choice: Choice) -> Iterator[_Result]:
+def _results(work: _Work, target: Target, folder: Path, choice: CutOptions) -> Iterator[_Result]:
     """One artifact a precision; the float one is proved, and what the others are held against.
 
     It goes where it was not asked for.
@@ -189,20 +191,20 @@ def _results(work: _Work, target: Target, folder: Path, choice: Choice) -> Itera
 
 
 def _coarser(
-    work: _Work, target: Target, plain: _Result, chosen: tuple[Path, Choice, Wish]
+    work: _Work, target: Target, plain: _Result, chosen: tuple[Path, CutOptions, QuantizationSpec]
 ) -> _Result:
-    """The artifact of another precision, in the order of cutting and quantising that was chosen."""
+    """The artifact of another precision, in the order of cutting and quantizing that was chosen."""
     folder, choice, wish = chosen
     path = folder / f"pruned.{wish.precision}{KINDS[target.model.kind].suffixes[0]}"
-    found, cut, source = Findings(), plain.cut, target.model
+    found, cut, source = CheckResults(), plain.cut, target.model
     if work.job.quantize_first:
-        made = quantised(work.job, work.source, source, wish, work.calibration)
+        made = quantized(work.job, work.source, source, wish, work.calibration)
         whole = made.model
         whole.sha256 = source.sha256  # the same model to the remap, whichever its precision
         cut = plan_cut(whole, choice, target.original)
         write_whole(path, whole.apply(cut.plan).write)
     else:
-        made = quantised(work.job, work.source, plain.pruned, wish, work.calibration)
+        made = quantized(work.job, work.source, plain.pruned, wish, work.calibration)
         write_whole(path, made.model.write)
     pruned = work.source.reopen(path)
     if work.job.verify:
@@ -237,7 +239,7 @@ def _uncut(target: Target) -> Path | None:
     return target.path if target.path and target.path.exists() else None
 
 
-def _result(work: _Work, target: Target, folder: Path, choice: Choice) -> _Result:
+def _result(work: _Work, target: Target, folder: Path, choice: CutOptions) -> _Result:
     """One artifact, checked and timed as it stands on the disk."""
     kind = KINDS[target.model.kind]
     path = folder / f"pruned.{target.model.precision}{kind.suffixes[0]}"
@@ -271,7 +273,7 @@ def _precut(work: _Work, target: Target, path: Path, before: Precut) -> _Result:
         cut=before.cut,
         pruned=pruned,
         artifact=describe(pruned, path, made.route, _uncut(target)),
-        findings=before.findings(job, pruned, work.inputs) if job.verify else Findings(),
+        findings=before.findings(job, pruned, work.inputs) if job.verify else CheckResults(),
         measures=_measures(work, target, (pruned, path)),
         warnings=(before.told(path.name), *made.warnings),
         precut=True,
@@ -290,9 +292,9 @@ def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
     return source.reopen(path)
 
 
-def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> Findings:
+def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> CheckResults:
     if not work.job.verify:
-        return Findings()
+        return CheckResults()
     tables, job = cut.remap.heads, gates(work.job)
     found = compare(job, target.model, pruned, work.inputs, tables)
     if target.original is None:

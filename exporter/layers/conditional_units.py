@@ -20,7 +20,7 @@ from exporter.layers.masking_ops import (
     unit_axis,
     zeroed,
 )
-from exporter.selection.conditions import Condition, Threshold, Top, parse_condition
+from exporter.selection.conditions import Condition, LargestUnits, Threshold, parse_condition
 
 Function = Callable[[Any], Any]  # the layer's input -> bool of the same shape
 Activation = Literal["linear", "softmax", "sigmoid"]
@@ -120,7 +120,7 @@ class ConditionalUnits(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Check that there are as many units as shall be chosen."""
         units = input_shape[unit_axis(self.axis, len(input_shape))]
-        if isinstance(self.condition, Top):
+        if isinstance(self.condition, LargestUnits):
             if units is None:
                 raise UsageError(f"{self.name}: the number of units is not known", "give a width")
             self.condition.fit(units)
@@ -142,7 +142,7 @@ class ConditionalUnits(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         match self.condition:
             case Threshold() as condition:
                 return self._compared(condition, inputs, axis)
-            case Top(count):
+            case LargestUnits(count):
                 return _largest(inputs, count, axis)
             case chosen:
                 return chosen.passed(inputs, self.name)

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.modes.gating import gate_edits, gate_oracle, settle_gate
-from exporter.modes.masking import mask_beside, mask_edits, mask_oracle, settle_mask
+from exporter.modes.gating import gate_edits, gate_oracle, resolve_gate
+from exporter.modes.masking import mask_beside, mask_edits, mask_oracle, resolve_mask
 from exporter.modes.merging import merged, places_of
 from exporter.modes.mode import Expected, Mode
-from exporter.modes.semantics import PLAIN, PROBABILITIES, Meaning
-from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
-from exporter.modes.zeroing import settle_zero, zero_edits, zero_oracle
+from exporter.modes.semantics import PLAIN, PROBABILITIES, Semantics
+from exporter.modes.slicing import resolve_slice, slice_edits, slice_oracle
+from exporter.modes.zeroing import resolve_zero, zero_edits, zero_oracle
 
 __all__ = [
     "MODES",
     "PLAIN",
     "PROBABILITIES",
     "Expected",
-    "Meaning",
     "Mode",
+    "Semantics",
     "merged",
     "places_of",
 ]
@@ -33,7 +33,7 @@ MODES: Mapping[str, Mode] = {
         "cut the removed units out of the head; the output becomes narrower",
         slice_edits,
         slice_oracle,
-        settle_slice,
+        resolve_slice,
         narrows=True,
         shares=False,
     ),
@@ -41,7 +41,7 @@ MODES: Mapping[str, Mode] = {
         "set the logits of removed units to exactly 0; the output keeps its width",
         zero_edits,
         zero_oracle,
-        settle_zero,
+        resolve_zero,
         narrows=False,
         shares=True,
     ),
@@ -49,7 +49,7 @@ MODES: Mapping[str, Mode] = {
         "let removed units answer 0, or the lowest value; the output keeps its width",
         mask_edits,
         mask_oracle,
-        settle_mask,
+        resolve_mask,
         narrows=False,
         shares=False,
         beside=mask_beside,
@@ -58,7 +58,7 @@ MODES: Mapping[str, Mode] = {
         "choose units while the model runs, by their values or by one more input (--gate)",
         gate_edits,
         gate_oracle,
-        settle_gate,
+        resolve_gate,
         narrows=False,
         shares=False,
         alters_all=True,

@@ -13,8 +13,8 @@ from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import AddInput, Compute, Edit, Insert, Step
 from exporter.graph.operations import Activation, Reshape
 from exporter.modes.mask_value import codes_of, codes_told
-from exporter.selection.conditions import Threshold, Top, parse_condition
-from exporter.trace.head import Head, LabelledTensor
+from exporter.selection.conditions import LargestUnits, Threshold, parse_condition
+from exporter.trace.head import Head, LabeledTensor
 
 INPUT = "input"  # one more input, bool
 INPUT_FLOAT = "input:float"  # likewise, float32: on above 0.5
@@ -29,7 +29,7 @@ def is_made_anew(head: Head) -> bool:
     return coded and function is not None and function.mixes
 
 
-def real_dtype(tensor: LabelledTensor) -> np.dtype[np.floating]:
+def real_dtype(tensor: LabeledTensor) -> np.dtype[np.floating]:
     """Of the values, or of those that its codes stand for."""
     return np.dtype("float32" if tensor.quantization is not None else tensor.dtype)
 
@@ -46,7 +46,7 @@ class Branch:
     real: str = ""  # the real values at z, once something asked for them
 
     @property
-    def z(self) -> LabelledTensor:
+    def z(self) -> LabeledTensor:
         return self.head.tensor(self.head.z)
 
     def put(self, name: str, operation: str, after: str, *operands: str | Array, **how: Any) -> str:
@@ -131,7 +131,7 @@ class Branch:
             value = self.put(f"{name}_scaled", "mul", value, np.asarray(beta, real_dtype(self.z)))
         return self.put(name, "softmax", value, axis=self.z.labels.axis)
 
-    def largest(self, condition: Top, along: Sequence[int]) -> str:
+    def largest(self, condition: LargestUnits, along: Sequence[int]) -> str:
         """The largest of the kept units; of equal ones the first.
 
         A runtime's own top-k may take any of those: here it only says how large the last one is.

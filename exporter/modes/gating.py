@@ -20,12 +20,12 @@ from exporter.modes.activation_tail import run_tail, taken
 from exporter.modes.gate_branch import INPUT, INPUT_FLOAT, Branch, is_made_anew, real_dtype
 from exporter.modes.mask_value import FLOOR, floor_of, shows_probabilities
 from exporter.modes.mode import Expected
-from exporter.modes.semantics import PLAIN, Meaning
+from exporter.modes.semantics import PLAIN, Semantics
 from exporter.selection.conditions import Threshold, parse_condition
 from exporter.trace.head import Head
 
 
-def settle_gate(head: Head, meaning: Meaning) -> Meaning:
+def resolve_gate(head: Head, meaning: Semantics) -> Semantics:
     """The gate in its own words, and the floor; refused where the head has no place for it."""
     if meaning.gate is None:
         raise UsageError(
@@ -99,15 +99,15 @@ _CODES = {"uint8", "int8", "int16"}
 # --- how to edit --------------------------------------------------------------------------------
 
 
-def gate_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+def gate_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
     """The floor at z for units that are off and, where the output may hide it, once more there.
 
     1. What is on is computed in a branch, behind z or from the new input.
-    2. Codes are dequantised, and quantised again behind the choice: units that are on keep theirs.
+    2. Codes are dequantized, and quantized again behind the choice: units that are on keep theirs.
     3. A softmax of codes has no code at z with no share in it. It is made anew, in float, from z to
        the output; z stays what it is.
     """
-    settled = settle_gate(head, meaning)
+    settled = resolve_gate(head, meaning)
     gate, branch = settled.gate or "", Branch([], head, kept)
     on = branch.given(gate) if gate in {INPUT, INPUT_FLOAT} else branch.chosen(gate)
     if settled.floor is None:
@@ -131,7 +131,7 @@ def gate_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    meaning: Meaning = PLAIN,
+    meaning: Semantics = PLAIN,
     places: Sequence[int] | None = None,
     /,
 ) -> Expected:

@@ -9,11 +9,11 @@ import numpy as np
 from exporter.graph import Quantization
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation, Concat, Elementwise, Reshape, Transpose
-from exporter.trace.head import Head, LabelledTensor
+from exporter.trace.head import Head, LabeledTensor
 
 FLOOR = -1e4
 """Exactly 0 after softmax and sigmoid in float32 and float16, which both hold it exactly; an
-infinity, or -1e9, would be NaN in float16 and ruin the scale of whoever quantises it."""
+infinity, or -1e9, would be NaN in float16 and ruin the scale of whoever quantizes it."""
 
 _BFLOAT16_FLOOR = -9984.0  # the nearest value that bfloat16 holds exactly
 
@@ -70,7 +70,7 @@ def codes_of(head: Head, tensor: str) -> Quantization | None:
     return known
 
 
-def codes_told(tensor: LabelledTensor) -> dict[str, Any]:
+def codes_told(tensor: LabeledTensor) -> dict[str, Any]:
     """What an operation is told that makes or reads the codes of a tensor, which has one scale."""
     known = tensor.quantization
     assert known is not None  # noqa: S101 - narrows the type; values that are real have no codes

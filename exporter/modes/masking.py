@@ -21,16 +21,16 @@ from exporter.modes.mask_value import (
     shows_probabilities,
 )
 from exporter.modes.mode import Expected
-from exporter.modes.semantics import PLAIN, Meaning
-from exporter.modes.slicing import settle_slice, slice_edits, slice_oracle
-from exporter.trace.head import Head, LabelledConstant, LabelledTensor
+from exporter.modes.semantics import PLAIN, Semantics
+from exporter.modes.slicing import resolve_slice, slice_edits, slice_oracle
+from exporter.trace.head import Head, LabeledConstant, LabeledTensor
 
 
-def settle_mask(head: Head, meaning: Meaning) -> Meaning:
+def resolve_mask(head: Head, meaning: Semantics) -> Semantics:
     """Where removed units get their answer: at z, or in the output of a narrower head.
 
     1. Absolute probabilities are those of a whole head; removed ones are replaced behind it.
-    2. For quantisation, and among integers, no floor at z does: it would ruin a scale, and the
+    2. For quantization, and among integers, no floor at z does: it would ruin a scale, and the
        lowest code of a softmax still has a share. The head is a slice, and its width restored.
     3. Integers whose lowest code answers nothing that shows (`_lowest_is_none`) may have it.
     4. Elsewhere the floor stands at z: 0 where z is put together of probabilities.
@@ -39,14 +39,14 @@ def settle_mask(head: Head, meaning: Meaning) -> Meaning:
     if meaning.for_quantization and not (shows_probabilities(head) or meaning.restore_width):
         raise UsageError(
             f"head {head.name!r} shows no probabilities ({head.activation}): its floor would set "
-            "the scale of what is quantised",
+            "the scale of what is quantized",
             "use --mode slice",
         )
     if meaning.absolute or meaning.restore_width or meaning.for_quantization:
-        return settle_slice(head, inside)
+        return resolve_slice(head, inside)
     if is_integer(head):
         floor = _lowest_is_none(head)
-        return settle_slice(head, inside) if floor is None else replace(meaning, floor=floor)
+        return resolve_slice(head, inside) if floor is None else replace(meaning, floor=floor)
     return replace(meaning, floor=0.0 if joins_probabilities(head) else floor_of(head, head.z))
 
 
@@ -72,7 +72,7 @@ def _lowest_is_none(head: Head) -> float | None:
 _WIDE = 256  # codes
 
 
-def mask_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+def mask_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
     """A slice whose width is restored, or the floor at z.
 
     1. The sum that makes z adds the floor to rows of zeros: exact, and costs nothing. So it is
@@ -80,14 +80,14 @@ def mask_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> 
        so that rounding ends at the lowest one.
     2. Elsewhere (no bias; an activation, a scale, a clip that would lift the floor) an operation
        behind z puts the floor there.
-    3. An activation that is neither a probability nor normalises might map the floor to a value
+    3. An activation that is neither a probability nor normalizes might map the floor to a value
        that wins: behind it an operation puts the floor once more.
     """
-    settled = settle_mask(head, meaning)
+    settled = resolve_mask(head, meaning)
     if settled.restore_width:
         return slice_edits(head, kept, settled)
     floor = settled.floor
-    assert floor is not None  # noqa: S101 - narrows the type; `settle_mask` sees to it
+    assert floor is not None  # noqa: S101 - narrows the type; `resolve_mask` sees to it
     if not len(head.tensor(head.z).labels.removed(kept)):
         return ()
     codes = codes_of(head, head.z) if is_integer(head) else None
@@ -98,7 +98,7 @@ def mask_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> 
     return tuple(edits)
 
 
-def mask_beside(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+def mask_beside(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
     """Case 3, for another output that shows the same units."""
     if meaning.floor is None or meaning.restore_width or not _hides_floor(head):
         return ()
@@ -109,7 +109,7 @@ def mask_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    meaning: Meaning = PLAIN,
+    meaning: Semantics = PLAIN,
     places: Sequence[int] | None = None,
     /,
 ) -> Expected:
@@ -146,7 +146,7 @@ def _operation(head: Head, name: str, kept: Sequence[int], floor: float) -> Inse
     return Insert("where", name, (condition, np.asarray(floor, _dtype(tensor))))
 
 
-def _dtype(tensor: LabelledTensor) -> np.dtype[np.floating]:
+def _dtype(tensor: LabeledTensor) -> np.dtype[np.floating]:
     if tensor.dtype not in {"float16", "float32", "float64"}:
         raise ModelError(
             f"no operation can be put behind {tensor.name!r}, which is {tensor.dtype}",
@@ -175,7 +175,7 @@ def _constants(head: Head, kept: Sequence[int], floor: float, below: float) -> l
     if found is None or None in found or not all(_fits(*each, below) for each in found if each):
         return None
     uses: dict[tuple[int, float], list[Use]] = {}
-    constants: dict[int, LabelledConstant] = {}
+    constants: dict[int, LabeledConstant] = {}
     for constant, use, value in filter(None, found):
         constants[id(constant)] = constant
         uses.setdefault((id(constant), value), []).append(use)
@@ -187,7 +187,7 @@ def _constants(head: Head, kept: Sequence[int], floor: float, below: float) -> l
     ]
 
 
-def _fits(constant: LabelledConstant, _: Use, value: float, below: float) -> bool:
+def _fits(constant: LabeledConstant, _: Use, value: float, below: float) -> bool:
     """Has every removed unit's entry a code for the value, fine enough not to round it away?
 
     The lowest code of all is left alone: kernels that add to it overflow, and the unit wins.
@@ -214,7 +214,7 @@ def _floor_at(head: Head, tensor: str, floor: float) -> list[_Wanted] | None:
         case Elementwise(function="add") if len(node.inputs) == 2:  # noqa: PLR2004 - a + b
             return _floor_added(head, node, floor)
         case Concat():
-            names = list(_labelled(head, node))
+            names = list(_labeled(head, node))
             if not all(_same_codes(head, name, tensor) for name in names):
                 return None
             parts = [_floor_at(head, name, floor) for name in names]
@@ -260,7 +260,7 @@ def _is_zeroed(linear: Linear) -> bool:
     return linear.kernel_zero == 0.0 and linear.packed_bits is None and not linear.along
 
 
-def _labelled(head: Head, node: Node) -> Iterator[str]:
+def _labeled(head: Head, node: Node) -> Iterator[str]:
     makers = _makers(head)
     yield from (name for name in node.inputs if name in makers)
 
@@ -272,7 +272,7 @@ def _is_identity(node: Node) -> bool:
     return isinstance(node.operation, Elementwise) and node.operation.function == "identity"
 
 
-def _stated(head: Head, wanted: _Wanted) -> tuple[LabelledConstant, Use, float] | None:
+def _stated(head: Head, wanted: _Wanted) -> tuple[LabeledConstant, Use, float] | None:
     """The constant, perhaps moved or widened on its way, that is read there."""
     node, slot, value = wanted
     use = Use(node, slot)

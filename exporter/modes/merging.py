@@ -12,15 +12,15 @@ from exporter.graph import Array
 from exporter.graph.edits import Compute, Step
 from exporter.graph.operations import Elementwise, Reshape, Transpose
 from exporter.modes.mask_value import codes_told, joins_probabilities
-from exporter.modes.semantics import Meaning
+from exporter.modes.semantics import Semantics
 from exporter.remap.head_remap import Place
-from exporter.trace.head import Head, LabelledTensor
+from exporter.trace.head import Head, LabeledTensor
 
 _REAL = ("float16", "float32", "float64")
 _CODES = ("uint8", "int8", "int16")
 
 
-def settle_merge(head: Head, meaning: Meaning) -> Meaning:
+def resolve_merge(head: Head, meaning: Semantics) -> Semantics:
     """Refuse what has no sum of probabilities, or shows it in more places than one.
 
     1. Under a softmax over the units the members' probabilities add up; logits, and logarithms of
@@ -66,7 +66,7 @@ def settle_merge(head: Head, meaning: Meaning) -> Meaning:
     return meaning
 
 
-def merge_edits(head: Head, kept: Sequence[int], meaning: Meaning) -> tuple[Compute, ...]:
+def merge_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Compute, ...]:
     """Each group by its own gather and reduction, joined with what lies between the groups.
 
     One gather of all that is left stands in front: a tensor of codes that several operations read
@@ -94,14 +94,14 @@ def merge_edits(head: Head, kept: Sequence[int], meaning: Meaning) -> tuple[Comp
     return (Compute(head.output, tuple(steps.made)),)
 
 
-def places_of(kept: Sequence[int], meaning: Meaning) -> tuple[Place, ...]:
+def places_of(kept: Sequence[int], meaning: Semantics) -> tuple[Place, ...]:
     """Kept units and groups in the order of their places."""
     lowest = {members[0]: members for members in meaning.merge.values()}
     inside = {unit for members in meaning.merge.values() for unit in members[1:]}
     return tuple(lowest.get(unit, unit) for unit in kept if unit not in inside)
 
 
-def merged(head: Head, kept: Sequence[int], values: Array, meaning: Meaning) -> Array:
+def merged(head: Head, kept: Sequence[int], values: Array, meaning: Semantics) -> Array:
     """What the output must hold, from the values of the units that are left, in float64.
 
     Args:
@@ -132,7 +132,7 @@ def _join(activation: str, rows: list[Array]) -> Array:
     return np.asarray(np.logaddexp.reduce(rows, axis=0))
 
 
-def _check(head: Head, tensor: LabelledTensor, width: int) -> None:
+def _check(head: Head, tensor: LabeledTensor, width: int) -> None:
     known = tensor.quantization
     plain = known is None or known.scale.size == 1
     fitting = tensor.dtype in (_REAL if known is None else _CODES)
@@ -151,7 +151,7 @@ def _check(head: Head, tensor: LabelledTensor, width: int) -> None:
             )
 
 
-def _parts(units: Array, meaning: Meaning) -> Iterator[tuple[bool, Array]]:
+def _parts(units: Array, meaning: Semantics) -> Iterator[tuple[bool, Array]]:
     """Positions of a group's members, or of what lies between two groups, in their order."""
     owner = {unit: members for members in meaning.merge.values() for unit in members}
     plain: list[int] = []
@@ -173,7 +173,7 @@ MEMBERS = 1  # the step in front, which takes all that is left
 class _Steps:
     """The steps of a computation along one axis, with their shapes."""
 
-    def __init__(self, tensor: LabelledTensor) -> None:
+    def __init__(self, tensor: LabeledTensor) -> None:
         self.made: list[Step] = []
         self._axis = tensor.labels.axis
         self._shape = tensor.shape

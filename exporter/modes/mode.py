@@ -8,7 +8,7 @@ from typing import Protocol
 
 from exporter.graph import Array
 from exporter.graph.edits import Edit
-from exporter.modes.semantics import PLAIN, Meaning
+from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head
 
 
@@ -24,7 +24,7 @@ class Edits(Protocol):
     """Head, kept units and settled meaning -> what to change in the file."""
 
     def __call__(
-        self, head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /
+        self, head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /
     ) -> tuple[Edit, ...]: ...
 
 
@@ -40,7 +40,7 @@ class Oracle(Protocol):
         head: Head,
         kept: Sequence[int],
         z: Array,
-        meaning: Meaning = PLAIN,
+        meaning: Semantics = PLAIN,
         places: Sequence[int] | None = None,
         /,
     ) -> Expected: ...
@@ -66,7 +66,7 @@ class Mode:
     summary: str
     edits: Edits
     oracle: Oracle
-    settle: Callable[[Head, Meaning], Meaning]
+    resolve: Callable[[Head, Semantics], Semantics]
     narrows: bool
     shares: bool
     alters_all: bool = False

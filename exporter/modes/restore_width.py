@@ -14,7 +14,7 @@ from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.graph.edits import Edit, Insert
 from exporter.modes.mask_value import floor_of, joins_probabilities, shows_probabilities
-from exporter.modes.semantics import Meaning
+from exporter.modes.semantics import Semantics
 from exporter.trace.head import Head, UnitAxis
 
 
@@ -45,7 +45,7 @@ def check_output(head: Head) -> None:
         )
 
 
-def output_edits(head: Head, kept: Sequence[int], meaning: Meaning) -> tuple[Edit, ...]:
+def output_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Edit, ...]:
     """What stands behind the output, where it does not show what the head makes.
 
     1. A narrow head and the old width: removed positions read the fill.

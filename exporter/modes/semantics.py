@@ -12,10 +12,10 @@ PROBABILITIES = ("renormalized", "absolute")
 
 
 @dataclass(frozen=True)
-class Meaning:
+class Semantics:
     """What the options of a cut say of the answers.
 
-    What a user asks for is *settled* for a head by the mode (`Mode.settle`), recorded in the remap,
+    The mode resolves what a user asks for against a head (`Mode.resolve`). The remap records it,
     and read from there when the file is verified: the plan and the oracle see settled ones alone.
 
     Attributes:
@@ -23,7 +23,7 @@ class Meaning:
             answer as in the original, which needs all units for the sum.
         restore_width: the head is narrow (or whole, where absolute), and the output has the
             original's width; removed units answer `floor`, or 0.
-        for_quantization: the model will be quantised later: no value may stand out.
+        for_quantization: the model will be quantized later: no value may stand out.
         floor: the real value that stands for removed units which still have a place, but show no
             probability: at z, or where the width is restored, in the output. None where no removed
             unit has a place, or where they are 0.
@@ -75,4 +75,4 @@ class Meaning:
         }
 
 
-PLAIN = Meaning()
+PLAIN = Semantics()

@@ -15,16 +15,16 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
 from exporter.graph.edits import Edit, Replace, SetAttribute, SetShape, Take
 from exporter.modes.activation_tail import narrowed, replaced, run_tail, taken, widened
-from exporter.modes.merging import merge_edits, settle_merge
+from exporter.modes.merging import merge_edits, resolve_merge
 from exporter.modes.mode import Expected
 from exporter.modes.restore_width import check_output, fill_of, output_edits
-from exporter.modes.semantics import PLAIN, Meaning
+from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head, Junction, Ranking, UnitAxis, Width
 
 
-def settle_slice(head: Head, meaning: Meaning) -> Meaning:
+def resolve_slice(head: Head, meaning: Semantics) -> Semantics:
     """The fill, where the width is restored; refused where there is nothing to sum over."""
-    settle_merge(head, meaning)
+    resolve_merge(head, meaning)
     if meaning.for_quantization:
         raise UsageError(
             "for_quantization has no meaning with mode slice, which leaves nothing that stands out",
@@ -41,7 +41,7 @@ def settle_slice(head: Head, meaning: Meaning) -> Meaning:
     return replace(meaning, floor=fill_of(head) if meaning.restore_width else None)
 
 
-def slice_edits(head: Head, kept: Sequence[int], meaning: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+def slice_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
     """Take the kept units out of everything that has a position for each unit, and merge groups."""
     inside: tuple[Edit, ...] = ()
     if tuple(kept) == tuple(range(head.units)):
@@ -112,7 +112,7 @@ def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
     if not np.array_equal(np.concatenate(parts), junction.whole.positions(kept)):
         raise ModelError(
             f"units cannot change places across the parts of {junction.node}",
-            "leave out --keep-order, or merge units that are neighbours",
+            "leave out --keep-order, or merge units that are neighbors",
         )
 
 
@@ -169,7 +169,7 @@ def slice_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    meaning: Meaning = PLAIN,
+    meaning: Semantics = PLAIN,
     places: Sequence[int] | None = None,
     /,
 ) -> Expected:

@@ -13,25 +13,25 @@ from exporter.graph.edits import Edit, Fill
 from exporter.graph.operations import (
     Activation,
     Concat,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    FromShape,
     Linear,
     Pool,
     Reduce,
     Reshape,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 from exporter.modes.activation_tail import replaced, run_tail, taken
 from exporter.modes.mode import Expected
-from exporter.modes.semantics import PLAIN, Meaning
+from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head
 
 
-def settle_zero(_: Head, meaning: Meaning) -> Meaning:
+def resolve_zero(_: Head, meaning: Semantics) -> Semantics:
     """Nothing to settle: no option has a meaning where removed units answer what 0 comes to."""
     asked = {
         "probabilities": meaning.absolute,
@@ -47,7 +47,7 @@ def settle_zero(_: Head, meaning: Meaning) -> Meaning:
     return meaning
 
 
-def zero_edits(head: Head, kept: Sequence[int], _: Meaning = PLAIN, /) -> tuple[Edit, ...]:
+def zero_edits(head: Head, kept: Sequence[int], _: Semantics = PLAIN, /) -> tuple[Edit, ...]:
     """Fill what makes the removed units so that each value is exactly 0 at z."""
     for node in head.body:
         if not _keeps_zero(node):
@@ -56,7 +56,7 @@ def zero_edits(head: Head, kept: Sequence[int], _: Meaning = PLAIN, /) -> tuple[
                 "use --mode slice",
             )
         for slot in _added(node):
-            if not _is_labelled(head, node, slot):
+            if not _is_labeled(head, node, slot):
                 raise ModelError(
                     f"{node} adds the same {node.inputs[slot]!r} to all units, so that a removed "
                     "unit's value would not be 0",
@@ -84,11 +84,11 @@ def _keeps_zero(node: Node) -> bool:
         case Reduce(function=function):
             return REDUCTIONS[function].keeps_zero
         case operation:
-            zeros = isinstance(operation, FromShape) and operation.value == 0.0
+            zeros = isinstance(operation, ConstantOfShape) and operation.value == 0.0
             return zeros or isinstance(operation, _MOVING)
 
 
-_MOVING = Linear | Reshape | Transpose | Pool | Concat | Split | Slice | Top
+_MOVING = Linear | Reshape | Transpose | Pool | Concat | Split | Slice | TopK
 
 
 def _added(node: Node) -> tuple[int, ...]:
@@ -102,7 +102,7 @@ def _added(node: Node) -> tuple[int, ...]:
             return ()
 
 
-def _is_labelled(head: Head, node: Node, slot: int) -> bool:
+def _is_labeled(head: Head, node: Node, slot: int) -> bool:
     use = Use(node.name, slot)
     return any(use in constant.uses for constant in head.constants) or any(
         tensor.name == node.inputs[slot] for tensor in head.tensors
@@ -113,7 +113,7 @@ def zero_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    _: Meaning = PLAIN,
+    _: Semantics = PLAIN,
     places: Sequence[int] | None = None,
     /,
 ) -> Expected:

@@ -14,9 +14,9 @@ from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
 from exporter.graph.operations import Elementwise
-from exporter.modes import MODES, Meaning, places_of
+from exporter.modes import MODES, Semantics, places_of
 from exporter.planning.detectors import for_units, refuse_merge, refuse_zero, with_background
-from exporter.planning.options import Choice, Units, stretch
+from exporter.planning.options import CutOptions, Units, stretch
 from exporter.planning.unit_ids import id_edits, ids_told, with_emitted
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import Place, members
@@ -26,7 +26,7 @@ from exporter.selection.labels import read_labels
 from exporter.trace import Trace, heads_beside, trace, trace_recorded
 from exporter.trace.head import Head
 
-__all__ = ["Choice", "Cut", "Units", "plan_cut"]
+__all__ = ["Cut", "CutOptions", "Units", "plan_cut"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Cut:
     warnings: tuple[str, ...]
 
 
-def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cut:
+def plan_cut(model: Model, choice: CutOptions, original: Origin | None = None) -> Cut:
     """Trace a model and plan a cut. Nothing is changed or written.
 
     Args:
@@ -78,7 +78,7 @@ def plan_cut(model: Model, choice: Choice, original: Origin | None = None) -> Cu
     selection, groups = _select(model, heads[0], choice)
     mode = MODES[choice.mode]
     wish = replace(choice.meaning, merge=groups)
-    meanings = [mode.settle(head, wish) for head in heads]
+    meanings = [mode.resolve(head, wish) for head in heads]
     tables = [_table(*each, selection, choice) for each in zip(heads, meanings, strict=True)]
     tables[0] = with_emitted(graph, heads[0], tables[0], choice)
     remap = _remap(model, tables, original)
@@ -130,7 +130,7 @@ def _refuse_nonfinite(graph: Graph, of_heads: Collection[str]) -> None:
             )
 
 
-def _traced(model: Model, choice: Choice) -> Trace:
+def _traced(model: Model, choice: CutOptions) -> Trace:
     """The heads, with the units where the user, or the table of an earlier cut, says they stand."""
     if (units := stretch(choice.units)) is not None:
         found = trace(model.graph(), units)
@@ -156,7 +156,7 @@ def _refuse_dead(model: Model, table: HeadRemap) -> None:
         )
 
 
-def _select(model: Model, head: Head, choice: Choice) -> tuple[Selection, Groups]:
+def _select(model: Model, head: Head, choice: CutOptions) -> tuple[Selection, Groups]:
     given = choice.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
     everything = range(head.units) if choice.keep is None and choice.remove is None else None
@@ -181,7 +181,7 @@ def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -
     return compose(model.remap, later) if model.remap else later
 
 
-def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -> HeadRemap:
+def _table(head: Head, meaning: Semantics, selection: Selection, choice: CutOptions) -> HeadRemap:
     narrows = choice.narrows
     kept = selection.kept
     places = places_of(kept, meaning) if narrows else tuple(range(head.units))
@@ -203,7 +203,7 @@ def _table(head: Head, meaning: Meaning, selection: Selection, choice: Choice) -
 
 
 def _labels(
-    selection: Selection, places: Sequence[Place], meaning: Meaning
+    selection: Selection, places: Sequence[Place], meaning: Semantics
 ) -> tuple[str, ...] | None:
     """One a place; a group's is its name."""
     labels = selection.labels
@@ -212,7 +212,7 @@ def _labels(
 
 
 def _warnings(
-    heads: tuple[Head, ...], selection: Selection, choice: Choice, new_units: int
+    heads: tuple[Head, ...], selection: Selection, choice: CutOptions, new_units: int
 ) -> tuple[str, ...]:
     warnings = list(selection.notes)
     if choice.meaning.absolute and not selection.keeps_all:

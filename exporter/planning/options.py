@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.modes import MODES, Meaning
+from exporter.modes import MODES, Semantics
 from exporter.modes.gate_branch import INPUT, INPUT_FLOAT
 from exporter.selection.conditions import parse_condition
 
@@ -17,7 +17,7 @@ Units = str | Iterable[int | str]
 
 
 @dataclass(frozen=True)
-class Choice:
+class CutOptions:
     """What to keep, and how the rest goes.
 
     Attributes:
@@ -33,14 +33,14 @@ class Choice:
             otherwise they give those of the first original.
         emit: "ids" for one more output, with the first original's index of the unit that ranks
             first, or "ids:K" for those of the first K; int32, all other outputs stay as they are.
-        probabilities, restore_width, for_quantization: see `Meaning`.
+        probabilities, restore_width, for_quantization: see `Semantics`.
         merge: name of a group -> its members, in the words of keep; they become one unit, and stay
             whether keep names them or not. With merge alone all other units stay too.
         allow_nonfinite: cut a model with NaN or infinite weights.
         allow_remove_special: remove units such as a detector's background.
         gate: how units are chosen while the model runs: "input", "input:float", or a condition (see
-            `exporter.selection.conditions`). It makes the mode "gate"; without keep and remove, every
-            unit may be on.
+            `exporter.selection.conditions`). It makes the mode "gate"; without keep and remove,
+            every unit may be on.
 
     Raises:
         UsageError: no such mode, neither or both of keep and remove, something that is neither a
@@ -66,9 +66,9 @@ class Choice:
     gate: str | None = None
 
     @property
-    def meaning(self) -> Meaning:
+    def meaning(self) -> Semantics:
         """What the options say of the answers, as it was asked for."""
-        return Meaning(
+        return Semantics(
             self.probabilities, self.restore_width, self.for_quantization, gate=self.gate
         )
 

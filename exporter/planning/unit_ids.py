@@ -11,19 +11,19 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Shape
 from exporter.graph.edits import AddOutput, Edit, Insert
-from exporter.graph.operations import Top
+from exporter.graph.operations import TopK
 from exporter.modes.mask_value import codes_of
 from exporter.planning.detectors import restored_ids
-from exporter.planning.options import Choice, ranks_asked
+from exporter.planning.options import CutOptions, ranks_asked
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import members, originals
-from exporter.trace.head import Head, LabelledTensor, Ranking
+from exporter.trace.head import Head, LabeledTensor, Ranking
 
 IDS = "ids"
 """What is asked for, and the name of the output."""
 
 
-def ids_told(head: Head, choice: Choice) -> dict[str, Any]:
+def ids_told(head: Head, choice: CutOptions) -> dict[str, Any]:
     """Which outputs hold new ids, and whether others hold those of the first original."""
     if choice.restore_ids and choice.narrows:
         return {"restore_ids": True}
@@ -33,7 +33,7 @@ def ids_told(head: Head, choice: Choice) -> dict[str, Any]:
     return {"ids": new or None, "restore_ids": bool(restored) or None}
 
 
-def with_emitted(graph: Graph, head: Head, table: HeadRemap, choice: Choice) -> HeadRemap:
+def with_emitted(graph: Graph, head: Head, table: HeadRemap, choice: CutOptions) -> HeadRemap:
     """The table with the output that was asked for (raises as `check_emitted` does)."""
     if choice.emit is None:
         return table
@@ -43,7 +43,7 @@ def with_emitted(graph: Graph, head: Head, table: HeadRemap, choice: Choice) -> 
     return replace(table, options={**table.options, "emit": emit})
 
 
-def id_edits(graph: Graph, head: Head, table: HeadRemap, choice: Choice) -> Iterator[Edit]:
+def id_edits(graph: Graph, head: Head, table: HeadRemap, choice: CutOptions) -> Iterator[Edit]:
     """What brings ids of units back to the first original's, and what returns some besides."""
     if choice.new_ids and not restorable(head):
         raise UsageError(
@@ -57,7 +57,7 @@ def id_edits(graph: Graph, head: Head, table: HeadRemap, choice: Choice) -> Iter
         yield from emitted_ids(graph, head, table, ranks_asked(choice.emit))
 
 
-def _restores_ranks(head: Head, choice: Choice) -> bool:
+def _restores_ranks(head: Head, choice: CutOptions) -> bool:
     return choice.narrows and not choice.new_ids and bool(restorable(head))
 
 
@@ -76,7 +76,7 @@ def restored_ranks(graph: Graph, head: Head, table: HeadRemap) -> Iterator[Inser
     changed = not np.array_equal(old, np.arange(head.units))
     for ranking in restorable(head) if changed else ():
         operation = ranking.node.operation
-        assert isinstance(operation, Top)  # noqa: S101 - narrows the type; a ranking has one
+        assert isinstance(operation, TopK)  # noqa: S101 - narrows the type; a ranking has one
         name = ranking.node.outputs[operation.ids]
         dtype = graph.tensors[name].dtype
         yield Insert("look_up", name, (old.astype(dtype),), {"dtype": dtype})
@@ -137,12 +137,12 @@ def emitted_ids(graph: Graph, head: Head, table: HeadRemap, count: int | None) -
     return (*edits, AddOutput(name, name))
 
 
-def _moved(head: Head, tensor: LabelledTensor, shape: Shape) -> Iterator[Insert]:
+def _moved(head: Head, tensor: LabeledTensor, shape: Shape) -> Iterator[Insert]:
     if codes_of(head, tensor.name) is not None and tensor.quantization is None:
         yield Insert("concat", tensor.name, (), {"axis": tensor.labels.axis}, shape)
 
 
-def _real(tensor: LabelledTensor) -> tuple[str, str, tuple[()], dict[str, object]] | None:
+def _real(tensor: LabeledTensor) -> tuple[str, str, tuple[()], dict[str, object]] | None:
     """An operation that makes values of a type that can be ranked, where they are none."""
     known = tensor.quantization
     if tensor.dtype in {"int16", "uint16"} and known is not None and known.scale.size == 1:

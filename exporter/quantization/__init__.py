@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from exporter.quantization.precisions import FLOAT, PRECISIONS, QUANTISED, Wish
+from exporter.quantization.precisions import FLOAT, PRECISIONS, QUANTIZED, QuantizationSpec
 from exporter.quantization.quantize import Quantized, check_float, is_coarser, quantize_model
 
 __all__ = [
     "FLOAT",
     "PRECISIONS",
-    "QUANTISED",
+    "QUANTIZED",
+    "QuantizationSpec",
     "Quantized",
-    "Wish",
     "check_float",
     "is_coarser",
     "quantize_model",

@@ -1,6 +1,6 @@
-"""ONNX models by onnxruntime's quantiser, and by onnxconverter-common for float16.
+"""ONNX models by onnxruntime's quantizer, and by onnxconverter-common for float16.
 
-onnxruntime's own float16 converter writes files that `onnx.checker` refuses. Static quantisation is
+onnxruntime's own float16 converter writes files that `onnx.checker` refuses. Static quantization is
 QDQ. Codes of 8 bits are unsigned, those of weights too: with signed weights the kernels for x86
 processors without VNNI add pairs of products in 16 bits and saturate, which costs 13 dB on the
 digits and is not seen on the machine of somebody with a newer processor. What the tools do to the
@@ -25,8 +25,8 @@ from exporter.formats.onnx.model import OnnxModel, from_proto
 from exporter.formats.onnx.protos import opset_of
 from exporter.quantization.onnx_ends import with_integer_ends
 from exporter.quantization.onnx_ranked import behind_rankings, nodes_behind
-from exporter.quantization.precisions import PRECISIONS, Wish
-from exporter.quantization.silence import quantiser
+from exporter.quantization.precisions import PRECISIONS, QuantizationSpec
+from exporter.quantization.silence import quantizer
 
 BLOCK = 32  # int4 weights that share a scale
 _FLOAT16 = (6e-8, 65504.0)  # smallest and largest; the converter clips by itself at 1e-7 and 1e4
@@ -35,7 +35,7 @@ _MOVED = re.compile(r"number (?P<weight>\S+) will be truncated to (?P<to>\S+)")
 
 
 def quantize(
-    model: OnnxModel, wish: Wish, samples: Samples | None
+    model: OnnxModel, wish: QuantizationSpec, samples: Samples | None
 ) -> tuple[OnnxModel, tuple[str, ...]]:
     """See `quantization._Route`."""
     library = PRECISIONS[wish.precision].libraries["onnx"]
@@ -43,7 +43,7 @@ def quantize(
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         source = Path(folder, "float.onnx")
         model.write(source)
-        with quantiser(library, task) as told:
+        with quantizer(library, task) as told:
             made = _made(source, wish, samples, behind_rankings(model.graph()))
             _check(made)
     if wish.integer_io:
@@ -59,7 +59,9 @@ def _check(made: ModelProto) -> None:
         raise ValueError(f"what it wrote is no valid model: {error}") from error
 
 
-def _made(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[str]) -> ModelProto:
+def _made(
+    source: Path, wish: QuantizationSpec, samples: Samples | None, ranked: frozenset[str]
+) -> ModelProto:
     match wish.precision:
         case "fp16":
             return _float16(source, ranked)
@@ -130,7 +132,9 @@ def _int4(source: Path) -> ModelProto:
     return made
 
 
-def _int8(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[str]) -> ModelProto:
+def _int8(
+    source: Path, wish: QuantizationSpec, samples: Samples | None, ranked: frozenset[str]
+) -> ModelProto:
     from onnxruntime.quantization import (  # noqa: PLC0415 - half a second
         QuantType,
         quantize_dynamic,
@@ -161,7 +165,7 @@ def _int8(source: Path, wish: Wish, samples: Samples | None, ranked: frozenset[s
 
 
 def _make_ready(source: Path, *, static: bool) -> None:
-    """Change what onnxruntime's quantiser cannot take.
+    """Change what onnxruntime's quantizer cannot take.
 
     A DequantizeLinear with a scale for each channel is there since opset 13. Types that are stated
     of constants, as PyTorch's dynamo exporter does, would stay where a Gemm's is turned around.

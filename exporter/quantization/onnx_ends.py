@@ -1,8 +1,8 @@
-"""Integer inputs and outputs of a QDQ model: the quantisation at its ends is left to who feeds it.
+"""Integer inputs and outputs of a QDQ model: the quantization at its ends is left to who feeds it.
 
-onnxruntime quantises between float ends. Where an input goes, perhaps moved about, into one
+onnxruntime quantizes between float ends. Where an input goes, perhaps moved about, into one
 QuantizeLinear, that node can go and the input be codes; likewise an output that a DequantizeLinear
-makes. The scale and zero point stand in the graph's quantisation annotations.
+makes. The scale and zero point stand in the graph's quantization annotations.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ def with_integer_ends(model: ModelProto, name: str) -> ModelProto:
 
 
 def _open_input(model: ModelProto, info: ValueInfoProto, name: str) -> None:
-    moved, quantise = _way(model, info.name)
-    if quantise is None:
+    moved, quantize = _way(model, info.name)
+    if quantize is None:
         raise _no_codes(name, "input", info.name)
-    _annotate(model, info, quantise)
-    codes, last = quantise.output[0], (moved[-1].output[0] if moved else info.name)
-    _remove(model, quantise)
+    _annotate(model, info, quantize)
+    codes, last = quantize.output[0], (moved[-1].output[0] if moved else info.name)
+    _remove(model, quantize)
     for node in model.graph.node:
         for slot, read in enumerate(node.input):
             if read == codes:
@@ -61,13 +61,13 @@ def _way(model: ModelProto, start: str) -> tuple[list[NodeProto], NodeProto | No
 
 def _open_output(model: ModelProto, info: ValueInfoProto, name: str) -> None:
     makers = {node.output[0]: node for node in model.graph.node}
-    dequantise = makers.get(info.name)
-    quantise = makers.get(dequantise.input[0]) if dequantise else None
-    if dequantise is None or quantise is None or quantise.op_type != "QuantizeLinear":
+    dequantize = makers.get(info.name)
+    quantize = makers.get(dequantize.input[0]) if dequantize else None
+    if dequantize is None or quantize is None or quantize.op_type != "QuantizeLinear":
         raise _no_codes(name, "output", info.name)
-    _annotate(model, info, quantise)
-    codes = dequantise.input[0]
-    _remove(model, dequantise)
+    _annotate(model, info, quantize)
+    codes = dequantize.input[0]
+    _remove(model, dequantize)
     for node in model.graph.node:
         for names in (node.input, node.output):
             for slot, each in enumerate(names):
@@ -76,15 +76,15 @@ def _open_output(model: ModelProto, info: ValueInfoProto, name: str) -> None:
     _forget(model, {codes})
 
 
-def _annotate(model: ModelProto, info: ValueInfoProto, quantise: NodeProto) -> None:
+def _annotate(model: ModelProto, info: ValueInfoProto, quantize: NodeProto) -> None:
     """State the type of the codes, and where their scale and zero point stand."""
-    point = next(t for t in model.graph.initializer if t.name == quantise.input[2])
+    point = next(t for t in model.graph.initializer if t.name == quantize.input[2])
     info.type.tensor_type.elem_type = point.data_type
     for other in list(model.graph.quantization_annotation):
         if other.tensor_name == info.name:
             model.graph.quantization_annotation.remove(other)
     annotation = model.graph.quantization_annotation.add(tensor_name=info.name)
-    for key, name in (("SCALE_TENSOR", quantise.input[1]), ("ZERO_POINT_TENSOR", point.name)):
+    for key, name in (("SCALE_TENSOR", quantize.input[1]), ("ZERO_POINT_TENSOR", point.name)):
         annotation.quant_parameter_tensor_names.add(key=key, value=name)
 
 
@@ -101,8 +101,8 @@ def _forget(model: ModelProto, names: set[str]) -> None:
 
 def _no_codes(model: str, end: str, name: str) -> ModelError:
     return ModelError(
-        f"the {end} {name!r} of {model} stays float: no quantisation stands behind it"
+        f"the {end} {name!r} of {model} stays float: no quantization stands behind it"
         if end == "input"
-        else f"the {end} {name!r} of {model} stays float: no dequantisation makes it",
+        else f"the {end} {name!r} of {model} stays float: no dequantization makes it",
         "leave out --integer-io",
     )

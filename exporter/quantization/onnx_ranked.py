@@ -1,6 +1,6 @@
 """What stands behind a ranking of an ONNX graph stays as it is: class numbers are no measurements.
 
-The tools quantise whatever is float. Numbers of classes that an operator casts to float, boxes that
+The tools quantize whatever is float. Numbers of classes that an operator casts to float, boxes that
 are moved apart by them, and rows that hold both came out with other classes in them, and no cut
 could follow them any more.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from onnx import ModelProto
 
 from exporter.graph import Graph
-from exporter.graph.operations import Detect, Top
+from exporter.graph.operations import NonMaxSuppression, TopK
 
 
 def behind_rankings(graph: Graph) -> frozenset[str]:
@@ -18,9 +18,9 @@ def behind_rankings(graph: Graph) -> frozenset[str]:
     found: set[str] = set()
     for node in graph.nodes:  # in running order
         operation = node.operation
-        if isinstance(operation, Detect) or found.intersection(node.inputs):
+        if isinstance(operation, NonMaxSuppression) or found.intersection(node.inputs):
             found.update(name for name in node.outputs if name)
-        elif isinstance(operation, Top):
+        elif isinstance(operation, TopK):
             found.update(node.outputs[operation.ids : operation.ids + 1])
     return frozenset(found)
 

@@ -58,11 +58,11 @@ PRECISIONS: Mapping[str, Precision] = {
     ),
 }
 
-QUANTISED = frozenset(PRECISIONS) - {FLOAT} | {"uint8"}  # as files are found to be
+QUANTIZED = frozenset(PRECISIONS) - {FLOAT} | {"uint8"}  # as files are found to be
 
 
 @dataclass(frozen=True)
-class Wish:
+class QuantizationSpec:
     """What a file shall become.
 
     Attributes:

@@ -1,7 +1,7 @@
 """A float model in, the same model in another precision out: the libraries, with their traps shut.
 
-What is refused: a model that is quantised already, a kind without a way to the precision, and a
-model in which the library found nothing to quantise. What a library left in float is told.
+What is refused: a model that is quantized already, a kind without a way to the precision, and a
+model in which the library found nothing to quantize. What a library left in float is told.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model
-from exporter.quantization.precisions import FLOAT, PRECISIONS, QUANTISED, Precision, Wish
-from exporter.quantization.unquantized import unquantised
+from exporter.quantization.precisions import (
+    FLOAT,
+    PRECISIONS,
+    QUANTIZED,
+    Precision,
+    QuantizationSpec,
+)
+from exporter.quantization.unquantized import unquantized
 
 __all__ = [
     "FLOAT",
     "PRECISIONS",
-    "QUANTISED",
+    "QUANTIZED",
     "Precision",
+    "QuantizationSpec",
     "Quantized",
-    "Wish",
     "check_float",
     "codes_in",
     "is_coarser",
@@ -48,7 +54,7 @@ class _Route(Protocol):
     """What the module of a kind holds."""
 
     def quantize(
-        self, model: Model, wish: Wish, samples: Samples | None
+        self, model: Model, wish: QuantizationSpec, samples: Samples | None
     ) -> tuple[Model, tuple[str, ...]]:
         """The model, and warnings; the calibration where the precision needs one."""
 
@@ -58,7 +64,7 @@ def check_float(model: Model, precision: str) -> None:
 
     Raises:
         UsageError: no library takes this kind of model there.
-        ModelError: the model is quantised already.
+        ModelError: the model is quantized already.
     """
     if model.kind not in PRECISIONS[precision].libraries:
         kinds = [KINDS[kind].title for kind in PRECISIONS[precision].libraries]
@@ -70,15 +76,15 @@ def check_float(model: Model, precision: str) -> None:
     if stated in _OTHER_FLOATS:
         raise ModelError(f"{model.name} is {stated}, and the libraries take float32", hint)
     codes = codes_in(model)
-    if stated in QUANTISED or codes is not None:
-        what = stated if stated in QUANTISED else f"in part: {codes!r} holds codes"
-        raise ModelError(f"{model.name} is quantised already ({what})", hint)
+    if stated in QUANTIZED or codes is not None:
+        what = stated if stated in QUANTIZED else f"in part: {codes!r} holds codes"
+        raise ModelError(f"{model.name} is quantized already ({what})", hint)
 
 
 def is_coarser(model: Model, original: Model) -> bool:
-    """Is one of two models quantised, and the other float32?"""
-    was_float = original.precision not in QUANTISED and codes_in(original) is None
-    return was_float and (model.precision in QUANTISED or codes_in(model) is not None)
+    """Is one of two models quantized, and the other float32?"""
+    was_float = original.precision not in QUANTIZED and codes_in(original) is None
+    return was_float and (model.precision in QUANTIZED or codes_in(model) is not None)
 
 
 def codes_in(model: Model) -> str | None:
@@ -86,7 +92,9 @@ def codes_in(model: Model) -> str | None:
     return next((t.name for t in model.graph().tensors.values() if t.quantization), None)
 
 
-def quantize_model(model: Model, wish: Wish, samples: Samples | None = None) -> Quantized:
+def quantize_model(
+    model: Model, wish: QuantizationSpec, samples: Samples | None = None
+) -> Quantized:
     """Bring a float32 model to another precision; the model itself is not changed.
 
     Args:
@@ -94,7 +102,7 @@ def quantize_model(model: Model, wish: Wish, samples: Samples | None = None) -> 
             calibrated.
 
     Raises:
-        UsageError, ModelError: see `check_float`; or nothing in the model can be quantised.
+        UsageError, ModelError: see `check_float`; or nothing in the model can be quantized.
         ConversionError: the library failed.
     """
     precision = PRECISIONS[wish.precision]
@@ -102,7 +110,7 @@ def quantize_model(model: Model, wish: Wish, samples: Samples | None = None) -> 
     route: _Route = import_module(_ROUTES[model.kind])
     made, warnings = route.quantize(model, wish, samples if precision.calibrated else None)
     made.remap = model.remap
-    left = unquantised(model.graph(), made.graph())
+    left = unquantized(model.graph(), made.graph())
     library = precision.libraries[model.kind]
     if left.everything:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Quantise in the child process: what crosses, as files, and both ends of it.
+"""Quantize in the child process: what crosses, as files, and both ends of it.
 
 The libraries run for minutes on large models, in memory that grows with the calibration data, and
 parts of them are C++. In the child a limit ends them, and one that dies takes nothing with it.
@@ -17,12 +17,14 @@ from exporter.conversion.process import Child
 from exporter.data.samples import Samples
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model
-from exporter.quantization.precisions import Wish
+from exporter.quantization.precisions import QuantizationSpec
 from exporter.quantization.quantize import Quantized, check_float, quantize_model
 from exporter.remap import Remap
 
 
-def quantize_in(child: Child, model: Model, wish: Wish, samples: Samples | None) -> Quantized:
+def quantize_in(
+    child: Child, model: Model, wish: QuantizationSpec, samples: Samples | None
+) -> Quantized:
     """`quantize_model`, done by the child.
 
     Raises:
@@ -64,7 +66,7 @@ def _received(sent: Mapping[str, Any]) -> Samples:
 
 
 def serve(source: str, target: str, **told: Any) -> dict[str, Any]:
-    """The child's end: open, quantise, write, and tell the warnings.
+    """The child's end: open, quantize, write, and tell the warnings.
 
     Args:
         told: what `quantize_in` sends beside the two places.
@@ -73,6 +75,6 @@ def serve(source: str, target: str, **told: Any) -> dict[str, Any]:
     model.name = told["name"]
     model.remap = Remap.from_json(told["remap"]) if told["remap"] else None
     samples = _received(told["samples"]) if told["samples"] else None
-    made = quantize_model(model, Wish(told["precision"], told["integer_io"]), samples)
+    made = quantize_model(model, QuantizationSpec(told["precision"], told["integer_io"]), samples)
     made.model.write(Path(target))
     return {"warnings": list(made.warnings)}

@@ -1,4 +1,4 @@
-"""Keep what quantisers print away from the terminal, and turn what they raise into one line."""
+"""Keep what quantizers print away from the terminal, and turn what they raise into one line."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _FAILURES = (
 
 
 @contextmanager
-def quantiser(library: str, task: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Around all calls of a library that quantises.
+def quantizer(library: str, task: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Around all calls of a library that quantizes.
 
     They print progress to stdout and stderr, some from C++, warn of their own doings, and give the
     root logger a handler.

@@ -10,7 +10,7 @@ Its traps, each found by a file that came out wrong without a word:
 4. The archive behind the model, with its labels, is dropped: it is put back.
 5. Its calibration averages the ranges of the samples, so that the largest values saturate: 10 dB
    instead of 40 on a product and a softmax. The extremes are taken (`_ranges`).
-6. Where activations are quantised as the model runs it takes every kernel, those of a few numbers a
+6. Where activations are quantized as the model runs it takes every kernel, those of a few numbers a
    channel too: MobileNet V1 lost 6 dB and ran at half the speed of what TFLiteConverter writes,
    which leaves small kernels float. So does this (`_SMALL`).
 7. An output that the model reads too comes out wrong, as do its readers: it is returned as a tensor
@@ -23,23 +23,23 @@ from math import prod
 from typing import Any
 
 from exporter.data.samples import Samples
-from exporter.formats.tflite.for_quantizer import following, modernised
+from exporter.formats.tflite.for_quantizer import following, modernized
 from exporter.formats.tflite.model import TfliteModel
 from exporter.graph.operations import Linear
-from exporter.quantization.precisions import PRECISIONS, Wish
-from exporter.quantization.silence import quantiser
+from exporter.quantization.precisions import PRECISIONS, QuantizationSpec
+from exporter.quantization.silence import quantizer
 
 _EVERYTHING = ".*"  # a pattern that operators are matched with
-_SMALL = 1024  # numbers in a kernel, below which TFLiteConverter's own dynamic quantisation stops
+_SMALL = 1024  # numbers in a kernel, below which TFLiteConverter's own dynamic quantization stops
 
 
 def quantize(
-    model: TfliteModel, wish: Wish, samples: Samples | None
+    model: TfliteModel, wish: QuantizationSpec, samples: Samples | None
 ) -> tuple[TfliteModel, tuple[str, ...]]:
     """See `quantization._Route`."""
-    content, signature = modernised(model)
+    content, signature = modernized(model)
     library = PRECISIONS[wish.precision].libraries["tflite"]
-    with quantiser(library, f"make {model.name} {wish.precision}"):
+    with quantizer(library, f"make {model.name} {wish.precision}"):
         from litert_quantizer.quantizer import Quantizer  # noqa: PLC0415 - a second, with SciPy
 
         rules = _rules(wish, min(_SMALL, _largest_kernel(model)))
@@ -64,7 +64,7 @@ def _ranges(content: bytes, feeds: Any, rules: Any) -> Any:
 
 
 def _largest_kernel(model: TfliteModel) -> int:
-    """How many numbers the largest kernel holds: whatever the network, that one is quantised."""
+    """How many numbers the largest kernel holds: whatever the network, that one is quantized."""
     graph = model.graph()
     kernels = (
         graph.shape(node.inputs[node.operation.kernel])
@@ -74,11 +74,11 @@ def _largest_kernel(model: TfliteModel) -> int:
     return max((prod(n or 1 for n in shape or ()) for shape in kernels), default=0)
 
 
-def _rules(wish: Wish, smallest: int) -> Any:
+def _rules(wish: QuantizationSpec, smallest: int) -> Any:
     """All operators alike; of equal rules the last one holds.
 
     Args:
-        smallest: kernel that is quantised where activations are as the model runs.
+        smallest: kernel that is quantized where activations are as the model runs.
     """
     from litert_quantizer.algorithm_manager import AlgorithmName  # noqa: PLC0415 - see above
     from litert_quantizer.qtyping import TFLOperationName  # noqa: PLC0415

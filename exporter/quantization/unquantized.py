@@ -11,7 +11,7 @@ from exporter.graph.operations import Linear
 
 
 @dataclass(frozen=True)
-class Unquantised:
+class Unquantized:
     """Linear operations with constant float32 kernels, after as before.
 
     Attributes:
@@ -27,7 +27,7 @@ class Unquantised:
 
     @property
     def everything(self) -> bool:
-        """Nothing was quantised."""
+        """Nothing was quantized."""
         return self.operators.total() >= self.before
 
     def __str__(self) -> str:
@@ -36,10 +36,10 @@ class Unquantised:
         return f"{told} of {self.before} linear operations ({share:.1%} of their weights)"
 
 
-def unquantised(before: Graph, after: Graph) -> Unquantised:
+def unquantized(before: Graph, after: Graph) -> Unquantized:
     """Compare a float graph with what a library made of it."""
     old, new = list(_float_kernels(before)), list(_float_kernels(after))
-    return Unquantised(
+    return Unquantized(
         operators=Counter(node.operator for node, _ in new),
         before=len(old),
         bytes=sum(size for _, size in new),

@@ -32,7 +32,7 @@ _LARGEST = 2**63 - 1
 MISSING: tuple[Missing, ...] = ("drop", "raise", "other")
 
 
-class Relabelled(NamedTuple):
+class Relabeled(NamedTuple):
     """Labels for the cut model, and the samples that they belong to.
 
     Attributes:
@@ -198,7 +198,7 @@ class HeadRemap:
         at = np.minimum(np.searchsorted(old, wanted), len(old) - 1)
         return np.where(old[at] == wanted, new[at], np.int64(missing))
 
-    def relabel(self, y: npt.ArrayLike, on_missing: Missing = "drop") -> Relabelled:
+    def relabel(self, y: npt.ArrayLike, on_missing: Missing = "drop") -> Relabeled:
         """A dataset's labels in new indices, to train or to judge the cut model with.
 
         A label is missing if its unit was removed, also where the unit's place remains (zero).
@@ -239,7 +239,7 @@ class HeadRemap:
         if on_missing == "drop":
             rows = np.flatnonzero(~np.atleast_1d(gone).any(axis=tuple(range(1, gone.ndim))))
             new = np.atleast_1d(new)[rows]
-        return Relabelled(new, rows)
+        return Relabeled(new, rows)
 
     def expand(self, values: npt.ArrayLike, fill: float = 0.0, axis: int = -1) -> Array:
         """The values at the original's width, with `fill` where a unit has no place any more.

@@ -13,10 +13,10 @@ from typing import Any
 import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
-from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, Missing, Relabelled
+from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, Missing, Relabeled
 from exporter.remap.recut import recut
 
-__all__ = ["SCHEMA", "HeadRemap", "Origin", "Relabelled", "Remap", "compose"]
+__all__ = ["SCHEMA", "HeadRemap", "Origin", "Relabeled", "Remap", "compose"]
 
 SCHEMA = "exporter/remap/1"
 
@@ -121,7 +121,7 @@ class Remap:
 
     def relabel(
         self, y: npt.ArrayLike, on_missing: Missing = "drop", head: str | None = None
-    ) -> Relabelled:
+    ) -> Relabeled:
         """`HeadRemap.relabel` of the named or only head."""
         return self.of(head).relabel(y, on_missing)
 

@@ -17,7 +17,7 @@ _SPECIAL = re.compile(r"[\\`*\[\]|~]|^[#>]|<(?=[\w/!?])|&(?=[\w#])|(?<!\w)_|_(?!
 
 
 def to_markdown(report: Report) -> str:
-    """The whole record for people, as GitHub-flavoured Markdown with a newline at its end."""
+    """The whole record for people, as GitHub-flavored Markdown with a newline at its end."""
     sections = (
         _head(report),
         _artifacts(report),

@@ -27,7 +27,7 @@ REASONS: Mapping[str, str] = {
 STAGES: Mapping[str, str] = {
     "cut": "against the original, in the same runtime",
     "export": "against the model before its conversion",
-    "quantize": "against the model before it was quantised",
+    "quantize": "against the model before it was quantized",
 }
 
 # --- numbers ------------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ def _what_was_found(report: Report, can_fail: int) -> str:
 
 
 def _coarser(report: Report) -> str:
-    """The precisions of what was quantised and compared."""
+    """The precisions of what was quantized and compared."""
     rows = (row for row in precision_rows(report) if row.top1 is not None)
     return ", ".join(dict.fromkeys(row.precision for row in rows))
 

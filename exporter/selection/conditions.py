@@ -62,7 +62,7 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Top:
+class LargestUnits:
     """The units with the largest logits.
 
     Attributes:
@@ -83,7 +83,7 @@ class Top:
             )
 
 
-Condition = Threshold | Top
+Condition = Threshold | LargestUnits
 
 
 def parse_condition(text: str) -> Condition:
@@ -124,7 +124,7 @@ class _Reader:
         self.end()
         return Threshold(subject, found, number)
 
-    def top(self) -> Top:
+    def top(self) -> LargestUnits:
         if not self.text.startswith(":", self.place):
             self.fail("expected a colon and a whole number")
         self.place += 1
@@ -134,7 +134,7 @@ class _Reader:
         if not count:
             self.fail("at least one unit must be chosen", start)
         self.end()
-        return Top(count)
+        return LargestUnits(count)
 
     def take(self, pattern: re.Pattern[str]) -> str:
         """What the pattern matches here, and the place behind it; "" where it does not."""

@@ -27,16 +27,16 @@ from exporter.graph import Graph, Shape
 from exporter.graph.operations import (
     Activation,
     Concat,
-    Detect,
     Elementwise,
     Linear,
+    NonMaxSuppression,
     Reshape,
     Slice,
     Split,
 )
 from exporter.trace.head import Part, UnitAxis
 from exporter.trace.rules import RULES
-from exporter.trace.rules.protocol import Labelled, Port, Refused, Step
+from exporter.trace.rules.protocol import Labeled, Port, Refused, Step
 
 _BOX = 4  # coordinates
 _ROWS = 3  # axes of what returns rows: batch, boxes, values
@@ -91,7 +91,10 @@ def parts_of(graph: Graph, tensor: str, axis: int) -> tuple[Part, ...]:
     width = shape[axis] or 0
     for node, slot in graph.consumers.get(tensor, ()):
         operation = node.operation
-        if isinstance(operation, Detect) and (slot, axis) == (operation.classes, operation.axis):
+        if isinstance(operation, NonMaxSuppression) and (slot, axis) == (
+            operation.classes,
+            operation.axis,
+        ):
             return _named(width, operation.background, width, "background")
     if len(shape) < _ROWS:
         return ()
@@ -123,9 +126,9 @@ def _of_pieces(pieces: list[_Piece], width: int, labels: int) -> tuple[Part, ...
     apart = any(piece.stop == _BOX or not (piece.linear and piece.plain) for piece in pieces)
     if not apart or not any(piece.linear for piece in pieces) or _are_maps(pieces):
         return ()
-    labelled = [piece for piece in pieces if piece.width == labels]
-    if len(labelled) == 1:
-        return _named(width, labelled[0].start, labelled[0].stop)
+    labeled = [piece for piece in pieces if piece.width == labels]
+    if len(labeled) == 1:
+        return _named(width, labeled[0].start, labeled[0].stop)
     if _is_row(pieces) and (not labels or pieces[2].width == labels + 1):
         return _named(width, _BOX + 1, pieces[2].stop)
     if len(answers) < len(pieces):
@@ -225,7 +228,7 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
             facts = list(RULES[type(operation)](step)) if type(operation) in RULES else []
         except Refused:
             facts = []
-        ways = [fact for fact in facts if isinstance(fact, Labelled) and fact.port.side == "input"]
+        ways = [fact for fact in facts if isinstance(fact, Labeled) and fact.port.side == "input"]
         if isinstance(operation, Linear):
             repeats = len(np.unique(labels.units)) < len(labels.units)
             piece = replace(piece, linear=bool(ways), repeats=repeats)
@@ -255,7 +258,7 @@ def _part(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Iterato
         yield from _followed(graph, tensor, labels, within)
 
 
-def _past(step: Step, way: Labelled, piece: _Piece) -> _Piece:
+def _past(step: Step, way: Labeled, piece: _Piece) -> _Piece:
     """What an operation on the way says of the piece."""
     operation = step.node.operation
     if isinstance(operation, Activation) and not piece.activation:

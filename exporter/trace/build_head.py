@@ -13,7 +13,7 @@ from exporter.graph.operations import (
     Reshape,
     Transpose,
 )
-from exporter.trace.head import Factor, Head, LabelledTensor
+from exporter.trace.head import Factor, Head, LabeledTensor
 from exporter.trace.probability_scale import factor_of
 from exporter.trace.rules.detectors import find_detection
 from exporter.trace.rules.protocol import Refused
@@ -41,7 +41,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         activation=activation,
         z=z,
         tensors=tuple(
-            LabelledTensor(name, each.shape or (), each.dtype, labels, each.quantization)
+            LabeledTensor(name, each.shape or (), each.dtype, labels, each.quantization)
             for name, labels in walk.tensors.items()
             for each in (graph.tensors[name],)
         ),
@@ -122,7 +122,7 @@ def _tail(walk: Walk, output: str) -> _Tail:
 
 
 def _made_by(walk: Walk, z: str, order: list[Node]) -> tuple[Node, ...]:
-    """The labelled nodes that z depends on; what else reads a labelled tensor is left out."""
+    """The labeled nodes that z depends on; what else reads a labeled tensor is left out."""
     needed, waiting = set[str](), [z]
     while waiting:
         node, _ = walk.graph.producers[waiting.pop()]

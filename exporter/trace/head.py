@@ -62,7 +62,7 @@ class UnitAxis:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledTensor:
+class LabeledTensor:
     """A computed tensor that narrows with the head."""
 
     name: str
@@ -73,7 +73,7 @@ class LabelledTensor:
 
 
 @dataclass(frozen=True, eq=False)
-class LabelledConstant:
+class LabeledConstant:
     """A constant that is cut with the head, as seen by the uses that agree on its labels.
 
     Attributes:
@@ -93,7 +93,7 @@ class LabelledConstant:
 
 @dataclass(frozen=True)
 class Width:
-    """A number in the file that states the width of a labelled axis.
+    """A number in the file that states the width of a labeled axis.
 
     Attributes:
         node: the node that carries it, in an attribute or in a constant input.
@@ -101,7 +101,7 @@ class Width:
         constant: the constant's name, where it stands in one.
         value: the whole attribute or constant as it stands.
         entry: where in `value` the width stands; None where the value is the width itself.
-        tensor: the labelled tensor whose axis it states.
+        tensor: the labeled tensor whose axis it states.
         offset: how much larger than the width the number is.
     """
 
@@ -116,7 +116,7 @@ class Width:
 
 @dataclass(frozen=True, eq=False)
 class Junction:
-    """A node that joins a labelled axis out of parts, or takes it apart.
+    """A node that joins a labeled axis out of parts, or takes it apart.
 
     Attributes:
         stops: where on the whole axis the parts end.
@@ -132,8 +132,8 @@ class Ranking:
     """A node that ranks the units: an argmax, a top-k.
 
     Attributes:
-        node: its operation is a Top.
-        source: the labelled tensor whose units it ranks.
+        node: its operation is a TopK.
+        source: the labeled tensor whose units it ranks.
         stated: where the file states how many it returns; None where it returns one.
         ids: the nodes that hand its ids on, in running order, itself in front.
         outputs: those of the model that hold ids.
@@ -160,7 +160,7 @@ class Ranking:
     fixed: Node | None = None
     divided: tuple[Node, ...] = ()
     counts: tuple[Width, ...] = ()
-    tables: tuple[LabelledConstant, ...] = ()
+    tables: tuple[LabeledConstant, ...] = ()
     looked_up: tuple[str, ...] = ()
 
 
@@ -169,8 +169,8 @@ class Detection:
     """A post-process that ranks boxes by their classes' values.
 
     Attributes:
-        node: its operation is a Detect.
-        source: the labelled tensor with the classes' values.
+        node: its operation is a NonMaxSuppression.
+        source: the labeled tensor with the classes' values.
         ids: the outputs of the model that hold class numbers.
         rows: the outputs of the model that hold boxes, class numbers, scores and their count; None
             where not all of them are returned.
@@ -183,7 +183,7 @@ class Detection:
     ids: tuple[str, ...]
     rows: tuple[str, str, str, str] | None
     behind: tuple[str, ...]
-    tables: tuple[LabelledConstant, ...] = ()
+    tables: tuple[LabeledConstant, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +222,7 @@ class Head:
         units: how many units there are.
         activation: name of the last activation, "linear" where there is none.
         z: the tensor of values before that activation; the output itself where there is none.
-        body: the labelled nodes that make z, the linear ones among them, in running order.
+        body: the labeled nodes that make z, the linear ones among them, in running order.
         tail: the nodes from z to the output: the activation, what only moves positions, and what
             scales probabilities.
         other_outputs: further outputs of the model that show the same units and narrow with them.
@@ -242,8 +242,8 @@ class Head:
     units: int
     activation: str
     z: str
-    tensors: tuple[LabelledTensor, ...]
-    constants: tuple[LabelledConstant, ...]
+    tensors: tuple[LabeledTensor, ...]
+    constants: tuple[LabeledConstant, ...]
     widths: tuple[Width, ...]
     body: tuple[Node, ...] = field(repr=False)
     tail: tuple[Node, ...] = field(repr=False)
@@ -256,8 +256,8 @@ class Head:
     parts: tuple[Part, ...] = ()
     factors: Mapping[str, Factor] = field(default_factory=dict, repr=False)
 
-    def tensor(self, name: str) -> LabelledTensor:
-        """The labelled tensor of that name; KeyError if the head does not label it."""
+    def tensor(self, name: str) -> LabeledTensor:
+        """The labeled tensor of that name; KeyError if the head does not label it."""
         for tensor in self.tensors:
             if tensor.name == name:
                 return tensor

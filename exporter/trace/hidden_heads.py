@@ -7,16 +7,16 @@ from typing import NamedTuple
 from exporter.graph import Graph, Node
 from exporter.graph.operations import (
     Activation,
-    Detect,
     Elementwise,
-    Fetch,
     Gather,
-    Pick,
+    GatherComputed,
+    GatherConstant,
+    NonMaxSuppression,
     Reduce,
     Reshape,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 from exporter.trace.rules.detectors import detected_behind
@@ -67,7 +67,7 @@ def _shared_out(graph: Graph, source: Source) -> Source:
 
 def _ranked(graph: Graph, output: str) -> Source | None:
     node = ranked_behind(graph, output)
-    if node is None or not isinstance(node.operation, Top):
+    if node is None or not isinstance(node.operation, TopK):
         return None
     return Source(node, node.inputs[0], node.operation.axis)
 
@@ -75,13 +75,15 @@ def _ranked(graph: Graph, output: str) -> Source | None:
 def _ranked_in_line(graph: Graph, output: str) -> Source | None:
     """The units of several rows that are ranked together, and the output put together of them."""
     for node in reversed(graph.nodes):
-        if not isinstance(node.operation, Top) or output not in graph.behind(node):
+        if not isinstance(node.operation, TopK) or output not in graph.behind(node):
             continue
         before, _ = graph.producers.get(node.inputs[0], (None, 0))
         if before is not None and isinstance(before.operation, Reshape):
             tensor = before.inputs[0]
             maker, _ = graph.producers.get(tensor, (before, 0))
-            if isinstance(maker.operation, Fetch):  # rows that were chosen by their values before
+            if isinstance(
+                maker.operation, GatherComputed
+            ):  # rows that were chosen by their values before
                 tensor = maker.inputs[0]
             return Source(node, tensor, len(graph.shape(tensor)) - 1)
     return None
@@ -89,7 +91,7 @@ def _ranked_in_line(graph: Graph, output: str) -> Source | None:
 
 def _detected(graph: Graph, output: str) -> Source | None:
     node = detected_behind(graph, output)
-    if node is None or not isinstance(node.operation, Detect):
+    if node is None or not isinstance(node.operation, NonMaxSuppression):
         return None
     return _of_each_class(
         graph, Source(node, node.inputs[node.operation.classes], node.operation.axis)
@@ -104,7 +106,9 @@ def _of_each_class(graph: Graph, source: Source) -> Source:
         match node.operation:
             case Reduce(axes=(axis,), function="max"):
                 return Source(source.node, node.inputs[0], axis)
-            case _ if hands_on(graph, node) or isinstance(node.operation, Fetch | Gather | Pick):
+            case _ if hands_on(graph, node) or isinstance(
+                node.operation, GatherComputed | Gather | GatherConstant
+            ):
                 tensor = node.inputs[0]
             case _:
                 break

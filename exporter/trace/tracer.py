@@ -1,4 +1,4 @@
-"""Find the heads of a graph: follow a labelled unit axis from an output to the linear operations.
+"""Find the heads of a graph: follow a labeled unit axis from an output to the linear operations.
 
 A *label* says, for each position on one axis of a tensor, which unit it belongs to. The walk starts
 with the labels 0, 1, 2, ... on one axis of an output and asks, for every node that it meets from
@@ -146,7 +146,7 @@ def _trace_inner(
 
 
 def _shows(head: Head, tensor: str) -> bool:
-    return any(labelled.name == tensor for labelled in head.tensors)
+    return any(labeled.name == tensor for labeled in head.tensors)
 
 
 def trace_recorded(graph: Graph, parts: Iterable[tuple[str, tuple[int, int] | None]]) -> Trace:

@@ -1,4 +1,4 @@
-"""The walk of a labelled unit axis through a graph: which rule is asked next, and what is noted."""
+"""The walk of a labeled unit axis through a graph: which rule is asked next, and what is noted."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.graph.operations import Concat, Split
-from exporter.trace.head import Junction, LabelledConstant, UnitAxis, Width
+from exporter.trace.head import Junction, LabeledConstant, UnitAxis, Width
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import (
     Detects,
     Fact,
     Fetches,
-    Labelled,
+    Labeled,
     Parts,
     Port,
     Ranks,
@@ -26,7 +26,7 @@ from exporter.trace.rules.protocol import (
 class Walk:
     graph: Graph
     tensors: dict[str, UnitAxis] = field(default_factory=dict)
-    constants: list[LabelledConstant] = field(default_factory=list)
+    constants: list[LabeledConstant] = field(default_factory=list)
     widths: dict[tuple[str, str | int, int | None], Width] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     junctions: dict[str, Junction] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Walk:
 
     def run(self) -> None:
         while self.waiting or self.postponed:
-            if not self.waiting:  # by now the other parts are labelled too
+            if not self.waiting:  # by now the other parts are labeled too
                 self.visit(*self.postponed.pop(0))
                 continue
             tensor = self.waiting.pop()
@@ -69,7 +69,7 @@ class Walk:
 
     def note(self, fact: Fact, node: Node) -> None:
         match fact:
-            case Labelled(port=Port(side=side, slot=slot)):
+            case Labeled(port=Port(side=side, slot=slot)):
                 ends = node.inputs if side == "input" else node.outputs
                 self.mark(ends[slot], fact, node)
             case States(place=place, value=value, entry=entry):
@@ -93,7 +93,7 @@ class Walk:
     def input(self, node: str, slot: int) -> str:
         return next(each for each in self.graph.nodes if each.name == node).inputs[slot]
 
-    def mark(self, tensor: str, fact: Labelled, node: Node) -> None:
+    def mark(self, tensor: str, fact: Labeled, node: Node) -> None:
         shape, axis, width = self.graph.shape(tensor), fact.labels.axis, len(fact.labels.units)
         if axis >= len(shape) or shape[axis] not in {width, None}:
             found = shown(shape)  # a damaged file, or one whose stated shapes are stale
@@ -111,7 +111,7 @@ class Walk:
         elif not known.same(labels):
             raise Refused(node, f"two ways give the units of {tensor!r} different places")
 
-    def mark_constant(self, name: str, fact: Labelled, use: Use) -> None:
+    def mark_constant(self, name: str, fact: Labeled, use: Use) -> None:
         """Uses that agree share one entry, so that the constant is cut once for all of them."""
         for i, known in enumerate(self.constants):
             if known.name == name and use in known.uses:
@@ -123,7 +123,7 @@ class Walk:
         tensor = self.graph.tensors[name]
         shape = tuple(n or 0 for n in tensor.shape or ())
         self.constants.append(
-            LabelledConstant(
+            LabeledConstant(
                 name, shape, tensor.dtype, fact.labels, (use,), fact.zero, tensor.quantization
             )
         )

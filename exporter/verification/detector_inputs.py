@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
-from exporter.graph.operations import Detect
+from exporter.graph.operations import NonMaxSuppression
 from exporter.trace import trace
 
 
@@ -40,7 +40,7 @@ def entering(graphs: tuple[Graph, Graph]) -> Iterator[Entering]:
     for nodes in zip(*found, strict=True) if len(found[0]) == len(found[1]) else ():
         old, new = nodes
         operation = old.operation
-        assert isinstance(operation, Detect)  # noqa: S101 - narrows the type
+        assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type
         for slot in sorted({operation.boxes, operation.classes}):
             axis = operation.axis if slot == operation.classes else None
             read = old.inputs[slot], new.inputs[slot]
@@ -77,4 +77,4 @@ def _is_fixed(graph: Graph, tensor: str) -> bool:
 
 
 def _post_processes(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if isinstance(node.operation, Detect)]
+    return [node for node in graph.nodes if isinstance(node.operation, NonMaxSuppression)]

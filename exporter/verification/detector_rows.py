@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.graph import Array, Graph, Node, Tensor
-from exporter.graph.operations import Detect
+from exporter.graph.operations import NonMaxSuppression
 from exporter.trace.head import Detection
 
 Answers = Mapping[str, Array]  # tensor -> (samples, ...)
@@ -59,7 +59,7 @@ class DetectedRows:
     def lost(self, left: Answers, right: Answers) -> int:
         """How many rows of kept classes are neither returned as they were nor displaced."""
         operation = self.detection.node.operation
-        overlap = operation.overlap if isinstance(operation, Detect) else 1.0
+        overlap = operation.overlap if isinstance(operation, NonMaxSuppression) else 1.0
         pairs = zip(self._rows(left), self._rows(right), strict=True)
         return sum(lost_rows(*pair, self.numbers, overlap) for pair in pairs)
 
@@ -78,7 +78,7 @@ class DetectedRows:
     def boxes(self) -> str:
         """The tensor that says where the boxes are, as it enters the post-process."""
         operation = self.detection.node.operation
-        assert isinstance(operation, Detect)  # noqa: S101 - the head has it from one
+        assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - the head has it from one
         return self.detection.node.inputs[operation.boxes]
 
     def moved(self, answers: tuple[Answers, Answers], graphs: tuple[Graph, Graph]) -> int | None:

@@ -8,7 +8,7 @@ from typing import Literal
 from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model
 from exporter.graph import Graph
-from exporter.modes import Meaning
+from exporter.modes import Semantics
 from exporter.remap.head_remap import HeadRemap, members
 from exporter.trace import trace_axis
 from exporter.trace.head import Head
@@ -46,9 +46,9 @@ def units_of(
     return kept, places
 
 
-def meaning_of(original: Model, table: HeadRemap) -> Meaning:
+def meaning_of(original: Model, table: HeadRemap) -> Semantics:
     """What the table tells of the options, in the original's own indices."""
-    meaning = Meaning.recorded_in(table.options)
+    meaning = Semantics.recorded_in(table.options)
     remap = original.remap
     before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
     if before is None:

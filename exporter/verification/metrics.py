@@ -254,9 +254,9 @@ METRICS: Mapping[str, Metric] = {
     "top1": Metric("same first unit", _top(1), 1.0, higher_is_better=True),
     "top5": Metric("same first five units", _top(5), 1.0, higher_is_better=True),
     "sqnr_db": Metric(
-        "signal to quantisation noise, dB", _sqnr_db, float("inf"), higher_is_better=True
+        "signal to quantization noise, dB", _sqnr_db, float("inf"), higher_is_better=True
     ),
 }
 
-COARSER = ("sqnr_db", "top1", "max_abs", "cosine")  # where one side is quantised
+COARSER = ("sqnr_db", "top1", "max_abs", "cosine")  # where one side is quantized
 STANDARD = tuple(name for name in METRICS if name != "sqnr_db")  # where both are alike

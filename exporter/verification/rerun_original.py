@@ -33,7 +33,7 @@ class Replay:
         name: of the head, by which reports call the rows.
         head: of the original.
         outputs: of the model, all behind the head's post-processes.
-        sources: the labelled tensors in front of them.
+        sources: the labeled tensors in front of them.
         places: the units that have a place in the result, in the original's indices.
         numbers: number of such a class in the original -> its number in the result.
         columns: output -> where numbers of classes stand in it.
@@ -182,16 +182,16 @@ def _same(rows: Array, others: Array) -> Array:
 
 
 def sources_of(graph: Graph, head: Head, outputs: Iterable[str]) -> tuple[str, ...]:
-    """The labelled tensors from which on outputs are no more the units one by one; of several that
+    """The labeled tensors from which on outputs are no more the units one by one; of several that
     lie behind each other the first.
     """
-    labelled = {tensor.name for tensor in head.tensors}
+    labeled = {tensor.name for tensor in head.tensors}
     wanted = _ancestors(graph, outputs)
     found = [
         tensor.name
         for tensor in head.tensors
         for node, _ in graph.consumers.get(tensor.name, ())
-        if not labelled.intersection(node.outputs) and wanted.intersection(node.outputs)
+        if not labeled.intersection(node.outputs) and wanted.intersection(node.outputs)
     ]
     unique = tuple(dict.fromkeys(found))
     return tuple(each for each in unique if not _ancestors(graph, [each]) & (set(unique) - {each}))

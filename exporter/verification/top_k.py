@@ -9,7 +9,7 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.graph import Array, Graph, Node
-from exporter.graph.operations import Reshape, Top, Transpose
+from exporter.graph.operations import Reshape, TopK, Transpose
 from exporter.remap.head_remap import HeadRemap, originals
 from exporter.trace.head import Head, Ranking
 from exporter.trace.rules.ranking import ids_of, ranked_behind
@@ -116,7 +116,7 @@ class RankedOutput:
     def _values(self, source: Array) -> Array:
         """The first values in order, on the way that the original's take."""
         operation = self._ranking.node.operation
-        assert isinstance(operation, Top)  # noqa: S101 - narrows the type; a ranking has one
+        assert isinstance(operation, TopK)  # noqa: S101 - narrows the type; a ranking has one
         ascending = np.sort(source, axis=operation.axis)
         ranked = np.flip(ascending, operation.axis) if operation.largest else ascending
         count = min(operation.k or 1, source.shape[operation.axis])

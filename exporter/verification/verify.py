@@ -1,5 +1,5 @@
 """The comparisons: *cut* (original + oracle against pruned), *export* (Keras against files), and
-*quantize* (float against what is quantised).
+*quantize* (float against what is quantized).
 
 All ask the same question: does the pruned model answer what the mode's oracle makes of the
 original's z? They differ in which runtime the original runs, in how far apart the two may be, and

@@ -35,7 +35,7 @@ _UNWANTED = {"CI", "FORCE_COLOR", "NO_COLOR", "ORT_DISABLE_TELEMETRY", "PYTHONPA
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What a command runs in: ours without what would change its behaviour."""
+    """What a command runs in: ours without what would change its behavior."""
     kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
     return {**kept, "COLUMNS": "80", "PYTHONPATH": str(PROJECT), **more}
 

@@ -14,7 +14,7 @@ from exporter.formats.model import RunOptions
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.planning.cut import Cut, plan_cut
-from exporter.planning.options import Choice
+from exporter.planning.options import CutOptions
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
@@ -23,7 +23,7 @@ UNITS, COUNT = 5, 8
 
 
 def gated(model: Any, gate: str, **choice: Any) -> tuple[Any, Cut]:
-    cut = plan_cut(model, Choice(gate=gate, **choice))
+    cut = plan_cut(model, CutOptions(gate=gate, **choice))
     return model.apply(cut.plan), cut
 
 

@@ -14,18 +14,18 @@ from exporter.graph import Array, Graph, Node, Shape, Tensor
 from exporter.graph.operations import (
     Activation,
     Concat,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    FromShape,
     Linear,
-    Measure,
     Operation,
     Pool,
     Reduce,
     Reshape,
+    ShapeOf,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 
@@ -107,7 +107,7 @@ def _compute(operation: Any, inputs: list[Array], shapes: list[Shape]) -> list[A
         axis = operation.axis
         widths = [shape[axis] or 0 for shape in shapes]
         return np.split(inputs[0], np.cumsum(widths)[:-1], axis=axis)
-    if isinstance(operation, Top):
+    if isinstance(operation, TopK):
         return _first(operation, inputs[0], shapes)
     if isinstance(operation, Concat):
         return [np.concatenate(inputs, axis=operation.axis)]
@@ -124,7 +124,7 @@ def _single(operation: Any, inputs: list[Array], shape: Shape) -> Array:
             return inputs[0].reshape([-1 if n is None else n for n in shape])
         case Transpose(permutation=permutation):
             return inputs[0].transpose(permutation)
-        case FromShape(value=value):
+        case ConstantOfShape(value=value):
             return np.full([n or 0 for n in shape], value)
         case _:
             return _of_shape(operation, inputs, shape)
@@ -141,7 +141,7 @@ def _of_shape(operation: Any, inputs: list[Array], shape: Shape) -> Array:
             return np.take(inputs[0], np.arange(first, first + (shape[axis] or 0)), axis=axis)
         case Expand():
             return np.broadcast_to(inputs[0], [2 if n is None else n for n in shape])
-        case Measure(axes=axes):
+        case ShapeOf(axes=axes):
             return np.array([inputs[0].shape[axis] for axis in axes], np.float64)
         case _:
             return activate(operation, inputs[0])
@@ -158,7 +158,7 @@ def reduce(function: str, x: Array, axis: int, *, keepdims: bool) -> Array:
     raise AssertionError(function)
 
 
-def _first(operation: Top, x: Array, shapes: list[Shape]) -> list[Array]:
+def _first(operation: TopK, x: Array, shapes: list[Shape]) -> list[Array]:
     """By counting, for each position, how many stand before it."""
     values = np.moveaxis(x if operation.largest else -x, operation.axis, -1)
     places = np.arange(values.shape[-1])

@@ -74,7 +74,7 @@ def padded(x: Array, by: int) -> Array:
     return np.pad(x, ((0, 0), (by, by), (by, by), (0, 0)))
 
 
-def normalised(x: Array, weights: list[Array]) -> Array:
+def normalized(x: Array, weights: list[Array]) -> Array:
     gamma, beta, mean, variance = weights
     return np.asarray((x - mean) / np.sqrt(variance + 1e-3) * gamma + beta)
 
@@ -330,7 +330,7 @@ HEADS: Mapping[str, HeadCase] = {
         same,
         axis=4,
     ),
-    "batch normalisation of each unit": HeadCase(
+    "batch normalization of each unit": HeadCase(
         chain(
             (4,),
             lambda: [
@@ -338,10 +338,10 @@ HEADS: Mapping[str, HeadCase] = {
                 lambda x: layers.Softmax(name="y")(layers.BatchNormalization(name="norm")(x)),
             ],
         ),
-        lambda w, x: normalised(x @ w["head"][0], w["norm"]),
+        lambda w, x: normalized(x @ w["head"][0], w["norm"]),
         softmax,
     ),
-    "batch normalisation on a middle axis": HeadCase(
+    "batch normalization on a middle axis": HeadCase(
         chain(
             (3, 4),
             lambda: [
@@ -349,7 +349,7 @@ HEADS: Mapping[str, HeadCase] = {
                 layers.BatchNormalization(axis=1, name="norm"),
             ],
         ),
-        lambda w, x: np.swapaxes(normalised(dense(x, w["head"]), w["norm"]), 1, 2),
+        lambda w, x: np.swapaxes(normalized(dense(x, w["head"]), w["norm"]), 1, 2),
         same,
     ),
     "PReLU with a slope for each unit": HeadCase(

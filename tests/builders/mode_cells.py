@@ -208,7 +208,7 @@ def _tflite_model(builder: Builder, head: str, dtype: str) -> Model:
     version = 2 if dtype == "int8" else 1
     builder.op(operator, ["z"], (None, UNITS), "y", options, dtype, version, **fields)
     if dtype != "float32":
-        builder.quantise("y", *_codes(head, dtype))
+        builder.quantize("y", *_codes(head, dtype))
     if head != CALIBRATED:
         return from_bytes(builder.content("y"), "cell.tflite")
     low = 0 if dtype == "uint8" else -128
@@ -217,8 +217,8 @@ def _tflite_model(builder: Builder, head: str, dtype: str) -> Model:
     c = builder.constant("c", values)
     builder.op("MUL", ["y", c], (None, UNITS), "w", "MulOptions", dtype, version)
     if codes:
-        builder.quantise(c, 0.01, low)
-        builder.quantise("w", 1.5 / 255, low + 3)
+        builder.quantize(c, 0.01, low)
+        builder.quantize("w", 1.5 / 255, low + 3)
     return from_bytes(builder.content("w"), "cell.tflite")
 
 
@@ -228,7 +228,7 @@ def _tflite_codes(head: str, dtype: str) -> Model:
     low = 0 if dtype == "uint8" else -128
     middle = low + 128
     x_scale = 1 / 32
-    x = builder.quantise(builder.feed("x", None, FEATURES, dtype=dtype), x_scale, middle)
+    x = builder.quantize(builder.feed("x", None, FEATURES, dtype=dtype), x_scale, middle)
     if dtype == "int8":
         scales, zeros = np.abs(kernel).max(axis=1) / 127, np.zeros(UNITS)
         codes = np.rint(kernel / scales[:, None])
@@ -236,14 +236,14 @@ def _tflite_codes(head: str, dtype: str) -> Model:
         scales, zeros = np.abs(kernel).max(keepdims=True).reshape(1) / 127, np.full(1, 128)
         codes = np.clip(np.rint(kernel / scales) + 128, 0, 255)
     builder.constant("kernel", codes.astype(dtype))
-    builder.quantise("kernel", scales, zeros)
+    builder.quantize("kernel", scales, zeros)
     builder.constant("bias", np.rint(bias / (x_scale * scales)).astype(np.int32))
-    builder.quantise("bias", x_scale * scales, np.zeros(len(scales)))
+    builder.quantize("bias", x_scale * scales, np.zeros(len(scales)))
     version = 4 if dtype == "int8" else 1
     shape = (None, UNITS)
     names = [x, "kernel", "bias"]
     builder.op("FULLY_CONNECTED", names, shape, "z", "FullyConnectedOptions", dtype, version)
-    builder.quantise("z", 0.1, middle + 5)
+    builder.quantize("z", 0.1, middle + 5)
     return _tflite_model(builder, head, dtype)
 
 

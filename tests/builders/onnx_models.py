@@ -103,7 +103,7 @@ def run(opened: OnnxModel, feeds: Mapping[str, Array], *, plain: bool = False) -
 
     Args:
         plain: every operator as the file states it. Otherwise onnxruntime makes one operator of a
-            product and the codes in front of it, which also quantises the other side.
+            product and the codes in front of it, which also quantizes the other side.
     """
     checker.check_model(opened.proto, full_check=True)
     options = onnxruntime.SessionOptions()
@@ -133,7 +133,7 @@ def filled(opened: OnnxModel, seed: int = 0) -> OnnxModel:
     """The model with seeded normal weights instead of ConstantOfShape nodes.
 
     Kernels are scaled so that values stay of one size from layer to layer; statistics of
-    normalisations stay positive.
+    normalizations stay positive.
     """
     source = ModelProto()
     source.CopyFrom(opened.proto)

@@ -1,4 +1,4 @@
-"""One small classifier in every precision that ONNX files come in, quantised here in NumPy.
+"""One small classifier in every precision that ONNX files come in, quantized here in NumPy.
 
 Nothing is shared with the code under test. `HEADS` x `PRECISIONS` is what the document of the
 precisions is made of; `Parts` is also for tests that want another shape of one of them.
@@ -128,12 +128,12 @@ def _qdq(conv: bool, bits: int = 8, activations: str = "uint8", *, each: bool = 
     quantize, read = "QuantizeLinear", "DequantizeLinear"
     along: dict[str, Any] = {"axis": axis} if each else {}
     nodes = (
-        node(quantize, ["x", "xs", "xp"], ["xq"], "quantise x", domain=domain),
+        node(quantize, ["x", "xs", "xp"], ["xq"], "quantize x", domain=domain),
         node(read, ["xq", "xs", "xp"], ["xd"], "read x", domain=domain),
         node(read, ["w", "ws"], ["wd"], "read w", domain=domain, **along),
         node(read, ["b", "bs"], ["bd"], "read b", axis=0),
         node("Conv" if conv else "Gemm", ["xd", "wd", "bd"], ["f"], "head"),
-        node(quantize, ["f", "zs", "zp"], ["zq"], "quantise z", domain=domain),
+        node(quantize, ["f", "zs", "zp"], ["zq"], "quantize z", domain=domain),
     )
     return Parts(nodes, constants, codes=activations, opset=opset)
 
@@ -156,7 +156,7 @@ def _qoperator(conv: bool) -> Parts:
         "zs": Z_SCALE,
         "zp": Z_POINT,
     }
-    start = node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantise x")
+    start = node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantize x")
     left, right = ["xq", "xs", "xp"], ["w", "ws", "wp"]
     if conv:
         inputs = [*left, *right, "zs", "zp", "b"]
@@ -180,7 +180,7 @@ def _dynamic(conv: bool) -> Parts:
     }
     product = "ConvInteger" if conv else "MatMulInteger"
     nodes = (
-        node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xp"], "quantise x"),
+        node("DynamicQuantizeLinear", ["x"], ["xq", "xs", "xp"], "quantize x"),
         node(product, ["xq", "w", "xp", "wp"], ["i"], "head"),
         node("Cast", ["i"], ["f"], "float", to=TensorProto.FLOAT),
         node("Mul", ["xs", "ws"], ["s"], "scales"),

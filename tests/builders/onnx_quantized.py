@@ -1,4 +1,4 @@
-"""ONNX files with QuantizeLinear and DequantizeLinear, written by onnxruntime's own quantiser."""
+"""ONNX files with QuantizeLinear and DequantizeLinear, written by onnxruntime's own quantizer."""
 
 from __future__ import annotations
 

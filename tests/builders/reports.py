@@ -410,7 +410,7 @@ Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
 
 ## Checks
 
-### `pruned.fp32.onnx`: quantize, against the model before it was quantised
+### `pruned.fp32.onnx`: quantize, against the model before it was quantized
 
 No limit applies.
 

@@ -56,7 +56,7 @@ def ssd(
     b = _Codes(3) if int8 else Builder(3)
     width = background + CLASSES
     x = b.feed("x", 1, sizes[0], sizes[0], CHANNELS)
-    maps = [b.quantised(x) if isinstance(b, _Codes) else x]
+    maps = [b.quantized(x) if isinstance(b, _Codes) else x]
     for level, size in enumerate(sizes[1:], 1):
         shape = (1, size, size, CHANNELS)
         maps.append(b.op("MAX_POOL_2D", maps[-1:], shape, f"p{level}", "Pool2DOptions", **HALF))
@@ -103,17 +103,17 @@ class _Codes(Builder):
     def op(self, operator: str, inputs: Any, shape: Any, name: str, *args: Any, **how: Any) -> str:
         super().op(operator, inputs, shape, name, *args, **{"dtype": "int8", **how})
         share = operator in {"LOGISTIC", "SOFTMAX"} or name == "scores"
-        return self.quantise(name, 1 / 256 if share else 0.05, -128 if share else 3)
+        return self.quantize(name, 1 / 256 if share else 0.05, -128 if share else 3)
 
     def normal(self, name: str, *shape: int) -> str:
         values = self.random.normal(size=shape)
         if len(shape) == 1:  # a bias: the scales of input and kernel, multiplied
             self.constant(name, np.rint(values / (0.05 * SCALE)).astype(np.int32))
-            return self.quantise(name, np.full(shape, 0.05 * SCALE), np.zeros(shape))
+            return self.quantize(name, np.full(shape, 0.05 * SCALE), np.zeros(shape))
         self.constant(name, np.clip(np.rint(values / SCALE), -127, 127).astype(np.int8))
-        return self.quantise(name, np.full(shape[:1], SCALE), np.zeros(shape[:1]))
+        return self.quantize(name, np.full(shape[:1], SCALE), np.zeros(shape[:1]))
 
-    def quantised(self, x: str) -> str:
+    def quantized(self, x: str) -> str:
         return self.op("QUANTIZE", [x], self.shape_of(x), f"{x}/codes", "QuantizeOptions")
 
     def real(self, x: str) -> str:

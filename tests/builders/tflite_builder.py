@@ -79,7 +79,7 @@ class Builder:
         """The TensorT of that name."""
         return self.subgraph.tensors[self.names[name]]
 
-    def quantise(self, name: str, scale: Any, zero: Any, axis: int = 0) -> str:
+    def quantize(self, name: str, scale: Any, zero: Any, axis: int = 0) -> str:
         scales, zeros = np.atleast_1d(np.float32(scale)), np.atleast_1d(np.int64(zero))
         self.at(name).quantization = schema.QuantizationParametersT(
             scale=scales, zeroPoint=zeros, quantizedDimension=axis

@@ -1,4 +1,4 @@
-"""One small classifier in every precision that TFLite files come in, quantised here in NumPy.
+"""One small classifier in every precision that TFLite files come in, quantized here in NumPy.
 
 As `onnx_precisions`: `FUNCTIONS` x `PRECISIONS` is what the document of the precisions is made of.
 """
@@ -30,7 +30,7 @@ DENSE, IMAGE = normal(BATCH, FEATURES, seed=1), normal(1, 2, 2, FEATURES, seed=1
 
 @dataclass(frozen=True)
 class Codes:
-    """How activations are quantised: x, z and y, each (scale, zero point)."""
+    """How activations are quantized: x, z and y, each (scale, zero point)."""
 
     dtype: str
     x: tuple[float, int]
@@ -68,17 +68,17 @@ class Network:
         self.function = FUNCTIONS[kind]
         self.codes = codes
         x = self.builder.feed("x", *(IMAGE if self.image else DENSE).shape)
-        self.x = x if codes is None else self._quantised(x, "xq", codes.x)
+        self.x = x if codes is None else self._quantized(x, "xq", codes.x)
 
     @property
     def dtype(self) -> str:
         return "float32" if self.codes is None else self.codes.dtype
 
-    def _quantised(self, tensor: str, name: str, how: tuple[float, int]) -> str:
+    def _quantized(self, tensor: str, name: str, how: tuple[float, int]) -> str:
         shape = self.builder.shape_of(tensor)
         dtype = self.dtype
         self.builder.op("QUANTIZE", [tensor], shape, name, "QuantizeOptions", dtype, version=3)
-        return self.builder.quantise(name, *how)
+        return self.builder.quantize(name, *how)
 
     def kernel(self, values: Array, name: str = "w") -> str:
         return self.builder.constant(name, self.shaped(values))
@@ -96,7 +96,7 @@ class Network:
         builder.op(
             operator, [self.x, kernel, bias], shape, "z", options, self.dtype, version=7, **more
         )
-        return builder.quantise("z", *self.codes.z) if self.codes else "z"
+        return builder.quantize("z", *self.codes.z) if self.codes else "z"
 
     def finished(self) -> TfliteModel:
         builder, codes, last = self.builder, self.codes, "z"
@@ -105,14 +105,14 @@ class Network:
             builder.op(
                 "MEAN", ["z", axes], (1, UNITS), "m", "ReducerOptions", self.dtype, version=3
             )
-            last = builder.quantise("m", *codes.z) if codes else "m"
+            last = builder.quantize("m", *codes.z) if codes else "m"
         if self.function:
             name = "yq" if codes else "y"
             options = "SoftmaxOptions" if self.function == "SOFTMAX" else ""
             more: dict[str, Any] = {"beta": 1.0} if options else {}
             shape = builder.shape_of(last)
             builder.op(self.function, [last], shape, name, options, self.dtype, version=3, **more)
-            last = builder.quantise(name, *codes.y) if codes else name
+            last = builder.quantize(name, *codes.y) if codes else name
         if codes:
             shape = builder.shape_of(last)
             options = "DequantizeOptions"
@@ -147,7 +147,7 @@ def _weights8(kind: str) -> Network:
     codes, scale = per_channel()
 
     def kernel(network: Network) -> str:
-        return network.builder.quantise(network.kernel(codes), scale, np.zeros(UNITS))
+        return network.builder.quantize(network.kernel(codes), scale, np.zeros(UNITS))
 
     return _behind(kind, kernel)
 
@@ -156,7 +156,7 @@ def _dynamic(kind: str, bits: int = 8) -> Network:
     """Hybrid kernels: integer weights, and codes of x that are made while the model runs."""
     network, (codes, scale) = Network(kind), per_channel(bits)
     kernel = _codes_of(network, codes, bits)
-    network.builder.quantise(kernel, scale, np.zeros(UNITS))
+    network.builder.quantize(kernel, scale, np.zeros(UNITS))
     network.product(kernel, network.builder.constant("b", BIAS))
     return network
 
@@ -171,11 +171,11 @@ def _integer(kind: str, how: Codes, bits: int = 8) -> Network:
     network, (codes, scale) = Network(kind, how), per_channel(bits)
     builder, zeros = network.builder, np.zeros(UNITS)
     kernel = _codes_of(network, codes, bits)
-    builder.quantise(kernel, scale, zeros)
+    builder.quantize(kernel, scale, zeros)
     wide = np.int64 if how.dtype == "int16" else np.int32
     step = np.float32(how.x[0]) * scale
     bias = builder.constant("b", np.rint(BIAS / step).astype(wide))
-    network.product(kernel, builder.quantise(bias, step, zeros))
+    network.product(kernel, builder.quantize(bias, step, zeros))
     return network
 
 
@@ -185,10 +185,10 @@ def _uint8(kind: str) -> Network:
     scale = np.float32((WEIGHTS.max() - WEIGHTS.min()) / 255)
     point = int(np.rint(-WEIGHTS.min() / scale))
     codes = np.clip(np.rint(WEIGHTS / scale) + point, 0, 255).astype(np.uint8)
-    kernel = network.builder.quantise(network.kernel(codes), scale, point)
+    kernel = network.builder.quantize(network.kernel(codes), scale, point)
     step = np.float32(UINT8.x[0]) * scale
     bias = network.builder.constant("b", np.rint(BIAS / step).astype(np.int32))
-    network.product(kernel, network.builder.quantise(bias, step, 0))
+    network.product(kernel, network.builder.quantize(bias, step, 0))
     return network
 
 

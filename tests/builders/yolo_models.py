@@ -223,7 +223,7 @@ def _depthwise(net: Net, x: str, name: str) -> str:
 
 
 def _dfl(net: Net, box: str) -> str:
-    """The mean of a distribution over bins for each side, then centre and size."""
+    """The mean of a distribution over bins for each side, then center and size."""
     x = net.reshape(box, "sides", 1, 4, BINS, BOXES)
     x = net.op("Transpose", [x], "bins", perm=[0, 2, 1, 3])
     x = net.op("Softmax", [x], "shares", axis=1)
@@ -235,10 +235,10 @@ def _dfl(net: Net, box: str) -> str:
     places = net.constant("anchor_points", (corners.T + np.float32(0.5))[None])
     low = net.op("Sub", [places, low], "low")
     high = net.op("Add", [places, high], "high")
-    centre = net.op("Add", [low, high], "sum")
-    centre = net.op("Div", [centre, net.number("half", 2.0)], "centre")
+    center = net.op("Add", [low, high], "sum")
+    center = net.op("Div", [center, net.number("half", 2.0)], "center")
     size = net.op("Sub", [high, low], "size")
-    box = net.op("Concat", [centre, size], "xywh", axis=1)
+    box = net.op("Concat", [center, size], "xywh", axis=1)
     return net.op("Mul", [box, net.constant("strides", strides.T)], "boxes")
 
 

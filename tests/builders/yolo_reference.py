@@ -118,9 +118,9 @@ def v5(x: Array, classes: Sequence[int], side: float = 1.0) -> dict[str, Array]:
     for level, (each, stride) in enumerate(zip(maps(x), STRIDES, strict=True)):
         raw = anchored(level, each, classes)
         s = sigmoid(raw)
-        centre = (2 * s[..., :2] - 0.5 + corners(SIZES[level])) * stride / side
+        center = (2 * s[..., :2] - 0.5 + corners(SIZES[level])) * stride / side
         size = (2 * s[..., 2:4]) ** 2 * anchors(level)[:, None, None] / side
-        row = np.concatenate([centre, size, s[..., 4:]], -1)
+        row = np.concatenate([center, size, s[..., 4:]], -1)
         rows.append(row.reshape(-1, row.shape[-1]))
         found[f"raw{level}"] = raw[None]
     return {"y": np.concatenate(rows)[None], **found}
@@ -138,7 +138,7 @@ def _distances(box: Array) -> Array:
 
 
 def _from_distances(box: Array, side: float) -> Array:
-    """Left, top, right and bottom of a cell's middle -> centre and size: [4, boxes]"""
+    """Left, top, right and bottom of a cell's middle -> center and size: [4, boxes]"""
     places, strides = cells()
     low, high = (places + 0.5).T - box[:2], (places + 0.5).T + box[2:]
     return np.concatenate([(low + high) / 2, high - low]) * strides.T / side
@@ -178,7 +178,7 @@ def v11(x: Array, classes: Sequence[int], side: float = 1.0) -> dict[str, Array]
 def yolox(
     x: Array, classes: Sequence[int], side: float = 1.0, *, decode: bool = True
 ) -> dict[str, Array]:
-    """Rows [1, boxes, 5 + classes]: centre = (t + corner) stride, size = e^t stride."""
+    """Rows [1, boxes, 5 + classes]: center = (t + corner) stride, size = e^t stride."""
     levels = list(enumerate(maps(x)))
     box = _flat([conv(each, f"reg{i}", 4) for i, each in levels]).T
     obj = _flat([conv(each, f"obj{i}", 1) for i, each in levels]).T

@@ -73,7 +73,7 @@ def yolov7(x: Any, *, decode: bool) -> Any:
 
 
 def _boxes(box: Any) -> Any:
-    """Distributions [1, 4 * bins, boxes] -> centre and size [1, 4, boxes]."""
+    """Distributions [1, 4 * bins, boxes] -> center and size [1, 4, boxes]."""
     share = tf.nn.softmax(tf.transpose(tf.reshape(box, [1, 4, BINS, BOXES]), [0, 3, 1, 2]), -1)
     bins = tf.constant(np.arange(BINS, dtype=np.float32).reshape(1, 1, BINS, 1))
     side = tf.nn.conv2d(tf.transpose(share, [0, 2, 1, 3]), bins, 1, "VALID")
@@ -163,7 +163,7 @@ def fed(x: Array) -> Array:
 
 
 def converted(family: str, *, int8: bool = False) -> bytes:
-    """The file, with a signature, and with integers at its ends too where it is quantised."""
+    """The file, with a signature, and with integers at its ends too where it is quantized."""
     module, spec = tf.Module(), tf.TensorSpec((1, SIZES[0], SIZES[0], CHANNELS), name="x")
     module.answer = tf.function(_named(FAMILIES[family]), input_signature=[spec])
     concrete = module.answer.get_concrete_function()
@@ -184,7 +184,7 @@ def _named(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return call
 
 
-def quantised(content: bytes) -> bytes:
+def quantized(content: bytes) -> bytes:
     """A float file in codes, as litert-quantizer writes it."""
     tool = quantizer.Quantizer(bytearray(content))
     tool.load_quantization_recipe(recipe.static_wi8_ai8())

@@ -703,7 +703,7 @@ COLORS = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-9]|9[0-9])m")
 
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are those of POSIX")
-def test_a_terminal_has_colours_and_a_spinner(work: Path) -> None:
+def test_a_terminal_has_colors_and_a_spinner(work: Path) -> None:
     sent = on_terminal("prune net.onnx -o tty.onnx --keep 1-3 --force", work)
     assert COLORS.search(sent)
     assert "checking net.onnx (cut) ..." in sent

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.conversion.canonical import canonicalise, every_node
+from exporter.conversion.canonical import canonicalize, every_node
 from exporter.conversion.check_onnx import check_standard
 from exporter.errors import ConversionError
 
@@ -53,7 +53,7 @@ def two_branches(prefix: str, seed: int) -> ModelProto:
 
 
 def canonical(model: ModelProto) -> ModelProto:
-    canonicalise(model, NAMES)
+    canonicalize(model, NAMES)
     return model
 
 
@@ -158,7 +158,7 @@ def test_outputs_that_show_the_same_value_or_an_input_keep_their_names() -> None
     for i in (1, 2):
         info = helper.make_tensor_value_info(f"Identity_{i}:0", TensorProto.FLOAT, ["n", "m"])
         model.graph.output.append(info)
-    canonicalise(model, NAMES | {"Identity_1:0": "again", "Identity_2:0": "same"})
+    canonicalize(model, NAMES | {"Identity_1:0": "again", "Identity_2:0": "same"})
     onnx.checker.check_model(model, full_check=True)
     assert outputs_of(model.graph) == ["scores", "again", "same"]
     assert [node.op_type for node in every_node(model.graph)] == ["Neg", "Identity", "Identity"]

@@ -37,7 +37,7 @@ from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_file
 from exporter.jobs.run import run_job
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from tests.builders.keras_models import old_layer, old_sequential, softmax, write_old
 
 FEATURES, UNITS, BOUND = 16, 900, 20_000
@@ -328,7 +328,7 @@ def test_its_answers_out_of_hdf5(change: Any, *, bias: bool, tmp_path: Path) -> 
     assert mapped == [change is not _chunked_hdf5] * (1 + bias)
     z = logits(net, x)
     np.testing.assert_allclose(answers(wide, x), softmax(z), atol=1e-6)
-    cut = wide.apply(plan_cut(wide, Choice(keep=KEPT, keep_order=True)).plan)
+    cut = wide.apply(plan_cut(wide, CutOptions(keep=KEPT, keep_order=True)).plan)
     np.testing.assert_allclose(answers(cut, x), softmax(z[:, list(KEPT)]), atol=1e-6)
 
 
@@ -343,7 +343,7 @@ def test_all_of_it_in_the_other_container(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_file_of_which_everything_is_kept(bench: Bench, tmp_path: Path) -> None:
     """A copy is what its name says: Keras goes by the suffix."""
-    out, choice = tmp_path / "out", Choice(keep=range(UNITS))
+    out, choice = tmp_path / "out", CutOptions(keep=range(UNITS))
     job = Job(keep_original=True, to=("keras",), verify=False, bench=False)
     run_job(bench.hdf5, out, choice, replace(job, large_head_bytes=BOUND))
     for name in ("net.hdf5", "net.keras"):
@@ -362,9 +362,9 @@ def test_it_shows_its_logits_and_is_cut(bench: Bench, tmp_path: Path) -> None:
     z = logits(bench.net, x)
     shown = wide.apply(Plan((AddOutput("y/linear", "y/linear"),)))
     np.testing.assert_allclose(answers(shown, x, "y/linear"), z, atol=LIMIT)
-    cut = wide.apply(plan_cut(wide, Choice(keep=KEPT, keep_order=True)).plan)
+    cut = wide.apply(plan_cut(wide, CutOptions(keep=KEPT, keep_order=True)).plan)
     np.testing.assert_allclose(answers(cut, x), softmax(z[:, list(KEPT)]), atol=1e-6)
-    zeroed = wide.apply(plan_cut(wide, Choice(keep=KEPT, mode="zero")).plan)
+    zeroed = wide.apply(plan_cut(wide, CutOptions(keep=KEPT, mode="zero")).plan)
     alive = np.isin(np.arange(UNITS), KEPT)
     np.testing.assert_allclose(answers(zeroed, x), softmax(np.where(alive, z, 0.0)), atol=1e-6)
     wide.write(tmp_path / "again.keras")
@@ -382,7 +382,7 @@ def test_the_head_is_grafted_at_full_width(bench: Bench, kind: str) -> None:
     assert "not built in Keras" in done.warnings[0]
     z, model = logits(bench.net, x), open_model(path)
     np.testing.assert_allclose(answers(model, x), softmax(z), atol=LIMIT)
-    cut = model.apply(plan_cut(model, Choice(keep=KEPT, keep_order=True)).plan)
+    cut = model.apply(plan_cut(model, CutOptions(keep=KEPT, keep_order=True)).plan)
     np.testing.assert_allclose(answers(cut, x), softmax(z[:, list(KEPT)]), atol=LIMIT)
 
 

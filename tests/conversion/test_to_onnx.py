@@ -118,7 +118,7 @@ def _block(width: int) -> Any:
     return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed + values)))
 
 
-def _normalised(width: int) -> Any:
+def _normalized(width: int) -> Any:
     random = np.random.default_rng(2)
     mean, variance = random.normal(size=width), random.uniform(0.5, 2.0, width)
     values = keras.Input((width,), name="x")
@@ -138,7 +138,7 @@ MENDED = {
     "grouped convolution": _grouped,
     "depthwise and separable": _depthwise,
     "ConvNeXt block": _block,
-    "Normalization with numbers": _normalised,
+    "Normalization with numbers": _normalized,
     "Normalization that was adapted": _adapted,
 }
 

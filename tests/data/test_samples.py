@@ -211,7 +211,7 @@ def test_integers_cover_their_range(dtype: str, expected: Sequence[int]) -> None
     assert set(values.astype(np.int64).ravel().tolist()) == set(expected)
 
 
-def test_codes_cover_the_range_of_their_quantisation() -> None:
+def test_codes_cover_the_range_of_their_quantization() -> None:
     coded = Quantization(np.array([0.1]), np.array([0]), low=-7, high=7)
     tensors = {"x": Tensor("x", (None, 30), "int16", quantization=coded)}
     values = made(Graph((), tensors, ("x",), ()))

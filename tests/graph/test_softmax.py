@@ -16,7 +16,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from tests.builders.onnx_models import classifier, node, numbers
 from tests.builders.tflite_builder import Builder
 
@@ -221,10 +221,10 @@ def test_it_is_cut_as_one(model: Model, logarithm: bool) -> None:
         expected["mask"] = np.zeros_like(Z)
         expected["mask"][:, KEPT] = softmax(Z[:, KEPT])
     for mode, wanted in expected.items():
-        done = prune_model(model, Choice(keep=KEPT, mode=mode), Job(samples=4))
+        done = prune_model(model, CutOptions(keep=KEPT, mode=mode), Job(samples=4))
         assert done.findings.passed, mode
         assert np.allclose(answer(done.model), wanted, rtol=0, atol=2e-6), mode
-    done = prune_model(model, Choice(keep=KEPT, probabilities="absolute"), Job(samples=4))
+    done = prune_model(model, CutOptions(keep=KEPT, probabilities="absolute"), Job(samples=4))
     assert done.findings.passed
     assert np.allclose(answer(done.model), shown(softmax(Z))[:, KEPT], rtol=0, atol=2e-6)
 
@@ -234,7 +234,7 @@ def test_its_logits_are_found_and_what_is_inside_narrows(
     model: Model,
     logarithm: bool,
 ) -> None:
-    done = prune_model(model, Choice(keep=KEPT), Job(samples=1))
+    done = prune_model(model, CutOptions(keep=KEPT), Job(samples=1))
     head = done.cut.heads[0]
     assert head.activation == ("log_softmax" if logarithm else "softmax")
     assert head.z == ("t" if "t" in model.graph().tensors else "z")
@@ -325,7 +325,7 @@ OTHERS: Mapping[str, Model] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_none_is_refused(name: str) -> None:
     with pytest.raises(ModelError, match=r"mixes the units"):
-        plan_cut(OTHERS[name], Choice(keep=KEPT, head="y"))
+        plan_cut(OTHERS[name], CutOptions(keep=KEPT, head="y"))
 
 
 @pytest.mark.parametrize(
@@ -354,4 +354,4 @@ def test_what_is_none_is_refused(name: str) -> None:
 )
 def test_along_another_axis_it_is_none(model: Model) -> None:
     with pytest.raises(ModelError):
-        plan_cut(model, Choice(keep=KEPT))
+        plan_cut(model, CutOptions(keep=KEPT))

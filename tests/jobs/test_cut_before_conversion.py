@@ -25,14 +25,14 @@ from exporter.graph import Array
 from exporter.jobs.cut_before_conversion import cut_before
 from exporter.jobs.options import Job
 from exporter.jobs.source import Source, Target
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from tests.builders.keras_heads import HEADS, weights_of
 from tests.builders.onnx_models import classifier
 from tests.builders.square import BEFORE, KEPT, agree, sample
 from tests.jobs.test_prune_and_convert_heads import EXPORT
 
 REASON = ModelError("no rule")
-KEEP = Choice(keep=KEPT)
+KEEP = CutOptions(keep=KEPT)
 STEPS = "TimeDistributed Dense with softmax"
 
 
@@ -72,11 +72,11 @@ def test_a_source_that_is_not_cut_as_it_stands_is_refused_as_it_was(child: Child
 @pytest.mark.parametrize(
     "choice",
     [
-        pytest.param(Choice(keep=[0, 99]), id="units that it does not have"),
-        pytest.param(Choice(keep=KEPT, head="another"), id="a head that it does not have"),
+        pytest.param(CutOptions(keep=[0, 99]), id="units that it does not have"),
+        pytest.param(CutOptions(keep=KEPT, head="another"), id="a head that it does not have"),
     ],
 )
-def test_where_keras_refuses_too_the_first_reason_is_told(child: Child, choice: Choice) -> None:
+def test_where_keras_refuses_too_the_first_reason_is_told(child: Child, choice: CutOptions) -> None:
     source, target = opened(HEADS[STEPS].made(), child)
     with pytest.raises(ModelError, match="no rule"):
         cut_before(source, target, choice, REASON)
@@ -119,7 +119,7 @@ def test_it_answers_as_numpy_says(name: str, kind: str, child: Child, tmp_path: 
     assert found.passed
     assert {check.stage for check in found.checks} == {"cut", "export"}
     assert {check.artifact for check in found.checks} == {path.name}
-    other = cut_before(source, target, Choice(keep=[1, 2, 3]), REASON)
+    other = cut_before(source, target, CutOptions(keep=[1, 2, 3]), REASON)
     wrong = other.findings(Job(), small, inputs)  # of other units than the file has
     assert {check.stage for check in wrong.checks if not check.passed} == {"export"}
 

@@ -26,7 +26,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.source import Source
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace_axis
 from exporter.verification import Stage, VerifyOptions, verify_pair
 
@@ -115,8 +115,8 @@ class Cut:
     in_order: bool = False
 
     @property
-    def choice(self) -> Choice:
-        return Choice(keep=self.kept, mode=self.mode, keep_order=self.in_order)
+    def choice(self) -> CutOptions:
+        return CutOptions(keep=self.kept, mode=self.mode, keep_order=self.in_order)
 
     def witness(self) -> tuple[Array, Array]:
         """(samples, units) z and y of the model that was pruned by hand."""
@@ -243,10 +243,10 @@ def test_the_square_commutes(bench: Bench, cut: Cut) -> None:
 def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None:
     """The table speaks the first model's indices, and both models before are compared with it."""
     first = bench.opened(NET)
-    cut = first.apply(plan_cut(first, Choice(keep=(5, 3, 1, 0), keep_order=True)).plan)
+    cut = first.apply(plan_cut(first, CutOptions(keep=(5, 3, 1, 0), keep_order=True)).plan)
     source = Source(cut, None, bench.child)
     target = source.target(kind, bench.folder)
-    again = plan_cut(target.model, Choice(keep=(2, 0)), target.original)
+    again = plan_cut(target.model, CutOptions(keep=(2, 0)), target.original)
     (table,) = again.remap.heads
     assert table.new_to_old == (5, 1)
     assert (again.remap.original.name, again.remap.parent) == ("net.keras", source.origin)

@@ -1,4 +1,4 @@
-"""Quantising as users do it: commands as processes, on files whose answers NumPy knows."""
+"""Quantizing as users do it: commands as processes, on files whose answers NumPy knows."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.quantize import drawbacks, gates, ruined, wishes
 from exporter.performance.latency import compare_times
-from exporter.planning.cut import Choice, plan_cut
-from exporter.quantization import PRECISIONS, Wish
+from exporter.planning.cut import CutOptions, plan_cut
+from exporter.quantization import PRECISIONS, QuantizationSpec
 from exporter.records import Check, Latency
 from tests.builders.commands import Done, exporter, left_behind, listing
 from tests.builders.onnx_models import node, proto, softmax
@@ -126,9 +126,9 @@ def test_refused(work: Path, name: str) -> None:
     [
         ("quantize net.onnx -o x.tflite --precision fp16", 2, "does not end in .onnx"),
         ("quantize net.onnx -o net.onnx --precision fp16 --force", 2, "is the model itself"),
-        ("quantize small8.onnx -o x.onnx --precision fp16", 3, "small8.onnx is quantised already"),
+        ("quantize small8.onnx -o x.onnx --precision fp16", 3, "small8.onnx is quantized already"),
         ("quantize nohead.onnx -o x.onnx --precision int4", 3, "finds nothing in nohead.onnx"),
-        ("run small8.onnx -o x --keep 1 --precision int4", 3, "is quantised already (int8)"),
+        ("run small8.onnx -o x --keep 1 --precision int4", 3, "is quantized already (int8)"),
         ("run net.onnx -o x --keep 1 --precision int8", 2, "need inputs to calibrate on"),
         ("run net.onnx -o x --keep 1 --integer-io", 2, "fp32 has no integer inputs"),
     ],
@@ -159,7 +159,7 @@ def test_refused_before_tflite_sees_it(work: Path, tmp_path: Path, data: str) ->
 def test_keras_is_converted_first(keras_shelf: Path) -> None:
     done = exporter("quantize net.keras -o x.keras --precision fp16", keras_shelf)
     assert (done.code, done.out) == (2, "")
-    assert "error: net.keras is a Keras file, which is not quantised as it stands" in done.err
+    assert "error: net.keras is a Keras file, which is not quantized as it stands" in done.err
     done = exporter("run net.keras -o x --keep 1 --to keras,onnx --precision fp16", keras_shelf)
     assert done.code == 2
     assert "error: Keras files are not made fp16" in done.err
@@ -289,10 +289,10 @@ def test_ids_beside_the_probabilities_are_those_of_each_file(
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
-def test_quantised_first_the_cut_is_equal_to_the_bit(
+def test_quantized_first_the_cut_is_equal_to_the_bit(
     work: Path, tmp_path: Path, kind: str, precision: str
 ) -> None:
-    """z of kept units are the quantised original's codes; so is a cut of it made by hand."""
+    """z of kept units are the quantized original's codes; so is a cut of it made by hand."""
     source = work / f"net.{kind}"
     keep: Any = {"keep": KEPT, "bench": False}
     data: Any = {"data": work / "points.npy"}
@@ -306,7 +306,7 @@ def test_quantised_first_the_cut_is_equal_to_the_bit(
     assert (z.value, z.limit, z.samples) == (0.0, 0.0, 120)
     name = f"pruned.{precision}.{kind}"
     assert [artifact.path for artifact in first.artifacts] == [name]
-    cut_model = open_model(whole).apply(plan_cut(open_model(whole), Choice(keep=KEPT)).plan)
+    cut_model = open_model(whole).apply(plan_cut(open_model(whole), CutOptions(keep=KEPT)).plan)
     cut_model.write(by_hand)
     made = tmp_path / "first" / name
     np.testing.assert_array_equal(answers(made), answers(by_hand))
@@ -442,7 +442,7 @@ def test_a_mobilenet_of_four_bits_is_said_to_be_ruined(zoo: Path, tmp_path: Path
 
 def test_wishes_of_a_job() -> None:
     job = Job(precisions=("fp32", "fp16", "int8"), integer_io=True, tolerance=0.5)
-    assert wishes(job) == (Wish("fp16"), Wish("int8", integer_io=True))
+    assert wishes(job) == (QuantizationSpec("fp16"), QuantizationSpec("int8", integer_io=True))
     assert gates(job).tolerance is None
     assert gates(Job(tolerance=0.5)).tolerance == 0.5
 

@@ -17,7 +17,7 @@ from exporter.errors import ExporterError
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders.onnx_models import classifier, model, node, numbers
@@ -116,7 +116,7 @@ def logits(net: Model) -> Array:
 
 def cut(net: Model, **choice: Any) -> Array:
     """What the cut model answers; its check has passed."""
-    done = plan_cut(net, Choice(keep=KEPT, **choice))
+    done = plan_cut(net, CutOptions(keep=KEPT, **choice))
     pruned = net.apply(done.plan)
     job = synthetic(net.graph(), 4, 1), VerifyOptions()
     checks = verify_pair("cut", net, pruned, done.remap.heads, job).checks
@@ -150,7 +150,7 @@ def test_the_factors_follow_the_cut(name: str) -> None:
 
 def test_the_ids_rank_what_is_calibrated() -> None:
     net = onnx_net("Softmax", mul("p", "c"), c=C)
-    done = plan_cut(net, Choice(keep=KEPT, emit="ids"))
+    done = plan_cut(net, CutOptions(keep=KEPT, emit="ids"))
     shown = net.apply(done.plan).runner(RunOptions())({"x": X})
     best = KEPT[int(np.argmax(softmax(logits(net)[:, KEPT]) * C[KEPT]))]
     assert shown["ids"].tolist() == [best]
@@ -159,7 +159,7 @@ def test_the_ids_rank_what_is_calibrated() -> None:
 def test_a_wrong_factor_is_found_out() -> None:
     """The check is of the original's factors, whatever the pruned file holds."""
     net, other = (onnx_net("Softmax", mul("p", "c"), c=c) for c in (C, C[::-1].copy()))
-    done = plan_cut(net, Choice(keep=KEPT))
+    done = plan_cut(net, CutOptions(keep=KEPT))
     job = synthetic(net.graph(), 4, 1), VerifyOptions()
     checks = verify_pair("cut", net, other.apply(done.plan), done.remap.heads, job).checks
     assert [check.output for check in checks if not check.passed]
@@ -174,7 +174,7 @@ def test_scaled_pictures_of_classes() -> None:
     ]
     constants = {"kernel": numbers(UNITS, 3, 1, 1), "c": C[:, None, None]}
     net = model(nodes, constants, x=(1, 3, 4, 4))
-    done = plan_cut(net, Choice(keep=KEPT))
+    done = plan_cut(net, CutOptions(keep=KEPT))
     x = numbers(1, 3, 4, 4)
     shown = net.apply(done.plan).runner(RunOptions())({"x": x})["y"]
     z = np.moveaxis(np.einsum("bihw,oi->bohw", x, constants["kernel"][:, :, 0, 0]), 1, -1)
@@ -296,7 +296,7 @@ REFUSED: dict[str, tuple[Callable[[], Model], dict[str, Any], str]] = {
 def test_what_cannot_be_had_is_refused_by_name(name: str) -> None:
     made, choice, message = REFUSED[name]
     with pytest.raises(ExporterError, match=message) as raised:
-        plan_cut(made(), Choice(keep=KEPT, **choice))
+        plan_cut(made(), CutOptions(keep=KEPT, **choice))
     assert raised.value.hint
 
 

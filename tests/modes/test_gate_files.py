@@ -20,7 +20,7 @@ from exporter.formats.tflite.schema import metadata
 from exporter.graph import Array
 from exporter.modes import MODES
 from exporter.planning.cut import plan_cut
-from exporter.planning.options import Choice
+from exporter.planning.options import CutOptions
 from tests.builders import onnx_models as onnx
 from tests.builders.commands import PROJECT, exporter
 from tests.builders.gate_models import (
@@ -176,7 +176,7 @@ GATES: dict[str, Callable[[Array], Array]] = {
 def test_a_slice_may_be_gated(kind: str, activation: str, order: list[int]) -> None:
     """Its table speaks the first original's indices, its masks the file's own."""
     original = NETS[kind](activation)
-    narrow = original.apply(plan_cut(original, Choice(keep=order, keep_order=True)).plan)
+    narrow = original.apply(plan_cut(original, CutOptions(keep=order, keep_order=True)).plan)
     x = inputs()[0]
     z = logits(x)[:, order]
     for gate, passed in GATES.items():
@@ -199,7 +199,7 @@ def test_a_slice_may_be_gated(kind: str, activation: str, order: list[int]) -> N
 @each_kind
 def test_the_probability_of_a_slice_is_that_of_its_own_units(kind: str) -> None:
     original = NETS[kind]("softmax")
-    narrow = original.apply(plan_cut(original, Choice(keep=[1, 2, 4])).plan)
+    narrow = original.apply(plan_cut(original, CutOptions(keep=[1, 2, 4])).plan)
     pruned, cut = gated(narrow, "probability > 0.3")
     for x in inputs():
         z = logits(x)[:, [1, 2, 4]]
@@ -215,7 +215,7 @@ def test_a_gate_does_not_stand_beside_units_that_were_removed_in_place(
     kind: str, mode: str
 ) -> None:
     original = NETS[kind]("softmax")
-    dead = original.apply(plan_cut(original, Choice(keep=[0, 1, 2], mode=mode)).plan)
+    dead = original.apply(plan_cut(original, CutOptions(keep=[0, 1, 2], mode=mode)).plan)
     with pytest.raises(UsageError, match=f"was cut with mode {mode}: its removed units still have"):
         gated(dead, "input")
 
@@ -228,7 +228,7 @@ def test_a_file_with_a_gate_is_not_cut_again(kind: str, activation: str, gate: s
     again: list[dict[str, Any]] = [{"keep": [0, 2], "mode": m} for m in MODES if m != "gate"]
     for choice in (*again, {"gate": "input"}):
         with pytest.raises(ModelError, match=f"was cut before with gate = {gate}") as caught:
-            plan_cut(pruned, Choice(**choice))
+            plan_cut(pruned, CutOptions(**choice))
         assert caught.value.hint == f"cut {pruned.remap.original.name} instead"
 
 
@@ -255,14 +255,14 @@ def _two_heads(kind: str) -> Any:
 @pytest.mark.parametrize("gate", ["input", "top:2"])
 def test_of_several_heads_the_one_with_a_gate_is_cut_last(kind: str, mode: str, gate: str) -> None:
     original = _two_heads(kind)
-    before = original.apply(plan_cut(original, Choice(keep=[0, 2], head="b", mode=mode)).plan)
+    before = original.apply(plan_cut(original, CutOptions(keep=[0, 2], head="b", mode=mode)).plan)
     pruned, cut = gated(before, gate, keep=[0, 2, 3], head="a")
     for source in (original, before):
         found = checks(source, pruned, cut)
         assert {check.output.split(" ")[0] for check in found} == {"a", "b"}
         assert all(check.passed for check in found)
     with pytest.raises(ModelError, match=f"head 'a' was cut before with gate = {gate}") as caught:
-        plan_cut(gated(original, gate, head="a")[0], Choice(keep=[0, 2], head="b", mode=mode))
+        plan_cut(gated(original, gate, head="a")[0], CutOptions(keep=[0, 2], head="b", mode=mode))
     assert caught.value.hint.endswith(" instead; of several heads cut this one last")
 
 
@@ -319,7 +319,7 @@ def test_the_macaw_is_switched_off_and_on_again(kind: str, zoo: Path, parrot: Ar
             if kind == "onnx":  # the default of its input
                 assert np.array_equal(running({given: parrot})[output], shown[output])
             continue
-        masked = original.apply(plan_cut(original, Choice(remove=off, mode="mask")).plan)
+        masked = original.apply(plan_cut(original, CutOptions(remove=off, mode="mask")).plan)
         expected = masked.runner(RunOptions())({given: parrot})[output]
         assert np.allclose(shown[output], expected, atol=1e-6)
         assert not shown[output][..., list(off)].any()

@@ -114,23 +114,23 @@ def operators(model: Any) -> list[str]:
 @pytest.mark.parametrize("reshaped", [True, False])
 @pytest.mark.parametrize("beta", [1.0, 0.5])
 def test_a_softmax_of_codes_may_be_reshaped_and_have_a_beta(beta: float, *, reshaped: bool) -> None:
-    """And a real output: what dequantises it goes with the softmax."""
+    """And a real output: what dequantizes it goes with the softmax."""
     builder = Builder()
-    x = builder.quantise(builder.feed("x", 1, 6, dtype="int8"), 1 / 32, 0)
+    x = builder.quantize(builder.feed("x", 1, 6, dtype="int8"), 1 / 32, 0)
     random = np.random.default_rng(3)
     codes = random.integers(-127, 128, (5, 6)).astype(np.int8)
-    builder.quantise(builder.constant("kernel", codes), np.full(5, 0.01), np.zeros(5))
+    builder.quantize(builder.constant("kernel", codes), np.full(5, 0.01), np.zeros(5))
     builder.constant("bias", np.zeros(5, np.int32))
-    builder.quantise("bias", np.full(5, 0.01 / 32), np.zeros(5))
+    builder.quantize("bias", np.full(5, 0.01 / 32), np.zeros(5))
     names = [x, "kernel", "bias"]
     builder.op("FULLY_CONNECTED", names, (1, 5), "z", "FullyConnectedOptions", "int8", 4)
-    builder.quantise("z", 0.1, 0)
+    builder.quantize("z", 0.1, 0)
     builder.op("SOFTMAX", ["z"], (1, 5), "s", "SoftmaxOptions", "int8", 2, beta=beta)
-    builder.quantise("s", 1 / 256, -128)
+    builder.quantize("s", 1 / 256, -128)
     if reshaped:
         to = builder.constant("to", np.array([1, 1, 5], np.int32))
         builder.op("RESHAPE", ["s", to], (1, 1, 5), "r", dtype="int8")
-        builder.quantise("r", 1 / 256, -128)
+        builder.quantize("r", 1 / 256, -128)
     last = "r" if reshaped else "s"
     builder.op("DEQUANTIZE", [last], builder.shape_of(last), "y", "DequantizeOptions", version=2)
     original = from_bytes(builder.content("y"), "network.tflite")

@@ -11,9 +11,9 @@ import pytest
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Quantization
-from exporter.modes import MODES, Meaning
+from exporter.modes import MODES, Semantics
 from exporter.planning.cut import plan_cut
-from exporter.planning.options import Choice
+from exporter.planning.options import CutOptions
 from exporter.trace import trace
 from tests.builders import onnx_models as onnx
 from tests.builders.gate_models import onnx_net
@@ -99,18 +99,18 @@ REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], 
 def test_what_has_no_place_for_a_gate_is_refused_by_name(case: str) -> None:
     make, choice, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
-        plan_cut(make(), Choice(**choice))
+        plan_cut(make(), CutOptions(**choice))
 
 
 def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() -> None:
     head = trace(onnx_net().graph()).head()
     half = tuple(replace(tensor, dtype="bfloat16") for tensor in head.tensors)
     with pytest.raises(ModelError, match="'z' is bfloat16"):
-        MODES["gate"].settle(replace(head, tensors=half), Meaning(gate="input"))
+        MODES["gate"].resolve(replace(head, tensors=half), Semantics(gate="input"))
     codes = Quantization(np.ones(5), np.zeros(5), -128, 127)
     each = tuple(replace(t, dtype="int8", quantization=codes) for t in head.tensors)
     with pytest.raises(ModelError, match="'z' has a scale for each unit"):
-        MODES["gate"].settle(replace(head, tensors=each), Meaning(gate="input"))
+        MODES["gate"].resolve(replace(head, tensors=each), Semantics(gate="input"))
     detected = replace(head, detections=(object(),))  # type: ignore[arg-type]  # any will do
     with pytest.raises(ModelError, match="a post-process reads its units"):
-        MODES["gate"].settle(detected, Meaning(gate="input"))
+        MODES["gate"].resolve(detected, Semantics(gate="input"))

@@ -20,7 +20,7 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Fill, Insert, Plan
 from exporter.modes import MODES
-from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
@@ -32,7 +32,7 @@ COUNT = 8
 
 
 def masked(model: Any, **choice: Any) -> tuple[Any, Cut]:
-    cut = plan_cut(model, Choice(**{"keep": KEPT, "mode": "mask", **choice}))
+    cut = plan_cut(model, CutOptions(**{"keep": KEPT, "mode": "mask", **choice}))
     return model.apply(cut.plan), cut
 
 
@@ -141,7 +141,7 @@ BODIES = {
         ),
         False,
     ),
-    "onnx: batch normalisation": Body(
+    "onnx: batch normalization": Body(
         _onnx(
             _gemm("m"),
             onnx.node("BatchNormalization", ["m", "s", "o", "e", "v"], ["z"], "norm"),

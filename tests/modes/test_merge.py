@@ -23,8 +23,8 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array, Quantization
 from exporter.graph.edits import AddOutput, Plan
-from exporter.modes import MODES, Meaning
-from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.modes import MODES, Semantics
+from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import mode_cells
@@ -39,7 +39,7 @@ built = cache(mode_cells.built)
 
 
 def merged(model: Any, **choice: Any) -> tuple[Any, Cut]:
-    cut = plan_cut(model, Choice(**choice))
+    cut = plan_cut(model, CutOptions(**choice))
     return model.apply(cut.plan), cut
 
 
@@ -295,14 +295,14 @@ def test_contradictions_are_refused(name: str, shelf: Path) -> None:
     choice, message = REFUSED[name]
     model = open_model(shelf / "net.onnx")
     with pytest.raises(UsageError, match=message):
-        plan_cut(model, Choice(labels=LABELS, **choice))
+        plan_cut(model, CutOptions(labels=LABELS, **choice))
 
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", ["sigmoid", "relu"])
 def test_units_that_share_no_probability_are_refused(head: str, kind: str) -> None:
     with pytest.raises(UsageError, match=f"under {head} they do not share one probability"):
-        plan_cut(built(head, kind, "float32"), Choice(merge={"g": [0, 1]}))
+        plan_cut(built(head, kind, "float32"), CutOptions(merge={"g": [0, 1]}))
 
 
 def _model(*tail: Any, outputs: Sequence[str], **constants: Array) -> Model:
@@ -347,7 +347,7 @@ MODELS: dict[str, tuple[Callable[[], Model], str]] = {
 def test_what_would_show_the_units_elsewhere_is_refused(name: str) -> None:
     build, message = MODELS[name]
     with pytest.raises(ModelError, match=message):
-        plan_cut(build(), Choice(merge={"g": [0, 3]}))
+        plan_cut(build(), CutOptions(merge={"g": [0, 3]}))
 
 
 @pytest.mark.parametrize(
@@ -362,7 +362,7 @@ def test_what_would_show_the_units_elsewhere_is_refused(name: str) -> None:
 def test_values_that_no_kernel_adds_are_refused(found: dict[str, Any]) -> None:
     head = trace(built("softmax", "onnx", "float32").graph()).head()
     tensors = tuple(replace(t, **found) if t.name == head.output else t for t in head.tensors)
-    meaning = Meaning(merge={"g": (0, 1)})
+    meaning = Semantics(merge={"g": (0, 1)})
     with pytest.raises(ModelError, match=f"its values are {found['dtype']}"):
         MODES["slice"].edits(replace(head, tensors=tensors), range(UNITS), meaning)
 
@@ -401,13 +401,13 @@ def test_a_cut_file_is_merged_and_both_originals_prove_it(kind: str, precision: 
 def test_a_merged_file_cannot_be_cut_again(kind: str) -> None:
     pruned, _ = merged(built("softmax", kind, "float32"), merge={"g": [0, 1]})
     with pytest.raises(ModelError, match="was cut before with merge = g"):
-        plan_cut(pruned, Choice(keep=[0]))
+        plan_cut(pruned, CutOptions(keep=[0]))
 
 
 def test_a_file_with_dead_places_cannot_be_merged() -> None:
     zeroed, _ = merged(built("softmax", "onnx", "float32"), keep=[0, 1, 2], mode="zero")
     with pytest.raises(UsageError, match="removed with mode zero"):
-        plan_cut(zeroed, Choice(keep=[0], merge={"g": [1, 5]}))
+        plan_cut(zeroed, CutOptions(keep=[0], merge={"g": [1, 5]}))
     pruned, cut = merged(zeroed, keep=[0], merge={"g": [1, 2]})
     assert failed(zeroed, pruned, cut.remap.heads) == []
 
@@ -503,7 +503,7 @@ def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: P
 
 # --- published networks --------------------------------------------------------------------------
 
-BIRDS = (88, 91, 94)  # African grey, lorikeet, hornbill
+BIRDS = (88, 91, 94)  # African gray, lorikeet, hornbill
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])

@@ -16,7 +16,7 @@ from exporter.formats.model import Model
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.modes import MODES, PLAIN
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import mode_cells, onnx_models
@@ -40,13 +40,13 @@ def is_refused(cell: Cell) -> bool:
 @pytest.mark.parametrize("cell", [c for c in cells() if is_refused(c)], ids=str)
 def test_a_cell_is_refused_by_name(cell: Cell) -> None:
     with pytest.raises(UsageError, match="zero" if cell.mode == "zero" else cell.head):
-        plan_cut(built(cell.head, cell.kind, cell.precision), Choice(**choice_of(cell)))
+        plan_cut(built(cell.head, cell.kind, cell.precision), CutOptions(**choice_of(cell)))
 
 
 @pytest.mark.parametrize("cell", [c for c in cells() if not is_refused(c)], ids=str)
 def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     model = built(cell.head, cell.kind, cell.precision)
-    cut = plan_cut(model, Choice(**choice_of(cell)))
+    cut = plan_cut(model, CutOptions(**choice_of(cell)))
     pruned = model.apply(cut.plan)
     job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
     done = verify_pair("cut", model, pruned, cut.remap.heads, job)
@@ -57,7 +57,7 @@ def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     assert pruned.graph().shape(output) == (None, width)
 
 
-def refused(head: str, choice: Choice) -> str:
+def refused(head: str, choice: CutOptions) -> str:
     """Calibrated probabilities add up to no probability, and a gate has no place behind them."""
     if head == CALIBRATED and choice.merge:
         return "merged behind M"
@@ -77,7 +77,7 @@ def test_a_further_cell_is_proved_or_refused(
     asked: str, head: str, kind: str, precision: str
 ) -> None:
     model = built(head, kind, precision)
-    choice = Choice(**mode_cells.FURTHER[asked])
+    choice = CutOptions(**mode_cells.FURTHER[asked])
     if reason := refused(head, choice):
         with pytest.raises(ExporterError, match=reason):
             plan_cut(model, choice)
@@ -127,7 +127,7 @@ def inputs(model: Model) -> Array:
 
 
 def cut(model: Model, **choice: Any) -> Model:
-    return model.apply(plan_cut(model, Choice(keep=KEPT, **choice)).plan)
+    return model.apply(plan_cut(model, CutOptions(keep=KEPT, **choice)).plan)
 
 
 def nothing(model: Model) -> float:
@@ -183,7 +183,7 @@ def test_absolute_answers_are_the_original_s(mode: str, precision: str, kernels:
 def test_for_quantization_holds_no_floor(kind: str, precision: str) -> None:
     """Nothing in the file stands out, and the answers are those of any mask."""
     model = built("softmax", kind, precision)
-    choice = Choice(keep=KEPT, mode="mask", for_quantization=True)
+    choice = CutOptions(keep=KEPT, mode="mask", for_quantization=True)
     made = plan_cut(model, choice)
     assert made.remap.of().options["restore_width"] is True
     assert made.remap.of().options["floor"] is None
@@ -207,15 +207,15 @@ def integer_dense(x_scale: float, *, bias: bool) -> Any:
     """x int8 -> FULLY_CONNECTED "z" int8."""
     builder = Builder()
     random = np.random.default_rng(3)
-    x = builder.quantise(builder.feed("x", None, 4, dtype="int8"), x_scale, 0)
+    x = builder.quantize(builder.feed("x", None, 4, dtype="int8"), x_scale, 0)
     builder.constant("kernel", random.integers(-127, 128, (UNITS, 4)).astype(np.int8))
-    builder.quantise("kernel", np.full(UNITS, 0.01), np.zeros(UNITS))
+    builder.quantize("kernel", np.full(UNITS, 0.01), np.zeros(UNITS))
     builder.constant("bias", random.integers(-99, 99, UNITS).astype(np.int32))
-    builder.quantise("bias", np.full(UNITS, x_scale * 0.01), np.zeros(UNITS))
+    builder.quantize("bias", np.full(UNITS, x_scale * 0.01), np.zeros(UNITS))
     names = [x, "kernel", "bias" if bias else ""]
     shape = (None, UNITS)
     builder.op("FULLY_CONNECTED", names, shape, "z", "FullyConnectedOptions", "int8", 4)
-    builder.quantise("z", x_scale, 3)
+    builder.quantize("z", x_scale, 3)
     return from_bytes(builder.content("z"), "dense.tflite")
 
 
@@ -232,7 +232,7 @@ def test_where_integer_constants_do_not_do(
 ) -> None:
     """The floor is then put behind a narrower head."""
     model = integer_dense(x_scale, bias=bias)
-    made = plan_cut(model, Choice(keep=KEPT, mode="mask"))
+    made = plan_cut(model, CutOptions(keep=KEPT, mode="mask"))
     assert made.remap.of().options["restore_width"] is restored
     x = np.random.default_rng(7).integers(-128, 128, (64, 4)).astype(np.int8)
     masked, whole = run(model.apply(made.plan), kernels, x), run(model, kernels, x)
@@ -258,5 +258,5 @@ def test_a_bias_without_room_is_left_alone(low: int, restored: bool) -> None:
         else each
         for each in head.constants
     )
-    settled = MODES["mask"].settle(replace(head, constants=constants), PLAIN)
+    settled = MODES["mask"].resolve(replace(head, constants=constants), PLAIN)
     assert settled.restore_width is restored

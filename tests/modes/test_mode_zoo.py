@@ -17,7 +17,7 @@ from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 
 KINDS = ("onnx", "tflite")
 
@@ -49,7 +49,7 @@ def answer(model: Any, picture: Path) -> Array:
 
 def without_macaw(network: Any, parrot: Path, labels: tuple[str, ...], **choice: Any) -> Pruned:
     job = Job(data=parrot)
-    done = prune_model(network, Choice(remove="macaw", labels=labels, **choice), job)
+    done = prune_model(network, CutOptions(remove="macaw", labels=labels, **choice), job)
     assert done.findings.passed
     return done
 

@@ -20,7 +20,7 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Insert, Plan, Take
 from exporter.modes.activation_tail import replaced, widened
-from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap
 from exporter.report import phrases
 from exporter.trace.head import UnitAxis
@@ -35,7 +35,7 @@ COUNT = 6
 
 
 def cut(model: Any, **choice: Any) -> tuple[Any, Cut]:
-    made = plan_cut(model, Choice(**{"keep": KEPT, **choice}))
+    made = plan_cut(model, CutOptions(**{"keep": KEPT, **choice}))
     return model.apply(made.plan), made
 
 
@@ -195,19 +195,19 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         UsageError,
         "restore_width has no meaning with mode zero",
     ),
-    "zeros for quantisation": (
+    "zeros for quantization": (
         onnx.classifier,
         {"for_quantization": True, "mode": "zero"},
         UsageError,
         "for_quantization has no meaning with mode zero",
     ),
-    "a slice for quantisation": (
+    "a slice for quantization": (
         onnx.classifier,
         {"for_quantization": True},
         UsageError,
         "for_quantization has no meaning with mode slice",
     ),
-    "a floor for quantisation": (
+    "a floor for quantization": (
         lambda: onnx.classifier(onnx.node("Identity", ["z"], ["y"], "last")),
         {"for_quantization": True, "mode": "mask"},
         UsageError,
@@ -260,7 +260,7 @@ def test_what_contradicts_itself_is_refused(name: str) -> None:
 )
 def test_no_such_choice(choice: dict[str, Any], fact: str) -> None:
     with pytest.raises(UsageError, match=fact):
-        Choice(keep="1", **choice)
+        CutOptions(keep="1", **choice)
 
 
 @pytest.mark.parametrize("kind", NETS)
@@ -388,7 +388,7 @@ def test_the_options_of_a_table_go_there_and_back() -> None:
 BAD = {
     "absolute zeros": ["--mode", "zero", "--probabilities", "absolute"],
     "restored width in another order": ["--restore-width", "--keep-order"],
-    "quantisation of a slice": ["--for-quantization"],
+    "quantization of a slice": ["--for-quantization"],
     "an unknown kind": ["--probabilities", "relative"],
 }
 

@@ -16,7 +16,7 @@ from exporter.formats.model import Model
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Fill, Take
 from exporter.graph.operations import Activation, Elementwise, Reshape
-from exporter.planning.cut import Choice, Cut, plan_cut
+from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.remap import Origin, Remap
 from tests.builders import onnx_models
 from tests.builders.graphs import Builder
@@ -38,7 +38,7 @@ class Drawn:
 
 
 def plan(graph: Graph, original: Origin | None = None, **choice: Any) -> Cut:
-    return plan_cut(cast("Model", Drawn(graph)), Choice(**choice), original)
+    return plan_cut(cast("Model", Drawn(graph)), CutOptions(**choice), original)
 
 
 def classifier(function: str | None = "softmax", units: int = 5) -> Graph:
@@ -51,7 +51,7 @@ def two_heads() -> Graph:
     """Of 4 and of 3 units, on one body."""
     builder = Builder()
     x = builder.feed("x", None, 3)
-    return builder.graph(builder.dense(x, 4, "shape"), builder.dense(x, 3, "colour"))
+    return builder.graph(builder.dense(x, 4, "shape"), builder.dense(x, 3, "color"))
 
 
 def logits_and_probabilities() -> Graph:
@@ -98,12 +98,12 @@ def logits_and_probabilities() -> Graph:
 )
 def test_no_such_choice(choice: dict[str, Any], message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        Choice(**choice)
+        CutOptions(**choice)
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
 def test_a_choice_outlives_the_iterators_it_was_made_of() -> None:
-    choice = Choice(keep=iter([0, 2]), labels=cast("Any", (f"l{i}" for i in range(5))))
+    choice = CutOptions(keep=iter([0, 2]), labels=cast("Any", (f"l{i}" for i in range(5))))
     cuts = [plan_cut(cast("Model", Drawn(classifier())), choice) for _ in range(2)]
     assert [cut.selection.kept for cut in cuts] == [(0, 2)] * 2
     assert [cut.selection.kept_labels for cut in cuts] == [("l0", "l2")] * 2
@@ -193,9 +193,9 @@ def test_an_infinite_bound_is_no_broken_weight(operator: str, value: float, refu
     opened = onnx_models.model([first, gemm], used)
     if refused:
         with pytest.raises(NotAllowedError, match="values of 'held' are NaN or infinite"):
-            plan_cut(opened, Choice(keep="0,1"))
+            plan_cut(opened, CutOptions(keep="0,1"))
     else:
-        assert plan_cut(opened, Choice(keep="0,1")).selection.kept == (0, 1)
+        assert plan_cut(opened, CutOptions(keep="0,1")).selection.kept == (0, 1)
 
 
 def test_integers_and_text_are_always_finite() -> None:
@@ -248,7 +248,7 @@ def grid(*outputs: str, twice: bool = False) -> Graph:
             two_heads(),
             {"keep": "1"},
             UsageError,
-            "the model has several heads: 'shape', 'colour'",
+            "the model has several heads: 'shape', 'color'",
             id="several heads, and none is named",
         ),
         pytest.param(
@@ -260,7 +260,7 @@ def grid(*outputs: str, twice: bool = False) -> Graph:
         ),
         pytest.param(
             two_heads(),
-            {"keep": "3", "head": "colour"},
+            {"keep": "3", "head": "color"},
             UsageError,
             "keep entry 1 at character 1, '3': there is no unit 3",
             id="a unit that the head named does not have",
@@ -383,12 +383,12 @@ def test_all_units_in_another_order_are_a_cut() -> None:
 
 
 def test_one_head_of_several_is_cut() -> None:
-    cut = plan(two_heads(), keep="0,2", head="colour")
-    assert [head.name for head in cut.heads] == ["colour"]
-    assert [table.output for table in cut.remap.heads] == ["colour"]
+    cut = plan(two_heads(), keep="0,2", head="color")
+    assert [head.name for head in cut.heads] == ["color"]
+    assert [table.output for table in cut.remap.heads] == ["color"]
     assert {e.constant for e in cut.plan.edits if isinstance(e, Take)} == {
-        "colour/kernel",
-        "colour/bias",
+        "color/kernel",
+        "color/bias",
     }
 
 
@@ -426,27 +426,27 @@ def test_an_output_with_two_heads_narrows_along_the_right_one(
 # --- labels -------------------------------------------------------------------------------------
 
 
-def labelled() -> Graph:
+def labeled() -> Graph:
     return replace(classifier(), labels={"y": ("ant", "bee", "cat", "dog", "eel")})
 
 
 def test_labels_come_from_the_model() -> None:
-    cut = plan(labelled(), keep="dog,ant")
+    cut = plan(labeled(), keep="dog,ant")
     assert cut.selection.kept == (0, 3)
     assert cut.remap.heads[0].labels == ("ant", "dog")
 
 
 def test_labels_that_are_given_stand_before_those_of_the_model() -> None:
-    cut = plan(labelled(), keep="v", labels=["r", "s", "t", "u", "v"])
+    cut = plan(labeled(), keep="v", labels=["r", "s", "t", "u", "v"])
     assert cut.remap.heads[0].labels == ("v",)
     with pytest.raises(UsageError, match="'dog'"):
-        plan(labelled(), keep="dog", labels=["r", "s", "t", "u", "v"])
+        plan(labeled(), keep="dog", labels=["r", "s", "t", "u", "v"])
 
 
 def test_labels_of_an_earlier_cut_serve_where_the_format_carries_none() -> None:
     earlier = plan(classifier(units=9), keep="0-4", labels=list("abcdefghi")).remap
     assert cut_before(classifier(), earlier, keep="d,b").heads[0].labels == ("b", "d")
-    assert cut_before(labelled(), earlier, keep="dog").heads[0].labels == ("dog",)
+    assert cut_before(labeled(), earlier, keep="dog").heads[0].labels == ("dog",)
     with pytest.raises(UsageError, match="there are no labels"):
         cut_before(classifier(units=4), earlier, keep="d")
     with pytest.raises(UsageError, match="there are no labels"):
@@ -457,7 +457,7 @@ def test_labels_of_an_earlier_cut_serve_where_the_format_carries_none() -> None:
 def test_labels_come_from_a_file(tmp_path: Path, as_text: bool) -> None:
     path = tmp_path / "labels.txt"
     path.write_text("oak\nelm\nash\nyew\nfir\n", encoding="utf-8")
-    cut = plan(labelled(), keep="yew,oak", labels=str(path) if as_text else path)
+    cut = plan(labeled(), keep="yew,oak", labels=str(path) if as_text else path)
     assert cut.remap.heads[0].labels == ("oak", "yew")
 
 
@@ -535,7 +535,7 @@ def test_the_table_of_a_converted_file_names_what_it_was_converted_from() -> Non
 
 def cut_before(graph: Graph, remap: Remap, original: Origin | None = None, **choice: Any) -> Remap:
     model = Drawn(graph, remap=remap)
-    return plan_cut(cast("Model", model), Choice(**choice), original).remap
+    return plan_cut(cast("Model", model), CutOptions(**choice), original).remap
 
 
 def test_cutting_a_cut_file_speaks_the_first_originals_indices() -> None:
@@ -558,11 +558,11 @@ def test_heads_that_are_cut_one_after_the_other_stand_in_one_table() -> None:
     earlier = plan(two_heads(), keep="1,3", head="shape").remap
     builder = Builder()
     x = builder.feed("x", None, 3)
-    graph = builder.graph(builder.dense(x, 2, "shape"), builder.dense(x, 3, "colour"))
-    remap = cut_before(graph, earlier, keep="2", head="colour")
+    graph = builder.graph(builder.dense(x, 2, "shape"), builder.dense(x, 3, "color"))
+    remap = cut_before(graph, earlier, keep="2", head="color")
     assert [(t.name, t.old_units, t.kept) for t in remap.heads] == [
         ("shape", 4, (1, 3)),
-        ("colour", 3, (2,)),
+        ("color", 3, (2,)),
     ]
 
 
@@ -571,8 +571,8 @@ def test_a_file_is_cut_again_and_answers_as_its_table_says() -> None:
     x = onnx_models.numbers(4, 6, seed=3)
     z = x @ onnx_models.numbers(6, 5) + onnx_models.numbers(5)
 
-    once = first.apply(plan_cut(first, Choice(keep="4,2,0", keep_order=True)).plan)
-    again = plan_cut(once, Choice(keep="0,2"))
+    once = first.apply(plan_cut(first, CutOptions(keep="4,2,0", keep_order=True)).plan)
+    again = plan_cut(once, CutOptions(keep="0,2"))
     twice = once.apply(again.plan)
     assert twice.remap == again.remap
     assert again.remap.heads[0].new_to_old == (4, 0)

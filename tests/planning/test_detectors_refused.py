@@ -14,7 +14,7 @@ from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Graph
 from exporter.graph.operations import Activation, Opaque
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.trace.rules.protocol import RAW
 from tests.builders.box_graphs import NAMES, boxes_and_classes
@@ -236,17 +236,17 @@ def test_an_operation_that_is_named_already_is_named_once() -> None:
 def test_classes_of_rows_are_not_merged(made: ModelProto, head: str | None) -> None:
     model = from_proto(made, "detector.onnx")
     with pytest.raises(ModelError, match="makes rows of classes, each of one"):
-        plan_cut(model, Choice(keep=[0], merge={"group": [1, 2]}, head=head))
+        plan_cut(model, CutOptions(keep=[0], merge={"group": [1, 2]}, head=head))
 
 
-def test_boxes_are_no_head_unless_they_are_named_or_labelled() -> None:
+def test_boxes_are_no_head_unless_they_are_named_or_labeled() -> None:
     found = trace(opened(boxes_alone()))
     with pytest.raises(UsageError, match="whose 4 values a row may be those of boxes"):
         found.head()
     assert found.head("boxes").units == 4
-    labelled = boxes_alone()
-    labelled.metadata_props.add(key="names", value=repr(["ant", "bee", "cat", "dog"]))
-    assert trace(opened(labelled)).head().name == "boxes"
+    labeled = boxes_alone()
+    labeled.metadata_props.add(key="names", value=repr(["ant", "bee", "cat", "dog"]))
+    assert trace(opened(labeled)).head().name == "boxes"
 
 
 # --- on the command line -------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import Insert
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
@@ -49,7 +49,7 @@ def runs(model: Model, x: Array | None = None) -> dict[str, Array]:
 
 def cut(model: Model, **choice: Any) -> Any:
     """The cut, and the model that it leaves; its check has passed."""
-    done = plan_cut(model, Choice(**choice))
+    done = plan_cut(model, CutOptions(**choice))
     pruned = model.apply(done.plan)
     job = synthetic(model.graph(), 4, 1), VerifyOptions()
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
@@ -111,12 +111,12 @@ def test_in_every_precision(kind: str, precision: str, emit: str) -> None:
 
 def int16() -> TfliteModel:
     builder = Builder()
-    builder.quantise(builder.feed("x", 1, 8, dtype="int16"), 2e-4, 0)
+    builder.quantize(builder.feed("x", 1, 8, dtype="int16"), 2e-4, 0)
     builder.constant("kernel", builder.random.integers(-127, 128, (UNITS, 8)).astype(np.int8))
-    builder.quantise("kernel", 0.02, 0)
+    builder.quantize("kernel", 0.02, 0)
     shape, options = (1, UNITS), "FullyConnectedOptions"
     builder.op("FULLY_CONNECTED", ["x", "kernel", ""], shape, "z", options, "int16", 4)
-    builder.quantise("z", 1e-3, 0)
+    builder.quantize("z", 1e-3, 0)
     return from_bytes(builder.content("z"), "int16.tflite")
 
 
@@ -173,7 +173,7 @@ def test_a_file_that_emits_is_cut_again(kind: str, precision: str) -> None:
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 def test_a_wrong_table_is_found_out(kind: str) -> None:
     model = built("softmax", kind, "float32")
-    done = plan_cut(model, Choice(keep=KEPT, emit="ids"))
+    done = plan_cut(model, CutOptions(keep=KEPT, emit="ids"))
     for edit in done.plan.edits:
         if isinstance(edit, Insert) and edit.operation == "look_up":
             (table,) = edit.operands
@@ -186,8 +186,8 @@ def test_a_wrong_table_is_found_out(kind: str) -> None:
 
 def test_an_output_that_is_missing_is_found_out() -> None:
     model = built("softmax", "onnx", "float32")
-    done = plan_cut(model, Choice(keep=KEPT, emit="ids"))
-    silent = model.apply(plan_cut(model, Choice(keep=KEPT)).plan)
+    done = plan_cut(model, CutOptions(keep=KEPT, emit="ids"))
+    silent = model.apply(plan_cut(model, CutOptions(keep=KEPT)).plan)
     job = synthetic(model.graph(), 4, 1), VerifyOptions()
     checks = verify_pair("cut", model, silent, done.remap.heads, job).checks
     assert "ids" in {check.output for check in checks if not check.passed}
@@ -205,7 +205,7 @@ def test_a_name_that_is_taken() -> None:
     assert options["emit"]["output"] == "z_ids"
     assert list(pruned.graph().outputs) == ["z", "z_ids"]
     with pytest.raises(ModelError, match="already has outputs 'ids' and 'z_ids'"):
-        plan_cut(pruned, Choice(keep=[0], emit="ids"))
+        plan_cut(pruned, CutOptions(keep=[0], emit="ids"))
 
 
 REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -229,7 +229,7 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
 def test_refused_by_name(name: str) -> None:
     choice, reason = REFUSED[name]
     with pytest.raises(UsageError, match=reason):
-        plan_cut(built("softmax", "onnx", "float32"), Choice(**choice))
+        plan_cut(built("softmax", "onnx", "float32"), CutOptions(**choice))
 
 
 def test_units_that_share_their_axis_have_no_ids() -> None:
@@ -237,7 +237,7 @@ def test_units_that_share_their_axis_have_no_ids() -> None:
     gemm = node("Gemm", ["x", "kernel", "bias"], ["z"], "gemm")
     model = onnx.model([gemm], constants, outputs={"z": None})
     with pytest.raises(ModelError, match="shares its axis"):
-        plan_cut(model, Choice(keep=[0, 2], units="2:5", emit="ids"))
+        plan_cut(model, CutOptions(keep=[0, 2], units="2:5", emit="ids"))
 
 
 WRONG: Mapping[str, str] = {
@@ -365,12 +365,12 @@ def test_new_ids_of_what_speaks_the_original_s() -> None:
     nodes, _, options = RANKED["ArgMax alone"]
     once, _ = cut(classifier(*nodes, **options), keep=LEFT)
     with pytest.raises(UsageError, match="has no output with ids that a cut changes"):
-        plan_cut(once, Choice(keep=[0, 1], new_ids=True))
+        plan_cut(once, CutOptions(keep=[0, 1], new_ids=True))
 
 
 def test_everything_kept_is_left_alone() -> None:
     nodes, _, options = RANKED["ArgMax alone"]
-    done = plan_cut(classifier(*nodes, **options), Choice(keep=range(5)))
+    done = plan_cut(classifier(*nodes, **options), CutOptions(keep=range(5)))
     assert done.plan.edits == ()
 
 

@@ -19,8 +19,8 @@ from exporter.errors import CheckError, ExporterError, ModelError, OutputError, 
 from exporter.graph.edits import Edit
 from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned
-from exporter.modes import MODES, Meaning
-from exporter.planning.cut import Choice
+from exporter.modes import MODES, Semantics
+from exporter.planning.cut import CutOptions
 from exporter.trace.head import Head
 from tests.builders.commands import listing
 from tests.builders.keras_models import ARCHITECTURES
@@ -49,7 +49,7 @@ def test_every_public_name_is_there() -> None:
 
 
 def test_options_are_the_fields_of_the_records() -> None:
-    assert set(api.ChoiceOptions.__annotations__) == set(Choice.__dataclass_fields__)
+    assert set(api.ChoiceOptions.__annotations__) == set(CutOptions.__dataclass_fields__)
     assert set(api.JobOptions.__annotations__) == set(Job.__dataclass_fields__) - {"command"}
 
 
@@ -199,10 +199,10 @@ def test_an_opened_keras_file_is_saved_with_its_table(net: Any, tmp_path: Path) 
 def wrong_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     right = MODES["slice"]
 
-    def neighbours(head: Head, kept: Sequence[int], *_: Meaning) -> tuple[Edit, ...]:
+    def neighbors(head: Head, kept: Sequence[int], *_: Semantics) -> tuple[Edit, ...]:
         return right.edits(head, [(unit + 1) % head.units for unit in kept])
 
-    monkeypatch.setitem(MODES, "slice", replace(right, edits=neighbours))
+    monkeypatch.setitem(MODES, "slice", replace(right, edits=neighbors))
 
 
 def test_a_wrong_result_is_not_returned(wrong_mode: None, work: Path, net: Any) -> None:

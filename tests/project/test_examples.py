@@ -14,7 +14,7 @@ from PIL import Image
 
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 
 PROJECT = Path(__file__).parents[2]
 PETS = Path("images") / "cats_and_dogs.jpg"
@@ -35,7 +35,7 @@ def test_device_says_what_the_original_would(
     (scores,) = original.runner(RunOptions())({name: values}).values()
     expected = max(keep, key=lambda unit: scores[0, unit])
 
-    cut = plan_cut(original, Choice(keep=keep, labels=LABELS, mode=mode))
+    cut = plan_cut(original, CutOptions(keep=keep, labels=LABELS, mode=mode))
     assert cut.plan.remap is not None
     original.apply(cut.plan).write(tmp_path / "small.tflite")
     (tmp_path / "remap.json").write_text(cut.plan.remap.to_json(), "utf-8")

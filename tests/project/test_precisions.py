@@ -55,7 +55,7 @@ def test_detectors_and_keras_files_have_their_tables() -> None:
     )
     text = precisions.DOCUMENT.read_text("utf-8")
     models = detectors.built()
-    for order in (detectors.quantised_then_cut, detectors.cut_then_quantised):
+    for order in (detectors.quantized_then_cut, detectors.cut_then_quantized):
         row = " | ".join(detectors.row(models, "int8", order))
         assert f"| {row} |" in text, "run `make precisions`"
     part = text.partition(keras.HEAD)[2]
@@ -67,7 +67,7 @@ def test_a_detector_that_is_far_off_stops_the_script(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(precisions.LEAST_DB, "int8", 60)
     model = detectors.built()["TFLite, post-process"]
     with pytest.raises(RuntimeError, match=r"at int8: \d+\.\d dB"):
-        detectors.cut_then_quantised(model, "int8")
+        detectors.cut_then_quantized(model, "int8")
 
 
 def test_answers_that_are_far_off_stop_the_script(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,8 +58,8 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
     modules = {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("exporter/**/*.py")}
     assert package == modules | DATA
     described = {name.partition("/")[2] for name in set(wheel) - package}
-    licences = {"licenses/LICENSE", "licenses/NOTICE"}
-    assert described == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licences}
+    licenses = {"licenses/LICENSE", "licenses/NOTICE"}
+    assert described == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licenses}
 
 
 def test_source_is_small_and_finished(source: dict[str, bytes]) -> None:
@@ -122,8 +122,8 @@ def test_without_tensorflow_nothing_of_it_is_pinned() -> None:
     dependencies = {
         canonicalize_name(Requirement(d).name) for d in PYPROJECT["project"]["dependencies"]
     }
-    quantisers = {"litert-quantizer", "onnx-ir"}  # with SciPy and SymPy: larger than all the rest
-    assert dependencies - set(light) == {"tensorflow", "tf2onnx", *quantisers}
+    quantizers = {"litert-quantizer", "onnx-ir"}  # with SciPy and SymPy: larger than all the rest
+    assert dependencies - set(light) == {"tensorflow", "tf2onnx", *quantizers}
 
 
 def test_changelog_speaks_of_what_comes_next() -> None:

@@ -1,7 +1,7 @@
-"""Files that the well-kept quantisers write of one small network are cut, and their cut is proved.
+"""Files that the well-kept quantizers write of one small network are cut, and their cut is proved.
 
-What onnxruntime saves after its own optimisation is among them: it fuses operators that no
-quantiser writes.
+What onnxruntime saves after its own optimization is among them: it fuses operators that no
+quantizer writes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from exporter.formats.onnx import open_file
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from exporter.verification.limit_rows import row_of
 from exporter.verification.limits import LIMITS
 from tests.builders.onnx_models import node, numbers, proto
@@ -94,8 +94,8 @@ def half(source: Path, target: Path, *, keep_io: bool) -> None:
     onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=keep_io), target)
 
 
-def blocks(source: Path, target: Path, *, bits: int, quantise: str, level: int = 0) -> None:
-    pytest.importorskip("onnx_ir", reason="onnxruntime's quantiser in blocks needs onnx-ir")
+def blocks(source: Path, target: Path, *, bits: int, quantize: str, level: int = 0) -> None:
+    pytest.importorskip("onnx_ir", reason="onnxruntime's quantizer in blocks needs onnx-ir")
     from onnxruntime.quantization import matmul_nbits_quantizer as nbits  # noqa: PLC0415
 
     model = onnx.load(source)
@@ -104,7 +104,7 @@ def blocks(source: Path, target: Path, *, bits: int, quantise: str, level: int =
         block_size=16,
         is_symmetric=False,
         bits=bits,
-        quant_format=QuantFormat[quantise],
+        quant_format=QuantFormat[quantize],
         accuracy_level=level,
     )
     quantizer = nbits.MatMulNBitsQuantizer(model, algo_config=config)
@@ -113,7 +113,7 @@ def blocks(source: Path, target: Path, *, bits: int, quantise: str, level: int =
 
 
 S8, U8, S16, S4 = QuantType.QInt8, QuantType.QUInt8, QuantType.QInt16, QuantType.QInt4
-QUANTISERS: Mapping[str, Callable[[Path, Path], None]] = {
+QUANTIZERS: Mapping[str, Callable[[Path, Path], None]] = {
     "QDQ": lambda s, t: static(s, t, quant_format=QuantFormat.QDQ, per_channel=True),
     "QDQ, 16 and 8 bits": lambda s, t: static(
         s, t, per_channel=True, weight_type=S8, activation_type=S16
@@ -131,14 +131,14 @@ QUANTISERS: Mapping[str, Callable[[Path, Path], None]] = {
     "dynamic, a scale a unit": lambda s, t: dynamic(s, t, per_channel=True, weight_type=S8),
     "float16": lambda s, t: half(s, t, keep_io=False),
     "float16, float32 outside": lambda s, t: half(s, t, keep_io=True),
-    "MatMulNBits, 4 bits": lambda s, t: blocks(s, t, bits=4, quantise="QOperator"),
-    "MatMulNBits, 8 bits": lambda s, t: blocks(s, t, bits=8, quantise="QOperator"),
-    "DequantizeLinear in blocks": lambda s, t: blocks(s, t, bits=4, quantise="QDQ"),
+    "MatMulNBits, 4 bits": lambda s, t: blocks(s, t, bits=4, quantize="QOperator"),
+    "MatMulNBits, 8 bits": lambda s, t: blocks(s, t, bits=8, quantize="QOperator"),
+    "DequantizeLinear in blocks": lambda s, t: blocks(s, t, bits=4, quantize="QDQ"),
 }
-OPTIMISED = ("QDQ", "QOperator, a scale a unit", "dynamic, a scale a unit")
+OPTIMIZED = ("QDQ", "QOperator, a scale a unit", "dynamic, a scale a unit")
 
 
-def optimised(source: Path, target: Path) -> None:
+def optimized(source: Path, target: Path) -> None:
     """As onnxruntime saves what it has fused."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
@@ -150,7 +150,7 @@ def optimised(source: Path, target: Path) -> None:
 
 def proved(path: Path, mode: str) -> None:
     """The cut check of `exporter prune` passes; the codes of logits are equal to the bit."""
-    done = prune_model(open_file(path), Choice(keep=KEPT, mode=mode), Job(samples=4))
+    done = prune_model(open_file(path), CutOptions(keep=KEPT, mode=mode), Job(samples=4))
     checks = done.findings.checks
     assert checks
     assert not [check for check in checks if not check.passed]
@@ -159,21 +159,21 @@ def proved(path: Path, mode: str) -> None:
 CASES = [
     (network, name)
     for network in NETWORKS
-    for name in QUANTISERS
+    for name in QUANTIZERS
     if network == "dense" or ("locks" not in name and "NBits" not in name)
 ]
 
 
 @pytest.mark.parametrize(("network", "name"), CASES)
-def test_what_quantisers_write_is_cut(network: str, name: str, tmp_path: Path) -> None:
-    source, target = tmp_path / f"{network}.onnx", tmp_path / "quantised.onnx"
+def test_what_quantizers_write_is_cut(network: str, name: str, tmp_path: Path) -> None:
+    source, target = tmp_path / f"{network}.onnx", tmp_path / "quantized.onnx"
     onnx.save(NETWORKS[network](), source)
-    QUANTISERS[name](source, target)
+    QUANTIZERS[name](source, target)
     for mode in ("slice", "zero"):
         proved(target, mode)
-    if name in OPTIMISED:
-        optimised(target, tmp_path / "optimised.onnx")
-        proved(tmp_path / "optimised.onnx", "slice")
+    if name in OPTIMIZED:
+        optimized(target, tmp_path / "optimized.onnx")
+        proved(tmp_path / "optimized.onnx", "slice")
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -187,9 +187,9 @@ def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
         outputs={"z": ["batch", 40]},
     )
     onnx.save(made, tmp_path / "float.onnx")
-    blocks(tmp_path / "float.onnx", tmp_path / "n.onnx", bits=bits, quantise="QOperator", level=4)
+    blocks(tmp_path / "float.onnx", tmp_path / "n.onnx", bits=bits, quantize="QOperator", level=4)
     whole = open_file(tmp_path / "n.onnx")
-    done = prune_model(whole, Choice(keep=kept), Job(samples=1))
+    done = prune_model(whole, CutOptions(keep=kept), Job(samples=1))
     x = np.random.default_rng(0).uniform(size=(4, features)).astype(np.float32)
     wide, narrow = (
         m.runner(RunOptions(batch=4))({"x": x})["z"].astype(np.float64) for m in (whole, done.model)

@@ -24,10 +24,17 @@ from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
-from exporter.planning.cut import Choice, plan_cut
-from exporter.quantization import FLOAT, PRECISIONS, QUANTISED, Wish, check_float, quantize_model
-from exporter.quantization.silence import quantiser
-from exporter.quantization.unquantized import unquantised
+from exporter.planning.cut import CutOptions, plan_cut
+from exporter.quantization import (
+    FLOAT,
+    PRECISIONS,
+    QUANTIZED,
+    QuantizationSpec,
+    check_float,
+    quantize_model,
+)
+from exporter.quantization.silence import quantizer
+from exporter.quantization.unquantized import unquantized
 from exporter.verification.metrics import compare
 from tests.builders.onnx_models import classifier, model, node, numbers, softmax
 from tests.builders.shelf import BIAS, FEATURES, KERNEL, UNITS
@@ -75,24 +82,24 @@ def net(shelf: Path) -> Callable[[str], Model]:
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        (lambda: Wish("int3"), "no precision 'int3'"),
-        (lambda: Wish("fp16", integer_io=True), "fp16 has no integer inputs"),
-        (lambda: Wish("dynamic", integer_io=True), "dynamic has no integer inputs"),
+        (lambda: QuantizationSpec("int3"), "no precision 'int3'"),
+        (lambda: QuantizationSpec("fp16", integer_io=True), "fp16 has no integer inputs"),
+        (lambda: QuantizationSpec("dynamic", integer_io=True), "dynamic has no integer inputs"),
     ],
 )
-def test_wishes_that_nothing_fulfils(wish: Callable[[], Wish], told: str) -> None:
+def test_wishes_that_nothing_fulfils(wish: Callable[[], QuantizationSpec], told: str) -> None:
     with pytest.raises(UsageError, match=told):
         wish()
 
 
 @each_kind
 @pytest.mark.parametrize("precision", COARSER)
-def test_what_is_quantised_already(net: Callable[[str], Model], kind: str, precision: str) -> None:
-    made = quantize_model(net(kind), Wish(precision), samples(net(kind))).model
+def test_what_is_quantized_already(net: Callable[[str], Model], kind: str, precision: str) -> None:
+    made = quantize_model(net(kind), QuantizationSpec(precision), samples(net(kind))).model
     if kind == "onnx" and precision == "int4":
         assert made.precision == "int4"
     for again in COARSER:
-        with pytest.raises(ModelError, match="quantised already"):
+        with pytest.raises(ModelError, match="quantized already"):
             check_float(made, again)
 
 
@@ -117,10 +124,10 @@ def test_a_kind_that_no_library_takes(
         check_float(made, "fp32")
 
 
-def test_nothing_to_quantise() -> None:
+def test_nothing_to_quantize() -> None:
     """onnxruntime has int4 kernels for products of matrices alone."""
     with pytest.raises(ModelError, match=r"finds nothing in network\.onnx that it can make int4"):
-        quantize_model(convolution(), Wish("int4"))
+        quantize_model(convolution(), QuantizationSpec("int4"))
 
 
 def test_a_library_that_fails_is_one_line(net: Callable[[str], Model]) -> None:
@@ -130,7 +137,7 @@ def test_a_library_that_fails_is_one_line(net: Callable[[str], Model]) -> None:
     builder.at("z/bias").name = "z/kernel"  # names that are not unique stop litert-quantizer
     odd = from_bytes(builder.content("y"), "odd.tflite")
     with pytest.raises(ConversionError, match=r"litert-quantizer .* make odd\.tflite fp16"):
-        quantize_model(odd, Wish("fp16"))
+        quantize_model(odd, QuantizationSpec("fp16"))
 
 
 def test_integer_ends_that_there_are_not() -> None:
@@ -141,10 +148,10 @@ def test_integer_ends_that_there_are_not() -> None:
     ]
     first = model(nodes, {"kernel": numbers(6, 5), "bias": numbers(5)})
     with pytest.raises(ModelError, match=r"the input 'x' of network\.onnx stays float"):
-        quantize_model(first, Wish("int8", integer_io=True), samples(first))
+        quantize_model(first, QuantizationSpec("int8", integer_io=True), samples(first))
     ends = classifier(node("Softmax", ["z"], ["s"], "s"), node("Log", ["s"], ["y"], "log"))
     with pytest.raises(ModelError, match=r"the output 'y' of network\.onnx stays float"):
-        quantize_model(ends, Wish("int8", integer_io=True), samples(ends))
+        quantize_model(ends, QuantizationSpec("int8", integer_io=True), samples(ends))
 
 
 # --- what comes out -----------------------------------------------------------------------------
@@ -159,14 +166,14 @@ def test_answers_are_those_of_the_network(
 ) -> None:
     whole = net(kind)
     before = content(whole)
-    made = quantize_model(whole, Wish(precision), samples(whole))
+    made = quantize_model(whole, QuantizationSpec(precision), samples(whole))
     assert made.model.precision == precision
     assert made.warnings == ()
     assert content(whole) == before, "the source is never changed"
     values = compare(expected(), answers(made.model), axis=2, tie=0.05, metrics=["sqnr_db", "top1"])
     assert values["sqnr_db"] >= LEAST_DB[precision]
     assert values["top1"] >= 0.95
-    again = quantize_model(whole, Wish(precision), samples(whole))
+    again = quantize_model(whole, QuantizationSpec(precision), samples(whole))
     assert content(again.model) == content(made.model), "same input, same bytes"
 
 
@@ -182,7 +189,7 @@ ENDS = {
 @pytest.mark.parametrize("precision", CALIBRATED)
 def test_integer_ends_hold_codes(net: Callable[[str], Model], kind: str, precision: str) -> None:
     whole = net(kind)
-    made = quantize_model(whole, Wish(precision, integer_io=True), samples(whole)).model
+    made = quantize_model(whole, QuantizationSpec(precision, integer_io=True), samples(whole)).model
     graph, dtype = made.graph(), ENDS[kind, precision]
     ends = [graph.tensors[name] for name in (*graph.inputs, *graph.outputs)]
     assert [end.dtype for end in ends] == [dtype, dtype]
@@ -219,7 +226,9 @@ def both_returned(kind: str) -> Model:
 def test_an_output_that_the_model_reads_too(kind: str, precision: str) -> None:
     whole = both_returned(kind)
     points = POINTS if kind == "onnx" else POINTS[:, 0]
-    made = quantize_model(whole, Wish(precision), samples(whole, points[:, np.newaxis])).model
+    made = quantize_model(
+        whole, QuantizationSpec(precision), samples(whole, points[:, np.newaxis])
+    ).model
     assert made.graph().outputs == ("z", "y")
     runner = made.runner(RunOptions())
     found = [runner({"x": point[np.newaxis]}) for point in points]
@@ -246,7 +255,9 @@ def test_integer_ends_behind_what_moves_them() -> None:
         x=(1, 2, 3),
     )
     points = POINTS.reshape(-1, 1, 2, 3)
-    made = quantize_model(moved, Wish("int8", integer_io=True), samples(moved, points)).model
+    made = quantize_model(
+        moved, QuantizationSpec("int8", integer_io=True), samples(moved, points)
+    ).model
     assert made.graph().tensors["x"].dtype == "uint8"
     flat = np.swapaxes(points.astype(np.float64), 2, 3).reshape(-1, 1, 6)
     values = compare(
@@ -256,7 +267,9 @@ def test_integer_ends_behind_what_moves_them() -> None:
 
 
 def test_the_scale_of_integer_ends_stands_in_the_file(net: Callable[[str], Model]) -> None:
-    made: Any = quantize_model(net("onnx"), Wish("int8", integer_io=True), samples(net("onnx")))
+    made: Any = quantize_model(
+        net("onnx"), QuantizationSpec("int8", integer_io=True), samples(net("onnx"))
+    )
     graph = made.model.proto.graph
     constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
     stated = {a.tensor_name: a for a in graph.quantization_annotation}
@@ -269,12 +282,14 @@ def test_the_scale_of_integer_ends_stands_in_the_file(net: Callable[[str], Model
 
 def test_weights_are_the_nearest_codes_of_each_channel(net: Callable[[str], Model]) -> None:
     """In both formats: each channel has its own scale, and no weight is off by more than half."""
-    made: Any = quantize_model(net("tflite"), Wish("int8"), samples(net("tflite"))).model
+    made: Any = quantize_model(
+        net("tflite"), QuantizationSpec("int8"), samples(net("tflite"))
+    ).model
     codes, scales = _tflite_kernel(made.content)
     steps = np.abs(KERNEL).max(axis=0) / 127
     np.testing.assert_allclose(scales, steps, rtol=1e-5)
     assert (np.abs(codes * scales - KERNEL) <= steps / 2 * 1.001).all()
-    made = quantize_model(net("onnx"), Wish("int8"), samples(net("onnx"))).model
+    made = quantize_model(net("onnx"), QuantizationSpec("int8"), samples(net("onnx"))).model
     codes, scales = _onnx_kernel(made.proto)
     np.testing.assert_allclose(scales, np.abs(KERNEL).max(axis=0) / 127.5, rtol=1e-4)
     assert (np.abs(codes * scales - KERNEL) <= scales * 1.001).all()
@@ -307,9 +322,9 @@ def _onnx_kernel(proto: onnx.ModelProto) -> tuple[Array, Array]:
 @pytest.mark.parametrize("precision", COARSER)
 def test_the_remap_survives(net: Callable[[str], Model], kind: str, precision: str) -> None:
     whole = net(kind)
-    cut = plan_cut(whole, Choice(keep=[1, 4, 6]))
+    cut = plan_cut(whole, CutOptions(keep=[1, 4, 6]))
     small = whole.apply(cut.plan)
-    made = quantize_model(small, Wish(precision), samples(small)).model
+    made = quantize_model(small, QuantizationSpec(precision), samples(small)).model
     file = Path(f"small.{kind}")
     opened = from_bytes(content(made), file.name) if kind == "tflite" else reopened(made)
     assert opened.remap == cut.remap
@@ -326,9 +341,9 @@ def test_a_remap_that_is_not_in_the_file_yet(net: Callable[[str], Model]) -> Non
     """A converter knows nothing of an earlier cut: the model holds the table beside its file."""
     for kind in KINDS:
         whole = net(kind)
-        remap = plan_cut(whole, Choice(keep=[2, 3])).remap
+        remap = plan_cut(whole, CutOptions(keep=[2, 3])).remap
         whole.remap = remap
-        made = quantize_model(whole, Wish("dynamic")).model
+        made = quantize_model(whole, QuantizationSpec("dynamic")).model
         again = from_bytes(content(made), "a") if kind == "tflite" else reopened(made)
         assert again.remap == remap
 
@@ -338,7 +353,7 @@ def test_metadata_of_an_onnx_file_is_the_users() -> None:
     whole.proto.metadata_props.add(key="author", value="somebody")
     whole.proto.metadata_props.add(key="labels", value='["a", "b", "c", "d", "e"]')
     for precision in COARSER:
-        made: Any = quantize_model(whole, Wish(precision), samples(whole)).model
+        made: Any = quantize_model(whole, QuantizationSpec(precision), samples(whole)).model
         props = {p.key: p.value for p in made.proto.metadata_props}
         assert props == {"author": "somebody", "labels": '["a", "b", "c", "d", "e"]'}
         assert (made.proto.producer_name, made.proto.graph.name) == ("tests", "network")
@@ -348,9 +363,9 @@ def test_labels_stay_behind_a_tflite_file() -> None:
     builder = tflite_classifier(features=FEATURES)
     builder.metadata("TFLITE_METADATA", metadata([Associated("labels.txt")]))
     lines = b"ant\nbee\ncat\ndog\nelk\n"
-    whole = from_bytes(zipped(builder.content("y"), {"labels.txt": lines}), "labelled.tflite")
+    whole = from_bytes(zipped(builder.content("y"), {"labels.txt": lines}), "labeled.tflite")
     for precision in COARSER:
-        made: Any = quantize_model(whole, Wish(precision), samples(whole)).model
+        made: Any = quantize_model(whole, QuantizationSpec(precision), samples(whole)).model
         assert unzipped(made.content) == {"labels.txt": lines}
         assert made.graph().labels == {"y": ("ant", "bee", "cat", "dog", "elk")}
 
@@ -358,13 +373,13 @@ def test_labels_stay_behind_a_tflite_file() -> None:
 # --- traps --------------------------------------------------------------------------------------
 
 
-def test_an_old_tflite_file_is_quantised() -> None:
+def test_an_old_tflite_file_is_quantized() -> None:
     """No signature, and operator codes in the old field alone: the library would do nothing."""
     builder = tflite_classifier(features=FEATURES)
     for code in builder.model.operatorCodes:
         code.builtinCode = 0
     old = from_bytes(builder.content("y"), "old.tflite")
-    made: Any = quantize_model(old, Wish("int8"), samples(old)).model
+    made: Any = quantize_model(old, QuantizationSpec("int8"), samples(old)).model
     assert made.precision == "int8"
     assert (made.graph().inputs, made.graph().outputs) == (("x",), ("y",))
 
@@ -374,7 +389,7 @@ def test_large_buffers_come_inside() -> None:
     builder = Builder()
     z = builder.dense(builder.feed("x", 1, 512), 1024, "z")
     large = from_bytes(builder.content(z), "large.tflite")
-    made: Any = quantize_model(large, Wish("dynamic")).model
+    made: Any = quantize_model(large, QuantizationSpec("dynamic")).model
     assert len(made.content) < 0.3 * len(large.content)
     assert all(buffer.offset == 0 for buffer in read(made.content).buffers)
 
@@ -383,14 +398,14 @@ def test_a_weight_beyond_float16_is_told() -> None:
     bias = np.array([1e6, -3e7, 1e-30, -1e-12, 1], np.float32)
     constants = {"kernel": np.float32(1e-20) * numbers(6, 5), "bias": bias}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
-    told = quantize_model(huge, Wish("fp16")).warnings
+    told = quantize_model(huge, QuantizationSpec("fp16")).warnings
     assert told == ("weights are beyond float16: the farthest, -3e+07, became -65504",)
 
 
 def test_weights_that_float16_cannot_tell_from_0_are_no_warning() -> None:
     constants = {"kernel": numbers(6, 5), "bias": np.array([1e-30, -1e-12, 0, 1, 2], np.float32)}
     small = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
-    assert quantize_model(small, Wish("fp16")).warnings == ()
+    assert quantize_model(small, QuantizationSpec("fp16")).warnings == ()
 
 
 def convolution() -> Model:
@@ -412,22 +427,22 @@ def test_what_a_library_leaves_float_is_told_with_a_number() -> None:
     ]
     constants = {"filter": numbers(4, 2, 3, 3), "kernel": numbers(4, 7), "bias": numbers(7)}
     both = model(nodes, constants, x=(1, 2, 5, 5))
-    made = quantize_model(both, Wish("int4"))
+    made = quantize_model(both, QuantizationSpec("int4"))
     share = 72 / (72 + 28)  # weights of the convolution and of the product
     told = f"onnxruntime left float at int4: 1 Conv of 2 linear operations ({share:.1%} of their"
     assert [w[: len(told)] for w in made.warnings] == [told]
-    left = unquantised(both.graph(), both.graph())
+    left = unquantized(both.graph(), both.graph())
     assert left.everything
     assert (left.before, left.bytes, left.bytes_before) == (2, 400, 400)
 
 
 def test_small_kernels_stay_float_beside_large_ones() -> None:
-    """In TFLite, where activations are quantised as the model runs; alone they are quantised."""
+    """In TFLite, where activations are quantized as the model runs; alone they are quantized."""
     builder = Builder()
     builder.dense(builder.feed("x", 1, FEATURES), 200, "h")  # 1,200 numbers
     builder.dense("h", 3, "z")  # 600
     both = from_bytes(builder.content("z"), "both.tflite")
-    made = quantize_model(both, Wish("dynamic"))
+    made = quantize_model(both, QuantizationSpec("dynamic"))
     told = "litert-quantizer left float at dynamic: 1 FULLY_CONNECTED of 2 linear operations"
     assert made.warnings == (f"{told} ({600 / 1800:.1%} of their weights)",)
     held = {t.name: t.type for t in read(content(made.model)).subgraphs[0].tensors}
@@ -438,9 +453,9 @@ def test_small_kernels_stay_float_beside_large_ones() -> None:
 
 CHATTY = """
 import os, sys
-from exporter.quantization.quiet import quantiser
+from exporter.quantization.quiet import quantizer
 print("before")
-with quantiser("numpy", "try"):
+with quantizer("numpy", "try"):
     print("python"); os.system("echo child"); os.write(1, b"raw"); os.write(2, b"raw")
     import logging, warnings
     logging.warning("log"); warnings.warn("warning")
@@ -467,10 +482,10 @@ def handlers() -> Iterator[list[logging.Handler]]:
 def test_the_logger_is_as_before(
     handlers: list[logging.Handler], net: Callable[[str], Model]
 ) -> None:
-    quantize_model(net("onnx"), Wish("int8"), samples(net("onnx")))
+    quantize_model(net("onnx"), QuantizationSpec("int8"), samples(net("onnx")))
     with (
         pytest.raises(ConversionError, match=r"numpy \d.* could not try: KeyError|'x'"),
-        quantiser("numpy", "try"),
+        quantizer("numpy", "try"),
     ):
         raise KeyError("x")
 
@@ -479,13 +494,13 @@ def test_the_logger_is_as_before(
 
 
 def test_files_say_what_they_are() -> None:
-    assert set(COARSER) <= QUANTISED
-    assert FLOAT not in QUANTISED
+    assert set(COARSER) <= QUANTIZED
+    assert FLOAT not in QUANTIZED
 
 
 def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> None:
     whole = net("tflite")
-    made = quantize_model(whole, Wish("int8", integer_io=True), samples(whole)).model
+    made = quantize_model(whole, QuantizationSpec("int8", integer_io=True), samples(whole)).model
     graph = made.graph()
     name = graph.inputs[0]
     known = graph.tensors[name].quantization
@@ -501,9 +516,9 @@ def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> Non
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
 @pytest.mark.parametrize("opset", [11, 17])
-def test_files_older_than_scales_for_each_channel_are_quantised(precision: str, opset: int) -> None:
+def test_files_older_than_scales_for_each_channel_are_quantized(precision: str, opset: int) -> None:
     plain = classifier(opset=opset)
-    made: Any = quantize_model(plain, Wish(precision), samples(plain)).model
+    made: Any = quantize_model(plain, QuantizationSpec(precision), samples(plain)).model
     onnx.checker.check_model(made.proto, full_check=True)
     assert made.precision == precision
     assert plain.proto.opset_import[0].version == opset
@@ -518,7 +533,7 @@ def test_floats_that_a_file_makes_of_integers_are_carried_to_float16() -> None:
         node("Mul", ["z", "units"], ["y"], "times"),
     ]
     plain = classifier(*count)
-    made = quantize_model(plain, Wish("fp16")).model
+    made = quantize_model(plain, QuantizationSpec("fp16")).model
     fed = {"x": numbers(3, 6, seed=5)}
     answer = made.runner(RunOptions())(fed)["y"]
     kernel, bias = (plain.graph().tensors[name].read for name in ("kernel", "bias"))
@@ -535,7 +550,7 @@ def test_types_that_a_file_states_of_its_constants_are_no_hindrance(precision: s
     stated = plain.proto.graph.value_info.add()
     stated.CopyFrom(onnx.helper.make_tensor_value_info("kernel", TensorProto.FLOAT, [5, 32]))
     fed = samples(plain, numbers(8, 1, 32, seed=5)) if precision == "int8" else None
-    made = quantize_model(plain, Wish(precision), fed).model
+    made = quantize_model(plain, QuantizationSpec(precision), fed).model
     answer = made.runner(RunOptions())({"x": numbers(1, 32, seed=5)})["y"]
     expected = numbers(1, 32, seed=5) @ kernel.T + numbers(5)
     assert np.allclose(answer, expected, rtol=0, atol=2.0 if precision == "int4" else 0.4)

@@ -1,7 +1,7 @@
-"""Detectors in other precisions: quantised, quantised and then cut, cut and then quantised.
+"""Detectors in other precisions: quantized, quantized and then cut, cut and then quantized.
 
-The witnesses are whole files in the same runtime: the quantised original for what a cut of it must
-return, and the float original for what a cut keeps when it is quantised. Where boxes and classes
+The witnesses are whole files in the same runtime: the quantized original for what a cut of it must
+return, and the float original for what a cut keeps when it is quantized. Where boxes and classes
 stand on an axis is stated by hand.
 """
 
@@ -27,8 +27,8 @@ from exporter.graph import Array
 from exporter.jobs.checks import compare
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
-from exporter.quantization import PRECISIONS, Wish, quantize_model
+from exporter.planning.cut import CutOptions
+from exporter.quantization import PRECISIONS, QuantizationSpec, quantize_model
 from tests.builders import onnx_suppression, ssd_models, yolo_reference, yolo_tflite
 from tests.builders.commands import exporter, listing
 from tests.builders.onnx_models import node, proto
@@ -65,8 +65,8 @@ def samples(name: str) -> Samples:
 
 
 @cache
-def quantised(name: str, precision: str) -> Model:
-    return quantize_model(yolo(name), Wish(precision), samples(name)).model
+def quantized(name: str, precision: str) -> Model:
+    return quantize_model(yolo(name), QuantizationSpec(precision), samples(name)).model
 
 
 def answer(name: str, model: Model, seed: int = 3) -> Array:
@@ -87,9 +87,9 @@ def positions(name: str) -> list[int]:
 
 
 @pytest.mark.parametrize(("name", "precision"), CELLS)
-def test_quantised_then_cut_the_rest_is_as_it_was(name: str, precision: str) -> None:
-    whole = quantised(name, precision)
-    done = prune_model(whole, Choice(keep=KEPT), Job(samples=4))
+def test_quantized_then_cut_the_rest_is_as_it_was(name: str, precision: str) -> None:
+    whole = quantized(name, precision)
+    done = prune_model(whole, CutOptions(keep=KEPT), Job(samples=4))
     assert done.findings.checks
     assert done.findings.passed
     expected = np.take(answer(name, whole), positions(name), DETECTORS[YOLO[name]].axis)
@@ -97,9 +97,9 @@ def test_quantised_then_cut_the_rest_is_as_it_was(name: str, precision: str) -> 
 
 
 @pytest.mark.parametrize(("name", "precision"), CELLS)
-def test_cut_then_quantised_it_answers_nearly_as_the_float_file(name: str, precision: str) -> None:
-    cut = prune_model(yolo(name), Choice(keep=KEPT), Job(samples=4))
-    made = quantize_model(cut.model, Wish(precision), samples(name)).model
+def test_cut_then_quantized_it_answers_nearly_as_the_float_file(name: str, precision: str) -> None:
+    cut = prune_model(yolo(name), CutOptions(keep=KEPT), Job(samples=4))
+    made = quantize_model(cut.model, QuantizationSpec(precision), samples(name)).model
     axis = DETECTORS[YOLO[name]].axis
     expected = np.take(answer(name, yolo(name)), positions(name), axis)
     given = answer(name, made)
@@ -134,11 +134,11 @@ def test_what_enters_a_post_process_is_compared_not_its_rows(name: str, precisio
     """Rows change their order with the last bit: 4 dB, of files whose scores keep 38."""
     model = SSDS[name]()
     inputs = random_samples(model)
-    cut = prune_model(model, Choice(keep=[1, 2]), Job(samples=4))
+    cut = prune_model(model, CutOptions(keep=[1, 2]), Job(samples=4))
     boxes, classes = ENTERING[name.partition(",")[0]]
     for small, tables in (
-        (quantize_model(model, Wish(precision), inputs).model, ()),
-        (quantize_model(cut.model, Wish(precision), inputs).model, cut.remap.heads),
+        (quantize_model(model, QuantizationSpec(precision), inputs).model, ()),
+        (quantize_model(cut.model, QuantizationSpec(precision), inputs).model, cut.remap.heads),
     ):
         checks = compare(Job(), model, small, inputs, tables).checks
         lost = {c.output: c.value for c in checks if c.metric == "sqnr_db"}
@@ -151,10 +151,10 @@ def test_what_enters_a_post_process_is_compared_not_its_rows(name: str, precisio
 
 @pytest.mark.parametrize("precision", ["fp16", "dynamic", "int8", "int16x8"])
 @pytest.mark.parametrize("name", SSDS)
-def test_a_quantised_ssd_is_cut_as_others_are(name: str, precision: str) -> None:
+def test_a_quantized_ssd_is_cut_as_others_are(name: str, precision: str) -> None:
     model = SSDS[name]()
-    whole = quantize_model(model, Wish(precision), random_samples(model)).model
-    done = prune_model(whole, Choice(keep=[0, 3]), Job(samples=4))
+    whole = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
+    done = prune_model(whole, CutOptions(keep=[0, 3]), Job(samples=4))
     assert done.findings.passed
     assert "classes" in {check.metric for check in done.findings.checks}
 
@@ -164,8 +164,8 @@ def test_a_quantised_ssd_is_cut_as_others_are(name: str, precision: str) -> None
 def test_class_numbers_are_no_measurements(build: Callable[[], ModelProto], precision: str) -> None:
     """They were codes with a scale, and boxes moved apart by them too: nothing could be cut."""
     model = from_proto(build(), "net.onnx")
-    whole = quantize_model(model, Wish(precision), random_samples(model)).model
-    done = prune_model(whole, Choice(keep=[1, 2]), Job(samples=4))
+    whole = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
+    done = prune_model(whole, CutOptions(keep=[1, 2]), Job(samples=4))
     assert done.findings.passed
     found = compare(Job(), model, whole, random_samples(model), ())
     assert any(check.metric == "sqnr_db" for check in found.checks), "something is compared"
@@ -191,7 +191,7 @@ def with_cast() -> Model:
 
 
 def test_float16_leaves_casts_as_they_are() -> None:
-    made = quantize_model(with_cast(), Wish("fp16")).model
+    made = quantize_model(with_cast(), QuantizationSpec("fp16")).model
     x = np.array([[1, 2, 5, 3]], np.float32)
     assert made.runner(RunOptions())({"x": x})["y"].tolist() == [[3, 4, 7, 5]]
 
@@ -205,7 +205,7 @@ def test_a_library_that_writes_an_invalid_model_is_one_line(
 
     monkeypatch.setattr("onnxconverter_common.float16.convert_float_to_float16", broken)
     with pytest.raises(ConversionError, match="what it wrote is no valid model"):
-        quantize_model(with_cast(), Wish("fp16"))
+        quantize_model(with_cast(), QuantizationSpec("fp16"))
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -230,14 +230,14 @@ def test_run_shows_what_each_precision_keeps(kind: str, first: str, tmp_path: Pa
     assert {check["stage"] for check in record["checks"]} == {"cut", "quantize"}
 
 
-def test_a_quantised_detector_is_not_quantised_again(zoo: Path, tmp_path: Path) -> None:
+def test_a_quantized_detector_is_not_quantized_again(zoo: Path, tmp_path: Path) -> None:
     source = zoo / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
     before = listing(tmp_path)
     for precision in PRECISE:
         line = f"quantize {source} -o small.tflite --synthetic-calibration --precision {precision}"
         done = exporter(line, tmp_path)
         assert (done.code, done.out) == (3, "")
-        assert "is quantised already (uint8)" in done.err
+        assert "is quantized already (uint8)" in done.err
     assert listing(tmp_path) == before
 
 

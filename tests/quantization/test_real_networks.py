@@ -64,7 +64,7 @@ def worst(report: Report) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_mobilenet_in_both_orders(zoo: Path, photographs: Path, tmp_path: Path, kind: str) -> None:
-    """Twenty classes, the photographs' among them. Quantised first, z is equal to the bit."""
+    """Twenty classes, the photographs' among them. Quantized first, z is equal to the bit."""
     source = zoo / f"mobilenet_v1_025_224_float.{kind}"
     reports = {
         first: exporter.run(

@@ -1,4 +1,4 @@
-"""Quantising in the child: what comes back is what is made here; a child that dies is one line."""
+"""Quantizing in the child: what comes back is what is made here; a child that dies is one line."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from exporter.conversion.process import Child
 from exporter.data.samples import Samples
 from exporter.errors import ConversionError, ModelError
 from exporter.formats import open_model
-from exporter.planning.cut import Choice, plan_cut
-from exporter.quantization import Wish, quantize_model
+from exporter.planning.cut import CutOptions, plan_cut
+from exporter.quantization import QuantizationSpec, quantize_model
 from exporter.quantization.remote import quantize_in
 from tests.builders.commands import exporter, left_behind
 from tests.builders.onnx_models import model, node, numbers
@@ -38,9 +38,9 @@ def child() -> Iterator[Child]:
 def test_the_same_comes_back(shelf: Path, tmp_path: Path, child: Child, kind: str) -> None:
     """Bytes, table, name and warnings; of a table that is not in the file yet, too."""
     whole = open_model(shelf / f"net.{kind}")
-    whole.remap = plan_cut(whole, Choice(keep=[2, 3])).remap
+    whole.remap = plan_cut(whole, CutOptions(keep=[2, 3])).remap
     samples = Samples({whole.graph().inputs[0]: POINTS}, "points.npy")
-    wish = Wish("int8", integer_io=True)
+    wish = QuantizationSpec("int8", integer_io=True)
     here, there = quantize_model(whole, wish, samples), quantize_in(child, whole, wish, samples)
     for name, made in {"here": here, "there": there}.items():
         made.model.write(tmp_path / name)
@@ -52,19 +52,19 @@ def test_the_same_comes_back(shelf: Path, tmp_path: Path, child: Child, kind: st
 def test_warnings_and_refusals_come_back(child: Child) -> None:
     constants = {"kernel": numbers(6, 5), "bias": np.full(5, 1e6, np.float32)}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
-    told = quantize_in(child, huge, Wish("fp16"), None).warnings
+    told = quantize_in(child, huge, QuantizationSpec("fp16"), None).warnings
     assert told == ("weights are beyond float16: the farthest, 1e+06, became 65504",)
     bare = model([node("Relu", ["x"], ["y"], "relu")], {})
     with pytest.raises(ModelError, match=r"finds nothing in network\.onnx that it can make int4"):
-        quantize_in(child, bare, Wish("int4"), None)
+        quantize_in(child, bare, QuantizationSpec("int4"), None)
 
 
-def test_quantised_already_starts_no_child(shelf: Path) -> None:
+def test_quantized_already_starts_no_child(shelf: Path) -> None:
     net = open_model(shelf / "net.onnx")
     with Child() as idle:
-        small = quantize_model(net, Wish("fp16")).model
-        with pytest.raises(ModelError, match="quantised already"):
-            quantize_in(idle, small, Wish("int4"), None)
+        small = quantize_model(net, QuantizationSpec("fp16")).model
+        with pytest.raises(ModelError, match="quantized already"):
+            quantize_in(idle, small, QuantizationSpec("int4"), None)
         assert idle.pid is None
 
 
@@ -79,7 +79,7 @@ def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
         threading.Thread(target=kill, daemon=True).start()
         told = r"making net\.tflite fp16: the process that does it was killed by SIGSEGV"
         with pytest.raises(ConversionError, match=told):
-            quantize_in(doomed, open_model(shelf / "net.tflite"), Wish("fp16"), None)
+            quantize_in(doomed, open_model(shelf / "net.tflite"), QuantizationSpec("fp16"), None)
     assert doomed.log is not None, "it stays for people to read"
     doomed.log.unlink()
 

@@ -12,7 +12,7 @@ from litert_quantizer import quantizer, recipe
 from exporter.formats.tflite import from_bytes
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from tests.builders.tflite_builder import Builder
 
 FEATURES, UNITS, KEPT = 64, 11, [7, 1, 4]
@@ -29,7 +29,7 @@ def network() -> Builder:
     return builder
 
 
-def quantised(made: Any) -> bytes:
+def quantized(made: Any) -> bytes:
     tool = quantizer.Quantizer(bytearray(network().content("y")))
     tool.load_quantization_recipe(made)
     random = np.random.default_rng(0)
@@ -52,9 +52,11 @@ RECIPES: Mapping[str, tuple[Callable[[], Any], str]] = {
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_litert_quantizer_writes_is_cut(name: str) -> None:
     made, precision = RECIPES[name]
-    model = from_bytes(quantised(made()), "quantised.tflite")
+    model = from_bytes(quantized(made()), "quantized.tflite")
     assert model.precision == precision
     for mode in ("slice", "zero"):
-        checks = prune_model(model, Choice(keep=KEPT, mode=mode), Job(samples=4)).findings.checks
+        checks = prune_model(
+            model, CutOptions(keep=KEPT, mode=mode), Job(samples=4)
+        ).findings.checks
         assert checks
         assert not [check for check in checks if not check.passed]

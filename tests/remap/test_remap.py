@@ -448,8 +448,8 @@ def test_a_device_needs_nothing_but_numpy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == [
         "['exporter']",
-        "['exporter.errors', 'exporter.remap', 'exporter.remap.head_remap', "
-        "'exporter.remap.recut', 'exporter.remap.remap']",
+        "['exporter.errors', 'exporter.remap', 'exporter.remap.head_remap',"
+        + " 'exporter.remap.recut', 'exporter.remap.remap']",
     ]
 
 

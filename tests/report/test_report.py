@@ -324,13 +324,13 @@ def test_no_escape_code_without_a_terminal() -> None:
     assert "\x1b" not in shown(FAILING)
 
 
-def test_no_colour_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    colour = re.compile(r"\x1b\[[0-9;]*3[0-9]")
+def test_no_color_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    color = re.compile(r"\x1b\[[0-9;]*3[0-9]")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert colour.search(shown(FAILING, force_terminal=True))
+    assert color.search(shown(FAILING, force_terminal=True))
     monkeypatch.setenv("NO_COLOR", "1")
-    assert not colour.search(shown(FAILING, force_terminal=True))
+    assert not color.search(shown(FAILING, force_terminal=True))
 
 
 HOSTILE = "[red]:smile:\x1b[31m\n# `x`|<b>&amp;"
@@ -489,7 +489,7 @@ def test_versions_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def coarser(*checks: Check) -> Report:
-    """PASSING, its second artifact quantised and compared."""
+    """PASSING, its second artifact quantized and compared."""
     float_, second = PASSING.artifacts
     return replace(
         PASSING,

@@ -11,8 +11,8 @@ from exporter.selection.conditions import (
     COMPARISONS,
     SUBJECTS,
     Condition,
+    LargestUnits,
     Threshold,
-    Top,
     parse_condition,
 )
 
@@ -65,8 +65,8 @@ def test_what_does_not_parse_is_shown_with_its_place(text: str, character: int, 
         (" abs  >  1e-3 ", Threshold("abs", ">", 0.001)),
         ("> 1.", Threshold(None, ">", 1.0)),
         ("<= +2", Threshold(None, "<=", 2.0)),
-        ("top:1", Top(1)),
-        ("top: 12", Top(12)),
+        ("top:1", LargestUnits(1)),
+        ("top: 12", LargestUnits(12)),
     ],
 )
 def test_what_parses(text: str, meant: Condition) -> None:
@@ -80,7 +80,7 @@ def test_what_parses(text: str, meant: Condition) -> None:
         st.sampled_from(COMPARISONS),
         st.floats(0.0, 1.0),
     )
-    | st.builds(Top, st.integers(1, 10**6))
+    | st.builds(LargestUnits, st.integers(1, 10**6))
 )
 def test_a_condition_says_what_it_was_read_from(condition: Condition) -> None:
     assert parse_condition(str(condition)) == condition
@@ -108,6 +108,6 @@ def test_a_probability_is_refused_where_none_is_made() -> None:
 
 
 def test_more_units_than_there_are_cannot_be_chosen() -> None:
-    Top(5).fit(5)
+    LargestUnits(5).fit(5)
     with pytest.raises(UsageError, match="'top:6' chooses 6 of 5 units"):
-        Top(6).fit(5)
+        LargestUnits(6).fit(5)

@@ -13,19 +13,19 @@ from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Graph
 from exporter.graph.operations import (
     Concat,
-    Detect,
     Elementwise,
-    Fetch,
     Gather,
+    GatherComputed,
+    GatherConstant,
+    NonMaxSuppression,
     Opaque,
     Operation,
-    Pick,
     Reshape,
     Rows,
     Slice,
     Split,
 )
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace, trace_axis
 from exporter.trace.rules import Refused
 from tests.builders.box_graphs import NAMES, boxes_and_classes
@@ -188,10 +188,10 @@ def test_raw_maps_are_refused_and_taken_where_the_user_says() -> None:
     found = trace(raw_maps().graph())
     assert not found.heads
     assert f"--units 0:{5 + CLASSES}" in found.refusals[0].reason
-    cut = plan_cut(raw_maps(), Choice(keep=[0, 2], units="5:11"))
+    cut = plan_cut(raw_maps(), CutOptions(keep=[0, 2], units="5:11"))
     assert (cut.heads[0].units, cut.remap.heads[0].part) == (CLASSES, (5, 7))
     small = raw_maps().apply(cut.plan)
-    again = plan_cut(small, Choice(keep=[1]))  # the table tells where they stand
+    again = plan_cut(small, CutOptions(keep=[1]))  # the table tells where they stand
     assert again.remap.heads[0].new_to_old == (2,)
     assert again.remap.heads[0].part == (5, 6)
 
@@ -203,36 +203,36 @@ def test_raw_maps_with_labels_are_taken() -> None:
 
 
 def test_all_of_a_raw_map_may_be_units() -> None:
-    cut = plan_cut(raw_maps(), Choice(keep=range(4), units=(0, 11)))
+    cut = plan_cut(raw_maps(), CutOptions(keep=range(4), units=(0, 11)))
     assert (cut.heads[0].units, cut.remap.heads[0].part) == (11, (0, 4))
     small = raw_maps().apply(cut.plan)
-    assert plan_cut(small, Choice(keep=[3])).remap.heads[0].new_to_old == (3,)
+    assert plan_cut(small, CutOptions(keep=[3])).remap.heads[0].new_to_old == (3,)
 
 
 @pytest.mark.parametrize("units", ["5", "8:5", "5:5", "a:b", "1:2:3", (3,), (-1, 4), 7])
 def test_units_that_are_no_stretch(units: str) -> None:
     with pytest.raises(UsageError, match="no stretch of an axis"):
-        Choice(keep=[0], units=units)
+        CutOptions(keep=[0], units=units)
 
 
 def test_units_that_no_axis_has() -> None:
     with pytest.raises(UsageError, match="no head has its units at 5:12"):
-        plan_cut(raw_maps(), Choice(keep=[0], units="5:12"))
+        plan_cut(raw_maps(), CutOptions(keep=[0], units="5:12"))
 
 
 def test_the_background_stays() -> None:
-    cut = plan_cut(boxes_and_classes(*NAMES), Choice(keep="dog", head="classes"))
+    cut = plan_cut(boxes_and_classes(*NAMES), CutOptions(keep="dog", head="classes"))
     assert cut.selection.kept == (0, 2)
     assert "'background', stays" in cut.warnings[0]
 
 
 def test_the_background_stays_in_front_of_an_order() -> None:
-    choice = Choice(keep="dog,cat", keep_order=True, head="classes")
+    choice = CutOptions(keep="dog,cat", keep_order=True, head="classes")
     assert plan_cut(boxes_and_classes(*NAMES), choice).selection.kept == (0, 2, 1)
 
 
 def test_removing_the_background_is_refused_unless_allowed() -> None:
-    model, choice = boxes_and_classes(*NAMES), Choice(remove="background", head="classes")
+    model, choice = boxes_and_classes(*NAMES), CutOptions(remove="background", head="classes")
     with pytest.raises(NotAllowedError, match="where nothing is") as error:
         plan_cut(model, choice)
     assert "--allow-remove-special" in error.value.hint
@@ -259,11 +259,11 @@ def detecting(operation: Operation, *, shape: tuple[int, ...] = (1, BOXES, 4)) -
     return b
 
 
-POST = Detect(0, axis=2, background=1, rows=Rows(1, 0, 2, 3))
+POST = NonMaxSuppression(0, axis=2, background=1, rows=Rows(1, 0, 2, 3))
 
 
 def test_something_that_is_no_axis_of_classes() -> None:
-    found = trace(detecting(Detect(0, axis=1)).graph("z", "numbers"))
+    found = trace(detecting(NonMaxSuppression(0, axis=1)).graph("z", "numbers"))
     assert "no axis of classes" in found.refusals[0].reason
     assert "no axis" in found.refusals[0].reason or "not that of" in found.refusals[0].reason
 
@@ -273,7 +273,7 @@ def test_boxes_are_no_axis_of_classes() -> None:
     b.feed("x", 1, BOXES, FEATURES)
     for name in ("z", "w"):
         b.dense("x", 4, name)
-    b.nodes_of(Detect(1, axis=2), ["z", "w"], {"numbers": None})
+    b.nodes_of(NonMaxSuppression(1, axis=2), ["z", "w"], {"numbers": None})
     with pytest.raises(Refused, match="no axis of classes"):
         trace_axis(b.graph("z", "numbers"), "z", 2)
 
@@ -287,14 +287,14 @@ def test_a_background_that_is_stated_to_be_a_unit_is_refused() -> None:
 def test_classes_that_are_the_input_itself() -> None:
     b = Builder()
     b.node(Elementwise(), [b.feed("x", 1, BOXES, 4)], (1, BOXES, 4), "same")
-    b.nodes_of(Detect(0, axis=2), ["same"], {"numbers": None})
+    b.nodes_of(NonMaxSuppression(0, axis=2), ["same"], {"numbers": None})
     assert "the model's input 'x'" in str(trace(b.graph("numbers")).refusals[0])
 
 
 def test_values_at_computed_places_are_no_units() -> None:
     b = Builder()
     places = b.feed("places", None, 1)
-    b.node(Fetch(), [b.dense(b.feed("x", None, 4), 6, "z"), places], (None, 6), "y")
+    b.node(GatherComputed(), [b.dense(b.feed("x", None, 4), 6, "z"), places], (None, 6), "y")
     with pytest.raises(Refused, match="takes units by computed places"):
         trace_axis(b.graph("y"), "y", 1)
 
@@ -339,7 +339,7 @@ def test_rows_that_are_not_all_returned() -> None:
 def picked(axis: int, *positions: int, keepdims: bool, shape: tuple[int | None, ...]) -> Graph:
     b = Builder()
     b.dense(b.feed("x", None, BOXES, FEATURES), 6, "fc")
-    b.node(Pick(axis, positions, keepdims), ["fc"], shape, "y")
+    b.node(GatherConstant(axis, positions, keepdims), ["fc"], shape, "y")
     return b.graph("y", "fc")
 
 

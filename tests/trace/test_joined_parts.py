@@ -15,7 +15,7 @@ from exporter.data.samples import synthetic
 from exporter.errors import ModelError, UsageError
 from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.onnx_models import node, numbers, run, softmax
@@ -48,7 +48,7 @@ def joined(inside: str = "", behind: str = "") -> OnnxModel:
 
 def cut(model: OnnxModel, **choice: Any) -> dict[str, Array]:
     """What the cut answers; its check has passed."""
-    done = plan_cut(model, Choice(**choice))
+    done = plan_cut(model, CutOptions(**choice))
     pruned = model.apply(done.plan)
     job = synthetic(model.graph(), 4, 1), VerifyOptions()
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
@@ -77,10 +77,10 @@ def test_removed_units_hold_nothing(name: str, choice: dict[str, Any]) -> None:
 
 def test_probabilities_of_their_own_are_not_merged() -> None:
     with pytest.raises(UsageError, match="parts are probabilities already"):
-        plan_cut(HEADS["sigmoids joined"][0], Choice(merge={"g": [0, 1]}))
+        plan_cut(HEADS["sigmoids joined"][0], CutOptions(merge={"g": [0, 1]}))
 
 
-def test_neighbours_in_one_part_are_merged() -> None:
+def test_neighbors_in_one_part_are_merged() -> None:
     found = cut(HEADS["a softmax over what is joined"][0], merge={"g": [0, 1]})["y"]
     whole = softmax(Z)
     expected = np.concatenate([whole[:, :2].sum(axis=1, keepdims=True), whole[:, 2:]], axis=1)
@@ -89,8 +89,8 @@ def test_neighbours_in_one_part_are_merged() -> None:
 
 def test_units_are_not_merged_across_parts() -> None:
     with pytest.raises(ModelError, match="across the parts of Concat 'join'") as caught:
-        plan_cut(HEADS["logits joined"][0], Choice(merge={"g": [1, 3]}))
-    assert "merge units that are neighbours" in caught.value.hint
+        plan_cut(HEADS["logits joined"][0], CutOptions(merge={"g": [1, 3]}))
+    assert "merge units that are neighbors" in caught.value.hint
 
 
 OUTPUTS: Mapping[str, tuple[str, Callable[[Array], Array], float]] = {

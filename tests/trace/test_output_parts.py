@@ -17,21 +17,21 @@ from exporter.graph.edits import Edit, Replace, SetAttribute
 from exporter.graph.operations import (
     Activation,
     Concat,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    FromShape,
     Gather,
     Linear,
-    Measure,
     Opaque,
     Operation,
     Origin,
     Pool,
     Reduce,
     Reshape,
+    ShapeOf,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 from exporter.modes import MODES
@@ -200,7 +200,7 @@ def broadcast_bias() -> Graph:
 
 def filled_kernel() -> Graph:
     b = Builder()
-    kernel = b.node(FromShape((4, UNITS), 0, 0.0), [b.constant("s", 2)], (4, UNITS), "kernel")
+    kernel = b.node(ConstantOfShape((4, UNITS), 0, 0.0), [b.constant("s", 2)], (4, UNITS), "kernel")
     z = b.node(Linear(1, 1, 1), [b.feed("x", None, 4), kernel], (None, UNITS), "z")
     other = b.dense("x", UNITS, "other")
     b.node(Elementwise(function="add"), [z, other], (None, UNITS), "y")
@@ -210,7 +210,7 @@ def filled_kernel() -> Graph:
 def batch_is_read() -> Graph:
     b, z = start()
     b.activation(z, "softmax", "y")
-    b.node(Measure((0,)), [z], (1,), "batch")
+    b.node(ShapeOf((0,)), [z], (1,), "batch")
     return b.graph("y")
 
 
@@ -227,7 +227,7 @@ def target_put_together() -> Graph:
 def each_unit_finds_its_row() -> Graph:
     """An argmax over rows answers once for each unit, and narrows with them."""
     b, z = start(3)
-    b.node(Top(1, keepdims=False), [z], (None, UNITS), "where")
+    b.node(TopK(1, keepdims=False), [z], (None, UNITS), "where")
     b.activation(z, "sigmoid", "y")
     return b.graph("y", "where")
 
@@ -235,7 +235,7 @@ def each_unit_finds_its_row() -> Graph:
 def rows_ranked_on_the_way() -> Graph:
     """The best value of each unit is what the model returns; its row is not."""
     b, z = start(3)
-    b.nodes_of(Top(1, k=1, ids=1), [z], {"best": (None, 1, UNITS), "": None})
+    b.nodes_of(TopK(1, k=1, ids=1), [z], {"best": (None, 1, UNITS), "": None})
     b.node(Reshape((-1, UNITS), attribute="shape"), ["best"], (None, UNITS), "y")
     return b.graph("y")
 
@@ -326,7 +326,7 @@ def middle_unknown() -> Graph:
 
 def only_length() -> Graph:
     b = Builder()
-    b.node(Measure((0, 1)), [b.feed("x", None, 4)], (2,), "y")
+    b.node(ShapeOf((0, 1)), [b.feed("x", None, 4)], (2,), "y")
     return b.graph("y")
 
 
@@ -340,7 +340,7 @@ def stale_shape() -> Graph:
 def ranks_alone() -> Graph:
     """Ranks of what the model is fed are no units."""
     b = Builder()
-    b.nodes_of(Top(1, k=3, ids=1), [b.feed("x", None, 9)], {"values": (None, 3), "y": (None, 3)})
+    b.nodes_of(TopK(1, k=3, ids=1), [b.feed("x", None, 9)], {"values": (None, 3), "y": (None, 3)})
     return b.graph("y", "values")
 
 
@@ -348,7 +348,7 @@ def top_of(follower: Operation, *more: str) -> Graph:
     """Something computes with the ids."""
     b, z = start()
     b.activation(z, "softmax", "y")
-    b.node(Top(1, keepdims=False), [z], (None,), "id")
+    b.node(TopK(1, keepdims=False), [z], (None,), "id")
     b.constant("table", UNITS, 2)
     b.node(follower, [*more, "id"], (None, 2), "other")
     return b.graph("y", "other")
@@ -358,7 +358,7 @@ def of_what_a_table_has() -> Graph:
     """Something computes with what is looked up for the best unit."""
     b, z = start()
     b.activation(z, "softmax", "y")
-    b.node(Top(1, keepdims=False), [z], (None,), "id")
+    b.node(TopK(1, keepdims=False), [z], (None,), "id")
     b.constant("table", UNITS, 2)
     b.node(Gather(0), ["table", "id"], (None, 2), "row")
     b.node(Elementwise(function="add"), ["row", "x"], (None, 2), "other")
@@ -368,7 +368,7 @@ def of_what_a_table_has() -> Graph:
 def values_come_back() -> Graph:
     """The best logit is taken from all logits: each then depends on all."""
     b, z = start()
-    b.nodes_of(Top(1, k=1, ids=1), [z], {"best": (None, 1), "id": (None, 1)})
+    b.nodes_of(TopK(1, k=1, ids=1), [z], {"best": (None, 1), "id": (None, 1)})
     shifted = Elementwise(offsets=(1,), function="add")
     b.activation(b.node(shifted, [z, "best"], (None, UNITS), "z"), "sigmoid", "y")
     return b.graph("y")
@@ -379,7 +379,7 @@ def ranked_anchors() -> Graph:
     x = b.dense(b.feed("x", None, 4), 2 * UNITS, "fc")
     b.node(Reshape((2, UNITS), attribute="target", leading=1), [x], (None, 2, UNITS), "r")
     b.activation("r", "softmax", "y")
-    b.node(Top(1, keepdims=False), [x], (None,), "best")
+    b.node(TopK(1, keepdims=False), [x], (None,), "best")
     return b.graph("y", "best")
 
 
@@ -434,9 +434,9 @@ REFUSED = [
     ),
     pytest.param(middle_unknown, "Slice 'other'", "not known", id="a range of unknown width"),
     pytest.param(
-        partial(behind, Measure((1,)), 1), "Measure 'other'", "number of units", id="width is read"
+        partial(behind, ShapeOf((1,)), 1), "ShapeOf 'other'", "number of units", id="width is read"
     ),
-    pytest.param(only_length, "Measure 'y'", "number of units", id="only a length"),
+    pytest.param(only_length, "ShapeOf 'y'", "number of units", id="only a length"),
     pytest.param(join_of_unknown_width, "Concat 'y'", "'u' is not known", id="unknown part"),
     pytest.param(join_that_does_not_add_up, "Concat 'y'", "do not make up", id="parts too short"),
     pytest.param(join_of_another_axis, "Concat 'all'", "different places", id="other axis"),
@@ -463,7 +463,7 @@ REFUSED = [
     pytest.param(
         values_come_back, "Elementwise 'z'", "values of other units", id="values come back"
     ),
-    pytest.param(ranked_anchors, "Top 'best'", "one by one", id="ranked anchors"),
+    pytest.param(ranked_anchors, "TopK 'best'", "one by one", id="ranked anchors"),
 ]
 
 
@@ -479,11 +479,11 @@ def test_refused_by_name(make: Callable[[], Graph], operation: str | None, reaso
 
 def test_the_ranks_of_a_top_k_are_no_units() -> None:
     b = Builder()
-    b.nodes_of(Top(1, k=3, ids=1), [b.feed("x", None, 9)], {"v": (None, 3), "id": (None, 3)})
+    b.nodes_of(TopK(1, k=3, ids=1), [b.feed("x", None, 9)], {"v": (None, 3), "id": (None, 3)})
     b.activation("v", "tanh", "y")
     (refusal,) = trace(b.graph("y")).refusals
     assert (refusal.operation, refusal.reason) == (
-        "Top 'v'",
+        "TopK 'v'",
         "the positions of its results are ranks, not units",
     )
 
@@ -604,10 +604,10 @@ def test_parts_refuse_what_they_cannot_keep_apart() -> None:
 def test_a_kernel_of_one_value_cannot_be_zeroed_for_some() -> None:
     graph = filled_kernel()
     ones = [
-        replace(n, operation=FromShape((4, UNITS), 0, 1.0)) if n.name == "kernel" else n
+        replace(n, operation=ConstantOfShape((4, UNITS), 0, 1.0)) if n.name == "kernel" else n
         for n in graph.nodes
     ]
-    with pytest.raises(ModelError, match="FromShape 'kernel' does not map 0 to 0"):
+    with pytest.raises(ModelError, match="ConstantOfShape 'kernel' does not map 0 to 0"):
         edits(replace(graph, nodes=tuple(ones)), [0], "zero")
 
 
@@ -624,7 +624,7 @@ def test_a_reduction_that_does_not_map_0_to_0_cannot_be_behind_zeroed_units() ->
 # --- ranks --------------------------------------------------------------------------------------
 
 
-def ranked(top: Top, *names: str, k: int | None = None) -> Graph:
+def ranked(top: TopK, *names: str, k: int | None = None) -> Graph:
     """Probabilities, and what a node behind the logits returns."""
     b, z = start(2)
     b.activation(z, "softmax", "y")
@@ -635,10 +635,10 @@ def ranked(top: Top, *names: str, k: int | None = None) -> Graph:
 
 
 RANKED = {
-    "argmax": partial(ranked, Top(2, keepdims=False), "id"),
-    "argmin, the last": partial(ranked, Top(2, keepdims=False, largest=False, last=True), "id"),
-    "top 3": partial(ranked, Top(2, k=3, slot=1, ids=1), "values", "id", k=3),
-    "bottom 6": partial(ranked, Top(2, k=6, attribute="k", largest=False), "id", k=6),
+    "argmax": partial(ranked, TopK(2, keepdims=False), "id"),
+    "argmin, the last": partial(ranked, TopK(2, keepdims=False, largest=False, last=True), "id"),
+    "top 3": partial(ranked, TopK(2, k=3, slot=1, ids=1), "values", "id", k=3),
+    "bottom 6": partial(ranked, TopK(2, k=6, attribute="k", largest=False), "id", k=6),
 }
 
 
@@ -658,10 +658,10 @@ def test_ids_are_those_of_the_kept_units(name: str, kept: list[int], seed: int) 
 def test_equal_values_rank_by_place() -> None:
     values = np.array([[3, 7, 7, 3, 7]], np.uint8)
     for top, expected in (
-        (Top(1), [1]),
-        (Top(1, last=True), [4]),
-        (Top(1, largest=False), [0]),
-        (Top(1, k=5), [1, 2, 4, 0, 3]),
+        (TopK(1), [1]),
+        (TopK(1, last=True), [4]),
+        (TopK(1, largest=False), [0]),
+        (TopK(1, k=5), [1, 2, 4, 0, 3]),
     ):
         b = Builder()
         b.dense(b.feed("x", None, 4), 5, "z")
@@ -672,7 +672,7 @@ def test_equal_values_rank_by_place() -> None:
 
 def test_ids_are_followed_to_the_outputs_that_show_them() -> None:
     b, z = start(2)
-    b.node(Top(2), [z], (None, 2, 1), "id")
+    b.node(TopK(2), [z], (None, 2, 1), "id")
     b.node(Reshape(), ["id"], (None, 2), "flat")
     b.node(Transpose((1, 0)), ["flat"], (2, None), "turned")
     b.node(Elementwise(function="cast"), ["turned"], (2, None), "y")
@@ -696,7 +696,7 @@ def test_outputs_with_ids_of_known_units_are_no_heads_of_their_own() -> None:
 def test_ids_alone_of_what_cannot_be_traced() -> None:
     b, z = start()
     x = b.node(Opaque(), [z], (None, UNITS), "strange")
-    b.node(Top(1, keepdims=False), [x], (None,), "y")
+    b.node(TopK(1, keepdims=False), [x], (None,), "y")
     b.node(Opaque(), ["x"], (None,), "other")
     refused = trace(b.graph("y", "other")).refusals
     assert [(r.output, r.operation) for r in refused] == [
@@ -707,7 +707,7 @@ def test_ids_alone_of_what_cannot_be_traced() -> None:
 
 def labels_of_ids() -> Graph:
     b, z = start()
-    b.node(Top(1, keepdims=False), [z], (None,), "y")
+    b.node(TopK(1, keepdims=False), [z], (None,), "y")
     b.labels["y"] = tuple("abcdef")
     return b.graph("y")
 
@@ -729,7 +729,7 @@ def values_used(follower: Operation, *shape: int | None) -> Graph:
     b, z = start()
     b.activation(z, "softmax", "y")
     inputs = [z, b.constant("k")]
-    b.nodes_of(Top(1, k=3, slot=1, ids=1), inputs, {"values": (None, 3), "id": (None, 3)})
+    b.nodes_of(TopK(1, k=3, slot=1, ids=1), inputs, {"values": (None, 3), "id": (None, 3)})
     b.node(Activation("sigmoid"), ["values"], (None, 3), "sure")
     b.node(follower, ["sure", "values"], shape, "other")
     return b.graph("y", "id", "other")

@@ -83,7 +83,7 @@ def test_labels_move(  # noqa: PLR0917 - one argument a column of the table
 
 @st.composite
 def reshapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Two factorisations of one size, and an axis of the first that is wider than 1."""
+    """Two factorizations of one size, and an axis of the first that is wider than 1."""
     primes = draw(st.lists(st.sampled_from([2, 3]), min_size=1, max_size=5))
 
     def shape() -> tuple[int, ...]:

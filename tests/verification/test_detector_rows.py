@@ -18,7 +18,7 @@ from exporter.jobs.checks import compare
 from exporter.jobs.compare import verify_files
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
 from exporter.trace import trace
 from exporter.trace.rules.class_ids import Column, number_columns
@@ -85,7 +85,7 @@ def table(model: OnnxModel) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_rows_are_proved(name: str) -> None:
-    done = prune_model(opened(name), Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(opened(name), CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     assert counted(done.findings.checks) == {"rows": 0.0, "classes": 0.0}
 
@@ -187,7 +187,7 @@ def test_a_wrong_row_turns_the_check_red(
     name: str, constant: str, change: Callable[[Array], Array]
 ) -> None:
     model = opened(name)
-    cut = plan_cut(model, Choice(keep=KEPT))
+    cut = plan_cut(model, CutOptions(keep=KEPT))
     small = model.apply(cut.plan)
     assert isinstance(small, OnnxModel)
     proto = ModelProto.FromString(small.to_bytes())
@@ -203,7 +203,7 @@ def test_a_wrong_row_turns_the_check_red(
 
 def test_a_file_that_lacks_the_values_fails() -> None:
     model = opened("what is selected")
-    cut = plan_cut(model, Choice(keep=KEPT))
+    cut = plan_cut(model, CutOptions(keep=KEPT))
     small = model.apply(cut.plan)
     assert isinstance(small, OnnxModel)
     proto = ModelProto.FromString(small.to_bytes())
@@ -219,7 +219,7 @@ def test_a_file_that_lacks_the_values_fails() -> None:
 def test_files_on_disk_prove_each_other(tmp_path: Path) -> None:
     whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
     whole.write_bytes(end_to_end().SerializeToString())
-    prune_model(opened("end to end"), Choice(keep=KEPT), Job(verify=False)).save(small)
+    prune_model(opened("end to end"), CutOptions(keep=KEPT), Job(verify=False)).save(small)
     report = verify_files(whole, small, Job(samples=2))
     assert counted(report.checks) == {"rows": 0.0, "classes": 0.0}
 
@@ -280,7 +280,7 @@ def test_boxes_are_suppressed_class_by_class_as_in_numpy() -> None:
     stay = places[suppressed(apart[places], best[places], 0.5)]
     expected = np.column_stack([boxes, best, kind])[stay]
     model = opened("classes moved apart")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert isinstance(done.model, OnnxModel)
     found = run(done.model)["y"][0]
     assert 0 < len(expected) < len(places)
@@ -294,8 +294,8 @@ def test_boxes_are_suppressed_class_by_class_as_in_numpy() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_old_numbers_come_back(name: str) -> None:
     model = opened(name)
-    new = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(verify=False)).model
-    choice = Choice(keep=KEPT, keep_order=True, restore_ids=True)
+    new = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(verify=False)).model
+    choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=True)
     done = prune_model(model, choice, Job(samples=2))
     assert done.findings.passed
     assert counted(done.findings.checks) == {"rows": 0.0, "classes": 0.0}
@@ -312,9 +312,9 @@ def test_the_old_numbers_come_back(name: str) -> None:
 @pytest.mark.parametrize("name", list(MODELS)[:3])
 def test_a_second_cut_finds_the_numbers_in_their_table(name: str) -> None:
     model = opened(name)
-    choice = Choice(keep=KEPT, keep_order=True, restore_ids=True)
+    choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=True)
     first = prune_model(model, choice, Job(verify=False)).model
-    done = prune_model(first, Choice(keep=[2, 0], keep_order=True), Job(samples=2))
+    done = prune_model(first, CutOptions(keep=[2, 0], keep_order=True), Job(samples=2))
     assert done.findings.passed
     assert done.remap.heads[0].new_to_old == (3, 4)
     assert isinstance(done.model, OnnxModel)
@@ -329,7 +329,9 @@ def test_names_in_the_metadata_stay_whole_with_the_old_numbers() -> None:
     proto.metadata_props.add(key="names", value=repr(names))
     model = from_proto(proto, "yolo.onnx")
     for restored, expected in ((True, names), (False, {0: "a", 1: "d", 2: "e"})):
-        small = prune_model(model, Choice(keep="e,a,d", restore_ids=restored), Job(verify=False))
+        small = prune_model(
+            model, CutOptions(keep="e,a,d", restore_ids=restored), Job(verify=False)
+        )
         assert isinstance(small.model, OnnxModel)
         written = ModelProto.FromString(small.model.to_bytes()).metadata_props
         assert [each.value for each in written if each.key == "names"] == [repr(expected)]
@@ -360,15 +362,15 @@ def without_numbers() -> ModelProto:
 def test_numbers_that_cannot_be_looked_up(build: Callable[[], ModelProto], told: str) -> None:
     model = from_proto(build(), "detector.onnx")
     with pytest.raises(UsageError, match=told):
-        plan_cut(model, Choice(keep=[1], restore_ids=True))
-    done = prune_model(model, Choice(keep=[1, 4]), Job(samples=2))
+        plan_cut(model, CutOptions(keep=[1], restore_ids=True))
+    done = prune_model(model, CutOptions(keep=[1, 4]), Job(samples=2))
     assert done.findings.passed
     assert counted(done.findings.checks)["rows"] == 0.0
 
 
 def test_a_table_that_is_spoiled_turns_the_check_red() -> None:
     model = opened("end to end")
-    cut = plan_cut(model, Choice(keep=KEPT, restore_ids=True))
+    cut = plan_cut(model, CutOptions(keep=KEPT, restore_ids=True))
     small = model.apply(cut.plan)
     assert isinstance(small, OnnxModel)
     proto = ModelProto.FromString(small.to_bytes())

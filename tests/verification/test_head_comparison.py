@@ -17,10 +17,10 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats.model import RunOptions
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.graph.edits import AddOutput, Plan
-from exporter.graph.operations import Activation, Elementwise, Linear, Reshape, Top, Transpose
+from exporter.graph.operations import Activation, Elementwise, Linear, Reshape, TopK, Transpose
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap
 from exporter.trace import trace
 from exporter.verification import Verification, VerifyOptions, verify_pair
@@ -119,8 +119,8 @@ def network() -> Any:
 
 def cut_twice(first: dict[str, Any], second: dict[str, Any]) -> tuple[Any, Any, Any]:
     original = network()
-    once = original.apply(plan_cut(original, Choice(**first)).plan)
-    return original, once, once.apply(plan_cut(once, Choice(**second)).plan)
+    once = original.apply(plan_cut(original, CutOptions(**first)).plan)
+    return original, once, once.apply(plan_cut(once, CutOptions(**second)).plan)
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -156,8 +156,8 @@ def test_heads_that_were_cut_one_after_the_other() -> None:
     constants = {"k": onnx.numbers(4, 5), "l": onnx.numbers(4, 3)}
     nodes = [onnx.node("MatMul", ["x", "k"], ["a"]), onnx.node("MatMul", ["x", "l"], ["b"])]
     original = onnx.model(nodes, constants, x=("n", 4), outputs={"a": None, "b": None})
-    once = original.apply(plan_cut(original, Choice(keep=(1, 3), head="a")).plan)
-    twice = once.apply(plan_cut(once, Choice(keep=(2, 0), keep_order=True, head="b")).plan)
+    once = original.apply(plan_cut(original, CutOptions(keep=(1, 3), head="a")).plan)
+    twice = once.apply(plan_cut(once, CutOptions(keep=(2, 0), keep_order=True, head="b")).plan)
     assert twice.remap is not None
     for before in (original, once):
         job = feeds(), VerifyOptions()
@@ -240,7 +240,7 @@ def table_of(model: Any, mode: str) -> HeadRemap:
     """Of a cut after which ids count the units that are left, as the drawn graphs have it."""
     head = trace(model.graph()).head()
     new_ids = mode == "slice" and bool(head.rankings)
-    return plan_cut(model, Choice(keep=KEPT, mode=mode, new_ids=new_ids)).remap.heads[0]
+    return plan_cut(model, CutOptions(keep=KEPT, mode=mode, new_ids=new_ids)).remap.heads[0]
 
 
 def add(name: str, amount: float) -> Callable[[Values], None]:
@@ -367,7 +367,7 @@ def ranked(mode: str = "", *, behind: str = "", logits: bool = True, k: int = 2)
     kernel, bias, width = weights(mode)
     made = builder(kernel, bias)
     z = made.node(Elementwise(), ["acc"], (None, width), "z")
-    top = Top(1, k=k, attribute="k", ids=1)
+    top = TopK(1, k=k, attribute="k", ids=1)
     shape = (None, min(k, width))
     values, ids = made.nodes_of(top, [z], {"values": shape, "ids": shape})
     if behind == "moved":
@@ -385,7 +385,7 @@ def best(mode: str = "", *, largest: bool = True) -> Graph:
     kernel, bias, width = weights(mode)
     made = builder(kernel, bias)
     z = made.node(Elementwise(), ["acc"], (None, width), "z")
-    top = Top(1, keepdims=False, largest=largest)
+    top = TopK(1, keepdims=False, largest=largest)
     return made.graph(*made.nodes_of(top, [z], {"best": (None,)}))
 
 
@@ -430,7 +430,7 @@ def test_what_is_computed_from_ranked_values_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         verify(original, original, [table_of(original, "slice")])
     assert caught.value.message == (
-        "output 'shares' is computed from what Top 'values' returns, and nothing says what it "
+        "output 'shares' is computed from what TopK 'values' returns, and nothing says what it "
         "must be after a cut"
     )
     assert caught.value.hint == "leave out the check"
@@ -449,6 +449,6 @@ def test_every_exponential_that_is_added_up_counts() -> None:
     kernel, bias = onnx.numbers(6, 40), onnx.numbers(40)
     wide = onnx.classifier(constants={"kernel": kernel, "bias": bias})
     for how, added_up in rows:
-        found = prune_model(wide, Choice(**how), Job()).findings.checks
+        found = prune_model(wide, CutOptions(**how), Job()).findings.checks
         (limit,) = [c.limit for c in found if c.output == "y" and c.metric == "max_abs"]
         assert limit == pytest.approx(1e-6 + added_up * 2.0**-27, rel=1e-12), how

@@ -228,7 +228,7 @@ def test_every_row_of_limits_is_tested() -> None:
     assert {case.values[:2] for case in LIMIT_ROWS} == set(LIMITS)
 
 
-def test_quantising_is_reported_only_until_a_tolerance_is_given() -> None:
+def test_quantizing_is_reported_only_until_a_tolerance_is_given() -> None:
     expected = np.ones(3)
     assert limits("quantize", "int8", expected, "probability") == {}
     assert limits("quantize", "int8", expected, "probability", tolerance=0.25)["max_abs"] == 0.25

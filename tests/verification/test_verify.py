@@ -20,7 +20,7 @@ from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap
 from exporter.verification import Verification, VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
@@ -96,7 +96,7 @@ def failed(done: Verification) -> set[str]:
 def head_and_other(tail: str, mode: str, kind: str) -> tuple[Any, Any, HeadRemap]:
     """The net, the net cut rightly, and the table."""
     net = NETS[kind](tail, WIDTHS[mode])
-    choice = Choice(keep=KEPT, mode=mode, head=output_of(tail))
+    choice = CutOptions(keep=KEPT, mode=mode, head=output_of(tail))
     cut = plan_cut(net, choice)
     return net, net.apply(cut.plan), cut.remap.heads[0]
 
@@ -141,13 +141,13 @@ def swapped_table(pruned: Any, table: HeadRemap, _: str) -> tuple[Any, HeadRemap
 def another_unit(_: Any, table: HeadRemap, kind: str) -> tuple[Any, HeadRemap]:
     """Unit 4 stays in the place of unit 3."""
     net = NETS[kind](TAIL_OF[table.activation], WIDTHS[table.mode])
-    choice = Choice(keep=(0, 1, 4), mode=table.mode, head=table.output)
+    choice = CutOptions(keep=(0, 1, 4), mode=table.mode, head=table.output)
     return net.apply(plan_cut(net, choice).plan), table
 
 
 def another_width(_: Any, table: HeadRemap, kind: str) -> tuple[Any, HeadRemap]:
     net = NETS[kind](TAIL_OF[table.activation], WIDTHS[table.mode])
-    return net.apply(plan_cut(net, Choice(keep=(0, 1), head=table.output)).plan), table
+    return net.apply(plan_cut(net, CutOptions(keep=(0, 1), head=table.output)).plan), table
 
 
 TAIL_OF = {"softmax": "softmax", "sigmoid": "sigmoid", "linear": "linear"}
@@ -230,7 +230,7 @@ def test_without_a_table_everything_must_be_as_before() -> None:
     net = onnx_net("softmax", 3)
     assert failed(verify(net, net, [])) == set()
     assert {check.output for check in verify(net, net, []).checks} == {"y", "other"}
-    cut = net.apply(plan_cut(net, Choice(keep=KEPT, head="y")).plan)
+    cut = net.apply(plan_cut(net, CutOptions(keep=KEPT, head="y")).plan)
     assert failed(verify(net, cut, [])) == {"y"}
 
 
@@ -257,7 +257,7 @@ def test_without_a_table_everything_must_be_as_before() -> None:
 @pytest.mark.parametrize("kind", NETS)
 def test_a_right_cut_passes(kind: str, tail: str, choice: dict[str, Any]) -> None:
     net = NETS[kind](tail, 3)
-    cut = plan_cut(net, Choice(head=output_of(tail), **choice))
+    cut = plan_cut(net, CutOptions(head=output_of(tail), **choice))
     done = verify(net, net.apply(cut.plan), cut.remap.heads)
     assert failed(done) == set()
     seen = {"z"} if tail == "linear" else {"y (z)", "y"}
@@ -378,7 +378,7 @@ def zeroed_net(tail: str = "softmax", *, logits: bool = False) -> Any:
 @pytest.mark.parametrize("logits", [False, True], ids=["probabilities", "logits in front"])
 def test_the_share_of_zeroed_units_is_what_numpy_says(logits: bool, kept: tuple[int, ...]) -> None:
     net = zeroed_net(logits=logits)
-    cut = plan_cut(net, Choice(keep=kept, mode="zero"))
+    cut = plan_cut(net, CutOptions(keep=kept, mode="zero"))
     done = verify(net, net.apply(cut.plan), cut.remap.heads)
 
     x = samples(net).values["x"][:, 0].astype(np.float64)
@@ -400,7 +400,7 @@ def test_the_share_of_zeroed_units_is_what_numpy_says(logits: bool, kept: tuple[
 )
 def test_where_zeroed_units_hold_no_share(tail: str, choice: dict[str, Any]) -> None:
     net = zeroed_net(tail)
-    cut = plan_cut(net, Choice(**choice))
+    cut = plan_cut(net, CutOptions(**choice))
     assert verify(net, net.apply(cut.plan), cut.remap.heads).zeroed_share is None
 
 
@@ -415,7 +415,7 @@ def converted(z: str = "logits", last: str = "Softmax", **constants: Array) -> A
 
 
 def cut_export(model: Any) -> tuple[Any, tuple[HeadRemap, ...]]:
-    cut = plan_cut(model, Choice(keep=KEPT))
+    cut = plan_cut(model, CutOptions(keep=KEPT))
     return model.apply(cut.plan), cut.remap.heads
 
 
@@ -464,7 +464,7 @@ def test_a_converter_may_merge_an_activation_that_hides_nothing(amount: float) -
     ],
 )
 def test_a_softmax_is_not_believed_without_its_logits(pruned: Any, reason: str) -> None:
-    table = plan_cut(zeroed_net(), Choice(keep="0-3")).remap.heads[0]
+    table = plan_cut(zeroed_net(), CutOptions(keep="0-3")).remap.heads[0]
     with pytest.raises(ModelError) as caught:
         verify(zeroed_net(), pruned, [table], stage="export")
     assert caught.value.message == (
@@ -492,7 +492,7 @@ def test_integer_logits_are_equal_to_the_bit(
     zoo: Path, file: str, outputs: set[str], mode: str
 ) -> None:
     original = open_model(zoo / file)
-    cut = plan_cut(original, Choice(keep=(9, 700, 3), keep_order=mode == "slice", mode=mode))
+    cut = plan_cut(original, CutOptions(keep=(9, 700, 3), keep_order=mode == "slice", mode=mode))
     pruned, tables = original.apply(cut.plan), cut.remap.heads
     job = synthetic(original.graph(), 3), VerifyOptions()
     done = verify_pair("cut", original, pruned, tables, job)
@@ -505,7 +505,7 @@ def test_integer_logits_are_equal_to_the_bit(
     assert logits in failed(verify_pair("cut", original, wrong, tables, job))
 
 
-# --- what quantising lost -----------------------------------------------------------------------
+# --- what quantizing lost -----------------------------------------------------------------------
 
 
 def test_what_is_coarser_is_measured_in_y_and_gated_on_request() -> None:

@@ -171,7 +171,7 @@ def check_classes(config: Any, source: str) -> None:
     """Refuse classes that carry code or are not of Keras.
 
     Args:
-        config: a model's configuration as Keras serialises it.
+        config: a model's configuration as Keras serializes it.
         source: named in the message: the file or the model.
 
     Raises:
@@ -262,7 +262,7 @@ def _custom(source: str, entry: dict[str, Any]) -> ModelError:
 
 
 def _objects(config: Any) -> Iterator[dict[str, Any]]:
-    """Every serialised object in a configuration, outer ones first."""
+    """Every serialized object in a configuration, outer ones first."""
     waiting = [config]
     while waiting:
         value = waiting.pop()

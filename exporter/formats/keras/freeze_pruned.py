@@ -16,7 +16,7 @@ from exporter.layers.zeroed_units import averages_of
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import members
 from exporter.trace import Trace, trace
-from exporter.trace.head import Head, LabelledConstant
+from exporter.trace.head import Head, LabeledConstant
 
 
 def freeze_pruned(model: Any, remap: Remap | None = None) -> None:
@@ -100,7 +100,7 @@ def _alive(opened: KerasModel, head: Head) -> Sequence[int]:
     return sorted(alive)
 
 
-def _filled(head: Head) -> Iterator[LabelledConstant]:
+def _filled(head: Head) -> Iterator[LabeledConstant]:
     """What is 0 where a unit was removed: not scales and variances."""
     inside = {node.name for node in head.body}
     for constant in head.constants:

@@ -189,7 +189,7 @@ def _dense(config: Any) -> list[dict[str, Any]]:
 
 
 def _is_wide(held: list[Any], bound_bytes: int) -> bool:
-    """A float32 kernel, and at most a bias; not the variables of a quantised layer."""
+    """A float32 kernel, and at most a bias; not the variables of a quantized layer."""
     plain = all(values.dtype == np.float32 for values in held)
     return bool(held) and plain and held[0].ndim == 2 and held[0].nbytes >= bound_bytes  # noqa: PLR2004 - a matrix
 

@@ -57,7 +57,7 @@ def with_activation(call: Call, parts: tuple[Part, ...], axis: int) -> tuple[Par
     """The parts, and behind them the layer's own activation, if it has one.
 
     Args:
-        axis: along which it normalises, if it does.
+        axis: along which it normalizes, if it does.
     """
     function = call.operation.activation
     name = function_name(function)

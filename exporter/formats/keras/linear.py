@@ -78,7 +78,7 @@ def _linear(call: Call, linear: Linear) -> tuple[Part, ...]:
     """A product, its bias and the layer's activation."""
     layer, last = call.operation, rank_of(call) - 1
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return opaque(call, "its kernel is quantised or carries LoRA weights")
+        return opaque(call, "its kernel is quantized or carries LoRA weights")
     name = type(layer).__name__
     if layer.bias is None:
         parts = (Part(name, linear, weights=(layer.kernel,)),)

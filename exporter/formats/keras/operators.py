@@ -22,7 +22,7 @@ def _activation(call: Call) -> tuple[Part, ...]:
 def _competing(call: Call) -> tuple[Part, ...]:
     name, axis = type(call.operation).__name__, call.operation.axis
     if not isinstance(axis, int):
-        return opaque(call, "it normalises over several axes at once")
+        return opaque(call, "it normalizes over several axes at once")
     return (Part(name, operations.Activation(_FUNCTIONS[name], axis % rank_of(call))),)
 
 

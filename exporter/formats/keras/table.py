@@ -55,7 +55,7 @@ def _activation(call: Call) -> tuple[Part, ...]:
 def _softmax(call: Call) -> tuple[Part, ...]:
     axis = call.operation.axis
     if not isinstance(axis, int):
-        return opaque(call, "it normalises over several axes at once")
+        return opaque(call, "it normalizes over several axes at once")
     return (Part("Softmax", operations.Activation("softmax", axis % rank_of(call))),)
 
 
@@ -94,7 +94,7 @@ def _identity(call: Call) -> tuple[Part, ...]:
     return (Part(type(call.operation).__name__, Elementwise()),)
 
 
-def _batch_normalisation(call: Call) -> tuple[Part, ...]:
+def _batch_normalization(call: Call) -> tuple[Part, ...]:
     """(x - mean) * gamma / deviation + beta, each a vector along one axis."""
     layer = call.operation
     added = [
@@ -176,7 +176,7 @@ def _concatenate(call: Call) -> tuple[Part, ...]:
 def _embedding(call: Call) -> tuple[Part, ...]:
     layer = call.operation
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        return opaque(call, "its table is quantised or carries LoRA weights")
+        return opaque(call, "its table is quantized or carries LoRA weights")
     table = (layer.embeddings,)
     return (Part("Embedding", Gather(0), weights=table, constants_first=True),)
 
@@ -235,7 +235,7 @@ TABLE: Mapping[str, Row] = {
     "AlphaDropout": _identity,
     "GaussianDropout": _identity,
     "GaussianNoise": _identity,
-    "BatchNormalization": _batch_normalisation,
+    "BatchNormalization": _batch_normalization,
     "Rescaling": _rescaling,
     "UnitMask": _unit_mask,
     "ConditionalUnits": _conditional_units,

@@ -9,18 +9,18 @@ from exporter.formats.onnx.call import Call
 from exporter.graph.operations import (
     Activation,
     Concat,
-    Detect,
     Elementwise,
     Expand,
+    GatherConstant,
     Linear,
+    NonMaxSuppression,
     Operation,
-    Pick,
     Pool,
     Reduce,
     Reshape,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 
@@ -54,19 +54,19 @@ def _reduce(operation: Reduce, call: Call) -> bool:
     return _inside(axes, source) and _rank(call, None) == _left(source, axes, operation.keepdims)
 
 
-def _top(operation: Top, call: Call) -> bool:
+def _top(operation: TopK, call: Call) -> bool:
     source, axes = _rank(call, 0), (operation.axis,)
     left = _left(source, axes, operation.keepdims)
     found = operation.ids < len(call.outputs)
     return found and _inside(axes, source) and _rank(call, None) == left
 
 
-def _pick(operation: Pick, call: Call) -> bool:
+def _pick(operation: GatherConstant, call: Call) -> bool:
     source, axes = _rank(call, 0), (operation.axis,)
     return _inside(axes, source) and _rank(call, None) == _left(source, axes, operation.keepdims)
 
 
-def _detect(operation: Detect, call: Call) -> bool:
+def _detect(operation: NonMaxSuppression, call: Call) -> bool:
     return _rank(call, operation.classes) in {None, 3} and operation.ids < len(call.outputs)
 
 
@@ -127,16 +127,16 @@ def _inside(axes: tuple[int, ...], rank: int | None) -> bool:
 FITS: Mapping[type[Operation], Callable[[Any, Call], bool]] = {
     Activation: _values,
     Concat: _parts,
-    Detect: _detect,
+    NonMaxSuppression: _detect,
     Elementwise: _values,
     Expand: _expand,
     Linear: _linear,
-    Pick: _pick,
+    GatherConstant: _pick,
     Pool: _pool,
     Reduce: _reduce,
     Reshape: _reshape,
     Slice: _slice,
     Split: _parts,
-    Top: _top,
+    TopK: _top,
     Transpose: _transpose,
 }

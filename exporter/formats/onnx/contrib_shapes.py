@@ -30,7 +30,7 @@ class StandIn:
     otherwise: int = TensorProto.FLOAT
 
 
-def stood_in(node: NodeProto, constants: Mapping[str, Tensor]) -> list[NodeProto]:
+def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) -> list[NodeProto]:
     """The nodes to infer shapes of: the node itself where nothing stands for it."""
     if node.domain != "com.microsoft":
         return [node]

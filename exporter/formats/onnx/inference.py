@@ -18,7 +18,7 @@ from onnx import (
 )
 
 from exporter.formats.onnx.constants import is_constant_node
-from exporter.formats.onnx.contrib_shapes import stood_in
+from exporter.formats.onnx.contrib_shapes import replace_with_standard_ops
 from exporter.formats.onnx.protos import (
     DEFAULT_DOMAINS,
     FIRST_IR_WITHOUT_INPUTS,
@@ -97,7 +97,9 @@ def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:
     result.graph.initializer.extend(_held(tensor, constants[tensor.name]) for tensor in small)
     nodes = (node for node in source.node if not _holds_one_of(node, large))
     kept = (node for node in nodes if not _is_endless(node))
-    result.graph.node.extend(each for node in kept for each in stood_in(node, constants))
+    result.graph.node.extend(
+        each for node in kept for each in replace_with_standard_ops(node, constants)
+    )
     return result
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from exporter.graph import Graph
-from exporter.graph.operations import Top
+from exporter.graph.operations import TopK
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import group_names
 
@@ -73,19 +73,19 @@ def labels_of(model: ModelProto, graph: Graph) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def narrow_labels(model: ModelProto, labelled: Graph, before: Remap | None, remap: Remap) -> None:
+def narrow_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap: Remap) -> None:
     """Give every entry that labels the units of a cut head the labels that are left.
 
     Args:
         model: changed in place.
-        labelled: the graph before the cut, with the labels that it had.
+        labeled: the graph before the cut, with the labels that it had.
         before: the remap that the model carried before.
         remap: what it carries now.
     """
     for key, entry in _entries(model).items():
         for head in remap.heads:
             places = _places(head, before)
-            fits = _label(entry, head, labelled, before)
+            fits = _label(entry, head, labeled, before)
             if fits and places != list(range(len(entry.labels))):
                 names = group_names(head)
                 left = [names.get(new, entry.labels[i]) for new, i in enumerate(places)]
@@ -93,10 +93,10 @@ def narrow_labels(model: ModelProto, labelled: Graph, before: Remap | None, rema
                 break
 
 
-def _label(entry: Entry, head: HeadRemap, labelled: Graph, before: Remap | None) -> bool:
+def _label(entry: Entry, head: HeadRemap, labeled: Graph, before: Remap | None) -> bool:
     """Does an entry label the units of a head? Of those that no output shows there are as many."""
-    if head.output in labelled.labels or head.output in labelled.outputs:
-        return labelled.labels.get(head.output) == entry.labels
+    if head.output in labeled.labels or head.output in labeled.outputs:
+        return labeled.labels.get(head.output) == entry.labels
     if head.options["restore_ids"]:  # readers look labels up by the numbers that are returned
         return False
     known = {table.name: table.new_units for table in before.heads} if before else {}
@@ -150,7 +150,7 @@ def _json(value: object) -> str:
 
 
 def _ranked(graph: Graph) -> list[str]:
-    return [node.inputs[0] for node in graph.nodes if isinstance(node.operation, Top)]
+    return [node.inputs[0] for node in graph.nodes if isinstance(node.operation, TopK)]
 
 
 def _set(model: ModelProto, key: str, text: str) -> None:

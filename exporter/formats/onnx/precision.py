@@ -12,7 +12,7 @@ from exporter.graph.operations import Linear
 def precision_of(graph: Graph) -> str:
     """One of "fp32", "fp16", "bf16", "fp64", "dynamic", "int8", "int16x8", "int4".
 
-    Integer where the operators quantise; otherwise the float type that holds the most bytes,
+    Integer where the operators quantize; otherwise the float type that holds the most bytes,
     and "fp32" where there is none.
     """
     operators = {node.operator for node in graph.nodes}
@@ -20,7 +20,7 @@ def precision_of(graph: Graph) -> str:
         return "dynamic"
     if "MatMulNBits" in operators:
         return _packed_precision(graph)
-    if operators & _QUANTISING or any(o.startswith(("QLinear", "QGemm")) for o in operators):
+    if operators & _QUANTIZING or any(o.startswith(("QLinear", "QGemm")) for o in operators):
         return _integer_precision(graph)
     sizes = Counter[str]()
     for tensor in graph.tensors.values():
@@ -40,11 +40,11 @@ _BITS, _WHOLE_BYTE = 4, 8
 
 
 def _integer_precision(graph: Graph) -> str:
-    """By the weights' codes, and by the zero points of what is quantised while the model runs."""
+    """By the weights' codes, and by the zero points of what is quantized while the model runs."""
     read = [
         (node.operator, graph.tensors[name].dtype)
         for node in graph.nodes
-        if node.operator in _QUANTISING
+        if node.operator in _QUANTIZING
         for name in node.inputs
         if name and graph.tensors[name].is_constant
     ]
@@ -58,7 +58,7 @@ def _integer_precision(graph: Graph) -> str:
 _DYNAMIC = frozenset(
     {"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"}
 )
-_QUANTISING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _FLOATS: Mapping[str, str] = {
     "float32": "fp32",
     "float16": "fp16",

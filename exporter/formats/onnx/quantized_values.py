@@ -14,9 +14,9 @@ from exporter.graph.operations import (
     Concat,
     Elementwise,
     Expand,
+    GatherConstant,
     Linear,
     Opaque,
-    Pick,
     Pool,
     Reshape,
     Slice,
@@ -42,7 +42,7 @@ class Coded:
 
 
 def with_codes(graph: Graph) -> Graph:
-    """The graph with the quantisation of every tensor of codes whose scale is constant."""
+    """The graph with the quantization of every tensor of codes whose scale is constant."""
     found = {**_made(graph.nodes, graph.tensors), **_read(graph.nodes, graph.tensors)}
     if not found:
         return graph
@@ -110,7 +110,7 @@ def _read_by(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Q
             yield name, stated
 
 
-_MOVING = Reshape | Transpose | Pool | Pick | Slice | Split | Concat | Expand
+_MOVING = Reshape | Transpose | Pool | GatherConstant | Slice | Split | Concat | Expand
 
 
 def _hands_on(node: Node) -> bool:

@@ -63,7 +63,7 @@ _CONTRADICTION = Opaque("its attributes and tensors do not fit together")
 
 _JOINED = "it joins codes of several scales in one operator (QOperator), for which there is no rule"
 _DYNAMIC = "it takes one scale from all units together while the model runs (dynamic)"
-_BLOCKS = "its kernel is quantised to 4-bit floats in one row of blocks"
+_BLOCKS = "its kernel is quantized to 4-bit floats in one row of blocks"
 _GRAPHS = "it holds graphs of its own, which are not entered"
 
 _PLUGINS = {

@@ -1,6 +1,6 @@
 """Write an ONNX model whose large constants lie elsewhere as one file, if one can hold it.
 
-A protobuf message that holds all weights would be copied to be parsed, changed and serialised; here
+A protobuf message that holds all weights would be copied to be parsed, changed and serialized; here
 its bytes are put together by hand, and each constant passes through once.
 
 1. The file is the fields of the model, then the graph; the graph is its fields, then the constants.

@@ -31,7 +31,7 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float6
 
 
 @dataclass(frozen=True)
-class Introduction:
+class ModelInfo:
     """What is known of the model besides its SavedModel.
 
     Attributes:
@@ -58,7 +58,7 @@ class SavedModel:
         variables: that the signature reads.
     """
 
-    def __init__(self, folder: Path, told: Introduction, signature: str | None = None) -> None:
+    def __init__(self, folder: Path, told: ModelInfo, signature: str | None = None) -> None:
         """Load one (raises as `load.load` does); its folder is not needed afterwards."""
         self._loaded, self._function = load(folder, signature)  # the first holds the variables
         self.told = told
@@ -157,7 +157,7 @@ def open_file(path: Path, signature: str | None = None) -> SavedModel:
         ModelError: not a SavedModel, a damaged one, or one that is refused.
     """
     check_folder(path)
-    told = Introduction(path.name, "SavedModel", _REASON, "savedmodel", sha256=sha256_of(path))
+    told = ModelInfo(path.name, "SavedModel", _REASON, "savedmodel", sha256=sha256_of(path))
     return SavedModel(path, told, signature)
 
 

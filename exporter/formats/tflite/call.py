@@ -57,7 +57,7 @@ class Call:
         return tensor.read() if tensor is not None and tensor.read is not None else None
 
     def real(self, slot: int) -> Array | None:
-        """Likewise, what its codes stand for where it is quantised."""
+        """Likewise, what its codes stand for where it is quantized."""
         tensor = self.input(slot)
         if tensor is None or tensor.read is None:
             return None

@@ -11,9 +11,9 @@ from exporter.graph import Shape
 from exporter.graph.operations import (
     Activation,
     Concat,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    FromShape,
     Gather,
     Linear,
     Operation,
@@ -22,7 +22,7 @@ from exporter.graph.operations import (
     Reshape,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 
@@ -63,9 +63,9 @@ def fits(operation: Operation, call: Call) -> bool:  # noqa: C901, PLR0911, PLR0
             return source == rank and _are_axes(grown, rank)
         case Expand(grown=grown, target=tuple(target)):
             return (source or 0) <= len(target) == rank and _are_axes(grown, rank)
-        case FromShape(shape=shape):
+        case ConstantOfShape(shape=shape):
             return len(shape) == rank
-        case Top(axis=axis, keepdims=keepdims, ids=ids):
+        case TopK(axis=axis, keepdims=keepdims, ids=ids):
             dropped = 0 if keepdims else 1
             same = _ranks(call) == {(source or 0) - dropped}
             return same and _are_axes((axis,), source) and ids < _count(call)

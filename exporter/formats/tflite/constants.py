@@ -1,4 +1,4 @@
-"""Constants: from a buffer's bytes to values and back, with the quantisation that goes along."""
+"""Constants: from a buffer's bytes to values and back, with the quantization that goes along."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _dtype(tensor: Any) -> np.dtype[Any]:
 
 
 def values(tensor: Any, buffer: Any) -> Array:
-    """A constant's values (codes where it is quantised), read-only unless they were packed.
+    """A constant's values (codes where it is quantized), read-only unless they were packed.
 
     Returns:
         In the type's dtype; int4 in int8.
@@ -143,7 +143,7 @@ def encode(value: float, tensor: Any, axis: int, positions: Array) -> Array:
     if tensor.quantization is not None:
         _refuse_blocks(tensor)
     exact: Array = np.asarray(value, np.float64)
-    if is_quantised(tensor) and "int" in type_name(tensor):
+    if is_quantized(tensor) and "int" in type_name(tensor):
         scale, zero = _per_channel(tensor, axis, positions)
         exact = np.rint(value / scale) + zero
     return cast(exact, tensor, f"{value:g}")
@@ -171,7 +171,7 @@ def quantization(tensor: Any) -> Quantization | None:
     The runtime has compared the numbers of scales and zero points with the shape.
     """
     kind = type_name(tensor)
-    if kind not in _CODES or not is_quantised(tensor) or tensor.quantization.detailsType:
+    if kind not in _CODES or not is_quantized(tensor) or tensor.quantization.detailsType:
         return None
     stated = tensor.quantization
     scale = np.asarray(stated.scale, np.float64)
@@ -183,11 +183,11 @@ def quantization(tensor: Any) -> Quantization | None:
 def _refuse_blocks(tensor: Any) -> None:
     if tensor.quantization.detailsType:
         raise ModelError(
-            f"the constant {text(tensor.name)!r} is quantised in blocks, which cannot be cut"
+            f"the constant {text(tensor.name)!r} is quantized in blocks, which cannot be cut"
         )
 
 
-def is_quantised(tensor: Any) -> bool:
+def is_quantized(tensor: Any) -> bool:
     return tensor.quantization is not None and _length(tensor.quantization.scale) > 0
 
 

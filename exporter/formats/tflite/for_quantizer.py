@@ -12,7 +12,7 @@ from exporter.formats.tflite.model import TfliteModel
 from exporter.formats.tflite.schema import set_metadata, text
 
 
-def modernised(model: TfliteModel) -> tuple[bytes, str]:
+def modernized(model: TfliteModel) -> tuple[bytes, str]:
     """The flatbuffer alone, with a signature, with operator codes in the field of today, and with
     outputs that nothing inside reads.
 

@@ -22,7 +22,7 @@ from exporter.formats.tflite.metadata import (
 )
 from exporter.formats.tflite.schema import File, metadata
 from exporter.graph import Graph
-from exporter.graph.operations import Detect, Top
+from exporter.graph.operations import NonMaxSuppression, TopK
 from exporter.remap import Remap
 from exporter.remap.head_remap import group_names, members
 from exporter.trace import trace_axis
@@ -144,10 +144,14 @@ def _widths(graph: Graph, output: str, kind: int) -> Sequence[int | None]:
         shape = graph.shape(output)
         return shape[1:] or shape  # the batch has no labels
     node = ranked_behind(graph, output)
-    if node is not None and isinstance(node.operation, Top):
+    if node is not None and isinstance(node.operation, TopK):
         return (graph.shape(node.inputs[0])[node.operation.axis],)
     node = detected_behind(graph, output)
-    if node is None or not isinstance(node.operation, Detect) or output != _numbers(graph, output):
+    if (
+        node is None
+        or not isinstance(node.operation, NonMaxSuppression)
+        or output != _numbers(graph, output)
+    ):
         return ()
     width = graph.shape(node.inputs[node.operation.classes])[node.operation.axis]
     return () if width is None else (width - node.operation.background,)
@@ -156,7 +160,7 @@ def _widths(graph: Graph, output: str, kind: int) -> Sequence[int | None]:
 def _numbers(graph: Graph, output: str) -> str:
     """The class numbers that a post-process returns beside an output; "" where there are none."""
     node = detected_behind(graph, output)
-    if node is None or not isinstance(node.operation, Detect):
+    if node is None or not isinstance(node.operation, NonMaxSuppression):
         return ""
     return node.outputs[node.operation.ids]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from math import prod
 
 from exporter.graph import Graph, Tensor
-from exporter.graph.operations import Detect, Elementwise
+from exporter.graph.operations import Elementwise, NonMaxSuppression
 
 _WIDE = frozenset({"int32", "int64", "bool"})
 _FLOATS = {"float32": "fp32", "float16": "fp16", "float64": "fp64", "bfloat16": "bf16"}
@@ -16,7 +16,7 @@ def precision(graph: Graph) -> str:
     """The dtype of most of the weights; "dynamic" and "int16x8" tell of the activations.
 
     Biases of wide integers and shapes are no weights, however many there are; nor are the places
-    and anchors of a detector, which quantisers leave float.
+    and anchors of a detector, which quantizers leave float.
     """
     every = [t for t in graph.tensors.values() if t.is_constant]
     constants = [t for t in every if not _is_place(graph, t)] or every
@@ -39,7 +39,8 @@ def _is_place(graph: Graph, tensor: Tensor) -> bool:
     """Is all that is done with a constant to add or multiply values by it, or to decode boxes?"""
     readers = [node.operation for node, _ in graph.consumers.get(tensor.name, ())]
     return bool(readers) and all(
-        isinstance(o, Detect) or (isinstance(o, Elementwise) and o.function not in _KEEPING)
+        isinstance(o, NonMaxSuppression)
+        or (isinstance(o, Elementwise) and o.function not in _KEEPING)
         for o in readers
     )
 

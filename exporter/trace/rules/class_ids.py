@@ -7,7 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 from exporter.graph import Graph, Node, Shape
-from exporter.graph.operations import Concat, Detect, Expand, Pick, Reshape, Slice, Top, Transpose
+from exporter.graph.operations import (
+    Concat,
+    Expand,
+    GatherConstant,
+    NonMaxSuppression,
+    Reshape,
+    Slice,
+    TopK,
+    Transpose,
+)
 from exporter.trace.head import Head
 from exporter.trace.rules.ranking import carries, hands_on, is_rest
 
@@ -68,13 +77,13 @@ def _seeds(graph: Graph, head: Head) -> dict[str, Column]:
     found |= {makers[table.uses[0].node].outputs[0]: ALONE for table in tables}
     for each in head.detections:
         operation = each.node.operation
-        if not each.tables and isinstance(operation, Detect):
+        if not each.tables and isinstance(operation, NonMaxSuppression):
             name = each.node.outputs[operation.ids]
             width = graph.shape(name)[-1:] or (None,)
             column = operation.column
             found[name] = ALONE if column is None else Column(column, width[0] or column + 1)
     for ranking in head.rankings:
-        if not (ranking.divided or ranking.tables) and isinstance(ranking.node.operation, Top):
+        if not (ranking.divided or ranking.tables) and isinstance(ranking.node.operation, TopK):
             found[ranking.node.outputs[ranking.node.operation.ids]] = ALONE
         found |= {node.outputs[0]: ALONE for node in ranking.divided if is_rest(node)}
     return found
@@ -102,7 +111,7 @@ def _within(node: Node, last: int, column: Column, result: Shape) -> Column | No
     """Where the numbers are a column of the last axis, which some operations take positions of."""
     places = list(range(column.width))
     match node.operation:
-        case Pick(axis=axis, positions=positions) if axis == last:
+        case GatherConstant(axis=axis, positions=positions) if axis == last:
             places = [place % column.width for place in positions]
         case Slice(axes=axes, starts=starts, stops=stops) if last in axes:
             index = axes.index(last)

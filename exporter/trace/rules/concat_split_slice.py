@@ -14,7 +14,7 @@ import numpy as np
 from exporter.graph import Array
 from exporter.graph.operations import Concat, Slice, Split
 from exporter.trace.head import UnitAxis
-from exporter.trace.rules.protocol import Fact, Labelled, Parts, Port, States, Step
+from exporter.trace.rules.protocol import Fact, Labeled, Parts, Port, States, Step
 
 _IN, _OUT = Port("input", 0), Port("output", 0)
 
@@ -41,15 +41,15 @@ def split(step: Step) -> Iterator[Fact]:
         raise step.refuse("it splits the units into equal parts")
     for fact in _apart(step, _IN, parts):
         yield fact
-        if isinstance(fact, Labelled) and fact.port.side == "output":
+        if isinstance(fact, Labeled) and fact.port.side == "output":
             slot = fact.port.slot
             yield States(place, operation.sizes, slot, output=slot)
 
 
-def _alike(step: Step, ports: list[Port]) -> Iterator[Labelled]:
+def _alike(step: Step, ports: list[Port]) -> Iterator[Labeled]:
     """All ends run along the same units."""
     for port in ports:
-        yield Labelled(port, step.labels, zero=0.0)
+        yield Labeled(port, step.labels, zero=0.0)
 
 
 def _apart(step: Step, whole: Port, parts: list[Port]) -> Iterator[Fact]:
@@ -61,12 +61,12 @@ def _apart(step: Step, whole: Port, parts: list[Port]) -> Iterator[Fact]:
         known = UnitAxis(axis, _together(step, parts, bounds))
     elif (known.axis, len(known.units)) != (axis, stops[-1]):
         raise step.refuse("its parts do not make up the whole")
-    yield Labelled(whole, known)
+    yield Labeled(whole, known)
     yield Parts(known, stops)
     for port, (start, stop) in zip(parts, bounds, strict=True):
         units = known.units[start:stop]
         if (units >= 0).any():
-            yield Labelled(port, UnitAxis(axis, units), zero=0.0)
+            yield Labeled(port, UnitAxis(axis, units), zero=0.0)
 
 
 def _together(step: Step, parts: list[Port], bounds: list[tuple[int, int]]) -> Array:
@@ -99,8 +99,8 @@ def slice_(step: Step) -> Iterator[Fact]:
     units[inside] = step.labels.units[inside if step.port.side == "input" else slice(None)]
     if step.port.side == "input" and not np.array_equal(units, step.labels.units):
         raise step.refuse("it takes units by their place")
-    yield Labelled(_IN, UnitAxis(axis, units))
-    yield Labelled(_OUT, UnitAxis(axis, units[inside]))
+    yield Labeled(_IN, UnitAxis(axis, units))
+    yield Labeled(_OUT, UnitAxis(axis, units[inside]))
     if axis in operation.axes:
         start = 0 if operation.counts else first
         yield from _stop(operation, operation.axes.index(axis), start + part, start)

@@ -7,8 +7,15 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from exporter.graph import Graph, Node, Shape
-from exporter.graph.operations import Detect, Fetch, Measure, Pick, Rows, Slice
-from exporter.trace.head import Detection, LabelledConstant, UnitAxis
+from exporter.graph.operations import (
+    GatherComputed,
+    GatherConstant,
+    NonMaxSuppression,
+    Rows,
+    ShapeOf,
+    Slice,
+)
+from exporter.trace.head import Detection, LabeledConstant, UnitAxis
 from exporter.trace.rules.class_ids import shift_of
 from exporter.trace.rules.lookup_tables import is_look_up, table_of
 from exporter.trace.rules.nms_offsets import parts_boxes
@@ -19,7 +26,7 @@ from exporter.trace.rules.ranking import carries, hands_on
 def detect(step: Step) -> Iterator[Fact]:
     """The units are the classes; what else enters (boxes, anchors) has other axes."""
     operation = step.node.operation
-    assert isinstance(operation, Detect)  # noqa: S101 - narrows the type; RULES guarantees it
+    assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type; RULES guarantees it
     if step.port != Port("input", operation.classes) or step.labels.axis != operation.axis:
         raise step.refuse("it ranks boxes by what is no axis of classes")
     if not step.labels.same(class_axis(operation, len(step.labels.units))):
@@ -32,29 +39,29 @@ def detect(step: Step) -> Iterator[Fact]:
         yield States(operation.attribute, stated, None, offset, input=operation.classes)
 
 
-def class_axis(operation: Detect, width: int) -> UnitAxis:
+def class_axis(operation: NonMaxSuppression, width: int) -> UnitAxis:
     """The labels of what enters a post-process: -1 for the background."""
     units = np.arange(-operation.background, width - operation.background, dtype=np.int64)
     return UnitAxis(operation.axis, np.maximum(units, -1))
 
 
 def find_detection(
-    graph: Graph, node: Node, classes: int, labelled: Mapping[str, UnitAxis]
+    graph: Graph, node: Node, classes: int, labeled: Mapping[str, UnitAxis]
 ) -> Detection:
     """What depends on a post-process.
 
     Args:
         graph: holds the node.
-        node: its operation is a Detect.
+        node: its operation is a NonMaxSuppression.
         classes: how many it is given.
-        labelled: all tensors that narrow with them.
+        labeled: all tensors that narrow with them.
 
     Raises:
         Refused: something computes with the class numbers.
     """
     operation = node.operation
-    assert isinstance(operation, Detect)  # noqa: S101 - the rule that noted the node saw to it
-    numbers = _Numbers(graph, classes, labelled, shifts=operation.rows is None)
+    assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - the rule that noted the node saw to it
+    numbers = _Numbers(graph, classes, labeled, shifts=operation.rows is None)
     numbers.follow(node.outputs[operation.ids], column=operation.column)
     ids = tuple(name for name in graph.outputs if name in numbers.found)
     behind = graph.behind(node)
@@ -82,16 +89,16 @@ class _Numbers:
     """All that holds class numbers, and the tables in which they are looked up."""
 
     def __init__(
-        self, graph: Graph, classes: int, labelled: Mapping[str, UnitAxis], *, shifts: bool
+        self, graph: Graph, classes: int, labeled: Mapping[str, UnitAxis], *, shifts: bool
     ) -> None:
         """With `shifts` a number may be added to all of them: of the background, say."""
         self.graph = graph
         self.classes = classes
-        self.labelled = labelled
+        self.labeled = labeled
         self.shifts = shifts
         self.more = dict[str, int]()  # what was added to the numbers in a tensor
         self.found = set[str]()
-        self.tables: list[LabelledConstant] = []
+        self.tables: list[LabeledConstant] = []
 
     def follow(self, tensor: str, *, looked_up: bool = False, column: int | None = None) -> None:
         """Whatever reads a tensor with class numbers.
@@ -121,18 +128,22 @@ class _Numbers:
     def _is_harmless(self, node: Node, slot: int, tensor: str) -> bool:
         """Do new numbers serve as well as the old ones?"""
         fetched = self._is_fetch(node, slot) and not self.more.get(tensor)
-        return fetched or isinstance(node.operation, Measure) or parts_boxes(self.graph, node)
+        return fetched or isinstance(node.operation, ShapeOf) or parts_boxes(self.graph, node)
 
     def _is_fetch(self, node: Node, slot: int) -> bool:
         """Values that are cut with the classes are found under the new numbers."""
-        return isinstance(node.operation, Fetch) and slot == 1 and node.inputs[0] in self.labelled
+        return (
+            isinstance(node.operation, GatherComputed)
+            and slot == 1
+            and node.inputs[0] in self.labeled
+        )
 
 
 def _leaves_out(node: Node, column: int, shape: Shape) -> bool:
     """Does a node take other columns of the last axis alone?"""
     last = len(shape) - 1
     match node.operation:
-        case Pick(axis=axis, positions=positions) if axis == last:
+        case GatherConstant(axis=axis, positions=positions) if axis == last:
             return column not in [place % (shape[last] or 1) for place in positions]
         case Slice(axes=axes, starts=starts, stops=stops) if last in axes:
             index = axes.index(last)
@@ -143,12 +154,12 @@ def _leaves_out(node: Node, column: int, shape: Shape) -> bool:
 
 def _left(node: Node, column: int | None) -> int | None:
     """The column where it still stands among others; None where the numbers stand alone."""
-    return None if isinstance(node.operation, Pick | Slice) else column
+    return None if isinstance(node.operation, GatherConstant | Slice) else column
 
 
 def detected_behind(graph: Graph, output: str) -> Node | None:
     """The post-process that an output depends on, if there is one."""
     for node in graph.nodes:
-        if isinstance(node.operation, Detect) and output in graph.behind(node):
+        if isinstance(node.operation, NonMaxSuppression) and output in graph.behind(node):
             return node
     return None

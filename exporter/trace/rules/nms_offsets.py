@@ -7,7 +7,7 @@ than any box is wide, so that those of different classes never overlap. Other nu
 from __future__ import annotations
 
 from exporter.graph import Graph, Node
-from exporter.graph.operations import Detect
+from exporter.graph.operations import NonMaxSuppression
 
 
 def parts_boxes(graph: Graph, node: Node) -> bool:
@@ -20,7 +20,7 @@ def parts_boxes(graph: Graph, node: Node) -> bool:
             return False
         for reader, slot in graph.consumers.get(tensor, ()):
             operation = reader.operation
-            if isinstance(operation, Detect) and slot == operation.boxes:
+            if isinstance(operation, NonMaxSuppression) and slot == operation.boxes:
                 suppressed = True
                 continue
             new = [name for name in reader.outputs if name and name not in met]

@@ -25,7 +25,7 @@ class Step:
     node: Node
     port: Port
     labels: UnitAxis
-    known: Mapping[str, UnitAxis] = field(default_factory=dict)  # what is labelled by now
+    known: Mapping[str, UnitAxis] = field(default_factory=dict)  # what is labeled by now
 
     def label(self, port: Port) -> UnitAxis | None:
         """The labels that an end has by now."""
@@ -51,12 +51,12 @@ class Step:
         return Refused(self.node, reason, hint)
 
 
-class Labelled(NamedTuple):
+class Labeled(NamedTuple):
     """A rule's answer: these labels stand at that end."""
 
     port: Port
     labels: UnitAxis
-    zero: float | None = None  # see LabelledConstant.zero
+    zero: float | None = None  # see LabeledConstant.zero
 
 
 class States(NamedTuple):
@@ -94,7 +94,7 @@ class Peaks(NamedTuple):
     """A rule's answer: the node keeps the largest of the units' values."""
 
 
-Fact = Labelled | States | Parts | Ranks | Detects | Fetches | Peaks
+Fact = Labeled | States | Parts | Ranks | Detects | Fetches | Peaks
 Rule = Callable[[Step], Iterator[Fact]]
 
 

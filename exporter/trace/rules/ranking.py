@@ -12,17 +12,17 @@ from exporter.graph.operations import (
     Concat,
     Elementwise,
     Expand,
-    Fetch,
     Gather,
-    Measure,
-    Pick,
-    Put,
+    GatherComputed,
+    GatherConstant,
     Reshape,
+    Scatter,
+    ShapeOf,
     Slice,
-    Top,
+    TopK,
     Transpose,
 )
-from exporter.trace.head import LabelledConstant, Ranking, UnitAxis, Width
+from exporter.trace.head import LabeledConstant, Ranking, UnitAxis, Width
 from exporter.trace.rules.floor_division import is_idle, is_never, subtracted
 from exporter.trace.rules.lookup_tables import is_look_up, table_of
 from exporter.trace.rules.nms_offsets import parts_boxes
@@ -30,24 +30,24 @@ from exporter.trace.rules.protocol import Refused
 from exporter.trace.rules.runtime_width import is_width
 
 
-def find_ranking(graph: Graph, node: Node, labelled: Mapping[str, UnitAxis]) -> Ranking:
-    """Follow the results of a node that ranks labelled units.
+def find_ranking(graph: Graph, node: Node, labeled: Mapping[str, UnitAxis]) -> Ranking:
+    """Follow the results of a node that ranks labeled units.
 
     Args:
         graph: holds the node.
-        node: its operation is a Top along the unit axis of its first input.
-        labelled: all tensors that narrow with the units.
+        node: its operation is a TopK along the unit axis of its first input.
+        labeled: all tensors that narrow with the units.
 
     Raises:
         Refused: something computes with the ids, or brings the ranked values back to the units; or
             the positions that are ranked are not the units one by one.
     """
     operation = _top(node)
-    units = labelled[node.inputs[0]].units
+    units = labeled[node.inputs[0]].units
     count = int(units.max()) + 1
     if not np.array_equal(units, np.arange(len(units)) % count):
         raise Refused(node, "it ranks positions that are not the units one by one")
-    flow = _Flow(graph, labelled, count, in_line=count != len(units))
+    flow = _Flow(graph, labeled, count, in_line=count != len(units))
     flow.follow(node, operation)
     ids = flow.ids | flow.looked_up
     if flow.in_line and ids.intersection(graph.outputs):
@@ -74,7 +74,7 @@ def ranked_behind(graph: Graph, output: str) -> Node | None:
     tensor = output
     while tensor in graph.producers:
         node, _ = graph.producers[tensor]
-        if isinstance(node.operation, Top):
+        if isinstance(node.operation, TopK):
             return node
         if not (hands_on(graph, node) or is_look_up(graph, node)):
             return None
@@ -121,7 +121,7 @@ def ids_of(
     return {name: found[name] for name in (*ranking.outputs, *ranking.looked_up)}
 
 
-def _ranks(operation: Top, values: Array, k: int | None) -> Array:
+def _ranks(operation: TopK, values: Array, k: int | None) -> Array:
     axis, width = operation.axis, values.shape[operation.axis]
     signed = values.astype(np.float64) * (-1.0 if operation.largest else 1.0)
     if operation.last:
@@ -133,12 +133,12 @@ def _ranks(operation: Top, values: Array, k: int | None) -> Array:
     return first if operation.keepdims else first.squeeze(axis)
 
 
-def _top(node: Node) -> Top:
-    assert isinstance(node.operation, Top)  # noqa: S101 - narrows the type; callers see to it
+def _top(node: Node) -> TopK:
+    assert isinstance(node.operation, TopK)  # noqa: S101 - narrows the type; callers see to it
     return node.operation
 
 
-def _stated(graph: Graph, node: Node, operation: Top) -> Width | None:
+def _stated(graph: Graph, node: Node, operation: TopK) -> Width | None:
     """Where the file states how many it returns."""
     if operation.k is None:
         return None
@@ -167,9 +167,9 @@ def carries(node: Node, slot: int) -> bool:
     match node.operation:
         case Concat():
             return True
-        case Expand() | Gather() | Fetch() | Pick() | Slice():
+        case Expand() | Gather() | GatherComputed() | GatherConstant() | Slice():
             return slot == 0
-        case Put():
+        case Scatter():
             return slot == _PUT
         case _:
             return False
@@ -188,21 +188,21 @@ def _divides(node: Node) -> bool:
 
 
 class _Flow:
-    """All that depends on what a Top returns."""
+    """All that depends on what a TopK returns."""
 
     def __init__(
-        self, graph: Graph, labelled: Mapping[str, UnitAxis], units: int, *, in_line: bool
+        self, graph: Graph, labeled: Mapping[str, UnitAxis], units: int, *, in_line: bool
     ) -> None:
         """What ranks the units of several rows, all in one line, ranks no ids of units: they are
         what is left of its results when these are divided by the number of units.
         """
         self.graph = graph
-        self.labelled = labelled
+        self.labeled = labeled
         self.units = units
         self.in_line = in_line
         self.divided: list[Node] = []
         self.counts: list[Width] = []
-        self.tables: list[LabelledConstant] = []
+        self.tables: list[LabeledConstant] = []
         self.looked_up = set[str]()
         self.hands: list[Node] = []
         self.ids = set[str]()
@@ -211,7 +211,7 @@ class _Flow:
         self.fixed: Node | None = None
         self._met = set[str]()
 
-    def follow(self, node: Node, operation: Top) -> None:
+    def follow(self, node: Node, operation: TopK) -> None:
         self.hands.append(node)
         self.ids.add(node.outputs[operation.ids])
         if operation.k is not None:
@@ -223,7 +223,7 @@ class _Flow:
                 waiting += self._pass(consumer, tensor)
 
     def _pass(self, node: Node, tensor: str) -> Iterator[str]:
-        if any(name in self.labelled for name in node.outputs):
+        if any(name in self.labeled for name in node.outputs):
             raise Refused(node, "it brings values of other units to each unit")
         never = is_never(self.graph, node.outputs[0], self.ids) or is_idle(
             self.graph, node, self.ids
@@ -256,7 +256,7 @@ class _Flow:
         elif tensor in self.ids or tensor in self.carried:
             if hands_on(self.graph, node) or carries(node, node.inputs.index(tensor)):
                 self.carried.update(node.outputs)
-            elif not (isinstance(node.operation, Measure) or parts_boxes(self.graph, node)):
+            elif not (isinstance(node.operation, ShapeOf) or parts_boxes(self.graph, node)):
                 raise Refused(node, "it computes with the ids of units, which a cut changes")
         if tensor in self.lengths:
             self._lengthen(node, tensor)
@@ -269,7 +269,7 @@ class _Flow:
 
     def _restate(self, node: Node, slot: int) -> None:
         """Divided by the number of units, stated or measured: what is left over is an id."""
-        if is_width(self.graph, node.inputs[slot], self.labelled):
+        if is_width(self.graph, node.inputs[slot], self.labeled):
             return
         tensor = self.graph.tensors[node.inputs[slot]]
         values = None if tensor.read is None else np.ravel(tensor.read())
@@ -277,7 +277,7 @@ class _Flow:
             raise Refused(node, "it divides the places of units by another number than theirs")
         entry = 0 if self.graph.shape(tensor.name) else None
         units = np.arange(self.units)
-        single = next(n for n, each in self.labelled.items() if np.array_equal(each.units, units))
+        single = next(n for n, each in self.labeled.items() if np.array_equal(each.units, units))
         self.counts.append(Width(node.name, slot, tensor.name, (self.units,), entry, single))
 
     def _lengthen(self, node: Node, tensor: str) -> None:

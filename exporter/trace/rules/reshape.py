@@ -9,7 +9,7 @@ import numpy as np
 from exporter.graph import Shape
 from exporter.graph.operations import Reshape
 from exporter.trace.head import UnitAxis
-from exporter.trace.rules.protocol import Fact, Labelled, Port, States, Step
+from exporter.trace.rules.protocol import Fact, Labeled, Port, States, Step
 
 
 def reshape(step: Step) -> Iterator[Fact]:
@@ -28,7 +28,7 @@ def reshape(step: Step) -> Iterator[Fact]:
         )
     if moved is None:
         raise step.refuse("it spreads the units over several axes, or mixes them with the batch")
-    yield Labelled(goal, moved, zero=0.0)
+    yield Labeled(goal, moved, zero=0.0)
     out = step.labels if inward else moved
     index = out.axis - operation.leading
     if operation.target is not None and operation.target[index] < _INFERRED:

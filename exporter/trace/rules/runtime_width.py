@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.graph import Graph, Node
-from exporter.graph.operations import Concat, Elementwise, Expand, Measure, Pick, Reshape, Top
+from exporter.graph.operations import (
+    Concat,
+    Elementwise,
+    Expand,
+    GatherConstant,
+    Reshape,
+    ShapeOf,
+    TopK,
+)
 from exporter.trace.head import UnitAxis
 
 _HANDED_ON = {"cast", "equal", "identity", "where"}  # "is it -1?", and what takes its place then
@@ -32,16 +40,16 @@ def follows(graph: Graph, node: Node) -> bool:
     return True
 
 
-def is_width(graph: Graph, tensor: str, labelled: Mapping[str, UnitAxis]) -> bool:
-    """Is a tensor computed from the length of a labelled axis?"""
+def is_width(graph: Graph, tensor: str, labeled: Mapping[str, UnitAxis]) -> bool:
+    """Is a tensor computed from the length of a labeled axis?"""
     waiting, met = [tensor], set[str]()
     while waiting:
         node, _ = graph.producers.get(waiting.pop(), (None, 0))
         if node is None or node.name in met:
             continue
         met.add(node.name)
-        if isinstance(node.operation, Measure):
-            labels = labelled.get(node.inputs[0])
+        if isinstance(node.operation, ShapeOf):
+            labels = labeled.get(node.inputs[0])
             if labels is not None and labels.axis in node.operation.axes:
                 return True
         else:
@@ -57,21 +65,21 @@ def _ends(graph: Graph, node: Node, slot: int) -> bool:
         case Elementwise(function="div" | "mod"):
             return slot == 1 and _is_place(graph, node.inputs[0])
         case operation:
-            return isinstance(operation, Measure)  # of how many lengths there are
+            return isinstance(operation, ShapeOf)  # of how many lengths there are
 
 
 def _is_place(graph: Graph, tensor: str) -> bool:
     """Does it hold what a ranking has found?"""
     node, slot = graph.producers.get(tensor, (None, 0))
     operation = node and node.operation
-    return isinstance(operation, Top) and slot == operation.ids
+    return isinstance(operation, TopK) and slot == operation.ids
 
 
 def _hands_on(node: Node, slot: int) -> bool:
     match node.operation:
         case Elementwise(function=function):
             return function in _HANDED_ON
-        case Pick() | Reshape():
+        case GatherConstant() | Reshape():
             return slot == 0
         case operation:
             return isinstance(operation, Concat)

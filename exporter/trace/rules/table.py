@@ -1,7 +1,7 @@
 """The rules: how a unit axis passes each neutral operation, in either direction.
 
 A rule is given a node and the labels at one of its ends, and yields the labels at its other ends,
-and the places in the file that state the width of the labelled axis. It refuses where the operation
+and the places in the file that state the width of the labeled axis. It refuses where the operation
 mixes units, or where labels would end up on no single axis.
 """
 
@@ -14,21 +14,21 @@ import numpy as np
 from exporter.graph.operations import (
     Activation,
     Concat,
-    Detect,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    Fetch,
-    FromShape,
+    GatherComputed,
+    GatherConstant,
     Linear,
-    Measure,
+    NonMaxSuppression,
     Operation,
-    Pick,
     Pool,
     Reduce,
     Reshape,
+    ShapeOf,
     Slice,
     Split,
-    Top,
+    TopK,
     Transpose,
 )
 from exporter.trace.head import UnitAxis
@@ -37,7 +37,7 @@ from exporter.trace.rules.detectors import detect
 from exporter.trace.rules.protocol import (
     Fact,
     Fetches,
-    Labelled,
+    Labeled,
     Peaks,
     Port,
     Ranks,
@@ -71,15 +71,15 @@ def _linear(step: Step) -> Iterator[Fact]:
         raise step.refuse(NOT_CHANNELS)
     if operation.groups != 1:
         raise step.refuse(f"its {operation.groups} groups tie output channels to input channels")
-    yield Labelled(Port("output", 0), step.labels.at(output_axis))
+    yield Labeled(Port("output", 0), step.labels.at(output_axis))
     kernel = step.labels.at(operation.kernel_axis)
-    yield Labelled(Port("input", operation.kernel), kernel, zero=operation.kernel_zero)
+    yield Labeled(Port("input", operation.kernel), kernel, zero=operation.kernel_zero)
     yield from _along(step, operation)
     if operation.bias is not None:
         shape = step.shape(Port("input", operation.bias))
         if shape and shape[-1] in {len(step.labels.units), None}:  # else one value serves them all
             port = Port("input", operation.bias)
-            yield Labelled(port, step.labels.at(len(shape) - 1), zero=0.0)
+            yield Labeled(port, step.labels.at(len(shape) - 1), zero=0.0)
     if operation.width_attribute is not None:
         yield States(operation.width_attribute, (len(step.labels.units),), None)
 
@@ -92,7 +92,7 @@ def _along(step: Step, operation: Linear) -> Iterator[Fact]:
         blocks, rest = divmod(step.width(port, axis), len(units))
         if rest:
             raise step.refuse(f"its input {step.tensor(port)!r} does not fit its channels")
-        yield Labelled(port, UnitAxis(axis, np.repeat(units, blocks)), zero)
+        yield Labeled(port, UnitAxis(axis, np.repeat(units, blocks)), zero)
 
 
 def _elementwise(step: Step) -> Iterator[Fact]:
@@ -108,7 +108,7 @@ def _elementwise(step: Step) -> Iterator[Fact]:
         raise step.refuse("the units are broadcast against something wider")
     zeroed = _zeroed(step, axis)
     for slot in range(len(step.node.outputs)):
-        yield Labelled(Port("output", slot), step.labels.at(axis))
+        yield Labeled(Port("output", slot), step.labels.at(axis))
     channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
     for slot, name in enumerate(step.node.inputs):
         if not name:
@@ -122,7 +122,7 @@ def _elementwise(step: Step) -> Iterator[Fact]:
             raise step.refuse(f"the shape of its input {name!r} is not known where the units lie")
         if own >= 0 and shape[own] == width:
             zero = 0.0 if slot in zeroed else None
-            yield Labelled(Port("input", slot), step.labels.at(own), zero)
+            yield Labeled(Port("input", slot), step.labels.at(own), zero)
 
 
 def _zeroed(step: Step, axis: int) -> tuple[int, ...]:
@@ -146,9 +146,9 @@ def _transpose(step: Step) -> Iterator[Fact]:
     assert isinstance(operation, Transpose)  # noqa: S101
     if step.port.side == "output":
         labels = step.labels.at(operation.permutation[step.labels.axis])
-        yield Labelled(Port("input", 0), labels, zero=0.0)
+        yield Labeled(Port("input", 0), labels, zero=0.0)
     else:
-        yield Labelled(
+        yield Labeled(
             Port("output", 0), step.labels.at(operation.permutation.index(step.labels.axis))
         )
 
@@ -169,8 +169,11 @@ def _is_suppressed(step: Step) -> bool:
     graph = step.graph
     behind = graph.behind(step.node)
     return any(
-        (isinstance(node.operation, Detect) and node.inputs[node.operation.classes] in behind)
-        or (isinstance(node.operation, Top) and node.inputs[0] in behind)
+        (
+            isinstance(node.operation, NonMaxSuppression)
+            and node.inputs[node.operation.classes] in behind
+        )
+        or (isinstance(node.operation, TopK) and node.inputs[0] in behind)
         for node in graph.nodes
     )
 
@@ -178,25 +181,25 @@ def _is_suppressed(step: Step) -> bool:
 def _pick(step: Step) -> Iterator[Fact]:
     """Positions of another axis; of the unit axis none may be taken by its place."""
     operation = step.node.operation
-    assert isinstance(operation, Pick)  # noqa: S101
+    assert isinstance(operation, GatherConstant)  # noqa: S101
     dropped = operation.axis
     axis = step.labels.axis
     if step.port.side == "output" and not operation.keepdims and axis >= dropped:
         axis += 1
     if axis == dropped:
         raise step.refuse("it takes units by their place")
-    yield Labelled(Port("input", 0), step.labels.at(axis), zero=0.0)
+    yield Labeled(Port("input", 0), step.labels.at(axis), zero=0.0)
     left = axis - (not operation.keepdims and axis > dropped)
-    yield Labelled(Port("output", 0), step.labels.at(left))
+    yield Labeled(Port("output", 0), step.labels.at(left))
 
 
 def _fetch(step: Step) -> Iterator[Fact]:
     """Its result are values of some units; whether their places follow a cut is asked later."""
     operation = step.node.operation
-    assert isinstance(operation, Fetch)  # noqa: S101
+    assert isinstance(operation, GatherComputed)  # noqa: S101
     if operation.axis is not None and step.labels.axis != operation.axis:
         for port in (Port("output", 0), Port("input", 0), Port("input", 1)):
-            yield Labelled(port, step.labels)
+            yield Labeled(port, step.labels)
         return
     if step.port != Port("input", 0):
         raise step.refuse("it takes units by computed places")
@@ -209,7 +212,7 @@ def _pool(step: Step) -> Iterator[Fact]:
     yield from _without(step, operation.axes, keepdims=True)
 
 
-def _without(step: Step, mixed: tuple[int, ...], *, keepdims: bool) -> Iterator[Labelled]:
+def _without(step: Step, mixed: tuple[int, ...], *, keepdims: bool) -> Iterator[Labeled]:
     """Labels pass an operation that mixes the positions along some axes, and perhaps drops them."""
     left = [axis for axis in range(len(step.shape(Port("input", 0)))) if axis not in mixed]
     axis = step.labels.axis
@@ -217,8 +220,8 @@ def _without(step: Step, mixed: tuple[int, ...], *, keepdims: bool) -> Iterator[
         axis = left[axis]
     if axis not in left:
         raise step.refuse("it mixes the units")
-    yield Labelled(Port("input", 0), step.labels.at(axis), zero=0.0)
-    yield Labelled(Port("output", 0), step.labels.at(axis if keepdims else left.index(axis)))
+    yield Labeled(Port("input", 0), step.labels.at(axis), zero=0.0)
+    yield Labeled(Port("output", 0), step.labels.at(axis if keepdims else left.index(axis)))
 
 
 def _expand(step: Step) -> Iterator[Fact]:
@@ -230,8 +233,8 @@ def _expand(step: Step) -> Iterator[Fact]:
     if axis in operation.grown:
         yield from _grown(step, axis - more)
         return
-    yield Labelled(Port("input", 0), step.labels.at(axis - more), zero=0.0)
-    yield Labelled(Port("output", 0), step.labels.at(axis))
+    yield Labeled(Port("input", 0), step.labels.at(axis - more), zero=0.0)
+    yield Labeled(Port("output", 0), step.labels.at(axis))
     target = operation.target
     if target is not None and operation.slot is not None and target[axis] == len(step.labels.units):
         yield States(operation.slot, target, axis)
@@ -247,21 +250,21 @@ def _grown(step: Step, own: int) -> Iterator[Fact]:
     counted = operation.computed and is_width(step.graph, step.node.inputs[1], step.known)
     if step.port.side == "input" or not single or not (stated or counted):
         raise step.refuse("it repeats or pads the units")
-    yield Labelled(Port("output", 0), step.labels)
+    yield Labeled(Port("output", 0), step.labels)
     if target is not None and slot is not None:
         yield States(slot, target, step.labels.axis)
 
 
 def _from_shape(step: Step) -> Iterator[Fact]:
     operation = step.node.operation
-    assert isinstance(operation, FromShape)  # noqa: S101
+    assert isinstance(operation, ConstantOfShape)  # noqa: S101
     yield States(operation.slot, operation.shape, step.labels.axis)
 
 
 def _measure(step: Step) -> Iterator[Fact]:
     """The length of another axis stays as it is, and says nothing of the units."""
     operation = step.node.operation
-    assert isinstance(operation, Measure)  # noqa: S101
+    assert isinstance(operation, ShapeOf)  # noqa: S101
     counted = step.labels.axis in operation.axes and not follows(step.graph, step.node)
     if step.port.side == "output" or counted:
         raise step.refuse("it computes with the number of units", _FIXED)
@@ -274,7 +277,7 @@ _FIXED = "where this comes of open lengths, export the model with fixed ones"
 def _top(step: Step) -> Iterator[Fact]:
     """Along the unit axis it ranks the units; along another one it answers for each unit."""
     operation = step.node.operation
-    assert isinstance(operation, Top)  # noqa: S101
+    assert isinstance(operation, TopK)  # noqa: S101
     axis, keepdims = operation.axis, operation.keepdims
     if step.port.side == "input" and step.labels.axis == axis:
         yield Ranks()
@@ -287,13 +290,13 @@ def _top(step: Step) -> Iterator[Fact]:
             continue
         for slot, name in enumerate(step.node.outputs):
             if name:
-                yield Labelled(Port("output", slot), answer.labels)
+                yield Labeled(Port("output", slot), answer.labels)
 
 
 RULES: Mapping[type[Operation], Rule] = {
     Linear: _linear,
-    Fetch: _fetch,
-    Pick: _pick,
+    GatherComputed: _fetch,
+    GatherConstant: _pick,
     Elementwise: _elementwise,
     Activation: _elementwise,
     Reshape: reshape,
@@ -304,8 +307,8 @@ RULES: Mapping[type[Operation], Rule] = {
     Split: split,
     Slice: slice_,
     Expand: _expand,
-    FromShape: _from_shape,
-    Measure: _measure,
-    Top: _top,
-    Detect: detect,
+    ConstantOfShape: _from_shape,
+    ShapeOf: _measure,
+    TopK: _top,
+    NonMaxSuppression: detect,
 }

@@ -361,7 +361,7 @@ def test_a_command_opens_what_a_stranger_version_wrote(folder: Path, tmp_path: P
 FLIP = """
 import sys
 from pathlib import Path
-from exporter.models.keras.files import check_hdf5
+from exporter.formats.keras.files import check_hdf5
 content, path = Path(sys.argv[1]).read_bytes(), Path(sys.argv[2])
 for place in range(900, 1500):
     flipped = bytearray(content)

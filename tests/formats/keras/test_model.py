@@ -116,7 +116,7 @@ HEADLESS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "groups of channels": (_groups, "Conv2D 'conv': its 2 groups"),
     "an inherited Dense": (lambda: _behind(Own(3, name="own")), "Own 'own': layers of class Own"),
-    "a normalisation over the units": (
+    "a normalization over the units": (
         lambda: _behind(keras.layers.LayerNormalization(name="norm")),
         "LayerNormalization 'norm': layers of class LayerNormalization are not cut",
     ),
@@ -231,7 +231,7 @@ NOT_APPLIED: dict[str, tuple[Edit, str]] = {
     "no such weight": (Fill("values/scale", 0, np.array([0]), 0.0, ()), "no weight"),
     "a weight that is an activation": (Fill("values", 0, np.array([0]), 0.0, ()), "no weight"),
     "no such layer": (SetAttribute("other", "units", 3), "no layer 'other'"),
-    "no such setting": (SetAttribute("values", "colour", 3), "no setting 'colour'"),
+    "no such setting": (SetAttribute("values", "color", 3), "no setting 'color'"),
     "no such tensor": (AddOutput("other", "z"), "no tensor 'other'"),
     "a weight as output": (AddOutput("values/kernel", "z"), "no tensor"),
     "a name that is taken": (AddOutput("values", "hidden"), "already has a tensor named"),

@@ -461,8 +461,8 @@ def test_what_else_the_file_holds_survives() -> None:
 
 SCRIPT = """
 import hashlib, sys
-from tests.test_onnx_edits import B, TWO, classifier, cut, node
-from exporter.plan import AddOutput, Insert, Plan
+from tests.formats.onnx.test_edits import B, TWO, classifier, cut, node
+from exporter.graph.edits import AddOutput, Insert, Plan
 opened = classifier()
 edits = Insert("gather", "z", (TWO,), {"axis": 1}), Insert("add", "bias", (B,)), AddOutput("z", "l")
 print(hashlib.sha256(cut(opened, [1, 3]).apply(Plan(edits[1:])).to_bytes()).hexdigest())

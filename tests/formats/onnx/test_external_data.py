@@ -21,7 +21,7 @@ from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_file
 from exporter.output.files import write_whole
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
 
@@ -208,7 +208,7 @@ def test_the_size_of_a_model_is_that_of_all_its_files(tmp_path: Path) -> None:
     held = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert size_bytes(path) == held > path.stat().st_size
     before = set(tmp_path.iterdir())
-    report = prune_file(path, tmp_path / "small.onnx", Choice(keep=[0]), Job())
+    report = prune_file(path, tmp_path / "small.onnx", CutOptions(keep=[0]), Job())
     (artifact,) = report.artifacts
     assert report.original.bytes == artifact.original_bytes == held
     written = set(tmp_path.iterdir()) - before - {tmp_path / "small.onnx.remap.json"}

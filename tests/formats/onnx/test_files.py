@@ -243,7 +243,7 @@ def test_names_are_made_unique() -> None:
     names = ["", "same", "same", ""]
     steps = [
         node("Relu", [i], [o], name)
-        for i, o, name in zip(chain, chain[1:], names, strict=False)  # pairs of neighbours
+        for i, o, name in zip(chain, chain[1:], names, strict=False)  # pairs of neighbors
     ]
     opened = classifier(*steps)
     assert [n.name for n in opened.graph().nodes] == ["gemm", "#1", "same", "same#3", "#4"]
@@ -315,15 +315,15 @@ def test_large_constants_do_not_hinder_inference() -> None:
     assert [n.operator for n in graph.nodes] == ["MatMul", "MatMul"]
 
 
-def dequantised(dtype: str) -> ModelProto:
-    quantised = numpy_helper.to_array(
+def dequantized(dtype: str) -> ModelProto:
+    quantized = numpy_helper.to_array(
         helper.make_tensor("k", helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [1], [1])
     )
     nodes = [
         node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
         node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
     ]
-    return proto(nodes, {"scale": np.array([1], np.float32), "zero": quantised}, outputs={"y": [3]})
+    return proto(nodes, {"scale": np.array([1], np.float32), "zero": quantized}, outputs={"y": [3]})
 
 
 def test_nodes_out_of_order_are_sorted() -> None:
@@ -348,8 +348,8 @@ PRECISIONS: Mapping[str, ModelProto] = {
         ],
         {"k": numbers(6, 5).astype(np.float16), "unused": numbers(2)},
     ),
-    "int8": dequantised("uint8"),
-    "int16x8": dequantised("int16"),
+    "int8": dequantized("uint8"),
+    "int16x8": dequantized("int16"),
     "dynamic": proto([node("DynamicQuantizeLinear", ["x"], ["y", "s", "o"])], {}),
 }
 

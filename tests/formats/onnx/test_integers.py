@@ -201,7 +201,7 @@ ONE: Mapping[str, Array] = {
     "wp": POINTS,
     "w": W8,
 }
-START = node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantise")
+START = node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantize")
 LEFT, RIGHT = ["xq", "xs", "xp"], ["w", "ws", "wp"]
 READ = node("DequantizeLinear", ["zq", "zs", "zp"], ["y"], "read")
 
@@ -259,7 +259,7 @@ FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
     "an image, pooled": (
         [
             node("Unsqueeze", ["x", "axes"], ["image"], "image"),
-            node("QuantizeLinear", ["image", "xs", "xp"], ["xq"], "quantise"),
+            node("QuantizeLinear", ["image", "xs", "xp"], ["xq"], "quantize"),
             node("QLinearConv", [*LEFT, "k", "ws", "zeros", "zs", "zp"], ["cq"], "head"),
             ms("QLinearAveragePool", ["cq", "zs", "zp", "zs", "zp"], "pq", kernel_shape=[1, 1]),
             node("Flatten", ["pq"], ["zq"], "flat"),
@@ -277,14 +277,14 @@ FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
     ),
     "dynamic, scaled in one operator": (
         [
-            node("DynamicQuantizeLinear", ["x"], ["xq", "ds", "dp"], "quantise"),
+            node("DynamicQuantizeLinear", ["x"], ["xq", "ds", "dp"], "quantize"),
             ms("MatMulIntegerToFloat", ["xq", "w", "ds", "ws", "dp", "wp", "b"], "y"),
         ],
         {"b": SCALES},
     ),
     "integers, no zero points": (
         [
-            node("DynamicQuantizeLinear", ["x"], ["xq", "ds", "dp"], "quantise"),
+            node("DynamicQuantizeLinear", ["x"], ["xq", "ds", "dp"], "quantize"),
             node("MatMulInteger", ["xq", "w", "dp"], ["i"], "head"),
             node("Cast", ["i"], ["y"], "float", to=TensorProto.FLOAT),
         ],

@@ -12,7 +12,7 @@ from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.onnx.labels import read_entry
 from exporter.graph.edits import Plan
 from exporter.modes import MODES
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.trace import trace
 from onnx import helper
@@ -77,7 +77,7 @@ def test_entries_are_read_and_written_in_their_own_syntax(
 # --- in a model -----------------------------------------------------------------------------------
 
 
-def labelled(opened: OnnxModel, **entries: str) -> OnnxModel:
+def labeled(opened: OnnxModel, **entries: str) -> OnnxModel:
     helper.set_model_props(opened.proto, entries)
     return from_proto(opened.proto, "network.onnx")
 
@@ -109,7 +109,7 @@ LITERAL = repr(dict(enumerate(NAMES)))
     ],
 )
 def test_labels_of_the_head(entries: dict[str, str], expected: tuple[str, ...] | None) -> None:
-    opened = labelled(classifier(), **entries)
+    opened = labeled(classifier(), **entries)
     assert trace(opened.graph()).head().labels == expected
 
 
@@ -121,7 +121,7 @@ def test_labels_of_another_axis_are_not_those_of_the_units() -> None:
         constants={"axes": np.array([1]), "to": np.array([1, 3, 5])},
         x=(2, 6),
     )
-    head = trace(labelled(opened, names=repr(NAMES[:3])).graph()).head()
+    head = trace(labeled(opened, names=repr(NAMES[:3])).graph()).head()
     assert (head.units, head.labels) == (5, None)
 
 
@@ -148,14 +148,14 @@ def cut(opened: OnnxModel, kept: Sequence[int], mode: str = "slice") -> OnnxMode
     return opened.apply(Plan(MODES[mode].edits(head, kept), remap_of(opened, kept, mode)))
 
 
-def test_a_group_is_labelled_with_its_name() -> None:
-    opened = labelled(classifier(), names=LITERAL)
-    merged = opened.apply(plan_cut(opened, Choice(keep=[2], merge={"fly": [3, 0]})).plan)
+def test_a_group_is_labeled_with_its_name() -> None:
+    opened = labeled(classifier(), names=LITERAL)
+    merged = opened.apply(plan_cut(opened, CutOptions(keep=[2], merge={"fly": [3, 0]})).plan)
     assert props(merged)["names"] == "{0: 'fly', 1: 'cät'}"
 
 
 def test_labels_follow_a_cut_and_the_next_one() -> None:
-    opened = labelled(classifier(), names=LITERAL, task="classify", stride="32")
+    opened = labeled(classifier(), names=LITERAL, task="classify", stride="32")
     once = cut(opened, [4, 2, 0])
     assert props(once) == {
         "names": "{0: 'emu', 1: 'cät', 2: 'ant'}",
@@ -169,25 +169,25 @@ def test_labels_follow_a_cut_and_the_next_one() -> None:
 
 
 def test_lines_stay_lines() -> None:
-    opened = labelled(classifier(), character="\n".join(NAMES))
+    opened = labeled(classifier(), character="\n".join(NAMES))
     assert props(cut(opened, [4, 2]))["character"] == f"{NAMES[4]}\n{NAMES[2]}"
 
 
 def test_fewer_lines_than_units_are_no_sign_of_boxes() -> None:
-    """A text recogniser has a blank in front of its characters, and each step of the text a row."""
+    """A text recognizer has a blank in front of its characters, and each step of the text a row."""
     rows = [
         node("Unsqueeze", ["z", "axes"], ["u"], "u"),
         node("Expand", ["u", "to"], ["y"], "expand"),
     ]
     held = {"axes": np.array([1]), "to": np.array([1, 3, 1])}
-    opened = labelled(classifier(*rows, constants=held), character="\n".join(NAMES[1:]))
+    opened = labeled(classifier(*rows, constants=held), character="\n".join(NAMES[1:]))
     head = trace(opened.graph()).head()
     assert (head.units, head.part, head.labels) == (5, None, None)
 
 
 def test_entries_that_do_not_label_the_units_survive() -> None:
     entries = {"labels": "['p', 'q']", "names": json.dumps(NAMES), "classes": "5"}
-    result = cut(labelled(classifier(), **entries), [1])
+    result = cut(labeled(classifier(), **entries), [1])
     assert props(result) == {**entries, "names": '["bee"]'}
 
 
@@ -195,12 +195,12 @@ def test_entries_that_do_not_label_the_units_survive() -> None:
 def test_an_entry_of_units_that_all_stay_is_not_touched(mode: str) -> None:
     text = "{0:'ant',1:'bee',2:'cat',3:'dog',4:'emu'}"
     kept = [0, 1] if mode == "zero" else [0, 1, 2, 3, 4]
-    assert props(cut(labelled(classifier(), names=text), kept, mode))["names"] == text
+    assert props(cut(labeled(classifier(), names=text), kept, mode))["names"] == text
 
 
 def test_labels_of_a_model_that_returns_ids() -> None:
     best = node("ArgMax", ["z"], ["y"], "best", axis=1, keepdims=0)
-    opened = labelled(classifier(best), names=LITERAL)
+    opened = labeled(classifier(best), names=LITERAL)
     assert trace(opened.graph()).head().labels == NAMES
     result = cut(opened, [3, 1])
     assert props(result)["names"] == "{0: \"dog's\", 1: 'bee'}"

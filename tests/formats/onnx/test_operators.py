@@ -282,7 +282,7 @@ REFUSED = [
             node("Div", ["z", "f"], ["y"], "div"),
         ),
     ),
-    Case("normalised", last("LpNormalization", axis=1)),
+    Case("normalized", last("LpNormalization", axis=1)),
     Case("accumulated", last("CumSum", "z", "at"), constants={"at": np.array(1)}),
 ]
 
@@ -342,7 +342,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("operator", "domain", "inputs", "reason"), FOREIGN)
-def test_other_ways_to_quantise_are_refused_by_name(
+def test_other_ways_to_quantize_are_refused_by_name(
     operator: str, domain: str, inputs: int, reason: str
 ) -> None:
     names = ["x", *(f"c{i}" for i in range(1, inputs))]

@@ -89,7 +89,7 @@ KERNELS: Mapping[str, tuple[Nodes, Mapping[str, Array], Array]] = {
         {"w": S8, "half": SCALES.astype(np.float16)},
         S8 * SCALES.astype(np.float16).astype(np.float32),
     ),
-    "quantised by a node": (
+    "quantized by a node": (
         product(
             node("QuantizeLinear", ["f", "s", "p"], ["w"], "quantize", axis=1),
             dequantized("w", "s", "p", axis=1),
@@ -229,7 +229,7 @@ TAILS = {
         node("Relu", ["d"], ["relu"], "relu"),
         quantized("relu", scale="narrow"),
     ),
-    "dequantised again": (
+    "dequantized again": (
         FLOAT,
         node("Sigmoid", ["d"], ["soft"], "sigmoid"),
         node("QuantizeLinear", ["soft", "ys", "yp"], ["q"], "quantize"),

@@ -15,7 +15,7 @@ from exporter.formats.onnx import from_proto
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from exporter.trace import trace
 from onnx import ModelProto, TensorProto, helper
 from tests.builders.onnx_models import node
@@ -104,7 +104,7 @@ def test_class_numbers_and_boxes_follow(rest: str, floor: str) -> None:
     assert trace(model.graph()).head("best").units == CLASSES
     labels, boxes, scores = expected(proto, KEPT)
     for restored in (False, True):
-        choice = Choice(keep=KEPT, keep_order=True, head="best", restore_ids=restored)
+        choice = CutOptions(keep=KEPT, keep_order=True, head="best", restore_ids=restored)
         done = prune_model(model, choice, Job(samples=2))
         assert done.findings.passed
         answer = run(done.model)
@@ -118,7 +118,7 @@ def test_class_numbers_and_boxes_follow(rest: str, floor: str) -> None:
 def test_a_rest_that_is_returned_follows_too() -> None:
     """It is not computed for the rounding alone."""
     proto = queries("product", "script", returned="left")
-    choice = Choice(keep=KEPT, keep_order=True, head="best")
+    choice = CutOptions(keep=KEPT, keep_order=True, head="best")
     done = prune_model(from_proto(proto, "queries.onnx"), choice, Job(samples=2))
     assert done.findings.passed
     np.testing.assert_array_equal(run(done.model)["left"][0], expected(proto, KEPT)[0])

@@ -13,7 +13,7 @@ from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from exporter.trace import trace
 from onnx import ModelProto
 from tests.builders.onnx_models import numbers, run
@@ -66,7 +66,7 @@ def test_the_classes_are_the_units_not_the_anchors_of_the_last_map(name: str) ->
 def test_the_values_are_those_of_the_kept_classes(name: str) -> None:
     model = ssd(**CASES[name])
     done = prune_model(
-        from_proto(model, "ssd.onnx"), Choice(keep=KEPT, keep_order=True), Job(samples=2)
+        from_proto(model, "ssd.onnx"), CutOptions(keep=KEPT, keep_order=True), Job(samples=2)
     )
     assert done.findings.passed
     assert isinstance(done.model, OnnxModel)
@@ -82,7 +82,7 @@ def test_codes_stay_to_the_bit(name: str, tmp_path: Path) -> None:
     pictures = [numbers(1, CHANNELS, SIZES[0], SIZES[0], seed=seed) for seed in range(4)]
     written = quantized(ssd(**CASES[name]), pictures, tmp_path, per_channel=True)
     model = from_proto(written, "codes.onnx")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     assert isinstance(done.model, OnnxModel)
     before, after = (run(each, {"x": pictures[0]}, plain=True) for each in (model, done.model))

@@ -13,7 +13,7 @@ from exporter.graph import Array
 from exporter.jobs.checks import compare
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace, trace_axis
 from exporter.trace.rules import Refused
 from onnx import ModelProto, TensorProto, helper, numpy_helper
@@ -46,7 +46,7 @@ def test_rows_of_kept_classes_stay(*, background: bool, sliced: bool) -> None:
     model = from_proto(ssd(background=background, sliced=sliced), "ssd.onnx")
     head = trace(model.graph()).head()
     assert (head.name, head.units) == ("selected", CLASSES)
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     assert done.remap.heads[0].options["ids"] == ("numbers",)
     before, after = rows(run(model)), rows(run(done.model))
@@ -71,7 +71,7 @@ def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) 
     assert (head.units, head.activation, head.z) == (CLASSES, "softmax", "logits")
     parts = f"background 0:1, classes 1:{1 + CLASSES}" if first else f"classes 0:{CLASSES}"
     assert ", ".join(map(str, head.parts)) == parts
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     shown = ModelProto.FromString(SHARED[name].SerializeToString())
     for output in ("logits", "flat_boxes"):
@@ -90,7 +90,7 @@ def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) 
 @pytest.mark.parametrize("more", [1, 3])
 def test_numbers_may_count_a_background(more: int, *, restored: bool) -> None:
     model = from_proto(ssd(background=True, more=more), "ssd.onnx")
-    choice = Choice(keep=KEPT, keep_order=True, restore_ids=restored)
+    choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
     done = prune_model(model, choice, Job(samples=2))
     assert done.findings.passed
     before, after = rows(run(model)), rows(run(done.model))
@@ -103,8 +103,8 @@ def test_numbers_may_count_a_background(more: int, *, restored: bool) -> None:
 def test_a_second_cut_finds_numbers_that_count_a_background() -> None:
     """In a table, behind the entries that no class has."""
     model = from_proto(ssd(more=2), "ssd.onnx")
-    first = prune_model(model, Choice(keep=KEPT, restore_ids=True), Job(samples=2)).model
-    done = prune_model(first, Choice(keep=[2, 0], keep_order=True), Job(samples=2))
+    first = prune_model(model, CutOptions(keep=KEPT, restore_ids=True), Job(samples=2)).model
+    done = prune_model(first, CutOptions(keep=[2, 0], keep_order=True), Job(samples=2))
     assert done.findings.passed
     assert done.remap.heads[0].new_to_old == (4, 0)
     expected = [row for row in rows(run(model)) if row[0] - 2 in {4, 0}]
@@ -135,7 +135,7 @@ def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
     for output in model.graph.output:
         if output.name == "numbers":
             output.CopyFrom(helper.make_tensor_value_info("name", TensorProto.INT64, None))
-    choice = Choice(keep=KEPT, keep_order=True, probabilities="absolute")
+    choice = CutOptions(keep=KEPT, keep_order=True, probabilities="absolute")
     whole = from_proto(model, "ssd.onnx")
     done = prune_model(whole, choice, Job(samples=2))
     assert done.findings.passed
@@ -151,14 +151,14 @@ def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
 
 def test_numbers_that_are_less_are_not_restored() -> None:
     model = from_proto(ssd(more=-1), "ssd.onnx")
-    assert prune_model(model, Choice(keep=KEPT), Job(samples=2)).findings.passed
+    assert prune_model(model, CutOptions(keep=KEPT), Job(samples=2)).findings.passed
     with pytest.raises(UsageError, match="'selected' are returned less 1"):
-        plan_cut(model, Choice(keep=KEPT, restore_ids=True))
+        plan_cut(model, CutOptions(keep=KEPT, restore_ids=True))
 
 
 def test_another_shift_turns_the_check_red() -> None:
     model = from_proto(ssd(more=1), "ssd.onnx")
-    cut = plan_cut(model, Choice(keep=KEPT))
+    cut = plan_cut(model, CutOptions(keep=KEPT))
     wrong = from_proto(ssd(more=2), "wrong.onnx").apply(cut.plan)
     job = Job(samples=2)
     found = compare(job, model, wrong, job.inputs(model), cut.remap.heads)
@@ -192,7 +192,7 @@ def test_a_sum_that_is_no_shift_is_refused(name: str) -> None:
 
 def test_selected_places_alone() -> None:
     model = from_proto(selected_alone(), "ssd.onnx")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     before, after = run(model)["selected"], run(done.model)["selected"]
     expected = sorted([b, KEPT.index(c), n] for b, c, n in before.tolist() if c in KEPT)
@@ -202,7 +202,7 @@ def test_selected_places_alone() -> None:
 def test_the_best_of_the_kept_classes() -> None:
     """Nothing is suppressed here, so that NumPy can say what each box must be."""
     model = from_proto(largest(), "yolo.onnx")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     assert done.remap.heads[0].options["ids"] == ("rows",)
     every = from_proto(with_scores(), "yolo.onnx")
@@ -258,7 +258,7 @@ def test_values_at_computed_places_are_refused() -> None:
 def test_one_class_a_box_as_yolov7_takes_it() -> None:
     """In NumPy: of each box its best kept class, then the best boxes of each class."""
     model = from_proto(as_yolov7(), "yolo.onnx")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     shown = as_yolov7()
     for name, width in (("places", 4), ("s", CLASSES)):
@@ -286,7 +286,7 @@ def test_one_class_a_box_as_yolov7_takes_it() -> None:
 def test_an_end_to_end_model_numbers_the_kept_classes(build: Callable[[], ModelProto]) -> None:
     """In NumPy: the best boxes by their best kept class, then the best pairs of box and class."""
     model = from_proto(build(), "yolo.onnx")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     table = done.remap.heads[0]
     assert (table.old_units, table.options["ids"]) == (CLASSES, ("y",))
@@ -326,7 +326,7 @@ def test_pairs_of_box_and_class_ranked_in_one_line() -> None:
     scores = run(model)["scores"][0][:, list(KEPT)]
     del made.graph.output[1]
     model = from_proto(made, "pairs.onnx")
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
     expected = np.argsort(-scores.ravel(), kind="stable")[:TAKEN] % len(KEPT)
     np.testing.assert_array_equal(run(done.model)["ids"][0], expected)

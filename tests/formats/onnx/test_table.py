@@ -87,7 +87,7 @@ REFUSED = [
     ),
     Case("chosen positions", one("Gather", "at", axis=1), lambda z, _: z, {"at": const(0, 1)}),
     Case(
-        "batch normalisation in training",
+        "batch normalization in training",
         (
             node(
                 "BatchNormalization",
@@ -471,7 +471,7 @@ ZERO = {
     "subtracted from": (("Sub", "c"), True),
     "scale": (("Mul", "c"), True),
     "divisor": (("Div", "c"), True),
-    "batch normalisation": (("BatchNormalization", "c", "c", "c", "c"), True),
+    "batch normalization": (("BatchNormalization", "c", "c", "c", "c"), True),
     "one offset for all units": (("Add", "one"), False),
 }
 

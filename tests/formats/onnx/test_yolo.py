@@ -13,7 +13,7 @@ from exporter.errors import UsageError
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from onnx import ModelProto
 from tests.builders import yolo_reference as reference
@@ -33,7 +33,7 @@ def opened(name: str) -> OnnxModel:
 
 def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
     """Cut, and proved by the pruning itself."""
-    done = prune_model(model, Choice(keep=KEPT, keep_order=order), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=order), Job(samples=2))
     assert done.findings.passed
     assert {check.output for check in done.findings.checks} == {*model.graph().outputs}
     assert isinstance(done.model, OnnxModel)
@@ -72,7 +72,7 @@ def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
         columns = [p if p not in standing else next(chosen) for p in range(width) if p not in gone]
         taken = np.take(before[output], columns, axis=axis)
         np.testing.assert_array_equal(after[output], taken, err_msg=output)
-    again = plan_cut(small, Choice(keep=[0]))
+    again = plan_cut(small, CutOptions(keep=[0]))
     assert again.selection.units == len(KEPT)
 
 

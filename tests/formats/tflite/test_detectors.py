@@ -21,7 +21,7 @@ from exporter.jobs.checks import compare
 from exporter.jobs.compare import verify_files
 from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification.detector_rows import DetectedRows
 from tests.builders.ssd_models import BOXES, CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
@@ -61,7 +61,7 @@ def rows(answer: Mapping[str, Array], names: Sequence[str] = ROWS) -> list[tuple
 
 
 def cut(model: Model, *kept: int, **how: Any) -> Pruned:
-    done = prune_model(model, Choice(keep=kept, **how), Job(samples=4))
+    done = prune_model(model, CutOptions(keep=kept, **how), Job(samples=4))
     failed = [check for check in done.findings.checks if not check.passed]
     assert not failed
     assert "classes" in {check.metric for check in done.findings.checks}
@@ -167,7 +167,7 @@ def test_removed_classes_keep_their_place_and_no_row(choice: dict[str, Any]) -> 
     """The post-process behind the scores goes on to see all classes, and calls them as before."""
     model = opened(options={**OPTIONS, "nms_score_threshold": 1e-6})
     kept = [0, 3, 4]
-    done = prune_model(model, Choice(keep=kept, **choice), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=kept, **choice), Job(samples=2))
     assert done.findings.passed
     expected = [row for row in rows(runs(model, picture())) if row[0] in kept]
     found = rows(runs(done.model, picture()))
@@ -192,10 +192,10 @@ def test_all_other_options_stay() -> None:
 
 def test_a_label_file_may_name_the_background() -> None:
     names = ["???", *"abcde"]
-    cut = plan_cut(opened(), Choice(keep="b,d", labels=names))
+    cut = plan_cut(opened(), CutOptions(keep="b,d", labels=names))
     assert (cut.selection.kept, cut.remap.heads[0].labels) == ((1, 3), ("b", "d"))
     with pytest.raises(UsageError, match="6 labels for 5 units"):
-        plan_cut(opened(background=0), Choice(keep="b,d", labels=names))
+        plan_cut(opened(background=0), CutOptions(keep="b,d", labels=names))
 
 
 LABELS = b"ant\nbee\ncat\ndog\nelk\n"  # the background is none of them
@@ -247,12 +247,12 @@ def test_a_calibration_that_does_not_follow(scores: bytes, how: dict[str, Any]) 
 
 def test_zero_is_refused() -> None:
     with pytest.raises(ModelError, match="would return removed classes"):
-        plan_cut(opened(), Choice(keep=[1], mode="zero"))
+        plan_cut(opened(), CutOptions(keep=[1], mode="zero"))
 
 
 def test_a_post_process_tells_itself_where_its_classes_are() -> None:
     with pytest.raises(UsageError, match=r"no head has its units at 0:3|tells itself"):
-        plan_cut(opened(), Choice(keep=[1], units="0:3"))
+        plan_cut(opened(), CutOptions(keep=[1], units="0:3"))
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,9 @@ def test_a_wrong_row_turns_the_check_red(column: int) -> None:
     values[:] += 1.0
     builder.model.buffers[builder.at(name).buffer].data = values.view(np.uint8)
     spoiled = from_bytes(builder.content(*ROWS), "ssd.tflite")
-    spoiled = spoiled.apply(replace(plan_cut(spoiled, Choice(keep=[1, 2])).plan, remap=done.remap))
+    spoiled = spoiled.apply(
+        replace(plan_cut(spoiled, CutOptions(keep=[1, 2])).plan, remap=done.remap)
+    )
     job = Job(samples=4)
     found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
     assert any(check.metric == "rows" and not check.passed for check in found.checks)
@@ -425,7 +427,7 @@ def test_the_zoo_detector_has_ninety_named_classes(detector: TfliteModel) -> Non
 
 
 def test_cats_and_dogs_stay_to_the_bit(detector: TfliteModel, pets: Array) -> None:
-    done = prune_model(detector, Choice(keep="cat,dog,horse"), Job(samples=2))
+    done = prune_model(detector, CutOptions(keep="cat,dog,horse"), Job(samples=2))
     assert done.findings.passed
     assert isinstance(done.model, TfliteModel)
     assert len(done.model.content) < 0.8 * len(detector.content)
@@ -441,7 +443,7 @@ def test_cats_and_dogs_stay_to_the_bit(detector: TfliteModel, pets: Array) -> No
 def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
     detector: TfliteModel, pets: Array
 ) -> None:
-    done = prune_model(detector, Choice(keep="cat,dog", restore_ids=True), Job(samples=2))
+    done = prune_model(detector, CutOptions(keep="cat,dog", restore_ids=True), Job(samples=2))
     assert done.findings.passed
     small = done.model
     assert isinstance(small, TfliteModel)
@@ -453,7 +455,7 @@ def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
 
 def test_the_zoo_detector_masked(detector: TfliteModel, pets: Array) -> None:
     """Its feature maps have codes of their own, whose lowest are no scores of 0."""
-    done = prune_model(detector, Choice(keep="cat,dog,horse", mode="mask"), Job(samples=2))
+    done = prune_model(detector, CutOptions(keep="cat,dog,horse", mode="mask"), Job(samples=2))
     assert done.findings.passed
     assert done.remap.of().options["restore_width"] is True
     expected = [row for row in zoo_rows(detector, pets) if row[0] in {CAT, DOG, HORSE}]
@@ -464,7 +466,7 @@ def test_the_zoo_detector_masked(detector: TfliteModel, pets: Array) -> None:
 
 def test_the_files_prove_each_other(detector: TfliteModel, zoo: Path, tmp_path: Path) -> None:
     small = tmp_path / "small.tflite"
-    prune_model(detector, Choice(keep="cat,dog"), Job(verify=False)).save(small)
+    prune_model(detector, CutOptions(keep="cat,dog"), Job(verify=False)).save(small)
     report = verify_files(zoo / ZOO_FILE, small, Job(samples=2))
     assert report.ok
     assert {check.metric for check in report.checks} >= {"rows", "classes", "original"}

@@ -125,9 +125,9 @@ def test_refused(case: Refused) -> None:
     assert model.content == before
 
 
-def test_a_quantised_value_is_not_computed_with() -> None:
-    model = opened(quantised(), "z")
-    with pytest.raises(ModelError, match="quantised"):
+def test_a_quantized_value_is_not_computed_with() -> None:
+    model = opened(quantized(), "z")
+    with pytest.raises(ModelError, match="quantized"):
         model.apply(Plan((Insert("sigmoid", "z"),)))
 
 
@@ -141,7 +141,7 @@ def test_a_quantised_value_is_not_computed_with() -> None:
 )
 def test_a_code_that_does_not_fit(value: Edit, edit: str) -> None:
     with pytest.raises(ModelError, match=edit):
-        opened(quantised(), "z").apply(Plan((value,)))
+        opened(quantized(), "z").apply(Plan((value,)))
 
 
 def test_weights_of_two_bits_are_refused() -> None:
@@ -149,7 +149,7 @@ def test_weights_of_two_bits_are_refused() -> None:
     builder = classifier()
     tensor = builder.at("z/kernel")
     tensor.type, tensor.buffer = schema.TensorType.INT2, builder.buffer(np.zeros(5, np.uint8))
-    builder.quantise("z/kernel", 0.1, 0)
+    builder.quantize("z/kernel", 0.1, 0)
     with pytest.raises(ModelError, match="'z/kernel' is int2, which cannot be cut"):
         opened(builder, "y").apply(Plan((Take("z/kernel", 0, TWO, KERNEL),)))
 
@@ -158,13 +158,13 @@ def test_weights_of_two_bits_are_refused() -> None:
     "edit", [Take("z/kernel", 0, TWO, KERNEL), Fill("z/kernel", 0, TWO, 0.0, KERNEL)]
 )
 def test_weights_in_blocks_are_refused(edit: Edit) -> None:
-    builder = quantised()
+    builder = quantized()
     scales = builder.constant("scales", np.ones((5, 2), np.float16))
     blocks = schema.BlockwiseQuantizationT(builder.names[scales], -1, 2)
     quantization = builder.at("z/kernel").quantization
     quantization.detailsType = schema.QuantizationDetails.BlockwiseQuantization
     quantization.details = blocks
-    with pytest.raises(ModelError, match="'z/kernel' is quantised in blocks"):
+    with pytest.raises(ModelError, match="'z/kernel' is quantized in blocks"):
         opened(builder, "z").apply(Plan((edit,)))
 
 
@@ -238,35 +238,35 @@ def test_a_single_number_as_option() -> None:
     np.testing.assert_allclose(run(result)["y"], softmax(0.5 * logits(classifier())), atol=1e-6)
 
 
-# --- quantised constants -------------------------------------------------------------------------
+# --- quantized constants -------------------------------------------------------------------------
 
 SCALES, ZEROS = f32([0.01, 0.02, 0.03, 0.04, 0.05]), np.zeros(5, np.int64)
 
 
-def quantised(dtype: str = "int8") -> Builder:
+def quantized(dtype: str = "int8") -> Builder:
     """x -> FULLY_CONNECTED "z" in integers; int8 with a scale a channel, uint8 with one in all."""
     builder = Builder()
-    builder.quantise(builder.feed("x", 1, 4, dtype=dtype), 0.02, 3)
+    builder.quantize(builder.feed("x", 1, 4, dtype=dtype), 0.02, 3)
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     kernel = builder.random.integers(low + 1, high, (5, 4)).astype(dtype)
     builder.constant("z/kernel", kernel)
     bias = builder.random.integers(-500, 500, 5).astype(np.int32)
     builder.constant("z/bias", bias)
     if dtype == "int8":
-        builder.quantise("z/kernel", SCALES, ZEROS)
-        builder.quantise("z/bias", SCALES * f32(0.02), ZEROS)
+        builder.quantize("z/kernel", SCALES, ZEROS)
+        builder.quantize("z/bias", SCALES * f32(0.02), ZEROS)
     else:
-        builder.quantise("z/kernel", 0.01, 120)
-        builder.quantise("z/bias", 0.0002, 0)
+        builder.quantize("z/kernel", 0.01, 120)
+        builder.quantize("z/bias", 0.0002, 0)
     inputs = ["x", "z/kernel", "z/bias"]
     builder.op("FULLY_CONNECTED", inputs, (1, 5), "z", "FullyConnectedOptions", dtype, version=4)
-    builder.quantise("z", 0.2, 5)
+    builder.quantize("z", 0.2, 5)
     return builder
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_take_is_equal_to_the_bit_in_integers(dtype: str) -> None:
-    model = opened(quantised(dtype), "z")
+    model = opened(quantized(dtype), "z")
     x = np.random.default_rng(3).integers(0, 100, (1, 4)).astype(dtype)
     edits = Take("z/kernel", 0, TWO, KERNEL), Take("z/bias", 0, TWO, BIAS), SetShape("z", (1, 2))
     narrow = edited(model, *edits)
@@ -281,7 +281,7 @@ def test_take_is_equal_to_the_bit_in_integers(dtype: str) -> None:
 
 
 def test_take_across_the_channels_leaves_their_scales() -> None:
-    narrow = edited(opened(quantised(), "z"), Take("z/kernel", 1, np.array([2, 0]), KERNEL))
+    narrow = edited(opened(quantized(), "z"), Take("z/kernel", 1, np.array([2, 0]), KERNEL))
     kernel = read(narrow.content).subgraphs[0].tensors[1].quantization
     np.testing.assert_array_equal(kernel.scale, SCALES)
 
@@ -299,7 +299,7 @@ def test_take_across_the_channels_leaves_their_scales() -> None:
 def test_fill_writes_the_code_of_a_real_value(
     dtype: str, axis: int, positions: list[int], value: float, codes: list[list[int]]
 ) -> None:
-    model = opened(quantised(dtype), "z")
+    model = opened(quantized(dtype), "z")
     edit = Fill("z/kernel", axis, np.array(positions), value, KERNEL)
     filled = constant(edited(model, edit), "z/kernel")
     np.testing.assert_array_equal(np.take(filled, positions, axis=axis), codes)
@@ -311,7 +311,7 @@ def test_fill_writes_the_code_of_a_real_value(
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_zeroed_rows_answer_the_zero_point(dtype: str) -> None:
     filled = edited(
-        opened(quantised(dtype), "z"),
+        opened(quantized(dtype), "z"),
         Fill("z/kernel", 0, TWO, 0.0, KERNEL),
         Fill("z/bias", 0, TWO, 0.0, BIAS),
     )
@@ -599,7 +599,7 @@ def test_operators_are_known_to_old_and_new_readers() -> None:
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_codes_may_change_places(dtype: str) -> None:
-    model = opened(quantised(dtype), "z")
+    model = opened(quantized(dtype), "z")
     x = np.random.default_rng(3).integers(0, 100, (1, 4)).astype(dtype)
     fill = np.full((1, 1), 5, dtype)
     insert = Insert("concat", "z", (fill,), {"axis": 1}, (1, 6))

@@ -21,7 +21,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes, open_file, schema
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Take
 from exporter.modes import MODES
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap
 from exporter.trace import trace
 from tests.builders.tflite_builder import Builder, classifier, read
@@ -119,11 +119,11 @@ def test_no_such_file(tmp_path: Path) -> None:
 HAVOC = """
 import random, sys
 from pathlib import Path
-from exporter.cutting import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.errors import ExporterError
-from exporter.models.tflite import from_bytes
+from exporter.formats.tflite import from_bytes
 from exporter.modes import MODES
-from exporter.plan import Plan
+from exporter.graph.edits import Plan
 from exporter.trace import trace
 
 content, chance = Path(sys.argv[1]).read_bytes(), random.Random(int(sys.argv[2]))
@@ -137,7 +137,7 @@ def attempt(damaged):
             for mode in (MODES[name] for name in ("slice", "zero", "mask")):
                 model.apply(Plan(mode.edits(head, [0])))
         for gate in sys.argv[3:]:
-            model.apply(plan_cut(model, Choice(gate=gate)).plan)
+            model.apply(plan_cut(model, CutOptions(gate=gate)).plan)
         opened += 1
     except ExporterError as error:
         assert "\\n" not in error.message, error.message
@@ -163,7 +163,7 @@ def _signed() -> bytes:
 
 def _gated() -> bytes:
     model = from_bytes(_signed(), "net.tflite")
-    return model.apply(plan_cut(model, Choice(gate="input")).plan).content
+    return model.apply(plan_cut(model, CutOptions(gate="input")).plan).content
 
 
 def _rich() -> bytes:
@@ -307,7 +307,7 @@ def test_the_archive_behind_the_file_stays_readable(
     counted_from_the_file: bool, kept: tuple[int, ...], tmp_path: Path
 ) -> None:
     content = archived(GOOD, counted_from_the_file=counted_from_the_file)
-    cut = sliced(from_bytes(content, "labelled.tflite"), *kept)
+    cut = sliced(from_bytes(content, "labeled.tflite"), *kept)
     path = tmp_path / "cut.tflite"
     cut.write(path)
     assert path.read_bytes() == cut.content
@@ -443,11 +443,11 @@ def test_precision(weights: str, activations: str, precision: str) -> None:
     builder.constant("k", np.ones((50, 40), weights))
     for name in ("x", "k"):
         if builder.at(name).type != 0:
-            builder.quantise(name, 0.1, 0)
+            builder.quantize(name, 0.1, 0)
     options: Mapping[str, Any] = {"options": "FullyConnectedOptions", "dtype": activations}
     builder.op("FULLY_CONNECTED", ["x", "k", ""], (1, 50), "z", version=4, **options)
     if builder.at("z").type != 0:
-        builder.quantise("z", 0.1, 0)
+        builder.quantize("z", 0.1, 0)
     assert from_bytes(builder.content("z"), "p.tflite").precision == precision
 
 

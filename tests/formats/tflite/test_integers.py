@@ -18,7 +18,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array, Use
 from exporter.graph.edits import AddOutput, Fill, Plan
 from exporter.modes import MODES
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from tests.builders import tflite_precisions as made
 from tests.builders.tflite_builder import Builder, read
@@ -156,7 +156,7 @@ def test_a_code_that_four_bits_cannot_hold_is_refused() -> None:
 def _two_bits(builder: Builder, kernel: Any) -> None:
     kernel.type = schema.TensorType.INT2
     builder.model.buffers[kernel.buffer].data = np.zeros(40, np.uint8)
-    builder.quantise("z/kernel", np.full(5, 0.1), np.zeros(5))
+    builder.quantize("z/kernel", np.full(5, 0.1), np.zeros(5))
 
 
 def _in_blocks(builder: Builder, kernel: Any) -> None:
@@ -174,7 +174,7 @@ def _in_blocks(builder: Builder, kernel: Any) -> None:
     ("stored", "told"),
     [
         pytest.param(_two_bits, "is int2, which cannot be cut", id="int2"),
-        pytest.param(_in_blocks, "is quantised in blocks, which cannot be cut", id="in blocks"),
+        pytest.param(_in_blocks, "is quantized in blocks, which cannot be cut", id="in blocks"),
     ],
 )
 @pytest.mark.parametrize("mode", ["slice", "zero"])  # a mask leaves the kernel alone
@@ -184,7 +184,7 @@ def test_codes_that_cannot_be_cut_are_refused_by_name(stored: Any, told: str, mo
     stored(builder, builder.at("z/kernel"))
     opened = from_bytes(builder.content("z"), "odd.tflite")
     with pytest.raises(ModelError, match=f"'z/kernel' {told}"):
-        opened.apply(plan_cut(opened, Choice(keep=[1, 3], mode=mode)).plan)
+        opened.apply(plan_cut(opened, CutOptions(keep=[1, 3], mode=mode)).plan)
 
 
 # --- sparse --------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ def test_codes_that_cannot_be_cut_are_refused_by_name(stored: Any, told: str, mo
 
 def test_sparse_weights_are_refused_by_name() -> None:
     with pytest.raises(ModelError, match="FULLY_CONNECTED 'z': its constants are stored sparsely"):
-        plan_cut(built("dense, logits", "sparse"), Choice(keep=[0]))
+        plan_cut(built("dense, logits", "sparse"), CutOptions(keep=[0]))
 
 
 def test_a_head_behind_sparse_weights_is_cut() -> None:
@@ -201,7 +201,7 @@ def test_a_head_behind_sparse_weights_is_cut() -> None:
     builder: Builder = network.builder
     builder.dense("z", 7, "head")
     opened = from_bytes(builder.content("head"), "sparse.tflite")
-    narrow = opened.apply(plan_cut(opened, Choice(keep=[1, 5])).plan)
+    narrow = opened.apply(plan_cut(opened, CutOptions(keep=[1, 5])).plan)
     x: dict[str, Any] = {"x": made.DENSE}
     before, after = (each.runner(RunOptions())(x)["head"] for each in (opened, narrow))
     np.testing.assert_array_equal(after, before[:, [1, 5]])

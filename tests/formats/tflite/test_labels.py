@@ -16,7 +16,7 @@ import pytest
 from exporter.errors import ModelError
 from exporter.formats.tflite import TfliteModel, from_bytes, open_file
 from exporter.formats.tflite.metadata import associated_files
-from exporter.planning.cut import Choice, plan_cut
+from exporter.planning.cut import CutOptions, plan_cut
 from tests.builders.tflite_builder import Builder, classifier, read
 from tests.builders.tflite_metadata import (
     SCORE_CALIBRATION,
@@ -39,7 +39,7 @@ ALL = (
 FILES = {"labels.txt": ENGLISH, "labels-de.txt": GERMAN, "scores.txt": SCORES}
 
 
-def labelled(
+def labeled(
     files: Mapping[str, bytes] = FILES,
     *entries: Sequence[Associated],
     builder: Builder | None = None,
@@ -47,13 +47,13 @@ def labelled(
     """A classifier of five units with an archive, and metadata for each output."""
     builder = builder or classifier()
     builder.metadata("TFLITE_METADATA", metadata(*(entries or [ALL])))
-    return from_bytes(zipped(builder.content("y"), files), "labelled.tflite")
+    return from_bytes(zipped(builder.content("y"), files), "labeled.tflite")
 
 
 def cut(
     model: TfliteModel, *keep: int | str, mode: str = "slice", new_ids: bool = False
 ) -> TfliteModel:
-    choice = Choice(keep=keep, mode=mode, keep_order=mode == "slice", new_ids=new_ids)
+    choice = CutOptions(keep=keep, mode=mode, keep_order=mode == "slice", new_ids=new_ids)
     return model.apply(plan_cut(model, choice).plan)
 
 
@@ -77,7 +77,7 @@ UNTOUCHED: dict[str, tuple[Mapping[str, bytes], Sequence[Associated]]] = {
 @pytest.mark.parametrize("name", UNTOUCHED)
 def test_what_does_not_speak_of_the_units_stays(name: str) -> None:
     files, entries = UNTOUCHED[name]
-    model = labelled(files, entries)
+    model = labeled(files, entries)
     assert model.graph().labels == {}
     assert unzipped(cut(model, 3, 1).content) == files
 
@@ -91,7 +91,7 @@ def test_foreign_metadata_is_left_alone() -> None:
 
 
 def test_zero_leaves_every_file() -> None:
-    model = labelled()
+    model = labeled()
     zeroed = cut(model, 3, 1, mode="zero")
     assert unzipped(zeroed.content) == FILES
     assert zeroed.graph().labels == model.graph().labels
@@ -100,7 +100,7 @@ def test_zero_leaves_every_file() -> None:
 def test_metadata_survives_byte_for_byte() -> None:
     builder = classifier()
     builder.metadata("mine", b"anything")
-    model = labelled(builder=builder)
+    model = labeled(builder=builder)
     small = read(cut(model, 3, 1).content)
     kept = {entry.name: small.buffers[entry.buffer].data.tobytes() for entry in small.metadata}
     assert kept[b"TFLITE_METADATA"] == metadata(ALL)
@@ -123,7 +123,7 @@ def test_a_file_of_two_outputs_that_are_not_cut_alike_is_refused() -> None:
     builder.metadata("TFLITE_METADATA", metadata(ALL[:1], ALL[:1]))
     model = from_bytes(zipped(builder.content("y", "other"), FILES), "two.tflite")
     with pytest.raises(ModelError, match=r"'labels\.txt' .* serves several outputs"):
-        model.apply(plan_cut(model, Choice(keep=[3], head="y")).plan)
+        model.apply(plan_cut(model, CutOptions(keep=[3], head="y")).plan)
 
 
 def test_damaged_metadata_is_told() -> None:
@@ -158,7 +158,7 @@ def test_a_damaged_archive_is_told() -> None:
 @pytest.mark.parametrize("lost", [1, 22, 60, 200, 340])
 def test_half_an_archive_is_told(lost: int) -> None:
     """What is left of it would be lost without a word."""
-    content = labelled().content[: -len(b"of a test")]
+    content = labeled().content[: -len(b"of a test")]
     assert len(content) - lost > content.index(b"PK\x03\x04") + 4
     with pytest.raises(ModelError, match=r"half is truncated: its archive with 'labels\.txt'"):
         from_bytes(content[:-lost], "half")
@@ -176,7 +176,7 @@ def test_metadata_without_an_archive_is_no_matter() -> None:
 
 
 def test_labels_reach_the_graph_and_choose_units() -> None:
-    model = labelled()
+    model = labeled()
     assert model.graph().labels == {"y": ("ant", "bee", "cat", "dog", "elk")}
     small = cut(model, "dog", "b*")
     assert small.graph().labels == {"y": ("dog", "bee")}
@@ -185,13 +185,13 @@ def test_labels_reach_the_graph_and_choose_units() -> None:
 
 
 def test_the_language_without_a_name_is_the_main_one() -> None:
-    model = labelled(FILES, [ALL[1], ALL[0]])
+    model = labeled(FILES, [ALL[1], ALL[0]])
     assert model.graph().labels["y"][0] == "ant"
-    assert labelled(FILES, [ALL[1]]).graph().labels["y"][0] == "Ameise"
+    assert labeled(FILES, [ALL[1]]).graph().labels["y"][0] == "Ameise"
 
 
 def test_every_file_follows_in_the_kept_order() -> None:
-    small = cut(labelled(), 3, 0, 2)
+    small = cut(labeled(), 3, 0, 2)
     assert unzipped(small.content) == {
         "labels.txt": b"dog\nant\ncat\n",
         "labels-de.txt": b"Hund\nAmeise\nKatze\n",
@@ -200,8 +200,8 @@ def test_every_file_follows_in_the_kept_order() -> None:
 
 
 def test_a_group_has_its_name_and_no_calibration() -> None:
-    model = labelled()
-    merged = model.apply(plan_cut(model, Choice(keep=[2], merge={"fly": [3, 0]})).plan)
+    model = labeled()
+    merged = model.apply(plan_cut(model, CutOptions(keep=[2], merge={"fly": [3, 0]})).plan)
     assert unzipped(merged.content) == {
         "labels.txt": b"fly\ncat\n",
         "labels-de.txt": b"fly\nKatze\n",
@@ -220,14 +220,14 @@ def test_a_group_has_its_name_and_no_calibration() -> None:
     ids=["no newline at the end", "CRLF", "an empty last label", "not UTF-8"],
 )
 def test_lines_stay_as_they_are(before: bytes, after: bytes) -> None:
-    model = labelled({"labels.txt": before}, ALL)
+    model = labeled({"labels.txt": before}, ALL)
     assert unzipped(cut(model, 3, 1).content) == {"labels.txt": after}
     assert not any("\r" in label for label in model.graph().labels["y"])
 
 
 @pytest.mark.parametrize("first", ["slice", "zero"])
 def test_a_file_that_was_cut_is_cut_again(first: str) -> None:
-    small = cut(labelled(), 4, 2, 1, mode=first)
+    small = cut(labeled(), 4, 2, 1, mode=first)
     again = cut(small, "bee", "elk")
     assert unzipped(again.content)["labels.txt"] == b"bee\nelk\n"
     assert again.remap is not None
@@ -238,7 +238,7 @@ def test_each_output_has_its_own_files() -> None:
     builder = _two_outputs()
     builder.metadata("TFLITE_METADATA", metadata(ALL[:1], ALL[1:2]))
     model = from_bytes(zipped(builder.content("y", "other"), FILES), "two.tflite")
-    small = model.apply(plan_cut(model, Choice(keep=[3], head="y")).plan)
+    small = model.apply(plan_cut(model, CutOptions(keep=[3], head="y")).plan)
     assert unzipped(small.content) == FILES | {"labels.txt": b"dog\n"}
     assert small.graph().labels == {"y": ("dog",), "other": model.graph().labels["other"]}
 
@@ -319,13 +319,13 @@ def test_the_archive_is_stored_in_order_with_a_fixed_date(
 
 
 def test_files_keep_their_alignment_where_none_of_them_changes() -> None:
-    model = labelled({"a": b"12345", "b": b"1234"})
+    model = labeled({"a": b"12345", "b": b"1234"})
     small = cut(model, 3, 1).content
     assert [n % 16 for n in data_starts(small)] == [n % 16 for n in data_starts(model.content)]
 
 
 def test_the_same_cut_gives_the_same_bytes() -> None:
-    model = labelled()
+    model = labeled()
     assert cut(model, 3, 1).content == cut(model, 3, 1).content
 
 

@@ -19,7 +19,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import Plan
 from exporter.graph.operations import Activation
-from exporter.modes import MODES, PLAIN, Meaning
+from exporter.modes import MODES, PLAIN, Semantics
 from exporter.trace import trace
 from exporter.trace.head import Head
 from tests.builders.tflite_builder import Builder
@@ -50,7 +50,7 @@ def answers(model: TfliteModel, seed: int = 0) -> dict[str, Array]:
 
 
 def cut(model: TfliteModel, head: Head, mode: str, kept: Sequence[int]) -> TfliteModel:
-    meaning = Meaning(gate="abs >= 0") if mode == "gate" else PLAIN  # lets all that are kept pass
+    meaning = Semantics(gate="abs >= 0") if mode == "gate" else PLAIN  # lets all that are kept pass
     return model.apply(Plan(MODES[mode].edits(head, kept, meaning)))
 
 
@@ -141,7 +141,7 @@ def _equal_parts(builder: Builder) -> Sequence[str]:
 def _per_channel_codes(builder: Builder) -> list[str]:
     dense(builder)
     builder.op("QUANTIZE", ["z"], (2, 6), "q", "QuantizeOptions", dtype="int8", version=2)
-    builder.quantise("q", V, np.zeros(6), axis=1)
+    builder.quantize("q", V, np.zeros(6), axis=1)
     return ["q"]
 
 
@@ -314,7 +314,7 @@ def _chosen(builder: Builder) -> list[str]:
 def _codes(builder: Builder) -> list[str]:
     dense(builder)
     builder.op("QUANTIZE", ["z"], (2, 6), "q", "QuantizeOptions", dtype="int8", version=2)
-    builder.quantise("q", 0.05, 3)
+    builder.quantize("q", 0.05, 3)
     return [builder.op("DEQUANTIZE", ["q"], (2, 6), "y", "DequantizeOptions", version=2)]
 
 
@@ -554,10 +554,10 @@ def test_the_shapes_that_a_cut_file_states_are_those_that_it_has() -> None:
     for name, row in ROWS.items():
         model, head = opened(name)
         small = cut(model, head, "slice", row.kept)
-        labelled = {tensor.name: len(tensor.labels.positions(row.kept)) for tensor in head.tensors}
+        labeled = {tensor.name: len(tensor.labels.positions(row.kept)) for tensor in head.tensors}
         for tensor in head.tensors:
             shape = small.graph().shape(tensor.name)
-            assert shape[tensor.labels.axis] == labelled[tensor.name], f"{name}: {tensor.name}"
+            assert shape[tensor.labels.axis] == labeled[tensor.name], f"{name}: {tensor.name}"
 
 
 def test_silu_is_one_activation() -> None:
@@ -633,24 +633,24 @@ def test_the_first_of_the_kept(k: int, left: int) -> None:
 
 
 def _integer(dtype: str, tail: Callable[[Builder], str]) -> Build:
-    """A quantised picture [1, 4, 4, 6] and what follows it; one scale a channel in int8."""
+    """A quantized picture [1, 4, 4, 6] and what follows it; one scale a channel in int8."""
 
     def build(builder: Builder) -> list[str]:
         low = -128 if dtype == "int8" else 0
-        builder.quantise(builder.feed("x", 1, 4, 4, 3, dtype=dtype), 0.02, low + 120)
+        builder.quantize(builder.feed("x", 1, 4, 4, 3, dtype=dtype), 0.02, low + 120)
         codes = builder.random.integers(low + 5, low + 250, (6, 1, 1, 3)).astype(dtype)
         builder.constant("k", codes)
         per_channel = np.linspace(0.004, 0.01, 6) if dtype == "int8" else 0.005
         zeros = np.zeros(6) if dtype == "int8" else 131
-        builder.quantise("k", per_channel, zeros)
+        builder.quantize("k", per_channel, zeros)
         builder.constant("b", builder.random.integers(-900, 900, 6).astype(np.int32))
-        builder.quantise("b", np.float32(0.02) * np.float32(per_channel), np.zeros_like(zeros))
+        builder.quantize("b", np.float32(0.02) * np.float32(per_channel), np.zeros_like(zeros))
         stride: dict[str, Any] = {"strideW": 1, "strideH": 1}
         inputs = ["x", "k", "b"]
         shape = (1, 4, 4, 6)
         version = 3 if dtype == "int8" else 1
         builder.op("CONV_2D", inputs, shape, "z", "Conv2DOptions", dtype, version=version, **stride)
-        builder.quantise("z", 0.05, low + 130)
+        builder.quantize("z", 0.05, low + 130)
         return [tail(builder)]
 
     return build
@@ -660,18 +660,18 @@ def _mean_of_codes(builder: Builder) -> str:
     dtype = "int8" if builder.at("z").type == 9 else "uint8"
     inputs = ["z", builder.constant("axes", ints(1, 2))]
     builder.op("MEAN", inputs, (1, 6), "y", "ReducerOptions", dtype, version=2)
-    return builder.quantise("y", 0.05, int(builder.at("z").quantization.zeroPoint[0]))
+    return builder.quantize("y", 0.05, int(builder.at("z").quantization.zeroPoint[0]))
 
 
-def _requantised(builder: Builder) -> str:
+def _requantized(builder: Builder) -> str:
     dtype = "int8" if builder.at("z").type == 9 else "uint8"
     builder.op("QUANTIZE", ["z"], (1, 4, 4, 6), "y", "QuantizeOptions", dtype, version=2)
-    return builder.quantise("y", 0.1, 7)
+    return builder.quantize("y", 0.1, 7)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-@pytest.mark.parametrize("tail", [lambda _: "z", _mean_of_codes, _requantised])
+@pytest.mark.parametrize("tail", [lambda _: "z", _mean_of_codes, _requantized])
 def test_codes_are_equal_to_the_bit(tail: Callable[[Builder], str], dtype: str, mode: str) -> None:
     model = built(_integer(dtype, tail))
     head = trace(model.graph()).head()

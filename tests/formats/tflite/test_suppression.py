@@ -13,7 +13,7 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from tests.builders import yolo_reference as reference
 from tests.builders.yolo_reference import CLASSES, LEAST, OVERLAP, ROOM, SIDE, picture
 
@@ -62,7 +62,7 @@ def test_rows_of_kept_classes(
     model = from_bytes(written(int(operator[-1])), "yolo.tflite")
     assert operator in [node.operator for node in model.graph().nodes]
     names = NUMBERED[restored]
-    choice = Choice(keep=KEPT, keep_order=True, restore_ids=restored)
+    choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
     done = prune_model(model, choice, Job(samples=2))
     assert done.findings.passed
     counted = {c.metric: c.value for c in done.findings.checks if c.metric in {"rows", "classes"}}

@@ -1,7 +1,7 @@
 """What each TFLite operator is to the trace, and that cutting through it is right.
 
 A tail of operators follows a dense head; the file is cut and run, and compared with the positions
-taken from what the whole file answered, renormalised by hand where a softmax ends it.
+taken from what the whole file answered, renormalized by hand where a softmax ends it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exporter.formats.tflite.table import TABLE
 from exporter.graph import Array, Node
 from exporter.graph.edits import Plan
 from exporter.graph.operations import Activation, Elementwise, Gather, Linear, Operation, Reshape
-from exporter.modes import MODES, PLAIN, Meaning
+from exporter.modes import MODES, PLAIN, Semantics
 from exporter.trace import trace
 from exporter.trace.head import Head
 from tests.builders.tflite_builder import Builder
@@ -85,7 +85,7 @@ def _second_softmax(builder: Builder) -> str:
     return builder.softmax(builder.softmax("z", "p"), "y")
 
 
-def _centred(builder: Builder) -> str:
+def _centerd(builder: Builder) -> str:
     inputs = ["z", builder.constant("axes", ints(1))]
     builder.op("MEAN", inputs, (2, 1), "m", "ReducerOptions", keepDims=True)
     return builder.op("SUB", ["z", "m"], (2, 6), "y", "SubOptions")
@@ -130,7 +130,7 @@ REFUSED: dict[str, tuple[Tail, str]] = {
     "softmax upside down": (_softmax_beta, "beta = -2"),
     "a fused sign": (_sign_bit, "the sign alone"),
     "a second softmax": (_second_softmax, "mixes the units"),
-    "a mean of the units": (_centred, "MEAN 'm': it mixes the units"),
+    "a mean of the units": (_centerd, "MEAN 'm': it mixes the units"),
     "a shape that is fed": (_computed_shape, "shape is computed while the model runs"),
     "a permutation that is fed": (_computed_order, "permutation is computed"),
     "two computed sides": (_both_computed, "right side is not a constant"),
@@ -258,7 +258,7 @@ def test_joins(tail: Tail) -> None:
     np.testing.assert_allclose(answer(cut(model, "slice")), expected, rtol=1e-6, atol=1e-6)
 
 
-def renormalised(y: Array, axis: int) -> Array:
+def renormalized(y: Array, axis: int) -> Array:
     """Probabilities of the kept units alone."""
     kept = np.take(y.astype(np.float64), KEPT, axis=axis)
     result: Array = kept / kept.sum(axis=axis, keepdims=True)
@@ -268,7 +268,7 @@ def renormalised(y: Array, axis: int) -> Array:
 def test_softmax() -> None:
     model = headed(lambda builder: builder.softmax("z", "y"))
     assert head_of(model).activation == "softmax"
-    expected = renormalised(answer(model), 1)
+    expected = renormalized(answer(model), 1)
     np.testing.assert_allclose(answer(cut(model, "slice")), expected, atol=1e-6)
 
 
@@ -281,7 +281,7 @@ def test_a_temperature_of_each_unit_follows_the_cut() -> None:
 
     model = headed(tail)
     assert head_of(model).activation == "softmax"
-    expected = renormalised(answer(model), 1)
+    expected = renormalized(answer(model), 1)
     for mode in ("slice", "mask"):
         answered = answer(cut(model, mode))
         kept = answered if mode == "slice" else answered[:, KEPT]
@@ -291,7 +291,7 @@ def test_a_temperature_of_each_unit_follows_the_cut() -> None:
 def test_log_softmax() -> None:
     model = headed(op("LOG_SOFTMAX", "LogSoftmaxOptions"))
     assert head_of(model).activation == "log_softmax"
-    expected = np.log(renormalised(np.exp(answer(model)), 1))
+    expected = np.log(renormalized(np.exp(answer(model)), 1))
     np.testing.assert_allclose(answer(cut(model, "slice")), expected, atol=1e-6)
 
 
@@ -378,7 +378,7 @@ MOVED: dict[str, Moved] = {
 
 
 REMOVED = {"zero": 0.0, "mask": -1e4, "gate": -1e4}
-MEANINGS = {"gate": Meaning(gate="abs >= 0")}  # lets all that are kept pass
+MEANINGS = {"gate": Semantics(gate="abs >= 0")}  # lets all that are kept pass
 
 
 @pytest.mark.parametrize("mode", MODES)

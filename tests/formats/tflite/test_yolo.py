@@ -15,7 +15,7 @@ from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
-from exporter.planning.cut import Choice
+from exporter.planning.cut import CutOptions
 from exporter.trace import trace
 from tests.builders import yolo_reference as reference
 from tests.builders.commands import exporter
@@ -48,10 +48,10 @@ def written() -> Written:
 
     @cache
     def get(family: str, way: str) -> bytes:
-        from tests.builders.yolo_tflite import converted, quantised  # noqa: PLC0415 - starts TensorFlow
+        from tests.builders.yolo_tflite import converted, quantized  # noqa: PLC0415 - starts TensorFlow
 
         if way == WAYS[2]:
-            return quantised(get(family, "float"))
+            return quantized(get(family, "float"))
         return converted(family, int8=way == "int8")
 
     return get
@@ -95,7 +95,7 @@ def test_classes_are_found_and_cut(family: str, way: str, written: Written) -> N
     (head,) = trace(model.graph()).heads
     objects = ", object 4:5" if first > 4 else ""
     assert ", ".join(map(str, head.parts)) == f"box 0:4{objects}, classes {first}:{first + 6}"
-    done = prune_model(model, Choice(keep=KEPT, keep_order=True), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.findings.passed
 
     beside = first if anchors > 1 else 0  # in the same convolution
@@ -127,7 +127,7 @@ def test_raw_maps_are_cut_one_by_one(way: str, written: Written) -> None:
     assert all("--units A:B" in str(refusal) for refusal in found.refusals)
     before = answer(model)
     for name in ("raw0", "raw1"):
-        choice = Choice(keep=KEPT, keep_order=True, head=name, units=(5, 11))
+        choice = CutOptions(keep=KEPT, keep_order=True, head=name, units=(5, 11))
         done = prune_model(model, choice, Job(samples=2))
         assert done.findings.passed
         model = done.model

@@ -86,7 +86,7 @@ def test_the_head_is_found(zoo: Path, case: Classifier) -> None:
 
 
 @pytest.mark.parametrize("case", FLOATS, ids=lambda c: f"{c.file} {c.kept}")
-def test_slice_is_the_original_renormalised(zoo: Path, case: Classifier) -> None:
+def test_slice_is_the_original_renormalized(zoo: Path, case: Classifier) -> None:
     model, head = opened(zoo, case)
     before = (zoo / case.file).read_bytes()
     small = cut(model, head, "slice", case.kept)

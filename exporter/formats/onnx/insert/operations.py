@@ -98,7 +98,7 @@ def _cumulated(site: Site) -> list[NodeProto]:
     return _with_numbers(site, "CumSum", site.axis())
 
 
-def _normalised(operator: str) -> Callable[[Site], list[NodeProto]]:
+def _normalized(operator: str) -> Callable[[Site], list[NodeProto]]:
     """Before opset 13 all axes from `axis` on went together: the axis is brought to the end."""
 
     def write(site: Site) -> list[NodeProto]:
@@ -174,7 +174,7 @@ OPERATIONS: Mapping[str, Writable] = {
     "less": Writable(_plain("Less"), 1, since=9, dtype="bool"),
     "log": Writable(_plain("Log"), 0, since=6),
     "less_equal": Writable(_plain("LessOrEqual"), 1, since=12, dtype="bool"),
-    "log_softmax": Writable(_normalised("LogSoftmax"), 0, {"axis": -1}),
+    "log_softmax": Writable(_normalized("LogSoftmax"), 0, {"axis": -1}),
     "look_up": Writable(_look_up, 1, {"dtype": None}, since=6),
     "maximum": Writable(_plain("Max"), 1, since=8),
     "minimum": Writable(_plain("Min"), 1, since=8),
@@ -187,7 +187,7 @@ OPERATIONS: Mapping[str, Writable] = {
     "relu": Writable(_plain("Relu"), 0, since=6),
     "reshape": Writable(_reshape, 0, {"to": None}, since=5),
     "sigmoid": Writable(_plain("Sigmoid"), 0, since=6),
-    "softmax": Writable(_normalised("Softmax"), 0, {"axis": -1}),
+    "softmax": Writable(_normalized("Softmax"), 0, {"axis": -1}),
     "sub": Writable(_plain("Sub"), 1, since=7),
     "top": Writable(_top, 0, {"count": None, "axis": -1}, since=11),
     "top_ids": Writable(_top_ids, 0, {"count": None, "axis": -1}, since=11, dtype="int32"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.onnx.call import Call, Row
-from exporter.graph.operations import Detect, Opaque, Operation
+from exporter.graph.operations import NonMaxSuppression, Opaque, Operation
 
 _CLASSES = 1  # slot
 _COLUMN = 1  # of (batch, class, box)
@@ -16,7 +16,7 @@ def _suppression(call: Call) -> Operation:
     shape = call.shape(_CLASSES)
     if shape is None:
         return Opaque("the rank of its input is not known")
-    return Detect(_CLASSES, axis=1, column=_COLUMN)
+    return NonMaxSuppression(_CLASSES, axis=1, column=_COLUMN)
 
 
 ROWS: Mapping[str, Row] = {"NonMaxSuppression": _suppression}

@@ -8,18 +8,18 @@ from exporter.formats.onnx.call import Call, Row
 from exporter.formats.onnx.shape_vectors import target_of
 from exporter.graph.operations import (
     Concat,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    Fetch,
-    FromShape,
     Gather,
-    Measure,
+    GatherComputed,
+    GatherConstant,
     Opaque,
     Operation,
-    Pick,
     Pool,
-    Put,
     Reshape,
+    Scatter,
+    ShapeOf,
     Slice,
     Split,
     Transpose,
@@ -79,26 +79,26 @@ def _picked(call: Call, axis: int) -> Operation:
         return Opaque("its indices have several axes")
     shape = call.shape(0)
     front = axis if shape is None else axis % len(shape)
-    return Pick(front, positions, keepdims=bool(places))
+    return GatherConstant(front, positions, keepdims=bool(places))
 
 
 def _fetch(call: Call) -> Operation:
     if call.attributes.get("batch_dims", 0) or call.is_constant(1):
         return Opaque("it does not look values up by computed places")
-    return Fetch()
+    return GatherComputed()
 
 
 def _fetch_along(call: Call) -> Operation:
     shape = call.shape(0)
     if shape is None:
         return _UNKNOWN_RANK
-    return Fetch(call.attributes.get("axis", 0) % len(shape))
+    return GatherComputed(call.attributes.get("axis", 0) % len(shape))
 
 
 def _put(call: Call) -> Operation:
     if call.attributes.get("reduction", "none") != "none":
         return Opaque("it joins several values at one place")
-    return Put()
+    return Scatter()
 
 
 def _concat(call: Call) -> Operation:
@@ -216,11 +216,11 @@ def _constant_of_shape(call: Call) -> Operation:
     shape = call.integers(0)
     if shape is None:
         return Opaque("its shape is computed while the model runs")
-    return FromShape(shape, slot=0, value=float(call.attributes.get("value", 0.0)))
+    return ConstantOfShape(shape, slot=0, value=float(call.attributes.get("value", 0.0)))
 
 
 def _measure(call: Call) -> Operation:
-    return _UNKNOWN_RANK if call.shape(0) is None else Measure(call.axes_read())
+    return _UNKNOWN_RANK if call.shape(0) is None else ShapeOf(call.axes_read())
 
 
 ROWS: Mapping[str, Row] = {

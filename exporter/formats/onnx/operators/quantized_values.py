@@ -32,7 +32,7 @@ _MATRIX = 2
 
 
 def _codes(function: str) -> Row:
-    """Codes stand for real values: a quantised 0 is its zero point, and 0 for all that follows.
+    """Codes stand for real values: a quantized 0 is its zero point, and 0 for all that follows.
 
     A scale and a zero point a channel stand along `axis`; with blocks they have all axes, and one
     entry for each block of positions on `axis`.
@@ -211,7 +211,7 @@ def _softmax(call: Call) -> Operation:
     axis = call.attributes.get("axis", -1) % len(shape)
     together = call.attributes["opset"] < _PER_AXIS and axis != len(shape) - 1
     if together:
-        return Opaque(f"it normalises all axes from {axis} on together, as before opset 13")
+        return Opaque(f"it normalizes all axes from {axis} on together, as before opset 13")
     return Activation("softmax", axis=axis)
 
 
@@ -262,7 +262,7 @@ ROWS: Mapping[str, Row] = {
     "QuantizeLinear": _codes("quantize"),
 }
 
-# Of the domain com.microsoft, which onnxruntime's own quantiser and optimiser write.
+# Of the domain com.microsoft, which onnxruntime's own quantizer and optimizer write.
 MICROSOFT: Mapping[str, Row] = {
     "DequantizeLinear": _codes("dequantize"),
     "DynamicQuantizeMatMul": _matmul(1, (2, 3), bias=4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.onnx.call import Call, Row
-from exporter.graph.operations import Opaque, Operation, Pool, Reduce, Top
+from exporter.graph.operations import Opaque, Operation, Pool, Reduce, TopK
 
 _UNKNOWN_RANK = Opaque("the rank of its input is not known")
 
@@ -54,7 +54,7 @@ def _arg(*, largest: bool) -> Row:
         shape = call.shape(0)
         if shape is None:
             return _UNKNOWN_RANK
-        return Top(
+        return TopK(
             call.attributes.get("axis", 0) % len(shape),
             keepdims=bool(call.attributes.get("keepdims", 1)),
             largest=largest,
@@ -75,7 +75,7 @@ def _top_k(call: Call) -> Operation:
         return Opaque("how many it returns is computed while the model runs")
     if not call.attributes.get("sorted", 1):
         return Opaque("it returns them in no stated order")
-    return Top(
+    return TopK(
         call.attributes.get("axis", -1) % len(shape),
         k=given[0],
         slot=1 if stated is None else None,

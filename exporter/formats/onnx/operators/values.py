@@ -66,7 +66,7 @@ def _batch_normalization(call: Call) -> Operation:
     if call.attributes.get("training_mode", 0) or any(map(call.is_read, range(1, 5))):
         return Opaque("it is in training mode")
     if call.attributes.get("spatial", 1) == 0:
-        return Opaque("it normalises each position on its own, as before opset 9")
+        return Opaque("it normalizes each position on its own, as before opset 9")
     bias, mean = 2, 3
     return Elementwise(offsets=(bias, mean), channel_axis=1, function="batch_normalization")
 
@@ -111,7 +111,7 @@ def _clip(call: Call) -> Operation:
     return Activation("clip", parameters=tuple((n, float(v)) for n, v in bounds.items()))
 
 
-def _normalised(function: str) -> Row:
+def _normalized(function: str) -> Row:
     def row(call: Call) -> Operation:
         shape = call.shape(0)
         if not shape:
@@ -121,7 +121,7 @@ def _normalised(function: str) -> Row:
         first = call.attributes.get("axis", 1) % (len(shape) + 1)
         axis = _only_axis(shape, first)
         if axis is None:
-            return Opaque(f"it normalises all axes from {first} on together, as before opset 13")
+            return Opaque(f"it normalizes all axes from {first} on together, as before opset 13")
         return Activation(function, axis=axis)
 
     return row
@@ -195,7 +195,7 @@ ROWS: Mapping[str, Row] = {
     "LeakyRelu": _activation("leaky_relu", alpha=0.01),
     "Less": _other("less", keeps_zero=False),
     "Log": _other("log", keeps_zero=False),
-    "LogSoftmax": _normalised("log_softmax"),
+    "LogSoftmax": _normalized("log_softmax"),
     "Max": _other("max", keeps_zero=False),
     "Mean": lambda call: _sum(call, "mean"),
     "Mish": _activation("mish"),
@@ -204,7 +204,7 @@ ROWS: Mapping[str, Row] = {
     "Relu": _activation("relu"),
     "Selu": _activation("selu", alpha=1.6732632423543772, gamma=1.0507009873554805),
     "Sigmoid": _activation("sigmoid"),
-    "Softmax": _normalised("softmax"),
+    "Softmax": _normalized("softmax"),
     "Softplus": _activation("softplus"),
     "Softsign": _activation("softsign"),
     "Sub": _binary("sub"),

@@ -24,7 +24,7 @@ def insert(editor: Editor, edit: Insert) -> None:
 
     Raises:
         ModelError: an operation, operand or attribute that the table does not have; it would have
-            to compute with quantised values; or an operand comes later than what would read the
+            to compute with quantized values; or an operand comes later than what would read the
             result.
     """
     written = _entry(edit, edit.operands)
@@ -73,9 +73,9 @@ def compute(editor: Editor, edit: Compute) -> None:
 def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: list[int]) -> Any:
     """An operator that reads these tensors and makes a new one."""
     first = editor.main.tensors[inputs[0]]
-    if not (written.moves or written.coded) and constants.is_quantised(first):
+    if not (written.moves or written.coded) and constants.is_quantized(first):
         raise ModelError(
-            f"{edit.operation} cannot be inserted behind {text(first.name)!r}: quantised"
+            f"{edit.operation} cannot be inserted behind {text(first.name)!r}: quantized"
         )
     for index in inputs:
         if editor.main.tensors[index].type != first.type and not written.foreign:
@@ -174,7 +174,7 @@ def _place(
 
 
 def _result(editor: Editor, edit: Insert | Step, before: Any, dtype: str) -> int:
-    """The result's tensor, with the quantisation of the first input if it is of its type."""
+    """The result's tensor, with the quantization of the first input if it is of its type."""
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
     kept = tuple(None if n < 0 else int(n) for n in (() if stated is None else stated))
     shape = kept if edit.shape is None else edit.shape

@@ -39,7 +39,7 @@ class Written:
         operands: how many there are behind the first input; None for any number.
         fill: sets the options.
         attributes: neutral name -> default; None where it must be given.
-        moves: values only change places, so that codes of quantised tensors may pass.
+        moves: values only change places, so that codes of quantized tensors may pass.
         foreign: operands may be of another dtype than the first input.
         dtype: of the result; "" for that of the first input.
         order: of the operator's inputs, as positions among first input and operands.

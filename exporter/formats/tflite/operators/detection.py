@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exporter.formats.tflite.call import Call, Row
-from exporter.graph.operations import Detect, Opaque, Operation, Rows
+from exporter.graph.operations import NonMaxSuppression, Opaque, Operation, Rows
 
 _ROWS = Rows(boxes=0, classes=1, scores=2, number=3)
 _CLASSES = 1  # slot
@@ -24,7 +24,7 @@ def _post_process(call: Call) -> Operation:
         return Opaque("its options, or the shape of its classes, cannot be read")
     if not 0 <= width - count <= 1 or len(call.outputs) < len(_ROWS):
         return Opaque(f"it states {count:g} classes and is given {width}")
-    return Detect(
+    return NonMaxSuppression(
         classes=_CLASSES,
         axis=2,
         background=int(width - count),
@@ -44,7 +44,7 @@ def _number(options: Mapping[str, Any], name: str) -> float | None:
 
 def _suppression(_: Call) -> Operation:
     """boxes [boxes, 4], one value each [boxes]: places of those that stay, of whatever class."""
-    return Detect(_CLASSES, axis=1)
+    return NonMaxSuppression(_CLASSES, axis=1)
 
 
 ROWS: Mapping[str, Row] = {

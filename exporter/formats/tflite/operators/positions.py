@@ -9,14 +9,14 @@ from exporter.formats.tflite.call import NO_RANK, Call, Row
 from exporter.graph import Shape
 from exporter.graph.operations import (
     Concat,
+    ConstantOfShape,
     Elementwise,
     Expand,
-    FromShape,
     Gather,
-    Measure,
     Opaque,
     Operation,
     Reshape,
+    ShapeOf,
     Slice,
     Split,
     Transpose,
@@ -177,12 +177,12 @@ def _fill(call: Call) -> Operation:
     shape, value = call.integers(0), call.real(1)
     if shape is None or value is None:
         return Opaque("its shape or value is computed while the model runs")
-    return FromShape(shape, slot=0, value=float(value.sum()))
+    return ConstantOfShape(shape, slot=0, value=float(value.sum()))
 
 
 def _shape(call: Call) -> Operation:
     rank = call.rank(0)
-    return NO_RANK if rank is None else Measure(tuple(range(rank)))
+    return NO_RANK if rank is None else ShapeOf(tuple(range(rank)))
 
 
 ROWS: Mapping[str, Row] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.tflite.call import NO_RANK, Call, Row
-from exporter.graph.operations import Opaque, Operation, Pool, Reduce, Top
+from exporter.graph.operations import Opaque, Operation, Pool, Reduce, TopK
 
 
 def _reduce(function: str) -> Row:
@@ -31,7 +31,7 @@ def _arg(*, largest: bool) -> Row:
         axis, rank = call.integers(1), call.rank(0)
         if axis is None or len(axis) != 1:
             return Opaque("its axis is computed while the model runs")
-        return Top(axis[0] % rank, keepdims=False, largest=largest) if rank else NO_RANK
+        return TopK(axis[0] % rank, keepdims=False, largest=largest) if rank else NO_RANK
 
     return row
 
@@ -40,7 +40,7 @@ def _top_k(call: Call) -> Operation:
     k, rank = call.integers(1), call.rank(0)
     if k is None or len(k) != 1:
         return Opaque("how many it returns is computed while the model runs")
-    return Top(rank - 1, k=k[0], slot=1, ids=1) if rank else NO_RANK
+    return TopK(rank - 1, k=k[0], slot=1, ids=1) if rank else NO_RANK
 
 
 ROWS: Mapping[str, Row] = {

@@ -55,7 +55,7 @@ def _cast(call: Call) -> Operation:
 
 
 def _codes(function: str) -> Row:
-    """Codes stand for real values: a quantised 0 is its zero point, and 0 for all that follows."""
+    """Codes stand for real values: a quantized 0 is its zero point, and 0 for all that follows."""
 
     def row(call: Call) -> Operation:
         ends = (call.input(0), *call.outputs)
@@ -89,7 +89,7 @@ def _softmax(call: Call) -> Operation:
     return Activation("softmax", rank - 1, () if beta == 1.0 else (("beta", beta),))
 
 
-def _normalised(function: str) -> Row:
+def _normalized(function: str) -> Row:
     def row(call: Call) -> Operation:
         rank = call.rank()
         return NO_RANK if rank is None else Activation(function, axis=rank - 1)
@@ -136,7 +136,7 @@ ROWS: Mapping[str, Row] = {
     "LEAKY_RELU": _leaky_relu,
     "LOGISTIC": _activation("sigmoid"),
     "LOG": _other("log", keeps_zero=False),
-    "LOG_SOFTMAX": _normalised("log_softmax"),
+    "LOG_SOFTMAX": _normalized("log_softmax"),
     "MAXIMUM": _bound(1.0),
     "MINIMUM": _bound(-1.0),
     "MUL": _product,
