@@ -19,7 +19,7 @@ from exporter.formats.keras.stub import Stub, has_plain_axes, widening
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
 from exporter.trace import trace
-from exporter.trace.head import Head, LabeledConstant
+from exporter.trace.head import Head, UnitConstant
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +52,10 @@ def _head(graph: Graph, output: str) -> Head:
     raise ConversionError(f"the head {output!r} is not to be found in what the converter wrote")
 
 
-def _whole(graph: Graph, constant: LabeledConstant, stub: Stub) -> Array:
+def _whole(graph: Graph, constant: UnitConstant, stub: Stub) -> Array:
     read = graph.tensors[constant.name].read
     assert read is not None  # noqa: S101 - narrows the type: it is a constant
-    axis = constant.labels.axis
+    axis = constant.unit_axis.axis
     values = np.moveaxis(read(), axis, -1)
     others = values.shape[:-1]
     for whole in stub.weights.values():

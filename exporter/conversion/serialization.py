@@ -15,13 +15,13 @@ from typing import Any, get_args
 import numpy as np
 
 from exporter.graph import Array, Graph, Node, Tensor, Use
-from exporter.graph.edits import Edit, Plan, Step
+from exporter.graph.edits import ComputeStep, Edit, Plan
 from exporter.graph.operations import Operation
 
 Json = dict[str, Any]
 
 _OPERATIONS: Mapping[str, type] = {kind.__name__: kind for kind in get_args(Operation)}
-_EDITS: Mapping[str, type] = {kind.__name__: kind for kind in (*get_args(Edit), Step)}
+_EDITS: Mapping[str, type] = {kind.__name__: kind for kind in (*get_args(Edit), ComputeStep)}
 
 
 def encode_plan(plan: Plan) -> list[Json]:
@@ -84,7 +84,7 @@ def _decode_record(data: Json, kinds: Mapping[str, type]) -> Any:
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, Step):
+    if isinstance(value, ComputeStep):
         return _encode_record(value)
     if isinstance(value, np.ndarray):
         return encode_array(value)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeVar
 
 from exporter.errors import ModelError
-from exporter.graph.edits import Insert, Step
+from exporter.graph.edits import ComputeStep, Insert
 
 
 class Entry(Protocol):
@@ -26,7 +26,7 @@ class Entry(Protocol):
 _E = TypeVar("_E", bound=Entry)
 
 
-def entry_for(table: Mapping[str, _E], edit: Insert | Step, count: int, title: str) -> _E:
+def entry_for(table: Mapping[str, _E], edit: Insert | ComputeStep, count: int, title: str) -> _E:
     """The entry of an operation.
 
     Args:

@@ -109,7 +109,7 @@ class Insert:
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class ComputeStep:
     """One operation of a `Compute`.
 
     Attributes:
@@ -138,7 +138,7 @@ class Compute:
     """
 
     after: str
-    steps: tuple[Step, ...]
+    steps: tuple[ComputeStep, ...]
 
     def __str__(self) -> str:
         shown = ", ".join(step.operation for step in self.steps)

@@ -9,7 +9,7 @@ import numpy as np
 from exporter.graph import Array, Shape
 from exporter.graph.activations import ACTIVATIONS, REDUCTIONS
 from exporter.graph.operations import Activation, Elementwise, Reduce, Reshape, Transpose
-from exporter.trace.head import Head, LabeledTensor, UnitAxis
+from exporter.trace.head import Head, UnitAxis, UnitTensor
 
 
 def run_tail(head: Head, z: Array, places: Sequence[int] | None) -> Array:
@@ -41,17 +41,17 @@ def run_tail(head: Head, z: Array, places: Sequence[int] | None) -> Array:
     return values
 
 
-def _standing(factors: Array, tensor: LabeledTensor, places: Sequence[int] | None) -> Array:
+def _standing(factors: Array, tensor: UnitTensor, places: Sequence[int] | None) -> Array:
     """The factors of the positions that are there, so that they broadcast to the tensor."""
-    labels = tensor.labels
+    labels = tensor.unit_axis
     there = factors if places is None else factors[labels.positions(places)]
     return there.reshape([-1, *[1] * (len(tensor.shape) - labels.axis - 1)])
 
 
-def narrowed(tensor: LabeledTensor, places: Sequence[int]) -> Shape:
+def narrowed(tensor: UnitTensor, places: Sequence[int]) -> Shape:
     """The shape of a tensor in which only these units have a place."""
     shape = list(tensor.shape)
-    shape[tensor.labels.axis] = len(tensor.labels.positions(places))
+    shape[tensor.unit_axis.axis] = len(tensor.unit_axis.positions(places))
     return tuple(shape)
 
 

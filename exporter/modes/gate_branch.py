@@ -10,11 +10,11 @@ import numpy as np
 
 from exporter.graph import Array, Shape
 from exporter.graph.activations import ACTIVATIONS
-from exporter.graph.edits import AddInput, Compute, Edit, Insert, Step
+from exporter.graph.edits import AddInput, Compute, ComputeStep, Edit, Insert
 from exporter.graph.operations import Activation, Reshape
 from exporter.modes.mask_value import codes_of, codes_told
 from exporter.selection.conditions import LargestUnits, Threshold, parse_condition
-from exporter.trace.head import Head, LabeledTensor
+from exporter.trace.head import Head, UnitTensor
 
 INPUT = "input"  # one more input, bool
 INPUT_FLOAT = "input:float"  # likewise, float32: on above 0.5
@@ -29,7 +29,7 @@ def is_made_anew(head: Head) -> bool:
     return coded and function is not None and function.mixes
 
 
-def real_dtype(tensor: LabeledTensor) -> np.dtype[np.floating]:
+def real_dtype(tensor: UnitTensor) -> np.dtype[np.floating]:
     """Of the values, or of those that its codes stand for."""
     return np.dtype("float32" if tensor.quantization is not None else tensor.dtype)
 
@@ -46,7 +46,7 @@ class Branch:
     real: str = ""  # the real values at z, once something asked for them
 
     @property
-    def z(self) -> LabeledTensor:
+    def z(self) -> UnitTensor:
         return self.head.tensor(self.head.z)
 
     def put(self, name: str, operation: str, after: str, *operands: str | Array, **how: Any) -> str:
@@ -82,7 +82,7 @@ class Branch:
     def given(self, gate: str) -> str:
         """From one more input: [units], or [batch, units] of a model that takes batches."""
         units, batch = self.head.units, self.z.shape[0]
-        self.batched = batch != 1 and self.z.labels.axis > 0
+        self.batched = batch != 1 and self.z.unit_axis.axis > 0
         self.flat = not self.batched
         shape: Shape = (batch, units) if self.batched else (units,)
         dtype = "bool" if gate == INPUT else "float32"
@@ -96,7 +96,7 @@ class Branch:
     def chosen(self, gate: str) -> str:
         """By a condition on the values at z."""
         condition = parse_condition(gate)
-        along = [-1 if i == self.z.labels.axis else 1 for i in range(len(self.z.shape))]
+        along = [-1 if i == self.z.unit_axis.axis else 1 for i in range(len(self.z.shape))]
         if isinstance(condition, Threshold):
             return self.alive(self.compared(condition), along)
         condition.fit(len(self.kept))
@@ -129,14 +129,14 @@ class Branch:
             return self.put(name, "sigmoid", value)
         if beta := dict(operation.parameters).get("beta"):
             value = self.put(f"{name}_scaled", "mul", value, np.asarray(beta, real_dtype(self.z)))
-        return self.put(name, "softmax", value, axis=self.z.labels.axis)
+        return self.put(name, "softmax", value, axis=self.z.unit_axis.axis)
 
     def largest(self, condition: LargestUnits, along: Sequence[int]) -> str:
         """The largest of the kept units; of equal ones the first.
 
         A runtime's own top-k may take any of those: here it only says how large the last one is.
         """
-        z, axis, count = self.z, self.z.labels.axis, condition.count
+        z, axis, count = self.z, self.z.unit_axis.axis, condition.count
         value = self.value()
         if len(self.kept) < self.head.units:
             flags = self.flags().reshape(along)
@@ -159,7 +159,7 @@ class Branch:
     def at(self, on: str, name: str) -> str:
         """What is on, in a shape that fits a tensor."""
         z, tensor = self.z, self.head.tensor(name)
-        rank, axis = len(tensor.shape), tensor.labels.axis
+        rank, axis = len(tensor.shape), tensor.unit_axis.axis
         if self.flat or self.batched:
             shape = [self.head.units if i == axis else 1 for i in range(rank)]
             if axis == rank - 1 and (self.flat or rank == _BATCH_AND_UNITS):
@@ -188,12 +188,12 @@ class Branch:
         if tensor.quantization is not None:
             told = codes_told(tensor)
         if apart:
-            steps.append(Step("where", (), (self.real, *operands), shape=tensor.shape))
+            steps.append(ComputeStep("where", (), (self.real, *operands), shape=tensor.shape))
         else:
-            steps.append(Step("dequantize", (0,), (), told, tensor.shape))
-            steps.append(Step("where", (1,), operands, shape=tensor.shape))
+            steps.append(ComputeStep("dequantize", (0,), (), told, tensor.shape))
+            steps.append(ComputeStep("where", (1,), operands, shape=tensor.shape))
         if told:
-            steps.append(Step("quantize", (len(steps),), (), told, tensor.shape))
+            steps.append(ComputeStep("quantize", (len(steps),), (), told, tensor.shape))
         self.edits.append(Compute(name, tuple(steps)))
 
     def make_anew(self, on: str, floor: float) -> None:
@@ -209,10 +209,12 @@ class Branch:
             to = tuple(-1 if n is None else n for n in output.shape)
             shown = self.put("shown_1", "reshape", shown, to=to, shape=output.shape)
         nothing = np.asarray(0.0, dtype)
-        answer = Step("where", (), (shown, self.at(on, output.name), nothing), shape=output.shape)
-        coded: tuple[Step, ...] = ()
+        answer = ComputeStep(
+            "where", (), (shown, self.at(on, output.name), nothing), shape=output.shape
+        )
+        coded: tuple[ComputeStep, ...] = ()
         if output.quantization is not None:
-            coded = (Step("quantize", (1,), (), codes_told(output), output.shape),)
+            coded = (ComputeStep("quantize", (1,), (), codes_told(output), output.shape),)
         self.edits.append(Compute(output.name, (answer, *coded)))
 
 

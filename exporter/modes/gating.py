@@ -83,7 +83,7 @@ def _obstacles(head: Head) -> Iterator[str]:
 
 def _foreign(head: Head) -> Iterator[str]:
     for tensor in (head.tensor(head.z), head.tensor(head.output)):
-        if not np.array_equal(tensor.labels.units, np.arange(head.units)):
+        if not np.array_equal(tensor.unit_axis.units, np.arange(head.units)):
             yield f"other things than units stand on the axis of {tensor.name!r}"
         known = tensor.quantization
         if tensor.dtype not in (_FLOATS if known is None else _CODES):
@@ -140,7 +140,7 @@ def gate_oracle(
     Args:
         kept: of a gate by input, the units that are on in this sample.
     """
-    labels = head.tensor(head.z).labels
+    labels = head.tensor(head.z).unit_axis
     standing = labels.units if places is None else labels.units[labels.positions(places)]
     whole = taken(z, labels, places)
     values = np.moveaxis(whole, labels.axis, -1)

@@ -9,7 +9,7 @@ import numpy as np
 from exporter.graph import Quantization
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation, Concat, Elementwise, Reshape, Transpose
-from exporter.trace.head import Head, LabeledTensor
+from exporter.trace.head import Head, UnitTensor
 
 FLOOR = -1e4
 """Exactly 0 after softmax and sigmoid in float32 and float16, which both hold it exactly; an
@@ -70,7 +70,7 @@ def codes_of(head: Head, tensor: str) -> Quantization | None:
     return known
 
 
-def codes_told(tensor: LabeledTensor) -> dict[str, Any]:
+def codes_told(tensor: UnitTensor) -> dict[str, Any]:
     """What an operation is told that makes or reads the codes of a tensor, which has one scale."""
     known = tensor.quantization
     assert known is not None  # noqa: S101 - narrows the type; values that are real have no codes

@@ -23,7 +23,7 @@ from exporter.modes.mask_value import (
 from exporter.modes.mode import Expected
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.modes.slicing import resolve_slice, slice_edits, slice_oracle
-from exporter.trace.head import Head, LabeledConstant, LabeledTensor
+from exporter.trace.head import Head, UnitConstant, UnitTensor
 
 
 def resolve_mask(head: Head, meaning: Semantics) -> Semantics:
@@ -88,7 +88,7 @@ def mask_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -
         return slice_edits(head, kept, settled)
     floor = settled.floor
     assert floor is not None  # noqa: S101 - narrows the type; `resolve_mask` sees to it
-    if not len(head.tensor(head.z).labels.removed(kept)):
+    if not len(head.tensor(head.z).unit_axis.removed(kept)):
         return ()
     codes = codes_of(head, head.z) if is_integer(head) else None
     below = 0.0 if codes is None else codes.scale.item()
@@ -118,12 +118,12 @@ def mask_oracle(
         return slice_oracle(head, kept, z, meaning, places)
     floor = meaning.floor
     assert floor is not None  # noqa: S101 - narrows the type; a mask's table has it
-    labels = head.tensor(head.z).labels
+    labels = head.tensor(head.z).unit_axis
     values = replaced(taken(z, labels, places), labels, kept, places, floor)
     answer = run_tail(head, values, places)
     if shows_probabilities(head) or _hides_floor(head):
         shown = 0.0 if shows_probabilities(head) else floor
-        answer = replaced(answer, head.tensor(head.output).labels, kept, places, shown)
+        answer = replaced(answer, head.tensor(head.output).unit_axis, kept, places, shown)
     return Expected(values, answer)
 
 
@@ -139,14 +139,14 @@ def _hides_floor(head: Head) -> bool:
 def _operation(head: Head, name: str, kept: Sequence[int], floor: float) -> Insert:
     """Behind a tensor: the value that is there for kept units, the floor for removed ones."""
     tensor = head.tensor(name)
-    alive = np.ones(len(tensor.labels.units), bool)
-    alive[tensor.labels.removed(kept)] = False
-    behind = len(tensor.shape) - tensor.labels.axis - 1
+    alive = np.ones(len(tensor.unit_axis.units), bool)
+    alive[tensor.unit_axis.removed(kept)] = False
+    behind = len(tensor.shape) - tensor.unit_axis.axis - 1
     condition = alive.reshape([-1, *[1] * behind])
     return Insert("where", name, (condition, np.asarray(floor, _dtype(tensor))))
 
 
-def _dtype(tensor: LabeledTensor) -> np.dtype[np.floating]:
+def _dtype(tensor: UnitTensor) -> np.dtype[np.floating]:
     if tensor.dtype not in {"float16", "float32", "float64"}:
         raise ModelError(
             f"no operation can be put behind {tensor.name!r}, which is {tensor.dtype}",
@@ -175,19 +175,19 @@ def _constants(head: Head, kept: Sequence[int], floor: float, below: float) -> l
     if found is None or None in found or not all(_fits(*each, below) for each in found if each):
         return None
     uses: dict[tuple[int, float], list[Use]] = {}
-    constants: dict[int, LabeledConstant] = {}
+    constants: dict[int, UnitConstant] = {}
     for constant, use, value in filter(None, found):
         constants[id(constant)] = constant
         uses.setdefault((id(constant), value), []).append(use)
     return [
-        Fill(c.name, c.labels.axis, c.labels.removed(kept), value, tuple(those))
+        Fill(c.name, c.unit_axis.axis, c.unit_axis.removed(kept), value, tuple(those))
         for (key, value), those in uses.items()
         for c in (constants[key],)
-        if len(c.labels.removed(kept))
+        if len(c.unit_axis.removed(kept))
     ]
 
 
-def _fits(constant: LabeledConstant, _: Use, value: float, below: float) -> bool:
+def _fits(constant: UnitConstant, _: Use, value: float, below: float) -> bool:
     """Has every removed unit's entry a code for the value, fine enough not to round it away?
 
     The lowest code of all is left alone: kernels that add to it overflow, and the unit wins.
@@ -272,7 +272,7 @@ def _is_identity(node: Node) -> bool:
     return isinstance(node.operation, Elementwise) and node.operation.function == "identity"
 
 
-def _stated(head: Head, wanted: _Wanted) -> tuple[LabeledConstant, Use, float] | None:
+def _stated(head: Head, wanted: _Wanted) -> tuple[UnitConstant, Use, float] | None:
     """The constant, perhaps moved or widened on its way, that is read there."""
     node, slot, value = wanted
     use = Use(node, slot)

@@ -9,12 +9,12 @@ import numpy as np
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
-from exporter.graph.edits import Compute, Step
+from exporter.graph.edits import Compute, ComputeStep
 from exporter.graph.operations import Elementwise, Reshape, Transpose
 from exporter.modes.mask_value import codes_told, joins_probabilities
 from exporter.modes.semantics import Semantics
 from exporter.remap.head_remap import Place
-from exporter.trace.head import Head, LabeledTensor
+from exporter.trace.head import Head, UnitTensor
 
 _REAL = ("float16", "float32", "float64")
 _CODES = ("uint8", "int8", "int16")
@@ -80,17 +80,17 @@ def merge_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Co
     """
     tensor = head.tensor(head.output)
     _check(head, tensor, len(places_of(kept, meaning)))
-    left = tensor.labels.positions(kept)
+    left = tensor.unit_axis.positions(kept)
     steps = _Steps(tensor)
     steps.gather(0, left if meaning.absolute else np.arange(len(left)))
     combine = MERGES[head.activation]
     parts = [
         combine(steps, positions) if joined else steps.gather(MEMBERS, positions)
-        for joined, positions in _parts(tensor.labels.units[left], meaning)
+        for joined, positions in _parts(tensor.unit_axis.units[left], meaning)
     ]
     if len(parts) > 1:
         length = sum(steps.length(part) for part in parts)
-        steps.add("concat", parts, length, axis=tensor.labels.axis)
+        steps.add("concat", parts, length, axis=tensor.unit_axis.axis)
     return (Compute(head.output, tuple(steps.made)),)
 
 
@@ -110,7 +110,7 @@ def merged(head: Head, kept: Sequence[int], values: Array, meaning: Semantics) -
         values: of these units (and of what is no unit) in the output before anything is merged;
             further axes may stand in front.
     """
-    labels = head.tensor(head.output).labels
+    labels = head.tensor(head.output).unit_axis
     axis = labels.axis - len(head.tensor(head.output).shape)
     units = labels.units[labels.positions(kept)].tolist()
     owner = {unit: members for members in meaning.merge.values() for unit in members}
@@ -132,7 +132,7 @@ def _join(activation: str, rows: list[Array]) -> Array:
     return np.asarray(np.logaddexp.reduce(rows, axis=0))
 
 
-def _check(head: Head, tensor: LabeledTensor, width: int) -> None:
+def _check(head: Head, tensor: UnitTensor, width: int) -> None:
     known = tensor.quantization
     plain = known is None or known.scale.size == 1
     fitting = tensor.dtype in (_REAL if known is None else _CODES)
@@ -173,9 +173,9 @@ MEMBERS = 1  # the step in front, which takes all that is left
 class _Steps:
     """The steps of a computation along one axis, with their shapes."""
 
-    def __init__(self, tensor: LabeledTensor) -> None:
-        self.made: list[Step] = []
-        self._axis = tensor.labels.axis
+    def __init__(self, tensor: UnitTensor) -> None:
+        self.made: list[ComputeStep] = []
+        self._axis = tensor.unit_axis.axis
         self._shape = tensor.shape
         self._codes: dict[str, Any] | None = None
         if tensor.quantization is not None:
@@ -196,7 +196,7 @@ class _Steps:
     ) -> int:
         """One more step, whose result has that length on the axis; its number."""
         shape = (*self._shape[: self._axis], length, *self._shape[self._axis + 1 :])
-        self.made.append(Step(operation, tuple(inputs), operands, attributes, shape))
+        self.made.append(ComputeStep(operation, tuple(inputs), operands, attributes, shape))
         return len(self.made)
 
     def gather(self, number: int, positions: Array) -> int:

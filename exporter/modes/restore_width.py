@@ -52,7 +52,7 @@ def output_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[E
     2. A whole head (absolute) and the old width: likewise, although their values are there.
     3. A whole head and kept units alone.
     """
-    labels = head.tensor(head.output).labels
+    labels = head.tensor(head.output).unit_axis
     inside = np.arange(len(labels.units)) if meaning.absolute else labels.positions(kept)
     if meaning.restore_width:
         fill = 0.0 if meaning.floor is None else meaning.floor
@@ -70,13 +70,13 @@ def _order(labels: UnitAxis, kept: Sequence[int], inside: Array) -> Array:
 
 
 def _padded(head: Head, width: int, fill: float) -> Insert:
-    axis = head.tensor(head.output).labels.axis
+    axis = head.tensor(head.output).unit_axis.axis
     attributes = {"axis": axis, "value": fill}
     return Insert("pad", head.output, (), attributes, _with_width(head, width))
 
 
 def _gathered(head: Head, order: Array) -> Insert:
-    axis = head.tensor(head.output).labels.axis
+    axis = head.tensor(head.output).unit_axis.axis
     shape = _with_width(head, len(order))
     return Insert("gather", head.output, (order.astype(np.int32),), {"axis": axis}, shape)
 
@@ -84,5 +84,5 @@ def _gathered(head: Head, order: Array) -> Insert:
 def _with_width(head: Head, width: int) -> tuple[int | None, ...]:
     tensor = head.tensor(head.output)
     shape = list(tensor.shape)
-    shape[tensor.labels.axis] = width
+    shape[tensor.unit_axis.axis] = width
     return tuple(shape)

@@ -86,7 +86,9 @@ def _outside(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
 
 
 def _takes(head: Head, kept: Sequence[int]) -> list[Edit]:
-    return [Take(c.name, c.labels.axis, c.labels.positions(kept), c.uses) for c in head.constants]
+    return [
+        Take(c.name, c.unit_axis.axis, c.unit_axis.positions(kept), c.uses) for c in head.constants
+    ]
 
 
 def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
@@ -123,7 +125,7 @@ def _named(units: Array) -> str:
 
 def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]:
     """Of fewer units than it returns, a top-k returns all."""
-    width = len(head.tensor(ranking.source).labels.positions(kept))
+    width = len(head.tensor(ranking.source).unit_axis.positions(kept))
     stated = ranking.stated
     if stated is None or stated.value[0] <= width:
         return []
@@ -150,7 +152,7 @@ def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
     for widths in places.values():
         value = list(widths[0].value)
         for width in widths:
-            labels = head.tensor(width.tensor).labels
+            labels = head.tensor(width.tensor).unit_axis
             value[width.entry or 0] = len(labels.positions(kept)) + width.offset
         edits.append(_state(widths[0], value))
     return edits
@@ -175,7 +177,7 @@ def slice_oracle(
 ) -> Expected:
     """The activation over the kept units alone, or over all; then what the output shows of it."""
     wide = meaning.restore_width
-    shown, fill = head.tensor(head.output).labels, meaning.floor or 0.0
+    shown, fill = head.tensor(head.output).unit_axis, meaning.floor or 0.0
     if meaning.absolute:
         values = np.asarray(z, np.float64)
         answer = run_tail(head, values, None)
@@ -183,6 +185,6 @@ def slice_oracle(
             return Expected(values, replaced(answer, shown, kept, None, fill))
         return Expected(values, taken(answer, shown, kept))
     left = kept if places is None or wide else places
-    values = taken(z, head.tensor(head.z).labels, left)
+    values = taken(z, head.tensor(head.z).unit_axis, left)
     answer = run_tail(head, values, left)
     return Expected(values, widened(answer, shown, kept, places, fill) if wide else answer)

@@ -64,11 +64,11 @@ def zero_edits(head: Head, kept: Sequence[int], _: Semantics = PLAIN, /) -> tupl
                 )
     inside = {node.name for node in head.body}
     return tuple(
-        Fill(c.name, c.labels.axis, c.labels.removed(kept), c.zero, uses)
+        Fill(c.name, c.unit_axis.axis, c.unit_axis.removed(kept), c.zero, uses)
         for c in head.constants
         if c.zero is not None
         and (uses := tuple(use for use in c.uses if use.node in inside))
-        and len(c.labels.removed(kept))
+        and len(c.unit_axis.removed(kept))
     )
 
 
@@ -118,6 +118,6 @@ def zero_oracle(
     /,
 ) -> Expected:
     """0 at z for every unit that is not kept; the activation then sees it like any other."""
-    labels = head.tensor(head.z).labels
+    labels = head.tensor(head.z).unit_axis
     values = replaced(taken(z, labels, places), labels, kept, places, 0.0)
     return Expected(values, run_tail(head, values, places))

@@ -229,7 +229,7 @@ def _cost(head: Head, selection: Selection) -> str:
     """What absolute probabilities cost: the constants of removed units, which have to stay."""
     stay = 0
     for constant in head.constants:
-        share = len(constant.labels.removed(selection.kept)) / len(constant.labels.units)
+        share = len(constant.unit_axis.removed(selection.kept)) / len(constant.unit_axis.units)
         stay += round(share * prod(constant.shape) * _item_bytes(constant.dtype))
     return (
         f"absolute probabilities need the sum over all {head.units} units: {stay} bytes stay in "

@@ -8,7 +8,7 @@ import numpy as np
 
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.graph import Array, Graph, Tensor
-from exporter.graph.edits import Compute, Edit, Insert, Step
+from exporter.graph.edits import Compute, ComputeStep, Edit, Insert
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import originals
 from exporter.selection import Selection
@@ -131,9 +131,9 @@ def _looked_up(tensor: Tensor, column: Column, old: Array) -> Edit:
     return Compute(
         tensor.name,
         (
-            Step("gather", (0,), (taken,), last, (*rows, 1)),
-            Step("look_up", (1,), (numbers,), told, (*rows, 1)),
-            Step("concat", (0, 2), (), last, (*rows, width + 1)),
-            Step("gather", (3,), (order,), last, (*rows, width)),
+            ComputeStep("gather", (0,), (taken,), last, (*rows, 1)),
+            ComputeStep("look_up", (1,), (numbers,), told, (*rows, 1)),
+            ComputeStep("concat", (0, 2), (), last, (*rows, width + 1)),
+            ComputeStep("gather", (3,), (order,), last, (*rows, width)),
         ),
     )

@@ -17,7 +17,7 @@ from exporter.planning.detectors import restored_ids
 from exporter.planning.options import CutOptions, ranks_asked
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import members, originals
-from exporter.trace.head import Head, LabeledTensor, Ranking
+from exporter.trace.head import Head, Ranking, UnitTensor
 
 IDS = "ids"
 """What is asked for, and the name of the output."""
@@ -94,7 +94,7 @@ def check_emitted(graph: Graph, head: Head, table: HeadRemap, count: int | None)
         UsageError: there are not as many units.
         ModelError: the units do not stand alone on their axis; or the file has such an output.
     """
-    units = head.tensor(head.output).labels.units
+    units = head.tensor(head.output).unit_axis.units
     if not np.array_equal(units, np.arange(len(units))):
         raise ModelError(
             f"head {head.name!r} shares its axis with other values, and has no ids of its own",
@@ -120,7 +120,7 @@ def emitted_ids(graph: Graph, head: Head, table: HeadRemap, count: int | None) -
        read twice by other kernels, whose codes are others.
     """
     tensor, name = head.tensor(head.output), emitted_name(graph, head)
-    axis, shape = tensor.labels.axis, list(tensor.shape)
+    axis, shape = tensor.unit_axis.axis, list(tensor.shape)
     shape[axis] = table.new_units
     edits = [*_moved(head, tensor, tuple(shape))]
     real = _real(tensor)
@@ -137,12 +137,12 @@ def emitted_ids(graph: Graph, head: Head, table: HeadRemap, count: int | None) -
     return (*edits, AddOutput(name, name))
 
 
-def _moved(head: Head, tensor: LabeledTensor, shape: Shape) -> Iterator[Insert]:
+def _moved(head: Head, tensor: UnitTensor, shape: Shape) -> Iterator[Insert]:
     if codes_of(head, tensor.name) is not None and tensor.quantization is None:
-        yield Insert("concat", tensor.name, (), {"axis": tensor.labels.axis}, shape)
+        yield Insert("concat", tensor.name, (), {"axis": tensor.unit_axis.axis}, shape)
 
 
-def _real(tensor: LabeledTensor) -> tuple[str, str, tuple[()], dict[str, object]] | None:
+def _real(tensor: UnitTensor) -> tuple[str, str, tuple[()], dict[str, object]] | None:
     """An operation that makes values of a type that can be ranked, where they are none."""
     known = tensor.quantization
     if tensor.dtype in {"int16", "uint16"} and known is not None and known.scale.size == 1:

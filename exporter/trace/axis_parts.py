@@ -36,7 +36,7 @@ from exporter.graph.operations import (
 )
 from exporter.trace.head import Part, UnitAxis
 from exporter.trace.rules import RULES
-from exporter.trace.rules.protocol import Labeled, Port, Refused, Step
+from exporter.trace.rules.protocol import Port, Refused, UnitsAt, Visit
 
 _BOX = 4  # coordinates
 _ROWS = 3  # axes of what returns rows: batch, boxes, values
@@ -223,19 +223,19 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
     while tensor in graph.producers:
         node, slot = graph.producers[tensor]
         operation = node.operation
-        step = Step(graph, node, Port("output", slot), labels)
+        step = Visit(graph, node, Port("output", slot), labels)
         try:
             facts = list(RULES[type(operation)](step)) if type(operation) in RULES else []
         except Refused:
             facts = []
-        ways = [fact for fact in facts if isinstance(fact, Labeled) and fact.port.side == "input"]
+        ways = [fact for fact in facts if isinstance(fact, UnitsAt) and fact.port.side == "input"]
         if isinstance(operation, Linear):
             repeats = len(np.unique(labels.units)) < len(labels.units)
             piece = replace(piece, linear=bool(ways), repeats=repeats)
             break
         if isinstance(operation, Concat) and labels.axis == operation.axis and ways:
             for way in ways:
-                yield from _part(graph, step.tensor(way.port), way.labels, piece)
+                yield from _part(graph, step.tensor(way.port), way.unit_axis, piece)
             return
         ways = [way for way in ways if not graph.source(step.tensor(way.port)).is_constant]
         if len(ways) != 1 and not (isinstance(operation, Concat) and ways):
@@ -243,7 +243,7 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
             piece = replace(piece, plain=piece.plain and bool(piece.activation), place=place)
             break
         piece = _past(step, ways[0], piece)
-        tensor, labels = step.tensor(ways[0].port), ways[0].labels
+        tensor, labels = step.tensor(ways[0].port), ways[0].unit_axis
     else:
         piece = replace(piece, plain=False)
     yield piece
@@ -258,7 +258,7 @@ def _part(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Iterato
         yield from _followed(graph, tensor, labels, within)
 
 
-def _past(step: Step, way: Labeled, piece: _Piece) -> _Piece:
+def _past(step: Visit, way: UnitsAt, piece: _Piece) -> _Piece:
     """What an operation on the way says of the piece."""
     operation = step.node.operation
     if isinstance(operation, Activation) and not piece.activation:
@@ -267,7 +267,11 @@ def _past(step: Step, way: Labeled, piece: _Piece) -> _Piece:
         constants = any(step.graph.tensors[name].is_constant for name in step.node.inputs if name)
         computed = operation.function not in _MOVES and constants
         return replace(piece, plain=piece.plain and not computed)
-    if isinstance(operation, Split | Slice) and not piece.source and (way.labels.units < 0).any():
-        offset = int(np.argmax(way.labels.units >= 0))
+    if (
+        isinstance(operation, Split | Slice)
+        and not piece.source
+        and (way.unit_axis.units < 0).any()
+    ):
+        offset = int(np.argmax(way.unit_axis.units >= 0))
         return replace(piece, source=step.tensor(way.port), offset=offset)
     return piece

@@ -13,7 +13,7 @@ from exporter.graph.operations import (
     Reshape,
     Transpose,
 )
-from exporter.trace.head import Factor, Head, LabeledTensor
+from exporter.trace.head import Factor, Head, UnitTensor
 from exporter.trace.probability_scale import factor_of
 from exporter.trace.rules.detectors import find_detection
 from exporter.trace.rules.protocol import Refused
@@ -41,7 +41,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         activation=activation,
         z=z,
         tensors=tuple(
-            LabeledTensor(name, each.shape or (), each.dtype, labels, each.quantization)
+            UnitTensor(name, each.shape or (), each.dtype, labels, each.quantization)
             for name, labels in walk.tensors.items()
             for each in (graph.tensors[name],)
         ),
@@ -152,5 +152,5 @@ def mixes(node: Node, head: Head) -> bool:
     return (
         isinstance(operation, Activation)
         and ACTIVATIONS[operation.function].mixes
-        and operation.axis == head.tensor(node.outputs[0]).labels.axis
+        and operation.axis == head.tensor(node.outputs[0]).unit_axis.axis
     )

@@ -62,18 +62,18 @@ class UnitAxis:
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledTensor:
+class UnitTensor:
     """A computed tensor that narrows with the head."""
 
     name: str
     shape: Shape
     dtype: str
-    labels: UnitAxis
+    unit_axis: UnitAxis
     quantization: Quantization | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class LabeledConstant:
+class UnitConstant:
     """A constant that is cut with the head, as seen by the uses that agree on its labels.
 
     Attributes:
@@ -85,7 +85,7 @@ class LabeledConstant:
     name: str
     shape: tuple[int, ...]
     dtype: str
-    labels: UnitAxis
+    unit_axis: UnitAxis
     uses: tuple[Use, ...]
     zero: float | None
     quantization: Quantization | None = None
@@ -160,7 +160,7 @@ class Ranking:
     fixed: Node | None = None
     divided: tuple[Node, ...] = ()
     counts: tuple[Width, ...] = ()
-    tables: tuple[LabeledConstant, ...] = ()
+    tables: tuple[UnitConstant, ...] = ()
     looked_up: tuple[str, ...] = ()
 
 
@@ -183,7 +183,7 @@ class Detection:
     ids: tuple[str, ...]
     rows: tuple[str, str, str, str] | None
     behind: tuple[str, ...]
-    tables: tuple[LabeledConstant, ...] = ()
+    tables: tuple[UnitConstant, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,8 +242,8 @@ class Head:
     units: int
     activation: str
     z: str
-    tensors: tuple[LabeledTensor, ...]
-    constants: tuple[LabeledConstant, ...]
+    tensors: tuple[UnitTensor, ...]
+    constants: tuple[UnitConstant, ...]
     widths: tuple[Width, ...]
     body: tuple[Node, ...] = field(repr=False)
     tail: tuple[Node, ...] = field(repr=False)
@@ -256,7 +256,7 @@ class Head:
     parts: tuple[Part, ...] = ()
     factors: Mapping[str, Factor] = field(default_factory=dict, repr=False)
 
-    def tensor(self, name: str) -> LabeledTensor:
+    def tensor(self, name: str) -> UnitTensor:
         """The labeled tensor of that name; KeyError if the head does not label it."""
         for tensor in self.tensors:
             if tensor.name == name:
@@ -269,7 +269,7 @@ class Head:
         return any(
             isinstance(node.operation, Activation)
             and ACTIVATIONS[node.operation.function].mixes
-            and node.operation.axis == self.tensor(node.outputs[0]).labels.axis
+            and node.operation.axis == self.tensor(node.outputs[0]).unit_axis.axis
             for node in self.tail
         )
 
@@ -289,7 +289,7 @@ class Head:
     @property
     def part(self) -> tuple[int, int] | None:
         """Where the units stand on the output's axis, if other things share it."""
-        units = self.tensor(self.output).labels.units
+        units = self.tensor(self.output).unit_axis.units
         where = np.flatnonzero(units >= 0)
         if len(where) == len(units):
             return None

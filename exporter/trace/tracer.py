@@ -116,7 +116,7 @@ def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
     if head is None or not head.parts:
         return False
     try:
-        trace_labels(graph, output, head.tensor(output).labels)
+        trace_labels(graph, output, head.tensor(output).unit_axis)
     except Refused:
         return False
     return True
@@ -181,9 +181,9 @@ def heads_beside(graph: Graph, found: Trace, head: Head) -> tuple[Head, ...]:
 
 
 def _beside(graph: Graph, found: Trace, head: Head, output: str) -> Head:
-    labels = head.tensor(output).labels
+    labels = head.tensor(output).unit_axis
     for other in found.heads:
-        if other.output == output and other.tensor(output).labels.same(labels):
+        if other.output == output and other.tensor(output).unit_axis.same(labels):
             return other
     try:
         return replace(trace_labels(graph, output, labels), labels=head.labels)

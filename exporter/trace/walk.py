@@ -6,19 +6,19 @@ from dataclasses import dataclass, field, replace
 
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.graph.operations import Concat, Split
-from exporter.trace.head import Junction, LabeledConstant, UnitAxis, Width
+from exporter.trace.head import Junction, UnitAxis, UnitConstant, Width
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import (
     Detects,
     Fact,
     Fetches,
-    Labeled,
     Parts,
     Port,
     Ranks,
     Refused,
     States,
-    Step,
+    UnitsAt,
+    Visit,
 )
 
 
@@ -26,7 +26,7 @@ from exporter.trace.rules.protocol import (
 class Walk:
     graph: Graph
     tensors: dict[str, UnitAxis] = field(default_factory=dict)
-    constants: list[LabeledConstant] = field(default_factory=list)
+    constants: list[UnitConstant] = field(default_factory=list)
     widths: dict[tuple[str, str | int, int | None], Width] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     junctions: dict[str, Junction] = field(default_factory=dict)
@@ -64,12 +64,12 @@ class Walk:
         if rule is None:
             reason = getattr(node.operation, "reason", "there is no rule for it")
             raise Refused(node, reason, getattr(node.operation, "hint", ""))
-        for fact in rule(Step(self.graph, node, port, labels, self.tensors)):
+        for fact in rule(Visit(self.graph, node, port, labels, self.tensors)):
             self.note(fact, node)
 
     def note(self, fact: Fact, node: Node) -> None:
         match fact:
-            case Labeled(port=Port(side=side, slot=slot)):
+            case UnitsAt(port=Port(side=side, slot=slot)):
                 ends = node.inputs if side == "input" else node.outputs
                 self.mark(ends[slot], fact, node)
             case States(place=place, value=value, entry=entry):
@@ -93,15 +93,19 @@ class Walk:
     def input(self, node: str, slot: int) -> str:
         return next(each for each in self.graph.nodes if each.name == node).inputs[slot]
 
-    def mark(self, tensor: str, fact: Labeled, node: Node) -> None:
-        shape, axis, width = self.graph.shape(tensor), fact.labels.axis, len(fact.labels.units)
+    def mark(self, tensor: str, fact: UnitsAt, node: Node) -> None:
+        shape, axis, width = (
+            self.graph.shape(tensor),
+            fact.unit_axis.axis,
+            len(fact.unit_axis.units),
+        )
         if axis >= len(shape) or shape[axis] not in {width, None}:
             found = shown(shape)  # a damaged file, or one whose stated shapes are stale
             raise Refused(node, f"{tensor!r} has the shape {found}, not {width} on axis {axis}")
         if self.graph.tensors[tensor].is_constant:
             self.mark_constant(tensor, fact, Use(node.name, fact.port.slot))
         else:
-            self.label(tensor, fact.labels, node)
+            self.label(tensor, fact.unit_axis, node)
 
     def label(self, tensor: str, labels: UnitAxis, node: Node | None) -> None:
         known = self.tensors.get(tensor)
@@ -111,20 +115,24 @@ class Walk:
         elif not known.same(labels):
             raise Refused(node, f"two ways give the units of {tensor!r} different places")
 
-    def mark_constant(self, name: str, fact: Labeled, use: Use) -> None:
+    def mark_constant(self, name: str, fact: UnitsAt, use: Use) -> None:
         """Uses that agree share one entry, so that the constant is cut once for all of them."""
         for i, known in enumerate(self.constants):
             if known.name == name and use in known.uses:
                 return
-            if known.name == name and known.labels.same(fact.labels) and known.zero == fact.zero:
+            if (
+                known.name == name
+                and known.unit_axis.same(fact.unit_axis)
+                and known.zero == fact.zero
+            ):
                 uses = (*known.uses, use)
                 self.constants[i] = replace(known, uses=uses)
                 return
         tensor = self.graph.tensors[name]
         shape = tuple(n or 0 for n in tensor.shape or ())
         self.constants.append(
-            LabeledConstant(
-                name, shape, tensor.dtype, fact.labels, (use,), fact.zero, tensor.quantization
+            UnitConstant(
+                name, shape, tensor.dtype, fact.unit_axis, (use,), fact.zero, tensor.quantization
             )
         )
 

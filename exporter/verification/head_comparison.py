@@ -125,7 +125,7 @@ class Pair:
         expected = self._expected(left)
         head, output = self.head, self.table.output
         if self._new_z is not None:
-            axis = head.tensor(self.z).labels.axis
+            axis = head.tensor(self.z).unit_axis.axis
             actual = self._real(right, self._new_z)
             known = codes_of(self._graphs[0], self.z) if codes else None
             values = self._compared((f"{output} (z)", "z", axis), expected.z, actual, known)
@@ -171,7 +171,7 @@ class Pair:
         if self.table.options["gate"] is not None:
             yield from self._gated_apart(both, real)
             return
-        mode, labels = MODES[self.table.mode], self.head.tensor(tensor).labels
+        mode, labels = MODES[self.table.mode], self.head.tensor(tensor).unit_axis
         units = labels.units[labels.positions(self.places)]
         dead = (units >= 0) & ~np.isin(units, self.kept)
         width = both.expected.shape[both.axis]
@@ -185,7 +185,7 @@ class Pair:
 
     def detected(self) -> Iterator[DetectedRows]:
         """The rows that post-processes return of this head's classes."""
-        first = int(np.argmax(self.head.tensor(self.head.output).labels.units >= 0))
+        first = int(np.argmax(self.head.tensor(self.head.output).unit_axis.units >= 0))
         for detection in self.head.detections:
             if detection.rows is not None:
                 before, after = self._numbers(detection)
@@ -217,7 +217,7 @@ class Pair:
         """What a post-process calls the classes: of the original, and of what became of it."""
         for table in detection.tables if detection else ():
             read = self._graphs[0].tensors[table.name].read
-            rows = table.labels.units >= 0
+            rows = table.unit_axis.units >= 0
             before = [] if read is None else [int(number) for number in np.ravel(read())[rows]]
             return before, [before[unit] for unit in self.places]
         restored = [min(members(place)) for place in self.table.new_to_old]

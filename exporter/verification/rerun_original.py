@@ -68,7 +68,7 @@ class Replay:
     def _widened(self, name: str, values: Array) -> Array:
         """Values at the old width; removed classes rank last."""
         tensor = self.head.tensor(name)
-        labels = tensor.labels
+        labels = tensor.unit_axis
         lowest = LOWEST
         if tensor.quantization is not None:
             lowest = tensor.quantization.low

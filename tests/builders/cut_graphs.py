@@ -57,7 +57,7 @@ def check_slice(graph: Graph, head: Head, kept: list[int], seed: int = 0) -> Non
     values = feeds(graph, seed)
     before = run(graph, values)
     after = run(apply(graph, MODES["slice"].edits(head, kept)), values)
-    expected = np.take(before[head.z], kept, axis=head.tensor(head.z).labels.axis)
+    expected = np.take(before[head.z], kept, axis=head.tensor(head.z).unit_axis.axis)
     np.testing.assert_allclose(after[head.z], expected, rtol=1e-12)
     oracle = MODES["slice"].oracle(head, kept, before[head.z])
     np.testing.assert_allclose(oracle.z, after[head.z], rtol=1e-12)

@@ -21,6 +21,7 @@ from exporter.graph.edits import (
     AddInput,
     AddOutput,
     Compute,
+    ComputeStep,
     Edit,
     Fill,
     Insert,
@@ -28,7 +29,6 @@ from exporter.graph.edits import (
     Replace,
     SetAttribute,
     SetShape,
-    Step,
     Take,
 )
 from exporter.graph.operations import (
@@ -56,8 +56,8 @@ EDITS: tuple[Edit, ...] = (
     Compute(
         "out",
         (
-            Step("gather", (0,), (POSITIONS,), {"axis": 1}, (None, 2)),
-            Step("reduce_sum", (1,), attributes={"axis": 1}, shape=(None, 1)),
+            ComputeStep("gather", (0,), (POSITIONS,), {"axis": 1}, (None, 2)),
+            ComputeStep("reduce_sum", (1,), attributes={"axis": 1}, shape=(None, 1)),
         ),
     ),
     AddInput("gate", (None, 3), "float32", np.zeros((1, 3), np.float32)),
@@ -95,8 +95,8 @@ def assert_same(arrived: Any, sent: Any) -> None:
         assert isinstance(arrived, tuple)
         for one, other in zip(arrived, sent, strict=True):
             assert_same(one, other)
-    elif isinstance(sent, Step):
-        assert isinstance(arrived, Step)
+    elif isinstance(sent, ComputeStep):
+        assert isinstance(arrived, ComputeStep)
         assert_same(tuple(vars(arrived).values()), tuple(vars(sent).values()))
     else:
         assert arrived == sent

@@ -10,6 +10,7 @@ from exporter.graph.edits import (
     AddInput,
     AddOutput,
     Compute,
+    ComputeStep,
     Edit,
     Fill,
     Insert,
@@ -17,7 +18,6 @@ from exporter.graph.edits import (
     Replace,
     SetAttribute,
     SetShape,
-    Step,
     Take,
 )
 
@@ -34,7 +34,7 @@ USES = (Use("fc", 1),)
         (SetAttribute("fc", "units", 3), "set units of 'fc' to 3"),
         (Insert("add", "z"), "insert add behind 'z'"),
         (
-            Compute("z", (Step("exp", (0,)), Step("add", (0, 1)))),
+            Compute("z", (ComputeStep("exp", (0,)), ComputeStep("add", (0, 1)))),
             "compute behind 'z': exp, add",
         ),
         (AddInput("mask", (3,), "bool"), "add the input 'mask'"),

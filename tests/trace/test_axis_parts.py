@@ -316,7 +316,7 @@ def test_class_numbers_that_are_handed_on_and_looked_up() -> None:
     assert detection.rows == ("boxes", "ids", "best", "count")
     assert detection.behind == ("boxes", "ids", "best", "count", "twice")
     (table,) = detection.tables
-    np.testing.assert_array_equal(table.labels.units, [0, 1, 2, -1])
+    np.testing.assert_array_equal(table.unit_axis.units, [0, 1, 2, -1])
     assert not head.ids
 
 

@@ -518,7 +518,7 @@ def test_zero_makes_z_exactly_zero(name: str, kept: list[int], seed: int) -> Non
     values = feeds(graph, seed)
     before = run(graph, values)
     after = run(apply(graph, MODES["zero"].edits(head, kept)), values)
-    labels = head.tensor(head.z).labels
+    labels = head.tensor(head.z).unit_axis
     assert not np.take(after[head.z], labels.removed(kept), axis=labels.axis).any()
     np.testing.assert_array_equal(
         np.take(after[head.z], kept, axis=labels.axis),
@@ -537,7 +537,7 @@ def test_other_outputs_narrow_with_their_parts() -> None:
         values = feeds(graph, 1)
         before, after = run(graph, values), run(apply(graph, edits(graph, kept)), values)
         for name in outputs:
-            labels = head.tensor(name).labels
+            labels = head.tensor(name).unit_axis
             expected = np.take(before[name], labels.positions(kept), axis=labels.axis)
             if name != "all":
                 np.testing.assert_allclose(after[name], expected)
@@ -574,7 +574,7 @@ def test_every_place_that_states_a_width_follows(name: str) -> None:
 def test_what_belongs_to_no_unit_stays() -> None:
     head = trace(one_part_of_a_split()).head("y")
     (kernel,) = (c for c in head.constants if c.name == "fc/kernel")
-    assert kernel.labels.units.tolist() == [-1, -1, 0, 1, 2, 3, 4, 5]
+    assert kernel.unit_axis.units.tolist() == [-1, -1, 0, 1, 2, 3, 4, 5]
     assert "box" not in {tensor.name for tensor in head.tensors}
 
 

@@ -414,7 +414,7 @@ def test_a_computed_kernel_is_followed_to_its_constant() -> None:
     graph = b.graph("first", "second")
     head = trace(graph).head("first")
     (constant,) = head.constants
-    assert (constant.name, constant.labels.axis) == ("kernel", 0)
+    assert (constant.name, constant.unit_axis.axis) == ("kernel", 0)
     assert head.other_outputs == ("second",)
     check_slice(graph, head, [4, 1])
 
@@ -422,7 +422,7 @@ def test_a_computed_kernel_is_followed_to_its_constant() -> None:
 def test_units_beside_other_things_on_an_axis() -> None:
     (head,) = trace(classifier()).heads
     mixed = UnitAxis(1, np.array([-1, -1, 0, 1, 2, 3, 4, 5]))
-    tensors = [replace(t, labels=mixed) if t.name == "y" else t for t in head.tensors]
+    tensors = [replace(t, unit_axis=mixed) if t.name == "y" else t for t in head.tensors]
     assert replace(head, tensors=tuple(tensors)).part == (2, 8)
     assert mixed.positions([4, 1]).tolist() == [0, 1, 6, 3]
     assert mixed.removed([0, 1, 2, 3]).tolist() == [6, 7]
@@ -464,7 +464,7 @@ def test_zero_makes_z_exactly_zero_and_twice_is_once(name: str, kept: list[int],
     before = run(graph, values)
     once = apply(graph, MODES["zero"].edits(head, kept))
     after = run(once, values)
-    axis = head.tensor(head.z).labels.axis
+    axis = head.tensor(head.z).unit_axis.axis
     removed = [u for u in range(UNITS) if u not in kept]
     assert not np.take(after[head.z], removed, axis=axis).any()
     np.testing.assert_array_equal(
@@ -531,6 +531,6 @@ def test_the_width_is_stated_where_the_file_states_it() -> None:
 def test_units_that_change_places_keep_their_blocks() -> None:
     (head,) = trace(anchors()).heads
     (kernel,) = (c for c in head.constants if c.name == "fc/kernel")
-    assert kernel.labels.positions([4, 1]).tolist() == [4, 1, 10, 7]
-    assert kernel.labels.positions([1, 4]).tolist() == [1, 4, 7, 10]
-    assert kernel.labels.removed([0, 1, 2, 3, 4]).tolist() == [5, 11]
+    assert kernel.unit_axis.positions([4, 1]).tolist() == [4, 1, 10, 7]
+    assert kernel.unit_axis.positions([1, 4]).tolist() == [1, 4, 7, 10]
+    assert kernel.unit_axis.removed([0, 1, 2, 3, 4]).tolist() == [5, 11]

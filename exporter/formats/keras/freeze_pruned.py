@@ -16,7 +16,7 @@ from exporter.layers.zeroed_units import averages_of
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import members
 from exporter.trace import Trace, trace
-from exporter.trace.head import Head, LabeledConstant
+from exporter.trace.head import Head, UnitConstant
 
 
 def freeze_pruned(model: Any, remap: Remap | None = None) -> None:
@@ -94,13 +94,13 @@ def _alive(opened: KerasModel, head: Head) -> Sequence[int]:
     alive = set[int]()
     for constant in _filled(head):
         _, variable = opened.picture.weights[constant.name]
-        values = np.moveaxis(keras.ops.convert_to_numpy(variable), constant.labels.axis, 0)
+        values = np.moveaxis(keras.ops.convert_to_numpy(variable), constant.unit_axis.axis, 0)
         used = values.reshape(len(values), -1).any(axis=1)
-        alive.update(constant.labels.units[used & (constant.labels.units >= 0)].tolist())
+        alive.update(constant.unit_axis.units[used & (constant.unit_axis.units >= 0)].tolist())
     return sorted(alive)
 
 
-def _filled(head: Head) -> Iterator[LabeledConstant]:
+def _filled(head: Head) -> Iterator[UnitConstant]:
     """What is 0 where a unit was removed: not scales and variances."""
     inside = {node.name for node in head.body}
     for constant in head.constants:
@@ -113,7 +113,7 @@ def _rows(opened: KerasModel, head: Head, alive: Sequence[int]) -> Iterator[_Row
         layer, variable = opened.picture.weights[constant.name]
         owner = _owner(layer, variable)
         if owner is not None:
-            labels = constant.labels
+            labels = constant.unit_axis
             yield _Rows(owner, variable, labels.axis, labels.removed(alive))
 
 

@@ -79,9 +79,9 @@ def _narrowed(whole: KerasModel, head: Head) -> Stub:
     for constant in head.constants:
         read = graph.tensors[constant.name].read
         assert read is not None  # noqa: S101 - narrows the type: it is a constant
-        weights[constant.name] = np.moveaxis(read(), constant.labels.axis, -1)
+        weights[constant.name] = np.moveaxis(read(), constant.unit_axis.axis, -1)
         values = stub_values((*weights[constant.name].shape[:-1], STUB_UNITS))
-        values = np.moveaxis(values, -1, constant.labels.axis)
+        values = np.moveaxis(values, -1, constant.unit_axis.axis)
         edits.append(Replace(constant.name, values, constant.uses))
     return Stub(whole.apply(Plan(tuple(edits))), head.units, weights)
 
@@ -108,7 +108,7 @@ def head_with(graph: Graph, constants: set[str]) -> Head:
 
 def has_plain_axes(head: Head) -> bool:
     """Has each unit one place wherever it stands, in order, and does nothing rank them?"""
-    labels = [*(t.labels for t in head.tensors), *(c.labels for c in head.constants)]
+    labels = [*(t.unit_axis for t in head.tensors), *(c.unit_axis for c in head.constants)]
     return not (head.junctions or head.rankings) and all(
         np.array_equal(each.units, np.arange(head.units)) for each in labels
     )
@@ -119,8 +119,12 @@ def widened(head: Head, units: int) -> Head:
     whole = np.arange(units)
     return replace(
         head,
-        tensors=tuple(replace(t, labels=UnitAxis(t.labels.axis, whole)) for t in head.tensors),
-        constants=tuple(replace(c, labels=UnitAxis(c.labels.axis, whole)) for c in head.constants),
+        tensors=tuple(
+            replace(t, unit_axis=UnitAxis(t.unit_axis.axis, whole)) for t in head.tensors
+        ),
+        constants=tuple(
+            replace(c, unit_axis=UnitAxis(c.unit_axis.axis, whole)) for c in head.constants
+        ),
     )
 
 

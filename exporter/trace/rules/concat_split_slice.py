@@ -14,26 +14,26 @@ import numpy as np
 from exporter.graph import Array
 from exporter.graph.operations import Concat, Slice, Split
 from exporter.trace.head import UnitAxis
-from exporter.trace.rules.protocol import Fact, Labeled, Parts, Port, States, Step
+from exporter.trace.rules.protocol import Fact, Parts, Port, States, UnitsAt, Visit
 
 _IN, _OUT = Port("input", 0), Port("output", 0)
 
 
-def concat(step: Step) -> Iterator[Fact]:
+def concat(step: Visit) -> Iterator[Fact]:
     operation = step.node.operation
     assert isinstance(operation, Concat)  # noqa: S101 - narrows the type; RULES guarantees it
     parts = [Port("input", slot) for slot in range(len(step.node.inputs))]
-    if step.labels.axis == operation.axis:
+    if step.unit_axis.axis == operation.axis:
         yield from _apart(step, _OUT, parts)
     else:
         yield from _alike(step, [_OUT, *parts])
 
 
-def split(step: Step) -> Iterator[Fact]:
+def split(step: Visit) -> Iterator[Fact]:
     operation = step.node.operation
     assert isinstance(operation, Split)  # noqa: S101
     parts = [Port("output", slot) for slot in range(len(step.node.outputs))]
-    if step.labels.axis != operation.axis:
+    if step.unit_axis.axis != operation.axis:
         yield from _alike(step, [_IN, *parts])
         return
     place = operation.slot if operation.slot is not None else operation.attribute
@@ -41,77 +41,77 @@ def split(step: Step) -> Iterator[Fact]:
         raise step.refuse("it splits the units into equal parts")
     for fact in _apart(step, _IN, parts):
         yield fact
-        if isinstance(fact, Labeled) and fact.port.side == "output":
+        if isinstance(fact, UnitsAt) and fact.port.side == "output":
             slot = fact.port.slot
             yield States(place, operation.sizes, slot, output=slot)
 
 
-def _alike(step: Step, ports: list[Port]) -> Iterator[Labeled]:
+def _alike(step: Visit, ports: list[Port]) -> Iterator[UnitsAt]:
     """All ends run along the same units."""
     for port in ports:
-        yield Labeled(port, step.labels, zero=0.0)
+        yield UnitsAt(port, step.unit_axis, zero=0.0)
 
 
-def _apart(step: Step, whole: Port, parts: list[Port]) -> Iterator[Fact]:
-    axis = step.labels.axis
+def _apart(step: Visit, whole: Port, parts: list[Port]) -> Iterator[Fact]:
+    axis = step.unit_axis.axis
     stops = tuple(accumulate(step.width(port, axis) for port in parts))
     bounds = list(pairwise((0, *stops)))
-    known = step.labels if step.port == whole else step.label(whole)
+    known = step.unit_axis if step.port == whole else step.label(whole)
     if known is None:
         known = UnitAxis(axis, _together(step, parts, bounds))
     elif (known.axis, len(known.units)) != (axis, stops[-1]):
         raise step.refuse("its parts do not make up the whole")
-    yield Labeled(whole, known)
+    yield UnitsAt(whole, known)
     yield Parts(known, stops)
     for port, (start, stop) in zip(parts, bounds, strict=True):
         units = known.units[start:stop]
         if (units >= 0).any():
-            yield Labeled(port, UnitAxis(axis, units), zero=0.0)
+            yield UnitsAt(port, UnitAxis(axis, units), zero=0.0)
 
 
-def _together(step: Step, parts: list[Port], bounds: list[tuple[int, int]]) -> Array:
+def _together(step: Visit, parts: list[Port], bounds: list[tuple[int, int]]) -> Array:
     """The labels of a whole, out of those that its parts have by now."""
     units = np.full(bounds[-1][1], -1, np.int64)
     for port, (start, stop) in zip(parts, bounds, strict=True):
-        labels = step.labels if port == step.port else step.label(port)
+        labels = step.unit_axis if port == step.port else step.label(port)
         if labels is not None and (labels.axis, len(labels.units)) == (
-            step.labels.axis,
+            step.unit_axis.axis,
             stop - start,
         ):
             units[start:stop] = labels.units
     return units
 
 
-def slice_(step: Step) -> Iterator[Fact]:
+def slice_(step: Visit) -> Iterator[Fact]:
     """Only what belongs to no unit may be cut off by its place, or taken by it."""
     operation = step.node.operation
     assert isinstance(operation, Slice)  # noqa: S101
-    axis = step.labels.axis
+    axis = step.unit_axis.axis
     whole, part = step.width(_IN, axis), step.width(_OUT, axis)
     first = _first(operation, axis, whole, part)
     if first is None:
         raise step.refuse("it takes units by their place")
     inside = slice(first, first + part)
-    if step.port.side == "input" and not (step.labels.units[inside] >= 0).any():
+    if step.port.side == "input" and not (step.unit_axis.units[inside] >= 0).any():
         yield from _past(step, operation, first, first + part)
         return
     units = np.full(whole, -1, np.int64)
-    units[inside] = step.labels.units[inside if step.port.side == "input" else slice(None)]
-    if step.port.side == "input" and not np.array_equal(units, step.labels.units):
+    units[inside] = step.unit_axis.units[inside if step.port.side == "input" else slice(None)]
+    if step.port.side == "input" and not np.array_equal(units, step.unit_axis.units):
         raise step.refuse("it takes units by their place")
-    yield Labeled(_IN, UnitAxis(axis, units))
-    yield Labeled(_OUT, UnitAxis(axis, units[inside]))
+    yield UnitsAt(_IN, UnitAxis(axis, units))
+    yield UnitsAt(_OUT, UnitAxis(axis, units[inside]))
     if axis in operation.axes:
         start = 0 if operation.counts else first
         yield from _stop(operation, operation.axes.index(axis), start + part, start)
 
 
-def _past(step: Step, operation: Slice, first: int, stop: int) -> Iterator[Fact]:
+def _past(step: Visit, operation: Slice, first: int, stop: int) -> Iterator[Fact]:
     """What shares the axis with the units is taken: behind them its place moves with their number.
 
     Where there are units on one side of it alone, its place counts from the other end.
     """
-    axis, units = step.labels.axis, step.labels.units
+    axis, units = step.unit_axis.axis, step.unit_axis.units
     if not (units[:first] >= 0).any() or axis not in operation.axes:
         return
     if (units[stop:] >= 0).any():

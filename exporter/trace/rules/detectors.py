@@ -15,21 +15,21 @@ from exporter.graph.operations import (
     ShapeOf,
     Slice,
 )
-from exporter.trace.head import Detection, LabeledConstant, UnitAxis
+from exporter.trace.head import Detection, UnitAxis, UnitConstant
 from exporter.trace.rules.class_ids import shift_of
 from exporter.trace.rules.lookup_tables import is_look_up, table_of
 from exporter.trace.rules.nms_offsets import parts_boxes
-from exporter.trace.rules.protocol import RAW, Detects, Fact, Port, Refused, States, Step
+from exporter.trace.rules.protocol import RAW, Detects, Fact, Port, Refused, States, Visit
 from exporter.trace.rules.ranking import carries, hands_on
 
 
-def detect(step: Step) -> Iterator[Fact]:
+def detect(step: Visit) -> Iterator[Fact]:
     """The units are the classes; what else enters (boxes, anchors) has other axes."""
     operation = step.node.operation
     assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type; RULES guarantees it
-    if step.port != Port("input", operation.classes) or step.labels.axis != operation.axis:
+    if step.port != Port("input", operation.classes) or step.unit_axis.axis != operation.axis:
         raise step.refuse("it ranks boxes by what is no axis of classes")
-    if not step.labels.same(class_axis(operation, len(step.labels.units))):
+    if not step.unit_axis.same(class_axis(operation, len(step.unit_axis.units))):
         first = operation.background
         raise step.refuse(f"its classes are not the units one by one from position {first} on")
     yield Detects()
@@ -98,7 +98,7 @@ class _Numbers:
         self.shifts = shifts
         self.more = dict[str, int]()  # what was added to the numbers in a tensor
         self.found = set[str]()
-        self.tables: list[LabeledConstant] = []
+        self.tables: list[UnitConstant] = []
 
     def follow(self, tensor: str, *, looked_up: bool = False, column: int | None = None) -> None:
         """Whatever reads a tensor with class numbers.

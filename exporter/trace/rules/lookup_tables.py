@@ -6,7 +6,7 @@ import numpy as np
 
 from exporter.graph import Graph, Node, Use
 from exporter.graph.operations import Gather
-from exporter.trace.head import LabeledConstant, UnitAxis
+from exporter.trace.head import UnitAxis, UnitConstant
 from exporter.trace.rules.protocol import Refused
 
 
@@ -18,7 +18,7 @@ def is_look_up(graph: Graph, node: Node, slot: int = 1) -> bool:
     )
 
 
-def table_of(graph: Graph, node: Node, units: int, first: int = 0) -> LabeledConstant:
+def table_of(graph: Graph, node: Node, units: int, first: int = 0) -> UnitConstant:
     """The constant in which a node looks up ids, with a row for each unit, the first one's there.
 
     Raises:
@@ -31,4 +31,4 @@ def table_of(graph: Graph, node: Node, units: int, first: int = 0) -> LabeledCon
         raise Refused(node, f"its table has no entry for each of the {units} classes")
     rows = np.arange(shape[0], dtype=np.int64) - first
     labels = UnitAxis(0, np.where((rows >= 0) & (rows < units), rows, -1))
-    return LabeledConstant(name, shape, tensor.dtype, labels, (Use(node.name, 0),), None)
+    return UnitConstant(name, shape, tensor.dtype, labels, (Use(node.name, 0),), None)

@@ -18,13 +18,13 @@ class Port(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Visit:
     """A node, and the labels known at one of its ends."""
 
     graph: Graph
     node: Node
     port: Port
-    labels: UnitAxis
+    unit_axis: UnitAxis
     known: Mapping[str, UnitAxis] = field(default_factory=dict)  # what is labeled by now
 
     def label(self, port: Port) -> UnitAxis | None:
@@ -51,12 +51,12 @@ class Step:
         return Refused(self.node, reason, hint)
 
 
-class Labeled(NamedTuple):
+class UnitsAt(NamedTuple):
     """A rule's answer: these labels stand at that end."""
 
     port: Port
-    labels: UnitAxis
-    zero: float | None = None  # see LabeledConstant.zero
+    unit_axis: UnitAxis
+    zero: float | None = None  # see UnitConstant.zero
 
 
 class States(NamedTuple):
@@ -94,8 +94,8 @@ class Peaks(NamedTuple):
     """A rule's answer: the node keeps the largest of the units' values."""
 
 
-Fact = Labeled | States | Parts | Ranks | Detects | Fetches | Peaks
-Rule = Callable[[Step], Iterator[Fact]]
+Fact = UnitsAt | States | Parts | Ranks | Detects | Fetches | Peaks
+Rule = Callable[[Visit], Iterator[Fact]]
 
 
 RAW = (

@@ -22,7 +22,7 @@ from exporter.graph.operations import (
     TopK,
     Transpose,
 )
-from exporter.trace.head import LabeledConstant, Ranking, UnitAxis, Width
+from exporter.trace.head import Ranking, UnitAxis, UnitConstant, Width
 from exporter.trace.rules.floor_division import is_idle, is_never, subtracted
 from exporter.trace.rules.lookup_tables import is_look_up, table_of
 from exporter.trace.rules.nms_offsets import parts_boxes
@@ -202,7 +202,7 @@ class _Flow:
         self.in_line = in_line
         self.divided: list[Node] = []
         self.counts: list[Width] = []
-        self.tables: list[LabeledConstant] = []
+        self.tables: list[UnitConstant] = []
         self.looked_up = set[str]()
         self.hands: list[Node] = []
         self.ids = set[str]()

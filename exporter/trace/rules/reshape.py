@@ -9,10 +9,10 @@ import numpy as np
 from exporter.graph import Shape
 from exporter.graph.operations import Reshape
 from exporter.trace.head import UnitAxis
-from exporter.trace.rules.protocol import Fact, Labeled, Port, States, Step
+from exporter.trace.rules.protocol import Fact, Port, States, UnitsAt, Visit
 
 
-def reshape(step: Step) -> Iterator[Fact]:
+def reshape(step: Visit) -> Iterator[Fact]:
     """The labels move with their positions; refused where they end up on more than one axis."""
     operation = step.node.operation
     assert isinstance(operation, Reshape)  # noqa: S101
@@ -28,8 +28,8 @@ def reshape(step: Step) -> Iterator[Fact]:
         )
     if moved is None:
         raise step.refuse("it spreads the units over several axes, or mixes them with the batch")
-    yield Labeled(goal, moved, zero=0.0)
-    out = step.labels if inward else moved
+    yield UnitsAt(goal, moved, zero=0.0)
+    out = step.unit_axis if inward else moved
     index = out.axis - operation.leading
     if operation.target is not None and operation.target[index] < _INFERRED:
         raise step.refuse("the length of its unit axis is computed while the model runs")
@@ -44,13 +44,13 @@ def reshape(step: Step) -> Iterator[Fact]:
 _INFERRED = -1
 
 
-def _moved(step: Step, operation: Reshape, source: Port, goal: Port) -> UnitAxis | None:
+def _moved(step: Visit, operation: Reshape, source: Port, goal: Port) -> UnitAxis | None:
     """Where the labels stand; where lengths behind them are not known, counted from the front."""
     shapes = step.shape(source), step.shape(goal)
-    moved = move_labels(step.labels, *shapes)
+    moved = move_labels(step.unit_axis, *shapes)
     inferred = operation.target is not None and operation.target[:1] == (_INFERRED,)
-    if moved is None and not operation.leading and not inferred and step.labels.axis > 0:
-        moved = move_from_front(step.labels, *shapes)
+    if moved is None and not operation.leading and not inferred and step.unit_axis.axis > 0:
+        moved = move_from_front(step.unit_axis, *shapes)
     return moved
 
 

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
-import keras
 from exporter.conversion.process import Child
 from exporter.conversion.remote import open_keras
 from exporter.errors import ModelError
 from exporter.formats.model import RunOptions
-from keras import layers
 from tests.builders import commands
 
 Members = dict[str, bytes]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import exporter
-import keras
 from exporter.conversion.process import Child
 from exporter.conversion.remote import ConvertOptions, open_live
 from exporter.errors import ExporterError, ModelError, UsageError

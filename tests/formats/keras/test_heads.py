@@ -54,7 +54,7 @@ def test_the_head_is_found_and_its_z_is_shown(name: str) -> None:
     case, model = HEADS[name], opened(name)
     head = trace(model.graph()).head()
     x, z = by_hand(case, model.model)
-    assert (head.units, head.tensor(head.z).labels.axis) == (UNITS, case.axis)
+    assert (head.units, head.tensor(head.z).unit_axis.axis) == (UNITS, case.axis)
     shown = run(model.apply(Plan((AddOutput(head.z, "its z"),))), x)
     np.testing.assert_allclose(shown["its z"], z, rtol=0, atol=5e-6)
     np.testing.assert_array_equal(shown[head.output], run(model, x)[head.output])

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import exporter
-import keras
 from exporter.errors import ModelError
 from exporter.formats import open_model
 from exporter.formats.keras.keras2 import DROPPED, is_keras_2, repaired
@@ -19,7 +20,6 @@ from exporter.formats.model import RunOptions
 from exporter.graph.edits import Plan
 from exporter.modes import MODES
 from exporter.trace import trace
-from keras import layers
 from tests.builders.keras_models import old_layer, old_sequential, write_old
 
 # --- refused --------------------------------------------------------------------------------------

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
 import exporter
-import keras
 from exporter.errors import ModelError, UsageError
 
 KEPT = [0, 3]

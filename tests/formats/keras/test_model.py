@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 
-import keras
 from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.keras.model import KerasModel
@@ -22,13 +22,13 @@ from exporter.graph.edits import (
     AddInput,
     AddOutput,
     Compute,
+    ComputeStep,
     Edit,
     Fill,
     Insert,
     Plan,
     Replace,
     SetAttribute,
-    Step,
 )
 from exporter.graph.operations import Activation, Linear
 from exporter.modes import MODES
@@ -226,7 +226,7 @@ def test_layers_that_are_not_rebuilt(layer: Callable[[], Any], message: str) -> 
 PLAIN = "linear"
 NOT_APPLIED: dict[str, tuple[Edit, str]] = {
     "insert": (Insert("add", "values"), "cannot take the edit"),
-    "compute": (Compute("values", (Step("exp", (0,)),)), "cannot take the edit"),
+    "compute": (Compute("values", (ComputeStep("exp", (0,)),)), "cannot take the edit"),
     "add an input": (AddInput("extra", (None, 2), "float32"), "cannot take the edit"),
     "no such weight": (Fill("values/scale", 0, np.array([0]), 0.0, ()), "no weight"),
     "a weight that is an activation": (Fill("values", 0, np.array([0]), 0.0, ()), "no weight"),

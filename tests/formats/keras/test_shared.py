@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 
 import exporter
-import keras
 from exporter.errors import UsageError
 from exporter.graph import Array
-from keras import layers
 from tests.builders.keras_models import softmax
 
 UNITS, KEPT = 6, [1, 4, 5]

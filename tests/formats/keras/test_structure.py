@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import Input, Model, Sequential, layers
 
-import keras
 from exporter.errors import ModelError
 from exporter.formats import open_model
 from exporter.formats.keras.model import KerasModel
@@ -19,7 +20,6 @@ from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Fill, Plan
 from exporter.modes import MODES
 from exporter.trace import trace
-from keras import Input, Model, Sequential, layers
 
 KEPT = [3, 0]
 

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import Input, Model, layers, ops
 
 import exporter
-import keras
 from exporter.conversion.process import Child
 from exporter.data.samples import synthetic
 from exporter.errors import ExporterError, ModelError, UsageError
@@ -24,7 +25,6 @@ from exporter.formats import KINDS, open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.jobs import source
-from keras import Input, Model, layers, ops
 
 UNITS, KEPT = 7, [1, 5, 6]
 EDGE = tuple(name for name, kind in KINDS.items() if kind.edge)

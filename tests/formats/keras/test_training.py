@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
+from keras import losses, metrics, optimizers
 
 import exporter
-import keras
 from exporter.graph import Array
-from keras import losses, metrics, optimizers
 
 UNITS, KEPT = 6, [1, 4, 5]
 REMOVED = [0, 2, 3]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from onnx import NodeProto
 
 from exporter.errors import ExporterError
 from exporter.formats.onnx import OnnxModel, from_bytes
 from exporter.graph.edits import Plan
 from exporter.modes import MODES
 from exporter.trace import trace
-from onnx import NodeProto
 from tests.builders.onnx_models import classifier, model, node
 from tests.formats.onnx import test_operators, test_quantized_values, test_rankings
 

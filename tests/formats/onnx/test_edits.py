@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
@@ -28,7 +29,6 @@ from exporter.graph.edits import (
     SetShape,
     Take,
 )
-from onnx import TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import classifier, cut, model, node, numbers, run, softmax
 
 X = numbers(3, 6, seed=1)

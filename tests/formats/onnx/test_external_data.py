@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
 import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
 from exporter.errors import ModelError, OutputError
 from exporter.formats import size_bytes
 from exporter.formats.model import RunOptions
@@ -22,7 +23,6 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_file
 from exporter.output.files import write_whole
 from exporter.planning.cut import CutOptions
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
 
 KEPT = [4, 0, 2]

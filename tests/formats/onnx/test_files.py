@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model, RunOptions
@@ -15,7 +16,6 @@ from exporter.formats.onnx import from_bytes, from_proto, open_file
 from exporter.graph.edits import AddOutput, Plan
 from exporter.graph.operations import Activation, Linear, Opaque
 from exporter.remap import HeadRemap, Origin, Remap
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import classifier, cut, model, node, numbers, proto, run, softmax
 
 X = numbers(3, 6, seed=1)

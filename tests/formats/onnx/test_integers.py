@@ -12,6 +12,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel, from_proto
@@ -23,8 +24,7 @@ from exporter.jobs.inspect import inspect_model
 from exporter.trace import trace
 from exporter.trace.head import UnitAxis
 from exporter.trace.rules import RULES
-from exporter.trace.rules.protocol import Port, Refused, Step
-from onnx import NodeProto, TensorProto, numpy_helper
+from exporter.trace.rules.protocol import Port, Refused, Visit
 from tests.builders import onnx_precisions as made
 from tests.builders.onnx_models import cut, model, node, numbers, proto, run, softmax
 
@@ -518,7 +518,7 @@ def test_what_a_packed_kernel_is_drawn_as() -> None:
     assert (operation.packed_bits, operation.width_attribute, operation.bias) == (4, "N", 5)
     assert [each.slot for each in operation.along] == [2, 3]
     head = trace(graph).head()
-    labels = {c.name: c.labels.units.tolist() for c in head.constants}
+    labels = {c.name: c.unit_axis.units.tolist() for c in head.constants}
     assert labels["ws"] == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
     assert labels["w"] == labels["wp"] == [0, 1, 2, 3, 4, 5]
 
@@ -528,7 +528,7 @@ def test_units_that_blocks_do_not_divide_among_are_refused() -> None:
     parts = made.nbits(4, flat=True)
     graph = made.assembled("dense, logits", parts).graph()
     (head,) = [n for n in graph.nodes if n.operator == "MatMulNBits"]
-    step = Step(graph, head, Port("output", 0), UnitAxis(1, np.arange(5)))
+    step = Visit(graph, head, Port("output", 0), UnitAxis(1, np.arange(5)))
     with pytest.raises(Refused, match="input 'ws' does not fit its channels"):
         list(RULES[Linear](step))
 

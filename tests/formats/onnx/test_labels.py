@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.onnx.labels import read_entry
@@ -15,7 +16,6 @@ from exporter.modes import MODES
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.trace import trace
-from onnx import helper
 from tests.builders.onnx_models import classifier, node
 
 NAMES = ("ant", "bee", "cät", "dog's", "emu")

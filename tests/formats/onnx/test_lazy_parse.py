@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
-
 import onnx
+import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
 from exporter.errors import ModelError
 from exporter.formats import copy_model, size_bytes
 from exporter.formats.model import RunOptions
@@ -19,7 +20,6 @@ from exporter.formats.onnx.external_data import Outside, is_outside
 from exporter.formats.onnx.write_large import content_of
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
 
 X = numbers(3, 6, seed=1)

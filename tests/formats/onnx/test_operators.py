@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
@@ -16,7 +17,6 @@ from exporter.graph import Array
 from exporter.graph.edits import Plan
 from exporter.modes import MODES
 from exporter.trace import trace
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 from tests.builders import onnx_suppression
 from tests.builders.onnx_models import Dims, cut, model, node, numbers, run, softmax
 from tests.formats.onnx import test_integers, test_quantized_values, test_rankings, test_table

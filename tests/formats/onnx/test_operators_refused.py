@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import from_proto
 from exporter.trace import trace
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import node
 from tests.builders.onnx_suppression import branches, end_to_end
 from tests.builders.yolo_models import TO_THE_END, Net

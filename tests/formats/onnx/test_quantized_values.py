@@ -8,6 +8,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
@@ -15,7 +16,6 @@ from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.modes import MODES
 from exporter.trace import trace
-from onnx import NodeProto, TensorProto, numpy_helper
 from tests.builders.onnx_models import cut, model, node, numbers, run, softmax
 
 KEPT = [4, 0, 2]

@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from onnx import ModelProto, TensorProto, helper
 
 from exporter.formats.onnx import from_proto
 from exporter.graph import Array
@@ -17,7 +18,6 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.trace import trace
-from onnx import ModelProto, TensorProto, helper
 from tests.builders.onnx_models import node
 from tests.builders.onnx_suppression import TAKEN, branches, run
 from tests.builders.yolo_models import Net

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array
 from exporter.trace import trace
 from exporter.trace.rules.ranking import ids_of
-from onnx import NodeProto, TensorProto
 from tests.builders.onnx_models import classifier, cut, node, numbers, run, softmax
 
 KEPT = [4, 0, 2]

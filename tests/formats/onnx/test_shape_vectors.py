@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from exporter.graph import Array, Shape, Use
 from exporter.graph.edits import Plan, Replace
 from exporter.graph.operations import Expand
 from exporter.jobs.inspect import multiply_adds
 from exporter.trace import trace
-from onnx import NodeProto, TensorProto, numpy_helper
 from tests.builders.onnx_models import cut, model, node, numbers, run
 
 K, B = numbers(6, 8), numbers(8, seed=1)

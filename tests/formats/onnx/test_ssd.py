@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import ModelProto
 
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array
@@ -15,7 +16,6 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.trace import trace
-from onnx import ModelProto
 from tests.builders.onnx_models import numbers, run
 from tests.builders.onnx_quantized import quantized
 from tests.builders.onnx_ssd import CLASSES, SIZES, ssd

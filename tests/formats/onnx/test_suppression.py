@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import UsageError
 from exporter.formats.onnx import from_proto
@@ -16,7 +17,6 @@ from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace, trace_axis
 from exporter.trace.rules import Refused
-from onnx import ModelProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import node
 from tests.builders.onnx_suppression import (
     FURTHEST,
@@ -121,7 +121,7 @@ def test_a_table_has_to_have_an_entry_for_each_class_and_the_background(count: i
     found = trace(from_proto(model, "detector.onnx").graph())
     if count > CLASSES:
         (detection,) = found.head().detections
-        assert detection.tables[0].labels.units.tolist() == [-1, *range(CLASSES)]
+        assert detection.tables[0].unit_axis.units.tolist() == [-1, *range(CLASSES)]
     else:
         assert "'name': its table has no entry" in str(found.refusals[0])
 

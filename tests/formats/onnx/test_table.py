@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.trace import trace
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 from tests.builders.onnx_models import classifier, cut, model, node, numbers, run, softmax
 
 KEPT = [4, 0, 2]  # units in another order than the file's

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import pytest
-
 import onnx
+import pytest
+from onnx import ModelProto
+
 from exporter.errors import UsageError
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
-from onnx import ModelProto
 from tests.builders import yolo_reference as reference
 from tests.builders.commands import exporter
 from tests.builders.onnx_models import run

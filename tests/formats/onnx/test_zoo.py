@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import checker
 
 from exporter.formats.model import RunOptions
 from exporter.formats.onnx import OnnxModel, open_file
@@ -14,7 +15,6 @@ from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.modes import MODES
 from exporter.trace import trace
-from onnx import checker
 from tests.builders.commands import exporter
 from tests.builders.onnx_models import cut, filled, softmax
 

@@ -554,10 +554,12 @@ def test_the_shapes_that_a_cut_file_states_are_those_that_it_has() -> None:
     for name, row in ROWS.items():
         model, head = opened(name)
         small = cut(model, head, "slice", row.kept)
-        labeled = {tensor.name: len(tensor.labels.positions(row.kept)) for tensor in head.tensors}
+        labeled = {
+            tensor.name: len(tensor.unit_axis.positions(row.kept)) for tensor in head.tensors
+        }
         for tensor in head.tensors:
             shape = small.graph().shape(tensor.name)
-            assert shape[tensor.labels.axis] == labeled[tensor.name], f"{name}: {tensor.name}"
+            assert shape[tensor.unit_axis.axis] == labeled[tensor.name], f"{name}: {tensor.name}"
 
 
 def test_silu_is_one_activation() -> None:

@@ -14,7 +14,7 @@ from exporter.formats.onnx.insert.writer import Site, Writable
 from exporter.formats.onnx.protos import dtype_of, numpy_dtype
 from exporter.formats.writable_operations import entry_for
 from exporter.graph import Array
-from exporter.graph.edits import Compute, Insert, Step
+from exporter.graph.edits import Compute, ComputeStep, Insert
 
 
 def insert(draft: Draft, edit: Insert) -> None:
@@ -71,7 +71,7 @@ def _write(
     draft: Draft,
     entry: Writable,
     ends: tuple[tuple[str, ...], str],
-    edit: Insert | Step,
+    edit: Insert | ComputeStep,
     after: str,
 ) -> None:
     """The nodes from some inputs to a result, somewhere behind a tensor."""
@@ -99,7 +99,7 @@ def _write(
         draft.append(node, branch=isinstance(edit, Insert) and edit.name is not None)
 
 
-def _entry(edit: Insert | Step, operands: tuple[Any, ...], opset: int) -> Writable:
+def _entry(edit: Insert | ComputeStep, operands: tuple[Any, ...], opset: int) -> Writable:
     entry = entry_for(OPERATIONS, edit, len(operands), "ONNX")
     if opset < entry.since:
         raise ModelError(

@@ -16,7 +16,7 @@ from exporter.formats.tflite.insert.writer import Site, Written
 from exporter.formats.tflite.schema import raise_runtime, text
 from exporter.formats.writable_operations import entry_for
 from exporter.graph import Array
-from exporter.graph.edits import Compute, Insert, Step
+from exporter.graph.edits import Compute, ComputeStep, Insert
 
 
 def insert(editor: Editor, edit: Insert) -> None:
@@ -70,7 +70,9 @@ def compute(editor: Editor, edit: Compute) -> None:
     editor.drop_unread(after)
 
 
-def _operator(editor: Editor, written: Written, edit: Insert | Step, inputs: list[int]) -> Any:
+def _operator(
+    editor: Editor, written: Written, edit: Insert | ComputeStep, inputs: list[int]
+) -> Any:
     """An operator that reads these tensors and makes a new one."""
     first = editor.main.tensors[inputs[0]]
     if not (written.moves or written.coded) and constants.is_quantized(first):
@@ -126,18 +128,18 @@ def _put(editor: Editor, place: int, operators: list[Any]) -> None:
     editor.main.operators[place:place] = operators
 
 
-def _entry(edit: Insert | Step, operands: tuple[Any, ...]) -> Written:
+def _entry(edit: Insert | ComputeStep, operands: tuple[Any, ...]) -> Written:
     return entry_for(OPERATIONS, edit, len(operands), "TFLite")
 
 
-def _constant(editor: Editor, edit: Insert | Step, first: int, value: Array | float) -> int:
+def _constant(editor: Editor, edit: Insert | ComputeStep, first: int, value: Array | float) -> int:
     if isinstance(value, float):
         before = editor.main.tensors[first]
         value = constants.encode(value, before, 0, np.zeros(0, np.int64)).reshape(1)
     return _operand(editor, edit, first, value)
 
 
-def _operand(editor: Editor, edit: Insert | Step, first: int, operand: Any) -> int:
+def _operand(editor: Editor, edit: Insert | ComputeStep, first: int, operand: Any) -> int:
     if isinstance(operand, str):
         return editor.index(operand)
     before = editor.main.tensors[first]
@@ -173,7 +175,7 @@ def _place(
     return place, readers
 
 
-def _result(editor: Editor, edit: Insert | Step, before: Any, dtype: str) -> int:
+def _result(editor: Editor, edit: Insert | ComputeStep, before: Any, dtype: str) -> int:
     """The result's tensor, with the quantization of the first input if it is of its type."""
     stated = before.shapeSignature if before.shapeSignature is not None else before.shape
     kept = tuple(None if n < 0 else int(n) for n in (() if stated is None else stated))
