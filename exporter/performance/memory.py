@@ -69,7 +69,7 @@ def _feeds(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
 
 def _resident(model: Model, path: Path, feeds: Path, threads: int) -> int:
     """Bytes that a fresh process grew by."""
-    module = f"{KINDS[model.kind].package}.resident"
+    module = f"{KINDS[model.kind].package}.memory_probe"
     refusal = f"the memory of {model.name} could not be measured"
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, a module of this package

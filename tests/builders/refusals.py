@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 from tests.builders.commands import exporter, listing
 
@@ -30,21 +27,6 @@ class Refusal:
     @property
     def arguments(self) -> Sequence[str]:
         return self.line.split() if isinstance(self.line, str) else self.line
-
-
-@pytest.fixture(scope="module")
-def folder(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shelf beside things that are in the way."""
-    folder = tmp_path_factory.mktemp("work") / "work"
-    shutil.copytree(shelf, folder)
-    (folder / "folder").mkdir()
-    (folder / "folder" / "diary.txt").write_text("dear diary")
-    (folder / "old").mkdir()
-    (folder / "old" / "report.json").write_text("{}")
-    for name in ("net.onnx", "labels.txt"):
-        shutil.copyfile(folder / name, folder / "old" / name)
-    (folder / "y.onnx.remap.json").write_text("{}")
-    return folder
 
 
 def refused(case: Refusal, folder: Path) -> None:

@@ -20,6 +20,21 @@ from tests.builders.refusals import Refusal, refused
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the signals are those of POSIX")
 
 
+@pytest.fixture(scope="module")
+def folder(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the shelf beside things that are in the way."""
+    folder = tmp_path_factory.mktemp("work") / "work"
+    shutil.copytree(shelf, folder)
+    (folder / "folder").mkdir()
+    (folder / "folder" / "diary.txt").write_text("dear diary")
+    (folder / "old").mkdir()
+    (folder / "old" / "report.json").write_text("{}")
+    for name in ("net.onnx", "labels.txt"):
+        shutil.copyfile(folder / name, folder / "old" / name)
+    (folder / "y.onnx.remap.json").write_text("{}")
+    return folder
+
+
 USAGE = {
     "no such command": Refusal(
         "frob net.onnx", 2, "No such command 'frob'.", "exporter --help shows the arguments"
