@@ -162,7 +162,7 @@ def differences(model: Model, cuts: int) -> Iterator[tuple[str, float]]:
         choice = CutOptions(keep=sorted(map(int, kept)))
         for batch in BATCHES:
             job = Job(samples=32, seed=seed, batch=batch)
-            for check in prune_model(model, choice, job).findings.checks:
+            for check in prune_model(model, choice, job).results.checks:
                 if check.metric == "max_abs":
                     what = "z" if check.output.endswith("(z)") else "y"
                     yield what, _scaled(model, what, check)

@@ -71,7 +71,7 @@ class JobOptions(TypedDict, total=False):
     force: bool
     verify: bool
     bench: bool
-    say: Callable[[str], None]
+    progress: Callable[[str], None]
 
 
 class Options(ChoiceOptions, JobOptions):
@@ -110,7 +110,7 @@ def prune(model: Source | Model, *, share_weights: bool = False, **options: Unpa
             "share_weights has a meaning for a live keras.Model alone", "leave it out for files"
         )
     done = prune_model(_open(model, live=live, share_weights=share_weights), choice, job)
-    failed = [check for check in done.findings.checks if not check.passed]
+    failed = [check for check in done.results.checks if not check.passed]
     if failed:
         first = failed[0]
         raise CheckError(

@@ -14,7 +14,7 @@ from types import ModuleType
 import documents
 import numpy as np
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError
 from exporter.formats.model import Model, RunOptions
 from exporter.jobs.options import Job
@@ -87,7 +87,7 @@ def _written(model: Model, precision: str) -> str:
     Raises:
         RuntimeError: the answers are further off than is claimed, or a check fails.
     """
-    inputs = synthetic(model.graph(), CALIBRATION)
+    inputs = synthetic_samples(model.graph(), CALIBRATION)
     try:
         made = quantize_model(model, QuantizationSpec(precision), inputs).model
     except ExporterError as error:
@@ -148,7 +148,7 @@ def outcome(model: Model, mode: str) -> str:
         RuntimeError: a check fails, or there is none.
     """
     try:
-        checks = _pruned(model, mode).findings.checks
+        checks = _pruned(model, mode).results.checks
     except ExporterError as error:
         return error.message
     failed = [check for check in checks if not check.passed]
@@ -160,7 +160,7 @@ def outcome(model: Model, mode: str) -> str:
 def nearness(model: Model) -> str:
     """What z is held to; "" where the head cannot be sliced."""
     try:
-        checks = _pruned(model, "slice").findings.checks
+        checks = _pruned(model, "slice").results.checks
     except ExporterError:
         return ""
     first = next(check for check in checks if check.metric == "max_abs")

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import documents
 import precisions
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError
 from exporter.formats.model import Model
 from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
-from exporter.jobs.checks import compare
+from exporter.jobs.checks import compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
@@ -75,7 +75,7 @@ def quantized_then_cut(model: Model, precision: str) -> str:
     plain = precisions.cell(model)
     if precision == FLOAT:
         return plain
-    inputs = synthetic(model.graph(), precisions.CALIBRATION)
+    inputs = synthetic_samples(model.graph(), precisions.CALIBRATION)
     told = precisions.cell(quantize_model(model, QuantizationSpec(precision), inputs).model)
     return f"as `{FLOAT}`" if told == plain else told
 
@@ -87,9 +87,9 @@ def cut_then_quantized(model: Model, precision: str) -> str:
         RuntimeError: less than is claimed, or nothing was compared.
     """
     cut = prune_model(model, CutOptions(keep=precisions.KEPT), Job(samples=precisions.SAMPLES))
-    inputs = synthetic(model.graph(), precisions.CALIBRATION)
+    inputs = synthetic_samples(model.graph(), precisions.CALIBRATION)
     made = quantize_model(cut.model, QuantizationSpec(precision), inputs).model
-    checks = compare(Job(), model, made, inputs, cut.remap.heads).checks
+    checks = compare_models(Job(), model, made, inputs, cut.remap.heads).checks
     return least(model.name, precision, checks)
 
 

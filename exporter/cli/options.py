@@ -135,7 +135,7 @@ def job(given: dict[str, Any], say: Callable[[str], None]) -> Any:
 
     given["input_shapes"] = dict(given.get("input_shapes", ()))
     command = shlex.join(["exporter", *sys.argv[1:]])
-    return fill(Job, {**given, "say": say, "command": command})
+    return fill(Job, {**given, "progress": say, "command": command})
 
 
 def choice(given: Mapping[str, Any], **instead: Any) -> Any:

@@ -19,7 +19,7 @@ from exporter.conversion.canonical import every_node
 from exporter.errors import ConversionError
 from exporter.formats.onnx.protos import every_tensor
 from exporter.graph import Array
-from exporter.output.files import parts_of
+from exporter.output.files import byte_chunks
 
 _HALF = {TensorProto.FLOAT16, TensorProto.BFLOAT16}
 _GIVEN, _WEIGHTS = "given.onnx", "given.data"
@@ -37,7 +37,7 @@ def add_beside(name: str, values: Array, folder: Path) -> TensorProto:
     )
     with (folder / _WEIGHTS).open("ab") as file:
         place = {"location": _WEIGHTS, "offset": file.tell(), "length": values.nbytes}
-        file.writelines(parts_of(values))
+        file.writelines(byte_chunks(values))
     for key, value in place.items():
         tensor.external_data.add(key=key, value=str(value))
     return tensor

@@ -51,7 +51,7 @@ class Samples:
             yield {name: values[i] for name, values in self.values.items()}
 
 
-def as_fed(feed: Mapping[str, Array], graph: Graph) -> dict[str, Array]:
+def to_model_inputs(feed: Mapping[str, Array], graph: Graph) -> dict[str, Array]:
     """The same values as a graph takes them: as codes, where its input holds codes of reals."""
     return {name: _coded(values, graph.tensors.get(name)) for name, values in feed.items()}
 
@@ -63,7 +63,7 @@ def _coded(values: Array, tensor: Tensor | None) -> Array:
     return known.codes(values).astype(tensor.dtype)
 
 
-def synthetic(
+def synthetic_samples(
     graph: Graph,
     count: int = DEFAULT_COUNT,
     seed: int = 0,
@@ -98,7 +98,7 @@ def synthetic(
     return Samples(values, f"synthetic, seed {seed}")
 
 
-def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
+def read_samples(path: Path, graph: Graph, limit: int | None = None) -> Samples:
     """The user's own inputs.
 
     Args:
@@ -122,7 +122,7 @@ def from_file(path: Path, graph: Graph, limit: int | None = None) -> Samples:
     return Samples({name: array[:limit] for name, array in values.items()}, path.name)
 
 
-def in_batches(samples: Samples, graph: Graph, batch: int) -> Samples:
+def join_batches(samples: Samples, graph: Graph, batch: int) -> Samples:
     """Several samples at a time, for files with a fixed batch; the last are filled up in turn.
 
     Args:

@@ -15,7 +15,7 @@ MARK = "="  # before each name in the archive: NumPy would take "file" for its o
 Load = Callable[[str, Mapping[str, Array], int], object]
 
 
-def measured(load_and_run: Load, arguments: Sequence[str]) -> None:
+def print_memory_growth(load_and_run: Load, arguments: Sequence[str]) -> None:
     """Print the resident bytes that the process grew by.
 
     Args:

@@ -9,7 +9,7 @@ from exporter.errors import ModelError
 from exporter.graph.edits import ComputeStep, Insert
 
 
-class Entry(Protocol):
+class WritableOperation(Protocol):
     """What every format's entry tells.
 
     Attributes:
@@ -23,10 +23,12 @@ class Entry(Protocol):
     def attributes(self) -> Mapping[str, Any]: ...
 
 
-_E = TypeVar("_E", bound=Entry)
+_E = TypeVar("_E", bound=WritableOperation)
 
 
-def entry_for(table: Mapping[str, _E], edit: Insert | ComputeStep, count: int, title: str) -> _E:
+def find_operation(
+    table: Mapping[str, _E], edit: Insert | ComputeStep, count: int, title: str
+) -> _E:
     """The entry of an operation.
 
     Args:

@@ -35,7 +35,7 @@ class CheckResults:
         return all(check.passed for check in self.checks)
 
 
-def compare(
+def compare_models(
     job: Job, original: Model, pruned: Model, inputs: Samples, tables: tuple[HeadRemap, ...]
 ) -> CheckResults:
     """Compare at the stage that the two models tell.
@@ -44,7 +44,7 @@ def compare(
         tables: how each head was cut, in the pruned model's remap.
     """
     stage = _stage(original, pruned)
-    job.say(f"checking {pruned.name} ({stage})")
+    job.progress(f"checking {pruned.name} ({stage})")
     options = VerifyOptions(job.run_options, job.tolerance)
     done = verify_pair(stage, original, pruned, tables, (inputs, options))
     warnings: tuple[str, ...] = ()
@@ -70,18 +70,18 @@ class Measures:
     warnings: tuple[str, ...] = ()
 
 
-def measure(job: Job, sides: Sides, inputs: Samples) -> Measures:
+def measure_models(job: Job, sides: Sides, inputs: Samples) -> Measures:
     """Time two models of one kind, and measure their memory; files that run are not in doubt here.
 
     Args:
         sides: the original, and the pruned model, each with its file.
     """
     (original, _), (pruned, _) = sides
-    job.say(f"timing {pruned.name}")
+    job.progress(f"timing {pruned.name}")
     tables = pruned.remap.heads if pruned.remap else ()
     feeds = list(with_masks(inputs, pruned.graph(), tables)[0].feeds())
     row = bench_models(original, pruned, feeds, BenchOptions(job.run_options, seed=job.seed))
-    job.say(f"measuring the memory of {pruned.name}")
+    job.progress(f"measuring the memory of {pruned.name}")
     try:
         memory = measure_memory(sides, feeds[0], job.threads, row.engine)
     except ModelError as error:  # such as a machine that has no room for it: the rest is not lost
@@ -89,6 +89,6 @@ def measure(job: Job, sides: Sides, inputs: Samples) -> Measures:
     return Measures((row,), (memory,))
 
 
-def _named(findings: CheckResults, out: Path) -> tuple[Check, ...]:
+def _named(results: CheckResults, out: Path) -> tuple[Check, ...]:
     """The checks under the name that the file gets."""
-    return tuple(replace(check, artifact=out.name) for check in findings.checks)
+    return tuple(replace(check, artifact=out.name) for check in results.checks)

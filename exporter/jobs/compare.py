@@ -10,7 +10,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ExporterError, UsageError
 from exporter.formats import KINDS, kind_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import CheckResults, compare, measure
+from exporter.jobs.checks import CheckResults, compare_models, measure_models
 from exporter.jobs.options import Job
 from exporter.jobs.record import describe, make_report
 from exporter.output.sidecar import read_sidecar
@@ -71,9 +71,9 @@ def _comparison(
     remap: Remap | None,
     provenance: tuple[Check, ...],
 ) -> CheckResults:
-    """`compare`; where the files do not belong together, that is the finding, not an error."""
+    """Compare, but report files that do not belong together as a warning, not an error."""
     try:
-        return compare(job, *models, inputs, remap.heads if remap else ())
+        return compare_models(job, *models, inputs, remap.heads if remap else ())
     except ExporterError as error:
         if all(check.passed for check in provenance):
             raise
@@ -108,7 +108,7 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
         given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
         left, right = given.model, other.model
         inputs = job.inputs(left)
-        found = measure(job, ((left, original), (right, pruned)), inputs)
+        found = measure_models(job, ((left, original), (right, pruned)), inputs)
         return make_report(
             job,
             given,

@@ -9,12 +9,12 @@ from typing import Any
 
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of_suffix
-from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare
+from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_checks import check_forms, check_output, refuse_input
 from exporter.jobs.record import describe, describe_forms, make_report
 from exporter.output.c_source import write_forms
-from exporter.output.files import write_whole
+from exporter.output.files import write_atomically
 from exporter.records import Artifact, Report
 
 
@@ -33,16 +33,18 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         refuse_input(Path(source), out)
     with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         inputs = job.inputs(given.model) if job.verify else NO_INPUTS
-        target = given.target(kind, Path(folder), job.say, out.stem)
+        target = given.target(kind, Path(folder), job.progress, out.stem)
         if target.original is None or target.path is None:
             raise UsageError(f"{given.model.name} is of the kind {KINDS[kind].title} already")
         path = target.path
         found = (
-            compare(job, given.model, target.model, inputs, ()) if job.verify else CheckResults()
+            compare_models(job, given.model, target.model, inputs, ())
+            if job.verify
+            else CheckResults()
         )
         artifacts: tuple[Artifact, ...] = ()
         if found.passed:
-            write_whole(out, partial(_write_converted, path, out, job), force=job.force)
+            write_atomically(out, partial(_write_converted, path, out, job), force=job.force)
             artifact = describe(target.model, out, target.route)
             artifacts = (artifact, *describe_forms(out, job.forms, artifact.precision))
         return make_report(

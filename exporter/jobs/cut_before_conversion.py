@@ -15,7 +15,7 @@ from exporter.errors import ExporterError, ModelError
 from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.graph.edits import Plan
-from exporter.jobs.checks import CheckResults, compare
+from exporter.jobs.checks import CheckResults, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.source import Source, Target
 from exporter.planning.cut import Cut, CutOptions, plan_cut
@@ -37,16 +37,16 @@ class Precut:
 
     def target(self, kind: str, folder: Path, job: Job) -> Target:
         """The cut model as another kind, with its remap inside (raises as `Source.target`)."""
-        made = replace(self.source, model=self.model).target(kind, folder, job.say, "cut")
+        made = replace(self.source, model=self.model).target(kind, folder, job.progress, "cut")
         model = made.model.apply(Plan((), self.cut.remap))
         told = f"cut in {KINDS[self.model.kind].title}, then {made.route}"
         return replace(made, model=model, route=told)
 
-    def findings(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
+    def results(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
         """The checks of the cut, and of the file beside what was cut."""
-        cut = compare(job, self.source.model, self.model, inputs, self.cut.remap.heads)
+        cut = compare_models(job, self.source.model, self.model, inputs, self.cut.remap.heads)
         named = tuple(replace(check, artifact=pruned.name) for check in cut.checks)
-        return replace(cut, checks=named) + compare(job, self.model, pruned, inputs, ())
+        return replace(cut, checks=named) + compare_models(job, self.model, pruned, inputs, ())
 
     def told(self, name: str) -> str:
         """For the report."""

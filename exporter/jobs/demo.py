@@ -55,7 +55,7 @@ def run_demo(out: Path, job: Job) -> Demo:
         np.savez(data, image=held_out.images)
         ranges = Path(folder) / "training digits.npz"
         np.savez(ranges, image=seen.images[:CALIBRATION])
-        job.say("training a small network on 1,437 pictures of digits")
+        job.progress("training a small network on 1,437 pictures of digits")
         with Child(job.timeout_s, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
         choice = CutOptions(keep=",".join(KEPT), labels=LABELS)

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from exporter.conversion.remote import LARGE_HEAD_BYTES, ConvertOptions
-from exporter.data.samples import DEFAULT_COUNT, Samples, from_file, in_batches, synthetic
+from exporter.data.samples import (
+    DEFAULT_COUNT,
+    Samples,
+    join_batches,
+    read_samples,
+    synthetic_samples,
+)
 from exporter.errors import UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model, RunOptions
@@ -44,7 +50,7 @@ class Job:
         force: replace what stands in the output's place.
         verify, bench: whether to check, and to time and measure memory.
         command: how the job was started, for the report.
-        say: told what is being done, one short line each.
+        progress: told what is being done, one short line each.
     """
 
     to: tuple[str, ...] | None = None
@@ -70,7 +76,7 @@ class Job:
     verify: bool = True
     bench: bool = True
     command: str = ""
-    say: Progress = silent
+    progress: Progress = silent
 
     def __post_init__(self) -> None:
         written = [name for name, kind in KINDS.items() if kind.written]
@@ -118,14 +124,16 @@ class Job:
         options = ConvertOptions(
             self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
         )
-        return opened(source, Limits(self.timeout_s, self.memory_limit_bytes), options, self.say)
+        return opened(
+            source, Limits(self.timeout_s, self.memory_limit_bytes), options, self.progress
+        )
 
     def inputs(self, model: Model) -> Samples:
         """What models are compared and timed on."""
         graph = model.graph()
         if self.data is not None:
-            found = from_file(self.data, graph, self.samples)
+            found = read_samples(self.data, graph, self.samples)
         else:
             count = self.samples or DEFAULT_COUNT
-            found = synthetic(graph, count, self.seed, self.input_shapes)
-        return in_batches(found, graph, self.batch)
+            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
+        return join_batches(found, graph, self.batch)

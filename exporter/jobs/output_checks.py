@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.errors import OutputError, UsageError
 from exporter.formats import KINDS, kind_of_suffix
 from exporter.output.c_source import FORMS
-from exporter.output.sidecar import sidecar
+from exporter.output.sidecar import sidecar_path
 
 
 def check_forms(path: Path, kind: str, forms: Iterable[str], *, force: bool) -> None:
@@ -56,7 +56,7 @@ def check_output(path: Path, kind: str, *, force: bool = False) -> None:
             f"use -o NAME{wanted}; `exporter run` and `convert` write other kinds, and "
             "--to c-array C files beside a .tflite",
         )
-    for target in (path, sidecar(path)):
+    for target in (path, sidecar_path(path)):
         if target.exists() and not force:
             raise OutputError(f"{target} exists", "use --force to replace it")
     if not path.parent.is_dir():

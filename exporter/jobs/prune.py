@@ -10,7 +10,7 @@ from typing import Any
 from exporter.data.samples import Samples
 from exporter.formats import KINDS, copy_model, kind_of, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare
+from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_checks import check_forms, check_output, refuse_input
 from exporter.jobs.record import describe, describe_forms, make_report
@@ -32,7 +32,7 @@ class Pruned:
 
     model: Model
     cut: Cut
-    findings: CheckResults
+    results: CheckResults
     warnings: tuple[str, ...]
     inputs: Samples = NO_INPUTS
 
@@ -56,20 +56,20 @@ def plan_job(source: str | Path | Any, choice: CutOptions, job: Job) -> Cut:
         if KINDS[given.model.kind].written:
             return plan_cut(given.model, choice)
         kind = (job.to or given.default_kinds())[0]
-        target = given.target(kind, Path(folder), job.say)
+        target = given.target(kind, Path(folder), job.progress)
         return plan_cut(target.model, choice, target.original)
 
 
 def prune_model(model: Model, choice: CutOptions, job: Job) -> Pruned:
     """Cut an opened model and check the cut; nothing is written."""
     cut = plan_cut(model, choice)
-    job.say(f"cutting {model.name}")
+    job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
     if not job.verify:
         return Pruned(pruned, cut, CheckResults(), cut.warnings)
     inputs = job.inputs(model)
-    findings = compare(job, model, pruned, inputs, cut.remap.heads)
-    return Pruned(pruned, cut, findings, (*cut.warnings, *findings.warnings), inputs)
+    results = compare_models(job, model, pruned, inputs, cut.remap.heads)
+    return Pruned(pruned, cut, results, (*cut.warnings, *results.warnings), inputs)
 
 
 def prune_file(source: str | Path, out: Path, choice: CutOptions, job: Job) -> Report:
@@ -82,7 +82,7 @@ def prune_file(source: str | Path, out: Path, choice: CutOptions, job: Job) -> R
     with job.open(source) as given:
         done = prune_model(given.model, choice, job)
         artifacts: tuple[Artifact, ...] = ()
-        if done.findings.passed:
+        if done.results.passed:
             _write_pruned(given, done, out, job)
             artifact = describe(done.model, out, uncut=given.path)
             artifacts = (artifact, *describe_forms(out, job.forms, artifact.precision))
@@ -92,7 +92,7 @@ def prune_file(source: str | Path, out: Path, choice: CutOptions, job: Job) -> R
             done.inputs,
             remap=done.remap,
             artifacts=artifacts,
-            checks=_named(done.findings, out),
+            checks=_named(done.results, out),
             warnings=(*given.warnings, *done.warnings),
         )
 

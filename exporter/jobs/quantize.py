@@ -7,17 +7,24 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.data.samples import Samples, from_file, synthetic
+from exporter.data.samples import Samples, read_samples, synthetic_samples
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of, size_bytes
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, Measures, _named, compare, measure
+from exporter.jobs.checks import (
+    NO_INPUTS,
+    CheckResults,
+    Measures,
+    _named,
+    compare_models,
+    measure_models,
+)
 from exporter.jobs.options import Job
 from exporter.jobs.output_checks import check_forms, check_output, refuse_input
 from exporter.jobs.record import describe, describe_forms, make_report
 from exporter.jobs.source import Source
 from exporter.output.c_source import write_forms
-from exporter.output.files import write_whole
+from exporter.output.files import write_atomically
 from exporter.output.sidecar import write_with_remap
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec, Quantized, check_float
 from exporter.quantization.remote import quantize_in
@@ -69,21 +76,21 @@ def calibration(job: Job, model: Model) -> Samples | None:
         model: whose inputs they must fit.
 
     Raises:
-        UsageError: none are given, or they do not fit (see `samples.from_file`).
+        UsageError: none are given, or they do not fit (see `samples.read_samples`).
     """
     calibrated = [wish.precision for wish in wishes(job) if PRECISIONS[wish.precision].calibrated]
     if not calibrated:
         return None
     if job.synthetic_calibration:
         count = job.samples or USUAL_SAMPLES
-        return synthetic(model.graph(), count, job.seed, job.input_shapes)
+        return synthetic_samples(model.graph(), count, job.seed, job.input_shapes)
     file = job.calibration or job.data
     if file is None:
         raise UsageError(
             f"{' and '.join(calibrated)} need inputs to calibrate on",
             "give real ones with --data FILE; --synthetic-calibration makes some up",
         )
-    return from_file(file, model.graph())
+    return read_samples(file, model.graph())
 
 
 def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:
@@ -104,7 +111,7 @@ def quantized(
 ) -> Quantized:
     """The model in another precision, made in the source's child; that is said beforehand."""
     of = f", calibrated on {samples.count} samples" if samples and _calibrated(wish) else ""
-    job.say(f"quantizing {model.name} to {wish.precision}{of}")
+    job.progress(f"quantizing {model.name} to {wish.precision}{of}")
     return quantize_in(source.child, model, wish, samples)
 
 
@@ -177,8 +184,12 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         made.model.write(draft)
         small = given.reopen(draft)
         small.runner(job.run_options)  # what the runtime does not take is not written
-        found = compare(job, model, small, inputs, ()) if job.verify else CheckResults()
-        costs = measure(job, ((model, path), (small, draft)), inputs) if job.bench else Measures()
+        found = compare_models(job, model, small, inputs, ()) if job.verify else CheckResults()
+        costs = (
+            measure_models(job, ((model, path), (small, draft)), inputs)
+            if job.bench
+            else Measures()
+        )
         artifact = replace(describe(small, draft, uncut=path), precision=wish.precision)
         sizes = size_bytes(path), artifact.bytes
         slow = drawbacks(out.name, sizes, (None, next(iter(costs.latency), None)))
@@ -233,6 +244,6 @@ def _write_quantized(draft: Path, out: Path, remap: Remap | None, job: Job) -> N
         write_forms(file, out, job.forms, remap, force=job.force)
 
     if remap is None:
-        write_whole(out, write, force=job.force)
+        write_atomically(out, write, force=job.force)
     else:
         write_with_remap(out, write, remap, force=job.force)

@@ -14,7 +14,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, Measures, compare, measure
+from exporter.jobs.checks import NO_INPUTS, CheckResults, Measures, compare_models, measure_models
 from exporter.jobs.cut_before_conversion import Precut, cut_before
 from exporter.jobs.options import Job
 from exporter.jobs.quantize import (
@@ -30,8 +30,8 @@ from exporter.jobs.quantize import (
 from exporter.jobs.record import describe, describe_forms, make_report
 from exporter.jobs.source import Source, Target
 from exporter.output.c_source import FORMS, write_forms
-from exporter.output.files import write_whole
-from exporter.output.folder import building, refuse_existing
+from exporter.output.files import write_atomically
+from exporter.output.folder import atomic_folder, refuse_existing
 from exporter.output.sidecar import write_text
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
@@ -71,7 +71,7 @@ def run_variants(
     with (
         job.open(source) as given,
         _prepared(given, job, choices.values()) as work,
-        building(out, force=job.force) as folder,
+        atomic_folder(out, force=job.force) as folder,
     ):
         return {
             name: _variant(_named(work, name), folder / name, choice)
@@ -113,7 +113,7 @@ def _prepared(source: Source, job: Job, choices: Iterable[CutOptions]) -> Iterat
     _refuse_early(source, choices)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         kinds = job.kinds or source.default_kinds()
-        targets = tuple(source.target(kind, Path(folder), job.say) for kind in kinds)
+        targets = tuple(source.target(kind, Path(folder), job.progress) for kind in kinds)
         yield _Work(job, source, inputs, ranges, targets)
 
 
@@ -121,8 +121,8 @@ def _named(work: _Work, variant: str) -> _Work:
     """The same, with the variant's name before what is said."""
     if not variant:
         return work
-    say = work.job.say
-    return replace(work, job=replace(work.job, say=lambda step: say(f"{variant}: {step}")))
+    say = work.job.progress
+    return replace(work, job=replace(work.job, progress=lambda step: say(f"{variant}: {step}")))
 
 
 def _refuse_early(source: Source, choices: Iterable[CutOptions]) -> None:
@@ -143,7 +143,7 @@ class _Result:
     cut: Cut
     pruned: Model
     artifact: Artifact
-    findings: CheckResults
+    results: CheckResults
     measures: Measures
     warnings: tuple[str, ...] = ()
     precut: bool = False  # the original's file has no head to hold another precision against
@@ -161,7 +161,7 @@ def _variant(work: _Work, folder: Path, choice: CutOptions) -> Report:
         work.calibration,
         remap=results[0].cut.remap,
         artifacts=tuple(result.artifact for result in written),
-        checks=tuple(check for result in results for check in result.findings.checks),
+        checks=tuple(check for result in results for check in result.results.checks),
         latency=tuple(row for result in written for row in result.measures.latency),
         memory=tuple(row for result in written for row in result.measures.memory),
         warnings=_warnings(work, results),
@@ -202,21 +202,21 @@ def _coarser(
         whole = made.model
         whole.sha256 = source.sha256  # the same model to the remap, whichever its precision
         cut = plan_cut(whole, choice, target.original)
-        write_whole(path, whole.apply(cut.plan).write)
+        write_atomically(path, whole.apply(cut.plan).write)
     else:
         made = quantized(work.job, work.source, plain.pruned, wish, work.calibration)
-        write_whole(path, made.model.write)
+        write_atomically(path, made.model.write)
     pruned = work.source.reopen(path)
     if work.job.verify:
         tables = cut.remap.heads
         if work.job.quantize_first:
-            found = compare(gates(work.job), made.model, pruned, work.inputs, tables)
+            found = compare_models(gates(work.job), made.model, pruned, work.inputs, tables)
         held = (
             (plain.pruned, pruned, work.inputs, ())
             if plain.precut
             else (source, pruned, work.inputs, tables)
         )
-        found += compare(work.job, *held)
+        found += compare_models(work.job, *held)
     artifact = describe(pruned, path, plain.artifact.route, _uncut(target))
     measures = _measures(work, target, (pruned, path))
     sizes = plain.artifact.bytes, artifact.bytes
@@ -225,7 +225,7 @@ def _coarser(
         cut=cut,
         pruned=pruned,
         artifact=replace(artifact, precision=wish.precision),
-        findings=found,
+        results=found,
         measures=measures,
         warnings=(
             *made.warnings,
@@ -243,7 +243,7 @@ def _result(work: _Work, target: Target, folder: Path, choice: CutOptions) -> _R
     """One artifact, checked and timed as it stands on the disk."""
     kind = KINDS[target.model.kind]
     path = folder / f"pruned.{target.model.precision}{kind.suffixes[0]}"
-    work.job.say(f"cutting {path.name}")
+    work.job.progress(f"cutting {path.name}")
     uncut = _uncut(target)
     if work.job.keep_original and uncut:
         copy_model(uncut, folder / f"original{suffixes_of(uncut)[0]}")
@@ -256,7 +256,7 @@ def _result(work: _Work, target: Target, folder: Path, choice: CutOptions) -> _R
         cut=cut,
         pruned=pruned,
         artifact=describe(pruned, path, target.route, uncut),
-        findings=_findings(work, target, pruned, cut),
+        results=_findings(work, target, pruned, cut),
         measures=_measures(work, target, (pruned, path)),
     )
 
@@ -266,14 +266,14 @@ def _precut(work: _Work, target: Target, path: Path, before: Precut) -> _Result:
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         made = before.target(target.model.kind, Path(folder), work.job)
         made.model.name = path.name  # files beside it are called after it
-        write_whole(path, made.model.write)
+        write_atomically(path, made.model.write)
     pruned = work.source.reopen(path)
     job = gates(work.job)
     return _Result(
         cut=before.cut,
         pruned=pruned,
         artifact=describe(pruned, path, made.route, _uncut(target)),
-        findings=before.findings(job, pruned, work.inputs) if job.verify else CheckResults(),
+        results=before.results(job, pruned, work.inputs) if job.verify else CheckResults(),
         measures=_measures(work, target, (pruned, path)),
         warnings=(before.told(path.name), *made.warnings),
         precut=True,
@@ -288,7 +288,7 @@ def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
     else:
         pruned = target.model.apply(cut.plan)
         pruned.name = path.name  # files beside it are called after it
-        write_whole(path, pruned.write)
+        write_atomically(path, pruned.write)
     return source.reopen(path)
 
 
@@ -296,28 +296,28 @@ def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> CheckResu
     if not work.job.verify:
         return CheckResults()
     tables, job = cut.remap.heads, gates(work.job)
-    found = compare(job, target.model, pruned, work.inputs, tables)
+    found = compare_models(job, target.model, pruned, work.inputs, tables)
     if target.original is None:
         return found
     shown = {head.name for head in trace(work.source.model.graph()).heads}
     if shown >= {table.name for table in tables}:
-        export = compare(job, work.source.model, pruned, work.inputs, tables)
+        export = compare_models(job, work.source.model, pruned, work.inputs, tables)
     else:  # layers that cannot be looked into: the uncut file stands between the two
-        export = compare(job, work.source.model, target.model, work.inputs, ())
+        export = compare_models(job, work.source.model, target.model, work.inputs, ())
     return replace(found, checks=found.checks + export.checks)
 
 
 def _measures(work: _Work, target: Target, pruned: tuple[Model, Path]) -> Measures:
     if not (work.job.bench and target.path and KINDS[target.model.kind].edge):
         return Measures()
-    return measure(work.job, ((target.model, target.path), pruned), work.inputs)
+    return measure_models(work.job, ((target.model, target.path), pruned), work.inputs)
 
 
 def _warnings(work: _Work, results: Iterable[_Result]) -> tuple[str, ...]:
     told = [*work.source.warnings, *(w for target in work.targets for w in target.warnings)]
     told += calibration_warnings(work.job, work.calibration)
     for result in results:
-        told += [*result.cut.warnings, *result.findings.warnings, *result.measures.warnings]
+        told += [*result.cut.warnings, *result.results.warnings, *result.measures.warnings]
         told += result.warnings
     return tuple(told)
 

@@ -8,7 +8,7 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-from exporter.output.files import write_whole
+from exporter.output.files import write_atomically
 from exporter.remap import Remap
 
 
@@ -31,7 +31,7 @@ def write_forms(
         module = import_module(FORMS[form].module)
         texts = module.sources(written.read_bytes(), path.name, remap)
         for name, text in texts.items():
-            write_whole(path.with_name(name), partial(_write, text=text), force=force)
+            write_atomically(path.with_name(name), partial(_write, text=text), force=force)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from exporter.errors import OutputError
 from exporter.graph import Array
 
 
-def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
+def write_atomically(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:
     """Let `write` fill a temporary file beside the target, then put it in the target's place.
 
     Args:
@@ -34,8 +34,8 @@ def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = Fa
     temporary = Path(name)
     try:
         write(temporary)
-        sync(temporary)
-        share(temporary)
+        flush_to_disk(temporary)
+        apply_umask(temporary)
         temporary.replace(target)
     except OSError as error:
         raise cannot_write(target, error) from error
@@ -43,7 +43,7 @@ def write_whole(target: Path, write: Callable[[Path], None], *, force: bool = Fa
         temporary.unlink(missing_ok=True)
 
 
-def parts_of(values: Array) -> Iterator[bytes]:
+def byte_chunks(values: Array) -> Iterator[bytes]:
     """The bytes of an array in its order, a part at a time: a map or a view is not copied whole."""
     whole = values.reshape(1) if not values.ndim else values
     rows = max(1, _PART_BYTES * len(whole) // max(1, whole.nbytes))
@@ -60,13 +60,13 @@ def cannot_write(target: Path, error: OSError) -> OutputError:
     return OutputError(f"cannot write {target}: {error.strerror or error}", hint)
 
 
-def sync(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Have the system put a file's contents on the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def share(path: Path) -> None:
+def apply_umask(path: Path) -> None:
     """Give a temporary file, which is its owner's alone, the permissions of any new file."""
     mask = os.umask(0)
     os.umask(mask)

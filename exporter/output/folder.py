@@ -15,7 +15,7 @@ MARK = "report.json"  # a folder that a job wrote holds it, or each of its varia
 
 
 @contextmanager
-def building(target: Path, *, force: bool = False) -> Iterator[Path]:
+def atomic_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
     """A temporary folder beside the target, which takes the target's place when the block ends.
 
     Where the block raises, nothing stays behind and what stood there is untouched.

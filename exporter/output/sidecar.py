@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exporter.errors import ModelError
-from exporter.output.files import write_whole
+from exporter.output.files import write_atomically
 from exporter.remap import Remap
 
 
-def sidecar(path: Path) -> Path:
+def sidecar_path(path: Path) -> Path:
     """Where the remap of a model file stands beside it."""
     return path.with_name(f"{path.name}.remap.json")
 
 
 def read_sidecar(path: Path) -> Remap | None:
     """The remap beside a model file, or None where there is none."""
-    return _read_remap(sidecar(path))
+    return _read_remap(sidecar_path(path))
 
 
 def _read_remap(beside: Path) -> Remap | None:
@@ -42,9 +42,9 @@ def write_with_remap(
 
     def both(temporary: Path) -> None:
         write(temporary)
-        write_whole(sidecar(path), lambda file: write_text(file, text), force=force)
+        write_atomically(sidecar_path(path), lambda file: write_text(file, text), force=force)
 
-    write_whole(path, both, force=force)
+    write_atomically(path, both, force=force)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from exporter.data.samples import as_fed
+from exporter.data.samples import to_model_inputs
 from exporter.errors import UsageError
 from exporter.formats.model import Model, Runner, RunOptions
 from exporter.graph import Array
@@ -194,7 +194,7 @@ def _batch(feed: Mapping[str, Array], otherwise: int) -> int:
 def _taken(feed: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
     """What a model has inputs for, as it is fed: a gate adds one to the pruned model alone."""
     graph = model.graph()
-    return as_fed({name: feed[name] for name in graph.inputs if name in feed}, graph)
+    return to_model_inputs({name: feed[name] for name in graph.inputs if name in feed}, graph)
 
 
 class _Bench:

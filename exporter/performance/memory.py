@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import exporter
-from exporter.data.samples import as_fed
+from exporter.data.samples import to_model_inputs
 from exporter.errors import ModelError
 from exporter.formats import KINDS
 from exporter.formats.memory_probe import MARK
@@ -59,7 +59,7 @@ def measure_memory(sides: Sides, feed: Mapping[str, Array], threads: int, engine
 
 def _feeds(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
     """In the order of the model's inputs, by which some runtimes are fed."""
-    values = as_fed(feed, model.graph())
+    values = to_model_inputs(feed, model.graph())
     named: dict[str, Any] = {
         MARK + name: values[name] for name in model.graph().inputs if name in values
     }

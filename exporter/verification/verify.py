@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from exporter.data.samples import Samples, as_fed
+from exporter.data.samples import Samples, to_model_inputs
 from exporter.errors import ModelError
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array
@@ -128,7 +128,7 @@ def _run(
     inner = {name for name in tensors if name in graph.tensors} - set(graph.outputs)
     edits = tuple(AddOutput(name, name) for name in sorted(inner))
     runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
-    answers = [runner(as_fed(feed, graph)) for feed in samples.feeds()]
+    answers = [runner(to_model_inputs(feed, graph)) for feed in samples.feeds()]
     names = [name for name in answers[0] if name not in loose]
     stacked = {name: _stacked(model, name, [each[name] for each in answers]) for name in names}
     return _Answered(stacked, answers)
@@ -255,7 +255,9 @@ class _Context:
         original, _ = self.models
         runner = original.apply(Plan(each.edits(), original.remap)).runner(self.options.run)
         pairs = zip(self.samples.feeds(), answers, strict=True)
-        feeds = (as_fed(feed, original.graph()) | each.feed(answer) for feed, answer in pairs)
+        feeds = (
+            to_model_inputs(feed, original.graph()) | each.feed(answer) for feed, answer in pairs
+        )
         lost, foreign = each.differing([runner(feed) for feed in feeds], answers)
         yield self._counted(each.name, "rows", lost)
         yield self._counted(each.name, "classes", foreign)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
@@ -28,7 +28,7 @@ def gated(model: Any, gate: str, **choice: Any) -> tuple[Any, Cut]:
 
 
 def checks(original: Any, pruned: Any, cut: Cut) -> list[Any]:
-    job = synthetic(original.graph(), 16, 3), VerifyOptions()
+    job = synthetic_samples(original.graph(), 16, 3), VerifyOptions()
     return list(verify_pair("cut", original, pruned, cut.remap.heads, job).checks)
 
 

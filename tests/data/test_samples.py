@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import Samples, from_file, in_batches, synthetic
+from exporter.data.samples import Samples, join_batches, read_samples, synthetic_samples
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Node, Quantization, Shape, Tensor
 from exporter.graph.operations import (
@@ -146,7 +146,7 @@ def test_samples_are_not_made_up(
     model: Graph, options: dict[str, Any], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        synthetic(model, **options)
+        synthetic_samples(model, **options)
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
@@ -154,7 +154,7 @@ def test_samples_are_not_made_up(
 
 
 def made(model: Graph, count: int = 400, **options: Any) -> Array:
-    samples = synthetic(model, count, **options)
+    samples = synthetic_samples(model, count, **options)
     assert samples.count == count
     return np.asarray(samples.values["x"])
 
@@ -293,7 +293,7 @@ def test_a_loop_of_shared_tensors_ends() -> None:
 
 def test_one_seed_gives_one_set_of_values() -> None:
     model = graph({"a": ("float32", (None, 3)), "b": ("uint8", (2, 2))})
-    first, again, other = (synthetic(model, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (synthetic_samples(model, seed=seed) for seed in (3, 3, 4))
     assert first.source == "synthetic, seed 3"
     assert first.count == 16
     assert all(np.array_equal(first.values[n], again.values[n]) for n in ("a", "b"))
@@ -301,7 +301,7 @@ def test_one_seed_gives_one_set_of_values() -> None:
 
 
 def test_samples_are_fed_one_by_one() -> None:
-    samples = synthetic(graph({"a": ("float32", (None, 3)), "b": ("uint8", (2, 2))}), 5)
+    samples = synthetic_samples(graph({"a": ("float32", (None, 3)), "b": ("uint8", (2, 2))}), 5)
     feeds = list(samples.feeds())
     assert len(feeds) == 5
     for i, feed in enumerate(feeds):
@@ -380,7 +380,7 @@ def test_a_file_that_holds_no_arrays_is_refused(
     path = tmp_path / "inputs.npz"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        from_file(path, one())
+        read_samples(path, one())
     assert caught.value.message == message.format(path=path)
     assert caught.value.hint == hint
 
@@ -394,7 +394,7 @@ def test_a_damaged_file_is_refused_or_read(tmp_path: Path, content: bytes) -> No
         damaged[place] ^= int(random.integers(1, 256))
         path.write_bytes(damaged)
         try:
-            read = from_file(path, one())
+            read = read_samples(path, one())
         except UsageError as error:
             assert str(path) in error.message  # noqa: PT017 - either of the two is right
         else:
@@ -403,13 +403,13 @@ def test_a_damaged_file_is_refused_or_read(tmp_path: Path, content: bytes) -> No
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        from_file(tmp_path / "none.npz", one())
+        read_samples(tmp_path / "none.npz", one())
     assert caught.value.message == f"there is no file {tmp_path / 'none.npz'}"
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a readable"):
-        from_file(tmp_path, one())
+        read_samples(tmp_path, one())
 
 
 ARRAY = "{path}: the array for input 'x' "
@@ -554,14 +554,14 @@ def test_arrays_that_do_not_fit_are_refused(
     path = tmp_path / "inputs.npz"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        from_file(path, model)
+        read_samples(path, model)
     assert caught.value.message == message.format(path=path)
     assert caught.value.hint == hint
 
 
 def test_a_limit_of_nothing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^0 samples were asked for$"):
-        from_file(tmp_path / "none.npz", one(), 0)
+        read_samples(tmp_path / "none.npz", one(), 0)
 
 
 # --- from a file: accepted ----------------------------------------------------------------------
@@ -612,7 +612,7 @@ def test_arrays_are_read_as_they_are(
 ) -> None:
     path = tmp_path / "inputs.any"
     path.write_bytes(content)
-    samples = from_file(path, model)
+    samples = read_samples(path, model)
     values = np.asarray(samples.values["x"])
     assert values.dtype == model.tensors["x"].dtype
     assert values.shape == expected.shape
@@ -625,14 +625,14 @@ def test_a_limit_does_not_hide_numbers_of_samples_that_differ(tmp_path: Path) ->
     path = tmp_path / "inputs.npz"
     path.write_bytes(npz(a=np.ones((2, 3)), b=np.ones((4, 2))))
     with pytest.raises(UsageError, match="2 of 'a', 4 of 'b'"):
-        from_file(path, PAIR, 1)
+        read_samples(path, PAIR, 1)
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (3, 3), (4, 4), (9, 4), (None, 4)])
 def test_a_limit_takes_from_the_front(tmp_path: Path, limit: int | None, count: int) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(npz(a=TABLE, b=TABLE[:, :2]))
-    samples = from_file(path, PAIR, limit)
+    samples = read_samples(path, PAIR, limit)
     assert (samples.count, samples.source) == (count, "inputs.npz")
     assert np.array_equal(samples.values["b"], TABLE[:count, None, :2])
 
@@ -658,6 +658,6 @@ BATCHES: dict[str, tuple[tuple[str, Shape | None], Array, int, list[Any]]] = {
 def test_batches(
     kind: tuple[str, Shape | None], given: Array, batch: int, expected: list[Any]
 ) -> None:
-    made = in_batches(Samples({"x": given}, "mine"), graph({"x": kind}), batch)
+    made = join_batches(Samples({"x": given}, "mine"), graph({"x": kind}), batch)
     assert made.values["x"].tolist() == expected
     assert made.source == ("mine" if batch == 1 else f"mine, {batch} at a time")

@@ -222,10 +222,10 @@ def test_it_is_cut_as_one(model: Model, logarithm: bool) -> None:
         expected["mask"][:, KEPT] = softmax(Z[:, KEPT])
     for mode, wanted in expected.items():
         done = prune_model(model, CutOptions(keep=KEPT, mode=mode), Job(samples=4))
-        assert done.findings.passed, mode
+        assert done.results.passed, mode
         assert np.allclose(answer(done.model), wanted, rtol=0, atol=2e-6), mode
     done = prune_model(model, CutOptions(keep=KEPT, probabilities="absolute"), Job(samples=4))
-    assert done.findings.passed
+    assert done.results.passed
     assert np.allclose(answer(done.model), shown(softmax(Z))[:, KEPT], rtol=0, atol=2e-6)
 
 

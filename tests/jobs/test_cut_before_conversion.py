@@ -17,7 +17,7 @@ import pytest
 import exporter
 from exporter.conversion.process import Child
 from exporter.conversion.remote import open_live
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ModelError
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import RunOptions
@@ -114,13 +114,13 @@ def test_it_answers_as_numpy_says(name: str, kind: str, child: Child, tmp_path: 
     agree(answer, expected, EXPORT)
     assert small.remap is not None
     assert small.remap.heads[0].kept == tuple(KEPT)
-    inputs = synthetic(source.model.graph(), 2, 0, {})
-    found = before.findings(Job(), small, inputs)
+    inputs = synthetic_samples(source.model.graph(), 2, 0, {})
+    found = before.results(Job(), small, inputs)
     assert found.passed
     assert {check.stage for check in found.checks} == {"cut", "export"}
     assert {check.artifact for check in found.checks} == {path.name}
     other = cut_before(source, target, CutOptions(keep=[1, 2, 3]), REASON)
-    wrong = other.findings(Job(), small, inputs)  # of other units than the file has
+    wrong = other.results(Job(), small, inputs)  # of other units than the file has
     assert {check.stage for check in wrong.checks if not check.passed} == {"export"}
 
 

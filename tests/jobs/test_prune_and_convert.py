@@ -20,7 +20,7 @@ from keras import Input, layers
 
 from exporter.conversion.process import Child
 from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array
@@ -251,7 +251,7 @@ def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None
     assert table.new_to_old == (5, 1)
     assert (again.remap.original.name, again.remap.parent) == ("net.keras", source.origin)
     pruned = target.model.apply(again.plan)
-    inputs = synthetic(first.graph()), VerifyOptions()
+    inputs = synthetic_samples(first.graph()), VerifyOptions()
     for stage, before in (("export", first), ("export", cut), ("cut", target.model)):
         checks = verify_pair(cast("Stage", stage), before, pruned, [table], inputs).checks
         assert all(check.passed for check in checks)

@@ -14,7 +14,7 @@ import pytest
 
 import exporter as package
 from exporter.cli import options
-from exporter.data.samples import as_fed
+from exporter.data.samples import to_model_inputs
 from exporter.errors import UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
@@ -67,7 +67,7 @@ def answers(file: Path, output: str | None = None) -> Array:
     model = open_model(file)
     graph, runner = model.graph(), model.runner(RunOptions())
     name, shown = graph.inputs[0], graph.tensors[output or graph.outputs[0]]
-    feeds = (as_fed({name: point[np.newaxis]}, graph) for point in POINTS)
+    feeds = (to_model_inputs({name: point[np.newaxis]}, graph) for point in POINTS)
     return np.concatenate([shown.real(runner(feed)[shown.name]) for feed in feeds])
 
 

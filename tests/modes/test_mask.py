@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ModelError
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite import from_bytes
@@ -40,12 +40,12 @@ def answers(model: Any, *inner: str) -> dict[str, Array]:
     """Every output and some inner tensors, for seeded samples."""
     shown = model.apply(Plan(tuple(AddOutput(name, name) for name in inner)))
     run = shown.runner(RunOptions())
-    each = [run(feeds) for feeds in synthetic(model.graph(), COUNT, 3).feeds()]
+    each = [run(feeds) for feeds in synthetic_samples(model.graph(), COUNT, 3).feeds()]
     return {name: np.concatenate([a[name] for a in each]) for name in each[0]}
 
 
 def passes(original: Any, pruned: Any, cut: Cut) -> bool:
-    job = synthetic(original.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(original.graph(), COUNT, 3), VerifyOptions()
     return all(c.passed for c in verify_pair("cut", original, pruned, cut.remap.heads, job).checks)
 
 

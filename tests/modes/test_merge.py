@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from onnx import checker
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
@@ -47,7 +47,7 @@ def answers(model: Any, *inner: str) -> dict[str, Array]:
     """Every output and some inner tensors, as the runtime gives them, for seeded samples."""
     shown = model.apply(Plan(tuple(AddOutput(name, name) for name in inner)))
     run = shown.runner(RunOptions())
-    each = [run(feeds) for feeds in synthetic(model.graph(), COUNT, 3).feeds()]
+    each = [run(feeds) for feeds in synthetic_samples(model.graph(), COUNT, 3).feeds()]
     return {name: np.concatenate([a[name] for a in each]) for name in each[0]}
 
 
@@ -57,7 +57,7 @@ def answer(model: Any) -> Array:
 
 
 def failed(original: Any, pruned: Any, tables: Any) -> list[str]:
-    job = synthetic(original.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(original.graph(), COUNT, 3), VerifyOptions()
     done = verify_pair("cut", original, pruned, tables, job)
     assert done.checks
     return [f"{c.output}: {c.metric}" for c in done.checks if not c.passed]
@@ -434,7 +434,7 @@ def test_z_is_found_by_tracing_what_is_merged(kind: str, choice: dict[str, Any])
     """As for a converted file, whose names are its own."""
     model = built("softmax", kind, "float32")
     pruned, cut = merged(model, keep=[2], merge={"g": [0, 4]}, **choice)
-    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
     done = verify_pair("export", model, pruned, cut.remap.heads, job)
     assert {c.output for c in done.checks} == {"y (z)", "y (members)", "y"}
     assert all(c.passed for c in done.checks)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError, UsageError
 from exporter.formats.model import Model
 from exporter.formats.tflite import from_bytes
@@ -48,7 +48,7 @@ def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     model = built(cell.head, cell.kind, cell.precision)
     cut = plan_cut(model, CutOptions(**choice_of(cell)))
     pruned = model.apply(cut.plan)
-    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
     done = verify_pair("cut", model, pruned, cut.remap.heads, job)
     assert done.checks
     assert [check for check in done.checks if not check.passed] == []
@@ -83,7 +83,7 @@ def test_a_further_cell_is_proved_or_refused(
             plan_cut(model, choice)
         return
     done = plan_cut(model, choice)
-    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
     checks = verify_pair("cut", model, model.apply(done.plan), done.remap.heads, job).checks
     assert [check for check in checks if not check.passed] == []
     assert ("ids" in {check.output for check in checks}) == (choice.emit is not None)
@@ -191,7 +191,7 @@ def test_for_quantization_holds_no_floor(kind: str, precision: str) -> None:
     for tensor in pruned.graph().tensors.values():
         if tensor.read is not None and tensor.dtype.startswith("float"):
             assert np.abs(tensor.read()).max() < 100
-    job = synthetic(model.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
     assert all(c.passed for c in verify_pair("cut", model, pruned, made.remap.heads, job).checks)
 
 

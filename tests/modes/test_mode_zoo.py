@@ -50,7 +50,7 @@ def answer(model: Any, picture: Path) -> Array:
 def without_macaw(network: Any, parrot: Path, labels: tuple[str, ...], **choice: Any) -> Pruned:
     job = Job(data=parrot)
     done = prune_model(network, CutOptions(remove="macaw", labels=labels, **choice), job)
-    assert done.findings.passed
+    assert done.results.passed
     return done
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite import from_bytes
@@ -42,12 +42,12 @@ def cut(model: Any, **choice: Any) -> tuple[Any, Cut]:
 def answers(model: Any, *inner: str) -> dict[str, Array]:
     shown = model.apply(Plan(tuple(AddOutput(name, name) for name in inner)))
     run = shown.runner(RunOptions())
-    each = [run(feeds) for feeds in synthetic(model.graph(), COUNT, 3).feeds()]
+    each = [run(feeds) for feeds in synthetic_samples(model.graph(), COUNT, 3).feeds()]
     return {name: np.concatenate([a[name] for a in each]) for name in each[0]}
 
 
 def failed(original: Any, pruned: Any, made: Cut, stage: Any = "cut") -> set[str]:
-    job = synthetic(original.graph(), COUNT, 3), VerifyOptions()
+    job = synthetic_samples(original.graph(), COUNT, 3), VerifyOptions()
     done = verify_pair(stage, original, pruned, made.remap.heads, job)
     return {check.output for check in done.checks if not check.passed}
 

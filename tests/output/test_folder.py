@@ -12,8 +12,8 @@ import pytest
 
 from exporter.errors import OutputError, UsageError
 from exporter.jobs.output_checks import check_output, refuse_input
-from exporter.output.folder import MARK, building, refuse_existing
-from exporter.output.sidecar import read_sidecar, sidecar, write_with_remap
+from exporter.output.folder import MARK, atomic_folder, refuse_existing
+from exporter.output.sidecar import read_sidecar, sidecar_path, write_with_remap
 from exporter.remap import HeadRemap, Origin, Remap
 from tests.builders.commands import listing
 
@@ -50,9 +50,9 @@ def test_force_replaces_no_stranger(name: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
     make(target)
     before = listing(tmp_path)
-    with pytest.raises(OutputError, match=r"out exists"), building(target):
+    with pytest.raises(OutputError, match=r"out exists"), atomic_folder(target):
         pass
-    with pytest.raises(OutputError, match=message), building(target, force=True):
+    with pytest.raises(OutputError, match=message), atomic_folder(target, force=True):
         pass
     assert listing(tmp_path) == before
 
@@ -85,7 +85,7 @@ OURS: dict[str, Callable[[Path], object]] = {
 def test_force_replaces(name: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
     OURS[name](target)
-    with building(target, force=True) as folder:
+    with atomic_folder(target, force=True) as folder:
         (folder / "new.txt").write_text("new")
     assert listing(target) == {"new.txt": b"new"}
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -93,7 +93,7 @@ def test_force_replaces(name: str, tmp_path: Path) -> None:
 
 def test_it_appears_at_once(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "out"
-    with building(target) as folder:
+    with atomic_folder(target) as folder:
         assert folder.parent == target.parent
         (folder / "new.txt").write_text("new")
         assert not target.exists()
@@ -102,7 +102,7 @@ def test_it_appears_at_once(tmp_path: Path) -> None:
 
 
 def interrupted(target: Path, error: type[BaseException]) -> None:
-    with building(target, force=True) as folder:
+    with atomic_folder(target, force=True) as folder:
         (folder / "new.txt").write_text("new")
         raise error("stop")
 
@@ -118,7 +118,10 @@ def test_nothing_appears_where_the_work_fails(error: type[BaseException], tmp_pa
 
 
 def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="No space left") as raised, building(tmp_path / "out"):
+    with (
+        pytest.raises(OutputError, match="No space left") as raised,
+        atomic_folder(tmp_path / "out"),
+    ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert raised.value.hint == "free some space"
     assert listing(tmp_path) == {}
@@ -128,7 +131,7 @@ def test_a_place_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with (
         pytest.raises(OutputError, match="cannot write"),
-        building(tmp_path / "file" / "deep" / "out"),
+        atomic_folder(tmp_path / "file" / "deep" / "out"),
     ):
         pass
     assert listing(tmp_path) == {"file": b"text"}
@@ -147,7 +150,7 @@ def test_the_old_folder_comes_back_where_the_new_cannot_take_its_place(
         return rename(self, where)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OutputError, match="Input/output"), building(target, force=True):
+    with pytest.raises(OutputError, match="Input/output"), atomic_folder(target, force=True):
         pass
     assert listing(tmp_path) == before
 
@@ -198,7 +201,7 @@ def test_a_model_that_cannot_be_written_leaves_no_table(tmp_path: Path) -> None:
 
 
 def test_a_table_that_cannot_be_written_leaves_no_model(tmp_path: Path) -> None:
-    sidecar(tmp_path / "small.onnx").mkdir()
+    sidecar_path(tmp_path / "small.onnx").mkdir()
     with pytest.raises(OutputError, match=r"small\.onnx\.remap\.json"):
         write_with_remap(tmp_path / "small.onnx", write_model, REMAP, force=True)
     assert listing(tmp_path) == {"small.onnx.remap.json/": b""}
@@ -206,7 +209,7 @@ def test_a_table_that_cannot_be_written_leaves_no_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", json.dumps([1]).encode()])
 def test_a_damaged_table_is_named(content: bytes, tmp_path: Path) -> None:
-    sidecar(tmp_path / "small.onnx").write_bytes(content)
+    sidecar_path(tmp_path / "small.onnx").write_bytes(content)
     with pytest.raises(Exception, match=r"cannot read .*small\.onnx\.remap\.json: "):
         read_sidecar(tmp_path / "small.onnx")
 

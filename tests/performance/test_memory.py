@@ -12,7 +12,7 @@ from exporter.errors import ModelError
 from exporter.formats import open_model
 from exporter.formats.model import Model
 from exporter.graph import Array
-from exporter.jobs.checks import measure
+from exporter.jobs.checks import measure_models
 from exporter.jobs.options import Job
 from exporter.performance import memory
 from exporter.performance.memory import measure_memory
@@ -95,7 +95,7 @@ def test_what_was_timed_is_not_lost_where_memory_cannot_be_measured(
 ) -> None:
     monkeypatch.setattr(memory, "TIMEOUT_S", 0.01)
     side = dense(tmp_path, 2)
-    found = measure(Job(), (side, side), Samples({"x": numbers(1, 1, FEATURES)}, "made up"))
+    found = measure_models(Job(), (side, side), Samples({"x": numbers(1, 1, FEATURES)}, "made up"))
     assert len(found.latency) == 1
     assert found.memory == ()
     assert found.warnings == (

@@ -163,7 +163,7 @@ def test_prune_a_path_or_an_opened_model(kind: str, work: Path) -> None:
 
 def test_what_is_said(work: Path) -> None:
     said: list[str] = []
-    exporter.prune(work / "net.onnx", keep=[1, 2], say=said.append)
+    exporter.prune(work / "net.onnx", keep=[1, 2], progress=said.append)
     assert said == ["cutting net.onnx", "checking net.onnx (cut)"]
 
 

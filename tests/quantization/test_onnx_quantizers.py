@@ -151,7 +151,7 @@ def optimized(source: Path, target: Path) -> None:
 def proved(path: Path, mode: str) -> None:
     """The cut check of `exporter prune` passes; the codes of logits are equal to the bit."""
     done = prune_model(open_file(path), CutOptions(keep=KEPT, mode=mode), Job(samples=4))
-    checks = done.findings.checks
+    checks = done.results.checks
     assert checks
     assert not [check for check in checks if not check.passed]
 

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from exporter.data.samples import Samples, as_fed
+from exporter.data.samples import Samples, to_model_inputs
 from exporter.errors import ConversionError, ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
@@ -64,7 +64,9 @@ def answers(model: Model, points: Array = POINTS) -> Array:
     graph, runner = model.graph(), model.runner(RunOptions())
     output = graph.tensors[graph.outputs[0]]
     feeds = samples(model, points).feeds()
-    return np.stack([output.real(runner(as_fed(feed, graph))[output.name]) for feed in feeds])
+    return np.stack(
+        [output.real(runner(to_model_inputs(feed, graph))[output.name]) for feed in feeds]
+    )
 
 
 def expected() -> Array:
@@ -505,11 +507,11 @@ def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> Non
     name = graph.inputs[0]
     known = graph.tensors[name].quantization
     assert known is not None
-    fed = as_fed({name: POINTS[0], "other": POINTS[1]}, graph)
+    fed = to_model_inputs({name: POINTS[0], "other": POINTS[1]}, graph)
     codes = np.clip(np.rint(POINTS[0] / known.scale + known.zero_point), -128, 127)
     np.testing.assert_array_equal(fed[name], codes.astype(np.int8))
     np.testing.assert_array_equal(fed["other"], POINTS[1])
-    assert as_fed(fed, graph)[name] is fed[name], "what is codes already stays"
+    assert to_model_inputs(fed, graph)[name] is fed[name], "what is codes already stays"
     beyond = replace(known, low=-3, high=3).codes(POINTS[0])
     assert (beyond.min(), beyond.max()) == (-3, 3)
 

@@ -24,7 +24,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
-from exporter.jobs.checks import compare
+from exporter.jobs.checks import compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
@@ -90,8 +90,8 @@ def positions(name: str) -> list[int]:
 def test_quantized_then_cut_the_rest_is_as_it_was(name: str, precision: str) -> None:
     whole = quantized(name, precision)
     done = prune_model(whole, CutOptions(keep=KEPT), Job(samples=4))
-    assert done.findings.checks
-    assert done.findings.passed
+    assert done.results.checks
+    assert done.results.passed
     expected = np.take(answer(name, whole), positions(name), DETECTORS[YOLO[name]].axis)
     np.testing.assert_allclose(answer(name, done.model), expected, rtol=0, atol=2e-6)
 
@@ -105,7 +105,7 @@ def test_cut_then_quantized_it_answers_nearly_as_the_float_file(name: str, preci
     given = answer(name, made)
     assert given.shape == expected.shape
     assert decibels(expected, given) > PRECISE[precision]
-    found = compare(Job(), yolo(name), made, samples(name), cut.remap.heads)
+    found = compare_models(Job(), yolo(name), made, samples(name), cut.remap.heads)
     assert {(check.stage, check.output) for check in found.checks} == {("quantize", "y")}
 
 
@@ -140,12 +140,12 @@ def test_what_enters_a_post_process_is_compared_not_its_rows(name: str, precisio
         (quantize_model(model, QuantizationSpec(precision), inputs).model, ()),
         (quantize_model(cut.model, QuantizationSpec(precision), inputs).model, cut.remap.heads),
     ):
-        checks = compare(Job(), model, small, inputs, tables).checks
+        checks = compare_models(Job(), model, small, inputs, tables).checks
         lost = {c.output: c.value for c in checks if c.metric == "sqnr_db"}
         assert set(lost) == {boxes, classes}
         assert all(value is not None and value > 30 for value in lost.values())
         assert {c.output for c in checks if c.metric == "top1"} == {classes}
-    gated = compare(Job(tolerance=1e-9), model, small, inputs, tables)
+    gated = compare_models(Job(tolerance=1e-9), model, small, inputs, tables)
     assert not gated.passed, "a tolerance holds for what enters"
 
 
@@ -155,8 +155,8 @@ def test_a_quantized_ssd_is_cut_as_others_are(name: str, precision: str) -> None
     model = SSDS[name]()
     whole = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
     done = prune_model(whole, CutOptions(keep=[0, 3]), Job(samples=4))
-    assert done.findings.passed
-    assert "classes" in {check.metric for check in done.findings.checks}
+    assert done.results.passed
+    assert "classes" in {check.metric for check in done.results.checks}
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
@@ -166,8 +166,8 @@ def test_class_numbers_are_no_measurements(build: Callable[[], ModelProto], prec
     model = from_proto(build(), "net.onnx")
     whole = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
     done = prune_model(whole, CutOptions(keep=[1, 2]), Job(samples=4))
-    assert done.findings.passed
-    found = compare(Job(), model, whole, random_samples(model), ())
+    assert done.results.passed
+    found = compare_models(Job(), model, whole, random_samples(model), ())
     assert any(check.metric == "sqnr_db" for check in found.checks), "something is compared"
 
 

@@ -55,8 +55,6 @@ def test_what_litert_quantizer_writes_is_cut(name: str) -> None:
     model = from_bytes(quantized(made()), "quantized.tflite")
     assert model.precision == precision
     for mode in ("slice", "zero"):
-        checks = prune_model(
-            model, CutOptions(keep=KEPT, mode=mode), Job(samples=4)
-        ).findings.checks
+        checks = prune_model(model, CutOptions(keep=KEPT, mode=mode), Job(samples=4)).results.checks
         assert checks
         assert not [check for check in checks if not check.passed]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array
@@ -50,7 +50,7 @@ def cut(model: OnnxModel, **choice: Any) -> dict[str, Array]:
     """What the cut answers; its check has passed."""
     done = plan_cut(model, CutOptions(**choice))
     pruned = model.apply(done.plan)
-    job = synthetic(model.graph(), 4, 1), VerifyOptions()
+    job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
     assert [check for check in checks if not check.passed] == []
     return run(pruned, {"x": X})

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from exporter.errors import UsageError
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array, Quantization
-from exporter.jobs.checks import compare
+from exporter.jobs.checks import compare_models
 from exporter.jobs.compare import verify_files
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
@@ -86,8 +86,8 @@ def table(model: OnnxModel) -> list[tuple[float, ...]]:
 @pytest.mark.parametrize("name", MODELS)
 def test_the_rows_are_proved(name: str) -> None:
     done = prune_model(opened(name), CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
-    assert counted(done.findings.checks) == {"rows": 0.0, "classes": 0.0}
+    assert done.results.passed
+    assert counted(done.results.checks) == {"rows": 0.0, "classes": 0.0}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -196,7 +196,9 @@ def test_a_wrong_row_turns_the_check_red(
     for each in names:
         with_constant(proto, each, change)
     job = Job(samples=4)
-    found = compare(job, model, from_proto(proto, "wrong.onnx"), job.inputs(model), cut.remap.heads)
+    found = compare_models(
+        job, model, from_proto(proto, "wrong.onnx"), job.inputs(model), cut.remap.heads
+    )
     assert sum(value or 0 for value in counted(found.checks).values()) > 0
     assert not found.passed
 
@@ -212,7 +214,9 @@ def test_a_file_that_lacks_the_values_fails() -> None:
             for i, name in enumerate(names):
                 names[i] = "elsewhere" if name == "v" else name
     job = Job(samples=2)
-    found = compare(job, model, from_proto(proto, "other.onnx"), job.inputs(model), cut.remap.heads)
+    found = compare_models(
+        job, model, from_proto(proto, "other.onnx"), job.inputs(model), cut.remap.heads
+    )
     assert counted(found.checks) == {"rows": None}
 
 
@@ -297,8 +301,8 @@ def test_the_old_numbers_come_back(name: str) -> None:
     new = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(verify=False)).model
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=True)
     done = prune_model(model, choice, Job(samples=2))
-    assert done.findings.passed
-    assert counted(done.findings.checks) == {"rows": 0.0, "classes": 0.0}
+    assert done.results.passed
+    assert counted(done.results.checks) == {"rows": 0.0, "classes": 0.0}
     assert done.remap.heads[0].options["ids"] is None
     assert isinstance(new, OnnxModel)
     assert isinstance(done.model, OnnxModel)
@@ -315,7 +319,7 @@ def test_a_second_cut_finds_the_numbers_in_their_table(name: str) -> None:
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=True)
     first = prune_model(model, choice, Job(verify=False)).model
     done = prune_model(first, CutOptions(keep=[2, 0], keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert done.remap.heads[0].new_to_old == (3, 4)
     assert isinstance(done.model, OnnxModel)
     np.testing.assert_allclose(
@@ -364,8 +368,8 @@ def test_numbers_that_cannot_be_looked_up(build: Callable[[], ModelProto], told:
     with pytest.raises(UsageError, match=told):
         plan_cut(model, CutOptions(keep=[1], restore_ids=True))
     done = prune_model(model, CutOptions(keep=[1, 4]), Job(samples=2))
-    assert done.findings.passed
-    assert counted(done.findings.checks)["rows"] == 0.0
+    assert done.results.passed
+    assert counted(done.results.checks)["rows"] == 0.0
 
 
 def test_a_table_that_is_spoiled_turns_the_check_red() -> None:
@@ -377,5 +381,5 @@ def test_a_table_that_is_spoiled_turns_the_check_red() -> None:
     (name,) = [e.name for e in proto.graph.initializer if e.name.startswith("y__look_up")][:1]
     wrong = from_proto(with_constant(proto, name, lambda v: v[::-1]), "wrong.onnx")
     job = Job(samples=2)
-    found = compare(job, model, wrong, job.inputs(model), cut.remap.heads)
+    found = compare_models(job, model, wrong, job.inputs(model), cut.remap.heads)
     assert (counted(found.checks)["classes"] or 0) > 0

@@ -449,6 +449,6 @@ def test_every_exponential_that_is_added_up_counts() -> None:
     kernel, bias = onnx.numbers(6, 40), onnx.numbers(40)
     wide = onnx.classifier(constants={"kernel": kernel, "bias": bias})
     for how, added_up in rows:
-        found = prune_model(wide, CutOptions(**how), Job()).findings.checks
+        found = prune_model(wide, CutOptions(**how), Job()).results.checks
         (limit,) = [c.limit for c in found if c.output == "y" and c.metric == "max_abs"]
         assert limit == pytest.approx(1e-6 + added_up * 2.0**-27, rel=1e-12), how

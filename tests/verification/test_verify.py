@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import Samples, synthetic
+from exporter.data.samples import Samples, synthetic_samples
 from exporter.errors import ModelError
 from exporter.formats import open_model
 from exporter.formats.onnx import from_proto
@@ -494,7 +494,7 @@ def test_integer_logits_are_equal_to_the_bit(
     original = open_model(zoo / file)
     cut = plan_cut(original, CutOptions(keep=(9, 700, 3), keep_order=mode == "slice", mode=mode))
     pruned, tables = original.apply(cut.plan), cut.remap.heads
-    job = synthetic(original.graph(), 3), VerifyOptions()
+    job = synthetic_samples(original.graph(), 3), VerifyOptions()
     done = verify_pair("cut", original, pruned, tables, job)
     assert failed(done) == set()
     assert {check.output for check in done.checks} == outputs

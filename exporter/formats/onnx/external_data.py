@@ -22,7 +22,7 @@ from exporter.errors import ModelError
 from exporter.formats.onnx.lazy_parse import WITHIN, skim
 from exporter.formats.onnx.protos import copy_without, dtype_name, every_tensor, read_tensor
 from exporter.graph import Array
-from exporter.output.files import parts_of, share, sync
+from exporter.output.files import apply_umask, byte_chunks, flush_to_disk
 
 _ALIGNMENT = 64  # bytes: whole cache lines, and every element type
 _INSIDE = 1024  # bytes; smaller constants stay in the model
@@ -100,7 +100,7 @@ class Outside:
         if values is None:
             yield self.raw(tensor)
         else:
-            yield from parts_of(values)
+            yield from byte_chunks(values)
 
     def length(self, tensor: TensorProto) -> int:
         """How many bytes a constant that does not lie inside has."""
@@ -220,10 +220,10 @@ def write_beside(model: ModelProto, outside: Outside, path: Path, stem: str) -> 
         for tensor in every_tensor(light.graph):
             if is_outside(tensor):
                 tensor.external_data.add(key="location", value=location)
-        sync(temporary)
+        flush_to_disk(temporary)
         if not (path.parent / location).exists():
             data = path.parent / location
-        share(temporary)
+        apply_umask(temporary)
         temporary.replace(path.parent / location)
         path.write_bytes(light.SerializeToString(deterministic=True))
     except OSError:

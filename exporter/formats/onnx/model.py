@@ -161,7 +161,7 @@ class OnnxModel:
         return write_large.content_of(self._proto, self._outside)
 
     def write(self, path: Path) -> None:
-        """Write the file at exactly this path. Use `files.write_whole` to have it appear whole.
+        """Write the file at exactly this path. To write atomically, use `output.files`.
 
         Constants of a model that has files beside it go into one such file in the same folder; its
         name tells its content, so that it never takes the place of another model's.

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from ai_edge_litert.interpreter import Interpreter
 
-from exporter.formats.memory_probe import measured
+from exporter.formats.memory_probe import print_memory_growth
 from exporter.graph import Array
 
 
@@ -29,4 +29,4 @@ def load_and_run(path: str, feeds: Mapping[str, Array], threads: int) -> object:
 
 
 if __name__ == "__main__":
-    measured(load_and_run, sys.argv)
+    print_memory_growth(load_and_run, sys.argv)

@@ -21,7 +21,7 @@ from exporter.errors import ModelError
 from exporter.formats.tflite import archive
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
 from exporter.graph import Array
-from exporter.output.files import parts_of
+from exporter.output.files import byte_chunks
 
 IDENTIFIER = b"TFL3"
 LIMIT_BYTES = 2**31 - 1  # flatbuffer offsets are signed; the verifier is skipped beyond
@@ -133,7 +133,7 @@ def _parts(file: File, name: str) -> Iterator[bytes]:
     for values in behind:
         yield _before(length, values.nbytes)
         length += len(_before(length, values.nbytes)) + values.nbytes
-        yield from parts_of(values)
+        yield from byte_chunks(values)
     if file.tail:
         room = (file.tail_start - length) % archive.ALIGNMENT
         yield bytes(room)

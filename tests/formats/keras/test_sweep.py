@@ -19,7 +19,7 @@ from keras import Input, Model, layers, ops
 
 import exporter
 from exporter.conversion.process import Child
-from exporter.data.samples import synthetic
+from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import RunOptions
@@ -279,7 +279,7 @@ def test_it_runs_to_both_formats(name: str, tmp_path: Path) -> None:
 
 def compare(model: Any, path: Path, case: Case) -> None:
     opened = open_model(path)
-    inputs = next(iter(synthetic(opened.graph(), 1, 9, {}).feeds()))
+    inputs = next(iter(synthetic_samples(opened.graph(), 1, 9, {}).feeds()))
     wanted = in_keras(model, inputs)
     answers = opened.runner(RunOptions())(inputs)
     assert set(answers) == set(wanted)

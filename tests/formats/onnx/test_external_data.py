@@ -21,7 +21,7 @@ from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_file
-from exporter.output.files import write_whole
+from exporter.output.files import write_atomically
 from exporter.planning.cut import CutOptions
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
 
@@ -247,7 +247,7 @@ def test_a_cut_runs_before_it_is_written(opened: OnnxModel, mode: str) -> None:
 def written(opened: OnnxModel, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "small.onnx"
-    write_whole(path, opened.write, force=True)
+    write_atomically(path, opened.write, force=True)
     return path
 
 
@@ -299,7 +299,7 @@ def test_a_full_disk_leaves_nothing_behind(
     folder = tmp_path / "result"
     folder.mkdir()
     with pytest.raises(OutputError, match="No space left"):
-        write_whole(folder / "small.onnx", cut(opened, list(range(400))).write)
+        write_atomically(folder / "small.onnx", cut(opened, list(range(400))).write)
     assert list(folder.iterdir()) == []
 
 

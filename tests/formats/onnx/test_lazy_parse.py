@@ -206,7 +206,7 @@ def test_values_are_seen_where_they_lie(opened: OnnxModel, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("mode", ["slice", "zero", "mask"])
 def test_a_cut_file_stands_alone(opened: OnnxModel, tmp_path: Path, mode: str) -> None:
-    (tmp_path / "source.onnx").rename(tmp_path / "moved.onnx")  # as `write_whole` may do
+    (tmp_path / "source.onnx").rename(tmp_path / "moved.onnx")  # as `write_atomically` may do
     result = cut(opened, KEPT, mode)
     alive = np.isin(np.arange(500), KEPT)
     expected: Mapping[str, Any] = {

@@ -106,7 +106,7 @@ def test_class_numbers_and_boxes_follow(rest: str, floor: str) -> None:
     for restored in (False, True):
         choice = CutOptions(keep=KEPT, keep_order=True, head="best", restore_ids=restored)
         done = prune_model(model, choice, Job(samples=2))
-        assert done.findings.passed
+        assert done.results.passed
         answer = run(done.model)
         numbers = np.array(KEPT)[labels] if restored else labels
         np.testing.assert_array_equal(answer["labels"][0], numbers)
@@ -120,7 +120,7 @@ def test_a_rest_that_is_returned_follows_too() -> None:
     proto = queries("product", "script", returned="left")
     choice = CutOptions(keep=KEPT, keep_order=True, head="best")
     done = prune_model(from_proto(proto, "queries.onnx"), choice, Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     np.testing.assert_array_equal(run(done.model)["left"][0], expected(proto, KEPT)[0])
 
 

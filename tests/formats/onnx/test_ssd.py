@@ -68,7 +68,7 @@ def test_the_values_are_those_of_the_kept_classes(name: str) -> None:
     done = prune_model(
         from_proto(model, "ssd.onnx"), CutOptions(keep=KEPT, keep_order=True), Job(samples=2)
     )
-    assert done.findings.passed
+    assert done.results.passed
     assert isinstance(done.model, OnnxModel)
     x = numbers(1, CHANNELS, SIZES[0], SIZES[0], seed=7)
     before, after = run(from_proto(model, "ssd.onnx"), {"x": x}), run(done.model, {"x": x})
@@ -83,7 +83,7 @@ def test_codes_stay_to_the_bit(name: str, tmp_path: Path) -> None:
     written = quantized(ssd(**CASES[name]), pictures, tmp_path, per_channel=True)
     model = from_proto(written, "codes.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert isinstance(done.model, OnnxModel)
     before, after = (run(each, {"x": pictures[0]}, plain=True) for each in (model, done.model))
     np.testing.assert_array_equal(after["scores"], before["scores"][:, :, list(KEPT)])

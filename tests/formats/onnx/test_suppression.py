@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from exporter.errors import UsageError
 from exporter.formats.onnx import from_proto
 from exporter.graph import Array
-from exporter.jobs.checks import compare
+from exporter.jobs.checks import compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
@@ -47,7 +47,7 @@ def test_rows_of_kept_classes_stay(*, background: bool, sliced: bool) -> None:
     head = trace(model.graph()).head()
     assert (head.name, head.units) == ("selected", CLASSES)
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert done.remap.heads[0].options["ids"] == ("numbers",)
     before, after = rows(run(model)), rows(run(done.model))
     expected = [(KEPT.index(int(n)), *row) for n, *row in before if n in KEPT]
@@ -72,7 +72,7 @@ def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) 
     parts = f"background 0:1, classes 1:{1 + CLASSES}" if first else f"classes 0:{CLASSES}"
     assert ", ".join(map(str, head.parts)) == parts
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     shown = ModelProto.FromString(SHARED[name].SerializeToString())
     for output in ("logits", "flat_boxes"):
         shown.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
@@ -92,7 +92,7 @@ def test_numbers_may_count_a_background(more: int, *, restored: bool) -> None:
     model = from_proto(ssd(background=True, more=more), "ssd.onnx")
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
     done = prune_model(model, choice, Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     before, after = rows(run(model)), rows(run(done.model))
     kept = [(n, *row) for n, *row in before if n - more in KEPT]
     expected = kept if restored else [(KEPT.index(int(n) - more) + more, *r) for n, *r in kept]
@@ -105,7 +105,7 @@ def test_a_second_cut_finds_numbers_that_count_a_background() -> None:
     model = from_proto(ssd(more=2), "ssd.onnx")
     first = prune_model(model, CutOptions(keep=KEPT, restore_ids=True), Job(samples=2)).model
     done = prune_model(first, CutOptions(keep=[2, 0], keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert done.remap.heads[0].new_to_old == (4, 0)
     expected = [row for row in rows(run(model)) if row[0] - 2 in {4, 0}]
     np.testing.assert_allclose(rows(run(done.model)), expected, rtol=0, atol=1e-6)
@@ -138,7 +138,7 @@ def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
     choice = CutOptions(keep=KEPT, keep_order=True, probabilities="absolute")
     whole = from_proto(model, "ssd.onnx")
     done = prune_model(whole, choice, Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     before, after = (
         {(int(n), round(float(s), 5), *b.tolist()) for n, s, b in zip(*parts, strict=True)}
         for parts in (
@@ -151,7 +151,7 @@ def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
 
 def test_numbers_that_are_less_are_not_restored() -> None:
     model = from_proto(ssd(more=-1), "ssd.onnx")
-    assert prune_model(model, CutOptions(keep=KEPT), Job(samples=2)).findings.passed
+    assert prune_model(model, CutOptions(keep=KEPT), Job(samples=2)).results.passed
     with pytest.raises(UsageError, match="'selected' are returned less 1"):
         plan_cut(model, CutOptions(keep=KEPT, restore_ids=True))
 
@@ -161,7 +161,7 @@ def test_another_shift_turns_the_check_red() -> None:
     cut = plan_cut(model, CutOptions(keep=KEPT))
     wrong = from_proto(ssd(more=2), "wrong.onnx").apply(cut.plan)
     job = Job(samples=2)
-    found = compare(job, model, wrong, job.inputs(model), cut.remap.heads)
+    found = compare_models(job, model, wrong, job.inputs(model), cut.remap.heads)
     red = {check.metric for check in found.checks if not check.passed}
     assert red == {"rows", "classes"}
 
@@ -193,7 +193,7 @@ def test_a_sum_that_is_no_shift_is_refused(name: str) -> None:
 def test_selected_places_alone() -> None:
     model = from_proto(selected_alone(), "ssd.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     before, after = run(model)["selected"], run(done.model)["selected"]
     expected = sorted([b, KEPT.index(c), n] for b, c, n in before.tolist() if c in KEPT)
     assert sorted(after.tolist()) == expected
@@ -203,7 +203,7 @@ def test_the_best_of_the_kept_classes() -> None:
     """Nothing is suppressed here, so that NumPy can say what each box must be."""
     model = from_proto(largest(), "yolo.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert done.remap.heads[0].options["ids"] == ("rows",)
     every = from_proto(with_scores(), "yolo.onnx")
     answer = run(every)
@@ -259,7 +259,7 @@ def test_one_class_a_box_as_yolov7_takes_it() -> None:
     """In NumPy: of each box its best kept class, then the best boxes of each class."""
     model = from_proto(as_yolov7(), "yolo.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     shown = as_yolov7()
     for name, width in (("places", 4), ("s", CLASSES)):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
@@ -287,7 +287,7 @@ def test_an_end_to_end_model_numbers_the_kept_classes(build: Callable[[], ModelP
     """In NumPy: the best boxes by their best kept class, then the best pairs of box and class."""
     model = from_proto(build(), "yolo.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     table = done.remap.heads[0]
     assert (table.old_units, table.options["ids"]) == (CLASSES, ("y",))
     shown = build()
@@ -327,6 +327,6 @@ def test_pairs_of_box_and_class_ranked_in_one_line() -> None:
     del made.graph.output[1]
     model = from_proto(made, "pairs.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     expected = np.argsort(-scores.ravel(), kind="stable")[:TAKEN] % len(KEPT)
     np.testing.assert_array_equal(run(done.model)["ids"][0], expected)

@@ -34,8 +34,8 @@ def opened(name: str) -> OnnxModel:
 def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
     """Cut, and proved by the pruning itself."""
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=order), Job(samples=2))
-    assert done.findings.passed
-    assert {check.output for check in done.findings.checks} == {*model.graph().outputs}
+    assert done.results.passed
+    assert {check.output for check in done.results.checks} == {*model.graph().outputs}
     assert isinstance(done.model, OnnxModel)
     return done.model
 

@@ -17,7 +17,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import TfliteModel, from_bytes, open_file
 from exporter.graph import Array
-from exporter.jobs.checks import compare
+from exporter.jobs.checks import compare_models
 from exporter.jobs.compare import verify_files
 from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
@@ -62,9 +62,9 @@ def rows(answer: Mapping[str, Array], names: Sequence[str] = ROWS) -> list[tuple
 
 def cut(model: Model, *kept: int, **how: Any) -> Pruned:
     done = prune_model(model, CutOptions(keep=kept, **how), Job(samples=4))
-    failed = [check for check in done.findings.checks if not check.passed]
+    failed = [check for check in done.results.checks if not check.passed]
     assert not failed
-    assert "classes" in {check.metric for check in done.findings.checks}
+    assert "classes" in {check.metric for check in done.results.checks}
     return done
 
 
@@ -168,7 +168,7 @@ def test_removed_classes_keep_their_place_and_no_row(choice: dict[str, Any]) -> 
     model = opened(options={**OPTIONS, "nms_score_threshold": 1e-6})
     kept = [0, 3, 4]
     done = prune_model(model, CutOptions(keep=kept, **choice), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     expected = [row for row in rows(runs(model, picture())) if row[0] in kept]
     found = rows(runs(done.model, picture()))
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
@@ -292,7 +292,7 @@ def test_a_wrong_row_turns_the_check_red(column: int) -> None:
         replace(plan_cut(spoiled, CutOptions(keep=[1, 2])).plan, remap=done.remap)
     )
     job = Job(samples=4)
-    found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
+    found = compare_models(job, model, spoiled, job.inputs(model), done.remap.heads)
     assert any(check.metric == "rows" and not check.passed for check in found.checks)
 
 
@@ -363,7 +363,7 @@ def test_a_spoiled_post_process_turns_the_check_red(name: str, activation: str) 
     assert isinstance(done.model, TfliteModel)
     spoiled = from_bytes(spoil(done.model.content), "spoiled.tflite")
     job = Job(samples=4)
-    found = compare(job, model, spoiled, job.inputs(model), done.remap.heads)
+    found = compare_models(job, model, spoiled, job.inputs(model), done.remap.heads)
     red = {check.metric for check in found.checks if not check.passed}
     assert red & told
 
@@ -396,7 +396,7 @@ def test_a_file_that_lacks_the_values_fails() -> None:
     builder.at("scores").name = "elsewhere"
     other = from_bytes(builder.content(*ROWS), "ssd.tflite")
     job = Job(samples=2)
-    found = compare(job, model, other, job.inputs(model), done.remap.heads)
+    found = compare_models(job, model, other, job.inputs(model), done.remap.heads)
     (rows_found,) = [check for check in found.checks if check.metric == "rows"]
     assert (rows_found.passed, rows_found.value) == (False, None)
 
@@ -428,7 +428,7 @@ def test_the_zoo_detector_has_ninety_named_classes(detector: TfliteModel) -> Non
 
 def test_cats_and_dogs_stay_to_the_bit(detector: TfliteModel, pets: Array) -> None:
     done = prune_model(detector, CutOptions(keep="cat,dog,horse"), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert isinstance(done.model, TfliteModel)
     assert len(done.model.content) < 0.8 * len(detector.content)
     before, after = zoo_rows(detector, pets), zoo_rows(done.model, pets)
@@ -444,7 +444,7 @@ def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
     detector: TfliteModel, pets: Array
 ) -> None:
     done = prune_model(detector, CutOptions(keep="cat,dog", restore_ids=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     small = done.model
     assert isinstance(small, TfliteModel)
     expected = [row for row in zoo_rows(detector, pets) if row[0] in {CAT, DOG}]
@@ -456,7 +456,7 @@ def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
 def test_the_zoo_detector_masked(detector: TfliteModel, pets: Array) -> None:
     """Its feature maps have codes of their own, whose lowest are no scores of 0."""
     done = prune_model(detector, CutOptions(keep="cat,dog,horse", mode="mask"), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
     assert done.remap.of().options["restore_width"] is True
     expected = [row for row in zoo_rows(detector, pets) if row[0] in {CAT, DOG, HORSE}]
     found = zoo_rows(done.model, pets)

@@ -64,8 +64,8 @@ def test_rows_of_kept_classes(
     names = NUMBERED[restored]
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
     done = prune_model(model, choice, Job(samples=2))
-    assert done.findings.passed
-    counted = {c.metric: c.value for c in done.findings.checks if c.metric in {"rows", "classes"}}
+    assert done.results.passed
+    counted = {c.metric: c.value for c in done.results.checks if c.metric in {"rows", "classes"}}
     assert counted == {"rows": 0.0, "classes": 0.0}
     seen = set[float]()
     for seed in range(6):

@@ -96,7 +96,7 @@ def test_classes_are_found_and_cut(family: str, way: str, written: Written) -> N
     objects = ", object 4:5" if first > 4 else ""
     assert ", ".join(map(str, head.parts)) == f"box 0:4{objects}, classes {first}:{first + 6}"
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
-    assert done.findings.passed
+    assert done.results.passed
 
     beside = first if anchors > 1 else 0  # in the same convolution
     row = [*range(beside), *(beside + unit for unit in KEPT)]
@@ -129,7 +129,7 @@ def test_raw_maps_are_cut_one_by_one(way: str, written: Written) -> None:
     for name in ("raw0", "raw1"):
         choice = CutOptions(keep=KEPT, keep_order=True, head=name, units=(5, 11))
         done = prune_model(model, choice, Job(samples=2))
-        assert done.findings.passed
+        assert done.results.passed
         model = done.model
     after, expected = answer(model), reference.v5(picture(), KEPT)
     for name in ("raw0", "raw1"):

@@ -12,7 +12,7 @@ from exporter.formats.onnx.editor import Draft
 from exporter.formats.onnx.insert.operations import OPERATIONS
 from exporter.formats.onnx.insert.writer import Site, Writable
 from exporter.formats.onnx.protos import dtype_of, numpy_dtype
-from exporter.formats.writable_operations import entry_for
+from exporter.formats.writable_operations import find_operation
 from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep, Insert
 
@@ -100,7 +100,7 @@ def _write(
 
 
 def _entry(edit: Insert | ComputeStep, operands: tuple[Any, ...], opset: int) -> Writable:
-    entry = entry_for(OPERATIONS, edit, len(operands), "ONNX")
+    entry = find_operation(OPERATIONS, edit, len(operands), "ONNX")
     if opset < entry.since:
         raise ModelError(
             f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}",

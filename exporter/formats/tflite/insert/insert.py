@@ -14,7 +14,7 @@ from exporter.formats.tflite.editor import Editor, rewire
 from exporter.formats.tflite.insert.operations import OPERATIONS
 from exporter.formats.tflite.insert.writer import Site, Written
 from exporter.formats.tflite.schema import raise_runtime, text
-from exporter.formats.writable_operations import entry_for
+from exporter.formats.writable_operations import find_operation
 from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep, Insert
 
@@ -129,7 +129,7 @@ def _put(editor: Editor, place: int, operators: list[Any]) -> None:
 
 
 def _entry(edit: Insert | ComputeStep, operands: tuple[Any, ...]) -> Written:
-    return entry_for(OPERATIONS, edit, len(operands), "TFLite")
+    return find_operation(OPERATIONS, edit, len(operands), "TFLite")
 
 
 def _constant(editor: Editor, edit: Insert | ComputeStep, first: int, value: Array | float) -> int:
