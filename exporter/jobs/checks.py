@@ -45,8 +45,8 @@ def compare_models(
     """
     stage = _stage(original, pruned)
     job.progress(f"checking {pruned.name} ({stage})")
-    options = VerifyOptions(job.run_options, job.tolerance)
-    done = verify_pair(stage, original, pruned, tables, (inputs, options))
+    options = VerifyOptions(inputs, job.run_options, job.tolerance)
+    done = verify_pair(stage, original, pruned, tables, options)
     warnings: tuple[str, ...] = ()
     if done.zeroed_share is not None:
         share = f"{done.zeroed_share:.1%}"

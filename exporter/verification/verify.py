@@ -9,7 +9,7 @@ in what is measured: what a coarser file lost is told as such, and fails only on
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -42,10 +42,12 @@ class VerifyOptions:
     """How two models are compared.
 
     Attributes:
+        samples: the inputs that both models run on.
         run: threads and batch, the same for both sides.
-        tolerance: instead of the limits of `parity.LIMITS`.
+        tolerance: instead of the limits of `limits.LIMITS`.
     """
 
+    samples: Samples
     run: RunOptions = field(default_factory=RunOptions)
     tolerance: float | None = None
 
@@ -68,7 +70,7 @@ def verify_pair(
     original: Model,
     pruned: Model,
     tables: Sequence[HeadRemap],
-    job: tuple[Samples, VerifyOptions],
+    options: VerifyOptions,
 ) -> Verification:
     """Run both models on the samples and compare z and y of every head, and all other outputs.
 
@@ -79,18 +81,18 @@ def verify_pair(
         pruned: what became of it.
         tables: what became of each head; outputs that no table names must answer as before, but
             for those that show how the units of a head rank.
-        job: on what, and how.
+        options: the samples, and how the models run.
 
     Raises:
         UsageError: the original has no such head, or not the units that a table speaks of.
         ModelError: a model does not run, or does not show what must be compared.
     """
-    samples, options = job
+    samples = options.samples
     fed, masks = with_masks(samples, pruned.graph(), tables)
     subjects = subjects_of(stage, (original, pruned), tables, masks)
     answers = (
-        _run(original, subjects.read, (samples, options), subjects.loose),
-        _run(pruned, subjects.wanted, (fed, options), subjects.loose),
+        _run(original, subjects.read, options, subjects.loose),
+        _run(pruned, subjects.wanted, replace(options, samples=fed), subjects.loose),
     )
     known = trace(original.graph()).heads if stage == "quantize" else ()
     axes = {head.output: head.axis for head in known}
@@ -115,7 +117,7 @@ class _Answered(NamedTuple):
 def _run(
     model: Model,
     tensors: Iterable[str],
-    job: tuple[Samples, VerifyOptions],
+    options: VerifyOptions,
     loose: Collection[str],
 ) -> _Answered:
     """Every output and some inner tensors, for all samples.
@@ -123,12 +125,11 @@ def _run(
     Args:
         loose: outputs that may have another shape in each run.
     """
-    samples, options = job
     graph = model.graph()
     inner = {name for name in tensors if name in graph.tensors} - set(graph.outputs)
     edits = tuple(AddOutput(name, name) for name in sorted(inner))
     runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
-    answers = [runner(to_model_inputs(feed, graph)) for feed in samples.feeds()]
+    answers = [runner(to_model_inputs(feed, graph)) for feed in options.samples.feeds()]
     names = [name for name in answers[0] if name not in loose]
     stacked = {name: _stacked(model, name, [each[name] for each in answers]) for name in names}
     return _Answered(stacked, answers)

@@ -28,7 +28,7 @@ def gated(model: Any, gate: str, **choice: Any) -> tuple[Any, Cut]:
 
 
 def checks(original: Any, pruned: Any, cut: Cut) -> list[Any]:
-    job = synthetic_samples(original.graph(), 16, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(original.graph(), 16, 3))
     return list(verify_pair("cut", original, pruned, cut.remap.heads, job).checks)
 
 

@@ -251,7 +251,7 @@ def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None
     assert table.new_to_old == (5, 1)
     assert (again.remap.original.name, again.remap.parent) == ("net.keras", source.origin)
     pruned = target.model.apply(again.plan)
-    inputs = synthetic_samples(first.graph()), VerifyOptions()
+    inputs = VerifyOptions(synthetic_samples(first.graph()))
     for stage, before in (("export", first), ("export", cut), ("cut", target.model)):
         checks = verify_pair(cast("Stage", stage), before, pruned, [table], inputs).checks
         assert all(check.passed for check in checks)

@@ -118,7 +118,7 @@ def cut(net: Model, **choice: Any) -> Array:
     """What the cut model answers; its check has passed."""
     done = plan_cut(net, CutOptions(keep=KEPT, **choice))
     pruned = net.apply(done.plan)
-    job = synthetic_samples(net.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(net.graph(), 4, 1))
     checks = verify_pair("cut", net, pruned, done.remap.heads, job).checks
     assert checks
     assert [check for check in checks if not check.passed] == []
@@ -160,7 +160,7 @@ def test_a_wrong_factor_is_found_out() -> None:
     """The check is of the original's factors, whatever the pruned file holds."""
     net, other = (onnx_net("Softmax", mul("p", "c"), c=c) for c in (C, C[::-1].copy()))
     done = plan_cut(net, CutOptions(keep=KEPT))
-    job = synthetic_samples(net.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(net.graph(), 4, 1))
     checks = verify_pair("cut", net, other.apply(done.plan), done.remap.heads, job).checks
     assert [check.output for check in checks if not check.passed]
 

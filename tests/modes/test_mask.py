@@ -45,7 +45,7 @@ def answers(model: Any, *inner: str) -> dict[str, Array]:
 
 
 def passes(original: Any, pruned: Any, cut: Cut) -> bool:
-    job = synthetic_samples(original.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(original.graph(), COUNT, 3))
     return all(c.passed for c in verify_pair("cut", original, pruned, cut.remap.heads, job).checks)
 
 

@@ -57,7 +57,7 @@ def answer(model: Any) -> Array:
 
 
 def failed(original: Any, pruned: Any, tables: Any) -> list[str]:
-    job = synthetic_samples(original.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(original.graph(), COUNT, 3))
     done = verify_pair("cut", original, pruned, tables, job)
     assert done.checks
     return [f"{c.output}: {c.metric}" for c in done.checks if not c.passed]
@@ -434,7 +434,7 @@ def test_z_is_found_by_tracing_what_is_merged(kind: str, choice: dict[str, Any])
     """As for a converted file, whose names are its own."""
     model = built("softmax", kind, "float32")
     pruned, cut = merged(model, keep=[2], merge={"g": [0, 4]}, **choice)
-    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), COUNT, 3))
     done = verify_pair("export", model, pruned, cut.remap.heads, job)
     assert {c.output for c in done.checks} == {"y (z)", "y (members)", "y"}
     assert all(c.passed for c in done.checks)

@@ -48,7 +48,7 @@ def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     model = built(cell.head, cell.kind, cell.precision)
     cut = plan_cut(model, CutOptions(**choice_of(cell)))
     pruned = model.apply(cut.plan)
-    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), COUNT, 3))
     done = verify_pair("cut", model, pruned, cut.remap.heads, job)
     assert done.checks
     assert [check for check in done.checks if not check.passed] == []
@@ -83,7 +83,7 @@ def test_a_further_cell_is_proved_or_refused(
             plan_cut(model, choice)
         return
     done = plan_cut(model, choice)
-    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), COUNT, 3))
     checks = verify_pair("cut", model, model.apply(done.plan), done.remap.heads, job).checks
     assert [check for check in checks if not check.passed] == []
     assert ("ids" in {check.output for check in checks}) == (choice.emit is not None)
@@ -191,7 +191,7 @@ def test_for_quantization_holds_no_floor(kind: str, precision: str) -> None:
     for tensor in pruned.graph().tensors.values():
         if tensor.read is not None and tensor.dtype.startswith("float"):
             assert np.abs(tensor.read()).max() < 100
-    job = synthetic_samples(model.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), COUNT, 3))
     assert all(c.passed for c in verify_pair("cut", model, pruned, made.remap.heads, job).checks)
 
 

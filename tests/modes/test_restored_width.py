@@ -47,7 +47,7 @@ def answers(model: Any, *inner: str) -> dict[str, Array]:
 
 
 def failed(original: Any, pruned: Any, made: Cut, stage: Any = "cut") -> set[str]:
-    job = synthetic_samples(original.graph(), COUNT, 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(original.graph(), COUNT, 3))
     done = verify_pair(stage, original, pruned, made.remap.heads, job)
     return {check.output for check in done.checks if not check.passed}
 

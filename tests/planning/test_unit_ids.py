@@ -51,7 +51,7 @@ def cut(model: Model, **choice: Any) -> Any:
     """The cut, and the model that it leaves; its check has passed."""
     done = plan_cut(model, CutOptions(**choice))
     pruned = model.apply(done.plan)
-    job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
     assert [check for check in checks if not check.passed] == []
     return pruned, done.remap.of().options
@@ -164,7 +164,7 @@ def test_a_file_that_emits_is_cut_again(kind: str, precision: str) -> None:
     found = runs(twice)
     expected = np.asarray([1, 4, 5])[found["y"].argmax(axis=1)]
     np.testing.assert_array_equal(found["ids"], expected)
-    job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, twice, twice.remap.heads, job).checks
     assert {check.output for check in checks} >= {"y", "ids"}
     assert all(check.passed for check in checks)
@@ -179,7 +179,7 @@ def test_a_wrong_table_is_found_out(kind: str) -> None:
             (table,) = edit.operands
             assert isinstance(table, np.ndarray)
             table[:] = np.roll(table, 1)
-    job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, model.apply(done.plan), done.remap.heads, job).checks
     assert [check.output for check in checks if not check.passed] == ["ids"]
 
@@ -188,7 +188,7 @@ def test_an_output_that_is_missing_is_found_out() -> None:
     model = built("softmax", "onnx", "float32")
     done = plan_cut(model, CutOptions(keep=KEPT, emit="ids"))
     silent = model.apply(plan_cut(model, CutOptions(keep=KEPT)).plan)
-    job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, silent, done.remap.heads, job).checks
     assert "ids" in {check.output for check in checks if not check.passed}
 
@@ -356,7 +356,7 @@ def test_a_second_cut_cuts_the_table(name: str) -> None:
         twice, told = cut(once, keep=[0, 1, 3])
         assert (told["restore_ids"], told["ids"]) == (True, None)
         np.testing.assert_array_equal(runs(twice, X)["y"], expected(np.array([0, 2, 4])))
-        job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
+        job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
         checks = verify_pair("cut", model, twice, twice.remap.heads, job).checks
         assert all(check.passed for check in checks)
 

@@ -50,7 +50,7 @@ def cut(model: OnnxModel, **choice: Any) -> dict[str, Array]:
     """What the cut answers; its check has passed."""
     done = plan_cut(model, CutOptions(**choice))
     pruned = model.apply(done.plan)
-    job = synthetic_samples(model.graph(), 4, 1), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
     assert [check for check in checks if not check.passed] == []
     return run(pruned, {"x": X})

@@ -89,8 +89,8 @@ def failed(done: Verification) -> set[str]:
 def verify(
     original: Any, pruned: Any, tables: Sequence[HeadRemap], tolerance: float | None = None
 ) -> Verification:
-    options = VerifyOptions(tolerance=tolerance)
-    return verify_pair("cut", original, pruned, tables, (INPUTS, options))
+    options = VerifyOptions(INPUTS, tolerance=tolerance)
+    return verify_pair("cut", original, pruned, tables, options)
 
 
 # --- cut twice ----------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def cut_twice(first: dict[str, Any], second: dict[str, Any]) -> tuple[Any, Any, 
 def test_a_file_cut_twice_is_held_against_either_of_the_two_before(cuts: str) -> None:
     original, once, twice = cut_twice(*CUTS[cuts])
     for before in (original, once):
-        job = feeds(), VerifyOptions()
+        job = VerifyOptions(feeds())
         done = verify_pair("cut", before, twice, twice.remap.heads, job)
         assert failed(done) == set()
         assert {check.output for check in done.checks} == {"y (z)", "y"}
@@ -140,13 +140,13 @@ def test_another_second_cut_turns_red(cuts: str) -> None:
     (table,) = twice.remap.heads
     _, _, other = cut_twice(first, {**second, "keep": (0, 1)})
     for before in (original, once):
-        done = verify_pair("cut", before, other, [table], (feeds(), VerifyOptions()))
+        done = verify_pair("cut", before, other, [table], VerifyOptions(feeds()))
         assert failed(done) == {"y (z)", "y"}
 
 
 def test_the_share_of_dead_units_that_were_carried_along() -> None:
     original, _, twice = cut_twice(*CUTS["zero, slice with a dead unit"])
-    done = verify_pair("cut", original, twice, twice.remap.heads, (feeds(), VerifyOptions()))
+    done = verify_pair("cut", original, twice, twice.remap.heads, VerifyOptions(feeds()))
     z = feeds().values["x"] @ KERNEL + BIAS
     alive = np.exp(z[..., [2, 3]]).sum(axis=-1)
     assert done.zeroed_share == pytest.approx((2 / (alive + 2)).mean(), abs=1e-6)
@@ -160,7 +160,7 @@ def test_heads_that_were_cut_one_after_the_other() -> None:
     twice = once.apply(plan_cut(once, CutOptions(keep=(2, 0), keep_order=True, head="b")).plan)
     assert twice.remap is not None
     for before in (original, once):
-        job = feeds(), VerifyOptions()
+        job = VerifyOptions(feeds())
         done = verify_pair("cut", before, twice, twice.remap.heads, job)
         assert failed(done) == set()
         assert {check.output for check in done.checks} == {"a", "b"}

@@ -84,7 +84,7 @@ def samples(model: Any) -> Samples:
 
 def verify(original: Any, pruned: Any, tables: Sequence[HeadRemap], **options: Any) -> Verification:
     stage = options.pop("stage", "cut")
-    job = samples(original), VerifyOptions(**options)
+    job = VerifyOptions(samples(original), **options)
     return verify_pair(stage, original, pruned, tables, job)
 
 
@@ -494,7 +494,7 @@ def test_integer_logits_are_equal_to_the_bit(
     original = open_model(zoo / file)
     cut = plan_cut(original, CutOptions(keep=(9, 700, 3), keep_order=mode == "slice", mode=mode))
     pruned, tables = original.apply(cut.plan), cut.remap.heads
-    job = synthetic_samples(original.graph(), 3), VerifyOptions()
+    job = VerifyOptions(synthetic_samples(original.graph(), 3))
     done = verify_pair("cut", original, pruned, tables, job)
     assert failed(done) == set()
     assert {check.output for check in done.checks} == outputs
