@@ -13,18 +13,15 @@ from typing import Any
 import numpy as np
 
 from exporter.errors import UsageError
-from exporter.graph import Array, Graph, Shape, Tensor
+from exporter.graph import Array, Graph, Node, Shape, Tensor
 from exporter.graph.operations import (
     Concat,
-    Elementwise,
     Expand,
     Gather,
-    Operation,
-    Reshape,
     Slice,
     Split,
-    Transpose,
 )
+from exporter.graph.walk import REARRANGE, dependents, only_moves
 
 DEFAULT_COUNT = 16
 
@@ -217,24 +214,17 @@ def _tables(graph: Graph, name: str) -> list[int]:
     The input is followed through operations that leave its values as they are.
     """
     rows: list[int] = []
-    waiting, seen = [name], {name}
-    while waiting:
-        for node, slot in graph.consumers.get(waiting.pop(), ()):
-            operation = node.operation
-            if isinstance(operation, Gather) and slot == 1:
-                length = dict(enumerate(graph.shape(node.inputs[0]))).get(operation.axis)
+    for tensor in dependents(graph, [name], _keeps_values):
+        for node, slot in graph.consumers.get(tensor, ()):
+            if isinstance(node.operation, Gather) and slot == 1:
+                length = dict(enumerate(graph.shape(node.inputs[0]))).get(node.operation.axis)
                 rows += [length] if length else []
-            elif _keeps_values(operation):
-                new = [output for output in node.outputs if output not in seen]
-                waiting += new
-                seen.update(new)
     return rows
 
 
-def _keeps_values(operation: Operation) -> bool:
-    if isinstance(operation, Elementwise):  # of the others, ids + 1 would reach behind the table
-        return operation.function in {"identity", "cast"}
-    return isinstance(operation, Reshape | Transpose | Expand | Concat | Split | Slice)
+def _keeps_values(node: Node, _slot: int) -> bool:
+    """Not arithmetic: indices + 1 would reach beyond the table."""
+    return only_moves(node, "cast", kinds=REARRANGE | Expand | Concat | Split | Slice)
 
 
 # --- from a file --------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from exporter.graph.operations import Elementwise, Operation, Reshape, Transpose
+from exporter.graph.operations import Operation
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]  # None: not known before the model runs (the batch, mostly)
@@ -156,30 +156,6 @@ class Graph:
                 found.setdefault(name, []).append((node, slot))
         return {name: tuple(users) for name, users in found.items() if name}
 
-    def behind(self, node: Node) -> set[str]:
-        """Every tensor that depends on a node."""
-        found = {name for name in node.outputs if name}
-        for each in self.nodes:  # in running order
-            if found.intersection(each.inputs):
-                found.update(name for name in each.outputs if name)
-        return found
-
-    def source(self, tensor: str) -> Tensor:
-        """Where a tensor comes from: what stands in front of moves, casts and dequantizations."""
-        while tensor in self.producers:
-            node, _ = self.producers[tensor]
-            operation = node.operation
-            if isinstance(operation, Elementwise):
-                if operation.function not in _KEEPING:
-                    break
-            elif not isinstance(operation, Reshape | Transpose):
-                break
-            tensor = node.inputs[0]
-        return self.tensors[tensor]
-
     def shape(self, tensor: str) -> Shape:
         """The shape of a tensor; () where its rank is unknown (nothing can be labeled on it)."""
         return self.tensors[tensor].shape or ()
-
-
-_KEEPING = frozenset({"identity", "cast", "dequantize"})

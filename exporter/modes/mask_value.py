@@ -8,7 +8,8 @@ import numpy as np
 
 from exporter.graph import Quantization
 from exporter.graph.activations import ACTIVATIONS
-from exporter.graph.operations import Activation, Concat, Elementwise, Reshape, Transpose
+from exporter.graph.operations import Activation, Concat
+from exporter.graph.walk import REARRANGE, only_moves, quantization_of
 from exporter.trace.head import Head, UnitTensor
 
 FLOOR = -1e4
@@ -32,22 +33,13 @@ def joins_probabilities(head: Head) -> bool:
     """Is the output put together of parts, each behind an activation of its own that gives
     probabilities? No activation follows then, and a removed unit's probability is 0 all the same.
     """
-    makers = {name: node for node in head.body for name in node.outputs}
 
     def ends(tensor: str) -> bool:
-        node = makers[tensor]
-        match node.operation:
-            case Activation(function=function):
-                return function in ACTIVATIONS and ACTIVATIONS[function].probability
-            case (
-                Concat()
-                | Reshape()
-                | Transpose()
-                | Elementwise(function="identity" | "dequantize" | "quantize")
-            ):
-                return all(ends(name) for name in node.inputs if name in makers)
-            case _:
-                return False
+        node, _ = head.producers[tensor]
+        if isinstance(node.operation, Activation):
+            return ACTIVATIONS[node.operation.function].probability
+        moves = only_moves(node, "dequantize", "quantize", kinds=REARRANGE | Concat)
+        return moves and all(ends(name) for name in node.inputs if name in head.producers)
 
     return head.z == head.output and ends(head.output)
 
@@ -59,15 +51,7 @@ def codes_of(head: Head, tensor: str) -> Quantization | None:
         head: labels the tensor.
         tensor: of values that nothing but moves changed since they were codes.
     """
-    makers = {name: node for node in (*head.body, *head.tail) for name in node.outputs}
-    name = tensor
-    while (known := head.tensor(name).quantization) is None and name in makers:
-        match makers[name].operation:
-            case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
-                name = makers[name].inputs[0]
-            case _:
-                return None
-    return known
+    return quantization_of(head.producers, lambda name: head.tensor(name).quantization, tensor)
 
 
 def codes_told(tensor: UnitTensor) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from exporter.graph import Array, Node, Use
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import Edit, Fill, Insert
 from exporter.graph.operations import Concat, Elementwise, Linear, Reshape, Slice, Split, Transpose
+from exporter.graph.walk import REARRANGE, only_moves
 from exporter.modes.activation_tail import replaced, run_tail, taken
 from exporter.modes.mask_value import (
     codes_of,
@@ -219,7 +220,7 @@ def _floor_at(head: Head, tensor: str, floor: float) -> list[_Wanted] | None:
                 return None
             parts = [_floor_at(head, name, floor) for name in names]
             return None if None in parts else [each for part in parts for each in part or ()]
-        case operation if isinstance(operation, _MOVING) or _is_identity(node):
+        case _ if only_moves(node, kinds=REARRANGE | Slice | Split):
             return _floor_at(head, node.inputs[0], floor)
         case _:
             return None
@@ -265,13 +266,6 @@ def _labeled(head: Head, node: Node) -> Iterator[str]:
     yield from (name for name in node.inputs if name in makers)
 
 
-_MOVING = Reshape | Transpose | Slice | Split
-
-
-def _is_identity(node: Node) -> bool:
-    return isinstance(node.operation, Elementwise) and node.operation.function == "identity"
-
-
 def _stated(head: Head, wanted: _Wanted) -> tuple[UnitConstant, Use, float] | None:
     """The constant, perhaps moved or widened on its way, that is read there."""
     node, slot, value = wanted
@@ -283,8 +277,4 @@ def _stated(head: Head, wanted: _Wanted) -> tuple[UnitConstant, Use, float] | No
     maker = _makers(head).get(nodes[node].inputs[slot])
     if maker is None:
         return None
-    match maker.operation:
-        case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
-            return _stated(head, (maker.name, 0, value))
-        case _:
-            return None
+    return _stated(head, (maker.name, 0, value)) if only_moves(maker, "dequantize") else None

@@ -10,7 +10,8 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep
-from exporter.graph.operations import Elementwise, Reshape, Transpose
+from exporter.graph.operations import Elementwise
+from exporter.graph.walk import REARRANGE
 from exporter.modes.mask_value import codes_told, joins_probabilities
 from exporter.modes.semantics import Semantics
 from exporter.remap.head_remap import Place
@@ -54,7 +55,7 @@ def resolve_merge(head: Head, meaning: Semantics) -> Semantics:
             "leave out --merge",
         )
     for node in head.tail[1:]:
-        moves = isinstance(node.operation, Elementwise | Reshape | Transpose)
+        moves = isinstance(node.operation, REARRANGE | Elementwise)
         if not moves or node.name in head.factors:
             raise ModelError(f"units cannot be merged behind {node}", "leave out --merge")
     for ranking in head.rankings:

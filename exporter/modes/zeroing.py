@@ -19,12 +19,11 @@ from exporter.graph.operations import (
     Linear,
     Pool,
     Reduce,
-    Reshape,
     Slice,
     Split,
     TopK,
-    Transpose,
 )
+from exporter.graph.walk import REARRANGE
 from exporter.modes.activation_tail import replaced, run_tail, taken
 from exporter.modes.mode import Expected
 from exporter.modes.semantics import PLAIN, Semantics
@@ -88,7 +87,7 @@ def _keeps_zero(node: Node) -> bool:
             return zeros or isinstance(operation, _MOVING)
 
 
-_MOVING = Linear | Reshape | Transpose | Pool | Concat | Split | Slice | TopK
+_MOVING = REARRANGE | Linear | Pool | Concat | Split | Slice | TopK
 
 
 def _added(node: Node) -> tuple[int, ...]:

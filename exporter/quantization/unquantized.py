@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import Linear
+from exporter.graph.walk import origin, through
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def unquantized(before: Graph, after: Graph) -> Unquantized:
 def _float_kernels(graph: Graph) -> Iterator[tuple[Node, int]]:
     for node in graph.nodes:
         if isinstance(node.operation, Linear):
-            tensor = graph.source(node.inputs[node.operation.kernel])
+            kernel = node.inputs[node.operation.kernel]
+            tensor = graph.tensors[origin(graph.producers, kernel, through("cast", "dequantize"))]
             if tensor.is_constant and tensor.dtype == "float32":
                 yield node, tensor.size_bytes or 0

@@ -34,6 +34,7 @@ from exporter.graph.operations import (
     Slice,
     Split,
 )
+from exporter.graph.walk import origin, through
 from exporter.trace.head import Part, UnitAxis
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import Port, Refused, UnitsAt, Visit
@@ -237,7 +238,7 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
             for way in ways:
                 yield from _part(graph, step.tensor(way.port), way.unit_axis, piece)
             return
-        ways = [way for way in ways if not graph.source(step.tensor(way.port)).is_constant]
+        ways = [way for way in ways if not _is_constant(graph, step.tensor(way.port))]
         if len(ways) != 1 and not (isinstance(operation, Concat) and ways):
             place = isinstance(operation, Reshape) and piece.plain
             piece = replace(piece, plain=piece.plain and bool(piece.activation), place=place)
@@ -247,6 +248,11 @@ def _followed(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Ite
     else:
         piece = replace(piece, plain=False)
     yield piece
+
+
+def _is_constant(graph: Graph, tensor: str) -> bool:
+    source = origin(graph.producers, tensor, through("cast", "dequantize"))
+    return graph.tensors[source].is_constant
 
 
 def _part(graph: Graph, tensor: str, labels: UnitAxis, piece: _Piece) -> Iterator[_Piece]:

@@ -13,6 +13,7 @@ from exporter.graph.operations import (
     Reshape,
     Transpose,
 )
+from exporter.graph.walk import dependents
 from exporter.trace.head import Factor, Head, UnitTensor
 from exporter.trace.probability_scale import factor_of
 from exporter.trace.rules.detectors import find_detection
@@ -31,7 +32,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
     detections = tuple(find_detection(graph, node, units, walk.tensors) for node in walk.detecting)
     rankings = tuple(find_ranking(graph, node, walk.tensors) for node in walk.ranking)
     for node in walk.fetching:
-        if not any(node.inputs[1] in graph.behind(each) for each in walk.detecting):
+        if not any(node.inputs[1] in dependents(graph, each.outputs) for each in walk.detecting):
             raise Refused(node, "it takes units by computed places")
     head = Head(
         name=output,
@@ -84,7 +85,7 @@ def _mixed(graph: Graph, node: Node) -> Refused:
 def _unranked(walk: Walk, in_line: list[Node]) -> tuple[str, ...]:
     """The outputs made of the largest of the units' values, or of what ranks rows of units."""
     nodes = (*walk.peaks, *in_line)
-    behind = set[str]().union(*(walk.graph.behind(node) for node in nodes))
+    behind = set[str]().union(*(dependents(walk.graph, node.outputs) for node in nodes))
     return tuple(name for name in walk.graph.outputs if name in behind)
 
 

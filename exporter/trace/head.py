@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -262,6 +263,12 @@ class Head:
             if tensor.name == name:
                 return tensor
         raise KeyError(name)
+
+    @cached_property
+    def producers(self) -> Mapping[str, tuple[Node, int]]:
+        """Tensor name -> the node of body or tail that computes it, and the slot of its output."""
+        nodes = (*self.body, *self.tail)
+        return {name: (node, slot) for node in nodes for slot, name in enumerate(node.outputs)}
 
     @property
     def competes(self) -> bool:

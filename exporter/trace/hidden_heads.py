@@ -19,6 +19,7 @@ from exporter.graph.operations import (
     TopK,
     Transpose,
 )
+from exporter.graph.walk import dependents
 from exporter.trace.rules.detectors import detected_behind
 from exporter.trace.rules.ranking import hands_on, ranked_behind
 
@@ -75,7 +76,7 @@ def _ranked(graph: Graph, output: str) -> Source | None:
 def _ranked_in_line(graph: Graph, output: str) -> Source | None:
     """The units of several rows that are ranked together, and the output put together of them."""
     for node in reversed(graph.nodes):
-        if not isinstance(node.operation, TopK) or output not in graph.behind(node):
+        if not isinstance(node.operation, TopK) or output not in dependents(graph, node.outputs):
             continue
         before, _ = graph.producers.get(node.inputs[0], (None, 0))
         if before is not None and isinstance(before.operation, Reshape):

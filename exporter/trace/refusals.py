@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import Activation, Opaque
+from exporter.graph.walk import dependents
 from exporter.trace.axis_parts import are_channels
 from exporter.trace.head import Head
 from exporter.trace.rules import NOT_CHANNELS
@@ -66,10 +67,12 @@ def of_class_values(
     """
     for node in graph.nodes:
         match node.operation:
-            case Opaque(reason=reason, hint=hint) if hint and refusal.output in graph.behind(node):
+            case Opaque(reason=reason, hint=hint) if hint and refusal.output in dependents(
+                graph, node.outputs
+            ):
                 return Refusal(refusal.output, str(node), reason, hint)
     for node in reversed(graph.nodes):
-        behind = graph.behind(node) if _answers(node) else set[str]()
+        behind = dependents(graph, node.outputs) if _answers(node) else set[str]()
         inner = refusal.output in behind and refusal.output not in node.outputs
         for error in _refused(graph, node, attempt) if inner else ():
             where = error.node or node

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import NonMaxSuppression
+from exporter.graph.walk import dependents
 from exporter.trace import trace
 
 
@@ -66,7 +67,7 @@ def holds_reals(graph: Graph, name: str) -> bool:
 
 def behind_all(graph: Graph) -> Collection[str]:
     """The outputs that depend on a post-process."""
-    found = {name for node in _post_processes(graph) for name in graph.behind(node)}
+    found = {name for node in _post_processes(graph) for name in dependents(graph, node.outputs)}
     return found.intersection(graph.outputs)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
 from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model
 from exporter.graph import Graph
+from exporter.graph.walk import upstream
 from exporter.modes import Semantics
 from exporter.remap.head_remap import HeadRemap, members
 from exporter.trace import trace_axis
@@ -107,10 +109,9 @@ def _inside(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
         return without(graph, inside), inside
     steps = 2 if table.options["restore_width"] else 0
     steps = steps or int(table.options["probabilities"] == "absolute")
-    name, behind = table.output, set[str]()
-    for _ in range(steps):
-        node, _slot = graph.producers[name]
-        behind.add(node.name)
-        name = node.inputs[0]
-    nodes = tuple(node for node in graph.nodes if node.name not in behind)
-    return (replace(graph, nodes=nodes) if behind else graph), name
+    if not steps:
+        return graph, table.output
+    way = upstream(graph.producers, table.output, lambda node: node.inputs[0])
+    last = [node for node, _ in islice(way, steps)]
+    nodes = tuple(node for node in graph.nodes if node not in last)
+    return replace(graph, nodes=nodes), last[-1].inputs[0]

@@ -7,16 +7,14 @@ from dataclasses import replace
 from exporter.errors import ModelError
 from exporter.graph import Graph, Node
 from exporter.graph.operations import Reduce
+from exporter.graph.walk import dependents, upstream
 
 
 def unmerged(graph: Graph, output: str) -> str:
     """The tensor out of which an output with merged units is computed: all members, in order."""
-    name = output
-    while name in graph.producers:
-        node, _ = graph.producers[name]
-        name = node.inputs[0]
+    for node, _ in upstream(graph.producers, output, lambda node: node.inputs[0]):
         if _takes_positions(graph, node):
-            return name
+            return node.inputs[0]
     raise ModelError(f"output {output!r} does not show how its units were merged")
 
 
@@ -30,10 +28,6 @@ def _takes_positions(graph: Graph, node: Node) -> bool:
 
 def without(graph: Graph, tensor: str) -> Graph:
     """The graph without all that is computed out of a tensor."""
-    behind, nodes = {tensor}, []
-    for node in graph.nodes:  # in running order
-        if behind.intersection(node.inputs):
-            behind.update(node.outputs)
-        else:
-            nodes.append(node)
-    return replace(graph, nodes=tuple(nodes))
+    computed = dependents(graph, [tensor])
+    nodes = tuple(node for node in graph.nodes if computed.isdisjoint(node.inputs))
+    return replace(graph, nodes=nodes)

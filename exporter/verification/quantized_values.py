@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from exporter.graph import Array, Graph, Quantization, Tensor
-from exporter.graph.operations import Elementwise, Reshape, Transpose
+from exporter.graph import Array, Graph, Quantization
+from exporter.graph.walk import quantization_of
 
 
 def width_of(known: Quantization | None) -> str:
@@ -22,16 +22,7 @@ def codes_of(graph: Graph, name: str) -> Quantization | None:
 
     One scale for all: of values along whose axis the scale varies no axis can be cut alone.
     """
-    tensor: Tensor = graph.tensors[name]
-    while tensor.quantization is None and name in graph.producers:
-        node, _ = graph.producers[name]
-        match node.operation:
-            case Reshape() | Transpose() | Elementwise(function="identity" | "dequantize"):
-                name = node.inputs[0]
-                tensor = graph.tensors[name]
-            case _:
-                return None
-    known = tensor.quantization
+    known = quantization_of(graph.producers, lambda each: graph.tensors[each].quantization, name)
     return known if known is not None and known.scale.size == 1 else None
 
 

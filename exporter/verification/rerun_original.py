@@ -16,6 +16,7 @@ import numpy as np
 
 from exporter.graph import Array, Graph
 from exporter.graph.edits import AddInput, Edit, Insert
+from exporter.graph.walk import ancestors
 from exporter.trace.head import Head
 from exporter.trace.rules.class_ids import Column
 
@@ -186,7 +187,7 @@ def sources_of(graph: Graph, head: Head, outputs: Iterable[str]) -> tuple[str, .
     lie behind each other the first.
     """
     labeled = {tensor.name for tensor in head.tensors}
-    wanted = _ancestors(graph, outputs)
+    wanted = ancestors(graph, outputs)
     found = [
         tensor.name
         for tensor in head.tensors
@@ -194,16 +195,4 @@ def sources_of(graph: Graph, head: Head, outputs: Iterable[str]) -> tuple[str, .
         if not labeled.intersection(node.outputs) and wanted.intersection(node.outputs)
     ]
     unique = tuple(dict.fromkeys(found))
-    return tuple(each for each in unique if not _ancestors(graph, [each]) & (set(unique) - {each}))
-
-
-def _ancestors(graph: Graph, names: Iterable[str]) -> set[str]:
-    """The tensors, and all that they are made of."""
-    found, waiting = set[str](), list(names)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            if name in graph.producers:
-                waiting += [each for each in graph.producers[name][0].inputs if each]
-    return found
+    return tuple(each for each in unique if not ancestors(graph, [each]) & (set(unique) - {each}))

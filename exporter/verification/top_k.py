@@ -10,6 +10,7 @@ import numpy as np
 from exporter.errors import ModelError
 from exporter.graph import Array, Graph, Node
 from exporter.graph.operations import Reshape, TopK, Transpose
+from exporter.graph.walk import dependents, upstream
 from exporter.remap.head_remap import HeadRemap, originals
 from exporter.trace.head import Head, Ranking
 from exporter.trace.rules.ranking import ids_of, ranked_behind
@@ -131,12 +132,13 @@ class RankedOutput:
 
     def _way(self) -> list[Node]:
         """The nodes from the ranking to the output, in running order; they only move values."""
-        way: list[Node] = []
-        tensor = self.output
-        while (node := self._graph.producers[tensor][0]).name != self._ranking.node.name:
-            way.insert(0, node)
-            tensor = node.inputs[0]
-        return way
+        last = self._ranking.node.name
+        way = upstream(
+            self._graph.producers,
+            self.output,
+            lambda node: None if node.name == last else node.inputs[0],
+        )
+        return [node for node, _ in way if node.name != last][::-1]
 
 
 def ranked_outputs(
@@ -153,7 +155,7 @@ def ranked_outputs(
         ModelError: something computes with the ranked values on their way to an output.
     """
     for ranking in head.rankings:
-        for output in sorted(outputs.intersection(graphs[0].behind(ranking.node))):
+        for output in sorted(outputs & dependents(graphs[0], ranking.node.outputs)):
             if ranked_behind(graphs[0], output) != ranking.node:
                 raise ModelError(
                     f"output {output!r} is computed from what {ranking.node} returns, and nothing "

@@ -28,6 +28,7 @@ from exporter.formats.keras.layer_parts import Part
 from exporter.formats.keras.table import translate
 from exporter.graph import Array, Graph, Node, Tensor
 from exporter.graph.operations import Elementwise, Linear, Opaque
+from exporter.graph.walk import computed_inputs, upstream
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,15 @@ def draw(model: Any, outputs: Sequence[str] = ()) -> Picture:
 
 def _labels(graph: Graph, layers: Mapping[str, Any], output: str) -> tuple[str, ...] | None:
     """Those that a UnitMask between the head and its output has for the units."""
-    name, met = output, set[str]()
-    while name in graph.producers and name not in met:
-        met.add(name)  # an inner tensor that is returned under its own name is met again
-        node, _ = graph.producers[name]
+
+    def follow(node: Node) -> str | None:
+        computed = computed_inputs(graph, node)
+        return None if isinstance(node.operation, Linear) or len(computed) != 1 else computed[0]
+
+    for node, _ in upstream(graph.producers, output, follow):
         layer: Any = layers.get(node.name)
         if type(layer).__name__ == "UnitMask" and layer.labels is not None:
             return tuple(layer.labels)
-        computed = [each for each in node.inputs if not graph.tensors[each].is_constant]
-        if isinstance(node.operation, Linear) or len(computed) != 1:
-            return None
-        name = computed[0]
     return None
 
 

@@ -18,11 +18,11 @@ from exporter.graph.operations import (
     Linear,
     Opaque,
     Pool,
-    Reshape,
     Slice,
     Split,
     Transpose,
 )
+from exporter.graph.walk import REARRANGE, applies, only_moves
 
 _INTEGERS = ("int", "uint")
 _Pair = tuple[int | None, int]  # slots of the scale (None: it stands elsewhere) and the zero point
@@ -85,7 +85,7 @@ def _made(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Qua
             stated = _stated(node, tensors, node.outputs[0], made)
             if stated is not None and not np.isnan(stated.scale).any():
                 found[node.outputs[0]] = stated
-        elif isinstance(node.operation, _MOVING) or _is(node, "identity"):
+        elif only_moves(node, kinds=_MOVING):
             carried = _carried(node, found)
             if carried is not None:
                 found.update((name, carried) for name in node.outputs if name)
@@ -96,7 +96,7 @@ def _read(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Qua
     """Of what nodes read as codes, perhaps behind nodes that move them."""
     found: dict[str, Quantization] = {}
     for node in reversed(nodes):
-        if _hands_on(node) and node.outputs[0] in found:
+        if only_moves(node) and node.outputs[0] in found:
             found[node.inputs[0]] = _before(node, found[node.outputs[0]])
         found.update(_read_by(node, tensors))
     return found
@@ -110,15 +110,7 @@ def _read_by(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Q
             yield name, stated
 
 
-_MOVING = Reshape | Transpose | Pool | GatherConstant | Slice | Split | Concat | Expand
-
-
-def _hands_on(node: Node) -> bool:
-    return isinstance(node.operation, Reshape | Transpose) or _is(node, "identity")
-
-
-def _is(node: Node, function: str) -> bool:
-    return isinstance(node.operation, Elementwise) and node.operation.function == function
+_MOVING = REARRANGE | Pool | GatherConstant | Slice | Split | Concat | Expand
 
 
 def _coded(node: Node) -> Coded:
@@ -192,7 +184,7 @@ def _before(node: Node, quantization: Quantization) -> Quantization:
     """What a node's input stands for, by its output; NaN where channels end up elsewhere."""
     if quantization.scale.size == 1:
         return quantization
-    if _is(node, "identity"):
+    if applies(node, "identity"):
         return quantization
     if isinstance(node.operation, Transpose):
         return replace(quantization, axis=node.operation.permutation[quantization.axis])

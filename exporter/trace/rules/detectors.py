@@ -15,6 +15,7 @@ from exporter.graph.operations import (
     ShapeOf,
     Slice,
 )
+from exporter.graph.walk import dependents
 from exporter.trace.head import Detection, UnitAxis, UnitConstant
 from exporter.trace.rules.class_ids import shift_of
 from exporter.trace.rules.lookup_tables import is_look_up, table_of
@@ -64,7 +65,7 @@ def find_detection(
     numbers = _Numbers(graph, classes, labeled, shifts=operation.rows is None)
     numbers.follow(node.outputs[operation.ids], column=operation.column)
     ids = tuple(name for name in graph.outputs if name in numbers.found)
-    behind = graph.behind(node)
+    behind = dependents(graph, node.outputs)
     return Detection(
         node=node,
         source=node.inputs[operation.classes],
@@ -160,6 +161,8 @@ def _left(node: Node, column: int | None) -> int | None:
 def detected_behind(graph: Graph, output: str) -> Node | None:
     """The post-process that an output depends on, if there is one."""
     for node in graph.nodes:
-        if isinstance(node.operation, NonMaxSuppression) and output in graph.behind(node):
+        if isinstance(node.operation, NonMaxSuppression) and output in dependents(
+            graph, node.outputs
+        ):
             return node
     return None

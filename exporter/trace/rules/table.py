@@ -31,6 +31,7 @@ from exporter.graph.operations import (
     TopK,
     Transpose,
 )
+from exporter.graph.walk import dependents
 from exporter.trace.head import UnitAxis
 from exporter.trace.rules.concat_split_slice import concat, slice_, split
 from exporter.trace.rules.detectors import detect
@@ -170,7 +171,7 @@ def _reduce(step: Visit) -> Iterator[Fact]:
 def _is_suppressed(step: Visit) -> bool:
     """Does a post-process rank boxes by what the node returns?"""
     graph = step.graph
-    behind = graph.behind(step.node)
+    behind = dependents(graph, step.node.outputs)
     return any(
         (
             isinstance(node.operation, NonMaxSuppression)
