@@ -455,7 +455,7 @@ def test_small_kernels_stay_float_beside_large_ones() -> None:
 
 CHATTY = """
 import os, sys
-from exporter.quantization.quiet import quantizer
+from exporter.quantization.silence import quantizer
 print("before")
 with quantizer("numpy", "try"):
     print("python"); os.system("echo child"); os.write(1, b"raw"); os.write(2, b"raw")
