@@ -30,7 +30,8 @@ from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
-from exporter.quantization import QuantizationSpec, quantize_model
+from exporter.quantization import QuantizationSpec
+from exporter.quantization.quantize import quantize_model
 from exporter.quantization.silence import quantizer
 from exporter.records import Check
 from exporter.verification.limit_rows import row_of

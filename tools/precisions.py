@@ -21,7 +21,8 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.modes import MODES
 from exporter.planning.cut import CutOptions
-from exporter.quantization import QuantizationSpec, quantize_model
+from exporter.quantization import QuantizationSpec
+from exporter.quantization.quantize import quantize_model
 from exporter.verification.limit_rows import row_of
 from exporter.verification.limits import LIMITS
 from exporter.verification.metrics import compare

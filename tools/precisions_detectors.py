@@ -16,7 +16,8 @@ from exporter.jobs.checks import compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
-from exporter.quantization import FLOAT, QuantizationSpec, quantize_model
+from exporter.quantization import FLOAT, QuantizationSpec
+from exporter.quantization.quantize import quantize_model
 from exporter.records import Check
 
 HEAD = """\

@@ -16,6 +16,9 @@ from typing import Any, TypeVar
 
 import click
 
+from exporter.modes import MODES, PROBABILITIES
+from exporter.output.c_source import FORMS
+
 Decorated = Callable[..., Any]
 Record = TypeVar("Record")
 
@@ -155,17 +158,6 @@ def choice(given: Mapping[str, Any], **instead: Any) -> Any:
     return fill(CutOptions, wanted)
 
 
-MODES = (
-    "slice",
-    "zero",
-    "mask",
-    "gate",
-)  # a test holds this against modes.MODES, which `--help` must not import
-PROBABILITIES = ("renormalized", "absolute")  # likewise modes.PROBABILITIES
-KINDS = ("keras", "onnx", "tflite")  # likewise models.KINDS
-FORMS = ("c-array",)  # likewise models.FORMS
-PRECISIONS = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")  # likewise
-
 selection = _group(
     click.option("--keep", metavar="SPEC", help="Units to keep: 3,5-9,owl,'mac*',@file,=literal."),
     click.option("--remove", metavar="SPEC", help="Units to remove instead."),
@@ -198,7 +190,13 @@ selection = _group(
         help="What an argmax or a top-k returns counts the units that are left. Default: they stay "
         "the original's indices.",
     ),
-    click.option("--mode", type=click.Choice(MODES), default="slice", show_default=True),
+    click.option(
+        "--mode",
+        type=click.Choice(tuple(MODES)),
+        default="slice",
+        show_default=True,
+        help="; ".join(f"{name}: {mode.summary}" for name, mode in MODES.items()) + ".",
+    ),
     click.option(
         "--probabilities",
         type=click.Choice(PROBABILITIES),

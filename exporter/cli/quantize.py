@@ -9,6 +9,7 @@ import click
 
 from exporter.cli import options
 from exporter.cli.progress import narrating
+from exporter.quantization import FLOAT, PRECISIONS
 
 
 @click.command("quantize")
@@ -16,7 +17,7 @@ from exporter.cli.progress import narrating
 @click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE")
 @click.option(
     "--precision",
-    type=click.Choice(options.PRECISIONS[1:]),
+    type=click.Choice([name for name in PRECISIONS if name != FLOAT]),
     required=True,
     help="What the weights, and with int8 and int16x8 the activations too, become.",
 )

@@ -10,6 +10,9 @@ import click
 
 from exporter.cli import options
 from exporter.cli.progress import narrating
+from exporter.formats import KINDS
+from exporter.output.c_source import FORMS
+from exporter.quantization import PRECISIONS
 
 
 @click.command("run")
@@ -17,16 +20,16 @@ from exporter.cli.progress import narrating
 @click.option("-o", "--output", type=options.PATH, required=True, metavar="DIR")
 @click.option(
     "--to",
-    type=options.Names(*options.KINDS, *options.FORMS),
+    type=options.Names(*(name for name, kind in KINDS.items() if kind.written), *FORMS),
     help="Comma list: onnx, tflite, keras; c-array for TFLite as C source and header.",
 )
 @click.option(
     "--precision",
     "precisions",
-    type=options.Names(*options.PRECISIONS),
+    type=options.Names(*PRECISIONS),
     default="fp32",
     show_default=True,
-    help=f"Comma list: {', '.join(options.PRECISIONS)}.",
+    help=f"Comma list: {', '.join(PRECISIONS)}.",
 )
 @options.quantization
 @click.option(

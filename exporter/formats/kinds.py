@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import ModelError, UsageError
-from exporter.formats.model import Model
+
+if TYPE_CHECKING:
+    from exporter.formats.model import Model
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from exporter.formats.model import Model
 from exporter.jobs.options import Job
 from exporter.performance.latency import BenchOptions, bench_models
 from exporter.performance.memory import Sides, measure_memory
-from exporter.quantization import is_coarser
+from exporter.quantization.quantize import is_coarser
 from exporter.records import Check, Latency, Memory
 from exporter.remap import HeadRemap
 from exporter.verification import Stage, VerifyOptions, verify_pair

@@ -26,7 +26,8 @@ from exporter.jobs.source import Source
 from exporter.output.c_source import write_forms
 from exporter.output.files import write_atomically
 from exporter.output.sidecar import write_with_remap
-from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec, Quantized, check_float
+from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
+from exporter.quantization.quantize import Quantized, check_float
 from exporter.quantization.remote import quantize_in
 from exporter.records import Artifact, Check, Latency, Report
 from exporter.remap import Remap

@@ -13,12 +13,11 @@ from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import AddInput, Compute, ComputeStep, Edit, Insert
 from exporter.graph.operations import Activation, Reshape
 from exporter.modes.mask_value import codes_of, codes_told
+from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.selection.conditions import LargestUnits, Threshold, parse_condition
 from exporter.trace.head import Head, UnitTensor
 
-INPUT = "input"  # one more input, bool
-INPUT_FLOAT = "input:float"  # likewise, float32: on above 0.5
-MASK = "unit_mask"  # the name of that input
+MASK = "unit_mask"  # the name of the input that chooses units
 _NAME = "gate"  # in front of the names of all that a branch computes
 
 

@@ -17,10 +17,10 @@ from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import Edit
 from exporter.graph.operations import Activation, Elementwise, Reshape
 from exporter.modes.activation_tail import run_tail, taken
-from exporter.modes.gate_branch import INPUT, INPUT_FLOAT, Branch, is_made_anew, real_dtype
+from exporter.modes.gate_branch import Branch, is_made_anew, real_dtype
 from exporter.modes.mask_value import FLOOR, floor_of, shows_probabilities
-from exporter.modes.mode import Expected
-from exporter.modes.semantics import PLAIN, Semantics
+from exporter.modes.mode import Expected, ModeFunctions
+from exporter.modes.semantics import INPUT, INPUT_FLOAT, PLAIN, Semantics
 from exporter.selection.conditions import Threshold, parse_condition
 from exporter.trace.head import Head
 
@@ -187,3 +187,6 @@ def _first_largest(values: Array, count: int) -> Array:
     on = np.zeros(values.shape, bool)
     np.put_along_axis(on, order, values=True, axis=-1)
     return on
+
+
+FUNCTIONS = ModeFunctions(gate_edits, gate_oracle, resolve_gate)

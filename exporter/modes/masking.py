@@ -21,7 +21,7 @@ from exporter.modes.mask_value import (
     joins_probabilities,
     shows_probabilities,
 )
-from exporter.modes.mode import Expected
+from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.modes.slicing import resolve_slice, slice_edits, slice_oracle
 from exporter.trace.head import Head, UnitConstant, UnitTensor
@@ -278,3 +278,6 @@ def _stated(head: Head, wanted: _Wanted) -> tuple[UnitConstant, Use, float] | No
     if maker is None:
         return None
     return _stated(head, (maker.name, 0, value)) if only_moves(maker, "dequantize") else None
+
+
+FUNCTIONS = ModeFunctions(mask_edits, mask_oracle, resolve_mask, mask_beside)

@@ -10,6 +10,10 @@ from exporter.errors import UsageError
 
 PROBABILITIES = ("renormalized", "absolute")
 
+# Values of `gate` that add an input to the model, instead of a condition on the values:
+INPUT = "input"  # bool, one value a unit
+INPUT_FLOAT = "input:float"  # float32; above 0.5 means on
+
 
 @dataclass(frozen=True)
 class Semantics:
@@ -28,8 +32,8 @@ class Semantics:
             probability: at z, or where the width is restored, in the output. None where no removed
             unit has a place, or where they are 0.
         merge: name of a group -> its members, units that stand side by side and answer as one.
-        gate: how units are chosen while the model runs: `INPUT` or `INPUT_FLOAT` of `branching`, or
-            a condition; None where they are not.
+        gate: how units are chosen while the model runs: `INPUT`, `INPUT_FLOAT`, or a condition;
+            None where they are not.
 
     Raises:
         UsageError: no such kind of probabilities.

@@ -16,7 +16,7 @@ from exporter.graph import Array, Use
 from exporter.graph.edits import Edit, Replace, SetAttribute, SetShape, Take
 from exporter.modes.activation_tail import narrowed, replaced, run_tail, taken, widened
 from exporter.modes.merging import merge_edits, resolve_merge
-from exporter.modes.mode import Expected
+from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.restore_width import check_output, fill_of, output_edits
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head, Junction, Ranking, UnitAxis, Width
@@ -188,3 +188,6 @@ def slice_oracle(
     values = taken(z, head.tensor(head.z).unit_axis, left)
     answer = run_tail(head, values, left)
     return Expected(values, widened(answer, shown, kept, places, fill) if wide else answer)
+
+
+FUNCTIONS = ModeFunctions(slice_edits, slice_oracle, resolve_slice)

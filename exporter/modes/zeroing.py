@@ -25,7 +25,7 @@ from exporter.graph.operations import (
 )
 from exporter.graph.walk import REARRANGE
 from exporter.modes.activation_tail import replaced, run_tail, taken
-from exporter.modes.mode import Expected
+from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head
 
@@ -120,3 +120,6 @@ def zero_oracle(
     labels = head.tensor(head.z).unit_axis
     values = replaced(taken(z, labels, places), labels, kept, places, 0.0)
     return Expected(values, run_tail(head, values, places))
+
+
+FUNCTIONS = ModeFunctions(zero_edits, zero_oracle, resolve_zero)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.output.files import write_atomically
-from exporter.remap import Remap
+
+if TYPE_CHECKING:
+    from exporter.remap import Remap
 
 
 def write_forms(

@@ -7,9 +7,12 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import OutputError
-from exporter.graph import Array
+
+if TYPE_CHECKING:
+    from exporter.graph import Array
 
 
 def write_atomically(target: Path, write: Callable[[Path], None], *, force: bool = False) -> None:

@@ -14,7 +14,8 @@ from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
 from exporter.graph.operations import Elementwise
-from exporter.modes import MODES, Semantics, places_of
+from exporter.modes import MODES, Semantics
+from exporter.modes.merging import places_of
 from exporter.planning.detectors import for_units, refuse_merge, refuse_zero, with_background
 from exporter.planning.options import CutOptions, Units, stretch
 from exporter.planning.unit_ids import id_edits, ids_told, with_emitted

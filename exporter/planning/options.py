@@ -10,7 +10,7 @@ from typing import Any
 
 from exporter.errors import UsageError
 from exporter.modes import MODES, Semantics
-from exporter.modes.gate_branch import INPUT, INPUT_FLOAT
+from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.selection.conditions import parse_condition
 
 Units = str | Iterable[int | str]

@@ -1,17 +1,10 @@
-"""Quantize a float32 model to another precision."""
+"""Quantize a float32 model to another precision.
+
+`precisions` is data that the command line reads; `quantize` does the work, and imports NumPy.
+"""
 
 from __future__ import annotations
 
 from exporter.quantization.precisions import FLOAT, PRECISIONS, QUANTIZED, QuantizationSpec
-from exporter.quantization.quantize import Quantized, check_float, is_coarser, quantize_model
 
-__all__ = [
-    "FLOAT",
-    "PRECISIONS",
-    "QUANTIZED",
-    "QuantizationSpec",
-    "Quantized",
-    "check_float",
-    "is_coarser",
-    "quantize_model",
-]
+__all__ = ["FLOAT", "PRECISIONS", "QUANTIZED", "QuantizationSpec"]

@@ -16,26 +16,11 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.quantization.precisions import (
-    FLOAT,
     PRECISIONS,
     QUANTIZED,
-    Precision,
     QuantizationSpec,
 )
 from exporter.quantization.unquantized import unquantized
-
-__all__ = [
-    "FLOAT",
-    "PRECISIONS",
-    "QUANTIZED",
-    "Precision",
-    "QuantizationSpec",
-    "Quantized",
-    "check_float",
-    "codes_in",
-    "is_coarser",
-    "quantize_model",
-]
 
 
 @dataclass(frozen=True, eq=False)

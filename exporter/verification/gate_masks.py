@@ -9,7 +9,8 @@ import numpy as np
 
 from exporter.data.samples import Samples
 from exporter.graph import Array, Graph
-from exporter.modes.gate_branch import INPUT, INPUT_FLOAT, MASK
+from exporter.modes.gate_branch import MASK
+from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.remap import HeadRemap
 
 

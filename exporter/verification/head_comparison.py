@@ -11,8 +11,9 @@ import numpy as np
 from exporter.formats.model import Model
 from exporter.graph import Array, Quantization
 from exporter.graph.activations import ACTIVATIONS
-from exporter.modes import MODES, Expected, merged
-from exporter.modes.gate_branch import INPUT, INPUT_FLOAT
+from exporter.modes import MODES, Expected
+from exporter.modes.merging import merged
+from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.remap.head_remap import HeadRemap, members, originals
 from exporter.trace.head import Detection, Head
 from exporter.trace.rules.class_ids import number_columns

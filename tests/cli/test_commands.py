@@ -17,11 +17,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from exporter.cli import COMMANDS, options
+from exporter.cli import COMMANDS
 from exporter.formats import KINDS
 from exporter.formats.onnx import open_file
 from exporter.modes import MODES, PROBABILITIES
 from exporter.output.c_source import FORMS
+from exporter.quantization import PRECISIONS
 from tests.builders.commands import Done, command, environment, exporter, left_behind, listing
 from tests.builders.shelf import BIAS, KERNEL, LABELS, UNITS
 
@@ -76,11 +77,13 @@ def test_version(work: Path) -> None:
     assert re.fullmatch(r"exporter, version \d+\.\d+\.\d+\n", well(exporter("--version", work)).out)
 
 
-def test_the_choices_of_the_command_line_are_those_of_the_tables() -> None:
-    assert set(options.KINDS) == {name for name, kind in KINDS.items() if kind.written}
-    assert set(options.FORMS) == set(FORMS)
-    assert set(options.MODES) == set(MODES)
-    assert options.PROBABILITIES == PROBABILITIES
+def test_choices_and_help_come_from_the_tables(work: Path) -> None:
+    shown = " ".join(well(exporter("run --help", work)).out.split())
+    for name, mode in MODES.items():
+        assert f"{name}: {mode.summary}" in shown
+    written = [name for name, kind in KINDS.items() if kind.written]
+    for name in (*MODES, *PROBABILITIES, *written, *FORMS, *PRECISIONS):
+        assert re.search(rf"\b{name}\b", shown)
 
 
 PRUNED = """\

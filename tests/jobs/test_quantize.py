@@ -13,7 +13,6 @@ import onnx
 import pytest
 
 import exporter as package
-from exporter.cli import options
 from exporter.data.samples import to_model_inputs
 from exporter.errors import UsageError
 from exporter.formats import open_model
@@ -445,7 +444,3 @@ def test_wishes_of_a_job() -> None:
     assert wishes(job) == (QuantizationSpec("fp16"), QuantizationSpec("int8", integer_io=True))
     assert gates(job).tolerance is None
     assert gates(Job(tolerance=0.5)).tolerance == 0.5
-
-
-def test_options_are_those_of_the_table() -> None:
-    assert tuple(PRECISIONS) == options.PRECISIONS

@@ -197,12 +197,13 @@ def test_an_opened_keras_file_is_saved_with_its_table(net: Any, tmp_path: Path) 
 
 @pytest.fixture
 def wrong_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = MODES["slice"]
+    right = MODES["slice"].functions
 
     def neighbors(head: Head, kept: Sequence[int], *_: Semantics) -> tuple[Edit, ...]:
         return right.edits(head, [(unit + 1) % head.units for unit in kept])
 
-    monkeypatch.setitem(MODES, "slice", replace(right, edits=neighbors))
+    wrong = replace(right, edits=neighbors)
+    monkeypatch.setattr("exporter.modes.slicing.FUNCTIONS", wrong)
 
 
 def test_a_wrong_result_is_not_returned(wrong_mode: None, work: Path, net: Any) -> None:

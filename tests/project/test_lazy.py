@@ -31,12 +31,20 @@ IMPORT = "import exporter"
 HELP = "from exporter.cli import main; main(['--help'])"
 PRUNE_HELP = "from exporter.cli import main; main(['prune', '--help'])"
 PRUNE = "from exporter.cli import main; main('prune net.{0} -o {1}.{0} --keep 1-3 -q'.split())"
+TABLES = """
+    from exporter.modes import MODES, PROBABILITIES
+    from exporter.formats import KINDS
+    from exporter.output.c_source import FORMS
+    from exporter.quantization import PRECISIONS
+    assert MODES and PROBABILITIES and KINDS and FORMS and PRECISIONS
+"""
 REMAP = "from exporter import Remap; import exporter; assert exporter.Selection; assert Remap"
 
 # code -> what it must not load
 WHO: dict[str, tuple[str, set[str]]] = {
     "import exporter": (IMPORT, HEAVY | {"click"}),
     "the table on a device": (REMAP, HEAVY - {"numpy"} | {"click"}),
+    "the tables": (TABLES, HEAVY | {"click"}),
     "exporter --help": (HELP, HEAVY),
     "exporter prune --help": (PRUNE_HELP, HEAVY),
     "cutting an .onnx": (PRUNE.format("onnx", "lazy"), TENSORFLOW | {"ai_edge_litert"}),

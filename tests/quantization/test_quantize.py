@@ -25,14 +25,8 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.quantization import (
-    FLOAT,
-    PRECISIONS,
-    QUANTIZED,
-    QuantizationSpec,
-    check_float,
-    quantize_model,
-)
+from exporter.quantization import FLOAT, PRECISIONS, QUANTIZED, QuantizationSpec
+from exporter.quantization.quantize import check_float, quantize_model
 from exporter.quantization.silence import quantizer
 from exporter.quantization.unquantized import unquantized
 from exporter.verification.metrics import compare

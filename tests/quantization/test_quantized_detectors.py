@@ -28,7 +28,8 @@ from exporter.jobs.checks import compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
-from exporter.quantization import PRECISIONS, QuantizationSpec, quantize_model
+from exporter.quantization import PRECISIONS, QuantizationSpec
+from exporter.quantization.quantize import quantize_model
 from tests.builders import onnx_suppression, ssd_models, yolo_reference, yolo_tflite
 from tests.builders.commands import exporter, listing
 from tests.builders.onnx_models import node, proto

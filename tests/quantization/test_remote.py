@@ -19,7 +19,8 @@ from exporter.data.samples import Samples
 from exporter.errors import ConversionError, ModelError
 from exporter.formats import open_model
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.quantization import QuantizationSpec, quantize_model
+from exporter.quantization import QuantizationSpec
+from exporter.quantization.quantize import quantize_model
 from exporter.quantization.remote import quantize_in
 from tests.builders.commands import exporter, left_behind
 from tests.builders.onnx_models import model, node, numbers
