@@ -157,7 +157,9 @@ def test_commands_are_found(text: str, expected: list[tuple[str, str]]) -> None:
 
 
 def test_readme_commands_run(tmp_path: Path) -> None:
-    """Every `console` and `python` block, in order, in one folder that is empty at first."""
+    """The `console` and `python` blocks run in order, in one empty folder; then the example of
+    `docs/how-it-works.md`, on the network that the README's demo wrote.
+    """
     readme = PROJECT / "README.md"
     found = blocks(readme.read_text("utf-8"))
     assert {"console", "python"} <= {block.language for block in found}
@@ -168,3 +170,8 @@ def test_readme_commands_run(tmp_path: Path) -> None:
                 assert not command.shown or looks_like(command.shown, got), got
         elif block.language == "python":
             run([sys.executable, "-c", block.text], tmp_path)
+    example = (PROJECT / "docs" / "how-it-works.md").read_text("utf-8")
+    dry_run = next(b for b in blocks(example) if b.text.startswith("$ exporter prune original"))
+    (command,) = commands(dry_run.text)
+    got = run(["bash", "-c", command.line], tmp_path / "exporter-demo")
+    assert looks_like(command.shown, got), got
