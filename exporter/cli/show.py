@@ -173,7 +173,7 @@ def _heads(heads: tuple[HeadFacts, ...]) -> Table:
     """Shares are what one wants to know; the numbers behind them are told by --verbose."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     columns = ["Head", "Units", "Activation", "Dtype", "Labels", "Bytes", "Multiply-adds"]
-    parted = any(facts.head.parts for facts in heads)
+    parted = any(facts.head.axis_parts for facts in heads)
     for column in (*columns, *(["Parts"] if parted else [])):
         table.add_column(column, overflow="fold", no_wrap=column not in {"Head", "Parts"})
     for facts in heads:
@@ -186,7 +186,7 @@ def _heads(heads: tuple[HeadFacts, ...]) -> Table:
             "yes" if head.labels else "no",
             _share(facts.bytes, facts.share_of_bytes),
             _share(facts.multiply_adds, facts.share_of_multiply_adds),
-            *(["\n".join(map(str, head.parts))] if parted else []),
+            *(["\n".join(map(str, head.axis_parts))] if parted else []),
         )
     return table
 
@@ -200,7 +200,7 @@ def _share(count: int | None, share: float | None) -> str:
 
 def _numbers(facts: HeadFacts) -> str:
     head = facts.head
-    start, stop = head.part or (0, head.units)
+    start, stop = head.unit_range or (0, head.units)
     work = "unknown" if facts.multiply_adds is None else f"{facts.multiply_adds:,}"
     place = f"axis {head.axis}, {start} to {stop - 1}"
     name = phrases.printable(head.name)

@@ -57,7 +57,7 @@ def _coded(values: Array, tensor: Tensor | None) -> Array:
     known = tensor.quantization if tensor is not None else None
     if known is None or tensor is None or values.dtype.kind != "f":
         return values
-    return known.codes(values).astype(tensor.dtype)
+    return known.quantize(values).astype(tensor.dtype)
 
 
 def synthetic_samples(

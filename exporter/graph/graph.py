@@ -39,21 +39,21 @@ class Quantization:
     high: int
     axis: int = 0
 
-    def real(self, codes: Array) -> Array:
+    def dequantize(self, codes: Array) -> Array:
         """The values that codes stand for, in float64."""
-        scale, zero_point = self.spread(codes.shape)
+        scale, zero_point = self.broadcast(codes.shape)
         return np.asarray((np.asarray(codes, np.float64) - zero_point) * scale)
 
     def nearest(self, values: Array) -> Array:
         """The nearest values that have codes."""
-        return self.real(self.codes(values))
+        return self.dequantize(self.quantize(values))
 
-    def codes(self, values: Array) -> Array:
+    def quantize(self, values: Array) -> Array:
         """The codes of the nearest values that have some, in float64."""
-        scale, zero_point = self.spread(values.shape)
+        scale, zero_point = self.broadcast(values.shape)
         return np.asarray(np.clip(np.rint(values / scale + zero_point), self.low, self.high))
 
-    def spread(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    def broadcast(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
         """Scale and zero point in float64, each so that it broadcasts to a tensor of this shape."""
         rank = len(shape)
         return self._along(self.scale, rank), self._along(self.zero_point, rank)
@@ -84,11 +84,11 @@ class Tensor:
     read: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
     quantization: Quantization | None = field(default=None, repr=False, compare=False)
 
-    def real(self, values: Array) -> Array:
+    def dequantize(self, values: Array) -> Array:
         """What a runtime gave for the tensor, as real values in float64."""
         if self.quantization is None:
             return np.asarray(values, np.float64)
-        return self.quantization.real(values)
+        return self.quantization.dequantize(values)
 
     @property
     def is_constant(self) -> bool:

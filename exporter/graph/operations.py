@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 
-class Along(NamedTuple):
+class PerChannel(NamedTuple):
     """A constant along the channels of a kernel, one entry a channel or one a block of it."""
 
     slot: int
@@ -33,7 +33,7 @@ class Linear:
     bias: int | None = None  # slot; its last axis runs along the channels
     groups: int = 1
     width_attribute: str | None = None  # the attribute that states the number of channels, if any
-    along: tuple[Along, ...] = ()  # scales and zero points of the kernel's codes
+    along: tuple[PerChannel, ...] = ()  # scales and zero points of the kernel's codes
     packed_bits: int | None = None  # of a code, where the kernel holds several in one entry
     kernel_zero: float | None = 0.0  # what makes a channel 0; None where something along it does
     altered: bool = False  # the bias is scaled, or the sum goes through an activation at once
@@ -63,7 +63,7 @@ class Activation:
     parameters: tuple[tuple[str, float], ...] = ()
 
 
-class Origin(NamedTuple):
+class ShapeSource(NamedTuple):
     """Where a number stands that the file puts into a shape: an input of another node."""
 
     node: str
@@ -85,7 +85,7 @@ class Reshape:
     slot: int | None = None  # where the target is a constant input
     attribute: str | None = None  # where the target is an attribute
     leading: int = 0
-    origins: tuple[Origin | None, ...] = ()  # one an entry, where the target is put together
+    origins: tuple[ShapeSource | None, ...] = ()  # one an entry, where the target is put together
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class TopK:
     last: bool = False  # of equal values the one that stands last ranks first
 
 
-class Rows(NamedTuple):
+class DetectionSlots(NamedTuple):
     """What a post-process returns, a row a detection: slots of its outputs."""
 
     boxes: int
@@ -241,7 +241,7 @@ class NonMaxSuppression:
     boxes: int = 0  # slot of their places
     ids: int = 0  # the output with the class numbers
     column: int | None = None  # of that output's last axis, where it holds other numbers too
-    rows: Rows | None = None  # where boxes, classes and scores are outputs of their own
+    rows: DetectionSlots | None = None  # where boxes, classes and scores are outputs of their own
     overlap: float = 1.0  # intersection over union from which on a box is dropped
     settings: tuple[tuple[str, str], ...] = ()  # what else the file states of it, as written
 

@@ -31,7 +31,7 @@ class _Found(NamedTuple):
     wide: tuple[str, ...]  # the tensors inside that are as wide as z
 
 
-def composed(graph: Graph) -> Graph:
+def combine_softmaxes(graph: Graph) -> Graph:
     """The graph with each softmax as one node, named after its last operator.
 
     The tensors inside that are as wide as the logits are further outputs of that node, so that

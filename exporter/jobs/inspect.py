@@ -14,7 +14,7 @@ from exporter.graph import Graph, Node
 from exporter.graph.operations import Linear, Opaque
 from exporter.jobs.options import Job
 from exporter.trace import trace
-from exporter.trace.head import Head, Part
+from exporter.trace.head import AxisPart, Head
 from exporter.trace.refusals import Refusal
 
 SCHEMA = "exporter/inspect/1"
@@ -144,7 +144,7 @@ def _input(graph: Graph, name: str) -> Mapping[str, Any]:
 
 def _head(facts: HeadFacts) -> Mapping[str, Any]:
     head = facts.head
-    parts = head.parts or (Part("classes", 0, head.units),)
+    parts = head.axis_parts or (AxisPart("classes", 0, head.units),)
     return {
         "name": head.name,
         "output": head.output,

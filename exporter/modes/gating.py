@@ -65,9 +65,9 @@ def _no_place(head: Head) -> str:
 
 def _obstacles(head: Head) -> Iterator[str]:
     function = ACTIVATIONS.get(head.activation)
-    for ranking in head.rankings:
+    for ranking in head.readers.rankings:
         yield f"{ranking.node} ranks its units"
-    if head.detections:
+    if head.readers.detections:
         yield "a post-process reads its units"
     for output in head.other_outputs:
         yield f"the output {output!r} shows its units too"

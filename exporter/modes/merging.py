@@ -58,7 +58,7 @@ def resolve_merge(head: Head, meaning: Semantics) -> Semantics:
         moves = isinstance(node.operation, REARRANGE | Elementwise)
         if not moves or node.name in head.factors:
             raise ModelError(f"units cannot be merged behind {node}", "leave out --merge")
-    for ranking in head.rankings:
+    for ranking in head.readers.rankings:
         if ranking.source != head.output:
             raise ModelError(
                 f"units cannot be merged: {ranking.node} ranks them before {head.output!r}",
@@ -143,7 +143,7 @@ def _check(head: Head, tensor: UnitTensor, width: int) -> None:
             + ("" if plain else ", with a scale for each unit"),
             "leave out --merge",
         )
-    for ranking in head.rankings:
+    for ranking in head.readers.rankings:
         if ranking.stated is not None and ranking.stated.value[0] > width:
             raise ModelError(
                 f"{ranking.node} returns {ranking.stated.value[0]} units, of which {width} would "

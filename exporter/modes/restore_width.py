@@ -33,8 +33,8 @@ def check_output(head: Head) -> None:
     inside |= {name for factor in head.factors.values() for name in factor.tensors}
     others = [tensor.name for tensor in head.tensors if tensor.name not in inside]
     others += head.other_outputs
-    nodes = [each.node for each in head.rankings if each.source != head.output]
-    nodes += [each.node for each in head.detections if each.source != head.output]
+    nodes = [each.node for each in head.readers.rankings if each.source != head.output]
+    nodes += [each.node for each in head.readers.detections if each.source != head.output]
     if others or nodes:
         found = repr(others[0]) if others else str(nodes[0])
         raise ModelError(

@@ -50,7 +50,7 @@ def slice_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) 
         inside = _narrow(_within(head) if meaning.restore_width else head, kept)
     elif not meaning.restore_width:
         inside = _outside(head, kept)
-    ranked = () if meaning.restore_width else head.rankings
+    ranked = () if meaning.restore_width else head.readers.rankings
     ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
     behind = merge_edits if meaning.merge else output_edits
     return (*inside, *ranks, *behind(head, kept, meaning))
@@ -69,12 +69,10 @@ def _within(head: Head) -> Head:
 
 def _behind(head: Head) -> Head:
     """The head with nothing but what stands behind its output."""
-    tables = [table for each in head.rankings for table in each.tables]
-    tables += [table for each in head.detections for table in each.tables]
-    nodes = {each.node.name for each in head.detections}
+    nodes = {each.node.name for each in head.readers.detections}
     return replace(
         head,
-        constants=tuple(tables),
+        constants=head.readers.tables,
         widths=tuple(each for each in head.widths if each.node in nodes),
     )
 

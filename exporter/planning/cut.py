@@ -68,7 +68,7 @@ def plan_cut(model: Model, choice: CutOptions, original: Origin | None = None) -
     heads = heads_beside(graph, found, found.head(choice.head))
     if not choice.allow_nonfinite:
         _refuse_nonfinite(graph, {constant.name for head in heads for constant in head.constants})
-    if choice.units is not None and (heads[0].part or (0, heads[0].units)) != choice.units:
+    if choice.units is not None and (heads[0].unit_range or (0, heads[0].units)) != choice.units:
         raise UsageError(
             f"head {heads[0].name!r} tells itself where its units stand", "leave out --units"
         )
@@ -186,7 +186,7 @@ def _table(head: Head, meaning: Semantics, selection: Selection, choice: CutOpti
     narrows = choice.narrows
     kept = selection.kept
     places = places_of(kept, meaning) if narrows else tuple(range(head.units))
-    part = head.part or ((0, head.units) if choice.units is not None else None)
+    part = head.unit_range or ((0, head.units) if choice.units is not None else None)
     return HeadRemap(
         name=head.name,
         output=head.output,

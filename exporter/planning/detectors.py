@@ -22,15 +22,15 @@ _NAMELESS = {"???", "n/a"}
 
 def for_units(head: Head, labels: tuple[str, ...]) -> tuple[str, ...]:
     """Labels without the background's, where that is no unit: label files often name it first."""
-    outside = any(part.name == "background" for part in head.parts)
+    outside = any(part.name == "background" for part in head.axis_parts)
     named = bool(labels) and labels[0].strip().lower() in _BACKGROUND | _NAMELESS
     return labels[1:] if outside and named and len(labels) == head.units + 1 else labels
 
 
 def refuse_zero(head: Head) -> None:
     """ModelError where values of 0 would not remove a class, but return it for every box."""
-    if head.detections:
-        node = head.detections[0].node
+    if head.readers.detections:
+        node = head.readers.detections[0].node
         raise ModelError(
             f"{node} would return removed classes, whose values of 0 are scores of their own",
             "use --mode slice",
@@ -39,8 +39,8 @@ def refuse_zero(head: Head) -> None:
 
 def refuse_merge(head: Head) -> None:
     """ModelError where rows are made of classes: what a row of a group is nobody can say."""
-    ranked = [each.node for each in head.rankings if each.divided]
-    for node in (*(each.node for each in head.detections), *ranked):
+    ranked = [each.node for each in head.readers.rankings if each.divided]
+    for node in (*(each.node for each in head.readers.detections), *ranked):
         raise ModelError(
             f"{node} makes rows of classes, each of one, and a group has none in the original",
             "leave out --merge, and give the classes of a group one name where the rows are read",
@@ -80,7 +80,7 @@ def with_background(graph: Graph, head: Head, selection: Selection, *, removed: 
 
 
 def _beside_boxes(graph: Graph, head: Head) -> bool:
-    within = bool(head.parts or head.detections)
+    within = bool(head.axis_parts or head.readers.detections)
     return within or boxes_elsewhere(graph, head.output, head.axis)
 
 
@@ -93,10 +93,12 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]
         UsageError: no output of a post-process holds class numbers at places that are clear, or one
             is read inside the model too.
     """
-    if any(detection.tables for detection in head.detections):
+    if any(detection.tables for detection in head.readers.detections):
         return ()
     columns = number_columns(graph, head)
-    found = {name: column for name, column in columns.items() if name in head.behind_detections}
+    found = {
+        name: column for name, column in columns.items() if name in head.readers.detector_outputs
+    }
     read = next((name for name in found if name in graph.consumers), None)
     if read is not None or not found:
         why = f"the class numbers in output {read!r} are read inside the model too"

@@ -29,7 +29,7 @@ def ids_told(head: Head, choice: CutOptions) -> dict[str, Any]:
         return {"restore_ids": True}
     restored = restorable(head) if _restores_ranks(head, choice) else ()
     known = {name for each in restored for name in (*each.outputs, *each.carried)}
-    new = tuple(name for name in head.ids if name not in known)
+    new = tuple(name for name in head.readers.id_outputs if name not in known)
     return {"ids": new or None, "restore_ids": bool(restored) or None}
 
 
@@ -49,7 +49,7 @@ def id_edits(graph: Graph, head: Head, table: HeadRemap, choice: CutOptions) -> 
         raise UsageError(
             f"head {head.name!r} has no output with ids that a cut changes", "leave out new_ids"
         )
-    if choice.restore_ids and choice.narrows and (head.detections or not restorable(head)):
+    if choice.restore_ids and choice.narrows and (head.readers.detections or not restorable(head)):
         yield from restored_ids(graph, head, table)
     if _restores_ranks(head, choice):
         yield from restored_ranks(graph, head, table)
@@ -67,7 +67,7 @@ def restorable(head: Head) -> tuple[Ranking, ...]:
     1. Ids that only stand in rows beside boxes are a detector's class numbers, and not meant.
     2. A table of the model's own, which is cut with the units, must go on to be read with new ids.
     """
-    return tuple(each for each in head.rankings if each.outputs and not each.tables)
+    return tuple(each for each in head.readers.rankings if each.outputs and not each.tables)
 
 
 def restored_ranks(graph: Graph, head: Head, table: HeadRemap) -> Iterator[Insert]:

@@ -35,7 +35,7 @@ from exporter.graph.operations import (
     Split,
 )
 from exporter.graph.walk import origin, through
-from exporter.trace.head import Part, UnitAxis
+from exporter.trace.head import AxisPart, UnitAxis
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import Port, Refused, UnitsAt, Visit
 
@@ -82,7 +82,7 @@ class _Piece:
         return self.linear and self.plain and self.activation in _ANSWERS
 
 
-def parts_of(graph: Graph, tensor: str, axis: int) -> tuple[Part, ...]:
+def parts_of(graph: Graph, tensor: str, axis: int) -> tuple[AxisPart, ...]:
     """The parts of an axis, one of them the classes; none where all positions are units.
 
     Raises:
@@ -114,15 +114,15 @@ def are_channels(graph: Graph, tensor: str, axis: int) -> bool:
     return any(piece.linear for piece in pieces)
 
 
-def stated_parts(shape: Shape, axis: int, units: tuple[int, int]) -> tuple[Part, ...]:
+def stated_parts(shape: Shape, axis: int, units: tuple[int, int]) -> tuple[AxisPart, ...]:
     """The parts of an axis of which the user said where the units stand; Refused if not on it."""
     width, (start, stop) = shape[axis] or 0, units
     if not 0 <= start < stop <= width:
         raise Refused(None, f"axis {axis} has {width} positions, not {start} to {stop - 1}")
-    return _filled([Part("classes", start, stop)], width)
+    return _filled([AxisPart("classes", start, stop)], width)
 
 
-def _of_pieces(pieces: list[_Piece], width: int, labels: int) -> tuple[Part, ...]:
+def _of_pieces(pieces: list[_Piece], width: int, labels: int) -> tuple[AxisPart, ...]:
     answers = [piece for piece in pieces if piece.answers]
     apart = any(piece.stop == _BOX or not (piece.linear and piece.plain) for piece in pieces)
     if not apart or not any(piece.linear for piece in pieces) or _are_maps(pieces):
@@ -163,7 +163,7 @@ def _is_row(pieces: list[_Piece]) -> bool:
     return rest.answers and rest.offset == _BOX and rest.width > 1
 
 
-def _of_channels(piece: _Piece, width: int, labels: int, elsewhere: bool) -> tuple[Part, ...]:
+def _of_channels(piece: _Piece, width: int, labels: int, elsewhere: bool) -> tuple[AxisPart, ...]:
     raw = piece.linear and piece.repeats and not piece.activation
     if not raw or labels == width or elsewhere:
         return ()
@@ -186,25 +186,25 @@ def boxes_elsewhere(graph: Graph, tensor: str, axis: int) -> bool:
     return any(_BOX in each and prod(n or 0 for n in each) == rows * _BOX for each in shapes)
 
 
-def _named(width: int, start: int, stop: int, before: str = "box") -> tuple[Part, ...]:
+def _named(width: int, start: int, stop: int, before: str = "box") -> tuple[AxisPart, ...]:
     """The parts around the classes: a box first, and what fills one more position says objects."""
-    parts = [Part("classes", start, stop)]
+    parts = [AxisPart("classes", start, stop)]
     if before == "background" and start:
-        parts.insert(0, Part(before, 0, start))
+        parts.insert(0, AxisPart(before, 0, start))
     elif before == "box" and start >= _BOX:
-        parts.insert(0, Part("box", 0, _BOX))
+        parts.insert(0, AxisPart("box", 0, _BOX))
         if start == _BOX + 1:
-            parts.insert(1, Part("object", _BOX, start))
+            parts.insert(1, AxisPart("object", _BOX, start))
     return _filled(parts, width)
 
 
-def _filled(parts: list[Part], width: int) -> tuple[Part, ...]:
+def _filled(parts: list[AxisPart], width: int) -> tuple[AxisPart, ...]:
     """With what lies between and behind; none at all where one part is everything."""
-    found: list[Part] = []
+    found: list[AxisPart] = []
     place = 0
-    for part in (*parts, Part("", width, width)):
+    for part in (*parts, AxisPart("", width, width)):
         if part.start > place:
-            found.append(Part("other", place, part.start))
+            found.append(AxisPart("other", place, part.start))
         if part.name:
             found.append(part)
         place = part.stop

@@ -14,7 +14,7 @@ from exporter.graph.operations import (
     Transpose,
 )
 from exporter.graph.walk import dependents
-from exporter.trace.head import Factor, Head, UnitTensor
+from exporter.trace.head import Factor, Head, Ranking, Readers, UnitTensor
 from exporter.trace.probability_scale import factor_of
 from exporter.trace.rules.detectors import find_detection
 from exporter.trace.rules.protocol import Refused
@@ -58,9 +58,7 @@ def head_of(walk: Walk, output: str, axis: int, units: int) -> Head:
         other_outputs=tuple(o for o in graph.outputs if o in walk.tensors and o != output),
         labels=labels_of(graph, output, units),
         junctions=tuple(walk.junctions.values()),
-        rankings=rankings,
-        detections=detections,
-        unranked=_unranked(walk, [each.node for each in rankings if each.divided]),
+        readers=Readers(rankings, detections, _unranked(walk, rankings)),
     )
     for node in body:
         if mixes(node, head):
@@ -82,9 +80,9 @@ def _mixed(graph: Graph, node: Node) -> Refused:
     return Refused(node, "it mixes the units before the last activation", _ALONE)
 
 
-def _unranked(walk: Walk, in_line: list[Node]) -> tuple[str, ...]:
+def _unranked(walk: Walk, rankings: tuple[Ranking, ...]) -> tuple[str, ...]:
     """The outputs made of the largest of the units' values, or of what ranks rows of units."""
-    nodes = (*walk.peaks, *in_line)
+    nodes = (*walk.peaks, *(each.node for each in rankings if each.divided))
     behind = set[str]().union(*(dependents(walk.graph, node.outputs) for node in nodes))
     return tuple(name for name in walk.graph.outputs if name in behind)
 

@@ -188,6 +188,41 @@ class Detection:
 
 
 @dataclass(frozen=True, eq=False)
+class Readers:
+    """The nodes that read the units of a head and return indices of units, or boxes.
+
+    Attributes:
+        rankings: each an argmax or a top-k over the units.
+        detections: each the post-process of a detector that ranks boxes by the units.
+        from_maximum: outputs of a post-process that reads only the largest value of each box;
+            which rows they contain after a cut depends on the input.
+    """
+
+    rankings: tuple[Ranking, ...] = ()
+    detections: tuple[Detection, ...] = ()
+    from_maximum: tuple[str, ...] = ()
+
+    @property
+    def id_outputs(self) -> tuple[str, ...]:
+        """The outputs of the model that contain unit indices."""
+        ranked = (name for each in self.rankings for name in (*each.outputs, *each.carried))
+        detected = (name for each in self.detections if not each.tables for name in each.ids)
+        return (*ranked, *detected)
+
+    @property
+    def detector_outputs(self) -> tuple[str, ...]:
+        """The outputs of the model that are computed from a post-process."""
+        behind = (name for each in self.detections for name in each.behind)
+        return tuple(dict.fromkeys((*behind, *self.from_maximum)))
+
+    @property
+    def tables(self) -> tuple[UnitConstant, ...]:
+        """The constants in which unit indices are looked up."""
+        ranked = (table for each in self.rankings for table in each.tables)
+        return (*ranked, *(table for each in self.detections for table in each.tables))
+
+
+@dataclass(frozen=True, eq=False)
 class Factor:
     """What scales probabilities, read out of a constant.
 
@@ -200,7 +235,7 @@ class Factor:
     tensors: tuple[str, ...]
 
 
-class Part(NamedTuple):
+class AxisPart(NamedTuple):
     """A stretch of a unit axis: the units, or what shares the axis with them."""
 
     name: str  # "classes", "box", "object", "background"; "other" where nothing tells
@@ -229,11 +264,8 @@ class Head:
         other_outputs: further outputs of the model that show the same units and narrow with them.
         labels: one a unit, where the file carries them.
         junctions: where parts of the unit axis meet.
-        rankings: what returns ids of the units, which are others after a cut that narrows.
-        detections: post-processes that the units enter; their class numbers are ids of units too.
-        unranked: outputs of a post-process that is given the largest of each box's values alone;
-            which rows they have after a cut only the run tells.
-        parts: of the output's unit axis, in its order; none where all of it are units.
+        readers: nodes after the output, or after z, that read the units and return indices.
+        axis_parts: of the output's unit axis, in its order; none where all of it are units.
         factors: node of the tail that scales probabilities -> by what.
     """
 
@@ -251,10 +283,8 @@ class Head:
     other_outputs: tuple[str, ...] = ()
     labels: tuple[str, ...] | None = None
     junctions: tuple[Junction, ...] = ()
-    rankings: tuple[Ranking, ...] = ()
-    detections: tuple[Detection, ...] = ()
-    unranked: tuple[str, ...] = ()
-    parts: tuple[Part, ...] = ()
+    readers: Readers = field(default_factory=Readers)
+    axis_parts: tuple[AxisPart, ...] = ()
     factors: Mapping[str, Factor] = field(default_factory=dict, repr=False)
 
     def tensor(self, name: str) -> UnitTensor:
@@ -281,20 +311,7 @@ class Head:
         )
 
     @property
-    def ids(self) -> tuple[str, ...]:
-        """The outputs of the model that hold ids of the units."""
-        ranked = (name for each in self.rankings for name in (*each.outputs, *each.carried))
-        detected = (name for each in self.detections if not each.tables for name in each.ids)
-        return (*ranked, *detected)
-
-    @property
-    def behind_detections(self) -> tuple[str, ...]:
-        """The outputs of post-processes that the units enter, one by one or as the largest."""
-        behind = (name for each in self.detections for name in each.behind)
-        return tuple(dict.fromkeys((*behind, *self.unranked)))
-
-    @property
-    def part(self) -> tuple[int, int] | None:
+    def unit_range(self) -> tuple[int, int] | None:
         """Where the units stand on the output's axis, if other things share it."""
         units = self.tensor(self.output).unit_axis.units
         where = np.flatnonzero(units >= 0)

@@ -20,8 +20,8 @@ from exporter.graph.operations import (
     Transpose,
 )
 from exporter.graph.walk import dependents
-from exporter.trace.rules.detectors import detected_behind
-from exporter.trace.rules.ranking import hands_on, ranked_behind
+from exporter.trace.rules.detectors import detector_of
+from exporter.trace.rules.ranking import hands_on, top_k_of
 
 
 class Source(NamedTuple):
@@ -67,7 +67,7 @@ def _shared_out(graph: Graph, source: Source) -> Source:
 
 
 def _ranked(graph: Graph, output: str) -> Source | None:
-    node = ranked_behind(graph, output)
+    node = top_k_of(graph, output)
     if node is None or not isinstance(node.operation, TopK):
         return None
     return Source(node, node.inputs[0], node.operation.axis)
@@ -91,7 +91,7 @@ def _ranked_in_line(graph: Graph, output: str) -> Source | None:
 
 
 def _detected(graph: Graph, output: str) -> Source | None:
-    node = detected_behind(graph, output)
+    node = detector_of(graph, output)
     if node is None or not isinstance(node.operation, NonMaxSuppression):
         return None
     return _of_each_class(

@@ -34,7 +34,7 @@ def factor_of(graph: Graph, node: Node, labels: UnitAxis) -> tuple[str, Factor] 
         if constant.read is None or not _lies_along(constant, labels, rank):
             continue
         with np.errstate(divide="ignore"):
-            real = constant.real(constant.read()).ravel()
+            real = constant.dequantize(constant.read()).ravel()
             by = 1.0 / real if function == "div" else real
         if np.isfinite(by).all():
             whole = np.broadcast_to(by, len(labels.units))

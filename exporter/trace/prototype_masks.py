@@ -30,7 +30,7 @@ def mask_maps(graph: Graph, heads: Sequence[Head]) -> tuple[str, ...]:
 def _is_map(graph: Graph, head: Head) -> bool:
     """Are all channels of a map units, and none of them has a name?"""
     shape = graph.shape(head.output)
-    plain = not (head.parts or head.labels or head.detections or head.rankings)
+    plain = not (head.axis_parts or head.labels or head.readers.detections or head.readers.rankings)
     return plain and head.output in graph.outputs and len(shape) == _MAP
 
 

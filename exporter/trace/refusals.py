@@ -53,7 +53,11 @@ def which_helps(refusals: list[Refusal]) -> Refusal:
 def may_be_boxes(head: Head) -> bool:
     """Are a head's values four a row, and no labels or parts say that they are classes?"""
     rows = len(head.tensor(head.output).shape) >= _ROWS
-    return rows and head.units == _BOX and not (head.labels or head.parts or head.detections)
+    return (
+        rows
+        and head.units == _BOX
+        and not (head.labels or head.axis_parts or head.readers.detections)
+    )
 
 
 def of_class_values(

@@ -24,7 +24,7 @@ from exporter.trace.hidden_heads import Source, source_of
 from exporter.trace.prototype_masks import mask_maps
 from exporter.trace.refusals import Refusal, may_be_boxes, of_class_values, refusal_of, which_helps
 from exporter.trace.rules.protocol import RAW, Refused
-from exporter.trace.rules.ranking import ranked_behind
+from exporter.trace.rules.ranking import top_k_of
 from exporter.trace.walk import Walk, shown
 
 
@@ -113,7 +113,7 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
 def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
     """Is the output cut along with a detector's head, though nothing tells its own units?"""
     head = next((head for head in heads if output in head.other_outputs), None)
-    if head is None or not head.parts:
+    if head is None or not head.axis_parts:
         return False
     try:
         trace_labels(graph, output, head.tensor(output).unit_axis)
@@ -133,15 +133,15 @@ def _trace_inner(
         head = trace_axis(graph, source.tensor, source.axis, source.units)
     except Refused as error:
         refusal = refusal_of(output, error)
-        rows = error.node is not None and ranked_behind(graph, output) is None
+        rows = error.node is not None and top_k_of(graph, output) is None
         return {output: replace(refusal, hint=refusal.hint or RAW * rows)}
-    ids = (output, *(name for each in head.detections for name in each.ids))
+    ids = (output, *(name for each in head.readers.detections for name in each.ids))
     named = (labels_of(graph, name, head.units) for name in ids)
     labels = head.labels or next((each for each in named if each), None)
-    parts = head.parts
+    parts = head.axis_parts
     if source.units is not None:
         parts = tuple(p if p.name == "classes" else p._replace(name="background") for p in parts)
-    heads.append(replace(head, name=source.node.name, labels=labels, parts=parts))
+    heads.append(replace(head, name=source.node.name, labels=labels, axis_parts=parts))
     return {}
 
 
@@ -168,7 +168,7 @@ def trace_recorded(graph: Graph, parts: Iterable[tuple[str, tuple[int, int] | No
 def _standing(found: Trace, name: str, part: tuple[int, int]) -> list[Head]:
     """The head of that name, if its units stand there."""
     heads = [head for head in found.heads if head.name == name]
-    return [head for head in heads if (head.part or (0, head.units)) == part]
+    return [head for head in heads if (head.unit_range or (0, head.units)) == part]
 
 
 def heads_beside(graph: Graph, found: Trace, head: Head) -> tuple[Head, ...]:
@@ -213,7 +213,7 @@ def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | No
     start, stop = next(((p.start, p.stop) for p in parts if p.name == "classes"), (0, width))
     labels = np.full(width, -1, np.int64)
     labels[start:stop] = np.arange(stop - start)
-    return replace(trace_labels(graph, output, UnitAxis(axis, labels)), parts=parts)
+    return replace(trace_labels(graph, output, UnitAxis(axis, labels)), axis_parts=parts)
 
 
 def trace_labels(graph: Graph, output: str, labels: UnitAxis) -> Head:
@@ -245,7 +245,7 @@ def _trace_output(
             undecided.append(refusal_of(output, error))
         except Refused as error:
             refusals.append(refusal_of(output, error))
-    if undecided and not any(head.parts for head in heads):
+    if undecided and not any(head.axis_parts for head in heads):
         return [], undecided[-1]
     return _told_apart(heads), which_helps(refusals)
 
@@ -258,7 +258,7 @@ def _told_apart(heads: list[Head]) -> list[Head]:
     softmax says which of them the classes are.
     """
     competing = [head for head in heads if any(mixes(node, head) for node in head.tail)]
-    parted = [head for head in heads if head.parts]
+    parted = [head for head in heads if head.axis_parts]
     heads = next((each for each in (competing, parted) if len(each) == 1), heads)
     if len(heads) == 1:
         return heads

@@ -76,7 +76,7 @@ def subjects_of(
     """
     graphs = models[0].graph(), models[1].graph()
     pairs = [Pair(head, models, table, stage, masks) for head, table in _heads(models[0], tables)]
-    behind = {name for pair in pairs for name in pair.head.behind_detections}
+    behind = {name for pair in pairs for name in pair.head.readers.detector_outputs}
     entered = list(entering(graphs)) if stage == "quantize" else []
     behind.update(behind_all(graphs[0]) if stage == "quantize" else ())
     whole = set(graphs[0].outputs) - {table.output for table in tables} - behind
@@ -118,7 +118,7 @@ def _replays(pairs: Iterable[Pair], loose: Collection[str]) -> list[Replay]:
     found: list[Replay] = []
     left = set(loose)
     for pair in pairs:
-        replay = pair.replay(left.intersection(pair.head.behind_detections))
+        replay = pair.replay(left.intersection(pair.head.readers.detector_outputs))
         if replay is not None:
             found.append(replay)
             left.difference_update(replay.outputs)

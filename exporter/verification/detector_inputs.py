@@ -55,7 +55,7 @@ def _before(graphs: tuple[Graph, Graph]) -> Iterator[Entering]:
     yield from [
         Entering(head.output, head.output, head.axis)
         for head in trace(graphs[0]).heads
-        if head.behind_detections and holds_reals(graphs[1], head.output)
+        if head.readers.detector_outputs and holds_reals(graphs[1], head.output)
     ]
 
 

@@ -70,7 +70,7 @@ class DetectedRows:
             right: answers of the result.
             tensor: of the result, with the values that enter its post-process.
         """
-        values = tensor.real(right[self.detection.source])
+        values = tensor.dequantize(right[self.detection.source])
         pairs = zip(self._rows(right), values, strict=True)
         return sum(foreign_rows(rows, each[0], self.columns) for rows, each in pairs)
 

@@ -187,7 +187,7 @@ class Pair:
     def detected(self) -> Iterator[DetectedRows]:
         """The rows that post-processes return of this head's classes."""
         first = int(np.argmax(self.head.tensor(self.head.output).unit_axis.units >= 0))
-        for detection in self.head.detections:
+        for detection in self.head.readers.detections:
             if detection.rows is not None:
                 before, after = self._numbers(detection)
                 alive = [(i, unit) for i, unit in enumerate(self.places) if unit in self.kept]
@@ -209,7 +209,7 @@ class Pair:
         sources = sources_of(graph, head, own)
         if not own or not sources:
             return None
-        before, after = self._numbers(*head.detections[:1])
+        before, after = self._numbers(*head.readers.detections[:1])
         numbers = {before[unit]: after[i] for i, unit in enumerate(self.places)}
         columns = {n: c for n, c in number_columns(graph, head).items() if n in own}
         return Replay(self.table.name, head, own, sources, self.places, numbers, columns)
@@ -260,7 +260,7 @@ class Pair:
 
     def _expected(self, left: Answers) -> Expected:
         tensor = self._graphs[0].tensors[self.z]
-        values = tensor.real(left[self.z])
+        values = tensor.dequantize(left[self.z])
         answers = [self._oracle(z, self._on(i)) for i, z in enumerate(values)]
         return Expected(np.stack([a.z for a in answers]), np.stack([a.y for a in answers]))
 
@@ -279,7 +279,9 @@ class Pair:
     def _real(self, right: Answers, name: str) -> Array:
         """An answer of the pruned model; nothing where it lacks it, which no check passes."""
         tensor = self._graphs[1].tensors.get(name)
-        return tensor.real(right[name]) if tensor is not None and name in right else np.empty(0)
+        return (
+            tensor.dequantize(right[name]) if tensor is not None and name in right else np.empty(0)
+        )
 
     def _compared(
         self,

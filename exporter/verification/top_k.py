@@ -13,7 +13,7 @@ from exporter.graph.operations import Reshape, TopK, Transpose
 from exporter.graph.walk import dependents, upstream
 from exporter.remap.head_remap import HeadRemap, originals
 from exporter.trace.head import Head, Ranking
-from exporter.trace.rules.ranking import ids_of, ranked_behind
+from exporter.trace.rules.ranking import ranked_ids, top_k_of
 
 Answers = Mapping[str, Array]  # tensor -> (samples, ...)
 
@@ -50,7 +50,7 @@ class EmittedIds:
         self.output = str(emit["output"])
         self._count, self._axis = emit["count"], table.axis
         self._originals = originals(table)
-        node = ranked_behind(graph, self.output) if self.output in graph.outputs else None
+        node = top_k_of(graph, self.output) if self.output in graph.outputs else None
         self.source = node.inputs[0] if node else None
         self._graph = graph
 
@@ -93,7 +93,7 @@ class RankedOutput:
         self._names = names
         self._ranking = ranking
         self._graph = graphs[0]
-        node = ranked_behind(graphs[1], output) if output in graphs[1].outputs else None
+        node = top_k_of(graphs[1], output) if output in graphs[1].outputs else None
         self.source = node.inputs[0] if node else None
 
     def expected(self, right: Answers) -> Array:
@@ -104,7 +104,7 @@ class RankedOutput:
         if self.output in (*self._ranking.outputs, *self._ranking.looked_up):
             tables = {table.name: self._looked_up(table.name) for table in self._ranking.tables}
             told = None if tables else self._names.restored
-            found = (ids_of(self._ranking, z, told=told, tables=tables) for z in sources)
+            found = (ranked_ids(self._ranking, z, told=told, tables=tables) for z in sources)
             return np.stack([each[self.output] for each in found])
         return np.stack([self._values(each) for each in sources])
 
@@ -154,9 +154,9 @@ def ranked_outputs(
     Raises:
         ModelError: something computes with the ranked values on their way to an output.
     """
-    for ranking in head.rankings:
+    for ranking in head.readers.rankings:
         for output in sorted(outputs & dependents(graphs[0], ranking.node.outputs)):
-            if ranked_behind(graphs[0], output) != ranking.node:
+            if top_k_of(graphs[0], output) != ranking.node:
                 raise ModelError(
                     f"output {output!r} is computed from what {ranking.node} returns, and nothing "
                     "says what it must be after a cut",

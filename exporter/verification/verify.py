@@ -165,7 +165,7 @@ class _Context:
         entered = {each.name: each.other for each in subjects.entering}
         for pair in subjects.pairs:
             shown = entered.get(pair.table.output, pair.table.output)
-            ranked = pair.head.behind_detections and holds_reals(self.pruned.graph(), shown)
+            ranked = pair.head.readers.detector_outputs and holds_reals(self.pruned.graph(), shown)
             if self.stage == "quantize" and not (shown in outputs or ranked):
                 continue  # a tensor inside, which a library has taken apart
             codes = self.options.tolerance is None
@@ -215,7 +215,7 @@ class _Context:
             tolerance = self.options.tolerance
             allowed = limits(self.stage, self._precision, expected, "y", tolerance=tolerance)
             tensor = self.pruned.graph().tensors.get(output)
-            actual = tensor.real(actual) if tensor is not None else actual
+            actual = tensor.dequantize(actual) if tensor is not None else actual
         axis = self.axes.get(output, expected.ndim - 2) + 1  # behind the samples
         yield from self._judged(output, (expected, actual), allowed, axis)
 
@@ -227,7 +227,7 @@ class _Context:
         allowed = limits(self.stage, self._precision, expected, "y", tolerance=tolerance)
         metrics = COARSER if each.axis is not None else ("sqnr_db", "max_abs")
         axis = 0 if each.axis is None else each.axis + 1
-        values = expected, tensor.real(right[each.other])
+        values = expected, tensor.dequantize(right[each.other])
         yield from self._judged(each.name, values, allowed, axis, metrics)
 
     def ranked(self, each: RankedOutput | EmittedIds, right: Answers) -> Iterator[Check]:

@@ -67,7 +67,7 @@ def answers(file: Path, output: str | None = None) -> Array:
     graph, runner = model.graph(), model.runner(RunOptions())
     name, shown = graph.inputs[0], graph.tensors[output or graph.outputs[0]]
     feeds = (to_model_inputs({name: point[np.newaxis]}, graph) for point in POINTS)
-    return np.concatenate([shown.real(runner(feed)[shown.name]) for feed in feeds])
+    return np.concatenate([shown.dequantize(runner(feed)[shown.name]) for feed in feeds])
 
 
 def expected(kept: list[int] = KEPT) -> Array:

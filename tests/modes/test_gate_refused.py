@@ -15,6 +15,7 @@ from exporter.modes import MODES, Semantics
 from exporter.planning.cut import plan_cut
 from exporter.planning.options import CutOptions
 from exporter.trace import trace
+from exporter.trace.head import Readers
 from tests.builders import onnx_models as onnx
 from tests.builders.gate_models import onnx_net
 
@@ -111,6 +112,7 @@ def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() ->
     each = tuple(replace(t, dtype="int8", quantization=codes) for t in head.tensors)
     with pytest.raises(ModelError, match="'z' has a scale for each unit"):
         MODES["gate"].resolve(replace(head, tensors=each), Semantics(gate="input"))
-    detected = replace(head, detections=(object(),))  # type: ignore[arg-type]  # any will do
+    readers = Readers(detections=(object(),))  # type: ignore[arg-type]  # any will do
+    detected = replace(head, readers=readers)
     with pytest.raises(ModelError, match="a post-process reads its units"):
         MODES["gate"].resolve(detected, Semantics(gate="input"))

@@ -171,9 +171,9 @@ def test_absolute_members_answer_as_in_the_original(head: str, kind: str, precis
     pruned, cut = merged(model, **choice)
     (output,) = model.graph().outputs
     tensor = model.graph().tensors[output]
-    expected = joined(head, tensor.real(answer(model)), [[0], [2, 4]])
+    expected = joined(head, tensor.dequantize(answer(model)), [[0], [2, 4]])
     step = 1e-5 if tensor.quantization is None else tensor.quantization.scale.item()
-    np.testing.assert_allclose(tensor.real(answer(pruned)), expected, atol=step * 1.01)
+    np.testing.assert_allclose(tensor.dequantize(answer(pruned)), expected, atol=step * 1.01)
     assert failed(model, pruned, cut.remap.heads) == []
 
 
@@ -531,11 +531,11 @@ def test_three_birds_in_codes(name: str, zoo: Path) -> None:
     tensor = model.graph().tensors[output]
     head = "softmax" if "metadata" in name else "linear"
     pruned, cut = merged(model, merge={"bird": BIRDS})
-    whole = tensor.real(answer(model))
+    whole = tensor.dequantize(answer(model))
     places = [[u] if u != BIRDS[0] else list(BIRDS) for u in range(1001) if u not in BIRDS[1:]]
     assert tensor.quantization is not None
     scale = tensor.quantization.scale.item()
-    highest = tensor.quantization.real(np.array(255)).item()
+    highest = tensor.quantization.dequantize(np.array(255)).item()
     expected = np.minimum(joined(head, whole, places), highest)
-    np.testing.assert_allclose(tensor.real(answer(pruned)), expected, atol=scale * 1.01)
+    np.testing.assert_allclose(tensor.dequantize(answer(pruned)), expected, atol=scale * 1.01)
     assert failed(model, pruned, cut.remap.heads) == []

@@ -59,7 +59,7 @@ def answers(model: Model, points: Array = POINTS) -> Array:
     output = graph.tensors[graph.outputs[0]]
     feeds = samples(model, points).feeds()
     return np.stack(
-        [output.real(runner(to_model_inputs(feed, graph))[output.name]) for feed in feeds]
+        [output.dequantize(runner(to_model_inputs(feed, graph))[output.name]) for feed in feeds]
     )
 
 
@@ -506,7 +506,7 @@ def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> Non
     np.testing.assert_array_equal(fed[name], codes.astype(np.int8))
     np.testing.assert_array_equal(fed["other"], POINTS[1])
     assert to_model_inputs(fed, graph)[name] is fed[name], "what is codes already stays"
-    beyond = replace(known, low=-3, high=3).codes(POINTS[0])
+    beyond = replace(known, low=-3, high=3).quantize(POINTS[0])
     assert (beyond.min(), beyond.max()) == (-3, 3)
 
 

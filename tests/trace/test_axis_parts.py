@@ -13,6 +13,7 @@ from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Graph
 from exporter.graph.operations import (
     Concat,
+    DetectionSlots,
     Elementwise,
     Gather,
     GatherComputed,
@@ -21,7 +22,6 @@ from exporter.graph.operations import (
     Opaque,
     Operation,
     Reshape,
-    Rows,
     Slice,
     Split,
 )
@@ -78,7 +78,7 @@ class Pieces(Builder):
 
 def told(graph: Graph) -> str:
     """The parts of the last axis."""
-    return ", ".join(map(str, trace_axis(graph, "y", 2).parts))
+    return ", ".join(map(str, trace_axis(graph, "y", 2).axis_parts))
 
 
 ABC = ("a", "b", "c")
@@ -160,7 +160,7 @@ def test_a_part_of_the_input_is_no_class() -> None:
 def test_rows_of_unknown_number_may_have_boxes_elsewhere() -> None:
     b = Builder()
     b.dense(b.feed("x", None, None, FEATURES), 6, "y")
-    assert not trace_axis(b.graph("y"), "y", 2).parts
+    assert not trace_axis(b.graph("y"), "y", 2).axis_parts
 
 
 def test_an_output_that_cannot_follow_is_told() -> None:
@@ -198,7 +198,7 @@ def test_raw_maps_are_refused_and_taken_where_the_user_says() -> None:
 
 def test_raw_maps_with_labels_are_taken() -> None:
     head = trace(raw_maps(labels=True).graph()).head()
-    assert ", ".join(map(str, head.parts)) == "box 0:4, object 4:5, classes 5:11"
+    assert ", ".join(map(str, head.axis_parts)) == "box 0:4, object 4:5, classes 5:11"
     assert head.labels == tuple(f"c{i}" for i in range(CLASSES))
 
 
@@ -242,7 +242,7 @@ def test_removing_the_background_is_refused_unless_allowed() -> None:
 def test_a_classifier_may_lose_its_background() -> None:
     b = Builder()
     b.activation(b.dense(b.feed("x", None, 4), 3, "fc"), "softmax", "y")
-    assert not trace(b.graph("y")).head().parts
+    assert not trace(b.graph("y")).head().axis_parts
 
 
 # --- what a post-process reads ------------------------------------------------------------------
@@ -259,7 +259,7 @@ def detecting(operation: Operation, *, shape: tuple[int, ...] = (1, BOXES, 4)) -
     return b
 
 
-POST = NonMaxSuppression(0, axis=2, background=1, rows=Rows(1, 0, 2, 3))
+POST = NonMaxSuppression(0, axis=2, background=1, rows=DetectionSlots(1, 0, 2, 3))
 
 
 def test_something_that_is_no_axis_of_classes() -> None:
@@ -312,12 +312,12 @@ def test_class_numbers_that_are_handed_on_and_looked_up() -> None:
     b.node(Gather(), [b.constant("table", 4), "same"], (1, 5), "ids")
     b.node(Elementwise(function="add"), ["ids", "ids"], (1, 5), "twice")
     head = trace(b.graph("boxes", "ids", "best", "count", "twice")).head()
-    (detection,) = head.detections
+    (detection,) = head.readers.detections
     assert detection.rows == ("boxes", "ids", "best", "count")
     assert detection.behind == ("boxes", "ids", "best", "count", "twice")
     (table,) = detection.tables
     np.testing.assert_array_equal(table.unit_axis.units, [0, 1, 2, -1])
-    assert not head.ids
+    assert not head.readers.id_outputs
 
 
 def test_a_table_that_is_too_short() -> None:
@@ -327,9 +327,9 @@ def test_a_table_that_is_too_short() -> None:
 
 
 def test_rows_that_are_not_all_returned() -> None:
-    (detection,) = trace(detecting(POST).graph("numbers", "best")).head().detections
+    (detection,) = trace(detecting(POST).graph("numbers", "best")).head().readers.detections
     assert (detection.rows, detection.ids) == (None, ("numbers",))
-    (detection,) = trace(detecting(POST).graph("best")).head().detections
+    (detection,) = trace(detecting(POST).graph("best")).head().readers.detections
     assert (detection.rows, detection.ids) == (None, ())
 
 

@@ -24,11 +24,11 @@ from exporter.graph.operations import (
     Linear,
     Opaque,
     Operation,
-    Origin,
     Pool,
     Reduce,
     Reshape,
     ShapeOf,
+    ShapeSource,
     Slice,
     Split,
     TopK,
@@ -36,7 +36,7 @@ from exporter.graph.operations import (
 )
 from exporter.modes import MODES
 from exporter.trace import trace
-from exporter.trace.rules.ranking import ids_of
+from exporter.trace.rules.ranking import ranked_ids
 from tests.builders.cut_graphs import apply, check_slice, feeds
 from tests.builders.graphs import Builder, run
 
@@ -219,7 +219,7 @@ def target_put_together() -> Graph:
     b, z = start()
     length = b.constant("length", 1)
     b.node(Opaque(), [length], (2,), "target")
-    origins = (None, Origin("target", 0, (UNITS,), None))
+    origins = (None, ShapeSource("target", 0, (UNITS,), None))
     b.node(Reshape((0, UNITS), origins=origins), [z, "target"], (None, UNITS), "y")
     return b.graph("y")
 
@@ -494,7 +494,7 @@ def test_the_ranks_of_a_top_k_are_no_units() -> None:
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_one_head_of_the_right_width(name: str) -> None:
     head = trace(ACCEPTED[name]()).head("y")
-    assert (head.output, head.units, head.part) == ("y", UNITS, None)
+    assert (head.output, head.units, head.unit_range) == ("y", UNITS, None)
 
 
 selections = st.lists(st.integers(0, UNITS - 1), min_size=1, unique=True)
@@ -648,10 +648,10 @@ def test_ids_are_those_of_the_kept_units(name: str, kept: list[int], seed: int) 
     graph = RANKED[name]()
     head = trace(graph).head()
     assert head.name == "y"
-    (ranking,) = head.rankings
+    (ranking,) = head.readers.rankings
     assert ranking.outputs == ("id",)
     after = run(apply(graph, MODES["slice"].edits(head, kept)), feeds(graph, seed))
-    np.testing.assert_array_equal(ids_of(ranking, after[ranking.source])["id"], after["id"])
+    np.testing.assert_array_equal(ranked_ids(ranking, after[ranking.source])["id"], after["id"])
     assert after["id"].max() < len(kept)
 
 
@@ -666,8 +666,8 @@ def test_equal_values_rank_by_place() -> None:
         b = Builder()
         b.dense(b.feed("x", None, 4), 5, "z")
         b.node(top, ["z"], (None, 1), "id")
-        (ranking,) = trace(b.graph("z", "id")).head().rankings
-        assert ids_of(ranking, values)["id"].tolist() == [expected]
+        (ranking,) = trace(b.graph("z", "id")).head().readers.rankings
+        assert ranked_ids(ranking, values)["id"].tolist() == [expected]
 
 
 def test_ids_are_followed_to_the_outputs_that_show_them() -> None:
@@ -679,10 +679,10 @@ def test_ids_are_followed_to_the_outputs_that_show_them() -> None:
     graph = b.graph("y", "flat")
     head = trace(graph).head()
     assert (head.name, head.output, head.axis, head.units) == ("id", "fc", 2, UNITS)
-    (ranking,) = head.rankings
+    (ranking,) = head.readers.rankings
     assert ranking.outputs == ("y", "flat")
     after = run(apply(graph, MODES["slice"].edits(head, [4, 2])), feeds(graph, 0))
-    for name, ids in ids_of(ranking, after["fc"]).items():
+    for name, ids in ranked_ids(ranking, after["fc"]).items():
         np.testing.assert_array_equal(ids, after[name])
     check_slice(graph, head, [1, 3])
 
@@ -755,14 +755,16 @@ def test_what_counts_on_the_number_of_ranks_is_named() -> None:
 
 def test_codes_stand_for_values() -> None:
     fine = Quantization(np.array([0.5]), np.array([10]), 0, 255)
-    np.testing.assert_array_equal(fine.real(np.array([10, 11, 0], np.uint8)), [0.0, 0.5, -5.0])
+    np.testing.assert_array_equal(
+        fine.dequantize(np.array([10, 11, 0], np.uint8)), [0.0, 0.5, -5.0]
+    )
     np.testing.assert_array_equal(fine.nearest(np.array([0.7, -9.0, 1e9])), [0.5, -5.0, 122.5])
     each = Quantization(np.array([1.0, 2.0]), np.array([0, 1]), -8, 7, axis=1)
-    np.testing.assert_array_equal(each.real(np.full((1, 2, 1), 3)), [[[3.0], [4.0]]])
+    np.testing.assert_array_equal(each.dequantize(np.full((1, 2, 1), 3)), [[[3.0], [4.0]]])
     plain = Tensor("t", (2,), "float32")
-    np.testing.assert_array_equal(plain.real(np.array([1, 2])), [1.0, 2.0])
+    np.testing.assert_array_equal(plain.dequantize(np.array([1, 2])), [1.0, 2.0])
     coded = replace(plain, quantization=fine)
-    np.testing.assert_array_equal(coded.real(np.array([10], np.uint8)), [0.0])
+    np.testing.assert_array_equal(coded.dequantize(np.array([10], np.uint8)), [0.0])
 
 
 def test_the_oracle_answers_in_values_that_have_codes() -> None:

@@ -318,7 +318,7 @@ def test_one_head_of_the_right_width(name: str) -> None:
     found = trace(ACCEPTED[name]())
     (head,) = found.heads
     assert (head.name, head.output, head.units) == ("y", "y", UNITS)
-    assert head.part is None
+    assert head.unit_range is None
     assert found.refusals == ()
 
 
@@ -423,7 +423,7 @@ def test_units_beside_other_things_on_an_axis() -> None:
     (head,) = trace(classifier()).heads
     mixed = UnitAxis(1, np.array([-1, -1, 0, 1, 2, 3, 4, 5]))
     tensors = [replace(t, unit_axis=mixed) if t.name == "y" else t for t in head.tensors]
-    assert replace(head, tensors=tuple(tensors)).part == (2, 8)
+    assert replace(head, tensors=tuple(tensors)).unit_range == (2, 8)
     assert mixed.positions([4, 1]).tolist() == [0, 1, 6, 3]
     assert mixed.removed([0, 1, 2, 3]).tolist() == [6, 7]
 

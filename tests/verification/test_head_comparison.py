@@ -239,7 +239,7 @@ def weights(mode: str) -> tuple[Array, Array, int]:
 def table_of(model: Any, mode: str) -> HeadRemap:
     """Of a cut after which ids count the units that are left, as the drawn graphs have it."""
     head = trace(model.graph()).head()
-    new_ids = mode == "slice" and bool(head.rankings)
+    new_ids = mode == "slice" and bool(head.readers.rankings)
     return plan_cut(model, CutOptions(keep=KEPT, mode=mode, new_ids=new_ids)).remap.heads[0]
 
 

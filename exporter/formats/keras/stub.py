@@ -109,7 +109,7 @@ def head_with(graph: Graph, constants: set[str]) -> Head:
 def has_plain_axes(head: Head) -> bool:
     """Has each unit one place wherever it stands, in order, and does nothing rank them?"""
     labels = [*(t.unit_axis for t in head.tensors), *(c.unit_axis for c in head.constants)]
-    return not (head.junctions or head.rankings) and all(
+    return not (head.junctions or head.readers.rankings) and all(
         np.array_equal(each.units, np.arange(head.units)) for each in labels
     )
 

@@ -28,7 +28,7 @@ from exporter.formats.onnx.shape_vectors import Lengths
 from exporter.formats.onnx.table import translate
 from exporter.graph import Graph, Node, Tensor
 from exporter.graph.operations import Opaque, Operation
-from exporter.graph.softmax import composed
+from exporter.graph.softmax import combine_softmaxes
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def draw(model: ModelProto, read: Read = read_tensor) -> Drawing:
     tensors.update(constants)
     outputs = tuple(info.name for info in source.output)
     nodes = _nodes(model, names, tensors)
-    graph = composed(with_codes(Graph(nodes, tensors, inputs, outputs)))
+    graph = combine_softmaxes(with_codes(Graph(nodes, tensors, inputs, outputs)))
     graph = replace(graph, labels=labels_of(model, graph))
     return Drawing(graph, names, types)
 

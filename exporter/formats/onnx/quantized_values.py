@@ -64,7 +64,7 @@ def encode(constant: Tensor, edit: Fill, shape: tuple[int, ...]) -> Array:
         return np.asarray(edit.value)
     scale, point = (
         np.take(np.broadcast_to(each, shape), edit.positions, axis=edit.axis)
-        for each in known.spread(shape)
+        for each in known.broadcast(shape)
     )
     codes = point + (np.rint(edit.value / scale) if edit.value else 0)
     if np.isnan(codes).any():

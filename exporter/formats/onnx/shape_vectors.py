@@ -13,7 +13,7 @@ from onnx import NodeProto, numpy_helper
 
 from exporter.formats.onnx.protos import captured
 from exporter.graph import Shape, Tensor
-from exporter.graph.operations import Origin
+from exporter.graph.operations import ShapeSource
 
 _STEPS = 4  # slot of a Slice's steps
 _SIZES = 3  # slot of a Resize's sizes
@@ -24,7 +24,7 @@ class Length(NamedTuple):
     """One entry of a vector of lengths; without an origin it is computed while the model runs."""
 
     value: int = RUNNING
-    origin: Origin | None = None
+    origin: ShapeSource | None = None
 
 
 Entries = tuple[Length, ...]
@@ -66,7 +66,7 @@ class Lengths:
             values = tuple(int(n) for n in tensor.read().ravel())
             single = tensor.shape == ()
             return tuple(
-                Length(value, Origin(node, slot, values, None if single else entry))
+                Length(value, ShapeSource(node, slot, values, None if single else entry))
                 for entry, value in enumerate(values)
             )
         maker = self._makers.get(name)

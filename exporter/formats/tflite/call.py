@@ -61,7 +61,7 @@ class Call:
         tensor = self.input(slot)
         if tensor is None or tensor.read is None:
             return None
-        return tensor.real(tensor.read())
+        return tensor.dequantize(tensor.read())
 
     def integers(self, slot: int) -> tuple[int, ...] | None:
         """Likewise, as numbers in one row; None where it holds none."""

@@ -22,7 +22,7 @@ from exporter.formats.tflite.schema import File, text
 from exporter.formats.tflite.table import translate
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.graph.operations import Reshape
-from exporter.graph.softmax import composed
+from exporter.graph.softmax import combine_softmaxes
 
 _OPERATORS = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
@@ -73,7 +73,7 @@ def draw(file: File) -> Picture:
         tuple(inputs),
         tuple(outputs),
     )
-    graph = composed(graph)
+    graph = combine_softmaxes(graph)
     listed = [] if file.main.outputs is None else file.main.outputs
     returned = tuple(names[i] for i in listed)
     graph = replace(graph, labels=labels(file, graph, returned))

@@ -27,8 +27,8 @@ from exporter.remap import Remap
 from exporter.remap.head_remap import group_names, members
 from exporter.trace import trace_axis
 from exporter.trace.rules import Refused
-from exporter.trace.rules.detectors import detected_behind
-from exporter.trace.rules.ranking import ranked_behind
+from exporter.trace.rules.detectors import detector_of
+from exporter.trace.rules.ranking import top_k_of
 
 _LARGEST = 2**26  # bytes of a file with one line a unit
 
@@ -143,10 +143,10 @@ def _widths(graph: Graph, output: str, kind: int) -> Sequence[int | None]:
     if kind == AXIS_LABELS:
         shape = graph.shape(output)
         return shape[1:] or shape  # the batch has no labels
-    node = ranked_behind(graph, output)
+    node = top_k_of(graph, output)
     if node is not None and isinstance(node.operation, TopK):
         return (graph.shape(node.inputs[0])[node.operation.axis],)
-    node = detected_behind(graph, output)
+    node = detector_of(graph, output)
     if (
         node is None
         or not isinstance(node.operation, NonMaxSuppression)
@@ -159,7 +159,7 @@ def _widths(graph: Graph, output: str, kind: int) -> Sequence[int | None]:
 
 def _numbers(graph: Graph, output: str) -> str:
     """The class numbers that a post-process returns beside an output; "" where there are none."""
-    node = detected_behind(graph, output)
+    node = detector_of(graph, output)
     if node is None or not isinstance(node.operation, NonMaxSuppression):
         return ""
     return node.outputs[node.operation.ids]
@@ -200,4 +200,4 @@ def _ranked(graph: Graph, shown: str) -> Iterator[str]:
             head = trace_axis(graph, shown, axis)
         except Refused:
             continue
-        yield from head.ids
+        yield from head.readers.id_outputs

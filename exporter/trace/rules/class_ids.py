@@ -72,17 +72,17 @@ def _seeds(graph: Graph, head: Head) -> dict[str, Column]:
     """The tensors in which the numbers appear first, as they are returned in the end."""
     found: dict[str, Column] = {}
     makers = {node.name: node for node in graph.nodes}
-    tables = [table for each in head.detections for table in each.tables]
-    tables += [table for each in head.rankings for table in each.tables]
+    tables = [table for each in head.readers.detections for table in each.tables]
+    tables += [table for each in head.readers.rankings for table in each.tables]
     found |= {makers[table.uses[0].node].outputs[0]: ALONE for table in tables}
-    for each in head.detections:
+    for each in head.readers.detections:
         operation = each.node.operation
         if not each.tables and isinstance(operation, NonMaxSuppression):
             name = each.node.outputs[operation.ids]
             width = graph.shape(name)[-1:] or (None,)
             column = operation.column
             found[name] = ALONE if column is None else Column(column, width[0] or column + 1)
-    for ranking in head.rankings:
+    for ranking in head.readers.rankings:
         if not (ranking.divided or ranking.tables) and isinstance(ranking.node.operation, TopK):
             found[ranking.node.outputs[ranking.node.operation.ids]] = ALONE
         found |= {node.outputs[0]: ALONE for node in ranking.divided if is_rest(node)}

@@ -8,10 +8,10 @@ import numpy as np
 
 from exporter.graph import Graph, Node, Shape
 from exporter.graph.operations import (
+    DetectionSlots,
     GatherComputed,
     GatherConstant,
     NonMaxSuppression,
-    Rows,
     ShapeOf,
     Slice,
 )
@@ -77,7 +77,7 @@ def find_detection(
 
 
 def _rows(
-    graph: Graph, node: Node, rows: Rows | None, ids: tuple[str, ...]
+    graph: Graph, node: Node, rows: DetectionSlots | None, ids: tuple[str, ...]
 ) -> tuple[str, str, str, str] | None:
     if rows is None or not ids:
         return None
@@ -158,7 +158,7 @@ def _left(node: Node, column: int | None) -> int | None:
     return None if isinstance(node.operation, GatherConstant | Slice) else column
 
 
-def detected_behind(graph: Graph, output: str) -> Node | None:
+def detector_of(graph: Graph, output: str) -> Node | None:
     """The post-process that an output depends on, if there is one."""
     for node in graph.nodes:
         if isinstance(node.operation, NonMaxSuppression) and output in dependents(

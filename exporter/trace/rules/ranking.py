@@ -69,7 +69,7 @@ def find_ranking(graph: Graph, node: Node, labeled: Mapping[str, UnitAxis]) -> R
     )
 
 
-def ranked_behind(graph: Graph, output: str) -> Node | None:
+def top_k_of(graph: Graph, output: str) -> Node | None:
     """The node whose ids or values an output shows, if there is one."""
     tensor = output
     while tensor in graph.producers:
@@ -82,7 +82,7 @@ def ranked_behind(graph: Graph, output: str) -> Node | None:
     return None
 
 
-def ids_of(
+def ranked_ids(
     ranking: Ranking,
     values: Array,
     k: int | None = None,

@@ -78,7 +78,7 @@ def test_a_zeroed_unit_says_exactly_0(kind: str, precision: str) -> None:
         logits(each, head.z, feeds(kind)) for each in (opened, cut(opened, KEPT, "zero"))
     )
     tensor = opened.graph().tensors[head.z]
-    assert not tensor.real(after)[:, GONE].any()
+    assert not tensor.dequantize(after)[:, GONE].any()
     np.testing.assert_allclose(
         after[:, KEPT].astype(float), before[:, KEPT].astype(float), rtol=0, atol=close(precision)
     )

@@ -182,7 +182,7 @@ def test_fewer_lines_than_units_are_no_sign_of_boxes() -> None:
     held = {"axes": np.array([1]), "to": np.array([1, 3, 1])}
     opened = labeled(classifier(*rows, constants=held), character="\n".join(NAMES[1:]))
     head = trace(opened.graph()).head()
-    assert (head.units, head.part, head.labels) == (5, None, None)
+    assert (head.units, head.unit_range, head.labels) == (5, None, None)
 
 
 def test_entries_that_do_not_label_the_units_survive() -> None:

@@ -247,15 +247,15 @@ def test_the_oracle_answers_within_one_code(name: str, mode: str) -> None:
     before = run(shown(opened, head.z), {"x": X}, plain=True)["_z"]
     after = run(shown(result, head.z), {"x": X}, plain=True)
     graph = opened.graph()
-    z = graph.tensors[head.z].real(before)
+    z = graph.tensors[head.z].dequantize(before)
     expected = MODES[mode].oracle(head, KEPT, z)
-    assert np.array_equal(graph.tensors[head.z].real(after["_z"]), expected.z)
-    y = graph.tensors["y"].real(after["y"])
+    assert np.array_equal(graph.tensors[head.z].dequantize(after["_z"]), expected.z)
+    y = graph.tensors["y"].dequantize(after["y"])
     code = graph.tensors["y"].quantization
     step = float(code.scale.sum()) if code is not None else 1 / 256
     np.testing.assert_allclose(y, expected.y, atol=1.001 * step)
     if mode == "zero":
-        assert not graph.tensors[head.z].real(after["_z"])[:, [1, 3]].any()
+        assert not graph.tensors[head.z].dequantize(after["_z"])[:, [1, 3]].any()
 
 
 def shown(opened: OnnxModel, z: str) -> OnnxModel:

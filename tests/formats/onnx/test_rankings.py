@@ -12,7 +12,7 @@ from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array
 from exporter.trace import trace
-from exporter.trace.rules.ranking import ids_of
+from exporter.trace.rules.ranking import ranked_ids
 from tests.builders.onnx_models import classifier, cut, node, numbers, run, softmax
 
 KEPT = [4, 0, 2]
@@ -110,11 +110,11 @@ def test_the_head_says_which_outputs_hold_ids(name: str) -> None:
     head = traced.head()
     assert not traced.refusals
     assert head.name == ("p" if "p" in expected else "rank")
-    (ranking,) = head.rankings
+    (ranking,) = head.readers.rankings
     assert ranking.outputs == ("y",)
     values = softmax(Z) if "p" in expected else Z
     answer = run(opened, {"x": X})["y"]
-    np.testing.assert_array_equal(ids_of(ranking, values)["y"], answer)
+    np.testing.assert_array_equal(ranked_ids(ranking, values)["y"], answer)
 
 
 def test_zeroed_units_keep_their_ids() -> None:

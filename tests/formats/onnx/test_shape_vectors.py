@@ -254,7 +254,7 @@ def test_a_head_is_found_whatever_the_size_of_the_picture() -> None:
     graph = any_size().graph()
     head = trace(graph).head()
     assert (head.units, head.axis) == (5, 1)
-    assert [(part.name, part.start, part.stop) for part in head.parts] == [
+    assert [(part.name, part.start, part.stop) for part in head.axis_parts] == [
         ("box", 0, 4),
         ("classes", 4, 9),
     ]

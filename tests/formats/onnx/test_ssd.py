@@ -56,7 +56,7 @@ CASES: Mapping[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_the_classes_are_the_units_not_the_anchors_of_the_last_map(name: str) -> None:
     head = trace(from_proto(ssd(**CASES[name]), "ssd.onnx").graph()).head()
-    assert (head.output, head.axis, head.units, head.parts) == ("scores", 2, CLASSES, ())
+    assert (head.output, head.axis, head.units, head.axis_parts) == ("scores", 2, CLASSES, ())
     kernels = [each for each in head.constants if each.name.endswith("weight")]
     uses = [len(SIZES)] if CASES[name].get("shared") else [1] * len(SIZES)
     assert [len(each.uses) for each in kernels] == uses

@@ -70,7 +70,7 @@ def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) 
     head = trace(model.graph()).head()
     assert (head.units, head.activation, head.z) == (CLASSES, "softmax", "logits")
     parts = f"background 0:1, classes 1:{1 + CLASSES}" if first else f"classes 0:{CLASSES}"
-    assert ", ".join(map(str, head.parts)) == parts
+    assert ", ".join(map(str, head.axis_parts)) == parts
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
     shown = ModelProto.FromString(SHARED[name].SerializeToString())
@@ -120,7 +120,7 @@ def test_a_table_has_to_have_an_entry_for_each_class_and_the_background(count: i
     model.graph.output.append(helper.make_tensor_value_info("name", TensorProto.INT64, None))
     found = trace(from_proto(model, "detector.onnx").graph())
     if count > CLASSES:
-        (detection,) = found.head().detections
+        (detection,) = found.head().readers.detections
         assert detection.tables[0].unit_axis.units.tolist() == [-1, *range(CLASSES)]
     else:
         assert "'name': its table has no entry" in str(found.refusals[0])

@@ -43,7 +43,7 @@ def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
 @pytest.mark.parametrize("name", DETECTORS)
 def test_the_parts_are_told(name: str) -> None:
     head = trace(opened(name).graph()).head()
-    assert ", ".join(map(str, head.parts)) == DETECTORS[name].parts
+    assert ", ".join(map(str, head.axis_parts)) == DETECTORS[name].parts
     assert (head.output, head.axis, head.units) == ("y", DETECTORS[name].axis, CLASSES)
 
 
@@ -81,7 +81,7 @@ def test_any_number_of_pictures(name: str) -> None:
     """Lengths are measured; the cut model answers for each picture as the formulas do."""
     case = DETECTORS[name]
     model = from_proto(any_batch(case.build()), "batch.onnx")
-    assert ", ".join(map(str, trace(model.graph()).head().parts)) == case.parts
+    assert ", ".join(map(str, trace(model.graph()).head().axis_parts)) == case.parts
     pictures = [picture(seed) for seed in range(3)]
     found = run(pruned(model), {"x": np.concatenate(pictures)})
     for i, each in enumerate(pictures):
@@ -129,7 +129,7 @@ def test_codes_stay_to_the_bit(name: str, way: str, tmp_path: Path) -> None:
     case, (made_by, anchors, first) = DETECTORS[name], QUANTIZED[name]
     written = in_codes(name, way, tmp_path)
     model = from_proto(written, "codes.onnx")
-    assert ", ".join(map(str, trace(model.graph()).head().parts)) == case.parts
+    assert ", ".join(map(str, trace(model.graph()).head().axis_parts)) == case.parts
     small = pruned(model)
     logits = [f"{made_by}{level}_QuantizeLinear_Output" for level in range(len(SIZES))]
     before, after = (

@@ -143,7 +143,7 @@ def test_zeroed_codes_are_the_zero_point(coded: OnnxModel, all_codes: Array) -> 
     removed = np.setdiff1d(np.arange(1001), KEPT)
     np.testing.assert_array_equal(result[:, KEPT], all_codes[:, KEPT])
     tensor = coded.graph().tensors["output"]
-    assert not tensor.real(result)[:, removed].any()
+    assert not tensor.dequantize(result)[:, removed].any()
     assert len(set(result[0, removed].tolist())) == 1
 
 
@@ -200,7 +200,7 @@ def test_a_detector_loses_classes_and_keeps_boxes(zoo: Path, kept: list[int]) ->
     opened = open_file(zoo / "yolox_nano_3class.onnx")
     head = trace(opened.graph()).head()
     assert (head.axis, head.units, head.activation) == (2, 3, "linear")
-    assert ", ".join(map(str, head.parts)) == "box 0:4, object 4:5, classes 5:8"
+    assert ", ".join(map(str, head.axis_parts)) == "box 0:4, object 4:5, classes 5:8"
     assert len(head.junctions) == 3
     (fed,) = opened.graph().inputs
     picture = np.random.default_rng(1).uniform(0, 255, fixed(opened, fed))

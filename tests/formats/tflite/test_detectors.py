@@ -92,7 +92,7 @@ def test_the_classes_are_the_units(name: str) -> None:
     parts = f"background 0:1, classes 1:{1 + CLASSES}" if background else f"classes 0:{CLASSES}"
     entering = "scores/real" if "int8" in name else "scores"
     assert (head.name, head.output, head.units) == ("boxes", entering, CLASSES)
-    assert ", ".join(map(str, head.parts)) == parts
+    assert ", ".join(map(str, head.axis_parts)) == parts
     kernels = [each for each in head.constants if each.name.endswith("/kernel")]
     maps = len(CASES[name].get("sizes", SIZES))
     uses = [maps] if "shared" in CASES[name] else [1] * maps
@@ -373,7 +373,7 @@ def test_other_constants_than_the_originals_count(count: int) -> None:
     """A post-process with other anchors, or none."""
     model = opened()
     graph = model.graph()
-    (detection,) = trace(graph).head().detections
+    (detection,) = trace(graph).head().readers.detections
     places = {"encodings": np.zeros((1, 3))}
     nodes = [
         replace(node, inputs=(*node.inputs[:2], *["anchors"] * count))

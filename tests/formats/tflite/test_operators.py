@@ -1,4 +1,4 @@
-"""Rows of the TFLite table beyond the dense classifier: each is cut, run and compared.
+"""DetectionSlots of the TFLite table beyond the dense classifier: each is cut, run and compared.
 
 What a cut file must answer is taken from what the whole file answers: LiteRT is the witness, not
 the oracle of the code under test.
@@ -697,10 +697,10 @@ def test_what_codes_stand_for() -> None:
     assert kernel is not None
     assert bias is not None
     assert (z.low, z.high, bias.high) == (-128, 127, 2**31 - 1)
-    np.testing.assert_allclose(z.real(np.array([2, 3, -128])), [0.0, 0.05, -6.5], rtol=1e-6)
+    np.testing.assert_allclose(z.dequantize(np.array([2, 3, -128])), [0.0, 0.05, -6.5], rtol=1e-6)
     codes = np.ones((6, 1, 1, 3))
     expected = np.linspace(0.004, 0.01, 6).repeat(3).reshape(codes.shape)
-    np.testing.assert_allclose(kernel.real(codes), expected, rtol=1e-6)
+    np.testing.assert_allclose(kernel.dequantize(codes), expected, rtol=1e-6)
     assert kernel.axis == 0
     assert tensors["x"].quantization is not None
 

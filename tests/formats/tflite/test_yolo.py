@@ -94,7 +94,7 @@ def test_classes_are_found_and_cut(family: str, way: str, written: Written) -> N
     axis, first, anchors, formulas = FAMILIES[family]
     (head,) = trace(model.graph()).heads
     objects = ", object 4:5" if first > 4 else ""
-    assert ", ".join(map(str, head.parts)) == f"box 0:4{objects}, classes {first}:{first + 6}"
+    assert ", ".join(map(str, head.axis_parts)) == f"box 0:4{objects}, classes {first}:{first + 6}"
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
 

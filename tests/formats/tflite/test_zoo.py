@@ -197,9 +197,9 @@ def test_probabilities_are_within_one_code_of_the_oracle(
     assert codes is not None
     for name in ("sunflower", "cat", "grace_hopper"):
         image = picture(zoo / "images" / f"{name}.bmp")
-        z = model.graph().tensors[head.z].real(seen(whole, image)["seen_z"])
+        z = model.graph().tensors[head.z].dequantize(seen(whole, image)["seen_z"])
         expected = MODES[mode].oracle(head, sorted(case.kept), z).y
-        answer = codes.real(seen(small, image)[head.output])
+        answer = codes.dequantize(seen(small, image)[head.output])
         assert np.abs(answer - expected).max() <= 1.01 * codes.scale.item()
 
 

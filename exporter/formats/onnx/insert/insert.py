@@ -112,5 +112,5 @@ def _entry(edit: Insert | ComputeStep, operands: tuple[Any, ...], opset: int) ->
 def _encoded(draft: Draft, tensor: str, value: float) -> Array:
     """A real value in a tensor's dtype, as a scalar (raises ModelError if it has no code)."""
     dtype, known = numpy_dtype(dtype_of(draft.types.of(tensor))), draft.quantization(tensor)
-    code = value if known is None else known.codes(np.asarray(value))
+    code = value if known is None else known.quantize(np.asarray(value))
     return np.asarray(code).astype(dtype).reshape(())

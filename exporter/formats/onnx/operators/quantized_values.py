@@ -14,11 +14,11 @@ from exporter.formats.onnx.call import Call, Row
 from exporter.graph import Shape
 from exporter.graph.operations import (
     Activation,
-    Along,
     Elementwise,
     Linear,
     Opaque,
     Operation,
+    PerChannel,
     Pool,
     Reduce,
 )
@@ -132,7 +132,7 @@ def _has(call: Call, slot: int | None) -> bool:
 def _with_scales(call: Call, operation: Linear, slots: tuple[int, ...]) -> Operation:
     """What is one a channel is cut with the kernel; what is one for all stays."""
     width = (call.shape(operation.kernel) or ())[operation.kernel_axis]
-    along: list[Along] = []
+    along: list[PerChannel] = []
     for slot in slots:
         shape = call.shape(slot)
         if not call.has(slot) or (shape is not None and prod(n or 0 for n in shape) == 1):
@@ -141,7 +141,7 @@ def _with_scales(call: Call, operation: Linear, slots: tuple[int, ...]) -> Opera
             return _COMPUTED
         if _count(shape) != width or shape[-1] != width:
             return Opaque("its scales and zero points are not one a channel")
-        along.append(Along(slot, len(shape) - 1))
+        along.append(PerChannel(slot, len(shape) - 1))
     return replace(operation, along=tuple(along))
 
 
@@ -163,14 +163,14 @@ def _matmul_nbits(call: Call) -> Operation:
         return Opaque("its kernel is not as large as its attributes say")
     packed = call.has(3) and call.dtype(3) == "uint8"
     points = ceil(blocks * bits / 8) if packed else blocks
-    along: list[Along] = []
+    along: list[PerChannel] = []
     for slot, count in ((2, blocks), (3, points)):
         if call.has(slot) and _count(call.shape(slot)) != units * count:
             return Opaque("its scales and zero points are not one a block")
         if call.has(slot) and not call.is_constant(slot):
             return _COMPUTED
         if call.has(slot):
-            along.append(Along(slot, zero=0.0 if slot == _SCALES else None))
+            along.append(PerChannel(slot, zero=0.0 if slot == _SCALES else None))
     return Linear(
         1,
         kernel_axis=0,

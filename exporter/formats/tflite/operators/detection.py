@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from exporter.formats.tflite.call import Call, Row
-from exporter.graph.operations import NonMaxSuppression, Opaque, Operation, Rows
+from exporter.graph.operations import DetectionSlots, NonMaxSuppression, Opaque, Operation
 
-_ROWS = Rows(boxes=0, classes=1, scores=2, number=3)
+_ROWS = DetectionSlots(boxes=0, classes=1, scores=2, number=3)
 _CLASSES = 1  # slot
 _COUNT = "num_classes"  # the only option that a cut changes
 
