@@ -1,31 +1,32 @@
-# Needs make and Python 3.11 or newer, nothing else: `make check` sets everything up in .venv first.
+# Needs only make and Python 3.11 or newer. Each target first installs everything into .venv.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-QUIET := -qq --disable-pip-version-check # errors still show
+QUIET := -qq --disable-pip-version-check # prints errors only
 SPREAD := --numprocesses auto --dist worksteal
 CLIENTS := $(VENV)/clients
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo test check bench lint types imports docs coverage format operators precisions modes pins clients clean
+.PHONY: help setup demo test check bench lint types imports docs coverage format \
+  operators precisions modes applications pins clients clean
 .NOTPARALLEL:
 
 help:
-	@echo "make demo      train a small network on digits, keep a few of them, prove and time the result"
-	@echo "make test      the tests"
-	@echo "make check     lint, types, imports, docs, and the tests with the coverage gate"
-	@echo "make bench     the benchmarks"
-	@echo "make applications  cuts a network of every family in keras.applications: half an hour"
-	@echo "make format    let ruff format and mend what it can"
-	@echo "make coverage  what the last 'make check' covered, of the whole package"
-	@echo "make operators writes docs/operators.md from the translation tables"
-	@echo "make precisions writes docs/precisions.md: what is cut in which precision, each cell tried"
-	@echo "make modes     writes docs/modes.md from the plans of every mode on small models"
-	@echo "make pins      write the versions installed in .venv into requirements/"
-	@echo "make clients   other programs read what is written: MediaPipe, in an environment of its own"
-	@echo "make clean     remove what the targets above leave behind, but not .venv"
+	@echo "make demo          train a small network on digits, keep three of them, and report"
+	@echo "make test          run the tests"
+	@echo "make check         lint, types, import rules, docs, and the tests with the coverage gate"
+	@echo "make bench         run the benchmarks"
+	@echo "make format        format the code and fix what ruff can fix"
+	@echo "make coverage      show the coverage of the whole package, after 'make check'"
+	@echo "make operators     write docs/operators.md from the operator tables"
+	@echo "make precisions    write docs/precisions.md: try every head in every precision"
+	@echo "make modes         write docs/modes.md: plan every mode on small models"
+	@echo "make applications  write docs/applications.md: cut one network per Keras family (30 minutes)"
+	@echo "make pins          write the versions installed in .venv into requirements/"
+	@echo "make clients       let MediaPipe, in a separate environment, read files that we cut"
+	@echo "make clean         remove generated files; keep .venv"
 
 setup: $(READY)
 
@@ -51,7 +52,6 @@ check: lint types imports docs
 bench: $(READY)
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
-.PHONY: applications
 applications: $(READY)
 	$(BIN)/python tools/applications.py
 

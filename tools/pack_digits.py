@@ -1,8 +1,9 @@
-"""Turn scikit-learn's copy of the UCI digits into the file that the package ships.
+"""Convert scikit-learn's copy of the UCI digits to the file that ships with the package.
 
-Run with the path of `digits.csv.gz`, which lies in `sklearn/datasets/data/` of an installed
-scikit-learn (1.9.1 was used). Only the form changes: from lines of 64 pixels and a label to two
-arrays of bytes. The file carries no date, so the same zlib writes the same bytes.
+    python tools/pack_digits.py .../sklearn/datasets/data/digits.csv.gz
+
+scikit-learn 1.9.1 was used. Only the file format changes: from lines of 64 pixels and a label to
+two arrays of bytes. The result contains no date, so the same zlib writes the same bytes.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ TARGET = Path(__file__).parent.parent / "exporter" / "data" / "digits.npz"
 
 
 def pack(source: Path, target: Path) -> None:
-    """Write `images` (pictures, 8, 8) and `labels` (pictures,), both uint8."""
+    """Write `images` (images, 8, 8) and `labels` (images,), both uint8."""
     content = source.read_bytes()
     if hashlib.sha256(content).hexdigest() != SOURCE_SHA256:
-        sys.exit(f"error: {source} is not the file that was packed before")
+        sys.exit(f"error: {source} is not the expected file")
     rows = np.loadtxt(gzip.decompress(content).decode("ascii").splitlines(), delimiter=",")
     values = rows.astype(np.uint8)
     if not np.array_equal(values, rows):
-        sys.exit(f"error: {source} holds values that are no bytes")
+        sys.exit(f"error: {source} contains values that are not bytes")
     np.savez_compressed(target, images=values[:, :-1].reshape(-1, 8, 8), labels=values[:, -1])
 
 

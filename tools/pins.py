@@ -1,6 +1,6 @@
-"""Write `requirements/`: exact versions of all that the project needs, as installed here.
+"""Write `requirements/`: the exact versions of all dependencies that are installed here.
 
-The three files build on each other, so that each version stands once. Run it (`make pins`) in an
+Each file includes the one before it, so that each version is listed once. Run `make pins` in an
 environment in which `make check` has passed.
 """
 
@@ -15,17 +15,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parent.parent
-HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"}  # for Keras; to quantize
+HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"}  # for Keras and quantization
 
 HEADS = {
-    "no-tensorflow.txt": "# Run time without TensorFlow: enough for .onnx and .tflite models.",
-    "run.txt": "# Run time, whole.\n-r no-tensorflow.txt",
+    "no-tensorflow.txt": "# Run time without TensorFlow: for .onnx and .tflite models.",
+    "run.txt": "# Run time, complete.\n-r no-tensorflow.txt",
     "dev.txt": "# Run time, tests, checks.\n-r run.txt",
 }
 
 
 def closure(wanted: Iterable[str]) -> set[str]:
-    """The canonical names of these requirements and of all that they require."""
+    """The canonical names of these requirements and of all their dependencies."""
     found: set[str] = set()
     waiting = [Requirement(text) for text in wanted]
     while waiting:
@@ -43,7 +43,7 @@ def closure(wanted: Iterable[str]) -> set[str]:
 
 
 def group(project: dict[str, list[str | dict[str, str]]], name: str) -> list[str]:
-    """The requirements of a dependency group, those of included groups among them."""
+    """The requirements of a dependency group, included groups too."""
     result: list[str] = []
     for entry in project[name]:
         result += [entry] if isinstance(entry, str) else group(project, entry["include-group"])
