@@ -26,13 +26,13 @@ from exporter.cli.progress import narrating
 def command(output: Path, **given: Any) -> int:
     """Train a small network on real digits, keep three of them, and do the whole job.
 
-    The 1,797 pictures ship with the package; nothing is downloaded.
+    The 1,797 images ship with the package; nothing is downloaded.
     """
     from exporter.cli import show
     from exporter.jobs.demo import run_demo
-    from exporter.output.folder import refuse_existing
+    from exporter.output.folder import check_output_folder
 
-    refuse_existing(output, force=given["force"])  # before the training
+    check_output_folder(output, force=given["force"])  # before the training
     with narrating(given) as say:
         demo = run_demo(output, options.job(given, say))
     return show.demo(demo, output, given)

@@ -223,7 +223,7 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
         return code
     with printing():
         click.echo(f"\nThe network names {result.trained_accuracy:.1%} of 360 held-out digits.")
-        click.echo(f"On the {result.pictures} that show {', '.join(KEPT)}, correctly named:")
+        click.echo(f"On the {result.images} that show {', '.join(KEPT)}, correctly named:")
         for (kind, precision), (before, after) in result.accuracy.items():
             told = f"{before:.1%} before the cut, {after:.1%} after"
             click.echo(f"  {kind:<7} {precision:<5} {told}")

@@ -1,5 +1,4 @@
-"""What a process that holds nothing but a runtime says of a model (see
-`exporter.performance.memory`)."""
+"""Measure the memory of a model in a process of its own (see `exporter.performance.memory`)."""
 
 from __future__ import annotations
 
@@ -10,24 +9,24 @@ import psutil
 
 from exporter.graph import Array
 
-MARK = "="  # before each name in the archive: NumPy would take "file" for its own argument
+NAME_PREFIX = "="  # of names in the archive: `numpy.savez` has its own argument "file"
 
 Load = Callable[[str, Mapping[str, Array], int], object]
 
 
 def print_memory_growth(load_and_run: Load, arguments: Sequence[str]) -> None:
-    """Print the resident bytes that the process grew by.
+    """Print the resident bytes by which the process grows when it loads and runs a model.
 
     Args:
-        load_and_run: path, feeds (input name -> values) and threads -> what must stay alive.
-        arguments: as the process got them: itself, the model's path, an .npz of the feeds in the
+        load_and_run: (path, feeds by input name, threads) -> an object that keeps the model alive.
+        arguments: of the process: its name, the path of the model, an .npz of the feeds in the
             order of the model's inputs, and the number of threads.
     """
     _, path, feeds, threads = arguments
     with np.load(feeds) as archive:
-        values = {key.removeprefix(MARK): archive[key] for key in archive.files}
+        values = {key.removeprefix(NAME_PREFIX): archive[key] for key in archive.files}
     process = psutil.Process()
     before = process.memory_info().rss
-    held = load_and_run(path, values, int(threads))
-    print(process.memory_info().rss - before)  # noqa: T201 - the answer to the parent
-    del held
+    loaded = load_and_run(path, values, int(threads))
+    print(process.memory_info().rss - before)  # noqa: T201 - the parent reads it
+    del loaded

@@ -1,4 +1,4 @@
-"""A file against its original, later and by somebody else: verify and bench."""
+"""Compare two existing files: the commands `verify` and `bench`."""
 
 from __future__ import annotations
 
@@ -6,45 +6,54 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.data.samples import Samples
 from exporter.errors import ExporterError, UsageError
 from exporter.formats import KINDS, kind_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import CheckResults, compare_models, measure_models
 from exporter.jobs.options import Job
-from exporter.jobs.record import describe, make_report
+from exporter.jobs.record import describe_artifact, make_report
 from exporter.output.sidecar import read_sidecar
+from exporter.performance.memory import ModelFile
 from exporter.records import Check, Report
 from exporter.remap import Remap
 
 
 def verify_files(original: Path, pruned: Path, job: Job) -> Report:
-    """Prove that a pruned or converted file answers as its original does.
+    """Check that a pruned, converted or quantized file matches its original.
 
-    The remap is read from the file; one beside it that differs, or an original of another SHA-256
-    than it names, is a failed check. Without a remap the outputs must be equal as they are.
+    The remap is read from the pruned file. Two more checks fail if the sidecar contains another
+    remap, or if the remap names another SHA-256 than the original has. Without a remap, the
+    outputs of both files must be equal.
     """
     with ExitStack() as stack:
-        other = stack.enter_context(job.open(pruned))
-        _check_comparable(original, other.model)
-        given = stack.enter_context(job.open(original))
-        job = replace(job, batch=_fixed_batch(other.model))
-        inputs = job.inputs(given.model)
-        beside = read_sidecar(pruned)
-        alike = given.model.kind == other.model.kind  # else the sizes say nothing of the cut
-        remap = other.model.remap or beside
-        provenance = _provenance(given.model, other.model, beside)
-        found = _comparison(job, (given.model, other.model), inputs, remap, provenance)
-        missing = () if remap else (f"{pruned.name} carries no remap: compared as it stands",)
-        return make_report(
-            job,
-            given,
-            inputs,
-            remap=remap,
-            artifacts=(describe(other.model, pruned, uncut=given.path if alike else None),),
-            checks=(*provenance, *found.checks),
-            warnings=(*given.warnings, *other.warnings, *missing, *found.warnings),
+        opened_pruned = stack.enter_context(job.open(pruned))
+        model = opened_pruned.model
+        _check_comparable(original, model)
+        source = stack.enter_context(job.open(original))
+        job = replace(job, verify=True, batch=_fixed_batch(model))
+        inputs = job.inputs(source.model)
+        sidecar = read_sidecar(pruned)
+        remap = model.remap or sidecar
+        results = CheckResults(
+            _provenance(source.model, model, sidecar), warnings=opened_pruned.warnings
         )
+        if remap is None:
+            results += CheckResults(
+                warnings=(f"{pruned.name} has no remap: all outputs are compared as they are",)
+            )
+        try:
+            results += compare_models(
+                job, source.model, model, inputs, remap.heads if remap else ()
+            )
+        except ExporterError as error:
+            if results.passed:
+                raise
+            # These files do not belong together, which a failed check already reports.
+            results += CheckResults(warnings=(f"the outputs were not compared: {error.message}",))
+        same_kind = source.model.kind == model.kind  # sizes of two kinds say nothing about the cut
+        uncut = source.path if same_kind else None
+        artifacts = (describe_artifact(model, pruned, uncut=uncut),)
+        return make_report(job, source, results, inputs, remap=remap, artifacts=artifacts)
 
 
 def _check_comparable(original: Path, pruned: Model) -> None:
@@ -58,64 +67,44 @@ def _check_comparable(original: Path, pruned: Model) -> None:
 
 
 def _fixed_batch(model: Model) -> int:
-    """How many samples at a time a file takes; 1 where it leaves that open."""
+    """The batch size of a file with a fixed one, else 1."""
     graph = model.graph()
     leading = {shape[0] or 1 for name in graph.inputs if (shape := graph.shape(name))}
     return max(leading, default=1)
 
 
-def _comparison(
-    job: Job,
-    models: tuple[Model, Model],
-    inputs: Samples,
-    remap: Remap | None,
-    provenance: tuple[Check, ...],
-) -> CheckResults:
-    """Compare, but report files that do not belong together as a warning, not an error."""
-    try:
-        return compare_models(job, *models, inputs, remap.heads if remap else ())
-    except ExporterError as error:
-        if all(check.passed for check in provenance):
-            raise
-        return CheckResults(warnings=(f"the answers were not compared: {error.message}",))
-
-
-def _provenance(original: Model, pruned: Model, beside: Remap | None) -> tuple[Check, ...]:
-    """Is this the model that was cut, and is the table beside the file the one inside?"""
+def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> tuple[Check, ...]:
+    """Check that the pruned model was cut from this original, and that both remaps are equal."""
     checks = []
-    if remap := pruned.remap or beside:
-        named = [origin for origin in (remap.original, remap.parent) if origin is not None]
-        known = {origin.sha256 for origin in named if origin.sha256}
-        checks.append(_fact(pruned, "original", original.sha256 in known or not known))
-    if beside is not None and pruned.remap is not None:
-        checks.append(_fact(pruned, "remap", beside == pruned.remap))
-    return tuple(checks)
-
-
-def _fact(pruned: Model, metric: str, passed: bool) -> Check:
-    return Check("cut", pruned.name, "", metric, None, None, passed, samples=0)
+    if remap := pruned.remap or sidecar:
+        sources = [source for source in (remap.original, remap.parent) if source is not None]
+        known = {source.sha256 for source in sources if source.sha256}
+        checks.append(("original", original.sha256 in known or not known))
+    if sidecar is not None and pruned.remap is not None:
+        checks.append(("remap", sidecar == pruned.remap))
+    return tuple(
+        Check("cut", pruned.name, "", metric, None, None, passed, samples=0)
+        for metric, passed in checks
+    )
 
 
 def bench_files(original: Path, pruned: Path, job: Job) -> Report:
-    """Time two files of one kind side by side, and measure what memory they take."""
+    """Time two files of one kind side by side, and measure the memory that they take."""
     kinds = {kind_of(path) for path in (original, pruned)}
     if len(kinds) > 1 or not all(KINDS[kind].edge for kind in kinds):
         raise UsageError(
-            f"{original.name} and {pruned.name} do not run in one edge runtime",
+            f"{original.name} and {pruned.name} do not run in the same edge runtime",
             "bench two .onnx files, or two .tflite files",
         )
     with ExitStack() as stack:
-        given, other = (stack.enter_context(job.open(path)) for path in (original, pruned))
-        left, right = given.model, other.model
-        inputs = job.inputs(left)
-        found = measure_models(job, ((left, original), (right, pruned)), inputs)
-        return make_report(
-            job,
-            given,
+        source, opened_pruned = (stack.enter_context(job.open(p)) for p in (original, pruned))
+        model = opened_pruned.model
+        inputs = job.inputs(source.model)
+        results = CheckResults(warnings=opened_pruned.warnings) + measure_models(
+            replace(job, bench=True),
+            ModelFile(source.model, original),
+            ModelFile(model, pruned),
             inputs,
-            remap=right.remap,
-            artifacts=(describe(right, pruned, uncut=given.path),),
-            latency=found.latency,
-            memory=found.memory,
-            warnings=(*given.warnings, *other.warnings, *found.warnings),
         )
+        artifacts = (describe_artifact(model, pruned, uncut=source.path),)
+        return make_report(job, source, results, inputs, remap=model.remap, artifacts=artifacts)

@@ -1,8 +1,9 @@
-"""A head that cannot be cut in the file that a converter wrote is cut in the source, before.
+"""Cut a head in the source model if it cannot be cut in the converted file.
 
-Converters take some layers apart in ways that no rule follows. Where the source still shows the
-layer it is cut there, and converted once more. That is proved in two steps: the cut in the source's
-own runtime, and the file beside the cut source.
+A converter may break a layer into operations that no rule follows. If the layer can be cut in the
+source, this module cuts it there and converts the cut model. Two comparisons check the result: the
+cut model against the source, in the runtime of the source, and the converted file against the cut
+model.
 """
 
 from __future__ import annotations
@@ -17,60 +18,64 @@ from exporter.formats.model import Model
 from exporter.graph.edits import Plan
 from exporter.jobs.checks import CheckResults, compare_models
 from exporter.jobs.options import Job
-from exporter.jobs.source import Source, Target
+from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 
 
 @dataclass(frozen=True, eq=False)
-class Precut:
-    """A source that was cut before it is converted.
+class CutSource:
+    """A source model that was cut before the conversion.
 
     Attributes:
-        model: the cut one, of the source's kind.
-        reason: why it could not be cut in the converted file.
+        model: the cut model, of the source's kind.
+        reason: why the converted file could not be cut.
     """
 
-    source: Source
+    source: OpenedModel
     model: Model
     cut: Cut
     reason: ExporterError
 
-    def target(self, kind: str, folder: Path, job: Job) -> Target:
-        """The cut model as another kind, with its remap inside (raises as `Source.target`)."""
-        made = replace(self.source, model=self.model).target(kind, folder, job.progress, "cut")
-        model = made.model.apply(Plan((), self.cut.remap))
-        told = f"cut in {KINDS[self.model.kind].title}, then {made.route}"
-        return replace(made, model=model, route=told)
+    def as_kind(self, kind: str, folder: Path, job: Job) -> UncutModel:
+        """The cut model converted to another kind, with its remap (see `OpenedModel.as_kind`)."""
+        source = replace(self.source, model=self.model)
+        converted = source.as_kind(kind, folder, job.progress, "cut")
+        model = converted.model.apply(Plan((), self.cut.remap))
+        route = f"cut in {KINDS[self.model.kind].title}, then {converted.route}"
+        return replace(converted, model=model, route=route)
 
-    def results(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
-        """The checks of the cut, and of the file beside what was cut."""
-        cut = compare_models(job, self.source.model, self.model, inputs, self.cut.remap.heads)
-        named = tuple(replace(check, artifact=pruned.name) for check in cut.checks)
-        return replace(cut, checks=named) + compare_models(job, self.model, pruned, inputs, ())
+    def compare(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
+        """Compare the cut model with the source, and the converted file with the cut model."""
+        heads = self.cut.remap.heads
+        cut = compare_models(job, self.source.model, self.model, inputs, heads)
+        return cut.for_artifact(pruned.name) + compare_models(job, self.model, pruned, inputs, ())
 
-    def told(self, name: str) -> str:
-        """For the report."""
+    def warning(self, name: str) -> str:
+        """The warning of the report for a file that was made in this way."""
         title = KINDS[self.model.kind].title
         return f"{name} was cut in {title} and converted again: {self.reason.message}"
 
 
-def cut_before(source: Source, target: Target, choice: CutOptions, reason: ExporterError) -> Precut:
-    """Cut the source where what it was converted to cannot be cut.
+def cut_source(
+    source: OpenedModel, uncut: UncutModel, options: CutOptions, reason: ExporterError
+) -> CutSource:
+    """Cut the source because the converted model cannot be cut.
 
     Args:
-        reason: why not.
+        reason: the error for the converted model.
 
     Raises:
-        ExporterError: the reason, where the source cannot be cut either; its hint names the layer.
+        ExporterError: the reason, if the source cannot be cut either. Its hint then names the
+            layer, because the source knows layer names and a converted file does not.
     """
-    if target.original is None or not KINDS[source.model.kind].written:
+    if uncut.original is None or not KINDS[source.model.kind].written:
         raise reason
     try:
-        cut = plan_cut(source.model, choice)
+        cut = plan_cut(source.model, options)
         model = source.model.apply(cut.plan)
-    except ModelError as own:  # it knows the layers by their names, of which converters leave none
-        hint = f"in {KINDS[source.model.kind].title}: {own.message}"
-        raise type(reason)(reason.message, hint) from own
+    except ModelError as error:
+        hint = f"in {KINDS[source.model.kind].title}: {error.message}"
+        raise type(reason)(reason.message, hint) from error
     except ExporterError:
         raise reason from None
-    return Precut(source, model, cut, reason)
+    return CutSource(source, model, cut, reason)

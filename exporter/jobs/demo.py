@@ -1,4 +1,4 @@
-"""The demo: a network trained on digits, cut to three of them, quantized, and what that costs."""
+"""The demo: train a network on digits, keep three of them, quantize, and measure the cost."""
 
 from __future__ import annotations
 
@@ -22,65 +22,65 @@ from exporter.records import Report
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 KEPT = ("zero", "one", "seven")
 PRECISIONS = ("fp32", "int8")
-CALIBRATION = 200  # pictures that the network was trained on
+CALIBRATION = 200  # images of the training set
 NETWORK = "digits.keras"
 ALL_LABELS = "all-labels.txt"
 
 
 @dataclass(frozen=True, eq=False)
 class Demo:
-    """What the demo shows.
+    """The results of the demo.
 
     Attributes:
-        trained_accuracy: of the whole network on the held-out pictures.
-        pictures: how many held-out pictures show a kept digit.
-        accuracy: (kind, precision) -> (float original, pruned), both on those pictures.
+        trained_accuracy: of the uncut network on the held-out images.
+        images: the number of held-out images of a kept digit.
+        accuracy: (kind, precision) -> (float original, pruned), both on those images.
     """
 
     report: Report
     trained_accuracy: float
-    pictures: int
+    images: int
     accuracy: Mapping[tuple[str, str], tuple[float, float]]
 
 
 def run_demo(out: Path, job: Job) -> Demo:
-    """Train, then do the whole job on the held-out pictures; everything ends up in `out`.
+    """Train a network, then run the whole job on the held-out images into the folder `out`.
 
     Raises:
-        OutputError, ConversionError: see `pipeline.run_job`.
+        OutputError, ConversionError: as `run.run_job`.
     """
-    seen, held_out = split_digits()
+    training, held_out = split_digits()
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         network, data = Path(folder) / NETWORK, Path(folder) / "held-out digits.npz"
         np.savez(data, image=held_out.images)
-        ranges = Path(folder) / "training digits.npz"
-        np.savez(ranges, image=seen.images[:CALIBRATION])
-        job.progress("training a small network on 1,437 pictures of digits")
+        calibration = Path(folder) / "training digits.npz"
+        np.savez(calibration, image=training.images[:CALIBRATION])
+        job.progress("training a small network on 1,437 images of digits")
         with Child(job.timeout_s, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
-        choice = CutOptions(keep=",".join(KEPT), labels=LABELS)
-        whole = replace(
-            job, data=data, calibration=ranges, precisions=PRECISIONS, keep_original=True
+        options = CutOptions(keep=",".join(KEPT), labels=LABELS)
+        job = replace(
+            job, data=data, calibration=calibration, precisions=PRECISIONS, keep_original=True
         )
-        report = run_job(network, out, choice, whole)
+        report = run_job(network, out, options, job)
         shutil.copyfile(network, out / NETWORK)
         (out / ALL_LABELS).write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
-    shown = np.isin(held_out.labels, [LABELS.index(label) for label in KEPT])
-    pictures = Digits(held_out.images[shown], held_out.labels[shown])
+    is_kept = np.isin(held_out.labels, [LABELS.index(label) for label in KEPT])
+    images = Digits(held_out.images[is_kept], held_out.labels[is_kept])
     accuracy = {
         (artifact.kind, artifact.precision): (
-            _accuracy(open_model(out / f"original.{artifact.kind}"), pictures),
-            _accuracy(open_model(out / artifact.path), pictures),
+            _accuracy(open_model(out / f"original.{artifact.kind}"), images),
+            _accuracy(open_model(out / artifact.path), images),
         )
         for artifact in report.artifacts
     }
-    return Demo(report, float(answer["score"]), len(pictures.labels), accuracy)
+    return Demo(report, float(answer["score"]), len(images.labels), accuracy)
 
 
-def _accuracy(model: Model, pictures: Digits) -> float:
+def _accuracy(model: Model, digits: Digits) -> float:
     runner = model.runner(RunOptions())
     best = np.array(
-        [runner({"image": image[np.newaxis]})["digit"].argmax() for image in pictures.images]
+        [runner({"image": image[np.newaxis]})["digit"].argmax() for image in digits.images]
     )
-    named = best if model.remap is None else model.remap.to_original(best)
-    return float((named == pictures.labels).mean())
+    digit = best if model.remap is None else model.remap.to_original(best)
+    return float((digit == digits.labels).mean())

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporter.conversion.process import Child
 from exporter.conversion.remote import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.data.samples import (
     DEFAULT_COUNT,
@@ -19,7 +20,7 @@ from exporter.data.samples import (
 from exporter.errors import UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model, RunOptions
-from exporter.jobs.source import Limits, Progress, Source, opened, silent
+from exporter.jobs.source import OpenedModel, Progress, no_progress, open_source
 from exporter.output.c_source import FORMS
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 
@@ -76,7 +77,7 @@ class Job:
     verify: bool = True
     bench: bool = True
     command: str = ""
-    progress: Progress = silent
+    progress: Progress = no_progress
 
     def __post_init__(self) -> None:
         written = [name for name, kind in KINDS.items() if kind.written]
@@ -119,14 +120,13 @@ class Job:
     def run_options(self) -> RunOptions:
         return RunOptions(threads=self.threads)
 
-    def open(self, source: str | Path | Any) -> AbstractContextManager[Source]:
-        """Open a source under this job's limits (see `sources.opened`)."""
+    def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
+        """Open a source under this job's limits (see `source.open_source`)."""
         options = ConvertOptions(
             self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
         )
-        return opened(
-            source, Limits(self.timeout_s, self.memory_limit_bytes), options, self.progress
-        )
+        child = Child(self.timeout_s, self.memory_limit_bytes)
+        return open_source(source, child, options, self.progress)
 
     def inputs(self, model: Model) -> Samples:
         """What models are compared and timed on."""

@@ -1,118 +1,108 @@
-"""The parts of the job, each on its own: plan, inspect, prune, convert, quantize."""
+"""Prune a model into a file of the same kind; plan a cut without writing anything."""
 
 from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.data.samples import Samples
 from exporter.formats import KINDS, copy_model, kind_of, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, _named, compare_models
+from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
-from exporter.jobs.output_checks import check_forms, check_output, refuse_input
-from exporter.jobs.record import describe, describe_forms, make_report
-from exporter.jobs.source import Source
-from exporter.output.c_source import write_forms
-from exporter.output.sidecar import write_with_remap
+from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.output.artifact import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
-from exporter.records import Artifact, Report
+from exporter.records import Report
 from exporter.remap import Remap
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """A cut model, how it was cut, and what the check found.
+    """A pruned model with the results of its check.
 
     Attributes:
-        model: the result; `remap` tells its indices from the original's.
+        model: the pruned model.
+        cut: how it was cut; `cut.remap` maps its indices to the original's.
+        results: checks and warnings.
+        inputs: the samples that the check ran on.
     """
 
     model: Model
     cut: Cut
     results: CheckResults
-    warnings: tuple[str, ...]
     inputs: Samples = NO_INPUTS
 
     @property
     def remap(self) -> Remap:
         return self.cut.remap
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return self.results.warnings
+
     def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the model, and its remap beside it (raises as `sources.check_output` does)."""
+        """Write the model and its remap file.
+
+        Raises:
+            UsageError, OutputError: as `output_file.check_output_file`.
+        """
         target = Path(path)
-        check_output(target, self.model.kind, force=force)
-        write_with_remap(target, self.model.write, self.remap, force=force)
+        check_output_file(target, self.model.kind, force=force)
+        write_artifact(target, self.model.write, self.remap, force=force)
 
 
-def plan_job(source: str | Path | Any, choice: CutOptions, job: Job) -> Cut:
-    """What would be cut; nothing is written.
+def plan_job(source: str | Path | Any, options: CutOptions, job: Job) -> Cut:
+    """Plan a cut; nothing is written.
 
-    A model that cannot be looked into is converted: the plan is that of the first converted file.
+    A model of a kind that cannot be cut directly is converted to the first kind of the job, and
+    the plan is for the converted file.
     """
-    with job.open(source) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        if KINDS[given.model.kind].written:
-            return plan_cut(given.model, choice)
-        kind = (job.to or given.default_kinds())[0]
-        target = given.target(kind, Path(folder), job.progress)
-        return plan_cut(target.model, choice, target.original)
+    with job.open(source) as opened, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        if KINDS[opened.model.kind].written:
+            return plan_cut(opened.model, options)
+        kind = (job.to or opened.default_kinds())[0]
+        uncut = opened.as_kind(kind, Path(folder), job.progress)
+        return plan_cut(uncut.model, options, uncut.original)
 
 
-def prune_model(model: Model, choice: CutOptions, job: Job) -> Pruned:
+def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
     """Cut an opened model and check the cut; nothing is written."""
-    cut = plan_cut(model, choice)
+    cut = plan_cut(model, options)
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
-    if not job.verify:
-        return Pruned(pruned, cut, CheckResults(), cut.warnings)
-    inputs = job.inputs(model)
+    inputs = job.inputs(model) if job.verify else NO_INPUTS
     results = compare_models(job, model, pruned, inputs, cut.remap.heads)
-    return Pruned(pruned, cut, results, (*cut.warnings, *results.warnings), inputs)
+    return Pruned(pruned, cut, CheckResults(warnings=cut.warnings) + results, inputs)
 
 
-def prune_file(source: str | Path, out: Path, choice: CutOptions, job: Job) -> Report:
-    """Cut a file into a file of the same kind, and write the remap beside it.
+def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> Report:
+    """Cut a file into a file of the same kind, and write the remap next to it.
 
-    Where a check fails nothing is written, and the report says what failed. Where everything is
-    kept the file is copied byte for byte.
+    If a check fails, no file is written and the report contains the failed check. If all units are
+    kept, the file is copied byte for byte.
     """
     check_prune(source, out, job)
-    with job.open(source) as given:
-        done = prune_model(given.model, choice, job)
-        artifacts: tuple[Artifact, ...] = ()
-        if done.results.passed:
-            _write_pruned(given, done, out, job)
-            artifact = describe(done.model, out, uncut=given.path)
-            artifacts = (artifact, *describe_forms(out, job.forms, artifact.precision))
-        return make_report(
-            job,
-            given,
-            done.inputs,
-            remap=done.remap,
-            artifacts=artifacts,
-            checks=_named(done.results, out),
-            warnings=(*given.warnings, *done.warnings),
+    with job.open(source) as opened:
+        pruned = prune_model(opened.model, options, job)
+        write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
+        new = NewFile(
+            pruned.model, out, write, pruned.results, remap=pruned.remap, uncut=opened.path
         )
+        return write_if_passed(job, opened, new, pruned.inputs)
 
 
 def check_prune(source: str | Path, out: Path, job: Job) -> None:
-    """Refuse what `prune_file` could not write, before anything is opened."""
-    path, kind = Path(source), kind_of(Path(source))
-    check_output(out, kind, force=job.force)
-    check_forms(out, kind, job.forms, force=job.force)
-    refuse_input(path, out)
+    """Refuse an output that `prune_file` could not write, before a model is opened."""
+    check_output_file(out, kind_of(Path(source)), job.forms, source, force=job.force)
 
 
-def _write_pruned(given: Source, done: Pruned, out: Path, job: Job) -> None:
-    source = given.path
-
-    def write(file: Path) -> None:
-        if not done.cut.plan.edits and source and file.suffix.lower() in suffixes_of(source):
-            copy_model(source, file)
-        else:
-            done.model.write(file)
-        write_forms(file, out, job.forms, done.remap, force=job.force)
-
-    write_with_remap(out, write, done.remap, force=job.force)
+def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
+    """Write a pruned model, or copy the uncut file if all units are kept."""
+    if not cut.plan.edits and uncut and path.suffix.lower() in suffixes_of(uncut):
+        copy_model(uncut, path)
+    else:
+        model.write(path)

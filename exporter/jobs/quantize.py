@@ -1,42 +1,31 @@
-"""Quantizing as a part of a job: what it is calibrated on, what each precision lost and costs."""
+"""Quantize the models of a job: samples to calibrate on, and the cost of each precision."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from exporter.data.samples import Samples, read_samples, synthetic_samples
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of, size_bytes
 from exporter.formats.model import Model
-from exporter.jobs.checks import (
-    NO_INPUTS,
-    CheckResults,
-    Measures,
-    _named,
-    compare_models,
-    measure_models,
-)
+from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, measure_models
 from exporter.jobs.options import Job
-from exporter.jobs.output_checks import check_forms, check_output, refuse_input
-from exporter.jobs.record import describe, describe_forms, make_report
-from exporter.jobs.source import Source
-from exporter.output.c_source import write_forms
-from exporter.output.files import write_atomically
-from exporter.output.sidecar import write_with_remap
+from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.jobs.source import OpenedModel
+from exporter.performance.memory import ModelFile
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.quantization.quantize import Quantized, check_float
 from exporter.quantization.remote import quantize_in
-from exporter.records import Artifact, Check, Latency, Report
-from exporter.remap import Remap
+from exporter.records import Latency, Report
 
-USUAL_SAMPLES = 100  # TFLite's and onnxruntime's own guides calibrate on a hundred and more
+USUAL_SAMPLES = 100  # the guides of TFLite and onnxruntime calibrate on at least a hundred
 
 
-def wishes(job: Job) -> tuple[QuantizationSpec, ...]:
-    """What each artifact beside the float one shall become."""
+def quantization_specs(job: Job) -> tuple[QuantizationSpec, ...]:
+    """The spec of each artifact that is not float32."""
     return tuple(
         QuantizationSpec(name, job.integer_io and PRECISIONS[name].calibrated)
         for name in job.precisions
@@ -44,42 +33,43 @@ def wishes(job: Job) -> tuple[QuantizationSpec, ...]:
     )
 
 
-def gates(job: Job) -> Job:
-    """The job for the checks of what is float: there a tolerance for what is coarser gates nothing.
+def for_float_checks(job: Job) -> Job:
+    """The job with the limits for float artifacts.
 
-    Without another precision the tolerance is the user's own limit of a float cut.
+    With several precisions, the tolerance gates only the quantized artifacts. With float32 alone,
+    it replaces the limits of the cut.
     """
-    return replace(job, tolerance=None) if wishes(job) else job
+    return replace(job, tolerance=None) if quantization_specs(job) else job
 
 
-def refuse_quantizing(job: Job, source: Source) -> None:
-    """Refuse what could not be quantized, before minutes are spent on a conversion.
+def refuse_quantizing(job: Job, source: OpenedModel) -> None:
+    """Refuse a model that cannot be quantized, before a conversion that may take minutes.
 
     Raises:
-        UsageError: a kind of file is asked for that no library quantizes.
+        UsageError: no library quantizes a kind that the job writes.
         ModelError: the source is quantized already.
     """
-    for wish in wishes(job):
+    for spec in quantization_specs(job):
         for kind in job.kinds or source.default_kinds():
-            if kind not in PRECISIONS[wish.precision].libraries:
+            if kind not in PRECISIONS[spec.precision].libraries:
                 raise UsageError(
-                    f"{KINDS[kind].title} files are not made {wish.precision}",
-                    f"leave {kind} out of --to, or {wish.precision} out of --precision",
+                    f"{KINDS[kind].title} files cannot be quantized to {spec.precision}",
+                    f"remove {kind} from --to, or {spec.precision} from --precision",
                 )
         if KINDS[source.model.kind].edge:
-            check_float(source.model, wish.precision)
+            check_float(source.model, spec.precision)
 
 
-def calibration(job: Job, model: Model) -> Samples | None:
-    """The samples that show the ranges of activations; None where no precision needs any.
+def calibration_samples(job: Job, model: Model) -> Samples | None:
+    """The samples to calibrate on; None if no precision of the job is calibrated.
 
     Args:
-        model: whose inputs they must fit.
+        model: the samples must fit its inputs.
 
     Raises:
-        UsageError: none are given, or they do not fit (see `samples.read_samples`).
+        UsageError: no samples are given, or they do not fit (see `samples.read_samples`).
     """
-    calibrated = [wish.precision for wish in wishes(job) if PRECISIONS[wish.precision].calibrated]
+    calibrated = [name for name in job.precisions if PRECISIONS[name].calibrated]
     if not calibrated:
         return None
     if job.synthetic_calibration:
@@ -89,162 +79,135 @@ def calibration(job: Job, model: Model) -> Samples | None:
     if file is None:
         raise UsageError(
             f"{' and '.join(calibrated)} need inputs to calibrate on",
-            "give real ones with --data FILE; --synthetic-calibration makes some up",
+            "give real inputs with --data FILE, or use --synthetic-calibration",
         )
     return read_samples(file, model.graph())
 
 
 def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:
-    """What the ranges are worth."""
+    """Warnings about samples that may not show the ranges of real inputs."""
     if samples is None:
         return ()
     if job.synthetic_calibration:
-        made_up = f"calibrated on {samples.count} made-up samples ({samples.source})"
-        return (f"{made_up}: the ranges are not those of real data",)
+        count = f"calibrated on {samples.count} synthetic samples ({samples.source})"
+        return (f"{count}: the ranges of real data may differ",)
     if samples.count < USUAL_SAMPLES:
-        few = f"calibrated on {samples.count} sample{'s' * (samples.count > 1)} only"
-        return (f"{few}: {USUAL_SAMPLES} and more show ranges that new inputs keep to",)
+        count = f"calibrated on only {samples.count} sample{'s' * (samples.count > 1)}"
+        return (f"{count}: use {USUAL_SAMPLES} or more, so that new inputs stay in their ranges",)
     return ()
 
 
-def quantized(
-    job: Job, source: Source, model: Model, wish: QuantizationSpec, samples: Samples | None
+def quantize_for_job(
+    job: Job, source: OpenedModel, model: Model, spec: QuantizationSpec, samples: Samples | None
 ) -> Quantized:
-    """The model in another precision, made in the source's child; that is said beforehand."""
-    of = f", calibrated on {samples.count} samples" if samples and _calibrated(wish) else ""
-    job.progress(f"quantizing {model.name} to {wish.precision}{of}")
-    return quantize_in(source.child, model, wish, samples)
+    """Quantize a model in the child process of the source, and report progress."""
+    calibrated = samples is not None and PRECISIONS[spec.precision].calibrated
+    detail = f", calibrated on {samples.count} samples" if samples and calibrated else ""
+    job.progress(f"quantizing {model.name} to {spec.precision}{detail}")
+    return quantize_in(source.child, model, spec, samples)
 
 
-def _calibrated(wish: QuantizationSpec) -> bool:
-    return PRECISIONS[wish.precision].calibrated
+@dataclass(frozen=True)
+class FileCost:
+    """The size of a model file, and its times next to the original; None if it was not timed."""
+
+    bytes: int
+    latency: Latency | None = None
 
 
-def ruined(name: str, checks: Iterable[Check]) -> tuple[str, ...]:
-    """Where the answers of a quantized file are more noise than signal: nobody can want it.
+def quality_warnings(
+    name: str, results: CheckResults, before: FileCost, size: int
+) -> tuple[str, ...]:
+    """Warnings about a quantized file that is too noisy, or costs more than the float file.
 
     Args:
         name: of the quantized file.
-        checks: what was found of it.
+        results: its checks and times.
+        before: the float file that it was made from.
+        size: of the quantized file, in bytes.
     """
-    told = [c.value for c in checks if c.metric == "sqnr_db" and c.value is not None]
-    worst = min(told, default=0.0)
+    after = FileCost(size, next(iter(results.latency), None))
+    return (*noise_warnings(name, results), *cost_warnings(name, before, after))
+
+
+def noise_warnings(name: str, results: CheckResults) -> tuple[str, ...]:
+    """A warning if an output of a quantized file has more noise than signal."""
+    values = [c.value for c in results.checks if c.metric == "sqnr_db" and c.value is not None]
+    worst = min(values, default=0.0)
     if worst >= 0.0:
         return ()
-    return (
-        f"{name} answers with more noise than signal ({worst:.1f} dB): choose another precision",
-    )
+    reason = f"the outputs of {name} contain more noise than signal ({worst:.1f} dB)"
+    return (f"{reason}: choose another precision",)
 
 
-def drawbacks(
-    name: str, sizes: tuple[int, int], times: tuple[Latency | None, Latency | None]
-) -> tuple[str, ...]:
-    """Where a quantized file is larger or slower than the float one that it was made of.
+def cost_warnings(name: str, before: FileCost, after: FileCost) -> tuple[str, ...]:
+    """Warnings if a quantized file is larger or slower than the float file that it was made from.
 
-    Args:
-        name: of the quantized file.
-        sizes: bytes of the float file, and of the quantized one.
-        times: of both, each timed beside the same original; None where it was not timed. Where the
-            float one was not, it stands for the original itself.
+    Without times of the float file, the times of the original replace them.
     """
-    told = []
-    before, after = sizes
-    if after >= before:
-        told.append(f"{name} is {after / before:.2f} times as large as the float file")
-    base, row = times
+    warnings = []
+    if after.bytes >= before.bytes:
+        factor = after.bytes / before.bytes
+        warnings.append(f"{name} is {factor:.2f} times as large as the float file")
+    base, row = before.latency, after.latency
     if row is not None:
-        plain, noise = (1.0, 0.0) if base is None else (base.speedup, base.noise_floor)
-        low = 1.0 if base is None else base.speedup_ci95[0]
+        speedup, low, noise = (
+            (base.speedup, base.speedup_ci95[0], base.noise_floor) if base else (1.0, 1.0, 0.0)
+        )
         if row.speedup_ci95[1] < low - noise - row.noise_floor:
-            ratio = plain / row.speedup
-            told.append(f"{name} is {ratio:.2f} times as slow as the float file on this processor")
-    return tuple(told)
+            factor = speedup / row.speedup
+            warnings.append(
+                f"{name} is {factor:.2f} times as slow as the float file on this processor"
+            )
+    return tuple(warnings)
 
 
 def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
-    """Bring a float32 file to one other precision, of the same kind, and say what that cost.
+    """Quantize a float32 file to one precision, into a file of the same kind.
 
-    Where a check fails (only a tolerance lets one) nothing is written.
+    If a check fails (only a tolerance makes one fail), no file is written.
 
     Raises:
-        ExporterError: any of its classes; see `quantization` for what is refused.
+        ExporterError: any of its classes; see `quantization` for the models that are refused.
     """
     path = Path(source)
-    wish = _one_wish(job)
-    kind = _edge_kind(path)
-    check_output(out, kind, force=job.force)
-    check_forms(out, kind, job.forms, force=job.force)
-    refuse_input(path, out)
-    with job.open(path) as given, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        model = given.model
-        refuse_quantizing(job, given)
+    spec = _only_spec(job)
+    check_output_file(out, _quantizable_kind(path), job.forms, path, force=job.force)
+    with job.open(path) as opened, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        model = opened.model
+        refuse_quantizing(job, opened)
         inputs = job.inputs(model) if job.verify or job.bench else NO_INPUTS
-        samples = calibration(job, model)
-        made = quantized(job, given, model, wish, samples)
+        samples = calibration_samples(job, model)
+        quantized = quantize_for_job(job, opened, model, spec, samples)
         draft = Path(folder, out.name)
-        made.model.write(draft)
-        small = given.reopen(draft)
-        small.runner(job.run_options)  # what the runtime does not take is not written
-        found = compare_models(job, model, small, inputs, ()) if job.verify else CheckResults()
-        costs = (
-            measure_models(job, ((model, path), (small, draft)), inputs)
-            if job.bench
-            else Measures()
+        quantized.model.write(draft)
+        small = opened.reopen(draft)
+        small.runner(job.run_options)  # a file that its runtime cannot load is not written
+        results = CheckResults(warnings=(*calibration_warnings(job, samples), *quantized.warnings))
+        results += compare_models(job, model, small, inputs, ())
+        results += measure_models(job, ModelFile(model, path), ModelFile(small, draft), inputs)
+        before = FileCost(size_bytes(path))
+        results += CheckResults(
+            warnings=quality_warnings(out.name, results, before, size_bytes(draft))
         )
-        artifact = replace(describe(small, draft, uncut=path), precision=wish.precision)
-        sizes = size_bytes(path), artifact.bytes
-        slow = drawbacks(out.name, sizes, (None, next(iter(costs.latency), None)))
-        artifacts: tuple[Artifact, ...] = ()
-        if found.passed:
-            _write_quantized(draft, out, model.remap, job)
-            artifacts = (artifact, *describe_forms(out, job.forms, wish.precision))
-        return make_report(
-            job,
-            given,
-            inputs,
-            samples,
-            remap=model.remap,
-            artifacts=artifacts,
-            checks=_named(found, out),
-            latency=costs.latency,
-            memory=costs.memory,
-            warnings=(
-                *given.warnings,
-                *calibration_warnings(job, samples),
-                *made.warnings,
-                *ruined(out.name, found.checks),
-                *slow,
-                *found.warnings,
-                *costs.warnings,
-            ),
-        )
+        write = partial(copy_model, draft)
+        new = NewFile(small, out, write, results, model.remap, uncut=path, precision=spec.precision)
+        return write_if_passed(job, opened, new, inputs, samples)
 
 
-def _one_wish(job: Job) -> QuantizationSpec:
-    wanted = wishes(job)
-    if len(wanted) != 1 or len(job.precisions) != 1:
+def _only_spec(job: Job) -> QuantizationSpec:
+    specs = quantization_specs(job)
+    if len(specs) != 1 or len(job.precisions) != 1:
         known = ", ".join(name for name in PRECISIONS if name != FLOAT)
         raise UsageError("one file has one precision", f"give one of {known}")
-    return wanted[0]
+    return specs[0]
 
 
-def _edge_kind(path: Path) -> str:
-    """Of a file that can be quantized as it stands."""
+def _quantizable_kind(path: Path) -> str:
     kind = kind_of(path)
     if not KINDS[kind].edge:
         raise UsageError(
-            f"{path.name} is a {KINDS[kind].title} file, which is not quantized as it stands",
+            f"{path.name} is a {KINDS[kind].title} file, which cannot be quantized directly",
             "convert it first, or use `exporter run --precision`",
         )
     return kind
-
-
-def _write_quantized(draft: Path, out: Path, remap: Remap | None, job: Job) -> None:
-    def write(file: Path) -> None:
-        copy_model(draft, file)
-        write_forms(file, out, job.forms, remap, force=job.force)
-
-    if remap is None:
-        write_atomically(out, write, force=job.force)
-    else:
-        write_with_remap(out, write, remap, force=job.force)

@@ -1,4 +1,4 @@
-"""Fill the record of a job."""
+"""Make the report of a job."""
 
 from __future__ import annotations
 
@@ -11,51 +11,75 @@ from typing import Any
 from exporter.data.samples import Samples
 from exporter.formats import size_bytes
 from exporter.formats.model import Model
+from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
-from exporter.jobs.source import Source
+from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
 from exporter.records import Artifact, Original, Report
+from exporter.remap import Remap
 from exporter.report.machine import machine, versions
 
 
 def make_report(
-    job: Job, source: Source, inputs: Samples, calibration: Samples | None = None, **found: Any
+    job: Job,
+    source: OpenedModel,
+    results: CheckResults,
+    inputs: Samples,
+    calibration: Samples | None = None,
+    *,
+    artifacts: tuple[Artifact, ...] = (),
+    remap: Remap | None = None,
 ) -> Report:
-    """A report of what was found, with what is known of every job.
+    """The report of a job. A warning that occurs twice appears once.
 
     Args:
-        calibration: what showed the ranges of activations, if anything was calibrated.
-        found: further fields of `Report`; a warning that comes twice is told once.
+        calibration: the samples that an integer precision was calibrated on.
     """
-    found["warnings"] = tuple(dict.fromkeys(found.get("warnings", ())))
-    found.setdefault("remap", None)
+    model, path = source.model, source.path
+    samples = _describe_samples(inputs)
+    if calibration:
+        samples["calibration"] = _describe_samples(calibration)
     return Report(
         versions=versions(),
         machine=machine(),
         command=job.command,
-        inputs=_told(inputs) | ({"calibration": _told(calibration)} if calibration else {}),
-        original=_original(source),
-        **found,
+        inputs=samples,
+        original=Original(
+            path.name if path else model.name,
+            model.kind,
+            model.precision,
+            size_bytes(path) if path else None,
+            model.sha256,
+        ),
+        remap=remap,
+        artifacts=artifacts,
+        checks=results.checks,
+        latency=results.latency,
+        memory=results.memory,
+        warnings=tuple(dict.fromkeys((*source.warnings, *results.warnings))),
     )
 
 
-def _told(inputs: Samples) -> dict[str, Any]:
-    return {"source": inputs.source, "samples": inputs.count}
+def _describe_samples(samples: Samples) -> dict[str, Any]:
+    return {"source": samples.source, "samples": samples.count}
 
 
-def describe(model: Model, path: Path, route: str = "", uncut: Path | None = None) -> Artifact:
-    """A written file.
+def describe_artifact(
+    model: Model, path: Path, route: str = "", uncut: Path | None = None, precision: str = ""
+) -> Artifact:
+    """The record of a written model file.
 
     Args:
-        route: of its conversion.
-        uncut: the whole model in a file of the same kind.
+        route: of its conversion; "" without one.
+        uncut: the original in a file of the same kind.
+        precision: if another one than the model states.
     """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(
         path=path.name,
         kind=model.kind,
-        precision=model.precision,
+        precision=precision or model.precision,
         bytes=size_bytes(path),
         sha256=sha256,
         route=route,
@@ -64,21 +88,15 @@ def describe(model: Model, path: Path, route: str = "", uncut: Path | None = Non
 
 
 def describe_forms(path: Path, forms: Iterable[str], precision: str) -> Iterator[Artifact]:
-    """The written files of an artifact's other forms.
+    """The records of the other forms of a model file, such as its C source.
 
     Args:
-        path: of the artifact, beside which they stand.
-        forms: keys of FORMS, of the artifact's kind.
-        precision: of the artifact.
+        path: of the model file; the forms are in the same folder.
+        forms: keys of FORMS.
+        precision: of the model file.
     """
     for form in forms:
         for name in import_module(FORMS[form].module).names(path.name):
             content = path.with_name(name).read_bytes()
             sha256 = hashlib.sha256(content).hexdigest()
             yield Artifact(name, form, precision, len(content), sha256, route="")
-
-
-def _original(source: Source) -> Original:
-    model, path = source.model, source.path
-    name, size = (path.name, size_bytes(path)) if path else (model.name, None)
-    return Original(name, model.kind, model.precision, size, model.sha256)

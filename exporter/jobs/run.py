@@ -1,325 +1,308 @@
-"""The whole job: open -> trace -> select -> plan -> apply -> verify -> bench -> report."""
+"""The whole job: convert, cut, check, quantize, time and report, into one folder."""
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.data.samples import Samples
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, Measures, compare_models, measure_models
-from exporter.jobs.cut_before_conversion import Precut, cut_before
+from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, measure_models
+from exporter.jobs.cut_before_conversion import cut_source
 from exporter.jobs.options import Job
+from exporter.jobs.prune import write_pruned
 from exporter.jobs.quantize import (
-    calibration,
+    FileCost,
+    calibration_samples,
     calibration_warnings,
-    drawbacks,
-    gates,
-    quantized,
+    for_float_checks,
+    quality_warnings,
+    quantization_specs,
+    quantize_for_job,
     refuse_quantizing,
-    ruined,
-    wishes,
 )
-from exporter.jobs.record import describe, describe_forms, make_report
-from exporter.jobs.source import Source, Target
+from exporter.jobs.record import describe_artifact, describe_forms, make_report
+from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.output.c_source import FORMS, write_forms
-from exporter.output.files import write_atomically
-from exporter.output.folder import atomic_folder, refuse_existing
-from exporter.output.sidecar import write_text
+from exporter.output.files import write_atomically, write_text
+from exporter.output.folder import atomic_folder, check_output_folder
+from exporter.performance.memory import ModelFile
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
 from exporter.records import Artifact, Report
+from exporter.remap import HeadRemap
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.trace import trace
 
-_FOLDER = re.compile(r"\w[\w.-]*")
+_FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
-def run_job(source: str | Path | Any, out: Path, choice: CutOptions, job: Job) -> Report:
-    """Convert, cut, verify, time and report, into the folder `out`, which appears whole.
+def run_job(source: str | Path | Any, out: Path, options: CutOptions, job: Job) -> Report:
+    """Convert, cut, verify, quantize, time and report, into the folder `out`, atomically.
 
     Args:
         source: a path, or a live Keras model.
 
     Returns:
-        The report, which is also written as report.json, report.md and report.html. A failed check
-        is a result in it, not an error.
+        The report, which is also in the folder as report.json, report.md and report.html. A failed
+        check is a result in it, not an error.
 
     Raises:
         ExporterError: any of its classes; nothing is written then.
     """
-    return run_variants(source, out, {"": choice}, job)[""]
+    return run_variants(source, out, {"": options}, job)[""]
 
 
 def run_variants(
-    source: str | Path | Any, out: Path, choices: Mapping[str, CutOptions], job: Job
+    source: str | Path | Any, out: Path, variants: Mapping[str, CutOptions], job: Job
 ) -> dict[str, Report]:
-    """`run_job` for several selections with one conversion, each in its own folder of `out`.
+    """`run_job` for several selections with one conversion, each in its own subfolder of `out`.
 
     Args:
-        choices: folder name -> what to keep; "" is `out` itself.
+        variants: subfolder name -> options of the cut; "" is `out` itself.
     """
-    check_run(source, out, choices, job)
+    check_run(source, out, variants, job)
     with (
-        job.open(source) as given,
-        _prepared(given, job, choices.values()) as work,
+        job.open(source) as opened,
+        _prepare(opened, job, variants.values()) as shared,
         atomic_folder(out, force=job.force) as folder,
     ):
         return {
-            name: _variant(_named(work, name), folder / name, choice)
-            for name, choice in choices.items()
+            name: _run_variant(_Variant(shared, _named(job, name), folder / name, options))
+            for name, options in variants.items()
         }
 
 
+def _named(job: Job, variant: str) -> Job:
+    """The job with the name of the variant before each progress message."""
+    if not variant:
+        return job
+    return replace(job, progress=lambda message: job.progress(f"{variant}: {message}"))
+
+
 def check_run(
-    source: str | Path | Any, out: Path, choices: Mapping[str, CutOptions], job: Job
+    source: str | Path | Any, out: Path, variants: Mapping[str, CutOptions], job: Job
 ) -> None:
     """Refuse an output that `run_variants` could not write, before minutes are spent."""
-    for name in filter(None, choices):
-        if not _FOLDER.fullmatch(name):
+    for name in filter(None, variants):
+        if not _FOLDER_NAME.fullmatch(name):
             raise UsageError(
                 f"the variant {name!r} cannot name a folder", "use letters, digits, dots, dashes"
             )
-    files = [source, job.data, *(choice.labels for choice in choices.values())]
+    files = [source, job.data, *(options.labels for options in variants.values())]
     inputs = [Path(file) for file in files if isinstance(file, str | Path)]
-    refuse_existing(out, force=job.force, inputs=inputs)
+    check_output_folder(out, force=job.force, inputs=inputs)
 
 
-# --- what all variants share --------------------------------------------------------------------
+# --- shared by all variants ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class _Work:
-    job: Job
-    source: Source
+class _Shared:
+    """Everything that is made once for all variants.
+
+    Attributes:
+        models: the uncut model of every kind that is written.
+    """
+
+    source: OpenedModel
     inputs: Samples
     calibration: Samples | None
-    targets: tuple[Target, ...]
+    models: tuple[UncutModel, ...]
 
 
 @contextmanager
-def _prepared(source: Source, job: Job, choices: Iterable[CutOptions]) -> Iterator[_Work]:
+def _prepare(source: OpenedModel, job: Job, variants: Iterable[CutOptions]) -> Iterator[_Shared]:
     refuse_quantizing(job, source)
     inputs = job.inputs(source.model) if job.verify or job.bench else NO_INPUTS
-    ranges = calibration(job, source.model)
-    _refuse_early(source, choices)
+    calibration = calibration_samples(job, source.model)
+    for options in variants:  # report a wrong option before the conversion
+        with suppress(ModelError):  # the converted file may have a head that the source lacks
+            plan_cut(source.model, options)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         kinds = job.kinds or source.default_kinds()
-        targets = tuple(source.target(kind, Path(folder), job.progress) for kind in kinds)
-        yield _Work(job, source, inputs, ranges, targets)
-
-
-def _named(work: _Work, variant: str) -> _Work:
-    """The same, with the variant's name before what is said."""
-    if not variant:
-        return work
-    say = work.job.progress
-    return replace(work, job=replace(work.job, progress=lambda step: say(f"{variant}: {step}")))
-
-
-def _refuse_early(source: Source, choices: Iterable[CutOptions]) -> None:
-    """A choice that does not fit is told before the conversion.
-
-    What the source's own kind cannot cut may be cut in the converted file: that is seen there.
-    """
-    for choice in choices:
-        with suppress(ModelError):
-            plan_cut(source.model, choice)
+        models = tuple(source.as_kind(kind, Path(folder), job.progress) for kind in kinds)
+        yield _Shared(source, inputs, calibration, models)
 
 
 # --- one variant --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
-class _Result:
+class _Variant:
+    shared: _Shared
+    job: Job
+    folder: Path
+    options: CutOptions
+
+    def write(self, path: Path, write: Callable[[Path], None]) -> Model:
+        """Write a model file and open it again."""
+        write_atomically(path, write)
+        return self.shared.source.reopen(path)
+
+    def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
+        if not (uncut.path and KINDS[uncut.model.kind].edge):
+            return CheckResults()
+        original = ModelFile(uncut.model, uncut.path)
+        return measure_models(self.job, original, ModelFile(pruned, path), self.shared.inputs)
+
+    def compare(
+        self, original: Model, pruned: Model, heads: tuple[HeadRemap, ...], *, gated: bool
+    ) -> CheckResults:
+        """Compare two models.
+
+        Args:
+            gated: the tolerance of the job applies (see `for_float_checks`).
+        """
+        job = self.job if gated else for_float_checks(self.job)
+        return compare_models(job, original, pruned, self.shared.inputs, heads)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pruned:
+    """One pruned artifact.
+
+    Attributes:
+        cut_in_source: the converted original has no head to compare another precision with.
+        is_wanted: False for a float file that is only needed to make the others.
+    """
+
     cut: Cut
-    pruned: Model
+    model: Model
     artifact: Artifact
     results: CheckResults
-    measures: Measures
-    warnings: tuple[str, ...] = ()
-    precut: bool = False  # the original's file has no head to hold another precision against
+    cut_in_source: bool = False
+    is_wanted: bool = True
 
 
-def _variant(work: _Work, folder: Path, choice: CutOptions) -> Report:
+def _run_variant(variant: _Variant) -> Report:
+    job, shared, folder = variant.job, variant.shared, variant.folder
     folder.mkdir(exist_ok=True)
-    results = [each for target in work.targets for each in _results(work, target, folder, choice)]
-    names = {path.name for path in folder.iterdir()}
-    written = [each for each in results if each.artifact.path in names]
-    report = make_report(
-        work.job,
-        work.source,
-        work.inputs,
-        work.calibration,
-        remap=results[0].cut.remap,
-        artifacts=tuple(result.artifact for result in written),
-        checks=tuple(check for result in results for check in result.results.checks),
-        latency=tuple(row for result in written for row in result.measures.latency),
-        memory=tuple(row for result in written for row in result.measures.memory),
-        warnings=_warnings(work, results),
-    )
-    forms: list[Artifact] = []
-    for artifact in report.artifacts:
+    pruned = [each for uncut in shared.models for each in _prune(variant, uncut)]
+    remap = pruned[0].cut.remap
+    artifacts = [each.artifact for each in pruned if each.is_wanted]
+    for artifact in tuple(artifacts):
         path = folder / artifact.path
-        own = [form for form in work.job.forms if FORMS[form].kind == artifact.kind]
-        write_forms(path, path, own, report.remap)
-        forms += describe_forms(path, own, artifact.precision)
-    report = replace(report, artifacts=(*report.artifacts, *forms))
+        forms = [form for form in job.forms if FORMS[form].kind == artifact.kind]
+        write_forms(path, path, forms, remap)
+        artifacts += describe_forms(path, forms, artifact.precision)
+    warnings = [warning for uncut in shared.models for warning in uncut.warnings]
+    warnings += calibration_warnings(job, shared.calibration)
+    report = make_report(
+        job,
+        shared.source,
+        sum((each.results for each in pruned), CheckResults(warnings=tuple(warnings))),
+        shared.inputs,
+        shared.calibration,
+        remap=remap,
+        artifacts=tuple(artifacts),
+    )
     _write_report(folder, report)
     return report
 
 
-def _results(work: _Work, target: Target, folder: Path, choice: CutOptions) -> Iterator[_Result]:
-    """One artifact a precision; the float one is proved, and what the others are held against.
-
-    It goes where it was not asked for.
-    """
-    plain = _result(work, target, folder, choice)
-    yield plain
-    for wish in wishes(work.job):
-        yield _coarser(work, target, plain, (folder, choice, wish))
-    if wishes(work.job) and FLOAT not in work.job.precisions:
-        (folder / plain.artifact.path).unlink()
-
-
-def _coarser(
-    work: _Work, target: Target, plain: _Result, chosen: tuple[Path, CutOptions, QuantizationSpec]
-) -> _Result:
-    """The artifact of another precision, in the order of cutting and quantizing that was chosen."""
-    folder, choice, wish = chosen
-    path = folder / f"pruned.{wish.precision}{KINDS[target.model.kind].suffixes[0]}"
-    found, cut, source = CheckResults(), plain.cut, target.model
-    if work.job.quantize_first:
-        made = quantized(work.job, work.source, source, wish, work.calibration)
-        whole = made.model
-        whole.sha256 = source.sha256  # the same model to the remap, whichever its precision
-        cut = plan_cut(whole, choice, target.original)
-        write_atomically(path, whole.apply(cut.plan).write)
-    else:
-        made = quantized(work.job, work.source, plain.pruned, wish, work.calibration)
-        write_atomically(path, made.model.write)
-    pruned = work.source.reopen(path)
-    if work.job.verify:
-        tables = cut.remap.heads
-        if work.job.quantize_first:
-            found = compare_models(gates(work.job), made.model, pruned, work.inputs, tables)
-        held = (
-            (plain.pruned, pruned, work.inputs, ())
-            if plain.precut
-            else (source, pruned, work.inputs, tables)
-        )
-        found += compare_models(work.job, *held)
-    artifact = describe(pruned, path, plain.artifact.route, _uncut(target))
-    measures = _measures(work, target, (pruned, path))
-    sizes = plain.artifact.bytes, artifact.bytes
-    times = next(iter(plain.measures.latency), None), next(iter(measures.latency), None)
-    return _Result(
-        cut=cut,
-        pruned=pruned,
-        artifact=replace(artifact, precision=wish.precision),
-        results=found,
-        measures=measures,
-        warnings=(
-            *made.warnings,
-            *ruined(path.name, (c for c in found.checks if c.stage == "quantize")),
-            *drawbacks(path.name, sizes, times),
-        ),
-    )
+def _prune(variant: _Variant, uncut: UncutModel) -> Iterator[_Pruned]:
+    """Every precision of one kind. The float file is made first and checked in any case."""
+    plain = _prune_float(variant, uncut)
+    specs = quantization_specs(variant.job)
+    is_wanted = not specs or FLOAT in variant.job.precisions
+    unmeasured = replace(plain.results, latency=(), memory=())
+    yield plain if is_wanted else replace(plain, results=unmeasured, is_wanted=False)
+    for spec in specs:
+        yield _quantize(variant, uncut, plain, spec)
+    if not is_wanted:
+        (variant.folder / plain.artifact.path).unlink()
 
 
-def _uncut(target: Target) -> Path | None:
-    return target.path if target.path and target.path.exists() else None
-
-
-def _result(work: _Work, target: Target, folder: Path, choice: CutOptions) -> _Result:
-    """One artifact, checked and timed as it stands on the disk."""
-    kind = KINDS[target.model.kind]
-    path = folder / f"pruned.{target.model.precision}{kind.suffixes[0]}"
-    work.job.progress(f"cutting {path.name}")
-    uncut = _uncut(target)
-    if work.job.keep_original and uncut:
-        copy_model(uncut, folder / f"original{suffixes_of(uncut)[0]}")
+def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
+    """Cut, write, check and time the float file of one kind."""
+    model, folder = uncut.model, variant.folder
+    path = folder / f"pruned.{model.precision}{KINDS[model.kind].suffixes[0]}"
+    variant.job.progress(f"cutting {path.name}")
+    if variant.job.keep_original and uncut.path:
+        copy_model(uncut.path, folder / f"original{suffixes_of(uncut.path)[0]}")
     try:
-        cut = plan_cut(target.model, choice, target.original)
+        cut = plan_cut(model, variant.options, uncut.original)
     except (ModelError, UsageError) as error:
-        return _precut(work, target, path, cut_before(work.source, target, choice, error))
-    pruned = _written(work.source, target, cut, path)
-    return _Result(
-        cut=cut,
-        pruned=pruned,
-        artifact=describe(pruned, path, target.route, uncut),
-        results=_findings(work, target, pruned, cut),
-        measures=_measures(work, target, (pruned, path)),
-    )
+        return _prune_source(variant, uncut, path, error)
+    made = model.apply(cut.plan)
+    made.name = path.name  # external data files are named after it
+    pruned = variant.write(path, partial(write_pruned, made, cut, uncut.path))
+    results = CheckResults(warnings=cut.warnings)
+    results += _compare_float(variant, uncut, pruned, cut)
+    results += variant.measure(uncut, pruned, path)
+    artifact = describe_artifact(pruned, path, uncut.route, uncut.path)
+    return _Pruned(cut, pruned, artifact, results)
 
 
-def _precut(work: _Work, target: Target, path: Path, before: Precut) -> _Result:
-    """The same for a head that has to be cut before the conversion."""
+def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut) -> CheckResults:
+    """Compare with the uncut model, and with the source that it was converted from."""
+    heads, source = cut.remap.heads, variant.shared.source.model
+    results = variant.compare(uncut.model, pruned, heads, gated=False)
+    if uncut.original is None or not variant.job.verify:
+        return results
+    source_heads = {head.name for head in trace(source.graph()).heads}
+    if source_heads >= {table.name for table in heads}:
+        export = variant.compare(source, pruned, heads, gated=False)
+    else:  # the source does not show this head: compare before and after the conversion instead
+        export = variant.compare(source, uncut.model, (), gated=False)
+    return replace(results, checks=results.checks + export.checks)
+
+
+def _prune_source(
+    variant: _Variant, uncut: UncutModel, path: Path, reason: ExporterError
+) -> _Pruned:
+    """Make the float file from a source that is cut before the conversion."""
+    job, shared = variant.job, variant.shared
+    source = cut_source(shared.source, uncut, variant.options, reason)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        made = before.target(target.model.kind, Path(folder), work.job)
-        made.model.name = path.name  # files beside it are called after it
-        write_atomically(path, made.model.write)
-    pruned = work.source.reopen(path)
-    job = gates(work.job)
-    return _Result(
-        cut=before.cut,
-        pruned=pruned,
-        artifact=describe(pruned, path, made.route, _uncut(target)),
-        results=before.results(job, pruned, work.inputs) if job.verify else CheckResults(),
-        measures=_measures(work, target, (pruned, path)),
-        warnings=(before.told(path.name), *made.warnings),
-        precut=True,
-    )
+        converted = source.as_kind(uncut.model.kind, Path(folder), job)
+        converted.model.name = path.name  # external data files are named after it
+        pruned = variant.write(path, converted.model.write)
+    results = CheckResults(warnings=source.cut.warnings)
+    if job.verify:
+        results += source.compare(for_float_checks(job), pruned, shared.inputs)
+    results += variant.measure(uncut, pruned, path)
+    results += CheckResults(warnings=(source.warning(path.name), *converted.warnings))
+    artifact = describe_artifact(pruned, path, converted.route, uncut.path)
+    return _Pruned(source.cut, pruned, artifact, results, cut_in_source=True)
 
 
-def _written(source: Source, target: Target, cut: Cut, path: Path) -> Model:
-    """Apply the plan, write the file, and open what was written."""
-    uncut = _uncut(target)
-    if not cut.plan.edits and uncut and path.suffix in suffixes_of(uncut):
-        copy_model(uncut, path)
+def _quantize(
+    variant: _Variant, uncut: UncutModel, plain: _Pruned, spec: QuantizationSpec
+) -> _Pruned:
+    """Quantize the pruned float model; or the uncut one and then cut it, if asked for."""
+    job, shared = variant.job, variant.shared
+    path = variant.folder / f"pruned.{spec.precision}{KINDS[uncut.model.kind].suffixes[0]}"
+    float_model = uncut.model if job.quantize_first else plain.model
+    quantized = quantize_for_job(job, shared.source, float_model, spec, shared.calibration)
+    made, cut, results = quantized.model, plain.cut, CheckResults()
+    if job.quantize_first:
+        made.sha256 = uncut.model.sha256  # the remap names the user's file
+        cut = plan_cut(made, variant.options, uncut.original)
+        pruned = variant.write(path, made.apply(cut.plan).write)
+        results += variant.compare(made, pruned, cut.remap.heads, gated=False)
     else:
-        pruned = target.model.apply(cut.plan)
-        pruned.name = path.name  # files beside it are called after it
-        write_atomically(path, pruned.write)
-    return source.reopen(path)
-
-
-def _findings(work: _Work, target: Target, pruned: Model, cut: Cut) -> CheckResults:
-    if not work.job.verify:
-        return CheckResults()
-    tables, job = cut.remap.heads, gates(work.job)
-    found = compare_models(job, target.model, pruned, work.inputs, tables)
-    if target.original is None:
-        return found
-    shown = {head.name for head in trace(work.source.model.graph()).heads}
-    if shown >= {table.name for table in tables}:
-        export = compare_models(job, work.source.model, pruned, work.inputs, tables)
-    else:  # layers that cannot be looked into: the uncut file stands between the two
-        export = compare_models(job, work.source.model, target.model, work.inputs, ())
-    return replace(found, checks=found.checks + export.checks)
-
-
-def _measures(work: _Work, target: Target, pruned: tuple[Model, Path]) -> Measures:
-    if not (work.job.bench and target.path and KINDS[target.model.kind].edge):
-        return Measures()
-    return measure_models(work.job, ((target.model, target.path), pruned), work.inputs)
-
-
-def _warnings(work: _Work, results: Iterable[_Result]) -> tuple[str, ...]:
-    told = [*work.source.warnings, *(w for target in work.targets for w in target.warnings)]
-    told += calibration_warnings(work.job, work.calibration)
-    for result in results:
-        told += [*result.cut.warnings, *result.results.warnings, *result.measures.warnings]
-        told += result.warnings
-    return tuple(told)
+        pruned = variant.write(path, made.write)
+    if plain.cut_in_source:
+        results += variant.compare(plain.model, pruned, (), gated=True)
+    else:
+        results += variant.compare(uncut.model, pruned, cut.remap.heads, gated=True)
+    results += variant.measure(uncut, pruned, path)
+    artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path, spec.precision)
+    before = FileCost(plain.artifact.bytes, next(iter(plain.results.latency), None))
+    quality = quality_warnings(path.name, results, before, artifact.bytes)
+    results += CheckResults(warnings=(*cut.warnings, *quantized.warnings, *quality))
+    return _Pruned(cut, pruned, artifact, results)
 
 
 def _write_report(folder: Path, report: Report) -> None:

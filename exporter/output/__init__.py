@@ -1,1 +1,1 @@
-"""Write files and folders that appear whole or not at all."""
+"""Write files and folders atomically: they appear complete, or do not appear."""

@@ -1,4 +1,4 @@
-"""Other forms of an artifact, written beside it: C source and header for firmware."""
+"""Other forms of a model file, written next to it: C source and header for firmware."""
 
 from __future__ import annotations
 
@@ -9,46 +9,40 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.output.files import write_atomically
+from exporter.output.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     from exporter.remap import Remap
 
 
 def write_forms(
-    written: Path, path: Path, forms: Iterable[str], remap: Remap | None, *, force: bool = False
+    content: Path, path: Path, forms: Iterable[str], remap: Remap | None, *, force: bool = False
 ) -> None:
-    """Write an artifact's other forms beside the place that it gets.
+    """Write the other forms of a model file next to it.
 
     Args:
-        written: where its bytes stand by now.
-        path: the place.
-        forms: keys of FORMS, of the artifact's kind.
-        remap: of the artifact.
+        content: a file with the bytes of the model, possibly a temporary one.
+        path: the final path of the model file, which gives the names of the forms.
+        forms: keys of FORMS that exist for the kind of the model.
 
     Raises:
-        ModelError: the form cannot hold what the model carries.
+        ModelError: the form cannot represent the model.
         OutputError: a file cannot be written.
     """
     for form in forms:
         module = import_module(FORMS[form].module)
-        texts = module.sources(written.read_bytes(), path.name, remap)
-        for name, text in texts.items():
-            write_atomically(path.with_name(name), partial(_write, text=text), force=force)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="")
+        for name, text in module.sources(content.read_bytes(), path.name, remap).items():
+            write_atomically(path.with_name(name), partial(write_text, text=text), force=force)
 
 
 @dataclass(frozen=True)
 class Form:
-    """Another form of a model file, which is written beside it.
+    """Another form of a model file.
 
     Attributes:
-        kind: key of KINDS; of the files that have it.
-        module: holds `names(file_name)`, the names of the files that it is made of, and
-            `sources(content, file_name, remap)`, which gives their texts by name.
+        kind: of the model files that have this form, key of KINDS.
+        module: contains `names(file_name)`, the names of the files of this form, and
+            `sources(content, file_name, remap)`, which returns their texts by name.
     """
 
     kind: str
@@ -56,3 +50,4 @@ class Form:
 
 
 FORMS: Mapping[str, Form] = {"c-array": Form("tflite", "exporter.formats.tflite.c_array")}
+"""Key: the name in `--to`."""

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Write a folder atomically: it appears complete, or does not appear."""
 
 from __future__ import annotations
 
@@ -9,74 +9,75 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from exporter.errors import OutputError, UsageError
-from exporter.output.files import cannot_write
+from exporter.output.files import cannot_write, refuse_existing
 
-MARK = "report.json"  # a folder that a job wrote holds it, or each of its variants does
+REPORT = "report.json"  # every result folder contains it, or each of its variants does
 
 
 @contextmanager
 def atomic_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """A temporary folder beside the target, which takes the target's place when the block ends.
+    """A temporary folder next to the target, which replaces the target when the block ends.
 
-    Where the block raises, nothing stays behind and what stood there is untouched.
+    If the block raises, the temporary folder is removed and the target is unchanged.
 
     Raises:
-        OutputError: as `refuse_existing`, or the target cannot be written.
+        OutputError: as `check_output_folder`, or the target cannot be written.
     """
-    refuse_existing(target, force=force)
+    check_output_folder(target, force=force)
     target = target.resolve()
-    made = [parent for parent in target.parents if not parent.exists()]
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
-        _remove_empty(made)
+        _remove_empty(new_parents)
         raise cannot_write(target, error) from error
     try:
         yield temporary
-        _publish(temporary, target)
+        _replace(target, temporary)
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         if not target.exists():
-            _remove_empty(made)
+            _remove_empty(new_parents)
 
 
-def refuse_existing(target: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
-    """Refuse a target before any work is done.
+def check_output_folder(target: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
+    """Refuse an output folder before any work is done.
 
     Args:
-        force: replace a folder that a job wrote. Any other folder is safe from it.
-        inputs: files that the job reads, and that must not go with the folder.
+        force: replace the folder if it is a result folder; other folders are never replaced.
+        inputs: files that the job reads, which must not be in the replaced folder.
 
     Raises:
-        OutputError: the target exists and `force` is not set, or it was not written by a job.
-        UsageError: an input lies in it.
+        OutputError: the target exists and `force` is not set, or it is not a result folder.
+        UsageError: an input is in it.
     """
     if not target.exists():
         return
-    if not force:
-        raise OutputError(f"{target} exists", "use --force to replace it")
-    elsewhere = "choose another place with -o"
+    refuse_existing(target, force=force)
+    hint = "choose another place with -o"
     if not target.is_dir():
-        raise OutputError(f"{target} is not a folder", elsewhere)
+        raise OutputError(f"{target} is not a folder", hint)
     for path in inputs:
         if path.resolve().is_relative_to(target.resolve()):
-            raise UsageError(
-                f"the input {path} lies in {target}, which --force replaces", elsewhere
-            )
+            raise UsageError(f"the input {path} is in {target}, which --force replaces", hint)
     if not _is_result(target):
-        raise OutputError(f"{target} holds no {MARK}: it is not a job's to replace", elsewhere)
+        raise OutputError(
+            f"{target} contains no {REPORT}: --force replaces only folders that a run wrote", hint
+        )
 
 
 def _is_result(folder: Path) -> bool:
-    """A job wrote it, or it is empty."""
-    return (folder / MARK).exists() or all((entry / MARK).exists() for entry in folder.iterdir())
+    """True for a folder that a run wrote, a folder of such folders, and an empty folder."""
+    return (folder / REPORT).exists() or all(
+        (entry / REPORT).exists() for entry in folder.iterdir()
+    )
 
 
-def _publish(temporary: Path, target: Path) -> None:
-    """Swap the folders with two renames, so that no moment shows a folder that is half there."""
+def _replace(target: Path, temporary: Path) -> None:
+    """Swap the folders with two renames: no one ever sees an incomplete folder."""
     temporary.chmod(0o755)
     if not target.exists():
         temporary.rename(target)
@@ -92,7 +93,7 @@ def _publish(temporary: Path, target: Path) -> None:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """The deepest first; one that holds anything stays."""
+    """Remove empty folders, given deepest first; stop at the first that is not empty."""
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()

@@ -1,10 +1,9 @@
-"""The memory that a model takes in its runtime, measured where nothing else is held.
+"""Measure the memory that a model takes in its runtime.
 
-Each model is loaded from its file and run once by a process of its own, which imports the runtime,
-notes its resident size, and notes it again afterwards. What it grew by holds all that a device has
-to find for the model: weights as the runtime keeps them (mapped, copied or packed), tensors in
-between, and the runtime's own state. The median of a few processes is told: one alone may differ
-by a megabyte, by how the allocator was left by what came before.
+A process that holds only the runtime loads each model from its file and runs it once. The result
+is the growth of its resident memory: weights as the runtime keeps them (mapped, copied or packed),
+intermediate tensors and the state of the runtime, so about the memory that a device needs. The
+result is the median of several processes, because single ones differ by up to a megabyte.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,56 +24,64 @@ import exporter
 from exporter.data.samples import to_model_inputs
 from exporter.errors import ModelError
 from exporter.formats import KINDS
-from exporter.formats.memory_probe import MARK
+from exporter.formats.memory_probe import NAME_PREFIX
 from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.records import Memory
 
-PROCESSES = 3  # for each side
+PROCESSES = 3  # for each model
 TIMEOUT_S = 600.0
 
-Sides = Sequence[tuple[Model, Path]]  # the original, and the pruned model, each with its file
+
+@dataclass(frozen=True, eq=False)
+class ModelFile:
+    """An opened model, and its file."""
+
+    model: Model
+    path: Path
 
 
-def measure_memory(sides: Sides, feed: Mapping[str, Array], threads: int, engine: str) -> Memory:
-    """What two files of one kind take, measured in turns.
+def measure_memory(
+    original: ModelFile, pruned: ModelFile, feed: Mapping[str, Array], threads: int, engine: str
+) -> Memory:
+    """Measure the memory of two files of one kind, in alternating processes.
 
     Args:
-        sides: the original first.
         feed: input name -> values for one run.
         threads: within one operation.
-        engine: name and version, for the record.
+        engine: name and version of the runtime, for the record.
 
     Raises:
         ModelError: a runtime could not load or run its file.
     """
+    files = original, pruned
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        files = [_feeds(Path(folder, f"{i}.npz"), side[0], feed) for i, side in enumerate(sides)]
-        grown = [
-            [_resident(*side, file, threads) for side, file in zip(sides, files, strict=True)]
+        feeds = [_save(Path(folder, f"{i}.npz"), each.model, feed) for i, each in enumerate(files)]
+        growth = [
+            [_memory_growth(*pair, threads) for pair in zip(files, feeds, strict=True)]
             for _ in range(PROCESSES)
         ]
-    original, pruned = (int(statistics.median(each)) for each in zip(*grown, strict=True))
-    return Memory(sides[1][0].name, engine, original, pruned)
+    medians = [int(statistics.median(each)) for each in zip(*growth, strict=True)]
+    return Memory(pruned.model.name, engine, *medians)
 
 
-def _feeds(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
-    """In the order of the model's inputs, by which some runtimes are fed."""
+def _save(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
+    """Write the values in the order of the model's inputs, which LiteRT needs."""
     values = to_model_inputs(feed, model.graph())
     named: dict[str, Any] = {
-        MARK + name: values[name] for name in model.graph().inputs if name in values
+        NAME_PREFIX + name: values[name] for name in model.graph().inputs if name in values
     }
     np.savez(file, **named)
     return file
 
 
-def _resident(model: Model, path: Path, feeds: Path, threads: int) -> int:
-    """Bytes that a fresh process grew by."""
-    module = f"{KINDS[model.kind].package}.memory_probe"
-    refusal = f"the memory of {model.name} could not be measured"
+def _memory_growth(file: ModelFile, feeds: Path, threads: int) -> int:
+    """The bytes by which a new process grows when it loads and runs the model."""
+    module = f"{KINDS[file.model.kind].package}.memory_probe"
+    refusal = f"the memory of {file.model.name} could not be measured"
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, a module of this package
-            [sys.executable, "-P", "-m", module, str(path), str(feeds), str(threads)],
+            [sys.executable, "-P", "-m", module, str(file.path), str(feeds), str(threads)],
             capture_output=True,
             check=False,
             encoding="utf-8",
@@ -84,12 +92,12 @@ def _resident(model: Model, path: Path, feeds: Path, threads: int) -> int:
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"{refusal}: one run took more than {TIMEOUT_S:g} s") from error
     if done.returncode:
-        raise ModelError(f"{refusal}: {_last_words(done.stderr) or done.returncode}")
+        raise ModelError(f"{refusal}: {_error_message(done.stderr) or done.returncode}")
     return int(done.stdout)
 
 
-def _last_words(traceback: str) -> str:
-    """The error at the end of a traceback; what it goes on with is indented, as its frames are."""
+def _error_message(traceback: str) -> str:
+    """The error at the end of a traceback, in one line; only its first line is not indented."""
     lines = traceback.rstrip().splitlines()
     start = max((i for i, line in enumerate(lines) if not line.startswith(" ")), default=0)
     return " ".join(" ".join(lines[start:]).split())

@@ -315,7 +315,7 @@ def test_a_cut_file_is_cut_again(work: Path) -> None:
 def test_an_unusual_suffix_is_a_warning(work: Path) -> None:
     shutil.copyfile(work / "net.onnx", work / "net.bin")
     done = well(exporter("prune net.bin -o bin.onnx --keep 1-3 --json", work))
-    assert done.record["warnings"] == ["net.bin is of the kind ONNX, whatever its suffix says"]
+    assert done.record["warnings"] == ["net.bin is in ONNX format, despite its suffix"]
 
 
 def test_nonfinite_weights_are_cut_where_allowed(work: Path) -> None:
@@ -467,7 +467,9 @@ def test_a_damaged_table_beside_the_file_is_named(work: Path) -> None:
 
 def test_files_without_a_table_are_compared_as_they_stand(work: Path) -> None:
     done = well(exporter("verify net.onnx net.onnx --json", work))
-    assert done.record["warnings"] == ["net.onnx carries no remap: compared as it stands"]
+    assert done.record["warnings"] == [
+        "net.onnx has no remap: all outputs are compared as they are"
+    ]
     assert exporter("verify net.onnx nan.onnx", work).code == 1
 
 

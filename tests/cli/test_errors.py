@@ -276,10 +276,10 @@ OUTPUTS = {
         "run net.onnx -o labels.txt --keep 1 --force", 6, "labels.txt is not a folder"
     ),
     "a folder that is not ours": Refusal(
-        "run net.onnx -o folder --keep 1 --force", 6, "folder holds no report.json"
+        "run net.onnx -o folder --keep 1 --force", 6, "folder contains no report.json"
     ),
     "a folder that holds the model": Refusal(
-        "run old/net.onnx -o old --keep 1 --force", 2, "the input old/net.onnx lies in old"
+        "run old/net.onnx -o old --keep 1 --force", 2, "the input old/net.onnx is in old"
     ),
     "a folder that holds the labels": Refusal(
         "run net.onnx -o old --keep 1 --force --labels old/labels.txt",
@@ -289,21 +289,28 @@ OUTPUTS = {
     "no route": Refusal(
         "run net.onnx -o x --keep 1 --to tflite",
         2,
-        "there is no route from ONNX to TFLite",
+        "ONNX cannot be converted to TFLite",
         "use --to onnx, or start from the Keras model",
     ),
     "no route to Keras": Refusal(
-        "run net.tflite -o x --keep 1 --to keras", 2, "there is no route from TFLite to Keras"
+        "run net.tflite -o x --keep 1 --to keras", 2, "TFLite cannot be converted to Keras"
     ),
     "no route, converted": Refusal(
-        "convert net.onnx -o x.tflite", 2, "there is no route from ONNX to TFLite"
+        "convert net.onnx -o x.tflite", 2, "ONNX cannot be converted to TFLite"
     ),
-    "converted to itself": Refusal("convert net.onnx -o x.onnx", 2, "net.onnx is of the kind ONNX"),
+    "converted to itself": Refusal(
+        "convert net.onnx -o x.onnx", 2, "net.onnx is in ONNX format already"
+    ),
     "converted to nothing": Refusal(
-        "convert net.onnx -o x.png", 2, "x.png names no kind to convert to", "use -o NAME with"
+        "convert net.onnx -o x.png",
+        2,
+        "the suffix of x.png is not one that models are converted to",
+        "use -o NAME with",
     ),
     "two runtimes": Refusal(
-        "bench net.onnx net.tflite", 2, "net.onnx and net.tflite do not run in one edge runtime"
+        "bench net.onnx net.tflite",
+        2,
+        "net.onnx and net.tflite do not run in the same edge runtime",
     ),
     "demo in a folder that exists": Refusal("demo -o folder", 6, "folder exists"),
 }

@@ -22,9 +22,9 @@ from exporter.errors import ModelError
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
-from exporter.jobs.cut_before_conversion import cut_before
+from exporter.jobs.cut_before_conversion import cut_source
 from exporter.jobs.options import Job
-from exporter.jobs.source import Source, Target
+from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.planning.cut import CutOptions
 from tests.builders.keras_heads import HEADS, weights_of
 from tests.builders.onnx_models import classifier
@@ -42,9 +42,9 @@ def child() -> Iterator[Child]:
         yield made
 
 
-def opened(model: Any, child: Child) -> tuple[Source, Target]:
-    source = Source(open_live(model, child), None, child)
-    return source, Target(source.model, None, source.origin)
+def opened(model: Any, child: Child) -> tuple[OpenedModel, UncutModel]:
+    source = OpenedModel(open_live(model, child), None, child)
+    return source, UncutModel(source.model, None, source.origin)
 
 
 def witness(name: str, model: Any, x: Array) -> Array:
@@ -59,14 +59,14 @@ def witness(name: str, model: Any, x: Array) -> Array:
 def test_a_file_that_is_the_source_itself_is_refused_as_it_was() -> None:
     model = classifier()
     with pytest.raises(ModelError, match="no rule"):
-        cut_before(Source(model, None, Child()), Target(model, None), KEEP, REASON)
+        cut_source(OpenedModel(model, None, Child()), UncutModel(model, None), KEEP, REASON)
 
 
 def test_a_source_that_is_not_cut_as_it_stands_is_refused_as_it_was(child: Child) -> None:
     source, target = opened(HEADS[STEPS].made(), child)
     source.model.kind = "savedmodel"
     with pytest.raises(ModelError, match="no rule"):
-        cut_before(source, target, KEEP, REASON)
+        cut_source(source, target, KEEP, REASON)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_source_that_is_not_cut_as_it_stands_is_refused_as_it_was(child: Child
 def test_where_keras_refuses_too_the_first_reason_is_told(child: Child, choice: CutOptions) -> None:
     source, target = opened(HEADS[STEPS].made(), child)
     with pytest.raises(ModelError, match="no rule"):
-        cut_before(source, target, choice, REASON)
+        cut_source(source, target, choice, REASON)
 
 
 def test_the_layer_that_keras_refuses_is_named(child: Child) -> None:
@@ -87,7 +87,7 @@ def test_the_layer_that_keras_refuses_is_named(child: Child) -> None:
     ranked = keras.ops.sort(keras.layers.Dense(6, name="y")(x), axis=-1)
     source, target = opened(keras.Model(x, ranked, name="net"), child)
     with pytest.raises(ModelError, match="no rule") as caught:
-        cut_before(source, target, KEEP, REASON)
+        cut_source(source, target, KEEP, REASON)
     named = re.match(
         r"in Keras: no head can be cut: output '(\w+)': Sort '(\w+)'", caught.value.hint
     )
@@ -103,8 +103,8 @@ def test_it_answers_as_numpy_says(name: str, kind: str, child: Child, tmp_path: 
     model = HEADS[name].made()
     x = sample(model)
     source, target = opened(model, child)
-    before = cut_before(source, target, KEEP, REASON)
-    made = before.target(kind, tmp_path, Job())
+    before = cut_source(source, target, KEEP, REASON)
+    made = before.as_kind(kind, tmp_path, Job())
     assert made.route.startswith("cut in Keras, then ")
     path = tmp_path / f"small{KINDS[kind].suffixes[0]}"
     made.model.write(path)
@@ -115,12 +115,12 @@ def test_it_answers_as_numpy_says(name: str, kind: str, child: Child, tmp_path: 
     assert small.remap is not None
     assert small.remap.heads[0].kept == tuple(KEPT)
     inputs = synthetic_samples(source.model.graph(), 2, 0, {})
-    found = before.results(Job(), small, inputs)
+    found = before.compare(Job(), small, inputs)
     assert found.passed
     assert {check.stage for check in found.checks} == {"cut", "export"}
     assert {check.artifact for check in found.checks} == {path.name}
-    other = cut_before(source, target, CutOptions(keep=[1, 2, 3]), REASON)
-    wrong = other.results(Job(), small, inputs)  # of other units than the file has
+    other = cut_source(source, target, CutOptions(keep=[1, 2, 3]), REASON)
+    wrong = other.compare(Job(), small, inputs)  # of other units than the file has
     assert {check.stage for check in wrong.checks if not check.passed} == {"export"}
 
 

@@ -25,7 +25,7 @@ from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
-from exporter.jobs.source import Source
+from exporter.jobs.source import OpenedModel
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace_axis
 from exporter.verification import Stage, VerifyOptions, verify_pair
@@ -244,15 +244,15 @@ def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None
     """The table speaks the first model's indices, and both models before are compared with it."""
     first = bench.opened(NET)
     cut = first.apply(plan_cut(first, CutOptions(keep=(5, 3, 1, 0), keep_order=True)).plan)
-    source = Source(cut, None, bench.child)
-    target = source.target(kind, bench.folder)
-    again = plan_cut(target.model, CutOptions(keep=(2, 0)), target.original)
+    source = OpenedModel(cut, None, bench.child)
+    uncut = source.as_kind(kind, bench.folder)
+    again = plan_cut(uncut.model, CutOptions(keep=(2, 0)), uncut.original)
     (table,) = again.remap.heads
     assert table.new_to_old == (5, 1)
     assert (again.remap.original.name, again.remap.parent) == ("net.keras", source.origin)
-    pruned = target.model.apply(again.plan)
+    pruned = uncut.model.apply(again.plan)
     inputs = VerifyOptions(synthetic_samples(first.graph()))
-    for stage, before in (("export", first), ("export", cut), ("cut", target.model)):
+    for stage, before in (("export", first), ("export", cut), ("cut", uncut.model)):
         checks = verify_pair(cast("Stage", stage), before, pruned, [table], inputs).checks
         assert all(check.passed for check in checks)
     agree(answers(pruned, NET.inputs()), Cut(NET, (5, 1), in_order=True).witness(), EXPORT)

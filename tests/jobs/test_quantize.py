@@ -18,8 +18,15 @@ from exporter.errors import UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
+from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
-from exporter.jobs.quantize import drawbacks, gates, ruined, wishes
+from exporter.jobs.quantize import (
+    FileCost,
+    cost_warnings,
+    for_float_checks,
+    noise_warnings,
+    quantization_specs,
+)
 from exporter.performance.latency import compare_times
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.quantization import PRECISIONS, QuantizationSpec
@@ -82,7 +89,7 @@ def decibels(wanted: Array, given: Array) -> float:
 # --- one line, and nothing written --------------------------------------------------------------
 
 REFUSED = {
-    "no data": ("int8", 2, "int8 need inputs to calibrate on", "--data FILE; --synthetic"),
+    "no data": ("int8", 2, "int8 need inputs to calibrate on", "--data FILE, or use --synthetic"),
     "wrong shape": ("int8 --data wide.npy", 2, "has the shape [120, 7]; one sample is", ""),
     "empty": ("int8 --data empty.npy", 2, "is empty", ""),
     "NaN": ("int8 --data nan.npy", 2, "holds 1 values that are NaN or infinite", ""),
@@ -158,10 +165,10 @@ def test_refused_before_tflite_sees_it(work: Path, tmp_path: Path, data: str) ->
 def test_keras_is_converted_first(keras_shelf: Path) -> None:
     done = exporter("quantize net.keras -o x.keras --precision fp16", keras_shelf)
     assert (done.code, done.out) == (2, "")
-    assert "error: net.keras is a Keras file, which is not quantized as it stands" in done.err
+    assert "error: net.keras is a Keras file, which cannot be quantized directly" in done.err
     done = exporter("run net.keras -o x --keep 1 --to keras,onnx --precision fp16", keras_shelf)
     assert done.code == 2
-    assert "error: Keras files are not made fp16" in done.err
+    assert "error: Keras files cannot be quantized to fp16" in done.err
 
 
 # --- quantize -----------------------------------------------------------------------------------
@@ -190,14 +197,14 @@ def test_quantize(work: Path, kind: str) -> None:
 def test_few_samples_are_told(work: Path) -> None:
     line = "quantize net.onnx -o few.onnx --precision int8 --data few.npy --no-bench --json"
     told = well(exporter(line, work)).record["warnings"]
-    assert told[0].startswith("calibrated on 7 samples only: 100 and more")
+    assert told[0].startswith("calibrated on only 7 samples: use 100 or more")
 
 
 def test_made_up_samples_are_told(work: Path) -> None:
     line = "quantize net.tflite -o made.tflite --precision int8 --synthetic-calibration --no-bench"
     done = well(exporter(line, work))
     told = " ".join(done.out.split())
-    assert "calibrated on 100 made-up samples (synthetic, seed 0): the ranges are not" in told
+    assert "calibrated on 100 synthetic samples (synthetic, seed 0): the ranges of real" in told
     assert "Calibrated on 100 samples (synthetic, seed 0), made up and not real data." in told
 
 
@@ -358,10 +365,11 @@ def timed(factor: float) -> Latency:
         pytest.param((9, 1), (None, timed(3.0)), ["3.00 times as slow"], id="than the original"),
     ],
 )
-def test_drawbacks(
+def test_cost_warnings(
     sizes: tuple[int, int], times: tuple[Latency | None, Latency | None], told: list[str]
 ) -> None:
-    found = drawbacks("small.onnx", sizes, times)
+    before, after = (FileCost(*each) for each in zip(sizes, times, strict=True))
+    found = cost_warnings("small.onnx", before, after)
     assert [re.sub(r"^small.onnx is | as the float .*", "", line) for line in found] == (told)
 
 
@@ -428,7 +436,7 @@ def test_more_noise_than_signal_is_told(decibels: list[float | None], told: bool
         Check("quantize", "small.onnx", "y", "sqnr_db", value, None, passed=True, samples=4)
         for value in decibels
     ]
-    found = ruined("small.onnx", checks)
+    found = noise_warnings("small.onnx", CheckResults(tuple(checks)))
     assert [("more noise than signal (-3.6 dB)" in line) for line in found] == [True] * told
 
 
@@ -439,8 +447,11 @@ def test_a_mobilenet_of_four_bits_is_said_to_be_ruined(zoo: Path, tmp_path: Path
     assert "more noise than signal" in " ".join(done.out.split())
 
 
-def test_wishes_of_a_job() -> None:
+def test_specs_of_a_job() -> None:
     job = Job(precisions=("fp32", "fp16", "int8"), integer_io=True, tolerance=0.5)
-    assert wishes(job) == (QuantizationSpec("fp16"), QuantizationSpec("int8", integer_io=True))
-    assert gates(job).tolerance is None
-    assert gates(Job(tolerance=0.5)).tolerance == 0.5
+    assert quantization_specs(job) == (
+        QuantizationSpec("fp16"),
+        QuantizationSpec("int8", integer_io=True),
+    )
+    assert for_float_checks(job).tolerance is None
+    assert for_float_checks(Job(tolerance=0.5)).tolerance == 0.5

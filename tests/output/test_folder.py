@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import OutputError, UsageError
-from exporter.jobs.output_checks import check_output, refuse_input
-from exporter.output.folder import MARK, atomic_folder, refuse_existing
-from exporter.output.sidecar import read_sidecar, sidecar_path, write_with_remap
+from exporter.jobs.output_file import check_output_file
+from exporter.output.artifact import write_artifact
+from exporter.output.folder import REPORT, atomic_folder, check_output_folder
+from exporter.output.sidecar import read_sidecar, sidecar_path
 from exporter.remap import HeadRemap, Origin, Remap
 from tests.builders.commands import listing
 
@@ -21,7 +22,7 @@ from tests.builders.commands import listing
 def result(folder: Path) -> Path:
     """A folder as a job leaves it."""
     folder.mkdir(parents=True)
-    (folder / MARK).write_text("{}")
+    (folder / REPORT).write_text("{}")
     return folder
 
 
@@ -35,11 +36,14 @@ def filled(folder: Path) -> Path:
 
 NOT_OURS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file": (lambda path: path.write_text("text"), "is not a folder"),
-    "a folder of somebody's": (filled, "holds no report.json: it is not a job's to replace"),
-    "a folder of folders": (lambda path: filled(filled(path) / "inner"), "holds no report.json"),
+    "a folder of somebody's": (
+        filled,
+        "contains no report.json: --force replaces only folders that a run wrote",
+    ),
+    "a folder of folders": (lambda path: filled(filled(path) / "inner"), "contains no report.json"),
     "variants beside something else": (
         lambda path: (result(path / "a"), (path / "notes.txt").write_text("mine")),
-        "holds no report.json",
+        "contains no report.json",
     ),
 }
 
@@ -60,16 +64,16 @@ def test_force_replaces_no_stranger(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["out/net.onnx", "out/deep/net.onnx", "out"])
 def test_force_replaces_no_input(place: str, tmp_path: Path) -> None:
     target = result(tmp_path / "out")
-    with pytest.raises(UsageError, match=r"the input .* lies in .*out"):
-        refuse_existing(target, force=True, inputs=[tmp_path / place])
-    refuse_existing(target, force=True, inputs=[tmp_path / "outside" / "net.onnx"])
+    with pytest.raises(UsageError, match=r"the input .* is in .*out"):
+        check_output_folder(target, force=True, inputs=[tmp_path / place])
+    check_output_folder(target, force=True, inputs=[tmp_path / "outside" / "net.onnx"])
 
 
 def test_an_input_behind_a_link_is_one_too(tmp_path: Path) -> None:
     target = result(tmp_path / "out")
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(UsageError, match="lies in"):
-        refuse_existing(tmp_path / "link", force=True, inputs=[target / "net.onnx"])
+    with pytest.raises(UsageError, match="is in .*link"):
+        check_output_folder(tmp_path / "link", force=True, inputs=[target / "net.onnx"])
 
 
 OURS: dict[str, Callable[[Path], object]] = {
@@ -188,7 +192,7 @@ def write_model(path: Path) -> None:
 
 def test_a_model_and_its_table_appear_together(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
-    write_with_remap(path, write_model, REMAP)
+    write_artifact(path, write_model, REMAP)
     assert set(listing(tmp_path)) == {"small.onnx", "small.onnx.remap.json"}
     assert read_sidecar(path) == REMAP
     assert read_sidecar(tmp_path / "other.onnx") is None
@@ -196,14 +200,14 @@ def test_a_model_and_its_table_appear_together(tmp_path: Path) -> None:
 
 def test_a_model_that_cannot_be_written_leaves_no_table(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left"):
-        write_with_remap(tmp_path / "small.onnx", no_space, REMAP)
+        write_artifact(tmp_path / "small.onnx", no_space, REMAP)
     assert listing(tmp_path) == {}
 
 
 def test_a_table_that_cannot_be_written_leaves_no_model(tmp_path: Path) -> None:
     sidecar_path(tmp_path / "small.onnx").mkdir()
     with pytest.raises(OutputError, match=r"small\.onnx\.remap\.json"):
-        write_with_remap(tmp_path / "small.onnx", write_model, REMAP, force=True)
+        write_artifact(tmp_path / "small.onnx", write_model, REMAP, force=True)
     assert listing(tmp_path) == {"small.onnx.remap.json/": b""}
 
 
@@ -216,14 +220,14 @@ def test_a_damaged_table_is_named(content: bytes, tmp_path: Path) -> None:
 
 def test_an_output_is_refused_before_any_work(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
-    check_output(path, "onnx")
+    check_output_file(path, "onnx")
     with pytest.raises(UsageError, match=r"does not end in \.tflite"):
-        check_output(path, "tflite")
+        check_output_file(path, "tflite")
     path.write_bytes(b"model")
     with pytest.raises(OutputError, match="exists"):
-        check_output(path, "onnx")
-    check_output(path, "onnx", force=True)
+        check_output_file(path, "onnx")
+    check_output_file(path, "onnx", force=True)
     (tmp_path / "link.onnx").symlink_to(path)
     with pytest.raises(UsageError, match="is the model itself"):
-        refuse_input(path, tmp_path / "link.onnx")
-    refuse_input(path, tmp_path / "other.onnx")
+        check_output_file(tmp_path / "link.onnx", "onnx", (), path, force=True)
+    check_output_file(tmp_path / "other.onnx", "onnx", (), path)

@@ -80,7 +80,7 @@ def test_mobilenet_in_both_orders(zoo: Path, photographs: Path, tmp_path: Path, 
     }
     for report in reports.values():
         assert report.ok
-        assert any("calibrated on 9 samples only" in warning for warning in report.warnings)
+        assert any("calibrated on only 9 samples" in warning for warning in report.warnings)
         assert worst(report) > 5
         (artifact,) = report.artifacts
         assert artifact.original_bytes is not None

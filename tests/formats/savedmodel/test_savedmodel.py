@@ -28,7 +28,7 @@ from exporter.formats.savedmodel.model import open_file
 from exporter.formats.savedmodel.operators import computes
 from exporter.jobs.inspect import inspect_model
 from exporter.jobs.options import Job
-from exporter.jobs.source import Source
+from exporter.jobs.source import OpenedModel
 from tests.builders import commands, saved_models
 from tests.builders.keras_models import softmax
 from tests.builders.saved_models import FEATURES, export, give_optimizer, logits, save_scorer
@@ -231,12 +231,12 @@ COMMANDS: dict[str, tuple[str, int, str]] = {
     "cut as it stands": (
         "prune scorer -o x.onnx --keep 1",
         2,
-        "a SavedModel is not cut as it stands, and none is written",
+        "a SavedModel cannot be cut directly, and none can be written",
     ),
     "written": ("run scorer -o out --keep 1 --to savedmodel", 2, "'savedmodel' is not one of"),
     "a part of it": ("inspect scorer/saved_model.pb", 2, "is a part of a SavedModel"),
     "a folder of something else": ("inspect scorer/variables", 2, "a folder without a saved_model"),
-    "timed": ("bench scorer scorer", 2, "do not run in one edge runtime"),
+    "timed": ("bench scorer scorer", 2, "do not run in the same edge runtime"),
 }
 
 
@@ -250,8 +250,8 @@ def test_commands_refused(scorer: Path, line: str, code: int, message: str) -> N
 
 
 def test_no_route_to_keras(child: Child, scorer: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no route from SavedModel to Keras") as raised:
-        Source(open_folder(scorer, child), scorer, child).target("keras", tmp_path)
+    with pytest.raises(UsageError, match="SavedModel cannot be converted to Keras") as raised:
+        OpenedModel(open_folder(scorer, child), scorer, child).as_kind("keras", tmp_path)
     assert raised.value.hint.startswith("use --to onnx,tflite")
     with pytest.raises(UsageError, match="no 'savedmodel' can be written"):
         Job(to=("savedmodel",))

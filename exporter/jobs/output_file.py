@@ -1,0 +1,107 @@
+"""The one output file of `prune`, `convert` and `quantize`: check the path, write, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from exporter.data.samples import Samples
+from exporter.errors import OutputError, UsageError
+from exporter.formats import KINDS, kind_of_suffix
+from exporter.formats.model import Model
+from exporter.jobs.checks import CheckResults
+from exporter.jobs.options import Job
+from exporter.jobs.record import describe_artifact, describe_forms, make_report
+from exporter.jobs.source import OpenedModel
+from exporter.output.artifact import write_artifact
+from exporter.output.c_source import FORMS
+from exporter.output.files import refuse_existing
+from exporter.output.sidecar import sidecar_path
+from exporter.records import Artifact, Report
+from exporter.remap import Remap
+
+
+def check_output_file(
+    path: Path, kind: str, forms: Iterable[str] = (), source: Any = None, *, force: bool = False
+) -> None:
+    """Refuse an output before any work is done.
+
+    Args:
+        path: of the artifact.
+        kind: of the artifact, key of KINDS.
+        forms: keys of FORMS, to be written next to it.
+        source: the input. If it is a path, the output never replaces it, even with `force`.
+        force: replace existing files.
+
+    Raises:
+        UsageError: the suffix belongs to another kind, the kind cannot be written or has no such
+            form, or the output is the input.
+        OutputError: a file that the job would write exists, or the folder does not exist.
+    """
+    title, suffixes = KINDS[kind].title, KINDS[kind].suffixes
+    if not KINDS[kind].written:
+        raise UsageError(
+            f"a {title} cannot be cut directly, and none can be written",
+            "`exporter run` converts it, and cuts the converted file",
+        )
+    if kind_of_suffix(path) != kind:
+        raise UsageError(
+            f"the output {path.name} does not end in {suffixes[0]}",
+            f"use -o NAME{suffixes[0]}; `exporter run` and `convert` write other kinds, and "
+            "--to c-array writes C files next to a .tflite",
+        )
+    names = [path.name, sidecar_path(path).name]
+    for form in forms:
+        if kind != FORMS[form].kind:
+            raise UsageError(
+                f"{title} models have no {form} form",
+                f"start from the {KINDS[FORMS[form].kind].title} file, or from the Keras model",
+            )
+        names += import_module(FORMS[form].module).names(path.name)
+    for name in names:
+        refuse_existing(path.with_name(name), force=force)
+    if not path.parent.is_dir():
+        reason = "is not a folder" if path.parent.exists() else "does not exist"
+        raise OutputError(f"the folder {path.parent} {reason}", "create it, or choose another")
+    exists = isinstance(source, str | Path) and Path(source).exists() and path.exists()
+    if exists and path.samefile(source):
+        raise UsageError(f"the output {path} is the model itself", "choose another name with -o")
+
+
+@dataclass(frozen=True, eq=False)
+class NewFile:
+    """A model that is ready to be written.
+
+    Attributes:
+        write: writes the model at the path that it is given.
+        route: of its conversion; "" without one.
+        uncut: the original in a file of the same kind.
+        precision: if another one than the model states.
+    """
+
+    model: Model
+    out: Path
+    write: Callable[[Path], object]
+    results: CheckResults
+    remap: Remap | None = None
+    route: str = ""
+    uncut: Path | None = None
+    precision: str = ""
+
+
+def write_if_passed(
+    job: Job, source: OpenedModel, new: NewFile, inputs: Samples, calibration: Samples | None = None
+) -> Report:
+    """Write the file, its remap and its other forms if all checks passed; report in any case."""
+    artifacts: tuple[Artifact, ...] = ()
+    if new.results.passed:
+        write_artifact(new.out, new.write, new.remap, job.forms, force=job.force)
+        artifact = describe_artifact(new.model, new.out, new.route, new.uncut, new.precision)
+        artifacts = (artifact, *describe_forms(new.out, job.forms, artifact.precision))
+    results = new.results.for_artifact(new.out.name)
+    return make_report(
+        job, source, results, inputs, calibration, remap=new.remap, artifacts=artifacts
+    )
