@@ -72,7 +72,7 @@ def test_force_replaces_no_input(place: str, tmp_path: Path) -> None:
 def test_an_input_behind_a_link_is_one_too(tmp_path: Path) -> None:
     target = result(tmp_path / "out")
     (tmp_path / "link").symlink_to(target)
-    with pytest.raises(UsageError, match="is in .*link"):
+    with pytest.raises(UsageError, match=r"is in .*link"):
         check_output_folder(tmp_path / "link", force=True, inputs=[target / "net.onnx"])
 
 
