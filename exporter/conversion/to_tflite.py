@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-from ai_edge_litert import schema_py_generated as schema
 
 from exporter.conversion.freeze_savedmodel import trace_frozen
 from exporter.conversion.remote import LARGE_HEAD_BYTES
@@ -28,9 +27,9 @@ from exporter.formats.keras.model import KerasModel
 from exporter.formats.keras.stub import Stub, stub_of
 from exporter.formats.savedmodel.model import SavedModel
 from exporter.formats.tflite.draw import operator_name
-from exporter.formats.tflite.schema import File, operators, text, unpack, write
+from exporter.formats.tflite.pack import write
+from exporter.formats.tflite.schema import File, add_signature, operators, text, unpack
 
-SIGNATURE = "serving_default"
 _RESOURCES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}
 _UNKNOWN_OPERATOR = re.compile(r"'(tf\.\w+)' op is neither a custom op nor a flex op")
 
@@ -168,15 +167,8 @@ def _name(file: File, interface: Interface) -> None:
         while index not in named and own in taken:
             own += "_"
         tensor.name = named.get(index, own)
-    ends = [
-        [schema.TensorMapT(name=name, tensorIndex=index) for name, index in pairs]
-        for pairs in (inputs, outputs)
-    ]
-    file.model.signatureDefs = [
-        schema.SignatureDefT(
-            inputs=ends[0], outputs=ends[1], signatureKey=SIGNATURE, subgraphIndex=0
-        )
-    ]
+    file.model.signatureDefs = None
+    add_signature(file.model, inputs, outputs)
 
 
 def _in_order(

@@ -23,7 +23,7 @@ from math import prod
 from typing import Any
 
 from exporter.data.samples import Samples
-from exporter.formats.tflite.for_quantizer import following, modernized
+from exporter.formats.tflite.for_quantizer import prepared, restored
 from exporter.formats.tflite.model import TfliteModel
 from exporter.graph.operations import Linear
 from exporter.quantization.precisions import PRECISIONS, QuantizationSpec
@@ -37,7 +37,7 @@ def quantize(
     model: TfliteModel, wish: QuantizationSpec, samples: Samples | None
 ) -> tuple[TfliteModel, tuple[str, ...]]:
     """See `quantization._Route`."""
-    content, signature = modernized(model)
+    content, signature = prepared(model)
     library = PRECISIONS[wish.precision].libraries["tflite"]
     with quantizer(library, f"make {model.name} {wish.precision}"):
         from litert_quantizer.quantizer import Quantizer  # noqa: PLC0415 - a second, with SciPy
@@ -46,7 +46,7 @@ def quantize(
         ranges = _ranges(content, {signature: list(samples.feeds())}, rules) if samples else None
         work = Quantizer(content, rules.get_quantization_recipe())
         made = bytes(work.quantize(ranges).quantized_model)
-    return TfliteModel(following(made, model), model.name), ()
+    return TfliteModel(restored(made, model), model.name), ()
 
 
 def _ranges(content: bytes, feeds: Any, rules: Any) -> Any:

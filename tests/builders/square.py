@@ -14,7 +14,7 @@ KEPT = [0, 4, 5]
 # what cannot be cut in the file that a converter wrote, and has to be cut before: (case, kind)
 BEFORE: Mapping[tuple[str, str], str] = {
     ("Conv1D, local maximum, upsampled", "onnx"): "computed while the model runs",
-    ("Conv2DTranspose, global mean", "tflite"): "the shape of its result stands in a constant",
+    ("Conv2DTranspose, global mean", "tflite"): "the shape of its result is a separate constant",
     (
         "EinsumDense with units in the middle, and its own softmax over steps",
         "onnx",

@@ -1,4 +1,4 @@
-"""The zip archive that may follow a flatbuffer, with labels and other associated files."""
+"""The zip archive that may follow a flatbuffer, with label files and other associated files."""
 
 from __future__ import annotations
 
@@ -11,64 +11,64 @@ from contextlib import contextmanager
 
 from exporter.errors import ModelError
 
-ALIGNMENT = 16  # a move by a multiple of this leaves every file of an archive as aligned as it was
+ALIGNMENT = 16  # moving an archive by a multiple of this does not change its files' alignment
 
 _END = b"PK\x05\x06"
-_ENTRY = b"PK\x01\x02"
-_ENTRY_BYTES = 46  # without the names and the comment that follow
-_HEADER_BYTES = 30  # of a file's own header, likewise
-_LARGEST = 2**31 - 1  # as the model in front of it
-_START = b"PK\x03\x04"
+_INDEX_ENTRY = b"PK\x01\x02"
+_INDEX_ENTRY_BYTES = 46  # without name, extra field and comment, which follow
+_HEADER_BYTES = 30  # of a file's header, without name and extra field
+_MAX_BYTES = 2**31 - 1  # as of the model
+_HEADER = b"PK\x03\x04"
 _DATE = 0, (1 << 5) | 1  # time and date: 1980-01-01, the format's first day
-_VERSION = 20  # what a reader must know to extract stored files
-_UTF_8 = 0x800  # the flag that names are written in UTF-8
+_VERSION = 20  # that a reader needs to extract stored files
+_UTF_8 = 0x800  # the flag for names in UTF-8
 
 
 def start(content: bytes) -> int:
-    """Where the archive begins; the length of the content if there is none."""
+    """The offset of the archive; the length of the content if there is none."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         return len(content)
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             return min([entry.header_offset for entry in archive.infolist()], default=len(content))
-    except (zipfile.BadZipFile, NotImplementedError):  # bytes that look like an archive's end
+    except (zipfile.BadZipFile, NotImplementedError):  # not an archive, but bytes that look like it
         return len(content)
 
 
-def holds_start(content: bytes, name: str) -> bool:
-    """Is there the header of an archived file of that name, itself cut off or not?"""
+def has_start_of(content: bytes, name: str) -> bool:
+    """Does the content have the header of an archived file of that name, perhaps cut off?"""
     wanted = name.encode()
-    place = content.find(_START)
-    while place >= 0:
-        first = place + _HEADER_BYTES
+    position = content.find(_HEADER)
+    while position >= 0:
+        first = position + _HEADER_BYTES
         if content.startswith(wanted, first) or wanted.startswith(content[first:]):
             return True
-        place = content.find(_START, place + 1)
+        position = content.find(_HEADER, position + 1)
     return False
 
 
 def moved(archive: bytes, distance: int) -> bytes:
-    """The same archive for another place in the file.
+    """The same archive for another offset in the file.
 
-    Writers count an archive's offsets from the beginning of the file or from that of the archive;
-    the former have to move along.
+    Some writers count an archive's offsets from the start of the file, which have to change; others
+    count from the start of the archive.
     """
     if _is_relative(archive):
         return archive
     end = archive.rfind(_END)
-    size, place = struct.unpack_from("<II", archive, end + 12)
+    size, offset = struct.unpack_from("<II", archive, end + 12)
     first = end - size
     result = bytearray(archive)
-    struct.pack_into("<I", result, end + 16, place + distance)
-    while first + _ENTRY_BYTES <= end and archive.startswith(_ENTRY, first):
+    struct.pack_into("<I", result, end + 16, offset + distance)
+    while first + _INDEX_ENTRY_BYTES <= end and archive.startswith(_INDEX_ENTRY, first):
         (offset,) = struct.unpack_from("<I", archive, first + 42)
         struct.pack_into("<I", result, first + 42, offset + distance)
-        first += _ENTRY_BYTES + sum(struct.unpack_from("<HHH", archive, first + 28))
+        first += _INDEX_ENTRY_BYTES + sum(struct.unpack_from("<HHH", archive, first + 28))
     return bytes(result)
 
 
 def read(archive: bytes, name: str, limit: int) -> bytes | None:
-    """A file of the archive; None where there is none of that name, or one of more bytes.
+    """A file of the archive; None if there is none of that name, or it has more bytes.
 
     Raises:
         ModelError: it cannot be read.
@@ -79,23 +79,23 @@ def read(archive: bytes, name: str, limit: int) -> bytes | None:
         return found.read(name)
 
 
-def rewritten(archive: bytes, place: int, changed: Mapping[str, bytes]) -> bytes:
-    """The archive with some of its files changed: same order, same alignment, nothing compressed.
+def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> bytes:
+    """The archive with some files changed: same order, same alignment, no compression.
 
     Args:
-        archive: as it stood in the file.
-        place: where in the file it begins, and will begin.
+        archive: its bytes.
+        offset: of the archive in the file, before and after.
         changed: name -> new content.
 
     Raises:
         ModelError: a file of the archive cannot be read.
     """
-    base = 0 if _is_relative(archive) else place
+    base = 0 if _is_relative(archive) else offset
     files, index = bytearray(), bytearray()
     with _opened(archive) as found:
         entries = found.infolist()
-        if sum(entry.file_size for entry in entries) > _LARGEST:
-            raise ModelError("the archive behind the model is damaged: it claims more than 2 GB")
+        if sum(entry.file_size for entry in entries) > _MAX_BYTES:
+            raise ModelError("the archive after the model is damaged: it claims more than 2 GB")
         for entry in entries:
             data = changed.get(entry.filename)
             data = found.read(entry) if data is None else data
@@ -103,45 +103,43 @@ def rewritten(archive: bytes, place: int, changed: Mapping[str, bytes]) -> bytes
             aligned = entry.header_offset + sum(lengths)
             name = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF_8 else "cp437")
             files += bytes((aligned - len(files) - len(name)) % ALIGNMENT)
-            common = _common(entry, data, name)
-            index += _listed(entry, common, name, base + len(files))
-            files += _START + struct.pack("<H", _VERSION) + common + bytes(2) + name + data
+            common = _common_fields(entry, data, name)
+            index += _index_entry(entry, common, name, base + len(files))
+            files += _HEADER + struct.pack("<H", _VERSION) + common + bytes(2) + name + data
         count, where = len(entries), base + len(files)
         end = struct.pack("<HHHHII", 0, 0, count, count, len(index), where)
         comment = struct.pack("<H", len(found.comment)) + found.comment
     return bytes(files + index + _END + end + comment)
 
 
-def _common(entry: zipfile.ZipInfo, data: bytes, name: bytes) -> bytes:
-    """What a file's own header and its entry in the index share."""
+def _common_fields(entry: zipfile.ZipInfo, data: bytes, name: bytes) -> bytes:
+    """The fields that are in a file's header and in its index entry."""
     flags = entry.flag_bits & _UTF_8
     sizes = zlib.crc32(data), len(data), len(data), len(name)
     return struct.pack("<HHHHIIIH", flags, zipfile.ZIP_STORED, *_DATE, *sizes)
 
 
-def _listed(entry: zipfile.ZipInfo, common: bytes, name: bytes, offset: int) -> bytes:
-    """A file's entry in the index."""
+def _index_entry(entry: zipfile.ZipInfo, common: bytes, name: bytes, offset: int) -> bytes:
     made = struct.pack("<BBH", _VERSION, entry.create_system, _VERSION)
     rest = (0, len(entry.comment), 0, entry.internal_attr, entry.external_attr, offset)
-    return _ENTRY + made + common + struct.pack("<HHHHII", *rest) + name + entry.comment
+    return _INDEX_ENTRY + made + common + struct.pack("<HHHHII", *rest) + name + entry.comment
 
 
 def _is_relative(archive: bytes) -> bool:
-    """Are offsets counted from the beginning of the archive?"""
+    """Are offsets counted from the start of the archive?"""
     end = archive.rfind(_END)
     if end < 0:
         return True
-    size, place = struct.unpack_from("<II", archive, end + 12)
-    return bool(place == end - size)
+    size, offset = struct.unpack_from("<II", archive, end + 12)
+    return bool(offset == end - size)
 
 
 @contextmanager
 def _opened(archive: bytes) -> Iterator[zipfile.ZipFile]:
     end = archive.rfind(_END)
     try:
-        (place,) = struct.unpack_from("<I", archive, end + 16)
-        (size,) = struct.unpack_from("<I", archive, end + 12)
-        with zipfile.ZipFile(io.BytesIO(moved(archive, end - size - place))) as found:
+        size, offset = struct.unpack_from("<II", archive, end + 12)
+        with zipfile.ZipFile(io.BytesIO(moved(archive, end - size - offset))) as found:
             yield found
     except (
         zipfile.BadZipFile,  # also a wrong checksum
@@ -152,4 +150,4 @@ def _opened(archive: bytes) -> Iterator[zipfile.ZipFile]:
         RuntimeError,  # encrypted
         OSError,
     ) as error:
-        raise ModelError(f"the archive behind the model is damaged: {error}") from error
+        raise ModelError(f"the archive after the model is damaged: {error}") from error

@@ -6,7 +6,7 @@ and the edits rely on it. A damaged file may pass all checks but this one.
 
 from __future__ import annotations
 
-from exporter.formats.tflite.call import SLOTS, Call
+from exporter.formats.tflite.operator_view import SLOT_ORDER, OperatorView
 from exporter.graph import Shape
 from exporter.graph.operations import (
     Activation,
@@ -27,10 +27,10 @@ from exporter.graph.operations import (
 )
 
 
-def fits(operation: Operation, call: Call) -> bool:  # noqa: C901, PLR0911, PLR0912 - one case each
+def fits(operation: Operation, call: OperatorView) -> bool:  # noqa: C901, PLR0911, PLR0912 - one case each
     """Are all slots filled, all axes there, and as long as they must be?"""
     rank = call.rank()
-    source = call.rank(SLOTS.get(call.operator, (0,))[0])
+    source = call.rank(SLOT_ORDER.get(call.operator, (0,))[0])
     match operation:
         case Linear():
             return _linear_fits(operation, call)
@@ -73,11 +73,11 @@ def fits(operation: Operation, call: Call) -> bool:  # noqa: C901, PLR0911, PLR0
             return True
 
 
-def _count(call: Call) -> int:
+def _count(call: OperatorView) -> int:
     return len(call.outputs)
 
 
-def _ranks(call: Call) -> set[int | None]:
+def _ranks(call: OperatorView) -> set[int | None]:
     """Those of the outputs."""
     return {None if tensor.shape is None else len(tensor.shape) for tensor in call.outputs}
 
@@ -86,7 +86,7 @@ def _are_axes(axes: tuple[int, ...], rank: int | None) -> bool:
     return all(0 <= axis < (rank or 0) for axis in axes)
 
 
-def _linear_fits(operation: Linear, call: Call) -> bool:
+def _linear_fits(operation: Linear, call: OperatorView) -> bool:
     width = _length(call.outputs[0].shape, operation.output_axis)
     kernel = call.input(operation.kernel)
     if kernel is None or _length(kernel.shape, operation.kernel_axis) != width:

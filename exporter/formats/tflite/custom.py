@@ -1,6 +1,6 @@
-"""The options of custom operators: a flexbuffer with a map, where the operator keeps to the habit.
+"""The options of custom operators, which most of them store as a flexbuffer map.
 
-Flexbuffers come from files that nothing has verified; what cannot be read has no options.
+Nothing has verified the flexbuffers. One that cannot be read counts as no options.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from flatbuffers import flexbuffers
 from exporter.errors import ModelError
 from exporter.graph import Array
 
-# What the reader raises on bytes that are no flexbuffer.
+# The reader raises these on bytes that are not a flexbuffer.
 _DAMAGED = (ValueError, LookupError, TypeError, OverflowError, RecursionError, struct.error)
-_LARGEST = 1 << 16  # bytes; a map of settings has some hundred
+_MAX_BYTES = 1 << 16  # a map of settings has a few hundred
 
 
 def read_options(data: Array | None) -> Mapping[str, Any] | None:
-    """The options by name; None where the bytes are not those of a map."""
-    if data is None or not 0 < len(data) <= _LARGEST:
+    """The options by name; None if the bytes are not a map."""
+    if data is None or not 0 < len(data) <= _MAX_BYTES:
         return None
     try:
         options = flexbuffers.Loads(data.tobytes())
@@ -32,9 +32,9 @@ def read_options(data: Array | None) -> Mapping[str, Any] | None:
 
 
 def set_option(operator: Any, name: str, value: Any) -> None:
-    """Write the options again with one of them changed; ModelError if there is none of that name.
+    """Change one option; ModelError if there is none of that name.
 
-    Numbers may take more or fewer bytes than before: readers ask for them by name.
+    Numbers may take more or fewer bytes than before, since runtimes look options up by name.
     """
     options = read_options(operator.customOptions)
     if options is None or name not in options:

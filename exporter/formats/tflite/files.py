@@ -1,4 +1,4 @@
-"""TFLite files: read and written through the schema, run by LiteRT. TensorFlow is not imported."""
+"""Open TFLite files, from a path or from bytes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from exporter.errors import ModelError, UsageError
 from exporter.formats.tflite.model import TfliteModel
 from exporter.formats.tflite.schema import check_size
-
-__all__ = ["TfliteModel", "files_of", "from_bytes", "open_file"]
 
 
 def open_file(path: Path) -> TfliteModel:
@@ -27,16 +25,16 @@ def open_file(path: Path) -> TfliteModel:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """A TFLite file holds all of its weights."""
+    """All files of a model: a TFLite file contains all of its weights."""
     return (path,)
 
 
 def from_bytes(content: bytes, name: str) -> TfliteModel:
-    """Open the content of a TFLite file that is in memory (raises as `open_file` does).
+    """Open the content of a TFLite file (raises as `open_file` does).
 
     Args:
         content: the whole file; kept, never changed.
-        name: what messages and the remap call it.
+        name: the model's name in messages and in the remap.
     """
     if not content:
         raise ModelError(f"{name} is empty")

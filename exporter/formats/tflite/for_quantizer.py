@@ -1,51 +1,45 @@
-"""Files as today's tools expect them, and what such tools lose put back."""
+"""Prepare a file for litert-quantizer, and restore what the quantizer drops."""
 
 from __future__ import annotations
 
-from ai_edge_litert import schema_py_generated as generated
-
 from exporter.formats.tflite import schema
 from exporter.formats.tflite.apply import REMAP
-from exporter.formats.tflite.detach_outputs import set_apart
-from exporter.formats.tflite.draw import draw, signatures
+from exporter.formats.tflite.detach_outputs import detach_outputs
+from exporter.formats.tflite.draw import draw
 from exporter.formats.tflite.model import TfliteModel
-from exporter.formats.tflite.schema import set_metadata, text
+from exporter.formats.tflite.pack import pack
 
 
-def modernized(model: TfliteModel) -> tuple[bytes, str]:
-    """The flatbuffer alone, with a signature, with operator codes in the field of today, and with
-    outputs that nothing inside reads.
+def prepared(model: TfliteModel) -> tuple[bytes, str]:
+    """The flatbuffer without the archive, in the form that the quantizer handles correctly.
+
+    It has a signature, operator codes in the new field, and outputs that no operator reads.
 
     Returns:
-        The bytes, and the key of the signature that names the inputs and outputs as the model's
-        graph does.
+        The bytes, and the key of a signature whose inputs and outputs have the graph's names.
     """
     file = schema.unpack(model.content)
     schema.bring_inside(file, model.content, model.name)
     for code in file.model.operatorCodes:
-        code.builtinCode = max(code.builtinCode, code.deprecatedBuiltinCode)
-    if not signatures(file.model):
-        picture = draw(file)
-        ends = (
-            [generated.TensorMapT(name=name, tensorIndex=index) for name, index in named.items()]
-            for named in (picture.inputs, picture.outputs)
-        )
-        signature = generated.SignatureDefT(*ends, signatureKey="serving_default")
-        file.model.signatureDefs = [*(file.model.signatureDefs or ()), signature]
-    set_apart(file.model)
+        code.builtinCode = schema.builtin_code(code)
+    if not schema.signatures(file.model):
+        drawing = draw(file)
+        schema.add_signature(file.model, drawing.inputs.items(), drawing.outputs.items())
+    detach_outputs(file.model)
     file.tail = b""
-    return schema.pack(file, model.name), text(signatures(file.model)[0].signatureKey)
+    key = schema.text(schema.signatures(file.model)[0].signatureKey)
+    return pack(file, model.name), key
 
 
-def following(made: bytes, model: TfliteModel) -> bytes:
-    """What another tool made of a model, with the model's archive behind it and its remap inside.
+def restored(made: bytes, model: TfliteModel) -> bytes:
+    """The quantized flatbuffer with the original's archive and remap.
 
-    Buffers that the tool wrote behind the flatbuffer come inside.
+    Buffers that the quantizer wrote after the flatbuffer are moved inside.
     """
-    before = schema.unpack(model.content)
+    original = schema.unpack(model.content)
     file = schema.unpack(made)
     schema.bring_inside(file, made, model.name)
-    file.tail, file.tail_start = before.tail, before.tail_start
+    file.tail, file.tail_start = original.tail, original.tail_start
     if model.remap is not None:
-        set_metadata(file.model, REMAP, model.remap.to_json().encode())
-    return schema.pack(file, model.name)
+        schema.set_metadata(file.model, REMAP, model.remap.to_json().encode())
+    return pack(file, model.name)

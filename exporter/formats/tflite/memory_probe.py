@@ -1,4 +1,4 @@
-"""Load a file into LiteRT and run it once, as a device would: by its path, no more held.
+"""Load a file into LiteRT by its path, as a device does, and run it once.
 
 Started as a separate process by `exporter.performance.memory`, which documents the arguments.
 """
@@ -15,15 +15,15 @@ from exporter.graph import Array
 
 
 def load_and_run(path: str, feeds: Mapping[str, Array], threads: int) -> object:
-    """The interpreter, after one run; inputs are fed in the order in which the file has them."""
+    """The interpreter after one run; the feeds are in the order of the file's inputs."""
     interpreter = Interpreter(model_path=path, num_threads=threads)
-    places = [int(detail["index"]) for detail in interpreter.get_input_details()]
-    pairs = list(zip(places, feeds.values(), strict=True))
-    for place, value in pairs:
-        interpreter.resize_tensor_input(place, value.shape)
+    indices = [int(detail["index"]) for detail in interpreter.get_input_details()]
+    pairs = list(zip(indices, feeds.values(), strict=True))
+    for index, value in pairs:
+        interpreter.resize_tensor_input(index, value.shape)
     interpreter.allocate_tensors()
-    for place, value in pairs:
-        interpreter.set_tensor(place, value)
+    for index, value in pairs:
+        interpreter.set_tensor(index, value)
     interpreter.invoke()
     return interpreter
 

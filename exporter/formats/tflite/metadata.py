@@ -1,7 +1,7 @@
-"""The part of TFLite's own metadata that names a file's labels: a flatbuffer inside a buffer.
+"""Read which associated files TFLite's metadata names for each output.
 
-Its schema comes with no package that this one needs, and four of its tables matter here, so they
-are read by hand.
+The metadata is a flatbuffer inside a buffer. No package that this one needs has its schema, and
+four of its tables matter here, so they are read by field index.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from itertools import islice
 from exporter.errors import ModelError
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
 
-NAME = "TFLITE_METADATA"  # of the buffer
+NAME = "TFLITE_METADATA"  # of the metadata entry
 AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION = 2, 3, 4  # AssociatedFileType
 
 _IDENTIFIER = b"M001"
-_ROOT_SUBGRAPHS = 3  # fields by their number in the schema
+_ROOT_SUBGRAPHS = 3  # fields by their index in the schema
 _SUBGRAPH_OUTPUTS = 3
 _TENSOR_FILES = 6
 _FILE_NAME, _FILE_TYPE, _FILE_LOCALE = 0, 2, 3
@@ -25,12 +25,12 @@ _FILE_NAME, _FILE_TYPE, _FILE_LOCALE = 0, 2, 3
 
 @dataclass(frozen=True)
 class AssociatedFile:
-    """A file of the archive, as an output of subgraph 0 speaks of it.
+    """A file of the archive that belongs to an output of subgraph 0.
 
     Attributes:
-        output: which of the subgraph's outputs.
-        type: AssociatedFileType; AXIS_LABELS and so on.
-        locale: of the language; "" where none is said.
+        output: the position of the output.
+        type: AssociatedFileType, such as AXIS_LABELS.
+        locale: the language; "" if the metadata names none.
     """
 
     output: int
@@ -40,7 +40,7 @@ class AssociatedFile:
 
 
 def associated_files(data: bytes, outputs: int) -> list[AssociatedFile]:
-    """The files that belong to the first so many outputs; none where the metadata is foreign.
+    """The files of the first `outputs` outputs; none if the data is not TFLite metadata.
 
     Raises:
         ModelError: an offset points outside.

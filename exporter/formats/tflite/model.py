@@ -1,4 +1,4 @@
-"""A TFLite file as a model: shows itself, applies plans, runs, is written."""
+"""A TFLite file as a model: draws its graph, applies plans, runs, is written."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Self
 
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite import schema
-from exporter.formats.tflite.apply import apply_plan, carried
+from exporter.formats.tflite.apply import apply_plan, remap_in
 from exporter.formats.tflite.draw import draw
-from exporter.formats.tflite.label_files import check_whole
-from exporter.formats.tflite.precision import precision
+from exporter.formats.tflite.labels import check_archive
+from exporter.formats.tflite.pack import pack
+from exporter.formats.tflite.precision import precision_of
 from exporter.formats.tflite.runtime import LiteRtRunner, verify
 from exporter.formats.tflite.validate import check_bounds
 from exporter.graph import Graph
@@ -29,7 +30,7 @@ class TfliteModel:
     kind: str = "tflite"
 
     def __init__(self, content: bytes, name: str) -> None:
-        """Check the content and draw it.
+        """Check the content and draw its graph.
 
         Raises:
             ModelError: not a TFLite file, truncated, damaged, or with weights in another file.
@@ -40,21 +41,21 @@ class TfliteModel:
         self.content = content
         self.name = name
         self.sha256: str | None = hashlib.sha256(content).hexdigest()
-        self.remap: Remap | None = carried(file)
-        self._picture = draw(file)
-        self.precision = precision(self._picture.graph)
+        self.remap: Remap | None = remap_in(file)
+        self._drawing = draw(file)
+        self.precision = precision_of(self._drawing.graph)
 
     def graph(self) -> Graph:
-        return self._picture.graph
+        return self._drawing.graph
 
     def apply(self, plan: Plan) -> Self:
-        """A new model with the plan's edits made; deterministic bytes."""
+        """A new model with the plan's edits made; equal plans give equal bytes."""
         file = _unpacked(self.content, self.name)
-        apply_plan(file, self._picture, plan)
-        return type(self)(schema.pack(file, self.name), self.name)
+        apply_plan(file, self._drawing, plan)
+        return type(self)(pack(file, self.name), self.name)
 
     def runner(self, options: RunOptions) -> LiteRtRunner:
-        ends = self._picture.inputs, self._picture.outputs
+        ends = self._drawing.inputs, self._drawing.outputs
         return LiteRtRunner(self.content, self.name, ends, options)
 
     def write(self, path: Path) -> None:
@@ -65,5 +66,5 @@ def _unpacked(content: bytes, name: str) -> schema.File:
     file = schema.unpack(content)
     schema.bring_inside(file, content, name)
     check_bounds(file.model, name)
-    check_whole(file, content, name)
+    check_archive(file, content, name)
     return file

@@ -1,4 +1,4 @@
-"""LiteRT: verifies files and runs them, and stays silent about it."""
+"""Verify and run files with LiteRT, without its log messages."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from exporter.graph import Array
 
 
 def verify(content: bytes, name: str) -> None:
-    """Let the runtime check the flatbuffer before anything else follows its offsets.
+    """Let the runtime verify a file before anything else follows its offsets.
 
-    The schema's Python objects follow damaged offsets blindly; the runtime verifies every one, and
-    that operators and tensors fit together.
+    The schema's Python objects do not check offsets. The runtime checks every one, and that
+    operators and tensors fit together.
 
     Raises:
         ModelError: damaged or truncated, or the runtime does not know an operator.
     """
-    plain = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # nothing is to run
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # the model does not run
     try:
         with _silent():
-            Interpreter(model_content=content, experimental_op_resolver_type=plain)
+            Interpreter(model_content=content, experimental_op_resolver_type=resolver)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
             f"LiteRT cannot read {name}: {_first_line(error)}",
@@ -47,13 +47,13 @@ class LiteRtRunner:
         ends: tuple[Mapping[str, int], Mapping[str, int]],
         options: RunOptions,
     ) -> None:
-        """Load it, with the batch that the options ask for where the file leaves it open.
+        """Load a file; an open batch dimension gets the batch of the options.
 
         Args:
-            content: the file.
-            name: what messages call it.
-            ends: names of the inputs and of the outputs, with the index of each tensor.
-            options: for the whole life of the runner.
+            content: of the file.
+            name: of the file, for errors.
+            ends: the inputs, and the outputs: name -> tensor index.
+            options: for all runs.
 
         Raises:
             ModelError: LiteRT cannot run the file.
@@ -68,7 +68,7 @@ class LiteRtRunner:
         self._shapes = {
             index: tuple(int(n) for n in each["shape"]) for index, each in self._details.items()
         }
-        self._load({i: self._open(i, options.batch) for i in self._details})
+        self._load({i: self._first_shape(i, options.batch) for i in self._details})
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """One run; see `exporter.formats.model.Runner`.
@@ -104,17 +104,16 @@ class LiteRtRunner:
         if value.dtype != wanted:
             raise UsageError(f"the input {name!r} of {self._name} is {wanted}, not {value.dtype}")
         signature = _signature(detail)
-        fits = len(signature) == value.ndim and all(
-            n in (-1, m) for n, m in zip(signature, value.shape, strict=True)
-        )
-        if not fits:
+        if len(signature) != value.ndim or any(
+            n not in (-1, m) for n, m in zip(signature, value.shape, strict=True)
+        ):
             shown = ", ".join("?" if n < 0 else str(n) for n in signature)
             raise UsageError(
                 f"the input {name!r} of {self._name} has shape [{shown}], not {list(value.shape)}"
             )
 
-    def _open(self, index: int, batch: int) -> tuple[int, ...]:
-        """An input's shape, with the batch where the file leaves it open."""
+    def _first_shape(self, index: int, batch: int) -> tuple[int, ...]:
+        """An input's shape, with the batch if the file leaves that dimension open."""
         signature, shape = _signature(self._details[index]), list(self._shapes[index])
         if signature and signature[0] < 0:
             shape[0] = batch
@@ -147,24 +146,24 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Point file descriptor 2 at nothing while LiteRT builds an interpreter.
+    """Redirect file descriptor 2 to the null device while LiteRT builds an interpreter.
 
-    Its C++ logger announces each delegate there, has no severity that Python or an environment
-    variable could set, and repeats what the raised error says anyway. Other threads' messages of
-    these milliseconds are lost.
+    Its C++ logger reports each delegate and repeats the errors that it raises; neither Python nor
+    an environment variable can set its severity. Messages that other threads write in these
+    milliseconds are lost.
     """
     with suppress(OSError, ValueError, AttributeError):  # no stderr, or a closed one
         sys.stderr.flush()
     try:
         saved = os.dup(2)
-    except OSError:  # a process without a descriptor 2 shows nothing
+    except OSError:  # the process has no descriptor 2
         yield
         return
-    nothing = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nothing, 2)
+        os.dup2(null, 2)
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nothing)
+        os.close(null)

@@ -259,9 +259,11 @@ def test_a_post_process_tells_itself_where_its_classes_are() -> None:
     ("options", "reason"),
     [
         pytest.param(
-            {"num_classes": CLASSES - 1}, "it states 4 classes and is given 6", id="fewer"
+            {"num_classes": CLASSES - 1}, "it states 4 classes and its input has 6", id="fewer"
         ),
-        pytest.param({"num_classes": CLASSES + 2}, "it states 7 classes and is given 6", id="more"),
+        pytest.param(
+            {"num_classes": CLASSES + 2}, "it states 7 classes and its input has 6", id="more"
+        ),
         pytest.param({"num_classes": "many"}, "cannot be read", id="no number"),
     ],
 )

@@ -105,14 +105,14 @@ REFUSED = [
     Refused(
         "not the last axis",
         Insert("softmax", "z", (), {"axis": 0}),
-        "softmax behind 'z': TFLite has it for the last axis alone, not for 0",
+        "softmax cannot be inserted after 'z': .*, and the units are on axis 0",
     ),
     Refused("pad by nothing", Insert("pad", "z", (), {"axis": 1}), "needs the attribute 'value'"),
     Refused("pad outside", Insert("pad", "z", (), {"axis": 2, "value": 0.0}), "no axis 2"),
     Refused("types differ", Insert("add", "z", (np.arange(5),)), "float32 and int64"),
     Refused("cast to nothing", Insert("cast", "z", (), {"dtype": "complex64"}), "type complex64"),
     Refused("behind nothing", Insert("relu", "other"), "'other'"),
-    Refused("a circle", Insert("add", "z", ("y",)), "computed after something that reads"),
+    Refused("a circle", Insert("add", "z", ("y",)), "computed after an operation that reads"),
 ]
 
 

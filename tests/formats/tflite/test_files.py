@@ -18,6 +18,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite import TfliteModel, from_bytes, open_file, schema
+from exporter.formats.tflite.pack import pack
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Take
 from exporter.modes import MODES
@@ -550,7 +551,7 @@ def test_a_result_that_is_too_large_is_refused_before_it_is_written(where: str) 
     else:
         file.tail = Endless()
     with pytest.raises(ModelError, match="would be larger than 2 GB"):
-        schema.pack(file, "large.tflite")
+        pack(file, "large.tflite")
 
 
 class Endless(bytes):

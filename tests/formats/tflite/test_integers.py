@@ -129,7 +129,7 @@ def test_four_bits_are_as_large_as_in_the_file() -> None:
     ("missing", "message"),
     [
         pytest.param(1, "LiteRT cannot read network.tflite", id="too few"),
-        pytest.param(-1, r"int4 tensor of shape \[5, 33\] holds 84 bytes", id="too many"),
+        pytest.param(-1, r"int4 tensor of shape \[5, 33\] has 84 bytes", id="too many"),
     ],
 )
 def test_four_bits_of_another_size_are_damaged(missing: int, message: str) -> None:

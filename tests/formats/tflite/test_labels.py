@@ -122,7 +122,7 @@ def test_a_file_of_two_outputs_that_are_not_cut_alike_is_refused() -> None:
     builder = _two_outputs()
     builder.metadata("TFLITE_METADATA", metadata(ALL[:1], ALL[:1]))
     model = from_bytes(zipped(builder.content("y", "other"), FILES), "two.tflite")
-    with pytest.raises(ModelError, match=r"'labels\.txt' .* serves several outputs"):
+    with pytest.raises(ModelError, match=r"'labels\.txt' .* belongs to several outputs"):
         model.apply(plan_cut(model, CutOptions(keep=[3], head="y")).plan)
 
 
@@ -151,7 +151,7 @@ def test_a_damaged_archive_is_told() -> None:
     builder = classifier()
     builder.metadata("TFLITE_METADATA", metadata(ALL))
     content = zipped(builder.content("y"), FILES)
-    with pytest.raises(ModelError, match="archive behind the model is damaged: Bad CRC-32"):
+    with pytest.raises(ModelError, match="archive after the model is damaged: Bad CRC-32"):
         from_bytes(content.replace(b"elk", b"owl"), "damaged.tflite")
 
 

@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "a grouped convolution": (_grouped, "2 groups"),
     "a computed kernel": (_computed_kernel, "kernel is not a constant but computed"),
     "units in equal parts": (_equal_parts, "SPLIT 'a': it splits the units into equal parts"),
-    "a scale for each channel": (_per_channel_codes, "QUANTIZE 'q': .* a scale for each channel"),
+    "a scale for each channel": (_per_channel_codes, "QUANTIZE 'q': .* per-channel scales"),
     "ids that are computed with": (_ids_that_are_computed_with, "ADD 'id': .* with the ids"),
     "every unit twice": (_twice, "different places"),
     "every second unit": (_strided(0, 6, 2, 3), "takes units by their place"),
@@ -235,11 +235,11 @@ REFUSED: dict[str, tuple[Build, str]] = {
     ),
     "the length of all units": (
         op(dense, "L2_NORMALIZATION", (2, 6), "L2NormOptions"),
-        "L2_NORMALIZATION 'y': it divides by the length",
+        "L2_NORMALIZATION 'y': it divides by the norm",
     ),
     "axes that are not stated": (_all_squeezed, "SQUEEZE 'y': it does not state"),
     "a transposed convolution": (_transposed_convolution, "TRANSPOSE_CONV 'y': the shape of"),
-    "a branch": (_branch, "IF 'y': it runs graphs of its own"),
+    "a branch": (_branch, "IF 'y': it runs other subgraphs"),
 }
 
 

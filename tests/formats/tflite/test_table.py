@@ -128,7 +128,7 @@ REFUSED: dict[str, tuple[Tail, str]] = {
         "CUMSUM 'y': there is no rule",
     ),
     "softmax upside down": (_softmax_beta, "beta = -2"),
-    "a fused sign": (_sign_bit, "the sign alone"),
+    "a fused sign": (_sign_bit, "keeps only the sign"),
     "a second softmax": (_second_softmax, "mixes the units"),
     "a mean of the units": (_centerd, "MEAN 'm': it mixes the units"),
     "a shape that is fed": (_computed_shape, "shape is computed while the model runs"),
@@ -174,7 +174,7 @@ def test_a_head_inside_a_subgraph_is_refused() -> None:
         builder.model.subgraphs.append(inner.subgraph)
     builder.model.subgraphs[1].inputs = builder.model.subgraphs[1].outputs = ints()
     model = from_bytes(builder.content("y"), "loop.tflite")
-    with pytest.raises(ModelError, match="WHILE 'y': it runs graphs of its own"):
+    with pytest.raises(ModelError, match="WHILE 'y': it runs other subgraphs"):
         head_of(model)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from exporter.errors import ModelError
 from exporter.formats.onnx.editor import Draft
 from exporter.formats.onnx.insert.operations import OPERATIONS
-from exporter.formats.onnx.insert.writer import Site, Writable
+from exporter.formats.onnx.insert.writer import Site
 from exporter.formats.onnx.protos import dtype_of, numpy_dtype
-from exporter.formats.writable_operations import find_operation
+from exporter.formats.writable_operations import CheckedOperation, check_operation
 from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep, Insert
 
@@ -24,13 +25,12 @@ def insert(draft: Draft, edit: Insert) -> None:
         ModelError: an operation, operand or attribute that the table does not have, or a model
             whose operators are too old for it.
     """
-    entry = _entry(edit, edit.operands, draft.opset)
+    checked = _checked(edit, draft.opset)
     before, result = _ends(draft, edit)
     operands = [_operand(draft, edit.after, edit.operation, each) for each in edit.operands]
     inputs = (before, *(before if operand == edit.after else operand for operand in operands))
-    _write(draft, entry, (inputs, result), edit, edit.after)
-    dtype = entry.dtype or str(edit.attributes.get("dtype", "")) or None
-    draft.types.set(result, shape=edit.shape, dtype=dtype)
+    _write(draft, checked.attributes, (inputs, result), edit, edit.after)
+    draft.types.set(result, shape=edit.shape, dtype=checked.dtype)
 
 
 def _ends(draft: Draft, edit: Insert) -> tuple[str, str]:
@@ -43,20 +43,19 @@ def _ends(draft: Draft, edit: Insert) -> tuple[str, str]:
 
 def compute(draft: Draft, edit: Compute) -> None:
     """Make a Compute (raises as `insert` does)."""
-    entries = [_entry(step, (*step.inputs, *step.operands)[1:], draft.opset) for step in edit.steps]
+    checked = [_checked(step, draft.opset) for step in edit.steps]
     before, result = draft.part(edit.after)
     values = [before]
-    for step, entry in zip(edit.steps, entries, strict=True):
+    for step, each in zip(edit.steps, checked, strict=True):
         is_last = step is edit.steps[-1]
         name = result if is_last else draft.fresh(f"{edit.after}__{step.operation}")
-        operands = [_operand(draft, edit.after, step.operation, each) for each in step.operands]
+        operands = [_operand(draft, edit.after, step.operation, it) for it in step.operands]
         inputs = (*(values[number] for number in step.inputs), *operands)
         first = draft.types.of(inputs[0])
-        _write(draft, entry, (inputs, name), step, edit.after)
+        _write(draft, each.attributes, (inputs, name), step, edit.after)
         if not is_last:
             draft.types.add(name, first)
-        dtype = entry.dtype or str(step.attributes.get("dtype", "")) or None
-        draft.types.set(name, shape=step.shape, dtype=dtype)
+        draft.types.set(name, shape=step.shape, dtype=each.dtype)
         values.append(name)
     draft.drop_unread(before)
 
@@ -69,7 +68,7 @@ def _operand(draft: Draft, after: str, operation: str, operand: str | Array) -> 
 
 def _write(
     draft: Draft,
-    entry: Writable,
+    attributes: Mapping[str, Any],
     ends: tuple[tuple[str, ...], str],
     edit: Insert | ComputeStep,
     after: str,
@@ -82,7 +81,6 @@ def _write(
     def constant(value: Array) -> str:
         return _operand(draft, result, edit.operation, value)
 
-    attributes = {**entry.attributes, **edit.attributes}
     encoded = partial(_encoded, draft, after)
     site = Site(
         inputs=tuple(inputs),
@@ -95,18 +93,18 @@ def _write(
         constant=constant,
         encoded=encoded,
     )
-    for node in entry.write(site):
+    for node in OPERATIONS[edit.operation].write(site):
         draft.append(node, branch=isinstance(edit, Insert) and edit.name is not None)
 
 
-def _entry(edit: Insert | ComputeStep, operands: tuple[Any, ...], opset: int) -> Writable:
-    entry = find_operation(OPERATIONS, edit, len(operands), "ONNX")
-    if opset < entry.since:
+def _checked(edit: Insert | ComputeStep, opset: int) -> CheckedOperation:
+    checked, since = check_operation(edit, OPERATIONS, "ONNX"), OPERATIONS[edit.operation].since
+    if opset < since:
         raise ModelError(
-            f"the operation {edit.operation!r} needs opset {entry.since}, the model has {opset}",
+            f"the operation {edit.operation!r} needs opset {since}, the model has {opset}",
             "export the model with a later opset, or use --mode slice",
         )
-    return entry
+    return checked
 
 
 def _encoded(draft: Draft, tensor: str, value: float) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from onnx import NodeProto, helper
@@ -53,18 +53,12 @@ class Site:
 
 @dataclass(frozen=True)
 class Writable:
-    """One operation.
+    """How one operation is written; `formats.writable_operations` says what it takes.
 
     Attributes:
         write: site -> nodes in running order.
-        operands: how many there are behind the first input; None for any number.
-        attributes: neutral name -> default; None where it must be given.
-        since: the first opset that has it as it is written here.
-        dtype: of the result; "" for that of the first input.
+        since: the first opset that has the operation as it is written here.
     """
 
     write: Callable[[Site], list[NodeProto]]
-    operands: int | None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
     since: int = 1
-    dtype: str = ""

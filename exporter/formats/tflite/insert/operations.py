@@ -1,4 +1,4 @@
-"""The operations that can be written into a file: builtin operators alone."""
+"""The operations that can be written into a file, each as one builtin operator."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import constants
-from exporter.formats.tflite.insert.writer import Site, Written
+from exporter.formats.tflite.insert.writer import Site, Writable
 from exporter.graph import Array
+
+Constants = tuple[Array | float, ...]
 
 
 def _set_axis(options: Any, site: Site) -> None:
@@ -29,171 +31,116 @@ def _only_last(operation: str, hint: str) -> Callable[[Any, Site], None]:
 def _check_last(operation: str, site: Site, hint: str) -> None:
     if site.axis() != site.rank - 1:
         raise ModelError(
-            f"{operation} behind {site.behind!r}: TFLite has it for the last axis alone, not for "
-            f"{site.axis()}, where the units lie",
+            f"{operation} cannot be inserted after {site.after!r}: TFLite computes it along the "
+            f"last axis only, and the units are on axis {site.axis()}",
             hint,
         )
 
 
 def _set_cast(options: Any, site: Site) -> None:
     """The result's dtype is checked where its tensor is made."""
-    options.inDataType = constants.CODES[site.dtype]
-    options.outDataType = constants.CODES.get(str(site.attributes["dtype"]), 0)
+    options.inDataType = constants.TYPE_CODES[site.dtype]
+    options.outDataType = constants.TYPE_CODES.get(str(site.attributes["dtype"]), 0)
 
 
-def _set_ids(options: Any, _: Site) -> None:
-    options.outputType = constants.CODES["int32"]
+def _set_index_type(options: Any, _: Site) -> None:
+    options.outputType = constants.TYPE_CODES["int32"]
 
 
-def _one_more(site: Site) -> tuple[Array | float, ...]:
+def _set_keep_dims(options: Any, _: Site) -> None:
+    options.keepDims = True
+
+
+def _one_after(site: Site) -> Constants:
+    """The widths and the value that pad one position after the others."""
     widths = np.zeros((site.rank, 2), np.int32)
     widths[site.axis(), 1] = 1
     return widths, float(site.attributes["value"])
 
 
-def _set_reducer(options: Any, _: Site) -> None:
-    options.keepDims = True
-
-
-def _axis(site: Site) -> tuple[Array | float, ...]:
+def _axis_vector(site: Site) -> Constants:
     return (np.array([site.axis()], np.int32),)
 
 
-def _whole(numbers: Any) -> Array:
-    return np.asarray(numbers, np.int32)
+def _axis_scalar(site: Site) -> Constants:
+    return (np.asarray(site.axis(), np.int32),)
 
 
-_LAST = {"axis": -1}
-_CODES = {"dtype": None, "scale": None, "zero_point": None}
+def _attribute(name: str) -> Callable[[Site], Constants]:
+    return lambda site: (np.asarray(site.attributes[name], np.int32),)
 
-# Operands and attributes by name: greater(threshold), gather(indices; axis), concat(more...; axis),
-# where(condition, otherwise), softmax(; axis), cast(; dtype), look_up(table; dtype), pad(; axis,
-# value), reduce_sum and reduce_max(; axis), quantize and dequantize(; dtype of the codes, scale,
-# zero_point), reshape(; to), top and top_ids(; count, axis), arg_max(; axis), cumsum(; axis). The
-# result of `where` is the value that was there, wherever the condition holds; that of `look_up` is
-# what a table of this dtype has at ids, that of `top` the largest values; `top_ids` and `arg_max`
-# give int32 ids, the latter without the axis; `pad` puts one position of a real value behind the
-# others; a reduction leaves one position on the axis. Operands broadcast as in NumPy.
-OPERATIONS: Mapping[str, Written] = {
-    "abs": Written("ABS", "AbsOptions"),
-    "add": Written("ADD", "AddOptions", 1),
-    "and": Written("LOGICAL_AND", "LogicalAndOptions", 1),
-    "arg_max": Written(
-        "ARG_MAX",
-        "ArgMaxOptions",
-        0,
-        _set_ids,
-        {"axis": None},
-        moves=True,
-        dtype="int32",
-        stated=_axis,
-    ),
-    "cast": Written("CAST", "CastOptions", 0, _set_cast, {"dtype": None}),
-    "concat": Written(
+
+_TOP_HINT = 'use --gate "logit > NUMBER"'
+_TOP_IDS_HINT = "--emit ids, without a number, works along any axis"
+
+OPERATIONS: Mapping[str, Writable] = {
+    "abs": Writable("ABS", "AbsOptions"),
+    "add": Writable("ADD", "AddOptions"),
+    "and": Writable("LOGICAL_AND", "LogicalAndOptions"),
+    "arg_max": Writable("ARG_MAX", "ArgMaxOptions", _set_index_type, _axis_vector, moves=True),
+    "cast": Writable("CAST", "CastOptions", _set_cast),
+    "concat": Writable(
         "CONCATENATION",
         "ConcatenationOptions",
-        None,
         _set_axis,
-        {"axis": None},
         moves=True,
         versions={"int8": 2, "int16": 3},
     ),
-    "dequantize": Written(
-        "DEQUANTIZE",
-        "DequantizeOptions",
-        attributes=_CODES,
-        dtype="float32",
-        coded=True,
-        versions={"int8": 2, "int16": 3},
+    "dequantize": Writable(
+        "DEQUANTIZE", "DequantizeOptions", converts=True, versions={"int8": 2, "int16": 3}
     ),
-    "cumsum": Written(
-        "CUMSUM",
-        "CumsumOptions",
-        attributes={"axis": None},
-        stated=lambda site: (_whole(site.axis()),),
-        since="2.4.0",
-    ),
-    "div": Written("DIV", "DivOptions", 1),
-    "exp": Written("EXP", "ExpOptions"),
-    "equal": Written("EQUAL", "EqualOptions", 1, dtype="bool"),
-    "gather": Written(
+    "cumsum": Writable("CUMSUM", "CumsumOptions", constants=_axis_scalar, since="2.4.0"),
+    "div": Writable("DIV", "DivOptions"),
+    "exp": Writable("EXP", "ExpOptions"),
+    "equal": Writable("EQUAL", "EqualOptions"),
+    "gather": Writable(
         "GATHER",
         "GatherOptions",
-        1,
         _set_axis,
-        {"axis": None},
         moves=True,
-        foreign=True,
+        mixed_dtypes=True,
         versions={"int8": 2, "int16": 4},
     ),
-    "greater": Written("GREATER", "GreaterOptions", 1, dtype="bool"),
-    "greater_equal": Written("GREATER_EQUAL", "GreaterEqualOptions", 1, dtype="bool"),
-    "less": Written("LESS", "LessOptions", 1, dtype="bool"),
-    "log": Written("LOG"),
-    "less_equal": Written("LESS_EQUAL", "LessEqualOptions", 1, dtype="bool"),
-    "log_softmax": Written(
-        "LOG_SOFTMAX",
-        "LogSoftmaxOptions",
-        0,
-        _only_last("log-softmax", "use --mode slice"),
-        _LAST,
+    "greater": Writable("GREATER", "GreaterOptions"),
+    "greater_equal": Writable("GREATER_EQUAL", "GreaterEqualOptions"),
+    "less": Writable("LESS", "LessOptions"),
+    "log": Writable("LOG"),
+    "less_equal": Writable("LESS_EQUAL", "LessEqualOptions"),
+    "log_softmax": Writable(
+        "LOG_SOFTMAX", "LogSoftmaxOptions", _only_last("log-softmax", "use --mode slice")
     ),
-    "look_up": Written(
-        "GATHER",
-        "GatherOptions",
-        1,
-        attributes={"dtype": None},
-        foreign=True,
-        order=(1, 0),
-        whole=True,
+    "look_up": Writable(
+        "GATHER", "GatherOptions", mixed_dtypes=True, integer_input=True, order=(1, 0)
     ),
-    "maximum": Written("MAXIMUM", "MaximumMinimumOptions", 1),
-    "minimum": Written("MINIMUM", "MaximumMinimumOptions", 1),
-    "mul": Written("MUL", "MulOptions", 1),
-    "or": Written("LOGICAL_OR", "LogicalOrOptions", 1),
-    "pad": Written(
-        "PADV2",
-        "PadV2Options",
-        attributes={"axis": None, "value": None},
-        moves=True,
-        stated=_one_more,
-    ),
-    "quantize": Written(
-        "QUANTIZE", "QuantizeOptions", attributes=_CODES, coded=True, versions={"int16": 2}
-    ),
-    "reduce_max": Written(
-        "REDUCE_MAX", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis
-    ),
-    "reduce_sum": Written("SUM", "ReducerOptions", 0, _set_reducer, {"axis": None}, stated=_axis),
-    "relu": Written("RELU"),
-    "reshape": Written(
-        "RESHAPE", attributes={"to": None}, stated=lambda site: (_whole(site.attributes["to"]),)
-    ),
-    "sigmoid": Written("LOGISTIC"),
-    "softmax": Written("SOFTMAX", "SoftmaxOptions", 0, _set_softmax, _LAST),
-    "sub": Written("SUB", "SubOptions", 1),
-    "top": Written(
+    "maximum": Writable("MAXIMUM", "MaximumMinimumOptions"),
+    "minimum": Writable("MINIMUM", "MaximumMinimumOptions"),
+    "mul": Writable("MUL", "MulOptions"),
+    "or": Writable("LOGICAL_OR", "LogicalOrOptions"),
+    "pad": Writable("PADV2", "PadV2Options", constants=_one_after, moves=True),
+    "quantize": Writable("QUANTIZE", "QuantizeOptions", converts=True, versions={"int16": 2}),
+    "reduce_max": Writable("REDUCE_MAX", "ReducerOptions", _set_keep_dims, _axis_vector),
+    "reduce_sum": Writable("SUM", "ReducerOptions", _set_keep_dims, _axis_vector),
+    "relu": Writable("RELU"),
+    "reshape": Writable("RESHAPE", constants=_attribute("to")),
+    "sigmoid": Writable("LOGISTIC"),
+    "softmax": Writable("SOFTMAX", "SoftmaxOptions", _set_softmax),
+    "sub": Writable("SUB", "SubOptions"),
+    "top": Writable(
         "TOPK_V2",
         "TopKV2Options",
-        0,
-        _only_last("top-k", 'use --gate "logit > NUMBER"'),
-        {"count": None, **_LAST},
-        stated=lambda site: (_whole(site.attributes["count"]),),
-        more=("int32",),
+        _only_last("top-k", _TOP_HINT),
+        _attribute("count"),
+        results=(None, "int32"),
     ),
-    "top_ids": Written(
+    "top_ids": Writable(
         "TOPK_V2",
         "TopKV2Options",
-        0,
-        _only_last("top-k", "--emit ids, without a number, works along any axis"),
-        {"count": None, **_LAST},
+        _only_last("top-k", _TOP_IDS_HINT),
+        _attribute("count"),
         moves=True,
-        dtype="int32",
-        stated=lambda site: (_whole(site.attributes["count"]),),
-        more=("",),
-        place=1,
+        results=("", None),
     ),
-    "where": Written(
-        "SELECT_V2", "SelectV2Options", 2, foreign=True, order=(1, 0, 2), since="2.2.0"
+    "where": Writable(
+        "SELECT_V2", "SelectV2Options", mixed_dtypes=True, order=(1, 0, 2), since="2.2.0"
     ),
 }

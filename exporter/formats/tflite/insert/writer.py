@@ -1,4 +1,4 @@
-"""What is said of an operation that can be written, and where one is written."""
+"""How an operation is written, and the place where it is written."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from exporter.graph import Array
 
 @dataclass(frozen=True, eq=False)
 class Site:
-    """Where an operation is written: behind which tensor, its attributes, and the rank and dtype of
-    its first input.
+    """Where an operation is written.
+
+    Attributes:
+        after: the tensor that is the operation's first input.
+        attributes: of the operation.
+        rank, dtype: of the first input.
     """
 
-    behind: str
+    after: str
     attributes: Mapping[str, Any]
     rank: int
     dtype: str
 
     def axis(self) -> int:
-        """The attribute `axis`, counted from the front."""
+        """The attribute `axis`, counted from the first axis."""
         axis = int(self.attributes["axis"])
         if not -self.rank <= axis < self.rank:
             raise ModelError(f"there is no axis {axis} among {self.rank}")
@@ -30,43 +34,36 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Written:
-    """How an operation is written.
+class Writable:
+    """How one operation is written; `formats.writable_operations` says what it takes.
 
     Attributes:
         builtin: the schema's name of the operator.
-        options: the schema's name of its options; "" where it has none.
-        operands: how many there are behind the first input; None for any number.
+        options: the schema's name of its options; "" if it has none.
         fill: sets the options.
-        attributes: neutral name -> default; None where it must be given.
-        moves: values only change places, so that codes of quantized tensors may pass.
-        foreign: operands may be of another dtype than the first input.
-        dtype: of the result; "" for that of the first input.
+        constants: makes the constant inputs that follow the operands, from the attributes. An
+            array is written unchanged; a float is a real value, quantized as the first input is.
+        moves: values only change position, so that quantized values may pass.
+        converts: QUANTIZE or DEQUANTIZE; the attributes give dtype, scale and zero point of the
+            quantized values.
+        mixed_dtypes: operands may have another dtype than the first input.
+        integer_input: the first input must be integers; others are cast to int32 first.
         order: of the operator's inputs, as positions among first input and operands.
-        whole: the first input must be of whole numbers, and is cast to such in front.
-        coded: codes come in or go out, of the dtype and meaning that the attributes tell.
-        versions: of the operator, where its codes are not of its first version's dtypes.
-        stated: constants that the operator needs behind these, made from the attributes: values
-            as they are, and real ones that take on the first input's codes.
-        more: dtypes of further results, which nothing reads; "" for that of the first input.
-        place: of the result among all of them.
-        since: the first runtime that has it, in the version that is written (TensorFlow's list of
-            operator versions).
+        results: dtypes of all results, if there are several: `None` for the one that is read, ""
+            for the dtype of the first input. Nothing reads the others.
+        versions: of the operator by dtype, for the dtypes that its first version does not have.
+        since: the first runtime that has this version (TensorFlow's list of operator versions).
     """
 
     builtin: str
     options: str = ""
-    operands: int | None = 0
     fill: Callable[[Any, Site], None] = lambda _options, _site: None
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    constants: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
     moves: bool = False
-    foreign: bool = False
-    dtype: str = ""
+    converts: bool = False
+    mixed_dtypes: bool = False
+    integer_input: bool = False
     order: tuple[int, ...] | None = None
-    whole: bool = False
-    coded: bool = False
+    results: tuple[str | None, ...] = (None,)
     versions: Mapping[str, int] = field(default_factory=lambda: {"int8": 2})
-    stated: Callable[[Site], tuple[Array | float, ...]] = lambda _site: ()
-    more: tuple[str, ...] = ()
-    place: int = 0
     since: str = "1.14.0"

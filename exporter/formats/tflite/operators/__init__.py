@@ -1,1 +1,1 @@
-"""The rows of the translation table, by what the operators do."""
+"""The rows of the translation table, by the kind of operation."""

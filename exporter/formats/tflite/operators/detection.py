@@ -1,11 +1,11 @@
-"""The post-process of detectors, a custom operator of the runtime."""
+"""Non-maximum suppression: builtin, and the post-process of detectors, a custom operator."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.formats.tflite.call import Call, Row
+from exporter.formats.tflite.operator_view import OperatorView, Translate
 from exporter.graph.operations import DetectionSlots, NonMaxSuppression, Opaque, Operation
 
 _ROWS = DetectionSlots(boxes=0, classes=1, scores=2, number=3)
@@ -13,17 +13,17 @@ _CLASSES = 1  # slot
 _COUNT = "num_classes"  # the only option that a cut changes
 
 
-def _post_process(call: Call) -> Operation:
+def _post_process(view: OperatorView) -> Operation:
     """box encodings [1, boxes, 4], classes [1, boxes, background + classes], anchors [boxes, 4]
 
-    Where there is one position more than classes, the runtime takes the first as background.
+    If there is one position more than classes, the runtime takes the first one as background.
     """
-    options, width = call.custom or {}, call.length(_CLASSES, -1)
+    options, width = view.custom or {}, view.length(_CLASSES, -1)
     count = _number(options, _COUNT)
-    if call.rank(_CLASSES) != 3 or width is None or count is None:  # noqa: PLR2004
+    if view.rank(_CLASSES) != 3 or width is None or count is None:  # noqa: PLR2004
         return Opaque("its options, or the shape of its classes, cannot be read")
-    if not 0 <= width - count <= 1 or len(call.outputs) < len(_ROWS):
-        return Opaque(f"it states {count:g} classes and is given {width}")
+    if not 0 <= width - count <= 1 or len(view.outputs) < len(_ROWS):
+        return Opaque(f"it states {count:g} classes and its input has {width}")
     return NonMaxSuppression(
         classes=_CLASSES,
         axis=2,
@@ -42,12 +42,12 @@ def _number(options: Mapping[str, Any], name: str) -> float | None:
     return value if isinstance(value, int | float) else None
 
 
-def _suppression(_: Call) -> Operation:
-    """boxes [boxes, 4], one value each [boxes]: places of those that stay, of whatever class."""
+def _suppression(_: OperatorView) -> Operation:
+    """boxes [boxes, 4], scores [boxes]; returns the indices of the kept boxes of all classes."""
     return NonMaxSuppression(_CLASSES, axis=1)
 
 
-ROWS: Mapping[str, Row] = {
+ROWS: Mapping[str, Translate] = {
     "NON_MAX_SUPPRESSION_V4": _suppression,
     "NON_MAX_SUPPRESSION_V5": _suppression,
     "TFLite_Detection_PostProcess": _post_process,

@@ -1,87 +1,74 @@
-"""What changes values and leaves positions: arithmetic, activations, casts, codes."""
+"""Operators that change values and no positions: arithmetic, activations, casts, quantization."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
-from exporter.formats.tflite.call import NO_RANK, Call, Row
-from exporter.graph import Quantization
+from exporter.formats.tflite.operator_view import NO_RANK, OperatorView, Translate
+from exporter.graph import Tensor
 from exporter.graph.operations import Activation, Elementwise, Opaque, Operation
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
 
-def _sum(function: str) -> Row:
-    return lambda call: Elementwise(offsets=call.constants(), function=_unfused(call, function))
+def _sum(view: OperatorView, function: str) -> Operation:
+    return Elementwise(offsets=view.constants(), function=_without_fused(view, function))
 
 
-def _product(call: Call) -> Operation:
-    return Elementwise(function=_unfused(call, "mul"))
+def _product(view: OperatorView) -> Operation:
+    return Elementwise(function=_without_fused(view, "mul"))
 
 
-def _unfused(call: Call, function: str) -> str:
-    """With an activation inside it is no plain sum or product, which others may look for."""
-    return "other" if call.option("fusedActivationFunction") else function
+def _quotient(view: OperatorView) -> Operation:
+    return Elementwise(keeps_zero=view.is_fixed(1), function=_without_fused(view, "div"))
 
 
-def _quotient(call: Call) -> Operation:
-    return Elementwise(keeps_zero=call.is_fixed(1), function=_unfused(call, "div"))
+def _without_fused(view: OperatorView, function: str) -> str:
+    """ "other" if an activation is fused: the operator is not a plain sum or product then."""
+    return "other" if view.option("fusedActivationFunction") else function
 
 
-def _bound(sign: float) -> Row:
-    """A maximum (1) or minimum (-1): 0 stays 0 where no constant is on its other side."""
-
-    def row(call: Call) -> Operation:
-        bounds = [call.real(slot) for slot in call.constants()]
-        keeps = all((sign * bound <= 0.0).all() for bound in bounds if bound is not None)
-        return Elementwise(keeps_zero=bool(keeps), function="max" if sign > 0.0 else "other")
-
-    return row
+def _bound(view: OperatorView, sign: float, function: str) -> Operation:
+    """A maximum (sign 1) or minimum (-1): keeps 0 if no constant is on the other side of 0."""
+    bounds = [view.real(slot) for slot in view.constants()]
+    keeps_zero = all((sign * bound <= 0.0).all() for bound in bounds if bound is not None)
+    return Elementwise(keeps_zero=bool(keeps_zero), function=function)
 
 
-def _other(function: str = "other", *, keeps_zero: bool) -> Row:
-    """Of one input or of several; what it computes no oracle has to know."""
-    return lambda _: Elementwise(keeps_zero=keeps_zero, function=function)
+def _elementwise(_: OperatorView, *, keeps_zero: bool, function: str = "other") -> Operation:
+    return Elementwise(keeps_zero=keeps_zero, function=function)
 
 
-def _prelu(_: Call) -> Operation:
-    return Elementwise(function="prelu")
+def _cast(view: OperatorView) -> Operation:
+    """The input may be a constant: its 0 stays 0, so that cast weights can be zeroed."""
+    to_float = view.outputs[0].dtype.startswith("float")
+    return Elementwise(offsets=(0,), function="identity" if to_float else "cast")
 
 
-def _cast(call: Call) -> Operation:
-    """A constant's 0 stays 0, so that weights behind such an operator can be zeroed."""
-    exact = call.outputs[0].dtype.startswith("float")
-    return Elementwise(offsets=(0,), function="identity" if exact else "cast")
+def _requantize(view: OperatorView, function: str) -> Operation:
+    """Keeps 0: a quantized 0 is the zero point."""
+    tensors = (view.input(0), *view.outputs)
+    if any(tensor is not None and _is_computed_per_channel(tensor) for tensor in tensors):
+        return Opaque("it computes values with per-channel scales")
+    return Elementwise(offsets=(0,), function=function)
 
 
-def _codes(function: str) -> Row:
-    """Codes stand for real values: a quantized 0 is its zero point, and 0 for all that follows."""
-
-    def row(call: Call) -> Operation:
-        ends = (call.input(0), *call.outputs)
-        if any(
-            t is not None and not t.is_constant and _is_per_channel(t.quantization) for t in ends
-        ):
-            return Opaque("what it computes has a scale for each channel")
-        return Elementwise(offsets=(0,), function=function)
-
-    return row
-
-
-def _is_per_channel(quantization: Quantization | None) -> bool:
-    return quantization is not None and quantization.scale.size > 1
+def _is_computed_per_channel(tensor: Tensor) -> bool:
+    quantization = tensor.quantization
+    return not tensor.is_constant and quantization is not None and quantization.scale.size > 1
 
 
 # --- activations ---------------------------------------------------------------------------------
 
 
-def _activation(function: str, **parameters: float) -> Row:
-    return lambda _: Activation(function, parameters=tuple(parameters.items()))
+def _activation(_: OperatorView, function: str, **parameters: float) -> Operation:
+    return Activation(function, parameters=tuple(parameters.items()))
 
 
-def _softmax(call: Call) -> Operation:
-    """Its logits are multiplied by beta first; a beta below 0 would turn their order around."""
-    beta, rank = float(call.option("beta", 1.0)), call.rank()
+def _softmax(view: OperatorView) -> Operation:
+    """Multiplies the logits by beta first; a negative beta would reverse their order."""
+    beta, rank = float(view.option("beta", 1.0)), view.rank()
     if not beta > 0.0:
         return Opaque(f"its logits are multiplied by beta = {beta:g}")
     if rank is None:
@@ -89,24 +76,21 @@ def _softmax(call: Call) -> Operation:
     return Activation("softmax", rank - 1, () if beta == 1.0 else (("beta", beta),))
 
 
-def _normalized(function: str) -> Row:
-    def row(call: Call) -> Operation:
-        rank = call.rank()
-        return NO_RANK if rank is None else Activation(function, axis=rank - 1)
-
-    return row
+def _log_softmax(view: OperatorView) -> Operation:
+    rank = view.rank()
+    return NO_RANK if rank is None else Activation("log_softmax", axis=rank - 1)
 
 
-def _leaky_relu(call: Call) -> Operation:
-    return Activation("leaky_relu", parameters=(("alpha", float(call.option("alpha", 0.0))),))
+def _leaky_relu(view: OperatorView) -> Operation:
+    return Activation("leaky_relu", parameters=(("alpha", float(view.option("alpha", 0.0))),))
 
 
-def _gelu(call: Call) -> Operation:
-    approximate = float(call.option("approximate", default=False))
+def _gelu(view: OperatorView) -> Operation:
+    approximate = float(view.option("approximate", default=False))
     return Activation("gelu", parameters=(("approximate", approximate),))
 
 
-_ZERO_TO_ZERO = (
+_KEEPING_ZERO = [
     "ABS",
     "CEIL",
     "FAKE_QUANT",
@@ -117,39 +101,42 @@ _ZERO_TO_ZERO = (
     "SIN",
     "SQRT",
     "SQUARE",
-)
-_ZERO_TO_OTHERS = (
+]
+_CHANGING_ZERO = (
     *("COS", "EQUAL", "FLOOR_DIV", "FLOOR_MOD", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"),
     *("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NOT_EQUAL", "POW", "RSQRT", "SELECT_V2"),
 )
+_ACTIVATIONS: Mapping[str, str] = {
+    "ELU": "elu",
+    "EXP": "exp",
+    "HARD_SWISH": "hard_swish",
+    "LOGISTIC": "sigmoid",
+    "RELU": "relu",
+    "RELU6": "relu6",
+    "TANH": "tanh",
+}
 
-ROWS: Mapping[str, Row] = {
-    "ADD": _sum("add"),
-    "ADD_N": _sum("sum"),
+ROWS: Mapping[str, Translate] = {
+    "ADD": partial(_sum, function="add"),
+    "ADD_N": partial(_sum, function="sum"),
     "CAST": _cast,
-    "DEQUANTIZE": _codes("dequantize"),
+    "DEQUANTIZE": partial(_requantize, function="dequantize"),
     "DIV": _quotient,
-    "ELU": _activation("elu"),
-    "EXP": _activation("exp"),
     "GELU": _gelu,
-    "HARD_SWISH": _activation("hard_swish"),
     "LEAKY_RELU": _leaky_relu,
-    "LOGISTIC": _activation("sigmoid"),
-    "LOG": _other("log", keeps_zero=False),
-    "LOG_SOFTMAX": _normalized("log_softmax"),
-    "MAXIMUM": _bound(1.0),
-    "MINIMUM": _bound(-1.0),
+    "LOG": partial(_elementwise, keeps_zero=False, function="log"),
+    "LOG_SOFTMAX": _log_softmax,
+    "MAXIMUM": partial(_bound, sign=1.0, function="max"),
+    "MINIMUM": partial(_bound, sign=-1.0, function="other"),
     "MUL": _product,
-    "PRELU": _prelu,
-    "QUANTIZE": _codes("quantize"),
-    "RELU": _activation("relu"),
-    "RELU6": _activation("relu6"),
-    "RELU_0_TO_1": _activation("clip", min=0.0, max=1.0),
-    "RELU_N1_TO_1": _activation("clip", min=-1.0, max=1.0),
+    "PRELU": partial(_elementwise, keeps_zero=True, function="prelu"),
+    "QUANTIZE": partial(_requantize, function="quantize"),
+    "RELU_0_TO_1": partial(_activation, function="clip", min=0.0, max=1.0),
+    "RELU_N1_TO_1": partial(_activation, function="clip", min=-1.0, max=1.0),
     "SOFTMAX": _softmax,
-    "SQUARED_DIFFERENCE": _sum("other"),
-    "SUB": _sum("sub"),
-    "TANH": _activation("tanh"),
-    **{name: _other(keeps_zero=True) for name in _ZERO_TO_ZERO},
-    **{name: _other(keeps_zero=False) for name in _ZERO_TO_OTHERS},
+    "SQUARED_DIFFERENCE": partial(_sum, function="other"),
+    "SUB": partial(_sum, function="sub"),
+    **{name: partial(_activation, function=function) for name, function in _ACTIVATIONS.items()},
+    **dict.fromkeys(_KEEPING_ZERO, partial(_elementwise, keeps_zero=True)),
+    **dict.fromkeys(_CHANGING_ZERO, partial(_elementwise, keeps_zero=False)),
 }

@@ -1,4 +1,4 @@
-"""Activations that converters take apart, put together again."""
+"""Merge x * sigmoid(x), which converters write as two operators, into one activation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from exporter.graph import Node, Tensor
 from exporter.graph.operations import Activation, Elementwise
 
 
-def folded(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> list[Node]:
-    """The nodes with x * sigmoid(x) as one activation, SiLU.
+def with_silu(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> list[Node]:
+    """The nodes, with each product x * sigmoid(x) as the activation SiLU of x.
 
-    The sigmoid stays where it is, since its shape in the file has to follow. Codes are left alone:
-    the sigmoid's own rounding is no part of the activation.
+    The sigmoid remains a node, since the shape of its tensor in the file has to follow a cut. A
+    quantized sigmoid is not merged: it rounds, which the activation does not.
     """
     sigmoids = {
         node.outputs[0]: node.inputs[0]
