@@ -34,8 +34,7 @@ from exporter.quantization import QuantizationSpec
 from exporter.quantization.quantize import quantize_model
 from exporter.quantization.silence import quantizer
 from exporter.records import Check
-from exporter.verification.limit_rows import row_of
-from exporter.verification.limits import LIMITS
+from exporter.verification.limits import LIMITS, cut_precision
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.builders.tflite_builder import Builder
@@ -175,7 +174,7 @@ def _scaled(model: Model, what: str, check: Check) -> float:
         raise RuntimeError(f"nothing was measured of {check.output}")
     if what == "y":  # probabilities
         return check.value
-    return check.value / (check.limit / LIMITS["cut", row_of(model)].z)
+    return check.value / (check.limit / LIMITS["cut", cut_precision(model)].z)
 
 
 def main() -> None:
@@ -188,7 +187,7 @@ def main() -> None:
                 model = build(features, activation)
                 for what, difference in differences(model, cuts):
                     found[what].append(difference)
-        row = LIMITS["cut", row_of(model)]
+        row = LIMITS["cut", cut_precision(model)]
         print(
             f"{title:<34}{model.precision:<9}{max(found['z']):>10.1e}{row.z:>9.0e}"
             f"{max(found['y']):>10.1e}{row.y:>9.0e}",

@@ -23,8 +23,7 @@ from exporter.modes import MODES
 from exporter.planning.cut import CutOptions
 from exporter.quantization import QuantizationSpec
 from exporter.quantization.quantize import quantize_model
-from exporter.verification.limit_rows import row_of
-from exporter.verification.limits import LIMITS
+from exporter.verification.limits import LIMITS, cut_precision
 from exporter.verification.metrics import compare
 
 PROJECT = documents.PROJECT
@@ -167,7 +166,7 @@ def nearness(model: Model) -> str:
     first = next(check for check in checks if check.metric == "max_abs")
     if first.limit == 0.0:
         return "equal to the bit"
-    row = LIMITS.get(("cut", row_of(model)), LIMITS["cut", "fp32"])
+    row = LIMITS.get(("cut", cut_precision(model)), LIMITS["cut", "fp32"])
     return f"within {row.z if row.scaled else LIMITS['cut', 'fp32'].z:g}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exporter.verification.match import Stage
+from exporter.verification.roles import Stage
 from exporter.verification.verify import Verification, VerifyOptions, verify_pair
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]

@@ -1,125 +1,137 @@
-"""What is compared of two models: values of heads, ids, rows, and outputs that were not cut."""
+"""Which things are compared in two models: heads, unit indices, rows, and unchanged outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from exporter.formats.model import Model
-from exporter.graph import Array
 from exporter.remap import HeadRemap
-from exporter.trace import heads_beside, trace_recorded
+from exporter.trace import heads_beside, trace, trace_recorded
 from exporter.trace.head import Head
-from exporter.verification.detector_inputs import Entering, behind_all, entering
-from exporter.verification.detector_rows import DetectedRows
-from exporter.verification.head_comparison import Pair
-from exporter.verification.match import Stage, part_before
-from exporter.verification.rerun_original import Replay
-from exporter.verification.top_k import EmittedIds, RankedOutput, ranked_outputs
+from exporter.verification.detector_inputs import (
+    detector_inputs,
+    has_real_values,
+    outputs_of_detectors,
+)
+from exporter.verification.head_comparison import HeadComparer
+from exporter.verification.match import part_before
+from exporter.verification.rerun_original import RerunOriginal
+from exporter.verification.roles import Comparer, Comparison, ModelPair, Runs
+from exporter.verification.top_k import EmittedIds, ranked_outputs
 
 
-@dataclass(frozen=True, eq=False)
-class Subjects:
-    """Of one pair of models.
+@dataclass(frozen=True)
+class OutputComparer(Comparer):
+    """Compares an output that was not cut.
 
     Attributes:
-        pairs: the heads that tables speak of.
-        untouched: outputs that must answer as before.
-        ids: outputs that show which units rank first, those with ids that the cut has added last.
-        detected: rows of post-processes, by their own operator.
-        replays: rows that operators put together; of a cut alone.
-        entering: what enters post-processes, instead of their rows; of another precision alone.
-        loose: outputs that may have another shape in each run.
+        axis: of the units; None if it is not known.
     """
 
-    pairs: Sequence[Pair]
-    untouched: Sequence[str]
-    ids: Sequence[RankedOutput | EmittedIds]
-    detected: Sequence[DetectedRows]
-    replays: Sequence[Replay]
-    entering: Sequence[Entering]
-    loose: Collection[str]
+    output: str
+    axis: int | None
+    pair: ModelPair
 
-    @property
-    def wanted(self) -> Iterator[str]:
-        """The tensors of the pruned model that have to be read, besides its outputs."""
-        for pair in self.pairs:
-            yield from pair.wanted
-        for ids in self.ids:
-            if ids.source:
-                yield ids.source
-        for rows in self.detected:
-            yield from (rows.detection.source, rows.boxes)
-        for replay in self.replays:
-            yield from replay.sources
-        for each in self.entering:
-            yield each.other
-
-    @property
-    def read(self) -> Iterator[str]:
-        """The tensors of the original that have to be read, besides its outputs."""
-        yield from (pair.z for pair in self.pairs)
-        yield from (rows.boxes for rows in self.detected)
-        yield from (each.name for each in self.entering)
+    def compare(self, runs: Runs) -> Iterator[Comparison]:
+        expected = runs.original[self.output]
+        actual = runs.pruned.get(self.output, np.empty(0))
+        tensor = self.pair.pruned.graph().tensors.get(self.output)
+        if self.pair.stage != "cut" and tensor is not None:
+            actual = tensor.dequantize(actual)
+        axis = expected.ndim - 2 if self.axis is None else self.axis
+        yield Comparison(self.output, expected, actual, axis + 1, "not pruned")
 
 
-def subjects_of(
-    stage: Stage,
-    models: tuple[Model, Model],
-    tables: Sequence[HeadRemap],
-    masks: Array | None,
-) -> Subjects:
-    """Find them in the original and in what became of it (raises as `Pair` does).
+def comparers_of(
+    pair: ModelPair, tables: Sequence[HeadRemap]
+) -> tuple[list[Comparer], Collection[str]]:
+    """Everything to compare, and the outputs that may have another shape in each sample.
 
-    Args:
-        masks: see `Pair`.
+    Which comparers there are, in the order of the report:
+
+    | comparer      | stages        | compares                                                  |
+    |---------------|---------------|-----------------------------------------------------------|
+    | HeadComparer  | all           | logits and output of each head in `tables`, by its oracle |
+    | DetectorInput | quantize      | boxes and scores that NonMaxSuppression operators read    |
+    | OutputComparer| all           | outputs that were not cut                                 |
+    | RankedOutput  | all           | indices and values of the units that rank first           |
+    | EmittedIds    | all           | the output that `--emit ids` adds                         |
+    | DetectedRows  | cut, export   | rows that NonMaxSuppression operators return              |
+    | RerunOriginal | cut           | rows that other operators compute                         |
+
+    Raises:
+        UsageError, ModelError: see `HeadComparer`.
     """
-    graphs = models[0].graph(), models[1].graph()
-    pairs = [Pair(head, models, table, stage, masks) for head, table in _heads(models[0], tables)]
-    behind = {name for pair in pairs for name in pair.head.readers.detector_outputs}
-    entered = list(entering(graphs)) if stage == "quantize" else []
-    behind.update(behind_all(graphs[0]) if stage == "quantize" else ())
-    whole = set(graphs[0].outputs) - {table.output for table in tables} - behind
-    ranked: Mapping[str, RankedOutput] = {
+    graphs = pair.graphs
+    quantize = pair.stage == "quantize"
+    inputs = list(detector_inputs(graphs)) if quantize else []
+    new_names = {each.name: each.new_name for each in inputs}
+    heads = [
+        _head_comparer(pair, head, table, new_names.get(table.output, table.output))
+        for head, table in _heads(pair.original, tables)
+    ]
+    if heads:  # they compare the class scores, and know how these were cut
+        inputs = [each for each in inputs if each.axis is None]
+    of_detectors = {name for head in heads for name in head.head.readers.detector_outputs}
+    of_detectors.update(outputs_of_detectors(graphs[0]) if quantize else ())
+    outputs = set(graphs[0].outputs) - {table.output for table in tables} - of_detectors
+    ranked = {
         each.output: each
-        for pair in pairs
-        for each in ranked_outputs(pair.head, graphs, whole, pair.names())
+        for head in heads
+        for each in ranked_outputs(head.head, graphs, outputs, head.position_units())
     }
-    emitted = [EmittedIds(pair.table, graphs[1]) for pair in pairs if pair.table.options["emit"]]
-    emitted = [each for each in emitted if each.output not in graphs[0].outputs]
-    detected = [] if stage == "quantize" else [each for pair in pairs for each in pair.detected()]
-    loose = behind - {name for each in detected for name in each.detection.rows or ()}
-    return Subjects(
-        pairs,
-        sorted(whole.difference(ranked)),
-        [*(ranked[name] for name in sorted(ranked)), *emitted],
-        detected,
-        _replays(pairs, loose) if stage == "cut" else [],
-        entered,
-        loose,
-    )
+    emitted = [EmittedIds(head.table, graphs[1]) for head in heads if head.table.options["emit"]]
+    detected = [] if quantize else [each for head in heads for each in head.detected()]
+    variable = of_detectors - {name for each in detected for name in each.detection.rows or ()}
+    axes = _unit_axes(pair) if quantize else {}
+    comparers: list[Comparer] = [
+        *heads,
+        *inputs,
+        *(OutputComparer(n, axes.get(n), pair) for n in sorted(outputs.difference(ranked))),
+        *(ranked[name] for name in sorted(ranked)),
+        *(each for each in emitted if each.output not in graphs[0].outputs),
+        *detected,
+        *(_reruns(heads, variable) if pair.stage == "cut" else ()),
+    ]
+    return comparers, variable
+
+
+def _head_comparer(pair: ModelPair, head: Head, table: HeadRemap, shown: str) -> HeadComparer:
+    """The comparer of one head, with the tensor that shows its output in the pruned model.
+
+    A quantizer may rename an inner tensor, or take it apart: it is not compared then.
+    """
+    graph = pair.graphs[1]
+    ranked = bool(head.readers.detector_outputs) and has_real_values(graph, shown)
+    compared = pair.stage != "quantize" or shown in graph.outputs or ranked
+    return HeadComparer(head, table, pair, shown, compared=compared)
+
+
+def _unit_axes(pair: ModelPair) -> Mapping[str, int]:
+    return {head.output: head.axis for head in trace(pair.original.graph()).heads}
 
 
 def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head, HeadRemap]]:
-    """Each table's head; of one that another's cut narrows too, the head that lies beside."""
+    """The head of each table; for an output that is cut with another head, that head's units."""
     graph = original.graph()
     if not tables:
         return
     found = trace_recorded(graph, [(table.name, part_before(original, table)) for table in tables])
-    beside: dict[str, Head] = {}
+    with_others: dict[str, Head] = {}
     for table in tables:
-        head = beside.get(table.name) or found.head(table.name)
-        beside |= {each.name: each for each in heads_beside(graph, found, head)}
+        head = with_others.get(table.name) or found.head(table.name)
+        with_others |= {each.name: each for each in heads_beside(graph, found, head)}
         yield head, table
 
 
-def _replays(pairs: Iterable[Pair], loose: Collection[str]) -> list[Replay]:
-    """Of outputs that several heads lie behind, the first's."""
-    found: list[Replay] = []
-    left = set(loose)
-    for pair in pairs:
-        replay = pair.replay(left.intersection(pair.head.readers.detector_outputs))
-        if replay is not None:
-            found.append(replay)
-            left.difference_update(replay.outputs)
-    return found
+def _reruns(heads: Iterable[HeadComparer], variable: Collection[str]) -> Iterator[RerunOriginal]:
+    """A rerun for each head with such outputs; if an output depends on several heads, the first."""
+    outputs = set(variable)
+    for head in heads:
+        rerun = head.rerun(outputs.intersection(head.head.readers.detector_outputs))
+        if rerun is not None:
+            yield rerun
+            outputs.difference_update(rerun.outputs)

@@ -1,81 +1,81 @@
-"""What enters a post-process, in place of the rows that it returns.
+"""The inputs of NonMaxSuppression operators, which are compared instead of the rows they return.
 
-In another precision boxes that rank almost alike change their order, and rows that stand one
-behind the other in both files tell of different boxes: compared row by row, a good file looks like
-a broken one. What is ranked is compared instead, box by box.
+In another precision, boxes that rank almost alike change their order, so that row 3 of both files
+may describe different boxes: compared row by row, a good file looks like a broken one. So the boxes
+and class scores that the operator reads are compared, box by box.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import NonMaxSuppression
 from exporter.graph.walk import dependents
 from exporter.trace import trace
+from exporter.verification.roles import Comparer, Comparison, Runs
 
 
 @dataclass(frozen=True)
-class Entering:
-    """A tensor of the original that enters a post-process.
+class DetectorInput(Comparer):
+    """One input of a NonMaxSuppression operator.
 
     Attributes:
-        name: of the tensor.
-        other: what enters in its place in what became of the model.
-        axis: along which its classes lie; None where it holds boxes.
+        name: of the tensor in the original.
+        new_name: of the tensor in the pruned model that the operator reads instead.
+        axis: of the classes; None for boxes.
+        pruned: the graph of the pruned model.
     """
 
     name: str
-    other: str
+    new_name: str
     axis: int | None
+    pruned: Graph
+
+    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
+        return (self.name,), (self.new_name,)
+
+    def compare(self, runs: Runs) -> Iterator[Comparison]:
+        actual = self.pruned.tensors[self.new_name].dequantize(runs.pruned[self.new_name])
+        role, axis = ("boxes", 0) if self.axis is None else ("y", self.axis + 1)
+        yield Comparison(self.name, runs.original[self.name], actual, axis, role)
 
 
-def entering(graphs: tuple[Graph, Graph]) -> Iterator[Entering]:
-    """The values of boxes and classes of every post-process; none where one model lacks some.
+def detector_inputs(graphs: tuple[Graph, Graph]) -> Iterator[DetectorInput]:
+    """The boxes and class scores that every operator reads; none if the models have not as many.
 
-    Where boxes were selected before, in another number for each sample, the values of the classes
-    that were selected by stand in for them.
+    If an operator reads boxes that were selected before, their number differs from sample to
+    sample. The class scores that they were selected by are compared then.
     """
-    found = tuple(_post_processes(graph) for graph in graphs)
-    for nodes in zip(*found, strict=True) if len(found[0]) == len(found[1]) else ():
-        old, new = nodes
+    operators = [_operators(graph) for graph in graphs]
+    for old, new in zip(*operators, strict=True) if len(operators[0]) == len(operators[1]) else ():
         operation = old.operation
         assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type
         for slot in sorted({operation.boxes, operation.classes}):
             axis = operation.axis if slot == operation.classes else None
-            read = old.inputs[slot], new.inputs[slot]
-            if _is_fixed(graphs[0], read[0]):
-                yield Entering(*read, axis)
+            shape = graphs[0].tensors[old.inputs[slot]].shape
+            if shape is not None and None not in shape[1:]:
+                yield DetectorInput(old.inputs[slot], new.inputs[slot], axis, graphs[1])
             elif axis is not None:
-                yield from _before(graphs)
+                yield from [
+                    DetectorInput(head.output, head.output, head.axis, graphs[1])
+                    for head in trace(graphs[0]).heads
+                    if head.readers.detector_outputs and has_real_values(graphs[1], head.output)
+                ]
 
 
-def _before(graphs: tuple[Graph, Graph]) -> Iterator[Entering]:
-    yield from [
-        Entering(head.output, head.output, head.axis)
-        for head in trace(graphs[0]).heads
-        if head.readers.detector_outputs and holds_reals(graphs[1], head.output)
-    ]
-
-
-def holds_reals(graph: Graph, name: str) -> bool:
-    """Has a graph such a tensor, of reals, or of codes that tell which they stand for?"""
+def has_real_values(graph: Graph, name: str) -> bool:
+    """Does a graph have this tensor, with real values or with a known quantization?"""
     tensor = graph.tensors.get(name)
     return tensor is not None and ("float" in tensor.dtype or tensor.quantization is not None)
 
 
-def behind_all(graph: Graph) -> Collection[str]:
-    """The outputs that depend on a post-process."""
-    found = {name for node in _post_processes(graph) for name in dependents(graph, node.outputs)}
+def outputs_of_detectors(graph: Graph) -> Collection[str]:
+    """The outputs that depend on a NonMaxSuppression operator."""
+    found = dependents(graph, [name for node in _operators(graph) for name in node.outputs])
     return found.intersection(graph.outputs)
 
 
-def _is_fixed(graph: Graph, tensor: str) -> bool:
-    """Has it the same shape for each sample? Boxes that were selected before are as many as are."""
-    shape = graph.tensors[tensor].shape
-    return shape is not None and None not in shape[1:]
-
-
-def _post_processes(graph: Graph) -> list[Node]:
+def _operators(graph: Graph) -> list[Node]:
     return [node for node in graph.nodes if isinstance(node.operation, NonMaxSuppression)]

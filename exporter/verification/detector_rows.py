@@ -1,117 +1,121 @@
-"""Rows that a post-process returns: what a cut owes them.
+"""Rows that a NonMaxSuppression operator returns: which of them a cut must keep.
 
-Rows of removed classes make room, so that rows appear that were not among the best before; a row of
-a kept class keeps its box and its score. It may be gone where a row that appeared overlaps it and
-ranks no lower, or where as many rows as there is room for rank no lower.
+Rows of removed classes make room, so rows appear that were not among the best before. A row of a
+kept class keeps its box and its score. It may be missing if a row that appeared overlaps it and
+ranks no lower, or if as many rows as there is room for rank no lower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from exporter.graph import Array, Graph, Node, Tensor
+from exporter.graph import Array, Graph, Node
 from exporter.graph.operations import NonMaxSuppression
 from exporter.trace.head import Detection
+from exporter.verification.roles import Answers, Comparer, Runs, WrongRows
 
-Answers = Mapping[str, Array]  # tensor -> (samples, ...)
-
-TIE = 1e-6  # scores and coordinates this near are equal, where the accumulator is a float
+TIE = 1e-6  # scores and coordinates at most this far apart are equal
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """One sample's detections, the best first.
+class SampleRows:
+    """The detections in one sample, the best first.
 
     Attributes:
         boxes: (rows, 4) ymin, xmin, ymax, xmax.
-        numbers: (rows,) of classes, as the post-process returns them.
+        classes: (rows,) class indices, as the operator returns them.
         scores: (rows,)
-        room: how many rows there could be.
+        room: the largest number of rows.
     """
 
     boxes: Array
-    numbers: Array
+    classes: Array
     scores: Array
     room: int
 
 
 @dataclass(frozen=True, eq=False)
-class DetectedRows:
-    """The rows of one post-process of the original beside those of what became of it.
+class DetectedRows(Comparer):
+    """The rows of one operator in the original and in the pruned model.
 
     Attributes:
         detection: of the original; its rows are outputs of both models.
-        numbers: class number in the original -> that of the same class in the result, for the
-            classes that are kept.
-        columns: class number in the result -> position of its values.
-        shared_out: the scores of all classes depend on each other, as under a softmax, so that
-            those of kept rows rise.
+        graphs: of the original and of the pruned model.
+        new_index: class index in the original -> in the pruned model, for the kept classes.
+        columns: class index in the pruned model -> position of its scores.
+        shared: the scores of all classes depend on each other, as under a softmax, so the scores of
+            kept rows rise.
     """
 
     detection: Detection
-    numbers: Mapping[int, int]
+    graphs: tuple[Graph, Graph]
+    new_index: Mapping[int, int]
     columns: Mapping[int, int]
-    shared_out: bool
+    shared: bool
 
-    def lost(self, left: Answers, right: Answers) -> int:
-        """How many rows of kept classes are neither returned as they were nor displaced."""
+    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
+        return (self.boxes,), (self.detection.source, self.boxes)
+
+    def compare(self, runs: Runs) -> Iterator[WrongRows]:
+        """Lost rows, rows with a wrong class or score, and changed boxes."""
+        name = self.detection.node.name
+        has_scores = self.detection.source in self.graphs[1].tensors
+        if not has_scores or any(row not in runs.pruned for row in self.detection.rows or ()):
+            yield WrongRows(name, "rows", None)
+            return
+        if not self.shared:
+            yield WrongRows(name, "rows", self._lost(runs))
+        yield WrongRows(name, "classes", self._foreign(runs.pruned))
+        yield WrongRows(name, "boxes", self.changed_boxes(runs.original, runs.pruned))
+
+    def _lost(self, runs: Runs) -> int:
+        """How many rows of kept classes are neither returned unchanged nor displaced."""
         operation = self.detection.node.operation
         overlap = operation.overlap if isinstance(operation, NonMaxSuppression) else 1.0
-        pairs = zip(self._rows(left), self._rows(right), strict=True)
-        return sum(lost_rows(*pair, self.numbers, overlap) for pair in pairs)
+        pairs = zip(self._rows(runs.original), self._rows(runs.pruned), strict=True)
+        return sum(lost_rows(*pair, self.new_index, overlap) for pair in pairs)
 
-    def foreign(self, right: Answers, tensor: Tensor) -> int:
-        """How many rows have a score that no box has for the class that they name.
-
-        Args:
-            right: answers of the result.
-            tensor: of the result, with the values that enter its post-process.
-        """
-        values = tensor.dequantize(right[self.detection.source])
-        pairs = zip(self._rows(right), values, strict=True)
+    def _foreign(self, pruned: Answers) -> int:
+        """How many rows have a score that no box has for the class of the row."""
+        source = self.detection.source
+        scores = self.graphs[1].tensors[source].dequantize(pruned[source])
+        pairs = zip(self._rows(pruned), scores, strict=True)
         return sum(foreign_rows(rows, each[0], self.columns) for rows, each in pairs)
 
     @property
     def boxes(self) -> str:
-        """The tensor that says where the boxes are, as it enters the post-process."""
+        """The tensor with the boxes that the operator reads."""
         operation = self.detection.node.operation
         assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - the head has it from one
         return self.detection.node.inputs[operation.boxes]
 
-    def moved(self, answers: tuple[Answers, Answers], graphs: tuple[Graph, Graph]) -> int | None:
-        """How many of the values are changed that say where boxes are, and which of them stay:
-        computed ones, and the constants and options of the post-process; None where it is gone.
+    def changed_boxes(self, original: Answers, pruned: Answers) -> int | None:
+        """How many values changed among all that decide where boxes are and which are returned.
 
-        Args:
-            answers: of the original and the result, with `boxes`.
-            graphs: theirs.
+        These are the boxes, and the constants and settings of the operator. None if the pruned
+        model has no such operator or boxes.
         """
         before = self.detection.node
-        after = next((each for each in graphs[1].nodes if each.name == before.name), None)
-        if after is None or any(self.boxes not in each for each in answers):
+        after = next((node for node in self.graphs[1].nodes if node.name == before.name), None)
+        if after is None or self.boxes not in original or self.boxes not in pruned:
             return None
-        values = [(answers[0][self.boxes], answers[1][self.boxes])]
-        stated = _constants(graphs[0], before), _constants(graphs[1], after)
-        values += zip(*stated, strict=False)
+        constants = _constants(self.graphs[0], before), _constants(self.graphs[1], after)
         settings = [getattr(node.operation, "settings", None) for node in (before, after)]
-        other = len(stated[0]) != len(stated[1]) or settings[0] != settings[1]
-        return other + sum(_differing(*pair) for pair in values)
+        values = [(original[self.boxes], pruned[self.boxes]), *zip(*constants, strict=False)]
+        other = len(constants[0]) != len(constants[1]) or settings[0] != settings[1]
+        return other + sum(_count_unequal(*pair) for pair in values)
 
-    def returned(self, right: Answers) -> bool:
-        """Are all of the rows there?"""
-        return all(name in right for name in self.detection.rows or ())
-
-    def _rows(self, answers: Answers) -> Iterator[Rows]:
-        """Each sample's, as far as the post-process counts them."""
-        boxes, numbers, scores, counts = (answers[name] for name in self.detection.rows or ())
+    def _rows(self, answers: Answers) -> Iterator[SampleRows]:
+        """The rows of each sample, as many as the operator counts."""
+        boxes, classes, scores, counts = (answers[name] for name in self.detection.rows or ())
         for i in range(len(counts)):
             count = int(np.ravel(counts[i])[0])
-            yield Rows(
+            yield SampleRows(
                 boxes[i].reshape(-1, 4)[:count].astype(np.float64),
-                np.ravel(numbers[i])[:count].astype(np.int64),
+                np.ravel(classes[i])[:count].astype(np.int64),
                 np.ravel(scores[i])[:count].astype(np.float64),
                 room=np.size(scores[i]),
             )
@@ -122,62 +126,64 @@ def _constants(graph: Graph, node: Node) -> list[Array]:
     return [tensor.read() for tensor in tensors if tensor.read is not None]
 
 
-def _differing(left: Array, right: Array) -> int:
-    """How many values are not the same to the bit; all where there are others."""
+def _count_unequal(left: Array, right: Array) -> int:
+    """How many values are not bit-identical; all values if the shapes differ."""
     return left.size if left.shape != right.shape else int((left != right).sum())
 
 
-def lost_rows(before: Rows, after: Rows, numbers: Mapping[int, int], overlap: float) -> int:
-    """How many of one sample's rows of kept classes are gone without a reason.
+def lost_rows(
+    before: SampleRows, after: SampleRows, new_index: Mapping[int, int], overlap: float
+) -> int:
+    """How many rows of kept classes are missing in one sample without a reason.
 
     Args:
-        before, after: of the original, and of what became of it.
-        numbers: see `DetectedRows`.
-        overlap: intersection over union from which on a box displaces another.
+        before, after: of the original and of the pruned model.
+        new_index: see `DetectedRows`.
+        overlap: intersection over union from which a box displaces another.
     """
-    known = _kept(before, numbers)
-    appeared = np.array(
-        [not _same(known, *row).any() for row in zip(after.boxes, after.numbers, strict=True)], bool
-    )
+    known = _kept(before, new_index)
+    rows = zip(after.boxes, after.classes, strict=True)
+    appeared = np.array([not _same(known, *row).any() for row in rows], bool)
     lost = 0
-    for box, number, score in zip(known.boxes, known.numbers, known.scores, strict=True):
-        returned = _same(after, box, number) & (np.abs(after.scores - score) <= TIE)
+    for box, class_index, score in zip(known.boxes, known.classes, known.scores, strict=True):
+        returned = _same(after, box, class_index) & (np.abs(after.scores - score) <= TIE)
         better = after.scores >= score - TIE
-        nearby = _shared(after.boxes, box) > overlap - TIE
-        displaced = (better & nearby & appeared).any() or better.sum() >= after.room
+        overlaps = _overlaps(after.boxes, box) > overlap - TIE
+        displaced = (better & overlaps & appeared).any() or better.sum() >= after.room
         lost += not (returned.any() or displaced)
     return lost
 
 
-def _kept(rows: Rows, numbers: Mapping[int, int]) -> Rows:
-    """The rows of kept classes, under their new numbers."""
-    kept = np.isin(rows.numbers, list(numbers))
-    new = np.array([numbers[number] for number in rows.numbers[kept].tolist()], np.int64)
-    return Rows(rows.boxes[kept], new, rows.scores[kept], rows.room)
+def _kept(rows: SampleRows, new_index: Mapping[int, int]) -> SampleRows:
+    """The rows of kept classes, with their new class indices."""
+    kept = np.isin(rows.classes, list(new_index))
+    new = np.array([new_index[old] for old in rows.classes[kept].tolist()], np.int64)
+    return SampleRows(rows.boxes[kept], new, rows.scores[kept], rows.room)
 
 
-def foreign_rows(after: Rows, values: Array, columns: Mapping[int, int]) -> int:
-    """How many of one sample's rows have a score that no box has for the class that they name.
+def foreign_rows(after: SampleRows, scores: Array, columns: Mapping[int, int]) -> int:
+    """How many rows of one sample have a score that no box has for the class of the row.
 
     Args:
-        after: of the result.
-        values: (boxes, background + classes) that enter its post-process.
+        after: of the pruned model.
+        scores: (boxes, background + classes) that its operator reads.
         columns: see `DetectedRows`.
     """
-    rows = zip(after.numbers.tolist(), after.scores, strict=True)
+    rows = zip(after.classes.tolist(), after.scores, strict=True)
     return sum(
-        number not in columns or bool(np.abs(values[:, columns[number]] - score).min() > TIE)
-        for number, score in rows
+        index not in columns or bool(np.abs(scores[:, columns[index]] - score).min() > TIE)
+        for index, score in rows
     )
 
 
-def _same(rows: Rows, box: Array, number: int) -> Array:
-    """Which rows have that box and that class."""
-    return np.asarray((np.abs(rows.boxes - box) <= TIE).all(axis=1) & (rows.numbers == number))
+def _same(rows: SampleRows, box: Array, class_index: int) -> Array:
+    """Which rows have this box and this class."""
+    same_box = (np.abs(rows.boxes - box) <= TIE).all(axis=1)
+    return np.asarray(same_box & (rows.classes == class_index))
 
 
-def _shared(boxes: Array, box: Array) -> Array:
-    """Intersection over union of each box with one."""
+def _overlaps(boxes: Array, box: Array) -> Array:
+    """Intersection over union of each box with one box."""
     low, high = np.maximum(boxes[:, :2], box[:2]), np.minimum(boxes[:, 2:], box[2:])
     both = np.clip(high - low, 0.0, None).prod(axis=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()

@@ -1,4 +1,4 @@
-"""The limits that a check applies: how far apart two answers may be at each stage and precision."""
+"""How far apart the values of two models may be at each stage and precision."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from typing import Literal
 import numpy as np
 
 from exporter.errors import ModelError
+from exporter.formats.model import Model
 from exporter.graph import Array
-
-# --- the limits ---------------------------------------------------------------------------------
+from exporter.graph.operations import Linear
+from exporter.verification.metrics import METRICS
+from exporter.verification.roles import ModelPair
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How far apart two answers may be at one stage and precision.
+    """How far apart the values of two models may be at one stage and precision.
 
     Attributes:
-        z: largest |difference| of the values before the last activation.
-        y: largest |difference| of what the model returns.
-        scaled: the two are multiplied by max(1, largest |expected|), except for probabilities;
-            False where they count codes.
+        z: largest |difference| of the logits.
+        y: largest |difference| of the outputs.
+        scaled: multiply both by max(1, largest |expected|), except for probabilities; False if they
+            are in quantized values.
         agreement: smallest top-1 and top-5 agreement.
-        per_unit: for each unit that y is shared out over, it may be this much further.
+        per_unit: added to y for each unit that the activation adds up.
     """
 
     z: float
@@ -34,22 +36,22 @@ class Limits:
     per_unit: float = 0.0
 
 
-# A kernel that adds up n exponentials in float32, in 8 lanes, may lose half a last place at each
-# of n / 8 steps. Both runtimes keep to that, and come near it where many units are alike, as
-# zeroed ones are: `benchmarks/softmax_rounding.py`.
+# A kernel that adds up n exponentials in float32, in 8 lanes, may lose half of the last bit at each
+# of n / 8 steps. Both runtimes stay below that, and come near it if many units are equal, as zeroed
+# units are: `benchmarks/softmax_rounding.py`.
 LOST_IN_ADDING = 2.0**-24 / 8
 
 # Measured on ai-edge-litert 2.3.0 and onnxruntime 1.31.1:
-# - Codes are equal up to z. LiteRT's softmax of int16 codes adds up exponentials of 16 bits: up to
-#   2 codes of 32,768 from float64 for each unit (1.9 at 1,001 units).
-# - Behind integer weights sums are made in float32, and keep to its limits. Those of MatMulNBits
-#   are made in another order at another width: up to 8.3e-7 of the largest |z|, 1.5e-6 behind a
-#   sigmoid; where its blocks have zero points, at accuracy level 4, which level 0 may choose, up to
-#   6.1e-6 and 9e-6 (4 and 8 bits alike): `benchmarks/cut_limits.py`.
-# - Nothing on a CPU computes products of bfloat16: weights and results are stored in it, in steps
-#   of 2^-7 from 1 on.
-# - Keras under a policy of half precision beside its file, which computes in float32: the largest
-#   |difference| of z is up to 1.5e-3 of the largest |z| in float16, 1.4e-2 in bfloat16, that of
+# - Quantized values are equal up to z. LiteRT's softmax of int16 adds up exponentials of 16 bits:
+#   for each unit up to 2 of 32,768 steps from float64 (1.9 at 1,001 units).
+# - Models with integer weights add up in float32, within the limits of float32. MatMulNBits adds up
+#   in another order at another width: up to 8.3e-7 of the largest |z|, 1.5e-6 after a sigmoid. If
+#   its blocks have zero points, at accuracy level 4, which level 0 may choose, up to 6.1e-6 and
+#   9e-6 (4 and 8 bits alike): `benchmarks/cut_limits.py`.
+# - No CPU computes products of bfloat16: weights and results are stored in it, in steps of 2^-7
+#   from 1 on.
+# - Keras with a half-precision policy, compared with its file, which computes in float32: the
+#   largest |difference| of z is up to 1.5e-3 of the largest |z| in float16, 1.4e-2 in bfloat16; of
 #   probabilities 2.9e-3 and 2.0e-2 (MobileNetV2, EfficientNetB0).
 LIMITS: Mapping[tuple[str, str], Limits] = {
     ("cut", "fp32"): Limits(1e-6, 1e-6, per_unit=LOST_IN_ADDING),
@@ -66,30 +68,30 @@ LIMITS: Mapping[tuple[str, str], Limits] = {
     ("export", "bf16"): Limits(4e-2, 6e-2),
 }
 
-UNGATED = frozenset({"quantize"})  # stages whose values are reported, and fail only on request
+UNGATED = frozenset({"quantize"})  # stages that report values, and fail only with a tolerance
 
 
 def limits(
     stage: str,
     precision: str,
     expected: Array,
-    what: Literal["z", "y", "probability"],
+    column: Literal["z", "y", "probability"],
     *,
     tolerance: float | None = None,
     units: int = 0,
 ) -> dict[str, float]:
-    """Metric name -> limit, for one output; empty where the stage only reports.
+    """Metric name -> limit, for one output; empty if the stage only reports.
 
-    Of a stage that only reports, a tolerance gates the difference alone: which unit comes first
-    follows from that, but where two are closer than it.
+    At a stage that only reports, a tolerance limits the difference alone: the ranking follows from
+    it, except for units that are closer than the tolerance.
 
     Args:
         stage: "cut", "export" or "quantize".
-        precision: "fp32", "fp16", ...; for codes "int8" or, where they are wider, "int16x8".
+        precision: "fp32", "fp16", ...; "int8" or "int16x8" for quantized values.
         expected: the expected values, which set the scale.
-        what: values before the last activation, after it, or after it and probabilities.
-        tolerance: what the user gave instead of the table's value.
-        units: how many y is shared out over; 0 where each unit answers for itself.
+        column: logits, outputs, or outputs that are probabilities.
+        tolerance: replaces the value of the table.
+        units: how many units the activation adds up; 0 if it does not.
 
     Raises:
         ModelError: the table has no row for this stage and precision.
@@ -103,14 +105,46 @@ def limits(
     else:
         raise ModelError(
             f"no limit is set for the {stage} check at precision {precision}",
-            "give one with --tolerance",
+            "set one with --tolerance",
         )
-    allowed = row.z if what == "z" else row.y
-    if row.scaled and what != "probability":
+    difference = row.z if column == "z" else row.y
+    if row.scaled and column != "probability":
         values = np.abs(np.asarray(expected, np.float64))
-        allowed *= max(1.0, float(np.max(values, initial=0.0, where=np.isfinite(values))))
-    if what != "z":
-        allowed += row.per_unit * units
-    if stage in UNGATED:
-        return {"max_abs": allowed}
-    return {"max_abs": allowed, "top1": row.agreement, "top5": row.agreement}
+        difference *= max(1.0, float(np.max(values, initial=0.0, where=np.isfinite(values))))
+    if column != "z":
+        difference += row.per_unit * units
+    allowed = {"difference": difference}
+    if stage not in UNGATED:
+        allowed["agreement"] = row.agreement
+    found = ((name, metric.limit) for name, metric in METRICS.items())
+    return {name: allowed[limit] for name, limit in found if limit in allowed}
+
+
+_HALF = ("fp16", "bf16")
+
+
+def precision_of_limits(pair: ModelPair) -> str:
+    """The row of LIMITS for real values, dequantized values among them.
+
+    1. Integer models and float64 use the row "fp32".
+    2. At export, a Keras model that computes in half precision sets the row: its file knows better.
+    """
+    stage, original = pair.stage, pair.original.precision
+    if stage == "export" and original in _HALF:
+        return original
+    precision = cut_precision(pair.pruned) if stage == "cut" else pair.pruned.precision
+    integer = stage == "cut" and precision.startswith(("int8", "uint8", "int16"))
+    return "fp32" if integer or precision == "fp64" else precision
+
+
+def cut_precision(model: Model) -> str:
+    """The precision in LIMITS for a cut of the model.
+
+    Kernels in packed blocks are added up in another order at another width, whatever their bits.
+    """
+    operations = (node.operation for node in model.graph().nodes)
+    packed = [each for each in operations if isinstance(each, Linear) and each.packed_bits]
+    if not packed:
+        return model.precision
+    has_zero_points = any(along.zero is None for each in packed for along in each.along)
+    return "blocks with zero points" if has_zero_points else "blocks"

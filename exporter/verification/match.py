@@ -1,88 +1,89 @@
-"""A head's units and its z, found again in what became of the model."""
+"""Find a head's units, and its inner tensors, in the pruned model."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import islice
-from typing import Literal
 
 from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model
-from exporter.graph import Graph
-from exporter.graph.walk import upstream
+from exporter.graph import Graph, Node
+from exporter.graph.operations import Reduce
+from exporter.graph.walk import dependents, upstream
 from exporter.modes import Semantics
 from exporter.remap.head_remap import HeadRemap, members
 from exporter.trace import trace_axis
 from exporter.trace.head import Head
 from exporter.trace.rules.protocol import Refused
-from exporter.verification.merged import unmerged, without
+from exporter.verification.roles import ModelPair
 
-Stage = Literal["cut", "export", "quantize"]
+
+def earlier_table(original: Model, table: HeadRemap) -> HeadRemap | None:
+    """How the head was cut in the original itself; None if the original is uncut.
+
+    A table uses the indices of the first original, and the original may be a cut of that one.
+    """
+    heads = original.remap.heads if original.remap else ()
+    return next((head for head in heads if head.name == table.name), None)
 
 
 def units_of(
     original: Model, head: Head, table: HeadRemap
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The units that are alive, and those that have a place, in the original's own indices.
-
-    The table speaks of the first original, of which the one given may be a cut.
-    """
-    remap = original.remap
-    before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
-    known = before.old_units if before else head.units
+    """The kept units, and the units that have a position, in the original's own indices."""
+    earlier = earlier_table(original, table)
+    known = earlier.old_units if earlier else head.units
     if known != table.old_units:
         raise UsageError(
-            f"head {head.name!r} of {original.name} goes back to {known} units, the remap to "
-            f"{table.old_units}",
+            f"head {head.name!r} of {original.name} comes from a head with {known} units, but the "
+            f"remap is for {table.old_units}",
             "compare with the model that was cut",
         )
-    places = tuple(unit for place in table.new_to_old for unit in members(place))
+    present = tuple(unit for place in table.new_to_old for unit in members(place))
     kept = table.kept
-    if before is not None:
-        kept, places = (tuple(before.to_new(units).tolist()) for units in (kept, places))
-    if -1 in places:
+    if earlier is not None:
+        kept, present = (tuple(earlier.to_new(units).tolist()) for units in (kept, present))
+    if -1 in present:
         raise UsageError(
             f"head {head.name!r} of {original.name} lacks units that were kept",
             "compare with the model that was cut",
         )
-    return kept, places
+    return kept, present
 
 
-def meaning_of(original: Model, table: HeadRemap) -> Semantics:
-    """What the table tells of the options, in the original's own indices."""
-    meaning = Semantics.recorded_in(table.options)
-    remap = original.remap
-    before = {each.name: each for each in remap.heads}.get(table.name) if remap else None
-    if before is None:
-        return meaning
-    groups = {name: tuple(before.to_new(g).tolist()) for name, g in meaning.merge.items()}
-    return replace(meaning, merge=groups)
+def semantics_of(original: Model, table: HeadRemap) -> Semantics:
+    """The semantics that a table records, in the original's own indices."""
+    semantics = Semantics.recorded_in(table.options)
+    earlier = earlier_table(original, table)
+    if earlier is None:
+        return semantics
+    groups = {name: tuple(earlier.to_new(g).tolist()) for name, g in semantics.merge.items()}
+    return replace(semantics, merge=groups)
 
 
 def part_before(original: Model, table: HeadRemap) -> tuple[int, int] | None:
-    """Where the units of a table stand on the original's axis, if other things share it."""
-    known = {each.name: each for each in original.remap.heads} if original.remap else {}
-    before = known.get(table.name)
+    """The range of the units on the original's axis; None if all positions are units."""
     if table.part is None:
         return None
+    earlier = earlier_table(original, table)
     start = table.part[0]
-    return start, start + (before.new_units if before else table.old_units)
+    return start, start + (earlier.new_units if earlier else table.old_units)
 
 
-def z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | None:
-    """The tensor of z in the pruned model.
+def z_of(pair: ModelPair, head: Head, table: HeadRemap) -> str | None:
+    """The tensor with the logits in the pruned model; None if there is nothing to compare there.
 
-    A cut keeps the names of tensors. A converted file has names of its own, and is traced; it may
-    have merged an activation into the operation before, and then has no z. Where units compete z
-    has to be seen, since another z may give the same y. What is coarser is measured in y alone.
+    1. The output itself has the logits, or the stage is "quantize", which measures outputs only.
+    2. A cut keeps the names of tensors. A converter does not, so a converted model is traced.
+    3. A converter may have fused the activation into the operation before it. That is an error if
+       the units compete: other logits may give the same probabilities.
     """
-    graph = pruned.graph()
-    if head.z == head.output or table.output not in graph.tensors or stage == "quantize":
+    graph = pair.pruned.graph()
+    if head.z == head.output or table.output not in graph.tensors or pair.stage == "quantize":
         return None
-    if stage == "cut" and head.z in graph.tensors:
+    if pair.stage == "cut" and head.z in graph.tensors:
         return head.z
     try:
-        traced = trace_axis(*_inside(graph, table), table.axis)
+        traced = trace_axis(*_before_added_nodes(graph, table), table.axis)
         if traced.activation == head.activation:
             return traced.z
         reason = f"{traced.activation} is its last activation, not {head.activation}"
@@ -91,27 +92,46 @@ def z_of(pruned: Model, head: Head, table: HeadRemap, stage: Stage) -> str | Non
     if not head.competes:
         return None
     raise ModelError(
-        f"output {table.output!r} of {pruned.name} cannot be compared before {head.activation}: "
-        f"{reason}",
-        "`exporter run` proves such a file while it makes it: it cuts the original itself, and "
-        "compares that with the file",
+        f"output {table.output!r} of {pair.pruned.name} cannot be compared before "
+        f"{head.activation}: {reason}",
+        "use `exporter run`: it cuts the converted original, and compares the file with that",
     )
 
 
-def _inside(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
-    """The graph up to what the head made before its output was put together, and that tensor.
+def _before_added_nodes(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
+    """The output of the head before the nodes that a cut adds, and the graph without those nodes.
 
-    Restored width is padded and gathered, kept units of a whole head are gathered alone, and merged
-    ones are computed out of several gathers.
+    Merged units are computed from several gathers, a restored width is padded and gathered, and
+    absolute probabilities are gathered once.
     """
+    name = table.output
     if table.options["merge"]:
-        inside = graph.producers[unmerged(graph, table.output)][0].inputs[0]
-        return without(graph, inside), inside
-    steps = 2 if table.options["restore_width"] else 0
-    steps = steps or int(table.options["probabilities"] == "absolute")
-    if not steps:
-        return graph, table.output
-    way = upstream(graph.producers, table.output, lambda node: node.inputs[0])
-    last = [node for node, _ in islice(way, steps)]
-    nodes = tuple(node for node in graph.nodes if node not in last)
-    return replace(graph, nodes=nodes), last[-1].inputs[0]
+        name = graph.producers[members_of_merged(graph, name)][0].inputs[0]
+    else:
+        restored, absolute = table.options["restore_width"], table.options["probabilities"]
+        for _ in range(2 if restored else int(absolute == "absolute")):
+            name = graph.producers[name][0].inputs[0]
+    return (graph if name == table.output else _without_consumers(graph, name)), name
+
+
+def members_of_merged(graph: Graph, output: str) -> str:
+    """The tensor with all members, in order, that an output with merged units is computed from."""
+    for node, _ in upstream(graph.producers, output, lambda node: node.inputs[0]):
+        if _takes_positions(graph, node):
+            return node.inputs[0]
+    raise ModelError(f"output {output!r} does not show how its units were merged")
+
+
+def _takes_positions(graph: Graph, node: Node) -> bool:
+    """Does a node read the positions to take from a constant?"""
+    if isinstance(node.operation, Reduce) or len(node.inputs) != 2:  # noqa: PLR2004 - data, indices
+        return False
+    positions = graph.tensors[node.inputs[1]]
+    return positions.is_constant and positions.dtype == "int32" and len(positions.shape or ()) == 1
+
+
+def _without_consumers(graph: Graph, tensor: str) -> Graph:
+    """The graph without all nodes that depend on a tensor."""
+    computed = dependents(graph, [tensor])
+    nodes = tuple(node for node in graph.nodes if computed.isdisjoint(node.inputs))
+    return replace(graph, nodes=nodes)

@@ -1,8 +1,8 @@
-"""How far apart two answers are: one pure function a metric, and the limits that a check applies.
+"""How far apart two arrays are: one pure function and one row of METRICS for each metric.
 
-Shape and finiteness come first and are never repaired. A NaN on either side fails, since it equals
-nothing. An infinity is compared, not computed with: it must stand at the same place with the same
-sign on both sides, and then adds no difference. A comparison of nothing fails too.
+Shape and finiteness are checked first and never repaired. A NaN on either side fails, because it
+equals nothing. An infinity is not computed with: it must have the same position and the same sign
+on both sides, and then adds no difference. A comparison of empty arrays fails too.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy as np
 
 from exporter.graph import Array
 
-# Of the largest expected value: a smaller denominator would turn rounding into "100 %".
+# Share of the largest expected value: a smaller denominator would turn rounding into "100 %".
 RELATIVE_FLOOR = 1e-3
 
 
 class MismatchError(Exception):
-    """Two answers that no metric may be applied to.
+    """Two arrays that no metric can compare.
 
     Attributes:
-        kind: "shape" or "finite", which stands in a report where a metric's name stands otherwise.
+        kind: "shape" or "finite"; a report shows it in place of the metric's name.
         reason: one line for people.
     """
 
@@ -35,34 +35,39 @@ class MismatchError(Exception):
 
 @dataclass(frozen=True)
 class Metric:
-    """One way to measure how far apart two answers are.
+    """One way to measure how far apart two arrays are. The row says all that others must know.
 
     Attributes:
-        summary: a few words for people.
-        compute: expected, actual (float64, same shape, as `comparable` returns them), the unit
-            axis, and the distance below which two values count as tied -> the value.
-        identity: the value for equal answers.
-        higher_is_better: a limit is a lower bound.
+        label: a few words for people.
+        compute: (expected, actual, unit axis, tie) -> value. The arrays are float64 with the same
+            shape, as `comparable` returns them; values at most `tie` apart count as tied.
+        identity: the value for equal arrays.
+        stages: the stages that report it.
+        limit: the field of `Limits` that limits it: "difference" for z or y, "agreement", or None
+            for a metric that is only reported.
+        higher_is_better: the limit is a lower bound.
     """
 
-    summary: str
+    label: str
     compute: Callable[[Array, Array, int, float], float]
     identity: float
+    stages: frozenset[str]
+    limit: Literal["difference", "agreement"] | None = None
     higher_is_better: bool = False
 
     def within(self, value: float, limit: float) -> bool:
-        """Whether a value keeps a limit; NaN keeps none."""
+        """Whether a value is within a limit; NaN never is."""
         return value >= limit if self.higher_is_better else value <= limit
 
 
 @dataclass(frozen=True)
 class Result:
-    """One metric's value beside its limit.
+    """The value of one metric, and its limit.
 
     Attributes:
-        metric: key of METRICS; "shape" or "finite" where nothing could be measured.
-        value: None where nothing could be measured.
-        limit: None where the value is only reported.
+        metric: key of METRICS; "shape" or "finite" if nothing could be measured.
+        value: None if nothing could be measured.
+        limit: None if the value is only reported.
         reason: why nothing could be measured, else "".
     """
 
@@ -77,11 +82,11 @@ class Result:
 
 
 def comparable(expected: Array, actual: Array) -> tuple[Array, Array]:
-    """Both answers in float64, once it is certain that they may be compared.
+    """Both arrays in float64, after a check that they can be compared.
 
     Raises:
-        MismatchError: the shapes differ, there is nothing to compare, a value is NaN, or an
-            infinity has no equal at its place.
+        MismatchError: the shapes differ or are empty, a value is NaN, or an infinity is on one side
+            only.
     """
     left, right = np.asarray(expected, np.float64), np.asarray(actual, np.float64)
     if left.shape != right.shape:
@@ -106,16 +111,16 @@ def compare(
 
     Args:
         expected: any shape, any real dtype.
-        actual: of the same shape.
+        actual: the same shape.
         axis: the unit axis, for the metrics that need one.
         tie: values at most this far apart count as tied for top-k.
-        metrics: keys of METRICS; the STANDARD ones if not given.
+        metrics: keys of METRICS; the metrics of the stage "cut" if not given.
 
     Raises:
         MismatchError: see `comparable`.
     """
     left, right = comparable(expected, actual)
-    names = STANDARD if metrics is None else metrics
+    names = metrics_of("cut") if metrics is None else metrics
     return {name: METRICS[name].compute(left, right, axis, tie) for name in names}
 
 
@@ -128,19 +133,19 @@ def judge(
     metrics: Iterable[str] | None = None,
     tie: float | None = None,
 ) -> tuple[Result, ...]:
-    """Every metric beside its limit; one failed result alone where nothing can be measured.
+    """Every metric with its limit; one failed result if the arrays cannot be compared.
 
-    Values at most `tie` apart count as tied; if it is not given, as far apart as `max_abs` may be.
+    Values at most `tie` apart count as tied. The default is the limit of `max_abs`.
     """
     tie = limits.get("max_abs", 0.0) if tie is None else tie
     try:
         values = compare(expected, actual, axis=axis, tie=tie, metrics=metrics)
     except MismatchError as error:
         return (Result(error.kind, None, None, passed=False, reason=error.reason),)
-    return tuple(_beside(name, value, limits.get(name)) for name, value in values.items())
+    return tuple(_result(name, value, limits.get(name)) for name, value in values.items())
 
 
-def _beside(metric: str, value: float, limit: float | None) -> Result:
+def _result(metric: str, value: float, limit: float | None) -> Result:
     passed = limit is None or METRICS[metric].within(value, limit)
     return Result(metric, value, limit, passed)
 
@@ -153,7 +158,7 @@ def _finite(values: Array) -> Array:
 
 
 def _difference(expected: Array, actual: Array) -> Array:
-    with np.errstate(over="ignore"):  # a difference that overflows is rightly infinite
+    with np.errstate(over="ignore"):  # a difference that overflows is infinite
         return np.asarray(_finite(actual) - _finite(expected))
 
 
@@ -174,7 +179,7 @@ def _max_rel(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
 
 
 def _rms(values: Array) -> float:
-    """Root of the mean square, scaled first so that squares neither overflow nor vanish."""
+    """Root of the mean square; values are scaled first so that squares do not overflow."""
     scale = _largest(values)
     if scale in (0.0, np.inf):
         return scale
@@ -186,9 +191,9 @@ def _rmse(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
 
 
 def _cosine(expected: Array, actual: Array, axis: int, _tie: float) -> float:
-    """Of the vectors along the unit axis, the worst; 0 where exactly one of the two is zero.
+    """The smallest cosine of all vectors along the unit axis; 0 if one of the two is all zeros.
 
-    1 - |u - v|^2 / 2 for unit vectors u and v, which is exact where they are equal.
+    1 - |u - v|^2 / 2 for unit vectors u and v, which is exactly 1 if they are equal.
     """
     left, right = _unit_vectors(_finite(expected), axis), _unit_vectors(_finite(actual), axis)
     cosine = 1.0 - np.square(left - right).sum(axis=axis) / 2.0
@@ -197,7 +202,7 @@ def _cosine(expected: Array, actual: Array, axis: int, _tie: float) -> float:
 
 
 def _unit_vectors(values: Array, axis: int) -> Array:
-    """Vectors along the axis, at length 1; zero vectors stay zero."""
+    """Vectors along the axis, scaled to length 1; zero vectors stay zero."""
     scale = np.abs(values).max(axis=axis, keepdims=True)
     safe = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
     length = np.sqrt(np.square(safe).sum(axis=axis, keepdims=True))
@@ -205,11 +210,11 @@ def _unit_vectors(values: Array, axis: int) -> Array:
 
 
 def _top(k: int) -> Callable[[Array, Array, int, float], float]:
-    """The fraction of vectors whose first k units are the expected ones; k = min(k, units).
+    """The fraction of vectors with the expected first k units; k = min(k, units).
 
-    A device ranks equal values by index, and so does this. A vector agrees if each unit that the
-    actual values rank among the first k is expected there or tied with the k-th, and none is
-    missing that is expected there and not tied with the one behind.
+    Equal values rank by index, as on a device. A vector agrees if (1) each unit that the actual
+    values rank among the first k is expected there, or tied with the k-th, and (2) no unit is
+    missing that is expected there and not tied with the unit after the k-th.
     """
 
     def agreement(expected: Array, actual: Array, axis: int, tie: float) -> float:
@@ -219,16 +224,16 @@ def _top(k: int) -> Callable[[Array, Array, int, float], float]:
             return 1.0
         chosen = _first(given, k)
         ranked = np.partition(wanted, (units - k - 1, units - k), axis=-1)
-        behind, last = ranked[..., [units - k - 1]], ranked[..., [units - k]]
+        after, last = ranked[..., [units - k - 1]], ranked[..., [units - k]]
         wrong = chosen & (wanted < last - tie)
-        missing = ~chosen & (wanted > behind + tie)
+        missing = ~chosen & (wanted > after + tie)
         return float(1.0 - (wrong | missing).any(axis=-1).mean())
 
     return agreement
 
 
 def _first(values: Array, k: int) -> Array:
-    """Which k values along the last axis are the largest; of equal ones the first."""
+    """A mask of the k largest values along the last axis; of equal values the first."""
     last = np.partition(values, -k, axis=-1)[..., [-k]]
     above, equal = values > last, values == last
     room = k - above.sum(axis=-1, keepdims=True)
@@ -236,7 +241,7 @@ def _first(values: Array, k: int) -> Array:
 
 
 def _sqnr_db(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
-    """20 log10(rms of expected / rms of difference) in dB; infinite for equal answers."""
+    """20 log10(rms of expected / rms of difference) in dB; infinite for equal arrays."""
     signal, noise = _rms(_finite(expected)), _rmse(expected, actual, 0, 0.0)
     if noise == 0.0:
         return float("inf")
@@ -244,19 +249,34 @@ def _sqnr_db(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
         return float(20.0 * (np.log10(signal) - np.log10(noise)))
 
 
-METRICS: Mapping[str, Metric] = {
-    "max_abs": Metric("largest |difference|", _max_abs, 0.0),
-    "max_rel": Metric("largest relative difference", _max_rel, 0.0),
-    "rmse": Metric("root mean square difference", _rmse, 0.0),
-    "cosine": Metric(
-        "smallest cosine of the angle between answers", _cosine, 1.0, higher_is_better=True
-    ),
-    "top1": Metric("same first unit", _top(1), 1.0, higher_is_better=True),
-    "top5": Metric("same first five units", _top(5), 1.0, higher_is_better=True),
+_FLOAT = frozenset({"cut", "export"})  # both models have the same precision
+_ALL = _FLOAT | {"quantize"}
+
+METRICS: Mapping[str, Metric] = {  # in the order of the report
     "sqnr_db": Metric(
-        "signal to quantization noise, dB", _sqnr_db, float("inf"), higher_is_better=True
+        "signal to quantization noise, dB",
+        _sqnr_db,
+        float("inf"),
+        frozenset({"quantize"}),
+        higher_is_better=True,
+    ),
+    "max_abs": Metric("largest |difference|", _max_abs, 0.0, _ALL, "difference"),
+    "max_rel": Metric("largest relative difference", _max_rel, 0.0, _FLOAT),
+    "rmse": Metric("root mean square difference", _rmse, 0.0, _FLOAT),
+    "cosine": Metric(
+        "smallest cosine of the angle between two vectors of units",
+        _cosine,
+        1.0,
+        _ALL,
+        higher_is_better=True,
+    ),
+    "top1": Metric("same first unit", _top(1), 1.0, _ALL, "agreement", higher_is_better=True),
+    "top5": Metric(
+        "same first five units", _top(5), 1.0, _FLOAT, "agreement", higher_is_better=True
     ),
 }
 
-COARSER = ("sqnr_db", "top1", "max_abs", "cosine")  # where one side is quantized
-STANDARD = tuple(name for name in METRICS if name != "sqnr_db")  # where both are alike
+
+def metrics_of(stage: str) -> tuple[str, ...]:
+    """The metrics that a stage reports."""
+    return tuple(name for name, metric in METRICS.items() if stage in metric.stages)

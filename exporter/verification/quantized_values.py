@@ -1,30 +1,31 @@
-"""Which values count as codes: those of integer tensors, and real ones that lie where codes do."""
+"""Quantized tensors, and dequantized copies of them, are compared in quantized steps."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from exporter.graph import Array, Graph, Quantization
-from exporter.graph.walk import quantization_of
+from exporter.graph import Array, Graph, Quantization, walk
+
+_BYTE = 255
 
 
-def width_of(known: Quantization | None) -> str:
+def precision_of(known: Quantization | None) -> str:
+    """The row of `LIMITS` for quantized values, "int8" or "int16x8"; "" for real values."""
     if known is None:
         return ""
     return "int8" if known.high - known.low <= _BYTE else "int16x8"
 
 
-_BYTE = 255
+def quantization_of(graph: Graph, name: str) -> Quantization | None:
+    """The quantization of a tensor, or of the tensor that it was dequantized, moved or copied from.
 
-
-def codes_of(graph: Graph, name: str) -> Quantization | None:
-    """The codes that a tensor holds, or that its real values come from; None where there are none.
-
-    One scale for all: of values along whose axis the scale varies no axis can be cut alone.
+    None if there is none, or if it is per-channel: no axis can be cut alone then.
     """
-    known = quantization_of(graph.producers, lambda each: graph.tensors[each].quantization, name)
+    tensors = graph.tensors
+    known = walk.quantization_of(graph.producers, lambda each: tensors[each].quantization, name)
     return known if known is not None and known.scale.size == 1 else None
 
 
-def as_codes(known: Quantization, values: Array) -> Array:
+def quantize(known: Quantization, values: Array) -> Array:
+    """The quantized values of real ones, not clipped: a value out of range must show."""
     return np.asarray(np.rint(values / known.scale.item() + known.zero_point.item()))

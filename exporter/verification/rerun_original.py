@@ -1,10 +1,10 @@
-"""Rows that a model's own operators put together behind the values of its classes.
+"""Rows that a model's own operators compute from the scores of its classes.
 
-Nothing but the model says what such rows are: which columns they have, where boxes are dropped, how
-many stay. So the original itself says it: a copy of it is given, in place of the class values that
-it computes, those that the pruned model computes, which are compared on their own, and for removed
-classes a value so low that nothing is ever chosen for it. What it then returns must be what the
-pruned model returns: the same boxes with the same scores, under the classes' new numbers.
+Only the model defines such rows: their columns, which boxes are dropped, how many are returned. So
+the original itself computes what they must be. A copy of it reads the class scores of the pruned
+model, which are compared on their own, in place of its own scores; removed classes get a score so
+low that they are never chosen. The copy must then return the rows of the pruned model: the same
+boxes with the same scores, and the classes' new indices.
 """
 
 from __future__ import annotations
@@ -15,154 +15,155 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporter.graph import Array, Graph
-from exporter.graph.edits import AddInput, Edit, Insert
+from exporter.graph.edits import AddInput, Edit, Insert, Plan
 from exporter.graph.walk import ancestors
 from exporter.trace.head import Head
 from exporter.trace.rules.class_ids import Column
+from exporter.verification.roles import Answers, Comparer, Runs, WrongRows
 
-Answer = Mapping[str, Array]  # tensor -> (...) of one sample
-
-LOWEST = -1e4  # 0 behind a sigmoid or softmax, below every threshold, and finite in float16
-TIE = 1e-6  # of the larger one: how far values may be apart that count as equal
+LOWEST = -1e4  # 0 after a sigmoid or softmax, below every threshold, and finite in float16
+TIE = 1e-6  # relative to the larger value: values at most this far apart are equal
 
 
 @dataclass(frozen=True, eq=False)
-class Replay:
-    """What the original makes of the values that the pruned model gives a head's classes.
+class RerunOriginal(Comparer):
+    """Compares rows with those that the original computes from the pruned model's scores.
 
     Attributes:
-        name: of the head, by which reports call the rows.
+        name: of the head; reports call the rows by it.
         head: of the original.
-        outputs: of the model, all behind the head's post-processes.
-        sources: the labeled tensors in front of them.
-        places: the units that have a place in the result, in the original's indices.
-        numbers: number of such a class in the original -> its number in the result.
-        columns: output -> where numbers of classes stand in it.
+        outputs: of the model; all depend on the head's post-processing.
+        sources: the tensors with class scores that this post-processing reads.
+        present: the units that have a position in the pruned model, in the original's indices.
+        new_index: class index in the original -> in the pruned model, for these units.
+        columns: output -> where it contains class indices.
     """
 
     name: str
     head: Head
     outputs: tuple[str, ...]
     sources: tuple[str, ...]
-    places: tuple[int, ...]
-    numbers: Mapping[int, int]
+    present: tuple[int, ...]
+    new_index: Mapping[int, int]
     columns: Mapping[str, Column]
 
-    def edits(self) -> tuple[Edit, ...]:
-        """What makes the original take the sources' values from further inputs."""
-        return tuple(edit for name in self.sources for edit in self._given(name))
+    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
+        return (), self.sources
 
-    def _given(self, name: str) -> Iterator[Edit]:
+    def compare(self, runs: Runs) -> Iterator[WrongRows]:
+        """Lost rows, and rows that the rerun does not return."""
+        answers = runs.pruned_samples
+        if not set(answers[0]).issuperset((*self.sources, *self.outputs)):
+            yield WrongRows(self.name, "rows", None)
+            return
+        plan = Plan(tuple(edit for name in self.sources for edit in self._edits(name)))
+        lost = foreign = 0
+        for expected, actual in zip(
+            runs.rerun(plan, map(self.feed, answers)), answers, strict=True
+        ):
+            more = self._differences(expected, actual)
+            lost, foreign = lost + more[0], foreign + more[1]
+        yield WrongRows(self.name, "rows", lost)
+        yield WrongRows(self.name, "classes", foreign)
+
+    def _edits(self, name: str) -> tuple[Edit, ...]:
+        """Replace a tensor of the original by a further input."""
         tensor = self.head.tensor(name)
-        own = np.zeros((1,) * len(tensor.shape), bool)
-        yield AddInput(input_of(name), tensor.shape, tensor.dtype)
-        yield Insert("where", name, (own, input_of(name)))
+        never = np.zeros((1,) * len(tensor.shape), bool)
+        given = _input_name(name)
+        return (
+            AddInput(given, tensor.shape, tensor.dtype),
+            Insert("where", name, (never, given)),
+        )
 
-    def feed(self, answer: Answer) -> dict[str, Array]:
-        """What those inputs are given for one sample.
+    def feed(self, answer: Answers) -> dict[str, Array]:
+        """The values of the further inputs in one sample, from the pruned model's answer."""
+        return {_input_name(name): self._widen(name, answer[name]) for name in self.sources}
 
-        Args:
-            answer: of the pruned model; with the sources.
-        """
-        return {input_of(name): self._widened(name, answer[name]) for name in self.sources}
-
-    def _widened(self, name: str, values: Array) -> Array:
-        """Values at the old width; removed classes rank last."""
+    def _widen(self, name: str, values: Array) -> Array:
+        """The values at the original width; removed classes rank last."""
         tensor = self.head.tensor(name)
-        labels = tensor.unit_axis
-        lowest = LOWEST
-        if tensor.quantization is not None:
-            lowest = tensor.quantization.low
+        axis, known = tensor.unit_axis, tensor.quantization
         shape = list(values.shape)
-        shape[labels.axis] = len(labels.units)
-        wide = np.full(shape, lowest, values.dtype)
+        shape[axis.axis] = len(axis.units)
+        wide = np.full(shape, LOWEST if known is None else known.low, values.dtype)
         where: list[slice | Array] = [slice(None)] * len(shape)
-        where[labels.axis] = labels.positions(self.places)
+        where[axis.axis] = axis.positions(self.present)
         wide[tuple(where)] = values
         return wide
 
-    def differing(self, expected: Iterable[Answer], actual: Iterable[Answer]) -> tuple[int, int]:
-        """How many rows are lost, and how many are foreign, over all samples.
-
-        Args:
-            expected: of the original, with what `feed` gave.
-            actual: of the pruned model.
-        """
-        lost = foreign = 0
-        for left, right in zip(expected, actual, strict=True):
-            wanted, given = self._rows(left), self._rows(right)
-            stay = np.isin(wanted.numbers, list(self.numbers)).all(axis=1)
-            stay &= ~wanted.fills
-            missing, more = unmatched(self._renumbered(wanted)[stay], given.values[~given.fills])
-            if len(wanted.values) == len(given.values):
-                missing += self._differ_beside(left, right, len(wanted.values))
-            lost, foreign = lost + missing, foreign + more
+    def _differences(self, expected: Answers, actual: Answers) -> tuple[int, int]:
+        """How many rows of one sample are lost, and how many the rerun does not return."""
+        wanted, found = self._rows(expected), self._rows(actual)
+        known = np.isin(wanted.class_indices, list(self.new_index)).all(axis=1)
+        rows = self._with_new_indices(wanted)[known & ~wanted.empty]
+        lost, foreign = unmatched(rows, found.values[~found.empty])
+        count = len(wanted.values)
+        if count == len(found.values):
+            others = set(self.outputs).difference(self._row_outputs(expected, count))
+            lost += sum(not np.array_equal(expected[name], actual[name]) for name in others)
         return lost, foreign
 
-    def _rows(self, answer: Answer) -> _Rows:
-        """One sample's: what each output holds of them, one beside the other."""
-        parts, places = list[Array](), list[int]()
+    def _rows(self, answer: Answers) -> _Rows:
+        """The rows of one sample: the columns of all outputs that have one entry for each row."""
+        parts, columns = list[Array](), list[int]()
         count = self._count(answer)
-        for name in self._in_rows(answer, count):
+        for name in self._row_outputs(answer, count):
             part = np.array(answer[name], np.float64).reshape(count, -1)
             if name in self.columns:
                 column = self.columns[name]
-                places.append(sum(part.shape[1] for part in parts) + column.place)
+                columns.append(sum(part.shape[1] for part in parts) + column.place)
                 part[:, column.place] -= column.more
             parts.append(part)
         values = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
-        return _Rows(values, tuple(places))
+        return _Rows(values, columns)
 
-    def _in_rows(self, answer: Answer, count: int) -> list[str]:
+    def _row_outputs(self, answer: Answers, count: int) -> list[str]:
+        """The outputs with rows; others, such as the number of rows, have no entry for each."""
         sizes = {name: answer[name].size for name in self.outputs}
         return [name for name, size in sizes.items() if size and not size % max(1, count)]
 
-    def _count(self, answer: Answer) -> int:
+    def _count(self, answer: Answers) -> int:
         """How many rows there are."""
         first = self.outputs[0]
         last = answer[first].shape[-1] if answer[first].ndim else 1
         name, column = next(iter(self.columns.items()), (first, Column(0, last)))
         return int(answer[name].size) // column.width
 
-    def _renumbered(self, rows: _Rows) -> Array:
-        """The rows under the new numbers; those of removed classes are not asked for."""
-        known = {float(before): after for before, after in self.numbers.items()}
+    def _with_new_indices(self, rows: _Rows) -> Array:
+        """The rows with new class indices; rows of removed classes get any."""
+        known = {float(before): after for before, after in self.new_index.items()}
         result = rows.values.copy()
-        for place in rows.places:
-            result[:, place] = [known.get(number, -1) for number in result[:, place].tolist()]
+        for column in rows.columns:
+            result[:, column] = [known.get(index, -1) for index in result[:, column].tolist()]
         return result
-
-    def _differ_beside(self, left: Answer, right: Answer, count: int) -> int:
-        """How many outputs that hold no rows, such as their number, are not the same."""
-        beside = set(self.outputs).difference(self._in_rows(left, count))
-        return sum(not np.array_equal(left[name], right[name]) for name in beside)
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """Rows of one sample, and the columns in which numbers of classes stand."""
+    """The rows of one sample, and the columns with class indices."""
 
     values: Array  # (rows, columns)
-    places: tuple[int, ...]
+    columns: list[int]
 
     @property
-    def numbers(self) -> Array:
-        return np.asarray(self.values[:, list(self.places)])
+    def class_indices(self) -> Array:
+        return np.asarray(self.values[:, self.columns])
 
     @property
-    def fills(self) -> Array:
-        """Which rows fill room that nothing was found for: zeros, or a removed class's value."""
-        rest = np.delete(self.values, list(self.places), axis=1)
+    def empty(self) -> Array:
+        """Which rows are padding: all zeros, or with the score of a removed class."""
+        rest = np.delete(self.values, self.columns, axis=1)
         return np.asarray((rest == 0).all(axis=1) | (rest <= LOWEST / 2).any(axis=1))
 
 
-def input_of(tensor: str) -> str:
-    """The name of the input that stands in for a tensor."""
+def _input_name(tensor: str) -> str:
+    """The name of the input that replaces a tensor."""
     return f"{tensor}__given"
 
 
 def unmatched(expected: Array, actual: Array) -> tuple[int, int]:
-    """How many rows of the one are not in the other, and the other way round."""
+    """How many expected rows are not among the actual ones, and the other way round."""
     if expected.shape[1:] != actual.shape[1:]:
         return len(expected), len(actual)
     if len(expected) == len(actual) and _same(expected, actual).all():
@@ -177,14 +178,15 @@ def unmatched(expected: Array, actual: Array) -> tuple[int, int]:
 
 
 def _same(rows: Array, others: Array) -> Array:
-    """Row by row."""
+    """Which rows are equal."""
     size = np.maximum(1.0, np.maximum(np.abs(rows), np.abs(others)))
     return np.asarray((np.abs(rows - others) <= TIE * size).all(axis=-1))
 
 
 def sources_of(graph: Graph, head: Head, outputs: Iterable[str]) -> tuple[str, ...]:
-    """The labeled tensors from which on outputs are no more the units one by one; of several that
-    lie behind each other the first.
+    """The last tensors on the way to these outputs that still have one position for each unit.
+
+    If one of them is computed from another, the first.
     """
     labeled = {tensor.name for tensor in head.tensors}
     wanted = ancestors(graph, outputs)

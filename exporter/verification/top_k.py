@@ -1,8 +1,13 @@
-"""Outputs that show which units rank first, and their values: what they must hold after a cut."""
+"""Outputs that show which units rank first, and their values: the values that a cut must return.
+
+They are compared with the values that the pruned model itself ranks, and those are compared on
+their own: values that differ by rounding may rank differently without an error.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,123 +19,112 @@ from exporter.graph.walk import dependents, upstream
 from exporter.remap.head_remap import HeadRemap, originals
 from exporter.trace.head import Head, Ranking
 from exporter.trace.rules.ranking import ranked_ids, top_k_of
-
-Answers = Mapping[str, Array]  # tensor -> (samples, ...)
+from exporter.verification.roles import Comparer, Comparison, Runs
 
 
 @dataclass(frozen=True, eq=False)
-class Names:
-    """What stands for the ids that the pruned model's positions give.
+class PositionUnits:
+    """The units that the positions of the pruned model belong to.
 
     Attributes:
-        places: the unit of the original that each position shows; of a group its lowest member.
-        restored: the first original's id, where the outputs speak those; None where they do not.
+        units: index in the original; of a merged unit, of its lowest member.
+        restored: index in the first original, if the outputs return those; None if they return new
+            indices.
     """
 
-    places: tuple[int, ...]
+    units: tuple[int, ...]
     restored: Array | None
 
 
-class EmittedIds:
-    """The output with ids that a cut has added, which the original does not have.
+class _RankingOutput(Comparer):
+    """An output that is computed from the ranking of one tensor.
 
     Attributes:
         output: its name.
-        source: the tensor of the pruned model whose units are ranked.
+        source: the tensor of the pruned model that is ranked; None if it ranks none for the output.
     """
 
-    def __init__(self, table: HeadRemap, graph: Graph) -> None:
-        """Read from the table what was asked for.
+    def __init__(self, output: str, pruned: Graph) -> None:
+        self.output = output
+        node = top_k_of(pruned, output) if output in pruned.outputs else None
+        self.source = node.inputs[0] if node else None
 
-        Args:
-            table: its option `emit` is set.
-            graph: of the pruned model.
-        """
+    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
+        return (), (self.source,) if self.source else ()
+
+    def compare(self, runs: Runs) -> Iterator[Comparison]:
+        nothing = np.empty(0)  # has no expected shape: it fails
+        expected = self.expected(runs.pruned[self.source]) if self.source else nothing
+        yield Comparison(self.output, expected, runs.pruned.get(self.output, nothing), 0, "ids")
+
+    @abstractmethod
+    def expected(self, values: Array) -> Array:
+        """The output, (samples, ...), if these values, (samples, ...), are ranked."""
+
+
+class EmittedIds(_RankingOutput):
+    """The output with unit indices that a cut has added (`--emit ids`)."""
+
+    def __init__(self, table: HeadRemap, pruned: Graph) -> None:
+        """Read the output's name and count from a table with the option `emit`."""
         emit = table.options["emit"]
-        self.output = str(emit["output"])
+        super().__init__(str(emit["output"]), pruned)
         self._count, self._axis = emit["count"], table.axis
         self._originals = originals(table)
-        node = top_k_of(graph, self.output) if self.output in graph.outputs else None
-        self.source = node.inputs[0] if node else None
-        self._graph = graph
 
-    def expected(self, right: Answers) -> Array:
-        """(samples, ...) ids of the first original; nothing if the model ranks nothing there.
-
-        They are held against the values that are ranked, and these are compared themselves.
-        """
-        if self.source is None:
-            return np.empty(0)
+    def expected(self, values: Array) -> Array:
         axis = self._axis + 1
-        order = np.argsort(-right[self.source].astype(np.float64), axis=axis, kind="stable")
+        order = np.argsort(-values.astype(np.float64), axis=axis, kind="stable")
         first = np.take(order, np.arange(self._count or 1), axis=axis)
         return self._originals[first.squeeze(axis) if self._count is None else first]
 
 
-class RankedOutput:
-    """One output that shows ids or values of the units that rank first.
-
-    It is held against the values that the pruned model ranks, which are compared themselves: values
-    that differ by rounding may rank differently, and rightly so.
-
-    Attributes:
-        output: its name in both models.
-        source: the tensor of the pruned model whose units are ranked; None where nothing is ranked.
-    """
+class RankedOutput(_RankingOutput):
+    """An output of the original with indices or values of the units that rank first."""
 
     def __init__(
-        self, ranking: Ranking, output: str, graphs: tuple[Graph, Graph], names: Names
+        self, ranking: Ranking, output: str, graphs: tuple[Graph, Graph], positions: PositionUnits
     ) -> None:
-        """Find what is ranked.
+        """Find the tensor that is ranked.
 
         Args:
-            ranking: of the original.
-            output: shows ids of the ranking, or values.
-            graphs: of the original, and of what became of it.
-            names: what ids of the pruned model are called.
+            ranking: in the original.
+            graphs: of the original and of the pruned model.
         """
-        self.output = output
-        self._names = names
-        self._ranking = ranking
-        self._graph = graphs[0]
-        node = top_k_of(graphs[1], output) if output in graphs[1].outputs else None
-        self.source = node.inputs[0] if node else None
+        super().__init__(output, graphs[1])
+        self._ranking, self._graph, self._positions = ranking, graphs[0], positions
 
-    def expected(self, right: Answers) -> Array:
-        """(samples, ...) ids, or values as the runtime gives them; nothing if it ranks nothing."""
-        if self.source is None:
-            return np.empty(0)
-        sources = right[self.source]
-        if self.output in (*self._ranking.outputs, *self._ranking.looked_up):
-            tables = {table.name: self._looked_up(table.name) for table in self._ranking.tables}
-            told = None if tables else self._names.restored
-            found = (ranked_ids(self._ranking, z, told=told, tables=tables) for z in sources)
-            return np.stack([each[self.output] for each in found])
-        return np.stack([self._values(each) for each in sources])
+    def expected(self, values: Array) -> Array:
+        if self.output not in (*self._ranking.outputs, *self._ranking.looked_up):
+            return np.stack([self._first_values(each) for each in values])
+        tables = {table.name: self._table(table.name) for table in self._ranking.tables}
+        restored = None if tables else self._positions.restored
+        found = (ranked_ids(self._ranking, each, told=restored, tables=tables) for each in values)
+        return np.stack([each[self.output] for each in found])
 
-    def _looked_up(self, table: str) -> Array:
-        """What the original's table has for each unit that has a place."""
-        tensor = self._graph.tensors[table]
+    def _table(self, name: str) -> Array:
+        """The entries of a lookup table of the original, for each position of the pruned model."""
+        tensor = self._graph.tensors[name]
         assert tensor.read is not None  # noqa: S101 - narrows the type; a table is a constant
-        return np.asarray(tensor.read())[list(self._names.places)]
+        return np.asarray(tensor.read())[list(self._positions.units)]
 
-    def _values(self, source: Array) -> Array:
-        """The first values in order, on the way that the original's take."""
+    def _first_values(self, values: Array) -> Array:
+        """The first values in order, moved as the original moves them on the way to the output."""
         operation = self._ranking.node.operation
         assert isinstance(operation, TopK)  # noqa: S101 - narrows the type; a ranking has one
-        ascending = np.sort(source, axis=operation.axis)
+        ascending = np.sort(values, axis=operation.axis)
         ranked = np.flip(ascending, operation.axis) if operation.largest else ascending
-        count = min(operation.k or 1, source.shape[operation.axis])
-        values = np.take(ranked, np.arange(count), axis=operation.axis)
-        for node in self._way():
+        count = min(operation.k or 1, values.shape[operation.axis])
+        first = np.take(ranked, np.arange(count), axis=operation.axis)
+        for node in self._moves():
             match node.operation:
                 case Transpose(permutation=permutation):
-                    values = values.transpose(permutation)
+                    first = first.transpose(permutation)
                 case Reshape():
-                    values = values.reshape([n or -1 for n in self._graph.shape(node.outputs[0])])
-        return values
+                    first = first.reshape([n or -1 for n in self._graph.shape(node.outputs[0])])
+        return first
 
-    def _way(self) -> list[Node]:
+    def _moves(self) -> list[Node]:
         """The nodes from the ranking to the output, in running order; they only move values."""
         last = self._ranking.node.name
         way = upstream(
@@ -142,24 +136,23 @@ class RankedOutput:
 
 
 def ranked_outputs(
-    head: Head, graphs: tuple[Graph, Graph], outputs: set[str], names: Names
+    head: Head, graphs: tuple[Graph, Graph], outputs: set[str], positions: PositionUnits
 ) -> Iterator[RankedOutput]:
-    """Those of the outputs that show what the head's units rank like.
+    """Those of the outputs that show how the head's units rank.
 
     Args:
-        graphs: of the original, and of what became of it.
+        graphs: of the original and of the pruned model.
         outputs: of the original.
-        names: what ids of the pruned model are called.
 
     Raises:
-        ModelError: something computes with the ranked values on their way to an output.
+        ModelError: an output is computed from ranked values by more than moves.
     """
     for ranking in head.readers.rankings:
         for output in sorted(outputs & dependents(graphs[0], ranking.node.outputs)):
             if top_k_of(graphs[0], output) != ranking.node:
                 raise ModelError(
-                    f"output {output!r} is computed from what {ranking.node} returns, and nothing "
-                    "says what it must be after a cut",
+                    f"output {output!r} is computed from the results of {ranking.node}, and its "
+                    "expected value after a cut is not known",
                     "leave out the check",
                 )
-            yield RankedOutput(ranking, output, graphs, names)
+            yield RankedOutput(ranking, output, graphs, positions)

@@ -244,12 +244,12 @@ def test_a_gate_that_does_something_else_is_found_out(kind: str) -> None:
         assert not all(check.passed for check in checks(original, wrong, right))
 
 
-def test_masks_of_a_proof_hold_the_extremes() -> None:
-    from exporter.verification.gate_masks import masks_of  # noqa: PLC0415 - of this test alone
+def test_the_masks_of_a_verification_include_the_extremes() -> None:
+    from exporter.verification.gate_masks import make_masks  # noqa: PLC0415 - of this test alone
 
-    masks = masks_of(6, 16)
+    masks = make_masks(6, 16)
     sums = masks.sum(axis=1)
     assert (sums[0], sums[1], sums[2], sums[3]) == (6, 0, 1, 5)
-    assert np.array_equal(masks, masks_of(6, 16))
-    assert masks_of(6, 2).shape == (2, 6)
+    assert np.array_equal(masks, make_masks(6, 16))
+    assert make_masks(6, 2).shape == (2, 6)
     assert len(np.unique(masks, axis=0)) > 8

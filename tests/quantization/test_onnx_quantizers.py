@@ -29,8 +29,7 @@ from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
-from exporter.verification.limit_rows import row_of
-from exporter.verification.limits import LIMITS
+from exporter.verification.limits import LIMITS, cut_precision
 from tests.builders.onnx_models import node, numbers, proto
 
 UNITS, KEPT = 10, [7, 1, 4]
@@ -195,7 +194,7 @@ def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
         m.runner(RunOptions(batch=4))({"x": x})["z"].astype(np.float64) for m in (whole, done.model)
     )
     apart = np.abs(narrow - wide[:, kept]).max() / np.abs(wide).max()
-    assert row_of(whole) == "blocks with zero points"
-    assert apart <= LIMITS["cut", row_of(whole)].z
+    assert cut_precision(whole) == "blocks with zero points"
+    assert apart <= LIMITS["cut", cut_precision(whole)].z
     if apart <= LIMITS["cut", "fp32"].z:
         pytest.skip("the kernels for this processor keep to the limit of float32")

@@ -22,7 +22,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
 from exporter.trace import trace
 from exporter.trace.rules.class_ids import Column, number_columns
-from exporter.verification.rerun_original import Replay, unmatched
+from exporter.verification.rerun_original import RerunOriginal, unmatched
 from tests.builders.onnx_suppression import (
     SIDE,
     as_yolov7,
@@ -149,7 +149,7 @@ def test_codes_are_given_to_the_original_as_codes() -> None:
     coded = replace(
         head, tensors=tuple(replace(t, quantization=known, dtype="int8") for t in head.tensors)
     )
-    replay = Replay("detector", coded, ("selected",), ("v",), KEPT, {}, {})
+    replay = RerunOriginal("detector", coded, ("selected",), ("v",), KEPT, {}, {})
     values = np.arange(60, dtype=np.int8).reshape(1, 3, 20)
     (wide,) = replay.feed({"v": values}).values()
     assert wide.dtype == np.int8

@@ -24,7 +24,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap
 from exporter.trace import trace
 from exporter.verification import Verification, VerifyOptions, verify_pair
-from exporter.verification.quantized_values import codes_of
+from exporter.verification.quantized_values import quantization_of
 from tests.builders import graphs
 from tests.builders import onnx_models as onnx
 
@@ -171,7 +171,7 @@ def test_heads_that_were_cut_one_after_the_other() -> None:
     [
         pytest.param(
             onnx.classifier(),
-            "head 'y' of network.onnx goes back to 5 units, the remap to 6",
+            "head 'y' of network.onnx comes from a head with 5 units, but the remap is for 6",
             id="of another width",
         ),
         pytest.param(
@@ -356,7 +356,7 @@ def test_codes_are_found_behind_what_only_moves_them(
     x = made.feed("x", None, 4)
     made.tensors[x] = replace(made.tensors[x], quantization=known)
     graph = made.graph(made.node(operation, [x], (None, 4), "y"))
-    assert codes_of(graph, "y") is (known if found else None)
+    assert quantization_of(graph, "y") is (known if found else None)
 
 
 # --- ranks --------------------------------------------------------------------------------------
@@ -430,8 +430,8 @@ def test_what_is_computed_from_ranked_values_is_refused() -> None:
     with pytest.raises(ModelError) as caught:
         verify(original, original, [table_of(original, "slice")])
     assert caught.value.message == (
-        "output 'shares' is computed from what TopK 'values' returns, and nothing says what it "
-        "must be after a cut"
+        "output 'shares' is computed from the results of TopK 'values', and its expected value "
+        "after a cut is not known"
     )
     assert caught.value.hint == "leave out the check"
 

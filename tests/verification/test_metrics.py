@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.verification.limits import LIMITS, limits
-from exporter.verification.metrics import METRICS, STANDARD, MismatchError, compare, judge
+from exporter.verification.metrics import METRICS, MismatchError, compare, judge, metrics_of
 
 INF, NAN = math.inf, math.nan
 
@@ -243,7 +243,7 @@ def test_a_stage_without_limits_does_not_pass_silently() -> None:
 def test_judge_puts_values_beside_limits() -> None:
     expected, actual = np.array([[1.0, 2.0]]), np.array([[1.0, 2.5]])
     found = {r.metric: r for r in judge(expected, actual, {"max_abs": 0.1, "top1": 1.0}, axis=1)}
-    assert tuple(found) == STANDARD
+    assert tuple(found) == metrics_of("cut")
     assert (found["max_abs"].value, found["max_abs"].limit, found["max_abs"].passed) == (
         0.5,
         0.1,

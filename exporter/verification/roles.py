@@ -1,0 +1,140 @@
+"""How two models are compared: comparers yield values, and a role decides which limit applies.
+
+For example, the head comparer yields the logits of both models with the role "z". The row "z" of
+`ROLES` says that they are measured by all metrics of the stage, within the limit `z` of `LIMITS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from exporter.formats.model import Model
+from exporter.graph import Array, Graph
+from exporter.graph.edits import Plan
+
+Stage = Literal["cut", "export", "quantize"]
+Answers = Mapping[str, Array]  # tensor -> values, as the runtime returns them
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPair:
+    """The two models that are compared.
+
+    Attributes:
+        stage: "cut" if both have the same kind and precision, "export" if the original is a Keras
+            model, "quantize" if the pruned model has a lower precision.
+        pruned: the pruned, converted or quantized model.
+        masks: which units are on in each sample, (samples, units) bool; None unless the pruned
+            model has a gate that reads a mask from an input.
+    """
+
+    stage: Stage
+    original: Model
+    pruned: Model
+    masks: Array | None = None
+
+    @property
+    def graphs(self) -> tuple[Graph, Graph]:
+        return self.original.graph(), self.pruned.graph()
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What both models returned for the same samples.
+
+    Attributes:
+        original, pruned: (samples, ...) for each tensor that has one shape in all samples.
+        pruned_samples: all outputs of the pruned model, sample by sample.
+        in_quantized_values: count quantized tensors in steps of their scale, not in real values.
+        rerun: runs the original with a plan, and with further inputs for each sample.
+    """
+
+    original: Answers
+    pruned: Answers
+    pruned_samples: Sequence[Answers]
+    in_quantized_values: bool
+    rerun: Callable[[Plan, Iterable[Answers]], list[Answers]]
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Values of the pruned model, and the values that they must have.
+
+    Attributes:
+        output: the name in the report.
+        expected, actual: (samples, ...).
+        axis: the unit axis, counted with the samples.
+        role: key of ROLES.
+        precision: "int8" or "int16x8" if the values are quantized ones; "" for real values.
+        added_units: how many units the activation adds up, as a softmax does; 0 if it does not.
+    """
+
+    output: str
+    expected: Array
+    actual: Array
+    axis: int
+    role: str
+    precision: str = ""
+    added_units: int = 0
+
+
+@dataclass(frozen=True)
+class WrongRows:
+    """How many rows of a detector are wrong; None if the pruned model does not return them.
+
+    Attributes:
+        output: the name in the report.
+        metric: "rows", "classes" or "boxes".
+    """
+
+    output: str
+    metric: str
+    count: int | None
+
+
+class Comparer(ABC):
+    """Compares one thing that both models have, such as a head or an output with indices."""
+
+    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
+        """The tensors to read in the original and in the pruned model, outputs or not."""
+        return (), ()
+
+    @abstractmethod
+    def compare(self, runs: Runs) -> Iterator[Comparison | WrongRows]:
+        """Everything that must agree."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """How values with one role are judged.
+
+    Attributes:
+        limit: "z", "y" or "probability", see `limits`.
+        metrics: keys of METRICS; None for all metrics of the stage.
+        must_be_equal: whether the largest difference must be 0, from the stage and the expected
+            values; the limit does not apply then.
+    """
+
+    limit: Literal["z", "y", "probability"] = "y"
+    metrics: tuple[str, ...] | None = None
+    must_be_equal: Callable[[Stage, Array], bool] = lambda _stage, _expected: False
+
+
+_FILL_VALUES = 2  # removed units return one constant, and a gate adds zeros between them
+
+ROLES: Mapping[str, Role] = {
+    "z": Role("z"),
+    "y": Role(),
+    "probability": Role("probability"),
+    "removed": Role(
+        metrics=("max_abs",), must_be_equal=lambda _, v: len(np.unique(v)) <= _FILL_VALUES
+    ),
+    "not pruned": Role(must_be_equal=lambda stage, _: stage == "cut"),
+    "boxes": Role(metrics=("sqnr_db", "max_abs")),  # boxes have no unit that ranks first
+    "ids": Role(metrics=("max_abs",), must_be_equal=lambda _stage, _expected: True),
+}
