@@ -129,7 +129,7 @@ def test_codes_are_within_one_of_the_sum(head: str, kind: str, precision: str, n
     tensor = alone.graph().tensors[output]
     scale, zero = codes(head, precision)
     columns = [list(range(i, i + len(p))) for i, p in zip(starts(places), places, strict=True)]
-    expected = joined(head, tensor.real(answer(alone)), columns)
+    expected = joined(head, tensor.dequantize(answer(alone)), columns)
     if tensor.quantization is None:  # real values that come from codes: their exact sum
         # between two files onnxruntime may join the product with other nodes, and round otherwise
         np.testing.assert_allclose(answer(pruned), expected, atol=scale * 1.01)
