@@ -1,4 +1,4 @@
-"""The report as a page: its Markdown form for a browser, with nothing to fetch or to run."""
+"""The report as an HTML page that fetches and runs nothing, drawn from its Markdown form."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from html import escape
 from markdown_it import MarkdownIt
 
 from exporter.records import Report
-from exporter.report import phrases
-from exporter.report.markdown import to_markdown
+from exporter.report.formatting import printable
+from exporter.report.markdown import draw_markdown
+from exporter.report.sections import report_sections
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -40,22 +41,22 @@ td { font-variant-numeric: tabular-nums; vertical-align: top; }
 td[style] { white-space: nowrap; }
 td strong { color: var(--bad); }
 code { font: 0.9em ui-monospace, monospace; }
-p code { overflow-wrap: anywhere; }
+p, li { overflow-wrap: anywhere; }
 pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); }
 """
 
 
 def to_html(report: Report) -> str:
-    """One file that any browser shows: what `to_markdown` says, and a title.
+    """One self-contained file with the sections of the report.
 
-    Text from model files cannot become markup: raw HTML is not taken over, and the page's own
-    policy lets nothing be loaded.
+    Text from model files cannot become markup: raw HTML is escaped, and the page's own policy
+    forbids it to load anything.
     """
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"])
-    bad, proven = phrases.failed(report), phrases.gated(report.checks)
+    sections = report_sections(report)
     return _PAGE.format(
-        title=escape(phrases.headline(report)),
+        title=escape(printable(sections[0].title)),
         style=_STYLE,
-        verdict="bad" if bad else "good" if proven else "open",
-        body=parser.render(to_markdown(report)),
+        verdict=sections[0].style,
+        body=parser.render(draw_markdown(sections)),
     )

@@ -1,5 +1,5 @@
-"""Reports for tests, and what each becomes on a terminal of 80 columns and in Markdown."""
-# ruff: noqa: E501 - expected texts stand as they are written
+"""Reports for tests, with their expected Markdown and terminal output (80 columns)."""
+# ruff: noqa: E501 - expected texts have long lines
 
 from __future__ import annotations
 
@@ -158,49 +158,51 @@ RECORDS = {
     "nones": NONES,
 }
 
-# --- what they become ---------------------------------------------------------------------------
+# --- expected output ----------------------------------------------------------------------------
 
 MARKDOWN: dict[str, str] = {}
 TERMINAL: dict[str, str] = {}
 
 MARKDOWN["passing"] = """\
-# 3 of 10 units kept: answers as the original did
+# 3 of 10 units kept: matches the original (5 checks passed)
 
-Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+## Original
+
+net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef).
 
 ## Artifacts
 
-| File | Kind | Precision | Size before -> after | Change | Route |
+| File | Kind | Precision | Size | Change | Route |
 | --- | --- | --- | ---: | ---: | --- |
 | `pruned.fp32.onnx` | onnx | fp32 | 14.1 MB -> 9.01 MB | -36.2 % | tf2onnx |
 | `pruned.fp32.tflite` | tflite | fp32 | 1.00 MB -> 1.00 MB | 0.0 % | - |
 
-Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
 ## Checks
 
-### `pruned.fp32.onnx`: cut, against the original, in the same runtime
+| File | Stage | Passed | Nearest to its limit | Result |
+| --- | --- | ---: | --- | --- |
+| `pruned.fp32.onnx` | cut | 3 of 3 | max_abs 1.2e-07 <= 1.0e-06 | passed |
+| `pruned.fp32.onnx` | export | 1 of 1 | max_abs 4.2e-05 <= 1.0e-04 | passed |
+| `pruned.fp32.tflite` | cut | 1 of 1 | max_abs 0 <= 1.0e-06 | passed |
 
-3 of 3 passed.
+### pruned.fp32.onnx: cut, against the original, in the same runtime
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
 | `scores (z)` | max_abs | 1.2e-07 | <= 1.0e-06 | 16 | passed |
-| `scores` | rmse | 2.3e-08 | - | 16 | for information |
+| `scores` | rmse | 2.3e-08 | - | 16 | no limit |
 | `scores` | max_abs | 6.0e-08 | <= 1.0e-06 | 16 | passed |
 | `scores` | top1 | 1 | >= 1 | 16 | passed |
 
-### `pruned.fp32.onnx`: export, against the model before its conversion
-
-1 of 1 passed.
+### pruned.fp32.onnx: export, against the model before its conversion
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
 | `scores` | max_abs | 4.2e-05 | <= 1.0e-04 | 16 | passed |
 
-### `pruned.fp32.tflite`: cut, against the original, in the same runtime
-
-1 of 1 passed.
+### pruned.fp32.tflite: cut, against the original, in the same runtime
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
@@ -208,16 +210,16 @@ Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
 
 ## Latency
 
-| File | Engine | p50 before -> after | p90 | Load before -> after | Speed-up [95 %] | Noise | Verdict |
+| File | Engine | p50 | p90 | Load | Speed-up [95 %] | Noise floor | Verdict |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | --- |
-| `pruned.fp32.onnx` | onnxruntime, 1 thread, batch 1 | 0.83 -> 0.80 ms | 0.91 ms | 104 -> 12.3 ms | 1.04x [1.00, 1.06] | +/- 0.0153 | no measurable change |
-| `pruned.fp32.tflite` | LiteRT, 2 threads, batch 8 | 23.1 -> 0.012 ms | 0.013 ms | 10.0 -> 1.00 ms | 15.2x [14.9, 15.6] | +/- 0.004 | faster |
+| `pruned.fp32.onnx` | onnxruntime, 1 thread, batch 1 | 0.83 -> 0.80 ms | 0.91 ms | 104 -> 12.3 ms | 1.04x \\[1.00, 1.06\\] | +/- 0.0153 | no measurable change |
+| `pruned.fp32.tflite` | LiteRT, 2 threads, batch 8 | 23.1 -> 0.012 ms | 0.013 ms | 10.0 -> 1.00 ms | 15.2x \\[14.9, 15.6\\] | +/- 0.004 | faster |
 
-Speed-up: median of 200 paired ratios, original / pruned, with a bootstrap interval. Noise: the same interval, halved, of the original against itself.
+Times before -> after. Speed-up: median of 200 paired ratios, original / pruned, with its 95 % bootstrap interval. Noise floor: half-width of that interval when the original is timed against itself.
 
-## Remap
+## Remap of scores
 
-`scores`: 3 of 10 units kept, mode slice, last activation softmax.
+3 of 10 units kept, mode slice, last activation softmax.
 
 | New | Old | Label |
 | ---: | ---: | --- |
@@ -227,7 +229,7 @@ Speed-up: median of 200 paired ratios, original / pruned, with a bootstrap inter
 
 ## Inputs
 
-16 samples (synthetic, seed 0), made up and not real data: they show whether answers changed, not how good the answers are.
+16 generated samples (synthetic, seed 0), not real data. They show whether outputs changed, not how accurate the model is.
 
 ## How to reproduce
 
@@ -241,27 +243,34 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 MARKDOWN["failing"] = """\
-# NOT TO SHIP: 3 of 4 checks failed
+# 3 of 4 checks failed. Do not use these files.
+
+## Failed checks
 
 - pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06 (16 samples)
 - pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16 samples)
 - pruned.fp32.onnx, export, scores: the shape is not the expected one
 
-Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+## Original
+
+net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef).
 
 ## Artifacts
 
-| File | Kind | Precision | Size before -> after | Change | Route |
+| File | Kind | Precision | Size | Change | Route |
 | --- | --- | --- | ---: | ---: | --- |
 | `pruned.fp32.onnx` | onnx | fp32 | 14.1 MB -> 9.01 MB | -36.2 % | tf2onnx |
 
-Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
 ## Checks
 
-### `pruned.fp32.onnx`: cut, against the original, in the same runtime
+| File | Stage | Passed | Nearest to its limit | Result |
+| --- | --- | ---: | --- | --- |
+| `pruned.fp32.onnx` | cut | 1 of 3 | max_abs 0.25 <= 1.0e-06 | **FAILED** |
+| `pruned.fp32.onnx` | export | 0 of 1 | shape | **FAILED** |
 
-1 of 3 passed.
+### pruned.fp32.onnx: cut, against the original, in the same runtime
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
@@ -269,17 +278,15 @@ Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
 | `scores` | top1 | 0.99996 | >= 1 | 16 | **FAILED** |
 | `scores` | max_abs | 6.0e-08 | <= 1.0e-06 | 16 | passed |
 
-### `pruned.fp32.onnx`: export, against the model before its conversion
-
-0 of 1 passed.
+### pruned.fp32.onnx: export, against the model before its conversion
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
 | `scores` | shape | - | - | 16 | **FAILED** |
 
-## Remap
+## Remap of scores
 
-`scores`: 3 of 10 units kept, mode slice, last activation softmax.
+3 of 10 units kept, mode slice, last activation softmax.
 
 | New | Old | Label |
 | ---: | ---: | --- |
@@ -287,13 +294,13 @@ Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
 | 1 | 5 | dog |
 | 2 | 9 | sea_lion |
 
-## Warnings
-
-- 1 of 3 kept units was never the first on any of the 32 samples that were given.
-
 ## Inputs
 
 32 samples from digits.npz.
+
+## Warnings
+
+- 1 of 3 kept units was never the first on any of the 32 samples that were given.
 
 ## How to reproduce
 
@@ -307,46 +314,50 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 MARKDOWN["zero"] = """\
-# 2 of 4 units kept: answers as mode zero promises
+# 2 of 4 units kept: matches the output that mode zero defines (1 check passed)
 
-Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+## Original
+
+net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef).
 
 ## Artifacts
 
-| File | Kind | Precision | Size before -> after | Change | Route |
+| File | Kind | Precision | Size | Change | Route |
 | --- | --- | --- | ---: | ---: | --- |
 | `pruned.fp32.onnx` | onnx | fp32 | 14.1 MB -> 9.01 MB | -36.2 % | tf2onnx |
 
-Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
 ## Checks
 
-### `pruned.fp32.onnx`: cut, against the original, in the same runtime
+| File | Stage | Passed | Nearest to its limit | Result |
+| --- | --- | ---: | --- | --- |
+| `pruned.fp32.onnx` | cut | 1 of 1 | max_abs 1.2e-07 <= 1.0e-06 | passed |
 
-1 of 1 passed.
+### pruned.fp32.onnx: cut, against the original, in the same runtime
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
 | `scores (z)` | max_abs | 1.2e-07 | <= 1.0e-06 | 16 | passed |
 
-## Remap
+## Remap of scores
 
-`scores`: 2 of 4 units kept, mode zero, last activation softmax.
+2 of 4 units kept, mode zero, last activation softmax.
 
 | New | Old | Label |
 | ---: | ---: | --- |
 | 1 | 1 | b\\|c |
 | 2 | 2 | \\<d> \\[e\\] |
 
-Every unit keeps its index; the 2 that are not listed answer as mode zero says.
+Every unit keeps its index; the output of the 2 removed units is as mode zero defines.
+
+## Inputs
+
+16 generated samples (synthetic, seed 0), not real data. They show whether outputs changed, not how accurate the model is.
 
 ## Warnings
 
 - removed units still hold 0.31 of the probability on average
-
-## Inputs
-
-16 samples (synthetic, seed 0), made up and not real data: they show whether answers changed, not how good the answers are.
 
 ## How to reproduce
 
@@ -358,23 +369,27 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 MARKDOWN["converted"] = """\
-# net.keras, nothing cut: answers as the original did
+# net.keras, no units removed: matches the original (1 check passed)
 
-Original: `net.keras` (keras, fp32, 14.6 MB, SHA-256 `0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef`).
+## Original
+
+net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef).
 
 ## Artifacts
 
-| File | Kind | Precision | Size before -> after | Change | Route |
+| File | Kind | Precision | Size | Change | Route |
 | --- | --- | --- | ---: | ---: | --- |
 | `net.onnx` | onnx | fp32 | 14.1 MB | - | tf2onnx |
 
-Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
 ## Checks
 
-### `pruned.fp32.onnx`: export, against the model before its conversion
+| File | Stage | Passed | Nearest to its limit | Result |
+| --- | --- | ---: | --- | --- |
+| `pruned.fp32.onnx` | export | 1 of 1 | max_abs 4.2e-05 <= 1.0e-04 | passed |
 
-1 of 1 passed.
+### pruned.fp32.onnx: export, against the model before its conversion
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
@@ -382,7 +397,7 @@ Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
 
 ## Inputs
 
-16 samples (synthetic, seed 0), made up and not real data: they show whether answers changed, not how good the answers are.
+16 generated samples (synthetic, seed 0), not real data. They show whether outputs changed, not how accurate the model is.
 
 ## How to reproduce
 
@@ -398,37 +413,41 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 MARKDOWN["nones"] = """\
 # 1 of 2 units kept: not verified
 
-Original: `live model` (keras, fp32).
+## Original
+
+live model (keras, fp32).
 
 ## Artifacts
 
-| File | Kind | Precision | Size before -> after | Change | Route |
+| File | Kind | Precision | Size | Change | Route |
 | --- | --- | --- | ---: | ---: | --- |
 | `small.onnx` | onnx | fp32 | 512 B | - | - |
 
-Before is the uncut file of the same kind. 1 kB = 1000 bytes, 1 MB = 1000 kB.
+Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
 ## Checks
 
-### `pruned.fp32.onnx`: quantize, against the model before it was quantized
+| File | Stage | Passed | Nearest to its limit | Result |
+| --- | --- | ---: | --- | --- |
+| `pruned.fp32.onnx` | quantize | - | - | no limit |
 
-No limit applies.
+### pruned.fp32.onnx: quantize, against the model before it was quantized
 
 | Output | Metric | Value | Limit | Samples | Result |
 | --- | --- | ---: | ---: | ---: | --- |
-| - | sqnr_db | - | - | 16 | for information |
+| - | sqnr_db | - | - | 16 | no limit |
 
-## Memory
+## Memory when loaded
 
-| File | Engine | Before -> after | Change |
+| File | Engine | Resident | Change |
 | --- | --- | ---: | ---: |
 | `small.onnx` | onnxruntime | 4.00 MB -> 1.00 MB | -75.0 % |
 
-Resident bytes by which a process grows that loads the file into its runtime and runs it once: the median of a few processes.
+Resident: how many bytes a process grows by when it loads the file into its runtime and runs it once, before -> after; the median of a few processes.
 
-## Remap
+## Remap of scores
 
-`scores`: 1 of 2 units kept, mode slice, last activation softmax.
+1 of 2 units kept, mode slice, last activation softmax.
 
 | New | Old |
 | ---: | ---: |
@@ -436,7 +455,7 @@ Resident bytes by which a process grows that loads the file into its runtime and
 
 ## Inputs
 
-Nothing was run.
+No model was run.
 
 ## How to reproduce
 
@@ -448,121 +467,126 @@ Versions: unknown.
 """
 
 TERMINAL["passing"] = """\
-3 of 10 units kept: answers as the original did (5 checks passed)
+3 of 10 units kept: matches the original (5 checks passed)
 
-Artifact            Precision                Size   Change  Route
+Artifacts           Precision                Size   Change  Route
 pruned.fp32.onnx    fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
-pruned.fp32.tflite  fp32       1.00 MB -> 1.00 MB    0.0 %
+pruned.fp32.tflite  fp32       1.00 MB -> 1.00 MB    0.0 %  -
 
-Checks              Stage   Passed  Nearest to its limit
-pruned.fp32.onnx    cut     3 of 3  max_abs 1.2e-07 <= 1.0e-06
-pruned.fp32.onnx    export  1 of 1  max_abs 4.2e-05 <= 1.0e-04
-pruned.fp32.tflite  cut     1 of 1  max_abs 0 <= 1.0e-06
+Checks              Stage   Passed  Nearest to its limit        Result
+pruned.fp32.onnx    cut     3 of 3  max_abs 1.2e-07 <= 1.0e-06  passed
+pruned.fp32.onnx    export  1 of 1  max_abs 4.2e-05 <= 1.0e-04  passed
+pruned.fp32.tflite  cut     1 of 1  max_abs 0 <= 1.0e-06        passed
 
 Latency                          p50     Speed-up [95 %]  Verdict
 pruned.fp32.onnx     0.83 -> 0.80 ms  1.04x [1.00, 1.06]  no measurable change
 pruned.fp32.tflite  23.1 -> 0.012 ms  15.2x [14.9, 15.6]  faster
 
-New  Old  Label of scores
+Remap of scores
+New  Old  Label
   0    3  cat
   1    5  dog
   2    9  sea_lion
 
-Inputs  16 samples (synthetic, seed 0), made up and not real data: they show
-        whether answers changed, not how good the answers are.
+Inputs  16 generated samples (synthetic, seed 0), not real data. They show
+        whether outputs changed, not how accurate the model is.
 """
 
 TERMINAL["failing"] = """\
-NOT TO SHIP: 3 of 4 checks failed
+3 of 4 checks failed. Do not use these files.
 
-Artifact          Precision                Size   Change  Route
+Artifacts         Precision                Size   Change  Route
 pruned.fp32.onnx  fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
 
-Checks            Stage   Passed  Nearest to its limit
+Checks            Stage   Passed  Nearest to its limit     Result
 pruned.fp32.onnx  cut     1 of 3  max_abs 0.25 <= 1.0e-06  FAILED
 pruned.fp32.onnx  export  0 of 1  shape                    FAILED
 
-New  Old  Label of scores
+Remap of scores
+New  Old  Label
   0    3  cat
   1    5  dog
   2    9  sea_lion
 
-Inputs   32 samples from digits.npz.
-Warning  1 of 3 kept units was never the first on any of the 32 samples that
-         were given.
-
-FAILED  pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06 (16
-        samples)
-FAILED  pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16 samples)
-FAILED  pruned.fp32.onnx, export, scores: the shape is not the expected one
+Inputs         32 samples from digits.npz.
+Warnings       1 of 3 kept units was never the first on any of the 32 samples
+               that were given.
+Failed checks  pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06
+               (16 samples)
+               pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16
+               samples)
+               pruned.fp32.onnx, export, scores: the shape is not the expected
+               one
 """
 
 TERMINAL["zero"] = """\
-2 of 4 units kept: answers as mode zero promises (1 check passed)
+2 of 4 units kept: matches the output that mode zero defines (1 check passed)
 
-Artifact          Precision                Size   Change  Route
+Artifacts         Precision                Size   Change  Route
 pruned.fp32.onnx  fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
 
-Checks            Stage  Passed  Nearest to its limit
-pruned.fp32.onnx  cut    1 of 1  max_abs 1.2e-07 <= 1.0e-06
+Checks            Stage  Passed  Nearest to its limit        Result
+pruned.fp32.onnx  cut    1 of 1  max_abs 1.2e-07 <= 1.0e-06  passed
 
-New  Old  Label of scores
+Remap of scores
+New  Old  Label
   1    1  b|c
   2    2  <d> [e]
-Every unit keeps its index; the 2 that are not listed answer as mode zero says.
+Every unit keeps its index; the output of the 2 removed units is as mode zero
+defines.
 
-Inputs   16 samples (synthetic, seed 0), made up and not real data: they show
-         whether answers changed, not how good the answers are.
-Warning  removed units still hold 0.31 of the probability on average
+Inputs    16 generated samples (synthetic, seed 0), not real data. They show
+          whether outputs changed, not how accurate the model is.
+Warnings  removed units still hold 0.31 of the probability on average
 """
 
 TERMINAL["converted"] = """\
-net.keras, nothing cut: answers as the original did (1 check passed)
+net.keras, no units removed: matches the original (1 check passed)
 
-Artifact  Precision     Size  Change  Route
-net.onnx  fp32       14.1 MB       -  tf2onnx
+Artifacts  Precision     Size  Change  Route
+net.onnx   fp32       14.1 MB       -  tf2onnx
 
-Checks            Stage   Passed  Nearest to its limit
-pruned.fp32.onnx  export  1 of 1  max_abs 4.2e-05 <= 1.0e-04
+Checks            Stage   Passed  Nearest to its limit        Result
+pruned.fp32.onnx  export  1 of 1  max_abs 4.2e-05 <= 1.0e-04  passed
 
-Inputs  16 samples (synthetic, seed 0), made up and not real data: they show
-        whether answers changed, not how good the answers are.
+Inputs  16 generated samples (synthetic, seed 0), not real data. They show
+        whether outputs changed, not how accurate the model is.
 """
 
 TERMINAL["nones"] = """\
 1 of 2 units kept: not verified
 
-Artifact    Precision   Size  Change  Route
-small.onnx  fp32       512 B       -
+Artifacts   Precision   Size  Change  Route
+small.onnx  fp32       512 B       -  -
 
-Checks            Stage     Passed  Nearest to its limit
-pruned.fp32.onnx  quantize       -  reported only
+Checks            Stage     Passed  Nearest to its limit  Result
+pruned.fp32.onnx  quantize       -  -                     no limit
 
 Memory when loaded            Resident   Change
 small.onnx          4.00 MB -> 1.00 MB  -75.0 %
 
-New  Old unit of scores
-  0                   0
+Remap of scores
+New  Old
+  0    0
 
-Inputs  Nothing was run.
+Inputs  No model was run.
 """
 
 VARIANTS = """\
-NOT TO SHIP: 1 of 2 variants: none
+1 of 2 variants failed a check. Do not use: none
 
 Variant     Kept  Checks        onnx fp32    tflite fp32
 pets     3 of 10  5 of 5  9.01 MB -36.2 %  1.00 MB 0.0 %
 none     3 of 10  1 of 4  9.01 MB -36.2 %              -
 
-Warning  none: 1 of 3 kept units was never the first on any of the 32 samples
-         that were given.
-
-FAILED  none: pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06
-        (16 samples)
-FAILED  none: pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16
-        samples)
-FAILED  none: pruned.fp32.onnx, export, scores: the shape is not the expected
-        one
+Warnings       none: 1 of 3 kept units was never the first on any of the 32
+               samples that were given.
+Failed checks  none: pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit
+               1.0e-06 (16 samples)
+               none: pruned.fp32.onnx, cut, scores: top1 is 0.99996, limit 1 (16
+               samples)
+               none: pruned.fp32.onnx, export, scores: the shape is not the
+               expected one
 """
 
 UNVERIFIED = """\

@@ -1,4 +1,4 @@
-"""The record's JSON, and what Markdown and the terminal make of it, compared whole."""
+"""A report as JSON, Markdown, HTML and on a terminal; whole outputs are compared."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from rich.console import Console
 
 from exporter.errors import ModelError
 from exporter.records import Check, Report
-from exporter.report import machine, phrases
+from exporter.report import check_groups, describe, formatting, machine, sections
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.report.terminal import print_report, print_reports
-from exporter.verification.metrics import METRICS
 from tests.builders.reports import (
     CONVERTED,
     FAILING,
@@ -54,11 +53,11 @@ def written(target: Console) -> str:
     return target.file.getvalue()
 
 
-# --- the page -------------------------------------------------------------------------------------
+# --- HTML -------------------------------------------------------------------------------------
 
 
 class Page(HTMLParser):
-    """What a browser would find: every tag, every attribute, the text."""
+    """The tags, attributes and text that a browser would find."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -76,21 +75,21 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_the_page_says_what_the_markdown_says(name: str) -> None:
-    """Word for word, in the same order; the fence's language is no word of the report."""
+def test_html_has_the_words_of_the_markdown(name: str) -> None:
+    """All words in the same order, except the language of the code block."""
     _, body = to_html(RECORDS[name]).split("<body")
     expected = MARKDOWN[name].replace("```sh", "")
     assert re.findall(r"\w+", Page(f"<body{body}").text) == re.findall(r"\w+", expected)
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_the_page_fetches_and_runs_nothing(name: str) -> None:
+def test_html_fetches_and_runs_nothing(name: str) -> None:
     page = Page(to_html(RECORDS[name]))
     assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "a", "form"}
     assert not page.attributes & {"src", "href", "onload", "onclick", "onerror", "action"}
 
 
-def test_names_in_a_model_do_not_become_markup() -> None:
+def test_names_from_a_model_do_not_become_html_tags() -> None:
     evil = '<script>alert(1)</script> ![x](http://x) [y](javascript:z) <img src=x onerror="z">'
     report = replace(PASSING, warnings=(evil,), original=replace(PASSING.original, path=evil))
     page = Page(to_html(report))
@@ -99,13 +98,13 @@ def test_names_in_a_model_do_not_become_markup() -> None:
 
 
 @pytest.mark.parametrize(
-    ("report", "verdict"), [(PASSING, "good"), (FAILING, "bad"), (RECORDS["nones"], "open")]
+    ("report", "verdict"), [(PASSING, "good"), (FAILING, "bad"), (RECORDS["nones"], "plain")]
 )
-def test_the_page_shows_its_verdict(report: Report, verdict: str) -> None:
+def test_html_shows_the_verdict(report: Report, verdict: str) -> None:
     assert f'<body class="{verdict}">' in to_html(report)
 
 
-# --- JSON: what must be refused, then the round trip --------------------------------------------
+# --- JSON: damaged texts, then the round trip --------------------------------------------
 
 TEXT = PASSING.to_json()
 
@@ -144,19 +143,19 @@ DAMAGED = [
 
 
 @pytest.mark.parametrize(("text", "message"), DAMAGED)
-def test_damaged_records_are_refused_in_one_line(text: str, message: str) -> None:
+def test_damaged_json_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
         Report.from_json(text)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_json_and_back(name: str) -> None:
+def test_json_round_trip(name: str) -> None:
     report = RECORDS[name]
     assert Report.from_json(report.to_json()) == report
 
 
-def test_keys_in_the_order_of_the_contract() -> None:
+def test_json_keys_are_in_the_documented_order() -> None:
     record = json.loads(TEXT)
     assert list(record) == [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
@@ -166,14 +165,14 @@ def test_keys_in_the_order_of_the_contract() -> None:
     assert json.loads(FAILING.to_json())["ok"] is False
 
 
-def test_keys_of_later_versions_are_passed_over() -> None:
+def test_unknown_json_keys_are_ignored() -> None:
     record = json.loads(TEXT)
     record["new"] = record["checks"][0]["new"] = record["original"]["new"] = 1
     assert Report.from_json(json.dumps(record)) == PASSING
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_values_that_json_has_no_word_for_become_null(value: float) -> None:
+def test_infinity_and_nan_become_null_in_json(value: float) -> None:
     row = replace(PASSING.latency[0], speedup=value, speedup_ci95=(value, 1.0))
     checks = (check("max_abs", value, 1e-6, passed=False),)
     text = replace(PASSING, latency=(row,), checks=checks, machine={"load": [value]}).to_json()
@@ -191,7 +190,7 @@ def test_values_that_json_has_no_word_for_become_null(value: float) -> None:
     again = Report.from_json(text)
     assert not again.ok
     assert "max_abs is -, limit 1.0e-06" in to_markdown(again)
-    assert "-x [-, 1.00]" in shown(again)
+    assert "  - [-, 1.00]" in shown(again)
 
 
 # --- whole outputs ------------------------------------------------------------------------------
@@ -213,7 +212,7 @@ def test_variants() -> None:
     assert written(target) == VARIANTS
 
 
-def test_variants_without_a_check() -> None:
+def test_variants_without_checks() -> None:
     more = (*PASSING.artifacts, replace(PASSING.artifacts[0], precision="fp16"))
     target = console()
     bare = replace(PASSING, checks=(), remap=None)
@@ -227,26 +226,26 @@ def test_variants_that_pass() -> None:
     assert written(target).startswith("2 variants: every check passed\n\nVariant  ")
 
 
-def test_a_job_that_checked_and_wrote_nothing() -> None:
+def test_job_without_checks_and_files() -> None:
     bare = replace(CONVERTED, artifacts=(), checks=())
     assert "## Artifacts" not in to_markdown(bare)
-    assert "No check was made: nothing here is proved.\n" in to_markdown(bare)
+    assert "No check was run: nothing is verified.\n" in to_markdown(bare)
     assert shown(bare).startswith(
-        "net.keras, nothing cut: not verified\n\nInputs  Nothing was run.\n"
+        "net.keras, no units removed: not verified\n\nInputs  No model was run.\n"
     )
 
 
-def test_a_job_that_only_timed_does_not_speak_of_answers() -> None:
+def test_job_that_only_timed_says_nothing_about_outputs() -> None:
     text = shown(replace(PASSING, checks=()))
-    assert "Inputs  16 samples (synthetic, seed 0), made up and not real data.\n" in text
+    assert "Inputs  16 generated samples (synthetic, seed 0), not real data.\n" in text
 
 
-def test_a_file_called_synthetic_is_the_users_own() -> None:
+def test_file_named_synthetic_is_real_data() -> None:
     own = replace(PASSING, inputs={"source": "synthetic, or not.npz", "samples": 9})
-    assert phrases.inputs(own) == "9 samples from synthetic, or not.npz."
+    assert describe.describe_inputs(own) == "9 samples from synthetic, or not.npz."
 
 
-def test_a_notebook_shows_markdown() -> None:
+def test_notebooks_show_the_markdown() -> None:
     assert PASSING._repr_markdown_() == to_markdown(PASSING)
 
 
@@ -254,8 +253,9 @@ def test_a_notebook_shows_markdown() -> None:
 
 
 @pytest.mark.parametrize("draw", [to_markdown, shown])
-def test_a_failed_check_is_said_first(draw: Callable[[Report], str]) -> None:
-    assert draw(FAILING).lstrip("# ").startswith("NOT TO SHIP: 3 of 4 checks failed\n")
+def test_report_starts_with_failed_checks(draw: Callable[[Report], str]) -> None:
+    start = "3 of 4 checks failed. Do not use these files.\n"
+    assert draw(FAILING).lstrip("# ").startswith(start)
 
 
 @pytest.mark.parametrize(("draw", "rows"), [(to_markdown, 20), (shown, 10)])
@@ -270,46 +270,48 @@ def test_long_remaps_are_cut(draw: Callable[[Report], str], rows: int, more: int
 
 def test_merged_units_show_all_members() -> None:
     merged = head((2, 3, 7), 10, new_to_old=(2, (3, 7)), new_units=2, labels=("a", "b"))
-    assert list(phrases.remap_rows(merged)) == [("0", "2", "a"), ("1", "3 + 7", "b")]
+    assert list(describe.remap_rows(merged)) == [("0", "2", "a"), ("1", "3 + 7", "b")]
 
 
-def test_the_headline_says_what_units_were_merged_into() -> None:
+def test_kept_units_of_merged_groups() -> None:
     groups = {"new_to_old": (0, (1, 2)), "new_units": 2, "options": {"merge": {"g": (1, 2)}}}
-    assert phrases.kept(head((0, 1, 2), 3, **groups)) == "3 units merged into 2"
-    assert phrases.kept(head((0, 1, 2), 9, **groups)) == "3 of 9 units kept, merged into 2"
+    assert describe.describe_kept(head((0, 1, 2), 3, **groups)) == "3 units merged into 2"
+    assert (
+        describe.describe_kept(head((0, 1, 2), 9, **groups)) == "3 of 9 units kept, merged into 2"
+    )
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "sentence"),
     [
         (
             {"emit": {"output": "ids", "count": None}},
-            "Output ids gives the original's index of the",
+            "Output ids contains the original index of the best unit.",
         ),
-        ({"emit": {"output": "ids", "count": 3}}, "of the best 3."),
+        ({"emit": {"output": "ids", "count": 3}}, "of the best 3 units."),
         ({"restore_ids": True}, "the model returns are the original's indices."),
     ],
     ids=["best", "best three", "restored"],
 )
 @pytest.mark.parametrize("draw", [to_markdown, shown], ids=["markdown", "terminal"])
-def test_reports_say_what_ids_mean(
-    draw: Callable[[Report], str], options: dict[str, Any], told: str
+def test_report_explains_ids(
+    draw: Callable[[Report], str], options: dict[str, Any], sentence: str
 ) -> None:
     text = draw(replace(PASSING, remap=remap(head((0, 2), 4, options=options))))
-    assert told in " ".join(text.split())
+    assert sentence in " ".join(text.split())
 
 
-def test_heads_are_named_where_there_are_several() -> None:
+def test_several_heads_are_named() -> None:
     other = replace(head((0,), 5), name="box_[0]")
     report = replace(PASSING, remap=remap(head((1, 2), 4), other))
-    title = "2 of 4 units kept of scores, 1 of 5 units kept of box_[0]: answers as"
-    assert phrases.headline(report).startswith(title)
-    assert "New  Old unit of box_[0]\n  0                    0\n" in shown(report)
+    title = "2 of 4 units kept of scores, 1 of 5 units kept of box_[0]: matches"
+    assert sections.report_sections(report)[0].title.startswith(title)
+    assert "Remap of box_[0]\nNew  Old\n  0    0\n" in shown(report)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
 @pytest.mark.parametrize("name", RECORDS)
-def test_lines_fit(name: str, width: int) -> None:
+def test_lines_fit_the_terminal(name: str, width: int) -> None:
     long = replace(
         RECORDS[name],
         artifacts=tuple(replace(a, path="a-name-" * 9 + a.path) for a in RECORDS[name].artifacts),
@@ -320,7 +322,7 @@ def test_lines_fit(name: str, width: int) -> None:
     assert not [line for line in lines if line != line.rstrip()]
 
 
-def test_no_escape_code_without_a_terminal() -> None:
+def test_no_escape_codes_without_a_terminal() -> None:
     assert "\x1b" not in shown(FAILING)
 
 
@@ -336,7 +338,7 @@ def test_no_color_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
 HOSTILE = "[red]:smile:\x1b[31m\n# `x`|<b>&amp;"
 
 
-def test_what_files_say_is_shown_and_not_obeyed() -> None:
+def test_text_from_files_is_escaped() -> None:
     labels = (HOSTILE, "sea_lion", "_emphasis_")
     report = replace(
         PASSING,
@@ -355,29 +357,29 @@ def test_what_files_say_is_shown_and_not_obeyed() -> None:
 
 
 NUMBERS = [
-    pytest.param(phrases.number, None, "-", id="no value"),
-    pytest.param(phrases.number, 0.0, "0", id="zero"),
-    pytest.param(phrases.number, -0.0, "0", id="minus zero"),
-    pytest.param(phrases.number, 1.19e-7, "1.2e-07", id="small"),
-    pytest.param(phrases.number, 0.0421, "0.0421", id="decimals"),
-    pytest.param(phrases.number, 39.074, "39.1", id="three digits"),
-    pytest.param(phrases.number, 255.0, "255", id="whole"),
-    pytest.param(phrases.number, 3.2e38, "3.2e+38", id="large"),
-    pytest.param(phrases.number, math.inf, "inf", id="infinite"),
-    pytest.param(phrases.size, None, "-", id="no size"),
-    pytest.param(phrases.size, 0, "0 B", id="no bytes"),
-    pytest.param(phrases.size, 999, "999 B", id="bytes"),
-    pytest.param(phrases.size, 1000, "1.00 kB", id="kilobytes"),
-    pytest.param(phrases.size, 999_499, "999 kB", id="just below a megabyte"),
-    pytest.param(phrases.size, 999_500, "1.00 MB", id="rounds up to a megabyte"),
-    pytest.param(phrases.size, 4_190_000, "4.19 MB", id="megabytes"),
-    pytest.param(phrases.size, 24_150_000, "24.1 MB", id="tens of megabytes"),
-    pytest.param(phrases.size, 5 * 10**15, "5000 TB", id="more than any unit"),
-    pytest.param(phrases.milliseconds, None, "-", id="no time"),
-    pytest.param(phrases.milliseconds, 0.0, "0.00", id="no time at all"),
-    pytest.param(phrases.milliseconds, 0.0123, "0.012", id="microseconds"),
-    pytest.param(phrases.milliseconds, 0.8312, "0.83", id="below one"),
-    pytest.param(phrases.milliseconds, 104.2, "104", id="hundreds"),
+    pytest.param(formatting.number, None, "-", id="no value"),
+    pytest.param(formatting.number, 0.0, "0", id="zero"),
+    pytest.param(formatting.number, -0.0, "0", id="minus zero"),
+    pytest.param(formatting.number, 1.19e-7, "1.2e-07", id="small"),
+    pytest.param(formatting.number, 0.0421, "0.0421", id="decimals"),
+    pytest.param(formatting.number, 39.074, "39.1", id="three digits"),
+    pytest.param(formatting.number, 255.0, "255", id="whole"),
+    pytest.param(formatting.number, 3.2e38, "3.2e+38", id="large"),
+    pytest.param(formatting.number, math.inf, "inf", id="infinite"),
+    pytest.param(formatting.size, None, "-", id="no size"),
+    pytest.param(formatting.size, 0, "0 B", id="no bytes"),
+    pytest.param(formatting.size, 999, "999 B", id="bytes"),
+    pytest.param(formatting.size, 1000, "1.00 kB", id="kilobytes"),
+    pytest.param(formatting.size, 999_499, "999 kB", id="just below a megabyte"),
+    pytest.param(formatting.size, 999_500, "1.00 MB", id="rounds up to a megabyte"),
+    pytest.param(formatting.size, 4_190_000, "4.19 MB", id="megabytes"),
+    pytest.param(formatting.size, 24_150_000, "24.1 MB", id="tens of megabytes"),
+    pytest.param(formatting.size, 5 * 10**15, "5000 TB", id="more than any unit"),
+    pytest.param(formatting.milliseconds, None, "-", id="no time"),
+    pytest.param(formatting.milliseconds, 0.0, "0.00 ms", id="no time at all"),
+    pytest.param(formatting.milliseconds, 0.0123, "0.012 ms", id="microseconds"),
+    pytest.param(formatting.milliseconds, 0.8312, "0.83 ms", id="below one"),
+    pytest.param(formatting.milliseconds, 104.2, "104 ms", id="hundreds"),
 ]
 
 
@@ -399,10 +401,10 @@ CHANGES = [
 
 @pytest.mark.parametrize(("before", "after", "text"), CHANGES)
 def test_change(before: int | None, after: int | None, text: str) -> None:
-    assert phrases.change(before, after) == text
+    assert formatting.change(before, after) == text
 
 
-BESIDE = [
+VALUES_AND_LIMITS = [
     pytest.param("max_abs", 1.00001e-6, 1e-6, ("1.00001e-06", "<= 1.00000e-06"), id="just above"),
     pytest.param("top1", 0.9999, 1.0, ("0.9999", ">= 1"), id="just below"),
     pytest.param("max_abs", 1e-6, 1e-6, ("1.0e-06", "<= 1.0e-06"), id="equal"),
@@ -411,15 +413,15 @@ BESIDE = [
 ]
 
 
-@pytest.mark.parametrize(("metric", "value", "limit", "texts"), BESIDE)
-def test_value_and_limit_can_be_told_apart(
+@pytest.mark.parametrize(("metric", "value", "limit", "texts"), VALUES_AND_LIMITS)
+def test_value_and_limit_have_enough_digits(
     metric: str, value: float | None, limit: float | None, texts: tuple[str, str]
 ) -> None:
-    assert phrases.value_and_limit(check(metric, value, limit)) == texts
+    assert formatting.value_and_limit(check(metric, value, limit)) == texts
 
 
 WORST = [
-    pytest.param([check("rmse", 9.0, None)], None, id="what only reports is not near anything"),
+    pytest.param([check("rmse", 9.0, None)], None, id="without a limit none is near"),
     pytest.param([check("top1", 1.0, 1.0), check("max_abs", 0.0, 1.0)], 1, id="a distance"),
     pytest.param([check("max_abs", 0.9, 1.0), check("max_abs", 2.0, 9.0)], 0, id="the ratio"),
     pytest.param(
@@ -432,19 +434,15 @@ WORST = [
 
 
 @pytest.mark.parametrize(("checks", "index"), WORST)
-def test_what_stands_nearest_to_its_limit(checks: list[Check], index: int | None) -> None:
-    worst = phrases.Group("", "", checks).worst
+def test_check_nearest_to_its_limit(checks: list[Check], index: int | None) -> None:
+    worst = check_groups.CheckGroup("", "", checks).worst
     assert worst is (None if index is None else checks[index])
-
-
-def test_directions_are_those_of_the_metrics() -> None:
-    assert {n for n, metric in METRICS.items() if metric.higher_is_better} == phrases.AT_LEAST
 
 
 # --- the machine --------------------------------------------------------------------------------
 
 
-def test_the_machine_without_names_and_paths() -> None:
+def test_machine_has_no_host_name_and_no_path() -> None:
     found = machine.machine()
     assert list(found) == ["cpu", "cores", "memory_bytes", "system", "python"]
     assert found["cpu"]
@@ -461,24 +459,24 @@ CPUS = [
 
 
 @pytest.mark.parametrize(("text", "model"), CPUS, ids=["x86", "arm"])
-def test_the_processor_on_linux(tmp_path: Path, text: str, model: str) -> None:
+def test_processor_on_linux(tmp_path: Path, text: str, model: str) -> None:
     (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
     assert machine._cpu_model(tmp_path / "cpuinfo") == model
 
 
-def test_the_processor_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processor_on_other_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert machine._cpu_model(tmp_path / "absent") == "riscv64"
 
 
-def test_the_cores_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert machine.machine()["cores"] == 3
 
 
-def test_versions_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_versions_of_installed_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.versions()["python"] == platform.python_version()
     assert "numpy" in machine.versions()
     monkeypatch.setattr(machine, "DISTRIBUTIONS", ("no-such-distribution", "numpy"))
@@ -488,8 +486,8 @@ def test_versions_of_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- precisions ---------------------------------------------------------------------------------
 
 
-def coarser(*checks: Check) -> Report:
-    """PASSING, its second artifact quantized and compared."""
+def quantized(*checks: Check) -> Report:
+    """PASSING, with a quantized second artifact that was compared."""
     float_, second = PASSING.artifacts
     return replace(
         PASSING,
@@ -499,13 +497,17 @@ def coarser(*checks: Check) -> Report:
     )
 
 
-def lost(metric: str, value: float | None, output: str = "scores") -> Check:
+def quantization_check(metric: str, value: float | None, output: str = "scores") -> Check:
     return Check("quantize", "pruned.int8.tflite", output, metric, value, None, True, 16)
 
 
-def test_quality_stands_beside_size() -> None:
-    """Of several outputs the one that lost most counts; what is float lost nothing."""
-    report = coarser(lost("sqnr_db", 31.25), lost("top1", 0.96875), lost("sqnr_db", 40.0, "other"))
+def test_quality_and_size_of_precisions() -> None:
+    """The worst output counts; a float model has no quality values."""
+    report = quantized(
+        quantization_check("sqnr_db", 31.25),
+        quantization_check("top1", 0.96875),
+        quantization_check("sqnr_db", 40.0, "other"),
+    )
     fp32, int8 = json.loads(report.to_json())["precisions"]
     assert (fp32["precision"], fp32["sqnr_db"], fp32["top1"]) == ("fp32", None, None)
     assert (int8["artifact"], int8["kind"], int8["bytes"]) == (
@@ -514,33 +516,39 @@ def test_quality_stands_beside_size() -> None:
     assert (int8["sqnr_db"], int8["top1"], int8["p50_ms"]) == (31.25, 0.96875, 0.25)
     assert fp32["p50_ms"] is None
     text = to_markdown(report)
-    assert text.startswith("# 3 of 10 units kept: answers as the original did, int8 aside\n")
+    title = "3 of 10 units kept: fp32 matches the original; int8 agrees on 96.9 % of top-1"
+    assert text.startswith(f"# {title} (not gated) (3 checks passed)\n")
     assert "| `pruned.fp32.onnx` | fp32 | - | - | 9.01 MB | - | - |" in text
     assert "| `pruned.int8.tflite` | int8 | 31.2 dB | 96.9 % | 1.00 MB | 0.25 ms | " in text
     drawn = shown(report)
     assert "pruned.int8.tflite   int8       31.2 dB  96.9 %  1.00 MB  0.25 ms\n" in drawn
 
 
-def test_nothing_lost_is_equal() -> None:
-    text = to_markdown(coarser(lost("sqnr_db", math.inf), lost("top1", 1.0)))
+def test_infinite_sqnr_is_shown_as_equal() -> None:
+    text = to_markdown(
+        quantized(quantization_check("sqnr_db", math.inf), quantization_check("top1", 1.0))
+    )
     assert "| equal | 100.0 % |" in text
 
 
-def test_a_gate_that_held_needs_no_exception() -> None:
-    gate = replace(lost("max_abs", 0.01), limit=0.05)
-    assert "answers as the original did\n" in to_markdown(coarser(lost("top1", 1.0), gate))
-    alone = replace(coarser(), checks=(lost("top1", 1.0),), remap=None)
+def test_title_says_whether_quantization_was_gated() -> None:
+    gate = replace(quantization_check("max_abs", 0.01), limit=0.05)
+    assert (
+        "fp32 matches the original; int8 agrees on 100.0 % of top-1 (4 checks passed)\n"
+        in to_markdown(quantized(quantization_check("top1", 1.0), gate))
+    )
+    alone = replace(quantized(), checks=(quantization_check("top1", 1.0),), remap=None)
     assert to_markdown(alone).startswith(
-        "# net.keras, nothing cut: int8 measured, held to no limit"
+        "# net.keras, no units removed: int8 agrees on 100.0 % of top-1 (not gated)\n"
     )
 
 
-def test_calibration_is_told() -> None:
+def test_calibration_inputs_are_described() -> None:
     inputs = {
         **PASSING.inputs,
         "calibration": {"source": "synthetic, seed 0", "samples": 100},
     }
     text = to_markdown(replace(PASSING, inputs=inputs))
-    assert "answers are. Calibrated on 100 samples (synthetic, seed 0), made up and not" in text
+    assert "the model is. Calibrated on 100 generated samples (synthetic, seed 0), not" in text
     real = {**inputs, "calibration": {"source": "a.npz", "samples": 200}}
     assert "Calibrated on 200 samples from a.npz." in to_markdown(replace(PASSING, inputs=real))

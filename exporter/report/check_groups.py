@@ -1,0 +1,78 @@
+"""The checks of a report, grouped by artifact and stage, and the sentence for a failed one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from exporter.records import Check
+from exporter.report.formatting import higher_is_better, plural, value_and_limit
+
+# Checks without a value: they pass or fail.
+REASONS: Mapping[str, str] = {
+    "shape": "the shape is not the expected one",
+    "finite": "a value is NaN, or only one side is infinite",
+    "remap": "the remap next to the file differs from the one inside it",
+    "original": "the original is not the file that the remap names",
+}
+
+
+@dataclass(frozen=True)
+class CheckGroup:
+    """The checks of one artifact at one stage."""
+
+    artifact: str
+    stage: str
+    checks: Sequence[Check]
+
+    @property
+    def tally(self) -> str:
+        """6 of 6: how many passed of the checks that can fail."""
+        can_fail = gated(self.checks)
+        return f"{sum(check.passed for check in can_fail)} of {len(can_fail)}"
+
+    @property
+    def worst(self) -> Check | None:
+        """The check that failed or is nearest to its limit; None if no check can fail."""
+        return max(gated(self.checks), key=_nearness, default=None)
+
+
+def _nearness(check: Check) -> tuple[bool, float, bool]:
+    """Only of an upper limit: a score of 1.0 is at its limit, but not close to failing."""
+    upper_limit = not higher_is_better(check)
+    if check.value is None or not check.limit or not upper_limit:
+        return not check.passed, 0.0, upper_limit
+    return not check.passed, check.value / check.limit, upper_limit
+
+
+def group_checks(checks: Iterable[Check]) -> list[CheckGroup]:
+    """By artifact and stage, in the order of the report."""
+    groups: dict[tuple[str, str], list[Check]] = {}
+    for check in checks:
+        groups.setdefault((check.artifact, check.stage), []).append(check)
+    return [CheckGroup(artifact, stage, found) for (artifact, stage), found in groups.items()]
+
+
+def is_gated(check: Check) -> bool:
+    """Whether the check can fail: it has a limit, or it failed, or it has only pass and fail."""
+    return check.limit is not None or not check.passed or check.metric in REASONS
+
+
+def gated(checks: Iterable[Check]) -> list[Check]:
+    """The checks that can fail."""
+    return [check for check in checks if is_gated(check)]
+
+
+def failed(checks: Iterable[Check]) -> list[Check]:
+    """The checks that failed."""
+    return [check for check in checks if not check.passed]
+
+
+def describe_failure(check: Check) -> str:
+    """One line with all that is known about a failed check."""
+    where = ", ".join(filter(None, (check.artifact, check.stage, check.output)))
+    if check.metric in REASONS:
+        return f"{where}: {REASONS[check.metric]}"
+    value, limit = value_and_limit(check)
+    samples = plural(check.samples, "sample")
+    return f"{where}: {check.metric} is {value}, limit {limit[3:] or limit} ({samples})"

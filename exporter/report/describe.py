@@ -1,0 +1,155 @@
+"""The sentences of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from exporter.records import Latency, Report, precision_rows
+from exporter.remap.head_remap import HeadRemap
+from exporter.report.check_groups import gated
+from exporter.report.formatting import percent, plural, size
+
+STAGES: Mapping[str, str] = {
+    "cut": "cut, against the original, in the same runtime",
+    "export": "export, against the model before its conversion",
+    "quantize": "quantize, against the model before it was quantized",
+}
+SIZES = "Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes."
+PRECISIONS = (
+    "SQNR (signal-to-quantization-noise ratio) and top-1 agreement: the worst of all outputs, "
+    "against the float model on the same inputs. Speed-up: over the original."
+)
+MEMORY = (
+    "Resident: how many bytes a process grows by when it loads the file into its runtime and runs "
+    "it once, before -> after; the median of a few processes."
+)
+
+
+def describe_timing(rows: Iterable[Latency]) -> str:
+    """How speed-up and noise floor were measured."""
+    pairs = ", ".join(dict.fromkeys(str(row.samples) for row in rows))
+    return (
+        f"Times before -> after. Speed-up: median of {pairs} paired ratios, original / pruned, "
+        "with its 95 % bootstrap interval. Noise floor: half-width of that interval when the "
+        "original is timed against itself."
+    )
+
+
+def describe_change(report: Report) -> str:
+    """3 of 10 units kept; of several heads each with its name."""
+    if report.remap is None:
+        return f"{report.original.path}, no units removed"
+    heads = report.remap.heads
+    return ", ".join(
+        describe_kept(head) + (f" of {head.name}" if len(heads) > 1 else "") for head in heads
+    )
+
+
+def describe_kept(head: HeadRemap) -> str:
+    """10 of 1000 units kept; with groups also the new number of units."""
+    units = plural(head.old_units, "unit")
+    if head.options["merge"] is None:
+        return f"{len(head.kept)} of {units} kept"
+    if len(head.kept) == head.old_units:
+        return f"{units} merged into {head.new_units}"
+    return f"{len(head.kept)} of {units} kept, merged into {head.new_units}"
+
+
+def describe_result(report: Report) -> str:
+    """fp32 matches the original; int8 agrees on 98.6 % of top-1 (not gated)."""
+    stages = {check.stage for check in gated(report.checks)}
+    top1: dict[str, float] = {}
+    for row in precision_rows(report):
+        if row.top1 is not None:
+            top1[row.precision] = min(row.top1, top1.get(row.precision, 1.0))
+    parts = []
+    if stages - {"quantize"}:
+        modes = {head.mode for head in report.remap.heads} if report.remap else set()
+        defined = " and ".join(sorted(modes - {"slice"}))
+        expected = f"the output that mode {defined} defines" if defined else "the original"
+        exact = dict.fromkeys(each.precision for each in report.artifacts) if top1 else {}
+        subject = ", ".join(precision for precision in exact if precision not in top1)
+        parts.append(f"{subject} matches {expected}".lstrip())
+    if top1:
+        agreements = (f"{name} agrees on {percent(top1[name])} of top-1" for name in top1)
+        gate = "" if "quantize" in stages else " (not gated)"
+        parts.append(", ".join(agreements) + gate)
+    return "; ".join(parts) or ("within the limits" if stages else "not verified")
+
+
+def remap_rows(head: HeadRemap) -> Iterator[tuple[str, str, str]]:
+    """New index, original index or indices, label: of the kept units."""
+    kept = frozenset(head.kept)
+    for new, place in enumerate(head.new_to_old):
+        old = place if isinstance(place, tuple) else (place,)
+        if kept.intersection(old):
+            label = "" if head.labels is None else head.labels[new]
+            yield str(new), " + ".join(map(str, old)), label
+
+
+def describe_removed(head: HeadRemap) -> str:
+    """The output values of removed units; "" if the output has no position for them."""
+    removed = head.new_units - sum(1 for _ in remap_rows(head))
+    if not removed:
+        return ""
+    value = f"as mode {head.mode} defines"
+    if head.options["restore_width"]:
+        value = f"{head.options['floor'] or 0:g}"
+    return f"Every unit keeps its index; the output of the {removed} removed units is {value}."
+
+
+def describe_ids(head: HeadRemap) -> str:
+    """Which indices the model returns besides its values; "" if it returns none."""
+    emit = head.options["emit"]
+    if emit is None:
+        original = head.options["restore_ids"]
+        return "The ids that the model returns are the original's indices." if original else ""
+    which = "the best unit" if emit["count"] is None else f"the best {emit['count']} units"
+    return f"Output {emit['output']} contains the original index of {which}."
+
+
+def describe_inputs(report: Report) -> str:
+    """Which inputs were run, and what that proves."""
+    calibration = report.inputs.get("calibration")
+    calibrated = f" Calibrated on {_samples(calibration)}." if calibration else ""
+    if not report.inputs.get("source") or not (report.checks or report.latency or report.memory):
+        return f"No model was run.{calibrated}"
+    proved = ""
+    if _is_synthetic(report.inputs) and report.checks:
+        proved = " They show whether outputs changed, not how accurate the model is."
+    return f"{_samples(report.inputs)}.{proved}{calibrated}"
+
+
+def _samples(inputs: Mapping[str, Any]) -> str:
+    source, count = inputs.get("source", ""), inputs.get("samples")
+    if _is_synthetic(inputs):
+        return f"{count} generated samples ({source}), not real data"
+    return f"{count} samples from {source}"
+
+
+def _is_synthetic(inputs: Mapping[str, Any]) -> bool:
+    """A user's file may have a name such as synthetic.npz."""
+    return str(inputs.get("source", "")).startswith("synthetic, seed ")
+
+
+def describe_original(report: Report) -> str:
+    """net.keras (keras, fp32, 14.6 MB, SHA-256 0123...)."""
+    original = report.original
+    facts = [original.kind, original.precision]
+    facts += [] if original.bytes is None else [size(original.bytes)]
+    facts += [] if original.sha256 is None else [f"SHA-256 {original.sha256}"]
+    return f"{original.path} ({', '.join(filter(None, facts))})."
+
+
+def describe_machine(report: Report) -> str:
+    """AMD EPYC, 2 cores, 25.1 GB memory, Linux x86_64."""
+    get = report.machine.get
+    cores, memory = get("cores"), get("memory_bytes")
+    parts = (
+        get("cpu"),
+        None if cores is None else plural(cores, "core"),
+        None if memory is None else f"{size(memory)} memory",
+        get("system"),
+    )
+    return ", ".join(str(part) for part in parts if part) or "unknown"

@@ -1,0 +1,104 @@
+"""How reports write values: numbers, sizes, times, and text that comes from files."""
+
+from __future__ import annotations
+
+import math
+
+from exporter.records import Check
+from exporter.verification.metrics import METRICS
+
+NOTHING = "-"  # where there is no value
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A measured value with so many significant digits: 1.2e-07, 0.83, 39, 0."""
+    if value is None:
+        return NOTHING
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}".replace("-0", "0")
+    if value == round(value) and abs(value) < 1e6:  # noqa: PLR2004 - whole numbers stay whole
+        return f"{value:.0f}"
+    plain = 1e-3 <= abs(value) < 1e6  # noqa: PLR2004 - where people read decimals easily
+    return f"{value:.{max(digits, 3)}g}" if plain else f"{value:.{digits - 1}e}"
+
+
+def higher_is_better(check: Check) -> bool:
+    """Whether the check's limit is a lower bound."""
+    return check.metric in METRICS and METRICS[check.metric].higher_is_better
+
+
+def value_and_limit(check: Check) -> tuple[str, str]:
+    """Both with enough digits to tell them apart; the limit with its direction: "<= 1.0e-06"."""
+    if check.limit is None:
+        return number(check.value), NOTHING
+    value = limit = ""
+    for digits in range(2, 18):
+        value, limit = number(check.value, digits), number(check.limit, digits)
+        if value != limit or check.value == check.limit:
+            break
+    return value, f"{'>=' if higher_is_better(check) else '<='} {limit}"
+
+
+def size(*counts: int | None) -> str:
+    """Bytes in decimal units: 512 B, 1.20 kB; before and after: 14.1 MB -> 9.01 MB."""
+    return " -> ".join(_size(count) for count in counts if count is not None) or NOTHING
+
+
+def _size(count: int) -> str:
+    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
+    while abs(value) >= 999.5 and len(units) > 1:  # noqa: PLR2004 - rounds to 1000
+        value /= 1000
+        units.pop(0)
+    return f"{count} B" if units[0] == "B" else f"{_three_digits(value)} {units[0]}"
+
+
+def milliseconds(*values: float | None) -> str:
+    """0.83 ms; before and after: 104 -> 12.3 ms."""
+    texts = [_milliseconds(value) for value in values]
+    return NOTHING if texts == [NOTHING] else " -> ".join(texts) + " ms"
+
+
+def _milliseconds(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:.2g}" if 0 < value < 0.1 else _three_digits(value)  # noqa: PLR2004 - 0.012
+
+
+def _three_digits(value: float) -> str:
+    decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0  # noqa: PLR2004 - digits
+    return f"{value:.{decimals}f}"
+
+
+def change(before: int | None, after: int | None) -> str:
+    """The difference in percent of `before`: -36.2 %."""
+    if not before or after is None:
+        return NOTHING
+    percent = 100 * (after - before) / before
+    return f"{percent:+.1f} %" if abs(percent) >= 0.05 else "0.0 %"  # noqa: PLR2004 - rounds to 0
+
+
+def decibels(value: float | None) -> str:
+    """12.1 dB; "equal" for an infinite ratio."""
+    if value is None:
+        return NOTHING
+    return "equal" if value == math.inf else f"{value:.1f} dB"
+
+
+def percent(fraction: float | None) -> str:
+    """97.2 %"""
+    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def factor(value: float | None, unit: str = "x") -> str:
+    """1.04x"""
+    return NOTHING if value is None else f"{_three_digits(value)}{unit}"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 check, 2 checks."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def printable(text: str) -> str:
+    """The text with control characters and line ends escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

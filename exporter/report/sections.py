@@ -1,0 +1,155 @@
+"""The sections of a report, built once: Markdown, HTML and the terminal only draw them.
+
+The terminal gets the brief form: fewer sections and columns, and failed checks last, next to the
+prompt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporter.records import Report, precision_rows
+from exporter.remap.head_remap import HeadRemap
+from exporter.report import describe, tables
+from exporter.report.check_groups import (
+    CheckGroup,
+    describe_failure,
+    failed,
+    gated,
+    group_checks,
+)
+from exporter.report.formatting import plural
+from exporter.report.tables import Column, Style
+
+REMAP_ROWS, REMAP_ROWS_BRIEF = 20, 10
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section, drawn in the order of its fields.
+
+    Attributes:
+        level: of the heading: 1 for the verdict, 3 for a part of the section before.
+        style: of the title.
+        text: paragraphs.
+        command: a line for a shell.
+        items: a list.
+        columns, records: a table with one row for each record.
+        notes: paragraphs after the table.
+    """
+
+    title: str
+    level: int = 2
+    style: Style = "plain"
+    command: str = ""
+    text: Sequence[str] = ()
+    items: Sequence[str] = ()
+    columns: Sequence[Column] = ()
+    records: Sequence[Any] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def has_content(self) -> bool:
+        """Whether there is anything to draw."""
+        return self.level == 1 or bool(self.text or self.items or self.records)
+
+
+def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
+    """The sections of one report that have content."""
+
+    def table(
+        title: str, columns: Iterable[Column], records: Sequence[Any], *notes: str
+    ) -> Section:
+        shown = [column for column in columns if not (brief and column.detail)]
+        return Section(title, columns=shown, records=records, notes=() if brief else notes)
+
+    failures = Section("Failed checks", style="bad", items=_failures({"": report}))
+    original = Section("Original", text=(describe.describe_original(report),))
+    groups, timing = group_checks(report.checks), describe.describe_timing(report.latency)
+    sections = [
+        _verdict(report),
+        *(() if brief else (failures, original)),
+        table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
+        table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
+        table("Checks", tables.CHECK_GROUPS, groups),
+        *(() if brief else _check_sections(groups)),
+        table("Latency", tables.LATENCY, report.latency, timing),
+        table("Memory when loaded", tables.MEMORY, report.memory, describe.MEMORY),
+        *(_remap(head, brief) for head in (report.remap.heads if report.remap else ())),
+        Section("Inputs", text=(describe.describe_inputs(report),)),
+        Section("Warnings", style="warning", items=report.warnings),
+        failures if brief else _origin(report),
+    ]
+    return [section for section in sections if section.has_content]
+
+
+def batch_sections(reports: Mapping[str, Report]) -> list[Section]:
+    """The brief sections of several variants: a row for each, then all warnings and failures."""
+    warnings = [f"{name}: {text}" for name, report in reports.items() for text in report.warnings]
+    sections = (
+        _batch_verdict(reports),
+        Section("", columns=tables.variant_columns(reports), records=list(reports)),
+        Section("Warnings", style="warning", items=warnings),
+        Section("Failed checks", style="bad", items=_failures(reports)),
+    )
+    return [section for section in sections if section.has_content]
+
+
+def _verdict(report: Report) -> Section:
+    can_fail, bad = len(gated(report.checks)), len(failed(report.checks))
+    if bad:
+        title = f"{bad} of {plural(can_fail, 'check')} failed. Do not use these files."
+        return Section(title, 1, "bad")
+    passed = f" ({plural(can_fail, 'check')} passed)" if can_fail else ""
+    title = f"{describe.describe_change(report)}: {describe.describe_result(report)}{passed}"
+    return Section(title, 1, "good" if can_fail else "plain")
+
+
+def _batch_verdict(reports: Mapping[str, Report]) -> Section:
+    count = plural(len(reports), "variant")
+    if bad := [name for name, report in reports.items() if not report.ok]:
+        title = f"{len(bad)} of {count} failed a check. Do not use: {', '.join(bad)}"
+        return Section(title, 1, "bad")
+    if unverified := [name for name, report in reports.items() if not gated(report.checks)]:
+        return Section(f"{len(unverified)} of {count} not verified: {', '.join(unverified)}", 1)
+    return Section(f"{count}: every check passed", 1, "good")
+
+
+def _failures(reports: Mapping[str, Report]) -> list[str]:
+    return [
+        f"{name}: {describe_failure(check)}" if name else describe_failure(check)
+        for name, report in reports.items()
+        for check in failed(report.checks)
+    ]
+
+
+def _check_sections(groups: Sequence[CheckGroup]) -> Iterator[Section]:
+    if not groups:
+        yield Section("Checks", text=("No check was run: nothing is verified.",))
+    for group in groups:
+        title = f"{group.artifact}: {describe.STAGES.get(group.stage, group.stage)}"
+        yield Section(title, 3, columns=tables.CHECKS, records=group.checks)
+
+
+def _remap(head: HeadRemap, brief: bool) -> Section:
+    rows, limit = list(describe.remap_rows(head)), REMAP_ROWS_BRIEF if brief else REMAP_ROWS
+    kept = describe.describe_kept(head)
+    more = f"+{len(rows) - limit} more in remap.json." if len(rows) > limit else ""
+    notes = (more, describe.describe_removed(head), describe.describe_ids(head))
+    return Section(
+        f"Remap of {head.name}",
+        text=() if brief else (f"{kept}, mode {head.mode}, last activation {head.activation}.",),
+        columns=tables.remap_columns(head),
+        records=rows[:limit],
+        notes=tuple(filter(None, notes)),
+    )
+
+
+def _origin(report: Report) -> Section:
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+    started = () if report.command else ("The job was started from Python.",)
+    machine = describe.describe_machine(report)
+    text = (*started, f"Machine: {machine}.", f"Versions: {versions or 'unknown'}.")
+    return Section("How to reproduce", command=report.command, text=text)

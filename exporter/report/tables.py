@@ -1,0 +1,187 @@
+"""The tables of a report: one row for each column, with its title and the content of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from exporter.output.c_source import FORMS
+from exporter.records import Check, Latency, Report
+from exporter.remap.head_remap import HeadRemap
+from exporter.report.check_groups import CheckGroup, gated, is_gated
+from exporter.report.formatting import (
+    NOTHING,
+    change,
+    decibels,
+    factor,
+    milliseconds,
+    number,
+    percent,
+    plural,
+    size,
+    value_and_limit,
+)
+
+Style = Literal["plain", "name", "good", "bad", "warning"]
+
+_FULL_CELLS = 2  # a table of variants with more models than this shows no changes in size
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Text in a table, and how it is drawn; "name" is the name of a file or tensor."""
+
+    text: str
+    style: Style = "plain"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.
+
+    Attributes:
+        content: record -> text or cell.
+        right: aligned to the right.
+        detail: not in the brief form.
+    """
+
+    title: str
+    content: Callable[[Any], str | Cell]
+    right: bool = False
+    detail: bool = False
+
+    def cell(self, record: object) -> Cell:
+        """The cell of one record."""
+        content = self.content(record)
+        return Cell(content) if isinstance(content, str) else content
+
+
+def _speedup(row: Latency) -> str:
+    low, high = row.speedup_ci95
+    return f"{factor(row.speedup)} [{factor(low, '')}, {factor(high, '')}]"
+
+
+def _nearest(group: CheckGroup) -> str:
+    if group.worst is None:
+        return NOTHING
+    texts = value_and_limit(group.worst) if group.worst.limit is not None else ()
+    return " ".join((group.worst.metric, *texts))
+
+
+def _result(check: Check | None) -> Cell:
+    if check is None or not is_gated(check):
+        return Cell("no limit")
+    return Cell("passed", "good") if check.passed else Cell("FAILED", "bad")
+
+
+_VERDICTS: Mapping[str, Style] = {"faster": "good", "slower": "bad"}
+_FILE = Column("File", lambda row: Cell(row.artifact, "name"))
+_PRECISION = Column("Precision", lambda row: row.precision)
+_BEFORE_AND_AFTER = Column("Size", lambda row: size(row.original_bytes, row.bytes), right=True)
+_CHANGE = Column("Change", lambda row: change(row.original_bytes, row.bytes), right=True)
+
+ARTIFACTS = (
+    Column("File", lambda row: Cell(row.path, "name")),
+    Column("Kind", lambda row: row.kind, detail=True),
+    _PRECISION,
+    _BEFORE_AND_AFTER,
+    _CHANGE,
+    Column("Route", lambda row: row.route or NOTHING),
+)
+
+PRECISIONS = (
+    _FILE,
+    _PRECISION,
+    Column("SQNR", lambda row: decibels(row.sqnr_db), right=True),
+    Column("Top-1", lambda row: percent(row.top1), right=True),
+    Column("Size", lambda row: size(row.bytes), right=True),
+    Column("p50", lambda row: milliseconds(row.p50_ms), right=True),
+    Column("Speed-up", lambda row: factor(row.speedup), right=True, detail=True),
+)
+
+CHECK_GROUPS = (
+    _FILE,
+    Column("Stage", lambda group: group.stage),
+    Column("Passed", lambda group: group.tally if group.worst else NOTHING, right=True),
+    Column("Nearest to its limit", _nearest),
+    Column("Result", lambda group: _result(group.worst)),
+)
+
+CHECKS = (
+    Column("Output", lambda check: Cell(check.output, "name") if check.output else NOTHING),
+    Column("Metric", lambda check: check.metric),
+    Column("Value", lambda check: value_and_limit(check)[0], right=True),
+    Column("Limit", lambda check: value_and_limit(check)[1], right=True),
+    Column("Samples", lambda check: str(check.samples), right=True),
+    Column("Result", _result),
+)
+
+LATENCY = (
+    _FILE,
+    Column(
+        "Engine",
+        lambda row: f"{row.engine}, {plural(row.threads, 'thread')}, batch {row.batch}",
+        detail=True,
+    ),
+    Column("p50", lambda row: milliseconds(row.original_p50_ms, row.p50_ms), right=True),
+    Column("p90", lambda row: milliseconds(row.p90_ms), right=True, detail=True),
+    Column(
+        "Load", lambda row: milliseconds(row.original_load_ms, row.load_ms), right=True, detail=True
+    ),
+    Column("Speed-up [95 %]", _speedup, right=True),
+    Column("Noise floor", lambda row: f"+/- {number(row.noise_floor)}", right=True, detail=True),
+    Column("Verdict", lambda row: Cell(row.verdict, _VERDICTS.get(row.verdict, "plain"))),
+)
+
+MEMORY = (
+    _FILE,
+    Column("Engine", lambda row: row.engine, detail=True),
+    Column("Resident", _BEFORE_AND_AFTER.content, right=True),
+    _CHANGE,
+)
+
+
+def remap_columns(head: HeadRemap) -> tuple[Column, ...]:
+    """Of the records `describe.remap_rows`; without labels if the head has none."""
+    columns = (
+        Column("New", lambda row: row[0], right=True),
+        Column("Old", lambda row: row[1], right=True),
+        Column("Label", lambda row: row[2] or NOTHING),
+    )
+    return columns if head.labels is not None else columns[:2]
+
+
+def variant_columns(reports: Mapping[str, Report]) -> tuple[Column, ...]:
+    """Of the names of variants; a column for each kind and precision of a model, not C source."""
+    models = {
+        name: {f"{a.kind} {a.precision}": a for a in report.artifacts if a.kind not in FORMS}
+        for name, report in reports.items()
+    }
+    kinds = dict.fromkeys(kind for found in models.values() for kind in found)
+
+    def kept(name: str) -> str:
+        remap = reports[name].remap
+        heads = remap.heads if remap else ()
+        return ", ".join(f"{len(head.kept)} of {head.old_units}" for head in heads) or NOTHING
+
+    def tally(name: str) -> Cell:
+        report = reports[name]
+        group = CheckGroup("", "", report.checks)
+        style: Style = "good" if report.ok else "bad"
+        return Cell(group.tally, style) if gated(report.checks) else Cell("none")
+
+    def model(kind: str, name: str) -> str:
+        artifact = models[name].get(kind)
+        if artifact is None:
+            return NOTHING
+        less = change(artifact.original_bytes, artifact.bytes) if len(kinds) <= _FULL_CELLS else ""
+        return f"{size(artifact.bytes)} {less}".rstrip()
+
+    return (
+        Column("Variant", str),
+        Column("Kept", kept, right=True),
+        Column("Checks", tally, right=True),
+        *(Column(kind, partial(model, kind), right=True) for kind in kinds),
+    )
