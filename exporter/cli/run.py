@@ -57,8 +57,8 @@ def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) 
     """Convert MODEL, cut it, prove the result, time it, and report all of it in DIR.
 
     Writes pruned.fp32.onnx and the like, remap.json, labels.txt, and the report as report.json,
-    report.md and report.html. The exit code is 1 if a check fails; the files then stay, and the
-    report says not to ship them.
+    report.md and report.html. The exit code is 1 if a check fails; the files then stay; do
+    not use them.
     """
     from exporter.cli import show
     from exporter.jobs.prune import plan_job

@@ -22,7 +22,7 @@ from exporter.jobs.demo import KEPT, NETWORK, Demo
 from exporter.jobs.inspect import HeadFacts, Inspection
 from exporter.planning.cut import Cut
 from exporter.records import Report
-from exporter.report import phrases
+from exporter.report import formatting
 from exporter.report.terminal import print_report, print_reports
 
 FAILED = 1
@@ -66,7 +66,7 @@ def reports(found: Mapping[str, Report], given: Mapping[str, Any], out: Path | N
             if given["verbose"]:
                 _every_check(found)
             if out is not None:
-                click.echo(f"\nWritten to {phrases.printable(str(out))}")
+                click.echo(f"\nWritten to {formatting.printable(str(out))}")
     return 0 if ok else FAILED
 
 
@@ -75,10 +75,10 @@ def _every_check(found: Mapping[str, Report]) -> None:
     for name, report in found.items():
         for check in report.checks:
             where = (name, check.artifact, check.stage, check.output, check.metric)
-            value, limit = phrases.value_and_limit(check)
+            value, limit = formatting.value_and_limit(check)
             told = "passed" if check.passed else "FAILED"
             click.echo(
-                phrases.printable(f"  {told}  {', '.join(filter(None, where))}: {value} {limit}")
+                formatting.printable(f"  {told}  {', '.join(filter(None, where))}: {value} {limit}")
             )
 
 
@@ -120,7 +120,7 @@ def _tell_plan(name: str, cut: Cut) -> None:
     kept, units = len(cut.selection.kept), cut.selection.units
     click.echo(f"{title}head {cut.heads[0].name!r}, {cut.mode}: {kept} of {units} units kept")
     for edit in cut.plan.edits:
-        click.echo(f"  {phrases.printable(str(edit))}")
+        click.echo(f"  {formatting.printable(str(edit))}")
     for warning in cut.warnings:
         click.echo(f"warning: {warning}", err=True)
 
@@ -146,10 +146,10 @@ def inspection(found: Inspection, given: Mapping[str, Any]) -> int:
             _json(record)
             return 0
         model = record["model"]
-        about = (KINDS[model["kind"]].title, model["precision"], phrases.size(model["bytes"]))
-        click.echo(f"{phrases.printable(model['name'])}: {', '.join(about)}")
+        about = (KINDS[model["kind"]].title, model["precision"], formatting.size(model["bytes"]))
+        click.echo(f"{formatting.printable(model['name'])}: {', '.join(about)}")
         for tensor in record["inputs"]:
-            name, shape = phrases.printable(tensor["name"]), _shape(tensor["shape"])
+            name, shape = formatting.printable(tensor["name"]), _shape(tensor["shape"])
             click.echo(f"input {name}: {shape} {tensor['dtype']}")
         if found.heads:
             click.echo()
@@ -157,12 +157,12 @@ def inspection(found: Inspection, given: Mapping[str, Any]) -> int:
         for facts in found.heads if given["verbose"] else ():
             click.echo(_numbers(facts))
         for refusal in found.refused:
-            click.echo(f"refused: {phrases.printable(str(refusal))}")
+            click.echo(f"refused: {formatting.printable(str(refusal))}")
         for hint in dict.fromkeys(r.hint for r in found.refused if r.hint):
-            click.echo(f"hint: {phrases.printable(hint)}")
+            click.echo(f"hint: {formatting.printable(hint)}")
         names = [facts.head.name for facts in found.heads if facts.head.name not in found.masks]
         if found.masks:
-            maps = ", ".join(map(phrases.printable, found.masks))
+            maps = ", ".join(map(formatting.printable, found.masks))
             click.echo(f"\nMasks are made of {maps}: it is cut only where --head names it")
         if len(names) > 1:
             click.echo(f"\nChoose one with --head NAME: --head {shlex.quote(names[0])}")
@@ -179,7 +179,7 @@ def _heads(heads: tuple[HeadFacts, ...]) -> Table:
     for facts in heads:
         head = facts.head
         table.add_row(
-            Text(phrases.printable(head.name)),
+            Text(formatting.printable(head.name)),
             str(head.units),
             head.activation,
             facts.dtype,
@@ -203,7 +203,7 @@ def _numbers(facts: HeadFacts) -> str:
     start, stop = head.unit_range or (0, head.units)
     work = "unknown" if facts.multiply_adds is None else f"{facts.multiply_adds:,}"
     place = f"axis {head.axis}, {start} to {stop - 1}"
-    name = phrases.printable(head.name)
+    name = formatting.printable(head.name)
     return f"{name}: {place}; {facts.bytes:,} bytes; {work} multiply-adds"
 
 

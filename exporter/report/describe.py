@@ -122,9 +122,9 @@ def describe_inputs(report: Report) -> str:
 
 
 def _samples(inputs: Mapping[str, Any]) -> str:
-    source, count = inputs.get("source", ""), inputs.get("samples")
+    source, count = str(inputs.get("source", "")), inputs.get("samples")
     if _is_synthetic(inputs):
-        return f"{count} generated samples ({source}), not real data"
+        return f"{count} synthetic samples ({source.removeprefix('synthetic, ')}), not real data"
     return f"{count} samples from {source}"
 
 

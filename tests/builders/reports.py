@@ -229,7 +229,7 @@ Times before -> after. Speed-up: median of 200 paired ratios, original / pruned,
 
 ## Inputs
 
-16 generated samples (synthetic, seed 0), not real data. They show whether outputs changed, not how accurate the model is.
+16 synthetic samples (seed 0), not real data. They show whether outputs changed, not how accurate the model is.
 
 ## How to reproduce
 
@@ -353,7 +353,7 @@ Every unit keeps its index; the output of the 2 removed units is as mode zero de
 
 ## Inputs
 
-16 generated samples (synthetic, seed 0), not real data. They show whether outputs changed, not how accurate the model is.
+16 synthetic samples (seed 0), not real data. They show whether outputs changed, not how accurate the model is.
 
 ## Warnings
 
@@ -397,7 +397,7 @@ Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes
 
 ## Inputs
 
-16 generated samples (synthetic, seed 0), not real data. They show whether outputs changed, not how accurate the model is.
+16 synthetic samples (seed 0), not real data. They show whether outputs changed, not how accurate the model is.
 
 ## How to reproduce
 
@@ -488,8 +488,8 @@ New  Old  Label
   1    5  dog
   2    9  sea_lion
 
-Inputs  16 generated samples (synthetic, seed 0), not real data. They show
-        whether outputs changed, not how accurate the model is.
+Inputs  16 synthetic samples (seed 0), not real data. They show whether outputs
+        changed, not how accurate the model is.
 """
 
 TERMINAL["failing"] = """\
@@ -535,8 +535,8 @@ New  Old  Label
 Every unit keeps its index; the output of the 2 removed units is as mode zero
 defines.
 
-Inputs    16 generated samples (synthetic, seed 0), not real data. They show
-          whether outputs changed, not how accurate the model is.
+Inputs    16 synthetic samples (seed 0), not real data. They show whether
+          outputs changed, not how accurate the model is.
 Warnings  removed units still hold 0.31 of the probability on average
 """
 
@@ -549,8 +549,8 @@ net.onnx   fp32       14.1 MB       -  tf2onnx
 Checks            Stage   Passed  Nearest to its limit        Result
 pruned.fp32.onnx  export  1 of 1  max_abs 4.2e-05 <= 1.0e-04  passed
 
-Inputs  16 generated samples (synthetic, seed 0), not real data. They show
-        whether outputs changed, not how accurate the model is.
+Inputs  16 synthetic samples (seed 0), not real data. They show whether outputs
+        changed, not how accurate the model is.
 """
 
 TERMINAL["nones"] = """\

@@ -87,21 +87,22 @@ def test_choices_and_help_come_from_the_tables(work: Path) -> None:
 
 
 PRUNED = """\
-3 of 7 units kept: answers as the original did (6 checks passed)
+3 of 7 units kept: matches the original (6 checks passed)
 
-Artifact Precision Size Change Route
-a.onnx fp32 # -> # #
+Artifacts Precision Size Change Route
+a.onnx fp32 # -> # # -
 
-Checks Stage Passed Nearest to its limit
-a.onnx cut 6 of 6 max_abs # <= #
+Checks Stage Passed Nearest to its limit Result
+a.onnx cut 6 of 6 max_abs # <= # passed
 
-New Old Label of probabilities
+Remap of probabilities
+New Old Label
  0 0 macaw
  1 1 owl
  2 5 crow
 
-Inputs 16 samples (synthetic, seed 0), made up and not real data: they show
- whether answers changed, not how good the answers are.
+Inputs 16 synthetic samples (seed 0), not real data. They show whether outputs
+ changed, not how accurate the model is.
 """
 
 INSPECTED = """\
@@ -249,14 +250,14 @@ def test_the_users_inputs_are_named(work: Path) -> None:
 
 def test_open_shapes_are_given(work: Path) -> None:
     line = "prune open.onnx -o shaped.onnx --keep 1-2 --input-shape x=1,5,6"
-    assert "answers as the original did" in well(exporter(line, work)).out
+    assert "matches the original" in well(exporter(line, work)).out
 
 
 def test_nothing_is_run_where_nothing_is_checked(work: Path) -> None:
     line = "prune open.onnx -o unchecked.onnx --keep 1-2 --no-verify"  # no shape is given
     done = well(exporter(line, work))
     assert done.out.startswith("2 of 7 units kept: not verified")
-    assert "Nothing was run." in done.out
+    assert "No model was run." in done.out
 
 
 @pytest.mark.parametrize("head", ["color", "shape"])
@@ -358,13 +359,13 @@ def test_force_replaces_a_folder(work: Path) -> None:
 def test_run_leaves_what_failed_and_says_so(work: Path) -> None:
     done = exporter("run net.onnx -o failed --keep 1-3 --tolerance 0 --no-bench", work)
     assert done.code == 1
-    assert done.out.startswith("NOT TO SHIP: ")
+    assert " failed. Do not use these files." in done.out.splitlines()[0]
     assert "Traceback" not in done.err
     files = {"pruned.fp32.onnx", "remap.json", "report.html", "report.json", "report.md"}
     assert {path.name for path in (work / "failed").iterdir()} == files
     report = json.loads((work / "failed" / "report.json").read_text())
     assert report["ok"] is False
-    assert "NOT TO SHIP" in (work / "failed" / "report.md").read_text().upper()
+    assert "Do not use these files." in (work / "failed" / "report.md").read_text()
 
 
 def test_prune_writes_nothing_that_failed(work: Path) -> None:
@@ -523,7 +524,7 @@ def test_run_says_each_step(ran: Done) -> None:
     ]
     assert "checking pruned.fp32.tflite (export) ..." in steps
     assert "timing pruned.fp32.onnx ..." in steps
-    assert ran.out.startswith("3 of 7 units kept: answers as the original did (30 checks passed)")
+    assert ran.out.startswith("3 of 7 units kept: matches the original (30 checks passed)")
     assert ran.out.endswith("\nWritten to out\n")
 
 
@@ -600,7 +601,7 @@ def test_the_cut_file_belongs_to_the_converted_one_too(ran: Done, keras_work: Pa
 
 def test_convert(keras_work: Path, ran: Done) -> None:
     done = well(exporter("convert net.keras -o whole.onnx", keras_work))
-    assert done.out.startswith("net.keras, nothing cut: answers as the original did (")
+    assert done.out.startswith("net.keras, no units removed: matches the original (")
     whole, again = keras_work / "whole.onnx", keras_work / "out" / "original.onnx"
     assert whole.read_bytes() == again.read_bytes()
     assert not (keras_work / "whole.onnx.remap.json").exists()

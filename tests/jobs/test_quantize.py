@@ -205,7 +205,7 @@ def test_made_up_samples_are_told(work: Path) -> None:
     done = well(exporter(line, work))
     told = " ".join(done.out.split())
     assert "calibrated on 100 synthetic samples (synthetic, seed 0): the ranges of real" in told
-    assert "Calibrated on 100 samples (synthetic, seed 0), made up and not real data." in told
+    assert "Calibrated on 100 synthetic samples (seed 0), not real data." in told
 
 
 def test_a_tolerance_gates_and_nothing_is_written(work: Path) -> None:
@@ -265,8 +265,12 @@ def test_run_with_every_precision(work: Path, kind: str) -> None:
         *(("quantize", f"pruned.{precision}.{kind}") for precision in rows),
     }
     report = (folder / "report.md").read_text()
-    assert "## Quality beside size" in report
-    assert "answers as the original did, fp16, dynamic, int8, int16x8, int4 aside" in report
+    assert "## Quality and size" in report
+    title = report.splitlines()[0]
+    assert "fp32 matches the original; fp16 agrees on 100.0 % of top-1, dynamic agrees on" in title
+    assert re.search(
+        "int8 agrees on .*, int16x8 agrees on .*, int4 agrees on .*[(]not gated[)]", title
+    )
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])

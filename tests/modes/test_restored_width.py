@@ -22,7 +22,7 @@ from exporter.graph.edits import AddOutput, Insert, Plan, Take
 from exporter.modes.activation_tail import replaced, widened
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap
-from exporter.report import phrases
+from exporter.report import describe
 from exporter.trace.head import UnitAxis
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
@@ -359,20 +359,20 @@ def test_an_output_of_codes_has_the_lowest_one_for_removed_units(mode: str) -> N
 @pytest.mark.parametrize(
     ("activation", "choice", "answer"),
     [
-        ("Softmax", {"restore_width": True}, "answer 0."),
-        ("Softmax", {"mode": "mask", "probabilities": "absolute"}, "answer 0."),
-        ("Relu", {"restore_width": True}, "answer -10000."),
-        ("Softmax", {"mode": "mask"}, "answer as mode mask says."),
+        ("Softmax", {"restore_width": True}, "is 0."),
+        ("Softmax", {"mode": "mask", "probabilities": "absolute"}, "is 0."),
+        ("Relu", {"restore_width": True}, "is -10000."),
+        ("Softmax", {"mode": "mask"}, "is as mode mask defines."),
         ("Softmax", {}, ""),
     ],
 )
-def test_a_report_says_what_removed_units_answer(
+def test_report_describes_the_output_of_removed_units(
     activation: str, choice: dict[str, Any], answer: str
 ) -> None:
     _, made = cut(onnx.classifier(onnx.node(activation, ["z"], ["y"], "last")), **choice)
-    told = phrases.standing(made.remap.of())
-    assert told.endswith(answer)
-    assert bool(told) == bool(answer)
+    text = describe.describe_removed(made.remap.of())
+    assert text.endswith(answer)
+    assert bool(text) == bool(answer)
 
 
 def test_the_options_of_a_table_go_there_and_back() -> None:

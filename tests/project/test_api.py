@@ -218,7 +218,7 @@ def test_a_wrong_result_of_a_run_is_in_its_report(wrong_mode: None, work: Path) 
     report = exporter.run(work / "net.onnx", work / "out", keep=[1, 2], bench=False)
     assert not report.ok
     assert (work / "out" / "pruned.fp32.onnx").exists()
-    assert "NOT TO SHIP" in report._repr_markdown_()
+    assert "Do not use these files." in report._repr_markdown_()
 
 
 # --- run, convert, verify, bench, inspect -------------------------------------------------------

@@ -237,7 +237,7 @@ def test_job_without_checks_and_files() -> None:
 
 def test_job_that_only_timed_says_nothing_about_outputs() -> None:
     text = shown(replace(PASSING, checks=()))
-    assert "Inputs  16 generated samples (synthetic, seed 0), not real data.\n" in text
+    assert "Inputs  16 synthetic samples (seed 0), not real data.\n" in text
 
 
 def test_file_named_synthetic_is_real_data() -> None:
@@ -521,7 +521,7 @@ def test_quality_and_size_of_precisions() -> None:
     assert "| `pruned.fp32.onnx` | fp32 | - | - | 9.01 MB | - | - |" in text
     assert "| `pruned.int8.tflite` | int8 | 31.2 dB | 96.9 % | 1.00 MB | 0.25 ms | " in text
     drawn = shown(report)
-    assert "pruned.int8.tflite   int8       31.2 dB  96.9 %  1.00 MB  0.25 ms\n" in drawn
+    assert "pruned.int8.tflite  int8       31.2 dB  96.9 %  1.00 MB  0.25 ms\n" in drawn
 
 
 def test_infinite_sqnr_is_shown_as_equal() -> None:
@@ -549,6 +549,6 @@ def test_calibration_inputs_are_described() -> None:
         "calibration": {"source": "synthetic, seed 0", "samples": 100},
     }
     text = to_markdown(replace(PASSING, inputs=inputs))
-    assert "the model is. Calibrated on 100 generated samples (synthetic, seed 0), not" in text
+    assert "the model is. Calibrated on 100 synthetic samples (seed 0), not" in text
     real = {**inputs, "calibration": {"source": "a.npz", "samples": 200}}
     assert "Calibrated on 200 samples from a.npz." in to_markdown(replace(PASSING, inputs=real))
