@@ -49,7 +49,7 @@ def files() -> list[Path]:
     folder = Path(os.environ.get("EXPORTER_ZOO", beside))
     found = sorted(folder.iterdir()) if folder.is_dir() else []
     kinds = {path: kind_of_suffix(path) for path in found}
-    return [path for path, kind in kinds.items() if kind is not None and KINDS[kind].edge]
+    return [path for path, kind in kinds.items() if kind is not None and KINDS[kind].benchmarked]
 
 
 def main() -> None:

@@ -36,7 +36,9 @@ head leads through it, and left alone everywhere else.
 def tables() -> dict[str, types.ModuleType]:
     """Title of a format -> its translation table, for the formats that files are cut in."""
     return {
-        kind.title: import_module(f"{kind.package}.table") for kind in KINDS.values() if kind.edge
+        kind.title: import_module(f"{kind.package}.table")
+        for kind in KINDS.values()
+        if kind.opened_here
     }
 
 

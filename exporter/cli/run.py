@@ -14,14 +14,18 @@ from exporter.formats import KINDS
 from exporter.output.c_source import FORMS
 from exporter.quantization import PRECISIONS
 
+TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
+    name: form.help for name, form in FORMS.items()
+}
+
 
 @click.command("run")
 @click.argument("model", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, required=True, metavar="DIR")
 @click.option(
     "--to",
-    type=options.Names(*(name for name, kind in KINDS.items() if kind.written), *FORMS),
-    help="Comma list: onnx, tflite, keras; c-array for TFLite as C source and header.",
+    type=options.Names(*TARGETS),
+    help=f"Comma list. {'; '.join(f'{name}: {text}' for name, text in TARGETS.items())}.",
 )
 @click.option(
     "--precision",

@@ -22,16 +22,13 @@ import numpy as np
 
 from exporter.conversion.serialization import decode_plan, encode_graph
 from exporter.errors import ConversionError, ExporterError, missing_library
+from exporter.formats import KINDS
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
 
 Answer = dict[str, Any]
 
 TRAINERS: Mapping[str, str] = {"digits": "exporter.conversion.digits_network"}
-CONVERTERS: Mapping[str, str] = {
-    "onnx": "exporter.conversion.to_onnx",
-    "tflite": "exporter.conversion.to_tflite",
-}
 QUANTIZER = "exporter.quantization.remote"
 
 
@@ -122,7 +119,7 @@ class Session:
         return {}
 
     def convert(self, handle: str, kind: str, path: str, **options: Any) -> Answer:
-        convert = import_module(CONVERTERS[kind]).convert
+        convert = import_module(KINDS[kind].converter).convert
         route, warnings = convert(self.model(handle), Path(path), **options)
         return {"route": route, "warnings": warnings}
 

@@ -16,6 +16,7 @@ import numpy as np
 from exporter.conversion.process import Child
 from exporter.conversion.serialization import decode_graph, encode_plan
 from exporter.errors import ModelError, UsageError
+from exporter.formats import KINDS
 from exporter.formats.keras.files import check_file, own_class
 from exporter.formats.model import RunOptions
 from exporter.formats.savedmodel.files import check_folder
@@ -25,8 +26,8 @@ from exporter.remap import Remap
 
 LARGE_HEAD_BYTES = 256 * 10**6
 
-# kind -> its plain route
-ROUTES: Mapping[str, str] = {"onnx": "tf2onnx", "tflite": "TFLiteConverter"}
+# kind -> the library that converts to it
+ROUTES: Mapping[str, str] = {name: kind.route for name, kind in KINDS.items() if kind.converter}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The kinds of model: each draws itself as a neutral graph, applies plans, runs, and is written.
+"""The kinds of model file. A kind is one row of `KINDS` and one package.
 
-A kind is one row of `KINDS` and one package; the package is imported when a file of its kind is
-opened, so that nothing heavy loads for the others.
+The package translates files into neutral graphs, applies plans, runs and writes them. It is
+imported when a file of its kind is opened, so that no other kind pays for its libraries.
 """
 
 from __future__ import annotations
@@ -21,75 +21,98 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of model file.
+    """One kind of model file, and its roles.
 
     Attributes:
-        title: what people call it.
-        suffixes: of its files; the first is the one that is written. None: it is a folder, and
-            none is written.
-        package: holds `open_file(path) -> Model`, and `files_of(path)`: all files that hold a part
-            of a model.
-        matches: do a file's first bytes say that it is of this kind?
-        edge: it runs in an edge runtime (is benched; what Keras models are converted to).
-        member: the file in a folder by which it is known to be of this kind; "" for files.
-        containers: suffix -> the first bytes of a file that is rightly called so, of a kind whose
-            files differ in that.
+        title: the name of the format.
+        help: one line for the command line.
+        package: of the format.
+        opener: module of the package with `open_file(path) -> Model`.
+        matches: returns True for the first bytes of a file of this kind.
+        files: module of the package with `files_of(path)`, which returns all files of a model. ""
+            if a model is always one file.
+        suffixes: of its files; models are written with the first. () for a kind that is a folder.
+        first_bytes: suffix -> first bytes of such a file, for a kind whose files differ in them.
+        member: the file by which a folder of this kind is recognized; "" for files.
+        opened_here: jobs open it in their own process; other kinds are opened in a child process.
+        convertible: it can be converted to the kinds that have a converter.
+        converter: module that converts other kinds to this one; "" without one.
+        route: the library that the converter uses, for reports.
+        default_target: convertible kinds are converted to it if the user names no kind.
+        quantizable: the libraries in `quantization` can quantize its files.
+        benchmarked: its files are timed, in the runtime that devices use.
+        libraries: distributions that it needs.
     """
 
     title: str
-    suffixes: tuple[str, ...]
+    help: str
     package: str
+    opener: str
     matches: Callable[[bytes], bool]
-    edge: bool
+    files: str = ""
+    suffixes: tuple[str, ...] = ()
+    first_bytes: Mapping[str, bytes] = field(default_factory=dict)
     member: str = ""
-    containers: Mapping[str, bytes] = field(default_factory=dict)
+    opened_here: bool = False
+    convertible: bool = False
+    converter: str = ""
+    route: str = ""
+    default_target: bool = False
+    quantizable: bool = False
+    benchmarked: bool = False
+    libraries: tuple[str, ...] = ()
 
     @property
     def written(self) -> bool:
-        """Can models be written as this kind?"""
+        """Models can be cut and written as this kind."""
         return bool(self.suffixes)
+
+    def files_of(self, path: Path) -> tuple[Path, ...]:
+        """All files of a model."""
+        if not self.files:
+            return (path,)
+        files: tuple[Path, ...] = import_module(f"{self.package}.{self.files}").files_of(path)
+        return files
 
 
 def open_model(path: str | Path) -> Model:
-    """Open a model file, whatever its suffix says; the kind is told by its content.
+    """Open a model file. The content tells its kind, not the suffix.
 
-    A Keras file is opened in this process: TensorFlow is imported, and a damaged file can take the
-    process down with it. The command line opens Keras files in a child process instead.
+    A Keras file is opened in this process: TensorFlow is imported, and a damaged file may end the
+    process. The command line opens Keras files in a child process instead.
 
     Raises:
         UsageError: there is no such file.
-        ModelError: empty, truncated, damaged, or of no kind that is known.
+        ModelError: empty, truncated, damaged, or of an unknown kind.
     """
     path = Path(path)
-    package = import_module(KINDS[kind_of(path)].package)
-    model: Model = package.open_file(path)
+    kind = KINDS[kind_of(path)]
+    model: Model = import_module(f"{kind.package}.{kind.opener}").open_file(path)
     return model
 
 
 def size_bytes(path: Path) -> int:
-    """Of a model that can be opened: all the files that hold a part of it."""
-    package = import_module(KINDS[kind_of(path)].package)
-    return sum(file.stat().st_size for file in package.files_of(path))
+    """The size of all files of a model together."""
+    return sum(file.stat().st_size for file in KINDS[kind_of(path)].files_of(path))
 
 
 def copy_model(source: Path, target: Path) -> None:
-    """Copy a model file that can be opened, and into the target's folder the files beside it."""
-    package = import_module(KINDS[kind_of(source)].package)
-    for file in package.files_of(source):
-        beside = target.parent / file.relative_to(source.parent)
-        if file != source and not beside.exists():
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, beside)
+    """Copy a model file, and its external data files into the folder of the target."""
+    for file in KINDS[kind_of(source)].files_of(source):
+        copy = target.parent / file.relative_to(source.parent)
+        if file != source and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
     shutil.copyfile(source, target)
 
 
 def suffixes_of(path: Path) -> tuple[str, ...]:
-    """What the name of a copy of a model file may end with (raises as `open_model` does)."""
+    """The suffixes that a copy of a model file may have (raises as `open_model` does)."""
     kind = KINDS[kind_of(path)]
-    if not kind.containers:
+    if not kind.first_bytes:
         return kind.suffixes
     start = _first_bytes(path)
-    return tuple(s for s in kind.suffixes if start.startswith(kind.containers[s]))
+    return tuple(s for s in kind.suffixes if start.startswith(kind.first_bytes[s]))
 
 
 def kind_of(path: Path) -> str:
@@ -98,7 +121,7 @@ def kind_of(path: Path) -> str:
         return _kind_of_folder(path)
     for kind in KINDS.values():
         if path.name == kind.member:
-            raise UsageError(f"{path} is a part of a {kind.title}", "name the folder that holds it")
+            raise UsageError(f"{path} is a part of a {kind.title}", "give its folder")
     start = _first_bytes(path)
     if not start:
         raise ModelError(f"{path} is empty", "save or copy the model again")
@@ -118,7 +141,7 @@ def _first_bytes(path: Path) -> bytes:
             return file.read(16)
     except FileNotFoundError as error:
         raise UsageError(
-            f"there is no file {path}", "check the path; it starts where you are"
+            f"there is no file {path}", "check the path; it starts in the current folder"
         ) from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
@@ -131,55 +154,77 @@ def _kind_of_folder(path: Path) -> str:
             return name
     raise UsageError(
         f"{path} is a folder without a {' or '.join(members)}",
-        "name a model file, or a SavedModel folder",
+        "give a model file, or a SavedModel folder",
     )
 
 
 def kind_of_suffix(path: Path) -> str | None:
-    """The kind that a file name promises, or None."""
+    """The kind that the suffix of a file name belongs to, or None."""
     suffix = path.suffix.lower()
     return next((name for name, kind in KINDS.items() if suffix in kind.suffixes), None)
 
 
-def _is_flatbuffer(start: bytes) -> bool:
-    return start[4:8] == b"TFL3"
-
-
-_ARCHIVE, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
-
-
-def _is_archive_or_hdf5(start: bytes) -> bool:
-    return start.startswith((_ARCHIVE, _HDF5))
-
-
-def _is_never_a_file(_start: bytes) -> bool:
-    return False
+_ZIP, _HDF5 = b"PK\x03\x04", b"\x89HDF\r\n\x1a\n"
+_NEWEST_IR_VERSION = 0x40  # far above the newest one, which is 13 in 2026
 
 
 def _is_protobuf(start: bytes) -> bool:
-    """Protobuf has no magic; writers put the IR version, field 1 and a small number, first."""
+    """ONNX has no magic number; writers put the IR version, field 1 and a small number, first."""
     return start.startswith(b"\x08") and len(start) > 1 and 0 < start[1] < _NEWEST_IR_VERSION
 
 
-_NEWEST_IR_VERSION = 0x40  # generous: 13 in 2026
-
 KINDS: Mapping[str, Kind] = {
     "keras": Kind(
-        "Keras",
-        (".keras", ".h5", ".hdf5"),
-        "exporter.formats.keras",
-        _is_archive_or_hdf5,
-        edge=False,
-        containers={".keras": _ARCHIVE, ".h5": _HDF5, ".hdf5": _HDF5},
+        title="Keras",
+        help="a .keras file",
+        package="exporter.formats.keras",
+        opener="model",
+        matches=lambda start: start.startswith((_ZIP, _HDF5)),
+        suffixes=(".keras", ".h5", ".hdf5"),
+        first_bytes={".keras": _ZIP, ".h5": _HDF5, ".hdf5": _HDF5},
+        convertible=True,
+        libraries=("tensorflow", "keras"),
     ),
     "savedmodel": Kind(
-        "SavedModel",
-        (),
-        "exporter.formats.savedmodel",
-        _is_never_a_file,
-        edge=False,
+        title="SavedModel",
+        help="a SavedModel folder",
+        package="exporter.formats.savedmodel",
+        opener="model",
+        files="files",
+        matches=lambda _: False,
         member="saved_model.pb",
+        convertible=True,
+        libraries=("tensorflow",),
     ),
-    "onnx": Kind("ONNX", (".onnx",), "exporter.formats.onnx", _is_protobuf, edge=True),
-    "tflite": Kind("TFLite", (".tflite",), "exporter.formats.tflite", _is_flatbuffer, edge=True),
+    "onnx": Kind(
+        title="ONNX",
+        help="an .onnx file for onnxruntime",
+        package="exporter.formats.onnx",
+        opener="model",
+        files="external_data",
+        matches=_is_protobuf,
+        suffixes=(".onnx",),
+        opened_here=True,
+        converter="exporter.conversion.to_onnx",
+        route="tf2onnx",
+        default_target=True,
+        quantizable=True,
+        benchmarked=True,
+        libraries=("onnx", "onnxruntime", "tf2onnx"),
+    ),
+    "tflite": Kind(
+        title="TFLite",
+        help="a .tflite file for LiteRT",
+        package="exporter.formats.tflite",
+        opener="files",
+        matches=lambda start: start[4:8] == b"TFL3",
+        suffixes=(".tflite",),
+        opened_here=True,
+        converter="exporter.conversion.to_tflite",
+        route="TFLiteConverter",
+        default_target=True,
+        quantizable=True,
+        benchmarked=True,
+        libraries=("ai-edge-litert",),
+    ),
 }

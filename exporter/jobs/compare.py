@@ -91,7 +91,7 @@ def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> tuple[
 def bench_files(original: Path, pruned: Path, job: Job) -> Report:
     """Time two files of one kind side by side, and measure the memory that they take."""
     kinds = {kind_of(path) for path in (original, pruned)}
-    if len(kinds) > 1 or not all(KINDS[kind].edge for kind in kinds):
+    if len(kinds) > 1 or not all(KINDS[kind].benchmarked for kind in kinds):
         raise UsageError(
             f"{original.name} and {pruned.name} do not run in the same edge runtime",
             "bench two .onnx files, or two .tflite files",

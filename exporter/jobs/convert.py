@@ -21,8 +21,8 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
     If a check fails, no file is written and the report contains the failed check.
     """
     kind = kind_of_suffix(out)
-    if kind is None or not KINDS[kind].edge:
-        known = ", ".join(row.suffixes[0] for row in KINDS.values() if row.edge)
+    if kind is None or not KINDS[kind].converter:
+        known = ", ".join(row.suffixes[0] for row in KINDS.values() if row.converter)
         raise UsageError(
             f"the suffix of {out.name} is not one that models are converted to",
             f"use -o NAME with {known}",

@@ -150,7 +150,7 @@ class _Variant:
         return self.shared.source.reopen(path)
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
-        if not (uncut.path and KINDS[uncut.model.kind].edge):
+        if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
             return CheckResults()
         original = ModelFile(uncut.model, uncut.path)
         return measure_models(self.job, original, ModelFile(pruned, path), self.shared.inputs)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from exporter.conversion.process import Child
 from exporter.conversion.remote import (
@@ -67,10 +67,10 @@ class OpenedModel:
         return Origin(self.model.name, self.model.sha256)
 
     def default_kinds(self) -> tuple[str, ...]:
-        """The kind of the model if it runs on the edge; else all kinds that do."""
-        if KINDS[self.model.kind].edge:
+        """The kinds to write if the user names none."""
+        if not KINDS[self.model.kind].convertible:
             return (self.model.kind,)
-        return tuple(name for name, kind in KINDS.items() if kind.edge)
+        return tuple(name for name, kind in KINDS.items() if kind.default_target)
 
     def reopen(self, path: Path) -> Model:
         """Open a file that the job just wrote, in the same process as this model."""
@@ -90,14 +90,14 @@ class OpenedModel:
         """
         if kind == self.model.kind:
             return UncutModel(self.model, self.path)
-        if not isinstance(self.model, RemoteKerasModel) or not KINDS[kind].edge:
+        if not (KINDS[self.model.kind].convertible and KINDS[kind].converter):
             raise UsageError(
                 f"{KINDS[self.model.kind].title} cannot be converted to {KINDS[kind].title}",
                 f"use --to {','.join(self.default_kinds())}, or start from the Keras model",
             )
         progress(f"converting to {KINDS[kind].title}")
         path = folder / f"{stem}{KINDS[kind].suffixes[0]}"
-        conversion = self.model.convert(kind, path, self.options)
+        conversion = cast("RemoteKerasModel", self.model).convert(kind, path, self.options)
         model = open_model(path)
         model.remap = self.model.remap  # converters lose the remap of an earlier cut
         return UncutModel(model, path, self.origin, conversion.route, conversion.warnings)
@@ -128,14 +128,14 @@ def open_source(
         warnings: tuple[str, ...] = ()
         if kind.suffixes and path.suffix.lower() not in kind.suffixes:
             warnings = (f"{path.name} is in {kind.title} format, despite its suffix",)
-        if not kind.edge:
+        if not kind.opened_here:
             progress(f"opening the {kind.title} model")
         yield OpenedModel(_open_file(path, child, options), path, child, warnings, options)
 
 
 def _open_file(path: Path, child: Child, options: ConvertOptions) -> Model:
     name = kind_of(path)
-    if KINDS[name].edge:
+    if KINDS[name].opened_here:
         return open_model(path)
     if not KINDS[name].written:
         return open_folder(path, child, options.signature)

@@ -40,14 +40,19 @@ class Form:
     """Another form of a model file.
 
     Attributes:
+        help: one line for the command line.
         kind: of the model files that have this form, key of KINDS.
         module: contains `names(file_name)`, the names of the files of this form, and
             `sources(content, file_name, remap)`, which returns their texts by name.
     """
 
+    help: str
     kind: str
     module: str
 
 
-FORMS: Mapping[str, Form] = {"c-array": Form("tflite", "exporter.formats.tflite.c_array")}
-"""Key: the name in `--to`."""
+FORMS: Mapping[str, Form] = {
+    "c-array": Form(
+        "C source and header of the .tflite file", "tflite", "exporter.formats.tflite.c_array"
+    )
+}

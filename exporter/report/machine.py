@@ -10,17 +10,17 @@ from typing import Any
 
 import psutil
 
-DISTRIBUTIONS = (
-    "unit-exporter",
-    "numpy",
-    "onnx",
-    "onnxruntime",
-    "ai-edge-litert",
-    "litert-quantizer",
-    "onnxconverter-common",
-    "tensorflow",
-    "keras",
-    "tf2onnx",
+from exporter.formats import KINDS
+from exporter.quantization import PRECISIONS
+
+DISTRIBUTIONS = tuple(
+    dict.fromkeys(
+        (
+            *("unit-exporter", "numpy"),
+            *(library for kind in KINDS.values() for library in kind.libraries),
+            *(library for row in PRECISIONS.values() for library in row.libraries.values()),
+        )
+    )
 )
 
 _CPUINFO = Path("/proc/cpuinfo")

@@ -179,7 +179,7 @@ FILES = {
         "prune no.onnx -o x.onnx --keep 1",
         2,
         "there is no file no.onnx",
-        "check the path; it starts where you are",
+        "check the path; it starts in the current folder",
     ),
     "a folder": Refusal("inspect folder", 2, "folder is a folder without a saved_model.pb"),
     "missing in verify": Refusal("verify net.onnx no.onnx", 2, "there is no file no.onnx"),

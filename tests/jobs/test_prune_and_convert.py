@@ -30,7 +30,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace_axis
 from exporter.verification import Stage, VerifyOptions, verify_pair
 
-EDGE = tuple(name for name, kind in KINDS.items() if kind.edge)
+EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
 EXAMPLES = 25
 SAMPLES = 6
 CUT, EXPORT = 1e-6, 1e-4  # the limits of the design, times the largest value above 1

@@ -24,7 +24,7 @@ from exporter.trace import trace
 from tests.builders.keras_heads import HEADS, weights_of
 from tests.builders.square import BEFORE, KEPT, agree, sample
 
-EDGE = tuple(name for name, kind in KINDS.items() if kind.edge)
+EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
 CONVERT = {"onnx": to_onnx.convert, "tflite": to_tflite.convert}
 CUT, EXPORT = 2e-6, 2e-5
 NAMES = dict(enumerate(HEADS))

@@ -27,7 +27,7 @@ from exporter.graph import Array
 from exporter.jobs import source
 
 UNITS, KEPT = 7, [1, 5, 6]
-EDGE = tuple(name for name, kind in KINDS.items() if kind.edge)
+EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
 FLOAT, HALF, BRAIN = 1e-5, 3e-3, 2e-2
 
 
