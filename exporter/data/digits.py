@@ -1,7 +1,7 @@
-"""The handwritten digits that ship with the package: real input for the demo and the tests.
+"""The handwritten digits in the package: real inputs for the demo and the tests.
 
 From "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak, UCI Machine Learning
-Repository, CC BY 4.0: the test part of 1,797 pictures. NOTICE says what was changed.
+Repository, CC BY 4.0: the test set of 1,797 images. NOTICE lists the changes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ HELD_OUT_EVERY = 5
 
 
 class Digits(NamedTuple):
-    """Pictures and what they show.
+    """Images of digits.
 
     Attributes:
-        images: (pictures, 8, 8, 1) float32, 0.0 paper to 1.0 ink.
-        labels: (pictures,) int64, the digit 0 to 9.
+        images: (images, 8, 8, 1) float32, 0.0 (paper) to 1.0 (ink).
+        labels: (images,) int64, the digits 0 to 9.
     """
 
     images: npt.NDArray[np.float32]
@@ -29,7 +29,7 @@ class Digits(NamedTuple):
 
 
 def load_digits() -> Digits:
-    """All 1,797 pictures, in the order of the source."""
+    """All 1,797 images, in the order of the source."""
     file = resources.files("exporter.data") / "digits.npz"
     with file.open("rb") as stream, np.load(stream) as arrays:
         images = arrays["images"].astype(np.float32)[..., np.newaxis] / np.float32(16)
@@ -37,9 +37,9 @@ def load_digits() -> Digits:
 
 
 def split_digits() -> tuple[Digits, Digits]:
-    """The pictures to train on, and every fifth picture (360), which training never sees.
+    """The training set, and the test set of every fifth image (360).
 
-    The source goes from writer to writer: its last pictures alone would show only a few hands.
+    The source is sorted by writer: the last images alone would come from few writers.
     """
     images, labels = load_digits()
     held_out = np.arange(len(labels)) % HELD_OUT_EVERY == 0

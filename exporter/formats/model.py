@@ -1,4 +1,4 @@
-"""What every kind of model can do, whichever file format it came from."""
+"""The protocol of an opened model, which every format implements."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from exporter.trace.head import Head
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a runtime executes a model; both sides of a comparison use the same.
+    """How a runtime executes a model; both sides of a comparison use the same options.
 
     Attributes:
         threads: within one operation.
-        batch: leading dimension where the file leaves it open; a file with a fixed one keeps it.
+        batch: leading dimension if the file leaves it open; a file with a fixed batch ignores it.
     """
 
     threads: int = 1
@@ -27,41 +27,53 @@ class RunOptions:
 
 
 class Runner(Protocol):
-    """A model loaded into its runtime."""
+    """A model that is loaded into its runtime.
 
-    engine: str  # name and version, such as "onnxruntime 1.31.1"
+    Attributes:
+        engine: name and version of the runtime, such as "onnxruntime 1.31.1".
+    """
+
+    engine: str
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """One run: input name -> values with the batch in front, output name -> values.
+        """Run once: input name -> (batch, ...), output name -> values.
 
-        Outputs keep the runtime's dtype (integers are codes, not dequantized).
+        Outputs keep the dtype of the runtime: quantized values are not dequantized.
         """
 
 
 class Model(Protocol):
-    """A model file, opened. Never changed: `apply` gives a new one."""
+    """An opened model. It never changes: `apply` returns a new one.
 
-    kind: str  # key of models.KINDS
-    name: str  # the file's name, or the live model's
-    sha256: str | None  # of the file; None for a live model
-    precision: str  # "fp32", "fp16", "int8", ...
-    remap: Remap | None  # carried by a model that was cut before
+    Attributes:
+        kind: key of KINDS.
+        name: of the file, or of the live model.
+        sha256: of the file, in hex; None for a live model.
+        precision: "fp32", "fp16", "int8", ...
+        remap: of an earlier cut; None for an uncut model.
+    """
+
+    kind: str
+    name: str
+    sha256: str | None
+    precision: str
+    remap: Remap | None
 
     def graph(self) -> Graph:
-        """The neutral picture; drawn once."""
+        """The model as a neutral graph; made once."""
 
     def apply(self, plan: Plan) -> Self:
-        """A new model with the plan's edits made and its remap inside; this one stays as it is."""
+        """A new model with the edits of the plan and its remap."""
 
     def runner(self, options: RunOptions) -> Runner:
         """Load the model into its runtime."""
 
     def write(self, path: Path) -> None:
-        """Write the file at exactly this path. Use `files.save` to have it appear whole."""
+        """Write the file at exactly this path (`output.files` writes atomically)."""
 
 
 def unit_labels(model: Model, head: Head) -> tuple[str, ...] | None:
-    """One label a unit: those that the format carries, else those of an earlier cut's remap."""
+    """The label of each unit, from the file, else from the remap of an earlier cut."""
     if head.labels is not None or model.remap is None:
         return head.labels
     for table in model.remap.heads:

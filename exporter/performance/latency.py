@@ -1,21 +1,21 @@
-"""Time a pruned model beside its original so that the machine's mood hits both alike.
+"""Time a pruned model next to its original, so that disturbances affect both alike.
 
-1. Three sides run in one process: the original, the pruned model, and the original once more, which
-   is the A/A control. Each has a session of its own, and as far as time allows every round loads
-   them anew: two sessions of one file differ by up to 8 % for as long as they live, by where their
-   memory came to lie. Sessions that stayed would pass that for a speedup.
-2. In the first round the block of each model is found: runs are doubled until the shorter of two
-   blocks lasts `block_ms`. A block's mean is what is measured: a single run of a small model is
-   below what a clock resolves. So p50 and p90 are those of block means, not of single runs.
-3. A round is one block of each side, in random order; the next round has the reverse order, so that
-   a machine that slows down or speeds up bends neither ratio. An untimed run opens each block, so
-   that none pays for the caches that another side has filled. Garbage is not collected inside a
-   block.
-4. A round gives one ratio original / pruned. The speedup is their median; its interval is a
-   percentile bootstrap. The half-width of the control's interval is the noise floor, and an
-   interval that does not clear 1 by more than that is "no measurable change".
+1. Three sides run in one process: the original, the pruned model, and the original again as the
+   A/A control. Each side has its own session, and as far as time allows, every round loads all
+   three again: two sessions of one file differ by up to 8 % for as long as they live, depending on
+   their memory addresses. A session that is never reloaded would show this as a speedup.
+2. The first round finds the block size of each model: it doubles the number of runs until the
+   shorter of two blocks lasts `block_ms`. Only the mean of a block is measured, because one run of
+   a small model is shorter than the resolution of the clock. So p50 and p90 are percentiles of
+   block means, not of single runs.
+3. A round is one block of each side in random order; the next round has the reverse order, so that
+   a machine that becomes slower or faster does not bias the ratios. An untimed run before each
+   block refills the caches. Garbage collection is off within a block.
+4. Each round gives one ratio original / pruned. The speedup is the median of these ratios, with a
+   percentile bootstrap interval. The half-width of the control's interval is the noise floor. If
+   the interval is not farther from 1 than the noise floor, the verdict is "no measurable change".
 
-`scipy.stats.bootstrap` would do step 4, and cost a dependency of 100 MB for ten lines of NumPy.
+`scipy.stats.bootstrap` could do step 4, but needs a dependency of 100 MB for ten lines of NumPy.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from exporter.formats.model import Model, Runner, RunOptions
 from exporter.graph import Array
 from exporter.records import Latency, Verdict
 
-MIN_PAIRS = 10  # the median of fewer has no interval worth the name
-BUDGET_S = 20.0  # after this no round begins, once there are MIN_PAIRS
-LOAD_BUDGET_S = 3.0  # for loading anew, beyond what `loads` demands
-WARM_UP_RUNS = 2  # of a model just loaded
-MAX_RUNS = 1 << 20  # ends the search for a block where a clock stands still
+MIN_PAIRS = 10  # the median of fewer ratios has no useful interval
+BUDGET_S = 20.0  # no round starts after this time, once there are MIN_PAIRS
+LOAD_BUDGET_S = 3.0  # for loads that `loads` does not demand
+WARM_UP_RUNS = 2  # after each load
+MAX_RUNS = 1 << 20  # limit of the search for a block size, for a clock that does not advance
 RESAMPLES = 2000
 CONFIDENCE = (2.5, 97.5)  # percentiles
 
@@ -53,13 +53,13 @@ class BenchOptions:
 
     Attributes:
         run: threads and batch, the same for both sides.
-        pairs: rounds to measure, at least 10; an odd number gets one more. Slow models get fewer:
-            none begins after 20 s once there are 10. Ten rounds are about 80 runs, so that a model
-            of 0.35 s a run takes half a minute, and a slower one longer.
-        block_ms: a block lasts at least this long, as far as calibration can tell.
+        pairs: rounds to measure, at least 10; an odd number is rounded up. Slow models get fewer:
+            after 20 s and 10 rounds no other starts. Ten rounds are about 80 runs, so a model with
+            0.35 s per run takes half a minute.
+        block_ms: the shortest block, as far as the first round can tell.
         seed: of the order of the blocks, and of the bootstrap.
-        loads: how often each side is loaded in ten rounds at least, 1 to 10; more often while that
-            costs little. Load times are medians: the first may pay for the import of a runtime.
+        loads: the minimum number of loads of each side in ten rounds, 1 to 10. Cheap loads are
+            repeated more often. Load times are medians, because the first may import a runtime.
     """
 
     run: RunOptions = field(default_factory=RunOptions)
@@ -72,14 +72,14 @@ class BenchOptions:
         if self.pairs < MIN_PAIRS:
             raise UsageError(f"{self.pairs} pairs are too few to bench", f"at least {MIN_PAIRS}")
         if not (self.block_ms > 0 and math.isfinite(self.block_ms)):
-            raise UsageError(f"a block of {self.block_ms} ms measures nothing", "10 ms is usual")
+            raise UsageError(f"a block cannot last {self.block_ms} ms", "10 ms is usual")
         if not 1 <= self.loads <= MIN_PAIRS:
             raise UsageError(f"{self.loads} loads in {MIN_PAIRS} rounds", f"1 to {MIN_PAIRS}")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What paired times say.
+class TimeComparison:
+    """The result of a comparison of paired times.
 
     Attributes:
         speedup: median of the ratios original / pruned.
@@ -93,26 +93,26 @@ class Comparison:
     verdict: Verdict
 
 
-# --- judging times ------------------------------------------------------------------------------
+# --- comparing times ----------------------------------------------------------------------------
 
 
-def compare_times(original: Array, pruned: Array, control: Array, seed: int = 0) -> Comparison:
-    """Judge times that were measured in rounds.
+def compare_times(original: Array, pruned: Array, control: Array, seed: int = 0) -> TimeComparison:
+    """Compare times that were measured in rounds.
 
     Args:
-        original, pruned, control: (rounds,) durations of a run, in any one unit; those at the same
-            place were measured in the same round. `control` is the original again.
-        seed: of the bootstrap; the same times and seed give the same answer.
+        original, pruned, control: (rounds,) durations of a run, all in the same unit. `control` is
+            the original again.
+        seed: of the bootstrap.
 
     Raises:
-        UsageError: lengths differ, there are fewer than 10 rounds, or a time is not above zero.
+        UsageError: lengths differ, there are fewer than 10 rounds, or a time is not positive.
     """
     _check_times(original, pruned, control)
     ratios = original / pruned
     low, high = median_interval(ratios, seed)
     control_low, control_high = median_interval(original / control, seed)
     floor = (control_high - control_low) / 2
-    return Comparison(float(np.median(ratios)), (low, high), floor, _verdict(low, high, floor))
+    return TimeComparison(float(np.median(ratios)), (low, high), floor, _verdict(low, high, floor))
 
 
 def median_interval(values: Array, seed: int) -> tuple[float, float]:
@@ -134,9 +134,9 @@ def _check_times(*sides: Array) -> None:
     if len({len(side) for side in sides}) > 1:
         raise UsageError(f"paired times differ in number: {[len(side) for side in sides]}")
     if len(sides[0]) < MIN_PAIRS:
-        raise UsageError(f"{len(sides[0])} rounds are too few to judge", f"at least {MIN_PAIRS}")
+        raise UsageError(f"{len(sides[0])} rounds are too few", f"at least {MIN_PAIRS}")
     if not all(np.all(np.isfinite(side) & (side > 0)) for side in sides):
-        raise UsageError("a time is not above zero", "make the blocks longer than the clock's tick")
+        raise UsageError("a time is not positive", "use longer blocks than the clock resolution")
 
 
 # --- measuring ----------------------------------------------------------------------------------
@@ -152,18 +152,18 @@ def bench_models(
     """Time two models of one kind side by side.
 
     Args:
-        feeds: inputs for both, batch in front; a model whose inputs are codes of reals gets their
-            codes. Round n begins with feed n on either side, and a block goes through them in turn.
-        clock: nanoseconds that never go back.
+        feeds: input name -> (batch, ...) for both models; float values are quantized for quantized
+            inputs. Round n starts with feed n on each side, and a block goes through them in turn.
+        clock: monotonic, in nanoseconds.
 
-    Three sessions are held at a time: two of the original, one of the pruned model.
+    Three sessions exist at a time: two of the original, one of the pruned model.
 
     Raises:
         UsageError: there is no feed.
         ModelError: the runtime cannot load or run one of the models.
     """
     if not feeds:
-        raise UsageError("there is no input to bench with")
+        raise UsageError("there are no inputs to bench with")
     bench = _Bench((original, pruned, original), feeds, options, clock)
     before_ns, after_ns, control_ns = bench.rounds()
     result = compare_times(before_ns, after_ns, control_ns, options.seed)
@@ -187,39 +187,39 @@ def bench_models(
 
 
 def _batch(feed: Mapping[str, Array], otherwise: int) -> int:
-    """The batch that was really fed: a file with a fixed one does not take the option's."""
+    """The batch of the feed: a file with a fixed batch ignores the option."""
     return next((int(value.shape[0]) for value in feed.values() if value.ndim), otherwise)
 
 
-def _taken(feed: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
-    """What a model has inputs for, as it is fed: a gate adds one to the pruned model alone."""
+def _inputs_of(feed: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
+    """The feed without inputs that the model lacks: a gate adds one to the pruned model only."""
     graph = model.graph()
     return to_model_inputs({name: feed[name] for name in graph.inputs if name in feed}, graph)
 
 
 class _Bench:
-    """The models side by side: loads them, calibrates their blocks, and measures rounds."""
+    """Loads the models of all sides, finds their block sizes, and measures rounds."""
 
     def __init__(
         self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clock: Clock
     ) -> None:
         self._models, self._options, self._clock = models, options, clock
-        self._feeds = [[_taken(feed, model) for feed in feeds] for model in models]
+        self._feeds = [[_inputs_of(feed, model) for feed in feeds] for model in models]
         self._runners: dict[int, Runner] = {}
-        self._runs: list[int] = []  # in a block of each side
-        self._loads_ns: list[list[int]] = []  # one row a load of all sides
-        self._load_cost_ns = 0  # of the last one, warm-up included
+        self._runs: list[int] = []  # in a block, for each side
+        self._loads_ns: list[list[int]] = []  # (loads, sides)
+        self._load_cost_ns = 0  # of the last load of all sides, with the warm-up
 
     @property
     def engine(self) -> str:
         return self._runners[0].engine
 
     def load_ms(self, index: int) -> float:
-        """The median of what loading a side took."""
+        """The median load time of a side."""
         return float(np.median([row[index] for row in self._loads_ns])) / 1e6
 
     def rounds(self) -> Array:
-        """(sides, rounds) float64 nanoseconds a run: the mean of each block."""
+        """(sides, rounds) float64: nanoseconds of a run, as the mean of a block."""
         deadline = self._clock() + int(BUDGET_S * 1e9)
         orders = _orders(len(self._models), self._options.seed)
         measured: list[list[float]] = []
@@ -227,45 +227,45 @@ class _Bench:
             order = next(orders)
             if self._load_is_due(len(measured)):
                 self._load(order)
-            self._runs = self._runs or self._calibrate()
+            self._runs = self._runs or self._block_sizes()
             measured.append(self._round(order, len(measured)))
         return np.array(measured).T
 
     def _enough(self, done: int, deadline: int) -> bool:
-        """Never between an order and its reverse: a drift would bend the median."""
+        """Stop only after a reverse order: a drift would bias the median otherwise."""
         if done % 2:
             return False
         out_of_time = done >= MIN_PAIRS and self._clock() >= deadline
         return out_of_time or done >= self._options.pairs
 
     def _load_is_due(self, done: int) -> bool:
-        """Every round while loads are cheap; else `loads` in the first ten rounds, and so on."""
+        """Load every round while loads are cheap; else `loads` times in ten rounds."""
         affordable = LOAD_BUDGET_S * 1e9 / max(1, self._load_cost_ns) / self._options.pairs
         share = max(self._options.loads / MIN_PAIRS, affordable)
         return len(self._loads_ns) <= done * share
 
     def _load(self, order: Sequence[int]) -> None:
         begin = self._clock()
-        self._runners.clear()  # so that a large model is not held once more
-        taken = [0] * len(order)
+        self._runners.clear()  # frees the memory of a large model before it is loaded again
+        times = [0] * len(order)
         for index in order:
             start = self._clock()
             self._runners[index] = self._models[index].runner(self._options.run)
-            taken[index] = self._clock() - start
-        self._loads_ns.append(taken)
+            times[index] = self._clock() - start
+        self._loads_ns.append(times)
         for index, runner in self._runners.items():
             for feed in self._turn(index, 0, WARM_UP_RUNS):
                 runner(feed)
         self._load_cost_ns = self._clock() - begin
 
-    def _calibrate(self) -> list[int]:
-        """The runs of a block of each side; equal models get one number."""
+    def _block_sizes(self) -> list[int]:
+        """The runs of a block for each side; both sides of the original get the same number."""
         sides = {id(self._models[index]): index for index in self._runners}
-        runs = {key: self._runs_a_block(self._runners[i], i) for key, i in sides.items()}
+        runs = {key: self._block_size(self._runners[i], i) for key, i in sides.items()}
         return [runs[id(model)] for model in self._models]
 
-    def _runs_a_block(self, runner: Runner, index: int = 0) -> int:
-        """The shorter of two blocks counts: one interruption would pass for a slow model."""
+    def _block_size(self, runner: Runner, index: int = 0) -> int:
+        """Use the shorter of two blocks: an interruption must not make the model look slow."""
         runs = 1
         while runs < MAX_RUNS:
             times = (self._block(runner, self._turn(index, 0, runs)) for _ in range(2))
@@ -283,16 +283,16 @@ class _Bench:
         return means
 
     def _block(self, runner: Runner, feeds: Feeds) -> int:
-        """Nanoseconds that one run of each feed takes together."""
+        """The time of one run for each feed, in nanoseconds."""
         clock = self._clock
-        with _no_collection():
+        with _no_garbage_collection():
             start = clock()
             for feed in feeds:
                 runner(feed)
             return clock() - start
 
     def _turn(self, index: int, first: int, count: int) -> Feeds:
-        """`count` feeds of a side from the `first` on, around and around."""
+        """`count` feeds of a side from the `first` on; after the last comes the first again."""
         feeds = self._feeds[index]
         return [feeds[n % len(feeds)] for n in range(first, first + count)]
 
@@ -307,7 +307,7 @@ def _orders(sides: int, seed: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _no_collection() -> Iterator[None]:
+def _no_garbage_collection() -> Iterator[None]:
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -226,7 +226,7 @@ FILES = {
         "prune open.onnx -o x.onnx --keep 1",
         2,
         "input 'x' has the open shape [?, ?, 6]",
-        "give it, with numbers: --input-shape x=1,?,6",
+        "give the shape with numbers: --input-shape x=1,?,6",
     ),
     "NaN weights": Refusal(
         "prune nan.onnx -o x.onnx --keep 1",

@@ -1,4 +1,4 @@
-"""The digits are the source's, unchanged but in form."""
+"""The digits in the package are equal to the digits of the source."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from exporter.data import SHA256, load_digits, split_digits
 
-# pictures of each digit, as the source's own description (optdigits.names) counts its test part
+# Images of each digit, according to the description of the source (optdigits.names).
 COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
-# the first picture as the first line of the source has it
+# The first image, from the first line of the source.
 FIRST = """
     0  0  5 13  9  1  0  0
     0  0 13 15 10 15  5  0
@@ -25,12 +25,12 @@ FIRST = """
 """
 
 
-def test_file_is_the_recorded_one() -> None:
+def test_sha256() -> None:
     content = (resources.files("exporter.data") / "digits.npz").read_bytes()
     assert hashlib.sha256(content).hexdigest() == SHA256
 
 
-def test_all_pictures() -> None:
+def test_all_images() -> None:
     images, labels = load_digits()
     assert (images.shape, images.dtype.name) == ((1797, 8, 8, 1), "float32")
     assert (labels.shape, labels.dtype.name) == ((1797,), "int64")
@@ -41,7 +41,7 @@ def test_all_pictures() -> None:
     assert labels[:10].tolist() == list(range(10))
 
 
-def test_parts_are_apart_and_hold_every_digit() -> None:
+def test_split_is_disjoint_and_contains_every_digit() -> None:
     train, held_out = split_digits()
     assert (len(train.labels), len(held_out.labels)) == (1437, 360)
     images, labels = load_digits()

@@ -1,4 +1,4 @@
-"""Inputs to compare models on: made up from a seed, or the user's own."""
+"""Samples to run models on: synthetic ones from a seed, and the user's own."""
 
 from __future__ import annotations
 
@@ -30,13 +30,15 @@ Inputs = Mapping[str, tuple[str, Shape | None]]  # name -> dtype, shape
 
 
 def graph(inputs: Inputs, nodes: Sequence[Node] = (), **tables: Shape | None) -> Graph:
-    """Inputs, nodes that read them, and tables of these shapes."""
+    """A graph with these inputs, nodes, and tables of these shapes."""
     tensors = {name: Tensor(name, shape, dtype) for name, (dtype, shape) in inputs.items()}
-    tensors |= {n: Tensor(n, shape, "float32", read=lambda: NEVER) for n, shape in tables.items()}
+    tensors |= {
+        n: Tensor(n, shape, "float32", read=lambda: NOT_READ) for n, shape in tables.items()
+    }
     return Graph(tuple(nodes), tensors, tuple(inputs), ())
 
 
-NEVER: Any = None  # the values of a table are not looked at
+NOT_READ: Any = None  # the values of a table are never read
 
 
 def one(dtype: str = "float32", shape: Shape | None = (None, 3)) -> Graph:
@@ -47,14 +49,14 @@ def node(operation: Operation, *inputs: str, to: str = "out") -> Node:
     return Node(f"make {to}", type(operation).__name__, operation, inputs, (to,))
 
 
-def looked_up(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
-    """The ids x, the nodes of the path, and a table of so many rows that `ids` indexes."""
+def lookup(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
+    """The input x goes through the nodes of the path, and then indexes a table of `rows` rows."""
     at = path[-1].outputs[0] if path else "x"
     nodes = [*path, node(Gather(0), "table", at, to="rows")]
     return graph({"x": (dtype, (None, 4))}, nodes, table=(rows, 2))
 
 
-# --- synthetic: must be refused -----------------------------------------------------------------
+# --- synthetic: refused -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -64,85 +66,89 @@ def looked_up(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
             one(shape=(None, None, 3)),
             {},
             "input 'x' has the open shape [?, ?, 3]",
-            "give it, with numbers: --input-shape x=1,?,3",
-            id="a dimension behind the batch is open",
+            "give the shape with numbers: --input-shape x=1,?,3",
+            id="open dimension after the batch",
         ),
         pytest.param(
             one(shape=None),
             {},
             "input 'x' has an unknown rank",
-            "give it, with numbers: --input-shape x=1,...",
-            id="the rank is unknown",
+            "give the shape with numbers: --input-shape x=1,...",
+            id="unknown rank",
         ),
         pytest.param(
             one(),
             {"shapes": {"z": (1, 3), "other": (1,)}},
             "the model has no input 'other'",
             "its inputs are 'x'",
-            id="a shape for no input",
+            id="shape for an unknown input",
         ),
         pytest.param(
             one(),
             {"shapes": {"x": (1, 4)}},
             "input 'x' has the shape [?, 3], not [1, 4]",
             "",
-            id="a shape that contradicts a fixed dimension",
+            id="shape that contradicts a fixed dimension",
         ),
         pytest.param(
             one(),
             {"shapes": {"x": (3,)}},
             "input 'x' has the shape [?, 3], not [3]",
             "",
-            id="a shape of another rank",
+            id="shape of another rank",
         ),
         pytest.param(
             one(),
             {"shapes": {"x": (0, 3)}},
-            "the shape [0, 3] for input 'x' holds no value",
+            "the shape [0, 3] for input 'x' has no values",
             "",
-            id="a batch of nothing",
+            id="batch of 0",
         ),
         pytest.param(
             one(shape=(None, None)),
             {"shapes": {"x": (1, -2)}},
-            "the shape [1, -2] for input 'x' holds no value",
+            "the shape [1, -2] for input 'x' has no values",
             "",
-            id="a negative dimension",
+            id="negative dimension",
         ),
         pytest.param(
             one("string"),
             {},
-            "no values can be made up for input 'x' of dtype string",
+            "no synthetic values exist for input 'x' of dtype string",
             "use --data",
             id="strings",
         ),
         pytest.param(
             one("float8_e4m3fn"),
             {},
-            "no values can be made up for input 'x' of dtype float8_e4m3fn",
+            "no synthetic values exist for input 'x' of dtype float8_e4m3fn",
             "use --data",
-            id="a float that NumPy does not know",
+            id="float that NumPy does not support",
         ),
         pytest.param(
             one("int4"),
             {},
-            "no values can be made up for input 'x' of dtype int4",
+            "no synthetic values exist for input 'x' of dtype int4",
             "use --data",
-            id="an integer that NumPy does not know",
+            id="integer that NumPy does not support",
         ),
         pytest.param(
             graph({}),
             {},
-            "the model has no input, so that there is nothing to run it on",
+            "the model has no input, so that it cannot be run on samples",
             "",
             id="no input",
         ),
         pytest.param(
-            one(), {"count": 0}, "0 samples were asked for", "at least one is needed", id="none"
+            one(),
+            {"count": 0},
+            "0 samples were asked for",
+            "at least one is needed",
+            id="no samples",
         ),
     ],
 )
-def test_samples_are_not_made_up(
+def test_synthetic_samples_refused(
     model: Graph, options: dict[str, Any], message: str, hint: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -153,7 +159,7 @@ def test_samples_are_not_made_up(
 # --- synthetic: accepted ------------------------------------------------------------------------
 
 
-def made(model: Graph, count: int = 400, **options: Any) -> Array:
+def values_of_x(model: Graph, count: int = 400, **options: Any) -> Array:
     samples = synthetic_samples(model, count, **options)
     assert samples.count == count
     return np.asarray(samples.values["x"])
@@ -162,33 +168,33 @@ def made(model: Graph, count: int = 400, **options: Any) -> Array:
 @pytest.mark.parametrize(
     ("shape", "given", "expected"),
     [
-        pytest.param((None, 3), None, (1, 3), id="an open batch is 1"),
-        pytest.param((2, 3), None, (2, 3), id="a fixed batch stays"),
+        pytest.param((None, 3), None, (1, 3), id="open batch"),
+        pytest.param((2, 3), None, (2, 3), id="fixed batch"),
         pytest.param((), None, (), id="a scalar"),
         pytest.param((None, None), (4, 5), (4, 5), id="given"),
-        pytest.param((None, 3), (8, 3), (8, 3), id="the batch given"),
-        pytest.param(None, (2, 2, 2), (2, 2, 2), id="given, of unknown rank"),
+        pytest.param((None, 3), (8, 3), (8, 3), id="given batch"),
+        pytest.param(None, (2, 2, 2), (2, 2, 2), id="given for an unknown rank"),
     ],
 )
-def test_each_sample_has_the_whole_shape(
+def test_shape_of_a_sample(
     shape: Shape | None, given: tuple[int, ...] | None, expected: tuple[int, ...]
 ) -> None:
     shapes = {} if given is None else {"x": given}
-    assert made(one(shape=shape), 3, shapes=shapes).shape == (3, *expected)
+    assert values_of_x(one(shape=shape), 3, shapes=shapes).shape == (3, *expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 @pytest.mark.parametrize("count", [1, 2, 7, 16], ids=lambda n: f"{n} samples")
 def test_floats_are_half_normal_half_uniform(dtype: str, count: int) -> None:
-    values = made(one(dtype, (None, 500)), count)
+    values = values_of_x(one(dtype, (None, 500)), count)
     assert values.dtype == dtype
     normal, uniform = np.split(values.astype(np.float64), [count - count // 2])
     assert ((uniform >= 0) & (uniform <= 1)).all()
     assert all((sample < 0).any() and (np.abs(sample) > 1.5).any() for sample in normal)
 
 
-def test_the_halves_are_what_they_are_called() -> None:
-    normal, uniform = np.split(made(one(shape=(None, 2000)), 16), 2)
+def test_quantiles_of_both_halves() -> None:
+    normal, uniform = np.split(values_of_x(one(shape=(None, 2000)), 16), 2)
     quantiles = (0.025, 0.16, 0.5, 0.84, 0.975)
     assert np.quantile(normal, quantiles) == pytest.approx([-1.96, -1, 0, 1, 1.96], abs=0.06)
     assert np.quantile(uniform, quantiles) == pytest.approx(quantiles, abs=0.03)
@@ -197,24 +203,24 @@ def test_the_halves_are_what_they_are_called() -> None:
 @pytest.mark.parametrize(
     ("dtype", "expected"),
     [
-        pytest.param("uint8", range(256), id="pictures: the whole byte"),
-        pytest.param("int8", range(-128, 128), id="signed: the whole byte"),
-        pytest.param("bool", (0, 1), id="truth values"),
-        pytest.param("int32", (0, 1), id="ids of a table that is not found"),
-        pytest.param("int64", (0, 1), id="likewise, of 64 bits"),
-        pytest.param("uint16", (0, 1), id="likewise, unsigned"),
+        pytest.param("uint8", range(256), id="uint8: the whole range"),
+        pytest.param("int8", range(-128, 128), id="int8: the whole range"),
+        pytest.param("bool", (0, 1), id="booleans"),
+        pytest.param("int32", (0, 1), id="indices of an unknown table"),
+        pytest.param("int64", (0, 1), id="64-bit indices of an unknown table"),
+        pytest.param("uint16", (0, 1), id="unsigned indices of an unknown table"),
     ],
 )
 def test_integers_cover_their_range(dtype: str, expected: Sequence[int]) -> None:
-    values = made(one(dtype, (None, 30)))
+    values = values_of_x(one(dtype, (None, 30)))
     assert values.dtype == dtype
     assert set(values.astype(np.int64).ravel().tolist()) == set(expected)
 
 
-def test_codes_cover_the_range_of_their_quantization() -> None:
-    coded = Quantization(np.array([0.1]), np.array([0]), low=-7, high=7)
-    tensors = {"x": Tensor("x", (None, 30), "int16", quantization=coded)}
-    values = made(Graph((), tensors, ("x",), ()))
+def test_quantized_values_cover_their_range() -> None:
+    quantization = Quantization(np.array([0.1]), np.array([0]), low=-7, high=7)
+    tensors = {"x": Tensor("x", (None, 30), "int16", quantization=quantization)}
+    values = values_of_x(Graph((), tensors, ("x",), ()))
     assert values.dtype == np.int16
     assert set(values.ravel().tolist()) == set(range(-7, 8))
 
@@ -225,37 +231,39 @@ CAST = Elementwise(function="cast")
 @pytest.mark.parametrize(
     ("model", "rows"),
     [
-        pytest.param(looked_up(), 7, id="straight"),
-        pytest.param(looked_up(node(CAST, "x", to="c")), 7, id="through a cast"),
-        pytest.param(looked_up(node(Reshape(), "x", to="r")), 7, id="through a reshape"),
-        pytest.param(looked_up(node(Transpose((1, 0)), "x", to="t")), 7, id="through a transpose"),
+        pytest.param(lookup(), 7, id="directly"),
+        pytest.param(lookup(node(CAST, "x", to="c")), 7, id="through a cast"),
+        pytest.param(lookup(node(Reshape(), "x", to="r")), 7, id="through a reshape"),
+        pytest.param(lookup(node(Transpose((1, 0)), "x", to="t")), 7, id="through a transpose"),
         pytest.param(
-            looked_up(node(CAST, "x", to="c"), node(Reshape(), "c", to="r")), 7, id="through both"
+            lookup(node(CAST, "x", to="c"), node(Reshape(), "c", to="r")), 7, id="through both"
         ),
         pytest.param(
-            looked_up(
+            lookup(
                 Node("s", "Split", Split(1), ("x",), ("a", "b")), node(Concat(1), "a", "b", to="c")
             ),
             7,
-            id="taken apart and joined again",
+            id="through split and concat",
         ),
-        pytest.param(looked_up(node(Elementwise(), "x", to="i")), 7, id="through an identity"),
+        pytest.param(lookup(node(Elementwise(), "x", to="i")), 7, id="through an identity"),
         pytest.param(
-            looked_up(node(Elementwise(function="add"), "x", to="sum")),
+            lookup(node(Elementwise(function="add"), "x", to="sum")),
             2,
-            id="not through a sum, whose ids are others",
+            id="not through a sum, which changes the values",
         ),
         pytest.param(
-            looked_up(node(Activation("relu"), "x", to="a")), 2, id="not through an activation"
+            lookup(node(Activation("relu"), "x", to="a")), 2, id="not through an activation"
         ),
-        pytest.param(looked_up(rows=None), 2, id="a table of unknown length"),
-        pytest.param(looked_up(rows=1), 1, id="one row"),
-        pytest.param(looked_up(dtype="uint8"), 7, id="bytes that are ids"),
-        pytest.param(looked_up(dtype="int8", rows=1000), 127, id="more rows than the dtype counts"),
-        pytest.param(looked_up(dtype="bool"), 2, id="truth values that are ids"),
-        pytest.param(looked_up(dtype="float32"), 7, id="floats that are cast to ids"),
+        pytest.param(lookup(rows=None), 2, id="table of unknown length"),
+        pytest.param(lookup(rows=1), 1, id="table of one row"),
+        pytest.param(lookup(dtype="uint8"), 7, id="uint8 indices"),
+        pytest.param(lookup(dtype="int8", rows=1000), 127, id="more rows than the dtype can index"),
+        pytest.param(lookup(dtype="bool"), 2, id="boolean indices"),
+        pytest.param(lookup(dtype="float32"), 7, id="float indices"),
         pytest.param(
-            looked_up(dtype="float16", rows=5000), 1024, id="no float is rounded to another id"
+            lookup(dtype="float16", rows=5000),
+            1024,
+            id="only indices that float16 represents exactly",
         ),
         pytest.param(
             graph(
@@ -265,33 +273,33 @@ CAST = Elementwise(function="cast")
                 small=(8, 3),
             ),
             3,
-            id="two tables: the smaller, along its own axis",
+            id="two tables: the smaller one, along its axis",
         ),
         pytest.param(
             graph({"x": ("int64", (None, 4))}, [node(Gather(0), "wild", "x", to="a")], wild=None),
             2,
-            id="a table of unknown rank",
+            id="table of unknown rank",
         ),
         pytest.param(
             graph({"x": ("int64", (None, 4))}, [node(Gather(0), "x", "which")], which=(3,)),
             2,
-            id="the input is the table, not the ids",
+            id="the input is the table, not the index",
         ),
     ],
 )
-def test_ids_stay_below_the_smallest_table(model: Graph, rows: int) -> None:
-    values = made(model, 3000)
+def test_indices_are_valid_in_the_smallest_table(model: Graph, rows: int) -> None:
+    values = values_of_x(model, 3000)
     assert values.dtype == model.tensors["x"].dtype
     assert (values.min(), values.max()) == (0, rows - 1)
     assert np.array_equal(values, np.trunc(values))
 
 
-def test_a_loop_of_shared_tensors_ends() -> None:
+def test_search_for_tables_ends_if_two_nodes_write_one_tensor() -> None:
     twice = [node(CAST, "x", to="c"), node(CAST, "x", to="c")]
-    assert made(graph({"x": ("int32", (None, 4))}, twice)).max() == 1
+    assert values_of_x(graph({"x": ("int32", (None, 4))}, twice)).max() == 1
 
 
-def test_one_seed_gives_one_set_of_values() -> None:
+def test_same_seed_gives_same_values() -> None:
     model = graph({"a": ("float32", (None, 3)), "b": ("uint8", (2, 2))})
     first, again, other = (synthetic_samples(model, seed=seed) for seed in (3, 3, 4))
     assert first.source == "synthetic, seed 3"
@@ -300,7 +308,7 @@ def test_one_seed_gives_one_set_of_values() -> None:
     assert not any(np.array_equal(first.values[n], other.values[n]) for n in ("a", "b"))
 
 
-def test_samples_are_fed_one_by_one() -> None:
+def test_feeds_contain_one_sample_each() -> None:
     samples = synthetic_samples(graph({"a": ("float32", (None, 3)), "b": ("uint8", (2, 2))}), 5)
     feeds = list(samples.feeds())
     assert len(feeds) == 5
@@ -309,12 +317,12 @@ def test_samples_are_fed_one_by_one() -> None:
         assert np.array_equal(feed["b"], samples.values["b"][i])
 
 
-def test_nothing_to_feed() -> None:
-    assert Samples({}, "nothing").count == 0
-    assert list(Samples({}, "nothing").feeds()) == []
+def test_no_samples() -> None:
+    assert Samples({}, "none").count == 0
+    assert list(Samples({}, "none").feeds()) == []
 
 
-# --- from a file: must be refused ---------------------------------------------------------------
+# --- from a file: refused -----------------------------------------------------------------------
 
 
 def npy(values: Any, *, pickled: bool = False) -> bytes:
@@ -338,19 +346,19 @@ def archive(**members: bytes) -> bytes:
 
 
 class Trap:
-    """Says so if it is unpickled."""
+    """Raises an error if it is unpickled."""
 
     def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
-        return spring, ()
+        return fail, ()
 
 
-def spring() -> None:
+def fail() -> None:
     raise AssertionError("a pickle was loaded")
 
 
 PAIR = graph({"a": ("float32", (None, 3)), "b": ("float32", (None, 2))})
 UNREADABLE = "{path} is not a readable .npz or .npy file"
-SAVE = "write it with numpy.savez, no objects"
+SAVE = "write it with numpy.savez, without objects"
 
 
 @pytest.mark.parametrize(
@@ -358,25 +366,19 @@ SAVE = "write it with numpy.savez, no objects"
     [
         pytest.param(b"", UNREADABLE, SAVE, id="empty"),
         pytest.param(b"a,b\n1,2\n", UNREADABLE, SAVE, id="text"),
-        pytest.param(npy([[1.0, 2, 3]])[:90], UNREADABLE, SAVE, id="cut short in the header"),
-        pytest.param(npy([[1.0, 2, 3]])[:-4], UNREADABLE, SAVE, id="cut short in the values"),
-        pytest.param(npz(x=np.ones((9, 3)))[:60], UNREADABLE, SAVE, id="an archive cut short"),
-        pytest.param(pickle.dumps(Trap()), UNREADABLE, SAVE, id="a pickle"),
-        pytest.param(npy([Trap()], pickled=True), UNREADABLE, SAVE, id="an array of objects"),
-        pytest.param(
-            npz(x=np.array([Trap()], object)), UNREADABLE, SAVE, id="an archive of objects"
-        ),
-        pytest.param(
-            archive(x=b"not an array"), UNREADABLE, SAVE, id="an archive of something else"
-        ),
+        pytest.param(npy([[1.0, 2, 3]])[:90], UNREADABLE, SAVE, id="truncated header"),
+        pytest.param(npy([[1.0, 2, 3]])[:-4], UNREADABLE, SAVE, id="truncated values"),
+        pytest.param(npz(x=np.ones((9, 3)))[:60], UNREADABLE, SAVE, id="truncated archive"),
+        pytest.param(pickle.dumps(Trap()), UNREADABLE, SAVE, id="pickle"),
+        pytest.param(npy([Trap()], pickled=True), UNREADABLE, SAVE, id="array of objects"),
+        pytest.param(npz(x=np.array([Trap()], object)), UNREADABLE, SAVE, id="archive of objects"),
+        pytest.param(archive(x=b"not an array"), UNREADABLE, SAVE, id="archive without arrays"),
         pytest.param(
             npy(np.ones(3)).replace(b"(3,), }", b"(3" + b"0" * 5), UNREADABLE, SAVE, id="no shape"
         ),
     ],
 )
-def test_a_file_that_holds_no_arrays_is_refused(
-    tmp_path: Path, content: bytes, message: str, hint: str
-) -> None:
+def test_unreadable_file_refused(tmp_path: Path, content: bytes, message: str, hint: str) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(content)
     with pytest.raises(UsageError) as caught:
@@ -386,28 +388,28 @@ def test_a_file_that_holds_no_arrays_is_refused(
 
 
 @pytest.mark.parametrize("content", [npy(np.ones((2, 3))), npz(x=np.ones((2, 3)))])
-def test_a_damaged_file_is_refused_or_read(tmp_path: Path, content: bytes) -> None:
+def test_file_with_one_changed_byte_is_read_or_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "inputs"
     random = np.random.default_rng(0)
-    for place in range(len(content)):
+    for position in range(len(content)):
         damaged = bytearray(content)
-        damaged[place] ^= int(random.integers(1, 256))
+        damaged[position] ^= int(random.integers(1, 256))
         path.write_bytes(damaged)
         try:
             read = read_samples(path, one())
         except UsageError as error:
-            assert str(path) in error.message  # noqa: PT017 - either of the two is right
+            assert str(path) in error.message  # noqa: PT017 - both outcomes are correct
         else:
             assert read.values["x"].shape[1:] == (1, 3)
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_missing_file_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_samples(tmp_path / "none.npz", one())
     assert caught.value.message == f"there is no file {tmp_path / 'none.npz'}"
 
 
-def test_a_folder_is_refused(tmp_path: Path) -> None:
+def test_folder_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is not a readable"):
         read_samples(tmp_path, one())
 
@@ -422,108 +424,108 @@ ARRAY = "{path}: the array for input 'x' "
             PAIR,
             npz(a=np.ones((2, 3))),
             "{path} has no array for input 'b'",
-            "it holds 'a'",
-            id="an input without an array",
+            "it contains 'a'",
+            id="input without an array",
         ),
         pytest.param(
             PAIR,
             archive(),
             "{path} has no array for input 'a'",
-            "it holds nothing",
-            id="an empty archive",
+            "it contains nothing",
+            id="empty archive",
         ),
         pytest.param(
             one(),
             npz(p=np.ones((2, 3)), q=np.ones((2, 3))),
             "{path} has no array for input 'x'",
-            "it holds 'p', 'q'",
-            id="two arrays, neither under the input's name",
+            "it contains 'p', 'q'",
+            id="two arrays with other names",
         ),
         pytest.param(
             PAIR,
             npz(a=np.ones((2, 3)), b=np.ones((4, 2))),
             "{path}: the inputs differ in their number of samples: 2 of 'a', 4 of 'b'",
             "",
-            id="numbers of samples that differ",
+            id="different numbers of samples",
         ),
-        pytest.param(one(), npy(np.ones((0, 3))), ARRAY + "is empty", "", id="no sample"),
+        pytest.param(one(), npy(np.ones((0, 3))), ARRAY + "is empty", "", id="no samples"),
         pytest.param(one(), npy(1.0), ARRAY + "is empty", "", id="a scalar"),
         pytest.param(
             one(),
             npy(np.array([["a", "b", "c"]])),
-            ARRAY + "is of dtype <U1, the input of float32",
+            ARRAY + "has dtype <U1, the input float32",
             "",
             id="strings",
         ),
         pytest.param(
             one(),
             npy(np.ones((2, 3), np.complex64)),
-            ARRAY + "is of dtype complex64, the input of float32",
+            ARRAY + "has dtype complex64, the input float32",
             "",
             id="complex numbers",
         ),
         pytest.param(
             one("int32"),
             npy(np.ones((2, 3))),
-            ARRAY + "is of dtype float64, the input of int32",
+            ARRAY + "has dtype float64, the input int32",
             "",
             id="floats for integers",
         ),
         pytest.param(
             one("bool"),
             npy(np.ones((2, 3), np.int64)),
-            ARRAY + "is of dtype int64, the input of bool",
+            ARRAY + "has dtype int64, the input bool",
             "",
-            id="numbers for truth values",
+            id="integers for booleans",
         ),
         pytest.param(
             one("string"),
             npy(np.ones((2, 3))),
-            ARRAY + "is of dtype float64, the input of string",
+            ARRAY + "has dtype float64, the input string",
             "",
             id="numbers for strings",
         ),
         pytest.param(
             one("int4"),
             npy(np.ones((2, 3), np.int8)),
-            ARRAY + "is of dtype int8, the input of int4",
+            ARRAY + "has dtype int8, the input int4",
             "",
-            id="for a dtype that NumPy does not know",
+            id="dtype that NumPy does not support",
         ),
         pytest.param(
             one(),
             npy([[1.0, np.nan, np.inf]]),
-            ARRAY + "holds 2 values that are NaN or infinite",
+            ARRAY + "contains 2 values that are NaN or infinite",
             "",
             id="not finite",
         ),
         pytest.param(
             one("float16"),
             npy([[1.0, 1e5, -1e6]]),
-            ARRAY + "holds 2 values that float16 cannot hold",
+            ARRAY + "contains 2 values that float16 cannot represent",
             "",
             id="too large for a float",
         ),
         pytest.param(
             one("uint8"),
             npy(np.array([[-1, 255, 256]])),
-            ARRAY + "holds 2 values that uint8 cannot hold",
+            ARRAY + "contains 2 values that uint8 cannot represent",
             "",
-            id="too large for a byte",
+            id="out of range of uint8",
         ),
         pytest.param(
             one("int8"),
             npy(np.array([[127, 128, 255]], np.uint8)),
-            ARRAY + "holds 2 values that int8 cannot hold",
+            ARRAY + "contains 2 values that int8 cannot represent",
             "",
             id="unsigned for signed",
         ),
         pytest.param(
-            looked_up(),
+            lookup(),
             npy(np.array([[0, 6, 7, 1]])),
-            ARRAY + "holds the id 7",
+            ARRAY + "contains the index 7",
             "the table that it indexes has 7 rows",
-            id="an id behind the table's end",
+            id="index beyond the end of the table",
         ),
         pytest.param(
             one(),
@@ -537,7 +539,7 @@ ARRAY = "{path}: the array for input 'x' "
             npy(np.ones((2, 3))),
             ARRAY + "has the shape [2, 3]; one sample is [8, 3]",
             "",
-            id="no batch where the model's is not 1",
+            id="no batch dimension, but the model has a batch of 8",
         ),
         pytest.param(
             one(shape=()),
@@ -548,7 +550,7 @@ ARRAY = "{path}: the array for input 'x' "
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(
+def test_arrays_that_do_not_fit_refused(
     tmp_path: Path, model: Graph, content: bytes, message: str, hint: str
 ) -> None:
     path = tmp_path / "inputs.npz"
@@ -559,7 +561,7 @@ def test_arrays_that_do_not_fit_are_refused(
     assert caught.value.hint == hint
 
 
-def test_a_limit_of_nothing_is_refused(tmp_path: Path) -> None:
+def test_limit_of_0_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^0 samples were asked for$"):
         read_samples(tmp_path / "none.npz", one(), 0)
 
@@ -578,10 +580,12 @@ TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
         pytest.param(
             one(), npy(TABLE.reshape(2, 2, 3)), TABLE.reshape(2, 2, 3), id=".npy, batch of 2"
         ),
-        pytest.param(one(), npz(x=TABLE), TABLE[:, None], id=".npz, the input's name"),
-        pytest.param(one(), npz(other=TABLE), TABLE[:, None], id=".npz, the only array"),
+        pytest.param(one(), npz(x=TABLE), TABLE[:, None], id=".npz, name of the input"),
         pytest.param(
-            one(), npz(x=TABLE, labels=np.ones(9)), TABLE[:, None], id=".npz, further arrays"
+            one(), npz(other=TABLE), TABLE[:, None], id=".npz, only array with another name"
+        ),
+        pytest.param(
+            one(), npz(x=TABLE, labels=np.ones(9)), TABLE[:, None], id=".npz, additional arrays"
         ),
         pytest.param(one(shape=(1, 3)), npy(TABLE), TABLE[:, None], id="a fixed batch of 1"),
         pytest.param(
@@ -590,26 +594,22 @@ TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
             TABLE.reshape(2, 2, 3),
             id="a fixed batch of 2",
         ),
-        pytest.param(
-            one(shape=(None, None)), npy(TABLE), TABLE[:, None], id="an open dimension takes any"
-        ),
-        pytest.param(one(shape=None), npy(TABLE), TABLE, id="an unknown rank takes any"),
+        pytest.param(one(shape=(None, None)), npy(TABLE), TABLE[:, None], id="open dimension"),
+        pytest.param(one(shape=None), npy(TABLE), TABLE, id="unknown rank"),
         pytest.param(one(shape=()), npy(TABLE[0]), TABLE[0], id="scalars"),
         pytest.param(one(), npy(TABLE.astype(np.float64)), TABLE[:, None], id="wide floats"),
-        pytest.param(one(), npy(TABLE.astype(np.uint8)), TABLE[:, None], id="bytes for floats"),
+        pytest.param(one(), npy(TABLE.astype(np.uint8)), TABLE[:, None], id="uint8 for floats"),
         pytest.param(one("uint8"), npy(TABLE.astype(np.int64)), TABLE[:, None], id="wide integers"),
-        pytest.param(one("bool"), npy(TABLE > 5), TABLE[:, None] > 5, id="truth values"),
+        pytest.param(one("bool"), npy(TABLE > 5), TABLE[:, None] > 5, id="booleans"),
         pytest.param(
-            looked_up(),
+            lookup(),
             npy(np.array([[0, 6, 3, 1]])),
             np.array([[[0, 6, 3, 1]]]),
-            id="ids that the table has",
+            id="indices of the table",
         ),
     ],
 )
-def test_arrays_are_read_as_they_are(
-    tmp_path: Path, model: Graph, content: bytes, expected: Array
-) -> None:
+def test_arrays_are_read(tmp_path: Path, model: Graph, content: bytes, expected: Array) -> None:
     path = tmp_path / "inputs.any"
     path.write_bytes(content)
     samples = read_samples(path, model)
@@ -621,7 +621,7 @@ def test_arrays_are_read_as_they_are(
     assert samples.count == len(expected)
 
 
-def test_a_limit_does_not_hide_numbers_of_samples_that_differ(tmp_path: Path) -> None:
+def test_limit_does_not_hide_different_numbers_of_samples(tmp_path: Path) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(npz(a=np.ones((2, 3)), b=np.ones((4, 2))))
     with pytest.raises(UsageError, match="2 of 'a', 4 of 'b'"):
@@ -629,7 +629,7 @@ def test_a_limit_does_not_hide_numbers_of_samples_that_differ(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("limit", "count"), [(1, 1), (3, 3), (4, 4), (9, 4), (None, 4)])
-def test_a_limit_takes_from_the_front(tmp_path: Path, limit: int | None, count: int) -> None:
+def test_limit_takes_the_first_samples(tmp_path: Path, limit: int | None, count: int) -> None:
     path = tmp_path / "inputs.npz"
     path.write_bytes(npz(a=TABLE, b=TABLE[:, :2]))
     samples = read_samples(path, PAIR, limit)
@@ -637,7 +637,7 @@ def test_a_limit_takes_from_the_front(tmp_path: Path, limit: int | None, count: 
     assert np.array_equal(samples.values["b"], TABLE[:count, None, :2])
 
 
-# --- several at a time --------------------------------------------------------------------------
+# --- batches ------------------------------------------------------------------------------------
 
 GIVEN = np.arange(10.0).reshape(5, 1, 2)  # five samples
 UNKNOWN = ("float32", None)
@@ -646,11 +646,16 @@ OPEN, FIXED = ("float32", (None, 2)), ("float32", (1, 2))
 BATCHES: dict[str, tuple[tuple[str, Shape | None], Array, int, list[Any]]] = {
     "one": (OPEN, GIVEN, 1, GIVEN.tolist()),
     "a fixed batch": (FIXED, GIVEN, 2, GIVEN.tolist()),
-    "a batch of their own": (OPEN, GIVEN.reshape(1, 5, 2), 5, [GIVEN[:, 0].tolist()]),
-    "numbers": (("float32", ()), np.arange(3.0), 2, [0.0, 1.0, 2.0]),
-    "filled up": (OPEN, GIVEN, 2, [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9], [0, 1]]]),
+    "samples that are batches already": (OPEN, GIVEN.reshape(1, 5, 2), 5, [GIVEN[:, 0].tolist()]),
+    "scalars": (("float32", ()), np.arange(3.0), 2, [0.0, 1.0, 2.0]),
+    "last batch filled up": (
+        OPEN,
+        GIVEN,
+        2,
+        [[[0, 1], [2, 3]], [[4, 5], [6, 7]], [[8, 9], [0, 1]]],
+    ),
     "fewer than one batch": (OPEN, GIVEN[:1], 3, [[[0, 1], [0, 1], [0, 1]]]),
-    "all": (UNKNOWN, GIVEN, 5, [GIVEN[:, 0].tolist()]),
+    "unknown rank": (UNKNOWN, GIVEN, 5, [GIVEN[:, 0].tolist()]),
 }
 
 
@@ -658,6 +663,6 @@ BATCHES: dict[str, tuple[tuple[str, Shape | None], Array, int, list[Any]]] = {
 def test_batches(
     kind: tuple[str, Shape | None], given: Array, batch: int, expected: list[Any]
 ) -> None:
-    made = join_batches(Samples({"x": given}, "mine"), graph({"x": kind}), batch)
-    assert made.values["x"].tolist() == expected
-    assert made.source == ("mine" if batch == 1 else f"mine, {batch} at a time")
+    joined = join_batches(Samples({"x": given}, "mine"), graph({"x": kind}), batch)
+    assert joined.values["x"].tolist() == expected
+    assert joined.source == ("mine" if batch == 1 else f"mine, {batch} at a time")

@@ -92,9 +92,9 @@ REFUSED = {
     "no data": ("int8", 2, "int8 need inputs to calibrate on", "--data FILE, or use --synthetic"),
     "wrong shape": ("int8 --data wide.npy", 2, "has the shape [120, 7]; one sample is", ""),
     "empty": ("int8 --data empty.npy", 2, "is empty", ""),
-    "NaN": ("int8 --data nan.npy", 2, "holds 1 values that are NaN or infinite", ""),
-    "-inf": ("int16x8 --data inf.npy", 2, "holds 1 values that are NaN or infinite", ""),
-    "dtype": ("int8 --data text.npy", 2, "is of dtype <U1, the input of float32", ""),
+    "NaN": ("int8 --data nan.npy", 2, "contains 1 values that are NaN or infinite", ""),
+    "-inf": ("int16x8 --data inf.npy", 2, "contains 1 values that are NaN or infinite", ""),
+    "dtype": ("int8 --data text.npy", 2, "has dtype <U1, the input float32", ""),
     "missing": ("int8 --data nowhere.npy", 2, "nowhere.npy", ""),
     "damaged": ("int8 --data 'cut short.npy'", 2, "cut short.npy is not a readable", "numpy.savez"),
     "calibration of the wrong shape": (

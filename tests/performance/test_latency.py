@@ -1,4 +1,4 @@
-"""The bench, with clocks that the tests drive: no test here waits for, or trusts, real time."""
+"""Timings with a simulated clock: no test depends on real time."""
 
 from __future__ import annotations
 
@@ -25,17 +25,26 @@ SAME = "no measurable change"
 
 @dataclass
 class Machine:
-    """Time passes only while a fake model loads or runs; `events` is what happened."""
+    """A clock that advances only while a fake model loads or runs.
 
-    drift: float = 0.0  # how much slower a run gets in a second
-    session_noise: float = 0.0  # standard deviation of what a session keeps for its life
+    Attributes:
+        drift: by how much a run becomes slower in one second.
+        session_noise: standard deviation of a factor that a session keeps as long as it lives.
+        run_noise: standard deviation of a factor of each run.
+        interrupted_ms: by which the first run takes longer.
+        events: (model, session, feed) of each run.
+        collects: for each reading of the clock: was garbage collection on?
+    """
+
+    drift: float = 0.0
+    session_noise: float = 0.0
     run_noise: float = 0.0
-    interrupted_ms: float = 0.0  # by which the first run takes longer
+    interrupted_ms: float = 0.0
     seed: int = 0
     now: int = 0
     alive: int = 0
     most_alive: int = 0
-    events: list[tuple[str, int, int]] = field(default_factory=list)  # model, session, feed
+    events: list[tuple[str, int, int]] = field(default_factory=list)
     collects: list[bool] = field(default_factory=list)
     loads: int = 0
 
@@ -94,35 +103,39 @@ def bench(machine: Machine, original_ms: float, pruned_ms: float, **options: Any
 
 
 def times(mean: float, noise: float, seed: int, rounds: int = 30) -> Array:
-    """Log-normal durations, as real ones are: a long tail upwards."""
+    """Log-normal durations, like real ones."""
     return mean * np.exp(np.random.default_rng([seed, rounds]).normal(size=rounds) * noise)
 
 
-# --- must be refused ----------------------------------------------------------------------------
+# --- refused ------------------------------------------------------------------------------------
 
 ONES = np.ones(10)
 REFUSED: list[Any] = [
     pytest.param(lambda: BenchOptions(pairs=9), "9 pairs", id="too few pairs for an interval"),
-    pytest.param(lambda: BenchOptions(block_ms=0.0), r"0\.0 ms", id="a block of no time"),
-    pytest.param(lambda: BenchOptions(block_ms=float("nan")), "nan ms", id="a block of NaN"),
-    pytest.param(lambda: BenchOptions(block_ms=float("inf")), "inf ms", id="a block without end"),
-    pytest.param(lambda: BenchOptions(loads=0), "0 loads", id="never loaded"),
+    pytest.param(lambda: BenchOptions(block_ms=0.0), r"0\.0 ms", id="block of 0 ms"),
+    pytest.param(lambda: BenchOptions(block_ms=float("nan")), "nan ms", id="block of NaN ms"),
+    pytest.param(lambda: BenchOptions(block_ms=float("inf")), "inf ms", id="infinite block"),
+    pytest.param(lambda: BenchOptions(loads=0), "0 loads", id="no loads"),
     pytest.param(lambda: BenchOptions(loads=11), "11 loads", id="more loads than rounds"),
     pytest.param(lambda: compare_times(ONES, ONES[:9], ONES), r"\[10, 9, 10\]", id="unpaired"),
     pytest.param(
         lambda: compare_times(ONES[:9], ONES[:9], ONES[:9]), "9 rounds", id="too few rounds"
     ),
-    pytest.param(lambda: compare_times(ONES, ONES * 0, ONES), "above zero", id="no time passed"),
-    pytest.param(lambda: compare_times(ONES, -ONES, ONES), "above zero", id="a clock gone back"),
     pytest.param(
-        lambda: compare_times(ONES, ONES, ONES * np.nan), "above zero", id="NaN for a time"
+        lambda: compare_times(ONES, ONES * 0, ONES), "not positive", id="clock did not advance"
+    ),
+    pytest.param(
+        lambda: compare_times(ONES, -ONES, ONES), "not positive", id="clock went backward"
+    ),
+    pytest.param(
+        lambda: compare_times(ONES, ONES, ONES * np.nan), "not positive", id="time is NaN"
     ),
     pytest.param(
         lambda: bench_models(
             Machine().model("a", 1), Machine().model("b", 1), [], BenchOptions(), Machine()
         ),
-        "no input",
-        id="nothing to feed",
+        "no inputs",
+        id="no feeds",
     ),
 ]
 
@@ -133,22 +146,22 @@ def test_refused(call: Callable[[], object], message: str) -> None:
         call()
 
 
-def test_a_clock_that_stands_still_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clock_that_never_advances_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MAX_RUNS", 8)
-    with pytest.raises(UsageError, match="above zero"):
+    with pytest.raises(UsageError, match="not positive"):
         bench(Machine(), 0.0, 0.0)
 
 
-# --- must not be called a change ----------------------------------------------------------------
+# --- no measurable change -----------------------------------------------------------------------
 
 UNCHANGED = [
-    pytest.param(1.0, 0.001, 0.001, id="a quiet machine"),
-    pytest.param(1.0, 0.02, 0.02, id="two in a hundred"),
-    pytest.param(1.0, 0.3, 0.3, id="a busy machine"),
-    pytest.param(1.001, 0.02, 0.02, id="a gain far below the noise"),
-    pytest.param(0.999, 0.02, 0.02, id="a loss far below the noise"),
-    pytest.param(1.01, 0.0, 0.1, id="a clear ratio below the noise floor"),
-    pytest.param(0.99, 0.0, 0.1, id="a clear loss below the noise floor"),
+    pytest.param(1.0, 0.001, 0.001, id="quiet machine"),
+    pytest.param(1.0, 0.02, 0.02, id="2 % noise"),
+    pytest.param(1.0, 0.3, 0.3, id="busy machine"),
+    pytest.param(1.001, 0.02, 0.02, id="faster, far below the noise"),
+    pytest.param(0.999, 0.02, 0.02, id="slower, far below the noise"),
+    pytest.param(1.01, 0.0, 0.1, id="faster, below the noise floor"),
+    pytest.param(0.99, 0.0, 0.1, id="slower, below the noise floor"),
 ]
 
 
@@ -165,8 +178,8 @@ def test_unchanged(ratio: float, noise: float, control_noise: float) -> None:
     assert verdicts == {SAME: 100}
 
 
-def test_sessions_that_differ_for_their_life_are_no_change() -> None:
-    """Measured on real runtimes: up to 8 % between two sessions of one file."""
+def test_differences_between_sessions_are_no_change() -> None:
+    """In real runtimes, two sessions of one file differ by up to 8 %."""
     verdicts = Counter(
         bench(Machine(session_noise=0.04, run_noise=0.003, seed=seed), 4.0, 4.0).verdict
         for seed in range(50)
@@ -175,21 +188,21 @@ def test_sessions_that_differ_for_their_life_are_no_change() -> None:
 
 
 @pytest.mark.parametrize("drift", [-0.2, 0.0, 0.5, 3.0], ids="drift {}".format)
-def test_a_machine_that_drifts_is_no_change(drift: float) -> None:
-    found = bench(Machine(drift=drift), 4.0, 4.0)
-    assert found.verdict == SAME
-    assert found.speedup == pytest.approx(1.0, abs=0.01)
+def test_drift_is_no_change(drift: float) -> None:
+    result = bench(Machine(drift=drift), 4.0, 4.0)
+    assert result.verdict == SAME
+    assert result.speedup == pytest.approx(1.0, abs=0.01)
 
 
-# --- a change, and its size ---------------------------------------------------------------------
+# --- a change -----------------------------------------------------------------------------------
 
 CHANGED = [
     pytest.param(2.0, 0.02, "faster", id="twice as fast"),
     pytest.param(0.5, 0.02, "slower", id="twice as slow"),
     pytest.param(23.0, 0.3, "faster", id="23 times as fast on a busy machine"),
-    pytest.param(1.1, 0.02, "faster", id="a tenth"),
-    pytest.param(0.9, 0.02, "slower", id="a tenth lost"),
-    pytest.param(1.01, 0.0, "faster", id="a hundredth without noise"),
+    pytest.param(1.1, 0.02, "faster", id="10 % faster"),
+    pytest.param(0.9, 0.02, "slower", id="10 % slower"),
+    pytest.param(1.01, 0.0, "faster", id="1 % faster without noise"),
 ]
 
 
@@ -197,39 +210,39 @@ CHANGED = [
 def test_changed(ratio: float, noise: float, verdict: str) -> None:
     for seed in range(20):
         before, after, again = (times(1.0, noise, 3 * seed + side) for side in range(3))
-        found = compare_times(before * ratio, after, again * ratio)
-        assert found.verdict == verdict
-        assert found.speedup == np.median(before * ratio / after)
-        assert found.interval[0] <= found.speedup <= found.interval[1]
-        assert found.speedup == pytest.approx(ratio, rel=2 * noise + 1e-9)
+        result = compare_times(before * ratio, after, again * ratio)
+        assert result.verdict == verdict
+        assert result.speedup == np.median(before * ratio / after)
+        assert result.interval[0] <= result.speedup <= result.interval[1]
+        assert result.speedup == pytest.approx(ratio, rel=2 * noise + 1e-9)
 
 
 @pytest.mark.parametrize("drift", [-0.2, 0.0, 0.5, 3.0], ids="drift {}".format)
 @pytest.mark.parametrize(
     ("original_ms", "pruned_ms", "verdict"), [(4.0, 2.0, "faster"), (2.0, 4.0, "slower")]
 )
-def test_a_drift_bends_no_ratio(
+def test_drift_does_not_bias_the_ratio(
     original_ms: float, pruned_ms: float, verdict: str, drift: float
 ) -> None:
-    found = bench(Machine(drift=drift, run_noise=0.01), original_ms, pruned_ms)
-    assert found.verdict == verdict
-    assert found.speedup == pytest.approx(original_ms / pruned_ms, rel=0.02)
+    result = bench(Machine(drift=drift, run_noise=0.01), original_ms, pruned_ms)
+    assert result.verdict == verdict
+    assert result.speedup == pytest.approx(original_ms / pruned_ms, rel=0.02)
 
 
-def test_the_unit_of_time_does_not_matter() -> None:
+def test_unit_of_time_does_not_matter() -> None:
     before, after, again = (times(1.0, 0.1, seed) for seed in range(3))
-    found = compare_times(before, after, again)
-    assert found == compare_times(before * 1024, after * 1024, again * 1024)
+    result = compare_times(before, after, again)
+    assert result == compare_times(before * 1024, after * 1024, again * 1024)
 
 
-def test_the_interval_is_that_of_order_statistics() -> None:
-    """The 10th and 21st of 30 values hold the median with 95.7 % (binomial distribution)."""
+def test_interval_agrees_with_order_statistics() -> None:
+    """The median is between the 10th and 21st of 30 values with 95.7 % (binomial distribution)."""
     low, high = median_interval(np.random.default_rng(5).permutation(np.arange(1.0, 31.0)), 0)
     assert low == pytest.approx(10, abs=1)
     assert high == pytest.approx(21, abs=1)
 
 
-def test_the_noise_floor_is_half_the_interval_of_the_control() -> None:
+def test_noise_floor_is_half_the_interval_of_the_control() -> None:
     before, after, again = (times(1.0, 0.1, seed) for seed in range(3))
     low, high = median_interval(before / again, 7)
     assert compare_times(before, after, again, 7).noise_floor == (high - low) / 2
@@ -238,20 +251,20 @@ def test_the_noise_floor_is_half_the_interval_of_the_control() -> None:
 # --- the record ---------------------------------------------------------------------------------
 
 
-def test_the_record_of_a_machine_without_noise() -> None:
+def test_record_without_noise() -> None:
     machine = Machine()
-    found = bench_models(
+    result = bench_models(
         machine.model("original", 4.0, load_ms=7.0),
         machine.model("pruned.bin", 2.0, load_ms=3.0),
         FEEDS,
         BenchOptions(RunOptions(threads=2, batch=5)),
         machine,
     )
-    assert found == Latency(
+    assert result == Latency(
         artifact="pruned.bin",
         engine="fake 1.0",
         threads=2,
-        batch=2,  # as fed, not as asked for
+        batch=2,  # of the feed, not of the option
         original_p50_ms=4.0,
         p50_ms=2.0,
         p90_ms=2.0,
@@ -265,19 +278,19 @@ def test_the_record_of_a_machine_without_noise() -> None:
     )
 
 
-def test_percentiles_are_those_of_block_means() -> None:
-    found = bench(Machine(run_noise=0.1), 4.0, 0.01, pairs=40)
-    assert found.p50_ms < found.p90_ms < 0.0105  # of 1,024 runs each: a single one scatters by 10 %
+def test_percentiles_are_of_block_means() -> None:
+    result = bench(Machine(run_noise=0.1), 4.0, 0.01, pairs=40)
+    assert result.p50_ms < result.p90_ms < 0.0105  # means of 1,024 runs; single runs vary by 10 %
 
 
-def test_the_option_names_the_batch_where_no_input_has_one() -> None:
+def test_batch_comes_from_the_option_if_no_input_has_one() -> None:
     machine = Machine()
     model = machine.model("scalar", 4.0)
     options = BenchOptions(RunOptions(batch=3))
     assert bench_models(model, model, [{"x": np.array(0)}], options, machine).batch == 3
 
 
-def test_the_same_seed_gives_the_same_record() -> None:
+def test_same_seed_gives_same_record() -> None:
     first, second, other = (
         bench(Machine(run_noise=0.05, session_noise=0.02), 4.0, 3.9, seed=seed)
         for seed in (1, 1, 2)
@@ -286,11 +299,11 @@ def test_the_same_seed_gives_the_same_record() -> None:
     assert first != other
 
 
-# --- how it is measured -------------------------------------------------------------------------
+# --- measuring ----------------------------------------------------------------------------------
 
 
 def rounds_of(machine: Machine, runs: int) -> list[list[int]]:
-    """Sessions in the order in which their blocks ran, three a round, of fresh sessions each."""
+    """For each round, its three sessions in the order in which their blocks ran."""
     measured: dict[int, list[int]] = {}
     for _, session, _ in machine.events:
         measured.setdefault((session - 1) // 3, []).append(session)
@@ -298,7 +311,7 @@ def rounds_of(machine: Machine, runs: int) -> list[list[int]]:
     return [[(session - 1) % 3 for session in tail] for tail in tails]
 
 
-def test_orders_are_random_and_each_is_followed_by_its_reverse() -> None:
+def test_each_random_order_is_followed_by_its_reverse() -> None:
     random = latency._orders(3, 0)
     orders = [next(random) for _ in range(40)]
     assert all(sorted(order) == [0, 1, 2] for order in orders)
@@ -306,11 +319,11 @@ def test_orders_are_random_and_each_is_followed_by_its_reverse() -> None:
     assert len({tuple(order) for order in orders}) == 6
 
 
-def test_every_round_has_fresh_sessions_and_one_block_of_each() -> None:
+def test_each_round_has_new_sessions_and_one_block_of_each() -> None:
     machine = Machine()
-    found = bench(machine, 4.0, 4.0)
+    result = bench(machine, 4.0, 4.0)
     blocks = rounds_of(machine, runs=4)
-    assert len(blocks) == found.samples == 30
+    assert len(blocks) == result.samples == 30
     assert all(sorted(each) == [0, 1, 2] for each in blocks)
     names = Counter(name for name, session, _ in machine.events if session > 3)
     assert names["original"] == 2 * names["pruned"]
@@ -319,15 +332,15 @@ def test_every_round_has_fresh_sessions_and_one_block_of_each() -> None:
 @pytest.mark.parametrize(
     ("load_ms", "sessions"),
     [
-        pytest.param(1.0, 90, id="cheap: every round"),
-        pytest.param(50.0, 51, id="three seconds of loading and warming up"),
-        pytest.param(1000.0, 27, id="dear: three in ten rounds"),
+        pytest.param(1.0, 90, id="cheap: in every round"),
+        pytest.param(50.0, 51, id="until 3 s were spent on loading"),
+        pytest.param(1000.0, 27, id="expensive: 3 in 10 rounds"),
     ],
 )
 def test_loads(load_ms: float, sessions: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "BUDGET_S", 1e6)
     machine = Machine()
-    model = machine.model("dear", 4.0, load_ms)
+    model = machine.model("any", 4.0, load_ms)
     bench_models(model, model, FEEDS, BenchOptions(), machine)
     assert machine.loads == sessions
     assert machine.most_alive == 3
@@ -337,8 +350,8 @@ def test_loads(load_ms: float, sessions: int, monkeypatch: pytest.MonkeyPatch) -
     ("run_ms", "pairs"),
     [
         pytest.param(0.5, 30, id="quick"),
-        pytest.param(150.0, 18, id="slow: out of time"),
-        pytest.param(3000.0, 10, id="very slow: ten all the same"),
+        pytest.param(150.0, 18, id="slow: until the time is over"),
+        pytest.param(3000.0, 10, id="very slow: 10"),
     ],
 )
 def test_slow_models_get_fewer_rounds(run_ms: float, pairs: int) -> None:
@@ -352,26 +365,28 @@ def test_slow_models_get_fewer_rounds(run_ms: float, pairs: int) -> None:
     [(10.0, 1), (9.9, 2), (5.0, 2), (1.0, 16), (0.3, 64)],
     ids="{} ms".format,
 )
-def test_blocks_are_doubled_until_they_last(run_ms: float, runs: int) -> None:
+def test_block_size_is_doubled_until_blocks_are_long_enough(run_ms: float, runs: int) -> None:
     session = Machine().model("any", run_ms).runner(RunOptions())
     options = BenchOptions()
-    found = latency._Bench([session.model], FEEDS, options, session.machine)._runs_a_block(session)
-    assert found == runs
+    runs_found = latency._Bench([session.model], FEEDS, options, session.machine)._block_size(
+        session
+    )
+    assert runs_found == runs
 
 
-def test_an_interruption_does_not_shorten_the_blocks() -> None:
+def test_interruption_does_not_shorten_the_blocks() -> None:
     machine = Machine(interrupted_ms=50.0)
     session = machine.model("any", 1.0).runner(RunOptions())
     bench = latency._Bench([session.model], FEEDS, BenchOptions(), machine)
-    assert bench._runs_a_block(session) == 16
+    assert bench._block_size(session) == 16
 
 
 @pytest.mark.parametrize(("pairs", "samples"), [(10, 10), (11, 12), (30, 30)])
-def test_no_order_stays_without_its_reverse(pairs: int, samples: int) -> None:
+def test_odd_number_of_pairs_is_rounded_up(pairs: int, samples: int) -> None:
     assert bench(Machine(), 4.0, 4.0, pairs=pairs).samples == samples
 
 
-def test_feeds_go_around() -> None:
+def test_feeds_are_used_in_turn() -> None:
     machine = Machine()
     bench(machine, 4.0, 2.0)
     measured = [feed for name, session, feed in machine.events if name == "original"][-5:]
@@ -379,7 +394,7 @@ def test_feeds_go_around() -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False], ids=["on", "off"])
-def test_garbage_is_not_collected_inside_a_block(enabled: bool) -> None:
+def test_garbage_collection_is_off_in_a_block(enabled: bool) -> None:
     machine = Machine()
     session = machine.model("any", 10.0).runner(RunOptions())
     before = gc.isenabled()
@@ -392,7 +407,7 @@ def test_garbage_is_not_collected_inside_a_block(enabled: bool) -> None:
         (gc.enable if before else gc.disable)()
 
 
-def test_garbage_collection_returns_after_an_error() -> None:
+def test_garbage_collection_is_on_after_an_error() -> None:
     machine = Machine()
     session = machine.model("any", 10.0).runner(RunOptions())
     with pytest.raises(KeyError):
