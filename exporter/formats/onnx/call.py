@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from exporter.formats.check_operation import NodeRanks
 from exporter.formats.onnx.shape_vectors import Length
 from exporter.graph import Array, Shape, Tensor
 from exporter.graph.operations import Operation
@@ -62,6 +63,12 @@ class Call:
 
     def output_shape(self) -> Shape | None:
         return self.tensors[self.outputs[0]].shape
+
+    def ranks(self) -> NodeRanks:
+        shapes = (
+            [self.tensors[n].shape if n else None for n in ns] for ns in (self.inputs, self.outputs)
+        )
+        return NodeRanks.of(*shapes)
 
     def dtype(self, slot: int) -> str:
         return self.tensors[self.inputs[slot]].dtype

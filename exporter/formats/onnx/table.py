@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from exporter.formats.check_operation import fits
 from exporter.formats.onnx.call import Call, Row
-from exporter.formats.onnx.check_operation import fits
 from exporter.formats.onnx.operators import (
     detection,
     linear,
@@ -36,7 +36,7 @@ def translate(domain: str, operator: str, call: Call) -> Operation:
         return Opaque()
     try:
         operation = row(call)
-        return operation if fits(operation, call) else _CONTRADICTION
+        return operation if fits(operation, call.ranks()) else _CONTRADICTION
     except _DAMAGED:
         return _CONTRADICTION
 

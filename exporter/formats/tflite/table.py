@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from ai_edge_litert import schema_py_generated as schema
 
-from exporter.formats.tflite.check_operation import fits
-from exporter.formats.tflite.operator_view import OperatorView, Translate
+from exporter.formats.check_operation import NodeRanks, fits
+from exporter.formats.tflite.operator_view import SLOT_ORDER, OperatorView, Translate
 from exporter.formats.tflite.operators import detection, linear, positions, reduce_pool, values
-from exporter.graph.operations import Linear, Opaque, Operation
+from exporter.graph import Shape, Tensor
+from exporter.graph.operations import Gather, Linear, Opaque, Operation
 
 
 def translate(view: OperatorView) -> Operation:
@@ -30,7 +31,39 @@ def translate(view: OperatorView) -> Operation:
     operation = row(view)
     if isinstance(operation, Linear) and view.option("fusedActivationFunction"):
         operation = replace(operation, altered=True)
-    return operation if fits(operation, view) else Opaque("its tensors do not fit together")
+    return operation if _fits(operation, view) else Opaque("its tensors do not fit together")
+
+
+def _fits(operation: Operation, view: OperatorView) -> bool:
+    """The runtime checks this when it allocates, which needs kernels for every operator."""
+    order = SLOT_ORDER.get(view.operator, range(len(view.inputs)))
+    inputs, outputs = [_shape(view.input(slot)) for slot in order], [*map(_shape, view.outputs)]
+    if isinstance(operation, Linear) and not _widths_agree(operation, inputs, outputs[0]):
+        return False
+    if isinstance(operation, Gather) and view.input(1) is None:
+        return False
+    return fits(operation, NodeRanks.of(inputs, outputs))
+
+
+def _shape(tensor: Tensor | None) -> Shape | None:
+    return None if tensor is None else tensor.shape
+
+
+def _widths_agree(operation: Linear, inputs: list[Shape | None], result: Shape | None) -> bool:
+    """Have the kernel, the bias and the result the same number of channels?"""
+    channels = [(result, operation.output_axis)]
+    channels.append((_at(inputs, operation.kernel), operation.kernel_axis))
+    if operation.bias is not None:
+        channels.append((_at(inputs, operation.bias), -1))
+    lengths = {
+        shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else -1
+        for shape, axis in channels
+    }
+    return len(lengths) == 1 and -1 not in lengths
+
+
+def _at(inputs: list[Shape | None], slot: int) -> Shape | None:
+    return inputs[slot] if slot < len(inputs) else None
 
 
 TABLE: Mapping[str, Translate] = dict(
