@@ -55,19 +55,16 @@ def neutral(row: Callable[..., Any]) -> list[str]:
 
 
 def tested_by(kind: str, operator: str) -> list[str]:
-    """The modules of tests that name an operator: of a kind of model, or else its builders."""
+    """The modules in `tests/` that name an operator: tests of a kind of model, and its builders."""
     named = re.compile(rf"[\"']{re.escape(operator)}[\"']")
     tests = PROJECT / "tests"
-    for pattern in (f"formats/{kind}/test_*.py", f"builders/{kind}_*.py"):
-        modules = sorted(tests.glob(pattern))
-        found = [
-            path.relative_to(tests).with_suffix("").as_posix()
-            for path in modules
-            if named.search(path.read_text("utf-8"))
-        ]
-        if found:
-            return found
-    return []
+    patterns = (f"formats/{kind}/test_*.py", f"builders/{kind}_*.py")
+    return [
+        path.relative_to(tests).with_suffix("").as_posix()
+        for pattern in patterns
+        for path in sorted(tests.glob(pattern))
+        if named.search(path.read_text("utf-8"))
+    ]
 
 
 def document() -> str:

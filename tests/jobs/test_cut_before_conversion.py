@@ -28,8 +28,7 @@ from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.planning.cut import CutOptions
 from tests.builders.keras_heads import HEADS, weights_of
 from tests.builders.onnx_models import classifier
-from tests.builders.square import BEFORE, KEPT, agree, sample
-from tests.jobs.test_prune_and_convert_heads import EXPORT
+from tests.builders.square import BEFORE, EXPORT, KEPT, agree, sample
 
 REASON = ModelError("no rule")
 KEEP = CutOptions(keep=KEPT)

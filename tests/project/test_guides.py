@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders.commands import PROJECT
 from tests.builders.documents import Block, blocks, looks_like, run
-from tests.project.test_project import PROJECT
 
 GUIDES = ("removing-output-units.md",)
 NEXT = "=== next block ==="

@@ -13,16 +13,17 @@ from exporter.formats import KINDS
 from exporter.formats.onnx import from_proto
 from exporter.graph import Graph
 from exporter.graph.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
-from tests.builders import onnx_precisions, onnx_suppression
+from tests.builders import (
+    onnx_heads,
+    onnx_integer_operators,
+    onnx_operators,
+    onnx_precisions,
+    onnx_quantized_kernels,
+    onnx_rankings,
+    onnx_suppression,
+)
 from tests.builders.onnx_models import classifier, model
 from tests.builders.scripts import load
-from tests.formats.onnx import (
-    test_integers,
-    test_operators,
-    test_quantized_values,
-    test_rankings,
-    test_table,
-)
 
 operators = load("operators")
 TABLES = operators.tables()
@@ -90,26 +91,26 @@ def test_what_a_row_can_give(row: Callable[..., Any], expected: list[str]) -> No
 
 
 def onnx_graphs() -> Iterator[Graph]:
-    for case in test_table.BEHIND:
+    for case in onnx_heads.BEHIND:
         yield classifier(*case.nodes, constants=case.constants, opset=case.opset).graph()
-    for nodes, constants, x, _ in test_table.HEADS.values():
+    for nodes, constants, x, _ in onnx_heads.HEADS.values():
         yield model(nodes, constants, x=x.shape).graph()
-    for each in test_operators.BEHIND:
-        yield test_operators.build(each).graph()
-    for nodes, constants, _ in test_operators.KERNELS.values():
-        yield model(nodes, constants, x=test_operators.INPUT["dense"]).graph()
-    for nodes, constants, _ in test_quantized_values.KERNELS.values():
-        yield model(nodes, constants, x=test_quantized_values.X.shape).graph()
+    for each in onnx_operators.BEHIND:
+        yield onnx_operators.build(each).graph()
+    for nodes, constants, _ in onnx_operators.KERNELS.values():
+        yield model(nodes, constants, x=onnx_operators.INPUT["dense"]).graph()
+    for nodes, constants, _ in onnx_quantized_kernels.KERNELS.values():
+        yield model(nodes, constants, x=onnx_quantized_kernels.X.shape).graph()
     yield from graphs_of_codes()
     for build in onnx_suppression.BUILDERS:
         yield from_proto(build(), "detector.onnx").graph()
-    for behind, expected, options in test_rankings.RANKED.values():
-        yield test_rankings.ranked(*behind, outputs=tuple(expected), **options).graph()
+    for behind, expected, options in onnx_rankings.RANKED.values():
+        yield onnx_rankings.ranked(*behind, outputs=tuple(expected), **options).graph()
 
 
 def graphs_of_codes() -> Iterator[Graph]:
-    for name in test_integers.FORMS_OF_CODES:
-        yield test_integers.form(name).graph()
+    for name in onnx_integer_operators.FORMS_OF_CODES:
+        yield onnx_integer_operators.form(name).graph()
     pairs = product(onnx_precisions.FUNCTIONS, onnx_precisions.PRECISIONS)
     found = (onnx_precisions.built(*pair) for pair in pairs)
     yield from (opened.graph() for opened in found if opened is not None)

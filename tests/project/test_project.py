@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 import tarfile
@@ -77,6 +78,22 @@ def test_public_names_are_there_and_no_module_hides_one() -> None:
     modules = {path.stem for path in PROJECT.glob("exporter/*") if path.stem != "__init__"}
     assert names & modules == set()
     assert names <= set(dir(exporter))
+
+
+def test_no_test_module_imports_another() -> None:
+    modules = (PROJECT / "tests").rglob("*.py")
+    assert [m.name for m in modules if _test_imports(m)] == []
+
+
+def _test_imports(module: Path) -> list[str]:
+    """The test modules that a module imports; what several tests need belongs in tests/builders."""
+    nodes = [*ast.walk(ast.parse(module.read_text("utf-8")))]
+    sources = [
+        n for n in nodes if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("tests")
+    ]
+    plain = [n.name for each in nodes if isinstance(each, ast.Import) for n in each.names]
+    names = [f"{each.module}.{n.name}" for each in sources for n in each.names]
+    return [name for name in (*plain, *names) if re.match(r"tests\..*\btest_", name)]
 
 
 # --- what is pinned -----------------------------------------------------------------------------

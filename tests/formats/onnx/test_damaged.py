@@ -11,8 +11,8 @@ from exporter.formats.onnx import OnnxModel, from_bytes
 from exporter.graph.edits import Plan
 from exporter.modes import MODES
 from exporter.trace import trace
+from tests.builders import onnx_operators, onnx_quantized_kernels, onnx_rankings
 from tests.builders.onnx_models import classifier, model, node
-from tests.formats.onnx import test_operators, test_quantized_values, test_rankings
 
 REFUSED = {
     "an axis out of reach": node("Concat", ["z", "z"], ["y"], "odd", axis="one"),
@@ -47,16 +47,16 @@ def test_attributes_that_do_not_fit_are_refused_by_name(name: str) -> None:
 
 def sources() -> list[bytes]:
     """A file for every row of the tables of the tests."""
-    opened: list[OnnxModel] = [test_operators.build(case) for case in test_operators.BEHIND]
-    x = test_quantized_values.X.shape
+    opened: list[OnnxModel] = [onnx_operators.build(case) for case in onnx_operators.BEHIND]
+    x = onnx_quantized_kernels.X.shape
     tables: list[tuple[list[NodeProto], object]] = [
         (nodes, constants)
-        for table in (test_operators.KERNELS, test_quantized_values.KERNELS)
+        for table in (onnx_operators.KERNELS, onnx_quantized_kernels.KERNELS)
         for nodes, constants, _ in table.values()
     ]
     opened += [model(nodes, constants, x=x) for nodes, constants in tables]  # type: ignore[arg-type] # tables of both modules
-    for behind, expected, options in test_rankings.RANKED.values():
-        opened.append(test_rankings.ranked(*behind, outputs=tuple(expected), **options))
+    for behind, expected, options in onnx_rankings.RANKED.values():
+        opened.append(onnx_rankings.ranked(*behind, outputs=tuple(expected), **options))
     return [each.to_bytes() for each in opened]
 
 

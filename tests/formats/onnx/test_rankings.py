@@ -2,90 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 import numpy as np
 import pytest
-from onnx import NodeProto, TensorProto
+from onnx import TensorProto
 
 from exporter.errors import ModelError
-from exporter.formats.onnx import OnnxModel
-from exporter.graph import Array
 from exporter.trace import trace
 from exporter.trace.rules.ranking import ranked_ids
-from tests.builders.onnx_models import classifier, cut, node, numbers, run, softmax
+from tests.builders.onnx_models import cut, node, numbers, run, softmax
+from tests.builders.onnx_rankings import K3, RANKED, SOFT, ranked
 
 KEPT = [4, 0, 2]
 X = numbers(7, 6, seed=1)
 Z = X @ numbers(6, 5) + numbers(5)
-SOFT = node("Softmax", ["z"], ["p"], "softmax")
-K3 = {"k": np.array([3])}
-
-
-def ranked(*nodes: NodeProto, outputs: tuple[str, ...] = ("y",), **options: object) -> OnnxModel:
-    return classifier(*nodes, outputs=dict.fromkeys(outputs), **options)
-
-
-def ids(z: Array, count: int) -> Array:
-    return np.argsort(-z, axis=1, kind="stable")[:, :count]
-
-
-def best(z: Array, count: int) -> Array:
-    return -np.sort(-z, axis=1)[:, :count]
-
-
-Expected = Mapping[str, Callable[[Array], Array]]
-
-RANKED: Mapping[str, tuple[tuple[NodeProto, ...], Expected, Mapping[str, object]]] = {
-    "ArgMax alone": (
-        (node("ArgMax", ["z"], ["y"], "rank", axis=1, keepdims=0),),
-        {"y": lambda z: z.argmax(1)},
-        {},
-    ),
-    "ArgMax behind a softmax, beside it": (
-        (SOFT, node("ArgMax", ["p"], ["y"], "rank", axis=-1)),
-        {"p": softmax, "y": lambda z: z.argmax(1)[:, None]},
-        {},
-    ),
-    "ArgMin": (
-        (node("ArgMin", ["z"], ["y"], "rank", axis=1, keepdims=0, select_last_index=1),),
-        {"y": lambda z: z.argmin(1)},
-        {},
-    ),
-    "ArgMax, cast and squeezed": (
-        (
-            node("ArgMax", ["z"], ["i"], "rank", axis=1),
-            node("Squeeze", ["i", "axes"], ["s"], "squeeze"),
-            node("Cast", ["s"], ["y"], "cast", to=TensorProto.INT32),
-        ),
-        {"y": lambda z: z.argmax(1)},
-        {"constants": {"axes": np.array([1])}},
-    ),
-    "TopK": (
-        (node("TopK", ["z", "k"], ["v", "y"], "rank"),),
-        {"y": lambda z: ids(z, 3), "v": lambda z: best(z, 3)},
-        {"constants": K3},
-    ),
-    "TopK of few, smallest first": (
-        (node("TopK", ["z", "k"], ["v", "y"], "rank", largest=0),),
-        {"y": lambda z: ids(-z, 1), "v": lambda z: np.sort(z, 1)[:, :1]},
-        {"constants": {"k": np.array([1])}},
-    ),
-    "TopK before opset 10": (
-        (node("TopK", ["z"], ["v", "y"], "rank", axis=1, k=5),),
-        {"y": lambda z: ids(z, 5), "v": lambda z: best(z, 5)},
-        {"opset": 9},
-    ),
-    "TopK of probabilities, all three shown": (
-        (SOFT, node("TopK", ["p", "k"], ["v", "y"], "rank")),
-        {
-            "p": softmax,
-            "y": lambda z: ids(z, 3),
-            "v": lambda z: best(softmax(z), 3),
-        },
-        {"constants": K3},
-    ),
-}
 
 
 @pytest.mark.parametrize("kept", [KEPT, [3], [1, 2, 3, 4]], ids=len)
