@@ -134,9 +134,7 @@ CHECKS: Mapping[type[Operation], Callable[[Any, NodeRanks], bool]] = {
     Expand: _expand,
     GatherConstant: lambda o, ranks: ranks.drop_axes([o.axis], keepdims=o.keepdims),
     Linear: _linear,
-    NonMaxSuppression: lambda o, ranks: (
-        ranks.inputs[o.classes] in {None, 3} and o.ids < len(ranks.outputs)
-    ),
+    NonMaxSuppression: lambda o, ranks: o.ids < len(ranks.outputs),
     Pool: lambda o, ranks: ranks.have_axes(o.axes),
     Reduce: lambda o, ranks: ranks.drop_axes(o.axes, keepdims=o.keepdims),
     Reshape: lambda o, ranks: _is_rank(ranks.result, o.target),

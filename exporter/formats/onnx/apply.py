@@ -1,4 +1,4 @@
-"""Applying a plan: the only place where the format is edited. The source stays as it is."""
+"""Apply a plan to an ONNX model: one function for each kind of edit. The source is not changed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx.draw import Drawing
-from exporter.formats.onnx.editor import Draft
+from exporter.formats.onnx.editor import Editor
 from exporter.formats.onnx.insert import compute, insert
-from exporter.formats.onnx.labels import narrow_labels
-from exporter.formats.onnx.protos import numpy_dtype, tensor_type
-from exporter.formats.onnx.quantized_values import encode
+from exporter.formats.onnx.labels import keep_labels
+from exporter.formats.onnx.protos import numpy_dtype, set_metadata, tensor_type
+from exporter.formats.onnx.quantized_values import quantize_fill
 from exporter.graph import Array
 from exporter.graph.edits import (
     AddInput,
@@ -35,115 +35,108 @@ REMAP = "exporter.remap"  # key of the metadata
 
 
 def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
-    """A new model with the plan's edits made, and its remap inside.
+    """A new model with the plan's edits and its remap.
 
     Raises:
-        ModelError: an edit names something that the model lacks, or that the format cannot hold.
+        ModelError: an edit names something that the model does not have, or that ONNX cannot store.
     """
-    draft = Draft(source, drawing)
+    editor = Editor(source, drawing)
     for edit in plan.edits:
-        EDITS[type(edit)](draft, edit)
+        EDITS[type(edit)](editor, edit)
     if plan.remap is not None:
-        narrow_labels(draft.model, drawing.graph, remap_in(source), plan.remap)
-        _set_remap(draft.model, plan.remap)
-    return draft.finish()
+        keep_labels(editor.model, drawing.graph, remap_in(source), plan.remap)
+        set_metadata(editor.model, REMAP, plan.remap.to_json())
+    return editor.finish()
 
 
 def remap_in(model: ModelProto) -> Remap | None:
-    """The remap that a file carries (raises ModelError if it is damaged)."""
+    """The remap in a file's metadata (raises ModelError if it is damaged)."""
     text = next((entry.value for entry in model.metadata_props if entry.key == REMAP), None)
     return Remap.from_json(text) if text is not None else None
 
 
-def _take(draft: Draft, edit: Take) -> None:
+def _take(editor: Editor, edit: Take) -> None:
     def taken(values: Array) -> Array:
         plain = values if values.flags.aligned else values.view(f"V{values.dtype.itemsize}")
         return np.take(plain, edit.positions, axis=edit.axis).view(values.dtype)
 
-    draft.change(edit.constant, edit.uses, taken)
+    editor.change_constant(edit.constant, edit.uses, taken)
 
 
-def _fill(draft: Draft, edit: Fill) -> None:
+def _fill(editor: Editor, edit: Fill) -> None:
     def filled(values: Array) -> Array:
         result = values.copy()
-        where: list[Any] = [slice(None)] * values.ndim
-        where[edit.axis] = edit.positions
-        codes = encode(constant, edit, values.shape)
-        result[tuple(where)] = _held(edit.constant, codes, values)
+        index: list[Any] = [slice(None)] * values.ndim
+        index[edit.axis] = edit.positions
+        value = quantize_fill(constant, edit, values.shape)
+        result[tuple(index)] = _as_dtype_of(values, value, edit.constant)
         return result
 
-    constant = draft.constant(edit.constant)
-
-    draft.change(edit.constant, edit.uses, filled)
-
-
-def _replace(draft: Draft, edit: Replace) -> None:
-    draft.change(edit.constant, edit.uses, lambda values: _held(edit.constant, edit.value, values))
+    constant = editor.constant(edit.constant)
+    editor.change_constant(edit.constant, edit.uses, filled)
 
 
-def _held(constant: str, wanted: Array, values: Array) -> Array:
-    """What was wanted, in the dtype that stands; integers must not change on the way."""
-    result = wanted.astype(values.dtype)
-    if np.issubdtype(values.dtype, np.integer) and not np.array_equal(result, wanted):
-        raise ModelError(f"{constant!r} is {values.dtype} and cannot hold {wanted}")
+def _replace(editor: Editor, edit: Replace) -> None:
+    def replaced(values: Array) -> Array:
+        return _as_dtype_of(values, edit.value, edit.constant)
+
+    editor.change_constant(edit.constant, edit.uses, replaced)
+
+
+def _as_dtype_of(old: Array, new: Array, name: str) -> Array:
+    """New values in the dtype of the old ones; integers must not be rounded."""
+    result = new.astype(old.dtype)
+    if np.issubdtype(old.dtype, np.integer) and not np.array_equal(result, new):
+        raise ModelError(f"{name!r} is {old.dtype} and cannot hold {new}")
     return result
 
 
-def _set_shape(draft: Draft, edit: SetShape) -> None:
-    draft.types.set(edit.tensor, shape=edit.shape)
+def _set_shape(editor: Editor, edit: SetShape) -> None:
+    editor.types.set(edit.tensor, shape=edit.shape)
 
 
-def _set_attribute(draft: Draft, edit: SetAttribute) -> None:
-    """In the place of the attribute that stands there, if there is one."""
-    node = draft.node(edit.node)
-    attribute = helper.make_attribute(edit.name, edit.value)
-    for standing in node.attribute:
-        if standing.name == edit.name:
-            if standing.type != attribute.type:
-                raise ModelError(f"{edit.name} of {edit.node!r} cannot be {edit.value!r}")
-            standing.CopyFrom(attribute)
-            return
-    node.attribute.append(attribute)
+def _set_attribute(editor: Editor, edit: SetAttribute) -> None:
+    node = editor.node(edit.node)
+    new = helper.make_attribute(edit.name, edit.value)
+    old = next((attribute for attribute in node.attribute if attribute.name == edit.name), None)
+    if old is None:
+        node.attribute.append(new)
+    elif old.type == new.type:
+        old.CopyFrom(new)
+    else:
+        raise ModelError(f"{edit.name} of {edit.node!r} cannot be {edit.value!r}")
 
 
-def _add_input(draft: Draft, edit: AddInput) -> None:
-    """A default is an initializer of the same name; a run may leave such an input out.
+def _add_input(editor: Editor, edit: AddInput) -> None:
+    """A default value is an initializer of the same name; a run may leave such an input out.
 
-    Not in files of the first three IR versions, whose initializers no run replaces.
+    Files of the first three IR versions get none: a run cannot replace their initializers.
     """
-    draft.claim(edit.name)
+    editor.claim_name(edit.name)
     kind = tensor_type(edit.dtype, edit.shape)
-    draft.types.add(edit.name, kind)
-    draft.model.graph.input.append(ValueInfoProto(name=edit.name, type=kind))
-    if edit.default is not None and draft.model.ir_version >= _REPLACED:
-        draft.set_value(edit.name, edit.default.astype(numpy_dtype(edit.dtype)))
+    editor.types.add(edit.name, kind)
+    editor.model.graph.input.append(ValueInfoProto(name=edit.name, type=kind))
+    if edit.default is not None and editor.model.ir_version >= _FIRST_IR_WITH_DEFAULTS:
+        editor.set_value(edit.name, edit.default.astype(numpy_dtype(edit.dtype)))
 
 
-_REPLACED = 4  # the IR version since which what is fed goes before an initializer
+_FIRST_IR_WITH_DEFAULTS = 4
 
 
-def _add_output(draft: Draft, edit: AddOutput) -> None:
-    """Under another name than its own through an Identity: nothing else is renamed."""
-    kind = draft.types.of(edit.tensor)
-    if any(output.name == edit.name for output in draft.model.graph.output):
+def _add_output(editor: Editor, edit: AddOutput) -> None:
+    """An output of another name than its tensor's goes through an Identity."""
+    kind = editor.types.of(edit.tensor)
+    if any(output.name == edit.name for output in editor.model.graph.output):
         raise ModelError(f"the model already has an output named {edit.name!r}")
     if edit.name != edit.tensor:
-        draft.types.add(draft.claim(edit.name), kind)
-        draft.append(
+        editor.types.add(editor.claim_name(edit.name), kind)
+        editor.append_node(
             NodeProto(name=edit.name, op_type="Identity", input=[edit.tensor], output=[edit.name])
         )
-    draft.add_output(ValueInfoProto(name=edit.name, type=kind))
+    editor.add_output(ValueInfoProto(name=edit.name, type=kind))
 
 
-def _set_remap(model: ModelProto, remap: Remap) -> None:
-    for entry in model.metadata_props:
-        if entry.key == REMAP:
-            entry.value = remap.to_json()
-            return
-    model.metadata_props.add(key=REMAP, value=remap.to_json())
-
-
-EDITS: Mapping[type[Edit], Callable[[Draft, Any], None]] = {
+EDITS: Mapping[type[Edit], Callable[[Editor, Any], None]] = {
     Take: _take,
     Fill: _fill,
     Replace: _replace,

@@ -1,4 +1,4 @@
-"""The constants of a file: initializers, and what Constant nodes hold."""
+"""The constants of a file: its initializers and the values of Constant nodes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from exporter.errors import ModelError
 from exporter.formats.onnx.protos import DEFAULT_DOMAINS, dtype_name, read_tensor
 from exporter.graph import Array, Tensor
 
-Read = Callable[[TensorProto], Array]
+ReadTensor = Callable[[TensorProto], Array]
 
 
-def constants_of(graph: GraphProto, read: Read = read_tensor) -> dict[str, Tensor]:
-    """All of them by name; the values are read when asked for, and never kept.
+def constants_of(graph: GraphProto, read: ReadTensor = read_tensor) -> dict[str, Tensor]:
+    """All constants by name; values are read each time they are needed, and never kept.
 
     Args:
         graph: of the file.
-        read: gives the values of a constant, wherever they lie.
+        read: gives the values of a constant, wherever they are stored.
 
     Raises:
         ModelError: two of one name.
@@ -34,34 +34,34 @@ def constants_of(graph: GraphProto, read: Read = read_tensor) -> dict[str, Tenso
 
 
 def is_constant_node(node: NodeProto) -> bool:
-    """A node that only holds a value; such nodes are not part of the neutral graph."""
+    """Is it a Constant? The neutral graph has a constant tensor instead of such a node."""
     return (
         node.op_type == "Constant"
         and node.domain in DEFAULT_DOMAINS
         and len(node.attribute) == 1
-        and node.attribute[0].type in _HELD
+        and node.attribute[0].type in _VALUES
     )
 
 
-def _all(graph: GraphProto, read: Read) -> Iterator[Tensor]:
+def _all(graph: GraphProto, read: ReadTensor) -> Iterator[Tensor]:
     for tensor in graph.initializer:
-        yield _of_tensor(tensor.name, tensor, read)
+        yield _from_tensor(tensor.name, tensor, read)
     for node in graph.node:
         if is_constant_node(node):
-            yield _of_node(node, read)
+            yield _from_node(node, read)
 
 
-def _of_tensor(name: str, tensor: TensorProto, read: Read) -> Tensor:
+def _from_tensor(name: str, tensor: TensorProto, read: ReadTensor) -> Tensor:
     dtype = dtype_name(tensor.data_type)
     return Tensor(name, tuple(tensor.dims), dtype, lambda: read(tensor))
 
 
-def _of_node(node: NodeProto, read: Read) -> Tensor:
+def _from_node(node: NodeProto, read: ReadTensor) -> Tensor:
     (attribute,) = node.attribute
     (name,) = node.output
     if attribute.type == AttributeProto.TENSOR:
-        return _of_tensor(name, attribute.t, read)
-    values = _HELD[attribute.type](attribute)
+        return _from_tensor(name, attribute.t, read)
+    values = _VALUES[attribute.type](attribute)
     dtype = "string" if values.dtype == object else values.dtype.name
     return Tensor(name, values.shape, dtype, lambda: values)
 
@@ -70,7 +70,7 @@ def _strings(values: list[bytes]) -> Array:
     return np.array([value.decode("utf-8", "replace") for value in values], dtype=object)
 
 
-_HELD: Mapping[int, Any] = {
+_VALUES: Mapping[int, Any] = {
     AttributeProto.TENSOR: lambda a: read_tensor(a.t),
     AttributeProto.FLOAT: lambda a: np.array(a.f, np.float32),
     AttributeProto.FLOATS: lambda a: np.array(a.floats, np.float32),

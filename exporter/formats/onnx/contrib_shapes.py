@@ -1,4 +1,4 @@
-"""Standard operators that stand for those of other domains while shapes are inferred."""
+"""Replace operators of the domain com.microsoft by standard ones for shape inference."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from exporter.graph import Tensor
 
 
 @dataclass(frozen=True)
-class StandIn:
-    """A standard operator whose result has the same shape.
+class StandardOperator:
+    """A standard operator with a result of the same shape.
 
     Attributes:
         operator: its name.
-        inputs: the slots of the inputs that its own inputs are.
-        like: the slot of the constant whose type the result has; None for that of the first input.
-        attributes: those that both have.
-        otherwise: the element type of the result where that constant is absent.
+        inputs: slots of the original that become the inputs.
+        like: slot of the constant whose element type the result has; None for the first input's.
+        attributes: names of those that both have.
+        default: element type of the result where that constant is absent.
     """
 
     operator: str
     inputs: Sequence[int]
     like: int | None = None
     attributes: tuple[str, ...] = ()
-    otherwise: int = TensorProto.FLOAT
+    default: int = TensorProto.FLOAT
 
 
 def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) -> list[NodeProto]:
-    """The nodes to infer shapes of: the node itself where nothing stands for it."""
+    """Nodes with an output of the same name, shape and type; the node itself if it has no row."""
     if node.domain != "com.microsoft":
         return [node]
     if node.op_type == "MatMulNBits":
-        return _product(node)
-    entry = STAND_INS.get(node.op_type)
+        return _matmul_nbits(node)
+    entry = STANDARD_OPERATORS.get(node.op_type)
     if entry is None or any(a.name == "channels_last" and a.i for a in node.attribute):
         return [node]
     inputs = [node.input[slot] for slot in entry.inputs if slot < len(node.input)]
@@ -45,13 +45,13 @@ def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) 
     if entry.like is None:
         return [same]
     like = node.input[entry.like] if entry.like < len(node.input) else ""
-    dtype = element_type(constants[like].dtype) if like in constants else entry.otherwise
-    same.output[0] = f"{node.output[0]}/before its type"
+    dtype = element_type(constants[like].dtype) if like in constants else entry.default
+    same.output[0] = f"{node.output[0]}/before cast"
     return [same, helper.make_node("Cast", same.output, node.output[:1], to=dtype)]
 
 
-def _product(node: NodeProto) -> list[NodeProto]:
-    """Of a kernel that is packed: a matrix of the size that the attributes state."""
+def _matmul_nbits(node: NodeProto) -> list[NodeProto]:
+    """A MatMul with a kernel of the size [K, N] that the attributes state."""
     sizes = {a.name: a.i for a in node.attribute}
     if not {"K", "N"} <= set(sizes):
         return [node]
@@ -64,27 +64,22 @@ def _product(node: NodeProto) -> list[NodeProto]:
 
 
 _MOST_INPUTS = 300
-_WINDOW = (
-    "auto_pad",
-    "ceil_mode",
-    "count_include_pad",
-    "kernel_shape",
-    "pads",
-    "strides",
-)
+_WINDOW = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
+_GEMM = ("transA", "transB")
+_SAME = StandardOperator("Identity", (0,))
 
-STAND_INS: Mapping[str, StandIn] = {
-    "DequantizeLinear": StandIn("Identity", (0,), like=1),
-    "DynamicQuantizeMatMul": StandIn("MatMul", (0, 1), like=2),
-    "MatMulIntegerToFloat": StandIn("MatMul", (0, 1), like=2),
-    "QGemm": StandIn("Gemm", (0, 3), like=8, attributes=("transA", "transB")),
-    "QLinearAdd": StandIn("Add", (0, 3)),
-    "QLinearAveragePool": StandIn("AveragePool", (0,), attributes=_WINDOW),
-    "QLinearConcat": StandIn("Concat", range(2, _MOST_INPUTS, 3), like=1, attributes=("axis",)),
-    "QLinearGlobalAveragePool": StandIn("GlobalAveragePool", (0,)),
-    "QLinearLeakyRelu": StandIn("Identity", (0,)),
-    "QLinearMul": StandIn("Mul", (0, 3)),
-    "QLinearSigmoid": StandIn("Identity", (0,)),
-    "QLinearSoftmax": StandIn("Identity", (0,)),
-    "QuantizeLinear": StandIn("Identity", (0,), like=2, otherwise=TensorProto.UINT8),
+STANDARD_OPERATORS: Mapping[str, StandardOperator] = {
+    "DequantizeLinear": StandardOperator("Identity", (0,), like=1),
+    "DynamicQuantizeMatMul": StandardOperator("MatMul", (0, 1), like=2),
+    "MatMulIntegerToFloat": StandardOperator("MatMul", (0, 1), like=2),
+    "QGemm": StandardOperator("Gemm", (0, 3), 8, _GEMM),
+    "QLinearAdd": StandardOperator("Add", (0, 3)),
+    "QLinearAveragePool": StandardOperator("AveragePool", (0,), attributes=_WINDOW),
+    "QLinearConcat": StandardOperator("Concat", range(2, _MOST_INPUTS, 3), 1, ("axis",)),
+    "QLinearGlobalAveragePool": StandardOperator("GlobalAveragePool", (0,)),
+    "QLinearLeakyRelu": _SAME,
+    "QLinearMul": StandardOperator("Mul", (0, 3)),
+    "QLinearSigmoid": _SAME,
+    "QLinearSoftmax": _SAME,
+    "QuantizeLinear": StandardOperator("Identity", (0,), like=2, default=TensorProto.UINT8),
 }

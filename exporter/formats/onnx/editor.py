@@ -1,4 +1,4 @@
-"""A model while it is edited: the source is only read, and each part is copied once at most."""
+"""An ONNX model while it is edited: the source is only read, and each part is copied at most once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 
 import numpy as np
-from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx.constants import is_constant_node
@@ -14,8 +14,10 @@ from exporter.formats.onnx.draw import Drawing
 from exporter.formats.onnx.order import running_order
 from exporter.formats.onnx.protos import (
     FIRST_IR_WITHOUT_INPUTS,
+    all_names,
+    copy_of,
     copy_without,
-    every_name,
+    model_without,
     opset_of,
     rename_reads,
     tensor_type_of,
@@ -23,50 +25,49 @@ from exporter.formats.onnx.protos import (
 from exporter.formats.onnx.types import Types
 from exporter.graph import Array, Quantization, Tensor, Use
 
-_OUTSIDE = ""  # who reads the outputs: a node that no edit can name
+_GRAPH = ""  # the consumer of the graph's outputs; no node has this name
 
 
-class Draft:
-    """What an edit may do to a model.
+class Editor:
+    """Makes the changes of edits.
 
-    Nodes and constants stay those of the source until they are written to; all else is copied at
-    the start. `finish` puts the parts together.
+    Nodes and constants are shared with the source until they are changed; everything else is copied
+    at the start. `finish` assembles the result.
 
     Attributes:
         opset: version of the standard operators.
         model: the result, without its nodes and initializers.
-        types: of every tensor, as they stand.
+        types: the current type of every tensor.
     """
 
     def __init__(self, source: ModelProto, drawing: Drawing) -> None:
-        self.model = copy_without(source, "graph")
-        self.model.graph.CopyFrom(copy_without(source.graph, "node", "initializer"))
+        self.model = model_without(source, "node", "initializer")
         self.opset = opset_of(source)
         self.types = Types(self.model.graph, drawing)
         self._source = source
         self._graph = drawing.graph
         self._nodes: dict[str, NodeProto] = dict(zip(drawing.names, source.graph.node, strict=True))
-        self._written = set[str]()  # names of the nodes that are no longer the source's own
+        self._copied = set[str]()  # names of the nodes that the source does not share
         self._values: dict[str, Array] = {}  # of the constants that are new or have changed
-        self._names = set(every_name(source.graph))
-        self._makers = {name: node.name for name, (node, _) in self._graph.producers.items()}
-        self._branch = set[str]()  # names of the nodes of branches
+        self._names = set(all_names(source.graph))
+        self._producers = {name: node.name for name, (node, _) in self._graph.producers.items()}
+        self._branches = set[str]()  # names of nodes, see `append_node`
         self._uses: dict[str, set[Use]] = {}
         for node in self._graph.nodes:
             self._add_uses(node.name, node.inputs)
-        self._add_uses(_OUTSIDE, self._graph.outputs)
+        self._add_uses(_GRAPH, self._graph.outputs)
 
     # --- names -----------------------------------------------------------------------------------
 
-    def fresh(self, name: str) -> str:
-        """A name that nothing has yet, made from this one; the same in every process."""
+    def unique_name(self, name: str) -> str:
+        """A name for a new tensor or node, made from this one; the same in every process."""
         numbered = (f"{name}__{n}" for n in count(1))
         found = next(n for n in numbered if n not in self._names and n not in self._nodes)
         self._names.add(found)
         return found
 
-    def claim(self, name: str) -> str:
-        """A name that was chosen outside (raises ModelError if something has it)."""
+    def claim_name(self, name: str) -> str:
+        """A name that the plan states (raises ModelError if a tensor has it)."""
         if name in self._names:
             raise ModelError(f"the model already has a tensor named {name!r}")
         self._names.add(name)
@@ -74,21 +75,24 @@ class Draft:
 
     # --- constants -------------------------------------------------------------------------------
 
-    def change(self, constant: str, uses: Iterable[Use], change: Callable[[Array], Array]) -> None:
-        """Give those uses of a constant another value; what else uses it keeps the one it has.
+    def change_constant(
+        self, constant: str, uses: Iterable[Use], change: Callable[[Array], Array]
+    ) -> None:
+        """Change the value of a constant for some of its uses; the others keep the old value.
 
-        An earlier edit may have given some of the uses a copy of their own already.
+        An earlier edit may have given some of the uses a separate copy already.
         """
-        for name, group in self._as_read_now(constant, uses).items():
+        for name, group in self._uses_by_tensor(constant, uses).items():
             value = np.asarray(change(self._value(name)))
             if self._uses[name] == group:
                 self._values[name] = value
                 self.types.set(name, shape=value.shape)
             else:
-                self._redirect(name, self.add_constant(self.fresh(constant), value), group)
+                copy = self.add_constant(self.unique_name(constant), value)
+                self._redirect(name, copy, group)
 
     def add_constant(self, name: str, value: Array) -> str:
-        """A new initializer under a name that is claimed or fresh; gives the name back."""
+        """Add an initializer under a new name; returns the name."""
         self.set_value(name, value)
         kind = tensor_type_of(value)
         self.types.add(name, kind)
@@ -97,23 +101,23 @@ class Draft:
         return name
 
     def set_value(self, name: str, value: Array) -> None:
-        """The initializer of that name, which is added if there is none."""
+        """Set the value of the initializer of that name, which is added if there is none."""
         self._values[name] = value
 
     def quantization(self, tensor: str) -> Quantization | None:
-        """What the codes of a tensor of the source stand for; None where its values are real."""
+        """How a tensor of the source is quantized; None where its values are real."""
         known = self._graph.tensors.get(tensor)
         return None if known is None else known.quantization
 
     def constant(self, name: str) -> Tensor:
-        """A constant as it was drawn (raises ModelError if it is none)."""
+        """A constant of the source (raises ModelError if it is none)."""
         tensor = self._graph.tensors.get(name)
         if tensor is None or tensor.read is None:
             raise ModelError(f"{name!r} is not a constant")
         return tensor
 
-    def _as_read_now(self, constant: str, uses: Iterable[Use]) -> dict[str, set[Use]]:
-        """The uses by the name that they read now."""
+    def _uses_by_tensor(self, constant: str, uses: Iterable[Use]) -> dict[str, set[Use]]:
+        """The uses, grouped by the tensor that each reads now."""
         groups: dict[str, set[Use]] = {}
         for use in uses:
             node = self._nodes.get(use.node)
@@ -126,7 +130,7 @@ class Draft:
         if name in self._values:
             return self._values[name]
         read = self.constant(name).read
-        assert read is not None  # noqa: S101 - narrows the type; `constant` sees to it
+        assert read is not None  # noqa: S101 - narrows the type; `constant` has checked it
         return read()
 
     def _redirect(self, old: str, new: str, uses: set[Use]) -> None:
@@ -138,73 +142,77 @@ class Draft:
     # --- nodes -----------------------------------------------------------------------------------
 
     def node(self, name: str) -> NodeProto:
-        """A node to write to (raises ModelError if there is none of that name)."""
+        """A node that may be changed (raises ModelError if there is none of that name)."""
         if name not in self._nodes:
             raise ModelError(f"the model has no node named {name!r}")
-        if name not in self._written:
-            self._nodes[name] = copy_without(self._nodes[name])
-            self._written.add(name)
+        if name not in self._copied:
+            self._nodes[name] = copy_of(self._nodes[name])
+            self._copied.add(name)
         return self._nodes[name]
 
-    def append(self, node: NodeProto, *, branch: bool = False) -> None:
-        """A new node; `finish` moves it in front of those that read its results.
+    def append_node(self, node: NodeProto, *, branch: bool = False) -> None:
+        """Add a node; `finish` moves it before those that read its outputs.
 
-        A node of a branch reads what it reads now, also where a gap opens behind that.
+        Args:
+            node: it gets a unique name.
+            branch: `split_tensor` does not change the tensors that the node reads.
         """
-        node.name = self.fresh(node.name)
+        node.name = self.unique_name(node.name)
         if branch:
-            self._branch.add(node.name)
+            self._branches.add(node.name)
         self._nodes[node.name] = node
-        self._written.add(node.name)
-        self._makers.update((made, node.name) for made in node.output)
+        self._copied.add(node.name)
+        self._producers.update((made, node.name) for made in node.output)
         self._add_uses(node.name, node.input)
 
-    def drop_unread(self, tensor: str) -> None:
-        """Take the node away that makes a tensor which nobody reads, and so on upwards."""
-        maker = self._makers.get(tensor, "")
-        node = self._nodes.get(maker)
+    def remove_unread(self, tensor: str) -> None:
+        """Remove the producer of a tensor if nothing reads its outputs, then that of its inputs."""
+        producer = self._producers.get(tensor, "")
+        node = self._nodes.get(producer)
         if node is None or any(self._uses.get(name) for name in node.output):
             return
-        del self._nodes[maker]
+        del self._nodes[producer]
         for slot, name in enumerate(node.input):
-            self._uses[name].discard(Use(maker, slot))
-            self.drop_unread(name)
+            self._uses[name].discard(Use(producer, slot))
+            self.remove_unread(name)
 
     def add_output(self, info: ValueInfoProto) -> None:
-        """One more output, behind the others."""
+        """Append an output to those of the graph."""
         self.model.graph.output.append(info)
-        self._add_uses(_OUTSIDE, [output.name for output in self.model.graph.output])
+        self._add_uses(_GRAPH, [output.name for output in self.model.graph.output])
 
-    def part(self, tensor: str) -> tuple[str, str]:
-        """Open a gap behind a tensor.
+    def split_tensor(self, tensor: str) -> tuple[str, str]:
+        """Make two tensors from one, so that new nodes can be inserted between them.
 
         Returns:
-            The name of its value, and the name that all its readers, outputs too, now read, and
-            that a new node has to make.
+            The name of the value, and the name that all consumers and outputs read, which a new
+            node has to make.
         """
-        if tensor in self._makers:
-            return self._part_from_maker(tensor), tensor
-        return tensor, self._part_from_readers(tensor)
+        if tensor in self._producers:
+            return self._rename_value(tensor), tensor
+        return tensor, self._rename_for_consumers(tensor)
 
-    def _part_from_maker(self, tensor: str) -> str:
-        before = self.fresh(tensor)
+    def _rename_value(self, tensor: str) -> str:
+        before = self.unique_name(tensor)
         self.types.add(before, self.types.of(tensor))
         self.types.rename_statements(tensor, before)
-        maker = self.node(self._makers.pop(tensor))
-        maker.output[list(maker.output).index(tensor)] = before
-        self._makers[before] = maker.name
-        if apart := {use for use in self._uses.get(tensor, ()) if use.node in self._branch}:
-            self._redirect(tensor, before, apart)
+        producer = self.node(self._producers.pop(tensor))
+        producer.output[list(producer.output).index(tensor)] = before
+        self._producers[before] = producer.name
+        if branches := {use for use in self._uses.get(tensor, ()) if use.node in self._branches}:
+            self._redirect(tensor, before, branches)
         return before
 
-    def _part_from_readers(self, tensor: str) -> str:
-        every = self._uses.pop(tensor, set())
-        apart = {use for use in every if use.node in self._branch}
-        uses = every - apart
-        self._uses[tensor] = apart
-        if any(use.node == _OUTSIDE for use in uses):
-            raise ModelError(f"{tensor!r} is an output that no node makes; nothing fits behind it")
-        after = self.fresh(tensor)
+    def _rename_for_consumers(self, tensor: str) -> str:
+        all_uses = self._uses.pop(tensor, set())
+        branches = {use for use in all_uses if use.node in self._branches}
+        uses = all_uses - branches
+        self._uses[tensor] = branches
+        if any(use.node == _GRAPH for use in uses):
+            raise ModelError(
+                f"no node makes the output {tensor!r}: exporter cannot insert an operation after it"
+            )
+        after = self.unique_name(tensor)
         self.types.add(after, self.types.of(tensor))
         for node in {use.node for use in uses}:
             rename_reads(self.node(node), tensor, after)
@@ -218,20 +226,20 @@ class Draft:
     # --- the result ------------------------------------------------------------------------------
 
     def finish(self) -> ModelProto:
-        """The edited model; nothing may be edited any more."""
-        left = dict(self._values)
+        """The edited model. Call it once, after all edits."""
+        new = dict(self._values)
         initializers = self.model.graph.initializer
         for tensor in self._source.graph.initializer:
-            if tensor.name in left:
-                initializers.append(_with_value(tensor, left.pop(tensor.name)))
+            if tensor.name in new:
+                initializers.append(_with_value(tensor, new.pop(tensor.name)))
             else:
                 initializers.append(tensor)
         for name, node in list(self._nodes.items()):
-            if is_constant_node(node) and node.output[0] in left:
-                self._nodes[name] = _holding(node, left.pop(node.output[0]))
-            elif node.output and node.output[0] in left:  # a constant that the node came to
+            if is_constant_node(node) and node.output[0] in new:
+                self._nodes[name] = _constant_node(node, new.pop(node.output[0]))
+            elif node.output and node.output[0] in new:  # a constant that the node computed
                 del self._nodes[name]
-        initializers.extend(numpy_helper.from_array(v, name) for name, v in left.items())
+        initializers.extend(numpy_helper.from_array(value, name) for name, value in new.items())
         self.model.graph.node.extend(running_order(list(self._nodes.values())))
         return self.model
 
@@ -242,9 +250,9 @@ def _with_value(tensor: TensorProto, value: Array) -> TensorProto:
     return result
 
 
-def _holding(node: NodeProto, value: Array) -> NodeProto:
+def _constant_node(node: NodeProto, value: Array) -> NodeProto:
     """The Constant node with another value."""
     result = copy_without(node, "attribute")
-    attribute = result.attribute.add(name="value", type=AttributeProto.TENSOR)
-    attribute.t.CopyFrom(numpy_helper.from_array(value, node.output[0]))
+    tensor = numpy_helper.from_array(value, node.output[0])
+    result.attribute.append(helper.make_attribute("value", tensor))
     return result

@@ -1,4 +1,4 @@
-"""Labels in the metadata of a file: read as data, never executed, and narrowed with the units."""
+"""Class names in a file's metadata: read as data, never executed, and cut with the units."""
 
 from __future__ import annotations
 
@@ -9,23 +9,25 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
+from exporter.formats.onnx.protos import set_metadata
 from exporter.graph import Graph
 from exporter.graph.operations import TopK
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import group_names
 
-LINES = "character"  # of PaddlePaddle's exporters: a label a line
+LINES = "character"  # written by PaddlePaddle's exporters: one label a line
 KEYS = ("names", "labels", "class_names", "classes", "id2label", "categories", LINES)
 _LONGEST = 8_000_000  # characters; 250,000 labels have half of it
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One metadata entry that holds labels.
+class LabelEntry:
+    """One metadata entry that contains labels.
 
     Attributes:
-        keys: what the labels stand under where the entry is a mapping; None where it is a list.
-        write: gives the text of a list or a mapping, in the syntax that the entry has.
+        labels: one a unit.
+        keys: type of the keys of a mapping from index to label; None for a list.
+        write: gives the text of a list or a mapping, in the syntax of the entry.
     """
 
     labels: tuple[str, ...]
@@ -39,7 +41,7 @@ class Entry:
         return self.write({self.keys(i): label for i, label in enumerate(labels)})
 
 
-def read_entry(text: str) -> Entry | None:
+def read_entry(text: str) -> LabelEntry | None:
     """A list of labels, or a mapping from 0, 1, 2, ... to them, in JSON or as a Python literal."""
     if len(text) > _LONGEST:
         return None
@@ -53,65 +55,74 @@ def read_entry(text: str) -> Entry | None:
 
 
 def labels_of(model: ModelProto, graph: Graph) -> dict[str, tuple[str, ...]]:
-    """Output name -> labels, for outputs with an axis as long as the first entry that fits; of
-    rows of values, one with room for it.
+    """Output name -> labels.
 
-    An output that holds ids has no such axis: there the axis counts that the ids point into.
+    1. The first entry with as many labels as an axis of the output is long.
+    2. Otherwise, for an output with several axes: the first one with fewer labels than the longest
+       axis, which may contain boxes too. Entries by line may have a blank that is not a class.
+    3. An output of class indices has no such axis. There, the axis that the indices point into
+       counts.
     """
-    held = _entries(model)
-    entries = list(held.values())
-    beside = [entry for key, entry in held.items() if key != LINES]  # a blank may be: no box
+    entries = _entries(model)
     found: dict[str, tuple[str, ...]] = {}
-    for tensor in (*graph.outputs, *_ranked(graph)):
+    ranked = [node.inputs[0] for node in graph.nodes if isinstance(node.operation, TopK)]
+    for tensor in (*graph.outputs, *ranked):
         lengths = graph.shape(tensor)[1:] or graph.shape(tensor)
-        fitting = [entry.labels for entry in entries if len(entry.labels) in lengths]
-        if not fitting and len(lengths) > 1:  # boxes may share the axis
+        fitting = [e.labels for e in entries.values() if len(e.labels) in lengths]
+        if not fitting and len(lengths) > 1:
             longest = max(length or 0 for length in lengths)
-            fitting = [entry.labels for entry in beside if len(entry.labels) < longest]
+            fitting = [
+                entry.labels
+                for key, entry in entries.items()
+                if key != LINES and len(entry.labels) < longest
+            ]
         if fitting:
             found[tensor] = fitting[0]
     return found
 
 
-def narrow_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap: Remap) -> None:
-    """Give every entry that labels the units of a cut head the labels that are left.
+def keep_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap: Remap) -> None:
+    """Keep the labels of the kept units in every entry that labels a cut head.
 
     Args:
         model: changed in place.
-        labeled: the graph before the cut, with the labels that it had.
-        before: the remap that the model carried before.
-        remap: what it carries now.
+        labeled: the graph before the cut, with its labels.
+        before: the remap that the model contained before.
+        remap: the remap of the result.
     """
     for key, entry in _entries(model).items():
         for head in remap.heads:
-            places = _places(head, before)
-            fits = _label(entry, head, labeled, before)
-            if fits and places != list(range(len(entry.labels))):
+            kept = _kept_units(head, before)
+            fits = _is_for_head(entry, head, labeled, before)
+            if fits and kept != list(range(len(entry.labels))):
                 names = group_names(head)
-                left = [names.get(new, entry.labels[i]) for new, i in enumerate(places)]
-                _set(model, key, entry.text(left))
+                labels = [names.get(new, entry.labels[old]) for new, old in enumerate(kept)]
+                set_metadata(model, key, entry.text(labels))
                 break
 
 
-def _label(entry: Entry, head: HeadRemap, labeled: Graph, before: Remap | None) -> bool:
-    """Does an entry label the units of a head? Of those that no output shows there are as many."""
+def _is_for_head(entry: LabelEntry, head: HeadRemap, labeled: Graph, before: Remap | None) -> bool:
+    """Does an entry label the units of a head?
+
+    If no output shows the units, it does if it has as many labels as the head had units.
+    """
     if head.output in labeled.labels or head.output in labeled.outputs:
         return labeled.labels.get(head.output) == entry.labels
-    if head.options["restore_ids"]:  # readers look labels up by the numbers that are returned
+    if head.options["restore_ids"]:  # the model returns original indices: all labels stay valid
         return False
     known = {table.name: table.new_units for table in before.heads} if before else {}
     return len(entry.labels) == known.get(head.name, head.old_units)
 
 
-def _places(head: HeadRemap, before: Remap | None) -> list[int]:
-    """Where the units that are left stood before the cut."""
-    originals = [place[0] if isinstance(place, tuple) else place for place in head.new_to_old]
+def _kept_units(head: HeadRemap, before: Remap | None) -> list[int]:
+    """The kept units, as indices in the model before this cut."""
+    originals = [unit[0] if isinstance(unit, tuple) else unit for unit in head.new_to_old]
     if before is not None and any(table.name == head.name for table in before.heads):
         return [int(i) for i in before.to_new(originals, head=head.name)]
     return originals
 
 
-def _entries(model: ModelProto) -> dict[str, Entry]:
+def _entries(model: ModelProto) -> dict[str, LabelEntry]:
     found = {}
     for prop in model.metadata_props:
         read = _read_lines if prop.key == LINES else read_entry
@@ -121,9 +132,9 @@ def _entries(model: ModelProto) -> dict[str, Entry]:
     return dict(sorted(found.items(), key=lambda item: KEYS.index(item[0])))
 
 
-def _read_lines(text: str) -> Entry | None:
+def _read_lines(text: str) -> LabelEntry | None:
     labels = tuple(text.removesuffix("\n").split("\n"))
-    return Entry(labels, None, _lines) if len(text) <= _LONGEST else None
+    return LabelEntry(labels, None, _lines) if len(text) <= _LONGEST else None
 
 
 def _lines(value: object) -> str:
@@ -131,9 +142,9 @@ def _lines(value: object) -> str:
     return "\n".join(value)
 
 
-def _entry(value: object, write: Callable[[object], str]) -> Entry | None:
+def _entry(value: object, write: Callable[[object], str]) -> LabelEntry | None:
     if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
-        return Entry(tuple(value), None, write)
+        return LabelEntry(tuple(value), None, write)
     if not isinstance(value, Mapping) or not value:
         return None
     kind = next((k for k in (int, str) if all(type(key) is k for key in value)), None)
@@ -142,18 +153,8 @@ def _entry(value: object, write: Callable[[object], str]) -> Entry | None:
     wanted = [kind(i) for i in range(len(value))]
     if set(wanted) != set(value):
         return None
-    return Entry(tuple(value[key] for key in wanted), kind, write)
+    return LabelEntry(tuple(value[key] for key in wanted), kind, write)
 
 
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _ranked(graph: Graph) -> list[str]:
-    return [node.inputs[0] for node in graph.nodes if isinstance(node.operation, TopK)]
-
-
-def _set(model: ModelProto, key: str, text: str) -> None:
-    for prop in model.metadata_props:
-        if prop.key == key:
-            prop.value = text

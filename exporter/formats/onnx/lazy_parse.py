@@ -1,56 +1,60 @@
-"""Parse a large ONNX file without its large constants: they stay where they lie in the file.
+"""Parse a large ONNX file without its large constants, whose values remain in the file.
 
-A protobuf message that holds all weights costs twice its size to be parsed. Here the wire format is
-walked instead (protobuf's: a tag, a length, the bytes), and the message is parsed without the
-`raw_data` of large initializers.
+Parsing a protobuf message with all weights takes twice its size in memory. Here the wire format
+(protobuf's: a tag, a length, the bytes) is read field by field, and the message is parsed without
+the `raw_data` of large initializers.
 
-1. Such a constant gets a place as if it lay in another file, named WITHIN, which no file can be.
-2. Only types that runtimes take as arrays, and only values of just the length that the shape needs:
-   whatever is odd is parsed, and refused, as it always is.
-3. A file that names WITHIN itself, or that is no such message, is not skimmed.
+1. Such a constant becomes an external one with the location WITHIN, which no file can have.
+2. Only for types that runtimes take as arrays, and if the values have the length that the shape
+   needs. Any other constant is parsed, and rejected if it is damaged, as in a small file.
+3. A file that contains the text WITHIN, or is not such a message, is parsed completely.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 
 from google.protobuf.message import DecodeError, Message
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
+from exporter.formats.onnx.protos import serialized
+
 WITHIN = "\0within the model's own file"
-LARGE_BYTES = 1 << 16  # of a constant that is not parsed
-HANDED_OVER = frozenset(
+LARGE_BYTES = 1 << 16  # smaller constants are parsed
+ARRAY_TYPES = frozenset(
     {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT8, TensorProto.UINT8}
 )
 
 
-def skim(content: memoryview) -> ModelProto | None:
-    """The message without its large constants; None where it has to be parsed whole.
+def parse_without_values(content: memoryview) -> ModelProto | None:
+    """The message without its large constants; None if it has to be parsed completely.
 
     Args:
         content: the whole file.
     """
     model = ModelProto()
     try:
-        model.ParseFromString(b"".join(_of_model(content)))
-    except (DecodeError, _OddError):
+        model.ParseFromString(_light_model(content))
+    except (DecodeError, _UnexpectedError):
         return None
     return model
 
 
-class _OddError(Exception):
-    """The bytes are not what is known to be safe to skim."""
+class _UnexpectedError(Exception):
+    """The bytes are not those of a message that is safe to parse in this way."""
 
 
 @dataclass(frozen=True)
 class _Field:
-    """One field of a message: its number, and where it and its content lie.
+    """One field of a message, as positions in the file.
 
     Attributes:
+        number: in the message's definition.
         start: of the tag.
-        inner: of the content; for one with a length, behind the length.
+        inner: of the content, after a length if there is one.
+        stop: of the content.
         nested: does it have a length?
     """
 
@@ -61,81 +65,85 @@ class _Field:
     nested: bool
 
 
-def _of_model(content: memoryview) -> Iterator[bytes]:
-    graph = _number_of(ModelProto, "graph")
-    for field in _fields(content, 0, len(content)):
-        if field.number == graph and field.nested:
-            yield _nested(graph, b"".join(_of_graph(content, field)))
+def _light_model(content: memoryview) -> bytes:
+    whole = _Field(0, 0, 0, len(content), nested=True)
+    return _replace_fields(content, whole, _number_of(ModelProto, "graph"), _light_graph)
+
+
+def _light_graph(content: memoryview, graph: _Field) -> bytes:
+    return _replace_fields(content, graph, _number_of(GraphProto, "initializer"), _light_tensor)
+
+
+def _replace_fields(
+    content: memoryview,
+    message: _Field,
+    number: int,
+    replace: Callable[[memoryview, _Field], bytes],
+) -> bytes:
+    """The bytes of a message, with another content for the nested fields of one number."""
+    parts = []
+    for field in _fields(content, message.inner, message.stop):
+        if field.number == number and field.nested:
+            inner = replace(content, field)
+            parts += [field_start(number, len(inner)), inner]
         else:
-            yield _copied(content, field)
+            parts.append(_copied(content, field))
+    return b"".join(parts)
 
 
-def _of_graph(content: memoryview, graph: _Field) -> Iterator[bytes]:
-    initializer = _number_of(GraphProto, "initializer")
-    for field in _fields(content, graph.inner, graph.stop):
-        if field.number == initializer and field.nested:
-            yield _nested(initializer, _of_tensor(content, field))
-        else:
-            yield _copied(content, field)
-
-
-def _of_tensor(content: memoryview, tensor: _Field) -> bytes:
+def _light_tensor(content: memoryview, tensor: _Field) -> bytes:
     raw = _number_of(TensorProto, "raw_data")
     fields = list(_fields(content, tensor.inner, tensor.stop))
     large = [f for f in fields if f.number == raw and f.stop - f.inner >= LARGE_BYTES]
     if len(large) == 1:
         (values,) = large
         rest = b"".join(_copied(content, field) for field in fields if field is not values)
-        light = TensorProto.FromString(rest)
         length = values.stop - values.inner
-        if _is_plain(light, length):
-            return rest + _placed(values.inner, length)
+        if _is_plain(TensorProto.FromString(rest), length):
+            return rest + _location(values.inner, length)
     return b"".join(_copied(content, field) for field in fields)
 
 
-def _is_plain(light: TensorProto, length: int) -> bool:
-    """Is the tensor, but for its values, one of a known type whose values are of this length?"""
-    if light.data_type not in HANDED_OVER or {f.name for f, _ in light.ListFields()} - _USUAL:
+def _is_plain(tensor: TensorProto, length: int) -> bool:
+    """Has a tensor without values only the usual fields, and a shape that needs this length?"""
+    names = {field.name for field, _ in tensor.ListFields()}
+    if tensor.data_type not in ARRAY_TYPES or names - _USUAL:
         return False
-    width = helper.tensor_dtype_to_np_dtype(light.data_type).itemsize
-    return min(light.dims, default=1) > 0 and prod(light.dims) * width == length
+    item_bytes = helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return min(tensor.dims, default=1) > 0 and prod(tensor.dims) * item_bytes == length
 
 
 _USUAL = {"dims", "data_type", "name", "doc_string"}
 
 
-def _placed(offset: int, length: int) -> bytes:
-    place = TensorProto(data_location=TensorProto.EXTERNAL)
+def _location(offset: int, length: int) -> bytes:
+    """The fields that make a tensor external."""
+    tensor = TensorProto(data_location=TensorProto.EXTERNAL)
     for key, value in {"location": WITHIN, "offset": offset, "length": length}.items():
-        place.external_data.add(key=key, value=str(value))
-    content: bytes = place.SerializeToString(deterministic=True)
-    return content
+        tensor.external_data.add(key=key, value=str(value))
+    return serialized(tensor)
 
 
 def _copied(content: memoryview, field: _Field) -> bytes:
     found = bytes(content[field.start : field.stop])
-    if _MARK in found:
-        raise _OddError
+    if _WITHIN_BYTES in found:
+        raise _UnexpectedError
     return found
 
 
-_MARK = WITHIN.encode()
+_WITHIN_BYTES = WITHIN.encode()
 
 
 # --- protobuf's wire format -----------------------------------------------------------------------
 
 
-def nested_start(number: int, length: int) -> bytes:
-    """What stands before the content of a field that holds a message, text or bytes."""
+def field_start(number: int, length: int) -> bytes:
+    """The bytes before the content of a field that contains a message, text or bytes."""
     return _varint(number << 3 | _WITH_LENGTH) + _varint(length)
 
 
-def _nested(number: int, content: bytes) -> bytes:
-    return nested_start(number, len(content)) + content
-
-
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    """Seven bits a byte, the lowest first; the eighth bit means that more bytes follow."""
     content = bytearray()
     while value >= _MORE:
         content.append(value & (_MORE - 1) | _MORE)
@@ -155,19 +163,19 @@ def _fields(content: memoryview, start: int, stop: int) -> Iterator[_Field]:
             length, inner = _read_varint(content, inner, stop)
             end = inner + length
         if not inner <= end <= stop:
-            raise _OddError
+            raise _UnexpectedError
         yield _Field(tag >> 3, start, inner, end, kind == _WITH_LENGTH)
         start = end
 
 
 def _read_varint(content: memoryview, start: int, stop: int) -> tuple[int, int]:
-    """The number, and where it ends."""
+    """The number, and the position after it."""
     value = 0
-    for place in range(start, min(stop, start + _LONGEST)):
-        value |= (content[place] & (_MORE - 1)) << 7 * (place - start)
-        if content[place] < _MORE:
-            return value, place + 1
-    raise _OddError
+    for position in range(start, min(stop, start + _LONGEST)):
+        value |= (content[position] & (_MORE - 1)) << 7 * (position - start)
+        if content[position] < _MORE:
+            return value, position + 1
+    raise _UnexpectedError
 
 
 def _number_of(message: type[Message], field: str) -> int:

@@ -1,6 +1,6 @@
-"""Load a file into onnxruntime and run it once, as a device would: by its path, no more held.
+"""Load an ONNX file by its path, as a device does, and run it once.
 
-Started as a separate process by `exporter.performance.memory`, which documents the arguments.
+`exporter.performance.memory` starts this as a separate process and documents the arguments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Name the precision of a model by what its constants and operators are."""
+"""Name the precision of a model from its constants and operators."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from exporter.graph.operations import Linear
 def precision_of(graph: Graph) -> str:
     """One of "fp32", "fp16", "bf16", "fp64", "dynamic", "int8", "int16x8", "int4".
 
-    Integer where the operators quantize; otherwise the float type that holds the most bytes,
-    and "fp32" where there is none.
+    An integer type if operators quantize; otherwise the float type with the most bytes of
+    constants, or "fp32" if there are none.
     """
     operators = {node.operator for node in graph.nodes}
     if operators & _DYNAMIC:
@@ -30,17 +30,17 @@ def precision_of(graph: Graph) -> str:
 
 
 def _packed_precision(graph: Graph) -> str:
-    """By the narrowest codes."""
+    """By the kernel with the fewest bits a value."""
     operations = (node.operation for node in graph.nodes)
     bits = [o.packed_bits for o in operations if isinstance(o, Linear) and o.packed_bits]
-    return "dynamic" if min(bits, default=_BITS) >= _WHOLE_BYTE else "int4"
+    return "dynamic" if min(bits, default=_INT4) >= _INT8 else "int4"
 
 
-_BITS, _WHOLE_BYTE = 4, 8
+_INT4, _INT8 = 4, 8  # bits
 
 
 def _integer_precision(graph: Graph) -> str:
-    """By the weights' codes, and by the zero points of what is quantized while the model runs."""
+    """By the dtypes of the weights, and of the zero points of activations."""
     read = [
         (node.operator, graph.tensors[name].dtype)
         for node in graph.nodes

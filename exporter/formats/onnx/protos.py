@@ -1,4 +1,4 @@
-"""The file's own messages as plain values: element types, shapes, attributes, arrays."""
+"""Read ONNX's protobuf messages as plain values: element types, shapes, attributes, arrays."""
 
 from __future__ import annotations
 
@@ -25,8 +25,13 @@ from exporter.graph import Array, Shape
 DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 FIRST_IR_WITHOUT_INPUTS = 4  # before, every initializer had to be an input too
 UNKNOWN = "undefined"
+LARGEST_MESSAGE = 2**31 - 1  # bytes
+TOO_LARGE = "{} is larger than the 2 GB that an .onnx file can hold"
 
-_M = TypeVar("_M", ModelProto, GraphProto, NodeProto, TensorProto)
+_M = TypeVar("_M", bound=Message)
+
+
+# --- types ---------------------------------------------------------------------------------------
 
 
 def dtype_name(element: int) -> str:
@@ -47,7 +52,7 @@ def element_type(dtype: str) -> int:
 
 
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
-    """NumPy's dtype of that name, those of `ml_dtypes` included (raises as `element_type`)."""
+    """NumPy's dtype of that name, including those of `ml_dtypes` (raises as `element_type`)."""
     return np.dtype(helper.tensor_dtype_to_np_dtype(element_type(dtype)))
 
 
@@ -58,7 +63,7 @@ def dtype_of(kind: TypeProto | None) -> str:
 
 
 def shape_of(kind: TypeProto | None) -> Shape | None:
-    """Named and missing dimensions are None; so is the shape of an unknown rank."""
+    """None where the rank is unknown; named and missing dimensions are None."""
     if kind is None or not kind.tensor_type.HasField("shape"):
         return None
     return tuple(
@@ -68,7 +73,7 @@ def shape_of(kind: TypeProto | None) -> Shape | None:
 
 
 def set_shape(kind: TypeProto, shape: Shape) -> None:
-    """State a shape; dimensions that stay unknown keep their names."""
+    """State a shape; dimensions that remain unknown keep their names."""
     dims = kind.tensor_type.shape.dim
     if len(dims) != len(shape) or not kind.tensor_type.HasField("shape"):
         del dims[:]
@@ -90,46 +95,56 @@ def tensor_type(dtype: str, shape: Shape) -> TypeProto:
 
 
 def tensor_type_of(value: Array) -> TypeProto:
-    """The type of an array; NumPy's object stands for strings."""
+    """The type of an array; NumPy's object dtype means strings."""
     return tensor_type(dtype_name(helper.np_dtype_to_tensor_dtype(value.dtype)), tuple(value.shape))
 
 
+# --- nodes and graphs ----------------------------------------------------------------------------
+
+
 def attributes_of(node: NodeProto) -> dict[str, Any]:
-    """Numbers, strings and tuples of them, and what one tensor of one number holds.
+    """Numbers, strings and tuples of them, and the number in a tensor that contains just one.
 
     Other tensors, and graphs, are left out.
     """
     found = {a.name: _PLAIN[a.type](a) for a in node.attribute if a.type in _PLAIN}
-    held = (a for a in node.attribute if a.type == AttributeProto.TENSOR)
-    inside = (a for a in held if a.t.data_location != TensorProto.EXTERNAL)
-    single = (a for a in inside if prod(a.t.dims) == 1)
-    return found | {a.name: read_tensor(a.t).item() for a in single}
+    for attribute in node.attribute:
+        tensor = attribute.t
+        is_inside = tensor.data_location != TensorProto.EXTERNAL
+        if attribute.type == AttributeProto.TENSOR and is_inside and prod(tensor.dims) == 1:
+            found[attribute.name] = read_tensor(tensor).item()
+    return found
 
 
-def bodies(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs inside a node: the branches of If, the bodies of Loop and Scan."""
+def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node: the branches of If, the bodies of Loop and Scan."""
     for attribute in node.attribute:
         if attribute.HasField("g"):
             yield attribute.g
         yield from attribute.graphs
 
 
-def captured(node: NodeProto) -> list[str]:
-    """Names from outside that the graphs inside a node read, each once."""
-    return list(dict.fromkeys(name for body in bodies(node) for name in _free_names(body)))
+def captured_names(node: NodeProto) -> list[str]:
+    """The tensors outside that the graphs in a node read, each once."""
+    return list(dict.fromkeys(name for body in subgraphs(node) for name in _free_names(body)))
+
+
+def names_read(node: NodeProto) -> list[str]:
+    """The tensors that a node reads, itself and in its graphs."""
+    return [name for name in (*node.input, *captured_names(node)) if name]
 
 
 def _free_names(body: GraphProto) -> Iterator[str]:
     own = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
     own.update(sparse.values.name for sparse in body.sparse_initializer)
     own.update(name for node in body.node for name in node.output)
-    read = [name for node in body.node for name in (*node.input, *captured(node))]
+    read = [name for node in body.node for name in names_read(node)]
     read += [info.name for info in body.output]
     yield from (name for name in read if name and name not in own)
 
 
 def node_names(graph: GraphProto) -> tuple[str, ...]:
-    """The file's names where they are there and not yet taken; the index tells the others apart."""
+    """The file's names of nodes, made unique by the index where one is missing or taken."""
     names: dict[str, None] = {}
     for index, node in enumerate(graph.node):
         name = node.name
@@ -140,11 +155,11 @@ def node_names(graph: GraphProto) -> tuple[str, ...]:
 
 
 def rename_reads(node: NodeProto, old: str, new: str) -> None:
-    """Have a node, and the graphs inside it, read another tensor from outside."""
+    """Make a node, and the graphs in it, read another tensor."""
     for slot, name in enumerate(node.input):
         if name == old:
             node.input[slot] = new
-    for body in bodies(node):
+    for body in subgraphs(node):
         if old in _free_names(body):
             for inner in body.node:
                 rename_reads(inner, old, new)
@@ -153,19 +168,19 @@ def rename_reads(node: NodeProto, old: str, new: str) -> None:
                     info.name = new
 
 
-def every_name(graph: GraphProto) -> Iterator[str]:
-    """All names of tensors in a graph and in the graphs inside it."""
+def all_names(graph: GraphProto) -> Iterator[str]:
+    """All names of tensors in a graph and in the graphs of its nodes."""
     yield from (tensor.name for tensor in graph.initializer)
     yield from (sparse.values.name for sparse in graph.sparse_initializer)
     yield from (info.name for infos in (graph.input, graph.output) for info in infos)
     for node in graph.node:
         yield from (*node.input, *node.output)
-        for body in bodies(node):
-            yield from every_name(body)
+        for body in subgraphs(node):
+            yield from all_names(body)
 
 
-def every_tensor(graph: GraphProto) -> Iterator[TensorProto]:
-    """All constants in a graph and in the graphs inside it."""
+def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """All constants in a graph and in the graphs of its nodes."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -174,42 +189,37 @@ def every_tensor(graph: GraphProto) -> Iterator[TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-        for body in bodies(node):
-            yield from every_tensor(body)
+        for body in subgraphs(node):
+            yield from all_tensors(body)
 
 
-def is_text_whole(message: Message) -> bool:
-    """Is every text in a message, and in those inside it, valid UTF-8? Protobuf does not look."""
-    if isinstance(message, TensorProto):  # its fields would be copied to be listed
-        return isinstance(message.name, str) and isinstance(message.doc_string, str)
-    for field, value in message.ListFields():
-        if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
-            continue
-        for entry in value if hasattr(value, "extend") else [value]:
-            if isinstance(entry, bytes) or not (isinstance(entry, str) or is_text_whole(entry)):
-                return False
-    return True
+# --- values, files, copies -----------------------------------------------------------------------
 
 
 def read_tensor(tensor: TensorProto) -> Array:
-    """The values; sub-byte types one entry an element (raises ModelError if damaged)."""
+    """The values; one entry an element for types below 8 bits (raises ModelError if damaged)."""
     try:
         values: Array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
         raise ModelError(
-            f"constant {tensor.name!r} does not hold what its shape {list(tensor.dims)} and type "
-            f"{dtype_name(tensor.data_type)} say"
+            f"the values of constant {tensor.name!r} do not fit its shape {list(tensor.dims)} and "
+            f"type {dtype_name(tensor.data_type)}"
         ) from error
     return values
 
 
-def content_of(model: ModelProto, name: str) -> bytes:
-    """A model as bytes (raises ModelError if they are more than one message can hold)."""
-    try:
-        content: bytes = model.SerializeToString(deterministic=True)
-    except (EncodeError, ValueError) as error:
-        raise ModelError(f"{name} is larger than the 2 GB that an .onnx file can hold") from error
+def serialized(message: Message) -> bytes:
+    """The bytes of a message: the same for the same message in every process."""
+    content: bytes = message.SerializeToString(deterministic=True)
     return content
+
+
+def file_content(model: ModelProto, name: str) -> bytes:
+    """The bytes of a model (raises ModelError if one message cannot hold them)."""
+    try:
+        return serialized(model)
+    except (EncodeError, ValueError) as error:
+        raise ModelError(TOO_LARGE.format(name)) from error
 
 
 def opset_of(model: ModelProto) -> int:
@@ -218,8 +228,21 @@ def opset_of(model: ModelProto) -> int:
     return max(versions, default=0)
 
 
+def set_metadata(model: ModelProto, key: str, value: str) -> None:
+    """Replace the metadata entries of that key, or add one."""
+    found = [entry for entry in model.metadata_props if entry.key == key]
+    for entry in found or [model.metadata_props.add(key=key)]:
+        entry.value = value
+
+
+def copy_of(message: _M) -> _M:
+    result = type(message)()
+    result.CopyFrom(message)
+    return result
+
+
 def copy_without(source: _M, *skipped: str) -> _M:
-    """A copy that lacks some fields, so that what they hold is not copied."""
+    """A copy without some fields, which are not copied on the way."""
     result = type(source)()
     for descriptor, value in source.ListFields():
         name = descriptor.name
@@ -231,6 +254,13 @@ def copy_without(source: _M, *skipped: str) -> _M:
             getattr(result, name).CopyFrom(value)
         else:
             setattr(result, name, value)
+    return result
+
+
+def model_without(source: ModelProto, *skipped: str) -> ModelProto:
+    """A copy of a model without some fields of its graph."""
+    result = copy_without(source, "graph")
+    result.graph.CopyFrom(copy_without(source.graph, *skipped))
     return result
 
 

@@ -1,4 +1,4 @@
-"""What the integers of a file stand for, followed from where the file states it."""
+"""How the integer tensors of a file are quantized, followed from where the file states it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,29 @@ from exporter.graph.operations import (
 from exporter.graph.walk import REARRANGE, applies, only_moves
 
 _INTEGERS = ("int", "uint")
-_Pair = tuple[int | None, int]  # slots of the scale (None: it stands elsewhere) and the zero point
+# Slots of the scale and the zero point. No scale: a later operator multiplies by it.
+_Slots = tuple[int | None, int]
 
 
 @dataclass(frozen=True)
-class Coded:
-    """Where an operator's inputs state what its codes stand for.
+class QuantizedSlots:
+    """The inputs with which an operator states how its tensors are quantized.
 
     Attributes:
-        read: slot of codes that it reads -> the slots of their scale and zero point.
-        made: those of the codes that it makes; None where it makes none.
+        inputs: slot of a quantized input -> slots of its scale and zero point.
+        output: those of the output; None where it is not quantized.
     """
 
-    read: Mapping[int, _Pair] = field(default_factory=dict)
-    made: _Pair | None = None
+    inputs: Mapping[int, _Slots] = field(default_factory=dict)
+    output: _Slots | None = None
 
 
-def with_codes(graph: Graph) -> Graph:
-    """The graph with the quantization of every tensor of codes whose scale is constant."""
-    found = {**_made(graph.nodes, graph.tensors), **_read(graph.nodes, graph.tensors)}
+def add_quantization(graph: Graph) -> Graph:
+    """The graph with the quantization of every tensor for which it is known."""
+    found = {
+        **_of_outputs(graph.nodes, graph.tensors),
+        **_of_inputs(graph.nodes, graph.tensors),
+    }
     if not found:
         return graph
     tensors = {
@@ -53,125 +57,128 @@ def with_codes(graph: Graph) -> Graph:
     return replace(graph, tensors=tensors)
 
 
-def encode(constant: Tensor, edit: Fill, shape: tuple[int, ...]) -> Array:
-    """A real value as a constant of this shape holds it at some positions, to be assigned to them.
+def quantize_fill(constant: Tensor, edit: Fill, shape: tuple[int, ...]) -> Array:
+    """The value of a Fill, quantized as the constant is at the positions of the edit.
+
+    Args:
+        constant: real or quantized.
+        edit: with a real value.
+        shape: of the constant.
 
     Raises:
-        ModelError: it is not known what the codes stand for, or the value has no code.
+        ModelError: the file does not state the scale, or the value is out of range.
     """
     known = constant.quantization
     if known is None:
         return np.asarray(edit.value)
-    scale, point = (
+    scale, zero_point = (
         np.take(np.broadcast_to(each, shape), edit.positions, axis=edit.axis)
         for each in known.broadcast(shape)
     )
-    codes = point + (np.rint(edit.value / scale) if edit.value else 0)
-    if np.isnan(codes).any():
+    values = zero_point + (np.rint(edit.value / scale) if edit.value else 0)
+    if np.isnan(values).any():
         raise ModelError(
-            f"nothing tells what the codes of {constant.name!r} stand for", "use --mode slice"
+            f"the file does not state the scale or zero point of {constant.name!r}",
+            "use --mode slice",
         )
-    if codes.min() < known.low or codes.max() > known.high:
-        raise ModelError(f"{constant.name!r} has no code for {edit.value:g}")
-    return np.asarray(codes.astype(np.int64))
+    if values.min() < known.low or values.max() > known.high:
+        raise ModelError(f"no quantized value of {constant.name!r} is {edit.value:g}")
+    return np.asarray(values.astype(np.int64))
 
 
-def _made(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Quantization]:
-    """Of what nodes make: as they state it, then wherever codes only move."""
+def _of_outputs(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Quantization]:
+    """Quantization of node outputs: as an operator states it, then through nodes that only move."""
     found: dict[str, Quantization] = {}
     for node in nodes:
-        made = _coded(node).made
-        if made is not None:
-            stated = _stated(node, tensors, node.outputs[0], made)
+        slots = _slots(node).output
+        if slots is not None:
+            stated = _stated(node, tensors, node.outputs[0], slots)
             if stated is not None and not np.isnan(stated.scale).any():
                 found[node.outputs[0]] = stated
-        elif only_moves(node, kinds=_MOVING):
-            carried = _carried(node, found)
-            if carried is not None:
-                found.update((name, carried) for name in node.outputs if name)
+        elif only_moves(node, kinds=_MOVES):
+            moved = _after_move(node, found)
+            if moved is not None:
+                found.update((name, moved) for name in node.outputs if name)
     return found
 
 
-def _read(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Quantization]:
-    """Of what nodes read as codes, perhaps behind nodes that move them."""
+def _of_inputs(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str, Quantization]:
+    """Quantization of node inputs, followed backward through nodes that only move values."""
     found: dict[str, Quantization] = {}
     for node in reversed(nodes):
         if only_moves(node) and node.outputs[0] in found:
-            found[node.inputs[0]] = _before(node, found[node.outputs[0]])
-        found.update(_read_by(node, tensors))
+            found[node.inputs[0]] = _before_move(node, found[node.outputs[0]])
+        found.update(_of_inputs_of(node, tensors))
     return found
 
 
-def _read_by(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Quantization]]:
-    for slot, pair in _coded(node).read.items():
+def _of_inputs_of(node: Node, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Quantization]]:
+    for slot, slots in _slots(node).inputs.items():
         name = node.inputs[slot] if slot < len(node.inputs) else ""
-        stated = _stated(node, tensors, name, pair) if name else None
+        stated = _stated(node, tensors, name, slots) if name else None
         if stated is not None:
             yield name, stated
 
 
-_MOVING = REARRANGE | Pool | GatherConstant | Slice | Split | Concat | Expand
+_MOVES = REARRANGE | Pool | GatherConstant | Slice | Split | Concat | Expand
 
 
-def _coded(node: Node) -> Coded:
-    """Nothing where the operator is used in a way that the table does not cover, or in blocks."""
+def _slots(node: Node) -> QuantizedSlots:
+    """None where the operator is used in a way that the table does not cover, or in blocks."""
     match node.operation:
-        case Opaque():
-            return _NONE
-        case Elementwise(block_axis=int()):
+        case Opaque() | Elementwise(block_axis=int()):
             return _NONE
         case _:
-            return CODED.get(node.operator, _NONE)
+            return QUANTIZED_SLOTS.get(node.operator, _NONE)
 
 
 def _stated(
-    node: Node, tensors: Mapping[str, Tensor], codes: str, pair: _Pair
+    node: Node, tensors: Mapping[str, Tensor], name: str, slots: _Slots
 ) -> Quantization | None:
-    """Scales that are computed while the model runs are NaN; without zero points nothing is."""
-    dtype = tensors[codes].dtype
-    scale, given = (
+    """The quantization of a tensor of a node; a scale that is not a constant is NaN.
+
+    None if the tensor is not of integers, or its zero point is computed.
+    """
+    dtype = tensors[name].dtype
+    scale, zero_point = (
         tensors[node.inputs[slot]]
         if slot is not None and slot < len(node.inputs) and node.inputs[slot]
         else None
-        for slot in pair
+        for slot in slots
     )
-    if not dtype.startswith(_INTEGERS) or (given is not None and given.read is None):
+    if not dtype.startswith(_INTEGERS) or (zero_point is not None and zero_point.read is None):
         return None
-    points = np.zeros(1) if given is None or given.read is None else given.read().astype(np.int64)
-    values = np.full(points.shape, np.nan)
+    points = np.zeros(1)
+    if zero_point is not None and zero_point.read is not None:
+        points = zero_point.read().astype(np.int64)
+    scales = np.full(points.shape, np.nan)
     if scale is not None and scale.read is not None:
-        values = np.asarray(scale.read(), np.float64)
-    points, values = (
-        np.asarray(each) for each in np.broadcast_arrays(points.ravel(), values.ravel())
-    )
+        scales = np.asarray(scale.read(), np.float64)
+    points, scales = map(np.asarray, np.broadcast_arrays(points.ravel(), scales.ravel()))
     bits = int(dtype.removeprefix("u").removeprefix("int"))
     low = 0 if dtype.startswith("u") else -(2 ** (bits - 1))
-    return Quantization(values, points, low, low + 2**bits - 1, _channel_axis(node, codes))
+    return Quantization(scales, points, low, low + 2**bits - 1, _channel_axis(node, name))
 
 
-def _channel_axis(node: Node, codes: str) -> int:
-    """The axis along which scales may stand."""
+def _channel_axis(node: Node, name: str) -> int:
+    """The axis of a tensor along which per-channel scales run."""
     match node.operation:
         case Elementwise(channel_axis=int(axis)):
             return axis
-        case Linear(kernel=kernel, kernel_axis=axis) if node.inputs[kernel] == codes:
+        case Linear(kernel=kernel, kernel_axis=axis) if node.inputs[kernel] == name:
             return axis
         case _:
             return 0
 
 
-def _carried(node: Node, found: Mapping[str, Quantization]) -> Quantization | None:
-    """One scale for all moves with the codes, if all that comes together has the same."""
-    parts = [found.get(name) for name in node.inputs[: None if _joins(node) else 1]]
+def _after_move(node: Node, found: Mapping[str, Quantization]) -> Quantization | None:
+    """A per-tensor scale moves with the values if all joined inputs have the same one."""
+    joins = isinstance(node.operation, Concat)
+    parts = [found.get(name) for name in (node.inputs if joins else node.inputs[:1])]
     first = parts[0]
     if first is None or first.scale.size != 1:
         return None
-    same = all(p is not None and _equal(p, first) for p in parts)
-    return first if same else None
-
-
-def _joins(node: Node) -> bool:
-    return isinstance(node.operation, Concat)
+    return first if all(p is not None and _equal(p, first) for p in parts) else None
 
 
 def _equal(left: Quantization, right: Quantization) -> bool:
@@ -180,31 +187,29 @@ def _equal(left: Quantization, right: Quantization) -> bool:
     )
 
 
-def _before(node: Node, quantization: Quantization) -> Quantization:
-    """What a node's input stands for, by its output; NaN where channels end up elsewhere."""
-    if quantization.scale.size == 1:
-        return quantization
-    if applies(node, "identity"):
+def _before_move(node: Node, quantization: Quantization) -> Quantization:
+    """The quantization of a node's input; NaN where a reshape moves the channels."""
+    if quantization.scale.size == 1 or applies(node, "identity"):
         return quantization
     if isinstance(node.operation, Transpose):
         return replace(quantization, axis=node.operation.permutation[quantization.axis])
-    nowhere = np.array([np.nan])
-    points = nowhere if quantization.zero_point.any() else np.zeros(1)
-    return replace(quantization, scale=nowhere, zero_point=points, axis=0)
+    unknown = np.array([np.nan])
+    points = unknown if quantization.zero_point.any() else np.zeros(1)
+    return replace(quantization, scale=unknown, zero_point=points, axis=0)
 
 
-_NONE = Coded()
-_ONE_TO_ONE = Coded({0: (1, 2)}, made=(3, 4))
-_TWO_TO_ONE = Coded({0: (1, 2), 3: (4, 5)}, made=(6, 7))
-_INTEGER = Coded({1: (None, 3)})  # the scale is multiplied behind it
+_NONE = QuantizedSlots()
+_ONE_TO_ONE = QuantizedSlots({0: (1, 2)}, output=(3, 4))
+_TWO_TO_ONE = QuantizedSlots({0: (1, 2), 3: (4, 5)}, output=(6, 7))
+_INTEGER_PRODUCT = QuantizedSlots({1: (None, 3)})
 
-CODED: Mapping[str, Coded] = {
-    "ConvInteger": _INTEGER,
-    "DequantizeLinear": Coded({0: (1, 2)}),
-    "DynamicQuantizeMatMul": Coded({1: (2, 3)}),
-    "MatMulInteger": _INTEGER,
-    "MatMulIntegerToFloat": Coded({1: (3, 5)}),
-    "QGemm": Coded({0: (1, 2), 3: (4, 5)}, made=(7, 8)),
+QUANTIZED_SLOTS: Mapping[str, QuantizedSlots] = {
+    "ConvInteger": _INTEGER_PRODUCT,
+    "DequantizeLinear": QuantizedSlots({0: (1, 2)}),
+    "DynamicQuantizeMatMul": QuantizedSlots({1: (2, 3)}),
+    "MatMulInteger": _INTEGER_PRODUCT,
+    "MatMulIntegerToFloat": QuantizedSlots({1: (3, 5)}),
+    "QGemm": QuantizedSlots({0: (1, 2), 3: (4, 5)}, output=(7, 8)),
     "QLinearAdd": _TWO_TO_ONE,
     "QLinearAveragePool": _ONE_TO_ONE,
     "QLinearConv": _TWO_TO_ONE,
@@ -214,5 +219,5 @@ CODED: Mapping[str, Coded] = {
     "QLinearMul": _TWO_TO_ONE,
     "QLinearSigmoid": _ONE_TO_ONE,
     "QLinearSoftmax": _ONE_TO_ONE,
-    "QuantizeLinear": Coded(made=(1, 2)),
+    "QuantizeLinear": QuantizedSlots(output=(1, 2)),
 }

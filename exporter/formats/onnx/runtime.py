@@ -12,9 +12,9 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from exporter.errors import ModelError
 from exporter.formats.model import RunOptions
-from exporter.formats.onnx.external_data import Outside, is_outside
-from exporter.formats.onnx.lazy_parse import HANDED_OVER
-from exporter.formats.onnx.protos import content_of, copy_without
+from exporter.formats.onnx.external_data import ExternalData, is_external
+from exporter.formats.onnx.lazy_parse import ARRAY_TYPES
+from exporter.formats.onnx.protos import file_content, model_without
 from exporter.graph import Array
 
 # onnxruntime's exceptions share no base but Exception; a wrong feed is a plain ValueError.
@@ -31,7 +31,7 @@ _ERRORS = (
 )
 _FOLDER = "session.model_external_initializers_file_folder_path"
 _LARGE = 1 << 20  # bytes
-_FATAL = 4  # the severity below which nothing is logged
+_FATAL = 4  # log severity: lower ones are not logged
 
 
 class OnnxRunner:
@@ -39,27 +39,31 @@ class OnnxRunner:
 
     Args:
         model: the parsed file.
-        name: what messages call it.
-        options: how it is run.
-        outside: what holds constants of it. What is too large for one message then need not go
-            through one.
+        name: of the model, for messages.
+        options: number of threads and so on.
+        external: constants that are not in `model`. Large ones are passed to the session as
+            arrays, so that a model of more than 2 GB needs not be serialized as one message.
     """
 
     def __init__(
-        self, model: ModelProto, name: str, options: RunOptions, outside: Outside | None = None
+        self,
+        model: ModelProto,
+        name: str,
+        options: RunOptions,
+        external: ExternalData | None = None,
     ) -> None:
         self.engine = f"onnxruntime {onnxruntime.__version__}"
         self._name = name
         self._run_options = onnxruntime.RunOptions()
         self._run_options.log_severity_level = _FATAL
         session_options = _session_options(options)
-        if outside is not None:
-            session_options.add_session_config_entry(_FOLDER, str(outside.folder))
-            model, self._held = _handed_over(model, outside, session_options)
-        data = content_of(model, name)
+        if external is not None:
+            session_options.add_session_config_entry(_FOLDER, str(external.folder))
+            model, self._values = _pass_arrays(model, external, session_options)
+        content = file_content(model, name)
         try:
             self._session = onnxruntime.InferenceSession(
-                data, session_options, providers=["CPUExecutionProvider"]
+                content, session_options, providers=["CPUExecutionProvider"]
             )
         except _ERRORS as error:
             raise ModelError(f"onnxruntime cannot load {name}: {_one_line(error)}") from error
@@ -73,36 +77,36 @@ class OnnxRunner:
         return dict(zip(self._outputs, results, strict=True))
 
 
-def _handed_over(
-    model: ModelProto, outside: Outside, options: onnxruntime.SessionOptions
+def _pass_arrays(
+    model: ModelProto, external: ExternalData, options: onnxruntime.SessionOptions
 ) -> tuple[ModelProto, list[Any]]:
-    """The model with its large constants handed over as arrays, which must stay alive.
+    """The model without its large constants, and the arrays of these, which must be kept alive.
 
-    Those in files beside it the runtime finds itself.
+    onnxruntime itself reads the constants in files next to the model.
     """
-    light = copy_without(model, "graph")
-    light.graph.CopyFrom(copy_without(model.graph, "initializer"))
+    light = model_without(model, "initializer")
     names, values = [], []
     for tensor in model.graph.initializer:
-        if not _is_handed_over(tensor, outside):
+        if not _is_passed(tensor, external):
             light.graph.initializer.append(tensor)
             continue
-        value = np.require(outside.read(tensor), requirements=["C", "ALIGNED"])
+        value = np.require(external.read(tensor), requirements=["C", "ALIGNED"])
         names.append(tensor.name)
         values.append(onnxruntime.OrtValue.ortvalue_from_numpy(value))
-        named = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-        named.data_location = TensorProto.EXTERNAL
-        named.external_data.add(key="location", value="handed over")
-        light.graph.initializer.append(named)
+        passed = light.graph.initializer.add(
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
+        )
+        passed.data_location = TensorProto.EXTERNAL
+        passed.external_data.add(key="location", value="passed as an array")
     if names:
         options.add_external_initializers(names, values)
     return light, values
 
 
-def _is_handed_over(tensor: TensorProto, outside: Outside) -> bool:
-    if is_outside(tensor):
-        return not outside.is_beside(tensor)
-    return tensor.data_type in HANDED_OVER and len(tensor.raw_data) >= _LARGE
+def _is_passed(tensor: TensorProto, external: ExternalData) -> bool:
+    if is_external(tensor):
+        return not external.is_in_file(tensor)
+    return tensor.data_type in ARRAY_TYPES and len(tensor.raw_data) >= _LARGE
 
 
 def _session_options(options: RunOptions) -> onnxruntime.SessionOptions:

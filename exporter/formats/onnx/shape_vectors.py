@@ -1,7 +1,7 @@
-"""Shapes that a file computes: which numbers are constants, and where those constants stand.
+"""Shapes that a file computes: which of their entries are constants, and where those are stored.
 
-Exporters write a reshape's target as Shape -> Gather -> Concat chains that copy the batch and hold
-the other lengths as constants. Such a chain is followed backwards, entry by entry.
+Exporters write a reshape's target as a Shape -> Gather -> Concat chain that copies the batch and
+contains the other lengths as constants. This module follows such a chain backward, entry by entry.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import NamedTuple
 
 from onnx import NodeProto, numpy_helper
 
-from exporter.formats.onnx.protos import captured
+from exporter.formats.onnx.protos import captured_names
 from exporter.graph import Shape, Tensor
 from exporter.graph.operations import ShapeSource
 
 _STEPS = 4  # slot of a Slice's steps
 _SIZES = 3  # slot of a Resize's sizes
-RUNNING = -2  # stands in a target for a length that is computed while the model runs
+RUN_TIME = -2  # in a target: a length that is computed while the model runs
 
 
-class Length(NamedTuple):
-    """One entry of a vector of lengths; without an origin it is computed while the model runs."""
+class ShapeEntry(NamedTuple):
+    """One entry of a shape vector; without an origin it is computed while the model runs."""
 
-    value: int = RUNNING
+    value: int = RUN_TIME
     origin: ShapeSource | None = None
 
 
-Entries = tuple[Length, ...]
+ShapeEntries = tuple[ShapeEntry, ...]
 
 
-class Lengths:
-    """The vectors of lengths of one graph.
+class ShapeVectors:
+    """The vectors of lengths in one graph.
 
     Args:
         nodes: the file's nodes by their neutral names.
@@ -47,16 +47,19 @@ class Lengths:
     ) -> None:
         self.nodes = nodes
         self._tensors = tensors
-        self._makers = {made: name for name, node in nodes.items() for made in node.output if made}
-        self._readers: dict[str, list[str]] = {name: [""] for name in outputs}
+        self._producers = {
+            made: name for name, node in nodes.items() for made in node.output if made
+        }
+        # Tensor -> the nodes that read it; "" for an output of the graph or a node's subgraph.
+        self._consumers: dict[str, list[str]] = {name: [""] for name in outputs}
         for name, node in nodes.items():
             for read in node.input:
-                self._readers.setdefault(read, []).append(name)
-            for read in captured(node):
-                self._readers.setdefault(read, []).append("")
+                self._consumers.setdefault(read, []).append(name)
+            for read in captured_names(node):
+                self._consumers.setdefault(read, []).append("")
 
-    def at(self, node: str, slot: int) -> Entries | None:
-        """The entries of an input of a node; None where not even their number is known."""
+    def entries(self, node: str, slot: int) -> ShapeEntries | None:
+        """The entries of an input of a node; None where their number is unknown too."""
         inputs = self.nodes[node].input
         name = inputs[slot] if slot < len(inputs) else ""
         tensor = self._tensors.get(name)
@@ -64,109 +67,120 @@ class Lengths:
             return None
         if tensor.read is not None:
             values = tuple(int(n) for n in tensor.read().ravel())
-            single = tensor.shape == ()
+            is_scalar = tensor.shape == ()
             return tuple(
-                Length(value, ShapeSource(node, slot, values, None if single else entry))
+                ShapeEntry(value, ShapeSource(node, slot, values, None if is_scalar else entry))
                 for entry, value in enumerate(values)
             )
-        maker = self._makers.get(name)
-        step = STEPS.get(self.nodes[maker].op_type) if maker is not None else None
-        found = step(self, maker) if step is not None and maker is not None else None
-        return found if found is not None else _running(tensor.shape)
+        producer = self._producers.get(name)
+        if producer is not None:
+            follow = FOLLOWED.get(self.nodes[producer].op_type, _not_followed)
+            found = follow(self, producer)
+            if found is not None:
+                return found
+        return _computed_entries(tensor.shape)
 
-    def axes_read(self, node: str, rank: int) -> tuple[int, ...]:
-        """The axes whose lengths anything reads that a Shape or a Size makes."""
+    def axes_read(self, node: str) -> tuple[int, ...]:
+        """The axes whose lengths a Shape or a Size gives to nodes that compute with them."""
         proto = self.nodes[node]
-        stated = slice(_integer(proto, "start", 0), _integer(proto, "end", rank))
-        axes = range(rank)[stated]
+        rank = len(self._tensors[proto.input[0]].shape or ())
+        axes = range(rank)[_integer(proto, "start", 0) : _integer(proto, "end", rank)]
         if proto.op_type == "Size":
             return tuple(axes)
         return tuple(sorted(self._read(proto.output[0], tuple(axes), proto.input[0])))
 
-    def _read(self, tensor: str, axes: tuple[int, ...], measured: str) -> set[int]:
-        """Which of the axes, whose lengths stand in this vector, anything computes with.
+    def _read(self, vector: str, axes: tuple[int, ...], measured: str) -> set[int]:
+        """The axes of `measured`, with their lengths in a vector, that a node computes with.
 
-        A resize that is told the length which its own input has there computes with nothing.
+        A Resize to the length that its own input has does not compute with it.
         """
         read = set[int]()
-        for reader in self._readers.get(tensor, ()):
-            node = self.nodes.get(reader)
+        for consumer in self._consumers.get(vector, ()):
+            node = self.nodes.get(consumer)
             if node is None:
                 read.update(axes)
             elif node.op_type in {"Cast", "Identity"}:
                 read |= self._read(node.output[0], axes, measured)
-            elif (chosen := self.chosen(reader, len(axes))) is not None:
-                read |= self._read(node.output[0], tuple(axes[i] for i in chosen), measured)
-            elif not self._restated(node, tensor, axes, measured):
+            elif (taken := self.positions_taken(consumer, len(axes))) is not None:
+                read |= self._read(node.output[0], tuple(axes[i] for i in taken), measured)
+            elif not self._keeps_lengths(node, vector, axes, measured):
                 read.update(axes)
         return read
 
-    def _restated(self, node: NodeProto, tensor: str, axes: tuple[int, ...], measured: str) -> bool:
-        if node.op_type != "Concat" or list(node.input).count(tensor) > 1:
+    def _keeps_lengths(
+        self, concat: NodeProto, vector: str, axes: tuple[int, ...], measured: str
+    ) -> bool:
+        """Does a Concat put lengths at their own axes into the sizes of resizes of `measured`?"""
+        if concat.op_type != "Concat" or list(concat.input).count(vector) > 1:
             return False
-        before = [
-            _count(self._tensors.get(n)) for n in node.input[: list(node.input).index(tensor)]
-        ]
-        if None in before:
+        parts = [self._tensors.get(n) for n in concat.input[: list(concat.input).index(vector)]]
+        counts = [_vector_length(part) for part in parts]
+        start = sum(count or 0 for count in counts)
+        if None in counts or axes != tuple(range(start, start + len(axes))):
             return False
-        start = sum(n for n in before if n is not None)
-        in_place = axes == tuple(range(start, start + len(axes)))
-        return in_place and all(
-            (each := self.nodes.get(name)) is not None
-            and each.op_type == "Resize"
-            and not any(a.name == "axes" for a in each.attribute)
-            and each.input[0] == measured
-            and list(each.input).index(node.output[0]) == _SIZES
-            for name in self._readers.get(node.output[0], ())
+        return all(
+            (node := self.nodes.get(consumer)) is not None
+            and node.op_type == "Resize"
+            and not any(a.name == "axes" for a in node.attribute)
+            and node.input[0] == measured
+            and list(node.input).index(concat.output[0]) == _SIZES
+            for consumer in self._consumers.get(concat.output[0], ())
         )
 
-    def chosen(self, reader: str, count: int) -> list[int] | None:
-        """Which entries of a vector a Gather or a Slice takes; None where that is not constant."""
-        node = self.nodes[reader]
+    def positions_taken(self, name: str, count: int) -> list[int] | None:
+        """The entries of a vector that a Gather or a Slice takes; None where that is computed."""
+        node = self.nodes[name]
         if node.op_type == "Gather":
-            indices = self._constant(reader, 1)
+            indices = self._constant(name, 1)
             return None if indices is None else [i % count for i in indices if -count <= i < count]
-        return self._range(reader, count) if node.op_type == "Slice" else None
+        return self._slice_range(name, count) if node.op_type == "Slice" else None
 
-    def opened(self, node: str) -> bool:
-        """Does a Where put ones in place of some of the numbers of its last input?"""
-        told, ones, numbers = self.nodes[node].input
-        test, made = (self.nodes.get(self._makers.get(name, "")) for name in (told, ones))
-        if test is None or made is None or test.op_type != "Equal" or numbers not in test.input:
+    def replaces_minus_one(self, where: str) -> bool:
+        """Is a Where of the form Where(lengths == x, ones, lengths)?"""
+        condition, ones, lengths = self.nodes[where].input
+        names = (self._producers.get(name, "") for name in (condition, ones))
+        equal, constant = map(self.nodes.get, names)
+        if equal is None or constant is None or equal.op_type != "Equal":
             return False
-        values = [numpy_helper.to_array(a.t) for a in made.attribute if a.name == "value"]
-        return made.op_type == "ConstantOfShape" and [v.tolist() for v in values] == [[1]]
+        if lengths not in equal.input:
+            return False
+        values = [numpy_helper.to_array(a.t) for a in constant.attribute if a.name == "value"]
+        return constant.op_type == "ConstantOfShape" and [v.tolist() for v in values] == [[1]]
 
-    def _range(self, reader: str, count: int) -> list[int] | None:
-        node = self.nodes[reader]
+    def _slice_range(self, name: str, count: int) -> list[int] | None:
+        node = self.nodes[name]
         step: tuple[int, ...] | None = (1,)
         if len(node.input) == 1:  # before opset 10
             stated = {a.name: tuple(a.ints) for a in node.attribute}
             start, stop = stated.get("starts"), stated.get("ends")
         else:
-            start, stop = self._constant(reader, 1), self._constant(reader, 2)
+            start, stop = self._constant(name, 1), self._constant(name, 2)
             if len(node.input) > _STEPS and node.input[_STEPS]:
-                step = self._constant(reader, _STEPS)
+                step = self._constant(name, _STEPS)
         if not (start and stop and step and step[0]):
             return None
         return list(range(count)[slice(start[0], stop[0], step[0])])
 
     def _constant(self, node: str, slot: int) -> tuple[int, ...] | None:
-        entries = self.at(node, slot)
+        entries = self.entries(node, slot)
         if entries is None or any(entry.origin is None for entry in entries):
             return None
-        return tuple(entry.value for entry in entries)
+        return target_of(entries)
 
 
-def _running(shape: Shape | None) -> Entries | None:
-    """As many entries as a vector of this shape has, or one for a single number."""
+def target_of(entries: Sequence[ShapeEntry]) -> tuple[int, ...]:
+    """The entries as a reshape's target; RUN_TIME where the file does not state one."""
+    return tuple(entry.value for entry in entries)
+
+
+def _computed_entries(shape: Shape | None) -> ShapeEntries | None:
+    """One entry for each element of a vector or a scalar of this shape."""
     if shape is None or len(shape) > 1 or None in shape:
         return None
-    return (Length(),) * (shape[0] or 0 if shape else 1)
+    return (ShapeEntry(),) * (shape[0] or 0 if shape else 1)
 
 
-def _count(tensor: Tensor | None) -> int | None:
-    """Of the entries of a vector."""
+def _vector_length(tensor: Tensor | None) -> int | None:
     shape = None if tensor is None else tensor.shape
     return shape[0] if shape is not None and len(shape) == 1 else None
 
@@ -175,40 +189,36 @@ def _integer(node: NodeProto, name: str, default: int) -> int:
     return next((int(a.i) for a in node.attribute if a.name == name), default)
 
 
-def _same(lengths: Lengths, node: str) -> Entries | None:
-    return lengths.at(node, 0)
+def _not_followed(_vectors: ShapeVectors, _node: str) -> None:
+    return None
 
 
-def _taken(lengths: Lengths, node: str) -> Entries | None:
-    source = lengths.at(node, 0)
-    chosen = None if source is None else lengths.chosen(node, len(source))
-    return None if source is None or chosen is None else tuple(source[i] for i in chosen)
+def _same(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+    return vectors.entries(node, 0)
 
 
-def _joined(lengths: Lengths, node: str) -> Entries | None:
-    result: list[Length] = []
-    for slot in range(len(lengths.nodes[node].input)):
-        part = lengths.at(node, slot)
-        if part is None:
-            return None
-        result += part
-    return tuple(result)
+def _taken(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+    source = vectors.entries(node, 0)
+    positions = None if source is None else vectors.positions_taken(node, len(source))
+    return None if source is None or positions is None else tuple(source[i] for i in positions)
 
 
-def _unless_open(lengths: Lengths, node: str) -> Entries | None:
-    """Where(lengths == -1, 1, lengths): PyTorch writes -1 for an axis that stays as it is."""
-    if not lengths.opened(node):
+def _joined(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+    parts = [vectors.entries(node, slot) for slot in range(len(vectors.nodes[node].input))]
+    if None in parts:
         return None
-    entries = lengths.at(node, 2)
-    return entries and tuple(Length(1) if each.value == -1 else each for each in entries)
+    return tuple(entry for part in parts for entry in part or ())
 
 
-def target_of(entries: Sequence[Length]) -> tuple[int, ...]:
-    """The entries as a reshape's target; RUNNING where nothing in the file states one."""
-    return tuple(entry.value for entry in entries)
+def _one_for_minus_one(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+    """Where(lengths == -1, 1, lengths): PyTorch writes -1 for an axis that keeps its length."""
+    if not vectors.replaces_minus_one(node):
+        return None
+    entries = vectors.entries(node, 2)
+    return entries and tuple(ShapeEntry(1) if each.value == -1 else each for each in entries)
 
 
-STEPS: Mapping[str, Callable[[Lengths, str], Entries | None]] = {
+FOLLOWED: Mapping[str, Callable[[ShapeVectors, str], ShapeEntries | None]] = {
     "Cast": _same,
     "Concat": _joined,
     "Gather": _taken,
@@ -217,5 +227,5 @@ STEPS: Mapping[str, Callable[[Lengths, str], Entries | None]] = {
     "Slice": _taken,
     "Squeeze": _same,
     "Unsqueeze": _same,
-    "Where": _unless_open,
+    "Where": _one_for_minus_one,
 }

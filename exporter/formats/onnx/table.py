@@ -1,7 +1,7 @@
-"""The translation table: what each operator is as a neutral operation.
+"""The translation table: ONNX operator -> function that gives the neutral operation.
 
-One row an operator; a row minds the version of the operators that the file imports. What has no
-row is opaque: the trace refuses it by name where it meets it.
+To support an operator, add one row. The function minds the operator's versions (the opset). An
+operator without a row becomes opaque: the trace refuses it by name where a unit axis reaches it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.check_operation import fits
-from exporter.formats.onnx.call import Call, Row
+from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
 from exporter.formats.onnx.operators import (
     detection,
     linear,
@@ -22,55 +22,51 @@ from exporter.formats.onnx.protos import DEFAULT_DOMAINS
 from exporter.graph.operations import Opaque, Operation
 
 
-def translate(domain: str, operator: str, call: Call) -> Operation:
-    """The neutral operation that a node performs."""
+def translate(domain: str, operator: str, node: OnnxNode) -> Operation:
+    """The neutral operation that a node performs; Opaque, with a reason, where there is none."""
     if operator in REASONS:
         return Opaque(REASONS[operator])
     if operator in _PLUGINS:
-        return Opaque("it belongs to TensorRT, and nothing here runs it", _WITHOUT)
-    rows = TABLE if domain in DEFAULT_DOMAINS else DOMAINS.get(domain, {})
-    row = rows.get(operator)
-    if row is None and domain not in DEFAULT_DOMAINS:
-        return Opaque(f"it is not a standard operator but one of the domain {domain!r}")
-    if row is None:
-        return Opaque()
+        return Opaque("it belongs to TensorRT, which exporter does not run", _WITHOUT_PLUGIN)
+    is_standard = domain in DEFAULT_DOMAINS
+    translator = (TABLE if is_standard else DOMAINS.get(domain, {})).get(operator)
+    if translator is None:
+        return Opaque() if is_standard else Opaque(_FOREIGN.format(domain))
     try:
-        operation = row(call)
-        return operation if fits(operation, call.ranks()) else _CONTRADICTION
+        operation = translator(node)
+    except UntranslatableError as error:
+        return Opaque(str(error))
     except _DAMAGED:
         return _CONTRADICTION
+    return operation if fits(operation, node.ranks()) else _CONTRADICTION
 
 
-TABLE: Mapping[str, Row] = dict(
-    sorted(
-        {
-            **linear.ROWS,
-            **values.ROWS,
-            **quantized_values.ROWS,
-            **positions.ROWS,
-            **reduce_pool.ROWS,
-            **detection.ROWS,
-        }.items()
-    )
+_MODULES = (linear, values, quantized_values, positions, reduce_pool, detection)
+
+TABLE: Mapping[str, Translator] = dict(
+    sorted((name, row) for module in _MODULES for name, row in module.TRANSLATORS.items())
 )
 
-# domain -> operator -> row, of what is no standard operator
-DOMAINS: Mapping[str, Mapping[str, Row]] = {"com.microsoft": quantized_values.MICROSOFT}
+# Domain -> operator -> row, for operators that are not in the standard domain.
+DOMAINS: Mapping[str, Mapping[str, Translator]] = {"com.microsoft": quantized_values.MICROSOFT}
 
-# What a row meets where an attribute is missing, of another type, or names axes out of reach.
+# Errors of a row where an attribute is missing, has another type, or names an axis out of range.
 _DAMAGED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)
 _CONTRADICTION = Opaque("its attributes and tensors do not fit together")
 
-_JOINED = "it joins codes of several scales in one operator (QOperator), for which there is no rule"
-_DYNAMIC = "it takes one scale from all units together while the model runs (dynamic)"
+_FOREIGN = "it is not a standard operator, but one of the domain {!r}"
+_SEVERAL_SCALES = (
+    "it joins quantized values of several scales (QOperator), and there is no rule for it"
+)
+_DYNAMIC = "it computes one scale from all units together while the model runs (dynamic)"
 _BLOCKS = "its kernel is quantized to 4-bit floats in one row of blocks"
-_GRAPHS = "it holds graphs of its own, which are not entered"
+_SUBGRAPHS = "it contains graphs, which exporter does not trace"
 
 _PLUGINS = {
     *("BatchedNMSDynamic_TRT", "BatchedNMS_TRT", "EfficientNMSX_TRT"),
     *("EfficientNMS_ONNX_TRT", "EfficientNMS_TRT"),
 }
-_WITHOUT = (
+_WITHOUT_PLUGIN = (
     "export the model without it (YOLOv7: with neither --end2end nor --include-nms), cut it, and "
     "add it then"
 )
@@ -78,6 +74,6 @@ _WITHOUT = (
 REASONS: Mapping[str, str] = {
     "DynamicQuantizeLinear": _DYNAMIC,
     **dict.fromkeys(("MatMulBnb4", "MatMulFpQ4"), _BLOCKS),
-    "QLinearConcat": _JOINED,
-    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _GRAPHS),
+    "QLinearConcat": _SEVERAL_SCALES,
+    **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _SUBGRAPHS),
 }

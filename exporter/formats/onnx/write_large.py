@@ -1,102 +1,91 @@
-"""Write an ONNX model whose large constants lie elsewhere as one file, if one can hold it.
+"""Write an ONNX model with large external constants as one file, if one can hold it.
 
-A protobuf message that holds all weights would be copied to be parsed, changed and serialized; here
-its bytes are put together by hand, and each constant passes through once.
+A protobuf message with all weights would be copied to be changed and serialized. Here the bytes of
+the file are put together field by field, and each constant is copied once.
 
-1. The file is the fields of the model, then the graph; the graph is its fields, then the constants.
-2. Each message in a message is its tag, its length, and its bytes (protobuf's wire format).
-3. What readers would not take as one message gets its large constants in a file beside it.
+1. The file is the fields of the model, then the graph. The graph is its fields, then the constants.
+2. A message in a message is its tag, its length, and its bytes (protobuf's wire format).
+3. If the file were larger than readers accept, its large constants go into a second file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, TensorProto
 
-from exporter.formats.onnx.external_data import Outside, is_outside, write_beside
-from exporter.formats.onnx.lazy_parse import nested_start
-from exporter.formats.onnx.protos import copy_without
+from exporter.formats.onnx.external_data import (
+    ExternalData,
+    is_external,
+    size_bytes,
+    write_with_file,
+)
+from exporter.formats.onnx.lazy_parse import field_start
+from exporter.formats.onnx.protos import LARGEST_MESSAGE, copy_without, serialized
 
-LARGEST_BYTES = 2**31 - 1  # what readers take as one protobuf message
+LARGEST_BYTES = LARGEST_MESSAGE  # of a file
 
-
-@dataclass(frozen=True)
-class _Values:
-    """The bytes of a constant that lies elsewhere."""
-
-    tensor: TensorProto
-    length: int
-
-
-Part = bytes | _Values
+Piece = bytes | TensorProto  # bytes of the file, or the constant that supplies them
 
 
-def write(model: ModelProto, outside: Outside, path: Path) -> None:
-    """Write a model as one file; where that would pass 2 GiB, with another beside it.
+def write(model: ModelProto, external: ExternalData, path: Path) -> None:
+    """Write a model as one file, or with a second one next to it if it is larger than 2 GiB.
 
     Args:
-        model: its constants may lie elsewhere.
-        outside: where those lie.
-        path: of the result. The file beside it is named after it and its own content.
+        model: its constants may be external.
+        external: their values.
+        path: of the result. A second file is named after it and its own content.
 
     Raises:
-        ModelError: a constant is shorter there than it says.
+        ModelError: a constant's file is shorter than the constant.
     """
-    parts = _model(model, outside)
-    if _length(parts) > LARGEST_BYTES:
-        write_beside(model, outside, path, path.stem)
+    pieces = _model(model)
+    if _length(pieces) > LARGEST_BYTES:
+        write_with_file(model, external, path, path.stem)
         return
     with path.open("wb") as file:
-        file.writelines(_contents(parts, outside))
+        file.writelines(_contents(pieces, external))
 
 
-def content_of(model: ModelProto, outside: Outside) -> bytes:
-    """What `write` would put into one file."""
-    return b"".join(_contents(_model(model, outside), outside))
+def content_of(model: ModelProto, external: ExternalData) -> bytes:
+    """The bytes that `write` puts into one file."""
+    return b"".join(_contents(_model(model), external))
 
 
-def _contents(parts: list[Part], outside: Outside) -> Iterator[bytes | memoryview]:
-    for part in parts:
-        if isinstance(part, bytes):
-            yield part
+def _contents(pieces: list[Piece], external: ExternalData) -> Iterator[bytes | memoryview]:
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield piece
         else:
-            yield from outside.parts(part.tensor)
+            yield from external.chunks(piece)
 
 
-def _model(model: ModelProto, outside: Outside) -> list[Part]:
-    rest = _bytes(copy_without(model, "graph"))
-    return [rest, *_inside(model, "graph", _graph(model.graph, outside))]
+def _model(model: ModelProto) -> list[Piece]:
+    rest = serialized(copy_without(model, "graph"))
+    return [rest, *_field(model, "graph", _graph(model.graph))]
 
 
-def _graph(graph: GraphProto, outside: Outside) -> list[Part]:
-    parts: list[Part] = [_bytes(copy_without(graph, "initializer"))]
+def _graph(graph: GraphProto) -> list[Piece]:
+    pieces: list[Piece] = [serialized(copy_without(graph, "initializer"))]
     for tensor in graph.initializer:
-        parts += _inside(graph, "initializer", _tensor(tensor, outside))
-    return parts
+        pieces += _field(graph, "initializer", _tensor(tensor))
+    return pieces
 
 
-def _tensor(tensor: TensorProto, outside: Outside) -> list[Part]:
-    if not is_outside(tensor):
-        return [_bytes(tensor)]
+def _tensor(tensor: TensorProto) -> list[Piece]:
+    if not is_external(tensor):
+        return [serialized(tensor)]
     header = copy_without(tensor, "data_location", "external_data")
-    values = _Values(tensor, outside.length(tensor))
-    return [_bytes(header), *_inside(tensor, "raw_data", [values])]
+    return [serialized(header), *_field(tensor, "raw_data", [tensor])]
 
 
-def _inside(message: Message, field: str, parts: list[Part]) -> list[Part]:
-    """The parts as a field of a message."""
-    number = message.DESCRIPTOR.fields_by_name[field].number
-    return [nested_start(number, _length(parts)), *parts]
+def _field(message: Message, name: str, pieces: list[Piece]) -> list[Piece]:
+    """The pieces as a field of a message."""
+    number = message.DESCRIPTOR.fields_by_name[name].number
+    return [field_start(number, _length(pieces)), *pieces]
 
 
-def _length(parts: list[Part]) -> int:
-    return sum(part.length if isinstance(part, _Values) else len(part) for part in parts)
-
-
-def _bytes(message: Message) -> bytes:
-    content: bytes = message.SerializeToString(deterministic=True)
-    return content
+def _length(pieces: list[Piece]) -> int:
+    return sum(len(piece) if isinstance(piece, bytes) else size_bytes(piece) for piece in pieces)

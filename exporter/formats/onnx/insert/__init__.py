@@ -1,4 +1,4 @@
-"""Write new operations into an ONNX model."""
+"""Insert new operations into an ONNX model."""
 
 from __future__ import annotations
 

@@ -1,103 +1,65 @@
-"""Writes operations into a model, one behind a tensor or several."""
+"""Insert operations into an ONNX model, after one tensor or several."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any
-
-import numpy as np
-
 from exporter.errors import ModelError
-from exporter.formats.onnx.editor import Draft
+from exporter.formats.onnx.editor import Editor
 from exporter.formats.onnx.insert.operations import OPERATIONS
 from exporter.formats.onnx.insert.writer import Site
-from exporter.formats.onnx.protos import dtype_of, numpy_dtype
 from exporter.formats.writable_operations import CheckedOperation, check_operation
 from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep, Insert
 
 
-def insert(draft: Draft, edit: Insert) -> None:
+def insert(editor: Editor, edit: Insert) -> None:
     """Make an Insert.
 
     Raises:
-        ModelError: an operation, operand or attribute that the table does not have, or a model
-            whose operators are too old for it.
+        ModelError: an operation, operand or attribute that the table does not have, or the model's
+            opset is too old for the operation.
     """
-    checked = _checked(edit, draft.opset)
-    before, result = _ends(draft, edit)
-    operands = [_operand(draft, edit.after, edit.operation, each) for each in edit.operands]
-    inputs = (before, *(before if operand == edit.after else operand for operand in operands))
-    _write(draft, checked.attributes, (inputs, result), edit, edit.after)
-    draft.types.set(result, shape=edit.shape, dtype=checked.dtype)
-
-
-def _ends(draft: Draft, edit: Insert) -> tuple[str, str]:
-    """The tensor to read, and the one to make."""
+    checked = _check(edit, editor.opset)
     if edit.name is None:
-        return draft.part(edit.after)
-    draft.types.add(draft.claim(edit.name), draft.types.of(edit.after))
-    return edit.after, edit.name
+        source, result = editor.split_tensor(edit.after)
+    else:
+        editor.types.add(editor.claim_name(edit.name), editor.types.of(edit.after))
+        source, result = edit.after, edit.name
+    operands = [_operand(editor, edit, edit.after, each) for each in edit.operands]
+    inputs = (source, *(source if operand == edit.after else operand for operand in operands))
+    site = Site(editor, edit.after, inputs, result, edit.operation, checked.attributes)
+    for node in OPERATIONS[edit.operation].write(site):
+        editor.append_node(node, branch=edit.name is not None)
+    editor.types.set(result, shape=edit.shape, dtype=checked.dtype)
 
 
-def compute(draft: Draft, edit: Compute) -> None:
+def compute(editor: Editor, edit: Compute) -> None:
     """Make a Compute (raises as `insert` does)."""
-    checked = [_checked(step, draft.opset) for step in edit.steps]
-    before, result = draft.part(edit.after)
-    values = [before]
-    for step, each in zip(edit.steps, checked, strict=True):
+    operations = [_check(step, editor.opset) for step in edit.steps]
+    source, result = editor.split_tensor(edit.after)
+    values = [source]
+    for step, checked in zip(edit.steps, operations, strict=True):
         is_last = step is edit.steps[-1]
-        name = result if is_last else draft.fresh(f"{edit.after}__{step.operation}")
-        operands = [_operand(draft, edit.after, step.operation, it) for it in step.operands]
-        inputs = (*(values[number] for number in step.inputs), *operands)
-        first = draft.types.of(inputs[0])
-        _write(draft, each.attributes, (inputs, name), step, edit.after)
+        name = result if is_last else editor.unique_name(f"{edit.after}__{step.operation}")
+        operands = [_operand(editor, step, edit.after, operand) for operand in step.operands]
+        inputs = (*(values[index] for index in step.inputs), *operands)
+        kind = editor.types.of(inputs[0])
+        site = Site(editor, edit.after, inputs, name, step.operation, checked.attributes)
+        for node in OPERATIONS[step.operation].write(site):
+            editor.append_node(node)
         if not is_last:
-            draft.types.add(name, first)
-        draft.types.set(name, shape=step.shape, dtype=each.dtype)
+            editor.types.add(name, kind)
+        editor.types.set(name, shape=step.shape, dtype=checked.dtype)
         values.append(name)
-    draft.drop_unread(before)
+    editor.remove_unread(source)
 
 
-def _operand(draft: Draft, after: str, operation: str, operand: str | Array) -> str:
+def _operand(editor: Editor, edit: Insert | ComputeStep, after: str, operand: str | Array) -> str:
     if isinstance(operand, str):
         return operand
-    return draft.add_constant(draft.fresh(f"{after}__{operation}"), operand)
+    return editor.add_constant(editor.unique_name(f"{after}__{edit.operation}"), operand)
 
 
-def _write(
-    draft: Draft,
-    attributes: Mapping[str, Any],
-    ends: tuple[tuple[str, ...], str],
-    edit: Insert | ComputeStep,
-    after: str,
-) -> None:
-    """The nodes from some inputs to a result, somewhere behind a tensor."""
-    inputs, result = tuple(ends[0]), ends[1]
-    shape = draft.types.shape(inputs[0])
-    rank = None if shape is None else len(shape)
-
-    def constant(value: Array) -> str:
-        return _operand(draft, result, edit.operation, value)
-
-    encoded = partial(_encoded, draft, after)
-    site = Site(
-        inputs=tuple(inputs),
-        result=result,
-        attributes=attributes,
-        opset=draft.opset,
-        rank=rank,
-        dtype=dtype_of(draft.types.of(inputs[0])),
-        fresh=draft.fresh,
-        constant=constant,
-        encoded=encoded,
-    )
-    for node in OPERATIONS[edit.operation].write(site):
-        draft.append(node, branch=isinstance(edit, Insert) and edit.name is not None)
-
-
-def _checked(edit: Insert | ComputeStep, opset: int) -> CheckedOperation:
+def _check(edit: Insert | ComputeStep, opset: int) -> CheckedOperation:
     checked, since = check_operation(edit, OPERATIONS, "ONNX"), OPERATIONS[edit.operation].since
     if opset < since:
         raise ModelError(
@@ -105,10 +67,3 @@ def _checked(edit: Insert | ComputeStep, opset: int) -> CheckedOperation:
             "export the model with a later opset, or use --mode slice",
         )
     return checked
-
-
-def _encoded(draft: Draft, tensor: str, value: float) -> Array:
-    """A real value in a tensor's dtype, as a scalar (raises ModelError if it has no code)."""
-    dtype, known = numpy_dtype(dtype_of(draft.types.of(tensor))), draft.quantization(tensor)
-    code = value if known is None else known.quantize(np.asarray(value))
-    return np.asarray(code).astype(dtype).reshape(())

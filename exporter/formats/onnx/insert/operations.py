@@ -1,4 +1,4 @@
-"""The operations that an Insert can write, each in the form that the model's opset wants."""
+"""The operations that exporter can insert, each in the form that the model's opset needs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
-from exporter.errors import ModelError
-from exporter.formats.onnx.insert.writer import Site, Writable
+from exporter.formats.onnx.insert.writer import Site, Writable, make_node
 from exporter.formats.onnx.protos import element_type, numpy_dtype
 
+Write = Callable[[Site], list[NodeProto]]
 
-def _plain(operator: str) -> Callable[[Site], list[NodeProto]]:
+
+def _operator(operator: str) -> Write:
     return lambda site: [site.node(operator)]
 
 
-def _along(operator: str) -> Callable[[Site], list[NodeProto]]:
+def _operator_along_axis(operator: str) -> Write:
     return lambda site: [site.node(operator, axis=site.axis())]
 
 
@@ -26,102 +27,93 @@ def _cast(site: Site) -> list[NodeProto]:
 
 
 def _look_up(site: Site) -> list[NodeProto]:
-    """Ids may be floats, as a post-process returns them."""
+    """Class indices may be floats, as the post-process of a detector returns them."""
     ids, table = site.inputs
     if site.dtype in {"int32", "int64"}:
-        inputs = [table, ids]
-        return [helper.make_node("Gather", inputs, [site.result], site.result, axis=0)]
-    whole = site.fresh(f"{site.result}__ids")
+        return [make_node("Gather", [table, ids], site.result, axis=0)]
+    integers = site.new_name("ids")
     return [
-        helper.make_node("Cast", [ids], [whole], whole, to=element_type("int64")),
-        helper.make_node("Gather", [table, whole], [site.result], site.result, axis=0),
+        make_node("Cast", [ids], integers, to=element_type("int64")),
+        make_node("Gather", [table, integers], site.result, axis=0),
     ]
 
 
 def _pad(site: Site) -> list[NodeProto]:
-    axis = site.axis()
-    if site.rank is None:
-        raise ModelError(f"the rank of {site.inputs[0]!r} is not known")
-    widths = np.zeros(2 * site.rank, np.int64)
-    widths[site.rank + axis] = 1
-    fill = site.encoded(float(site.attributes["value"]))
-    inputs = [*site.inputs, site.constant(widths), site.constant(fill)]
-    return [helper.make_node("Pad", inputs, [site.result], site.result)]
+    rank = site.rank()
+    widths = np.zeros(2 * rank, np.int64)
+    widths[rank + site.axis()] = 1
+    value = site.quantized(float(site.attributes["value"]))
+    return [site.node("Pad", site.constant(widths), site.constant(value))]
 
 
 def _where(site: Site) -> list[NodeProto]:
     value, condition, otherwise = site.inputs
-    return [helper.make_node("Where", [condition, value, otherwise], [site.result], site.result)]
+    return [make_node("Where", [condition, value, otherwise], site.result)]
 
 
-def _with_numbers(site: Site, operator: str, numbers: Any, **attributes: Any) -> list[NodeProto]:
-    """An operator whose second input is a constant of whole numbers; its first result is read."""
-    name = site.fresh(f"{site.result}__numbers")
-    value = numpy_helper.from_array(np.asarray(numbers, np.int64), name)
-    more = [site.fresh(f"{site.result}__ids")] if operator == "TopK" else []
-    ends = [site.inputs[0], name], [site.result, *more]
+def _with_integers(site: Site, operator: str, integers: Any, **attributes: Any) -> list[NodeProto]:
+    """An operator with an integer constant as its second input, and its first output as result."""
+    name = site.new_name("numbers")
+    value = numpy_helper.from_array(np.asarray(integers, np.int64), name)
+    unread = [site.new_name("ids")] if operator == "TopK" else []
+    outputs = [site.result, *unread]
     return [
-        helper.make_node("Constant", [], [name], name, value=value),
-        helper.make_node(operator, *ends, site.result, **attributes),
+        make_node("Constant", [], name, value=value),
+        helper.make_node(operator, [site.inputs[0], name], outputs, site.result, **attributes),
     ]
 
 
 def _reshape(site: Site) -> list[NodeProto]:
-    return _with_numbers(site, "Reshape", site.attributes["to"])
+    return _with_integers(site, "Reshape", site.attributes["to"])
 
 
 def _top(site: Site) -> list[NodeProto]:
-    return _with_numbers(site, "TopK", [site.attributes["count"]], axis=site.axis())
+    return _with_integers(site, "TopK", [site.attributes["count"]], axis=site.axis())
 
 
 def _top_ids(site: Site) -> list[NodeProto]:
-    ids, values = site.fresh(f"{site.result}__ids"), site.fresh(f"{site.result}__values")
+    ids, values = site.new_name("ids"), site.new_name("values")
     count = site.constant(np.asarray([site.attributes["count"]], np.int64))
-    ends = [site.inputs[0], count], [values, ids]
-    node = helper.make_node("TopK", *ends, ids, axis=site.axis())
-    return [node, _as_int32(ids, site)]
+    inputs, outputs = [site.inputs[0], count], [values, ids]
+    node = helper.make_node("TopK", inputs, outputs, ids, axis=site.axis())
+    return [node, site.to_result(ids, "int32")]
 
 
 def _arg_max(site: Site) -> list[NodeProto]:
-    ids = site.fresh(f"{site.result}__ids")
-    node = helper.make_node("ArgMax", [site.inputs[0]], [ids], ids, axis=site.axis(), keepdims=0)
-    return [node, _as_int32(ids, site)]
+    ids = site.new_name("ids")
+    node = make_node("ArgMax", [site.inputs[0]], ids, axis=site.axis(), keepdims=0)
+    return [node, site.to_result(ids, "int32")]
 
 
-def _as_int32(ids: str, site: Site) -> NodeProto:
-    """In all formats alike."""
-    to = element_type("int32")
-    return helper.make_node("Cast", [ids], [site.result], site.result, to=to)
+def _cumsum(site: Site) -> list[NodeProto]:
+    return _with_integers(site, "CumSum", site.axis())
 
 
-def _cumulated(site: Site) -> list[NodeProto]:
-    return _with_numbers(site, "CumSum", site.axis())
-
-
-def _normalized(operator: str) -> Callable[[Site], list[NodeProto]]:
-    """Before opset 13 all axes from `axis` on went together: the axis is brought to the end."""
+def _softmax(operator: str) -> Write:
+    """Before opset 13, it normalizes all axes from `axis` on: a Transpose makes the axis the last."""
 
     def write(site: Site) -> list[NodeProto]:
         axis = site.axis()
-        if site.opset >= _PER_AXIS or axis + 1 == site.rank:
+        if site.opset >= _PER_AXIS:
             return [site.node(operator, axis=axis)]
-        if site.rank is None:
-            raise ModelError(f"the rank of {site.inputs[0]!r} is not known")
-        swap = list(range(site.rank))
-        swap[axis], swap[-1] = swap[-1], swap[axis]
+        last = site.rank() - 1
+        if axis == last:
+            return [site.node(operator, axis=axis)]
+        swap = list(range(last + 1))
+        swap[axis], swap[last] = last, axis
         (value,) = site.inputs
-        there, back = site.fresh(f"{site.result}__last"), site.fresh(f"{site.result}__last")
+        moved, normalized = site.new_name("last"), site.new_name("last")
         return [
-            helper.make_node("Transpose", [value], [there], there, perm=swap),
-            helper.make_node(operator, [there], [back], back, axis=site.rank - 1),
-            helper.make_node("Transpose", [back], [site.result], site.result, perm=swap),
+            make_node("Transpose", [value], moved, perm=swap),
+            make_node(operator, [moved], normalized, axis=last),
+            make_node("Transpose", [normalized], site.result, perm=swap),
         ]
 
     return write
 
 
-def _reduced(operator: str, since_input: int) -> Callable[[Site], list[NodeProto]]:
-    """Along one axis, which stays with one position; an attribute before `since_input`."""
+def _reduce(operator: str, since_input: int) -> Write:
+    """Along one axis, which is kept; the axis is an attribute before opset `since_input`."""
 
     def write(site: Site) -> list[NodeProto]:
         if site.opset < since_input:
@@ -132,8 +124,8 @@ def _reduced(operator: str, since_input: int) -> Callable[[Site], list[NodeProto
     return write
 
 
-def _coded(operator: str) -> Callable[[Site], list[NodeProto]]:
-    """Between codes and the float32 values that they stand for."""
+def _quantization(operator: str) -> Write:
+    """Between quantized values and float32."""
 
     def write(site: Site) -> list[NodeProto]:
         scale = site.constant(np.asarray(site.attributes["scale"], np.float32))
@@ -144,42 +136,42 @@ def _coded(operator: str) -> Callable[[Site], list[NodeProto]]:
     return write
 
 
-_PER_AXIS = 13
+_PER_AXIS = 13  # the opset since which a softmax normalizes along one axis
 
 OPERATIONS: Mapping[str, Writable] = {
-    "abs": Writable(_plain("Abs"), since=6),
-    "add": Writable(_plain("Add"), since=7),
-    "and": Writable(_plain("And"), since=7),
+    "abs": Writable(_operator("Abs"), since=6),
+    "add": Writable(_operator("Add"), since=7),
+    "and": Writable(_operator("And"), since=7),
     "arg_max": Writable(_arg_max),
     "cast": Writable(_cast, since=6),
-    "concat": Writable(_along("Concat"), since=4),
-    "dequantize": Writable(_coded("DequantizeLinear"), since=10),
-    "div": Writable(_plain("Div"), since=7),
-    "exp": Writable(_plain("Exp"), since=6),
-    "cumsum": Writable(_cumulated, since=11),
-    "equal": Writable(_plain("Equal"), since=11),
-    "gather": Writable(_along("Gather")),
-    "greater": Writable(_plain("Greater"), since=9),
-    "greater_equal": Writable(_plain("GreaterOrEqual"), since=12),
-    "identity": Writable(_plain("Identity")),
-    "less": Writable(_plain("Less"), since=9),
-    "log": Writable(_plain("Log"), since=6),
-    "less_equal": Writable(_plain("LessOrEqual"), since=12),
-    "log_softmax": Writable(_normalized("LogSoftmax")),
+    "concat": Writable(_operator_along_axis("Concat"), since=4),
+    "cumsum": Writable(_cumsum, since=11),
+    "dequantize": Writable(_quantization("DequantizeLinear"), since=10),
+    "div": Writable(_operator("Div"), since=7),
+    "equal": Writable(_operator("Equal"), since=11),
+    "exp": Writable(_operator("Exp"), since=6),
+    "gather": Writable(_operator_along_axis("Gather")),
+    "greater": Writable(_operator("Greater"), since=9),
+    "greater_equal": Writable(_operator("GreaterOrEqual"), since=12),
+    "identity": Writable(_operator("Identity")),
+    "less": Writable(_operator("Less"), since=9),
+    "less_equal": Writable(_operator("LessOrEqual"), since=12),
+    "log": Writable(_operator("Log"), since=6),
+    "log_softmax": Writable(_softmax("LogSoftmax")),
     "look_up": Writable(_look_up, since=6),
-    "maximum": Writable(_plain("Max"), since=8),
-    "minimum": Writable(_plain("Min"), since=8),
-    "mul": Writable(_plain("Mul"), since=7),
-    "or": Writable(_plain("Or"), since=7),
+    "maximum": Writable(_operator("Max"), since=8),
+    "minimum": Writable(_operator("Min"), since=8),
+    "mul": Writable(_operator("Mul"), since=7),
+    "or": Writable(_operator("Or"), since=7),
     "pad": Writable(_pad, since=11),
-    "quantize": Writable(_coded("QuantizeLinear"), since=10),
-    "reduce_max": Writable(_reduced("ReduceMax", 18)),
-    "reduce_sum": Writable(_reduced("ReduceSum", 13)),
-    "relu": Writable(_plain("Relu"), since=6),
+    "quantize": Writable(_quantization("QuantizeLinear"), since=10),
+    "reduce_max": Writable(_reduce("ReduceMax", 18)),
+    "reduce_sum": Writable(_reduce("ReduceSum", 13)),
+    "relu": Writable(_operator("Relu"), since=6),
     "reshape": Writable(_reshape, since=5),
-    "sigmoid": Writable(_plain("Sigmoid"), since=6),
-    "softmax": Writable(_normalized("Softmax")),
-    "sub": Writable(_plain("Sub"), since=7),
+    "sigmoid": Writable(_operator("Sigmoid"), since=6),
+    "softmax": Writable(_softmax("Softmax")),
+    "sub": Writable(_operator("Sub"), since=7),
     "top": Writable(_top, since=11),
     "top_ids": Writable(_top_ids, since=11),
     "where": Writable(_where, since=9),

@@ -1,1 +1,1 @@
-"""The rows of the translation table, by what the operators do."""
+"""Functions that translate ONNX operators, grouped by what the operators do."""

@@ -1,22 +1,21 @@
-"""What drops boxes that overlap a better one."""
+"""Operators that drop boxes which overlap a better one."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.call import Call, Row
-from exporter.graph.operations import NonMaxSuppression, Opaque, Operation
+from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
+from exporter.graph.operations import NonMaxSuppression, Operation
 
-_CLASSES = 1  # slot
-_COLUMN = 1  # of (batch, class, box)
-
-
-def _suppression(call: Call) -> Operation:
-    """boxes [batch, boxes, 4], classes [batch, classes, boxes]; gives (batch, class, box) a row"""
-    shape = call.shape(_CLASSES)
-    if shape is None:
-        return Opaque("the rank of its input is not known")
-    return NonMaxSuppression(_CLASSES, axis=1, column=_COLUMN)
+_SCORES, _SCORES_RANK = 1, 3  # slot, number of axes
+_CLASS_COLUMN = 1  # an output row is (batch, class, box)
 
 
-ROWS: Mapping[str, Row] = {"NonMaxSuppression": _suppression}
+def _non_max_suppression(node: OnnxNode) -> Operation:
+    """Inputs: boxes [batch, boxes, 4], scores [batch, classes, boxes]. Output: [selected, 3]."""
+    if len(node.known_shape(_SCORES)) != _SCORES_RANK:
+        raise UntranslatableError("its scores are not [batch, classes, boxes]")
+    return NonMaxSuppression(_SCORES, axis=1, column=_CLASS_COLUMN)
+
+
+TRANSLATORS: Mapping[str, Translator] = {"NonMaxSuppression": _non_max_suppression}

@@ -1,181 +1,162 @@
-"""Integers that stand for real values: what makes and reads them, and what computes with them.
+"""Operators that quantize, dequantize, or compute with quantized values.
 
-Scales and zero points are inputs like any others; which of them belongs to which codes stands in
-`exporter.formats.onnx.quantized_values`.
+Scales and zero points are inputs like any others. `exporter.formats.onnx.quantized_values` reads
+which of them belongs to which tensor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from math import ceil, prod
+from math import ceil
 
-from exporter.formats.onnx.call import Call, Row
-from exporter.graph import Shape
-from exporter.graph.operations import (
-    Activation,
-    Elementwise,
-    Linear,
-    Opaque,
-    Operation,
-    PerChannel,
-    Pool,
-    Reduce,
+from exporter.formats.onnx.node import (
+    COMPUTED_KERNEL,
+    UNKNOWN_RANK,
+    OnnxNode,
+    Translator,
+    UntranslatableError,
 )
+from exporter.formats.onnx.operators.linear import conv, gemm, matmul
+from exporter.formats.onnx.operators.reduce_pool import global_pool, pool
+from exporter.formats.onnx.operators.values import (
+    JOINT_SOFTMAX,
+    PER_AXIS,
+    activation,
+    elementwise,
+)
+from exporter.graph import Shape
+from exporter.graph.operations import Activation, PerChannel, Elementwise, Linear, Operation
 
-_COMPUTED = Opaque("its scale is computed while the model runs")
-_COMPUTED_KERNEL = Opaque("its kernel is not a constant but computed")
-_UNKNOWN_RANK = Opaque("the rank of its input is not known")
-_MATRIX = 2
+_COMPUTED_SCALE = "its scale is computed while the model runs"
 
-# --- into codes and back -------------------------------------------------------------------------
+# --- quantize and dequantize ---------------------------------------------------------------------
 
 
-def _codes(function: str) -> Row:
-    """Codes stand for real values: a quantized 0 is its zero point, and 0 for all that follows.
+def _quantization(function: str) -> Translator:
+    """The quantized value of 0 is the zero point, which counts as 0 from here on.
 
-    A scale and a zero point a channel stand along `axis`; with blocks they have all axes, and one
+    Per-channel scales run along `axis`. With blocks they have every axis of the input, and one
     entry for each block of positions on `axis`.
     """
 
-    def row(call: Call) -> Operation:
-        scale, shape = call.shape(1), call.shape(0)
-        reason = _unclear(call)
-        if scale is None or reason:
-            return Opaque(reason or _COMPUTED.reason)
+    def translate(node: OnnxNode) -> Operation:
+        scale, shape = _checked_scale(node), node.shape(0)
         channel_axis = None
         if scale not in {(), (1,)}:
             if not shape:
-                return _UNKNOWN_RANK
-            channel_axis = call.attributes.get("axis", 1) % len(shape)
+                raise UntranslatableError(UNKNOWN_RANK)
+            channel_axis = node.axis(default=1)
             if len(scale) == 1 and shape[channel_axis] not in {scale[0], None}:
-                return Opaque("its scales are not one a position of their axis")
+                raise UntranslatableError("it has not one scale for each position on its axis")
         needed = (1, 2) if function == "quantize" else (2,)
-        known = all(call.is_constant(slot) for slot in needed if call.has(slot))
-        if call.attributes.get("block_size", 0):
+        known = all(node.is_constant(slot) for slot in needed if node.has(slot))
+        if node.attributes.get("block_size", 0):
             return Elementwise(keeps_zero=known, function=function, block_axis=channel_axis)
         return Elementwise(keeps_zero=known, channel_axis=channel_axis, function=function)
 
-    return row
+    return translate
 
 
-def _unclear(call: Call) -> str:
-    """Why it cannot be said what the codes stand for, or ""."""
-    scale = call.shape(1)
-    if not call.is_fixed(1) or scale is None:
-        return _COMPUTED.reason
-    if call.attributes.get("block_size", 0) and not _are_blocks(call, scale):
-        return "its scales are not one a block of its codes"
-    if len(scale) > 1 and not call.attributes.get("block_size", 0):
-        return "its scales have more than one axis"
-    if call.has(2) and _count(call.shape(2)) != _count(scale):
-        return "its zero points are not as many as its scales"
-    return ""
+def _checked_scale(node: OnnxNode) -> Shape:
+    """The shape of the scale, if the file states what the quantized values mean."""
+    scale, block_size = node.shape(1), node.attributes.get("block_size", 0)
+    if not node.is_fixed(1) or scale is None:
+        raise UntranslatableError(_COMPUTED_SCALE)
+    if block_size and not _has_scale_per_block(node, scale):
+        raise UntranslatableError("it has not one scale for each block of values")
+    if len(scale) > 1 and not block_size:
+        raise UntranslatableError("its scales have more than one axis")
+    if node.has(2) and node.size(2) != node.size(1):
+        raise UntranslatableError("it has not one zero point for each scale")
+    return scale
 
 
-def _are_blocks(call: Call, scale: Shape) -> bool:
-    """As long as the codes on every axis, but for that of the blocks."""
-    shape, size = call.shape(0), call.attributes["block_size"]
+def _has_scale_per_block(node: OnnxNode, scale: Shape) -> bool:
+    """On the axis of the blocks one scale a block, on every other axis one a position."""
+    shape, size = node.shape(0), node.attributes["block_size"]
     if shape is None or len(shape) != len(scale):
         return False
-    axis = call.attributes.get("axis", 1) % len(shape)
+    axis = node.axis(default=1)
     wanted = [ceil((n or 0) / size) if i == axis else n for i, n in enumerate(shape)]
-    points = call.shape(2) if call.has(2) else scale
-    return size > 0 and list(scale) == wanted and points == scale
-
-
-def _count(shape: Shape | None) -> int:
-    return prod(n or 0 for n in shape or ())
+    zero_points = node.shape(2) if node.has(2) else scale
+    return size > 0 and list(scale) == wanted and zero_points == scale
 
 
 # --- products ------------------------------------------------------------------------------------
 
 
-def _matmul(kernel: int, along: tuple[int, ...], bias: int | None = None) -> Row:
-    """A matrix of codes on the right; some of what belongs to it may be one a column."""
+def _product(
+    translate: Callable[[OnnxNode, int, int | None], Linear],
+    kernel: int,
+    along: tuple[int, ...],
+    bias: int | None = None,
+) -> Translator:
+    """A product with a quantized kernel.
 
-    def row(call: Call) -> Operation:
-        left, matrix = call.shape(0), call.shape(kernel)
-        if not call.is_constant(kernel) or matrix is None:
-            return _COMPUTED_KERNEL
-        if left is None or len(matrix) != _MATRIX:
-            return Opaque("it does not multiply a tensor of known rank by one matrix")
-        operation = Linear(kernel, 1, len(left) - 1, bias if _has(call, bias) else None)
-        return _with_scales(call, operation, along)
+    Args:
+        translate: the same product of real values.
+        kernel: slot.
+        along: slots of the scales and zero points of the kernel. Per-channel ones are cut with the
+            kernel; per-tensor ones are kept.
+        bias: slot.
+    """
 
-    return row
+    def with_scales(node: OnnxNode) -> Operation:
+        if not node.is_constant(kernel):
+            raise UntranslatableError(COMPUTED_KERNEL)
+        operation = translate(node, kernel, bias)
+        width = (node.shape(kernel) or ())[operation.kernel_axis]
+        per_channel = [s for s in along if node.has(s) and _is_per_channel(node, s, width)]
+        axes = [PerChannel(slot, len(node.known_shape(slot)) - 1) for slot in per_channel]
+        return replace(operation, along=tuple(axes))
 
-
-def _gemm(call: Call) -> Operation:
-    if not call.is_constant(3):
-        return _COMPUTED_KERNEL
-    kernel_axis = 0 if call.attributes.get("transB", 0) else 1
-    operation = Linear(3, kernel_axis, output_axis=1, bias=6 if call.has(6) else None)
-    return _with_scales(call, operation, (4, 5))
-
-
-def _conv(kernel: int, along: tuple[int, ...], bias: int | None = None) -> Row:
-    def row(call: Call) -> Operation:
-        if not call.is_constant(kernel):
-            return _COMPUTED_KERNEL
-        groups = int(call.attributes.get("group", 1))
-        operation = Linear(kernel, 0, 1, bias if _has(call, bias) else None, groups)
-        return _with_scales(call, operation, along)
-
-    return row
+    return with_scales
 
 
-def _has(call: Call, slot: int | None) -> bool:
-    return slot is not None and call.has(slot)
+def _is_per_channel(node: OnnxNode, slot: int, width: int | None) -> bool:
+    shape = node.shape(slot)
+    if shape is not None and node.size(slot) == 1:
+        return False
+    if not node.is_constant(slot) or shape is None:
+        raise UntranslatableError(_COMPUTED_SCALE)
+    if node.size(slot) != width or shape[-1] != width:
+        raise UntranslatableError(
+            "its scales and zero points are neither per-tensor nor per-channel"
+        )
+    return True
 
 
-def _with_scales(call: Call, operation: Linear, slots: tuple[int, ...]) -> Operation:
-    """What is one a channel is cut with the kernel; what is one for all stays."""
-    width = (call.shape(operation.kernel) or ())[operation.kernel_axis]
-    along: list[PerChannel] = []
-    for slot in slots:
-        shape = call.shape(slot)
-        if not call.has(slot) or (shape is not None and prod(n or 0 for n in shape) == 1):
-            continue
-        if not call.is_constant(slot) or shape is None:
-            return _COMPUTED
-        if _count(shape) != width or shape[-1] != width:
-            return Opaque("its scales and zero points are not one a channel")
-        along.append(PerChannel(slot, len(shape) - 1))
-    return replace(operation, along=tuple(along))
+def _matmul_nbits(node: OnnxNode) -> Operation:
+    """A kernel of packed values, [N, blocks, bytes], with one scale a block of the K inputs.
 
-
-def _matmul_nbits(call: Call) -> Operation:
-    """A kernel of packed codes, [N, blocks, bytes], with a scale a block of the K inputs.
-
-    Scales and zero points stand in one row or in N. A scale of 0 makes every code stand for 0.
+    Scales and zero points have one axis, or N as their first. A channel with the scale 0 is 0.
     https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
-    left, kernel = call.shape(0), call.shape(1)
-    if not call.is_constant(1):
-        return _COMPUTED_KERNEL
-    if left is None or kernel is None:
-        return _UNKNOWN_RANK
-    units, inputs, size = (int(call.attributes[name]) for name in ("N", "K", "block_size"))
-    bits = int(call.attributes.get("bits", 4))
+    kernel = node.shape(1)
+    if not node.is_constant(1) or kernel is None:
+        raise UntranslatableError(COMPUTED_KERNEL)
+    units, inputs, size = (int(node.attributes[name]) for name in ("N", "K", "block_size"))
+    bits = int(node.attributes.get("bits", 4))
     blocks = ceil(inputs / size)
-    if _count(kernel) != units * blocks * (size * bits // 8) or kernel[0] != units:
-        return Opaque("its kernel is not as large as its attributes say")
-    packed = call.has(3) and call.dtype(3) == "uint8"
-    points = ceil(blocks * bits / 8) if packed else blocks
+    if node.size(1) != units * blocks * (size * bits // 8) or kernel[0] != units:
+        raise UntranslatableError("its kernel is not as large as its attributes state")
+    packed = node.has(3) and node.dtype(3) == "uint8"
+    zero_points = ceil(blocks * bits / 8) if packed else blocks
     along: list[PerChannel] = []
-    for slot, count in ((2, blocks), (3, points)):
-        if call.has(slot) and _count(call.shape(slot)) != units * count:
-            return Opaque("its scales and zero points are not one a block")
-        if call.has(slot) and not call.is_constant(slot):
-            return _COMPUTED
-        if call.has(slot):
-            along.append(PerChannel(slot, zero=0.0 if slot == _SCALES else None))
+    for slot, count in ((_SCALES, blocks), (_ZERO_POINTS, zero_points)):
+        if not node.has(slot):
+            continue
+        if node.size(slot) != units * count:
+            raise UntranslatableError("it has not one scale and zero point for each block")
+        if not node.is_constant(slot):
+            raise UntranslatableError(_COMPUTED_SCALE)
+        along.append(PerChannel(slot, zero=0.0 if slot == _SCALES else None))
     return Linear(
         1,
         kernel_axis=0,
-        output_axis=len(left) - 1,
-        bias=5 if call.has(5) else None,
+        output_axis=len(node.known_shape()) - 1,
+        bias=node.optional(5),
         width_attribute="N",
         along=tuple(along),
         packed_bits=bits,
@@ -183,98 +164,63 @@ def _matmul_nbits(call: Call) -> Operation:
     )
 
 
-_SCALES = 2  # the slot
+_SCALES, _ZERO_POINTS = 2, 3  # slots
 
 
 # --- values --------------------------------------------------------------------------------------
 
 
-def _join(function: str) -> Row:
-    """Two inputs with a scale and a zero point each; a sum adds its constants."""
-    offsets = (0, 3) if function == "add" else ()
-    return _known(lambda _: Elementwise(offsets=offsets, function=function), (1, 2, 4, 5, 6, 7))
+def _add(_: OnnxNode) -> Operation:
+    return Elementwise(offsets=(0, 3), function="add")
 
 
-def _activation(function: str, **defaults: float) -> Row:
-    def row(call: Call) -> Operation:
-        values = {name: float(call.attributes.get(name, v)) for name, v in defaults.items()}
-        return Activation(function, parameters=tuple(values.items()))
-
-    return _known(row, (1, 2, 3, 4))
-
-
-def _softmax(call: Call) -> Operation:
-    """The attribute `opset` says which Softmax it was made of."""
-    shape = call.shape(0)
-    if not shape:
-        return _UNKNOWN_RANK
-    axis = call.attributes.get("axis", -1) % len(shape)
-    together = call.attributes["opset"] < _PER_AXIS and axis != len(shape) - 1
-    if together:
-        return Opaque(f"it normalizes all axes from {axis} on together, as before opset 13")
+def _softmax(node: OnnxNode) -> Operation:
+    """The attribute `opset` states the version of Softmax that was quantized."""
+    axis = node.axis(default=-1)
+    if node.attributes["opset"] < PER_AXIS and axis != len(node.known_shape()) - 1:
+        raise UntranslatableError(JOINT_SOFTMAX.format(axis))
     return Activation("softmax", axis=axis)
 
 
-_PER_AXIS = 13  # the opset since which a softmax goes along one axis
+def _per_tensor(translate: Translator, slots: tuple[int, ...] = (1, 2, 3, 4)) -> Translator:
+    """The inputs in these slots, scales and zero points, have to be per-tensor constants.
 
+    By default those of an operator with one quantized input and one quantized output.
+    """
 
-def _pool(call: Call) -> Operation:
-    shape = call.shape(0)
-    if shape is None:
-        return _UNKNOWN_RANK
-    if call.attributes.get("channels_last", 0):
-        return Pool(tuple(range(1, len(shape) - 1)))
-    return Pool(tuple(range(2, len(shape))))
-
-
-def _global_pool(call: Call) -> Operation:
-    shape = call.shape(0)
-    if shape is None:
-        return _UNKNOWN_RANK
-    last = call.attributes.get("channels_last", 0)
-    axes = range(1, len(shape) - 1) if last else range(2, len(shape))
-    return Reduce(tuple(axes), keepdims=True, function="mean")
-
-
-def _known(row: Row, slots: tuple[int, ...]) -> Row:
-    """The row, where the scales and zero points in these slots are constants, one for all."""
-
-    def checked(call: Call) -> Operation:
+    def checked(node: OnnxNode) -> Operation:
         for slot in slots:
-            if call.has(slot) and (not call.is_constant(slot) or _count(call.shape(slot)) != 1):
-                return Opaque("its scales and zero points are not one constant for all")
-        return row(call)
+            if node.has(slot) and (not node.is_constant(slot) or node.size(slot) != 1):
+                raise UntranslatableError("its scales and zero points are not per-tensor constants")
+        return translate(node)
 
     return checked
 
 
-def _reading(row: Callable[[Call], Operation]) -> Row:
-    """One input of codes and one result of codes."""
-    return _known(row, (1, 2, 3, 4))
+_TWO_INPUTS = (1, 2, 4, 5, 6, 7)  # slots of the scales and zero points
 
-
-ROWS: Mapping[str, Row] = {
-    "ConvInteger": _conv(1, (3,)),
-    "DequantizeLinear": _codes("dequantize"),
-    "MatMulInteger": _matmul(1, (3,)),
-    "QLinearConv": _conv(3, (4, 5), bias=8),
-    "QLinearMatMul": _matmul(3, (4, 5)),
-    "QuantizeLinear": _codes("quantize"),
+TRANSLATORS: Mapping[str, Translator] = {
+    "ConvInteger": _product(conv, 1, (3,)),
+    "DequantizeLinear": _quantization("dequantize"),
+    "MatMulInteger": _product(matmul, 1, (3,)),
+    "QLinearConv": _product(conv, 3, (4, 5), bias=8),
+    "QLinearMatMul": _product(matmul, 3, (4, 5)),
+    "QuantizeLinear": _quantization("quantize"),
 }
 
-# Of the domain com.microsoft, which onnxruntime's own quantizer and optimizer write.
-MICROSOFT: Mapping[str, Row] = {
-    "DequantizeLinear": _codes("dequantize"),
-    "DynamicQuantizeMatMul": _matmul(1, (2, 3), bias=4),
-    "MatMulIntegerToFloat": _matmul(1, (3, 5), bias=6),
+# Operators of the domain com.microsoft, which onnxruntime's quantizer and optimizer write.
+MICROSOFT: Mapping[str, Translator] = {
+    "DequantizeLinear": _quantization("dequantize"),
+    "DynamicQuantizeMatMul": _product(matmul, 1, (2, 3), bias=4),
+    "MatMulIntegerToFloat": _product(matmul, 1, (3, 5), bias=6),
     "MatMulNBits": _matmul_nbits,
-    "QGemm": _gemm,
-    "QLinearAdd": _join("add"),
-    "QLinearAveragePool": _reading(_pool),
-    "QLinearGlobalAveragePool": _reading(_global_pool),
-    "QLinearLeakyRelu": _activation("leaky_relu", alpha=0.01),
-    "QLinearMul": _join("mul"),
-    "QLinearSigmoid": _activation("sigmoid"),
-    "QLinearSoftmax": _reading(_softmax),
-    "QuantizeLinear": _codes("quantize"),
+    "QGemm": _product(gemm, 3, (4, 5), bias=6),
+    "QLinearAdd": _per_tensor(_add, _TWO_INPUTS),
+    "QLinearAveragePool": _per_tensor(pool),
+    "QLinearGlobalAveragePool": _per_tensor(global_pool("mean")),
+    "QLinearLeakyRelu": _per_tensor(activation("leaky_relu", alpha=0.01)),
+    "QLinearMul": _per_tensor(elementwise("mul"), _TWO_INPUTS),
+    "QLinearSigmoid": _per_tensor(activation("sigmoid")),
+    "QLinearSoftmax": _per_tensor(_softmax),
+    "QuantizeLinear": _quantization("quantize"),
 }

@@ -1,97 +1,82 @@
-"""What makes one value of many: reductions, pooling, ranks."""
+"""Operators that compute one value from many: reductions, pooling, ArgMax, TopK."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.call import Call, Row
-from exporter.graph.operations import Opaque, Operation, Pool, Reduce, TopK
-
-_UNKNOWN_RANK = Opaque("the rank of its input is not known")
+from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
+from exporter.graph.operations import Operation, Pool, Reduce, TopK
 
 
-def _reduce(function: str) -> Row:
-    """The axes are an attribute before opset 18 (ReduceSum 13), an input since; none are all."""
+def _reduce(function: str) -> Translator:
+    """The axes are an attribute before opset 18 (ReduceSum: 13), an input since; none means all."""
 
-    def row(call: Call) -> Operation:
-        shape = call.shape(0)
-        axes = call.integers(1) if call.has(1) else call.attributes.get("axes", ())
-        if shape is None:
-            return _UNKNOWN_RANK
-        if axes is None:
-            return Opaque("its axes are computed while the model runs")
-        if not axes and not call.attributes.get("noop_with_empty_axes", 0):
-            axes = range(len(shape))
-        chosen = tuple(sorted(axis % len(shape) for axis in axes))
-        return Reduce(chosen, bool(call.attributes.get("keepdims", 1)), function)
+    def translate(node: OnnxNode) -> Operation:
+        rank = len(node.known_shape())
+        axes = node.attributes.get("axes", ())
+        if node.has(1):
+            axes = node.known_integers(1, "its axes are")
+        if not axes and not node.attributes.get("noop_with_empty_axes", 0):
+            axes = range(rank)
+        reduced = tuple(sorted(axis % rank for axis in axes))
+        return Reduce(reduced, bool(node.attributes.get("keepdims", 1)), function)
 
-    return row
+    return translate
 
 
-def _global(function: str) -> Row:
-    """Behind the batch and the channels."""
-
-    def row(call: Call) -> Operation:
-        shape = call.shape(0)
-        if shape is None:
-            return _UNKNOWN_RANK
-        return Reduce(tuple(range(2, len(shape))), keepdims=True, function=function)
-
-    return row
+def global_pool(function: str) -> Translator:
+    """Over all axes but the batch and the channels."""
+    return lambda node: Reduce(_spatial_axes(node), keepdims=True, function=function)
 
 
-def _pool(call: Call) -> Operation:
-    shape = call.shape(0)
-    if shape is None:
-        return _UNKNOWN_RANK
-    if call.is_read(1):
-        return Opaque("the places of its maxima are read")
-    return Pool(tuple(range(2, len(shape))))
+def pool(node: OnnxNode) -> Operation:
+    if node.is_read(1):
+        raise UntranslatableError("the indices of its maxima are read")
+    return Pool(_spatial_axes(node))
 
 
-def _arg(*, largest: bool) -> Row:
-    def row(call: Call) -> Operation:
-        shape = call.shape(0)
-        if shape is None:
-            return _UNKNOWN_RANK
-        return TopK(
-            call.attributes.get("axis", 0) % len(shape),
-            keepdims=bool(call.attributes.get("keepdims", 1)),
-            largest=largest,
-            last=bool(call.attributes.get("select_last_index", 0)),
-        )
-
-    return row
+def _spatial_axes(node: OnnxNode) -> tuple[int, ...]:
+    rank = len(node.known_shape())
+    channels_last = node.attributes.get("channels_last", 0)
+    return tuple(range(1, rank - 1) if channels_last else range(2, rank))
 
 
-def _top_k(call: Call) -> Operation:
-    """How many is an attribute before opset 10, an input since."""
-    shape = call.shape(0)
-    stated = call.attributes.get("k")
-    given = call.integers(1) if stated is None else (stated,)
-    if shape is None:
-        return _UNKNOWN_RANK
-    if given is None or len(given) != 1:
-        return Opaque("how many it returns is computed while the model runs")
-    if not call.attributes.get("sorted", 1):
-        return Opaque("it returns them in no stated order")
-    return TopK(
-        call.attributes.get("axis", -1) % len(shape),
-        k=given[0],
-        slot=1 if stated is None else None,
-        attribute=None if stated is None else "k",
-        ids=1,
-        largest=bool(call.attributes.get("largest", 1)),
+def _arg(*, largest: bool) -> Translator:
+    return lambda node: TopK(
+        node.axis(default=0),
+        keepdims=bool(node.attributes.get("keepdims", 1)),
+        largest=largest,
+        last=bool(node.attributes.get("select_last_index", 0)),
     )
 
 
-ROWS: Mapping[str, Row] = {
+def _top_k(node: OnnxNode) -> Operation:
+    """k is an attribute before opset 10, an input since."""
+    axis, stated = node.axis(default=-1), node.attributes.get("k")
+    counts = node.integers(1) if stated is None else (stated,)
+    if counts is None or len(counts) != 1:
+        raise UntranslatableError(
+            "the number of values it returns is computed while the model runs"
+        )
+    if not node.attributes.get("sorted", 1):
+        raise UntranslatableError("it returns values in no stated order")
+    return TopK(
+        axis,
+        k=counts[0],
+        slot=1 if stated is None else None,
+        attribute=None if stated is None else "k",
+        ids=1,
+        largest=bool(node.attributes.get("largest", 1)),
+    )
+
+
+TRANSLATORS: Mapping[str, Translator] = {
     "ArgMax": _arg(largest=True),
     "ArgMin": _arg(largest=False),
-    "AveragePool": _pool,
-    "GlobalAveragePool": _global("mean"),
-    "GlobalMaxPool": _global("max"),
-    "MaxPool": _pool,
+    "AveragePool": pool,
+    "GlobalAveragePool": global_pool("mean"),
+    "GlobalMaxPool": global_pool("max"),
+    "MaxPool": pool,
     "ReduceL1": _reduce("l1"),
     "ReduceL2": _reduce("l2"),
     "ReduceLogSumExp": _reduce("log_sum_exp"),

@@ -1,0 +1,113 @@
+"""Open ONNX files, and list the files that a model consists of."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from exporter.errors import ModelError, UsageError
+from exporter.formats.onnx.external_data import ExternalData, is_external
+from exporter.formats.onnx.lazy_parse import parse_without_values
+from exporter.formats.onnx.model import OnnxModel
+from exporter.formats.onnx.protos import LARGEST_MESSAGE, TOO_LARGE, all_tensors
+from exporter.formats.onnx.validate import check_model
+
+_LARGE_FILE = 1 << 24  # bytes; smaller files are parsed completely
+
+
+def open_file(path: Path) -> OnnxModel:
+    """Open an ONNX file; its content is checked, its suffix is not.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ModelError: empty, truncated, damaged, another kind of file, or a file next to it is
+            missing, unsafe or too short.
+    """
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_MESSAGE:
+            raise ModelError(
+                TOO_LARGE.format(path.name), "save the model with its weights in a file next to it"
+            )
+        if not size:
+            raise ModelError(f"{path.name} is empty")
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        proto, content = _parse(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+    except DecodeError as error:
+        raise _damaged(path.name) from error
+    model = from_proto(proto, path.name, ExternalData(path.parent, content))
+    model.sha256 = sha256
+    return model
+
+
+def from_bytes(content: bytes, name: str) -> OnnxModel:
+    """Open the content of an ONNX file that is in memory (raises as `open_file` does)."""
+    if not content:
+        raise ModelError(f"{name} is empty")
+    try:
+        proto = ModelProto.FromString(content)
+    except DecodeError as error:
+        raise _damaged(name) from error
+    return from_proto(proto, name)
+
+
+def from_proto(proto: ModelProto, name: str, external: ExternalData | None = None) -> OnnxModel:
+    """A model from a parsed file.
+
+    Args:
+        proto: kept, and never changed; the caller must not change it either.
+        name: of the model, in messages and in the remap.
+        external: the values of constants that `proto` does not contain.
+
+    Raises:
+        ModelError: no graph or operator set, a damaged remap, or a file next to the model is
+            missing, unsafe or too short.
+    """
+    check_model(proto, name)
+    missing = next((t for t in all_tensors(proto.graph) if is_external(t)), None)
+    if missing is None:
+        return OnnxModel(proto, name)
+    if external is None:
+        raise ModelError(
+            f"{name} has the constant {missing.name!r} in another file",
+            "save the model with its weights in the same file",
+        )
+    external.check(proto)
+    return OnnxModel(proto, name, external)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """The files of a model that was opened before: its own, then those with its constants."""
+    model, content = _parse(path)
+    others = ExternalData(path.parent, content).files(model)
+    return (path, *(path.parent / location for location in sorted(others)))
+
+
+def _parse(path: Path) -> tuple[ModelProto, memoryview | None]:
+    """The message, and the file's content if large constants were left in the file.
+
+    Raises:
+        OSError: the file cannot be read.
+        DecodeError: it is not an ONNX file.
+    """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size >= _LARGE_FILE:
+            content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            model = parse_without_values(content)
+            if model is not None:
+                return model, content
+        return ModelProto.FromString(file.read()), None
+
+
+def _damaged(name: str) -> ModelError:
+    return ModelError(
+        f"{name} is not an ONNX file, or it is damaged or truncated", "save or copy the model again"
+    )

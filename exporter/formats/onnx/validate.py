@@ -1,0 +1,70 @@
+"""Check that a parsed ONNX file is a complete model. Model files are never trusted."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+from onnx import GraphProto, ModelProto, TensorProto
+
+from exporter.errors import ModelError
+from exporter.formats.onnx.constants import is_constant_node
+from exporter.formats.onnx.protos import names_read, opset_of
+
+_NOT_A_MODEL = "{} is not an ONNX model, or it is truncated: {}"
+
+
+def check_model(model: ModelProto, name: str) -> None:
+    """Check the parts that every model has.
+
+    Raises:
+        ModelError: no graph with an output, no standard opset, or text that is not UTF-8.
+    """
+    if not (model.HasField("graph") and model.graph.output):
+        raise ModelError(_NOT_A_MODEL.format(name, "it has no graph with an output"))
+    if not _has_valid_text(model):
+        raise ModelError(f"{name} is damaged: it contains text that is not valid UTF-8")
+    if not opset_of(model):
+        raise ModelError(_NOT_A_MODEL.format(name, "it has no standard opset"))
+
+
+def check_order(graph: GraphProto, names: tuple[str, ...], known: set[str]) -> None:
+    """Check that each tensor is made once, before it is read.
+
+    Args:
+        graph: of the file.
+        names: of its nodes, for messages.
+        known: the graph's inputs and constants.
+
+    Raises:
+        ModelError: the message names the node or output, and the tensor.
+    """
+    known = known | {sparse.values.name for sparse in graph.sparse_initializer}
+    for name, node in zip(names, graph.node, strict=True):
+        for read in names_read(node):
+            if read not in known:
+                raise ModelError(
+                    f"{node.op_type} {name!r} reads {read!r}, which no node before it makes",
+                    "the file is truncated or damaged: save or copy the model again",
+                )
+        for tensor in () if is_constant_node(node) else filter(None, node.output):
+            if tensor in known:
+                raise ModelError(f"{node.op_type} {name!r} makes {tensor!r} a second time")
+            known.add(tensor)
+    for info in graph.output:
+        if info.name not in known:
+            raise ModelError(f"no node makes the output {info.name!r}")
+
+
+def _has_valid_text(message: Message) -> bool:
+    """Is all text in a message and in the messages inside it valid UTF-8?
+
+    Protobuf does not check this: it gives bytes instead of a str.
+    """
+    if isinstance(message, TensorProto):  # listing its fields would copy its values
+        return isinstance(message.name, str) and isinstance(message.doc_string, str)
+    for field, value in message.ListFields():
+        if field.type not in {field.TYPE_STRING, field.TYPE_MESSAGE}:
+            continue
+        for entry in value if hasattr(value, "extend") else [value]:
+            if isinstance(entry, bytes) or not (isinstance(entry, str) or _has_valid_text(entry)):
+                return False
+    return True
