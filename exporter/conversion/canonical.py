@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
 from exporter.conversion.remove_identities import bypass_identities
-from exporter.formats.onnx.protos import DEFAULT_DOMAINS, bodies, captured
+from exporter.formats.onnx.protos import DEFAULT_DOMAINS, captured_names, subgraphs
 
 
 def canonicalize(model: ModelProto, names: Mapping[str, str]) -> None:
@@ -83,7 +83,7 @@ class _Namer:
         copies = [_copy(attribute) for attribute in attributes]
         del node.attribute[:]
         node.attribute.extend(copies)
-        for body in bodies(node):
+        for body in subgraphs(node):
             body.name = self.fresh(f"{node.name}_body")
             self.graph(body, names, {})
         for slot, name in enumerate(node.input):
@@ -117,7 +117,7 @@ def _copy(attribute: AttributeProto) -> AttributeProto:
 
 def _reorder(graph: GraphProto) -> None:
     nodes = _depth_first(graph)
-    used = [name for node in nodes for name in (*node.input, *captured(node))]
+    used = [name for node in nodes for name in (*node.input, *captured_names(node))]
     used += [info.name for info in graph.output]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     wanted = [tensors[name] for name in dict.fromkeys(used) if name in tensors]
@@ -142,7 +142,7 @@ def _depth_first(graph: GraphProto) -> list[NodeProto]:
             done[id(node)] = node
             continue
         waiting.append((node, True))
-        needed = [name for name in (*node.input, *captured(node)) if name in makers]
+        needed = [name for name in (*node.input, *captured_names(node)) if name in makers]
         waiting += [(makers[name], False) for name in reversed(needed)]
     return list(done.values())
 
@@ -151,5 +151,5 @@ def every_node(graph: GraphProto) -> Iterator[NodeProto]:
     """The nodes of a graph and of the graphs inside them."""
     for node in graph.node:
         yield node
-        for body in bodies(node):
+        for body in subgraphs(node):
             yield from every_node(body)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from onnx import GraphProto, NodeProto, helper
 
-from exporter.formats.onnx.protos import DEFAULT_DOMAINS, bodies
+from exporter.formats.onnx.protos import DEFAULT_DOMAINS, subgraphs
 
 
 def bypass_identities(graph: GraphProto, outside: Mapping[str, str] | None = None) -> None:
@@ -65,5 +65,5 @@ def _name_outputs(
 def _read_instead(node: NodeProto, names: Mapping[str, str]) -> None:
     for slot, name in enumerate(node.input):
         node.input[slot] = names.get(name, name)
-    for body in bodies(node):
+    for body in subgraphs(node):
         bypass_identities(body, names)

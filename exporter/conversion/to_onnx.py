@@ -41,7 +41,7 @@ from exporter.conversion.to_onnx_trace import (
 from exporter.errors import ConversionError, UsageError
 from exporter.formats.keras.large_head_model import WideModel
 from exporter.formats.keras.stub import Stub
-from exporter.formats.onnx.external_data import Outside
+from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.write_large import write
 from exporter.formats.savedmodel.model import SavedModel
 
@@ -171,7 +171,7 @@ def _write(traced: Traced, interface: Interface, target: _Target, *, folded: boo
             converted = fold(converted, folder)
         canonicalize(converted, names)
         _set_shapes(converted, interface)
-        outside = Outside(folder)
+        outside = ExternalData(folder)
         if target.stub is not None:
             converted = graft(converted, outside, target.stub)
         check_standard(converted)

@@ -17,7 +17,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from exporter.conversion.canonical import every_node
 from exporter.errors import ConversionError
-from exporter.formats.onnx.protos import every_tensor
+from exporter.formats.onnx.protos import all_tensors
 from exporter.graph import Array
 from exporter.output.files import byte_chunks
 
@@ -73,7 +73,7 @@ def fold(model: ModelProto, folder: Path) -> ModelProto:
 
 
 def _check_no_half(model: ModelProto) -> None:
-    types = {tensor.data_type for tensor in every_tensor(model.graph)}
+    types = {tensor.data_type for tensor in all_tensors(model.graph)}
     types |= {info.type.tensor_type.elem_type for info in model.graph.input}
     casts = (node for node in every_node(model.graph) if node.op_type == "Cast")
     types |= {a.i for node in casts for a in node.attribute if a.name == "to"}

@@ -8,10 +8,10 @@ from exporter.conversion.graft import graft_for
 from exporter.formats.keras.stub import Stub
 from exporter.formats.onnx.apply import apply_plan
 from exporter.formats.onnx.draw import draw
-from exporter.formats.onnx.external_data import Outside
+from exporter.formats.onnx.external_data import ExternalData
 
 
-def graft(converted: ModelProto, outside: Outside, stub: Stub) -> ModelProto:
+def graft(converted: ModelProto, outside: ExternalData, stub: Stub) -> ModelProto:
     """The whole model.
 
     Args:
@@ -31,7 +31,7 @@ def graft(converted: ModelProto, outside: Outside, stub: Stub) -> ModelProto:
         if values is None:
             kept.append(TensorProto.FromString(tensor.SerializeToString()))
         else:
-            kept.append(outside.held(tensor.name, values))
+            kept.append(outside.add_array(tensor.name, values))
     del made.graph.initializer[:]
     made.graph.initializer.extend(kept)
     made.graph.ClearField("value_info")

@@ -21,7 +21,8 @@ from onnx import ModelProto, TensorProto, helper, version_converter
 
 from exporter.data.samples import Samples
 from exporter.formats.onnx.apply import REMAP
-from exporter.formats.onnx.model import OnnxModel, from_proto
+from exporter.formats.onnx.files import from_proto
+from exporter.formats.onnx.model import OnnxModel
 from exporter.formats.onnx.protos import opset_of
 from exporter.quantization.onnx_ends import with_integer_ends
 from exporter.quantization.onnx_ranked import behind_rankings, nodes_behind

@@ -25,7 +25,7 @@ from exporter.conversion.to_onnx_trace import LARGE_BYTES, large_weights
 from exporter.errors import ConversionError, ModelError
 from exporter.formats import open_model
 from exporter.formats.keras.model import KerasModel
-from exporter.formats.onnx.external_data import Outside
+from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.write_large import write
 from exporter.graph import Array
 from exporter.trace import trace
@@ -359,7 +359,7 @@ def _with_weights_beside(folder: Path) -> tuple[ModelProto, Array]:
 
 def test_a_file_is_put_together_from_several(tmp_path: Path) -> None:
     model, kernel = _with_weights_beside(tmp_path)
-    write(model, Outside(tmp_path), tmp_path / "whole.onnx")
+    write(model, ExternalData(tmp_path), tmp_path / "whole.onnx")
     whole = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
     onnx.load_external_data_for_model(model, str(tmp_path))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
@@ -376,14 +376,14 @@ def test_a_missing_end_is_noticed(tmp_path: Path) -> None:
     with (tmp_path / "given.data").open("r+b") as file:
         file.truncate(kernel.nbytes - 1)
     with pytest.raises(ModelError, match="too short"):
-        write(model, Outside(tmp_path), tmp_path / "whole.onnx")
+        write(model, ExternalData(tmp_path), tmp_path / "whole.onnx")
 
 
 def test_folding_keeps_what_is_computed(tmp_path: Path) -> None:
     model, kernel = _with_weights_beside(tmp_path)
     folded = fold(model, tmp_path)
     assert "further" not in {tensor.name for tensor in folded.graph.initializer}
-    write(folded, Outside(tmp_path), tmp_path / "whole.onnx")
+    write(folded, ExternalData(tmp_path), tmp_path / "whole.onnx")
     values = np.random.default_rng(1).normal(size=(2, 300)).astype(np.float32)
     session = onnxruntime.InferenceSession(
         tmp_path / "whole.onnx", providers=["CPUExecutionProvider"]

@@ -168,7 +168,7 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     ),
     "a loop": (
         lambda: opened(looped()),
-        "Loop 'pictures': it holds graphs of its own, which are not entered"
+        "Loop 'pictures': it contains graphs, which exporter does not trace"
         + MADE.format("values"),
         RAW,
     ),
@@ -180,7 +180,7 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     ),
     "a branch": (
         lambda: opened(in_a_branch()),
-        "If 'found': it holds graphs of its own, which are not entered" + MADE.format("values"),
+        "If 'found': it contains graphs, which exporter does not trace" + MADE.format("values"),
         RAW,
     ),
     "class numbers are computed with": (
@@ -224,7 +224,7 @@ def test_what_stands_in_the_way_is_named_and_what_to_do(name: str) -> None:
 
 def test_an_operation_that_is_named_already_is_named_once() -> None:
     (refusal,) = trace(opened(in_a_branch(returned=True))).refusals
-    assert str(refusal).startswith("output 'selected': If 'found': it holds graphs of its own")
+    assert str(refusal).startswith("output 'selected': If 'found': it contains graphs")
     assert not refusal.hint
 
 

@@ -328,7 +328,7 @@ def test_the_remap_survives(net: Callable[[str], Model], kind: str, precision: s
 
 
 def reopened(model: Model) -> Model:
-    from exporter.formats.onnx.model import from_bytes as onnx_from_bytes  # noqa: PLC0415
+    from exporter.formats.onnx.files import from_bytes as onnx_from_bytes  # noqa: PLC0415
 
     return onnx_from_bytes(content(model), "again.onnx")
 

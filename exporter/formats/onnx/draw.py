@@ -11,7 +11,7 @@ from onnx import GraphProto, ModelProto, TypeProto
 from exporter.formats.onnx.constants import ReadTensor, constants_of, is_constant_node
 from exporter.formats.onnx.inference import types_of
 from exporter.formats.onnx.labels import labels_of
-from exporter.formats.onnx.node import OnnxNode
+from exporter.formats.onnx.node_view import NodeView
 from exporter.formats.onnx.protos import (
     attributes_of,
     captured_names,
@@ -89,7 +89,7 @@ def _nodes(
     for name, proto in protos.items():
         if is_constant_node(proto) or (proto.output and tensors[proto.output[0]].is_constant):
             continue  # the output is a constant of the neutral graph
-        node = OnnxNode(
+        node = NodeView(
             attributes=attributes_of(proto),
             inputs=(*proto.input, *captured_names(proto)),
             outputs=tuple(proto.output),

@@ -1,4 +1,4 @@
-"""An ONNX model while it is edited: the source is only read, and each part is copied at most once."""
+"""An ONNX model while it is edited. The source is only read; each part is copied at most once."""
 
 from __future__ import annotations
 

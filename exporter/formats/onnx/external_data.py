@@ -157,7 +157,9 @@ class ExternalData:
         except ValueError as error:
             raise _error(tensor, "is read at an offset or a length that is no number") from error
         if length != needed:
-            raise _error(tensor, f"is read {length} bytes long, but its shape needs {needed}")
+            raise _error(
+                tensor, f"is read for {length} bytes, but the constant's shape needs {needed}"
+            )
         size = (self.folder / place["location"]).stat().st_size
         if offset < 0 or offset + needed > size:
             raise _error(

@@ -41,7 +41,7 @@ class OnnxModel:
 
     @property
     def proto(self) -> ModelProto:
-        """The parsed file, which must not be changed; that of a large file lacks large constants."""
+        """The parsed file. Do not change it. That of a large file lacks large constants."""
         return self._proto
 
     def graph(self) -> Graph:

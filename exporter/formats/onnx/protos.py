@@ -28,7 +28,7 @@ UNKNOWN = "undefined"
 LARGEST_MESSAGE = 2**31 - 1  # bytes
 TOO_LARGE = "{} is larger than the 2 GB that an .onnx file can hold"
 
-_M = TypeVar("_M", bound=Message)
+_M = TypeVar("_M", ModelProto, GraphProto, NodeProto, TensorProto, TypeProto)
 
 
 # --- types ---------------------------------------------------------------------------------------

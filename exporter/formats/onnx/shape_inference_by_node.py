@@ -1,10 +1,9 @@
 """Shape inference node by node, which also computes small integer tensors.
 
 Exporters leave arithmetic on lengths in a file: half of a length bounds a Slice, a vector of zeros
-fills a Pad. onnx's inference over the whole file follows some of these chains, and does not infer
-the shapes after the others. Here inference is repeated for each node with an incomplete result, with
-the values that its small inputs were found to have. Integers computed from constants alone are
-constants too.
+fills a Pad. onnx's inference over the whole file follows only some of these chains. Here inference
+is repeated for each node with an incomplete result, with the values that its small inputs were
+found to have. Integers computed from constants alone are constants too.
 """
 
 from __future__ import annotations

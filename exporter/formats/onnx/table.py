@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.check_operation import fits
-from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
+from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
 from exporter.formats.onnx.operators import (
     detection,
     linear,
@@ -22,33 +22,33 @@ from exporter.formats.onnx.protos import DEFAULT_DOMAINS
 from exporter.graph.operations import Opaque, Operation
 
 
-def translate(domain: str, operator: str, node: OnnxNode) -> Operation:
+def translate(domain: str, operator: str, node: NodeView) -> Operation:
     """The neutral operation that a node performs; Opaque, with a reason, where there is none."""
     if operator in REASONS:
         return Opaque(REASONS[operator])
     if operator in _PLUGINS:
         return Opaque("it belongs to TensorRT, which exporter does not run", _WITHOUT_PLUGIN)
     is_standard = domain in DEFAULT_DOMAINS
-    translator = (TABLE if is_standard else DOMAINS.get(domain, {})).get(operator)
-    if translator is None:
+    row = (TABLE if is_standard else DOMAINS.get(domain, {})).get(operator)
+    if row is None:
         return Opaque() if is_standard else Opaque(_FOREIGN.format(domain))
     try:
-        operation = translator(node)
+        operation = row(node)
+        return operation if fits(operation, node.ranks()) else _CONTRADICTION
     except UntranslatableError as error:
         return Opaque(str(error))
     except _DAMAGED:
         return _CONTRADICTION
-    return operation if fits(operation, node.ranks()) else _CONTRADICTION
 
 
 _MODULES = (linear, values, quantized_values, positions, reduce_pool, detection)
 
-TABLE: Mapping[str, Translator] = dict(
-    sorted((name, row) for module in _MODULES for name, row in module.TRANSLATORS.items())
+TABLE: Mapping[str, Translate] = dict(
+    sorted((name, row) for module in _MODULES for name, row in module.ROWS.items())
 )
 
 # Domain -> operator -> row, for operators that are not in the standard domain.
-DOMAINS: Mapping[str, Mapping[str, Translator]] = {"com.microsoft": quantized_values.MICROSOFT}
+DOMAINS: Mapping[str, Mapping[str, Translate]] = {"com.microsoft": quantized_values.MICROSOFT}
 
 # Errors of a row where an attribute is missing, has another type, or names an axis out of range.
 _DAMAGED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)

@@ -79,7 +79,7 @@ REFUSED = [
     Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
     Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
     Refused("behind nothing", Insert("relu", "other"), "'other'"),
-    Refused("a circle", Insert("add", "z", ("y",)), "reads what it makes itself"),
+    Refused("a circle", Insert("add", "z", ("y",)), "reads a tensor that depends on its output"),
 ]
 
 
@@ -439,7 +439,7 @@ def test_insert_behind_a_constant() -> None:
 def test_nothing_fits_behind_an_input_that_is_an_output() -> None:
     relu = node("Relu", ["x"], ["y"])
     opened = model([relu], {}, x=(3, 6), outputs={"y": None, "x": None})
-    with pytest.raises(ModelError, match="'x' is an output that no node makes"):
+    with pytest.raises(ModelError, match="no node makes the output 'x'"):
         opened.apply(Plan((Insert("relu", "x"),)))
 
 

@@ -16,7 +16,7 @@ from exporter.errors import ModelError, OutputError
 from exporter.formats import size_bytes
 from exporter.formats.model import RunOptions
 from exporter.formats.onnx import OnnxModel, external_data, open_file
-from exporter.formats.onnx.protos import every_tensor
+from exporter.formats.onnx.protos import all_tensors
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
@@ -44,7 +44,7 @@ def saved(folder: Path, model: ModelProto | None = None, *, skip: int = 3) -> Pa
     """A model whose constants lie in `weights.bin`, behind some bytes that belong to nothing."""
     model = model or network()
     content = b"\0" * skip  # what follows is not aligned
-    for tensor in every_tensor(model.graph):
+    for tensor in all_tensors(model.graph):
         raw = numpy_helper.to_array(tensor).tobytes()
         if tensor.data_type in {TensorProto.INT4, TensorProto.STRING}:
             continue
@@ -121,7 +121,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
     "short": (shorten, f"too short: {SIZE + 2} bytes"),
     "empty": (lambda path: weights(path).write_bytes(b""), "too short: 0 bytes"),
     "a link": (link, "is a link"),
-    "a hard link": (hard_link, "is a link: the same file stands elsewhere"),
+    "a hard link": (hard_link, "is a link: the same file has another name"),
     "behind a linked folder": (linked_folder, "is a link"),
     "a folder": (folder_instead, "is not a regular file"),
     "a pipe": (pipe_instead, "is not a regular file"),
@@ -138,7 +138,10 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
     "an offset that is no number": (change(offset="3x"), "no number"),
     "a negative offset": (change(offset="-3"), "is too short"),
     "an offset behind the end": (change(offset=str(2**62)), "is too short"),
-    "another length": (change(length="12"), "read 12 bytes long, and its shape needs 12000"),
+    "another length": (
+        change(length="12"),
+        "is read for 12 bytes, but the constant's shape needs 12000",
+    ),
     "a length beyond all": (change(length=str(2**50)), "its shape needs 12000"),
     "a length that is no number": (change(length="all"), "no number"),
 }
@@ -159,7 +162,9 @@ def test_refused_before_anything_else(tmp_path: Path, name: str) -> None:
 def test_the_message_names_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path)
     weights(path).unlink()
-    with pytest.raises(ModelError, match=r"'kernel' lies in 'weights\.bin', which cannot be read"):
+    with pytest.raises(
+        ModelError, match=r"'kernel' is stored in 'weights\.bin', which cannot be read"
+    ):
         open_file(path)
 
 
@@ -174,7 +179,7 @@ def test_a_constant_inside_a_branch_is_checked_too(tmp_path: Path) -> None:
     )
     path = saved(tmp_path, model)
     shorten(path)
-    with pytest.raises(ModelError, match=r"'w' lies in 'weights\.bin', which is too short"):
+    with pytest.raises(ModelError, match=r"'w' is stored in 'weights\.bin', which is too short"):
         open_file(path)
 
 
@@ -293,7 +298,7 @@ def test_a_full_disk_leaves_nothing_behind(
         raise OSError(28, "No space left on device")
 
     if when == "data":
-        monkeypatch.setattr(external_data, "sync", full)
+        monkeypatch.setattr(external_data, "flush_to_disk", full)
     else:
         monkeypatch.setattr(Path, "write_bytes", full)
     folder = tmp_path / "result"

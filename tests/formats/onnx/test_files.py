@@ -81,18 +81,21 @@ BROKEN = {
     "text that is no UTF-8": (WHOLE.replace(b"kernel", b"ker\xffel"), "not valid UTF-8"),
     "no output": (altered(lambda m: m.graph.ClearField("output")), "no graph with an output"),
     "no opset": (altered(lambda m: m.ClearField("opset_import")), "no standard opset"),
-    "weights outside": (altered(external), "'kernel' lies in 'weights.bin', which cannot be read"),
+    "weights outside": (
+        altered(external),
+        "'kernel' is stored in 'weights.bin', which cannot be read",
+    ),
     "weights outside, in a branch": (
         altered(external_inside_a_branch),
-        "'w' lies in '', which is not a path",
+        "'w' is stored in '', which is not a path",
     ),
     "read from nowhere": (
         altered(lambda m: m.graph.node.pop(0)),
-        "Softmax 'softmax' reads 'z', which nothing before it makes",
+        "Softmax 'softmax' reads 'z', which no node before it makes",
     ),
     "cycle": (
         altered(lambda m: m.graph.node[0].input.__setitem__(0, "y")),
-        "Gemm 'gemm' reads what it makes itself",
+        "Gemm 'gemm' reads a tensor that depends on its output",
     ),
     "made twice": (
         altered(lambda m: m.graph.node.append(m.graph.node[0])),
@@ -104,7 +107,7 @@ BROKEN = {
     ),
     "output of nothing": (
         altered(lambda m: m.graph.output.add(name="other")),
-        "nothing makes the output 'other'",
+        "no node makes the output 'other'",
     ),
     "remap that is no JSON": (
         altered(lambda m: m.metadata_props.add(key="exporter.remap", value="{")),
@@ -162,7 +165,9 @@ def test_a_constant_that_is_shorter_than_its_shape() -> None:
         t.read for t in from_bytes(content, "n").graph().tensors.values() if t.name == "kernel"
     )
     assert read is not None
-    with pytest.raises(ModelError, match=r"'kernel' does not hold what its shape \[6, 5\]"):
+    with pytest.raises(
+        ModelError, match=r"values of constant 'kernel' do not fit its shape \[6, 5\]"
+    ):
         read()
 
 

@@ -265,15 +265,15 @@ def coded(*nodes: NodeProto, **more: Array) -> Callable[[], OnnxModel]:
 
 PRODUCT = node("MatMul", ["x", "k"], ["y"], "head")
 REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
-    "packed kernel of another size": (damaged(bits=8), "not as large as its attributes say"),
+    "packed kernel of another size": (damaged(bits=8), "not as large as its attributes state"),
     "no block size": (damaged(block_size=0), "do not fit together"),
     "scales of another number": (
         damaged(ws=np.ones((6, 3), np.float32)),
-        "'?MatMulNBits'? 'z': its scales and zero points are not one a block",
+        "'?MatMulNBits'? 'z': it has not one scale and zero point for each block",
     ),
     "zero points of another number": (
         damaged(wp=np.ones((6, 2), np.uint8)),
-        "its scales and zero points are not one a block",
+        "it has not one scale and zero point for each block",
     ),
     "a kernel that is computed": (
         coded(
@@ -290,7 +290,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
             READ,
             s=np.ones(4, np.float32),
         ),
-        "QLinearMatMul 'head': its scales and zero points are not one a channel",
+        "QLinearMatMul 'head': its scales and zero points are neither per-tensor nor per-channel",
     ),
     "blocks of another number": (
         coded(
@@ -298,7 +298,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
             PRODUCT,
             sb=np.ones((3, 5), np.float32),
         ),
-        "its scales are not one a block of its codes",
+        "it has not one scale for each block of values",
     ),
     "blocks of units": (
         coded(
@@ -315,7 +315,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
             sb=np.ones((2, 5), np.float32),
             pb=np.ones((5, 2), np.int8),
         ),
-        "its scales are not one a block of its codes",
+        "it has not one scale for each block of values",
     ),
     "a scale of all units while it runs": (
         coded(
@@ -333,7 +333,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
             ms("QLinearAdd", ["mq", "zs", "zp", "mq", "ws", "zp", "zs", "zp"], "zq"),
             READ,
         ),
-        "QLinearAdd 'zq': its scales and zero points are not one constant for all",
+        "QLinearAdd 'zq': its scales and zero points are not per-tensor constants",
     ),
     "a softmax over several axes": (
         coded(
@@ -354,7 +354,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
             ms("QLinearConcat", ["zs", "zp", "mq", "zs", "zp"], "zq", axis=1),
             READ,
         ),
-        "QLinearConcat 'zq': it joins codes of several scales",
+        "QLinearConcat 'zq': it joins quantized values of several scales",
     ),
 }
 

@@ -15,8 +15,8 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from exporter.errors import ModelError
 from exporter.formats import copy_model, size_bytes
 from exporter.formats.model import RunOptions
-from exporter.formats.onnx import OnnxModel, external_data, lazy_parse, open_file
-from exporter.formats.onnx.external_data import Outside, is_outside
+from exporter.formats.onnx import OnnxModel, files, lazy_parse, open_file
+from exporter.formats.onnx.external_data import ExternalData, is_external
 from exporter.formats.onnx.write_large import content_of
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
@@ -32,7 +32,7 @@ LARGE = 1500  # bytes
 @pytest.fixture(autouse=True)
 def _bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every file counts as large, and most constants of these."""
-    monkeypatch.setattr(external_data, "_SKIMMED", 0)
+    monkeypatch.setattr(files, "_LARGE_FILE", 0)
     monkeypatch.setattr(lazy_parse, "LARGE_BYTES", LARGE)
 
 
@@ -52,12 +52,12 @@ def constant(model: ModelProto, name: str) -> TensorProto:
 
 
 def skimmed(content: bytes) -> ModelProto | None:
-    return lazy_parse.skim(memoryview(content))
+    return lazy_parse.parse_without_values(memoryview(content))
 
 
 def left_out(model: ModelProto | None) -> set[str]:
     assert model is not None
-    return {tensor.name for tensor in model.graph.initializer if is_outside(tensor)}
+    return {tensor.name for tensor in model.graph.initializer if is_external(tensor)}
 
 
 # --- what is parsed whole -------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_all_but_the_values_is_parsed_and_put_together_again(tmp_path: Path) -> 
     assert left_out(found) == {"kernel", "bias", "scale"}
     assert found is not None
     assert sum(map(len, (t.raw_data for t in found.graph.initializer))) == 0
-    again = content_of(found, Outside(tmp_path, memoryview(content)))
+    again = content_of(found, ExternalData(tmp_path, memoryview(content)))
     assert ModelProto.FromString(again) == model
 
 

@@ -303,7 +303,7 @@ def test_a_head_inside_a_branch_is_refused_by_name() -> None:
     opened = model([chosen], {"kernel": KERNEL, "yes": np.array(True)}, outputs={"y": [None, 5]})
     (refusal,) = trace(opened.graph()).refusals
     assert (
-        str(refusal) == "output 'y': If 'choice': it holds graphs of its own, which are not entered"
+        str(refusal) == "output 'y': If 'choice': it contains graphs, which exporter does not trace"
     )
 
 

@@ -65,7 +65,7 @@ def test_a_reshape_that_hides_whose_zero_points_they_are_refuses_zero() -> None:
     opened = model(nodes, constants, x=X.shape)
     after = run(cut(opened, KEPT), {"x": X}, plain=True)["y"]
     np.testing.assert_allclose(after, (X @ EACH)[:, KEPT], atol=1e-5)
-    with pytest.raises(ModelError, match="nothing tells what the codes of 'w' stand for"):
+    with pytest.raises(ModelError, match="the file does not state the scale or zero point of 'w'"):
         cut(opened, KEPT, "zero")
 
 

@@ -90,7 +90,7 @@ def _cumsum(site: Site) -> list[NodeProto]:
 
 
 def _softmax(operator: str) -> Write:
-    """Before opset 13, it normalizes all axes from `axis` on: a Transpose makes the axis the last."""
+    """Before opset 13, all axes from `axis` on are normalized: a Transpose makes it the last."""
 
     def write(site: Site) -> list[NodeProto]:
         axis = site.axis()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node import (
+from exporter.formats.onnx.node_view import (
     COMPUTED_KERNEL,
-    OnnxNode,
-    Translator,
+    NodeView,
+    Translate,
     UntranslatableError,
 )
 from exporter.graph.operations import Linear
@@ -15,7 +15,7 @@ from exporter.graph.operations import Linear
 _MATRIX = 2
 
 
-def gemm(node: OnnxNode, kernel: int = 1, bias: int | None = 2) -> Linear:
+def gemm(node: NodeView, kernel: int = 1, bias: int | None = 2) -> Linear:
     """alpha scales the kernel and beta the bias; zeros remain zeros."""
     _require_fixed(node, kernel)
     kernel_axis = 0 if node.attributes.get("transB", 0) else 1
@@ -23,7 +23,7 @@ def gemm(node: OnnxNode, kernel: int = 1, bias: int | None = 2) -> Linear:
     return Linear(kernel, kernel_axis, output_axis=1, bias=node.optional(bias), altered=scaled)
 
 
-def matmul(node: OnnxNode, kernel: int = 1, bias: int | None = None) -> Linear:
+def matmul(node: NodeView, kernel: int = 1, bias: int | None = None) -> Linear:
     left, matrix = node.shape(0), node.shape(kernel)
     _require_fixed(node, kernel)
     if matrix is None:
@@ -33,26 +33,26 @@ def matmul(node: OnnxNode, kernel: int = 1, bias: int | None = None) -> Linear:
     return Linear(kernel, kernel_axis=1, output_axis=len(left) - 1, bias=node.optional(bias))
 
 
-def conv(node: OnnxNode, kernel: int = 1, bias: int | None = 2) -> Linear:
+def conv(node: NodeView, kernel: int = 1, bias: int | None = 2) -> Linear:
     return _conv(node, kernel, bias, kernel_axis=0)
 
 
-def _conv_transpose(node: OnnxNode) -> Linear:
+def _conv_transpose(node: NodeView) -> Linear:
     return _conv(node, kernel=1, bias=2, kernel_axis=1)
 
 
-def _conv(node: OnnxNode, kernel: int, bias: int | None, kernel_axis: int) -> Linear:
+def _conv(node: NodeView, kernel: int, bias: int | None, kernel_axis: int) -> Linear:
     _require_fixed(node, kernel)
     groups = int(node.attributes.get("group", 1))
     return Linear(kernel, kernel_axis, output_axis=1, bias=node.optional(bias), groups=groups)
 
 
-def _require_fixed(node: OnnxNode, kernel: int) -> None:
+def _require_fixed(node: NodeView, kernel: int) -> None:
     if not node.is_fixed(kernel):
         raise UntranslatableError(COMPUTED_KERNEL)
 
 
-def _einsum(node: OnnxNode) -> Linear:
+def _einsum(node: NodeView) -> Linear:
     """A computed operand times a constant one, which share only axes that are summed over.
 
     Example: "bti,io->bto", where o is the axis of units.
@@ -75,7 +75,7 @@ def _einsum(node: OnnxNode) -> Linear:
     return Linear(slots[0], kernel.index(channels[0]), _output_axis(node, output, channels[0]))
 
 
-def _output_axis(node: OnnxNode, output: str, channel: str) -> int:
+def _output_axis(node: NodeView, output: str, channel: str) -> int:
     """The position of a letter in the output, in which "..." stands for any number of axes."""
     position = output.index(channel)
     if "." not in output[:position]:
@@ -91,7 +91,7 @@ def _has_distinct_axes(term: str) -> bool:
     return letters.isalpha() and len(set(letters)) == len(letters)
 
 
-TRANSLATORS: Mapping[str, Translator] = {
+ROWS: Mapping[str, Translate] = {
     "Conv": conv,
     "ConvTranspose": _conv_transpose,
     "Einsum": _einsum,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
+from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
 from exporter.formats.onnx.shape_vectors import target_of
 from exporter.graph.operations import (
     Concat,
@@ -27,7 +27,7 @@ from exporter.graph.operations import (
 _COMPUTED_SHAPE = "its shape is computed while the model runs"
 
 
-def _reshape(node: OnnxNode) -> Operation:
+def _reshape(node: NodeView) -> Operation:
     """The target is an attribute before opset 5, an input since."""
     if "shape" in node.attributes:
         return Reshape(node.attributes["shape"], attribute="shape")
@@ -42,25 +42,25 @@ def _reshape(node: OnnxNode) -> Operation:
     return Reshape(target, origins=tuple(entry.origin for entry in entries))
 
 
-def _reshape_by_input(_: OnnxNode) -> Operation:
+def _reshape_by_input(_: NodeView) -> Operation:
     """The result's shape follows from the input's."""
     return Reshape()
 
 
-def _squeeze(node: OnnxNode) -> Operation:
+def _squeeze(node: NodeView) -> Operation:
     """Without stated axes, a unit axis of which one unit is kept would be removed too."""
     if "axes" not in node.attributes and not node.is_constant(1):
         raise UntranslatableError("it does not state which axes it removes")
     return Reshape()
 
 
-def _transpose(node: OnnxNode) -> Operation:
+def _transpose(node: NodeView) -> Operation:
     if "perm" in node.attributes:
         return Transpose(node.attributes["perm"])
     return Transpose(tuple(reversed(range(len(node.known_shape())))))
 
 
-def _gather(node: OnnxNode) -> Operation:
+def _gather(node: NodeView) -> Operation:
     axis = node.attributes.get("axis", 0)
     if node.shape(0) is not None or axis < 0:
         axis = node.axis(default=0)
@@ -72,23 +72,23 @@ def _gather(node: OnnxNode) -> Operation:
     return GatherConstant(axis, positions, keepdims=bool(indices))
 
 
-def _gather_nd(node: OnnxNode) -> Operation:
+def _gather_nd(node: NodeView) -> Operation:
     if node.attributes.get("batch_dims", 0) or node.is_constant(1):
         raise UntranslatableError("it does not take values at computed positions")
     return GatherComputed()
 
 
-def _gather_elements(node: OnnxNode) -> Operation:
+def _gather_elements(node: NodeView) -> Operation:
     return GatherComputed(node.axis(default=0))
 
 
-def _scatter_nd(node: OnnxNode) -> Operation:
+def _scatter_nd(node: NodeView) -> Operation:
     if node.attributes.get("reduction", "none") != "none":
         raise UntranslatableError("it combines several values at one position")
     return Scatter()
 
 
-def _concat(node: OnnxNode) -> Operation:
+def _concat(node: NodeView) -> Operation:
     if len(node.inputs) == 1:
         return Elementwise()
     shape = node.output_shape()
@@ -97,7 +97,7 @@ def _concat(node: OnnxNode) -> Operation:
     return Concat(node.attributes.get("axis", 1) % len(shape))
 
 
-def _split(node: OnnxNode) -> Operation:
+def _split(node: NodeView) -> Operation:
     """The sizes are an attribute before opset 13, an input since; without any, parts are equal."""
     axis = node.axis(default=0)
     if "split" in node.attributes:
@@ -107,7 +107,7 @@ def _split(node: OnnxNode) -> Operation:
     )
 
 
-def _slice(node: OnnxNode) -> Operation:
+def _slice(node: NodeView) -> Operation:
     """The bounds are attributes before opset 10, inputs since."""
     rank = len(node.known_shape())
     stated = "starts" in node.attributes
@@ -131,7 +131,7 @@ def _slice(node: OnnxNode) -> Operation:
     )
 
 
-def _expand(node: OnnxNode) -> Operation:
+def _expand(node: NodeView) -> Operation:
     target, shape, result = node.integers(1), node.shape(0), node.output_shape()
     entries = node.shape_entries(1) if target is None else target
     if entries is None or shape is None or result is None or len(entries) != len(result):
@@ -144,7 +144,7 @@ def _expand(node: OnnxNode) -> Operation:
     return Expand(grown, target=target, slot=1)
 
 
-def _expand_to_computed_shape(node: OnnxNode) -> Operation:
+def _expand_to_computed_shape(node: NodeView) -> Operation:
     """An axis whose entry is 1 keeps its length, whatever the other entries are."""
     target = target_of(node.shape_entries(1) or ())
     if 1 not in target:
@@ -153,7 +153,7 @@ def _expand_to_computed_shape(node: OnnxNode) -> Operation:
     return Expand(grown, computed=True)
 
 
-def _resize(node: OnnxNode) -> Operation:
+def _resize(node: NodeView) -> Operation:
     """Each axis is interpolated separately, so an axis that keeps its length is unchanged.
 
     Constant sizes state every length. A length that is copied from the input's shape, as PyTorch
@@ -171,13 +171,13 @@ def _resize(node: OnnxNode) -> Operation:
     return Expand(grown, target=sizes, slot=3)
 
 
-def _tile(node: OnnxNode) -> Operation:
+def _tile(node: NodeView) -> Operation:
     repeats = node.known_integers(1, "its repeats are")
     grown = tuple(axis for axis, count in enumerate(repeats) if count != 1)
     return Expand(grown, target=repeats, slot=1)
 
 
-def _pad(node: OnnxNode) -> Operation:
+def _pad(node: NodeView) -> Operation:
     """The widths are an attribute before opset 11, an input since; 0 is padded unless stated."""
     shape = node.known_shape()
     stated = node.attributes.get("pads", node.attributes.get("paddings"))
@@ -192,17 +192,17 @@ def _pad(node: OnnxNode) -> Operation:
     return Expand(tuple(grown), keeps_zero=not constant or float(value) == 0.0)
 
 
-def _constant_of_shape(node: OnnxNode) -> Operation:
+def _constant_of_shape(node: NodeView) -> Operation:
     shape = node.known_integers(0, "its shape is")
     return ConstantOfShape(shape, slot=0, value=float(node.attributes.get("value", 0.0)))
 
 
-def _shape_of(node: OnnxNode) -> Operation:
+def _shape_of(node: NodeView) -> Operation:
     node.known_shape()
     return ShapeOf(node.axes_read())
 
 
-TRANSLATORS: Mapping[str, Translator] = {
+ROWS: Mapping[str, Translate] = {
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
     "Expand": _expand,

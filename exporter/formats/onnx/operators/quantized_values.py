@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import ceil
 
-from exporter.formats.onnx.node import (
+from exporter.formats.onnx.node_view import (
     COMPUTED_KERNEL,
     UNKNOWN_RANK,
-    OnnxNode,
-    Translator,
+    NodeView,
+    Translate,
     UntranslatableError,
 )
 from exporter.formats.onnx.operators.linear import conv, gemm, matmul
@@ -26,21 +26,21 @@ from exporter.formats.onnx.operators.values import (
     elementwise,
 )
 from exporter.graph import Shape
-from exporter.graph.operations import Activation, PerChannel, Elementwise, Linear, Operation
+from exporter.graph.operations import Activation, Elementwise, Linear, Operation, PerChannel
 
 _COMPUTED_SCALE = "its scale is computed while the model runs"
 
 # --- quantize and dequantize ---------------------------------------------------------------------
 
 
-def _quantization(function: str) -> Translator:
+def _quantization(function: str) -> Translate:
     """The quantized value of 0 is the zero point, which counts as 0 from here on.
 
     Per-channel scales run along `axis`. With blocks they have every axis of the input, and one
     entry for each block of positions on `axis`.
     """
 
-    def translate(node: OnnxNode) -> Operation:
+    def translate(node: NodeView) -> Operation:
         scale, shape = _checked_scale(node), node.shape(0)
         channel_axis = None
         if scale not in {(), (1,)}:
@@ -58,7 +58,7 @@ def _quantization(function: str) -> Translator:
     return translate
 
 
-def _checked_scale(node: OnnxNode) -> Shape:
+def _checked_scale(node: NodeView) -> Shape:
     """The shape of the scale, if the file states what the quantized values mean."""
     scale, block_size = node.shape(1), node.attributes.get("block_size", 0)
     if not node.is_fixed(1) or scale is None:
@@ -72,7 +72,7 @@ def _checked_scale(node: OnnxNode) -> Shape:
     return scale
 
 
-def _has_scale_per_block(node: OnnxNode, scale: Shape) -> bool:
+def _has_scale_per_block(node: NodeView, scale: Shape) -> bool:
     """On the axis of the blocks one scale a block, on every other axis one a position."""
     shape, size = node.shape(0), node.attributes["block_size"]
     if shape is None or len(shape) != len(scale):
@@ -87,11 +87,11 @@ def _has_scale_per_block(node: OnnxNode, scale: Shape) -> bool:
 
 
 def _product(
-    translate: Callable[[OnnxNode, int, int | None], Linear],
+    translate: Callable[[NodeView, int, int | None], Linear],
     kernel: int,
     along: tuple[int, ...],
     bias: int | None = None,
-) -> Translator:
+) -> Translate:
     """A product with a quantized kernel.
 
     Args:
@@ -102,7 +102,7 @@ def _product(
         bias: slot.
     """
 
-    def with_scales(node: OnnxNode) -> Operation:
+    def with_scales(node: NodeView) -> Operation:
         if not node.is_constant(kernel):
             raise UntranslatableError(COMPUTED_KERNEL)
         operation = translate(node, kernel, bias)
@@ -114,7 +114,7 @@ def _product(
     return with_scales
 
 
-def _is_per_channel(node: OnnxNode, slot: int, width: int | None) -> bool:
+def _is_per_channel(node: NodeView, slot: int, width: int | None) -> bool:
     shape = node.shape(slot)
     if shape is not None and node.size(slot) == 1:
         return False
@@ -127,7 +127,7 @@ def _is_per_channel(node: OnnxNode, slot: int, width: int | None) -> bool:
     return True
 
 
-def _matmul_nbits(node: OnnxNode) -> Operation:
+def _matmul_nbits(node: NodeView) -> Operation:
     """A kernel of packed values, [N, blocks, bytes], with one scale a block of the K inputs.
 
     Scales and zero points have one axis, or N as their first. A channel with the scale 0 is 0.
@@ -170,11 +170,11 @@ _SCALES, _ZERO_POINTS = 2, 3  # slots
 # --- values --------------------------------------------------------------------------------------
 
 
-def _add(_: OnnxNode) -> Operation:
+def _add(_: NodeView) -> Operation:
     return Elementwise(offsets=(0, 3), function="add")
 
 
-def _softmax(node: OnnxNode) -> Operation:
+def _softmax(node: NodeView) -> Operation:
     """The attribute `opset` states the version of Softmax that was quantized."""
     axis = node.axis(default=-1)
     if node.attributes["opset"] < PER_AXIS and axis != len(node.known_shape()) - 1:
@@ -182,13 +182,13 @@ def _softmax(node: OnnxNode) -> Operation:
     return Activation("softmax", axis=axis)
 
 
-def _per_tensor(translate: Translator, slots: tuple[int, ...] = (1, 2, 3, 4)) -> Translator:
+def _per_tensor(translate: Translate, slots: tuple[int, ...] = (1, 2, 3, 4)) -> Translate:
     """The inputs in these slots, scales and zero points, have to be per-tensor constants.
 
     By default those of an operator with one quantized input and one quantized output.
     """
 
-    def checked(node: OnnxNode) -> Operation:
+    def checked(node: NodeView) -> Operation:
         for slot in slots:
             if node.has(slot) and (not node.is_constant(slot) or node.size(slot) != 1):
                 raise UntranslatableError("its scales and zero points are not per-tensor constants")
@@ -199,7 +199,7 @@ def _per_tensor(translate: Translator, slots: tuple[int, ...] = (1, 2, 3, 4)) ->
 
 _TWO_INPUTS = (1, 2, 4, 5, 6, 7)  # slots of the scales and zero points
 
-TRANSLATORS: Mapping[str, Translator] = {
+ROWS: Mapping[str, Translate] = {
     "ConvInteger": _product(conv, 1, (3,)),
     "DequantizeLinear": _quantization("dequantize"),
     "MatMulInteger": _product(matmul, 1, (3,)),
@@ -209,7 +209,7 @@ TRANSLATORS: Mapping[str, Translator] = {
 }
 
 # Operators of the domain com.microsoft, which onnxruntime's quantizer and optimizer write.
-MICROSOFT: Mapping[str, Translator] = {
+MICROSOFT: Mapping[str, Translate] = {
     "DequantizeLinear": _quantization("dequantize"),
     "DynamicQuantizeMatMul": _product(matmul, 1, (2, 3), bias=4),
     "MatMulIntegerToFloat": _product(matmul, 1, (3, 5), bias=6),

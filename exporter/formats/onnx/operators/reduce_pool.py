@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
+from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
 from exporter.graph.operations import Operation, Pool, Reduce, TopK
 
 
-def _reduce(function: str) -> Translator:
+def _reduce(function: str) -> Translate:
     """The axes are an attribute before opset 18 (ReduceSum: 13), an input since; none means all."""
 
-    def translate(node: OnnxNode) -> Operation:
+    def translate(node: NodeView) -> Operation:
         rank = len(node.known_shape())
         axes = node.attributes.get("axes", ())
         if node.has(1):
@@ -24,24 +24,24 @@ def _reduce(function: str) -> Translator:
     return translate
 
 
-def global_pool(function: str) -> Translator:
+def global_pool(function: str) -> Translate:
     """Over all axes but the batch and the channels."""
     return lambda node: Reduce(_spatial_axes(node), keepdims=True, function=function)
 
 
-def pool(node: OnnxNode) -> Operation:
+def pool(node: NodeView) -> Operation:
     if node.is_read(1):
         raise UntranslatableError("the indices of its maxima are read")
     return Pool(_spatial_axes(node))
 
 
-def _spatial_axes(node: OnnxNode) -> tuple[int, ...]:
+def _spatial_axes(node: NodeView) -> tuple[int, ...]:
     rank = len(node.known_shape())
     channels_last = node.attributes.get("channels_last", 0)
     return tuple(range(1, rank - 1) if channels_last else range(2, rank))
 
 
-def _arg(*, largest: bool) -> Translator:
+def _arg(*, largest: bool) -> Translate:
     return lambda node: TopK(
         node.axis(default=0),
         keepdims=bool(node.attributes.get("keepdims", 1)),
@@ -50,7 +50,7 @@ def _arg(*, largest: bool) -> Translator:
     )
 
 
-def _top_k(node: OnnxNode) -> Operation:
+def _top_k(node: NodeView) -> Operation:
     """k is an attribute before opset 10, an input since."""
     axis, stated = node.axis(default=-1), node.attributes.get("k")
     counts = node.integers(1) if stated is None else (stated,)
@@ -70,7 +70,7 @@ def _top_k(node: OnnxNode) -> Operation:
     )
 
 
-TRANSLATORS: Mapping[str, Translator] = {
+ROWS: Mapping[str, Translate] = {
     "ArgMax": _arg(largest=True),
     "ArgMin": _arg(largest=False),
     "AveragePool": pool,

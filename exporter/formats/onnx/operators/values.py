@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node import OnnxNode, Translator, UntranslatableError
+from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
 from exporter.graph import Shape
 from exporter.graph.operations import Activation, Elementwise, Operation
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
 
-def elementwise(function: str = "other", *, keeps_zero: bool = True) -> Translator:
+def elementwise(function: str = "other", *, keeps_zero: bool = True) -> Translate:
     """One input or several; "other" is a function that no oracle needs to compute."""
     return lambda _: Elementwise(keeps_zero=keeps_zero, function=function)
 
 
-def _sum(function: str) -> Translator:
+def _sum(function: str) -> Translate:
     """Each constant among the inputs is added to the others."""
     return lambda node: Elementwise(offsets=tuple(range(len(node.inputs))), function=function)
 
 
-def _div(node: OnnxNode) -> Operation:
+def _div(node: NodeView) -> Operation:
     return Elementwise(keeps_zero=node.is_constant(1), function="div")
 
 
-def _broadcasting(translate: Translator) -> Translator:
-    def checked(node: OnnxNode) -> Operation:
+def _broadcasting(translate: Translate) -> Translate:
+    def checked(node: NodeView) -> Operation:
         if node.opset < _NUMPY_BROADCASTING and "axis" in node.attributes:
             raise UntranslatableError("it broadcasts along a stated axis, as before opset 7")
         return translate(node)
@@ -34,7 +34,7 @@ def _broadcasting(translate: Translator) -> Translator:
     return checked
 
 
-def _dropout(node: OnnxNode) -> Operation:
+def _dropout(node: NodeView) -> Operation:
     training = node.constant(2)
     if node.has(2) and (training is None or bool(training)):
         raise UntranslatableError("it drops values in training mode")
@@ -43,14 +43,14 @@ def _dropout(node: OnnxNode) -> Operation:
     return Elementwise()
 
 
-def _cast(node: OnnxNode) -> Operation:
+def _cast(node: NodeView) -> Operation:
     """Between float types, values are the same within the precision."""
     dtypes = (node.dtype(0), node.tensors[node.outputs[0]].dtype)
     exact = all(dtype in _FLOATS for dtype in dtypes)
     return Elementwise(function="identity" if exact else "cast")
 
 
-def _batch_normalization(node: OnnxNode) -> Operation:
+def _batch_normalization(node: NodeView) -> Operation:
     """y = (x - mean) / sqrt(variance + epsilon) * scale + bias, with per-channel parameters."""
     if node.attributes.get("training_mode", 0) or any(map(node.is_read, range(1, 5))):
         raise UntranslatableError("it is in training mode")
@@ -67,22 +67,22 @@ _FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 # --- activations ---------------------------------------------------------------------------------
 
 
-def activation(function: str, **defaults: float) -> Translator:
+def activation(function: str, **defaults: float) -> Translate:
     """Parameters are the operator's attributes of the same names, with their defaults."""
 
-    def translate(node: OnnxNode) -> Operation:
+    def translate(node: NodeView) -> Operation:
         values = {name: float(node.attributes.get(name, v)) for name, v in defaults.items()}
         return Activation(function, parameters=tuple(values.items()))
 
     return translate
 
 
-def _gelu(node: OnnxNode) -> Operation:
+def _gelu(node: NodeView) -> Operation:
     approximate = float(node.attributes.get("approximate", "none") == "tanh")
     return Activation("gelu", parameters=(("approximate", approximate),))
 
 
-def _clip(node: OnnxNode) -> Operation:
+def _clip(node: NodeView) -> Operation:
     """The bounds are attributes before opset 11, inputs since."""
     bounds = {name: node.attributes.get(name) for name in ("min", "max")}
     for slot, name in ((1, "min"), (2, "max")):
@@ -95,8 +95,8 @@ def _clip(node: OnnxNode) -> Operation:
     return Activation("clip", parameters=tuple(stated))
 
 
-def _softmax(function: str) -> Translator:
-    def translate(node: OnnxNode) -> Operation:
+def _softmax(function: str) -> Translate:
+    def translate(node: NodeView) -> Operation:
         shape = node.known_shape()
         if not shape:
             raise UntranslatableError("its input has no axis")
@@ -132,7 +132,7 @@ _ZERO_TO_OTHERS = (
     *("LessOrEqual", "Min", "Not", "Or", "Pow", "Reciprocal"),
 )
 
-TRANSLATORS: Mapping[str, Translator] = {
+ROWS: Mapping[str, Translate] = {
     "Add": _broadcasting(_sum("add")),
     "And": elementwise("and", keeps_zero=False),
     "BatchNormalization": _batch_normalization,

@@ -21,7 +21,7 @@ class UntranslatableError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class OnnxNode:
+class NodeView:
     """A node with its tensors.
 
     Attributes:
@@ -110,4 +110,4 @@ class OnnxNode:
         return values
 
 
-Translator = Callable[[OnnxNode], Operation]
+Translate = Callable[[NodeView], Operation]
