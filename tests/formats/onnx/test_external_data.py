@@ -142,7 +142,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
         change(length="12"),
         "is read for 12 bytes, but the constant's shape needs 12000",
     ),
-    "a length beyond all": (change(length=str(2**50)), "its shape needs 12000"),
+    "a length beyond all": (change(length=str(2**50)), "the constant's shape needs 12000"),
     "a length that is no number": (change(length="all"), "no number"),
 }
 
