@@ -16,10 +16,9 @@ from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel
-from exporter.output.artifact import write_artifact
 from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_existing
-from exporter.output.sidecar import sidecar_path
+from exporter.output.sidecar import sidecar_path, write_artifact
 from exporter.records import Artifact, Report
 from exporter.remap import Remap
 

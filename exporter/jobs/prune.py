@@ -14,7 +14,7 @@ from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
-from exporter.output.artifact import write_artifact
+from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.records import Report
 from exporter.remap import Remap

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -107,59 +107,37 @@ def quantize_for_job(
     return quantize_in(source.child, model, spec, samples)
 
 
-@dataclass(frozen=True)
-class FileCost:
-    """The size of a model file, and its times next to the original; None if it was not timed."""
-
-    bytes: int
-    latency: Latency | None = None
-
-
 def quality_warnings(
-    name: str, results: CheckResults, before: FileCost, size: int
-) -> tuple[str, ...]:
-    """Warnings about a quantized file that is too noisy, or costs more than the float file.
+    name: str,
+    size: int,
+    results: CheckResults,
+    float_size: int,
+    float_latency: tuple[Latency, ...] = (),
+) -> CheckResults:
+    """Warnings if a quantized file is too noisy, or larger or slower than the float file.
 
     Args:
         name: of the quantized file.
-        results: its checks and times.
-        before: the float file that it was made from.
         size: of the quantized file, in bytes.
-    """
-    after = FileCost(size, next(iter(results.latency), None))
-    return (*noise_warnings(name, results), *cost_warnings(name, before, after))
-
-
-def noise_warnings(name: str, results: CheckResults) -> tuple[str, ...]:
-    """A warning if an output of a quantized file has more noise than signal."""
-    values = [c.value for c in results.checks if c.metric == "sqnr_db" and c.value is not None]
-    worst = min(values, default=0.0)
-    if worst >= 0.0:
-        return ()
-    reason = f"the outputs of {name} contain more noise than signal ({worst:.1f} dB)"
-    return (f"{reason}: choose another precision",)
-
-
-def cost_warnings(name: str, before: FileCost, after: FileCost) -> tuple[str, ...]:
-    """Warnings if a quantized file is larger or slower than the float file that it was made from.
-
-    Without times of the float file, the times of the original replace them.
+        results: checks and times of the quantized file.
+        float_size: of the float file that it was made from, in bytes.
+        float_latency: times of the float file; without any it counts as fast as the original.
     """
     warnings = []
-    if after.bytes >= before.bytes:
-        factor = after.bytes / before.bytes
-        warnings.append(f"{name} is {factor:.2f} times as large as the float file")
-    base, row = before.latency, after.latency
-    if row is not None:
-        speedup, low, noise = (
-            (base.speedup, base.speedup_ci95[0], base.noise_floor) if base else (1.0, 1.0, 0.0)
-        )
-        if row.speedup_ci95[1] < low - noise - row.noise_floor:
-            factor = speedup / row.speedup
-            warnings.append(
-                f"{name} is {factor:.2f} times as slow as the float file on this processor"
-            )
-    return tuple(warnings)
+    values = [c.value for c in results.checks if c.metric == "sqnr_db" and c.value is not None]
+    if (worst := min(values, default=0.0)) < 0.0:
+        noise = f"the outputs of {name} contain more noise than signal ({worst:.1f} dB)"
+        warnings.append(f"{noise}: choose another precision")
+    if size >= float_size:
+        warnings.append(f"{name} is {size / float_size:.2f} times as large as the float file")
+    speedup, low, noise_floor = 1.0, 1.0, 0.0
+    for row in float_latency:
+        speedup, low, noise_floor = row.speedup, row.speedup_ci95[0], row.noise_floor
+    for row in results.latency:
+        if row.speedup_ci95[1] < low - noise_floor - row.noise_floor:
+            factor = f"{speedup / row.speedup:.2f} times as slow as the float file"
+            warnings.append(f"{name} is {factor} on this processor")
+    return CheckResults(warnings=tuple(warnings))
 
 
 def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
@@ -186,10 +164,7 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         results = CheckResults(warnings=(*calibration_warnings(job, samples), *quantized.warnings))
         results += compare_models(job, model, small, inputs, ())
         results += measure_models(job, ModelFile(model, path), ModelFile(small, draft), inputs)
-        before = FileCost(size_bytes(path))
-        results += CheckResults(
-            warnings=quality_warnings(out.name, results, before, size_bytes(draft))
-        )
+        results += quality_warnings(out.name, size_bytes(draft), results, size_bytes(path))
         write = partial(copy_model, draft)
         new = NewFile(small, out, write, results, model.remap, uncut=path, precision=spec.precision)
         return write_if_passed(job, opened, new, inputs, samples)

@@ -20,7 +20,6 @@ from exporter.jobs.cut_before_conversion import cut_source
 from exporter.jobs.options import Job
 from exporter.jobs.prune import write_pruned
 from exporter.jobs.quantize import (
-    FileCost,
     calibration_samples,
     calibration_warnings,
     for_float_checks,
@@ -299,9 +298,9 @@ def _quantize(
         results += variant.compare(uncut.model, pruned, cut.remap.heads, gated=True)
     results += variant.measure(uncut, pruned, path)
     artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path, spec.precision)
-    before = FileCost(plain.artifact.bytes, next(iter(plain.results.latency), None))
-    quality = quality_warnings(path.name, results, before, artifact.bytes)
-    results += CheckResults(warnings=(*cut.warnings, *quantized.warnings, *quality))
+    results += CheckResults(warnings=(*cut.warnings, *quantized.warnings)) + quality_warnings(
+        path.name, artifact.bytes, results, plain.artifact.bytes, plain.results.latency
+    )
     return _Pruned(cut, pruned, artifact, results)
 
 

@@ -1,4 +1,4 @@
-"""Quantizing as users do it: commands as processes, on files whose answers NumPy knows."""
+"""Quantization through the command line and the API, on models with outputs computed in NumPy."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
-from exporter.jobs.quantize import (
-    FileCost,
-    cost_warnings,
-    for_float_checks,
-    noise_warnings,
-    quantization_specs,
-)
+from exporter.jobs.quantize import for_float_checks, quality_warnings, quantization_specs
 from exporter.performance.latency import compare_times
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.quantization import PRECISIONS, QuantizationSpec
@@ -42,7 +36,7 @@ POINTS = np.random.default_rng(8).uniform(-1, 1, (120, FEATURES)).astype(np.floa
 
 @pytest.fixture(scope="module")
 def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The shelf, with inputs to calibrate on, good ones and bad ones."""
+    """A copy of the shelf, with valid and invalid inputs to calibrate on."""
     folder = Path(shutil.copytree(shelf, tmp_path_factory.mktemp("quantize") / "work"))
     broken = POINTS.copy()
     broken[3, 2], inf = np.nan, POINTS.copy()
@@ -58,35 +52,35 @@ def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    whole = (folder / "points.npy").read_bytes()
-    (folder / "cut short.npy").write_bytes(whole[: len(whole) // 2])
+    content = (folder / "points.npy").read_bytes()
+    (folder / "truncated.npy").write_bytes(content[: len(content) // 2])
     return folder
 
 
-def well(done: Done) -> Done:
+def succeeded(done: Done) -> Done:
     assert done.code == 0, done.err
     return done
 
 
-def answers(file: Path, output: str | None = None) -> Array:
-    """Real values of an output, the first if none is named, for every point: (samples, ...)."""
+def outputs_of(file: Path, output: str | None = None) -> Array:
+    """(samples, ...) dequantized values of an output for every point; of the first by default."""
     model = open_model(file)
     graph, runner = model.graph(), model.runner(RunOptions())
-    name, shown = graph.inputs[0], graph.tensors[output or graph.outputs[0]]
+    name, tensor = graph.inputs[0], graph.tensors[output or graph.outputs[0]]
     feeds = (to_model_inputs({name: point[np.newaxis]}, graph) for point in POINTS)
-    return np.concatenate([shown.dequantize(runner(feed)[shown.name]) for feed in feeds])
+    return np.concatenate([tensor.dequantize(runner(feed)[tensor.name]) for feed in feeds])
 
 
 def expected(kept: list[int] = KEPT) -> Array:
     return softmax((POINTS.astype(np.float64) @ KERNEL + BIAS)[:, kept])
 
 
-def decibels(wanted: Array, given: Array) -> float:
-    noise = np.sqrt(np.square(given - wanted).mean())
-    return float(20 * np.log10(np.sqrt(np.square(wanted).mean()) / noise))
+def sqnr_db(expected: Array, actual: Array) -> float:
+    noise = np.sqrt(np.square(actual - expected).mean())
+    return float(20 * np.log10(np.sqrt(np.square(expected).mean()) / noise))
 
 
-# --- one line, and nothing written --------------------------------------------------------------
+# --- refused: one error, and nothing written -----------------------------------------------------
 
 REFUSED = {
     "no data": ("int8", 2, "int8 need inputs to calibrate on", "--data FILE, or use --synthetic"),
@@ -96,39 +90,44 @@ REFUSED = {
     "-inf": ("int16x8 --data inf.npy", 2, "contains 1 values that are NaN or infinite", ""),
     "dtype": ("int8 --data text.npy", 2, "has dtype <U1, the input float32", ""),
     "missing": ("int8 --data nowhere.npy", 2, "nowhere.npy", ""),
-    "damaged": ("int8 --data 'cut short.npy'", 2, "cut short.npy is not a readable", "numpy.savez"),
+    "damaged": ("int8 --data truncated.npy", 2, "truncated.npy is not a readable", "numpy.savez"),
     "calibration of the wrong shape": (
         "int8 --data points.npy --calibration wide.npy",
         2,
         "has the shape [120, 7]",
         "",
     ),
-    "made up and given": (
+    "synthetic and given calibration": (
         "int8 --calibration points.npy --synthetic-calibration",
         2,
         "exclude each other",
         "",
     ),
-    "integer ends of float activations": ("fp16 --integer-io", 2, "fp16 has no integer", "int8"),
+    "integer inputs and outputs with float activations": (
+        "fp16 --integer-io",
+        2,
+        "fp16 has no integer",
+        "int8",
+    ),
     "float32": ("fp32", 2, "Invalid value for '--precision'", ""),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused(work: Path, name: str) -> None:
-    line, code, told, hint = REFUSED[name]
+    options, code, message, hint = REFUSED[name]
     before = listing(work)
-    done = exporter(f"quantize net.onnx -o never.onnx --no-bench --precision {line}", work)
+    done = exporter(f"quantize net.onnx -o never.onnx --no-bench --precision {options}", work)
     assert (done.code, done.out) == (code, "")
     (error,) = [line for line in done.err.splitlines() if line.startswith("error: ")]
-    assert told in error
+    assert message in error
     assert hint in done.err
     assert listing(work) == before
     assert left_behind(work) == []
 
 
 @pytest.mark.parametrize(
-    ("line", "code", "told"),
+    ("line", "code", "message"),
     [
         ("quantize net.onnx -o x.tflite --precision fp16", 2, "does not end in .onnx"),
         ("quantize net.onnx -o net.onnx --precision fp16 --force", 2, "is the model itself"),
@@ -139,19 +138,19 @@ def test_refused(work: Path, name: str) -> None:
         ("run net.onnx -o x --keep 1 --integer-io", 2, "fp32 has no integer inputs"),
     ],
 )
-def test_refused_beside_calibration(work: Path, line: str, code: int, told: str) -> None:
+def test_refused_for_other_reasons(work: Path, line: str, code: int, message: str) -> None:
     if not (work / "small8.onnx").exists():
         make = "quantize net.onnx -o small8.onnx --precision int8 --data points.npy --no-bench"
-        well(exporter(make, work))
+        succeeded(exporter(make, work))
     before = listing(work)
     done = exporter(line, work)
     assert (done.code, done.out) == (code, "")
-    assert told in done.err
+    assert message in done.err
     assert listing(work) == before
 
 
 @pytest.mark.parametrize("data", ["nan", "inf", "empty", "wide"])
-def test_refused_before_tflite_sees_it(work: Path, tmp_path: Path, data: str) -> None:
+def test_invalid_data_refused_before_tflite_runs(work: Path, tmp_path: Path, data: str) -> None:
     with pytest.raises(UsageError, match=f"{data}.npy"):
         package.quantize(
             work / "net.tflite",
@@ -162,7 +161,7 @@ def test_refused_before_tflite_sees_it(work: Path, tmp_path: Path, data: str) ->
     assert not list(tmp_path.iterdir())
 
 
-def test_keras_is_converted_first(keras_shelf: Path) -> None:
+def test_keras_must_be_converted_first(keras_shelf: Path) -> None:
     done = exporter("quantize net.keras -o x.keras --precision fp16", keras_shelf)
     assert (done.code, done.out) == (2, "")
     assert "error: net.keras is a Keras file, which cannot be quantized directly" in done.err
@@ -176,14 +175,16 @@ def test_keras_is_converted_first(keras_shelf: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 def test_quantize(work: Path, kind: str) -> None:
-    out = work / f"codes.{kind}"
+    out = work / f"integers.{kind}"
     line = f"quantize net.{kind} -o {out.name} --precision int8 --data points.npy --integer-io"
-    record = well(exporter(f"{line} --json", work)).record
+    record = succeeded(exporter(f"{line} --json", work)).record
     (row,) = record["precisions"]
     assert (row["artifact"], row["precision"]) == (out.name, "int8")
     assert row["bytes"] == out.stat().st_size
-    assert row["sqnr_db"] == pytest.approx(decibels(expected(list(range(7))), answers(out)), abs=1)
-    best = answers(out).argmax(axis=1) == expected(list(range(7))).argmax(axis=1)
+    assert row["sqnr_db"] == pytest.approx(
+        sqnr_db(expected(list(range(7))), outputs_of(out)), abs=1
+    )
+    best = outputs_of(out).argmax(axis=1) == expected(list(range(7))).argmax(axis=1)
     assert row["top1"] == pytest.approx(best.mean())
     assert row["p50_ms"] == record["latency"][0]["p50_ms"] > 0
     assert record["inputs"]["calibration"] == {"source": "points.npy", "samples": 120}
@@ -191,24 +192,24 @@ def test_quantize(work: Path, kind: str) -> None:
     assert record["artifacts"][0]["precision"] == "int8"
     assert record["memory"][0]["artifact"] == out.name
     again = exporter(f"verify net.{kind} {out.name} --data points.npy --json", work)
-    assert well(again).record["precisions"][0]["sqnr_db"] == row["sqnr_db"]
+    assert succeeded(again).record["precisions"][0]["sqnr_db"] == row["sqnr_db"]
 
 
-def test_few_samples_are_told(work: Path) -> None:
+def test_warning_about_few_samples(work: Path) -> None:
     line = "quantize net.onnx -o few.onnx --precision int8 --data few.npy --no-bench --json"
-    told = well(exporter(line, work)).record["warnings"]
-    assert told[0].startswith("calibrated on only 7 samples: use 100 or more")
+    warnings = succeeded(exporter(line, work)).record["warnings"]
+    assert warnings[0].startswith("calibrated on only 7 samples: use 100 or more")
 
 
-def test_made_up_samples_are_told(work: Path) -> None:
+def test_warning_about_synthetic_samples(work: Path) -> None:
     line = "quantize net.tflite -o made.tflite --precision int8 --synthetic-calibration --no-bench"
-    done = well(exporter(line, work))
-    told = " ".join(done.out.split())
-    assert "calibrated on 100 synthetic samples (synthetic, seed 0): the ranges of real" in told
-    assert "Calibrated on 100 synthetic samples (seed 0), not real data." in told
+    done = succeeded(exporter(line, work))
+    text = " ".join(done.out.split())
+    assert "calibrated on 100 synthetic samples (synthetic, seed 0): the ranges of real" in text
+    assert "Calibrated on 100 synthetic samples (seed 0), not real data." in text
 
 
-def test_a_tolerance_gates_and_nothing_is_written(work: Path) -> None:
+def test_no_file_is_written_if_the_tolerance_is_exceeded(work: Path) -> None:
     line = "quantize net.onnx -o gated.onnx --precision int8 --data points.npy --no-bench"
     strict = exporter(f"{line} --tolerance 0.0001 --json", work)
     assert strict.code == 1
@@ -216,16 +217,16 @@ def test_a_tolerance_gates_and_nothing_is_written(work: Path) -> None:
     (failed,) = [check for check in strict.record["checks"] if not check["passed"]]
     assert (failed["metric"], failed["limit"]) == ("max_abs", 0.0001)
     assert not (work / "gated.onnx").exists()
-    assert well(exporter(f"{line} --tolerance 0.1 --json", work)).record["ok"]
+    assert succeeded(exporter(f"{line} --tolerance 0.1 --json", work)).record["ok"]
     assert (work / "gated.onnx").exists()
 
 
-def test_a_cut_file_keeps_its_remap(work: Path) -> None:
-    well(exporter("prune net.tflite -o cut.tflite --keep 1,4,6", work))
-    well(exporter("quantize cut.tflite -o cut4.tflite --precision int4 --no-bench", work))
-    beside = json.loads((work / "cut4.tflite.remap.json").read_text())
-    assert beside["heads"][0]["kept"] == KEPT
-    done = well(exporter("verify net.tflite cut4.tflite --data points.npy --json", work))
+def test_quantized_file_keeps_the_remap(work: Path) -> None:
+    succeeded(exporter("prune net.tflite -o cut.tflite --keep 1,4,6", work))
+    succeeded(exporter("quantize cut.tflite -o cut4.tflite --precision int4 --no-bench", work))
+    sidecar = json.loads((work / "cut4.tflite.remap.json").read_text())
+    assert sidecar["heads"][0]["kept"] == KEPT
+    done = succeeded(exporter("verify net.tflite cut4.tflite --data points.npy --json", work))
     stages = {check["stage"] for check in done.record["checks"] if check["metric"] == "top1"}
     assert stages == {"quantize"}
 
@@ -236,7 +237,7 @@ def test_quantize_in_python(work: Path, tmp_path: Path) -> None:
         work / "net.onnx", out, precision="fp16", data=work / "points.npy", bench=False
     )
     assert report.ok
-    assert decibels(expected(list(range(7))), answers(out)) > 55
+    assert sqnr_db(expected(list(range(7))), outputs_of(out)) > 55
     with pytest.raises(UsageError, match="one file has one precision"):
         package.quantize(work / "net.onnx", tmp_path / "b.onnx", precision="fp32")
     with pytest.raises(UsageError, match="no precision to write"):
@@ -250,14 +251,14 @@ def test_quantize_in_python(work: Path, tmp_path: Path) -> None:
 def test_run_with_every_precision(work: Path, kind: str) -> None:
     wanted = ",".join(PRECISIONS)
     line = f"run net.{kind} -o all-{kind} --keep 1,4,6 --precision {wanted} --data points.npy"
-    record = well(exporter(f"{line} --no-bench --json", work)).record
+    record = succeeded(exporter(f"{line} --no-bench --json", work)).record
     folder = work / f"all-{kind}"
     rows = {row["precision"]: row for row in record["precisions"]}
     assert list(rows) == list(PRECISIONS)
     assert rows.pop("fp32")["sqnr_db"] is None
     for precision, row in rows.items():
         file = folder / f"pruned.{precision}.{kind}"
-        measured = decibels(expected(), answers(file))
+        measured = sqnr_db(expected(), outputs_of(file))
         assert row["sqnr_db"] == pytest.approx(measured, abs=1.0)
         assert open_model(file).remap == open_model(folder / f"pruned.fp32.{kind}").remap
     assert {(c["stage"], c["artifact"]) for c in record["checks"]} == {
@@ -274,10 +275,10 @@ def test_run_with_every_precision(work: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_ids_beside_the_probabilities_are_those_of_each_file(
+def test_emitted_ids_agree_with_the_probabilities_of_each_file(
     work: Path, tmp_path: Path, kind: str
 ) -> None:
-    """The probabilities are read inside too, by what ranks them; neither may suffer."""
+    """A ranking inside the model also reads the probabilities: quantization must change neither."""
     wanted = ["fp32", "fp16", "dynamic", "int8"]
     report = package.run(
         work / f"net.{kind}",
@@ -291,23 +292,23 @@ def test_ids_beside_the_probabilities_are_those_of_each_file(
     assert report.ok
     for precision in wanted:
         file = tmp_path / "run" / f"pruned.{precision}.{kind}"
-        probabilities, ids = answers(file), answers(file, "ids")
-        assert decibels(expected(), probabilities) > 30
+        probabilities, ids = outputs_of(file), outputs_of(file, "ids")
+        assert sqnr_db(expected(), probabilities) > 30
         best = np.argsort(-probabilities, axis=1, kind="stable")[:, :2]
         np.testing.assert_array_equal(ids, np.array(KEPT)[best])
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
-def test_quantized_first_the_cut_is_equal_to_the_bit(
+def test_cut_of_a_quantized_model_is_bit_identical(
     work: Path, tmp_path: Path, kind: str, precision: str
 ) -> None:
-    """z of kept units are the quantized original's codes; so is a cut of it made by hand."""
+    """z of kept units are the quantized values of the original, as in a cut made without a job."""
     source = work / f"net.{kind}"
     keep: Any = {"keep": KEPT, "bench": False}
     data: Any = {"data": work / "points.npy"}
-    whole, by_hand = tmp_path / f"whole.{kind}", tmp_path / f"hand.{kind}"
-    package.quantize(source, whole, precision=precision, bench=False, **data)
+    uncut, by_hand = tmp_path / f"uncut.{kind}", tmp_path / f"hand.{kind}"
+    package.quantize(source, uncut, precision=precision, bench=False, **data)
     first = package.run(
         source, tmp_path / "first", precisions=[precision], quantize_first=True, **keep, **data
     )
@@ -316,18 +317,18 @@ def test_quantized_first_the_cut_is_equal_to_the_bit(
     assert (z.value, z.limit, z.samples) == (0.0, 0.0, 120)
     name = f"pruned.{precision}.{kind}"
     assert [artifact.path for artifact in first.artifacts] == [name]
-    cut_model = open_model(whole).apply(plan_cut(open_model(whole), CutOptions(keep=KEPT)).plan)
+    cut_model = open_model(uncut).apply(plan_cut(open_model(uncut), CutOptions(keep=KEPT)).plan)
     cut_model.write(by_hand)
     made = tmp_path / "first" / name
-    np.testing.assert_array_equal(answers(made), answers(by_hand))
+    np.testing.assert_array_equal(outputs_of(made), outputs_of(by_hand))
     remap: Any = open_model(made).remap
-    assert remap.original.name == source.name, "the user's file, not one made in between"
+    assert remap.original.name == source.name, "the user's file, not an intermediate one"
     package.run(source, tmp_path / "then", precisions=[precision], **keep, **data)
     other = tmp_path / "then" / name
-    assert decibels(expected(), answers(other)) > 33
+    assert sqnr_db(expected(), outputs_of(other)) > 33
 
 
-def test_a_tolerance_leaves_the_limits_of_the_cut(work: Path) -> None:
+def test_tolerance_does_not_change_the_limits_of_the_float_cut(work: Path) -> None:
     line = "run net.onnx -o gated --keep 1,4,6 --precision fp32,int8 --data points.npy --no-bench"
     record = exporter(f"{line} --tolerance 0.2 --json", work).record
     limits = {(c["stage"], c["limit"]) for c in record["checks"] if c["metric"] == "max_abs"}
@@ -336,49 +337,57 @@ def test_a_tolerance_leaves_the_limits_of_the_cut(work: Path) -> None:
     assert record["ok"]
 
 
-# --- what it costs ------------------------------------------------------------------------------
+# --- costs of a precision ------------------------------------------------------------------------
 
 
 def timed(factor: float) -> Latency:
-    """A row of something that takes so many times as long as its original."""
+    """The times of a model that takes `factor` times as long as the original."""
     times = np.random.default_rng(0).normal(1.0, 0.001, 30)
-    found = compare_times(times, times * factor, times[::-1])
-    low, high = found.interval
+    comparison = compare_times(times, times * factor, times[::-1])
+    low, high = comparison.interval
     return Latency(
         *("x", "engine", 1, 1, 1.0, factor, factor, 1.0, 1.0, 30),
-        found.speedup,
+        comparison.speedup,
         (low, high),
-        found.noise_floor,
-        found.verdict,
+        comparison.noise_floor,
+        comparison.verdict,
     )
 
 
 @pytest.mark.parametrize(
-    ("sizes", "times", "told"),
+    ("sizes", "times", "message"),
     [
         pytest.param((100, 99), (None, None), [], id="smaller, not timed"),
         pytest.param((100, 50), (timed(1.0), timed(1.0)), [], id="as fast"),
-        pytest.param((100, 50), (timed(0.5), timed(0.5)), [], id="as fast as the float cut"),
+        pytest.param((100, 50), (timed(0.5), timed(0.5)), [], id="as fast as the float file"),
         pytest.param((100, 50), (None, timed(0.5)), [], id="faster"),
         pytest.param((100, 100), (None, None), ["1.00 times as large"], id="as large"),
         pytest.param((100, 131), (None, None), ["1.31 times as large"], id="larger"),
-        pytest.param((9, 1), (timed(1.0), timed(11.0)), ["11.00 times as slow"], id="eleven times"),
         pytest.param(
-            (9, 1), (timed(0.5), timed(1.0)), ["2.00 times as slow"], id="than the float cut"
+            (9, 1), (timed(1.0), timed(11.0)), ["11.00 times as slow"], id="eleven times as slow"
         ),
-        pytest.param((9, 1), (None, timed(3.0)), ["3.00 times as slow"], id="than the original"),
+        pytest.param(
+            (9, 1),
+            (timed(0.5), timed(1.0)),
+            ["2.00 times as slow"],
+            id="slower than the float file",
+        ),
+        pytest.param(
+            (9, 1), (None, timed(3.0)), ["3.00 times as slow"], id="slower than the original"
+        ),
     ],
 )
-def test_cost_warnings(
-    sizes: tuple[int, int], times: tuple[Latency | None, Latency | None], told: list[str]
+def test_warnings_about_size_and_speed(
+    sizes: tuple[int, int], times: tuple[Latency | None, Latency | None], message: list[str]
 ) -> None:
-    before, after = (FileCost(*each) for each in zip(sizes, times, strict=True))
-    found = cost_warnings("small.onnx", before, after)
-    assert [re.sub(r"^small.onnx is | as the float .*", "", line) for line in found] == (told)
+    float_times, results = (CheckResults(latency=(row,) if row else ()) for row in times)
+    found = quality_warnings("small.onnx", sizes[1], results, sizes[0], float_times.latency)
+    warnings = [re.sub(r"^small.onnx is | as the float .*", "", line) for line in found.warnings]
+    assert warnings == message
 
 
 def wide(features: int, units: int) -> bytes:
-    """A product that takes a while, as TFLite."""
+    """A large TFLite matrix product, which takes a measurable time."""
     random, builder = np.random.default_rng(2), Builder()
     x = builder.feed("x", 1, features)
     names = [
@@ -389,30 +398,30 @@ def wide(features: int, units: int) -> bytes:
     return builder.content(builder.softmax(z, "y"))
 
 
-def told_everywhere(done: Done, report: str, pattern: str) -> None:
-    """On the terminal, whose lines are broken, and in the written report or the record."""
-    assert re.search(pattern, " ".join(well(done).out.split()))
+def appears_everywhere(done: Done, report: str, pattern: str) -> None:
+    """Check that a warning is on the terminal, with its lines wrapped, and in the report."""
+    assert re.search(pattern, " ".join(succeeded(done).out.split()))
     assert re.search(pattern, report)
 
 
-def test_what_a_precision_costs_is_told_with_numbers(tmp_path: Path) -> None:
-    """Larger: a file of a few weights. Slower: LiteRT's int16x8 has no fast kernels."""
+def test_warnings_contain_factors(tmp_path: Path) -> None:
+    """A file with few weights becomes larger; int16x8 is slow: LiteRT has no fast kernels for it."""
     (tmp_path / "tiny.tflite").write_bytes(wide(4, 5))
     (tmp_path / "wide.tflite").write_bytes(wide(2048, 512))
-    made_up = "--synthetic-calibration --samples 4"
-    run = f"run tiny.tflite -o out --keep 1,2 --precision fp32,int8 {made_up} --no-bench"
+    synthetic = "--synthetic-calibration --samples 4"
+    run = f"run tiny.tflite -o out --keep 1,2 --precision fp32,int8 {synthetic} --no-bench"
     done = exporter(run, tmp_path)
     larger = r"pruned\.int8\.tflite is 1\.\d\d times as large as the float file"
-    told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), larger)
-    quantize = f"wide.tflite --precision int16x8 {made_up}"
+    appears_everywhere(done, (tmp_path / "out" / "report.json").read_text(), larger)
+    quantize = f"wide.tflite --precision int16x8 {synthetic}"
     done = exporter(f"quantize {quantize} -o slow.tflite", tmp_path)
-    again = well(exporter(f"quantize {quantize} -o again.tflite --json", tmp_path)).out
+    again = succeeded(exporter(f"quantize {quantize} -o again.tflite --json", tmp_path)).out
     slower = r"\.tflite is \d[\d.]* times as slow as the float file on this processor"
-    told_everywhere(done, again, slower)
+    appears_everywhere(done, again, slower)
 
 
-def test_what_stays_float_is_told_with_its_share(tmp_path: Path) -> None:
-    """By hand: of 8 x 16 and 16 x 5 weights the convolution's are 61.5 %."""
+def test_warning_about_operations_left_float(tmp_path: Path) -> None:
+    """The convolution has 8 x 16 weights, the product 16 x 5: 61.5 % are in the convolution."""
     kernels = {"c": np.ones((16, 8, 1, 1), np.float32), "w": np.ones((16, 5), np.float32)}
     made = proto(
         [
@@ -428,30 +437,30 @@ def test_what_stays_float_is_told_with_its_share(tmp_path: Path) -> None:
     onnx.save(made, tmp_path / "net.onnx")
     done = exporter("run net.onnx -o out --keep 0-4 --precision int4 --no-bench", tmp_path)
     share = r"left float at int4: 1 Conv of 2 linear operations \(61\.5% of their weights\)"
-    told_everywhere(done, (tmp_path / "out" / "report.json").read_text(), share)
+    appears_everywhere(done, (tmp_path / "out" / "report.json").read_text(), share)
 
 
 @pytest.mark.parametrize(
-    ("decibels", "told"),
+    ("decibels", "warned"),
     [([], False), ([3.0, 0.0], False), ([3.0, None], False), ([20.0, -3.6], True)],
 )
-def test_more_noise_than_signal_is_told(decibels: list[float | None], told: bool) -> None:
+def test_warning_about_more_noise_than_signal(decibels: list[float | None], warned: bool) -> None:
     checks = [
         Check("quantize", "small.onnx", "y", "sqnr_db", value, None, passed=True, samples=4)
         for value in decibels
     ]
-    found = noise_warnings("small.onnx", CheckResults(tuple(checks)))
-    assert [("more noise than signal (-3.6 dB)" in line) for line in found] == [True] * told
+    found = quality_warnings("small.onnx", 1, CheckResults(tuple(checks)), 2).warnings
+    assert [("more noise than signal (-3.6 dB)" in line) for line in found] == [True] * warned
 
 
-def test_a_mobilenet_of_four_bits_is_said_to_be_ruined(zoo: Path, tmp_path: Path) -> None:
+def test_int4_mobilenet_has_more_noise_than_signal(zoo: Path, tmp_path: Path) -> None:
     source = zoo / "mobilenet_v1_025_224_float.tflite"
     line = f"quantize {source} -o four.tflite --precision int4 --samples 4 --no-bench"
-    done = well(exporter(line, tmp_path))
+    done = succeeded(exporter(line, tmp_path))
     assert "more noise than signal" in " ".join(done.out.split())
 
 
-def test_specs_of_a_job() -> None:
+def test_quantization_specs_of_a_job() -> None:
     job = Job(precisions=("fp32", "fp16", "int8"), integer_io=True, tolerance=0.5)
     assert quantization_specs(job) == (
         QuantizationSpec("fp16"),

@@ -12,9 +12,8 @@ import pytest
 
 from exporter.errors import OutputError, UsageError
 from exporter.jobs.output_file import check_output_file
-from exporter.output.artifact import write_artifact
 from exporter.output.folder import REPORT, atomic_folder, check_output_folder
-from exporter.output.sidecar import read_sidecar, sidecar_path
+from exporter.output.sidecar import read_sidecar, sidecar_path, write_artifact
 from exporter.remap import HeadRemap, Origin, Remap
 from tests.builders.commands import listing
 
