@@ -1,8 +1,8 @@
-"""Cut a detector of 90 classes to pets, and draw what it finds on a photograph before and after.
+"""Cut a detector of 90 classes to three, and draw its detections before and after the cut.
 
     EXPORTER_ZOO=... python examples/detector.py pets.png
 
-The folder that EXPORTER_ZOO names holds the detector and the photograph. Needs Pillow.
+EXPORTER_ZOO is the folder with the detector and the photograph. Needs Pillow.
 """
 
 from __future__ import annotations
@@ -22,60 +22,62 @@ ZOO = Path(os.environ.get("EXPORTER_ZOO", Path(__file__).parents[2] / "shared" /
 DETECTOR = ZOO / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
 PHOTOGRAPH = ZOO / "images" / "cats_and_dogs.jpg"
 KEPT = ["cat", "dog", "horse"]
-SHOWN = 0.4  # score from which on a box is drawn
+MIN_SCORE = 0.4  # boxes with lower scores are not drawn
 COLORS = {"cat": "#d6336c", "dog": "#1c7ed6", "horse": "#2f9e44"}
 
-Row = tuple[str, float, npt.NDArray[np.float32]]  # label, score, box
+Detection = tuple[str, float, npt.NDArray[np.float32]]  # label, score, box
 
 
-def find(model: Model, picture: Image.Image) -> list[Row]:
-    """What the detector finds; boxes are ymin, xmin, ymax, xmax, in shares of the picture."""
+def detect(model: Model, image: Image.Image) -> list[Detection]:
+    """Run the detector; boxes are ymin, xmin, ymax, xmax, from 0 to 1."""
     graph = model.graph()
-    boxes, numbers, scores, _ = graph.outputs  # a row each; the last says how many
-    labels = graph.labels[numbers]
-    pixels = np.asarray(picture.resize((300, 300)))[None]
-    found = model.runner(RunOptions())({graph.inputs[0]: pixels})
-    rows = zip(*(found[name][0] for name in (numbers, scores, boxes)), strict=True)
-    return [(labels[int(n)], float(score), box) for n, score, box in rows if score >= SHOWN]
+    boxes, classes, scores, _ = graph.outputs  # the last is the number of detections
+    labels = graph.labels[classes]
+    pixels = np.asarray(image.resize((300, 300)))[None]
+    outputs = model.runner(RunOptions())({graph.inputs[0]: pixels})
+    rows = zip(*(outputs[name][0] for name in (classes, scores, boxes)), strict=True)
+    return [
+        (labels[int(index)], float(score), box) for index, score, box in rows if score >= MIN_SCORE
+    ]
 
 
-def draw(picture: Image.Image, rows: list[Row], title: str) -> Image.Image:
-    """The picture with a frame and a name for each row, under a title."""
-    width, height = picture.size
+def draw(image: Image.Image, detections: list[Detection], title: str) -> Image.Image:
+    """The image with a title, and a frame and a label for each detection."""
+    width, height = image.size
     font = ImageFont.load_default(size=max(14, width // 32))
     band = max(28, width // 16)
     sheet = Image.new("RGB", (width, height + band), "white")
-    sheet.paste(picture, (0, band))
+    sheet.paste(image, (0, band))
     pen = ImageDraw.Draw(sheet)
     scale = height, width, height, width
     pen.text((band // 4, band // 4), title, fill="black", font=font)
     corners = [
         [float(np.clip(share, 0, 1)) * length for share, length in zip(box, scale, strict=True)]
-        for _, _, box in rows
+        for _, _, box in detections
     ]
-    for (label, _, _), (top, left, bottom, right) in zip(rows, corners, strict=True):
+    for (label, _, _), (top, left, bottom, right) in zip(detections, corners, strict=True):
         frame = left, top + band, right, bottom + band
         pen.rectangle(frame, outline=COLORS.get(label, "#868e96"), width=3)
-    for (label, score, _), (top, left, _, _) in zip(rows, corners, strict=True):
-        place, name = (left + 4, top + band + 2), f"{label} {score:.2f}"
-        pen.rectangle(pen.textbbox(place, name, font=font), fill=COLORS.get(label, "#868e96"))
-        pen.text(place, name, fill="white", font=font)
+    for (label, score, _), (top, left, _, _) in zip(detections, corners, strict=True):
+        position, text = (left + 4, top + band + 2), f"{label} {score:.2f}"
+        pen.rectangle(pen.textbbox(position, text, font=font), fill=COLORS.get(label, "#868e96"))
+        pen.text(position, text, fill="white", font=font)
     return sheet
 
 
 def main(out: Path) -> None:
-    """Cut, find, draw, and say what became of it."""
-    whole = exporter.open_model(DETECTOR)
-    small = exporter.prune(whole, keep=KEPT).model
+    """Cut the detector, run both, compare the detections, and draw them."""
+    original = exporter.open_model(DETECTOR)
+    pruned = exporter.prune(original, keep=KEPT).model
     with Image.open(PHOTOGRAPH) as opened:
-        picture = opened.convert("RGB")
-    before, after = find(whole, picture), find(small, picture)
+        image = opened.convert("RGB")
+    before, after = detect(original, image), detect(pruned, image)
     for label, score, _ in after:
         print(f"{label} {score:.4f}")
-    left = {(label, score, *box.tolist()) for label, score, box in after}
-    same = all((n, s, *box.tolist()) in left for n, s, box in before if n in KEPT)
-    print(f"boxes and scores of {', '.join(KEPT)}: {'the same' if same else 'CHANGED'}")
-    sheets = [draw(picture, before, "90 classes"), draw(picture, after, ", ".join(KEPT))]
+    found = {(label, score, *box.tolist()) for label, score, box in after}
+    same = all((n, s, *box.tolist()) in found for n, s, box in before if n in KEPT)
+    print(f"boxes and scores of {', '.join(KEPT)}: {'equal' if same else 'CHANGED'}")
+    sheets = [draw(image, before, "90 classes"), draw(image, after, ", ".join(KEPT))]
     both = Image.new("RGB", (sum(s.width for s in sheets) + 12, sheets[0].height), "white")
     both.paste(sheets[0], (0, 0))
     both.paste(sheets[1], (sheets[0].width + 12, 0))

@@ -1,10 +1,10 @@
-"""Cut a trained network to three digits, and train what is left for a short while.
+"""Cut a trained network to three digits, and train the pruned network for a short time.
 
     python examples/fine_tune.py [EPOCHS]      # needs TensorFlow; epochs before the cut, default 15
 
-The small network, and one whose removed units were zeroed and stay so, are trained on for a third
-of that on the samples of the digits that stay. Printed: how many of those held out are told right
-among all ten units, and after each step.
+Two pruned networks are trained for a third of the epochs on the images of the kept digits: one with
+three units, and one with ten units of which seven are zeroed and stay zero. The script prints the
+accuracy on held-out images of the kept digits, for the original and before and after the training.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ def main(epochs: int) -> None:
     zeroed = exporter.prune(model, keep=KEPT, mode="zero")
     exporter.freeze_pruned(zeroed)
 
-    def told_right(which: Any, remap: Any = None) -> float:
-        """The share of the held-out samples of kept digits."""
-        wanted = np.isin(held_out.labels, KEPT)
-        best = np.asarray(which(held_out.images[wanted])).argmax(axis=1)
-        found = best if remap is None else remap.to_original(best)
-        return float(np.mean(found == held_out.labels[wanted]))
+    def accuracy(network: Any, remap: Any = None) -> float:
+        """On the held-out images of the kept digits."""
+        kept = np.isin(held_out.labels, KEPT)
+        best = np.asarray(network(held_out.images[kept])).argmax(axis=1)
+        digits = best if remap is None else remap.to_original(best)
+        return float(np.mean(digits == held_out.labels[kept]))
 
-    print(f"all ten units      {told_right(model):.1%}")
+    print(f"all ten units      {accuracy(model):.1%}")
     new_labels, rows = small.remap.relabel(train.labels)
     for name, each, labels in (
         ("three units", small, new_labels),
         ("seven zeroed", zeroed, train.labels[rows]),
     ):
-        before = told_right(each, each.remap)
+        before = accuracy(each, each.remap)
         each.fit(train.images[rows], labels, epochs=max(1, epochs // 3), verbose=0)
-        print(f"{name:<18} {before:.1%}, trained on {told_right(each, each.remap):.1%}")
+        print(f"{name:<18} {before:.1%}, after training {accuracy(each, each.remap):.1%}")
     kernel, bias = zeroed.get_layer("digit").get_weights()
     removed = np.setdiff1d(np.arange(10), KEPT)
-    alive = np.count_nonzero(kernel[:, removed]) + np.count_nonzero(bias[removed])
-    print(f"weights of zeroed units that are not 0: {alive}")
+    nonzero = np.count_nonzero(kernel[:, removed]) + np.count_nonzero(bias[removed])
+    print(f"weights of zeroed units that are not 0: {nonzero}")
 
 
 if __name__ == "__main__":

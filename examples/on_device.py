@@ -1,7 +1,7 @@
-"""What a device does with a pruned `.tflite` file: run it, and say the original's index and label.
+"""Run a pruned `.tflite` file on a device, and print the original index and the label.
 
-It needs LiteRT and NumPy; exporter is not installed there. Arguments: the model, its remap, and a
-`.npy` file with one input, the batch in front.
+Needs LiteRT and NumPy, but not exporter. Arguments: the model, its remap, and a `.npy` file with
+one input (1, ...).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ def main(model: str, remap: str, values: str) -> None:
     scores = network.get_tensor(network.get_output_details()[0]["index"])[0]
 
     head = json.loads(Path(remap).read_text("utf-8"))["heads"][0]
-    old = head["new_to_old"]
-    best = max((i for i in range(len(old)) if old[i] in head["kept"]), key=lambda i: scores[i])
-    print(old[best], head["labels"][best] if head["labels"] else "")
+    original = head["new_to_old"]
+    kept = [i for i, index in enumerate(original) if index in head["kept"]]
+    best = max(kept, key=lambda i: scores[i])
+    print(original[best], head["labels"][best] if head["labels"] else "")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `inspect` finds: widths, shares and refusals, against counts made by hand."""
+"""Results of `inspect`: widths, shares and refusals, compared with counts made by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.builders.shelf import FEATURES, UNITS
 from tests.builders.tflite_builder import Builder
 
 
-def test_a_model_without_a_head_has_refusals_and_no_shares(shelf: Path) -> None:
+def test_model_without_heads(shelf: Path) -> None:
     found = inspect_model(open_model(shelf / "double.onnx"))
     assert found.heads == ()
     (refusal,) = found.to_dict()["refused"]
@@ -23,8 +23,8 @@ def test_a_model_without_a_head_has_refusals_and_no_shares(shelf: Path) -> None:
     assert "mixes the units" in refusal["reason"]
 
 
-def test_what_cannot_be_known_is_not_guessed() -> None:
-    """A matrix inside an operation that no table translates."""
+def test_unknown_operation_makes_the_share_unknown() -> None:
+    """The matrix of an unknown operation may be multiplied in any way."""
     hidden = node("Gemm", ["x", "first"], ["h"], "hidden")
     strange = node("CustomThing", ["h", "mix"], ["e"], "strange", domain="somewhere")
     head = node("Gemm", ["e", "kernel"], ["y"], "head")
@@ -41,7 +41,7 @@ def test_what_cannot_be_known_is_not_guessed() -> None:
 
 
 def test_dense() -> None:
-    """x[6] -> 9 -> 5: the head holds a kernel of 9 x 5 and 5 biases."""
+    """x[6] -> 9 -> 5: the head has a kernel of 9 x 5 and 5 biases."""
     hidden = node("Gemm", ["x", "first", "offset"], ["h"], "hidden")
     relu = node("Relu", ["h"], ["r"], "relu")
     head = node("Gemm", ["r", "kernel", "bias"], ["z"], "head")
@@ -62,8 +62,8 @@ def test_dense() -> None:
     assert facts.share_of_multiply_adds == 9 * 5 / (6 * 9 + 9 * 5)
 
 
-def test_convolution_counts_every_place() -> None:
-    """A 3x3 kernel over 4x4 places without padding gives 2x2: 4 places each."""
+def test_convolution_counts_every_position() -> None:
+    """A 3x3 kernel over 4x4 positions without padding gives 2x2 positions."""
     conv = node("Conv", ["x", "kernel", "bias"], ["z"], "conv")
     made = model(
         [conv, node("Sigmoid", ["z"], ["y"], "sigmoid")],
@@ -77,7 +77,7 @@ def test_convolution_counts_every_place() -> None:
     assert facts.share_of_multiply_adds == 1.0
 
 
-def test_open_places_are_not_counted() -> None:
+def test_open_dimension_makes_the_count_unknown() -> None:
     matmul = node("MatMul", ["x", "kernel"], ["y"], "matmul")
     made = model(
         [matmul],
@@ -102,7 +102,7 @@ def test_tflite() -> None:
     assert facts.share_of_multiply_adds == 9 * 5 / (6 * 9 + 9 * 5)
 
 
-def test_the_record(shelf: Path) -> None:
+def test_record(shelf: Path) -> None:
     path = shelf / "net.onnx"
     record = inspect_model(open_model(path), path.stat().st_size).to_dict()
     (head,) = record.pop("heads")
@@ -145,7 +145,7 @@ def test_the_record(shelf: Path) -> None:
         ("movie_review_float.tflite", 2, False),
     ],
 )
-def test_the_zoo(file: str, units: int, labels: bool, zoo: Path) -> None:
+def test_zoo(file: str, units: int, labels: bool, zoo: Path) -> None:
     path = zoo / file
     (facts,) = inspect_model(open_model(path), path.stat().st_size).heads
     assert facts.head.units == units

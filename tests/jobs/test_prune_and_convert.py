@@ -1,7 +1,7 @@
-"""Prune then convert, and convert then prune: both answer as a narrower model built by hand.
+"""Prune then convert, and convert then prune: both match a reference model.
 
-The witness is a Keras model of the kept width (or, for zero, of the old one), whose weights are
-taken from the original's with NumPy. Nothing of the code under test has a part in it.
+The reference is a Keras model with the kept units (in mode zero: all units). NumPy copies its
+weights from the original. It does not use the code under test.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from exporter.verification import Stage, VerifyOptions, verify_pair
 EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
 EXAMPLES = 25
 SAMPLES = 6
-CUT, EXPORT = 1e-6, 1e-4  # the limits of the design, times the largest value above 1
+CUT, EXPORT = 1e-6, 1e-4  # limits relative to max(1, max |value|)
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Net:
     """A small classifier.
 
     Attributes:
-        inside: the activation is an argument of the Dense layer, not a layer behind it.
-        dropout: before the head, and behind it where the activation stands behind too.
+        inside: the activation is an argument of the Dense layer, not a layer after it.
+        dropout: before the head, and also after it if the activation is a layer.
     """
 
     style: str
@@ -89,13 +89,13 @@ class Net:
             yield layers.Dropout(0.4, name="drop_logits")
         softmax = self.activation == "softmax"
         yield (
-            layers.Softmax(name="answer")
+            layers.Softmax(name="output")
             if softmax
-            else layers.Activation(self.activation, name="answer")
+            else layers.Activation(self.activation, name="output")
         )
 
     def weights(self) -> list[Array]:
-        """Of every layer in turn, the head's at the end; variances are above 0."""
+        """Random weights of all layers, the head last; variances are positive."""
         random = np.random.default_rng(self.seed)
         values = [random.normal(0.0, 0.6, w.shape) for w in self.built().weights]
         return [np.abs(v) + 0.1 if v.ndim == 1 else v for v in values]
@@ -106,8 +106,8 @@ class Net:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A net, the units that stay, and how the others go."""
+class Case:
+    """A net, its kept units, and how it is cut."""
 
     net: Net
     kept: tuple[int, ...]
@@ -115,22 +115,22 @@ class Cut:
     in_order: bool = False
 
     @property
-    def choice(self) -> CutOptions:
+    def options(self) -> CutOptions:
         return CutOptions(keep=self.kept, mode=self.mode, keep_order=self.in_order)
 
-    def witness(self) -> tuple[Array, Array]:
-        """(samples, units) z and y of the model that was pruned by hand."""
+    def reference(self) -> tuple[Array, Array]:
+        """(samples, units) z and y of the reference model."""
         weights = self.net.weights()
         count = 2 if self.net.bias else 1
         body, head = weights[:-count], weights[-count:]
-        places = self.kept if self.in_order else tuple(sorted(self.kept))
+        units = self.kept if self.in_order else tuple(sorted(self.kept))
         if self.mode == "slice":
-            net = replace(self.net, units=len(places))
-            head = [values[..., list(places)] for values in head]
+            net = replace(self.net, units=len(units))
+            head = [values[..., list(units)] for values in head]
         else:
             net = self.net
-            alive = np.isin(np.arange(net.units), places)
-            head = [np.where(alive, values, 0.0) for values in head]
+            is_kept = np.isin(np.arange(net.units), units)
+            head = [np.where(is_kept, values, 0.0) for values in head]
         logits = replace(net, activation="linear")
         return run_keras(logits, [*body, *head]), run_keras(net, [*body, *head])
 
@@ -142,7 +142,7 @@ def run_keras(net: Net, weights: Sequence[Array]) -> Array:
 
 
 @st.composite
-def cuts(draw: st.DrawFn) -> Cut:
+def cases(draw: st.DrawFn) -> Case:
     net = Net(
         style=draw(st.sampled_from(["sequential", "functional"])),
         body=draw(st.sampled_from(["none", "dense", "convolution"])),
@@ -156,43 +156,43 @@ def cuts(draw: st.DrawFn) -> Cut:
     units = st.integers(0, net.units - 1)
     kept = draw(st.lists(units, min_size=1, max_size=net.units, unique=True))
     mode = draw(st.sampled_from(["slice", "zero"]))
-    return Cut(net, tuple(kept), mode, mode == "slice" and draw(st.booleans()))
+    return Case(net, tuple(kept), mode, mode == "slice" and draw(st.booleans()))
 
 
-# --- both ways round ----------------------------------------------------------------------------
+# --- both orders --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Bench:
-    """The one child that converts everything, and a folder for files."""
+class Workspace:
+    """The child that converts everything, and a folder for files."""
 
     child: Child
     folder: Path
 
-    def opened(self, net: Net) -> RemoteKerasModel:
+    def open(self, net: Net) -> RemoteKerasModel:
         model = net.built()
         model.set_weights(net.weights())
         model.save(self.folder / "net.keras")
         return open_keras(self.folder / "net.keras", self.child)
 
-    def converted(self, model: RemoteKerasModel, kind: str) -> Model:
+    def convert(self, model: RemoteKerasModel, kind: str) -> Model:
         path = self.folder / f"net{KINDS[kind].suffixes[0]}"
         model.convert(kind, path, ConvertOptions())
         return open_model(path)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     with Child() as child:
-        yield Bench(child, tmp_path_factory.mktemp("square"))
+        yield Workspace(child, tmp_path_factory.mktemp("both_orders"))
 
 
-def answers(model: Model, inputs: Array) -> tuple[Array, Array]:
+def outputs_of(model: Model, inputs: Array) -> tuple[Array, Array]:
     """(samples, units) z and y of a model with one head."""
     head = trace_axis(model.graph(), model.graph().outputs[0], 1)
-    shown = head.z == head.output
-    seen = model if shown else model.apply(Plan((AddOutput(head.z, head.z),)))
-    run = seen.runner(RunOptions())
+    is_output = head.z == head.output
+    with_z = model if is_output else model.apply(Plan((AddOutput(head.z, head.z),)))
+    run = with_z.runner(RunOptions())
     (name,) = model.graph().inputs
     results = [run({name: sample[None]}) for sample in inputs]
     z, y = (np.concatenate([r[key] for r in results]) for key in (head.z, head.output))
@@ -200,10 +200,10 @@ def answers(model: Model, inputs: Array) -> tuple[Array, Array]:
 
 
 def agree(actual: tuple[Array, Array], expected: tuple[Array, Array], limit: float) -> None:
-    for got, wanted in zip(actual, expected, strict=True):
-        assert got.shape == wanted.shape
+    for found, wanted in zip(actual, expected, strict=True):
+        assert found.shape == wanted.shape
         scale = max(1.0, float(np.abs(wanted).max()))
-        assert np.abs(got.astype(np.float64) - wanted).max() <= limit * scale
+        assert np.abs(found.astype(np.float64) - wanted).max() <= limit * scale
 
 
 NET = Net("functional", "dense", 6, "softmax")
@@ -211,41 +211,43 @@ NET = Net("functional", "dense", 6, "softmax")
 
 @pytest.mark.filterwarnings(r"ignore:[\s\S]*You are using a softmax over axis:UserWarning")
 @settings(max_examples=EXAMPLES)
-@given(cut=cuts())
-@example(cut=Cut(NET, (4,)))
-@example(cut=Cut(NET, (4,), "zero"))
-@example(cut=Cut(NET, (0, 1, 2, 3, 4, 5)))
-@example(cut=Cut(NET, (0, 1, 2, 3, 4, 5), "zero"))
-@example(cut=Cut(NET, (5, 2, 0, 1, 4, 3), in_order=True))
-@example(cut=Cut(Net("sequential", "convolution", 12, "softmax", inside=False), (7, 2)))
-@example(cut=Cut(Net("sequential", "none", 2, "sigmoid", bias=False), (1,)))
-@example(cut=Cut(Net("sequential", "none", 3, "linear", bias=False), (2, 0), "zero"))
-@example(cut=Cut(Net("functional", "dense", 5, "log_softmax", inside=False, dropout=True), (3, 1)))
-def test_the_square_commutes(bench: Bench, cut: Cut) -> None:
-    inputs, witness = cut.net.inputs(), cut.witness()
-    original = bench.opened(cut.net)
-    pruned = original.apply(plan_cut(original, cut.choice).plan)
-    agree(answers(pruned, inputs), witness, CUT)
+@given(case=cases())
+@example(case=Case(NET, (4,)))
+@example(case=Case(NET, (4,), "zero"))
+@example(case=Case(NET, (0, 1, 2, 3, 4, 5)))
+@example(case=Case(NET, (0, 1, 2, 3, 4, 5), "zero"))
+@example(case=Case(NET, (5, 2, 0, 1, 4, 3), in_order=True))
+@example(case=Case(Net("sequential", "convolution", 12, "softmax", inside=False), (7, 2)))
+@example(case=Case(Net("sequential", "none", 2, "sigmoid", bias=False), (1,)))
+@example(case=Case(Net("sequential", "none", 3, "linear", bias=False), (2, 0), "zero"))
+@example(
+    case=Case(Net("functional", "dense", 5, "log_softmax", inside=False, dropout=True), (3, 1))
+)
+def test_both_orders_match_the_reference(workspace: Workspace, case: Case) -> None:
+    inputs, reference = case.net.inputs(), case.reference()
+    original = workspace.open(case.net)
+    pruned = original.apply(plan_cut(original, case.options).plan)
+    agree(outputs_of(pruned, inputs), reference, CUT)
     for kind in EDGE:
-        pruned_first = answers(bench.converted(pruned, kind), inputs)
-        converted = bench.converted(original, kind)
-        converted_first = converted.apply(plan_cut(converted, cut.choice).plan)
-        results = answers(converted_first, inputs)
+        pruned_first = outputs_of(workspace.convert(pruned, kind), inputs)
+        converted = workspace.convert(original, kind)
+        converted_first = converted.apply(plan_cut(converted, case.options).plan)
+        results = outputs_of(converted_first, inputs)
         agree(results, pruned_first, CUT)
-        agree(results, witness, EXPORT)
-        agree(pruned_first, witness, EXPORT)
-        if cut.mode == "zero":
-            again = converted_first.apply(plan_cut(converted_first, cut.choice).plan)
-            agree(answers(again, inputs), results, 0.0)
+        agree(results, reference, EXPORT)
+        agree(pruned_first, reference, EXPORT)
+        if case.mode == "zero":
+            again = converted_first.apply(plan_cut(converted_first, case.options).plan)
+            agree(outputs_of(again, inputs), results, 0.0)
 
 
 @pytest.mark.parametrize("kind", EDGE)
-def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None:
-    """The table speaks the first model's indices, and both models before are compared with it."""
-    first = bench.opened(NET)
+def test_pruned_model_is_converted_and_cut_again(workspace: Workspace, kind: str) -> None:
+    """The remap contains indices of the first model, and both earlier models can be compared."""
+    first = workspace.open(NET)
     cut = first.apply(plan_cut(first, CutOptions(keep=(5, 3, 1, 0), keep_order=True)).plan)
-    source = OpenedModel(cut, None, bench.child)
-    uncut = source.as_kind(kind, bench.folder)
+    source = OpenedModel(cut, None, workspace.child)
+    uncut = source.as_kind(kind, workspace.folder)
     again = plan_cut(uncut.model, CutOptions(keep=(2, 0)), uncut.original)
     (table,) = again.remap.heads
     assert table.new_to_old == (5, 1)
@@ -255,20 +257,20 @@ def test_a_cut_model_is_converted_and_cut_again(bench: Bench, kind: str) -> None
     for stage, before in (("export", first), ("export", cut), ("cut", uncut.model)):
         checks = verify_pair(cast("Stage", stage), before, pruned, [table], inputs).checks
         assert all(check.passed for check in checks)
-    agree(answers(pruned, NET.inputs()), Cut(NET, (5, 1), in_order=True).witness(), EXPORT)
+    agree(outputs_of(pruned, NET.inputs()), Case(NET, (5, 1), in_order=True).reference(), EXPORT)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        pytest.param(Cut(NET, (1, 4)), id="a swapped pair"),
-        pytest.param(Cut(NET, (4, 0)), id="another unit"),
-        pytest.param(Cut(NET, (1, 4), "zero"), id="another mode"),
-        pytest.param(Cut(replace(NET, seed=1), (4, 1), in_order=True), id="other weights"),
+        pytest.param(Case(NET, (1, 4)), id="swapped units"),
+        pytest.param(Case(NET, (4, 0)), id="another unit"),
+        pytest.param(Case(NET, (1, 4), "zero"), id="another mode"),
+        pytest.param(Case(replace(NET, seed=1), (4, 1), in_order=True), id="other weights"),
     ],
 )
-def test_a_wrong_witness_is_noticed(other: Cut) -> None:
-    witness = Cut(NET, (4, 1), in_order=True).witness()
-    agree(witness, witness, 0.0)
+def test_comparison_finds_a_wrong_reference(other: Case) -> None:
+    reference = Case(NET, (4, 1), in_order=True).reference()
+    agree(reference, reference, 0.0)
     with pytest.raises(AssertionError):
-        agree(other.witness(), witness, EXPORT)
+        agree(other.reference(), reference, EXPORT)

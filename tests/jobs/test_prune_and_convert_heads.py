@@ -1,7 +1,7 @@
-"""The square of pruning and converting over every kind of head that Keras layers make.
+"""Prune then convert, and convert then prune, for every kind of head that Keras layers make.
 
-All heads are outputs of one model, so that four conversions serve them all: of the model, and of
-the one in which every head was cut before, to each format. The witness is NumPy.
+All heads are outputs of one model, so that four conversions are enough: of the uncut model and of
+the pruned model, each to two formats. The expected outputs are computed in NumPy.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMES = dict(enumerate(HEADS))
 
 
 def renamed(model: Any, prefix: str) -> Any:
-    """The same model on an input of its own, with names that no other has."""
+    """The same model with its own input, and with unique names."""
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
@@ -45,93 +45,93 @@ def renamed(model: Any, prefix: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Square:
-    """Every head in one model, converted before and after every head was cut.
+class Conversions:
+    """One model with all heads, converted before and after all heads were cut.
 
     Attributes:
-        witness: case -> what the cut head must answer.
+        expected: case -> output of the cut head.
         outputs: case -> name of its output.
     """
 
     inputs: dict[str, Array]
-    witness: dict[str, Array]
+    expected: dict[str, Array]
     outputs: dict[str, str]
     converted: dict[str, Model]
     pruned_first: dict[str, Model]
 
 
 @pytest.fixture(scope="module")
-def square(tmp_path_factory: pytest.TempPathFactory) -> Square:
-    folder = tmp_path_factory.mktemp("square")
-    inputs, witness, outputs, parts = {}, {}, {}, []
+def conversions(tmp_path_factory: pytest.TempPathFactory) -> Conversions:
+    folder = tmp_path_factory.mktemp("conversions")
+    inputs, expected, outputs, parts = {}, {}, {}, []
     for number, name in NAMES.items():
         case = HEADS[name]
         model = case.made()
         x = sample(model)
         z = case.values(weights_of(model), x.astype(np.float64))
-        witness[name] = case.after(np.take(z, KEPT, axis=case.axis))
+        expected[name] = case.after(np.take(z, KEPT, axis=case.axis))
         parts.append(renamed(model, f"h{number}"))
         inputs[f"h{number}_x"] = x
     tensors = [part.inputs[0] for part in parts], [part.outputs[0] for part in parts]
-    whole = KerasModel(keras.Model(*tensors, name="every_head"))
-    outputs = dict(zip(HEADS, whole.outputs, strict=True))
-    found = trace(whole.graph())
+    uncut = KerasModel(keras.Model(*tensors, name="every_head"))
+    outputs = dict(zip(HEADS, uncut.outputs, strict=True))
+    found = trace(uncut.graph())
     edits = [MODES["slice"].edits(found.head(output), KEPT) for output in outputs.values()]
-    cut = whole.apply(Plan(tuple(edit for each in edits for edit in each)))
+    cut = uncut.apply(Plan(tuple(edit for each in edits for edit in each)))
     options: dict[str, Any] = {"opset": 17, "batch": 1, "input_shapes": {}}
     made: dict[str, Model] = {}
     for kind, convert in CONVERT.items():
-        for stage, model in (("whole", whole), ("cut", cut)):
+        for stage, model in (("uncut", uncut), ("cut", cut)):
             path = folder / f"{stage}.{kind}"
             convert(model, path, **options)
             made[f"{stage}.{kind}"] = open_model(path)
-    return Square(
+    return Conversions(
         inputs,
-        witness,
+        expected,
         outputs,
-        {kind: made[f"whole.{kind}"] for kind in EDGE},
+        {kind: made[f"uncut.{kind}"] for kind in EDGE},
         {kind: made[f"cut.{kind}"] for kind in EDGE},
     )
 
 
 @pytest.fixture(scope="module")
-def answers(square: Square) -> dict[tuple[str, str], dict[str, Array]]:
-    """(kind, which way round) -> every output."""
-    results = {}
+def results(conversions: Conversions) -> dict[tuple[str, str], dict[str, Array]]:
+    """(kind, order) -> all outputs."""
+    found = {}
     for kind in EDGE:
-        model = square.converted[kind]
-        found = trace(model.graph())
+        model = conversions.converted[kind]
+        heads = trace(model.graph()).heads
         edits = [
             MODES["slice"].edits(head, KEPT)
-            for head in found.heads
-            if head.output in square.outputs.values()
+            for head in heads
+            if head.output in conversions.outputs.values()
         ]
         cut = model.apply(Plan(tuple(edit for each in edits for edit in each)))
-        results[kind, "converted first"] = cut.runner(RunOptions())(square.inputs)
-        pruned = square.pruned_first[kind]
-        results[kind, "pruned first"] = pruned.runner(RunOptions())(square.inputs)
-    return results
+        found[kind, "converted first"] = cut.runner(RunOptions())(conversions.inputs)
+        pruned = conversions.pruned_first[kind]
+        found[kind, "pruned first"] = pruned.runner(RunOptions())(conversions.inputs)
+    return found
 
 
 @pytest.mark.parametrize("kind", EDGE)
 @pytest.mark.parametrize("name", HEADS)
-def test_the_square_commutes(
-    square: Square, answers: dict[tuple[str, str], dict[str, Array]], name: str, kind: str
+def test_both_orders_match_numpy(
+    conversions: Conversions, results: dict[tuple[str, str], dict[str, Array]], name: str, kind: str
 ) -> None:
-    output, expected = square.outputs[name], square.witness[name]
-    pruned_first = answers[kind, "pruned first"][output]
+    output, expected = conversions.outputs[name], conversions.expected[name]
+    pruned_first = results[kind, "pruned first"][output]
     agree(pruned_first, expected, EXPORT)
     if (name, kind) in BEFORE:
-        refusals = trace(square.converted[kind].graph()).refusals
+        refusals = trace(conversions.converted[kind].graph()).refusals
         (reason,) = [str(each) for each in refusals if each.output == output]
         assert BEFORE[name, kind] in reason
         return
-    converted_first = answers[kind, "converted first"][output]
+    converted_first = results[kind, "converted first"][output]
     agree(converted_first, expected, EXPORT)
     agree(converted_first, pruned_first, CUT)
 
 
-def test_another_cut_is_noticed(square: Square) -> None:
-    for expected in square.witness.values():
+def test_comparison_finds_a_difference(conversions: Conversions) -> None:
+    for expected in conversions.expected.values():
         with pytest.raises(AssertionError):
             agree(expected + 10 * EXPORT, expected, EXPORT)

@@ -405,7 +405,7 @@ def appears_everywhere(done: Done, report: str, pattern: str) -> None:
 
 
 def test_warnings_contain_factors(tmp_path: Path) -> None:
-    """A file with few weights becomes larger; int16x8 is slow: LiteRT has no fast kernels for it."""
+    """A file with few weights becomes larger; int16x8 is slow, as LiteRT has no fast kernels."""
     (tmp_path / "tiny.tflite").write_bytes(wide(4, 5))
     (tmp_path / "wide.tflite").write_bytes(wide(2048, 512))
     synthetic = "--synthetic-calibration --samples 4"

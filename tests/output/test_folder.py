@@ -1,4 +1,4 @@
-"""Folders and files that appear whole or not at all, and what --force may replace."""
+"""Atomic folders and files, and the outputs that --force may replace."""
 
 from __future__ import annotations
 
@@ -19,37 +19,40 @@ from tests.builders.commands import listing
 
 
 def result(folder: Path) -> Path:
-    """A folder as a job leaves it."""
+    """A result folder, as a run writes it."""
     folder.mkdir(parents=True)
     (folder / REPORT).write_text("{}")
     return folder
 
 
-def filled(folder: Path) -> Path:
+def foreign(folder: Path) -> Path:
     folder.mkdir()
     (folder / "diary.txt").write_text("dear diary")
     return folder
 
 
-# --- what is refused ----------------------------------------------------------------------------
+# --- refused ------------------------------------------------------------------------------------
 
-NOT_OURS: dict[str, tuple[Callable[[Path], object], str]] = {
+NOT_RESULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a file": (lambda path: path.write_text("text"), "is not a folder"),
-    "a folder of somebody's": (
-        filled,
+    "a foreign folder": (
+        foreign,
         "contains no report.json: --force replaces only folders that a run wrote",
     ),
-    "a folder of folders": (lambda path: filled(filled(path) / "inner"), "contains no report.json"),
-    "variants beside something else": (
+    "a folder of folders": (
+        lambda path: foreign(foreign(path) / "inner"),
+        "contains no report.json",
+    ),
+    "variants and another file": (
         lambda path: (result(path / "a"), (path / "notes.txt").write_text("mine")),
         "contains no report.json",
     ),
 }
 
 
-@pytest.mark.parametrize("name", NOT_OURS)
-def test_force_replaces_no_stranger(name: str, tmp_path: Path) -> None:
-    make, message = NOT_OURS[name]
+@pytest.mark.parametrize("name", NOT_RESULTS)
+def test_force_replaces_only_results(name: str, tmp_path: Path) -> None:
+    make, message = NOT_RESULTS[name]
     target = tmp_path / "out"
     make(target)
     before = listing(tmp_path)
@@ -60,22 +63,22 @@ def test_force_replaces_no_stranger(name: str, tmp_path: Path) -> None:
     assert listing(tmp_path) == before
 
 
-@pytest.mark.parametrize("place", ["out/net.onnx", "out/deep/net.onnx", "out"])
-def test_force_replaces_no_input(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["out/net.onnx", "out/deep/net.onnx", "out"])
+def test_force_replaces_no_folder_with_an_input(path: str, tmp_path: Path) -> None:
     target = result(tmp_path / "out")
     with pytest.raises(UsageError, match=r"the input .* is in .*out"):
-        check_output_folder(target, force=True, inputs=[tmp_path / place])
+        check_output_folder(target, force=True, inputs=[tmp_path / path])
     check_output_folder(target, force=True, inputs=[tmp_path / "outside" / "net.onnx"])
 
 
-def test_an_input_behind_a_link_is_one_too(tmp_path: Path) -> None:
+def test_output_is_a_link_to_a_folder_with_an_input(tmp_path: Path) -> None:
     target = result(tmp_path / "out")
     (tmp_path / "link").symlink_to(target)
     with pytest.raises(UsageError, match=r"is in .*link"):
         check_output_folder(tmp_path / "link", force=True, inputs=[target / "net.onnx"])
 
 
-OURS: dict[str, Callable[[Path], object]] = {
+RESULTS: dict[str, Callable[[Path], object]] = {
     "nothing": lambda _: None,
     "an empty folder": lambda path: path.mkdir(),
     "a result": result,
@@ -84,17 +87,17 @@ OURS: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", RESULTS)
 def test_force_replaces(name: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
-    OURS[name](target)
+    RESULTS[name](target)
     with atomic_folder(target, force=True) as folder:
         (folder / "new.txt").write_text("new")
     assert listing(target) == {"new.txt": b"new"}
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_it_appears_at_once(tmp_path: Path) -> None:
+def test_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "out"
     with atomic_folder(target) as folder:
         assert folder.parent == target.parent
@@ -111,7 +114,7 @@ def interrupted(target: Path, error: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError, OutputError])
-def test_nothing_appears_where_the_work_fails(error: type[BaseException], tmp_path: Path) -> None:
+def test_nothing_appears_after_an_error(error: type[BaseException], tmp_path: Path) -> None:
     old = result(tmp_path / "old")
     before = listing(tmp_path)
     for target in (old, tmp_path / "deep" / "er" / "out"):
@@ -120,7 +123,7 @@ def test_nothing_appears_where_the_work_fails(error: type[BaseException], tmp_pa
         assert listing(tmp_path) == before
 
 
-def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
+def test_full_disk(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match="No space left") as raised,
         atomic_folder(tmp_path / "out"),
@@ -130,7 +133,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     assert listing(tmp_path) == {}
 
 
-def test_a_place_below_a_file_is_an_output_error(tmp_path: Path) -> None:
+def test_output_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with (
         pytest.raises(OutputError, match="cannot write"),
@@ -140,7 +143,7 @@ def test_a_place_below_a_file_is_an_output_error(tmp_path: Path) -> None:
     assert listing(tmp_path) == {"file": b"text"}
 
 
-def test_the_old_folder_comes_back_where_the_new_cannot_take_its_place(
+def test_old_folder_is_restored_if_the_new_one_cannot_be_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = result(tmp_path / "out")
@@ -158,7 +161,7 @@ def test_the_old_folder_comes_back_where_the_new_cannot_take_its_place(
     assert listing(tmp_path) == before
 
 
-# --- a model file and its table -----------------------------------------------------------------
+# --- a model file and its sidecar ---------------------------------------------------------------
 
 REMAP = Remap(
     Origin("net.onnx", "0" * 64),
@@ -189,7 +192,7 @@ def write_model(path: Path) -> None:
     path.write_bytes(b"model")
 
 
-def test_a_model_and_its_table_appear_together(tmp_path: Path) -> None:
+def test_model_and_sidecar_appear_together(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     write_artifact(path, write_model, REMAP)
     assert set(listing(tmp_path)) == {"small.onnx", "small.onnx.remap.json"}
@@ -197,13 +200,13 @@ def test_a_model_and_its_table_appear_together(tmp_path: Path) -> None:
     assert read_sidecar(tmp_path / "other.onnx") is None
 
 
-def test_a_model_that_cannot_be_written_leaves_no_table(tmp_path: Path) -> None:
+def test_no_sidecar_if_the_model_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="No space left"):
         write_artifact(tmp_path / "small.onnx", no_space, REMAP)
     assert listing(tmp_path) == {}
 
 
-def test_a_table_that_cannot_be_written_leaves_no_model(tmp_path: Path) -> None:
+def test_no_model_if_the_sidecar_cannot_be_written(tmp_path: Path) -> None:
     sidecar_path(tmp_path / "small.onnx").mkdir()
     with pytest.raises(OutputError, match=r"small\.onnx\.remap\.json"):
         write_artifact(tmp_path / "small.onnx", write_model, REMAP, force=True)
@@ -211,13 +214,13 @@ def test_a_table_that_cannot_be_written_leaves_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", json.dumps([1]).encode()])
-def test_a_damaged_table_is_named(content: bytes, tmp_path: Path) -> None:
+def test_damaged_sidecar(content: bytes, tmp_path: Path) -> None:
     sidecar_path(tmp_path / "small.onnx").write_bytes(content)
     with pytest.raises(Exception, match=r"cannot read .*small\.onnx\.remap\.json: "):
         read_sidecar(tmp_path / "small.onnx")
 
 
-def test_an_output_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_check_output_file(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
     check_output_file(path, "onnx")
     with pytest.raises(UsageError, match=r"does not end in \.tflite"):

@@ -1,4 +1,4 @@
-"""The page of the applications has a row for every family that the installed Keras knows."""
+"""docs/applications.md has a row for every family of networks in the installed Keras."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import keras
 
 PROJECT = Path(__file__).parents[2]
-ALIKE = {"vgg19": "vgg16"}  # modules that hold one family
+SAME_FAMILY = {"vgg19": "vgg16"}  # modules
 
 
 def load() -> ModuleType:
-    """The script, which is no part of a package."""
+    """Import the script, which is not in a package."""
     path = PROJECT / "tools" / "applications.py"
     spec = importlib.util.spec_from_file_location("applications", path)
     assert spec is not None
@@ -33,7 +33,7 @@ def family(name: str) -> str:
     """The module that defines a network."""
     network: Any = getattr(keras.applications, name)
     module = str(network.__module__).rpartition(".")[2]
-    return ALIKE.get(module, module)
+    return SAME_FAMILY.get(module, module)
 
 
 def test_every_family_has_a_member() -> None:

@@ -1,4 +1,4 @@
-"""The examples run as they stand, and what they print is true."""
+"""The examples run unchanged, and print correct results."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ LABELS = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("keep", [[1, 3], [0, 2, 4]], ids=str)
-def test_device_says_what_the_original_would(
+def test_on_device_prints_the_best_kept_unit_of_the_original(
     zoo: Path, tmp_path: Path, keep: list[int], mode: str
 ) -> None:
     original = open_model(zoo / MODEL)
     name = original.graph().inputs[0]
     shape = [n or 1 for n in original.graph().shape(name)]
     values = np.zeros(shape, np.uint8)
-    values[..., 0] = 250  # all red: the five scores lie far apart
+    values[..., 0] = 250  # all red: the five scores differ clearly
     (scores,) = original.runner(RunOptions())({name: values}).values()
     expected = max(keep, key=lambda unit: scores[0, unit])
 
@@ -51,7 +51,7 @@ def test_device_says_what_the_original_would(
     assert done.stdout == f"{expected} {LABELS[expected]}\n"
 
 
-def test_the_detector_draws_what_it_finds(zoo: Path, tmp_path: Path) -> None:
+def test_detector_draws_its_detections(zoo: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(PROJECT / "examples" / "detector.py"), "pets.png"]
     done = subprocess.run(
         command,
@@ -63,18 +63,18 @@ def test_the_detector_draws_what_it_finds(zoo: Path, tmp_path: Path) -> None:
     )
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["cat", "cat", "cat", "dog", "dog"]
-    assert lines[-2:] == ["boxes and scores of cat, dog, horse: the same", "drawn: pets.png"]
+    assert lines[-2:] == ["boxes and scores of cat, dog, horse: equal", "drawn: pets.png"]
     with Image.open(tmp_path / "pets.png") as drawn, Image.open(zoo / PETS) as photograph:
         assert drawn.width == 2 * photograph.width + 12
         left = np.asarray(drawn.crop((0, 0, photograph.width, drawn.height)))
         right = np.asarray(drawn.crop((photograph.width + 12, 0, drawn.width, drawn.height)))
     band = left.shape[0] - right.shape[0] + drawn.height - photograph.height
-    np.testing.assert_array_equal(left[band:], right[band:])  # nothing else was above the line
+    np.testing.assert_array_equal(left[band:], right[band:])  # no other class had boxes
     assert (left != right).any()
 
 
-def test_a_short_fine_tune_lifts_the_kept_classes(tmp_path: Path) -> None:
-    """In a small setting: a network that was trained for two epochs leaves room."""
+def test_short_fine_tuning_improves_the_kept_classes(tmp_path: Path) -> None:
+    """The original is trained for two epochs only, so that there is room for improvement."""
     done = subprocess.run(
         [sys.executable, str(PROJECT / "examples" / "fine_tune.py"), "2"],
         cwd=tmp_path,
@@ -83,10 +83,10 @@ def test_a_short_fine_tune_lifts_the_kept_classes(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
     )
-    whole, small, zeroed, alive = done.stdout.splitlines()
-    shares = [[float(n) for n in re.findall(r"([0-9.]+)%", line)] for line in (small, zeroed)]
-    (among_all,) = (float(n) for n in re.findall(r"([0-9.]+)%", whole))
-    for before, after in shares:
+    original, small, zeroed, nonzero = done.stdout.splitlines()
+    accuracies = [[float(n) for n in re.findall(r"([0-9.]+)%", line)] for line in (small, zeroed)]
+    (accuracy,) = (float(n) for n in re.findall(r"([0-9.]+)%", original))
+    for before, after in accuracies:
         assert after > max(before, 80.0)
-    assert shares[0][0] >= among_all  # fewer units to be mistaken for
-    assert alive == "weights of zeroed units that are not 0: 0"
+    assert accuracies[0][0] >= accuracy  # there are fewer wrong units
+    assert nonzero == "weights of zeroed units that are not 0: 0"
