@@ -1,9 +1,9 @@
-"""Keras to ONNX beside plain tf2onnx: time, and memory above that of the loaded model.
+"""Compare the conversion from Keras to ONNX with plain tf2onnx: time and additional memory.
 
-Each conversion runs in a process of its own that has imported everything and built the model before
-the clock starts. Its resident memory is watched from outside; at the limit it is killed, as the
-system would do it later, and as it did on a machine of 23 GB with VGG16. The weights are random: a
-converter does not look at their values. Names of models can be given as arguments.
+Each conversion runs in its own process, which imports everything and builds the model before the
+clock starts. The script samples its resident memory and kills it at a limit, because plain tf2onnx
+filled the memory of a machine with 23 GB when it converted VGG16. The weights are random, which
+does not matter to a converter. Arguments: names of models (default: all).
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ def build(name: str) -> Any:
     return keras.Model(values, keras.layers.Dense(20_000, activation="softmax")(mixed))
 
 
-def plainly(model: Any, path: Path) -> None:
+def convert_plain(model: Any, path: Path) -> None:
     import tf2onnx  # noqa: PLC0415 - the parent needs no TensorFlow
 
     tf2onnx.convert.from_keras(model, opset=OPSET, output_path=str(path))
 
 
-def by_exporter(model: Any, path: Path) -> None:
+def convert_exporter(model: Any, path: Path) -> None:
     from exporter.conversion.to_onnx import convert  # noqa: PLC0415 - the parent needs no TensorFlow
     from exporter.formats.keras.model import KerasModel  # noqa: PLC0415 - likewise
 
@@ -57,13 +57,13 @@ def by_exporter(model: Any, path: Path) -> None:
 
 
 CONVERTERS: Mapping[str, Callable[[Any, Path], None]] = {
-    "tf2onnx": plainly,
-    "exporter": by_exporter,
+    "tf2onnx": convert_plain,
+    "exporter": convert_exporter,
 }
 
 
 def convert_one(name: str, route: str, path: Path) -> None:
-    """Say when the model is there, convert when told to; say how long it took and what it gave."""
+    """Print that the model is built, wait for a line, convert, and print times and results."""
     model = build(name)
     import exporter.conversion.to_onnx  # noqa: F401, PLC0415 - before the clock, for both routes
 
@@ -71,8 +71,8 @@ def convert_one(name: str, route: str, path: Path) -> None:
     sys.stdin.readline()
     start, used = time.perf_counter(), time.process_time()
     CONVERTERS[route](model, path)
-    taken = {"seconds": time.perf_counter() - start, "cpu_s": time.process_time() - used}
-    print(json.dumps(taken), flush=True)
+    times = {"seconds": time.perf_counter() - start, "cpu_s": time.process_time() - used}
+    print(json.dumps(times), flush=True)
     print(json.dumps(outcome(model, path)), flush=True)
 
 
@@ -83,34 +83,34 @@ def outcome(model: Any, path: Path) -> dict[str, Any]:
     random = np.random.default_rng(SEED)
     values = random.normal(size=(1, *model.inputs[0].shape[1:])).astype(np.float32)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    answer = session.run(None, {session.get_inputs()[0].name: values})[0]
+    output = session.run(None, {session.get_inputs()[0].name: values})[0]
     graph = onnx.load(path).graph
     return {
-        "difference": float(np.abs(answer - np.asarray(model(values, training=False))).max()),
+        "difference": float(np.abs(output - np.asarray(model(values, training=False))).max()),
         "nodes": len(graph.node),
         "lstm": Counter(node.op_type for node in graph.node)["LSTM"],
         "bytes": path.stat().st_size,
     }
 
 
-# --- the process that watches ---------------------------------------------------------------------
+# --- the process that measures --------------------------------------------------------------------
 
 
 def measure(name: str, route: str, folder: Path) -> dict[str, Any]:
-    """The answers of the process, its peak in bytes above the loaded model, and how it died."""
-    path, answers = folder / f"{name}.{route}.onnx", folder / "answers"
+    """The printed results of the process, its additional memory in bytes, and why it ended."""
+    path, output = folder / f"{name}.{route}.onnx", folder / "output"
     command = [sys.executable, __file__, "--convert", name, route, str(path)]
-    with answers.open("w") as out, (folder / "log").open("w") as log:
+    with output.open("w") as out, (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=log)
-    wait_for(process, answers, "loaded")
-    held = resident(process)
+    wait_for(process, output, "loaded")
+    before = resident(process)
     assert process.stdin is not None  # noqa: S101 - opened as a pipe
     start = time.perf_counter()
     process.stdin.write(b"\n")
     process.stdin.flush()
-    found: dict[str, Any] = {"loaded_bytes": held}
-    peak = watch(process, answers)
-    found["peak_bytes"] = max(0, peak - held)
+    found: dict[str, Any] = {"loaded_bytes": before}
+    peak = watch(process, output)
+    found["peak_bytes"] = max(0, peak - before)
     found["watched_s"] = time.perf_counter() - start
     if process.poll() is None and peak > LIMIT_BYTES:
         process.kill()
@@ -118,30 +118,30 @@ def measure(name: str, route: str, folder: Path) -> dict[str, Any]:
     code = process.wait()
     if code and "died" not in found:
         found["died"] = f"exit status {code}"
-    for line in told(answers):
+    for line in results(output):
         found |= line
     return found
 
 
-def watch(process: subprocess.Popen[bytes], answers: Path) -> int:
-    """The highest resident size until the conversion is done, or the process or the limit is."""
+def watch(process: subprocess.Popen[bytes], output: Path) -> int:
+    """The highest resident memory until the conversion or the process ends, or at the limit."""
     peak = 0
     while process.poll() is None and peak <= LIMIT_BYTES:
         peak = max(peak, resident(process))
-        if any("seconds" in line for line in told(answers)):
+        if any("seconds" in line for line in results(output)):
             break
         time.sleep(SAMPLE_S)
     return peak
 
 
-def wait_for(process: subprocess.Popen[bytes], answers: Path, key: str) -> None:
-    while process.poll() is None and not any(key in line for line in told(answers)):
+def wait_for(process: subprocess.Popen[bytes], output: Path, key: str) -> None:
+    while process.poll() is None and not any(key in line for line in results(output)):
         time.sleep(SAMPLE_S)
 
 
-def told(answers: Path) -> list[dict[str, Any]]:
-    """What the process has said so far; libraries may print between its lines."""
-    lines = answers.read_text().split("\n")[:-1]
+def results(output: Path) -> list[dict[str, Any]]:
+    """The JSON lines that the process printed so far; libraries may print other lines."""
+    lines = output.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines if line.startswith("{")]
 
 
@@ -170,7 +170,7 @@ def show(name: str, route: str, found: Mapping[str, Any]) -> None:
 
 
 def show_ratio(plain: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-    """The ratios; where the plain route did not live to the end they are lower than shown."""
+    """The ratios; "<" if the process of the plain route was killed."""
     if "died" in ours:
         return
     sign = "<" if "died" in plain else ""
@@ -189,7 +189,7 @@ def main() -> None:
         convert_one(sys.argv[2], sys.argv[3], Path(sys.argv[4]))
         return
     print(f"memory limit {LIMIT_BYTES / 1e9:g} GB")
-    print(line("", "", "seconds", "CPU s", "MB above", "nodes", "LSTM nodes", "difference"))
+    print(line("", "", "seconds", "CPU s", "MB added", "nodes", "LSTM nodes", "difference"))
     for name in sys.argv[1:] or MODELS:
         found = {}
         for route in ROUTES:

@@ -1,11 +1,11 @@
-"""How far apart a cut file and its original are, beside the limits that `parity.LIMITS` sets.
+"""Measure the differences between a cut file and its original, for the limits in `limits.LIMITS`.
 
     python benchmarks/cut_limits.py [CUTS]
 
-Each row is one way to keep weights. Products of 64, 512 and 4096 features and 50 units, with a
-softmax and with sigmoids behind, are cut to CUTS (default 5) seeded selections each, and run beside
-their originals as `exporter prune` does it, at batches of 1, 4 and 16 where that is open.
-Told are the worst difference of z, as a multiple of max(1, largest |z|), and that of y.
+Each row is one way to store weights. Matrix products of 64, 512 and 4096 features and 50 units,
+with softmax or sigmoid, are cut with CUTS (default 5) seeded selections each and compared with their
+originals as in `exporter prune`, with batches of 1, 4 and 16 if the batch is open. The table shows
+the largest difference of z relative to max(1, max |z|), and the largest difference of y.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from exporter.verification.limits import LIMITS, cut_precision
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from tests.builders.tflite_builder import Builder
 
-Build = Callable[[int, str], Model]  # of features, and the activation behind
+Build = Callable[[int, str], Model]  # (features, activation) -> model
 
 FEATURES, UNITS, BATCHES = (64, 512, 4096), 50, (1, 4, 16)
-LARGEST_Z = 8.0  # about: as trained classifiers have it
+LARGEST_Z = 8.0  # approximately, as in trained classifiers
 ACTIVATIONS = ("Softmax", "Sigmoid")
 
 
 def weights(features: int) -> tuple[Array, Array]:
-    """[features, units] and [units]"""
+    """Kernel (features, units) and bias (units,)."""
     random = np.random.default_rng(features)
     kernel = random.normal(size=(features, UNITS)) * LARGEST_Z / 3 / features**0.5
     return kernel.astype(np.float32), random.normal(size=UNITS).astype(np.float32)
@@ -69,8 +69,8 @@ def onnx_bfloat16(features: int, activation: str) -> Model:
         for name in ("kernel", "bias")
     ]
     product = helper.make_node("Gemm", ["x", "kernel_32", "bias_32"], ["z"])
-    made = _proto([*casts, product], {"kernel": kernel, "bias": bias}, activation)
-    return from_proto(made, "net.onnx")
+    model = _proto([*casts, product], {"kernel": kernel, "bias": bias}, activation)
+    return from_proto(model, "net.onnx")
 
 
 def _proto(nodes: list[NodeProto], constants: Mapping[str, Array], activation: str) -> ModelProto:
@@ -85,19 +85,19 @@ def _proto(nodes: list[NodeProto], constants: Mapping[str, Array], activation: s
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def onnx_blocks(bits: int, level: int, *, points: bool = False) -> Build:
-    """MatMulNBits of blocks of 32.
+def onnx_blocks(bits: int, level: int, *, zero_points: bool = False) -> Build:
+    """MatMulNBits with blocks of 32.
 
     Args:
-        level: 1 computes in float32, 4 in int8, 0 as it likes.
-        points: the blocks have zero points.
+        level: 1 computes in float32, 4 in int8, 0 in either.
+        zero_points: the blocks have zero points.
     """
 
     def build(features: int, activation: str) -> Model:
         plain = ONNXModel(onnx(features, activation).proto)
         plain.replace_gemm_with_matmul()
         config = DefaultWeightOnlyQuantConfig(
-            block_size=32, is_symmetric=not points, bits=bits, accuracy_level=level
+            block_size=32, is_symmetric=not zero_points, bits=bits, accuracy_level=level
         )
         work = MatMulNBitsQuantizer(plain.model, algo_config=config)
         with quantizer("onnxruntime", "make blocks"):
@@ -129,7 +129,7 @@ def tflite(features: int, activation: str) -> Model:
 # --- both ----------------------------------------------------------------------------------------
 
 
-def made(base: Build, precision: str) -> Build:
+def quantized(base: Build, precision: str) -> Build:
     return lambda features, activation: (
         quantize_model(base(features, activation), QuantizationSpec(precision)).model
     )
@@ -137,20 +137,20 @@ def made(base: Build, precision: str) -> Build:
 
 ROWS: Mapping[str, Build] = {
     "ONNX float32": onnx,
-    "ONNX float16": made(onnx, "fp16"),
+    "ONNX float16": quantized(onnx, "fp16"),
     "ONNX bfloat16 weights": onnx_bfloat16,
-    "ONNX dynamic (MatMulInteger)": made(onnx, "dynamic"),
+    "ONNX dynamic (MatMulInteger)": quantized(onnx, "dynamic"),
     "ONNX int4 in blocks, level 0": onnx_blocks(4, 0),
     "ONNX int4 in blocks, level 4": onnx_blocks(4, 4),
     "ONNX int8 in blocks, level 0": onnx_blocks(8, 0),
     "ONNX int8 in blocks, level 4": onnx_blocks(8, 4),
-    "ONNX int4, zero points, level 0": onnx_blocks(4, 0, points=True),
-    "ONNX int4, zero points, level 4": onnx_blocks(4, 4, points=True),
-    "ONNX int8, zero points, level 4": onnx_blocks(8, 4, points=True),
+    "ONNX int4, zero points, level 0": onnx_blocks(4, 0, zero_points=True),
+    "ONNX int4, zero points, level 4": onnx_blocks(4, 4, zero_points=True),
+    "ONNX int8, zero points, level 4": onnx_blocks(8, 4, zero_points=True),
     "TFLite float32": tflite,
-    "TFLite float16": made(tflite, "fp16"),
-    "TFLite dynamic (hybrid)": made(tflite, "dynamic"),
-    "TFLite int4 (hybrid)": made(tflite, "int4"),
+    "TFLite float16": quantized(tflite, "fp16"),
+    "TFLite dynamic (hybrid)": quantized(tflite, "dynamic"),
+    "TFLite int4 (hybrid)": quantized(tflite, "int4"),
 }
 
 
@@ -159,37 +159,37 @@ def differences(model: Model, cuts: int) -> Iterator[tuple[str, float]]:
     random = np.random.default_rng(0)
     for seed in range(cuts):
         kept = random.choice(UNITS, int(random.integers(2, UNITS)), replace=False)
-        choice = CutOptions(keep=sorted(map(int, kept)))
+        options = CutOptions(keep=sorted(map(int, kept)))
         for batch in BATCHES:
             job = Job(samples=32, seed=seed, batch=batch)
-            for check in prune_model(model, choice, job).results.checks:
+            for check in prune_model(model, options, job).results.checks:
                 if check.metric == "max_abs":
-                    what = "z" if check.output.endswith("(z)") else "y"
-                    yield what, _scaled(model, what, check)
+                    tensor = "z" if check.output.endswith("(z)") else "y"
+                    yield tensor, _scaled(model, tensor, check)
 
 
-def _scaled(model: Model, what: str, check: Check) -> float:
-    """The limit of z is the table's, times the largest |expected| where that is above 1."""
+def _scaled(model: Model, tensor: str, check: Check) -> float:
+    """The limit of z is relative to max(1, max |expected|)."""
     if check.value is None or check.limit is None:
-        raise RuntimeError(f"nothing was measured of {check.output}")
-    if what == "y":  # probabilities
+        raise RuntimeError(f"{check.output} was not measured")
+    if tensor == "y":  # probabilities
         return check.value
     return check.value / (check.limit / LIMITS["cut", cut_precision(model)].z)
 
 
 def main() -> None:
     cuts = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    print(f"{'':<34}{'called':<9}{'z':>10}{'limit':>9}{'y':>10}{'limit':>9}")
+    print(f"{'':<34}{'precision':<10}{'z':>10}{'limit':>9}{'y':>10}{'limit':>9}")
     for title, build in ROWS.items():
         found: dict[str, list[float]] = {"z": [], "y": []}
         for features in FEATURES:
             for activation in ACTIVATIONS:
                 model = build(features, activation)
-                for what, difference in differences(model, cuts):
-                    found[what].append(difference)
+                for tensor, difference in differences(model, cuts):
+                    found[tensor].append(difference)
         row = LIMITS["cut", cut_precision(model)]
         print(
-            f"{title:<34}{model.precision:<9}{max(found['z']):>10.1e}{row.z:>9.0e}"
+            f"{title:<34}{model.precision:<10}{max(found['z']):>10.1e}{row.z:>9.0e}"
             f"{max(found['y']):>10.1e}{row.y:>9.0e}",
             flush=True,
         )

@@ -1,17 +1,16 @@
-"""A head of 250,002 units on 768 features, from a `.keras` file to ONNX and TFLite.
+"""Convert a head of 250,002 units and 768 features from a `.keras` file to ONNX and TFLite.
 
-Each way runs in processes of its own from start to end: imports, opening, converting, writing. All
-that they hold is watched from outside, in two ways:
+Each route runs in its own process: imports, opening, converting, writing. The script samples two
+kinds of its memory:
 
-- private memory: anonymous pages (`Anonymous` in smaps_rollup), which can only be swapped. What is
-  asked for is at most 2.2 times the size of the model's file.
-- resident memory: with the pages of mapped files, the source's among them. The system drops those
-  when it needs the room, so that they are no copy of the model; they are told, not judged.
+- private memory: anonymous pages (`Anonymous` in smaps_rollup). The target is at most 2.2 times the
+  size of the model file.
+- resident memory: also includes pages of mapped files, such as the source. The system drops them
+  when it needs memory, so there is no target.
 
-What TensorFlow and the converter hold alone is taken off both: it is measured by converting a model
-of eight units the same way. At the limit of private memory a process is killed, as the system would
-do it later. The weights are random: a converter does not look at their values. `--units N` makes it
-smaller, to try it out.
+The memory of TensorFlow and of the converter is subtracted: the script measures it by converting a
+model of eight units. It kills a process at a limit of private memory. The weights are random, which
+does not matter to a converter. `--units N` makes the head smaller.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ import numpy as np
 import psutil
 
 UNITS, FEATURES = 250_002, 768
-SMALL = 8  # units of the model that shows what the libraries need
+SMALL = 8  # units of the model that shows the memory of the libraries
 LIMIT_BYTES = 10 * 10**9
 SAMPLE_S = 0.02
 SEED = 1
@@ -68,56 +67,56 @@ def plain_tflite(source: Path, path: Path) -> None:
     path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(model).convert())
 
 
-def by_exporter(source: Path, path: Path) -> None:
+def convert_exporter(source: Path, path: Path) -> None:
     import exporter  # noqa: PLC0415 - only where it is measured
     from exporter.conversion.remote import LARGE_HEAD_BYTES  # noqa: PLC0415 - likewise
 
-    bound = min(LARGE_HEAD_BYTES, source.stat().st_size // 2)  # below it, if a small one is tried
+    bound = min(LARGE_HEAD_BYTES, source.stat().st_size // 2)  # also treats a smaller head as large
     exporter.convert(source, path, verify=False, large_head_bytes=bound)
 
 
 CONVERTERS: Mapping[tuple[str, str], Callable[[Path, Path], None]] = {
     ("plain", "onnx"): plain_onnx,
     ("plain", "tflite"): plain_tflite,
-    ("exporter", "onnx"): by_exporter,
-    ("exporter", "tflite"): by_exporter,
+    ("exporter", "onnx"): convert_exporter,
+    ("exporter", "tflite"): convert_exporter,
 }
 
-# --- the process that watches ---------------------------------------------------------------------
+# --- the process that measures --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Found:
-    """How long it took, what was held at most, and how it died; "" if it lived."""
+class ProcessCost:
+    """The time and the peak memory of a process, and why it failed; "" if it did not."""
 
     seconds: float
     private_bytes: int
     resident_bytes: int
-    died: str
+    failure: str
 
 
-def measure(route: str, kind: str, source: Path, path: Path) -> Found:
+def measure(route: str, kind: str, source: Path, path: Path) -> ProcessCost:
     command = [sys.executable, __file__, "--convert", route, kind, str(source), str(path)]
-    return watched(command, path.parent / "log")
+    return run_measured(command, path.parent / "log")
 
 
-def watched(command: list[str], log: Path) -> Found:
-    """Run a process to its end, or to the limit of its memory; what it prints goes to a log."""
+def run_measured(command: list[str], log: Path) -> ProcessCost:
+    """Run a process to its end or to the memory limit, and write its output to a log."""
     start, private, resident = time.perf_counter(), 0, 0
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     while process.poll() is None and private <= LIMIT_BYTES:
-        now = held(process.pid)
+        now = memory_bytes(process.pid)
         private, resident = max(private, now[0]), max(resident, now[1])
         time.sleep(SAMPLE_S)
-    seconds, died = time.perf_counter() - start, ""
+    seconds, failure = time.perf_counter() - start, ""
     if process.poll() is None:
-        end(process.pid)
-        died = f"killed at {private / 1e9:.1f} GB"
+        kill(process.pid)
+        failure = f"killed at {private / 1e9:.1f} GB"
     code = process.wait()
-    if code and not died:
-        died = f"exit status {code}: {log.read_text().strip()[-200:]}"
-    return Found(seconds, private, resident, died)
+    if code and not failure:
+        failure = f"exit status {code}: {log.read_text().strip()[-200:]}"
+    return ProcessCost(seconds, private, resident, failure)
 
 
 def family(pid: int) -> list[Any]:
@@ -125,11 +124,11 @@ def family(pid: int) -> list[Any]:
     return [process, *process.children(recursive=True)]
 
 
-def held(pid: int) -> tuple[int, int]:
-    """Private and resident bytes of a process and all that it has started."""
+def memory_bytes(pid: int) -> tuple[int, int]:
+    """Private and resident bytes of a process and its descendants."""
     try:
         each = [of_process(member.pid) for member in family(pid)]
-    except (psutil.Error, OSError):  # one has just ended
+    except (psutil.Error, OSError):  # a process just ended
         return 0, 0
     return sum(private for private, _ in each), sum(resident for _, resident in each)
 
@@ -140,7 +139,7 @@ def of_process(pid: int) -> tuple[int, int]:
     return found["Anonymous"], found["Rss"]
 
 
-def end(pid: int) -> None:
+def kill(pid: int) -> None:
     for member in family(pid):
         member.kill()
 
@@ -149,17 +148,17 @@ def end(pid: int) -> None:
 
 
 def agreement(kind: str, source: Path, path: Path) -> str:
-    """What the file answers beside Keras, on one input; told by the command's own check."""
+    """Compare the output of the file with Keras, on one input."""
     from exporter.formats import open_model  # noqa: PLC0415 - after the measurements
     from exporter.formats.keras.large_head_model import open_large  # noqa: PLC0415 - likewise
     from exporter.formats.model import RunOptions  # noqa: PLC0415 - likewise
 
     x = np.random.default_rng(SEED).standard_normal((1, FEATURES), np.float32)
-    answers = [
+    outputs = [
         model.runner(RunOptions())({"x": x})["y"]
         for model in (open_large(source, source.stat().st_size // 2), open_model(path))
     ]
-    return f"{kind}: max |difference| to Keras {np.abs(answers[0] - answers[1]).max():.1e}"
+    return f"{kind}: max |difference| to Keras {np.abs(outputs[0] - outputs[1]).max():.1e}"
 
 
 def main() -> None:
@@ -178,10 +177,10 @@ def main() -> None:
     parser.add_argument("--routes", default=",".join(ROUTES))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        compare(Path(name), given.units, given.routes.split(","))
+        compare_routes(Path(name), given.units, given.routes.split(","))
 
 
-def compare(folder: Path, units: int, routes: list[str]) -> None:
+def compare_routes(folder: Path, units: int, routes: list[str]) -> None:
     sources = {count: folder / f"{count}.keras" for count in (SMALL, units)}
     for count, path in sources.items():
         subprocess.run(
@@ -194,21 +193,21 @@ def compare(folder: Path, units: int, routes: list[str]) -> None:
         f"{units} units x {FEATURES} features, {size / 1e6:.0f} MB; limit {LIMIT_BYTES / 1e9:g} GB"
     )
     print(f"{'':22}{'':>9}{'private memory':>18}{'resident':>18}")
-    print(f"{'':22}{'seconds':>9}" + f"{'MB above':>10}{'x size':>8}" * 2)
+    print(f"{'':22}{'seconds':>9}" + f"{'MB added':>10}{'x size':>8}" * 2)
     for kind in KINDS:
         for route in routes:
             target = folder / f"{route}.{kind}"
-            alone = measure(route, kind, sources[SMALL], target)
+            libraries = measure(route, kind, sources[SMALL], target)
             target.unlink(missing_ok=True)
-            found = measure(route, kind, sources[units], target)
-            told = f"{found.seconds:>9.1f}"
-            for above in (
-                found.private_bytes - alone.private_bytes,
-                found.resident_bytes - alone.resident_bytes,
+            cost = measure(route, kind, sources[units], target)
+            row = f"{cost.seconds:>9.1f}"
+            for added in (
+                cost.private_bytes - libraries.private_bytes,
+                cost.resident_bytes - libraries.resident_bytes,
             ):
-                told += f"{above / 1e6:>10,.0f}{above / size:>8.2f}"
-            print(f"{kind:8}{route:14}{told}  {found.died}", flush=True)
-            if route == "exporter" and not found.died:
+                row += f"{added / 1e6:>10,.0f}{added / size:>8.2f}"
+            print(f"{kind:8}{route:14}{row}  {cost.failure}", flush=True)
+            if route == "exporter" and not cost.failure:
                 command = [sys.executable, __file__, "--agree", kind]
                 command += [str(sources[units]), str(target)]
                 done = subprocess.run(command, check=False, capture_output=True, text=True)

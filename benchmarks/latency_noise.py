@@ -1,7 +1,6 @@
-"""What the bench says of a model timed against itself: the truth is 1, all else is noise.
+"""Time a model against itself: the true ratio is 1, and every difference from it is noise.
 
-The model is a small ONNX network that this script builds. A verdict other than "no measurable
-change" is a false alarm.
+The model is a small ONNX network. A verdict other than "no measurable change" is a false alarm.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ def network() -> ModelProto:
         nodes.append(helper.make_node("Relu", [f"z{layer}"], [f"a{layer}"]))
         name = f"a{layer}"
     nodes.append(helper.make_node("Softmax", [name], ["y"]))
-    ends = [
-        helper.make_tensor_value_info(end, TensorProto.FLOAT, ["batch", width])
-        for end, width in (("x", WIDTHS[0]), ("y", WIDTHS[-1]))
+    tensors = [
+        helper.make_tensor_value_info(tensor, TensorProto.FLOAT, ["batch", width])
+        for tensor, width in (("x", WIDTHS[0]), ("y", WIDTHS[-1]))
     ]
-    graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
+    graph = helper.make_graph(nodes, "network", tensors[:1], tensors[1:], constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
@@ -50,12 +49,13 @@ def main() -> None:
         print(f"{'seed':>4} {'p50 us':>8} {'ratio':>7} {'95 % interval':>17} {'noise':>7} {'s':>5}")
         for seed in SEEDS:
             start = time.perf_counter()
-            found = bench_models(model, model, feeds, BenchOptions(seed=seed))
-            took = time.perf_counter() - start
-            low, high = found.speedup_ci95
+            result = bench_models(model, model, feeds, BenchOptions(seed=seed))
+            seconds = time.perf_counter() - start
+            low, high = result.speedup_ci95
             print(
-                f"{seed:4} {found.p50_ms * 1e3:8.1f} {found.speedup:7.4f}"
-                f" [{low:7.4f},{high:7.4f}] {found.noise_floor:7.4f} {took:5.1f}  {found.verdict}"
+                f"{seed:4} {result.p50_ms * 1e3:8.1f} {result.speedup:7.4f}"
+                f" [{low:7.4f},{high:7.4f}] {result.noise_floor:7.4f}"
+                f" {seconds:5.1f}  {result.verdict}"
             )
 
 

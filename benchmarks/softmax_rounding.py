@@ -1,10 +1,10 @@
-"""How far a runtime's softmax is from float64, by its width, beside what `parity.LIMITS` allow.
+"""Measure the softmax of runtimes against float64, for the limits in `limits.LIMITS`.
 
     python benchmarks/softmax_rounding.py
 
-One softmax over 10 to 250,002 units, in onnxruntime and in LiteRT with its delegate and without.
-The values are normal ones; one unit above many that are 0; and 30 normal ones above many that are
-0, as zeroed units are. Told is the largest |difference|.
+A softmax over 10 to 250,002 units, in onnxruntime and in LiteRT with and without its delegate. The
+inputs are normal values; one high value and zeros; and 30 high values and zeros, as in mode zero.
+The table shows the largest |difference|.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def in_float64(z: Array) -> Array:
 
 
 def inputs(units: int) -> list[Array]:
-    """Three of [ROWS, units], float32."""
+    """Three arrays (ROWS, units) float32."""
     random = np.random.default_rng(units)
     normal, level = random.normal(size=(ROWS, units)), np.log(units)
     one, several = np.zeros_like(normal), np.zeros_like(normal)
@@ -44,7 +44,7 @@ def inputs(units: int) -> list[Array]:
     return [values.astype(np.float32) for values in (normal, one, several)]
 
 
-def of_onnxruntime(units: int) -> Softmax:
+def onnxruntime_softmax(units: int) -> Softmax:
     shape = [ROWS, units]
     graph = helper.make_graph(
         [helper.make_node("Softmax", ["z"], ["y"], axis=-1)],
@@ -52,12 +52,12 @@ def of_onnxruntime(units: int) -> Softmax:
         [helper.make_tensor_value_info("z", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
     )
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    session = onnxruntime.InferenceSession(made.SerializeToString())
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
     return lambda z: np.asarray(session.run(None, {"z": z})[0])
 
 
-def of_litert(resolver: OpResolverType) -> Callable[[int], Softmax]:
+def litert_softmax(resolver: OpResolverType) -> Callable[[int], Softmax]:
     def build(units: int) -> Softmax:
         builder = Builder()
         builder.softmax(builder.feed("z", ROWS, units), "y")
@@ -65,12 +65,12 @@ def of_litert(resolver: OpResolverType) -> Callable[[int], Softmax]:
             model_content=builder.content("y"), experimental_op_resolver_type=resolver
         )
         network.allocate_tensors()
-        (taken,), (given,) = network.get_input_details(), network.get_output_details()
+        (source,), (result,) = network.get_input_details(), network.get_output_details()
 
         def run(z: Array) -> Array:
-            network.set_tensor(taken["index"], z)
+            network.set_tensor(source["index"], z)
             network.invoke()
-            return np.asarray(network.get_tensor(given["index"]))
+            return np.asarray(network.get_tensor(result["index"]))
 
         return run
 
@@ -78,9 +78,9 @@ def of_litert(resolver: OpResolverType) -> Callable[[int], Softmax]:
 
 
 RUNTIMES: Mapping[str, Callable[[int], Softmax]] = {
-    "onnxruntime": of_onnxruntime,
-    "LiteRT, XNNPACK": of_litert(OpResolverType.BUILTIN),
-    "LiteRT": of_litert(OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES),
+    "onnxruntime": onnxruntime_softmax,
+    "LiteRT, XNNPACK": litert_softmax(OpResolverType.BUILTIN),
+    "LiteRT": litert_softmax(OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES),
 }
 
 

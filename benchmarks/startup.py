@@ -1,7 +1,7 @@
-"""How long a person waits: commands as processes, beside what they cannot beat.
+"""Measure how long commands take as processes, compared with lower bounds.
 
-Each command runs in turn, so that a busy moment of the machine hits all of them. The cuts need
-model files of `EXPORTER_ZOO`, or of ../shared/zoo beside the project, and are left out without.
+The commands run in turn, so that a disturbance affects all of them. `prune` runs only if there are
+model files in the folder EXPORTER_ZOO, or in `../shared/zoo` next to the project.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ COMMANDS = {
 
 
 def cuts(folder: Path) -> dict[str, list[str]]:
-    """`prune` of one network in both formats, with and without the check before it writes."""
-    beside = Path(__file__).parent.parent.parent / "shared" / "zoo"
-    zoo = Path(os.environ.get("EXPORTER_ZOO", beside))
+    """`prune` of one network in both formats, with and without its check."""
+    default = Path(__file__).parent.parent.parent / "shared" / "zoo"
+    zoo = Path(os.environ.get("EXPORTER_ZOO", default))
     commands = {}
     for suffix in (".onnx", ".tflite"):
         source, target = zoo / f"{NETWORK}{suffix}", folder / f"small{suffix}"
@@ -62,14 +62,14 @@ def main() -> None:
         times: dict[str, list[float]] = {name: [] for name in commands}
         for turn in range(ROUNDS + 1):
             for name, command in commands.items():
-                taken = seconds(command)
+                time_s = seconds(command)
                 if turn:  # the first round fills the caches
-                    times[name].append(taken)
+                    times[name].append(time_s)
     hello = statistics.median(times["a Click hello-world, --help"])
     runtime = statistics.median(times["import numpy, onnxruntime"])
     print(f"{'':36} {'p50 ms':>8} {'best ms':>8} {'x hello':>8} {'x import':>9}")
-    for name, taken_s in times.items():
-        p50, best = statistics.median(taken_s), min(taken_s)
+    for name, times_s in times.items():
+        p50, best = statistics.median(times_s), min(times_s)
         ratios = f"{p50 / hello:8.2f} {p50 / runtime:9.2f}"
         print(f"{name:36} {p50 * 1e3:8.1f} {best * 1e3:8.1f} {ratios}")
 

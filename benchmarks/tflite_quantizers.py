@@ -1,11 +1,11 @@
-"""TFLiteConverter from Keras beside litert-quantizer on the converted file: the same network twice.
+"""Compare TFLiteConverter on a Keras model with litert-quantizer on the converted file.
 
     python benchmarks/tflite_quantizers.py [FOLDER]
 
-The digits network, and MobileNet V1 0.25 as a Keras model that is given the weights of the float
-file in FOLDER (default: EXPORTER_ZOO, else ../shared/zoo); without it that part is left out. Both
-sides are calibrated on the same inputs and keep float inputs and outputs. Quality is that of the
-answers on inputs that neither saw; the speed-up is over the float file, which both share.
+The networks are the digits network and, if FOLDER exists (default: EXPORTER_ZOO, else
+../shared/zoo), MobileNet V1 0.25 as a Keras model with the weights of the float file in it. Both
+quantizers are calibrated on the same inputs and keep float inputs and outputs. Quality is measured
+on other inputs; the speedup is relative to the float file.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from exporter.verification.metrics import compare
 
 Array = np.ndarray[tuple[int, ...], Any]
 
-COMPARED = ("fp16", "dynamic", "int8", "int16x8")  # what both make
+COMPARED = ("fp16", "dynamic", "int8", "int16x8")  # precisions that both support
 PROJECT = Path(__file__).parent.parent
 
 
 def by_converter(network: keras.Model, precision: str, inputs: Array) -> bytes:
-    """What TFLiteConverter makes of a Keras model at batch 1.
+    """Quantize a Keras model with TFLiteConverter, at batch 1.
 
     Args:
         inputs: (samples, ...), to calibrate on.
@@ -61,51 +61,53 @@ def by_converter(network: keras.Model, precision: str, inputs: Array) -> bytes:
     return bytes(converter.convert())
 
 
-def compared(name: str, network: keras.Model, data: tuple[Array, Array], folder: Path) -> None:
-    """Print a line for each precision and library.
+def compare_quantizers(
+    name: str, network: keras.Model, seen: Array, unseen: Array, folder: Path
+) -> None:
+    """Print a row for each precision and library.
 
     Args:
-        data: to calibrate on, and to measure with.
+        seen: inputs to calibrate on.
+        unseen: inputs to measure with.
     """
-    seen, unseen = data
-    source, whole = folder / f"{name}.keras", folder / f"{name}.tflite"
+    source, original = folder / f"{name}.keras", folder / f"{name}.tflite"
     network.save(source)
-    exporter.convert(source, whole)
+    exporter.convert(source, original)
     np.save(folder / "seen.npy", seen)
     np.save(folder / "unseen.npy", unseen)
-    wanted = np.asarray(network(unseen))
-    print(f"{name:<11}{'':<20}{'SQNR':>9}{'top-1':>8}{'bytes':>11}{'speed-up':>10}{'made in':>9}")
+    expected = np.asarray(network(unseen))
+    print(f"{name:<11}{'':<20}{'SQNR':>9}{'top-1':>8}{'bytes':>11}{'speedup':>10}{'made in':>9}")
     for precision in COMPARED:
-        for library, make in _libraries(network, whole, precision, seen).items():
+        for library, make in _libraries(network, original, precision, seen).items():
             file = folder / f"{name}.{precision}.{library}.tflite"
             start = time.perf_counter()
             make(file)
-            took = time.perf_counter() - start
+            seconds = time.perf_counter() - start
             values = compare(
-                wanted, _answers(file, unseen), axis=1, tie=0.0, metrics=("sqnr_db", "top1")
+                expected, _outputs(file, unseen), axis=1, tie=0.0, metrics=("sqnr_db", "top1")
             )
-            row = exporter.bench(whole, file, data=folder / "unseen.npy").latency[0]
+            row = exporter.bench(original, file, data=folder / "unseen.npy").latency[0]
             print(
                 f"{precision:<11}{library:<20}{values['sqnr_db']:>6.1f} dB{values['top1']:>8.1%}"
-                f"{file.stat().st_size:>11,}{row.speedup:>9.2f}x{took:>7.2f} s",
+                f"{file.stat().st_size:>11,}{row.speedup:>9.2f}x{seconds:>7.2f} s",
                 flush=True,
             )
 
 
 def _libraries(
-    network: keras.Model, whole: Path, precision: str, seen: Array
+    network: keras.Model, original: Path, precision: str, seen: Array
 ) -> Mapping[str, Callable[[Path], Any]]:
     calibrated = PRECISIONS[precision].calibrated
-    ranges: Any = {"calibration": whole.with_name("seen.npy")} if calibrated else {}
+    data: Any = {"calibration": original.with_name("seen.npy")} if calibrated else {}
     return {
         "TFLiteConverter": lambda file: file.write_bytes(by_converter(network, precision, seen)),
         "litert-quantizer": lambda file: exporter.quantize(
-            whole, file, precision=precision, verify=False, bench=False, **ranges
+            original, file, precision=precision, verify=False, bench=False, **data
         ),
     }
 
 
-def _answers(file: Path, inputs: Array) -> Array:
+def _outputs(file: Path, inputs: Array) -> Array:
     model = open_model(file)
     runner, graph = model.runner(RunOptions()), model.graph()
     (name,), (output,) = graph.inputs, graph.outputs
@@ -117,16 +119,16 @@ def _answers(file: Path, inputs: Array) -> Array:
 
 def digits(folder: Path) -> None:
     train(folder / "trained.keras", 0)
-    seen, held_out = split_digits()
+    training, held_out = split_digits()
     network = keras.models.load_model(folder / "trained.keras")
-    compared("digits", network, (seen.images[:200], held_out.images), folder)
+    compare_quantizers("digits", network, training.images[:200], held_out.images, folder)
 
 
 DEPTHWISE_STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 
 
 def mobilenet(file: Path) -> keras.Model:
-    """The network of the file: a convolution, thirteen separable ones, the mean, 1001 classes."""
+    """A Keras model of the same architecture, with the weights of the file."""
     weights = list(_weights(file))
     image = keras.Input((224, 224, 3), name="image")
     values = _convolution(image, len(weights[0][1]), 3, 2)
@@ -149,43 +151,43 @@ def _convolution(values: Any, width: int, size: int, stride: int) -> Any:
 
 
 def _weights(file: Path) -> Iterator[tuple[Array, Array]]:
-    """Kernel, as Keras has it, and bias of each convolution of a `.tflite` file, in order."""
+    """Kernel in the layout of Keras and bias of each convolution of a `.tflite` file, in order."""
     graph = open_model(file).graph()
     for node in graph.nodes:
         if node.operator in {"CONV_2D", "DEPTHWISE_CONV_2D"}:
             kernel, bias = (_values(graph, name) for name in node.inputs[1:3])
-            turned = (1, 2, 3, 0)  # [out, h, w, in] -> [h, w, in, out], or [1, h, w, c] -> c last
-            yield kernel.transpose(turned), bias
+            axes = (1, 2, 3, 0)  # [out, h, w, in] -> [h, w, in, out], or [1, h, w, c] -> c last
+            yield kernel.transpose(axes), bias
 
 
 def _values(graph: Graph, name: str) -> Array:
     read = graph.tensors[name].read
     if read is None:
-        raise ValueError(f"{name} is no constant")
+        raise ValueError(f"{name} is not a constant")
     return read()
 
 
 def photographs(zoo: Path, folder: Path) -> None:
-    """Calibrated on crops of the pictures, and measured on other crops, turned about."""
+    """Calibrate on random crops of the photographs, and measure on other ones."""
     random, crops = np.random.default_rng(0), []
     for path in sorted((zoo / "images").iterdir()):
-        picture = Image.open(path).convert("RGB")
-        crops += [_crop(picture, random) for _ in range(12)]
+        image = Image.open(path).convert("RGB")
+        crops += [_crop(image, random) for _ in range(12)]
     order = random.permutation(len(crops))
     values = np.stack(crops)[order].astype(np.float32) / np.float32(127.5) - np.float32(1)
     half = len(values) // 2
     network = mobilenet(zoo / "mobilenet_v1_025_224_float.tflite")
-    compared("MobileNet", network, (values[:half], values[half:]), folder)
+    compare_quantizers("MobileNet", network, values[:half], values[half:], folder)
 
 
-def _crop(picture: Image.Image, random: np.random.Generator) -> Array:
+def _crop(image: Image.Image, random: np.random.Generator) -> Array:
     share = random.uniform(0.7, 1.0)
-    width, height = (round(share * side) for side in picture.size)
+    width, height = (round(share * side) for side in image.size)
     left, top = (
         int(random.integers(0, side - part + 1))
-        for side, part in zip(picture.size, (width, height), strict=True)
+        for side, part in zip(image.size, (width, height), strict=True)
     )
-    part = picture.crop((left, top, left + width, top + height)).resize((224, 224))
+    part = image.crop((left, top, left + width, top + height)).resize((224, 224))
     return np.asarray(part)[:, :: random.choice((-1, 1))]
 
 
