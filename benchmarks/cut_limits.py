@@ -3,9 +3,9 @@
     python benchmarks/cut_limits.py [CUTS]
 
 Each row is one way to store weights. Matrix products of 64, 512 and 4096 features and 50 units,
-with softmax or sigmoid, are cut with CUTS (default 5) seeded selections each and compared with their
-originals as in `exporter prune`, with batches of 1, 4 and 16 if the batch is open. The table shows
-the largest difference of z relative to max(1, max |z|), and the largest difference of y.
+with softmax or sigmoid, are cut with CUTS (default 5) seeded selections each and compared with
+their originals as in `exporter prune`, with batches of 1, 4 and 16 if the batch is open. The table
+shows the largest difference of z relative to max(1, max |z|), and the largest difference of y.
 """
 
 from __future__ import annotations

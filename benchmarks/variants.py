@@ -101,7 +101,7 @@ def measure(way: str, source: Path, folder: Path, count: int) -> ProcessCost:
 
 
 def extrapolated(cost: ProcessCost, log: Path, count: int) -> float:
-    """Seconds for so many variants, of those that were made and what came once."""
+    """The seconds for `count` variants, extrapolated from the variants that were made."""
     lines = log.read_text(errors="replace").splitlines()
     each = [float(line.split()[1]) for line in lines if line.startswith("seconds ")]
     return cost.seconds - sum(each) + count * sum(each) / len(each)
