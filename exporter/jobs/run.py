@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -72,13 +72,22 @@ def run_variants(
     check_run(source, out, variants, job)
     with (
         job.open(source) as opened,
-        _prepare(opened, job, variants.values()) as shared,
-        atomic_folder(out, force=job.force) as folder,
+        tempfile.TemporaryDirectory(prefix="exporter-") as scratch,
     ):
-        return {
-            name: _run_variant(_Variant(shared, _named(job, name), folder / name, options))
-            for name, options in variants.items()
-        }
+        refuse_quantizing(job, opened)
+        inputs = job.inputs(opened.model) if job.verify or job.bench else NO_INPUTS
+        calibration = calibration_samples(job, opened.model)
+        for options in variants.values():  # report a wrong option before the conversion
+            with suppress(ModelError):  # the converted file may have a head that the source lacks
+                plan_cut(opened.model, options)
+        kinds = job.kinds or opened.default_kinds()
+        models = tuple(opened.as_kind(kind, Path(scratch), job.progress) for kind in kinds)
+        shared = opened, models, inputs, calibration
+        with atomic_folder(out, force=job.force) as folder:
+            return {
+                name: _run_variant(_Variant(_named(job, name), folder / name, options, *shared))
+                for name, options in variants.items()
+            }
 
 
 def _named(job: Job, variant: str) -> Job:
@@ -102,57 +111,32 @@ def check_run(
     check_output_folder(out, force=job.force, inputs=inputs)
 
 
-# --- shared by all variants ---------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
-class _Shared:
-    """Everything that is made once for all variants.
+class _Variant:
+    """One selection and its folder; the other fields are the same for all variants.
 
     Attributes:
         models: the uncut model of every kind that is written.
     """
 
-    source: OpenedModel
-    inputs: Samples
-    calibration: Samples | None
-    models: tuple[UncutModel, ...]
-
-
-@contextmanager
-def _prepare(source: OpenedModel, job: Job, variants: Iterable[CutOptions]) -> Iterator[_Shared]:
-    refuse_quantizing(job, source)
-    inputs = job.inputs(source.model) if job.verify or job.bench else NO_INPUTS
-    calibration = calibration_samples(job, source.model)
-    for options in variants:  # report a wrong option before the conversion
-        with suppress(ModelError):  # the converted file may have a head that the source lacks
-            plan_cut(source.model, options)
-    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        kinds = job.kinds or source.default_kinds()
-        models = tuple(source.as_kind(kind, Path(folder), job.progress) for kind in kinds)
-        yield _Shared(source, inputs, calibration, models)
-
-
-# --- one variant --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class _Variant:
-    shared: _Shared
     job: Job
     folder: Path
     options: CutOptions
+    source: OpenedModel
+    models: tuple[UncutModel, ...]
+    inputs: Samples
+    calibration: Samples | None
 
     def write(self, path: Path, write: Callable[[Path], None]) -> Model:
         """Write a model file and open it again."""
         write_atomically(path, write)
-        return self.shared.source.reopen(path)
+        return self.source.reopen(path)
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
         if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
             return CheckResults()
         original = ModelFile(uncut.model, uncut.path)
-        return measure_models(self.job, original, ModelFile(pruned, path), self.shared.inputs)
+        return measure_models(self.job, original, ModelFile(pruned, path), self.inputs)
 
     def compare(
         self, original: Model, pruned: Model, heads: tuple[HeadRemap, ...], *, gated: bool
@@ -163,7 +147,7 @@ class _Variant:
             gated: the tolerance of the job applies (see `for_float_checks`).
         """
         job = self.job if gated else for_float_checks(self.job)
-        return compare_models(job, original, pruned, self.shared.inputs, heads)
+        return compare_models(job, original, pruned, self.inputs, heads)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +168,9 @@ class _Pruned:
 
 
 def _run_variant(variant: _Variant) -> Report:
-    job, shared, folder = variant.job, variant.shared, variant.folder
+    job, folder = variant.job, variant.folder
     folder.mkdir(exist_ok=True)
-    pruned = [each for uncut in shared.models for each in _prune(variant, uncut)]
+    pruned = [each for uncut in variant.models for each in _prune(variant, uncut)]
     remap = pruned[0].cut.remap
     artifacts = [each.artifact for each in pruned if each.is_wanted]
     for artifact in tuple(artifacts):
@@ -194,14 +178,14 @@ def _run_variant(variant: _Variant) -> Report:
         forms = [form for form in job.forms if FORMS[form].kind == artifact.kind]
         write_forms(path, path, forms, remap)
         artifacts += describe_forms(path, forms, artifact.precision)
-    warnings = [warning for uncut in shared.models for warning in uncut.warnings]
-    warnings += calibration_warnings(job, shared.calibration)
+    warnings = [warning for uncut in variant.models for warning in uncut.warnings]
+    warnings += calibration_warnings(job, variant.calibration)
     report = make_report(
         job,
-        shared.source,
+        variant.source,
         sum((each.results for each in pruned), CheckResults(warnings=tuple(warnings))),
-        shared.inputs,
-        shared.calibration,
+        variant.inputs,
+        variant.calibration,
         remap=remap,
         artifacts=tuple(artifacts),
     )
@@ -245,7 +229,7 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
 
 def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut) -> CheckResults:
     """Compare with the uncut model, and with the source that it was converted from."""
-    heads, source = cut.remap.heads, variant.shared.source.model
+    heads, source = cut.remap.heads, variant.source.model
     results = variant.compare(uncut.model, pruned, heads, gated=False)
     if uncut.original is None or not variant.job.verify:
         return results
@@ -261,15 +245,15 @@ def _prune_source(
     variant: _Variant, uncut: UncutModel, path: Path, reason: ExporterError
 ) -> _Pruned:
     """Make the float file from a source that is cut before the conversion."""
-    job, shared = variant.job, variant.shared
-    source = cut_source(shared.source, uncut, variant.options, reason)
+    job = variant.job
+    source = cut_source(variant.source, uncut, variant.options, reason)
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         converted = source.as_kind(uncut.model.kind, Path(folder), job)
         converted.model.name = path.name  # external data files are named after it
         pruned = variant.write(path, converted.model.write)
     results = CheckResults(warnings=source.cut.warnings)
     if job.verify:
-        results += source.compare(for_float_checks(job), pruned, shared.inputs)
+        results += source.compare(for_float_checks(job), pruned, variant.inputs)
     results += variant.measure(uncut, pruned, path)
     results += CheckResults(warnings=(source.warning(path.name), *converted.warnings))
     artifact = describe_artifact(pruned, path, converted.route, uncut.path)
@@ -280,10 +264,10 @@ def _quantize(
     variant: _Variant, uncut: UncutModel, plain: _Pruned, spec: QuantizationSpec
 ) -> _Pruned:
     """Quantize the pruned float model; or the uncut one and then cut it, if asked for."""
-    job, shared = variant.job, variant.shared
+    job = variant.job
     path = variant.folder / f"pruned.{spec.precision}{KINDS[uncut.model.kind].suffixes[0]}"
     float_model = uncut.model if job.quantize_first else plain.model
-    quantized = quantize_for_job(job, shared.source, float_model, spec, shared.calibration)
+    quantized = quantize_for_job(job, variant.source, float_model, spec, variant.calibration)
     made, cut, results = quantized.model, plain.cut, CheckResults()
     if job.quantize_first:
         made.sha256 = uncut.model.sha256  # the remap names the user's file

@@ -83,12 +83,12 @@ class TimeComparison:
 
     Attributes:
         speedup: median of the ratios original / pruned.
-        interval: 95 % bootstrap interval of that median.
+        speedup_ci95: 95 % bootstrap interval of that median.
         noise_floor: half-width of the interval of original / control.
     """
 
     speedup: float
-    interval: tuple[float, float]
+    speedup_ci95: tuple[float, float]
     noise_floor: float
     verdict: Verdict
 
@@ -179,10 +179,7 @@ def bench_models(
         original_load_ms=bench.load_ms(0),
         load_ms=bench.load_ms(1),
         samples=len(after_ns),
-        speedup=result.speedup,
-        speedup_ci95=result.interval,
-        noise_floor=result.noise_floor,
-        verdict=result.verdict,
+        **vars(result),
     )
 
 

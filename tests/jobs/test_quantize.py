@@ -344,14 +344,7 @@ def timed(factor: float) -> Latency:
     """The times of a model that takes `factor` times as long as the original."""
     times = np.random.default_rng(0).normal(1.0, 0.001, 30)
     comparison = compare_times(times, times * factor, times[::-1])
-    low, high = comparison.interval
-    return Latency(
-        *("x", "engine", 1, 1, 1.0, factor, factor, 1.0, 1.0, 30),
-        comparison.speedup,
-        (low, high),
-        comparison.noise_floor,
-        comparison.verdict,
-    )
+    return Latency("x", "engine", 1, 1, 1.0, factor, factor, 1.0, 1.0, 30, **vars(comparison))
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ def test_changed(ratio: float, noise: float, verdict: str) -> None:
         result = compare_times(before * ratio, after, again * ratio)
         assert result.verdict == verdict
         assert result.speedup == np.median(before * ratio / after)
-        assert result.interval[0] <= result.speedup <= result.interval[1]
+        assert result.speedup_ci95[0] <= result.speedup <= result.speedup_ci95[1]
         assert result.speedup == pytest.approx(ratio, rel=2 * noise + 1e-9)
 
 
