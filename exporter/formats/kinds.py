@@ -39,7 +39,7 @@ class Kind:
         converter: module that converts other kinds to this one; "" without one.
         route: the library that the converter uses, for reports.
         default_target: convertible kinds are converted to it if the user names no kind.
-        quantizer: module that quantizes its files; "" without one.
+        quantizable: the libraries in `quantization` can quantize its files.
         benchmarked: its files are timed, in the runtime that devices use.
         libraries: distributions that it needs.
     """
@@ -58,7 +58,7 @@ class Kind:
     converter: str = ""
     route: str = ""
     default_target: bool = False
-    quantizer: str = ""
+    quantizable: bool = False
     benchmarked: bool = False
     libraries: tuple[str, ...] = ()
 
@@ -208,7 +208,7 @@ KINDS: Mapping[str, Kind] = {
         converter="exporter.conversion.to_onnx",
         route="tf2onnx",
         default_target=True,
-        quantizer="exporter.quantization.onnx",
+        quantizable=True,
         benchmarked=True,
         libraries=("onnx", "onnxruntime", "tf2onnx"),
     ),
@@ -223,7 +223,7 @@ KINDS: Mapping[str, Kind] = {
         converter="exporter.conversion.to_tflite",
         route="TFLiteConverter",
         default_target=True,
-        quantizer="exporter.quantization.tflite",
+        quantizable=True,
         benchmarked=True,
         libraries=("ai-edge-litert",),
     ),

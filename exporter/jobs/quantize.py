@@ -56,7 +56,7 @@ def refuse_quantizing(job: Job, source: OpenedModel) -> None:
                     f"{KINDS[kind].title} files cannot be quantized to {spec.precision}",
                     f"remove {kind} from --to, or {spec.precision} from --precision",
                 )
-        if KINDS[source.model.kind].quantizer:
+        if KINDS[source.model.kind].quantizable:
             check_float(source.model, spec.precision)
 
 
@@ -180,7 +180,7 @@ def _only_spec(job: Job) -> QuantizationSpec:
 
 def _quantizable_kind(path: Path) -> str:
     kind = kind_of(path)
-    if not KINDS[kind].quantizer:
+    if not KINDS[kind].quantizable:
         raise UsageError(
             f"{path.name} is a {KINDS[kind].title} file, which cannot be quantized directly",
             "convert it first, or use `exporter run --precision`",

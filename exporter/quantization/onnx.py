@@ -38,7 +38,7 @@ _MOVED = re.compile(r"number (?P<weight>\S+) will be truncated to (?P<to>\S+)")
 def quantize(
     model: OnnxModel, wish: QuantizationSpec, samples: Samples | None
 ) -> tuple[OnnxModel, tuple[str, ...]]:
-    """See `quantize._Quantizer`."""
+    """See `quantization._Route`."""
     library = PRECISIONS[wish.precision].libraries["onnx"]
     task = f"make {model.name} {wish.precision}"
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:

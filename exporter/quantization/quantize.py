@@ -6,6 +6,7 @@ model in which the library found nothing to quantize. What a library left in flo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -34,7 +35,7 @@ class Quantized:
     warnings: tuple[str, ...] = ()
 
 
-class _Quantizer(Protocol):
+class _Route(Protocol):
     """What the module of a kind holds."""
 
     def quantize(
@@ -91,8 +92,8 @@ def quantize_model(
     """
     precision = PRECISIONS[wish.precision]
     check_float(model, wish.precision)
-    quantizer: _Quantizer = import_module(KINDS[model.kind].quantizer)
-    made, warnings = quantizer.quantize(model, wish, samples if precision.calibrated else None)
+    route: _Route = import_module(_ROUTES[model.kind])
+    made, warnings = route.quantize(model, wish, samples if precision.calibrated else None)
     made.remap = model.remap
     left = unquantized(model.graph(), made.graph())
     library = precision.libraries[model.kind]
@@ -107,3 +108,8 @@ def quantize_model(
 
 
 _OTHER_FLOATS = frozenset({"bf16", "fp64"})
+
+_ROUTES: Mapping[str, str] = {
+    "onnx": "exporter.quantization.onnx",
+    "tflite": "exporter.quantization.tflite",
+}

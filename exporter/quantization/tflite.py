@@ -36,7 +36,7 @@ _SMALL = 1024  # numbers in a kernel, below which TFLiteConverter's own dynamic 
 def quantize(
     model: TfliteModel, wish: QuantizationSpec, samples: Samples | None
 ) -> tuple[TfliteModel, tuple[str, ...]]:
-    """See `quantize._Quantizer`."""
+    """See `quantization._Route`."""
     content, signature = prepared(model)
     library = PRECISIONS[wish.precision].libraries["tflite"]
     with quantizer(library, f"make {model.name} {wish.precision}"):
