@@ -43,7 +43,7 @@ def rows(model: Any, count: int = 12) -> Array:
 
 
 def real(model: Any, name: str, values: Array) -> Array:
-    return np.asarray(model.graph().tensors[name].real(values), np.float64)
+    return np.asarray(model.graph().tensors[name].dequantize(values), np.float64)
 
 
 def passed(gate: str, z: Array, head: str, flags: Array) -> Array:
