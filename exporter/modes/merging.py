@@ -14,7 +14,7 @@ from exporter.graph.operations import Elementwise
 from exporter.graph.walk import REARRANGE
 from exporter.modes.mask_value import codes_told, joins_probabilities
 from exporter.modes.semantics import Semantics
-from exporter.remap.head_remap import Place
+from exporter.remap.head_remap import OldUnits
 from exporter.trace.head import Head, UnitTensor
 
 _REAL = ("float16", "float32", "float64")
@@ -95,7 +95,7 @@ def merge_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Co
     return (Compute(head.output, tuple(steps.made)),)
 
 
-def places_of(kept: Sequence[int], meaning: Semantics) -> tuple[Place, ...]:
+def places_of(kept: Sequence[int], meaning: Semantics) -> tuple[OldUnits, ...]:
     """Kept units and groups in the order of their places."""
     lowest = {members[0]: members for members in meaning.merge.values()}
     inside = {unit for members in meaning.merge.values() for unit in members[1:]}

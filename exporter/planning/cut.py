@@ -20,7 +20,7 @@ from exporter.planning.detectors import for_units, refuse_merge, refuse_zero, wi
 from exporter.planning.options import CutOptions, Units, stretch
 from exporter.planning.unit_ids import id_edits, ids_told, with_emitted
 from exporter.remap import HeadRemap, Origin, Remap, compose
-from exporter.remap.head_remap import Place, members
+from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
 from exporter.selection.groups import Groups, grouped
 from exporter.selection.labels import read_labels
@@ -204,7 +204,7 @@ def _table(head: Head, meaning: Semantics, selection: Selection, choice: CutOpti
 
 
 def _labels(
-    selection: Selection, places: Sequence[Place], meaning: Semantics
+    selection: Selection, places: Sequence[OldUnits], meaning: Semantics
 ) -> tuple[str, ...] | None:
     """One a place; a group's is its name."""
     labels = selection.labels

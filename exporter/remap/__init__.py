@@ -1,4 +1,4 @@
-"""The table between the old and the new unit indices."""
+"""The table between old and new unit indices."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The table between old and new unit indices, as every artifact carries it.
+"""The tables of all heads of a file, as every artifact contains them, and their JSON.
 
-A device needs nothing but this package, `exporter.errors` and NumPy.
+A device needs only this package, `exporter.errors` and NumPy.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
-from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, Missing, Relabeled
+from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, OnMissing, RelabeledSamples
 from exporter.remap.recut import recut
 
-__all__ = ["SCHEMA", "HeadRemap", "Origin", "Relabeled", "Remap", "compose"]
+__all__ = ["SCHEMA", "HeadRemap", "Origin", "RelabeledSamples", "Remap", "compose"]
 
 SCHEMA = "exporter/remap/1"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """A model that was cut: its name, and the SHA-256 of its file in hex, None for a live one."""
+    """A model that was cut: its name, and the SHA-256 of its file in hex; None without a file."""
 
     name: str
     sha256: str | None
@@ -34,12 +34,12 @@ class Remap:
     """The tables of all heads that were cut.
 
     Attributes:
-        original: the first file in the chain of cuts.
-        parent: the file that the last cut read, where that is another one.
+        original: the first model in the chain of cuts.
+        parent: the model that the last cut read, if it is not the original.
         heads: at least one; names are unique.
 
     Raises:
-        ModelError: no head, or two of one name.
+        ModelError: no head, or two with the same name.
     """
 
     original: Origin
@@ -51,27 +51,27 @@ class Remap:
         if not names:
             raise ModelError("the remap has no head")
         if len(set(names)) < len(names):
-            raise ModelError(f"the remap has two heads of one name: {', '.join(names)}")
+            raise ModelError(f"the remap has two heads with the same name: {', '.join(names)}")
 
     @classmethod
     def of_cut(cls, cut: Origin, heads: Iterable[HeadRemap], earlier: Remap | None = None) -> Remap:
-        """The table that the result of a cut carries.
+        """The remap of the result of a cut.
 
         Args:
-            cut: the file that was cut.
-            heads: the tables of this cut alone, in that file's indices.
-            earlier: the table that the file carried.
+            cut: the model that was cut.
+            heads: the tables of this cut alone, in the indices of that model.
+            earlier: the remap of that model, if it was cut before.
         """
         remap = cls(cut, None, tuple(heads))
         return remap if earlier is None else compose(earlier, remap)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Remap:
-        """The table in that JSON; keys that this version does not know are passed over.
+        """The remap in a JSON text; unknown keys are ignored.
 
         Raises:
-            ModelError: not JSON, another schema, a missing key, a value of another type, or fields
-                that contradict each other.
+            ModelError: not JSON, another schema, a missing key, a value with a wrong type, or
+                fields that contradict each other.
         """
         try:
             record = json.loads(text)
@@ -93,7 +93,7 @@ class Remap:
         )
 
     def to_json(self) -> str:
-        """The same text for the same table: keys in a fixed order, newline at the end."""
+        """The JSON text, the same for the same remap: fixed order of keys, newline at the end."""
         heads = ",\n".join(_lines(_plain(head), "    ") for head in self.heads)
         parent = None if self.parent is None else _plain(self.parent)
         top = {"schema": SCHEMA, "original": _plain(self.original), "parent": parent}
@@ -104,7 +104,9 @@ class Remap:
         names = ", ".join(repr(each.name) for each in self.heads)
         if head is None:
             if len(self.heads) > 1:
-                raise UsageError(f"the remap has several heads: {names}", "say head=NAME")
+                raise UsageError(
+                    f"the remap has several heads: {names}", "choose one with head=NAME"
+                )
             return self.heads[0]
         for each in self.heads:
             if each.name == head:
@@ -120,8 +122,8 @@ class Remap:
         return self.of(head).to_new(indices, missing)
 
     def relabel(
-        self, y: npt.ArrayLike, on_missing: Missing = "drop", head: str | None = None
-    ) -> Relabeled:
+        self, y: npt.ArrayLike, on_missing: OnMissing = "drop", head: str | None = None
+    ) -> RelabeledSamples:
         """`HeadRemap.relabel` of the named or only head."""
         return self.of(head).relabel(y, on_missing)
 
@@ -137,19 +139,17 @@ class Remap:
 
 
 def compose(earlier: Remap, later: Remap) -> Remap:
-    """The table of a file that was cut twice.
+    """The remap of a model that was cut twice.
 
-    `original` is the first file, `parent` the one between. `kept` and `new_to_old` speak the first
-    original's indices; `kept` holds the units that both cuts left alive. Heads that the later cut
-    does not mention stay as they are. For `mode` see `recut`.
+    `original` is the first model, and `parent` the model between the cuts. Heads that only one of
+    the cuts changed keep its table; the others are combined by `recut`.
 
     Args:
-        earlier: the table that the file in between carries.
-        later: the table of the later cut alone; its `original` is the file in between.
+        earlier: the remap of the model between the cuts.
+        later: the remap of the later cut alone; its `original` is the model between the cuts.
 
     Raises:
-        ModelError: the later table does not start where the earlier one ends.
-        UsageError: the two cuts cannot be told as one, see `recut`.
+        ModelError, UsageError: see `recut`.
     """
     cut = {head.name: head for head in later.heads}
     heads = [
@@ -166,7 +166,7 @@ def _plain(record: Origin | HeadRemap) -> dict[str, Any]:
 
 
 def _lines(record: Mapping[str, Any], indent: str) -> str:
-    """A JSON object with one line a key, so that a table of 1000 units stays readable."""
+    """A JSON object with one line for each key, so that a table of 1000 units stays readable."""
     entries = [
         f"{indent}  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
         for key, value in record.items()
@@ -185,23 +185,23 @@ def _head(value: object, where: str) -> HeadRemap:
     for key in ("part", "kept", "labels"):
         entries[key] = None if entries[key] is None else tuple(entries[key])
     entries["new_to_old"] = tuple(
-        tuple(place) if isinstance(place, list) else place for place in entries["new_to_old"]
+        tuple(units) if isinstance(units, list) else units for units in entries["new_to_old"]
     )
     return HeadRemap(**entries)
 
 
 def _typed(value: object, table: Mapping[str, _Type], where: str) -> dict[str, Any]:
-    """The entries that the table names, each of its type; a missing one counts as null."""
+    """The entries with the keys of the table, checked; a missing one counts as null."""
     if not isinstance(value, dict):
         raise ModelError(f"{where} is not an object")
-    for key, (meant, fits) in table.items():
+    for key, (expected, fits) in table.items():
         if not fits(value.get(key)):
-            raise ModelError(f"{where}.{key} is not {meant}")
+            raise ModelError(f"{where}.{key} is not {expected}")
     return {key: value.get(key) for key in table}
 
 
 def _is_text(value: object) -> bool:
-    """JSON can write half a surrogate pair, which no file or terminal can hold."""
+    """JSON can contain half a surrogate pair, which no file or terminal can show."""
     return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
@@ -217,7 +217,7 @@ def _or_null(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or fits(value)
 
 
-def _is_place(value: object) -> bool:
+def _is_old_units(value: object) -> bool:
     return _is_whole(value) or _list_of(_is_whole)(value)
 
 
@@ -251,7 +251,7 @@ _HEAD: Mapping[str, _Type] = {
     "old_units": _WHOLE,
     "new_units": _WHOLE,
     "kept": ("a list of whole numbers", _list_of(_is_whole)),
-    "new_to_old": ("a list of whole numbers and of lists of them", _list_of(_is_place)),
+    "new_to_old": ("a list of whole numbers and of lists of them", _list_of(_is_old_units)),
     "labels": ("a list of strings or null", _or_null(_list_of(_is_text))),
     "options": ("an object or null", _or_null(lambda value: isinstance(value, dict))),
 }

@@ -276,7 +276,7 @@ def test_a_cut_that_hides_its_head_is_not_cut_again(kind: str, choice: dict[str,
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 def test_absolute_probabilities_need_the_original(mode: str) -> None:
     once, _ = cut(onnx.classifier(), mode=mode)
-    with pytest.raises(UsageError, match="what it shares out is not what the original did"):
+    with pytest.raises(UsageError, match="the original's probabilities are not known"):
         cut(once, keep=(0, 1), probabilities="absolute")
     everything, _ = cut(onnx.classifier(), keep="0-4")
     cut(everything, keep=(0, 1), probabilities="absolute")

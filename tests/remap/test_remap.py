@@ -1,4 +1,4 @@
-"""The remap table: refused, read and written, used on a device, and cut twice."""
+"""The remap: what it refuses, its JSON, its use on a device, and two cuts in a row."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def one(head: HeadRemap) -> Remap:
     return Remap.of_cut(FILE, [head])
 
 
-# --- refused when made --------------------------------------------------------------------------
+# --- invalid tables --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -62,15 +62,19 @@ def one(head: HeadRemap) -> Remap:
         pytest.param({"old_units": 2**63}, "9223372036854775808 old units", id="beyond int64"),
         pytest.param({"new_units": 2}, "2 new units, but new_to_old has 3", id="new units"),
         pytest.param(
-            {"new_units": 0, "new_to_old": (), "labels": None}, "no unit has a place", id="no place"
+            {"new_units": 0, "new_to_old": (), "labels": None},
+            "no unit has a position",
+            id="no position",
         ),
         pytest.param({"kept": ()}, "no unit is kept", id="nothing kept"),
         pytest.param({"kept": (4, 0, 6)}, "kept names unit 6, of 6", id="kept out of range"),
         pytest.param({"kept": (-1, 0, 4)}, "kept names unit -1", id="kept negative"),
         pytest.param({"kept": (4, 0, 4)}, "kept names a unit twice", id="kept twice"),
-        pytest.param({"kept": (4, 1)}, "a kept unit has no place", id="kept without a place"),
-        pytest.param({"new_to_old": (4, 0, 6)}, "new_to_old names unit 6", id="place out of range"),
-        pytest.param({"new_to_old": (4, 0, (5, 4))}, "names a unit twice", id="two places"),
+        pytest.param({"kept": (4, 1)}, "a kept unit is not in new_to_old", id="kept, not present"),
+        pytest.param(
+            {"new_to_old": (4, 0, 6)}, "new_to_old names unit 6", id="new_to_old out of range"
+        ),
+        pytest.param({"new_to_old": (4, 0, (5, 4))}, "names a unit twice", id="at two positions"),
         pytest.param({"new_to_old": (4, 0, ())}, "an entry with no member", id="empty entry"),
         pytest.param({"labels": ("a", "b")}, "2 labels for 3 units", id="label count"),
         pytest.param({"part": (0, 2)}, "3 units do not fit the part [0, 2]", id="short part"),
@@ -78,32 +82,34 @@ def one(head: HeadRemap) -> Remap:
         pytest.param({"options": {"b": 1, "a": 2}}, "unknown options: a, b", id="unknown options"),
         pytest.param({"options": {"probabilities": "raw"}}, "is 'raw'", id="probabilities"),
         pytest.param({"options": {"floor": float("nan")}}, "floor is nan", id="floor not finite"),
-        pytest.param({"options": {"floor": "0"}}, "floor is '0'", id="floor as text"),
+        pytest.param({"options": {"floor": "0"}}, "floor is '0'", id="floor is a string"),
         pytest.param({"options": {"restore_width": 1}}, "restore_width is 1", id="restore_width"),
-        pytest.param({"options": {"ids": "y"}}, "ids is 'y'", id="ids, one text"),
-        pytest.param({"options": {"ids": [1]}}, "ids is [1]", id="ids, no names"),
-        pytest.param({"options": {"emit": "ids"}}, "emit is 'ids'", id="emit as text"),
+        pytest.param({"options": {"ids": "y"}}, "ids is 'y'", id="ids is one string"),
+        pytest.param({"options": {"ids": [1]}}, "ids is [1]", id="ids are numbers"),
+        pytest.param({"options": {"emit": "ids"}}, "emit is 'ids'", id="emit is a string"),
         pytest.param({"options": {"emit": {"count": 1}}}, "emit is", id="emit without an output"),
         pytest.param(
-            {"options": {"emit": {"output": "ids", "count": 0}}}, "emit is", id="emit none"
+            {"options": {"emit": {"output": "ids", "count": 0}}}, "emit is", id="emit with count 0"
         ),
         pytest.param({"options": {"merge": ["a"]}}, "option merge", id="merge is no object"),
         pytest.param({"options": {"merge": {"a": 4}}}, "option merge", id="merge without members"),
         pytest.param({"options": {"merge": {"a": [[4]]}}}, "option merge", id="merge of lists"),
-        pytest.param({"options": {"merge": {"a": [4, 0]}}}, "option merge", id="merge not made"),
+        pytest.param(
+            {"options": {"merge": {"a": [4, 0]}}}, "option merge", id="merge is not in new_to_old"
+        ),
     ],
 )
-def test_head_refused(changes: dict[str, Any], fact: str) -> None:
+def test_invalid_heads_are_refused(changes: dict[str, Any], fact: str) -> None:
     with pytest.raises(ModelError) as caught:
         replace(SLICE, **changes)
     assert caught.value.message.startswith("remap of head 'probs': ")
     assert fact in caught.value.message
 
 
-def test_remap_refused() -> None:
+def test_invalid_remaps_are_refused() -> None:
     with pytest.raises(ModelError, match="no head"):
         Remap(FILE, None, ())
-    with pytest.raises(ModelError, match="two heads of one name: probs, probs"):
+    with pytest.raises(ModelError, match="two heads with the same name: probs, probs"):
         Remap(FILE, None, (SLICE, ZERO))
 
 
@@ -150,22 +156,26 @@ def head_with(**entries: object) -> str:
         pytest.param(head_with(part=[1]), "part is not [start, stop]", id="part of one"),
         pytest.param(head_with(part=[4, 7.0]), "part is not [start, stop]", id="part of floats"),
         pytest.param(head_with(kept=None), "kept is not a list of whole numbers", id="no kept"),
-        pytest.param(head_with(kept=[0, "1"]), "kept is not a list of whole", id="kept as text"),
+        pytest.param(
+            head_with(kept=[0, "1"]), "kept is not a list of whole", id="kept are strings"
+        ),
         pytest.param(head_with(new_to_old=[0, [[1]], 3]), "new_to_old is not", id="lists in lists"),
-        pytest.param(head_with(labels="abc"), "labels is not a list of strings", id="labels: text"),
+        pytest.param(
+            head_with(labels="abc"), "labels is not a list of strings", id="labels: a string"
+        ),
         pytest.param(head_with(options=[]), "options is not an object", id="options: a list"),
         pytest.param(head_with(old_units=3), "of 3", id="fields that disagree"),
         pytest.param(head_with(new_to_old=[0, [1, 4], 10**30]), "names unit 1000", id="huge index"),
     ],
 )
-def test_json_refused(text: str | bytes, fact: str) -> None:
+def test_invalid_json_is_refused(text: str | bytes, fact: str) -> None:
     with pytest.raises(ModelError) as caught:
         Remap.from_json(text)
     assert fact in caught.value.message
     assert "\n" not in caught.value.message + caught.value.hint
 
 
-def test_json_as_the_design_has_it() -> None:
+def test_json_has_the_documented_keys() -> None:
     remap = Remap(FILE, BETWEEN, (SLICE, MERGED))
     unused = dict.fromkeys(OPTIONS)
     common = {"output": "probs:0", "axis": 1, "mode": "slice", "activation": "softmax"}
@@ -213,17 +223,17 @@ RANKED = replace(
 @pytest.mark.parametrize(
     "head", [SLICE, MERGED, ZERO, RANKED], ids=["slice", "merged", "zero", "ranked"]
 )
-def test_json_there_and_back(head: HeadRemap) -> None:
+def test_json_round_trip(head: HeadRemap) -> None:
     remap = one(head)
     text = remap.to_json()
     assert Remap.from_json(text) == Remap.from_json(text.encode()) == remap
     assert Remap.from_json(text).to_json() == text
     assert text.endswith("}\n")
-    assert len(text.splitlines()) == 21  # a line a key, however many units
+    assert len(text.splitlines()) == 21  # one line for each key, however many units
     assert hash(remap) == hash(Remap.from_json(text))
 
 
-def test_keys_of_later_versions_are_passed_over() -> None:
+def test_unknown_keys_are_ignored() -> None:
     def add(record: dict[str, Any]) -> None:
         for each in (record, record["original"], record["heads"][0], record["heads"][0]["options"]):
             each["later"] = 1
@@ -231,7 +241,7 @@ def test_keys_of_later_versions_are_passed_over() -> None:
     assert Remap.from_json(edited(add)) == one(MERGED)
 
 
-def test_missing_options_are_unused() -> None:
+def test_missing_optional_keys_count_as_null() -> None:
     def drop(record: dict[str, Any]) -> None:
         for key in ("options", "part", "labels"):
             del record["heads"][0][key]
@@ -258,12 +268,12 @@ def test_missing_options_are_unused() -> None:
         pytest.param([[0], [0, 1]], "whole numbers", id="ragged"),
     ],
 )
-def test_indices_refused(indices: Any, fact: str) -> None:
+def test_invalid_new_indices_are_refused(indices: Any, fact: str) -> None:
     with pytest.raises(UsageError, match=fact):
         one(SLICE).to_original(indices)
 
 
-def test_original_indices_refused() -> None:
+def test_invalid_original_indices_are_refused() -> None:
     with pytest.raises(UsageError, match="original indices from 6 to 6") as caught:
         one(SLICE).to_new([6])
     assert caught.value.hint == "there are 6 units, 0 to 5"
@@ -274,7 +284,7 @@ def test_original_indices_refused() -> None:
     [
         pytest.param(SLICE, [0, 1, 2], [4, 0, 5], id="slice"),
         pytest.param(SLICE, [[2], [0]], [[5], [4]], id="shape is kept"),
-        pytest.param(SLICE, 1, 0, id="a single one"),
+        pytest.param(SLICE, 1, 0, id="a scalar"),
         pytest.param(SLICE, [], [], id="none"),
         pytest.param(SLICE, np.array([2.0], np.float16), [5], id="a detector's floats"),
         pytest.param(SLICE, np.array([2], np.uint64), [5], id="unsigned"),
@@ -295,10 +305,10 @@ def test_to_original(head: HeadRemap, indices: Any, expected: Any) -> None:
     [
         pytest.param(SLICE, range(6), [1, -1, -1, -1, 0, 2], id="slice"),
         pytest.param(SLICE, [[4, 3]], [[0, -1]], id="shape is kept"),
-        pytest.param(SLICE, 5, 2, id="a single one"),
+        pytest.param(SLICE, 5, 2, id="a scalar"),
         pytest.param(SLICE, [], [], id="none"),
         pytest.param(MERGED, range(6), [0, 1, -1, 2, 1, -1], id="merged: each member"),
-        pytest.param(ZERO, range(6), [0, 1, 2, 3, 4, 5], id="zero: all have a place"),
+        pytest.param(ZERO, range(6), [0, 1, 2, 3, 4, 5], id="zero: all have a position"),
     ],
 )
 def test_to_new(head: HeadRemap, indices: Any, expected: Any) -> None:
@@ -317,13 +327,15 @@ def test_to_new(head: HeadRemap, indices: Any, expected: Any) -> None:
         pytest.param((3, 2), "float32", 0, -1, "no 3 units on axis -1", id="another axis"),
         pytest.param((3,), "float32", 0, 1, "no 3 units on axis 1", id="no such axis"),
         pytest.param((), "float32", 0, -1, "no 3 units", id="a scalar"),
-        pytest.param((3,), "uint8", -1, -1, "fill -1 cannot stand among", id="below the dtype"),
-        pytest.param((3,), "int8", 0.5, -1, "fill 0.5 cannot stand among", id="a fraction"),
+        pytest.param(
+            (3,), "uint8", -1, -1, "uint8 cannot represent the fill -1", id="below the dtype"
+        ),
+        pytest.param((3,), "int8", 0.5, -1, "int8 cannot represent the fill 0.5", id="a fraction"),
         pytest.param((3,), "int8", float("nan"), -1, "fill nan", id="NaN"),
         pytest.param((3,), "int8", -float("inf"), -1, "fill -inf", id="infinite"),
     ],
 )
-def test_expand_refused(
+def test_expand_refuses(
     shape: tuple[int, ...], dtype: str, fill: float, axis: int, fact: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
@@ -344,7 +356,7 @@ def test_expand_refused(
         ),
         pytest.param(MERGED, [7, 8, 9], {}, [7, 8, 0, 9, 0, 0], id="merged: at the lowest member"),
         pytest.param(
-            ZERO, [1, 2, 3, 4, 5, 6], {"fill": 9}, [1, 2, 3, 4, 5, 6], id="zero: as it is"
+            ZERO, [1, 2, 3, 4, 5, 6], {"fill": 9}, [1, 2, 3, 4, 5, 6], id="zero: unchanged"
         ),
     ],
 )
@@ -363,7 +375,7 @@ def test_expand(head: HeadRemap, values: Any, options: Any, expected: Any) -> No
 @pytest.mark.parametrize(
     ("head", "y", "options", "fact"),
     [
-        pytest.param(SLICE, [0], {"on_missing": "skip"}, "on_missing is 'skip'", id="what to do"),
+        pytest.param(SLICE, [0], {"on_missing": "skip"}, "on_missing is 'skip'", id="on_missing"),
         pytest.param(SLICE, [0.5], {}, "not an array of whole numbers", id="fractions"),
         pytest.param(SLICE, [0, 6], {}, "from 0 to 6 are out of range", id="out of range"),
         pytest.param(SLICE, [-1], {}, "from -1 to -1 are out of range", id="negative"),
@@ -382,11 +394,11 @@ def test_expand(head: HeadRemap, values: Any, options: Any, expected: Any) -> No
             [0, 1],
             {"on_missing": "raise"},
             "1 labels name 1 removed units, the first is 1",
-            id="removed in its place",
+            id="removed, with a position",
         ),
     ],
 )
-def test_relabel_refused(head: HeadRemap, y: Any, options: Any, fact: str) -> None:
+def test_relabel_refuses(head: HeadRemap, y: Any, options: Any, fact: str) -> None:
     with pytest.raises(UsageError, match=fact):
         head.relabel(y, **options)
 
@@ -403,8 +415,8 @@ def test_relabel_refused(head: HeadRemap, y: Any, options: Any, fact: str) -> No
         pytest.param(SLICE, [[4, 1], [3, 0]], "other", [[0, 3], [3, 1]], [0, 1], id="maps"),
         pytest.param(SLICE, [5.0, 1.0], "drop", [2], [0], id="whole numbers as floats"),
         pytest.param(MERGED, [1, 4, 0, 5, 3], "drop", [1, 1, 0, 2], [0, 1, 2, 4], id="merged"),
-        pytest.param(ZERO, [0, 1, 4, 5], "drop", [0, 4], [0, 2], id="removed in its place"),
-        pytest.param(ZERO, [0, 1], "other", [0, 6], [0, 1], id="another in its place"),
+        pytest.param(ZERO, [0, 1, 4, 5], "drop", [0, 4], [0, 2], id="removed, with a position"),
+        pytest.param(ZERO, [0, 1], "other", [0, 6], [0, 1], id="other, with a position"),
     ],
 )
 def test_relabel(head: HeadRemap, y: Any, on_missing: Any, expected: Any, rows: Any) -> None:
@@ -419,7 +431,7 @@ def test_label() -> None:
     assert one(SLICE).label(int(np.argmax([0, 0, 1]))) == "\u00e9lan"
     with pytest.raises(UsageError, match="out of range"):
         one(SLICE).label(-1)
-    with pytest.raises(UsageError, match="carries no labels"):
+    with pytest.raises(UsageError, match="has no labels"):
         one(ZERO).label(0)
 
 
@@ -427,7 +439,7 @@ def test_several_heads_need_a_name() -> None:
     remap = Remap(FILE, None, (SLICE, MERGED))
     with pytest.raises(UsageError, match="several heads: 'probs', 'merged'") as caught:
         remap.to_original([0])
-    assert caught.value.hint == "say head=NAME"
+    assert caught.value.hint == "choose one with head=NAME"
     with pytest.raises(UsageError, match="no head 'boxes'") as caught:
         remap.to_new([0], head="boxes")
     assert caught.value.hint == "it has 'probs', 'merged'"
@@ -437,8 +449,8 @@ def test_several_heads_need_a_name() -> None:
     assert remap.label(1, head="merged") == "birds"
 
 
-def test_a_device_needs_nothing_but_numpy() -> None:
-    """Which modules come with the table, in a fresh interpreter."""
+def test_remap_imports_only_numpy() -> None:
+    """In a fresh interpreter, so that no other test has imported anything."""
     code = (
         "import sys, numpy; before = set(sys.modules); import exporter.remap;"
         "new = {name.split('.')[0] for name in set(sys.modules) - before} - {'numpy'};"
@@ -468,7 +480,7 @@ def zeroed(units: int, *kept: int, **changes: Any) -> HeadRemap:
 
 
 def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
-    """The table of the only head; the later cut finds it under the earlier one's name."""
+    """The combined table; the later cut uses the head's earlier name."""
     return Remap.of_cut(BETWEEN, [replace(later, name=earlier.name)], one(earlier)).of()
 
 
@@ -486,8 +498,8 @@ def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             zeroed(6, 0, 4),
             sliced(6, 1, 2),
             UsageError,
-            "no unit that is kept",
-            id="only dead units",
+            "all units to keep in head 'probs' were removed by an earlier cut",
+            id="only removed units",
         ),
         pytest.param(
             zeroed(6, 0, 4),
@@ -500,19 +512,19 @@ def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             zeroed(6, 0, 4, mode="mask", options={"floor": -1e4}),
             zeroed(6, 0, 1, mode="mask", options={"floor": 0}),
             UsageError,
-            "cannot stand beside",
+            "would have different values",
             id="two floors",
         ),
         pytest.param(
             zeroed(6, 0, 4),
             zeroed(6, 0, mode="gate", options={"gate": "input", "floor": -1e4}),
             UsageError,
-            "cut with mode zero: its removed units still have places, and a gate cannot stand",
+            "cut with mode zero: its removed units still have positions, and a gate needs",
             id="zero, then a gate",
         ),
     ],
 )
-def test_cut_twice_refused(
+def test_two_cuts_are_refused(
     earlier: HeadRemap, later: HeadRemap, error: type[ModelError | UsageError], fact: str
 ) -> None:
     with pytest.raises(error, match=fact):
@@ -533,19 +545,19 @@ def test_cut_twice_refused(
             sliced(9, 8, 2, 5),
             zeroed(3, 1),
             sliced(9, 8, 2, 5, mode="zero", kept=(2,)),
-            id="slice, then zero: the places of the slice, one alive",
+            id="slice, then zero: the positions of the slice, one kept",
         ),
         pytest.param(
             zeroed(6, 0, 4),
             sliced(6, 4, 3),
             sliced(6, 4, 3, mode="zero", kept=(4,)),
-            id="zero, then slice: a dead unit is carried along",
+            id="zero, then slice: keeps a removed unit",
         ),
         pytest.param(
-            zeroed(6, 0, 4), sliced(6, 4, 0), sliced(6, 4, 0), id="zero, then slice: all alive"
+            zeroed(6, 0, 4), sliced(6, 4, 0), sliced(6, 4, 0), id="zero, then slice: of kept units"
         ),
         pytest.param(
-            zeroed(6, 0, 4), zeroed(6, 0, 1), zeroed(6, 0), id="zero, then zero: alive in both"
+            zeroed(6, 0, 4), zeroed(6, 0, 1), zeroed(6, 0), id="zero, then zero: kept in both"
         ),
         pytest.param(
             sliced(9, 8, 2), zeroed(2, 0, 1), sliced(9, 8, 2), id="slice, then keep everything"
@@ -560,49 +572,49 @@ def test_cut_twice_refused(
             sliced(9, 8, 2, 5, options={"probabilities": "absolute"}),
             sliced(3, 1),
             sliced(9, 2, options={"probabilities": "absolute"}),
-            id="an option stays",
+            id="the earlier option",
         ),
         pytest.param(
             sliced(9, 8, 2, 5, options={"probabilities": "absolute"}),
             sliced(3, 1, options={"probabilities": "renormalized", "gate": 1}),
             sliced(9, 2, options={"probabilities": "renormalized", "gate": 1}),
-            id="the later option holds",
+            id="the later option",
         ),
         pytest.param(
             zeroed(6, 0, 4, mode="mask", options={"floor": -5.0}),
             sliced(6, 4, 3, options={"floor": 1.0}),
             sliced(6, 4, 3, mode="mask", kept=(4,), options={"floor": -5.0}),
-            id="the floor is that of the dead places",
+            id="the floor of the removed units with a position",
         ),
         pytest.param(
             zeroed(6, 0, 4, mode="mask", options={"floor": -5.0}),
             sliced(6, 4, 0),
             sliced(6, 4, 0),
-            id="no floor where no dead place is left",
+            id="no floor without such units",
         ),
         pytest.param(
             sliced(9, 8, 2, 5),
             zeroed(3, 0, 1, 2, mode="gate", options={"gate": "top:1", "floor": -1e4}),
             sliced(9, 8, 2, 5, mode="gate", options={"gate": "top:1", "floor": -1e4}),
-            id="slice, then a gate in which all units may be on",
+            id="slice, then a gate",
         ),
         pytest.param(
             sliced(9, 8, 2, 5, axis=1, activation="softmax"),
             sliced(3, 1, axis=2, part=(4, 5), activation="linear", output="scores"),
             sliced(9, 2, axis=2, part=(4, 5), activation="linear", output="scores"),
-            id="where the units stand is the later cut's",
+            id="axis, part and output of the later cut",
         ),
     ],
 )
-def test_cut_twice(earlier: HeadRemap, later: HeadRemap, expected: HeadRemap) -> None:
+def test_two_cuts(earlier: HeadRemap, later: HeadRemap, expected: HeadRemap) -> None:
     assert twice(earlier, later) == expected
 
 
 @pytest.mark.parametrize(
-    ("earlier", "later", "places", "groups"),
+    ("earlier", "later", "new_to_old", "groups"),
     [
         pytest.param(MERGED, sliced(3, 1, 0), ((1, 4), 0), {"birds": (1, 4)}, id="a group stays"),
-        pytest.param(MERGED, sliced(3, 2), (3,), None, id="a group goes"),
+        pytest.param(MERGED, sliced(3, 2), (3,), None, id="a group is removed"),
         pytest.param(
             MERGED,
             sliced(
@@ -610,7 +622,7 @@ def test_cut_twice(earlier: HeadRemap, later: HeadRemap, expected: HeadRemap) ->
             ),
             (0, (1, 3, 4)),
             {"b": (1, 3, 4)},
-            id="a group takes one in",
+            id="a group includes another",
         ),
         pytest.param(
             MERGED,
@@ -619,7 +631,7 @@ def test_cut_twice(earlier: HeadRemap, later: HeadRemap, expected: HeadRemap) ->
             ),
             ((1, 4), (0, 3)),
             {"birds": (1, 4), "b": (0, 3)},
-            id="two groups side by side",
+            id="two groups",
         ),
         pytest.param(
             SLICE,
@@ -630,31 +642,31 @@ def test_cut_twice(earlier: HeadRemap, later: HeadRemap, expected: HeadRemap) ->
         ),
     ],
 )
-def test_merged_groups_cut_twice(
-    earlier: HeadRemap, later: HeadRemap, places: object, groups: object
+def test_merged_groups_of_two_cuts(
+    earlier: HeadRemap, later: HeadRemap, new_to_old: object, groups: object
 ) -> None:
     result = twice(earlier, later)
-    assert result.new_to_old == places
+    assert result.new_to_old == new_to_old
     assert result.options["merge"] == groups
 
 
 @pytest.mark.parametrize(
     ("earlier", "later", "expected"),
     [
-        pytest.param(("a", "b", "c"), ("x", "y"), ("x", "y"), id="the later ones"),
-        pytest.param(("a", "b", "c"), None, ("c", "a"), id="carried along"),
-        pytest.param(None, ("x", "y"), ("x", "y"), id="new ones"),
+        pytest.param(("a", "b", "c"), ("x", "y"), ("x", "y"), id="of the later cut"),
+        pytest.param(("a", "b", "c"), None, ("c", "a"), id="of the earlier cut"),
+        pytest.param(None, ("x", "y"), ("x", "y"), id="first given later"),
         pytest.param(None, None, None, id="none"),
     ],
 )
-def test_labels_cut_twice(
+def test_labels_of_two_cuts(
     earlier: tuple[str, ...] | None, later: tuple[str, ...] | None, expected: object
 ) -> None:
     result = twice(sliced(9, 8, 2, 5, labels=earlier), sliced(3, 2, 0, labels=later))
     assert result.labels == expected
 
 
-def test_a_merged_unit_without_a_label_bears_its_members() -> None:
+def test_a_merged_unit_without_a_label_joins_those_of_its_members() -> None:
     result = twice(
         sliced(9, 8, 2, 5, labels=("a", "b", "c")),
         sliced(3, 0, 1, 2, new_units=2, new_to_old=(1, (0, 2))),
@@ -662,7 +674,7 @@ def test_a_merged_unit_without_a_label_bears_its_members() -> None:
     assert result.labels == ("b", "a+c")
 
 
-def test_files_and_heads_of_a_chain() -> None:
+def test_original_parent_and_heads_of_three_cuts() -> None:
     other = replace(MERGED, name="other")
     earlier = Remap(FILE, None, (SLICE, other))
     later = Remap.of_cut(BETWEEN, [sliced(3, 1), replace(MERGED, name="new")], earlier)
@@ -679,17 +691,17 @@ def test_files_and_heads_of_a_chain() -> None:
 
 
 @st.composite
-def heads(draw: st.DrawFn, units: int | None = None) -> HeadRemap:
+def heads(draw: st.DrawFn, old_units: int | None = None) -> HeadRemap:
     """Any cut of a head: slice in any order, zero, or slice with merged units."""
-    old = draw(st.integers(1, 12)) if units is None else units
+    old = draw(st.integers(1, 12)) if old_units is None else old_units
     chosen = draw(st.permutations(range(old)))[: draw(st.integers(1, old))]
     if draw(st.booleans()):
         return zeroed(old, *sorted(chosen))
-    places: list[int | tuple[int, ...]] = list(chosen)
+    units: list[int | tuple[int, ...]] = list(chosen)
     if len(chosen) > 1 and draw(st.booleans()):
-        places = [*chosen[:-2], tuple(sorted(chosen[-2:]))]
-    labels = tuple(f"unit {place}" for place in places)
-    return sliced(old, *chosen, new_units=len(places), new_to_old=tuple(places), labels=labels)
+        units = [*chosen[:-2], tuple(sorted(chosen[-2:]))]
+    labels = tuple(f"unit {unit}" for unit in units)
+    return sliced(old, *chosen, new_units=len(units), new_to_old=tuple(units), labels=labels)
 
 
 @given(heads())
@@ -700,15 +712,16 @@ def test_new_to_original_and_back(head: HeadRemap) -> None:
 
 
 @given(heads())
-def test_every_original_unit_has_the_place_that_names_it(head: HeadRemap) -> None:
+def test_to_new_agrees_with_new_to_old(head: HeadRemap) -> None:
     result = one(head).to_new(range(head.old_units))
     for unit, new in enumerate(result.tolist()):
-        places = [p if isinstance(p, tuple) else (p,) for p in head.new_to_old]
-        assert [i for i, place in enumerate(places) if unit in place] == ([new] if new >= 0 else [])
+        all_units = [old if isinstance(old, tuple) else (old,) for old in head.new_to_old]
+        found = [i for i, units in enumerate(all_units) if unit in units]
+        assert found == ([new] if new >= 0 else [])
 
 
 @given(heads(), st.integers(1, 3))
-def test_expand_then_take_is_the_identity(head: HeadRemap, rows: int) -> None:
+def test_expand_then_take_returns_the_values(head: HeadRemap, rows: int) -> None:
     values = np.arange(1.0, rows * head.new_units + 1).reshape(rows, head.new_units)
     wide = one(head).expand(values)
     assert wide.shape == (rows, head.old_units)
@@ -717,37 +730,35 @@ def test_expand_then_take_is_the_identity(head: HeadRemap, rows: int) -> None:
 
 
 @given(st.data())
-def test_cut_twice_is_one_table_after_the_other(data: st.DataObject) -> None:
+def test_two_cuts_equal_one_table_after_the_other(data: st.DataObject) -> None:
     earlier = data.draw(heads())
     later = data.draw(heads(earlier.new_units))
     survivors = {earlier.new_to_old[unit] for unit in later.kept}
-    flat = {
-        unit for place in survivors for unit in (place if isinstance(place, tuple) else [place])
-    }
+    flat = {unit for old in survivors for unit in (old if isinstance(old, tuple) else [old])}
     if not flat.intersection(earlier.kept):
-        with pytest.raises(UsageError, match="is alive"):
+        with pytest.raises(UsageError, match="were removed by an earlier cut"):
             twice(earlier, later)
         return
     both = twice(earlier, later)
     new = np.arange(later.new_units)
-    unmerged = [not isinstance(place, tuple) for place in both.new_to_old]
+    unmerged = [not isinstance(old, tuple) for old in both.new_to_old]
     step = one(earlier).to_original(one(later).to_original(new))
     np.testing.assert_array_equal(one(both).to_original(new)[unmerged], step[unmerged])
     old = np.arange(earlier.old_units)
     between = one(earlier).to_new(old)
     expected = np.where(between < 0, -1, one(later).to_new(np.maximum(between, 0)))
     np.testing.assert_array_equal(one(both).to_new(old), expected)
-    alive = {unit for unit in earlier.kept if int(between[unit]) in later.kept}
-    assert set(both.kept) == alive
+    kept = {unit for unit in earlier.kept if int(between[unit]) in later.kept}
+    assert set(both.kept) == kept
     assert Remap.from_json(one(both).to_json()) == one(both)
 
 
 @given(st.data())
-def test_cutting_three_times_does_not_depend_on_the_brackets(data: st.DataObject) -> None:
+def test_combining_three_cuts_is_associative(data: st.DataObject) -> None:
     first = data.draw(heads())
     second = data.draw(heads(first.new_units))
     third = data.draw(heads(second.new_units))
-    with suppress(UsageError):  # both ways or none: the test above says when
+    with suppress(UsageError):  # both or neither, see the test above
         left = twice(twice(first, second), third)
         right = twice(first, twice(second, third))
         assert left.new_to_old == right.new_to_old
