@@ -18,7 +18,7 @@ X = numbers(3, 6, seed=1)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Nodes that lead from z[batch, 5] to y, and what y is in NumPy."""
+    """Nodes from z[batch, 5] to y, and y in NumPy."""
 
     id: str
     nodes: tuple[NodeProto, ...]
@@ -91,7 +91,7 @@ HEADS: Mapping[str, tuple[list[NodeProto], Mapping[str, Array], Array, Array]] =
         numbers(2, 3, 6),
         numbers(2, 3, 6) @ K,
     ),
-    "matmul, bias added behind": (added("m", "b"), {"k": K, "b": B}, X, X @ K + B),
+    "matmul, then a bias": (added("m", "b"), {"k": K, "b": B}, X, X @ K + B),
     "matmul, bias added in front": (added("b", "m"), {"k": K, "b": B}, X, X @ K + B),
     **{
         f"conv, {n} axes": (

@@ -40,7 +40,7 @@ FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
         [START, node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["zq"], "head"), READ],
         {},
     ),
-    "a matrix, one scale, and codes added": (
+    "a matrix, per-tensor scale, quantized bias": (
         [
             START,
             node("QLinearMatMul", [*LEFT, "w", "one", "zero", "zs", "zp"], ["mq"], "head"),
@@ -55,7 +55,7 @@ FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
             "bp": np.array(90, np.uint8),
         },
     ),
-    "a matrix, codes multiplied": (
+    "a quantized matrix product": (
         [
             START,
             node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
@@ -115,7 +115,7 @@ FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
         ],
         {},
     ),
-    "codes of onnxruntime's own operators": (
+    "QOperator operators": (
         [
             ms("QuantizeLinear", ["x", "xs", "wide"], "xw"),
             ms("DequantizeLinear", ["xw", "xs", "wide"], "xd"),
@@ -124,7 +124,7 @@ FORMS_OF_CODES: Mapping[str, tuple[list[NodeProto], Mapping[str, Array]]] = {
         ],
         {"wide": np.array(7, np.int16)},
     ),
-    "a scale a block, turned behind": (
+    "one scale a block, then a Transpose": (
         [
             node("DequantizeLinear", ["wb", "sb", "pb"], ["t"], "read", axis=1, block_size=2),
             node("Transpose", ["t"], ["k"], "turn"),

@@ -46,7 +46,7 @@ def proto(
     ir: int = 8,
     domains: Mapping[str, int] | None = None,
 ) -> ModelProto:
-    """A model that reads the float32 `x` and gives `y`, or the outputs named.
+    """A model with the float32 input `x` and the output `y`, or the given outputs.
 
     Shapes that are None are inferred.
     """
@@ -86,7 +86,7 @@ def proto(
 
 
 def model(nodes: Sequence[NodeProto], constants: Mapping[str, Array], **options: Any) -> OnnxModel:
-    """The same, opened."""
+    """As `proto`, opened."""
     return from_proto(proto(nodes, constants, **options), "network.onnx")
 
 
@@ -102,8 +102,8 @@ def run(opened: OnnxModel, feeds: Mapping[str, Array], *, plain: bool = False) -
     """Every output, after the checker has accepted the file.
 
     Args:
-        plain: every operator as the file states it. Otherwise onnxruntime makes one operator of a
-            product and the codes in front of it, which also quantizes the other side.
+        plain: run every operator as the file states it. Otherwise onnxruntime fuses a product with
+            the dequantization before it, and quantizes the other input too.
     """
     checker.check_model(opened.proto, full_check=True)
     options = onnxruntime.SessionOptions()
@@ -124,7 +124,7 @@ def cut(opened: OnnxModel, kept: Sequence[int], mode: str = "slice") -> OnnxMode
 
 
 def softmax(values: Array, axis: int = -1) -> Array:
-    """In float64."""
+    """Softmax in float64."""
     e = np.exp(values.astype(np.float64))
     return np.asarray(e / e.sum(axis=axis, keepdims=True))
 
@@ -132,8 +132,8 @@ def softmax(values: Array, axis: int = -1) -> Array:
 def filled(opened: OnnxModel, seed: int = 0) -> OnnxModel:
     """The model with seeded normal weights instead of ConstantOfShape nodes.
 
-    Kernels are scaled so that values stay of one size from layer to layer; statistics of
-    normalizations stay positive.
+    Kernels are scaled so that values have the same size in every layer; variances of
+    normalizations are positive.
     """
     source = ModelProto()
     source.CopyFrom(opened.proto)

@@ -30,7 +30,7 @@ def floats(*values: float) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """Nodes that lead from z, [3, 5], [2, 3, 5] or [2, 5, 4, 4], to y, and what y is in NumPy."""
+    """Nodes from z, [3, 5], [2, 3, 5] or [2, 5, 4, 4], to y, and y in NumPy."""
 
     id: str
     nodes: tuple[NodeProto, ...]
@@ -79,7 +79,7 @@ ROUND_DOWN = {
     "coordinate_transformation_mode": "asymmetric",
     "nearest_mode": "floor",
 }
-COPIED = (  # as PyTorch writes a size of two axes
+COPIED = (  # PyTorch's form of a size of two axes
     node("Shape", ["z"], ["shape"], "shape"),
     node("Slice", ["shape", "none", "both", "none"], ["kept lengths"], "first two"),
     node("Concat", ["kept lengths", "size"], ["sizes"], "sizes", axis=0),
@@ -114,7 +114,7 @@ def unary(operator: str, compute: Callable[[Array], Array], first: str = "Tanh")
 
 
 def truth(operator: str, compute: Callable[..., Array]) -> Case:
-    """Of what is compared with constants, as floats."""
+    """A comparison with a constant, cast to float."""
     binary = operator in {"And", "Or", "Xor"}
     nodes = (
         node("Greater", ["z", "c"], ["p"], "p"),

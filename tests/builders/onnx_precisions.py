@@ -1,7 +1,7 @@
 """One small classifier in every precision that ONNX files come in, quantized here in NumPy.
 
-Nothing is shared with the code under test. `HEADS` x `PRECISIONS` is what the document of the
-precisions is made of; `Parts` is also for tests that want another shape of one of them.
+It shares no code with the package. The document of the precisions lists `HEADS` x `PRECISIONS`;
+tests use `Parts` for other shapes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """Nodes and constants that make the float tensor `z`, or the codes `zq`.
+    """Nodes and constants that make the float tensor `z`, or the quantized `zq`.
 
     Attributes:
-        codes: they end in `zq`, with Z_SCALE and Z_POINT of this type.
-        operators: "" where the tail is made of float operators; "QLinear" where of codes.
+        codes: dtype of `zq`, which has Z_SCALE and Z_POINT; "" for `z`.
+        operators: "" if the tail has float operators; "QLinear" if it has quantized ones.
     """
 
     nodes: tuple[NodeProto, ...]
@@ -48,14 +48,14 @@ def microsoft(operator: str, inputs: list[str], output: str, **attributes: Any) 
 
 
 def per_channel(weights: Array, bits: int = 8) -> tuple[Array, Array]:
-    """Symmetric codes of [in, units], and one scale a unit."""
+    """Symmetric quantized values of [in, units], and per-channel scales."""
     high = 2 ** (bits - 1) - 1
     scale = (np.abs(weights).max(axis=0) / high).astype(np.float32)
     return np.rint(weights / scale).astype(np.int8), scale
 
 
 def blocks(weights: Array, bits: int = 4) -> tuple[Array, Array, Array]:
-    """Unsigned codes [in, units], scales and zero points [blocks, units] of blocks of inputs."""
+    """Unsigned values [in, units]; scales and zero points [blocks, units] of blocks of inputs."""
     parted = weights.reshape(-1, BLOCK, weights.shape[1])
     low, high = parted.min(axis=1), parted.max(axis=1)
     scale = ((high - low) / (2**bits - 1)).astype(np.float32)
@@ -65,7 +65,7 @@ def blocks(weights: Array, bits: int = 4) -> tuple[Array, Array, Array]:
 
 
 def packed(codes: Array, bits: int) -> Array:
-    """Codes along the last axis, the first in the lowest bits; the last byte filled up."""
+    """Pack values along the last axis, the first in the lowest bits; the last byte is padded."""
     per_byte = 8 // bits
     missing = -codes.shape[-1] % per_byte
     full = np.concatenate([codes, np.zeros((*codes.shape[:-1], missing), np.uint8)], axis=-1)
@@ -74,7 +74,7 @@ def packed(codes: Array, bits: int) -> Array:
     return np.asarray((parted.astype(np.int64) << shifts).sum(axis=-1).astype(np.uint8))
 
 
-# --- the product, in each precision -------------------------------------------------------------
+# --- the product, in each precision ---------------------------------------------------------------
 
 
 def _kernel(conv: bool, values: Array) -> Array:
@@ -95,7 +95,7 @@ def _float(conv: bool, dtype: Any = np.float32) -> Parts:
             node("Cast", ["zh"], ["z"], "float", to=wide),
         )
         return Parts(nodes, constants)
-    nodes = (  # onnxruntime has no products in bfloat16 on CPUs: it is how weights are kept
+    nodes = (  # onnxruntime has no bfloat16 products on CPUs: only the weights are stored in it
         node("Cast", ["w"], ["wf"], "float w", to=wide),
         node("Cast", ["b"], ["bf"], "float b", to=wide),
         node(product, ["x", "wf", "bf"], ["z"], "head"),
@@ -139,7 +139,7 @@ def _qdq(conv: bool, bits: int = 8, activations: str = "uint8", *, each: bool = 
 
 
 def _point(point: Array, dtype: str) -> Array:
-    """A zero point of another width; that of int16 is 0."""
+    """The same zero point for another width; for int16 it is 0."""
     return np.array(0, np.int16) if dtype == "int16" else point.astype(dtype)
 
 
@@ -167,7 +167,7 @@ def _qoperator(conv: bool) -> Parts:
 
 
 def _dynamic(conv: bool) -> Parts:
-    """As onnxruntime's quantize_dynamic writes it: one scale of x while the model runs."""
+    """onnxruntime's quantize_dynamic: one scale of x, computed while the model runs."""
     codes, scale = per_channel(WEIGHTS)
     if conv:
         scale = scale.max(keepdims=True)
@@ -191,7 +191,7 @@ def _dynamic(conv: bool) -> Parts:
 
 
 def _blocks(conv: bool) -> Parts | None:
-    """A DequantizeLinear with a scale a block of inputs (opset 21)."""
+    """A DequantizeLinear with one scale a block of inputs (opset 21)."""
     if conv:
         return None
     codes, scale, point = blocks(WEIGHTS)
@@ -206,7 +206,7 @@ def _blocks(conv: bool) -> Parts | None:
 
 
 def _blocks_of_units(conv: bool) -> Parts | None:
-    """A scale for several units: no unit can be taken from its block."""
+    """One scale for several units: no unit can be removed from its block."""
     if conv:
         return None
     width = 3
@@ -222,9 +222,9 @@ def nbits(bits: int, *, flat: bool = False, points: str = "packed", level: int =
 
     Args:
         bits: 4 or 8.
-        flat: scales and zero points in one row, as before onnxruntime 1.22.
+        flat: scales and zero points have one axis, as before onnxruntime 1.22.
         points: zero points "packed", in "float", or "none".
-        level: what the product is computed in: 0 as it likes, 1 float32, 4 int8.
+        level: precision of the product: 0 any, 1 float32, 4 int8.
     """
     codes, scale, point = blocks(WEIGHTS, bits)
     kernel = codes.T.reshape(UNITS, -1, BLOCK)
@@ -243,7 +243,7 @@ def nbits(bits: int, *, flat: bool = False, points: str = "packed", level: int =
     return Parts((head,), constants)
 
 
-# --- behind it -----------------------------------------------------------------------------------
+# --- after the product ----------------------------------------------------------------------------
 
 
 def tail(kind: str, parts: Parts) -> list[NodeProto]:
@@ -305,7 +305,7 @@ FUNCTIONS: Mapping[str, str | None] = {
     "convolution, mean, softmax": "Softmax",
 }
 
-# what people call it -> how the product is written; None where there is no such thing
+# name of the precision -> writes the product; None where there is no such product
 PRECISIONS: Mapping[str, Callable[[bool], Parts | None]] = {
     "float32": _float,
     "float16": lambda conv: _float(conv, np.float16),
@@ -324,6 +324,6 @@ PRECISIONS: Mapping[str, Callable[[bool], Parts | None]] = {
 
 
 def built(kind: str, precision: str) -> OnnxModel | None:
-    """A head of this kind in this precision; None where the format has none."""
+    """A head of this kind in this precision; None if the format has none."""
     parts = PRECISIONS[precision](kind.startswith("convolution"))
     return None if parts is None else assembled(kind, parts)

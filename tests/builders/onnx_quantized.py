@@ -1,4 +1,4 @@
-"""ONNX files with QuantizeLinear and DequantizeLinear, written by onnxruntime's own quantizer."""
+"""ONNX files with QuantizeLinear and DequantizeLinear, written by onnxruntime's quantizer."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def quantized(
     per_channel: bool,
     operators: Sequence[str] | None = None,
 ) -> ModelProto:
-    """The model with codes around every operator that has them, or those of these types alone.
+    """The model, with all operators that onnxruntime quantizes, or only those of these types.
 
     Args:
-        values: to calibrate with, fed as `x`.
+        values: calibration samples for `x`.
     """
     source, target = folder / "float.onnx", folder / "codes.onnx"
     onnx.save(model, source)

@@ -52,7 +52,7 @@ KERNELS: Mapping[str, tuple[Nodes, Mapping[str, Array], Array]] = {
         {"w": S8, "s": SCALES, "p": POINTS},
         EACH,
     ),
-    "a scale a unit, turned behind": (
+    "per-channel scales, then a Transpose": (
         product(
             dequantized("w", "s", "p", to="t", axis=0), node("Transpose", ["t"], ["k"], "turn")
         ),

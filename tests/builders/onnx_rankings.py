@@ -34,7 +34,7 @@ RANKED: Mapping[str, tuple[tuple[NodeProto, ...], Expected, Mapping[str, object]
         {"y": lambda z: z.argmax(1)},
         {},
     ),
-    "ArgMax behind a softmax, beside it": (
+    "ArgMax and the softmax before it": (
         (SOFT, node("ArgMax", ["p"], ["y"], "rank", axis=-1)),
         {"p": softmax, "y": lambda z: z.argmax(1)[:, None]},
         {},

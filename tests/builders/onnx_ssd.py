@@ -21,10 +21,10 @@ def ssd(
     """Outputs `boxes` [1, boxes, 4] and `scores` [1, boxes, classes].
 
     Args:
-        function: operator behind the class values; "" for none.
-        apart: each map has its own, in front of the join.
-        shared: one kernel serves all maps, as in RetinaNet and EfficientDet.
-        last: channels are put last and reshaped (tf2onnx), not taken apart and turned (PyTorch).
+        function: operator after the class values; "" for none.
+        apart: one function for each map, before the concatenation.
+        shared: all maps have the same kernel, as in RetinaNet and EfficientDet.
+        last: channels become last and are reshaped (tf2onnx); otherwise as PyTorch does it.
     """
     net = Net()
     how: dict[str, Any] = {"axis": 2} if function == "Softmax" else {}

@@ -1,7 +1,4 @@
-"""Small ONNX detectors with a post-process of standard operators behind them.
-
-What selects rows, and what puts these together, as exporters write it.
-"""
+"""Small ONNX detectors with a post-process of standard operators, as exporters write it."""
 
 from __future__ import annotations
 
@@ -17,8 +14,8 @@ from tests.builders.onnx_models import node, numbers
 from tests.builders.yolo_models import TO_THE_END, Net
 from tests.builders.yolo_reference import CHANNELS, CLASSES, SIZES
 
-ROOM = 200  # more than there are boxes of a class
-TAKEN = 8  # of 20 boxes, by what is end to end
+ROOM = 200  # more than a class has boxes
+TAKEN = 8  # boxes of 20 that the end-to-end model returns
 
 
 def suppressed(net: Net, boxes: str, scores: str, *, overlap: float) -> str:
@@ -36,7 +33,7 @@ def column(net: Net, place: int, name: str, *, flat: bool = True) -> str:
 
 
 def branches(net: Net, width: int, name: str, *, batch: int = 1) -> str:
-    """[batch, width, boxes] of both feature maps; 0 for a batch that stays open."""
+    """[batch, width, boxes] of both feature maps; batch 0 is dynamic."""
     levels = [
         net.reshape(net.conv(x, width, f"{name}{i}"), f"{name}.flat{i}", batch, width, -1)
         for i, x in enumerate(("p0", "p1"))
@@ -61,13 +58,13 @@ def ssd(
     split: bool = False,
     more: int = 0,
 ) -> ModelProto:
-    """Values of classes [1, classes, boxes]; rows are put together from what is selected.
+    """Class values [1, classes, boxes]; output rows are gathered by the selected indices.
 
     Args:
-        background: in front of the classes, and dropped.
-        shared_out: a softmax on the last axis, in place of a sigmoid.
-        split: the background is dropped by a Split behind the softmax, in front of the Transpose.
-        more: what is added to class numbers, which count a background then.
+        background: a class before the others, which is dropped.
+        shared_out: a softmax on the last axis instead of a sigmoid.
+        split: a Split between the softmax and the Transpose drops the background.
+        more: is added to class indices, which then count a background.
     """
     net = Net()
     net.maps()
@@ -114,7 +111,7 @@ def selected_alone() -> ModelProto:
 
 
 def largest(*, overlap: float = 1.0) -> ModelProto:
-    """Each box has one class, the best; suppression knows none (YOLOv5 with its own)."""
+    """Each box has its best class; the suppression ignores classes (YOLOv5's own export)."""
     net = Net()
     net.maps()
     y = net.op("Sigmoid", [branches(net, 5 + CLASSES, "row")], "sigmoid")
@@ -135,11 +132,11 @@ def largest(*, overlap: float = 1.0) -> ModelProto:
     return finished(net, rows=TensorProto.FLOAT)
 
 
-FURTHEST = 640.0  # by which boxes of one class stand from those of the next
+FURTHEST = 640.0  # distance between the boxes of one class and the next
 
 
 def as_yolov7() -> ModelProto:
-    """What `--end2end --max-wh` writes: (picture, box, number, score), each taken by its place."""
+    """YOLOv7's `--end2end --max-wh`: (image, box, class index, score), gathered by index."""
     net = Net()
     net.maps()
     y = net.op("Sigmoid", [branches(net, 5 + CLASSES, "row")], "sigmoid")
@@ -167,7 +164,7 @@ def as_yolov7() -> ModelProto:
 
 
 def _taken(net: Net, values: str, picture: str, place: str) -> str:
-    """values[picture, place]: out of one line of rows, with the axes that are left measured."""
+    """values[image, index], gathered from flattened rows; the other axes are measured."""
     shape = net.op("Shape", [values], f"{values}.shape")
     count, width = (
         net.op("Gather", [shape, net.integers(f"axis{axis}", axis)], f"{values}.{axis}", axis=0)
@@ -188,8 +185,8 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
     """YOLOv10 and later: the best boxes, then the best of all their classes; no suppression.
 
     Args:
-        dynamo: places are divided as PyTorch's later exporter writes it.
-        batch: 0 for one that stays open, as the earlier exporter writes it: the number of classes
+        dynamo: indices are divided as PyTorch's later exporter writes it.
+        batch: 0 for a dynamic one, as the earlier exporter writes it: the number of classes
             is measured.
     """
     net = Net()
@@ -233,7 +230,7 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
 
 
 def _measured(net: Net, place: str, name: str) -> str:
-    """Places repeated as often as `name` is wide: Expand to [-1, -1, its length]."""
+    """Indices repeated for the width of `name`: Expand to [-1, -1, length]."""
     last = net.constant(f"{name}.last", np.int64(2))
     count = net.op("Gather", [net.op("Shape", [name], f"{name}.shape"), last], f"{name}.count")
     wide = net.op("Unsqueeze", [count, net.integers("front", 0)], f"{name}.count1")
@@ -249,7 +246,7 @@ def _measured(net: Net, place: str, name: str) -> str:
 
 
 def _floored(net: Net, count: str) -> str:
-    """index // count: less 1 where the index is negative, which it never is, and a rest is left."""
+    """index // count, minus 1 where the index is negative and there is a remainder (never)."""
     below = net.op("Less", ["index", net.constant("nothing", np.int64(0))], "below")
     below = net.op("Equal", [below, net.constant("true", np.bool_(True))], "signs_differ")
     rest = net.op("Cast", ["kind"], "a_rest", to=TensorProto.BOOL)
@@ -257,12 +254,12 @@ def _floored(net: Net, count: str) -> str:
     return net.op("Sub", [net.op("Div", ["index", count], "quotient"), less], "row")
 
 
-SIDE = 16.0  # of the picture
+SIDE = 16.0  # of the image, in pixels
 
 
 def moved_apart(*, least: float = 0.25, overlap: float = 0.5) -> ModelProto:
-    """What `nms=True` writes (ultralytics): the best class of each box, boxes above a threshold,
-    each moved by its class number, suppressed together; rows of zeros fill the room that is left.
+    """`nms=True` of ultralytics: the best class of each box, boxes above a threshold, each moved by
+    its class index, suppressed together; rows of zeros fill up the output.
     """
     net = Net()
     net.maps()
@@ -301,7 +298,7 @@ def moved_apart(*, least: float = 0.25, overlap: float = 0.5) -> ModelProto:
 
 
 def _filled_up(net: Net, found: str) -> ModelProto:
-    """Rows of zeros behind, in one line, and put into a tensor of zeros."""
+    """Pads with rows of zeros: scatters the flattened rows into a tensor of zeros."""
     length = net.op("Gather", [net.op("Shape", [found], "shape"), "first"], "rows", axis=0)
     missing = net.op("Sub", [net.constant("all", np.int64(ROOM)), length], "missing")
     values = net.op("Mul", [missing, net.constant("six", np.int64(6))], "missing6")

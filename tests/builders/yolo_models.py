@@ -1,8 +1,7 @@
 """Small ONNX detectors with the operators, in their order, that PyTorch's exporter writes.
 
-Two feature maps, a few classes, and heads as the YOLO families have them, with the kernels and the
-places of `yolo_reference`. Positions of boxes and classes are stated by hand, beside the builder
-that puts them there.
+Two feature maps, a few classes, and the heads of the YOLO families, with the kernels and anchors of
+`yolo_reference`. Each builder states the positions of boxes and classes.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def anchored(net: Net, level: int, x: str) -> str:
 
 
 def _places(level: int) -> tuple[Array, Array, float]:
-    """Corners, anchors, both repeated for each of the others, and the stride, as constants."""
+    """Corners and anchors, each repeated for the other, and the stride, as constants."""
     size = SIZES[level]
     shape = (1, ANCHORS, size, size, 2)
     corners = np.broadcast_to(reference.corners(size), shape)
@@ -115,7 +114,7 @@ def decoded(net: Net, level: int, parts: Sequence[str]) -> str:
 
 
 def folded(net: Net, level: int, parts: Sequence[str]) -> str:
-    """The same, with what is constant multiplied before: xy * 2 stride + stride * (grid - 0.5)."""
+    """The same with constants multiplied first: xy * 2 stride + stride * (grid - 0.5)."""
     xy, wh, rest = parts
     corners, anchors, stride = _places(level)
     moved = ((corners - 0.5) * stride).astype(np.float32)
@@ -138,7 +137,7 @@ def _split(net: Net, level: int, y: str) -> list[str]:
 
 
 def _sliced(net: Net, level: int, y: str) -> list[str]:
-    """The last goes to the end."""
+    """Slices; the last one ends at the end."""
     bounds = [(0, 2), (2, 4), (4, TO_THE_END)]
     return [net.slice(y, f"part{level}{i}", *each, 4) for i, each in enumerate(bounds)]
 
@@ -164,10 +163,10 @@ def yolov5(
 def yolov8(
     *, transposed: bool = False, raw: bool = False, masks: int = 0, points: int = 0, maps: int = 0
 ) -> ModelProto:
-    """Boxes out of a distribution (DFL), classes behind a sigmoid; [1, 4 + classes, boxes].
+    """Boxes from a distribution (DFL), classes after a sigmoid; [1, 4 + classes, boxes].
 
     Args:
-        maps: how many are returned for the mask coefficients to weigh.
+        maps: number of mask prototypes, which the mask coefficients weight.
     """
     net = Net()
     levels = []
@@ -196,7 +195,7 @@ def yolov8(
 
 
 def yolov11() -> ModelProto:
-    """Boxes and classes are joined apart; a depthwise convolution stands in front of the latter."""
+    """Boxes and classes are joined separately; the classes have a depthwise convolution first."""
     net = Net()
     box, cls = [], []
     for level, x in enumerate(net.maps()):
@@ -243,7 +242,7 @@ def _dfl(net: Net, box: str) -> str:
 
 
 def _beside(net: Net, name: str, channels: int) -> str:
-    """A branch of its own: what it gives is no class, though it is as plain as one."""
+    """A separate branch: its values are not classes, though they look like some."""
     levels = [
         net.reshape(net.conv(x, channels, f"{name}.{i}"), f"{name}.flat{i}", 1, channels, -1)
         for i, x in enumerate(("p0", "p1"))
@@ -252,7 +251,7 @@ def _beside(net: Net, name: str, channels: int) -> str:
 
 
 def _key_points(net: Net, points: int) -> str:
-    """x and y on the picture, and how visible each is."""
+    """x and y in the image, and the visibility of each keypoint."""
     x = net.reshape(_beside(net, "cv4", 3 * points), "kpt", 1, points, 3, BOXES)
     corners, strides = reference.cells()
     place = net.op("Mul", [net.slice(x, "at", 0, 2, 2), net.number("kpt2", 2.0)], "at2")
@@ -263,7 +262,7 @@ def _key_points(net: Net, points: int) -> str:
 
 
 def yolox(*, decode: bool) -> ModelProto:
-    """Boxes, objectness and classes out of convolutions of their own."""
+    """Boxes, objectness and classes from separate convolutions."""
     net = Net()
     levels = []
     for level, x in enumerate(net.maps()):
@@ -287,14 +286,14 @@ def yolox(*, decode: bool) -> ModelProto:
 
 @dataclass(frozen=True)
 class Detector:
-    """A model, and where things stand in it.
+    """A model, and the positions of its classes.
 
     Attributes:
-        answer: a picture and classes -> what it returns, by the formulas.
+        answer: an image and classes -> the outputs, by the formulas.
         axis: the unit axis of the output "y".
         first: the position of the first class on it.
-        parts: as people should be told them.
-        maps: further outputs -> unit axis, and the positions of each class by its number.
+        parts: the description that users read.
+        maps: other outputs -> unit axis, and the positions of each class by its index.
     """
 
     build: Callable[[], ModelProto]

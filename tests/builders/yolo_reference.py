@@ -1,7 +1,7 @@
-"""What small YOLO detectors answer: the formulas of each family in NumPy, from the kernels on.
+"""The outputs of small YOLO detectors: the formulas of each family in NumPy.
 
-The models of the tests, ONNX and TFLite, take their kernels and places from here. A decoder is told
-which classes it has, computes these from their kernels' rows alone, and knows of no cut.
+The ONNX and TFLite models of the tests take their kernels and anchors from here. A decoder computes
+the classes that it is given from the rows of their kernels, independently of any cut.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from exporter.graph import Array
 CLASSES = 6
 CHANNELS = 5
 ANCHORS = 3
-BINS = 4  # of a distribution over distances
+BINS = 4  # bins of a distribution over distances
 SIZES = (4, 2)  # of the feature maps
 STRIDES = (8.0, 16.0)
-SIDE = 32.0  # of the picture
+SIDE = 32.0  # of the image, in pixels
 BOXES = sum(size**2 for size in SIZES)
 MASKS, POINTS = 3, 2
-ROOM, OVERLAP, LEAST = 8, 0.5, 0.05  # of what suppresses boxes: rows, overlap, score
+ROOM, OVERLAP, LEAST = 8, 0.5, 0.05  # of the suppression: rows, overlap, score
 
 
 def picture(seed: int = 7) -> Array:
@@ -57,13 +57,13 @@ def anchors(level: int) -> Array:
 
 
 def cells() -> tuple[Array, Array]:
-    """Corners [boxes, 2] and strides [boxes, 1] of both maps, one behind the other."""
+    """Corners [boxes, 2] and strides [boxes, 1] of both maps, concatenated."""
     places = np.concatenate([corners(size).reshape(-1, 2) for size in SIZES])
     strides = np.repeat(np.array(STRIDES, np.float32), [size**2 for size in SIZES])
     return places, strides[:, None]
 
 
-# --- layers, in float64 -------------------------------------------------------------------------
+# --- layers, in float64 ---------------------------------------------------------------------------
 
 
 def maps(x: Array) -> list[Array]:
@@ -73,7 +73,7 @@ def maps(x: Array) -> list[Array]:
 
 
 def conv(x: Array, name: str, units: int, rows: Sequence[int] | None = None) -> Array:
-    """1 x 1, with a bias: those of its `units` that are named."""
+    """1 x 1 with a bias, for some of its `units`."""
     taken = range(units) if rows is None else rows
     weights, offset = kernel(name, units, len(x))[list(taken), :, 0, 0], bias(name, units)
     return np.asarray(
@@ -83,7 +83,7 @@ def conv(x: Array, name: str, units: int, rows: Sequence[int] | None = None) -> 
 
 
 def depthwise(x: Array, name: str) -> Array:
-    """3 x 3, each channel alone, without a bias."""
+    """3 x 3, depthwise, without a bias."""
     weights, (_, height, width) = kernel(name, len(x), 1, 3)[:, 0].astype(np.float64), x.shape
     around = np.pad(x, ((0, 0), (1, 1), (1, 1)))
     total = np.zeros_like(x)
@@ -101,7 +101,7 @@ def silu(x: Array) -> Array:
     return x * sigmoid(x)
 
 
-# --- families -----------------------------------------------------------------------------------
+# --- families -------------------------------------------------------------------------------------
 
 
 def anchored(level: int, x: Array, classes: Sequence[int]) -> Array:
@@ -138,7 +138,7 @@ def _distances(box: Array) -> Array:
 
 
 def _from_distances(box: Array, side: float) -> Array:
-    """Left, top, right and bottom of a cell's middle -> center and size: [4, boxes]"""
+    """Distances to left, top, right and bottom -> center and size: [4, boxes]"""
     places, strides = cells()
     low, high = (places + 0.5).T - box[:2], (places + 0.5).T + box[2:]
     return np.concatenate([(low + high) / 2, high - low]) * strides.T / side
@@ -166,7 +166,7 @@ def v8(
 
 
 def v11(x: Array, classes: Sequence[int], side: float = 1.0) -> dict[str, Array]:
-    """As v8; in front of the classes a depthwise and a pointwise convolution with SiLU."""
+    """As v8, with a depthwise and a pointwise convolution with SiLU before the classes."""
     levels = maps(x)
     deep = [silu(depthwise(each, f"dw.{i}")) for i, each in enumerate(levels)]
     deep = [silu(conv(each, f"pw.{i}", CHANNELS)) for i, each in enumerate(deep)]
@@ -190,7 +190,7 @@ def yolox(
     return {"y": np.concatenate([box, sigmoid(obj), sigmoid(cls)], 1)[None]}
 
 
-# --- suppression --------------------------------------------------------------------------------
+# --- suppression ----------------------------------------------------------------------------------
 
 
 def _overlap(box: Array, others: Array) -> Array:
@@ -202,7 +202,7 @@ def _overlap(box: Array, others: Array) -> Array:
 
 
 def suppressed(boxes: Array, scores: Array, *, overlap: float, least: float) -> list[int]:
-    """Greedily the best of the boxes [boxes, 4] that overlap none of the better ones too much."""
+    """Greedy NMS: indices of boxes [boxes, 4] that do not overlap a better one too much."""
     found: list[int] = []
     for place in np.argsort(-scores, kind="stable").tolist():
         apart = not found or (_overlap(boxes[place], boxes[found]) <= overlap).all()

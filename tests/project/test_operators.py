@@ -1,4 +1,4 @@
-"""The document of the operators is what the tables say, and the tables are tested."""
+"""`docs/operators.md` matches the operator tables, and every row is tested."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ operators = load("operators")
 TABLES = operators.tables()
 
 
-def test_the_document_is_up_to_date() -> None:
+def test_document_is_up_to_date() -> None:
     assert operators.DOCUMENT.read_text("utf-8") == operators.document(), "run `make operators`"
 
 
@@ -86,7 +86,7 @@ def closing(function: Callable[[object], Operation]) -> Callable[[object], list[
         pytest.param(partial(Reduce, (1,), function="sum"), ["Reduce"], id="a partial function"),
     ],
 )
-def test_what_a_row_can_give(row: Callable[..., Any], expected: list[str]) -> None:
+def test_neutral_operations_of_a_row(row: Callable[..., Any], expected: list[str]) -> None:
     assert operators.neutral(row) == expected
 
 
@@ -116,7 +116,7 @@ def graphs_of_codes() -> Iterator[Graph]:
     yield from (opened.graph() for opened in found if opened is not None)
 
 
-def test_what_the_document_says_is_what_graphs_are_translated_to() -> None:
+def test_graphs_contain_the_documented_operations() -> None:
     module = TABLES["ONNX"]
     table = {**module.DOMAINS["com.microsoft"], **module.TABLE}
     met = {

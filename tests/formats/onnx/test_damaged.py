@@ -1,4 +1,4 @@
-"""Damaged attributes and bytes: refused in one line each, whatever row of the table meets them."""
+"""Damaged attributes and bytes give one-line errors, for every row of the operator table."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.builders.onnx_models import classifier, model, node
 
 REFUSED = {
     "an axis out of reach": node("Concat", ["z", "z"], ["y"], "odd", axis="one"),
-    "no axes to speak of": node("Slice", ["z"], ["y"], "odd", starts=[0], axes=[1]),
+    "axes without bounds": node("Slice", ["z"], ["y"], "odd", starts=[0], axes=[1]),
     "bounds of two lengths": node("Slice", ["z"], ["y"], "odd", starts=[0], ends=[1, 2]),
-    "a permutation that is none": node("Transpose", ["z"], ["y"], "odd", perm=[1, 1]),
+    "a permutation with a repeated axis": node("Transpose", ["z"], ["y"], "odd", perm=[1, 1]),
     "a permutation of other axes": node("Transpose", ["z"], ["y"], "odd", perm=[0, 2, 1]),
     "a target of another rank": node("Reshape", ["z"], ["y"], "odd", shape=[-1, 1, 5]),
-    "a target that is a number": node("Reshape", ["z"], ["y"], "odd", shape=5),
-    "a number that is a text": node("Elu", ["z"], ["y"], "odd", alpha="much"),
-    "ids that nothing gives": node("TopK", ["z"], ["y"], "odd", k=2),
+    "a number instead of a target": node("Reshape", ["z"], ["y"], "odd", shape=5),
+    "text instead of a number": node("Elu", ["z"], ["y"], "odd", alpha="much"),
+    "no output for indices": node("TopK", ["z"], ["y"], "odd", k=2),
     "a rank less": node("ReduceMean", ["z"], ["y"], "odd", axes=[0], keepdims=0),
     "a result of fewer axes": node("Add", ["z", "cube"], ["y"], "odd"),
     "a rank more": node("Expand", ["cube", "one"], ["y"], "odd"),
@@ -33,7 +33,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_attributes_that_do_not_fit_are_refused_by_name(name: str) -> None:
+def test_contradicting_attributes_are_refused_by_node_name(name: str) -> None:
     constants = {
         "cube": np.ones((1, 1, 5), np.float32),
         "one": np.array([1, 5]),
@@ -46,7 +46,7 @@ def test_attributes_that_do_not_fit_are_refused_by_name(name: str) -> None:
 
 
 def sources() -> list[bytes]:
-    """A file for every row of the tables of the tests."""
+    """One file for each case of the operator tables."""
     opened: list[OnnxModel] = [onnx_operators.build(case) for case in onnx_operators.BEHIND]
     x = onnx_quantized_kernels.X.shape
     tables: list[tuple[list[NodeProto], object]] = [
@@ -60,7 +60,7 @@ def sources() -> list[bytes]:
     return [each.to_bytes() for each in opened]
 
 
-def test_whatever_byte_is_wrong_the_answer_is_one_line() -> None:
+def test_damaged_bytes_give_one_line_errors() -> None:
     random = np.random.default_rng(11)
     files = sources()
     survived = 0
@@ -73,13 +73,13 @@ def test_whatever_byte_is_wrong_the_answer_is_one_line() -> None:
 
 
 def outcome(content: bytes) -> bool:
-    """Is there still a file that can be cut? Whatever else is raised fails the test."""
+    """Can the file still be cut? Any exception but an ExporterError fails the test."""
     try:
         opened = from_bytes(content, "damaged.onnx")
         for head in trace(opened.graph()).heads:
             for mode in (MODES[name] for name in ("slice", "zero", "mask")):
                 opened.apply(Plan(mode.edits(head, [0]))).to_bytes()
     except ExporterError as error:
-        assert "\n" not in error.message  # noqa: PT017 - the other half is that nothing else comes
+        assert "\n" not in error.message  # noqa: PT017 - other exceptions fail the test too
         return False
     return True

@@ -1,4 +1,4 @@
-"""Every edit of the closed set on ONNX models; the source stays as it is."""
+"""Every edit on ONNX models; the source is not changed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TWO = np.array([3, 1])
 
 
 def edited(opened: OnnxModel, *edits: Edit) -> OnnxModel:
-    """The result, after looking that the source is what it was."""
+    """The result, after a check that the source has not changed."""
     before = opened.to_bytes()
     result = opened.apply(Plan(edits))
     assert opened.to_bytes() == before
@@ -51,7 +51,7 @@ def initializers(opened: OnnxModel) -> dict[str, Array]:
     return {t.name: numpy_helper.to_array(t) for t in opened.proto.graph.initializer}
 
 
-# --- what must be refused ------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +78,7 @@ REFUSED = [
     Refused("too many operands", Insert("sigmoid", "z", (B,)), "1 operands"),
     Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
     Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
-    Refused("behind nothing", Insert("relu", "other"), "'other'"),
+    Refused("after a missing tensor", Insert("relu", "other"), "'other'"),
     Refused("a circle", Insert("add", "z", ("y",)), "reads a tensor that depends on its output"),
 ]
 
@@ -103,7 +103,7 @@ def test_integers_are_not_rounded() -> None:
             opened.apply(Plan((edit,)))
 
 
-# --- constants -----------------------------------------------------------------------------------
+# --- constants ------------------------------------------------------------------------------------
 
 
 def test_take() -> None:
@@ -158,7 +158,7 @@ def test_constants_of_every_type(dtype: str) -> None:
 
 
 def two_gemms(**options: Any) -> OnnxModel:
-    """One kernel and one bias in the head and beside it."""
+    """The head and another node read the same kernel and bias."""
     head = node("Gemm", ["x", "k", "b"], ["z"], "head")
     beside = node("Gemm", ["x", "k", "b"], ["w"], "beside")
     softmax_ = node("Softmax", ["z"], ["y"], "softmax", axis=1)
@@ -167,7 +167,7 @@ def two_gemms(**options: Any) -> OnnxModel:
 
 
 @pytest.mark.parametrize("ir", [3, 8])
-def test_a_shared_constant_is_copied_for_some_uses(ir: int) -> None:
+def test_shared_constant_is_copied_for_some_uses(ir: int) -> None:
     opened = two_gemms(ir=ir, opset=9 if ir == 3 else 17)
     uses = (Use("head", 1),), (Use("head", 2),)
     takes = [Take(n, a, TWO, u) for n, a, u in zip("kb", (1, 0), uses, strict=True)]
@@ -185,7 +185,7 @@ def test_a_shared_constant_is_copied_for_some_uses(ir: int) -> None:
 
 
 @pytest.mark.parametrize("ir", [3, 8])
-def test_a_shared_constant_is_cut_once_for_all_uses(ir: int) -> None:
+def test_shared_constant_is_cut_once_for_all_uses(ir: int) -> None:
     opened = two_gemms(ir=ir, opset=9 if ir == 3 else 17)
     both = [(Use("head", slot), Use("beside", slot)) for slot in (1, 2)]
     takes = [Take(n, a, TWO, u) for n, a, u in zip("kb", (1, 0), both, strict=True)]
@@ -210,7 +210,7 @@ def test_separate_edits_of_one_shared_constant() -> None:
     assert len(initializers(result)) == 4
 
 
-def test_a_use_inside_a_branch_keeps_the_whole_constant() -> None:
+def test_constant_read_in_a_branch_is_not_cut_there() -> None:
     info = helper.make_tensor_value_info("s", TensorProto.FLOAT, [5])
     branch = helper.make_graph([node("Neg", ["bias"], ["s"])], "branch", [], [info])
     choice = node("If", ["yes"], ["other"], "choice", then_branch=branch, else_branch=branch)
@@ -223,7 +223,7 @@ def test_a_use_inside_a_branch_keeps_the_whole_constant() -> None:
     np.testing.assert_array_equal(answers["other"], -B)
 
 
-def test_a_constant_that_is_an_output_stays_whole() -> None:
+def test_constant_that_is_an_output_is_not_cut() -> None:
     opened = classifier(node("Relu", ["z"], ["y"], "relu"), outputs={"y": None, "bias": [5]})
     answers = run(cut(opened, TWO.tolist()), {"x": X})
     np.testing.assert_allclose(answers["y"], np.maximum(Z[:, TWO], 0), atol=1e-5)
@@ -237,7 +237,7 @@ HELD: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("attribute", HELD)
-def test_a_constant_node_is_cut_in_place(attribute: str) -> None:
+def test_constant_node_is_cut_in_place(attribute: str) -> None:
     nodes = [
         node("Constant", [], ["b"], "held", **{attribute: HELD[attribute]}),
         node("Gemm", ["x", "k", "b"], ["y"], "gemm"),
@@ -247,7 +247,7 @@ def test_a_constant_node_is_cut_in_place(attribute: str) -> None:
     np.testing.assert_allclose(run(result, {"x": X})["y"], Z[:, TWO], atol=1e-5)
 
 
-# --- shapes and attributes -----------------------------------------------------------------------
+# --- shapes and attributes ------------------------------------------------------------------------
 
 
 def test_set_shape_keeps_the_names_of_dimensions() -> None:
@@ -261,7 +261,7 @@ def test_set_shape_keeps_the_names_of_dimensions() -> None:
         assert (batch.dim_param, width.dim_value) == ("batch", 2)
 
 
-def test_set_shape_opens_a_fixed_dimension_and_states_an_unknown_rank() -> None:
+def test_set_shape_frees_a_dimension_and_states_a_rank() -> None:
     opened = classifier(x=(3, 6))
     batch = edited(opened, SetShape("y", (None, 5))).proto.graph.output[0].type.tensor_type.shape
     assert not batch.dim[0].HasField("dim_value")
@@ -277,17 +277,17 @@ def test_set_attribute() -> None:
     np.testing.assert_allclose(run(result, {"x": X})["y"], expected, atol=1e-6)
 
 
-def test_set_an_attribute_that_was_left_out() -> None:
+def test_set_an_absent_attribute() -> None:
     result = edited(
         classifier(node("Softmax", ["z"], ["y"], "last")), SetAttribute("last", "axis", 0)
     )
     np.testing.assert_allclose(run(result, {"x": X})["y"], softmax(Z, axis=0), atol=1e-6)
 
 
-# --- inputs and outputs --------------------------------------------------------------------------
+# --- inputs and outputs ---------------------------------------------------------------------------
 
 
-def test_an_input_with_a_default() -> None:
+def test_input_with_a_default() -> None:
     gate = np.array([1, 0, 1, 0, 1], np.float32)
     result = edited(
         classifier(node("Identity", ["z"], ["y"], "last")),
@@ -300,8 +300,8 @@ def test_an_input_with_a_default() -> None:
     )
 
 
-def test_an_input_of_an_old_file_has_no_default() -> None:
-    """What is fed would not go before an initializer, and the runtime refuses to take it."""
+def test_input_of_an_old_file_has_no_default() -> None:
+    """A fed value would not replace the initializer, and the runtime rejects it."""
     gate = np.array([1, 0, 1, 0, 1], np.float32)
     opened = classifier(node("Identity", ["z"], ["y"], "last"), ir=3, opset=9)
     add = AddInput("gate", (5,), "float32", np.ones(5)), Insert("mul", "z", ("gate",))
@@ -309,7 +309,7 @@ def test_an_input_of_an_old_file_has_no_default() -> None:
     np.testing.assert_allclose(run(result, {"x": X, "gate": gate})["y"], Z * gate, atol=1e-5)
 
 
-def test_an_input_without_a_default() -> None:
+def test_input_without_a_default() -> None:
     opened = classifier(node("Identity", ["z"], ["y"], "last"))
     edits = AddInput("gate", (None, 5), "float32"), Insert("mul", "z", ("gate",))
     result = edited(opened, *edits)
@@ -337,7 +337,7 @@ def test_add_output(name: str) -> None:
     np.testing.assert_array_equal(answers["y"], run(opened, {"x": X})["y"])
 
 
-def test_an_added_output_has_the_type_that_earlier_edits_gave_it() -> None:
+def test_added_output_has_the_edited_type() -> None:
     takes = (Take("kernel", 1, TWO, KERNEL), Take("bias", 0, TWO, BIAS))
     shapes = (SetShape("z", (None, 2)), SetShape("y", (None, 2)))
     result = edited(classifier(), *takes, *shapes, AddOutput("z", "z"))
@@ -345,7 +345,7 @@ def test_an_added_output_has_the_type_that_earlier_edits_gave_it() -> None:
     np.testing.assert_allclose(run(result, {"x": X})["z"], Z[:, TWO], atol=1e-5)
 
 
-# --- inserted operations -------------------------------------------------------------------------
+# --- inserted operations --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -393,7 +393,7 @@ INSERTED = [
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 21])
 @pytest.mark.parametrize("case", INSERTED, ids=lambda c: f"{c.operation} {c.attributes or ''}")
 def test_insert(case: Inserted, opset: int) -> None:
-    """Behind a tensor that a node reads and that is an output at the same time."""
+    """After a tensor that a node reads and that is also an output."""
     last = node("Mul", ["z", "two"], ["y"], "last")
     constants = {"two": np.array(2, np.float32)}
     outputs = {"y": None, "z": None}
@@ -422,7 +422,7 @@ def test_insert_a_comparison_and_a_cast(operation: str) -> None:
     np.testing.assert_array_equal(run(result, {"x": X})["y"], expected.astype(np.float32))
 
 
-def test_insert_behind_an_input_that_a_branch_reads_too() -> None:
+def test_insert_after_an_input_that_a_branch_reads() -> None:
     info = helper.make_tensor_value_info("s", TensorProto.FLOAT, [3, 6])
     branch = helper.make_graph([node("Neg", ["x"], ["s"])], "branch", [], [info])
     choice = node("If", ["yes"], ["y"], "choice", then_branch=branch, else_branch=branch)
@@ -431,22 +431,22 @@ def test_insert_behind_an_input_that_a_branch_reads_too() -> None:
     np.testing.assert_allclose(run(result, {"x": X})["y"], -3 * X, atol=1e-6)
 
 
-def test_insert_behind_a_constant() -> None:
+def test_insert_after_a_constant() -> None:
     result = edited(classifier(node("Relu", ["z"], ["y"])), Insert("add", "bias", (B,)))
     np.testing.assert_allclose(run(result, {"x": X})["y"], np.maximum(Z + B, 0), atol=1e-5)
 
 
-def test_nothing_fits_behind_an_input_that_is_an_output() -> None:
+def test_insert_after_an_input_that_is_an_output_is_refused() -> None:
     relu = node("Relu", ["x"], ["y"])
     opened = model([relu], {}, x=(3, 6), outputs={"y": None, "x": None})
     with pytest.raises(ModelError, match="no node makes the output 'x'"):
         opened.apply(Plan((Insert("relu", "x"),)))
 
 
-# --- the rest of the file ------------------------------------------------------------------------
+# --- the rest of the file -------------------------------------------------------------------------
 
 
-def test_what_else_the_file_holds_survives() -> None:
+def test_rest_of_the_file_is_kept() -> None:
     opened = two_gemms()
     source = opened.proto
     source.doc_string = "a model"

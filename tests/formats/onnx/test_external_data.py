@@ -1,4 +1,4 @@
-"""Constants in files beside a model: refused before anything else, then read and written."""
+"""Constants in files next to a model: unsafe files are refused, others are read and written."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def network(**more: Array) -> ModelProto:
 
 
 def saved(folder: Path, model: ModelProto | None = None, *, skip: int = 3) -> Path:
-    """A model whose constants lie in `weights.bin`, behind some bytes that belong to nothing."""
+    """A model with its constants in `weights.bin`, after some unused bytes."""
     model = model or network()
-    content = b"\0" * skip  # what follows is not aligned
+    content = b"\0" * skip  # so that the constants are not aligned
     for tensor in all_tensors(model.graph):
         raw = numpy_helper.to_array(tensor).tobytes()
         if tensor.data_type in {TensorProto.INT4, TensorProto.STRING}:
@@ -65,7 +65,7 @@ def saved(folder: Path, model: ModelProto | None = None, *, skip: int = 3) -> Pa
 
 
 def change(**entries: str | None) -> Callable[[Path], None]:
-    """Other entries for the kernel; None drops one."""
+    """Changes the kernel's external-data entries; None removes one."""
 
     def edit(path: Path) -> None:
         model = onnx.load(path, load_external_data=False)
@@ -122,7 +122,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
     "empty": (lambda path: weights(path).write_bytes(b""), "too short: 0 bytes"),
     "a link": (link, "is a link"),
     "a hard link": (hard_link, "is a link: the same file has another name"),
-    "behind a linked folder": (linked_folder, "is a link"),
+    "in a linked folder": (linked_folder, "is a link"),
     "a folder": (folder_instead, "is not a regular file"),
     "a pipe": (pipe_instead, "is not a regular file"),
     "absolute": (change(location="/etc/hostname"), "is not a path relative to the model"),
@@ -137,7 +137,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
     "no name at all": (change(location="a\0b"), "is not a path"),
     "an offset that is no number": (change(offset="3x"), "no number"),
     "a negative offset": (change(offset="-3"), "is too short"),
-    "an offset behind the end": (change(offset=str(2**62)), "is too short"),
+    "an offset after the end": (change(offset=str(2**62)), "is too short"),
     "another length": (
         change(length="12"),
         "is read for 12 bytes, but the constant's shape needs 12000",
@@ -148,7 +148,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_refused_before_anything_else(tmp_path: Path, name: str) -> None:
+def test_unsafe_files_are_refused(tmp_path: Path, name: str) -> None:
     damage, fact = REFUSED[name]
     path = saved(tmp_path)
     damage(path)
@@ -159,7 +159,7 @@ def test_refused_before_anything_else(tmp_path: Path, name: str) -> None:
     assert caught.value.hint
 
 
-def test_the_message_names_the_file(tmp_path: Path) -> None:
+def test_message_names_the_file(tmp_path: Path) -> None:
     path = saved(tmp_path)
     weights(path).unlink()
     with pytest.raises(
@@ -168,7 +168,7 @@ def test_the_message_names_the_file(tmp_path: Path) -> None:
         open_file(path)
 
 
-def test_a_constant_inside_a_branch_is_checked_too(tmp_path: Path) -> None:
+def test_constant_in_a_branch_is_checked(tmp_path: Path) -> None:
     info = helper.make_tensor_value_info("w", TensorProto.FLOAT, [500])
     weight = [numpy_helper.from_array(BIAS, "w")]
     inside = helper.make_graph([], "branch", [], [info], weight)
@@ -183,7 +183,7 @@ def test_a_constant_inside_a_branch_is_checked_too(tmp_path: Path) -> None:
         open_file(path)
 
 
-# --- accepted -----------------------------------------------------------------------------------
+# --- accepted -------------------------------------------------------------------------------------
 
 
 def answer(model: OnnxModel) -> Array:
@@ -197,7 +197,7 @@ def opened(tmp_path: Path) -> OnnxModel:
     return open_file(saved(folder))
 
 
-def test_values_are_seen_where_they_lie(opened: OnnxModel) -> None:
+def test_values_are_views_of_the_file(opened: OnnxModel) -> None:
     read = opened.graph().tensors["kernel"].read
     assert read is not None
     values = read()
@@ -208,7 +208,7 @@ def test_values_are_seen_where_they_lie(opened: OnnxModel) -> None:
     np.testing.assert_allclose(answer(opened), softmax(Z), atol=1e-6)
 
 
-def test_the_size_of_a_model_is_that_of_all_its_files(tmp_path: Path) -> None:
+def test_size_of_a_model_counts_all_its_files(tmp_path: Path) -> None:
     path = saved(tmp_path)
     held = sum(file.stat().st_size for file in tmp_path.iterdir())
     assert size_bytes(path) == held > path.stat().st_size
@@ -220,13 +220,13 @@ def test_the_size_of_a_model_is_that_of_all_its_files(tmp_path: Path) -> None:
     assert artifact.bytes == sum(file.stat().st_size for file in written)
 
 
-def test_a_length_may_be_left_out(tmp_path: Path) -> None:
+def test_length_is_optional(tmp_path: Path) -> None:
     path = saved(tmp_path)
     change(length=None)(path)
     np.testing.assert_allclose(answer(open_file(path)), softmax(Z), atol=1e-6)
 
 
-def test_a_file_in_a_folder_below(tmp_path: Path) -> None:
+def test_file_in_a_subfolder(tmp_path: Path) -> None:
     path = saved(tmp_path)
     (tmp_path / "below").mkdir()
     model = onnx.load(path, load_external_data=False)
@@ -240,7 +240,7 @@ def test_a_file_in_a_folder_below(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
-def test_a_cut_runs_before_it_is_written(opened: OnnxModel, mode: str) -> None:
+def test_cut_model_runs_before_it_is_written(opened: OnnxModel, mode: str) -> None:
     result = cut(opened, KEPT, mode)
     zeroed = np.where(np.isin(np.arange(500), KEPT), Z, 0)
     expected = softmax(Z[:, KEPT]) if mode == "slice" else softmax(zeroed)
@@ -261,7 +261,7 @@ def written(opened: OnnxModel, folder: Path) -> Path:
     [(KEPT, 0), (list(range(400)), 1), (list(range(500)), 1)],
     ids=["3", "400", "all"],
 )
-def test_what_is_written_stands_alone(
+def test_written_model_does_not_need_the_original_files(
     opened: OnnxModel, tmp_path: Path, kept: list[int], beside: int
 ) -> None:
     before = {p.name: p.read_bytes() for p in (tmp_path / "source").iterdir()}
@@ -275,15 +275,13 @@ def test_what_is_written_stands_alone(
     np.testing.assert_allclose(answer(again), softmax(Z[:, kept]), atol=1e-6)
 
 
-def test_the_same_model_gives_the_same_files(opened: OnnxModel, tmp_path: Path) -> None:
+def test_same_model_gives_the_same_files(opened: OnnxModel, tmp_path: Path) -> None:
     one, two = (written(cut(opened, list(range(400))), tmp_path / name) for name in ("a", "b"))
     files = [{p.name: p.read_bytes() for p in path.parent.iterdir()} for path in (one, two)]
     assert files[0] == files[1]
 
 
-def test_another_result_leaves_the_data_of_the_first_alone(
-    opened: OnnxModel, tmp_path: Path
-) -> None:
+def test_second_result_keeps_the_data_of_the_first(opened: OnnxModel, tmp_path: Path) -> None:
     first = written(cut(opened, list(range(400))), tmp_path / "result")
     kept = first.rename(first.with_name("first.onnx"))
     written(cut(opened, list(range(100, 500))), tmp_path / "result")
@@ -291,7 +289,7 @@ def test_another_result_leaves_the_data_of_the_first_alone(
 
 
 @pytest.mark.parametrize("when", ["data", "model"])
-def test_a_full_disk_leaves_nothing_behind(
+def test_full_disk_leaves_no_file(
     opened: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     def full(*_: Any) -> Any:
@@ -308,8 +306,8 @@ def test_a_full_disk_leaves_nothing_behind(
     assert list(folder.iterdir()) == []
 
 
-def test_constants_of_other_kinds(tmp_path: Path) -> None:
-    """Numbers in typed fields, of less than a byte, and inside nodes."""
+def test_constants_of_other_types(tmp_path: Path) -> None:
+    """Values in typed fields, of less than a byte, and in nodes."""
     model = network()
     typed = helper.make_tensor("typed", TensorProto.FLOAT, [600], np.arange(600.0).tolist())
     codes = numpy_helper.from_array(numbers(3000).astype(np.int8), "codes")
@@ -330,8 +328,8 @@ def test_constants_of_other_kinds(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read().astype(np.float32), expected.astype(np.float32))
 
 
-def test_large_constants_are_handed_over(tmp_path: Path) -> None:
-    """More than a megabyte of a cut kernel goes to the runtime as it is."""
+def test_large_constants_are_passed_as_arrays(tmp_path: Path) -> None:
+    """More than a megabyte of a cut kernel is passed to the runtime without a copy."""
     kernel = numbers(6, 60_000)
     nodes = [node("MatMul", ["x", "kernel"], ["y"], "head")]
     opened = open_file(saved(tmp_path, proto(nodes, {"kernel": kernel})))
@@ -344,7 +342,7 @@ def test_large_constants_are_handed_over(tmp_path: Path) -> None:
 
 @pytest.fixture
 def huge(tmp_path: Path) -> Iterator[Path]:
-    """A file of 2 GB that takes no room."""
+    """A sparse file of 2 GB."""
     path = tmp_path / "huge.onnx"
     path.write_bytes(b"\x08\x08")
     os.truncate(path, 2**31)
@@ -352,13 +350,13 @@ def huge(tmp_path: Path) -> Iterator[Path]:
     path.unlink()
 
 
-def test_a_file_that_the_format_cannot_hold_is_refused_unread(huge: Path) -> None:
+def test_too_large_file_is_refused_unread(huge: Path) -> None:
     with pytest.raises(ModelError, match=r"huge\.onnx is larger than the 2 GB"):
         open_file(huge)
 
 
-def test_a_model_beyond_the_limit_opens_and_is_written_beside(tmp_path: Path) -> None:
-    """3 GB of constants in a sparse file: nothing is read until it is asked for."""
+def test_model_over_2_gb_opens_and_is_written_with_a_second_file(tmp_path: Path) -> None:
+    """3 GB of constants in a sparse file: values are read only when needed."""
     units, features = 200_000, 3_800
     kernel = TensorProto(name="kernel", data_type=TensorProto.FLOAT, dims=[units, features])
     kernel.data_location = TensorProto.EXTERNAL

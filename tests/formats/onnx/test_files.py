@@ -1,4 +1,4 @@
-"""ONNX files: what is refused when they are opened, and how they are read, named and run."""
+"""ONNX files: refused when they are opened, or read, named and run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REMAP = Remap.of_cut(
 )
 
 
-# --- what must be refused ------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def altered(change: Callable[[ModelProto], object]) -> bytes:
@@ -78,7 +78,7 @@ BROKEN = {
         f"cut to {n} bytes": (WHOLE[:n], "not an ONNX file|no graph|opset")
         for n in (1, 2, 10, 40, len(WHOLE) // 2, len(WHOLE) - 7, len(WHOLE) - 1)
     },
-    "text that is no UTF-8": (WHOLE.replace(b"kernel", b"ker\xffel"), "not valid UTF-8"),
+    "text that is not UTF-8": (WHOLE.replace(b"kernel", b"ker\xffel"), "not valid UTF-8"),
     "no output": (altered(lambda m: m.graph.ClearField("output")), "no graph with an output"),
     "no opset": (altered(lambda m: m.ClearField("opset_import")), "no standard opset"),
     "weights outside": (
@@ -126,7 +126,7 @@ OTHERS.append(
 )
 
 
-def test_damaged_bytes_are_refused_or_do_no_harm() -> None:
+def test_damaged_bytes_are_refused_or_harmless() -> None:
     """Any exception but a ModelError fails the test."""
     random = np.random.default_rng(0)
     refused = []
@@ -154,12 +154,12 @@ def test_broken_files(name: str, tmp_path: Path) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.onnx: No such file"):
         open_file(tmp_path / "none.onnx")
 
 
-def test_a_constant_that_is_shorter_than_its_shape() -> None:
+def test_constant_that_is_shorter_than_its_shape() -> None:
     content = altered(lambda m: setattr(m.graph.initializer[0], "raw_data", b"1234"))
     (read,) = (
         t.read for t in from_bytes(content, "n").graph().tensors.values() if t.name == "kernel"
@@ -171,7 +171,7 @@ def test_a_constant_that_is_shorter_than_its_shape() -> None:
         read()
 
 
-def test_onnxruntime_refuses_by_name(capfd: pytest.CaptureFixture[str]) -> None:
+def test_onnxruntime_errors_name_the_model(capfd: pytest.CaptureFixture[str]) -> None:
     strange = node("Strange", ["x"], ["y"], domain="own")
     source = proto([strange], {}, outputs={"y": [3, 6]})
     source.opset_import.append(helper.make_opsetid("own", 1))
@@ -198,10 +198,10 @@ def test_wrong_feeds(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-# --- what is read --------------------------------------------------------------------------------
+# --- read -----------------------------------------------------------------------------------------
 
 
-def test_a_file_opens_writes_and_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_file_opens_writes_and_runs(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "network.bin"
     path.write_bytes(WHOLE)
     opened: Model = open_file(path)
@@ -218,7 +218,7 @@ def test_a_file_opens_writes_and_runs(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_remap_travels_in_the_metadata() -> None:
+def test_remap_is_stored_in_the_metadata() -> None:
     again = from_bytes(classifier().apply(Plan((), REMAP)).to_bytes(), "cut.onnx")
     assert again.remap == REMAP
     assert again.apply(Plan((AddOutput("z", "z"),))).remap == REMAP
@@ -226,7 +226,7 @@ def test_the_remap_travels_in_the_metadata() -> None:
     assert [entry.key for entry in replaced] == ["exporter.remap"]
 
 
-def test_the_graph_of_a_classifier() -> None:
+def test_graph_of_a_classifier() -> None:
     graph = classifier().graph()
     assert (graph.inputs, graph.outputs) == (("x",), ("y",))
     gemm, last = graph.nodes
@@ -255,7 +255,7 @@ def test_names_are_made_unique() -> None:
     assert [n.name for n in opened.proto.graph.node] == ["gemm", "", "same", "same", ""]
 
 
-def test_an_absent_input_and_an_absent_output() -> None:
+def test_absent_input_and_absent_output() -> None:
     clip = node("Clip", ["z", "", "high"], ["c"], "clip")
     drop = node("Dropout", ["c"], ["y", ""], "drop")
     opened = classifier(clip, drop, constants={"high": np.array(1, np.float32)})
@@ -266,7 +266,7 @@ def test_an_absent_input_and_an_absent_output() -> None:
     run(opened, {"x": X})
 
 
-def test_what_a_branch_reads_is_an_input_of_its_node() -> None:
+def test_tensor_read_in_a_branch_is_an_input_of_the_node() -> None:
     info = helper.make_tensor_value_info("s", TensorProto.FLOAT, [5])
     inner = helper.make_graph([node("Neg", ["bias"], ["s"])], "inner", [], [info])
     chosen = node("If", ["yes"], ["s"], then_branch=inner, else_branch=inner)
@@ -276,7 +276,7 @@ def test_what_a_branch_reads_is_an_input_of_its_node() -> None:
     constants = {"yes": np.array(True)}
     opened = classifier(softmax_, choice, constants=constants, outputs={"y": None, "o": [5]})
     found = opened.graph().nodes[2]
-    assert found.inputs == ("yes", "yes", "bias")  # its own, then what its branches read
+    assert found.inputs == ("yes", "yes", "bias")  # its own inputs, then those of its branches
     assert isinstance(found.operation, Opaque)
 
 
@@ -287,7 +287,7 @@ def test_initializers_that_are_inputs_too_are_constants() -> None:
     assert opened.graph().tensors["kernel"].is_constant
 
 
-def test_what_inference_cannot_tell_is_unknown() -> None:
+def test_shape_that_is_not_inferred_is_unknown() -> None:
     strange = node("Strange", ["x"], ["s"], domain="own")
     opened = from_proto(proto([strange, node("Relu", ["s"], ["y"])], {}, outputs={"y": [3]}), "n")
     tensor = opened.graph().tensors["s"]
@@ -332,7 +332,7 @@ def dequantized(dtype: str) -> ModelProto:
 
 
 def test_nodes_out_of_order_are_sorted() -> None:
-    """As onnxruntime does; its converter to float16 appends the casts of the inputs."""
+    """onnxruntime's converter to float16 appends the casts of the inputs at the end."""
     turned = altered(lambda m: m.graph.node.append(m.graph.node.pop(0)))
     before = from_bytes(turned, "network.onnx")
     assert [n.op_type for n in before.proto.graph.node] == ["Gemm", "Softmax"]

@@ -1,7 +1,7 @@
-"""Products of codes, whole or in blocks: what is cut answers as before, and a zeroed unit says 0.
+"""Products of quantized values: kept units match the original, and a zeroed unit is 0.
 
-The witness is the whole file in the same runtime; where the sums are integers, every bit must be
-the same. `onnx_precisions` makes the files, and NumPy says what their codes stand for.
+The reference is the original file in the same runtime; integer sums must be bit-identical.
+`onnx_precisions` makes the files, and NumPy dequantizes their values.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def logits(opened: OnnxModel, z: str, given: Mapping[str, Array]) -> Array:
 
 
 def close(precision: str) -> float:
-    """How far apart z may be: codes not at all, float sums by their rounding."""
+    """The limit for logits: integers are bit-identical, float sums may be rounded differently."""
     return 0.0 if "blocks" not in precision else 1e-5
 
 
 @pytest.mark.parametrize(("kind", "precision"), EACH)
-def test_a_slice_answers_what_the_whole_file_answers(kind: str, precision: str) -> None:
+def test_slice_matches_the_original(kind: str, precision: str) -> None:
     opened = built(kind, precision)
     z = trace(opened.graph()).head().z
     before, after = (
@@ -82,7 +82,7 @@ def test_a_slice_answers_what_the_whole_file_answers(kind: str, precision: str) 
 
 
 @pytest.mark.parametrize(("kind", "precision"), EACH)
-def test_a_zeroed_unit_says_exactly_0(kind: str, precision: str) -> None:
+def test_zeroed_unit_is_exactly_0(kind: str, precision: str) -> None:
     opened = built(kind, precision)
     head = trace(opened.graph()).head()
     before, after = (
@@ -96,8 +96,8 @@ def test_a_zeroed_unit_says_exactly_0(kind: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", made.PRECISIONS)
-def test_what_the_codes_stand_for(precision: str) -> None:
-    """Every file is near the float network that it was made of; or the tests above say little."""
+def test_quantized_files_are_near_the_float_network(precision: str) -> None:
+    """Every file is close to its float network; otherwise the tests above prove little."""
     z = run(built("dense, logits", precision), {"x": made.DENSE})["y"].astype(np.float64)
     wanted = made.DENSE @ made.WEIGHTS + made.BIAS
     coarse = 2.5 if "int4" in precision else 0.4
@@ -105,7 +105,7 @@ def test_what_the_codes_stand_for(precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", CUT)
-def test_probabilities_are_those_of_the_kept_units(precision: str) -> None:
+def test_probabilities_are_computed_from_the_kept_units(precision: str) -> None:
     z = run(built("dense, logits", precision), {"x": made.DENSE})["y"]
     y = run(cut(built("dense, softmax", precision), KEPT), {"x": made.DENSE})["y"]
     step = 1 / 256 if "QOperator" in precision else 1e-5
@@ -129,12 +129,12 @@ NAMES = {
 
 
 @pytest.mark.parametrize("precision", CUT)
-def test_the_precision_has_its_name(precision: str) -> None:
+def test_precision_name(precision: str) -> None:
     before = built("dense, softmax", precision)
     assert (before.precision, cut(before, KEPT).precision) == (NAMES[precision],) * 2
 
 
-# --- MatMulNBits: every form of its inputs -------------------------------------------------------
+# --- MatMulNBits: every form of its inputs --------------------------------------------------------
 
 FORMS: list[tuple[int, bool, str, int]] = [
     (bits, flat, points, level)
@@ -142,7 +142,7 @@ FORMS: list[tuple[int, bool, str, int]] = [
     for flat in (False, True)
     for points in ("packed", "float", "none")
     for level in (0, 4)
-    if not (points == "float" and (flat or bits == 8))  # which onnxruntime does not run
+    if not (points == "float" and (flat or bits == 8))  # onnxruntime does not run it
 ]
 
 
@@ -164,7 +164,7 @@ def constants(opened: OnnxModel) -> dict[str, Array]:
 
 
 @pytest.mark.parametrize("flat", [False, True])
-def test_blocks_go_with_their_units(flat: bool) -> None:
+def test_blocks_are_cut_with_their_units(flat: bool) -> None:
     opened = made.assembled("dense, logits", made.nbits(4, flat=flat))
     old, new = constants(opened), constants(cut(opened, KEPT))
     for name in ("w", "ws", "wp"):
@@ -176,8 +176,8 @@ def test_blocks_go_with_their_units(flat: bool) -> None:
     assert {a.name: a.i for a in head.attribute}["N"] == len(KEPT)
 
 
-def test_four_bits_are_packed_again() -> None:
-    """An odd number of codes leaves half a byte."""
+def test_four_bit_values_are_packed_again() -> None:
+    """An odd number of values fills half of the last byte."""
     codes = np.random.default_rng(4).integers(-8, 8, (made.FEATURES, 5)).astype(ml_dtypes.int4)
     scale = np.array([0.1, 0.2, 0.3, 0.4, 0.5], np.float32)
     nodes = [
@@ -197,12 +197,12 @@ def test_four_bits_are_packed_again() -> None:
     np.testing.assert_allclose(y, expected[:, [4, 0, 2]], atol=1e-4)
 
 
-# --- other forms ---------------------------------------------------------------------------------
+# --- other forms ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("name", FORMS_OF_CODES)
-def test_forms_of_codes(name: str, mode: str) -> None:
+def test_operators_on_quantized_values(name: str, mode: str) -> None:
     opened = form(name)
     before, after = (run(each, {"x": X})["y"] for each in (opened, cut(opened, [4, 0, 2], mode)))
     assert len(np.unique(before[:, [0, 2, 4]])) > 6
@@ -214,8 +214,8 @@ def test_forms_of_codes(name: str, mode: str) -> None:
     np.testing.assert_allclose(after, wanted, rtol=0, atol=1e-5 if floats else 0)
 
 
-def test_operators_tested_here() -> None:
-    """For the document of the operators."""
+def test_every_quantized_operator_is_tested() -> None:
+    """`docs/operators.md` lists these operators."""
     nodes = [n for each, _ in FORMS_OF_CODES.values() for n in each]
     nodes += [n for kind in made.FUNCTIONS for p in made.PRECISIONS for n in _nodes(kind, p)]
     assert {n.op_type for n in nodes if n.domain == made.MICROSOFT} >= set(DOMAINS[made.MICROSOFT])
@@ -226,11 +226,11 @@ def _nodes(kind: str, precision: str) -> Sequence[NodeProto]:
     return () if opened is None else tuple(opened.proto.graph.node)
 
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def damaged(**changed: Any) -> Callable[[], OnnxModel]:
-    """A MatMulNBits whose constants or attributes were changed."""
+    """A MatMulNBits with changed constants or attributes."""
 
     def make() -> OnnxModel:
         parts = made.nbits(4)
@@ -283,7 +283,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
         ),
         "its kernel is not a constant but computed",
     ),
-    "scales not one a channel": (
+    "scales neither per-tensor nor per-channel": (
         coded(
             START,
             node("QLinearMatMul", [*LEFT, "w", "s", "wp", "zs", "zp"], ["zq"], "head"),
@@ -326,7 +326,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
         ),
         "DequantizeLinear 'read': its scale is computed while the model runs",
     ),
-    "scales of what is added differ": (
+    "per-channel scales of an addition": (
         coded(
             START,
             node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
@@ -347,7 +347,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
         ),
         "as before opset 13",
     ),
-    "joined codes": (
+    "concatenated quantized values": (
         coded(
             START,
             node("QLinearMatMul", [*LEFT, *RIGHT, "zs", "zp"], ["mq"], "head"),
@@ -369,12 +369,12 @@ def test_refused_by_name(name: str) -> None:
     assert "\n" not in caught.value.message
 
 
-def test_damaged_scales_of_a_refused_operator_are_not_looked_at() -> None:
-    opened = REFUSED["scales not one a channel"][0]()
+def test_damaged_scales_of_a_refused_operator_are_not_read() -> None:
+    opened = REFUSED["scales neither per-tensor nor per-channel"][0]()
     assert opened.graph().tensors["w"].quantization is None
 
 
-def test_what_a_packed_kernel_is_drawn_as() -> None:
+def test_packed_kernel_in_the_neutral_graph() -> None:
     graph = made.assembled("dense, logits", made.nbits(4, flat=True)).graph()
     (operation,) = [n.operation for n in graph.nodes if n.operator == "MatMulNBits"]
     assert isinstance(operation, Linear)
@@ -386,8 +386,8 @@ def test_what_a_packed_kernel_is_drawn_as() -> None:
     assert labels["w"] == labels["wp"] == [0, 1, 2, 3, 4, 5]
 
 
-def test_units_that_blocks_do_not_divide_among_are_refused() -> None:
-    """A rule's own guard: no row gives it."""
+def test_units_not_divisible_into_blocks_are_refused() -> None:
+    """A check in the rule: no operator is translated to this."""
     parts = made.nbits(4, flat=True)
     graph = made.assembled("dense, logits", parts).graph()
     (head,) = [n for n in graph.nodes if n.operator == "MatMulNBits"]
@@ -396,7 +396,7 @@ def test_units_that_blocks_do_not_divide_among_are_refused() -> None:
         list(RULES[Linear](step))
 
 
-def test_a_quantizer_in_blocks_is_no_channel_axis() -> None:
+def test_blocked_quantizer_has_no_channel_axis() -> None:
     graph = built("dense, logits", "int4 in blocks (DequantizeLinear)").graph()
     (read,) = [n.operation for n in graph.nodes if n.operator == "DequantizeLinear"]
     assert isinstance(read, Elementwise)
@@ -405,6 +405,6 @@ def test_a_quantizer_in_blocks_is_no_channel_axis() -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_multiply_adds_of_packed_kernels_are_those_of_their_codes(bits: int) -> None:
+def test_multiply_adds_of_packed_kernels_count_unpacked_values(bits: int) -> None:
     (facts,) = inspect_model(made.assembled("dense, logits", made.nbits(bits))).heads
     assert facts.multiply_adds == made.FEATURES * made.UNITS

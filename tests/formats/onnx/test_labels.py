@@ -1,4 +1,4 @@
-"""Labels in metadata: read as data, used where they fit, narrowed with the units."""
+"""Labels in metadata: read as data, used if they fit an axis, and cut with the units."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.builders.onnx_models import classifier, node
 
 NAMES = ("ant", "bee", "cät", "dog's", "emu")
 
-# --- what an entry says ---------------------------------------------------------------------------
+# --- one entry ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ NAMES = ("ant", "bee", "cät", "dog's", "emu")
         pytest.param("{1: 'a', 2: 'b'}", id="not from 0"),
         pytest.param("{0: 'a', '1': 'b'}", id="keys of two kinds"),
         pytest.param("{0: 'a', True: 'b'}", id="a truth as a key"),
-        pytest.param("{0: 1}", id="a number as a label"),
+        pytest.param("{0: 1}", id="an integer as a label"),
         pytest.param('{"ant": 0}', id="the other way round"),
-        pytest.param('{"00": "a"}', id="a number in another form"),
+        pytest.param('{"00": "a"}', id="a key with a leading zero"),
         pytest.param("{'a', 'b'}", id="a set"),
         pytest.param("[x for x in 'ab']", id="code"),
         pytest.param("__import__('os').system('true')", id="a call"),
@@ -50,7 +50,7 @@ NAMES = ("ant", "bee", "cät", "dog's", "emu")
         pytest.param("['a\0']", id="a null character"),
     ],
 )
-def test_entries_that_are_no_labels(text: str) -> None:
+def test_entries_that_are_not_labels(text: str) -> None:
     assert read_entry(text) is None
 
 
@@ -65,9 +65,7 @@ def test_entries_that_are_no_labels(text: str) -> None:
         pytest.param("{'0': 'a'}", ("a",), "{'0': 'é'}", id="Python dictionary of texts"),
     ],
 )
-def test_entries_are_read_and_written_in_their_own_syntax(
-    text: str, labels: tuple[str, ...], changed: str
-) -> None:
+def test_entries_keep_their_syntax(text: str, labels: tuple[str, ...], changed: str) -> None:
     entry = read_entry(text)
     assert entry is not None
     assert entry.labels == labels
@@ -101,10 +99,10 @@ LITERAL = repr(dict(enumerate(NAMES)))
             {"labels": repr(NAMES[::-1]), "names": LITERAL}, NAMES, id="names before labels"
         ),
         pytest.param(
-            {"labels": repr(NAMES), "names": repr(NAMES[:2])}, NAMES, id="what fits comes first"
+            {"labels": repr(NAMES), "names": repr(NAMES[:2])}, NAMES, id="the first entry that fits"
         ),
         pytest.param({"character": "\n".join(NAMES)}, NAMES, id="a label a line"),
-        pytest.param({"character": "\n".join(NAMES) + "\n"}, NAMES, id="a line's end behind"),
+        pytest.param({"character": "\n".join(NAMES) + "\n"}, NAMES, id="a final line break"),
         pytest.param({"names": "\n".join(NAMES)}, None, id="lines under another key"),
     ],
 )
@@ -113,8 +111,8 @@ def test_labels_of_the_head(entries: dict[str, str], expected: tuple[str, ...] |
     assert trace(opened.graph()).head().labels == expected
 
 
-def test_labels_of_another_axis_are_not_those_of_the_units() -> None:
-    """Five rows of a batch are no units; three positions on another axis are none either."""
+def test_labels_of_another_axis_do_not_label_the_units() -> None:
+    """A batch of 5 rows is not a unit axis; neither is another axis of 3 positions."""
     opened = classifier(
         node("Unsqueeze", ["z", "axes"], ["u"], "u"),
         node("Expand", ["u", "to"], ["y"], "expand"),
@@ -148,13 +146,13 @@ def cut(opened: OnnxModel, kept: Sequence[int], mode: str = "slice") -> OnnxMode
     return opened.apply(Plan(MODES[mode].edits(head, kept), remap_of(opened, kept, mode)))
 
 
-def test_a_group_is_labeled_with_its_name() -> None:
+def test_merged_group_is_labeled_with_its_name() -> None:
     opened = labeled(classifier(), names=LITERAL)
     merged = opened.apply(plan_cut(opened, CutOptions(keep=[2], merge={"fly": [3, 0]})).plan)
     assert props(merged)["names"] == "{0: 'fly', 1: 'cät'}"
 
 
-def test_labels_follow_a_cut_and_the_next_one() -> None:
+def test_labels_are_cut_twice() -> None:
     opened = labeled(classifier(), names=LITERAL, task="classify", stride="32")
     once = cut(opened, [4, 2, 0])
     assert props(once) == {
@@ -168,13 +166,13 @@ def test_labels_follow_a_cut_and_the_next_one() -> None:
     assert props(opened)["names"] == LITERAL
 
 
-def test_lines_stay_lines() -> None:
+def test_line_syntax_is_kept() -> None:
     opened = labeled(classifier(), character="\n".join(NAMES))
     assert props(cut(opened, [4, 2]))["character"] == f"{NAMES[4]}\n{NAMES[2]}"
 
 
-def test_fewer_lines_than_units_are_no_sign_of_boxes() -> None:
-    """A text recognizer has a blank in front of its characters, and each step of the text a row."""
+def test_fewer_lines_than_units_do_not_label_boxes() -> None:
+    """A text recognizer has a blank before its characters, and one row a time step."""
     rows = [
         node("Unsqueeze", ["z", "axes"], ["u"], "u"),
         node("Expand", ["u", "to"], ["y"], "expand"),
@@ -185,20 +183,20 @@ def test_fewer_lines_than_units_are_no_sign_of_boxes() -> None:
     assert (head.units, head.unit_range, head.labels) == (5, None, None)
 
 
-def test_entries_that_do_not_label_the_units_survive() -> None:
+def test_entries_that_do_not_label_the_units_are_kept() -> None:
     entries = {"labels": "['p', 'q']", "names": json.dumps(NAMES), "classes": "5"}
     result = cut(labeled(classifier(), **entries), [1])
     assert props(result) == {**entries, "names": '["bee"]'}
 
 
 @pytest.mark.parametrize("mode", ["zero", "slice"])
-def test_an_entry_of_units_that_all_stay_is_not_touched(mode: str) -> None:
+def test_entry_is_unchanged_if_all_units_are_kept(mode: str) -> None:
     text = "{0:'ant',1:'bee',2:'cat',3:'dog',4:'emu'}"
     kept = [0, 1] if mode == "zero" else [0, 1, 2, 3, 4]
     assert props(cut(labeled(classifier(), names=text), kept, mode))["names"] == text
 
 
-def test_labels_of_a_model_that_returns_ids() -> None:
+def test_labels_of_a_model_that_returns_class_indices() -> None:
     best = node("ArgMax", ["z"], ["y"], "best", axis=1, keepdims=0)
     opened = labeled(classifier(best), names=LITERAL)
     assert trace(opened.graph()).head().labels == NAMES

@@ -1,4 +1,4 @@
-"""Large files whose large constants are left where they lie: what is skimmed, and what is not."""
+"""Large files are parsed without their large constants, if that is safe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LARGE = 1500  # bytes
 
 @pytest.fixture(autouse=True)
 def _bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every file counts as large, and most constants of these."""
+    """Every file counts as large, and so do most of its constants."""
     monkeypatch.setattr(files, "_LARGE_FILE", 0)
     monkeypatch.setattr(lazy_parse, "LARGE_BYTES", LARGE)
 
@@ -60,7 +60,7 @@ def left_out(model: ModelProto | None) -> set[str]:
     return {tensor.name for tensor in model.graph.initializer if is_external(tensor)}
 
 
-# --- what is parsed whole -------------------------------------------------------------------------
+# --- parsed completely ----------------------------------------------------------------------------
 
 
 def _shorter(model: ModelProto) -> None:
@@ -100,12 +100,12 @@ INSIDE: Mapping[str, Callable[[ModelProto], None]] = {
     "a type that is not handed over": _doubles,
     "values in a typed field": _in_a_typed_field,
     "a segment": _in_a_segment,
-    "both here and elsewhere": _elsewhere_by_name,
+    "both inside and external": _elsewhere_by_name,
 }
 
 
 @pytest.mark.parametrize("case", INSIDE)
-def test_what_is_odd_is_parsed_as_ever(case: str) -> None:
+def test_unusual_constants_are_parsed_completely(case: str) -> None:
     model = network()
     INSIDE[case](model)
     found = skimmed(model.SerializeToString())
@@ -114,7 +114,7 @@ def test_what_is_odd_is_parsed_as_ever(case: str) -> None:
     assert left_out(found) >= {"bias", "scale"}
 
 
-def test_a_small_constant_stays() -> None:
+def test_small_constant_is_parsed() -> None:
     small = numbers(LARGE // 4 - 1)
     assert left_out(skimmed(network(small=small).SerializeToString())) == {
         "kernel",
@@ -123,8 +123,8 @@ def test_a_small_constant_stays() -> None:
     }
 
 
-def test_a_file_that_names_the_place_itself_is_refused(tmp_path: Path) -> None:
-    """Else it could have any bytes of its own taken for a constant."""
+def test_file_with_the_internal_location_is_refused(tmp_path: Path) -> None:
+    """Otherwise the file could declare any of its bytes a constant."""
     model = network()
     tensor = constant(model, "kernel")
     tensor.ClearField("raw_data")
@@ -138,8 +138,8 @@ def test_a_file_that_names_the_place_itself_is_refused(tmp_path: Path) -> None:
         open_file(tmp_path / "net.onnx")
 
 
-def test_no_end_and_no_byte_takes_it_down() -> None:
-    """A shortened or changed file is parsed or not; nothing else happens."""
+def test_truncated_or_changed_files_do_not_crash() -> None:
+    """A truncated or changed file is parsed or not; it never raises."""
     content = network().SerializeToString()
     for stop in range(0, len(content), 61):
         found = skimmed(content[:stop])
@@ -159,14 +159,14 @@ def test_no_end_and_no_byte_takes_it_down() -> None:
         pytest.param(b"\x3a", id="no length"),
     ],
 )
-def test_what_is_no_message_is_not_skimmed(content: bytes) -> None:
+def test_other_bytes_are_not_parsed(content: bytes) -> None:
     assert skimmed(content) is None
 
 
-# --- what is skimmed ------------------------------------------------------------------------------
+# --- parsed without values ------------------------------------------------------------------------
 
 
-def test_all_but_the_values_is_parsed_and_put_together_again(tmp_path: Path) -> None:
+def test_parsed_model_is_written_back_bit_identical(tmp_path: Path) -> None:
     model = network()
     model.metadata_props.add(key="author", value="somebody")
     constant(model, "bias").doc_string = "what is added"
@@ -190,7 +190,7 @@ def answer(model: OnnxModel, name: str = "y") -> Array:
     return model.runner(RunOptions())({"x": X})[name]
 
 
-def test_values_are_seen_where_they_lie(opened: OnnxModel, tmp_path: Path) -> None:
+def test_values_are_views_of_the_file(opened: OnnxModel, tmp_path: Path) -> None:
     content = (tmp_path / "source.onnx").read_bytes()
     assert opened.sha256 == hashlib.sha256(content).hexdigest()
     for name, expected in {"kernel": KERNEL, "bias": BIAS}.items():
@@ -205,7 +205,7 @@ def test_values_are_seen_where_they_lie(opened: OnnxModel, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero", "mask"])
-def test_a_cut_file_stands_alone(opened: OnnxModel, tmp_path: Path, mode: str) -> None:
+def test_cut_file_does_not_need_the_original(opened: OnnxModel, tmp_path: Path, mode: str) -> None:
     (tmp_path / "source.onnx").rename(tmp_path / "moved.onnx")  # as `write_atomically` may do
     result = cut(opened, KEPT, mode)
     alive = np.isin(np.arange(500), KEPT)
@@ -226,7 +226,7 @@ def test_a_cut_file_stands_alone(opened: OnnxModel, tmp_path: Path, mode: str) -
     np.testing.assert_allclose(answer(shown, "z"), Z, atol=1e-5)
 
 
-def test_some_constants_here_and_some_beside(tmp_path: Path) -> None:
+def test_constants_in_both_files(tmp_path: Path) -> None:
     source = network()
     tensor = constant(source, "scale")
     (tmp_path / "weights.bin").write_bytes(tensor.raw_data)

@@ -1,4 +1,4 @@
-"""What classifiers hold besides kernels and activations, in ONNX: refused first, then by NumPy."""
+"""Other operators in ONNX classifiers: refused uses first, then cuts compared with NumPy."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ RUNNING = (  # a number that is computed while the model runs
 )
 ONE = {"one": ints(1)}
 
-# --- what must be refused ------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 TURNED = (  # the number of units becomes a height
     node("Shape", ["z"], ["shape"], "last"),
@@ -220,7 +220,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.id)
 def test_refused_by_name(case: Case) -> None:
-    """Probabilities are an output too, so that what reads the logits elsewhere refuses the cut."""
+    """Probabilities are an output too, so that another consumer of the logits refuses the cut."""
     shape: list[int | str | None] = [None] * Z[case.base].ndim
     soft = replace(case, nodes=(*case.nodes, node("Softmax", ["z"], ["soft"], "s", axis=1)))
     outputs: Mapping[str, Dims | None] = {"soft": None, "y": shape}
@@ -245,12 +245,12 @@ EINSUMS_REFUSED = {
     "no equation": ("", ["x", "k"], {"k": KERNEL}),
     "a damaged equation": ("bi, io\x7f-> bo", ["x", "k"], {"k": KERNEL}),
     "a diagonal": ("bi,ii->bi", ["x", "k"], {"k": numbers(6, 6)}),
-    "nothing of the constant left": ("bi,i->b", ["x", "k"], {"k": numbers(6)}),
+    "the constant is summed completely": ("bi,i->b", ["x", "k"], {"k": numbers(6)}),
 }
 
 
 @pytest.mark.parametrize("name", EINSUMS_REFUSED)
-def test_einsums_that_are_no_head(name: str) -> None:
+def test_einsums_without_a_head(name: str) -> None:
     equation, inputs, constants = EINSUMS_REFUSED[name]
     nodes = [
         node("Einsum", inputs, ["e"], "head", equation=equation),
@@ -273,7 +273,7 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize(("operator", "domain", "inputs", "reason"), FOREIGN)
-def test_other_ways_to_quantize_are_refused_by_name(
+def test_unsupported_quantization_is_refused_by_name(
     operator: str, domain: str, inputs: int, reason: str
 ) -> None:
     names = ["x", *(f"c{i}" for i in range(1, inputs))]
@@ -285,11 +285,11 @@ def test_other_ways_to_quantize_are_refused_by_name(
     assert reason in refusal.reason
 
 
-def test_every_reason_belongs_to_an_operator_without_a_row() -> None:
+def test_reasons_are_for_operators_without_a_row() -> None:
     assert not set(REASONS) & set(TABLE)
 
 
-# --- graphs inside --------------------------------------------------------------------------------
+# --- subgraphs ------------------------------------------------------------------------------------
 
 
 def branch(*nodes: NodeProto, out: str = "inner", shape: Dims = ("batch", 5)) -> Any:
@@ -297,7 +297,7 @@ def branch(*nodes: NodeProto, out: str = "inner", shape: Dims = ("batch", 5)) ->
     return helper.make_graph(list(nodes), "branch", [], [info])
 
 
-def test_a_head_inside_a_branch_is_refused_by_name() -> None:
+def test_head_in_a_branch_is_refused_by_name() -> None:
     inside = branch(node("MatMul", ["x", "kernel"], ["inner"], "head"))
     chosen = node("If", ["yes"], ["y"], "choice", then_branch=inside, else_branch=inside)
     opened = model([chosen], {"kernel": KERNEL, "yes": np.array(True)}, outputs={"y": [None, 5]})
@@ -307,7 +307,7 @@ def test_a_head_inside_a_branch_is_refused_by_name() -> None:
     )
 
 
-def test_a_head_in_front_of_a_branch_is_refused_by_name() -> None:
+def test_head_before_a_branch_is_refused_by_name() -> None:
     inside = branch(node("Relu", ["z"], ["inner"], "relu"))
     chosen = node("If", ["yes"], ["y"], "choice", then_branch=inside, else_branch=inside)
     nodes, constants, _ = head("dense")
@@ -315,7 +315,7 @@ def test_a_head_in_front_of_a_branch_is_refused_by_name() -> None:
     assert trace(opened.graph()).refusals[0].operation == "If 'choice'"
 
 
-def test_a_loop_on_the_way_is_refused_by_name() -> None:
+def test_loop_after_the_head_is_refused_by_name() -> None:
     body = helper.make_graph(
         [node("Identity", ["go"], ["on"]), node("Relu", ["v"], ["r"])],
         "body",
@@ -335,8 +335,8 @@ def test_a_loop_on_the_way_is_refused_by_name() -> None:
     assert trace(opened.graph()).refusals[0].operation == "Loop 'loop'"
 
 
-def test_graphs_and_functions_elsewhere_are_left_alone() -> None:
-    """A branch in the body of the network, and a function of the file behind another output."""
+def test_subgraphs_and_functions_elsewhere_are_kept() -> None:
+    """A branch in the body of the network, and a function of the file before another output."""
     inside = [branch(node("Relu", ["x"], [n], n), out=n, shape=["batch", 6]) for n in ("p", "q")]
     nodes = [
         node("If", ["yes"], ["f"], "choice", then_branch=inside[0], else_branch=inside[1]),
@@ -358,11 +358,11 @@ def test_graphs_and_functions_elsewhere_are_left_alone() -> None:
     np.testing.assert_allclose(after["y"], before["y"][:, KEPT], atol=1e-6)
 
 
-# --- behind the head ------------------------------------------------------------------------------
+# --- after the head -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", BEHIND, ids=lambda case: case.id)
-def test_behind_the_head(case: Case) -> None:
+def test_operators_after_the_head(case: Case) -> None:
     shape = case.expected(Z[case.base], np.arange(5)).shape
     opened = build(case, outputs={"y": shape} if case in CHAINS else None)
     feeds = {"x": X[case.base]}
@@ -377,7 +377,7 @@ def test_behind_the_head(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CHAINS, ids=lambda case: case.id)
-def test_a_batch_that_is_copied_stays_open(case: Case) -> None:
+def test_copied_batch_size_stays_dynamic(case: Case) -> None:
     _, *shape = case.expected(Z["dense"], np.arange(5)).shape
     opened = build(case, fixed=False, outputs={"y": ["batch", *shape]})
     result = cut(opened, KEPT)
@@ -387,7 +387,7 @@ def test_a_batch_that_is_copied_stays_open(case: Case) -> None:
         np.testing.assert_allclose(run(result, {"x": x})["y"], expected, atol=1e-5)
 
 
-def test_parts_from_several_linear_operations() -> None:
+def test_concatenated_linear_operations() -> None:
     nodes = [
         node("MatMul", ["x", "left"], ["p"], "left"),
         node("MatMul", ["x", "right"], ["q"], "right"),
@@ -404,7 +404,7 @@ def test_parts_from_several_linear_operations() -> None:
         cut(opened, [2, 3])
 
 
-def test_other_outputs_that_do_not_show_the_units_stay_bit_identical() -> None:
+def test_other_outputs_are_bit_identical() -> None:
     nodes, constants, shape = head("dense")
     nodes += [
         node("Softmax", ["z"], ["y"], "softmax"),
@@ -425,7 +425,7 @@ def plan_of(traced: Any, kept: Sequence[int]) -> Any:
     return Plan(MODES["slice"].edits(traced, kept))
 
 
-# --- kernels that come through other nodes ------------------------------------------------------
+# --- kernels through other nodes ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
@@ -442,7 +442,7 @@ def test_kernels_through_other_nodes(name: str, mode: str) -> None:
     np.testing.assert_allclose(result, y[:, KEPT], atol=1e-5)
 
 
-def test_einsum_with_axes_behind_the_channels() -> None:
+def test_einsum_with_axes_after_the_channels() -> None:
     x, kernel = numbers(2, 6, 4), numbers(5, 6)
     einsum = node("Einsum", ["x", "k"], ["y"], "head", equation="bi...,oi->bo...")
     opened = model([einsum], {"k": kernel}, x=x.shape)
@@ -451,7 +451,7 @@ def test_einsum_with_axes_behind_the_channels() -> None:
 
 
 @pytest.mark.parametrize(("value", "possible"), [(0.0, True), (0.25, False)])
-def test_a_kernel_that_is_stated_as_a_shape(value: float, *, possible: bool) -> None:
+def test_kernel_made_by_constant_of_shape(value: float, *, possible: bool) -> None:
     fill = node(
         "ConstantOfShape",
         ["s"],
@@ -485,7 +485,7 @@ def test_transposed_convolution() -> None:
 
 
 def operators_tested() -> dict[str, set[str]]:
-    """Operator -> the modules whose tables hold a graph with it that is cut and run."""
+    """Operator -> the modules with a table of graphs that contain it and are cut and run."""
     tables: dict[str, list[Sequence[NodeProto]]] = {
         "test_onnx_table": [
             *(c.nodes for c in onnx_heads.BEHIND),

@@ -1,6 +1,6 @@
-"""What is refused behind a detector: classes counted while it runs, and TensorRT's post-processes.
+"""Refused after a detector: classes counted at run time, and TensorRT's post-processes.
 
-What follows a cut by itself is tried in `test_onnx_suppression`.
+`test_suppression` tests the operators that follow a cut.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def as_what_is_repeated(model: ModelProto) -> None:
 
 
 def divided_by_another_length(model: ModelProto) -> None:
-    """Four, for a box."""
+    """Four coordinates."""
     maker(model, "kind").input[1] = "boxes.count"
 
 
 def repeated_by_another_length(model: ModelProto) -> None:
-    """Expand reads six lengths of something else, which a cut leaves alone."""
+    """Expand reads six lengths of another tensor, which a cut does not change."""
     constant(model, "six", np.zeros(6, np.float32))
     model.graph.node.insert(0, node("Shape", ["six"], ["length"], "length"))
     maker(model, "scores.open").input[1] = "length"
@@ -87,7 +87,7 @@ MEASURED: dict[Callable[[ModelProto], None], str] = {
 
 
 @pytest.mark.parametrize("change", MEASURED, ids=lambda change: change.__name__)
-def test_a_measured_number_of_classes(change: Callable[[ModelProto], None]) -> None:
+def test_measured_number_of_classes(change: Callable[[ModelProto], None]) -> None:
     model = end_to_end(batch=0)
     change(model)
     found = trace(from_proto(model, "yolo.onnx").graph())
@@ -139,7 +139,7 @@ DIVIDED = (
 
 
 @pytest.mark.parametrize("change", DIVIDED, ids=lambda change: change.__name__)
-def test_places_that_are_divided_in_another_way(change: Callable[[ModelProto], None]) -> None:
+def test_other_divisions_of_indices_are_refused(change: Callable[[ModelProto], None]) -> None:
     model = end_to_end(dynamo=True)
     change(model)
     found = trace(from_proto(model, "yolo.onnx").graph())
@@ -149,8 +149,8 @@ def test_places_that_are_divided_in_another_way(change: Callable[[ModelProto], N
 
 @pytest.mark.parametrize("domain", ["TRT", ""])
 @pytest.mark.parametrize("operator", ["EfficientNMS_TRT", "BatchedNMSDynamic_TRT"])
-def test_a_post_process_of_tensorrt(operator: str, domain: str) -> None:
-    """It is told by name from each of its outputs, with what to do."""
+def test_tensorrt_post_process_is_refused(operator: str, domain: str) -> None:
+    """Each of its outputs is refused with its name and a hint."""
     net = Net()
     net.maps()
     boxes = net.op("Transpose", [branches(net, 4, "box")], "boxes", perm=[0, 2, 1])

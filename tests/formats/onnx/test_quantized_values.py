@@ -1,4 +1,4 @@
-"""QDQ models: codes are cut with their scales and zero points, and a zeroed code is a real 0."""
+"""QDQ models: kernels are cut with their scales and zero points; a zeroed unit is a real 0."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ B32 = np.random.default_rng(3).integers(-900, 900, 5, np.int32)
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("name", KERNELS)
-def test_kernels_of_codes(name: str, mode: str) -> None:
+def test_quantized_kernels(name: str, mode: str) -> None:
     nodes, constants, kernel = KERNELS[name]
     opened = model(nodes, constants, x=X.shape)
     before, after = (run(m, {"x": X}, plain=True)["y"] for m in (opened, cut(opened, KEPT, mode)))
@@ -45,7 +45,7 @@ def test_kernels_of_codes(name: str, mode: str) -> None:
     np.testing.assert_allclose(after, before[:, KEPT], atol=1e-6)
 
 
-def test_kernels_of_four_bits() -> None:
+def test_four_bit_kernels() -> None:
     codes = np.random.default_rng(4).integers(-8, 8, (6, 5)).astype(ml_dtypes.int4)
     points = np.array([1, -2, 0, 3, -8]).astype(ml_dtypes.int4)
     nodes = product(dequantized("w", "s", "p", axis=1))
@@ -56,8 +56,8 @@ def test_kernels_of_four_bits() -> None:
     assert not run(cut(opened, KEPT, "zero"), {"x": X}, plain=True)["y"][:, [1, 3]].any()
 
 
-def test_a_reshape_that_hides_whose_zero_points_they_are_refuses_zero() -> None:
-    """Codes whose zero points differ, and no way back from the channels to the positions."""
+def test_zero_is_refused_if_a_reshape_mixes_zero_points() -> None:
+    """Different zero points per channel, and a reshape after which no axis has the channels."""
     nodes = product(
         node("Reshape", ["w", "to"], ["r"], "reshape"), dequantized("r", "s", "p", axis=1)
     )
@@ -87,18 +87,18 @@ REFUSED: Mapping[str, tuple[Nodes, Mapping[str, Array], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_codes_of_unknown_meaning_are_refused(name: str) -> None:
+def test_unknown_scales_are_refused(name: str) -> None:
     nodes, constants, reason = REFUSED[name]
     opened = model(nodes, constants, x=X.shape, opset=21, ir=10, outputs={"y": [3, 5]})
     (refusal,) = trace(opened.graph()).refusals
     assert reason in refusal.reason
 
 
-# --- codes up to the output ----------------------------------------------------------------------
+# --- quantized values up to the output ------------------------------------------------------------
 
 
 def tail(*behind: NodeProto) -> OnnxModel:
-    """x -> codes -> product of codes -> z in codes -> what stands behind."""
+    """x -> quantized x -> quantized product -> quantized z -> tail."""
     nodes = [
         node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantize x"),
         dequantized("xq", "xs", "xp", to="xd"),
@@ -131,14 +131,14 @@ def quantized(tensor: str, *, scale: str = "ys", point: str = "yp") -> NodeProto
 
 FLOAT = dequantized("z", "zs", "zp", to="d")
 TAILS = {
-    "codes of logits": (node("Identity", ["z"], ["y"], "y"),),
-    "codes of probabilities": (
+    "quantized logits": (node("Identity", ["z"], ["y"], "y"),),
+    "quantized probabilities": (
         FLOAT,
         node("Softmax", ["d"], ["soft"], "softmax"),
         quantized("soft"),
     ),
     "floats of probabilities": (FLOAT, node("Softmax", ["d"], ["y"], "softmax")),
-    "codes of what saturates": (
+    "quantized values that saturate": (
         FLOAT,
         node("Relu", ["d"], ["relu"], "relu"),
         quantized("relu", scale="narrow"),
@@ -154,7 +154,7 @@ TAILS = {
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("name", TAILS)
-def test_the_oracle_answers_within_one_code(name: str, mode: str) -> None:
+def test_oracle_matches_within_one_quantized_value(name: str, mode: str) -> None:
     opened = tail(*TAILS[name])
     head = trace(opened.graph()).head()
     result = cut(opened, KEPT, mode)
@@ -176,8 +176,8 @@ def shown(opened: OnnxModel, z: str) -> OnnxModel:
     return opened.apply(Plan((AddOutput(z, "_z"),)))
 
 
-def test_where_z_is_and_what_its_codes_stand_for() -> None:
-    graph = tail(*TAILS["codes of probabilities"]).graph()
+def test_logits_tensor_and_its_quantization() -> None:
+    graph = tail(*TAILS["quantized probabilities"]).graph()
     head = trace(graph).head()
     assert (head.activation, head.z) == ("softmax", "d")
     assert [n.name for n in head.tail] == ["softmax", "quantize y"]
@@ -199,7 +199,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_codes_mean_the_same_where_they_only_move(name: str) -> None:
+def test_quantization_is_kept_where_values_only_move(name: str) -> None:
     move, same = MOVES[name]
     nodes = list(tail(node("Identity", ["z"], ["y"], "y")).proto.graph.node)[:-1]
     constants = {
@@ -211,7 +211,7 @@ def test_codes_mean_the_same_where_they_only_move(name: str) -> None:
     assert (graph.tensors["y"].quantization is not None) == same
 
 
-def test_probabilities_of_codes_are_those_of_the_kept_units() -> None:
+def test_quantized_probabilities_are_computed_from_the_kept_units() -> None:
     result = run(cut(tail(*TAILS["floats of probabilities"]), KEPT), {"x": X}, plain=True)["y"]
     codes = run(tail(node("Identity", ["z"], ["y"], "y")), {"x": X}, plain=True)["y"].astype(
         np.float64

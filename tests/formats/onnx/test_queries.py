@@ -1,6 +1,6 @@
-"""RT-DETR's post-process: the best pairs of query and class in one line, and boxes taken by query.
+"""RT-DETR's post-process: the best flattened (query, class) pairs, and boxes gathered by query.
 
-PyTorch's exporters write a // b, and a % b, in several ways; all of them have to be followed.
+PyTorch's exporters write a // b and a % b in several ways; the trace has to follow all of them.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def queries(
     """Outputs `labels` [1, rows], `boxes` [1, rows, 4] and `scores` [1, rows].
 
     Args:
-        rest: how what is left over is computed.
-        floor: how a quotient is rounded down.
-        factor: what the quotient is multiplied with.
-        returned: what the class numbers are.
+        rest: operators that compute the remainder.
+        floor: operators that round a quotient down.
+        factor: the quotient is multiplied by it.
+        returned: the tensor of class indices.
     """
     net = Net()
     net.maps()
@@ -86,7 +86,7 @@ def quotient(net: Net, floor: str) -> str:
 
 
 def expected(model: ModelProto, units: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """In NumPy, out of the original's values."""
+    """The expected rows in NumPy, from the original's values."""
     shown = ModelProto.FromString(model.SerializeToString())
     for name, width in (("rows", CLASSES), ("every", 4)):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
@@ -98,7 +98,7 @@ def expected(model: ModelProto, units: tuple[int, ...]) -> tuple[Array, Array, A
 
 
 @pytest.mark.parametrize(("rest", "floor"), list(product(RESTS, FLOORS)))
-def test_class_numbers_and_boxes_follow(rest: str, floor: str) -> None:
+def test_class_indices_and_boxes_follow_the_cut(rest: str, floor: str) -> None:
     proto = queries(rest, floor)
     model = from_proto(proto, "queries.onnx")
     assert trace(model.graph()).head("best").units == CLASSES
@@ -115,8 +115,8 @@ def test_class_numbers_and_boxes_follow(rest: str, floor: str) -> None:
     assert set(numbers.tolist()) == set(KEPT)
 
 
-def test_a_rest_that_is_returned_follows_too() -> None:
-    """It is not computed for the rounding alone."""
+def test_returned_remainder_follows_the_cut() -> None:
+    """The remainder is an output, not only used to round down."""
     proto = queries("product", "script", returned="left")
     choice = CutOptions(keep=KEPT, keep_order=True, head="best")
     done = prune_model(from_proto(proto, "queries.onnx"), choice, Job(samples=2))
@@ -125,7 +125,7 @@ def test_a_rest_that_is_returned_follows_too() -> None:
 
 
 def changed(operator: str, name: str, *inputs: str) -> ModelProto:
-    """Other inputs for one operator, or another operator."""
+    """Changes the inputs of one operator, or the operator."""
     model = queries("product of casts", "plain")
     for each in model.graph.node:
         if each.name == name:
@@ -143,15 +143,15 @@ REFUSED: Mapping[str, tuple[ModelProto, str]] = {
     "a constant is taken off": (changed("Sub", "labels", "index", "count"), COMPUTES),
     "a product of no quotient": (changed("Mul", "whole", "count", "factor"), COMPUTES),
     "a product of quotients": (changed("Mul", "whole", "quotient", "quotient"), COMPUTES),
-    "a quotient of something else": (changed("Div", "quotient", "factor", "count"), COMPUTES),
+    "a quotient with another divisor": (changed("Div", "quotient", "factor", "count"), COMPUTES),
     "a sum": (changed("Add", "whole", "quotient", "factor"), COMPUTES),
     "no product": (changed("Abs", "whole", "quotient"), COMPUTES),
-    "a product of something else": (changed("Neg", "cast", "quotient"), COMPUTES),
+    "a product of another quotient": (changed("Neg", "cast", "quotient"), COMPUTES),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_rest_is_refused(name: str) -> None:
+def test_other_remainders_are_refused(name: str) -> None:
     model, told = REFUSED[name]
     found = trace(from_proto(model, "queries.onnx").graph())
     assert "best" not in {head.name for head in found.heads}

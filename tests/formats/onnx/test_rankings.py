@@ -1,4 +1,4 @@
-"""ArgMax and TopK behind a head: what they return are ids of the units that are left."""
+"""ArgMax and TopK after a head return indices of the kept units."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Z = X @ numbers(6, 5) + numbers(5)
 
 @pytest.mark.parametrize("kept", [KEPT, [3], [1, 2, 3, 4]], ids=len)
 @pytest.mark.parametrize("name", RANKED)
-def test_ids_of_the_units_that_are_left(name: str, kept: list[int]) -> None:
+def test_class_indices_count_kept_units(name: str, kept: list[int]) -> None:
     nodes, expected, options = RANKED[name]
     opened = ranked(*nodes, outputs=tuple(expected), **options)
     before = run(opened, {"x": X})
@@ -32,7 +32,7 @@ def test_ids_of_the_units_that_are_left(name: str, kept: list[int]) -> None:
 
 
 @pytest.mark.parametrize("name", RANKED)
-def test_the_head_says_which_outputs_hold_ids(name: str) -> None:
+def test_head_names_the_outputs_with_class_indices(name: str) -> None:
     nodes, expected, options = RANKED[name]
     opened = ranked(*nodes, outputs=tuple(expected), **options)
     traced = trace(opened.graph())
@@ -46,7 +46,7 @@ def test_the_head_says_which_outputs_hold_ids(name: str) -> None:
     np.testing.assert_array_equal(ranked_ids(ranking, values)["y"], answer)
 
 
-def test_zeroed_units_keep_their_ids() -> None:
+def test_zeroed_units_keep_their_indices() -> None:
     nodes, _, _ = RANKED["ArgMax alone"]
     result = run(cut(ranked(*nodes), KEPT, "zero"), {"x": X})["y"]
     zeroed = Z.copy()
@@ -71,7 +71,7 @@ REFUSED = {
         K3,
         "no stated order",
     ),
-    "arithmetic with what a table has for ids": (
+    "arithmetic with looked-up class indices": (
         (
             SOFT,
             node("ArgMax", ["p"], ["i"], "best", axis=1),
@@ -119,7 +119,7 @@ def test_refused_by_name(name: str) -> None:
     assert any(reason in refusal.reason for refusal in traced.refusals)
 
 
-def test_a_number_of_ranks_that_something_counts_on() -> None:
+def test_k_larger_than_the_kept_units() -> None:
     nodes = (
         SOFT,
         node("TopK", ["p", "k"], ["v", "i"], "rank"),

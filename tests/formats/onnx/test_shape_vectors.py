@@ -1,4 +1,4 @@
-"""Lengths that a file computes: shapes behind them, constants that they come to, and their cut."""
+"""Lengths that a file computes: shapes inferred from them, folded constants, and cuts."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Case:
     x: Sequence[int | str] = ("batch", 6)
 
 
-CHUNK = (  # torch.chunk, whose bounds are halves of a length
+CHUNK = (  # torch.chunk: the bounds are halves of a length
     node("Shape", ["z"], ["shape"]),
     node("Gather", ["shape", "one"], ["width"]),
     node("Add", ["width", "one"], ["more"]),
     node("Div", ["more", "two"], ["half"]),
     node("Mul", ["half", "two"], ["whole"]),
 )
-PADDING = (  # torch's ZeroPad2d, whose widths are turned around
+PADDING = (  # torch's ZeroPad2d reverses the widths
     zeros_of("two", "none"),
     node("Concat", ["widths", "none"], ["list"], axis=0),
     node("Reshape", ["list", "pairs"], ["table"]),
@@ -52,7 +52,7 @@ PADDING = (  # torch's ZeroPad2d, whose widths are turned around
     node("Transpose", ["turned"], ["across"], perm=[1, 0]),
     node("Reshape", ["across", "last"], ["pads"]),
 )
-REPEATS = (  # torch's repeat, which asks for -1 where a length stays
+REPEATS = (  # torch's repeat writes -1 where a length is kept
     zeros_of("two", "ones", 1),
     node("Mul", ["ones", "last"], ["missing"]),
     node("Equal", ["wanted", "missing"], ["stays"]),
@@ -103,7 +103,7 @@ def opened(case: Case) -> Any:
 
 
 @pytest.mark.parametrize("name", KNOWN)
-def test_shapes_behind_computed_lengths_are_known(name: str) -> None:
+def test_shapes_after_computed_lengths_are_known(name: str) -> None:
     case = KNOWN[name]
     network = opened(case)
     assert network.graph().shape("y") == case.y
@@ -118,7 +118,7 @@ NOT_FOLDED = {
         [node("Add", ["a", "a"], ["c"])],
         {"a": numbers(3)},
     ),
-    "codes of weights": (
+    "quantized weights": (
         [node("Reshape", ["a", "to"], ["c"])],
         {"a": np.ones(4, np.int8), "to": ints(2, 2)},
     ),
@@ -140,7 +140,7 @@ NOT_FOLDED = {
 
 
 @pytest.mark.parametrize("name", NOT_FOLDED)
-def test_what_is_no_constant(name: str) -> None:
+def test_tensors_that_are_not_folded(name: str) -> None:
     nodes, constants = NOT_FOLDED[name]
     last = node("Identity", ["x"], ["y"])
     network = model([*nodes, last], constants, x=(2, 6))
@@ -150,7 +150,7 @@ def test_what_is_no_constant(name: str) -> None:
 
 
 def repeated(wanted: Sequence[int]) -> Any:
-    """x -> Gemm -> z[2, 8]; the largest of x, made as wide as the units, is taken away."""
+    """x -> Gemm -> z[2, 8], minus the maximum of x, expanded to the units."""
     nodes = [
         node("ReduceMax", ["x"], ["top"], axes=[1]),
         *REPEATS,
@@ -160,7 +160,7 @@ def repeated(wanted: Sequence[int]) -> Any:
     return opened(Case(nodes, (2, 8), {"wanted": ints(*wanted)}, x=(2, 6)))
 
 
-def test_constants_alone_make_a_constant() -> None:
+def test_tensors_computed_from_constants_are_constants() -> None:
     graph = repeated([-1, 8]).graph()
     expand = next(each for each in graph.nodes if each.operator == "Expand")
     assert isinstance(expand.operation, Expand)
@@ -171,16 +171,16 @@ def test_constants_alone_make_a_constant() -> None:
     assert {each.operator for each in graph.nodes} == {"Gemm", "ReduceMax", "Expand", "Sub"}
 
 
-def test_a_computed_width_is_cut() -> None:
+def test_computed_width_is_cut() -> None:
     network, kept, x = repeated([-1, 8]), [1, 4, 6], numbers(2, 6, seed=4)
     small = cut(network, kept)
     z = (x.astype(np.float64) @ K + B)[:, kept]
     np.testing.assert_allclose(run(small, {"x": x})["y"], z - x.max(1, keepdims=True), atol=1e-5)
     assert "Where" not in {each.op_type for each in small.proto.graph.node}
-    assert repeated([-1, 8]).to_bytes() == network.to_bytes()  # the source stays as it is
+    assert repeated([-1, 8]).to_bytes() == network.to_bytes()  # the source is not changed
 
 
-def test_the_file_that_is_not_edited_there_keeps_its_nodes() -> None:
+def test_nodes_are_kept_if_their_result_is_not_edited() -> None:
     network = repeated([-1, 8])
     same = network.apply(Plan(()))
     assert [n.op_type for n in same.proto.graph.node] == [
@@ -188,7 +188,7 @@ def test_the_file_that_is_not_edited_there_keeps_its_nodes() -> None:
     ]
 
 
-def test_one_of_two_readers_gets_a_constant_of_its_own() -> None:
+def test_one_of_two_consumers_gets_a_new_constant() -> None:
     nodes = [
         node("Add", ["one", "two"], ["to"], "to"),
         zeros_of("to", "left", 1.0),
@@ -206,7 +206,7 @@ def test_one_of_two_readers_gets_a_constant_of_its_own() -> None:
     assert "to" in {made for each in edited.proto.graph.node for made in each.output}
 
 
-# --- inputs that leave more open than the batch ---------------------------------------------------
+# --- inputs with several dynamic dimensions -------------------------------------------------------
 
 
 def flattened(name: str) -> list[NodeProto]:
@@ -250,7 +250,7 @@ def of_any_size(x: Array, kept: Sequence[int]) -> Array:
     return np.asarray(np.concatenate([boxes, 1 / (1 + np.exp(-classes[:, kept]))], axis=1))
 
 
-def test_a_head_is_found_whatever_the_size_of_the_picture() -> None:
+def test_head_is_found_for_any_image_size() -> None:
     graph = any_size().graph()
     head = trace(graph).head()
     assert (head.units, head.axis) == (5, 1)
@@ -259,10 +259,12 @@ def test_a_head_is_found_whatever_the_size_of_the_picture() -> None:
         ("classes", 4, 9),
     ]
     assert graph.shape("x") == (None, 3, None, None)
-    assert all(multiply_adds(graph, each) in (0, None) for each in graph.nodes)  # of no size
+    assert all(
+        multiply_adds(graph, each) in (0, None) for each in graph.nodes
+    )  # the size is unknown
 
 
-def test_what_was_open_stays_open() -> None:
+def test_dynamic_dimensions_stay_dynamic() -> None:
     kept = [0, 3]
     small = cut(any_size(), kept)
     (output,) = small.proto.graph.output
@@ -274,8 +276,8 @@ def test_what_was_open_stays_open() -> None:
     assert trace(small.graph()).head().units == 2  # the cut file shows its head too
 
 
-def test_masked_classes_of_a_picture_of_any_size_have_no_score() -> None:
-    """Each part that is joined is a probability already: 0, whatever stands beside it."""
+def test_masked_classes_score_0_for_any_image_size() -> None:
+    """Each joined part is a probability already, so a masked class is 0."""
     masked = cut(any_size(), [0, 3], "mask")
     for shape in ((1, 3, 4, 6), (2, 3, 5, 2)):
         x = numbers(*shape)
@@ -286,10 +288,10 @@ def test_masked_classes_of_a_picture_of_any_size_have_no_score() -> None:
         np.testing.assert_allclose(shown, expected, atol=1e-6)
 
 
-# --- axes without positions ----------------------------------------------------------------------
+# --- axes without positions -----------------------------------------------------------------------
 
 
-def test_an_axis_without_positions_is_no_unit_axis() -> None:
+def test_empty_axis_is_not_a_unit_axis() -> None:
     network = model([node("Relu", ["x"], ["y"])], {}, x=(2, 3, 0), outputs={"y": (2, 3, 0)})
     (refusal,) = trace(network.graph()).refusals
     assert refusal.reason == "axis 2 has no positions"

@@ -1,4 +1,4 @@
-"""ONNX SSDs without a post-process: class convolutions of several maps, the last of one place."""
+"""ONNX SSDs without a post-process: class convolutions of several maps, the last of one cell."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ CASES: Mapping[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_classes_are_the_units_not_the_anchors_of_the_last_map(name: str) -> None:
+def test_units_are_the_classes_not_the_anchors(name: str) -> None:
     head = trace(from_proto(ssd(**CASES[name]), "ssd.onnx").graph()).head()
     assert (head.output, head.axis, head.units, head.axis_parts) == ("scores", 2, CLASSES, ())
     kernels = [each for each in head.constants if each.name.endswith("weight")]
@@ -63,7 +63,7 @@ def test_the_classes_are_the_units_not_the_anchors_of_the_last_map(name: str) ->
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_values_are_those_of_the_kept_classes(name: str) -> None:
+def test_values_of_kept_classes_match(name: str) -> None:
     model = ssd(**CASES[name])
     done = prune_model(
         from_proto(model, "ssd.onnx"), CutOptions(keep=KEPT, keep_order=True), Job(samples=2)
@@ -78,7 +78,7 @@ def test_the_values_are_those_of_the_kept_classes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["logits", "sigmoid, one kernel for five maps"])
-def test_codes_stay_to_the_bit(name: str, tmp_path: Path) -> None:
+def test_quantized_values_are_bit_identical(name: str, tmp_path: Path) -> None:
     pictures = [numbers(1, CHANNELS, SIZES[0], SIZES[0], seed=seed) for seed in range(4)]
     written = quantized(ssd(**CASES[name]), pictures, tmp_path, per_channel=True)
     model = from_proto(written, "codes.onnx")

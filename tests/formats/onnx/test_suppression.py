@@ -1,4 +1,4 @@
-"""ONNX detectors with NonMaxSuppression inside: class numbers follow the cut, rows stay."""
+"""ONNX detectors with NonMaxSuppression: class indices follow the cut, other rows match."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def rows(answer: Mapping[str, Array]) -> list[tuple[float, ...]]:
 
 @pytest.mark.parametrize("sliced", [False, True], ids=["columns gathered", "columns sliced"])
 @pytest.mark.parametrize("background", [False, True], ids=["classes", "behind a background"])
-def test_rows_of_kept_classes_stay(*, background: bool, sliced: bool) -> None:
+def test_rows_of_kept_classes_match(*, background: bool, sliced: bool) -> None:
     model = from_proto(ssd(background=background, sliced=sliced), "ssd.onnx")
     head = trace(model.graph()).head()
     assert (head.name, head.units) == ("selected", CLASSES)
@@ -63,8 +63,8 @@ SHARED: Mapping[str, ModelProto] = {
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) -> None:
-    """In NumPy, out of the logits of the original."""
+def test_softmax_over_kept_classes_and_background(name: str) -> None:
+    """The expected rows in NumPy, from the logits of the original."""
     model = from_proto(SHARED[name], "ssd.onnx")
     first = int(name != "no background")
     head = trace(model.graph()).head()
@@ -88,7 +88,7 @@ def test_a_softmax_is_shared_out_among_kept_classes_and_a_background(name: str) 
 
 @pytest.mark.parametrize("restored", [False, True], ids=["new numbers", "old numbers"])
 @pytest.mark.parametrize("more", [1, 3])
-def test_numbers_may_count_a_background(more: int, *, restored: bool) -> None:
+def test_class_indices_that_count_a_background(more: int, *, restored: bool) -> None:
     model = from_proto(ssd(background=True, more=more), "ssd.onnx")
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
     done = prune_model(model, choice, Job(samples=2))
@@ -100,8 +100,8 @@ def test_numbers_may_count_a_background(more: int, *, restored: bool) -> None:
     np.testing.assert_allclose(after, sorted(expected), rtol=0, atol=1e-6)
 
 
-def test_a_second_cut_finds_numbers_that_count_a_background() -> None:
-    """In a table, behind the entries that no class has."""
+def test_second_cut_with_a_background_class() -> None:
+    """Look class indices up in a table, after the entries without a class."""
     model = from_proto(ssd(more=2), "ssd.onnx")
     first = prune_model(model, CutOptions(keep=KEPT, restore_ids=True), Job(samples=2)).model
     done = prune_model(first, CutOptions(keep=[2, 0], keep_order=True), Job(samples=2))
@@ -112,7 +112,7 @@ def test_a_second_cut_finds_numbers_that_count_a_background() -> None:
 
 
 @pytest.mark.parametrize("count", [CLASSES, CLASSES + 1])
-def test_a_table_has_to_have_an_entry_for_each_class_and_the_background(count: int) -> None:
+def test_table_needs_an_entry_for_each_class_and_the_background(count: int) -> None:
     model = ssd(more=1)
     names = numpy_helper.from_array(np.arange(count), "names")
     model.graph.initializer.append(names)
@@ -126,8 +126,8 @@ def test_a_table_has_to_have_an_entry_for_each_class_and_the_background(count: i
         assert "'name': its table has no entry" in str(found.refusals[0])
 
 
-def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
-    """Rows of kept classes are the original's then, and have the same names."""
+def test_table_is_cut_with_a_softmax_over_all_classes() -> None:
+    """Rows of kept classes match the original, and have the same labels."""
     model = ssd(shared_out=True)
     names = numpy_helper.from_array(np.arange(CLASSES) * 7 + 3, "names")
     model.graph.initializer.append(names)
@@ -149,14 +149,14 @@ def test_a_table_is_cut_where_a_softmax_is_shared_out_among_all() -> None:
     assert after == {row for row in before if (row[0] - 3) // 7 in KEPT}
 
 
-def test_numbers_that_are_less_are_not_restored() -> None:
+def test_smaller_class_indices_are_not_restored() -> None:
     model = from_proto(ssd(more=-1), "ssd.onnx")
     assert prune_model(model, CutOptions(keep=KEPT), Job(samples=2)).results.passed
     with pytest.raises(UsageError, match="'selected' are returned less 1"):
         plan_cut(model, CutOptions(keep=KEPT, restore_ids=True))
 
 
-def test_another_shift_turns_the_check_red() -> None:
+def test_wrong_shift_fails_the_check() -> None:
     model = from_proto(ssd(more=1), "ssd.onnx")
     cut = plan_cut(model, CutOptions(keep=KEPT))
     wrong = from_proto(ssd(more=2), "wrong.onnx").apply(cut.plan)
@@ -168,14 +168,14 @@ def test_another_shift_turns_the_check_red() -> None:
 
 NO_SHIFT: Mapping[str, list[str]] = {
     "of two computed numbers": ["number", "number"],
-    "of another for each row": ["number", "several"],
+    "another one for each row": ["number", "several"],
     "of a fraction": ["number", "half"],
     "of the numbers from another": ["Sub", "one", "number"],
 }
 
 
 @pytest.mark.parametrize("name", NO_SHIFT)
-def test_a_sum_that_is_no_shift_is_refused(name: str) -> None:
+def test_sum_that_is_not_a_shift_is_refused(name: str) -> None:
     *operator, first, second = NO_SHIFT[name]
     model = ssd(more=1)
     for key, value in (("several", [1, 2]), ("one", 1)):
@@ -190,7 +190,7 @@ def test_a_sum_that_is_no_shift_is_refused(name: str) -> None:
     assert found.refusals[0].operation == f"{(operator or ['Add'])[0]} 'z'"
 
 
-def test_selected_places_alone() -> None:
+def test_selected_indices_as_the_only_output() -> None:
     model = from_proto(selected_alone(), "ssd.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
@@ -199,8 +199,8 @@ def test_selected_places_alone() -> None:
     assert sorted(after.tolist()) == expected
 
 
-def test_the_best_of_the_kept_classes() -> None:
-    """Nothing is suppressed here, so that NumPy can say what each box must be."""
+def test_best_kept_class_of_each_box() -> None:
+    """No box is suppressed here, so that NumPy can compute each box."""
     model = from_proto(largest(), "yolo.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
@@ -233,7 +233,7 @@ def computed_with() -> ModelProto:
 
 
 def looked_up_by_place() -> ModelProto:
-    """Values of classes, taken where no post-process says."""
+    """Values of classes, taken at positions that no post-process computes."""
     net = Net()
     net.maps()
     values = net.op("Sigmoid", [branches(net, CLASSES, "cls")], "y")
@@ -244,19 +244,19 @@ def looked_up_by_place() -> ModelProto:
     return model
 
 
-def test_numbers_that_are_computed_with_are_refused() -> None:
+def test_arithmetic_on_class_indices_is_refused() -> None:
     found = trace(from_proto(computed_with(), "detector.onnx").graph())
     assert not found.heads
     assert "computes with the class numbers" in found.refusals[0].reason
 
 
-def test_values_at_computed_places_are_refused() -> None:
+def test_values_at_computed_positions_are_refused() -> None:
     with pytest.raises(Refused, match="takes units by computed places"):
         trace_axis(from_proto(looked_up_by_place(), "detector.onnx").graph(), "y", 1)
 
 
-def test_one_class_a_box_as_yolov7_takes_it() -> None:
-    """In NumPy: of each box its best kept class, then the best boxes of each class."""
+def test_one_class_per_box_as_in_yolov7() -> None:
+    """In NumPy: the best kept class of each box, then the best boxes of each class."""
     model = from_proto(as_yolov7(), "yolo.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
@@ -283,7 +283,7 @@ def test_one_class_a_box_as_yolov7_takes_it() -> None:
         pytest.param(lambda: end_to_end(batch=0, dynamo=True), id="measured, by dynamo"),
     ],
 )
-def test_an_end_to_end_model_numbers_the_kept_classes(build: Callable[[], ModelProto]) -> None:
+def test_end_to_end_model_returns_kept_class_indices(build: Callable[[], ModelProto]) -> None:
     """In NumPy: the best boxes by their best kept class, then the best pairs of box and class."""
     model = from_proto(build(), "yolo.onnx")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
@@ -303,14 +303,14 @@ def test_an_end_to_end_model_numbers_the_kept_classes(build: Callable[[], ModelP
     np.testing.assert_allclose(run(done.model)["y"][0], expected, rtol=0, atol=1e-6)
 
 
-def test_another_divisor_is_refused() -> None:
+def test_other_divisor_is_refused() -> None:
     model = end_to_end()
     count = next(each for each in model.graph.initializer if each.name == "count")
     count.CopyFrom(numpy_helper.from_array(np.array(CLASSES + 1), "count"))
     assert not trace(from_proto(model, "yolo.onnx").graph()).heads
 
 
-def test_pairs_of_box_and_class_ranked_in_one_line() -> None:
+def test_top_k_over_flattened_box_class_pairs() -> None:
     net = Net()
     net.maps()
     cls = net.op("Sigmoid", [branches(net, CLASSES, "cls")], "values")

@@ -1,4 +1,4 @@
-"""Every row of the ONNX table: refused uses first, then cuts compared with NumPy."""
+"""Rows of the ONNX table: refused uses first, then cuts compared with NumPy."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from exporter.trace import trace
 from tests.builders.onnx_heads import BEHIND, HEADS, C, Case, X, const, one
 from tests.builders.onnx_models import classifier, cut, model, node, numbers, run
 
-KEPT = [4, 0, 2]  # units in another order than the file's
+KEPT = [4, 0, 2]  # units in another order than in the file
 Z = X @ numbers(6, 5) + numbers(5)
 
 
-# --- what must be refused ------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 REFUSED = [
     Case("no row", one("Hardmax"), lambda z, _: z),
@@ -109,7 +109,7 @@ KERNELS_REFUSED = {
 
 
 @pytest.mark.parametrize("name", KERNELS_REFUSED)
-def test_kernels_that_are_no_head(name: str) -> None:
+def test_kernels_without_a_head(name: str) -> None:
     nodes, constants, reason = KERNELS_REFUSED[name]
     outputs = {"y": [None, 5]}
     refusals = trace(model(nodes, constants, outputs=outputs).graph()).refusals
@@ -117,7 +117,7 @@ def test_kernels_that_are_no_head(name: str) -> None:
     assert "'head'" in str(refusals[0])
 
 
-def test_a_stated_width_that_the_kernel_does_not_have_is_refused() -> None:
+def test_stated_width_that_contradicts_the_kernel_is_refused() -> None:
     opened = classifier(node("Relu", ["z"], ["y"], "relu"), outputs={"y": [None, 7]})
     assert not trace(opened.graph()).heads
 
@@ -128,7 +128,7 @@ def test_grouped_convolution_is_refused() -> None:
     assert "2 groups" in str(trace(opened.graph()).refusals[0])
 
 
-def test_a_function_of_the_file_is_refused_even_under_a_standard_name() -> None:
+def test_function_of_the_file_is_refused_even_under_a_standard_name() -> None:
     source = classifier(node("Mine", ["z"], ["y"], "mine", domain="own"), outputs={"y": [None, 5]})
     source.proto.functions.append(
         helper.make_function(
@@ -140,7 +140,7 @@ def test_a_function_of_the_file_is_refused_even_under_a_standard_name() -> None:
     assert "Mine 'mine': it is a function that the file defines" in str(refusals[0])
 
 
-def test_a_unit_that_a_branch_reads_is_refused() -> None:
+def test_unit_read_in_a_branch_is_refused() -> None:
     branch = helper.make_graph(
         [node("ReduceMax", ["z"], ["m"], keepdims=0)],
         "branch",
@@ -158,7 +158,7 @@ def test_a_unit_that_a_branch_reads_is_refused() -> None:
     assert "If 'choice'" in refusals["y"]
 
 
-# --- heads ---------------------------------------------------------------------------------------
+# --- heads ----------------------------------------------------------------------------------------
 
 
 def unit_axis(values: Array) -> int:
@@ -182,7 +182,7 @@ SHARED_BIAS = {"gemm, one bias for all", "gemm, scalar bias", "gemm, a bias a sa
 
 
 @pytest.mark.parametrize("name", sorted(SHARED_BIAS))
-def test_zero_is_refused_where_all_units_share_a_bias(name: str) -> None:
+def test_zero_is_refused_if_all_units_share_a_bias(name: str) -> None:
     nodes, constants, x, _ = HEADS[name]
     with pytest.raises(ModelError, match="Gemm 'head' adds the same 'b' to all units"):
         cut(model(nodes, constants, x=x.shape), KEPT, "zero")
@@ -198,11 +198,11 @@ def test_zero_is_exact(name: str) -> None:
     np.testing.assert_allclose(np.take(result, KEPT, axis=axis), kept, atol=1e-5)
 
 
-# --- behind the head -----------------------------------------------------------------------------
+# --- after the head -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", BEHIND, ids=lambda case: case.id)
-def test_behind_the_head(case: Case) -> None:
+def test_operators_after_the_head(case: Case) -> None:
     opened = classifier(*case.nodes, constants=case.constants, opset=case.opset)
     every = np.arange(5)
     before = run(opened, {"x": X})["y"]
@@ -215,7 +215,7 @@ def test_behind_the_head(case: Case) -> None:
     np.testing.assert_array_equal(run(opened, {"x": X})["y"], before)
 
 
-def test_a_gather_looks_rows_up() -> None:
+def test_gather_looks_up_rows() -> None:
     lookup = node("Gather", ["table", "ids"], ["rows"], "lookup")
     ids = node("Cast", ["x"], ["ids"], "ids", to=TensorProto.INT64)
     head = node("MatMul", ["rows", "k"], ["y"], "head")
@@ -225,7 +225,7 @@ def test_a_gather_looks_rows_up() -> None:
     np.testing.assert_allclose(run(cut(opened, KEPT), {"x": x})["y"], expected, atol=1e-5)
 
 
-# --- zero, where something lies between the kernel and z -----------------------------------------
+# --- mode zero with operators between the kernel and z --------------------------------------------
 
 ZERO = {
     "offset": (("Add", "c"), True),

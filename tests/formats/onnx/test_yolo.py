@@ -1,4 +1,4 @@
-"""YOLO-shaped ONNX detectors: the classes are found among boxes, and cut; nothing else changes."""
+"""YOLO-like ONNX detectors: classes are found next to boxes and cut; nothing else changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def opened(name: str) -> OnnxModel:
 
 
 def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
-    """Cut, and proved by the pruning itself."""
+    """Cut and verify with `prune`."""
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=order), Job(samples=2))
     assert done.results.passed
     assert {check.output for check in done.results.checks} == {*model.graph().outputs}
@@ -41,7 +41,7 @@ def pruned(model: OnnxModel, *, order: bool = True) -> OnnxModel:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_parts_are_told(name: str) -> None:
+def test_class_range_is_found(name: str) -> None:
     head = trace(opened(name).graph()).head()
     assert ", ".join(map(str, head.axis_parts)) == DETECTORS[name].parts
     assert (head.output, head.axis, head.units) == ("y", DETECTORS[name].axis, CLASSES)
@@ -49,8 +49,8 @@ def test_the_parts_are_told(name: str) -> None:
 
 @pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
 @pytest.mark.parametrize("name", DETECTORS)
-def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
-    """Positions are counted here by hand, from the builders; values come from the formulas."""
+def test_other_values_are_bit_identical(name: str, *, order: bool) -> None:
+    """Positions come from the builders; values come from the formulas."""
     case, model = DETECTORS[name], opened(name)
     kept = KEPT if order else sorted(KEPT)
     small = pruned(model, order=order)
@@ -77,8 +77,8 @@ def test_the_other_values_stay_to_the_bit(name: str, *, order: bool) -> None:
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_any_number_of_pictures(name: str) -> None:
-    """Lengths are measured; the cut model answers for each picture as the formulas do."""
+def test_any_batch_size(name: str) -> None:
+    """Lengths are measured; the cut model matches the formulas for each image."""
     case = DETECTORS[name]
     model = from_proto(any_batch(case.build()), "batch.onnx")
     assert ", ".join(map(str, trace(model.graph()).head().axis_parts)) == case.parts
@@ -90,7 +90,7 @@ def test_any_number_of_pictures(name: str) -> None:
                 np.testing.assert_allclose(found[output][i], expected[0], rtol=1e-5, atol=1e-5)
 
 
-# name -> the convolutions of classes, and the channel of a class beside those of each anchor
+# name -> the convolutions of classes, and the first class channel of each anchor
 QUANTIZED = {
     "v5 with raw maps": ("m", ANCHORS, 5),
     "v7": ("m", ANCHORS, 5),
@@ -113,7 +113,7 @@ def in_codes(name: str, way: str, folder: Path) -> ModelProto:
 
 
 def with_codes(model: ModelProto, names: Sequence[str]) -> OnnxModel:
-    """The integer codes of these tensors are outputs too."""
+    """Makes the quantized values of these tensors outputs."""
     shown = ModelProto()
     shown.CopyFrom(model)
     for name in names:
@@ -124,8 +124,8 @@ def with_codes(model: ModelProto, names: Sequence[str]) -> OnnxModel:
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", QUANTIZED)
-def test_codes_stay_to_the_bit(name: str, way: str, tmp_path: Path) -> None:
-    """Those of the classes' convolutions, and whatever is returned."""
+def test_quantized_values_are_bit_identical(name: str, way: str, tmp_path: Path) -> None:
+    """The tensors of the class convolutions, and the outputs."""
     case, (made_by, anchors, first) = DETECTORS[name], QUANTIZED[name]
     written = in_codes(name, way, tmp_path)
     model = from_proto(written, "codes.onnx")
@@ -145,15 +145,15 @@ def test_codes_stay_to_the_bit(name: str, way: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(after["y"], np.take(before["y"], columns, axis=case.axis))
     expected = case.answer(picture(), KEPT)["y"]
     np.testing.assert_allclose(after["y"], expected, rtol=0, atol=0.1 * np.abs(expected).max())
-    if WAYS[way][1]:  # scores and boxes have no scale in common, that of the boxes
+    if WAYS[way][1]:  # scores and boxes do not share the scale of the boxes
         scores = range(case.first, case.first + len(KEPT))
         found, told = (np.take(y, scores, case.axis) for y in (after["y"], expected))
         np.testing.assert_allclose(found, told, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("way", ["every operator", "convolutions, per channel"])
-def test_a_file_in_codes_on_the_command_line(way: str, tmp_path: Path) -> None:
-    """All its checks pass, and what is written answers by the formulas."""
+def test_quantized_file_on_the_command_line(way: str, tmp_path: Path) -> None:
+    """All checks pass, and the written file matches the formulas."""
     (tmp_path / "large").mkdir()
     onnx.save(in_codes("v8", way, tmp_path / "large"), tmp_path / "codes.onnx")
     done = exporter("prune codes.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
@@ -168,8 +168,8 @@ def test_a_file_in_codes_on_the_command_line(way: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(after, expected, rtol=0, atol=0.1 * np.abs(expected).max())
 
 
-def test_maps_of_masks_are_left_aside() -> None:
-    """Beside boxes and classes stand as many coefficients as there are maps."""
+def test_mask_prototypes_are_not_a_head() -> None:
+    """The output has boxes, classes, and one coefficient for each map."""
     model = from_proto(yolov8(masks=MASKS, maps=MASKS), "masks.onnx")
     found = trace(model.graph())
     assert ([head.name for head in found.heads], found.masks) == (["y", "protos"], ("protos",))
@@ -182,7 +182,7 @@ def test_maps_of_masks_are_left_aside() -> None:
     np.testing.assert_array_equal(after["protos"], before["protos"])
 
 
-def test_inspect_tells_of_maps_of_masks(tmp_path: Path) -> None:
+def test_inspect_reports_mask_prototypes(tmp_path: Path) -> None:
     onnx.save(yolov8(masks=MASKS, maps=MASKS), tmp_path / "masks.onnx")
     done = exporter("inspect masks.onnx", tmp_path)
     assert done.out.endswith("\n\nMasks are made of protos: it is cut only where --head names it\n")
@@ -194,21 +194,21 @@ def test_inspect_tells_of_maps_of_masks(tmp_path: Path) -> None:
     [
         pytest.param(MASKS, MASKS + 1, id="more maps than coefficients"),
         pytest.param(0, MASKS, id="no coefficients"),
-        pytest.param(0, 4, id="as many maps as a box has numbers"),
+        pytest.param(0, 4, id="as many maps as a box has coordinates"),
         pytest.param(0, CLASSES, id="as many maps as there are classes"),
     ],
 )
-def test_other_maps_are_a_head_like_any(masks: int, maps: int) -> None:
+def test_other_maps_are_a_head(masks: int, maps: int) -> None:
     found = trace(from_proto(yolov8(masks=masks, maps=maps), "maps.onnx").graph())
     assert not found.masks
     with pytest.raises(UsageError, match="several heads: 'y', 'protos'"):
         found.head()
 
 
-def test_a_reshape_that_scrambles_boxes_and_classes_is_refused() -> None:
+def test_reshape_that_mixes_boxes_and_classes_is_refused() -> None:
     net = Net()
     conv = net.conv(net.maps()[0], 5 + CLASSES, "m")
-    net.reshape(conv, "y", 16, 5 + CLASSES, 1)  # channels and places are never exchanged
+    net.reshape(conv, "y", 16, 5 + CLASSES, 1)  # channels and cells are never transposed
     found = trace(from_proto(net.model(y=(16, 5 + CLASSES, 1)), "scrambled.onnx").graph())
     assert not found.heads
     assert "Reshape 'y'" in str(found.refusals[0])
@@ -217,7 +217,7 @@ def test_a_reshape_that_scrambles_boxes_and_classes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "code", "told"),
     [
-        pytest.param(["--keep", "0,1"], 3, "--units A:B", id="not told apart"),
+        pytest.param(["--keep", "0,1"], 3, "--units A:B", id="ambiguous"),
         pytest.param(["--keep", "0,1", "--units", "5:11"], 0, "2 of 6 units kept", id="stated"),
         pytest.param(["--keep", "0,1", "--units", "5:"], 2, "no stretch", id="half a stretch"),
         pytest.param(["--keep", "0,1", "--units", "5:12"], 2, "no head has", id="too far"),

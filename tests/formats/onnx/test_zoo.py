@@ -1,4 +1,4 @@
-"""Real ONNX files that other people's tools wrote."""
+"""Real ONNX files from other tools."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def answers(mobilenet: OnnxModel) -> Mapping[str, Array]:
 
 
 def run(model: OnnxModel) -> dict[str, Array]:
-    """z and y on one seeded picture."""
+    """Logits and output for one seeded image."""
     z = "MobilenetV1/Logits/SpatialSqueeze"
     shown = model.apply(Plan((AddOutput(z, z),)))
     checker.check_model(shown.proto, full_check=True)
@@ -60,7 +60,7 @@ def test_every_file_opens(zoo: Path, name: str, precision: str, width: int) -> N
     assert opened.to_bytes()
 
 
-def test_the_head(mobilenet: OnnxModel) -> None:
+def test_head(mobilenet: OnnxModel) -> None:
     head = trace(mobilenet.graph()).head()
     assert (head.axis, head.units, head.activation) == (1, 1001, "softmax")
     assert [node.operator for node in (*head.body, *head.tail)] == ["Conv", "Squeeze", "Softmax"]
@@ -85,18 +85,18 @@ def test_zero(mobilenet: OnnxModel, answers: Mapping[str, Array]) -> None:
     np.testing.assert_allclose(result["y"], expected.y, atol=1e-6)
 
 
-def test_a_cut_leaves_the_source_and_the_body_alone(mobilenet: OnnxModel) -> None:
+def test_cut_keeps_the_source_and_the_body(mobilenet: OnnxModel) -> None:
     before = mobilenet.to_bytes()
     result = cut(mobilenet, KEPT)
     assert mobilenet.to_bytes() == before
     saved = len(before) - len(result.to_bytes())
-    assert 0 <= saved - 996 * (256 + 1) * 4 < 16  # shorter numbers for lengths and widths
+    assert 0 <= saved - 996 * (256 + 1) * 4 < 16  # lengths and widths take fewer digits
     old, new = (m.proto.graph.initializer for m in (mobilenet, result))
     changed = [a.name for a, b in zip(old, new, strict=True) if a != b]
     assert len(changed) == 2
 
 
-# --- codes: a QDQ file --------------------------------------------------------------------------
+# --- a QDQ file -----------------------------------------------------------------------------------
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (1, 224, 224, 3), np.uint8)
 
@@ -117,7 +117,7 @@ def all_codes(coded: OnnxModel) -> Array:
     return codes(coded)
 
 
-def test_the_head_of_codes(coded: OnnxModel) -> None:
+def test_quantized_head(coded: OnnxModel) -> None:
     head = trace(coded.graph()).head()
     assert (head.axis, head.units, head.activation, head.z) == (1, 1001, "linear", "output")
     assert [node.operator for node in head.body[-3:]] == ["Conv", "QuantizeLinear", "Reshape"]
@@ -128,7 +128,7 @@ def test_the_head_of_codes(coded: OnnxModel) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_codes_of_kept_units_are_the_same_to_the_bit(
+def test_quantized_values_of_kept_units_are_bit_identical(
     coded: OnnxModel, all_codes: Array, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
@@ -138,7 +138,7 @@ def test_codes_of_kept_units_are_the_same_to_the_bit(
     np.testing.assert_array_equal(result, all_codes[:, kept])
 
 
-def test_zeroed_codes_are_the_zero_point(coded: OnnxModel, all_codes: Array) -> None:
+def test_zeroed_units_are_the_zero_point(coded: OnnxModel, all_codes: Array) -> None:
     result = codes(cut(coded, KEPT, "zero"))
     removed = np.setdiff1d(np.arange(1001), KEPT)
     np.testing.assert_array_equal(result[:, KEPT], all_codes[:, KEPT])
@@ -147,7 +147,7 @@ def test_zeroed_codes_are_the_zero_point(coded: OnnxModel, all_codes: Array) -> 
     assert len(set(result[0, removed].tolist())) == 1
 
 
-# --- weights as ConstantOfShape nodes -----------------------------------------------------------
+# --- weights as ConstantOfShape nodes -------------------------------------------------------------
 
 
 def fixed(model: OnnxModel, tensor: str) -> list[int]:
@@ -161,7 +161,7 @@ LIGHT = {
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_weights_that_are_stated_as_shapes_narrow(zoo: Path, name: str) -> None:
+def test_weights_made_by_constant_of_shape_are_cut(zoo: Path, name: str) -> None:
     operator, shape, _ = LIGHT[name]
     opened = open_file(zoo / name)
     head = trace(opened.graph()).head()
@@ -177,7 +177,7 @@ def test_weights_that_are_stated_as_shapes_narrow(zoo: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_the_same_with_weights_that_differ(zoo: Path, name: str) -> None:
+def test_cut_of_the_same_network_with_random_weights(zoo: Path, name: str) -> None:
     opened = filled(open_file(zoo / name))
     head = trace(opened.graph()).head()
     random = np.random.default_rng(5)
@@ -195,8 +195,8 @@ def test_the_same_with_weights_that_differ(zoo: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [[0, 2], [2, 0], [1]], ids=str)
-def test_a_detector_loses_classes_and_keeps_boxes(zoo: Path, kept: list[int]) -> None:
-    """Boxes, objectness and classes stand on one axis; each part has kernels of its own."""
+def test_detector_keeps_boxes(zoo: Path, kept: list[int]) -> None:
+    """Boxes, objectness and classes share an axis; each part has separate kernels."""
     opened = open_file(zoo / "yolox_nano_3class.onnx")
     head = trace(opened.graph()).head()
     assert (head.axis, head.units, head.activation) == (2, 3, "linear")
@@ -211,8 +211,8 @@ def test_a_detector_loses_classes_and_keeps_boxes(zoo: Path, kept: list[int]) ->
     np.testing.assert_allclose(after, before[..., places], atol=1e-5)
 
 
-def test_a_detector_loses_a_class_on_the_command_line(zoo: Path, tmp_path: Path) -> None:
-    """Two of three classes stay, every check passes, and the file answers as the original did."""
+def test_detector_on_the_command_line(zoo: Path, tmp_path: Path) -> None:
+    """Two of three classes are kept, every check passes, and the file matches the original."""
     source = zoo / "yolox_nano_3class.onnx"
     line = ["prune", str(source), "-o", "small.onnx", "--keep", "0,2", "--samples", "2", "--json"]
     done = exporter(line, tmp_path)
