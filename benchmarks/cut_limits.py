@@ -32,7 +32,7 @@ from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.quantization import QuantizationSpec
 from exporter.quantization.quantize import quantize_model
-from exporter.quantization.silence import quantizer
+from exporter.quantization.silence import silenced
 from exporter.records import Check
 from exporter.verification.limits import LIMITS, cut_precision
 
@@ -100,7 +100,7 @@ def onnx_blocks(bits: int, level: int, *, zero_points: bool = False) -> Build:
             block_size=32, is_symmetric=not zero_points, bits=bits, accuracy_level=level
         )
         work = MatMulNBitsQuantizer(plain.model, algo_config=config)
-        with quantizer("onnxruntime", "make blocks"):
+        with silenced("onnxruntime", "make blocks"):
             work.process()
         return from_proto(work.model.model, "net.onnx")
 

@@ -51,7 +51,7 @@ def refuse_quantizing(job: Job, source: OpenedModel) -> None:
     """
     for spec in quantization_specs(job):
         for kind in job.kinds or source.default_kinds():
-            if kind not in PRECISIONS[spec.precision].libraries:
+            if kind not in PRECISIONS[spec.precision].quantizers:
                 raise UsageError(
                     f"{KINDS[kind].title} files cannot be quantized to {spec.precision}",
                     f"remove {kind} from --to, or {spec.precision} from --precision",

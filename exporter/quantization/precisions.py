@@ -1,4 +1,4 @@
-"""PRECISIONS: what weights and activations can be, and what makes a file so. Data alone."""
+"""PRECISIONS: one row per precision of a model file. Data only: the command line reads it."""
 
 from __future__ import annotations
 
@@ -9,68 +9,69 @@ from exporter.errors import UsageError
 
 
 @dataclass(frozen=True)
+class Quantizer:
+    """Quantizes models of one kind to one precision.
+
+    Attributes:
+        library: the distribution that does it, for messages.
+        function: its module and name, see `quantization.quantize.Quantize`.
+    """
+
+    library: str
+    function: str
+
+
+@dataclass(frozen=True)
 class Precision:
     """One precision of a model file.
 
     Attributes:
-        weights, activations: in the file, and while it runs.
-        calibrated: the ranges of the activations are measured on inputs before.
-        libraries: kind of model -> the distribution that makes it; a kind that is not there has no
-            way to this precision.
+        limits: the row of `verification.limits.LIMITS` for the real values of a cut file.
+        quantizers: kind of model -> its quantizer; no other kinds can be quantized.
+        calibrated: the ranges of the activations are measured on samples first.
     """
 
-    weights: str
-    activations: str
+    limits: str
+    quantizers: Mapping[str, Quantizer] = field(default_factory=dict)
     calibrated: bool = False
-    libraries: Mapping[str, str] = field(default_factory=dict)
 
 
-FLOAT = "fp32"  # what everything else is made from
+def _quantizers(onnx_library: str, function: str) -> Mapping[str, Quantizer]:
+    return {
+        "onnx": Quantizer(onnx_library, f"exporter.quantization.onnx.{function}"),
+        "tflite": Quantizer("litert-quantizer", f"exporter.quantization.tflite.{function}"),
+    }
+
+
+FLOAT = "fp32"  # the precision that all others are made from
 
 PRECISIONS: Mapping[str, Precision] = {
-    FLOAT: Precision("float32", "float32"),
-    "fp16": Precision(
-        "float16",
-        "float16, or float32 where the runtime prefers it",
-        libraries={"onnx": "onnxconverter-common", "tflite": "litert-quantizer"},
-    ),
-    "dynamic": Precision(
-        "8-bit integers",
-        "float32; 8-bit integers within an operation, by ranges found as it runs",
-        libraries={"onnx": "onnxruntime", "tflite": "litert-quantizer"},
-    ),
-    "int8": Precision(
-        "8-bit integers, one scale a channel",
-        "8-bit integers",
-        calibrated=True,
-        libraries={"onnx": "onnxruntime", "tflite": "litert-quantizer"},
-    ),
-    "int16x8": Precision(
-        "8-bit integers, one scale a channel",
-        "16-bit integers",
-        calibrated=True,
-        libraries={"onnx": "onnxruntime", "tflite": "litert-quantizer"},
-    ),
-    "int4": Precision(
-        "4-bit integers",
-        "float32; 8-bit integers within an operation where the runtime prefers them",
-        libraries={"onnx": "onnxruntime", "tflite": "litert-quantizer"},
-    ),
+    FLOAT: Precision("fp32"),
+    # float16 weights; activations of float16, or of float32 where the runtime prefers it
+    "fp16": Precision("fp16", _quantizers("onnxconverter-common", "to_fp16")),
+    # 8-bit weights; float32 activations, quantized within an operation by ranges found at run time
+    "dynamic": Precision("dynamic", _quantizers("onnxruntime", "to_dynamic")),
+    # 8-bit weights with per-channel scales; 8-bit activations
+    "int8": Precision("fp32", _quantizers("onnxruntime", "to_int8"), calibrated=True),
+    # 8-bit weights with per-channel scales; 16-bit activations
+    "int16x8": Precision("fp32", _quantizers("onnxruntime", "to_int16x8"), calibrated=True),
+    # 4-bit weights; float32 activations, 8-bit within an operation where the runtime prefers them
+    "int4": Precision("int4", _quantizers("onnxruntime", "to_int4")),
 }
 
-QUANTIZED = frozenset(PRECISIONS) - {FLOAT} | {"uint8"}  # as files are found to be
+QUANTIZED = frozenset(PRECISIONS) - {FLOAT} | {"uint8"}  # opened files may be uint8
 
 
 @dataclass(frozen=True)
 class QuantizationSpec:
-    """What a file shall become.
+    """How to quantize a model.
 
     Attributes:
         precision: key of PRECISIONS, not "fp32".
-        integer_io: its inputs and outputs are codes, as its activations are.
+        integer_io: inputs and outputs are quantized too.
 
     Raises:
-        UsageError: no such precision, or integer inputs beside float activations.
+        UsageError: an unknown precision, or `integer_io` with float activations.
     """
 
     precision: str
@@ -81,8 +82,8 @@ class QuantizationSpec:
             known = ", ".join(PRECISIONS)
             raise UsageError(f"there is no precision {self.precision!r}", f"precisions: {known}")
         if self.integer_io and not PRECISIONS[self.precision].calibrated:
-            integer = ", ".join(name for name, row in PRECISIONS.items() if row.calibrated)
+            integer = " and ".join(name for name, row in PRECISIONS.items() if row.calibrated)
             raise UsageError(
-                f"a model at {self.precision} has no integer inputs and outputs",
-                f"those of {integer} can be integers",
+                f"a model at {self.precision} has float inputs and outputs",
+                f"{integer} models can have integer ones",
             )

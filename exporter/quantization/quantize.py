@@ -1,12 +1,7 @@
-"""A float model in, the same model in another precision out: the libraries, with their traps shut.
-
-What is refused: a model that is quantized already, a kind without a way to the precision, and a
-model in which the library found nothing to quantize. What a library left in float is told.
-"""
+"""Quantize a float32 model with the library that its row of PRECISIONS names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -15,11 +10,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model
-from exporter.quantization.precisions import (
-    PRECISIONS,
-    QUANTIZED,
-    QuantizationSpec,
-)
+from exporter.quantization.precisions import PRECISIONS, QUANTIZED, QuantizationSpec
 from exporter.quantization.unquantized import unquantized
 
 
@@ -28,88 +19,96 @@ class Quantized:
     """A model in another precision.
 
     Attributes:
-        warnings: what the library did that nobody asked for, one sentence each.
+        warnings: what the library changed or left unchanged unexpectedly, one sentence each.
     """
 
     model: Model
     warnings: tuple[str, ...] = ()
 
 
-class _Route(Protocol):
-    """What the module of a kind holds."""
+class Quantize(Protocol):
+    """A function that a row of PRECISIONS names."""
 
-    def quantize(
-        self, model: Model, wish: QuantizationSpec, samples: Samples | None
+    def __call__(
+        self, model: Model, spec: QuantizationSpec, samples: Samples | None
     ) -> tuple[Model, tuple[str, ...]]:
-        """The model, and warnings; the calibration where the precision needs one."""
+        """The quantized model, and warnings.
+
+        Args:
+            model: a float32 model of the kind that the function is for; not changed.
+            spec: of the precision that the function is for.
+            samples: to calibrate on; None if the precision is not calibrated.
+        """
 
 
 def check_float(model: Model, precision: str) -> None:
-    """Refuse a model that cannot be brought to a precision, before anything is spent on it.
+    """Refuse a model that cannot be quantized to a precision.
 
     Raises:
-        UsageError: no library takes this kind of model there.
-        ModelError: the model is quantized already.
+        UsageError: no library quantizes this kind of model to the precision.
+        ModelError: the model is quantized already, or a float that the libraries cannot read.
     """
-    if model.kind not in PRECISIONS[precision].libraries:
-        kinds = [KINDS[kind].title for kind in PRECISIONS[precision].libraries]
+    quantizers = PRECISIONS[precision].quantizers
+    if model.kind not in quantizers:
+        kinds = [KINDS[kind].title for kind in quantizers]
         raise UsageError(
-            f"{KINDS[model.kind].title} models are not made {precision} here",
-            f"{' and '.join(kinds)} files are: use --to" if kinds else "nothing has to be done",
+            f"{KINDS[model.kind].title} models cannot be quantized to {precision}",
+            f"{' and '.join(kinds)} files can: use --to" if kinds else "nothing has to be done",
         )
     stated, hint = model.precision, "start from its float32 original"
     if stated in _OTHER_FLOATS:
-        raise ModelError(f"{model.name} is {stated}, and the libraries take float32", hint)
-    codes = codes_in(model)
-    if stated in QUANTIZED or codes is not None:
-        what = stated if stated in QUANTIZED else f"in part: {codes!r} holds codes"
-        raise ModelError(f"{model.name} is quantized already ({what})", hint)
+        raise ModelError(f"{model.name} is {stated}, and the libraries need float32", hint)
+    if stated in QUANTIZED:
+        raise ModelError(f"{model.name} is quantized already ({stated})", hint)
+    if tensor := quantized_tensor(model):
+        raise ModelError(f"{model.name} is quantized in part already: {tensor!r}", hint)
 
 
 def is_coarser(model: Model, original: Model) -> bool:
-    """Is one of two models quantized, and the other float32?"""
-    was_float = original.precision not in QUANTIZED and codes_in(original) is None
-    return was_float and (model.precision in QUANTIZED or codes_in(model) is not None)
+    """Is the model quantized, and the original float32?"""
+    return _is_quantized(model) and not _is_quantized(original)
 
 
-def codes_in(model: Model) -> str | None:
-    """A tensor that holds codes of reals; None where there is none."""
+def _is_quantized(model: Model) -> bool:
+    return model.precision in QUANTIZED or quantized_tensor(model) is not None
+
+
+def quantized_tensor(model: Model) -> str | None:
+    """The name of a quantized tensor; None if there is none."""
     return next((t.name for t in model.graph().tensors.values() if t.quantization), None)
 
 
 def quantize_model(
-    model: Model, wish: QuantizationSpec, samples: Samples | None = None
+    model: Model, spec: QuantizationSpec, samples: Samples | None = None
 ) -> Quantized:
-    """Bring a float32 model to another precision; the model itself is not changed.
+    """Quantize a float32 model; the model is not changed.
 
     Args:
-        samples: inputs that show the ranges of the activations; only where the precision is
-            calibrated.
+        model: of a kind that the precision has a quantizer for.
+        spec: the precision, and how to quantize.
+        samples: inputs that show the ranges of the activations, if the precision is calibrated.
 
     Raises:
         UsageError, ModelError: see `check_float`; or nothing in the model can be quantized.
         ConversionError: the library failed.
     """
-    precision = PRECISIONS[wish.precision]
-    check_float(model, wish.precision)
-    route: _Route = import_module(_ROUTES[model.kind])
-    made, warnings = route.quantize(model, wish, samples if precision.calibrated else None)
+    check_float(model, spec.precision)
+    precision = PRECISIONS[spec.precision]
+    quantizer = precision.quantizers[model.kind]
+    module, _, name = quantizer.function.rpartition(".")
+    quantize: Quantize = getattr(import_module(module), name)
+    made, warnings = quantize(model, spec, samples if precision.calibrated else None)
     made.remap = model.remap
-    left = unquantized(model.graph(), made.graph())
-    library = precision.libraries[model.kind]
-    if left.everything:
+    remaining = unquantized(model.graph(), made.graph())
+    if remaining.is_everything:
         raise ModelError(
-            f"{library} finds nothing in {model.name} that it can make {wish.precision}",
+            f"{quantizer.library} cannot quantize any weights of {model.name} to {spec.precision}",
             "choose another precision",
         )
-    if left.operators:
-        warnings = (*warnings, f"{library} left float at {wish.precision}: {left}")
+    if remaining.operators:
+        message = f"{quantizer.library} left float at {spec.precision}: {remaining}"
+        warnings = (*warnings, message)
     return Quantized(made, warnings)
 
 
 _OTHER_FLOATS = frozenset({"bf16", "fp64"})
-
-_ROUTES: Mapping[str, str] = {
-    "onnx": "exporter.quantization.onnx",
-    "tflite": "exporter.quantization.tflite",
-}

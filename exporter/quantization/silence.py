@@ -1,4 +1,4 @@
-"""Keep what quantizers print away from the terminal, and turn what they raise into one line."""
+"""Keep the output of quantization libraries off the terminal, and shorten their errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from exporter.errors import ConversionError
 
-# What onnx, onnxruntime and litert-quantizer raise on a graph that they cannot handle.
+# onnx, onnxruntime and litert-quantizer raise these on a graph that they cannot handle.
 _FAILURES = (
     ArithmeticError,
     AssertionError,
@@ -27,26 +27,26 @@ _FAILURES = (
 
 
 @contextmanager
-def quantizer(library: str, task: str) -> Iterator[list[warnings.WarningMessage]]:
-    """Around all calls of a library that quantizes.
+def silenced(library: str, task: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Silence a library that quantizes, and convert its exceptions.
 
-    They print progress to stdout and stderr, some from C++, warn of their own doings, and give the
-    root logger a handler.
+    The libraries print progress to stdout and stderr, some from C++, warn of details, and add a
+    handler to the root logger.
 
     Args:
         library: the distribution's name, for messages.
-        task: what it is asked for, such as "make net.onnx int8".
+        task: for messages, such as "quantize net.onnx to int8".
 
     Yields:
-        The Python warnings, filled as they come.
+        The Python warnings, filled as they are raised.
 
     Raises:
         ConversionError: the library failed.
     """
     try:
-        with _silenced(), _unlogged(), warnings.catch_warnings(record=True) as told:
+        with _no_output(), _no_logging(), warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always")
-            yield told
+            yield messages
     except _FAILURES as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConversionError(
@@ -56,8 +56,8 @@ def quantizer(library: str, task: str) -> Iterator[list[warnings.WarningMessage]
 
 
 @contextmanager
-def _unlogged() -> Iterator[None]:
-    """`logging.warning` would give a root logger without handlers one that stays."""
+def _no_logging() -> Iterator[None]:
+    """`logging.warning` adds a handler to a root logger without one: it gets one meanwhile."""
     root, handler, before = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
     root.addHandler(handler)
     logging.disable(logging.CRITICAL)
@@ -69,25 +69,27 @@ def _unlogged() -> Iterator[None]:
 
 
 @contextmanager
-def _silenced() -> Iterator[None]:
-    """Point file descriptors 1 and 2 at nothing; C++ knows no other way to be quiet."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # none, or a closed one
-            stream.flush()
+def _no_output() -> Iterator[None]:
+    """Redirect file descriptors 1 and 2 to the null device; C++ writes to them directly."""
+    _flush()
     with ExitStack() as stack:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        stack.callback(os.close, nothing)
+        null = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, null)
         for descriptor in (1, 2):
-            with suppress(OSError):  # a process without it shows nothing
+            with suppress(OSError):  # the process may lack the descriptor
                 saved = os.dup(descriptor)
                 stack.callback(_restore, saved, descriptor)
-                os.dup2(nothing, descriptor)
+                os.dup2(null, descriptor)
         yield
 
 
 def _restore(saved: int, descriptor: int) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):
-            stream.flush()  # what Python still holds goes where it was meant to go: nowhere
+    _flush()  # Python's buffered output goes to the null device too
     os.dup2(saved, descriptor)
     os.close(saved)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # missing or closed
+            stream.flush()

@@ -1,4 +1,4 @@
-"""What a library left in float: libraries pass over operations that they do not know, silently."""
+"""Find the operations that a library left float: libraries skip unknown operations silently."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from exporter.graph.walk import origin, through
 
 @dataclass(frozen=True)
 class Unquantized:
-    """Linear operations with constant float32 kernels, after as before.
+    """Linear operations whose kernel was constant float32 before, and still is.
 
     Attributes:
-        operators: "Conv", "MatMul", ... -> how many of them are float still.
+        operators: "Conv", "MatMul", ... -> how many of them are still float.
         before: how many there were.
-        bytes, bytes_before: of those kernels.
+        bytes, bytes_before: of the kernels that are float now, and before.
     """
 
     operators: Counter[str]
@@ -27,18 +27,18 @@ class Unquantized:
     bytes_before: int
 
     @property
-    def everything(self) -> bool:
-        """Nothing was quantized."""
+    def is_everything(self) -> bool:
+        """Was nothing quantized?"""
         return self.operators.total() >= self.before
 
     def __str__(self) -> str:
-        told = ", ".join(f"{count} {name}" for name, count in sorted(self.operators.items()))
+        counts = ", ".join(f"{count} {name}" for name, count in sorted(self.operators.items()))
         share = self.bytes / self.bytes_before
-        return f"{told} of {self.before} linear operations ({share:.1%} of their weights)"
+        return f"{counts} of {self.before} linear operations ({share:.1%} of their weights)"
 
 
 def unquantized(before: Graph, after: Graph) -> Unquantized:
-    """Compare a float graph with what a library made of it."""
+    """Compare a float graph with its quantized version."""
     old, new = list(_float_kernels(before)), list(_float_kernels(after))
     return Unquantized(
         operators=Counter(node.operator for node, _ in new),

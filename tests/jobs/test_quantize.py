@@ -132,10 +132,14 @@ def test_refused(work: Path, name: str) -> None:
         ("quantize net.onnx -o x.tflite --precision fp16", 2, "does not end in .onnx"),
         ("quantize net.onnx -o net.onnx --precision fp16 --force", 2, "is the model itself"),
         ("quantize small8.onnx -o x.onnx --precision fp16", 3, "small8.onnx is quantized already"),
-        ("quantize nohead.onnx -o x.onnx --precision int4", 3, "finds nothing in nohead.onnx"),
+        (
+            "quantize nohead.onnx -o x.onnx --precision int4",
+            3,
+            "cannot quantize any weights of nohead.onnx",
+        ),
         ("run small8.onnx -o x --keep 1 --precision int4", 3, "is quantized already (int8)"),
         ("run net.onnx -o x --keep 1 --precision int8", 2, "need inputs to calibrate on"),
-        ("run net.onnx -o x --keep 1 --integer-io", 2, "fp32 has no integer inputs"),
+        ("run net.onnx -o x --keep 1 --integer-io", 2, "fp32 has float inputs"),
     ],
 )
 def test_refused_for_other_reasons(work: Path, line: str, code: int, message: str) -> None:

@@ -27,7 +27,7 @@ from exporter.graph import Array
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.quantization import FLOAT, PRECISIONS, QUANTIZED, QuantizationSpec
 from exporter.quantization.quantize import check_float, quantize_model
-from exporter.quantization.silence import quantizer
+from exporter.quantization.silence import silenced
 from exporter.quantization.unquantized import unquantized
 from exporter.verification.metrics import compare
 from tests.builders.onnx_models import classifier, model, node, numbers, softmax
@@ -79,8 +79,8 @@ def net(shelf: Path) -> Callable[[str], Model]:
     ("wish", "told"),
     [
         (lambda: QuantizationSpec("int3"), "no precision 'int3'"),
-        (lambda: QuantizationSpec("fp16", integer_io=True), "fp16 has no integer inputs"),
-        (lambda: QuantizationSpec("dynamic", integer_io=True), "dynamic has no integer inputs"),
+        (lambda: QuantizationSpec("fp16", integer_io=True), "fp16 has float inputs"),
+        (lambda: QuantizationSpec("dynamic", integer_io=True), "dynamic has float inputs"),
     ],
 )
 def test_wishes_that_nothing_fulfils(wish: Callable[[], QuantizationSpec], told: str) -> None:
@@ -114,15 +114,15 @@ def test_a_kind_that_no_library_takes(
 ) -> None:
     made = net("onnx")
     monkeypatch.setattr(made, "kind", "keras")
-    with pytest.raises(UsageError, match="Keras models are not made int8"):
+    with pytest.raises(UsageError, match="Keras models cannot be quantized to int8"):
         check_float(made, "int8")
-    with pytest.raises(UsageError, match="Keras models are not made fp32"):
+    with pytest.raises(UsageError, match="Keras models cannot be quantized to fp32"):
         check_float(made, "fp32")
 
 
 def test_nothing_to_quantize() -> None:
     """onnxruntime has int4 kernels for products of matrices alone."""
-    with pytest.raises(ModelError, match=r"finds nothing in network\.onnx that it can make int4"):
+    with pytest.raises(ModelError, match=r"cannot quantize any weights of network\.onnx to int4"):
         quantize_model(convolution(), QuantizationSpec("int4"))
 
 
@@ -132,7 +132,7 @@ def test_a_library_that_fails_is_one_line(net: Callable[[str], Model]) -> None:
     builder.softmax(z, "y")
     builder.at("z/bias").name = "z/kernel"  # names that are not unique stop litert-quantizer
     odd = from_bytes(builder.content("y"), "odd.tflite")
-    with pytest.raises(ConversionError, match=r"litert-quantizer .* make odd\.tflite fp16"):
+    with pytest.raises(ConversionError, match=r"litert-quantizer .* quantize odd\.tflite to fp16"):
         quantize_model(odd, QuantizationSpec("fp16"))
 
 
@@ -395,7 +395,7 @@ def test_a_weight_beyond_float16_is_told() -> None:
     constants = {"kernel": np.float32(1e-20) * numbers(6, 5), "bias": bias}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
     told = quantize_model(huge, QuantizationSpec("fp16")).warnings
-    assert told == ("weights are beyond float16: the farthest, -3e+07, became -65504",)
+    assert told == ("weights exceed the range of float16: the largest, -3e+07, became -65504",)
 
 
 def test_weights_that_float16_cannot_tell_from_0_are_no_warning() -> None:
@@ -428,7 +428,7 @@ def test_what_a_library_leaves_float_is_told_with_a_number() -> None:
     told = f"onnxruntime left float at int4: 1 Conv of 2 linear operations ({share:.1%} of their"
     assert [w[: len(told)] for w in made.warnings] == [told]
     left = unquantized(both.graph(), both.graph())
-    assert left.everything
+    assert left.is_everything
     assert (left.before, left.bytes, left.bytes_before) == (2, 400, 400)
 
 
@@ -449,9 +449,9 @@ def test_small_kernels_stay_float_beside_large_ones() -> None:
 
 CHATTY = """
 import os, sys
-from exporter.quantization.silence import quantizer
+from exporter.quantization.silence import silenced
 print("before")
-with quantizer("numpy", "try"):
+with silenced("numpy", "try"):
     print("python"); os.system("echo child"); os.write(1, b"raw"); os.write(2, b"raw")
     import logging, warnings
     logging.warning("log"); warnings.warn("warning")
@@ -481,7 +481,7 @@ def test_the_logger_is_as_before(
     quantize_model(net("onnx"), QuantizationSpec("int8"), samples(net("onnx")))
     with (
         pytest.raises(ConversionError, match=r"numpy \d.* could not try: KeyError|'x'"),
-        quantizer("numpy", "try"),
+        silenced("numpy", "try"),
     ):
         raise KeyError("x")
 

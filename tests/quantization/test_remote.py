@@ -54,9 +54,9 @@ def test_warnings_and_refusals_come_back(child: Child) -> None:
     constants = {"kernel": numbers(6, 5), "bias": np.full(5, 1e6, np.float32)}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
     told = quantize_in(child, huge, QuantizationSpec("fp16"), None).warnings
-    assert told == ("weights are beyond float16: the farthest, 1e+06, became 65504",)
+    assert told == ("weights exceed the range of float16: the largest, 1e+06, became 65504",)
     bare = model([node("Relu", ["x"], ["y"], "relu")], {})
-    with pytest.raises(ModelError, match=r"finds nothing in network\.onnx that it can make int4"):
+    with pytest.raises(ModelError, match=r"cannot quantize any weights of network\.onnx to int4"):
         quantize_in(child, bare, QuantizationSpec("int4"), None)
 
 
@@ -78,7 +78,7 @@ def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
 
     with Child() as doomed:
         threading.Thread(target=kill, daemon=True).start()
-        told = r"making net\.tflite fp16: the process that does it was killed by SIGSEGV"
+        told = r"quantizing net\.tflite to fp16: the process that does it was killed by SIGSEGV"
         with pytest.raises(ConversionError, match=told):
             quantize_in(doomed, open_model(shelf / "net.tflite"), QuantizationSpec("fp16"), None)
     assert doomed.log is not None, "it stays for people to read"
@@ -86,7 +86,7 @@ def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
 
 
 LIMITS: dict[str, tuple[dict[str, Any], str]] = {
-    "time": ({"timeout_s": 0.01}, r"onnx fp16 took longer than 0\.01 s"),
+    "time": ({"timeout_s": 0.01}, r"onnx to fp16 took longer than 0\.01 s"),
     "memory": ({"memory_limit_bytes": 10**6}, "MB of memory, more than the limit of 1 MB"),
 }
 
@@ -110,7 +110,7 @@ def test_a_limit_on_the_command_line(shelf: Path, tmp_path: Path) -> None:
     done = exporter(line, folder)
     assert (done.code, done.out) == (5, "")
     error, hint = done.err.splitlines()
-    assert error.startswith("error: making net.tflite fp16 took ")
+    assert error.startswith("error: quantizing net.tflite to fp16 took ")
     assert "raise --memory-limit; the log is " in hint
     assert not list(folder.iterdir())
     assert [Path(name).suffix for name in left_behind(folder)] == [".log"]
