@@ -106,7 +106,7 @@ REFUSED = {
     "integer inputs and outputs with float activations": (
         "fp16 --integer-io",
         2,
-        "fp16 has no integer",
+        "fp16 has float",
         "int8",
     ),
     "float32": ("fp32", 2, "Invalid value for '--precision'", ""),
