@@ -18,7 +18,7 @@ DISTRIBUTIONS = tuple(
         (
             *("unit-exporter", "numpy"),
             *(library for kind in KINDS.values() for library in kind.libraries),
-            *(library for row in PRECISIONS.values() for library in row.libraries.values()),
+            *(each.library for row in PRECISIONS.values() for each in row.quantizers.values()),
         )
     )
 )
