@@ -50,10 +50,11 @@ def convert_plain(model: Any, path: Path) -> None:
 
 
 def convert_exporter(model: Any, path: Path) -> None:
+    from exporter.conversion.remote import ConvertOptions  # noqa: PLC0415 - likewise
     from exporter.conversion.to_onnx import convert  # noqa: PLC0415 - the parent needs no TensorFlow
     from exporter.formats.keras.model import KerasModel  # noqa: PLC0415 - likewise
 
-    convert(KerasModel(model), path, opset=OPSET, batch=1, input_shapes={})
+    convert(KerasModel(model), path, ConvertOptions(opset=OPSET))
 
 
 CONVERTERS: Mapping[str, Callable[[Any, Path], None]] = {

@@ -1,25 +1,30 @@
-"""What every test may use."""
+"""Fixtures and settings for all tests."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import onnxruntime by themselves too
+if TYPE_CHECKING:
+    from exporter.conversion.process import Child
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # also for tests that import onnxruntime themselves
 
 PROJECT = Path(__file__).parent.parent
 
 settings.register_profile(
     "ci",
-    derandomize=True,  # the same examples for everyone: a failure is of the change, not of luck
+    derandomize=True,  # the same examples in each run: a failure has its cause in the change
     database=None,
     deadline=None,  # the machines share their cores
     print_blob=True,
 )
-settings.register_profile("search", max_examples=2000, deadline=None)  # for a person who has time
+settings.register_profile("search", max_examples=2000, deadline=None)  # for a longer search by hand
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
@@ -41,7 +46,7 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of small ONNX and TFLite files; see `tests.builders.shelf`."""
+    """A folder with small ONNX and TFLite files; see `tests.builders.shelf`."""
     from tests.builders.shelf import fill  # noqa: PLC0415 - for those tests that ask for it
 
     folder = tmp_path_factory.mktemp("shelf")
@@ -51,7 +56,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def keras_shelf(shelf: Path) -> Path:
-    """The same folder, with Keras files too."""
+    """The same folder, also with Keras files."""
     from tests.builders.shelf import fill_keras  # noqa: PLC0415 - for those tests that ask for it
 
     fill_keras(shelf)
@@ -60,8 +65,26 @@ def keras_shelf(shelf: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def digits_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The demo's network, trained once for all tests, and the accuracy that the training tells."""
+    """The demo's network, trained once for all tests, and its accuracy."""
     from tests.builders.digits import trained  # noqa: PLC0415 - for those tests that ask for it
 
     path = tmp_path_factory.mktemp("trained") / "digits.keras"
     return path, trained(path, 0)
+
+
+@pytest.fixture(scope="session")
+def child() -> Iterator[Child]:
+    """A child process for all tests that do not test the process itself."""
+    from tests.builders.child import SharedChild  # noqa: PLC0415 - only for tests that need it
+
+    shared = SharedChild()
+    yield shared
+    shared.close()
+    if shared.log is not None:  # kept if a request failed
+        shared.log.unlink()
+
+
+@pytest.fixture
+def jobs_share_child(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs such as `exporter.run` use the shared child instead of starting one."""
+    monkeypatch.setattr("exporter.jobs.options.Child", lambda *_limits: child)

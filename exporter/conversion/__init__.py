@@ -1,6 +1,5 @@
-"""Keras to ONNX and TFLite, and Keras models at arm's length: a child process holds TensorFlow.
+"""Convert Keras models and SavedModels to ONNX and TFLite in a child process.
 
-`process.Child` starts and watches the child, `remote` shows its models like any other, `child` is
-what runs there, and `to_onnx` and `to_tflite` are the routes. Only the last three, and the steps of
-the routes beside them, need TensorFlow.
+`process.Child` starts and watches the child; `remote` gives access to the models in it. The modules
+that need TensorFlow run only in the child: `child` itself, `to_onnx`, `to_tflite` and their steps.
 """

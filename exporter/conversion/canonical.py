@@ -1,24 +1,29 @@
-"""One canonical form for a converted ONNX graph, so that equal models give equal bytes.
+"""One canonical form of a converted ONNX graph, so that equal models give equal bytes.
 
-tf2onnx orders nodes and initializers, and names merged constants, differently in every process.
+tf2onnx orders nodes and initializers, and names merged constants, differently in each process.
 
-0. Values have one name each (see `identities`).
-1. Nodes stand in depth-first order from the outputs; what no output needs is dropped.
-2. Initializers stand in the order of their first use.
-3. Inner tensors and nodes are named by that order; inputs and outputs get the names given.
-4. What describes and does not compute is dropped: doc strings, metadata, inner shapes, opsets that
-   no node uses.
+1. Each value has one name (see `remove_identities`).
+2. Nodes are in depth-first order from the outputs; nodes that no output needs are dropped.
+3. Initializers are in the order of their first use.
+4. Inner tensors and nodes are named by that order; inputs and outputs get the given names.
+5. Parts that compute nothing are dropped: doc strings, metadata, inner shapes, unused opsets.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto
 
-from exporter.conversion.remove_identities import bypass_identities
-from exporter.formats.onnx.protos import DEFAULT_DOMAINS, captured_names, subgraphs
+from exporter.conversion.remove_identities import remove_identities
+from exporter.formats.onnx.protos import (
+    DEFAULT_DOMAINS,
+    all_nodes,
+    captured_names,
+    replace_messages,
+    subgraphs,
+)
 
 
 def canonicalize(model: ModelProto, names: Mapping[str, str]) -> None:
@@ -26,45 +31,46 @@ def canonicalize(model: ModelProto, names: Mapping[str, str]) -> None:
 
     Args:
         model: without functions and sparse initializers.
-        names: of its inputs and outputs, old -> new; they stay as they are where left out.
+        names: of its inputs and outputs, current -> new; others are named by their position.
     """
-    bypass_identities(model.graph)
-    _Namer(names).graph(model.graph, {}, names)
+    remove_identities(model.graph)
+    _Renamer(names).rename_graph(model.graph, {}, names)
     del model.metadata_props[:]
     model.ClearField("doc_string")
     used = {
-        "" if node.domain in DEFAULT_DOMAINS else node.domain for node in every_node(model.graph)
+        "" if node.domain in DEFAULT_DOMAINS else node.domain for node in all_nodes(model.graph)
     }
-    kept = [entry for entry in model.opset_import if entry.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(sorted(kept, key=lambda entry: entry.domain))
+    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    replace_messages(model.opset_import, sorted(opsets, key=lambda opset: opset.domain))
 
 
-class _Namer:
+class _Renamer:
     def __init__(self, names: Mapping[str, str]) -> None:
         self.taken = set(names.values())
         self.counts: Counter[str] = Counter()
 
-    def graph(self, graph: GraphProto, outer: Mapping[str, str], given: Mapping[str, str]) -> None:
-        """Order and rename a graph.
+    def rename_graph(
+        self, graph: GraphProto, outer: Mapping[str, str], ends: Mapping[str, str]
+    ) -> None:
+        """Order a graph and rename everything in it.
 
         Args:
             graph: edited in place.
-            outer: new names of what it may read from outside.
-            given: new names of its inputs and outputs, where they are known.
+            outer: new names of the tensors that it may read from the graphs around it.
+            ends: new names of its inputs and outputs, if they are given.
         """
         _reorder(graph)
         names = dict(outer)
         for i, info in enumerate(graph.input):
-            names[info.name] = given.get(info.name) or self.fresh(f"input_{i}")
-        for info in graph.output:  # named first: a node's own output may be one of them
-            if info.name in given:
-                names[info.name] = given[info.name]
+            names[info.name] = ends.get(info.name) or self.fresh(f"input_{i}")
+        for info in graph.output:  # before the nodes, which write them
+            if info.name in ends:
+                names[info.name] = ends[info.name]
         for tensor in graph.initializer:
             names[tensor.name] = tensor.name = self.fresh("constant")
             tensor.ClearField("doc_string")
         for node in graph.node:
-            self.node(node, names)
+            self.rename_node(node, names)
         for info in (*graph.input, *graph.output):
             info.name = names[info.name]
             info.ClearField("doc_string")
@@ -73,19 +79,17 @@ class _Namer:
         for field in ("value_info", "doc_string", "metadata_props", "quantization_annotation"):
             graph.ClearField(field)
 
-    def node(self, node: NodeProto, names: dict[str, str]) -> None:
+    def rename_node(self, node: NodeProto, names: dict[str, str]) -> None:
         node.name = self.fresh(node.op_type)
         node.ClearField("doc_string")
         if node.domain in DEFAULT_DOMAINS:
             node.ClearField("domain")
         del node.metadata_props[:]
         attributes = sorted(node.attribute, key=lambda attribute: attribute.name)
-        copies = [_copy(attribute) for attribute in attributes]
-        del node.attribute[:]
-        node.attribute.extend(copies)
+        replace_messages(node.attribute, map(_without_names, attributes))
         for body in subgraphs(node):
             body.name = self.fresh(f"{node.name}_body")
-            self.graph(body, names, {})
+            self.rename_graph(body, names, {})
         for slot, name in enumerate(node.input):
             node.input[slot] = names[name] if name else ""
         for slot, name in enumerate(node.output):
@@ -105,7 +109,7 @@ class _Namer:
         return name
 
 
-def _copy(attribute: AttributeProto) -> AttributeProto:
+def _without_names(attribute: AttributeProto) -> AttributeProto:
     copy = AttributeProto()
     copy.CopyFrom(attribute)
     copy.ClearField("doc_string")
@@ -120,20 +124,16 @@ def _reorder(graph: GraphProto) -> None:
     used = [name for node in nodes for name in (*node.input, *captured_names(node))]
     used += [info.name for info in graph.output]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    wanted = [tensors[name] for name in dict.fromkeys(used) if name in tensors]
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    values = [type(tensor).FromString(tensor.SerializeToString()) for tensor in wanted]
-    del graph.node[:]
-    graph.node.extend(copies)
-    del graph.initializer[:]
-    graph.initializer.extend(values)
+    kept = [tensors[name] for name in dict.fromkeys(used) if name in tensors]
+    replace_messages(graph.node, nodes)
+    replace_messages(graph.initializer, kept)
 
 
 def _depth_first(graph: GraphProto) -> list[NodeProto]:
-    """The nodes that the outputs need, each behind those that it reads from."""
-    makers = {name: node for node in graph.node for name in node.output if name}
+    """The nodes that the outputs need, each after its producers."""
+    producers = {name: node for node in graph.node for name in node.output if name}
     done: dict[int, NodeProto] = {}
-    waiting = [(makers[o.name], False) for o in reversed(graph.output) if o.name in makers]
+    waiting = [(producers[o.name], False) for o in reversed(graph.output) if o.name in producers]
     while waiting:
         node, entered = waiting.pop()
         if id(node) in done:
@@ -142,14 +142,6 @@ def _depth_first(graph: GraphProto) -> list[NodeProto]:
             done[id(node)] = node
             continue
         waiting.append((node, True))
-        needed = [name for name in (*node.input, *captured_names(node)) if name in makers]
-        waiting += [(makers[name], False) for name in reversed(needed)]
+        needed = [name for name in (*node.input, *captured_names(node)) if name in producers]
+        waiting += [(producers[name], False) for name in reversed(needed)]
     return list(done.values())
-
-
-def every_node(graph: GraphProto) -> Iterator[NodeProto]:
-    """The nodes of a graph and of the graphs inside them."""
-    for node in graph.node:
-        yield node
-        for body in subgraphs(node):
-            yield from every_node(body)

@@ -1,7 +1,7 @@
-"""The child process: holds TensorFlow and the opened Keras models, converts, trains, quantizes.
+"""The child process: it imports TensorFlow, opens Keras models, converts, trains and quantizes.
 
 `python -m exporter.conversion.child FOLDER`; see `process` for the protocol. The streams are moved
-away before anything heavy is imported, so that no library can write into the answers.
+before anything heavy is imported, so that no library can write into the answers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from exporter.conversion.remote import ConvertOptions
 from exporter.conversion.serialization import decode_plan, encode_graph
 from exporter.errors import ConversionError, ExporterError, missing_library
 from exporter.formats import KINDS
@@ -41,37 +42,33 @@ class Session:
         self.opened = 0
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
-        """Serve one request; an unknown exception is told with its class, its trace is logged."""
+        """Serve one request. An unexpected exception is answered too; its traceback is logged."""
         try:
             for handle in request["forget"]:
                 self.models.pop(handle, None)
             return {"result": METHODS[request["method"]](self, **request["parameters"])}
         except ExporterError as error:
-            told = _told(error)
+            return {"error": _encoded(error)}
         except Exception as error:  # noqa: BLE001 - the edge of the process: the parent decides
             traceback.print_exc()
             if isinstance(error, ImportError) and (missing := missing_library(error)):
-                return {"error": _told(missing)}
+                return {"error": _encoded(missing)}
             line = str(error).strip().partition("\n")[0] or "no message"
-            told = {"class": type(error).__qualname__, "message": line, "hint": ""}
-        return {"error": told}
+            return {"error": {"class": type(error).__qualname__, "message": line, "hint": ""}}
 
     def model(self, handle: str) -> Any:
         if handle not in self.models:
-            raise ConversionError("the process that held the model has ended", "open it again")
+            raise ConversionError(
+                "the process that had opened the model has ended", "open the model again"
+            )
         return self.models[handle]
 
     def keep(self, model: Any) -> Answer:
         self.opened += 1
-        handle = f"{os.getpid()}-{self.opened}"  # never that of an earlier child
+        handle = f"{os.getpid()}-{self.opened}"  # not reused by a later child
         self.models[handle] = model
-        return {
-            "handle": handle,
-            "kind": model.kind,
-            "name": model.name,
-            "sha256": model.sha256,
-            "precision": model.precision,
-        }
+        facts = {name: getattr(model, name) for name in ("kind", "name", "sha256", "precision")}
+        return {"handle": handle, **facts}
 
     # --- the methods ------------------------------------------------------------------------------
 
@@ -83,20 +80,20 @@ class Session:
         module = import_module("exporter.formats.savedmodel.model")
         return self.keep(module.open_file(Path(path), signature))
 
-    def open_exported(self, path: str, told: dict[str, Any]) -> Answer:
-        """Load what a live model of this session's user was exported to."""
+    def open_exported(self, path: str, info: dict[str, Any]) -> Answer:
+        """Load the SavedModel to which the parent exported a live model."""
         module = import_module("exporter.formats.savedmodel.model")
-        told = {**told, "outputs": tuple(told["outputs"])}
-        return self.keep(module.SavedModel(Path(path), module.ModelInfo(**told)))
+        info = {**info, "outputs": tuple(info["outputs"])}
+        return self.keep(module.SavedModel(Path(path), module.ModelInfo(**info)))
 
     def graph(self, handle: str) -> Answer:
         return {"graph": encode_graph(self.model(handle).graph())}
 
     def read(self, handle: str, constant: str) -> Answer:
-        """Write the values of a constant; the parent removes the file."""
+        """Write the values of a constant to a file, which the parent removes."""
         read = self.model(handle).graph().tensors[constant].read
         with tempfile.NamedTemporaryFile(suffix=".npy", dir=self.folder, delete=False) as file:
-            np.save(file, _plain(read()), allow_pickle=False)
+            np.save(file, _storable(read()), allow_pickle=False)
         return {"path": file.name}
 
     def apply(self, handle: str, edits: list[dict[str, Any]]) -> Answer:
@@ -106,55 +103,48 @@ class Session:
         return {"engine": self.model(handle).runner(RunOptions()).engine}
 
     def run(self, handle: str, names: list[str], path: str) -> Answer:
-        """Run once; the outputs are written beside the inputs."""
+        """Run once; the outputs are written next to the inputs."""
         with np.load(path, allow_pickle=False) as file:
             inputs = {name: file[f"arr_{i}"] for i, name in enumerate(names)}
         outputs = self.model(handle).runner(RunOptions())(inputs)
         target = Path(path).with_name("outputs.npz")
-        np.savez(target, *(_plain(values) for values in outputs.values()))
+        np.savez(target, *map(_storable, outputs.values()))
         return {"names": list(outputs), "path": str(target)}
 
     def write(self, handle: str, path: str) -> Answer:
         self.model(handle).write(Path(path))
         return {}
 
-    def convert(self, handle: str, kind: str, path: str, **options: Any) -> Answer:
+    def convert(self, handle: str, kind: str, path: str, options: dict[str, Any]) -> Answer:
         convert = import_module(KINDS[kind].converter).convert
-        route, warnings = convert(self.model(handle), Path(path), **options)
-        return {"route": route, "warnings": warnings}
+        done = convert(self.model(handle), Path(path), ConvertOptions(**options))
+        return {"route": done.route, "warnings": done.warnings}
 
     def train(self, what: str, path: str, seed: int) -> Answer:
-        """Train one of the networks that come with the package."""
+        """Train a network of TRAINERS."""
         return {"score": import_module(TRAINERS[what]).train(Path(path), seed)}
 
-    def quantize(self, source: str, target: str, **told: Any) -> Answer:
-        """Bring a file to another precision; nothing of it stays here."""
-        answer: Answer = import_module(QUANTIZER).serve(source, target, **told)
+    def quantize(self, source: str, target: str, **options: Any) -> Answer:
+        """Write a file in another precision."""
+        answer: Answer = import_module(QUANTIZER).serve(source, target, **options)
         return answer
 
 
 METHODS: Mapping[str, Callable[..., Answer]] = {
-    "open": Session.open,
-    "open_folder": Session.open_folder,
-    "open_exported": Session.open_exported,
-    "graph": Session.graph,
-    "read": Session.read,
-    "apply": Session.apply,
-    "engine": Session.engine,
-    "run": Session.run,
-    "write": Session.write,
-    "convert": Session.convert,
-    "train": Session.train,
-    "quantize": Session.quantize,
+    name: getattr(Session, name)
+    for name in (
+        *("open", "open_folder", "open_exported", "graph", "read", "apply", "engine"),
+        *("run", "write", "convert", "train", "quantize"),
+    )
 }
 
 
-def _told(error: ExporterError) -> Mapping[str, str]:
+def _encoded(error: ExporterError) -> Mapping[str, str]:
     return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
 
 
-def _plain(values: Array) -> Array:
-    """NumPy files know no bfloat16: its values travel as float32, which holds them all."""
+def _storable(values: Array) -> Array:
+    """NumPy files have no bfloat16: its values cross as float32, without loss."""
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
@@ -171,7 +161,7 @@ def main() -> None:
 
 
 def _claim_streams() -> tuple[TextIO, TextIO]:
-    """Take the parent's pipes for ourselves; everyone else gets no input, and the log."""
+    """Move the parent's pipes to new descriptors; libraries get no input, and the log as output."""
     requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -182,7 +172,7 @@ def _claim_streams() -> tuple[TextIO, TextIO]:
 
 
 def _read(requests: TextIO, waiting: queue.SimpleQueue[str]) -> None:
-    """Hand on requests; when the parent is gone, end at once, whatever is being done."""
+    """Queue the requests; if the parent ends, end at once, even during a request."""
     for line in requests:
         waiting.put(line)
     os._exit(0)

@@ -1,6 +1,6 @@
-"""The network of the demo: small, convolutional, trained on the digits in seconds.
+"""The demo's network: small and convolutional; trained on the digits in seconds.
 
-It runs in the child process that holds TensorFlow, like every conversion.
+It is trained in the child process, like every conversion runs there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from exporter.data import Digits, split_digits
 
 EPOCHS = 20
 BATCH = 32
-FIRST_RATE = 0.003
+INITIAL_RATE = 0.003
 
 
 def train(path: Path, seed: int = 0) -> float:
@@ -23,20 +23,20 @@ def train(path: Path, seed: int = 0) -> float:
 
     Args:
         path: the `.keras` file to write; an existing one is replaced.
-        seed: of the first weights and of the order of the pictures; the same seed gives the same
+        seed: of the initial weights and the order of the images; the same seed gives the same
             weights on the same machine.
 
     Returns:
-        The share of the held-out pictures (`exporter.data.split_digits`) that it names correctly.
+        Top-1 accuracy on the held-out images (`exporter.data.split_digits`), 0 to 1.
     """
     keras.utils.set_random_seed(seed)
     train_part, held_out = split_digits()
     model = network()
     steps = EPOCHS * math.ceil(len(train_part.labels) / BATCH)
-    rate = keras.optimizers.schedules.CosineDecay(FIRST_RATE, steps)
+    rate = keras.optimizers.schedules.CosineDecay(INITIAL_RATE, steps)
     model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
     model.fit(*train_part, batch_size=BATCH, epochs=EPOCHS, verbose=0)
-    trained = keras.Model(model.input, model.output, name=model.name)  # without the optimizer
+    trained = keras.Model(model.input, model.output, name=model.name)  # without optimizer
     trained.save(path)
     return _accuracy(trained, held_out)
 
@@ -54,5 +54,5 @@ def network() -> keras.Model:
 
 
 def _accuracy(model: Any, digits: Digits) -> float:
-    named = model.predict(digits.images, verbose=0).argmax(axis=-1)
-    return float((named == digits.labels).mean())
+    predicted = model.predict(digits.images, verbose=0).argmax(axis=-1)
+    return float((predicted == digits.labels).mean())

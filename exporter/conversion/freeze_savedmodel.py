@@ -1,12 +1,12 @@
-"""Trace a SavedModel anew, so that converters can look into all of it.
+"""Trace a SavedModel again, so that converters can look into all of it.
 
-Its functions were traced by somebody else: its variables cannot be replaced while that is done, as
-those of a Keras model can (`to_onnx_trace`), and what was to be compiled is hidden in calls.
+Its functions are traced already: their variables cannot be replaced by inputs as in a Keras model
+(`to_onnx_trace`), and parts that were to be compiled are hidden in calls.
 
-1. The variables are frozen into the graph, and what is left of its calls is opened.
-2. For ONNX large constants that linear operators alone read, as they are or in another shape,
-   become inputs: tf2onnx knows a recurrent layer only by its constants, and folds what is small or
-   is added by itself.
+1. The variables are frozen into the graph, and remaining calls are inlined.
+2. For ONNX, a large constant becomes an input if only linear operators read it, as it is or in
+   another shape. tf2onnx recognizes a recurrent layer only by its constants, and folds constants
+   that are small or added.
 3. The graph is imported into a new function.
 """
 
@@ -21,8 +21,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from exporter.conversion.signature import Interface
-from exporter.conversion.to_onnx_trace import LARGE_BYTES, Traced, trace
+from exporter.conversion.signature import Signature
+from exporter.conversion.to_onnx_trace import LARGE_BYTES, Traced, trace_function
 
 
 @dataclass(frozen=True)
@@ -31,72 +31,72 @@ class _Frozen:
 
     Attributes:
         graph: a `GraphDef`.
-        inputs, outputs: its tensors, the model's inputs first.
-        held: what the other inputs hold.
+        inputs, outputs: names of its tensors, the model's inputs first.
+        values: of the other inputs.
     """
 
     graph: Any
     inputs: list[str]
     outputs: list[str]
-    held: list[Any]
+    values: list[Any]
 
 
-def trace_frozen(interface: Interface) -> Traced:
+def trace_frozen(signature: Signature) -> Traced:
     """Trace a model with its weights as constants."""
-    frozen = _freeze(interface)
-    return _imported(interface, frozen, frozen.held)
+    return _imported(signature, _freeze(signature))
 
 
-def trace_beside(interface: Interface) -> Traced | None:
-    """Trace a model with its large weights as inputs; None where none can be one."""
-    frozen = _freeze(interface)
-    beside = _beside(frozen.graph, {name.removesuffix(":0") for name in frozen.outputs})
-    if not beside:
+def trace_with_weight_inputs(signature: Signature) -> Traced | None:
+    """Trace a model with its large weights as inputs; None if no weight can be an input."""
+    frozen = _freeze(signature)
+    constants = _large_constants(frozen.graph, {n.removesuffix(":0") for n in frozen.outputs})
+    if not constants:
         return None
-    frozen.inputs.extend(f"{node.name}:0" for node in beside)
-    return _imported(interface, frozen, frozen.held + [_taken_out(node) for node in beside])
+    frozen.inputs.extend(f"{node.name}:0" for node in constants)
+    frozen.values.extend(map(_make_input, constants))
+    return _imported(signature, frozen)
 
 
-def _freeze(interface: Interface) -> _Frozen:
-    whole = trace(interface, ())
-    frozen = convert_variables_to_constants_v2(whole.concrete(), lower_control_flow=False)
+def _freeze(signature: Signature) -> _Frozen:
+    traced = trace_function(signature, ())
+    frozen = convert_variables_to_constants_v2(traced.concrete(), lower_control_flow=False)
     graph = frozen.graph.as_graph_def()
     for function in graph.library.function:
-        _open_up(function, *function.node_def)
-    _open_up(*graph.node)
-    _name_constants(graph)
+        _allow_inlining(function, *function.node_def)
+    _allow_inlining(*graph.node)
+    _rename_constants(graph)
     inputs = [tensor.name for tensor in frozen.inputs]
-    held = [whole.array(name) for name in inputs[len(interface.input_names) :]]
-    return _Frozen(graph, inputs, [tensor.name for tensor in frozen.outputs], held)
+    values = [traced.array(name) for name in inputs[len(signature.inputs) :]]
+    return _Frozen(graph, inputs, [tensor.name for tensor in frozen.outputs], values)
 
 
-def _open_up(*parts: Any) -> None:
-    """Drop what keeps a function from being taken apart where it is called."""
+def _allow_inlining(*parts: Any) -> None:
+    """Drop the attributes that prevent a function from being inlined."""
     for part in parts:
         for name in ("_XlaMustCompile", "_noinline"):
             part.attr.pop(name, None)
 
 
-def _name_constants(graph: Any) -> None:
-    """Captured variables are called by a counter of the process: let the file not show it."""
+def _rename_constants(graph: Any) -> None:
+    """Number captured variables from 0: TensorFlow numbers them by a counter of the process."""
     counted = sorted(int(node.name) for node in graph.node if node.name.isdigit())
     names = {str(number): f"constant_{i}" for i, number in enumerate(counted)}
     for node in graph.node:
         node.name = names.get(node.name, node.name)
         for slot, source in enumerate(node.input):
             name, colon, output = source.removeprefix("^").partition(":")
-            mark = "^" * source.startswith("^")  # it only has to run before
+            mark = "^" * source.startswith("^")  # a control dependency
             node.input[slot] = f"{mark}{names.get(name, name)}{colon}{output}"
 
 
-def _imported(interface: Interface, frozen: _Frozen, arrays: list[Any]) -> Traced:
-    values = {f"weight_{i}": array for i, array in enumerate(arrays)}
-    specs = interface.specs() + [
+def _imported(signature: Signature, frozen: _Frozen) -> Traced:
+    values = {f"weight_{i}": array for i, array in enumerate(frozen.values)}
+    specs = signature.specs() + [
         tf.TensorSpec(array.shape, array.dtype, name=name) for name, array in values.items()
     ]
 
-    def call(*given: Any) -> Any:
-        fed = dict(zip(frozen.inputs, given, strict=True))
+    def call(*inputs: Any) -> Any:
+        fed = dict(zip(frozen.inputs, inputs, strict=True))
         return tuple(
             tf.graph_util.import_graph_def(frozen.graph, fed, frozen.outputs, name="saved")
         )
@@ -104,21 +104,21 @@ def _imported(interface: Interface, frozen: _Frozen, arrays: list[Any]) -> Trace
     return Traced(tf.function(call, input_signature=specs), specs, values)
 
 
-# --- which constants ------------------------------------------------------------------------------
+# --- constants that become inputs -----------------------------------------------------------------
 
 
-def _beside(graph: Any, outputs: set[str]) -> list[Any]:
-    """The constants worth taking out, in the order of the graph."""
-    readers: Mapping[str, list[Any]] = defaultdict(list)
+def _large_constants(graph: Any, outputs: set[str]) -> list[Any]:
+    """The large constants that only linear operators read, in the order of the graph."""
+    consumers: Mapping[str, list[Any]] = defaultdict(list)
     for node in graph.node:
         for name in node.input:
-            readers[name.removesuffix(":0")].append(node)
+            consumers[name.removesuffix(":0")].append(node)
 
     def is_linear(node: Any) -> bool:
         if node.op in _LINEAR:
             return True
         passes = node.op in _SAME_VALUES and node.name not in outputs
-        return passes and all(map(is_linear, readers[node.name]))
+        return passes and all(map(is_linear, consumers[node.name]))
 
     return [node for node in graph.node if _is_large(node) and is_linear(node)]
 
@@ -132,8 +132,8 @@ def _is_large(node: Any) -> bool:
     return bool(is_float and count * np.dtype(np.float32).itemsize >= LARGE_BYTES)
 
 
-def _taken_out(constant: Any) -> Any:
-    """The values of a constant, which is a placeholder for them afterwards."""
+def _make_input(constant: Any) -> Any:
+    """Turn a constant into a placeholder; returns its values."""
     tensor = constant.attr["value"].tensor
     values = tf.make_ndarray(tensor)
     constant.op = "Placeholder"
@@ -143,15 +143,7 @@ def _taken_out(constant: Any) -> Any:
 
 
 _LINEAR = {
-    "MatMul",
-    "BatchMatMul",
-    "BatchMatMulV2",
-    "Einsum",
-    "Conv2D",
-    "Conv3D",
-    "Conv2DBackpropInput",
-    "DepthwiseConv2dNative",
-    "GatherV2",
-    "ResourceGather",
+    *("MatMul", "BatchMatMul", "BatchMatMulV2", "Einsum", "GatherV2", "ResourceGather"),
+    *("Conv2D", "Conv3D", "Conv2DBackpropInput", "DepthwiseConv2dNative"),
 }
 _SAME_VALUES = {"Const", "Identity", "ExpandDims", "Reshape", "Squeeze", "Transpose"}

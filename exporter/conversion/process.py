@@ -1,9 +1,10 @@
 """The parent's side of the child process that holds TensorFlow.
 
-Requests and answers are one JSON object a line on the child's standard input and output, which the
-child moves out of the way of the libraries' chatter before it imports them; that chatter goes to a
-log file. Arrays cross as `.npy` and `.npz` files in a private folder. One child serves many
-requests, because importing TensorFlow takes seconds.
+1. Requests and answers are one JSON object per line, on the child's standard input and output.
+2. The child moves these streams to other descriptors before it imports a library, so that messages
+   of libraries go to a log file.
+3. Arrays cross as `.npy` and `.npz` files in a private folder.
+4. One child serves many requests, because importing TensorFlow takes seconds.
 """
 
 from __future__ import annotations
@@ -40,22 +41,22 @@ _ERRORS: Mapping[str, type[ExporterError]] = {
 
 
 class Child:
-    """A context manager around the child; it is started by the first request.
+    """A context manager for the child, which the first request starts.
 
     Attributes:
-        log: what the libraries printed; removed at the end unless something failed.
+        log: messages of libraries; removed at the end unless something failed.
         folder: private to parent and child, for arrays; removed at the end.
     """
 
     def __init__(self, timeout_s: float = 1800.0, memory_limit_bytes: int | None = None) -> None:
-        """Set the limits, each for one request: time, and resident memory of the child."""
+        """Set the limits of each request: time, and resident memory of the child."""
         self.timeout_s = timeout_s
         self.memory_limit_bytes = memory_limit_bytes
         self.log: Path | None = None
         self._folder: Path | None = None
         self._process: subprocess.Popen[str] | None = None
         self._answers: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._forgotten: deque[str] = deque()
+        self._to_forget: deque[str] = deque()
         self._keep_log = False
 
     def __enter__(self) -> Self:
@@ -77,43 +78,43 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Of the running child; None where there is none."""
+        """Of the running child; None if none is running."""
         return self._process.pid if self._process else None
 
-    def request(self, method: str, doing: str, **parameters: Any) -> dict[str, Any]:
-        """Have the child do something, and wait for its answer.
+    def request(self, method: str, action: str, **parameters: Any) -> dict[str, Any]:
+        """Send a request to the child and wait for its answer.
 
         Args:
             method: key of `child.METHODS`.
-            doing: what to call it in messages: "opening net.keras".
+            action: name of the request in messages, such as "opening net.keras".
             parameters: JSON values.
 
         Raises:
-            ExporterError: what the child raised, of the same class.
-            ConversionError: the child died, was too slow, or needed too much memory. It is gone
-                then; a later request starts a new one, which holds no models.
+            ExporterError: the child raised it; it has the same class here.
+            ConversionError: the child died, was too slow, or needed too much memory. It is ended; a
+                later request starts a new child, which has no models.
         """
         process = self._process or self._start()
-        forget = [self._forgotten.popleft() for _ in range(len(self._forgotten))]
+        forget = [self._to_forget.popleft() for _ in range(len(self._to_forget))]
         line = json.dumps({"method": method, "forget": forget, "parameters": parameters})
         try:
-            with suppress(BrokenPipeError):  # it is dead: waiting for the answer finds out how
+            with suppress(BrokenPipeError):  # it died: `_wait` finds the cause
                 self._send(process, line)
-            answer = self._wait(process, doing)
+            answer = self._wait(process, action)
         except BaseException:
             self._end()
             raise
         if "error" in answer:
-            raise self._raised(answer["error"])
+            raise self._decoded(answer["error"])
         result: dict[str, Any] = answer["result"]
         return result
 
     def forget(self, handle: str) -> None:
-        """Let the child drop a model, with the next request. May be called at any time."""
-        self._forgotten.append(handle)
+        """Let the child drop a model with the next request; may be called at any time."""
+        self._to_forget.append(handle)
 
     def close(self) -> None:
-        """End the child and remove what it left; the log stays if something failed."""
+        """End the child and remove its files; the log stays if something failed."""
         self._end()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -130,48 +131,50 @@ class Child:
         process.stdin.write(line + "\n")
         process.stdin.flush()
 
-    def _wait(self, process: subprocess.Popen[str], doing: str) -> dict[str, Any]:
+    def _wait(self, process: subprocess.Popen[str], action: str) -> dict[str, Any]:
         deadline = time.monotonic() + self.timeout_s
         while True:
             try:
                 line = self._answers.get(timeout=_POLL_S)
             except queue.Empty:
-                self._check_limits(process, deadline, doing)
+                self._check_limits(process, deadline, action)
                 continue
             if line is None or not line.endswith("\n"):
-                raise self._died(process, doing)
+                raise self._died(process, action)
             answer: dict[str, Any] = json.loads(line)
             return answer
 
-    def _check_limits(self, process: subprocess.Popen[str], deadline: float, doing: str) -> None:
+    def _check_limits(self, process: subprocess.Popen[str], deadline: float, action: str) -> None:
         if time.monotonic() > deadline:
-            raise self._failure(f"{doing} took longer than {self.timeout_s:g} s", "raise --timeout")
+            raise self._failure(
+                f"{action} took longer than {self.timeout_s:g} s", "raise --timeout"
+            )
         if self.memory_limit_bytes is None:
             return
-        held = _resident_bytes(process.pid)
-        if held > self.memory_limit_bytes:
+        used = _resident_bytes(process.pid)
+        if used > self.memory_limit_bytes:
             raise self._failure(
-                f"{doing} took {held / 1e6:.0f} MB of memory, more than the limit of "
+                f"{action} took {used / 1e6:.0f} MB of memory, more than the limit of "
                 f"{self.memory_limit_bytes / 1e6:.0f} MB",
                 "raise --memory-limit",
             )
 
-    def _died(self, process: subprocess.Popen[str], doing: str) -> ConversionError:
+    def _died(self, process: subprocess.Popen[str], action: str) -> ConversionError:
         code = process.wait()
         if code >= 0:
-            return self._failure(f"{doing}: the process that does it ended with exit status {code}")
+            return self._failure(f"{action}: the child process ended with exit status {code}")
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        return self._failure(f"{doing}: the process that does it was killed by {name}")
+        return self._failure(f"{action}: the child process was killed by {name}")
 
     def _failure(self, message: str, hint: str = "") -> ConversionError:
         self._keep_log = True
-        place = f"the log is {self.log}"
-        return ConversionError(message, f"{hint}; {place}" if hint else place)
+        log = f"the log is {self.log}"
+        return ConversionError(message, f"{hint}; {log}" if hint else log)
 
-    def _raised(self, error: Mapping[str, str]) -> ExporterError:
+    def _decoded(self, error: Mapping[str, str]) -> ExporterError:
         if error["class"] in _ERRORS:
             return _ERRORS[error["class"]](error["message"], error["hint"])
         return self._failure(f"{error['message']} ({error['class']})")
@@ -192,7 +195,7 @@ class Child:
                 env=_environment(self.folder),
                 text=True,
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends it
+                start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
             )
         self._answers = queue.SimpleQueue()
         threading.Thread(target=_pump, args=(process, self._answers), daemon=True).start()
@@ -212,7 +215,7 @@ class Child:
 
 
 def _pump(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
-    """Hand on the child's answers; None when there will be no more."""
+    """Queue the child's answers, and None after the last one."""
     assert process.stdout is not None  # noqa: S101 - opened as a pipe
     with suppress(ValueError, OSError):  # closed from the other side while it waits
         for line in process.stdout:
@@ -221,7 +224,7 @@ def _pump(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """The child, and whatever a converter may have started in its group."""
+    """Kill the child, and processes that a converter may have started in its group."""
     with suppress(ProcessLookupError, PermissionError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
@@ -230,7 +233,7 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 
 
 def _resident_bytes(pid: int) -> int:
-    """Of a process and all its descendants; 0 if it just ended."""
+    """Resident memory of a process and all its descendants; 0 if it just ended."""
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]
@@ -240,7 +243,7 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Quiet, on the CPU, the same every time, and without touching the user's settings."""
+    """The child's environment: quiet, on the CPU, reproducible, without the user's settings."""
     package = str(Path(exporter.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH")
     return {
@@ -250,8 +253,8 @@ def _environment(folder: Path) -> dict[str, str]:
         "PYTHONWARNINGS": "default",
         "KERAS_BACKEND": "tensorflow",
         "KERAS_HOME": str(folder),
-        "TMPDIR": str(folder),  # so that nothing stays behind when the child is killed
+        "TMPDIR": str(folder),  # removed by the parent even if the child is killed
         "TF_CPP_MIN_LOG_LEVEL": "1",
         "CUDA_VISIBLE_DEVICES": "-1",
-        "ORT_DISABLE_TELEMETRY": "1",  # nothing is sent (see models.onnx)
+        "ORT_DISABLE_TELEMETRY": "1",  # nothing is sent
     }

@@ -1,12 +1,12 @@
-"""Keras models that live in the child; to the rest of the program, models like any other."""
+"""Keras models and SavedModels in the child process, usable like any other model."""
 
 from __future__ import annotations
 
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from exporter.conversion.process import Child
 from exporter.conversion.serialization import decode_graph, encode_plan
 from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS
-from exporter.formats.keras.files import check_file, own_class
+from exporter.formats.keras.validate import check_without_libraries, custom_class_of
 from exporter.formats.model import RunOptions
 from exporter.formats.savedmodel.files import check_folder
 from exporter.graph import Array, Graph
@@ -36,17 +36,17 @@ class ConvertOptions:
 
     Attributes:
         opset: of the standard ONNX operators.
-        batch: leading dimension, for kinds that need a fixed one and where Keras leaves it open.
+        batch: leading dimension, for kinds that need a fixed one, where Keras leaves it open.
         input_shapes: input name -> whole shape, batch included, for unknown dimensions. The batch
-            written there counts for nothing.
-        signature: of a SavedModel; None for the usual one.
-        large_head_bytes: a head with a kernel of this size goes to TFLite as a stub that is given
-            its weights back afterwards, and is not built in Keras where a file holds it.
+            in it is ignored.
+        signature: of a SavedModel; None for serving_default, or the only one.
+        large_head_bytes: a head with a kernel of this size is not built in Keras if a file contains
+            it. The TFLite converter gets a stub, and the original weights are written afterwards.
     """
 
     opset: int = 17
     batch: int = 1
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     signature: str | None = None
     large_head_bytes: int = LARGE_HEAD_BYTES
 
@@ -56,8 +56,8 @@ class Conversion:
     """A converted file.
 
     Attributes:
-        route: by which way, for the report.
-        warnings: what the user should know, one line each.
+        route: how it was converted, for the report.
+        warnings: one line each.
     """
 
     path: Path
@@ -66,10 +66,10 @@ class Conversion:
 
 
 class RemoteKerasModel:
-    """A Keras model or a SavedModel in the child; fulfils the protocol `Model`."""
+    """A Keras model or a SavedModel in the child; fulfills the protocol `Model`."""
 
     def __init__(self, child: Child, opened: Mapping[str, Any], remap: Remap | None = None) -> None:
-        """Wrap what the child answered to `open` or `apply`."""
+        """Wrap the child's answer to `open` or `apply`."""
         self.kind: str = opened["kind"]
         self.name: str = opened["name"]
         self.sha256: str | None = opened["sha256"]
@@ -81,59 +81,56 @@ class RemoteKerasModel:
 
     @cached_property
     def _graph(self) -> Graph:
-        answer = self._ask("graph", "reading the layers of")
+        answer = self._request("graph", "reading the layers of")
         return decode_graph(answer["graph"], self._read)
 
     def graph(self) -> Graph:
         return self._graph
 
     def apply(self, plan: Plan) -> RemoteKerasModel:
-        opened = self._ask("apply", "pruning", edits=encode_plan(plan))
+        opened = self._request("apply", "pruning", edits=encode_plan(plan))
         return RemoteKerasModel(self._child, opened, plan.remap or self.remap)
 
     def runner(self, options: RunOptions) -> RemoteRunner:  # noqa: ARG002 - Keras takes no options
-        engine = self._ask("engine", "running")["engine"]
-        return RemoteRunner(engine, self._child, partial(self._ask, "run", "running"))
+        engine = self._request("engine", "running")["engine"]
+        return RemoteRunner(engine, self._child, partial(self._request, "run", "running"))
 
     def write(self, path: Path) -> None:
-        self._ask("write", "writing", path=str(path.absolute()))
+        self._request("write", "writing", path=str(path.absolute()))
 
     def convert(self, kind: str, path: Path, options: ConvertOptions) -> Conversion:
         """Write the model as another kind at exactly this path.
 
         Raises:
             UsageError: no route to this kind, or a dimension that it needs is not known.
-            ConversionError: it failed, or gave what the kind's runtimes do not know.
+            ConversionError: it failed, or the result is not one that the kind's runtimes can run.
         """
         if kind not in ROUTES:
             known = ", ".join(ROUTES)
             raise UsageError(f"there is no route to {kind!r}", f"routes: {known}")
-        answer = self._ask(
+        answer = self._request(
             "convert",
             f"converting to {kind}",
             kind=kind,
             path=str(path.absolute()),
-            opset=options.opset,
-            batch=options.batch,
-            input_shapes={name: list(shape) for name, shape in options.input_shapes.items()},
-            large_head_bytes=options.large_head_bytes,
+            options=asdict(options),
         )
         return Conversion(path, answer["route"], tuple(answer["warnings"]))
 
-    def _ask(self, method: str, doing: str, **parameters: Any) -> dict[str, Any]:
+    def _request(self, method: str, action: str, **parameters: Any) -> dict[str, Any]:
         return self._child.request(
-            method, f"{doing} {self.name}", handle=self._handle, **parameters
+            method, f"{action} {self.name}", handle=self._handle, **parameters
         )
 
     def _read(self, constant: str) -> Array:
-        path = Path(self._ask("read", "reading the weights of", constant=constant)["path"])
+        path = Path(self._request("read", "reading the weights of", constant=constant)["path"])
         values: Array = np.load(path, "r", allow_pickle=False)  # mapped: a head may be large
         path.unlink()
         return values
 
 
 class RemoteRunner:
-    """Runs a model in the child; values cross as files."""
+    """Runs a model in the child; inputs and outputs cross as files."""
 
     def __init__(self, engine: str, child: Child, run: partial[dict[str, Any]]) -> None:
         self.engine = engine
@@ -142,10 +139,9 @@ class RemoteRunner:
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         with tempfile.TemporaryDirectory(dir=self._child.folder) as folder:
-            names = list(inputs)
-            given = Path(folder) / "inputs.npz"
-            np.savez(given, *(inputs[name] for name in names))
-            answer = self._run(names=names, path=str(given))
+            path = Path(folder) / "inputs.npz"
+            np.savez(path, *inputs.values())
+            answer = self._run(names=list(inputs), path=str(path))
             with np.load(answer["path"], allow_pickle=False) as values:
                 return {name: values[f"arr_{i}"] for i, name in enumerate(answer["names"])}
 
@@ -163,66 +159,70 @@ def open_keras(
         ModelError: empty, truncated, foreign, or with Lambda or custom layers.
         ConversionError: the loader crashed.
     """
-    check_file(path)  # most bad files are told here, before TensorFlow is imported
-    place = str(path.absolute())
-    opened = child.request("open", f"opening {path}", path=place, large_head_bytes=large_head_bytes)
-    return RemoteKerasModel(child, opened)
+    check_without_libraries(path)  # refuses most bad files before the child imports TensorFlow
+    parameters = {"path": str(path.absolute()), "large_head_bytes": large_head_bytes}
+    return RemoteKerasModel(child, child.request("open", f"opening {path}", **parameters))
 
 
 def open_folder(path: Path, child: Child, signature: str | None = None) -> RemoteKerasModel:
     """Open a SavedModel folder in the child.
 
     Args:
-        signature: which of its signatures; None for the usual one.
+        signature: name of the signature; None for serving_default, or the only one.
 
     Raises:
         UsageError: there is no such folder or signature, or there are several to choose from.
-        ModelError: not a SavedModel, a damaged one, or one that does more than to compute.
+        ModelError: not a SavedModel, a damaged one, or one that does more than compute.
         ConversionError: the loader crashed.
     """
     check_folder(path)
-    given = {"path": str(path.absolute()), "signature": signature}
-    return RemoteKerasModel(child, child.request("open_folder", f"opening {path}", **given))
+    parameters = {"path": str(path.absolute()), "signature": signature}
+    return RemoteKerasModel(child, child.request("open_folder", f"opening {path}", **parameters))
 
 
 def open_live(model: Any, child: Child) -> RemoteKerasModel:
-    """Give the child a copy of a live `keras.Model`, by way of a file.
+    """Open a copy of a live `keras.Model` in the child, through a file.
 
-    A model with classes that are not of Keras crosses as a SavedModel, which its own process
-    writes: it can be run and converted there, and is not looked into.
+    A model with custom classes crosses as a SavedModel, which this process exports: the child can
+    run and convert it, but not look into it.
 
     Raises:
         ModelError: it has Lambda layers, or was never called.
     """
-    reason = own_class(model)
+    reason, action = custom_class_of(model), f"opening {model.name}"
     with tempfile.TemporaryDirectory(dir=child.folder) as folder:
         if reason is not None:
-            return RemoteKerasModel(child, _export(model, Path(folder), reason, child))
+            path, info = Path(folder) / "saved", _export_info(model, reason)
+            _export(model, path)
+            opened = child.request("open_exported", action, path=str(path), info=info)
+            return RemoteKerasModel(child, opened)
         path = Path(folder) / "live.keras"
         model.save(path)
-        check_file(path)
-        doing = f"opening {model.name}"
-        bound = sys.maxsize  # its file will be gone
-        opened = child.request("open", doing, path=str(path), large_head_bytes=bound)
+        check_without_libraries(path)
+        # built whole, because the file is removed
+        parameters = {"path": str(path), "large_head_bytes": sys.maxsize}
+        opened = child.request("open", action, **parameters)
     return RemoteKerasModel(child, {**opened, "name": str(model.name), "sha256": None})
 
 
-def _export(model: Any, folder: Path, reason: str, child: Child) -> dict[str, Any]:
+def _export(model: Any, path: Path) -> None:
     try:
-        model.export(str(folder / "saved"), format="tf_saved_model", verbose=False)
+        model.export(str(path), format="tf_saved_model", verbose=False)
     except (ValueError, TypeError, NotImplementedError) as error:
         line = str(error).strip().partition("\n")[0]
         raise ModelError(
             f"the model {model.name!r} cannot be exported: {line}",
             "call it once on data of the right shape",
         ) from error
-    names = getattr(model, "output_names", None) or ()
-    told = {
+
+
+def _export_info(model: Any, reason: str) -> dict[str, Any]:
+    """The values of a `ModelInfo` (see `exporter.formats.savedmodel.model`)."""
+    outputs = getattr(model, "output_names", None) or ()
+    return {
         "name": str(model.name),
         "kind": "keras",
-        "what": type(model).__name__,
+        "operator": type(model).__name__,
         "reason": reason,
-        "outputs": list(names) if len(set(names)) == len(names) else [],
+        "outputs": list(outputs) if len(set(outputs)) == len(outputs) else [],
     }
-    doing = f"opening {model.name}"
-    return child.request("open_exported", doing, path=str(folder / "saved"), told=told)

@@ -1,7 +1,7 @@
-"""Graphs and plans as JSON, for the way between parent and child. No pickle: data only.
+"""Encode graphs and plans as JSON between parent and child: data only, no pickle.
 
-Arrays inside edits travel as base64 with dtype and shape, so that every bit arrives. Constants of a
-graph travel as name, shape and dtype; their values are fetched when somebody reads them.
+Arrays inside edits become base64 with dtype and shape, bit-identical. Constants of a graph become
+name, shape and dtype; their values are requested when they are read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EDITS: Mapping[str, type] = {kind.__name__: kind for kind in (*get_args(Edit), 
 
 
 def encode_plan(plan: Plan) -> list[Json]:
-    """The edits of a plan; its remap stays where it is."""
+    """The edits of a plan, without its remap."""
     return [_encode_record(edit) for edit in plan.edits]
 
 
@@ -49,7 +49,7 @@ def encode_graph(graph: Graph) -> Json:
 
 
 def decode_graph(data: Json, read: Callable[[str], Array]) -> Graph:
-    """The graph; `read` fetches the values of a constant by its name."""
+    """The graph; `read` returns the values of a constant by its name."""
     nodes = tuple(
         Node(name, operator, _decode_record(operation, _OPERATIONS), tuple(inputs), tuple(outputs))
         for name, operator, operation, inputs, outputs in data["nodes"]
@@ -63,9 +63,8 @@ def decode_graph(data: Json, read: Callable[[str], Array]) -> Graph:
 
 
 def encode_array(array: Array) -> Json:
-    whole = np.ascontiguousarray(array)
-    values = base64.b64encode(whole.tobytes()).decode()
-    return {"dtype": whole.dtype.str, "shape": array.shape, "base64": values}
+    values = base64.b64encode(array.tobytes()).decode()
+    return {"dtype": array.dtype.str, "shape": array.shape, "base64": values}
 
 
 def decode_array(data: Json) -> Array:

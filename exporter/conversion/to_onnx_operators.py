@@ -1,4 +1,4 @@
-"""What tf2onnx does not know about TensorFlow's operators."""
+"""Additions to tf2onnx for operators of TensorFlow that it lacks or converts badly."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ Handler = Callable[[Any, Any, str, Any], None]
 
 
 def _erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
-    """Erfc, of the exact GELU: 1 - Erf."""
+    """Erfc, part of the exact GELU, as 1 - Erf."""
     shapes, dtypes = node.output_shapes, node.output_dtypes
     graph.remove_node(node.name)
-    kept = graph.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=dtypes)
-    one = graph.make_const(
-        utils.make_name(f"{name}_one"), np.ones((), utils.map_onnx_to_numpy_type(dtypes[0]))
-    )
+    erf = graph.make_node("Erf", [node.input[0]], shapes=shapes, dtypes=dtypes)
+    one = np.ones((), utils.map_onnx_to_numpy_type(dtypes[0]))
     graph.make_node(
         "Sub",
-        [one.output[0], kept.output[0]],
+        [graph.make_const(utils.make_name(f"{name}_one"), one).output[0], erf.output[0]],
         name=name,
         outputs=[node.output[0]],
         shapes=shapes,
@@ -29,27 +27,23 @@ def _erfc(graph: Any, node: Any, name: str, _arguments: Any) -> None:
     )
 
 
-def _lift_numbers(graph: Any, nodes: list[Any]) -> list[Any]:
-    """Make vectors of one of the numbers that are added to arrays.
+def _scalars_to_vectors(graph: Any, nodes: list[Any]) -> list[Any]:
+    """Turn scalars that are added to arrays into vectors of length 1.
 
-    Behind a convolution a number ends the pass that moves transposes: none is moved then, and two
-    stay around each convolution.
+    A scalar after a convolution stops tf2onnx' pass that moves transposes: it would then move none,
+    and two would remain around each convolution.
     """
     for node in nodes:
         if node.type not in {"Add", "AddV2"}:
             continue
-        for slot, (own, other) in enumerate(zip(node.input, reversed(node.input), strict=True)):
-            if (
-                graph.get_shape(own) == []
-                and graph.get_shape(other)
-                and node.inputs[slot].is_const()
-            ):
+        for slot, (scalar, array) in enumerate(zip(node.input, reversed(node.input), strict=True)):
+            is_scalar = graph.get_shape(scalar) == [] and node.inputs[slot].is_const()
+            if is_scalar and graph.get_shape(array):
                 value = node.inputs[slot].get_tensor_value(as_list=False).reshape(1)
                 vector = graph.make_const(utils.make_name("vector"), value)
-                graph.replace_input(node, own, vector.output[0], slot)
-    lifted: list[Any] = graph.get_nodes()
-    return lifted
+                graph.replace_input(node, scalar, vector.output[0], slot)
+    return list(graph.get_nodes())
 
 
 HANDLERS: Mapping[str, tuple[Handler, list[Any]]] = {"Erfc": (_erfc, [])}
-REWRITERS = (_lift_numbers,)
+REWRITERS = (_scalars_to_vectors,)

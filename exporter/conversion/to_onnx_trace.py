@@ -1,11 +1,11 @@
-"""Trace a Keras model for tf2onnx, with chosen weights as inputs instead of constants.
+"""Trace a model for tf2onnx, with large weights as inputs instead of constants.
 
-tf2onnx copies the graph, weights included, for each of its passes: what is an input it never sees.
+tf2onnx copies the graph with its weights in each of its passes, but not the values of inputs.
 
-1. The weights that go beside become inputs; all others are frozen into the graph.
-2. `jit_compile` is dropped while tracing: Keras compiles grouped convolutions, and tf2onnx cannot
-   look into what is compiled.
-3. Tensors that layers hold outside of their weights (Normalization) become inputs by themselves.
+1. The chosen weights become inputs; all others are constants in the graph.
+2. `jit_compile` is ignored while tracing: Keras compiles grouped convolutions, and tf2onnx cannot
+   look into compiled code.
+3. Tensors that layers store outside of their weights (Normalization) become inputs too.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from exporter.conversion.signature import Interface
+from exporter.conversion.signature import Signature
 from exporter.graph import Array
 
 LARGE_BYTES = 16 * 1024
-# tf2onnx knows an LSTM only by its constants; PReLU's slopes are as large as an image, and only
-# constants let a transpose of the image pass.
+# tf2onnx recognizes an LSTM only by its constants. PReLU's slopes are as large as an image, and a
+# transpose of the image can pass only constant slopes.
 _CONSTANTS_ONLY = (keras.layers.RNN, keras.layers.Bidirectional, keras.layers.PReLU)
 
 
@@ -35,27 +35,27 @@ class Traced:
 
     Attributes:
         function: a `tf.function`, traced already (see `concrete`).
-        specs: of all its inputs, those of the model first.
-        values: input of the converted graph -> what it holds, for all that are not the model's.
+        specs: of all its inputs, the model's inputs first.
+        values: other input of the converted graph -> the variable or tensor with its values.
     """
 
     function: Any
     specs: list[Any]
-    values: Mapping[str, Any]  # variables and tensors: no array is made before it is asked for
+    values: Mapping[str, Any]
 
     def concrete(self) -> Any:
-        """The function for these inputs, as it was traced."""
+        """The concrete function for these inputs."""
         return self.function.get_concrete_function(*self.specs)
 
     def array(self, name: str) -> Array:
-        """The values of such an input."""
+        """The values of an input; copied only here."""
         values: Array = np.asarray(self.values[name])
         return values
 
 
 def large_weights(model: Any) -> list[Any]:
-    """The variables worth keeping out of tf2onnx that it does not have to know."""
-    known = {
+    """The large variables that can be inputs."""
+    constants = {
         id(weight)
         for layer in model._flatten_layers()  # noqa: SLF001 - the layers inside layers too
         if isinstance(layer, _CONSTANTS_ONLY)
@@ -64,54 +64,54 @@ def large_weights(model: Any) -> list[Any]:
     return [
         weight
         for weight in model.weights
-        if weight.dtype == "float32" and id(weight) not in known and _bytes(weight) >= LARGE_BYTES
+        if weight.dtype == "float32"
+        and id(weight) not in constants
+        and _size(weight) >= LARGE_BYTES
     ]
 
 
-def trace(interface: Interface, beside: Sequence[Any]) -> Traced:
+def trace_function(signature: Signature, weights: Sequence[Any]) -> Traced:
     """Trace a model.
 
     Args:
-        interface: of the model.
-        beside: those of its variables that become inputs.
+        weights: the variables that become inputs.
     """
-    count = len(interface.input_names)
+    count = len(signature.inputs)
 
     def call(*values: Any) -> tuple[Any, ...]:
-        with keras.StatelessScope(state_mapping=list(zip(beside, values[count:], strict=True))):
-            return interface.call(*values[:count])
+        with keras.StatelessScope(state_mapping=list(zip(weights, values[count:], strict=True))):
+            return signature.call(*values[:count])
 
-    names = [f"weight_{i}" for i in range(len(beside))]
-    specs = interface.specs() + [
+    names = [f"weight_{i}" for i in range(len(weights))]
+    specs = signature.specs() + [
         tf.TensorSpec(weight.shape, weight.dtype, name=name)
-        for name, weight in zip(names, beside, strict=True)
+        for name, weight in zip(names, weights, strict=True)
     ]
     function = tf.function(call, input_signature=specs)
-    with _uncompiled():
+    with _without_jit():
         graph = function.get_concrete_function(*specs).graph
-    held = {inner.name: outer for outer, inner in graph.captures if outer.dtype != tf.resource}
-    return Traced(function, specs, dict(zip(names, beside, strict=True)) | held)
+    captured = {inner.name: outer for outer, inner in graph.captures if outer.dtype != tf.resource}
+    return Traced(function, specs, dict(zip(names, weights, strict=True)) | captured)
 
 
 def weight_bytes(model: Any) -> int:
-    """How much its weights hold."""
-    return sum(_bytes(weight) for weight in model.weights)
+    return sum(map(_size, model.weights))
 
 
-def _bytes(weight: Any) -> int:
+def _size(weight: Any) -> int:
     return int(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize)
 
 
 @contextmanager
-def _uncompiled() -> Iterator[None]:
-    compiling = tf.function
+def _without_jit() -> Iterator[None]:
+    original = tf.function
 
-    def plain(*arguments: Any, **options: Any) -> Any:
+    def without_jit(*arguments: Any, **options: Any) -> Any:
         options.pop("jit_compile", None)
-        return compiling(*arguments, **options)
+        return original(*arguments, **options)
 
-    tf.function = plain
+    tf.function = without_jit
     try:
         yield
     finally:
-        tf.function = compiling
+        tf.function = original

@@ -111,7 +111,7 @@ def suffixes_of(path: Path) -> tuple[str, ...]:
     kind = KINDS[kind_of(path)]
     if not kind.first_bytes:
         return kind.suffixes
-    start = _first_bytes(path)
+    start = read_first_bytes(path)
     return tuple(s for s in kind.suffixes if start.startswith(kind.first_bytes[s]))
 
 
@@ -122,7 +122,7 @@ def kind_of(path: Path) -> str:
     for kind in KINDS.values():
         if path.name == kind.member:
             raise UsageError(f"{path} is a part of a {kind.title}", "give its folder")
-    start = _first_bytes(path)
+    start = read_first_bytes(path)
     if not start:
         raise ModelError(f"{path} is empty", "save or copy the model again")
     for name, kind in KINDS.items():
@@ -135,7 +135,7 @@ def kind_of(path: Path) -> str:
     )
 
 
-def _first_bytes(path: Path) -> bytes:
+def read_first_bytes(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
             return file.read(16)

@@ -167,7 +167,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             _FEATURES,
         ),
         Architecture(
-            "functional, softmax behind",
+            "functional, softmax layer",
             _functional,
             "logits",
             "probabilities",
@@ -191,7 +191,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         ),
         Architecture("token ids, relu", _embedding, "topics", "topics", 6, "relu", relu, _IDS),
         Architecture(
-            "reshape behind", _reshaped, "logits", "answer", 8, "linear", linear, _FEATURES
+            "reshape after the head", _reshaped, "logits", "answer", 8, "linear", linear, _FEATURES
         ),
     )
 }

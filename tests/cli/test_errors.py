@@ -545,7 +545,7 @@ def test_the_child_is_killed(started: Callable[..., subprocess.Popen[str]], tmp_
     assert process.returncode == 5
     record = json.loads(out)
     assert record["exit"] == 5
-    assert record["error"] == ("opening net.keras: the process that does it was killed by SIGKILL")
+    assert record["error"] == ("opening net.keras: the child process was killed by SIGKILL")
     assert record["hint"].startswith("the log is ")
     assert_nothing_left(tmp_path, children)
     left = [path.suffix for path in (tmp_path / "tmp").iterdir()]

@@ -1,4 +1,4 @@
-"""Converted ONNX graphs: one form for equal models, and nothing that runtimes do not know."""
+"""Converted ONNX graphs: one form for equal models, and only standard operators."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import onnxruntime
 import pytest
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from exporter.conversion.canonical import canonicalize, every_node
+from exporter.conversion.canonical import canonicalize
 from exporter.conversion.check_onnx import check_standard
 from exporter.errors import ConversionError
+from exporter.formats.onnx.protos import all_nodes
 
 NAMES = {"input_0": "features", "Identity:0": "scores"}
 
@@ -25,7 +26,7 @@ def model_of(nodes: list[NodeProto], tensors: Mapping[str, object], opset: int =
     graph = helper.make_graph(nodes, "tf2onnx", values, results, constants)
     imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 2)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=8)
-    model.doc_string = "made today"
+    model.doc_string = "written today"
     return model
 
 
@@ -43,7 +44,7 @@ def two_branches(prefix: str, seed: int) -> ModelProto:
     constants = {
         "k": np.arange(12, dtype=np.float32).reshape(3, 4) - 5,
         "b": np.array([1, -2, 3, -4], np.float32),
-        "nobody": np.zeros(9, np.float32),
+        "unused": np.zeros(9, np.float32),
     }
     shuffled = list(constants)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - an order, no secret
@@ -57,7 +58,7 @@ def canonical(model: ModelProto) -> ModelProto:
     return model
 
 
-def test_order_and_names_make_no_difference() -> None:
+def test_order_and_names_do_not_change_the_result() -> None:
     contents = {
         canonical(two_branches(prefix, seed)).SerializeToString(deterministic=True)
         for prefix, seed in [("a", 0), ("zz", 1), ("unk__", 2), ("q", 3), ("", 4)]
@@ -65,7 +66,7 @@ def test_order_and_names_make_no_difference() -> None:
     assert len(contents) == 1
 
 
-def test_what_it_computes_stays() -> None:
+def test_outputs_do_not_change() -> None:
     values = {"input_0": np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)}
     before = run(two_branches("a", 0), values)
     after = run(canonical(two_branches("a", 0)), {"features": values["input_0"]})
@@ -79,7 +80,7 @@ def run(model: ModelProto, values: Mapping[str, object]) -> object:
     return session.run(None, values)[0]
 
 
-def test_what_is_left() -> None:
+def test_canonical_parts() -> None:
     model = canonical(two_branches("a", 1))
     onnx.checker.check_model(model, full_check=True)
     graph = model.graph
@@ -91,7 +92,7 @@ def test_what_is_left() -> None:
     assert not any(node.doc_string or node.domain for node in graph.node)
 
 
-def test_an_inner_name_makes_room() -> None:
+def test_an_inner_tensor_with_the_name_of_an_output_is_renamed() -> None:
     nodes = [
         helper.make_node("Neg", ["input_0"], ["scores"]),
         helper.make_node("Abs", ["scores"], ["Identity:0"]),
@@ -101,7 +102,7 @@ def test_an_inner_name_makes_room() -> None:
 
 
 def loop(swapped: bool) -> ModelProto:
-    """A loop whose body shows one value twice, through an Identity either way round."""
+    """A loop with a body that returns one value twice, with an Identity in either direction."""
     first, second = ("v", "w") if swapped else ("w", "v")
     body = helper.make_graph(
         [
@@ -131,7 +132,7 @@ def loop(swapped: bool) -> ModelProto:
     return model_of(nodes, {"steps": np.int64(3), "axis": np.array([0], np.int64)})
 
 
-def test_bodies_are_ordered_and_named_too() -> None:
+def test_bodies_are_canonical_too() -> None:
     values = np.array([[1.0, -2.0, 3.0]], np.float32)
     expected = 4 * abs(values) + (2 + 3 + 4) * abs(values)
     contents = set()
@@ -147,7 +148,7 @@ def outputs_of(graph: GraphProto) -> list[str]:
     return [info.name for info in graph.output]
 
 
-def test_outputs_that_show_the_same_value_or_an_input_keep_their_names() -> None:
+def test_outputs_with_the_same_value_keep_their_names() -> None:
     nodes = [
         helper.make_node("Neg", ["input_0"], ["negative"]),
         helper.make_node("Identity", ["negative"], ["Identity:0"]),
@@ -161,12 +162,12 @@ def test_outputs_that_show_the_same_value_or_an_input_keep_their_names() -> None
     canonicalize(model, NAMES | {"Identity_1:0": "again", "Identity_2:0": "same"})
     onnx.checker.check_model(model, full_check=True)
     assert outputs_of(model.graph) == ["scores", "again", "same"]
-    assert [node.op_type for node in every_node(model.graph)] == ["Neg", "Identity", "Identity"]
+    assert [node.op_type for node in all_nodes(model.graph)] == ["Neg", "Identity", "Identity"]
 
 
 REFUSED = {
-    "an operator that ONNX has not": (helper.make_node("Erfc", ["input_0"], ["Identity:0"]), 17),
-    "a call": (helper.make_node("PartitionedCall", ["input_0"], ["Identity:0"]), 17),
+    "operator that ONNX lacks": (helper.make_node("Erfc", ["input_0"], ["Identity:0"]), 17),
+    "function call": (helper.make_node("PartitionedCall", ["input_0"], ["Identity:0"]), 17),
     "newer than the opset": (helper.make_node("Gelu", ["input_0"], ["Identity:0"]), 17),
     "another domain": (
         helper.make_node("FusedGelu", ["input_0"], ["Identity:0"], domain="com.microsoft"),
@@ -177,13 +178,13 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("node", "opset"), REFUSED.values(), ids=REFUSED)
-def test_operators_outside_the_standard(node: NodeProto, opset: int) -> None:
+def test_nonstandard_operators_are_refused(node: NodeProto, opset: int) -> None:
     with pytest.raises(ConversionError, match=node.op_type) as raised:
         check_standard(model_of([node], {}, opset))
     assert node.domain in raised.value.message
 
 
-def test_an_operator_inside_a_body_is_seen() -> None:
+def test_a_nonstandard_operator_in_a_body_is_refused() -> None:
     model = loop(swapped=False)
     body = model.graph.node[2].attribute[0].g
     body.node.append(helper.make_node("Erfc", ["state"], ["odd"]))
@@ -191,7 +192,7 @@ def test_an_operator_inside_a_body_is_seen() -> None:
         check_standard(model)
 
 
-def test_an_invalid_graph() -> None:
+def test_an_invalid_graph_is_refused() -> None:
     node = helper.make_node("MatMul", ["input_0", "k"], ["Identity:0"])
     with pytest.raises(ConversionError, match="invalid graph"):
         check_standard(model_of([node], {"k": np.zeros((5, 2), np.float32)}))

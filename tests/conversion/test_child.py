@@ -1,9 +1,10 @@
-"""Keras models are converted in the child, and answer there as they do here."""
+"""Keras models in the child match local ones, and are converted there."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,6 @@ KEPT = [4, 0, 3]
 LIMIT = 1e-5
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as made:
-        yield made
-
-
 @cache
 def live(name: str) -> Any:
     return ARCHITECTURES[name].made()
@@ -55,8 +50,8 @@ def remote(child: Child) -> Callable[[str], RemoteKerasModel]:
 
 @pytest.fixture(params=list(ARCHITECTURES.values()), ids=list(ARCHITECTURES))
 def architecture(request: pytest.FixtureRequest) -> Architecture:
-    made: Architecture = request.param
-    return made
+    found: Architecture = request.param
+    return found
 
 
 def run(model: Model, inputs: dict[str, Array]) -> dict[str, Array]:
@@ -95,7 +90,7 @@ def _plain() -> Any:
 
 Case = tuple[Callable[[], Any], str, ConvertOptions, type[ExporterError], str]
 REFUSED: dict[str, Case] = {
-    "onnx, no such operator": (
+    "onnx, missing operator": (
         _inverse,
         "onnx",
         ConvertOptions(),
@@ -124,7 +119,7 @@ REFUSED: dict[str, Case] = {
         "tflite",
         ConvertOptions(),
         ConversionError,
-        "cannot express tf.MatrixDeterminant, and LiteRT runs no others",
+        "cannot express tf.MatrixDeterminant, and LiteRT runs only builtin",
     ),
     "shape of another input": (
         _plain,
@@ -167,27 +162,28 @@ def test_lambda_in_a_live_model(child: Child) -> None:
         open_live(model, child)
 
 
-# --- the model at arm's length --------------------------------------------------------------------
+# --- models in the child --------------------------------------------------------------------------
 
 
-def test_it_looks_like_the_local_one(
+def test_a_remote_model_matches_the_local_one(
     architecture: Architecture, remote: Callable[[str], RemoteKerasModel]
 ) -> None:
-    there, here = remote(architecture.name), KerasModel(live(architecture.name))
-    assert there.graph() == here.graph()
-    assert (there.kind, there.name, there.precision) == (here.kind, here.name, here.precision)
-    for name, tensor in here.graph().tensors.items():
-        other = there.graph().tensors[name]
+    opened, local = remote(architecture.name), KerasModel(live(architecture.name))
+    assert opened.graph() == local.graph()
+    assert opened.kind == local.kind
+    assert (opened.name, opened.precision) == (local.name, local.precision)
+    for name, tensor in local.graph().tensors.items():
+        other = opened.graph().tensors[name]
         if tensor.read is not None and other.read is not None:
             np.testing.assert_array_equal(other.read(), tensor.read())
     inputs = architecture.samples()
     np.testing.assert_allclose(
-        run(there, inputs)[architecture.output], run(here, inputs)[architecture.output], atol=1e-6
+        run(opened, inputs)[architecture.output], run(local, inputs)[architecture.output], atol=1e-6
     )
 
 
-def test_it_is_pruned_and_written(child: Child, tmp_path: Path) -> None:
-    architecture = ARCHITECTURES["functional, softmax behind"]
+def test_a_remote_model_is_pruned_and_written(child: Child, tmp_path: Path) -> None:
+    architecture = ARCHITECTURES["functional, softmax layer"]
     path = tmp_path / "net.keras"
     live(architecture.name).save(path)
     model = open_keras(path, child)
@@ -196,11 +192,11 @@ def test_it_is_pruned_and_written(child: Child, tmp_path: Path) -> None:
     head, inputs = trace(model.graph()).head(), architecture.samples()
     z = run(model.apply(Plan((AddOutput(head.z, "z"),))), inputs)["z"]
     pruned = model.apply(Plan(MODES["slice"].edits(head, KEPT)))
-    answer = run(pruned, inputs)[head.output]
-    np.testing.assert_allclose(answer, MODES["slice"].oracle(head, KEPT, z).y, atol=1e-6)
+    output = run(pruned, inputs)[head.output]
+    np.testing.assert_allclose(output, MODES["slice"].oracle(head, KEPT, z).y, atol=1e-6)
     pruned.write(tmp_path / "small.keras")
     np.testing.assert_allclose(
-        run(open_model(tmp_path / "small.keras"), inputs)[head.output], answer, atol=1e-6
+        run(open_model(tmp_path / "small.keras"), inputs)[head.output], output, atol=1e-6
     )
 
 
@@ -223,7 +219,7 @@ def convert(
 
 
 @pytest.mark.parametrize("kind", ROUTES)
-def test_converted_files_answer_like_keras(
+def test_converted_files_match_keras(
     architecture: Architecture, kind: str, convert: Callable[[str, str], Path]
 ) -> None:
     model, inputs = open_model(convert(architecture.name, kind)), architecture.samples(1)
@@ -231,9 +227,9 @@ def test_converted_files_answer_like_keras(
     assert graph.inputs == tuple(architecture.inputs)
     assert graph.outputs == (architecture.output,)
     expected = np.asarray(live(architecture.name)(next(iter(inputs.values())), training=False))
-    answer = run(model, inputs)[architecture.output]
-    assert answer.shape == expected.shape
-    np.testing.assert_allclose(answer, expected, rtol=0, atol=LIMIT)
+    output = run(model, inputs)[architecture.output]
+    assert output.shape == expected.shape
+    np.testing.assert_allclose(output, expected, rtol=0, atol=LIMIT)
     head = trace(graph).head()
     fused = kind == "tflite" and architecture.activation == "relu"  # part of FULLY_CONNECTED
     activation = "linear" if fused else architecture.activation
@@ -249,8 +245,8 @@ def test_onnx_leaves_the_batch_open(convert: Callable[[str, str], Path]) -> None
     assert shapes == [["batch", 8, 8, 1], ["batch", 10]]
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
     architecture = ARCHITECTURES["convolutions"]
-    answer = run(open_model(convert("convolutions", "onnx")), architecture.samples(5))
-    assert answer["digit"].shape == (5, 10)
+    outputs = run(open_model(convert("convolutions", "onnx")), architecture.samples(5))
+    assert outputs["digit"].shape == (5, 10)
 
 
 def test_tflite_has_a_signature_with_the_names(convert: Callable[[str, str], Path]) -> None:
@@ -315,7 +311,7 @@ def _lstm() -> Any:
 
 
 def _half_inside() -> Any:
-    """In a wrapper's layer, and in a model in the model."""
+    """In the layer of a wrapper, and in an inner model."""
     half = "mixed_float16"
     steps = keras.layers.Bidirectional(keras.layers.LSTM(3, dtype=half), dtype=half)
     head = keras.layers.Dense(3, dtype=half)
@@ -335,7 +331,7 @@ def _attention() -> Any:
     return keras.Model(values, keras.layers.Dense(3, name="y")(pooled))
 
 
-WIDER: dict[str, tuple[Callable[[], Any], float]] = {
+OTHER_MODELS: dict[str, tuple[Callable[[], Any], float]] = {
     "several inputs and outputs": (_several, LIMIT),
     "fixed batch": (_fixed_batch, LIMIT),
     "half precision": (_half, 2e-3),
@@ -347,8 +343,8 @@ WIDER: dict[str, tuple[Callable[[], Any], float]] = {
 
 
 @pytest.mark.parametrize("kind", ROUTES)
-@pytest.mark.parametrize(("build", "limit"), WIDER.values(), ids=WIDER)
-def test_wider(
+@pytest.mark.parametrize(("build", "limit"), OTHER_MODELS.values(), ids=OTHER_MODELS)
+def test_other_models_match_keras(
     child: Child, tmp_path: Path, build: Callable[[], Any], limit: float, kind: str
 ) -> None:
     keras.utils.set_random_seed(3)
@@ -362,12 +358,12 @@ def test_wider(
         name: random.normal(size=[n or 1 for n in model.graph().shape(name)]).astype(np.float32)
         for name in model.graph().inputs
     }
-    expected, answer = run(model, inputs), run(converted, inputs)
+    expected, outputs = run(model, inputs), run(converted, inputs)
     for name, values in expected.items():
-        np.testing.assert_allclose(answer[name], values, rtol=0, atol=limit)
+        np.testing.assert_allclose(outputs[name], values, rtol=0, atol=limit)
 
 
-def test_weights_that_are_not_finite_can_be_seen(child: Child) -> None:
+def test_weights_that_are_not_finite_are_read(child: Child) -> None:
     model = _plain()
     model.layers[-1].kernel.assign(np.full((2, 3), np.nan))
     tensors = open_live(model, child).graph().tensors
@@ -377,7 +373,7 @@ def test_weights_that_are_not_finite_can_be_seen(child: Child) -> None:
 
 
 def _mixed(width: int) -> Any:
-    """Wide enough, its large weights go beside the graph; narrow, all go through tf2onnx."""
+    """With a large width its weights bypass tf2onnx; with a small one they do not."""
     values = keras.Input((4, width), name="x")
     mixed = keras.layers.MultiHeadAttention(2, 32)(values, values) + 1.0
     mixed = keras.layers.LayerNormalization()(keras.layers.Dense(width, "gelu")(mixed) + values)
@@ -385,23 +381,25 @@ def _mixed(width: int) -> Any:
     return keras.Model(values, keras.layers.Dense(3, activation="softmax", name="y")(mixed))
 
 
-def test_two_processes_write_the_same_bytes(tmp_path: Path) -> None:
-    """By every route, each process into a folder of its own."""
+def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> None:
+    """By every route; each process writes to a folder of its own."""
     for width in (8, 64):
         _mixed(width).save(tmp_path / f"{width}.keras")
-    found = set()
-    for i in range(2):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        answer = []
-        with Child() as child:
-            for width in (8, 64):
-                model = open_keras(tmp_path / f"{width}.keras", child)
-                for kind in ROUTES:
-                    path = folder / f"{width}.{kind}"
-                    route = model.convert(kind, path, ConvertOptions()).route
-                    answer.append((route, hashlib.sha256(path.read_bytes()).hexdigest()))
-        routes = ["tf2onnx", "TFLiteConverter", "tf2onnx, bare graph", "TFLiteConverter"]
-        assert [route for route, _ in answer] == routes
-        found.add(tuple(answer))
-    assert len(found) == 1
+    routes = ["tf2onnx", "TFLiteConverter", "tf2onnx, bare graph", "TFLiteConverter"]
+    with Child() as other:
+        written = [_convert_all(tmp_path, each) for each in (child, other)]
+    assert [route for route, _ in written[0]] == routes
+    assert written[0] == written[1]
+
+
+def _convert_all(folder: Path, child: Child) -> list[tuple[str, str]]:
+    """Route and hash of every model in the folder, converted to every kind."""
+    found = []
+    with tempfile.TemporaryDirectory(dir=folder) as target:
+        for width in (8, 64):
+            model = open_keras(folder / f"{width}.keras", child)
+            for kind in ROUTES:
+                path = Path(target) / f"{width}.{kind}"
+                route = model.convert(kind, path, ConvertOptions()).route
+                found.append((route, hashlib.sha256(path.read_bytes()).hexdigest()))
+    return found

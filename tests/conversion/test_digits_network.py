@@ -1,4 +1,4 @@
-"""The demo's network learns the digits, and the same seed gives the same network."""
+"""The demo's network learns the digits, and the same seed gives the same weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def weights(path: Path) -> bytes:
         return archive.read("model.weights.h5")
 
 
-def test_accuracy_is_that_of_the_saved_network(digits_network: tuple[Path, float]) -> None:
+def test_reported_accuracy_matches_the_saved_network(digits_network: tuple[Path, float]) -> None:
     import keras  # noqa: PLC0415 - heavy: only this test pays for it
 
     path, accuracy = digits_network

@@ -1,4 +1,4 @@
-"""The child process: what becomes of it, and of what it left, when something goes wrong."""
+"""Failures of the child process: its end, its files and its log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from exporter.conversion import process
-from exporter.conversion.child import _plain
+from exporter.conversion.child import _storable
 from exporter.conversion.process import Child
 from exporter.conversion.remote import ConvertOptions, open_keras
 from exporter.errors import ConversionError, ModelError, UsageError
@@ -23,7 +23,7 @@ from exporter.formats.model import RunOptions
 from tests.builders.keras_models import ARCHITECTURES
 
 pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "SIGKILL"), reason="the signals are those of POSIX"
+    not hasattr(signal, "SIGKILL"), reason="the signals are POSIX signals"
 )
 
 
@@ -35,24 +35,24 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def child() -> Iterator[Child]:
-    with Child() as child:
-        yield child
-    if child.log is not None:
-        child.log.unlink()
+def new_child() -> Iterator[Child]:
+    with Child() as new_child:
+        yield new_child
+    if new_child.log is not None:
+        new_child.log.unlink()
 
 
-def wait_for_pid(child: Child) -> int:
-    while child.pid is None:
+def wait_for_pid(new_child: Child) -> int:
+    while new_child.pid is None:
         time.sleep(0.01)
-    return child.pid
+    return new_child.pid
 
 
-def signal_soon(child: Child, number: int) -> None:
+def signal_soon(new_child: Child, number: int) -> None:
     """While the child is busy importing TensorFlow."""
 
     def send() -> None:
-        pid = wait_for_pid(child)
+        pid = wait_for_pid(new_child)
         time.sleep(0.3)
         os.kill(pid, number)
 
@@ -64,54 +64,54 @@ def assert_gone(pid: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
-def test_killed(child: Child, file: Path, name: str) -> None:
-    signal_soon(child, getattr(signal, name))
+def test_killed(new_child: Child, file: Path, name: str) -> None:
+    signal_soon(new_child, getattr(signal, name))
     with pytest.raises(
         ConversionError, match=f"opening .*net.keras: .* killed by {name}"
     ) as raised:
-        open_keras(file, child)
-    assert child.pid is None
-    assert child.log is not None
-    assert str(child.log) in raised.value.hint
+        open_keras(file, new_child)
+    assert new_child.pid is None
+    assert new_child.log is not None
+    assert str(new_child.log) in raised.value.hint
 
 
 def test_out_of_time(file: Path) -> None:
-    child = Child(timeout_s=0.3)
+    new_child = Child(timeout_s=0.3)
     pids: list[int] = []
-    threading.Thread(target=lambda: pids.append(wait_for_pid(child)), daemon=True).start()
-    with pytest.raises(ConversionError, match=r"took longer than 0\.3 s") as raised, child:
-        open_keras(file, child)
+    threading.Thread(target=lambda: pids.append(wait_for_pid(new_child)), daemon=True).start()
+    with pytest.raises(ConversionError, match=r"took longer than 0\.3 s") as raised, new_child:
+        open_keras(file, new_child)
     assert "--timeout" in raised.value.hint
     assert_gone(pids[0])
-    remove_log(child)
+    remove_log(new_child)
 
 
 def test_out_of_memory(file: Path) -> None:
-    child = Child(memory_limit_bytes=20_000_000)
+    new_child = Child(memory_limit_bytes=20_000_000)
     with pytest.raises(ConversionError, match=r"MB of memory, more than the limit of 20 MB") as r:
-        open_keras(file, child)
+        open_keras(file, new_child)
     assert "--memory-limit" in r.value.hint
-    assert child.pid is None
-    child.close()
-    remove_log(child)
+    assert new_child.pid is None
+    new_child.close()
+    remove_log(new_child)
 
 
-def remove_log(child: Child) -> None:
-    assert child.log is not None
-    assert child.log.exists()
-    child.log.unlink()
+def remove_log(new_child: Child) -> None:
+    assert new_child.log is not None
+    assert new_child.log.exists()
+    new_child.log.unlink()
 
 
-def test_interrupted(child: Child, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted(new_child: Child, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
 
     def interrupt(*_: object) -> None:
-        pids.append(wait_for_pid(child))
+        pids.append(wait_for_pid(new_child))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Child, "_check_limits", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        open_keras(file, child)
+        open_keras(file, new_child)
     assert_gone(pids[0])
 
 
@@ -126,48 +126,50 @@ BAD: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
 }
 
 
-def test_errors_cross_and_the_child_lives_on(child: Child, file: Path, tmp_path: Path) -> None:
+def test_errors_do_not_end_the_child(new_child: Child, file: Path, tmp_path: Path) -> None:
     for name, (write, kind, message) in BAD.items():
         path = tmp_path / f"{name}.keras"
         write(path)
         with pytest.raises(kind, match=message):
-            open_keras(path, child)
-    pid = child.pid
-    model = open_keras(file, child)
+            open_keras(path, new_child)
+    pid = new_child.pid
+    model = open_keras(file, new_child)
     with pytest.raises(UsageError, match="no values for the input 'features'"):
         model.runner(RunOptions())({})
     with pytest.raises(UsageError, match="no route to 'png'"):
         model.convert("png", tmp_path / "net.png", ConvertOptions())
-    assert child.pid == pid
-    log, folder = child.log, child.folder
-    child.close()
+    assert new_child.pid == pid
+    log, folder = new_child.log, new_child.folder
+    new_child.close()
     assert log is not None
     assert not log.exists()
     assert not folder.exists()
     assert_gone(pid or 0)
 
 
-def test_an_unknown_exception_is_one_line_and_its_trace_is_in_the_log(child: Child) -> None:
+def test_an_unexpected_exception_is_one_line(
+    new_child: Child,
+) -> None:
     with pytest.raises(ConversionError, match="KeyError") as raised:
-        child.request("no such method", "trying")
+        new_child.request("no such method", "trying")
     assert "\n" not in raised.value.message
-    assert child.log is not None
-    assert str(child.log) in raised.value.hint
-    assert "Traceback" in child.log.read_text()
+    assert new_child.log is not None
+    assert str(new_child.log) in raised.value.hint
+    assert "Traceback" in new_child.log.read_text()
 
 
-def test_after_its_death_a_new_child_holds_no_models(child: Child, file: Path) -> None:
-    model = open_keras(file, child)
-    os.kill(child.pid or 0, signal.SIGKILL)
+def test_a_new_child_has_no_models_of_a_killed_one(new_child: Child, file: Path) -> None:
+    model = open_keras(file, new_child)
+    os.kill(new_child.pid or 0, signal.SIGKILL)
     with pytest.raises(ConversionError, match="killed by SIGKILL"):
         model.graph()
     with pytest.raises(ConversionError, match="has ended"):
         model.graph()
-    again = open_keras(file, child)
+    again = open_keras(file, new_child)
     assert again.graph().outputs == ("values",)
 
 
-def test_models_that_nobody_holds_are_dropped(child: Child, file: Path) -> None:
+def test_models_without_a_reference_are_dropped(child: Child, file: Path) -> None:
     model = open_keras(file, child)
     handle = model._handle
     del model
@@ -175,24 +177,24 @@ def test_models_that_nobody_holds_are_dropped(child: Child, file: Path) -> None:
         child.request("graph", "trying", handle=handle)
 
 
-def test_the_child_ends_with_its_parent(child: Child) -> None:
+def test_the_child_ends_with_its_parent(new_child: Child) -> None:
     with pytest.raises(ConversionError):
-        child.request("no such method", "trying")
-    running = child._process
+        new_child.request("no such method", "trying")
+    running = new_child._process
     assert running is not None
     assert running.stdin is not None
     running.stdin.close()
     assert running.wait(timeout=10) == 0
 
 
-def test_its_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    surroundings = process._environment(tmp_path)
-    assert surroundings["KERAS_BACKEND"] == "tensorflow"
-    assert surroundings["KERAS_HOME"] == str(tmp_path)
+    environment = process._environment(tmp_path)
+    assert environment["KERAS_BACKEND"] == "tensorflow"
+    assert environment["KERAS_HOME"] == str(tmp_path)
 
 
-def test_bfloat16_arrives_as_float32() -> None:
+def test_bfloat16_crosses_as_float32() -> None:
     bfloat16 = keras.ops.convert_to_numpy(keras.ops.ones(3, "bfloat16"))
-    assert _plain(bfloat16).dtype == np.float32
-    assert _plain(np.ones(3, np.float16)).dtype == np.float16
+    assert _storable(bfloat16).dtype == np.float32
+    assert _storable(np.ones(3, np.float16)).dtype == np.float16

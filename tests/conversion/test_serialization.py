@@ -1,4 +1,4 @@
-"""Plans and graphs arrive on the other side of the pipe as they left."""
+"""Plans and graphs are equal after encoding and decoding."""
 
 from __future__ import annotations
 
@@ -81,59 +81,59 @@ def through_json(value: Any) -> Any:
 
 @pytest.mark.parametrize("edit", EDITS, ids=str)
 def test_edits(edit: Edit) -> None:
-    (arrived,) = decode_plan(through_json(encode_plan(Plan((edit,))))).edits
-    assert type(arrived) is type(edit)
+    (decoded,) = decode_plan(through_json(encode_plan(Plan((edit,))))).edits
+    assert type(decoded) is type(edit)
     for name, value in vars(edit).items():
-        assert_same(getattr(arrived, name), value)
+        assert_same(getattr(decoded, name), value)
 
 
-def assert_same(arrived: Any, sent: Any) -> None:
-    if isinstance(sent, np.ndarray):
-        assert arrived.dtype == sent.dtype
-        np.testing.assert_array_equal(arrived, sent)
-    elif isinstance(sent, tuple):
-        assert isinstance(arrived, tuple)
-        for one, other in zip(arrived, sent, strict=True):
+def assert_same(decoded: Any, original: Any) -> None:
+    if isinstance(original, np.ndarray):
+        assert decoded.dtype == original.dtype
+        np.testing.assert_array_equal(decoded, original)
+    elif isinstance(original, tuple):
+        assert isinstance(decoded, tuple)
+        for one, other in zip(decoded, original, strict=True):
             assert_same(one, other)
-    elif isinstance(sent, ComputeStep):
-        assert isinstance(arrived, ComputeStep)
-        assert_same(tuple(vars(arrived).values()), tuple(vars(sent).values()))
+    elif isinstance(original, ComputeStep):
+        assert isinstance(decoded, ComputeStep)
+        assert_same(tuple(vars(decoded).values()), tuple(vars(original).values()))
     else:
-        assert arrived == sent
+        assert decoded == original
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: type(o).__name__)
 def test_operations(operation: Operation) -> None:
     node = Node("node", "Operator", operation, ("in", "", "constant"), ("out",))
     graph = Graph((node,), {}, ("in",), ("out",), {"out": ("cat", "dog")})
-    arrived = decode_graph(through_json(encode_graph(graph)), no_values)
-    assert arrived == graph
+    decoded = decode_graph(through_json(encode_graph(graph)), no_values)
+    assert decoded == graph
 
 
 def no_values(name: str) -> Array:
     raise AssertionError(name)
 
 
-def test_constants_are_read_when_they_are_asked_for() -> None:
+def test_constants_are_read_on_demand() -> None:
     tensors = {
         "in": Tensor("in", (None, 2), "float32"),
         "unknown": Tensor("unknown", None, "string"),
         "kernel": Tensor("kernel", (2, 3), "float32", read=lambda: np.zeros((2, 3))),
     }
-    sent = through_json(encode_graph(Graph((), tensors, ("in",), ())))
-    asked: list[str] = []
+    original = through_json(encode_graph(Graph((), tensors, ("in",), ())))
+    requested: list[str] = []
 
     def read(name: str) -> Array:
-        asked.append(name)
+        requested.append(name)
         return np.ones((2, 3))
 
-    arrived = decode_graph(sent, read).tensors
-    assert arrived == tensors
-    assert not asked
-    kernel = arrived["kernel"]
+    decoded = decode_graph(original, read).tensors
+    assert decoded == tensors
+    assert not requested
+    kernel = decoded["kernel"]
     assert kernel.read is not None
     assert kernel.read().sum() == 6.0
-    assert asked == ["kernel"]
+    assert requested == ["kernel"]
 
 
 ARRAYS = {

@@ -1,9 +1,9 @@
-"""Keras to ONNX: by which route, what tf2onnx gets wrong, and that it answers as Keras does."""
+"""Keras to ONNX: both routes match Keras, also where tf2onnx alone is wrong."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from exporter.conversion import to_onnx
 from exporter.conversion.process import Child
 from exporter.conversion.remote import Conversion, ConvertOptions, open_live
-from exporter.conversion.to_onnx_fold import add_beside, fold
+from exporter.conversion.to_onnx_fold import add_external, fold
 from exporter.conversion.to_onnx_trace import LARGE_BYTES, large_weights
 from exporter.errors import ConversionError, ModelError
 from exporter.formats import open_model
@@ -31,18 +31,12 @@ from exporter.graph import Array
 from exporter.trace import trace
 
 LIMIT = 1e-4
-SMALL, LARGE = 8, 80  # channels: no kernel of 16 KB, and at least one
+SMALL, LARGE = 8, 80  # channels: without and with a kernel of 16 KB
 ROUTES = {SMALL: "tf2onnx", LARGE: "tf2onnx, bare graph"}
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as made:
-        yield made
-
-
 def seeded(build: Callable[[], Any]) -> Any:
-    """A model whose every weight says something: zeros and ones would hide that one is lost."""
+    """A model without weights of 0 or 1, with which a lost weight would not be noticed."""
     keras.utils.set_random_seed(7)
     model, random = build(), np.random.default_rng(3)
     for weight in model.trainable_weights + batch_statistics(model):
@@ -52,8 +46,8 @@ def seeded(build: Callable[[], Any]) -> Any:
 
 
 def batch_statistics(model: Any) -> list[Any]:
-    kept = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
-    return [weight for layer in kept for weight in layer.non_trainable_weights]
+    norms = [layer for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+    return [weight for layer in norms for weight in layer.non_trainable_weights]
 
 
 def samples(model: Any, count: int = 3) -> list[Array]:
@@ -73,15 +67,15 @@ def converted(
 
 def compare(model: Any, path: Path, limit: float = LIMIT) -> None:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    given = samples(model)
+    inputs = samples(model)
     names = list(KerasModel(model).graph().inputs)
     assert [info.name for info in session.get_inputs()] == names
-    answers = session.run(None, dict(zip(names, given, strict=True)))
-    expected = keras.tree.flatten(model(given if len(given) > 1 else given[0], training=False))
-    for answer, values in zip(answers, expected, strict=True):
-        assert answer.shape == values.shape
-        assert np.ptp(answer) > 100 * limit  # or nothing would be seen
-        np.testing.assert_allclose(answer, values, rtol=0, atol=limit)
+    outputs = session.run(None, dict(zip(names, inputs, strict=True)))
+    expected = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0], training=False))
+    for output, values in zip(outputs, expected, strict=True):
+        assert output.shape == values.shape
+        assert np.ptp(output) > 100 * limit  # otherwise the comparison shows nothing
+        np.testing.assert_allclose(output, values, rtol=0, atol=limit)
 
 
 def head(values: Any) -> Any:
@@ -110,7 +104,7 @@ def _depthwise(width: int) -> Any:
 
 
 def _block(width: int) -> Any:
-    """As in ConvNeXt: grouped to the last channel, then exact gelu between two Dense."""
+    """As in ConvNeXt: one group per channel, then exact gelu between two Dense."""
     values = keras.Input((6, 6, width), name="x")
     mixed = layers.Conv2D(width, 3, padding="same", groups=width)(values)
     mixed = layers.LayerNormalization(epsilon=1e-6)(mixed)
@@ -133,19 +127,21 @@ def _adapted(width: int) -> Any:
     return keras.Model(values, head(layers.Dense(width)(norm(values))))
 
 
-MENDED = {
+TF2ONNX_FAILURES = {
     "exact gelu": _exact_gelu,
     "grouped convolution": _grouped,
     "depthwise and separable": _depthwise,
     "ConvNeXt block": _block,
     "Normalization with numbers": _normalized,
-    "Normalization that was adapted": _adapted,
+    "adapted Normalization": _adapted,
 }
 
 
 @pytest.mark.parametrize("width", ROUTES, ids=ROUTES.values())
-@pytest.mark.parametrize("build", MENDED.values(), ids=MENDED)
-def test_mended(build: Callable[[int], Any], width: int, child: Child, tmp_path: Path) -> None:
+@pytest.mark.parametrize("build", TF2ONNX_FAILURES.values(), ids=TF2ONNX_FAILURES)
+def test_failures_of_tf2onnx_are_fixed(
+    build: Callable[[int], Any], width: int, child: Child, tmp_path: Path
+) -> None:
     path = tmp_path / "net.onnx"
     done = converted(lambda: build(width), child, path)
     assert done == Conversion(path, ROUTES[width], ())
@@ -154,26 +150,28 @@ def test_mended(build: Callable[[int], Any], width: int, child: Child, tmp_path:
     assert (found.units, found.activation) == (5, "softmax")
 
 
-# --- by which route -------------------------------------------------------------------------------
+# --- the route ------------------------------------------------------------------------------------
 
 
 def _cast() -> Any:
     values = keras.Input((LARGE,), name="x")
-    rough = ops.tanh(ops.cast(layers.Dense(LARGE)(values), "float16"))
-    return keras.Model(values, head(ops.cast(rough, "float32")))
+    half = ops.tanh(ops.cast(layers.Dense(LARGE)(values), "float16"))
+    return keras.Model(values, head(ops.cast(half, "float32")))
 
 
-def test_the_plain_route_takes_what_the_other_refuses(child: Child, tmp_path: Path) -> None:
+def test_the_plain_route_converts_models_that_cannot_be_folded(
+    child: Child, tmp_path: Path
+) -> None:
     done = converted(_cast, child, tmp_path / "net.onnx", limit=2e-3)
     assert done.route == "tf2onnx"
     (warning,) = done.warnings
-    told, _, reason = warning.partition(": ")
-    assert told == "all weights went through tf2onnx, which is slow"
+    message, _, reason = warning.partition(": ")
+    assert message == "all weights went through tf2onnx, which is slow"
     assert reason == "a part of the model computes in half precision"
 
 
 @pytest.mark.parametrize("reason", ["", "first line\nsecond line"])
-def test_the_plain_route_is_not_tried_without_the_memory_for_it(
+def test_the_plain_route_is_not_tried_without_enough_memory(
     reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def failing(*_: object) -> None:
@@ -184,17 +182,15 @@ def test_the_plain_route_is_not_tried_without_the_memory_for_it(
     monkeypatch.setattr(to_onnx, "fold", failing)
     model = KerasModel(seeded(lambda: _exact_gelu(LARGE)))  # 6,885 weights of 4 bytes, times 60
     with pytest.raises(ConversionError) as raised:
-        to_onnx.convert(model, tmp_path / "net.onnx", opset=17, batch=1, input_shapes={})
+        to_onnx.convert(model, tmp_path / "net.onnx")
     cause = "first line" if reason else "LookupError"
     assert raised.value.message == (
         f"{cause}; the plain route would need about 0 GB of memory, 0 GB are free"
     )
     free.available = 1_700_000
-    route, told = to_onnx.convert(model, tmp_path / "net.onnx", opset=17, batch=1, input_shapes={})
-    assert (route, told) == (
-        "tf2onnx",
-        [f"all weights went through tf2onnx, which is slow: {cause}"],
-    )
+    done = to_onnx.convert(model, tmp_path / "net.onnx")
+    assert done.route == "tf2onnx"
+    assert done.warnings == (f"all weights went through tf2onnx, which is slow: {cause}",)
 
 
 @pytest.mark.parametrize("opset", [13, 18])
@@ -206,7 +202,7 @@ def test_other_opsets(opset: int, child: Child, tmp_path: Path) -> None:
     compare(model, path)
 
 
-def test_what_no_route_takes_is_named_once(child: Child, tmp_path: Path) -> None:
+def test_an_operator_that_no_route_can_convert_is_named(child: Child, tmp_path: Path) -> None:
     values = keras.Input((LARGE,), name="x")
     model = keras.Model(values, head(ops.erfinv(layers.Dense(LARGE)(values))))
     with pytest.raises(ConversionError, match="operator Erfinv, which is not in ONNX opset 17"):
@@ -232,15 +228,15 @@ def _small() -> Any:
     return keras.Sequential([keras.Input((63,)), layers.Dense(64), layers.Dense(65)], name="net")
 
 
-BESIDE = {
-    "not of recurrent layers": (_recurrent, ["wide/kernel"]),
-    "not slopes": (_slopes, ["wide/kernel"]),
-    "not below 16 KB": (_small, ["net/dense_1/kernel"]),
+LARGE_WEIGHTS = {
+    "no weights of recurrent layers": (_recurrent, ["wide/kernel"]),
+    "no slopes": (_slopes, ["wide/kernel"]),
+    "none below 16 KB": (_small, ["net/dense_1/kernel"]),
 }
 
 
-@pytest.mark.parametrize(("build", "expected"), BESIDE.values(), ids=BESIDE)
-def test_which_weights_go_beside(build: Callable[[], Any], expected: list[str]) -> None:
+@pytest.mark.parametrize(("build", "expected"), LARGE_WEIGHTS.values(), ids=LARGE_WEIGHTS)
+def test_weights_that_bypass_tf2onnx(build: Callable[[], Any], expected: list[str]) -> None:
     keras.utils.clear_session()
     assert [weight.path for weight in large_weights(build())] == expected
     assert LARGE_BYTES == 16384
@@ -259,7 +255,7 @@ def _attention() -> Any:
 
 
 def _token_ids() -> Any:
-    """The table of an Embedding is read by a cast of what comes in."""
+    """The input is cast to the indices of an Embedding."""
     values = keras.Input((6,), name="x")
     mixed = layers.Embedding(700, 16)(ops.cast(ops.abs(values) * 300.0, "int32"))
     return keras.Model(values, head(layers.GlobalAveragePooling1D()(mixed)))
@@ -280,7 +276,7 @@ def _slopes_seeded() -> Any:
 
 
 def _gated() -> Any:
-    """A number is added behind a convolution without bias: tf2onnx then moved no transpose."""
+    """A scalar is added after a convolution without bias: tf2onnx would move no transpose."""
     mixed = values = keras.Input((8, 8, 64), name="x")
     for _ in range(3):
         pooled = layers.GlobalAveragePooling2D(keepdims=True)(mixed)
@@ -289,45 +285,45 @@ def _gated() -> Any:
     return keras.Model(values, head(layers.GlobalAveragePooling2D()(mixed)))
 
 
-WHOLE = {
-    "a number behind a convolution": _gated,
+NETWORKS = {
+    "scalar added after a convolution": _gated,
     "MobileNetV2": _mobile_net,
     "LSTM": _recurrent,
     "attention": _attention,
     "PReLU": _slopes_seeded,
     "token ids": _token_ids,
-    "a layer called twice": _shared,
+    "layer called twice": _shared,
 }
 
 
 def both_routes(build: Callable[[], Any], folder: Path) -> dict[str, ModelProto]:
-    """Route -> what it wrote, compared with Keras."""
-    model, found = seeded(build), {}
+    """Route -> the converted model, compared with Keras."""
+    model, written = seeded(build), {}
     for number, route in enumerate(ROUTES.values()):
         path = folder / f"{number}.onnx"
         with pytest.MonkeyPatch.context() as patch:
             if route == to_onnx.PLAIN:
                 patch.setattr(to_onnx, "large_weights", lambda _: [])
-            told = to_onnx.convert(KerasModel(model), path, opset=17, batch=1, input_shapes={})
-        assert told == (route, [])
+            done = to_onnx.convert(KerasModel(model), path)
+        assert (done.route, done.warnings) == (route, ())
         compare(model, path)
-        found[route] = onnx.load(path)
-    return found
+        written[route] = onnx.load(path)
+    return written
 
 
-@pytest.mark.parametrize("name", WHOLE)
-def test_weights_beside_leave_no_more_nodes(name: str, tmp_path: Path) -> None:
-    plain, beside = both_routes(WHOLE[name], tmp_path).values()
-    assert len(beside.graph.node) <= len(plain.graph.node)
-    made = Counter(node.op_type for node in beside.graph.node)
-    assert made["LSTM"] == (2 if name == "LSTM" else 0)
-    assert not made["Loop"]
-    if name == "a number behind a convolution":
-        found = Counter(node.op_type for node in plain.graph.node)
-        assert (found["Transpose"], made["Transpose"]) == (1, 1)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_bare_graph_has_no_additional_nodes(name: str, tmp_path: Path) -> None:
+    plain, bare = both_routes(NETWORKS[name], tmp_path).values()
+    assert len(bare.graph.node) <= len(plain.graph.node)
+    counts = Counter(node.op_type for node in bare.graph.node)
+    assert counts["LSTM"] == (2 if name == "LSTM" else 0)
+    assert not counts["Loop"]
+    if name == "scalar added after a convolution":
+        plain_counts = Counter(node.op_type for node in plain.graph.node)
+        assert (plain_counts["Transpose"], counts["Transpose"]) == (1, 1)
     if name == "MobileNetV2":
-        assert (made["BatchNormalization"], made["Mul"], made["Transpose"]) == (0, 0, 1)
-    for model in (plain, beside):
+        assert (counts["BatchNormalization"], counts["Mul"], counts["Transpose"]) == (0, 0, 1)
+    for model in (plain, bare):
         assert [info.name for info in model.graph.output] == [
             "predictions" if name == "MobileNetV2" else "head"
         ]
@@ -341,7 +337,7 @@ def test_weights_beside_leave_no_more_nodes(name: str, tmp_path: Path) -> None:
 # --- written by hand ------------------------------------------------------------------------------
 
 
-def _with_weights_beside(folder: Path) -> tuple[ModelProto, Array]:
+def _with_external_weights(folder: Path) -> tuple[ModelProto, Array]:
     kernel = np.random.default_rng(0).normal(size=(300, 70)).astype(np.float32)
     shapes = [("x", (None, 300)), ("y", (None, 70))]
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, s) for name, s in shapes]
@@ -352,35 +348,35 @@ def _with_weights_beside(folder: Path) -> tuple[ModelProto, Array]:
     bias = numpy_helper.from_array(np.arange(70, dtype=np.float32), "bias")
     graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], [bias])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    model.graph.initializer.append(add_beside("kernel", kernel, folder))
-    model.graph.initializer.append(add_beside("further", kernel.T[:3], folder))
+    model.graph.initializer.append(add_external("kernel", kernel, folder))
+    model.graph.initializer.append(add_external("further", kernel.T[:3], folder))
     return model, kernel
 
 
-def test_a_file_is_put_together_from_several(tmp_path: Path) -> None:
-    model, kernel = _with_weights_beside(tmp_path)
+def test_external_weights_are_written_into_one_file(tmp_path: Path) -> None:
+    model, kernel = _with_external_weights(tmp_path)
     write(model, ExternalData(tmp_path), tmp_path / "whole.onnx")
     whole = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
     onnx.load_external_data_for_model(model, str(tmp_path))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
     np.testing.assert_array_equal(values["kernel"], kernel)
     np.testing.assert_array_equal(values["further"], kernel.T[:3])
-    for tensor in model.graph.initializer:  # what is left to compare is where the values lay
+    for tensor in model.graph.initializer:  # only the location of the values differs
         del tensor.external_data[:]
         tensor.ClearField("data_location")
     assert whole == model
 
 
-def test_a_missing_end_is_noticed(tmp_path: Path) -> None:
-    model, kernel = _with_weights_beside(tmp_path)
-    with (tmp_path / "given.data").open("r+b") as file:
+def test_truncated_external_weights_are_refused(tmp_path: Path) -> None:
+    model, kernel = _with_external_weights(tmp_path)
+    with (tmp_path / "unfolded.data").open("r+b") as file:
         file.truncate(kernel.nbytes - 1)
     with pytest.raises(ModelError, match="too short"):
         write(model, ExternalData(tmp_path), tmp_path / "whole.onnx")
 
 
-def test_folding_keeps_what_is_computed(tmp_path: Path) -> None:
-    model, kernel = _with_weights_beside(tmp_path)
+def test_folding_keeps_the_result(tmp_path: Path) -> None:
+    model, kernel = _with_external_weights(tmp_path)
     folded = fold(model, tmp_path)
     assert "further" not in {tensor.name for tensor in folded.graph.initializer}
     write(folded, ExternalData(tmp_path), tmp_path / "whole.onnx")
@@ -388,6 +384,6 @@ def test_folding_keeps_what_is_computed(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(
         tmp_path / "whole.onnx", providers=["CPUExecutionProvider"]
     )
-    answer = session.run(None, {"x": values})[0]
+    output = session.run(None, {"x": values})[0]
     expected = values.astype(np.float64) @ kernel.astype(np.float64) + np.arange(70)
-    np.testing.assert_allclose(answer, expected, rtol=0, atol=LIMIT)
+    np.testing.assert_allclose(output, expected, rtol=0, atol=LIMIT)

@@ -78,12 +78,11 @@ def conversions(tmp_path_factory: pytest.TempPathFactory) -> Conversions:
     found = trace(uncut.graph())
     edits = [MODES["slice"].edits(found.head(output), KEPT) for output in outputs.values()]
     cut = uncut.apply(Plan(tuple(edit for each in edits for edit in each)))
-    options: dict[str, Any] = {"opset": 17, "batch": 1, "input_shapes": {}}
     made: dict[str, Model] = {}
     for kind, convert in CONVERT.items():
         for stage, model in (("uncut", uncut), ("cut", cut)):
             path = folder / f"{stage}.{kind}"
-            convert(model, path, **options)
+            convert(model, path)
             made[f"{stage}.{kind}"] = open_model(path)
     return Conversions(
         inputs,

@@ -54,7 +54,7 @@ def converted(model: Any, kind: str, folder: Path) -> Path:
         opened.write(path)
     else:
         convert = {"onnx": to_onnx.convert, "tflite": to_tflite.convert}[kind]
-        convert(opened, path, opset=17, batch=1, input_shapes={})
+        convert(opened, path)
     return path
 
 

@@ -327,7 +327,7 @@ def test_nothing_to_freeze(model: Callable[[], Any], message: str) -> None:
 def test_the_table_of_another_model() -> None:
     table = zeroed(network()).remap
     small = exporter.prune(network(), keep=[0, 1])
-    with pytest.raises(ModelError, match="the remap tells of 5 units, and head 'head'"):
+    with pytest.raises(ModelError, match="the remap has 5 units, and head 'head'"):
         exporter.freeze_pruned(small, remap=table)
 
 

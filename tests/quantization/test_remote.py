@@ -78,7 +78,7 @@ def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
 
     with Child() as doomed:
         threading.Thread(target=kill, daemon=True).start()
-        told = r"quantizing net\.tflite to fp16: the process that does it was killed by SIGSEGV"
+        told = r"quantizing net\.tflite to fp16: the child process was killed by SIGSEGV"
         with pytest.raises(ConversionError, match=told):
             quantize_in(doomed, open_model(shelf / "net.tflite"), QuantizationSpec("fp16"), None)
     assert doomed.log is not None, "it stays for people to read"

@@ -1,7 +1,7 @@
-"""Write `.keras` archives whose bytes depend on nothing but the model.
+"""Write `.keras` archives with bytes that depend only on the model.
 
-Keras puts the date, and the addresses of shared objects in memory, into the archive; both are
-replaced: the date by that of the zip format's first day, the addresses by running numbers.
+Keras writes the date and the memory addresses of shared objects into an archive. The date is
+replaced by the first day of the zip format, the addresses by running numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 
 
 def write_archive(model: Any, path: Path) -> None:
-    """Write a Keras model at exactly this path, as `.keras` whatever the suffix."""
+    """Write a Keras model as `.keras` at exactly this path, with any suffix."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "model.keras"
         model.save(raw)
@@ -40,12 +40,12 @@ def _copy(source: zipfile.ZipFile, target: zipfile.ZipFile, name: str) -> None:
 
 
 def _numbered(config: Any, numbers: dict[int, int]) -> Any:
-    """The configuration with shared objects numbered in the order in which they appear."""
+    """The configuration with shared objects numbered by their first use."""
     if isinstance(config, list):
         return [_numbered(entry, numbers) for entry in config]
     if not isinstance(config, dict):
         return config
-    made = {key: _numbered(value, numbers) for key, value in config.items()}
-    if isinstance(made.get("shared_object_id"), int):
-        made["shared_object_id"] = numbers.setdefault(made["shared_object_id"], len(numbers) + 1)
-    return made
+    copy = {key: _numbered(value, numbers) for key, value in config.items()}
+    if isinstance(copy.get("shared_object_id"), int):
+        copy["shared_object_id"] = numbers.setdefault(copy["shared_object_id"], len(numbers) + 1)
+    return copy

@@ -1,4 +1,4 @@
-"""Training on after units were zeroed: the constraint is put on the weights that make them."""
+"""Keep zeroed units at 0 while a model is trained: put a constraint on their weights."""
 
 from __future__ import annotations
 
@@ -20,44 +20,49 @@ from exporter.trace.head import Head, UnitConstant
 
 
 def freeze_pruned(model: Any, remap: Remap | None = None) -> None:
-    """Keep the units that `mode="zero"` removed at 0 while the model is trained on.
+    """Keep the units that `mode="zero"` removed at 0 during further training.
 
-    The constraint `ZeroedUnits` is put, in place, on every trained weight that makes these units:
-    on the variables, and on the layers' settings (`kernel_constraint` and the like), so that it is
-    saved. A constraint that is there already goes on to hold. A running average of the weights
-    (`use_ema`) is put to 0 there at once.
+    Example:
+        pruned = exporter.prune(model, keep="cat,dog", mode="zero")
+        exporter.freeze_pruned(pruned)
+        pruned.fit(...)
+
+    Changes the model: every trained weight of these units gets the constraint `ZeroedUnits`, both
+    the variable and the setting of its layer (`kernel_constraint` and similar), so that it is saved
+    with the model. An existing constraint stays in effect. Running averages of the weights
+    (`use_ema`) are set to 0 for these units.
 
     Args:
         model: a built Functional or Sequential `keras.Model`.
-        remap: how it was cut; None takes the model's own (`exporter.prune` gives it one), or else
-            the units whose weights are all 0.
+        remap: of the pruning; None uses the model's own (`exporter.prune` sets it), or else the
+            units whose weights are all 0.
 
     Raises:
         UsageError: no unit of the model is zeroed.
-        ModelError: a head of the remap that the model does not have, or a weight in a layer that
-            has no setting for its constraint.
+        ModelError: the remap names a head that the model does not have, or a layer has no setting
+            for the constraint of one of its weights.
     """
     opened = KerasModel(model, remap=remap or getattr(model, "remap", None))
-    found = trace(opened.graph())
-    zeroed = [rows for head, alive in _heads(opened, found) for rows in _rows(opened, head, alive)]
+    heads = list(_heads(opened, trace(opened.graph())))
+    zeroed = [part for head, kept in heads for part in _zeroed_parts(opened, head, kept)]
     if not zeroed:
         raise UsageError(
             "no unit of the model is zeroed",
-            'cut it first: exporter.prune(model, ..., mode="zero")',
+            'prune it first: exporter.prune(model, ..., mode="zero")',
         )
-    settings = [_setting(rows) for rows in zeroed]
+    settings = [_constraint_setting(part) for part in zeroed]
     optimizer = getattr(model, "optimizer", None)
-    for rows, setting in zip(zeroed, settings, strict=True):
-        constraint = ZeroedUnits(rows.positions.tolist(), rows.axis, rows.variable.constraint)
-        rows.variable.constraint = constraint
-        setattr(rows.layer, setting, constraint)
-        for values in (rows.variable, *averages_of(optimizer, rows.variable)):
+    for part, setting in zip(zeroed, settings, strict=True):
+        constraint = ZeroedUnits(part.positions.tolist(), part.axis, part.variable.constraint)
+        part.variable.constraint = constraint
+        setattr(part.layer, setting, constraint)
+        for values in (part.variable, *averages_of(optimizer, part.variable)):
             values.assign(constraint.zeroed(values))
-    model.train_function = None  # the next call of fit compiles one that asks the constraints
+    model.train_function = None  # the compiled one does not apply the new constraints
 
 
-class _Rows(NamedTuple):
-    """The positions of a variable that make removed units, and the layer that it is in."""
+class _ZeroedPart(NamedTuple):
+    """The positions of removed units in a variable, and the layer that trains the variable."""
 
     layer: Any
     variable: Any
@@ -66,72 +71,72 @@ class _Rows(NamedTuple):
 
 
 def _heads(opened: KerasModel, found: Trace) -> Iterator[tuple[Head, Sequence[int]]]:
-    """The heads with units that were removed in place, and those that were not removed."""
+    """The heads with zeroed units, and their kept units."""
     if opened.remap is None:
         for head in found.heads:
-            alive = _alive(opened, head)
-            if 0 < len(alive) < head.units:
-                yield head, alive
+            kept = _nonzero_units(opened, head)
+            if 0 < len(kept) < head.units:
+                yield head, kept
         return
     for table in opened.remap.heads:
         if table.mode == "zero" and len(table.kept) < table.new_units:
             head = found.head(table.name)
-            yield head, _kept_places(table, head)
+            yield head, _kept_units(table, head)
 
 
-def _kept_places(table: HeadRemap, head: Head) -> tuple[int, ...]:
+def _kept_units(table: HeadRemap, head: Head) -> tuple[int, ...]:
     if table.new_units != head.units:
         raise ModelError(
-            f"the remap tells of {table.new_units} units, and head {head.name!r} has {head.units}",
-            "give the remap of this model",
+            f"the remap has {table.new_units} units, and head {head.name!r} has {head.units}",
+            "pass the remap of this model",
         )
     kept = set(table.kept)
-    return tuple(i for i, place in enumerate(table.new_to_old) if kept & set(members(place)))
+    return tuple(i for i, unit in enumerate(table.new_to_old) if kept & set(members(unit)))
 
 
-def _alive(opened: KerasModel, head: Head) -> Sequence[int]:
-    """The units with a weight that is not 0."""
-    alive = set[int]()
-    for constant in _filled(head):
-        _, variable = opened.picture.weights[constant.name]
+def _nonzero_units(opened: KerasModel, head: Head) -> Sequence[int]:
+    """The units with a weight other than 0."""
+    nonzero = set[int]()
+    for constant in _zeroed_constants(head):
+        _, variable = opened.drawing.weights[constant.name]
         values = np.moveaxis(keras.ops.convert_to_numpy(variable), constant.unit_axis.axis, 0)
         used = values.reshape(len(values), -1).any(axis=1)
-        alive.update(constant.unit_axis.units[used & (constant.unit_axis.units >= 0)].tolist())
-    return sorted(alive)
+        nonzero.update(constant.unit_axis.units[used & (constant.unit_axis.units >= 0)].tolist())
+    return sorted(nonzero)
 
 
-def _filled(head: Head) -> Iterator[UnitConstant]:
-    """What is 0 where a unit was removed: not scales and variances."""
+def _zeroed_constants(head: Head) -> Iterator[UnitConstant]:
+    """The constants that mode zero sets to 0; scales and variances are not among them."""
     inside = {node.name for node in head.body}
     for constant in head.constants:
         if constant.zero is not None and any(use.node in inside for use in constant.uses):
             yield constant
 
 
-def _rows(opened: KerasModel, head: Head, alive: Sequence[int]) -> Iterator[_Rows]:
-    for constant in _filled(head):
-        layer, variable = opened.picture.weights[constant.name]
-        owner = _owner(layer, variable)
+def _zeroed_parts(opened: KerasModel, head: Head, kept: Sequence[int]) -> Iterator[_ZeroedPart]:
+    for constant in _zeroed_constants(head):
+        layer, variable = opened.drawing.weights[constant.name]
+        owner = _training_layer(layer, variable)
         if owner is not None:
-            labels = constant.unit_axis
-            yield _Rows(owner, variable, labels.axis, labels.removed(alive))
+            axis = constant.unit_axis
+            yield _ZeroedPart(owner, variable, axis.axis, axis.removed(kept))
 
 
-def _owner(layer: Any, variable: Any) -> Any:
-    """The layer, or one inside of it, that trains the variable; None where nobody does."""
+def _training_layer(layer: Any, variable: Any) -> Any:
+    """The layer, or the one inside it, that trains the variable; None if it is not trained."""
     for each in layer._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
         if any(variable is own for own in each._trainable_variables):  # noqa: SLF001 - likewise
             return each
     return None
 
 
-def _setting(rows: _Rows) -> str:
-    """The name of the layer's setting for a constraint on the variable."""
-    layer, name = rows.layer, str(rows.variable.name)
+def _constraint_setting(part: _ZeroedPart) -> str:
+    """Name of the layer's setting for a constraint on the variable."""
+    layer, name = part.layer, str(part.variable.name)
     for setting in (f"{name}_constraint", f"{name.removesuffix('_kernel')}_constraint"):
         if hasattr(layer, setting):
             return setting
     raise ModelError(
         f"{type(layer).__name__} {layer.name!r} has no setting for a constraint on {name!r}",
-        "put exporter.ZeroedUnits on that variable yourself, whenever the model is built",
+        "set exporter.ZeroedUnits on that variable yourself each time the model is built",
     )

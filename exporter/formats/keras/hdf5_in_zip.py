@@ -1,6 +1,6 @@
-"""HDF5 files that lie inside other files, read where they lie.
+"""Read an HDF5 file where it is stored inside another file, without unpacking it.
 
-A stream out of an archive starts anew for each step back, and HDF5 steps back all the time.
+HDF5 seeks backward all the time, and a stream from `zipfile` starts again for each seek backward.
 """
 
 from __future__ import annotations
@@ -8,69 +8,44 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_LOCAL_HEADER = 30  # bytes of a zip member's own header, before its name
+_LOCAL_HEADER = 30  # bytes of the header before a zip member, without its name
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where in a file an HDF5 file starts.
-
-    Attributes:
-        path: of the outer file.
-        offset: in bytes.
-    """
-
-    path: Path
-    offset: int
-
-
-def place_of(path: Path, member: zipfile.ZipInfo) -> Place | None:
-    """Where a member of an archive lies; None where it is packed."""
+def member_offset(path: Path, member: zipfile.ZipInfo) -> int | None:
+    """Offset in bytes of an archive member's content; None if the member is compressed."""
     if member.compress_type != zipfile.ZIP_STORED:
         return None
     with path.open("rb") as file:
         file.seek(member.header_offset)
-        lengths = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), _LOCAL_HEADER - 4)
-    return Place(path, member.header_offset + _LOCAL_HEADER + sum(lengths))
+        name, extra = struct.unpack_from("<HH", file.read(_LOCAL_HEADER), _LOCAL_HEADER - 4)
+    return member.header_offset + _LOCAL_HEADER + int(name + extra)
 
 
 @contextmanager
-def opened(place: Place) -> Iterator[Any]:
-    """The `h5py.File` that lies there, to be read (OSError if there is none)."""
+def open_hdf5_at(path: Path, offset: int) -> Iterator[Any]:
+    """Open the `h5py.File` that starts at this offset, for reading (OSError if there is none)."""
     import h5py  # noqa: PLC0415 - loads a C library that not every file needs
 
-    with closing(_Section(place)) as section, h5py.File(section, "r") as file:
+    with path.open("rb") as outer, h5py.File(_Section(outer, offset), "r") as file:
         yield file
 
 
 class _Section:
-    """A part of a file, as h5py reads files."""
+    """The rest of a file from an offset on, with the methods that h5py calls."""
 
-    def __init__(self, place: Place) -> None:
-        self._file = place.path.open("rb")
-        self._offset = place.offset
-        self._file.seek(place.offset)
+    def __init__(self, file: Any, offset: int) -> None:
+        self._file = file
+        self._offset = offset
+        self.read, self.readinto, self.flush = file.read, file.readinto, file.flush
+        file.seek(offset)
 
     def seek(self, position: int, whence: int = 0) -> int:
         start = self._offset if whence == 0 else 0
-        return self._file.seek(start + position, whence) - self._offset
+        return int(self._file.seek(start + position, whence)) - self._offset
 
     def tell(self) -> int:
-        return self._file.tell() - self._offset
-
-    def readinto(self, buffer: Any) -> int:
-        return self._file.readinto(buffer)
-
-    def read(self, count: int = -1) -> bytes:
-        return self._file.read(count)
-
-    def flush(self) -> None:
-        """Nothing is written."""
-
-    def close(self) -> None:
-        self._file.close()
+        return int(self._file.tell()) - self._offset

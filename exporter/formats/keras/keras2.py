@@ -1,9 +1,9 @@
-"""Configurations that Keras 2 wrote, as Keras 3 can read them; imports no library.
+"""Repair configurations of Keras 2 so that Keras 3 can read them; imports no library.
 
-1. An argument that Keras 3 no longer has is dropped where it holds its neutral value, the one with
-   which the layer computes as if it were not there. With another value the layer is refused.
-2. An argument that Keras 2 did not write yet gets the value that it stood for.
-3. A function that Keras 3 computes differently is refused: its answers would silently change.
+1. An argument that Keras 3 lacks is dropped if it has its neutral value, with which the layer
+   computes as without the argument. With another value the layer is refused.
+2. An argument that Keras 2 did not write yet gets the value of that time.
+3. A function that Keras 3 computes differently is refused: the outputs would silently change.
 """
 
 from __future__ import annotations
@@ -13,53 +13,53 @@ from typing import Any
 
 from exporter.errors import ModelError
 
-_HINT = "save the model anew with Keras 3, or convert it with the Keras that wrote it"
+_HINT = "save the model again with Keras 3, or convert it with the Keras that wrote it"
 
 Config = dict[str, Any]
 
 
 def is_keras_2(version: str | None) -> bool:
-    """Is this the version of a Keras before 3? Files without one are as old."""
+    """Is this version older than 3? Files without a version are that old."""
     return version is None or version.partition(".")[0] in {"1", "2"}
 
 
 def repaired(config: Any, source: str) -> Any:
-    """A copy of a model's configuration that Keras 3 can read.
+    """Copy a model's configuration so that Keras 3 can read it.
 
     Args:
         config: as parsed from the file.
         source: the file's name, for messages.
 
     Raises:
-        ModelError: a layer that Keras 3 lacks or computes differently; names layer and argument.
+        ModelError: Keras 3 lacks an argument or computes differently; names layer and argument.
     """
     if isinstance(config, list):
         return [repaired(entry, source) for entry in config]
     if not isinstance(config, dict):
         return config
-    made = {name: repaired(value, source) for name, value in config.items()}
-    kind, inner = made.get("class_name"), made.get("config")
+    copy = {name: repaired(value, source) for name, value in config.items()}
+    kind, inner = copy.get("class_name"), copy.get("config")
     if kind in _POLICIES and isinstance(inner, dict):
         return inner["name"]
     if kind == "Sequential" and isinstance(inner, list):
-        return {**made, "config": {"name": "sequential", "layers": inner}}
+        return {**copy, "config": {"name": "sequential", "layers": inner}}
     if isinstance(kind, str) and isinstance(inner, dict):
-        return {**made, "config": _layer(kind, inner, source)}
-    return made
+        return {**copy, "config": _repaired_layer(kind, inner, source)}
+    return copy
 
 
-def _layer(kind: str, config: Config, source: str) -> Config:
-    who = f"{source}: {kind} {config.get('name', '')!r}"
+def _repaired_layer(kind: str, config: Config, source: str) -> Config:
+    layer = f"{source}: {kind} {config.get('name', '')!r}"
     for name in ("activation", "recurrent_activation"):
         if config.get(name) in _CHANGED:
             raise ModelError(
-                f"{who} has the {name} {config[name]!r}, which Keras 3 computes differently", _HINT
+                f"{layer} has the {name} {config[name]!r}, which Keras 3 computes differently",
+                _HINT,
             )
-    for name, neutral in DROPPED.get(kind, {}).items():
+    dropped, renamed = DROPPED.get(kind, {}), RENAMED.get(kind, {})
+    for name, neutral in dropped.items():
         if name in config and neutral != ANY and config[name] not in neutral:
-            raise ModelError(f"{who} has {name}={config[name]!r}, which Keras 3 lacks", _HINT)
-    renamed = RENAMED.get(kind, {})
-    dropped = DROPPED.get(kind, {})
+            raise ModelError(f"{layer} has {name}={config[name]!r}, which Keras 3 lacks", _HINT)
     kept = {renamed.get(name, name): v for name, v in config.items() if name not in dropped}
     return {**MISSING.get(kind, {}), **kept}
 
@@ -103,8 +103,8 @@ DROPPED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
     "AdditiveAttention": {"causal": (False,)},
 }
 
-# class -> argument -> what Keras 3 calls it
+# class -> argument -> its name in Keras 3
 RENAMED: Mapping[str, Mapping[str, str]] = {"LeakyReLU": {"alpha": "negative_slope"}}
 
-# class -> argument -> what it stood for where it is not written
+# class -> argument -> value in files that do not state it
 MISSING: Mapping[str, Mapping[str, Any]] = {"GRU": {"reset_after": False}}

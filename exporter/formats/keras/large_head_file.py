@@ -1,15 +1,16 @@
-"""Files of Keras in which one wide Dense layer is narrowed, before Keras sees them.
+"""Write a copy of a Keras file in which one large Dense layer has few units.
 
-To build a layer of 250,002 units and load its weights takes Keras several times their size. So the
-file is written once more, without them:
+Keras needs several times the size of a layer of 250,002 units to build it and load its weights. So
+the file is copied without these weights, before Keras loads it:
 
-1. The layer is looked for in the configuration, and its kernel in the weights. An HDF5 file keeps
-   them under the layer's name. An archive does not: there it is the one kernel of the shape that
-   the configuration tells, and where there are two of either, nothing is narrowed.
-2. The copy states few units and holds distinct values for them, which show where they went.
-3. The kernel and the bias are mapped where they lie in the file: an archive's members are stored,
-   and HDF5 keeps an array in one piece, unless it was told otherwise. What is chunked or compressed
-   is read as it is.
+1. The layer is found in the configuration, and its kernel in the weights. An HDF5 file stores
+   weights under the layer's name. An archive does not: there the kernel is identified by its shape,
+   and if two layers or two kernels have that shape, nothing is narrowed.
+2. The copy states STUB_UNITS units and contains distinct values for them, so that each can be found
+   again after a conversion.
+3. The kernel and the bias of the original are memory-mapped in their file: archive members are
+   stored uncompressed, and HDF5 stores an array contiguously by default. Chunked or compressed
+   arrays are read into memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,26 +27,28 @@ from typing import Any
 import h5py
 import numpy as np
 
-from exporter.formats.keras.files import WEIGHTS, Container
-from exporter.formats.keras.hdf5_in_zip import Place, opened, place_of
+from exporter.formats.keras.files import WEIGHTS, Container, KerasFile
+from exporter.formats.keras.hdf5_in_zip import member_offset, open_hdf5_at
 from exporter.graph import Array
 
 STUB_UNITS = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Narrowed:
-    """A file that states few units of one layer, and the weights that it lacks.
+class NarrowedFile:
+    """A copy with few units in one layer, and the original weights of that layer.
 
     Attributes:
-        path: of the narrowed file.
+        path: of the copy.
+        config: of the copy.
         layer: name of the layer.
-        units: how many it has.
+        units: of the layer in the original.
         kernel: (features, units) float32, mostly a map of the original file.
-        bias: (units,) float32, if it has one.
+        bias: (units,) float32, if the layer has one.
     """
 
     path: Path
+    config: Any
     layer: str
     units: int
     kernel: Array
@@ -52,39 +56,39 @@ class Narrowed:
 
 
 def stub_values(shape: tuple[int, ...]) -> Array:
-    """Distinct values in float32, none of them 0: a converter would fold a bias of zeros away."""
+    """Distinct float32 values, none of them 0: a converter would remove a bias of zeros."""
     count = np.arange(1, np.prod(shape, dtype=int) + 1)
     return (count / len(count)).astype(np.float32).reshape(shape)
 
 
-def narrow(path: Path, container: Container, folder: Path, bound_bytes: int) -> Narrowed | None:
-    """Write a file once more, with its wide layer narrowed.
+def narrow(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile | None:
+    """Write the copy of a file without the weights of its largest Dense layer.
 
     Args:
-        path: a file that was checked, with what it holds.
-        container: what it is.
-        folder: private; holds the result, and the weights where they had to be unpacked.
-        bound_bytes: how large a kernel has to be.
+        file: checked with all of its contents.
+        folder: private; receives the copy, and the weights if the archive compresses them.
+        min_bytes: size of the smallest kernel that counts as large.
 
     Returns:
-        None where no layer is so wide, or which it is cannot be told.
+        None if no layer is so large, or if it cannot be identified.
     """
-    return _NARROW[container](path, folder, bound_bytes)
+    return _NARROW[file.container](file, folder, min_bytes)
 
 
-def _narrow_archive(path: Path, folder: Path, bound_bytes: int) -> Narrowed | None:
-    with zipfile.ZipFile(path) as archive:
+def _narrow_archive(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile | None:
+    with zipfile.ZipFile(file.path) as archive:
         member = archive.getinfo(WEIGHTS)
-        if member.file_size < bound_bytes:
+        if member.file_size < min_bytes:
             return None
-        config = json.loads(archive.read("config.json"))
-        place = place_of(path, member) or _unpacked(archive, folder)
+        config, path, offset = deepcopy(file.config), file.path, member_offset(file.path, member)
+        if offset is None:
+            path, offset = _unpacked(archive, folder), 0
         weights, target = folder / "narrowed.weights.h5", folder / "narrowed.keras"
-        with opened(place) as source, h5py.File(weights, "w") as copy:
-            found = _by_shape(config, source, bound_bytes)
+        with open_hdf5_at(path, offset) as source, h5py.File(weights, "w") as copy:
+            found = _find_by_shape(config, source, min_bytes)
             if found is None:
                 return None
-            narrowed = _narrowed(found, place, target)
+            narrowed = _narrowed(found, config, _Weights(path, offset), target)
             _copy(source, copy, found.names)
         with zipfile.ZipFile(target, "w") as written:
             written.writestr("config.json", json.dumps(config))
@@ -95,40 +99,39 @@ def _narrow_archive(path: Path, folder: Path, bound_bytes: int) -> Narrowed | No
     return narrowed
 
 
-def _narrow_hdf5(path: Path, folder: Path, bound_bytes: int) -> Narrowed | None:
-    if path.stat().st_size < bound_bytes:
+def _narrow_hdf5(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile | None:
+    if file.path.stat().st_size < min_bytes:
         return None
-    target = folder / "narrowed.h5"
-    with h5py.File(path, "r") as source, h5py.File(target, "w") as copy:
-        config = json.loads(source.attrs["model_config"])
-        found = _by_name(config, source, bound_bytes)
+    config, target = deepcopy(file.config), folder / "narrowed.h5"
+    with h5py.File(file.path, "r") as source, h5py.File(target, "w") as copy:
+        found = _find_by_name(config, source, min_bytes)
         if found is None:
             return None
-        narrowed = _narrowed(found, Place(path, 0), target)
+        narrowed = _narrowed(found, config, _Weights(file.path, 0), target)
         _copy(source, copy, found.names)
         copy.attrs["model_config"] = json.dumps(config)
     return narrowed
 
 
-_NARROW: Mapping[Container, Callable[[Path, Path, int], Narrowed | None]] = {
+_NARROW: Mapping[Container, Callable[[KerasFile, Path, int], NarrowedFile | None]] = {
     ".keras": _narrow_archive,
     ".h5": _narrow_hdf5,
 }
 
 
-def _unpacked(archive: zipfile.ZipFile, folder: Path) -> Place:
-    """The weights of an archive that packs them, in a file of their own."""
+def _unpacked(archive: zipfile.ZipFile, folder: Path) -> Path:
+    """Write the compressed weights of an archive to a file."""
     with archive.open(WEIGHTS) as packed, (folder / "unpacked.h5").open("wb") as target:
         shutil.copyfileobj(packed, target, 1 << 20)
-    return Place(folder / "unpacked.h5", 0)
+    return folder / "unpacked.h5"
 
 
-# --- the layer ------------------------------------------------------------------------------------
+# --- find the layer -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Wide:
-    """The settings of a layer, as they stand in the configuration, and its HDF5 datasets."""
+class _LargeLayer:
+    """The settings of a layer, to be edited in the configuration, and its HDF5 datasets."""
 
     settings: dict[str, Any]
     weights: list[Any]  # the kernel, (features, units), and the bias if it has one
@@ -138,49 +141,56 @@ class _Wide:
         return {dataset.name for dataset in self.weights}
 
 
-def _by_shape(config: Any, weights: Any, bound_bytes: int) -> _Wide | None:
-    """The Dense layer with the largest kernel in an archive, which does not say whose is which."""
+def _find_by_shape(config: Any, weights: Any, min_bytes: int) -> _LargeLayer | None:
+    """The Dense layer with the largest kernel in an archive, which lacks the layers' names."""
     found = [
-        held
+        values
         for name, group in (weights.get("layers") or {}).items()
-        if name.startswith("dense") and _is_wide(held := _numbered(group), bound_bytes)
+        if name.startswith("dense") and _is_large(values := _numbered_weights(group), min_bytes)
     ]
-    shapes: list[tuple[int, int]] = [held[0].shape for held in found]
+    shapes: list[tuple[int, int]] = [values[0].shape for values in found]
     largest = max(shapes, key=np.prod, default=None)
     if largest is None or shapes.count(largest) != 1:
         return None
-    held = found[shapes.index(largest)]
-    fitting = [settings for settings in _dense(config) if settings.get("units") == largest[1]]
-    return _Wide(fitting[0], held) if len(fitting) == 1 and _fits(fitting[0], held) else None
+    values = found[shapes.index(largest)]
+    fitting = [
+        settings for settings in _dense_layers(config) if settings.get("units") == largest[1]
+    ]
+    if len(fitting) != 1 or not _fits(fitting[0], values):
+        return None
+    return _LargeLayer(fitting[0], values)
 
 
-def _numbered(group: Any) -> list[Any]:
-    held = dict(group.get("vars") or {})
-    return [held[key] for key in sorted(held)] if set(held) <= {"0", "1"} else []
+def _numbered_weights(group: Any) -> list[Any]:
+    found = dict(group.get("vars") or {})
+    return [found[key] for key in sorted(found)] if set(found) <= {"0", "1"} else []
 
 
-def _by_name(config: Any, file: Any, bound_bytes: int) -> _Wide | None:
+def _find_by_name(config: Any, file: Any, min_bytes: int) -> _LargeLayer | None:
     """The Dense layer with the largest kernel in an HDF5 file."""
     groups = file.get("model_weights") or {}
-    found = [_Wide(each, _listed(groups.get(str(each.get("name"))))) for each in _dense(config)]
-    wide = [each for each in found if _is_wide(each.weights, bound_bytes)]
-    largest = max(wide, key=lambda each: each.weights[0].nbytes, default=None)
+    layers = [
+        _LargeLayer(settings, _named_weights(groups.get(str(settings.get("name")))))
+        for settings in _dense_layers(config)
+    ]
+    large = [layer for layer in layers if _is_large(layer.weights, min_bytes)]
+    largest = max(large, key=lambda layer: layer.weights[0].nbytes, default=None)
     return largest if largest is not None and _fits(largest.settings, largest.weights) else None
 
 
-def _listed(group: Any) -> list[Any]:
-    """The kernel and the bias of a layer in an HDF5 file; nothing where it holds anything else."""
+def _named_weights(group: Any) -> list[Any]:
+    """Kernel and bias of a layer in an HDF5 file; nothing if it has any other weight."""
     listed = group.attrs.get("weight_names", ()) if group is not None else ()
     names = [name.decode() if isinstance(name, bytes) else str(name) for name in listed]
-    plain = [name.rpartition("/")[2].removesuffix(":0") for name in names]  # as Keras 2 called it
-    held = [group.get(name) for name in names]
-    return held if plain == ["kernel", "bias"][: len(plain)] and None not in held else []
+    plain = [name.rpartition("/")[2].removesuffix(":0") for name in names]  # Keras 2 writes ":0"
+    found = [group.get(name) for name in names]
+    return found if plain == ["kernel", "bias"][: len(plain)] and None not in found else []
 
 
-def _dense(config: Any) -> list[dict[str, Any]]:
-    """The settings of the Dense layers that are not inside of others."""
+def _dense_layers(config: Any) -> list[dict[str, Any]]:
+    """The settings of the Dense layers that are not inside other layers."""
     inner = config.get("config") if isinstance(config, dict) else None
-    layers = inner.get("layers") if isinstance(inner, dict) else inner  # Keras 2 knew bare lists
+    layers = inner.get("layers") if isinstance(inner, dict) else inner  # Keras 2: a bare list
     return [
         each["config"]
         for each in layers or []
@@ -188,48 +198,57 @@ def _dense(config: Any) -> list[dict[str, Any]]:
     ]
 
 
-def _is_wide(held: list[Any], bound_bytes: int) -> bool:
-    """A float32 kernel, and at most a bias; not the variables of a quantized layer."""
-    plain = all(values.dtype == np.float32 for values in held)
-    return bool(held) and plain and held[0].ndim == 2 and held[0].nbytes >= bound_bytes  # noqa: PLR2004 - a matrix
+def _is_large(weights: list[Any], min_bytes: int) -> bool:
+    """A large float32 kernel with at most a bias; a quantized layer has other variables."""
+    plain = all(values.dtype == np.float32 for values in weights)
+    return bool(weights) and plain and weights[0].ndim == 2 and weights[0].nbytes >= min_bytes  # noqa: PLR2004 - a matrix
 
 
-def _fits(settings: dict[str, Any], held: list[Any]) -> bool:
-    """Are these the weights of a layer with these settings?"""
-    shapes = [held[0].shape, (settings.get("units"),)][: 1 + bool(settings.get("use_bias", True))]
-    return held[0].shape[1] == settings.get("units") and [w.shape for w in held] == shapes
+def _fits(settings: dict[str, Any], weights: list[Any]) -> bool:
+    """Do the shapes of the weights match the settings?"""
+    kernel, units = weights[0].shape, settings.get("units")
+    expected = [kernel, (units,)][: 1 + bool(settings.get("use_bias", True))]
+    return kernel[1] == units and [values.shape for values in weights] == expected
 
 
-# --- its weights ----------------------------------------------------------------------------------
+# --- copy without its weights ---------------------------------------------------------------------
 
 
-def _narrowed(found: _Wide, place: Place, target: Path) -> Narrowed:
-    """Narrow the layer in its configuration, and map what it had."""
-    settings, weights = found.settings, [_mapped(place, dataset) for dataset in found.weights]
-    units = int(settings["units"])
-    settings["units"] = STUB_UNITS
-    return Narrowed(target, settings["name"], units, weights[0], next(iter(weights[1:]), None))
+@dataclass(frozen=True)
+class _Weights:
+    """Where an HDF5 file starts: at an offset in a file."""
+
+    path: Path
+    offset: int
+
+    def map(self, dataset: Any) -> Array:
+        """Map a dataset, or read it if it is not contiguous."""
+        start = dataset.id.get_offset()
+        if start is None or not dataset.dtype.isnative:
+            values: Array = dataset[()]
+            return values
+        return np.memmap(self.path, dataset.dtype, "r", self.offset + start, dataset.shape)
 
 
-def _mapped(place: Place, dataset: Any) -> Array:
-    start = dataset.id.get_offset()
-    if start is None or not dataset.dtype.isnative:
-        values: Array = dataset[()]
-        return values
-    offset = place.offset + start
-    return np.memmap(place.path, dataset.dtype, "r", offset, dataset.shape)
+def _narrowed(found: _LargeLayer, config: Any, original: _Weights, target: Path) -> NarrowedFile:
+    """Narrow the layer in its configuration, and map its original weights."""
+    kernel, *bias = map(original.map, found.weights)
+    units = int(found.settings["units"])
+    found.settings["units"] = STUB_UNITS
+    name = found.settings["name"]
+    return NarrowedFile(target, config, name, units, kernel, bias[0] if bias else None)
 
 
-def _copy(source: Any, target: Any, wide: set[str]) -> None:
-    """Everything but the wide layer's weights, and what an optimizer remembers."""
+def _copy(source: Any, target: Any, large: set[str]) -> None:
+    """Copy an HDF5 group without the large weights and the optimizer's variables."""
     target.attrs.update(source.attrs)
     for name in source:
         if isinstance(source.get(name, getlink=True), h5py.SoftLink):
-            continue  # Keras writes none, and this one may lead nowhere
+            continue  # Keras writes none, and this one may lead to nothing
         inner = source[name]
-        if inner.name in wide:
+        if inner.name in large:
             target[name] = stub_values((*inner.shape[:-1], STUB_UNITS))
-        elif any(each.startswith(f"{inner.name}/") for each in wide):
-            _copy(inner, target.create_group(name), wide)
+        elif any(each.startswith(f"{inner.name}/") for each in large):
+            _copy(inner, target.create_group(name), large)
         elif inner.name not in {"/optimizer", "/optimizer_weights"}:
             source.copy(inner, target, name)

@@ -1,7 +1,8 @@
-"""A Keras file whose wide head Keras never builds: a stub in Keras, and the kernel in the file.
+"""A Keras file with a large head that Keras never builds.
 
-It draws itself, runs and is converted as the whole model. What it answers is computed out of the
-stub's features: their product with the kernel where that lies, then the layers behind it, in Keras.
+Keras builds a stub: the same model with few units. The graph and the conversion are those of the
+whole model. To run it, Keras computes the features, NumPy multiplies them with the kernel that is
+mapped from the file, and Keras computes the layers after the product.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import keras
 import numpy as np
 
 from exporter.errors import ExporterError
-from exporter.formats.keras.files import check_file
-from exporter.formats.keras.large_head_file import Narrowed, narrow
-from exporter.formats.keras.model import KerasModel, check_contents, open_file, sha256_of
+from exporter.formats.keras.files import KerasFile
+from exporter.formats.keras.large_head_file import NarrowedFile, narrow
+from exporter.formats.keras.model import KerasModel, check_contents, load, open_file, sha256_of
 from exporter.formats.keras.stub import Stub, widening
 from exporter.formats.kinds import suffixes_of
 from exporter.formats.model import RunOptions
@@ -30,40 +31,41 @@ from exporter.graph.operations import Linear
 from exporter.remap import Remap
 
 FEATURES = "features of the head"
+_COLUMNS = 1 << 14  # of the kernel, read at a time
 
 
-def open_large(path: Path, bound_bytes: int) -> KerasModel | WideModel:
-    """Open a file; one with a head of at least this size without building the head.
+def open_large(path: Path, min_bytes: int) -> KerasModel | LargeHeadModel:
+    """Open a file; a head with a kernel of at least this size is not built.
 
     Raises:
         UsageError, ModelError: as `exporter.formats.keras.model.open_file`.
     """
-    container = check_file(path)
-    check_contents(path, container)
+    file = check_contents(path)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        found = narrow(path, container, Path(name), bound_bytes)
-        model = _stubbed(found, path) if found else None
-    return model or open_file(path)
+        narrowed = narrow(file, Path(name), min_bytes)
+        model = _with_stub(narrowed, file) if narrowed else None
+    return model or load(file)
 
 
-def _stubbed(found: Narrowed, path: Path) -> WideModel | None:
-    """None where the layer is not what makes the units of a head, and nothing else."""
+def _with_stub(narrowed: NarrowedFile, file: KerasFile) -> LargeHeadModel | None:
+    """None unless the narrowed layer makes the units of a head, and nothing else."""
+    weights = {f"{narrowed.layer}/kernel": narrowed.kernel}
+    if narrowed.bias is not None:
+        weights[f"{narrowed.layer}/bias"] = narrowed.bias
     try:
-        model = open_file(found.path)
-        places = {"kernel": found.kernel} | ({"bias": found.bias} if found.bias is not None else {})
-        weights = {f"{found.layer}/{key}": values for key, values in places.items()}
-        wide = WideModel(Stub(model, found.units, weights), path)
+        stub = load(replace(file, path=narrowed.path, config=narrowed.config))
+        model = LargeHeadModel(Stub(stub, narrowed.units, weights), file.path)
     except ExporterError:
-        return None  # another layer counts on the width: opened whole, it tells more
-    return wide if wide.is_followed() else None
+        return None  # another layer depends on the width; opened whole, it reports the cause
+    return model if model.can_compute_outputs() else None
 
 
-class WideModel:
-    """Fulfils the protocol `Model` for a file with a head that is not built.
+class LargeHeadModel:
+    """Fulfills the protocol `Model` for a file with a head that is not built.
 
     Attributes:
-        stub: the narrow model, and the whole weights.
-        outputs: names; those that were added stand behind the others.
+        stub: the narrowed model, and the original weights.
+        outputs: names; outputs that were added come last.
     """
 
     kind = "keras"
@@ -84,60 +86,61 @@ class WideModel:
 
     @cached_property
     def _graph(self) -> Graph:
-        narrow = self.stub.model.graph()
-        tensors = dict(narrow.tensors)
+        narrow_graph = self.stub.model.graph()
+        tensors = dict(narrow_graph.tensors)
         for edit in widening(self._head, self.stub.units):
             if isinstance(edit, SetShape):
                 tensors[edit.tensor] = replace(tensors[edit.tensor], shape=edit.shape)
         for name, values in self.stub.weights.items():
             read = partial(np.asarray, values)
             tensors[name] = Tensor(name, values.shape, tensors[name].dtype, read)
-        return replace(narrow, tensors=tensors, outputs=self.outputs)
+        return replace(narrow_graph, tensors=tensors, outputs=self.outputs)
 
     def graph(self) -> Graph:
         return self._graph
 
-    def apply(self, plan: Plan) -> KerasModel | WideModel:
-        """A new model; one in which the head is built, unless it only shows more outputs."""
-        shown = [e.name for e in plan.edits if isinstance(e, AddOutput) and e.name == e.tensor]
-        if len(shown) == len(plan.edits) and set(shown) <= self._shown:
-            return WideModel(self.stub, self._path, (*self._added, *shown))
-        whole = self.stub.weights
-        changed = [edit for edit in plan.edits if getattr(edit, "constant", None) in whole]
-        if changed and all(isinstance(edit, Take) for edit in changed):
+    def apply(self, plan: Plan) -> KerasModel | LargeHeadModel:
+        """Apply a plan; unless it only adds outputs, the result is a built Keras model."""
+        added = [e.name for e in plan.edits if isinstance(e, AddOutput) and e.name == e.tensor]
+        if len(added) == len(plan.edits) and set(added) <= self._head_tensors:
+            return LargeHeadModel(self.stub, self._path, (*self._added, *added))
+        large = self.stub.weights
+        of_head = [edit for edit in plan.edits if getattr(edit, "constant", None) in large]
+        if of_head and all(isinstance(edit, Take) for edit in of_head):
             edits = tuple(self._on_stub(edit) for edit in plan.edits)
-            made = self.stub.model.apply(Plan(edits, plan.remap))
+            pruned = self.stub.model.apply(Plan(edits, plan.remap))
         else:
-            made = self.whole().apply(plan)
-        made.name, made.sha256 = self.name, None
-        return made
+            pruned = self.built().apply(plan)
+        pruned.name, pruned.sha256 = self.name, None
+        return pruned
 
     def _on_stub(self, edit: Edit) -> Edit:
+        """A Take from a large constant, as a Replace in the stub."""
         if not isinstance(edit, Take) or edit.constant not in self.stub.weights:
             return edit
         values = np.take(self.stub.weights[edit.constant], edit.positions, axis=edit.axis)
         return Replace(edit.constant, values, edit.uses)
 
-    def runner(self, options: RunOptions) -> WideRunner:
-        return WideRunner(self, options)
+    def runner(self, options: RunOptions) -> LargeHeadRunner:
+        return LargeHeadRunner(self, options)
 
     def write(self, path: Path) -> None:
-        """The file as it is, unless the name asks for the other container of Keras."""
+        """Copy the file, unless the suffix asks for the other container of Keras."""
         if path.suffix.lower() in suffixes_of(self._path):
             shutil.copyfile(self._path, path)
         else:
-            self.whole().write(path)
+            self.built().write(path)
 
-    def whole(self) -> KerasModel:
-        """The model with its head built, at several times the head's size."""
+    def built(self) -> KerasModel:
+        """The model with its head built, which takes several times the head's size."""
         model = open_file(self._path)
         model.remap = self.remap
         return model
 
-    def told(self) -> str:
-        """For the report: how its answers come about."""
+    def warning(self) -> str:
+        """For the report: how the outputs are computed."""
         return (
-            f"the head of {self.stub.units} units was not built in Keras: its answers are the "
+            f"the head of {self.stub.units} units was not built in Keras: its outputs are the "
             "product of Keras' features with the kernel in the file"
         )
 
@@ -148,57 +151,58 @@ class WideModel:
         return next(node for node in self._head.body if isinstance(node.operation, Linear))
 
     @property
-    def _shown(self) -> set[str]:
-        """The tensors of the head, which a run computes."""
+    def _head_tensors(self) -> set[str]:
+        """The tensors of the head, which the runner can return."""
         return {tensor.name for tensor in self._head.tensors}
 
-    def is_followed(self) -> bool:
-        """Does each layer behind the product take one value for each unit, and have no weights?"""
-        constants = set(self.stub.model.picture.weights)
-        behind = [
-            n for n in self._graph.nodes if self._shown & set(n.outputs) and n != self.product
+    @property
+    def _large_layer(self) -> Any:
+        layer, _ = self.stub.model.drawing.weights[next(iter(self.stub.weights))]
+        return layer
+
+    def can_compute_outputs(self) -> bool:
+        """Has every node of the head after the product one input and no weights?"""
+        constants = set(self.stub.model.drawing.weights)
+        after = [
+            node
+            for node in self._graph.nodes
+            if self._head_tensors & set(node.outputs) and node != self.product
         ]
-        layer, _ = self.stub.model.picture.weights[next(iter(self.stub.weights))]
-        return layer.compute_dtype == "float32" and all(
-            len(node.inputs) == 1 and not constants & set(node.inputs) for node in behind
+        return self._large_layer.compute_dtype == "float32" and all(
+            len(node.inputs) == 1 and not constants & set(node.inputs) for node in after
         )
 
-    def behind(self, product: Array) -> dict[str, Array]:
-        """The tensors of the head, given what its product makes; computed in Keras."""
+    def after_product(self, product: Array) -> dict[str, Array]:
+        """Compute the tensors of the head from its product, in Keras."""
         values: dict[str, Any] = {self.product.outputs[0]: keras.ops.convert_to_tensor(product)}
         for node in self._graph.nodes:
-            if node == self.product or node.inputs[0] not in values:
-                continue
-            (made,) = node.outputs
-            values[made] = self._made(node, values[node.inputs[0]])
+            if node != self.product and node.inputs[0] in values:
+                values[node.outputs[0]] = self._call(node, values[node.inputs[0]])
         return {name: np.asarray(keras.ops.convert_to_numpy(v)) for name, v in values.items()}
 
-    def _made(self, node: Node, given: Any) -> Any:
-        picture = self.stub.model.picture
-        layer = picture.layers.get(node.name)
+    def _call(self, node: Node, value: Any) -> Any:
+        layer = self.stub.model.drawing.layers.get(node.name)
         if layer is None:  # another name of the same tensor
-            return given
-        if layer is picture.weights[next(iter(self.stub.weights))][0]:
-            return layer.activation(given)
-        return layer(given)
+            return value
+        return layer.activation(value) if layer is self._large_layer else layer(value)
 
 
-class WideRunner:
-    """Features from the stub, their product with the kernel in the file, the rest in Keras."""
+class LargeHeadRunner:
+    """Computes features in Keras, their product with the kernel in NumPy, the rest in Keras."""
 
-    def __init__(self, model: WideModel, options: RunOptions) -> None:
+    def __init__(self, model: LargeHeadModel, options: RunOptions) -> None:
         self._model = model
         self._features = model.product.inputs[0]
         stub = model.stub.model
-        shown = self._features in stub.graph().inputs
-        edits = () if shown else (AddOutput(self._features, FEATURES),)
-        self._stub = (stub.apply(Plan(edits)) if edits else stub).runner(options)
+        if self._features not in stub.graph().inputs:
+            stub = stub.apply(Plan((AddOutput(self._features, FEATURES),)))
+        self._stub = stub.runner(options)
         self.engine = self._stub.engine
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        narrow = {**inputs, **self._stub(inputs)}
-        features = np.asarray(narrow.get(FEATURES, narrow.get(self._features)), np.float32)
-        values = narrow | self._model.behind(self._product(features))
+        values = {**inputs, **self._stub(inputs)}
+        features = np.asarray(values.get(FEATURES, values.get(self._features)), np.float32)
+        values |= self._model.after_product(self._product(features))
         return {name: values[name] for name in self._model.outputs}
 
     def _product(self, features: Array) -> Array:
@@ -209,6 +213,3 @@ class WideRunner:
         ]
         result: Array = np.concatenate(parts, axis=-1)
         return result + bias[0] if bias else result
-
-
-_COLUMNS = 1 << 14  # of the kernel, read at a time

@@ -1,24 +1,24 @@
-"""What a Keras layer becomes in the neutral graph: one part, or several behind each other."""
+"""Translate a Keras layer to one neutral operation, or to several that follow each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from exporter.formats.keras.calls import Call
+from exporter.formats.keras.calls import KerasCall
 from exporter.graph import operations
 from exporter.graph.operations import Elementwise, Opaque, Operation
 
 
-class Part(NamedTuple):
-    """One neutral operation of a layer; the parts of a layer follow one another.
+class LayerPart(NamedTuple):
+    """One neutral operation of a layer, which becomes one node.
 
     Attributes:
-        suffix: of the node's name behind the layer's; "" for the node that bears it.
-        weights: Keras variables, in the slots behind the computed inputs.
-        constants_first: the weights stand before the inputs (a table that is looked up).
-        setting: where the layer's configuration names the activation that this part is; a path
-            with dots.
+        operator: name in messages: the layer's class, or its activation.
+        suffix: of the node's name after the layer's name; "" for the node with the layer's name.
+        weights: Keras variables, which follow the computed inputs.
+        weights_first: the weights come before the computed inputs (a lookup table).
+        setting: path in the layer's configuration of the activation that this part is.
         reshapes: the part's input has another shape than the layer's output.
     """
 
@@ -26,48 +26,60 @@ class Part(NamedTuple):
     operation: Operation
     suffix: str = ""
     weights: tuple[Any, ...] = ()
-    constants_first: bool = False
+    weights_first: bool = False
     setting: str = ""
     reshapes: bool = False
 
 
-Row = Callable[[Call], tuple[Part, ...]]
+Translation = Operation | tuple[LayerPart, ...]  # an Operation is a layer of one part
+Row = Callable[[KerasCall], Translation]
+
+CONVERT_HINT = "`exporter run` prunes the converted model: --to onnx,tflite"
+"""For layers with constants that are not weights: only a converted file states them."""
 
 
-def rank_of(call: Call) -> int:
-    """Of the first output, the batch included."""
+def parts(call: KerasCall, row: Row) -> tuple[LayerPart, ...]:
+    translation = row(call)
+    if isinstance(translation, tuple):
+        return translation
+    return (LayerPart(class_name(call), translation),)
+
+
+def class_name(call: KerasCall) -> str:
+    return type(call.operation).__name__
+
+
+def rank_of(call: KerasCall) -> int:
+    """Rank of the first output, the batch included."""
     return len(call.outputs[0].shape)
 
 
 def is_of_keras(operation: Any) -> bool:
-    """Is its class one of Keras itself, or of ours; not one that inherits from it?"""
-    places = ("keras.src.layers.", "keras.src.ops.", "exporter.layers.")
-    return str(type(operation).__module__).startswith(places)
+    """Is its class one of Keras or of ours, and not a subclass defined elsewhere?"""
+    packages = ("keras.src.layers.", "keras.src.ops.", "exporter.layers.")
+    return str(type(operation).__module__).startswith(packages)
 
 
-CONVERTED = "`exporter run` cuts what it becomes: --to onnx,tflite"
-"""What to do about numbers that a Keras file keeps elsewhere than in its weights."""
+def with_weights(call: KerasCall, operation: Operation, *weights: Any) -> tuple[LayerPart, ...]:
+    return (LayerPart(class_name(call), operation, weights=weights),)
 
 
-def opaque(call: Call, reason: str, hint: str = "") -> tuple[Part, ...]:
-    return (Part(type(call.operation).__name__, Opaque(reason, hint)),)
-
-
-def with_activation(call: Call, parts: tuple[Part, ...], axis: int) -> tuple[Part, ...]:
-    """The parts, and behind them the layer's own activation, if it has one.
+def with_activation(
+    call: KerasCall, before: tuple[LayerPart, ...], axis: int
+) -> tuple[LayerPart, ...]:
+    """The parts, followed by the layer's own activation if it has one.
 
     Args:
-        axis: along which it normalizes, if it does.
+        axis: along which a softmax normalizes.
     """
     function = call.operation.activation
     name = function_name(function)
     if name == "linear":
-        return parts
-    operation = neutral_function(function, axis)
-    return (*parts, Part(name, operation, f"/{name}", setting="activation"))
+        return before
+    return (*before, LayerPart(name, activation(function, axis), f"/{name}", setting="activation"))
 
 
-def neutral_function(function: Any, axis: int) -> Operation:
+def activation(function: Any, axis: int) -> Operation:
     """The neutral operation of an activation function of Keras."""
     name = function_name(function)
     if name == "linear":
@@ -75,31 +87,39 @@ def neutral_function(function: Any, axis: int) -> Operation:
     if name not in FUNCTIONS or not str(function.__module__).startswith("keras."):
         return Opaque(f"the activation {name!r} has no rule")
     neutral, parameters = FUNCTIONS[name]
-    along = axis if neutral in {"softmax", "log_softmax"} else None
-    return operations.Activation(neutral, along, parameters)
+    normalized = axis if neutral in {"softmax", "log_softmax"} else None
+    return operations.Activation(neutral, normalized, parameters)
+
+
+def softmax(call: KerasCall) -> Translation:
+    """The layer or operation Softmax or LogSoftmax."""
+    axis = call.operation.axis
+    if not isinstance(axis, int):
+        return Opaque("it normalizes over several axes at once")
+    function = {"Softmax": "softmax", "LogSoftmax": "log_softmax"}[class_name(call)]
+    return operations.Activation(function, axis % rank_of(call))
+
+
+def concatenate(call: KerasCall) -> Translation:
+    return operations.Concat(call.operation.axis % rank_of(call))
 
 
 def function_name(function: Any) -> str:
-    """What Keras calls an activation; "linear" where there is none."""
+    """Keras' name of an activation; "linear" for None."""
     if function is None:
         return "linear"
     return str(getattr(function, "__name__", type(function).__name__))
 
 
+_SAME_NAME = (
+    *("softmax", "log_softmax", "sigmoid", "relu", "relu6", "selu", "gelu", "silu"),
+    *("softplus", "softsign", "tanh"),
+)
+# Keras' name -> neutral name and parameters
 FUNCTIONS: Mapping[str, tuple[str, tuple[tuple[str, float], ...]]] = {
-    "softmax": ("softmax", ()),
-    "log_softmax": ("log_softmax", ()),
-    "sigmoid": ("sigmoid", ()),
+    **{name: (name, ()) for name in _SAME_NAME},
+    "exponential": ("exp", ()),
     "hard_sigmoid": ("hard_sigmoid", (("alpha", 1.0 / 6.0), ("beta", 0.5))),
-    "relu": ("relu", ()),
-    "relu6": ("relu6", ()),
     "leaky_relu": ("leaky_relu", (("alpha", 0.2),)),
     "elu": ("elu", ()),
-    "selu": ("selu", ()),
-    "gelu": ("gelu", ()),
-    "silu": ("silu", ()),
-    "softplus": ("softplus", ()),
-    "softsign": ("softsign", ()),
-    "tanh": ("tanh", ()),
-    "exponential": ("exp", ()),
 }

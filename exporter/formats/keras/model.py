@@ -1,4 +1,4 @@
-"""A Keras model as one of the kinds: drawn, pruned, run and written in this process."""
+"""A Keras model that fulfills the protocol `Model`, in this process."""
 
 from __future__ import annotations
 
@@ -14,30 +14,23 @@ from typing import Any
 import keras
 import numpy as np
 
-import exporter.layers  # noqa: F401 - Keras finds a class of ours only after it was defined
+import exporter.layers  # noqa: F401 - registers our layer classes with Keras
 from exporter.errors import ModelError, UsageError
 from exporter.formats.keras.apply import apply_edits
 from exporter.formats.keras.archive import write_archive
-from exporter.formats.keras.calls import input_name
-from exporter.formats.keras.draw import Picture, check_structure, draw, output_names
-from exporter.formats.keras.files import (
-    OWN,
-    Container,
-    Hdf5,
-    check_file,
-    check_hdf5,
-    check_weights,
-    training_of,
-)
+from exporter.formats.keras.calls import producer_name
+from exporter.formats.keras.draw import Drawing, check_structure, draw, output_names
+from exporter.formats.keras.files import Container, KerasFile
 from exporter.formats.keras.keras2 import is_keras_2, repaired
-from exporter.formats.keras.rebuild import structure
-from exporter.formats.keras.training import compile_as_told, make_ready
+from exporter.formats.keras.rebuild import input_structure
+from exporter.formats.keras.training import build_optimizer, compile_from_config
+from exporter.formats.keras.validate import OUR_CLASSES, check_file
 from exporter.formats.model import RunOptions
 from exporter.graph import Array, Graph
 from exporter.graph.edits import AddOutput, Plan
 from exporter.remap import Remap
 
-PRECISIONS: Mapping[str, str] = {
+PRECISIONS: Mapping[str, str] = {  # dtype policy -> precision
     "float32": "fp32",
     "float16": "fp16",
     "mixed_float16": "fp16",
@@ -45,30 +38,25 @@ PRECISIONS: Mapping[str, str] = {
     "mixed_bfloat16": "bf16",
     "float64": "fp64",
 }
+_COARSEST_FIRST = ("bf16", "fp16", "fp32", "fp64")
 _LOAD_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OSError,
-    ImportError,
-    NotImplementedError,
-    RuntimeError,
+    *(ValueError, TypeError, LookupError, AttributeError),
+    *(OSError, ImportError, RuntimeError),
 )
 
 
 class KerasModel:
-    """A live Keras model; it is never changed, and shares no variable with what `apply` gives.
+    """A live Keras model, which is never changed.
 
-    Unless that is asked for: with `share_weights` what changes in one model's kept layers changes
-    in the other's.
+    `apply` returns a model that shares no variable with this one. With `share_weights`, both share
+    the layers that the plan does not change, so that training one changes the other.
 
     Attributes:
         model: the `keras.Model`.
-        outputs: names of its outputs; Keras', but for those that a plan has added.
-        precision: in what the layers with weights compute; where they differ, the coarsest float,
-            or "mixed".
-        remap: Keras files have no place for it; it is written beside them.
+        outputs: names of its outputs, as in Keras; outputs that a plan added have the plan's names.
+        precision: in which the layers with weights compute; if they differ, the coarsest float, or
+            "mixed".
+        remap: not part of a Keras file; it is written to a file next to it.
     """
 
     kind = "keras"
@@ -94,26 +82,27 @@ class KerasModel:
         self._share_weights = share_weights
 
     @cached_property
-    def picture(self) -> Picture:
-        """The graph and what each of its names stands for in Keras."""
+    def drawing(self) -> Drawing:
+        """The graph, and the Keras object of each name in it."""
         return draw(self.model, self.outputs)
 
     def graph(self) -> Graph:
-        return self.picture.graph
+        return self.drawing.graph
 
     def apply(self, plan: Plan) -> KerasModel:
-        share = self._share_weights
-        made = apply_edits(self.model, self.picture, plan.edits, share_weights=share)
+        pruned = apply_edits(
+            self.model, self.drawing, plan.edits, share_weights=self._share_weights
+        )
         added = tuple(edit.name for edit in plan.edits if isinstance(edit, AddOutput))
         remap = plan.remap or self.remap
-        return KerasModel(made, name=self.name, remap=remap, outputs=self.outputs + added)
+        return KerasModel(pruned, name=self.name, remap=remap, outputs=self.outputs + added)
 
     def runner(self, options: RunOptions) -> KerasRunner:  # noqa: ARG002 - Keras takes no options
         return KerasRunner(self.model, self.outputs)
 
     def write(self, path: Path) -> None:
-        """Write `.keras`, or HDF5 where the suffix asks for it."""
-        make_ready(self.model)
+        """Write `.keras`, or HDF5 if the suffix is `.h5` or `.hdf5`."""
+        build_optimizer(self.model)
         if path.suffix.lower() in {".h5", ".hdf5"}:
             self.model.save(path)
         else:
@@ -121,37 +110,34 @@ class KerasModel:
 
 
 class KerasRunner:
-    """A Keras model that is called, not in training; thread counts are left to its backend."""
+    """Calls a Keras model in inference mode; the backend chooses the number of threads."""
 
     def __init__(self, model: Any, outputs: tuple[str, ...]) -> None:
         self.engine = f"keras {keras.__version__}"
         self._model = model
-        self._names = outputs
+        self._outputs = outputs
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         values = keras.tree.map_structure(
-            lambda tensor: _value(inputs, tensor), structure(self._model)
+            lambda tensor: _value(inputs, tensor), input_structure(self._model)
         )
         results = keras.tree.flatten(self._model(values, training=False))
         return {
             name: np.asarray(keras.ops.convert_to_numpy(result))
-            for name, result in zip(self._names, results, strict=True)
+            for name, result in zip(self._outputs, results, strict=True)
         }
 
 
 def _precision(model: Any) -> str:
-    policies = {layer.dtype_policy.name for layer in _holders(model)}
+    policies = {layer.dtype_policy.name for layer in _layers_with_weights(model)}
     found = {PRECISIONS.get(policy, policy) for policy in policies}
     if len(found) > 1 and not found <= {*PRECISIONS.values()}:
         return "mixed"
-    return min(found, key=_COARSEST.index) if len(found) > 1 else next(iter(found), "fp32")
+    return min(found, key=_COARSEST_FIRST.index) if len(found) > 1 else next(iter(found), "fp32")
 
 
-_COARSEST = ("bf16", "fp16", "fp32", "fp64")
-
-
-def _holders(model: Any) -> Iterator[Any]:
-    """The layers that hold weights themselves, not in layers inside them."""
+def _layers_with_weights(model: Any) -> Iterator[Any]:
+    """The layers that have weights themselves, not in layers inside them."""
     for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
         inside = layer._flatten_layers(include_self=False)  # noqa: SLF001 - likewise
         if layer.weights and not any(inner.weights for inner in inside):
@@ -159,7 +145,7 @@ def _holders(model: Any) -> Iterator[Any]:
 
 
 def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
-    name = input_name(tensor)
+    name = producer_name(tensor)
     if name not in inputs:
         raise UsageError(f"there are no values for the input {name!r}")
     return np.asarray(inputs[name], tensor.dtype)
@@ -168,53 +154,53 @@ def _value(inputs: Mapping[str, Array], tensor: Any) -> Array:
 def open_file(path: Path) -> KerasModel:
     """Open a `.keras` or `.h5` file in this process.
 
-    What a `.keras` file was compiled with is read apart: what of it is not to be had is left out.
-    Nothing in the file is executed. A damaged `.h5` can take the process down.
+    A `.keras` file is compiled again as it says, as far as that is possible. Nothing in the file is
+    executed. A damaged `.h5` file can crash the process.
 
     Raises:
         UsageError: there is no such file.
-        ModelError: empty, truncated, foreign, with Lambda or custom layers, or not to be loaded.
+        ModelError: empty, truncated, foreign, with Lambda or custom layers, or not loadable.
     """
-    path = Path(path)
-    container = check_file(path)
-    held = check_contents(path, container)
+    return load(check_contents(Path(path)))
+
+
+def check_contents(path: Path) -> KerasFile:
+    """Check all of a file before Keras loads it; raises as `open_file` does."""
+    return check_file(path, _is_keras_layer)
+
+
+def load(file: KerasFile) -> KerasModel:
+    """Load a checked file (ModelError: Keras cannot)."""
+    path = file.path.absolute()
     try:
-        if held is not None and is_keras_2(held.version):
-            model = _load_keras_2(path.absolute(), repaired(held.config, path.name))
-        else:
-            with _suffixed(path.absolute(), container) as fitting:
+        with _with_suffix(path, file.container) as fitting:
+            if file.container == ".h5" and is_keras_2(file.version):
+                model = _load_keras_2(fitting, repaired(file.config, path.name))
+            else:
                 model = keras.saving.load_model(fitting, compile=False, safe_mode=True)
-        if held is None:
-            compile_as_told(model, training_of(path))
+        if file.container == ".keras":
+            compile_from_config(model, file.config.get("compile_config"))
     except _LOAD_ERRORS as error:
         raise ModelError(
             f"Keras cannot load {path.name}: {_reason(error)}",
-            f"save it anew with Keras {keras.__version__}, which reads it here",
+            f"save it again with Keras {keras.__version__}, the version used here",
         ) from error
     return KerasModel(model, name=path.name, sha256=sha256_of(path))
 
 
-def check_contents(path: Path, container: Container) -> Hdf5 | None:
-    """Check what HDF5 holds in a file whose container was checked (ModelError)."""
-    if container == ".h5":
-        return check_hdf5(path, _is_known_layer)
-    check_weights(path)
-    return None
-
-
 def _load_keras_2(path: Path, config: Any) -> Any:
-    """Build the model from its repaired configuration, then give it the file's weights."""
+    """Build the model from its repaired configuration, then load the file's weights."""
     kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
-    with warnings.catch_warnings(), _suffixed(path, ".h5") as fitting:
-        warnings.simplefilter("ignore", UserWarning)  # Keras dislikes how its past self wrote
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # Keras 3 warns about files of Keras 2
         model = kind.from_config(config["config"])
-        model.load_weights(fitting)
+        model.load_weights(path)
     return model
 
 
 @contextmanager
-def _suffixed(path: Path, container: Container) -> Iterator[Path]:
-    """Keras goes by the suffix: a file of another gets a link with the right one."""
+def _with_suffix(path: Path, container: Container) -> Iterator[Path]:
+    """Keras decides by the suffix: give a file with another suffix a link with the right one."""
     if path.suffix in {".keras": {".keras"}, ".h5": {".h5", ".hdf5"}}[container]:
         yield path
         return
@@ -230,10 +216,10 @@ def _reason(error: Exception) -> str:
     return inner.strip().partition("\n")[0].partition(". ")[0]
 
 
-def _is_known_layer(name: str) -> bool:
-    """HDF5 files call a class that is not of Keras by the name under which it is registered."""
-    own = name.removeprefix("exporter>") in OWN
-    return own or hasattr(keras.layers, name) or name in {"Functional", "Sequential", "Model"}
+def _is_keras_layer(name: str) -> bool:
+    """Is this a class of Keras, or one of ours? HDF5 files name ours as they are registered."""
+    ours = name.removeprefix("exporter>") in OUR_CLASSES
+    return ours or hasattr(keras.layers, name) or name in {"Functional", "Sequential", "Model"}
 
 
 def sha256_of(path: Path) -> str:

@@ -1,11 +1,11 @@
-"""A Keras model built anew, layer by layer, from edited configurations.
+"""Build a Keras model again, layer by layer, from edited configurations.
 
-1. As it is: models in the model stay models, Sequential ones Sequential.
-2. Flat, so that any inner tensor can be returned: every call is made once more on new tensors,
-   those of models in the model too. A layer whose values before its own activation are wanted
-   loses the activation; a layer behind it takes over the activation and the name.
-3. Where weights are shared, the first way, but for layers and models in the model that hold weights
-   and do not change: those are the same objects in both models.
+1. `rebuild` keeps the structure: models inside the model stay models, Sequential stays Sequential.
+2. `rebuild_flat` dissolves models inside the model, so that any inner tensor can be returned: every
+   call is repeated on new tensors. A layer loses its activation if the values before it are wanted;
+   a new layer after it applies the activation and gets the layer's name.
+3. With shared weights, `rebuild` uses the original object for each layer, or model inside the
+   model, that has weights and does not change.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ import keras
 import numpy as np
 
 from exporter.errors import ModelError
-from exporter.formats.keras.calls import Call, follow, input_name, is_plain_model
-from exporter.formats.keras.files import check_live
-from exporter.formats.keras.settings import entry_of, with_entry
+from exporter.formats.keras.calls import KerasCall, follow, is_plain_model, producer_name
+from exporter.formats.keras.settings import setting, with_setting
+from exporter.formats.keras.validate import check_live
 
 _VOCABULARY = {"StringLookup", "IntegerLookup", "TextVectorization", "Discretization"}
-_REBUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
+REBUILD_ERRORS = (ValueError, TypeError, KeyError, AttributeError, NotImplementedError)
 
 Settings = Mapping[int, Mapping[str, Any]]  # identity of a layer -> path in its configuration
-Split = Mapping[int, str]  # identity of a layer -> path to its activation
+Split = Mapping[int, str]  # identity of a layer -> path of its activation
 
 
 @dataclass
 class Rebuilt:
-    """A new model with fresh variables.
+    """A new model with new variables.
 
     Attributes:
-        pairs: each old layer with the new one.
-        tensors: name -> symbolic tensor of the new model; filled by `rebuild_flat` alone.
+        pairs: (original layer, new layer).
+        tensors: name -> symbolic tensor of the new model; filled by `rebuild_flat` only.
     """
 
     model: Any
@@ -44,44 +44,43 @@ class Rebuilt:
     tensors: dict[str, Any] = field(default_factory=dict)
 
 
-def structure(model: Any) -> Any:
-    """The model's inputs as it wants to be called with: a tensor, a list, a dictionary."""
+def input_structure(model: Any) -> Any:
+    """The model's inputs in the structure of its call: a tensor, a list or a dictionary."""
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
 def rebuild(model: Any, settings: Settings, changed: AbstractSet[int] | None = None) -> Rebuilt:
-    """Build a model anew; its variables hold initial values.
+    """Build a model again; its variables contain initial values.
 
     Args:
         model: Functional or Sequential, built.
-        settings: what changes in the layers' configurations; a layer that is listed has weights of
+        settings: new settings in the layers' configurations. A layer that is listed has weights of
             other shapes.
-        changed: identities of the layers whose weights change, where the others' are to be shared;
+        changed: identities of the layers whose weights change, to share the other layers' weights;
             None to share nothing.
 
     Raises:
-        ModelError: a layer that carries code, is not of Keras, or does not come back from its
-            configuration.
+        ModelError: a layer carries code, is not of Keras, or cannot be built again.
     """
     check_live(model)
     builder = _Builder(settings, None if changed is None else {*changed, *settings})
     flags = [(layer, layer.trainable) for layer in model._flatten_layers()]  # noqa: SLF001 - Keras has no public way to inner layers
     try:
-        made = builder.model(model)
-    except _REBUILD_ERRORS as error:
-        raise _cannot(model, error) from error
-    for layer, trainable in flags:  # a shared one may have been thawed in a frozen model
+        new = builder.model(model)
+    except REBUILD_ERRORS as error:
+        raise _not_rebuilt(model, error) from error
+    for layer, trainable in flags:  # building may set `trainable` of a shared layer
         if layer.trainable != trainable:
             layer.trainable = trainable
-    return Rebuilt(made, builder.pairs)
+    return Rebuilt(new, builder.pairs)
 
 
 def rebuild_flat(model: Any, settings: Settings, split: Split) -> Rebuilt:
-    """Build a model anew as a Functional one without models in it.
+    """Build a model again as a Functional one without models inside it.
 
     Args:
         settings: as for `rebuild`.
-        split: layers whose activation shall become a layer of its own.
+        split: layers whose activation becomes a separate layer.
 
     Raises:
         ModelError: as `rebuild`.
@@ -89,13 +88,13 @@ def rebuild_flat(model: Any, settings: Settings, split: Split) -> Rebuilt:
     check_live(model)
     builder = _FlatBuilder(settings, split)
     try:
-        made = builder.flat(model)
-    except _REBUILD_ERRORS as error:
-        raise _cannot(model, error) from error
-    return Rebuilt(made, builder.pairs, builder.tensors)
+        new = builder.flat(model)
+    except REBUILD_ERRORS as error:
+        raise _not_rebuilt(model, error) from error
+    return Rebuilt(new, builder.pairs, builder.tensors)
 
 
-def _cannot(model: Any, error: Exception) -> ModelError:
+def _not_rebuilt(model: Any, error: Exception) -> ModelError:
     line = str(error).strip().partition("\n")[0]
     return ModelError(f"the model {model.name!r} cannot be rebuilt: {line}")
 
@@ -105,55 +104,51 @@ class _Builder:
     settings: Settings
     changed: AbstractSet[int] | None = None  # None: nothing is shared
     pairs: list[tuple[Any, Any]] = field(default_factory=list)
-    made: dict[int, Any] = field(default_factory=dict)  # one new layer for all calls of an old one
+    new: dict[int, Any] = field(default_factory=dict)  # original layer -> new one, for all calls
 
     def model(self, model: Any) -> Any:
         if isinstance(model, keras.Sequential):
-            return self.sequential(model)
+            layers = [_new_input(model.inputs[0]), *map(self.layer, model.layers)]
+            return keras.Sequential(layers, name=model.name, trainable=model.trainable)
         return self.functional(model)
 
-    def sequential(self, model: Any) -> Any:
-        layers = [_new_input(model.inputs[0])]
-        layers += [self.layer(layer) for layer in model.layers]
-        return keras.Sequential(layers, name=model.name, trainable=model.trainable)
-
     def functional(self, model: Any) -> Any:
-        """Through a view of the model that shares its layers: a clone would compile like it."""
-        view = keras.Model(structure(model), model.output, name=model.name)
-        given = keras.tree.map_structure(_new_input, structure(model))
-        made = keras.models.clone_model(view, input_tensors=given, clone_function=self.layer)
-        if not model.trainable:  # setting it reaches every layer, and would thaw frozen ones
-            made.trainable = False
-        return made
+        """Clone a view that shares the model's layers: a clone of the model would be compiled."""
+        view = keras.Model(input_structure(model), model.output, name=model.name)
+        inputs = keras.tree.map_structure(_new_input, input_structure(model))
+        new = keras.models.clone_model(view, input_tensors=inputs, clone_function=self.layer)
+        if not model.trainable:  # setting it changes every layer: True would unfreeze frozen ones
+            new.trainable = False
+        return new
 
     def layer(self, layer: Any) -> Any:
-        """A new layer (or other operation) like this one, but for the settings."""
-        if self.shares(layer):
+        """A new layer or other operation with the new settings; the same one if it is shared."""
+        if self.is_shared(layer):
             return layer
-        if id(layer) not in self.made:
-            self.made[id(layer)] = self.model(layer) if is_plain_model(layer) else self.one(layer)
-        return self.made[id(layer)]
+        if id(layer) not in self.new:
+            self.new[id(layer)] = self.model(layer) if is_plain_model(layer) else self.one(layer)
+        return self.new[id(layer)]
 
-    def shares(self, layer: Any) -> bool:
-        """Is this a layer, or a model in the model, that holds weights and does not change?"""
+    def is_shared(self, layer: Any) -> bool:
+        """Is this a layer, or a model inside the model, that has weights and does not change?"""
         if self.changed is None or not getattr(layer, "weights", None):
             return False
         inner = layer._flatten_layers()  # noqa: SLF001 - Keras has no public way to inner layers
         return not any(id(each) in self.changed for each in inner)
 
     def one(self, layer: Any) -> Any:
-        """A new layer that is no model, or another operation."""
+        """A new layer that is not a model, or another operation."""
         config = layer.get_config()
         if type(layer).__name__ in _VOCABULARY:
             raise ModelError(
                 f"{type(layer).__name__} {layer.name!r} cannot be rebuilt: its configuration may "
-                "lack what it learnt",
+                "lack its learned vocabulary",
                 "prune the model that follows it",
             )
         if id(layer) in self.settings:
             config = _without_arrays(config)
         for path, value in self.settings.get(id(layer), {}).items():
-            config = with_entry(config, path, value)
+            config = with_setting(config, path, value)
         new = self.from_config(layer, config)
         if isinstance(layer, keras.Layer):
             self.pairs.append((layer, new))
@@ -169,42 +164,40 @@ class _FlatBuilder(_Builder):
         self.split = split
         self.tensors: dict[str, Any] = {}
         self.taken: set[str] = set()
-        self.call = ""  # the one that is being made
-        self.behind: dict[int, Any] = {}  # layer -> the activation that it has lost
+        self.call = ""  # name of the call that is being repeated
+        self.activations: dict[int, Any] = {}  # layer -> its activation as a separate layer
 
     def flat(self, model: Any) -> Any:
-        given = keras.tree.map_structure(_new_input, structure(model))
-        inputs = keras.tree.flatten(given)
-        self.tensors.update((input_name(tensor), tensor) for tensor in inputs)
+        inputs = keras.tree.map_structure(_new_input, input_structure(model))
+        flat_inputs = keras.tree.flatten(inputs)
+        self.tensors.update((producer_name(tensor), tensor) for tensor in flat_inputs)
         self.taken.update(self.tensors)
-        results = follow(model, inputs, self.visit)
-        return keras.Model(given, results, name=model.name)
+        return keras.Model(inputs, follow(model, flat_inputs, self.visit), name=model.name)
 
-    def visit(self, name: str, call: Call, values: Mapping[int, Any]) -> Sequence[Any]:
-        """Make a call once more; gives the new tensors."""
+    def visit(self, name: str, call: KerasCall, values: Mapping[int, Any]) -> Sequence[Any]:
+        """Repeat a call; returns the new tensors."""
         self.call = name
         new = self.layer(call.operation)
-        positional, named = call.filled(values)
+        positional, named = call.fill(values)
         results: list[Any] = keras.tree.flatten(new(*positional, **named))
-        if id(call.operation) in self.behind:
+        if id(call.operation) in self.activations:
             self.tensors[f"{name}/linear"] = results[0]
-            results = [self.behind[id(call.operation)](results[0])]
+            results = [self.activations[id(call.operation)](results[0])]
         for i, result in enumerate(results):
             self.tensors[f"{name}:{i}" if i else name] = result
         return results
 
     def from_config(self, layer: Any, config: dict[str, Any]) -> Any:
-        """Under a name that is unique in the flat model; without its activation if it is split."""
-        name, place = self.unique(self.call), self.split.get(id(layer))
-        if place is not None:
-            entries = {"name": name, "dtype": config["dtype"]}
-            entries["activation"] = entry_of(config, place)
-            activation = keras.layers.Activation.from_config(entries)
+        """Give the layer a name that is unique in the flat model; split off its activation."""
+        name, path = self.unique(self.call), self.split.get(id(layer))
+        if path is not None:
+            settings = {"name": name, "dtype": config["dtype"], "activation": setting(config, path)}
+            activation = keras.layers.Activation.from_config(settings)
             if isinstance(layer, keras.layers.TimeDistributed):
-                # Step by step as before: softmax over all steps at once differs in the last bit.
+                # Step by step as in the original: over all steps at once, the last bit differs.
                 activation = keras.layers.TimeDistributed(activation, name=name)
-            self.behind[id(layer)] = activation
-            config = with_entry(config, place, "linear")
+            self.activations[id(layer)] = activation
+            config = with_setting(config, path, "linear")
             name = self.unique(f"{name}_linear")
         return super().from_config(layer, {**config, "name": name})
 
@@ -218,19 +211,19 @@ class _FlatBuilder(_Builder):
 
 
 def _new_input(tensor: Any) -> Any:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=input_name(tensor))
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=producer_name(tensor))
 
 
 def _without_arrays(config: dict[str, Any]) -> dict[str, Any]:
-    """Initial values given as arrays fit the old width only; the weights are set anyway."""
-    made = dict(config)
+    """Drop arrays of the original width: initial values, which are replaced anyway, and labels."""
+    copy = dict(config)
     for name, value in config.items():
         if name.endswith("_initializer") and isinstance(value, dict):
-            number = value.get("config", {}).get("value", 0.0)
-            if isinstance(number, dict) or np.ndim(number):
-                made[name] = "zeros"
-        elif name == "labels":  # of a UnitMask, one a unit; its own cut tells those that stay
-            made[name] = None
+            initial = value.get("config", {}).get("value", 0.0)
+            if isinstance(initial, dict) or np.ndim(initial):
+                copy[name] = "zeros"
+        elif name == "labels":  # of a UnitMask; the edits of its weight set the kept labels
+            copy[name] = None
         elif name == "layer" and isinstance(value, dict):
-            made[name] = {**value, "config": _without_arrays(value["config"])}
-    return made
+            copy[name] = {**value, "config": _without_arrays(value["config"])}
+    return copy

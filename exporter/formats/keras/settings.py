@@ -1,4 +1,4 @@
-"""Entries of a layer's configuration, named by paths: `units`, `layer.config.units`, `axes.1`."""
+"""Settings in a layer's configuration, named by paths: `units`, `layer.config.units`, `axes.1`."""
 
 from __future__ import annotations
 
@@ -8,38 +8,28 @@ from typing import Any
 Config = dict[str, Any]
 
 
-def has_entry(config: Config, path: str) -> bool:
-    """Does the path lead to an entry?"""
+def setting(config: Config, path: str) -> Any:
+    """The value at a path (LookupError, TypeError or ValueError if there is none)."""
     value: Any = config
-    for step in path.split("."):
-        if isinstance(value, dict) and step in value:
-            value = value[step]
-        elif isinstance(value, list | tuple) and step.isdigit() and int(step) < len(value):
-            value = value[int(step)]
-        else:
-            return False
-    return True
-
-
-def entry_of(config: Config, path: str) -> Any:
-    """What stands there; the path must lead to an entry."""
-    value: Any = config
-    for step in path.split("."):
-        value = value[step] if isinstance(value, dict) else value[int(step)]
+    for key in path.split("."):
+        value = value[key] if isinstance(value, dict) else value[int(key)]
     return value
 
 
-def with_entry(config: Config, path: str, value: Any) -> Config:
-    """A copy with another value there; what the copy does not share stays as it was."""
-    made: Config = _with(deepcopy(config), path.split("."), value)
-    return made
+def has_setting(config: Config, path: str) -> bool:
+    try:
+        setting(config, path)
+    except (LookupError, TypeError, ValueError):
+        return False
+    return True
 
 
-def _with(inner: Any, steps: list[str], value: Any) -> Any:
-    if not steps:
-        return value
-    step, *rest = steps
-    if isinstance(inner, dict):
-        return {**inner, step: _with(inner[step], rest, value)}
-    index = int(step)
-    return [*inner[:index], _with(inner[index], rest, value), *inner[index + 1 :]]
+def with_setting(config: Config, path: str, value: Any) -> Config:
+    """A copy with another value at a path that exists."""
+    copy = deepcopy(config)
+    parent, _, last = path.rpartition(".")
+    inner: Any = setting(copy, parent) if parent else copy
+    if isinstance(inner, tuple):
+        return with_setting(copy, parent, [*inner[: int(last)], value, *inner[int(last) + 1 :]])
+    inner[last if isinstance(inner, dict) else int(last)] = value
+    return copy

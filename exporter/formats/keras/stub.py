@@ -1,4 +1,7 @@
-"""A head that is narrowed to a stub for a converter, and the weights that it gets back later."""
+"""A model whose large head is narrowed to a few units for a converter: a stub.
+
+The original weights of the head are written to the converted file afterwards.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +20,17 @@ from exporter.modes import MODES
 from exporter.trace import trace
 from exporter.trace.head import Head, UnitAxis
 
+_FLOAT_BYTES = 4
+
 
 @dataclass(frozen=True, eq=False)
 class Stub:
-    """A model whose head has few units, and what the head has in truth.
+    """A narrowed model, and the original weights of its head.
 
     Attributes:
-        model: has STUB_UNITS units, whose weights are `stub_values`.
-        units: of the head.
-        weights: constant of the stub -> the whole values; the units are the last axis.
+        model: has STUB_UNITS units, with the weights `stub_values`.
+        units: of the original head.
+        weights: constant of the stub -> original values; the units are the last axis.
     """
 
     model: KerasModel
@@ -36,44 +41,45 @@ class Stub:
     def size_bytes(self) -> int:
         return sum(values.nbytes for values in self.weights.values())
 
-    def told(self) -> str:
-        """For the report."""
+    def description(self) -> str:
+        """One phrase for the report."""
         size = f"{self.size_bytes / 1e6:.0f} MB"
         return f"a stub of {STUB_UNITS} units, the head of {self.units} ({size}) grafted"
 
     @property
     def head(self) -> Head:
-        return head_with(self.model.graph(), set(self.weights))
+        """The head that the stub's weights make, and nothing else (ModelError if none)."""
+        for head in trace(self.model.graph()).heads:
+            if {c.name for c in head.constants} == set(self.weights) and has_plain_axes(head):
+                return head
+        raise ModelError("the head of the stub is made of more than one product and its bias")
 
 
-def stub_of(whole: KerasModel, bound_bytes: int) -> Stub | None:
-    """Narrow the largest head of a model that is of at least this size.
+def stub_of(original: KerasModel, min_bytes: int) -> Stub | None:
+    """Narrow the largest head of a model, if it has a constant of at least this size.
 
     Returns:
-        None where no head is so large, or it is more than one product and its bias.
+        None if no head is so large, or if it is more than one product and its bias.
     """
-    graph = whole.graph()
+    graph = original.graph()
     sizes = {name: _size(tensor) for name, tensor in graph.tensors.items() if tensor.is_constant}
-    if max(sizes.values(), default=0) < bound_bytes:
+    if max(sizes.values(), default=0) < min_bytes:
         return None
     for head in trace(graph).heads:
-        large = any(sizes[constant.name] >= bound_bytes for constant in head.constants)
-        if large and _is_plain(graph, head):
-            return _narrowed(whole, head)
+        large = any(sizes[constant.name] >= min_bytes for constant in head.constants)
+        if large and _can_be_narrowed(graph, head):
+            return _narrowed(original, head)
     return None
 
 
 def _size(tensor: Tensor) -> int:
-    known = tensor.dtype == "float32"
+    """Bytes of a float32 tensor; 0 for other types, which are not narrowed."""
     lengths = [n or 0 for n in tensor.shape or ()]
-    return int(np.prod(lengths, dtype=np.int64)) * _FLOAT_BYTES if known else 0
+    return int(np.prod(lengths, dtype=np.int64)) * _FLOAT_BYTES * (tensor.dtype == "float32")
 
 
-_FLOAT_BYTES = 4
-
-
-def _narrowed(whole: KerasModel, head: Head) -> Stub:
-    graph = whole.graph()
+def _narrowed(original: KerasModel, head: Head) -> Stub:
+    graph = original.graph()
     edits: list[Edit] = list(MODES["slice"].edits(head, range(STUB_UNITS)))
     weights: dict[str, Array] = {}
     for constant in head.constants:
@@ -83,11 +89,11 @@ def _narrowed(whole: KerasModel, head: Head) -> Stub:
         values = stub_values((*weights[constant.name].shape[:-1], STUB_UNITS))
         values = np.moveaxis(values, -1, constant.unit_axis.axis)
         edits.append(Replace(constant.name, values, constant.uses))
-    return Stub(whole.apply(Plan(tuple(edits))), head.units, weights)
+    return Stub(original.apply(Plan(tuple(edits))), head.units, weights)
 
 
-def _is_plain(graph: Graph, head: Head) -> bool:
-    """One product, in float32, and its bias; each unit has one place, in order."""
+def _can_be_narrowed(graph: Graph, head: Head) -> bool:
+    """Is it one float32 product with its bias, and each unit at one position, in order?"""
     products = [node for node in head.body if isinstance(node.operation, Linear)]
     return (
         len(products) == 1
@@ -98,40 +104,24 @@ def _is_plain(graph: Graph, head: Head) -> bool:
     )
 
 
-def head_with(graph: Graph, constants: set[str]) -> Head:
-    """The head of a stub that these constants make, and nothing else (ModelError if none)."""
-    for head in trace(graph).heads:
-        if {c.name for c in head.constants} == constants and has_plain_axes(head):
-            return head
-    raise ModelError("the head of the stub is made of more than one product and its bias")
-
-
 def has_plain_axes(head: Head) -> bool:
-    """Has each unit one place wherever it stands, in order, and does nothing rank them?"""
-    labels = [*(t.unit_axis for t in head.tensors), *(c.unit_axis for c in head.constants)]
+    """Has each unit one position on every unit axis, in order, and are the units not ranked?"""
+    axes = [*(t.unit_axis for t in head.tensors), *(c.unit_axis for c in head.constants)]
     return not (head.junctions or head.readers.rankings) and all(
-        np.array_equal(each.units, np.arange(head.units)) for each in labels
-    )
-
-
-def widened(head: Head, units: int) -> Head:
-    """The labels of a stub's head as they are with all units; it still counts as narrow."""
-    whole = np.arange(units)
-    return replace(
-        head,
-        tensors=tuple(
-            replace(t, unit_axis=UnitAxis(t.unit_axis.axis, whole)) for t in head.tensors
-        ),
-        constants=tuple(
-            replace(c, unit_axis=UnitAxis(c.unit_axis.axis, whole)) for c in head.constants
-        ),
+        np.array_equal(axis.units, np.arange(head.units)) for axis in axes
     )
 
 
 def widening(head: Head, units: int) -> tuple[Edit, ...]:
-    """What changes in a stub, besides its weights, when it gets all its units back.
+    """The edits, other than of weights, that give a stub's head its original width.
 
-    It is what a cut would change that leaves so many.
+    They are the edits of a cut that keeps this number of units.
     """
-    edits = MODES["slice"].edits(widened(head, units), range(units))
+
+    def wide(axis: UnitAxis) -> UnitAxis:
+        return UnitAxis(axis.axis, np.arange(units))
+
+    tensors = tuple(replace(t, unit_axis=wide(t.unit_axis)) for t in head.tensors)
+    constants = tuple(replace(c, unit_axis=wide(c.unit_axis)) for c in head.constants)
+    edits = MODES["slice"].edits(replace(head, tensors=tensors, constants=constants), range(units))
     return tuple(edit for edit in edits if not isinstance(edit, Take))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from typing import Any, TypeVar
 
@@ -191,6 +191,21 @@ def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
             yield from attribute.tensors
         for body in subgraphs(node):
             yield from all_tensors(body)
+
+
+def all_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    """The nodes of a graph and of the graphs inside it."""
+    for node in graph.node:
+        yield node
+        for body in subgraphs(node):
+            yield from all_nodes(body)
+
+
+def replace_messages(field: Any, messages: Iterable[Message]) -> None:
+    """Give a repeated field other messages, some of which may be in it already."""
+    copies = [type(each).FromString(each.SerializeToString()) for each in messages]
+    del field[:]
+    field.extend(copies)
 
 
 # --- values, files, copies -----------------------------------------------------------------------

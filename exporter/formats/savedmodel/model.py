@@ -1,7 +1,7 @@
-"""A SavedModel as one of the kinds: run and converted; what is in it cannot be looked into.
+"""A SavedModel that fulfills the protocol `Model`: it can be run and converted, not looked into.
 
-It is cut after it is converted. A live Keras model whose classes are not all of Keras comes as one
-too, which this package had it write.
+It is pruned after it is converted. A live Keras model with custom classes becomes a SavedModel too,
+which the user's process exports.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float6
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of the model besides its SavedModel.
+    """Facts about a model that its SavedModel does not contain.
 
     Attributes:
         name: of the model.
-        what: to call it in messages: its class.
+        operator: name of its only node in messages: the class of the model.
         reason: why it cannot be looked into.
-        kind: key of `models.KINDS`; "keras" for a live model.
-        outputs: what to call its outputs; empty for the names in the SavedModel.
+        kind: key of `KINDS`; "keras" for a live model.
+        outputs: names of its outputs; empty for the names in the SavedModel.
         sha256: of the folder; None for a live model.
     """
 
     name: str
-    what: str
+    operator: str
     reason: str
     kind: str
     outputs: tuple[str, ...] = ()
@@ -52,66 +52,65 @@ class ModelInfo:
 
 
 class SavedModel:
-    """A loaded SavedModel; fulfils the protocol `Model`.
+    """A loaded SavedModel; fulfills the protocol `Model`.
 
     Attributes:
+        inputs: name -> `tf.TensorSpec`, sorted by name.
+        outputs: name -> `tf.TensorSpec`.
         variables: that the signature reads.
     """
 
-    def __init__(self, folder: Path, told: ModelInfo, signature: str | None = None) -> None:
-        """Load one (raises as `load.load` does); its folder is not needed afterwards."""
-        self._loaded, self._function = load(folder, signature)  # the first holds the variables
-        self.told = told
-        self.kind = told.kind
-        self.name = told.name
-        self.sha256 = told.sha256
+    def __init__(self, folder: Path, info: ModelInfo, signature: str | None = None) -> None:
+        """Load a folder (raises as `load.load`), which is not needed afterwards."""
+        self._loaded, self._function = load(folder, signature)  # the first owns the variables
+        self.info = info
+        self.kind = info.kind
+        self.name = info.name
+        self.sha256 = info.sha256
         self.remap: Remap | None = None
         self.variables: tuple[Any, ...] = tuple(self._function.variables)
         self.precision = _precision(self.variables)
-        results = sorted(self._function.structured_outputs, key=_in_order)
-        names = told.outputs if len(told.outputs) == len(results) else tuple(results)
-        self._results = dict(zip(map(self._unlike_inputs, names), results, strict=True))
+        self.inputs: dict[str, Any] = dict(
+            sorted(self._function.structured_input_signature[1].items())
+        )
+        specs = self._function.structured_outputs
+        self._results = sorted(specs, key=_numeric_order)  # names in the SavedModel
+        named = len(info.outputs) == len(self._results)
+        names = map(self._unlike_inputs, info.outputs if named else self._results)
+        self.outputs: dict[str, Any] = {
+            name: specs[result] for name, result in zip(names, self._results, strict=True)
+        }
 
     @property
     def weight_bytes(self) -> int:
-        """How much its variables hold."""
+        """Size of its variables."""
         return sum(prod(each.shape) * each.dtype.size for each in self.variables)
 
-    @property
-    def inputs(self) -> Mapping[str, Any]:
-        """Name -> `tf.TensorSpec`."""
-        return dict(sorted(self._function.structured_input_signature[1].items()))
-
     def _unlike_inputs(self, name: str) -> str:
-        """A signature may call an output like an input, other formats may not."""
+        """A signature may use one name for an input and an output; other formats may not."""
         while name in self.inputs:
             name += "_"
         return name
 
-    @property
-    def outputs(self) -> Mapping[str, Any]:
-        """Name -> `tf.TensorSpec`."""
-        specs = self._function.structured_outputs
-        return {name: specs[result] for name, result in self._results.items()}
-
     def call(self, *values: Any) -> tuple[Any, ...]:
-        """The model as a flat function, inputs and outputs in the order of their names here."""
-        answer = self._function(**dict(zip(self.inputs, values, strict=True)))
-        return tuple(answer[result] for result in self._results.values())
+        """Call the signature with values in the order of `inputs`; results follow `outputs`."""
+        results = self._function(**dict(zip(self.inputs, values, strict=True)))
+        return tuple(results[name] for name in self._results)
 
     @cached_property
     def _graph(self) -> Graph:
-        ends = {**self.inputs, **self.outputs}
-        tensors = {name: Tensor(name, _shape(spec), spec.dtype.name) for name, spec in ends.items()}
-        told, inputs, outputs = self.told, tuple(self.inputs), tuple(self.outputs)
-        node = Node(told.name, told.what, Opaque(told.reason), inputs, outputs)
+        specs = {**self.inputs, **self.outputs}
+        tensors = {name: Tensor(name, _shape(s), s.dtype.name) for name, s in specs.items()}
+        inputs, outputs = tuple(self.inputs), tuple(self.outputs)
+        operation = Opaque(self.info.reason)
+        node = Node(self.info.name, self.info.operator, operation, inputs, outputs)
         return Graph((node,), tensors, inputs, outputs)
 
     def graph(self) -> Graph:
         return self._graph
 
     def apply(self, plan: Plan) -> NoReturn:  # noqa: ARG002 - no plan can be applied
-        raise self._refused("cut")
+        raise self._refused("pruned")
 
     def runner(self, options: RunOptions) -> SavedModelRunner:  # noqa: ARG002 - it takes none
         return SavedModelRunner(self)
@@ -119,10 +118,10 @@ class SavedModel:
     def write(self, path: Path) -> NoReturn:  # noqa: ARG002 - no file can be written
         raise self._refused("written")
 
-    def _refused(self, done: str) -> ModelError:
-        told = self.told
+    def _refused(self, action: str) -> ModelError:
         return ModelError(
-            f"{told.what} {told.name!r} cannot be {done} as it stands: {told.reason}",
+            f"{self.info.operator} {self.info.name!r} cannot be {action} before it is converted: "
+            f"{self.info.reason}",
             "convert it (--to onnx or tflite)",
         )
 
@@ -135,10 +134,10 @@ class SavedModelRunner:
         self._model = model
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        missing = [name for name in self._model.inputs if name not in inputs]
+        specs = self._model.inputs
+        missing = [name for name in specs if name not in inputs]
         if missing:
             raise UsageError(f"there are no values for the input {missing[0]!r}")
-        specs = self._model.inputs
         values = [tf.constant(inputs[name], spec.dtype) for name, spec in specs.items()]
         results = self._model.call(*values)
         return {n: np.asarray(v) for n, v in zip(self._model.outputs, results, strict=True)}
@@ -147,34 +146,34 @@ class SavedModelRunner:
 def open_file(path: Path, signature: str | None = None) -> SavedModel:
     """Open a SavedModel folder in this process.
 
-    Nothing in it is executed beyond its graph, and a graph that reaches outside of itself is not.
+    Only its graph is executed, and only if the graph does nothing but compute.
 
     Args:
-        signature: which of its signatures; None for serving_default, or the only one.
+        signature: name of the signature; None for serving_default, or the only one.
 
     Raises:
         UsageError: no such folder or signature, or several signatures to choose from.
         ModelError: not a SavedModel, a damaged one, or one that is refused.
     """
     check_folder(path)
-    told = ModelInfo(path.name, "SavedModel", _REASON, "savedmodel", sha256=sha256_of(path))
-    return SavedModel(path, told, signature)
+    info = ModelInfo(path.name, "SavedModel", _REASON, "savedmodel", sha256=sha256_of(path))
+    return SavedModel(path, info, signature)
 
 
-_REASON = "its layers cannot be seen; heads are found in the files that it is converted to"
+_REASON = "its layers are not visible; heads are found in the files that it is converted to"
 
 
 def _precision(variables: tuple[Any, ...]) -> str:
-    """In what most of the values are held."""
+    """The precision of most values."""
     sizes = Counter[str]()
     for variable in variables:
         sizes[variable.dtype.name] += prod(variable.shape)
-    held = [name for name, _ in sizes.most_common() if name in _PRECISIONS]
-    return _PRECISIONS[held[0]] if held else "fp32"
+    floats = [name for name, _ in sizes.most_common() if name in _PRECISIONS]
+    return _PRECISIONS[floats[0]] if floats else "fp32"
 
 
-def _in_order(name: str) -> tuple[str, int]:
-    """Keras numbers outputs that have no name; ten comes after nine."""
+def _numeric_order(name: str) -> tuple[str, int]:
+    """Sort the numbers that Keras gives to outputs without a name: ten after nine."""
     match = re.fullmatch(r"(.*?_)(\d+)", name)
     return (match[1], int(match[2])) if match else (name, 0)
 

@@ -1,8 +1,8 @@
-"""Live models whose classes are not all of Keras: converted, and cut as files."""
+"""Live models with custom classes are converted, and the converted files are pruned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from exporter.graph.edits import Plan
 from exporter.trace import trace
 from tests.builders.keras_models import softmax
 
+pytestmark = pytest.mark.usefixtures("jobs_share_child")
+
 
 class Net(keras.Model):  # type: ignore[misc]  # Keras is untyped
-    """A subclassed model, as tutorials write them."""
+    """A subclassed model as in tutorials."""
 
     def __init__(self) -> None:
         super().__init__(name="net")
@@ -35,7 +37,7 @@ class Net(keras.Model):  # type: ignore[misc]  # Keras is untyped
 
 @keras.saving.register_keras_serializable("tests")
 class Doubled(keras.layers.Layer):  # type: ignore[misc]  # Keras is untyped
-    """A layer that somebody registered."""
+    """A registered custom layer."""
 
     def call(self, x: Any) -> Any:
         return x * 2.0
@@ -48,18 +50,12 @@ def _net() -> Any:
     return model
 
 
-def _own_body() -> Any:
+def _custom_body() -> Any:
     keras.utils.set_random_seed(2)
     x = keras.Input((4,), name="features")
     values = Doubled(name="odd")(x)
     other = keras.layers.Dense(3, name="other")(values)
     return keras.Model(x, [keras.layers.Dense(5, name="scores")(values), other], name="own")
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as made:
-        yield made
 
 
 X = np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)
@@ -68,10 +64,10 @@ X = np.random.default_rng(0).normal(size=(1, 4)).astype(np.float32)
 # --- refused --------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[Callable[[Any], Any], type[ExporterError], str]] = {
-    "cut as Keras": (
+    "pruned as Keras": (
         lambda model: model.apply(Plan(())),
         ModelError,
-        "Net 'net' cannot be cut as it stands: layer 'net' is of the class 'Net'",
+        "Net 'net' cannot be pruned before it is converted: layer 'net' is of the class 'Net'",
     ),
     "written": (lambda model: model.write(Path("x.keras")), ModelError, "Net 'net' cannot be writ"),
     "without values": (
@@ -111,7 +107,7 @@ def test_pruned_in_keras_is_refused_by_class() -> None:
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize(
-    ("build", "outputs"), [(_net, ("output_0",)), (_own_body, ("scores", "other"))]
+    ("build", "outputs"), [(_net, ("output_0",)), (_custom_body, ("scores", "other"))]
 )
 def test_converted(
     child: Child, tmp_path: Path, build: Callable[[], Any], outputs: tuple[str, ...], kind: str
@@ -129,18 +125,18 @@ def test_converted(
             np.testing.assert_allclose(answer[output], values, rtol=0, atol=1e-6)
 
 
-def test_temperatures_and_calibrations_are_cut_in_what_a_model_becomes(tmp_path: Path) -> None:
-    """Keras keeps these arrays in no weight, and refuses the cut itself."""
-    warm = np.array([1, 2, 0.5, 3, 1.5], np.float32)
+def test_arrays_in_calls_are_cut_in_the_converted_file(tmp_path: Path) -> None:
+    """Temperatures and calibrations: not weights in Keras, where the cut is refused."""
+    temperature = np.array([1, 2, 0.5, 3, 1.5], np.float32)
     calibrated = np.array([0.5, 1, 2, 0.75, 1.25], np.float32)
     x = keras.Input((4,), name="x")
     keras.utils.set_random_seed(4)
     z = keras.layers.Dense(5, bias_initializer="normal")(x)
-    y = keras.layers.Softmax()(z / warm) * calibrated
+    y = keras.layers.Softmax()(z / temperature) * calibrated
     live, logits, kept = keras.Model(x, y), keras.Model(x, z), [1, 3]
     report = exporter.run(live, tmp_path / "out", keep=kept, bench=False, samples=2)
     assert report.ok
-    values = np.asarray(logits(X), np.float64) / warm
+    values = np.asarray(logits(X), np.float64) / temperature
     for kind in ("onnx", "tflite"):
         model = open_model(tmp_path / "out" / f"pruned.fp32.{kind}")
         (answer,) = model.runner(RunOptions())({"x": X}).values()
@@ -148,7 +144,7 @@ def test_temperatures_and_calibrations_are_cut_in_what_a_model_becomes(tmp_path:
         np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
 
 
-def test_a_subclassed_model_runs_to_files_that_are_cut(tmp_path: Path) -> None:
+def test_run_prunes_the_files_of_a_subclassed_model(tmp_path: Path) -> None:
     live = _net()
     report = exporter.run(live, tmp_path / "out", keep=[3, 1], bench=False, samples=2)
     assert report.ok

@@ -19,10 +19,10 @@ from exporter.modes import MODES
 from exporter.trace import trace
 from tests.builders.keras_heads import HEADS, HeadCase, weights_of
 
-KEPT = [4, 0, 5]  # not ascending: kept units may change places
+KEPT = [4, 0, 5]  # not ascending: kept units may change their order
 ASCENDING = [0, 4, 5]
 UNITS = 7
-PARTED = "two parts of one axis"  # whose units keep their order
+TWO_PARTS = "two parts of one axis"  # only an ascending order can be kept here
 
 
 @cache
@@ -36,7 +36,7 @@ def sample(model: Any) -> Array:
 
 
 def kept_of(name: str) -> list[int]:
-    return ASCENDING if name == PARTED else KEPT
+    return ASCENDING if name == TWO_PARTS else KEPT
 
 
 def run(model: Model, x: Array) -> dict[str, Array]:
@@ -50,19 +50,19 @@ def by_hand(case: HeadCase, model: Any) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_the_head_is_found_and_its_z_is_shown(name: str) -> None:
+def test_the_head_is_found_and_its_z_is_returned(name: str) -> None:
     case, model = HEADS[name], opened(name)
     head = trace(model.graph()).head()
     x, z = by_hand(case, model.model)
     assert (head.units, head.tensor(head.z).unit_axis.axis) == (UNITS, case.axis)
-    shown = run(model.apply(Plan((AddOutput(head.z, "its z"),))), x)
-    np.testing.assert_allclose(shown["its z"], z, rtol=0, atol=5e-6)
+    shown = run(model.apply(Plan((AddOutput(head.z, "z"),))), x)
+    np.testing.assert_allclose(shown["z"], z, rtol=0, atol=5e-6)
     np.testing.assert_array_equal(shown[head.output], run(model, x)[head.output])
     np.testing.assert_allclose(shown[head.output], case.after(z), rtol=0, atol=5e-6)
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_sliced_live_and_from_its_file(name: str, tmp_path: Path) -> None:
+def test_sliced_live_and_from_a_file(name: str, tmp_path: Path) -> None:
     case, model = HEADS[name], opened(name)
     head = trace(model.graph()).head()
     x, z = by_hand(case, model.model)
@@ -85,14 +85,14 @@ def test_zeroed(name: str) -> None:
     index: list[Any] = [slice(None)] * z.ndim
     index[case.axis] = [unit for unit in range(UNITS) if unit not in KEPT]
     z[tuple(index)] = 0.0
-    plan = Plan((*MODES["zero"].edits(head, KEPT), AddOutput(head.z, "its z")))
+    plan = Plan((*MODES["zero"].edits(head, KEPT), AddOutput(head.z, "z")))
     answer = run(model.apply(plan), x)
     np.testing.assert_allclose(answer[head.output], case.after(z), rtol=0, atol=5e-6)
-    assert not answer["its z"][tuple(index)].any()
+    assert not answer["z"][tuple(index)].any()
 
 
 @pytest.mark.parametrize("name", [name for name, case in HEADS.items() if not case.zero])
-def test_zero_is_refused_where_zero_does_not_stay_zero(name: str) -> None:
+def test_zero_is_refused_after_a_function_that_does_not_map_0_to_0(name: str) -> None:
     head = trace(opened(name).graph()).head()
     with pytest.raises(ModelError, match="does not map 0 to 0"):
         MODES["zero"].edits(head, KEPT)

@@ -1,4 +1,4 @@
-"""Files that Keras 2 wrote: repaired where that changes nothing, refused by name elsewhere."""
+"""Files of Keras 2 are repaired if their outputs do not change, and refused by name otherwise."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "groups": ("DepthwiseConv2D", {"groups": 2}, "DepthwiseConv2D 'odd' has groups=2"),
     "time first": ("GRU", {"time_major": True}, "GRU 'odd' has time_major=True"),
     "causal": ("Attention", {"causal": True}, "Attention 'odd' has causal=True"),
-    "parts of a batch": (
+    "virtual batch": (
         "BatchNormalization",
         {"virtual_batch_size": 4},
         "BatchNormalization 'odd' has virtual_batch_size=4",
     ),
-    "a function that changed": (
+    "changed function": (
         "LSTM",
         {"recurrent_activation": "hard_sigmoid"},
         "LSTM 'odd' has the recurrent_activation 'hard_sigmoid', which Keras 3 computes differ",
     ),
-    "the same as an activation": (
+    "changed function as an activation": (
         "Activation",
         {"activation": "hard_sigmoid"},
         "Activation 'odd' has the activation 'hard_sigmoid'",
@@ -84,7 +84,7 @@ def test_nothing_outside_the_file_is_read(
     write_old(path, model, old_sequential((3,), old_layer(model.layers[0])), version)
     with h5py.File(path, "r+") as file:
         change(file)
-    with pytest.raises(ModelError, match=r"'/model_weights.* lies in another file"):
+    with pytest.raises(ModelError, match=r"'/model_weights.* is stored in another file"):
         open_model(path)
 
 
@@ -99,7 +99,7 @@ def test_versions(version: str | None, *, old: bool) -> None:
     assert is_keras_2(version) == old
 
 
-def test_what_is_not_of_keras_2_stays() -> None:
+def test_a_configuration_of_keras_3_does_not_change() -> None:
     config = old_sequential((3,), {"class_name": "Dense", "config": {"units": 3, "name": "d"}})
     assert repaired(config, "net.h5") == config
 
@@ -107,13 +107,13 @@ def test_what_is_not_of_keras_2_stays() -> None:
 def test_an_old_list_of_layers_and_a_policy() -> None:
     policy = {"class_name": "Policy", "config": {"name": "mixed_float16"}}
     dense = {"class_name": "Dense", "config": {"units": 3, "dtype": policy}}
-    made = repaired({"class_name": "Sequential", "config": [dense]}, "net.h5")
-    assert made["config"]["layers"][0]["config"] == {"units": 3, "dtype": "mixed_float16"}
+    copy = repaired({"class_name": "Sequential", "config": [dense]}, "net.h5")
+    assert copy["config"]["layers"][0]["config"] == {"units": 3, "dtype": "mixed_float16"}
 
 
 _KERNEL = {"kernel_initializer": None, "kernel_regularizer": None, "kernel_constraint": None}
-Made = tuple[tuple[int, ...], Callable[[], Any], dict[str, Any]]
-KEPT_AS_THEY_WERE: dict[str, Made] = {
+OldLayer = tuple[tuple[int, ...], Callable[[], Any], dict[str, Any]]
+REPAIRED: dict[str, OldLayer] = {
     "DepthwiseConv2D": ((5, 5, 2), lambda: layers.DepthwiseConv2D(3), {"groups": 1}),
     "Conv1DTranspose": ((5, 2), lambda: layers.Conv1DTranspose(2, 3), {"groups": 1}),
     "Conv2DTranspose": ((5, 5, 2), lambda: layers.Conv2DTranspose(2, 3), {"groups": 1}),
@@ -139,10 +139,10 @@ KEPT_AS_THEY_WERE: dict[str, Made] = {
 }
 
 
-@pytest.mark.parametrize("name", KEPT_AS_THEY_WERE)
+@pytest.mark.parametrize("name", REPAIRED)
 @pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
-def test_repaired_files_answer_as_the_model_did(name: str, tmp_path: Path) -> None:
-    shape, make, extra = KEPT_AS_THEY_WERE[name]
+def test_a_repaired_file_matches_the_model(name: str, tmp_path: Path) -> None:
+    shape, make, extra = REPAIRED[name]
     keras.utils.set_random_seed(4)
     body = make()
     head = layers.Dense(4, activation="softmax", name="y")
@@ -154,25 +154,25 @@ def test_repaired_files_answer_as_the_model_did(name: str, tmp_path: Path) -> No
         entries[0]["config"]["alpha"] = entries[0]["config"].pop("negative_slope")
     path = tmp_path / "net.old"
     write_old(path.with_suffix(".h5"), model, old_sequential(shape, *entries))
-    path.with_suffix(".h5").rename(path)  # the suffix says nothing
+    path.with_suffix(".h5").rename(path)  # the suffix is ignored
     x = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
     answer = open_model(path).runner(RunOptions())({"x": x})
     assert list(answer) == ["y"]
     np.testing.assert_array_equal(answer["y"], np.asarray(model(x, training=False)))
 
 
-def test_a_gru_from_before_its_second_bias() -> None:
+def test_a_gru_of_keras_2_has_one_bias() -> None:
     inner = {"class_name": "GRU", "config": {"name": "g", "units": 2}}
-    made = repaired(old_sequential((3, 2), inner), "net.h5")
-    assert made["config"]["layers"][1]["config"]["reset_after"] is False
+    copy = repaired(old_sequential((3, 2), inner), "net.h5")
+    assert copy["config"]["layers"][1]["config"]["reset_after"] is False
 
 
-def test_every_class_in_the_table_is_one_of_keras() -> None:
+def test_every_class_in_the_table_exists_in_keras() -> None:
     assert all(hasattr(layers, kind) for kind in DROPPED)
 
 
 def test_a_file_of_2017(zoo: Path) -> None:
-    """What the library's own loader reads without a repair is read the same here, and is cut."""
+    """Keras can load it without a repair; both loaders give the same outputs."""
     path = zoo / "fer2013_mini_xception.hdf5"
     model = open_model(path)
     head = trace(model.graph()).head()
@@ -183,18 +183,19 @@ def test_a_file_of_2017(zoo: Path) -> None:
     np.testing.assert_array_equal(answer, expected)
     pruned = model.apply(Plan(MODES["slice"].edits(head, [0, 1, 2])))
     small = pruned.runner(RunOptions())({"input_1": x})["predictions"]
-    shares = expected[:, :3].astype(np.float64)  # softmax over the kept, from their old shares
-    wanted = shares / shares.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(small, wanted, rtol=0, atol=1e-6)
+    kept = expected[:, :3].astype(np.float64)
+    renormalized = kept / kept.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(small, renormalized, rtol=0, atol=1e-6)
 
 
-def test_a_file_of_2017_runs_to_every_kind(zoo: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("jobs_share_child")
+def test_run_writes_every_kind_from_a_file_of_2017(zoo: Path, tmp_path: Path) -> None:
     path = zoo / "fer2013_mini_xception.hdf5"
     kinds = ["onnx", "tflite", "keras"]
     report = exporter.run(path, tmp_path / "out", keep="0-2", to=kinds, samples=2, bench=False)
     assert [artifact.kind for artifact in report.artifacts] == kinds
     stages = {(check.artifact, check.stage) for check in report.checks}
-    assert len(stages) == 5  # Keras itself is not exported
+    assert len(stages) == 5  # the Keras file has no export check
     assert report.ok
     for kind in kinds:
         model = open_model(tmp_path / "out" / f"pruned.fp32.{kind}")

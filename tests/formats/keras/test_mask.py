@@ -1,4 +1,4 @@
-"""Masks of Keras models: by weights where they give the floor, else refused by name."""
+"""Mode mask in Keras: set by weights if they give the mask value, otherwise refused by name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def dense(activation: str | None = None, **options: Any) -> Any:
     return keras.layers.Dense(5, activation=activation, bias_initializer="normal", **options)
 
 
-def answer(model: Any) -> Any:
+def output(model: Any) -> Any:
     return keras.ops.convert_to_numpy(model(X, training=False)).astype(np.float64)
 
 
@@ -34,7 +34,7 @@ def answer(model: Any) -> Any:
 )
 def test_weights_mask_a_head_with_a_bias(activation: str | None, removed: float) -> None:
     model = net(dense(activation))
-    whole, masked = answer(model), answer(exporter.prune(model, keep=KEPT, mode="mask"))
+    whole, masked = output(model), output(exporter.prune(model, keep=KEPT, mode="mask"))
     kept = whole[:, KEPT]
     if activation == "softmax":
         kept = kept / kept.sum(axis=1, keepdims=True)
@@ -43,17 +43,19 @@ def test_weights_mask_a_head_with_a_bias(activation: str | None, removed: float)
 
 
 @pytest.mark.parametrize(
-    ("layers", "behind"),
+    ("layers", "operation"),
     [
         pytest.param([dense("softmax", use_bias=False)], "where", id="no bias"),
         pytest.param(
-            [dense(), keras.layers.ReLU(), keras.layers.Softmax()], "where", id="a floor lifted"
+            [dense(), keras.layers.ReLU(), keras.layers.Softmax()],
+            "where",
+            id="ReLU before softmax",
         ),
-        pytest.param([dense("relu")], "where", id="an activation that hides the floor"),
+        pytest.param([dense("relu")], "where", id="activation that hides the mask value"),
     ],
 )
-def test_what_weights_cannot_mask_is_refused(layers: list[Any], behind: str) -> None:
-    with pytest.raises(ModelError, match=f"cannot take the edit: insert {behind}") as caught:
+def test_a_mask_that_weights_cannot_set_is_refused(layers: list[Any], operation: str) -> None:
+    with pytest.raises(ModelError, match=f"cannot take the edit: insert {operation}") as caught:
         exporter.prune(net(*layers), keep=KEPT, mode="mask")
     assert "convert the model first" in caught.value.hint
 
@@ -63,11 +65,11 @@ def test_what_weights_cannot_mask_is_refused(layers: list[Any], behind: str) -> 
     [{"restore_width": True}, {"probabilities": "absolute"}, {"merge": {"group": [0, 3]}}],
     ids=str,
 )
-def test_what_needs_an_operation_is_refused(option: dict[str, Any]) -> None:
+def test_options_that_need_a_new_operation_are_refused(option: dict[str, Any]) -> None:
     with pytest.raises(ModelError, match=r"cannot take the edit: (insert|compute)"):
         exporter.prune(net(dense("softmax")), keep=KEPT, **option)
 
 
-def test_contradictions_are_told_before_anything_is_cut() -> None:
+def test_contradictions_are_refused_before_the_cut() -> None:
     with pytest.raises(UsageError, match="no common denominator"):
         exporter.prune(net(dense("sigmoid")), keep=KEPT, probabilities="absolute")

@@ -1,4 +1,4 @@
-"""Live Keras models: drawn, pruned, run, written; the original stays as it was."""
+"""Live Keras models are drawn, pruned, run and written; the original does not change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from exporter.trace import trace
 from exporter.trace.head import Head
 from tests.builders.keras_models import ARCHITECTURES, Architecture, logits_by_hand, softmax
 
-KEPT = [4, 0, 3]  # not ascending: kept units may change places
+KEPT = [4, 0, 3]  # not ascending: kept units may change their order
 
 
 @cache
@@ -69,7 +69,7 @@ class Own(keras.layers.Dense):  # type: ignore[misc]  # Keras is untyped
     """A class that Keras does not know."""
 
 
-def _behind(layer: Any) -> Any:
+def _after_dense(layer: Any) -> Any:
     features = keras.Input((4,), name="features")
     values = keras.layers.Dense(4, name="dense")(features)
     return keras.Model(features, layer(values))
@@ -86,13 +86,13 @@ def _einsum(equation: str, shape: tuple[int, ...], bias: str | None = None) -> C
 
 
 HEADLESS: dict[str, tuple[Callable[[], Any], str]] = {
-    "a bias on another axis than the last": (
+    "bias on another axis than the last": (
         _einsum("abc,cd->adb", (5, 3), "d"),
         "EinsumDense 'head': Keras may add its bias along another axis",
     ),
-    "several axes of channels": (_einsum("abc,cde->abde", (3, 5, 2)), "2 axes of output channels"),
-    "a kernel for each step": (_einsum("abc,bcd->abd", (3, 5)), "differs from position"),
-    "an ellipsis": (_einsum("...c,cd->...d", (3, 5)), "no rule for the equation"),
+    "several channel axes": (_einsum("abc,cde->abde", (3, 5, 2)), "2 axes of output channels"),
+    "kernel for each step": (_einsum("abc,bcd->abd", (3, 5)), "differs from position"),
+    "ellipsis": (_einsum("...c,cd->...d", (3, 5)), "no rule for the equation"),
     "masked steps": (
         lambda: keras.Sequential(
             [
@@ -102,50 +102,53 @@ HEADLESS: dict[str, tuple[Callable[[], Any], str]] = {
                 keras.layers.GlobalAveragePooling1D(name="mean"),
             ]
         ),
-        "GlobalAveragePooling1D 'mean': it leaves masked steps out",
+        "GlobalAveragePooling1D 'mean': it skips masked steps",
     ),
-    "numbers for each position": (
-        lambda: _behind(keras.layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="scaled")),
-        "Rescaling 'scaled': its configuration holds a number for each position",
+    "number for each position": (
+        lambda: _after_dense(keras.layers.Rescaling([1.0, 2.0, 3.0, 4.0], name="scaled")),
+        "Rescaling 'scaled': its configuration contains a number for each position",
     ),
-    "steps of another class": (
+    "inner layer of another class": (
         lambda: keras.Sequential(
             [keras.Input((3, 4)), keras.layers.TimeDistributed(Own(3), name="steps")]
         ),
-        "TimeDistributed 'steps': steps of class Own are not cut",
+        "TimeDistributed 'steps': inner layers of class Own are not cut",
     ),
-    "groups of channels": (_groups, "Conv2D 'conv': its 2 groups"),
-    "an inherited Dense": (lambda: _behind(Own(3, name="own")), "Own 'own': layers of class Own"),
-    "a normalization over the units": (
-        lambda: _behind(keras.layers.LayerNormalization(name="norm")),
+    "channel groups": (_groups, "Conv2D 'conv': its 2 groups"),
+    "subclass of Dense": (
+        lambda: _after_dense(Own(3, name="own")),
+        "Own 'own': layers of class Own",
+    ),
+    "normalization over the units": (
+        lambda: _after_dense(keras.layers.LayerNormalization(name="norm")),
         "LayerNormalization 'norm': layers of class LayerNormalization are not cut",
     ),
-    "an activation without a rule": (
-        lambda: _behind(keras.layers.Activation("mish", name="act")),
+    "activation without a rule": (
+        lambda: _after_dense(keras.layers.Activation("mish", name="act")),
         "the activation 'mish' has no rule",
     ),
-    "the same inside a Dense": (
-        lambda: _behind(keras.layers.Dense(3, activation="mish", name="last")),
+    "activation without a rule in a Dense": (
+        lambda: _after_dense(keras.layers.Dense(3, activation="mish", name="last")),
         "mish 'last/mish'",
     ),
-    "a threshold": (
-        lambda: _behind(keras.layers.ReLU(threshold=1.0, name="act")),
+    "threshold": (
+        lambda: _after_dense(keras.layers.ReLU(threshold=1.0, name="act")),
         "its threshold",
     ),
     "softmax over two axes": (
-        lambda: _behind(keras.layers.Softmax(axis=(0, 1), name="act")),
+        lambda: _after_dense(keras.layers.Softmax(axis=(0, 1), name="act")),
         "several axes",
     ),
-    "an operation without a rule": (
-        lambda: _behind(lambda x: keras.ops.cumsum(x, axis=-1)),
+    "operation without a rule": (
+        lambda: _after_dense(lambda x: keras.ops.cumsum(x, axis=-1)),
         "operations of class Cumsum are not cut",
     ),
-    "an array in a call": (
-        lambda: _behind(lambda x: x * np.ones(4, np.float32)),
-        "an array that stands in no weight",
+    "array in a call": (
+        lambda: _after_dense(lambda x: x * np.ones(4, np.float32)),
+        "an array that is not a weight",
     ),
-    "softmax in a model, and behind it": (
-        lambda: _behind(
+    "softmax twice in an inner model": (
+        lambda: _after_dense(
             keras.Sequential([keras.layers.Softmax(), keras.layers.Softmax()], name="twice")
         ),
         "Softmax 'twice/softmax",
@@ -160,11 +163,11 @@ def test_no_head(build: Callable[[], Any], message: str) -> None:
     assert message in raised.value.message
 
 
-@pytest.mark.parametrize("name", ["an array in a call", "numbers for each position"])
-def test_what_a_file_would_take_is_hinted_at(name: str) -> None:
+@pytest.mark.parametrize("name", ["array in a call", "number for each position"])
+def test_hint_names_conversion_where_a_converted_file_can_be_pruned(name: str) -> None:
     with pytest.raises(ModelError) as raised:
         head_of(KerasModel(HEADLESS[name][0]()))
-    assert raised.value.hint == "`exporter run` cuts what it becomes: --to onnx,tflite"
+    assert raised.value.hint == "`exporter run` prunes the converted model: --to onnx,tflite"
 
 
 def _subclassed() -> Any:
@@ -215,7 +218,7 @@ NOT_REBUILT: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize(("layer", "message"), NOT_REBUILT.values(), ids=NOT_REBUILT)
-def test_layers_that_are_not_rebuilt(layer: Callable[[], Any], message: str) -> None:
+def test_layers_that_cannot_be_rebuilt(layer: Callable[[], Any], message: str) -> None:
     inputs = keras.Input((4,), name="features")
     head = keras.layers.Dense(5, name="head")
     model = KerasModel(keras.Model(inputs, head(layer()(inputs))))
@@ -229,15 +232,15 @@ NOT_APPLIED: dict[str, tuple[Edit, str]] = {
     "compute": (Compute("values", (ComputeStep("exp", (0,)),)), "cannot take the edit"),
     "add an input": (AddInput("extra", (None, 2), "float32"), "cannot take the edit"),
     "no such weight": (Fill("values/scale", 0, np.array([0]), 0.0, ()), "no weight"),
-    "a weight that is an activation": (Fill("values", 0, np.array([0]), 0.0, ()), "no weight"),
+    "activation instead of a weight": (Fill("values", 0, np.array([0]), 0.0, ()), "no weight"),
     "no such layer": (SetAttribute("other", "units", 3), "no layer 'other'"),
     "no such setting": (SetAttribute("values", "color", 3), "no setting 'color'"),
     "no such tensor": (AddOutput("other", "z"), "no tensor 'other'"),
-    "a weight as output": (AddOutput("values/kernel", "z"), "no tensor"),
-    "a name that is taken": (AddOutput("values", "hidden"), "already has a tensor named"),
-    "an output that is there": (AddOutput("values", "values"), "already has an output named"),
+    "weight as output": (AddOutput("values/kernel", "z"), "no tensor"),
+    "name of another tensor": (AddOutput("values", "hidden"), "already has a tensor named"),
+    "name of another output": (AddOutput("values", "values"), "already has an output named"),
     "width and weights disagree": (SetAttribute("values", "units", 3), "cannot be rebuilt"),
-    "a setting out of range": (SetAttribute("values", "units", -3), "cannot be rebuilt"),
+    "setting out of range": (SetAttribute("values", "units", -3), "cannot be rebuilt"),
 }
 
 
@@ -252,10 +255,10 @@ def test_missing_values() -> None:
         run(opened(PLAIN), {})
 
 
-# --- the picture ----------------------------------------------------------------------------------
+# --- the drawing ----------------------------------------------------------------------------------
 
 
-def test_the_head(architecture: Architecture) -> None:
+def test_head_is_found(architecture: Architecture) -> None:
     head = head_of(opened(architecture.name))
     assert (head.name, head.units) == (architecture.output, architecture.units)
     assert head.activation == architecture.activation
@@ -265,7 +268,7 @@ def test_the_head(architecture: Architecture) -> None:
     }
 
 
-def test_names_and_shapes_of_a_dense_with_its_activation() -> None:
+def test_names_and_shapes_of_a_dense_with_activation() -> None:
     graph = opened("sequential, softmax inside").graph()
     dense, activation = graph.nodes[-2:]
     assert (dense.name, dense.outputs) == ("probabilities", ("probabilities/linear",))
@@ -284,8 +287,8 @@ def test_every_weight_can_be_read(architecture: Architecture) -> None:
     constants = [t for t in model.graph().tensors.values() if t.read is not None]
     read = [tensor.read() for tensor in constants if tensor.read is not None]
     assert [value.shape for value in read] == [tensor.shape for tensor in constants]
-    held = sorted(float(np.sum(w)) for w in model.model.get_weights())
-    assert np.allclose(sorted(float(v.sum()) for v in read), held)
+    sums = sorted(float(np.sum(w)) for w in model.model.get_weights())
+    assert np.allclose(sorted(float(v.sum()) for v in read), sums)
 
 
 def test_several_inputs_and_outputs_keep_their_names() -> None:
@@ -304,7 +307,7 @@ def test_several_inputs_and_outputs_keep_their_names() -> None:
     np.testing.assert_allclose(after["second"], before["second"][:, [2, 0]], atol=1e-6)
 
 
-def test_a_tensor_that_is_two_outputs() -> None:
+def test_a_tensor_that_is_returned_twice() -> None:
     features = keras.Input((2,), name="features")
     values = keras.layers.Dense(3, name="values")(features)
     model = KerasModel(keras.Model(features, [values, values]))
@@ -318,8 +321,8 @@ def test_a_tensor_that_is_two_outputs() -> None:
         pytest.param(("float32",), "fp32", id="float32"),
         pytest.param(("mixed_float16",), "fp16", id="mixed"),
         pytest.param(("float64",), "fp64", id="float64"),
-        pytest.param(("mixed_float16", "float32"), "fp16", id="the coarser of two"),
-        pytest.param(("mixed_bfloat16", "float16"), "bf16", id="the coarser of two halves"),
+        pytest.param(("mixed_float16", "float32"), "fp16", id="coarser of two"),
+        pytest.param(("mixed_bfloat16", "float16"), "bf16", id="coarser of two half precisions"),
         pytest.param((), "fp32", id="no weights"),
     ],
 )
@@ -329,21 +332,21 @@ def test_precision(policies: tuple[str, ...], precision: str) -> None:
     assert KerasModel(keras.Sequential(layers)).precision == precision
 
 
-def test_a_layer_of_codes_beside_a_float_one_is_mixed() -> None:
-    dense = [keras.layers.Dense(4, name=name) for name in ("codes", "y")]
+def test_an_int8_layer_and_a_float_layer_are_mixed() -> None:
+    dense = [keras.layers.Dense(4, name=name) for name in ("quantized", "y")]
     model = keras.Sequential([keras.Input((4,)), *dense])
     model.layers[0].quantize("int8")
     assert KerasModel(model).precision == "mixed"
 
 
-def test_an_output_that_is_added_has_a_name_of_its_own() -> None:
-    """Operations that are no layers have names too."""
+def test_the_output_of_an_operation_can_be_added() -> None:
+    """Operations that are not layers have names too."""
     x = keras.Input((2,), name="x")
     halved = keras.layers.Dense(3, name="head")(x) / 2.0
     model = KerasModel(keras.Model(x, keras.layers.Softmax(name="y")(halved)))
     (name,) = (node.name for node in model.graph().nodes if node.name.startswith("true_divide"))
-    shown = model.apply(Plan((AddOutput(name, name),)))
-    values = run(shown, {"x": np.ones((1, 2), np.float32)})
+    extended = model.apply(Plan((AddOutput(name, name),)))
+    values = run(extended, {"x": np.ones((1, 2), np.float32)})
     np.testing.assert_allclose(softmax(values[name]), values["y"], atol=1e-6)
 
 
@@ -351,23 +354,23 @@ def test_an_output_that_is_added_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
-def test_pruned_answers_as_computed_by_hand(architecture: Architecture, mode: str) -> None:
+def test_pruned_model_matches_numpy(architecture: Architecture, mode: str) -> None:
     model, inputs = opened(architecture.name), architecture.samples()
     logits = logits_by_hand(model.model, architecture, inputs)
     if mode == "slice":
-        wanted = logits[:, KEPT]
+        expected = logits[:, KEPT]
     else:
-        wanted = np.where(np.isin(np.arange(architecture.units), KEPT), logits, 0.0)
+        expected = np.where(np.isin(np.arange(architecture.units), KEPT), logits, 0.0)
     pruned = model.apply(Plan(MODES[mode].edits(head_of(model), KEPT)))
     result = run(pruned, inputs)[architecture.output]
-    np.testing.assert_allclose(result, architecture.compute(wanted), rtol=0, atol=2e-6)
+    np.testing.assert_allclose(result, architecture.compute(expected), rtol=0, atol=2e-6)
     assert type(pruned.model) is type(model.model)
     assert pruned.model.name == model.model.name
     assert pruned.graph().outputs == model.graph().outputs
     assert pruned.graph().inputs == model.graph().inputs
 
 
-def test_the_oracle_is_met(architecture: Architecture) -> None:
+def test_pruned_model_matches_the_oracle(architecture: Architecture) -> None:
     model, inputs = opened(architecture.name), architecture.samples()
     head = head_of(model)
     shown = run(model.apply(Plan((AddOutput(head.z, "z/values"),))), inputs)
@@ -382,21 +385,21 @@ def test_the_oracle_is_met(architecture: Architecture) -> None:
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
-def test_the_original_stays_as_it_was(architecture: Architecture, mode: str) -> None:
+def test_the_original_does_not_change(architecture: Architecture, mode: str) -> None:
     model, inputs = KerasModel(architecture.made()), architecture.samples(8)
-    before, answer = weights(model), run(model, inputs)[architecture.output]
+    before, output = weights(model), run(model, inputs)[architecture.output]
     pruned = model.apply(Plan(MODES[mode].edits(head_of(model), KEPT)))
-    moved = weights(pruned)
+    untrained = weights(pruned)
     pruned.model.compile(keras.optimizers.SGD(1.0), "mse")
     target = np.ones_like(run(pruned, inputs)[architecture.output])
     pruned.model.fit(next(iter(inputs.values())), target, verbose=0)
-    assert any(not np.array_equal(a, b) for a, b in zip(moved, weights(pruned), strict=True))
+    assert any(not np.array_equal(a, b) for a, b in zip(untrained, weights(pruned), strict=True))
     for a, b in zip(before, weights(model), strict=True):
         np.testing.assert_array_equal(a, b)
-    np.testing.assert_array_equal(answer, run(model, inputs)[architecture.output])
+    np.testing.assert_array_equal(output, run(model, inputs)[architecture.output])
 
 
-def test_a_compiled_model_keeps_a_loss_that_no_file_could_hold() -> None:
+def test_a_compiled_model_keeps_a_loss_that_cannot_be_saved() -> None:
     model = ARCHITECTURES[PLAIN].made()
     model.compile("adam", lambda true, predicted: predicted - true)
     wrapped = KerasModel(model)
@@ -407,7 +410,7 @@ def test_a_compiled_model_keeps_a_loss_that_no_file_could_hold() -> None:
 
 
 @pytest.mark.parametrize("functional", [False, True])
-def test_regularisers_and_trainability_stay(*, functional: bool) -> None:
+def test_regularizers_and_trainability_are_kept(*, functional: bool) -> None:
     layer = keras.layers.Dense(
         5,
         name="head",
@@ -427,12 +430,12 @@ def test_regularisers_and_trainability_stay(*, functional: bool) -> None:
     np.testing.assert_array_equal(head.bias, [1.0, 4.0])
 
 
-def test_adapted_layers_keep_what_they_learnt() -> None:
-    learnt = keras.layers.Normalization(name="norm")
+def test_adapted_layers_keep_their_statistics() -> None:
+    adapted = keras.layers.Normalization(name="norm")
     data = np.random.default_rng(0).normal(3.0, 2.0, (50, 3)).astype(np.float32)
-    learnt.adapt(data)
+    adapted.adapt(data)
     head = keras.layers.Dense(4, name="head")
-    wrapped = KerasModel(keras.Sequential([keras.Input((3,), name="x"), learnt, head]))
+    wrapped = KerasModel(keras.Sequential([keras.Input((3,), name="x"), adapted, head]))
     pruned = wrapped.apply(Plan(MODES["slice"].edits(head_of(wrapped), [0, 2])))
     before, after = run(wrapped, {"x": data})["head"], run(pruned, {"x": data})["head"]
     np.testing.assert_allclose(after, before[:, [0, 2]], atol=1e-6)
@@ -465,8 +468,8 @@ def test_replace_and_fill() -> None:
     np.testing.assert_array_equal(answer, [[0.0, 7.0, 2.0, 3.0, 4.0]])
 
 
-def test_reshape_follows() -> None:
-    model = opened("reshape behind")
+def test_reshape_target_follows_the_width() -> None:
+    model = opened("reshape after the head")
     pruned = model.apply(Plan(MODES["slice"].edits(head_of(model), KEPT)))
     assert pruned.model.get_layer("column").target_shape == (3, 1)
 
@@ -489,7 +492,7 @@ def test_a_head_over_time_steps() -> None:
 
 LOAD = """
 import sys
-sys.modules["exporter"] = None  # importing it would now fail
+sys.modules["exporter"] = None  # importing it fails
 from pathlib import Path
 import keras, numpy as np
 for path in sorted(Path(sys.argv[1]).glob("*.keras")):
@@ -508,12 +511,12 @@ def test_saved_files_load_without_this_package(tmp_path: Path) -> None:
         np.save(tmp_path / f"{i}.in.npy", next(iter(inputs.values())))
         expected[i] = run(pruned, inputs)[architecture.output]
     subprocess.run([sys.executable, "-c", LOAD, str(tmp_path)], check=True, capture_output=True)
-    for i, answer in expected.items():
-        np.testing.assert_allclose(np.load(tmp_path / f"{i}.out.npy"), answer, atol=1e-6)
+    for i, output in expected.items():
+        np.testing.assert_allclose(np.load(tmp_path / f"{i}.out.npy"), output, atol=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".other"])
-def test_written_and_opened_by_content(tmp_path: Path, suffix: str) -> None:
+def test_a_written_file_is_opened_by_content(tmp_path: Path, suffix: str) -> None:
     architecture = ARCHITECTURES["sequential, softmax inside"]
     path, inputs = tmp_path / f"net{suffix}", architecture.samples()
     opened(architecture.name).write(path)
@@ -544,11 +547,11 @@ def test_written_bytes_are_stable(tmp_path: Path) -> None:
 
 def test_a_file_that_keras_cannot_load(tmp_path: Path) -> None:
     path = tmp_path / "net.keras"
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, activation=own_function)])
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3, activation=custom_function)])
     model.save(path)
-    with pytest.raises(ModelError, match="own_function"):
+    with pytest.raises(ModelError, match="custom_function"):
         open_model(path)
 
 
-def own_function(x: Any) -> Any:
+def custom_function(x: Any) -> Any:
     return x * 2.0

@@ -1,6 +1,6 @@
-"""Weights of a live model that is cut: copied, or on request shared with the model it came from.
+"""The weights of a pruned live model are copied, or on request shared with the original.
 
-What a model must answer is computed in NumPy from the weights that it holds at that time.
+The expected outputs are computed in NumPy from the weights at that time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def nested_whole() -> Any:
 
 
 def called_twice() -> Any:
-    """One layer in both branches: what one adds the other takes away, and a bias stays."""
+    """One layer in both branches."""
     x = keras.Input((4,), name="x")
     body = layers.Dense(5, activation="tanh", name="body")
     both = layers.Average(name="mean")([body(x), body(x)])
@@ -74,14 +74,14 @@ def layer(model: Any, name: str) -> Any:
     return next(each for each in model._flatten_layers() if each.name == name)
 
 
-def expected(model: Any, narrow: Any = None) -> Array:
-    """The answer for the weights that the layers hold now; the head is that of `narrow`."""
+def expected(model: Any, pruned: Any = None) -> Array:
+    """The output for the current weights; with the head of `pruned` if that is given."""
     kernel, bias = (np.asarray(w, np.float64) for w in layer(model, "body").get_weights())
-    head = [np.asarray(w, np.float64) for w in layer(narrow or model, "head").get_weights()]
+    head = [np.asarray(w, np.float64) for w in layer(pruned or model, "head").get_weights()]
     return softmax(np.tanh(X @ kernel + bias) @ head[0] + head[1])
 
 
-def answer(model: Any) -> Array:
+def output(model: Any) -> Array:
     return np.asarray(model(X, training=False))
 
 
@@ -100,20 +100,20 @@ def train(model: Any) -> None:
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_training_one_model_leaves_the_other_alone(name: str) -> None:
+def test_training_one_model_does_not_change_the_other(name: str) -> None:
     model = built(name)
     small = exporter.prune(model, keep=KEPT)
     assert not {id(v) for v in model.variables} & {id(v) for v in small.variables}
-    before = answer(small)
+    before = output(small)
     train(model)
-    np.testing.assert_array_equal(answer(small), before)
-    whole = answer(model)
+    np.testing.assert_array_equal(output(small), before)
+    whole = output(model)
     train(small)
-    np.testing.assert_array_equal(answer(model), whole)
+    np.testing.assert_array_equal(output(model), whole)
 
 
 @pytest.mark.parametrize("source", ["a path", "an opened model"])
-def test_files_share_nothing(source: str, tmp_path: Path) -> None:
+def test_files_cannot_share_weights(source: str, tmp_path: Path) -> None:
     path = tmp_path / "net.keras"
     functional().save(path)
     given = path if source == "a path" else exporter.open_model(path)
@@ -126,7 +126,7 @@ def test_files_share_nothing(source: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("name", NETS)
-def test_the_body_is_one_and_the_head_is_two(name: str, mode: str) -> None:
+def test_the_body_is_shared_and_the_head_is_not(name: str, mode: str) -> None:
     model = built(name)
     old = [np.array(w) for w in layer(model, "head").get_weights()]
     small = exporter.prune(model, keep=KEPT, mode=mode, share_weights=True)
@@ -136,11 +136,11 @@ def test_the_body_is_one_and_the_head_is_two(name: str, mode: str) -> None:
     assert shared == {id(v) for v in layer(model, "body").weights}
     for now, then in zip(layer(model, "head").get_weights(), old, strict=True):
         np.testing.assert_array_equal(now, then)
-    np.testing.assert_allclose(answer(model), expected(model), atol=1e-6)
-    np.testing.assert_allclose(answer(small), expected(model, small), atol=1e-6)
-    alive = np.arange(UNITS)[:, None] == KEPT
+    np.testing.assert_allclose(output(model), expected(model), atol=1e-6)
+    np.testing.assert_allclose(output(small), expected(model, small), atol=1e-6)
+    is_kept = np.isin(np.arange(UNITS), KEPT)
     kernel = layer(small, "head").get_weights()[0]
-    wanted = old[0][:, KEPT] if mode == "slice" else old[0] * alive.any(axis=1)
+    wanted = old[0][:, KEPT] if mode == "slice" else old[0] * is_kept
     np.testing.assert_array_equal(kernel, wanted)
 
 
@@ -148,19 +148,19 @@ def test_the_body_is_one_and_the_head_is_two(name: str, mode: str) -> None:
 def test_training_one_model_trains_the_others_body(name: str) -> None:
     model = built(name)
     small = exporter.prune(model, keep=KEPT, share_weights=True)
-    before, head = answer(small), layer(small, "head").get_weights()
+    before, head = output(small), layer(small, "head").get_weights()
     train(model)
-    assert np.abs(answer(small) - before).max() > 1e-3
-    np.testing.assert_allclose(answer(small), expected(model, small), atol=1e-6)
+    assert np.abs(output(small) - before).max() > 1e-3
+    np.testing.assert_allclose(output(small), expected(model, small), atol=1e-6)
     for now, then in zip(layer(small, "head").get_weights(), head, strict=True):
         np.testing.assert_array_equal(now, then)
-    whole = answer(model)
+    whole = output(model)
     train(small)
-    assert np.abs(answer(model) - whole).max() > 1e-3
-    np.testing.assert_allclose(answer(model), expected(model), atol=1e-6)
+    assert np.abs(output(model) - whole).max() > 1e-3
+    np.testing.assert_allclose(output(model), expected(model), atol=1e-6)
 
 
-def test_a_layer_that_was_thawed_in_a_frozen_model_stays_so() -> None:
+def test_a_trainable_layer_of_a_frozen_model_stays_trainable() -> None:
     model = built("functional")
     model.trainable = False
     layer(model, "body").trainable = True
@@ -169,9 +169,9 @@ def test_a_layer_that_was_thawed_in_a_frozen_model_stays_so() -> None:
     assert not layer(model, "head").trainable
 
 
-def test_the_shared_model_is_saved_alone(tmp_path: Path) -> None:
+def test_the_pruned_model_can_be_saved_without_the_original(tmp_path: Path) -> None:
     model = built("functional")
     small = exporter.prune(model, keep=KEPT, share_weights=True)
     small.save(tmp_path / "small.keras")
     again = keras.models.load_model(tmp_path / "small.keras")
-    np.testing.assert_allclose(answer(again), expected(model, small), atol=1e-6)
+    np.testing.assert_allclose(output(again), expected(model, small), atol=1e-6)

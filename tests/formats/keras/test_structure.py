@@ -1,4 +1,4 @@
-"""Models of several inputs and outputs, models in models, and layers that are called again."""
+"""Several inputs and outputs, models inside models, and layers that are called twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from exporter.trace import trace
 KEPT = [3, 0]
 
 
-def made(build: Callable[[], Any]) -> KerasModel:
+def seeded_model(build: Callable[[], Any]) -> KerasModel:
     keras.utils.set_random_seed(5)
     model = build()
     random = np.random.default_rng(6)
@@ -48,21 +48,21 @@ def cut(model: KerasModel, head: str) -> KerasModel:
 # --- refused --------------------------------------------------------------------------------------
 
 
-def _both_calls_shown() -> Any:
+def _both_calls_are_outputs() -> Any:
     left, right, head = Input((3,), name="left"), Input((3,), name="right"), layers.Dense(4)
     head.name = "head"
     return Model([left, right], [head(left), head(right)])
 
 
 def _in_and_out() -> Any:
-    """The inner model makes the units, and what the units are made of."""
+    """The inner model computes the units, and the features of the units."""
     x = Input((3,), name="x")
     inner = Sequential([Input((3,)), layers.Dense(3, name="square")], name="inner")
     return Model(x, layers.Softmax(name="y")(inner(keras.ops.tanh(inner(x)))))
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
-    "two calls, two outputs": (_both_calls_shown, "head", "Dense 'head' is called 2 times"),
+    "two calls, two outputs": (_both_calls_are_outputs, "head", "Dense 'head' is called 2 times"),
     "a model called twice": (_in_and_out, "y", "Dense 'square' is called 2 times"),
 }
 
@@ -71,7 +71,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str, str]] = {
 def test_calls_that_would_need_different_weights(
     build: Callable[[], Any], head: str, message: str
 ) -> None:
-    model = made(build)
+    model = seeded_model(build)
     found = trace(model.graph()).head(head)
     kept = [0, 2]
     with pytest.raises(ModelError, match=message):
@@ -79,7 +79,7 @@ def test_calls_that_would_need_different_weights(
 
 
 @pytest.mark.parametrize("tensor", ["separable/depthwise", "none"])
-def test_tensors_inside_of_layers_are_not_outputs(tensor: str) -> None:
+def test_tensors_inside_layers_cannot_be_outputs(tensor: str) -> None:
     x = Input((5, 5, 2), name="x")
     model = KerasModel(Model(x, layers.SeparableConv2D(3, 3, name="separable")(x)))
     with pytest.raises(ModelError, match="has no tensor"):
@@ -110,7 +110,7 @@ def _nested_outputs() -> Any:
     )
 
 
-def _shown_twice() -> Any:
+def _features_as_output() -> Any:
     x = Input((3,), name="x")
     features = layers.Dense(6, activation="relu", name="second")(x)
     return Model(x, [layers.Dense(4, name="first")(features), features])
@@ -118,16 +118,16 @@ def _shown_twice() -> Any:
 
 SEVERAL: dict[str, Callable[[], Any]] = {
     "dictionaries in and out": _trunk,
-    "out of a model in the model": _nested_outputs,
-    "an inner tensor beside": _shown_twice,
+    "outputs of an inner model": _nested_outputs,
+    "an inner tensor as second output": _features_as_output,
 }
 
 
 @pytest.mark.parametrize("build", SEVERAL.values(), ids=SEVERAL)
-def test_cutting_one_output_leaves_the_others_as_they_are(
+def test_cutting_one_output_does_not_change_the_others(
     build: Callable[[], Any], tmp_path: Path
 ) -> None:
-    model = made(build)
+    model = seeded_model(build)
     head, before = trace(model.graph()).head("first"), run(model)
     z = run(model.apply(Plan((AddOutput(head.z, "z"),))))
     np.testing.assert_array_equal(z["second"], before["second"])
@@ -142,8 +142,8 @@ def test_cutting_one_output_leaves_the_others_as_they_are(
         np.testing.assert_array_equal(values, after[name])
 
 
-def test_models_in_the_model_stay_models_and_frozen_layers_frozen() -> None:
-    model = made(_nested_outputs)
+def test_inner_models_are_kept_and_frozen_layers_stay_frozen() -> None:
+    model = seeded_model(_nested_outputs)
     inner = model.model.get_layer("inner")
     inner.get_layer("second").trainable = False
     pruned = cut(model, "first").model.get_layer("inner")
@@ -155,23 +155,23 @@ def test_models_in_the_model_stay_models_and_frozen_layers_frozen() -> None:
     assert inner.get_layer("first").units == 4
 
 
-def test_an_input_that_nobody_named() -> None:
+def test_an_input_without_a_name() -> None:
     first = Input((3,))
-    model = made(lambda: Model(first, layers.Dense(4, name="head")(first)))
+    model = seeded_model(lambda: Model(first, layers.Dense(4, name="head")(first)))
     (name,) = model.graph().inputs
     assert name == model.model.layers[0].name
     assert cut(model, "head").graph().inputs == (name,)
 
 
-def test_names_of_what_lies_in_a_model() -> None:
-    graph = made(_nested_outputs).graph()
+def test_names_inside_an_inner_model() -> None:
+    graph = seeded_model(_nested_outputs).graph()
     assert {"inner/first", "inner/first/kernel", "first", "second"} <= set(graph.tensors)
     assert graph.outputs == ("first", "second")
 
 
 def test_a_layer_called_twice_is_built_once() -> None:
     x, y, head = Input((3,), name="x"), Input((3,), name="y"), layers.Dense(4, name="head")
-    model = made(lambda: Model([x, y], layers.Average(name="mean")([head(x), head(y)])))
+    model = seeded_model(lambda: Model([x, y], layers.Average(name="mean")([head(x), head(y)])))
     pruned = cut(model, "mean")
     assert sum(isinstance(layer, layers.Dense) for layer in pruned.model.layers) == 1
     np.testing.assert_allclose(run(pruned)["mean"], run(model)["mean"][:, KEPT], atol=1e-6)
@@ -183,27 +183,27 @@ def test_a_model_called_twice_is_built_once() -> None:
         x, y = Input((3,), name="x"), Input((3,), name="y")
         return Model([x, y], layers.Maximum(name="most")([tower(x), tower(y)]))
 
-    model = made(build)
+    model = seeded_model(build)
     pruned = cut(model, "most")
     assert [layer.name for layer in pruned.model.layers].count("tower") == 1
     np.testing.assert_allclose(run(pruned)["most"], run(model)["most"][:, KEPT], atol=1e-6)
-    shown = run(model.apply(Plan((AddOutput("tower@1/head", "inner"),))))
-    np.testing.assert_array_equal(shown["most"], run(model)["most"])
-    assert shown["inner"].shape == (2, 4)
+    values = run(model.apply(Plan((AddOutput("tower@1/head", "inner"),))))
+    np.testing.assert_array_equal(values["most"], run(model)["most"])
+    assert values["inner"].shape == (2, 4)
 
 
-def test_an_output_of_a_later_call_has_a_name_of_its_own() -> None:
+def test_the_output_of_a_second_call_gets_a_number() -> None:
     x, square = Input((3,), name="x"), layers.Dense(3, name="square")
-    model = made(lambda: Model(x, square(square(x))))
+    model = seeded_model(lambda: Model(x, square(square(x))))
     assert model.graph().outputs == ("square_1",)
     first = run(model.apply(Plan((AddOutput("square", "first"),))))
     again = np.asarray(square(first["first"]))
     np.testing.assert_allclose(first["square_1"], again, atol=1e-6)
 
 
-def test_a_weight_of_all_calls_may_be_changed() -> None:
+def test_a_weight_can_be_changed_for_all_calls() -> None:
     x, y, head = Input((3,), name="x"), Input((3,), name="y"), layers.Dense(4, name="head")
-    model = made(lambda: Model([x, y], layers.Add(name="sum")([head(x), head(y)])))
+    model = seeded_model(lambda: Model([x, y], layers.Add(name="sum")([head(x), head(y)])))
     uses = tuple(
         use
         for constant in trace(model.graph()).head().constants

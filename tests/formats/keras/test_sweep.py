@@ -1,13 +1,12 @@
-"""Every kind of Keras model through the whole `run`, to both formats, in one child process.
+"""Every kind of Keras model runs through `exporter.run`, to both formats.
 
-What the files must answer is computed in NumPy from what the uncut model answers in Keras: kept
-columns, divided by their sum where units share a probability.
+The expected outputs are the original's outputs in Keras: the kept columns, divided by their sum
+after a softmax.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,18 @@ import pytest
 from keras import Input, Model, layers, ops
 
 import exporter
-from exporter.conversion.process import Child
 from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
-from exporter.jobs import source
 
 UNITS, KEPT = 7, [1, 5, 6]
 EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
-FLOAT, HALF, BRAIN = 1e-5, 3e-3, 2e-2
+FLOAT32, FLOAT16, BFLOAT16 = 1e-5, 3e-3, 2e-2  # tolerances
 
 
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def _one_child(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_child", lambda _limits: nullcontext(child))
+pytestmark = pytest.mark.usefixtures("jobs_share_child")
 
 
 def head(x: Any, activation: str | None = "softmax", name: str = "y") -> Any:
@@ -55,7 +44,7 @@ def _ops_in_the_body() -> Any:
     return Model(x, head(ops.sqrt(ops.abs(mixed) + 1.0)))
 
 
-def _ops_behind_the_head() -> Any:
+def _ops_after_the_head() -> Any:
     x = Input((6,), name="x")
     return Model(x, ops.softmax(head(x, None, "z") / 2.0, axis=-1))
 
@@ -70,7 +59,7 @@ def _ops_that_move_units() -> Any:
     return Model(x, ops.transpose(head(x, None, "z"), (0, 2, 1)))
 
 
-# --- models in models, calls ----------------------------------------------------------------------
+# --- models inside models, calls ------------------------------------------------------------------
 
 
 def _body() -> Any:
@@ -108,13 +97,13 @@ def _head_called_twice() -> Any:
 
 
 def _inputs_by_name() -> Any:
-    given = {
-        "picture": Input((4, 4, 2), name="picture"),
+    inputs = {
+        "image": Input((4, 4, 2), name="image"),
         "ids": Input((3,), dtype="int32", name="ids"),
     }
-    picture = layers.Flatten()(layers.Conv2D(3, 3)(given["picture"]))
-    words = layers.Flatten()(layers.Embedding(10, 4)(given["ids"]))
-    return Model(given, head(layers.Concatenate()([picture, words])))
+    image = layers.Flatten()(layers.Conv2D(3, 3)(inputs["image"]))
+    words = layers.Flatten()(layers.Embedding(10, 4)(inputs["ids"]))
+    return Model(inputs, head(layers.Concatenate()([image, words])))
 
 
 def _two_heads() -> Any:
@@ -154,7 +143,7 @@ def _under(policy: str) -> Callable[[], Any]:
 
 
 def _head_in_float32() -> Any:
-    """As Keras' guide to mixed precision has it."""
+    """As in Keras' guide to mixed precision."""
     x = Input((6,), name="x")
     z = layers.Dense(UNITS, dtype="mixed_float16", name="z")(x)
     return Model(x, layers.Activation("softmax", dtype="float32", name="y")(z))
@@ -190,7 +179,7 @@ REFUSED: Mapping[str, tuple[Callable[[], Any], type[ExporterError], str]] = {
     "units are sorted": (_sorted, ModelError, "output 'sort(_\\d+)?'"),
     "a Lambda": (_code, ModelError, "layer 'twice' is a Lambda"),
     "a subclassed model without a head": (_subclassed, ModelError, "(?i)cumsum"),
-    "two heads and none named": (_two_heads, UsageError, "several heads: 'other', 'y'"),
+    "two heads without a choice": (_two_heads, UsageError, "several heads: 'other', 'y'"),
 }
 
 
@@ -207,38 +196,39 @@ def test_refused_by_name(case: str, tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """A model, and how far the files may be from what it says itself.
+    """A model, and the tolerance for the files.
 
     Attributes:
-        head: name of the output that is cut; None where there is one.
-        axis: of the units.
+        renormalizes: the outputs are divided by the sum of the kept units.
+        head: name of the output that is cut; None if there is only one.
+        axis: unit axis of the output.
     """
 
     build: Callable[[], Any]
-    limit: float = FLOAT
-    shares: bool = True
+    limit: float = FLOAT32
+    renormalizes: bool = True
     head: str | None = None
     axis: int = -1
 
 
 CASES: Mapping[str, Case] = {
     "keras.ops in the body": Case(_ops_in_the_body),
-    "keras.ops behind the head": Case(_ops_behind_the_head),
-    "keras.ops over time": Case(_ops_over_time, shares=False),
-    "keras.ops that move units": Case(_ops_that_move_units, shares=False, axis=1),
-    "a model as the body": Case(_body_in_a_model),
-    "the head in a model in a model": Case(_head_in_a_model_in_a_model),
-    "a model called twice": Case(_called_twice),
-    "the head called twice": Case(_head_called_twice),
+    "keras.ops after the head": Case(_ops_after_the_head),
+    "keras.ops over time": Case(_ops_over_time, renormalizes=False),
+    "keras.ops that move units": Case(_ops_that_move_units, renormalizes=False, axis=1),
+    "body in an inner model": Case(_body_in_a_model),
+    "head in the innermost of three models": Case(_head_in_a_model_in_a_model),
+    "inner model called twice": Case(_called_twice),
+    "head called twice": Case(_head_called_twice),
     "inputs by name": Case(_inputs_by_name),
     "two heads": Case(_two_heads, head="y"),
     "outputs by name": Case(_outputs_by_name, head="y"),
     "LSTM and GRU": Case(_steps),
-    "mixed_float16": Case(_under("mixed_float16"), HALF),
-    "float16": Case(_under("float16"), HALF),
-    "mixed_bfloat16": Case(_under("mixed_bfloat16"), BRAIN),
-    "bfloat16": Case(_under("bfloat16"), BRAIN),
-    "half precision, its softmax in float32": Case(_head_in_float32, HALF),
+    "mixed_float16": Case(_under("mixed_float16"), FLOAT16),
+    "float16": Case(_under("float16"), FLOAT16),
+    "mixed_bfloat16": Case(_under("mixed_bfloat16"), BFLOAT16),
+    "bfloat16": Case(_under("bfloat16"), BFLOAT16),
+    "float16 with softmax in float32": Case(_head_in_float32, FLOAT16),
 }
 
 
@@ -253,26 +243,26 @@ def seeded(build: Callable[[], Any]) -> Any:
 
 
 def in_keras(model: Any, inputs: Mapping[str, Array]) -> dict[str, Array]:
-    given = [inputs[tensor.name] for tensor in model.inputs]
-    flat = keras.tree.pack_sequence_as(model.input, given) if len(given) > 1 else given[0]
-    made = keras.tree.flatten(model(flat, training=False))
-    values = (np.asarray(ops.convert_to_numpy(each)).astype(np.float64) for each in made)
+    values = [inputs[tensor.name] for tensor in model.inputs]
+    packed = keras.tree.pack_sequence_as(model.input, values) if len(values) > 1 else values[0]
+    results = keras.tree.flatten(model(packed, training=False))
+    values = [np.asarray(ops.convert_to_numpy(each)).astype(np.float64) for each in results]
     return dict(zip(model.output_names, values, strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_runs_to_both_formats(name: str, tmp_path: Path) -> None:
+def test_run_to_both_formats(name: str, tmp_path: Path) -> None:
     case = CASES[name]
     model = seeded(case.build)
-    named: dict[str, Any] = {"head": case.head} if case.head else {}
-    report = exporter.run(model, tmp_path / "out", keep=KEPT, bench=False, samples=3, **named)
+    head_option: dict[str, Any] = {"head": case.head} if case.head else {}
+    report = exporter.run(model, tmp_path / "out", keep=KEPT, bench=False, samples=3, **head_option)
     assert report.ok
     assert report.remap is not None
     assert report.remap.heads[0].kept == tuple(KEPT)
-    proofs = {(check.stage, check.artifact) for check in report.checks}
+    stages = {(check.stage, check.artifact) for check in report.checks}
     names = {f"pruned.fp32.{kind}" for kind in EDGE}
-    assert proofs == {(stage, file) for stage in ("cut", "export") for file in names}
-    assert not [told for told in report.warnings if "went through tf2onnx" in told]
+    assert stages == {(stage, file) for stage in ("cut", "export") for file in names}
+    assert not any("went through tf2onnx" in warning for warning in report.warnings)
     for file in names:
         compare(model, tmp_path / "out" / file, case)
 
@@ -280,20 +270,20 @@ def test_it_runs_to_both_formats(name: str, tmp_path: Path) -> None:
 def compare(model: Any, path: Path, case: Case) -> None:
     opened = open_model(path)
     inputs = next(iter(synthetic_samples(opened.graph(), 1, 9, {}).feeds()))
-    wanted = in_keras(model, inputs)
-    answers = opened.runner(RunOptions())(inputs)
-    assert set(answers) == set(wanted)
-    for output, values in wanted.items():
+    originals = in_keras(model, inputs)
+    outputs = opened.runner(RunOptions())(inputs)
+    assert set(outputs) == set(originals)
+    for output, values in originals.items():
         expected = values
         if output == (case.head or output):
             expected = np.take(values, KEPT, axis=case.axis)
-            if case.shares:
+            if case.renormalizes:
                 expected = expected / expected.sum(axis=case.axis, keepdims=True)
-        assert answers[output].shape == expected.shape
-        np.testing.assert_allclose(answers[output], expected, rtol=0, atol=case.limit)
+        assert outputs[output].shape == expected.shape
+        np.testing.assert_allclose(outputs[output], expected, rtol=0, atol=case.limit)
 
 
-def test_other_units_are_noticed(tmp_path: Path) -> None:
+def test_units_in_another_order_fail(tmp_path: Path) -> None:
     model, case = seeded(_ops_in_the_body), CASES["keras.ops in the body"]
     exporter.run(model, tmp_path / "out", keep=[1, 5, 4], bench=False, samples=2, to="onnx")
     with pytest.raises(AssertionError):

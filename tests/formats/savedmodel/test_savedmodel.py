@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from exporter.errors import ConversionError, ExporterError, ModelError, UsageErr
 from exporter.formats import kind_of, open_model, size_bytes
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.savedmodel.model import open_file
-from exporter.formats.savedmodel.operators import computes
+from exporter.formats.savedmodel.validate import only_computes
 from exporter.jobs.inspect import inspect_model
 from exporter.jobs.options import Job
 from exporter.jobs.source import OpenedModel
@@ -35,11 +35,7 @@ from tests.builders.saved_models import FEATURES, export, give_optimizer, logits
 
 BARE, PLAIN = "tf2onnx, bare graph", "tf2onnx"
 
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as made:
-        yield made
+pytestmark = pytest.mark.usefixtures("jobs_share_child")
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +87,9 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], type[ExporterError], str]] = {
     "another message": (
         lambda folder: (folder / "saved_model.pb").write_bytes(b"\x08\x01"),
         ModelError,
-        "in the form of TensorFlow 1",
+        "in the format of TensorFlow 1",
     ),
-    "TensorFlow 1": (_of_tensorflow_1, ModelError, "scorer is a SavedModel in the form of Tens"),
+    "TensorFlow 1": (_of_tensorflow_1, ModelError, "scorer is a SavedModel in the format of Te"),
     "no weights": (
         lambda folder: shutil.rmtree(folder / "variables"),
         ModelError,
@@ -140,11 +136,11 @@ def test_which_signature(scorer: Path, tmp_path: Path) -> None:
         open_file(scorer, "other")
     assert raised.value.hint == "it has echo, raw, serving_default"
     both = save_scorer(tmp_path / "both", a="scores", b="logits")
-    with pytest.raises(UsageError, match="several signatures, and none is called serving_default"):
+    with pytest.raises(UsageError, match="several signatures, and none is named serving_default"):
         open_file(both)
     assert open_file(both, "b").graph().outputs == ("logits",)
     assert open_file(save_scorer(tmp_path / "one", only="logits")).graph().outputs == ("logits",)
-    with pytest.raises(ModelError, match="none has no signature: nothing says what goes in"):
+    with pytest.raises(ModelError, match="none has no signature, so its inputs"):
         open_file(save_scorer(tmp_path / "none"))
 
 
@@ -187,7 +183,7 @@ def test_a_graph_that_reaches_outside_is_not_loaded(
 ) -> None:
     save_function(what, tmp_path)
     named = "ReadFile" if what is _hides else operator
-    with pytest.raises(ModelError, match=f"net holds the operator {named}, which does more"):
+    with pytest.raises(ModelError, match=f"net contains the operator {named}, which does more"):
         open_file(tmp_path / "net")
 
 
@@ -196,7 +192,7 @@ def test_a_graph_that_would_write_is_not_run(tmp_path: Path) -> None:
     save_function(_writes, tmp_path)
     done = commands.exporter("convert net -o net.onnx", tmp_path)
     assert done.code == 3
-    assert "error: net holds the operator WriteFile" in done.err
+    assert "error: net contains the operator WriteFile" in done.err
     assert {path.name for path in tmp_path.iterdir()} == {"net"}
     loaded = tf.saved_model.load(str(tmp_path / "net"))
     loaded.signatures["serving_default"](tf.zeros((1, 2)))
@@ -211,7 +207,7 @@ def test_a_graph_that_would_write_is_not_run(tmp_path: Path) -> None:
     ],
 )
 def test_operators_that_compute(operator: str) -> None:
-    assert computes(operator)
+    assert only_computes(operator)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +220,7 @@ def test_operators_that_compute(operator: str) -> None:
     ],
 )
 def test_operators_that_do_more(operator: str) -> None:
-    assert not computes(operator)
+    assert not only_computes(operator)
 
 
 COMMANDS: dict[str, tuple[str, int, str]] = {
@@ -274,7 +270,7 @@ def test_what_it_says_of_itself(scorer: Path) -> None:
     assert record["inputs"] == [{"name": "features", "shape": [None, FEATURES], "dtype": "float32"}]
     (refused,) = record["refused"]
     assert refused["output"] == "scores"
-    assert "its layers cannot be seen; heads are found in the files" in refused["reason"]
+    assert "its layers are not visible; heads are found in the files" in refused["reason"]
 
 
 def test_it_runs_in_this_process(scorer: Path) -> None:
@@ -284,7 +280,7 @@ def test_it_runs_in_this_process(scorer: Path) -> None:
     )
     with pytest.raises(UsageError, match="no values for the input 'features'"):
         run(model)
-    with pytest.raises(ModelError, match="SavedModel 'scorer' cannot be written as it stands"):
+    with pytest.raises(ModelError, match="'scorer' cannot be written before it is converted"):
         model.write(scorer.parent / "x")
 
 
