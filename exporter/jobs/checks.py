@@ -40,6 +40,11 @@ class CheckResults:
     def passed(self) -> bool:
         return all(check.passed for check in self.checks)
 
+    @classmethod
+    def warn(cls, *warnings: str) -> CheckResults:
+        """Results that contain only warnings."""
+        return cls(warnings=warnings)
+
     def for_artifact(self, name: str) -> CheckResults:
         """The same results with every check under the name of the written file."""
         return replace(self, checks=tuple(replace(check, artifact=name) for check in self.checks))
@@ -59,9 +64,12 @@ def compare_models(
     job.progress(f"checking {pruned.name} ({stage})")
     options = VerifyOptions(inputs, job.run_options, job.tolerance)
     verification = verify_pair(stage, original, pruned, tables, options)
-    share = verification.zeroed_share
-    warning = f"the zeroed units still hold {share or 0:.1%} of the probability on these inputs"
-    return CheckResults(verification.checks, warnings=() if share is None else (warning,))
+    results = CheckResults(verification.checks)
+    if (share := verification.zeroed_share) is None:
+        return results
+    return results + CheckResults.warn(
+        f"the zeroed units still hold {share:.1%} of the probability on these inputs"
+    )
 
 
 def _stage(original: Model, pruned: Model) -> Stage:

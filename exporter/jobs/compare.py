@@ -38,8 +38,8 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
             _provenance(source.model, model, sidecar), warnings=opened_pruned.warnings
         )
         if remap is None:
-            results += CheckResults(
-                warnings=(f"{pruned.name} has no remap: all outputs are compared as they are",)
+            results += CheckResults.warn(
+                f"{pruned.name} has no remap: all outputs are compared as they are"
             )
         try:
             results += compare_models(
@@ -49,7 +49,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
             if results.passed:
                 raise
             # These files do not belong together, which a failed check already reports.
-            results += CheckResults(warnings=(f"the outputs were not compared: {error.message}",))
+            results += CheckResults.warn(f"the outputs were not compared: {error.message}")
         same_kind = source.model.kind == model.kind  # sizes of two kinds say nothing about the cut
         uncut = source.path if same_kind else None
         artifacts = (describe_artifact(model, pruned, uncut=uncut),)
@@ -100,7 +100,7 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
         source, opened_pruned = (stack.enter_context(job.open(p)) for p in (original, pruned))
         model = opened_pruned.model
         inputs = job.inputs(source.model)
-        results = CheckResults(warnings=opened_pruned.warnings) + measure_models(
+        results = CheckResults.warn(*opened_pruned.warnings) + measure_models(
             replace(job, bench=True),
             ModelFile(source.model, original),
             ModelFile(model, pruned),

@@ -33,7 +33,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         uncut = opened.as_kind(kind, Path(folder), job.progress, out.stem)
         if uncut.original is None or uncut.path is None:
             raise UsageError(f"{opened.model.name} is in {KINDS[kind].title} format already")
-        results = CheckResults(warnings=uncut.warnings)
+        results = CheckResults.warn(*uncut.warnings)
         results += compare_models(job, opened.model, uncut.model, inputs, ())
         write = partial(copy_model, uncut.path)
         new = NewFile(uncut.model, out, write, results, route=uncut.route)

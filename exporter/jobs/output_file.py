@@ -78,7 +78,6 @@ class NewFile:
         write: writes the model at the path that it is given.
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
-        precision: if another one than the model states.
     """
 
     model: Model
@@ -88,7 +87,6 @@ class NewFile:
     remap: Remap | None = None
     route: str = ""
     uncut: Path | None = None
-    precision: str = ""
 
 
 def write_if_passed(
@@ -98,7 +96,7 @@ def write_if_passed(
     artifacts: tuple[Artifact, ...] = ()
     if new.results.passed:
         write_artifact(new.out, new.write, new.remap, job.forms, force=job.force)
-        artifact = describe_artifact(new.model, new.out, new.route, new.uncut, new.precision)
+        artifact = describe_artifact(new.model, new.out, new.route, new.uncut)
         artifacts = (artifact, *describe_forms(new.out, job.forms, artifact.precision))
     results = new.results.for_artifact(new.out.name)
     return make_report(

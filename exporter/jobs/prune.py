@@ -76,7 +76,7 @@ def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
     pruned = model.apply(cut.plan)
     inputs = job.inputs(model) if job.verify else NO_INPUTS
     results = compare_models(job, model, pruned, inputs, cut.remap.heads)
-    return Pruned(pruned, cut, CheckResults(warnings=cut.warnings) + results, inputs)
+    return Pruned(pruned, cut, CheckResults.warn(*cut.warnings) + results, inputs)
 
 
 def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> Report:

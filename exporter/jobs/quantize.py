@@ -137,7 +137,7 @@ def quality_warnings(
         if row.speedup_ci95[1] < low - noise_floor - row.noise_floor:
             factor = f"{speedup / row.speedup:.2f} times as slow as the float file"
             warnings.append(f"{name} is {factor} on this processor")
-    return CheckResults(warnings=tuple(warnings))
+    return CheckResults.warn(*warnings)
 
 
 def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
@@ -161,12 +161,13 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         quantized.model.write(draft)
         small = opened.reopen(draft)
         small.runner(job.run_options)  # a file that its runtime cannot load is not written
-        results = CheckResults(warnings=(*calibration_warnings(job, samples), *quantized.warnings))
+        results = CheckResults.warn(*calibration_warnings(job, samples), *quantized.warnings)
         results += compare_models(job, model, small, inputs, ())
         results += measure_models(job, ModelFile(model, path), ModelFile(small, draft), inputs)
         results += quality_warnings(out.name, size_bytes(draft), results, size_bytes(path))
         write = partial(copy_model, draft)
-        new = NewFile(small, out, write, results, model.remap, uncut=path, precision=spec.precision)
+        small.precision = spec.precision  # the file itself may state another one, as for "dynamic"
+        new = NewFile(small, out, write, results, model.remap, uncut=path)
         return write_if_passed(job, opened, new, inputs, samples)
 
 

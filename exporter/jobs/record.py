@@ -65,21 +65,20 @@ def _describe_samples(samples: Samples) -> dict[str, Any]:
 
 
 def describe_artifact(
-    model: Model, path: Path, route: str = "", uncut: Path | None = None, precision: str = ""
+    model: Model, path: Path, route: str = "", uncut: Path | None = None
 ) -> Artifact:
     """The record of a written model file.
 
     Args:
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
-        precision: if another one than the model states.
     """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(
         path=path.name,
         kind=model.kind,
-        precision=precision or model.precision,
+        precision=model.precision,
         bytes=size_bytes(path),
         sha256=sha256,
         route=route,

@@ -183,7 +183,7 @@ def _run_variant(variant: _Variant) -> Report:
     report = make_report(
         job,
         variant.source,
-        sum((each.results for each in pruned), CheckResults(warnings=tuple(warnings))),
+        sum((each.results for each in pruned), CheckResults.warn(*warnings)),
         variant.inputs,
         variant.calibration,
         remap=remap,
@@ -220,7 +220,7 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
     made = model.apply(cut.plan)
     made.name = path.name  # external data files are named after it
     pruned = variant.write(path, partial(write_pruned, made, cut, uncut.path))
-    results = CheckResults(warnings=cut.warnings)
+    results = CheckResults.warn(*cut.warnings)
     results += _compare_float(variant, uncut, pruned, cut)
     results += variant.measure(uncut, pruned, path)
     artifact = describe_artifact(pruned, path, uncut.route, uncut.path)
@@ -251,11 +251,11 @@ def _prune_source(
         converted = source.as_kind(uncut.model.kind, Path(folder), job)
         converted.model.name = path.name  # external data files are named after it
         pruned = variant.write(path, converted.model.write)
-    results = CheckResults(warnings=source.cut.warnings)
+    results = CheckResults.warn(*source.cut.warnings)
     if job.verify:
         results += source.compare(for_float_checks(job), pruned, variant.inputs)
     results += variant.measure(uncut, pruned, path)
-    results += CheckResults(warnings=(source.warning(path.name), *converted.warnings))
+    results += CheckResults.warn(source.warning(path.name), *converted.warnings)
     artifact = describe_artifact(pruned, path, converted.route, uncut.path)
     return _Pruned(source.cut, pruned, artifact, results, cut_in_source=True)
 
@@ -281,8 +281,9 @@ def _quantize(
     else:
         results += variant.compare(uncut.model, pruned, cut.remap.heads, gated=True)
     results += variant.measure(uncut, pruned, path)
-    artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path, spec.precision)
-    results += CheckResults(warnings=(*cut.warnings, *quantized.warnings)) + quality_warnings(
+    pruned.precision = spec.precision  # the file itself may state another one, as for "dynamic"
+    artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path)
+    results += CheckResults.warn(*cut.warnings, *quantized.warnings) + quality_warnings(
         path.name, artifact.bytes, results, plain.artifact.bytes, plain.results.latency
     )
     return _Pruned(cut, pruned, artifact, results)
