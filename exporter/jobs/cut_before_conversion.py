@@ -44,7 +44,7 @@ class CutSource:
         route = f"cut in {KINDS[self.model.kind].title}, then {converted.route}"
         return replace(converted, model=model, route=route)
 
-    def compare(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
+    def check(self, job: Job, pruned: Model, inputs: Samples) -> CheckResults:
         """Compare the cut model with the source, and the converted file with the cut model."""
         heads = self.cut.remap.heads
         cut = compare_models(job, self.source.model, self.model, inputs, heads)

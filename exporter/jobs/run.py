@@ -138,7 +138,7 @@ class _Variant:
         original = ModelFile(uncut.model, uncut.path)
         return measure_models(self.job, original, ModelFile(pruned, path), self.inputs)
 
-    def compare(
+    def check(
         self, original: Model, pruned: Model, heads: tuple[HeadRemap, ...], *, gated: bool
     ) -> CheckResults:
         """Compare two models.
@@ -230,14 +230,14 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
 def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut) -> CheckResults:
     """Compare with the uncut model, and with the source that it was converted from."""
     heads, source = cut.remap.heads, variant.source.model
-    results = variant.compare(uncut.model, pruned, heads, gated=False)
+    results = variant.check(uncut.model, pruned, heads, gated=False)
     if uncut.original is None or not variant.job.verify:
         return results
     source_heads = {head.name for head in trace(source.graph()).heads}
     if source_heads >= {table.name for table in heads}:
-        export = variant.compare(source, pruned, heads, gated=False)
+        export = variant.check(source, pruned, heads, gated=False)
     else:  # the source does not show this head: compare before and after the conversion instead
-        export = variant.compare(source, uncut.model, (), gated=False)
+        export = variant.check(source, uncut.model, (), gated=False)
     return replace(results, checks=results.checks + export.checks)
 
 
@@ -253,7 +253,7 @@ def _prune_source(
         pruned = variant.write(path, converted.model.write)
     results = CheckResults.warn(*source.cut.warnings)
     if job.verify:
-        results += source.compare(for_float_checks(job), pruned, variant.inputs)
+        results += source.check(for_float_checks(job), pruned, variant.inputs)
     results += variant.measure(uncut, pruned, path)
     results += CheckResults.warn(source.warning(path.name), *converted.warnings)
     artifact = describe_artifact(pruned, path, converted.route, uncut.path)
@@ -273,13 +273,13 @@ def _quantize(
         made.sha256 = uncut.model.sha256  # the remap names the user's file
         cut = plan_cut(made, variant.options, uncut.original)
         pruned = variant.write(path, made.apply(cut.plan).write)
-        results += variant.compare(made, pruned, cut.remap.heads, gated=False)
+        results += variant.check(made, pruned, cut.remap.heads, gated=False)
     else:
         pruned = variant.write(path, made.write)
     if plain.cut_in_source:
-        results += variant.compare(plain.model, pruned, (), gated=True)
+        results += variant.check(plain.model, pruned, (), gated=True)
     else:
-        results += variant.compare(uncut.model, pruned, cut.remap.heads, gated=True)
+        results += variant.check(uncut.model, pruned, cut.remap.heads, gated=True)
     results += variant.measure(uncut, pruned, path)
     pruned.precision = spec.precision  # the file itself may state another one, as for "dynamic"
     artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path)

@@ -114,12 +114,12 @@ def test_output_matches_numpy(name: str, kind: str, child: Child, tmp_path: Path
     assert small.remap is not None
     assert small.remap.heads[0].kept == tuple(KEPT)
     inputs = synthetic_samples(source.model.graph(), 2, 0, {})
-    found = before.compare(Job(), small, inputs)
+    found = before.check(Job(), small, inputs)
     assert found.passed
     assert {check.stage for check in found.checks} == {"cut", "export"}
     assert {check.artifact for check in found.checks} == {path.name}
     other = cut_source(source, uncut, CutOptions(keep=[1, 2, 3]), REASON)
-    wrong = other.compare(Job(), small, inputs)  # other units than in the file
+    wrong = other.check(Job(), small, inputs)  # other units than in the file
     assert {check.stage for check in wrong.checks if not check.passed} == {"export"}
 
 
