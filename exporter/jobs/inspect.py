@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -89,10 +89,7 @@ class Inspection:
             },
             "inputs": [_describe_input(graph.tensors[name]) for name in graph.inputs],
             "heads": [facts.to_dict() for facts in self.heads],
-            "refused": [
-                {"output": r.output, "operation": r.operation, "reason": r.reason, "hint": r.hint}
-                for r in self.refused
-            ],
+            "refused": [asdict(refusal) for refusal in self.refused],
         }
 
 
