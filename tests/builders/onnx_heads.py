@@ -181,7 +181,7 @@ BEHIND = [
     Case("Softmax before opset 13", one("Softmax"), lambda z, _: softmax(z), opset=12),
     Case("LogSoftmax", one("LogSoftmax", axis=1), lambda z, _: np.log(softmax(z))),
     Case(
-        "Softmax before opset 13 with ones behind",
+        "Softmax before opset 13, before axes of length 1",
         (
             node("Unsqueeze", ["z"], ["u"], "unsqueeze", axes=[2, 3]),
             node("Softmax", ["u"], ["y"], "softmax", axis=1),

@@ -223,7 +223,7 @@ ROWS_AND_MAPS = [
         {"c": C},
     ),
     Case(
-        "a calibration of each unit in front of a softmax",
+        "a calibration of each unit before a softmax",
         (through("Mul", "z", "c"), node("Add", ["w", "d"], ["v"]), *last("Softmax", "v", axis=1)),
         lambda z, kept: softmax(z * C[kept] + V[kept], 1),
         {"c": C, "d": V},
@@ -408,7 +408,7 @@ ROWS_AND_MAPS = [
         lambda z, _: np.repeat(z[:, None], 4, axis=1),
         {"axes": ints(1), "to": ints(3, 4, 5)},
     ),
-    Case("Expand to what it is", last("Expand", "z", "to"), constants={"to": ints(1, 1)}),
+    Case("Expand to the same shape", last("Expand", "z", "to"), constants={"to": ints(1, 1)}),
     Case(
         "Expand of a constant",
         (node("Expand", ["c", "to"], ["w"], "wide"), *last("Add", "z", "w")),
@@ -416,7 +416,7 @@ ROWS_AND_MAPS = [
         {"c": C[None], "to": ints(3, 5)},
     ),
     Case(
-        "Size of what is no unit",
+        "Size of an axis that is not the unit axis",
         (
             node("Size", ["x"], ["n"], "size"),
             node("Cast", ["n"], ["f"], "cast", to=TensorProto.FLOAT),

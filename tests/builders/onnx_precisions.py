@@ -32,13 +32,13 @@ class Parts:
     """Nodes and constants that make the float tensor `z`, or the quantized `zq`.
 
     Attributes:
-        codes: dtype of `zq`, which has Z_SCALE and Z_POINT; "" for `z`.
+        quantized_dtype: dtype of `zq`, which has Z_SCALE and Z_POINT; "" for `z`.
         operators: "" if the tail has float operators; "QLinear" if it has quantized ones.
     """
 
     nodes: tuple[NodeProto, ...]
     constants: Mapping[str, Array]
-    codes: str = ""
+    quantized_dtype: str = ""
     operators: str = ""
     opset: int = 17
 
@@ -60,16 +60,18 @@ def blocks(weights: Array, bits: int = 4) -> tuple[Array, Array, Array]:
     low, high = parted.min(axis=1), parted.max(axis=1)
     scale = ((high - low) / (2**bits - 1)).astype(np.float32)
     point = np.clip(np.rint(-low / scale), 0, 2**bits - 1)
-    codes = np.clip(np.rint(parted / scale[:, None] + point[:, None]), 0, 2**bits - 1)
-    return codes.reshape(weights.shape).astype(np.uint8), scale, point.astype(np.uint8)
+    quantized = np.clip(np.rint(parted / scale[:, None] + point[:, None]), 0, 2**bits - 1)
+    return quantized.reshape(weights.shape).astype(np.uint8), scale, point.astype(np.uint8)
 
 
-def packed(codes: Array, bits: int) -> Array:
+def packed(quantized: Array, bits: int) -> Array:
     """Pack values along the last axis, the first in the lowest bits; the last byte is padded."""
     per_byte = 8 // bits
-    missing = -codes.shape[-1] % per_byte
-    full = np.concatenate([codes, np.zeros((*codes.shape[:-1], missing), np.uint8)], axis=-1)
-    parted = full.reshape(*codes.shape[:-1], -1, per_byte)
+    missing = -quantized.shape[-1] % per_byte
+    full = np.concatenate(
+        [quantized, np.zeros((*quantized.shape[:-1], missing), np.uint8)], axis=-1
+    )
+    parted = full.reshape(*quantized.shape[:-1], -1, per_byte)
     shifts = bits * np.arange(per_byte)
     return np.asarray((parted.astype(np.int64) << shifts).sum(axis=-1).astype(np.uint8))
 
@@ -105,13 +107,13 @@ def _float(conv: bool, dtype: Any = np.float32) -> Parts:
 
 def _qdq(conv: bool, bits: int = 8, activations: str = "uint8", *, each: bool = True) -> Parts:
     """QuantizeLinear and DequantizeLinear around a plain product."""
-    codes, scale = per_channel(WEIGHTS, bits)
+    quantized, scale = per_channel(WEIGHTS, bits)
     axis = 0 if conv else 1
     domain, opset = ("", 21) if bits < 8 or "16" in activations else ("", 17)
     if not each:
         scale = scale.max(keepdims=True)
-        codes = np.rint(WEIGHTS / scale).astype(np.int8)
-    weights = _kernel(conv, codes)
+        quantized = np.rint(WEIGHTS / scale).astype(np.int8)
+    weights = _kernel(conv, quantized)
     xs = X_SCALE if "16" not in activations else X_SCALE / np.float32(256)
     zs = Z_SCALE if "16" not in activations else Z_SCALE / np.float32(256)
     bs = (xs * scale).astype(np.float32)
@@ -135,7 +137,7 @@ def _qdq(conv: bool, bits: int = 8, activations: str = "uint8", *, each: bool = 
         node("Conv" if conv else "Gemm", ["xd", "wd", "bd"], ["f"], "head"),
         node(quantize, ["f", "zs", "zp"], ["zq"], "quantize z", domain=domain),
     )
-    return Parts(nodes, constants, codes=activations, opset=opset)
+    return Parts(nodes, constants, quantized_dtype=activations, opset=opset)
 
 
 def _point(point: Array, dtype: str) -> Array:
@@ -144,10 +146,10 @@ def _point(point: Array, dtype: str) -> Array:
 
 
 def _qoperator(conv: bool) -> Parts:
-    codes, scale = per_channel(WEIGHTS)
+    quantized, scale = per_channel(WEIGHTS)
     bias = np.rint(BIAS / (X_SCALE * scale)).astype(np.int32)
     constants = {
-        "w": _kernel(conv, codes),
+        "w": _kernel(conv, quantized),
         "ws": scale,
         "wp": np.zeros(UNITS, np.int8),
         "b": bias,
@@ -163,17 +165,17 @@ def _qoperator(conv: bool) -> Parts:
         head = node("QLinearConv", inputs, ["zq"], "head")
     else:
         head = microsoft("QGemm", [*left, *right, "b", "zs", "zp"], "zq")
-    return Parts((start, head), constants, codes="uint8", operators="QLinear")
+    return Parts((start, head), constants, quantized_dtype="uint8", operators="QLinear")
 
 
 def _dynamic(conv: bool) -> Parts:
     """onnxruntime's quantize_dynamic: one scale of x, computed while the model runs."""
-    codes, scale = per_channel(WEIGHTS)
+    quantized, scale = per_channel(WEIGHTS)
     if conv:
         scale = scale.max(keepdims=True)
-        codes = np.rint(WEIGHTS / scale).astype(np.int8)
+        quantized = np.rint(WEIGHTS / scale).astype(np.int8)
     constants = {
-        "w": _kernel(conv, codes),
+        "w": _kernel(conv, quantized),
         "ws": scale,
         "wp": np.zeros(1 if conv else UNITS, np.int8).reshape([] if conv else [-1]),
         "b": BIAS.reshape(-1, 1, 1) if conv else BIAS,
@@ -194,9 +196,9 @@ def _blocks(conv: bool) -> Parts | None:
     """A DequantizeLinear with one scale a block of inputs (opset 21)."""
     if conv:
         return None
-    codes, scale, point = blocks(WEIGHTS)
+    quantized, scale, point = blocks(WEIGHTS)
     constants = {
-        "w": codes.astype(ml_dtypes.uint4),
+        "w": quantized.astype(ml_dtypes.uint4),
         "ws": scale,
         "wp": point.astype(ml_dtypes.uint4),
         "b": BIAS,
@@ -211,10 +213,10 @@ def _blocks_of_units(conv: bool) -> Parts | None:
         return None
     width = 3
     scale = np.abs(WEIGHTS).reshape(FEATURES, -1, width).max(axis=2) / np.float32(127)
-    codes = np.rint(WEIGHTS / np.repeat(scale, width, axis=1)).astype(np.int8)
+    quantized = np.rint(WEIGHTS / np.repeat(scale, width, axis=1)).astype(np.int8)
     read = node("DequantizeLinear", ["w", "ws"], ["k"], "read", axis=1, block_size=width)
     head = node("Gemm", ["x", "k", "b"], ["z"], "head")
-    return Parts((read, head), {"w": codes, "ws": scale, "b": BIAS}, opset=21)
+    return Parts((read, head), {"w": quantized, "ws": scale, "b": BIAS}, opset=21)
 
 
 def nbits(bits: int, *, flat: bool = False, points: str = "packed", level: int = 0) -> Parts:
@@ -226,8 +228,8 @@ def nbits(bits: int, *, flat: bool = False, points: str = "packed", level: int =
         points: zero points "packed", in "float", or "none".
         level: precision of the product: 0 any, 1 float32, 4 int8.
     """
-    codes, scale, point = blocks(WEIGHTS, bits)
-    kernel = codes.T.reshape(UNITS, -1, BLOCK)
+    quantized, scale, point = blocks(WEIGHTS, bits)
+    kernel = quantized.T.reshape(UNITS, -1, BLOCK)
     kinds: Mapping[str, Array] = {
         "packed": packed(point.T, bits),
         "float": point.T.astype(np.float32),
@@ -253,7 +255,7 @@ def tail(kind: str, parts: Parts) -> list[NodeProto]:
         return _tail_of_codes(image, function)
     nodes: list[NodeProto] = []
     z = "z"
-    if parts.codes:
+    if parts.quantized_dtype:
         nodes.append(node("DequantizeLinear", ["zq", "zs", "zp"], ["z"], "read z"))
     if image:
         nodes.append(node("GlobalAveragePool", ["z"], ["p"], "mean"))

@@ -23,8 +23,8 @@ MIDDLE = np.array(128, np.uint8)
 Nodes = list[NodeProto]
 
 
-def dequantized(codes: str, *more: str, to: str = "k", **attributes: Any) -> NodeProto:
-    return node("DequantizeLinear", [codes, *more], [to], f"dequantize {to}", **attributes)
+def dequantized(name: str, *more: str, to: str = "k", **attributes: Any) -> NodeProto:
+    return node("DequantizeLinear", [name, *more], [to], f"dequantize {to}", **attributes)
 
 
 def product(*before: NodeProto) -> Nodes:

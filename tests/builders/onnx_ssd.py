@@ -39,9 +39,9 @@ def ssd(
                 rows = net.op(function, [rows], f"{rows}.answer", **how)
             parts[name].append(rows)
     net.op("Concat", parts["boxes"], "boxes", axis=1)
-    behind = bool(function) and not apart
-    net.op("Concat", parts["logits"], "logits" if behind else "scores", axis=1)
-    if behind:
+    joint = bool(function) and not apart
+    net.op("Concat", parts["logits"], "logits" if joint else "scores", axis=1)
+    if joint:
         net.op(function, ["logits"], "scores", **how)
     count = ANCHORS * sum(size**2 for size in SIZES)
     outputs = {"boxes": (1, count, 4), "scores": (1, count, CLASSES)}

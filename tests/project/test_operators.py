@@ -104,8 +104,8 @@ def onnx_graphs() -> Iterator[Graph]:
     yield from graphs_of_codes()
     for build in onnx_suppression.BUILDERS:
         yield from_proto(build(), "detector.onnx").graph()
-    for behind, expected, options in onnx_rankings.RANKED.values():
-        yield onnx_rankings.ranked(*behind, outputs=tuple(expected), **options).graph()
+    for tail, expected, options in onnx_rankings.RANKED.values():
+        yield onnx_rankings.ranked(*tail, outputs=tuple(expected), **options).graph()
 
 
 def graphs_of_codes() -> Iterator[Graph]:

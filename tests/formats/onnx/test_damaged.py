@@ -55,8 +55,8 @@ def sources() -> list[bytes]:
         for nodes, constants, _ in table.values()
     ]
     opened += [model(nodes, constants, x=x) for nodes, constants in tables]  # type: ignore[arg-type] # tables of both modules
-    for behind, expected, options in onnx_rankings.RANKED.values():
-        opened.append(onnx_rankings.ranked(*behind, outputs=tuple(expected), **options))
+    for tail, expected, options in onnx_rankings.RANKED.values():
+        opened.append(onnx_rankings.ranked(*tail, outputs=tuple(expected), **options))
     return [each.to_bytes() for each in opened]
 
 

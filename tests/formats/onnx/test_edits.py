@@ -160,10 +160,10 @@ def test_constants_of_every_type(dtype: str) -> None:
 def two_gemms(**options: Any) -> OnnxModel:
     """The head and another node read the same kernel and bias."""
     head = node("Gemm", ["x", "k", "b"], ["z"], "head")
-    beside = node("Gemm", ["x", "k", "b"], ["w"], "beside")
+    second = node("Gemm", ["x", "k", "b"], ["w"], "beside")
     softmax_ = node("Softmax", ["z"], ["y"], "softmax", axis=1)
     outputs = {"y": None, "w": None}
-    return model([head, beside, softmax_], {"k": K, "b": B}, outputs=outputs, **options)
+    return model([head, second, softmax_], {"k": K, "b": B}, outputs=outputs, **options)
 
 
 @pytest.mark.parametrize("ir", [3, 8])
@@ -178,9 +178,9 @@ def test_shared_constant_is_copied_for_some_uses(ir: int) -> None:
         "k__1": (6, 2),
         "b__1": (2,),
     }
-    answers = run(result, {"x": X})
-    np.testing.assert_allclose(answers["y"], softmax(Z[:, TWO]), atol=1e-6)
-    np.testing.assert_array_equal(answers["w"], run(opened, {"x": X})["w"])
+    found = run(result, {"x": X})
+    np.testing.assert_allclose(found["y"], softmax(Z[:, TWO]), atol=1e-6)
+    np.testing.assert_array_equal(found["w"], run(opened, {"x": X})["w"])
     assert result.graph().inputs == ("x",)
 
 
@@ -218,16 +218,16 @@ def test_constant_read_in_a_branch_is_not_cut_there() -> None:
     opened = classifier(
         softmax_, choice, constants={"yes": np.array(True)}, outputs={"y": None, "other": [5]}
     )
-    answers = run(cut(opened, TWO.tolist()), {"x": X})
-    np.testing.assert_allclose(answers["y"], softmax(Z[:, TWO]), atol=1e-6)
-    np.testing.assert_array_equal(answers["other"], -B)
+    found = run(cut(opened, TWO.tolist()), {"x": X})
+    np.testing.assert_allclose(found["y"], softmax(Z[:, TWO]), atol=1e-6)
+    np.testing.assert_array_equal(found["other"], -B)
 
 
 def test_constant_that_is_an_output_is_not_cut() -> None:
     opened = classifier(node("Relu", ["z"], ["y"], "relu"), outputs={"y": None, "bias": [5]})
-    answers = run(cut(opened, TWO.tolist()), {"x": X})
-    np.testing.assert_allclose(answers["y"], np.maximum(Z[:, TWO], 0), atol=1e-5)
-    np.testing.assert_array_equal(answers["bias"], B)
+    found = run(cut(opened, TWO.tolist()), {"x": X})
+    np.testing.assert_allclose(found["y"], np.maximum(Z[:, TWO], 0), atol=1e-5)
+    np.testing.assert_array_equal(found["bias"], B)
 
 
 HELD: dict[str, Any] = {
@@ -332,9 +332,9 @@ def test_add_output(name: str) -> None:
     opened = classifier()
     result = edited(opened, AddOutput(tensor, shown))
     assert result.graph().outputs == ("y", shown)
-    answers = run(result, {"x": X})
-    np.testing.assert_allclose(answers[shown], expected, atol=1e-6)
-    np.testing.assert_array_equal(answers["y"], run(opened, {"x": X})["y"])
+    found = run(result, {"x": X})
+    np.testing.assert_allclose(found[shown], expected, atol=1e-6)
+    np.testing.assert_array_equal(found["y"], run(opened, {"x": X})["y"])
 
 
 def test_added_output_has_the_edited_type() -> None:
@@ -405,10 +405,10 @@ def test_insert(case: Inserted, opset: int) -> None:
             opened.apply(Plan((insert,)))
         return
     follow = [] if shape is None else [SetShape("y", shape)]
-    answers = run(edited(opened, insert, *follow), {"x": X})
-    assert list(answers) == ["y", "z"]
-    np.testing.assert_allclose(answers["z"], case.expected(Z), atol=1e-5)
-    np.testing.assert_allclose(answers["y"], 2 * case.expected(Z), atol=1e-5)
+    found = run(edited(opened, insert, *follow), {"x": X})
+    assert list(found) == ["y", "z"]
+    np.testing.assert_allclose(found["z"], case.expected(Z), atol=1e-5)
+    np.testing.assert_allclose(found["y"], 2 * case.expected(Z), atol=1e-5)
 
 
 @pytest.mark.parametrize("operation", ["greater", "less"])

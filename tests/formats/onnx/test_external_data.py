@@ -186,7 +186,7 @@ def test_constant_in_a_branch_is_checked(tmp_path: Path) -> None:
 # --- accepted -------------------------------------------------------------------------------------
 
 
-def answer(model: OnnxModel) -> Array:
+def output_of(model: OnnxModel) -> Array:
     return model.runner(RunOptions())({"x": X})["y"]
 
 
@@ -205,7 +205,7 @@ def test_values_are_views_of_the_file(opened: OnnxModel) -> None:
     assert not values.flags.owndata
     assert not values.flags.writeable
     assert not values.flags.aligned
-    np.testing.assert_allclose(answer(opened), softmax(Z), atol=1e-6)
+    np.testing.assert_allclose(output_of(opened), softmax(Z), atol=1e-6)
 
 
 def test_size_of_a_model_counts_all_its_files(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_size_of_a_model_counts_all_its_files(tmp_path: Path) -> None:
 def test_length_is_optional(tmp_path: Path) -> None:
     path = saved(tmp_path)
     change(length=None)(path)
-    np.testing.assert_allclose(answer(open_file(path)), softmax(Z), atol=1e-6)
+    np.testing.assert_allclose(output_of(open_file(path)), softmax(Z), atol=1e-6)
 
 
 def test_file_in_a_subfolder(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_file_in_a_subfolder(tmp_path: Path) -> None:
                 entry.value = "below/weights.bin"
     path.write_bytes(model.SerializeToString())
     weights(path).rename(tmp_path / "below" / "weights.bin")
-    np.testing.assert_allclose(answer(open_file(path)), softmax(Z), atol=1e-6)
+    np.testing.assert_allclose(output_of(open_file(path)), softmax(Z), atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
@@ -244,7 +244,7 @@ def test_cut_model_runs_before_it_is_written(opened: OnnxModel, mode: str) -> No
     result = cut(opened, KEPT, mode)
     zeroed = np.where(np.isin(np.arange(500), KEPT), Z, 0)
     expected = softmax(Z[:, KEPT]) if mode == "slice" else softmax(zeroed)
-    np.testing.assert_allclose(answer(result), expected, atol=1e-6)
+    np.testing.assert_allclose(output_of(result), expected, atol=1e-6)
     shown = opened.apply(Plan((AddOutput("z", "z"),)))
     np.testing.assert_allclose(shown.runner(RunOptions())({"x": X})["z"], Z, atol=1e-5)
 
@@ -262,17 +262,17 @@ def written(opened: OnnxModel, folder: Path) -> Path:
     ids=["3", "400", "all"],
 )
 def test_written_model_does_not_need_the_original_files(
-    opened: OnnxModel, tmp_path: Path, kept: list[int], beside: int
+    opened: OnnxModel, tmp_path: Path, kept: list[int], data_files: int
 ) -> None:
     before = {p.name: p.read_bytes() for p in (tmp_path / "source").iterdir()}
     path = written(cut(opened, kept), tmp_path / "result")
     assert {p.name: p.read_bytes() for p in (tmp_path / "source").iterdir()} == before
     data = [p for p in path.parent.iterdir() if p != path]
-    assert [p.name.partition("-")[0] for p in data] == ["network"] * beside  # none for 3 units
+    assert [p.name.partition("-")[0] for p in data] == ["network"] * data_files  # none for 3 units
     onnx.checker.check_model(str(path), full_check=True)
     (path.parent / "small.onnx").rename(path.parent / "other.onnx")
     again = open_file(path.parent / "other.onnx")
-    np.testing.assert_allclose(answer(again), softmax(Z[:, kept]), atol=1e-6)
+    np.testing.assert_allclose(output_of(again), softmax(Z[:, kept]), atol=1e-6)
 
 
 def test_same_model_gives_the_same_files(opened: OnnxModel, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_second_result_keeps_the_data_of_the_first(opened: OnnxModel, tmp_path: 
     first = written(cut(opened, list(range(400))), tmp_path / "result")
     kept = first.rename(first.with_name("first.onnx"))
     written(cut(opened, list(range(100, 500))), tmp_path / "result")
-    np.testing.assert_allclose(answer(open_file(kept)), softmax(Z[:, :400]), atol=1e-6)
+    np.testing.assert_allclose(output_of(open_file(kept)), softmax(Z[:, :400]), atol=1e-6)
 
 
 @pytest.mark.parametrize("when", ["data", "model"])
@@ -310,11 +310,11 @@ def test_constants_of_other_types(tmp_path: Path) -> None:
     """Values in typed fields, of less than a byte, and in nodes."""
     model = network()
     typed = helper.make_tensor("typed", TensorProto.FLOAT, [600], np.arange(600.0).tolist())
-    codes = numpy_helper.from_array(numbers(3000).astype(np.int8), "codes")
+    int8_values = numpy_helper.from_array(numbers(3000).astype(np.int8), "codes")
     small = helper.make_tensor("small", TensorProto.INT4, [4, 1000], [n % 8 for n in range(4000)])
     path = saved(tmp_path, model)
     model = onnx.load(path, load_external_data=False)
-    model.graph.initializer.extend([typed, codes, small])
+    model.graph.initializer.extend([typed, int8_values, small])
     path.write_bytes(model.SerializeToString())
     again = open_file(written(open_file(path), tmp_path / "result"))
     wanted: dict[str, Array] = {
@@ -334,7 +334,7 @@ def test_large_constants_are_passed_as_arrays(tmp_path: Path) -> None:
     nodes = [node("MatMul", ["x", "kernel"], ["y"], "head")]
     opened = open_file(saved(tmp_path, proto(nodes, {"kernel": kernel})))
     kept = list(range(1, 60_000))
-    np.testing.assert_allclose(answer(cut(opened, kept)), X @ kernel[:, kept], atol=1e-4)
+    np.testing.assert_allclose(output_of(cut(opened, kept)), X @ kernel[:, kept], atol=1e-4)
 
 
 # --- larger than a message ------------------------------------------------------------------------

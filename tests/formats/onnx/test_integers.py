@@ -178,21 +178,21 @@ def test_blocks_are_cut_with_their_units(flat: bool) -> None:
 
 def test_four_bit_values_are_packed_again() -> None:
     """An odd number of values fills half of the last byte."""
-    codes = np.random.default_rng(4).integers(-8, 8, (made.FEATURES, 5)).astype(ml_dtypes.int4)
+    kernel = np.random.default_rng(4).integers(-8, 8, (made.FEATURES, 5)).astype(ml_dtypes.int4)
     scale = np.array([0.1, 0.2, 0.3, 0.4, 0.5], np.float32)
     nodes = [
         node("DequantizeLinear", ["w", "s"], ["k"], "read", axis=1),
         node("MatMul", ["x", "k"], ["y"], "head"),
     ]
     opened = model(
-        nodes, {"w": codes, "s": scale}, x=made.DENSE.shape, outputs={"y": [3, 5]}, opset=21, ir=10
+        nodes, {"w": kernel, "s": scale}, x=made.DENSE.shape, outputs={"y": [3, 5]}, opset=21, ir=10
     )
     narrow = cut(opened, [4, 0, 2])
     (stored,) = [t for t in narrow.proto.graph.initializer if t.name == "w"]
     assert len(stored.raw_data) == -(-made.FEATURES * 3 // 2)
-    kept = codes[:, [4, 0, 2]]
+    kept = kernel[:, [4, 0, 2]]
     np.testing.assert_array_equal(numpy_helper.to_array(stored).astype(int), kept.astype(int))
-    expected = made.DENSE @ (codes.astype(np.float32) * scale)
+    expected = made.DENSE @ (kernel.astype(np.float32) * scale)
     y = run(narrow, {"x": made.DENSE}, plain=True)["y"]
     np.testing.assert_allclose(y, expected[:, [4, 0, 2]], atol=1e-4)
 

@@ -169,7 +169,7 @@ def test_other_bytes_are_not_parsed(content: bytes) -> None:
 def test_parsed_model_is_written_back_bit_identical(tmp_path: Path) -> None:
     model = network()
     model.metadata_props.add(key="author", value="somebody")
-    constant(model, "bias").doc_string = "what is added"
+    constant(model, "bias").doc_string = "added to z"
     content = model.SerializeToString()
     found = skimmed(content)
     assert left_out(found) == {"kernel", "bias", "scale"}
@@ -186,7 +186,7 @@ def opened(tmp_path: Path) -> OnnxModel:
     return open_file(path)
 
 
-def answer(model: OnnxModel, name: str = "y") -> Array:
+def output_of(model: OnnxModel, name: str = "y") -> Array:
     return model.runner(RunOptions())({"x": X})[name]
 
 
@@ -200,7 +200,7 @@ def test_values_are_views_of_the_file(opened: OnnxModel, tmp_path: Path) -> None
         np.testing.assert_array_equal(values, expected)
         assert not values.flags.owndata
         assert not values.flags.writeable
-    np.testing.assert_allclose(answer(opened), softmax(Z), atol=1e-6)
+    np.testing.assert_allclose(output_of(opened), softmax(Z), atol=1e-6)
     assert ModelProto.FromString(opened.to_bytes()) == network()
 
 
@@ -214,16 +214,16 @@ def test_cut_file_does_not_need_the_original(opened: OnnxModel, tmp_path: Path, 
         "zero": softmax(np.where(alive, Z, 0)),
         "mask": softmax(np.where(alive, Z, -np.inf)),
     }
-    np.testing.assert_allclose(answer(result), expected[mode], atol=1e-6)
+    np.testing.assert_allclose(output_of(result), expected[mode], atol=1e-6)
     (tmp_path / "result").mkdir()
     path = tmp_path / "result" / "small.onnx"
     result.write(path)
     assert [file.name for file in path.parent.iterdir()] == ["small.onnx"]
     assert path.read_bytes() == result.to_bytes()
     onnx.checker.check_model(str(path), full_check=True)
-    np.testing.assert_allclose(answer(open_file(path)), expected[mode], atol=1e-6)
+    np.testing.assert_allclose(output_of(open_file(path)), expected[mode], atol=1e-6)
     shown = opened.apply(Plan((AddOutput("z", "z"),)))
-    np.testing.assert_allclose(answer(shown, "z"), Z, atol=1e-5)
+    np.testing.assert_allclose(output_of(shown, "z"), Z, atol=1e-5)
 
 
 def test_constants_in_both_files(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_constants_in_both_files(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(source.SerializeToString())
     model = open_file(path)
-    np.testing.assert_allclose(answer(model), softmax(Z), atol=1e-6)
+    np.testing.assert_allclose(output_of(model), softmax(Z), atol=1e-6)
     assert size_bytes(path) == path.stat().st_size + SCALE.nbytes
     (tmp_path / "copy").mkdir()
     copy_model(path, tmp_path / "copy" / "net.onnx")
@@ -245,4 +245,4 @@ def test_constants_in_both_files(tmp_path: Path) -> None:
     kept = list(range(1, 500))
     cut(model, kept).write(tmp_path / "cut" / "small.onnx")
     again = open_file(tmp_path / "cut" / "small.onnx")
-    np.testing.assert_allclose(answer(again), softmax(Z[:, kept]), atol=1e-6)
+    np.testing.assert_allclose(output_of(again), softmax(Z[:, kept]), atol=1e-6)

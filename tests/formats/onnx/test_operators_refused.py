@@ -22,7 +22,7 @@ from tests.builders.yolo_reference import CLASSES
 COUNT = "scores.count"
 
 
-def maker(model: ModelProto, name: str) -> NodeProto:
+def producer(model: ModelProto, name: str) -> NodeProto:
     found: NodeProto = next(each for each in model.graph.node if name in each.output)
     return found
 
@@ -50,7 +50,7 @@ def as_a_dividend(model: ModelProto) -> None:
 
 
 def as_a_divisor_of_values(model: ModelProto) -> None:
-    maker(model, "kind").input[0] = "value"
+    producer(model, "kind").input[0] = "value"
 
 
 def as_what_is_repeated(model: ModelProto) -> None:
@@ -59,14 +59,14 @@ def as_what_is_repeated(model: ModelProto) -> None:
 
 def divided_by_another_length(model: ModelProto) -> None:
     """Four coordinates."""
-    maker(model, "kind").input[1] = "boxes.count"
+    producer(model, "kind").input[1] = "boxes.count"
 
 
 def repeated_by_another_length(model: ModelProto) -> None:
     """Expand reads six lengths of another tensor, which a cut does not change."""
     constant(model, "six", np.zeros(6, np.float32))
     model.graph.node.insert(0, node("Shape", ["six"], ["length"], "length"))
-    maker(model, "scores.open").input[1] = "length"
+    producer(model, "scores.open").input[1] = "length"
 
 
 def open_height(model: ModelProto) -> None:
@@ -98,33 +98,33 @@ def test_measured_number_of_classes(change: Callable[[ModelProto], None]) -> Non
 
 def another_limit(model: ModelProto) -> None:
     constant(model, "one", np.int64(1))
-    maker(model, "below").input[1] = "one"
+    producer(model, "below").input[1] = "one"
 
 
 def a_computed_limit(model: ModelProto) -> None:
-    maker(model, "below").input[1] = "kind"
+    producer(model, "below").input[1] = "kind"
 
 
 def of_other_numbers(model: ModelProto) -> None:
-    maker(model, "below").input[0] = "kind"
+    producer(model, "below").input[0] = "kind"
 
 
 def where_signs_are_the_same(model: ModelProto) -> None:
     constant(model, "false", np.bool_(False))
-    maker(model, "signs_differ").input[1] = "false"
+    producer(model, "signs_differ").input[1] = "false"
 
 
 def where_signs_are_compared(model: ModelProto) -> None:
-    maker(model, "signs_differ").input[1] = "a_rest"
+    producer(model, "signs_differ").input[1] = "a_rest"
 
 
 def where_either_holds(model: ModelProto) -> None:
-    maker(model, "one_less").op_type = "Or"
+    producer(model, "one_less").op_type = "Or"
 
 
 def wherever_something_is_left(model: ModelProto) -> None:
     constant(model, "yes", np.bool_(True))
-    maker(model, "one_less").input[0] = "yes"
+    producer(model, "one_less").input[0] = "yes"
 
 
 DIVIDED = (

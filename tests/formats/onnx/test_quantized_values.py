@@ -46,11 +46,11 @@ def test_quantized_kernels(name: str, mode: str) -> None:
 
 
 def test_four_bit_kernels() -> None:
-    codes = np.random.default_rng(4).integers(-8, 8, (6, 5)).astype(ml_dtypes.int4)
+    values = np.random.default_rng(4).integers(-8, 8, (6, 5)).astype(ml_dtypes.int4)
     points = np.array([1, -2, 0, 3, -8]).astype(ml_dtypes.int4)
     nodes = product(dequantized("w", "s", "p", axis=1))
-    opened = model(nodes, {"w": codes, "s": SCALES, "p": points}, x=X.shape, opset=21, ir=10)
-    expected = X @ ((codes.astype(np.float32) - points.astype(np.float32)) * SCALES)
+    opened = model(nodes, {"w": values, "s": SCALES, "p": points}, x=X.shape, opset=21, ir=10)
+    expected = X @ ((values.astype(np.float32) - points.astype(np.float32)) * SCALES)
     after = run(cut(opened, KEPT), {"x": X}, plain=True)["y"]
     np.testing.assert_allclose(after, expected[:, KEPT], atol=1e-5)
     assert not run(cut(opened, KEPT, "zero"), {"x": X}, plain=True)["y"][:, [1, 3]].any()
@@ -97,7 +97,7 @@ def test_unknown_scales_are_refused(name: str) -> None:
 # --- quantized values up to the output ------------------------------------------------------------
 
 
-def tail(*behind: NodeProto) -> OnnxModel:
+def tail(*last: NodeProto) -> OnnxModel:
     """x -> quantized x -> quantized product -> quantized z -> tail."""
     nodes = [
         node("QuantizeLinear", ["x", "xs", "xp"], ["xq"], "quantize x"),
@@ -106,7 +106,7 @@ def tail(*behind: NodeProto) -> OnnxModel:
         dequantized("b", "bs", to="bias", axis=0),
         node("Gemm", ["xd", "k", "bias"], ["f"], "head"),
         node("QuantizeLinear", ["f", "zs", "zp"], ["z"], "quantize z"),
-        *behind,
+        *last,
     ]
     constants: dict[str, Array] = {
         "xs": np.array(0.025, np.float32),
@@ -165,8 +165,8 @@ def test_oracle_matches_within_one_quantized_value(name: str, mode: str) -> None
     expected = MODES[mode].oracle(head, KEPT, z)
     assert np.array_equal(graph.tensors[head.z].dequantize(after["_z"]), expected.z)
     y = graph.tensors["y"].dequantize(after["y"])
-    code = graph.tensors["y"].quantization
-    step = float(code.scale.sum()) if code is not None else 1 / 256
+    quantization = graph.tensors["y"].quantization
+    step = float(quantization.scale.sum()) if quantization is not None else 1 / 256
     np.testing.assert_allclose(y, expected.y, atol=1.001 * step)
     if mode == "zero":
         assert not graph.tensors[head.z].dequantize(after["_z"])[:, [1, 3]].any()
@@ -213,8 +213,8 @@ def test_quantization_is_kept_where_values_only_move(name: str) -> None:
 
 def test_quantized_probabilities_are_computed_from_the_kept_units() -> None:
     result = run(cut(tail(*TAILS["floats of probabilities"]), KEPT), {"x": X}, plain=True)["y"]
-    codes = run(tail(node("Identity", ["z"], ["y"], "y")), {"x": X}, plain=True)["y"].astype(
+    values = run(tail(node("Identity", ["z"], ["y"], "y")), {"x": X}, plain=True)["y"].astype(
         np.float64
     )
-    logits = (codes - 131) * np.float32(0.2)
+    logits = (values - 131) * np.float32(0.2)
     np.testing.assert_allclose(result, softmax(logits[:, KEPT]), atol=1e-6)

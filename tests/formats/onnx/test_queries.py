@@ -91,10 +91,10 @@ def expected(model: ModelProto, units: tuple[int, ...]) -> tuple[Array, Array, A
     for name, width in (("rows", CLASSES), ("every", 4)):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
         shown.graph.output.append(info)
-    answer = run(from_proto(shown, "shown.onnx"))
-    line = answer["rows"][0][:, list(units)].ravel()
+    results = run(from_proto(shown, "shown.onnx"))
+    line = results["rows"][0][:, list(units)].ravel()
     best = np.argsort(-line, kind="stable")[:TAKEN]
-    return best % len(units), answer["every"][0][best // len(units)], line[best]
+    return best % len(units), results["every"][0][best // len(units)], line[best]
 
 
 @pytest.mark.parametrize(("rest", "floor"), list(product(RESTS, FLOORS)))
@@ -104,22 +104,22 @@ def test_class_indices_and_boxes_follow_the_cut(rest: str, floor: str) -> None:
     assert trace(model.graph()).head("best").units == CLASSES
     labels, boxes, scores = expected(proto, KEPT)
     for restored in (False, True):
-        choice = CutOptions(keep=KEPT, keep_order=True, head="best", restore_ids=restored)
-        done = prune_model(model, choice, Job(samples=2))
+        options = CutOptions(keep=KEPT, keep_order=True, head="best", restore_ids=restored)
+        done = prune_model(model, options, Job(samples=2))
         assert done.results.passed
-        answer = run(done.model)
+        results = run(done.model)
         numbers = np.array(KEPT)[labels] if restored else labels
-        np.testing.assert_array_equal(answer["labels"][0], numbers)
-        np.testing.assert_allclose(answer["boxes"][0], boxes, rtol=0, atol=1e-6)
-        np.testing.assert_allclose(answer["scores"][0], scores, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(results["labels"][0], numbers)
+        np.testing.assert_allclose(results["boxes"][0], boxes, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(results["scores"][0], scores, rtol=0, atol=1e-6)
     assert set(numbers.tolist()) == set(KEPT)
 
 
 def test_returned_remainder_follows_the_cut() -> None:
     """The remainder is an output, not only used to round down."""
     proto = queries("product", "script", returned="left")
-    choice = CutOptions(keep=KEPT, keep_order=True, head="best")
-    done = prune_model(from_proto(proto, "queries.onnx"), choice, Job(samples=2))
+    options = CutOptions(keep=KEPT, keep_order=True, head="best")
+    done = prune_model(from_proto(proto, "queries.onnx"), options, Job(samples=2))
     assert done.results.passed
     np.testing.assert_array_equal(run(done.model)["left"][0], expected(proto, KEPT)[0])
 
@@ -152,7 +152,7 @@ REFUSED: Mapping[str, tuple[ModelProto, str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_other_remainders_are_refused(name: str) -> None:
-    model, told = REFUSED[name]
+    model, reason = REFUSED[name]
     found = trace(from_proto(model, "queries.onnx").graph())
     assert "best" not in {head.name for head in found.heads}
-    assert any(told in str(refusal) for refusal in found.refusals)
+    assert any(reason in str(refusal) for refusal in found.refusals)

@@ -42,8 +42,8 @@ def test_head_names_the_outputs_with_class_indices(name: str) -> None:
     (ranking,) = head.readers.rankings
     assert ranking.outputs == ("y",)
     values = softmax(Z) if "p" in expected else Z
-    answer = run(opened, {"x": X})["y"]
-    np.testing.assert_array_equal(ranked_ids(ranking, values)["y"], answer)
+    returned = run(opened, {"x": X})["y"]
+    np.testing.assert_array_equal(ranked_ids(ranking, values)["y"], returned)
 
 
 def test_zeroed_units_keep_their_indices() -> None:

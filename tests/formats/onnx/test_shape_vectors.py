@@ -108,8 +108,8 @@ def test_shapes_after_computed_lengths_are_known(name: str) -> None:
     network = opened(case)
     assert network.graph().shape("y") == case.y
     x = numbers(*(n if isinstance(n, int) else 5 for n in case.x))
-    answer = run(network, {"x": x})["y"]  # as onnxruntime makes it
-    assert all(n in (None, m) for n, m in zip(case.y, answer.shape, strict=True))
+    found = run(network, {"x": x})["y"]  # as onnxruntime makes it
+    assert all(n in (None, m) for n, m in zip(case.y, found.shape, strict=True))
 
 
 NOT_FOLDED = {

@@ -35,13 +35,13 @@ from tests.builders.yolo_reference import BOXES, CLASSES, suppressed
 KEPT = (4, 0, 3)
 
 
-def rows(answer: Mapping[str, Array]) -> list[tuple[float, ...]]:
-    found = zip(answer["numbers"], answer["best"], answer["boxes"], strict=True)
+def rows(results: Mapping[str, Array]) -> list[tuple[float, ...]]:
+    found = zip(results["numbers"], results["best"], results["boxes"], strict=True)
     return sorted((int(n), float(s), *box.tolist()) for n, s, box in found)
 
 
 @pytest.mark.parametrize("sliced", [False, True], ids=["columns gathered", "columns sliced"])
-@pytest.mark.parametrize("background", [False, True], ids=["classes", "behind a background"])
+@pytest.mark.parametrize("background", [False, True], ids=["classes", "with a background"])
 def test_rows_of_kept_classes_match(*, background: bool, sliced: bool) -> None:
     model = from_proto(ssd(background=background, sliced=sliced), "ssd.onnx")
     head = trace(model.graph()).head()
@@ -76,13 +76,13 @@ def test_softmax_over_kept_classes_and_background(name: str) -> None:
     shown = ModelProto.FromString(SHARED[name].SerializeToString())
     for output in ("logits", "flat_boxes"):
         shown.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
-    answer = run(from_proto(shown, "shown.onnx"))
-    z = answer["logits"][0][:, [*range(first), *(first + unit for unit in KEPT)]].astype(float)
+    results = run(from_proto(shown, "shown.onnx"))
+    z = results["logits"][0][:, [*range(first), *(first + unit for unit in KEPT)]].astype(float)
     shares = (np.exp(z) / np.exp(z).sum(axis=1, keepdims=True))[:, first:]
     found = rows(run(done.model))
     assert {number for number, *_ in found} == {0, 1, 2}
     for number, score, *box in found:
-        (place,) = np.flatnonzero((answer["flat_boxes"] == box).all(axis=1))
+        (place,) = np.flatnonzero((results["flat_boxes"] == box).all(axis=1))
         np.testing.assert_allclose(score, shares[place, int(number)], rtol=0, atol=1e-6)
 
 
@@ -90,8 +90,8 @@ def test_softmax_over_kept_classes_and_background(name: str) -> None:
 @pytest.mark.parametrize("more", [1, 3])
 def test_class_indices_that_count_a_background(more: int, *, restored: bool) -> None:
     model = from_proto(ssd(background=True, more=more), "ssd.onnx")
-    choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
-    done = prune_model(model, choice, Job(samples=2))
+    options = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
+    done = prune_model(model, options, Job(samples=2))
     assert done.results.passed
     before, after = rows(run(model)), rows(run(done.model))
     kept = [(n, *row) for n, *row in before if n - more in KEPT]
@@ -135,15 +135,15 @@ def test_table_is_cut_with_a_softmax_over_all_classes() -> None:
     for output in model.graph.output:
         if output.name == "numbers":
             output.CopyFrom(helper.make_tensor_value_info("name", TensorProto.INT64, None))
-    choice = CutOptions(keep=KEPT, keep_order=True, probabilities="absolute")
-    whole = from_proto(model, "ssd.onnx")
-    done = prune_model(whole, choice, Job(samples=2))
+    options = CutOptions(keep=KEPT, keep_order=True, probabilities="absolute")
+    original = from_proto(model, "ssd.onnx")
+    done = prune_model(original, options, Job(samples=2))
     assert done.results.passed
     before, after = (
         {(int(n), round(float(s), 5), *b.tolist()) for n, s, b in zip(*parts, strict=True)}
         for parts in (
-            (answer["name"], answer["best"], answer["boxes"])
-            for answer in (run(whole), run(done.model))
+            (results["name"], results["best"], results["boxes"])
+            for results in (run(original), run(done.model))
         )
     )
     assert after == {row for row in before if (row[0] - 3) // 7 in KEPT}
@@ -206,8 +206,8 @@ def test_best_kept_class_of_each_box() -> None:
     assert done.results.passed
     assert done.remap.heads[0].options["ids"] == ("rows",)
     every = from_proto(with_scores(), "yolo.onnx")
-    answer = run(every)
-    scores, boxes = answer["score"][0], answer["xywh"][0]
+    results = run(every)
+    scores, boxes = results["score"][0], results["xywh"][0]
     kept = scores[:, list(KEPT)]
     expected = np.concatenate(
         [boxes, kept.max(axis=1, keepdims=True), kept.argmax(axis=1)[:, None]], axis=1
@@ -264,8 +264,8 @@ def test_one_class_per_box_as_in_yolov7() -> None:
     for name, width in (("places", 4), ("s", CLASSES)):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
         shown.graph.output.append(info)
-    answer = run(from_proto(shown, "yolo.onnx"))
-    boxes, scores = answer["places"][0], answer["s"][0][:, list(KEPT)]
+    results = run(from_proto(shown, "yolo.onnx"))
+    boxes, scores = results["places"][0], results["s"][0][:, list(KEPT)]
     best, kind = scores.max(axis=1), scores.argmax(axis=1)
     apart = boxes + FURTHEST * kind[:, None].astype(np.float32)
     found = suppressed(apart, best, overlap=0.45, least=0.0)
@@ -294,8 +294,8 @@ def test_end_to_end_model_returns_kept_class_indices(build: Callable[[], ModelPr
     for name, width in (("boxes", 4), ("scores", CLASSES)):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, BOXES, width))
         shown.graph.output.append(info)
-    answer = run(from_proto(shown, "yolo.onnx"))
-    boxes, scores = answer["boxes"][0], answer["scores"][0][:, list(KEPT)]
+    results = run(from_proto(shown, "yolo.onnx"))
+    boxes, scores = results["boxes"][0], results["scores"][0][:, list(KEPT)]
     first = np.argsort(-scores.max(axis=1), kind="stable")[:TAKEN]
     line = np.argsort(-scores[first].ravel(), kind="stable")[:TAKEN]
     chosen, kinds = first[line // len(KEPT)], line % len(KEPT)

@@ -56,20 +56,24 @@ def test_other_values_are_bit_identical(name: str, *, order: bool) -> None:
     small = pruned(model, order=order)
     fed = {"x": picture()}
     before, after = run(model, fed), run(small, fed)
-    told, expected = case.answer(picture(), range(CLASSES)), case.answer(picture(), kept)
+    original, expected = case.answer(picture(), range(CLASSES)), case.answer(picture(), kept)
     places: dict[str, tuple[int, Callable[[int], list[int]]]] = {
         "y": (case.axis, lambda unit: [case.first + unit]),
         **case.maps,
     }
     assert {*before} == {*after} == {*places}
     for output, (axis, at) in places.items():
-        np.testing.assert_allclose(before[output], told[output], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(before[output], original[output], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(after[output], expected[output], rtol=1e-5, atol=1e-5)
         width = before[output].shape[axis]
-        standing = [place for unit in range(CLASSES) for place in at(unit)]
+        class_positions = [place for unit in range(CLASSES) for place in at(unit)]
         chosen = iter([place for unit in kept for place in at(unit)])
-        gone = {place for unit in range(CLASSES) if unit not in kept for place in at(unit)}
-        columns = [p if p not in standing else next(chosen) for p in range(width) if p not in gone]
+        removed = {place for unit in range(CLASSES) if unit not in kept for place in at(unit)}
+        columns = [
+            p if p not in class_positions else next(chosen)
+            for p in range(width)
+            if p not in removed
+        ]
         taken = np.take(before[output], columns, axis=axis)
         np.testing.assert_array_equal(after[output], taken, err_msg=output)
     again = plan_cut(small, CutOptions(keep=[0]))
@@ -105,7 +109,7 @@ WAYS: Mapping[str, tuple[bool, list[str] | None]] = {
 }
 
 
-def in_codes(name: str, way: str, folder: Path) -> ModelProto:
+def quantized_detector(name: str, way: str, folder: Path) -> ModelProto:
     per_channel, operators = WAYS[way]
     pictures = [picture(seed) for seed in range(8)]
     build = DETECTORS[name].build
@@ -127,7 +131,7 @@ def with_codes(model: ModelProto, names: Sequence[str]) -> OnnxModel:
 def test_quantized_values_are_bit_identical(name: str, way: str, tmp_path: Path) -> None:
     """The tensors of the class convolutions, and the outputs."""
     case, (made_by, anchors, first) = DETECTORS[name], QUANTIZED[name]
-    written = in_codes(name, way, tmp_path)
+    written = quantized_detector(name, way, tmp_path)
     model = from_proto(written, "codes.onnx")
     assert ", ".join(map(str, trace(model.graph()).head().axis_parts)) == case.parts
     small = pruned(model)
@@ -138,25 +142,25 @@ def test_quantized_values_are_bit_identical(name: str, way: str, tmp_path: Path)
     )
     row = [*range(first), *(first + unit for unit in KEPT)]
     channels = [anchor * (first + CLASSES) + place for anchor in range(anchors) for place in row]
-    for codes in logits:
-        assert before[codes].dtype == np.int8
-        np.testing.assert_array_equal(after[codes], before[codes][:, channels])
+    for tensor in logits:
+        assert before[tensor].dtype == np.int8
+        np.testing.assert_array_equal(after[tensor], before[tensor][:, channels])
     columns = [*range(case.first), *(case.first + unit for unit in KEPT)]
     np.testing.assert_array_equal(after["y"], np.take(before["y"], columns, axis=case.axis))
     expected = case.answer(picture(), KEPT)["y"]
     np.testing.assert_allclose(after["y"], expected, rtol=0, atol=0.1 * np.abs(expected).max())
     if WAYS[way][1]:  # scores and boxes do not share the scale of the boxes
         scores = range(case.first, case.first + len(KEPT))
-        found, told = (np.take(y, scores, case.axis) for y in (after["y"], expected))
-        np.testing.assert_allclose(found, told, rtol=0, atol=0.03)
+        found, wanted = (np.take(y, scores, case.axis) for y in (after["y"], expected))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=0.03)
 
 
 @pytest.mark.parametrize("way", ["every operator", "convolutions, per channel"])
 def test_quantized_file_on_the_command_line(way: str, tmp_path: Path) -> None:
     """All checks pass, and the written file matches the formulas."""
     (tmp_path / "large").mkdir()
-    onnx.save(in_codes("v8", way, tmp_path / "large"), tmp_path / "codes.onnx")
-    done = exporter("prune codes.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
+    onnx.save(quantized_detector("v8", way, tmp_path / "large"), tmp_path / "codes.onnx")
+    done = exporter("prune tensor.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
     assert done.code == 0, done.err
     checks = done.record["checks"]
     assert checks
@@ -215,7 +219,7 @@ def test_reshape_that_mixes_boxes_and_classes_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "told"),
+    ("options", "code", "message"),
     [
         pytest.param(["--keep", "0,1"], 3, "--units A:B", id="ambiguous"),
         pytest.param(["--keep", "0,1", "--units", "5:11"], 0, "2 of 6 units kept", id="stated"),
@@ -234,7 +238,7 @@ def test_reshape_that_mixes_boxes_and_classes_is_refused() -> None:
     ],
 )
 def test_raw_maps_on_the_command_line(
-    options: list[str], code: int, told: str, tmp_path: Path
+    options: list[str], code: int, message: str, tmp_path: Path
 ) -> None:
     net = Net()
     anchored(net, 0, net.maps()[0])
@@ -246,4 +250,4 @@ def test_raw_maps_on_the_command_line(
     command = ["prune", str(tmp_path / "raw.onnx"), "-o", str(out), "--samples", "2"]
     done = exporter([*command, *options], tmp_path)
     assert (done.code, out.exists()) == (code, code == 0), done.err
-    assert told in done.out + done.err
+    assert message in done.out + done.err

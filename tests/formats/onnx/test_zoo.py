@@ -27,7 +27,7 @@ def mobilenet(zoo: Path) -> OnnxModel:
 
 
 @pytest.fixture(scope="module")
-def answers(mobilenet: OnnxModel) -> Mapping[str, Array]:
+def original(mobilenet: OnnxModel) -> Mapping[str, Array]:
     return run(mobilenet)
 
 
@@ -68,20 +68,20 @@ def test_head(mobilenet: OnnxModel) -> None:
 
 
 @pytest.mark.parametrize("kept", [KEPT, [17], list(range(1001))], ids=["five", "one", "all"])
-def test_slice(mobilenet: OnnxModel, answers: Mapping[str, Array], kept: list[int]) -> None:
+def test_slice(mobilenet: OnnxModel, original: Mapping[str, Array], kept: list[int]) -> None:
     result = run(cut(mobilenet, kept))
-    np.testing.assert_allclose(result["z"], answers["z"][:, kept], atol=1e-5)
-    part = answers["y"][:, kept].astype(np.float64)
+    np.testing.assert_allclose(result["z"], original["z"][:, kept], atol=1e-5)
+    part = original["y"][:, kept].astype(np.float64)
     np.testing.assert_allclose(result["y"], part / part.sum(), atol=1e-6)
 
 
-def test_zero(mobilenet: OnnxModel, answers: Mapping[str, Array]) -> None:
+def test_zero(mobilenet: OnnxModel, original: Mapping[str, Array]) -> None:
     result = run(cut(mobilenet, KEPT, "zero"))
     removed = np.setdiff1d(np.arange(1001), KEPT)
     np.testing.assert_array_equal(result["z"][:, removed], np.float32(0))
-    np.testing.assert_array_equal(result["z"][:, KEPT], answers["z"][:, KEPT])
+    np.testing.assert_array_equal(result["z"][:, KEPT], original["z"][:, KEPT])
     head = trace(mobilenet.graph()).head()
-    expected = MODES["zero"].oracle(head, KEPT, answers["z"])
+    expected = MODES["zero"].oracle(head, KEPT, original["z"])
     np.testing.assert_allclose(result["y"], expected.y, atol=1e-6)
 
 
@@ -102,23 +102,23 @@ PIXELS = np.random.default_rng(3).integers(0, 256, (1, 224, 224, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
-def coded(zoo: Path) -> OnnxModel:
+def quantized(zoo: Path) -> OnnxModel:
     return open_file(zoo / "mobilenet_v2_100_224_qdq_logits.onnx")
 
 
-def codes(model: OnnxModel) -> Array:
+def quantized_output(model: OnnxModel) -> Array:
     checker.check_model(model.proto, full_check=True)
     (name,) = model.graph().inputs
     return model.runner(RunOptions())({name: PIXELS})["output"]
 
 
 @pytest.fixture(scope="module")
-def all_codes(coded: OnnxModel) -> Array:
-    return codes(coded)
+def all_codes(quantized: OnnxModel) -> Array:
+    return quantized_output(quantized)
 
 
-def test_quantized_head(coded: OnnxModel) -> None:
-    head = trace(coded.graph()).head()
+def test_quantized_head(quantized: OnnxModel) -> None:
+    head = trace(quantized.graph()).head()
     assert (head.axis, head.units, head.activation, head.z) == (1, 1001, "linear", "output")
     assert [node.operator for node in head.body[-3:]] == ["Conv", "QuantizeLinear", "Reshape"]
     assert {(c.shape, c.dtype) for c in head.constants} == {
@@ -129,20 +129,20 @@ def test_quantized_head(coded: OnnxModel) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_quantized_values_of_kept_units_are_bit_identical(
-    coded: OnnxModel, all_codes: Array, seed: int
+    quantized: OnnxModel, all_codes: Array, seed: int
 ) -> None:
     random = np.random.default_rng(seed)
     kept = random.permutation(1001)[: random.integers(1, 1001)].tolist()
-    result = codes(cut(coded, kept))
+    result = quantized_output(cut(quantized, kept))
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, all_codes[:, kept])
 
 
-def test_zeroed_units_are_the_zero_point(coded: OnnxModel, all_codes: Array) -> None:
-    result = codes(cut(coded, KEPT, "zero"))
+def test_zeroed_units_are_the_zero_point(quantized: OnnxModel, all_codes: Array) -> None:
+    result = quantized_output(cut(quantized, KEPT, "zero"))
     removed = np.setdiff1d(np.arange(1001), KEPT)
     np.testing.assert_array_equal(result[:, KEPT], all_codes[:, KEPT])
-    tensor = coded.graph().tensors["output"]
+    tensor = quantized.graph().tensors["output"]
     assert not tensor.dequantize(result)[:, removed].any()
     assert len(set(result[0, removed].tolist())) == 1
 
@@ -172,8 +172,8 @@ def test_weights_made_by_constant_of_shape_are_cut(zoo: Path, name: str) -> None
     (output,) = result.proto.graph.output
     assert [d.dim_value for d in output.type.tensor_type.shape.dim] == [1, 3, *shape[2:]]
     feeds = {n: np.zeros(fixed(result, n), np.float32) for n in result.graph().inputs}
-    (answer,) = result.runner(RunOptions())(feeds).values()
-    np.testing.assert_allclose(answer.ravel(), [1 / 3] * 3, atol=1e-6)  # all weights are equal
+    (found,) = result.runner(RunOptions())(feeds).values()
+    np.testing.assert_allclose(found.ravel(), [1 / 3] * 3, atol=1e-6)  # all weights are equal
 
 
 @pytest.mark.parametrize("name", LIGHT)
