@@ -257,7 +257,7 @@ def written(opened: OnnxModel, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kept", "beside"),
+    ("kept", "data_files"),
     [(KEPT, 0), (list(range(400)), 1), (list(range(500)), 1)],
     ids=["3", "400", "all"],
 )

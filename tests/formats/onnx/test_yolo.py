@@ -132,7 +132,7 @@ def test_quantized_values_are_bit_identical(name: str, way: str, tmp_path: Path)
     """The tensors of the class convolutions, and the outputs."""
     case, (made_by, anchors, first) = DETECTORS[name], QUANTIZED[name]
     written = quantized_detector(name, way, tmp_path)
-    model = from_proto(written, "codes.onnx")
+    model = from_proto(written, "quantized.onnx")
     assert ", ".join(map(str, trace(model.graph()).head().axis_parts)) == case.parts
     small = pruned(model)
     logits = [f"{made_by}{level}_QuantizeLinear_Output" for level in range(len(SIZES))]
@@ -159,13 +159,15 @@ def test_quantized_values_are_bit_identical(name: str, way: str, tmp_path: Path)
 def test_quantized_file_on_the_command_line(way: str, tmp_path: Path) -> None:
     """All checks pass, and the written file matches the formulas."""
     (tmp_path / "large").mkdir()
-    onnx.save(quantized_detector("v8", way, tmp_path / "large"), tmp_path / "codes.onnx")
-    done = exporter("prune tensor.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
+    onnx.save(quantized_detector("v8", way, tmp_path / "large"), tmp_path / "quantized.onnx")
+    done = exporter("prune quantized.onnx -o small.onnx --keep 4,0,3 --keep-order --json", tmp_path)
     assert done.code == 0, done.err
     checks = done.record["checks"]
     assert checks
     assert all(check["passed"] for check in checks)
-    large, small = (from_proto(onnx.load(tmp_path / f"{n}.onnx"), n) for n in ("codes", "small"))
+    large, small = (
+        from_proto(onnx.load(tmp_path / f"{n}.onnx"), n) for n in ("quantized", "small")
+    )
     before, after = (run(each, {"x": picture()}, plain=True)["y"] for each in (large, small))
     np.testing.assert_array_equal(after, before[:, [0, 1, 2, 3, 8, 4, 7]])
     expected = DETECTORS["v8"].answer(picture(), KEPT)["y"]
