@@ -357,8 +357,8 @@ KERAS = {
     "Lambda": Refusal(
         "run lambda.keras -o x --keep 1",
         3,
-        "lambda.keras: layer 'trick' is a Lambda, which runs code of its own",
-        "build the model anew with built-in layers in its place",
+        "lambda.keras: layer 'trick' is a Lambda, which runs custom code",
+        "build the model again with a built-in layer instead",
     ),
     "custom layer": Refusal(
         "run custom.keras -o x --keep 1",
