@@ -19,7 +19,8 @@ from exporter.formats.keras.stub import Stub, has_plain_axes, widening
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
 from exporter.trace import trace
-from exporter.trace.head import Head, UnitConstant
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitConstant
 
 
 @dataclass(frozen=True, eq=False)

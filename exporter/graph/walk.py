@@ -40,6 +40,12 @@ def computed_inputs(graph: Graph, node: Node) -> list[str]:
     return [name for name in node.inputs if name and not graph.tensors[name].is_constant]
 
 
+def moves_one_input(graph: Graph, node: Node, *functions: str) -> bool:
+    """Does `only_moves` accept the node, and does an elementwise one have one computed input?"""
+    joins = isinstance(node.operation, Elementwise) and len(computed_inputs(graph, node)) != 1
+    return only_moves(node, *functions) and not joins
+
+
 def through(*functions: str, kinds: UnionType = REARRANGE) -> Follow:
     """A `Follow` through the first input of every node that `only_moves` accepts."""
     return lambda node: node.inputs[0] if only_moves(node, *functions, kinds=kinds) else None
@@ -81,14 +87,22 @@ def quantization_of(
     return quantization(origin(producers, name, follow))
 
 
-def ancestors(graph: Graph, tensors: Iterable[str]) -> set[str]:
-    """The tensors and all that they are computed from."""
+def ancestors(
+    graph: Graph, tensors: Iterable[str], passes: Callable[[Node], bool] = lambda _: True
+) -> set[str]:
+    """The tensors and all that they are computed from.
+
+    Args:
+        graph: contains the tensors.
+        tensors: names.
+        passes: does the walk continue with the inputs of a node?
+    """
     found, waiting = set[str](), list(tensors)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            if name in graph.producers:
+            if name in graph.producers and passes(graph.producers[name][0]):
                 waiting += [each for each in graph.producers[name][0].inputs if each]
     return found
 

@@ -9,7 +9,8 @@ import numpy as np
 from exporter.graph import Array, Shape
 from exporter.graph.activations import ACTIVATIONS, REDUCTIONS
 from exporter.graph.operations import Activation, Elementwise, Reduce, Reshape, Transpose
-from exporter.trace.head import Head, UnitAxis, UnitTensor
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitAxis, UnitTensor
 
 
 def run_tail(head: Head, z: Array, places: Sequence[int] | None) -> Array:

@@ -15,7 +15,8 @@ from exporter.graph.operations import Activation, Reshape
 from exporter.modes.mask_value import codes_of, codes_told
 from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.selection.conditions import LargestUnits, Threshold, parse_condition
-from exporter.trace.head import Head, UnitTensor
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitTensor
 
 MASK = "unit_mask"  # the name of the input that chooses units
 _NAME = "gate"  # in front of the names of all that a branch computes

@@ -10,7 +10,8 @@ from exporter.graph import Quantization
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation, Concat
 from exporter.graph.walk import REARRANGE, only_moves, quantization_of
-from exporter.trace.head import Head, UnitTensor
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitTensor
 
 FLOOR = -1e4
 """Exactly 0 after softmax and sigmoid in float32 and float16, which both hold it exactly; an

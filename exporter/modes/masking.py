@@ -24,7 +24,8 @@ from exporter.modes.mask_value import (
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.modes.slicing import resolve_slice, slice_edits, slice_oracle
-from exporter.trace.head import Head, UnitConstant, UnitTensor
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitConstant, UnitTensor
 
 
 def resolve_mask(head: Head, meaning: Semantics) -> Semantics:

@@ -15,7 +15,8 @@ from exporter.graph import Array
 from exporter.graph.edits import Edit, Insert
 from exporter.modes.mask_value import floor_of, joins_probabilities, shows_probabilities
 from exporter.modes.semantics import Semantics
-from exporter.trace.head import Head, UnitAxis
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitAxis
 
 
 def fill_of(head: Head) -> float | None:

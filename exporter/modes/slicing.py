@@ -19,7 +19,9 @@ from exporter.modes.merging import merge_edits, resolve_merge
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.restore_width import check_output, fill_of, output_edits
 from exporter.modes.semantics import PLAIN, Semantics
-from exporter.trace.head import Head, Junction, Ranking, UnitAxis, Width
+from exporter.trace.head import Head
+from exporter.trace.readers import Ranking
+from exporter.trace.unit_axis import Junction, UnitAxis, Width
 
 
 def resolve_slice(head: Head, meaning: Semantics) -> Semantics:
@@ -134,7 +136,7 @@ def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]
             f"keep at least {stated.value[0]} units",
         )
     shapes: list[Edit] = []
-    for name, axis in ranking.lengths.items():
+    for name, axis in ranking.rank_axes.items():
         shape = list(ranking.shapes[name])
         shape[axis] = width
         shapes.append(SetShape(name, tuple(shape)))

@@ -24,7 +24,7 @@ from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
 from exporter.selection.groups import Groups, grouped
 from exporter.selection.labels import read_labels
-from exporter.trace import Trace, heads_beside, trace, trace_recorded
+from exporter.trace import Trace, heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
 
 __all__ = ["Cut", "CutOptions", "Units", "plan_cut"]
@@ -65,7 +65,7 @@ def plan_cut(model: Model, choice: CutOptions, original: Origin | None = None) -
     graph = model.graph()
     _refuse_restored(model)
     found = _traced(model, choice)
-    heads = heads_beside(graph, found, found.head(choice.head))
+    heads = heads_cut_together(graph, found, found.head(choice.head))
     if not choice.allow_nonfinite:
         _refuse_nonfinite(graph, {constant.name for head in heads for constant in head.constants})
     if choice.units is not None and (heads[0].unit_range or (0, heads[0].units)) != choice.units:

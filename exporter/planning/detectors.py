@@ -14,7 +14,7 @@ from exporter.remap.head_remap import originals
 from exporter.selection import Selection
 from exporter.trace.axis_parts import boxes_elsewhere
 from exporter.trace.head import Head
-from exporter.trace.rules.class_ids import Column, number_columns
+from exporter.trace.readers import Column
 
 _BACKGROUND = {"background", "__background__", "bg"}
 _NAMELESS = {"???", "n/a"}
@@ -39,7 +39,7 @@ def refuse_zero(head: Head) -> None:
 
 def refuse_merge(head: Head) -> None:
     """ModelError where rows are made of classes: what a row of a group is nobody can say."""
-    ranked = [each.node for each in head.readers.rankings if each.divided]
+    ranked = [each.node for each in head.readers.rankings if each.divisions]
     for node in (*(each.node for each in head.readers.detections), *ranked):
         raise ModelError(
             f"{node} makes rows of classes, each of one, and a group has none in the original",
@@ -95,7 +95,7 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]
     """
     if any(detection.tables for detection in head.readers.detections):
         return ()
-    columns = number_columns(graph, head)
+    columns = head.readers.columns
     found = {
         name: column for name, column in columns.items() if name in head.readers.detector_outputs
     }
@@ -108,7 +108,7 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]
             else f"head {head.name!r} has no output with the class numbers of a post-process",
             "leave out restore_ids; the remap tells old and new indices apart",
         )
-    shift = min(column.more for column in found.values())
+    shift = min(column.offset for column in found.values())
     if shift < 0:
         raise UsageError(
             f"the class numbers of head {head.name!r} are returned less {-shift}",
@@ -120,16 +120,16 @@ def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]
 
 def _looked_up(tensor: Tensor, column: Column, old: Array) -> Edit:
     """Old numbers in place of the new ones, whatever stands beside them."""
-    shifted = np.concatenate([np.arange(column.more), old + column.more])
+    shifted = np.concatenate([np.arange(column.offset), old + column.offset])
     numbers, told = shifted.astype(tensor.dtype), {"dtype": tensor.dtype}
-    if column.alone:
+    if column.is_whole:
         return Insert("look_up", tensor.name, (numbers,), told)
     shape = tensor.shape or ()
     rows, width = shape[:-1], column.width
     last = {"axis": len(shape) - 1}
     order = np.arange(width, dtype=np.int32)
-    order[column.place] = width
-    taken = np.array([column.place], np.int32)
+    order[column.position] = width
+    taken = np.array([column.position], np.int32)
     return Compute(
         tensor.name,
         (

@@ -17,7 +17,9 @@ from exporter.planning.detectors import restored_ids
 from exporter.planning.options import CutOptions, ranks_asked
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import members, originals
-from exporter.trace.head import Head, Ranking, UnitTensor
+from exporter.trace.head import Head
+from exporter.trace.readers import Ranking
+from exporter.trace.unit_axis import UnitTensor
 
 IDS = "ids"
 """What is asked for, and the name of the output."""
@@ -28,7 +30,7 @@ def ids_told(head: Head, choice: CutOptions) -> dict[str, Any]:
     if choice.restore_ids and choice.narrows:
         return {"restore_ids": True}
     restored = restorable(head) if _restores_ranks(head, choice) else ()
-    known = {name for each in restored for name in (*each.outputs, *each.carried)}
+    known = {name for each in restored for name in (*each.outputs, *each.inexact_outputs)}
     new = tuple(name for name in head.readers.id_outputs if name not in known)
     return {"ids": new or None, "restore_ids": bool(restored) or None}
 

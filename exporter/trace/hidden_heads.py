@@ -1,4 +1,4 @@
-"""Heads whose units no output shows: where they enter what ranks them, or drops boxes."""
+"""Units that no output shows: the tensor at which they enter a ranking or a detector."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import NamedTuple
 from exporter.graph import Graph, Node
 from exporter.graph.operations import (
     Activation,
-    Elementwise,
     Gather,
     GatherComputed,
     GatherConstant,
@@ -19,98 +18,91 @@ from exporter.graph.operations import (
     TopK,
     Transpose,
 )
-from exporter.graph.walk import dependents
-from exporter.trace.rules.detectors import detector_of
-from exporter.trace.rules.ranking import hands_on, top_k_of
+from exporter.graph.walk import applies, dependents, moves_one_input, upstream
+from exporter.trace.rules.detections import detector_of
+from exporter.trace.rules.rankings import top_k_of
 
 
-class Source(NamedTuple):
-    """The units of an output that shows none: what ranks them, and where they enter it."""
+class HiddenUnits(NamedTuple):
+    """Units that no output shows."""
 
-    node: Node
+    node: Node  # ranks them, or ranks boxes by them
     tensor: str
     axis: int
-    units: tuple[int, int] | None = None  # where on the axis they stand, if that is known
+    units: tuple[int, int] | None = None  # their range on the axis, if it is known
 
 
-def source_of(graph: Graph, output: str) -> Source | None:
-    """Where the units of an output enter what ranks them; None where it shows them, or has none."""
-    source = _ranked(graph, output) or _detected(graph, output) or _ranked_in_line(graph, output)
-    return None if source is None else _shared_out(graph, source)
+def find_hidden_units(graph: Graph, output: str) -> HiddenUnits | None:
+    """The units from which an output without a unit axis is computed; None if there are none."""
+    found = _ranked(graph, output) or _detected(graph, output) or _ranked_in_rows(graph, output)
+    return None if found is None else _before_background(graph, found)
 
 
-def _shared_out(graph: Graph, source: Source) -> Source:
-    """Where a softmax shares out over more than the units, a background that is dropped behind it,
-    they stand in what the softmax returns.
-    """
-    tensor, axis, first = source.tensor, source.axis, 0
+def _ranked(graph: Graph, output: str) -> HiddenUnits | None:
+    node = top_k_of(graph, output)
+    if node is None or not isinstance(node.operation, TopK):
+        return None
+    return HiddenUnits(node, node.inputs[0], node.operation.axis)
+
+
+def _detected(graph: Graph, output: str) -> HiddenUnits | None:
+    node = detector_of(graph, output)
+    if node is None or not isinstance(node.operation, NonMaxSuppression):
+        return None
+    found = HiddenUnits(node, node.inputs[node.operation.classes], node.operation.axis)
+    return _before_maximum(graph, found)
+
+
+def _ranked_in_rows(graph: Graph, output: str) -> HiddenUnits | None:
+    """Units of several rows that are ranked together, where the output is computed from them."""
+    for node in reversed(graph.nodes):
+        if not isinstance(node.operation, TopK) or output not in dependents(graph, node.outputs):
+            continue
+        joined, _ = graph.producers.get(node.inputs[0], (None, 0))
+        if joined is not None and isinstance(joined.operation, Reshape):
+            tensor = joined.inputs[0]
+            producer, _ = graph.producers.get(tensor, (joined, 0))
+            if isinstance(producer.operation, GatherComputed):  # it selects rows by their values
+                tensor = producer.inputs[0]
+            return HiddenUnits(node, tensor, len(graph.shape(tensor)) - 1)
+    return None
+
+
+def _before_maximum(graph: Graph, found: HiddenUnits) -> HiddenUnits:
+    """Where only the largest value of each box is read: the units before that maximum."""
+
+    def follow(node: Node) -> str | None:
+        selects = isinstance(node.operation, GatherComputed | Gather | GatherConstant)
+        return node.inputs[0] if selects or moves_one_input(graph, node, "cast") else None
+
+    for node, _ in upstream(graph.producers, found.tensor, follow):
+        match node.operation:
+            case Reduce(axes=(axis,), function="max"):
+                return HiddenUnits(found.node, node.inputs[0], axis)
+    return found
+
+
+def _before_background(graph: Graph, found: HiddenUnits) -> HiddenUnits:
+    """Where a background class is dropped after a softmax: the result of the softmax."""
+    tensor, axis, first = found.tensor, found.axis, 0
     width = graph.shape(tensor)[axis] or 0
-    while tensor in graph.producers:
-        node, slot = graph.producers[tensor]
+    for node, slot in upstream(graph.producers, tensor, lambda node: node.inputs[0]):
+        tensor = node.outputs[slot]
         match node.operation:
             case Activation(function="softmax", axis=along) if along == axis:
-                units = first, first + width
-                alone = graph.shape(tensor)[axis] == width
-                return source if alone else source._replace(tensor=tensor, axis=axis, units=units)
+                if graph.shape(tensor)[axis] == width:
+                    return found
+                return HiddenUnits(found.node, tensor, axis, (first, first + width))
             case Slice(axes=(along,), starts=(start,), steps=(1,)) if along == axis:
                 first += start % (graph.shape(node.inputs[0])[axis] or 1)
             case Split(axis=along, sizes=sizes) if along == axis and sizes is not None:
                 first += sum(sizes[:slot])
             case Transpose(permutation=permutation):
                 axis = permutation[axis]
-            case Elementwise(function="quantize" | "dequantize"):
+            case Reshape():
+                return found
+            case _ if applies(node, "quantize", "dequantize"):
                 pass
-            case _ if not hands_on(graph, node) or isinstance(node.operation, Reshape):
-                break
-        tensor = node.inputs[0]
-    return source
-
-
-def _ranked(graph: Graph, output: str) -> Source | None:
-    node = top_k_of(graph, output)
-    if node is None or not isinstance(node.operation, TopK):
-        return None
-    return Source(node, node.inputs[0], node.operation.axis)
-
-
-def _ranked_in_line(graph: Graph, output: str) -> Source | None:
-    """The units of several rows that are ranked together, and the output put together of them."""
-    for node in reversed(graph.nodes):
-        if not isinstance(node.operation, TopK) or output not in dependents(graph, node.outputs):
-            continue
-        before, _ = graph.producers.get(node.inputs[0], (None, 0))
-        if before is not None and isinstance(before.operation, Reshape):
-            tensor = before.inputs[0]
-            maker, _ = graph.producers.get(tensor, (before, 0))
-            if isinstance(
-                maker.operation, GatherComputed
-            ):  # rows that were chosen by their values before
-                tensor = maker.inputs[0]
-            return Source(node, tensor, len(graph.shape(tensor)) - 1)
-    return None
-
-
-def _detected(graph: Graph, output: str) -> Source | None:
-    node = detector_of(graph, output)
-    if node is None or not isinstance(node.operation, NonMaxSuppression):
-        return None
-    return _of_each_class(
-        graph, Source(node, node.inputs[node.operation.classes], node.operation.axis)
-    )
-
-
-def _of_each_class(graph: Graph, source: Source) -> Source:
-    """Where the largest value of all classes enters, the units are those that it is chosen from."""
-    tensor = source.tensor
-    while tensor in graph.producers:
-        node, _ = graph.producers[tensor]
-        match node.operation:
-            case Reduce(axes=(axis,), function="max"):
-                return Source(source.node, node.inputs[0], axis)
-            case _ if hands_on(graph, node) or isinstance(
-                node.operation, GatherComputed | Gather | GatherConstant
-            ):
-                tensor = node.inputs[0]
-            case _:
-                break
-    return source
+            case _ if not moves_one_input(graph, node, "cast"):
+                return found
+    return found

@@ -1,4 +1,4 @@
-"""What stands behind probabilities and scales them: one factor a unit, or one for all."""
+"""Constants that multiply probabilities: one factor for each unit, or one for all."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ import numpy as np
 
 from exporter.graph import Graph, Node, Tensor
 from exporter.graph.operations import Elementwise
-from exporter.trace.head import Factor, UnitAxis
+from exporter.graph.walk import applies, origin, upstream
+from exporter.trace.head import Factor
+from exporter.trace.unit_axis import UnitAxis
 
 _OPERANDS = 2
 
 
-def factor_of(graph: Graph, node: Node, labels: UnitAxis) -> tuple[str, Factor] | None:
-    """What a node multiplies each position of the unit axis by.
+def factor_of(graph: Graph, node: Node, unit_axis: UnitAxis) -> tuple[str, Factor] | None:
+    """The factor by which a node multiplies each position of the unit axis.
 
     Args:
-        graph: has the node.
+        graph: contains the node.
         node: any.
-        labels: of its result.
+        unit_axis: of its result.
 
     Returns:
-        The tensor that is scaled, and by what; None where the node does something else, or where
+        The tensor that is multiplied, and the factor; None where the node does something else, or
         the factors are computed, differ along another axis, or are not finite.
     """
     match node.operation:
@@ -30,34 +32,31 @@ def factor_of(graph: Graph, node: Node, labels: UnitAxis) -> tuple[str, Factor] 
             return None
     rank = len(graph.shape(node.outputs[0]))
     for slot in slots:
-        constant, handed = _constant(graph, node.inputs[slot])
-        if constant.read is None or not _lies_along(constant, labels, rank):
+        constant, copies = _constant(graph, node.inputs[slot])
+        if constant.read is None or not _broadcasts(constant, unit_axis, rank):
             continue
         with np.errstate(divide="ignore"):
-            real = constant.dequantize(constant.read()).ravel()
-            by = 1.0 / real if function == "div" else real
+            values = constant.dequantize(constant.read()).ravel()
+            by = 1.0 / values if function == "div" else values
         if np.isfinite(by).all():
-            whole = np.broadcast_to(by, len(labels.units))
-            return node.inputs[1 - slot], Factor(np.asarray(whole), handed)
+            whole = np.broadcast_to(by, len(unit_axis.units))
+            return node.inputs[1 - slot], Factor(np.asarray(whole), copies)
     return None
 
 
 def _constant(graph: Graph, name: str) -> tuple[Tensor, tuple[str, ...]]:
-    """What is read there, perhaps out of codes or of another type, and what hands it on."""
-    handed: list[str] = []
-    while name in graph.producers:
-        node, _ = graph.producers[name]
-        match node.operation:
-            case Elementwise(function="identity" | "dequantize"):
-                handed.append(name)
-                name = node.inputs[0]
-            case _:
-                break
-    return graph.tensors[name], tuple(handed)
+    """The tensor that is read there, before casts and dequantizations, and their results."""
+
+    def follow(node: Node) -> str | None:
+        return node.inputs[0] if applies(node, "identity", "dequantize") else None
+
+    nodes = (node for node, _ in upstream(graph.producers, name, follow))
+    copies = tuple(node.outputs[0] for node in nodes if follow(node))
+    return graph.tensors[origin(graph.producers, name, follow)], copies
 
 
-def _lies_along(constant: Tensor, labels: UnitAxis, rank: int) -> bool:
-    """Is it as long as the unit axis there, or one value, and 1 on every other axis?"""
+def _broadcasts(constant: Tensor, unit_axis: UnitAxis, rank: int) -> bool:
+    """Has it one value, or one for each position of the unit axis and no other axis?"""
     shape = constant.shape or ()
-    axis = labels.axis - (rank - len(shape))
-    return all(n == 1 or (i == axis and n == len(labels.units)) for i, n in enumerate(shape))
+    axis = unit_axis.axis - (rank - len(shape))
+    return all(n == 1 or (i == axis and n == len(unit_axis.units)) for i, n in enumerate(shape))

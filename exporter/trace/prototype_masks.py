@@ -1,7 +1,7 @@
-"""Maps out of which a detector makes masks: channels that are no classes.
+"""Maps from which a detector computes instance masks: their channels are not classes.
 
-Beside its box and class values each row has as many coefficients as there are such maps; a mask is
-the sum of the maps, weighted by them (YOLACT, https://arxiv.org/abs/1904.02689, and the YOLOs).
+Each row of such a detector has box values, class values and one coefficient for each map; a mask is
+the sum of the maps, weighted by the coefficients (YOLACT, https://arxiv.org/abs/1904.02689).
 """
 
 from __future__ import annotations
@@ -12,30 +12,29 @@ from itertools import pairwise
 from exporter.graph import Graph
 from exporter.trace.head import Head
 
-_MAP = 4  # axes: the batch, channels, height and width
+_MAP = 4  # axes: batch, channels, height, width
 
 
 def mask_maps(graph: Graph, heads: Sequence[Head]) -> tuple[str, ...]:
-    """Names of the heads of one graph whose units are maps that another head's rows weigh.
+    """Names of the heads whose units are maps that the rows of another head weight.
 
     Args:
-        graph: has the heads.
+        graph: contains the heads.
         heads: of all its outputs.
     """
     maps = [head for head in heads if _is_map(graph, head)]
-    widths = set[int]().union(*(_beside(head) for head in heads if head not in maps))
+    widths = set[int]().union(*(_other_widths(head) for head in heads if head not in maps))
     return tuple(head.name for head in maps if head.units in widths)
 
 
 def _is_map(graph: Graph, head: Head) -> bool:
-    """Are all channels of a map units, and none of them has a name?"""
-    shape = graph.shape(head.output)
-    plain = not (head.axis_parts or head.labels or head.readers.detections or head.readers.rankings)
-    return plain and head.output in graph.outputs and len(shape) == _MAP
+    """Are all channels of a map units without labels?"""
+    known = head.axis_parts or head.labels or head.readers.detections or head.readers.rankings
+    return not known and head.output in graph.outputs and len(graph.shape(head.output)) == _MAP
 
 
-def _beside(head: Head) -> set[int]:
-    """The widths of what stands behind the units, or a box, where these enter one tensor."""
+def _other_widths(head: Head) -> set[int]:
+    """The widths of parts without units that are joined after the units, or after a box."""
     return {
         stop - start
         for junction in head.junctions

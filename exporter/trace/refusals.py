@@ -1,4 +1,4 @@
-"""Why an output has no head: what is told of it, and what to do."""
+"""Why an output has no head, and what the user can do about it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from exporter.trace.rules import NOT_CHANNELS
 from exporter.trace.rules.protocol import RAW, Refused
 
 _BOX = 4  # coordinates
-_ROWS = 3  # axes of what returns rows: batch, boxes, values
-_ANSWERS = ("sigmoid", "softmax")  # what values of classes end in
+_ROWS = 3  # axes of a tensor with rows: batch, boxes, values
+_CLASS_ACTIVATIONS = ("sigmoid", "softmax")
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why an output has no head: the operation (None: the output itself) and the reason.
+    """Why an output has no head.
 
     Attributes:
-        hint: what to do about it; "" where nothing more is known.
+        operation: the node that refuses; None where the output itself is the reason.
+        hint: what to do about it; "" if unknown.
     """
 
     output: str
@@ -40,67 +41,69 @@ def refusal_of(output: str, error: Refused) -> Refusal:
     return Refusal(output, str(error.node) if error.node else None, error.reason, error.hint)
 
 
-def which_helps(refusals: list[Refusal]) -> Refusal:
-    """The reason that helps: an axis that runs along a linear operation's rows never had units.
+def most_helpful(refusals: list[Refusal]) -> Refusal:
+    """One refusal of several axes of an output: one with a hint, otherwise of the last axis.
 
-    Among the others one that comes with a hint, or the last one's: channels stand last more often
-    than not.
+    An axis that no linear operation has as its channels never had units, and is not reported if
+    there is another.
     """
-    telling = [r for r in reversed(refusals[1:]) if r.reason != NOT_CHANNELS]
-    return next((r for r in telling if r.hint), next(iter(telling), refusals[-1]))
+    relevant = [r for r in reversed(refusals[1:]) if r.reason != NOT_CHANNELS]
+    return next((r for r in relevant if r.hint), next(iter(relevant), refusals[-1]))
 
 
 def may_be_boxes(head: Head) -> bool:
-    """Are a head's values four a row, and no labels or parts say that they are classes?"""
+    """Has each row four values, which no labels or parts show to be classes?"""
     rows = len(head.tensor(head.output).shape) >= _ROWS
-    return (
-        rows
-        and head.units == _BOX
-        and not (head.labels or head.axis_parts or head.readers.detections)
-    )
+    known = head.labels or head.axis_parts or head.readers.detections
+    return rows and head.units == _BOX and not known
 
 
-def of_class_values(
+def refusal_of_class_values(
     graph: Graph, refusal: Refusal, attempt: Callable[[str, int], object]
 ) -> Refusal:
-    """What keeps the values of classes, out of which a post-process makes an output, from a cut.
+    """Why the class values from which a post-process computes an output cannot be cut.
 
     Args:
-        refusal: what stands in the way from the output on.
+        graph: contains the output.
+        refusal: of the output itself; returned where the class values are not found.
         attempt: traces an axis of a tensor, or raises Refused.
     """
+    output = refusal.output
     for node in graph.nodes:
         match node.operation:
-            case Opaque(reason=reason, hint=hint) if hint and refusal.output in dependents(
-                graph, node.outputs
-            ):
-                return Refusal(refusal.output, str(node), reason, hint)
+            case Opaque(reason=reason, hint=hint) if hint:
+                if output in dependents(graph, node.outputs):
+                    return Refusal(output, str(node), reason, hint)
     for node in reversed(graph.nodes):
-        behind = dependents(graph, node.outputs) if _answers(node) else set[str]()
-        inner = refusal.output in behind and refusal.output not in node.outputs
-        for error in _refused(graph, node, attempt) if inner else ():
+        computed = dependents(graph, node.outputs) if _gives_classes(node) else set[str]()
+        if output not in computed or output in node.outputs:
+            continue
+        for error in _refused_axes(graph, node, attempt):
             where = error.node or node
-            if str(where) != refusal.operation and not behind.isdisjoint(where.outputs):
-                reason = f"{error.reason} (of {node.outputs[0]!r}, out of which rows are made)"
-                return Refusal(refusal.output, str(where), reason, error.hint or RAW)
+            if str(where) != refusal.operation and not computed.isdisjoint(where.outputs):
+                reason = f"{error.reason} (of {node.outputs[0]!r}, from which rows are computed)"
+                return Refusal(output, str(where), reason, error.hint or RAW)
     return refusal
 
 
-def _answers(node: Node) -> bool:
-    return isinstance(node.operation, Activation) and node.operation.function in _ANSWERS
+def _gives_classes(node: Node) -> bool:
+    return isinstance(node.operation, Activation) and node.operation.function in _CLASS_ACTIVATIONS
 
 
-def _refused(graph: Graph, node: Node, attempt: Callable[[str, int], object]) -> Iterator[Refused]:
-    """What each axis of a node's result is refused for that may be one of classes, the last first:
-    one of channels, or of a length that nobody knows.
+def _refused_axes(
+    graph: Graph, node: Node, attempt: Callable[[str, int], object]
+) -> Iterator[Refused]:
+    """The refusals of all axes of a node's result that may be the class axis, the last axis first.
+
+    An axis may be if its length is unknown, the activation is over it, or it is of channels.
     """
     tensor = node.outputs[0]
     shape = graph.shape(tensor)
     if graph.tensors[tensor].shape is None:
-        yield Refused(node, "the shape of what it computes is not known before the model runs")
-    competing = getattr(node.operation, "axis", None)
+        yield Refused(node, "the shape of its result is not known before the model runs")
+    activated = getattr(node.operation, "axis", None)
     for axis in reversed([axis for axis, n in enumerate(shape) if axis and n != 1]):
-        if axis == competing or shape[axis] is None or are_channels(graph, tensor, axis):
+        if axis == activated or shape[axis] is None or are_channels(graph, tensor, axis):
             try:
                 attempt(tensor, axis)
             except Refused as error:

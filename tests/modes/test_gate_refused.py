@@ -15,7 +15,7 @@ from exporter.modes import MODES, Semantics
 from exporter.planning.cut import plan_cut
 from exporter.planning.options import CutOptions
 from exporter.trace import trace
-from exporter.trace.head import Readers
+from exporter.trace.readers import Readers
 from tests.builders import onnx_models as onnx
 from tests.builders.gate_models import onnx_net
 

@@ -152,12 +152,12 @@ def tflite_softmax_a_map() -> Graph:
     return from_bytes(content, "ssd.tflite").graph()
 
 
-MADE = " (of '{}', out of which rows are made)"
+MADE = " (of '{}', from which rows are computed)"
 
 UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     "class by class": (
         lambda: opened(class_by_class()),
-        "Gather 'class1.s': it takes units by their place" + MADE.format("values"),
+        "Gather 'class1.s': it selects units by position" + MADE.format("values"),
         RAW,
     ),
     "rows whose number is computed": (
@@ -185,12 +185,12 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     ),
     "class numbers are computed with": (
         lambda: opened(numbers_computed_with()),
-        "Add 'twice': it computes with the class numbers, which a cut changes",
+        "Add 'twice': it computes with class indices, which a cut changes",
         RAW,
     ),
     "places are divided by another number": (
         lambda: opened(by_another_number()),
-        "Mod 'kind': it divides the places of units by another number than theirs",
+        "Mod 'kind': it divides positions by a number other than the number of units",
         RAW,
     ),
     "a softmax a map": (
@@ -241,7 +241,7 @@ def test_classes_of_rows_are_not_merged(made: ModelProto, head: str | None) -> N
 
 def test_boxes_are_no_head_unless_they_are_named_or_labeled() -> None:
     found = trace(opened(boxes_alone()))
-    with pytest.raises(UsageError, match="whose 4 values a row may be those of boxes"):
+    with pytest.raises(UsageError, match="whose 4 values in each row may be a box"):
         found.head()
     assert found.head("boxes").units == 4
     labeled = boxes_alone()
@@ -295,7 +295,7 @@ COMMANDS: Mapping[str, Refusal] = {
         "prune raw.onnx -o x.onnx --keep 0,1",
         3,
         "no head can be cut: output 'raw0': its 11 values for each anchor may be classes alone, or "
-        "boxes and objectness too: say --units A:B",
+        "boxes and objectness too: give --units A:B",
     ),
     "a part that is wider than the labels": Refusal(
         "prune raw.onnx -o x.onnx --keep a --units 4:11 --labels six.txt",
@@ -322,14 +322,14 @@ COMMANDS: Mapping[str, Refusal] = {
     "boxes that look like units": Refusal(
         "prune boxes.onnx -o x.onnx --keep 0,1",
         2,
-        "the only head is 'boxes', whose 4 values a row may be those of boxes; refused is output "
+        "the only head is 'boxes', whose 4 values in each row may be a box; refused is output "
         "'best': ReduceMax 'best': it mixes the units",
-        "--head boxes takes it all the same",
+        "--head boxes cuts it anyway",
     ),
     "a post-process that takes classes one by one": Refusal(
         "prune classes.onnx -o x.onnx --keep 0,1",
         3,
-        "no head can be cut: output 'best': Gather 'class1.s': it takes units by their place",
+        "no head can be cut: output 'best': Gather 'class1.s': it selects units by position",
         RAW,
     ),
     "a softmax a map": Refusal(

@@ -103,7 +103,7 @@ UNDECIDED: dict[str, Callable[[], Graph]] = {
 def test_undecided_parts_are_refused_with_what_to_type(name: str) -> None:
     found = trace(UNDECIDED[name]())
     assert not found.heads
-    assert "say --units A:B" in found.refusals[0].reason
+    assert "give --units A:B" in found.refusals[0].reason
 
 
 WHOLE: dict[str, Callable[[], Graph]] = {
@@ -314,7 +314,7 @@ def test_class_numbers_that_are_handed_on_and_looked_up() -> None:
     head = trace(b.graph("boxes", "ids", "best", "count", "twice")).head()
     (detection,) = head.readers.detections
     assert detection.rows == ("boxes", "ids", "best", "count")
-    assert detection.behind == ("boxes", "ids", "best", "count", "twice")
+    assert detection.dependents == ("boxes", "ids", "best", "count", "twice")
     (table,) = detection.tables
     np.testing.assert_array_equal(table.unit_axis.units, [0, 1, 2, -1])
     assert not head.readers.id_outputs

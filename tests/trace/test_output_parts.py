@@ -36,7 +36,7 @@ from exporter.graph.operations import (
 )
 from exporter.modes import MODES
 from exporter.trace import trace
-from exporter.trace.rules.ranking import ranked_ids
+from exporter.trace.rules.rankings import ranked_ids
 from tests.builders.cut_graphs import apply, check_slice, feeds
 from tests.builders.graphs import Builder, run
 

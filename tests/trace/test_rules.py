@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from exporter.graph import Shape
 from exporter.graph.operations import Operation
-from exporter.trace.head import UnitAxis
-from exporter.trace.rules import RULES, move_labels
-from exporter.trace.rules.reshape import move_from_front
+from exporter.trace.rules import RULES
+from exporter.trace.rules.reshape import move_from_front, move_unit_axis
+from exporter.trace.unit_axis import UnitAxis
 
 
 def labels(axis: int, *units: int) -> UnitAxis:
@@ -35,7 +35,7 @@ def labels(axis: int, *units: int) -> UnitAxis:
 def test_labels_with_no_single_axis(
     axis: int, units: tuple[int, ...], source: Shape, goal: Shape
 ) -> None:
-    assert move_labels(labels(axis, *units), source, goal) is None
+    assert move_unit_axis(labels(axis, *units), source, goal) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_labels_move(  # noqa: PLR0917 - one argument a column of the table
     expected_axis: int,
     expected: tuple[int, ...],
 ) -> None:
-    moved = move_labels(labels(axis, *units), source, goal)
+    moved = move_unit_axis(labels(axis, *units), source, goal)
     assert moved is not None
     assert (moved.axis, moved.units.tolist()) == (expected_axis, list(expected))
 
@@ -115,7 +115,7 @@ def test_moved_labels_are_those_of_the_values(
         moved_to_front = np.moveaxis(values, candidate, 0).reshape(goal[candidate], -1)
         if (moved_to_front == moved_to_front[:, :1]).all() and goal[candidate] > 1:
             fitting.append((candidate, moved_to_front[:, 0].tolist()))
-    moved = move_labels(UnitAxis(axis, np.arange(source[axis])), source, goal)
+    moved = move_unit_axis(UnitAxis(axis, np.arange(source[axis])), source, goal)
     if moved is None:
         assert fitting == []
     else:

@@ -24,7 +24,7 @@ from exporter.graph.operations import (
 )
 from exporter.modes import MODES
 from exporter.trace import trace
-from exporter.trace.head import UnitAxis
+from exporter.trace.unit_axis import UnitAxis
 from tests.builders.cut_graphs import apply, check_slice, feeds
 from tests.builders.graphs import Builder, run
 

@@ -16,7 +16,8 @@ from exporter.layers.zeroed_units import averages_of
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import members
 from exporter.trace import Trace, trace
-from exporter.trace.head import Head, UnitConstant
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitConstant
 
 
 def freeze_pruned(model: Any, remap: Remap | None = None) -> None:

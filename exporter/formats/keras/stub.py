@@ -18,7 +18,8 @@ from exporter.graph.edits import Edit, Plan, Replace, Take
 from exporter.graph.operations import Linear
 from exporter.modes import MODES
 from exporter.trace import trace
-from exporter.trace.head import Head, UnitAxis
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitAxis
 
 _FLOAT_BYTES = 4
 

@@ -1,7 +1,7 @@
-"""The rules of what joins parts of an axis, or takes an axis apart.
+"""Operations that join parts of an axis, or take it apart.
 
-Along the unit axis the labels are split where the parts meet. A part in which no position belongs
-to a unit is not entered: it stays as it is, whatever makes it.
+Along the unit axis each part gets its share of the units. The walk does not enter a part that has
+no unit: it stays as it is, whatever computes it.
 """
 
 from __future__ import annotations
@@ -13,119 +13,119 @@ import numpy as np
 
 from exporter.graph import Array
 from exporter.graph.operations import Concat, Slice, Split
-from exporter.trace.head import UnitAxis
-from exporter.trace.rules.protocol import Fact, Parts, Port, States, UnitsAt, Visit
+from exporter.trace.rules.protocol import FIRST_INPUT, FIRST_OUTPUT, Fact, Port, UnitsAt, Visit
+from exporter.trace.unit_axis import Junction, UnitAxis, Width
 
-_IN, _OUT = Port("input", 0), Port("output", 0)
+_BY_POSITION = "it selects units by position"
 
 
-def concat(step: Visit) -> Iterator[Fact]:
-    operation = step.node.operation
+def concat(visit: Visit) -> Iterator[Fact]:
+    operation = visit.node.operation
     assert isinstance(operation, Concat)  # noqa: S101 - narrows the type; RULES guarantees it
-    parts = [Port("input", slot) for slot in range(len(step.node.inputs))]
-    if step.unit_axis.axis == operation.axis:
-        yield from _apart(step, _OUT, parts)
+    parts = [Port("input", slot) for slot in range(len(visit.node.inputs))]
+    if visit.unit_axis.axis == operation.axis:
+        yield from _along(visit, FIRST_OUTPUT, parts)
     else:
-        yield from _alike(step, [_OUT, *parts])
+        yield from _across(visit, [FIRST_OUTPUT, *parts])
 
 
-def split(step: Visit) -> Iterator[Fact]:
-    operation = step.node.operation
+def split(visit: Visit) -> Iterator[Fact]:
+    operation = visit.node.operation
     assert isinstance(operation, Split)  # noqa: S101
-    parts = [Port("output", slot) for slot in range(len(step.node.outputs))]
-    if step.unit_axis.axis != operation.axis:
-        yield from _alike(step, [_IN, *parts])
+    parts = [Port("output", slot) for slot in range(len(visit.node.outputs))]
+    if visit.unit_axis.axis != operation.axis:
+        yield from _across(visit, [FIRST_INPUT, *parts])
         return
     place = operation.slot if operation.slot is not None else operation.attribute
     if operation.sizes is None or place is None:
-        raise step.refuse("it splits the units into equal parts")
-    for fact in _apart(step, _IN, parts):
+        raise visit.refuse("it splits the units into equal parts")
+    for fact in _along(visit, FIRST_INPUT, parts):
         yield fact
         if isinstance(fact, UnitsAt) and fact.port.side == "output":
-            slot = fact.port.slot
-            yield States(place, operation.sizes, slot, output=slot)
+            yield visit.states(place, operation.sizes, fact.port.slot, port=fact.port)
 
 
-def _alike(step: Visit, ports: list[Port]) -> Iterator[UnitsAt]:
-    """All ends run along the same units."""
+def _across(visit: Visit, ports: list[Port]) -> Iterator[UnitsAt]:
+    """All inputs and outputs have the same units."""
     for port in ports:
-        yield UnitsAt(port, step.unit_axis, zero=0.0)
+        yield UnitsAt(port, visit.unit_axis, zero=0.0)
 
 
-def _apart(step: Visit, whole: Port, parts: list[Port]) -> Iterator[Fact]:
-    axis = step.unit_axis.axis
-    stops = tuple(accumulate(step.width(port, axis) for port in parts))
-    bounds = list(pairwise((0, *stops)))
-    known = step.unit_axis if step.port == whole else step.label(whole)
+def _along(visit: Visit, whole: Port, parts: list[Port]) -> Iterator[Fact]:
+    """Each part has the units of its range of the whole."""
+    axis = visit.unit_axis.axis
+    stops = tuple(accumulate(visit.width(port, axis) for port in parts))
+    ranges = list(pairwise((0, *stops)))
+    known = visit.unit_axis if visit.port == whole else visit.known_axis(whole)
     if known is None:
-        known = UnitAxis(axis, _together(step, parts, bounds))
+        known = UnitAxis(axis, _joined(visit, parts, ranges))
     elif (known.axis, len(known.units)) != (axis, stops[-1]):
-        raise step.refuse("its parts do not make up the whole")
+        raise visit.refuse("the lengths of its parts do not add up to the length of the whole")
     yield UnitsAt(whole, known)
-    yield Parts(known, stops)
-    for port, (start, stop) in zip(parts, bounds, strict=True):
-        units = known.units[start:stop]
-        if (units >= 0).any():
-            yield UnitsAt(port, UnitAxis(axis, units), zero=0.0)
+    yield Junction(visit.node, known, stops)
+    for port, (start, stop) in zip(parts, ranges, strict=True):
+        part = UnitAxis(axis, known.units[start:stop])
+        if part.has_units:
+            yield UnitsAt(port, part, zero=0.0)
 
 
-def _together(step: Visit, parts: list[Port], bounds: list[tuple[int, int]]) -> Array:
-    """The labels of a whole, out of those that its parts have by now."""
-    units = np.full(bounds[-1][1], -1, np.int64)
-    for port, (start, stop) in zip(parts, bounds, strict=True):
-        labels = step.unit_axis if port == step.port else step.label(port)
-        if labels is not None and (labels.axis, len(labels.units)) == (
-            step.unit_axis.axis,
-            stop - start,
-        ):
-            units[start:stop] = labels.units
+def _joined(visit: Visit, parts: list[Port], ranges: list[tuple[int, int]]) -> Array:
+    """The units of the whole, from the parts whose units are known."""
+    units = np.full(ranges[-1][1], -1, np.int64)
+    for port, (start, stop) in zip(parts, ranges, strict=True):
+        known = visit.unit_axis if port == visit.port else visit.known_axis(port)
+        expected = visit.unit_axis.axis, stop - start
+        if known is not None and (known.axis, len(known.units)) == expected:
+            units[start:stop] = known.units
     return units
 
 
-def slice_(step: Visit) -> Iterator[Fact]:
-    """Only what belongs to no unit may be cut off by its place, or taken by it."""
-    operation = step.node.operation
+def slice_(visit: Visit) -> Iterator[Fact]:
+    """A slice may select all units and drop other positions, or select other positions only."""
+    operation = visit.node.operation
     assert isinstance(operation, Slice)  # noqa: S101
-    axis = step.unit_axis.axis
-    whole, part = step.width(_IN, axis), step.width(_OUT, axis)
+    axis, inward = visit.unit_axis.axis, visit.port.side == "input"
+    whole, part = visit.width(FIRST_INPUT, axis), visit.width(FIRST_OUTPUT, axis)
     first = _first(operation, axis, whole, part)
     if first is None:
-        raise step.refuse("it takes units by their place")
+        raise visit.refuse(_BY_POSITION)
     inside = slice(first, first + part)
-    if step.port.side == "input" and not (step.unit_axis.units[inside] >= 0).any():
-        yield from _past(step, operation, first, first + part)
+    if inward and not (visit.unit_axis.units[inside] >= 0).any():
+        yield from _without_units(visit, operation, first, first + part)
         return
     units = np.full(whole, -1, np.int64)
-    units[inside] = step.unit_axis.units[inside if step.port.side == "input" else slice(None)]
-    if step.port.side == "input" and not np.array_equal(units, step.unit_axis.units):
-        raise step.refuse("it takes units by their place")
-    yield UnitsAt(_IN, UnitAxis(axis, units))
-    yield UnitsAt(_OUT, UnitAxis(axis, units[inside]))
+    units[inside] = visit.unit_axis.units[inside if inward else slice(None)]
+    if inward and not np.array_equal(units, visit.unit_axis.units):
+        raise visit.refuse(_BY_POSITION)
+    yield UnitsAt(FIRST_INPUT, UnitAxis(axis, units))
+    yield UnitsAt(FIRST_OUTPUT, UnitAxis(axis, units[inside]))
     if axis in operation.axes:
+        index, place = operation.axes.index(axis), _stop_place(operation)
         start = 0 if operation.counts else first
-        yield from _stop(operation, operation.axes.index(axis), start + part, start)
+        if place is not None and operation.stops[index] == start + part:
+            yield visit.states(place, operation.stops, index, offset=start)
 
 
-def _past(step: Visit, operation: Slice, first: int, stop: int) -> Iterator[Fact]:
-    """What shares the axis with the units is taken: behind them its place moves with their number.
+def _without_units(visit: Visit, operation: Slice, first: int, stop: int) -> Iterator[Width]:
+    """Values after the units: their position depends on the number of units.
 
-    Where there are units on one side of it alone, its place counts from the other end.
+    A start or stop that is counted from the end of the axis stays as it is.
     """
-    axis, units = step.unit_axis.axis, step.unit_axis.units
+    axis, units = visit.unit_axis.axis, visit.unit_axis.units
     if not (units[:first] >= 0).any() or axis not in operation.axes:
         return
     if (units[stop:] >= 0).any():
-        raise step.refuse("it takes what stands between units by its place")
+        raise visit.refuse("it selects values between the units by position")
     index, width = operation.axes.index(axis), len(units)
     if operation.start is not None and operation.starts[index] == first:
-        yield States(operation.start, operation.starts, index, first - width, input=0)
-    place = operation.slot if operation.slot is not None else operation.attribute
+        yield visit.states(operation.start, operation.starts, index, first - width, FIRST_INPUT)
+    place = _stop_place(operation)
     if place is not None and not operation.counts and operation.stops[index] == stop:
-        yield States(place, operation.stops, index, stop - width, input=0)
+        yield visit.states(place, operation.stops, index, stop - width, FIRST_INPUT)
 
 
 def _first(operation: Slice, axis: int, whole: int, part: int) -> int | None:
-    """The first position that a slice takes; None where that is stated in no simple way."""
+    """The first selected position; None where it is counted from the end, or positions skipped."""
     if axis not in operation.axes:
         return 0
     index = operation.axes.index(axis)
@@ -135,8 +135,5 @@ def _first(operation: Slice, axis: int, whole: int, part: int) -> int | None:
     return start if step == 1 and 0 <= start <= whole - part else None
 
 
-def _stop(operation: Slice, index: int, stop: int, start: int) -> Iterator[States]:
-    """A stop that counts from the front moves with the width; others mean the same as before."""
-    place = operation.slot if operation.slot is not None else operation.attribute
-    if place is not None and operation.stops[index] == stop:
-        yield States(place, operation.stops, index, offset=start)
+def _stop_place(operation: Slice) -> int | str | None:
+    return operation.slot if operation.slot is not None else operation.attribute

@@ -1,12 +1,12 @@
-"""The number of units as a file reads it while it runs: where it follows a cut by itself.
+"""The number of units, measured at run time: after a cut it is correct without an edit.
 
-Exporters of open shapes write Shape and Gather in place of a constant. What then repeats a place
-for every unit, or divides places by the number of units, does so with the new number after a cut.
+Exporters of open shapes write Shape and Gather instead of a constant. A node that repeats a value
+for each unit, or divides positions by the number of units, then uses the new number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import (
@@ -18,68 +18,67 @@ from exporter.graph.operations import (
     ShapeOf,
     TopK,
 )
-from exporter.trace.head import UnitAxis
+from exporter.graph.walk import ancestors, dependents
+from exporter.trace.rules.protocol import Fact, Visit
+from exporter.trace.unit_axis import UnitAxis
 
-_HANDED_ON = {"cast", "equal", "identity", "where"}  # "is it -1?", and what takes its place then
-
-
-def follows(graph: Graph, node: Node) -> bool:
-    """Is a length that a node measures used for nothing but what may follow a cut?"""
-    waiting, met = list(node.outputs), set[str]()
-    while waiting:
-        tensor = waiting.pop()
-        if tensor in graph.outputs:
-            return False
-        for reader, slot in graph.consumers.get(tensor, ()):
-            if _ends(graph, reader, slot):
-                continue
-            if not _hands_on(reader, slot):
-                return False
-            waiting += [name for name in reader.outputs if name not in met]
-            met.update(reader.outputs)
-    return True
+_MOVES = {"cast", "equal", "identity", "where"}  # a length of -1 is compared and replaced
 
 
-def is_width(graph: Graph, tensor: str, labeled: Mapping[str, UnitAxis]) -> bool:
-    """Is a tensor computed from the length of a labeled axis?"""
-    waiting, met = [tensor], set[str]()
-    while waiting:
-        node, _ = graph.producers.get(waiting.pop(), (None, 0))
-        if node is None or node.name in met:
-            continue
-        met.add(node.name)
+def shape_of(visit: Visit) -> Iterator[Fact]:
+    """The length of the unit axis may be measured only for uses that are correct after a cut."""
+    operation = visit.node.operation
+    assert isinstance(operation, ShapeOf)  # noqa: S101 - narrows the type; RULES guarantees it
+    measured = visit.unit_axis.axis in operation.axes
+    if visit.port.side == "output" or (measured and not _may_change(visit.graph, visit.node)):
+        raise visit.refuse(
+            "it computes with the number of units",
+            "if its input has an open shape, export the model with a fixed one",
+        )
+    yield from ()
+
+
+def is_width(graph: Graph, tensor: str, unit_axes: Mapping[str, UnitAxis]) -> bool:
+    """Is a tensor computed from the length of a unit axis?"""
+    sources = ancestors(graph, [tensor], lambda node: not isinstance(node.operation, ShapeOf))
+    for node in (graph.producers[name][0] for name in sources if name in graph.producers):
         if isinstance(node.operation, ShapeOf):
-            labels = labeled.get(node.inputs[0])
-            if labels is not None and labels.axis in node.operation.axes:
+            unit_axis = unit_axes.get(node.inputs[0])
+            if unit_axis is not None and unit_axis.axis in node.operation.axes:
                 return True
-        else:
-            waiting += [name for name in node.inputs if name]
     return False
 
 
-def _ends(graph: Graph, node: Node, slot: int) -> bool:
-    """What else decides on it: the rules of what repeats, and of what divides places."""
-    match node.operation:
-        case Expand(computed=computed):
-            return computed and slot == 1
-        case Elementwise(function="div" | "mod"):
-            return slot == 1 and _is_place(graph, node.inputs[0])
-        case operation:
-            return isinstance(operation, ShapeOf)  # of how many lengths there are
+def _may_change(graph: Graph, node: Node) -> bool:
+    """Is every use of a measured length correct after a cut?"""
+    lengths = dependents(graph, node.outputs, _moves)
+    uses = (use for name in lengths for use in graph.consumers.get(name, ()))
+    accepted = all(_moves(*use) or _accepts(graph, *use) for use in uses)
+    return accepted and lengths.isdisjoint(graph.outputs)
 
 
-def _is_place(graph: Graph, tensor: str) -> bool:
-    """Does it hold what a ranking has found?"""
-    node, slot = graph.producers.get(tensor, (None, 0))
-    operation = node and node.operation
-    return isinstance(operation, TopK) and slot == operation.ids
-
-
-def _hands_on(node: Node, slot: int) -> bool:
+def _moves(node: Node, slot: int) -> bool:
     match node.operation:
         case Elementwise(function=function):
-            return function in _HANDED_ON
+            return function in _MOVES
         case GatherConstant() | Reshape():
             return slot == 0
         case operation:
             return isinstance(operation, Concat)
+
+
+def _accepts(graph: Graph, node: Node, slot: int) -> bool:
+    """Is the use checked by another rule: of repeated values, or of divided positions?"""
+    match node.operation:
+        case Expand(computed=computed):
+            return computed and slot == 1
+        case Elementwise(function="div" | "mod"):
+            return slot == 1 and _is_position(graph, node.inputs[0])
+        case operation:
+            return isinstance(operation, ShapeOf)  # it counts the lengths
+
+
+def _is_position(graph: Graph, tensor: str) -> bool:
+    """Is a tensor the indices of a TopK?"""
+    node, slot = graph.producers.get(tensor, (None, 0))
+    return node is not None and isinstance(node.operation, TopK) and slot == node.operation.ids

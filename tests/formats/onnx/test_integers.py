@@ -22,9 +22,9 @@ from exporter.graph.edits import AddOutput, Plan
 from exporter.graph.operations import Elementwise, Linear
 from exporter.jobs.inspect import inspect_model
 from exporter.trace import trace
-from exporter.trace.head import UnitAxis
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import Port, Refused, Visit
+from exporter.trace.unit_axis import UnitAxis
 from tests.builders import onnx_precisions as made
 from tests.builders.onnx_integer_operators import (
     FORMS_OF_CODES,

@@ -135,8 +135,8 @@ def changed(operator: str, name: str, *inputs: str) -> ModelProto:
     return model
 
 
-BY_ANOTHER = "Mul 'whole': it divides the places of units by another number than theirs"
-COMPUTES = "Sub 'labels': it computes with the ids of units, which a cut changes"
+BY_ANOTHER = "Mul 'whole': it divides positions by a number other than the number of units"
+COMPUTES = "Sub 'labels': it computes with unit indices, which a cut changes"
 
 REFUSED: Mapping[str, tuple[ModelProto, str]] = {
     "another factor": (queries("product", "plain", factor=CLASSES + 1), BY_ANOTHER),

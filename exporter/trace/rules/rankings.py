@@ -1,0 +1,164 @@
+"""Argmaxes and top-ks over the units: what depends on them, and the indices that they return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from exporter.graph import Array, Graph, Node
+from exporter.graph.operations import (
+    Activation,
+    Elementwise,
+    Gather,
+    Reshape,
+    TopK,
+    Transpose,
+)
+from exporter.graph.walk import computed_inputs, moves_one_input, upstream
+from exporter.trace.readers import Content, Kind, Ranking
+from exporter.trace.rules.protocol import Refused
+from exporter.trace.rules.unit_indices import IndexWalk, is_look_up
+from exporter.trace.unit_axis import UnitAxis, Width
+
+
+def find_ranking(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) -> Ranking:
+    """Follow the results of a node that ranks units.
+
+    Args:
+        graph: contains the node.
+        node: its operation is a TopK along the unit axis of its first input.
+        unit_axes: all tensors with a unit axis.
+
+    Raises:
+        Refused: something computes with the indices, or gives each unit ranked values; or the
+            positions that are ranked are not the units in order.
+    """
+    operation = _operation(node)
+    units = unit_axes[node.inputs[0]].units
+    count = int(units.max()) + 1
+    out_of_order = Refused(node, "it ranks positions that are not the units in order")
+    if not np.array_equal(units, np.arange(len(units)) % count):
+        raise out_of_order
+    is_flat = count != len(units)  # rows of units that are joined: an index is a remainder
+    walk = IndexWalk(graph, count, unit_axes, copies=[node])
+    ids = Content(Kind.FLAT if is_flat else Kind.INDICES)
+    kinds = {node.outputs[operation.ids]: ids}
+    walk.run({name: kinds.get(name, Content(Kind.OTHER)) for name in node.outputs if name})
+    contents = walk.outputs()
+    if any(each.kind is Kind.FLAT for each in contents.values()):
+        raise out_of_order
+    rank_axes, fixed = _rank_axes(graph, node)
+    copied = [name for name, each in walk.contents.items() if each.kind is not Kind.OTHER]
+    return Ranking(
+        node=node,
+        source=node.inputs[0],
+        contents=contents,
+        tables=tuple(walk.tables),
+        stated=None if is_flat else _stated(graph, node),
+        copies=tuple(walk.copies),
+        rank_axes=rank_axes,
+        shapes={name: graph.shape(name) for name in (*rank_axes, *copied)},
+        fixed=fixed,
+        divisions=tuple(walk.divisions),
+        counts=tuple(walk.counts),
+    )
+
+
+def _rank_axes(graph: Graph, node: Node) -> tuple[dict[str, int], Node | None]:
+    """Tensor -> its axis of ranks, and the first consumer that needs their number."""
+    operation = _operation(node)
+    if operation.k is None:
+        return {}, None
+    axes = {name: operation.axis for name in node.outputs if name}
+    fixed: Node | None = None
+    for consumer in graph.nodes:
+        for name in axes.keys() & set(consumer.inputs):
+            shape = graph.shape(name)
+            keeps = isinstance(consumer.operation, Elementwise | Activation | Gather)
+            if keeps and all(graph.shape(each) == shape for each in consumer.outputs):
+                axes |= dict.fromkeys(consumer.outputs, axes[name])
+            else:
+                fixed = fixed or consumer
+    return axes, fixed
+
+
+def _stated(graph: Graph, node: Node) -> Width | None:
+    """Where the file states how many units are returned."""
+    operation = _operation(node)
+    if operation.k is None:
+        return None
+    stated = (operation.k,)
+    if operation.slot is None:
+        return Width(node.name, operation.attribute or "", None, stated, None, node.outputs[0])
+    constant = node.inputs[operation.slot]
+    entry = 0 if graph.shape(constant) else None
+    return Width(node.name, operation.slot, constant, stated, entry, node.outputs[0])
+
+
+def top_k_of(graph: Graph, output: str) -> Node | None:
+    """The TopK whose indices or values an output shows, if there is one."""
+
+    def follow(node: Node) -> str | None:
+        ranks = isinstance(node.operation, TopK)
+        shows = moves_one_input(graph, node, "cast") or is_look_up(graph, node)
+        return computed_inputs(graph, node)[0] if shows and not ranks else None
+
+    nodes = (node for node, _ in upstream(graph.producers, output, follow))
+    return next((node for node in nodes if isinstance(node.operation, TopK)), None)
+
+
+def ranked_ids(
+    ranking: Ranking,
+    values: Array,
+    k: int | None = None,
+    *,
+    names: Array | None = None,
+    tables: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
+    """The indices that the model must return for these values of its source tensor.
+
+    Args:
+        ranking: of the model, before or after a cut.
+        values: of the tensor `ranking.source`, as the model in question computes them.
+        k: how many it returns; None for as many as before, or all where there are fewer.
+        names: index -> the index that the model returns for it; None for the same.
+        tables: name of a table in which indices are looked up -> its entry for each index.
+
+    Returns:
+        Output name -> int64 indices, or table entries.
+    """
+    operation = _operation(ranking.node)
+    ids = _ranks(operation, np.asarray(values), k)
+    found = {ranking.node.outputs[operation.ids]: ids if names is None else names[ids]}
+    for node in ranking.copies[1:]:
+        source = found[next(name for name in node.inputs if name in found)]
+        (result,) = node.outputs
+        match node.operation:
+            case Reshape():
+                shape = [-1 if n is None else n for n in ranking.shapes[result]]
+                found[result] = source.reshape(shape)
+            case Transpose(permutation=permutation):
+                found[result] = source.transpose(permutation)
+            case Gather():
+                found[result] = (tables or {})[node.inputs[0]][source]
+            case _:
+                found[result] = source
+    return {name: found[name] for name in (*ranking.outputs, *ranking.looked_up)}
+
+
+def _ranks(operation: TopK, values: Array, k: int | None) -> Array:
+    axis, width = operation.axis, values.shape[operation.axis]
+    signed = values.astype(np.float64) * (-1.0 if operation.largest else 1.0)
+    if operation.last:
+        order = width - 1 - np.argsort(np.flip(signed, axis), axis=axis, kind="stable")
+    else:
+        order = np.argsort(signed, axis=axis, kind="stable")
+    wanted = 1 if operation.k is None else min(operation.k if k is None else k, width)
+    first = np.take(order, np.arange(wanted), axis=axis)
+    return first if operation.keepdims else first.squeeze(axis)
+
+
+def _operation(node: Node) -> TopK:
+    assert isinstance(node.operation, TopK)  # noqa: S101 - narrows the type; the callers ensure it
+    return node.operation

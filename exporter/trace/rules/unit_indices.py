@@ -1,0 +1,280 @@
+"""The walk over the readers of unit indices: which tensors contain indices that a cut changes.
+
+A TopK over the units, or the post-process of a detector, returns unit indices. The walk visits all
+nodes that depend on them, in running order. INDEX_RULES lists for each operation the rules that are
+tried in turn; a rule returns the content of the node's results, or None where it does not apply.
+Where none applies, the node computes with indices, and is refused.
+
+The two kinds of node differ:
+
+1. The indices of a ranking are computed again for verification, so that an index may be looked up
+   only where all of them are returned in order.
+2. A constant may be added to the class indices of a post-process: the background class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from exporter.graph import Graph, Node, Use
+from exporter.graph.operations import (
+    Concat,
+    Elementwise,
+    Expand,
+    Gather,
+    GatherComputed,
+    GatherConstant,
+    NonMaxSuppression,
+    Operation,
+    Reshape,
+    Scatter,
+    ShapeOf,
+    Slice,
+    Transpose,
+)
+from exporter.graph.walk import applies, dependents, moves_one_input
+from exporter.trace.readers import Column, Content, Kind
+from exporter.trace.rules.floor_division import is_always_zero, is_unused, remainder
+from exporter.trace.rules.index_columns import move_column
+from exporter.trace.rules.protocol import RAW, Refused
+from exporter.trace.rules.runtime_width import is_width
+from exporter.trace.unit_axis import UnitAxis, UnitConstant, Width
+
+_OTHER = Content(Kind.OTHER)
+
+
+@dataclass(eq=False)
+class IndexWalk:
+    """One walk, and its results.
+
+    Attributes:
+        units: how many there are.
+        unit_axes: tensor -> its unit axis.
+        is_detector: see the cases of the module.
+        adds_offset: a constant may be added to the indices.
+        contents: tensor that depends on the node -> its content.
+        copies: nodes that move all indices in order, or look them up.
+        tables: constants in which indices are looked up.
+        divisions, counts: see `Ranking`.
+    """
+
+    graph: Graph
+    units: int
+    unit_axes: Mapping[str, UnitAxis]
+    is_detector: bool = False
+    adds_offset: bool = False
+    contents: dict[str, Content] = field(default_factory=dict)
+    copies: list[Node] = field(default_factory=list)
+    tables: list[UnitConstant] = field(default_factory=list)
+    divisions: list[Node] = field(default_factory=list)
+    counts: list[Width] = field(default_factory=list)
+
+    def run(self, contents: Mapping[str, Content]) -> None:
+        """Visit all nodes that depend on some tensors (raises Refused)."""
+        self.contents.update(contents)
+        for node in self.graph.nodes:
+            for slot, name in enumerate(node.inputs):
+                if name in self.contents and not self._is_correction(node):
+                    self._note(node, self._result(node, slot, self.contents[name]))
+
+    def outputs(self) -> dict[str, Content]:
+        """The outputs of the model that contain indices, or table entries for them."""
+        found = {n: self.contents[n] for n in self.graph.outputs if n in self.contents}
+        return {name: each for name, each in found.items() if each.kind is not Kind.OTHER}
+
+    def _is_correction(self, node: Node) -> bool:
+        """Is a node part of the correction of a floor division, which is always 0?"""
+        flat = [name for name, each in self.contents.items() if each.kind is Kind.FLAT]
+        return bool(flat) and (
+            is_always_zero(self.graph, node.outputs[0], flat) or is_unused(self.graph, node, flat)
+        )
+
+    def _note(self, node: Node, content: Content) -> None:
+        for name in node.outputs:
+            if name and (content.kind is not Kind.OTHER or name not in self.contents):
+                self.contents[name] = content
+
+    def _result(self, node: Node, slot: int, content: Content) -> Content:
+        if not self.is_detector and not self.unit_axes.keys().isdisjoint(node.outputs):
+            raise Refused(node, "it gives each unit values of other units")
+        if content.kind is Kind.OTHER:
+            return _OTHER
+        for rule in INDEX_RULES.get(type(node.operation), ()):
+            result = rule(self, node, slot, content)
+            if result is not None:
+                return result
+        if content.kind is Kind.ENTRIES and not self.is_detector:
+            raise Refused(node, "it computes with values that a table contains for unit indices")
+        if content.kind is not Kind.ENTRIES and not self._is_harmless(node):
+            name, hint = ("class", RAW) if self.is_detector else ("unit", "")
+            raise Refused(node, f"it computes with {name} indices, which a cut changes", hint)
+        return _OTHER
+
+    def _is_harmless(self, node: Node) -> bool:
+        return isinstance(node.operation, ShapeOf) or separates_boxes(self.graph, node)
+
+    def moved(self, node: Node, slot: int, content: Content) -> Content:
+        """The content of the result of a node that moves values of one input."""
+        if content.kind is Kind.FLAT:
+            return content
+        column = move_column(self.graph, node, slot, content.column)
+        return _OTHER if column is None else replace(content, column=column)
+
+    def check_divisor(self, node: Node, slot: int) -> None:
+        """Refuse a division by anything but the number of units, which is stated or measured."""
+        tensor = self.graph.tensors[node.inputs[slot]]
+        if is_width(self.graph, tensor.name, self.unit_axes):
+            return
+        if tensor.read is None or np.ravel(tensor.read()).tolist() != [self.units]:
+            reason = "it divides positions by a number other than the number of units"
+            raise Refused(node, reason)
+        entry = 0 if self.graph.shape(tensor.name) else None
+        every = np.arange(self.units)
+        single = next(n for n, a in self.unit_axes.items() if np.array_equal(a.units, every))
+        self.counts.append(Width(node.name, slot, tensor.name, (self.units,), entry, single))
+
+
+def separates_boxes(graph: Graph, node: Node) -> bool:
+    """Are all results of a node used only as box coordinates that a post-process compares?
+
+    Where boxes of all classes are suppressed together, each is moved by its class index times more
+    than the width of any box, so that boxes of different classes never overlap. Other indices have
+    the same effect.
+    """
+
+    def is_suppression(consumer: Node, slot: int) -> bool:
+        operation = consumer.operation
+        return isinstance(operation, NonMaxSuppression) and slot == operation.boxes
+
+    computed = dependents(graph, node.outputs, lambda *use: not is_suppression(*use))
+    uses = (use for name in computed for use in graph.consumers.get(name, ()))
+    return computed.isdisjoint(graph.outputs) and any(is_suppression(*use) for use in uses)
+
+
+def added_constant(graph: Graph, node: Node) -> int | None:
+    """The whole number that a node adds to its other input; None where it does something else."""
+    if not applies(node, "add", "sub") or len(node.inputs) != 2:  # noqa: PLR2004 - operands
+        return None
+    first, second = (_whole_number(graph, name) for name in node.inputs)
+    if applies(node, "sub"):
+        return -second if first is None and second is not None else None
+    return (first if second is None else second) if None in {first, second} else None
+
+
+def _whole_number(graph: Graph, name: str) -> int | None:
+    read = graph.tensors[name].read
+    value = np.ravel(read()) if read is not None else np.empty(0)
+    return int(value[0]) if value.size == 1 and value[0] == np.rint(value[0]) else None
+
+
+def is_look_up(graph: Graph, node: Node, slot: int = 1) -> bool:
+    """Does a node look up the values of an input in rows of a constant?"""
+    operation = node.operation
+    is_index = isinstance(operation, Gather) and operation.axis == 0 and slot == 1
+    return is_index and graph.tensors[node.inputs[0]].is_constant
+
+
+def _table(walk: IndexWalk, node: Node, offset: int) -> UnitConstant:
+    """The constant in which a node looks up indices, with unit 0 in the row `offset`."""
+    tensor = walk.graph.tensors[node.inputs[0]]
+    shape = tuple(n or 0 for n in tensor.shape or ())
+    if offset < 0 or shape[0] < offset + walk.units:
+        raise Refused(node, f"its table has no entry for some of the {walk.units} classes")
+    rows = np.arange(shape[0], dtype=np.int64) - offset
+    unit_axis = UnitAxis(0, np.where((rows >= 0) & (rows < walk.units), rows, -1))
+    return UnitConstant(tensor.name, shape, tensor.dtype, unit_axis, (Use(node.name, 0),), None)
+
+
+# --- the rules ----------------------------------------------------------------------------------
+
+
+def _move(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
+    """All values are moved, copied or cast."""
+    if not moves_one_input(walk.graph, node, "cast"):
+        return None
+    if content.exact:
+        walk.copies.append(node)
+    return walk.moved(node, slot, content)
+
+
+def _from(*slots: int) -> IndexRule:
+    """Some values of these inputs (all of them if none are given) are selected, or other values are
+    put next to them.
+    """
+
+    def select(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
+        if (slots and slot not in slots) or (content.kind is Kind.ENTRIES and not walk.is_detector):
+            return None
+        if content.kind is Kind.FLAT:
+            return Content(Kind.INDICES, exact=False, column=Column(0, 0))
+        return replace(walk.moved(node, slot, content), exact=False)
+
+    return select
+
+
+def _look_up(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
+    """A table has an entry for each index: it is cut with the units."""
+    known = content.kind is Kind.INDICES and (content.exact or walk.is_detector)
+    if not known or not is_look_up(walk.graph, node, slot):
+        return None
+    walk.tables.append(_table(walk, node, content.column.offset))
+    walk.copies.append(node)
+    return Content(Kind.ENTRIES)
+
+
+def _add(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
+    """A constant is added to each index: for example, a background class is counted."""
+    allowed = walk.adds_offset or (walk.is_detector and content.kind is Kind.ENTRIES)
+    added = added_constant(walk.graph, node)
+    if not allowed or added is None or not content.column.is_whole:
+        return None
+    column = content.column._replace(offset=content.column.offset + added)
+    return replace(content, column=column)
+
+
+def _gather_units(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
+    """Values that are cut with the units are found under the new indices."""
+    plain = content.kind is Kind.INDICES and not content.column.offset
+    found = walk.is_detector and plain and slot == 1 and node.inputs[0] in walk.unit_axes
+    return _OTHER if found else None
+
+
+def _divide(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
+    """The remainder of a position in rows of units, divided by the number of units, is an index."""
+    if content.kind is not Kind.FLAT or not applies(node, "div", "mod"):
+        return None
+    walk.check_divisor(node, 1)
+    walk.divisions.append(node)
+    return Content(Kind.INDICES, exact=False) if applies(node, "mod") else _OTHER
+
+
+def _subtract(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
+    """The same remainder, written as a - a // b * b."""
+    flat = {name for name, each in walk.contents.items() if each.kind is Kind.FLAT}
+    product = remainder(walk.graph, node, flat) if content.kind is Kind.FLAT else None
+    if product is None:
+        return None
+    walk.check_divisor(*product)
+    walk.divisions.append(node)
+    return Content(Kind.INDICES, exact=False)
+
+
+IndexRule = Callable[[IndexWalk, Node, int, Content], Content | None]
+
+_PUT = 2  # slot of the values that Scatter puts into its first input
+
+INDEX_RULES: Mapping[type[Operation], tuple[IndexRule, ...]] = {
+    Reshape: (_move,),
+    Transpose: (_move,),
+    Elementwise: (_divide, _subtract, _add, _move),
+    Gather: (_look_up, _from(0)),
+    GatherComputed: (_gather_units, _from(0)),
+    GatherConstant: (_from(0),),
+    Slice: (_from(0),),
+    Expand: (_from(0),),
+    Concat: (_from(),),
+    Scatter: (_from(_PUT),),
+}
