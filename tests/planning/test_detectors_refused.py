@@ -30,7 +30,7 @@ from tests.builders.ssd_models import ssd as tflite_ssd
 from tests.builders.yolo_models import Net, anchored
 from tests.builders.yolo_reference import ANCHORS, CLASSES, SIZES
 
-JOINED = "export the model with it behind the join, which gives the same values, or without it"
+JOINED = "export the model with it after the join, which gives the same values, or without it"
 
 # --- no cut follows what makes the rows ----------------------------------------------------------
 
@@ -174,7 +174,7 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     ),
     "class values of no known shape": (
         of_no_known_shape,
-        "Activation 'late': the shape of what it computes is not known before the model runs"
+        "Activation 'late': the shape of its result is not known before the model runs"
         + MADE.format("late"),
         RAW,
     ),
@@ -195,17 +195,17 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     ),
     "a softmax a map": (
         lambda: opened(ssd("Softmax", apart=True)),
-        "it mixes the units of one part of what Concat 'scores' joins",
+        "it mixes the units of only one input of Concat 'scores'",
         JOINED,
     ),
     "a softmax beside boxes": (
         lambda: opened(softmax_beside_boxes()),
-        "Softmax 'shares': it mixes the units of one part of what Concat 'y' joins",
+        "Softmax 'shares': it mixes the units of only one input of Concat 'y'",
         "export the model without it",
     ),
     "a softmax a map, TFLite": (
         tflite_softmax_a_map,
-        "SOFTMAX 'score0': it mixes the units of one part of what CONCATENATION 'scores' joins",
+        "SOFTMAX 'score0': it mixes the units of only one input of CONCATENATION 'scores'",
         JOINED,
     ),
 }
@@ -294,7 +294,7 @@ COMMANDS: Mapping[str, Refusal] = {
     "units that nothing tells from boxes": Refusal(
         "prune raw.onnx -o x.onnx --keep 0,1",
         3,
-        "no head can be cut: output 'raw0': its 11 values for each anchor may be classes alone, or "
+        "no head can be cut: output 'raw0': its 11 values for each anchor may be only classes, or "
         "boxes and objectness too: give --units A:B",
     ),
     "a part that is wider than the labels": Refusal(
@@ -368,7 +368,7 @@ def test_inspect_says_it_too(folder: Path) -> None:
     done = exporter("inspect classes.onnx", folder)
     refusal, hint = done.out.splitlines()[-2:]
     assert (done.code, hint) == (0, f"hint: {RAW}")
-    assert refusal.startswith("refused: output 'best': Gather 'class1.s': it takes units by")
+    assert refusal.startswith("refused: output 'best': Gather 'class1.s': it selects units by")
     (told,) = exporter("inspect classes.onnx --json", folder).record["refused"]
     assert told["hint"] == RAW
 

@@ -411,25 +411,25 @@ REFUSED = [
     pytest.param(
         partial(behind, Slice((1,), (0,), (4,), (1,)), None, 4),
         "Slice 'other'",
-        "by their place",
+        "by position",
         id="the first units",
     ),
     pytest.param(
         partial(behind, Slice((1,), (-2,), (9,), (1,)), None, 2),
         "Slice 'other'",
-        "by their place",
+        "by position",
         id="the last units",
     ),
     pytest.param(
         partial(behind, Slice((1,), (0,), (9,), (2,)), None, 3),
         "Slice 'other'",
-        "by their place",
+        "by position",
         id="every other unit",
     ),
     pytest.param(
         partial(behind, Slice((1,), (5,), (-9,), (-1,)), None, 6),
         "Slice 'other'",
-        "by their place",
+        "by position",
         id="turned round",
     ),
     pytest.param(middle_unknown, "Slice 'other'", "not known", id="a range of unknown width"),
@@ -438,8 +438,8 @@ REFUSED = [
     ),
     pytest.param(only_length, "ShapeOf 'y'", "number of units", id="only a length"),
     pytest.param(join_of_unknown_width, "Concat 'y'", "'u' is not known", id="unknown part"),
-    pytest.param(join_that_does_not_add_up, "Concat 'y'", "do not make up", id="parts too short"),
-    pytest.param(join_of_another_axis, "Concat 'all'", "different places", id="other axis"),
+    pytest.param(join_that_does_not_add_up, "Concat 'y'", "do not add up", id="parts too short"),
+    pytest.param(join_of_another_axis, "Concat 'all'", "different positions", id="other axis"),
     pytest.param(
         partial(behind, Reshape((-1, -2)), None, UNITS),
         "Reshape 'other'",
@@ -449,21 +449,24 @@ REFUSED = [
     pytest.param(stale_shape, "Linear 'y'", "'k' has the shape [4, 6], not 7", id="stale shape"),
     pytest.param(ranks_alone, None, "model's input 'x'", id="ranks of an input"),
     pytest.param(
-        partial(top_of, Gather(1), "table"), "Gather 'other'", "ids of units", id="id as an index"
+        partial(top_of, Gather(1), "table"), "Gather 'other'", "unit indices", id="id as an index"
     ),
     pytest.param(
         partial(top_of, Elementwise(function="add"), "x"),
         "Elementwise 'other'",
-        "ids of units",
+        "unit indices",
         id="arithmetic with ids",
     ),
     pytest.param(
-        of_what_a_table_has, "Elementwise 'other'", "a table has for ids", id="what is looked up"
+        of_what_a_table_has,
+        "Elementwise 'other'",
+        "a table contains for unit indices",
+        id="what is looked up",
     ),
     pytest.param(
         values_come_back, "Elementwise 'z'", "values of other units", id="values come back"
     ),
-    pytest.param(ranked_anchors, "TopK 'best'", "one by one", id="ranked anchors"),
+    pytest.param(ranked_anchors, "TopK 'best'", "not the units in order", id="ranked anchors"),
 ]
 
 

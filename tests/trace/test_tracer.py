@@ -284,7 +284,9 @@ REFUSED = [
     pytest.param(no_linear, None, "model's input 'x'", id="leads to the input"),
     pytest.param(only_a_constant, None, "no linear operation", id="only a constant"),
     pytest.param(grouped, "Linear 'y'", "2 groups", id="groups"),
-    pytest.param(along_the_batch_of_a_product, "Linear 'fc'", "not that of its output", id="rows"),
+    pytest.param(
+        along_the_batch_of_a_product, "Linear 'fc'", "not the axis of its output", id="rows"
+    ),
     pytest.param(channel_vector_elsewhere, None, "model's input", id="another axis's vector"),
     pytest.param(looked_up, "Gather 'y'", "no rule", id="table"),
     pytest.param(scrambled, "Reshape 'y'", "spreads the units", id="scrambled"),
@@ -294,7 +296,7 @@ REFUSED = [
         unknown_rank_inside, "Activation 'soft'", "'inner' is not known", id="rank inside"
     ),
     pytest.param(one_value, None, "no axis of its shape [?, 1]", id="one value"),
-    pytest.param(two_places, "Transpose 'turned'", "different places", id="two places"),
+    pytest.param(two_places, "Transpose 'turned'", "different positions", id="two places"),
     pytest.param(broadcast_wider, "Elementwise 'bad'", "something wider", id="broadcast"),
 ]
 

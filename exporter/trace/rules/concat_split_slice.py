@@ -115,7 +115,7 @@ def _without_units(visit: Visit, operation: Slice, first: int, stop: int) -> Ite
     if not (units[:first] >= 0).any() or axis not in operation.axes:
         return
     if (units[stop:] >= 0).any():
-        raise visit.refuse("it selects values between the units by position")
+        raise visit.refuse("it selects values between units by position")
     index, width = operation.axes.index(axis), len(units)
     if operation.start is not None and operation.starts[index] == first:
         yield visit.states(operation.start, operation.starts, index, first - width, FIRST_INPUT)

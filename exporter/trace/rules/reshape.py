@@ -42,7 +42,7 @@ def _stated(visit: Visit, operation: Reshape, result: UnitAxis) -> Iterator[Widt
     if target is None:
         return
     if target[index] < _INFERRED:
-        raise visit.refuse("the length of its unit axis is computed at run time")
+        raise visit.refuse("the length of its unit axis is computed while the model runs")
     if target[index] > 0:
         for place in (operation.slot, operation.attribute):
             if place is not None:

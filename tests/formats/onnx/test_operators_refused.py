@@ -80,9 +80,9 @@ MEASURED: dict[Callable[[ModelProto], None], str] = {
     as_a_dividend: "Shape 'scores.shape': it computes with the number of units",
     as_a_divisor_of_values: "Shape 'scores.shape': it computes with the number of units",
     as_what_is_repeated: "Shape 'scores.shape': it computes with the number of units",
-    divided_by_another_length: "Mod 'kind': it divides the places of units by another number",
+    divided_by_another_length: "Mod 'kind': it divides positions by a number other than",
     repeated_by_another_length: "Expand 'scores.at': it repeats or pads the units",
-    open_height: "Flatten 'line': not all lengths that it puts together are known before the model",
+    open_height: "Flatten 'line': some lengths that it combines are known only at run time",
 }
 
 
@@ -143,7 +143,7 @@ def test_other_divisions_of_indices_are_refused(change: Callable[[ModelProto], N
     model = end_to_end(dynamo=True)
     change(model)
     found = trace(from_proto(model, "yolo.onnx").graph())
-    with pytest.raises(ModelError, match="computes with the ids of units, which a cut changes"):
+    with pytest.raises(ModelError, match="computes with unit indices, which a cut changes"):
         found.head()
 
 

@@ -220,9 +220,9 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "a scale for each channel": (_per_channel_codes, "QUANTIZE 'q': .* per-channel scales"),
     "ids that are computed with": (_ids_that_are_computed_with, "ADD 'id': .* with the ids"),
     "every unit twice": (_twice, "different places"),
-    "every second unit": (_strided(0, 6, 2, 3), "takes units by their place"),
-    "units from the back": (_strided(5, -7, -1, 6), "takes units by their place"),
-    "the last units": (_strided(-2, 6, 1, 2), "takes units by their place"),
+    "every second unit": (_strided(0, 6, 2, 3), "selects units by position"),
+    "units from the back": (_strided(5, -7, -1, 6), "selects units by position"),
+    "the last units": (_strided(-2, 6, 1, 2), "selects units by position"),
     "one row of many": (_one_of_many, "it adds or drops axes"),
     "the maximum of the units": (_maximum, "REDUCE_MAX 'y': it mixes the units"),
     "padded units": (
