@@ -15,7 +15,8 @@ from exporter.graph.walk import REARRANGE
 from exporter.modes.mask_value import codes_told, joins_probabilities
 from exporter.modes.semantics import Semantics
 from exporter.remap.head_remap import OldUnits
-from exporter.trace.head import Head, UnitTensor
+from exporter.trace.head import Head
+from exporter.trace.unit_axis import UnitTensor
 
 _REAL = ("float16", "float32", "float64")
 _CODES = ("uint8", "int8", "int16")

@@ -9,7 +9,7 @@ import numpy as np
 
 from exporter.formats.model import Model
 from exporter.remap import HeadRemap
-from exporter.trace import heads_beside, trace, trace_recorded
+from exporter.trace import heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
 from exporter.verification.detector_inputs import (
     detector_inputs,
@@ -123,7 +123,7 @@ def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head,
     with_others: dict[str, Head] = {}
     for table in tables:
         head = with_others.get(table.name) or found.head(table.name)
-        with_others |= {each.name: each for each in heads_beside(graph, found, head)}
+        with_others |= {each.name: each for each in heads_cut_together(graph, found, head)}
         yield head, table
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from exporter.graph import Array, Graph, Node
 from exporter.graph.operations import NonMaxSuppression
-from exporter.trace.head import Detection
+from exporter.trace.readers import Detection
 from exporter.verification.roles import Answers, Comparer, Runs, WrongRows
 
 TIE = 1e-6  # scores and coordinates at most this far apart are equal

@@ -12,8 +12,8 @@ from exporter.graph.activations import ACTIVATIONS
 from exporter.modes import MODES, Expected
 from exporter.modes.merging import merged
 from exporter.remap.head_remap import HeadRemap, members, originals
-from exporter.trace.head import Detection, Head
-from exporter.trace.rules.class_ids import number_columns
+from exporter.trace.head import Head
+from exporter.trace.readers import Detection
 from exporter.verification.detector_rows import DetectedRows
 from exporter.verification.gate_masks import reads_mask
 from exporter.verification.match import members_of_merged, semantics_of, units_of, z_of
@@ -268,7 +268,7 @@ class HeadComparer(Comparer):
             return None
         before, after = self._class_indices(*head.readers.detections[:1])
         new_index = {before[unit]: after[i] for i, unit in enumerate(self.present)}
-        columns = {n: c for n, c in number_columns(graph, head).items() if n in own}
+        columns = {n: c for n, c in head.readers.columns.items() if n in own}
         return RerunOriginal(self.table.name, head, own, sources, self.present, new_index, columns)
 
     def _class_indices(self, detection: Detection | None = None) -> tuple[list[int], list[int]]:

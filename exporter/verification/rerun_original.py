@@ -18,7 +18,7 @@ from exporter.graph import Array, Graph
 from exporter.graph.edits import AddInput, Edit, Insert, Plan
 from exporter.graph.walk import ancestors
 from exporter.trace.head import Head
-from exporter.trace.rules.class_ids import Column
+from exporter.trace.readers import Column
 from exporter.verification.roles import Answers, Comparer, Runs, WrongRows
 
 LOWEST = -1e4  # 0 after a sigmoid or softmax, below every threshold, and finite in float16
@@ -112,8 +112,8 @@ class RerunOriginal(Comparer):
             part = np.array(answer[name], np.float64).reshape(count, -1)
             if name in self.columns:
                 column = self.columns[name]
-                columns.append(sum(part.shape[1] for part in parts) + column.place)
-                part[:, column.place] -= column.more
+                columns.append(sum(part.shape[1] for part in parts) + column.position)
+                part[:, column.position] -= column.offset
             parts.append(part)
         values = np.concatenate(parts, axis=1) if parts else np.empty((0, 0))
         return _Rows(values, columns)

@@ -17,8 +17,9 @@ from exporter.graph import Array, Graph, Node
 from exporter.graph.operations import Reshape, TopK, Transpose
 from exporter.graph.walk import dependents, upstream
 from exporter.remap.head_remap import HeadRemap, originals
-from exporter.trace.head import Head, Ranking
-from exporter.trace.rules.ranking import ranked_ids, top_k_of
+from exporter.trace.head import Head
+from exporter.trace.readers import Ranking
+from exporter.trace.rules.rankings import ranked_ids, top_k_of
 from exporter.verification.roles import Comparer, Comparison, Runs
 
 
@@ -99,7 +100,7 @@ class RankedOutput(_RankingOutput):
             return np.stack([self._first_values(each) for each in values])
         tables = {table.name: self._table(table.name) for table in self._ranking.tables}
         restored = None if tables else self._positions.restored
-        found = (ranked_ids(self._ranking, each, told=restored, tables=tables) for each in values)
+        found = (ranked_ids(self._ranking, each, names=restored, tables=tables) for each in values)
         return np.stack([each[self.output] for each in found])
 
     def _table(self, name: str) -> Array:

@@ -23,7 +23,7 @@ from exporter.modes.activation_tail import replaced, widened
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap
 from exporter.report import describe
-from exporter.trace.head import UnitAxis
+from exporter.trace.unit_axis import UnitAxis
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.commands import exporter, listing

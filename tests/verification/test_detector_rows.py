@@ -21,7 +21,7 @@ from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
 from exporter.trace import trace
-from exporter.trace.rules.class_ids import Column, number_columns
+from exporter.trace.readers import Column
 from exporter.verification.rerun_original import RerunOriginal, unmatched
 from tests.builders.onnx_suppression import (
     SIDE,
@@ -93,7 +93,7 @@ def test_the_rows_are_proved(name: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_where_the_numbers_stand(name: str) -> None:
     graph = opened(name).graph()
-    found = number_columns(graph, trace(graph).head())
+    found = trace(graph).head().readers.columns
     assert found == {n: Column(*place) for n, place in NUMBERS.items() if n in graph.outputs}
 
 
@@ -139,7 +139,7 @@ def test_where_a_column_goes(name: str) -> None:
     last = str(len(steps) - 1)
     model.graph.output.append(helper.make_tensor_value_info(last, TensorProto.INT64, None))
     graph = from_proto(model, "detector.onnx").graph()
-    assert number_columns(graph, trace(graph).head()).get(last) == expected
+    assert trace(graph).head().readers.columns.get(last) == expected
 
 
 def test_codes_are_given_to_the_original_as_codes() -> None:

@@ -21,8 +21,8 @@ from exporter.formats.tflite.metadata import (
 from exporter.formats.tflite.schema import File, integers, metadata
 from exporter.graph import Graph
 from exporter.graph.operations import NonMaxSuppression, TopK
-from exporter.trace.rules.detectors import detector_of
-from exporter.trace.rules.ranking import top_k_of
+from exporter.trace.rules.detections import detector_of
+from exporter.trace.rules.rankings import top_k_of
 
 MAX_BYTES = 2**26  # of a file with one line per unit
 

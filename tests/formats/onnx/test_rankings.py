@@ -8,7 +8,7 @@ from onnx import TensorProto
 
 from exporter.errors import ModelError
 from exporter.trace import trace
-from exporter.trace.rules.ranking import ranked_ids
+from exporter.trace.rules.rankings import ranked_ids
 from tests.builders.onnx_models import cut, node, numbers, run, softmax
 from tests.builders.onnx_rankings import K3, RANKED, SOFT, ranked
 
@@ -97,7 +97,7 @@ REFUSED = {
             node("Add", ["i", "one"], ["y"], "rank"),
         ),
         {"one": np.array([1])},
-        "ids of units",
+        "unit indices",
     ),
     "the best comes back": (
         (
