@@ -1,1 +1,1 @@
-"""From what the user asks for to a plan: trace, select, resolve, edit."""
+"""Plan a cut: trace the model, select the units, resolve the options, list the edits."""

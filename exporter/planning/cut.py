@@ -1,30 +1,37 @@
-"""From what the user asked for to a plan: trace the model, select the units, plan the edits."""
+"""Plan a cut in four steps: trace the model, select the units, resolve the options, list the edits.
+
+Nothing is changed or written here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-
-from exporter.errors import ModelError, NotAllowedError, UsageError
+from exporter.errors import UsageError
 from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph
-from exporter.graph.edits import Plan
-from exporter.graph.operations import Elementwise
+from exporter.graph.edits import Edit, Plan
 from exporter.modes import MODES, Semantics
 from exporter.modes.merging import places_of
-from exporter.planning.detectors import for_units, refuse_merge, refuse_zero, with_background
+from exporter.planning.checks import (
+    check_head,
+    check_merged_units,
+    check_not_restored,
+    check_weights,
+)
+from exporter.planning.detectors import keep_background, without_background_label
 from exporter.planning.options import CutOptions, Units, stretch
-from exporter.planning.unit_ids import id_edits, ids_told, with_emitted
+from exporter.planning.unit_ids import emitted_output, id_edits, id_options
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
 from exporter.selection.groups import Groups, grouped
 from exporter.selection.labels import read_labels
-from exporter.trace import Trace, heads_cut_together, trace, trace_recorded
+from exporter.trace import heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
 
 __all__ = ["Cut", "CutOptions", "Units", "plan_cut"]
@@ -35,10 +42,10 @@ class Cut:
     """A cut that is ready to be applied.
 
     Attributes:
-        heads: the head that was asked for, then those of other outputs that show the same units.
-        plan: without edits where everything is kept.
-        remap: what the result carries.
-        warnings: what the user should know, one sentence each.
+        heads: the chosen head, then those of other outputs that show the same units.
+        plan: has no edits if all units are kept.
+        remap: is written into the result.
+        warnings: for the user, one sentence each.
     """
 
     heads: tuple[Head, ...]
@@ -49,131 +56,148 @@ class Cut:
     warnings: tuple[str, ...]
 
 
-def plan_cut(model: Model, choice: CutOptions, original: Origin | None = None) -> Cut:
-    """Trace a model and plan a cut. Nothing is changed or written.
+def plan_cut(model: Model, options: CutOptions, original: Origin | None = None) -> Cut:
+    """Plan a cut of a model.
 
     Args:
         model: of any kind.
-        choice: what to keep.
-        original: the model that this one was converted from, if it was.
+        options: which units to keep, and how.
+        original: the model from which this one was converted, if it was.
 
     Raises:
-        UsageError: the selection does not fit, or names no head.
-        ModelError: no head, or the mode cannot be had on it.
-        NotAllowedError: weights that are not finite.
+        UsageError: the options do not fit the model, or name no head.
+        ModelError: the model has no head, or the mode cannot cut it.
+        NotAllowedError: weights are not finite, or a detector's background is removed.
+    """
+    check_not_restored(model)
+    heads = _trace(model, options)
+    selection, groups = _select(model, heads[0], options)
+    resolved = _resolve(heads, selection, groups, options)
+    resolved[0] = _record_emitted(model.graph(), resolved[0], options)
+    remap = _remap(model, [each.table for each in resolved], original)
+    check_merged_units(model, remap.of(heads[0].name))
+    edits = (
+        *_mode_edits(resolved, selection, options),
+        *id_edits(model.graph(), heads[0], remap.of(heads[0].name), options),
+    )
+    warnings = _warnings(heads, selection, options, resolved[0].table.new_units)
+    return Cut(heads, selection, options.mode, Plan(edits, remap), remap, tuple(warnings))
+
+
+# --- trace ---------------------------------------------------------------------------------------
+
+
+def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
+    """The chosen head and those that are cut with it; refused where they do not fit the options.
+
+    The range of the units is the one that the user gave, or that the remap of the model records.
     """
     graph = model.graph()
-    _refuse_restored(model)
-    found = _traced(model, choice)
-    heads = heads_cut_together(graph, found, found.head(choice.head))
-    if not choice.allow_nonfinite:
-        _refuse_nonfinite(graph, {constant.name for head in heads for constant in head.constants})
-    if choice.units is not None and (heads[0].unit_range or (0, heads[0].units)) != choice.units:
+    units = stretch(options.units)
+    if units is None:
+        tables = model.remap.heads if model.remap else ()
+        found = trace_recorded(graph, ((table.name, table.part) for table in tables))
+    else:
+        found = trace(graph, units)
+    if units is not None and not found.heads:
         raise UsageError(
-            f"head {heads[0].name!r} tells itself where its units stand", "leave out --units"
+            f"no head has its units at {units[0]}:{units[1]}: {found.refusals[0]}",
+            "`exporter inspect MODEL` shows the heads and the parts of their axes",
         )
-    if choice.mode == "zero":
-        refuse_zero(heads[0])
-    if choice.merge:
-        refuse_merge(heads[0])
-    selection, groups = _select(model, heads[0], choice)
-    mode = MODES[choice.mode]
-    wish = replace(choice.meaning, merge=groups)
-    meanings = [mode.resolve(head, wish) for head in heads]
-    tables = [_table(*each, selection, choice) for each in zip(heads, meanings, strict=True)]
-    tables[0] = with_emitted(graph, heads[0], tables[0], choice)
-    remap = _remap(model, tables, original)
-    if groups:
-        _refuse_dead(model, remap.of(heads[0].name))
-    kept = selection.kept
-    untouched = selection.keeps_all and not groups and not mode.alters_all
-    edits = () if untouched else mode.edits(heads[0], kept, meanings[0])
-    if edits:
-        others = zip(heads[1:], meanings[1:], strict=True)
-        edits = (*edits, *(edit for each, how in others for edit in mode.beside(each, kept, how)))
-    edits = (*edits, *id_edits(graph, heads[0], remap.of(heads[0].name), choice))
-    warnings = _warnings(heads, selection, choice, tables[0].new_units)
-    return Cut(heads, selection, choice.mode, Plan(edits, remap), remap, warnings)
-
-
-def _refuse_restored(model: Model) -> None:
-    """What stands behind the output of an earlier cut shows the head no more."""
-    several = "; of several heads cut this one last" if len(model.graph().outputs) > 1 else ""
-    for table in model.remap.heads if model.remap else ():
-        for option in ("merge", "restore_width", "probabilities", "gate"):
-            if said := table.options[option]:
-                shown = ", ".join(said) if option == "merge" else said
-                raise ModelError(
-                    f"head {table.name!r} was cut before with {option} = {shown}: its "
-                    "output is put together behind the head",
-                    f"cut {model.remap.original.name if model.remap else 'the original'} instead"
-                    f"{several}",
-                )
-
-
-def _refuse_nonfinite(graph: Graph, of_heads: Collection[str]) -> None:
-    """An infinite bound or mask, which no product reads and no cut touches, is no broken weight."""
-    for name, tensor in graph.tensors.items():
-        if tensor.read is None or not tensor.dtype.startswith(("float", "bfloat")):
-            continue
-        values, users = tensor.read(), graph.consumers.get(name, ())
-        added = name not in of_heads and all(
-            isinstance(user.operation, Elementwise)
-            and user.operation.function != "batch_normalization"
-            for user, _ in users
-        )
-        sound = ~np.isnan(values) if added else np.isfinite(values)
-        broken = values.size - int(sound.sum())
-        if broken:
-            raise NotAllowedError(
-                f"{broken} of {values.size} values of {tensor.name!r} are NaN or infinite",
-                "--allow-nonfinite cuts the model all the same",
-            )
-
-
-def _traced(model: Model, choice: CutOptions) -> Trace:
-    """The heads, with the units where the user, or the table of an earlier cut, says they stand."""
-    if (units := stretch(choice.units)) is not None:
-        found = trace(model.graph(), units)
-        if not found.heads:
-            start, stop = units
-            raise UsageError(
-                f"no head has its units at {start}:{stop}: {found.refusals[0]}",
-                "`exporter inspect MODEL` shows the heads, and their parts",
-            )
-        return found
-    tables = model.remap.heads if model.remap else ()
-    return trace_recorded(model.graph(), ((table.name, table.part) for table in tables))
-
-
-def _refuse_dead(model: Model, table: HeadRemap) -> None:
-    """A sum in which a unit that was removed in place still has a share is nobody's."""
-    dead = {unit for place in table.new_to_old for unit in members(place)}.difference(table.kept)
-    if dead:
+    heads = heads_cut_together(graph, found, found.head(options.head))
+    if not options.allow_nonfinite:
+        check_weights(graph, {constant.name for head in heads for constant in head.constants})
+    if units is not None and (heads[0].unit_range or (0, heads[0].units)) != units:
         raise UsageError(
-            f"{model.name} holds units that were removed with mode {table.mode}, such as "
-            f"{min(dead)}, and units cannot be merged beside them",
-            "remove those units too, or cut the model that it was made from",
+            f"the model shows the positions of the units of head {heads[0].name!r}",
+            "leave out --units",
         )
+    check_head(heads[0], options)
+    return heads
 
 
-def _select(model: Model, head: Head, choice: CutOptions) -> tuple[Selection, Groups]:
-    given = choice.labels
+# --- select --------------------------------------------------------------------------------------
+
+
+def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, Groups]:
+    """The kept units and the groups to merge; all units where only groups or a gate are given."""
+    given = options.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
-    everything = range(head.units) if choice.keep is None and choice.remove is None else None
+    all_units = options.keep is None and options.remove is None
     selection = select(
         units=head.units,
-        keep=choice.keep if everything is None else everything,
-        remove=choice.remove,
-        labels=unit_labels(model, head) if labels is None else for_units(head, tuple(labels)),
-        keep_order=choice.keep_order,
+        keep=range(head.units) if all_units else options.keep,
+        remove=options.remove,
+        labels=unit_labels(model, head)
+        if labels is None
+        else without_background_label(head, tuple(labels)),
+        keep_order=options.keep_order,
     )
-    removed = choice.remove is not None
-    if not choice.allow_remove_special:
-        selection = with_background(model.graph(), head, selection, removed=removed)
+    removed = options.remove is not None
+    if not options.allow_remove_special:
+        selection = keep_background(model.graph(), head, selection, removed=removed)
     before = {table.name: table for table in model.remap.heads} if model.remap else {}
     rank = [min(members(p)) for p in before[head.name].new_to_old] if head.name in before else None
-    return grouped(selection, choice.merge, removed=removed, rank=rank)
+    return grouped(selection, options.merge, removed=removed, rank=rank)
+
+
+# --- resolve -------------------------------------------------------------------------------------
+
+
+class _Resolved(NamedTuple):
+    """A head, the options that its mode has resolved, and its table for the remap."""
+
+    head: Head
+    semantics: Semantics
+    table: HeadRemap
+
+
+def _resolve(
+    heads: Sequence[Head], selection: Selection, groups: Groups, options: CutOptions
+) -> list[_Resolved]:
+    asked, mode = replace(options.meaning, merge=groups), MODES[options.mode]
+    semantics = [(head, mode.resolve(head, asked)) for head in heads]
+    return [_Resolved(*each, _table(*each, selection, options)) for each in semantics]
+
+
+def _record_emitted(graph: Graph, resolved: _Resolved, options: CutOptions) -> _Resolved:
+    """With the output of indices that the options add, if they do."""
+    table = resolved.table
+    emitted = emitted_output(graph, resolved.head, table, options)
+    if emitted is None:
+        return resolved
+    return resolved._replace(table=replace(table, options={**table.options, "emit": emitted}))
+
+
+def _table(
+    head: Head, semantics: Semantics, selection: Selection, options: CutOptions
+) -> HeadRemap:
+    kept = selection.kept
+    new_to_old = places_of(kept, semantics) if options.narrows else tuple(range(head.units))
+    units = head.unit_range or ((0, head.units) if options.units is not None else None)
+    return HeadRemap(
+        name=head.name,
+        output=head.output,
+        axis=head.axis,
+        part=units and (units[0], units[0] + len(new_to_old)),
+        mode=options.mode,
+        activation=head.activation,
+        old_units=head.units,
+        new_units=len(new_to_old),
+        kept=kept,
+        new_to_old=new_to_old,
+        labels=_labels(selection, new_to_old, semantics),
+        options={**semantics.options(), **id_options(head, options)},
+    )
+
+
+def _labels(
+    selection: Selection, new_to_old: Sequence[OldUnits], semantics: Semantics
+) -> tuple[str, ...] | None:
+    """One for each new unit; a merged one has the name of its group."""
+    labels = selection.labels
+    names = {group: name for name, group in semantics.merge.items()}
+    return labels and tuple(names[u] if isinstance(u, tuple) else labels[u] for u in new_to_old)
 
 
 def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -> Remap:
@@ -182,63 +206,51 @@ def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -
     return compose(model.remap, later) if model.remap else later
 
 
-def _table(head: Head, meaning: Semantics, selection: Selection, choice: CutOptions) -> HeadRemap:
-    narrows = choice.narrows
-    kept = selection.kept
-    places = places_of(kept, meaning) if narrows else tuple(range(head.units))
-    part = head.unit_range or ((0, head.units) if choice.units is not None else None)
-    return HeadRemap(
-        name=head.name,
-        output=head.output,
-        axis=head.axis,
-        part=part and (part[0], part[0] + len(places)),
-        mode=choice.mode,
-        activation=head.activation,
-        old_units=head.units,
-        new_units=len(places),
-        kept=kept,
-        new_to_old=places,
-        labels=_labels(selection, places, meaning),
-        options={**meaning.options(), **ids_told(head, choice)},
-    )
+# --- edits ---------------------------------------------------------------------------------------
 
 
-def _labels(
-    selection: Selection, places: Sequence[OldUnits], meaning: Semantics
-) -> tuple[str, ...] | None:
-    """One a place; a group's is its name."""
-    labels = selection.labels
-    names = {group: name for name, group in meaning.merge.items()}
-    return labels and tuple(names[p] if isinstance(p, tuple) else labels[p] for p in places)
+def _mode_edits(
+    resolved: Sequence[_Resolved], selection: Selection, options: CutOptions
+) -> tuple[Edit, ...]:
+    """The edits of the mode on the head, then after the other outputs that show its units."""
+    mode, kept = MODES[options.mode], selection.kept
+    (head, semantics, _), *others = resolved
+    if selection.keeps_all and not semantics.merge and not mode.alters_all:
+        return ()
+    edits = mode.edits(head, kept, semantics)
+    more = (mode.beside(other, kept, each) for other, each, _ in others) if edits else ()
+    return (*edits, *(edit for each in more for edit in each))
+
+
+# --- warnings ------------------------------------------------------------------------------------
 
 
 def _warnings(
-    heads: tuple[Head, ...], selection: Selection, choice: CutOptions, new_units: int
-) -> tuple[str, ...]:
-    warnings = list(selection.notes)
-    if choice.meaning.absolute and not selection.keeps_all:
-        warnings.append(_cost(heads[0], selection))
-    elif min(len(selection.kept), new_units) == 1 and not MODES[choice.mode].shares:
+    heads: Sequence[Head], selection: Selection, options: CutOptions, new_units: int
+) -> Iterator[str]:
+    yield from selection.notes
+    if options.meaning.absolute and not selection.keeps_all:
+        yield _cost_of_absolute(heads[0], selection)
+    elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].shares:
         for head in heads:
             if head.competes:
                 value = "1.0" if head.activation == "softmax" else "0.0"
-                warnings.append(f"one unit under {head.activation} always answers {value}")
-    return tuple(warnings)
+                yield f"{head.activation} over one unit always returns {value}"
 
 
-def _cost(head: Head, selection: Selection) -> str:
-    """What absolute probabilities cost: the constants of removed units, which have to stay."""
-    stay = 0
+def _cost_of_absolute(head: Head, selection: Selection) -> str:
+    """Absolute probabilities need the constants of removed units."""
+    size = 0
     for constant in head.constants:
         share = len(constant.unit_axis.removed(selection.kept)) / len(constant.unit_axis.units)
-        stay += round(share * prod(constant.shape) * _item_bytes(constant.dtype))
+        size += round(share * prod(constant.shape) * _item_bytes(constant.dtype))
     return (
-        f"absolute probabilities need the sum over all {head.units} units: {stay} bytes stay in "
-        f"the head that renormalized ones would not need"
+        f"absolute probabilities need the sum over all {head.units} units: {size} bytes stay in "
+        "the head that renormalized ones would not need"
     )
 
 
 def _item_bytes(dtype: str) -> float:
-    """Bits are in the name: float32, int4, bfloat16."""
+    """The name of a dtype contains its bits: float32, int4, bfloat16."""
     digits = "".join(filter(str.isdigit, dtype))
     return int(digits) / 8 if digits else 0.0

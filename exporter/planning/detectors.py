@@ -1,4 +1,4 @@
-"""What a cut of a detector minds beside its classes: the background, and class numbers."""
+"""Cuts of a detector: its background class, its class indices, and modes that it does not allow."""
 
 from __future__ import annotations
 
@@ -17,124 +17,122 @@ from exporter.trace.head import Head
 from exporter.trace.readers import Column
 
 _BACKGROUND = {"background", "__background__", "bg"}
-_NAMELESS = {"???", "n/a"}
+_NO_CLASS = {"???", "n/a"}
 
 
-def for_units(head: Head, labels: tuple[str, ...]) -> tuple[str, ...]:
-    """Labels without the background's, where that is no unit: label files often name it first."""
+def without_background_label(head: Head, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels of the units: label files often name the background first, even if it is no unit."""
     outside = any(part.name == "background" for part in head.axis_parts)
-    named = bool(labels) and labels[0].strip().lower() in _BACKGROUND | _NAMELESS
+    named = bool(labels) and labels[0].strip().lower() in _BACKGROUND | _NO_CLASS
     return labels[1:] if outside and named and len(labels) == head.units + 1 else labels
 
 
-def refuse_zero(head: Head) -> None:
-    """ModelError where values of 0 would not remove a class, but return it for every box."""
+def check_zero(head: Head) -> None:
+    """ModelError for a detector: a class value of 0 is a score, so that rows would return it."""
     if head.readers.detections:
         node = head.readers.detections[0].node
         raise ModelError(
-            f"{node} would return removed classes, whose values of 0 are scores of their own",
+            f"{node} would return removed classes: their values of 0 are valid scores",
             "use --mode slice",
         )
 
 
-def refuse_merge(head: Head) -> None:
-    """ModelError where rows are made of classes: what a row of a group is nobody can say."""
+def check_merge(head: Head) -> None:
+    """ModelError for a detector: the original has no rows of a group to compare with."""
     ranked = [each.node for each in head.readers.rankings if each.divisions]
     for node in (*(each.node for each in head.readers.detections), *ranked):
         raise ModelError(
-            f"{node} makes rows of classes, each of one, and a group has none in the original",
+            f"{node} makes rows of one class each, and the original has no row of a group",
             "leave out --merge, and give the classes of a group one name where the rows are read",
         )
 
 
-def with_background(graph: Graph, head: Head, selection: Selection, *, removed: bool) -> Selection:
-    """The selection with the background of a detector in it.
+def keep_background(graph: Graph, head: Head, selection: Selection, *, removed: bool) -> Selection:
+    """The selection, with the background class of a detector.
 
     Args:
-        graph: holds the head.
+        graph: contains the head.
         head: of the classes.
-        selection: its labels name the background, if there is one among the units.
-        removed: the user named the units that go, not those that stay.
+        selection: its labels name the background, if it is a unit.
+        removed: the user named the removed units, not the kept ones.
 
     Raises:
-        NotAllowedError: the user named the background among those that go.
+        NotAllowedError: the user named the background among the removed units.
     """
     labels = selection.labels or ()
     found = {unit for unit, label in enumerate(labels) if label.strip().lower() in _BACKGROUND}
-    lost = sorted(found.difference(selection.kept)) if _beside_boxes(graph, head) else []
+    lost = sorted(found.difference(selection.kept)) if _is_detector(graph, head) else []
     if not lost:
         return selection
+    background = f"unit {lost[0]}, {labels[lost[0]]!r},"
     if removed:
         raise NotAllowedError(
-            f"unit {lost[0]}, {labels[lost[0]]!r}, is what a detector says where nothing is",
-            "--allow-remove-special removes it all the same",
+            f"{background} is the class that a detector returns where there is no object",
+            "--allow-remove-special removes it anyway",
         )
     kept = (*lost, *selection.kept)
     ascending = selection.kept == tuple(sorted(selection.kept))
-    note = f"unit {lost[0]}, {labels[lost[0]]!r}, stays: a detector needs it"
     return replace(
         selection,
         kept=tuple(sorted(kept)) if ascending else kept,
-        notes=(*selection.notes, note),
+        notes=(*selection.notes, f"{background} is kept: a detector needs it"),
     )
 
 
-def _beside_boxes(graph: Graph, head: Head) -> bool:
+def _is_detector(graph: Graph, head: Head) -> bool:
     within = bool(head.axis_parts or head.readers.detections)
     return within or boxes_elsewhere(graph, head.output, head.axis)
 
 
-def restored_ids(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]:
-    """Edits behind which class numbers are those of the first original.
+_LEAVE_OUT = "leave out restore_ids; the remap contains the old and new indices"
 
-    A file in which they are looked up already has its table cut with the classes.
+
+def restore_class_indices(graph: Graph, head: Head, table: HeadRemap) -> tuple[Edit, ...]:
+    """Edits after which class indices are those of the first original.
+
+    None are needed where the model looks them up in a table of its own, which is cut with the
+    classes.
 
     Raises:
-        UsageError: no output of a post-process holds class numbers at places that are clear, or one
-            is read inside the model too.
+        UsageError: no output of a post-process has class indices at known positions, or one is also
+            read inside the model.
     """
     if any(detection.tables for detection in head.readers.detections):
         return ()
-    columns = head.readers.columns
-    found = {
-        name: column for name, column in columns.items() if name in head.readers.detector_outputs
-    }
+    columns, detected = head.readers.columns, head.readers.detector_outputs
+    found = [name for name in graph.outputs if name in columns and name in detected]
     read = next((name for name in found if name in graph.consumers), None)
-    if read is not None or not found:
-        why = f"the class numbers in output {read!r} are read inside the model too"
-        raise UsageError(
-            why
-            if read
-            else f"head {head.name!r} has no output with the class numbers of a post-process",
-            "leave out restore_ids; the remap tells old and new indices apart",
-        )
-    shift = min(column.offset for column in found.values())
-    if shift < 0:
-        raise UsageError(
-            f"the class numbers of head {head.name!r} are returned less {-shift}",
-            "leave out restore_ids; the remap tells old and new indices apart",
-        )
+    if read is not None:
+        reason = f"the class indices in output {read!r} are also read inside the model"
+        raise UsageError(reason, _LEAVE_OUT)
+    if not found:
+        reason = f"head {head.name!r} has no output with the class indices of a post-process"
+        raise UsageError(reason, _LEAVE_OUT)
+    offset = min(columns[name].offset for name in found)
+    if offset < 0:
+        reason = f"the model subtracts {-offset} from the class indices of head {head.name!r}"
+        raise UsageError(reason, _LEAVE_OUT)
     old = originals(table)
-    return tuple(_looked_up(graph.tensors[name], column, old) for name, column in found.items())
+    return tuple(_look_up(graph.tensors[name], columns[name], old) for name in found)
 
 
-def _looked_up(tensor: Tensor, column: Column, old: Array) -> Edit:
-    """Old numbers in place of the new ones, whatever stands beside them."""
+def _look_up(tensor: Tensor, column: Column, old: Array) -> Edit:
+    """Replace the new indices in one column by old ones."""
     shifted = np.concatenate([np.arange(column.offset), old + column.offset])
-    numbers, told = shifted.astype(tensor.dtype), {"dtype": tensor.dtype}
+    indices, attributes = shifted.astype(tensor.dtype), {"dtype": tensor.dtype}
     if column.is_whole:
-        return Insert("look_up", tensor.name, (numbers,), told)
+        return Insert("look_up", tensor.name, (indices,), attributes)
     shape = tensor.shape or ()
     rows, width = shape[:-1], column.width
     last = {"axis": len(shape) - 1}
     order = np.arange(width, dtype=np.int32)
     order[column.position] = width
-    taken = np.array([column.position], np.int32)
+    selected = np.array([column.position], np.int32)
     return Compute(
         tensor.name,
         (
-            ComputeStep("gather", (0,), (taken,), last, (*rows, 1)),
-            ComputeStep("look_up", (1,), (numbers,), told, (*rows, 1)),
+            ComputeStep("gather", (0,), (selected,), last, (*rows, 1)),
+            ComputeStep("look_up", (1,), (indices,), attributes, (*rows, 1)),
             ComputeStep("concat", (0, 2), (), last, (*rows, width + 1)),
             ComputeStep("gather", (3,), (order,), last, (*rows, width)),
         ),

@@ -295,7 +295,7 @@ def test_keep_everything_copies_the_file(work: Path) -> None:
 
 def test_one_unit_under_softmax_is_a_warning(work: Path) -> None:
     done = well(exporter("prune net.onnx -o one.onnx --keep 3 --json", work))
-    assert done.record["warnings"] == ["one unit under softmax always answers 1.0"]
+    assert done.record["warnings"] == ["softmax over one unit always returns 1.0"]
 
 
 def test_a_cut_file_is_cut_again(work: Path) -> None:

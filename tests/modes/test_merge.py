@@ -182,7 +182,7 @@ def test_a_sum_beyond_the_range_of_the_codes_saturates() -> None:
     pruned, cut = merged(built("softmax", "tflite", "uint8"), merge={"all": "0-5"})
     assert (answer(pruned) >= 254).all()
     assert (answer(pruned) == 255).any()
-    assert cut.warnings == ("one unit under softmax always answers 1.0",)
+    assert cut.warnings == ("softmax over one unit always returns 1.0",)
 
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)

@@ -314,9 +314,9 @@ def test_what_absolute_probabilities_cost() -> None:
 
 def test_one_masked_unit_is_always_certain() -> None:
     _, made = cut(onnx.classifier(), keep=(2,), mode="mask")
-    assert made.warnings == ("one unit under softmax always answers 1.0",)
+    assert made.warnings == ("softmax over one unit always returns 1.0",)
     _, made = cut(onnx.classifier(), keep=(2,), probabilities="absolute")
-    assert not any("always answers" in warning for warning in made.warnings)
+    assert not any("always returns" in warning for warning in made.warnings)
 
 
 def test_a_temperature_for_each_unit_follows() -> None:

@@ -167,7 +167,7 @@ def test_weights_that_are_not_finite_are_refused(graph: Graph, message: str) -> 
     with pytest.raises(NotAllowedError) as caught:
         plan(graph, keep="0,1")
     assert caught.value.message == message
-    assert caught.value.hint == "--allow-nonfinite cuts the model all the same"
+    assert caught.value.hint == "--allow-nonfinite cuts the model anyway"
     assert plan(graph, keep="0,1", allow_nonfinite=True).selection.kept == (0, 1)
 
 
@@ -476,7 +476,7 @@ def spatial_softmax() -> Graph:
     return builder.graph(builder.node(Activation("softmax", 1), [z], (None, 6, 5), "y"))
 
 
-ALWAYS = "one unit under {} always answers {}"
+ALWAYS = "{} over one unit always returns {}"
 
 
 @pytest.mark.parametrize(

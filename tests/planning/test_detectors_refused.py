@@ -235,7 +235,7 @@ def test_an_operation_that_is_named_already_is_named_once() -> None:
 )
 def test_classes_of_rows_are_not_merged(made: ModelProto, head: str | None) -> None:
     model = from_proto(made, "detector.onnx")
-    with pytest.raises(ModelError, match="makes rows of classes, each of one"):
+    with pytest.raises(ModelError, match="makes rows of one class each"):
         plan_cut(model, CutOptions(keep=[0], merge={"group": [1, 2]}, head=head))
 
 
@@ -310,8 +310,8 @@ COMMANDS: Mapping[str, Refusal] = {
     "the background": Refusal(
         REMOVED,
         4,
-        "unit 0, 'background', is what a detector says where nothing is",
-        "--allow-remove-special removes it all the same",
+        "unit 0, 'background', is the class that a detector returns where there is no object",
+        "--allow-remove-special removes it anyway",
     ),
     "a reshape that scrambles boxes and classes": Refusal(
         "prune scrambled.onnx -o x.onnx --keep 0",
@@ -338,7 +338,7 @@ COMMANDS: Mapping[str, Refusal] = {
     "a group of classes": Refusal(
         "prune ssd.tflite -o x.tflite --keep 0 --merge group=1,2",
         3,
-        "TFLite_Detection_PostProcess 'boxes' makes rows of classes, each of one",
+        "TFLite_Detection_PostProcess 'boxes' makes rows of one class each",
         "leave out --merge",
     ),
     "zeros in front of a post-process": Refusal(

@@ -211,7 +211,7 @@ def test_a_name_that_is_taken() -> None:
 REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "no such output": ({"keep": KEPT, "emit": "scores"}, "no output 'scores'"),
     "none at all": ({"keep": KEPT, "emit": "ids:0"}, "no output 'ids:0'"),
-    "more than are left": ({"keep": KEPT, "emit": "ids:5"}, "than the 4 that are left"),
+    "more than are left": ({"keep": KEPT, "emit": "ids:5"}, "than the 4 that are kept"),
     "more than are alive": ({"keep": KEPT, "mode": "mask", "emit": "ids:5"}, "than the 4"),
     "new ids of none": ({"keep": KEPT, "new_ids": True}, "has no output with ids"),
     "new ids where places stay": (
@@ -242,7 +242,7 @@ def test_units_that_share_their_axis_have_no_ids() -> None:
 
 WRONG: Mapping[str, str] = {
     "--keep 0-2 --emit scores": "there is no output 'scores' to emit",
-    "--keep 0-2 --emit ids:4": "more units than the 3 that are left",
+    "--keep 0-2 --emit ids:4": "more units than the 3 that are kept",
     "--keep 0-2 --new-ids": "has no output with ids",
     "--keep 0-2 --mode zero --new-ids": "no meaning with mode zero",
 }
@@ -364,7 +364,7 @@ def test_a_second_cut_cuts_the_table(name: str) -> None:
 def test_new_ids_of_what_speaks_the_original_s() -> None:
     nodes, _, options = RANKED["ArgMax alone"]
     once, _ = cut(classifier(*nodes, **options), keep=LEFT)
-    with pytest.raises(UsageError, match="has no output with ids that a cut changes"):
+    with pytest.raises(UsageError, match="has no output with indices that a cut changes"):
         plan_cut(once, CutOptions(keep=[0, 1], new_ids=True))
 
 

@@ -360,7 +360,7 @@ def without_numbers() -> ModelProto:
     ("build", "told"),
     [
         pytest.param(read_inside, "'selected' are read inside", id="read inside"),
-        pytest.param(without_numbers, "no output with the class numbers", id="not returned"),
+        pytest.param(without_numbers, "no output with the class indices", id="not returned"),
     ],
 )
 def test_numbers_that_cannot_be_looked_up(build: Callable[[], ModelProto], told: str) -> None:

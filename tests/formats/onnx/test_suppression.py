@@ -152,7 +152,7 @@ def test_table_is_cut_with_a_softmax_over_all_classes() -> None:
 def test_smaller_class_indices_are_not_restored() -> None:
     model = from_proto(ssd(more=-1), "ssd.onnx")
     assert prune_model(model, CutOptions(keep=KEPT), Job(samples=2)).results.passed
-    with pytest.raises(UsageError, match="'selected' are returned less 1"):
+    with pytest.raises(UsageError, match="subtracts 1 from the class indices of head 'selected'"):
         plan_cut(model, CutOptions(keep=KEPT, restore_ids=True))
 
 
