@@ -1,4 +1,4 @@
-"""The neutral graph that every format is drawn as, its operations and the edits on it."""
+"""The neutral graph that every format is translated into, its operations and the edits on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The activations in NumPy: what an oracle computes, and which of them mix the units."""
+"""The activations and reductions in NumPy, for the oracles."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Function:
 
     Attributes:
         compute: values (float64, any shape), axis, parameters -> values of the same shape.
-        mixes: True where each result depends on all positions along the axis.
+        mixes: each result depends on all positions along the axis.
         keeps_zero: f(0) = 0 exactly.
-        probability: results lie in [0, 1] and are meant as probabilities.
+        probability: results are probabilities, in [0, 1].
     """
 
     compute: Callable[[Array, int, Mapping[str, float]], Array]
@@ -106,7 +106,7 @@ ACTIVATIONS: Mapping[str, Function] = {
     "hard_sigmoid": Function(_hard_sigmoid, probability=True),
     "relu": Function(_plain(lambda x: np.maximum(x, 0.0)), keeps_zero=True),
     "relu6": Function(_plain(lambda x: np.clip(x, 0.0, 6.0)), keeps_zero=True),
-    "clip": Function(_clip),  # keeps zero only where the bounds let it through
+    "clip": Function(_clip),  # keeps zero only if 0 is within the bounds
     "leaky_relu": Function(_leaky_relu, keeps_zero=True),
     "elu": Function(_elu, keeps_zero=True),
     "selu": Function(_selu, keeps_zero=True),
@@ -119,16 +119,16 @@ ACTIVATIONS: Mapping[str, Function] = {
     "celu": Function(_celu, keeps_zero=True),
     "hard_swish": Function(_plain(_hard_swish), keeps_zero=True),
     "mish": Function(_plain(_mish), keeps_zero=True),
-    "thresholded_relu": Function(_thresholded_relu),  # keeps zero only above a threshold of 0
+    "thresholded_relu": Function(_thresholded_relu),
 }
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """One way to make a single value of many.
+    """One function that reduces several values to one.
 
     Attributes:
-        compute: values (float64, any shape), axes, keepdims -> values without the axes.
+        compute: values (float64, any shape), axes, keepdims -> values reduced over the axes.
         keeps_zero: zeros give 0.
     """
 

@@ -1,4 +1,8 @@
-"""The closed set of edits, and the plan that is a tuple of them. A plan costs nothing to make."""
+"""The edits that a plan may contain: a closed set, which each format applies to its files.
+
+For example, a dense layer of 10 units is cut to 3 by a `Take` of its kernel, a `Take` of its bias,
+and a `SetShape` of its output.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +18,12 @@ from exporter.remap import Remap
 
 @dataclass(frozen=True, eq=False)
 class Take:
-    """Keep only some positions of a constant along one axis (per-channel scales go along)."""
+    """Keep some positions of a constant along one axis, and of its per-channel scales."""
 
     constant: str
     axis: int
     positions: Array  # (kept positions,) int64
-    uses: tuple[Use, ...]  # the inputs that shall see the result; others keep the constant whole
+    uses: tuple[Use, ...]  # the inputs that read the result; others still read the whole constant
 
     def __str__(self) -> str:
         return f"take {len(self.positions)} positions of {self.constant!r} along axis {self.axis}"
@@ -27,7 +31,7 @@ class Take:
 
 @dataclass(frozen=True, eq=False)
 class Fill:
-    """Set some positions of a constant along one axis to a real value (encoded if quantized)."""
+    """Set some positions of a constant along one axis to a real value, quantized if it is."""
 
     constant: str
     axis: int
@@ -44,7 +48,7 @@ class Fill:
 
 @dataclass(frozen=True, eq=False)
 class Replace:
-    """Give a constant other values, of any shape, in the same dtype."""
+    """Replace the values of a constant, in any shape and the same dtype."""
 
     constant: str
     value: Array
@@ -57,7 +61,7 @@ class Replace:
 
 @dataclass(frozen=True)
 class SetShape:
-    """State another shape for a computed tensor."""
+    """Change the shape that the file states for a computed tensor."""
 
     tensor: str
     shape: Shape
@@ -69,7 +73,7 @@ class SetShape:
 
 @dataclass(frozen=True)
 class SetAttribute:
-    """Give an attribute (TFLite: option, Keras: config entry) of a node another value."""
+    """Change an attribute of a node (TFLite: an option, Keras: an entry of the config)."""
 
     node: str
     name: str
@@ -81,19 +85,19 @@ class SetAttribute:
 
 @dataclass(frozen=True, eq=False)
 class Insert:
-    """Put an operation behind a tensor; all that read the tensor, outputs too, read the result.
+    """Insert an operation after a tensor: all consumers of the tensor, and outputs, get the result.
 
-    With a `name` it is a branch: what reads the tensor goes on to read it, and the result bears the
-    name, by which later edits mean it.
+    With a `name` it is a branch: consumers still read the tensor, and later edits may use the
+    result by its name.
 
     Attributes:
         operation: key of the format's table of operations that it can write, such as "add".
         after: the tensor that becomes the operation's first input.
-        operands: the further inputs: names of tensors (of the graph, or added by AddInput) or
-            constants, which are written with their own dtype.
+        operands: the other inputs: names of tensors (of the graph, or added by AddInput), or
+            constants, which are written in their dtype.
         attributes: by the neutral names that the operation's entry documents.
-        shape: of the result; None where it is that of `after`.
-        name: of the result, which nothing reads yet.
+        shape: of the result; None for the shape of `after`.
+        name: of the result of a branch.
     """
 
     operation: str
@@ -105,7 +109,7 @@ class Insert:
 
     def __str__(self) -> str:
         named = f", as {self.name!r}" if self.name else ""
-        return f"insert {self.operation} behind {self.after!r}{named}"
+        return f"insert {self.operation} after {self.after!r}{named}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,10 +118,9 @@ class ComputeStep:
 
     Attributes:
         operation: key of the format's table of operations that it can write.
-        inputs: whose values it reads, by number: 0 is the tensor behind which all of it stands, i
-            the result of the i-th step.
-        operands: what it reads behind them: constants, which are written with their own dtype, or
-            names of tensors, such as those of branches.
+        inputs: 0 for the tensor `Compute.after`, i for the result of the i-th step.
+        operands: the inputs after them: constants, which are written in their dtype, or names of
+            tensors, for example of branches.
         attributes: by the neutral names that the operation's entry documents.
         shape: of the result.
     """
@@ -131,10 +134,10 @@ class ComputeStep:
 
 @dataclass(frozen=True, eq=False)
 class Compute:
-    """Put a computation behind a tensor; all that read the tensor read the last step's result.
+    """Insert a computation after a tensor: all consumers of the tensor get its last result.
 
-    Other than an Insert it may read the tensor, and what was made of it, several times, or not at
-    all: it is then computed anew, and what nobody reads any more goes.
+    Unlike an Insert, it may read the tensor and the results of its steps several times, or not at
+    all; nodes without a consumer are then removed.
     """
 
     after: str
@@ -142,12 +145,12 @@ class Compute:
 
     def __str__(self) -> str:
         shown = ", ".join(step.operation for step in self.steps)
-        return f"compute behind {self.after!r}: {shown}"
+        return f"compute after {self.after!r}: {shown}"
 
 
 @dataclass(frozen=True, eq=False)
 class AddInput:
-    """Give the model one more input; with a default where the format can hold one."""
+    """Add an input to the model, with a default if the format has defaults."""
 
     name: str
     shape: Shape
@@ -160,7 +163,7 @@ class AddInput:
 
 @dataclass(frozen=True)
 class AddOutput:
-    """Return a computed tensor as one more output, behind the others, under this name."""
+    """Return a computed tensor as another output, after the others, with this name."""
 
     tensor: str
     name: str
@@ -174,7 +177,7 @@ Edit = Take | Fill | Replace | SetShape | SetAttribute | Insert | Compute | AddI
 
 @dataclass(frozen=True)
 class Plan:
-    """Edits in the order in which they are applied, and the table that the result carries."""
+    """Edits in the order in which they are applied, and the remap that the result contains."""
 
     edits: tuple[Edit, ...]
     remap: Remap | None = None

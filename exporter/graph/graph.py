@@ -1,4 +1,4 @@
-"""The neutral, read-only picture of a network that each kind of model draws of itself."""
+"""The neutral graph of a network, which each kind of model translates its file into. Read-only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from exporter.graph.operations import Operation
 
 Array = npt.NDArray[Any]
-Shape = tuple[int | None, ...]  # None: not known before the model runs (the batch, mostly)
+Shape = tuple[int | None, ...]  # None: not known before the model runs, mostly the batch
 
 
 class Use(NamedTuple):
@@ -25,12 +25,12 @@ class Use(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Quantization:
-    """What the codes of an integer tensor stand for: (code - zero point) * scale.
+    """The quantization of an integer tensor: real value = (quantized value - zero point) * scale.
 
     Attributes:
         scale: one entry, or one for each position on `axis`.
         zero_point: likewise.
-        low, high: the codes that there are.
+        low, high: the range of the quantized values.
     """
 
     scale: Array
@@ -39,22 +39,22 @@ class Quantization:
     high: int
     axis: int = 0
 
-    def dequantize(self, codes: Array) -> Array:
-        """The values that codes stand for, in float64."""
-        scale, zero_point = self.broadcast(codes.shape)
-        return np.asarray((np.asarray(codes, np.float64) - zero_point) * scale)
+    def dequantize(self, values: Array) -> Array:
+        """The real values of quantized ones, in float64."""
+        scale, zero_point = self.broadcast(values.shape)
+        return np.asarray((np.asarray(values, np.float64) - zero_point) * scale)
 
     def nearest(self, values: Array) -> Array:
-        """The nearest values that have codes."""
+        """The nearest real values that can be quantized without an error."""
         return self.dequantize(self.quantize(values))
 
     def quantize(self, values: Array) -> Array:
-        """The codes of the nearest values that have some, in float64."""
+        """The nearest quantized values, in float64."""
         scale, zero_point = self.broadcast(values.shape)
         return np.asarray(np.clip(np.rint(values / scale + zero_point), self.low, self.high))
 
     def broadcast(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """Scale and zero point in float64, each so that it broadcasts to a tensor of this shape."""
+        """Scale and zero point in float64, in shapes that broadcast to a tensor of this shape."""
         rank = len(shape)
         return self._along(self.scale, rank), self._along(self.zero_point, rank)
 
@@ -68,14 +68,14 @@ _PACKED_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4e2m1fn": 4}
 
 @dataclass(frozen=True)
 class Tensor:
-    """A value in the graph: computed, fed, or constant.
+    """A tensor of the graph: computed, an input, or constant.
 
     Attributes:
         name: unique within the graph.
         shape: None where even the rank is unknown.
         dtype: NumPy's name, such as "float32"; "string" and others as the file calls them.
-        read: constants only; gives the values in the file's own layout. Nothing is copied before.
-        quantization: what its codes stand for; None where the values are real.
+        read: for a constant, returns its values in the layout of the file.
+        quantization: None where the values are real.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Tensor:
     quantization: Quantization | None = field(default=None, repr=False, compare=False)
 
     def dequantize(self, values: Array) -> Array:
-        """What a runtime gave for the tensor, as real values in float64."""
+        """The real values, in float64, of those that a runtime returned for the tensor."""
         if self.quantization is None:
             return np.asarray(values, np.float64)
         return self.quantization.dequantize(values)
@@ -96,7 +96,7 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes of the values; None where shape or dtype do not tell."""
+        """Bytes of the values; None where the shape or the size of the dtype is unknown."""
         if self.shape is None or any(n is None for n in self.shape):
             return None
         count = int(np.prod([n for n in self.shape if n is not None], dtype=np.int64))
@@ -113,8 +113,8 @@ class Node:
     """One operation.
 
     Attributes:
-        name: unique within the graph; it is what messages and edits call the node.
-        operator: what the file calls the operation, such as "Gemm" or "FULLY_CONNECTED".
+        name: unique within the graph; messages and edits use it.
+        operator: name of the operation in the file, such as "Gemm" or "FULLY_CONNECTED".
         inputs: tensor names; "" where an optional input is absent.
     """
 
@@ -133,7 +133,7 @@ class Graph:
     """A network: nodes in an order in which they can run.
 
     Attributes:
-        labels: output name -> one label a unit, where the file carries them.
+        labels: output name -> one label for each unit, if the file contains them.
     """
 
     nodes: tuple[Node, ...]
@@ -144,12 +144,12 @@ class Graph:
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:
-        """Tensor name -> the node that computes it, and which of its outputs it is."""
+        """Tensor name -> the node that computes it, and the slot of the output."""
         return {name: (node, i) for node in self.nodes for i, name in enumerate(node.outputs)}
 
     @cached_property
     def consumers(self) -> Mapping[str, tuple[tuple[Node, int], ...]]:
-        """Tensor name -> every node that reads it, and at which slot."""
+        """Tensor name -> every node that reads it, and the slot of the input."""
         found: dict[str, list[tuple[Node, int]]] = {}
         for node in self.nodes:
             for slot, name in enumerate(node.inputs):
@@ -157,5 +157,5 @@ class Graph:
         return {name: tuple(users) for name, users in found.items() if name}
 
     def shape(self, tensor: str) -> Shape:
-        """The shape of a tensor; () where its rank is unknown (nothing can be labeled on it)."""
+        """The shape of a tensor; () where its rank is unknown, so that it has no unit axis."""
         return self.tensors[tensor].shape or ()

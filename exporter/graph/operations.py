@@ -1,8 +1,8 @@
-"""The neutral operations: all that the tracer knows of any file format.
+"""The neutral operations: the tracer knows no others, whatever the file format.
 
-A format's translation table turns each of its operators into one of these. Slots are indices into
-`Node.inputs`. What no table knows becomes `Opaque`, which has no rule and is refused by name when a
-unit axis meets it; most of a network is never met.
+The table of a format translates each of its operators into one of these. A slot is an index into
+`Node.inputs`. An operator that no table contains becomes `Opaque`: it is refused by name if a unit
+axis leads to it, and ignored otherwise.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from typing import NamedTuple
 
 
 class PerChannel(NamedTuple):
-    """A constant along the channels of a kernel, one entry a channel or one a block of it."""
+    """A constant with one entry for each channel of a kernel, or for each block of a channel."""
 
     slot: int
     axis: int = 0
-    zero: float | None = None  # what makes a channel 0, if its entries do
+    zero: float | None = None  # the entry that makes a channel 0, if there is one
 
 
 @dataclass(frozen=True)
 class Linear:
     """A product of the first input with a kernel over some of its axes, plus a bias.
 
-    Dense layers, Gemm, MatMul with a constant and convolutions alike: the kernel has one axis of
-    output channels, which becomes one axis of the output. Here the walk for a head ends.
+    For example a dense layer, a Gemm, a MatMul with a constant, or a convolution: the kernel has
+    one axis of output channels, which becomes one axis of the output. The walk of a head ends here.
     """
 
     kernel: int  # slot
@@ -32,31 +32,31 @@ class Linear:
     output_axis: int  # the output's axis of channels
     bias: int | None = None  # slot; its last axis runs along the channels
     groups: int = 1
-    width_attribute: str | None = None  # the attribute that states the number of channels, if any
-    along: tuple[PerChannel, ...] = ()  # scales and zero points of the kernel's codes
-    packed_bits: int | None = None  # of a code, where the kernel holds several in one entry
-    kernel_zero: float | None = 0.0  # what makes a channel 0; None where something along it does
-    altered: bool = False  # the bias is scaled, or the sum goes through an activation at once
+    width_attribute: str | None = None  # name of an attribute with the number of channels
+    along: tuple[PerChannel, ...] = ()  # scales and zero points of a quantized kernel
+    packed_bits: int | None = None  # bits of a quantized value, where an entry contains several
+    kernel_zero: float | None = 0.0  # the entry that makes a channel 0; None: see PerChannel.zero
+    altered: bool = False  # the bias is scaled, or an activation is part of the operation
 
 
 @dataclass(frozen=True)
 class Elementwise:
-    """Values change, positions do not; inputs broadcast as in NumPy.
+    """A function of each value; inputs broadcast as in NumPy.
 
-    Covers unary functions, constants per channel (scale, offset, batch normalization) and the join
+    For example unary functions, per-channel constants (scale, offset, batch normalization) and sums
     of two computed inputs.
     """
 
-    offsets: tuple[int, ...] = ()  # slots of constants that are added to, or taken from, the value
-    keeps_zero: bool = True  # 0 in (and 0 for the offsets) gives 0 out
-    channel_axis: int | None = None  # vectors align to this output axis, not to the last one
-    block_axis: int | None = None  # where several positions share an entry of the second input
-    function: str = "identity"  # name for the oracle, where an oracle may meet it
+    offsets: tuple[int, ...] = ()  # slots of constants that are added or subtracted
+    keeps_zero: bool = True  # an input of 0 (with offsets of 0) gives 0
+    channel_axis: int | None = None  # output axis to which vectors align, instead of the last one
+    block_axis: int | None = None  # axis on which several positions share an entry of input 1
+    function: str = "identity"  # its name, if an oracle or a rule needs it
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A function out of `activations.ACTIVATIONS`; along `axis` where it normalizes."""
+    """A function of `activations.ACTIVATIONS`; over `axis` if it normalizes."""
 
     function: str
     axis: int | None = None
@@ -64,47 +64,47 @@ class Activation:
 
 
 class ShapeSource(NamedTuple):
-    """Where a number stands that the file puts into a shape: an input of another node."""
+    """The constant input of another node that an entry of a computed shape comes from."""
 
     node: str
     slot: int
     value: tuple[int, ...]  # the whole constant
-    entry: int | None  # None where the constant is the number itself
+    entry: int | None  # index of the number; None where the constant is a scalar
 
 
 @dataclass(frozen=True)
 class Reshape:
-    """The same values in the same order under another shape (reshape, flatten, squeeze).
+    """The same values in the same order with another shape (reshape, flatten, squeeze).
 
-    `target` is what the file states, without the first `leading` axes; None where the shape follows
-    from the input and nothing in the file has to change. Entries of 0 and -1 follow from the input
-    too; one of -2 is computed while the model runs.
+    `target` is the shape that the file states, without the first `leading` axes; None where the
+    shape follows from the input. Entries of 0 and -1 follow from the input too; an entry of -2 is
+    computed while the model runs.
     """
 
     target: tuple[int, ...] | None = None
     slot: int | None = None  # where the target is a constant input
     attribute: str | None = None  # where the target is an attribute
     leading: int = 0
-    origins: tuple[ShapeSource | None, ...] = ()  # one an entry, where the target is put together
+    origins: tuple[ShapeSource | None, ...] = ()  # for each entry, where other nodes compute it
 
 
 @dataclass(frozen=True)
 class Transpose:
-    """Axes change places: output axis i is input axis `permutation[i]`."""
+    """Axes in another order: output axis i is input axis `permutation[i]`."""
 
     permutation: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Gather:
-    """Rows of a table (first input) looked up by computed indices (second input)."""
+    """The rows of a table (first input) at computed indices (second input)."""
 
     axis: int = 0
 
 
 @dataclass(frozen=True)
 class GatherConstant:
-    """Stated positions of one axis, which goes where a single one is taken."""
+    """Positions of one axis that the file states; without `keepdims` the axis is dropped."""
 
     axis: int
     positions: tuple[int, ...]
@@ -113,23 +113,21 @@ class GatherConstant:
 
 @dataclass(frozen=True)
 class GatherComputed:
-    """Values of the first input at places that the second states, computed while the model runs."""
+    """Values of the first input at the positions that the second input gives at run time."""
 
-    axis: int | None = None  # the only one along which values change places; None for any
+    axis: int | None = None  # the axis of the positions; None for several
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """The first input with some of its values replaced by the third's, at places that the second
-    input states.
-    """
+    """The first input, with values of the third at the positions that the second input gives."""
 
 
 @dataclass(frozen=True)
 class Reduce:
     """One value for all positions along some axes: a mean, a sum, a maximum."""
 
-    axes: tuple[int, ...]  # of the input, counted from the front
+    axes: tuple[int, ...]  # of the input, not negative
     keepdims: bool
     function: str  # key of activations.REDUCTIONS
 
@@ -138,30 +136,31 @@ class Reduce:
 class Pool:
     """Windows along some axes become one position each; 0 everywhere gives 0."""
 
-    axes: tuple[int, ...]  # those whose positions are mixed
+    axes: tuple[int, ...]  # the axes of the windows
 
 
 @dataclass(frozen=True)
 class Concat:
-    """All inputs one behind the other along an axis."""
+    """The inputs joined along an axis."""
 
     axis: int
 
 
 @dataclass(frozen=True)
 class Split:
-    """The input taken apart along an axis, one output a part."""
+    """The input split along an axis, one output for each part."""
 
     axis: int
-    sizes: tuple[int, ...] | None = None  # what the file states; None where the parts are equal
+    sizes: tuple[int, ...] | None = None  # as the file states them; None where they are equal
     slot: int | None = None  # where the sizes are a constant input
     attribute: str | None = None  # where the sizes are an attribute
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A range of positions along some axes, each as the file states it: what is negative counts
-    from the end, what is too large ends at the end.
+    """A range of positions along some axes, as the file states it.
+
+    As in NumPy, a negative number counts from the end, and a stop may be too large.
     """
 
     axes: tuple[int, ...]
@@ -170,24 +169,24 @@ class Slice:
     steps: tuple[int, ...]
     slot: int | None = None  # where the stops are a constant input
     attribute: str | None = None  # where the stops are an attribute
-    start: int | str | None = None  # likewise, where the starts are
-    counts: bool = False  # the stops are no places but how many positions are taken
+    start: int | str | None = None  # slot or attribute of the starts
+    counts: bool = False  # the stops are numbers of positions
 
 
 @dataclass(frozen=True)
 class Expand:
     """More positions along some axes: repeated, tiled, broadcast or padded."""
 
-    grown: tuple[int, ...]  # axes of the output that change, or that the input lacks
+    grown: tuple[int, ...]  # axes of the output that are longer than in the input, or new
     keeps_zero: bool = True
-    target: tuple[int, ...] | None = None  # the output's shape, or repeats, as the file says
+    target: tuple[int, ...] | None = None  # shape of the output, or repeats, as the file states
     slot: int | None = None  # where the target is a constant input
-    computed: bool = False  # one value is repeated as often as the second input comes to
+    computed: bool = False  # the second input gives the number of repeats at run time
 
 
 @dataclass(frozen=True)
 class ConstantOfShape:
-    """A constant that the file states as a shape and one value."""
+    """A constant that the file states by its shape and one value."""
 
     shape: tuple[int, ...]
     slot: int
@@ -196,62 +195,62 @@ class ConstantOfShape:
 
 @dataclass(frozen=True)
 class ShapeOf:
-    """Lengths of the input's axes as numbers: a shape that others are computed from."""
+    """The lengths of some axes of the input."""
 
-    axes: tuple[int, ...]  # those whose lengths are read
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class TopK:
-    """The first of the positions along an axis, ranked by value: ids, and values where asked for.
+    """The indices of the largest values along an axis, and perhaps the values.
 
-    Of equal values the one that stands first ranks first.
+    Of equal values the first one ranks first.
     """
 
     axis: int
     keepdims: bool = True
-    k: int | None = None  # None: one, and the file states no number
+    k: int | None = None  # None for an argmax: one index, and the file states no number
     slot: int | None = None  # where k is a constant input
     attribute: str | None = None  # where k is an attribute
-    ids: int = 0  # the output that holds the ids
+    ids: int = 0  # slot of the output with the indices
     largest: bool = True
-    last: bool = False  # of equal values the one that stands last ranks first
+    last: bool = False  # of equal values the last one ranks first
 
 
 class DetectionSlots(NamedTuple):
-    """What a post-process returns, a row a detection: slots of its outputs."""
+    """The slots of the outputs of a post-process, which have one row for each detection."""
 
     boxes: int
     classes: int
     scores: int
-    number: int  # how many rows there are
+    number: int  # of rows
 
 
 @dataclass(frozen=True)
 class NonMaxSuppression:
-    """The post-process of a detector: ranks boxes by the values of their classes, and drops those
-    that overlap a better one. The class numbers that it returns do not count the background.
+    """The post-process of a detector: it ranks boxes by their class values, and drops a box that
+    overlaps a better one. Its class indices do not count the background.
     """
 
-    classes: int  # slot of the classes' values
-    axis: int  # of that input, along which the classes lie
-    background: int = 0  # how many positions in front are no class
-    count: int | None = None  # of classes, where the file states it
+    classes: int  # slot of the class values
+    axis: int  # class axis of that input
+    background: int = 0  # number of positions before the first class
+    count: int | None = None  # number of classes, if the file states it
     attribute: str | None = None  # where it is stated
-    boxes: int = 0  # slot of their places
-    ids: int = 0  # the output with the class numbers
-    column: int | None = None  # of that output's last axis, where it holds other numbers too
-    rows: DetectionSlots | None = None  # where boxes, classes and scores are outputs of their own
-    overlap: float = 1.0  # intersection over union from which on a box is dropped
-    settings: tuple[tuple[str, str], ...] = ()  # what else the file states of it, as written
+    boxes: int = 0  # slot of the box coordinates
+    ids: int = 0  # slot of the output with the class indices
+    column: int | None = None  # their column, if that output contains other values too
+    rows: DetectionSlots | None = None  # if boxes, classes and scores are separate outputs
+    overlap: float = 1.0  # intersection over union at which a box is dropped
+    settings: tuple[tuple[str, str], ...] = ()  # its other options, as the file states them
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """An operator that no table translates, or one used in a way that none covers."""
+    """An operator that no table translates, or not as it is used here."""
 
     reason: str = "there is no rule for it"
-    hint: str = ""  # what to do about it, where the operator alone says that
+    hint: str = ""  # what the user can do about it
 
 
 Operation = (

@@ -32,10 +32,10 @@ USES = (Use("fc", 1),)
         (Replace("shape", np.array([-1, 3]), USES), "replace 'shape' by [-1,  3]"),
         (SetShape("y", (None, 3)), "set the shape of 'y' to [?, 3]"),
         (SetAttribute("fc", "units", 3), "set units of 'fc' to 3"),
-        (Insert("add", "z"), "insert add behind 'z'"),
+        (Insert("add", "z"), "insert add after 'z'"),
         (
             Compute("z", (ComputeStep("exp", (0,)), ComputeStep("add", (0, 1)))),
-            "compute behind 'z': exp, add",
+            "compute after 'z': exp, add",
         ),
         (AddInput("mask", (3,), "bool"), "add the input 'mask'"),
         (AddOutput("z", "logits"), "return 'z' as the output 'logits'"),
