@@ -79,7 +79,7 @@ REFUSED = {
             node("Add", ["t", "t"], ["y"], "rank"),
         ),
         {"table": numbers(5)},
-        "a table has for ids",
+        "a table contains for unit indices",
     ),
     "a table that is too short": (
         (
@@ -88,7 +88,7 @@ REFUSED = {
             node("Gather", ["table", "i"], ["y"], "rank"),
         ),
         {"table": numbers(4)},
-        "no entry for each of the 5",
+        "no entry for some of the 5",
     ),
     "arithmetic with ids": (
         (

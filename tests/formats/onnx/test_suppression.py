@@ -186,7 +186,7 @@ def test_sum_that_is_not_a_shift_is_refused(name: str) -> None:
     model.graph.node.append(node((operator or ["Add"])[0], inputs, ["z"], "z"))
     model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.INT64, None))
     found = trace(from_proto(model, "detector.onnx").graph())
-    assert "computes with the class numbers" in found.refusals[0].reason
+    assert "computes with class indices" in found.refusals[0].reason
     assert found.refusals[0].operation == f"{(operator or ['Add'])[0]} 'z'"
 
 
@@ -247,11 +247,11 @@ def looked_up_by_place() -> ModelProto:
 def test_arithmetic_on_class_indices_is_refused() -> None:
     found = trace(from_proto(computed_with(), "detector.onnx").graph())
     assert not found.heads
-    assert "computes with the class numbers" in found.refusals[0].reason
+    assert "computes with class indices" in found.refusals[0].reason
 
 
 def test_values_at_computed_positions_are_refused() -> None:
-    with pytest.raises(Refused, match="takes units by computed places"):
+    with pytest.raises(Refused, match="selects units by computed positions"):
         trace_axis(from_proto(looked_up_by_place(), "detector.onnx").graph(), "y", 1)
 
 
