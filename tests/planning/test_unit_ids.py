@@ -213,7 +213,7 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "none at all": ({"keep": KEPT, "emit": "ids:0"}, "no output 'ids:0'"),
     "more than are left": ({"keep": KEPT, "emit": "ids:5"}, "than the 4 that are kept"),
     "more than are alive": ({"keep": KEPT, "mode": "mask", "emit": "ids:5"}, "than the 4"),
-    "new ids of none": ({"keep": KEPT, "new_ids": True}, "has no output with ids"),
+    "new ids of none": ({"keep": KEPT, "new_ids": True}, "has no output with indices"),
     "new ids where places stay": (
         {"keep": KEPT, "mode": "mask", "new_ids": True},
         "new_ids has no meaning with mode mask",
@@ -243,7 +243,7 @@ def test_units_that_share_their_axis_have_no_ids() -> None:
 WRONG: Mapping[str, str] = {
     "--keep 0-2 --emit scores": "there is no output 'scores' to emit",
     "--keep 0-2 --emit ids:4": "more units than the 3 that are kept",
-    "--keep 0-2 --new-ids": "has no output with ids",
+    "--keep 0-2 --new-ids": "has no output with indices",
     "--keep 0-2 --mode zero --new-ids": "no meaning with mode zero",
 }
 

@@ -223,7 +223,7 @@ def test_units_that_no_axis_has() -> None:
 def test_the_background_stays() -> None:
     cut = plan_cut(boxes_and_classes(*NAMES), CutOptions(keep="dog", head="classes"))
     assert cut.selection.kept == (0, 2)
-    assert "'background', stays" in cut.warnings[0]
+    assert "'background', is kept" in cut.warnings[0]
 
 
 def test_the_background_stays_in_front_of_an_order() -> None:
@@ -233,7 +233,7 @@ def test_the_background_stays_in_front_of_an_order() -> None:
 
 def test_removing_the_background_is_refused_unless_allowed() -> None:
     model, choice = boxes_and_classes(*NAMES), CutOptions(remove="background", head="classes")
-    with pytest.raises(NotAllowedError, match="where nothing is") as error:
+    with pytest.raises(NotAllowedError, match="where there is no object") as error:
         plan_cut(model, choice)
     assert "--allow-remove-special" in error.value.hint
     assert plan_cut(model, replace(choice, allow_remove_special=True)).selection.kept == (1, 2)

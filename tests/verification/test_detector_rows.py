@@ -359,7 +359,7 @@ def without_numbers() -> ModelProto:
 @pytest.mark.parametrize(
     ("build", "told"),
     [
-        pytest.param(read_inside, "'selected' are read inside", id="read inside"),
+        pytest.param(read_inside, "'selected' are also read inside", id="read inside"),
         pytest.param(without_numbers, "no output with the class indices", id="not returned"),
     ],
 )

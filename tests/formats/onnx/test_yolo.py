@@ -229,7 +229,7 @@ def test_reshape_that_mixes_boxes_and_classes_is_refused() -> None:
         pytest.param(["--keep", "0,1", "--units", "5:12"], 2, "no head has", id="too far"),
         pytest.param(["--keep", "6", "--units", "5:11"], 2, "no unit 6", id="no such unit"),
         pytest.param(
-            ["--keep", "0", "--units", "5:11", "--restore-ids"], 2, "class numbers", id="no ids"
+            ["--keep", "0", "--units", "5:11", "--restore-ids"], 2, "class indices", id="no ids"
         ),
         pytest.param(
             ["--keep", "0", "--units", "4:11", "--labels", "six.txt"],
