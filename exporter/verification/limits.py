@@ -12,6 +12,7 @@ from exporter.errors import ModelError
 from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.graph.operations import Linear
+from exporter.quantization import PRECISIONS
 from exporter.verification.metrics import METRICS
 from exporter.verification.roles import ModelPair
 
@@ -126,14 +127,17 @@ _HALF = ("fp16", "bf16")
 def precision_of_limits(pair: ModelPair) -> str:
     """The row of LIMITS for real values, dequantized values among them.
 
-    1. Integer models and float64 use the row "fp32".
-    2. At export, a Keras model that computes in half precision sets the row: its file knows better.
+    1. After a cut, PRECISIONS names the row.
+    2. Other integer files and float64 use the row "fp32".
+    3. At export, a Keras model that computes in half precision sets the row: its file knows better.
     """
     stage, original = pair.stage, pair.original.precision
     if stage == "export" and original in _HALF:
         return original
     precision = cut_precision(pair.pruned) if stage == "cut" else pair.pruned.precision
-    integer = stage == "cut" and precision.startswith(("int8", "uint8", "int16"))
+    if stage == "cut" and precision in PRECISIONS:
+        return PRECISIONS[precision].limits
+    integer = stage == "cut" and precision.startswith(("uint8", "int16"))
     return "fp32" if integer or precision == "fp64" else precision
 
 

@@ -1,39 +1,40 @@
-"""A TFLite file as C source and header, for firmware that has no file system.
+"""Write a TFLite file as C source and header, for firmware without a file system.
 
-What is written is C99 and C++11 alike. The array starts at a multiple of 16 bytes, which is what
-the interpreter for microcontrollers asks of a model. Equal files give equal text.
+The text is both C99 and C++11. The array is aligned to 16 bytes, which the interpreter for
+microcontrollers needs. Equal files give equal text.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
 
 from exporter.errors import ModelError
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import members
 
-_BYTES_A_LINE = 12
-_NUMBERS_A_LINE = 16
+_BYTES_PER_LINE = 12
+_NUMBERS_PER_LINE = 16
 
 
 def sources(content: bytes, file_name: str, remap: Remap | None) -> Mapping[str, str]:
-    """The texts of the two files that stand for one model.
+    """The texts of the two C files for one model.
 
     Args:
         content: the model file.
-        file_name: its name, of which the identifier is made: `small.tflite` is `small_tflite`.
-        remap: its table, whose labels and original indices are written too.
+        file_name: its name, which gives the identifier: `small.tflite` is `small_tflite`.
+        remap: its labels and original unit indices are written too.
 
     Returns:
-        Name of a file, which is made of the identifier -> its text: the header, then the source.
+        File name -> text: the header, then the source.
 
     Raises:
-        ModelError: a label holds a NUL, which no C string can.
+        ModelError: a label contains a NUL, which a C string cannot.
     """
     name = identifier(file_name)
-    tables = list(_tables(name, remap))
     header, source = names(file_name)
+    tables = list(_unit_tables(name, remap))
     return {
         header: _header(name, file_name, tables),
         source: _source(name, (file_name, header), content, tables),
@@ -41,13 +42,13 @@ def sources(content: bytes, file_name: str, remap: Remap | None) -> Mapping[str,
 
 
 def names(file_name: str) -> tuple[str, str]:
-    """Of the header and the source."""
+    """The names of the header and of the source."""
     name = identifier(file_name)
     return f"{name}.h", f"{name}.c"
 
 
 def identifier(file_name: str) -> str:
-    """A name for C: ASCII letters, digits and underscores, no digit or underscore in front."""
+    """A C identifier: ASCII letters, digits and underscores, starting with a letter."""
     plain = re.sub(r"[^A-Za-z0-9]+", "_", file_name).strip("_")
     return plain if plain[:1].isalpha() else f"model_{plain}".rstrip("_")
 
@@ -55,99 +56,88 @@ def identifier(file_name: str) -> str:
 # --- the tables of units -------------------------------------------------------------------------
 
 
-class _Table:
-    """What is said of the units of one head.
+class _UnitTable:
+    """The C arrays that describe the units of one head.
 
     Attributes:
-        name: what its arrays begin with.
+        name: the start of the names of its arrays.
+        integers: name of an array -> its values. A merged unit has several original units, so that
+            a second array says where those of each unit start.
     """
 
     def __init__(self, name: str, head: HeadRemap) -> None:
         self.name = name
-        self.output = head.output
-        self.units = head.new_units
-        self.labels = head.labels
-        self.members = [members(place) for place in head.new_to_old]
+        self.head = head
+        originals = [members(unit) for unit in head.new_to_old]
+        self.integers = {f"{name}_new_to_old": [unit for each in originals for unit in each]}
+        self.is_merged = any(len(each) > 1 for each in originals)
+        if self.is_merged:
+            self.integers[f"{name}_new_to_old_start"] = [0, *accumulate(map(len, originals))]
 
-    @property
-    def merged(self) -> bool:
-        return any(len(each) > 1 for each in self.members)
+    def declarations(self) -> Iterator[str]:
+        units = self.head.new_units
+        output = _comment(self.head.output)
+        yield f"/* The units of the output {output}, in the order of the model. */"
+        yield f"#define {self.name.upper()}_UNITS {units}"
+        if self.head.labels is not None:
+            yield f"extern const char *const {self.name}_labels[{units}]; /* UTF-8 */"
+        if self.is_merged:
+            yield "/* Unit i stands for new_to_old[start[i]] to new_to_old[start[i + 1] - 1]. */"
+        for name, values in self.integers.items():
+            yield f"extern const int32_t {name}[{len(values)}];"
+
+    def definitions(self) -> Iterator[str]:
+        if self.head.labels is not None:
+            yield f"const char *const {self.name}_labels[{self.head.new_units}] = {{"
+            yield from (f"  {_string(label)}," for label in self.head.labels)
+            yield "};"
+        for name, values in self.integers.items():
+            yield f"const int32_t {name}[{len(values)}] = {{"
+            for start in range(0, len(values), _NUMBERS_PER_LINE):
+                row = values[start : start + _NUMBERS_PER_LINE]
+                yield "  " + " ".join(f"{n}," for n in row)
+            yield "};"
 
 
-def _tables(name: str, remap: Remap | None) -> Iterator[_Table]:
-    """One for all heads that show the same units; a second one is called after its output."""
+def _unit_tables(name: str, remap: Remap | None) -> Iterator[_UnitTable]:
+    """One table for all heads with the same units; from the second on named after the output."""
     seen: list[HeadRemap] = []
     for head in remap.heads if remap else ():
         if any((s.new_to_old, s.labels) == (head.new_to_old, head.labels) for s in seen):
             continue
-        yield _Table(f"{name}_{identifier(head.output)}" if seen else name, head)
+        yield _UnitTable(f"{name}_{identifier(head.output)}" if seen else name, head)
         seen.append(head)
-
-
-def _declared(table: _Table) -> Iterator[str]:
-    yield f"/* The units of the output {_comment(table.output)}, in the order of the model. */"
-    yield f"#define {table.name.upper()}_UNITS {table.units}"
-    if table.labels is not None:
-        yield f"extern const char *const {table.name}_labels[{table.units}]; /* UTF-8 */"
-    if not table.merged:
-        yield f"extern const int32_t {table.name}_new_to_old[{table.units}];"
-        return
-    yield "/* Unit i stands for new_to_old[start[i]] to new_to_old[start[i + 1] - 1]. */"
-    total = sum(map(len, table.members))
-    yield f"extern const int32_t {table.name}_new_to_old[{total}];"
-    yield f"extern const int32_t {table.name}_new_to_old_start[{table.units + 1}];"
-
-
-def _defined(table: _Table) -> Iterator[str]:
-    if table.labels is not None:
-        yield f"const char *const {table.name}_labels[{table.units}] = {{"
-        yield from (f"  {_string(label)}," for label in table.labels)
-        yield "};"
-    flat = [unit for each in table.members for unit in each]
-    yield from _numbers(f"{table.name}_new_to_old", flat)
-    if table.merged:
-        starts = [0]
-        for each in table.members:
-            starts.append(starts[-1] + len(each))
-        yield from _numbers(f"{table.name}_new_to_old_start", starts)
-
-
-def _numbers(name: str, values: list[int]) -> Iterator[str]:
-    yield f"const int32_t {name}[{len(values)}] = {{"
-    for start in range(0, len(values), _NUMBERS_A_LINE):
-        yield "  " + " ".join(f"{n}," for n in values[start : start + _NUMBERS_A_LINE])
-    yield "};"
 
 
 # --- the files -----------------------------------------------------------------------------------
 
+_HEADER = """\
+/* The model {file}, written by exporter. */
+#ifndef {guard}
+#define {guard}
 
-def _header(name: str, file_name: str, tables: list[_Table]) -> str:
-    guard = f"{name.upper()}_H"
-    lines = [
-        f"/* The model {_comment(file_name)}, written by exporter. */",
-        f"#ifndef {guard}",
-        f"#define {guard}",
-        "",
-        "#include <stddef.h>",
-        "#include <stdint.h>",
-        "",
-        "#ifdef __cplusplus",
-        'extern "C" {',
-        "#endif",
-        "",
-        "/* Starts at a multiple of 16 bytes. */",
-        f"extern const unsigned char {name}[];",
-        f"extern const size_t {name}_len;",
-        "",
-    ]
-    for table in tables:
-        lines += [*_declared(table), ""]
-    lines += ["#ifdef __cplusplus", "}", "#endif", "", f"#endif /* {guard} */"]
-    return "\n".join(lines) + "\n"
+#include <stddef.h>
+#include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {{
+#endif
 
-_ALIGNED = """\
+/* Starts at a multiple of 16 bytes. */
+extern const unsigned char {name}[];
+extern const size_t {name}_len;
+
+{tables}#ifdef __cplusplus
+}}
+#endif
+
+#endif /* {guard} */
+"""
+
+_SOURCE = """\
+/* The model {file}, written by exporter. */
+#include "{header}"
+
 #if defined(__cplusplus)
 #define MODEL_ALIGNED alignas(16)
 #elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
@@ -159,44 +149,50 @@ _ALIGNED = """\
 #else
 #error "say here how this compiler aligns an array to 16 bytes"
 #endif
-"""
+
+MODEL_ALIGNED const unsigned char {name}[] = {{
+{bytes}}};
+const size_t {name}_len = {size};
+{tables}"""
 
 
-def _source(name: str, files: tuple[str, str], content: bytes, tables: list[_Table]) -> str:
-    file_name, header = files
-    lines = [
-        f"/* The model {_comment(file_name)}, written by exporter. */",
-        f'#include "{header}"',
-        "",
-        _ALIGNED,
-        f"MODEL_ALIGNED const unsigned char {name}[] = {{",
-    ]
-    for start in range(0, len(content), _BYTES_A_LINE):
-        row = content[start : start + _BYTES_A_LINE].hex(" ").replace(" ", ", 0x")
-        lines.append(f"  0x{row},")
-    lines += ["};", f"const size_t {name}_len = {len(content)};"]
-    for table in tables:
-        lines += ["", *_defined(table)]
-    return "\n".join(lines) + "\n"
+def _header(name: str, file_name: str, tables: Iterable[_UnitTable]) -> str:
+    texts = ("\n".join(table.declarations()) + "\n\n" for table in tables)
+    guard = f"{name.upper()}_H"
+    return _HEADER.format(file=_comment(file_name), guard=guard, name=name, tables="".join(texts))
+
+
+def _source(name: str, files: tuple[str, str], content: bytes, tables: Iterable[_UnitTable]) -> str:
+    """Args: files: the names of the model file and of the header."""
+    starts = range(0, len(content), _BYTES_PER_LINE)
+    rows = (content[start : start + _BYTES_PER_LINE].hex(" ") for start in starts)
+    return _SOURCE.format(
+        file=_comment(files[0]),
+        header=files[1],
+        name=name,
+        bytes="".join(f"  0x{row.replace(' ', ', 0x')},\n" for row in rows),
+        size=len(content),
+        tables="".join("\n" + "\n".join(table.definitions()) + "\n" for table in tables),
+    )
 
 
 def _comment(text: str) -> str:
-    """In ASCII and quotes, and unable to end the comment."""
+    """The text in ASCII and quotes, unable to end the comment."""
     return ascii(text).replace("*/", "*\\/").replace("/*", "/\\*").replace("??", "?\\?")
 
 
 def _string(text: str) -> str:
-    """A C string of the UTF-8 bytes: what is not plain ASCII is three octal digits.
+    """A C string of the UTF-8 bytes; bytes that are not plain ASCII are three octal digits.
 
-    Three, so that a digit behind them does not join them; and no "??", which begins a trigraph.
+    With three digits, a digit that follows does not belong to them. "??" would start a trigraph.
     """
     data = text.encode()
     if 0 in data:
         raise ModelError(
-            f"the label {text!r} holds a NUL, which a C string ends with", "give --labels FILE"
+            f"the label {text!r} contains a NUL, which ends a C string", "give --labels FILE"
         )
     shown = "".join(chr(n) if chr(n) in _PLAIN else f"\\{n:03o}" for n in data)
     return f'"{shown}"'
 
 
-_PLAIN = frozenset(chr(n) for n in range(0x20, 0x7F)) - frozenset('"\\?')
+_PLAIN = frozenset(map(chr, range(0x20, 0x7F))) - frozenset('"\\?')

@@ -139,7 +139,7 @@ def test_without_a_remap_there_is_the_model_alone(tmp_path: Path) -> None:
 
 
 def test_a_label_with_a_nul_is_refused() -> None:
-    with pytest.raises(ModelError, match="holds a NUL"):
+    with pytest.raises(ModelError, match="contains a NUL"):
         sources(b"abc", "m.tflite", remap(head(["a\0b"], (0,))))
 
 
