@@ -1,14 +1,13 @@
-"""The record of a job: plain data that serializes to `exporter/report/1`.
+"""The record of a job: plain data that serializes to the schema `exporter/report/1`.
 
-Markdown and the terminal are drawn from it and from nothing else. JSON has no word for infinity or
-NaN: such a value becomes null, and a warning says which it was.
+JSON has no infinity and no NaN: such a value becomes null, and a warning says which it was.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from typing import Any, Literal, TypeVar
@@ -36,14 +35,14 @@ class Original:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A written file: a model, or another form of one, such as C source.
+    """A written file: a model, or its C source.
 
     Attributes:
         path: relative to the report.
         kind: key of KINDS, or of FORMS.
-        bytes, original_bytes: of the file, and of the uncut file of the same kind.
-        sha256: of the file, in hex.
-        route: of the conversion; "" where there was none.
+        bytes, original_bytes: size of the file, and of the uncut file of the same kind.
+        sha256: in hex.
+        route: how the model was converted; "" without a conversion.
     """
 
     path: str
@@ -57,16 +56,16 @@ class Artifact:
 
 @dataclass(frozen=True)
 class Check:
-    """One metric of one output of one artifact, beside its limit.
+    """One metric of one output of one artifact, and its limit.
 
     Attributes:
         stage: "cut", "export" or "quantize".
         output: the output's name; with " (z)" for the values before the last activation.
-        metric: key of `parity.METRICS`, or "shape", "finite", "remap", "original", and of the rows
-            that a detector returns "rows", "classes", "boxes".
-        value: None where nothing could be measured.
-        limit: None where the value is only reported.
-        samples: how many inputs it was measured on.
+        metric: key of METRICS, or "shape", "finite", "remap", "original"; for the rows of a
+            detector "rows", "classes", "boxes".
+        value: None if nothing could be measured.
+        limit: None if the value is only reported.
+        samples: number of inputs it was measured on.
     """
 
     stage: str
@@ -81,12 +80,12 @@ class Check:
 
 @dataclass(frozen=True)
 class Latency:
-    """One artifact timed beside its original; times in milliseconds.
+    """One artifact and its original, timed in turns; times in milliseconds.
 
     Attributes:
         speedup: median of the paired ratios original / pruned.
         speedup_ci95: bootstrap interval of that median.
-        noise_floor: half-width of the interval of the original against itself.
+        noise_floor: half-width of that interval when the original is timed against itself.
     """
 
     artifact: str
@@ -107,7 +106,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes that a model, loaded from its file, takes in its runtime with one run."""
+    """Resident bytes that a process needs to load a model file into its runtime and run it once."""
 
     artifact: str
     engine: str
@@ -117,15 +116,15 @@ class Memory:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a job found.
+    """The results of a job.
 
     Attributes:
         versions: library -> version.
-        machine: what it ran on: processor, cores, memory, system.
+        machine: processor, cores, memory, system.
         command: how the job was started; "" from Python.
-        inputs: {"source": "synthetic, seed 0" or a file's name, "samples": int}, and the same of
-            what was calibrated on under "calibration", if anything was.
-        remap: None where nothing was cut.
+        inputs: {"source": "synthetic, seed 0" or a file name, "samples": int}; after a calibration
+            also "calibration", with the same keys.
+        remap: None if no units were removed.
         warnings: one sentence each.
     """
 
@@ -143,21 +142,21 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Every check passed."""
+        """Whether every check passed."""
         return all(check.passed for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object, keys in the order of the contract; `precisions` follows from others."""
+        """The JSON object, with its keys in the documented order."""
         remap = None if self.remap is None else json.loads(self.remap.to_json())
         fields = {key: value for key, value in asdict(self).items() if key != "remap"}
         head = {key: fields.pop(key) for key in ("versions", "machine", "command", "inputs")}
         original = {"original": fields.pop("original"), "remap": remap}
         derived = {"precisions": [asdict(row) for row in precision_rows(self)]}
         record = {"schema": SCHEMA, "ok": self.ok, **head, **original, **fields, **derived}
-        lost: list[str] = []
-        clean: dict[str, Any] = _without_nonfinite(record, "", lost)
-        clean["warnings"] += lost
-        return clean
+        replaced: list[str] = []
+        finite: dict[str, Any] = _without_nonfinite(record, "", replaced)
+        finite["warnings"] += replaced
+        return finite
 
     def to_json(self) -> str:
         """One JSON text, indented, with a newline at its end."""
@@ -165,10 +164,10 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read a record back; unknown keys are ignored.
+        """Read a report; unknown keys are ignored.
 
         Raises:
-            ModelError: not a report, or a damaged one.
+            ModelError: the text is not a report of this schema.
         """
         try:
             record = json.loads(text)
@@ -191,8 +190,8 @@ class Report:
             raise ModelError(f"the report is damaged: {error}") from error
 
     def _repr_markdown_(self) -> str:
-        """How a notebook shows the report."""
-        # A string, as KINDS names the packages of the formats: records import nothing above them.
+        """The report in a notebook."""
+        # Named by a string: records are below the report room and do not import it.
         text: str = import_module("exporter.report.markdown").to_markdown(self)
         return text
 
@@ -211,32 +210,27 @@ def _read_remap(values: Mapping[str, Any] | None) -> Remap | None:
     return None if values is None else Remap.from_json(json.dumps(values))
 
 
-def _without_nonfinite(value: Any, place: str, lost: list[str]) -> Any:
-    """The value with null where JSON has no word; `lost` gets a sentence for each."""
+def _without_nonfinite(value: Any, path: str, replaced: list[str]) -> Any:
+    """The value with None for infinity and NaN; adds a sentence to `replaced` for each."""
     if isinstance(value, Mapping):
-        dot = "." if place else ""
-        return {k: _without_nonfinite(v, f"{place}{dot}{k}", lost) for k, v in value.items()}
+        dot = "." if path else ""
+        return {k: _without_nonfinite(v, f"{path}{dot}{k}", replaced) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nonfinite(v, f"{place}[{i}]", lost) for i, v in enumerate(value)]
+        return [_without_nonfinite(v, f"{path}[{i}]", replaced) for i, v in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):
-        lost.append(f"{place} is {value}, which JSON cannot hold: it is null.")
+        replaced.append(f"{path} is {value}, which JSON cannot contain: it is written as null.")
         return None
     return value
 
 
-# --- quality beside size ---
-
-STAGE = "quantize"
-
-
 @dataclass(frozen=True)
 class PrecisionRow:
-    """What one precision keeps and costs.
+    """Quality, size and speed of one artifact.
 
     Attributes:
-        sqnr_db, top1: of the output that lost most, against the float model; None for what is
-            float itself, or where it was not measured. An SQNR is infinite where nothing changed.
-        p50_ms, speedup: None where it was not timed; the speedup is over the original.
+        sqnr_db, top1: worst of all outputs, against the float model; None for the float model, or
+            if not measured. The SQNR is infinite if no value changed.
+        p50_ms, speedup: None if not timed; the speedup is over the original.
     """
 
     artifact: str
@@ -250,28 +244,27 @@ class PrecisionRow:
 
 
 def precision_rows(report: Report) -> tuple[PrecisionRow, ...]:
-    """A row an artifact; none where nothing that was quantized was compared."""
+    """One row for each model; none if no quantized model was compared."""
     times = {row.artifact: row for row in report.latency}
-    files = [each for each in report.artifacts if each.kind not in FORMS]
-    rows = [_row(each, report.checks, times.get(each.path)) for each in files]
+
+    def worst(artifact: str, metric: str) -> float | None:
+        found = (c for c in report.checks if (c.stage, c.artifact) == ("quantize", artifact))
+        values = (check.value for check in found if check.metric == metric)
+        return min((value for value in values if value is not None), default=None)
+
+    rows = [
+        PrecisionRow(
+            artifact=each.path,
+            kind=each.kind,
+            precision=each.precision,
+            sqnr_db=worst(each.path, "sqnr_db"),
+            top1=worst(each.path, "top1"),
+            bytes=each.bytes,
+            p50_ms=times[each.path].p50_ms if each.path in times else None,
+            speedup=times[each.path].speedup if each.path in times else None,
+        )
+        for each in report.artifacts
+        if each.kind not in FORMS
+    ]
     measured = any(row.sqnr_db is not None or row.top1 is not None for row in rows)
     return tuple(rows) if measured else ()
-
-
-def _row(artifact: Artifact, checks: Iterable[Check], time: Latency | None) -> PrecisionRow:
-    found = [c for c in checks if c.stage == STAGE and c.artifact == artifact.path]
-    return PrecisionRow(
-        artifact=artifact.path,
-        kind=artifact.kind,
-        precision=artifact.precision,
-        sqnr_db=_worst(found, "sqnr_db"),
-        top1=_worst(found, "top1"),
-        bytes=artifact.bytes,
-        p50_ms=time.p50_ms if time else None,
-        speedup=time.speedup if time else None,
-    )
-
-
-def _worst(checks: Iterable[Check], metric: str) -> float | None:
-    values = [check.value for check in checks if check.metric == metric]
-    return min((value for value in values if value is not None), default=None)

@@ -1,1 +1,1 @@
-"""Draw the report: Markdown, HTML and the terminal."""
+"""Write a report as Markdown, as HTML and to the terminal."""

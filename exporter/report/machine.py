@@ -1,4 +1,4 @@
-"""What a job ran on. Nothing here names a person, a host or a path."""
+"""The machine and the library versions of a job, without names of people, hosts and paths."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CPU_KEYS = ("model name", "Model", "Hardware", "cpu model")  # x86, Arm boards,
 
 
 def versions() -> dict[str, str]:
-    """Distribution name -> version of what is installed, and "python"; nothing is imported."""
+    """Distribution -> installed version, and "python"; imports no library."""
     found = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -39,7 +39,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """The processor's model, cores this process may use, memory in bytes, system and Python."""
+    """Processor model, cores that this process may use, memory in bytes, system and Python."""
     return {
         "cpu": _cpu_model(),
         "cores": _cores(),
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
 
 
 def _cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):  # Linux: a container may use fewer than there are
+    if hasattr(os, "sched_getaffinity"):  # Linux; a container may use fewer than exist
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 

@@ -182,10 +182,10 @@ def test_infinity_and_nan_become_null_in_json(value: float) -> None:
     assert record["machine"] == {"load": [None]}
     assert record["warnings"] == [
         *PASSING.warnings,
-        f"machine.load[0] is {value}, which JSON cannot hold: it is null.",
-        f"checks[0].value is {value}, which JSON cannot hold: it is null.",
-        f"latency[0].speedup is {value}, which JSON cannot hold: it is null.",
-        f"latency[0].speedup_ci95[0] is {value}, which JSON cannot hold: it is null.",
+        f"machine.load[0] is {value}, which JSON cannot contain: it is written as null.",
+        f"checks[0].value is {value}, which JSON cannot contain: it is written as null.",
+        f"latency[0].speedup is {value}, which JSON cannot contain: it is written as null.",
+        f"latency[0].speedup_ci95[0] is {value}, which JSON cannot contain: it is written as null.",
     ]
     again = Report.from_json(text)
     assert not again.ok
