@@ -109,7 +109,7 @@ class ConditionalUnits(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
 
     def _check_subject(self, condition: Threshold) -> None:
         if self.values == "logits":
-            condition.seen(self.activation)
+            condition.subject_for(self.activation)
         elif condition.subject in ("logit", "abs"):
             raise UsageError(
                 f"the condition {str(condition)!r} asks for a logit, and the input holds "
@@ -123,7 +123,7 @@ class ConditionalUnits(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
         if isinstance(self.condition, LargestUnits):
             if units is None:
                 raise UsageError(f"{self.name}: the number of units is not known", "give a width")
-            self.condition.fit(units)
+            self.condition.check_units(units)
 
     def call(self, inputs: Any) -> Any:
         """The values of the units that passed."""
@@ -150,7 +150,7 @@ class ConditionalUnits(keras.layers.Layer):  # type: ignore[misc]  # Keras has n
     def _compared(self, condition: Threshold, inputs: Any, axis: int) -> Any:
         values = inputs
         if self.values == "logits":
-            seen = condition.seen(self.activation)
+            seen = condition.subject_for(self.activation)
             if seen == "abs":
                 values = ops.abs(inputs)
             elif seen == "probability":

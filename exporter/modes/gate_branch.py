@@ -99,7 +99,7 @@ class Branch:
         along = [-1 if i == self.z.unit_axis.axis else 1 for i in range(len(self.z.shape))]
         if isinstance(condition, Threshold):
             return self.alive(self.compared(condition), along)
-        condition.fit(len(self.kept))
+        condition.check_units(len(self.kept))
         return self.alive(self.largest(condition, along), along)
 
     def alive(self, on: str, shape: Sequence[int]) -> str:
@@ -113,7 +113,7 @@ class Branch:
 
     def compared(self, condition: Threshold) -> str:
         value = self.value()
-        match condition.seen(self.head.activation):
+        match condition.subject_for(self.head.activation):
             case "abs":
                 value = self.put("value", "abs", value)
             case "probability":

@@ -44,7 +44,7 @@ def resolve_gate(head: Head, meaning: Semantics) -> Semantics:
         return replace(meaning, floor=_floor(head))
     condition = parse_condition(meaning.gate)
     if isinstance(condition, Threshold):
-        condition.seen(head.activation)
+        condition.subject_for(head.activation)
     return replace(meaning, floor=_floor(head), gate=str(condition))
 
 
@@ -163,7 +163,7 @@ def _meets(condition: Threshold, values: Array, head: Head) -> Array:
     """(..., units) float64 -> bool; values and number as the runtime holds them."""
     held = real_dtype(head.tensor(head.z))
     values, number = values.astype(held).astype(np.float64), float(held.type(condition.number))
-    match condition.seen(head.activation):
+    match condition.subject_for(head.activation):
         case "abs":
             values = np.abs(values)
         case "probability":

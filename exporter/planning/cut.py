@@ -29,7 +29,7 @@ from exporter.planning.unit_ids import emitted_output, id_edits, id_options
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
-from exporter.selection.groups import Groups, grouped
+from exporter.selection.groups import UnitGroups, add_groups
 from exporter.selection.labels import read_labels
 from exporter.trace import heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
@@ -119,7 +119,7 @@ def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
 # --- select --------------------------------------------------------------------------------------
 
 
-def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, Groups]:
+def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, UnitGroups]:
     """The kept units and the groups to merge; all units where only groups or a gate are given."""
     given = options.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
@@ -138,7 +138,7 @@ def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, G
         selection = keep_background(model.graph(), head, selection, removed=removed)
     before = {table.name: table for table in model.remap.heads} if model.remap else {}
     rank = [min(members(p)) for p in before[head.name].new_to_old] if head.name in before else None
-    return grouped(selection, options.merge, removed=removed, rank=rank)
+    return add_groups(selection, options.merge, removed=removed, rank=rank)
 
 
 # --- resolve -------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ class _Resolved(NamedTuple):
 
 
 def _resolve(
-    heads: Sequence[Head], selection: Selection, groups: Groups, options: CutOptions
+    heads: Sequence[Head], selection: Selection, groups: UnitGroups, options: CutOptions
 ) -> list[_Resolved]:
     asked, mode = replace(options.meaning, merge=groups), MODES[options.mode]
     semantics = [(head, mode.resolve(head, asked)) for head in heads]

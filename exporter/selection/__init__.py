@@ -1,4 +1,4 @@
-"""Which units are kept, and why each one."""
+"""Which units are kept: the selection language, labels, groups and conditions."""
 
 from __future__ import annotations
 

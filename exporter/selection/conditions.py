@@ -1,10 +1,10 @@
-"""The conditions by which units are chosen while a model runs: one language, as plain data.
+"""Conditions that choose units while a model runs, for example "logit > 0" or "top:3".
 
     COND := [probability|logit|abs] (>|>=|<|<=) NUMBER | top:K
 
-`logit` is z, the value before the last activation, `abs` its magnitude, and `probability` what the
-activation makes of z. Without a name the value is what the output shows: the probability behind a
-softmax or sigmoid, else the logit. `top:K` are the K largest z; of equal ones the lower index.
+`logit` is the value before the last activation, `abs` its magnitude, `probability` the value after
+the activation. Without a name, the condition compares the probability after a softmax or sigmoid,
+otherwise the logit. `top:K` chooses the K largest logits; of equal ones those with lower indices.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Subject = Literal["probability", "logit", "abs"]
 Comparison = Literal[">", ">=", "<", "<="]
 
 SUBJECTS: tuple[Subject, ...] = ("probability", "logit", "abs")
-COMPARISONS: tuple[Comparison, ...] = (">=", "<=", ">", "<")  # as they are looked for
-PROBABLE = frozenset({"softmax", "sigmoid"})  # activations behind which values are probabilities
+COMPARISONS: tuple[Comparison, ...] = (">=", "<=", ">", "<")  # the parser tries them in this order
+PROBABILITY_ACTIVATIONS = frozenset({"softmax", "sigmoid"})
 
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
@@ -31,10 +31,10 @@ _HINT = "write [probability|logit|abs] (>|>=|<|<=) NUMBER, or top:K"
 
 @dataclass(frozen=True)
 class Threshold:
-    """Units whose value stands on one side of a number.
+    """Compare a value of each unit with a number.
 
     Attributes:
-        subject: which value; None for the one that the output shows.
+        subject: which value; None for the one that the output contains.
         number: finite.
     """
 
@@ -46,19 +46,18 @@ class Threshold:
         compared = f"{self.comparison} {self.number!r}"
         return f"{self.subject} {compared}" if self.subject else compared
 
-    def seen(self, activation: str) -> Subject:
-        """Which value is compared behind this activation.
+    def subject_for(self, activation: str) -> Subject:
+        """Which value is compared in a head with this activation.
 
         Raises:
-            UsageError: a probability where the activation makes none.
+            UsageError: the condition compares a probability; the activation returns none.
         """
-        if self.subject == "probability" and activation not in PROBABLE:
+        if self.subject == "probability" and activation not in PROBABILITY_ACTIVATIONS:
             raise UsageError(
-                f"the condition {str(self)!r} asks for a probability, which {activation} does not "
-                "make",
-                "compare the logit, or its abs",
+                f"the condition {str(self)!r} compares a probability; {activation} returns none",
+                "compare logit or abs",
             )
-        return self.subject or ("probability" if activation in PROBABLE else "logit")
+        return self.subject or ("probability" if activation in PROBABILITY_ACTIVATIONS else "logit")
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ class LargestUnits:
     def __str__(self) -> str:
         return f"top:{self.count}"
 
-    def fit(self, units: int) -> None:
-        """Refuse to choose more units than there are (UsageError)."""
+    def check_units(self, units: int) -> None:
+        """Raise UsageError if there are fewer units than the condition chooses."""
         if self.count > units:
             raise UsageError(
                 f"the condition {str(self)!r} chooses {self.count} of {units} units",
@@ -87,72 +86,72 @@ Condition = Threshold | LargestUnits
 
 
 def parse_condition(text: str) -> Condition:
-    """What a condition says.
+    """Parse a condition.
 
     Raises:
-        UsageError: it does not parse, with the character at which it stops doing so; or it can
-            never choose (`top:0`, a probability that is compared with a number beyond 0 to 1).
+        UsageError: a syntax error, with the position of the character; or a condition that chooses
+            no unit, or does not depend on the values (`top:0`, `probability > 2`).
     """
-    return _Reader(text).condition()
+    return _Parser(text).condition()
 
 
-class _Reader:
+class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.place = 0
-        self.skip()
+        self.position = 0
+        self.skip_space()
 
     def condition(self) -> Condition:
-        start = self.place
+        start = self.position
         word = self.take(_WORD)
         if word == "top":
             return self.top()
         subject = next((known for known in SUBJECTS if known == word), None)
         if word and subject is None:
-            self.fail(f"{word!r} is no value to compare", start)
-        found = next((c for c in COMPARISONS if self.text.startswith(c, self.place)), None)
+            self.fail(f"{word!r} is not a value to compare", start)
+        found = next((c for c in COMPARISONS if self.text.startswith(c, self.position)), None)
         if found is None:
             self.fail("expected one of > >= < <=")
-        self.place += len(found)
-        self.skip()
-        start = self.place
+        self.position += len(found)
+        self.skip_space()
+        start = self.position
         number = float(self.take(_NUMBER) or self.fail("expected a number"))
         if not math.isfinite(number):
             self.fail("the number is too large", start)
         if subject == "probability" and not 0.0 <= number <= 1.0:
-            self.fail("a probability lies between 0 and 1", start)
-        self.end()
+            self.fail("a probability is between 0 and 1", start)
+        self.expect_end()
         return Threshold(subject, found, number)
 
     def top(self) -> LargestUnits:
-        if not self.text.startswith(":", self.place):
+        if not self.text.startswith(":", self.position):
             self.fail("expected a colon and a whole number")
-        self.place += 1
-        self.skip()
-        start = self.place
+        self.position += 1
+        self.skip_space()
+        start = self.position
         count = int(self.take(_COUNT) or self.fail("expected a whole number"))
         if not count:
             self.fail("at least one unit must be chosen", start)
-        self.end()
+        self.expect_end()
         return LargestUnits(count)
 
     def take(self, pattern: re.Pattern[str]) -> str:
-        """What the pattern matches here, and the place behind it; "" where it does not."""
-        match = pattern.match(self.text, self.place)
+        """Consume the text that the pattern matches here, and white space after it; "" if none."""
+        match = pattern.match(self.text, self.position)
         if match is None:
             return ""
-        self.place = match.end()
-        self.skip()
+        self.position = match.end()
+        self.skip_space()
         return match[0]
 
-    def skip(self) -> None:
-        while self.place < len(self.text) and self.text[self.place].isspace():
-            self.place += 1
+    def skip_space(self) -> None:
+        while self.position < len(self.text) and self.text[self.position].isspace():
+            self.position += 1
 
-    def end(self) -> None:
-        if self.place < len(self.text):
-            self.fail(f"{self.text[self.place :].rstrip()!r} stands behind its end")
+    def expect_end(self) -> None:
+        if self.position < len(self.text):
+            self.fail(f"{self.text[self.position :].rstrip()!r} follows the end of the condition")
 
-    def fail(self, fact: str, place: int | None = None) -> NoReturn:
-        at = (self.place if place is None else place) + 1
-        raise UsageError(f"the condition {self.text!r}, at character {at}: {fact}", _HINT)
+    def fail(self, fact: str, position: int | None = None) -> NoReturn:
+        character = (self.position if position is None else position) + 1
+        raise UsageError(f"the condition {self.text!r}, at character {character}: {fact}", _HINT)

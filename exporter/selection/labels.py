@@ -1,4 +1,4 @@
-"""Labels from files: one a unit, in the order of the units."""
+"""Read labels from files: one for each unit, in the order of the units."""
 
 from __future__ import annotations
 
@@ -15,52 +15,51 @@ _INDEX_COLUMNS = ("index", "id")
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
-    """The labels in a file, by its suffix.
+    """The labels in a file; its suffix tells the format.
 
-    - `.csv`: comma separated. One column is a label a row. Several columns need a header with
-      exactly one of label, name, class, display_name, and may have one of index, id; then the
-      indices order the rows, and must run from 0 without a gap. A first row that is one of those
-      names is a header in a file of one column too.
+    - `.csv`: comma separated. One column: one label in each row, after an optional header. Several
+      columns: a header is needed, with exactly one of label, name, class, display_name, and at most
+      one of index, id; the indices order the rows, and must be 0, 1, ... without a gap.
     - `.json`: a list of strings, or an object from index ("0", "1", ...) to label.
-    - all else: one label a line, commas included.
+    - other files: one label in each line, commas included.
 
     The text is UTF-8, with or without a byte order mark. White space around a label is dropped,
-    except in JSON. Blank lines at the end are dropped. One in the middle is a unit without a name
-    ("": published label files have such gaps); if it got there by accident, the number of labels
-    no longer is that of the units, which the selection refuses.
+    except in JSON. Blank lines at the end are dropped. A blank line in the middle is a unit without
+    a label (""), as in some published label files.
 
     Raises:
-        UsageError: the file is missing, not UTF-8, holds no label, or can be read in two ways.
+        UsageError: the file is missing, not UTF-8, ambiguous, or contains no label.
     """
     text = read_text(path)
     labels = _READERS.get(Path(path).suffix.lower(), _from_lines)(text, str(path))
     if not labels:
-        raise UsageError(f"{str(path)!r} holds no label", "give one label a line")
+        raise UsageError(f"{str(path)!r} contains no label", "write one label in each line")
     return tuple(labels)
 
 
 def read_text(path: str | Path) -> str:
-    """The file's text, without a byte order mark; UsageError that names the file."""
+    """The file's text without a byte order mark; UsageError if it cannot be read."""
     try:
         return Path(path).read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
-            f"{str(path)!r} is not UTF-8 text: byte {error.start} does not belong there",
+            f"{str(path)!r} is not UTF-8 text: byte {error.start} is invalid",
             "save the file as UTF-8",
         ) from error
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise UsageError(
-            f"cannot read {str(path)!r}: {reason}", "check the path; it starts where you are"
+            f"cannot read {str(path)!r}: {reason}",
+            "check the path; it is relative to the current folder",
         ) from error
     except ValueError as error:  # a NUL character in the path
         raise UsageError(f"cannot read {str(path)!r}: {error}", "check the path") from error
 
 
 def text_lines(text: str) -> list[str]:
-    """The stripped lines; only line feeds (with a carriage return or not) end one.
+    """The stripped lines; only a line feed, or carriage return and line feed, ends a line.
 
-    `str.splitlines` would also split at form feeds and other characters that labels hold.
+    `str.splitlines` also splits at form feeds and other characters that labels may contain.
     """
     return [line.strip() for line in text.split("\n")]
 
@@ -76,7 +75,7 @@ def _from_lines(text: str, _name: str) -> list[str]:
 
 
 class _Pairs(list[tuple[str, object]]):
-    """A JSON object as it is written: a dict would drop a key that stands there twice."""
+    """A JSON object with all its pairs: a dict would drop duplicate keys."""
 
 
 def _from_json(text: str, name: str) -> list[str]:
@@ -109,14 +108,14 @@ def _from_csv(text: str, name: str) -> list[str]:
     if header and where is None:
         raise UsageError(
             f"{name!r} has several columns and none is named {', '.join(_LABEL_COLUMNS)}",
-            "name the column of the labels in the first row",
+            "name the label column in the first row",
         )
     labels = [row[where or 0] for row in rows[1:]]
     return labels if index is None else _ordered([row[index] for row in rows[1:]], labels, name)
 
 
 def _rows(text: str, name: str) -> list[list[str]]:
-    """The rows, all as wide as the first; in a file of one column a row may be blank."""
+    """The rows, all with as many cells as the first; in a file of one column a row may be blank."""
     reader = csv.reader(StringIO(text), strict=True)
     rows: list[list[str]] = []
     try:
@@ -143,36 +142,36 @@ def _refuse_other_separator(first: str, name: str) -> None:
     cells = first.replace("\t", ";").split(";")
     if len(cells) > 1 and set(cells).intersection(_LABEL_COLUMNS):
         raise UsageError(
-            f"{name!r} separates its columns by semicolons or tabs", "separate them by commas"
+            f"{name!r} has semicolons or tabs between its columns", "separate them by commas"
         )
 
 
 def _column(header: Sequence[str], names: Sequence[str], file: str) -> int | None:
-    """Where the one column of these names is."""
+    """Index of the one column with one of these names; None if there is none."""
     found = [i for i, cell in enumerate(header) if cell in names]
     if len(found) > 1:
         shown = ", ".join(header[i] for i in found)
         raise UsageError(
-            f"{file!r} has several columns that could be meant: {shown}", "leave one of them"
+            f"{file!r} has several columns of labels or indices: {shown}", "keep one of them"
         )
     return found[0] if found else None
 
 
-# --- both ---------------------------------------------------------------------------------------
+# --- both formats -------------------------------------------------------------------------------
 
 
 def _ordered(indices: Sequence[str], labels: Sequence[str], name: str) -> list[str]:
-    """The labels in the order of their indices, which must be 0, 1, ... without a gap."""
+    """The labels ordered by index; the indices must be 0, 1, ... without a gap."""
     by_index: dict[str, str] = {}
     for index, label in zip(indices, labels, strict=True):
         if index in by_index:
-            raise UsageError(f"{name!r} has two labels for the index {index}", "leave one of them")
+            raise UsageError(f"{name!r} has two labels for the index {index}", "remove one of them")
         by_index[index] = label
     try:
         return [by_index[str(index)] for index in range(len(labels))]
     except KeyError as error:
         raise UsageError(
-            f"{name!r} has {len(labels)} labels and none for the index {error.args[0]}",
+            f"{name!r} has {len(labels)} labels but none for the index {error.args[0]}",
             f"number them from 0 to {len(labels) - 1}",
         ) from error
 

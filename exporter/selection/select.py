@@ -1,4 +1,4 @@
-"""Which units stay: checked once, when it is made; what holds a Selection never checks again."""
+"""The kept units of a head. A Selection is checked when it is created, and never again."""
 
 from __future__ import annotations
 
@@ -9,25 +9,31 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from exporter.errors import UsageError
-from exporter.selection.lookup import LabelIndex, listed
-from exporter.selection.spec import Entry, Glob, Name, parse, whole
+from exporter.selection.lookup import LabelIndex, shorten_list
+from exporter.selection.spec import (
+    ExactLabel,
+    LabelPattern,
+    SelectionEntry,
+    as_integer,
+    parse,
+)
 
-_UNFIT = re.compile("[\n\r\ud800-\udfff]")  # what no line of a UTF-8 file can hold
+_INVALID = re.compile("[\n\r\ud800-\udfff]")  # cannot be written on a line of a UTF-8 file
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The units that stay.
+    """The units that are kept.
 
     Attributes:
-        units: how many there are.
-        kept: the indices of those that stay, in the order in which they shall stand.
-        labels: one an original unit, each on one line; "" for a unit without a name.
-        notes: what a reader should know about how the selection came about.
+        units: number of units before the cut.
+        kept: indices of the kept units, in their new order.
+        labels: one for each unit before the cut, each on one line; "" for a unit without a label.
+        notes: remarks for the user, for example about units that two entries name.
 
     Raises:
-        UsageError: nothing is kept, an index out of range or given twice, or a number of labels
-            that is not the number of units.
+        UsageError: no unit is kept, an index is out of range or given twice, or the number of
+            labels is not the number of units.
     """
 
     units: int
@@ -36,8 +42,8 @@ class Selection:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "units", _whole(self.units))
-        object.__setattr__(self, "kept", tuple(map(_whole, self.kept)))
+        object.__setattr__(self, "units", _integer(self.units))
+        object.__setattr__(self, "kept", tuple(map(_integer, self.kept)))
         _check_kept(self.units, self.kept)
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
@@ -45,7 +51,7 @@ class Selection:
 
     @cached_property
     def removed(self) -> tuple[int, ...]:
-        """The indices of the units that do not stay, ascending."""
+        """The indices of the removed units, ascending."""
         kept = set(self.kept)
         return tuple(unit for unit in range(self.units) if unit not in kept)
 
@@ -54,14 +60,14 @@ class Selection:
         """The labels of the kept units, in their order."""
         return None if self.labels is None else tuple(self.labels[unit] for unit in self.kept)
 
-    def named(self, unit: int) -> str:
-        """What messages call a unit: by its index, and its label if it has one."""
+    def describe_unit(self, unit: int) -> str:
+        """The unit's index and label, for messages."""
         label = self.labels[unit] if self.labels else ""
         return f"unit {unit}, {label!r}," if label else f"unit {unit}"
 
     @property
     def keeps_all(self) -> bool:
-        """All units stay, each in its place."""
+        """Whether all units are kept in their order."""
         return self.kept == tuple(range(self.units))
 
 
@@ -75,84 +81,89 @@ def select(
 ) -> Selection:
     """The selection that `keep` or `remove` describes; exactly one of the two is given.
 
-    Labels match exactly, else without regard to case if that fits one unit; a label that fits
-    several units is refused. A pattern takes all units that it matches, with regard to case if
-    any, else without, and must match one.
-    The same index or range twice is an error; an index that two entries reach counts once, with a
-    note.
+    For example `keep="0-3,cat,sea_*"`.
+
+    1. A label matches exactly, or else without regard to case; it must match one unit.
+    2. A pattern selects all units that it matches, with regard to case, or else without; it must
+       match at least one unit.
+    3. The same index or range twice is an error. A unit that several entries name counts once, with
+       a note.
 
     Args:
-        units: how many units there are.
+        units: number of units.
         keep: a string in the selection language, or an iterable of indices and entries; see
             `exporter.selection.spec.parse`.
-        remove: likewise; all other units stay.
-        labels: one a unit.
-        keep_order: the kept units stand in the order given; else ascending.
+        remove: the same; all other units are kept.
+        labels: one for each unit.
+        keep_order: the kept units get the order of `keep`, otherwise they ascend.
 
     Raises:
-        UsageError: with the entry and its place.
+        UsageError: with the entry and its position.
     """
-    every = Selection(units, tuple(range(_whole(units))), None if labels is None else tuple(labels))
+    every = Selection(
+        units, tuple(range(_integer(units))), None if labels is None else tuple(labels)
+    )
     if keep is not None and remove is None:
-        named, notes = reached(parse(keep, "keep"), every)
+        named, notes = find_units(parse(keep, "keep"), every)
         kept = named if keep_order else sorted(named)
     elif remove is not None and keep is None:
         if keep_order:
-            raise UsageError("keep_order has no meaning with remove", "give keep, in that order")
-        named, notes = reached(parse(remove, "remove"), every)
+            raise UsageError(
+                "keep_order needs keep, not remove", "give keep with the units in order"
+            )
+        named, notes = find_units(parse(remove, "remove"), every)
         kept = sorted(set(every.kept).difference(named))
     else:
         raise UsageError("give keep or remove, and not both", "the other units follow from it")
     return replace(every, kept=tuple(kept), notes=tuple(notes))
 
 
-def reached(entries: Iterable[Entry], every: Selection) -> tuple[list[int], list[str]]:
-    """The units that the entries name, in their order, and the notes.
+def find_units(entries: Iterable[SelectionEntry], every: Selection) -> tuple[list[int], list[str]]:
+    """The units that the entries name, in their order, and notes for the user.
 
     Args:
         entries: see `spec.parse`.
-        every: all units, with the labels that entries may name.
+        every: all units, with their labels.
 
     Raises:
-        UsageError: an entry that names no unit, or one that another names in the same words.
+        UsageError: an entry that names no unit, or an index or range that is given twice.
     """
-    names = LabelIndex(every.labels or ())
-    places: dict[int | range, str] = {}
-    reached: dict[int, None] = {}
+    index = LabelIndex(every.labels or ())
+    positions: dict[int | range, str] = {}
+    found: dict[int, None] = {}
     notes: list[str] = []
-    readable: list[str] = []
+    also_labels: list[str] = []
     for entry in entries:
         if isinstance(entry.value, int | range):
-            if entry.value in places:
-                raise entry.error(f"stands at {places[entry.value]} too", "remove one of the two")
-            places[entry.value] = entry.place
-        units = _units(entry, every, names)
-        again = [unit for unit in units if unit in reached]
-        if again:
-            notes.append(f"{entry}: {_units_listed(again)} named before, counted once")
-        if entry.could_be_label and not set(names.exact.get(entry.text, units)).issuperset(units):
-            readable.append(entry.text)
-        reached.update(dict.fromkeys(units))
-    if readable:
+            if entry.value in positions:
+                first = positions[entry.value]
+                raise entry.error(f"is the same as {first}", "remove one of the two")
+            positions[entry.value] = entry.position
+        units = _units(entry, every, index)
+        if again := [unit for unit in units if unit in found]:
+            noun = (
+                f"unit {again[0]} was" if len(again) == 1 else f"units {shorten_list(again)} were"
+            )
+            notes.append(f"{entry}: {noun} named before, counted once")
+        if entry.could_be_label and not set(index.exact.get(entry.text, units)).issuperset(units):
+            also_labels.append(entry.text)
+        found.update(dict.fromkeys(units))
+    if also_labels:
         notes.append(
-            f"not read as a label, though there is one: {listed(readable)}; "
-            f"write ={readable[0]} for the label"
+            f"not read as a label, although such a label exists: {shorten_list(also_labels)}; "
+            f"write ={also_labels[0]} for the label"
         )
-    return list(reached), notes
+    return list(found), notes
 
 
-def _units_listed(units: Sequence[int]) -> str:
-    return f"unit {units[0]} was" if len(units) == 1 else f"units {listed(units)} were"
-
-
-def _units(entry: Entry, every: Selection, names: LabelIndex) -> Sequence[int]:
+def _units(entry: SelectionEntry, every: Selection, index: LabelIndex) -> Sequence[int]:
     value = entry.value
-    if isinstance(value, Name | Glob):
+    if isinstance(value, ExactLabel | LabelPattern):
         if every.labels is None:
             raise entry.error(
-                "is a label, and there are no labels", "give --labels FILE, or name indices"
+                "is a label, and there are no labels", "give --labels FILE, or use indices"
             )
-        return names.named(entry, value)
+        return index.find(entry, value)
     units = range(value, value + 1) if isinstance(value, int) else value
     if units[-1] >= every.units:
         raise entry.error(
@@ -165,8 +176,8 @@ def _units(entry: Entry, every: Selection, names: LabelIndex) -> Sequence[int]:
 # --- the checks of a Selection ------------------------------------------------------------------
 
 
-def _whole(value: object) -> int:
-    number = whole(value)
+def _integer(value: object) -> int:
+    number = as_integer(value)
     if number is None:
         raise UsageError(f"{value!r} is not a whole number", "units and indices are whole numbers")
     return number
@@ -174,7 +185,7 @@ def _whole(value: object) -> int:
 
 def _check_kept(units: int, kept: tuple[int, ...]) -> None:
     if units < 1:
-        raise UsageError(f"there are {units} units to choose from", "there must be at least one")
+        raise UsageError(f"the number of units is {units}", "it must be at least 1")
     if not kept:
         raise UsageError(f"none of the {units} units would be kept", "keep at least one")
     for unit in (min(kept), max(kept)):
@@ -192,16 +203,16 @@ def _check_labels(units: int, labels: tuple[str, ...]) -> None:
         background = len(labels) + 1 == units
         raise UsageError(
             f"{len(labels)} labels for {units} units",
-            "unit 0 may be a background, which needs a label of its own"
+            "if unit 0 is a background class, give it a label too"
             if background
-            else "give one label a unit",
+            else "give one label for each unit",
         )
     for unit, label in enumerate(labels):
         if not isinstance(label, str):
             raise UsageError(f"the label of unit {unit} is {label!r}", "labels are strings")
-    if _UNFIT.search("".join(labels)):
-        unit = next(unit for unit, label in enumerate(labels) if _UNFIT.search(label))
+    if _INVALID.search("".join(labels)):
+        unit = next(unit for unit, label in enumerate(labels) if _INVALID.search(label))
         raise UsageError(
-            f"the label of unit {unit}, {labels[unit]!r}, does not fit on a line of text",
-            "remove line breaks and halves of surrogate pairs",
+            f"the label of unit {unit}, {labels[unit]!r}, cannot be written on one line",
+            "remove line breaks and unpaired surrogates",
         )

@@ -1,4 +1,4 @@
-"""The selection language: what a user writes, as entries that know where they stand."""
+"""The selection language, for example "0-3,cat,@wanted.txt": text -> entries with positions."""
 
 from __future__ import annotations
 
@@ -16,76 +16,76 @@ _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
 _OPENING_QUOTE = re.compile(r"\s*[=@]?\s*(['\"])")
 _GLOB = re.compile(r"[*?\[]")
 _SHOWN = 60  # characters of an entry in a message
-_BEYOND = 10**18  # more digits than this make no index, and int() refuses thousands of them
+_LARGEST = 10**18  # stands for all larger indices: int() refuses thousands of digits
 
 
 @dataclass(frozen=True)
-class Name:
-    """A label."""
+class ExactLabel:
+    """A label to find."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Glob:
-    """A pattern over labels."""
+class LabelPattern:
+    """A pattern that labels match, such as `sea_*`."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Entry:
+class SelectionEntry:
     """One entry of a selection.
 
     Attributes:
-        text: as it was written.
-        place: where it stands, for messages.
-        value: an index, a range of them, a label or a pattern over labels.
-        could_be_label: written as text, and read as something else than a label.
+        text: as the user wrote it.
+        position: for messages: "keep entry 2 at character 5" or "wanted.txt:7".
+        value: an index, a range of indices, a label or a pattern.
+        could_be_label: text that was not read as a label, but may be one.
     """
 
     text: str
-    place: str
-    value: int | range | Name | Glob
+    position: str
+    value: int | range | ExactLabel | LabelPattern
     could_be_label: bool = False
 
     def __str__(self) -> str:
-        return _shown(self.text, self.place)
+        return _shown(self.text, self.position)
 
     def error(self, fact: str, hint: str) -> UsageError:
         """The error to raise about this entry."""
-        return _error(self.text, self.place, fact, hint)
+        return _error(self.text, self.position, fact, hint)
 
 
-def parse(selection: str | Iterable[Any], option: str) -> tuple[Entry, ...]:
-    """The entries of a selection, in the order in which they are written.
+def parse(selection: str | Iterable[Any], option: str) -> tuple[SelectionEntry, ...]:
+    """The entries of a selection, in their order.
 
     In a string, commas separate the entries. An entry is
 
     1. digits: an index;
     2. `A-B`: the indices from A to B, both included;
-    3. `@file`: the entries in that file, one a line, commas included; blank lines are passed over,
-       and a file cannot name another one;
-    4. `=text`: the label that reads `text`, whatever that looks like;
-    5. anything else with `*`, `?` or `[` in it: a pattern over labels;
-    6. anything else: a label.
+    3. `@file`: the entries in that file, one in each line; commas belong to the entry, blank lines
+       are ignored, and a file cannot name another file;
+    4. `=text`: the label `text`, even if it looks like one of the other forms;
+    5. other text with `*`, `?` or `[`: a pattern that labels match;
+    6. other text: a label.
 
-    Quotes, single or double, around an entry or around what follows its `=` or `@`, protect
-    commas and outer white space and nothing else: `'3'` is an index. Within an entry they are
-    letters (`carpenter's kit`).
+    Single or double quotes around an entry, or around the text after its `=` or `@`, protect commas
+    and outer white space, nothing else: `'3'` is an index. A quote within an entry is a letter
+    (`carpenter's kit`).
 
-    Of an iterable, each whole number (NumPy's too) is an index, and each string is one entry,
-    read like a line of a file: commas separate nothing, and a label that looks like a number, a
-    range or a pattern needs its `=`.
+    In an iterable, each integer (NumPy's too) is an index, and each string is one entry, read like
+    a line of a file: commas do not separate, and a label that looks like a number, a range or a
+    pattern needs `=`.
 
     Args:
-        selection: a string, or an iterable of whole numbers and strings.
-        option: what messages call it.
+        selection: a string, or an iterable of integers and strings.
+        option: its name in messages.
 
     Raises:
-        UsageError: no entry, an empty one, an unclosed quote, a negative index, a reversed range,
-            a file that cannot be read, an item that is neither a whole number nor a string; it
-            shows the entry and its place.
+        UsageError: no entry, an empty entry, an unclosed quote, a negative index, a reversed range,
+            an unreadable file, or an item that is neither an integer nor a string; with the entry
+            and its position.
     """
     if isinstance(selection, str):
         return tuple(_from_text(selection, option))
@@ -96,23 +96,23 @@ def parse(selection: str | Iterable[Any], option: str) -> tuple[Entry, ...]:
     return tuple(_from_items(selection, option))
 
 
-# --- where entries come from --------------------------------------------------------------------
+# --- from a string, an iterable or a file -----------------------------------------------
 
 
-def _from_text(text: str, option: str) -> Iterator[Entry]:
+def _from_text(text: str, option: str) -> Iterator[SelectionEntry]:
     if not text.strip():
         raise UsageError(f"{option} is empty", "name indices, ranges or labels: 0,3-5,cat")
     start, number = 0, 0
     while start <= len(text):
         number += 1
-        place = f"{option} entry {number} at character {_letter(text, start) + 1}"
-        end = _end(text, start, place)
-        yield from _entries(text[start:end], place)
+        position = f"{option} entry {number} at character {_letter(text, start) + 1}"
+        end = _end(text, start, position)
+        yield from _entries(text[start:end], position)
         start = end + 1
 
 
-def _end(text: str, start: int, place: str) -> int:
-    """Where the entry that starts there ends: at a comma outside its quotes, or at the end."""
+def _end(text: str, start: int, position: str) -> int:
+    """The end of the entry that starts there: a comma outside quotes, or the end of the text."""
     end = _comma(text, start)
     opening = _OPENING_QUOTE.match(text, start, end)
     if not opening:
@@ -121,17 +121,17 @@ def _end(text: str, start: int, place: str) -> int:
     if closing < 0:
         raise _error(
             text[start:].strip(),
-            place,
+            position,
             f"the quote {opening[1]} is not closed",
-            "close it; a label that begins with a quote goes into quotes of the other kind",
+            "close it; if a label begins with a quote, put it into quotes of the other kind",
         )
     end = _comma(text, closing)
-    behind = text[closing + 1 : end].strip()
-    if behind:
+    rest = text[closing + 1 : end].strip()
+    if rest:
         raise _error(
             text[start:end].strip(),
-            place,
-            f"{behind!r} stands behind the closing quote",
+            position,
+            f"{rest!r} follows the closing quote",
             "put the whole entry into quotes",
         )
     return end
@@ -143,52 +143,52 @@ def _comma(text: str, start: int) -> int:
 
 
 def _letter(text: str, start: int) -> int:
-    """Where the next character other than white space stands, if one does."""
+    """The position of the next character that is not white space."""
     while start < len(text) - 1 and text[start].isspace():
         start += 1
     return start
 
 
-def _from_items(items: Iterable[Any], option: str) -> Iterator[Entry]:
+def _from_items(items: Iterable[Any], option: str) -> Iterator[SelectionEntry]:
     for number, item in enumerate(items, 1):
-        place = f"{option} entry {number}"
+        position = f"{option} entry {number}"
         if isinstance(item, str):
-            yield from _entries(item, place)
+            yield from _entries(item, position)
         else:
-            yield Entry(str(item), place, _item(item, place))
+            yield SelectionEntry(str(item), position, _item(item, position))
 
 
-def _from_file(path: str, place: str) -> Iterator[Entry]:
-    """The entries in a file; a file in a file is refused, so that none can name itself."""
+def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
+    """The entries in a file. It cannot name another file, so that no file can name itself."""
     try:
         lines = text_lines(read_text(path))
     except UsageError as error:
-        raise _error(f"@{path}", place, error.message, error.hint) from error
+        raise _error(f"@{path}", position, error.message, error.hint) from error
     if not any(lines):
-        raise _error(f"@{path}", place, "the file has no entry", "write one entry a line")
+        raise _error(f"@{path}", position, "the file has no entry", "write one entry in each line")
     for number, line in enumerate(lines, 1):
         if line:
             yield from _entries(line, f"{path}:{number}", inside=path)
 
 
-def _item(item: object, place: str) -> int:
-    number = whole(item)
+def _item(item: object, position: str) -> int:
+    number = as_integer(item)
     if number is None:
         raise _error(
             str(item),
-            place,
-            f"is neither a whole number nor a string, but of type {type(item).__name__}",
+            position,
+            f"is neither an integer nor a string, but of type {type(item).__name__}",
             "give indices and labels; for a boolean mask, numpy.flatnonzero(mask)",
         )
-    return _index(number, str(number), place)
+    return _index(number, str(number), position)
 
 
-def whole(value: object) -> int | None:
-    """A whole number, NumPy's too, as an int; None for all else.
+def as_integer(value: object) -> int | None:
+    """An integer, NumPy's too, as int; None for other values.
 
-    A boolean is no number here: a mask would mean the units 0 and 1.
+    A boolean is refused: a mask would be read as the units 0 and 1.
     """
-    if type(value) is int:  # the common case, and a subclass such as bool is not
+    if type(value) is int:  # the common case; not bool, which is a subclass
         return value
     try:
         return None if isinstance(value, bool) else operator.index(cast(SupportsIndex, value))
@@ -196,26 +196,28 @@ def whole(value: object) -> int | None:
         return None
 
 
-# --- what an entry says -------------------------------------------------------------------------
+# --- one entry -------------------------------------------------------------------------
 
 
-def _entries(written: str, place: str, inside: str | None = None) -> Iterator[Entry]:
+def _entries(written: str, position: str, inside: str | None = None) -> Iterator[SelectionEntry]:
     text = written.strip()
     body = _unquoted(text)
     sign, rest = body[:1], _unquoted(body[1:].strip())
     if not body or (sign in "=@" and not rest):
-        raise _error(text, place, "the entry is empty", "remove it, or a comma too many")
+        raise _error(text, position, "the entry is empty", "remove it, or the extra comma")
     if sign == "=":
-        yield Entry(text, place, Name(rest))
+        yield SelectionEntry(text, position, ExactLabel(rest))
     elif sign == "@" and inside:
         raise _error(
-            text, place, "a file cannot name another one", f"={body} is the label of that name"
+            text, position, "a file cannot name another file", f"write ={body} for the label"
         )
     elif sign == "@":
-        yield from _from_file(rest, place)
+        yield from _from_file(rest, position)
     else:
-        value = _value(body, text, place)
-        yield Entry(text, place, value, could_be_label=not isinstance(value, Name))
+        value = _value(body, text, position)
+        yield SelectionEntry(
+            text, position, value, could_be_label=not isinstance(value, ExactLabel)
+        )
 
 
 def _unquoted(text: str) -> str:
@@ -223,39 +225,39 @@ def _unquoted(text: str) -> str:
     return text[1:-1] if quoted else text
 
 
-def _value(body: str, text: str, place: str) -> int | range | Name | Glob:
+def _value(body: str, text: str, position: str) -> int | range | ExactLabel | LabelPattern:
     if number := _NUMBER.fullmatch(body):
-        return _index(-_number(number[2]) if number[1] else _number(number[2]), text, place)
+        return _index(-_number(number[2]) if number[1] else _number(number[2]), text, position)
     ends = _RANGE.fullmatch(body)
     if not ends:
-        return Glob(body) if _GLOB.search(body) else Name(body)
+        return LabelPattern(body) if _GLOB.search(body) else ExactLabel(body)
     first, last = _number(ends[1]), _number(ends[2])
     if last < first:
-        raise _error(text, place, "the range is reversed", f"write {last}-{first}")
+        raise _error(text, position, "the range is reversed", f"write {last}-{first}")
     return range(first, last + 1)
 
 
-def _index(index: int, text: str, place: str) -> int:
+def _index(index: int, text: str, position: str) -> int:
     if index < 0:
         raise _error(
             text,
-            place,
+            position,
             "an index cannot be negative",
-            f"count from the front; ={index} is the label of that name",
+            f"count from 0; write ={index} for the label",
         )
     return index
 
 
 def _number(digits: str) -> int:
-    """int() refuses thousands of digits; so many are out of every range anyway."""
+    """int(digits), or _LARGEST: int() refuses thousands of digits."""
     significant = digits.lstrip("0") or "0"
-    return int(significant) if len(significant) < len(str(_BEYOND)) else _BEYOND
+    return int(significant) if len(significant) < len(str(_LARGEST)) else _LARGEST
 
 
-def _error(text: str, place: str, fact: str, hint: str) -> UsageError:
-    return UsageError(f"{_shown(text, place)}: {fact}", hint)
+def _error(text: str, position: str, fact: str, hint: str) -> UsageError:
+    return UsageError(f"{_shown(text, position)}: {fact}", hint)
 
 
-def _shown(text: str, place: str) -> str:
+def _shown(text: str, position: str) -> str:
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
-    return f"{place}, {short!r}"
+    return f"{position}, {short!r}"

@@ -73,8 +73,8 @@ USAGE = {
     "keep order of what is removed": Refusal(
         "prune net.onnx -o x.onnx --remove 2 --keep-order",
         2,
-        "keep_order has no meaning with remove",
-        "give keep, in that order",
+        "keep_order needs keep, not remove",
+        "give keep with the units in order",
     ),
     "unknown mode": Refusal(
         "prune net.onnx -o x.onnx --keep 1 --mode mince", 2, "Invalid value for '--mode'"
@@ -140,17 +140,17 @@ SELECTION = {
         "--keep macaw",
         2,
         "keep entry 1 at character 1, 'macaw': is a label, and there are no labels",
-        "give --labels FILE, or name indices",
+        "give --labels FILE, or use indices",
     ),
     "unknown label": Refusal(
         "--keep macow --labels labels.txt",
         2,
         "keep entry 1 at character 1, 'macow': no unit has this label",
-        "near are 'macaw' (0)",
+        "similar labels: 'macaw' (0)",
     ),
     "pattern without a match": Refusal("--keep x* --labels labels.txt", 2, "keep entry 1"),
     "label count": Refusal(
-        "--keep 1 --labels three.txt", 2, "3 labels for 7 units", "give one label a unit"
+        "--keep 1 --labels three.txt", 2, "3 labels for 7 units", "give one label for each unit"
     ),
     "missing labels": Refusal(
         "--keep 1 --labels no.txt", 2, "cannot read 'no.txt': No such file or directory"

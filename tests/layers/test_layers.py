@@ -359,7 +359,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a probability of nothing": (
         lambda: exporter.ConditionalUnits("probability > 0.5"),
-        "asks for a probability, which linear does not make",
+        "compares a probability; linear returns none",
     ),
     "a logit of probabilities": (
         lambda: exporter.ConditionalUnits("abs > 1", values="probabilities"),

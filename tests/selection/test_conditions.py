@@ -1,4 +1,4 @@
-"""The language of conditions: what is refused, at which character, and what the rest says."""
+"""Parsing of conditions: syntax errors with their position, and accepted conditions."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ from exporter.selection.conditions import (
         ("logit > nan", 9, "expected a number"),
         ("logit > inf", 9, "expected a number"),
         ("logit > 1e999", 9, "the number is too large"),
-        ("logit > 1 2", 11, "'2' stands behind its end"),
-        ("logit > 1,5", 10, "',5' stands behind its end"),
-        ("logits > 1", 1, "'logits' is no value to compare"),
-        ("  Probability > 0.1", 3, "'Probability' is no value to compare"),
-        ("probability > 1.5", 15, "a probability lies between 0 and 1"),
-        ("probability >= -0.1", 16, "a probability lies between 0 and 1"),
+        ("logit > 1 2", 11, "'2' follows the end of the condition"),
+        ("logit > 1,5", 10, "',5' follows the end of the condition"),
+        ("logits > 1", 1, "'logits' is not a value to compare"),
+        ("  Probability > 0.1", 3, "'Probability' is not a value to compare"),
+        ("probability > 1.5", 15, "a probability is between 0 and 1"),
+        ("probability >= -0.1", 16, "a probability is between 0 and 1"),
         ("top", 4, "expected a colon and a whole number"),
         ("top 3", 5, "expected a colon and a whole number"),
         ("top:", 5, "expected a whole number"),
         ("top:0", 5, "at least one unit must be chosen"),
         ("top:00", 5, "at least one unit must be chosen"),
         ("top:-1", 5, "expected a whole number"),
-        ("top:2.5", 6, "'.5' stands behind its end"),
-        ("top:3 units", 7, "'units' stands behind its end"),
+        ("top:2.5", 6, "'.5' follows the end of the condition"),
+        ("top:3 units", 7, "'units' follows the end of the condition"),
     ],
 )
-def test_what_does_not_parse_is_shown_with_its_place(text: str, character: int, fact: str) -> None:
+def test_syntax_errors_show_their_position(text: str, character: int, fact: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_condition(text)
     assert caught.value.message == f"the condition {text!r}, at character {character}: {fact}"
@@ -56,7 +56,7 @@ def test_what_does_not_parse_is_shown_with_its_place(text: str, character: int, 
 
 
 @pytest.mark.parametrize(
-    ("text", "meant"),
+    ("text", "expected"),
     [
         ("probability > 0.2", Threshold("probability", ">", 0.2)),
         ("probability>=.5", Threshold("probability", ">=", 0.5)),
@@ -69,8 +69,8 @@ def test_what_does_not_parse_is_shown_with_its_place(text: str, character: int, 
         ("top: 12", LargestUnits(12)),
     ],
 )
-def test_what_parses(text: str, meant: Condition) -> None:
-    assert parse_condition(text) == meant
+def test_parsed_conditions(text: str, expected: Condition) -> None:
+    assert parse_condition(text) == expected
 
 
 @given(
@@ -82,12 +82,12 @@ def test_what_parses(text: str, meant: Condition) -> None:
     )
     | st.builds(LargestUnits, st.integers(1, 10**6))
 )
-def test_a_condition_says_what_it_was_read_from(condition: Condition) -> None:
+def test_condition_round_trips_through_str(condition: Condition) -> None:
     assert parse_condition(str(condition)) == condition
 
 
 @pytest.mark.parametrize(
-    ("subject", "activation", "seen"),
+    ("subject", "activation", "compared"),
     [
         (None, "softmax", "probability"),
         (None, "sigmoid", "probability"),
@@ -98,16 +98,16 @@ def test_a_condition_says_what_it_was_read_from(condition: Condition) -> None:
         ("probability", "sigmoid", "probability"),
     ],
 )
-def test_which_value_is_compared(subject: None, activation: str, seen: str) -> None:
-    assert Threshold(subject, ">", 0.5).seen(activation) == seen
+def test_compared_value(subject: None, activation: str, compared: str) -> None:
+    assert Threshold(subject, ">", 0.5).subject_for(activation) == compared
 
 
-def test_a_probability_is_refused_where_none_is_made() -> None:
-    with pytest.raises(UsageError, match=r"'probability > 0\.5' asks for a probability, .* linear"):
-        Threshold("probability", ">", 0.5).seen("linear")
+def test_probability_needs_an_activation_that_returns_one() -> None:
+    with pytest.raises(UsageError, match=r"'probability > 0\.5' compares a probability; linear"):
+        Threshold("probability", ">", 0.5).subject_for("linear")
 
 
-def test_more_units_than_there_are_cannot_be_chosen() -> None:
-    LargestUnits(5).fit(5)
+def test_more_units_than_exist_are_refused() -> None:
+    LargestUnits(5).check_units(5)
     with pytest.raises(UsageError, match="'top:6' chooses 6 of 5 units"):
-        LargestUnits(6).fit(5)
+        LargestUnits(6).check_units(5)

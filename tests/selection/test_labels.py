@@ -1,4 +1,4 @@
-"""Labels from files: refused, and what is read."""
+"""Labels from files: refused and accepted files."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from exporter.selection.labels import read_labels
 @pytest.mark.parametrize(
     ("name", "content", "fact"),
     [
-        pytest.param("a.txt", b"", "holds no label", id="empty"),
-        pytest.param("a.txt", b"\n\n", "holds no label", id="nothing but blank lines"),
+        pytest.param("a.txt", b"", "contains no label", id="empty"),
+        pytest.param("a.txt", b"\n\n", "contains no label", id="nothing but blank lines"),
         pytest.param("a.txt", b"caf\xe9\n", "byte 3", id="latin-1"),
         pytest.param("a.txt", "cat\n".encode("utf-16"), "not UTF-8", id="utf-16"),
         pytest.param("a.json", b"", "not valid JSON", id="json: empty"),
         pytest.param("a.json", b"[" * 100_000, "not valid JSON", id="json: too deep"),
         pytest.param("a.json", b'"cat"', "neither a list", id="json: a string"),
         pytest.param("a.json", b"[1, 2]", "neither a list", id="json: numbers"),
-        pytest.param("a.json", b"[]", "holds no label", id="json: empty list"),
-        pytest.param("a.json", b"{}", "holds no label", id="json: empty object"),
+        pytest.param("a.json", b"[]", "contains no label", id="json: empty list"),
+        pytest.param("a.json", b"{}", "contains no label", id="json: empty object"),
         pytest.param("a.json", b'{"cat": 0}', "neither a list", id="json: label to index"),
         pytest.param("a.json", b'{"0": ["n01", "a"]}', "neither a list", id="json: pairs"),
         pytest.param("a.json", b'{"0": {"0": "a"}}', "neither a list", id="json: nested"),
@@ -33,9 +33,9 @@ from exporter.selection.labels import read_labels
         pytest.param("a.json", b'{"1": "a", "2": "b"}', "none for the index 0", id="json: from 1"),
         pytest.param("a.json", b'{"0": "a", "2": "b"}', "none for the index 1", id="json: gap"),
         pytest.param("a.json", b'{"cat": "a"}', "none for the index 0", id="json: no index"),
-        pytest.param("a.csv", b"", "holds no label", id="csv: empty"),
-        pytest.param("a.csv", b"label\n", "holds no label", id="csv: a header alone"),
-        pytest.param("a.csv", b"id,label\n", "holds no label", id="csv: a wide header alone"),
+        pytest.param("a.csv", b"", "contains no label", id="csv: empty"),
+        pytest.param("a.csv", b"label\n", "contains no label", id="csv: a header alone"),
+        pytest.param("a.csv", b"id,label\n", "contains no label", id="csv: a wide header alone"),
         pytest.param("a.csv", b"0,cat\n1,dog\n", "none is named", id="csv: no header"),
         pytest.param("a.csv", b"id,mid\n0,x\n", "none is named", id="csv: no column of labels"),
         pytest.param("a.csv", b"name,class\na,b\n", "name, class", id="csv: two columns of labels"),
@@ -65,7 +65,7 @@ def test_refused(tmp_path: Path, name: str, content: bytes, fact: str) -> None:
     [
         pytest.param("nowhere.txt", "cannot read 'nowhere.txt': No such file", id="missing"),
         pytest.param(".", "cannot read '.': Is a directory", id="a folder"),
-        pytest.param("a\0b", "cannot read 'a\\x00b': ", id="no path at all"),
+        pytest.param("a\0b", "cannot read 'a\\x00b': ", id="invalid path"),
     ],
 )
 def test_not_a_file(path: str, fact: str) -> None:
@@ -80,7 +80,7 @@ def test_not_a_file(path: str, fact: str) -> None:
         pytest.param("a.txt", "cat\ndog\n", ["cat", "dog"], id="a line each"),
         pytest.param("a.txt", "cat\ndog", ["cat", "dog"], id="no newline at the end"),
         pytest.param("a.txt", "cat\ndog\n\n \n", ["cat", "dog"], id="blank lines at the end"),
-        pytest.param("a.txt", "cat\n\ndog\n", ["cat", "", "dog"], id="a unit without a name"),
+        pytest.param("a.txt", "cat\n\ndog\n", ["cat", "", "dog"], id="a unit without a label"),
         pytest.param("a.txt", "\ufeffcat\r\n dog \r\n", ["cat", "dog"], id="Windows"),
         pytest.param("a.txt", "tench, Tinca\n'x'\n", ["tench, Tinca", "'x'"], id="commas, quotes"),
         pytest.param("a.txt", "a\x0cb\u2028c\nd\n", ["a\x0cb\u2028c", "d"], id="odd separators"),

@@ -1,4 +1,4 @@
-"""The selection language: what is refused, what it means, and what holds for every selection."""
+"""The selection language: refused and accepted selections, and properties of all selections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS = (
     "tabby, tabby cat",  # 4
     "crane",  # 5
     "carpenter's kit",  # 6
-    "7",  # 7: reads like its own index
+    "7",  # 7: looks like its own index
     "1-2",  # 8
     "what?",  # 9
     "Mouse",  # 10
@@ -32,10 +32,10 @@ LABELS = (
     "-3",  # 12
     "@home",  # 13
     "a=b",  # 14
-    "5",  # 15: reads like another unit's index
+    "5",  # 15: looks like the index of another unit
     "'tis",  # 16
     "Caf\u00e9",  # 17
-    "",  # 18: a unit without a name
+    "",  # 18: a unit without a label
     "owl",  # 19
 )
 UNITS = len(LABELS)
@@ -45,7 +45,7 @@ UNITS = len(LABELS)
 
 
 @pytest.mark.parametrize(
-    ("spec", "place", "fact", "hint"),
+    ("spec", "position", "fact", "hint"),
     [
         pytest.param("", "keep", "empty", "name indices", id="nothing"),
         pytest.param("  ", "keep", "empty", "name indices", id="blank"),
@@ -54,10 +54,10 @@ UNITS = len(LABELS)
         pytest.param("1, ", "entry 2 at character 3, ''", "empty", "comma", id="comma at the end"),
         pytest.param("''", "entry 1", "empty", "remove it", id="empty quotes"),
         pytest.param(
-            "=", "entry 1 at character 1, '='", "empty", "remove it", id="no text behind ="
+            "=", "entry 1 at character 1, '='", "empty", "remove it", id="no text after ="
         ),
-        pytest.param("=''", "entry 1", "empty", "remove it", id="empty quotes behind ="),
-        pytest.param("@", "entry 1", "empty", "remove it", id="no file behind @"),
+        pytest.param("=''", "entry 1", "empty", "remove it", id="empty quotes after ="),
+        pytest.param("@", "entry 1", "empty", "remove it", id="no file after @"),
         pytest.param("20", "'20'", "no unit 20", "20 units, 0 to 19", id="out of range"),
         pytest.param(
             "1,18-20", "entry 2 at character 3, '18-20'", "no unit 20", "0 to 19", id="end"
@@ -71,16 +71,14 @@ UNITS = len(LABELS)
         pytest.param("1-2,4,1 - 2", "entry 3", "entry 1", "remove", id="range twice"),
         pytest.param("'cat", '"\'cat"', "not closed", "close", id="unclosed quote"),
         pytest.param(
-            '1,="a, b', "entry 2 at character 3", "not closed", "other kind", id="behind ="
+            '1,="a, b', "entry 2 at character 3", "not closed", "other kind", id="after ="
         ),
-        pytest.param(
-            "'cat' x,1", "\"'cat' x\"", "'x' stands behind", "whole", id="text after quotes"
-        ),
+        pytest.param("'cat' x,1", "\"'cat' x\"", "'x' follows", "whole", id="text after quotes"),
         pytest.param("bird", "'bird'", "no unit has", "run from", id="unknown"),
-        pytest.param("OWN", "'OWN'", "no unit has", "'owl' (19)", id="near miss"),
+        pytest.param("OWN", "'OWN'", "no unit has", "'owl' (19)", id="similar label"),
         pytest.param("TABBY", "'TABBY'", "no unit has", "'tabby, tabby cat' (4)", id="part of one"),
         pytest.param(
-            "qqq", "'qqq'", "no unit has", "from 'background' to 'owl'", id="nothing near"
+            "qqq", "'qqq'", "no unit has", "from 'background' to 'owl'", id="no similar label"
         ),
         pytest.param(
             "crane", "'crane'", "2 units have this label: 3, 5", "by index", id="two units"
@@ -100,10 +98,10 @@ UNITS = len(LABELS)
         pytest.param("@no.txt", "'@no.txt'", "cannot read 'no.txt'", "path", id="missing file"),
     ],
 )
-def test_spec_refused(spec: str, place: str, fact: str, hint: str) -> None:
+def test_spec_refused(spec: str, position: str, fact: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         select(units=UNITS, keep=spec, labels=LABELS)
-    assert place in caught.value.message
+    assert position in caught.value.message
     assert fact in caught.value.message
     assert hint in caught.value.hint
     assert "\n" not in caught.value.message + caught.value.hint
@@ -112,7 +110,7 @@ def test_spec_refused(spec: str, place: str, fact: str, hint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "place", "fact"),
+    ("content", "position", "fact"),
     [
         pytest.param("cat\nbrid\n", "cats.txt:2, 'brid'", "no unit has", id="unknown"),
         pytest.param("\n\n77\n", "cats.txt:3, '77'", "no unit 77", id="blank lines count"),
@@ -124,13 +122,13 @@ def test_spec_refused(spec: str, place: str, fact: str, hint: str) -> None:
     ],
 )
 def test_file_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, place: str, fact: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, position: str, fact: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("cats.txt").write_text(content, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         select(units=UNITS, keep="@cats.txt", labels=LABELS)
-    assert place in caught.value.message
+    assert position in caught.value.message
     assert fact in caught.value.message
     assert caught.value.hint
 
@@ -140,13 +138,13 @@ def test_file_refused(
     [
         pytest.param([1, -1], "keep entry 2, '-1': an index cannot be negative", id="negative"),
         pytest.param([1, 20], "keep entry 2, '20': there is no unit 20", id="out of range"),
-        pytest.param([3, 1, 3], "keep entry 3, '3': stands at keep entry 1 too", id="twice"),
+        pytest.param([3, 1, 3], "keep entry 3, '3': is the same as keep entry 1", id="twice"),
         pytest.param(
-            [3, "3"], "keep entry 2, '3': stands at keep entry 1 too", id="twice, as text"
+            [3, "3"], "keep entry 2, '3': is the same as keep entry 1", id="twice, as text"
         ),
         pytest.param(["cat,owl"], "keep entry 1, 'cat,owl': no unit has this label", id="comma"),
         pytest.param(["cat", ""], "keep entry 2, '': the entry is empty", id="empty string"),
-        pytest.param([1, 2.0], "keep entry 2, '2.0': is neither a whole number", id="float"),
+        pytest.param([1, 2.0], "keep entry 2, '2.0': is neither an integer", id="float"),
         pytest.param([1, None], "keep entry 2, 'None': is neither", id="None"),
         pytest.param([True], "keep entry 1, 'True': is neither", id="boolean"),
         pytest.param(np.array([True, False]), "keep entry 1, 'True': is neither", id="mask"),
@@ -170,8 +168,8 @@ def test_items_refused(keep: Any, fact: str) -> None:
         pytest.param({"remove": "0-19"}, "none of the 20 units", id="remove everything"),
         pytest.param({"remove": ""}, "remove is empty", id="remove an empty spec"),
         pytest.param({"remove": "1,1"}, "remove entry 2", id="remove one twice"),
-        pytest.param({"remove": "1", "keep_order": True}, "no meaning", id="order of the removed"),
-        pytest.param({"keep": "1", "units": 0}, "0 units", id="no units"),
+        pytest.param({"remove": "1", "keep_order": True}, "needs keep", id="order of the removed"),
+        pytest.param({"keep": "1", "units": 0}, "the number of units is 0", id="no units"),
         pytest.param({"keep": "1", "units": 2.5}, "2.5 is not a whole number", id="half units"),
         pytest.param({"keep": "cat", "labels": None}, "there are no labels", id="no labels"),
         pytest.param(
@@ -194,7 +192,7 @@ def test_options_refused(options: dict[str, Any], fact: str) -> None:
     assert caught.value.hint
 
 
-def test_a_missing_background_is_a_likely_reason() -> None:
+def test_hint_names_a_missing_background_class() -> None:
     with pytest.raises(UsageError) as caught:
         Selection(1001, (0,), tuple(map(str, range(1000))))
     assert "background" in caught.value.hint
@@ -231,23 +229,23 @@ def test_selection_refused(units: Any, kept: Any, fact: str) -> None:
         pytest.param("2 - 2", [2], id="range of one"),
         pytest.param("cat", [1], id="label"),
         pytest.param("dog", [2], id="without case"),
-        pytest.param("Mouse", [10], id="exact before without case"),
-        pytest.param("CAFE\u0301", [17], id="accents in the other spelling"),
+        pytest.param("Mouse", [10], id="an exact match comes first"),
+        pytest.param("CAFE\u0301", [17], id="accents in decomposed form"),
         pytest.param("carpenter's kit,cat", [1, 6], id="a quote within a label"),
         pytest.param("'tabby, tabby cat',1", [1, 4], id="single quotes"),
         pytest.param('1, "tabby, tabby cat" ', [1, 4], id="double quotes"),
-        pytest.param("='tabby, tabby cat'", [4], id="quotes behind ="),
+        pytest.param("='tabby, tabby cat'", [4], id="quotes after ="),
         pytest.param("'=tabby, tabby cat'", [4], id="= within quotes"),
         pytest.param('"carpenter\'s kit"', [6], id="the other quote within quotes"),
         pytest.param('"=\'tis"', [16], id="a label that begins with a quote"),
         pytest.param("'3'", [3], id="quotes protect commas, not digits"),
         pytest.param("=7", [7], id="a label of digits"),
-        pytest.param("=5", [15], id="a label that reads like another index"),
+        pytest.param("=5", [15], id="a label that looks like another index"),
         pytest.param("=1-2", [8], id="a label like a range"),
         pytest.param("=-3", [12], id="a label like a negative index"),
         pytest.param("=what?", [9], id="a label like a pattern"),
         pytest.param("=@home", [13], id="a label like a file"),
-        pytest.param("= cat", [1], id="white space behind ="),
+        pytest.param("= cat", [1], id="white space after ="),
         pytest.param("a=b", [14], id="= within a label"),
         pytest.param("=a=b", [14], id="= within a literal label"),
         pytest.param("c*", [1, 3, 5, 6], id="pattern, with case"),
@@ -303,7 +301,9 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> 
     [
         pytest.param("4,0-2,owl", (4, 0, 1, 2, 19), id="spec"),
         pytest.param([4, "0-2", "owl"], (4, 0, 1, 2, 19), id="items"),
-        pytest.param("5,c*,0", (5, 1, 3, 6, 0), id="a unit stands where it is first named"),
+        pytest.param(
+            "5,c*,0", (5, 1, 3, 6, 0), id="position of the first entry that names the unit"
+        ),
     ],
 )
 def test_keep_order(keep: str | list[int | str], kept: tuple[int, ...]) -> None:
@@ -334,9 +334,11 @@ def test_remove(remove: Any, kept: tuple[int, ...]) -> None:
         pytest.param("cat,c*,1-3", ["'c*': unit 1 was", "'1-3': units 1, 3 were"], id="several"),
         pytest.param(["cat", "CAT"], ["keep entry 2, 'CAT': unit 1 was named"], id="same label"),
         pytest.param(["*", "0-9"], ["units 0, 1, 2, 3, 4, 5, 6, 7 and 2 more were"], id="many"),
-        pytest.param("5", ["not read as a label, though there is one: 5; write =5"], id="digits"),
-        pytest.param("1-2,5", ["there is one: 1-2, 5; write =1-2"], id="range and digits"),
-        pytest.param("wha*", [], id="a pattern that no label reads like"),
+        pytest.param(
+            "5", ["not read as a label, although such a label exists: 5; write =5"], id="digits"
+        ),
+        pytest.param("1-2,5", ["label exists: 1-2, 5; write =1-2"], id="range and digits"),
+        pytest.param("wha*", [], id="a pattern that is no label"),
         pytest.param("what?", [], id="a pattern that matches its own label only"),
         pytest.param([5], [], id="a number is never meant as a label"),
     ],
@@ -348,7 +350,7 @@ def test_notes(keep: str | list[int | str], notes: list[str]) -> None:
         assert expected in note
 
 
-def test_a_selection_knows_its_labels() -> None:
+def test_selection_has_labels_of_kept_units() -> None:
     selection = Selection(3, [2, 0], ["a", "b", "c"])  # type: ignore[arg-type]
     assert selection.kept == (2, 0)
     assert selection.removed == (1,)
@@ -386,7 +388,7 @@ def test_keep_and_remove_are_complements(case: tuple[int, set[int]]) -> None:
 
 
 @given(st.permutations(range(12)), st.integers(1, 12))
-def test_order_is_what_was_written(order: list[int], count: int) -> None:
+def test_keep_order_is_the_given_order(order: list[int], count: int) -> None:
     chosen = order[:count]
     written = ",".join(map(str, chosen))
     assert select(units=12, keep=written, keep_order=True).kept == tuple(chosen)
