@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from exporter.conversion.process import Child
+    from tests.builders.commands import Done
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # also for tests that import onnxruntime themselves
 
@@ -88,3 +90,24 @@ def child() -> Iterator[Child]:
 def jobs_share_child(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let jobs such as `exporter.run` use the shared child instead of starting one."""
     monkeypatch.setattr("exporter.jobs.options.Child", lambda *_limits: child)
+
+
+@pytest.fixture
+def command_here(
+    jobs_share_child: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str, Path], Done]:
+    """Run a command in this process with the shared child, for tests of results, not of processes.
+
+    Takes the command line without the program's name, and the folder.
+    """
+    from exporter.cli.exit_codes import guarded  # noqa: PLC0415 - only for tests that need it
+    from exporter.cli.main import cli  # noqa: PLC0415 - likewise
+    from tests.builders.commands import Done  # noqa: PLC0415 - likewise
+
+    def run(line: str, folder: Path) -> Done:
+        monkeypatch.chdir(folder)
+        capsys.readouterr()
+        code = guarded(cli, shlex.split(line))
+        return Done(code, *capsys.readouterr())
+
+    return run

@@ -1,7 +1,7 @@
-"""Write `docs/applications.md`: one network of every family in `keras.applications`, cut.
+"""Write `docs/applications.md`: prune one network of every family in `keras.applications`.
 
-Each is built with seeded weights, saved, and given to the commands `inspect` and `run` as a user
-would. Names on the command line do those families alone, and write nothing.
+Each network is built with seeded weights, saved, and passed to the commands `inspect` and `run`.
+With names of networks on the command line, only these are run, and nothing is written.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ SEED = 20
 HEAD = """\
 # Keras applications
 
-The smallest network of every family in `keras.applications`, cut by `make applications`, which
-writes this page (minutes; it is not part of `make test`). Each has seeded weights - the statistics
-of its batch normalizations are those of seeded pictures - and {units} units, of which `{kept}`
-stay. `exporter inspect` finds the head, `exporter run --to onnx,tflite` converts, cuts and checks:
-the cut file against the uncut one in the same runtime, and against Keras, on {samples} samples.
+`make applications` prunes the smallest network of every family in `keras.applications` and writes
+this page. It takes minutes and is not part of `make test`. Each network has seeded weights, batch
+normalization statistics from seeded images, and {units} units, of which `{kept}` are kept.
+`exporter inspect` finds the head. `exporter run --to onnx,tflite` converts and prunes the network,
+then compares the pruned file with the converted one in the same runtime, and with Keras, on
+{samples} samples.
 
-Nodes and sizes are those of the converted file, before and after the cut; seconds are those of the
-whole command, both files together, on an idle machine of two cores.
+Nodes and sizes belong to the converted file, before and after pruning. Seconds are for the whole
+`run` command, with both files, on an idle machine with two cores.
 """
 
 
@@ -44,16 +45,16 @@ class Member:
 
     Attributes:
         name: of the function in `keras.applications`.
-        size: height and width of its pictures: the smallest that it allows, or, where it divides
-            them so often that nothing is left to take statistics of, twice that.
-        rescales: it takes bytes, 0 to 255, and rescales them itself.
+        size: height and width of its images: the smallest allowed, or twice that if the network
+            halves them so often that no values remain for statistics.
+        rescales: the network takes values from 0 to 255 and rescales them itself.
     """
 
     name: str
     size: int
     rescales: bool = False
 
-    def pictures(self, count: int, seed: int) -> Any:
+    def images(self, count: int, seed: int) -> Any:
         """(count, size, size, 3) float32."""
         random, shape = np.random.default_rng(seed), (count, self.size, self.size, 3)
         values = random.uniform(0, 255, shape) if self.rescales else random.normal(size=shape)
@@ -61,7 +62,7 @@ class Member:
 
 
 def build(member: Member) -> Any:
-    """The network, with weights that all say something."""
+    """Build the network, without weights of 0 or 1 that would hide an error."""
     import keras  # noqa: PLC0415 - seconds, which a test of the page does not need
 
     keras.utils.set_random_seed(SEED)
@@ -69,46 +70,46 @@ def build(member: Member) -> Any:
     model = network(weights=None, input_shape=(member.size, member.size, 3))
     random = np.random.default_rng(SEED)
     for weight in model.trainable_weights:
-        if len(weight.shape) == 1:  # biases and scales start as zeros and ones
+        if len(weight.shape) == 1:  # biases are initially 0, scales 1
             weight.assign(weight + random.normal(0.0, 0.1, weight.shape))
-    _settle(keras, model, member.pictures(8, SEED))
+    _set_statistics(keras, model, member.images(8, SEED))
     return model
 
 
-def _settle(keras: Any, model: Any, pictures: Any) -> None:
-    """Give the batch normalizations the statistics of these pictures."""
+def _set_statistics(keras: Any, model: Any, images: Any) -> None:
+    """Give the batch normalizations the statistics of these images."""
     norms = [each for each in model.layers if isinstance(each, keras.layers.BatchNormalization)]
-    kept = [norm.momentum for norm in norms]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    model(pictures, training=True)
-    for norm, momentum in zip(norms, kept, strict=True):
+    model(images, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 
 
 def command(*arguments: str) -> dict[str, Any]:
-    """What a command answers; an error of its own ends this script."""
+    """Run a command and return its JSON object; an error ends this script."""
     done = subprocess.run(
         [sys.executable, "-m", "exporter", *arguments, "--json", "--quiet"],
         stdout=subprocess.PIPE,
         check=False,
     )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    if "error" in answer:
-        raise SystemExit(f"exporter {' '.join(arguments)}: {answer['error']}")
-    return answer
+    result: dict[str, Any] = json.loads(done.stdout)
+    if "error" in result:
+        raise SystemExit(f"exporter {' '.join(arguments)}: {result['error']}")
+    return result
 
 
 def measure(member: Member, folder: Path) -> list[list[str]]:
-    """One row of the table a format."""
+    """One table row per format."""
     path, out = folder / f"{member.name}.keras", folder / member.name
     build(member).save(path)
-    np.save(folder / "pictures.npy", member.pictures(SAMPLES, SEED + 1))
+    np.save(folder / "images.npy", member.images(SAMPLES, SEED + 1))
     (head,) = command("inspect", str(path))["heads"]
     start = time.perf_counter()
-    given = [str(path), "-o", str(out), "--keep", KEPT, "--to", "onnx,tflite"]
-    options = ["--data", str(folder / "pictures.npy"), "--no-bench", "--keep-original"]
-    report = command("run", *given, *options)
+    arguments = [str(path), "-o", str(out), "--keep", KEPT, "--to", "onnx,tflite"]
+    options = ["--data", str(folder / "images.npy"), "--no-bench", "--keep-original"]
+    report = command("run", *arguments, *options)
     seconds = time.perf_counter() - start
     for warning in report["warnings"]:
         print(f"{member.name}: {warning}", flush=True)
@@ -134,7 +135,7 @@ def _row(artifact: Mapping[str, Any], report: Mapping[str, Any], out: Path) -> I
 
 
 def nodes(path: Path) -> int:
-    """How many operators a file has, all its graphs together."""
+    """Number of operators in a file, all its graphs together."""
     from exporter.formats import open_model  # noqa: PLC0415 - likewise
 
     return len(open_model(path).graph().nodes)

@@ -1,4 +1,4 @@
-"""Train the demo's network in a process of its own, as the demo does."""
+"""Train the demo's network in a separate process, as the demo does."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ print("accuracy", train(Path(sys.argv[1]), int(sys.argv[2])))
 
 
 def trained(path: Path, seed: int) -> float:
-    """The accuracy that it reports of the network that it writes."""
+    """Train and write the network; returns the reported accuracy."""
     command = [sys.executable, "-c", TRAIN, str(path), str(seed)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment())
     return float(done.stdout.split()[-1])

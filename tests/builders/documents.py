@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-# --- the README is true -------------------------------------------------------------------------
-
 
 class Block(NamedTuple):
     """A fenced block of a document."""
@@ -26,7 +24,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def run(command: list[str], folder: Path) -> str:
-    """Run it with the tools of this environment; what a terminal would show."""
+    """Run a command with the tools of this environment; returns its output."""
     tools = str(Path(sys.executable).parent)
     environment = {
         **os.environ,
@@ -48,5 +46,6 @@ def run(command: list[str], folder: Path) -> str:
 
 
 def looks_like(shown: str, got: str) -> bool:
+    """Does an output match a document, in which "..." matches any text?"""
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     return doctest.OutputChecker().check_output(shown, got, flags)

@@ -1,4 +1,4 @@
-"""Every kind of head that Keras layers make, and what NumPy says that each answers."""
+"""Every kind of head of Keras layers, with its output computed in NumPy."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ class HeadCase:
     """A model with one head.
 
     Attributes:
-        build: makes the model; its input is called x, and its layers whose weights count have the
-            names that `values` asks for.
-        values: weights and input in float64 -> z, over all units.
-        axis: of the units in z.
-        after: z -> what the model returns; of any number of units.
-        zero: can it be cut in the mode `zero`?
+        build: creates the model; its input is named x, and `values` uses its layers' names.
+        values: weights and input in float64 -> z of all units.
+        after: z -> output of the model, for any number of units.
+        axis: unit axis of z.
+        zero: can it be pruned in the mode `zero`?
     """
 
     build: Callable[[], Any]
@@ -46,18 +45,18 @@ class HeadCase:
 
 
 def weights_of(model: Any) -> Weights:
-    """Of every layer, also of models in the model."""
+    """Of every layer, also in inner models."""
     found: dict[str, list[Array]] = {}
     for layer in model._flatten_layers():
         found[layer.name] = [np.asarray(w, np.float64) for w in layer.get_weights()]
     return found
 
 
-# --- NumPy's side -------------------------------------------------------------------------------
+# --- in NumPy -----------------------------------------------------------------------------------
 
 
 def windows(x: Array, size: tuple[int, ...]) -> Array:
-    """(batch, places..., channels, size...) of values (batch, space..., channels)."""
+    """(batch, positions..., channels, size...) of values (batch, space..., channels)."""
     axes = tuple(range(1, 1 + len(size)))
     return np.lib.stride_tricks.sliding_window_view(x, size, axis=axes)
 
@@ -91,14 +90,14 @@ def softmax_on(z: Array, axis: int) -> Array:
     return np.moveaxis(softmax(np.moveaxis(z, axis, -1)), -1, axis)
 
 
-# --- Keras' side --------------------------------------------------------------------------------
+# --- in Keras -----------------------------------------------------------------------------------
 
 
-Steps = Callable[[], list[Callable[[Any], Any]]]
+Layers = Callable[[], list[Callable[[Any], Any]]]
 
 
-def chain(shape: tuple[int, ...], steps: Steps) -> Callable[[], Any]:
-    """A factory of Functional models; `steps` makes the layers anew for each."""
+def chain(shape: tuple[int, ...], steps: Layers) -> Callable[[], Any]:
+    """A function that builds a Functional model; `steps` creates new layers each time."""
 
     def build() -> Any:
         first = values = Input(shape, name="x")
@@ -115,7 +114,7 @@ def _mini_xception(x: Any) -> Any:
 
 
 def _transposed(weights: Weights, x: Array) -> Array:
-    """Each value spreads its kernel over the output; the mean of that needs only sums."""
+    """Each value adds its kernel to the output, and the mean of the output needs only sums."""
     kernel, bias = weights["head"]  # (2, 2, units, channels), stride 2: nothing overlaps
     total = np.einsum("bhwc,kloc->bo", x, kernel)
     return np.asarray(total / (x.shape[1] * x.shape[2] * 4) + bias)
@@ -155,7 +154,7 @@ def _nested() -> Any:
 
 
 def _nested_twice() -> Any:
-    """A model in a model in a model; the softmax stands outside."""
+    """Two levels of inner models; the softmax is in the outer model."""
     features = Input((4,))
     deep = Model(features, layers.Dense(7, name="head")(features), name="deep")
     middle = Sequential([Input((4,)), deep, layers.Dropout(0.1)], name="middle")
@@ -225,7 +224,7 @@ HEADS: Mapping[str, HeadCase] = {
         lambda w, x: convolved(x, *w["head"]).reshape(-1, 7, 1),
         same,
     ),
-    "Conv1D with softmax inside, for each place": HeadCase(
+    "Conv1D with softmax inside, for each position": HeadCase(
         chain((6, 2), lambda: [layers.Conv1D(7, 3, activation="softmax", name="head")]),
         lambda w, x: convolved(x, *w["head"]),
         softmax,
@@ -275,7 +274,7 @@ HEADS: Mapping[str, HeadCase] = {
         lambda w, x: dense(x, w["head"]),
         sigmoid,
     ),
-    "EinsumDense with units in the middle, and its own softmax over steps": HeadCase(
+    "EinsumDense on the middle axis, softmax over steps": HeadCase(
         chain(
             (3, 4),
             lambda: [layers.EinsumDense("abc,cd->adb", (7, 3), activation="softmax", name="head")],
@@ -397,7 +396,7 @@ HEADS: Mapping[str, HeadCase] = {
         same,
         axis=2,
     ),
-    "keras.ops behind": HeadCase(
+    "keras.ops after the layer": HeadCase(
         chain(
             (3, 4),
             lambda: [
@@ -419,10 +418,10 @@ HEADS: Mapping[str, HeadCase] = {
         lambda w, x: np.concatenate([dense(x, w["left"]), dense(x, w["right"])], axis=1),
         softmax,
     ),
-    "a sum of two": HeadCase(
+    "sum of two layers": HeadCase(
         _summed, lambda w, x: dense(x, w["left"]) + dense(x, w["right"]), sigmoid
     ),
     "one layer called twice": HeadCase(_twins, lambda w, x: dense(x * 1.5, w["head"]), softmax),
-    "in a model in the model": HeadCase(_nested, _hidden, softmax),
-    "two models deep": HeadCase(_nested_twice, lambda w, x: dense(x, w["head"]), softmax),
+    "inner model": HeadCase(_nested, _hidden, softmax),
+    "two inner models": HeadCase(_nested_twice, lambda w, x: dense(x, w["head"]), softmax),
 }

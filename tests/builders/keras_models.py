@@ -1,4 +1,4 @@
-"""Small Keras classifiers for the tests, with what is known of each from how it was made."""
+"""Small Keras classifiers for the tests, each with its known properties."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class Architecture:
     """A classifier with one head.
 
     Attributes:
-        build: makes the model, with seeded weights.
-        head: name of the Dense that makes the units.
-        output: what Keras calls the output.
-        units: how many.
+        build: creates the model.
+        head: name of the Dense layer of the head.
+        output: Keras' name of the output.
+        units: number of units.
         activation: neutral name.
-        compute: logits (batch, units) in float64 -> values.
+        compute: logits (batch, units) float64 -> output.
+        inputs: name -> shape without the batch, and dtype.
     """
 
     name: str
@@ -154,8 +155,8 @@ _IMAGE = {"image": ((8, 8, 1), "float32")}
 _IDS = {"ids": ((5,), "int32")}
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    made.name: made
-    for made in (
+    each.name: each
+    for each in (
         Architecture(
             "sequential, softmax inside",
             _sequential,
@@ -198,19 +199,19 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 
 def logits_by_hand(model: Any, architecture: Architecture, inputs: Mapping[str, Array]) -> Array:
-    """The head's product in NumPy, in float64, from what enters the head in Keras."""
+    """The head's logits in NumPy, in float64, from its features in Keras."""
     head = model.get_layer(architecture.head)
     body = keras.Model(model.inputs[0], head.input)
-    entering = np.asarray(body(next(iter(inputs.values()))), np.float64)
+    features = np.asarray(body(next(iter(inputs.values()))), np.float64)
     weights = [np.asarray(w, np.float64) for w in head.get_weights()]
-    return np.asarray(entering @ weights[0] + (weights[1] if len(weights) > 1 else 0.0))
+    return np.asarray(features @ weights[0] + (weights[1] if len(weights) > 1 else 0.0))
 
 
-# --- as Keras 2 wrote them -----------------------------------------------------------------------
+# --- files of Keras 2 -----------------------------------------------------------------------------
 
 
 def old_layer(layer: Any, **extra: Any) -> dict[str, Any]:
-    """A layer as Keras 2 wrote it: no modules, functions by name, and arguments of its own."""
+    """A layer as Keras 2 writes it: no modules, functions by name, and additional arguments."""
     plain = {k: v for k, v in layer.get_config().items() if not isinstance(v, dict)}
     return {"class_name": type(layer).__name__, "config": {**plain, **extra}}
 
@@ -222,7 +223,7 @@ def old_sequential(shape: tuple[int, ...], *entries: dict[str, Any]) -> dict[str
 
 
 def write_old(path: Path, model: Any, config: Any, version: str | None = "2.15.0") -> None:
-    """The weights as Keras 3 writes them into HDF5, which is as Keras 2 did."""
+    """Write an HDF5 file of Keras 2; both versions write weights in the same way."""
     model.save(path)
     with h5py.File(path, "r+") as file:
         file.attrs["model_config"] = json.dumps(config)

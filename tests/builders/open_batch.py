@@ -1,4 +1,4 @@
-"""ONNX models whose batch is open, with the lengths measured as PyTorch's exporter writes it."""
+"""ONNX models with an open batch: lengths are read from shapes, as PyTorch's exporter does it."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from tests.builders.onnx_models import node
 
 
 def any_batch(model: ModelProto) -> ModelProto:
-    """The model for pictures in any number: what is reshaped to [1, ...] keeps its first length."""
+    """The model for any batch: a Reshape to [1, ...] becomes one to [batch, ...]."""
     result = ModelProto()
     result.CopyFrom(model)
     graph = result.graph
-    held = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
-    nodes = [new for each in graph.node for new in _measured(each, held)]
+    constants = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    nodes = [new for each in graph.node for new in _with_open_batch(each, constants)]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
-    graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in held.items())
+    graph.initializer.extend(
+        numpy_helper.from_array(value, name) for name, value in constants.items()
+    )
     for info in (*graph.input, *graph.output):
         info.type.tensor_type.shape.dim[0].dim_param = "batch"
     return result
 
 
-def _measured(each: NodeProto, held: dict[str, Array]) -> Iterator[NodeProto]:
-    target = held.get(each.input[1]) if each.op_type == "Reshape" else None
+def _with_open_batch(each: NodeProto, constants: dict[str, Array]) -> Iterator[NodeProto]:
+    target = constants.get(each.input[1]) if each.op_type == "Reshape" else None
     if target is not None and target[0] == 1:
         name = each.input[1]
-        held[f"{name}.0"], held[f"{name}.front"] = np.array(0), np.array([0])
-        held[f"{name}.rest"] = target[1:]
+        constants[f"{name}.0"], constants[f"{name}.front"] = np.array(0), np.array([0])
+        constants[f"{name}.rest"] = target[1:]
         yield node("Shape", ["x"], [f"{name}.shape"], f"{name}.shape")
         yield node("Gather", [f"{name}.shape", f"{name}.0"], [f"{name}.batch"], f"{name}.batch")
         batch = [f"{name}.batch", f"{name}.front"]

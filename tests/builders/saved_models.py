@@ -1,4 +1,4 @@
-"""Small SavedModels for the tests, with what is known of each from how it was made."""
+"""Small SavedModels for the tests."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from exporter.graph import Array
 
-FEATURES, UNITS = 64, 90  # a kernel of more than 16 KB, which goes beside the graph
+FEATURES, UNITS = 64, 90  # a kernel of more than 16 KB, which bypasses tf2onnx
 KERNEL = np.random.default_rng(8).normal(0.0, 0.2, (FEATURES, UNITS)).astype(np.float32)
 BIAS = np.random.default_rng(9).normal(size=UNITS).astype(np.float32)
 
 
 def logits(features: Array) -> Array:
-    """What `Scorer` computes before its softmax, in float64."""
+    """The logits of `Scorer`, in float64."""
     return np.asarray(features.astype(np.float64) @ KERNEL.astype(np.float64) + BIAS)
 
 
@@ -28,7 +28,7 @@ _SPEC = tf.TensorSpec([None, FEATURES], tf.float32, name="features")
 
 
 class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow is untyped
-    """No Keras: variables and functions, as TensorFlow's guides write them."""
+    """A model without Keras: variables and functions, as in TensorFlow's guides."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,18 +49,18 @@ class Scorer(tf.Module):  # type: ignore[misc]  # TensorFlow is untyped
 
 
 def save_scorer(folder: Path, **signatures: str) -> Path:
-    """Signature -> method."""
-    made = Scorer()
-    chosen = {name: getattr(made, method) for name, method in signatures.items()}
-    tf.saved_model.save(made, str(folder), signatures=chosen or None)
+    """Save a `Scorer`; args: signature -> method."""
+    scorer = Scorer()
+    methods = {name: getattr(scorer, method) for name, method in signatures.items()}
+    tf.saved_model.save(scorer, str(folder), signatures=methods or None)
     return folder
 
 
 def give_optimizer(folder: Path) -> None:
-    """Let a SavedModel name the slots of an optimizer, as Keras 2 did for a compiled model."""
+    """Add the slot variables of an optimizer to a SavedModel, as Keras 2 does."""
     path = folder / "saved_model.pb"
-    whole = saved_model_pb2.SavedModel.FromString(path.read_bytes())
-    nodes = whole.meta_graphs[0].object_graph_def.nodes
+    proto = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    nodes = proto.meta_graphs[0].object_graph_def.nodes
     trained = next(i for i, each in enumerate(nodes) if each.HasField("variable"))
     moments, optimizer = nodes.add(), nodes.add()
     moments.variable.CopyFrom(nodes[trained].variable)
@@ -70,21 +70,21 @@ def give_optimizer(folder: Path) -> None:
     slot.original_variable_node_id, slot.slot_variable_node_id = trained, len(nodes) - 2
     slot.slot_name = "m"
     nodes[0].children.add(local_name="optimizer", node_id=len(nodes) - 1)
-    path.write_bytes(whole.SerializeToString())
+    path.write_bytes(proto.SerializeToString())
 
 
 def export(build: Callable[[], Any], folder: Path) -> Any:
-    """A seeded Keras model, and its `export` in the folder."""
+    """Export a seeded Keras model to the folder; returns the model."""
     keras.utils.set_random_seed(6)
     model, random = build(), np.random.default_rng(2)
-    for weight in model.trainable_weights:  # zero biases would hide a lost one
+    for weight in model.trainable_weights:  # a lost bias of zeros would not be noticed
         weight.assign(random.normal(0.0, 0.3, weight.shape))
     model.export(str(folder), verbose=False)
     return model
 
 
 def several() -> Any:
-    """Two inputs, two outputs, one of them a dictionary's."""
+    """Two inputs, and two outputs in a dictionary."""
     left, right = keras.Input((4,), name="left"), keras.Input((3,), name="right")
     both = layers.Concatenate()([right, left])
     first = layers.Dense(5, activation="softmax", name="first")(both)
@@ -92,8 +92,8 @@ def several() -> Any:
     return keras.Model([right, left], {"kind": first, "tags": second}, name="several")
 
 
-def mended(width: int) -> Any:
-    """All that tf2onnx gets wrong: a grouped convolution, exact GELU, Normalization.
+def tf2onnx_failures(width: int) -> Any:
+    """Layers that tf2onnx alone converts wrongly: grouped convolution, exact GELU, Normalization.
 
     Args:
         width: with 8 no weight is large, with 64 some are.

@@ -1,4 +1,4 @@
-"""The scripts in `tools/`, which are no part of a package."""
+"""Import the scripts in `tools/`, which are not in a package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 
 def load(name: str) -> ModuleType:
-    """The script of that name, with what it imports from beside it."""
+    """Import the script of that name; it may import other scripts."""
     if str(TOOLS) not in sys.path:
         sys.path.append(str(TOOLS))
     spec = importlib.util.spec_from_file_location(f"tools_{name}", TOOLS / f"{name}.py")

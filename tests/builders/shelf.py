@@ -1,4 +1,4 @@
-"""Small model files of every kind for the tests of the commands, good ones and bad ones."""
+"""Small model files of every kind for the tests of the commands, valid and damaged."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ BIAS = numbers(UNITS, seed=3)
 
 def fill(folder: Path) -> None:
     """Write every file that needs no Keras."""
-    for name, made in ONNX.items():
-        (folder / name).write_bytes(made().SerializeToString(deterministic=True))
-    for name, written in TFLITE.items():
-        (folder / name).write_bytes(written())
+    for name, build in ONNX.items():
+        (folder / name).write_bytes(build().SerializeToString(deterministic=True))
+    for name, build_tflite in TFLITE.items():
+        (folder / name).write_bytes(build_tflite())
     (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
     (folder / "three.txt").write_text("macaw\nowl\nhen\n")
     (folder / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
@@ -52,7 +52,7 @@ def fill_keras(folder: Path) -> None:
 
 
 def _damage(file: Path) -> None:
-    """An empty file, one that is cut short, and one that is something else."""
+    """Write an empty, a truncated and a foreign file next to a valid one."""
     content = file.read_bytes()
     file.with_stem("truncated").write_bytes(content[: len(content) // 2])
     file.with_stem("empty").write_bytes(b"")

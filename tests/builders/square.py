@@ -1,4 +1,4 @@
-"""What the tests of prune-then-convert and convert-then-prune share."""
+"""Shared by the tests that prune before and after a conversion."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from exporter.graph import Array
 
 KEPT = [0, 4, 5]
 
-# what cannot be cut in the file that a converter wrote, and has to be cut before: (case, kind)
-EXPORT = 2e-5  # limit of a converted model, times the largest value above 1
+EXPORT = 2e-5  # tolerance of a converted model, times the largest value above 1
+# (case, kind) that cannot be pruned after the conversion -> reason
 BEFORE: Mapping[tuple[str, str], str] = {
     ("Conv1D, local maximum, upsampled", "onnx"): "computed while the model runs",
     ("Conv2DTranspose, global mean", "tflite"): "the shape of its result is a separate constant",
     (
-        "EinsumDense with units in the middle, and its own softmax over steps",
+        "EinsumDense with units on the middle axis, softmax over steps",
         "onnx",
     ): "it spreads the units over several axes",
     ("EinsumDense that sums over two axes", "onnx"): "computed while the model runs",

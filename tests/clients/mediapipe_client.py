@@ -1,7 +1,7 @@
-"""MediaPipe reads a cut file, its labels and its unit order: run by `make clients`.
+"""MediaPipe reads the labels and unit order of a pruned file: run by `make clients`.
 
-The files are cut by the command line of the project's own environment, which this one knows only
-as a program. Nothing is skipped: what is not there is a failure.
+The files are pruned by the command line of the project's environment, which this environment only
+calls. No test is skipped: a missing file is a failure.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ BURGER = ZOO / "images" / "burger.jpg"
 KEPT = ["macaw", "plate", "cheeseburger", "hot pot", "tench"]
 
 
-def named(model: Path) -> list[tuple[str, int, float]]:
-    """Label, index and score of every unit, the best first."""
+def classified(model: Path) -> list[tuple[str, int, float]]:
+    """Label, index and score of every unit, highest score first."""
     options = vision.ImageClassifierOptions(
         base_options=BaseOptions(model_asset_path=str(model)), max_results=-1
     )
     with vision.ImageClassifier.create_from_options(options) as classifier:
         result = classifier.classify(mediapipe.Image.create_from_file(str(BURGER)))
-    found = result.classifications[0].categories
-    return [(each.category_name, each.index, each.score) for each in found]
+    categories = result.classifications[0].categories
+    return [(each.category_name, each.index, each.score) for each in categories]
 
 
-def cut(folder: Path, *options: str) -> Path:
+def pruned(folder: Path, *options: str) -> Path:
     path = folder / "small.tflite"
     command = [EXPORTER, "prune", str(MODEL), "--keep", ",".join(KEPT), "-o", str(path), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
@@ -41,42 +41,45 @@ def cut(folder: Path, *options: str) -> Path:
     return path
 
 
-def test_the_whole_file_names_the_cheeseburger() -> None:
-    answer = named(MODEL)
-    assert answer[0][:2] == ("cheeseburger", 934)
-    assert answer[0][2] > 0.9
-    assert len(answer) == 1001
+def test_the_original_recognizes_the_cheeseburger() -> None:
+    results = classified(MODEL)
+    assert results[0][:2] == ("cheeseburger", 934)
+    assert results[0][2] > 0.9
+    assert len(results) == 1001
 
 
 @pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
-def test_the_cut_file_names_the_cheeseburger(tmp_path: Path, *, order: bool) -> None:
-    answer = named(cut(tmp_path, *(["--keep-order"] if order else [])))
-    places = {name: index for name, index, _ in named(MODEL) if name in KEPT}
-    expected = KEPT if order else sorted(KEPT, key=places.__getitem__)
-    assert answer[0][0] == "cheeseburger"
-    assert answer[0][2] > 0.9
-    assert {name: index for name, index, _ in answer} == {n: i for i, n in enumerate(expected)}
+def test_the_pruned_file_recognizes_the_cheeseburger(tmp_path: Path, *, order: bool) -> None:
+    results = classified(pruned(tmp_path, *(["--keep-order"] if order else [])))
+    indices = {name: index for name, index, _ in classified(MODEL) if name in KEPT}
+    expected = KEPT if order else sorted(KEPT, key=indices.__getitem__)
+    assert results[0][0] == "cheeseburger"
+    assert results[0][2] > 0.9
+    assert {name: index for name, index, _ in results} == {n: i for i, n in enumerate(expected)}
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [("--gate=input", "assumed to have a single input"), ("--emit=ids", "found INT32 instead")],
 )
-def test_what_the_documents_say_does_not_open(tmp_path: Path, option: str, message: str) -> None:
+def test_files_that_mediapipe_cannot_open(tmp_path: Path, option: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        named(cut(tmp_path, option))
+        classified(pruned(tmp_path, option))
 
 
-def test_a_gate_by_a_condition_opens(tmp_path: Path) -> None:
-    best = named(cut(tmp_path, "--gate=top:1"))
+def test_a_gate_with_a_condition_opens(tmp_path: Path) -> None:
+    best = classified(pruned(tmp_path, "--gate=top:1"))
     assert best[0][0] == "cheeseburger"
     assert [score for _, _, score in best[1:]] == [0.0] * (len(best) - 1)
 
 
-def test_a_zeroed_file_keeps_all_names(tmp_path: Path) -> None:
-    answer = {name: (index, score) for name, index, score in named(cut(tmp_path, "--mode", "zero"))}
-    before = {name: (index, score) for name, index, score in named(MODEL)}
-    assert {n: i for n, (i, _) in answer.items()} == {n: i for n, (i, _) in before.items()}
-    removed = {score for name, (_, score) in answer.items() if name not in KEPT}
-    assert answer["cheeseburger"][1] > max(removed)
-    assert len(removed) == 1  # exp(0) for all of them alike
+def test_a_zeroed_file_keeps_all_labels(tmp_path: Path) -> None:
+    results = {
+        name: (index, score)
+        for name, index, score in classified(pruned(tmp_path, "--mode", "zero"))
+    }
+    before = {name: (index, score) for name, index, score in classified(MODEL)}
+    assert {n: i for n, (i, _) in results.items()} == {n: i for n, (i, _) in before.items()}
+    removed = {score for name, (_, score) in results.items() if name not in KEPT}
+    assert results["cheeseburger"][1] > max(removed)
+    assert len(removed) == 1  # each has the logit 0

@@ -1,6 +1,6 @@
-"""MediaPipe finds the cats and dogs in a cut detector as in the whole one: run by `make clients`.
+"""MediaPipe finds the same cats and dogs with a pruned detector: run by `make clients`.
 
-See `mediapipe_client.py`; nothing is skipped here either.
+See `mediapipe_client.py`; no test is skipped here either.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ MODEL = ZOO / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
 PETS = ZOO / "images" / "cats_and_dogs.jpg"
 KEPT = {"cat", "dog", "horse"}
 
-Row = tuple[str, float, int, int, int, int]
+Detection = tuple[str, float, int, int, int, int]
 
 
-def found(model: Path) -> list[Row]:
-    """Label, score and box of each row, the best first."""
+def detections(model: Path) -> list[Detection]:
+    """Label, score and box of each detection, highest score first."""
     options = vision.ObjectDetectorOptions(
         base_options=BaseOptions(model_asset_path=str(model)), score_threshold=0.4
     )
     with vision.ObjectDetector.create_from_options(options) as detector:
         result = detector.detect(mediapipe.Image.create_from_file(str(PETS)))
-    rows: list[Row] = []
+    rows: list[Detection] = []
     for each in result.detections:
         name, box = each.categories[0], each.bounding_box
-        place = box.origin_x, box.origin_y, box.width, box.height
-        rows.append((name.category_name, name.score, *place))
+        corner = box.origin_x, box.origin_y, box.width, box.height
+        rows.append((name.category_name, name.score, *corner))
     return rows
 
 
-@pytest.mark.parametrize("options", [[], ["--restore-ids"]], ids=["new ids", "old ids"])
-def test_cats_and_dogs_are_named_as_before(tmp_path: Path, options: list[str]) -> None:
+@pytest.mark.parametrize("options", [[], ["--restore-ids"]], ids=["new ids", "original ids"])
+def test_cats_and_dogs_are_still_found(tmp_path: Path, options: list[str]) -> None:
     small = tmp_path / "small.tflite"
     command = [EXPORTER, "prune", str(MODEL), "-o", str(small), "--keep", ",".join(sorted(KEPT))]
     done = subprocess.run(
         [*command, *options], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    before = [row for row in found(MODEL) if row[0] in KEPT]
+    before = [row for row in detections(MODEL) if row[0] in KEPT]
     assert {row[0] for row in before} == {"cat", "dog"}
-    assert found(small)[: len(before)] == before
+    assert detections(small)[: len(before)] == before
     assert small.stat().st_size < 0.8 * MODEL.stat().st_size

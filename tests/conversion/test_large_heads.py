@@ -162,9 +162,9 @@ def _double(group: Any) -> None:
     group["y/kernel"] = values.astype(np.float64)
 
 
-def _other_bias(held: Any) -> None:
-    del held["y/bias"]
-    held["y/bias"] = np.zeros(3, np.float32)
+def _other_bias(group: Any) -> None:
+    del group["y/bias"]
+    group["y/bias"] = np.zeros(3, np.float32)
 
 
 @pytest.mark.parametrize("change", [_renamed, _double, _other_bias])

@@ -1,4 +1,4 @@
-"""The documents say what is there: links lead somewhere, and the house is the one that stands."""
+"""The documents match the project: links resolve, and the documented layout exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporter.errors import ExporterError
 
 PROJECT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*PROJECT.glob("*.md"), *PROJECT.glob("docs/**/*.md")])
-HOUSE = PROJECT / "docs" / "how-it-works.md"
+LAYOUT = PROJECT / "docs" / "how-it-works.md"
 
 each_document = pytest.mark.parametrize(
     "document", DOCUMENTS, ids=lambda path: path.relative_to(PROJECT).as_posix()
@@ -19,7 +19,7 @@ each_document = pytest.mark.parametrize(
 
 
 def anchor(heading: str) -> str:
-    """The fragment under which renderers file a heading."""
+    """The fragment that renderers give to a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -41,7 +41,7 @@ def broken_links(document: Path) -> list[str]:
 
 
 def modules() -> set[str]:
-    """Every module and package at the top of the house, as its document writes them."""
+    """Every module and package at the top of `exporter`, as the document writes them."""
     package = PROJECT / "exporter"
     files = {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
     return files | {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
@@ -53,7 +53,7 @@ def modules() -> set[str]:
         pytest.param("[a](missing.md)", ["missing.md"], id="no such file"),
         pytest.param("[a](#nowhere)", ["#nowhere"], id="no such heading"),
         pytest.param("[a](#two-words)\n## Two words", [], id="heading"),
-        pytest.param("[a](https://example.org/x)", [], id="elsewhere"),
+        pytest.param("[a](https://example.org/x)", [], id="web address"),
     ],
 )
 def test_broken_links_are_found(tmp_path: Path, text: str, broken: list[str]) -> None:
@@ -63,7 +63,7 @@ def test_broken_links_are_found(tmp_path: Path, text: str, broken: list[str]) ->
 
 
 @each_document
-def test_links_lead_somewhere(document: Path) -> None:
+def test_links_resolve(document: Path) -> None:
     assert broken_links(document) == []
 
 
@@ -72,19 +72,19 @@ def test_code_blocks_are_closed(document: Path) -> None:
     assert document.read_text("utf-8").count("```") % 2 == 0
 
 
-def test_the_house_is_the_one_that_stands() -> None:
-    block = re.search(r"```text\nexporter/\n(.*?)```", HOUSE.read_text("utf-8"), re.DOTALL)
-    assert block, "how-it-works.md draws the house in a block that begins with exporter/"
+def test_documented_layout_matches_the_package() -> None:
+    block = re.search(r"```text\nexporter/\n(.*?)```", LAYOUT.read_text("utf-8"), re.DOTALL)
+    assert block, "how-it-works.md shows the layout in a text block that begins with exporter/"
     listed = re.findall(r"^  (\w+(?:\.py|/))", block.group(1), re.MULTILINE)
     assert sorted(listed) == sorted(modules())
 
 
 def test_named_files_exist() -> None:
-    text = HOUSE.read_text("utf-8") + (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
-    named = set(
+    text = LAYOUT.read_text("utf-8") + (PROJECT / "CONTRIBUTING.md").read_text("utf-8")
+    paths = set(
         re.findall(r"`((?:exporter|tests|docs|tools|requirements|benchmarks)/[\w./-]+)`", text)
     )
-    assert [name for name in sorted(named) if not (PROJECT / name).exists()] == []
+    assert [name for name in sorted(paths) if not (PROJECT / name).exists()] == []
 
 
 def test_exit_codes_of_the_errors_are_in_the_readme() -> None:

@@ -1,4 +1,4 @@
-"""The guides are true: their code runs, and prints what they show."""
+"""The code of the guides runs, and prints the output that they show."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ NEXT = "=== next block ==="
 
 
 def program(found: list[Block]) -> str:
-    """All code of a guide, in one process; a line tells where the next block begins."""
+    """All code of a guide as one program, which prints NEXT between blocks."""
     return f"print({NEXT!r})\n".join(b.text for b in found if b.language == "python")
 
 
 def shown(found: list[Block]) -> list[str]:
-    """What stands below each block of code; "..." where nothing does."""
-    behind = [*found[1:], Block("", "")]
+    """The output shown below each block of code; "..." if none is shown."""
+    following = [*found[1:], Block("", "")]
     return [
         after.text if after.language == "text" else "...\n"
-        for block, after in zip(found, behind, strict=True)
+        for block, after in zip(found, following, strict=True)
         if block.language == "python"
     ]
 
 
-def test_blocks_are_joined_and_what_they_show_is_found() -> None:
+def test_blocks_are_joined_and_their_outputs_found() -> None:
     found = [Block("python", "a\n"), Block("text", "x\n"), Block("python", "b\n"), Block("sh", "")]
     assert program(found) == f"a\nprint({NEXT!r})\nb\n"
     assert shown(found) == ["x\n", "...\n"]
 
 
 @pytest.mark.parametrize("guide", GUIDES)
-def test_a_guide_prints_what_it_shows(guide: str, tmp_path: Path) -> None:
+def test_a_guide_prints_the_output_it_shows(guide: str, tmp_path: Path) -> None:
     found = blocks((PROJECT / "docs" / guide).read_text("utf-8"))
     script = tmp_path / "guide_as_a_program.py"
     script.write_text(program(found), "utf-8")
     log = tmp_path / "stderr.txt"
-    got = run(["bash", "-c", f"PYTHONPATH={PROJECT} {sys.executable} {script} 2>{log}"], tmp_path)
-    parts = got.split(f"{NEXT}\n")
+    output = run(
+        ["bash", "-c", f"PYTHONPATH={PROJECT} {sys.executable} {script} 2>{log}"], tmp_path
+    )
+    parts = output.split(f"{NEXT}\n")
     expected = shown(found)
     assert len(parts) == len(expected), log.read_text("utf-8")
-    for part, wanted in zip(parts, expected, strict=True):
-        assert looks_like(wanted, part), part
+    for part, shown_output in zip(parts, expected, strict=True):
+        assert looks_like(shown_output, part), part

@@ -1,4 +1,4 @@
-"""The project around the code: what is shipped, what is pinned, and that the README is true."""
+"""The project around the code: contents of packages, pinned versions, README commands."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ LARGEST_FILE = 1_000_000  # bytes
 UNFINISHED = re.compile(rb"\b(TO" + rb"DO|FIX" + rb"ME|X" + rb"XX)\b")
 
 
-# --- what is shipped ----------------------------------------------------------------------------
+# --- contents of packages -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(PROJECT)  # where a build starts
+    monkeypatch.chdir(PROJECT)  # a build starts there
 
 
 @pytest.fixture
@@ -54,16 +54,16 @@ def source(at_root: None, tmp_path: Path) -> dict[str, bytes]:
     return found
 
 
-def test_wheel_holds_the_package_and_nothing_else(wheel: list[str]) -> None:
+def test_wheel_contains_only_the_package(wheel: list[str]) -> None:
     package = {name for name in wheel if not name.startswith("unit_exporter-")}
     modules = {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("exporter/**/*.py")}
     assert package == modules | DATA
-    described = {name.partition("/")[2] for name in set(wheel) - package}
+    metadata = {name.partition("/")[2] for name in set(wheel) - package}
     licenses = {"licenses/LICENSE", "licenses/NOTICE"}
-    assert described == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licenses}
+    assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licenses}
 
 
-def test_source_is_small_and_finished(source: dict[str, bytes]) -> None:
+def test_source_files_are_small_and_finished(source: dict[str, bytes]) -> None:
     assert {"pyproject.toml", "README.md", "Makefile", "tests/project/test_project.py"} <= set(
         source
     )
@@ -72,7 +72,7 @@ def test_source_is_small_and_finished(source: dict[str, bytes]) -> None:
     assert [name for name, data in text.items() if UNFINISHED.search(data)] == []
 
 
-def test_public_names_are_there_and_no_module_hides_one() -> None:
+def test_public_names_exist_and_no_module_hides_one() -> None:
     names = set(exporter.__all__)
     assert [name for name in sorted(names) if not hasattr(exporter, name)] == []
     modules = {path.stem for path in PROJECT.glob("exporter/*") if path.stem != "__init__"}
@@ -96,18 +96,18 @@ def _test_imports(module: Path) -> list[str]:
     return [name for name in (*plain, *names) if re.match(r"tests\..*\btest_", name)]
 
 
-# --- what is pinned -----------------------------------------------------------------------------
+# --- pinned versions ----------------------------------------------------------------------------
 
 
 def pinned(name: str) -> dict[str, str]:
-    """The pins of a requirements file and of those that it includes: canonical name -> version."""
+    """Pins of a requirements file, and of files that it includes: canonical name -> version."""
     found: dict[str, str] = {}
     for line in (PROJECT / "requirements" / name).read_text("utf-8").splitlines():
         if line.startswith("-r "):
             found.update(pinned(line.removeprefix("-r ")))
         elif line and not line.startswith("#"):
             package, _, version = line.partition("==")
-            assert version, f"{line!r} pins nothing"
+            assert version, f"{line!r} has no version"
             found[canonicalize_name(package)] = version
     return found
 
@@ -133,7 +133,7 @@ def test_pins_satisfy_the_ranges(file: str, wanted: list[str]) -> None:
         assert version in requirement.specifier, f"{requirement} against the pin {version}"
 
 
-def test_without_tensorflow_nothing_of_it_is_pinned() -> None:
+def test_pins_without_tensorflow_lack_its_packages() -> None:
     light = pinned("no-tensorflow.txt")
     assert {"tensorflow", "keras", "tf2onnx", "h5py"} & set(light) == set()
     dependencies = {
@@ -143,19 +143,19 @@ def test_without_tensorflow_nothing_of_it_is_pinned() -> None:
     assert dependencies - set(light) == {"tensorflow", "tf2onnx", *quantizers}
 
 
-def test_changelog_speaks_of_what_comes_next() -> None:
+def test_changelog_has_a_section_for_unreleased_changes() -> None:
     assert "## [Unreleased]" in (PROJECT / "CHANGELOG.md").read_text("utf-8").splitlines()
 
 
 class Command(NamedTuple):
-    """One command of a `console` block, and what it shows below it ("..." stands for anything)."""
+    """One command of a `console` block, and its shown output ("..." matches any text)."""
 
     line: str
     shown: str
 
 
 def commands(text: str) -> list[Command]:
-    """Lines that begin with `$ `, each with the lines up to the next; a backslash continues."""
+    """Lines that begin with `$ `, each with the lines up to the next; a backslash continues one."""
     parts = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE)
     return [Command(*part) for part in parts]
 
@@ -183,8 +183,8 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     for block in found:
         if block.language == "console":
             for command in commands(block.text):
-                got = run(["bash", "-c", command.line], tmp_path)
-                assert not command.shown or looks_like(command.shown, got), got
+                output = run(["bash", "-c", command.line], tmp_path)
+                assert not command.shown or looks_like(command.shown, output), output
         elif block.language == "python":
             run([sys.executable, "-c", block.text], tmp_path)
     example = (PROJECT / "docs" / "how-it-works.md").read_text("utf-8")

@@ -337,13 +337,15 @@ def test_commands_refuse(folder: Path, tmp_path: Path, line: str) -> None:
     assert not list((tmp_path / "work-tmp").iterdir())
 
 
-def test_a_command_opens_a_file_of_an_unknown_version(folder: Path, tmp_path: Path) -> None:
+def test_a_command_opens_a_file_of_an_unknown_version(
+    command_here: Callable[[str, Path], commands.Done], folder: Path, tmp_path: Path
+) -> None:
     """And ignores an additional member."""
     whole = members(folder / "net.keras")
     metadata = {**json.loads(whole["metadata.json"]), "keras_version": ["banana"]}
     changed = {"metadata.json": json.dumps(metadata).encode(), "notes.txt": b"notes"}
     write_archive(tmp_path / "net.keras", *(whole | changed).items())
-    done = commands.exporter("prune net.keras -o cut.keras --keep 0,2 --json", tmp_path)
+    done = command_here("prune net.keras -o cut.keras --keep 0,2 --json", tmp_path)
     assert (done.code, done.record["ok"]) == (0, True)
     assert set(members(tmp_path / "cut.keras")) == set(whole)
 

@@ -118,11 +118,11 @@ def test_converted(
     assert model.graph().outputs == outputs
     model.convert(kind, path, ConvertOptions())
     expected = dict(zip(outputs, keras.tree.flatten(live(X, training=False)), strict=True))
-    for answering in (model, open_model(path)):
-        answer = answering.runner(RunOptions())({name: X})
-        assert set(answer) == set(outputs)
+    for runnable in (model, open_model(path)):
+        results = runnable.runner(RunOptions())({name: X})
+        assert set(results) == set(outputs)
         for output, values in expected.items():
-            np.testing.assert_allclose(answer[output], values, rtol=0, atol=1e-6)
+            np.testing.assert_allclose(results[output], values, rtol=0, atol=1e-6)
 
 
 def test_arrays_in_calls_are_cut_in_the_converted_file(tmp_path: Path) -> None:
@@ -139,9 +139,9 @@ def test_arrays_in_calls_are_cut_in_the_converted_file(tmp_path: Path) -> None:
     values = np.asarray(logits(X), np.float64) / temperature
     for kind in ("onnx", "tflite"):
         model = open_model(tmp_path / "out" / f"pruned.fp32.{kind}")
-        (answer,) = model.runner(RunOptions())({"x": X}).values()
+        (output,) = model.runner(RunOptions())({"x": X}).values()
         expected = softmax(values[:, kept]) * calibrated[kept]
-        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-6)
 
 
 def test_run_prunes_the_files_of_a_subclassed_model(tmp_path: Path) -> None:
@@ -153,5 +153,5 @@ def test_run_prunes_the_files_of_a_subclassed_model(tmp_path: Path) -> None:
     expected = softmax(logits[:, [1, 3]])  # its bias is 0
     for kind in ("onnx", "tflite"):
         model = open_model(tmp_path / "out" / f"pruned.fp32.{kind}")
-        answer = model.runner(RunOptions())({"args_0": X})["output_0"]
-        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+        output = model.runner(RunOptions())({"args_0": X})["output_0"]
+        np.testing.assert_allclose(output, expected, rtol=0, atol=1e-6)

@@ -68,11 +68,11 @@ def test_sliced_live_and_from_a_file(name: str, tmp_path: Path) -> None:
     x, z = by_hand(case, model.model)
     expected = case.after(np.take(z, kept_of(name), axis=case.axis))
     pruned = model.apply(Plan(MODES["slice"].edits(head, kept_of(name))))
-    answer = run(pruned, x)[head.output]
-    np.testing.assert_allclose(answer, expected, rtol=0, atol=5e-6)
+    output = run(pruned, x)[head.output]
+    np.testing.assert_allclose(output, expected, rtol=0, atol=5e-6)
     pruned.write(tmp_path / "small.keras")
     again = open_model(tmp_path / "small.keras")
-    np.testing.assert_array_equal(run(again, x)[head.output], answer)
+    np.testing.assert_array_equal(run(again, x)[head.output], output)
     assert trace(again.graph()).head().units == len(KEPT)
     assert type(pruned.model) is type(model.model)
 
@@ -86,9 +86,9 @@ def test_zeroed(name: str) -> None:
     index[case.axis] = [unit for unit in range(UNITS) if unit not in KEPT]
     z[tuple(index)] = 0.0
     plan = Plan((*MODES["zero"].edits(head, KEPT), AddOutput(head.z, "z")))
-    answer = run(model.apply(plan), x)
-    np.testing.assert_allclose(answer[head.output], case.after(z), rtol=0, atol=5e-6)
-    assert not answer["z"][tuple(index)].any()
+    output = run(model.apply(plan), x)
+    np.testing.assert_allclose(output[head.output], case.after(z), rtol=0, atol=5e-6)
+    assert not output["z"][tuple(index)].any()
 
 
 @pytest.mark.parametrize("name", [name for name, case in HEADS.items() if not case.zero])

@@ -156,9 +156,9 @@ def test_a_repaired_file_matches_the_model(name: str, tmp_path: Path) -> None:
     write_old(path.with_suffix(".h5"), model, old_sequential(shape, *entries))
     path.with_suffix(".h5").rename(path)  # the suffix is ignored
     x = np.random.default_rng(2).normal(size=(2, *shape)).astype(np.float32)
-    answer = open_model(path).runner(RunOptions())({"x": x})
-    assert list(answer) == ["y"]
-    np.testing.assert_array_equal(answer["y"], np.asarray(model(x, training=False)))
+    output = open_model(path).runner(RunOptions())({"x": x})
+    assert list(output) == ["y"]
+    np.testing.assert_array_equal(output["y"], np.asarray(model(x, training=False)))
 
 
 def test_a_gru_of_keras_2_has_one_bias() -> None:
@@ -179,8 +179,8 @@ def test_a_file_of_2017(zoo: Path) -> None:
     assert (head.output, head.units, head.activation) == ("predictions", 7, "softmax")
     x = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 1)).astype(np.float32)
     expected = np.asarray(keras.saving.load_model(path, compile=False)([x], training=False))
-    answer = model.runner(RunOptions())({"input_1": x})["predictions"]
-    np.testing.assert_array_equal(answer, expected)
+    output = model.runner(RunOptions())({"input_1": x})["predictions"]
+    np.testing.assert_array_equal(output, expected)
     pruned = model.apply(Plan(MODES["slice"].edits(head, [0, 1, 2])))
     small = pruned.runner(RunOptions())({"input_1": x})["predictions"]
     kept = expected[:, :3].astype(np.float64)

@@ -464,8 +464,8 @@ def test_replace_and_fill() -> None:
         Fill("values/kernel", 1, np.array([0, 1, 2, 3, 4]), 0.0, uses),
     )
     inputs = ARCHITECTURES[PLAIN].samples(1)
-    answer = run(model.apply(Plan(edits)), inputs)["values"]
-    np.testing.assert_array_equal(answer, [[0.0, 7.0, 2.0, 3.0, 4.0]])
+    output = run(model.apply(Plan(edits)), inputs)["values"]
+    np.testing.assert_array_equal(output, [[0.0, 7.0, 2.0, 3.0, 4.0]])
 
 
 def test_reshape_target_follows_the_width() -> None:
@@ -522,8 +522,8 @@ def test_a_written_file_is_opened_by_content(tmp_path: Path, suffix: str) -> Non
     opened(architecture.name).write(path)
     again = open_model(path)
     assert (again.kind, again.name, again.remap) == ("keras", path.name, None)
-    answer = again.runner(RunOptions())(inputs)["probabilities"]
-    np.testing.assert_array_equal(answer, run(opened(architecture.name), inputs)["probabilities"])
+    output = again.runner(RunOptions())(inputs)["probabilities"]
+    np.testing.assert_array_equal(output, run(opened(architecture.name), inputs)["probabilities"])
 
 
 @pytest.mark.filterwarnings("ignore:.*HDF5 file via:UserWarning")
@@ -531,8 +531,8 @@ def test_hdf5(tmp_path: Path) -> None:
     architecture = ARCHITECTURES["convolutions"]
     path, inputs = tmp_path / "net.h5", architecture.samples()
     opened(architecture.name).write(path)
-    answer = open_model(path).runner(RunOptions())(inputs)["digit"]
-    np.testing.assert_array_equal(answer, run(opened(architecture.name), inputs)["digit"])
+    output = open_model(path).runner(RunOptions())(inputs)["digit"]
+    np.testing.assert_array_equal(output, run(opened(architecture.name), inputs)["digit"])
 
 
 def test_written_bytes_are_stable(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""SavedModel folders: what is refused, and that the others are converted, and cut as files."""
+"""SavedModel folders are refused by name, or converted and pruned as files."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ from exporter.formats.savedmodel.validate import only_computes
 from exporter.jobs.inspect import inspect_model
 from exporter.jobs.options import Job
 from exporter.jobs.source import OpenedModel
-from tests.builders import commands, saved_models
+from tests.builders import saved_models
+from tests.builders.commands import Done
 from tests.builders.keras_models import softmax
 from tests.builders.saved_models import FEATURES, export, give_optimizer, logits, save_scorer
 
+Command = Callable[[str, Path], Done]
 BARE, PLAIN = "tf2onnx, bare graph", "tf2onnx"
 
 pytestmark = pytest.mark.usefixtures("jobs_share_child")
@@ -84,7 +86,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], type[ExporterError], str]] = {
         "saved_model.pb is empty",
     ),
     "truncated graph": (_truncated, ModelError, "saved_model.pb is damaged or truncated"),
-    "another message": (
+    "another protobuf message": (
         lambda folder: (folder / "saved_model.pb").write_bytes(b"\x08\x01"),
         ModelError,
         "in the format of TensorFlow 1",
@@ -95,12 +97,12 @@ DAMAGED: dict[str, tuple[Callable[[Path], Any], type[ExporterError], str]] = {
         ModelError,
         "TensorFlow cannot load scorer: ",
     ),
-    "cut weights": (
+    "truncated weights": (
         lambda folder: next((folder / "variables").glob("*.data*")).write_bytes(b"short"),
         ModelError,
         "TensorFlow cannot load scorer: ",
     ),
-    "weights elsewhere": (
+    "link to the weights": (
         _link,
         ModelError,
         "scorer: variables/variables.data-00000-of-00001 is a link",
@@ -129,7 +131,7 @@ def test_no_folder(tmp_path: Path) -> None:
         open_file(tmp_path / "missing")
 
 
-def test_which_signature(scorer: Path, tmp_path: Path) -> None:
+def test_the_signature_is_chosen(scorer: Path, tmp_path: Path) -> None:
     assert open_file(scorer).graph().outputs == ("scores",)
     assert open_file(scorer, "raw").graph().outputs == ("logits",)
     with pytest.raises(UsageError, match="no signature 'other'") as raised:
@@ -158,18 +160,18 @@ def _calls(x: Any, _folder: Path) -> Any:
 
 
 def _hides(x: Any, folder: Path) -> Any:
-    """In a branch, which is a function of its own."""
+    """In a branch, which is a separate function."""
     return tf.cond(tf.reduce_sum(x) > 0, lambda: _reads(x, folder), lambda: x)
 
 
-def save_function(what: Callable[[Any, Path], Any], folder: Path) -> None:
-    made = tf.Module()
+def save_function(function: Callable[[Any, Path], Any], folder: Path) -> None:
+    module = tf.Module()
     spec = tf.TensorSpec([None, 2], name="x")
-    made.run = tf.function(lambda x: {"y": what(x, folder)}, input_signature=[spec])
-    tf.saved_model.save(made, str(folder / "net"), {"serving_default": made.run})
+    module.run = tf.function(lambda x: {"y": function(x, folder)}, input_signature=[spec])
+    tf.saved_model.save(module, str(folder / "net"), {"serving_default": module.run})
 
 
-REACHES_OUT: dict[str, Callable[[Any, Path], Any]] = {
+SIDE_EFFECTS: dict[str, Callable[[Any, Path], Any]] = {
     "ReadFile": _reads,
     "WriteFile": _writes,
     "EagerPyFunc": _calls,
@@ -177,20 +179,20 @@ REACHES_OUT: dict[str, Callable[[Any, Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("operator", "what"), REACHES_OUT.items(), ids=REACHES_OUT)
-def test_a_graph_that_reaches_outside_is_not_loaded(
-    tmp_path: Path, operator: str, what: Callable[[Any, Path], Any]
+@pytest.mark.parametrize(("operator", "function"), SIDE_EFFECTS.items(), ids=SIDE_EFFECTS)
+def test_a_graph_with_side_effects_is_not_loaded(
+    tmp_path: Path, operator: str, function: Callable[[Any, Path], Any]
 ) -> None:
-    save_function(what, tmp_path)
-    named = "ReadFile" if what is _hides else operator
+    save_function(function, tmp_path)
+    named = "ReadFile" if function is _hides else operator
     with pytest.raises(ModelError, match=f"net contains the operator {named}, which does more"):
         open_file(tmp_path / "net")
 
 
-def test_a_graph_that_would_write_is_not_run(tmp_path: Path) -> None:
-    """And the test would notice: the same graph, run by TensorFlow, writes the file."""
+def test_a_graph_that_writes_a_file_is_not_run(command_here: Command, tmp_path: Path) -> None:
+    """TensorFlow itself writes the file, so the test would notice."""
     save_function(_writes, tmp_path)
-    done = commands.exporter("convert net -o net.onnx", tmp_path)
+    done = command_here("convert net -o net.onnx", tmp_path)
     assert done.code == 3
     assert "error: net contains the operator WriteFile" in done.err
     assert {path.name for path in tmp_path.iterdir()} == {"net"}
@@ -206,7 +208,7 @@ def test_a_graph_that_would_write_is_not_run(tmp_path: Path) -> None:
         *("RandomUniform", "StatelessRandomUniformV2", "TensorListReserve", "Einsum"),
     ],
 )
-def test_operators_that_compute(operator: str) -> None:
+def test_operators_that_only_compute(operator: str) -> None:
     assert only_computes(operator)
 
 
@@ -224,21 +226,23 @@ def test_operators_that_do_more(operator: str) -> None:
 
 
 COMMANDS: dict[str, tuple[str, int, str]] = {
-    "cut as it stands": (
+    "pruned directly": (
         "prune scorer -o x.onnx --keep 1",
         2,
         "a SavedModel cannot be cut directly, and none can be written",
     ),
     "written": ("run scorer -o out --keep 1 --to savedmodel", 2, "'savedmodel' is not one of"),
-    "a part of it": ("inspect scorer/saved_model.pb", 2, "is a part of a SavedModel"),
-    "a folder of something else": ("inspect scorer/variables", 2, "a folder without a saved_model"),
+    "file inside a SavedModel": ("inspect scorer/saved_model.pb", 2, "is a part of a SavedModel"),
+    "other folder": ("inspect scorer/variables", 2, "a folder without a saved_model"),
     "timed": ("bench scorer scorer", 2, "do not run in the same edge runtime"),
 }
 
 
 @pytest.mark.parametrize(("line", "code", "message"), COMMANDS.values(), ids=COMMANDS)
-def test_commands_refused(scorer: Path, line: str, code: int, message: str) -> None:
-    done = commands.exporter(line, scorer.parent)
+def test_commands_refused(
+    command_here: Command, scorer: Path, line: str, code: int, message: str
+) -> None:
+    done = command_here(line, scorer.parent)
     assert (done.code, done.out) == (code, "")
     assert message in done.err.splitlines()[-2]
     assert done.err.splitlines()[-1].startswith("hint: ")
@@ -256,10 +260,10 @@ def test_no_route_to_keras(child: Child, scorer: Path, tmp_path: Path) -> None:
 # --- accepted -------------------------------------------------------------------------------------
 
 
-def test_what_it_says_of_itself(scorer: Path) -> None:
+def test_inspection(scorer: Path) -> None:
     record = inspect_model(open_file(scorer), size_bytes(scorer)).to_dict()
     files = sorted(path for path in scorer.rglob("*") if path.is_file())
-    files.remove(scorer / "fingerprint.pb")  # nothing that the model computes depends on it
+    files.remove(scorer / "fingerprint.pb")  # no output depends on it
     assert record["model"]["bytes"] == size_bytes(scorer) == sum(f.stat().st_size for f in files)
     lines = [
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(scorer)}\n"
@@ -273,7 +277,7 @@ def test_what_it_says_of_itself(scorer: Path) -> None:
     assert "its layers are not visible; heads are found in the files" in refused["reason"]
 
 
-def test_it_runs_in_this_process(scorer: Path) -> None:
+def test_run_in_this_process(scorer: Path) -> None:
     model, values = open_model(scorer), features(3)
     np.testing.assert_allclose(
         run(model, features=values)["scores"], softmax(logits(values)), rtol=0, atol=1e-6
@@ -284,16 +288,16 @@ def test_it_runs_in_this_process(scorer: Path) -> None:
         model.write(scorer.parent / "x")
 
 
-def test_the_slots_of_an_optimizer_are_left_behind(tmp_path: Path) -> None:
-    """TensorFlow gives them back to no optimizer but one of Keras 2, and fails without it."""
+def test_slot_variables_of_an_optimizer_are_ignored(tmp_path: Path) -> None:
+    """TensorFlow can restore them only to an optimizer of Keras 2, and fails without it."""
     folder = save_scorer(tmp_path / "compiled", serving_default="scores")
     give_optimizer(folder)
     before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
     with pytest.raises(AttributeError, match="add_slot"):
         tf.saved_model.load(str(folder))
-    fed = features(3)
-    answer = run(open_file(folder), features=fed)["scores"]
-    assert np.allclose(answer, softmax(logits(fed)), rtol=0, atol=1e-6)
+    values = features(3)
+    scores = run(open_file(folder), features=values)["scores"]
+    assert np.allclose(scores, softmax(logits(values)), rtol=0, atol=1e-6)
     assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
 
 
@@ -308,8 +312,8 @@ def test_a_module_without_keras(scorer: Path, tmp_path: Path) -> None:
     values = features()
     expected = softmax(logits(values)[:, [2, 41, 80]])
     for artifact in report.artifacts:
-        answer = run(open_model(tmp_path / "out" / artifact.path), features=values)["scores"]
-        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+        outputs = run(open_model(tmp_path / "out" / artifact.path), features=values)["scores"]
+        np.testing.assert_allclose(outputs, expected, rtol=0, atol=1e-6)
     cut = tmp_path / "out" / "pruned.fp32.onnx"
     with pytest.raises(UsageError, match="the logits of scorer, a SavedModel, cannot be read"):
         exporter.verify(scorer, cut)
@@ -323,7 +327,7 @@ def converted(child: Child, folder: Path, path: Path, **options: Any) -> tuple[s
 
 
 @pytest.mark.parametrize("kind", ROUTES)
-def test_an_output_that_is_called_like_an_input(
+def test_an_output_with_the_name_of_an_input(
     child: Child, scorer: Path, tmp_path: Path, kind: str
 ) -> None:
     _, model = converted(child, scorer, tmp_path / f"net.{kind}", signature="echo")
@@ -338,25 +342,25 @@ def test_an_output_that_is_called_like_an_input(
 def test_several_inputs_and_outputs(child: Child, tmp_path: Path) -> None:
     live = export(saved_models.several, tmp_path / "net")
     random = np.random.default_rng(3)
-    given = {name: random.normal(size=(1, n)).astype(np.float32) for name, n in _SIZES.items()}
-    expected = live([given["right"], given["left"]], training=False)
+    values = {name: random.normal(size=(1, n)).astype(np.float32) for name, n in _SIZES.items()}
+    expected = live([values["right"], values["left"]], training=False)
     for kind in ROUTES:
         _, model = converted(child, tmp_path / "net", tmp_path / f"net.{kind}")
         assert set(model.graph().inputs) == {"left", "right"}
-        answer = run(model, **given)
-        assert set(answer) == {"kind", "tags"}
-        for name, values in answer.items():
-            np.testing.assert_allclose(values, expected[name], rtol=0, atol=1e-6)
+        outputs = run(model, **values)
+        assert set(outputs) == {"kind", "tags"}
+        for name, result in outputs.items():
+            np.testing.assert_allclose(result, expected[name], rtol=0, atol=1e-6)
 
 
 _SIZES = {"left": 4, "right": 3}
 
 
 @pytest.mark.parametrize(("width", "route"), [(8, PLAIN), (64, BARE)])
-def test_what_tf2onnx_gets_wrong_is_mended_in_both_routes(
+def test_failures_of_tf2onnx_are_fixed_in_both_routes(
     child: Child, tmp_path: Path, width: int, route: str
 ) -> None:
-    live = export(lambda: saved_models.mended(width), tmp_path / "net")
+    live = export(lambda: saved_models.tf2onnx_failures(width), tmp_path / "net")
     values = np.random.default_rng(1).normal(size=(1, 6, 6, width)).astype(np.float32)
     expected = live(values, training=False)
     for kind in ROUTES:
@@ -373,7 +377,7 @@ def test_what_tf2onnx_gets_wrong_is_mended_in_both_routes(
     assert [node.op_type for node in graph.node if node.domain not in {"", "ai.onnx"}] == []
 
 
-def test_recurrent_layers_stay_what_they_are(child: Child, tmp_path: Path) -> None:
+def test_a_recurrent_layer_stays_one_node(child: Child, tmp_path: Path) -> None:
     live = export(saved_models.recurrent, tmp_path / "net")
     ids = np.random.default_rng(1).integers(0, 80, (1, 6)).astype(np.int32)
     for kind in ROUTES:
@@ -397,7 +401,7 @@ def test_batches(child: Child, scorer: Path, tmp_path: Path) -> None:
 
 
 class Loose(tf.Module):  # type: ignore[misc]  # TensorFlow is untyped
-    """Of its input not even the rank is known."""
+    """A model with an input of unknown rank."""
 
     @tf.function(input_signature=[tf.TensorSpec(None, tf.float32, name="x")])  # type: ignore[untyped-decorator]
     def called(self, x: Any) -> Any:
@@ -424,7 +428,7 @@ def _half() -> Any:
 
 
 def test_half_precision(child: Child, tmp_path: Path) -> None:
-    """TFLite's builtin operators have none, and a SavedModel cannot be built anew in another."""
+    """TFLite's builtin operators have none, and a SavedModel cannot be rebuilt in float32."""
     live = export(_half, tmp_path / "net")
     values = np.random.default_rng(1).normal(size=(1, 8)).astype(np.float32)
     path = tmp_path / "net.onnx"
@@ -451,7 +455,7 @@ with Child() as child:
 
 
 def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> None:
-    """From copies in two folders: neither place nor process shows in the files."""
+    """From copies in two folders: the files depend neither on the path nor on the process."""
     first, second = tmp_path / "first", tmp_path / "second"
     for source, build in _TWICE.items():
         export(build, first / source)
@@ -472,20 +476,20 @@ def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> Non
 
 _TFLITE = ROUTES["tflite"]
 _TWICE: dict[str, Callable[[], Any]] = {
-    "small": lambda: saved_models.mended(8),
-    "large": lambda: saved_models.mended(64),
+    "small": lambda: saved_models.tf2onnx_failures(8),
+    "large": lambda: saved_models.tf2onnx_failures(64),
 }
 
 
-def test_the_commands(scorer: Path, tmp_path: Path) -> None:
-    """As a user would: converted in batches, and a cut planned."""
+def test_the_commands(command_here: Command, scorer: Path, tmp_path: Path) -> None:
+    """Convert with a batch, and plan a cut."""
     work = tmp_path / "work"
     shutil.copytree(scorer, work / "net")
-    done = commands.exporter("convert net -o net.tflite --batch 4 --samples 6 --json", work)
+    done = command_here("convert net -o net.tflite --batch 4 --samples 6 --json", work)
     assert done.code == 0, done.err
     assert done.record["inputs"] == {"source": "synthetic, seed 0, 4 at a time", "samples": 2}
     assert open_model(work / "net.tflite").graph().shape("features") == (4, FEATURES)
-    planned = commands.exporter("run net -o out --keep 3-5 --to tflite --dry-run -q", work)
+    planned = command_here("run net -o out --keep 3-5 --to tflite --dry-run -q", work)
     assert planned.code == 0, planned.err
     assert planned.out.startswith("head 'scores', slice: 3 of 90 units kept\n")
     assert not (work / "out").exists()
