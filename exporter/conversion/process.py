@@ -1,4 +1,4 @@
-"""The parent's side of the child process that holds TensorFlow.
+"""The parent's side of the child process that runs TensorFlow.
 
 1. Requests and answers are one JSON object per line, on the child's standard input and output.
 2. The child moves these streams to other descriptors before it imports a library, so that messages

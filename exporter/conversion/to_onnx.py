@@ -24,14 +24,14 @@ from pathlib import Path
 
 import psutil
 import tf2onnx
-from onnx import ModelProto, ValueInfoProto, numpy_helper
+from onnx import ModelProto, numpy_helper
 
 from exporter.conversion.canonical import canonicalize
 from exporter.conversion.check_onnx import check_standard
 from exporter.conversion.freeze_savedmodel import trace_frozen, trace_with_weight_inputs
 from exporter.conversion.graft import graft_for
 from exporter.conversion.remote import Conversion, ConvertOptions
-from exporter.conversion.signature import AnyModel, Shape, Signature, in_float32, signature_of
+from exporter.conversion.signature import AnyModel, Signature, in_float32, signature_of
 from exporter.conversion.to_onnx_fold import add_external, fold
 from exporter.conversion.to_onnx_operators import HANDLERS, REWRITERS
 from exporter.conversion.to_onnx_trace import (
@@ -47,7 +47,7 @@ from exporter.formats.keras.stub import Stub
 from exporter.formats.onnx.apply import apply_plan
 from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData
-from exporter.formats.onnx.protos import all_nodes, replace_messages
+from exporter.formats.onnx.protos import all_nodes, replace_messages, set_shape, shape_of
 from exporter.formats.onnx.write_large import write
 from exporter.formats.savedmodel.model import SavedModel
 
@@ -86,15 +86,13 @@ def convert(
     target = _Target(path, options.opset, signature_of(whole, options.input_shapes))
     try:
         with _without_gc():
-            bare = _trace_bare(whole, target.signature)
-            if bare is not None:
-                _write(bare, target, folded=True)
+            if _write(whole, target, bare=True):
                 return Conversion(path, BARE_GRAPH, warnings)
     except Exception as error:  # noqa: BLE001 - the plain route may work after any error
         _check_memory(whole, error)
         warning = f"all weights went through tf2onnx, which is slow: {_reason(error)}"
         warnings = (*warnings, warning)
-    _write(_trace_plain(whole, target.signature), target, folded=False)
+    _write(whole, target, bare=False)
     return Conversion(path, PLAIN, warnings)
 
 
@@ -103,17 +101,15 @@ def _convert_stub(model: LargeHeadModel, path: Path, options: ConvertOptions) ->
     narrow, warnings = in_float32(model.stub.model)
     signature = signature_of(narrow, options.input_shapes)
     target = _Target(path, options.opset, signature, model.stub)
-    bare = _trace_bare(narrow, signature)
     try:
-        if bare is None:
-            _write(_trace_plain(narrow, signature), target, folded=False)
-        else:
-            _write(bare, target, folded=True)
+        bare = _write(narrow, target, bare=True)
+        if not bare:
+            _write(narrow, target, bare=False)
     except Exception as error:  # noqa: BLE001 - the built model may work after any error
         done = convert(model.built(), path, options)
         warning = f"the large head was built, which is slow: {_reason(error)}"
         return replace(done, warnings=(warning, *done.warnings))
-    route = f"{PLAIN if bare is None else BARE_GRAPH}; {model.stub.description()}"
+    route = f"{BARE_GRAPH if bare else PLAIN}; {model.stub.description()}"
     return Conversion(path, route, (*warnings, model.warning()))
 
 
@@ -132,18 +128,12 @@ def _without_gc() -> Iterator[None]:
             gc.enable()
 
 
-def _trace_bare(model: AnyModel, signature: Signature) -> Traced | None:
-    """Trace a model without its large weights; None if it has none."""
+def _trace(model: AnyModel, signature: Signature, *, bare: bool) -> Traced | None:
+    """Trace a model; with `bare` without its large weights, and None if it has none."""
     if isinstance(model, SavedModel):
-        return trace_with_weight_inputs(signature)
-    weights = large_weights(model.model)
-    return trace_function(signature, weights) if weights else None
-
-
-def _trace_plain(model: AnyModel, signature: Signature) -> Traced:
-    if isinstance(model, SavedModel):
-        return trace_frozen(signature)
-    return trace_function(signature, ())
+        return trace_with_weight_inputs(signature) if bare else trace_frozen(signature)
+    weights = large_weights(model.model) if bare else []
+    return None if bare and not weights else trace_function(signature, weights)
 
 
 def _check_memory(model: AnyModel, error: Exception) -> None:
@@ -172,7 +162,11 @@ def _check_opset(opset: int) -> None:
 # --- from the traced function to the file ---------------------------------------------------------
 
 
-def _write(traced: Traced, target: _Target, *, folded: bool) -> None:
+def _write(model: AnyModel, target: _Target, *, bare: bool) -> bool:
+    """Write the file by one route; False without writing if a bare model has no large weights."""
+    traced = _trace(model, target.signature, bare=bare)
+    if traced is None:
+        return False
     converted = _run_tf2onnx(traced, target.opset)
     converted.graph.name = target.signature.name
     names = _names(converted, target.signature, traced)
@@ -181,7 +175,7 @@ def _write(traced: Traced, target: _Target, *, folded: bool) -> None:
         ends = (*converted.graph.input, *converted.graph.output)
         canonicalize(converted, {info.name: info.name for info in ends})  # for stable folding
         _fill(converted, traced, folder)
-        if folded:
+        if bare:
             converted = fold(converted, folder)
         canonicalize(converted, names)
         _set_shapes(converted, target.signature)
@@ -190,6 +184,7 @@ def _write(traced: Traced, target: _Target, *, folded: bool) -> None:
             converted = _graft(converted, external, target.stub)
         check_standard(converted)
         write(converted, external, target.path)
+    return True
 
 
 def _run_tf2onnx(traced: Traced, opset: int) -> ModelProto:
@@ -236,26 +231,16 @@ def _fill(converted: ModelProto, traced: Traced, folder: Path) -> None:
 
 def _set_shapes(converted: ModelProto, signature: Signature) -> None:
     """State the shapes that Keras knows; open dimensions get stable names."""
-    shapes = {name: shape for name, (shape, _) in signature.inputs.items()} | dict(
-        signature.outputs
-    )
+    shapes = {name: shape for name, (shape, _) in signature.inputs.items()}
+    shapes |= signature.outputs
     for info in (*converted.graph.input, *converted.graph.output):
-        _set_shape(info, shapes[info.name])
-
-
-def _set_shape(info: ValueInfoProto, shape: Shape | None) -> None:
-    kind = info.type.tensor_type
-    traced = [dim.dim_value or None for dim in kind.shape.dim]
-    shape = (None,) * len(traced) if shape is None else shape
-    traced = traced or [None] * len(shape)
-    kind.shape.ClearField("dim")
-    kind.shape.SetInParent()
-    for axis, (length, traced_length) in enumerate(zip(shape, traced, strict=True)):
-        dim = kind.shape.dim.add()
-        if length or traced_length:
-            dim.dim_value = length or traced_length or 0
-        else:
-            dim.dim_param = _BATCH if axis == 0 else f"{info.name}_{axis}"
+        traced = shape_of(info.type) or ()
+        known = shapes[info.name] or (None,) * len(traced)
+        lengths = zip(known, traced or (None,) * len(known), strict=True)
+        set_shape(info.type, tuple(one or other or None for one, other in lengths))
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            if not dim.HasField("dim_value"):
+                dim.dim_param = _BATCH if axis == 0 else f"{info.name}_{axis}"
 
 
 def _graft(converted: ModelProto, external: ExternalData, stub: Stub) -> ModelProto:

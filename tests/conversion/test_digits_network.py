@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -12,9 +13,18 @@ from exporter.conversion.process import Child
 from exporter.data import split_digits
 
 
-def weights(path: Path) -> bytes:
-    with zipfile.ZipFile(path) as archive:
-        return archive.read("model.weights.h5")
+def weights(path: Path) -> dict[str, bytes]:
+    """Every dataset of the file; its attributes name the layers, which each process numbers."""
+    found = {}
+
+    def add(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = item[()].tobytes()
+
+    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as member:
+        h5py.File(member).visititems(add)
+    assert len(found) >= 6
+    return found
 
 
 def test_reported_accuracy_matches_the_saved_network(digits_network: tuple[Path, float]) -> None:

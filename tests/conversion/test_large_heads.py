@@ -387,7 +387,7 @@ def test_logits_can_be_added_and_the_head_cut(files: Files, tmp_path: Path) -> N
 def test_a_converted_head_has_its_full_width(files: Files, kind: str) -> None:
     path, x = files.folder / f"net.{kind}", inputs()
     done = files.opened().convert(kind, path, ConvertOptions(large_head_bytes=MIN_BYTES))
-    assert "a stub of 8 units, the head of 900 (0 MB) grafted" in done.route
+    assert "converted with 8 of 900 units, the whole head (0 MB) written afterwards" in done.route
     assert "not built in Keras" in done.warnings[0]
     z, model = logits(files.net, x), open_model(path)
     np.testing.assert_allclose(outputs(model, x), softmax(z), atol=TOLERANCE)
@@ -409,7 +409,9 @@ def test_a_live_head_is_converted_to_tflite_as_a_stub(
     net, x = network(*after, bias=bias), inputs()
     path = tmp_path / "net.tflite"
     done = to_tflite.convert(KerasModel(net), path, ConvertOptions(large_head_bytes=MIN_BYTES))
-    assert ("grafted" in done.route) == (not after)  # units on two axes are not converted as a stub
+    assert ("with 8 of 900 units" in done.route) == (
+        not after
+    )  # units on two axes are not converted as a stub
     assert done.warnings == ()
     z = logits(net, x)
     expected = z if after else softmax(z)
@@ -428,7 +430,7 @@ def test_a_stub_with_changed_values_is_refused(
     path, x = tmp_path / f"net.{kind}", inputs()
     wide = open_large(files.path, MIN_BYTES)
     done = convert(wide, path)
-    assert "graft" not in done.route
+    assert "units" not in done.route
     assert any("large head" in warning for warning in done.warnings)
     np.testing.assert_allclose(
         outputs(open_model(path), x), softmax(logits(files.net, x)), atol=TOLERANCE
@@ -450,7 +452,7 @@ def test_run_reports_the_route(files: Files, tmp_path: Path) -> None:
     )
     assert report.ok
     record = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert all("grafted" in artifact["route"] for artifact in record["artifacts"])
+    assert all("with 8 of 900 units" in artifact["route"] for artifact in record["artifacts"])
     assert any("product of Keras' features" in warning for warning in record["warnings"])
 
 

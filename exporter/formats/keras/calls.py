@@ -33,10 +33,10 @@ class KerasCall(NamedTuple):
         return positional, named
 
 
-Visit = Callable[[str, KerasCall, Mapping[int, T]], Sequence[T]]
+VisitCall = Callable[[str, KerasCall, Mapping[int, T]], Sequence[T]]
 
 
-def follow(model: Any, inputs: Sequence[T], visit: Visit[T], prefix: str = "") -> list[T]:
+def follow(model: Any, inputs: Sequence[T], visit: VisitCall[T], prefix: str = "") -> list[T]:
     """Visit the calls of a model in running order, and the calls of the models inside it.
 
     Args:
@@ -90,8 +90,8 @@ def calls(model: Any) -> list[KerasCall]:
 def producer_name(tensor: Any) -> str:
     """Name of the operation that produces a symbolic tensor.
 
-    For inputs this is more stable than the tensor's name: unnamed tensors are numbered anew in each
-    process.
+    For inputs this is more stable than the tensor's name, which is a number of the process if it is
+    not given.
     """
     return str(tensor._keras_history[0].name)  # noqa: SLF001 - Keras has no public way
 

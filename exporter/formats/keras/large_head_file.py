@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from exporter.formats.keras.files import WEIGHTS, Container, KerasFile
+from exporter.formats.keras.files import WEIGHTS, KerasFile
 from exporter.formats.keras.hdf5_in_zip import member_offset, open_hdf5_at
 from exporter.graph import Array
 
@@ -72,7 +71,9 @@ def narrow(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile | None
     Returns:
         None if no layer is so large, or if it cannot be identified.
     """
-    return _NARROW[file.container](file, folder, min_bytes)
+    if file.container == ".keras":
+        return _narrow_archive(file, folder, min_bytes)
+    return _narrow_hdf5(file, folder, min_bytes)
 
 
 def _narrow_archive(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile | None:
@@ -111,12 +112,6 @@ def _narrow_hdf5(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile 
         _copy(source, copy, found.names)
         copy.attrs["model_config"] = json.dumps(config)
     return narrowed
-
-
-_NARROW: Mapping[Container, Callable[[KerasFile, Path, int], NarrowedFile | None]] = {
-    ".keras": _narrow_archive,
-    ".h5": _narrow_hdf5,
-}
 
 
 def _unpacked(archive: zipfile.ZipFile, folder: Path) -> Path:

@@ -44,8 +44,8 @@ class Stub:
 
     def description(self) -> str:
         """One phrase for the report."""
-        size = f"{self.size_bytes / 1e6:.0f} MB"
-        return f"a stub of {STUB_UNITS} units, the head of {self.units} ({size}) grafted"
+        head = f"the whole head ({self.size_bytes / 1e6:.0f} MB)"
+        return f"converted with {STUB_UNITS} of {self.units} units, {head} written afterwards"
 
     @property
     def head(self) -> Head:

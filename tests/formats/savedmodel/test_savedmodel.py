@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -440,38 +438,21 @@ def test_half_precision(child: Child, tmp_path: Path) -> None:
         converted(child, tmp_path / "net", tmp_path / "net.tflite")
 
 
-CONVERT = """
-import sys
-from pathlib import Path
-from exporter.conversion.process import Child
-from exporter.conversion.remote import ConvertOptions, open_folder
-folder = Path(sys.argv[1])
-with Child() as child:
-    for source in sys.argv[2:]:
-        model = open_folder(folder / source, child)
-        for kind in ("onnx", "tflite"):
-            print(model.convert(kind, folder / f"{source}.{kind}", ConvertOptions()).route)
-"""
-
-
 def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> None:
     """From copies in two folders: the files depend neither on the path nor on the process."""
     first, second = tmp_path / "first", tmp_path / "second"
     for source, build in _TWICE.items():
         export(build, first / source)
     shutil.copytree(first, second)
-    done = subprocess.run(
-        [sys.executable, "-c", CONVERT, str(second), *_TWICE],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.splitlines() == [PLAIN, _TFLITE, BARE, _TFLITE]
-    for source in _TWICE:
-        for kind in ROUTES:
-            converted(child, first / source, first / f"{source}.{kind}")
-            name = f"{source}.{kind}"
-            assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    routes = []
+    with Child() as other:
+        for source in _TWICE:
+            for kind in ROUTES:
+                name = f"{source}.{kind}"
+                converted(child, first / source, first / name)
+                routes.append(converted(other, second / source, second / name)[0])
+                assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    assert routes == [PLAIN, _TFLITE, BARE, _TFLITE]
 
 
 _TFLITE = ROUTES["tflite"]
