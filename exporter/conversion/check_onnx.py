@@ -6,7 +6,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper
 
 from exporter.errors import ConversionError
-from exporter.formats.onnx.protos import DEFAULT_DOMAINS, all_nodes, copy_without, opset_of
+from exporter.formats.onnx.protos import DEFAULT_DOMAINS, all_nodes, model_without, opset_of
 
 
 def check_standard(converted: ModelProto) -> None:
@@ -31,8 +31,7 @@ def check_standard(converted: ModelProto) -> None:
 
 def _without_external_weights(model: ModelProto) -> ModelProto:
     """A model with inputs in place of external weights: the checker would look for their files."""
-    light = copy_without(model, "graph")
-    light.graph.CopyFrom(copy_without(model.graph, "initializer"))
+    light = model_without(model, "initializer")
     for tensor in model.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             shape = tuple(tensor.dims)

@@ -409,9 +409,7 @@ def test_a_live_head_is_converted_to_tflite_as_a_stub(
     net, x = network(*after, bias=bias), inputs()
     path = tmp_path / "net.tflite"
     done = to_tflite.convert(KerasModel(net), path, ConvertOptions(large_head_bytes=MIN_BYTES))
-    assert ("with 8 of 900 units" in done.route) == (
-        not after
-    )  # two unit axes: no stub
+    assert ("with 8 of 900 units" in done.route) == (not after)  # two unit axes: no stub
     assert done.warnings == ()
     z = logits(net, x)
     expected = z if after else softmax(z)

@@ -99,15 +99,15 @@ def _check_members(names: list[str], path: Path) -> None:
 
 
 @contextmanager
-def open_archived_weights(path: Path) -> Iterator[Any]:
-    """Open the `h5py.File` in a checked archive for reading; imports h5py.
-
-    Raises:
-        ModelError: the weights are not an HDF5 file.
-    """
+def open_hdf5(path: Path, container: Container) -> Iterator[Any]:
+    """Open the `h5py.File` of either container for reading; imports h5py (ModelError: damaged)."""
     import h5py  # noqa: PLC0415 - loads a C library that not every caller needs
 
     try:
+        if container == ".h5":
+            with h5py.File(path, "r") as file:
+                yield file
+            return
         with zipfile.ZipFile(path) as archive:
             offset = member_offset(path, archive.getinfo(WEIGHTS))
             if offset is not None:
@@ -118,21 +118,8 @@ def open_archived_weights(path: Path) -> Iterator[Any]:
                     yield file
     except OSError as error:
         raise ModelError(
-            f"{path.name} is damaged: its weights are not an HDF5 file", HINT_SAVE_AGAIN
-        ) from error
-
-
-@contextmanager
-def open_hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading as `h5py.File`; imports h5py (ModelError: damaged)."""
-    import h5py  # noqa: PLC0415 - as above
-
-    try:
-        with h5py.File(path, "r") as file:
-            yield file
-    except OSError as error:
-        raise ModelError(
-            f"{path.name} is damaged or truncated: {_first_line(error)}", HINT_SAVE_AGAIN
+            f"{path.name} is damaged or truncated: its HDF5 data: {_first_line(error)}",
+            HINT_SAVE_AGAIN,
         ) from error
 
 

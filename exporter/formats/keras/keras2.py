@@ -73,34 +73,26 @@ _GROUPS = {"groups": (1,)}
 _UNUSED_KERNEL = dict.fromkeys(
     ("kernel_initializer", "kernel_regularizer", "kernel_constraint"), ANY
 )
-_TIME = {"time_major": (False,)}
+_NOT_TIME_MAJOR = {"time_major": (False,)}
 _SPATIAL_DROPOUT = dict.fromkeys(("noise_shape", "seed", "data_format"), ANY)
-_ONCE = {"implementation": ANY}
+_IMPLEMENTATION = {"implementation": ANY}
+_SEPARABLE = {**_GROUPS, **_UNUSED_KERNEL}
+_CONV_LSTM = {**_NOT_TIME_MAJOR, **_IMPLEMENTATION, **_GROUPS}
+_CAUSAL = {"causal": (False,)}
 
 # class -> argument -> its neutral values
 DROPPED: Mapping[str, Mapping[str, tuple[Any, ...]]] = {
-    "DepthwiseConv1D": _GROUPS,
-    "DepthwiseConv2D": _GROUPS,
-    "Conv1DTranspose": _GROUPS,
-    "Conv2DTranspose": _GROUPS,
-    "Conv3DTranspose": _GROUPS,
-    "SeparableConv1D": {**_GROUPS, **_UNUSED_KERNEL},
-    "SeparableConv2D": {**_GROUPS, **_UNUSED_KERNEL},
-    "LSTM": _TIME,
-    "GRU": _TIME,
-    "RNN": _TIME,
-    "SimpleRNN": {**_TIME, **_ONCE},
-    "ConvLSTM1D": {**_TIME, **_ONCE, **_GROUPS},
-    "ConvLSTM2D": {**_TIME, **_ONCE, **_GROUPS},
-    "ConvLSTM3D": {**_TIME, **_ONCE, **_GROUPS},
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _GROUPS),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _GROUPS),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _SEPARABLE),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), _NOT_TIME_MAJOR),
+    "SimpleRNN": {**_NOT_TIME_MAJOR, **_IMPLEMENTATION},
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _CONV_LSTM),
     "BatchNormalization": {"virtual_batch_size": (None,), "fused": ANY},
-    "SpatialDropout1D": _SPATIAL_DROPOUT,
-    "SpatialDropout2D": _SPATIAL_DROPOUT,
-    "SpatialDropout3D": _SPATIAL_DROPOUT,
+    **dict.fromkeys(("SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"), _SPATIAL_DROPOUT),
     "Embedding": {"input_length": ANY},
     "MultiHeadAttention": dict.fromkeys(("query_shape", "key_shape", "value_shape"), ANY),
-    "Attention": {"causal": (False,)},
-    "AdditiveAttention": {"causal": (False,)},
+    **dict.fromkeys(("Attention", "AdditiveAttention"), _CAUSAL),
 }
 
 # class -> argument -> its name in Keras 3

@@ -118,18 +118,15 @@ def _with_outer_settings(part: LayerPart) -> LayerPart:
 
 TIME_DISTRIBUTED: Mapping[str, Row] = {
     "Dense": _dense,
-    "Conv1D": _convolution,
-    "Conv2D": _convolution,
-    "Conv3D": _convolution,
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _convolution),
 }
 
 LINEAR: Mapping[str, Row] = {
     **TIME_DISTRIBUTED,
-    "Conv1DTranspose": _transposed_convolution,
-    "Conv2DTranspose": _transposed_convolution,
-    "Conv3DTranspose": _transposed_convolution,
-    "SeparableConv1D": _separable_convolution,
-    "SeparableConv2D": _separable_convolution,
+    **dict.fromkeys(
+        ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed_convolution
+    ),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable_convolution),
     "EinsumDense": _einsum,
     "TimeDistributed": _time_distributed,
 }

@@ -17,7 +17,6 @@ from exporter.formats.keras.files import (
     KerasFile,
     container_of,
     hdf5_config,
-    open_archived_weights,
     open_hdf5,
     read_archive,
 )
@@ -61,22 +60,15 @@ def check_file(path: Path, is_layer: Callable[[str], bool]) -> KerasFile:
         UsageError, ModelError: as `check_without_libraries`; also for weights without a model, and
             for values that are stored in another file.
     """
-    file = check_without_libraries(path)
-    if file is None:
-        return _check_hdf5(path, is_layer)
-    with open_archived_weights(path) as weights:
+    archive = check_without_libraries(path)
+    with open_hdf5(path, ".keras" if archive else ".h5") as weights:
+        file = archive or hdf5_config(weights, path)
         _check_links(weights, path)
-    return file
-
-
-def _check_hdf5(path: Path, is_layer: Callable[[str], bool]) -> KerasFile:
-    with open_hdf5(path) as weights:
-        file = hdf5_config(weights, path)
-        _check_links(weights, path)
-    check_classes(file.config, path.name)
-    for layer in _layers(file.config):
-        if not is_layer(layer["class_name"]):
-            raise _custom(path.name, layer)
+    if archive is None:
+        check_classes(file.config, path.name)
+        for layer in _layers(file.config):
+            if not is_layer(layer["class_name"]):
+                raise _custom(path.name, layer)
     return file
 
 
