@@ -12,7 +12,7 @@ from exporter.graph import Array, Shape
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import AddInput, Compute, ComputeStep, Edit, Insert
 from exporter.graph.operations import Activation, Reshape
-from exporter.modes.mask_value import codes_of, codes_told
+from exporter.modes.mask_value import quantization_at, quantization_attributes
 from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.selection.conditions import LargestUnits, Threshold, parse_condition
 from exporter.trace.head import Head
@@ -22,7 +22,7 @@ MASK = "unit_mask"  # the name of the input that chooses units
 _NAME = "gate"  # in front of the names of all that a branch computes
 
 
-def is_made_anew(head: Head) -> bool:
+def recomputes_activation(head: Head) -> bool:
     """Is there an activation of codes that mixes the units, so that none of them has no share?"""
     function = ACTIVATIONS.get(head.activation)
     coded = head.tensor(head.z).quantization is not None
@@ -35,7 +35,7 @@ def real_dtype(tensor: UnitTensor) -> np.dtype[np.floating]:
 
 
 @dataclass
-class Branch:
+class GateBranch:
     """The edits of a gate, in order; each operation of the branch bears a name under `gate/`."""
 
     edits: list[Edit]
@@ -67,8 +67,8 @@ class Branch:
         if not self.real:
             name = z.name
             if z.quantization is not None:
-                name = self.put("real", "dequantize", name, **codes_told(z))
-            if z.name == self.head.output and codes_of(self.head, z.name) is not None:
+                name = self.put("real", "dequantize", name, **quantization_attributes(z))
+            if z.name == self.head.output and quantization_at(self.head, z.name) is not None:
                 name = self.put("read", "maximum", name, self.lowest())
             self.real = name
         return self.real
@@ -186,7 +186,7 @@ class Branch:
             return
         steps = []
         if tensor.quantization is not None:
-            told = codes_told(tensor)
+            told = quantization_attributes(tensor)
         if apart:
             steps.append(ComputeStep("where", (), (self.real, *operands), shape=tensor.shape))
         else:
@@ -214,7 +214,9 @@ class Branch:
         )
         coded: tuple[ComputeStep, ...] = ()
         if output.quantization is not None:
-            coded = (ComputeStep("quantize", (1,), (), codes_told(output), output.shape),)
+            coded = (
+                ComputeStep("quantize", (1,), (), quantization_attributes(output), output.shape),
+            )
         self.edits.append(Compute(output.name, (answer, *coded)))
 
 

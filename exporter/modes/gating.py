@@ -16,22 +16,27 @@ from exporter.graph import Array
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import Edit
 from exporter.graph.operations import Activation, Elementwise, Reshape
-from exporter.modes.activation_tail import run_tail, taken
-from exporter.modes.gate_branch import Branch, is_made_anew, real_dtype
-from exporter.modes.mask_value import FLOOR, floor_of, shows_probabilities
+from exporter.modes.activation_tail import apply_tail, select_units
+from exporter.modes.gate_branch import GateBranch, real_dtype, recomputes_activation
+from exporter.modes.mask_value import FLOOR, lowest_value, returns_probabilities
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import INPUT, INPUT_FLOAT, PLAIN, Semantics
 from exporter.selection.conditions import Threshold, parse_condition
 from exporter.trace.head import Head
 
 
-def resolve_gate(head: Head, meaning: Semantics) -> Semantics:
+def resolve_gate(head: Head, semantics: Semantics) -> Semantics:
     """The gate in its own words, and the floor; refused where the head has no place for it."""
-    if meaning.gate is None:
+    if semantics.gate is None:
         raise UsageError(
             "the mode gate needs to know how units are chosen", 'say --gate input or --gate "COND"'
         )
-    if meaning.absolute or meaning.restore_width or meaning.for_quantization or meaning.merge:
+    if (
+        semantics.absolute
+        or semantics.restore_width
+        or semantics.for_quantization
+        or semantics.merge
+    ):
         raise UsageError(
             "a gate takes no absolute probabilities, restored width, groups or quantization",
             "leave these options out",
@@ -40,22 +45,22 @@ def resolve_gate(head: Head, meaning: Semantics) -> Semantics:
         raise ModelError(
             f"head {head.name!r} has no place for a gate: {reason}", "use --mode mask, or slice"
         )
-    if meaning.gate in {INPUT, INPUT_FLOAT}:
-        return replace(meaning, floor=_floor(head))
-    condition = parse_condition(meaning.gate)
+    if semantics.gate in {INPUT, INPUT_FLOAT}:
+        return replace(semantics, floor=_floor(head))
+    condition = parse_condition(semantics.gate)
     if isinstance(condition, Threshold):
         condition.subject_for(head.activation)
-    return replace(meaning, floor=_floor(head), gate=str(condition))
+    return replace(semantics, floor=_floor(head), gate=str(condition))
 
 
 def _floor(head: Head) -> float | None:
     """What stands at z for a unit that is off; None where z stays what it is."""
-    return None if is_made_anew(head) else _lowest(head, head.z)
+    return None if recomputes_activation(head) else _lowest(head, head.z)
 
 
 def _lowest(head: Head, tensor: str) -> float:
     coded = head.tensor(tensor).quantization is not None
-    return floor_of(head, tensor) if coded else FLOOR
+    return lowest_value(head, tensor) if coded else FLOOR
 
 
 def _no_place(head: Head) -> str:
@@ -99,7 +104,9 @@ _CODES = {"uint8", "int8", "int16"}
 # --- how to edit --------------------------------------------------------------------------------
 
 
-def gate_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
+def gate_edits(
+    head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
+) -> tuple[Edit, ...]:
     """The floor at z for units that are off and, where the output may hide it, once more there.
 
     1. What is on is computed in a branch, behind z or from the new input.
@@ -107,8 +114,8 @@ def gate_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -
     3. A softmax of codes has no code at z with no share in it. It is made anew, in float, from z to
        the output; z stays what it is.
     """
-    settled = resolve_gate(head, meaning)
-    gate, branch = settled.gate or "", Branch([], head, kept)
+    settled = resolve_gate(head, semantics)
+    gate, branch = settled.gate or "", GateBranch([], head, kept)
     on = branch.given(gate) if gate in {INPUT, INPUT_FLOAT} else branch.chosen(gate)
     if settled.floor is None:
         branch.make_anew(on, FLOOR)
@@ -121,7 +128,7 @@ def gate_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -
 
 def _shown(head: Head) -> float:
     """What the output of an activation shows of a unit that is off."""
-    return 0.0 if shows_probabilities(head) else _lowest(head, head.output)
+    return 0.0 if returns_probabilities(head) else _lowest(head, head.output)
 
 
 # --- what must be answered ----------------------------------------------------------------------
@@ -131,8 +138,8 @@ def gate_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    meaning: Semantics = PLAIN,
-    places: Sequence[int] | None = None,
+    semantics: Semantics = PLAIN,
+    present: Sequence[int] | None = None,
     /,
 ) -> Expected:
     """The floor, or 0, for units that are off.
@@ -141,22 +148,22 @@ def gate_oracle(
         kept: of a gate by input, the units that are on in this sample.
     """
     labels = head.tensor(head.z).unit_axis
-    standing = labels.units if places is None else labels.units[labels.positions(places)]
-    whole = taken(z, labels, places)
+    standing = labels.units if present is None else labels.units[labels.positions(present)]
+    whole = select_units(z, labels, present)
     values = np.moveaxis(whole, labels.axis, -1)
     on = np.isin(standing, kept) & np.ones(values.shape, bool)
-    if meaning.gate not in {INPUT, INPUT_FLOAT}:
-        condition = parse_condition(meaning.gate or "")
+    if semantics.gate not in {INPUT, INPUT_FLOAT}:
+        condition = parse_condition(semantics.gate or "")
         if isinstance(condition, Threshold):
             on &= _meets(condition, values, head)
         else:
             on = _first_largest(np.where(on, values, -np.inf), condition.count) & on
     on = np.moveaxis(on, -1, labels.axis)
-    floored = np.where(on, whole, FLOOR if meaning.floor is None else meaning.floor)
-    answer = run_tail(head, floored, places)
+    floored = np.where(on, whole, FLOOR if semantics.floor is None else semantics.floor)
+    answer = apply_tail(head, floored, present)
     if head.activation != "linear":
         answer = np.where(on.reshape(answer.shape), answer, _shown(head))
-    return Expected(whole if meaning.floor is None else floored, answer)
+    return Expected(whole if semantics.floor is None else floored, answer)
 
 
 def _meets(condition: Threshold, values: Array, head: Head) -> Array:

@@ -20,17 +20,17 @@ infinity, or -1e9, would be NaN in float16 and ruin the scale of whoever quantiz
 _BFLOAT16_FLOOR = -9984.0  # the nearest value that bfloat16 holds exactly
 
 
-def is_integer(head: Head) -> bool:
+def has_quantized_values(head: Head) -> bool:
     """Are the units' values codes anywhere on their way to the output?"""
     return any(tensor.quantization is not None for tensor in head.tensors)
 
 
-def shows_probabilities(head: Head) -> bool:
+def returns_probabilities(head: Head) -> bool:
     """Does the output hold probabilities, of which a removed unit's is 0?"""
     return head.activation in ACTIVATIONS and ACTIVATIONS[head.activation].probability
 
 
-def joins_probabilities(head: Head) -> bool:
+def joins_probabilities_of_parts(head: Head) -> bool:
     """Is the output put together of parts, each behind an activation of its own that gives
     probabilities? No activation follows then, and a removed unit's probability is 0 all the same.
     """
@@ -45,7 +45,7 @@ def joins_probabilities(head: Head) -> bool:
     return head.z == head.output and ends(head.output)
 
 
-def codes_of(head: Head, tensor: str) -> Quantization | None:
+def quantization_at(head: Head, tensor: str) -> Quantization | None:
     """The codes that a tensor holds, or that its real values come from; None where there are none.
 
     Args:
@@ -55,7 +55,7 @@ def codes_of(head: Head, tensor: str) -> Quantization | None:
     return quantization_of(head.producers, lambda name: head.tensor(name).quantization, tensor)
 
 
-def codes_told(tensor: UnitTensor) -> dict[str, Any]:
+def quantization_attributes(tensor: UnitTensor) -> dict[str, Any]:
     """What an operation is told that makes or reads the codes of a tensor, which has one scale."""
     known = tensor.quantization
     assert known is not None  # noqa: S101 - narrows the type; values that are real have no codes
@@ -66,9 +66,9 @@ def codes_told(tensor: UnitTensor) -> dict[str, Any]:
     }
 
 
-def floor_of(head: Head, tensor: str) -> float:
+def lowest_value(head: Head, tensor: str) -> float:
     """The lowest value that has a code; where values are real, one that all of them hold."""
-    known = codes_of(head, tensor)
+    known = quantization_at(head, tensor)
     if known is None or known.scale.size != 1:
         dtypes = {t.dtype for t in head.tensors} | {c.dtype for c in head.constants}
         return _BFLOAT16_FLOOR if "bfloat16" in dtypes else FLOOR

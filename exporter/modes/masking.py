@@ -13,13 +13,13 @@ from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import Edit, Fill, Insert
 from exporter.graph.operations import Concat, Elementwise, Linear, Reshape, Slice, Split, Transpose
 from exporter.graph.walk import REARRANGE, only_moves
-from exporter.modes.activation_tail import replaced, run_tail, taken
+from exporter.modes.activation_tail import apply_tail, replace_removed, select_units
 from exporter.modes.mask_value import (
-    codes_of,
-    floor_of,
-    is_integer,
-    joins_probabilities,
-    shows_probabilities,
+    has_quantized_values,
+    joins_probabilities_of_parts,
+    lowest_value,
+    quantization_at,
+    returns_probabilities,
 )
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import PLAIN, Semantics
@@ -28,7 +28,7 @@ from exporter.trace.head import Head
 from exporter.trace.unit_axis import UnitConstant, UnitTensor
 
 
-def resolve_mask(head: Head, meaning: Semantics) -> Semantics:
+def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
     """Where removed units get their answer: at z, or in the output of a narrower head.
 
     1. Absolute probabilities are those of a whole head; removed ones are replaced behind it.
@@ -37,19 +37,21 @@ def resolve_mask(head: Head, meaning: Semantics) -> Semantics:
     3. Integers whose lowest code answers nothing that shows (`_lowest_is_none`) may have it.
     4. Elsewhere the floor stands at z: 0 where z is put together of probabilities.
     """
-    inside = replace(meaning, restore_width=True, for_quantization=False)
-    if meaning.for_quantization and not (shows_probabilities(head) or meaning.restore_width):
+    inside = replace(semantics, restore_width=True, for_quantization=False)
+    if semantics.for_quantization and not (returns_probabilities(head) or semantics.restore_width):
         raise UsageError(
             f"head {head.name!r} shows no probabilities ({head.activation}): its floor would set "
             "the scale of what is quantized",
             "use --mode slice",
         )
-    if meaning.absolute or meaning.restore_width or meaning.for_quantization:
+    if semantics.absolute or semantics.restore_width or semantics.for_quantization:
         return resolve_slice(head, inside)
-    if is_integer(head):
+    if has_quantized_values(head):
         floor = _lowest_is_none(head)
-        return resolve_slice(head, inside) if floor is None else replace(meaning, floor=floor)
-    return replace(meaning, floor=0.0 if joins_probabilities(head) else floor_of(head, head.z))
+        return resolve_slice(head, inside) if floor is None else replace(semantics, floor=floor)
+    return replace(
+        semantics, floor=0.0 if joins_probabilities_of_parts(head) else lowest_value(head, head.z)
+    )
 
 
 def _lowest_is_none(head: Head) -> float | None:
@@ -57,10 +59,10 @@ def _lowest_is_none(head: Head) -> float | None:
 
     So it is where the head ends at z, and where a sigmoid of it rounds to 0.
     """
-    known, shown = codes_of(head, head.z), codes_of(head, head.output)
+    known, shown = quantization_at(head, head.z), quantization_at(head, head.output)
     if known is None or shown is None or known.scale.size != 1:
         return None
-    floor = floor_of(head, head.z)
+    floor = lowest_value(head, head.z)
     if head.z != head.output:
         # Kernels interpolate a sigmoid of wider codes, and may be a code off.
         sigmoid = head.activation == "sigmoid" and shown.high - shown.low < _WIDE
@@ -74,7 +76,9 @@ def _lowest_is_none(head: Head) -> float | None:
 _WIDE = 256  # codes
 
 
-def mask_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
+def mask_edits(
+    head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
+) -> tuple[Edit, ...]:
     """A slice whose width is restored, or the floor at z.
 
     1. The sum that makes z adds the floor to rows of zeros: exact, and costs nothing. So it is
@@ -85,14 +89,14 @@ def mask_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -
     3. An activation that is neither a probability nor normalizes might map the floor to a value
        that wins: behind it an operation puts the floor once more.
     """
-    settled = resolve_mask(head, meaning)
+    settled = resolve_mask(head, semantics)
     if settled.restore_width:
         return slice_edits(head, kept, settled)
     floor = settled.floor
     assert floor is not None  # noqa: S101 - narrows the type; `resolve_mask` sees to it
     if not len(head.tensor(head.z).unit_axis.removed(kept)):
         return ()
-    codes = codes_of(head, head.z) if is_integer(head) else None
+    codes = quantization_at(head, head.z) if has_quantized_values(head) else None
     below = 0.0 if codes is None else codes.scale.item()
     edits = _constants(head, kept, floor, below) or [_operation(head, head.z, kept, floor)]
     if _hides_floor(head):
@@ -100,32 +104,34 @@ def mask_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -
     return tuple(edits)
 
 
-def mask_beside(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
+def mask_other_output(
+    head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
+) -> tuple[Edit, ...]:
     """Case 3, for another output that shows the same units."""
-    if meaning.floor is None or meaning.restore_width or not _hides_floor(head):
+    if semantics.floor is None or semantics.restore_width or not _hides_floor(head):
         return ()
-    return (_operation(head, head.output, kept, meaning.floor),)
+    return (_operation(head, head.output, kept, semantics.floor),)
 
 
 def mask_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    meaning: Semantics = PLAIN,
-    places: Sequence[int] | None = None,
+    semantics: Semantics = PLAIN,
+    present: Sequence[int] | None = None,
     /,
 ) -> Expected:
     """The floor at z for every unit that is not kept; 0 where the output shows probabilities."""
-    if meaning.restore_width:
-        return slice_oracle(head, kept, z, meaning, places)
-    floor = meaning.floor
+    if semantics.restore_width:
+        return slice_oracle(head, kept, z, semantics, present)
+    floor = semantics.floor
     assert floor is not None  # noqa: S101 - narrows the type; a mask's table has it
     labels = head.tensor(head.z).unit_axis
-    values = replaced(taken(z, labels, places), labels, kept, places, floor)
-    answer = run_tail(head, values, places)
-    if shows_probabilities(head) or _hides_floor(head):
-        shown = 0.0 if shows_probabilities(head) else floor
-        answer = replaced(answer, head.tensor(head.output).unit_axis, kept, places, shown)
+    values = replace_removed(select_units(z, labels, present), labels, kept, present, floor)
+    answer = apply_tail(head, values, present)
+    if returns_probabilities(head) or _hides_floor(head):
+        shown = 0.0 if returns_probabilities(head) else floor
+        answer = replace_removed(answer, head.tensor(head.output).unit_axis, kept, present, shown)
     return Expected(values, answer)
 
 
@@ -281,4 +287,4 @@ def _stated(head: Head, wanted: _Wanted) -> tuple[UnitConstant, Use, float] | No
     return _stated(head, (maker.name, 0, value)) if only_moves(maker, "dequantize") else None
 
 
-FUNCTIONS = ModeFunctions(mask_edits, mask_oracle, resolve_mask, mask_beside)
+FUNCTIONS = ModeFunctions(mask_edits, mask_oracle, resolve_mask, mask_other_output)

@@ -12,7 +12,7 @@ from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep
 from exporter.graph.operations import Elementwise
 from exporter.graph.walk import REARRANGE
-from exporter.modes.mask_value import codes_told, joins_probabilities
+from exporter.modes.mask_value import joins_probabilities_of_parts, quantization_attributes
 from exporter.modes.semantics import Semantics
 from exporter.remap.head_remap import OldUnits
 from exporter.trace.head import Head
@@ -22,7 +22,7 @@ _REAL = ("float16", "float32", "float64")
 _CODES = ("uint8", "int8", "int16")
 
 
-def resolve_merge(head: Head, meaning: Semantics) -> Semantics:
+def resolve_merge(head: Head, semantics: Semantics) -> Semantics:
     """Refuse what has no sum of probabilities, or shows it in more places than one.
 
     1. Under a softmax over the units the members' probabilities add up; logits, and logarithms of
@@ -35,15 +35,15 @@ def resolve_merge(head: Head, meaning: Semantics) -> Semantics:
         ModelError: something behind the activation does more than move values; other outputs or a
             ranking read the units elsewhere.
     """
-    if not meaning.merge:
-        return meaning
+    if not semantics.merge:
+        return semantics
     if head.activation not in MERGES or (head.activation == "softmax" and not head.competes):
         raise UsageError(
             f"units of head {head.name!r} cannot be merged: under {head.activation} they do not "
             "share one probability, and a sum of theirs would be none",
             "merge units of a softmax, of a log-softmax or of logits",
         )
-    if joins_probabilities(head):
+    if joins_probabilities_of_parts(head):
         raise UsageError(
             f"units of head {head.name!r} cannot be merged: its parts are probabilities already, "
             "each of its own",
@@ -65,10 +65,10 @@ def resolve_merge(head: Head, meaning: Semantics) -> Semantics:
                 f"units cannot be merged: {ranking.node} ranks them before {head.output!r}",
                 "leave out --merge",
             )
-    return meaning
+    return semantics
 
 
-def merge_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Compute, ...]:
+def merge_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple[Compute, ...]:
     """Each group by its own gather and reduction, joined with what lies between the groups.
 
     One gather of all that is left stands in front: a tensor of codes that several operations read
@@ -81,14 +81,14 @@ def merge_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Co
         meaning: settled.
     """
     tensor = head.tensor(head.output)
-    _check(head, tensor, len(places_of(kept, meaning)))
+    _check(head, tensor, len(merge_units(kept, semantics)))
     left = tensor.unit_axis.positions(kept)
-    steps = _Steps(tensor)
-    steps.gather(0, left if meaning.absolute else np.arange(len(left)))
+    steps = MergeSteps(tensor)
+    steps.gather(0, left if semantics.absolute else np.arange(len(left)))
     combine = MERGES[head.activation]
     parts = [
         combine(steps, positions) if joined else steps.gather(MEMBERS, positions)
-        for joined, positions in _parts(tensor.unit_axis.units[left], meaning)
+        for joined, positions in _parts(tensor.unit_axis.units[left], semantics)
     ]
     if len(parts) > 1:
         length = sum(steps.length(part) for part in parts)
@@ -96,14 +96,14 @@ def merge_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Co
     return (Compute(head.output, tuple(steps.made)),)
 
 
-def places_of(kept: Sequence[int], meaning: Semantics) -> tuple[OldUnits, ...]:
+def merge_units(kept: Sequence[int], semantics: Semantics) -> tuple[OldUnits, ...]:
     """Kept units and groups in the order of their places."""
-    lowest = {members[0]: members for members in meaning.merge.values()}
-    inside = {unit for members in meaning.merge.values() for unit in members[1:]}
+    lowest = {members[0]: members for members in semantics.merge.values()}
+    inside = {unit for members in semantics.merge.values() for unit in members[1:]}
     return tuple(lowest.get(unit, unit) for unit in kept if unit not in inside)
 
 
-def merged(head: Head, kept: Sequence[int], values: Array, meaning: Semantics) -> Array:
+def merge_values(head: Head, kept: Sequence[int], values: Array, semantics: Semantics) -> Array:
     """What the output must hold, from the values of the units that are left, in float64.
 
     Args:
@@ -115,7 +115,7 @@ def merged(head: Head, kept: Sequence[int], values: Array, meaning: Semantics) -
     labels = head.tensor(head.output).unit_axis
     axis = labels.axis - len(head.tensor(head.output).shape)
     units = labels.units[labels.positions(kept)].tolist()
-    owner = {unit: members for members in meaning.merge.values() for unit in members}
+    owner = {unit: members for members in semantics.merge.values() for unit in members}
     rows = dict(enumerate(np.moveaxis(np.asarray(values, np.float64), axis, 0)))
     result = []
     for position, unit in enumerate(units):
@@ -153,9 +153,9 @@ def _check(head: Head, tensor: UnitTensor, width: int) -> None:
             )
 
 
-def _parts(units: Array, meaning: Semantics) -> Iterator[tuple[bool, Array]]:
+def _parts(units: Array, semantics: Semantics) -> Iterator[tuple[bool, Array]]:
     """Positions of a group's members, or of what lies between two groups, in their order."""
-    owner = {unit: members for members in meaning.merge.values() for unit in members}
+    owner = {unit: members for members in semantics.merge.values() for unit in members}
     plain: list[int] = []
     for position, unit in enumerate(units.tolist()):
         if unit not in owner:
@@ -172,7 +172,7 @@ def _parts(units: Array, meaning: Semantics) -> Iterator[tuple[bool, Array]]:
 MEMBERS = 1  # the step in front, which takes all that is left
 
 
-class _Steps:
+class MergeSteps:
     """The steps of a computation along one axis, with their shapes."""
 
     def __init__(self, tensor: UnitTensor) -> None:
@@ -181,7 +181,7 @@ class _Steps:
         self._shape = tensor.shape
         self._codes: dict[str, Any] | None = None
         if tensor.quantization is not None:
-            self._codes = codes_told(tensor)
+            self._codes = quantization_attributes(tensor)
 
     def length(self, number: int) -> int:
         length = self.made[number - 1].shape[self._axis]
@@ -207,10 +207,10 @@ class _Steps:
 
     def members(self, positions: Array) -> int:
         """Their real values."""
-        taken = self.gather(MEMBERS, positions)
+        select_units = self.gather(MEMBERS, positions)
         if self._codes is None:
-            return taken
-        return self.add("dequantize", [taken], len(positions), **self._codes)
+            return select_units
+        return self.add("dequantize", [select_units], len(positions), **self._codes)
 
     def reduce(self, function: str, number: int) -> int:
         return self.add(f"reduce_{function}", [number], 1, axis=self._axis)
@@ -220,11 +220,11 @@ class _Steps:
         return number if self._codes is None else self.add("quantize", [number], 1, **self._codes)
 
 
-def _sum(steps: _Steps, positions: Array) -> int:
+def _sum(steps: MergeSteps, positions: Array) -> int:
     return steps.coded(steps.reduce("sum", steps.members(positions)))
 
 
-def _log_sum_exp(steps: _Steps, positions: Array) -> int:
+def _log_sum_exp(steps: MergeSteps, positions: Array) -> int:
     """With the largest taken out first, so that no exponential is infinite."""
     values = steps.members(positions)
     largest = steps.reduce("max", values)
@@ -233,7 +233,7 @@ def _log_sum_exp(steps: _Steps, positions: Array) -> int:
     return steps.coded(steps.add("add", [log, largest], 1))
 
 
-MERGES: Mapping[str, Callable[[_Steps, Array], int]] = {
+MERGES: Mapping[str, Callable[[MergeSteps, Array], int]] = {
     "softmax": _sum,
     "log_softmax": _log_sum_exp,
     "linear": _log_sum_exp,

@@ -30,7 +30,7 @@ class Edits(Protocol):
     """Head, kept units and settled meaning -> what to change in the file."""
 
     def __call__(
-        self, head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /
+        self, head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
     ) -> tuple[Edit, ...]: ...
 
 
@@ -46,7 +46,7 @@ class Oracle(Protocol):
         head: Head,
         kept: Sequence[int],
         z: Array,
-        meaning: Semantics = PLAIN,
+        semantics: Semantics = PLAIN,
         places: Sequence[int] | None = None,
         /,
     ) -> Expected: ...

@@ -13,19 +13,23 @@ import numpy as np
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.graph.edits import Edit, Insert
-from exporter.modes.mask_value import floor_of, joins_probabilities, shows_probabilities
+from exporter.modes.mask_value import (
+    joins_probabilities_of_parts,
+    lowest_value,
+    returns_probabilities,
+)
 from exporter.modes.semantics import Semantics
 from exporter.trace.head import Head
 from exporter.trace.unit_axis import UnitAxis
 
 
-def fill_of(head: Head) -> float | None:
+def fill_value(head: Head) -> float | None:
     """What removed units shall answer: the lowest value; None for 0, where it is a probability."""
-    zero = shows_probabilities(head) or joins_probabilities(head)
-    return None if zero else floor_of(head, head.output)
+    zero = returns_probabilities(head) or joins_probabilities_of_parts(head)
+    return None if zero else lowest_value(head, head.output)
 
 
-def check_output(head: Head) -> None:
+def check_single_output(head: Head) -> None:
     """Refuse a head whose output is not all that shows or ranks its units.
 
     Whatever else reads them would see the width inside, not the one outside.
@@ -46,7 +50,7 @@ def check_output(head: Head) -> None:
         )
 
 
-def output_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[Edit, ...]:
+def output_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple[Edit, ...]:
     """What stands behind the output, where it does not show what the head makes.
 
     1. A narrow head and the old width: removed positions read the fill.
@@ -54,12 +58,12 @@ def output_edits(head: Head, kept: Sequence[int], meaning: Semantics) -> tuple[E
     3. A whole head and kept units alone.
     """
     labels = head.tensor(head.output).unit_axis
-    inside = np.arange(len(labels.units)) if meaning.absolute else labels.positions(kept)
-    if meaning.restore_width:
-        fill = 0.0 if meaning.floor is None else meaning.floor
+    inside = np.arange(len(labels.units)) if semantics.absolute else labels.positions(kept)
+    if semantics.restore_width:
+        fill = 0.0 if semantics.floor is None else semantics.floor
         order = _order(labels, kept, inside)
         return _padded(head, len(inside) + 1, fill), _gathered(head, order)
-    return (_gathered(head, labels.positions(kept)),) if meaning.absolute else ()
+    return (_gathered(head, labels.positions(kept)),) if semantics.absolute else ()
 
 
 def _order(labels: UnitAxis, kept: Sequence[int], inside: Array) -> Array:

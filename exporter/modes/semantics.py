@@ -58,7 +58,7 @@ class Semantics:
         return self.probabilities == "absolute"
 
     @classmethod
-    def recorded_in(cls, options: Mapping[str, Any]) -> Self:
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
         """The meaning that the options of a head's table tell."""
         return cls(
             probabilities=options.get("probabilities") or "renormalized",

@@ -14,48 +14,56 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
 from exporter.graph.edits import Edit, Replace, SetAttribute, SetShape, Take
-from exporter.modes.activation_tail import narrowed, replaced, run_tail, taken, widened
+from exporter.modes.activation_tail import (
+    apply_tail,
+    narrow_shape,
+    replace_removed,
+    select_units,
+    widen,
+)
 from exporter.modes.merging import merge_edits, resolve_merge
 from exporter.modes.mode import Expected, ModeFunctions
-from exporter.modes.restore_width import check_output, fill_of, output_edits
+from exporter.modes.restore_width import check_single_output, fill_value, output_edits
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head
 from exporter.trace.readers import Ranking
 from exporter.trace.unit_axis import Junction, UnitAxis, Width
 
 
-def resolve_slice(head: Head, meaning: Semantics) -> Semantics:
+def resolve_slice(head: Head, semantics: Semantics) -> Semantics:
     """The fill, where the width is restored; refused where there is nothing to sum over."""
-    resolve_merge(head, meaning)
-    if meaning.for_quantization:
+    resolve_merge(head, semantics)
+    if semantics.for_quantization:
         raise UsageError(
             "for_quantization has no meaning with mode slice, which leaves nothing that stands out",
             "leave it out, or use --mode mask",
         )
-    if meaning.absolute and not head.competes:
+    if semantics.absolute and not head.competes:
         raise UsageError(
             f"the answers of head {head.name!r} have no common denominator ({head.activation}): "
             "they are absolute already",
             "leave out --probabilities absolute",
         )
-    if meaning.absolute or meaning.restore_width:
-        check_output(head)
-    return replace(meaning, floor=fill_of(head) if meaning.restore_width else None)
+    if semantics.absolute or semantics.restore_width:
+        check_single_output(head)
+    return replace(semantics, floor=fill_value(head) if semantics.restore_width else None)
 
 
-def slice_edits(head: Head, kept: Sequence[int], meaning: Semantics = PLAIN, /) -> tuple[Edit, ...]:
+def slice_edits(
+    head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
+) -> tuple[Edit, ...]:
     """Take the kept units out of everything that has a position for each unit, and merge groups."""
     inside: tuple[Edit, ...] = ()
     if tuple(kept) == tuple(range(head.units)):
         pass
-    elif not meaning.absolute:
-        inside = _narrow(_within(head) if meaning.restore_width else head, kept)
-    elif not meaning.restore_width:
+    elif not semantics.absolute:
+        inside = _narrow(_within(head) if semantics.restore_width else head, kept)
+    elif not semantics.restore_width:
         inside = _outside(head, kept)
-    ranked = () if meaning.restore_width else head.readers.rankings
+    ranked = () if semantics.restore_width else head.readers.rankings
     ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
-    behind = merge_edits if meaning.merge else output_edits
-    return (*inside, *ranks, *behind(head, kept, meaning))
+    behind = merge_edits if semantics.merge else output_edits
+    return (*inside, *ranks, *behind(head, kept, semantics))
 
 
 def _within(head: Head) -> Head:
@@ -92,7 +100,7 @@ def _takes(head: Head, kept: Sequence[int]) -> list[Edit]:
 
 
 def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
-    shapes = [SetShape(tensor.name, narrowed(tensor, kept)) for tensor in head.tensors]
+    shapes = [SetShape(tensor.name, narrow_shape(tensor, kept)) for tensor in head.tensors]
     for junction in head.junctions:
         _check_parts(junction, kept)
     return (*_takes(head, kept), *shapes, *_width_edits(head, kept))
@@ -113,7 +121,7 @@ def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
         start = stop
     if not np.array_equal(np.concatenate(parts), junction.whole.positions(kept)):
         raise ModelError(
-            f"units cannot change places across the parts of {junction.node}",
+            f"units cannot change present across the parts of {junction.node}",
             "leave out --keep-order, or merge units that are neighbors",
         )
 
@@ -145,11 +153,11 @@ def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]
 
 def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
     """Every number in the file that states a width; several may stand in one attribute."""
-    places: dict[tuple[str, str | int], list[Width]] = {}
+    present: dict[tuple[str, str | int], list[Width]] = {}
     for width in head.widths:
-        places.setdefault((width.node, width.place), []).append(width)
+        present.setdefault((width.node, width.place), []).append(width)
     edits: list[Edit] = []
-    for widths in places.values():
+    for widths in present.values():
         value = list(widths[0].value)
         for width in widths:
             labels = head.tensor(width.tensor).unit_axis
@@ -171,23 +179,23 @@ def slice_oracle(
     head: Head,
     kept: Sequence[int],
     z: Array,
-    meaning: Semantics = PLAIN,
-    places: Sequence[int] | None = None,
+    semantics: Semantics = PLAIN,
+    present: Sequence[int] | None = None,
     /,
 ) -> Expected:
     """The activation over the kept units alone, or over all; then what the output shows of it."""
-    wide = meaning.restore_width
-    shown, fill = head.tensor(head.output).unit_axis, meaning.floor or 0.0
-    if meaning.absolute:
+    wide = semantics.restore_width
+    shown, fill = head.tensor(head.output).unit_axis, semantics.floor or 0.0
+    if semantics.absolute:
         values = np.asarray(z, np.float64)
-        answer = run_tail(head, values, None)
+        answer = apply_tail(head, values, None)
         if wide:
-            return Expected(values, replaced(answer, shown, kept, None, fill))
-        return Expected(values, taken(answer, shown, kept))
-    left = kept if places is None or wide else places
-    values = taken(z, head.tensor(head.z).unit_axis, left)
-    answer = run_tail(head, values, left)
-    return Expected(values, widened(answer, shown, kept, places, fill) if wide else answer)
+            return Expected(values, replace_removed(answer, shown, kept, None, fill))
+        return Expected(values, select_units(answer, shown, kept))
+    left = kept if present is None or wide else present
+    values = select_units(z, head.tensor(head.z).unit_axis, left)
+    answer = apply_tail(head, values, left)
+    return Expected(values, widen(answer, shown, kept, present, fill) if wide else answer)
 
 
 FUNCTIONS = ModeFunctions(slice_edits, slice_oracle, resolve_slice)

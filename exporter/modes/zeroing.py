@@ -24,18 +24,18 @@ from exporter.graph.operations import (
     TopK,
 )
 from exporter.graph.walk import REARRANGE
-from exporter.modes.activation_tail import replaced, run_tail, taken
+from exporter.modes.activation_tail import apply_tail, replace_removed, select_units
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head
 
 
-def resolve_zero(_: Head, meaning: Semantics) -> Semantics:
+def resolve_zero(_: Head, semantics: Semantics) -> Semantics:
     """Nothing to settle: no option has a meaning where removed units answer what 0 comes to."""
     asked = {
-        "probabilities": meaning.absolute,
-        "restore_width": meaning.restore_width,
-        "for_quantization": meaning.for_quantization,
+        "probabilities": semantics.absolute,
+        "restore_width": semantics.restore_width,
+        "for_quantization": semantics.for_quantization,
     }
     for name, wanted in asked.items():
         if wanted:
@@ -43,7 +43,7 @@ def resolve_zero(_: Head, meaning: Semantics) -> Semantics:
                 f"{name} has no meaning with mode zero, where removed units answer as 0 does",
                 "leave it out, or use --mode mask",
             )
-    return meaning
+    return semantics
 
 
 def zero_edits(head: Head, kept: Sequence[int], _: Semantics = PLAIN, /) -> tuple[Edit, ...]:
@@ -113,13 +113,13 @@ def zero_oracle(
     kept: Sequence[int],
     z: Array,
     _: Semantics = PLAIN,
-    places: Sequence[int] | None = None,
+    present: Sequence[int] | None = None,
     /,
 ) -> Expected:
     """0 at z for every unit that is not kept; the activation then sees it like any other."""
     labels = head.tensor(head.z).unit_axis
-    values = replaced(taken(z, labels, places), labels, kept, places, 0.0)
-    return Expected(values, run_tail(head, values, places))
+    values = replace_removed(select_units(z, labels, present), labels, kept, present, 0.0)
+    return Expected(values, apply_tail(head, values, present))
 
 
 FUNCTIONS = ModeFunctions(zero_edits, zero_oracle, resolve_zero)

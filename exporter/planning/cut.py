@@ -16,7 +16,7 @@ from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph
 from exporter.graph.edits import Edit, Plan
 from exporter.modes import MODES, Semantics
-from exporter.modes.merging import places_of
+from exporter.modes.merging import merge_units
 from exporter.planning.checks import (
     check_head,
     check_merged_units,
@@ -173,7 +173,7 @@ def _table(
     head: Head, semantics: Semantics, selection: Selection, options: CutOptions
 ) -> HeadRemap:
     kept = selection.kept
-    new_to_old = places_of(kept, semantics) if options.narrows else tuple(range(head.units))
+    new_to_old = merge_units(kept, semantics) if options.narrows else tuple(range(head.units))
     units = head.unit_range or ((0, head.units) if options.units is not None else None)
     return HeadRemap(
         name=head.name,

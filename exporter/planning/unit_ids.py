@@ -11,7 +11,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph, Shape
 from exporter.graph.edits import AddOutput, Edit, Insert
 from exporter.graph.operations import TopK
-from exporter.modes.mask_value import codes_of
+from exporter.modes.mask_value import quantization_at
 from exporter.planning.detectors import restore_class_indices
 from exporter.planning.options import CutOptions, ranks_asked
 from exporter.remap import HeadRemap
@@ -158,7 +158,7 @@ def _emit(graph: Graph, head: Head, table: HeadRemap, options: CutOptions) -> tu
 
 
 def _copy(head: Head, tensor: UnitTensor, shape: Shape) -> Iterator[Insert]:
-    if codes_of(head, tensor.name) is not None and tensor.quantization is None:
+    if quantization_at(head, tensor.name) is not None and tensor.quantization is None:
         yield Insert("concat", tensor.name, (), {"axis": tensor.unit_axis.axis}, shape)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from exporter.graph import Array, Quantization
 from exporter.graph.activations import ACTIVATIONS
 from exporter.modes import MODES, Expected
-from exporter.modes.merging import merged
+from exporter.modes.merging import merge_values
 from exporter.remap.head_remap import HeadRemap, members, originals
 from exporter.trace.head import Head
 from exporter.trace.readers import Detection
@@ -145,7 +145,9 @@ class HeadComparer(Comparer):
         """
         fits = members_.shape == expected_members.shape
         nothing = np.empty(0)  # has no expected shape: it fails
-        expected = merged(self.head, self.kept, members_, self._semantics) if fits else nothing
+        expected = (
+            merge_values(self.head, self.kept, members_, self._semantics) if fits else nothing
+        )
         known = self._graphs[0].tensors[self.head.output].quantization
         role = "y" if role == "z" else role
         return self._comparison(

@@ -52,7 +52,7 @@ def units_of(
 
 def semantics_of(original: Model, table: HeadRemap) -> Semantics:
     """The semantics that a table records, in the original's own indices."""
-    semantics = Semantics.recorded_in(table.options)
+    semantics = Semantics.from_options(table.options)
     earlier = earlier_table(original, table)
     if earlier is None:
         return semantics

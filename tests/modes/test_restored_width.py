@@ -19,7 +19,7 @@ from exporter.formats.model import RunOptions
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Insert, Plan, Take
-from exporter.modes.activation_tail import replaced, widened
+from exporter.modes.activation_tail import replace_removed, widen
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap
 from exporter.report import describe
@@ -107,13 +107,13 @@ def test_what_stands_beside_the_units_is_no_unit() -> None:
     labels = UnitAxis(1, np.array([-1, 0, 1, 2, -1]))
     narrow = np.array([[7.0, 1.0, 3.0, 8.0]])
     np.testing.assert_array_equal(
-        widened(narrow, labels, (0, 2), None, 0.5), [[7.0, 1.0, 0.5, 3.0, 8.0]]
+        widen(narrow, labels, (0, 2), None, 0.5), [[7.0, 1.0, 0.5, 3.0, 8.0]]
     )
     np.testing.assert_array_equal(
-        widened(narrow, labels, (0, 2), (0, 2), 0.5), [[7.0, 1.0, 3.0, 8.0]]
+        widen(narrow, labels, (0, 2), (0, 2), 0.5), [[7.0, 1.0, 3.0, 8.0]]
     )
     np.testing.assert_array_equal(
-        replaced(np.ones((1, 5)), labels, (1,), None, 0.5), [[1.0, 0.5, 1.0, 0.5, 1.0]]
+        replace_removed(np.ones((1, 5)), labels, (1,), None, 0.5), [[1.0, 0.5, 1.0, 0.5, 1.0]]
     )
 
 
