@@ -1,4 +1,4 @@
-"""Measure the memory of a model in a process of its own (see `exporter.performance.memory`)."""
+"""Measure the memory of a model in its own process (see `exporter.performance.memory`)."""
 
 from __future__ import annotations
 

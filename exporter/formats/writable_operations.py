@@ -1,6 +1,6 @@
 """The operations that edits can write, and the inputs and attributes that each takes.
 
-A format has a table of its own, with the same keys, that says how it writes each operation.
+Each format has its own table with the same keys, which contains how it writes each operation.
 """
 
 from __future__ import annotations

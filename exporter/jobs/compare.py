@@ -50,8 +50,8 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
                 raise
             # These files do not belong together, which a failed check already reports.
             results += CheckResults.warn(f"the outputs were not compared: {error.message}")
-        same_kind = source.model.kind == model.kind  # sizes of two kinds say nothing about the cut
-        uncut = source.path if same_kind else None
+        # The sizes of files of two kinds do not show the effect of the cut.
+        uncut = source.path if source.model.kind == model.kind else None
         artifacts = (describe_artifact(model, pruned, uncut=uncut),)
         return make_report(job, source, results, inputs, remap=remap, artifacts=artifacts)
 

@@ -29,7 +29,7 @@ class HeadFacts:
         share_of_bytes: of the model file; None if its size is not known.
         multiply_adds: of the linear operations of the head for one sample; None if a shape is not
             known.
-        share_of_multiply_adds: of the whole model; None if those of any operation are not known.
+        share_of_multiply_adds: of the model; None if the count of any operation is not known.
     """
 
     head: Head
