@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from exporter.formats.model import Model
 from exporter.remap import HeadRemap
@@ -19,30 +16,8 @@ from exporter.verification.detector_inputs import (
 from exporter.verification.head_comparison import HeadComparer
 from exporter.verification.match import part_before
 from exporter.verification.rerun_original import RerunOriginal
-from exporter.verification.roles import Comparer, Comparison, ModelPair, Runs
-from exporter.verification.top_k import EmittedIds, ranked_outputs
-
-
-@dataclass(frozen=True)
-class OutputComparer(Comparer):
-    """Compares an output that was not cut.
-
-    Attributes:
-        axis: of the units; None if it is not known.
-    """
-
-    output: str
-    axis: int | None
-    pair: ModelPair
-
-    def compare(self, runs: Runs) -> Iterator[Comparison]:
-        expected = runs.original[self.output]
-        actual = runs.pruned.get(self.output, np.empty(0))
-        tensor = self.pair.pruned.graph().tensors.get(self.output)
-        if self.pair.stage != "cut" and tensor is not None:
-            actual = tensor.dequantize(actual)
-        axis = expected.ndim - 2 if self.axis is None else self.axis
-        yield Comparison(self.output, expected, actual, axis + 1, "not pruned")
+from exporter.verification.roles import Comparer, ModelPair, TensorComparer
+from exporter.verification.top_k import EmittedIds
 
 
 def comparers_of(
@@ -52,37 +27,33 @@ def comparers_of(
 
     Which comparers there are, in the order of the report:
 
-    | comparer      | stages        | compares                                                  |
-    |---------------|---------------|-----------------------------------------------------------|
-    | HeadComparer  | all           | logits and output of each head in `tables`, by its oracle |
-    | DetectorInput | quantize      | boxes and scores that NonMaxSuppression operators read    |
-    | OutputComparer| all           | outputs that were not cut                                 |
-    | RankedOutput  | all           | indices and values of the units that rank first           |
-    | EmittedIds    | all           | the output that `--emit ids` adds                         |
-    | DetectedRows  | cut, export   | rows that NonMaxSuppression operators return              |
-    | RerunOriginal | cut           | rows that other operators compute                         |
+    | comparer       | stages      | compares                                                  |
+    |----------------|-------------|-----------------------------------------------------------|
+    | HeadComparer   | all         | logits and output of each head in `tables`, by its oracle |
+    | TensorComparer | quantize    | boxes and scores that NonMaxSuppression operators read    |
+    | TensorComparer | all         | outputs that were not cut                                 |
+    | RankedOutput   | all         | indices and values of the units that rank first           |
+    | EmittedIds     | all         | the output that `--emit ids` adds                         |
+    | DetectedRows   | cut, export | rows that NonMaxSuppression operators return              |
+    | RerunOriginal  | cut         | rows that other operators compute                         |
 
     Raises:
         UsageError, ModelError: see `HeadComparer`.
     """
     graphs = pair.graphs
     quantize = pair.stage == "quantize"
-    inputs = list(detector_inputs(graphs)) if quantize else []
+    inputs = list(detector_inputs(pair)) if quantize else []
     new_names = {each.name: each.new_name for each in inputs}
     heads = [
         _head_comparer(pair, head, table, new_names.get(table.output, table.output))
         for head, table in _heads(pair.original, tables)
     ]
     if heads:  # they compare the class scores, and know how these were cut
-        inputs = [each for each in inputs if each.axis is None]
+        inputs = [each for each in inputs if each.role == "boxes"]
     of_detectors = {name for head in heads for name in head.head.readers.detector_outputs}
     of_detectors.update(outputs_of_detectors(graphs[0]) if quantize else ())
     outputs = set(graphs[0].outputs) - {table.output for table in tables} - of_detectors
-    ranked = {
-        each.output: each
-        for head in heads
-        for each in ranked_outputs(head.head, graphs, outputs, head.position_units())
-    }
+    ranked = {each.output: each for head in heads for each in head.ranked(outputs)}
     emitted = [EmittedIds(head.table, graphs[1]) for head in heads if head.table.options["emit"]]
     detected = [] if quantize else [each for head in heads for each in head.detected()]
     variable = of_detectors - {name for each in detected for name in each.detection.rows or ()}
@@ -90,7 +61,10 @@ def comparers_of(
     comparers: list[Comparer] = [
         *heads,
         *inputs,
-        *(OutputComparer(n, axes.get(n), pair) for n in sorted(outputs.difference(ranked))),
+        *(
+            TensorComparer(name, name, axes.get(name), "not pruned", pair)
+            for name in sorted(outputs.difference(ranked))
+        ),
         *(ranked[name] for name in sorted(ranked)),
         *(each for each in emitted if each.output not in graphs[0].outputs),
         *detected,

@@ -7,59 +7,36 @@ and class scores that the operator reads are compared, box by box.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import NonMaxSuppression
 from exporter.graph.walk import dependents
 from exporter.trace import trace
-from exporter.verification.roles import Comparer, Comparison, Runs
+from exporter.verification.roles import ModelPair, TensorComparer
 
 
-@dataclass(frozen=True)
-class DetectorInput(Comparer):
-    """One input of a NonMaxSuppression operator.
+def detector_inputs(pair: ModelPair) -> Iterator[TensorComparer]:
+    """The boxes and class scores that every operator reads.
 
-    Attributes:
-        name: of the tensor in the original.
-        new_name: of the tensor in the pruned model that the operator reads instead.
-        axis: of the classes; None for boxes.
-        pruned: the graph of the pruned model.
-    """
-
-    name: str
-    new_name: str
-    axis: int | None
-    pruned: Graph
-
-    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
-        return (self.name,), (self.new_name,)
-
-    def compare(self, runs: Runs) -> Iterator[Comparison]:
-        actual = self.pruned.tensors[self.new_name].dequantize(runs.pruned[self.new_name])
-        role, axis = ("boxes", 0) if self.axis is None else ("y", self.axis + 1)
-        yield Comparison(self.name, runs.original[self.name], actual, axis, role)
-
-
-def detector_inputs(graphs: tuple[Graph, Graph]) -> Iterator[DetectorInput]:
-    """The boxes and class scores that every operator reads; none if the models have not as many.
+    None if the models do not have the same number of operators.
 
     If an operator reads boxes that were selected before, their number differs from sample to
     sample. The class scores that they were selected by are compared then.
     """
+    graphs = pair.graphs
     operators = [_operators(graph) for graph in graphs]
     for old, new in zip(*operators, strict=True) if len(operators[0]) == len(operators[1]) else ():
         operation = old.operation
         assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type
         for slot in sorted({operation.boxes, operation.classes}):
-            axis = operation.axis if slot == operation.classes else None
+            role, axis = ("y", operation.axis) if slot == operation.classes else ("boxes", None)
             shape = graphs[0].tensors[old.inputs[slot]].shape
             if shape is not None and None not in shape[1:]:
-                yield DetectorInput(old.inputs[slot], new.inputs[slot], axis, graphs[1])
-            elif axis is not None:
+                yield TensorComparer(old.inputs[slot], new.inputs[slot], axis, role, pair)
+            elif role == "y":
                 yield from [
-                    DetectorInput(head.output, head.output, head.axis, graphs[1])
+                    TensorComparer(head.output, head.output, head.axis, role, pair)
                     for head in trace(graphs[0]).heads
                     if head.readers.detector_outputs and has_real_values(graphs[1], head.output)
                 ]

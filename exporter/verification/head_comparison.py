@@ -20,7 +20,7 @@ from exporter.verification.match import members_of_merged, semantics_of, units_o
 from exporter.verification.quantized_values import precision_of, quantization_of, quantize
 from exporter.verification.rerun_original import RerunOriginal, sources_of
 from exporter.verification.roles import Answers, Comparer, Comparison, ModelPair, Runs
-from exporter.verification.top_k import PositionUnits
+from exporter.verification.top_k import RankedOutput, ranked_outputs
 
 
 class HeadComparer(Comparer):
@@ -242,10 +242,11 @@ class HeadComparer(Comparer):
 
     # --- indices and rows that follow from the head ---------------------------------------------
 
-    def position_units(self) -> PositionUnits:
-        sizes = [len(members(place)) for place in self.table.new_to_old]
-        first = np.asarray(self.present)[np.cumsum([0, *sizes[:-1]])]
-        return PositionUnits(tuple(first.tolist()), self._restored_ids())
+    def ranked(self, outputs: set[str]) -> Iterator[RankedOutput]:
+        """Those of the outputs that show how the units rank."""
+        sizes = [len(members(units)) for units in self.table.new_to_old]
+        first = np.asarray(self.present)[np.cumsum([0, *sizes[:-1]])].tolist()
+        return ranked_outputs(self.head, self._graphs, outputs, first, self._restored_ids())
 
     def _restored_ids(self) -> Array | None:
         return originals(self.table) if self.table.options["restore_ids"] else None

@@ -121,18 +121,16 @@ def limits(
     return {name: allowed[limit] for name, limit in found if limit in allowed}
 
 
-_HALF = ("fp16", "bf16")
-
-
 def precision_of_limits(pair: ModelPair) -> str:
     """The row of LIMITS for real values, dequantized values among them.
 
     1. After a cut, PRECISIONS names the row.
     2. Other integer files and float64 use the row "fp32".
-    3. At export, a Keras model that computes in half precision sets the row: its file knows better.
+    3. At export, a Keras model that computes in half precision sets the row: its file is
+       more precise.
     """
     stage, original = pair.stage, pair.original.precision
-    if stage == "export" and original in _HALF:
+    if stage == "export" and original in {"fp16", "bf16"}:
         return original
     precision = cut_precision(pair.pruned) if stage == "cut" else pair.pruned.precision
     if stage == "cut" and precision in PRECISIONS:

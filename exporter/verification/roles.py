@@ -110,6 +110,37 @@ class Comparer(ABC):
 
 
 @dataclass(frozen=True)
+class TensorComparer(Comparer):
+    """Compares a tensor that was not cut.
+
+    Attributes:
+        name: in the original.
+        new_name: in the pruned model.
+        axis: of the units; None if it is not known, or if the tensor has none.
+        role: key of ROLES.
+    """
+
+    name: str
+    new_name: str
+    axis: int | None
+    role: str
+    pair: ModelPair
+
+    def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
+        is_output = self.name == self.new_name and self.name in self.pair.graphs[0].outputs
+        return ((), ()) if is_output else ((self.name,), (self.new_name,))
+
+    def compare(self, runs: Runs) -> Iterator[Comparison]:
+        expected = runs.original[self.name]
+        actual = runs.pruned.get(self.new_name, np.empty(0))
+        tensor = self.pair.graphs[1].tensors.get(self.new_name)
+        if self.pair.stage != "cut" and tensor is not None:
+            actual = tensor.dequantize(actual)
+        axis = expected.ndim - 1 if self.axis is None else self.axis + 1  # after the samples
+        yield Comparison(self.name, expected, actual, axis, self.role)
+
+
+@dataclass(frozen=True)
 class Role:
     """How values with one role are judged.
 

@@ -7,8 +7,7 @@ their own: values that differ by rounding may rank differently without an error.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -21,20 +20,6 @@ from exporter.trace.head import Head
 from exporter.trace.readers import Ranking
 from exporter.trace.rules.rankings import ranked_ids, top_k_of
 from exporter.verification.roles import Comparer, Comparison, Runs
-
-
-@dataclass(frozen=True, eq=False)
-class PositionUnits:
-    """The units that the positions of the pruned model belong to.
-
-    Attributes:
-        units: index in the original; of a merged unit, of its lowest member.
-        restored: index in the first original, if the outputs return those; None if they return new
-            indices.
-    """
-
-    units: tuple[int, ...]
-    restored: Array | None
 
 
 class _RankingOutput(Comparer):
@@ -84,22 +69,23 @@ class RankedOutput(_RankingOutput):
     """An output of the original with indices or values of the units that rank first."""
 
     def __init__(
-        self, ranking: Ranking, output: str, graphs: tuple[Graph, Graph], positions: PositionUnits
+        self,
+        ranking: Ranking,
+        output: str,
+        graphs: tuple[Graph, Graph],
+        units: Sequence[int],
+        restored: Array | None,
     ) -> None:
-        """Find the tensor that is ranked.
-
-        Args:
-            ranking: in the original.
-            graphs: of the original and of the pruned model.
-        """
+        """Find the tensor that is ranked (for the arguments see `ranked_outputs`)."""
         super().__init__(output, graphs[1])
-        self._ranking, self._graph, self._positions = ranking, graphs[0], positions
+        self._ranking, self._graph = ranking, graphs[0]
+        self._units, self._restored = list(units), restored
 
     def expected(self, values: Array) -> Array:
         if self.output not in (*self._ranking.outputs, *self._ranking.looked_up):
             return np.stack([self._first_values(each) for each in values])
         tables = {table.name: self._table(table.name) for table in self._ranking.tables}
-        restored = None if tables else self._positions.restored
+        restored = None if tables else self._restored
         found = (ranked_ids(self._ranking, each, names=restored, tables=tables) for each in values)
         return np.stack([each[self.output] for each in found])
 
@@ -107,7 +93,7 @@ class RankedOutput(_RankingOutput):
         """The entries of a lookup table of the original, for each position of the pruned model."""
         tensor = self._graph.tensors[name]
         assert tensor.read is not None  # noqa: S101 - narrows the type; a table is a constant
-        return np.asarray(tensor.read())[list(self._positions.units)]
+        return np.asarray(tensor.read())[self._units]
 
     def _first_values(self, values: Array) -> Array:
         """The first values in order, moved as the original moves them on the way to the output."""
@@ -137,13 +123,21 @@ class RankedOutput(_RankingOutput):
 
 
 def ranked_outputs(
-    head: Head, graphs: tuple[Graph, Graph], outputs: set[str], positions: PositionUnits
+    head: Head,
+    graphs: tuple[Graph, Graph],
+    outputs: set[str],
+    units: Sequence[int],
+    restored: Array | None,
 ) -> Iterator[RankedOutput]:
     """Those of the outputs that show how the head's units rank.
 
     Args:
         graphs: of the original and of the pruned model.
         outputs: of the original.
+        units: of the original, one for each position of the pruned model; of a merged unit, its
+            lowest member.
+        restored: the index in the first original of each position, if the outputs return those;
+            None if they return new indices.
 
     Raises:
         ModelError: an output is computed from ranked values by more than moves.
@@ -156,4 +150,4 @@ def ranked_outputs(
                     "expected value after a cut is not known",
                     "leave out the check",
                 )
-            yield RankedOutput(ranking, output, graphs, positions)
+            yield RankedOutput(ranking, output, graphs, units, restored)

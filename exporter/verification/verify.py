@@ -7,7 +7,7 @@ in the metrics. The stage *quantize* reports its values, and fails only if a tol
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +23,7 @@ from exporter.verification.comparisons import comparers_of
 from exporter.verification.gate_masks import with_masks
 from exporter.verification.head_comparison import HeadComparer
 from exporter.verification.limits import limits, precision_of_limits
-from exporter.verification.metrics import judge, metrics_of
+from exporter.verification.metrics import Result, judge, metrics_of
 from exporter.verification.roles import (
     ROLES,
     Answers,
@@ -108,11 +108,11 @@ def verify_pair(
         in_quantized_values=options.tolerance is None,
         rerun=rerun,
     )
-    judges = _Judge(pair, samples.count, options.tolerance)
     found = (each for comparer in comparers for each in comparer.compare(runs))
-    checks = tuple(check for each in found for check in judges.checks(each))
-    heads = (each for each in comparers if isinstance(each, HeadComparer))
-    shares = (head.removed_share(runs) for head in heads)
+    checks = tuple(
+        check for each in found for check in _checks(pair, each, samples.count, options.tolerance)
+    )
+    shares = (each.removed_share(runs) for each in comparers if isinstance(each, HeadComparer))
     return Verification(checks, next((share for share in shares if share is not None), None))
 
 
@@ -128,7 +128,7 @@ def _run(model: Model, tensors: Iterable[str], options: VerifyOptions) -> list[A
 def _stack(model: Model, answers: Sequence[Answers], variable: Collection[str]) -> Answers:
     """Tensor -> (samples, ...), without the outputs that may have another shape in each sample."""
     stacked: dict[str, Array] = {}
-    for name in set(answers[0]).difference(variable):
+    for name in [name for name in answers[0] if name not in variable]:
         values = [each[name] for each in answers]
         if len({value.shape for value in values}) > 1:
             raise ModelError(
@@ -139,43 +139,38 @@ def _stack(model: Model, answers: Sequence[Answers], variable: Collection[str]) 
     return stacked
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """Turns comparisons into checks with limits."""
+def _checks(
+    pair: ModelPair, each: Comparison | WrongRows, samples: int, tolerance: float | None
+) -> Iterator[Check]:
+    """One check for each metric of a comparison."""
+    for result in _results(pair, each, tolerance):
+        shown = result.metric, result.value, result.limit, result.passed
+        yield Check(pair.stage, pair.pruned.name, each.output, *shown, samples)
 
-    pair: ModelPair
-    samples: int
-    tolerance: float | None
 
-    def checks(self, each: Comparison | WrongRows) -> Iterator[Check]:
-        if isinstance(each, WrongRows):
-            count = None if each.count is None else float(each.count)
-            yield self._check(each.output, each.metric, count, 0.0, passed=each.count == 0)
-            return
-        quantize = self.pair.stage == "quantize"
-        metrics = ROLES[each.role].metrics or metrics_of(self.pair.stage)
-        tie = 0.0 if quantize else None  # a device ranks by the values that it has, near or not
-        values = each.expected, each.actual
-        for result in judge(*values, self._limits(each), axis=each.axis, metrics=metrics, tie=tie):
-            shown = result.metric, result.value, result.limit
-            yield self._check(each.output, *shown, passed=result.passed)
-
-    def _check(
-        self, output: str, metric: str, value: float | None, limit: float | None, *, passed: bool
-    ) -> Check:
-        pair = self.pair
-        name = pair.pruned.name
-        return Check(pair.stage, name, output, metric, value, limit, passed, self.samples)
-
-    def _limits(self, each: Comparison) -> Mapping[str, float]:
-        role = ROLES[each.role]
-        if role.must_be_equal(self.pair.stage, each.expected):
-            return {"max_abs": 0.0}
-        return limits(
-            self.pair.stage,
-            each.precision or precision_of_limits(self.pair),
+def _results(
+    pair: ModelPair, each: Comparison | WrongRows, tolerance: float | None
+) -> Sequence[Result]:
+    if isinstance(each, WrongRows):
+        count = None if each.count is None else float(each.count)
+        return [Result(each.metric, count, 0.0, passed=count == 0)]
+    role = ROLES[each.role]
+    if role.must_be_equal(pair.stage, each.expected):
+        allowed = {"max_abs": 0.0}
+    else:
+        allowed = limits(
+            pair.stage,
+            each.precision or precision_of_limits(pair),
             each.expected,
             role.limit,
-            tolerance=self.tolerance,
+            tolerance=tolerance,
             units=each.added_units,
         )
+    return judge(
+        each.expected,
+        each.actual,
+        allowed,
+        axis=each.axis,
+        metrics=role.metrics or metrics_of(pair.stage),
+        tie=0.0 if pair.stage == "quantize" else None,  # a device has no tolerance when it ranks
+    )

@@ -1,4 +1,4 @@
-"""Rows that ONNX operators put together behind a detector: proved, and under the old numbers."""
+"""Rows that ONNX operators compute after a detector: verified, and with original class indices."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from tests.builders.yolo_reference import CLASSES
 KEPT = (4, 0, 3)
 
 MODELS: Mapping[str, Callable[[], ModelProto]] = {
-    "boxes, numbers and scores apart": ssd,
-    "behind a background": lambda: ssd(background=True),
-    "what is selected": selected_alone,
-    "one class a box": largest,
-    "one class a box, suppressed": lambda: largest(overlap=0.5),
-    "one class a box, as YOLOv7 takes it": as_yolov7,
-    "classes moved apart": moved_apart,
+    "separate boxes, classes and scores": ssd,
+    "after a background class": lambda: ssd(background=True),
+    "selected indices only": selected_alone,
+    "one class per box": largest,
+    "one class per box, suppressed": lambda: largest(overlap=0.5),
+    "one class per box, as in YOLOv7": as_yolov7,
+    "boxes offset by class": moved_apart,
     "end to end": end_to_end,
     "end to end, by dynamo": lambda: end_to_end(dynamo=True),
     "end to end, of any batch": lambda: end_to_end(batch=0),
-    "behind a softmax with a background": lambda: ssd(background=True, shared_out=True),
+    "after a softmax with a background class": lambda: ssd(background=True, shared_out=True),
 }
 NUMBERS = {
     "numbers": (0, 1),
@@ -56,7 +56,7 @@ NUMBERS = {
     "rows": (5, 6),
     "y": (5, 6),
     "detected": (5, 7),
-}  # place, of how many
+}  # column of the class index, number of columns
 
 
 def opened(name: str) -> OnnxModel:
@@ -68,7 +68,7 @@ def counted(checks: tuple[Check, ...]) -> dict[str, float | None]:
 
 
 def table(model: OnnxModel) -> list[tuple[float, ...]]:
-    """(number, whatever else stands in the row), without rows of zeros; sorted."""
+    """(class index, the rest of the row), without rows of zeros; sorted."""
     answer = run(model)
     parts, numbers = [], None
     for output, values in answer.items():
@@ -84,42 +84,42 @@ def table(model: OnnxModel) -> list[tuple[float, ...]]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_rows_are_proved(name: str) -> None:
+def test_correct_rows_pass(name: str) -> None:
     done = prune_model(opened(name), CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
     assert counted(done.results.checks) == {"rows": 0.0, "classes": 0.0}
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_where_the_numbers_stand(name: str) -> None:
+def test_columns_of_class_indices(name: str) -> None:
     graph = opened(name).graph()
     found = trace(graph).head().readers.columns
     assert found == {n: Column(*place) for n, place in NUMBERS.items() if n in graph.outputs}
 
 
-BEHIND: Mapping[str, tuple[list[tuple[str, list[str], dict[str, Any]]], Column | None]] = {
+AFTER: Mapping[str, tuple[list[tuple[str, list[str], dict[str, Any]]], Column | None]] = {
     "other columns": ([("Gather", ["selected", "outer"], {"axis": 1})], None),
     "columns in another order": ([("Gather", ["selected", "back"], {"axis": 1})], Column(1, 2)),
     "the last columns": ([("Slice", ["selected", "one", "three", "one"], {})], Column(0, 2)),
-    "turned": ([("Transpose", ["selected"], {"perm": [1, 0]})], None),
+    "transposed": ([("Transpose", ["selected"], {"perm": [1, 0]})], None),
     "repeated": ([("Tile", ["selected", "twice"], {})], None),
-    "beside itself": ([("Concat", ["selected", "selected"], {"axis": 1})], Column(4, 6)),
-    "in one line": ([("Reshape", ["selected", "line"], {})], Column(1, 3)),
-    "some of a line": (
+    "joined with itself": ([("Concat", ["selected", "selected"], {"axis": 1})], Column(4, 6)),
+    "flattened": ([("Reshape", ["selected", "line"], {})], Column(1, 3)),
+    "a slice of a flattened output": (
         [("Reshape", ["selected", "line"], {}), ("Slice", ["0", "one", "three", "zero"], {})],
         None,
     ),
-    "two lines, joined": (
+    "two rows, joined": (
         [("Gather", ["selected", "the_one"], {"axis": 1}), ("Concat", ["0", "0"], {"axis": 0})],
         None,
     ),
 }
 
 
-@pytest.mark.parametrize("name", BEHIND)
-def test_where_a_column_goes(name: str) -> None:
-    """Behind (batch, class, box): what can be told of the place of the class number."""
-    steps, expected = BEHIND[name]
+@pytest.mark.parametrize("name", AFTER)
+def test_columns_follow_operators(name: str) -> None:
+    """The column of the class index after operators on rows of (batch, class, box)."""
+    steps, expected = AFTER[name]
     model = selected_alone()
     constants = {
         "outer": [0, 2],
@@ -142,8 +142,8 @@ def test_where_a_column_goes(name: str) -> None:
     assert trace(graph).head().readers.columns.get(last) == expected
 
 
-def test_codes_are_given_to_the_original_as_codes() -> None:
-    model = opened("what is selected")
+def test_the_original_is_rerun_with_quantized_values() -> None:
+    model = opened("selected indices only")
     head = trace(model.graph()).head()
     known = Quantization(np.array([0.5]), np.array([3]), -128, 127)
     coded = replace(
@@ -157,7 +157,7 @@ def test_codes_are_given_to_the_original_as_codes() -> None:
     assert set(wide[:, [1, 2, 5]].ravel()) == {-128}
 
 
-# --- a wrong file turns the check red ------------------------------------------------------------
+# --- wrong files fail ----------------------------------------------------------------------------
 
 
 def with_constant(model: ModelProto, name: str, change: Callable[[Array], Array]) -> ModelProto:
@@ -173,19 +173,17 @@ def with_constant(model: ModelProto, name: str, change: Callable[[Array], Array]
 @pytest.mark.parametrize(
     ("name", "constant", "change"),
     [
-        pytest.param("what is selected", "overlap", lambda v: v + 0.4, id="more boxes stay"),
+        pytest.param("selected indices only", "overlap", lambda v: v + 0.4, id="more boxes"),
         pytest.param(
-            "boxes, numbers and scores apart", "box0.bias", lambda v: v + 1, id="boxes elsewhere"
+            "separate boxes, classes and scores", "box0.bias", lambda v: v + 1, id="moved boxes"
         ),
-        pytest.param("one class a box, suppressed", "place.at", lambda _: 1, id="other rows"),
-        pytest.param("classes moved apart", "share", lambda v: 0 * v, id="not moved apart"),
+        pytest.param("one class per box, suppressed", "place.at", lambda _: 1, id="other rows"),
+        pytest.param("boxes offset by class", "share", lambda v: 0 * v, id="no offsets"),
         pytest.param("end to end", "k2", lambda v: v - 3, id="fewer rows"),
-        pytest.param("end to end", "count", lambda v: v + 1, id="other numbers"),
+        pytest.param("end to end", "count", lambda v: v + 1, id="other classes"),
     ],
 )
-def test_a_wrong_row_turns_the_check_red(
-    name: str, constant: str, change: Callable[[Array], Array]
-) -> None:
+def test_wrong_rows_fail(name: str, constant: str, change: Callable[[Array], Array]) -> None:
     model = opened(name)
     cut = plan_cut(model, CutOptions(keep=KEPT))
     small = model.apply(cut.plan)
@@ -203,8 +201,8 @@ def test_a_wrong_row_turns_the_check_red(
     assert not found.passed
 
 
-def test_a_file_that_lacks_the_values_fails() -> None:
-    model = opened("what is selected")
+def test_a_file_without_the_class_scores_fails() -> None:
+    model = opened("selected indices only")
     cut = plan_cut(model, CutOptions(keep=KEPT))
     small = model.apply(cut.plan)
     assert isinstance(small, OnnxModel)
@@ -220,7 +218,7 @@ def test_a_file_that_lacks_the_values_fails() -> None:
     assert counted(found.checks) == {"rows": None}
 
 
-def test_files_on_disk_prove_each_other(tmp_path: Path) -> None:
+def test_files_are_verified(tmp_path: Path) -> None:
     whole, small = tmp_path / "whole.onnx", tmp_path / "small.onnx"
     whole.write_bytes(end_to_end().SerializeToString())
     prune_model(opened("end to end"), CutOptions(keep=KEPT), Job(verify=False)).save(small)
@@ -232,20 +230,22 @@ ROWS = np.array([[1.0, 2.0], [1.0, 2.0], [3.0, 4.0]])
 
 
 @pytest.mark.parametrize(
-    ("expected", "actual", "told"),
+    ("expected", "actual", "counts"),
     [
         pytest.param(ROWS, ROWS, (0, 0), id="the same"),
         pytest.param(ROWS, ROWS[[2, 0, 1]], (0, 0), id="in another order"),
-        pytest.param(ROWS, ROWS[[0, 2]], (1, 0), id="twice in the one, once in the other"),
+        pytest.param(ROWS, ROWS[[0, 2]], (1, 0), id="twice and once"),
         pytest.param(ROWS[:1], ROWS, (0, 2), id="more"),
         pytest.param(ROWS, ROWS + np.array([0, 1e-3]), (3, 3), id="others"),
-        pytest.param(ROWS * 1e6, ROWS * 1e6 + 0.5, (0, 0), id="near for their size"),
+        pytest.param(ROWS * 1e6, ROWS * 1e6 + 0.5, (0, 0), id="relative tolerance"),
         pytest.param(ROWS, np.empty((0, 0)), (3, 0), id="none"),
-        pytest.param(ROWS, ROWS[:, :1], (3, 3), id="of another width"),
+        pytest.param(ROWS, ROWS[:, :1], (3, 3), id="another width"),
     ],
 )
-def test_rows_are_counted(expected: Array, actual: Array, told: tuple[int, int]) -> None:
-    assert unmatched(expected, actual) == told
+def test_unmatched_rows_are_counted(
+    expected: Array, actual: Array, counts: tuple[int, int]
+) -> None:
+    assert unmatched(expected, actual) == counts
 
 
 # --- in NumPy ------------------------------------------------------------------------------------
@@ -261,7 +261,7 @@ def overlaps(boxes: Array, box: Array) -> Array:
 
 
 def suppressed(boxes: Array, scores: Array, overlap: float) -> list[int]:
-    """The boxes that stay, the best first."""
+    """The boxes that are not suppressed, the best first."""
     waiting, stay = list(np.argsort(-scores, kind="stable")), list[int]()
     while waiting:
         best = waiting.pop(0)
@@ -271,7 +271,7 @@ def suppressed(boxes: Array, scores: Array, overlap: float) -> list[int]:
 
 
 def test_boxes_are_suppressed_class_by_class_as_in_numpy() -> None:
-    """The class values and boxes of the original are all that is taken from it."""
+    """Only the class scores and boxes are taken from the original."""
     shown = moved_apart()
     for name in ("box", "values"):
         info = helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
@@ -283,7 +283,7 @@ def test_boxes_are_suppressed_class_by_class_as_in_numpy() -> None:
     apart = boxes / SIDE / CLASSES + kind[:, None] / CLASSES
     stay = places[suppressed(apart[places], best[places], 0.5)]
     expected = np.column_stack([boxes, best, kind])[stay]
-    model = opened("classes moved apart")
+    model = opened("boxes offset by class")
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert isinstance(done.model, OnnxModel)
     found = run(done.model)["y"][0]
@@ -292,11 +292,11 @@ def test_boxes_are_suppressed_class_by_class_as_in_numpy() -> None:
     assert not found[len(expected) :].any()
 
 
-# --- old numbers ---------------------------------------------------------------------------------
+# --- original class indices ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_the_old_numbers_come_back(name: str) -> None:
+def test_original_class_indices_are_restored(name: str) -> None:
     model = opened(name)
     new = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(verify=False)).model
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=True)
@@ -314,7 +314,7 @@ def test_the_old_numbers_come_back(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list(MODELS)[:3])
-def test_a_second_cut_finds_the_numbers_in_their_table(name: str) -> None:
+def test_a_second_cut_keeps_original_class_indices(name: str) -> None:
     model = opened(name)
     choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=True)
     first = prune_model(model, choice, Job(verify=False)).model
@@ -327,7 +327,7 @@ def test_a_second_cut_finds_the_numbers_in_their_table(name: str) -> None:
     )
 
 
-def test_names_in_the_metadata_stay_whole_with_the_old_numbers() -> None:
+def test_names_in_the_metadata_follow_the_class_indices() -> None:
     proto = end_to_end()
     names = dict(enumerate("abcdef"))
     proto.metadata_props.add(key="names", value=repr(names))
@@ -357,22 +357,24 @@ def without_numbers() -> ModelProto:
 
 
 @pytest.mark.parametrize(
-    ("build", "told"),
+    ("build", "reason"),
     [
         pytest.param(read_inside, "'selected' are also read inside", id="read inside"),
         pytest.param(without_numbers, "no output with the class indices", id="not returned"),
     ],
 )
-def test_numbers_that_cannot_be_looked_up(build: Callable[[], ModelProto], told: str) -> None:
+def test_class_indices_that_cannot_be_restored(
+    build: Callable[[], ModelProto], reason: str
+) -> None:
     model = from_proto(build(), "detector.onnx")
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=reason):
         plan_cut(model, CutOptions(keep=[1], restore_ids=True))
     done = prune_model(model, CutOptions(keep=[1, 4]), Job(samples=2))
     assert done.results.passed
     assert counted(done.results.checks)["rows"] == 0.0
 
 
-def test_a_table_that_is_spoiled_turns_the_check_red() -> None:
+def test_a_damaged_lookup_table_fails() -> None:
     model = opened("end to end")
     cut = plan_cut(model, CutOptions(keep=KEPT, restore_ids=True))
     small = model.apply(cut.plan)

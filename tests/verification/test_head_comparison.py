@@ -1,6 +1,6 @@
-"""What verification compares where the files are cut twice, hold codes, or rank their units.
+"""Verification of files that are cut twice, are quantized, or rank their units.
 
-The models here are neutral graphs, run by the tests' own interpreter.
+Most models here are neutral graphs, which the tests' own interpreter runs.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ Values = dict[str, Array]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A model that is a neutral graph; tensors with codes are encoded when they are returned.
+    """A model that is a neutral graph; quantized outputs are quantized when they are returned.
 
     Attributes:
-        spoil: changes what is returned.
+        spoil: changes the returned values.
     """
 
     drawing: Graph
@@ -99,8 +99,8 @@ CUTS: Mapping[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "slice, slice": ({"keep": (5, 3, 1, 0), "keep_order": True}, {"keep": (2, 0)}),
     "zero, zero": ({"keep": "0-3", "mode": "zero"}, {"keep": "1-4", "mode": "zero"}),
     "slice, zero": ({"keep": "1-4"}, {"keep": (0, 3), "mode": "zero"}),
-    "zero, slice with a dead unit": ({"keep": "0-3", "mode": "zero"}, {"keep": "2-5"}),
-    "zero, slice of the living": ({"keep": "0-3", "mode": "zero"}, {"keep": "1-3"}),
+    "zero, slice with a removed unit": ({"keep": "0-3", "mode": "zero"}, {"keep": "2-5"}),
+    "zero, slice of kept units": ({"keep": "0-3", "mode": "zero"}, {"keep": "1-3"}),
 }
 
 
@@ -124,7 +124,7 @@ def cut_twice(first: dict[str, Any], second: dict[str, Any]) -> tuple[Any, Any, 
 
 
 @pytest.mark.parametrize("cuts", CUTS)
-def test_a_file_cut_twice_is_held_against_either_of_the_two_before(cuts: str) -> None:
+def test_a_file_cut_twice_matches_both_earlier_files(cuts: str) -> None:
     original, once, twice = cut_twice(*CUTS[cuts])
     for before in (original, once):
         job = VerifyOptions(feeds())
@@ -134,7 +134,7 @@ def test_a_file_cut_twice_is_held_against_either_of_the_two_before(cuts: str) ->
 
 
 @pytest.mark.parametrize("cuts", CUTS)
-def test_another_second_cut_turns_red(cuts: str) -> None:
+def test_another_second_cut_fails(cuts: str) -> None:
     first, second = CUTS[cuts]
     original, once, twice = cut_twice(first, second)
     (table,) = twice.remap.heads
@@ -144,15 +144,15 @@ def test_another_second_cut_turns_red(cuts: str) -> None:
         assert failed(done) == {"y (z)", "y"}
 
 
-def test_the_share_of_dead_units_that_were_carried_along() -> None:
-    original, _, twice = cut_twice(*CUTS["zero, slice with a dead unit"])
+def test_the_share_of_removed_units_of_the_first_cut() -> None:
+    original, _, twice = cut_twice(*CUTS["zero, slice with a removed unit"])
     done = verify_pair("cut", original, twice, twice.remap.heads, VerifyOptions(feeds()))
     z = feeds().values["x"] @ KERNEL + BIAS
-    alive = np.exp(z[..., [2, 3]]).sum(axis=-1)
-    assert done.zeroed_share == pytest.approx((2 / (alive + 2)).mean(), abs=1e-6)
+    kept = np.exp(z[..., [2, 3]]).sum(axis=-1)
+    assert done.zeroed_share == pytest.approx((2 / (kept + 2)).mean(), abs=1e-6)
 
 
-def test_heads_that_were_cut_one_after_the_other() -> None:
+def test_two_heads_cut_one_after_the_other() -> None:
     constants = {"k": onnx.numbers(4, 5), "l": onnx.numbers(4, 3)}
     nodes = [onnx.node("MatMul", ["x", "k"], ["a"]), onnx.node("MatMul", ["x", "l"], ["b"])]
     original = onnx.model(nodes, constants, x=("n", 4), outputs={"a": None, "b": None})
@@ -172,16 +172,16 @@ def test_heads_that_were_cut_one_after_the_other() -> None:
         pytest.param(
             onnx.classifier(),
             "head 'y' of network.onnx comes from a head with 5 units, but the remap is for 6",
-            id="of another width",
+            id="another width",
         ),
         pytest.param(
             cut_twice({"keep": "0,1"}, {"keep": "0"})[1],
             "head 'y' of network.onnx lacks units that were kept",
-            id="cut in another way",
+            id="another cut",
         ),
     ],
 )
-def test_a_model_that_was_not_cut_is_refused(original: Any, message: str) -> None:
+def test_a_model_that_is_not_the_original_is_refused(original: Any, message: str) -> None:
     _, _, pruned = cut_twice({"keep": "2-5"}, {"keep": "0,1"})
     with pytest.raises(UsageError) as caught:
         verify(original, pruned, pruned.remap.heads)
@@ -189,7 +189,7 @@ def test_a_model_that_was_not_cut_is_refused(original: Any, message: str) -> Non
     assert caught.value.hint == "compare with the model that was cut"
 
 
-# --- codes --------------------------------------------------------------------------------------
+# --- quantized values ---------------------------------------------------------------------------
 
 KEPT = (1, 2, 4)
 Z = Quantization(np.array([2.0**-11]), np.array([10]), -32768, 32767)
@@ -208,7 +208,7 @@ def builder(kernel: Array, bias: Array) -> graphs.Builder:
 
 
 def coded(mode: str = "", *, real: bool = False) -> Graph:
-    """A softmax over codes; `real` where the codes are turned back behind z and behind y."""
+    """A softmax of quantized values; with `real`, z and y are dequantized."""
     kernel, bias, width = weights(mode)
     made = builder(kernel, bias)
     shape = (None, width)
@@ -237,7 +237,7 @@ def weights(mode: str) -> tuple[Array, Array, int]:
 
 
 def table_of(model: Any, mode: str) -> HeadRemap:
-    """Of a cut after which ids count the units that are left, as the drawn graphs have it."""
+    """The table of a cut with new ids, as the graphs here return them."""
     head = trace(model.graph()).head()
     new_ids = mode == "slice" and bool(head.readers.rankings)
     return plan_cut(model, CutOptions(keep=KEPT, mode=mode, new_ids=new_ids)).remap.heads[0]
@@ -252,7 +252,7 @@ def add(name: str, amount: float) -> Callable[[Values], None]:
 
 
 def exact(values: Values) -> None:
-    """As a runtime would give them: the interpreter computes on without rounding to codes."""
+    """Round as a runtime does: the interpreter does not round to quantized values."""
     for name, known in (("z_real", Z), ("y_real", Y)):
         if name in values:
             values[name] = known.nearest(values[name])
@@ -262,13 +262,13 @@ def exact(values: Values) -> None:
 @pytest.mark.parametrize(
     ("spoil", "red"),
     [
-        pytest.param(add("y", 0), set(), id="as it is"),
-        pytest.param(add("y", 1), set(), id="y, one code"),
-        pytest.param(add("y", 3), {"y"}, id="y, three codes"),
-        pytest.param(add("z", 1), {"y (z)"}, id="z, one code"),
+        pytest.param(add("y", 0), set(), id="unchanged"),
+        pytest.param(add("y", 1), set(), id="y, one step"),
+        pytest.param(add("y", 3), {"y"}, id="y, three steps"),
+        pytest.param(add("z", 1), {"y (z)"}, id="z, one step"),
     ],
 )
-def test_codes_are_compared_as_codes(
+def test_quantized_values_are_compared_in_steps(
     mode: str, spoil: Callable[[Values], None], red: set[str]
 ) -> None:
     original = Drawn(coded(), precision="int8")
@@ -283,13 +283,13 @@ def test_codes_are_compared_as_codes(
 @pytest.mark.parametrize(
     ("spoil", "red"),
     [
-        pytest.param(add("y_real", 0), set(), id="as it is"),
-        pytest.param(add("y_real", 1 / 256), set(), id="y, one code"),
-        pytest.param(add("y_real", 3 / 256), {"y_real"}, id="y, three codes"),
-        pytest.param(add("z_real", 1e-9), {"y_real (z)"}, id="z, less than a code"),
+        pytest.param(add("y_real", 0), set(), id="unchanged"),
+        pytest.param(add("y_real", 1 / 256), set(), id="y, one step"),
+        pytest.param(add("y_real", 3 / 256), {"y_real"}, id="y, three steps"),
+        pytest.param(add("z_real", 1e-9), {"y_real (z)"}, id="z, less than a step"),
     ],
 )
-def test_real_values_behind_codes_count_as_codes(
+def test_dequantized_values_are_compared_in_steps(
     mode: str, spoil: Callable[[Values], None], red: set[str]
 ) -> None:
     def both(values: Values) -> None:
@@ -302,7 +302,7 @@ def test_real_values_behind_codes_count_as_codes(
     assert failed(done) == red
 
 
-def test_a_tolerance_counts_real_values_not_codes() -> None:
+def test_a_tolerance_is_in_real_values() -> None:
     original = Drawn(coded(), precision="int8")
     pruned = Drawn(coded("slice"), add("y", 3), precision="int8")
     table = table_of(original, "slice")
@@ -310,7 +310,7 @@ def test_a_tolerance_counts_real_values_not_codes() -> None:
     assert failed(verify(original, pruned, [table], tolerance=1.5 / 256)) == {"y"}
 
 
-def test_logits_that_are_returned_must_be_equal_codes() -> None:
+def test_quantized_logits_must_be_equal() -> None:
     def logits(mode: str = "") -> Graph:
         kernel, bias, width = weights(mode)
         made = builder(kernel, bias)
@@ -325,31 +325,29 @@ def test_logits_that_are_returned_must_be_equal_codes() -> None:
         assert failed(verify(original, pruned, [table])) == red
 
 
-def test_the_share_of_zeroed_units_is_of_real_values() -> None:
+def test_the_share_of_zeroed_units_is_in_real_values() -> None:
     original = Drawn(coded(), precision="int8")
     done = verify(original, Drawn(coded("zero"), precision="int8"), [table_of(original, "zero")])
     z = INPUTS.values["x"][:, 0] @ KERNEL + BIAS
-    alive = np.exp(z[:, KEPT]).sum(axis=-1)
-    dead = UNITS - len(KEPT)
-    assert done.zeroed_share == pytest.approx((dead / (alive + dead)).mean(), abs=1 / 256)
+    kept = np.exp(z[:, KEPT]).sum(axis=-1)
+    removed = UNITS - len(KEPT)
+    assert done.zeroed_share == pytest.approx((removed / (kept + removed)).mean(), abs=1 / 256)
 
 
 @pytest.mark.parametrize(
     ("operation", "known", "found"),
     [
-        pytest.param(Elementwise(function="dequantize"), Y, True, id="turned back"),
+        pytest.param(Elementwise(function="dequantize"), Y, True, id="dequantized"),
         pytest.param(Elementwise(), Y, True, id="copied"),
         pytest.param(Reshape(), Y, True, id="reshaped"),
         pytest.param(Transpose((1, 0)), Y, True, id="transposed"),
         pytest.param(Elementwise(function="add"), Y, False, id="added to"),
         pytest.param(Activation("relu"), Y, False, id="computed with"),
-        pytest.param(Elementwise(), None, False, id="real all along"),
-        pytest.param(
-            Elementwise(), replace(Y, scale=np.ones(4), axis=1), False, id="a scale a channel"
-        ),
+        pytest.param(Elementwise(), None, False, id="never quantized"),
+        pytest.param(Elementwise(), replace(Y, scale=np.ones(4), axis=1), False, id="per-channel"),
     ],
 )
-def test_codes_are_found_behind_what_only_moves_them(
+def test_quantization_is_found_through_moves(
     operation: Any, known: Quantization | None, found: bool
 ) -> None:
     made = graphs.Builder()
@@ -359,29 +357,29 @@ def test_codes_are_found_behind_what_only_moves_them(
     assert quantization_of(graph, "y") is (known if found else None)
 
 
-# --- ranks --------------------------------------------------------------------------------------
+# --- rankings -----------------------------------------------------------------------------------
 
 
-def ranked(mode: str = "", *, behind: str = "", logits: bool = True, k: int = 2) -> Graph:
-    """Logits, their first k in order, and the ids of these, perhaps moved on the way out."""
+def ranked(mode: str = "", *, after: str = "", logits: bool = True, k: int = 2) -> Graph:
+    """Logits, the first k of them in order, and their ids; `after` moves or changes the results."""
     kernel, bias, width = weights(mode)
     made = builder(kernel, bias)
     z = made.node(Elementwise(), ["acc"], (None, width), "z")
     top = TopK(1, k=k, attribute="k", ids=1)
     shape = (None, min(k, width))
     values, ids = made.nodes_of(top, [z], {"values": shape, "ids": shape})
-    if behind == "moved":
+    if after == "moved":
         values = made.node(Transpose((1, 0)), [values], (k, None), "values_t")
         values = made.node(Reshape(), [values], (1, k), "values_r")
         values = made.node(Elementwise(), [values], (1, k), "values_c")
         ids = made.node(Transpose((1, 0)), [ids], (k, None), "ids_t")
-    if behind == "computed":
+    if after == "computed":
         values = made.activation(values, "softmax", "shares")
     return made.graph(*([z] if logits else []), values, ids)
 
 
 def best(mode: str = "", *, largest: bool = True) -> Graph:
-    """The id of the first unit, and nothing else."""
+    """Only the id of the first unit."""
     kernel, bias, width = weights(mode)
     made = builder(kernel, bias)
     z = made.node(Elementwise(), ["acc"], (None, width), "z")
@@ -391,9 +389,9 @@ def best(mode: str = "", *, largest: bool = True) -> Graph:
 
 RANKED: Mapping[str, Callable[..., Graph]] = {
     "two of them": ranked,
-    "moved on the way": lambda mode="": ranked(mode, behind="moved"),
+    "moved": lambda mode="": ranked(mode, after="moved"),
     "no logits": lambda mode="": ranked(mode, logits=False),
-    "more than stay": lambda mode="": ranked(mode, k=5),
+    "more than are kept": lambda mode="": ranked(mode, k=5),
     "the best alone": best,
     "the last alone": lambda mode="": best(mode, largest=False),
 }
@@ -401,7 +399,7 @@ RANKED: Mapping[str, Callable[..., Graph]] = {
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("name", RANKED)
-def test_ids_and_values_follow_the_units(name: str, mode: str) -> None:
+def test_ids_and_values_of_the_kept_units(name: str, mode: str) -> None:
     original, pruned = Drawn(RANKED[name]()), Drawn(RANKED[name](mode))
     table = table_of(original, mode)
     assert table.output == "z"
@@ -413,7 +411,7 @@ def test_ids_and_values_follow_the_units(name: str, mode: str) -> None:
         assert failed(verify(original, spoiled, [table])) >= {output}
 
 
-def test_an_output_that_ranks_nothing_any_more_turns_red() -> None:
+def test_an_output_without_its_ranking_fails() -> None:
     original = Drawn(ranked())
     kernel, bias, width = weights("slice")
     made = builder(kernel, bias)
@@ -425,8 +423,8 @@ def test_an_output_that_ranks_nothing_any_more_turns_red() -> None:
     assert {c.metric for c in done.checks if not c.passed} == {"shape"}
 
 
-def test_what_is_computed_from_ranked_values_is_refused() -> None:
-    original = Drawn(ranked(behind="computed"))
+def test_an_output_computed_from_ranked_values_is_refused() -> None:
+    original = Drawn(ranked(after="computed"))
     with pytest.raises(ModelError) as caught:
         verify(original, original, [table_of(original, "slice")])
     assert caught.value.message == (
@@ -436,8 +434,8 @@ def test_what_is_computed_from_ranked_values_is_refused() -> None:
     assert caught.value.hint == "leave out the check"
 
 
-def test_every_exponential_that_is_added_up_counts() -> None:
-    """What is left out of the sum gives no room: only who keeps a share of it counts."""
+def test_the_limit_grows_with_the_units_that_the_softmax_adds_up() -> None:
+    """Units that are left out of the sum do not count."""
     rows: list[tuple[dict[str, Any], int]] = [
         ({"keep": "0-2"}, 3),
         ({"keep": "0-2", "mode": "mask"}, 3),

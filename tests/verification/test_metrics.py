@@ -1,4 +1,4 @@
-"""Parity: what must fail, then the metrics against arithmetic done by hand, then properties."""
+"""The metrics and limits: failures first, then values computed by hand, then properties."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CANNOT_BE_COMPARED = [
 
 
 @pytest.mark.parametrize(("expected", "actual", "kind", "reason"), CANNOT_BE_COMPARED)
-def test_cannot_be_compared(expected: Any, actual: Any, kind: str, reason: str) -> None:
+def test_arrays_that_cannot_be_compared(expected: Any, actual: Any, kind: str, reason: str) -> None:
     with pytest.raises(MismatchError, match=reason) as caught:
         compare(np.asarray(expected), np.asarray(actual), axis=-1, tie=0.0)
     assert caught.value.kind == kind
@@ -70,7 +70,7 @@ SQUARE = np.arange(49.0).reshape(7, 7)
 TENTHS = 10 * math.log10(126.25 / 0.125**2)  # the squares of ANSWER add up to 126.25
 ROW_4 = 5621 / math.sqrt(6755 * 5747)  # 28..34 against 4, 11, ..., 46: the widest angle
 
-SABOTAGES = [
+CHANGES = [
     pytest.param("max_abs", ANSWER, one_value(ANSWER), 0.125, id="max_abs, one value"),
     pytest.param("max_rel", ANSWER, one_value(ANSWER), 0.0625, id="max_rel, one value"),
     pytest.param("rmse", ANSWER, one_value(ANSWER), 0.125 / 14**0.5, id="rmse, one value"),
@@ -90,16 +90,16 @@ SABOTAGES = [
 ]
 
 
-@pytest.mark.parametrize(("metric", "expected", "actual", "value"), SABOTAGES)
-def test_sabotage_turns_it_red(metric: str, expected: Any, actual: Any, value: float) -> None:
+@pytest.mark.parametrize(("metric", "expected", "actual", "value"), CHANGES)
+def test_a_metric_finds_the_change(metric: str, expected: Any, actual: Any, value: float) -> None:
     found = measure(metric, expected, actual)
     assert found == pytest.approx(value, rel=1e-6, abs=1e-12)
     limit = 60.0 if metric == "sqnr_db" else METRICS[metric].identity
     assert not METRICS[metric].within(found, limit)
 
 
-def test_every_metric_is_sabotaged() -> None:
-    assert {case.values[0] for case in SABOTAGES} == set(METRICS)
+def test_every_metric_has_a_change_to_find() -> None:
+    assert {case.values[0] for case in CHANGES} == set(METRICS)
 
 
 # --- the metrics, by hand -----------------------------------------------------------------------
@@ -108,7 +108,7 @@ EDGE = [6, 5, 4, 3, 2, 2 - 1e-9]  # the fifth and the sixth are tied
 
 BY_HAND = [
     pytest.param("max_abs", [1, 2], [1, 2], 0.0, 0.0, id="integers"),
-    pytest.param("max_abs", [200, 3], [3, 200], 0.0, 197.0, id="codes do not wrap around"),
+    pytest.param("max_abs", [200, 3], [3, 200], 0.0, 197.0, id="uint8 does not wrap around"),
     pytest.param("max_abs", [INF, 1.0], [INF, 3.0], 0.0, 2.0, id="equal inf adds nothing"),
     pytest.param("max_abs", [1.5e308], [-1.5e308], 0.0, INF, id="a difference that overflows"),
     pytest.param("rmse", [1.5e308], [-1.5e308], 0.0, INF, id="so does its root mean square"),
@@ -116,8 +116,8 @@ BY_HAND = [
     pytest.param("max_rel", [100.0, 1e-9], [101.0, 1e-9], 0.0, 0.01, id="relative to expected"),
     pytest.param("max_rel", [100.0, 1e-9], [100.0, 1e-3], 0.0, 0.00999999, id="the floor"),
     pytest.param("max_rel", [0.0, 0.0], [0.0, 0.0], 0.0, 0.0, id="zeros on both sides"),
-    pytest.param("max_rel", [0.0, 0.0], [0.0, 1.0], 0.0, INF, id="something out of nothing"),
-    pytest.param("max_rel", [-INF, 2.0], [-INF, 1.0], 0.0, 0.5, id="relative beside an inf"),
+    pytest.param("max_rel", [0.0, 0.0], [0.0, 1.0], 0.0, INF, id="expected zeros only"),
+    pytest.param("max_rel", [-INF, 2.0], [-INF, 1.0], 0.0, 0.5, id="relative, with an inf"),
     pytest.param("cosine", [[1, 0], [1, 1]], [[2, 0], [1, 0]], 0.0, 0.5**0.5, id="worst"),
     pytest.param("cosine", [1.0, 2.0], [-1.0, -2.0], 0.0, -1.0, id="opposite"),
     pytest.param("cosine", [0.0, 0.0], [0.0, 0.0], 0.0, 1.0, id="both zero"),
@@ -126,24 +126,26 @@ BY_HAND = [
     pytest.param("sqnr_db", [10.0, 0.0], [9.0, 0.0], 0.0, 20.0, id="a tenth is 20 dB"),
     pytest.param("sqnr_db", [1.0], [1.0], 0.0, INF, id="no noise"),
     pytest.param("sqnr_db", [0.0], [1.0], 0.0, -INF, id="no signal"),
-    pytest.param("sqnr_db", [INF, 10.0], [INF, 9.0], 0.0, 20.0, id="dB beside an inf"),
+    pytest.param("sqnr_db", [INF, 10.0], [INF, 9.0], 0.0, 20.0, id="dB, with an inf"),
     pytest.param("top1", [1.0, 1.0 + 1e-9, 0.0], [1.0, 0.9, 0.0], 1e-8, 1.0, id="tied first"),
     pytest.param("top1", [1.0, 1.0 + 1e-7, 0.0], [1.0, 0.9, 0.0], 1e-8, 0.0, id="not tied"),
     pytest.param("top1", [1.0, 2.0, 0.0], [1.0, 1.0, 1.0], 0.1, 0.0, id="a constant answer"),
     pytest.param("top1", [3.0, 1.0], [5.0, 5.0], 0.0, 1.0, id="equal values rank by index"),
     pytest.param("top1", [2.0], [-7.0], 0.0, 1.0, id="one unit"),
-    pytest.param("top1", [-INF, 0.0], [-INF, 1.0], 0.0, 1.0, id="a floor of -inf never wins"),
-    pytest.param("top1", [INF, 0.0], [INF, 1.0], 0.5, 1.0, id="inf wins"),
+    pytest.param("top1", [-INF, 0.0], [-INF, 1.0], 0.0, 1.0, id="-inf never ranks first"),
+    pytest.param("top1", [INF, 0.0], [INF, 1.0], 0.5, 1.0, id="inf ranks first"),
     pytest.param("top5", range(5), range(5, 0, -1), 0.0, 1.0, id="k is at most the units"),
     pytest.param("top5", range(7), [0, 1, 6, 5, 4, 3, 2], 0.0, 1.0, id="any order inside"),
-    pytest.param("top5", range(7), [9, 1, 2, 3, 4, 5, 6], 0.0, 0.0, id="the last comes first"),
-    pytest.param("top5", EDGE, [1, 5, 4, 3, 2, 2], 1e-8, 0.0, id="a clear one is missing"),
+    pytest.param("top5", range(7), [9, 1, 2, 3, 4, 5, 6], 0.0, 0.0, id="the last ranks first"),
+    pytest.param("top5", EDGE, [1, 5, 4, 3, 2, 2], 1e-8, 0.0, id="one without a tie is missing"),
     pytest.param("top5", EDGE, [6, 5, 4, 3, 1, 2], 1e-8, 1.0, id="tied at the edge"),
 ]
 
 
 @pytest.mark.parametrize(("metric", "expected", "actual", "tie", "value"), BY_HAND)
-def test_by_hand(metric: str, expected: Any, actual: Any, tie: float, value: float) -> None:
+def test_values_computed_by_hand(
+    metric: str, expected: Any, actual: Any, tie: float, value: float
+) -> None:
     expected = list(expected) if isinstance(expected, range) else expected
     actual = list(actual) if isinstance(actual, range) else actual
     dtype = np.uint8 if expected == [200, 3] else None
@@ -167,26 +169,26 @@ def test_half_of_the_vectors_agree() -> None:
 
 # --- limits -------------------------------------------------------------------------------------
 
-What = Literal["z", "y", "probability"]
+Column = Literal["z", "y", "probability"]
 
 LIMIT_ROWS: list[Any] = [
     pytest.param("cut", "fp32", "z", [0.5, -0.1], 1e-6, id="small z: not scaled below 1"),
     pytest.param("cut", "fp32", "z", [5.0, -20.0], 2e-5, id="scaled by the largest |z|"),
     pytest.param("cut", "fp32", "z", [5.0, -INF], 5e-6, id="an inf sets no scale"),
     pytest.param("cut", "fp32", "z", [-INF], 1e-6, id="nothing finite"),
-    pytest.param("cut", "fp32", "y", [5.0, -20.0], 2e-5, id="y that are no probabilities"),
-    pytest.param("cut", "fp32", "probability", [0.9, 20.0], 1e-6, id="probabilities: as they are"),
+    pytest.param("cut", "fp32", "y", [5.0, -20.0], 2e-5, id="y that is not a probability"),
+    pytest.param("cut", "fp32", "probability", [0.9, 20.0], 1e-6, id="probabilities: not scaled"),
     pytest.param("cut", "fp16", "z", [10.0], 2e-2, id="half precision, z"),
     pytest.param("cut", "fp16", "probability", [0.1], 2e-3, id="half precision, probabilities"),
-    pytest.param("cut", "int8", "z", [90.0], 0.0, id="integers: z to the bit"),
-    pytest.param("cut", "int8", "y", [90.0], 1.0, id="integers: y within one code"),
-    pytest.param("cut", "int16x8", "z", [9e4], 0.0, id="wide integers: z to the bit"),
-    pytest.param("cut", "int16x8", "y", [9e4], 1.0, id="wide integers: y within one code"),
+    pytest.param("cut", "int8", "z", [90.0], 0.0, id="integers: z bit-identical"),
+    pytest.param("cut", "int8", "y", [90.0], 1.0, id="integers: y within one step"),
+    pytest.param("cut", "int16x8", "z", [9e4], 0.0, id="int16: z bit-identical"),
+    pytest.param("cut", "int16x8", "y", [9e4], 1.0, id="int16: y within one step"),
     pytest.param("cut", "bf16", "z", [10.0], 8e-2, id="bfloat16, z"),
     pytest.param("cut", "bf16", "probability", [0.1], 8e-3, id="bfloat16, probabilities"),
-    pytest.param("cut", "int4", "z", [10.0], 1e-5, id="float sums behind four bits, z"),
-    pytest.param("cut", "dynamic", "z", [10.0], 1e-5, id="float sums behind eight bits, z"),
-    pytest.param("cut", "dynamic", "probability", [0.1], 1e-6, id="float sums, probabilities"),
+    pytest.param("cut", "int4", "z", [10.0], 1e-5, id="4-bit weights, z"),
+    pytest.param("cut", "dynamic", "z", [10.0], 1e-5, id="8-bit weights, z"),
+    pytest.param("cut", "dynamic", "probability", [0.1], 1e-6, id="8-bit weights, probabilities"),
     pytest.param("cut", "blocks", "z", [10.0], 1e-5, id="in blocks"),
     pytest.param("cut", "blocks with zero points", "z", [10.0], 1e-4, id="with zero points"),
     pytest.param("export", "fp32", "z", [3.0], 3e-4, id="export"),
@@ -198,17 +200,17 @@ LIMIT_ROWS: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "precision", "what", "expected", "limit"), LIMIT_ROWS)
+@pytest.mark.parametrize(("stage", "precision", "column", "expected", "limit"), LIMIT_ROWS)
 def test_limits(
-    stage: str, precision: str, what: What, expected: list[float], limit: float
+    stage: str, precision: str, column: Column, expected: list[float], limit: float
 ) -> None:
-    found = limits(stage, precision, np.array(expected, np.float32), what)
+    found = limits(stage, precision, np.array(expected, np.float32), column)
     assert found == {"max_abs": pytest.approx(limit, rel=1e-6), "top1": 1.0, "top5": 1.0}
 
 
-def test_a_softmax_may_be_further_off_the_more_units_it_adds_up() -> None:
+def test_the_limit_of_a_softmax_grows_with_its_units() -> None:
     values = np.zeros((2, 100))
-    rows: list[tuple[str, What, float]] = [
+    rows: list[tuple[str, Column, float]] = [
         ("int16x8", "probability", 201.0),
         ("int16x8", "y", 201.0),
         ("int16x8", "z", 0.0),
@@ -218,9 +220,9 @@ def test_a_softmax_may_be_further_off_the_more_units_it_adds_up() -> None:
         ("fp32", "z", 1e-6),
         ("fp16", "probability", 2e-3),
     ]
-    for precision, what, allowed in rows:
-        found = limits("cut", precision, values, what, units=100)["max_abs"]
-        assert found == pytest.approx(allowed, rel=1e-12), (precision, what)
+    for precision, column, allowed in rows:
+        found = limits("cut", precision, values, column, units=100)["max_abs"]
+        assert found == pytest.approx(allowed, rel=1e-12), (precision, column)
     assert limits("cut", "fp32", values, "probability")["max_abs"] == 1e-6
 
 
@@ -228,19 +230,19 @@ def test_every_row_of_limits_is_tested() -> None:
     assert {case.values[:2] for case in LIMIT_ROWS} == set(LIMITS)
 
 
-def test_quantizing_is_reported_only_until_a_tolerance_is_given() -> None:
+def test_quantized_models_have_no_limit_without_a_tolerance() -> None:
     expected = np.ones(3)
     assert limits("quantize", "int8", expected, "probability") == {}
     assert limits("quantize", "int8", expected, "probability", tolerance=0.25)["max_abs"] == 0.25
 
 
-def test_a_stage_without_limits_does_not_pass_silently() -> None:
+def test_a_stage_without_limits_is_refused() -> None:
     with pytest.raises(ModelError, match="export check at precision int4") as caught:
         limits("export", "int4", np.ones(3), "z")
     assert "--tolerance" in caught.value.hint
 
 
-def test_judge_puts_values_beside_limits() -> None:
+def test_judge_compares_values_with_limits() -> None:
     expected, actual = np.array([[1.0, 2.0]]), np.array([[1.0, 2.5]])
     found = {r.metric: r for r in judge(expected, actual, {"max_abs": 0.1, "top1": 1.0}, axis=1)}
     assert tuple(found) == metrics_of("cut")
@@ -262,7 +264,7 @@ def test_judge_ties_values_within_the_limit() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_nan_keeps_no_limit(metric: str) -> None:
+def test_nan_is_within_no_limit(metric: str) -> None:
     assert not METRICS[metric].within(NAN, METRICS[metric].identity)
 
 
@@ -274,7 +276,7 @@ ORDINARY = st.floats(-1e3, 1e3, width=32)
 
 
 @given(ARRAYS)
-def test_equal_answers_give_the_identity(answer: Array) -> None:
+def test_equal_arrays_have_the_identity(answer: Array) -> None:
     found = compare(answer, answer.copy(), axis=-1, tie=0.0, metrics=METRICS)
     assert found == {name: metric.identity for name, metric in METRICS.items()}
 
@@ -294,7 +296,7 @@ def test_differences_do_not_depend_on_the_order_of_units(pair: tuple[Array, Arra
 
 
 @given(pairs())
-def test_ranges_and_order(pair: tuple[Array, Array]) -> None:
+def test_ranges_of_the_metrics(pair: tuple[Array, Array]) -> None:
     found = compare(*pair, axis=-1, tie=0.0)
     assert 0.0 <= found["rmse"] <= found["max_abs"] * (1 + 1e-12)
     assert -1.0 - 1e-12 <= found["cosine"] <= 1.0
@@ -303,8 +305,8 @@ def test_ranges_and_order(pair: tuple[Array, Array]) -> None:
 
 
 @given(pairs(), st.sampled_from([1, 5]))
-def test_top_k_against_a_plain_ranking(pair: tuple[Array, Array], k: int) -> None:
-    """Where no two expected values are equal, agreement is equality of the sets from sorting."""
+def test_top_k_matches_a_plain_ranking(pair: tuple[Array, Array], k: int) -> None:
+    """If no expected values are equal, vectors agree if their first k units are the same set."""
     units = pair[0].shape[-1]
     expected = pair[0].reshape(-1, units) + np.linspace(0, 1e-4, units)
     actual = pair[1].reshape(-1, units)
@@ -316,7 +318,7 @@ def test_top_k_against_a_plain_ranking(pair: tuple[Array, Array], k: int) -> Non
 
 
 def _first(row: Array, k: int) -> set[int]:
-    """The indices of the k largest; of equal ones the first."""
+    """The indices of the k largest values; of equal values the first."""
 
     def rank(index: int) -> tuple[float, int]:
         return -float(row[index]), index
