@@ -66,7 +66,7 @@ class ExternalData:
         """Is a constant in a file next to the model?"""
         if not is_external(tensor):
             return False
-        location = _place(tensor)["location"]
+        location = _entries(tensor)["location"]
         return location not in self._arrays and not (location == WITHIN and WITHIN in self._maps)
 
     def check(self, model: ModelProto) -> None:
@@ -83,7 +83,7 @@ class ExternalData:
 
     def files(self, model: ModelProto) -> set[str]:
         """The files next to the model, as paths relative to it."""
-        return {_place(t)["location"] for t in all_tensors(model.graph) if self.is_in_file(t)}
+        return {_entries(t)["location"] for t in all_tensors(model.graph) if self.is_in_file(t)}
 
     def read(self, tensor: TensorProto) -> Array:
         """The values of any constant; external ones are views of their file or array."""
@@ -99,7 +99,7 @@ class ExternalData:
 
     def chunks(self, tensor: TensorProto) -> Iterator[bytes | memoryview]:
         """The bytes of an external constant, in pieces if they are copied."""
-        values = self._arrays.get(_place(tensor)["location"])
+        values = self._arrays.get(_entries(tensor)["location"])
         if values is None:
             yield self._raw(tensor)
         else:
@@ -107,12 +107,12 @@ class ExternalData:
 
     def _raw(self, tensor: TensorProto) -> memoryview:
         """The bytes of an external constant."""
-        place, size = _place(tensor), size_bytes(tensor)
-        if (values := self._arrays.get(place["location"])) is not None:
+        entries, size = _entries(tensor), size_bytes(tensor)
+        if (values := self._arrays.get(entries["location"])) is not None:
             plain: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
             return memoryview(plain)
-        start = int(place.get("offset", 0))
-        found = self._map(place["location"])[start : start + size]
+        start = int(entries.get("offset", 0))
+        found = self._map(entries["location"])[start : start + size]
         if len(found) < size:
             raise _error(tensor, "is too short")
         return found
@@ -126,7 +126,7 @@ class ExternalData:
         return self._maps[location]
 
     def _check_path(self, tensor: TensorProto) -> None:
-        location = _place(tensor)["location"]
+        location = _entries(tensor)["location"]
         relative = PurePosixPath(location)
         if not location or relative.is_absolute() or PureWindowsPath(location).anchor:
             raise _error(tensor, "is not a path relative to the model")
@@ -150,17 +150,17 @@ class ExternalData:
             raise _error(tensor, "is a link: the same file has another name too")
 
     def _check_length(self, tensor: TensorProto) -> None:
-        place, needed = _place(tensor), size_bytes(tensor)
+        entries, needed = _entries(tensor), size_bytes(tensor)
         try:
-            offset = int(place.get("offset", 0))
-            length = int(place.get("length", needed))
+            offset = int(entries.get("offset", 0))
+            length = int(entries.get("length", needed))
         except ValueError as error:
-            raise _error(tensor, "is read at an offset or a length that is no number") from error
+            raise _error(tensor, "is read at an offset or a length that is not a number") from error
         if length != needed:
             raise _error(
                 tensor, f"is read for {length} bytes, but the constant's shape needs {needed}"
             )
-        size = (self.folder / place["location"]).stat().st_size
+        size = (self.folder / entries["location"]).stat().st_size
         if offset < 0 or offset + needed > size:
             raise _error(
                 tensor, f"is too short: {size} bytes, but {needed} are needed from byte {offset} on"
@@ -270,13 +270,13 @@ def _raw_data(tensor: TensorProto) -> bytes:
     return raw
 
 
-def _place(tensor: TensorProto) -> dict[str, str]:
+def _entries(tensor: TensorProto) -> dict[str, str]:
     """Where an external constant is: location, and perhaps offset and length."""
     return {"location": "", **{entry.key: entry.value for entry in tensor.external_data}}
 
 
 def _error(tensor: TensorProto, problem: str) -> ModelError:
-    location = _place(tensor)["location"]
+    location = _entries(tensor)["location"]
     return ModelError(
         f"the constant {tensor.name!r} is stored in {location!r}, which {problem}",
         "put the files that belong to the model next to it, as they were written",

@@ -6,23 +6,17 @@ import re
 from collections.abc import Mapping
 from math import prod
 
-import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 
 from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.contrib_shapes import replace_with_standard_ops
 from exporter.formats.onnx.protos import (
-    DEFAULT_DOMAINS,
     FIRST_IR_WITHOUT_INPUTS,
-    dtype_of,
     model_without,
-    node_names,
-    shape_of,
     tensor_type,
 )
 from exporter.formats.onnx.shape_inference_by_node import complete_types, is_incomplete
-from exporter.formats.onnx.shape_vectors import ShapeVectors, target_of
 from exporter.graph import Tensor
 
 _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
@@ -32,16 +26,12 @@ _SMALL = 1024  # elements; larger constants state no shapes, and inference does 
 def types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
     """Tensor name -> type.
 
-    1. onnx infers shapes over a copy of the model without its large constants.
-    2. Its inference does not follow some chains that compute lengths. If such a chain gives the
-       target of a reshape, the target becomes a constant, and inference runs once more.
-    3. Results that are still incomplete are inferred node by node.
+    1. onnx infers shapes over a copy of the model without its large constants. It does not follow
+       all chains that compute lengths.
+    2. Results that are still incomplete are inferred node by node.
     """
     skeleton = _skeleton(model, constants)
     types = _inferred(skeleton)
-    tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
-    if _state_targets(skeleton.graph, {**tensors, **constants}):
-        types = _inferred(skeleton)
     if any(is_incomplete(types.get(name)) for node in skeleton.graph.node for name in node.output):
         complete_types(skeleton, types, constants)
     return types
@@ -54,31 +44,6 @@ def _inferred(skeleton: ModelProto) -> dict[str, TypeProto]:
         result = skeleton  # only the stated types are known then
     graph = result.graph
     return {info.name: info.type for info in (*graph.value_info, *graph.input, *graph.output)}
-
-
-def _state_targets(graph: GraphProto, tensors: Mapping[str, Tensor]) -> bool:
-    """Replace computed targets of reshapes by constants; returns whether there were any.
-
-    Only where the result's shape is unknown, and at most one length depends on the input.
-    """
-    names = node_names(graph)
-    vectors = ShapeVectors(dict(zip(names, graph.node, strict=True)), tensors)
-    targets = []
-    for name, node in zip(names, graph.node, strict=True):
-        if node.op_type != "Reshape" or node.domain not in DEFAULT_DOMAINS or len(node.input) == 1:
-            continue
-        result, target = tensors.get(node.output[0]), tensors.get(node.input[1])
-        entries = vectors.entries(name, 1)
-        if entries is None or (target is not None and target.is_constant):
-            continue
-        if result is not None and result.shape is not None and None not in result.shape:
-            continue
-        values = np.maximum(np.array(target_of(entries), np.int64), -1)
-        if (values == -1).sum() <= 1:
-            node.input[1] = f"{name}/target"
-            targets.append(numpy_helper.from_array(values, node.input[1]))
-    graph.initializer.extend(targets)
-    return bool(targets)
 
 
 def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:

@@ -32,7 +32,7 @@ def parse_without_values(content: memoryview) -> ModelProto | None:
     """The message without its large constants; None if it has to be parsed completely.
 
     Args:
-        content: the whole file.
+        content: of the file.
     """
     model = ModelProto()
     try:
@@ -66,8 +66,8 @@ class _Field:
 
 
 def _light_model(content: memoryview) -> bytes:
-    whole = _Field(0, 0, 0, len(content), nested=True)
-    return _replace_fields(content, whole, _number_of(ModelProto, "graph"), _light_graph)
+    message = _Field(0, 0, 0, len(content), nested=True)
+    return _replace_fields(content, message, _number_of(ModelProto, "graph"), _light_graph)
 
 
 def _light_graph(content: memoryview, graph: _Field) -> bytes:

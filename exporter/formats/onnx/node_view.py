@@ -102,11 +102,11 @@ class NodeView:
         """The attribute `axis`, counted from the front (raises as `known_shape`)."""
         return int(self.attributes.get("axis", default)) % len(self.known_shape())
 
-    def known_integers(self, slot: int, what: str) -> tuple[int, ...]:
+    def known_integers(self, slot: int, subject: str) -> tuple[int, ...]:
         """The entries of a constant input (raises UntranslatableError if it is computed)."""
         values = self.integers(slot)
         if values is None:
-            raise UntranslatableError(f"{what} computed while the model runs")
+            raise UntranslatableError(f"{subject} computed while the model runs")
         return values
 
 

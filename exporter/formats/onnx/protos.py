@@ -105,7 +105,7 @@ def tensor_type_of(value: Array) -> TypeProto:
 def attributes_of(node: NodeProto) -> dict[str, Any]:
     """Numbers, strings and tuples of them, and the number in a tensor that contains just one.
 
-    Other tensors, and graphs, are left out.
+    It leaves out other tensors, and graphs.
     """
     found = {a.name: _PLAIN[a.type](a) for a in node.attribute if a.type in _PLAIN}
     for attribute in node.attribute:

@@ -42,7 +42,7 @@ class OnnxRunner:
         name: of the model, for messages.
         options: number of threads and so on.
         external: constants that are not in `model`. Large ones are passed to the session as
-            arrays, so that a model of more than 2 GB needs not be serialized as one message.
+            arrays: a model of more than 2 GB cannot be serialized as one message.
     """
 
     def __init__(

@@ -111,6 +111,8 @@ class _NodeInference:
             self._visit_reshape(node)
         if node.op_type == "Concat" and dtype_of(self._types.get(node.output[0])) == "int64":
             self._visit_concat(node)
+        if node.op_type in {"Cast", "Identity"} and node.input[0] in self._vectors:
+            self._vectors[node.output[0]] = self._vectors[node.input[0]]
         self.values.update(self._computed(node))
 
     def _visit_concat(self, node: NodeProto) -> None:
@@ -171,7 +173,7 @@ class _NodeInference:
                 yield from self._run(node, values)
 
     def _entries(self, name: str) -> Shape | None:
-        """The entries of a vector of lengths, as far as they are known; None: nor their number."""
+        """The entries of a vector of lengths, as far as they are known; None: the count is not."""
         value = self._value(name)
         if value is not None:
             return tuple(value.tolist()) if value.ndim == 1 else None

@@ -70,6 +70,17 @@ KNOWN = {
         {"widths": ints(0, 2), "pairs": ints(-1, 2), "lowest": ints(-(2**62))},
         x=(4, 6),
     ),
+    "a copied target with the batch open": Case(
+        [
+            node("Shape", ["z"], ["shape"]),
+            node("Gather", ["shape", "zero"], ["batch"]),
+            node("Concat", ["batch", "tail"], ["joined"], axis=0),
+            node("Identity", ["joined"], ["to"]),
+            node("Reshape", ["z", "to"], ["y"]),
+        ],
+        (None, 2, 4),
+        {"tail": ints(2, 4)},
+    ),
     "an expansion with the batch open": Case(
         [
             node("ReduceMax", ["z"], ["top"], axes=[1]),

@@ -1,1 +1,1 @@
-"""Functions that translate ONNX operators, grouped by what the operators do."""
+"""Functions that translate ONNX operators, grouped by the kind of operator."""

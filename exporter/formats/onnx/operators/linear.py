@@ -76,7 +76,7 @@ def _einsum(node: NodeView) -> Linear:
 
 
 def _output_axis(node: NodeView, output: str, channel: str) -> int:
-    """The position of a letter in the output, in which "..." stands for any number of axes."""
+    """The position of a letter in the output, in which "..." means any number of axes."""
     position = output.index(channel)
     if "." not in output[:position]:
         return position
