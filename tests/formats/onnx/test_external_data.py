@@ -135,7 +135,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
     "the folder itself": (change(location="."), "is not a regular file"),
     "a name that is too long": (change(location="w" * 5000), "cannot be read"),
     "no name at all": (change(location="a\0b"), "is not a path"),
-    "an offset that is not a number": (change(offset="3x"), "no number"),
+    "an offset that is not a number": (change(offset="3x"), "not a number"),
     "a negative offset": (change(offset="-3"), "is too short"),
     "an offset after the end": (change(offset=str(2**62)), "is too short"),
     "another length": (
@@ -143,7 +143,7 @@ REFUSED: Mapping[str, tuple[Callable[[Path], Any], str]] = {
         "is read for 12 bytes, but the constant's shape needs 12000",
     ),
     "a length beyond all": (change(length=str(2**50)), "the constant's shape needs 12000"),
-    "a length that is not a number": (change(length="all"), "no number"),
+    "a length that is not a number": (change(length="all"), "not a number"),
 }
 
 
