@@ -16,13 +16,13 @@ ANCHORS = 2
 SIZES = (4, 2)  # of the feature maps
 BOXES = ANCHORS * sum(size**2 for size in SIZES)
 CHANNELS = 3
-ROOM = 4000  # more rows than there can be
+ROOM = 4000  # for more rows than possible
 
 OPTIONS: Mapping[str, Any] = {
     "max_detections": ROOM,
     "max_classes_per_detection": 1,
     "detections_per_class": ROOM,
-    "use_regular_nms": True,  # class by class: a class's rows do not depend on the others
+    "use_regular_nms": True,  # per class: the rows of a class do not depend on the others
     "nms_score_threshold": 0.0,
     "nms_iou_threshold": 0.5,
     "num_classes": CLASSES,
@@ -43,20 +43,20 @@ def ssd(
     int8: bool = False,
     options: Mapping[str, Any] = OPTIONS,
 ) -> Builder:
-    """Call `content(*ROWS)`.
+    """A detector; call `content(*ROWS)`.
 
     Args:
-        background: positions in front of the classes.
-        shared: one kernel serves all feature maps, as in RetinaNet and EfficientDet.
-        apart: each map has its activation, in front of the join.
+        background: positions before the classes.
+        shared: all feature maps use one kernel, as in RetinaNet and EfficientDet.
+        apart: each map has its activation, before the concatenation.
         sizes: of the feature maps, each half as large as the one before.
-        int8: codes as far as the post-process.
+        int8: quantized up to the post-process.
         options: of the post-process.
     """
-    b = _Codes(3) if int8 else Builder(3)
+    b = _QuantizedBuilder(3) if int8 else Builder(3)
     width = background + CLASSES
     x = b.feed("x", 1, sizes[0], sizes[0], CHANNELS)
-    maps = [b.quantized(x) if isinstance(b, _Codes) else x]
+    maps = [b.quantized(x) if isinstance(b, _QuantizedBuilder) else x]
     for level, size in enumerate(sizes[1:], 1):
         shape = (1, size, size, CHANNELS)
         maps.append(b.op("MAX_POOL_2D", maps[-1:], shape, f"p{level}", "Pool2DOptions", **HALF))
@@ -76,7 +76,7 @@ def ssd(
     place = np.random.default_rng(5).uniform(0.2, 0.8, (count, 2))
     b.constant("anchors", np.concatenate([place, np.full((count, 2), 0.3)], axis=1))
     entering = ["encodings", "scores"]
-    if isinstance(b, _Codes):
+    if isinstance(b, _QuantizedBuilder):
         entering = [b.real(name) for name in entering]
     return post_process(b, options, entering)
 
@@ -97,8 +97,8 @@ def _activated(b: Builder, function: str, x: str, name: str) -> str:
     return b.op(function, [x], shape, name)
 
 
-class _Codes(Builder):
-    """Every tensor that is computed is int8; a probability has the scale that kernels ask for."""
+class _QuantizedBuilder(Builder):
+    """Every computed tensor is int8; probabilities have the scale that kernels require."""
 
     def op(self, operator: str, inputs: Any, shape: Any, name: str, *args: Any, **how: Any) -> str:
         super().op(operator, inputs, shape, name, *args, **{"dtype": "int8", **how})
@@ -146,7 +146,7 @@ def post_process(b: Builder, options: Mapping[str, Any], entering: Sequence[str]
 
 
 def _branch(b: Builder, x: str, width: int, name: str, constants: str) -> str:
-    """1 x 1 convolution, reshaped to one row an anchor."""
+    """1 x 1 convolution, reshaped to one row per anchor."""
     size = int(b.at(x).shape[1])
     kernel, bias = f"{constants}/kernel", f"{constants}/bias"
     if kernel not in b.names:

@@ -1,6 +1,6 @@
 """Small TFLite files for tests, written with the schema's objects.
 
-Nothing here is shared with the code under test but the schema that comes with LiteRT.
+The only thing shared with the code under test is the schema that comes with LiteRT.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Builder:
         self.constants: dict[str, Array] = {}
 
     def feed(self, name: str, *shape: int | None, dtype: str = "float32") -> str:
-        """An input of the model; None where the dimension stays open."""
+        """An input of the model; None is an open dimension."""
         self.inputs.append(name)
         return self.tensor(name, shape, dtype)
 
@@ -76,7 +76,7 @@ class Builder:
         return len(self.model.buffers) - 1
 
     def at(self, name: str) -> Any:
-        """The TensorT of that name."""
+        """The TensorT with this name."""
         return self.subgraph.tensors[self.names[name]]
 
     def quantize(self, name: str, scale: Any, zero: Any, axis: int = 0) -> str:
@@ -86,7 +86,7 @@ class Builder:
         )
         return name
 
-    def op(  # noqa: PLR0917 - as the tests read best
+    def op(  # noqa: PLR0917 - short calls in tests
         self,
         operator: str,
         inputs: Sequence[str],
@@ -141,7 +141,7 @@ class Builder:
     def signature(
         self, inputs: Mapping[str, str], outputs: Mapping[str, str], key: str = "serving_default"
     ) -> None:
-        """Names that users see -> tensors."""
+        """Names in the signature -> tensors."""
         ends = [
             [schema.TensorMapT(name, self.names[tensor]) for name, tensor in side.items()]
             for side in (inputs, outputs)
@@ -154,7 +154,7 @@ class Builder:
         self.model.metadata = [*(self.model.metadata or []), entry]
 
     def content(self, *outputs: str) -> bytes:
-        """The file; outputs are tensors."""
+        """The file. Args: outputs: tensors."""
         self.subgraph.inputs = np.array([self.names[i] for i in self.inputs], np.int32)
         self.subgraph.outputs = np.array([self.names[o] for o in outputs], np.int32)
         builder = flatbuffers.Builder(1024)

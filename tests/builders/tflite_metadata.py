@@ -22,7 +22,7 @@ class Associated:
 
 
 def metadata(*outputs: Sequence[Associated], author: str = "a test") -> bytes:
-    """A ModelMetadata whose one subgraph has these files on its outputs."""
+    """A ModelMetadata with one subgraph, whose outputs have these files."""
     builder = flatbuffers.Builder(64)
     tensors = [_tensor(builder, f"output {i}", files) for i, files in enumerate(outputs)]
     listed = _vector(builder, tensors)
@@ -69,7 +69,7 @@ def zipped(
     compression: int = zipfile.ZIP_STORED,
     counted_from_the_file: bool = True,
 ) -> bytes:
-    """A model with an archive behind it."""
+    """A model followed by an archive."""
     file = io.BytesIO(content if counted_from_the_file else b"")
     with zipfile.ZipFile(file, "a", compression) as archive:
         for name, data in files.items():
@@ -79,6 +79,6 @@ def zipped(
 
 
 def unzipped(content: bytes) -> dict[str, bytes]:
-    """The files behind a model, in order."""
+    """The files in the archive after a model, in order."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}

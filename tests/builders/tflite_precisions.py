@@ -1,6 +1,6 @@
-"""One small classifier in every precision that TFLite files come in, quantized here in NumPy.
+"""One small classifier in every precision of TFLite files, quantized in NumPy.
 
-As `onnx_precisions`: `FUNCTIONS` x `PRECISIONS` is what the document of the precisions is made of.
+As in `onnx_precisions`, `FUNCTIONS` x `PRECISIONS` are the cells of docs/precisions.md.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from tests.builders.tflite_builder import Builder
 
-FEATURES, UNITS, BATCH = 33, 5, 3  # odd: rows of four bits do not end with a byte
+FEATURES, UNITS, BATCH = 33, 5, 3  # odd: int4 rows end within a byte
 
 
 def normal(*shape: int, seed: int = 0) -> Array:
@@ -29,7 +29,7 @@ DENSE, IMAGE = normal(BATCH, FEATURES, seed=1), normal(1, 2, 2, FEATURES, seed=1
 
 
 @dataclass(frozen=True)
-class Codes:
+class Activations:
     """How activations are quantized: x, z and y, each (scale, zero point)."""
 
     dtype: str
@@ -38,20 +38,20 @@ class Codes:
     y: tuple[float, int]
 
 
-INT8 = Codes("int8", (0.04, 3), (0.25, -4), (1 / 256, -128))
-UINT8 = Codes("uint8", (0.04, 131), (0.25, 124), (1 / 256, 0))
-INT16 = Codes("int16", (2e-4, 0), (1e-3, 0), (1 / 32768, 0))
+INT8 = Activations("int8", (0.04, 3), (0.25, -4), (1 / 256, -128))
+UINT8 = Activations("uint8", (0.04, 131), (0.25, 124), (1 / 256, 0))
+INT16 = Activations("int16", (2e-4, 0), (1e-3, 0), (1 / 32768, 0))
 
 
 def per_channel(bits: int = 8) -> tuple[Array, Array]:
-    """Symmetric codes [units, in], and one scale a unit."""
+    """Symmetric quantized values [units, in], and per-unit scales."""
     high = 2 ** (bits - 1) - 1
     scale = (np.abs(WEIGHTS).max(axis=1) / high).astype(np.float32)
     return np.rint(WEIGHTS / scale[:, None]).astype(np.int8), scale
 
 
 def constant4(builder: Builder, name: str, codes: Array) -> str:
-    """int4: two codes a byte, the first in the low half."""
+    """int4: two values per byte, the first in the low half."""
     flat = codes.reshape(-1).astype(np.int64) & 15
     flat = np.append(flat, np.zeros(flat.size % 2, np.int64))
     data = (flat[0::2] | flat[1::2] << 4).astype(np.uint8)
@@ -60,9 +60,9 @@ def constant4(builder: Builder, name: str, codes: Array) -> str:
 
 
 class Network:
-    """x -> product `z` -> mean, where it is an image -> function -> `y`."""
+    """x -> product `z` -> mean, if x is an image -> function -> `y`."""
 
-    def __init__(self, kind: str, codes: Codes | None = None) -> None:
+    def __init__(self, kind: str, codes: Activations | None = None) -> None:
         self.builder = Builder()
         self.image = kind.startswith("convolution")
         self.function = FUNCTIONS[kind]
@@ -130,7 +130,7 @@ def _float32(kind: str) -> Network:
 
 
 def _behind(kind: str, kernel: Callable[[Network], str]) -> Network:
-    """Weights behind a DEQUANTIZE."""
+    """Weights that go through a DEQUANTIZE."""
     network = Network(kind)
     builder, stored = network.builder, kernel(network)
     shape = builder.shape_of(stored)
@@ -153,7 +153,7 @@ def _weights8(kind: str) -> Network:
 
 
 def _dynamic(kind: str, bits: int = 8) -> Network:
-    """Hybrid kernels: integer weights, and codes of x that are made while the model runs."""
+    """Hybrid kernels: integer weights; x is quantized at run time."""
     network, (codes, scale) = Network(kind), per_channel(bits)
     kernel = _codes_of(network, codes, bits)
     network.builder.quantize(kernel, scale, np.zeros(UNITS))
@@ -167,7 +167,7 @@ def _codes_of(network: Network, codes: Array, bits: int) -> str:
     return network.kernel(codes)
 
 
-def _integer(kind: str, how: Codes, bits: int = 8) -> Network:
+def _integer(kind: str, how: Activations, bits: int = 8) -> Network:
     network, (codes, scale) = Network(kind, how), per_channel(bits)
     builder, zeros = network.builder, np.zeros(UNITS)
     kernel = _codes_of(network, codes, bits)
@@ -180,7 +180,7 @@ def _integer(kind: str, how: Codes, bits: int = 8) -> Network:
 
 
 def _uint8(kind: str) -> Network:
-    """One scale for the kernel, and its zero point, as before int8."""
+    """One scale and zero point for the kernel, as in files from before int8."""
     network = Network(kind, UINT8)
     scale = np.float32((WEIGHTS.max() - WEIGHTS.min()) / 255)
     point = int(np.rint(-WEIGHTS.min() / scale))
@@ -193,7 +193,7 @@ def _uint8(kind: str) -> Network:
 
 
 def _sparse(kind: str) -> Network | None:
-    """Rows in compressed form (CSR); there is no such convolution."""
+    """Compressed rows (CSR); there is no sparse convolution."""
     if kind.startswith("convolution"):
         return None
     network = Network(kind)
@@ -238,6 +238,6 @@ PRECISIONS: Mapping[str, Callable[[str], Network | None]] = {
 
 
 def built(kind: str, precision: str) -> TfliteModel | None:
-    """A head of this kind in this precision; None where the format has none."""
+    """A head of this kind in this precision; None if the format has none."""
     network = PRECISIONS[precision](kind)
     return None if network is None else network.finished()

@@ -1,7 +1,7 @@
 """Small TFLite detectors of the YOLO families, written by TensorFlow's own converter.
 
-Kernels and places are those of `yolo_reference`; boxes count in sides of the picture, as exporters
-have them for TFLite, so that they and the scores get along with one scale.
+Kernels and grid cells are those of `yolo_reference`. Boxes are in units of the picture's sides, as
+exporters write them for TFLite, so that boxes and scores can share a scale.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def maps(x: Any) -> list[Any]:
 
 
 def yolov5(x: Any) -> Any:
-    """Rows of each map, decoded on their own, one behind the other."""
+    """Rows of each map, decoded separately and concatenated."""
     rows, width = [], 5 + CLASSES
     for level, each in enumerate(maps(x)):
         size, stride = SIZES[level], STRIDES[level]
@@ -85,12 +85,12 @@ def _boxes(box: Any) -> Any:
 
 
 def _turned(x: Any, channels: int, size: int) -> Any:
-    """Into PyTorch's order, as converters bring it: [1, channels, cells]"""
+    """Into PyTorch's order, as converters write it: [1, channels, cells]"""
     return tf.reshape(tf.transpose(x, [0, 3, 1, 2]), [1, channels, size**2])
 
 
 def yolov8(x: Any) -> Any:
-    """Boxes out of a distribution, and classes, joined map by map."""
+    """Boxes from a distribution, and classes, concatenated per map."""
     levels = []
     for level, (size, each) in enumerate(zip(SIZES, maps(x), strict=True)):
         both = [conv(each, 4 * BINS, f"cv2.{level}"), conv(each, CLASSES, f"cv3.{level}")]
@@ -100,7 +100,7 @@ def yolov8(x: Any) -> Any:
 
 
 def yolov11(x: Any) -> Any:
-    """Boxes and classes are joined apart; a depthwise convolution stands in front of the latter."""
+    """Boxes and classes are joined separately; a depthwise convolution precedes the classes."""
     box, cls = [], []
     for level, (size, each) in enumerate(zip(SIZES, maps(x), strict=True)):
         box.append(_turned(conv(each, 4 * BINS, f"cv2.{level}"), 4 * BINS, size))
@@ -125,7 +125,7 @@ def yolox(x: Any) -> Any:
 
 
 def suppressed(x: Any, *, version: int) -> Any:
-    """Each box has one class, the best; of boxes that overlap the best one stays."""
+    """Each box has its best class; of overlapping boxes the best one is kept."""
     y = yolox(x)[0]
     boxes = tf.concat([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], -1)
     scores = y[:, 4:5] * y[:, 5:]
@@ -163,7 +163,7 @@ def fed(x: Array) -> Array:
 
 
 def converted(family: str, *, int8: bool = False) -> bytes:
-    """The file, with a signature, and with integers at its ends too where it is quantized."""
+    """The file, with a signature, and with integer inputs and outputs if it is quantized."""
     module, spec = tf.Module(), tf.TensorSpec((1, SIZES[0], SIZES[0], CHANNELS), name="x")
     module.answer = tf.function(_named(FAMILIES[family]), input_signature=[spec])
     concrete = module.answer.get_concrete_function()
@@ -185,7 +185,7 @@ def _named(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def quantized(content: bytes) -> bytes:
-    """A float file in codes, as litert-quantizer writes it."""
+    """A float file as litert-quantizer quantizes it."""
     tool = quantizer.Quantizer(bytearray(content))
     tool.load_quantization_recipe(recipe.static_wi8_ai8())
     ranges = tool.calibrate({"serving_default": [{"x": x} for x in _pictures()]})

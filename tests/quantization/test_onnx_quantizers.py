@@ -1,7 +1,6 @@
-"""Files that the well-kept quantizers write of one small network are cut, and their cut is proved.
+"""Files that maintained quantizers write of a small network are cut, and the cut is checked.
 
-What onnxruntime saves after its own optimization is among them: it fuses operators that no
-quantizer writes.
+Some are saved by onnxruntime after its optimization, with fused operators that no quantizer writes.
 """
 
 from __future__ import annotations
@@ -127,18 +126,18 @@ QUANTIZERS: Mapping[str, Callable[[Path, Path], None]] = {
         s, t, quant_format=QuantFormat.QOperator, per_channel=True, activation_type=U8
     ),
     "dynamic": lambda s, t: dynamic(s, t, weight_type=U8),
-    "dynamic, a scale a unit": lambda s, t: dynamic(s, t, per_channel=True, weight_type=S8),
+    "dynamic, per-channel": lambda s, t: dynamic(s, t, per_channel=True, weight_type=S8),
     "float16": lambda s, t: half(s, t, keep_io=False),
     "float16, float32 outside": lambda s, t: half(s, t, keep_io=True),
     "MatMulNBits, 4 bits": lambda s, t: blocks(s, t, bits=4, quantize="QOperator"),
     "MatMulNBits, 8 bits": lambda s, t: blocks(s, t, bits=8, quantize="QOperator"),
     "DequantizeLinear in blocks": lambda s, t: blocks(s, t, bits=4, quantize="QDQ"),
 }
-OPTIMIZED = ("QDQ", "QOperator, a scale a unit", "dynamic, a scale a unit")
+OPTIMIZED = ("QDQ", "QOperator, a scale a unit", "dynamic, per-channel")
 
 
 def optimized(source: Path, target: Path) -> None:
-    """As onnxruntime saves what it has fused."""
+    """As onnxruntime saves a graph with fused operators."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
     options.log_severity_level = 4
@@ -147,8 +146,8 @@ def optimized(source: Path, target: Path) -> None:
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def proved(path: Path, mode: str) -> None:
-    """The cut check of `exporter prune` passes; the codes of logits are equal to the bit."""
+def check_cut(path: Path, mode: str) -> None:
+    """The cut check of `exporter prune` passes; quantized logits are bit-identical."""
     done = prune_model(open_file(path), CutOptions(keep=KEPT, mode=mode), Job(samples=4))
     checks = done.results.checks
     assert checks
@@ -164,20 +163,20 @@ CASES = [
 
 
 @pytest.mark.parametrize(("network", "name"), CASES)
-def test_what_quantizers_write_is_cut(network: str, name: str, tmp_path: Path) -> None:
+def test_quantized_files_are_cut(network: str, name: str, tmp_path: Path) -> None:
     source, target = tmp_path / f"{network}.onnx", tmp_path / "quantized.onnx"
     onnx.save(NETWORKS[network](), source)
     QUANTIZERS[name](source, target)
     for mode in ("slice", "zero"):
-        proved(target, mode)
+        check_cut(target, mode)
     if name in OPTIMIZED:
         optimized(target, tmp_path / "optimized.onnx")
-        proved(tmp_path / "optimized.onnx", "slice")
+        check_cut(tmp_path / "optimized.onnx", "slice")
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
-    """Zero points at level 4: a sum of another order at another width, beyond 1e-6 of |z|."""
+    """With zero points at level 4, the order of a sum depends on the width: beyond 1e-6 of |z|."""
     features, kept = 4096, [3, 8, 21, 30, 33, 35, 39]
     made = proto(
         [node("MatMul", ["x", "w"], ["m"], "product"), node("Add", ["m", "b"], ["z"], "bias")],
@@ -187,14 +186,15 @@ def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
     )
     onnx.save(made, tmp_path / "float.onnx")
     blocks(tmp_path / "float.onnx", tmp_path / "n.onnx", bits=bits, quantize="QOperator", level=4)
-    whole = open_file(tmp_path / "n.onnx")
-    done = prune_model(whole, CutOptions(keep=kept), Job(samples=1))
+    original = open_file(tmp_path / "n.onnx")
+    done = prune_model(original, CutOptions(keep=kept), Job(samples=1))
     x = np.random.default_rng(0).uniform(size=(4, features)).astype(np.float32)
     wide, narrow = (
-        m.runner(RunOptions(batch=4))({"x": x})["z"].astype(np.float64) for m in (whole, done.model)
+        m.runner(RunOptions(batch=4))({"x": x})["z"].astype(np.float64)
+        for m in (original, done.model)
     )
     apart = np.abs(narrow - wide[:, kept]).max() / np.abs(wide).max()
-    assert cut_precision(whole) == "blocks with zero points"
-    assert apart <= LIMITS["cut", cut_precision(whole)].z
+    assert cut_precision(original) == "blocks with zero points"
+    assert apart <= LIMITS["cut", cut_precision(original)].z
     if apart <= LIMITS["cut", "fp32"].z:
         pytest.skip("the kernels for this processor keep to the limit of float32")

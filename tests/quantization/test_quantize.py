@@ -1,6 +1,6 @@
-"""A float model in, another precision out: weights, ranges, ends and metadata, for both formats.
+"""Quantize a float model, in both formats: weights, ranges, inputs, outputs and metadata.
 
-What must hold is computed here: the network of the shelf is one product and a softmax.
+Expected values are computed in NumPy: the network of the shelf is one product and a softmax.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def samples(model: Model, points: Array = POINTS) -> Samples:
-    """The points under the name that the model's input has."""
+    """The points for the model's input."""
     return Samples({model.graph().inputs[0]: points}, "points.npz")
 
 
@@ -72,25 +72,27 @@ def net(shelf: Path) -> Callable[[str], Model]:
     return lambda kind: open_model(shelf / f"net.{kind}")
 
 
-# --- refused, and nothing made ------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("wish", "told"),
+    ("spec", "message"),
     [
         (lambda: QuantizationSpec("int3"), "no precision 'int3'"),
         (lambda: QuantizationSpec("fp16", integer_io=True), "fp16 has float inputs"),
         (lambda: QuantizationSpec("dynamic", integer_io=True), "dynamic has float inputs"),
     ],
 )
-def test_wishes_that_nothing_fulfils(wish: Callable[[], QuantizationSpec], told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        wish()
+def test_invalid_specs(spec: Callable[[], QuantizationSpec], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        spec()
 
 
 @each_kind
 @pytest.mark.parametrize("precision", COARSER)
-def test_what_is_quantized_already(net: Callable[[str], Model], kind: str, precision: str) -> None:
+def test_a_quantized_model_is_refused(
+    net: Callable[[str], Model], kind: str, precision: str
+) -> None:
     made = quantize_model(net(kind), QuantizationSpec(precision), samples(net(kind))).model
     if kind == "onnx" and precision == "int4":
         assert made.precision == "int4"
@@ -99,17 +101,17 @@ def test_what_is_quantized_already(net: Callable[[str], Model], kind: str, preci
             check_float(made, again)
 
 
-@pytest.mark.parametrize(("precision", "told"), [("bf16", "is bf16"), ("fp64", "is fp64")])
-def test_other_floats(
-    net: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, precision: str, told: str
+@pytest.mark.parametrize(("precision", "message"), [("bf16", "is bf16"), ("fp64", "is fp64")])
+def test_other_float_types_are_refused(
+    net: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch, precision: str, message: str
 ) -> None:
     made = net("onnx")
     monkeypatch.setattr(made, "precision", precision)
-    with pytest.raises(ModelError, match=told):
+    with pytest.raises(ModelError, match=message):
         check_float(made, "int8")
 
 
-def test_a_kind_that_no_library_takes(
+def test_a_kind_that_cannot_be_quantized(
     net: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = net("onnx")
@@ -121,7 +123,7 @@ def test_a_kind_that_no_library_takes(
 
 
 def test_nothing_to_quantize() -> None:
-    """onnxruntime has int4 kernels for products of matrices alone."""
+    """onnxruntime has int4 kernels only for matrix products."""
     with pytest.raises(ModelError, match=r"cannot quantize any weights of network\.onnx to int4"):
         quantize_model(convolution(), QuantizationSpec("int4"))
 
@@ -136,8 +138,8 @@ def test_a_library_that_fails_is_one_line(net: Callable[[str], Model]) -> None:
         quantize_model(odd, QuantizationSpec("fp16"))
 
 
-def test_integer_ends_that_there_are_not() -> None:
-    """A logarithm has no integer kernel, at whichever end."""
+def test_inputs_and_outputs_that_cannot_be_integers() -> None:
+    """A logarithm has no integer kernel, first or last."""
     nodes = [
         node("Exp", ["x"], ["e"], "exp"),
         node("Gemm", ["e", "kernel", "bias"], ["y"], "gemm"),
@@ -150,26 +152,26 @@ def test_integer_ends_that_there_are_not() -> None:
         quantize_model(ends, QuantizationSpec("int8", integer_io=True), samples(ends))
 
 
-# --- what comes out -----------------------------------------------------------------------------
+# --- results ------------------------------------------------------------------------------------
 
 LEAST_DB = {"fp16": 55.0, "dynamic": 40.0, "int8": 35.0, "int16x8": 40.0, "int4": 12.0}
 
 
 @each_kind
 @pytest.mark.parametrize("precision", COARSER)
-def test_answers_are_those_of_the_network(
+def test_outputs_match_the_float_network(
     net: Callable[[str], Model], kind: str, precision: str
 ) -> None:
-    whole = net(kind)
-    before = content(whole)
-    made = quantize_model(whole, QuantizationSpec(precision), samples(whole))
+    original = net(kind)
+    before = content(original)
+    made = quantize_model(original, QuantizationSpec(precision), samples(original))
     assert made.model.precision == precision
     assert made.warnings == ()
-    assert content(whole) == before, "the source is never changed"
+    assert content(original) == before, "the source is never changed"
     values = compare(expected(), answers(made.model), axis=2, tie=0.05, metrics=["sqnr_db", "top1"])
     assert values["sqnr_db"] >= LEAST_DB[precision]
     assert values["top1"] >= 0.95
-    again = quantize_model(whole, QuantizationSpec(precision), samples(whole))
+    again = quantize_model(original, QuantizationSpec(precision), samples(original))
     assert content(again.model) == content(made.model), "same input, same bytes"
 
 
@@ -183,13 +185,15 @@ ENDS = {
 
 @each_kind
 @pytest.mark.parametrize("precision", CALIBRATED)
-def test_integer_ends_hold_codes(net: Callable[[str], Model], kind: str, precision: str) -> None:
-    whole = net(kind)
-    made = quantize_model(whole, QuantizationSpec(precision, integer_io=True), samples(whole)).model
+def test_integer_inputs_and_outputs(net: Callable[[str], Model], kind: str, precision: str) -> None:
+    original = net(kind)
+    made = quantize_model(
+        original, QuantizationSpec(precision, integer_io=True), samples(original)
+    ).model
     graph, dtype = made.graph(), ENDS[kind, precision]
     ends = [graph.tensors[name] for name in (*graph.inputs, *graph.outputs)]
     assert [end.dtype for end in ends] == [dtype, dtype]
-    assert (graph.inputs, graph.outputs) == (whole.graph().inputs, whole.graph().outputs)
+    assert (graph.inputs, graph.outputs) == (original.graph().inputs, original.graph().outputs)
     values = compare(expected(), answers(made), axis=2, tie=0.05, metrics=["sqnr_db", "top1"])
     assert values["sqnr_db"] >= LEAST_DB[precision]
     known = ends[0].quantization
@@ -199,7 +203,7 @@ def test_integer_ends_hold_codes(net: Callable[[str], Model], kind: str, precisi
 
 
 def both_returned(kind: str) -> Model:
-    """x -> z -> softmax y; z is an output that the model reads too."""
+    """x -> z -> softmax y; z is an output that the softmax reads too."""
     if kind == "onnx":
         nodes = [
             node("Gemm", ["flat", "kernel", "bias"], ["z"], "gemm"),
@@ -219,11 +223,11 @@ def both_returned(kind: str) -> Model:
 
 @each_kind
 @pytest.mark.parametrize("precision", COARSER)
-def test_an_output_that_the_model_reads_too(kind: str, precision: str) -> None:
-    whole = both_returned(kind)
+def test_an_output_that_operators_read_too(kind: str, precision: str) -> None:
+    original = both_returned(kind)
     points = POINTS if kind == "onnx" else POINTS[:, 0]
     made = quantize_model(
-        whole, QuantizationSpec(precision), samples(whole, points[:, np.newaxis])
+        original, QuantizationSpec(precision), samples(original, points[:, np.newaxis])
     ).model
     assert made.graph().outputs == ("z", "y")
     runner = made.runner(RunOptions())
@@ -236,7 +240,7 @@ def test_an_output_that_the_model_reads_too(kind: str, precision: str) -> None:
         assert values["sqnr_db"] >= LEAST_DB[precision]
 
 
-def test_integer_ends_behind_what_moves_them() -> None:
+def test_integer_inputs_and_outputs_through_reshapes() -> None:
     moved = model(
         [
             node("Transpose", ["x"], ["t"], "turn", perm=[0, 2, 1]),
@@ -262,7 +266,9 @@ def test_integer_ends_behind_what_moves_them() -> None:
     assert values["sqnr_db"] > 25.0
 
 
-def test_the_scale_of_integer_ends_stands_in_the_file(net: Callable[[str], Model]) -> None:
+def test_the_file_states_the_scale_of_integer_inputs_and_outputs(
+    net: Callable[[str], Model],
+) -> None:
     made: Any = quantize_model(
         net("onnx"), QuantizationSpec("int8", integer_io=True), samples(net("onnx"))
     )
@@ -276,8 +282,8 @@ def test_the_scale_of_integer_ends_stands_in_the_file(net: Callable[[str], Model
         assert named["ZERO_POINT_TENSOR"] == known.zero_point.item()
 
 
-def test_weights_are_the_nearest_codes_of_each_channel(net: Callable[[str], Model]) -> None:
-    """In both formats: each channel has its own scale, and no weight is off by more than half."""
+def test_weights_are_rounded_per_channel(net: Callable[[str], Model]) -> None:
+    """In both formats: per-channel scales, and no weight differs by more than half a step."""
     made: Any = quantize_model(
         net("tflite"), QuantizationSpec("int8"), samples(net("tflite"))
     ).model
@@ -311,15 +317,15 @@ def _onnx_kernel(proto: onnx.ModelProto) -> tuple[Array, Array]:
     raise AssertionError("no kernel of codes")
 
 
-# --- what a file carries ------------------------------------------------------------------------
+# --- remap and metadata -------------------------------------------------------------------------
 
 
 @each_kind
 @pytest.mark.parametrize("precision", COARSER)
 def test_the_remap_survives(net: Callable[[str], Model], kind: str, precision: str) -> None:
-    whole = net(kind)
-    cut = plan_cut(whole, CutOptions(keep=[1, 4, 6]))
-    small = whole.apply(cut.plan)
+    original = net(kind)
+    cut = plan_cut(original, CutOptions(keep=[1, 4, 6]))
+    small = original.apply(cut.plan)
     made = quantize_model(small, QuantizationSpec(precision), samples(small)).model
     file = Path(f"small.{kind}")
     opened = from_bytes(content(made), file.name) if kind == "tflite" else reopened(made)
@@ -333,44 +339,44 @@ def reopened(model: Model) -> Model:
     return onnx_from_bytes(content(model), "again.onnx")
 
 
-def test_a_remap_that_is_not_in_the_file_yet(net: Callable[[str], Model]) -> None:
-    """A converter knows nothing of an earlier cut: the model holds the table beside its file."""
+def test_a_remap_that_is_not_in_the_file(net: Callable[[str], Model]) -> None:
+    """A converter does not know of an earlier cut: the remap is in the model, not in its file."""
     for kind in KINDS:
-        whole = net(kind)
-        remap = plan_cut(whole, CutOptions(keep=[2, 3])).remap
-        whole.remap = remap
-        made = quantize_model(whole, QuantizationSpec("dynamic")).model
+        original = net(kind)
+        remap = plan_cut(original, CutOptions(keep=[2, 3])).remap
+        original.remap = remap
+        made = quantize_model(original, QuantizationSpec("dynamic")).model
         again = from_bytes(content(made), "a") if kind == "tflite" else reopened(made)
         assert again.remap == remap
 
 
-def test_metadata_of_an_onnx_file_is_the_users() -> None:
-    whole = classifier()
-    whole.proto.metadata_props.add(key="author", value="somebody")
-    whole.proto.metadata_props.add(key="labels", value='["a", "b", "c", "d", "e"]')
+def test_metadata_of_an_onnx_file_is_kept() -> None:
+    original = classifier()
+    original.proto.metadata_props.add(key="author", value="somebody")
+    original.proto.metadata_props.add(key="labels", value='["a", "b", "c", "d", "e"]')
     for precision in COARSER:
-        made: Any = quantize_model(whole, QuantizationSpec(precision), samples(whole)).model
+        made: Any = quantize_model(original, QuantizationSpec(precision), samples(original)).model
         props = {p.key: p.value for p in made.proto.metadata_props}
         assert props == {"author": "somebody", "labels": '["a", "b", "c", "d", "e"]'}
         assert (made.proto.producer_name, made.proto.graph.name) == ("tests", "network")
 
 
-def test_labels_stay_behind_a_tflite_file() -> None:
+def test_labels_of_a_tflite_file_are_kept() -> None:
     builder = tflite_classifier(features=FEATURES)
     builder.metadata("TFLITE_METADATA", metadata([Associated("labels.txt")]))
     lines = b"ant\nbee\ncat\ndog\nelk\n"
-    whole = from_bytes(zipped(builder.content("y"), {"labels.txt": lines}), "labeled.tflite")
+    original = from_bytes(zipped(builder.content("y"), {"labels.txt": lines}), "labeled.tflite")
     for precision in COARSER:
-        made: Any = quantize_model(whole, QuantizationSpec(precision), samples(whole)).model
+        made: Any = quantize_model(original, QuantizationSpec(precision), samples(original)).model
         assert unzipped(made.content) == {"labels.txt": lines}
         assert made.graph().labels == {"y": ("ant", "bee", "cat", "dog", "elk")}
 
 
-# --- traps --------------------------------------------------------------------------------------
+# --- edge cases --------------------------------------------------------------------------------------
 
 
 def test_an_old_tflite_file_is_quantized() -> None:
-    """No signature, and operator codes in the old field alone: the library would do nothing."""
+    """No signature, and operator codes only in the old field: the library would do nothing."""
     builder = tflite_classifier(features=FEATURES)
     for code in builder.model.operatorCodes:
         code.builtinCode = 0
@@ -380,8 +386,8 @@ def test_an_old_tflite_file_is_quantized() -> None:
     assert (made.graph().inputs, made.graph().outputs) == (("x",), ("y",))
 
 
-def test_large_buffers_come_inside() -> None:
-    """Behind the flatbuffer, where litert-quantizer puts them from 256 kB on, tools lose them."""
+def test_large_buffers_are_moved_inside() -> None:
+    """litert-quantizer writes them after the flatbuffer from 256 kB on, where tools lose them."""
     builder = Builder()
     z = builder.dense(builder.feed("x", 1, 512), 1024, "z")
     large = from_bytes(builder.content(z), "large.tflite")
@@ -390,15 +396,15 @@ def test_large_buffers_come_inside() -> None:
     assert all(buffer.offset == 0 for buffer in read(made.content).buffers)
 
 
-def test_a_weight_beyond_float16_is_told() -> None:
+def test_a_weight_beyond_float16_is_a_warning() -> None:
     bias = np.array([1e6, -3e7, 1e-30, -1e-12, 1], np.float32)
     constants = {"kernel": np.float32(1e-20) * numbers(6, 5), "bias": bias}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
-    told = quantize_model(huge, QuantizationSpec("fp16")).warnings
-    assert told == ("weights exceed the range of float16: the largest, -3e+07, became -65504",)
+    message = quantize_model(huge, QuantizationSpec("fp16")).warnings
+    assert message == ("weights exceed the range of float16: the largest, -3e+07, became -65504",)
 
 
-def test_weights_that_float16_cannot_tell_from_0_are_no_warning() -> None:
+def test_weights_below_float16_are_no_warning() -> None:
     constants = {"kernel": numbers(6, 5), "bias": np.array([1e-30, -1e-12, 0, 1, 2], np.float32)}
     small = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
     assert quantize_model(small, QuantizationSpec("fp16")).warnings == ()
@@ -414,7 +420,7 @@ def convolution() -> Model:
     return model(nodes, {"kernel": numbers(4, 2, 3, 3)}, x=(1, 2, 5, 5))
 
 
-def test_what_a_library_leaves_float_is_told_with_a_number() -> None:
+def test_weights_that_stay_float_are_a_warning_with_a_share() -> None:
     nodes = [
         node("Conv", ["x", "filter"], ["c"], "conv"),
         node("GlobalAveragePool", ["c"], ["g"], "mean"),
@@ -425,27 +431,27 @@ def test_what_a_library_leaves_float_is_told_with_a_number() -> None:
     both = model(nodes, constants, x=(1, 2, 5, 5))
     made = quantize_model(both, QuantizationSpec("int4"))
     share = 72 / (72 + 28)  # weights of the convolution and of the product
-    told = f"onnxruntime left float at int4: 1 Conv of 2 linear operations ({share:.1%} of their"
-    assert [w[: len(told)] for w in made.warnings] == [told]
+    message = f"onnxruntime left float at int4: 1 Conv of 2 linear operations ({share:.1%} of their"
+    assert [w[: len(message)] for w in made.warnings] == [message]
     left = unquantized(both.graph(), both.graph())
     assert left.is_everything
     assert (left.before, left.bytes, left.bytes_before) == (2, 400, 400)
 
 
-def test_small_kernels_stay_float_beside_large_ones() -> None:
-    """In TFLite, where activations are quantized as the model runs; alone they are quantized."""
+def test_small_kernels_stay_float_if_there_are_large_ones() -> None:
+    """In TFLite with dynamic ranges; in a model without large kernels they are quantized."""
     builder = Builder()
     builder.dense(builder.feed("x", 1, FEATURES), 200, "h")  # 1,200 numbers
     builder.dense("h", 3, "z")  # 600
     both = from_bytes(builder.content("z"), "both.tflite")
     made = quantize_model(both, QuantizationSpec("dynamic"))
-    told = "litert-quantizer left float at dynamic: 1 FULLY_CONNECTED of 2 linear operations"
-    assert made.warnings == (f"{told} ({600 / 1800:.1%} of their weights)",)
+    message = "litert-quantizer left float at dynamic: 1 FULLY_CONNECTED of 2 linear operations"
+    assert made.warnings == (f"{message} ({600 / 1800:.1%} of their weights)",)
     held = {t.name: t.type for t in read(content(made.model)).subgraphs[0].tensors}
     assert (held[b"h/kernel"], held[b"z/kernel"]) == (9, 0), "int8, float32"
 
 
-# --- quiet --------------------------------------------------------------------------------------
+# --- silence --------------------------------------------------------------------------------------
 
 CHATTY = """
 import os, sys
@@ -460,7 +466,7 @@ print("last", file=sys.stderr)
 """
 
 
-def test_nothing_of_a_library_reaches_the_terminal() -> None:
+def test_library_output_does_not_reach_the_terminal() -> None:
     done = subprocess.run(
         [sys.executable, "-c", CHATTY], capture_output=True, text=True, check=True
     )
@@ -475,7 +481,7 @@ def handlers() -> Iterator[list[logging.Handler]]:
     assert logging.root.manager.disable == logging.NOTSET
 
 
-def test_the_logger_is_as_before(
+def test_the_root_logger_is_restored(
     handlers: list[logging.Handler], net: Callable[[str], Model]
 ) -> None:
     quantize_model(net("onnx"), QuantizationSpec("int8"), samples(net("onnx")))
@@ -489,14 +495,16 @@ def test_the_logger_is_as_before(
 # --- the table ----------------------------------------------------------------------------------
 
 
-def test_files_say_what_they_are() -> None:
+def test_precisions_of_opened_files() -> None:
     assert set(COARSER) <= QUANTIZED
     assert FLOAT not in QUANTIZED
 
 
-def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> None:
-    whole = net("tflite")
-    made = quantize_model(whole, QuantizationSpec("int8", integer_io=True), samples(whole)).model
+def test_integer_inputs_are_fed_quantized_samples(net: Callable[[str], Model]) -> None:
+    original = net("tflite")
+    made = quantize_model(
+        original, QuantizationSpec("int8", integer_io=True), samples(original)
+    ).model
     graph = made.graph()
     name = graph.inputs[0]
     known = graph.tensors[name].quantization
@@ -512,7 +520,7 @@ def test_codes_are_fed_where_codes_are_taken(net: Callable[[str], Model]) -> Non
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
 @pytest.mark.parametrize("opset", [11, 17])
-def test_files_older_than_scales_for_each_channel_are_quantized(precision: str, opset: int) -> None:
+def test_opsets_before_per_channel_scales_are_quantized(precision: str, opset: int) -> None:
     plain = classifier(opset=opset)
     made: Any = quantize_model(plain, QuantizationSpec(precision), samples(plain)).model
     onnx.checker.check_model(made.proto, full_check=True)
@@ -520,8 +528,8 @@ def test_files_older_than_scales_for_each_channel_are_quantized(precision: str, 
     assert plain.proto.opset_import[0].version == opset
 
 
-def test_floats_that_a_file_makes_of_integers_are_carried_to_float16() -> None:
-    """A detector counts the places of its grid; here the logits are multiplied by their number."""
+def test_integers_that_are_cast_to_float_in_float16_models() -> None:
+    """A detector counts the cells of its grid; here the logits are multiplied by their number."""
     count = [
         node("Shape", ["z"], ["lengths"], "lengths"),
         node("Cast", ["lengths"], ["floats"], "", to=TensorProto.FLOAT),
@@ -539,7 +547,7 @@ def test_floats_that_a_file_makes_of_integers_are_carried_to_float16() -> None:
 
 
 @pytest.mark.parametrize("precision", ["dynamic", "int8", "fp16", "int4"])
-def test_types_that_a_file_states_of_its_constants_are_no_hindrance(precision: str) -> None:
+def test_stated_types_of_constants(precision: str) -> None:
     kernel = np.ascontiguousarray(numbers(32, 5).T)
     gemm = node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm", transB=1)
     plain = model([gemm], {"kernel": kernel, "bias": numbers(5)}, x=("batch", 32))

@@ -1,8 +1,8 @@
 """Detectors in other precisions: quantized, quantized and then cut, cut and then quantized.
 
-The witnesses are whole files in the same runtime: the quantized original for what a cut of it must
-return, and the float original for what a cut keeps when it is quantized. Where boxes and classes
-stand on an axis is stated by hand.
+Expected values come from uncut files in the same runtime: from the quantized original for its cut,
+and from the float original for a cut that is quantized. The positions of boxes and classes on an
+axis are written by hand.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CELLS = [
     (name, precision)
     for name in YOLO
     for precision in PRECISE
-    if (name.split()[0], precision) != ("ONNX", "int4")  # which is for products
+    if (name.split()[0], precision) != ("ONNX", "int4")  # which is only for products
 ]
 
 
@@ -82,23 +82,23 @@ def decibels(wanted: Array, given: Array) -> float:
 
 
 def positions(name: str) -> list[int]:
-    """Of boxes and kept classes on the axis of the output, by hand."""
+    """The positions of boxes and kept classes on the output axis, computed by hand."""
     first = DETECTORS[YOLO[name]].first
     return [*range(first), *(first + unit for unit in KEPT)]
 
 
 @pytest.mark.parametrize(("name", "precision"), CELLS)
-def test_quantized_then_cut_the_rest_is_as_it_was(name: str, precision: str) -> None:
-    whole = quantized(name, precision)
-    done = prune_model(whole, CutOptions(keep=KEPT), Job(samples=4))
+def test_quantized_then_cut_matches_the_quantized_file(name: str, precision: str) -> None:
+    original = quantized(name, precision)
+    done = prune_model(original, CutOptions(keep=KEPT), Job(samples=4))
     assert done.results.checks
     assert done.results.passed
-    expected = np.take(answer(name, whole), positions(name), DETECTORS[YOLO[name]].axis)
+    expected = np.take(answer(name, original), positions(name), DETECTORS[YOLO[name]].axis)
     np.testing.assert_allclose(answer(name, done.model), expected, rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize(("name", "precision"), CELLS)
-def test_cut_then_quantized_it_answers_nearly_as_the_float_file(name: str, precision: str) -> None:
+def test_cut_then_quantized_is_close_to_the_float_file(name: str, precision: str) -> None:
     cut = prune_model(yolo(name), CutOptions(keep=KEPT), Job(samples=4))
     made = quantize_model(cut.model, QuantizationSpec(precision), samples(name)).model
     axis = DETECTORS[YOLO[name]].axis
@@ -110,7 +110,7 @@ def test_cut_then_quantized_it_answers_nearly_as_the_float_file(name: str, preci
     assert {(check.stage, check.output) for check in found.checks} == {("quantize", "y")}
 
 
-# --- behind a post-process ------------------------------------------------------------------------
+# --- with a post-process --------------------------------------------------------------------------
 
 SSDS: Mapping[str, Callable[[], Model]] = {
     "TFLite": lambda: from_bytes(ssd_models.ssd().content(*ssd_models.ROWS), "ssd.tflite"),
@@ -131,8 +131,8 @@ def random_samples(model: Model, count: int = 32) -> Samples:
 
 @pytest.mark.parametrize("precision", ["fp16", "dynamic", "int8", "int16x8"])
 @pytest.mark.parametrize("name", SSDS)
-def test_what_enters_a_post_process_is_compared_not_its_rows(name: str, precision: str) -> None:
-    """Rows change their order with the last bit: 4 dB, of files whose scores keep 38."""
+def test_inputs_of_a_post_process_are_compared_not_its_rows(name: str, precision: str) -> None:
+    """The order of rows depends on the last bit: 4 dB for rows, 38 dB for their scores."""
     model = SSDS[name]()
     inputs = random_samples(model)
     cut = prune_model(model, CutOptions(keep=[1, 2]), Job(samples=4))
@@ -152,23 +152,23 @@ def test_what_enters_a_post_process_is_compared_not_its_rows(name: str, precisio
 
 @pytest.mark.parametrize("precision", ["fp16", "dynamic", "int8", "int16x8"])
 @pytest.mark.parametrize("name", SSDS)
-def test_a_quantized_ssd_is_cut_as_others_are(name: str, precision: str) -> None:
+def test_a_quantized_ssd_is_cut(name: str, precision: str) -> None:
     model = SSDS[name]()
-    whole = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
-    done = prune_model(whole, CutOptions(keep=[0, 3]), Job(samples=4))
+    original = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
+    done = prune_model(original, CutOptions(keep=[0, 3]), Job(samples=4))
     assert done.results.passed
     assert "classes" in {check.metric for check in done.results.checks}
 
 
 @pytest.mark.parametrize("precision", ["int8", "int16x8"])
 @pytest.mark.parametrize("build", [onnx_suppression.largest, onnx_suppression.moved_apart])
-def test_class_numbers_are_no_measurements(build: Callable[[], ModelProto], precision: str) -> None:
-    """They were codes with a scale, and boxes moved apart by them too: nothing could be cut."""
+def test_class_indices_are_not_quantized(build: Callable[[], ModelProto], precision: str) -> None:
+    """Quantized class indices, and boxes that are moved apart by them, could not be cut."""
     model = from_proto(build(), "net.onnx")
-    whole = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
-    done = prune_model(whole, CutOptions(keep=[1, 2]), Job(samples=4))
+    original = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
+    done = prune_model(original, CutOptions(keep=[1, 2]), Job(samples=4))
     assert done.results.passed
-    found = compare_models(Job(), model, whole, random_samples(model), ())
+    found = compare_models(Job(), model, original, random_samples(model), ())
     assert any(check.metric == "sqnr_db" for check in found.checks), "something is compared"
 
 
@@ -176,7 +176,7 @@ def test_class_numbers_are_no_measurements(build: Callable[[], ModelProto], prec
 
 
 def with_cast() -> Model:
-    """Integers that are made float inside."""
+    """With integers that are cast to float."""
     made = proto(
         [
             node("ArgMax", ["x"], ["id"], "id", axis=1),
@@ -191,7 +191,7 @@ def with_cast() -> Model:
     return from_proto(made, "net.onnx")
 
 
-def test_float16_leaves_casts_as_they_are() -> None:
+def test_float16_does_not_change_casts() -> None:
     made = quantize_model(with_cast(), QuantizationSpec("fp16")).model
     x = np.array([[1, 2, 5, 3]], np.float32)
     assert made.runner(RunOptions())({"x": x})["y"].tolist() == [[3, 4, 7, 5]]
@@ -214,7 +214,7 @@ def test_a_library_that_writes_an_invalid_model_is_one_line(
 
 @pytest.mark.parametrize("first", ["", "--quantize-first"])
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_run_shows_what_each_precision_keeps(kind: str, first: str, tmp_path: Path) -> None:
+def test_run_reports_the_loss_of_each_precision(kind: str, first: str, tmp_path: Path) -> None:
     if kind == "onnx":
         onnx.save(DETECTORS["YOLOX"].build(), tmp_path / "net.onnx")
     else:
@@ -264,17 +264,17 @@ def test_a_real_yolox(zoo: Path, tmp_path: Path, first: str) -> None:
         "run net.onnx -o x --keep 1 --quantize-first",
     ],
 )
-def test_a_precision_that_no_kernel_has_is_one_line(tmp_path: Path, line: str) -> None:
-    """onnxruntime has no convolution of four bits."""
+def test_a_precision_without_kernels_is_one_line(tmp_path: Path, line: str) -> None:
+    """onnxruntime has no int4 convolution."""
     onnx.save(DETECTORS["v8"].build(), tmp_path / "net.onnx")
     before = listing(tmp_path)
     done = exporter(f"{line} --precision int4", tmp_path)
     assert (done.code, done.out) == (3, "")
-    (error,) = [told for told in done.err.splitlines() if told.startswith("error: ")]
+    (error,) = [message for message in done.err.splitlines() if message.startswith("error: ")]
     assert "cannot quantize any weights of" in error
     assert "to int4" in error
     assert listing(tmp_path) == before
 
 
-def test_every_precision_is_tried() -> None:
+def test_every_precision_is_tested() -> None:
     assert set(PRECISE) == set(PRECISIONS) - {"fp32"}

@@ -1,4 +1,4 @@
-"""Quantizing in the child: what comes back is what is made here; a child that dies is one line."""
+"""Quantizing in the child: the same result as in this process; a crash is one line."""
 
 from __future__ import annotations
 
@@ -36,31 +36,36 @@ def child() -> Iterator[Child]:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_the_same_comes_back(shelf: Path, tmp_path: Path, child: Child, kind: str) -> None:
-    """Bytes, table, name and warnings; of a table that is not in the file yet, too."""
-    whole = open_model(shelf / f"net.{kind}")
-    whole.remap = plan_cut(whole, CutOptions(keep=[2, 3])).remap
-    samples = Samples({whole.graph().inputs[0]: POINTS}, "points.npy")
-    wish = QuantizationSpec("int8", integer_io=True)
-    here, there = quantize_model(whole, wish, samples), quantize_in(child, whole, wish, samples)
+def test_the_result_is_the_same_as_in_this_process(
+    shelf: Path, tmp_path: Path, child: Child, kind: str
+) -> None:
+    """Bytes, remap, name and warnings; also for a remap that is not in the file."""
+    original = open_model(shelf / f"net.{kind}")
+    original.remap = plan_cut(original, CutOptions(keep=[2, 3])).remap
+    samples = Samples({original.graph().inputs[0]: POINTS}, "points.npy")
+    spec = QuantizationSpec("int8", integer_io=True)
+    here, there = (
+        quantize_model(original, spec, samples),
+        quantize_in(child, original, spec, samples),
+    )
     for name, made in {"here": here, "there": there}.items():
         made.model.write(tmp_path / name)
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
-    assert (there.model.name, there.model.remap) == (whole.name, whole.remap)
+    assert (there.model.name, there.model.remap) == (original.name, original.remap)
     assert there.warnings == here.warnings
 
 
-def test_warnings_and_refusals_come_back(child: Child) -> None:
+def test_warnings_and_refusals_are_returned(child: Child) -> None:
     constants = {"kernel": numbers(6, 5), "bias": np.full(5, 1e6, np.float32)}
     huge = model([node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")], constants)
-    told = quantize_in(child, huge, QuantizationSpec("fp16"), None).warnings
-    assert told == ("weights exceed the range of float16: the largest, 1e+06, became 65504",)
+    message = quantize_in(child, huge, QuantizationSpec("fp16"), None).warnings
+    assert message == ("weights exceed the range of float16: the largest, 1e+06, became 65504",)
     bare = model([node("Relu", ["x"], ["y"], "relu")], {})
     with pytest.raises(ModelError, match=r"cannot quantize any weights of network\.onnx to int4"):
         quantize_in(child, bare, QuantizationSpec("int4"), None)
 
 
-def test_quantized_already_starts_no_child(shelf: Path) -> None:
+def test_a_quantized_model_starts_no_child(shelf: Path) -> None:
     net = open_model(shelf / "net.onnx")
     with Child() as idle:
         small = quantize_model(net, QuantizationSpec("fp16")).model
@@ -70,7 +75,7 @@ def test_quantized_already_starts_no_child(shelf: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the signals are those of POSIX")
-def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
+def test_a_crash_of_the_child_is_an_error(shelf: Path) -> None:
     def kill() -> None:
         while doomed.pid is None:
             time.sleep(0.01)
@@ -78,8 +83,8 @@ def test_a_child_that_dies_takes_nothing_with_it(shelf: Path) -> None:
 
     with Child() as doomed:
         threading.Thread(target=kill, daemon=True).start()
-        told = r"quantizing net\.tflite to fp16: the child process was killed by SIGSEGV"
-        with pytest.raises(ConversionError, match=told):
+        message = r"quantizing net\.tflite to fp16: the child process was killed by SIGSEGV"
+        with pytest.raises(ConversionError, match=message):
             quantize_in(doomed, open_model(shelf / "net.tflite"), QuantizationSpec("fp16"), None)
     assert doomed.log is not None, "it stays for people to read"
     doomed.log.unlink()
@@ -94,10 +99,10 @@ LIMITS: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", LIMITS)
 @pytest.mark.parametrize("whole_job", [False, True], ids=["quantize", "run"])
 def test_limits(shelf: Path, tmp_path: Path, name: str, whole_job: bool) -> None:
-    limit, told = LIMITS[name]
+    limit, message = LIMITS[name]
     how: Any = {"keep": [1], "precisions": ["fp16"]} if whole_job else {"precision": "fp16"}
     call: Any = package.run if whole_job else package.quantize
-    with pytest.raises(ConversionError, match=told) as caught:
+    with pytest.raises(ConversionError, match=message) as caught:
         call(shelf / "net.onnx", tmp_path / "x.onnx", verify=False, bench=False, **how, **limit)
     assert not list(tmp_path.iterdir())
     Path(caught.value.hint.rpartition(" ")[2]).unlink()  # the log

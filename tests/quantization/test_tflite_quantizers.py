@@ -20,7 +20,7 @@ KEY = "serving_default"
 
 
 def network() -> Builder:
-    """Without a signature the library changes nothing."""
+    """With a signature: the library does not quantize a file without one."""
     builder = Builder()
     hidden = builder.dense(builder.feed("x", 1, FEATURES), 33, "h")
     builder.op("RELU", [hidden], (1, 33), "r")
@@ -48,9 +48,9 @@ RECIPES: Mapping[str, tuple[Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")  # it calibrates so
+@pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors")  # its calibration uses it
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_litert_quantizer_writes_is_cut(name: str) -> None:
+def test_files_of_litert_quantizer_are_cut(name: str) -> None:
     made, precision = RECIPES[name]
     model = from_bytes(quantized(made()), "quantized.tflite")
     assert model.precision == precision

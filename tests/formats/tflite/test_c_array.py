@@ -1,4 +1,4 @@
-"""A TFLite file as C: the compiler accepts it, and a program finds in it what the file holds."""
+"""C files for a TFLite model: compilers accept them, and a program reads the model from them."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ MERGED = """
 
 
 def built(folder: Path, files: Mapping[str, str], body: str, standard: str) -> list[str]:
-    """The lines that a program says which is linked to the files."""
+    """The lines that a program prints that is linked with the files."""
     compiler, option, suffix = COMPILERS[standard]
     found = shutil.which(compiler)
     if found is None:
@@ -104,8 +104,8 @@ def built(folder: Path, files: Mapping[str, str], body: str, standard: str) -> l
 
 
 @pytest.mark.parametrize("standard", COMPILERS)
-def test_a_program_reads_what_the_file_holds(standard: str, tmp_path: Path) -> None:
-    content = classifier().content("y") + b"\xff\x00\x01"  # no multiple of a line
+def test_a_program_reads_the_content_of_the_file(standard: str, tmp_path: Path) -> None:
+    content = classifier().content("y") + b"\xff\x00\x01"  # not a multiple of a line
     new_to_old = (4, 0, 19, 3, 7, 8, 9)
     files = sources(content, "small-1.int8.tflite", remap(head(ODD_LABELS, new_to_old)))
     assert list(files) == ["small_1_int8_tflite.h", "small_1_int8_tflite.c"]
@@ -122,7 +122,7 @@ def test_merged_units_name_all_their_members(tmp_path: Path) -> None:
     assert "labels" not in files["m_tflite.h"]
 
 
-def test_heads_that_show_other_units_have_tables_of_their_own(tmp_path: Path) -> None:
+def test_heads_with_different_units_have_separate_tables(tmp_path: Path) -> None:
     heads = (head(["a", "b"], (0, 1)), head(["a", "b"], (0, 1), "z"), head(None, (5,), "other:0"))
     files = sources(b"abc", "m.tflite", remap(*heads))
     built(tmp_path, files, LABELS, "C++11")
@@ -132,7 +132,7 @@ def test_heads_that_show_other_units_have_tables_of_their_own(tmp_path: Path) ->
     assert "m_tflite_z" not in text
 
 
-def test_without_a_remap_there_is_the_model_alone(tmp_path: Path) -> None:
+def test_without_a_remap_there_is_only_the_model(tmp_path: Path) -> None:
     files = sources(b"\x00" * 40, "m.tflite", None)
     assert built(tmp_path, files, "", "C99")[0] == "40 0"
     assert "UNITS" not in files["m_tflite.h"]
@@ -159,7 +159,7 @@ def test_identifiers(file_name: str) -> None:
     assert identifier(file_name) == NAMES[file_name]
 
 
-def test_a_file_name_cannot_leave_its_comment(tmp_path: Path) -> None:
+def test_a_file_name_cannot_end_its_comment(tmp_path: Path) -> None:
     for name in ("a*/ int x; /*.tflite", "new\nline.tflite", "ü??/.tflite"):
         files = sources(b"abc", name, remap(head(None, (0,), "*/ out")))
         assert all(text.isascii() for text in files.values())
@@ -170,7 +170,7 @@ def test_a_file_name_cannot_leave_its_comment(tmp_path: Path) -> None:
 
 
 def recorded(record: Mapping[str, Any], folder: Path) -> list[str]:
-    """The names of the C files that a report tells of, each as it stands there."""
+    """The names of the C files in a report; size and hash of each are checked."""
     rows = [row for row in record["artifacts"] if row["kind"] == "c-array"]
     for row in rows:
         content = (folder / row["path"]).read_bytes()
@@ -185,7 +185,7 @@ def net(folder: Path) -> Path:
     return path
 
 
-def test_prune_writes_the_c_files_beside_the_artifact(tmp_path: Path) -> None:
+def test_prune_writes_the_c_files_next_to_the_artifact(tmp_path: Path) -> None:
     net(tmp_path)
     (tmp_path / "labels.txt").write_text("a\nb\nc\nd\ne\nf\n")
     line = "prune net.tflite -o small.tflite --keep e,b --labels labels.txt --to c-array"
@@ -212,7 +212,7 @@ def test_c_files_that_exist_are_not_replaced(tmp_path: Path) -> None:
     assert "small_tflite_len" in (tmp_path / "small_tflite.c").read_text()
 
 
-def test_run_writes_them_into_its_folder(tmp_path: Path) -> None:
+def test_run_writes_the_c_files_into_its_folder(tmp_path: Path) -> None:
     net(tmp_path)
     done = exporter("run net.tflite -o out --keep 1-2 --to c-array --no-bench", tmp_path)
     assert done.code == 0, done.err
@@ -220,8 +220,8 @@ def test_run_writes_them_into_its_folder(tmp_path: Path) -> None:
     assert {"pruned.fp32.tflite", "pruned_fp32_tflite.h", "pruned_fp32_tflite.c"} <= written
 
 
-def test_reports_tell_of_the_c_files(tmp_path: Path) -> None:
-    """Each file with its size and hash, and no row for it where quality stands beside size."""
+def test_reports_list_the_c_files(tmp_path: Path) -> None:
+    """Each file with size and hash; the table of quality and size has no row for them."""
     net(tmp_path)
     made_up = "--synthetic-calibration --no-bench"
     line = f"run net.tflite -o out --keep 1-2 --precision fp32,int8 --to c-array {made_up}"
@@ -242,7 +242,7 @@ def test_reports_tell_of_the_c_files(tmp_path: Path) -> None:
         assert recorded(done.record, tmp_path) == ["small_tflite.h", "small_tflite.c"]
 
 
-def test_a_c_file_is_asked_for_beside_the_model(tmp_path: Path) -> None:
+def test_c_files_are_requested_together_with_the_model(tmp_path: Path) -> None:
     net(tmp_path)
     done = exporter("quantize net.tflite -o small.c --precision dynamic", tmp_path)
     assert done.code == 2
@@ -250,7 +250,7 @@ def test_a_c_file_is_asked_for_beside_the_model(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["net.tflite"]
 
 
-def test_quantize_writes_them_with_the_table_of_the_cut(tmp_path: Path) -> None:
+def test_quantize_writes_the_c_files_with_the_table_of_the_cut(tmp_path: Path) -> None:
     net(tmp_path)
     done = exporter("prune net.tflite -o cut.tflite --keep 1,4", tmp_path)
     assert done.code == 0, done.err
@@ -264,7 +264,7 @@ def test_quantize_writes_them_with_the_table_of_the_cut(tmp_path: Path) -> None:
     assert "  1, 4,\n" in texts["small_tflite.c"]
 
 
-def test_convert_writes_them(keras_shelf: Path, tmp_path: Path) -> None:
+def test_convert_writes_the_c_files(keras_shelf: Path, tmp_path: Path) -> None:
     """An uncut model has no table."""
     line = f"convert {keras_shelf / 'net.keras'} -o whole.tflite --to c-array --no-verify"
     done = exporter(line, tmp_path)
@@ -286,7 +286,7 @@ CUT = "--keep 1-2"
         "quantize net.onnx -o o.onnx --precision fp16",
     ],
 )
-def test_what_is_no_tflite_has_no_c_form(line: str, tmp_path: Path) -> None:
+def test_other_formats_have_no_c_files(line: str, tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(onnx_classifier().to_bytes())
     done = exporter(f"{line} --to c-array", tmp_path)
     assert done.code == 2, done.err
@@ -294,8 +294,8 @@ def test_what_is_no_tflite_has_no_c_form(line: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
 
 
-def test_keeping_all_has_its_table_too(tmp_path: Path) -> None:
-    """The file is copied byte for byte and carries no remap; the C files do."""
+def test_c_files_of_an_uncut_copy_have_a_table(tmp_path: Path) -> None:
+    """The file is copied byte for byte and contains no remap; the C files have one."""
     net(tmp_path)
     done = exporter("prune net.tflite -o small.tflite --keep 0-5 --to c-array", tmp_path)
     assert done.code == 0, done.err

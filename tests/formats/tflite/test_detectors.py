@@ -1,4 +1,4 @@
-"""TFLite detectors: classes that enter a post-process, its class numbers, labels and rows."""
+"""TFLite detectors with a post-process: its classes, class indices, labels and rows."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def picture(size: int = SIZES[0], seed: int = 1) -> Array:
 
 
 def rows(answer: Mapping[str, Array], names: Sequence[str] = ROWS) -> list[tuple[float, ...]]:
-    """(number, score, box) of each row that counts, the best first."""
+    """(class index, score, box) of each valid row, the best first."""
     boxes, numbers, scores, count = (answer[name] for name in names)
     found = [(n, s, *box) for n, s, box in zip(numbers[0], scores[0], boxes[0], strict=True)]
     return [tuple(float(v) for v in row) for row in found[: int(count[0])]]
@@ -68,7 +68,7 @@ def cut(model: Model, *kept: int, **how: Any) -> Pruned:
     return done
 
 
-# --- built by hand ------------------------------------------------------------------------------
+# --- small models ------------------------------------------------------------------------------
 
 FIVE = (16, 8, 4, 2, 1)
 
@@ -101,8 +101,8 @@ def test_the_classes_are_the_units(name: str) -> None:
 
 @pytest.mark.parametrize("order", [True, False], ids=["as given", "ascending"])
 @pytest.mark.parametrize("name", [name for name in CASES if "softmax" not in name])
-def test_rows_of_kept_classes_stay(name: str, *, order: bool) -> None:
-    """Suppressed class by class: what is left is what was there, under other numbers."""
+def test_rows_of_kept_classes_do_not_change(name: str, *, order: bool) -> None:
+    """Suppressed class by class: rows of kept classes do not change, except for the class index."""
     model = opened(**CASES[name])
     kept = [3, 0, 4] if order else [0, 3, 4]
     x = picture(CASES[name].get("sizes", SIZES)[0])
@@ -116,8 +116,8 @@ def test_rows_of_kept_classes_stay(name: str, *, order: bool) -> None:
     np.testing.assert_allclose(sorted(rows(runs(again, x))), sorted(expected), atol=1e-6)
 
 
-def test_a_softmax_is_shared_out_among_background_and_kept_classes() -> None:
-    """In NumPy: 1 x 1 convolutions are products, and the background keeps its share."""
+def test_softmax_is_renormalized_over_background_and_kept_classes() -> None:
+    """Compared with NumPy: 1 x 1 convolutions are products, and the background keeps its share."""
     builder = ssd(activation="SOFTMAX")
     small = cut(from_bytes(builder.content(*ROWS), "ssd.tflite"), 1, 2).model
     x = picture()[0]
@@ -135,8 +135,8 @@ def test_a_softmax_is_shared_out_among_background_and_kept_classes() -> None:
 
 
 @pytest.mark.parametrize("restored", [False, True], ids=["new numbers", "old numbers"])
-def test_a_softmax_may_be_shared_out_among_all(*, restored: bool) -> None:
-    """Kept rows are the original's then, as under a logistic."""
+def test_softmax_may_stay_absolute(*, restored: bool) -> None:
+    """Kept rows do not change then, as with a logistic."""
     model = opened(activation="SOFTMAX")
     kept = [0, 3, 4]
     done = cut(model, *kept, probabilities="absolute", restore_ids=restored)
@@ -149,7 +149,7 @@ def test_a_softmax_may_be_shared_out_among_all(*, restored: bool) -> None:
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
 
 
-def test_class_numbers_stay_the_originals() -> None:
+def test_class_indices_are_restored() -> None:
     model = opened()
     done = cut(model, 3, 0, 4, restore_ids=True)
     table = done.remap.heads[0]
@@ -161,20 +161,20 @@ def test_class_numbers_stay_the_originals() -> None:
 
 
 @pytest.mark.parametrize(
-    "choice", [{"mode": "mask"}, {"restore_width": True}], ids=["mask", "restored width"]
+    "how", [{"mode": "mask"}, {"restore_width": True}], ids=["mask", "restored width"]
 )
-def test_removed_classes_keep_their_place_and_no_row(choice: dict[str, Any]) -> None:
-    """The post-process behind the scores goes on to see all classes, and calls them as before."""
+def test_removed_classes_keep_their_position_and_have_no_row(how: dict[str, Any]) -> None:
+    """The post-process still gets all classes, with their original indices."""
     model = opened(options={**OPTIONS, "nms_score_threshold": 1e-6})
     kept = [0, 3, 4]
-    done = prune_model(model, CutOptions(keep=kept, **choice), Job(samples=2))
+    done = prune_model(model, CutOptions(keep=kept, **how), Job(samples=2))
     assert done.results.passed
     expected = [row for row in rows(runs(model, picture())) if row[0] in kept]
     found = rows(runs(done.model, picture()))
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
 
 
-def test_a_second_cut_finds_the_numbers_in_their_table() -> None:
+def test_a_second_cut_finds_the_table_of_class_indices() -> None:
     model = opened()
     done = cut(cut(model, 3, 0, 4, restore_ids=True).model, 2, 1, keep_order=True)
     assert done.remap.heads[0].new_to_old == (4, 3)
@@ -183,7 +183,7 @@ def test_a_second_cut_finds_the_numbers_in_their_table() -> None:
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=0, atol=1e-6)
 
 
-def test_all_other_options_stay() -> None:
+def test_other_options_do_not_change() -> None:
     small = cut(opened(), 1).model
     assert isinstance(small, TfliteModel)
     stated = read(small.content).subgraphs[0].operators[-1].customOptions
@@ -198,13 +198,13 @@ def test_a_label_file_may_name_the_background() -> None:
         plan_cut(opened(background=0), CutOptions(keep="b,d", labels=names))
 
 
-LABELS = b"ant\nbee\ncat\ndog\nelk\n"  # the background is none of them
+LABELS = b"ant\nbee\ncat\ndog\nelk\n"  # without the background
 SCORES = b"0.9,1.0,0.5\n\n0.8,2.0,0.25,0.1\n0.7,3.0,0.125\n0.6,4.0,0.5\n"
-OTHER = b"0.5,1.0,1.0\n" * (CLASSES + 1)  # of something that counts otherwise
+OTHER = b"0.5,1.0,1.0\n" * (CLASSES + 1)  # one line more than classes
 
 
 def with_metadata(scores: bytes = SCORES, **how: Any) -> TfliteModel:
-    """As object detectors carry it: labels on the class numbers, a calibration on the scores."""
+    """As in published detectors: labels of the class indices, a calibration of the scores."""
     builder = ssd(**how)
     named = [Associated("labels.txt", VALUE_LABELS)]
     calibrated = [Associated("scores.txt", SCORE_CALIBRATION)]
@@ -219,7 +219,7 @@ def archived(model: Model) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("how", [{}, {"background": 0}], ids=["background", "none"])
-def test_labels_and_calibrations_follow_the_class_numbers(how: dict[str, Any]) -> None:
+def test_labels_and_calibrations_are_cut_with_the_classes(how: dict[str, Any]) -> None:
     model = with_metadata(**how)
     done = cut(model, 3, 1, keep_order=True)
     assert done.remap.heads[0].labels == ("dog", "bee")
@@ -235,11 +235,11 @@ def test_labels_and_calibrations_follow_the_class_numbers(how: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("scores", "how"),
     [
-        pytest.param(SCORES, {"restore_ids": True}, id="numbers stay the original's"),
-        pytest.param(OTHER, {}, id="lines of no classes"),
+        pytest.param(SCORES, {"restore_ids": True}, id="original indices"),
+        pytest.param(OTHER, {}, id="another number of lines"),
     ],
 )
-def test_a_calibration_that_does_not_follow(scores: bytes, how: dict[str, Any]) -> None:
+def test_a_calibration_that_is_not_cut(scores: bytes, how: dict[str, Any]) -> None:
     small = cut(with_metadata(scores), 3, 1, **how).model
     left = {"labels.txt": LABELS if how else b"bee\ndog\n", "scores.txt": scores}
     assert archived(small) == left
@@ -250,7 +250,7 @@ def test_zero_is_refused() -> None:
         plan_cut(opened(), CutOptions(keep=[1], mode="zero"))
 
 
-def test_a_post_process_tells_itself_where_its_classes_are() -> None:
+def test_the_post_process_needs_no_units_option() -> None:
     with pytest.raises(UsageError, match=r"no head has its units at 0:3|tells itself"):
         plan_cut(opened(), CutOptions(keep=[1], units="0:3"))
 
@@ -264,24 +264,24 @@ def test_a_post_process_tells_itself_where_its_classes_are() -> None:
         pytest.param(
             {"num_classes": CLASSES + 2}, "it states 7 classes and its input has 6", id="more"
         ),
-        pytest.param({"num_classes": "many"}, "cannot be read", id="no number"),
+        pytest.param({"num_classes": "many"}, "cannot be read", id="not a number"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options: dict[str, Any], reason: str) -> None:
+def test_inconsistent_options_are_refused(options: dict[str, Any], reason: str) -> None:
     found = trace(opened(options={**OPTIONS, **options}).graph())
     assert not found.heads
     assert reason in str(found.refusals[0])
 
 
-def test_options_that_are_no_flexbuffer_are_refused() -> None:
+def test_options_that_are_not_a_flexbuffer_are_refused() -> None:
     builder = ssd()
     builder.subgraph.operators[-1].customOptions = np.frombuffer(b"no flexbuffer", np.uint8)
     assert not trace(from_bytes(builder.content(*ROWS), "ssd.tflite").graph()).heads
 
 
 @pytest.mark.parametrize("column", [0, 1, 2])
-def test_a_wrong_row_turns_the_check_red(column: int) -> None:
-    """A kernel that is not the original's: of the kept class, of the background, of a box."""
+def test_a_changed_weight_fails_the_check(column: int) -> None:
+    """One changed weight: of the kept class, of the background, of a box."""
     model = opened(background=0)
     done = cut(model, 1, 2)
     builder = ssd(background=0)
@@ -289,17 +289,17 @@ def test_a_wrong_row_turns_the_check_red(column: int) -> None:
     values = builder.constants[name].copy()
     values[:] += 1.0
     builder.model.buffers[builder.at(name).buffer].data = values.view(np.uint8)
-    spoiled = from_bytes(builder.content(*ROWS), "ssd.tflite")
-    spoiled = spoiled.apply(
-        replace(plan_cut(spoiled, CutOptions(keep=[1, 2])).plan, remap=done.remap)
+    changed = from_bytes(builder.content(*ROWS), "ssd.tflite")
+    changed = changed.apply(
+        replace(plan_cut(changed, CutOptions(keep=[1, 2])).plan, remap=done.remap)
     )
     job = Job(samples=4)
-    found = compare_models(job, model, spoiled, job.inputs(model), done.remap.heads)
+    found = compare_models(job, model, changed, job.inputs(model), done.remap.heads)
     assert any(check.metric == "rows" and not check.passed for check in found.checks)
 
 
-def other_numbers(content: bytes) -> bytes:
-    """The table of old class numbers, turned round."""
+def reversed_indices(content: bytes) -> bytes:
+    """The table of original class indices, reversed."""
     file = read(content)
     for buffer in file.buffers:
         if buffer.data is not None and buffer.data.nbytes == 3 * 4:
@@ -310,7 +310,7 @@ def other_numbers(content: bytes) -> bytes:
     raise AssertionError("there is no table")
 
 
-def shifted_numbers(content: bytes) -> bytes:
+def shifted_indices(content: bytes) -> bytes:
     """The background counts as a class."""
     return with_option(content, "num_classes", lambda count: count + 1)
 
@@ -347,9 +347,9 @@ def renamed_boxes(content: bytes) -> bytes:
     return content.replace(b"encodings", b"elsewhere")
 
 
-SPOILED: Mapping[str, tuple[Callable[[bytes], bytes], dict[str, Any], set[str]]] = {
-    "numbers": (other_numbers, {"restore_ids": True}, {"rows", "classes"}),
-    "where the classes begin": (shifted_numbers, {}, {"rows", "classes"}),
+CHANGED: Mapping[str, tuple[Callable[[bytes], bytes], dict[str, Any], set[str]]] = {
+    "numbers": (reversed_indices, {"restore_ids": True}, {"rows", "classes"}),
+    "where the classes begin": (shifted_indices, {}, {"rows", "classes"}),
     "the scale of boxes": (moved_boxes, {}, {"boxes"}),
     "an anchor": (moved_anchor, {}, {"boxes"}),
     "what the boxes are called": (renamed_boxes, {}, {"boxes"}),
@@ -357,26 +357,26 @@ SPOILED: Mapping[str, tuple[Callable[[bytes], bytes], dict[str, Any], set[str]]]
 
 
 @pytest.mark.parametrize("activation", ["LOGISTIC", "SOFTMAX"])
-@pytest.mark.parametrize("name", SPOILED)
-def test_a_spoiled_post_process_turns_the_check_red(name: str, activation: str) -> None:
-    spoil, how, told = SPOILED[name]
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_changed_post_process_fails_the_check(name: str, activation: str) -> None:
+    change, how, message = CHANGED[name]
     model = opened(activation=activation)
     done = cut(model, 0, 3, 4, **how)
     assert isinstance(done.model, TfliteModel)
-    spoiled = from_bytes(spoil(done.model.content), "spoiled.tflite")
+    changed = from_bytes(change(done.model.content), "changed.tflite")
     job = Job(samples=4)
-    found = compare_models(job, model, spoiled, job.inputs(model), done.remap.heads)
+    found = compare_models(job, model, changed, job.inputs(model), done.remap.heads)
     red = {check.metric for check in found.checks if not check.passed}
-    assert red & told
+    assert red & message
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_other_constants_than_the_originals_count(count: int) -> None:
-    """A post-process with other anchors, or none."""
+def test_changed_anchors_fail_the_check(count: int) -> None:
+    """A post-process with other anchors, or without."""
     model = opened()
     graph = model.graph()
     (detection,) = trace(graph).head().readers.detections
-    places = {"encodings": np.zeros((1, 3))}
+    boxes = {"encodings": np.zeros((1, 3))}
     nodes = [
         replace(node, inputs=(*node.inputs[:2], *["anchors"] * count))
         if node.name == detection.node.name
@@ -386,7 +386,7 @@ def test_other_constants_than_the_originals_count(count: int) -> None:
 
     def changed(pruned: Graph) -> int | None:
         rows = DetectedRows(detection, (graph, pruned), {}, {}, shared=False)
-        return rows.changed_boxes(places, places)
+        return rows.changed_boxes(boxes, boxes)
 
     assert changed(graph) == 0
     other = replace(graph, nodes=tuple(nodes))
@@ -394,7 +394,7 @@ def test_other_constants_than_the_originals_count(count: int) -> None:
     assert changed(replace(graph, nodes=graph.nodes[:-1])) is None
 
 
-def test_a_file_that_lacks_the_values_fails() -> None:
+def test_a_file_without_the_compared_values_fails() -> None:
     model = opened()
     done = cut(model, 1, 2)
     builder = ssd()
@@ -431,7 +431,7 @@ def test_the_zoo_detector_has_ninety_named_classes(detector: TfliteModel) -> Non
     assert (head.labels[CAT], head.labels[DOG], len(head.labels)) == ("cat", "dog", 90)
 
 
-def test_cats_and_dogs_stay_to_the_bit(detector: TfliteModel, pets: Array) -> None:
+def test_cats_and_dogs_are_bit_identical(detector: TfliteModel, pets: Array) -> None:
     done = prune_model(detector, CutOptions(keep="cat,dog,horse"), Job(samples=2))
     assert done.results.passed
     assert isinstance(done.model, TfliteModel)
@@ -445,7 +445,7 @@ def test_cats_and_dogs_stay_to_the_bit(detector: TfliteModel, pets: Array) -> No
     assert labels == ("cat", "dog", "horse")
 
 
-def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
+def test_the_zoo_detector_keeps_its_class_indices_and_label_file(
     detector: TfliteModel, pets: Array
 ) -> None:
     done = prune_model(detector, CutOptions(keep="cat,dog", restore_ids=True), Job(samples=2))
@@ -459,7 +459,7 @@ def test_the_zoo_detector_keeps_its_numbers_and_its_label_file(
 
 
 def test_the_zoo_detector_masked(detector: TfliteModel, pets: Array) -> None:
-    """Its feature maps have codes of their own, whose lowest are no scores of 0."""
+    """Each feature map has its own scale; its lowest quantized value is not a score of 0."""
     done = prune_model(detector, CutOptions(keep="cat,dog,horse", mode="mask"), Job(samples=2))
     assert done.results.passed
     assert done.remap.of().options["restore_width"] is True
@@ -469,7 +469,9 @@ def test_the_zoo_detector_masked(detector: TfliteModel, pets: Array) -> None:
     assert {number for number, *_ in found} <= {CAT, DOG, HORSE}
 
 
-def test_the_files_prove_each_other(detector: TfliteModel, zoo: Path, tmp_path: Path) -> None:
+def test_verify_passes_for_the_written_files(
+    detector: TfliteModel, zoo: Path, tmp_path: Path
+) -> None:
     small = tmp_path / "small.tflite"
     prune_model(detector, CutOptions(keep="cat,dog"), Job(verify=False)).save(small)
     report = verify_files(zoo / ZOO_FILE, small, Job(samples=2))

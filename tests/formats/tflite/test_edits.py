@@ -1,6 +1,6 @@
-"""Every edit of the closed set in TFLite files: what may not change, what is refused, what results.
+"""Every edit in TFLite files: refusals first, then results.
 
-Expected values are NumPy's, on the arrays that the test's own builder wrote.
+Expected values are computed with NumPy from the arrays that the test's builder wrote.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def opened(builder: Builder, *outputs: str) -> TfliteModel:
 
 
 def edited(model: TfliteModel, *edits: Edit) -> TfliteModel:
-    """The result, after looking that the source is what it was and the bytes are the same again."""
+    """The result; the source must not change, and a second run must give the same bytes."""
     before = bytes(bytearray(model.content))
     result = model.apply(Plan(edits))
     assert model.content == before
@@ -75,7 +75,7 @@ def logits(builder: Builder) -> Array:
     return result
 
 
-# --- what is refused, with the source as it was --------------------------------------------------
+# --- refused -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,31 +88,35 @@ class Refused:
 REFUSED = [
     Refused("unknown constant", Take("other", 0, TWO, KERNEL), "no tensor 'other'"),
     Refused("unknown node", Take("z/kernel", 0, TWO, (Use("other", 1),)), "no operation 'other'"),
-    Refused("shape of nothing", SetShape("other", (1,)), "'other'"),
-    Refused("option of nothing", SetAttribute("other", "beta", 1.0), "'other'"),
-    Refused("no such option", SetAttribute("z", "units", 3), "no option 'units'"),
-    Refused("half a shape", Replace("z/bias", np.array([1e300]), BIAS), "cannot hold"),
+    Refused("shape of an unknown tensor", SetShape("other", (1,)), "'other'"),
+    Refused("option of an unknown node", SetAttribute("other", "beta", 1.0), "'other'"),
+    Refused("unknown option", SetAttribute("z", "units", 3), "no option 'units'"),
+    Refused("too large for the type", Replace("z/bias", np.array([1e300]), BIAS), "cannot hold"),
     Refused("input that exists", AddInput("z", (5,), "float32"), "'z' already"),
-    Refused("input of no type", AddInput("gate", (5,), "complex64"), "type complex64"),
-    Refused("output of nothing", AddOutput("other", "o"), "'other'"),
+    Refused("input of an unknown type", AddInput("gate", (5,), "complex64"), "type complex64"),
+    Refused("output of an unknown tensor", AddOutput("other", "o"), "'other'"),
     Refused("output that exists", AddOutput("z", "y"), "output 'y' already"),
     Refused("unknown operation", Insert("fourier", "z"), "'fourier'"),
     Refused("too few operands", Insert("add", "z"), "0 operands"),
     Refused("too many operands", Insert("sigmoid", "z", (X,)), "1 operands"),
     Refused("missing attribute", Insert("gather", "z", (TWO,)), "needs the attribute 'axis'"),
-    Refused("foreign attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
+    Refused("unknown attribute", Insert("relu", "z", (), {"axis": 1}), "has no attribute 'axis'"),
     Refused("axis outside", Insert("softmax", "z", (), {"axis": 2}), "no axis 2"),
     Refused(
         "not the last axis",
         Insert("softmax", "z", (), {"axis": 0}),
         "softmax cannot be inserted after 'z': .*, and the units are on axis 0",
     ),
-    Refused("pad by nothing", Insert("pad", "z", (), {"axis": 1}), "needs the attribute 'value'"),
+    Refused(
+        "pad without a value", Insert("pad", "z", (), {"axis": 1}), "needs the attribute 'value'"
+    ),
     Refused("pad outside", Insert("pad", "z", (), {"axis": 2, "value": 0.0}), "no axis 2"),
     Refused("types differ", Insert("add", "z", (np.arange(5),)), "float32 and int64"),
-    Refused("cast to nothing", Insert("cast", "z", (), {"dtype": "complex64"}), "type complex64"),
-    Refused("behind nothing", Insert("relu", "other"), "'other'"),
-    Refused("a circle", Insert("add", "z", ("y",)), "computed after an operation that reads"),
+    Refused(
+        "cast to an unknown type", Insert("cast", "z", (), {"dtype": "complex64"}), "type complex64"
+    ),
+    Refused("after an unknown tensor", Insert("relu", "other"), "'other'"),
+    Refused("a cycle", Insert("add", "z", ("y",)), "computed after an operation that reads"),
 ]
 
 
@@ -125,7 +129,7 @@ def test_refused(case: Refused) -> None:
     assert model.content == before
 
 
-def test_a_quantized_value_is_not_computed_with() -> None:
+def test_operations_on_quantized_values_are_refused() -> None:
     model = opened(quantized(), "z")
     with pytest.raises(ModelError, match="quantized"):
         model.apply(Plan((Insert("sigmoid", "z"),)))
@@ -139,13 +143,13 @@ def test_a_quantized_value_is_not_computed_with() -> None:
     ],
     ids=["bias", "kernel"],
 )
-def test_a_code_that_does_not_fit(value: Edit, edit: str) -> None:
+def test_a_value_that_the_type_cannot_hold(value: Edit, edit: str) -> None:
     with pytest.raises(ModelError, match=edit):
         opened(quantized(), "z").apply(Plan((value,)))
 
 
 def test_weights_of_two_bits_are_refused() -> None:
-    """Nothing here says how they are packed, and no kernel of this LiteRT reads them."""
+    """The schema does not say how they are packed, and no kernel of this LiteRT reads them."""
     builder = classifier()
     tensor = builder.at("z/kernel")
     tensor.type, tensor.buffer = schema.TensorType.INT2, builder.buffer(np.zeros(5, np.uint8))
@@ -233,7 +237,7 @@ def test_replace_of_another_shape() -> None:
     assert result.graph().tensors["z/bias"].shape == (7,)
 
 
-def test_a_single_number_as_option() -> None:
+def test_an_option_that_is_a_single_number() -> None:
     result = edited(opened(classifier(), "y"), SetAttribute("y", "beta", 0.5))
     np.testing.assert_allclose(run(result)["y"], softmax(0.5 * logits(classifier())), atol=1e-6)
 
@@ -244,7 +248,7 @@ SCALES, ZEROS = f32([0.01, 0.02, 0.03, 0.04, 0.05]), np.zeros(5, np.int64)
 
 
 def quantized(dtype: str = "int8") -> Builder:
-    """x -> FULLY_CONNECTED "z" in integers; int8 with a scale a channel, uint8 with one in all."""
+    """x -> integer FULLY_CONNECTED "z"; int8 has per-channel scales, uint8 a per-tensor scale."""
     builder = Builder()
     builder.quantize(builder.feed("x", 1, 4, dtype=dtype), 0.02, 3)
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
@@ -265,7 +269,7 @@ def quantized(dtype: str = "int8") -> Builder:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_take_is_equal_to_the_bit_in_integers(dtype: str) -> None:
+def test_take_is_bit_identical_in_integers(dtype: str) -> None:
     model = opened(quantized(dtype), "z")
     x = np.random.default_rng(3).integers(0, 100, (1, 4)).astype(dtype)
     edits = Take("z/kernel", 0, TWO, KERNEL), Take("z/bias", 0, TWO, BIAS), SetShape("z", (1, 2))
@@ -280,14 +284,14 @@ def test_take_is_equal_to_the_bit_in_integers(dtype: str) -> None:
         assert len(kernel.scale) == len(bias.scale) == 1
 
 
-def test_take_across_the_channels_leaves_their_scales() -> None:
+def test_take_along_another_axis_keeps_the_scales() -> None:
     narrow = edited(opened(quantized(), "z"), Take("z/kernel", 1, np.array([2, 0]), KERNEL))
     kernel = read(narrow.content).subgraphs[0].tensors[1].quantization
     np.testing.assert_array_equal(kernel.scale, SCALES)
 
 
 @pytest.mark.parametrize(
-    ("dtype", "axis", "positions", "value", "codes"),
+    ("dtype", "axis", "positions", "value", "values"),
     [
         ("int8", 0, [0, 4], 0.0, [[0] * 4, [0] * 4]),
         ("uint8", 0, [0, 4], 0.0, [[120] * 4, [120] * 4]),
@@ -296,20 +300,20 @@ def test_take_across_the_channels_leaves_their_scales() -> None:
         ("uint8", 1, [2], 0.5, [[170]] * 5),
     ],
 )
-def test_fill_writes_the_code_of_a_real_value(
-    dtype: str, axis: int, positions: list[int], value: float, codes: list[list[int]]
+def test_fill_quantizes_a_real_value(
+    dtype: str, axis: int, positions: list[int], value: float, values: list[list[int]]
 ) -> None:
     model = opened(quantized(dtype), "z")
     edit = Fill("z/kernel", axis, np.array(positions), value, KERNEL)
     filled = constant(edited(model, edit), "z/kernel")
-    np.testing.assert_array_equal(np.take(filled, positions, axis=axis), codes)
+    np.testing.assert_array_equal(np.take(filled, positions, axis=axis), values)
     others = np.setdiff1d(np.arange(filled.shape[axis]), positions)
     kept = np.take(constant(model, "z/kernel"), others, axis=axis)
     np.testing.assert_array_equal(np.take(filled, others, axis=axis), kept)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_zeroed_rows_answer_the_zero_point(dtype: str) -> None:
+def test_zeroed_rows_return_the_zero_point(dtype: str) -> None:
     filled = edited(
         opened(quantized(dtype), "z"),
         Fill("z/kernel", 0, TWO, 0.0, KERNEL),
@@ -320,7 +324,7 @@ def test_zeroed_rows_answer_the_zero_point(dtype: str) -> None:
         assert run(filled, x=x)["z"][:, TWO].tolist() == [[5, 5]]
 
 
-# --- what is shared ------------------------------------------------------------------------------
+# --- shared constants ------------------------------------------------------------------------------
 
 
 def two_heads(*, tensor: bool) -> Builder:
@@ -335,7 +339,7 @@ def two_heads(*, tensor: bool) -> Builder:
 
 
 @pytest.mark.parametrize("tensor", [True, False], ids=["one tensor", "one buffer"])
-def test_what_others_use_stays_whole(tensor: bool) -> None:
+def test_a_constant_that_others_read_does_not_change(tensor: bool) -> None:
     builder = two_heads(tensor=tensor)
     model = opened(builder, "z", "w")
     cuts = Take("z/kernel", 0, TWO, KERNEL), Take("z/bias", 0, TWO, BIAS), SetShape("z", (1, 2))
@@ -345,8 +349,8 @@ def test_what_others_use_stays_whole(tensor: bool) -> None:
 
 
 @pytest.mark.parametrize("tensor", [True, False], ids=["one tensor", "one buffer"])
-def test_what_is_cut_alike_stays_shared(tensor: bool) -> None:
-    """And the buffer that nothing holds any more is emptied."""
+def test_constants_that_are_cut_equally_stay_shared(tensor: bool) -> None:
+    """The buffer that no tensor has any more is emptied."""
     model = opened(two_heads(tensor=tensor), "z", "w")
     other = (Use("w", 2),)
     cuts = [Take("z/bias", 0, TWO, (*BIAS, *other))]
@@ -361,7 +365,7 @@ def test_what_is_cut_alike_stays_shared(tensor: bool) -> None:
     assert held == [8, 32, 32]
 
 
-def test_an_edit_of_both_meets_an_earlier_edit_of_one() -> None:
+def test_an_edit_of_both_uses_after_an_edit_of_one() -> None:
     model = opened(two_heads(tensor=True), "z", "w")
     both = (Use("z", 2), Use("w", 2))
     one = Fill("z/bias", 0, np.array([0]), 7.0, BIAS)
@@ -374,7 +378,7 @@ def test_an_edit_of_both_meets_an_earlier_edit_of_one() -> None:
     np.testing.assert_allclose(answers["w"] - before["w"], [[0, 8 - bias[1], 0, 0, 0]], atol=1e-5)
 
 
-def test_a_buffer_of_another_subgraph_stays() -> None:
+def test_a_buffer_of_another_subgraph_does_not_change() -> None:
     builder = classifier()
     other = Builder()
     other.model = builder.model
@@ -395,7 +399,7 @@ def test_a_buffer_of_another_subgraph_stays() -> None:
         np.testing.assert_array_equal(data, builder.constants[name].reshape(-1))
 
 
-def test_metadata_that_lies_in_a_constants_buffer_stays() -> None:
+def test_metadata_in_a_constants_buffer_does_not_change() -> None:
     builder = classifier()
     builder.metadata("mine", b"")
     builder.model.metadata[0].buffer = builder.at("z/bias").buffer
@@ -404,7 +408,7 @@ def test_metadata_that_lies_in_a_constants_buffer_stays() -> None:
     np.testing.assert_array_equal(kept, builder.constants["z/bias"])
 
 
-def test_a_constant_that_is_an_output_stays_what_it_was() -> None:
+def test_a_constant_that_is_an_output_does_not_change() -> None:
     builder = classifier()
     model = opened(builder, "y", "z/bias")
     result = edited(model, Fill("z/bias", 0, TWO, 0.0, BIAS))
@@ -440,7 +444,7 @@ def named(builder: Builder) -> Builder:
     return builder
 
 
-def test_add_input_enters_every_signature() -> None:
+def test_add_input_is_in_every_signature() -> None:
     model = opened(named(classifier()), "y")
     gate = f32([1, 0, 2, 0, 1])
     edits = AddInput("gate", (5,), "float32"), Insert("mul", "z", ("gate",))
@@ -465,8 +469,8 @@ def test_add_input_without_a_signature() -> None:
 
 
 OUTPUTS: dict[str, tuple[str, str, Callable[[Builder], Array]]] = {
-    "an inner tensor, under its name": ("z", "z", logits),
-    "an inner tensor, under another": ("z", "logits", logits),
+    "an inner tensor, with its name": ("z", "z", logits),
+    "an inner tensor, with another name": ("z", "logits", logits),
     "an output again": ("y", "again", lambda b: softmax(logits(b))),
 }
 
@@ -540,7 +544,7 @@ INSERTED = [
 @pytest.mark.parametrize("signatures", [True, False], ids=["signatures", "none"])
 @pytest.mark.parametrize("case", INSERTED, ids=lambda c: f"{c.operation} {c.attributes or ''}")
 def test_insert(case: Inserted, signatures: bool) -> None:
-    """Behind a tensor that an operator reads and that is an output at the same time."""
+    """After a tensor that an operator reads and that is an output too."""
     builder = classifier()
     builder.op("RELU", ["z"], (1, 5), "r")
     if signatures:
@@ -581,14 +585,14 @@ def test_insert_a_cast() -> None:
 
 
 def test_the_later_insertion_comes_last() -> None:
-    """A tensor's name goes over to the result, which the later edits of a plan then mean."""
+    """The result takes over the tensor's name, so that later edits of the plan refer to it."""
     inserts = Insert("mul", "z", (B,)), Insert("add", "z", (B,))
     builder = classifier()
     result = edited(opened(builder, "y"), *inserts, AddOutput("z", "z"))
     np.testing.assert_allclose(run(result)["z"], logits(builder) * B + B, atol=1e-5)
 
 
-def test_operators_are_known_to_old_and_new_readers() -> None:
+def test_operator_codes_have_the_old_and_the_new_field() -> None:
     result = read(edited(opened(classifier(), "y"), Insert("add", "z", (B,))).content)
     code = result.operatorCodes[result.subgraphs[0].operators[1].opcodeIndex]
     assert (code.deprecatedBuiltinCode, code.builtinCode, code.version) == (0, 0, 1)
@@ -598,7 +602,7 @@ def test_operators_are_known_to_old_and_new_readers() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_codes_may_change_places(dtype: str) -> None:
+def test_operations_that_only_move_quantized_values(dtype: str) -> None:
     model = opened(quantized(dtype), "z")
     x = np.random.default_rng(3).integers(0, 100, (1, 4)).astype(dtype)
     fill = np.full((1, 1), 5, dtype)

@@ -1,4 +1,4 @@
-"""TFLite files as files: what is refused, how things are called, what survives a cut, running."""
+"""TFLite files: refused ones, names, data that a cut must keep, and the runner."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def sliced(model: TfliteModel, *kept: int) -> TfliteModel:
 
 
 def damaged(**changes: Any) -> bytes:
-    """The small classifier with one number wrong."""
+    """The small classifier with one wrong number."""
     builder = classifier()
     operator, tensor = builder.subgraph.operators[0], builder.subgraph.tensors[1]
     builder.content("y")
@@ -79,7 +79,7 @@ def damaged(**changes: Any) -> bytes:
 
 BAD: dict[str, bytes] = {
     "empty": b"",
-    "text": b"a text that is no model\n" * 9,
+    "text": b"a text that is not a model\n" * 9,
     "another flatbuffer": GOOD[:4] + b"TFL2" + GOOD[8:],
     "a zip": b"PK\x03\x04" + bytes(60),
     "the first bytes": GOOD[:8],
@@ -91,10 +91,10 @@ BAD: dict[str, bytes] = {
     "too small for its shape": damaged(shape=[50, 4]),
     "too large for its shape": damaged(shape=[2, 4]),
     "a shape below zero": damaged(shape=[-5, -4]),
-    "a signature of nothing": damaged(signature=99),
-    "metadata of nothing": damaged(metadata=99),
-    "an axis without end": damaged(axis=2**31 - 1),
-    "a buffer behind the end": damaged(offset=10**9),
+    "a signature of an unknown tensor": damaged(signature=99),
+    "metadata with an unknown buffer": damaged(metadata=99),
+    "a very long axis": damaged(axis=2**31 - 1),
+    "a buffer outside of the file": damaged(offset=10**9),
     "weights in another file": damaged(external=1),
     "an operator code that does not exist": damaged(code=99),
 }
@@ -168,7 +168,7 @@ def _gated() -> bytes:
 
 
 def _rich() -> bytes:
-    """Operators with shapes, axes and sizes of their own, and labels behind."""
+    """Operators with shapes, axes and sizes as inputs, and an archive with labels."""
     builder = Builder()
     x, kernel = builder.feed("x", 1, 4, 4, 3), builder.normal("k", 6, 1, 1, 3)
     stride: dict[str, Any] = {"strideW": 1, "strideH": 1}
@@ -197,10 +197,10 @@ def _rich() -> bytes:
         (_gated, 5, []),
     ],
 )
-def test_damaged_bytes_never_end_the_process(
+def test_damaged_bytes_never_crash_the_process(
     build: Callable[[], bytes], seed: int, gates: list[str], tmp_path: Path
 ) -> None:
-    """In a process of its own, since what is tested for is a signal."""
+    """In a separate process, since a crash would be a signal."""
     path = tmp_path / "net.tflite"
     path.write_bytes(build())
     command = [sys.executable, "-W", "error", "-c", HAVOC, str(path), str(seed), *gates]
@@ -211,7 +211,7 @@ def test_damaged_bytes_never_end_the_process(
     assert refused > 100
 
 
-def test_the_bytes_of_strange_strings_are_shown() -> None:
+def test_strings_that_are_not_utf_8_are_shown() -> None:
     builder = classifier()
     builder.at("z").name = b"\xff\xfe"
     assert "\ufffd\ufffd" in opened(builder).graph().tensors
@@ -221,7 +221,7 @@ def test_the_bytes_of_strange_strings_are_shown() -> None:
 
 
 def test_names_without_a_signature() -> None:
-    """Empty ones and those that occur twice get their index."""
+    """Empty and repeated names are followed by the index."""
     builder = classifier()
     builder.at("z").name = None
     builder.at("z/bias").name = "z/kernel"
@@ -243,7 +243,7 @@ def test_names_of_the_first_signature_win() -> None:
     assert [s.signatureKey for s in read(cut.content).signatureDefs] == [b"first", b"second"]
 
 
-def test_outputs_are_matched_by_name_where_the_order_differs() -> None:
+def test_outputs_are_matched_by_name_if_the_order_differs() -> None:
     builder = Builder()
     builder.dense(builder.feed("x", 1, 4), 3, "three")
     builder.dense("x", 5, "five")
@@ -258,7 +258,7 @@ def test_outputs_are_matched_by_name_where_the_order_differs() -> None:
     np.testing.assert_allclose(after["b"], answers["b"][:, [4, 2]], rtol=1e-6)
 
 
-def test_what_the_signature_leaves_out_is_there_too() -> None:
+def test_outputs_that_the_signature_leaves_out_are_listed() -> None:
     builder = classifier()
     builder.signature({"features": "x"}, {"probabilities": "y"})
     assert opened(builder, "y", "z").graph().outputs == ("probabilities", "z")
@@ -270,7 +270,7 @@ def test_an_input_that_is_returned() -> None:
     np.testing.assert_array_equal(model.runner(RunOptions())({"x": X})["x"], X)
 
 
-# --- what survives a cut -------------------------------------------------------------------------
+# --- data kept by a cut --------------------------------------------------------------------------
 
 
 def test_metadata_and_descriptions_survive() -> None:
@@ -285,7 +285,7 @@ def test_metadata_and_descriptions_survive() -> None:
 
 
 def test_buffers_start_at_multiples_of_16() -> None:
-    """As the schema demands, for runtimes that map the file into memory."""
+    """As the schema requires, for runtimes that map the file into memory."""
     content = sliced(opened(classifier(units=7, features=3)), 1, 2, 5).content
     start = np.frombuffer(content, np.uint8).ctypes.data
     buffers = [buffer.data for buffer in read(content).buffers if buffer.data is not None]
@@ -304,7 +304,7 @@ def archived(content: bytes, *, counted_from_the_file: bool) -> bytes:
 
 @pytest.mark.parametrize("counted_from_the_file", [True, False])
 @pytest.mark.parametrize("kept", [(1,), (0, 1, 2, 3, 4)])
-def test_the_archive_behind_the_file_stays_readable(
+def test_the_archive_after_the_flatbuffer_stays_readable(
     counted_from_the_file: bool, kept: tuple[int, ...], tmp_path: Path
 ) -> None:
     content = archived(GOOD, counted_from_the_file=counted_from_the_file)
@@ -327,7 +327,7 @@ def number_at(content: bytes, place: int) -> int:
 
 
 def outside(builder: Builder) -> bytes:
-    """The same file with all constants behind the flatbuffer, as ai-edge-quantizer writes them."""
+    """The same file with all constants after the flatbuffer, as ai-edge-quantizer writes them."""
     held = [b for b in builder.model.buffers if b.data is not None and len(b.data)]
     arrays = [buffer.data for buffer in held]
     for buffer, data in zip(held, arrays, strict=True):
@@ -341,7 +341,7 @@ def outside(builder: Builder) -> bytes:
     return flat + bytes(start - len(flat)) + behind
 
 
-def test_buffers_outside_of_the_flatbuffer_come_inside() -> None:
+def test_buffers_after_the_flatbuffer_are_moved_inside() -> None:
     content = outside(classifier())
     model, plain = from_bytes(content, "outside.tflite"), from_bytes(GOOD, "inside.tflite")
     kernel, expected = (m.graph().tensors["z/kernel"].read for m in (model, plain))
@@ -353,8 +353,8 @@ def test_buffers_outside_of_the_flatbuffer_come_inside() -> None:
         from_bytes(content[:-20], "outside.tflite")
 
 
-def test_large_custom_options_come_inside() -> None:
-    """The options of an operator of somebody's own, which lie behind the flatbuffer."""
+def test_custom_options_after_the_flatbuffer_are_moved_inside() -> None:
+    """The options of a custom operator, after the flatbuffer."""
     options, place = b"options of a custom operator", 4096
     builder = classifier()
     builder.op("CUSTOM", ["y"], (1, 5), "c")
@@ -370,7 +370,7 @@ def test_large_custom_options_come_inside() -> None:
 
 
 def test_unknown_options_are_not_lost() -> None:
-    """Packing would drop options of a schema newer than ours: such a file is not cut."""
+    """Packing would drop options of a newer schema, so such a file is not cut."""
     builder = classifier()
     builder.subgraph.operators[0].builtinOptionsType = 250
     model = from_bytes(builder.content("y"), "new.tflite")
@@ -398,7 +398,7 @@ def remap(*kept: int) -> Remap:
     return Remap(Origin("built.tflite", None), None, (head,))
 
 
-def test_the_remap_lies_in_the_file() -> None:
+def test_the_file_contains_the_remap() -> None:
     model = opened(classifier())
     assert model.remap is None
     first = model.apply(Plan((CUT,), remap(3, 1)))
@@ -410,17 +410,17 @@ def test_the_remap_lies_in_the_file() -> None:
     assert first.apply(Plan(())).remap == remap(3, 1)
 
 
-def test_a_damaged_remap_is_told() -> None:
+def test_a_damaged_remap_is_reported() -> None:
     builder = classifier()
     builder.metadata("exporter.remap", b"{}")
     with pytest.raises(ModelError, match="remap"):
         opened(builder)
 
 
-# --- what the model says of itself ---------------------------------------------------------------
+# --- properties of the model ----------------------------------------------------------------------
 
 
-def test_of_a_kind_and_a_name(tmp_path: Path) -> None:
+def test_kind_name_and_hash(tmp_path: Path) -> None:
     path = tmp_path / "net.bin"
     path.write_bytes(GOOD)
     model = open_model(path)
@@ -461,7 +461,7 @@ def softmax(z: Array) -> Array:
     return result
 
 
-def test_an_open_batch_follows_what_is_fed() -> None:
+def test_an_open_batch_takes_the_length_of_the_inputs() -> None:
     builder = classifier(batch=None)
     runner = opened(builder).runner(RunOptions(batch=3))
     for count in (3, 1, 4, 4):
@@ -489,13 +489,13 @@ FEEDS: dict[str, tuple[dict[str, Array], str]] = {
 
 
 @pytest.mark.parametrize("name", FEEDS)
-def test_wrong_feeds(name: str) -> None:
+def test_wrong_inputs(name: str) -> None:
     feeds, message = FEEDS[name]
     with pytest.raises(UsageError, match=message):
         opened(classifier()).runner(RunOptions())(feeds)
 
 
-def test_what_cannot_run_is_told() -> None:
+def test_a_file_that_cannot_run_is_reported() -> None:
     builder = classifier()
     builder.at("z/bias").shape = np.array([5, 1], np.int32)
     builder.at("z").shape = np.array([1, 4], np.int32)
@@ -531,12 +531,12 @@ def test_a_process_without_stderr(tmp_path: Path) -> None:
 # --- sizes ---------------------------------------------------------------------------------------
 
 
-def test_a_file_that_is_too_large_is_not_even_read(
+def test_a_file_that_is_too_large_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "large.tflite"
     with path.open("wb") as file:
-        file.truncate(2**31)  # sparse: it takes no place on the disk
+        file.truncate(2**31)  # sparse: it takes no space on the disk
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read"))
     with pytest.raises(ModelError, match=r"large\.tflite is larger than 2 GB"):
         open_file(path)
@@ -555,7 +555,7 @@ def test_a_result_that_is_too_large_is_refused_before_it_is_written(where: str) 
 
 
 class Endless(bytes):
-    """An archive that says that it is large."""
+    """An archive that claims to be large."""
 
     __slots__ = ()
 
@@ -564,8 +564,8 @@ class Endless(bytes):
 
 
 @pytest.mark.parametrize("part", ["operatorCodes", "subgraphs", "buffers"])
-def test_a_file_without_a_main_part_is_refused(part: str) -> None:
-    """The runtime's own check ends the process for some of them."""
+def test_a_file_without_a_main_vector_is_refused(part: str) -> None:
+    """For some of them the runtime's verifier crashes the process."""
     model = read(GOOD)
     setattr(model, part, [])
     packed = flatbuffers.Builder(1024)

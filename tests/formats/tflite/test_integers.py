@@ -1,7 +1,7 @@
-"""Every precision of TFLite files: a slice answers as before, and a zeroed unit says exactly 0.
+"""Every precision of TFLite files: a slice keeps the logits, and a zeroed unit is exactly 0.
 
-The witness is the whole file in the same runtime. `tflite_precisions` makes the files, and NumPy
-says what their codes stand for.
+Expected values are those of the original in the same runtime. `tflite_precisions` builds the files,
+and NumPy dequantizes their values.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from exporter.graph.edits import AddOutput, Fill, Plan
 from exporter.modes import MODES
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
-from tests.builders import tflite_precisions as made
+from tests.builders import tflite_precisions as precisions
 from tests.builders.tflite_builder import Builder, read
 
 KEPT, GONE = [4, 0, 2], [1, 3]
-DENSE = [name for name in made.PRECISIONS if name != "sparse"]
+DENSE = [name for name in precisions.PRECISIONS if name != "sparse"]
 EACH = [
     pytest.param(kind, precision, id=f"{kind}-{precision}")
-    for kind in made.FUNCTIONS
+    for kind in precisions.FUNCTIONS
     for precision in DENSE
 ]
 
 
 def built(kind: str, precision: str) -> TfliteModel:
-    opened = made.built(kind, precision)
+    opened = precisions.built(kind, precision)
     assert opened is not None
     return opened
 
@@ -44,12 +44,12 @@ def cut(model: TfliteModel, kept: list[int], mode: str = "slice") -> TfliteModel
 
 def answers(model: TfliteModel, z: str, kind: str) -> Array:
     shown = model.apply(Plan((AddOutput(z, "_z"),))) if z not in model.graph().outputs else model
-    x = made.IMAGE if kind.startswith("convolution") else made.DENSE
+    x = precisions.IMAGE if kind.startswith("convolution") else precisions.DENSE
     return shown.runner(RunOptions())({"x": x})[z if shown is model else "_z"]
 
 
 @pytest.mark.parametrize(("kind", "precision"), EACH)
-def test_a_slice_answers_what_the_whole_file_answers(kind: str, precision: str) -> None:
+def test_a_slice_keeps_the_values_of_the_original(kind: str, precision: str) -> None:
     opened = built(kind, precision)
     z = trace(opened.graph()).head().z
     before, after = (answers(each, z, kind) for each in (opened, cut(opened, KEPT)))
@@ -57,7 +57,7 @@ def test_a_slice_answers_what_the_whole_file_answers(kind: str, precision: str) 
 
 
 @pytest.mark.parametrize(("kind", "precision"), EACH)
-def test_a_zeroed_unit_says_exactly_0(kind: str, precision: str) -> None:
+def test_a_zeroed_unit_is_exactly_0(kind: str, precision: str) -> None:
     opened = built(kind, precision)
     z = trace(opened.graph()).head().z
     before, after = (answers(each, z, kind) for each in (opened, cut(opened, KEPT, "zero")))
@@ -66,12 +66,12 @@ def test_a_zeroed_unit_says_exactly_0(kind: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("precision", DENSE)
-def test_what_the_codes_stand_for(precision: str) -> None:
-    """Every file is near the float network that it was made of; or the tests above say little."""
+def test_dequantized_values_are_close_to_the_float_network(precision: str) -> None:
+    """Every file is close to its float network; otherwise the tests above would prove little."""
     opened = built("dense, logits", precision)
     (output,) = opened.graph().outputs
-    z = opened.runner(RunOptions())({"x": made.DENSE})[output]
-    wanted = made.DENSE @ made.WEIGHTS.T + made.BIAS
+    z = opened.runner(RunOptions())({"x": precisions.DENSE})[output]
+    wanted = precisions.DENSE @ precisions.WEIGHTS.T + precisions.BIAS
     np.testing.assert_allclose(z, wanted, atol=2.5 if "int4" in precision else 0.4)
 
 
@@ -89,8 +89,8 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("precision", made.PRECISIONS)
-def test_the_precision_has_its_name(precision: str) -> None:
+@pytest.mark.parametrize("precision", precisions.PRECISIONS)
+def test_names_of_precisions(precision: str) -> None:
     assert built("dense, softmax", precision).precision == NAMES[precision]
 
 
@@ -98,7 +98,7 @@ def test_the_precision_has_its_name(precision: str) -> None:
 
 
 def codes4(model: TfliteModel) -> tuple[Array, Array]:
-    """The codes of the kernel and its scales, unpacked here."""
+    """The quantized values of the kernel and its scales, unpacked in NumPy."""
     file = read(model.content)
     (kernel,) = [t for t in file.subgraphs[0].tensors if t.name == b"w"]
     data = file.buffers[kernel.buffer].data
@@ -111,17 +111,17 @@ def codes4(model: TfliteModel) -> tuple[Array, Array]:
 
 
 @pytest.mark.parametrize("kept", [[4, 0, 2], [1, 3], [2]], ids=["odd", "even", "one"])
-def test_rows_of_an_odd_number_of_four_bits(kept: list[int]) -> None:
+def test_int4_rows_of_odd_length(kept: list[int]) -> None:
     opened = built("dense, logits", "dynamic int4 (hybrid)")
     (old, scales), (new, kept_scales) = codes4(opened), codes4(cut(opened, kept))
-    np.testing.assert_array_equal(old, made.per_channel(4)[0])
+    np.testing.assert_array_equal(old, precisions.per_channel(4)[0])
     np.testing.assert_array_equal(new, old[kept])
     np.testing.assert_array_equal(kept_scales, scales[kept])
 
 
-def test_four_bits_are_as_large_as_in_the_file() -> None:
+def test_int4_size_is_that_in_the_file() -> None:
     opened = built("dense, logits", "dynamic int4 (hybrid)")
-    size = made.UNITS * made.FEATURES
+    size = precisions.UNITS * precisions.FEATURES
     assert opened.graph().tensors["w"].size_bytes == (size + 1) // 2
 
 
@@ -132,8 +132,8 @@ def test_four_bits_are_as_large_as_in_the_file() -> None:
         pytest.param(-1, r"int4 tensor of shape \[5, 33\] has 84 bytes", id="too many"),
     ],
 )
-def test_four_bits_of_another_size_are_damaged(missing: int, message: str) -> None:
-    network = made.PRECISIONS["dynamic int4 (hybrid)"]("dense, logits")
+def test_int4_of_the_wrong_size_is_damaged(missing: int, message: str) -> None:
+    network = precisions.PRECISIONS["dynamic int4 (hybrid)"]("dense, logits")
     assert network is not None
     builder = network.builder
     buffer = builder.model.buffers[builder.at("w").buffer]
@@ -143,14 +143,14 @@ def test_four_bits_of_another_size_are_damaged(missing: int, message: str) -> No
     assert e.value.exit_code == 3
 
 
-def test_a_code_that_four_bits_cannot_hold_is_refused() -> None:
+def test_a_value_that_int4_cannot_hold_is_refused() -> None:
     opened = built("dense, logits", "dynamic int4 (hybrid)")
     edit = Fill("w", 0, np.array([1]), 1e3, (Use("z", 1),))
     with pytest.raises(ModelError, match="'w' cannot hold 1000 as int4"):
         opened.apply(Plan((edit,)))
 
 
-# --- what has no codes that can be cut -----------------------------------------------------------
+# --- weights that cannot be cut -------------------------------------------------------------------
 
 
 def _two_bits(builder: Builder, kernel: Any) -> None:
@@ -171,19 +171,21 @@ def _in_blocks(builder: Builder, kernel: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stored", "told"),
+    ("stored", "message"),
     [
         pytest.param(_two_bits, "is int2, which cannot be cut", id="int2"),
         pytest.param(_in_blocks, "is quantized in blocks, which cannot be cut", id="in blocks"),
     ],
 )
-@pytest.mark.parametrize("mode", ["slice", "zero"])  # a mask leaves the kernel alone
-def test_codes_that_cannot_be_cut_are_refused_by_name(stored: Any, told: str, mode: str) -> None:
+@pytest.mark.parametrize("mode", ["slice", "zero"])  # a mask does not change the kernel
+def test_weights_that_cannot_be_cut_are_refused_by_name(
+    stored: Any, message: str, mode: str
+) -> None:
     builder = Builder()
     builder.dense(builder.feed("x", 1, 32), 5, "z")
     stored(builder, builder.at("z/kernel"))
     opened = from_bytes(builder.content("z"), "odd.tflite")
-    with pytest.raises(ModelError, match=f"'z/kernel' {told}"):
+    with pytest.raises(ModelError, match=f"'z/kernel' {message}"):
         opened.apply(plan_cut(opened, CutOptions(keep=[1, 3], mode=mode)).plan)
 
 
@@ -195,13 +197,13 @@ def test_sparse_weights_are_refused_by_name() -> None:
         plan_cut(built("dense, logits", "sparse"), CutOptions(keep=[0]))
 
 
-def test_a_head_behind_sparse_weights_is_cut() -> None:
-    network = made.PRECISIONS["sparse"]("dense, logits")
+def test_a_head_after_sparse_weights_is_cut() -> None:
+    network = precisions.PRECISIONS["sparse"]("dense, logits")
     assert network is not None
     builder: Builder = network.builder
     builder.dense("z", 7, "head")
     opened = from_bytes(builder.content("head"), "sparse.tflite")
     narrow = opened.apply(plan_cut(opened, CutOptions(keep=[1, 5])).plan)
-    x: dict[str, Any] = {"x": made.DENSE}
+    x: dict[str, Any] = {"x": precisions.DENSE}
     before, after = (each.runner(RunOptions())(x)["head"] for each in (opened, narrow))
     np.testing.assert_array_equal(after, before[:, [1, 5]])

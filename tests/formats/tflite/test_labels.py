@@ -1,4 +1,4 @@
-"""Label files and score calibrations behind a model: given to the graph, narrowed with a cut."""
+"""Label files and score calibrations in the archive: read for the graph, and cut with the units."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ def labeled(
 def cut(
     model: TfliteModel, *keep: int | str, mode: str = "slice", new_ids: bool = False
 ) -> TfliteModel:
-    choice = CutOptions(keep=keep, mode=mode, keep_order=mode == "slice", new_ids=new_ids)
-    return model.apply(plan_cut(model, choice).plan)
+    options = CutOptions(keep=keep, mode=mode, keep_order=mode == "slice", new_ids=new_ids)
+    return model.apply(plan_cut(model, options).plan)
 
 
-# --- what stays as it is -------------------------------------------------------------------------
+# --- files that do not change -------------------------------------------------------------------------
 
 UNTOUCHED: dict[str, tuple[Mapping[str, bytes], Sequence[Associated]]] = {
     "too few lines": ({"labels.txt": b"ant\nbee\n"}, ALL),
     "one line more": ({"labels.txt": ENGLISH + b"fox\n"}, ALL),
     "two empty lines at the end": ({"labels.txt": ENGLISH + b"\n"}, ALL),
-    "nothing in the file": ({"labels.txt": b""}, ALL),
+    "an empty file": ({"labels.txt": b""}, ALL),
     "no file of that name": ({"other.txt": ENGLISH}, ALL),
     "a vocabulary": ({"labels.txt": ENGLISH}, [Associated("labels.txt", VOCABULARY)]),
     "labels of another output": ({"labels.txt": ENGLISH}, []),
-    "labels of ids where there are none": (
+    "labels of ids without ids": (
         {"labels.txt": ENGLISH},
         [Associated("labels.txt", VALUE_LABELS)],
     ),
@@ -75,14 +75,14 @@ UNTOUCHED: dict[str, tuple[Mapping[str, bytes], Sequence[Associated]]] = {
 
 
 @pytest.mark.parametrize("name", UNTOUCHED)
-def test_what_does_not_speak_of_the_units_stays(name: str) -> None:
+def test_files_that_are_not_about_the_units_do_not_change(name: str) -> None:
     files, entries = UNTOUCHED[name]
     model = labeled(files, entries)
     assert model.graph().labels == {}
     assert unzipped(cut(model, 3, 1).content) == files
 
 
-def test_foreign_metadata_is_left_alone() -> None:
+def test_other_metadata_does_not_change() -> None:
     builder = classifier()
     builder.metadata("TFLITE_METADATA", metadata(ALL).replace(b"M001", b"X999"))
     model = from_bytes(zipped(builder.content("y"), FILES), "foreign.tflite")
@@ -90,7 +90,7 @@ def test_foreign_metadata_is_left_alone() -> None:
     assert unzipped(cut(model, 3, 1).content) == FILES
 
 
-def test_zero_leaves_every_file() -> None:
+def test_zero_changes_no_file() -> None:
     model = labeled()
     zeroed = cut(model, 3, 1, mode="zero")
     assert unzipped(zeroed.content) == FILES
@@ -118,7 +118,7 @@ def _two_outputs() -> Builder:
     return builder
 
 
-def test_a_file_of_two_outputs_that_are_not_cut_alike_is_refused() -> None:
+def test_a_file_of_two_outputs_that_are_cut_differently_is_refused() -> None:
     builder = _two_outputs()
     builder.metadata("TFLITE_METADATA", metadata(ALL[:1], ALL[:1]))
     model = from_bytes(zipped(builder.content("y", "other"), FILES), "two.tflite")
@@ -126,28 +126,28 @@ def test_a_file_of_two_outputs_that_are_not_cut_alike_is_refused() -> None:
         model.apply(plan_cut(model, CutOptions(keep=[3], head="y")).plan)
 
 
-def test_damaged_metadata_is_told() -> None:
-    whole = metadata(ALL)
+def test_damaged_metadata_is_reported() -> None:
+    source = metadata(ALL)
     refused = 0
-    for place in range(0, len(whole), 2):
-        if 4 <= place < 8:
+    for position in range(0, len(source), 2):
+        if 4 <= position < 8:
             continue
-        broken = whole[:place] + b"\xf1\xff" + whole[place + 2 :]
+        broken = source[:position] + b"\xf1\xff" + source[position + 2 :]
         try:
             associated_files(broken, 1)
         except ModelError as error:
             assert str(error) == "TFLITE_METADATA is damaged: an offset points outside"  # noqa: PT017 - of many
             refused += 1
     assert refused > 20
-    for length in range(8, len(whole)):
+    for length in range(8, len(source)):
         try:
-            associated_files(whole[:length], 1)
+            associated_files(source[:length], 1)
         except ModelError:
             refused += 1
     assert refused > 100
 
 
-def test_a_damaged_archive_is_told() -> None:
+def test_a_damaged_archive_is_reported() -> None:
     builder = classifier()
     builder.metadata("TFLITE_METADATA", metadata(ALL))
     content = zipped(builder.content("y"), FILES)
@@ -156,15 +156,15 @@ def test_a_damaged_archive_is_told() -> None:
 
 
 @pytest.mark.parametrize("lost", [1, 22, 60, 200, 340])
-def test_half_an_archive_is_told(lost: int) -> None:
-    """What is left of it would be lost without a word."""
+def test_a_truncated_archive_is_reported(lost: int) -> None:
+    """Otherwise the rest of it would be lost silently."""
     content = labeled().content[: -len(b"of a test")]
     assert len(content) - lost > content.index(b"PK\x03\x04") + 4
     with pytest.raises(ModelError, match=r"half is truncated: its archive with 'labels\.txt'"):
         from_bytes(content[:-lost], "half")
 
 
-def test_metadata_without_an_archive_is_no_matter() -> None:
+def test_metadata_without_an_archive_is_accepted() -> None:
     builder = classifier()
     builder.metadata("TFLITE_METADATA", metadata(ALL))
     model = from_bytes(builder.content("y"), "stripped.tflite")
@@ -172,10 +172,10 @@ def test_metadata_without_an_archive_is_no_matter() -> None:
     assert cut(model, 3, 1).content.count(b"PK\x03\x04") == 0
 
 
-# --- narrowed ------------------------------------------------------------------------------------
+# --- cut ------------------------------------------------------------------------------------
 
 
-def test_labels_reach_the_graph_and_choose_units() -> None:
+def test_labels_are_in_the_graph_and_select_units() -> None:
     model = labeled()
     assert model.graph().labels == {"y": ("ant", "bee", "cat", "dog", "elk")}
     small = cut(model, "dog", "b*")
@@ -190,7 +190,7 @@ def test_the_language_without_a_name_is_the_main_one() -> None:
     assert labeled(FILES, [ALL[1]]).graph().labels["y"][0] == "Ameise"
 
 
-def test_every_file_follows_in_the_kept_order() -> None:
+def test_every_file_is_cut_in_the_kept_order() -> None:
     small = cut(labeled(), 3, 0, 2)
     assert unzipped(small.content) == {
         "labels.txt": b"dog\nant\ncat\n",
@@ -214,12 +214,12 @@ def test_a_group_has_its_name_and_no_calibration() -> None:
     [
         (b"ant\nbee\ncat\ndog\nelk", b"dog\nbee"),
         (b"ant\r\nbee\r\ncat\r\ndog\r\nelk\r\n", b"dog\r\nbee\r\n"),
-        (b"ant\n\ncat\ndog\nelk", b"dog\n\n"),  # else the empty label would not count
+        (b"ant\n\ncat\ndog\nelk", b"dog\n\n"),  # otherwise the empty label would not count
         (b"\xff\n\xfe\ncat\n\xfd\nelk\n", b"\xfd\n\xfe\n"),
     ],
     ids=["no newline at the end", "CRLF", "an empty last label", "not UTF-8"],
 )
-def test_lines_stay_as_they_are(before: bytes, after: bytes) -> None:
+def test_kept_lines_do_not_change(before: bytes, after: bytes) -> None:
     model = labeled({"labels.txt": before}, ALL)
     assert unzipped(cut(model, 3, 1).content) == {"labels.txt": after}
     assert not any("\r" in label for label in model.graph().labels["y"])
@@ -243,7 +243,7 @@ def test_each_output_has_its_own_files() -> None:
     assert small.graph().labels == {"y": ("dog",), "other": model.graph().labels["other"]}
 
 
-def test_outputs_count_in_the_files_order() -> None:
+def test_metadata_counts_outputs_in_the_files_order() -> None:
     builder = _two_outputs()
     builder.signature({"x": "x"}, {"first": "other", "second": "y"})
     builder.metadata("TFLITE_METADATA", metadata(ALL[:1], ALL[1:2]))
@@ -255,7 +255,7 @@ def test_outputs_count_in_the_files_order() -> None:
 
 
 def _ranked(*, shown: bool) -> TfliteModel:
-    """An ARG_MAX behind the units, whose ids have labels."""
+    """An ARG_MAX of the units; its ids have labels."""
     builder = Builder()
     axis = builder.constant("axis", np.array([1], np.int32))
     builder.dense(builder.feed("x", 1, 4), 5, "y")
@@ -267,10 +267,10 @@ def _ranked(*, shown: bool) -> TfliteModel:
 
 
 @pytest.mark.parametrize("shown", [True, False], ids=["beside the units", "alone"])
-def test_the_labels_of_ids_follow(*, shown: bool) -> None:
+def test_the_labels_of_ids_are_cut(*, shown: bool) -> None:
     model = _ranked(shown=shown)
     assert model.graph().labels == {"id": ("ant", "bee", "cat", "dog", "elk")}
-    assert unzipped(cut(model, 4, 2).content) == FILES  # the ids are still the original's
+    assert unzipped(cut(model, 4, 2).content) == FILES  # the ids are still the original ones
     small = cut(model, 4, 2, new_ids=True)
     assert unzipped(small.content) == FILES | {"labels.txt": b"elk\ncat\n"}
     assert small.graph().labels == {"id": ("elk", "cat")}
@@ -288,7 +288,7 @@ def entries(content: bytes) -> list[zipfile.ZipInfo]:
 
 
 def data_starts(content: bytes) -> list[int]:
-    """Where in the file the data of each archived file begins."""
+    """The offset of the data of each archived file."""
     return [
         entry.header_offset + 30 + sum(struct.unpack_from("<HH", content, entry.header_offset + 26))
         for entry in entries(content)
@@ -318,7 +318,7 @@ def test_the_archive_is_stored_in_order_with_a_fixed_date(
     assert small.endswith(b"\x09\x00of a test")
 
 
-def test_files_keep_their_alignment_where_none_of_them_changes() -> None:
+def test_files_keep_their_alignment_if_none_of_them_changes() -> None:
     model = labeled({"a": b"12345", "b": b"1234"})
     small = cut(model, 3, 1).content
     assert [n % 16 for n in data_starts(small)] == [n % 16 for n in data_starts(model.content)]
@@ -343,7 +343,7 @@ def test_unzip_reads_it(tmp_path: Path, *, from_the_file: bool) -> None:
         check=False,
     )
     assert done.stdout == b"dog\nbee\n"
-    assert done.returncode <= 1  # 1: bytes in front of the archive, which are the model
+    assert done.returncode <= 1  # 1: bytes before the archive, which are the model
 
 
 # --- real files ----------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def test_labels_stay_with_their_units(zoo: Path, seed: int) -> None:
     assert new == [*(old[i] for i in kept), b""]
 
 
-def test_the_flowers(zoo: Path) -> None:
+def test_flower_labels_of_a_real_file(zoo: Path) -> None:
     model = open_file(zoo / "automl_flowers_uint8_metadata.tflite")
     small = cut(model, "tulips", "daisy")
     assert unzipped(small.content) == {"labels.txt": b"tulips\ndaisy\n"}

@@ -1,7 +1,6 @@
-"""DetectionSlots of the TFLite table beyond the dense classifier: each is cut, run and compared.
+"""Rows of the TFLite table beyond the dense classifier: each is cut, run and compared.
 
-What a cut file must answer is taken from what the whole file answers: LiteRT is the witness, not
-the oracle of the code under test.
+Expected values come from the original file in LiteRT, not from the oracle of the code under test.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ def answers(model: TfliteModel, seed: int = 0) -> dict[str, Array]:
 
 
 def cut(model: TfliteModel, head: Head, mode: str, kept: Sequence[int]) -> TfliteModel:
-    meaning = Semantics(gate="abs >= 0") if mode == "gate" else PLAIN  # lets all that are kept pass
-    return model.apply(Plan(MODES[mode].edits(head, kept, meaning)))
+    semantics = Semantics(gate="abs >= 0") if mode == "gate" else PLAIN  # all kept units pass
+    return model.apply(Plan(MODES[mode].edits(head, kept, semantics)))
 
 
-# --- what the rows build on ----------------------------------------------------------------------
+# --- helpers of the cases ----------------------------------------------------------------------
 
 
 def dense(builder: Builder, name: str = "z", units: int = 6) -> str:
@@ -78,7 +77,7 @@ Shape = tuple[int, ...]
 def op(
     source: Source, operator: str, shape: Shape, options: str = "", *others: Any, **fields: Any
 ) -> Build:
-    """One operator behind dense() or picture(), with constants behind its first input."""
+    """One operator after dense() or picture(); its other inputs are constants."""
 
     def build(builder: Builder) -> Sequence[str]:
         inputs = [source(builder)]
@@ -96,7 +95,7 @@ def several(
     options: str = "",
     **fields: Any,
 ) -> list[str]:
-    """One operator of several outputs."""
+    """One operator with several outputs."""
     (name, shape), *more = outputs
     builder.op(operator, inputs, shape, name, options, **fields)
     names = [name, *(builder.tensor(other, size) for other, size in more)]
@@ -138,14 +137,14 @@ def _equal_parts(builder: Builder) -> Sequence[str]:
     return several(builder, "SPLIT", inputs, parts, "SplitOptions", numSplits=2)
 
 
-def _per_channel_codes(builder: Builder) -> list[str]:
+def _computed_per_channel(builder: Builder) -> list[str]:
     dense(builder)
     builder.op("QUANTIZE", ["z"], (2, 6), "q", "QuantizeOptions", dtype="int8", version=2)
     builder.quantize("q", V, np.zeros(6), axis=1)
     return ["q"]
 
 
-def _ids_that_are_computed_with(builder: Builder) -> list[str]:
+def _arithmetic_on_ids(builder: Builder) -> list[str]:
     inputs = [dense(builder), builder.constant("axis", ints(1))]
     builder.op("ARG_MAX", inputs, (2,), "i", "ArgMaxOptions", dtype="int32", outputType=2)
     one = builder.constant("one", ints(1))
@@ -179,7 +178,7 @@ def _one_of_many(builder: Builder) -> list[str]:
 
 
 def _maximum(builder: Builder) -> list[str]:
-    """Beside the values themselves."""
+    """Next to the values themselves."""
     inputs = [dense(builder), builder.constant("axes", ints(1))]
     return ["z", builder.op("REDUCE_MAX", inputs, (2,), "y", "ReducerOptions")]
 
@@ -217,8 +216,8 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "a grouped convolution": (_grouped, "2 groups"),
     "a computed kernel": (_computed_kernel, "kernel is not a constant but computed"),
     "units in equal parts": (_equal_parts, "SPLIT 'a': it splits the units into equal parts"),
-    "a scale for each channel": (_per_channel_codes, "QUANTIZE 'q': .* per-channel scales"),
-    "ids that are computed with": (_ids_that_are_computed_with, "ADD 'id': .* with unit indices"),
+    "computed per-channel scales": (_computed_per_channel, "QUANTIZE 'q': .* per-channel scales"),
+    "arithmetic on ids": (_arithmetic_on_ids, "ADD 'id': .* with unit indices"),
     "every unit twice": (_twice, "different positions"),
     "every second unit": (_strided(0, 6, 2, 3), "selects units by position"),
     "units from the back": (_strided(5, -7, -1, 6), "selects units by position"),
@@ -233,7 +232,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
         op(dense, "TILE", (2, 12), "TileOptions", ints(1, 2)),
         "TILE 'y': it repeats or pads the units",
     ),
-    "the length of all units": (
+    "the norm of all units": (
         op(dense, "L2_NORMALIZATION", (2, 6), "L2NormOptions"),
         "L2_NORMALIZATION 'y': it divides by the norm",
     ),
@@ -255,7 +254,7 @@ def test_refused(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Row:
+class Case:
     """A file with one head.
 
     Attributes:
@@ -279,7 +278,7 @@ def _magnitudes(builder: Builder) -> str:
 
 
 def _compared(operator: str, options: str) -> Build:
-    """1 where the comparison with a constant holds."""
+    """1 where the comparison with a constant is true."""
 
     def build(builder: Builder) -> list[str]:
         inputs = [dense(builder), builder.constant("v", V - 1)]
@@ -290,7 +289,7 @@ def _compared(operator: str, options: str) -> Build:
 
 
 def _combined(operator: str, options: str) -> Build:
-    """1 where a logical function of two comparisons holds."""
+    """1 where a logical function of two comparisons is true."""
 
     def build(builder: Builder) -> list[str]:
         dense(builder)
@@ -311,7 +310,7 @@ def _chosen(builder: Builder) -> list[str]:
     return [builder.op("SELECT_V2", ["c", *values], (2, 6), "y", "SelectV2Options")]
 
 
-def _codes(builder: Builder) -> list[str]:
+def _requantized_twice(builder: Builder) -> list[str]:
     dense(builder)
     builder.op("QUANTIZE", ["z"], (2, 6), "q", "QuantizeOptions", dtype="int8", version=2)
     builder.quantize("q", 0.05, 3)
@@ -326,7 +325,7 @@ def _joined(builder: Builder) -> list[str]:
 
 
 def _stacked(builder: Builder) -> list[str]:
-    """Two pictures one above the other, along another axis than that of the units."""
+    """Two pictures joined along another axis than the unit axis."""
     parts = [picture(builder, "a"), picture(builder, "b")]
     fields: dict[str, Any] = {"axis": 1}
     shape = (1, 8, 4, 6)
@@ -334,7 +333,7 @@ def _stacked(builder: Builder) -> list[str]:
 
 
 def _boxes_and_units(builder: Builder) -> list[str]:
-    """The first 4 of 10 channels are cut off and go elsewhere."""
+    """The first 4 of 10 channels are split off, for another output."""
     sizes, axis = builder.constant("sizes", ints(6, 4)), builder.constant("axis", ints(1))
     inputs = [dense(builder, units=10), sizes, axis]
     parts = [("y", (2, 6)), ("boxes", (2, 4))]
@@ -391,7 +390,7 @@ def _both_adjoint(builder: Builder) -> list[str]:
 
 
 def _kernels(builder: Builder) -> list[str]:
-    """One kernel for each of the batch."""
+    """One kernel per sample of the batch."""
     inputs = [builder.feed("x", 2, 3, 4), builder.normal("k", 2, 4, 6)]
     return [builder.op("BATCH_MATMUL", inputs, (2, 3, 6), "y", "BatchMatMulOptions")]
 
@@ -424,81 +423,81 @@ def _reduced(operator: str, *axes: int, keep: bool = False) -> Build:
 
 
 WIDTHS = np.array([[0, 0], [1, 2], [1, 0], [0, 0]], np.int32)
-ROWS: dict[str, Row] = {
-    "HARD_SWISH": Row(op(dense, "HARD_SWISH", (2, 6), "HardSwishOptions")),
-    "PRELU": Row(op(dense, "PRELU", (2, 6), "", V)),
-    "PRELU of a picture": Row(op(picture, "PRELU", (1, 4, 4, 6), "", V[None, None])),
-    "ABS": Row(op(dense, "ABS", (2, 6), "AbsOptions")),
-    "NEG": Row(op(dense, "NEG", (2, 6), "NegOptions")),
-    "SQUARE": Row(op(dense, "SQUARE", (2, 6), "SquareOptions")),
-    "COS": Row(op(dense, "COS", (2, 6), "CosOptions"), zero=False),
-    "POW": Row(op(dense, "POW", (2, 6), "PowOptions", np.float32(2)), zero=False),
-    "MAXIMUM of 0": Row(op(dense, "MAXIMUM", (2, 6), "MaximumMinimumOptions", np.float32(0))),
-    "MAXIMUM": Row(op(dense, "MAXIMUM", (2, 6), "MaximumMinimumOptions", V), zero=False),
-    "MINIMUM": Row(op(dense, "MINIMUM", (2, 6), "MaximumMinimumOptions", V)),
-    "SQUARED_DIFFERENCE": Row(
+ROWS: dict[str, Case] = {
+    "HARD_SWISH": Case(op(dense, "HARD_SWISH", (2, 6), "HardSwishOptions")),
+    "PRELU": Case(op(dense, "PRELU", (2, 6), "", V)),
+    "PRELU of a picture": Case(op(picture, "PRELU", (1, 4, 4, 6), "", V[None, None])),
+    "ABS": Case(op(dense, "ABS", (2, 6), "AbsOptions")),
+    "NEG": Case(op(dense, "NEG", (2, 6), "NegOptions")),
+    "SQUARE": Case(op(dense, "SQUARE", (2, 6), "SquareOptions")),
+    "COS": Case(op(dense, "COS", (2, 6), "CosOptions"), zero=False),
+    "POW": Case(op(dense, "POW", (2, 6), "PowOptions", np.float32(2)), zero=False),
+    "MAXIMUM of 0": Case(op(dense, "MAXIMUM", (2, 6), "MaximumMinimumOptions", np.float32(0))),
+    "MAXIMUM": Case(op(dense, "MAXIMUM", (2, 6), "MaximumMinimumOptions", V), zero=False),
+    "MINIMUM": Case(op(dense, "MINIMUM", (2, 6), "MaximumMinimumOptions", V)),
+    "SQUARED_DIFFERENCE": Case(
         op(dense, "SQUARED_DIFFERENCE", (2, 6), "SquaredDifferenceOptions", V)
     ),
-    "CEIL": Row(op(dense, "CEIL", (2, 6))),
-    "FLOOR": Row(op(dense, "FLOOR", (2, 6))),
-    "ROUND": Row(op(dense, "ROUND", (2, 6))),
-    "SIGN": Row(op(dense, "SIGN", (2, 6), "SignOptions")),
-    "SIN": Row(op(dense, "SIN", (2, 6))),
-    "SQRT": Row(op(_magnitudes, "SQRT", (2, 6))),
-    "FAKE_QUANT": Row(
+    "CEIL": Case(op(dense, "CEIL", (2, 6))),
+    "FLOOR": Case(op(dense, "FLOOR", (2, 6))),
+    "ROUND": Case(op(dense, "ROUND", (2, 6))),
+    "SIGN": Case(op(dense, "SIGN", (2, 6), "SignOptions")),
+    "SIN": Case(op(dense, "SIN", (2, 6))),
+    "SQRT": Case(op(_magnitudes, "SQRT", (2, 6))),
+    "FAKE_QUANT": Case(
         op(dense, "FAKE_QUANT", (2, 6), "FakeQuantOptions", min=-3.0, max=3.0, numBits=8)
     ),
-    "LOG": Row(op(_magnitudes, "LOG", (2, 6)), zero=False),
-    "RSQRT": Row(op(_magnitudes, "RSQRT", (2, 6)), zero=False),
-    "FLOOR_DIV": Row(op(dense, "FLOOR_DIV", (2, 6), "FloorDivOptions", V), zero=False),
-    "FLOOR_MOD": Row(op(dense, "FLOOR_MOD", (2, 6), "FloorModOptions", V), zero=False),
-    "EQUAL": Row(_compared("EQUAL", "EqualOptions"), zero=False),
-    "GREATER": Row(_compared("GREATER", "GreaterOptions"), zero=False),
-    "GREATER_EQUAL": Row(_compared("GREATER_EQUAL", "GreaterEqualOptions"), zero=False),
-    "LESS": Row(_compared("LESS", "LessOptions"), zero=False),
-    "LESS_EQUAL": Row(_compared("LESS_EQUAL", "LessEqualOptions"), zero=False),
-    "NOT_EQUAL": Row(_compared("NOT_EQUAL", "NotEqualOptions"), zero=False),
-    "LOGICAL_AND": Row(_combined("LOGICAL_AND", "LogicalAndOptions"), zero=False),
-    "LOGICAL_OR": Row(_combined("LOGICAL_OR", "LogicalOrOptions"), zero=False),
-    "LOGICAL_NOT": Row(_combined("LOGICAL_NOT", "LogicalNotOptions"), zero=False),
-    "SELECT_V2": Row(_chosen, zero=False),
-    "ADD_N": Row(_add_n),
-    "QUANTIZE, DEQUANTIZE": Row(_codes),
-    "AVERAGE_POOL_2D": Row(_pool("AVERAGE_POOL_2D")),
-    "L2_POOL_2D": Row(_pool("L2_POOL_2D")),
-    "MAX_POOL_2D": Row(_pool("MAX_POOL_2D")),
-    "MEAN": Row(_reduced("MEAN", 1, 2)),
-    "MEAN, axes kept": Row(_reduced("MEAN", 1, 2, keep=True)),
-    "MEAN, axes from the back": Row(_reduced("MEAN", -2, -3)),
-    "SUM": Row(_reduced("SUM", 1, 2)),
-    "REDUCE_MAX": Row(_reduced("REDUCE_MAX", 1, 2)),
-    "REDUCE_MIN": Row(_reduced("REDUCE_MIN", 1, 2, keep=True)),
-    "REDUCE_PROD": Row(_reduced("REDUCE_PROD", 1, 2)),
-    "CONCATENATION of units": Row(_joined),
-    "CONCATENATION of pictures": Row(_stacked),
-    "SPLIT_V": Row(_boxes_and_units),
-    "SPLIT": Row(_halves),
-    "SLICE from the front": Row(_sliced(0, 4, 4), kept=(1, 3)),
-    "SLICE behind the background": Row(_sliced(1, 5, 5), kept=(0, 3)),
-    "SLICE to the end": Row(_sliced(1, -1, 5), kept=(0, 3)),
-    "SLICE of all": Row(_sliced(0, 6, 6)),
-    "STRIDED_SLICE from the front": Row(_strided(0, 4, 1, 4), kept=(1, 3)),
-    "STRIDED_SLICE behind the background": Row(_strided(1, 6, 1, 5), kept=(0, 3)),
-    "STRIDED_SLICE to the end": Row(_strided(1, 0, 1, 5, endMask=3), kept=(0, 3)),
-    "STRIDED_SLICE of all": Row(_strided(0, 6, 1, 6)),
-    "STRIDED_SLICE that drops an axis": Row(_first_token),
-    "PAD": Row(op(picture, "PAD", (1, 7, 5, 6), "PadOptions", WIDTHS)),
-    "PADV2 with 0": Row(op(picture, "PADV2", (1, 7, 5, 6), "PadV2Options", WIDTHS, np.float32(0))),
-    "PADV2 with 1": Row(
+    "LOG": Case(op(_magnitudes, "LOG", (2, 6)), zero=False),
+    "RSQRT": Case(op(_magnitudes, "RSQRT", (2, 6)), zero=False),
+    "FLOOR_DIV": Case(op(dense, "FLOOR_DIV", (2, 6), "FloorDivOptions", V), zero=False),
+    "FLOOR_MOD": Case(op(dense, "FLOOR_MOD", (2, 6), "FloorModOptions", V), zero=False),
+    "EQUAL": Case(_compared("EQUAL", "EqualOptions"), zero=False),
+    "GREATER": Case(_compared("GREATER", "GreaterOptions"), zero=False),
+    "GREATER_EQUAL": Case(_compared("GREATER_EQUAL", "GreaterEqualOptions"), zero=False),
+    "LESS": Case(_compared("LESS", "LessOptions"), zero=False),
+    "LESS_EQUAL": Case(_compared("LESS_EQUAL", "LessEqualOptions"), zero=False),
+    "NOT_EQUAL": Case(_compared("NOT_EQUAL", "NotEqualOptions"), zero=False),
+    "LOGICAL_AND": Case(_combined("LOGICAL_AND", "LogicalAndOptions"), zero=False),
+    "LOGICAL_OR": Case(_combined("LOGICAL_OR", "LogicalOrOptions"), zero=False),
+    "LOGICAL_NOT": Case(_combined("LOGICAL_NOT", "LogicalNotOptions"), zero=False),
+    "SELECT_V2": Case(_chosen, zero=False),
+    "ADD_N": Case(_add_n),
+    "QUANTIZE, DEQUANTIZE": Case(_requantized_twice),
+    "AVERAGE_POOL_2D": Case(_pool("AVERAGE_POOL_2D")),
+    "L2_POOL_2D": Case(_pool("L2_POOL_2D")),
+    "MAX_POOL_2D": Case(_pool("MAX_POOL_2D")),
+    "MEAN": Case(_reduced("MEAN", 1, 2)),
+    "MEAN, axes kept": Case(_reduced("MEAN", 1, 2, keep=True)),
+    "MEAN, negative axes": Case(_reduced("MEAN", -2, -3)),
+    "SUM": Case(_reduced("SUM", 1, 2)),
+    "REDUCE_MAX": Case(_reduced("REDUCE_MAX", 1, 2)),
+    "REDUCE_MIN": Case(_reduced("REDUCE_MIN", 1, 2, keep=True)),
+    "REDUCE_PROD": Case(_reduced("REDUCE_PROD", 1, 2)),
+    "CONCATENATION of units": Case(_joined),
+    "CONCATENATION of pictures": Case(_stacked),
+    "SPLIT_V": Case(_boxes_and_units),
+    "SPLIT": Case(_halves),
+    "SLICE from the start": Case(_sliced(0, 4, 4), kept=(1, 3)),
+    "SLICE after the background": Case(_sliced(1, 5, 5), kept=(0, 3)),
+    "SLICE to the end": Case(_sliced(1, -1, 5), kept=(0, 3)),
+    "SLICE of all": Case(_sliced(0, 6, 6)),
+    "STRIDED_SLICE from the start": Case(_strided(0, 4, 1, 4), kept=(1, 3)),
+    "STRIDED_SLICE after the background": Case(_strided(1, 6, 1, 5), kept=(0, 3)),
+    "STRIDED_SLICE to the end": Case(_strided(1, 0, 1, 5, endMask=3), kept=(0, 3)),
+    "STRIDED_SLICE of all": Case(_strided(0, 6, 1, 6)),
+    "STRIDED_SLICE that drops an axis": Case(_first_token),
+    "PAD": Case(op(picture, "PAD", (1, 7, 5, 6), "PadOptions", WIDTHS)),
+    "PADV2 with 0": Case(op(picture, "PADV2", (1, 7, 5, 6), "PadV2Options", WIDTHS, np.float32(0))),
+    "PADV2 with 1": Case(
         op(picture, "PADV2", (1, 7, 5, 6), "PadV2Options", WIDTHS, np.float32(1)), zero=False
     ),
-    "MIRROR_PAD": Row(op(picture, "MIRROR_PAD", (1, 7, 5, 6), "MirrorPadOptions", WIDTHS)),
-    "TILE": Row(op(picture, "TILE", (1, 4, 8, 6), "TileOptions", ints(1, 1, 2, 1))),
-    "BROADCAST_TO": Row(_broadcast),
-    "RESIZE_BILINEAR": Row(
+    "MIRROR_PAD": Case(op(picture, "MIRROR_PAD", (1, 7, 5, 6), "MirrorPadOptions", WIDTHS)),
+    "TILE": Case(op(picture, "TILE", (1, 4, 8, 6), "TileOptions", ints(1, 1, 2, 1))),
+    "BROADCAST_TO": Case(_broadcast),
+    "RESIZE_BILINEAR": Case(
         op(picture, "RESIZE_BILINEAR", (1, 8, 8, 6), "ResizeBilinearOptions", ints(8, 8))
     ),
-    "RESIZE_NEAREST_NEIGHBOR": Row(
+    "RESIZE_NEAREST_NEIGHBOR": Case(
         op(
             picture,
             "RESIZE_NEAREST_NEIGHBOR",
@@ -507,15 +506,15 @@ ROWS: dict[str, Row] = {
             ints(8, 8),
         )
     ),
-    "FILL": Row(_added_zeros),
-    "CONV_3D": Row(_voxels),
-    "DEPTHWISE_CONV_2D of one channel": Row(_depthwise(1)),
-    "FULLY_CONNECTED on four axes": Row(_four_axes),
-    "BATCH_MATMUL, both adjoint": Row(_both_adjoint),
-    "BATCH_MATMUL with several kernels": Row(_kernels),
-    "BATCH_MATMUL in half precision": Row(_half_precision),
-    "LOGISTIC, MUL": Row(_silu(swapped=False)),
-    "LOGISTIC, MUL swapped": Row(_silu(swapped=True)),
+    "FILL": Case(_added_zeros),
+    "CONV_3D": Case(_voxels),
+    "DEPTHWISE_CONV_2D of one channel": Case(_depthwise(1)),
+    "FULLY_CONNECTED on four axes": Case(_four_axes),
+    "BATCH_MATMUL, both adjoint": Case(_both_adjoint),
+    "BATCH_MATMUL with several kernels": Case(_kernels),
+    "BATCH_MATMUL in half precision": Case(_half_precision),
+    "LOGISTIC, MUL": Case(_silu(swapped=False)),
+    "LOGISTIC, MUL swapped": Case(_silu(swapped=True)),
 }
 
 
@@ -525,12 +524,12 @@ def opened(name: str) -> tuple[TfliteModel, Head]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_slice_answers_as_the_whole_file(name: str) -> None:
+def test_slice_matches_the_original(name: str) -> None:
     row = ROWS[name]
     model, head = opened(name)
     small = cut(model, head, "slice", row.kept)
-    for output, whole in answers(model).items():
-        expected = np.take(whole, row.kept, axis=row.axis)
+    for output, original in answers(model).items():
+        expected = np.take(original, row.kept, axis=row.axis)
         np.testing.assert_allclose(answers(small)[output], expected, rtol=1e-5, atol=1e-6)
         assert small.graph().tensors[output].shape == expected.shape
 
@@ -543,14 +542,16 @@ def test_zero_is_exact_or_refused(name: str) -> None:
         with pytest.raises(ModelError, match=r"not map 0 to 0|would not be 0"):
             cut(model, head, "zero", row.kept)
         return
-    answer, whole = (answers(m)[head.output] for m in (cut(model, head, "zero", row.kept), model))
+    answer, original = (
+        answers(m)[head.output] for m in (cut(model, head, "zero", row.kept), model)
+    )
     kept = np.isin(np.arange(head.units), row.kept)
     assert not answer[..., ~kept].any()
-    np.testing.assert_allclose(answer[..., kept], whole[..., kept], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answer[..., kept], original[..., kept], rtol=1e-5, atol=1e-6)
 
 
-def test_the_shapes_that_a_cut_file_states_are_those_that_it_has() -> None:
-    """Stale shapes inside would not be seen in an answer."""
+def test_stated_shapes_of_a_cut_file_are_right() -> None:
+    """Wrong shapes of inner tensors would not show in the outputs."""
     for name, row in ROWS.items():
         model, head = opened(name)
         small = cut(model, head, "slice", row.kept)
@@ -573,10 +574,10 @@ def test_softmax_with_beta(beta: float) -> None:
     model = built(lambda builder: [dense(builder), builder.softmax("z", "y", beta=beta)])
     head = trace(model.graph()).head("y")
     small = cut(model, head, "slice", KEPT)
-    whole, answer = answers(model), answers(small)
-    kept = np.exp(beta * whole["z"][:, list(KEPT)].astype(np.float64))
+    original, answer = answers(model), answers(small)
+    kept = np.exp(beta * original["z"][:, list(KEPT)].astype(np.float64))
     np.testing.assert_allclose(answer["y"], kept / kept.sum(axis=1, keepdims=True), atol=1e-6)
-    expected = MODES["slice"].oracle(head, KEPT, whole["z"]).y
+    expected = MODES["slice"].oracle(head, KEPT, original["z"]).y
     np.testing.assert_allclose(answer["y"], expected, atol=1e-6)
 
 
@@ -598,12 +599,12 @@ def _ranked(operator: str, *, shown: bool, dtype: str = "int32") -> Build:
 @pytest.mark.parametrize("operator", ["ARG_MAX", "ARG_MIN"])
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_ids_become_new_ids(operator: str, dtype: str, *, shown: bool) -> None:
-    whole = built(_ranked(operator, shown=True, dtype=dtype))
+    original = built(_ranked(operator, shown=True, dtype=dtype))
     model = built(_ranked(operator, shown=shown, dtype=dtype))
     small = cut(model, trace(model.graph()).head(), "slice", KEPT)
     first = np.argmax if operator == "ARG_MAX" else np.argmin
     for seed in range(5):
-        z = answers(whole, seed)["z"][:, list(KEPT)]
+        z = answers(original, seed)["z"][:, list(KEPT)]
         np.testing.assert_array_equal(answers(small, seed)["id"], first(z, axis=1))
         assert answers(small, seed)["id"].dtype == dtype
 
@@ -620,7 +621,7 @@ def _top(k: int) -> Build:
 
 
 @pytest.mark.parametrize(("k", "left"), [(2, 2), (3, 3), (5, 3)])
-def test_the_first_of_the_kept(k: int, left: int) -> None:
+def test_top_k_of_the_kept_units(k: int, left: int) -> None:
     model = built(_top(k))
     small = cut(model, trace(model.graph()).head("z"), "slice", KEPT)
     for seed in range(5):
@@ -631,17 +632,17 @@ def test_the_first_of_the_kept(k: int, left: int) -> None:
         np.testing.assert_allclose(answer["v"], np.take_along_axis(z, order, 1), rtol=1e-6)
 
 
-# --- codes ---------------------------------------------------------------------------------------
+# --- quantized values -----------------------------------------------------------------------------
 
 
 def _integer(dtype: str, tail: Callable[[Builder], str]) -> Build:
-    """A quantized picture [1, 4, 4, 6] and what follows it; one scale a channel in int8."""
+    """A quantized picture [1, 4, 4, 6] and its tail; int8 has per-channel scales."""
 
     def build(builder: Builder) -> list[str]:
         low = -128 if dtype == "int8" else 0
         builder.quantize(builder.feed("x", 1, 4, 4, 3, dtype=dtype), 0.02, low + 120)
-        codes = builder.random.integers(low + 5, low + 250, (6, 1, 1, 3)).astype(dtype)
-        builder.constant("k", codes)
+        values = builder.random.integers(low + 5, low + 250, (6, 1, 1, 3)).astype(dtype)
+        builder.constant("k", values)
         per_channel = np.linspace(0.004, 0.01, 6) if dtype == "int8" else 0.005
         zeros = np.zeros(6) if dtype == "int8" else 131
         builder.quantize("k", per_channel, zeros)
@@ -658,7 +659,7 @@ def _integer(dtype: str, tail: Callable[[Builder], str]) -> Build:
     return build
 
 
-def _mean_of_codes(builder: Builder) -> str:
+def _quantized_mean(builder: Builder) -> str:
     dtype = "int8" if builder.at("z").type == 9 else "uint8"
     inputs = ["z", builder.constant("axes", ints(1, 2))]
     builder.op("MEAN", inputs, (1, 6), "y", "ReducerOptions", dtype, version=2)
@@ -673,13 +674,15 @@ def _requantized(builder: Builder) -> str:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-@pytest.mark.parametrize("tail", [lambda _: "z", _mean_of_codes, _requantized])
-def test_codes_are_equal_to_the_bit(tail: Callable[[Builder], str], dtype: str, mode: str) -> None:
+@pytest.mark.parametrize("tail", [lambda _: "z", _quantized_mean, _requantized])
+def test_quantized_values_are_bit_identical(
+    tail: Callable[[Builder], str], dtype: str, mode: str
+) -> None:
     model = built(_integer(dtype, tail))
     head = trace(model.graph()).head()
-    answer, whole = (answers(m)[head.output] for m in (cut(model, head, mode, KEPT), model))
+    answer, original = (answers(m)[head.output] for m in (cut(model, head, mode, KEPT), model))
     if mode == "slice":
-        np.testing.assert_array_equal(answer, whole[..., list(KEPT)])
+        np.testing.assert_array_equal(answer, original[..., list(KEPT)])
         return
     kept = np.isin(np.arange(6), KEPT)
     quantization = model.graph().tensors[head.output].quantization
@@ -687,10 +690,10 @@ def test_codes_are_equal_to_the_bit(tail: Callable[[Builder], str], dtype: str, 
     lowest = np.iinfo(dtype).min
     removed = {"zero": int(quantization.zero_point[0]), "mask": lowest, "gate": lowest}
     assert set(np.unique(answer[..., ~kept])) == {removed[mode]}
-    np.testing.assert_array_equal(answer[..., kept], whole[..., kept])
+    np.testing.assert_array_equal(answer[..., kept], original[..., kept])
 
 
-def test_what_codes_stand_for() -> None:
+def test_quantization_of_tensors() -> None:
     tensors = built(_integer("int8", lambda _: "z")).graph().tensors
     z, kernel, bias = (tensors[name].quantization for name in ("z", "k", "b"))
     assert z is not None
@@ -698,22 +701,22 @@ def test_what_codes_stand_for() -> None:
     assert bias is not None
     assert (z.low, z.high, bias.high) == (-128, 127, 2**31 - 1)
     np.testing.assert_allclose(z.dequantize(np.array([2, 3, -128])), [0.0, 0.05, -6.5], rtol=1e-6)
-    codes = np.ones((6, 1, 1, 3))
-    expected = np.linspace(0.004, 0.01, 6).repeat(3).reshape(codes.shape)
-    np.testing.assert_allclose(kernel.dequantize(codes), expected, rtol=1e-6)
+    values = np.ones((6, 1, 1, 3))
+    expected = np.linspace(0.004, 0.01, 6).repeat(3).reshape(values.shape)
+    np.testing.assert_allclose(kernel.dequantize(values), expected, rtol=1e-6)
     assert kernel.axis == 0
     assert tensors["x"].quantization is not None
 
 
-def test_real_values_have_no_codes() -> None:
+def test_real_tensors_have_no_quantization() -> None:
     assert all(t.quantization is None for t in built(_four_axes).graph().tensors.values())
 
 
-# --- graphs inside -------------------------------------------------------------------------------
+# --- subgraphs -------------------------------------------------------------------------------
 
 
-def _loop_in_front(builder: Builder) -> list[str]:
-    """x is doubled while a counter is below 3; the head stands behind the loop."""
+def _loop_before(builder: Builder) -> list[str]:
+    """x is doubled while a counter is below 3; the head follows the loop."""
     builder.feed("x", 2, 4)
     builder.constant("i", np.int32(0))
     fields: dict[str, Any] = {"condSubgraphIndex": 1, "bodySubgraphIndex": 2}
@@ -737,8 +740,8 @@ def _loop_in_front(builder: Builder) -> list[str]:
     return ["y"]
 
 
-def test_a_loop_in_front_of_the_head_is_left_alone() -> None:
-    model = built(_loop_in_front)
+def test_a_loop_before_the_head_does_not_change() -> None:
+    model = built(_loop_before)
     head = trace(model.graph()).head()
     small = cut(model, head, "slice", KEPT)
     expected = answers(model)["y"][:, list(KEPT)]

@@ -1,4 +1,4 @@
-"""TFLite detectors that suppress boxes in the graph: rows stay, class numbers follow the cut."""
+"""TFLite detectors with non-maximum suppression in the graph: kept rows, new class indices."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answer(model: Model, seed: int) -> dict[str, Array]:
 
 
 def rows(classes: Sequence[int], names: Sequence[int], seed: int) -> Array:
-    """(box, score, number) in NumPy: of each box its best class, then greedily the best boxes."""
+    """(box, score, class index) in NumPy: the best class of each box, greedy suppression."""
     (y,) = reference.yolox(picture(seed), classes, SIDE)["y"]
     boxes = np.concatenate([y[:, :2] - y[:, 2:4] / 2, y[:, :2] + y[:, 2:4] / 2], 1)
     scores = y[:, 4:5] * y[:, 5:]
@@ -62,8 +62,8 @@ def test_rows_of_kept_classes(
     model = from_bytes(written(int(operator[-1])), "yolo.tflite")
     assert operator in [node.operator for node in model.graph().nodes]
     names = NUMBERED[restored]
-    choice = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
-    done = prune_model(model, choice, Job(samples=2))
+    options = CutOptions(keep=KEPT, keep_order=True, restore_ids=restored)
+    done = prune_model(model, options, Job(samples=2))
     assert done.results.passed
     counted = {c.metric: c.value for c in done.results.checks if c.metric in {"rows", "classes"}}
     assert counted == {"rows": 0.0, "classes": 0.0}

@@ -1,7 +1,7 @@
-"""What each TFLite operator is to the trace, and that cutting through it is right.
+"""The neutral operation of each TFLite operator, and cuts of heads with the operator in their tail.
 
-A tail of operators follows a dense head; the file is cut and run, and compared with the positions
-taken from what the whole file answered, renormalized by hand where a softmax ends it.
+A tail of operators follows a dense head; the file is cut and run, and compared with the kept
+positions of the original's output, renormalized in NumPy if the tail ends in a softmax.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from exporter.trace import trace
 from exporter.trace.head import Head
 from tests.builders.tflite_builder import Builder
 
-Tail = Callable[[Builder], str]  # behind the tensor "z" [batch, 6]; returns the output
+Tail = Callable[[Builder], str]  # follows the tensor "z" [batch, 6]; returns the output
 X = np.random.default_rng(5).normal(size=(2, 4)).astype(np.float32)
 KEPT = [4, 0, 3]
 
@@ -51,7 +51,7 @@ def ints(*values: int) -> Array:
 
 
 def op(operator: str, options: str = "", *others: Any, **fields: Any) -> Tail:
-    """One operator with "z" in front and constants behind."""
+    """One operator of "z" and constants."""
 
     def tail(builder: Builder) -> str:
         inputs = ["z", *(builder.constant(f"c{i}", other) for i, other in enumerate(others))]
@@ -61,7 +61,7 @@ def op(operator: str, options: str = "", *others: Any, **fields: Any) -> Tail:
 
 
 def swapped(operator: str, options: str, other: Array) -> Tail:
-    """One operator with a constant in front and "z" behind."""
+    """One operator of a constant and "z"."""
 
     def tail(builder: Builder) -> str:
         inputs = [builder.constant("c", other), "z"]
@@ -85,7 +85,7 @@ def _second_softmax(builder: Builder) -> str:
     return builder.softmax(builder.softmax("z", "p"), "y")
 
 
-def _centerd(builder: Builder) -> str:
+def _centered(builder: Builder) -> str:
     inputs = ["z", builder.constant("axes", ints(1))]
     builder.op("MEAN", inputs, (2, 1), "m", "ReducerOptions", keepDims=True)
     return builder.op("SUB", ["z", "m"], (2, 6), "y", "SubOptions")
@@ -127,10 +127,10 @@ REFUSED: dict[str, tuple[Tail, str]] = {
         op("CUMSUM", "CumsumOptions", np.int32(1)),
         "CUMSUM 'y': there is no rule",
     ),
-    "softmax upside down": (_softmax_beta, "beta = -2"),
+    "softmax with a negative beta": (_softmax_beta, "beta = -2"),
     "a fused sign": (_sign_bit, "keeps only the sign"),
     "a second softmax": (_second_softmax, "mixes the units"),
-    "a mean of the units": (_centerd, "MEAN 'm': it mixes the units"),
+    "a mean of the units": (_centered, "MEAN 'm': it mixes the units"),
     "a shape that is fed": (_computed_shape, "shape is computed while the model runs"),
     "a permutation that is fed": (_computed_order, "permutation is computed"),
     "two computed sides": (_both_computed, "right side is not a constant"),
@@ -158,7 +158,7 @@ def test_a_grouped_convolution_is_refused() -> None:
         head_of(model)
 
 
-def test_a_head_inside_a_subgraph_is_refused() -> None:
+def test_a_head_in_another_subgraph_is_refused() -> None:
     builder = Builder()
     builder.feed("x", 2, 4)
     builder.op("CALL_ONCE", [], (2, 6), "unused", "CallOnceOptions", initSubgraphIndex=1)
@@ -178,15 +178,15 @@ def test_a_head_inside_a_subgraph_is_refused() -> None:
         head_of(model)
 
 
-# --- element by element, and activations ---------------------------------------------------------
+# --- elementwise and activations ---------------------------------------------------------
 
 V = np.random.default_rng(9).uniform(0.5, 2.0, 6).astype(np.float32)
 KEEPS_ZERO: dict[str, Tail] = {
     "ADD a vector": op("ADD", "AddOptions", V),
     "ADD, fused": op("ADD", "AddOptions", -V, fusedActivationFunction=1),
-    "ADD in front": swapped("ADD", "AddOptions", V),
+    "ADD, constant first": swapped("ADD", "AddOptions", V),
     "SUB": op("SUB", "SubOptions", V),
-    "SUB in front": swapped("SUB", "SubOptions", V),
+    "SUB, constant first": swapped("SUB", "SubOptions", V),
     "MUL": op("MUL", "MulOptions", V),
     "MUL a matrix": op("MUL", "MulOptions", V[None]),
     "DIV": op("DIV", "DivOptions", V),
@@ -204,7 +204,7 @@ KEEPS_ZERO: dict[str, Tail] = {
 }
 NOT_ZERO: dict[str, Tail] = {
     "ADD a number": op("ADD", "AddOptions", np.float32(2)),
-    "DIV in front": swapped("DIV", "DivOptions", V),
+    "DIV, constant first": swapped("DIV", "DivOptions", V),
     "EXP": op("EXP", "ExpOptions"),
     "LOGISTIC": op("LOGISTIC"),
 }
@@ -216,7 +216,7 @@ def cut(model: TfliteModel, mode: str) -> TfliteModel:
 
 @pytest.mark.parametrize("name", [*KEEPS_ZERO, *NOT_ZERO])
 @pytest.mark.parametrize("batch", [2, None], ids=["fixed", "open"])
-def test_a_slice_runs_as_the_whole_file_does(name: str, batch: int | None) -> None:
+def test_slice_matches_the_original(name: str, batch: int | None) -> None:
     model = headed((KEEPS_ZERO | NOT_ZERO)[name], batch=batch)
     narrow = cut(model, "slice")
     np.testing.assert_allclose(answer(narrow), answer(model)[:, KEPT], rtol=1e-6, atol=1e-6)
@@ -234,7 +234,7 @@ def test_zero_is_exact_at_z(name: str) -> None:
     np.testing.assert_allclose(zeroed, expected, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["ADD a number", "DIV in front"])
+@pytest.mark.parametrize("name", ["ADD a number", "DIV, constant first"])
 def test_zero_that_would_not_stay_zero_is_refused(name: str) -> None:
     model = headed(NOT_ZERO[name])
     with pytest.raises(ModelError, match="removed unit's value would not be 0"):
@@ -259,7 +259,7 @@ def test_joins(tail: Tail) -> None:
 
 
 def renormalized(y: Array, axis: int) -> Array:
-    """Probabilities of the kept units alone."""
+    """Probabilities of the kept units, adding up to 1."""
     kept = np.take(y.astype(np.float64), KEPT, axis=axis)
     result: Array = kept / kept.sum(axis=axis, keepdims=True)
     return result
@@ -272,7 +272,7 @@ def test_softmax() -> None:
     np.testing.assert_allclose(answer(cut(model, "slice")), expected, atol=1e-6)
 
 
-def test_a_temperature_of_each_unit_follows_the_cut() -> None:
+def test_per_unit_temperatures_are_cut() -> None:
     def tail(builder: Builder) -> str:
         warm = builder.op(
             "DIV", ["z", builder.constant("temperature", V)], (2, 6), "w", "DivOptions"
@@ -319,7 +319,7 @@ def _reshape(*target: int, slot: bool, option: bool) -> Tail:
 
 
 def _stale_option(builder: Builder) -> str:
-    """The runtime reads the input and never the option."""
+    """The runtime reads the input, not the option."""
     inputs = ["z", builder.constant("shape", ints(2, 6, 1))]
     stale = ints(9, 9)
     return builder.op("RESHAPE", inputs, (2, 6, 1), "y", "ReshapeOptions", newShape=stale)
@@ -355,7 +355,7 @@ def _open_batch(builder: Builder) -> str:
 
 
 def _joined_shape(builder: Builder) -> str:
-    """The same from GATHER and CONCATENATION."""
+    """The same with GATHER and CONCATENATION."""
     chosen, rest = builder.constant("zero", ints(0)), builder.constant("rest", ints(6, 1))
     builder.op("SHAPE", ["z"], (2,), "sizes", "ShapeOptions", dtype="int32", outType=2)
     builder.op("GATHER", ["sizes", chosen], (1,), "n", "GatherOptions", "int32")
@@ -378,24 +378,24 @@ MOVED: dict[str, Moved] = {
 
 
 REMOVED = {"zero": 0.0, "mask": -1e4, "gate": -1e4}
-MEANINGS = {"gate": Semantics(gate="abs >= 0")}  # lets all that are kept pass
+MEANINGS = {"gate": Semantics(gate="abs >= 0")}  # all kept units pass
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", MOVED)
-def test_units_that_move(name: str, mode: str) -> None:
+def test_tails_that_move_the_unit_axis(name: str, mode: str) -> None:
     moved = MOVED[name]
     model = headed(moved.tail)
     head = head_of_axis(model, moved.axis)
     result = answer(model.apply(Plan(MODES[mode].edits(head, KEPT, MEANINGS.get(mode, PLAIN)))))
-    whole = answer(model)
+    original = answer(model)
     if mode == "slice":
-        expected = np.take(whole, KEPT, axis=moved.axis)
+        expected = np.take(original, KEPT, axis=moved.axis)
     else:
         kept = np.isin(np.arange(6), KEPT).reshape(
-            [-1 if i == moved.axis else 1 for i in range(whole.ndim)]
+            [-1 if i == moved.axis else 1 for i in range(original.ndim)]
         )
-        expected = np.where(kept, whole, REMOVED[mode])
+        expected = np.where(kept, original, REMOVED[mode])
     np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -404,7 +404,7 @@ def head_of_axis(model: TfliteModel, axis: int) -> Head:
     return head
 
 
-def test_a_computed_shape_still_follows_the_batch() -> None:
+def test_a_computed_shape_still_depends_on_the_batch() -> None:
     narrow = cut(headed(_open_batch, batch=None), "slice")
     for count in (1, 3):
         x = np.random.default_rng(count).normal(size=(count, 4)).astype(np.float32)
@@ -488,17 +488,17 @@ def test_linear_heads(name: str, mode: str) -> None:
     x = np.random.default_rng(2).normal(size=[n or 1 for n in shape]).astype(np.float32)
     head = head_of(model)
     assert (head.axis, head.units) == (product.axis, 6)
-    whole = answer(model, x)
+    original = answer(model, x)
     result = answer(model.apply(Plan(MODES[mode].edits(head, KEPT, MEANINGS.get(mode, PLAIN)))), x)
     if mode == "slice":
-        expected = np.take(whole, KEPT, axis=product.axis)
+        expected = np.take(original, KEPT, axis=product.axis)
     else:
-        expected = np.where(np.isin(np.arange(6), KEPT), whole, REMOVED[mode])
+        expected = np.where(np.isin(np.arange(6), KEPT), original, REMOVED[mode])
         assert set(np.unique(result[..., [1, 2, 5]])) == {REMOVED[mode]}
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
-# --- what the neutral operations say -------------------------------------------------------------
+# --- the neutral operations -------------------------------------------------------------
 
 
 def the_node(model: TfliteModel, operator: str) -> Node:
@@ -556,7 +556,7 @@ def test_a_table_of_ids_is_the_first_input(operator: str) -> None:
 
 
 @pytest.mark.parametrize("through", ["DEQUANTIZE", "QUANTIZE"])
-def test_weights_behind_a_dequantization(through: str) -> None:
+def test_dequantized_weights(through: str) -> None:
     """A kernel of half precision, as converters store it."""
     if through == "QUANTIZE":
         model = headed(op("QUANTIZE", "QuantizeOptions"))
@@ -569,13 +569,15 @@ def test_weights_behind_a_dequantization(through: str) -> None:
     builder.op("FULLY_CONNECTED", ["x", "k", ""], (2, 6), "y", "FullyConnectedOptions")
     model = from_bytes(builder.content("y"), "half.tflite")
     assert model.precision == "fp16"
-    whole = answer(model)
-    np.testing.assert_allclose(answer(cut(model, "slice")), whole[:, KEPT], rtol=1e-6)
+    original = answer(model)
+    np.testing.assert_allclose(answer(cut(model, "slice")), original[:, KEPT], rtol=1e-6)
     zeroed = answer(cut(model, "zero"))
-    np.testing.assert_allclose(zeroed, np.where(np.isin(np.arange(6), KEPT), whole, 0), rtol=1e-6)
+    np.testing.assert_allclose(
+        zeroed, np.where(np.isin(np.arange(6), KEPT), original, 0), rtol=1e-6
+    )
 
 
-def test_options_that_the_file_leaves_out_have_their_defaults() -> None:
+def test_missing_options_have_their_defaults() -> None:
     builder = Builder()
     model = from_bytes(builder.content(_without_options(builder)), "bare.tflite")
     assert isinstance(the_node(model, "FULLY_CONNECTED").operation, Linear)
@@ -602,5 +604,5 @@ def test_sparse_weights_are_opaque() -> None:
         head_of(model)
 
 
-def test_the_table_is_in_order() -> None:
+def test_the_table_is_sorted() -> None:
     assert list(TABLE) == sorted(TABLE)

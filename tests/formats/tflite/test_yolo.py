@@ -1,4 +1,4 @@
-"""YOLO-shaped TFLite detectors, as TensorFlow's converter writes them, float and in codes."""
+"""YOLO-shaped TFLite detectors, as TensorFlow's converter writes them, float and quantized."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.builders.commands import exporter
 from tests.builders.yolo_reference import ANCHORS, CLASSES, SIDE, picture
 
 pytestmark = [
-    # The converter says so of every file whose ends are integers.
+    # The converter warns about every file with integer inputs and outputs.
     pytest.mark.filterwarnings("ignore:Statistics for quantized inputs were expected"),
     pytest.mark.filterwarnings("ignore:.*experimental_preserve_all_tensors"),  # to calibrate
 ]
@@ -62,7 +62,7 @@ def opened(content: bytes) -> TfliteModel:
 
 
 def answer(model: Model, shown: Sequence[str] = ()) -> dict[str, Array]:
-    """What is returned, and these tensors; codes as they are."""
+    """The outputs and these tensors; quantized values as they are."""
     more = Plan(tuple(AddOutput(name, name) for name in shown))
     graph = model.graph()
     fed = graph.tensors[graph.inputs[0]]
@@ -74,13 +74,13 @@ def answer(model: Model, shown: Sequence[str] = ()) -> dict[str, Array]:
     return dict((model.apply(more) if shown else model).runner(RunOptions())({fed.name: x}))
 
 
-def real(model: Model, output: str, codes: Array) -> Array:
+def real(model: Model, output: str, values: Array) -> Array:
     how = model.graph().tensors[output].quantization
-    return (codes.astype(np.float64) - how.zero_point) * how.scale if how else codes
+    return (values.astype(np.float64) - how.zero_point) * how.scale if how else values
 
 
 def logits(model: Model, width: int) -> list[str]:
-    """What the classes' convolutions make."""
+    """The results of the class convolutions."""
     graph = model.graph()
     made = [node.outputs[0] for node in graph.nodes if node.operator == "CONV_2D"]
     return [name for name in made if graph.shape(name)[-1] == width]
@@ -89,7 +89,7 @@ def logits(model: Model, width: int) -> list[str]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_classes_are_found_and_cut(family: str, way: str, written: Written) -> None:
-    """Codes, of the logits too, stay to the bit; values are those of the formulas."""
+    """Quantized values, logits too, are bit-identical; real values match the formulas."""
     model = opened(written(family, way))
     axis, first, anchors, formulas = FAMILIES[family]
     (head,) = trace(model.graph()).heads
@@ -120,15 +120,15 @@ def test_classes_are_found_and_cut(family: str, way: str, written: Written) -> N
 
 @pytest.mark.parametrize("way", WAYS)
 def test_raw_maps_are_cut_one_by_one(way: str, written: Written) -> None:
-    """Nothing tells their classes from boxes; `units` does, for each of them."""
+    """The graph does not separate classes and boxes; `units` does, for each map."""
     model: Model = opened(written(RAW, way))
     found = trace(model.graph())
     assert not found.heads
     assert all("--units A:B" in str(refusal) for refusal in found.refusals)
     before = answer(model)
     for name in ("raw0", "raw1"):
-        choice = CutOptions(keep=KEPT, keep_order=True, head=name, units=(5, 11))
-        done = prune_model(model, choice, Job(samples=2))
+        options = CutOptions(keep=KEPT, keep_order=True, head=name, units=(5, 11))
+        done = prune_model(model, options, Job(samples=2))
         assert done.results.passed
         model = done.model
     after, expected = answer(model), reference.v5(picture(), KEPT)

@@ -1,4 +1,4 @@
-"""Real TFLite classifiers, cut to a few units and compared with what the whole file answers."""
+"""Real TFLite classifiers, cut to a few units and compared with the original."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ INTEGERS = [
 
 
 def feeds(model: TfliteModel, seed: int) -> dict[str, Array]:
-    """Seeded values for every input: floats in [-1, 1], integers over what an image or id holds."""
+    """Seeded values for every input: floats in [-1, 1], integers in the range of pixels or ids."""
     random = np.random.default_rng(seed)
     result: dict[str, Array] = {}
     for name in model.graph().inputs:
@@ -91,9 +91,9 @@ def test_slice_is_the_original_renormalized(zoo: Path, case: Classifier) -> None
     before = (zoo / case.file).read_bytes()
     small = cut(model, head, "slice", case.kept)
     assert model.content == before
-    whole = model.apply(Plan((AddOutput(head.z, "seen_z"),)))
+    source = model.apply(Plan((AddOutput(head.z, "seen_z"),)))
     for seed in range(3):
-        answer, original = runs(small, seed), runs(whole, seed)
+        answer, original = runs(small, seed), runs(source, seed)
         y, z = original[head.output].astype(np.float64), original["seen_z"]
         kept = np.take(y, case.kept, axis=head.axis)
         expected = kept / kept.sum(axis=head.axis, keepdims=True)
@@ -108,18 +108,18 @@ def test_zero_is_exact(zoo: Path, case: Classifier) -> None:
     answer = runs(cut(model, head, "zero", case.kept), 0)
     removed = np.delete(np.arange(case.units), case.kept)
     assert not answer["seen_z"][:, removed].any()
-    whole = runs(model.apply(Plan((AddOutput(head.z, "seen_z"),))), 0)
+    source = runs(model.apply(Plan((AddOutput(head.z, "seen_z"),))), 0)
     kept = list(case.kept)
-    np.testing.assert_allclose(answer["seen_z"][:, kept], whole["seen_z"][:, kept], atol=1e-6)
+    np.testing.assert_allclose(answer["seen_z"][:, kept], source["seen_z"][:, kept], atol=1e-6)
 
 
 @pytest.mark.parametrize("case", INTEGERS, ids=str)
-def test_integer_logits_are_equal_to_the_bit(zoo: Path, case: Classifier) -> None:
+def test_integer_logits_are_bit_identical(zoo: Path, case: Classifier) -> None:
     model, head = opened(zoo, case)
     small = cut(model, head, "slice", case.kept)
-    whole = model.apply(Plan((AddOutput(head.z, "seen_z"),)))
+    source = model.apply(Plan((AddOutput(head.z, "seen_z"),)))
     for seed in range(2):
-        original = runs(whole, seed)["seen_z"]
+        original = runs(source, seed)["seen_z"]
         np.testing.assert_array_equal(runs(small, seed)["seen_z"], original[:, list(case.kept)])
 
 
@@ -142,7 +142,7 @@ def test_a_cut_file_is_smaller_by_the_removed_rows(zoo: Path) -> None:
     assert abs(len(model.content) - len(small.content) - removed_bytes) < 4096
 
 
-def test_everything_but_the_head_is_byte_identical(zoo: Path) -> None:
+def test_everything_except_the_head_is_byte_identical(zoo: Path) -> None:
     model, head = opened(zoo, FLOATS[2])
     small = model.apply(Plan(MODES["slice"].edits(head, FLOATS[2].kept))).graph()
     cut_constants = {constant.name for constant in head.constants}
@@ -173,7 +173,7 @@ def seen(model: TfliteModel, image: Array) -> dict[str, Array]:
     return model.runner(RunOptions())({name: image})
 
 
-def test_the_flower_is_still_named(zoo: Path) -> None:
+def test_a_flower_is_still_recognized(zoo: Path) -> None:
     model, head = opened(zoo, INTEGERS[0])
     image = picture(zoo / "images" / "sunflower.bmp")
     labels = model.graph().labels[head.output]
@@ -185,27 +185,27 @@ def test_the_flower_is_still_named(zoo: Path) -> None:
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
 @pytest.mark.parametrize("case", INTEGERS[:2], ids=str)
-def test_probabilities_are_within_one_code_of_the_oracle(
+def test_probabilities_are_within_one_step_of_the_oracle(
     zoo: Path, case: Classifier, mode: str
 ) -> None:
     model, head = opened(zoo, case)
-    small, whole = (
+    small, source = (
         cut(model, head, mode, tuple(sorted(case.kept))),
         model.apply(Plan((AddOutput(head.z, "seen_z"),))),
     )
-    codes = model.graph().tensors[head.output].quantization
-    assert codes is not None
+    quantization = model.graph().tensors[head.output].quantization
+    assert quantization is not None
     for name in ("sunflower", "cat", "grace_hopper"):
         image = picture(zoo / "images" / f"{name}.bmp")
-        z = model.graph().tensors[head.z].dequantize(seen(whole, image)["seen_z"])
+        z = model.graph().tensors[head.z].dequantize(seen(source, image)["seen_z"])
         expected = MODES[mode].oracle(head, sorted(case.kept), z).y
-        answer = codes.dequantize(seen(small, image)[head.output])
-        assert np.abs(answer - expected).max() <= 1.01 * codes.scale.item()
+        answer = quantization.dequantize(seen(small, image)[head.output])
+        assert np.abs(answer - expected).max() <= 1.01 * quantization.scale.item()
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_selections_are_equal_to_the_bit(zoo: Path, seed: int) -> None:
-    """Of MobileNet V2's logits, in any order, on a photograph."""
+def test_random_selections_are_bit_identical(zoo: Path, seed: int) -> None:
+    """MobileNet V2's logits, in any order, for a photograph."""
     model, head = opened(zoo, INTEGERS[2])
     random = np.random.default_rng(seed)
     kept = random.permutation(1001)[: random.integers(1, 1001)]
@@ -215,8 +215,8 @@ def test_random_selections_are_equal_to_the_bit(zoo: Path, seed: int) -> None:
     np.testing.assert_array_equal(seen(small, image)[head.output], original[:, kept])
 
 
-def test_a_photograph_is_known(zoo: Path) -> None:
-    """The pictures reach the models as they should: else the tests above would say little."""
+def test_a_photograph_is_recognized(zoo: Path) -> None:
+    """Pictures are fed correctly; otherwise the tests above would prove little."""
     model, head = opened(zoo, INTEGERS[2])
     names = (zoo / "labels" / "imagenet_1001.txt").read_text("utf-8").splitlines()
     logits = seen(model, picture(zoo / "images" / "grace_hopper.bmp"))[head.output]
