@@ -50,29 +50,29 @@ def per_channel(bits: int = 8) -> tuple[Array, Array]:
     return np.rint(WEIGHTS / scale[:, None]).astype(np.int8), scale
 
 
-def constant4(builder: Builder, name: str, codes: Array) -> str:
+def constant4(builder: Builder, name: str, quantized: Array) -> str:
     """int4: two values per byte, the first in the low half."""
-    flat = codes.reshape(-1).astype(np.int64) & 15
+    flat = quantized.reshape(-1).astype(np.int64) & 15
     flat = np.append(flat, np.zeros(flat.size % 2, np.int64))
     data = (flat[0::2] | flat[1::2] << 4).astype(np.uint8)
-    builder.constants[name] = codes
-    return builder.tensor(name, codes.shape, "int4", builder.buffer(data))
+    builder.constants[name] = quantized
+    return builder.tensor(name, quantized.shape, "int4", builder.buffer(data))
 
 
 class Network:
     """x -> product `z` -> mean, if x is an image -> function -> `y`."""
 
-    def __init__(self, kind: str, codes: Activations | None = None) -> None:
+    def __init__(self, kind: str, quantized: Activations | None = None) -> None:
         self.builder = Builder()
         self.image = kind.startswith("convolution")
         self.function = FUNCTIONS[kind]
-        self.codes = codes
+        self.quantized = quantized
         x = self.builder.feed("x", *(IMAGE if self.image else DENSE).shape)
-        self.x = x if codes is None else self._quantized(x, "xq", codes.x)
+        self.x = x if quantized is None else self._quantized(x, "xq", quantized.x)
 
     @property
     def dtype(self) -> str:
-        return "float32" if self.codes is None else self.codes.dtype
+        return "float32" if self.quantized is None else self.quantized.dtype
 
     def _quantized(self, tensor: str, name: str, how: tuple[float, int]) -> str:
         shape = self.builder.shape_of(tensor)
@@ -96,31 +96,31 @@ class Network:
         builder.op(
             operator, [self.x, kernel, bias], shape, "z", options, self.dtype, version=7, **more
         )
-        return builder.quantize("z", *self.codes.z) if self.codes else "z"
+        return builder.quantize("z", *self.quantized.z) if self.quantized else "z"
 
     def finished(self) -> TfliteModel:
-        builder, codes, last = self.builder, self.codes, "z"
+        builder, quantized, last = self.builder, self.quantized, "z"
         if self.image:
             axes = builder.constant("axes", np.array([1, 2], np.int32))
             builder.op(
                 "MEAN", ["z", axes], (1, UNITS), "m", "ReducerOptions", self.dtype, version=3
             )
-            last = builder.quantize("m", *codes.z) if codes else "m"
+            last = builder.quantize("m", *quantized.z) if quantized else "m"
         if self.function:
-            name = "yq" if codes else "y"
+            name = "yq" if quantized else "y"
             options = "SoftmaxOptions" if self.function == "SOFTMAX" else ""
             more: dict[str, Any] = {"beta": 1.0} if options else {}
             shape = builder.shape_of(last)
             builder.op(self.function, [last], shape, name, options, self.dtype, version=3, **more)
-            last = builder.quantize(name, *codes.y) if codes else name
-        if codes:
+            last = builder.quantize(name, *quantized.y) if quantized else name
+        if quantized:
             shape = builder.shape_of(last)
             options = "DequantizeOptions"
             last = builder.op("DEQUANTIZE", [last], shape, "y", options, version=3)
         return from_bytes(builder.content(last), "network.tflite")
 
 
-# --- the product, in each precision -------------------------------------------------------------
+# --- the product, in each precision ---------------------------------------------------------------
 
 
 def _float32(kind: str) -> Network:
@@ -144,33 +144,33 @@ def _float16(kind: str) -> Network:
 
 
 def _weights8(kind: str) -> Network:
-    codes, scale = per_channel()
+    quantized, scale = per_channel()
 
     def kernel(network: Network) -> str:
-        return network.builder.quantize(network.kernel(codes), scale, np.zeros(UNITS))
+        return network.builder.quantize(network.kernel(quantized), scale, np.zeros(UNITS))
 
     return _behind(kind, kernel)
 
 
 def _dynamic(kind: str, bits: int = 8) -> Network:
     """Hybrid kernels: integer weights; x is quantized at run time."""
-    network, (codes, scale) = Network(kind), per_channel(bits)
-    kernel = _codes_of(network, codes, bits)
+    network, (quantized, scale) = Network(kind), per_channel(bits)
+    kernel = _kernel_of(network, quantized, bits)
     network.builder.quantize(kernel, scale, np.zeros(UNITS))
     network.product(kernel, network.builder.constant("b", BIAS))
     return network
 
 
-def _codes_of(network: Network, codes: Array, bits: int) -> str:
+def _kernel_of(network: Network, quantized: Array, bits: int) -> str:
     if bits < 8:
-        return constant4(network.builder, "w", network.shaped(codes))
-    return network.kernel(codes)
+        return constant4(network.builder, "w", network.shaped(quantized))
+    return network.kernel(quantized)
 
 
 def _integer(kind: str, how: Activations, bits: int = 8) -> Network:
-    network, (codes, scale) = Network(kind, how), per_channel(bits)
+    network, (quantized, scale) = Network(kind, how), per_channel(bits)
     builder, zeros = network.builder, np.zeros(UNITS)
-    kernel = _codes_of(network, codes, bits)
+    kernel = _kernel_of(network, quantized, bits)
     builder.quantize(kernel, scale, zeros)
     wide = np.int64 if how.dtype == "int16" else np.int32
     step = np.float32(how.x[0]) * scale
@@ -184,8 +184,8 @@ def _uint8(kind: str) -> Network:
     network = Network(kind, UINT8)
     scale = np.float32((WEIGHTS.max() - WEIGHTS.min()) / 255)
     point = int(np.rint(-WEIGHTS.min() / scale))
-    codes = np.clip(np.rint(WEIGHTS / scale) + point, 0, 255).astype(np.uint8)
-    kernel = network.builder.quantize(network.kernel(codes), scale, point)
+    quantized = np.clip(np.rint(WEIGHTS / scale) + point, 0, 255).astype(np.uint8)
+    kernel = network.builder.quantize(network.kernel(quantized), scale, point)
     step = np.float32(UINT8.x[0]) * scale
     bias = network.builder.constant("b", np.rint(BIAS / step).astype(np.int32))
     network.product(kernel, network.builder.quantize(bias, step, 0))
@@ -222,7 +222,7 @@ FUNCTIONS: Mapping[str, str] = {
     "convolution, mean, softmax": "SOFTMAX",
 }
 
-# what people call it -> how the product is written; None where there is no such thing
+# precision -> its network; None if there is no such file
 PRECISIONS: Mapping[str, Callable[[str], Network | None]] = {
     "float32": _float32,
     "float16 behind Dequantize": _float16,

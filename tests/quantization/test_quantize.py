@@ -152,7 +152,7 @@ def test_inputs_and_outputs_that_cannot_be_integers() -> None:
         quantize_model(ends, QuantizationSpec("int8", integer_io=True), samples(ends))
 
 
-# --- results ------------------------------------------------------------------------------------
+# --- results --------------------------------------------------------------------------------------
 
 LEAST_DB = {"fp16": 55.0, "dynamic": 40.0, "int8": 35.0, "int16x8": 40.0, "int4": 12.0}
 
@@ -317,7 +317,7 @@ def _onnx_kernel(proto: onnx.ModelProto) -> tuple[Array, Array]:
     raise AssertionError("no kernel of codes")
 
 
-# --- remap and metadata -------------------------------------------------------------------------
+# --- remap and metadata ---------------------------------------------------------------------------
 
 
 @each_kind
@@ -372,7 +372,7 @@ def test_labels_of_a_tflite_file_are_kept() -> None:
         assert made.graph().labels == {"y": ("ant", "bee", "cat", "dog", "elk")}
 
 
-# --- edge cases --------------------------------------------------------------------------------------
+# --- edge cases -----------------------------------------------------------------------------------
 
 
 def test_an_old_tflite_file_is_quantized() -> None:
@@ -492,7 +492,7 @@ def test_the_root_logger_is_restored(
         raise KeyError("x")
 
 
-# --- the table ----------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 def test_precisions_of_opened_files() -> None:

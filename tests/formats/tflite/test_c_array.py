@@ -166,7 +166,7 @@ def test_a_file_name_cannot_end_its_comment(tmp_path: Path) -> None:
         assert built(tmp_path, files, "", "C++11")[0] == "3 0"
 
 
-# --- the commands --------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
 def recorded(record: Mapping[str, Any], folder: Path) -> list[str]:

@@ -75,7 +75,7 @@ def logits(builder: Builder) -> Array:
     return result
 
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +172,7 @@ def test_weights_in_blocks_are_refused(edit: Edit) -> None:
         opened(builder, "z").apply(Plan((edit,)))
 
 
-# --- constants -----------------------------------------------------------------------------------
+# --- constants ------------------------------------------------------------------------------------
 
 
 def test_take_cuts_kernel_and_bias() -> None:
@@ -242,7 +242,7 @@ def test_an_option_that_is_a_single_number() -> None:
     np.testing.assert_allclose(run(result)["y"], softmax(0.5 * logits(classifier())), atol=1e-6)
 
 
-# --- quantized constants -------------------------------------------------------------------------
+# --- quantized constants --------------------------------------------------------------------------
 
 SCALES, ZEROS = f32([0.01, 0.02, 0.03, 0.04, 0.05]), np.zeros(5, np.int64)
 
@@ -324,7 +324,7 @@ def test_zeroed_rows_return_the_zero_point(dtype: str) -> None:
         assert run(filled, x=x)["z"][:, TWO].tolist() == [[5, 5]]
 
 
-# --- shared constants ------------------------------------------------------------------------------
+# --- shared constants -----------------------------------------------------------------------------
 
 
 def two_heads(*, tensor: bool) -> Builder:
@@ -415,7 +415,7 @@ def test_a_constant_that_is_an_output_does_not_change() -> None:
     np.testing.assert_array_equal(run(result)["z/bias"], builder.constants["z/bias"])
 
 
-# --- shapes, inputs, outputs ---------------------------------------------------------------------
+# --- shapes, inputs, outputs ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def test_several_outputs() -> None:
     assert len(read(result.content).subgraphs[0].outputs) == 2
 
 
-# --- insertion -----------------------------------------------------------------------------------
+# --- insertion ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,7 +42,7 @@ def sliced(model: TfliteModel, *kept: int) -> TfliteModel:
     return model.apply(Plan(MODES["slice"].edits(head, kept)))
 
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def damaged(**changes: Any) -> bytes:
@@ -217,7 +217,7 @@ def test_strings_that_are_not_utf_8_are_shown() -> None:
     assert "\ufffd\ufffd" in opened(builder).graph().tensors
 
 
-# --- names ---------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 def test_names_without_a_signature() -> None:
@@ -270,7 +270,7 @@ def test_an_input_that_is_returned() -> None:
     np.testing.assert_array_equal(model.runner(RunOptions())({"x": X})["x"], X)
 
 
-# --- data kept by a cut --------------------------------------------------------------------------
+# --- data kept by a cut ---------------------------------------------------------------------------
 
 
 def test_metadata_and_descriptions_survive() -> None:
@@ -378,7 +378,7 @@ def test_unknown_options_are_not_lost() -> None:
         model.apply(Plan((CUT,)))
 
 
-# --- the remap -----------------------------------------------------------------------------------
+# --- the remap ------------------------------------------------------------------------------------
 
 
 def remap(*kept: int) -> Remap:
@@ -452,7 +452,7 @@ def test_precision(weights: str, activations: str, precision: str) -> None:
     assert from_bytes(builder.content("z"), "p.tflite").precision == precision
 
 
-# --- running -------------------------------------------------------------------------------------
+# --- running --------------------------------------------------------------------------------------
 
 
 def softmax(z: Array) -> Array:
@@ -528,7 +528,7 @@ def test_a_process_without_stderr(tmp_path: Path) -> None:
     assert done.stdout == "False\n"
 
 
-# --- sizes ---------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 def test_a_file_that_is_too_large_is_not_read(

@@ -94,7 +94,7 @@ def test_names_of_precisions(precision: str) -> None:
     assert built("dense, softmax", precision).precision == NAMES[precision]
 
 
-# --- four bits -----------------------------------------------------------------------------------
+# --- four bits ------------------------------------------------------------------------------------
 
 
 def codes4(model: TfliteModel) -> tuple[Array, Array]:
@@ -189,7 +189,7 @@ def test_weights_that_cannot_be_cut_are_refused_by_name(
         opened.apply(plan_cut(opened, CutOptions(keep=[1, 3], mode=mode)).plan)
 
 
-# --- sparse --------------------------------------------------------------------------------------
+# --- sparse ---------------------------------------------------------------------------------------
 
 
 def test_sparse_weights_are_refused_by_name() -> None:

@@ -57,7 +57,7 @@ def cut(
     return model.apply(plan_cut(model, options).plan)
 
 
-# --- files that do not change -------------------------------------------------------------------------
+# --- files that do not change ---------------------------------------------------------------------
 
 UNTOUCHED: dict[str, tuple[Mapping[str, bytes], Sequence[Associated]]] = {
     "too few lines": ({"labels.txt": b"ant\nbee\n"}, ALL),
@@ -107,7 +107,7 @@ def test_metadata_survives_byte_for_byte() -> None:
     assert kept[b"mine"] == b"anything"
 
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def _two_outputs() -> Builder:
@@ -172,7 +172,7 @@ def test_metadata_without_an_archive_is_accepted() -> None:
     assert cut(model, 3, 1).content.count(b"PK\x03\x04") == 0
 
 
-# --- cut ------------------------------------------------------------------------------------
+# --- cut ------------------------------------------------------------------------------------------
 
 
 def test_labels_are_in_the_graph_and_select_units() -> None:
@@ -278,7 +278,7 @@ def test_the_labels_of_ids_are_cut(*, shown: bool) -> None:
         assert unzipped(cut(model, "dog", new_ids=True).content)["labels.txt"] == b"dog\n"
 
 
-# --- the archive ---------------------------------------------------------------------------------
+# --- the archive ----------------------------------------------------------------------------------
 
 
 def entries(content: bytes) -> list[zipfile.ZipInfo]:
@@ -346,7 +346,7 @@ def test_unzip_reads_it(tmp_path: Path, *, from_the_file: bool) -> None:
     assert done.returncode <= 1  # 1: bytes before the archive, which are the model
 
 
-# --- real files ----------------------------------------------------------------------------------
+# --- real files -----------------------------------------------------------------------------------
 
 MOBILENET = "mobilenet_v1_025_224_uint8_metadata.tflite"
 

@@ -53,7 +53,7 @@ def cut(model: TfliteModel, head: Head, mode: str, kept: Sequence[int]) -> Tflit
     return model.apply(Plan(MODES[mode].edits(head, kept, semantics)))
 
 
-# --- helpers of the cases ----------------------------------------------------------------------
+# --- helpers of the cases -------------------------------------------------------------------------
 
 
 def dense(builder: Builder, name: str = "z", units: int = 6) -> str:
@@ -105,7 +105,7 @@ def several(
 
 V = np.random.default_rng(9).uniform(0.5, 2.0, 6).astype(np.float32)
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def _depthwise(channels: int) -> Build:
@@ -250,7 +250,7 @@ def test_refused(name: str) -> None:
         trace(model.graph()).head()
 
 
-# --- accepted ------------------------------------------------------------------------------------
+# --- accepted -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -581,7 +581,7 @@ def test_softmax_with_beta(beta: float) -> None:
     np.testing.assert_allclose(answer["y"], expected, atol=1e-6)
 
 
-# --- ranks ---------------------------------------------------------------------------------------
+# --- ranks ----------------------------------------------------------------------------------------
 
 
 def _ranked(operator: str, *, shown: bool, dtype: str = "int32") -> Build:
@@ -712,7 +712,7 @@ def test_real_tensors_have_no_quantization() -> None:
     assert all(t.quantization is None for t in built(_four_axes).graph().tensors.values())
 
 
-# --- subgraphs -------------------------------------------------------------------------------
+# --- subgraphs ------------------------------------------------------------------------------------
 
 
 def _loop_before(builder: Builder) -> list[str]:

@@ -70,7 +70,7 @@ def swapped(operator: str, options: str, other: Array) -> Tail:
     return tail
 
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def _softmax_beta(builder: Builder) -> str:
@@ -178,7 +178,7 @@ def test_a_head_in_another_subgraph_is_refused() -> None:
         head_of(model)
 
 
-# --- elementwise and activations ---------------------------------------------------------
+# --- elementwise and activations ------------------------------------------------------------------
 
 V = np.random.default_rng(9).uniform(0.5, 2.0, 6).astype(np.float32)
 KEEPS_ZERO: dict[str, Tail] = {
@@ -295,7 +295,7 @@ def test_log_softmax() -> None:
     np.testing.assert_allclose(answer(cut(model, "slice")), expected, atol=1e-6)
 
 
-# --- positions -----------------------------------------------------------------------------------
+# --- positions ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,7 @@ def test_a_computed_shape_still_depends_on_the_batch() -> None:
         assert answer(narrow, x).shape == (count, 3, 1)
 
 
-# --- linear --------------------------------------------------------------------------------------
+# --- linear ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -498,7 +498,7 @@ def test_linear_heads(name: str, mode: str) -> None:
     np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-6)
 
 
-# --- the neutral operations -------------------------------------------------------------
+# --- the neutral operations -----------------------------------------------------------------------
 
 
 def the_node(model: TfliteModel, operator: str) -> Node:

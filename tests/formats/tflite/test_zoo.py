@@ -153,7 +153,7 @@ def test_everything_except_the_head_is_byte_identical(zoo: Path) -> None:
             np.testing.assert_array_equal(tensor.read(), after.read())
 
 
-# --- pictures ------------------------------------------------------------------------------------
+# --- pictures -------------------------------------------------------------------------------------
 
 
 def picture(path: Path, size: int = 224) -> Array:
