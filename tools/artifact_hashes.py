@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--project", type=Path, default=PROJECT, help="the checkout to run")
     project = parser.parse_args().project.resolve()
     with tempfile.TemporaryDirectory() as name:
-        for line in (*zoo(project, Path(name)), *digits(project, Path(name))):
+        for line in chain(zoo(project, Path(name)), digits(project, Path(name))):
             print(line, flush=True)
 
 
