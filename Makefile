@@ -10,7 +10,7 @@ CLIENTS := $(VENV)/clients
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
 .PHONY: help setup demo test check bench lint types imports docs coverage format \
-  operators precisions modes applications pins clients clean
+  operators precisions modes keywords applications pins clients clean
 .NOTPARALLEL:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make format        format the code and fix what ruff can fix"
 	@echo "make coverage      show the coverage of the whole package, after 'make check'"
 	@echo "make operators     write docs/operators.md from the operator tables"
+	@echo "make keywords      write the keywords of exporter/api.py from the fields of the options"
 	@echo "make precisions    write docs/precisions.md: try every head in every precision"
 	@echo "make modes         write docs/modes.md: plan every mode on small models"
 	@echo "make applications  write docs/applications.md: cut one network per Keras family (30 minutes)"
@@ -77,6 +78,9 @@ format: $(READY)
 
 operators: $(READY)
 	$(BIN)/python tools/operators.py
+
+keywords: $(READY)
+	$(BIN)/python tools/api_keywords.py
 
 precisions: $(READY)
 	$(BIN)/python tools/precisions.py

@@ -50,7 +50,7 @@ def convert_plain(model: Any, path: Path) -> None:
 
 
 def convert_exporter(model: Any, path: Path) -> None:
-    from exporter.conversion.remote import ConvertOptions  # noqa: PLC0415 - likewise
+    from exporter.conversion.options import ConvertOptions  # noqa: PLC0415 - likewise
     from exporter.conversion.to_onnx import convert  # noqa: PLC0415 - the parent needs no TensorFlow
     from exporter.formats.keras.model import KerasModel  # noqa: PLC0415 - likewise
 

@@ -69,7 +69,7 @@ def plain_tflite(source: Path, path: Path) -> None:
 
 def convert_exporter(source: Path, path: Path) -> None:
     import exporter  # noqa: PLC0415 - only where it is measured
-    from exporter.conversion.remote import LARGE_HEAD_BYTES  # noqa: PLC0415 - likewise
+    from exporter.conversion.options import LARGE_HEAD_BYTES  # noqa: PLC0415 - likewise
 
     bound = min(LARGE_HEAD_BYTES, source.stat().st_size // 2)  # also treats a smaller head as large
     exporter.convert(source, path, verify=False, large_head_bytes=bound)

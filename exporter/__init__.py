@@ -1,11 +1,11 @@
-"""Cut the output units a device does not need out of a trained network, and prove the result.
+"""Cut output units that a device does not need out of a trained network, and prove the result.
 
     import exporter
     pruned = exporter.prune("net.onnx", keep=["macaw", "owl"], labels="labels.txt")
     pruned.save("small.onnx")
     pruned.remap.to_original([0, 1])
 
-The names below load what they need when they are first used: `import exporter` loads nothing.
+`import exporter` loads no library; a name loads its module when it is first used.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from exporter.api import bench, convert, inspect, prune, quantize, run, verify
     from exporter.formats import open_model
     from exporter.formats.keras.freeze_pruned import freeze_pruned
+    from exporter.jobs.inspect import Inspection
+    from exporter.jobs.prune import Pruned
     from exporter.layers import ConditionalUnits, UnitMask, ZeroedUnits
     from exporter.records import Report
     from exporter.remap import Remap
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ConditionalUnits",
+    "Inspection",
+    "Pruned",
     "Remap",
     "Report",
     "Selection",
@@ -42,6 +46,8 @@ __all__ = [
 
 _HOMES = {
     "ConditionalUnits": "exporter.layers",
+    "Inspection": "exporter.jobs.inspect",
+    "Pruned": "exporter.jobs.prune",
     "Remap": "exporter.remap",
     "Report": "exporter.records",
     "Selection": "exporter.selection",

@@ -1,12 +1,15 @@
-"""The public functions of the package; `import exporter` shows them without loading anything."""
+"""The functions of the package.
+
+Their keywords are the fields of `CutOptions` and `Job`, which the command line has as options.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_type_hints, overload
 
 from exporter.errors import CheckError, UsageError
 from exporter.formats import open_model
@@ -18,204 +21,288 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants
-from exporter.planning.cut import CutOptions, Units
-from exporter.records import Report
+from exporter.planning.keywords import with_keywords
+from exporter.planning.option import options_of
+from exporter.planning.options import CutOptions, Units
+from exporter.records import Check, Report
+
+if TYPE_CHECKING:
+    import keras
 
 Source = str | Path | Any  # a path, or a live keras.Model
 
+# --- keywords, written by tools/api_keywords.py -------------------------------------------------
 
-class ChoiceOptions(TypedDict, total=False):
-    """The fields of `cutting.CutOptions`."""
 
-    keep: Units
-    remove: Units
-    labels: str | Path | Sequence[str]
+class CutKeywords(TypedDict, total=False):
+    """Options of `CutOptions`."""
+
+    keep: Units | None
+    remove: Units | None
+    labels: str | Path | Sequence[str] | None
     keep_order: bool
-    head: str
-    mode: str
-    units: str | tuple[int, int]
-    restore_ids: bool
-    new_ids: bool
-    emit: str
-    probabilities: str
-    restore_width: bool
-    for_quantization: bool
-    merge: Mapping[str, Units]
+    head: str | None
+    units: str | tuple[int, int] | None
     allow_nonfinite: bool
     allow_remove_special: bool
-    gate: str
+    mode: str
+    probabilities: str
+    merge: Mapping[str, Units]
+    gate: str | None
+    restore_width: bool
+    for_quantization: bool
+    restore_ids: bool
+    new_ids: bool
+    emit: str | None
 
 
-class JobOptions(TypedDict, total=False):
-    """The fields of `job.Job`."""
+class JobKeywords(TypedDict, total=False):
+    """Options of `Job`."""
 
-    to: Sequence[str]
-    data: str | Path
-    samples: int
+    to: str | Iterable[str] | None
+    data: str | Path | None
+    samples: int | None
     seed: int
-    tolerance: float
-    precisions: Sequence[str]
-    calibration: str | Path
+    input_shapes: Mapping[str, tuple[int, ...]]
+    threads: int
+    tolerance: float | None
+    verify: bool
+    bench: bool
+    precisions: str | Iterable[str]
+    calibration: str | Path | None
     synthetic_calibration: bool
     integer_io: bool
     quantize_first: bool
-    input_shapes: Mapping[str, tuple[int, ...]]
-    threads: int
     opset: int
     batch: int
-    signature: str
-    timeout_s: float
-    memory_limit_bytes: int
+    signature: str | None
     large_head_bytes: int
+    timeout_s: float
+    memory_limit_bytes: int | None
     keep_original: bool
     force: bool
-    verify: bool
-    bench: bool
     progress: Callable[[str], None]
 
 
-class Options(ChoiceOptions, JobOptions):
-    """What to keep, and how the job is done."""
+# --- end of the keywords ------------------------------------------------------------------------
 
 
-def inspect(source: Source, **options: Unpack[JobOptions]) -> Inspection:
-    """The heads of a model, and what is refused and why.
+class Keywords(CutKeywords, JobKeywords, total=False):
+    """The keywords of functions that cut."""
 
-    A Keras file or model is opened in a child process.
+
+_with_keywords = functools.partial(with_keywords, types=get_type_hints(Keywords))
+
+# --- the functions ------------------------------------------------------------------------------
+
+
+@_with_keywords(Job)
+def inspect(source: Source, **options: Unpack[JobKeywords]) -> Inspection:
+    """Find the heads of a model, and what cannot be cut and why.
+
+        exporter.inspect("net.onnx").heads[0].head.units
+
+    Args:
+        source: a path, or a live `keras.Model`. Keras models are opened in a child process.
     """
     return inspect_file(source, _job(options))
 
 
-def prune(model: Source | Model, *, share_weights: bool = False, **options: Unpack[Options]) -> Any:
-    """Cut a model and check the cut.
+@overload
+def prune(
+    model: str | Path | Model, *, check: bool = False, **options: Unpack[Keywords]
+) -> Pruned: ...
+@overload
+def prune(
+    model: keras.Model,
+    *,
+    share_weights: bool = False,
+    check: bool = False,
+    **options: Unpack[Keywords],
+) -> keras.Model: ...
+@_with_keywords(CutOptions, Job, without=("to", "force", "timeout_s", "memory_limit_bytes"))
+def prune(model: Any, *, share_weights: bool = False, check: bool = False, **options: Any) -> Any:
+    """Cut a model, and compare the result with the original.
+
+        pruned = exporter.prune("net.onnx", keep=["owl", "macaw"], labels="labels.txt")
+        pruned.save("small.onnx")
 
     Args:
-        model: an opened model (`open_model`), a path, or a live `keras.Model`. Never changed.
-        share_weights: of a live `keras.Model`: layers whose weights stay as they are belong to both
-            models, take no memory a second time, and learn for both; without it all are copied.
-        options: what to keep (`ChoiceOptions`), and how it is checked (`JobOptions`).
+        model: a path, a model from `open_model`, or a live `keras.Model`. It is not changed.
+        share_weights: of a live `keras.Model`: the result uses the layers that stay unchanged,
+            instead of copies. They take no more memory, and training one model trains both.
+        check: raise CheckError if a check failed. Without it look at `ok` of the result.
 
     Returns:
-        A `Pruned`, with `save(path)` and `remap`; for a live `keras.Model` a new `keras.Model`,
-        whose attribute `remap` holds the table.
+        A `Pruned` with `ok`, `remap` and `save(path)`. For a live `keras.Model` a new
+        `keras.Model`, which has the attributes `ok` and `remap`.
 
     Raises:
-        ExporterError: any of its classes; `CheckError` where the result does not answer as the
-            oracle says.
+        ExporterError: one of its subclasses.
+        CheckError: with `check`, a check failed.
     """
-    choice, job = _records(options)
+    cut_options, job = _records(options)
     live = _is_live(model)
     if share_weights and not live:
-        raise UsageError(
-            "share_weights has a meaning for a live keras.Model alone", "leave it out for files"
-        )
-    done = prune_model(_open(model, live=live, share_weights=share_weights), choice, job)
-    failed = [check for check in done.results.checks if not check.passed]
-    if failed:
-        first = failed[0]
-        raise CheckError(
-            f"{len(failed)} checks failed; {first.output}: {first.metric} is {first.value}, "
-            f"the limit is {first.limit}"
-        )
-    return _unwrapped(done) if live else done
+        raise UsageError("share_weights needs a live keras.Model", "leave it out for files")
+    pruned = prune_model(_open(model, live=live, share_weights=share_weights), cut_options, job)
+    if check:
+        _raise_failed(pruned.results.checks)
+    return _live_model(pruned) if live else pruned
 
 
-def convert(source: Source, out: str | Path, **options: Unpack[JobOptions]) -> Report:
-    """Convert a Keras model, uncut, to `out` (.onnx or .tflite); a failed check writes nothing."""
-    return convert_file(source, Path(out), _job(options))
-
-
-def quantize(
-    source: str | Path, out: str | Path, *, precision: str, **options: Unpack[JobOptions]
+@_with_keywords(Job)
+def convert(
+    source: Source, out: str | Path, *, check: bool = False, **options: Unpack[JobKeywords]
 ) -> Report:
-    """Bring a float32 .onnx or .tflite file to another precision; a failed check writes nothing.
+    """Convert a Keras model or a SavedModel, uncut, to an .onnx or .tflite file.
+
+        exporter.convert("net.keras", "net.tflite")
+
+    Args:
+        source: a path, or a live `keras.Model`.
+        out: the file to write. If a check fails, it is not written.
+        check: raise CheckError if a check failed. Without it look at `ok` of the report.
+    """
+    return _checked(convert_file(source, Path(out), _job(options)), check=check)
+
+
+@_with_keywords(Job)
+def quantize(
+    source: str | Path,
+    out: str | Path,
+    *,
+    precision: str,
+    check: bool = False,
+    **options: Unpack[JobKeywords],
+) -> Report:
+    """Quantize a float32 .onnx or .tflite file.
+
+        exporter.quantize("small.onnx", "small.int8.onnx", precision="int8", data="inputs.npz")
 
     Args:
         source: a file.
-        out: a file of the same kind.
-        precision: "fp16", "dynamic", "int8", "int16x8" or "int4".
-        options: `data` is what int8 and int16x8 are calibrated on, and what all are compared on.
+        out: the file to write, of the same kind. If a check fails, it is not written.
+        precision: "fp16", "dynamic", "int8", "int16x8" or "int4". The ranges of int8 and int16x8
+            are calibrated on `data`.
+        check: raise CheckError if a check failed. Without it look at `ok` of the report.
     """
-    return quantize_file(source, Path(out), _job({**options, "precisions": (precision,)}))
+    job = _job({**options, "precisions": (precision,)})
+    return _checked(quantize_file(source, Path(out), job), check=check)
 
 
 @overload
-def run(source: Source, out: str | Path, **options: Unpack[Options]) -> Report: ...
+def run(
+    source: Source, out: str | Path, *, check: bool = False, **options: Unpack[Keywords]
+) -> Report: ...
 @overload
 def run(
     source: Source,
     out: str | Path,
     *,
     variants: Mapping[str, Units],
-    **options: Unpack[Options],
+    check: bool = False,
+    **options: Unpack[Keywords],
 ) -> dict[str, Report]: ...
+@_with_keywords(CutOptions, Job)
 def run(
     source: Source,
     out: str | Path,
     *,
     variants: Mapping[str, Units] | None = None,
-    **options: Unpack[Options],
+    check: bool = False,
+    **options: Any,
 ) -> Report | dict[str, Report]:
-    """The whole job, into the folder `out`.
+    """Convert, cut, verify, quantize and measure a model, and write files and report to a folder.
+
+        report = exporter.run("net.keras", "out", keep=["owl", "macaw"], labels="labels.txt")
+        assert report.ok
 
     Args:
         source: a path, or a live `keras.Model`.
-        variants: folder name -> what to keep, for several cuts with one conversion.
+        out: the folder to write. The files stay if a check fails.
+        variants: folder name -> units to keep, for several cuts after one conversion.
+        check: raise CheckError if a check failed. Without it look at `ok` of the report.
 
     Returns:
-        The report, or one a variant. A failed check is a result in it: look at `ok`.
+        The report, or with `variants` a report for each.
     """
     if variants is None:
-        return run_job(source, Path(out), *_records(options))
-    made = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
-    if not made:
+        return _checked(run_job(source, Path(out), *_records(options)), check=check)
+    records = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
+    if not records:
         raise UsageError("there are no variants", "name at least one: {'birds': [1, 5]}")
-    choices = {name: choice for name, (choice, _) in made.items()}
-    return run_variants(source, Path(out), choices, next(iter(made.values()))[1])
+    job = next(iter(records.values()))[1]
+    cuts = {name: cut_options for name, (cut_options, _) in records.items()}
+    reports = run_variants(source, Path(out), cuts, job)
+    if check:
+        _raise_failed([each for report in reports.values() for each in report.checks])
+    return reports
 
 
-def verify(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
-    """Prove that a pruned or converted file answers as its original does."""
-    return verify_files(Path(original), Path(pruned), _job(options))
+@_with_keywords(Job)
+def verify(
+    original: str | Path,
+    pruned: str | Path,
+    *,
+    check: bool = False,
+    **options: Unpack[JobKeywords],
+) -> Report:
+    """Prove that a pruned or converted file matches its original.
+
+        assert exporter.verify("net.onnx", "small.onnx").ok
+
+    Args:
+        original, pruned: files.
+        check: raise CheckError if a check failed. Without it look at `ok` of the report.
+    """
+    return _checked(verify_files(Path(original), Path(pruned), _job(options)), check=check)
 
 
-def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobOptions]) -> Report:
-    """Time two files of one kind side by side."""
+@_with_keywords(Job)
+def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobKeywords]) -> Report:
+    """Measure latency and memory of two files of one kind, next to each other.
+
+    exporter.bench("net.onnx", "small.onnx").latency[0].speedup
+    """
     return bench_files(Path(original), Path(pruned), _job(options))
 
 
-# --- from keywords to records -------------------------------------------------------------------
-
-_CHOICE = {field.name for field in fields(CutOptions)}
-_JOB = {field.name for field in fields(Job)}
+# --- records and results ------------------------------------------------------------------------
 
 
 def _records(options: Mapping[str, Any]) -> tuple[CutOptions, Job]:
-    """What to keep, and how the job is done."""
-    chosen = {key: value for key, value in options.items() if key in _CHOICE}
-    return CutOptions(**chosen), _job({k: v for k, v in options.items() if k not in _CHOICE})
+    names = {option.name for option in options_of(CutOptions)}
+    cut = {name: value for name, value in options.items() if name in names}
+    job = {name: value for name, value in options.items() if name not in names}
+    return CutOptions(**cut), Job(**job)
 
 
 def _job(options: Mapping[str, Any]) -> Job:
-    unknown = sorted(options.keys() - _JOB)
-    if unknown:
-        raise TypeError(f"unknown option {unknown[0]!r}")
-    given = dict(options)
-    for name in ("data", "calibration"):
-        if given.get(name) is not None:
-            given[name] = Path(given[name])
-    for name in ("to", "precisions"):
-        if given.get(name) is not None:
-            value = given[name]
-            given[name] = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
-    return Job(**given)
+    return Job(**options)
+
+
+def _checked(report: Report, *, check: bool) -> Report:
+    if check:
+        _raise_failed(report.checks)
+    return report
+
+
+def _raise_failed(checks: Sequence[Check]) -> None:
+    failed = [check for check in checks if not check.passed]
+    if failed:
+        first = failed[0]
+        raise CheckError(
+            f"{len(failed)} checks failed; {first.output}: {first.metric} is {first.value}, "
+            f"the limit is {first.limit}"
+        )
 
 
 # --- live Keras models --------------------------------------------------------------------------
 
 
 def _is_live(model: Any) -> bool:
-    """A `keras.Model`, told without importing Keras."""
+    """Is it a `keras.Model`? Answered without importing Keras."""
     return any(base.__module__.partition(".")[0] == "keras" for base in type(model).__mro__)
 
 
@@ -229,8 +316,9 @@ def _open(model: Any, *, live: bool, share_weights: bool) -> Model:
     return opened
 
 
-def _unwrapped(done: Pruned) -> Any:
-    """The `keras.Model` itself, with the table on it."""
-    model: Any = vars(done.model)["model"]
-    object.__setattr__(model, "remap", done.remap)
+def _live_model(pruned: Pruned) -> Any:
+    """The `keras.Model` itself, with the remap and the outcome of the checks as attributes."""
+    model: Any = vars(pruned.model)["model"]
+    for name, value in (("remap", pruned.remap), ("ok", pruned.ok)):
+        object.__setattr__(model, name, value)
     return model

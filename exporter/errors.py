@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the user has to change; each class knows its exit code."""
+"""The errors of the package, by what the user has to change; each class has its exit code."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from typing import ClassVar
 
 
 class ExporterError(Exception):
-    """Base of every error that this package raises on purpose.
+    """Base class of the errors that this package raises on purpose.
 
     Attributes:
-        message: one line that states the fact, with the operation, tensor or option by name.
-        hint: one line that says what to do, or "".
+        message: one line that states the fact and names the operation, tensor or option.
+        hint: one line that says what to do, or "". `str(error)` contains both.
     """
 
     exit_code: ClassVar[int] = 70
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
 
+    def __str__(self) -> str:
+        return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
+
 
 class CheckError(ExporterError):
-    """A check of the result failed, where a result that failed cannot be returned."""
+    """A check of the result failed."""
 
     exit_code = 1
 
@@ -35,31 +38,31 @@ class UsageError(ExporterError):
 
 
 class ModelError(ExporterError):
-    """The model must change: a damaged or foreign file, no head, an operation with no rule."""
+    """The model must change: it is damaged, has no head, or has an operation without a rule."""
 
     exit_code = 3
 
 
 class NotAllowedError(ExporterError):
-    """Refused unless an `--allow-...` option says otherwise."""
+    """Refused unless an `--allow-...` option permits it."""
 
     exit_code = 4
 
 
 class ConversionError(ExporterError):
-    """A conversion failed, ran out of time or memory, or its process died."""
+    """A conversion failed, ran out of time or memory, or its process ended."""
 
     exit_code = 5
 
 
 class OutputError(ExporterError):
-    """The result cannot be written: it exists, or the place is not writable or full."""
+    """The result cannot be written: it exists, or the folder is full or read-only."""
 
     exit_code = 6
 
 
 def missing_library(error: ImportError) -> UsageError | None:
-    """What to tell the user when a library cannot be imported; None where it is none of ours."""
+    """The error to show if a library of `LIBRARIES` cannot be imported; None for other modules."""
     module = (error.name or "").partition(".")[0]
     if module not in LIBRARIES:
         return None
@@ -70,8 +73,8 @@ def missing_library(error: ImportError) -> UsageError | None:
     return UsageError(message, f"install it: pip install {LIBRARIES[module]}")
 
 
-# Module -> the distribution that holds it. One that is left out of an installation is missed only
-# by the commands and kinds of model that need it.
+# Module -> the distribution to install. A library that is not installed is missed only by the
+# commands and the kinds of model that need it.
 LIBRARIES: Mapping[str, str] = {
     "ai_edge_litert": "ai-edge-litert",
     "click": "click",

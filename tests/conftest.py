@@ -89,7 +89,7 @@ def child() -> Iterator[Child]:
 @pytest.fixture
 def jobs_share_child(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let jobs such as `exporter.run` use the shared child instead of starting one."""
-    monkeypatch.setattr("exporter.jobs.options.Child", lambda *_limits: child)
+    monkeypatch.setattr("exporter.conversion.process.Child", lambda *_limits: child)
 
 
 @pytest.fixture
@@ -100,14 +100,14 @@ def command_here(
 
     Takes the command line without the program's name, and the folder.
     """
-    from exporter.cli.exit_codes import guarded  # noqa: PLC0415 - only for tests that need it
+    from exporter.cli.exit_codes import run_command  # noqa: PLC0415 - only for tests that need it
     from exporter.cli.main import cli  # noqa: PLC0415 - likewise
     from tests.builders.commands import Done  # noqa: PLC0415 - likewise
 
     def run(line: str, folder: Path) -> Done:
         monkeypatch.chdir(folder)
         capsys.readouterr()
-        code = guarded(cli, shlex.split(line))
+        code = run_command(cli, shlex.split(line))
         return Done(code, *capsys.readouterr())
 
     return run

@@ -1,4 +1,4 @@
-"""The command line. Each command has a module of its own name."""
+"""The command line: one module for each command."""
 
 from __future__ import annotations
 

@@ -8,19 +8,20 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.progress import narrating
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
 
 
-@click.command("bench")
+@options.command("bench", "net.onnx small.onnx")
 @click.argument("original", type=options.PATH)
 @click.argument("pruned", type=options.PATH)
-@options.inputs
-@options.common
+@options.record_options("bench", Job)
+@options.messages
 def command(original: Path, pruned: Path, **given: Any) -> int:
-    """Time PRUNED beside ORIGINAL: two .onnx files, or two .tflite files."""
+    """Measure latency and memory of PRUNED next to ORIGINAL: two .onnx or two .tflite files."""
     from exporter.cli import show
     from exporter.jobs.compare import bench_files
 
-    with narrating(given) as say:
-        report = bench_files(original, pruned, options.job(given, say))
+    with show_progress(given) as progress:
+        report = bench_files(original, pruned, options.make_job(given, progress))
     return show.reports({"": report}, given)

@@ -8,26 +8,23 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.progress import narrating
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
 
 
-@click.command("convert")
+@options.command("convert", "net.keras -o net.tflite")
 @click.argument("model", type=options.PATH)
-@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE")
-@options.checks
-@options.conversion
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Check the file first.")
-@options.forms
-@options.force
-@options.common
+@options.output()
+@options.record_options("convert", Job)
+@options.messages
 def command(model: Path, output: Path, **given: Any) -> int:
-    """Convert MODEL, of Keras or a SavedModel folder, uncut, to FILE (.onnx or .tflite).
+    """Convert MODEL (Keras or a SavedModel folder), uncut, to FILE (.onnx or .tflite).
 
-    The file is checked against the model before it is written; if a check fails, it is not.
+    The file is compared with the model first. If a check fails, no file is written.
     """
     from exporter.cli import show
     from exporter.jobs.convert import convert_file
 
-    with narrating(given) as say:
-        report = convert_file(model, output, options.job(given, say))
-    return show.converted(report, given)
+    with show_progress(given) as progress:
+        report = convert_file(model, output, options.make_job(given, progress))
+    return show.written_file(report, given)

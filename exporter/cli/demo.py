@@ -5,34 +5,25 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from exporter.cli import options
-from exporter.cli.progress import narrating
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
 
 
-@click.command("demo")
-@click.option(
-    "-o",
-    "--output",
-    type=options.PATH,
-    default=Path("exporter-demo"),
-    show_default=True,
-    metavar="DIR",
-)
-@options.limits
-@options.force
-@options.common
+@options.command("demo", "-o exporter-demo")
+@options.output("DIR", default=Path("exporter-demo"), show_default=True)
+@options.record_options("demo", Job)
+@options.messages
 def command(output: Path, **given: Any) -> int:
-    """Train a small network on real digits, keep three of them, and do the whole job.
+    """Train a small network on images of digits, keep three digits, and run the whole job.
 
-    The 1,797 images ship with the package; nothing is downloaded.
+    The package contains the 1,797 images; nothing is downloaded.
     """
     from exporter.cli import show
     from exporter.jobs.demo import run_demo
     from exporter.output.folder import check_output_folder
 
     check_output_folder(output, force=given["force"])  # before the training
-    with narrating(given) as say:
-        demo = run_demo(output, options.job(given, say))
+    with show_progress(given) as progress:
+        demo = run_demo(output, options.make_job(given, progress))
     return show.demo(demo, output, given)

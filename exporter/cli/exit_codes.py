@@ -1,4 +1,4 @@
-"""The one place where an error becomes a message, a hint and an exit code."""
+"""Turn every error into a message, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class _StdoutError(OutputError):
     """Results cannot be written to stdout, and an error record cannot either."""
 
 
-def guarded(command: click.Command, arguments: list[str]) -> int:
-    """Run a Click command; the exit code. Nothing but a bug shows a traceback."""
+def run_command(command: click.Command, arguments: list[str]) -> int:
+    """Run a Click command and return its exit code. Only a bug shows a traceback."""
     try:
         code = command.main(arguments, prog_name="exporter", standalone_mode=False)
-    except Exception as error:  # noqa: BLE001 - the edge of the process: whatever it is, it is told
+    except Exception as error:  # noqa: BLE001 - the last place that can report it
         try:
             return _failure(error, arguments)
         except _StdoutError as unwritten:
@@ -35,7 +35,7 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _failure(click.Abort(), arguments)
     except SystemExit as end:
-        if end.code == 1:  # so Click ends, in this mode, where the reader of `--help` has gone
+        if end.code == 1:  # Click ends so in this mode if the reader of `--help` closed the pipe
             return 0
         raise
     return code if isinstance(code, int) else 0
@@ -43,14 +43,14 @@ def guarded(command: click.Command, arguments: list[str]) -> int:
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Around results on stdout: a reader that has gone (`| head`) does not change what was found.
+    """Write results to stdout; a reader that closed the pipe (`| head`) changes no exit code.
 
     Raises:
         OutputError: stdout cannot be written.
     """
     try:
         yield
-        if sys.stdout is not None:  # it is None where the caller closed it
+        if sys.stdout is not None:  # None if the caller closed it
             sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
@@ -60,19 +60,19 @@ def printing() -> Iterator[None]:
 
 
 def _discard_stdout() -> None:
-    """What is still buffered goes nowhere, so that Python has nothing to complain about."""
+    """Discard the buffered output, so that Python does not report it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def unwind_on_signals() -> None:
-    """Let signals that end the process unwind it, so that nothing half-written stays behind."""
+    """Turn signals that end the process into exceptions, so that temporary files are removed."""
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, lambda number, _frame: sys.exit(128 + number))
 
 
-# --- what is told -------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------
 
 
 def _failure(error: Exception, arguments: list[str]) -> int:
@@ -80,19 +80,23 @@ def _failure(error: Exception, arguments: list[str]) -> int:
     if isinstance(error, ImportError):
         error = missing_library(error) or error
     if isinstance(error, ExporterError):
+        message, hint = error.message, error.hint
         if "--debug" in arguments:
+            error.hint = ""  # it is printed below
             traceback.print_exception(error)
-        return _tell(error.message, error.hint, error.exit_code, as_json=as_json)
+        return _print_error(message, hint, error.exit_code, as_json=as_json)
     if isinstance(error, click.ClickException):
-        message = " ".join(error.format_message().split())  # choices come a line each
-        return _tell(message, _usage_hint(error), USAGE, as_json=as_json)
+        message = " ".join(error.format_message().split())  # Click writes a line for each choice
+        return _print_error(message, _usage_hint(error), USAGE, as_json=as_json)
     if isinstance(error, click.Abort):
-        return _tell("interrupted", "", INTERRUPTED, as_json=as_json)
+        return _print_error("interrupted", "", INTERRUPTED, as_json=as_json)
     traceback.print_exception(error)
-    return _tell("this is a bug in exporter", "please report the lines above", BUG, as_json=as_json)
+    return _print_error(
+        "this is a bug in exporter", "please report the lines above", BUG, as_json=as_json
+    )
 
 
-def _tell(message: str, hint: str, code: int, *, as_json: bool) -> int:
+def _print_error(message: str, hint: str, code: int, *, as_json: bool) -> int:
     if as_json:
         record = {
             "schema": "exporter/error/1",
@@ -111,7 +115,7 @@ def _tell(message: str, hint: str, code: int, *, as_json: bool) -> int:
 
 
 def _one_line(text: str) -> str:
-    """Names come from files and users: what would move the cursor is shown escaped."""
+    """Escape characters that would move the cursor: names come from files and users."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 

@@ -1,7 +1,7 @@
-"""The command line: each command picks its arguments, calls the pipeline and shows the result.
+"""The command line. A command is a module of its name, which reads arguments, runs a job and shows
+the result.
 
-A command's module is imported when the command is used, and what it calls when it runs, so that
-`exporter --help` loads Click and nothing else.
+A module is imported when its command is used, so that `exporter --help` imports only Click.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from importlib import import_module
 
 import click
 
-from exporter.cli.exit_codes import USAGE, guarded, unwind_on_signals
+from exporter.cli.exit_codes import USAGE, run_command, unwind_on_signals
 
 COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
-    "prune": "Cut a model; the same kind of file in and out.",
+    "prune": "Cut a model into a file of the same kind.",
     "convert": "Convert a Keras model or a SavedModel, uncut, to .onnx or .tflite.",
-    "quantize": "Bring a float .onnx or .tflite file to float16, int8, int4, ...",
-    "run": "The whole job: convert, prune, verify, quantize, bench, report.",
-    "verify": "Prove that a pruned model answers as its original did.",
-    "bench": "Time a pruned model beside its original.",
-    "demo": "Train a small network on real digits, then do the whole job on it.",
+    "quantize": "Quantize a float .onnx or .tflite file: fp16, int8, int4, ...",
+    "run": "The whole job: convert, cut, verify, quantize, measure, report.",
+    "verify": "Prove that a pruned model matches its original.",
+    "bench": "Measure latency and memory of a pruned model and its original.",
+    "demo": "Train a small network on images of digits, and run the whole job on it.",
 }
 
 
 class _LazyGroup(click.Group):
-    """A group that imports a command's module when the command is asked for."""
+    """A group that imports the module of a command when the command is used."""
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -48,6 +48,7 @@ class _LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
     invoke_without_command=True,
     subcommand_metavar="COMMAND [ARGS]...",
+    epilog="Example: exporter demo",
 )
 @click.version_option(package_name="unit-exporter", prog_name="exporter")
 @click.pass_context
@@ -62,7 +63,6 @@ def cli(context: click.Context) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave the process with the exit code of the contract."""
+    """Run the command line and exit with the exit code."""
     unwind_on_signals()
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(guarded(cli, given))
+    sys.exit(run_command(cli, list(sys.argv[1:] if arguments is None else arguments)))

@@ -1,7 +1,4 @@
-"""The options that commands share, in the order in which `--help` shows them.
-
-An option is named like the field that it fills, so that `fill` can build the record.
-"""
+"""Click options from the fields of the option records, and help with a heading for each section."""
 
 from __future__ import annotations
 
@@ -9,29 +6,33 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from exporter.modes import MODES, PROBABILITIES
+from exporter.jobs.options import Job
 from exporter.output.c_source import FORMS
+from exporter.planning.option import Option, options_of
+from exporter.planning.options import CutOptions
 
-Decorated = Callable[..., Any]
-Record = TypeVar("Record")
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+# --- values -------------------------------------------------------------------------------------
 
 
-class Name(click.Path):
-    """A path that can stand in a report: not empty, and valid UTF-8."""
+class FilePath(click.Path):
+    """A path that a report can contain: not empty, and valid UTF-8."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
+        self.name = "FILE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if not str(value):
-            self.fail("an empty name is none", param, ctx)
+            self.fail("the name is empty", param, ctx)
         try:
             str(value).encode()
         except UnicodeEncodeError:
@@ -39,294 +40,216 @@ class Name(click.Path):
         return super().convert(value, param, ctx)
 
 
-PATH = Name()
+PATH = FilePath()
 
 
-class Shape(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """NAME=1,16"""
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
+    """A value that a function reads from its text; the function raises ValueError."""
 
-    name = "NAME=1,16"
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self._parse = parse
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, tuple[int, ...]]:
-        name, _, numbers = str(value).rpartition("=")
-        if not name or not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", numbers):
-            self.fail(f"{value!r} is not of the form NAME=1,16", param, ctx)
-        return name, tuple(int(n) for n in numbers.split(","))
-
-
-class Group(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """NAME=SPEC"""
-
-    name = "NAME=SPEC"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):  # the default
             return value
-        name, found, spec = str(value).partition("=")
-        if not found:
-            self.fail(f"{value!r} is not of the form NAME=SPEC", param, ctx)
-        return name.strip(), spec
+        try:
+            return self._parse(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """Bytes, or a number with K, M, G (thousands), or Ki, Mi, Gi."""
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, numbers = text.rpartition("=")
+    if not name or not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", numbers):
+        raise ValueError(f"{text!r} is not of the form NAME=1,16")
+    return name, tuple(int(number) for number in numbers.split(","))
 
-    name = "SIZE"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)i?B?", str(value), re.IGNORECASE)
-        if not match or not float(match[1]):
-            self.fail(f"{value!r} is not a size such as 800M or 4G", param, ctx)
-        step = 1024 if "i" in str(value).lower() else 1000
-        return int(float(match[1]) * step ** " KMG".index(match[2].upper() or " "))
+def _group(text: str) -> tuple[str, str]:
+    name, separator, spec = text.partition("=")
+    if not separator:
+        raise ValueError(f"{text!r} is not of the form NAME=SPEC")
+    return name.strip(), spec
+
+
+def _size(text: str) -> int:
+    """Bytes: a number, with K, M, G (thousands), or Ki, Mi, Gi."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)i?B?", text, re.IGNORECASE)
+    if not match or not float(match[1]):
+        raise ValueError(f"{text!r} is not a size such as 800M or 4G")
+    step = 1024 if "i" in text.lower() else 1000
+    return int(float(match[1]) * step ** " KMG".index(match[2].upper() or " "))
+
+
+def _list_of(choices: Iterable[str]) -> Parsed:
+    """A comma list of names."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = [part.strip() for part in text.split(",")]
+        for name in names:
+            if name not in choices:
+                raise ValueError(f"{name!r} is not one of {', '.join(choices)}")
+        return tuple(dict.fromkeys(names))
+
+    return Parsed("LIST", parse)
 
 
 class Number(click.FloatRange):
-    """A number in a range that is neither infinite nor NaN."""
+    """A finite number in a range."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
-            self.fail(f"{value!r} is not a number to work with", param, ctx)
+            self.fail(f"{value!r} is not a finite number", param, ctx)
         return number
 
 
-class Names(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.4 only
-    """A comma list out of a table's keys."""
+# `Option.parse` -> the type of the value
+PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
+    "path": PATH,
+    "shape": Parsed("NAME=1,16", _shape),
+    "group": Parsed("NAME=SPEC", _group),
+    "size": Parsed("SIZE", _size),
+}
 
-    name = "LIST"
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        chosen = tuple(part.strip() for part in str(value).split(","))
-        for name in chosen:
-            if name not in self.names:
-                self.fail(f"{name!r} is not one of {', '.join(self.names)}", param, ctx)
-        return tuple(dict.fromkeys(chosen))
+# --- options ------------------------------------------------------------------------------------
 
 
-def _group(*options: Callable[[Decorated], Decorated]) -> Callable[[Decorated], Decorated]:
-    def decorate(function: Decorated) -> Decorated:
-        for option in reversed(options):
-            function = option(function)
+class SectionOption(click.Option):
+    """An option below a heading in `--help`."""
+
+    def __init__(self, *arguments: Any, section: str, **details: Any) -> None:
+        super().__init__(*arguments, **details)
+        self.section = section
+
+
+class Command(click.Command):
+    """A command whose `--help` lists options in sections."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
+                section = getattr(parameter, "section", "Messages")
+                sections.setdefault(section, []).append(row)
+        for title, rows in sections.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def command(name: str, example: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command; its help ends with an example."""
+    return click.command(name, cls=Command, epilog=f"Example: exporter {name} {example}")
+
+
+def option(*names: str, section: str = "Output", **details: Any) -> Decorator:
+    """An option that is not a field of a record."""
+    return click.option(*names, cls=SectionOption, section=section, **details)
+
+
+def record_options(name: str, *records: type) -> Decorator:
+    """The options that the fields of these records declare for a command."""
+    found = [each for record in records for each in options_of(record, name) if each.flag]
+    return _all(*(_from_field(each, name) for each in found))
+
+
+def _from_field(field: Option, command_name: str) -> Decorator:
+    if field.name == "to" and command_name != "run":  # the kind follows from the output's suffix
+        forms = {name: form.help for name, form in FORMS.items()}
+        field = replace(field, help="Also write:", choices=forms)
+    details: dict[str, Any] = {
+        "help": field.text,
+        "metavar": field.metavar,
+        "section": field.section,
+    }
+    flag = str(field.flag)
+    if field.type == "bool":
+        if field.default:
+            return option(f"{flag}/--no-{flag[2:]}", default=True, show_default=True, **details)
+        return option(flag, is_flag=True, **details)
+    is_repeated = field.type.startswith("Mapping")
+    if is_repeated:
+        details["help"] = f"{field.text} Can be repeated."
+    if field.default is not None and field.parse != "size" and not is_repeated:
+        details |= {"default": field.default, "show_default": True}
+    if isinstance(field.default, tuple):
+        details["default"] = ",".join(field.default)
+    return option(flag, field.name, type=_type(field), multiple=is_repeated, **details)
+
+
+def _type(field: Option) -> Any:
+    if field.parse:
+        return PARSERS[field.parse]
+    if field.choices:
+        names = tuple(field.choices)
+        return _list_of(names) if "tuple" in field.type else click.Choice(names)
+    if field.type.startswith("int"):
+        return click.IntRange(field.minimum, field.maximum)
+    if field.type.startswith("float"):
+        return Number(field.minimum, min_open=field.is_open)
+    return str
+
+
+def _all(*options: Decorator) -> Decorator:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(options):
+            function = each(function)
         return function
 
     return decorate
 
 
-def fill(record: type[Record], given: Mapping[str, Any]) -> Record:
-    """The record whose fields bear the names of these parameters; None takes the default."""
-    names = {field.name for field in fields(record)}  # type: ignore[arg-type]  # records only
-    return record(**{k: v for k, v in given.items() if k in names and v is not None})
+def output(metavar: str = "FILE", **details: Any) -> Decorator:
+    """-o, --output"""
+    required = "default" not in details
+    return option("-o", "--output", type=PATH, required=required, metavar=metavar, **details)
 
 
-def job(given: dict[str, Any], say: Callable[[str], None]) -> Any:
-    """The `Job` that these parameters describe."""
-    from exporter.jobs.options import Job
+dry_run = option("--dry-run", is_flag=True, help="Show the edits; write nothing.")
 
-    given["input_shapes"] = dict(given.get("input_shapes", ()))
-    command = shlex.join(["exporter", *sys.argv[1:]])
-    return fill(Job, {**given, "progress": say, "command": command})
+messages = _all(
+    option("--json", "as_json", is_flag=True, section="Messages", help="Print one JSON object."),
+    option("-q", "--quiet", is_flag=True, section="Messages", help="No progress on stderr."),
+    option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        section="Messages",
+        help="Also show the time of each step, and every check.",
+    ),
+    option("--debug", is_flag=True, section="Messages", help="Show the traceback of an error."),
+)
+
+# --- records ------------------------------------------------------------------------------------
 
 
-def choice(given: Mapping[str, Any], **instead: Any) -> Any:
-    """The `CutOptions` that these parameters describe."""
-    from exporter.planning.cut import CutOptions
+def make_job(given: Mapping[str, Any], progress: Callable[[str], None]) -> Job:
+    """The `Job` of a command's parameters."""
+    shapes = dict(given.get("input_shapes", ()))
+    line = shlex.join(["exporter", *sys.argv[1:]])
+    values = {**given, "input_shapes": shapes, "progress": progress, "command": line}
+    return Job(**_fields(Job, values))
 
-    wanted = {**given, **instead}
-    wanted["merge"] = groups = dict(given["merge"])
+
+def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
+    """The `CutOptions` of a command's parameters."""
+    values = {**given, **replaced}
+    values["merge"] = groups = dict(given["merge"])
+    names = [name for name, _ in given["merge"]]
     for name in groups:
-        if sum(name == other for other, _ in given["merge"]) > 1:
+        if names.count(name) > 1:
             raise click.UsageError(f"--merge names the group {name!r} twice")
-    both = wanted["keep"] is not None and wanted["remove"] is not None
-    if both or (
-        wanted["keep"] is None and wanted["remove"] is None and not (groups or wanted.get("gate"))
-    ):
+    specs = sum(values[name] is not None for name in ("keep", "remove"))
+    if specs > 1 or (not specs and not groups and not values["gate"]):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
-    return fill(CutOptions, wanted)
+    return CutOptions(**_fields(CutOptions, values))
 
 
-selection = _group(
-    click.option("--keep", metavar="SPEC", help="Units to keep: 3,5-9,owl,'mac*',@file,=literal."),
-    click.option("--remove", metavar="SPEC", help="Units to remove instead."),
-    click.option(
-        "--labels",
-        type=PATH,
-        metavar="FILE",
-        help="Labels: .csv, .json, else one a line. Default: those in the model.",
-    ),
-    click.option("--keep-order", is_flag=True, help="New order as given, not ascending."),
-    click.option("--head", metavar="NAME", help="Which head, where the model has several."),
-    click.option(
-        "--units",
-        metavar="A:B",
-        help="Where on its axis the units stand, where boxes share it: 5:85.",
-    ),
-    click.option(
-        "--restore-ids",
-        is_flag=True,
-        help="A detector's class numbers stay the original's.",
-    ),
-    click.option(
-        "--emit",
-        metavar="ids|ids:K",
-        help="One more output, int32: the original's index of the best unit, or of the best K.",
-    ),
-    click.option(
-        "--new-ids",
-        is_flag=True,
-        help="What an argmax or a top-k returns counts the units that are left. Default: they stay "
-        "the original's indices.",
-    ),
-    click.option(
-        "--mode",
-        type=click.Choice(tuple(MODES)),
-        default="slice",
-        show_default=True,
-        help="; ".join(f"{name}: {mode.summary}" for name, mode in MODES.items()) + ".",
-    ),
-    click.option(
-        "--probabilities",
-        type=click.Choice(PROBABILITIES),
-        default="renormalized",
-        show_default=True,
-        help="absolute: kept units answer as in the original.",
-    ),
-    click.option(
-        "--merge",
-        "merge",
-        type=Group(),
-        multiple=True,
-        help="Units that become one, whose probability is the sum of theirs; repeatable.",
-    ),
-    click.option(
-        "--restore-width", is_flag=True, help="A narrow head, an output of the old width."
-    ),
-    click.option(
-        "--for-quantization", is_flag=True, help="Mask without a floor that would ruin a scale."
-    ),
-    click.option(
-        "--gate",
-        metavar="input|COND",
-        help='Choose units while the model runs: by one more input, or by "[probability|logit|abs] '
-        '(>|>=|<|<=) NUMBER" or "top:K".',
-    ),
-    click.option(
-        "--allow-nonfinite", is_flag=True, help="Cut a model with NaN or infinite weights."
-    ),
-    click.option(
-        "--allow-remove-special", is_flag=True, help="Remove units such as the background."
-    ),
-)
-
-inputs = _group(
-    click.option(
-        "--data",
-        type=PATH,
-        metavar="FILE",
-        help="Inputs to run on: .npz by input name, or .npy. Default: seeded samples.",
-    ),
-    click.option("--samples", type=click.IntRange(1), help="How many. Default: 16, or the file's."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-    click.option(
-        "--input-shape",
-        "input_shapes",
-        type=Shape(),
-        multiple=True,
-        help="For dimensions that the model leaves open, the batch included.",
-    ),
-    click.option("--threads", type=click.IntRange(1), default=1, show_default=True),
-)
-
-quantization = _group(
-    click.option(
-        "--calibration",
-        type=PATH,
-        metavar="FILE",
-        help="Inputs that show the ranges of activations. Default: those of --data.",
-    ),
-    click.option(
-        "--synthetic-calibration",
-        is_flag=True,
-        help="Make up those inputs; the ranges are then not those of real data.",
-    ),
-    click.option(
-        "--integer-io", is_flag=True, help="Integer inputs and outputs, with int8 and int16x8."
-    ),
-)
-
-checks = _group(
-    inputs,
-    click.option("--tolerance", type=Number(0), help="Largest |difference| allowed."),
-)
-
-limits = _group(
-    click.option(
-        "--timeout",
-        "timeout_s",
-        type=Number(0, min_open=True),
-        default=1800.0,
-        show_default=True,
-        help="Seconds for each step of the process that converts and quantizes.",
-    ),
-    click.option(
-        "--memory-limit",
-        "memory_limit_bytes",
-        type=Size(),
-        help="Resident memory that it may take, such as 4G.",
-    ),
-)
-
-signature = click.option(
-    "--signature",
-    metavar="NAME",
-    help="Of a SavedModel. Default: serving_default, or the only one.",
-)
-
-conversion = _group(
-    click.option("--opset", type=click.IntRange(13, 21), default=17, show_default=True),
-    click.option(
-        "--batch",
-        type=click.IntRange(1),
-        default=1,
-        show_default=True,
-        help="Of files that need a fixed one (TFLite), where the model leaves it open.",
-    ),
-    signature,
-    click.option(
-        "--large-head",
-        "large_head_bytes",
-        type=Size(),
-        help="A kernel of this size is grafted after the conversion. Default: 256M.",
-    ),
-    limits,
-)
-
-dry_run = click.option("--dry-run", is_flag=True, help="Show what would be cut; write nothing.")
-
-forms = click.option(
-    "--to",
-    type=Names(*FORMS),
-    help="c-array: also write the TFLite file as C source and header.",
-)
-
-force = click.option("--force", is_flag=True, help="Replace what stands in the output's place.")
-
-common = _group(
-    click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout."),
-    click.option("-q", "--quiet", is_flag=True, help="No progress on stderr."),
-    click.option("-v", "--verbose", is_flag=True, help="Say more: each step's time, each check."),
-    click.option("--debug", is_flag=True, help="Show where an error comes from."),
-)
+def _fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that are fields of a record; None leaves a field its default."""
+    names = record.__dataclass_fields__  # type: ignore[attr-defined]  # records only
+    return {name: value for name, value in values.items() if name in names and value is not None}

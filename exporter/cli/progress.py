@@ -1,4 +1,4 @@
-"""What is said on stderr while work goes on."""
+"""Progress on stderr."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import click
 
 
 @contextmanager
-def narrating(given: Mapping[str, Any]) -> Iterator[Callable[[str], None]]:
-    """Give a function that is told each step; a spinner on a terminal, else one line a step.
+def show_progress(given: Mapping[str, Any]) -> Iterator[Callable[[str], None]]:
+    """Give a function that shows a step: with a spinner on a terminal, else one line a step.
 
     Args:
-        given: `quiet`: say nothing; `verbose`: a line a step on a terminal too, each with the
+        given: `quiet` shows nothing; `verbose` shows a line a step on a terminal too, with the
             seconds since the start.
     """
-    if given["quiet"] or sys.stderr is None:  # None where the caller closed it
+    if given["quiet"] or sys.stderr is None:  # None if the caller closed it
         yield lambda _step: None
         return
     if given["verbose"]:

@@ -8,34 +8,31 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.progress import narrating
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
+from exporter.planning.options import CutOptions
 
 
-@click.command("prune")
+@options.command("prune", "net.onnx -o small.onnx --keep owl,macaw --labels labels.txt")
 @click.argument("model", type=options.PATH)
-@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE")
-@options.selection
-@options.checks
-@options.limits
-@click.option("--verify/--no-verify", default=True, show_default=True, help="Check the cut first.")
-@options.forms
-@options.force
+@options.output()
+@options.record_options("prune", CutOptions, Job)
 @options.dry_run
-@options.common
+@options.messages
 def command(model: Path, output: Path, **given: Any) -> int:
     """Cut MODEL and write FILE, of the same kind, and FILE.remap.json.
 
-    The cut is checked before anything is written; if a check fails, nothing is.
+    The result is compared with the original first. If a check fails, no file is written.
     """
     from exporter.cli import show
     from exporter.jobs.prune import check_prune, plan_job, prune_file
 
-    choice = options.choice(given)
-    with narrating(given) as say:
-        job = options.job(given, say)
+    cut_options = options.make_cut_options(given)
+    with show_progress(given) as progress:
+        job = options.make_job(given, progress)
         if given["dry_run"]:
             check_prune(model, output, job)
-            cut = plan_job(model, choice, job)
+            cut = plan_job(model, cut_options, job)
         else:
-            report = prune_file(model, output, choice, job)
-    return show.plans({"": cut}, given) if given["dry_run"] else show.pruned(report, given)
+            report = prune_file(model, output, cut_options, job)
+    return show.plans({"": cut}, given) if given["dry_run"] else show.prune_report(report, given)

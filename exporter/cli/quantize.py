@@ -8,38 +8,34 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.progress import narrating
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
 from exporter.quantization import FLOAT, PRECISIONS
 
 
-@click.command("quantize")
+@options.command("quantize", "small.onnx -o small.int8.onnx --precision int8 --data inputs.npz")
 @click.argument("model", type=options.PATH)
-@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE")
-@click.option(
+@options.output()
+@options.option(
     "--precision",
     type=click.Choice([name for name in PRECISIONS if name != FLOAT]),
     required=True,
-    help="What the weights, and with int8 and int16x8 the activations too, become.",
+    section="Quantization",
+    help="Precision of the weights; with int8 and int16x8 also of the activations.",
 )
-@options.quantization
-@options.checks
-@options.limits
-@click.option("--verify/--no-verify", default=True, show_default=True)
-@click.option("--bench/--no-bench", default=True, show_default=True)
-@options.forms
-@options.force
-@options.common
+@options.record_options("quantize", Job)
+@options.messages
 def command(model: Path, output: Path, precision: str, **given: Any) -> int:
-    """Bring the float32 MODEL (.onnx or .tflite) to another precision, as FILE.
+    """Quantize MODEL, a float32 .onnx or .tflite file, and write FILE.
 
-    int8 and int16x8 are calibrated on the inputs of --data. What the precision lost is measured
-    against MODEL and reported beside size and latency; --tolerance makes it a check, and a file
-    that fails is not written.
+    The ranges of int8 and int16x8 are calibrated on the inputs of --data. The report compares FILE
+    with MODEL: difference, size and latency. If --tolerance is given and exceeded, no file is
+    written.
     """
     from exporter.cli import show
     from exporter.jobs.quantize import quantize_file
 
     given["precisions"] = (precision,)
-    with narrating(given) as say:
-        report = quantize_file(model, output, options.job(given, say))
-    return show.converted(report, given)
+    with show_progress(given) as progress:
+        report = quantize_file(model, output, options.make_job(given, progress))
+    return show.written_file(report, given)

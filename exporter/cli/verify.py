@@ -8,21 +8,20 @@ from typing import Any
 import click
 
 from exporter.cli import options
-from exporter.cli.progress import narrating
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
 
 
-@click.command("verify")
+@options.command("verify", "net.onnx small.onnx")
 @click.argument("original", type=options.PATH)
 @click.argument("pruned", type=options.PATH)
-@options.checks
-@options.signature
-@options.limits
-@options.common
+@options.record_options("verify", Job)
+@options.messages
 def command(original: Path, pruned: Path, **given: Any) -> int:
-    """Prove that PRUNED answers as ORIGINAL did."""
+    """Prove that PRUNED matches ORIGINAL for the kept units."""
     from exporter.cli import show
     from exporter.jobs.compare import verify_files
 
-    with narrating(given) as say:
-        report = verify_files(original, pruned, options.job(given, say))
+    with show_progress(given) as progress:
+        report = verify_files(original, pruned, options.make_job(given, progress))
     return show.reports({"": report}, given)

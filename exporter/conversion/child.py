@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from exporter.conversion.remote import ConvertOptions
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.serialization import decode_plan, encode_graph
 from exporter.errors import ConversionError, ExporterError, missing_library
 from exporter.formats import KINDS

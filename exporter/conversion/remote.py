@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import tempfile
 import weakref
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.conversion.process import Child
 from exporter.conversion.serialization import decode_graph, encode_plan
 from exporter.errors import ModelError, UsageError
@@ -24,31 +25,8 @@ from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
 from exporter.remap import Remap
 
-LARGE_HEAD_BYTES = 256 * 10**6
-
 # kind -> the library that converts to it
 ROUTES: Mapping[str, str] = {name: kind.route for name, kind in KINDS.items() if kind.converter}
-
-
-@dataclass(frozen=True)
-class ConvertOptions:
-    """How to convert.
-
-    Attributes:
-        opset: of the standard ONNX operators.
-        batch: leading dimension, for kinds that need a fixed one, where Keras leaves it open.
-        input_shapes: input name -> whole shape, batch included, for unknown dimensions. The batch
-            in it is ignored.
-        signature: of a SavedModel; None for serving_default, or the only one.
-        large_head_bytes: a head with a kernel of this size is not built in Keras if a file contains
-            it. The TFLite converter gets a stub, and the original weights are written afterwards.
-    """
-
-    opset: int = 17
-    batch: int = 1
-    input_shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    signature: str | None = None
-    large_head_bytes: int = LARGE_HEAD_BYTES
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,8 @@ from exporter.conversion.canonical import canonicalize
 from exporter.conversion.check_onnx import check_standard
 from exporter.conversion.freeze_savedmodel import trace_frozen, trace_with_weight_inputs
 from exporter.conversion.graft import graft_for
-from exporter.conversion.remote import Conversion, ConvertOptions
+from exporter.conversion.options import ConvertOptions
+from exporter.conversion.remote import Conversion
 from exporter.conversion.signature import AnyModel, Signature, in_float32, signature_of
 from exporter.conversion.to_onnx_fold import add_external, fold
 from exporter.conversion.to_onnx_operators import HANDLERS, REWRITERS

@@ -20,7 +20,8 @@ import tensorflow as tf
 
 from exporter.conversion.freeze_savedmodel import trace_frozen
 from exporter.conversion.graft import graft_for
-from exporter.conversion.remote import Conversion, ConvertOptions
+from exporter.conversion.options import ConvertOptions
+from exporter.conversion.remote import Conversion
 from exporter.conversion.signature import AnyModel, Signature, in_float32, signature_of
 from exporter.errors import ConversionError, ExporterError, UsageError
 from exporter.formats.keras.large_head_model import LargeHeadModel

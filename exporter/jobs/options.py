@@ -1,105 +1,184 @@
-"""How a job is done: limits, inputs, checks. What is kept is said by a `cutting.CutOptions`."""
+"""The options of a job: inputs, checks, conversion, quantization, limits and output.
+
+The command line reads the fields for its options; heavier modules are imported on use.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from exporter.conversion.process import Child
-from exporter.conversion.remote import LARGE_HEAD_BYTES, ConvertOptions
-from exporter.data.samples import (
-    DEFAULT_COUNT,
-    Samples,
-    join_batches,
-    read_samples,
-    synthetic_samples,
-)
+from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.errors import UsageError
 from exporter.formats import KINDS
-from exporter.formats.model import Model, RunOptions
-from exporter.jobs.source import OpenedModel, Progress, no_progress, open_source
 from exporter.output.c_source import FORMS
+from exporter.planning.option import option, options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
+
+if TYPE_CHECKING:
+    from exporter.data.samples import Samples
+    from exporter.formats.model import Model, RunOptions
+    from exporter.jobs.source import OpenedModel
+
+# names of --to -> help
+TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
+    name: form.help for name, form in FORMS.items()
+}
+
+_WRITING = ("prune", "convert", "quantize", "run")
+_CHECKING = (*_WRITING, "verify")
+
+_inputs = partial(option, section="Inputs to run on", commands=(*_CHECKING, "bench"))
+_check = partial(option, section="Checks", commands=_WRITING)
+_quantization = partial(option, section="Quantization", commands=("quantize", "run"))
+_conversion = partial(option, section="Conversion", commands=("convert", "run"))
+_limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "demo"))
+_output = partial(option, section="Output", commands=("run",))
+
+
+def no_progress(_message: str) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class Job:
     """How a job is done.
 
-    Attributes:
-        to: kinds to write, and forms beside them; None for the source's own kind, or for Keras all
-            that run on the edge.
-        data: a file of inputs; None for seeded samples.
-        samples: how many inputs; None for 16, or all of the file's.
-        tolerance: largest |difference| allowed, instead of the built-in limits. Where a job
-            quantizes, it gates what that changed, and the limits of what is float stay.
-        precisions: keys of PRECISIONS, to write each.
-        calibration: a file of inputs to calibrate on, where it is not `data`.
-        synthetic_calibration: calibrate on made-up inputs.
-        integer_io: inputs and outputs are codes where activations are.
-        quantize_first: quantize the whole model and cut the result, not the other way around.
-        input_shapes: input name -> whole shape, where the model leaves dimensions open.
-        batch: leading dimension of a converted file that needs a fixed one.
-        signature: of a SavedModel; None for serving_default, or the only one.
-        threads: within one operation, for both sides of every comparison.
-        timeout_s, memory_limit_bytes: of the process that holds Keras, converts and quantizes.
-        large_head_bytes: see `conversion.remote.ConvertOptions`.
-        keep_original: write the uncut files too.
-        force: replace what stands in the output's place.
-        verify, bench: whether to check, and to time and measure memory.
-        command: how the job was started, for the report.
-        progress: told what is being done, one short line each.
+    Raises:
+        UsageError: an unknown kind or precision, a number out of range, or options that exclude
+            each other.
     """
 
-    to: tuple[str, ...] | None = None
-    data: Path | None = None
-    samples: int | None = None
-    seed: int = 0
-    tolerance: float | None = None
-    precisions: tuple[str, ...] = (FLOAT,)
-    calibration: Path | None = None
-    synthetic_calibration: bool = False
-    integer_io: bool = False
-    quantize_first: bool = False
-    input_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    threads: int = 1
-    opset: int = 17
-    batch: int = 1
-    signature: str | None = None
-    timeout_s: float = 1800.0
-    memory_limit_bytes: int | None = None
-    large_head_bytes: int = LARGE_HEAD_BYTES
-    keep_original: bool = False
-    force: bool = False
-    verify: bool = True
-    bench: bool = True
-    command: str = ""
-    progress: Progress = no_progress
+    to: tuple[str, ...] | None = _output(
+        None,
+        "Comma list of what to write.",
+        choices=TARGETS,
+        accepts="str | Iterable[str] | None",
+        commands=_WRITING,
+    )
+    data: Path | None = _inputs(
+        None,
+        ".npz file by input name, or .npy. Default: inputs generated from the seed.",
+        parse="path",
+        accepts="str | Path | None",
+    )
+    samples: int | None = _inputs(
+        None, "Number of inputs. Default: 16, or all of the file.", minimum=1
+    )
+    seed: int = _inputs(0, "Seed of generated inputs.", minimum=0)
+    input_shapes: Mapping[str, tuple[int, ...]] = _inputs(
+        {},
+        "Shape of an input whose dimensions the model leaves open, batch included.",
+        flag="--input-shape",
+        parse="shape",
+        metavar="NAME=1,16",
+    )
+    threads: int = _inputs(1, "Threads of the runtime, for all models alike.", minimum=1)
+    tolerance: float | None = _check(
+        None,
+        "Largest allowed |difference|, instead of the built-in limits. With quantization, the "
+        "limit of what quantization changes.",
+        minimum=0,
+        commands=_CHECKING,
+    )
+    verify: bool = _check(True, "Compare the result with the original.")
+    bench: bool = _check(True, "Measure latency and memory.", commands=("quantize", "run"))
+    precisions: tuple[str, ...] = _quantization(
+        (FLOAT,),
+        "Comma list of precisions to write:",
+        flag="--precision",
+        choices=dict.fromkeys(PRECISIONS, ""),
+        accepts="str | Iterable[str]",
+        commands=("run",),
+    )
+    calibration: Path | None = _quantization(
+        None,
+        "Inputs to calibrate on, .npz or .npy. Default: the inputs of --data.",
+        parse="path",
+        accepts="str | Path | None",
+    )
+    synthetic_calibration: bool = _quantization(
+        False, "Calibrate on generated inputs; their ranges differ from those of real data."
+    )
+    integer_io: bool = _quantization(
+        False, "Quantize inputs and outputs too, with int8 and int16x8."
+    )
+    quantize_first: bool = _quantization(
+        False,
+        "Quantize the original, then cut it, instead of the reverse.",
+        commands=("run",),
+    )
+    opset: int = _conversion(17, "ONNX opset of converted files.", minimum=13, maximum=21)
+    batch: int = _conversion(
+        1,
+        "Batch size of converted files that need a fixed one (TFLite), if the model has none.",
+        minimum=1,
+    )
+    signature: str | None = _conversion(
+        None,
+        "Signature of a SavedModel. Default: serving_default, or the only one.",
+        metavar="NAME",
+        commands=("convert", "run", "verify", "inspect"),
+    )
+    large_head_bytes: int = _conversion(
+        LARGE_HEAD_BYTES,
+        "Heads with a kernel of this size or more get their weights after the conversion. "
+        "Default: 256M.",
+        flag="--large-head",
+        parse="size",
+    )
+    timeout_s: float = _limit(
+        1800.0,
+        "Seconds for each step of the process that holds Keras, converts and quantizes.",
+        flag="--timeout",
+        minimum=0,
+        is_open=True,
+    )
+    memory_limit_bytes: int | None = _limit(
+        None,
+        "Resident memory that this process may take, such as 4G.",
+        flag="--memory-limit",
+        parse="size",
+    )
+    keep_original: bool = _output(False, "Write the uncut models too.")
+    force: bool = _output(False, "Replace an existing output.", commands=(*_WRITING, "demo"))
+    progress: Callable[[str], None] = option(
+        no_progress,
+        "Called with one line at each step.",
+        "Output",
+        (*_CHECKING, "inspect", "bench"),
+        flag=None,
+    )
+    command: str = ""  # how the job was started, for the report
 
     def __post_init__(self) -> None:
-        written = [name for name, kind in KINDS.items() if kind.written]
+        for name in ("data", "calibration"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
+        for name in ("to", "precisions"):
+            if (names := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _as_names(names))
         for name in self.to or ():
-            if name not in {*written, *FORMS}:
-                known = ", ".join([*written, *FORMS])
-                raise UsageError(f"no {name!r} can be written", f"kinds: {known}")
+            if name not in TARGETS:
+                raise UsageError(f"no {name!r} can be written", f"kinds: {', '.join(TARGETS)}")
         self._check_precisions()
-        for name in ("samples", "threads", "batch"):
-            count = getattr(self, name)
-            if count is not None and count < 1:
-                raise UsageError(f"{name} is {count}", "give at least 1")
+        for each in options_of(Job):
+            count = getattr(self, each.name)
+            if isinstance(count, int) and each.minimum is not None and count < each.minimum:
+                raise UsageError(f"{each.name} is {count}", f"give at least {each.minimum}")
 
     def _check_precisions(self) -> None:
-        wanted = [QuantizationSpec(name) for name in self.precisions]  # which refuses what is none
-        if not wanted:
+        specs = [QuantizationSpec(name) for name in self.precisions]  # refuses unknown names
+        if not specs:
             raise UsageError(
                 "there is no precision to write", f"precisions: {', '.join(PRECISIONS)}"
             )
-        calibrated = any(PRECISIONS[wish.precision].calibrated for wish in wanted)
-        if self.integer_io and not calibrated:
-            QuantizationSpec(wanted[-1].precision, integer_io=True)  # which says why not
+        if self.integer_io and not any(PRECISIONS[spec.precision].calibrated for spec in specs):
+            QuantizationSpec(specs[-1].precision, integer_io=True)  # raises with the reason
         if self.calibration is not None and self.synthetic_calibration:
             raise UsageError(
                 "calibration data and synthetic calibration exclude each other", "give one of them"
@@ -107,21 +186,26 @@ class Job:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The kinds to write, those included of which only a form was asked for."""
-        wanted = (FORMS[name].kind if name in FORMS else name for name in self.to or ())
-        return tuple(dict.fromkeys(wanted))
+        """The kinds to write, with the kinds of the forms."""
+        kinds = (FORMS[name].kind if name in FORMS else name for name in self.to or ())
+        return tuple(dict.fromkeys(kinds))
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms to write beside them."""
+        """The forms to write next to the model files, such as C source."""
         return tuple(name for name in self.to or () if name in FORMS)
 
     @property
     def run_options(self) -> RunOptions:
+        from exporter.formats.model import RunOptions
+
         return RunOptions(threads=self.threads)
 
     def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
         """Open a source under this job's limits (see `source.open_source`)."""
+        from exporter.conversion.process import Child
+        from exporter.jobs.source import open_source
+
         options = ConvertOptions(
             self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
         )
@@ -129,11 +213,17 @@ class Job:
         return open_source(source, child, options, self.progress)
 
     def inputs(self, model: Model) -> Samples:
-        """What models are compared and timed on."""
+        """The samples that models are compared and timed on."""
+        from exporter.data import samples
+
         graph = model.graph()
         if self.data is not None:
-            found = read_samples(self.data, graph, self.samples)
+            found = samples.read_samples(self.data, graph, self.samples)
         else:
-            count = self.samples or DEFAULT_COUNT
-            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
-        return join_batches(found, graph, self.batch)
+            count = self.samples or samples.DEFAULT_COUNT
+            found = samples.synthetic_samples(graph, count, self.seed, self.input_shapes)
+        return samples.join_batches(found, graph, self.batch)
+
+
+def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))

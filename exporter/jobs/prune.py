@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.data.samples import Samples
+from exporter.errors import CheckError
 from exporter.formats import KINDS, copy_model, kind_of, suffixes_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
@@ -41,6 +42,11 @@ class Pruned:
         return self.cut.remap
 
     @property
+    def ok(self) -> bool:
+        """Every check passed."""
+        return self.results.passed
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         return self.results.warnings
 
@@ -48,8 +54,14 @@ class Pruned:
         """Write the model and its remap file.
 
         Raises:
+            CheckError: a check failed; no file is written.
             UsageError, OutputError: as `output_file.check_output_file`.
         """
+        if not self.ok:
+            raise CheckError(
+                f"a check failed; {path} was not written",
+                "look at results.checks; model.write(path) writes the model all the same",
+            )
         target = Path(path)
         check_output_file(target, self.model.kind, force=force)
         write_artifact(target, self.model.write, self.remap, force=force)

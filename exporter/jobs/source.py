@@ -8,26 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import (
-    ConvertOptions,
-    RemoteKerasModel,
-    open_folder,
-    open_keras,
-    open_live,
-)
+from exporter.conversion.remote import RemoteKerasModel, open_folder, open_keras, open_live
 from exporter.errors import UsageError
 from exporter.formats import KINDS, kind_of, open_model
 from exporter.formats.model import Model
+from exporter.jobs.options import no_progress
 from exporter.output.folder import REPORT
 from exporter.output.sidecar import read_remap, read_sidecar
 from exporter.remap import Origin, Remap
 
 Progress = Callable[[str], None]
-
-
-def no_progress(_message: str) -> None:
-    """Report nothing."""
 
 
 @dataclass(frozen=True, eq=False)

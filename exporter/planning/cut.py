@@ -24,7 +24,7 @@ from exporter.planning.checks import (
     check_weights,
 )
 from exporter.planning.detectors import keep_background, without_background_label
-from exporter.planning.options import CutOptions, Units, stretch
+from exporter.planning.options import CutOptions, Units, parse_range
 from exporter.planning.unit_ids import emitted_output, id_edits, id_options
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
@@ -93,7 +93,7 @@ def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
     The range of the units is the one that the user gave, or that the remap of the model records.
     """
     graph = model.graph()
-    units = stretch(options.units)
+    units = parse_range(options.units)
     if units is None:
         tables = model.remap.heads if model.remap else ()
         found = trace_recorded(graph, ((table.name, table.part) for table in tables))
@@ -155,7 +155,7 @@ class _Resolved(NamedTuple):
 def _resolve(
     heads: Sequence[Head], selection: Selection, groups: UnitGroups, options: CutOptions
 ) -> list[_Resolved]:
-    asked, mode = replace(options.meaning, merge=groups), MODES[options.mode]
+    asked, mode = replace(options.semantics, merge=groups), MODES[options.mode]
     semantics = [(head, mode.resolve(head, asked)) for head in heads]
     return [_Resolved(*each, _table(*each, selection, options)) for each in semantics]
 
@@ -229,7 +229,7 @@ def _warnings(
     heads: Sequence[Head], selection: Selection, options: CutOptions, new_units: int
 ) -> Iterator[str]:
     yield from selection.notes
-    if options.meaning.absolute and not selection.keeps_all:
+    if options.semantics.absolute and not selection.keeps_all:
         yield _cost_of_absolute(heads[0], selection)
     elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].shares:
         for head in heads:

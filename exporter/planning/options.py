@@ -1,160 +1,190 @@
-"""What the user wants kept, and how the rest goes: one record, checked when it is made."""
+"""The options of a cut: which units are kept, and how the others are removed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import UsageError
 from exporter.modes import MODES, Semantics
 from exporter.modes.semantics import INPUT, INPUT_FLOAT
+from exporter.planning.option import option
 from exporter.selection.conditions import parse_condition
 
 Units = str | Iterable[int | str]
 
+_CUTS = ("prune", "run")
+_selection = partial(option, section="Selection", commands=_CUTS)
+_result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
+
 
 @dataclass(frozen=True)
 class CutOptions:
-    """What to keep, and how the rest goes.
-
-    Attributes:
-        keep, remove: a SPEC, or indices and labels; exactly one of the two is given.
-        labels: a label file, or one label a unit; None takes those that the model carries.
-        keep_order: the new order is the one given, not ascending.
-        head: name of the head, where the model has several.
-        mode: key of MODES.
-        units: where on its axis the units stand, "A:B" or the two numbers, where other things share
-            the axis and nothing tells them apart.
-        restore_ids: outputs that hold class numbers give those of the first original.
-        new_ids: outputs of an argmax or a top-k give the indices that units have after the cut;
-            otherwise they give those of the first original.
-        emit: "ids" for one more output, with the first original's index of the unit that ranks
-            first, or "ids:K" for those of the first K; int32, all other outputs stay as they are.
-        probabilities, restore_width, for_quantization: see `Semantics`.
-        merge: name of a group -> its members, in the words of keep; they become one unit, and stay
-            whether keep names them or not. With merge alone all other units stay too.
-        allow_nonfinite: cut a model with NaN or infinite weights.
-        allow_remove_special: remove units such as a detector's background.
-        gate: how units are chosen while the model runs: "input", "input:float", or a condition (see
-            `exporter.selection.conditions`). It makes the mode "gate"; without keep and remove,
-            every unit may be on.
+    """Which units are kept, and how the others are removed.
 
     Raises:
-        UsageError: no such mode, neither or both of keep and remove, something that is neither a
-            SPEC nor a sequence, or an order or groups for a mode in which units keep their places.
+        UsageError: an unknown value, options that exclude each other, or neither keep nor remove
+            (allowed with merge or gate: then all other units are kept).
     """
 
-    keep: Units | None = None
-    remove: Units | None = None
-    labels: str | Path | Sequence[str] | None = None
-    keep_order: bool = False
-    head: str | None = None
-    mode: str = "slice"
-    units: str | tuple[int, int] | None = None
-    restore_ids: bool = False
-    new_ids: bool = False
-    emit: str | None = None
-    probabilities: str = "renormalized"
-    restore_width: bool = False
-    for_quantization: bool = False
-    merge: Mapping[str, Units] = field(default_factory=dict)
-    allow_nonfinite: bool = False
-    allow_remove_special: bool = False
-    gate: str | None = None
+    keep: Units | None = _selection(
+        None, "Units to keep: 3,5-9,owl,'mac*',@file,=literal.", metavar="SPEC"
+    )
+    remove: Units | None = _selection(None, "Units to remove; all others are kept.", metavar="SPEC")
+    labels: str | Path | Sequence[str] | None = _selection(
+        None,
+        "Label file: .csv, .json, or one label on each line. Default: the labels in the model.",
+        parse="path",
+    )
+    keep_order: bool = _selection(False, "Keep the given order instead of ascending order.")
+    head: str | None = _selection(
+        None, "Name of the head to cut, if the model has several.", metavar="NAME"
+    )
+    units: str | tuple[int, int] | None = _selection(
+        None,
+        "Range of the classes on the output axis, if boxes share it (for example 5:85).",
+        metavar="A:B",
+    )
+    allow_nonfinite: bool = _selection(False, "Cut a model that has NaN or infinite weights.")
+    allow_remove_special: bool = _selection(
+        False, "Remove special units too, such as the background class of a detector."
+    )
+    mode: str = _result(
+        "slice",
+        "How units are removed.",
+        choices={name: mode.summary for name, mode in MODES.items()},
+    )
+    probabilities: str = _result(
+        "renormalized",
+        "Probabilities of the kept units.",
+        choices={"renormalized": "they add up to 1", "absolute": "they keep their original values"},
+    )
+    merge: Mapping[str, Units] = _result(
+        {},
+        "Merge units into one; its probability is the sum of theirs.",
+        parse="group",
+        metavar="NAME=SPEC",
+    )
+    gate: str | None = _result(
+        None,
+        "Choose units while the model runs, by an extra input (input, input:float), or by a "
+        'condition: "[probability|logit|abs] (>|>=|<|<=) NUMBER" or "top:K".',
+        metavar="input|COND",
+    )
+    restore_width: bool = _result(
+        False, "Prune the head, then pad the output to its original width."
+    )
+    for_quantization: bool = _result(False, "Mask with a value that is safe to quantize.")
+    restore_ids: bool = _result(
+        False, "Outputs with class indices, as of detectors, return the original indices."
+    )
+    new_ids: bool = _result(
+        False, "ArgMax and TopK outputs return new indices instead of the original ones."
+    )
+    emit: str | None = _result(
+        None,
+        "Add an int32 output with the original index of the best unit (ids), or of the best K "
+        "(ids:K).",
+        metavar="ids|ids:K",
+    )
 
     @property
-    def meaning(self) -> Semantics:
-        """What the options say of the answers, as it was asked for."""
+    def semantics(self) -> Semantics:
+        """The options that change what the output means, before a mode resolves them."""
         return Semantics(
             self.probabilities, self.restore_width, self.for_quantization, gate=self.gate
         )
 
     @property
     def narrows(self) -> bool:
-        """Will the output have one position a kept unit instead of one a unit?"""
+        """Will the output have one position for each kept unit, instead of one for each unit?"""
         return MODES[self.mode].narrows and not self.restore_width
-
-    def _meaningless(self, option: str, hint: str) -> UsageError:
-        why = "restore_width" if self.restore_width else f"mode {self.mode}"
-        return UsageError(
-            f"{option} has no meaning with {why}, where units keep their places", hint
-        )
 
     def __post_init__(self) -> None:
         if self.gate is not None:
-            self._gate()
+            self._set_gate_mode()
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
-        asked = self.merge or self.gate is not None
-        neither = self.keep is None and self.remove is None and not asked
-        if neither or (self.keep is not None and self.remove is not None):
+        is_optional = self.merge or self.gate is not None
+        has_both = self.keep is not None and self.remove is not None
+        has_neither = self.keep is None and self.remove is None
+        if has_both or (has_neither and not is_optional):
             raise UsageError("give keep or remove, and not both", "the other units follow from it")
-        if self.keep_order and not self.narrows:
-            raise self._meaningless("keep_order", "leave it out")
-        if self.merge and not self.narrows:
-            raise self._meaningless("merge", "leave one of the two out")
+        if not self.narrows:
+            self._refuse_without_new_indices()
         if self.emit is not None:
-            ranks_asked(self.emit)
+            parse_emit(self.emit)
         if self.new_ids and self.restore_ids:
-            raise UsageError("new_ids and restore_ids contradict each other", "leave one out")
-        if self.new_ids and not self.narrows:
-            raise self._meaningless("new_ids", "leave it out")
-        object.__setattr__(self, "units", stretch(self.units))
-        _ = self.meaning  # which refuses what it does not know
-        merge = {name: _lasting(f"merge {name}", spec) for name, spec in self.merge.items()}
-        object.__setattr__(self, "merge", merge)
-        for name in ("keep", "remove", "labels"):
-            object.__setattr__(self, name, _lasting(name, getattr(self, name)))
+            raise UsageError("new_ids and restore_ids exclude each other", "leave one out")
+        _ = self.semantics  # checks `probabilities`
+        merge = {name: _as_tuple(f"merge {name}", spec) for name, spec in self.merge.items()}
+        _set(self, units=parse_range(self.units), merge=merge)
+        _set(self, **{n: _as_tuple(n, getattr(self, n)) for n in ("keep", "remove", "labels")})
 
-    def _gate(self) -> None:
-        """A gate makes the mode."""
+    def _set_gate_mode(self) -> None:
         if self.mode not in {"slice", "gate"}:
             raise UsageError(f"the mode {self.mode} takes no gate", "leave out --mode")
         if self.gate not in {INPUT, INPUT_FLOAT}:
             parse_condition(self.gate or "")
-        object.__setattr__(self, "mode", "gate")
+        _set(self, mode="gate")
+
+    def _refuse_without_new_indices(self) -> None:
+        why = "restore_width" if self.restore_width else f"mode {self.mode}"
+        for name in ("keep_order", "merge", "new_ids"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name} has no meaning with {why}, where units keep their indices",
+                    "leave one of the two out",
+                )
 
 
-def _lasting(name: str, given: Any) -> Any:
-    """An iterator would be used up by the first of several formats."""
-    if given is None or isinstance(given, str | Path):
-        return given
+def _set(record: Any, **values: Any) -> None:
+    """Set fields of a frozen record while it is made."""
+    for name, value in values.items():
+        object.__setattr__(record, name, value)
+
+
+def _as_tuple(name: str, value: Any) -> Any:
+    """A tuple instead of an iterator, which the first of several formats would exhaust."""
+    if value is None or isinstance(value, str | Path):
+        return value
     try:
-        return tuple(given)
+        return tuple(value)
     except TypeError as error:
-        raise UsageError(f"{name} is {given!r}", "give a string or a list") from error
+        raise UsageError(f"{name} is {value!r}", "give a string or a list") from error
 
 
-def stretch(given: str | tuple[int, int] | None) -> tuple[int, int] | None:
-    """First position, and the one behind the last."""
-    if given is None:
+def parse_range(value: str | tuple[int, int] | None) -> tuple[int, int] | None:
+    """The first position of a range, and the position after its last."""
+    if value is None:
         return None
     try:
-        numbers = given.split(":") if isinstance(given, str) else given
+        numbers = value.split(":") if isinstance(value, str) else value
         start, stop = (int(number) for number in numbers)
     except (TypeError, ValueError):
         start = stop = 0
     if not 0 <= start < stop:
         raise UsageError(
-            f"units are {given!r}, which is no stretch of an axis",
-            "give the first position and the one behind the last, such as 5:85",
+            f"units is {value!r}, which is not a range",
+            "give the first position and the position after the last, such as 5:85",
         )
     return start, stop
 
 
-def ranks_asked(emit: str) -> int | None:
-    """How many ids an `emit` asks for: None for the best alone, without an axis of its own.
+def parse_emit(emit: str) -> int | None:
+    """The K of "ids:K"; None for "ids", which adds no axis to the output.
 
     Raises:
-        UsageError: it is neither "ids" nor "ids:K".
+        UsageError: neither of the two.
     """
     found = re.fullmatch(r"ids(?::([1-9][0-9]*))?", emit)
     if found is None:
         raise UsageError(
             f"there is no output {emit!r} to emit",
-            "give ids for the best unit, or ids:K for the best K, as in ids:3",
+            "use ids for the best unit, or ids:K for the best K (for example ids:3)",
         )
     return None if found[1] is None else int(found[1])

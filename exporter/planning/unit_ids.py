@@ -13,7 +13,7 @@ from exporter.graph.edits import AddOutput, Edit, Insert
 from exporter.graph.operations import TopK
 from exporter.modes.mask_value import quantization_at
 from exporter.planning.detectors import restore_class_indices
-from exporter.planning.options import CutOptions, ranks_asked
+from exporter.planning.options import CutOptions, parse_emit
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import members, originals
 from exporter.trace.head import Head
@@ -109,7 +109,7 @@ def emitted_output(
     """
     if options.emit is None:
         return None
-    count, units = ranks_asked(options.emit), head.tensor(head.output).unit_axis.units
+    count, units = parse_emit(options.emit), head.tensor(head.output).unit_axis.units
     if not np.array_equal(units, np.arange(len(units))):
         raise ModelError(
             f"head {head.name!r} shares its axis with other values, so that an index on it is no "
@@ -136,7 +136,7 @@ def _emit(graph: Graph, head: Head, table: HeadRemap, options: CutOptions) -> tu
     3. Real values that come from quantized ones are copied first: onnxruntime uses other kernels,
        with other results, for a tensor that is read twice.
     """
-    count = ranks_asked(options.emit or IDS)
+    count = parse_emit(options.emit or IDS)
     tensor, name = head.tensor(head.output), _emitted_name(graph, head)
     axis, shape = tensor.unit_axis.axis, list(tensor.shape)
     shape[axis] = table.new_units

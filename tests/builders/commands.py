@@ -25,18 +25,18 @@ class Done:
 
     @property
     def record(self) -> dict[str, Any]:
-        """The one JSON object on stdout."""
+        """The JSON object on stdout."""
         found: dict[str, Any] = json.loads(self.out)
         return found
 
 
-# These change how things are shown, or keep a library from telling tales.
-_UNWANTED = {"CI", "FORCE_COLOR", "NO_COLOR", "ORT_DISABLE_TELEMETRY", "PYTHONPATH"}
+# Variables that change the display, or switch a library's telemetry.
+_UNSET = {"CI", "FORCE_COLOR", "NO_COLOR", "ORT_DISABLE_TELEMETRY", "PYTHONPATH"}
 
 
 def environment(**more: str) -> dict[str, str]:
-    """What a command runs in: ours without what would change its behavior."""
-    kept = {name: value for name, value in os.environ.items() if name not in _UNWANTED}
+    """Environment of a command: ours, without variables that change its behavior."""
+    kept = {name: value for name, value in os.environ.items() if name not in _UNSET}
     return {**kept, "COLUMNS": "80", "PYTHONPATH": str(PROJECT), **more}
 
 
@@ -45,10 +45,10 @@ def command(*arguments: str) -> list[str]:
 
 
 def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Done:
-    """Run one command in a folder; its temporary files go to another, beside it.
+    """Run one command in a folder; its temporary files go to a second folder next to it.
 
     Args:
-        line: as one would type it, without the program's name; or the arguments.
+        line: arguments without the program's name, as text or as a sequence.
         surroundings: environment variables.
     """
     temporary = folder.parent / f"{folder.name}-tmp"
@@ -67,12 +67,12 @@ def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Do
 
 
 def left_behind(folder: Path) -> list[str]:
-    """What the commands that ran in this folder left among the temporary files."""
+    """Temporary files that the commands run in this folder did not remove."""
     return sorted(path.name for path in (folder.parent / f"{folder.name}-tmp").iterdir())
 
 
 def listing(folder: Path) -> dict[str, bytes]:
-    """Every file below the folder, hidden ones too, and its content; folders end in a slash."""
+    """Every file in the folder, hidden ones included -> its content; folders end with a slash."""
     return {
         str(path.relative_to(folder)) + "/" * path.is_dir(): b""
         if path.is_dir()

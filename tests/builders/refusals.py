@@ -15,7 +15,7 @@ class Refusal:
     """A command line that is refused.
 
     Attributes:
-        line: arguments without the program's name; in one string, they stand between blanks.
+        line: arguments without the program's name; a string is split at blanks.
         error, hint: the two lines on stderr.
     """
 
@@ -29,14 +29,15 @@ class Refusal:
         return self.line.split() if isinstance(self.line, str) else self.line
 
 
-def refused(case: Refusal, folder: Path) -> None:
+def assert_refused(case: Refusal, folder: Path) -> None:
+    """Run the command; it must print the error and the hint, and write no file."""
     before = listing(folder)
     done = exporter(case.arguments, folder)
     assert done.code == case.code, done.err
     assert done.out == ""
-    steps, _, told = done.err.rpartition("error: ")
-    assert all(line.endswith(" ...") for line in steps.splitlines()), "only steps stand before it"
-    error, *hint = told.replace(f"{folder}{os.sep}", "").splitlines()
+    steps, _, message = done.err.rpartition("error: ")
+    assert all(line.endswith(" ...") for line in steps.splitlines()), "only steps precede the error"
+    error, *hint = message.replace(f"{folder}{os.sep}", "").splitlines()
     assert error.startswith(case.error)
     assert len(hint) <= 1
     assert "".join(hint).startswith(f"hint: {case.hint}" if case.hint else "")

@@ -1,4 +1,4 @@
-"""Every command as a process: what it answers, what it writes, and with which exit code."""
+"""Every command as a process: its output, its files and its exit code."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from exporter.quantization import PRECISIONS
 from tests.builders.commands import Done, command, environment, exporter, left_behind, listing
 from tests.builders.shelf import BIAS, KERNEL, LABELS, UNITS
 
-# --- answers on stdout, and nothing else --------------------------------------------------------
+# --- results on stdout --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shelf, in which the tests of this module leave their results."""
+    """A copy of the shelf, for the results of this module's tests."""
     return Path(shutil.copytree(shelf, tmp_path_factory.mktemp("cli") / "work"))
 
 
@@ -40,45 +40,45 @@ def keras_work(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return Path(shutil.copytree(keras_shelf, tmp_path_factory.mktemp("keras cli") / "work"))
 
 
-def well(done: Done) -> Done:
+def ok(done: Done) -> Done:
     assert done.code == 0, done.err
     assert "\x1b" not in done.out + done.err, "no escape codes without a terminal"
     return done
 
 
 def masked(text: str) -> str:
-    """Without what differs between machines and library versions: sizes and differences."""
+    """Replace sizes and differences, which depend on the machine and the library versions."""
     text = re.sub(r"\d[\d.]* (B|kB)", "#", text)
     text = re.sub(r"[+-]?\d+\.\d %", "#", text)
     text = re.sub(r"max_abs \S+ <= \S+", "max_abs # <= #", text)
     return re.sub(r"[ ─]+", " ", text)
 
 
-def test_without_arguments_there_is_help(work: Path) -> None:
+def test_no_arguments_print_the_help(work: Path) -> None:
     done = exporter("", work)
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("Usage: exporter [OPTIONS] COMMAND [ARGS]...\n")
 
 
 def test_help_names_every_command(work: Path) -> None:
-    done = well(exporter("--help", work))
+    done = ok(exporter("--help", work))
     assert done.err == ""
     assert re.findall(r"^  ([a-z]+)  ", done.out, re.MULTILINE) == list(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_has_help(name: str, work: Path) -> None:
-    done = well(exporter(f"{name} -h", work))
+    done = ok(exporter(f"{name} -h", work))
     assert done.out.startswith(f"Usage: exporter {name} [OPTIONS]")
     assert max(map(len, done.out.splitlines())) <= 80
 
 
 def test_version(work: Path) -> None:
-    assert re.fullmatch(r"exporter, version \d+\.\d+\.\d+\n", well(exporter("--version", work)).out)
+    assert re.fullmatch(r"exporter, version \d+\.\d+\.\d+\n", ok(exporter("--version", work)).out)
 
 
 def test_choices_and_help_come_from_the_tables(work: Path) -> None:
-    shown = " ".join(well(exporter("run --help", work)).out.split())
+    shown = " ".join(ok(exporter("run --help", work)).out.split())
     for name, mode in MODES.items():
         assert f"{name}: {mode.summary}" in shown
     written = [name for name, kind in KINDS.items() if kind.written]
@@ -134,7 +134,7 @@ hint: export the model without what follows it
 
 def test_prune(work: Path) -> None:
     line = ("prune", "net.onnx", "-o", "a.onnx", "--keep", "macaw,OWL,c*", "--labels", "labels.txt")
-    done = well(exporter(line, work))
+    done = ok(exporter(line, work))
     assert masked(done.out) == PRUNED
     assert done.err == "cutting net.onnx ...\nchecking net.onnx (cut) ...\n"
     assert left_behind(work) == []
@@ -147,14 +147,14 @@ def test_prune(work: Path) -> None:
     np.testing.assert_array_equal(constants["bias"], BIAS[[0, 1, 5]])
 
 
-def test_quiet_says_nothing_on_stderr(work: Path) -> None:
-    done = well(exporter("prune net.tflite -o quiet.tflite --keep 1-3 -q", work))
+def test_quiet_prints_nothing_on_stderr(work: Path) -> None:
+    done = ok(exporter("prune net.tflite -o quiet.tflite --keep 1-3 -q", work))
     assert done.err == ""
     assert done.out.startswith("3 of 7 units kept")
 
 
-def test_verbose_says_when_and_which_checks(work: Path) -> None:
-    done = well(exporter("prune net.onnx -o v.onnx --keep 1-3 -v", work))
+def test_verbose_prints_times_and_checks(work: Path) -> None:
+    done = ok(exporter("prune net.onnx -o v.onnx --keep 1-3 -v", work))
     assert re.fullmatch(r"(\[ +\d+\.\d s\] .* \.\.\.\n){2}", done.err)
     checks = done.out.partition("Every check\n")[2].splitlines()
     assert len(checks) == 12
@@ -166,13 +166,13 @@ def test_verbose_says_when_and_which_checks(work: Path) -> None:
     [("net.onnx", INSPECTED), ("two.onnx", TWO_HEADS), ("double.onnx", REFUSED)],
 )
 def test_inspect(model: str, expected: str, work: Path) -> None:
-    done = well(exporter(f"inspect {model}", work))
+    done = ok(exporter(f"inspect {model}", work))
     assert done.out == expected
     assert done.err == ""
 
 
-def test_inspect_tells_the_numbers_behind_the_shares(work: Path) -> None:
-    done = well(exporter("inspect net.onnx -v", work))
+def test_verbose_inspect_prints_numbers_for_the_shares(work: Path) -> None:
+    done = ok(exporter("inspect net.onnx -v", work))
     numbers = "probabilities: axis 1, 0 to 6; 196 bytes; 42 multiply-adds\n"
     assert done.out == INSPECTED + numbers
 
@@ -180,13 +180,13 @@ def test_inspect_tells_the_numbers_behind_the_shares(work: Path) -> None:
 def test_dry_run_writes_nothing(work: Path) -> None:
     before = listing(work)
     for line in ("prune net.onnx -o dry.onnx --keep 1-3", "run net.onnx -o dry --keep 1-3"):
-        done = well(exporter(f"{line} --dry-run", work))
+        done = ok(exporter(f"{line} --dry-run", work))
         first, *edits, last = done.out.splitlines()
         assert first == "head 'probabilities', slice: 3 of 7 units kept"
         assert any("'kernel'" in edit for edit in edits)
         assert last == "nothing was written (--dry-run)"
     assert listing(work) == before
-    record = well(exporter(f"{line} --dry-run --json", work)).record
+    record = ok(exporter(f"{line} --dry-run --json", work)).record
     assert record["schema"] == "exporter/plan/1"
     assert record["plans"][""]["remap"]["heads"][0]["kept"] == [1, 2, 3]
 
@@ -206,14 +206,14 @@ RECORDS = {
 
 @pytest.mark.parametrize("line", RECORDS)
 def test_one_json_object_on_success(line: str, work: Path) -> None:
-    done = well(exporter(f"{line} --json", work))
+    done = ok(exporter(f"{line} --json", work))
     assert done.out.count("\n") == 1
     assert list(done.record) == RECORDS[line]
     assert done.record["ok"] is True
     assert done.record["schema"].startswith("exporter/")
 
 
-# --- what is kept, and how ----------------------------------------------------------------------
+# --- selection ----------------------------------------------------------------------------------
 
 
 def kept(path: Path) -> tuple[int, ...]:
@@ -228,7 +228,7 @@ SELECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "removed": ("--remove 0-2,6", (3, 4, 5)),
     "removed by label": ("--remove 'g*,macaw' --labels labels.txt", (1, 2, 3, 4, 5)),
     "from a file": ("--keep @three.txt --labels labels.txt", (0, 1, 2)),
-    "on inputs of one's own": ("--keep 1-2 --data samples.npz", (1, 2)),
+    "on inputs from a file": ("--keep 1-2 --data samples.npz", (1, 2)),
 }
 
 
@@ -236,33 +236,33 @@ SELECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
 def test_selection(name: str, work: Path) -> None:
     line, expected = SELECTIONS[name]
     out = work / f"{list(SELECTIONS).index(name)}.onnx"
-    well(exporter(f"prune net.onnx -o {out.name} {line}", work))
+    ok(exporter(f"prune net.onnx -o {out.name} {line}", work))
     assert kept(out) == expected
 
 
-def test_the_users_inputs_are_named(work: Path) -> None:
+def test_report_names_the_users_inputs(work: Path) -> None:
     line = "run net.onnx -o data --keep 1-2 --data samples.npz --samples 4 --no-bench"
-    well(exporter(line, work))
+    ok(exporter(line, work))
     report = json.loads((work / "data" / "report.json").read_text())
     assert report["inputs"] == {"source": "samples.npz", "samples": 4}
     assert report["command"] == f"exporter {line}"
 
 
-def test_open_shapes_are_given(work: Path) -> None:
+def test_input_shape_completes_an_open_shape(work: Path) -> None:
     line = "prune open.onnx -o shaped.onnx --keep 1-2 --input-shape x=1,5,6"
-    assert "matches the original" in well(exporter(line, work)).out
+    assert "matches the original" in ok(exporter(line, work)).out
 
 
-def test_nothing_is_run_where_nothing_is_checked(work: Path) -> None:
+def test_no_verify_runs_no_model(work: Path) -> None:
     line = "prune open.onnx -o unchecked.onnx --keep 1-2 --no-verify"  # no shape is given
-    done = well(exporter(line, work))
+    done = ok(exporter(line, work))
     assert done.out.startswith("2 of 7 units kept: not verified")
     assert "No model was run." in done.out
 
 
 @pytest.mark.parametrize("head", ["color", "shape"])
-def test_one_of_two_heads(head: str, work: Path) -> None:
-    done = well(exporter(f"prune two.onnx -o {head}.onnx --keep 1-2 --head {head} --json", work))
+def test_cut_one_of_two_heads(head: str, work: Path) -> None:
+    done = ok(exporter(f"prune two.onnx -o {head}.onnx --keep 1-2 --head {head} --json", work))
     assert [table["name"] for table in done.record["remap"]["heads"]] == [head]
     other = {"color": "shape", "shape": "color"}[head]
     untouched = [check for check in done.record["checks"] if check["output"] == other]
@@ -275,9 +275,9 @@ def test_one_of_two_heads(head: str, work: Path) -> None:
     assert widths == {head: 2, other: UNITS}
 
 
-def test_zero_tells_the_share_of_the_zeroed_units(work: Path) -> None:
+def test_zero_reports_the_probability_of_zeroed_units(work: Path) -> None:
     line = "prune net.onnx -o zero.onnx --keep 1-3 --mode zero --json"
-    (warning,) = well(exporter(line, work)).record["warnings"]
+    (warning,) = ok(exporter(line, work)).record["warnings"]
     share = re.fullmatch(
         r"the zeroed units still hold (\d+\.\d)% of the probability on these inputs", warning
     )
@@ -286,21 +286,21 @@ def test_zero_tells_the_share_of_the_zeroed_units(work: Path) -> None:
 
 
 def test_keep_everything_copies_the_file(work: Path) -> None:
-    well(exporter("prune net.onnx -o same.onnx --keep 0-6", work))
+    ok(exporter("prune net.onnx -o same.onnx --keep 0-6", work))
     assert (work / "same.onnx").read_bytes() == (work / "net.onnx").read_bytes()
     remap = json.loads((work / "same.onnx.remap.json").read_text())
     assert remap["heads"][0]["kept"] == list(range(UNITS))
-    well(exporter("verify net.onnx same.onnx", work))
+    ok(exporter("verify net.onnx same.onnx", work))
 
 
 def test_one_unit_under_softmax_is_a_warning(work: Path) -> None:
-    done = well(exporter("prune net.onnx -o one.onnx --keep 3 --json", work))
+    done = ok(exporter("prune net.onnx -o one.onnx --keep 3 --json", work))
     assert done.record["warnings"] == ["softmax over one unit always returns 1.0"]
 
 
 def test_a_cut_file_is_cut_again(work: Path) -> None:
-    well(exporter("prune net.onnx -o first.onnx --keep 1,3,5,6", work))
-    well(exporter("prune first.onnx -o second.onnx --keep 1-2", work))
+    ok(exporter("prune net.onnx -o first.onnx --keep 1,3,5,6", work))
+    ok(exporter("prune first.onnx -o second.onnx --keep 1-2", work))
     first, second = (open_file(work / f"{name}.onnx").remap for name in ("first", "second"))
     assert first is not None
     assert second is not None
@@ -310,20 +310,20 @@ def test_a_cut_file_is_cut_again(work: Path) -> None:
     assert second.parent is not None
     assert second.parent.sha256 == open_file(work / "first.onnx").sha256
     for original in ("net.onnx", "first.onnx"):
-        well(exporter(f"verify {original} second.onnx", work))
+        ok(exporter(f"verify {original} second.onnx", work))
 
 
 def test_an_unusual_suffix_is_a_warning(work: Path) -> None:
     shutil.copyfile(work / "net.onnx", work / "net.bin")
-    done = well(exporter("prune net.bin -o bin.onnx --keep 1-3 --json", work))
+    done = ok(exporter("prune net.bin -o bin.onnx --keep 1-3 --json", work))
     assert done.record["warnings"] == ["net.bin is in ONNX format, despite its suffix"]
 
 
-def test_nonfinite_weights_are_cut_where_allowed(work: Path) -> None:
+def test_allow_nonfinite_cuts_nonfinite_weights(work: Path) -> None:
     line = "prune nan.onnx -o nan2.onnx --keep 1-3 --allow-nonfinite"
     refused = exporter(line, work)
-    assert refused.code == 1, "a NaN equals nothing: the check fails"
-    well(exporter(f"{line} --no-verify", work))
+    assert refused.code == 1, "NaN equals nothing, so the check fails"
+    ok(exporter(f"{line} --no-verify", work))
     assert kept(work / "nan2.onnx") == (1, 2, 3)
 
 
@@ -331,23 +331,23 @@ def test_nonfinite_weights_are_cut_where_allowed(work: Path) -> None:
 def test_the_same_command_gives_the_same_bytes(kind: str, work: Path) -> None:
     line = f"prune net.{kind} --keep 1,4 --labels labels.txt"
     for name in ("one", "two"):
-        well(exporter(f"{line} -o {name}-same.{kind}", work))
+        ok(exporter(f"{line} -o {name}-same.{kind}", work))
     one, two = (work / f"{name}-same.{kind}" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
 
 
 def test_force_replaces(work: Path) -> None:
     line = "prune net.onnx -o forced.onnx -q"
-    well(exporter(f"{line} --keep 1", work))
-    well(exporter(f"{line} --keep 2 --force", work))
+    ok(exporter(f"{line} --keep 1", work))
+    ok(exporter(f"{line} --keep 2 --force", work))
     assert kept(work / "forced.onnx") == (2,)
 
 
 def test_force_replaces_a_folder(work: Path) -> None:
     line = "run net.onnx -o forced --no-bench -q"
-    well(exporter(f"{line} --keep 1", work))
+    ok(exporter(f"{line} --keep 1", work))
     (work / "forced" / "stale.txt").write_text("of an earlier run")
-    well(exporter(f"{line} --keep 2 --force", work))
+    ok(exporter(f"{line} --keep 2 --force", work))
     assert kept(work / "forced" / "pruned.fp32.onnx") == (2,)
     assert not (work / "forced" / "stale.txt").exists()
     assert [path.name for path in work.iterdir() if path.name.startswith(".")] == []
@@ -356,7 +356,7 @@ def test_force_replaces_a_folder(work: Path) -> None:
 # --- a failed check -----------------------------------------------------------------------------
 
 
-def test_run_leaves_what_failed_and_says_so(work: Path) -> None:
+def test_run_keeps_files_that_failed_and_reports_it(work: Path) -> None:
     done = exporter("run net.onnx -o failed --keep 1-3 --tolerance 0 --no-bench", work)
     assert done.code == 1
     assert " failed. Do not use these files." in done.out.splitlines()[0]
@@ -368,7 +368,7 @@ def test_run_leaves_what_failed_and_says_so(work: Path) -> None:
     assert "Do not use these files." in (work / "failed" / "report.md").read_text()
 
 
-def test_prune_writes_nothing_that_failed(work: Path) -> None:
+def test_prune_writes_no_file_if_a_check_fails(work: Path) -> None:
     before = listing(work)
     line = "prune net.onnx -o bad.onnx --keep 1-3 --tolerance 0"
     done = exporter(line, work)
@@ -380,8 +380,8 @@ def test_prune_writes_nothing_that_failed(work: Path) -> None:
     assert listing(work) == before
 
 
-def test_a_failed_check_leaves_what_force_would_replace(work: Path) -> None:
-    well(exporter("prune net.onnx -o good.onnx --keep 1-3", work))
+def test_force_replaces_nothing_if_a_check_fails(work: Path) -> None:
+    ok(exporter("prune net.onnx -o good.onnx --keep 1-3", work))
     before = listing(work)
     line = "prune net.onnx -o good.onnx --keep 2-4 --force --tolerance 0 --json"
     done = exporter(line, work)
@@ -391,23 +391,23 @@ def test_a_failed_check_leaves_what_force_would_replace(work: Path) -> None:
 
 
 def cut(work: Path, name: str, suffix: str) -> Path:
-    """A fresh cut of `net`, without the table beside it."""
+    """A new cut of `net`, without its remap file."""
     path = work / f"{name}.{suffix}"
     line = f"prune net.{suffix} -o {path.name} --keep 1,3,5 --force -q"
-    well(exporter(line, work))
+    ok(exporter(line, work))
     path.with_name(f"{path.name}.remap.json").unlink()
     return path
 
 
 def change_weight(path: Path) -> None:
-    """One weight of a kept unit, wherever the format keeps it."""
+    """Change one weight of a kept unit, in a file of any format."""
     weight = KERNEL[0, 3].tobytes()
     content = path.read_bytes()
     assert content.count(weight) == 1
     path.write_bytes(content.replace(weight, np.float32(KERNEL[0, 3] + 0.01).tobytes()))
 
 
-def swap_pair(path: Path) -> None:
+def swap_in_remap(path: Path) -> None:
     model = onnx.load(path)
     (entry,) = (e for e in model.metadata_props if e.key == "exporter.remap")
     remap = json.loads(entry.value)
@@ -416,49 +416,54 @@ def swap_pair(path: Path) -> None:
     onnx.save(model, path)
 
 
-def other_table_beside(path: Path) -> None:
+def change_remap_file(path: Path) -> None:
     table = json.loads(open_file(path).remap.to_json())  # type: ignore[union-attr]
     table["heads"][0]["labels"] = ["owl", "robin", "crow"]
     path.with_name(f"{path.name}.remap.json").write_text(json.dumps(table))
 
 
-def other_original(path: Path) -> None:
+def write_other_original(path: Path) -> None:
     model = onnx.load(path.with_name("net.onnx"))
     model.doc_string = "the same network, in another file"
     onnx.save(model, path.with_name("other.onnx"))
 
 
-def nothing(path: Path) -> None:
-    """The cut as it is."""
+def change_nothing(path: Path) -> None:
+    """Leave the cut model as it is."""
 
 
-SABOTAGE: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
-    "nothing": ("onnx", nothing, "net.onnx", set()),
-    "nothing, TFLite": ("tflite", nothing, "net.tflite", set()),
+CHANGES: dict[str, tuple[str, Callable[[Path], None], str, set[str]]] = {
+    "no change": ("onnx", change_nothing, "net.onnx", set()),
+    "no change, TFLite": ("tflite", change_nothing, "net.tflite", set()),
     "one weight": ("onnx", change_weight, "net.onnx", {"max_abs"}),
     "one weight, TFLite": ("tflite", change_weight, "net.tflite", {"max_abs"}),
-    "a swapped pair in the table": ("onnx", swap_pair, "net.onnx", {"max_abs", "top1"}),
-    "another table beside it": ("onnx", other_table_beside, "net.onnx", {"remap"}),
-    "another original": ("onnx", other_original, "other.onnx", {"original"}),
-    "an original of another network": ("onnx", nothing, "sigmoid.onnx", {"original"}),
+    "two indices swapped in the remap": (
+        "onnx",
+        swap_in_remap,
+        "net.onnx",
+        {"max_abs", "top1"},
+    ),
+    "a different remap file": ("onnx", change_remap_file, "net.onnx", {"remap"}),
+    "another original": ("onnx", write_other_original, "other.onnx", {"original"}),
+    "an original of another network": ("onnx", change_nothing, "sigmoid.onnx", {"original"}),
 }
 
 
-@pytest.mark.parametrize("name", SABOTAGE)
-def test_verify_finds(name: str, work: Path) -> None:
-    suffix, sabotage, original, found = SABOTAGE[name]
-    path = cut(work, "sabotaged", suffix)
-    sabotage(path)
+@pytest.mark.parametrize("name", CHANGES)
+def test_verify_finds_a_change(name: str, work: Path) -> None:
+    suffix, change, original, expected = CHANGES[name]
+    path = cut(work, "changed", suffix)
+    change(path)
     done = exporter(f"verify {original} {path.name} --json", work)
-    assert done.code == (1 if found else 0), done.err
+    assert done.code == (1 if expected else 0), done.err
     failed = {check["metric"] for check in done.record["checks"] if not check["passed"]}
-    assert done.record["ok"] is not found
-    assert failed >= found
-    assert bool(failed) == bool(found)
+    assert done.record["ok"] is not expected
+    assert failed >= expected
+    assert bool(failed) == bool(expected)
     path.with_name(f"{path.name}.remap.json").unlink(missing_ok=True)
 
 
-def test_a_damaged_table_beside_the_file_is_named(work: Path) -> None:
+def test_verify_names_a_damaged_remap_file(work: Path) -> None:
     path = cut(work, "beside", "onnx")
     path.with_name("beside.onnx.remap.json").write_bytes(b"\xff{}")
     done = exporter("verify net.onnx beside.onnx", work)
@@ -466,8 +471,8 @@ def test_a_damaged_table_beside_the_file_is_named(work: Path) -> None:
     assert "error: cannot read beside.onnx.remap.json" in done.err
 
 
-def test_files_without_a_table_are_compared_as_they_stand(work: Path) -> None:
-    done = well(exporter("verify net.onnx net.onnx --json", work))
+def test_verify_without_remap_compares_all_outputs(work: Path) -> None:
+    done = ok(exporter("verify net.onnx net.onnx --json", work))
     assert done.record["warnings"] == [
         "net.onnx has no remap: all outputs are compared as they are"
     ]
@@ -476,7 +481,7 @@ def test_files_without_a_table_are_compared_as_they_stand(work: Path) -> None:
 
 def test_bench(work: Path) -> None:
     cut(work, "timed", "tflite")
-    done = well(exporter("bench net.tflite timed.tflite", work))
+    done = ok(exporter("bench net.tflite timed.tflite", work))
     assert done.err == "timing timed.tflite ...\nmeasuring the memory of timed.tflite ...\n"
     assert re.search(r"timed\.tflite +\S+ -> \S+ ms +\S+x \[\S+, \S+\]", done.out)
     assert "3 of 7 units kept: not verified" in done.out
@@ -487,7 +492,7 @@ def test_bench(work: Path) -> None:
 
 def test_variants(work: Path) -> None:
     line = "run net.onnx -o variants --variant a=0-2 --variant b=crow,gull --labels labels.txt"
-    done = well(exporter(f"{line} --no-bench --keep-original", work))
+    done = ok(exporter(f"{line} --no-bench --keep-original", work))
     assert done.err.startswith("a: cutting pruned.fp32.onnx ...\n")
     assert masked(done.out) == (
         "2 variants: every check passed\n\nVariant Kept Checks onnx fp32\n"
@@ -510,12 +515,12 @@ RUN = "--keep macaw,owl,crow --labels labels.txt"
 
 @pytest.fixture(scope="module")
 def ran(keras_work: Path) -> Done:
-    """The whole job on a Keras file, to all kinds."""
+    """`run` on a Keras file, to all kinds."""
     line = f"run net.keras -o out {RUN} --keep-original --to onnx,tflite,keras"
-    return well(exporter(line, keras_work))
+    return ok(exporter(line, keras_work))
 
 
-def test_run_says_each_step(ran: Done) -> None:
+def test_run_prints_each_step(ran: Done) -> None:
     steps = ran.err.splitlines()
     assert steps[:3] == [
         "opening the Keras model ...",
@@ -528,7 +533,7 @@ def test_run_says_each_step(ran: Done) -> None:
     assert ran.out.endswith("\nWritten to out\n")
 
 
-def test_run_writes_the_contracts_files(ran: Done, keras_work: Path) -> None:
+def test_run_writes_the_documented_files(ran: Done, keras_work: Path) -> None:
     out = keras_work / "out"
     suffixes = ("keras", "onnx", "tflite")
     assert {path.name for path in out.iterdir()} == {
@@ -560,14 +565,16 @@ def test_run_writes_the_contracts_files(ran: Done, keras_work: Path) -> None:
 
 @pytest.fixture(scope="module")
 def varied(keras_work: Path) -> dict[str, Any]:
-    """The same units again beside others, with one conversion."""
+    """The same units and others as variants, with one conversion."""
     line = "run net.keras -o var --variant same=macaw,owl,crow --variant other=3-6 --no-bench"
-    done = well(exporter(f"{line} --labels labels.txt --json", keras_work))
+    done = ok(exporter(f"{line} --labels labels.txt --json", keras_work))
     assert done.err.count("converting to ONNX") == 1
     return done.record
 
 
-def test_runs_give_the_same_bytes(ran: Done, varied: dict[str, Any], keras_work: Path) -> None:
+def test_variant_has_the_bytes_of_a_run(
+    ran: Done, varied: dict[str, Any], keras_work: Path
+) -> None:
     assert varied["ok"] is True
     assert list(varied["variants"]) == ["same", "other"]
     for suffix in ("onnx", "tflite"):
@@ -578,36 +585,36 @@ def test_runs_give_the_same_bytes(ran: Done, varied: dict[str, Any], keras_work:
 
 
 def test_verify_against_the_keras_model(ran: Done, keras_work: Path) -> None:
-    done = well(exporter("verify net.keras out/pruned.fp32.tflite --json", keras_work))
+    done = ok(exporter("verify net.keras out/pruned.fp32.tflite --json", keras_work))
     stages = {check["stage"] for check in done.record["checks"] if check["metric"] == "max_abs"}
     assert stages == {"export"}
-    assert done.record["artifacts"][0]["original_bytes"] is None  # the original is of another kind
+    assert done.record["artifacts"][0]["original_bytes"] is None  # it is of another kind
 
 
-def test_a_keras_file_finds_its_remap_in_the_folder_that_the_run_wrote(
+def test_keras_file_finds_its_remap_in_its_folder(
     ran: Done, keras_work: Path, tmp_path: Path
 ) -> None:
     cut = keras_work / "out" / "pruned.fp32.keras"
-    done = well(exporter(["verify", "net.keras", str(cut), "--json"], keras_work))
+    done = ok(exporter(["verify", "net.keras", str(cut), "--json"], keras_work))
     assert done.record["remap"]["heads"][0]["labels"] == ["macaw", "owl", "crow"]
     elsewhere = tmp_path / cut.name
     elsewhere.write_bytes(cut.read_bytes())
     assert exporter(["verify", "net.keras", str(elsewhere)], keras_work).code == 1
 
 
-def test_the_cut_file_belongs_to_the_converted_one_too(ran: Done, keras_work: Path) -> None:
-    well(exporter("verify out/original.onnx out/pruned.fp32.onnx", keras_work))
+def test_verify_against_the_converted_model(ran: Done, keras_work: Path) -> None:
+    ok(exporter("verify out/original.onnx out/pruned.fp32.onnx", keras_work))
 
 
 def test_convert(keras_work: Path, ran: Done) -> None:
-    done = well(exporter("convert net.keras -o whole.onnx", keras_work))
+    done = ok(exporter("convert net.keras -o whole.onnx", keras_work))
     assert done.out.startswith("net.keras, no units removed: matches the original (")
     whole, again = keras_work / "whole.onnx", keras_work / "out" / "original.onnx"
     assert whole.read_bytes() == again.read_bytes()
     assert not (keras_work / "whole.onnx.remap.json").exists()
 
 
-def test_convert_writes_nothing_that_failed(keras_work: Path) -> None:
+def test_convert_writes_no_file_if_a_check_fails(keras_work: Path) -> None:
     line = "convert net.h5 -o inexact.onnx --tolerance 0"
     done = exporter(line, keras_work)
     assert done.code == 1
@@ -616,8 +623,8 @@ def test_convert_writes_nothing_that_failed(keras_work: Path) -> None:
 
 
 def test_prune_keras(keras_work: Path) -> None:
-    well(exporter("prune net.h5 -o small.h5 --keep 1-3", keras_work))
-    well(exporter("prune small.h5 -o smaller.h5 --keep 0,2", keras_work))
+    ok(exporter("prune net.h5 -o small.h5 --keep 1-3", keras_work))
+    ok(exporter("prune small.h5 -o smaller.h5 --keep 0,2", keras_work))
     remap = json.loads((keras_work / "smaller.h5.remap.json").read_text())
     assert remap["heads"][0]["kept"] == [1, 3]
     assert remap["original"]["name"] == "net.h5"
@@ -625,8 +632,10 @@ def test_prune_keras(keras_work: Path) -> None:
 
 
 def test_demo(work: Path) -> None:
-    done = well(exporter("demo -o 'my demo' -q", work))
-    assert re.search(r"The network names 9\d\.\d% of 360 held-out digits\.", done.out)
+    done = ok(exporter("demo -o 'my demo' -q", work))
+    assert re.search(
+        r"The network classifies 9\d\.\d% of 360 held-out digits correctly\.", done.out
+    )
     assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
     assert (work / "my demo" / "digits.keras").exists()
     assert left_behind(work) == []
@@ -644,9 +653,9 @@ READERS = {
 }
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes are those of POSIX")
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="POSIX only")
 @pytest.mark.parametrize("name", READERS)
-def test_a_reader_that_leaves(name: str, work: Path) -> None:
+def test_closed_pipe_keeps_the_exit_code(name: str, work: Path) -> None:
     line, code = READERS[name]
     read, write = os.pipe()
     os.close(read)
@@ -666,7 +675,7 @@ def test_a_reader_that_leaves(name: str, work: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
 @pytest.mark.parametrize("line", ["inspect net.onnx", "inspect net.onnx --json"])
-def test_stdout_that_is_full(line: str, work: Path) -> None:
+def test_full_stdout_is_an_error(line: str, work: Path) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             command(*line.split()),
@@ -682,7 +691,7 @@ def test_stdout_that_is_full(line: str, work: Path) -> None:
 
 
 def on_terminal(line: str, folder: Path, **surroundings: str) -> str:
-    """What a terminal of 80 columns is sent."""
+    """Run a command on a terminal of 80 columns; returns the bytes it receives, decoded."""
     import pty  # noqa: PLC0415 - POSIX only
 
     master, slave = pty.openpty()
@@ -698,7 +707,7 @@ def on_terminal(line: str, folder: Path, **surroundings: str) -> str:
     try:
         while part := os.read(master, 65536):
             sent += part
-    except OSError:  # how Linux says that nobody writes any more
+    except OSError:  # Linux raises it when the process has closed the terminal
         pass
     os.close(master)
     assert process.wait(timeout=60) == 0
@@ -708,15 +717,15 @@ def on_terminal(line: str, folder: Path, **surroundings: str) -> str:
 COLORS = re.compile(r"\x1b\[(?:[0-9;]*;)?(?:3[0-9]|9[0-9])m")
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are those of POSIX")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="POSIX only")
 def test_a_terminal_has_colors_and_a_spinner(work: Path) -> None:
     sent = on_terminal("prune net.onnx -o tty.onnx --keep 1-3 --force", work)
     assert COLORS.search(sent)
     assert "checking net.onnx (cut) ..." in sent
-    assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h"), "the cursor comes back"
+    assert sent.count("\x1b[?25l") == sent.count("\x1b[?25h"), "the cursor is shown again"
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are those of POSIX")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="POSIX only")
 def test_no_color(work: Path) -> None:
     sent = on_terminal("prune net.onnx -o tty.onnx --keep 1-3 --force", work, NO_COLOR="1")
     assert not COLORS.search(sent)

@@ -1,4 +1,4 @@
-"""What goes wrong: one clear line, a hint, the exit code, nothing written, the inputs untouched."""
+"""Errors: one line and a hint, the exit code, no file written, the inputs unchanged."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import psutil
 import pytest
 
 from tests.builders.commands import command, environment, exporter, left_behind, listing
-from tests.builders.refusals import Refusal, refused
+from tests.builders.refusals import Refusal, assert_refused
 
-posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="the signals are those of POSIX")
+posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="POSIX only")
 
 
 @pytest.fixture(scope="module")
 def folder(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the shelf beside things that are in the way."""
+    """A copy of the shelf, with files and folders that outputs must not replace."""
     folder = tmp_path_factory.mktemp("work") / "work"
     shutil.copytree(shelf, folder)
     (folder / "folder").mkdir()
@@ -54,7 +54,7 @@ USAGE = {
     "an empty name": Refusal(
         ("run", "net.onnx", "-o", "", "--keep", "1"), 2, "Invalid value for '-o' / '--output'"
     ),
-    "a name that no report can hold": Refusal(
+    "a name that is not UTF-8": Refusal(
         ("inspect", "\udcff.onnx"),
         2,
         r"Invalid value for 'MODEL': '\udcff.onnx' is not valid UTF-8: rename it",
@@ -70,7 +70,7 @@ USAGE = {
         2,
         "give either --keep SPEC or --remove SPEC",
     ),
-    "keep order of what is removed": Refusal(
+    "keep order with remove": Refusal(
         "prune net.onnx -o x.onnx --remove 2 --keep-order",
         2,
         "keep_order needs keep, not remove",
@@ -87,15 +87,15 @@ USAGE = {
     "unknown precision": Refusal(
         "run net.onnx -o x --keep 1 --precision fp8", 2, "Invalid value for '--precision': 'fp8'"
     ),
-    "tolerance that compares with nothing": Refusal(
+    "tolerance of NaN": Refusal(
         "prune net.onnx -o x.onnx --keep 1 --tolerance nan", 2, "Invalid value for '--tolerance'"
     ),
-    "no time": Refusal("inspect net.onnx --timeout 0", 2, "Invalid value for '--timeout'"),
-    "endless time": Refusal("inspect net.onnx --timeout inf", 2, "Invalid value for '--timeout'"),
-    "no size": Refusal(
+    "timeout of 0": Refusal("inspect net.onnx --timeout 0", 2, "Invalid value for '--timeout'"),
+    "timeout of inf": Refusal("inspect net.onnx --timeout inf", 2, "Invalid value for '--timeout'"),
+    "not a size": Refusal(
         "inspect net.onnx --memory-limit much", 2, "Invalid value for '--memory-limit': 'much'"
     ),
-    "no shape": Refusal(
+    "a dimension of 0": Refusal(
         "prune open.onnx -o x.onnx --keep 1 --input-shape x=1,0",
         2,
         "Invalid value for '--input-shape': 'x=1,0' is not of the form NAME=1,16",
@@ -115,7 +115,7 @@ USAGE = {
     "variant and keep": Refusal(
         "run net.onnx -o x --variant a=1 --keep 2",
         2,
-        "--variant stands instead of --keep and --remove",
+        "--variant excludes --keep and --remove",
     ),
 }
 
@@ -129,9 +129,9 @@ SELECTION = {
     "range out of range": Refusal(
         "--keep 5-9", 2, "keep entry 1 at character 1, '5-9': there is no unit 9"
     ),
-    "range backwards": Refusal("--keep 5-3", 2, "keep entry 1 at character 1, '5-3'"),
+    "descending range": Refusal("--keep 5-3", 2, "keep entry 1 at character 1, '5-3'"),
     "duplicate": Refusal("--keep 1,1", 2, "keep entry 2 at character 3, '1'", "remove one"),
-    "a quote that stays open": Refusal("--keep 'macaw", 2, "keep entry 1"),
+    "a quote that is not closed": Refusal("--keep 'macaw", 2, "keep entry 1"),
     "nothing to keep": Refusal("--keep ,", 2, "keep entry 1"),
     "keep nothing": Refusal(
         "--remove 0-6", 2, "none of the 7 units would be kept", "keep at least one"
@@ -160,7 +160,7 @@ SELECTION = {
         "--keep 1 --head color", 2, "no head is named 'color'", "heads: 'probabilities'"
     ),
     "missing data": Refusal("--keep 1 --data no.npz", 2, "there is no file no.npz"),
-    "data that is none": Refusal(
+    "data in another format": Refusal(
         "--keep 1 --data labels.txt", 2, "labels.txt is not a readable .npz or .npy file"
     ),
     "data of another shape": Refusal(
@@ -169,7 +169,7 @@ SELECTION = {
     "shape that does not fit": Refusal(
         "--keep 1 --input-shape x=1,9", 2, "input 'x' has the shape [?, 6], not [1, 9]"
     ),
-    "shape of no input": Refusal(
+    "shape of an unknown input": Refusal(
         "--keep 1 --input-shape z=1,6", 2, "the model has no input 'z'", "its inputs are 'x'"
     ),
 }
@@ -253,7 +253,7 @@ OUTPUTS = {
         "sigmoid.onnx exists",
         "use --force to replace it",
     ),
-    "existing file, before all else": Refusal(
+    "existing file, before other errors": Refusal(
         "prune net.onnx -o sigmoid.onnx --keep 99 --dry-run", 6, "sigmoid.onnx exists"
     ),
     "existing remap": Refusal("prune net.onnx -o y.onnx --keep 1", 6, "y.onnx.remap.json exists"),
@@ -275,7 +275,7 @@ OUTPUTS = {
     "a file in the folder's place": Refusal(
         "run net.onnx -o labels.txt --keep 1 --force", 6, "labels.txt is not a folder"
     ),
-    "a folder that is not ours": Refusal(
+    "a folder of something else": Refusal(
         "run net.onnx -o folder --keep 1 --force", 6, "folder contains no report.json"
     ),
     "a folder that holds the model": Refusal(
@@ -301,7 +301,7 @@ OUTPUTS = {
     "converted to itself": Refusal(
         "convert net.onnx -o x.onnx", 2, "net.onnx is in ONNX format already"
     ),
-    "converted to nothing": Refusal(
+    "converted to an unknown kind": Refusal(
         "convert net.onnx -o x.png",
         2,
         "the suffix of x.png is not one that models are converted to",
@@ -322,7 +322,7 @@ GATES = {
         "the condition 'logit >> 1', at character 8: expected a number",
         "write [probability|logit|abs] (>|>=|<|<=) NUMBER, or top:K",
     ),
-    "a condition that chooses none": Refusal(
+    "a condition that chooses no unit": Refusal(
         "prune net.tflite -o x.tflite --gate top:0",
         2,
         "the condition 'top:0', at character 5: at least one unit must be chosen",
@@ -405,7 +405,7 @@ def keras_folder(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.mark.parametrize("name", TABLE)
 def test_refused(name: str, folder: Path) -> None:
-    refused(TABLE[name], folder)
+    assert_refused(TABLE[name], folder)
     assert left_behind(folder) == []
 
 
@@ -413,9 +413,9 @@ def test_refused(name: str, folder: Path) -> None:
 def test_refused_keras(name: str, keras_folder: Path) -> None:
     for log in (keras_folder.parent / "work-tmp").glob("*.log"):
         log.unlink()
-    refused(KERAS[name], keras_folder)
+    assert_refused(KERAS[name], keras_folder)
     logs = [name for name in left_behind(keras_folder) if name.endswith(".log")]
-    assert left_behind(keras_folder) == logs, "a failed conversion leaves its log, and nothing else"
+    assert left_behind(keras_folder) == logs, "a failed conversion leaves only its log"
     assert len(logs) == (KERAS[name].code == 5)
 
 
@@ -437,19 +437,20 @@ def test_one_json_object_on_failure(name: str, folder: Path) -> None:
     assert done.out.count("\n") == 1
 
 
-def test_debug_shows_where_an_error_comes_from(folder: Path) -> None:
+def test_debug_shows_the_traceback_and_the_hint_once(folder: Path) -> None:
     done = exporter("inspect empty.onnx --debug", folder)
     assert done.code == 3
     assert done.err.startswith("Traceback")
     assert "error: empty.onnx is empty" in done.err
+    assert done.err.count("save or copy the model again") == 1
 
 
-# --- what ends a process ------------------------------------------------------------------------
+# --- signals ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def started(keras_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start a command in a session of its own, in a fresh folder, and leave it running."""
+    """Start a command in a new session and a new folder, and leave it running."""
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         (tmp_path / "tmp").mkdir()
@@ -469,13 +470,13 @@ def started(keras_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Pope
 
 
 def wait_for_step(process: subprocess.Popen[str], step: str) -> list[psutil.Process]:
-    """Read stderr until a step begins; the children that run then."""
+    """Read stderr until a step begins; returns the children that run then."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(step):
             break
     else:
-        raise AssertionError(f"it never said {step!r}")
+        raise AssertionError(f"{step!r} was not printed")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
@@ -537,7 +538,7 @@ def test_terminated(started: Callable[..., subprocess.Popen[str]], tmp_path: Pat
 
 
 @posix
-def test_the_child_is_killed(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_a_killed_child(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     process = started("run", "net.keras", "-o", "out", "--keep", "1-3", "--json")
     children = wait_for_step(process, "opening")
     children[0].kill()

@@ -15,15 +15,9 @@ import onnx
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import (
-    ROUTES,
-    Conversion,
-    ConvertOptions,
-    RemoteKerasModel,
-    open_keras,
-    open_live,
-)
+from exporter.conversion.remote import ROUTES, Conversion, RemoteKerasModel, open_keras, open_live
 from exporter.errors import ConversionError, ExporterError, ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.keras.model import KerasModel

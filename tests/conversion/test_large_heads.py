@@ -22,8 +22,9 @@ from keras import layers
 
 import exporter
 from exporter.conversion import graft, to_onnx, to_tflite
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras
+from exporter.conversion.remote import RemoteKerasModel, open_keras
 from exporter.errors import ConversionError, ModelError
 from exporter.formats import open_model, size_bytes
 from exporter.formats.keras.large_head_file import narrow, stub_values

@@ -16,8 +16,9 @@ import pytest
 
 from exporter.conversion import process
 from exporter.conversion.child import _storable
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import ConvertOptions, open_keras
+from exporter.conversion.remote import open_keras
 from exporter.errors import ConversionError, ModelError, UsageError
 from exporter.formats.model import RunOptions
 from tests.builders.keras_models import ARCHITECTURES

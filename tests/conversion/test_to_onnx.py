@@ -18,8 +18,9 @@ from keras import layers, ops
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.conversion import to_onnx
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import Conversion, ConvertOptions, open_live
+from exporter.conversion.remote import Conversion, open_live
 from exporter.conversion.to_onnx_fold import add_external, fold
 from exporter.conversion.to_onnx_trace import LARGE_BYTES, large_weights
 from exporter.errors import ConversionError, ModelError

@@ -18,8 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keras import Input, layers
 
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import ConvertOptions, RemoteKerasModel, open_keras
+from exporter.conversion.remote import RemoteKerasModel, open_keras
 from exporter.data.samples import synthetic_samples
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model, RunOptions

@@ -65,7 +65,7 @@ def refused(head: str, choice: CutOptions) -> str:
         return "'scaled'|'w' scales its probabilities"
     if head == "log_softmax" and choice.mode == "gate":
         return "log_softmax gives units that are off no lowest value"
-    alone = {"sigmoid", "relu"} | ({"linear"} if choice.meaning.absolute else set())
+    alone = {"sigmoid", "relu"} | ({"linear"} if choice.semantics.absolute else set())
     return head if choice.merge and head in alone else ""
 
 

@@ -90,7 +90,7 @@ def logits_and_probabilities() -> Graph:
         ),
         pytest.param(
             {"keep": [2, 1], "mode": "zero", "keep_order": True},
-            "keep_order has no meaning with mode zero, where units keep their places",
+            "keep_order has no meaning with mode zero, where units keep their indices",
             "leave it out",
             id="an order where places stay",
         ),

@@ -24,7 +24,7 @@ from tests.builders.onnx_models import node
 from tests.builders.onnx_ssd import ssd
 from tests.builders.onnx_suppression import branches, end_to_end, finished
 from tests.builders.onnx_suppression import ssd as suppressed
-from tests.builders.refusals import Refusal, refused
+from tests.builders.refusals import Refusal, assert_refused
 from tests.builders.ssd_models import ROWS
 from tests.builders.ssd_models import ssd as tflite_ssd
 from tests.builders.yolo_models import Net, anchored
@@ -361,7 +361,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_refused(name: str, folder: Path) -> None:
-    refused(COMMANDS[name], folder)
+    assert_refused(COMMANDS[name], folder)
 
 
 def test_inspect_says_it_too(folder: Path) -> None:

@@ -220,7 +220,7 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     ),
     "new ids and the original's": (
         {"keep": KEPT, "new_ids": True, "restore_ids": True},
-        "contradict each other",
+        "exclude each other",
     ),
 }
 

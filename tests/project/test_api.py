@@ -1,13 +1,15 @@
-"""The package in Python: what its functions take, give back, and leave alone."""
+"""The Python functions: their arguments and results, and that inputs stay unchanged."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import runpy
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import keras
 import numpy as np
@@ -15,14 +17,17 @@ import pytest
 
 import exporter
 from exporter import api
+from exporter.cli import options as cli_options
 from exporter.errors import CheckError, ExporterError, ModelError, OutputError, UsageError
 from exporter.graph.edits import Edit
 from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned
 from exporter.modes import MODES, Semantics
-from exporter.planning.cut import CutOptions
+from exporter.planning.keywords import with_keywords
+from exporter.planning.option import option, options_of
+from exporter.planning.options import CutOptions
 from exporter.trace.head import Head
-from tests.builders.commands import listing
+from tests.builders.commands import PROJECT, listing
 from tests.builders.keras_models import ARCHITECTURES
 from tests.builders.shelf import LABELS, UNITS
 
@@ -37,34 +42,100 @@ def work(shelf: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(shelf, tmp_path / "work"))
 
 
-# --- the surface --------------------------------------------------------------------------------
+# --- names, signatures, help --------------------------------------------------------------------
 
 
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     assert dir(exporter) == sorted(exporter.__all__)
     for name in exporter.__all__:
         assert getattr(exporter, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'frob'"):
-        exporter.frob  # noqa: B018 - to see it fail
+        exporter.frob  # noqa: B018 - it must raise
 
 
-def test_options_are_the_fields_of_the_records() -> None:
-    assert set(api.ChoiceOptions.__annotations__) == set(CutOptions.__dataclass_fields__)
-    assert set(api.JobOptions.__annotations__) == set(Job.__dataclass_fields__) - {"command"}
+def test_keywords_for_type_checkers_match_the_fields() -> None:
+    """If this fails, run `make keywords`."""
+    script = runpy.run_path(str(PROJECT / "tools" / "api_keywords.py"))
+    source = Path(api.__file__).read_text()
+    assert script["with_block"](source) == source
 
 
-# --- what is refused ----------------------------------------------------------------------------
+FUNCTIONS = ("inspect", "prune", "convert", "quantize", "run", "verify", "bench")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_signature_and_help_show_every_option_of_the_command(name: str) -> None:
+    function = getattr(exporter, name)
+    shown = inspect.signature(function).parameters
+    assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in shown.values())
+    records = (CutOptions, Job) if name in {"prune", "run"} else (Job,)
+    expected = {o.name: o for record in records for o in options_of(record, name)}
+    if name == "prune":  # it writes no file, and opens Keras models in this process
+        for absent in ("to", "force", "timeout_s", "memory_limit_bytes"):
+            del expected[absent]
+    assert expected.keys() <= shown.keys()
+    for each in expected.values():
+        assert shown[each.name].default == each.default
+        assert shown[each.name].annotation is not inspect.Parameter.empty
+        assert f"\n    {each.name}: " in function.__doc__
+    assert "exporter." in function.__doc__.splitlines()[2], "an example comes first"
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A record with one option, as an engineer would add it."""
+
+    depth: int = option(3, "How deep to cut.", "Selection", ("prune",), minimum=1)
+
+
+def test_a_new_field_is_an_option_and_a_keyword(capsys: pytest.CaptureFixture[str]) -> None:
+    @cli_options.command("prune", "net.onnx")
+    @cli_options.record_options("prune", Extra)
+    def command(**given: Any) -> dict[str, Any]:
+        return given
+
+    @with_keywords(Extra, types=get_type_hints(Extra))
+    def prune(**options: Any) -> dict[str, Any]:
+        """Cut."""
+        return options
+
+    assert command.main(["--depth", "5"], standalone_mode=False) == {"depth": 5}
+    command.main(["--help"], standalone_mode=False)
+    assert "Selection:\n  --depth INTEGER RANGE  How deep to cut.  [default: 3; x>=1]" in (
+        capsys.readouterr().out
+    )
+    assert str(inspect.signature(prune)) == "(*, depth: int = 3) -> dict[str, typing.Any]"
+    assert prune(depth=5) == {"depth": 5}
+    assert prune.__doc__ == "Cut.\n\nOptions:\n    depth: How deep to cut."
+
+
+def test_text_of_an_error_contains_the_hint() -> None:
+    assert str(UsageError("the fact", "the remedy")) == "the fact\nhint: the remedy"
+    assert str(UsageError("the fact")) == "the fact"
+
+
+# --- errors -------------------------------------------------------------------------------------
 
 CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "an option that does not exist": (
-        lambda path: exporter.prune(path, keep=[1], frob=2),  # type: ignore[call-arg]
+        lambda path: exporter.prune(path, keep=[1], frob=2),  # type: ignore[call-overload]
         TypeError,
-        "unknown option 'frob'",
+        r"prune\(\) got an unexpected keyword argument 'frob'$",
+    ),
+    "a misspelt option": (
+        lambda path: exporter.prune(path, kep=[1]),  # type: ignore[call-overload]
+        TypeError,
+        r"prune\(\) got an unexpected keyword argument 'kep'; did you mean `keep`\?",
+    ),
+    "an option of another function": (
+        lambda path: exporter.inspect(path, opset=13),
+        TypeError,
+        "'opset'",
     ),
     "keep where nothing is cut": (
         lambda path: exporter.verify(path, path, keep=[1]),  # type: ignore[call-arg]
         TypeError,
-        "unknown option 'keep'",
+        r"verify\(\) got an unexpected keyword argument 'keep'",
     ),
     "neither keep nor remove": (exporter.prune, UsageError, "keep"),
     "both": (lambda path: exporter.prune(path, keep=[1], remove=[2]), UsageError, "keep"),
@@ -161,13 +232,13 @@ def test_prune_a_path_or_an_opened_model(kind: str, work: Path) -> None:
     assert exporter.verify(path, work / f"small0.{kind}").ok
 
 
-def test_what_is_said(work: Path) -> None:
-    said: list[str] = []
-    exporter.prune(work / "net.onnx", keep=[1, 2], progress=said.append)
-    assert said == ["cutting net.onnx", "checking net.onnx (cut)"]
+def test_progress_gets_each_step(work: Path) -> None:
+    steps: list[str] = []
+    exporter.prune(work / "net.onnx", keep=[1, 2], progress=steps.append)
+    assert steps == ["cutting net.onnx", "checking net.onnx (cut)"]
 
 
-def test_a_live_model_gives_a_live_model(net: Any) -> None:
+def test_a_live_model_returns_a_live_model(net: Any) -> None:
     weights = [np.array(w) for w in net.get_weights()]
     inputs = np.random.default_rng(2).normal(size=(5, 6)).astype(np.float32)
     before = np.asarray(net(inputs))
@@ -185,7 +256,7 @@ def test_a_live_model_gives_a_live_model(net: Any) -> None:
     assert net.output_shape == (None, 7)
 
 
-def test_an_opened_keras_file_is_saved_with_its_table(net: Any, tmp_path: Path) -> None:
+def test_an_opened_keras_file_is_saved_with_its_remap(net: Any, tmp_path: Path) -> None:
     net.save(tmp_path / "net.keras")
     pruned = exporter.prune(exporter.open_model(tmp_path / "net.keras"), remove=[0])
     pruned.save(tmp_path / "small.keras")
@@ -206,17 +277,35 @@ def wrong_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporter.modes.slicing.FUNCTIONS", wrong)
 
 
-def test_a_wrong_result_is_not_returned(wrong_mode: None, work: Path, net: Any) -> None:
+def test_a_failed_check_is_in_the_result(wrong_mode: None, work: Path, net: Any) -> None:
     for model in (work / "net.onnx", work / "net.tflite", net):
+        assert exporter.prune(model, keep=[1, 2]).ok is False
         with pytest.raises(CheckError, match=r"checks failed; .*: max_abs is ") as raised:
-            exporter.prune(model, keep=[1, 2])
+            exporter.prune(model, keep=[1, 2], check=True)
         assert raised.value.exit_code == 1
-    exporter.prune(work / "net.onnx", keep=[1, 2], verify=False)
+    assert exporter.prune(work / "net.onnx", keep=[1, 2], verify=False, check=True).ok
 
 
-def test_a_wrong_result_of_a_run_is_in_its_report(wrong_mode: None, work: Path) -> None:
+def test_a_model_that_failed_a_check_is_not_saved(wrong_mode: None, work: Path) -> None:
+    before = listing(work)
+    pruned = exporter.prune(work / "net.onnx", keep=[1, 2])
+    with pytest.raises(CheckError, match=r"a check failed; .*small.onnx was not written"):
+        pruned.save(work / "small.onnx")
+    assert listing(work) == before
+    pruned.model.write(work / "small.onnx")
+    assert not exporter.verify(work / "net.onnx", work / "small.onnx").ok
+    with pytest.raises(CheckError):
+        exporter.verify(work / "net.onnx", work / "small.onnx", check=True)
+
+
+def test_a_failed_check_of_a_run_is_in_its_report(wrong_mode: None, work: Path) -> None:
     report = exporter.run(work / "net.onnx", work / "out", keep=[1, 2], bench=False)
     assert not report.ok
+    with pytest.raises(CheckError, match="checks failed"):
+        exporter.run(work / "net.onnx", work / "a", keep=[1, 2], bench=False, check=True)
+    variants = {"low": [1, 2]}
+    with pytest.raises(CheckError, match="checks failed"):
+        exporter.run(work / "net.onnx", work / "b", variants=variants, bench=False, check=True)
     assert (work / "out" / "pruned.fp32.onnx").exists()
     assert "Do not use these files." in report._repr_markdown_()
 
@@ -224,7 +313,7 @@ def test_a_wrong_result_of_a_run_is_in_its_report(wrong_mode: None, work: Path) 
 # --- run, convert, verify, bench, inspect -------------------------------------------------------
 
 
-def test_run_shows_itself_in_a_notebook(work: Path) -> None:
+def test_report_displays_itself_in_a_notebook(work: Path) -> None:
     report = exporter.run(work / "net.tflite", work / "out", keep=range(3), samples=4, bench=False)
     assert report.ok
     assert report.inputs == {"source": "synthetic, seed 0", "samples": 4}
@@ -251,7 +340,7 @@ def test_run_variants(work: Path) -> None:
 
 
 def test_run_a_live_model(net: Any, tmp_path: Path) -> None:
-    """In a child process: the model crosses as a file."""
+    """The child process gets the model as a file."""
     report = exporter.run(net, tmp_path / "out", keep=[1, 2], to="onnx", bench=False)
     assert report.ok
     assert {check.stage for check in report.checks} == {"cut", "export"}
@@ -260,7 +349,7 @@ def test_run_a_live_model(net: Any, tmp_path: Path) -> None:
     assert net.output_shape == (None, 7)
 
 
-def test_the_edges_of_a_file(work: Path) -> None:
+def test_inspect_bench_and_convert_files(work: Path) -> None:
     found = exporter.inspect(work / "net.onnx")
     assert [facts.head.units for facts in found.heads] == [UNITS]
     exporter.prune(work / "net.onnx", keep=[1, 2]).save(work / "small.onnx")
@@ -270,7 +359,7 @@ def test_the_edges_of_a_file(work: Path) -> None:
         exporter.convert(work / "net.onnx", work / "net2.tflite")
 
 
-def test_every_error_is_one_class(work: Path) -> None:
+def test_every_error_has_a_code_and_one_line(work: Path) -> None:
     with pytest.raises(ExporterError) as raised:
         exporter.prune(work / "double.onnx", keep=[1])
     assert raised.value.exit_code == 3

@@ -1,4 +1,4 @@
-"""Who loads what: a heavy library is imported only where it is used, and missed only there."""
+"""A heavy library is imported, and needed, only by the commands that use it."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ TABLES = """
 """
 REMAP = "from exporter import Remap; import exporter; assert exporter.Selection; assert Remap"
 
-# code -> what it must not load
-WHO: dict[str, tuple[str, set[str]]] = {
+# name -> code, and the modules that it must not import
+FORBIDDEN: dict[str, tuple[str, set[str]]] = {
     "import exporter": (IMPORT, HEAVY | {"click"}),
-    "the table on a device": (REMAP, HEAVY - {"numpy"} | {"click"}),
-    "the tables": (TABLES, HEAVY | {"click"}),
+    "the remap on a device": (REMAP, HEAVY - {"numpy"} | {"click"}),
+    "the tables of choices": (TABLES, HEAVY | {"click"}),
     "exporter --help": (HELP, HEAVY),
     "exporter prune --help": (PRUNE_HELP, HEAVY),
     "cutting an .onnx": (PRUNE.format("onnx", "lazy"), TENSORFLOW | {"ai_edge_litert"}),
@@ -58,7 +58,7 @@ def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(code: str, folder: Path) -> set[str]:
-    """The modules that a fresh interpreter has loaded after it ran the code."""
+    """The modules that a new interpreter has imported after it ran the code."""
     done = subprocess.run(
         [sys.executable, "-c", SHOW.format(code=code)],
         cwd=folder,
@@ -72,25 +72,25 @@ def loaded(code: str, folder: Path) -> set[str]:
     return set(names)
 
 
-@pytest.mark.parametrize("name", WHO)
-def test_loads_none_of(name: str, work: Path) -> None:
-    code, unwanted = WHO[name]
-    assert loaded(code, work) & unwanted == set()
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_imports_no_heavy_library(name: str, work: Path) -> None:
+    code, forbidden = FORBIDDEN[name]
+    assert loaded(code, work) & forbidden == set()
 
 
-def test_the_test_sees_what_is_loaded(work: Path) -> None:
+def test_a_heavy_import_is_seen(work: Path) -> None:
     assert loaded(NOTHING, work) & HEAVY == set()
     assert {"numpy", "onnx"} <= loaded(PRUNE.format("onnx", "seen"), work)
 
 
-def test_nobody_is_told_what_is_run(work: Path) -> None:
-    """onnxruntime leaves a file among the temporary ones when its telemetry starts."""
-    done = exporter("prune net.onnx -o told.onnx --keep 1-3", work)
+def test_no_telemetry_file_is_written(work: Path) -> None:
+    """onnxruntime writes a temporary file when its telemetry starts."""
+    done = exporter("prune net.onnx -o silent.onnx --keep 1-3", work)
     assert done.code == 0
     assert left_behind(work) == []
 
 
-# --- libraries that are not there ---------------------------------------------------------------
+# --- missing libraries --------------------------------------------------------------------------
 
 BLOCKER = """
 import sys
@@ -139,7 +139,7 @@ MISSING: dict[str, tuple[str, set[str], str]] = {
 
 
 @pytest.mark.parametrize("name", MISSING)
-def test_a_missing_library_is_named(name: str, work: Path, keras_shelf: Path) -> None:
+def test_the_error_names_the_missing_library(name: str, work: Path, keras_shelf: Path) -> None:
     shutil.copyfile(keras_shelf / "net.keras", work / "net.keras")
     line, absent, distribution = MISSING[name]
     done = exporter(line, work, PYTHONPATH=without(absent, work))
@@ -153,14 +153,14 @@ def test_a_missing_library_is_named(name: str, work: Path, keras_shelf: Path) ->
     assert "Traceback" not in done.err
 
 
-def test_a_library_that_does_not_load_says_why(work: Path) -> None:
+def test_a_library_that_fails_to_load_is_reported_with_the_reason(work: Path) -> None:
     path = without({"onnx"}, work, "ImportError")
     done = exporter("inspect net.onnx", work, PYTHONPATH=path)
     assert done.code == 2
     assert done.err.startswith("error: onnx cannot be imported: No module named 'onnx'\n")
 
 
-def test_a_module_of_our_own_that_is_missing_is_a_bug(work: Path) -> None:
+def test_a_missing_module_of_the_package_is_a_bug(work: Path) -> None:
     path = without({"exporter.trace"}, work)
     place = Path(path.partition(":")[0]) / "sitecustomize.py"
     place.write_text(place.read_text().replace('name.partition(".")[0]', "name"))

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import exporter
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import ConvertOptions, open_live
+from exporter.conversion.remote import open_live
 from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions

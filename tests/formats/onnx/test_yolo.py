@@ -191,7 +191,7 @@ def test_mask_prototypes_are_not_a_head() -> None:
 def test_inspect_reports_mask_prototypes(tmp_path: Path) -> None:
     onnx.save(yolov8(masks=MASKS, maps=MASKS), tmp_path / "masks.onnx")
     done = exporter("inspect masks.onnx", tmp_path)
-    assert done.out.endswith("\n\nMasks are made of protos: it is cut only where --head names it\n")
+    assert done.out.endswith("\n\nprotos computes masks: it is cut only if --head names it\n")
     assert "Choose one" not in done.out
 
 
@@ -225,7 +225,7 @@ def test_reshape_that_mixes_boxes_and_classes_is_refused() -> None:
     [
         pytest.param(["--keep", "0,1"], 3, "--units A:B", id="ambiguous"),
         pytest.param(["--keep", "0,1", "--units", "5:11"], 0, "2 of 6 units kept", id="stated"),
-        pytest.param(["--keep", "0,1", "--units", "5:"], 2, "no stretch", id="half a stretch"),
+        pytest.param(["--keep", "0,1", "--units", "5:"], 2, "not a range", id="half a range"),
         pytest.param(["--keep", "0,1", "--units", "5:12"], 2, "no head has", id="too far"),
         pytest.param(["--keep", "6", "--units", "5:11"], 2, "no unit 6", id="no such unit"),
         pytest.param(

@@ -17,8 +17,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import exporter
+from exporter.conversion.options import ConvertOptions
 from exporter.conversion.process import Child
-from exporter.conversion.remote import ROUTES, ConvertOptions, open_folder
+from exporter.conversion.remote import ROUTES, open_folder
 from exporter.errors import ConversionError, ExporterError, ModelError, UsageError
 from exporter.formats import kind_of, open_model, size_bytes
 from exporter.formats.model import Model, RunOptions

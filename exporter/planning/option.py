@@ -1,0 +1,82 @@
+"""An option, declared once, as a field of an options record:
+
+    keep_order: bool = option(False, "Keep the given order instead of ascending order.")
+
+The command line (`--keep-order`), the keyword of the Python functions (`keep_order`), and the help
+of both are made from the field. This module and the records import no NumPy, so that `--help` is
+fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+_METADATA = "option"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field tells about its option.
+
+    Attributes:
+        help: one or two sentences, for `--help` and `help()`. Other options are written as flags.
+        section: heading in `--help`.
+        flag: spelling on the command line, where it is not the field's name; None for an option of
+            Python only.
+        parse: how the command line reads a value, a key of `cli.options.PARSERS`; "" for the
+            parser of the field's type.
+        metavar: the value in `--help`.
+        choices: the values allowed -> their help; a field with a tuple takes a comma list of them.
+        minimum, maximum: bounds of a number; `is_open` excludes the minimum itself.
+        accepts: type of the Python keyword, where it is wider than the field's.
+        commands: names of the commands and functions that have the option.
+        name, type, default: of the field.
+    """
+
+    help: str
+    section: str
+    flag: str | None = ""
+    parse: str = ""
+    metavar: str | None = None
+    choices: Mapping[str, str] = field(default_factory=dict)
+    minimum: int | None = None
+    maximum: int | None = None
+    is_open: bool = False
+    accepts: str = ""
+    commands: tuple[str, ...] = ()
+    name: str = ""
+    type: str = ""
+    default: Any = None
+
+    @property
+    def text(self) -> str:
+        """The help, with the choices."""
+        separator = ". " if any(self.choices.values()) else ", "
+        texts = (f"{name}: {text}" if text else name for name, text in self.choices.items())
+        listed = separator.join(texts)
+        return f"{self.help} {listed}." if listed else self.help
+
+
+def option(
+    default: Any, text: str, section: str, commands: tuple[str, ...] = (), **details: Any
+) -> Any:
+    """A dataclass field with an `Option`; `details` are further attributes of the `Option`."""
+    metadata = {_METADATA: Option(text, section, commands=commands, **details)}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def options_of(record: type, command: str | None = None) -> Iterator[Option]:
+    """The options of a record, in the order of its fields; all, or those of one command."""
+    for each in fields(record):
+        declared: Option | None = each.metadata.get(_METADATA)
+        if declared is None or (command is not None and command not in declared.commands):
+            continue
+        default = each.default if each.default_factory is not dict else {}
+        flag = declared.flag
+        if flag == "":
+            flag = f"--{each.name.replace('_', '-')}"
+        yield replace(declared, name=each.name, type=str(each.type), default=default, flag=flag)

@@ -1,0 +1,40 @@
+"""Write the keywords in `exporter/api.py` from the fields of `CutOptions` and `Job`.
+
+Type checkers read keywords from source code only, so that the fields have to be written there.
+Run it after a change of an option: `make keywords`. A test compares the block with the fields.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from exporter.jobs.options import Job
+from exporter.planning.option import options_of
+from exporter.planning.options import CutOptions
+
+API = Path(__file__).parents[1] / "exporter" / "api.py"
+START, END = "# --- keywords, written by tools/api_keywords.py ", "# --- end of the keywords "
+RECORDS = {"CutKeywords": CutOptions, "JobKeywords": Job}
+
+
+def block() -> str:
+    """The lines between the two marks."""
+    return "\n\n\n".join(_typed_dict(name, record) for name, record in RECORDS.items())
+
+
+def _typed_dict(name: str, record: type) -> str:
+    fields = [f"    {each.name}: {each.accepts or each.type}" for each in options_of(record)]
+    head = [f"class {name}(TypedDict, total=False):", f'    """Options of `{record.__name__}`."""']
+    return "\n".join([*head, "", *fields])
+
+
+def with_block(source: str) -> str:
+    """The source of the module with the block in its place."""
+    before, _, rest = source.partition(START)
+    line, _, rest = rest.partition("\n")
+    after = rest[rest.index(END) :]
+    return f"{before}{START}{line}\n\n\n{block()}\n\n\n{after}"
+
+
+if __name__ == "__main__":
+    API.write_text(with_block(API.read_text()))
