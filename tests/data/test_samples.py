@@ -562,7 +562,7 @@ def test_arrays_that_do_not_fit_refused(
 
 
 def test_limit_of_0_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"^0 samples were asked for$"):
+    with pytest.raises(UsageError, match=r"^0 samples were asked for\n"):
         read_samples(tmp_path / "none.npz", one(), 0)
 
 

@@ -293,7 +293,7 @@ def test_no_plan_is_made(
 ) -> None:
     with pytest.raises(error) as caught:
         plan(graph, **choice)
-    assert str(caught.value) == message
+    assert str(caught.value).partition("\n")[0] == message
 
 
 # --- a plan: accepted ---------------------------------------------------------------------------

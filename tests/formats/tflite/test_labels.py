@@ -136,7 +136,7 @@ def test_damaged_metadata_is_reported() -> None:
         try:
             associated_files(broken, 1)
         except ModelError as error:
-            assert str(error) == "TFLITE_METADATA is damaged: an offset points outside"  # noqa: PT017 - of many
+            assert error.message == "TFLITE_METADATA is damaged: an offset points outside"  # noqa: PT017 - of many
             refused += 1
     assert refused > 20
     for length in range(8, len(source)):
