@@ -61,6 +61,11 @@ class OutputError(ExporterError):
     exit_code = 6
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error of a library, which may be long; "" if it has no message."""
+    return str(error).strip().partition("\n")[0]
+
+
 def missing_library(error: ImportError) -> UsageError | None:
     """The error to show if a library of `LIBRARIES` cannot be imported; None for other modules."""
     module = (error.name or "").partition(".")[0]
@@ -69,7 +74,7 @@ def missing_library(error: ImportError) -> UsageError | None:
     if isinstance(error, ModuleNotFoundError):
         message = f"{module} is not installed"
     else:
-        message = f"{module} cannot be imported: {str(error).partition(chr(10))[0]}"
+        message = f"{module} cannot be imported: {first_line(error)}"
     return UsageError(message, f"install it: pip install {LIBRARIES[module]}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, defs, helper
 
-from exporter.errors import ConversionError
+from exporter.errors import ConversionError, first_line
 from exporter.formats.onnx.protos import DEFAULT_DOMAINS, all_nodes, model_without, opset_of
 
 
@@ -23,8 +23,7 @@ def check_standard(converted: ModelProto) -> None:
     try:
         onnx.checker.check_model(_without_external_weights(converted), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ConversionError(f"tf2onnx wrote an invalid graph: {line}") from error
+        raise ConversionError(f"tf2onnx wrote an invalid graph: {first_line(error)}") from error
     except ValueError as error:  # protobuf's limit
         raise ConversionError(f"the ONNX model would be larger than 2 GB: {error}") from error
 

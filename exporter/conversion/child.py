@@ -22,7 +22,7 @@ import numpy as np
 
 from exporter.conversion.options import ConvertOptions
 from exporter.conversion.serialization import decode_plan, encode_graph
-from exporter.errors import ConversionError, ExporterError, missing_library
+from exporter.errors import ConversionError, ExporterError, first_line, missing_library
 from exporter.formats import KINDS
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
@@ -53,7 +53,7 @@ class Session:
             traceback.print_exc()
             if isinstance(error, ImportError) and (missing := missing_library(error)):
                 return {"error": _encoded(missing)}
-            line = str(error).strip().partition("\n")[0] or "no message"
+            line = first_line(error) or "no message"
             return {"error": {"class": type(error).__qualname__, "message": line, "hint": ""}}
 
     def model(self, handle: str) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.conversion.process import Child
 from exporter.conversion.serialization import decode_graph, encode_plan
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ModelError, UsageError, first_line
 from exporter.formats import KINDS
 from exporter.formats.keras.validate import check_without_libraries, custom_class_of
 from exporter.formats.model import RunOptions
@@ -187,9 +187,8 @@ def _export(model: Any, path: Path) -> None:
     try:
         model.export(str(path), format="tf_saved_model", verbose=False)
     except (ValueError, TypeError, NotImplementedError) as error:
-        line = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"the model {model.name!r} cannot be exported: {line}",
+            f"the model {model.name!r} cannot be exported: {first_line(error)}",
             "call it once on data of the right shape",
         ) from error
 

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from exporter.errors import ConversionError, UsageError
-from exporter.formats.keras.calls import producer_name
+from exporter.formats.keras.calls import all_layers, producer_name
 from exporter.formats.keras.model import KerasModel
 from exporter.formats.keras.rebuild import input_structure
 from exporter.formats.keras.settings import setting
@@ -137,7 +137,7 @@ def _policy(config: dict[str, Any], path: str) -> str:
 
 def _refuse_states(model: Any) -> None:
     """A converted model starts each call with a new state."""
-    for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
+    for layer in all_layers(model):
         if getattr(layer, "stateful", False):
             raise ConversionError(
                 f"{type(layer).__name__} {layer.name!r} keeps its state from one call to the next",

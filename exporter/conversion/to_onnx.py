@@ -42,7 +42,7 @@ from exporter.conversion.to_onnx_trace import (
     trace_function,
     weight_bytes,
 )
-from exporter.errors import ConversionError, UsageError
+from exporter.errors import ConversionError, UsageError, first_line
 from exporter.formats.keras.large_head_model import LargeHeadModel
 from exporter.formats.keras.stub import Stub
 from exporter.formats.onnx.apply import apply_plan
@@ -149,7 +149,7 @@ def _check_memory(model: AnyModel, error: Exception) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return first_line(error) or type(error).__name__
 
 
 def _check_opset(opset: int) -> None:

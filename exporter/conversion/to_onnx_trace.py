@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from exporter.conversion.signature import Signature
+from exporter.formats.keras.calls import all_layers
 from exporter.graph import Array
 
 LARGE_BYTES = 16 * 1024
@@ -57,7 +58,7 @@ def large_weights(model: Any) -> list[Any]:
     """The large variables that can be inputs."""
     constants = {
         id(weight)
-        for layer in model._flatten_layers()  # noqa: SLF001 - the layers inside layers too
+        for layer in all_layers(model)
         if isinstance(layer, _CONSTANTS_ONLY)
         for weight in layer.weights
     }

@@ -23,7 +23,7 @@ from exporter.conversion.graft import graft_for
 from exporter.conversion.options import ConvertOptions
 from exporter.conversion.remote import Conversion
 from exporter.conversion.signature import AnyModel, Signature, in_float32, signature_of
-from exporter.errors import ConversionError, ExporterError, UsageError
+from exporter.errors import ConversionError, ExporterError, UsageError, first_line
 from exporter.formats.keras.large_head_model import LargeHeadModel
 from exporter.formats.keras.model import KerasModel
 from exporter.formats.keras.stub import Stub, stub_of
@@ -143,22 +143,18 @@ def _run_converter(function: Any, *, one_sample: bool = False) -> bytes:
     try:
         return bytes(converter.convert())
     except tf.errors.OpError as error:
-        raise ConversionError(f"TensorFlow's converter failed: {_line(error)}") from error
+        raise ConversionError(f"TensorFlow's converter failed: {first_line(error)}") from error
     except Exception as error:
         if type(error).__name__ != "ConverterError":  # its class is not public
             raise
         unknown = sorted(set(_UNKNOWN_OPERATOR.findall(str(error))))
         if not unknown:
-            raise ConversionError(f"TensorFlow's converter failed: {_line(error)}") from error
+            raise ConversionError(f"TensorFlow's converter failed: {first_line(error)}") from error
         raise ConversionError(
             f"TFLite's builtin operators cannot express {', '.join(unknown)}, and LiteRT runs only "
             "builtin operators",
             "convert to onnx instead, or replace the layer that needs it",
         ) from error
-
-
-def _line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _check_operators(file: File) -> None:

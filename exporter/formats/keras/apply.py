@@ -20,6 +20,7 @@ import keras
 import numpy as np
 
 from exporter.errors import ModelError
+from exporter.formats.keras.calls import all_layers
 from exporter.formats.keras.draw import Drawing, layer_weights
 from exporter.formats.keras.rebuild import Rebuilt, rebuild, rebuild_flat
 from exporter.formats.keras.settings import has_setting
@@ -196,7 +197,7 @@ def _set_weights(drawing: Drawing, rebuilt: Rebuilt, edited: Mapping[str, Array]
                     f"{target.name} is {tuple(target.shape)} and not {tuple(values.shape)}",
                 )
             target.assign(values)
-        for inner in new._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
+        for inner in all_layers(new):
             if hasattr(inner, "finalize_state"):  # Normalization computes values from its weights
                 inner.finalize_state()
 

@@ -96,6 +96,11 @@ def producer_name(tensor: Any) -> str:
     return str(tensor._keras_history[0].name)  # noqa: SLF001 - Keras has no public way
 
 
+def all_layers(layer: Any) -> list[Any]:
+    """The layer itself, and the layers inside it."""
+    return list(layer._flatten_layers())  # noqa: SLF001 - Keras has no public way
+
+
 def is_plain_model(operation: Any) -> bool:
     """Is it a Functional or Sequential model, and not of a subclass?"""
     kind = type(operation)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, first_line
 from exporter.formats.keras.hdf5_in_zip import member_offset, open_hdf5_at
 from exporter.formats.kinds import read_first_bytes
 
@@ -82,7 +82,7 @@ def read_archive(path: Path) -> KerasFile:
             )
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ModelError(
-            f"{path} is damaged or truncated: {_first_line(error)}", HINT_SAVE_AGAIN
+            f"{path} is damaged or truncated: {first_line(error)}", HINT_SAVE_AGAIN
         ) from error
 
 
@@ -118,7 +118,7 @@ def open_hdf5(path: Path, container: Container) -> Iterator[Any]:
                     yield file
     except OSError as error:
         raise ModelError(
-            f"{path.name} is damaged or truncated: its HDF5 data: {_first_line(error)}",
+            f"{path.name} is damaged or truncated: its HDF5 data: {first_line(error)}",
             HINT_SAVE_AGAIN,
         ) from error
 
@@ -142,7 +142,3 @@ def _parse(text: str | bytes, path: Path, part: str) -> Any:
     if not isinstance(parsed, dict):
         raise ModelError(f"{path}: its {part} is not a JSON object", HINT_SAVE_AGAIN)
     return parsed
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from exporter.errors import ModelError, UsageError
+from exporter.formats.keras.calls import all_layers
 from exporter.formats.keras.model import KerasModel
 from exporter.graph import Array
 from exporter.layers import ZeroedUnits
@@ -125,7 +126,7 @@ def _zeroed_parts(opened: KerasModel, head: Head, kept: Sequence[int]) -> Iterat
 
 def _training_layer(layer: Any, variable: Any) -> Any:
     """The layer, or the one inside it, that trains the variable; None if it is not trained."""
-    for each in layer._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
+    for each in all_layers(layer):
         if any(variable is own for own in each._trainable_variables):  # noqa: SLF001 - likewise
             return each
     return None

@@ -18,7 +18,7 @@ import exporter.layers  # noqa: F401 - registers our layer classes with Keras
 from exporter.errors import ModelError, UsageError
 from exporter.formats.keras.apply import apply_edits
 from exporter.formats.keras.archive import write_archive
-from exporter.formats.keras.calls import producer_name
+from exporter.formats.keras.calls import all_layers, producer_name
 from exporter.formats.keras.draw import Drawing, check_structure, draw, output_names
 from exporter.formats.keras.files import Container, KerasFile
 from exporter.formats.keras.keras2 import is_keras_2, repaired
@@ -138,8 +138,8 @@ def _precision(model: Any) -> str:
 
 def _layers_with_weights(model: Any) -> Iterator[Any]:
     """The layers that have weights themselves, not in layers inside them."""
-    for layer in model._flatten_layers():  # noqa: SLF001 - Keras has no public way to inner layers
-        inside = layer._flatten_layers(include_self=False)  # noqa: SLF001 - likewise
+    for layer in all_layers(model):
+        inside = all_layers(layer)[1:]
         if layer.weights and not any(inner.weights for inner in inside):
             yield layer
 

@@ -18,8 +18,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from exporter.errors import ModelError
-from exporter.formats.keras.calls import KerasCall, follow, is_plain_model, producer_name
+from exporter.errors import ModelError, first_line
+from exporter.formats.keras.calls import (
+    KerasCall,
+    all_layers,
+    follow,
+    is_plain_model,
+    producer_name,
+)
 from exporter.formats.keras.settings import setting, with_setting
 from exporter.formats.keras.validate import check_live
 
@@ -64,7 +70,7 @@ def rebuild(model: Any, settings: Settings, changed: AbstractSet[int] | None = N
     """
     check_live(model)
     builder = _Builder(settings, None if changed is None else {*changed, *settings})
-    flags = [(layer, layer.trainable) for layer in model._flatten_layers()]  # noqa: SLF001 - Keras has no public way to inner layers
+    flags = [(layer, layer.trainable) for layer in all_layers(model)]
     try:
         new = builder.model(model)
     except REBUILD_ERRORS as error:
@@ -95,8 +101,7 @@ def rebuild_flat(model: Any, settings: Settings, split: Split) -> Rebuilt:
 
 
 def _not_rebuilt(model: Any, error: Exception) -> ModelError:
-    line = str(error).strip().partition("\n")[0]
-    return ModelError(f"the model {model.name!r} cannot be rebuilt: {line}")
+    return ModelError(f"the model {model.name!r} cannot be rebuilt: {first_line(error)}")
 
 
 @dataclass
@@ -133,7 +138,7 @@ class _Builder:
         """Is this a layer, or a model inside the model, that has weights and does not change?"""
         if self.changed is None or not getattr(layer, "weights", None):
             return False
-        inner = layer._flatten_layers()  # noqa: SLF001 - Keras has no public way to inner layers
+        inner = all_layers(layer)
         return not any(id(each) in self.changed for each in inner)
 
     def one(self, layer: Any) -> Any:

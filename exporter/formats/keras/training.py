@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from exporter.errors import first_line
 from exporter.formats.keras.calls import is_plain_model
 from exporter.formats.keras.rebuild import REBUILD_ERRORS
 from exporter.graph import Array
@@ -123,8 +124,8 @@ class _CompileArguments:
             with keras.saving.custom_object_scope(known):
                 return type(metric).from_config(self.fitted(metric))
         except (_DoesNotFitError, *REBUILD_ERRORS) as error:
-            line = str(error).strip().partition("\n")[0]
-            warnings.warn(f"the cut model lacks {_described(metric)}: {line}", stacklevel=2)
+            message = f"the cut model lacks {_described(metric)}: {first_line(error)}"
+            warnings.warn(message, stacklevel=2)
             return None
 
     def fitted(self, term: Any) -> dict[str, Any]:

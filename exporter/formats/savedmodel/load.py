@@ -14,7 +14,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ModelError, UsageError, first_line
 from exporter.formats.savedmodel.files import GRAPH, check_folder
 from exporter.formats.savedmodel.validate import check_operators
 
@@ -50,8 +50,7 @@ def load(folder: Path, signature: str | None = None) -> tuple[Any, Any]:
             loaded = tf.saved_model.load(str(ready))
         return loaded, loaded.signatures[chosen]
     except _LOAD_ERRORS as error:
-        line = str(error).strip().partition("\n")[0]
-        raise ModelError(f"TensorFlow cannot load {folder.name}: {line}") from error
+        raise ModelError(f"TensorFlow cannot load {folder.name}: {first_line(error)}") from error
 
 
 @contextmanager
