@@ -118,7 +118,7 @@ def open_hdf5(path: Path, container: Container) -> Iterator[Any]:
                     yield file
     except OSError as error:
         raise ModelError(
-            f"{path.name} is damaged or truncated: its HDF5 data: {first_line(error)}",
+            f"{path.name} is damaged or truncated: h5py reports: {first_line(error)}",
             HINT_SAVE_AGAIN,
         ) from error
 

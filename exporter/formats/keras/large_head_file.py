@@ -89,7 +89,7 @@ def _narrow_archive(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFi
             found = _find_by_shape(config, source, min_bytes)
             if found is None:
                 return None
-            narrowed = _narrowed(found, config, _Weights(path, offset), target)
+            narrowed = _narrowed(found, config, _Hdf5Location(path, offset), target)
             _copy(source, copy, found.names)
         with zipfile.ZipFile(target, "w") as written:
             written.writestr("config.json", json.dumps(config))
@@ -108,7 +108,7 @@ def _narrow_hdf5(file: KerasFile, folder: Path, min_bytes: int) -> NarrowedFile 
         found = _find_by_name(config, source, min_bytes)
         if found is None:
             return None
-        narrowed = _narrowed(found, config, _Weights(file.path, 0), target)
+        narrowed = _narrowed(found, config, _Hdf5Location(file.path, 0), target)
         _copy(source, copy, found.names)
         copy.attrs["model_config"] = json.dumps(config)
     return narrowed
@@ -210,7 +210,7 @@ def _fits(settings: dict[str, Any], weights: list[Any]) -> bool:
 
 
 @dataclass(frozen=True)
-class _Weights:
+class _Hdf5Location:
     """Where an HDF5 file starts: at an offset in a file."""
 
     path: Path
@@ -225,7 +225,9 @@ class _Weights:
         return np.memmap(self.path, dataset.dtype, "r", self.offset + start, dataset.shape)
 
 
-def _narrowed(found: _LargeLayer, config: Any, original: _Weights, target: Path) -> NarrowedFile:
+def _narrowed(
+    found: _LargeLayer, config: Any, original: _Hdf5Location, target: Path
+) -> NarrowedFile:
     """Narrow the layer in its configuration, and map its original weights."""
     kernel, *bias = map(original.map, found.weights)
     units = int(found.settings["units"])

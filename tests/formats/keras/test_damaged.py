@@ -138,7 +138,7 @@ REFUSED: Mapping[str, tuple[Make, str]] = {
     ),
     "weights are not HDF5": (
         lambda archive, _: {**archive, "model.weights.h5": b"none"},
-        "net.keras is damaged or truncated: its HDF5 data: ",
+        "net.keras is damaged or truncated: h5py reports: ",
     ),
     "external link": (
         lambda archive, folder: with_weights(archive, folder, _link),
