@@ -1,6 +1,6 @@
 """Write `docs/operators.md`: every operator that the tables translate, and where it is tested.
 
-The tables are asked themselves: a row is a function, and what it can build stands in its code.
+The neutral operations of a row are found in the code of its function.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ NEUTRAL = [kind for kind in operations.Operation.__args__ if kind is not operati
 HEAD = """\
 # Operators
 
-What `exporter` knows of each format, written by `tools/operators.py` from the translation tables
-(`make operators`). An operator becomes a neutral operation, and the trace knows a rule for each of
-those; see [how it works](how-it-works.md). What stands in no table here is refused by name where a
-head leads through it, and left alone everywhere else.
+The operators of each format that `exporter` can trace, written by `tools/operators.py` from the translation tables
+(`make operators`). An operator becomes a neutral operation, and the trace has a rule for each of
+those; see [how it works](how-it-works.md). An operator without a row is refused by name if a unit
+axis reaches it, and kept unchanged everywhere else.
 
-"Tested by" names the modules in `tests/` whose tables hold the operator.
+"Tested by" names the modules in `tests/` that contain the operator.
 """
 
 
@@ -43,7 +43,7 @@ def tables() -> dict[str, types.ModuleType]:
 
 
 def domains(module: types.ModuleType) -> Mapping[str, Mapping[str, Any]]:
-    """The tables of a format's operators that are no standard ones, by their domain."""
+    """Domain -> table, for the operators of a format that are not standard ones."""
     found: Mapping[str, Mapping[str, Any]] = getattr(module, "DOMAINS", {})
     return found
 
@@ -68,7 +68,7 @@ def tested_by(kind: str, operator: str) -> list[str]:
 
 
 def document() -> str:
-    """The whole document."""
+    """The document's text."""
     kinds = {kind.title: name for name, kind in KINDS.items()}
     parts = [HEAD]
     for title, module in tables().items():
@@ -79,7 +79,7 @@ def document() -> str:
             )
         refused = [(f"`{operator}`", reason) for operator, reason in sorted(module.REASONS.items())]
         parts.append(
-            f"### Refused in {title}, with a reason of their own\n\n"
+            f"### Refused in {title}, with a reason\n\n"
             + documents.table(("Operator", "Reason"), refused)
         )
     return "\n".join(parts)
@@ -94,7 +94,7 @@ def _translated(kind: str, table: Mapping[str, Callable[..., Any]]) -> str:
 
 
 def _reached(thing: Any, seen: set[int]) -> Iterator[Any]:
-    """All that a function's code leads to: what it names, what it closes over, and so on."""
+    """All objects that a function's code can reach: by name, in its closure, and so on."""
     if id(thing) in seen:
         return
     seen.add(id(thing))
@@ -124,7 +124,7 @@ def _names(code: types.CodeType) -> Iterator[str]:
 
 
 def _is_own(names: Mapping[str, Any], name: str) -> bool:
-    """Functions, tables and operations; modules and the classes of arguments lead nowhere."""
+    """Is it a function, a table or an operation? Modules and other classes are not followed."""
     thing = names.get(name)
     return thing in NEUTRAL if isinstance(thing, type) else thing is not None
 

@@ -27,8 +27,8 @@ def suppressed(net: Net, boxes: str, scores: str, *, overlap: float) -> str:
     return net.op("NonMaxSuppression", [boxes, scores, *limits], "selected")
 
 
-def column(net: Net, place: int, name: str, *, flat: bool = True) -> str:
-    index = np.int64(place) if flat else np.array([place], np.int64)
+def column(net: Net, position: int, name: str, *, flat: bool = True) -> str:
+    index = np.int64(position) if flat else np.array([position], np.int64)
     return net.op("Gather", ["selected", net.constant(f"{name}.at", index)], name, axis=1)
 
 
@@ -91,12 +91,12 @@ def ssd(
         ]
     else:
         flat = [column(net, 1, "number"), column(net, 2, "place")]
-    number, place = flat
+    number, position = flat
     if more:
         number = net.op("Add", [number, net.constant("more", np.int64(more))], "number_more")
     net.op("Cast", [number], "numbers", to=TensorProto.INT32)
     net.op("Squeeze", [box, net.integers("front", 0)], "flat_boxes")
-    net.op("Gather", ["flat_boxes", place], "boxes", axis=0)
+    net.op("Gather", ["flat_boxes", position], "boxes", axis=0)
     net.op("GatherND", [values, "selected_as_stored"], "best")
     net.nodes[-1].input[1] = "selected"
     return finished(net, boxes=TensorProto.FLOAT, numbers=TensorProto.INT32, best=TensorProto.FLOAT)
@@ -124,10 +124,10 @@ def largest(*, overlap: float = 1.0) -> ModelProto:
     kind = net.op("ArgMax", [score], "kind", axis=2, keepdims=1)
     turned = net.op("Transpose", [best], "turned", perm=[0, 2, 1])
     suppressed(net, box, turned, overlap=overlap)
-    place = column(net, 2, "place")
+    position = column(net, 2, "place")
     kind = net.op("Cast", [kind], "kind_float", to=TensorProto.FLOAT)
     row = net.op("Concat", [box, best, kind], "with_kind", axis=2)
-    net.op("Gather", [row, place], "chosen", axis=1)
+    net.op("Gather", [row, position], "chosen", axis=1)
     net.op("Squeeze", ["chosen", net.integers("front", 0)], "rows")
     return finished(net, rows=TensorProto.FLOAT)
 
@@ -154,8 +154,8 @@ def as_yolov7() -> ModelProto:
     moved = net.op("Add", [box, moved], "apart")
     turned = net.op("Transpose", [best], "turned", perm=[0, 2, 1])
     suppressed(net, moved, turned, overlap=0.45)
-    picture, place = column(net, 0, "picture"), column(net, 2, "place")
-    parts = [_taken(net, each, picture, place) for each in (box, kind, best)]
+    picture, position = column(net, 0, "picture"), column(net, 2, "place")
+    parts = [_taken(net, each, picture, position) for each in (box, kind, best)]
     parts[1] = net.op("Cast", [parts[1]], "number", to=TensorProto.FLOAT)
     front = net.op("Unsqueeze", [picture, net.integers("behind", 1)], "picture1")
     front = net.op("Cast", [front], "picture_float", to=TensorProto.FLOAT)
@@ -163,7 +163,7 @@ def as_yolov7() -> ModelProto:
     return finished(net, detected=TensorProto.FLOAT)
 
 
-def _taken(net: Net, values: str, picture: str, place: str) -> str:
+def _taken(net: Net, values: str, picture: str, position: str) -> str:
     """values[image, index], gathered from flattened rows; the other axes are measured."""
     shape = net.op("Shape", [values], f"{values}.shape")
     count, width = (
@@ -172,7 +172,7 @@ def _taken(net: Net, values: str, picture: str, place: str) -> str:
     )
     line = net.op("Flatten", [values], f"{values}.line", axis=2)
     at = net.op("Mul", [picture, count], f"{values}.before")
-    at = net.op("Add", [place, at], f"{values}.at")
+    at = net.op("Add", [position, at], f"{values}.at")
     rows = net.op("Gather", [line, at], f"{values}.taken", axis=0)
     shapes = (net.integers("any", -1), net.op("Shape", [at], f"{values}.count"))
     for i, front in enumerate(shapes):
@@ -201,13 +201,13 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
     net.op("ReduceMax", ["scores"], "largest", axes=[2], keepdims=0)
     best = ["best", "place"]
     net.nodes.append(node("TopK", ["largest", net.integers("k", TAKEN)], best, "first", axis=1))
-    place = net.op("Unsqueeze", ["place", net.integers("behind", 2)], "place1")
+    position = net.op("Unsqueeze", ["place", net.integers("behind", 2)], "place1")
     for name, width in (("boxes", 4), ("scores", CLASSES)):
         if batch:
             times = net.integers(f"{name}.times", 1, 1, width)
-            tiled = net.op("Tile", [place, times], f"{name}.at")
+            tiled = net.op("Tile", [position, times], f"{name}.at")
         else:
-            tiled = _measured(net, place, name)
+            tiled = _measured(net, position, name)
         net.op("GatherElements", [name, tiled], f"{name}.best", axis=1)
     line = net.op("Flatten", ["scores.best"], "line", axis=1)
     ranked = ["value", "index"]
@@ -229,7 +229,7 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
     return made
 
 
-def _measured(net: Net, place: str, name: str) -> str:
+def _measured(net: Net, position: str, name: str) -> str:
     """Indices repeated for the width of `name`: Expand to [-1, -1, length]."""
     last = net.constant(f"{name}.last", np.int64(2))
     count = net.op("Gather", [net.op("Shape", [name], f"{name}.shape"), last], f"{name}.count")
@@ -242,7 +242,7 @@ def _measured(net: Net, place: str, name: str) -> str:
     minus = net.op("Mul", [ones, net.constant("minus", np.int64(-1))], f"{name}.minus")
     stays = net.op("Equal", [wide, minus], f"{name}.stays")
     wide = net.op("Where", [stays, ones, wide], f"{name}.wide")
-    return net.op("Expand", [place, wide], f"{name}.at")
+    return net.op("Expand", [position, wide], f"{name}.at")
 
 
 def _floored(net: Net, count: str) -> str:

@@ -90,7 +90,7 @@ def anchored(net: Net, level: int, x: str) -> str:
     return net.op("Transpose", [shaped], f"raw{level}", perm=[0, 1, 3, 4, 2])
 
 
-def _places(level: int) -> tuple[Array, Array, float]:
+def _grid(level: int) -> tuple[Array, Array, float]:
     """Corners and anchors, each repeated for the other, and the stride, as constants."""
     size = SIZES[level]
     shape = (1, ANCHORS, size, size, 2)
@@ -102,7 +102,7 @@ def _places(level: int) -> tuple[Array, Array, float]:
 def decoded(net: Net, level: int, parts: Sequence[str]) -> str:
     """(xy * 2 + grid) * stride, (wh * 2) ** 2 * anchors, the rest: [1, boxes, 5 + classes]."""
     xy, wh, rest = parts
-    corners, anchors, stride = _places(level)
+    corners, anchors, stride = _grid(level)
     two = net.number(f"two{level}", 2.0)
     xy = net.op("Mul", [xy, two], f"xy2{level}")
     xy = net.op("Add", [xy, net.constant(f"grid{level}", corners - np.float32(0.5))], f"xyg{level}")
@@ -116,7 +116,7 @@ def decoded(net: Net, level: int, parts: Sequence[str]) -> str:
 def folded(net: Net, level: int, parts: Sequence[str]) -> str:
     """The same with constants multiplied first: xy * 2 stride + stride * (grid - 0.5)."""
     xy, wh, rest = parts
-    corners, anchors, stride = _places(level)
+    corners, anchors, stride = _grid(level)
     moved = ((corners - 0.5) * stride).astype(np.float32)
     xy = net.op("Mul", [xy, net.number(f"stride{level}", 2 * stride)], f"xys{level}")
     xy = net.op("Add", [xy, net.constant(f"grid{level}", moved)], f"xyg{level}")
@@ -178,7 +178,7 @@ def yolov8(
     net.split(every, ["box", "cls"], [4 * BINS, CLASSES], 1)
     parts = [_dfl(net, "box"), net.op("Sigmoid", ["cls"], "scores")]
     if masks:
-        parts.append(_beside(net, "masks", masks))
+        parts.append(_extra_branch(net, "masks", masks))
     if points:
         parts.append(_key_points(net, points))
     width = 4 + CLASSES + masks + 3 * points
@@ -241,7 +241,7 @@ def _dfl(net: Net, box: str) -> str:
     return net.op("Mul", [box, net.constant("strides", strides.T)], "boxes")
 
 
-def _beside(net: Net, name: str, channels: int) -> str:
+def _extra_branch(net: Net, name: str, channels: int) -> str:
     """A separate branch: its values are not classes, though they look like some."""
     levels = [
         net.reshape(net.conv(x, channels, f"{name}.{i}"), f"{name}.flat{i}", 1, channels, -1)
@@ -252,13 +252,13 @@ def _beside(net: Net, name: str, channels: int) -> str:
 
 def _key_points(net: Net, points: int) -> str:
     """x and y in the image, and the visibility of each keypoint."""
-    x = net.reshape(_beside(net, "cv4", 3 * points), "kpt", 1, points, 3, BOXES)
+    x = net.reshape(_extra_branch(net, "cv4", 3 * points), "kpt", 1, points, 3, BOXES)
     corners, strides = reference.cells()
-    place = net.op("Mul", [net.slice(x, "at", 0, 2, 2), net.number("kpt2", 2.0)], "at2")
-    place = net.op("Add", [place, net.constant("kpt.corners", corners.T)], "at3")
-    place = net.op("Mul", [place, net.constant("kpt.strides", strides.T)], "at4")
+    point = net.op("Mul", [net.slice(x, "at", 0, 2, 2), net.number("kpt2", 2.0)], "at2")
+    point = net.op("Add", [point, net.constant("kpt.corners", corners.T)], "at3")
+    point = net.op("Mul", [point, net.constant("kpt.strides", strides.T)], "at4")
     seen = net.op("Sigmoid", [net.slice(x, "vis", 2, 3, 2)], "visible")
-    return net.reshape(net.op("Concat", [place, seen], "kpts", axis=2), "kpt.y", 1, 3 * points, -1)
+    return net.reshape(net.op("Concat", [point, seen], "kpts", axis=2), "kpt.y", 1, 3 * points, -1)
 
 
 def yolox(*, decode: bool) -> ModelProto:
@@ -309,7 +309,7 @@ _V8 = f"box 0:4, classes 4:{4 + CLASSES}"
 _END = 4 + CLASSES
 
 
-def _turned(x: Array, classes: Sequence[int]) -> dict[str, Array]:
+def _transposed_rows(x: Array, classes: Sequence[int]) -> dict[str, Array]:
     return {"y": reference.v8(x, classes)["y"].swapaxes(1, 2)}
 
 
@@ -326,7 +326,7 @@ DETECTORS: Mapping[str, Detector] = {
     "v7": Detector(partial(yolov5, decode=folded), reference.v5, 2, 5, _V5),
     "v7 in slices": Detector(partial(yolov5, apart=_sliced), reference.v5, 2, 5, _V5),
     "v8": Detector(yolov8, reference.v8, 1, 4, _V8),
-    "v8 transposed": Detector(partial(yolov8, transposed=True), _turned, 2, 4, _V8),
+    "v8 transposed": Detector(partial(yolov8, transposed=True), _transposed_rows, 2, 4, _V8),
     "v8 with raw maps": Detector(
         partial(yolov8, raw=True),
         reference.v8,

@@ -157,8 +157,8 @@ def v8(
     if points:
         every = _flat([conv(each, f"cv4.{i}", 3 * points) for i, each in enumerate(levels)])
         (corner, strides), each = cells(), every.reshape(points, 3, -1)
-        place = (2 * each[:, :2] + corner.T) * strides.T
-        both = np.concatenate([place, sigmoid(each[:, 2:])], 1)
+        position = (2 * each[:, :2] + corner.T) * strides.T
+        both = np.concatenate([position, sigmoid(each[:, 2:])], 1)
         parts.append(both.reshape(3 * points, -1))
     feats = [np.concatenate(both)[None] for both in zip(box, cls, strict=True)]
     found = {f"feat{i}": feat for i, feat in enumerate(feats)}
@@ -204,8 +204,8 @@ def _overlap(box: Array, others: Array) -> Array:
 def suppressed(boxes: Array, scores: Array, *, overlap: float, least: float) -> list[int]:
     """Greedy NMS: indices of boxes [boxes, 4] that do not overlap a better one too much."""
     found: list[int] = []
-    for place in np.argsort(-scores, kind="stable").tolist():
-        apart = not found or (_overlap(boxes[place], boxes[found]) <= overlap).all()
-        if scores[place] > least and apart:
-            found.append(place)
+    for position in np.argsort(-scores, kind="stable").tolist():
+        apart = not found or (_overlap(boxes[position], boxes[found]) <= overlap).all()
+        if scores[position] > least and apart:
+            found.append(position)
     return found
