@@ -24,10 +24,10 @@ NEUTRAL = [kind for kind in operations.Operation.__args__ if kind is not operati
 HEAD = """\
 # Operators
 
-The operators of each format that `exporter` can trace, written by `tools/operators.py` from the translation tables
-(`make operators`). An operator becomes a neutral operation, and the trace has a rule for each of
-those; see [how it works](how-it-works.md). An operator without a row is refused by name if a unit
-axis reaches it, and kept unchanged everywhere else.
+The operators of each format that `exporter` can trace. `tools/operators.py` writes this page from
+the translation tables (`make operators`). An operator becomes a neutral operation, and the trace has
+a rule for each of those; see [how it works](how-it-works.md). An operator without a row is refused
+by name if a unit axis reaches it, and kept unchanged everywhere else.
 
 "Tested by" names the modules in `tests/` that contain the operator.
 """
