@@ -25,8 +25,8 @@ HEAD = """\
 # Operators
 
 The operators of each format that `exporter` can trace. `tools/operators.py` writes this page from
-the translation tables (`make operators`). An operator becomes a neutral operation, and the trace has
-a rule for each of those; see [how it works](how-it-works.md). An operator without a row is refused
+the translation tables (`make operators`). An operator becomes a neutral operation, for which the
+trace has a rule; see [how it works](how-it-works.md). An operator without a row is refused
 by name if a unit axis reaches it, and kept unchanged everywhere else.
 
 "Tested by" names the modules in `tests/` that contain the operator.
