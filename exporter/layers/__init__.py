@@ -1,7 +1,7 @@
-"""Keras layers that choose units while the model runs, and the constraint that keeps units dead.
+"""Keras layers that choose units while the model runs, and a constraint that keeps weights at 0.
 
-They are saved under the name `exporter`: import this package before a model that holds one of them
-is loaded. It needs Keras, and nothing of a file format.
+They are registered with Keras under the name `exporter`: import this package before you load a
+model that contains one of them. It needs only Keras.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a layer answers for units that are off: the meaning that both layers share."""
+"""The values of units that are off: operations that both layers share."""
 
 from __future__ import annotations
 
@@ -11,53 +11,54 @@ from exporter.errors import UsageError
 Values = Literal["logits", "probabilities"]
 
 VALUES: tuple[Values, ...] = ("logits", "probabilities")
-FLOOR = -1e4  # exactly 0 behind softmax and sigmoid, in half precision too
+FLOOR = -1e4  # exactly 0 after softmax and sigmoid, in half precision too
 
 
 def check_values(values: Values, *, renormalize: bool) -> None:
-    """Refuse settings that contradict each other (UsageError)."""
+    """Raise UsageError for settings that contradict each other."""
     if values not in VALUES:
-        raise UsageError(f"values is {values!r}", f"it is one of {', '.join(VALUES)}")
+        raise UsageError(f"values is {values!r}", f"use one of {', '.join(VALUES)}")
     if renormalize and values == "logits":
         raise UsageError(
-            "logits are not renormalized", "a softmax behind the layer does it; leave it out"
+            "renormalize needs probabilities",
+            "leave it out: the softmax after the layer normalizes",
         )
 
 
 def unit_axis(axis: int, rank: int) -> int:
-    """The axis counted from the front; UsageError if it is the batch or not there."""
+    """The axis as a positive index; UsageError if it is the batch axis or does not exist."""
     if not -rank < axis < rank or axis == 0:
         raise UsageError(f"the input of rank {rank} has no unit axis {axis}", "0 is the batch")
     return axis % rank
 
 
-def along(values: Any, axis: int, rank: int) -> Any:
-    """A vector (units,), to be broadcast along one axis."""
+def broadcast_along(values: Any, axis: int, rank: int) -> Any:
+    """A vector (units,) in a shape that broadcasts along the unit axis."""
     return ops.reshape(values, [-1 if i == axis else 1 for i in range(rank)])
 
 
-def floored(on: Any, logits: Any, floor: float) -> Any:
-    """The logits, and the floor where a unit is off; nothing flows back to such a unit."""
+def with_floor(on: Any, logits: Any, floor: float) -> Any:
+    """The logits, with the floor for units that are off; their gradient is 0."""
     return ops.where(on, logits, ops.cast(floor, logits.dtype))
 
 
-def zeroed(on: Any, values: Any) -> Any:
-    """The values, and 0 where a unit is off, NaN or not."""
+def with_zeros(on: Any, values: Any) -> Any:
+    """The values, with 0 for units that are off, even if they are NaN."""
     return ops.where(on, values, ops.cast(0.0, values.dtype))
 
 
-def renormalized(values: Any, axis: int) -> Any:
-    """Divided by their sum over the units; all 0 stays so."""
+def renormalize_values(values: Any, axis: int) -> Any:
+    """The values divided by their sum over the units; unchanged if all are 0."""
     total = ops.sum(values, axis=axis, keepdims=True)
     return values / ops.where(total > 0, total, ops.cast(1.0, values.dtype))
 
 
-def softmax_of(on: Any, logits: Any, axis: int) -> Any:
-    """The softmax over the units that are on; 0 elsewhere, and everywhere if none is."""
+def masked_softmax(on: Any, logits: Any, axis: int) -> Any:
+    """The softmax over the units that are on; 0 for the others, and for all if none is on."""
     low = -6e4 if str(logits.dtype).endswith("float16") else -1e30  # below any logit
-    return zeroed(on, ops.softmax(floored(on, logits, low), axis=axis))
+    return with_zeros(on, ops.softmax(with_floor(on, logits, low), axis=axis))
 
 
-def sigmoid_of(on: Any, logits: Any, axis: int) -> Any:  # noqa: ARG001 - each unit by itself
-    """The sigmoid of the units that are on; 0 elsewhere."""
-    return zeroed(on, ops.sigmoid(logits))
+def masked_sigmoid(on: Any, logits: Any, axis: int) -> Any:  # noqa: ARG001 - each unit by itself
+    """The sigmoid of the units that are on; 0 for the others."""
+    return with_zeros(on, ops.sigmoid(logits))

@@ -1,4 +1,4 @@
-"""A layer that switches units on and off while the model is in use."""
+"""A layer that switches units on and off while the model is used."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from exporter.errors import UsageError
 from exporter.layers.masking_ops import (
     FLOOR,
     Values,
-    along,
+    broadcast_along,
     check_values,
-    floored,
-    renormalized,
+    renormalize_values,
     unit_axis,
-    zeroed,
+    with_floor,
+    with_zeros,
 )
 from exporter.selection import Selection, select
 
@@ -27,37 +27,36 @@ Units = str | Iterable[int | str]
 
 @keras.saving.register_keras_serializable(package="exporter")
 class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Answers for the units that are on; the others are off, and learn nothing.
+    """Returns the values of units that are on; units that are off get 0 or a floor.
 
-    All units are on at first. The mask is a variable that is not trained: it can change at any
-    time, before training or after, and is saved with the model.
+    All units are on at first. The mask is a variable that is not trained. It can be changed at any
+    time and is saved with the model.
 
         x = keras.layers.Dense(10)(features)
         mask = exporter.UnitMask(labels=names)
         model = keras.Model(inputs, keras.layers.Softmax()(mask(x)))
         mask.keep(["macaw", "owl"])
 
-    1. On logits, in front of the softmax or sigmoid: units that are off have the value `floor`,
-       which both turn into exactly 0. The gradient of such a unit, and of its row of the head, is
-       exactly 0.
-    2. On probabilities: units that are off have the value 0. Nothing flows back from it, but a
-       softmax in front couples all units; put the layer in front of the softmax to train.
+    1. On logits, before the softmax or sigmoid: units that are off have the value `floor`, which
+       both turn into exactly 0. Their gradient, and the gradient of their weights, is exactly 0.
+    2. On probabilities: units that are off have the value 0 and the gradient 0. A softmax before
+       the layer still couples all units: for training, put the layer before the softmax.
 
     Input and output: (batch, ..., units, ...), any floating dtype; the same shape.
 
     Args:
-        values: what the input holds, "logits" or "probabilities".
-        axis: the axis of the units, not the batch.
+        values: the kind of the input, "logits" or "probabilities".
+        axis: the unit axis; not 0, the batch axis.
         floor: the logit of a unit that is off.
         renormalize: probabilities of the units that are on are divided by their sum.
-        labels: one a unit, by which they can be named.
+        labels: one for each unit; `keep` and `remove` accept them.
         options: of `keras.layers.Layer`.
 
     Attributes:
         mask: the variable: (units,) bool.
 
     Raises:
-        UsageError: settings that contradict each other; labels that are not one a unit.
+        UsageError: settings that contradict each other, or a wrong number of labels.
     """
 
     def __init__(
@@ -80,10 +79,10 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         self.supports_masking = True
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        """Make the mask, all on."""
+        """Create the mask; all units are on."""
         units = input_shape[unit_axis(self.axis, len(input_shape))]
         if units is None:
-            raise UsageError(f"{self.name}: the number of units is not known", "give it a width")
+            raise UsageError(f"{self.name}: the number of units is unknown", "give it a width")
         if self.labels is not None:
             Selection(units, (0,), self.labels)
         self.mask = self.add_weight(
@@ -91,17 +90,17 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         )
 
     def call(self, inputs: Any) -> Any:
-        """The inputs, with the units that are off at the floor or at 0."""
+        """The inputs, with the floor or 0 for units that are off."""
         rank = len(inputs.shape)
         axis = unit_axis(self.axis, rank)
-        on = along(self.mask, axis, rank)
+        on = broadcast_along(self.mask, axis, rank)
         if self.values == "logits":
-            return floored(on, inputs, self.floor)
-        shown = zeroed(on, inputs)
-        return renormalized(shown, axis) if self.renormalize else shown
+            return with_floor(on, inputs, self.floor)
+        shown = with_zeros(on, inputs)
+        return renormalize_values(shown, axis) if self.renormalize else shown
 
     def compute_output_shape(self, input_shape: Sequence[int | None]) -> Sequence[int | None]:
-        """That of the input."""
+        """The shape of the input."""
         return input_shape
 
     def keep(self, units: Units) -> Self:
@@ -111,7 +110,7 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
             units: indices and labels, or a string in the selection language (`0-3,owl`).
 
         Raises:
-            UsageError: the layer was never called on anything, or the selection does not fit.
+            UsageError: the layer has not been called yet, or the selection does not fit.
         """
         return self._choose(select(units=self._units(), keep=units, labels=self.labels))
 
@@ -124,11 +123,11 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return self.switch(np.ones(self._units(), bool))
 
     def switch(self, on: npt.ArrayLike) -> Self:
-        """Set the whole mask: (units,) bool; all may be off. UsageError for another shape."""
+        """Set the mask: (units,) bool, all units may be off. UsageError for another dtype, shape."""
         flags, units = np.asarray(on), self._units()
         if flags.shape != (units,) or flags.dtype != bool:
             raise UsageError(
-                f"{self.name}: the mask is {flags.dtype} of shape {flags.shape}",
+                f"{self.name}: the mask has dtype {flags.dtype} and shape {flags.shape}",
                 f"give bool of shape ({units},), or name units: layer.keep([0, 3])",
             )
         self.mask.assign(flags)
@@ -149,7 +148,7 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     def _units(self) -> int:
         if not self.built:
             raise UsageError(
-                f"{self.name} does not know its units yet", "call it, or the model it is in, once"
+                f"{self.name} does not know its units yet", "call the layer or its model once"
             )
         return int(self.mask.shape[0])
 

@@ -1,4 +1,4 @@
-"""A constraint that keeps removed units dead in further training."""
+"""A constraint that keeps the weights of removed units at 0 in further training."""
 
 from __future__ import annotations
 
@@ -15,25 +15,23 @@ from exporter.errors import UsageError
 
 @keras.saving.register_keras_serializable(package="exporter")
 class ZeroedUnits(keras.constraints.Constraint):  # type: ignore[misc]  # Keras has no types
-    """Positions of a weight that stay exactly 0, whatever the optimizer does.
+    """Keeps positions of a weight at exactly 0.
 
-    An optimizer moves the weight, by gradient, momentum, decay or an average over time, and then
-    asks the constraint, which puts the positions back to 0.
+    After each update of the weight (gradient, momentum, decay), the optimizer calls the constraint,
+    which sets the positions to 0 again. With a running average of weights (`use_ema`), it sets them
+    to 0 in the average too: otherwise the average would restore them at the end of `fit`.
 
-    A running average of weights (`use_ema`) has seen the weight before that, and would bring the
-    positions back at the end of `fit`: they are put to 0 in the average too, in every step.
-
-        exporter.freeze_pruned(model)           # on a model cut with mode="zero"
+        exporter.freeze_pruned(model)           # a model cut with mode="zero"
         keras.layers.Dense(10, kernel_constraint=exporter.ZeroedUnits([3, 7]),
                            bias_constraint=exporter.ZeroedUnits([3, 7]))
 
     Args:
         removed: positions, counted from 0.
-        axis: along which they are counted; of kernels and biases mostly the last.
-        also: a constraint that holds besides; it is asked first.
+        axis: the axis of the positions, for kernels and biases usually the last.
+        also: another constraint, which is applied first.
 
     Raises:
-        UsageError: a negative position, or one that the weight does not have (when it is asked).
+        UsageError: a negative position; when called, a position that the weight does not have.
     """
 
     def __init__(
@@ -49,16 +47,13 @@ class ZeroedUnits(keras.constraints.Constraint):  # type: ignore[misc]  # Keras 
         self.also = also
 
     def __call__(self, w: Any) -> Any:
-        """The weight, of the same shape, with 0 at the positions.
-
-        Asked by an optimizer, the average that it keeps of this weight is put right too.
-        """
+        """The weight with 0 at the positions; also updates an optimizer's average of it."""
         for average in _averages(w):
             average.assign(self.zeroed(average))
         return self.zeroed(w if self.also is None else self.also(w))
 
     def zeroed(self, w: Any) -> Any:
-        """The values with exactly 0 at the positions, also where they are NaN."""
+        """The values with exactly 0 at the positions, even if they are NaN."""
         shape = tuple(w.shape)
         if not -len(shape) <= self.axis < len(shape):
             raise UsageError(f"a weight of shape {shape} has no axis {self.axis}")
@@ -66,13 +61,13 @@ class ZeroedUnits(keras.constraints.Constraint):  # type: ignore[misc]  # Keras 
         if self.removed and self.removed[-1] >= width:
             raise UsageError(
                 f"a weight of shape {shape} has no position {self.removed[-1]} on axis {self.axis}",
-                f"it has {width}, from 0",
+                f"it has {width} positions, from 0",
             )
-        alive = np.ones(width, bool)
-        alive[list(self.removed)] = False
+        is_kept = np.ones(width, bool)
+        is_kept[list(self.removed)] = False
         along = [1] * len(shape)
         along[self.axis] = width
-        return ops.where(ops.reshape(alive, along), w, ops.zeros_like(w))
+        return ops.where(ops.reshape(is_kept, along), w, ops.zeros_like(w))
 
     def get_config(self) -> dict[str, Any]:
         """The arguments."""
@@ -81,16 +76,15 @@ class ZeroedUnits(keras.constraints.Constraint):  # type: ignore[misc]  # Keras 
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ZeroedUnits:
-        """Out of what `get_config` gives."""
+        """Create the constraint from the result of `get_config`."""
         return cls(**{**config, "also": keras.constraints.get(config["also"])})
 
 
 def _averages(weight: Any) -> Iterator[Any]:
-    """The average of this weight that the optimizer keeps which is asking, if it keeps one.
+    """The average of this weight in the optimizer that calls the constraint, if it has one.
 
-    Keras 3 tells a constraint nothing of who asks, and has no public way to find out; but the
-    optimizer's name scope is open meanwhile. `tests/layers/test_zeroed_units.py` fails if that
-    changes.
+    Keras 3 has no public way to find the calling optimizer, but its name scope is open during the
+    call. `tests/layers/test_zeroed_units.py` fails if that changes.
     """
     scopes = global_state.get_global_attribute("name_scope_stack", default=[])
     for optimizer in {id(scope.caller): scope.caller for scope in scopes}.values():
@@ -99,7 +93,7 @@ def _averages(weight: Any) -> Iterator[Any]:
 
 
 def averages_of(optimizer: Any, weight: Any) -> Iterator[Any]:
-    """The average of a weight that an optimizer, or one inside of it, keeps; None keeps none."""
+    """The average of a weight in an optimizer or its inner optimizers; None has none."""
     inner = getattr(optimizer, "inner_optimizer", None)
     for each in (*([inner] if inner else ()), *getattr(optimizer, "optimizers", ())):
         yield from averages_of(each, weight)

@@ -1,4 +1,7 @@
-"""From z to y in NumPy: what the oracles of all modes share."""
+"""From z to y in NumPy, in float64: the part that the oracles of all modes share.
+
+`present` are the units that have a position in a tensor; None means all units.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,7 @@ from exporter.trace.unit_axis import UnitAxis, UnitTensor
 
 
 def apply_tail(head: Head, z: Array, present: Sequence[int] | None) -> Array:
-    """y = a(z), in float64.
-
-    Args:
-        head: says what stands between z and y.
-        z: one sample; of the units in `present` alone, where they are given.
-        present: the units that have a place, where the tail is narrower than the original's.
-    """
+    """The output y for one sample of z, computed by the nodes of the head's tail."""
     values = z
     for node in head.tail:
         result = head.tensor(node.outputs[0])
@@ -34,7 +31,7 @@ def apply_tail(head: Head, z: Array, present: Sequence[int] | None) -> Array:
             case Transpose(permutation=permutation):
                 values = values.transpose(permutation)
             case Elementwise() if node.name in head.factors:
-                values = values * _standing(head.factors[node.name].by, result, present)
+                values = values * _factors(head.factors[node.name].by, result, present)
             case Reduce(axes=axes, keepdims=keepdims, function=function):
                 values = REDUCTIONS[function].compute(values, axes, keepdims)
         if result.quantization is not None and result.quantization.scale.size == 1:
@@ -42,73 +39,65 @@ def apply_tail(head: Head, z: Array, present: Sequence[int] | None) -> Array:
     return values
 
 
-def _standing(factors: Array, tensor: UnitTensor, present: Sequence[int] | None) -> Array:
-    """The factors of the positions that are there, so that they broadcast to the tensor."""
-    labels = tensor.unit_axis
-    there = factors if present is None else factors[labels.positions(present)]
-    return there.reshape([-1, *[1] * (len(tensor.shape) - labels.axis - 1)])
+def _factors(factors: Array, tensor: UnitTensor, present: Sequence[int] | None) -> Array:
+    """The factors of the positions in a tensor, in a shape that broadcasts to it."""
+    axis = tensor.unit_axis
+    chosen = factors if present is None else factors[axis.positions(present)]
+    return chosen.reshape([-1, *[1] * (len(tensor.shape) - axis.axis - 1)])
 
 
 def narrow_shape(tensor: UnitTensor, present: Sequence[int]) -> Shape:
-    """The shape of a tensor in which only these units have a place."""
-    shape = list(tensor.shape)
-    shape[tensor.unit_axis.axis] = len(tensor.unit_axis.positions(present))
-    return tuple(shape)
+    """The shape of a tensor in which only these units have a position."""
+    return tensor.with_width(len(tensor.unit_axis.positions(present)))
 
 
-def select_units(values: Array, labels: UnitAxis, units: Sequence[int] | None) -> Array:
-    """The values of some units alone, in float64; of all where none are given."""
+def select_units(values: Array, axis: UnitAxis, present: Sequence[int] | None) -> Array:
+    """The values of these units, in float64."""
     real = np.asarray(values, np.float64)
-    if units is None:
-        return real
-    return np.take(real, labels.positions(units), axis=labels.axis)
+    return real if present is None else np.take(real, axis.positions(present), axis=axis.axis)
+
+
+def present_units(axis: UnitAxis, present: Sequence[int] | None) -> Array:
+    """The unit of each position that remains."""
+    return axis.units if present is None else axis.units[axis.positions(present)]
 
 
 def replace_removed(
-    values: Array,
-    labels: UnitAxis,
-    kept: Sequence[int],
-    present: Sequence[int] | None,
-    value: float,
+    values: Array, axis: UnitAxis, kept: Sequence[int], present: Sequence[int] | None, value: float
 ) -> Array:
-    """The values with another one wherever a unit stands that is not kept.
+    """The values, with another one at the positions of units that are not kept.
 
     Args:
-        values: of the units in `present`, or of all.
-        labels: where all units stand.
-        kept: the units that are alive.
-        present: the units that have a place; None for all.
-        value: stands for all others.
+        values: of the units in `present`.
+        axis: the unit axis with all units.
+        kept: the kept units.
+        present: the units that have a position.
+        value: for all other units.
     """
-    units = labels.units if present is None else labels.units[labels.positions(present)]
     result = np.array(values, np.float64)
     index: list[slice | Array] = [slice(None)] * result.ndim
-    index[labels.axis] = UnitAxis(labels.axis, units).removed(kept)
+    index[axis.axis] = UnitAxis(axis.axis, present_units(axis, present)).removed(kept)
     result[tuple(index)] = value
     return result
 
 
 def widen(
-    values: Array,
-    labels: UnitAxis,
-    kept: Sequence[int],
-    present: Sequence[int] | None,
-    fill: float,
+    values: Array, axis: UnitAxis, kept: Sequence[int], present: Sequence[int] | None, value: float
 ) -> Array:
-    """The values of kept units at the width of all that have a place, the others filled.
+    """The values of kept units, and another value for all other units that have a position.
 
     Args:
-        values: of the units in `kept`, ascending, and of what is no unit.
-        labels: where all units stand.
-        kept: the units that are alive.
-        present: the units that have a place; None for all.
-        fill: stands for all others.
+        values: of the units in `kept`, ascending, and of positions that belong to no unit.
+        axis: the unit axis with all units.
+        kept: the kept units.
+        present: the units that have a position in the result.
+        value: for all other units.
     """
-    units = labels.units if present is None else labels.units[labels.positions(present)]
+    units = present_units(axis, present)
     shape = list(values.shape)
-    shape[labels.axis] = len(units)
-    result = np.full(shape, fill, np.float64)
+    shape[axis.axis] = len(units)
+    result = np.full(shape, value, np.float64)
     index: list[slice | Array] = [slice(None)] * result.ndim
-    index[labels.axis] = np.flatnonzero((units < 0) | np.isin(units, kept))
+    index[axis.axis] = np.flatnonzero((units < 0) | np.isin(units, kept))
     result[tuple(index)] = values
     return result

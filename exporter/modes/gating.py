@@ -1,7 +1,7 @@
-"""The mode `gate`: units are chosen while the model runs; the width stays.
+"""The mode `gate`: units are chosen while the model runs; the output keeps its width.
 
-A unit is *on* if it is kept and the gate lets it pass: by a condition on its value, or by one more
-input. Units that are off answer as removed ones do in the mode `mask`.
+A unit is *on* if it is kept and the gate selects it: by a condition on its value, or by an input
+that the mode adds. Units that are off get the values that removed units have in the mode `mask`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ from exporter.graph import Array
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.edits import Edit
 from exporter.graph.operations import Activation, Elementwise, Reshape
-from exporter.modes.activation_tail import apply_tail, select_units
+from exporter.modes.activation_tail import apply_tail, present_units, select_units
 from exporter.modes.gate_branch import GateBranch, real_dtype, recomputes_activation
-from exporter.modes.mask_value import FLOOR, lowest_value, returns_probabilities
+from exporter.modes.mask_value import (
+    FLOOR,
+    lowest_value,
+    returns_probabilities,
+    why_not_computable,
+)
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.semantics import INPUT, INPUT_FLOAT, PLAIN, Semantics
 from exporter.selection.conditions import Threshold, parse_condition
@@ -26,112 +31,93 @@ from exporter.trace.head import Head
 
 
 def resolve_gate(head: Head, semantics: Semantics) -> Semantics:
-    """The gate in its own words, and the floor; refused where the head has no place for it."""
-    if semantics.gate is None:
+    """With the condition in its normal form, and the floor at z."""
+    gate = semantics.gate
+    if gate is None:
         raise UsageError(
-            "the mode gate needs to know how units are chosen", 'say --gate input or --gate "COND"'
+            "mode gate needs a rule that chooses units", 'give --gate input or --gate "CONDITION"'
         )
-    if (
-        semantics.absolute
-        or semantics.restore_width
-        or semantics.for_quantization
-        or semantics.merge
-    ):
+    if replace(semantics, gate=None, floor=None) != PLAIN:
         raise UsageError(
-            "a gate takes no absolute probabilities, restored width, groups or quantization",
+            "mode gate does not support absolute probabilities, a restored width, merged units or "
+            "for_quantization",
             "leave these options out",
         )
-    if reason := _no_place(head):
+    if reason := next(_obstacles(head), ""):
         raise ModelError(
-            f"head {head.name!r} has no place for a gate: {reason}", "use --mode mask, or slice"
+            f"head {head.name!r} cannot have a gate: {reason}", "use --mode mask or --mode slice"
         )
-    if semantics.gate in {INPUT, INPUT_FLOAT}:
-        return replace(semantics, floor=_floor(head))
-    condition = parse_condition(semantics.gate)
-    if isinstance(condition, Threshold):
-        condition.subject_for(head.activation)
-    return replace(semantics, floor=_floor(head), gate=str(condition))
+    floor = None if recomputes_activation(head) else _off_value(head, head.z)
+    if gate not in {INPUT, INPUT_FLOAT}:
+        condition = parse_condition(gate)
+        if isinstance(condition, Threshold):
+            condition.subject_for(head.activation)
+        gate = str(condition)
+    return replace(semantics, floor=floor, gate=gate)
 
 
-def _floor(head: Head) -> float | None:
-    """What stands at z for a unit that is off; None where z stays what it is."""
-    return None if recomputes_activation(head) else _lowest(head, head.z)
+def _off_value(head: Head, tensor: str) -> float:
+    quantized = head.tensor(tensor).quantization is not None
+    return lowest_value(head, tensor) if quantized else FLOOR
 
 
-def _lowest(head: Head, tensor: str) -> float:
-    coded = head.tensor(tensor).quantization is not None
-    return lowest_value(head, tensor) if coded else FLOOR
-
-
-def _no_place(head: Head) -> str:
-    """Why a head cannot be gated; "" if it can."""
-    return next(_obstacles(head), "")
+def _off_output(head: Head) -> float:
+    """The output of a unit that is off, after an activation."""
+    return 0.0 if returns_probabilities(head) else _off_value(head, head.output)
 
 
 def _obstacles(head: Head) -> Iterator[str]:
+    """Why the head cannot have a gate."""
     function = ACTIVATIONS.get(head.activation)
     for ranking in head.readers.rankings:
         yield f"{ranking.node} ranks its units"
     if head.readers.detections:
-        yield "a post-process reads its units"
+        yield "a detector's post-processing reads its units"
     for output in head.other_outputs:
-        yield f"the output {output!r} shows its units too"
+        yield f"output {output!r} returns its units too"
     for node in head.tail:
         if node.name in head.factors:
             yield f"{node} scales its probabilities"
         elif not isinstance(node.operation, Activation | Reshape | Elementwise):
-            yield f"{node} stands behind its activation"
+            yield f"{node} follows its activation"
     if function is not None and function.mixes and not function.probability:
-        yield f"{head.activation} gives units that are off no lowest value"
-    yield from _foreign(head)
+        yield f"{head.activation} has no lowest value for units that are off"
+    yield from _unsuitable_tensors(head)
 
 
-def _foreign(head: Head) -> Iterator[str]:
+def _unsuitable_tensors(head: Head) -> Iterator[str]:
     for tensor in (head.tensor(head.z), head.tensor(head.output)):
         if not np.array_equal(tensor.unit_axis.units, np.arange(head.units)):
-            yield f"other things than units stand on the axis of {tensor.name!r}"
-        known = tensor.quantization
-        if tensor.dtype not in (_FLOATS if known is None else _CODES):
-            yield f"{tensor.name!r} is {tensor.dtype}"
-        if known is not None and known.scale.size > 1:
-            yield f"{tensor.name!r} has a scale for each unit"
-
-
-_FLOATS = {"float16", "float32", "float64"}
-_CODES = {"uint8", "int8", "int16"}
-
-
-# --- how to edit --------------------------------------------------------------------------------
+            yield f"the unit axis of {tensor.name!r} contains more than its units"
+        if reason := why_not_computable(tensor):
+            yield reason
 
 
 def gate_edits(
     head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
 ) -> tuple[Edit, ...]:
-    """The floor at z for units that are off and, where the output may hide it, once more there.
+    """Insert the floor at z for units that are off, and after an activation their output value.
 
-    1. What is on is computed in a branch, behind z or from the new input.
-    2. Codes are dequantized, and quantized again behind the choice: units that are on keep theirs.
-    3. A softmax of codes has no code at z with no share in it. It is made anew, in float, from z to
-       the output; z stays what it is.
+    1. A branch after z, or a new input, computes which units are on.
+    2. Quantized values are dequantized and quantized again after the Where; units that are on keep
+       their values.
+    3. No quantized logit makes the probability of a softmax exactly 0. A quantized softmax is
+       therefore computed again in float, from z to the output; z does not change.
     """
-    settled = resolve_gate(head, semantics)
-    gate, branch = settled.gate or "", GateBranch([], head, kept)
-    on = branch.given(gate) if gate in {INPUT, INPUT_FLOAT} else branch.chosen(gate)
-    if settled.floor is None:
-        branch.make_anew(on, FLOOR)
+    resolved = resolve_gate(head, semantics)
+    gate, branch = resolved.gate or "", GateBranch([], head, kept)
+    is_input = gate in {INPUT, INPUT_FLOAT}
+    on = branch.mask_from_input(gate) if is_input else branch.mask_from_condition(gate)
+    if resolved.floor is None:
+        branch.recompute_activation(on, FLOOR)
         return tuple(branch.edits)
-    branch.choose(head.z, on, settled.floor)
+    branch.replace_off(head.z, on, resolved.floor)
     if head.activation != "linear":
-        branch.choose(head.output, on, _shown(head))
+        branch.replace_off(head.output, on, _off_output(head))
     return tuple(branch.edits)
 
 
-def _shown(head: Head) -> float:
-    """What the output of an activation shows of a unit that is off."""
-    return 0.0 if returns_probabilities(head) else _lowest(head, head.output)
-
-
-# --- what must be answered ----------------------------------------------------------------------
+# --- the oracle ---------------------------------------------------------------------------------
 
 
 def gate_oracle(
@@ -142,34 +128,33 @@ def gate_oracle(
     present: Sequence[int] | None = None,
     /,
 ) -> Expected:
-    """The floor, or 0, for units that are off.
+    """The floor or 0 for units that are off.
 
     Args:
-        kept: of a gate by input, the units that are on in this sample.
+        kept: for a gate by input, the units that are on in this sample.
     """
-    labels = head.tensor(head.z).unit_axis
-    standing = labels.units if present is None else labels.units[labels.positions(present)]
-    whole = select_units(z, labels, present)
-    values = np.moveaxis(whole, labels.axis, -1)
-    on = np.isin(standing, kept) & np.ones(values.shape, bool)
+    axis = head.tensor(head.z).unit_axis
+    original = select_units(z, axis, present)
+    values = np.moveaxis(original, axis.axis, -1)
+    on = np.isin(present_units(axis, present), kept) & np.ones(values.shape, bool)
     if semantics.gate not in {INPUT, INPUT_FLOAT}:
         condition = parse_condition(semantics.gate or "")
         if isinstance(condition, Threshold):
             on &= _meets(condition, values, head)
         else:
             on = _first_largest(np.where(on, values, -np.inf), condition.count) & on
-    on = np.moveaxis(on, -1, labels.axis)
-    floored = np.where(on, whole, FLOOR if semantics.floor is None else semantics.floor)
-    answer = apply_tail(head, floored, present)
+    on = np.moveaxis(on, -1, axis.axis)
+    masked = np.where(on, original, FLOOR if semantics.floor is None else semantics.floor)
+    y = apply_tail(head, masked, present)
     if head.activation != "linear":
-        answer = np.where(on.reshape(answer.shape), answer, _shown(head))
-    return Expected(whole if semantics.floor is None else floored, answer)
+        y = np.where(on.reshape(y.shape), y, _off_output(head))
+    return Expected(original if semantics.floor is None else masked, y)
 
 
 def _meets(condition: Threshold, values: Array, head: Head) -> Array:
-    """(..., units) float64 -> bool; values and number as the runtime holds them."""
-    held = real_dtype(head.tensor(head.z))
-    values, number = values.astype(held).astype(np.float64), float(held.type(condition.number))
+    """(..., units) float64 -> bool; values and number are rounded as in the runtime."""
+    dtype = real_dtype(head.tensor(head.z))
+    values, number = values.astype(dtype).astype(np.float64), float(dtype.type(condition.number))
     match condition.subject_for(head.activation):
         case "abs":
             values = np.abs(values)

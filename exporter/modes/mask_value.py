@@ -1,4 +1,4 @@
-"""The value that stands for removed units which keep their place: none of them ever wins."""
+"""The value of removed units that keep their position: no removed unit may ever win."""
 
 from __future__ import annotations
 
@@ -14,51 +14,50 @@ from exporter.trace.head import Head
 from exporter.trace.unit_axis import UnitTensor
 
 FLOOR = -1e4
-"""Exactly 0 after softmax and sigmoid in float32 and float16, which both hold it exactly; an
-infinity, or -1e9, would be NaN in float16 and ruin the scale of whoever quantizes it."""
+"""Exact in float32 and float16, and exactly 0 after softmax and sigmoid. Negative infinity or -1e9
+would become NaN in float16, and make the scale of a quantizer useless."""
 
-_BFLOAT16_FLOOR = -9984.0  # the nearest value that bfloat16 holds exactly
+_BFLOAT16_FLOOR = -9984.0  # the nearest value that bfloat16 represents exactly
+
+_FLOATS = ("float16", "float32", "float64")
+_INTEGERS = ("uint8", "int8", "int16")
 
 
 def has_quantized_values(head: Head) -> bool:
-    """Are the units' values codes anywhere on their way to the output?"""
+    """Whether the units' values are quantized anywhere on their way to the output."""
     return any(tensor.quantization is not None for tensor in head.tensors)
 
 
 def returns_probabilities(head: Head) -> bool:
-    """Does the output hold probabilities, of which a removed unit's is 0?"""
+    """Whether the last activation returns probabilities: a removed unit's is 0."""
     return head.activation in ACTIVATIONS and ACTIVATIONS[head.activation].probability
 
 
 def joins_probabilities_of_parts(head: Head) -> bool:
-    """Is the output put together of parts, each behind an activation of its own that gives
-    probabilities? No activation follows then, and a removed unit's probability is 0 all the same.
+    """Whether the output joins parts that each have their own activation to probabilities.
+
+    Then there is no last activation, but a removed unit's probability is 0 as well.
     """
 
-    def ends(tensor: str) -> bool:
+    def is_probability(tensor: str) -> bool:
         node, _ = head.producers[tensor]
         if isinstance(node.operation, Activation):
             return ACTIVATIONS[node.operation.function].probability
         moves = only_moves(node, "dequantize", "quantize", kinds=REARRANGE | Concat)
-        return moves and all(ends(name) for name in node.inputs if name in head.producers)
+        return moves and all(is_probability(name) for name in node.inputs if name in head.producers)
 
-    return head.z == head.output and ends(head.output)
+    return head.z == head.output and is_probability(head.output)
 
 
 def quantization_at(head: Head, tensor: str) -> Quantization | None:
-    """The codes that a tensor holds, or that its real values come from; None where there are none.
-
-    Args:
-        head: labels the tensor.
-        tensor: of values that nothing but moves changed since they were codes.
-    """
+    """How a tensor is quantized, or the tensor that its real values are dequantized from."""
     return quantization_of(head.producers, lambda name: head.tensor(name).quantization, tensor)
 
 
 def quantization_attributes(tensor: UnitTensor) -> dict[str, Any]:
-    """What an operation is told that makes or reads the codes of a tensor, which has one scale."""
+    """The attributes of an operation that quantizes or dequantizes a tensor with one scale."""
     known = tensor.quantization
-    assert known is not None  # noqa: S101 - narrows the type; values that are real have no codes
+    assert known is not None  # noqa: S101 - narrows the type; the caller has checked it
     return {
         "dtype": tensor.dtype,
         "scale": float(known.scale.item()),
@@ -66,8 +65,17 @@ def quantization_attributes(tensor: UnitTensor) -> dict[str, Any]:
     }
 
 
+def why_not_computable(tensor: UnitTensor) -> str:
+    """Why inserted operations cannot compute with the values of a tensor; "" if they can."""
+    known = tensor.quantization
+    if known is not None and known.scale.size > 1:
+        return f"{tensor.name!r} has a scale for each unit"
+    supported = tensor.dtype in (_FLOATS if known is None else _INTEGERS)
+    return "" if supported else f"{tensor.name!r} is {tensor.dtype}"
+
+
 def lowest_value(head: Head, tensor: str) -> float:
-    """The lowest value that has a code; where values are real, one that all of them hold."""
+    """The lowest quantized value; of real values, a floor that all dtypes of the head represent."""
     known = quantization_at(head, tensor)
     if known is None or known.scale.size != 1:
         dtypes = {t.dtype for t in head.tensors} | {c.dtype for c in head.constants}

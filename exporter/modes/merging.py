@@ -1,4 +1,7 @@
-"""Merged units: one whose probability is the exact sum of its members', behind any slice."""
+"""Merged units: the probability of a merged unit is the exact sum of its members'.
+
+They are computed after the output of a slice: per group one gather and one reduction.
+"""
 
 from __future__ import annotations
 
@@ -12,83 +15,81 @@ from exporter.graph import Array
 from exporter.graph.edits import Compute, ComputeStep
 from exporter.graph.operations import Elementwise
 from exporter.graph.walk import REARRANGE
-from exporter.modes.mask_value import joins_probabilities_of_parts, quantization_attributes
+from exporter.modes.mask_value import (
+    joins_probabilities_of_parts,
+    quantization_attributes,
+    why_not_computable,
+)
 from exporter.modes.semantics import Semantics
 from exporter.remap.head_remap import OldUnits
 from exporter.trace.head import Head
 from exporter.trace.unit_axis import UnitTensor
 
-_REAL = ("float16", "float32", "float64")
-_CODES = ("uint8", "int8", "int16")
 
+def check_merge(head: Head, semantics: Semantics) -> None:
+    """Raise an error if the units of the head cannot be merged.
 
-def resolve_merge(head: Head, semantics: Semantics) -> Semantics:
-    """Refuse what has no sum of probabilities, or shows it in more places than one.
-
-    1. Under a softmax over the units the members' probabilities add up; logits, and logarithms of
-       probabilities, to the logarithm of the sum of their exponentials.
-    2. The units of a sigmoid do not exclude each other: the sum of their probabilities may exceed
-       1 and is none. What other activations answer is no probability.
+    1. Probabilities of a softmax add up. Logits and log-probabilities merge to the logarithm of the
+       sum of their exponentials.
+    2. The units of a sigmoid do not exclude each other, so their probabilities do not add up. Other
+       activations return no probabilities.
 
     Raises:
         UsageError: case 2.
-        ModelError: something behind the activation does more than move values; other outputs or a
-            ranking read the units elsewhere.
+        ModelError: after the activation, the head does more than move values; or other outputs or
+            a ranking read the units before the output.
     """
     if not semantics.merge:
-        return semantics
+        return
+    title = f"units of head {head.name!r} cannot be merged"
+    if reason := _why_no_sum(head):
+        hint = "merge units of a softmax, of a log-softmax or of logits"
+        raise UsageError(f"{title}: {reason}", hint)
+    if reason := next(_other_readers(head), ""):
+        raise ModelError(f"{title}: {reason}", "leave out --merge")
+
+
+def _why_no_sum(head: Head) -> str:
     if head.activation not in MERGES or (head.activation == "softmax" and not head.competes):
-        raise UsageError(
-            f"units of head {head.name!r} cannot be merged: under {head.activation} they do not "
-            "share one probability, and a sum of theirs would be none",
-            "merge units of a softmax, of a log-softmax or of logits",
-        )
+        return f"their probabilities do not add up ({head.activation})"
     if joins_probabilities_of_parts(head):
-        raise UsageError(
-            f"units of head {head.name!r} cannot be merged: its parts are probabilities already, "
-            "each of its own",
-            "merge units of a softmax, of a log-softmax or of logits",
-        )
-    if head.other_outputs:
-        raise ModelError(
-            f"units of head {head.name!r} cannot be merged: output {head.other_outputs[0]!r} "
-            "shows them too",
-            "leave out --merge",
-        )
+        return "the output joins parts that have probabilities of their own"
+    return ""
+
+
+def _other_readers(head: Head) -> Iterator[str]:
+    for output in head.other_outputs:
+        yield f"output {output!r} returns them too"
     for node in head.tail[1:]:
         moves = isinstance(node.operation, REARRANGE | Elementwise)
         if not moves or node.name in head.factors:
-            raise ModelError(f"units cannot be merged behind {node}", "leave out --merge")
+            yield f"{node} changes the output of the activation"
     for ranking in head.readers.rankings:
         if ranking.source != head.output:
-            raise ModelError(
-                f"units cannot be merged: {ranking.node} ranks them before {head.output!r}",
-                "leave out --merge",
-            )
-    return semantics
+            yield f"{ranking.node} ranks them before {head.output!r}"
 
 
 def merge_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple[Compute, ...]:
-    """Each group by its own gather and reduction, joined with what lies between the groups.
+    """Compute each group by a gather and a reduction, and join the results with the other units.
 
-    One gather of all that is left stands in front: a tensor of codes that several operations read
-    is computed by other kernels in onnxruntime, whose codes are others.
+    All units that remain are gathered first: onnxruntime uses other kernels, with other roundings,
+    for a quantized tensor that several operations read.
 
     Args:
-        head: as it was, before any cut.
-        kept: the units that are left, the members of each group side by side; the output shows
-            them, or all units where the probabilities are absolute.
-        meaning: settled.
+        head: before the cut.
+        kept: the kept units, the members of a group next to each other. The output contains these
+            units, or all units if probabilities are absolute.
+        semantics: resolved.
     """
     tensor = head.tensor(head.output)
-    _check(head, tensor, len(merge_units(kept, semantics)))
-    left = tensor.unit_axis.positions(kept)
+    _check_output(head, tensor, len(merge_units(kept, semantics)))
+    kept_positions = tensor.unit_axis.positions(kept)
     steps = MergeSteps(tensor)
-    steps.gather(0, left if semantics.absolute else np.arange(len(left)))
+    steps.gather(0, kept_positions if semantics.absolute else np.arange(len(kept_positions)))
     combine = MERGES[head.activation]
     parts = [
-        combine(steps, positions) if joined else steps.gather(MEMBERS, positions)
-        for joined, positions in _parts(tensor.unit_axis.units[left], semantics)
+        combine(steps, positions) if is_group else steps.gather(ALL_KEPT, positions)
+        for is_group, positions in _stretches(tensor.unit_axis.units[kept_positions], semantics)
     ]
     if len(parts) > 1:
         length = sum(steps.length(part) for part in parts)
@@ -97,35 +98,33 @@ def merge_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple[
 
 
 def merge_units(kept: Sequence[int], semantics: Semantics) -> tuple[OldUnits, ...]:
-    """Kept units and groups in the order of their places."""
-    lowest = {members[0]: members for members in semantics.merge.values()}
-    inside = {unit for members in semantics.merge.values() for unit in members[1:]}
-    return tuple(lowest.get(unit, unit) for unit in kept if unit not in inside)
+    """The kept units in order, with the members of each group as one entry: (0, (2, 7), 9)."""
+    groups = semantics.group_of
+    return tuple(groups.get(unit, unit) for unit in kept if unit == groups.get(unit, (unit,))[0])
 
 
 def merge_values(head: Head, kept: Sequence[int], values: Array, semantics: Semantics) -> Array:
-    """What the output must hold, from the values of the units that are left, in float64.
+    """The expected output after merging, in float64.
 
     Args:
-        head: as it was, before any cut.
-        kept: the units that are left.
-        values: of these units (and of what is no unit) in the output before anything is merged;
-            further axes may stand in front.
+        head: before the cut.
+        kept: the kept units.
+        values: the output before merging, with these units and the positions that belong to no
+            unit; may have further leading axes.
+        semantics: resolved.
     """
-    labels = head.tensor(head.output).unit_axis
-    axis = labels.axis - len(head.tensor(head.output).shape)
-    units = labels.units[labels.positions(kept)].tolist()
-    owner = {unit: members for members in semantics.merge.values() for unit in members}
-    rows = dict(enumerate(np.moveaxis(np.asarray(values, np.float64), axis, 0)))
+    output = head.tensor(head.output)
+    axis = output.unit_axis.axis - len(output.shape)
+    units = output.unit_axis.units[output.unit_axis.positions(kept)].tolist()
+    rows = np.moveaxis(np.asarray(values, np.float64), axis, 0)
     result = []
     for position, unit in enumerate(units):
-        members = owner.get(unit, (unit,))
+        members = semantics.group_of.get(unit, (unit,))
         if unit == members[0]:
             others = [rows[units.index(member)] for member in members[1:]]
             result.append(_join(head.activation, [rows[position], *others]))
-    answer = np.moveaxis(np.stack(result), 0, axis)
-    known = head.tensor(head.output).quantization
-    return answer if known is None else known.nearest(answer)
+    merged = np.moveaxis(np.stack(result), 0, axis)
+    return merged if output.quantization is None else output.quantization.nearest(merged)
 
 
 def _join(activation: str, rows: list[Array]) -> Array:
@@ -134,58 +133,52 @@ def _join(activation: str, rows: list[Array]) -> Array:
     return np.asarray(np.logaddexp.reduce(rows, axis=0))
 
 
-def _check(head: Head, tensor: UnitTensor, width: int) -> None:
-    known = tensor.quantization
-    plain = known is None or known.scale.size == 1
-    fitting = tensor.dtype in (_REAL if known is None else _CODES)
-    if not (plain and fitting):
+def _check_output(head: Head, tensor: UnitTensor, width: int) -> None:
+    if reason := why_not_computable(tensor):
         raise ModelError(
-            f"units of {tensor.name!r} cannot be merged: its values are {tensor.dtype}"
-            + ("" if plain else ", with a scale for each unit"),
-            "leave out --merge",
+            f"units of {tensor.name!r} cannot be merged: {reason}", "leave out --merge"
         )
     for ranking in head.readers.rankings:
-        if ranking.stated is not None and ranking.stated.value[0] > width:
+        count = ranking.stated.value[0] if ranking.stated is not None else 0
+        if count > width:
             raise ModelError(
-                f"{ranking.node} returns {ranking.stated.value[0]} units, of which {width} would "
-                "be left",
-                f"leave at least {ranking.stated.value[0]} units and groups",
+                f"{ranking.node} returns {count} units, but only {width} would remain",
+                f"keep at least {count} units and groups",
             )
 
 
-def _parts(units: Array, semantics: Semantics) -> Iterator[tuple[bool, Array]]:
-    """Positions of a group's members, or of what lies between two groups, in their order."""
-    owner = {unit: members for members in semantics.merge.values() for unit in members}
-    plain: list[int] = []
+def _stretches(units: Array, semantics: Semantics) -> Iterator[tuple[bool, Array]]:
+    """Whether it is a group, and the positions: of each group, and of the units between groups."""
+    between: list[int] = []
     for position, unit in enumerate(units.tolist()):
-        if unit not in owner:
-            plain.append(position)
-        elif unit == owner[unit][0]:
-            if plain:
-                yield False, np.asarray(plain)
-            yield True, np.flatnonzero(np.isin(units, owner[unit]))
-            plain = []
-    if plain:
-        yield False, np.asarray(plain)
+        members = semantics.group_of.get(unit)
+        if members is None:
+            between.append(position)
+        elif unit == members[0]:
+            if between:
+                yield False, np.asarray(between)
+            yield True, np.flatnonzero(np.isin(units, members))
+            between = []
+    if between:
+        yield False, np.asarray(between)
 
 
-MEMBERS = 1  # the step in front, which takes all that is left
+ALL_KEPT = 1  # number of the first step, which gathers all kept units
 
 
 class MergeSteps:
-    """The steps of a computation along one axis, with their shapes."""
+    """The steps of a computation along the unit axis; a step is named by its number, from 1."""
 
     def __init__(self, tensor: UnitTensor) -> None:
         self.made: list[ComputeStep] = []
-        self._axis = tensor.unit_axis.axis
-        self._shape = tensor.shape
-        self._codes: dict[str, Any] | None = None
+        self._tensor, self._axis = tensor, tensor.unit_axis.axis
+        self._quantization: dict[str, Any] | None = None
         if tensor.quantization is not None:
-            self._codes = quantization_attributes(tensor)
+            self._quantization = quantization_attributes(tensor)
 
     def length(self, number: int) -> int:
         length = self.made[number - 1].shape[self._axis]
-        assert length is not None  # noqa: S101 - narrows the type; `add` is given a number
+        assert length is not None  # noqa: S101 - narrows the type; `add` sets a number
         return length
 
     def add(
@@ -196,41 +189,43 @@ class MergeSteps:
         operands: tuple[Array, ...] = (),
         **attributes: Any,
     ) -> int:
-        """One more step, whose result has that length on the axis; its number."""
-        shape = (*self._shape[: self._axis], length, *self._shape[self._axis + 1 :])
+        """Add a step with a result of this length along the unit axis; returns its number."""
+        shape = self._tensor.with_width(length)
         self.made.append(ComputeStep(operation, tuple(inputs), operands, attributes, shape))
         return len(self.made)
 
     def gather(self, number: int, positions: Array) -> int:
-        where = positions.astype(np.int32)
-        return self.add("gather", [number], len(positions), (where,), axis=self._axis)
+        indices = positions.astype(np.int32)
+        return self.add("gather", [number], len(positions), (indices,), axis=self._axis)
 
     def members(self, positions: Array) -> int:
-        """Their real values."""
-        select_units = self.gather(MEMBERS, positions)
-        if self._codes is None:
-            return select_units
-        return self.add("dequantize", [select_units], len(positions), **self._codes)
+        """The real values of the members of a group."""
+        gathered = self.gather(ALL_KEPT, positions)
+        if self._quantization is None:
+            return gathered
+        return self.add("dequantize", [gathered], len(positions), **self._quantization)
 
     def reduce(self, function: str, number: int) -> int:
         return self.add(f"reduce_{function}", [number], 1, axis=self._axis)
 
-    def coded(self, number: int) -> int:
-        """The one value as the tensor holds it: a code that saturates, where it holds codes."""
-        return number if self._codes is None else self.add("quantize", [number], 1, **self._codes)
+    def quantize(self, number: int) -> int:
+        """The merged value, quantized if the output is; it saturates."""
+        if self._quantization is None:
+            return number
+        return self.add("quantize", [number], 1, **self._quantization)
 
 
 def _sum(steps: MergeSteps, positions: Array) -> int:
-    return steps.coded(steps.reduce("sum", steps.members(positions)))
+    return steps.quantize(steps.reduce("sum", steps.members(positions)))
 
 
 def _log_sum_exp(steps: MergeSteps, positions: Array) -> int:
-    """With the largest taken out first, so that no exponential is infinite."""
+    """The largest value is subtracted first, so that no exponential is infinite."""
     values = steps.members(positions)
     largest = steps.reduce("max", values)
     powers = steps.add("exp", [steps.add("sub", [values, largest], len(positions))], len(positions))
     log = steps.add("log", [steps.reduce("sum", powers)], 1)
-    return steps.coded(steps.add("add", [log, largest], 1))
+    return steps.quantize(steps.add("add", [log, largest], 1))
 
 
 MERGES: Mapping[str, Callable[[MergeSteps, Array], int]] = {

@@ -1,7 +1,7 @@
-"""Behind the output: the old width around a narrow head, or some of a whole head's units.
+"""Edits after the output: the original width around a narrow head, or some units of a whole head.
 
-The fill is padded on as one more position, and positions are then gathered: both only move values,
-which is exact for floats and codes in every kernel, whatever the batch.
+A pad adds the value of removed units as one more position, and a gather then reads the positions.
+Both only move values, so they are exact for floats and quantized values, for any batch size.
 """
 
 from __future__ import annotations
@@ -20,74 +20,57 @@ from exporter.modes.mask_value import (
 )
 from exporter.modes.semantics import Semantics
 from exporter.trace.head import Head
-from exporter.trace.unit_axis import UnitAxis
 
 
 def fill_value(head: Head) -> float | None:
-    """What removed units shall answer: the lowest value; None for 0, where it is a probability."""
+    """The output of removed units: the lowest value; None for 0, if they are probabilities."""
     zero = returns_probabilities(head) or joins_probabilities_of_parts(head)
     return None if zero else lowest_value(head, head.output)
 
 
 def check_single_output(head: Head) -> None:
-    """Refuse a head whose output is not all that shows or ranks its units.
+    """Raise ModelError if anything but the output returns or ranks the units.
 
-    Whatever else reads them would see the width inside, not the one outside.
+    Another consumer would see the width of the head instead of the width of the output.
     """
     inside = {name for node in (*head.body, *head.tail) for name in node.outputs}
     inside |= {name for factor in head.factors.values() for name in factor.tensors}
     others = [tensor.name for tensor in head.tensors if tensor.name not in inside]
     others += head.other_outputs
-    nodes = [each.node for each in head.readers.rankings if each.source != head.output]
-    nodes += [each.node for each in head.readers.detections if each.source != head.output]
+    readers = (*head.readers.rankings, *head.readers.detections)
+    nodes = [reader.node for reader in readers if reader.source != head.output]
     if others or nodes:
         found = repr(others[0]) if others else str(nodes[0])
         raise ModelError(
-            f"head {head.name!r} cannot have another width inside than outside: {found} reads its "
+            f"head {head.name!r} and its output cannot have different widths: {found} reads the "
             "units too",
-            "use --mode slice or --mode zero, and neither --restore-width nor --probabilities "
+            "use --mode slice or --mode zero, without --restore-width and without --probabilities "
             "absolute",
         )
 
 
 def output_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple[Edit, ...]:
-    """What stands behind the output, where it does not show what the head makes.
+    """Pad and gather after the output, if its units are not those that the head computes.
 
-    1. A narrow head and the old width: removed positions read the fill.
-    2. A whole head (absolute) and the old width: likewise, although their values are there.
-    3. A whole head and kept units alone.
+    1. A narrow head and the original width: removed positions read the padded value.
+    2. A whole head (absolute) and the original width: the same, although the head computes them.
+    3. A whole head, of which the output contains the kept units only.
     """
-    labels = head.tensor(head.output).unit_axis
-    inside = np.arange(len(labels.units)) if semantics.absolute else labels.positions(kept)
-    if semantics.restore_width:
-        fill = 0.0 if semantics.floor is None else semantics.floor
-        order = _order(labels, kept, inside)
-        return _padded(head, len(inside) + 1, fill), _gathered(head, order)
-    return (_gathered(head, labels.positions(kept)),) if semantics.absolute else ()
+    axis = head.tensor(head.output).unit_axis
+    positions = axis.positions(kept)
+    if not semantics.restore_width:
+        return (_gather(head, positions),) if semantics.absolute else ()
+    computed = np.arange(len(axis.units)) if semantics.absolute else positions
+    fill = 0.0 if semantics.floor is None else semantics.floor
+    source = np.full(len(axis.units), len(computed), np.int64)  # the padded position
+    source[computed] = np.arange(len(computed))
+    source[axis.removed(kept)] = len(computed)
+    shape = head.tensor(head.output).with_width(len(computed) + 1)
+    pad = Insert("pad", head.output, (), {"axis": axis.axis, "value": fill}, shape)
+    return pad, _gather(head, source)
 
 
-def _order(labels: UnitAxis, kept: Sequence[int], inside: Array) -> Array:
-    """For each position outside the one inside that it reads; the last one is the fill."""
-    order = np.full(len(labels.units), len(inside), np.int64)
-    order[inside] = np.arange(len(inside))
-    order[labels.removed(kept)] = len(inside)
-    return order
-
-
-def _padded(head: Head, width: int, fill: float) -> Insert:
-    axis = head.tensor(head.output).unit_axis.axis
-    attributes = {"axis": axis, "value": fill}
-    return Insert("pad", head.output, (), attributes, _with_width(head, width))
-
-
-def _gathered(head: Head, order: Array) -> Insert:
-    axis = head.tensor(head.output).unit_axis.axis
-    shape = _with_width(head, len(order))
-    return Insert("gather", head.output, (order.astype(np.int32),), {"axis": axis}, shape)
-
-
-def _with_width(head: Head, width: int) -> tuple[int | None, ...]:
-    tensor = head.tensor(head.output)
-    shape = list(tensor.shape)
-    shape[tensor.unit_axis.axis] = width
-    return tuple(shape)
+def _gather(head: Head, positions: Array) -> Insert:
+    output = head.tensor(head.output)
+    shape, attributes = output.with_width(len(positions)), {"axis": output.unit_axis.axis}
+    return Insert("gather", head.output, (positions.astype(np.int32),), attributes, shape)

@@ -1,9 +1,10 @@
-"""What changes the meaning of a cut, beside mode and units: asked for, settled, recorded."""
+"""The options that change what the output of a pruned model means."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 from exporter.errors import UsageError
@@ -11,32 +12,29 @@ from exporter.errors import UsageError
 PROBABILITIES = ("renormalized", "absolute")
 
 # Values of `gate` that add an input to the model, instead of a condition on the values:
-INPUT = "input"  # bool, one value a unit
+INPUT = "input"  # bool, one value for each unit
 INPUT_FLOAT = "input:float"  # float32; above 0.5 means on
 
 
 @dataclass(frozen=True)
 class Semantics:
-    """What the options of a cut say of the answers.
+    """The options of a cut, besides mode and units, that change what the output means.
 
-    The mode resolves what a user asks for against a head (`Mode.resolve`). The remap records it,
-    and read from there when the file is verified: the plan and the oracle see settled ones alone.
+    A mode resolves them for a head (`Mode.resolve`); the plan and the oracle get resolved ones. The
+    remap records them for verification.
 
     Attributes:
-        probabilities: "renormalized" shares out among the kept units; "absolute" lets each of them
-            answer as in the original, which needs all units for the sum.
-        restore_width: the head is narrow (or whole, where absolute), and the output has the
-            original's width; removed units answer `floor`, or 0.
-        for_quantization: the model will be quantized later: no value may stand out.
-        floor: the real value that stands for removed units which still have a place, but show no
-            probability: at z, or where the width is restored, in the output. None where no removed
-            unit has a place, or where they are 0.
-        merge: name of a group -> its members, units that stand side by side and answer as one.
-        gate: how units are chosen while the model runs: `INPUT`, `INPUT_FLOAT`, or a condition;
-            None where they are not.
+        probabilities: "renormalized": the probabilities of the kept units add up to 1; "absolute":
+            they are those of the original, so that the head still computes all units.
+        restore_width: the head is cut and the output padded to its original width.
+        for_quantization: the model will be quantized: no value may be far from the others.
+        floor: the real value of removed units that keep a position: at z, or with `restore_width`
+            in the output. None if no removed unit keeps a position, or if their value is 0.
+        merge: name of a group -> its members, which are kept next to each other and become one.
+        gate: `INPUT`, `INPUT_FLOAT` or a condition that chooses units while the model runs.
 
     Raises:
-        UsageError: no such kind of probabilities.
+        UsageError: an unknown kind of probabilities.
     """
 
     probabilities: str = "renormalized"
@@ -49,17 +47,22 @@ class Semantics:
     def __post_init__(self) -> None:
         if self.probabilities not in PROBABILITIES:
             raise UsageError(
-                f"there are no probabilities {self.probabilities!r}",
-                f"they are {' or '.join(PROBABILITIES)}",
+                f"unknown probabilities: {self.probabilities!r}",
+                f"write {' or '.join(PROBABILITIES)}",
             )
 
     @property
     def absolute(self) -> bool:
         return self.probabilities == "absolute"
 
+    @cached_property
+    def group_of(self) -> dict[int, tuple[int, ...]]:
+        """Unit -> the members of its group, for units in a group."""
+        return {unit: members for members in self.merge.values() for unit in members}
+
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
-        """The meaning that the options of a head's table tell."""
+        """The semantics that a remap records in the options of a head."""
         return cls(
             probabilities=options.get("probabilities") or "renormalized",
             restore_width=bool(options.get("restore_width")),
@@ -69,7 +72,7 @@ class Semantics:
         )
 
     def options(self) -> dict[str, Any]:
-        """Entries for the options of a head's table (`remap.table.OPTIONS`), None where unused."""
+        """The entries of a remap's options (`remap.head_remap.OPTIONS`); None for unused ones."""
         return {
             "probabilities": self.probabilities if self.absolute else None,
             "restore_width": self.restore_width or None,

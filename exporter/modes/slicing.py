@@ -1,7 +1,7 @@
 """The mode `slice`: removed units are cut out of the head.
 
-With the old width restored the head is as narrow, and the output is not. Absolute probabilities
-need the whole head for their sum, and are cut behind it.
+With `restore_width` the head is cut and the output is padded to its original width. Absolute
+probabilities need all units for their sum: the head stays whole, and its output is cut.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from exporter.modes.activation_tail import (
     select_units,
     widen,
 )
-from exporter.modes.merging import merge_edits, resolve_merge
+from exporter.modes.merging import check_merge, merge_edits
 from exporter.modes.mode import Expected, ModeFunctions
 from exporter.modes.restore_width import check_single_output, fill_value, output_edits
 from exporter.modes.semantics import PLAIN, Semantics
@@ -31,17 +31,17 @@ from exporter.trace.unit_axis import Junction, UnitAxis, Width
 
 
 def resolve_slice(head: Head, semantics: Semantics) -> Semantics:
-    """The fill, where the width is restored; refused where there is nothing to sum over."""
-    resolve_merge(head, semantics)
+    """With the value of removed units, if the width is restored."""
+    check_merge(head, semantics)
     if semantics.for_quantization:
         raise UsageError(
-            "for_quantization has no meaning with mode slice, which leaves nothing that stands out",
+            "for_quantization does not apply to mode slice, which leaves no extreme values",
             "leave it out, or use --mode mask",
         )
     if semantics.absolute and not head.competes:
         raise UsageError(
-            f"the answers of head {head.name!r} have no common denominator ({head.activation}): "
-            "they are absolute already",
+            f"the outputs of head {head.name!r} are absolute already: they are not normalized over "
+            f"the units ({head.activation})",
             "leave out --probabilities absolute",
         )
     if semantics.absolute or semantics.restore_width:
@@ -52,95 +52,94 @@ def resolve_slice(head: Head, semantics: Semantics) -> Semantics:
 def slice_edits(
     head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
 ) -> tuple[Edit, ...]:
-    """Take the kept units out of everything that has a position for each unit, and merge groups."""
-    inside: tuple[Edit, ...] = ()
-    if tuple(kept) == tuple(range(head.units)):
-        pass
-    elif not semantics.absolute:
-        inside = _narrow(_within(head) if semantics.restore_width else head, kept)
-    elif not semantics.restore_width:
-        inside = _outside(head, kept)
-    ranked = () if semantics.restore_width else head.readers.rankings
-    ranks = [edit for ranking in ranked for edit in _rank_edits(head, ranking, kept)]
-    behind = merge_edits if semantics.merge else output_edits
-    return (*inside, *ranks, *behind(head, kept, semantics))
+    """Take the kept units out of all constants, shapes and stated widths, and merge groups.
+
+    1. Only what the kept units pass through is cut: the head and all that reads its output.
+    2. With the original width restored, all that reads the output still gets that width.
+    3. With absolute probabilities, only what reads the output is cut.
+    """
+    cut: tuple[Edit, ...] = ()
+    if tuple(kept) != tuple(range(head.units)):
+        if not semantics.absolute:
+            cut = _cut_head(_up_to_output(head) if semantics.restore_width else head, kept)
+        elif not semantics.restore_width:
+            readers = _after_output(head)
+            cut = (*_cut_constants(readers, kept), *_width_edits(readers, kept))
+    rankings = () if semantics.restore_width else head.readers.rankings
+    counts = [edit for ranking in rankings for edit in _count_edits(head, ranking, kept)]
+    after_output = merge_edits if semantics.merge else output_edits
+    return (*cut, *counts, *after_output(head, kept, semantics))
 
 
-def _within(head: Head) -> Head:
-    """The head without what stands behind its output: that goes on to see the old width."""
-    behind = _behind(head)
-    constants, widths = ({id(each) for each in of} for of in (behind.constants, behind.widths))
+def _up_to_output(head: Head) -> Head:
+    """The head without the constants and widths of nodes that read its output."""
+    after = _after_output(head)
     return replace(
         head,
-        constants=tuple(each for each in head.constants if id(each) not in constants),
-        widths=tuple(each for each in head.widths if id(each) not in widths),
+        constants=tuple(each for each in head.constants if each not in after.constants),
+        widths=tuple(each for each in head.widths if each not in after.widths),
     )
 
 
-def _behind(head: Head) -> Head:
-    """The head with nothing but what stands behind its output."""
-    nodes = {each.node.name for each in head.readers.detections}
+def _after_output(head: Head) -> Head:
+    """The head with only the constants and widths of nodes that read its output."""
+    readers = (*head.readers.rankings, *head.readers.detections)
+    detectors = {each.node.name for each in head.readers.detections}
     return replace(
         head,
-        constants=head.readers.tables,
-        widths=tuple(each for each in head.widths if each.node in nodes),
+        constants=tuple(table for reader in readers for table in reader.tables),
+        widths=tuple(each for each in head.widths if each.node in detectors),
     )
 
 
-def _outside(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
-    """What sees the kept units alone, though all of them are computed."""
-    behind = _behind(head)
-    return (*_takes(behind, kept), *_width_edits(behind, kept))
-
-
-def _takes(head: Head, kept: Sequence[int]) -> list[Edit]:
+def _cut_constants(head: Head, kept: Sequence[int]) -> list[Edit]:
     return [
         Take(c.name, c.unit_axis.axis, c.unit_axis.positions(kept), c.uses) for c in head.constants
     ]
 
 
-def _narrow(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
-    shapes = [SetShape(tensor.name, narrow_shape(tensor, kept)) for tensor in head.tensors]
+def _cut_head(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
     for junction in head.junctions:
         _check_parts(junction, kept)
-    return (*_takes(head, kept), *shapes, *_width_edits(head, kept))
+    shapes = [SetShape(tensor.name, narrow_shape(tensor, kept)) for tensor in head.tensors]
+    return (*_cut_constants(head, kept), *shapes, *_width_edits(head, kept))
 
 
 def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
-    """Each part is cut on its own, which must come to the same as a cut of the whole."""
+    """Each part is cut alone: the result must be the same as cutting the joined axis."""
     units, start = junction.whole.units, 0
     parts: list[Array] = []
     for stop in junction.stops:
         part = UnitAxis(0, units[start:stop]).positions(kept)
         if not len(part):
             raise ModelError(
-                f"{junction.node} would be left with a part that has no position",
-                f"keep {_named(units[start:stop])}, or use --mode zero",
+                f"{junction.node} would get an empty part",
+                f"keep {_describe_units(units[start:stop])}, or use --mode zero",
             )
         parts.append(part + start)
         start = stop
     if not np.array_equal(np.concatenate(parts), junction.whole.positions(kept)):
         raise ModelError(
-            f"units cannot change present across the parts of {junction.node}",
-            "leave out --keep-order, or merge units that are neighbors",
+            f"units cannot be reordered across the parts of {junction.node}",
+            "leave out --keep-order, or merge units within one part",
         )
 
 
-def _named(units: Array) -> str:
+def _describe_units(units: Array) -> str:
     low, high = units.min(), units.max()
     return f"unit {low}" if low == high else f"one of the units {low} to {high}"
 
 
-def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]:
-    """Of fewer units than it returns, a top-k returns all."""
+def _count_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]:
+    """A top-k that returns more units than are kept returns all of them."""
     width = len(head.tensor(ranking.source).unit_axis.positions(kept))
     stated = ranking.stated
     if stated is None or stated.value[0] <= width:
         return []
     if ranking.fixed is not None:
         raise ModelError(
-            f"{ranking.node} returns {stated.value[0]} units, of which {width} would be left, and "
-            f"{ranking.fixed} counts on their number",
+            f"{ranking.node} returns {stated.value[0]} units, but only {width} would remain, and "
+            f"{ranking.fixed} needs their number",
             f"keep at least {stated.value[0]} units",
         )
     shapes: list[Edit] = []
@@ -148,26 +147,26 @@ def _rank_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit]
         shape = list(ranking.shapes[name])
         shape[axis] = width
         shapes.append(SetShape(name, tuple(shape)))
-    return [_state(stated, [width]), *shapes]
+    return [_set_value(stated, [width]), *shapes]
 
 
 def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
-    """Every number in the file that states a width; several may stand in one attribute."""
-    present: dict[tuple[str, str | int], list[Width]] = {}
+    """Update all widths in the file; one attribute may contain several of them."""
+    by_attribute: dict[tuple[str, str | int], list[Width]] = {}
     for width in head.widths:
-        present.setdefault((width.node, width.place), []).append(width)
+        by_attribute.setdefault((width.node, width.place), []).append(width)
     edits: list[Edit] = []
-    for widths in present.values():
+    for widths in by_attribute.values():
         value = list(widths[0].value)
         for width in widths:
-            labels = head.tensor(width.tensor).unit_axis
-            value[width.entry or 0] = len(labels.positions(kept)) + width.offset
-        edits.append(_state(widths[0], value))
+            axis = head.tensor(width.tensor).unit_axis
+            value[width.entry or 0] = len(axis.positions(kept)) + width.offset
+        edits.append(_set_value(widths[0], value))
     return edits
 
 
-def _state(width: Width, value: list[int]) -> Edit:
-    """The whole attribute or constant in which a width stands, with other numbers."""
+def _set_value(width: Width, value: list[int]) -> Edit:
+    """Set the whole attribute or constant that contains a width."""
     single = width.entry is None
     if isinstance(width.place, str):
         return SetAttribute(width.node, width.place, value[0] if single else tuple(value))
@@ -183,19 +182,19 @@ def slice_oracle(
     present: Sequence[int] | None = None,
     /,
 ) -> Expected:
-    """The activation over the kept units alone, or over all; then what the output shows of it."""
+    """The activation over the kept units or, for absolute probabilities, over all units."""
     wide = semantics.restore_width
-    shown, fill = head.tensor(head.output).unit_axis, semantics.floor or 0.0
+    axis, fill = head.tensor(head.output).unit_axis, semantics.floor or 0.0
     if semantics.absolute:
         values = np.asarray(z, np.float64)
-        answer = apply_tail(head, values, None)
+        y = apply_tail(head, values, None)
         if wide:
-            return Expected(values, replace_removed(answer, shown, kept, None, fill))
-        return Expected(values, select_units(answer, shown, kept))
-    left = kept if present is None or wide else present
-    values = select_units(z, head.tensor(head.z).unit_axis, left)
-    answer = apply_tail(head, values, left)
-    return Expected(values, widen(answer, shown, kept, present, fill) if wide else answer)
+            return Expected(values, replace_removed(y, axis, kept, None, fill))
+        return Expected(values, select_units(y, axis, kept))
+    computed = kept if present is None or wide else present
+    values = select_units(z, head.tensor(head.z).unit_axis, computed)
+    y = apply_tail(head, values, computed)
+    return Expected(values, widen(y, axis, kept, present, fill) if wide else y)
 
 
 FUNCTIONS = ModeFunctions(slice_edits, slice_oracle, resolve_slice)

@@ -1,4 +1,4 @@
-"""The mode `zero`: the values of removed units are exactly 0 at z; the width stays."""
+"""The mode `zero`: the values of removed units are exactly 0 at z; the output keeps its width."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from exporter.trace.head import Head
 
 
 def resolve_zero(_: Head, semantics: Semantics) -> Semantics:
-    """Nothing to settle: no option has a meaning where removed units answer what 0 comes to."""
+    """The semantics as they are; UsageError for options that the mode does not support."""
     asked = {
         "probabilities": semantics.absolute,
         "restore_width": semantics.restore_width,
@@ -40,14 +40,14 @@ def resolve_zero(_: Head, semantics: Semantics) -> Semantics:
     for name, wanted in asked.items():
         if wanted:
             raise UsageError(
-                f"{name} has no meaning with mode zero, where removed units answer as 0 does",
+                f"mode zero does not support {name}: the logits of removed units are 0",
                 "leave it out, or use --mode mask",
             )
     return semantics
 
 
 def zero_edits(head: Head, kept: Sequence[int], _: Semantics = PLAIN, /) -> tuple[Edit, ...]:
-    """Fill what makes the removed units so that each value is exactly 0 at z."""
+    """Fill the constants of removed units so that each of their values is exactly 0 at z."""
     for node in head.body:
         if not _keeps_zero(node):
             raise ModelError(
@@ -55,10 +55,10 @@ def zero_edits(head: Head, kept: Sequence[int], _: Semantics = PLAIN, /) -> tupl
                 "use --mode slice",
             )
         for slot in _added(node):
-            if not _is_labeled(head, node, slot):
+            if not _has_unit_axis(head, node, slot):
                 raise ModelError(
-                    f"{node} adds the same {node.inputs[slot]!r} to all units, so that a removed "
-                    "unit's value would not be 0",
+                    f"{node} adds {node.inputs[slot]!r} to all units, so that a removed unit's "
+                    "value would not be 0",
                     "use --mode slice",
                 )
     inside = {node.name for node in head.body}
@@ -84,14 +84,14 @@ def _keeps_zero(node: Node) -> bool:
             return REDUCTIONS[function].keeps_zero
         case operation:
             zeros = isinstance(operation, ConstantOfShape) and operation.value == 0.0
-            return zeros or isinstance(operation, _MOVING)
+            return zeros or isinstance(operation, _KEEPS_ZERO)
 
 
-_MOVING = REARRANGE | Linear | Pool | Concat | Split | Slice | TopK
+_KEEPS_ZERO = REARRANGE | Linear | Pool | Concat | Split | Slice | TopK
 
 
 def _added(node: Node) -> tuple[int, ...]:
-    """The slots of what is added to the node's values."""
+    """The input slots that are added to the values of the node."""
     match node.operation:
         case Elementwise(offsets=offsets):
             return offsets
@@ -101,7 +101,7 @@ def _added(node: Node) -> tuple[int, ...]:
             return ()
 
 
-def _is_labeled(head: Head, node: Node, slot: int) -> bool:
+def _has_unit_axis(head: Head, node: Node, slot: int) -> bool:
     use = Use(node.name, slot)
     return any(use in constant.uses for constant in head.constants) or any(
         tensor.name == node.inputs[slot] for tensor in head.tensors
@@ -116,9 +116,9 @@ def zero_oracle(
     present: Sequence[int] | None = None,
     /,
 ) -> Expected:
-    """0 at z for every unit that is not kept; the activation then sees it like any other."""
-    labels = head.tensor(head.z).unit_axis
-    values = replace_removed(select_units(z, labels, present), labels, kept, present, 0.0)
+    """0 at z for every removed unit, then the activation over all units."""
+    axis = head.tensor(head.z).unit_axis
+    values = replace_removed(select_units(z, axis, present), axis, kept, present, 0.0)
     return Expected(values, apply_tail(head, values, present))
 
 

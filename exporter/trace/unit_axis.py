@@ -83,6 +83,11 @@ class UnitTensor:
     unit_axis: UnitAxis
     quantization: Quantization | None = None
 
+    def with_width(self, width: int) -> Shape:
+        """The shape of the tensor with another length of the unit axis."""
+        axis = self.unit_axis.axis
+        return (*self.shape[:axis], width, *self.shape[axis + 1 :])
+
 
 @dataclass(frozen=True, eq=False)
 class UnitConstant:

@@ -327,10 +327,10 @@ GATES = {
         2,
         "the condition 'top:0', at character 5: at least one unit must be chosen",
     ),
-    "no place for a gate": Refusal(
+    "a head that cannot have a gate": Refusal(
         "prune open.onnx -o x.onnx --units 1:4 --gate input",
         3,
-        "head 'y' has no place for a gate: other things than units stand on the axis of 'y'",
+        "head 'y' cannot have a gate: the unit axis of 'y' contains more than its units",
         "use --mode mask, or slice",
     ),
 }

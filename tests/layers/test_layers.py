@@ -363,7 +363,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a logit of probabilities": (
         lambda: exporter.ConditionalUnits("abs > 1", values="probabilities"),
-        "'abs > 1.0' asks for a logit, and the input holds probabilities",
+        "'abs > 1.0' compares a logit, but the input contains probabilities",
     ),
     "an activation of probabilities": (
         lambda: exporter.ConditionalUnits("> 0", "softmax", "probabilities"),
@@ -383,11 +383,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a function that gives numbers": (
         lambda: exporter.ConditionalUnits(not_bool, name="c")(values()),
-        r"c: the function 'tests>not_bool' gives float32 of shape \(6, 5\)",
+        r"c: the function 'tests>not_bool' returns float32 of shape \(6, 5\)",
     ),
     "a function that gives another shape": (
         lambda: exporter.ConditionalUnits(one_for_all, name="c")(values()),
-        r"c: the function 'tests>one_for_all' gives bool of shape \(6, 1\)",
+        r"c: the function 'tests>one_for_all' returns bool of shape \(6, 1\)",
     ),
     "unknown values": (
         lambda: exporter.UnitMask("scores"),  # type: ignore[arg-type]
@@ -395,7 +395,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "renormalized logits": (
         lambda: exporter.UnitMask(renormalize=True),
-        "logits are not renormalized",
+        "renormalize needs probabilities",
     ),
     "the batch": (lambda: built(exporter.UnitMask(axis=0)), "has no unit axis 0"),
     "no such axis": (lambda: built(exporter.UnitMask(axis=2)), "of rank 2 has no unit axis 2"),
@@ -417,11 +417,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a mask of another width": (
         lambda: built(exporter.UnitMask(name="m")).switch(np.ones(4, bool)),
-        r"m: the mask is bool of shape \(4,\)",
+        r"m: the mask has dtype bool and shape \(4,\)",
     ),
     "a mask of numbers": (
         lambda: built(exporter.UnitMask(name="m")).switch([1, 0, 1, 1, 0]),
-        r"m: the mask is int64 of shape \(5,\)",
+        r"m: the mask has dtype int64 and shape \(5,\)",
     ),
 }
 

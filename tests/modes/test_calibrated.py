@@ -282,12 +282,12 @@ REFUSED: dict[str, tuple[Callable[[], Model], dict[str, Any], str]] = {
     "merged": (
         lambda: onnx_net("Softmax", mul("p", "c"), c=C),
         {"merge": {"group": (0, 2)}},
-        "units cannot be merged behind Mul 'scaled'",
+        "cannot be merged: Mul 'scaled' changes the output",
     ),
     "a gate": (
         lambda: onnx_net("Softmax", mul("p", "c"), c=C),
         {"gate": "input"},
-        "no place for a gate: Mul 'scaled' scales its probabilities",
+        "cannot have a gate: Mul 'scaled' scales its probabilities",
     ),
 }
 

@@ -52,15 +52,20 @@ REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], 
         lambda: onnx_net("linear"),
         {"gate": "probability > 0.5"},
         UsageError,
-        "asks for a probability, which linear does not make",
+        "compares a probability; linear returns none",
     ),
     "a restored width": (
         onnx_net,
         {"gate": "input", "restore_width": True},
         UsageError,
-        "a gate takes no absolute probabilities, restored width",
+        "mode gate does not support absolute probabilities, a restored width",
     ),
-    "no gate": (onnx_net, {"mode": "gate", "keep": [0]}, UsageError, "needs to know how units"),
+    "no gate": (
+        onnx_net,
+        {"mode": "gate", "keep": [0]},
+        UsageError,
+        "needs a rule that chooses units",
+    ),
     "another mode": (
         onnx_net,
         {"mode": "zero", "gate": "input", "keep": [0]},
@@ -78,20 +83,25 @@ REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], 
         turned,
         {"gate": "input"},
         ModelError,
-        "'turn' stands behind its activation",
+        "'turn' follows its activation",
     ),
     "boxes on the axis": (
         lambda: onnx_net("linear"),
         {"gate": "input", "units": "1:4"},
         ModelError,
-        "other things than units stand on the axis of 'y'",
+        "the unit axis of 'y' contains more than its units",
     ),
-    "several outputs": (both_shown, {"gate": "input", "head": "y"}, ModelError, "shows its units"),
+    "several outputs": (
+        both_shown,
+        {"gate": "input", "head": "y"},
+        ModelError,
+        "returns its units",
+    ),
     "log softmax": (
         lambda: onnx.classifier(onnx.node("LogSoftmax", ["z"], ["y"], "a", axis=1)),
         {"gate": "input"},
         ModelError,
-        "log_softmax gives units that are off no lowest value",
+        "log_softmax has no lowest value for units that are off",
     ),
 }
 
@@ -114,5 +124,5 @@ def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() ->
         MODES["gate"].resolve(replace(head, tensors=each), Semantics(gate="input"))
     readers = Readers(detections=(object(),))  # type: ignore[arg-type]  # any will do
     detected = replace(head, readers=readers)
-    with pytest.raises(ModelError, match="a post-process reads its units"):
+    with pytest.raises(ModelError, match="a detector's post-processing reads its units"):
         MODES["gate"].resolve(detected, Semantics(gate="input"))

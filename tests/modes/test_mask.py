@@ -380,5 +380,7 @@ def test_no_operation_is_put_behind_what_numpy_does_not_know() -> None:
         ],
         {"kernel": onnx.numbers(6, UNITS)},
     )
-    with pytest.raises(ModelError, match="no operation can be put behind 'z', which is bfloat16"):
+    with pytest.raises(
+        ModelError, match="no operation can be inserted after 'z', which is bfloat16"
+    ):
         masked(model)

@@ -64,7 +64,7 @@ def refused(head: str, choice: CutOptions) -> str:
     if head == CALIBRATED and choice.mode == "gate":
         return "'scaled'|'w' scales its probabilities"
     if head == "log_softmax" and choice.mode == "gate":
-        return "log_softmax gives units that are off no lowest value"
+        return "log_softmax has no lowest value for units that are off"
     alone = {"sigmoid", "relu"} | ({"linear"} if choice.semantics.absolute else set())
     return head if choice.merge and head in alone else ""
 

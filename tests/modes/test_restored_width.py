@@ -181,31 +181,31 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         lambda: onnx.classifier(onnx.node("Sigmoid", ["z"], ["y"], "last")),
         {"probabilities": "absolute"},
         UsageError,
-        r"no common denominator \(sigmoid\)",
+        r"not normalized over the units \(sigmoid\)",
     ),
     "absolute zeros": (
         onnx.classifier,
         {"probabilities": "absolute", "mode": "zero"},
         UsageError,
-        "probabilities has no meaning with mode zero",
+        "mode zero does not support probabilities",
     ),
     "zeros with a restored width": (
         onnx.classifier,
         {"restore_width": True, "mode": "zero"},
         UsageError,
-        "restore_width has no meaning with mode zero",
+        "mode zero does not support restore_width",
     ),
     "zeros for quantization": (
         onnx.classifier,
         {"for_quantization": True, "mode": "zero"},
         UsageError,
-        "for_quantization has no meaning with mode zero",
+        "mode zero does not support for_quantization",
     ),
     "a slice for quantization": (
         onnx.classifier,
         {"for_quantization": True},
         UsageError,
-        "for_quantization has no meaning with mode slice",
+        "for_quantization does not apply to mode slice",
     ),
     "a floor for quantization": (
         lambda: onnx.classifier(onnx.node("Identity", ["z"], ["y"], "last")),
@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         lambda: beside(z=None, y=None),
         {"restore_width": True, "head": "y"},
         ModelError,
-        "another width inside than outside: 'z' reads",
+        "cannot have different widths: 'z' reads",
     ),
     "a copy behind the output": (
         lambda: beside(
@@ -228,7 +228,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         ),
         {"probabilities": "absolute"},
         ModelError,
-        "another width inside than outside: 'n' reads",
+        "cannot have different widths: 'n' reads",
     ),
     "an argmax of the logits": (
         lambda: beside(
@@ -236,7 +236,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         ),
         {"restore_width": True},
         ModelError,
-        "another width inside than outside: ArgMax 'top' reads",
+        "cannot have different widths: ArgMax 'top' reads",
     ),
 }
 
@@ -255,7 +255,7 @@ def test_what_contradicts_itself_is_refused(name: str) -> None:
             {"restore_width": True, "keep_order": True},
             "keep_order has no meaning with restore_width",
         ),
-        ({"probabilities": "relative"}, "there are no probabilities 'relative'"),
+        ({"probabilities": "relative"}, "unknown probabilities: 'relative'"),
     ],
 )
 def test_no_such_choice(choice: dict[str, Any], fact: str) -> None:

@@ -590,7 +590,7 @@ def b_of_one_and_five() -> Graph:
 
 def test_parts_refuse_what_they_cannot_keep_apart() -> None:
     graph = two_heads_joined()
-    with pytest.raises(ModelError, match="Concat 'both' would be left with a part"):
+    with pytest.raises(ModelError, match="Concat 'both' would get an empty part"):
         edits(graph, [3, 4])
     with pytest.raises(ModelError) as caught:
         edits(graph, [0, 1])
@@ -599,7 +599,7 @@ def test_parts_refuse_what_they_cannot_keep_apart() -> None:
     with pytest.raises(ModelError) as caught:
         edits(alone, [1, 2])
     assert caught.value.hint == "keep unit 0, or use --mode zero"
-    with pytest.raises(ModelError, match="cannot change places across the parts of Concat 'both'"):
+    with pytest.raises(ModelError, match="cannot be reordered across the parts of Concat 'both'"):
         edits(graph, [5, 0])
     assert edits(graph, [3, 4], "zero")
 

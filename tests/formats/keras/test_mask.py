@@ -71,5 +71,5 @@ def test_options_that_need_a_new_operation_are_refused(option: dict[str, Any]) -
 
 
 def test_contradictions_are_refused_before_the_cut() -> None:
-    with pytest.raises(UsageError, match="no common denominator"):
+    with pytest.raises(UsageError, match="not normalized over the units"):
         exporter.prune(net(dense("sigmoid")), keep=KEPT, probabilities="absolute")

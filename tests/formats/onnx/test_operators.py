@@ -400,7 +400,7 @@ def test_concatenated_linear_operations() -> None:
     for kept in ([0, 2], [1, 3, 4]):
         result = run(cut(opened, kept), {"x": X["dense"]})["y"]
         np.testing.assert_allclose(result, softmax(z[:, kept]), atol=1e-5)
-    with pytest.raises(ModelError, match="Concat 'join' would be left with a part"):
+    with pytest.raises(ModelError, match="Concat 'join' would get an empty part"):
         cut(opened, [2, 3])
 
 

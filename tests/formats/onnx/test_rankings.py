@@ -128,5 +128,5 @@ def test_k_larger_than_the_kept_units() -> None:
     constants = {**K3, "to": np.array([-1, 3, 1])}
     opened = ranked(*nodes, outputs=("p", "y"), constants=constants)
     assert run(cut(opened, KEPT), {"x": X})["y"].shape == (7, 3, 1)
-    with pytest.raises(ModelError, match="TopK 'rank' returns 3 units, of which 2 would be left"):
+    with pytest.raises(ModelError, match="TopK 'rank' returns 3 units, but only 2 would remain"):
         cut(opened, [0, 1])
