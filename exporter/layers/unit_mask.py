@@ -123,7 +123,7 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         return self.switch(np.ones(self._units(), bool))
 
     def switch(self, on: npt.ArrayLike) -> Self:
-        """Set the mask: (units,) bool, all units may be off. UsageError for another dtype, shape."""
+        """Set the mask: (units,) bool; all units may be off. UsageError for another shape."""
         flags, units = np.asarray(on), self._units()
         if flags.shape != (units,) or flags.dtype != bool:
             raise UsageError(

@@ -1,6 +1,6 @@
-"""The matrix of modes: every cell is a small model, built by hand, and a cut that is asked for.
+"""The matrix of modes: every cell is a small hand-built model and the options of a cut.
 
-Nothing here is shared with the code under test but the records that say what is asked for.
+Nothing is shared with the code under test except the records of options.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ PROBABILITIES = ("renormalized", "absolute")
 KINDS = ("onnx", "tflite")
 CALIBRATED = "softmax, then a factor for each unit"
 HEADS = ("softmax", "sigmoid", "log_softmax", "linear", "relu", CALIBRATED)
-FACTORS = np.array([0.6, 1.4, 0.9, 1.25, 1.0, 0.75])  # each within one code of 0.01
+FACTORS = np.array(
+    [0.6, 1.4, 0.9, 1.25, 1.0, 0.75]
+)  # multiples of 0.01, so that they are exact when quantized
 PRECISIONS = ("float32", "float16 weights", "int8", "uint8")
 
 
 class Cell(NamedTuple):
-    """One combination: what the model is, and what is asked for."""
+    """One combination of a model and options."""
 
     mode: str
     probabilities: str
@@ -52,15 +54,12 @@ def cells() -> Iterator[Cell]:
 
 
 def built(head: str, kind: str, precision: str) -> Model:
-    """x -> dense "z" -> the activation, an operation of its own -> "y" ("z" where linear).
-
-    Where probabilities are calibrated, a product behind "y" gives "w".
-    """
+    """x -> dense "z" -> an activation "y" (none for linear); calibrated: y * factors -> "w"."""
     return BUILDERS[kind, precision.split(maxsplit=1)[0]](head)
 
 
 def _weights() -> tuple[Array, Array]:
-    """Of the order of a trained head's: kernel [units, features], bias [units]."""
+    """Kernel [units, features] and bias [units], as large as in a trained head."""
     random = np.random.default_rng(5)
     return random.normal(0, 0.5, (UNITS, FEATURES)), random.normal(0, 0.5, UNITS)
 
@@ -103,8 +102,8 @@ def _onnx_model(nodes: list[NodeProto], constants: dict[str, Array], head: str) 
     return onnx.model(nodes, constants, x=("batch", FEATURES), outputs={"w": None})
 
 
-def _onnx_codes(head: str, dtype: str) -> Model:
-    """QDQ: codes of x, kernel, bias, z and y; the kernel has a scale a unit."""
+def _onnx_quantized(head: str, dtype: str) -> Model:
+    """QDQ form: x, kernel, bias, z and y are quantized; the kernel per channel."""
     kernel, bias = _weights()
     low = 0 if dtype == "uint8" else -128
     middle = low + 128
@@ -131,7 +130,7 @@ def _onnx_codes(head: str, dtype: str) -> Model:
     ]
     if head == "linear":
         return _onnx_model(nodes, constants, head)
-    scale, zero = _codes(head, dtype)
+    scale, zero = _output_quantization(head, dtype)
     constants |= {"ys": np.array(scale, np.float32), "yz": np.array(zero, dtype)}
     operator, attributes = _ONNX[head]
     nodes.append(onnx.node(operator, ["z"], ["y_raw"], "last", **attributes))
@@ -162,8 +161,8 @@ def _onnx_rounded(name: str, result: str, scale: str, zero: str) -> list[NodePro
     ]
 
 
-def _codes(head: str, dtype: str) -> tuple[float, int]:
-    """Scale and zero point of y, as TFLite's kernels want them."""
+def _output_quantization(head: str, dtype: str) -> tuple[float, int]:
+    """Scale and zero point of y, as the kernels of TFLite require them."""
     low = 0 if dtype == "uint8" else -128
     high = low + 255
     match head:
@@ -208,7 +207,7 @@ def _tflite_model(builder: Builder, head: str, dtype: str) -> Model:
     version = 2 if dtype == "int8" else 1
     builder.op(operator, ["z"], (None, UNITS), "y", options, dtype, version, **fields)
     if dtype != "float32":
-        builder.quantize("y", *_codes(head, dtype))
+        builder.quantize("y", *_output_quantization(head, dtype))
     if head != CALIBRATED:
         return from_bytes(builder.content("y"), "cell.tflite")
     low = 0 if dtype == "uint8" else -128
@@ -222,7 +221,7 @@ def _tflite_model(builder: Builder, head: str, dtype: str) -> Model:
     return from_bytes(builder.content("w"), "cell.tflite")
 
 
-def _tflite_codes(head: str, dtype: str) -> Model:
+def _tflite_quantized(head: str, dtype: str) -> Model:
     kernel, bias = _weights()
     builder = Builder()
     low = 0 if dtype == "uint8" else -128
@@ -250,30 +249,30 @@ def _tflite_codes(head: str, dtype: str) -> Model:
 BUILDERS: dict[tuple[str, str], Callable[[str], Model]] = {
     ("onnx", "float32"): _onnx_float,
     ("onnx", "float16"): lambda head: _onnx_float(head, np.float16),
-    ("onnx", "int8"): lambda head: _onnx_codes(head, "int8"),
-    ("onnx", "uint8"): lambda head: _onnx_codes(head, "uint8"),
+    ("onnx", "int8"): lambda head: _onnx_quantized(head, "int8"),
+    ("onnx", "uint8"): lambda head: _onnx_quantized(head, "uint8"),
     ("tflite", "float32"): _tflite_float,
     ("tflite", "float16"): lambda head: _tflite_float(head, np.float16),
-    ("tflite", "int8"): lambda head: _tflite_codes(head, "int8"),
-    ("tflite", "uint8"): lambda head: _tflite_codes(head, "uint8"),
+    ("tflite", "int8"): lambda head: _tflite_quantized(head, "int8"),
+    ("tflite", "uint8"): lambda head: _tflite_quantized(head, "uint8"),
 }
 
 
-FURTHER: Mapping[str, Mapping[str, Any]] = {
-    "merge, of two units, beside a slice": {"keep": (0,), "merge": {"group": (2, 3)}},
+MORE_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "merge of two units": {"keep": (0,), "merge": {"group": (2, 3)}},
     "merge, absolute": {
         "keep": (0,),
         "merge": {"group": (2, 3)},
         "probabilities": "absolute",
     },
     "emit ids": {"keep": KEPT, "emit": "ids:2"},
-    "gate, by one more input": {"keep": KEPT, "gate": "input"},
-    "gate, by a condition": {"keep": KEPT, "gate": "logit > 0.1"},
-    "gate, the largest": {"keep": KEPT, "gate": "top:2"},
+    "gate by an input": {"keep": KEPT, "gate": "input"},
+    "gate by a condition": {"keep": KEPT, "gate": "logit > 0.1"},
+    "gate by the largest values": {"keep": KEPT, "gate": "top:2"},
 }
-"""More that can be asked for, on every kind of head."""
+"""Title -> further options, for every activation."""
 
 
-def choice_of(cell: Cell) -> dict[str, Any]:
-    """The keywords of the cut."""
+def options_of(cell: Cell) -> dict[str, Any]:
+    """The options of the cut."""
     return {"keep": KEPT, "mode": cell.mode, "probabilities": cell.probabilities}

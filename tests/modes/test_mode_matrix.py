@@ -20,7 +20,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import mode_cells, onnx_models
-from tests.builders.mode_cells import CALIBRATED, KEPT, UNITS, Cell, cells, choice_of
+from tests.builders.mode_cells import CALIBRATED, KEPT, UNITS, Cell, cells, options_of
 from tests.builders.scripts import load
 from tests.builders.tflite_builder import Builder
 
@@ -40,13 +40,13 @@ def is_refused(cell: Cell) -> bool:
 @pytest.mark.parametrize("cell", [c for c in cells() if is_refused(c)], ids=str)
 def test_a_cell_is_refused_by_name(cell: Cell) -> None:
     with pytest.raises(UsageError, match="zero" if cell.mode == "zero" else cell.head):
-        plan_cut(built(cell.head, cell.kind, cell.precision), CutOptions(**choice_of(cell)))
+        plan_cut(built(cell.head, cell.kind, cell.precision), CutOptions(**options_of(cell)))
 
 
 @pytest.mark.parametrize("cell", [c for c in cells() if not is_refused(c)], ids=str)
 def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
     model = built(cell.head, cell.kind, cell.precision)
-    cut = plan_cut(model, CutOptions(**choice_of(cell)))
+    cut = plan_cut(model, CutOptions(**options_of(cell)))
     pruned = model.apply(cut.plan)
     job = VerifyOptions(synthetic_samples(model.graph(), COUNT, 3))
     done = verify_pair("cut", model, pruned, cut.remap.heads, job)
@@ -72,12 +72,12 @@ def refused(head: str, choice: CutOptions) -> str:
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", mode_cells.HEADS)
-@pytest.mark.parametrize("asked", mode_cells.FURTHER)
+@pytest.mark.parametrize("asked", mode_cells.MORE_OPTIONS)
 def test_a_further_cell_is_proved_or_refused(
     asked: str, head: str, kind: str, precision: str
 ) -> None:
     model = built(head, kind, precision)
-    choice = CutOptions(**mode_cells.FURTHER[asked])
+    choice = CutOptions(**mode_cells.MORE_OPTIONS[asked])
     if reason := refused(head, choice):
         with pytest.raises(ExporterError, match=reason):
             plan_cut(model, choice)

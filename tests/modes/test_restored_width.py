@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         lambda: onnx.classifier(onnx.node("Identity", ["z"], ["y"], "last")),
         {"for_quantization": True, "mode": "mask"},
         UsageError,
-        "its floor would set the scale",
+        "removed units would set the scale",
     ),
     "logits beside probabilities": (
         lambda: beside(z=None, y=None),
