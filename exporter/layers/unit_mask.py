@@ -82,7 +82,7 @@ class UnitMask(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         """Create the mask; all units are on."""
         units = input_shape[unit_axis(self.axis, len(input_shape))]
         if units is None:
-            raise UsageError(f"{self.name}: the number of units is unknown", "give it a width")
+            raise UsageError(f"{self.name}: the number of units is unknown", "give it a length")
         if self.labels is not None:
             Selection(units, (0,), self.labels)
         self.mask = self.add_weight(

@@ -399,10 +399,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "the batch": (lambda: built(exporter.UnitMask(axis=0)), "has no unit axis 0"),
     "no such axis": (lambda: built(exporter.UnitMask(axis=2)), "of rank 2 has no unit axis 2"),
-    "an open width": (lambda: built(exporter.UnitMask(), None), "units is not known"),
+    "an open width": (lambda: built(exporter.UnitMask(), None), "units is unknown"),
     "an open width with a top": (
         lambda: built(exporter.ConditionalUnits("top:1"), None),
-        "units is not known",
+        "units is unknown",
     ),
     "too few labels": (lambda: built(exporter.UnitMask(labels=["a"])), "1 labels for 5 units"),
     "a mask before its units are known": (

@@ -58,9 +58,9 @@ def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
 
 
 def refused(head: str, choice: CutOptions) -> str:
-    """Calibrated probabilities add up to no probability, and a gate has no place behind them."""
+    """The expected reason of a refusal; "" if the cut is possible."""
     if head == CALIBRATED and choice.merge:
-        return "merged behind M"
+        return "cannot be merged: M"
     if head == CALIBRATED and choice.mode == "gate":
         return "'scaled'|'w' scales its probabilities"
     if head == "log_softmax" and choice.mode == "gate":
