@@ -1,7 +1,7 @@
-"""Write `docs/precisions.md`: each kind of head in each precision, cut and proved, or refused.
+"""Write `docs/precisions.md`: each kind of head at each precision, cut and checked, or refused.
 
-Nothing is claimed: every cell is a file that is built, cut in every mode, run beside its original
-and checked, as `exporter prune` does it.
+For every cell a file is built, cut in every mode, run next to its original and checked, as
+`exporter prune` does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from exporter.verification.metrics import compare
 
 PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "precisions.md"
-SHOWN = ("slice", "zero", "mask")  # the modes that need no more than a selection
+SHOWN = ("slice", "zero", "mask")  # the modes that need only a selection
 KEPT = (1, 3, 4)
 SAMPLES = 4
 CALIBRATION = 32
@@ -36,19 +36,19 @@ CALIBRATION = 32
 HEAD = """\
 # Precisions
 
-What `exporter` cuts, written by `tools/precisions.py` (`make precisions`). Each cell is a small
-file in which a head of that kind stands in that precision: it is cut to three units in each mode,
-run beside its original, and checked. A cell names the modes whose checks passed; a refusal is what
-the command line says. The files are built by `tests/builders/onnx_precisions.py` and
-`tests/builders/tflite_precisions.py`.
+What `exporter` cuts at each precision, written by `tools/precisions.py` (`make precisions`). Each
+cell is a small file with a head of that kind at that precision. In each mode the file is cut to
+three units, run next to its original, and checked. A cell names the modes whose checks passed, or
+the refusal that the command line prints. `tests/builders/onnx_precisions.py` and
+`tests/builders/tflite_precisions.py` build the files.
 
-"Called" is how reports and file names call the precision. "z" says how near the values before the
-last activation must be to those of the original: codes equal to the bit, float sums within the
-limit, which is multiplied by the largest |z| where that is above 1.
+"Called" is the name of the precision in reports and file names. "z" is the limit for the logits:
+quantized values are bit-identical; float sums stay within the limit, which is multiplied by the
+largest |z| if that is above 1.
 
-"Written" is the other direction: the float32 file of the first row is brought to each precision by
-the library that `exporter quantize` uses, must keep the signal-to-noise ratio that is named, and is
-then cut as the others are.
+"Written" is the other direction: `exporter quantize` brings the float32 file of the first row to
+each precision. The result must reach the named signal-to-noise ratio (SQNR), and is then cut like
+the other files.
 """
 
 LEAST_DB: Mapping[str, float] = {"fp16": 50, "dynamic": 25, "int8": 20, "int16x8": 35, "int4": 5}
@@ -70,22 +70,22 @@ def document() -> str:
 
 
 def read(module: ModuleType) -> str:
-    """The table of files that others wrote."""
+    """The table of files that other tools wrote."""
     head = ("Precision", "Called", "z", *map(_capital, module.FUNCTIONS))
     return documents.table(head, [_row(module, precision) for precision in module.PRECISIONS])
 
 
 def written(module: ModuleType, precision: str) -> tuple[str, ...]:
-    """The row of what is made of the float32 files."""
+    """The row of float32 files that are quantized to a precision."""
     cells = (_written(module.built(kind, "float32"), precision) for kind in module.FUNCTIONS)
     return (f"`{precision}`", f"at least {LEAST_DB[precision]:g} dB", *cells)
 
 
 def _written(model: Model, precision: str) -> str:
-    """As `cell`, of the model in that precision.
+    """As `cell`, of the model quantized to a precision.
 
     Raises:
-        RuntimeError: the answers are further off than is claimed, or a check fails.
+        RuntimeError: the signal-to-noise ratio is below LEAST_DB, or a check fails.
     """
     inputs = synthetic_samples(model.graph(), CALIBRATION)
     try:
@@ -104,15 +104,15 @@ def _written(model: Model, precision: str) -> str:
 
 
 def families() -> Mapping[str, ModuleType]:
-    """Title of a format -> the module that builds its files, which lies with the tests."""
-    with beside_the_tests():
+    """Title of a format -> the test module that builds its files."""
+    with importable_tests():
         from tests.builders import onnx_precisions, tflite_precisions  # noqa: PLC0415 - needs the path
     return {"ONNX": onnx_precisions, "TFLite": tflite_precisions}
 
 
 @contextmanager
-def beside_the_tests() -> Iterator[None]:
-    """Where their builders can be imported."""
+def importable_tests() -> Iterator[None]:
+    """Make the builders of the tests importable."""
     sys.path.insert(0, str(PROJECT))
     try:
         yield
@@ -129,20 +129,20 @@ def _row(module: ModuleType, precision: str) -> tuple[str, ...]:
 
 
 def cell(model: Model) -> str:
-    """The modes that are proved, and why others are refused."""
+    """The modes whose checks passed, and the refusals of others."""
     modes: dict[str, list[str]] = {}
     for mode in SHOWN:
         if mode in MODES:
             modes.setdefault(outcome(model, mode), []).append(mode)
-    proved = modes.pop("", [])
-    told = [", ".join(proved)] if proved else []
+    passed = modes.pop("", [])
+    texts = [", ".join(passed)] if passed else []
     for reason, refused in modes.items():
-        told.append(f"{', '.join(refused)} refused: {reason}")
-    return "; ".join(told)
+        texts.append(f"{', '.join(refused)} refused: {reason}")
+    return "; ".join(texts)
 
 
 def outcome(model: Model, mode: str) -> str:
-    """Why a cut is refused, or "" where it is proved.
+    """The reason why a cut is refused, or "" if its checks passed.
 
     Raises:
         RuntimeError: a check fails, or there is none.
@@ -158,14 +158,14 @@ def outcome(model: Model, mode: str) -> str:
 
 
 def nearness(model: Model) -> str:
-    """What z is held to; "" where the head cannot be sliced."""
+    """The limit of z as a text; "" if the head cannot be sliced."""
     try:
         checks = _pruned(model, "slice").results.checks
     except ExporterError:
         return ""
     first = next(check for check in checks if check.metric == "max_abs")
     if first.limit == 0.0:
-        return "equal to the bit"
+        return "bit-identical"
     row = LIMITS.get(("cut", cut_precision(model)), LIMITS["cut", "fp32"])
     return f"within {row.z if row.scaled else LIMITS['cut', 'fp32'].z:g}"
 

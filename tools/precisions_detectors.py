@@ -1,4 +1,4 @@
-"""The part of `docs/precisions.md` on detectors: every precision, in both orders."""
+"""The part of `docs/precisions.md` about detectors: every precision, in both orders."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from exporter.records import Check
 HEAD = """\
 ## Detectors, in both orders
 
-Boxes and classes share an axis (as YOLO has them), or enter a post-process (as in an SSD).
-"Quantized, then cut" names the modes whose checks passed, as above; "cut, then quantized" the
-signal-to-noise ratio that is kept of what is left, of boxes and of classes.
+Boxes and classes share an axis (as in YOLO), or are the inputs of a post-process (as in an SSD).
+"Quantized, then cut" names the modes whose checks passed, as above. "Cut, then quantized" is the
+signal-to-noise ratio of the kept boxes and classes.
 
 """
 
@@ -47,7 +47,7 @@ def document() -> str:
 def row(
     models: Mapping[str, Model], precision: str, cell: Callable[[Model, str], str]
 ) -> tuple[str, ...]:
-    """What becomes of each detector in a precision."""
+    """The result of each detector at a precision."""
     cells = []
     for model in models.values():
         try:
@@ -58,8 +58,8 @@ def row(
 
 
 def built() -> Mapping[str, Model]:
-    """Title -> a small float detector of that kind."""
-    with precisions.beside_the_tests():
+    """Title -> a small float detector."""
+    with precisions.importable_tests():
         from tests.builders import onnx_suppression, ssd_models, yolo_tflite  # noqa: PLC0415 - needs the path
         from tests.builders.yolo_models import DETECTORS  # noqa: PLC0415
     post_process = ssd_models.ssd().content(*ssd_models.ROWS)
@@ -72,20 +72,20 @@ def built() -> Mapping[str, Model]:
 
 
 def quantized_then_cut(model: Model, precision: str) -> str:
-    """The modes that are proved of the quantized file; of float32, of the file itself."""
+    """The modes whose checks passed for the quantized file, or for the float32 file itself."""
     plain = precisions.cell(model)
     if precision == FLOAT:
         return plain
     inputs = synthetic_samples(model.graph(), precisions.CALIBRATION)
-    told = precisions.cell(quantize_model(model, QuantizationSpec(precision), inputs).model)
-    return f"as `{FLOAT}`" if told == plain else told
+    text = precisions.cell(quantize_model(model, QuantizationSpec(precision), inputs).model)
+    return f"as `{FLOAT}`" if text == plain else text
 
 
 def cut_then_quantized(model: Model, precision: str) -> str:
-    """What is left of the signal.
+    """The signal-to-noise ratio.
 
     Raises:
-        RuntimeError: less than is claimed, or nothing was compared.
+        RuntimeError: it is below LEAST_DB, or nothing was compared.
     """
     cut = prune_model(model, CutOptions(keep=precisions.KEPT), Job(samples=precisions.SAMPLES))
     inputs = synthetic_samples(model.graph(), precisions.CALIBRATION)
@@ -95,9 +95,9 @@ def cut_then_quantized(model: Model, precision: str) -> str:
 
 
 def least(name: str, precision: str, checks: tuple[Check, ...]) -> str:
-    """What is claimed of the worst ratio, and true."""
-    told = [c.value for c in checks if c.metric == "sqnr_db" and c.value is not None]
-    worst = min(told, default=float("-inf"))
+    """The bound that the worst ratio meets; raises RuntimeError otherwise."""
+    ratios = [c.value for c in checks if c.metric == "sqnr_db" and c.value is not None]
+    worst = min(ratios, default=float("-inf"))
     if worst < precisions.LEAST_DB[precision]:
         raise RuntimeError(f"{name} at {precision}: {worst:.1f} dB")
     return f"at least {precisions.LEAST_DB[precision]:g} dB"

@@ -1,4 +1,4 @@
-"""The part of `docs/precisions.md` on Keras files: the whole job, into every precision."""
+"""The part of `docs/precisions.md` about Keras files: `exporter run` at every precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD = """\
 ## Keras, converted, cut and written
 
 A `.keras` file through `exporter run --precision`: converted, cut to three units and quantized, and
-the other way around. "Proved": every check passed in both orders.
+in the other order. "Proved": every check passed in both orders.
 
 """
 KINDS = {"onnx": "ONNX", "tflite": "TFLite"}
@@ -29,7 +29,7 @@ UNITS = 6
 
 
 def document() -> str:
-    """The table: a row a precision, a column a head and a kind of file."""
+    """The table: one row per precision, one column per head and kind of file."""
     columns: dict[str, Mapping[str, str]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for head, file in saved(Path(folder)):
@@ -43,7 +43,7 @@ def document() -> str:
 
 
 def saved(folder: Path) -> Iterator[tuple[str, Path]]:
-    """A small file for each kind of head."""
+    """A small file per kind of head."""
     import keras  # noqa: PLC0415 - seconds
     from keras import layers  # noqa: PLC0415
 
@@ -68,7 +68,7 @@ def saved(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def cells(file: Path, kind: str, names: Iterable[str]) -> Mapping[str, str]:
-    """Precision -> what became of the file in both orders, told once where they agree."""
+    """Precision -> the result of both orders, as one text if they agree."""
     cut_first, cut_last = (done(file, kind, names, quantize_first=first) for first in (False, True))
     return {name: _both(cut_first[name], cut_last[name]) for name in names}
 
@@ -79,7 +79,7 @@ def _both(cut_first: str, cut_last: str) -> str:
 
 
 def done(file: Path, kind: str, names: Iterable[str], *, quantize_first: bool) -> dict[str, str]:
-    """One conversion for all precisions; where one is refused, one for each."""
+    """One conversion for all precisions; if one of them is refused, the list is split."""
     wanted = list(names)
     try:
         return run(file, kind, wanted, quantize_first=quantize_first)
@@ -93,10 +93,10 @@ def done(file: Path, kind: str, names: Iterable[str], *, quantize_first: bool) -
 
 
 def run(file: Path, kind: str, names: list[str], *, quantize_first: bool) -> dict[str, str]:
-    """What the report says.
+    """Precision -> "proved".
 
     Raises:
-        RuntimeError: a check failed, or a precision keeps less than is claimed.
+        RuntimeError: a check failed, or a signal-to-noise ratio is below LEAST_DB.
     """
     job = Job(
         to=(kind,),
@@ -110,10 +110,10 @@ def run(file: Path, kind: str, names: list[str], *, quantize_first: bool) -> dic
         report = run_job(file, Path(folder, "out"), CutOptions(keep=precisions.KEPT), job)
     if not report.ok or not report.checks:
         raise RuntimeError(f"{file.name} to {kind}: {report.checks}")
-    told = {}
+    results = {}
     for name in names:
         checks = tuple(c for c in report.checks if f".{name}." in c.artifact)
         if name != FLOAT:
             precisions_detectors.least(file.name, name, checks)
-        told[name] = "proved"
-    return told
+        results[name] = "proved"
+    return results

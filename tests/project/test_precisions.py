@@ -1,4 +1,4 @@
-"""The document of the precisions is what happens, and its script cannot call a failure a proof."""
+"""docs/precisions.md is up to date, and its script stops at a failed check."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 def load() -> ModuleType:
-    """The script, which is no part of a package."""
+    """The script, which is not in a package."""
     sys.path.insert(0, str(PROJECT / "tools"))
     try:
         for name in ("detectors", "keras"):
@@ -33,8 +33,8 @@ precisions = load()
 
 
 @pytest.mark.parametrize("title", ["ONNX", "TFLite"])
-def test_the_document_is_up_to_date(title: str) -> None:
-    """All that is read; of what is written the row that holds a refusal, and the integers."""
+def test_the_tables_of_a_format_are_up_to_date(title: str) -> None:
+    """All rows of files that are read; of files that are written, a refusal and an integer row."""
     text = precisions.DOCUMENT.read_text("utf-8")
     module = precisions.families()[title]
     assert text.startswith(precisions.HEAD)
@@ -49,7 +49,7 @@ def test_the_document_is_up_to_date(title: str) -> None:
 
 
 def test_detectors_and_keras_files_have_their_tables() -> None:
-    """Of the detectors the integers, in both orders; of Keras files that all rows are there."""
+    """Of the detectors the int8 row, in both orders; of Keras files that all rows exist."""
     detectors, keras = (
         importlib.import_module(f"precisions_{name}") for name in ("detectors", "keras")
     )
@@ -62,7 +62,7 @@ def test_detectors_and_keras_files_have_their_tables() -> None:
     assert all(f"| `{precision}` | proved |" in part for precision in PRECISIONS)
 
 
-def test_a_detector_that_is_far_off_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector_with_too_much_noise_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
     detectors = importlib.import_module("precisions_detectors")
     monkeypatch.setitem(precisions.LEAST_DB, "int8", 60)
     model = detectors.built()["TFLite, post-process"]
@@ -70,7 +70,7 @@ def test_a_detector_that_is_far_off_stops_the_script(monkeypatch: pytest.MonkeyP
         detectors.cut_then_quantized(model, "int8")
 
 
-def test_answers_that_are_far_off_stop_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_with_too_much_noise_stops_the_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(precisions.LEAST_DB, "int4", 60)
     with pytest.raises(RuntimeError, match=r"at int4: \d+\.\d dB"):
         precisions.written(tflite_precisions, "int4")
@@ -83,7 +83,7 @@ def test_every_precision_of_the_builders_has_a_row() -> None:
 
 
 class Wrong(OnnxModel):
-    """A model whose cuts have another weight."""
+    """A model whose cuts have a changed weight."""
 
     def apply(self, plan: Any) -> Any:
         result = super().apply(plan)
@@ -96,9 +96,9 @@ class Wrong(OnnxModel):
         return from_proto(proto, self.name)
 
 
-def test_a_cut_that_is_wrong_stops_the_script() -> None:
-    sound = onnx_precisions.built("dense, logits", "float32")
-    assert sound is not None
-    assert not precisions.outcome(sound, "slice")
+def test_a_wrong_cut_stops_the_script() -> None:
+    model = onnx_precisions.built("dense, logits", "float32")
+    assert model is not None
+    assert not precisions.outcome(model, "slice")
     with pytest.raises(RuntimeError, match="max_abs"):
-        precisions.outcome(Wrong(sound.proto, sound.name), "slice")
+        precisions.outcome(Wrong(model.proto, sound.name), "slice")
