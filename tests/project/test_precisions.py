@@ -101,4 +101,4 @@ def test_a_wrong_cut_stops_the_script() -> None:
     assert model is not None
     assert not precisions.outcome(model, "slice")
     with pytest.raises(RuntimeError, match="max_abs"):
-        precisions.outcome(Wrong(model.proto, sound.name), "slice")
+        precisions.outcome(Wrong(model.proto, model.name), "slice")

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from exporter.graph import Array, Tensor
-from exporter.graph.operations import Opaque, Operation
+from exporter.graph.operations import Operation
 
 Entries = tuple[int | None, ...]  # of a vector or scalar; None: not known before the model runs
 KnownShapes = Mapping[str, Entries]  # computed tensor -> its entries, from shape arithmetic
 
-NO_RANK = Opaque("the rank of its input or output is not known")
-
 # Operators whose inputs have another order than the neutral operation's: the slot in the file of
 # each neutral slot.
 SLOT_ORDER: Mapping[str, tuple[int, ...]] = {"EMBEDDING_LOOKUP": (1, 0), "SPLIT": (1, 0)}
+
+
+class UntranslatableError(Exception):
+    """No neutral operation does what the operator does; the argument is the reason."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +70,13 @@ class OperatorView:
             return None
         return tuple(int(n) for n in np.ravel(tensor.read()))
 
+    def known_integers(self, slot: int, subject: str) -> tuple[int, ...]:
+        """As `integers`; UntranslatableError with the subject if they are not constant."""
+        values = self.integers(slot)
+        if values is None:
+            raise UntranslatableError(f"{subject} computed while the model runs")
+        return values
+
     def constants(self) -> tuple[int, ...]:
         """The slots of constant inputs."""
         return tuple(i for i, t in enumerate(self.inputs) if t is not None and t.is_constant)
@@ -81,6 +90,13 @@ class OperatorView:
         """The rank of an input, or of the first output; None if it is not known."""
         tensor = self.outputs[0] if slot is None else self.input(slot)
         return None if tensor is None or tensor.shape is None else len(tensor.shape)
+
+    def known_rank(self, slot: int | None = None) -> int:
+        """As `rank`; UntranslatableError if it is not known, or 0."""
+        rank = self.rank(slot)
+        if not rank:
+            raise UntranslatableError("the rank of its input or output is not known")
+        return rank
 
     def length(self, slot: int, axis: int) -> int | None:
         """The length of an input's axis; None if it is not known or there is no such axis."""

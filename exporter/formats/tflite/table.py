@@ -11,7 +11,12 @@ from dataclasses import replace
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.formats.check_operation import NodeRanks, fits
-from exporter.formats.tflite.operator_view import SLOT_ORDER, OperatorView, Translate
+from exporter.formats.tflite.operator_view import (
+    SLOT_ORDER,
+    OperatorView,
+    Translate,
+    UntranslatableError,
+)
 from exporter.formats.tflite.operators import detection, linear, positions, reduce_pool, values
 from exporter.graph import Shape, Tensor
 from exporter.graph.operations import Gather, Linear, Opaque, Operation
@@ -28,7 +33,10 @@ def translate(view: OperatorView) -> Operation:
     row = TABLE.get(view.operator)
     if row is None or not view.outputs or view.input(0) is None:
         return Opaque()
-    operation = row(view)
+    try:
+        operation = row(view)
+    except UntranslatableError as error:
+        return Opaque(str(error))
     if isinstance(operation, Linear) and view.option("fusedActivationFunction"):
         operation = replace(operation, altered=True)
     return operation if _fits(operation, view) else Opaque("its tensors do not fit together")
@@ -51,10 +59,9 @@ def _shape(tensor: Tensor | None) -> Shape | None:
 
 def _widths_agree(operation: Linear, inputs: list[Shape | None], result: Shape | None) -> bool:
     """Have the kernel, the bias and the result the same number of channels?"""
-    channels = [(result, operation.output_axis)]
-    channels.append((_at(inputs, operation.kernel), operation.kernel_axis))
+    channels = [(result, operation.output_axis), (inputs[operation.kernel], operation.kernel_axis)]
     if operation.bias is not None:
-        channels.append((_at(inputs, operation.bias), -1))
+        channels.append((inputs[operation.bias], -1))
     lengths = {
         shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else -1
         for shape, axis in channels
@@ -62,20 +69,10 @@ def _widths_agree(operation: Linear, inputs: list[Shape | None], result: Shape |
     return len(lengths) == 1 and -1 not in lengths
 
 
-def _at(inputs: list[Shape | None], slot: int) -> Shape | None:
-    return inputs[slot] if slot < len(inputs) else None
-
+_MODULES = (linear, values, positions, reduce_pool, detection)
 
 TABLE: Mapping[str, Translate] = dict(
-    sorted(
-        {
-            **linear.ROWS,
-            **values.ROWS,
-            **positions.ROWS,
-            **reduce_pool.ROWS,
-            **detection.ROWS,
-        }.items()
-    )
+    sorted((name, row) for module in _MODULES for name, row in module.ROWS.items())
 )
 
 _GRAPHS = "it runs other subgraphs, which are not traced"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.formats.tflite.operator_view import OperatorView, Translate
-from exporter.graph.operations import DetectionSlots, NonMaxSuppression, Opaque, Operation
+from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
+from exporter.graph.operations import DetectionSlots, NonMaxSuppression, Operation
 
 _ROWS = DetectionSlots(boxes=0, classes=1, scores=2, number=3)
 _CLASSES = 1  # slot
@@ -21,9 +21,9 @@ def _post_process(view: OperatorView) -> Operation:
     options, width = view.custom or {}, view.length(_CLASSES, -1)
     count = _number(options, _COUNT)
     if view.rank(_CLASSES) != 3 or width is None or count is None:  # noqa: PLR2004
-        return Opaque("its options, or the shape of its classes, cannot be read")
+        raise UntranslatableError("its options, or the shape of its classes, cannot be read")
     if not 0 <= width - count <= 1 or len(view.outputs) < len(_ROWS):
-        return Opaque(f"it states {count:g} classes and its input has {width}")
+        raise UntranslatableError(f"it states {count:g} classes and its input has {width}")
     return NonMaxSuppression(
         classes=_CLASSES,
         axis=2,

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.tflite.operator_view import NO_RANK, OperatorView, Translate
-from exporter.graph.operations import Linear, Opaque, Operation
+from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
+from exporter.graph.operations import Linear, Operation
 
 
 def _fully_connected(view: OperatorView) -> Operation:
-    rank = view.rank()
     if view.option("weightsFormat"):
-        return Opaque("its weights are shuffled for one kind of processor")
-    return NO_RANK if rank is None else _linear(view, (0, rank - 1))
+        raise UntranslatableError("its weights are shuffled for one kind of processor")
+    return _linear(view, (0, view.known_rank() - 1))
 
 
 def _conv_2d(view: OperatorView) -> Operation:
@@ -39,13 +38,10 @@ def _depthwise_conv_2d(view: OperatorView) -> Operation:
 
 
 def _batch_matmul(view: OperatorView) -> Operation:
-    rank, kernel_rank = view.rank(), view.rank(1)
     if not view.is_fixed(1):
-        return Opaque("its right side is not a constant")
-    if rank is None or kernel_rank is None:
-        return NO_RANK
-    axis = kernel_rank - (2 if view.option("adjY", default=False) else 1)
-    return Linear(1, kernel_axis=axis, output_axis=rank - 1)
+        raise UntranslatableError("its right side is not a constant")
+    axis = view.known_rank(1) - (2 if view.option("adjY", default=False) else 1)
+    return Linear(1, kernel_axis=axis, output_axis=view.known_rank() - 1)
 
 
 def _linear(
@@ -53,7 +49,7 @@ def _linear(
 ) -> Operation:
     """Args: channels: the kernel's axis of output channels, and the output's."""
     if not view.is_fixed(1):
-        return Opaque("its kernel is not a constant but computed")
+        raise UntranslatableError("its kernel is not a constant but computed")
     bias = None if view.input(2) is None else 2
     return Linear(1, *channels, bias=bias, groups=groups, width_attribute=width)
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from exporter.formats.tflite.operator_view import NO_RANK, OperatorView, Translate
-from exporter.graph.operations import Opaque, Operation, Pool, Reduce, TopK
+from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
+from exporter.graph.operations import Operation, Pool, Reduce, TopK
 
 
 def _reduce(view: OperatorView, function: str) -> Operation:
-    axes, rank = view.integers(1), view.rank(0)
-    if axes is None:
-        return Opaque("its axes are computed while the model runs")
-    if not rank:
-        return NO_RANK
+    axes, rank = view.known_integers(1, "its axes are"), view.known_rank(0)
     reduced = tuple(sorted({axis % rank for axis in axes}))
     return Reduce(reduced, bool(view.option("keepDims", default=False)), function)
 
@@ -25,17 +21,21 @@ def _pool(_: OperatorView) -> Operation:
 
 
 def _arg(view: OperatorView, *, largest: bool) -> Operation:
-    axis, rank = view.integers(1), view.rank(0)
-    if axis is None or len(axis) != 1:
-        return Opaque("its axis is computed while the model runs")
-    return TopK(axis[0] % rank, keepdims=False, largest=largest) if rank else NO_RANK
+    axis = _single(view, "its axis is")
+    return TopK(axis % view.known_rank(0), keepdims=False, largest=largest)
 
 
 def _top_k(view: OperatorView) -> Operation:
-    k, rank = view.integers(1), view.rank(0)
-    if k is None or len(k) != 1:
-        return Opaque("the number of values that it returns is computed while the model runs")
-    return TopK(rank - 1, k=k[0], slot=1, ids=1) if rank else NO_RANK
+    k = _single(view, "the number of values that it returns is")
+    return TopK(view.known_rank(0) - 1, k=k, slot=1, ids=1)
+
+
+def _single(view: OperatorView, subject: str) -> int:
+    """The second input, if it is one constant integer."""
+    values = view.integers(1)
+    if values is None or len(values) != 1:
+        raise UntranslatableError(f"{subject} computed while the model runs")
+    return values[0]
 
 
 ROWS: Mapping[str, Translate] = {

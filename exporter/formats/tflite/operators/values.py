@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from exporter.formats.tflite.operator_view import NO_RANK, OperatorView, Translate
+from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
 from exporter.graph import Tensor
-from exporter.graph.operations import Activation, Elementwise, Opaque, Operation
+from exporter.graph.operations import Activation, Elementwise, Operation
 
 # --- arithmetic ----------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ def _requantize(view: OperatorView, function: str) -> Operation:
     """Keeps 0: a quantized 0 is the zero point."""
     tensors = (view.input(0), *view.outputs)
     if any(tensor is not None and _is_computed_per_channel(tensor) for tensor in tensors):
-        return Opaque("it computes values with per-channel scales")
+        raise UntranslatableError("it computes values with per-channel scales")
     return Elementwise(offsets=(0,), function=function)
 
 
@@ -68,17 +68,15 @@ def _activation(_: OperatorView, function: str, **parameters: float) -> Operatio
 
 def _softmax(view: OperatorView) -> Operation:
     """Multiplies the logits by beta first; a negative beta would reverse their order."""
-    beta, rank = float(view.option("beta", 1.0)), view.rank()
+    beta = float(view.option("beta", 1.0))
     if not beta > 0.0:
-        return Opaque(f"its logits are multiplied by beta = {beta:g}")
-    if rank is None:
-        return NO_RANK
-    return Activation("softmax", rank - 1, () if beta == 1.0 else (("beta", beta),))
+        raise UntranslatableError(f"its logits are multiplied by beta = {beta:g}")
+    parameters = () if beta == 1.0 else (("beta", beta),)
+    return Activation("softmax", view.known_rank() - 1, parameters)
 
 
 def _log_softmax(view: OperatorView) -> Operation:
-    rank = view.rank()
-    return NO_RANK if rank is None else Activation("log_softmax", axis=rank - 1)
+    return Activation("log_softmax", axis=view.known_rank() - 1)
 
 
 def _leaky_relu(view: OperatorView) -> Operation:
