@@ -1,7 +1,7 @@
-"""Softmaxes that a file takes apart: exponentials and their sum, drawn as the one activation.
+"""Combine the operations of a softmax, which a file writes one by one, into one activation.
 
-JAX has no softmax of its own and traces exp(z - max(z)) / sum(...), and some converters write it so
-for axes that are not last. Each of these operators alone would mix the units.
+JAX has no softmax operation and traces exp(z - max(z)) / sum(...); some converters write it so for
+an axis that is not the last. Each of these operations alone would mix the units.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from exporter.graph.graph import Graph, Node
-from exporter.graph.operations import Activation, Elementwise, Expand, Reduce, Reshape, ShapeOf
+from exporter.graph.operations import Activation, Expand, Reduce, Reshape, ShapeOf
+from exporter.graph.walk import applies, computed_inputs, upstream
 
 
 class _Reduced(NamedTuple):
     """One value for all positions along an axis, in a shape that broadcasts to theirs."""
 
-    source: str  # what was reduced
+    source: str  # the tensor that is reduced
     axis: int
     nodes: tuple[Node, ...]
-    functions: tuple[str, ...]  # what was computed, from the reduction on
+    functions: tuple[str, ...]  # the reduction, then functions of its result
 
 
 class _Found(NamedTuple):
@@ -27,18 +28,18 @@ class _Found(NamedTuple):
 
     activation: Activation
     z: str
-    nodes: tuple[Node, ...]  # all of them but the last
-    wide: tuple[str, ...]  # the tensors inside that are as wide as z
+    nodes: tuple[Node, ...]  # all but the last
+    wide: tuple[str, ...]  # its inner tensors with the width of z
 
 
 def combine_softmaxes(graph: Graph) -> Graph:
-    """The graph with each softmax as one node, named after its last operator.
+    """The graph with each softmax as one node, named after its last operation.
 
-    The tensors inside that are as wide as the logits are further outputs of that node, so that
-    their shapes follow a cut. One of which something else reads a part stays as it is.
+    Its inner tensors with the width of the logits are further outputs of that node, so that a cut
+    changes their shapes. A softmax whose inner tensors have other consumers is not combined.
     """
     found = {node.name: match for node in graph.nodes if (match := _match(graph, node)) is not None}
-    gone = {node.name for match in found.values() for node in match.nodes}
+    combined = {node.name for match in found.values() for node in match.nodes}
     nodes = []
     for node in graph.nodes:
         match = found.get(node.name)
@@ -47,108 +48,91 @@ def combine_softmaxes(graph: Graph) -> Graph:
             nodes.append(
                 replace(node, operation=match.activation, inputs=(match.z,), outputs=outputs)
             )
-        elif node.name not in gone:
+        elif node.name not in combined:
             nodes.append(node)
     return replace(graph, nodes=tuple(nodes)) if found else graph
 
 
 def _match(graph: Graph, last: Node) -> _Found | None:
-    """What the node ends, if nothing else reads what is inside."""
-    found = _ended(graph, last)
+    """The softmax that ends in a node, if nothing else reads its inner tensors."""
+    reduced = _reduced(graph, *last.inputs[::-1]) if applies(last, "div", "sub") else None
+    if reduced is None:
+        return None
+    match = _softmax if applies(last, "div") else _log_softmax
+    found = match(graph, last.inputs[0], reduced)
     if found is None:
         return None
     inside = {last.name, *(node.name for node in found.nodes)}
-    made = {name for node in found.nodes for name in node.outputs}
-    readers = {
-        user.name
-        for name in made
-        for user, _ in graph.consumers.get(name, ())
-        if not isinstance(user.operation, ShapeOf)  # lengths stay what they are
+    inner = {name for node in found.nodes for name in node.outputs}
+    consumers = {
+        consumer.name
+        for name in inner
+        for consumer, _ in graph.consumers.get(name, ())
+        if not isinstance(consumer.operation, ShapeOf)  # the lengths do not change
     }
-    return found if readers <= inside and not made.intersection(graph.outputs) else None
+    return found if consumers <= inside and inner.isdisjoint(graph.outputs) else None
 
 
-def _ended(graph: Graph, last: Node) -> _Found | None:
-    operation = last.operation
-    if not isinstance(operation, Elementwise) or operation.function not in {"div", "sub"}:
+def _softmax(graph: Graph, value: str, total: _Reduced) -> _Found | None:
+    exp = _exp(graph, value)
+    if exp is None or total.functions != ("sum",) or total.source != value:
         return None
-    value, divisor = last.inputs
-    under = _reduced(graph, divisor, value)
-    if under is None:
-        return None
-    return (_softmax if operation.function == "div" else _logarithm)(graph, value, under)
+    z, nodes, wide = _without_maximum(graph, exp.inputs[0], total.axis)
+    softmax = Activation("softmax", total.axis)
+    return _Found(softmax, z, (*nodes, exp, *total.nodes), (*wide, value))
 
 
-def _softmax(graph: Graph, value: str, under: _Reduced) -> _Found | None:
-    powers = _powers(graph, value)
-    if powers is None or under.functions != ("sum",) or under.source != value:
-        return None
-    z, nodes, wide = _shifted(graph, powers.inputs[0], under.axis)
-    softmax = Activation("softmax", under.axis)
-    return _Found(softmax, z, (*nodes, powers, *under.nodes), (*wide, value))
-
-
-def _logarithm(graph: Graph, value: str, under: _Reduced) -> _Found | None:
-    logarithm = Activation("log_softmax", under.axis)
-    z, nodes, wide = _shifted(graph, value, under.axis)
-    powers = _powers(graph, under.source)
-    if under.functions == ("log_sum_exp",) and under.source == value:
-        return _Found(logarithm, z, (*nodes, *under.nodes), wide)
-    if under.functions == ("sum", "log") and powers is not None and powers.inputs == (value,):
-        return _Found(logarithm, z, (*nodes, powers, *under.nodes), (*wide, under.source))
+def _log_softmax(graph: Graph, value: str, total: _Reduced) -> _Found | None:
+    log_softmax = Activation("log_softmax", total.axis)
+    z, nodes, wide = _without_maximum(graph, value, total.axis)
+    exp = _exp(graph, total.source)
+    if total.functions == ("log_sum_exp",) and total.source == value:
+        return _Found(log_softmax, z, (*nodes, *total.nodes), wide)
+    if total.functions == ("sum", "log") and exp is not None and exp.inputs == (value,):
+        return _Found(log_softmax, z, (*nodes, exp, *total.nodes), (*wide, total.source))
     return None
 
 
-def _powers(graph: Graph, tensor: str) -> Node | None:
+def _exp(graph: Graph, tensor: str) -> Node | None:
     node, _ = graph.producers.get(tensor, (None, 0))
     is_exp = node is not None and node.operation == Activation("exp")
     return node if is_exp else None
 
 
-def _shifted(graph: Graph, tensor: str, axis: int) -> tuple[str, tuple[Node, ...], tuple[str, ...]]:
-    """What a tensor is but for its largest value, which may have been taken from it."""
+def _without_maximum(
+    graph: Graph, tensor: str, axis: int
+) -> tuple[str, tuple[Node, ...], tuple[str, ...]]:
+    """The tensor before its maximum was subtracted, the nodes that did that, and their results."""
     node, _ = graph.producers.get(tensor, (None, 0))
-    if node is not None and getattr(node.operation, "function", "") == "sub":
-        z, largest = node.inputs
-        under = _reduced(graph, largest, z)
-        if (
-            under is not None
-            and (under.source, under.axis) == (z, axis)
-            and set(under.functions) == {"max"}
-        ):
-            return z, (*under.nodes, node), (tensor,)
+    if node is not None and applies(node, "sub"):
+        z, maximum = node.inputs
+        found = _reduced(graph, maximum, z)
+        if found and (found.source, found.axis, {*found.functions}) == (z, axis, {"max"}):
+            return z, (*found.nodes, node), (tensor,)
     return tensor, (), ()
 
 
-def _reduced(graph: Graph, tensor: str, beside: str) -> _Reduced | None:
-    """What the tensor is, if it is one value for all along an axis of the other one.
+def _reduced(graph: Graph, tensor: str, other: str) -> _Reduced | None:
+    """The reduction that a tensor comes from, if it has one value for each axis of another tensor.
 
-    Only operators that move values, a logarithm, and a bound from below may stand behind the
-    reduction.
+    Between the reduction and the tensor only moves, a logarithm and a lower bound are allowed.
     """
-    nodes: list[Node] = []
-    functions: list[str] = []
-    reached, wide = tensor, graph.shape(beside)
-    while True:
-        node, _ = graph.producers.get(reached, (None, 0))
-        if node is None:
-            return None
-        nodes.insert(0, node)
-        match node.operation:
-            case Reduce(axes=(axis,), function=function):
-                flat = (*wide[:axis], 1, *wide[axis + 1 :])
-                shape = graph.shape(tensor)
-                fits = (*[1] * (len(flat) - len(shape)), *shape) == flat
-                whole = (function, *functions)
-                return _Reduced(node.inputs[0], axis, tuple(nodes), whole) if fits else None
-            case Reshape() | Expand():
-                reached = node.inputs[0]
-            case Elementwise(function="identity" | "log" | "max" as function):
-                if function != "identity":
-                    functions.insert(0, function)
-                computed = [n for n in node.inputs if n and not graph.tensors[n].is_constant]
-                if len(computed) != 1:
-                    return None
-                reached = computed[0]
-            case _:
+
+    def follow(node: Node) -> str | None:
+        if isinstance(node.operation, Reshape | Expand):
+            return node.inputs[0]
+        computed = computed_inputs(graph, node)
+        moves = applies(node, "identity", "log", "max") and len(computed) == 1
+        return computed[0] if moves else None
+
+    nodes = [node for node, _ in upstream(graph.producers, tensor, follow)][::-1]
+    match nodes[0].operation if nodes else None:
+        case Reduce(axes=(axis,), function=function):
+            wide, shape = graph.shape(other), graph.shape(tensor)
+            narrow = (*wide[:axis], 1, *wide[axis + 1 :])
+            if (*[1] * (len(narrow) - len(shape)), *shape) != narrow:
                 return None
+            later = (getattr(node.operation, "function", "identity") for node in nodes[1:])
+            functions = (function, *(each for each in later if each != "identity"))
+            return _Reduced(nodes[0].inputs[0], axis, tuple(nodes), functions)
+    return None

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from exporter.errors import UsageError
 from exporter.formats.model import Model, unit_labels
-from exporter.graph import Graph
 from exporter.graph.edits import Edit, Plan
 from exporter.modes import MODES, Semantics
 from exporter.modes.merging import merge_units
@@ -25,7 +24,7 @@ from exporter.planning.checks import (
 )
 from exporter.planning.detectors import keep_background, without_background_label
 from exporter.planning.options import CutOptions, Units, parse_range
-from exporter.planning.unit_ids import emitted_output, id_edits, id_options
+from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
@@ -73,18 +72,16 @@ def plan_cut(model: Model, options: CutOptions, original: Origin | None = None) 
     heads = _trace(model, options)
     selection, groups = _select(model, heads[0], options)
     resolved = _resolve(heads, selection, groups, options)
-    resolved[0] = _record_emitted(model.graph(), resolved[0], options)
-    remap = _remap(model, [each.table for each in resolved], original)
+    tables = [each.table for each in resolved]
+    tables[0] = with_emitted_output(model.graph(), heads[0], tables[0], options)
+    remap = _remap(model, tables, original)
     check_merged_units(model, remap.of(heads[0].name))
     edits = (
         *_mode_edits(resolved, selection, options),
         *id_edits(model.graph(), heads[0], remap.of(heads[0].name), options),
     )
-    warnings = _warnings(heads, selection, options, resolved[0].table.new_units)
+    warnings = _warnings(heads, selection, options, tables[0].new_units)
     return Cut(heads, selection, options.mode, Plan(edits, remap), remap, tuple(warnings))
-
-
-# --- trace ---------------------------------------------------------------------------------------
 
 
 def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
@@ -116,9 +113,6 @@ def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
     return heads
 
 
-# --- select --------------------------------------------------------------------------------------
-
-
 def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, UnitGroups]:
     """The kept units and the groups to merge; all units where only groups or a gate are given."""
     given = options.labels
@@ -141,9 +135,6 @@ def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, U
     return add_groups(selection, options.merge, removed=removed, rank=rank)
 
 
-# --- resolve -------------------------------------------------------------------------------------
-
-
 class _Resolved(NamedTuple):
     """A head, the options that its mode has resolved, and its table for the remap."""
 
@@ -158,15 +149,6 @@ def _resolve(
     asked, mode = replace(options.semantics, merge=groups), MODES[options.mode]
     semantics = [(head, mode.resolve(head, asked)) for head in heads]
     return [_Resolved(*each, _table(*each, selection, options)) for each in semantics]
-
-
-def _record_emitted(graph: Graph, resolved: _Resolved, options: CutOptions) -> _Resolved:
-    """With the output of indices that the options add, if they do."""
-    table = resolved.table
-    emitted = emitted_output(graph, resolved.head, table, options)
-    if emitted is None:
-        return resolved
-    return resolved._replace(table=replace(table, options={**table.options, "emit": emitted}))
 
 
 def _table(
@@ -206,9 +188,6 @@ def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -
     return compose(model.remap, later) if model.remap else later
 
 
-# --- edits ---------------------------------------------------------------------------------------
-
-
 def _mode_edits(
     resolved: Sequence[_Resolved], selection: Selection, options: CutOptions
 ) -> tuple[Edit, ...]:
@@ -220,9 +199,6 @@ def _mode_edits(
     edits = mode.edits(head, kept, semantics)
     more = (mode.beside(other, kept, each) for other, each, _ in others) if edits else ()
     return (*edits, *(edit for each in more for edit in each))
-
-
-# --- warnings ------------------------------------------------------------------------------------
 
 
 def _warnings(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,17 +99,17 @@ def _emitted_name(graph: Graph, head: Head) -> str:
     return IDS if IDS not in graph.tensors else f"{head.output}_{IDS}"
 
 
-def emitted_output(
+def with_emitted_output(
     graph: Graph, head: Head, table: HeadRemap, options: CutOptions
-) -> dict[str, Any] | None:
-    """The output of indices that the options add, as the remap records it; None if they do not.
+) -> HeadRemap:
+    """The table, with the output of indices that the options add, if they do.
 
     Raises:
         UsageError: there are fewer units than it shall return.
         ModelError: the units share their axis with other values; or the model has such an output.
     """
     if options.emit is None:
-        return None
+        return table
     count, units = parse_emit(options.emit), head.tensor(head.output).unit_axis.units
     if not np.array_equal(units, np.arange(len(units))):
         raise ModelError(
@@ -125,7 +126,7 @@ def emitted_output(
     name = _emitted_name(graph, head)
     if name in graph.tensors:
         raise ModelError(f"the model already has outputs {IDS!r} and {name!r}", "leave out --emit")
-    return {"output": name, "count": count}
+    return replace(table, options={**table.options, "emit": {"output": name, "count": count}})
 
 
 def _emit(graph: Graph, head: Head, table: HeadRemap, options: CutOptions) -> tuple[Edit, ...]:

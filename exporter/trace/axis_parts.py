@@ -259,7 +259,7 @@ def _inputs(visit: Visit) -> list[UnitsAt]:
     """The inputs with a unit axis; none where the operation's rule refuses."""
     rule = RULES.get(type(visit.node.operation))
     try:
-        facts = list(rule(visit)) if rule else []
+        facts = list(rule(visit, visit.node.operation)) if rule else []
     except Refused:
         return []
     return [fact for fact in facts if isinstance(fact, UnitsAt) and fact.port.side == "input"]

@@ -61,7 +61,8 @@ class AxisWalk:
         if rule is None:
             reason = getattr(node.operation, "reason", "there is no rule for it")
             raise Refused(node, reason, getattr(node.operation, "hint", ""))
-        for fact in rule(Visit(self.graph, node, port, unit_axis, self.tensors)):
+        visit = Visit(self.graph, node, port, unit_axis, self.tensors)
+        for fact in rule(visit, node.operation):
             self._note(fact, node)
 
     def _note(self, fact: Fact, node: Node) -> None:

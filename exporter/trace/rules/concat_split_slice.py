@@ -19,9 +19,7 @@ from exporter.trace.unit_axis import Junction, UnitAxis, Width
 _BY_POSITION = "it selects units by position"
 
 
-def concat(visit: Visit) -> Iterator[Fact]:
-    operation = visit.node.operation
-    assert isinstance(operation, Concat)  # noqa: S101 - narrows the type; RULES guarantees it
+def concat(visit: Visit, operation: Concat) -> Iterator[Fact]:
     parts = [Port("input", slot) for slot in range(len(visit.node.inputs))]
     if visit.unit_axis.axis == operation.axis:
         yield from _along(visit, FIRST_OUTPUT, parts)
@@ -29,9 +27,7 @@ def concat(visit: Visit) -> Iterator[Fact]:
         yield from _across(visit, [FIRST_OUTPUT, *parts])
 
 
-def split(visit: Visit) -> Iterator[Fact]:
-    operation = visit.node.operation
-    assert isinstance(operation, Split)  # noqa: S101
+def split(visit: Visit, operation: Split) -> Iterator[Fact]:
     parts = [Port("output", slot) for slot in range(len(visit.node.outputs))]
     if visit.unit_axis.axis != operation.axis:
         yield from _across(visit, [FIRST_INPUT, *parts])
@@ -80,10 +76,8 @@ def _joined(visit: Visit, parts: list[Port], ranges: list[tuple[int, int]]) -> A
     return units
 
 
-def slice_(visit: Visit) -> Iterator[Fact]:
+def slice_(visit: Visit, operation: Slice) -> Iterator[Fact]:
     """A slice may select all units and drop other positions, or select other positions only."""
-    operation = visit.node.operation
-    assert isinstance(operation, Slice)  # noqa: S101
     axis, inward = visit.unit_axis.axis, visit.port.side == "input"
     whole, part = visit.width(FIRST_INPUT, axis), visit.width(FIRST_OUTPUT, axis)
     first = _first(operation, axis, whole, part)

@@ -15,10 +15,8 @@ from exporter.trace.rules.unit_indices import IndexWalk
 from exporter.trace.unit_axis import UnitAxis
 
 
-def non_max_suppression(visit: Visit) -> Iterator[Fact]:
+def non_max_suppression(visit: Visit, operation: NonMaxSuppression) -> Iterator[Fact]:
     """The units are the classes; the boxes and anchors have other axes."""
-    operation = visit.node.operation
-    assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type
     port = Port("input", operation.classes)
     if visit.port != port or visit.unit_axis.axis != operation.axis:
         raise visit.refuse("the axis is not the class axis by which it ranks boxes")

@@ -10,10 +10,8 @@ from exporter.trace.rules.protocol import FIRST_OUTPUT, Fact, Port, UnitsAt, Vis
 _SCALES = 1  # slot of the scales of blocks
 
 
-def elementwise(visit: Visit) -> Iterator[Fact]:
+def elementwise(visit: Visit, operation: Elementwise | Activation) -> Iterator[Fact]:
     """All inputs and outputs have the same units, except inputs that are broadcast along them."""
-    operation = visit.node.operation
-    assert isinstance(operation, Elementwise | Activation)  # noqa: S101 - narrows the type
     output = visit.shape(FIRST_OUTPUT)
     rank, width = len(output), len(visit.unit_axis.units)
     axis = visit.unit_axis.axis
@@ -21,7 +19,7 @@ def elementwise(visit: Visit) -> Iterator[Fact]:
         axis += rank - len(visit.shape(visit.port))
     if output[axis] != width:
         raise visit.refuse("the units are broadcast against something wider")
-    zeroed = _zeroed(visit, axis)
+    zeroed = _zeroed(visit, operation, axis)
     for slot in range(len(visit.node.outputs)):
         yield UnitsAt(Port("output", slot), visit.unit_axis.at(axis))
     channel_axis = operation.channel_axis if isinstance(operation, Elementwise) else None
@@ -40,9 +38,8 @@ def elementwise(visit: Visit) -> Iterator[Fact]:
             yield UnitsAt(port, visit.unit_axis.at(own), 0.0 if slot in zeroed else None)
 
 
-def _zeroed(visit: Visit, axis: int) -> tuple[int, ...]:
+def _zeroed(visit: Visit, operation: Elementwise | Activation, axis: int) -> tuple[int, ...]:
     """The slots of constants that must be 0 where the value of a unit shall be 0."""
-    operation = visit.node.operation
     if not isinstance(operation, Elementwise):
         return ()
     if operation.block_axis == axis:

@@ -9,10 +9,8 @@ from exporter.trace.rules.protocol import FIRST_INPUT, FIRST_OUTPUT, Fact, Units
 from exporter.trace.rules.runtime_width import is_width
 
 
-def expand(visit: Visit) -> Iterator[Fact]:
+def expand(visit: Visit, operation: Expand) -> Iterator[Fact]:
     """The output may have more axes than the input, before those of the input."""
-    operation = visit.node.operation
-    assert isinstance(operation, Expand)  # noqa: S101 - narrows the type; RULES guarantees it
     more = len(visit.shape(FIRST_OUTPUT)) - len(visit.shape(FIRST_INPUT))
     axis = visit.unit_axis.axis + (more if visit.port.side == "input" else 0)
     if axis in operation.grown:
@@ -38,7 +36,5 @@ def _repeat(visit: Visit, operation: Expand, input_axis: int) -> Iterator[Fact]:
         yield visit.states(slot, target, visit.unit_axis.axis)
 
 
-def constant_of_shape(visit: Visit) -> Iterator[Fact]:
-    operation = visit.node.operation
-    assert isinstance(operation, ConstantOfShape)  # noqa: S101
+def constant_of_shape(visit: Visit, operation: ConstantOfShape) -> Iterator[Fact]:
     yield visit.states(operation.slot, operation.shape, visit.unit_axis.axis)

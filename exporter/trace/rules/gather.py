@@ -16,10 +16,8 @@ from exporter.trace.rules.protocol import (
 )
 
 
-def gather_constant(visit: Visit) -> Iterator[Fact]:
+def gather_constant(visit: Visit, operation: GatherConstant) -> Iterator[Fact]:
     """Positions that the file states may be selected only along another axis."""
-    operation = visit.node.operation
-    assert isinstance(operation, GatherConstant)  # noqa: S101 - narrows the type
     dropped = not operation.keepdims
     axis = visit.unit_axis.axis
     if visit.port.side == "output" and dropped and axis >= operation.axis:
@@ -30,12 +28,10 @@ def gather_constant(visit: Visit) -> Iterator[Fact]:
     yield UnitsAt(FIRST_OUTPUT, visit.unit_axis.at(axis - (dropped and axis > operation.axis)))
 
 
-def gather_computed(visit: Visit) -> Iterator[Fact]:
+def gather_computed(visit: Visit, operation: GatherComputed) -> Iterator[Fact]:
     """Positions along the unit axis are allowed if a post-process computes them: the walk over
     unit indices checks that.
     """
-    operation = visit.node.operation
-    assert isinstance(operation, GatherComputed)  # noqa: S101
     if operation.axis is not None and visit.unit_axis.axis != operation.axis:
         for port in (FIRST_OUTPUT, FIRST_INPUT, Port("input", 1)):
             yield UnitsAt(port, visit.unit_axis)

@@ -13,10 +13,8 @@ from exporter.trace.unit_axis import UnitAxis
 NOT_CHANNELS = "the axis is not the axis of its output channels"
 
 
-def linear(visit: Visit) -> Iterator[Fact]:
+def linear(visit: Visit, operation: Linear) -> Iterator[Fact]:
     """The output channels, the kernel and the bias have the same units; no input has."""
-    operation = visit.node.operation
-    assert isinstance(operation, Linear)  # noqa: S101 - narrows the type; RULES guarantees it
     if visit.port == Port("input", operation.kernel):
         expected = operation.kernel_axis
     elif visit.port.slot == operation.bias and visit.port.side == "input":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from exporter.graph import Graph, Node, Shape
 from exporter.trace.unit_axis import Junction, UnitAxis, Width
@@ -93,7 +93,7 @@ class Reading(Enum):
 
 
 Fact = UnitsAt | Width | Junction | Reading
-Rule = Callable[[Visit], Iterator[Fact]]
+Rule = Callable[[Visit, Any], Iterator[Fact]]  # the second argument is the node's operation
 
 
 RAW = (

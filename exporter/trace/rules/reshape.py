@@ -18,10 +18,8 @@ from exporter.trace.unit_axis import UnitAxis, Width
 _INFERRED = -1  # entry of a target shape
 
 
-def reshape(visit: Visit) -> Iterator[Fact]:
+def reshape(visit: Visit, operation: Reshape) -> Iterator[Fact]:
     """The units follow their positions; refused where they end up on more than one axis."""
-    operation = visit.node.operation
-    assert isinstance(operation, Reshape)  # noqa: S101 - narrows the type; RULES guarantees it
     backward = visit.port.side == "output"
     start, end = (FIRST_OUTPUT, FIRST_INPUT) if backward else (FIRST_INPUT, FIRST_OUTPUT)
     moved = _moved(visit, operation, start, end)

@@ -25,10 +25,8 @@ from exporter.trace.unit_axis import UnitAxis
 _MOVES = {"cast", "equal", "identity", "where"}  # a length of -1 is compared and replaced
 
 
-def shape_of(visit: Visit) -> Iterator[Fact]:
+def shape_of(visit: Visit, operation: ShapeOf) -> Iterator[Fact]:
     """The length of the unit axis may be measured only for uses that are correct after a cut."""
-    operation = visit.node.operation
-    assert isinstance(operation, ShapeOf)  # noqa: S101 - narrows the type; RULES guarantees it
     measured = visit.unit_axis.axis in operation.axes
     if visit.port.side == "output" or (measured and not _may_change(visit.graph, visit.node)):
         raise visit.refuse(

@@ -17,9 +17,7 @@ from exporter.trace.rules.protocol import (
 )
 
 
-def transpose(visit: Visit) -> Iterator[Fact]:
-    operation = visit.node.operation
-    assert isinstance(operation, Transpose)  # noqa: S101 - narrows the type; RULES guarantees it
+def transpose(visit: Visit, operation: Transpose) -> Iterator[Fact]:
     axis, permutation = visit.unit_axis.axis, operation.permutation
     if visit.port.side == "output":
         yield UnitsAt(FIRST_INPUT, visit.unit_axis.at(permutation[axis]), zero=0.0)
@@ -27,13 +25,11 @@ def transpose(visit: Visit) -> Iterator[Fact]:
         yield UnitsAt(FIRST_OUTPUT, visit.unit_axis.at(permutation.index(axis)))
 
 
-def reduce(visit: Visit) -> Iterator[Fact]:
+def reduce(visit: Visit, operation: Reduce) -> Iterator[Fact]:
     """The unit axis passes if it is not reduced.
 
     The maximum over the units is allowed if a post-process ranks boxes by it.
     """
-    operation = visit.node.operation
-    assert isinstance(operation, Reduce)  # noqa: S101
     maximum = operation.function == "max" and operation.axes == (visit.unit_axis.axis,)
     if maximum and visit.port.side == "input" and _ranks_boxes(visit):
         yield Reading.MAXIMUM
@@ -41,16 +37,12 @@ def reduce(visit: Visit) -> Iterator[Fact]:
         yield from _outside(visit, operation.axes, keepdims=operation.keepdims)
 
 
-def pool(visit: Visit) -> Iterator[Fact]:
-    operation = visit.node.operation
-    assert isinstance(operation, Pool)  # noqa: S101
+def pool(visit: Visit, operation: Pool) -> Iterator[Fact]:
     yield from _outside(visit, operation.axes, keepdims=True)
 
 
-def top_k(visit: Visit) -> Iterator[Fact]:
+def top_k(visit: Visit, operation: TopK) -> Iterator[Fact]:
     """Along the unit axis it ranks the units; along another axis it returns ranks for each unit."""
-    operation = visit.node.operation
-    assert isinstance(operation, TopK)  # noqa: S101
     ranked = visit.unit_axis.axis == operation.axis
     if visit.port.side == "input" and ranked:
         yield Reading.RANKING

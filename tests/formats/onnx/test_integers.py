@@ -391,9 +391,9 @@ def test_units_not_divisible_into_blocks_are_refused() -> None:
     parts = made.nbits(4, flat=True)
     graph = made.assembled("dense, logits", parts).graph()
     (head,) = [n for n in graph.nodes if n.operator == "MatMulNBits"]
-    step = Visit(graph, head, Port("output", 0), UnitAxis(1, np.arange(5)))
+    visit = Visit(graph, head, Port("output", 0), UnitAxis(1, np.arange(5)))
     with pytest.raises(Refused, match="input 'ws' does not fit its channels"):
-        list(RULES[Linear](step))
+        list(RULES[Linear](visit, head.operation))
 
 
 def test_blocked_quantizer_has_no_channel_axis() -> None:
