@@ -1,11 +1,11 @@
-"""Neutral graphs whose output holds boxes and classes on one axis."""
+"""A detector with boxes and classes in two outputs."""
 
 from __future__ import annotations
 
 from exporter.formats.onnx import OnnxModel, from_proto
 from tests.builders.yolo_models import Net
 
-# --- the background -----------------------------------------------------------------------------
+# --- the background ------------------------------------------------------------------------------
 
 
 def boxes_and_classes(*labels: str) -> OnnxModel:

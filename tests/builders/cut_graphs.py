@@ -14,11 +14,11 @@ from exporter.modes import MODES
 from exporter.trace.head import Head
 from tests.builders.graphs import run
 
-# --- slice and zero, by arithmetic ---------------------------------------------------------------
+# --- slice and zero, in NumPy --------------------------------------------------------------------
 
 
 def apply(graph: Graph, edits: Sequence[Edit]) -> Graph:
-    """The edits on a neutral graph: what any format has to do, in its plainest form."""
+    """Apply the edits to a neutral graph, as each format applies them to its files."""
     tensors = dict(graph.tensors)
     for edit in edits:
         match edit:
@@ -30,7 +30,7 @@ def apply(graph: Graph, edits: Sequence[Edit]) -> Graph:
             case SetShape():
                 tensors[edit.tensor] = replace(tensors[edit.tensor], shape=edit.shape)
             case SetAttribute() | Replace():
-                continue  # the neutral graph's shapes say it already
+                continue  # the shapes of the neutral graph contain the change
             case _:
                 raise AssertionError(edit)
     return replace(graph, tensors=tensors)

@@ -159,7 +159,7 @@ def reduce(function: str, x: Array, axis: int, *, keepdims: bool) -> Array:
 
 
 def _first(operation: TopK, x: Array, shapes: list[Shape]) -> list[Array]:
-    """By counting, for each position, how many stand before it."""
+    """By counting, for each position, the positions that rank before it."""
     values = np.moveaxis(x if operation.largest else -x, operation.axis, -1)
     places = np.arange(values.shape[-1])
     earlier = (

@@ -1,4 +1,4 @@
-"""An edit says in one line what it does; `--dry-run` shows nothing else."""
+"""The text of an edit is one line, as `--dry-run` prints it."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ USES = (Use("fc", 1),)
         (AddOutput("z", "logits"), "return 'z' as the output 'logits'"),
     ],
 )
-def test_an_edit_in_words(edit: Edit, text: str) -> None:
+def test_text_of_an_edit(edit: Edit, text: str) -> None:
     assert str(edit) == text
     assert str(Plan((edit, edit))) == f"{text}\n{text}"
 
 
-def test_the_set_is_closed() -> None:
+def test_every_edit_has_a_text() -> None:
     assert len(Edit.__args__) == 9

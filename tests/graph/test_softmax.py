@@ -1,4 +1,4 @@
-"""A softmax written as exponentials and their sum: cut as one, against arithmetic of its own."""
+"""A softmax that is written as exponentials and their sum is cut as one activation."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def softmax(z: Array) -> Array:
     return np.asarray(np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True))
 
 
-# --- as ONNX files write it ----------------------------------------------------------------------
+# --- in ONNX files -------------------------------------------------------------------------------
 
 
 def ints(*values: int) -> Array:
@@ -38,19 +38,19 @@ def ints(*values: int) -> Array:
 
 
 def largest(shape: str = "kept") -> list[NodeProto]:
-    """max(z) as `m`, behind which the axis is there again."""
+    """max(z) as `m`, with the reduced axis restored."""
     if shape == "kept":
         return [node("ReduceMax", ["z"], ["m"], "max", axes=[1])]
     return [
         node("ReduceMax", ["z"], ["most"], "max", axes=[1], keepdims=0),
         node("Max", ["lowest", "most"], ["bounded"], "bound"),
         node("Identity", ["bounded"], ["stopped"], "stop"),
-        *again("stopped", "m"),
+        *with_axis("stopped", "m"),
     ]
 
 
-def again(tensor: str, made: str) -> list[NodeProto]:
-    """[batch] to [batch, 1], by a reshape and a broadcast to a shape that is computed."""
+def with_axis(tensor: str, made: str) -> list[NodeProto]:
+    """[batch] to [batch, 1], by a reshape and a broadcast to a computed shape."""
     own = f"{made}/shape"
     return [
         node("Shape", [tensor], [f"{own}/batch"], f"{own}/batch"),
@@ -74,7 +74,7 @@ ONNX: Mapping[str, tuple[list[NodeProto], bool]] = {
             *largest("flat"),
             *POWERS[1:],
             node("ReduceSum", ["e", "axes"], ["total"], "sum", keepdims=0),
-            *again("total", "s"),
+            *with_axis("total", "s"),
             node("Div", ["e", "s"], ["y"], "y"),
         ],
         False,
@@ -114,7 +114,7 @@ def onnx(*tail: NodeProto, **options: Any) -> OnnxModel:
     return classifier(*tail, constants={"kernel": KERNEL, "bias": BIAS, **held}, **options)
 
 
-# --- as TFLite files write it --------------------------------------------------------------------
+# --- in TFLite files -----------------------------------------------------------------------------
 
 
 def logits() -> Builder:
@@ -132,19 +132,19 @@ def reduced(builder: Builder, operator: str, source: str, name: str, *, keep: bo
     return builder.op(operator, [source, "axes"], shape, name, "ReducerOptions", keepDims=keep)
 
 
-def shifted(builder: Builder) -> None:
+def subtract_maximum(builder: Builder) -> None:
     reduced(builder, "REDUCE_MAX", "z", "m")
     builder.op("SUB", ["z", "m"], (2, UNITS), "d", "SubOptions")
     builder.op("EXP", ["d"], (2, UNITS), "e", "ExpOptions")
 
 
-def _with_the_largest_taken_off(builder: Builder) -> None:
-    shifted(builder)
+def _with_its_maximum_subtracted(builder: Builder) -> None:
+    subtract_maximum(builder)
     reduced(builder, "SUM", "e", "s")
     builder.op("DIV", ["e", "s"], (2, UNITS), "y", "DivOptions")
 
 
-def _as_it_is_traced(builder: Builder) -> None:
+def _as_jax_traces_it(builder: Builder) -> None:
     reduced(builder, "REDUCE_MAX", "z", "most", keep=False)
     lowest = builder.constant("lowest", np.array(-np.inf, np.float32))
     builder.op("MAXIMUM", [lowest, "most"], (2,), "bounded", "MaximumMinimumOptions")
@@ -157,15 +157,15 @@ def _as_it_is_traced(builder: Builder) -> None:
     builder.op("DIV", ["e", "s"], (2, UNITS), "y", "DivOptions")
 
 
-def _its_logarithm(builder: Builder) -> None:
-    shifted(builder)
+def _log_softmax(builder: Builder) -> None:
+    subtract_maximum(builder)
     reduced(builder, "SUM", "e", "s")
     builder.op("LOG", ["s"], (2, 1), "l")
     builder.op("SUB", ["d", "l"], (2, UNITS), "y", "SubOptions")
 
 
-def _of_channels(builder: Builder) -> None:
-    """Channels in front of the places of one row, whose axis is not there in what is taken off."""
+def _over_channels(builder: Builder) -> None:
+    """Channels before the positions of one row; the maximum lacks the channel axis."""
     to = builder.constant("to", np.array([1, 2, UNITS], np.int32))
     builder.op("RESHAPE", ["z", to], (1, 2, UNITS), "r", "ReshapeOptions")
     order = builder.constant("order", np.array([0, 2, 1], np.int32))
@@ -181,10 +181,10 @@ def _of_channels(builder: Builder) -> None:
 
 
 TFLITE: Mapping[str, tuple[Callable[[Builder], None], bool]] = {
-    "with the largest taken off": (_with_the_largest_taken_off, False),
-    "as JAX traces it": (_as_it_is_traced, False),
-    "its logarithm": (_its_logarithm, True),
-    "of channels, with an axis that broadcasting adds": (_of_channels, False),
+    "with the largest taken off": (_with_its_maximum_subtracted, False),
+    "as JAX traces it": (_as_jax_traces_it, False),
+    "its logarithm": (_log_softmax, True),
+    "of channels, with an axis that broadcasting adds": (_over_channels, False),
 }
 
 
@@ -210,7 +210,7 @@ def answer(model: Model) -> Array:
 
 
 @pytest.mark.parametrize(("model", "logarithm"), CASES)
-def test_it_is_cut_as_one(model: Model, logarithm: bool) -> None:
+def test_it_is_cut_as_one_activation(model: Model, logarithm: bool) -> None:
     shown = np.log if logarithm else np.asarray
     zeroed = np.where(np.isin(np.arange(UNITS), KEPT), Z, 0.0)
     expected = {
@@ -230,7 +230,7 @@ def test_it_is_cut_as_one(model: Model, logarithm: bool) -> None:
 
 
 @pytest.mark.parametrize(("model", "logarithm"), CASES)
-def test_its_logits_are_found_and_what_is_inside_narrows(
+def test_its_logits_are_found_and_its_inner_tensors_narrow(
     model: Model,
     logarithm: bool,
 ) -> None:
@@ -246,11 +246,11 @@ def test_its_logits_are_found_and_what_is_inside_narrows(
         assert (UNITS in lengths, len(KEPT) in lengths) == (False, True), name
 
 
-# --- what is none --------------------------------------------------------------------------------
+# --- not a softmax over units --------------------------------------------------------------------
 
 
-def _of_rows(builder: Builder) -> None:
-    shifted(builder)
+def _over_rows(builder: Builder) -> None:
+    subtract_maximum(builder)
     rows = builder.constant("rows", np.array([0], np.int32))
     builder.op("SUM", ["e", rows], (1, UNITS), "s", "ReducerOptions", keepDims=True)
     builder.op("DIV", ["e", "s"], (2, UNITS), "y", "DivOptions")
@@ -318,12 +318,12 @@ OTHERS: Mapping[str, Model] = {
         SUM,
         node("Div", ["e", "s"], ["y"], "y"),
     ),
-    "TFLite, its exponentials are returned too": tflite(_with_the_largest_taken_off, "y", "e"),
+    "TFLite, its exponentials are returned too": tflite(_with_its_maximum_subtracted, "y", "e"),
 }
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_what_is_none_is_refused(name: str) -> None:
+def test_other_computations_are_refused(name: str) -> None:
     with pytest.raises(ModelError, match=r"mixes the units"):
         plan_cut(OTHERS[name], CutOptions(keep=KEPT, head="y"))
 
@@ -347,11 +347,11 @@ def test_what_is_none_is_refused(name: str) -> None:
                 node("Div", ["e", "s"], ["y"], "y"),
                 x=(UNITS, 6),
             ),
-            id="ONNX, the sums of rows laid along the units",
+            id="ONNX, sums of rows along the units",
         ),
-        pytest.param(tflite(_of_rows), id="TFLite"),
+        pytest.param(tflite(_over_rows), id="TFLite"),
     ],
 )
-def test_along_another_axis_it_is_none(model: Model) -> None:
+def test_a_softmax_over_another_axis_is_not_over_units(model: Model) -> None:
     with pytest.raises(ModelError):
         plan_cut(model, CutOptions(keep=KEPT))

@@ -1,4 +1,4 @@
-"""From what was asked for to a plan and a table: neutral graphs, and a file that is cut twice."""
+"""From options to a plan and a remap: neutral graphs, and a file that is cut twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FILE = Origin("net.file", "ab" * 32)
 
 @dataclass
 class Drawn:
-    """As much of a model as planning looks at."""
+    """The part of a model that planning uses."""
 
     drawing: Graph
     name: str = FILE.name
@@ -37,8 +37,8 @@ class Drawn:
         return self.drawing
 
 
-def plan(graph: Graph, original: Origin | None = None, **choice: Any) -> Cut:
-    return plan_cut(cast("Model", Drawn(graph)), CutOptions(**choice), original)
+def plan(graph: Graph, original: Origin | None = None, **options: Any) -> Cut:
+    return plan_cut(cast("Model", Drawn(graph)), CutOptions(**options), original)
 
 
 def classifier(function: str | None = "softmax", units: int = 5) -> Graph:
@@ -48,7 +48,7 @@ def classifier(function: str | None = "softmax", units: int = 5) -> Graph:
 
 
 def two_heads() -> Graph:
-    """Of 4 and of 3 units, on one body."""
+    """Two heads, of 4 and 3 units, on one input."""
     builder = Builder()
     x = builder.feed("x", None, 3)
     return builder.graph(builder.dense(x, 4, "shape"), builder.dense(x, 3, "color"))
@@ -60,11 +60,11 @@ def logits_and_probabilities() -> Graph:
     return builder.graph(z, builder.activation(z, "softmax", "probabilities"))
 
 
-# --- a choice: must be refused ------------------------------------------------------------------
+# --- options that are refused --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("choice", "message", "hint"),
+    ("options", "message", "hint"),
     [
         pytest.param(
             {"keep": "1", "mode": "melt"},
@@ -92,19 +92,19 @@ def logits_and_probabilities() -> Graph:
             {"keep": [2, 1], "mode": "zero", "keep_order": True},
             "keep_order has no meaning with mode zero, where units keep their indices",
             "leave it out",
-            id="an order where places stay",
+            id="an order where units keep their positions",
         ),
     ],
 )
-def test_no_such_choice(choice: dict[str, Any], message: str, hint: str) -> None:
+def test_invalid_options_are_refused(options: dict[str, Any], message: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
-        CutOptions(**choice)
+        CutOptions(**options)
     assert (caught.value.message, caught.value.hint) == (message, hint)
 
 
-def test_a_choice_outlives_the_iterators_it_was_made_of() -> None:
-    choice = CutOptions(keep=iter([0, 2]), labels=cast("Any", (f"l{i}" for i in range(5))))
-    cuts = [plan_cut(cast("Model", Drawn(classifier())), choice) for _ in range(2)]
+def test_options_keep_the_values_of_iterators() -> None:
+    options = CutOptions(keep=iter([0, 2]), labels=cast("Any", (f"l{i}" for i in range(5))))
+    cuts = [plan_cut(cast("Model", Drawn(classifier())), options) for _ in range(2)]
     assert [cut.selection.kept for cut in cuts] == [(0, 2)] * 2
     assert [cut.selection.kept_labels for cut in cuts] == [("l0", "l2")] * 2
 
@@ -118,16 +118,16 @@ def test_a_choice_outlives_the_iterators_it_was_made_of() -> None:
         pytest.param({0: "a", 3: "b"}, id="keys"),
     ],
 )
-def test_units_are_given_in_many_ways(units: Any) -> None:
+def test_units_may_be_given_as_text_list_array_or_keys(units: Any) -> None:
     assert plan(classifier(), keep=units).selection.kept == (0, 3)
     assert plan(classifier(), remove=units).selection.kept == (1, 2, 4)
 
 
-# --- a plan: must be refused --------------------------------------------------------------------
+# --- cuts that are refused -----------------------------------------------------------------------
 
 
 def broken(**values: Array) -> Graph:
-    """The classifier, some of whose constants hold other values."""
+    """The classifier with other values in some constants."""
     graph = classifier()
     tensors = dict(graph.tensors)
     for name, array in values.items():
@@ -137,7 +137,7 @@ def broken(**values: Array) -> Graph:
     return replace(graph, tensors=tensors)
 
 
-def spoiled(*entries: float, dtype: str = "float32") -> Array:
+def with_values(*entries: float, dtype: str = "float32") -> Array:
     values = np.ones(15, np.float64)
     values[: len(entries)] = entries
     return values.reshape(3, 5).astype(dtype)
@@ -147,12 +147,12 @@ def spoiled(*entries: float, dtype: str = "float32") -> Array:
     ("graph", "message"),
     [
         pytest.param(
-            broken(z_kernel=spoiled(np.nan)),
+            broken(z_kernel=with_values(np.nan)),
             "1 of 15 values of 'z/kernel' are NaN or infinite",
             id="one NaN",
         ),
         pytest.param(
-            broken(z_kernel=spoiled(np.inf, -np.inf, np.nan, dtype="float16")),
+            broken(z_kernel=with_values(np.inf, -np.inf, np.nan, dtype="float16")),
             "3 of 15 values of 'z/kernel' are NaN or infinite",
             id="infinities, in half precision",
         ),
@@ -174,15 +174,15 @@ def test_weights_that_are_not_finite_are_refused(graph: Graph, message: str) -> 
 @pytest.mark.parametrize(
     ("operator", "value", "refused"),
     [
-        pytest.param("Max", -np.inf, False, id="the lowest bound that there is"),
+        pytest.param("Max", -np.inf, False, id="the lowest bound"),
         pytest.param("Add", -np.inf, False, id="a mask that is added"),
         pytest.param("Add", np.nan, True, id="NaN"),
-        pytest.param("MatMul", -np.inf, True, id="a product's weight"),
+        pytest.param("MatMul", -np.inf, True, id="a kernel"),
         pytest.param("BatchNormalization", np.inf, True, id="a variance"),
     ],
 )
-def test_an_infinite_bound_is_no_broken_weight(operator: str, value: float, refused: bool) -> None:
-    """In front of the head, where no cut touches it."""
+def test_an_infinite_bound_is_allowed(operator: str, value: float, refused: bool) -> None:
+    """Before the head, where no cut changes it."""
     ones = np.ones(6, np.float32)
     held = np.full((6, 6) if operator == "MatMul" else 6, value, np.float32)
     rest = ["one", "zero", "zero"] if operator == "BatchNormalization" else []
@@ -204,8 +204,8 @@ def test_integers_and_text_are_always_finite() -> None:
         assert plan(broken(z_bias=bias), keep="0,1").selection.kept == (0, 1)
 
 
-def no_head_of_its_own() -> Graph:
-    """The units go into a softmax of a softmax, which is returned too."""
+def second_softmax_returned() -> Graph:
+    """The softmax of a softmax is another output."""
     builder = Builder()
     z = builder.dense(builder.feed("x", None, 3), 5, "z")
     once = builder.activation(z, "softmax", "once")
@@ -226,10 +226,10 @@ def grid(*outputs: str, twice: bool = False) -> Graph:
 
 
 @pytest.mark.parametrize(
-    ("graph", "choice", "error", "message"),
+    ("graph", "options", "error", "message"),
     [
         pytest.param(
-            no_head_of_its_own(),
+            second_softmax_returned(),
             {"keep": "1"},
             ModelError,
             "head 'z' narrows another output too, but output 'twice': Activation 'once': "
@@ -277,7 +277,7 @@ def grid(*outputs: str, twice: bool = False) -> Graph:
             {"remove": "0-4"},
             UsageError,
             "none of the 5 units would be kept",
-            id="nothing stays",
+            id="no unit is kept",
         ),
         pytest.param(
             classifier(),
@@ -288,19 +288,19 @@ def grid(*outputs: str, twice: bool = False) -> Graph:
         ),
     ],
 )
-def test_no_plan_is_made(
-    graph: Graph, choice: dict[str, Any], error: type[Exception], message: str
+def test_a_cut_that_does_not_fit_is_refused(
+    graph: Graph, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        plan(graph, **choice)
+        plan(graph, **options)
     assert str(caught.value).partition("\n")[0] == message
 
 
-# --- a plan: accepted ---------------------------------------------------------------------------
+# --- cuts ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("choice", "expected"),
+    ("options", "expected"),
     [
         pytest.param(
             {"keep": "3,1"},
@@ -334,42 +334,40 @@ def test_no_plan_is_made(
         ),
     ],
 )
-def test_the_table_says_what_became_of_each_unit(
-    choice: dict[str, Any], expected: Mapping[str, Any]
-) -> None:
-    (table,) = plan(classifier(), **choice).remap.heads
+def test_the_remap_records_every_unit(options: dict[str, Any], expected: Mapping[str, Any]) -> None:
+    (table,) = plan(classifier(), **options).remap.heads
     assert {key: getattr(table, key) for key in expected} == dict(expected)
     assert (table.name, table.output, table.axis, table.part) == ("y", "y", 1, None)
-    assert (table.mode, table.activation) == (choice.get("mode", "slice"), "softmax")
+    assert (table.mode, table.activation) == (options.get("mode", "slice"), "softmax")
     assert table.old_units == 5
 
 
 @pytest.mark.parametrize(
-    ("choice", "kind", "positions"),
+    ("options", "kind", "positions"),
     [
-        pytest.param({"keep": "4,2"}, Take, [2, 4], id="slice takes those that stay"),
+        pytest.param({"keep": "4,2"}, Take, [2, 4], id="slice takes the kept units"),
         pytest.param(
             {"keep": "4,2", "keep_order": True}, Take, [4, 2], id="slice takes them in order"
         ),
         pytest.param(
-            {"keep": "4,2", "mode": "zero"}, Fill, [0, 1, 3], id="zero fills those that go"
+            {"keep": "4,2", "mode": "zero"}, Fill, [0, 1, 3], id="zero fills the removed units"
         ),
     ],
 )
 def test_kernel_and_bias_are_cut(
-    choice: dict[str, Any], kind: type[Take | Fill], positions: list[int]
+    options: dict[str, Any], kind: type[Take | Fill], positions: list[int]
 ) -> None:
-    cut = plan(classifier(), **choice)
+    cut = plan(classifier(), **options)
     edits = {e.constant: (e.axis, e.positions.tolist()) for e in cut.plan.edits if type(e) is kind}
     assert edits == {"z/kernel": (1, positions), "z/bias": (0, positions)}
     assert cut.plan.remap == cut.remap
-    assert cut.mode == choice.get("mode", "slice")
+    assert cut.mode == options.get("mode", "slice")
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
-@pytest.mark.parametrize("choice", [{"keep": "0-4"}, {"remove": []}, {"keep": "*"}], ids=str)
-def test_nothing_is_edited_where_everything_stays(mode: str, choice: dict[str, Any]) -> None:
-    cut = plan(classifier(), mode=mode, labels=list("abcde"), **choice)
+@pytest.mark.parametrize("options", [{"keep": "0-4"}, {"remove": []}, {"keep": "*"}], ids=str)
+def test_keeping_all_units_needs_no_edit(mode: str, options: dict[str, Any]) -> None:
+    cut = plan(classifier(), mode=mode, labels=list("abcde"), **options)
     assert cut.selection.keeps_all
     assert cut.plan.edits == ()
     assert cut.remap.heads[0].kept == (0, 1, 2, 3, 4)
@@ -393,7 +391,7 @@ def test_one_head_of_several_is_cut() -> None:
 
 
 @pytest.mark.parametrize("named", [None, "logits", "probabilities"])
-def test_outputs_that_share_a_head_narrow_together(named: str | None) -> None:
+def test_outputs_of_one_head_narrow_together(named: str | None) -> None:
     cut = plan(logits_and_probabilities(), keep="4,0", keep_order=True, head=named)
     expected = ["logits", "probabilities"]
     if named == "probabilities":
@@ -423,7 +421,7 @@ def test_an_output_with_two_heads_narrows_along_the_right_one(
     assert other.name == f"sums:{axis}"
 
 
-# --- labels -------------------------------------------------------------------------------------
+# --- labels --------------------------------------------------------------------------------------
 
 
 def labeled() -> Graph:
@@ -436,14 +434,14 @@ def test_labels_come_from_the_model() -> None:
     assert cut.remap.heads[0].labels == ("ant", "dog")
 
 
-def test_labels_that_are_given_stand_before_those_of_the_model() -> None:
+def test_given_labels_replace_labels_of_the_model() -> None:
     cut = plan(labeled(), keep="v", labels=["r", "s", "t", "u", "v"])
     assert cut.remap.heads[0].labels == ("v",)
     with pytest.raises(UsageError, match="'dog'"):
         plan(labeled(), keep="dog", labels=["r", "s", "t", "u", "v"])
 
 
-def test_labels_of_an_earlier_cut_serve_where_the_format_carries_none() -> None:
+def test_labels_of_an_earlier_cut_are_used_if_the_file_has_none() -> None:
     earlier = plan(classifier(units=9), keep="0-4", labels=list("abcdefghi")).remap
     assert cut_before(classifier(), earlier, keep="d,b").heads[0].labels == ("b", "d")
     assert cut_before(labeled(), earlier, keep="dog").heads[0].labels == ("dog",)
@@ -461,16 +459,16 @@ def test_labels_come_from_a_file(tmp_path: Path, as_text: bool) -> None:
     assert cut.remap.heads[0].labels == ("oak", "yew")
 
 
-def test_labels_go_with_every_output_of_a_head() -> None:
+def test_every_output_of_a_head_has_its_labels() -> None:
     cut = plan(logits_and_probabilities(), keep="b,d", labels=list("abcde"))
     assert [table.labels for table in cut.remap.heads] == [("b", "d")] * 2
 
 
-# --- warnings -----------------------------------------------------------------------------------
+# --- warnings ------------------------------------------------------------------------------------
 
 
 def spatial_softmax() -> Graph:
-    """A softmax over places, not over units."""
+    """A softmax over positions, not over units."""
     builder = Builder()
     z = builder.dense(builder.feed("x", None, 6, 3), 5, "z")
     return builder.graph(builder.node(Activation("softmax", 1), [z], (None, 6, 5), "y"))
@@ -480,15 +478,15 @@ ALWAYS = "{} over one unit always returns {}"
 
 
 @pytest.mark.parametrize(
-    ("graph", "choice", "expected"),
+    ("graph", "options", "expected"),
     [
         pytest.param(classifier(), {"keep": "1,2"}, (), id="two units"),
         pytest.param(classifier("sigmoid"), {"keep": "1"}, (), id="one under sigmoid"),
         pytest.param(classifier(None), {"keep": "1"}, (), id="one without activation"),
         pytest.param(
-            classifier(), {"keep": "1", "mode": "zero"}, (), id="one of five places under softmax"
+            classifier(), {"keep": "1", "mode": "zero"}, (), id="one of five under softmax"
         ),
-        pytest.param(spatial_softmax(), {"keep": "1"}, (), id="a softmax over places"),
+        pytest.param(spatial_softmax(), {"keep": "1"}, (), id="a softmax over positions"),
         pytest.param(
             classifier(), {"keep": "1"}, (ALWAYS.format("softmax", "1.0"),), id="one under softmax"
         ),
@@ -512,33 +510,31 @@ ALWAYS = "{} over one unit always returns {}"
         ),
     ],
 )
-def test_warnings_say_what_to_know(
-    graph: Graph, choice: dict[str, Any], expected: tuple[str, ...]
-) -> None:
-    assert plan(graph, **choice).warnings == expected
+def test_warnings(graph: Graph, options: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert plan(graph, **options).warnings == expected
 
 
-# --- where it comes from ------------------------------------------------------------------------
+# --- the original --------------------------------------------------------------------------------
 
 FIRST = Origin("net.first", "cd" * 32)
 
 
-def test_the_table_names_the_file_that_was_cut() -> None:
+def test_the_remap_names_the_file_that_was_cut() -> None:
     remap = plan(classifier(), keep="1,2").remap
     assert (remap.original, remap.parent) == (FILE, None)
 
 
-def test_the_table_of_a_converted_file_names_what_it_was_converted_from() -> None:
+def test_the_remap_of_a_converted_file_names_its_source() -> None:
     remap = plan(classifier(), FIRST, keep="1,2").remap
     assert (remap.original, remap.parent) == (FIRST, FILE)
 
 
-def cut_before(graph: Graph, remap: Remap, original: Origin | None = None, **choice: Any) -> Remap:
+def cut_before(graph: Graph, remap: Remap, original: Origin | None = None, **options: Any) -> Remap:
     model = Drawn(graph, remap=remap)
-    return plan_cut(cast("Model", model), CutOptions(**choice), original).remap
+    return plan_cut(cast("Model", model), CutOptions(**options), original).remap
 
 
-def test_cutting_a_cut_file_speaks_the_first_originals_indices() -> None:
+def test_a_second_cut_records_indices_of_the_first_original() -> None:
     earlier = plan(classifier(units=9), keep="8,6,4,2,0", keep_order=True).remap
     remap = cut_before(classifier(), earlier, keep="0,3", labels=list("abcde"))
     (table,) = remap.heads
@@ -554,7 +550,7 @@ def test_a_converted_file_may_have_been_cut_before() -> None:
     assert remap.heads[0].new_to_old == (2, 6)
 
 
-def test_heads_that_are_cut_one_after_the_other_stand_in_one_table() -> None:
+def test_heads_that_are_cut_one_after_the_other_share_a_remap() -> None:
     earlier = plan(two_heads(), keep="1,3", head="shape").remap
     builder = Builder()
     x = builder.feed("x", None, 3)
@@ -566,7 +562,7 @@ def test_heads_that_are_cut_one_after_the_other_stand_in_one_table() -> None:
     ]
 
 
-def test_a_file_is_cut_again_and_answers_as_its_table_says() -> None:
+def test_a_file_that_is_cut_again_matches_its_remap() -> None:
     first = onnx_models.classifier()
     x = onnx_models.numbers(4, 6, seed=3)
     z = x @ onnx_models.numbers(6, 5) + onnx_models.numbers(5)

@@ -1,4 +1,4 @@
-"""Detectors that cannot be cut, or not as asked: what is named, and that nothing is written."""
+"""Detectors that cannot be cut, or not as asked: the error names the operation."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ from tests.builders.yolo_reference import ANCHORS, CLASSES, SIZES
 
 JOINED = "export the model with it after the join, which gives the same values, or without it"
 
-# --- no cut follows what makes the rows ----------------------------------------------------------
+# --- rows that cannot follow a cut ---------------------------------------------------------------
 
 
 def values(net: Net) -> str:
-    """Of classes, [1, classes, boxes]."""
+    """Class values, [1, classes, boxes]."""
     net.maps()
     return net.op("Sigmoid", [branches(net, CLASSES, "cls")], "values")
 
 
 def class_by_class() -> ModelProto:
-    """torchvision's SSD: what one class finds, then what the next one finds."""
+    """torchvision's SSD: boxes of one class, then of the next."""
     net = Net()
     each = net.op("Transpose", [values(net)], "scores", perm=[0, 2, 1])
     each = net.op("Squeeze", [each, net.integers("front", 0)], "flat")
@@ -59,7 +59,7 @@ def class_by_class() -> ModelProto:
 
 
 def open_rows() -> ModelProto:
-    """torchvision's RetinaNet: how many boxes a map has is computed while the model runs."""
+    """torchvision's RetinaNet: the number of boxes of a map is computed while the model runs."""
     net = Net()
     net.maps()
     turned = net.op("Transpose", [branches(net, CLASSES, "cls")], "turned", perm=[0, 2, 1])
@@ -73,7 +73,7 @@ def open_rows() -> ModelProto:
 
 
 def looped() -> ModelProto:
-    """TensorFlow's object detection, converted by tf2onnx: a Loop goes over the pictures."""
+    """TensorFlow's object detection, converted by tf2onnx: a Loop over the images."""
     net = Net()
     values(net)
     body = helper.make_graph(
@@ -101,7 +101,7 @@ def of_no_known_shape() -> Graph:
 
 
 def in_a_branch(*, returned: bool = False) -> ModelProto:
-    """torchvision's `batched_nms`: nothing is suppressed where there is no box."""
+    """torchvision's `batched_nms`: a branch for the case that there is no box."""
     net = Net()
     values(net)
     box = net.op("Transpose", [branches(net, 4, "box")], "corners", perm=[0, 2, 1])
@@ -121,21 +121,21 @@ def in_a_branch(*, returned: bool = False) -> ModelProto:
     return finished(net, places=TensorProto.INT64)
 
 
-def numbers_computed_with() -> ModelProto:
+def arithmetic_with_class_indices() -> ModelProto:
     model = suppressed()
     model.graph.node.append(node("Add", ["number", "number"], ["twice"], "twice"))
     model.graph.output.append(helper.make_tensor_value_info("twice", TensorProto.INT64, (None,)))
     return model
 
 
-def by_another_number() -> ModelProto:
+def divided_by_another_number() -> ModelProto:
     model = end_to_end()
     (count,) = (each for each in model.graph.initializer if each.name == "count")
     count.CopyFrom(numpy_helper.from_array(np.array(CLASSES + 1), "count"))
     return model
 
 
-def softmax_beside_boxes() -> ModelProto:
+def softmax_before_a_join_with_boxes() -> ModelProto:
     net = Net()
     net.maps()
     cls = net.op("Softmax", [branches(net, CLASSES, "cls")], "shares", axis=1)
@@ -147,7 +147,7 @@ def opened(model: ModelProto) -> Graph:
     return from_proto(model, "detector.onnx").graph()
 
 
-def tflite_softmax_a_map() -> Graph:
+def tflite_softmax_for_each_map() -> Graph:
     content = tflite_ssd(activation="SOFTMAX", apart=True).content(*ROWS)
     return from_bytes(content, "ssd.tflite").graph()
 
@@ -160,7 +160,7 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
         "Gather 'class1.s': it selects units by position" + MADE.format("values"),
         RAW,
     ),
-    "rows whose number is computed": (
+    "a computed number of rows": (
         lambda: opened(open_rows()),
         "Sigmoid 'values': the width of axis 2 is not known before the model runs"
         + MADE.format("values"),
@@ -183,28 +183,28 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
         "If 'found': it contains graphs, which exporter does not trace" + MADE.format("values"),
         RAW,
     ),
-    "class numbers are computed with": (
-        lambda: opened(numbers_computed_with()),
+    "arithmetic with class indices": (
+        lambda: opened(arithmetic_with_class_indices()),
         "Add 'twice': it computes with class indices, which a cut changes",
         RAW,
     ),
-    "places are divided by another number": (
-        lambda: opened(by_another_number()),
+    "positions are divided by another number": (
+        lambda: opened(divided_by_another_number()),
         "Mod 'kind': it divides positions by a number other than the number of units",
         RAW,
     ),
-    "a softmax a map": (
+    "a softmax for each map": (
         lambda: opened(ssd("Softmax", apart=True)),
         "it mixes the units of only one input of Concat 'scores'",
         JOINED,
     ),
-    "a softmax beside boxes": (
-        lambda: opened(softmax_beside_boxes()),
+    "a softmax before a join with boxes": (
+        lambda: opened(softmax_before_a_join_with_boxes()),
         "Softmax 'shares': it mixes the units of only one input of Concat 'y'",
         "export the model without it",
     ),
-    "a softmax a map, TFLite": (
-        tflite_softmax_a_map,
+    "a softmax for each map, TFLite": (
+        tflite_softmax_for_each_map,
         "SOFTMAX 'score0': it mixes the units of only one input of CONCATENATION 'scores'",
         JOINED,
     ),
@@ -212,17 +212,17 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
 
 
 @pytest.mark.parametrize("name", UNFOLLOWED)
-def test_what_stands_in_the_way_is_named_and_what_to_do(name: str) -> None:
-    build, told, hint = UNFOLLOWED[name]
+def test_the_refusing_operation_is_named_with_a_hint(name: str) -> None:
+    build, reason, hint = UNFOLLOWED[name]
     found = trace(build())
     assert not found.heads
-    telling = [each for each in found.refusals if each.hint]
-    assert telling
-    assert {each.hint for each in telling} == {hint}
-    assert told in str(telling[0])
+    with_hint = [each for each in found.refusals if each.hint]
+    assert with_hint
+    assert {each.hint for each in with_hint} == {hint}
+    assert reason in str(with_hint[0])
 
 
-def test_an_operation_that_is_named_already_is_named_once() -> None:
+def test_an_operation_is_named_once() -> None:
     (refusal,) = trace(opened(in_a_branch(returned=True))).refusals
     assert str(refusal).startswith("output 'selected': If 'found': it contains graphs")
     assert not refusal.hint
@@ -233,13 +233,13 @@ def test_an_operation_that_is_named_already_is_named_once() -> None:
     [(suppressed(shared_out=True), "selected"), (end_to_end(), None)],
     ids=["suppressed", "ranked in line"],
 )
-def test_classes_of_rows_are_not_merged(made: ModelProto, head: str | None) -> None:
+def test_classes_of_a_detector_are_not_merged(made: ModelProto, head: str | None) -> None:
     model = from_proto(made, "detector.onnx")
     with pytest.raises(ModelError, match="makes rows of one class each"):
         plan_cut(model, CutOptions(keep=[0], merge={"group": [1, 2]}, head=head))
 
 
-def test_boxes_are_no_head_unless_they_are_named_or_labeled() -> None:
+def test_boxes_are_a_head_only_if_named_or_labeled() -> None:
     found = trace(opened(boxes_alone()))
     with pytest.raises(UsageError, match="whose 4 values in each row may be a box"):
         found.head()
@@ -259,7 +259,7 @@ def raw_maps() -> ModelProto:
 
 
 def scrambled() -> ModelProto:
-    """Channels and places are never exchanged."""
+    """Channels and positions are not transposed."""
     net = Net()
     net.reshape(net.conv(net.maps()[0], 5 + CLASSES, "m"), "y", 16, 5 + CLASSES, 1)
     return net.model(y=(16, 5 + CLASSES, 1))
@@ -291,7 +291,7 @@ FILES: Mapping[str, Callable[[], bytes]] = {
 REMOVED = "prune background.onnx -o x.onnx --head classes --remove background"
 
 COMMANDS: Mapping[str, Refusal] = {
-    "units that nothing tells from boxes": Refusal(
+    "units that may be boxes": Refusal(
         "prune raw.onnx -o x.onnx --keep 0,1",
         3,
         "no head can be cut: output 'raw0': its 11 values for each anchor may be only classes, or "
@@ -326,13 +326,13 @@ COMMANDS: Mapping[str, Refusal] = {
         "'best': ReduceMax 'best': it mixes the units",
         "--head boxes cuts it anyway",
     ),
-    "a post-process that takes classes one by one": Refusal(
+    "a post-process that selects classes one by one": Refusal(
         "prune classes.onnx -o x.onnx --keep 0,1",
         3,
         "no head can be cut: output 'best': Gather 'class1.s': it selects units by position",
         RAW,
     ),
-    "a softmax a map": Refusal(
+    "a softmax for each map": Refusal(
         "prune maps.tflite -o x.tflite --keep 0,1", 3, "no head can be cut: output", JOINED
     ),
     "a group of classes": Refusal(
@@ -341,7 +341,7 @@ COMMANDS: Mapping[str, Refusal] = {
         "TFLite_Detection_PostProcess 'boxes' makes rows of one class each",
         "leave out --merge",
     ),
-    "zeros in front of a post-process": Refusal(
+    "zeros before a post-process": Refusal(
         "prune ssd.tflite -o x.tflite --keep 0 --mode zero",
         3,
         "TFLite_Detection_PostProcess 'boxes' would return removed classes",
@@ -364,16 +364,16 @@ def test_refused(name: str, folder: Path) -> None:
     assert_refused(COMMANDS[name], folder)
 
 
-def test_inspect_says_it_too(folder: Path) -> None:
+def test_inspect_reports_the_refusal(folder: Path) -> None:
     done = exporter("inspect classes.onnx", folder)
     refusal, hint = done.out.splitlines()[-2:]
     assert (done.code, hint) == (0, f"hint: {RAW}")
     assert refusal.startswith("refused: output 'best': Gather 'class1.s': it selects units by")
-    (told,) = exporter("inspect classes.onnx --json", folder).record["refused"]
-    assert told["hint"] == RAW
+    (refused_output,) = exporter("inspect classes.onnx --json", folder).record["refused"]
+    assert refused_output["hint"] == RAW
 
 
-def test_the_background_goes_where_that_is_allowed(folder: Path) -> None:
+def test_the_background_is_removed_if_allowed(folder: Path) -> None:
     done = exporter(f"{REMOVED} --allow-remove-special --samples 2", folder)
     assert done.code == 0, done.err
     assert "2 of 3 units kept" in done.out

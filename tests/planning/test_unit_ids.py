@@ -1,7 +1,7 @@
-"""Ids of units: those that a cut adds, and those that a model returned already.
+"""Outputs with unit indices: those that a cut adds, and those of the original model.
 
-Expected values are NumPy's, of what the models answer beside their ids; which unit of the original
-stands where is written out here.
+Expected ids are computed in NumPy from the other outputs of the models; the tables below list the
+original unit of each position.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ KEPT = [1, 2, 4, 5]
 built = cache(mode_cells.built)
 
 
-def runs(model: Model, x: Array | None = None) -> dict[str, Array]:
-    """What a model answers to 16 rows, one by one."""
+def run_rows(model: Model, x: Array | None = None) -> dict[str, Array]:
+    """The outputs of a model for 16 rows, one by one."""
     if x is None:
         random = np.random.default_rng(3)
         dtype = model.graph().tensors["x"].dtype
@@ -47,9 +47,9 @@ def runs(model: Model, x: Array | None = None) -> dict[str, Array]:
     return {name: np.concatenate([each[name] for each in answers]) for name in answers[0]}
 
 
-def cut(model: Model, **choice: Any) -> Any:
-    """The cut, and the model that it leaves; its check has passed."""
-    done = plan_cut(model, CutOptions(**choice))
+def cut(model: Model, **options: Any) -> Any:
+    """The pruned model and its recorded options; its check has passed."""
+    done = plan_cut(model, CutOptions(**options))
     pruned = model.apply(done.plan)
     job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
@@ -62,7 +62,7 @@ def first(values: Array, count: int, axis: int = 1) -> Array:
     return np.take(order, np.arange(count), axis=axis)
 
 
-# --- asked for -----------------------------------------------------------------------------------
+# --- added ---------------------------------------------------------------------------------------
 
 ALL = list(range(UNITS))
 
@@ -82,29 +82,27 @@ CUTS: Mapping[str, tuple[dict[str, Any], list[int]]] = {
 @pytest.mark.parametrize("count", [None, 3], ids=["ids", "ids:3"])
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("name", CUTS)
-def test_one_more_output_speaks_the_original_s_indices(
-    name: str, kind: str, count: int | None
-) -> None:
-    choice, standing = CUTS[name]
+def test_the_added_output_returns_original_indices(name: str, kind: str, count: int | None) -> None:
+    options, units = CUTS[name]
     model = built("softmax", kind, "float32")
     emit = "ids" if count is None else f"ids:{count}"
-    pruned, options = cut(model, emit=emit, **choice)
-    assert options["emit"] == {"output": "ids", "count": count}
-    found = runs(pruned)
+    pruned, recorded = cut(model, emit=emit, **options)
+    assert recorded["emit"] == {"output": "ids", "count": count}
+    found = run_rows(pruned)
     assert list(found) == ["y", "ids"]
-    expected = np.asarray(standing)[first(found["y"], count or 1)]
+    expected = np.asarray(units)[first(found["y"], count or 1)]
     np.testing.assert_array_equal(found["ids"], expected if count else expected[:, 0])
     assert found["ids"].dtype == np.int32
-    plain, _ = cut(model, **choice)
-    np.testing.assert_array_equal(found["y"], runs(plain)["y"])
+    plain, _ = cut(model, **options)
+    np.testing.assert_array_equal(found["y"], run_rows(plain)["y"])
 
 
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("emit", ["ids", "ids:2"])
-def test_in_every_precision(kind: str, precision: str, emit: str) -> None:
+def test_ids_are_added_in_every_precision(kind: str, precision: str, emit: str) -> None:
     pruned, _ = cut(built("linear", kind, precision), keep=KEPT, emit=emit)
-    found = runs(pruned)
+    found = run_rows(pruned)
     expected = np.asarray(KEPT)[first(found["z"], 2)]
     np.testing.assert_array_equal(found["ids"], expected if emit == "ids:2" else expected[:, 0])
 
@@ -121,9 +119,11 @@ def int16() -> TfliteModel:
 
 
 @pytest.mark.parametrize("emit", ["ids", "ids:2"])
-def test_codes_that_no_kernel_ranks_are_made_real_first(emit: str) -> None:
+def test_types_that_no_kernel_ranks_are_dequantized_first(emit: str) -> None:
     pruned, _ = cut(int16(), keep=KEPT, emit=emit)
-    found = runs(pruned, np.random.default_rng(3).integers(-9999, 9999, (5, 8)).astype(np.int16))
+    found = run_rows(
+        pruned, np.random.default_rng(3).integers(-9999, 9999, (5, 8)).astype(np.int16)
+    )
     expected = np.asarray(KEPT)[first(found["z"], 2)]
     np.testing.assert_array_equal(found["ids"], expected if emit == "ids:2" else expected[:, 0])
 
@@ -156,12 +156,12 @@ def test_operators_and_signatures_of_the_edge_runtime(
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 def test_a_file_that_emits_is_cut_again(kind: str, precision: str) -> None:
-    """The table behind the ids is cut with the units; the remap goes on to tell of it."""
+    """The table of the ids is cut with the units; the remap still records the output."""
     model = built("softmax", kind, precision)
     once, _ = cut(model, keep=KEPT, emit="ids")
     twice, options = cut(once, keep=[0, 2, 3])
     assert options["emit"] == {"output": "ids", "count": None}
-    found = runs(twice)
+    found = run_rows(twice)
     expected = np.asarray([1, 4, 5])[found["y"].argmax(axis=1)]
     np.testing.assert_array_equal(found["ids"], expected)
     job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
@@ -171,7 +171,7 @@ def test_a_file_that_emits_is_cut_again(kind: str, precision: str) -> None:
 
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
-def test_a_wrong_table_is_found_out(kind: str) -> None:
+def test_a_wrong_table_fails_the_check(kind: str) -> None:
     model = built("softmax", kind, "float32")
     done = plan_cut(model, CutOptions(keep=KEPT, emit="ids"))
     for edit in done.plan.edits:
@@ -184,7 +184,7 @@ def test_a_wrong_table_is_found_out(kind: str) -> None:
     assert [check.output for check in checks if not check.passed] == ["ids"]
 
 
-def test_an_output_that_is_missing_is_found_out() -> None:
+def test_a_missing_output_fails_the_check() -> None:
     model = built("softmax", "onnx", "float32")
     done = plan_cut(model, CutOptions(keep=KEPT, emit="ids"))
     silent = model.apply(plan_cut(model, CutOptions(keep=KEPT)).plan)
@@ -193,8 +193,8 @@ def test_an_output_that_is_missing_is_found_out() -> None:
     assert "ids" in {check.output for check in checks if not check.passed}
 
 
-def test_a_name_that_is_taken() -> None:
-    """By a tensor inside, here; text models call their input so."""
+def test_the_added_output_gets_a_free_name() -> None:
+    """Here an inner tensor has the name; inputs of text models have it too."""
     nodes = (
         node("Identity", ["x"], ["ids"], "tokens"),
         node("Gemm", ["ids", "kernel", "bias"], ["z"], "gemm"),
@@ -211,14 +211,14 @@ def test_a_name_that_is_taken() -> None:
 REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
     "no such output": ({"keep": KEPT, "emit": "scores"}, "no output 'scores'"),
     "none at all": ({"keep": KEPT, "emit": "ids:0"}, "no output 'ids:0'"),
-    "more than are left": ({"keep": KEPT, "emit": "ids:5"}, "than the 4 that are kept"),
-    "more than are alive": ({"keep": KEPT, "mode": "mask", "emit": "ids:5"}, "than the 4"),
-    "new ids of none": ({"keep": KEPT, "new_ids": True}, "has no output with indices"),
-    "new ids where places stay": (
+    "more than are kept": ({"keep": KEPT, "emit": "ids:5"}, "than the 4 that are kept"),
+    "more than a mask keeps": ({"keep": KEPT, "mode": "mask", "emit": "ids:5"}, "than the 4"),
+    "new ids without ids": ({"keep": KEPT, "new_ids": True}, "has no output with indices"),
+    "new ids where units keep their positions": (
         {"keep": KEPT, "mode": "mask", "new_ids": True},
         "new_ids has no meaning with mode mask",
     ),
-    "new ids and the original's": (
+    "new and original ids": (
         {"keep": KEPT, "new_ids": True, "restore_ids": True},
         "exclude each other",
     ),
@@ -227,12 +227,12 @@ REFUSED: Mapping[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_refused_by_name(name: str) -> None:
-    choice, reason = REFUSED[name]
+    options, reason = REFUSED[name]
     with pytest.raises(UsageError, match=reason):
-        plan_cut(built("softmax", "onnx", "float32"), CutOptions(**choice))
+        plan_cut(built("softmax", "onnx", "float32"), CutOptions(**options))
 
 
-def test_units_that_share_their_axis_have_no_ids() -> None:
+def test_ids_of_units_that_share_their_axis_are_refused() -> None:
     constants = {"kernel": numbers(6, 5), "bias": numbers(5)}
     gemm = node("Gemm", ["x", "kernel", "bias"], ["z"], "gemm")
     model = onnx.model([gemm], constants, outputs={"z": None})
@@ -259,7 +259,7 @@ def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: P
 
 @pytest.fixture
 def upright(tmp_path: Path) -> Path:
-    """A file whose units lie on axis 1 of [1, 5, 1], behind a softmax along them."""
+    """A file with its units on axis 1 of [1, 5, 1], after a softmax over them."""
     builder = Builder(3)
     builder.dense(builder.feed("x", 1, 6), 5, "z")
     builder.softmax("z", "p")
@@ -270,7 +270,7 @@ def upright(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_command_emits_the_id_of_units_on_any_axis(upright: Path) -> None:
+def test_the_best_unit_is_emitted_on_any_axis(upright: Path) -> None:
     folder = upright.parent
     command = ["prune", "upright.tflite", "-o", "small.tflite", "--keep", "0,3-4", "--emit", "ids"]
     assert exporter(command, folder).code == 0
@@ -281,7 +281,7 @@ def test_a_command_emits_the_id_of_units_on_any_axis(upright: Path) -> None:
     assert np.array_equal(answers["ids"], expected)
 
 
-def test_several_ids_of_units_on_another_axis_are_refused_by_name(upright: Path) -> None:
+def test_several_ids_on_another_axis_are_refused(upright: Path) -> None:
     folder = upright.parent
     command = ["prune", "upright.tflite", "-o", "small.tflite", "--keep", "0,3-4"]
     done = exporter([*command, "--emit", "ids:2"], folder)
@@ -291,7 +291,7 @@ def test_several_ids_of_units_on_another_axis_are_refused_by_name(upright: Path)
     assert [path.name for path in folder.iterdir()] == ["upright.tflite"]
 
 
-# --- returned already ----------------------------------------------------------------------------
+# --- of the original model -----------------------------------------------------------------------
 
 X = numbers(7, 6, seed=1)
 Z = X @ numbers(6, 5) + numbers(5)
@@ -303,7 +303,7 @@ RANKED: Mapping[str, tuple[tuple[NodeProto, ...], Callable[[Array], Array], dict
         lambda places: places[first(Z[:, places], 1)][:, 0],
         {"outputs": {"y": None}},
     ),
-    "ArgMax, handed on twice": (
+    "ArgMax, moved twice": (
         (
             node("ArgMax", ["z"], ["i"], "rank", axis=1),
             node("Cast", ["i"], ["y"], "cast", to=TensorProto.INT32),
@@ -320,12 +320,12 @@ RANKED: Mapping[str, tuple[tuple[NodeProto, ...], Callable[[Array], Array], dict
 
 
 @pytest.mark.parametrize("name", RANKED)
-def test_ids_stay_the_original_s(name: str) -> None:
+def test_returned_ids_stay_original_ones(name: str) -> None:
     nodes, expected, options = RANKED[name]
     model = classifier(*nodes, **options)
-    pruned, told = cut(model, keep=LEFT)
-    assert (told["restore_ids"], told["ids"]) == (True, None)
-    before, after = runs(model, X), runs(pruned, X)
+    pruned, recorded = cut(model, keep=LEFT)
+    assert (recorded["restore_ids"], recorded["ids"]) == (True, None)
+    before, after = run_rows(model, X), run_rows(pruned, X)
     assert list(before) == list(after)
     np.testing.assert_array_equal(after["y"], expected(np.array([0, 2, 4])))
     assert after["y"].dtype == before["y"].dtype
@@ -337,13 +337,13 @@ def test_ids_stay_the_original_s(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RANKED)
-def test_new_ids_count_the_units_that_are_left(name: str) -> None:
+def test_new_ids_are_indices_of_the_kept_units(name: str) -> None:
     nodes, expected, options = RANKED[name]
-    pruned, told = cut(classifier(*nodes, **options), keep=LEFT, new_ids=True)
-    assert told["restore_ids"] is None
-    assert set(told["ids"]) == {"y", "i"} & set(options["outputs"])
+    pruned, recorded = cut(classifier(*nodes, **options), keep=LEFT, new_ids=True)
+    assert recorded["restore_ids"] is None
+    assert set(recorded["ids"]) == {"y", "i"} & set(options["outputs"])
     np.testing.assert_array_equal(
-        runs(pruned, X)["y"], np.searchsorted([0, 2, 4], expected(np.array([0, 2, 4])))
+        run_rows(pruned, X)["y"], np.searchsorted([0, 2, 4], expected(np.array([0, 2, 4])))
     )
 
 
@@ -351,31 +351,31 @@ def test_new_ids_count_the_units_that_are_left(name: str) -> None:
 def test_a_second_cut_cuts_the_table(name: str) -> None:
     nodes, expected, options = RANKED[name]
     model = classifier(*nodes, **options)
-    for new_ids in (False, True):  # the second cut brings back what the first one renumbered
+    for new_ids in (False, True):  # the second cut restores the indices that the first one changed
         once, _ = cut(model, keep=[0, 2, 3, 4], new_ids=new_ids)
-        twice, told = cut(once, keep=[0, 1, 3])
-        assert (told["restore_ids"], told["ids"]) == (True, None)
-        np.testing.assert_array_equal(runs(twice, X)["y"], expected(np.array([0, 2, 4])))
+        twice, recorded = cut(once, keep=[0, 1, 3])
+        assert (recorded["restore_ids"], recorded["ids"]) == (True, None)
+        np.testing.assert_array_equal(run_rows(twice, X)["y"], expected(np.array([0, 2, 4])))
         job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
         checks = verify_pair("cut", model, twice, twice.remap.heads, job).checks
         assert all(check.passed for check in checks)
 
 
-def test_new_ids_of_what_speaks_the_original_s() -> None:
+def test_new_ids_after_a_cut_that_kept_original_ids() -> None:
     nodes, _, options = RANKED["ArgMax alone"]
     once, _ = cut(classifier(*nodes, **options), keep=LEFT)
     with pytest.raises(UsageError, match="has no output with indices that a cut changes"):
         plan_cut(once, CutOptions(keep=[0, 1], new_ids=True))
 
 
-def test_everything_kept_is_left_alone() -> None:
+def test_keeping_all_units_edits_no_ids() -> None:
     nodes, _, options = RANKED["ArgMax alone"]
     done = plan_cut(classifier(*nodes, **options), CutOptions(keep=range(5)))
     assert done.plan.edits == ()
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
-def test_the_edge_runtime_s_argmax_stays_too(dtype: str) -> None:
+def test_the_argmax_of_tflite_returns_original_ids(dtype: str) -> None:
     builder = Builder()
     builder.dense(builder.feed("x", 1, 6), 5, "z")
     builder.constant("axis", np.array([1], np.int32))
@@ -383,17 +383,17 @@ def test_the_edge_runtime_s_argmax_stays_too(dtype: str) -> None:
     builder.op("ARG_MAX", ["z", "axis"], (1,), "y", "ArgMaxOptions", dtype, outputType=kind)
     builder.signature({"x": "x"}, {"best": "y"})
     model = from_bytes(builder.content("y"), "argmax.tflite")
-    pruned, told = cut(model, keep=[1, 3, 4])
-    assert told["restore_ids"] is True
+    pruned, recorded = cut(model, keep=[1, 3, 4])
+    assert recorded["restore_ids"] is True
     z = X @ builder.constants["z/kernel"].T + builder.constants["z/bias"]
     left = np.array([1, 3, 4])
-    found = runs(pruned, X)
+    found = run_rows(pruned, X)
     np.testing.assert_array_equal(found["best"], left[z[:, left].argmax(axis=1)])
     assert found["best"].dtype == np.dtype(dtype)
 
 
-def test_a_table_of_the_model_s_own_is_cut_with_its_units() -> None:
-    """A number of their own for each class, which stays what it was."""
+def test_a_lookup_table_of_the_model_is_cut_with_its_units() -> None:
+    """An entry for each class, which a cut does not change."""
     table = np.array([70, 30, 90, 10, 50], np.int32)
     nodes = (
         SOFT,
@@ -402,10 +402,10 @@ def test_a_table_of_the_model_s_own_is_cut_with_its_units() -> None:
         node("Cast", ["t"], ["y"], "cast", to=TensorProto.INT64),
     )
     model = classifier(*nodes, outputs={"p": None, "y": None}, constants={"table": table})
-    pruned, told = cut(model, keep=LEFT)
-    assert told["ids"] is None
-    assert told["restore_ids"] is None
+    pruned, recorded = cut(model, keep=LEFT)
+    assert recorded["ids"] is None
+    assert recorded["restore_ids"] is None
     left = np.array([0, 2, 4])
-    np.testing.assert_array_equal(runs(pruned, X)["y"], table[left[Z[:, left].argmax(axis=1)]])
+    np.testing.assert_array_equal(run_rows(pruned, X)["y"], table[left[Z[:, left].argmax(axis=1)]])
     (held,) = (t for t in pruned.proto.graph.initializer if t.name == "table")
     assert list(held.dims) == [3]

@@ -1,4 +1,4 @@
-"""Which positions of an axis are the units, where other things share it."""
+"""Find the units on an axis that also contains boxes, objectness or background."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Pieces(Builder):
         self.parts: list[tuple[str, int]] = []
 
     def branch(self, width: int, *after: str) -> Pieces:
-        """A dense layer, and functions behind it."""
+        """A dense layer, then functions."""
         name = f"part{len(self.parts)}"
         x = self.dense("x", width, f"{name}/fc")
         for i, function in enumerate(after):
@@ -76,7 +76,7 @@ class Pieces(Builder):
         return self.graph("y")
 
 
-def told(graph: Graph) -> str:
+def axis_parts_of(graph: Graph) -> str:
     """The parts of the last axis."""
     return ", ".join(map(str, trace_axis(graph, "y", 2).axis_parts))
 
@@ -91,7 +91,7 @@ UNDECIDED: dict[str, Callable[[], Graph]] = {
     "two parts look like classes": lambda: (
         Pieces().branch(4).branch(2, "sigmoid").branch(3, "sigmoid").joined()
     ),
-    "objects do not stand in front of the classes": lambda: (
+    "objectness not before the classes": lambda: (
         Pieces().branch(4).branch(1, "sigmoid").branch(2).branch(3, "sigmoid").joined()
     ),
     "labels fit two parts": lambda: Pieces().branch(3, "scale").branch(3).branch(3).joined(*ABC),
@@ -100,7 +100,7 @@ UNDECIDED: dict[str, Callable[[], Graph]] = {
 
 
 @pytest.mark.parametrize("name", UNDECIDED)
-def test_undecided_parts_are_refused_with_what_to_type(name: str) -> None:
+def test_undecided_parts_are_refused_with_the_option_to_give(name: str) -> None:
     found = trace(UNDECIDED[name]())
     assert not found.heads
     assert "give --units A:B" in found.refusals[0].reason
@@ -113,8 +113,8 @@ WHOLE: dict[str, Callable[[], Graph]] = {
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_all_positions_are_units_where_nothing_speaks_of_boxes(name: str) -> None:
-    assert not told(WHOLE[name]())
+def test_all_positions_are_units_if_nothing_indicates_boxes(name: str) -> None:
+    assert not axis_parts_of(WHOLE[name]())
 
 
 DECIDED: dict[str, tuple[Callable[[], Graph], str]] = {
@@ -122,11 +122,11 @@ DECIDED: dict[str, tuple[Callable[[], Graph], str]] = {
         lambda: Pieces().branch(4, "square").branch(3, "sigmoid").joined(),
         "box 0:4, classes 4:7",
     ),
-    "in front of the boxes": (
+    "classes before the boxes": (
         lambda: Pieces().branch(3, "sigmoid").branch(4, "strange").joined(),
         "classes 0:3, other 3:7",
     ),
-    "objects in front": (
+    "objectness first": (
         lambda: Pieces().branch(4).branch(1, "sigmoid").branch(3, "sigmoid").joined(),
         "box 0:4, object 4:5, classes 5:8",
     ),
@@ -134,7 +134,7 @@ DECIDED: dict[str, tuple[Callable[[], Graph], str]] = {
         lambda: Pieces().branch(4).branch(3).branch(2, "sigmoid").joined(*ABC),
         "box 0:4, classes 4:7, other 7:9",
     ),
-    "constants beside them": (
+    "joined with constants": (
         lambda: Pieces().given(4).branch(3, "sigmoid").joined(),
         "box 0:4, classes 4:7",
     ),
@@ -146,24 +146,24 @@ DECIDED: dict[str, tuple[Callable[[], Graph], str]] = {
 
 
 @pytest.mark.parametrize("name", DECIDED)
-def test_the_classes_among_the_parts(name: str) -> None:
+def test_classes_are_found_among_the_parts(name: str) -> None:
     build, parts = DECIDED[name]
-    assert told(build()) == parts
+    assert axis_parts_of(build()) == parts
 
 
-def test_a_part_of_the_input_is_no_class() -> None:
+def test_a_part_of_the_input_is_not_a_class() -> None:
     b = Pieces().branch(4).branch(3, "sigmoid")
     b.parts.append(("x", FEATURES))
-    assert told(b.joined()) == "box 0:4, classes 4:7, other 7:9"
+    assert axis_parts_of(b.joined()) == "box 0:4, classes 4:7, other 7:9"
 
 
-def test_rows_of_unknown_number_may_have_boxes_elsewhere() -> None:
+def test_an_unknown_number_of_rows_is_not_matched_with_boxes() -> None:
     b = Builder()
     b.dense(b.feed("x", None, None, FEATURES), 6, "y")
     assert not trace_axis(b.graph("y"), "y", 2).axis_parts
 
 
-def test_an_output_that_cannot_follow_is_told() -> None:
+def test_an_output_that_cannot_be_cut_is_reported() -> None:
     b = Pieces().branch(4, "square").branch(3, "sigmoid")
     b.activation(b.activation("part1/fc", "softmax", "soft"), "sigmoid", "odd")
     b.joined()
@@ -172,7 +172,7 @@ def test_an_output_that_cannot_follow_is_told() -> None:
     assert [refusal.output for refusal in found.refusals] == ["odd"]
 
 
-# --- stated by the user -------------------------------------------------------------------------
+# --- given by the user ---------------------------------------------------------------------------
 
 
 def raw_maps(*, labels: bool = False) -> OnnxModel:
@@ -184,19 +184,19 @@ def raw_maps(*, labels: bool = False) -> OnnxModel:
     return from_proto(made, "raw.onnx")
 
 
-def test_raw_maps_are_refused_and_taken_where_the_user_says() -> None:
+def test_raw_maps_need_the_range_of_the_units() -> None:
     found = trace(raw_maps().graph())
     assert not found.heads
     assert f"--units 0:{5 + CLASSES}" in found.refusals[0].reason
     cut = plan_cut(raw_maps(), CutOptions(keep=[0, 2], units="5:11"))
     assert (cut.heads[0].units, cut.remap.heads[0].part) == (CLASSES, (5, 7))
     small = raw_maps().apply(cut.plan)
-    again = plan_cut(small, CutOptions(keep=[1]))  # the table tells where they stand
+    again = plan_cut(small, CutOptions(keep=[1]))  # the remap records their range
     assert again.remap.heads[0].new_to_old == (2,)
     assert again.remap.heads[0].part == (5, 6)
 
 
-def test_raw_maps_with_labels_are_taken() -> None:
+def test_raw_maps_with_labels_are_accepted() -> None:
     head = trace(raw_maps(labels=True).graph()).head()
     assert ", ".join(map(str, head.axis_parts)) == "box 0:4, object 4:5, classes 5:11"
     assert head.labels == tuple(f"c{i}" for i in range(CLASSES))
@@ -210,23 +210,23 @@ def test_all_of_a_raw_map_may_be_units() -> None:
 
 
 @pytest.mark.parametrize("units", ["5", "8:5", "5:5", "a:b", "1:2:3", (3,), (-1, 4), 7])
-def test_units_that_are_no_range(units: str) -> None:
+def test_units_that_are_not_a_range_are_refused(units: str) -> None:
     with pytest.raises(UsageError, match="not a range"):
         CutOptions(keep=[0], units=units)
 
 
-def test_units_that_no_axis_has() -> None:
+def test_units_outside_of_every_axis_are_refused() -> None:
     with pytest.raises(UsageError, match="no head has its units at 5:12"):
         plan_cut(raw_maps(), CutOptions(keep=[0], units="5:12"))
 
 
-def test_the_background_stays() -> None:
+def test_the_background_is_kept() -> None:
     cut = plan_cut(boxes_and_classes(*NAMES), CutOptions(keep="dog", head="classes"))
     assert cut.selection.kept == (0, 2)
     assert "'background', is kept" in cut.warnings[0]
 
 
-def test_the_background_stays_in_front_of_an_order() -> None:
+def test_the_background_comes_before_a_given_order() -> None:
     choice = CutOptions(keep="dog,cat", keep_order=True, head="classes")
     assert plan_cut(boxes_and_classes(*NAMES), choice).selection.kept == (0, 2, 1)
 
@@ -239,13 +239,13 @@ def test_removing_the_background_is_refused_unless_allowed() -> None:
     assert plan_cut(model, replace(choice, allow_remove_special=True)).selection.kept == (1, 2)
 
 
-def test_a_classifier_may_lose_its_background() -> None:
+def test_the_background_of_a_classifier_may_be_removed() -> None:
     b = Builder()
     b.activation(b.dense(b.feed("x", None, 4), 3, "fc"), "softmax", "y")
     assert not trace(b.graph("y")).head().axis_parts
 
 
-# --- what a post-process reads ------------------------------------------------------------------
+# --- read by a post-process ----------------------------------------------------------------------
 
 
 def detecting(operation: Operation, *, shape: tuple[int, ...] = (1, BOXES, 4)) -> Builder:
@@ -262,13 +262,13 @@ def detecting(operation: Operation, *, shape: tuple[int, ...] = (1, BOXES, 4)) -
 POST = NonMaxSuppression(0, axis=2, background=1, rows=DetectionSlots(1, 0, 2, 3))
 
 
-def test_something_that_is_no_axis_of_classes() -> None:
+def test_another_axis_than_the_class_axis_is_refused() -> None:
     found = trace(detecting(NonMaxSuppression(0, axis=1)).graph("z", "numbers"))
     assert "not the class axis" in found.refusals[0].reason
     assert "no axis" in found.refusals[0].reason or "not the" in found.refusals[0].reason
 
 
-def test_boxes_are_no_axis_of_classes() -> None:
+def test_the_axis_of_boxes_is_refused() -> None:
     b = Builder()
     b.feed("x", 1, BOXES, FEATURES)
     for name in ("z", "w"):
@@ -278,20 +278,20 @@ def test_boxes_are_no_axis_of_classes() -> None:
         trace_axis(b.graph("z", "numbers"), "z", 2)
 
 
-def test_a_background_that_is_stated_to_be_a_unit_is_refused() -> None:
+def test_a_background_within_the_given_units_is_refused() -> None:
     graph = detecting(POST).graph("z", "numbers")
     with pytest.raises(Refused, match="from position 1"):
         trace_axis(graph, "z", 2, units=(0, 4))
 
 
-def test_classes_that_are_the_input_itself() -> None:
+def test_class_values_that_are_a_model_input_are_refused() -> None:
     b = Builder()
     b.node(Elementwise(), [b.feed("x", 1, BOXES, 4)], (1, BOXES, 4), "same")
     b.nodes_of(NonMaxSuppression(0, axis=2), ["same"], {"numbers": None})
     assert "the model's input 'x'" in str(trace(b.graph("numbers")).refusals[0])
 
 
-def test_values_at_computed_places_are_no_units() -> None:
+def test_units_at_computed_positions_are_refused() -> None:
     b = Builder()
     places = b.feed("places", None, 1)
     b.node(GatherComputed(), [b.dense(b.feed("x", None, 4), 6, "z"), places], (None, 6), "y")
@@ -299,14 +299,14 @@ def test_values_at_computed_places_are_no_units() -> None:
         trace_axis(b.graph("y"), "y", 1)
 
 
-def test_class_numbers_that_are_computed_with() -> None:
+def test_arithmetic_with_class_indices_is_refused() -> None:
     b = detecting(POST)
     b.node(Elementwise(function="add"), ["numbers", b.constant("one", 1)], (1, 5), "more")
     found = trace(b.graph("more"))
     assert "computes with class indices" in found.refusals[0].reason
 
 
-def test_class_numbers_that_are_handed_on_and_looked_up() -> None:
+def test_class_indices_are_followed_to_a_table() -> None:
     b = detecting(POST)
     b.node(Elementwise(), ["numbers"], (1, 5), "same")
     b.node(Gather(), [b.constant("table", 4), "same"], (1, 5), "ids")
@@ -320,23 +320,23 @@ def test_class_numbers_that_are_handed_on_and_looked_up() -> None:
     assert not head.readers.id_outputs
 
 
-def test_a_table_that_is_too_short() -> None:
+def test_a_table_that_is_too_short_is_refused() -> None:
     b = detecting(POST)
     b.node(Gather(), [b.constant("table", 2), "numbers"], (1, 5), "ids")
     assert "no entry for some of the 3 classes" in trace(b.graph("ids")).refusals[0].reason
 
 
-def test_rows_that_are_not_all_returned() -> None:
+def test_rows_that_are_not_all_returned_are_not_recorded() -> None:
     (detection,) = trace(detecting(POST).graph("numbers", "best")).head().readers.detections
     assert (detection.rows, detection.ids) == (None, ("numbers",))
     (detection,) = trace(detecting(POST).graph("best")).head().readers.detections
     assert (detection.rows, detection.ids) == (None, ())
 
 
-# --- stated positions ---------------------------------------------------------------------------
+# --- constant positions --------------------------------------------------------------------------
 
 
-def picked(axis: int, *positions: int, keepdims: bool, shape: tuple[int | None, ...]) -> Graph:
+def selected(axis: int, *positions: int, keepdims: bool, shape: tuple[int | None, ...]) -> Graph:
     b = Builder()
     b.dense(b.feed("x", None, BOXES, FEATURES), 6, "fc")
     b.node(GatherConstant(axis, positions, keepdims), ["fc"], shape, "y")
@@ -346,8 +346,8 @@ def picked(axis: int, *positions: int, keepdims: bool, shape: tuple[int | None, 
 @pytest.mark.parametrize(
     ("graph", "axis"),
     [
-        pytest.param(picked(1, 2, keepdims=False, shape=(None, 6)), 1, id="one, which goes"),
-        pytest.param(picked(1, 2, 0, keepdims=True, shape=(None, 2, 6)), 2, id="two"),
+        pytest.param(selected(1, 2, keepdims=False, shape=(None, 6)), 1, id="one, axis dropped"),
+        pytest.param(selected(1, 2, 0, keepdims=True, shape=(None, 2, 6)), 2, id="two"),
     ],
 )
 def test_positions_of_another_axis_pass(graph: Graph, axis: int) -> None:
@@ -357,16 +357,16 @@ def test_positions_of_another_axis_pass(graph: Graph, axis: int) -> None:
 
 def test_positions_of_the_unit_axis_are_refused() -> None:
     for keepdims, shape in ((False, (None, BOXES)), (True, (None, BOXES, 2))):
-        graph = picked(2, 1, 4, keepdims=keepdims, shape=shape)
+        graph = selected(2, 1, 4, keepdims=keepdims, shape=shape)
         with pytest.raises(Refused, match="selects units by position"):
             trace_axis(graph, "fc", 2)
 
 
-# --- ranges of what is no unit ------------------------------------------------------------------
+# --- ranges without units ------------------------------------------------------------------------
 
 
 def ranges(*bounds: tuple[int, int], start: int | None = 1) -> Graph:
-    """Units 2:5 of 8 are returned; other ranges are taken out of the same tensor."""
+    """Units 2:5 of 8 are returned; other ranges of the same tensor are selected."""
     b = Builder()
     b.dense(b.feed("x", None, FEATURES), 8, "fc")
     names = []
@@ -378,7 +378,7 @@ def ranges(*bounds: tuple[int, int], start: int | None = 1) -> Graph:
     return b.graph(*names)
 
 
-def test_ranges_behind_the_units_move_with_their_number() -> None:
+def test_ranges_after_the_units_move_with_their_number() -> None:
     head = trace_axis(ranges((0, 2), (5, 7), (6, 99)), "range0", 1)
     moved = {(w.node, w.place): w.offset for w in head.widths}
     assert moved == {
@@ -389,7 +389,7 @@ def test_ranges_behind_the_units_move_with_their_number() -> None:
     }
 
 
-def test_a_range_whose_start_stands_nowhere_keeps_it() -> None:
+def test_a_range_without_a_stated_start_keeps_it() -> None:
     head = trace_axis(ranges((5, 99), start=None), "range0", 1)
     assert {(w.node, w.place) for w in head.widths} == {("range0", 2)}
 

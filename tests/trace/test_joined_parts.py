@@ -1,4 +1,4 @@
-"""Outputs put together of parts, and units that several outputs show: what removed units answer.
+"""Outputs that join several parts, and units that several outputs show: values of removed units.
 
 Expected values are NumPy's, of the weights.
 """
@@ -31,8 +31,8 @@ def sigmoid(z: Array) -> Array:
     return np.asarray(1 / (1 + np.exp(-z.astype(np.float64))))
 
 
-def joined(inside: str = "", behind: str = "") -> OnnxModel:
-    """Two products, perhaps each behind an activation, side by side, perhaps behind another."""
+def joined(inside: str = "", after: str = "") -> OnnxModel:
+    """Two products that are joined, with an optional activation before and after the join."""
     nodes = [
         node("Gemm", ["x", f"k{part}", f"b{part}"], [f"z{part}"], f"gemm {part}") for part in "12"
     ]
@@ -40,15 +40,15 @@ def joined(inside: str = "", behind: str = "") -> OnnxModel:
     if inside:
         nodes += [node(inside, [f"z{p}"], [f"a{p}"], f"inside {p}") for p in "12"]
         parts = ["a1", "a2"]
-    nodes.append(node("Concat", parts, ["c" if behind else "y"], "join", axis=1))
-    if behind:
-        nodes.append(node(behind, ["c"], ["y"], "behind", axis=1))
+    nodes.append(node("Concat", parts, ["c" if after else "y"], "join", axis=1))
+    if after:
+        nodes.append(node(after, ["c"], ["y"], "after", axis=1))
     return onnx.model(nodes, WEIGHTS)
 
 
-def cut(model: OnnxModel, **choice: Any) -> dict[str, Array]:
-    """What the cut answers; its check has passed."""
-    done = plan_cut(model, CutOptions(**choice))
+def cut(model: OnnxModel, **options: Any) -> dict[str, Array]:
+    """The outputs of the pruned model; its check has passed."""
+    done = plan_cut(model, CutOptions(**options))
     pruned = model.apply(done.plan)
     job = VerifyOptions(synthetic_samples(model.graph(), 4, 1))
     checks = verify_pair("cut", model, pruned, done.remap.heads, job).checks
@@ -59,23 +59,23 @@ def cut(model: OnnxModel, **choice: Any) -> dict[str, Array]:
 HEADS: Mapping[str, tuple[OnnxModel, Callable[[Array], Array], float]] = {
     "sigmoids joined": (joined("Sigmoid"), sigmoid, 0.0),
     "logits joined": (joined(), np.asarray, FLOOR),
-    "a softmax over what is joined": (joined(behind="Softmax"), softmax, 0.0),
+    "a softmax over what is joined": (joined(after="Softmax"), softmax, 0.0),
     "parts that are no probabilities": (joined("Tanh"), np.tanh, FLOOR),
 }
 
 
 @pytest.mark.parametrize(
-    "choice", [{"mode": "mask"}, {"restore_width": True}], ids=["mask", "restored width"]
+    "options", [{"mode": "mask"}, {"restore_width": True}], ids=["mask", "restored width"]
 )
 @pytest.mark.parametrize("name", HEADS)
-def test_removed_units_hold_nothing(name: str, choice: dict[str, Any]) -> None:
+def test_removed_units_are_zero(name: str, options: dict[str, Any]) -> None:
     model, function, nothing = HEADS[name]
-    found = cut(model, keep=KEPT, **choice)["y"]
+    found = cut(model, keep=KEPT, **options)["y"]
     assert (found[:, DEAD] == nothing).all()
     np.testing.assert_allclose(found[:, KEPT], function(Z[:, KEPT]), atol=1e-5)
 
 
-def test_probabilities_of_their_own_are_not_merged() -> None:
+def test_parts_with_their_own_activation_are_not_merged() -> None:
     with pytest.raises(UsageError, match="parts are probabilities already"):
         plan_cut(HEADS["sigmoids joined"][0], CutOptions(merge={"g": [0, 1]}))
 
@@ -100,8 +100,8 @@ OUTPUTS: Mapping[str, tuple[str, Callable[[Array], Array], float]] = {
 }
 
 
-def test_every_output_of_a_masked_head_says_nothing() -> None:
-    """One floor among the logits, and one more where an activation would lift it."""
+def test_every_output_of_a_masked_head_hides_removed_units() -> None:
+    """The mask value is in the logits, and again after an activation that would change it."""
     nodes = [node("Gemm", ["x", "k1", "b1"], ["z"], "gemm")]
     nodes += [node(operator, ["z"], [name], name) for name, (operator, _, _) in OUTPUTS.items()]
     weights = {name: WEIGHTS[name] for name in ("k1", "b1")}

@@ -1,4 +1,4 @@
-"""What classifiers hold besides kernels and activations: reductions, parts, ranges, ranks."""
+"""Reductions, parts, ranges and ranks in classifiers."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ UNITS = 6
 
 
 def start(*inner: int) -> tuple[Builder, str]:
-    """Logits of 6 units behind a dense layer on [batch, *inner, 4]."""
+    """Logits of 6 units from a dense layer on [batch, *inner, 4]."""
     b = Builder()
     return b, b.dense(b.feed("x", None, *inner, 4), UNITS, "fc")
 
 
-# --- accepted -----------------------------------------------------------------------------------
+# --- accepted ------------------------------------------------------------------------------------
 
 
 def mean() -> Graph:
@@ -88,7 +88,7 @@ def two_heads_joined() -> Graph:
 
 
 def stacked_rows() -> Graph:
-    """Along another axis all parts run along the units, constants too."""
+    """Joined along another axis, all parts have the units, constants too."""
     b, z = start(1)
     other = b.dense("x", UNITS, "other")
     row = b.constant("row", 2, 1, UNITS)
@@ -96,8 +96,8 @@ def stacked_rows() -> Graph:
     return b.graph("y")
 
 
-def background_that_nobody_can_trace() -> Graph:
-    """The first position is cut off again: what makes it is not entered."""
+def untraceable_background() -> Graph:
+    """The first position is dropped again: the walk does not enter its producer."""
     b, z = start()
     strange = b.node(Opaque(), ["x"], (None, 1), "strange")
     b.node(Concat(1), [strange, z], (None, 1 + UNITS), "all")
@@ -108,7 +108,7 @@ def background_that_nobody_can_trace() -> Graph:
 
 
 def read_by_a_join() -> Graph:
-    """Another output shows logits and probabilities side by side."""
+    """Another output joins logits and probabilities."""
     b, z = start()
     y = b.activation(z, "softmax", "y")
     b.node(Concat(1), [z, y, "x"], (None, 2 * UNITS + 4), "all")
@@ -145,7 +145,7 @@ def rows_split() -> Graph:
 
 
 def logits_split_elsewhere() -> Graph:
-    """Parts of the logits are further outputs, sized as stated."""
+    """Parts of the logits are further outputs, with stated sizes."""
     b, z = start()
     b.activation(z, "softmax", "y")
     parts: dict[str, tuple[int | None, ...] | None] = {"low": (None, 4), "high": (None, 2)}
@@ -190,7 +190,7 @@ def repeated_rows() -> Graph:
 
 
 def broadcast_bias() -> Graph:
-    """A vector a unit is broadcast to a stated shape before it is added."""
+    """A vector for each unit is broadcast to a stated shape before it is added."""
     b, z = start()
     inputs = [b.constant("o", 1, UNITS), b.constant("target", 2)]
     wide = b.node(Expand((0,), target=(1, UNITS), slot=1), inputs, (1, UNITS), "wide")
@@ -214,8 +214,8 @@ def batch_is_read() -> Graph:
     return b.graph("y")
 
 
-def target_put_together() -> Graph:
-    """The width stands in the constant of another node."""
+def computed_target() -> Graph:
+    """The width is in a constant of another node."""
     b, z = start()
     length = b.constant("length", 1)
     b.node(Opaque(), [length], (2,), "target")
@@ -224,16 +224,16 @@ def target_put_together() -> Graph:
     return b.graph("y")
 
 
-def each_unit_finds_its_row() -> Graph:
-    """An argmax over rows answers once for each unit, and narrows with them."""
+def argmax_over_rows() -> Graph:
+    """An argmax over rows returns one index for each unit, and narrows with the units."""
     b, z = start(3)
     b.node(TopK(1, keepdims=False), [z], (None, UNITS), "where")
     b.activation(z, "sigmoid", "y")
     return b.graph("y", "where")
 
 
-def rows_ranked_on_the_way() -> Graph:
-    """The best value of each unit is what the model returns; its row is not."""
+def maximum_over_rows() -> Graph:
+    """The model returns the largest value of each unit, without its row."""
     b, z = start(3)
     b.nodes_of(TopK(1, k=1, ids=1), [z], {"best": (None, 1, UNITS), "": None})
     b.node(Reshape((-1, UNITS), attribute="shape"), ["best"], (None, UNITS), "y")
@@ -249,7 +249,7 @@ ACCEPTED: dict[str, Callable[[], Graph]] = {
         windows,
         two_heads_joined,
         stacked_rows,
-        background_that_nobody_can_trace,
+        untraceable_background,
         read_by_a_join,
         gated,
         one_part_of_a_split,
@@ -263,24 +263,24 @@ ACCEPTED: dict[str, Callable[[], Graph]] = {
         broadcast_bias,
         filled_kernel,
         batch_is_read,
-        target_put_together,
-        each_unit_finds_its_row,
-        rows_ranked_on_the_way,
+        computed_target,
+        argmax_over_rows,
+        maximum_over_rows,
     )
 }
-UNRUN = {  # they hold operations that nobody can run
-    "background_that_nobody_can_trace",
+UNRUN = {  # they contain operations that the interpreter cannot run
+    "untraceable_background",
     "one_part_of_a_split",
-    "target_put_together",
+    "computed_target",
 }
 RUN = [name for name in ACCEPTED if name not in UNRUN]
 
 
-# --- refused ------------------------------------------------------------------------------------
+# --- refused -------------------------------------------------------------------------------------
 
 
-def behind(operation: Operation, *shape: int | None, inner: tuple[int, ...] = ()) -> Graph:
-    """Something reads the logits of a classifier."""
+def consumed_by(operation: Operation, *shape: int | None, inner: tuple[int, ...] = ()) -> Graph:
+    """An operation reads the logits of a classifier."""
     b, z = start(*inner)
     b.activation(z, "softmax", "y")
     b.node(operation, [z], shape, "other")
@@ -288,7 +288,7 @@ def behind(operation: Operation, *shape: int | None, inner: tuple[int, ...] = ()
 
 
 def between(operation: Operation, *shape: int | None) -> Graph:
-    """Something stands between a dense layer and the output."""
+    """An operation between a dense layer and the output."""
     b, z = start()
     b.activation(b.node(operation, [z], shape, "other"), "softmax", "y")
     return b.graph("y")
@@ -300,14 +300,14 @@ def join_of_unknown_width() -> Graph:
     return b.graph("y")
 
 
-def join_that_does_not_add_up() -> Graph:
+def join_of_wrong_widths() -> Graph:
     b, z = start()
     b.node(Concat(1), [z, "x"], (None, 11), "y")
     return b.graph("y")
 
 
 def join_of_another_axis() -> Graph:
-    """One part runs along the units on the axis that is joined, the other on another one."""
+    """One part has the units on the axis of the join, the other on another axis."""
     b, z = start(UNITS)
     turned = b.node(Transpose((0, 2, 1)), [z], (None, UNITS, UNITS), "turned")
     b.activation(z, "softmax", "y")
@@ -338,14 +338,14 @@ def stale_shape() -> Graph:
 
 
 def ranks_alone() -> Graph:
-    """Ranks of what the model is fed are no units."""
+    """Ranks of a model input are not units."""
     b = Builder()
     b.nodes_of(TopK(1, k=3, ids=1), [b.feed("x", None, 9)], {"values": (None, 3), "y": (None, 3)})
     return b.graph("y", "values")
 
 
 def top_of(follower: Operation, *more: str) -> Graph:
-    """Something computes with the ids."""
+    """An operation computes with the ids."""
     b, z = start()
     b.activation(z, "softmax", "y")
     b.node(TopK(1, keepdims=False), [z], (None,), "id")
@@ -354,8 +354,8 @@ def top_of(follower: Operation, *more: str) -> Graph:
     return b.graph("y", "other")
 
 
-def of_what_a_table_has() -> Graph:
-    """Something computes with what is looked up for the best unit."""
+def arithmetic_with_table_entries() -> Graph:
+    """An operation computes with the table entry of the best unit."""
     b, z = start()
     b.activation(z, "softmax", "y")
     b.node(TopK(1, keepdims=False), [z], (None,), "id")
@@ -365,8 +365,8 @@ def of_what_a_table_has() -> Graph:
     return b.graph("y", "other")
 
 
-def values_come_back() -> Graph:
-    """The best logit is taken from all logits: each then depends on all."""
+def best_value_is_subtracted() -> Graph:
+    """The best logit is subtracted from all logits: each then depends on all."""
     b, z = start()
     b.nodes_of(TopK(1, k=1, ids=1), [z], {"best": (None, 1), "id": (None, 1)})
     shifted = Elementwise(offsets=(1,), function="add")
@@ -385,63 +385,69 @@ def ranked_anchors() -> Graph:
 
 REFUSED = [
     pytest.param(
-        partial(behind, Reduce((1,), keepdims=True, function="max"), None, 1),
+        partial(consumed_by, Reduce((1,), keepdims=True, function="max"), None, 1),
         "Reduce 'other'",
         "mixes the units",
         id="reduced over the units",
     ),
     pytest.param(
-        partial(behind, Pool((1,)), None, 3), "Pool 'other'", "mixes the units", id="pooled"
+        partial(consumed_by, Pool((1,)), None, 3), "Pool 'other'", "mixes the units", id="pooled"
     ),
     pytest.param(
-        partial(behind, Expand((1,)), None, 2 * UNITS),
+        partial(consumed_by, Expand((1,)), None, 2 * UNITS),
         "Expand 'other'",
         "repeats or pads",
         id="tiled units",
     ),
     pytest.param(
-        partial(behind, Split(1), None, UNITS), "Split 'other'", "equal parts", id="equal parts"
-    ),
-    pytest.param(
-        partial(behind, Split(1, (6,)), None, UNITS),
+        partial(consumed_by, Split(1), None, UNITS),
         "Split 'other'",
         "equal parts",
-        id="sizes in no place",
+        id="equal parts",
     ),
     pytest.param(
-        partial(behind, Slice((1,), (0,), (4,), (1,)), None, 4),
+        partial(consumed_by, Split(1, (6,)), None, UNITS),
+        "Split 'other'",
+        "equal parts",
+        id="sizes without a place in the file",
+    ),
+    pytest.param(
+        partial(consumed_by, Slice((1,), (0,), (4,), (1,)), None, 4),
         "Slice 'other'",
         "by position",
         id="the first units",
     ),
     pytest.param(
-        partial(behind, Slice((1,), (-2,), (9,), (1,)), None, 2),
+        partial(consumed_by, Slice((1,), (-2,), (9,), (1,)), None, 2),
         "Slice 'other'",
         "by position",
         id="the last units",
     ),
     pytest.param(
-        partial(behind, Slice((1,), (0,), (9,), (2,)), None, 3),
+        partial(consumed_by, Slice((1,), (0,), (9,), (2,)), None, 3),
         "Slice 'other'",
         "by position",
         id="every other unit",
     ),
     pytest.param(
-        partial(behind, Slice((1,), (5,), (-9,), (-1,)), None, 6),
+        partial(consumed_by, Slice((1,), (5,), (-9,), (-1,)), None, 6),
         "Slice 'other'",
         "by position",
-        id="turned round",
+        id="reversed",
     ),
     pytest.param(middle_unknown, "Slice 'other'", "not known", id="a range of unknown width"),
     pytest.param(
-        partial(behind, ShapeOf((1,)), 1), "ShapeOf 'other'", "number of units", id="width is read"
+        partial(consumed_by, ShapeOf((1,)), 1),
+        "ShapeOf 'other'",
+        "number of units",
+        id="width is read",
     ),
     pytest.param(only_length, "ShapeOf 'y'", "number of units", id="only a length"),
     pytest.param(join_of_unknown_width, "Concat 'y'", "'u' is not known", id="unknown part"),
-    pytest.param(join_that_does_not_add_up, "Concat 'y'", "do not add up", id="parts too short"),
+    pytest.param(join_of_wrong_widths, "Concat 'y'", "do not add up", id="parts too short"),
     pytest.param(join_of_another_axis, "Concat 'all'", "different positions", id="other axis"),
     pytest.param(
-        partial(behind, Reshape((-1, -2)), None, UNITS),
+        partial(consumed_by, Reshape((-1, -2)), None, UNITS),
         "Reshape 'other'",
         "computed while the model runs",
         id="computed target",
@@ -458,13 +464,16 @@ REFUSED = [
         id="arithmetic with ids",
     ),
     pytest.param(
-        of_what_a_table_has,
+        arithmetic_with_table_entries,
         "Elementwise 'other'",
         "a table contains for unit indices",
-        id="what is looked up",
+        id="arithmetic with table entries",
     ),
     pytest.param(
-        values_come_back, "Elementwise 'z'", "values of other units", id="values come back"
+        best_value_is_subtracted,
+        "Elementwise 'z'",
+        "values of other units",
+        id="subtracted best",
     ),
     pytest.param(ranked_anchors, "TopK 'best'", "not the units in order", id="ranked anchors"),
 ]
@@ -480,7 +489,7 @@ def test_refused_by_name(make: Callable[[], Graph], operation: str | None, reaso
     assert reason in refusal.reason
 
 
-def test_the_ranks_of_a_top_k_are_no_units() -> None:
+def test_ranks_are_not_units() -> None:
     b = Builder()
     b.nodes_of(TopK(1, k=3, ids=1), [b.feed("x", None, 9)], {"v": (None, 3), "id": (None, 3)})
     b.activation("v", "tanh", "y")
@@ -491,7 +500,7 @@ def test_the_ranks_of_a_top_k_are_no_units() -> None:
     )
 
 
-# --- accepted: one head, cut and zeroed by arithmetic ---------------------------------------------
+# --- accepted: one head, cut and zeroed by arithmetic --------------------------------------------
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -509,7 +518,7 @@ def test_slice_then_run_is_run_then_take(name: str, kept: list[int], seed: int) 
     graph = ACCEPTED[name]()
     head = trace(graph).head("y")
     if head.junctions and name in {"two_heads_joined", "logits_split_elsewhere"}:
-        kept = sorted({0, 5, *kept})  # each part keeps one, and none changes its part
+        kept = sorted({0, 5, *kept})  # each part keeps one unit, and no unit changes its part
     check_slice(graph, head, kept, seed)
 
 
@@ -544,7 +553,7 @@ def test_other_outputs_narrow_with_their_parts() -> None:
             expected = np.take(before[name], labels.positions(kept), axis=labels.axis)
             if name != "all":
                 np.testing.assert_allclose(after[name], expected)
-            else:  # the probabilities in the middle are others
+            else:  # the probabilities are renormalized
                 np.testing.assert_allclose(after[name][:, :3], expected[:, :3])
                 np.testing.assert_allclose(after[name][:, -4:], values["x"])
 
@@ -557,45 +566,45 @@ STATED = {
     "without_background": ["set ends of 'cut' to (4,)"],
     "without_background_open_end": [],
     "whole_range": ["set ends of 'copy' to (3,)"],
-    "background_that_nobody_can_trace": ["replace 'stops' by [4]"],
+    "untraceable_background": ["replace 'stops' by [4]"],
     "gated": ["set split of 'value' to (3, 3)"],
     "one_part_of_a_split": ["replace 'sizes' by [2, 3]"],
     "logits_split_elsewhere": ["replace 'sizes' by [2, 1]"],
     "broadcast_bias": ["replace 'target' by [1, 3]"],
     "filled_kernel": ["replace 's' by [4, 3]"],
-    "target_put_together": ["replace 'length' by 3"],
-    "rows_ranked_on_the_way": ["set shape of 'y' to (-1, 3)"],
+    "computed_target": ["replace 'length' by 3"],
+    "maximum_over_rows": ["set shape of 'y' to (-1, 3)"],
 }
 
 
 @pytest.mark.parametrize("name", STATED)
-def test_every_place_that_states_a_width_follows(name: str) -> None:
+def test_every_stated_width_is_edited(name: str) -> None:
     made = edits(ACCEPTED[name](), [1, 2, 5])
     assert [str(e) for e in made if isinstance(e, Replace | SetAttribute)] == STATED[name]
 
 
-def test_what_belongs_to_no_unit_stays() -> None:
+def test_positions_without_a_unit_are_kept() -> None:
     head = trace(one_part_of_a_split()).head("y")
     (kernel,) = (c for c in head.constants if c.name == "fc/kernel")
     assert kernel.unit_axis.units.tolist() == [-1, -1, 0, 1, 2, 3, 4, 5]
     assert "box" not in {tensor.name for tensor in head.tensors}
 
 
-def b_of_one_and_five() -> Graph:
+def parts_of_one_and_five() -> Graph:
     b = Builder()
     x = b.feed("x", None, 4)
     b.node(Concat(1), [b.dense(x, 1, "one"), b.dense(x, 5, "five")], (None, UNITS), "y")
     return b.graph("y")
 
 
-def test_parts_refuse_what_they_cannot_keep_apart() -> None:
+def test_parts_refuse_orders_and_cuts_across_them() -> None:
     graph = two_heads_joined()
     with pytest.raises(ModelError, match="Concat 'both' would get an empty part"):
         edits(graph, [3, 4])
     with pytest.raises(ModelError) as caught:
         edits(graph, [0, 1])
     assert caught.value.hint == "keep one of the units 2 to 5, or use --mode zero"
-    alone = b_of_one_and_five()
+    alone = parts_of_one_and_five()
     with pytest.raises(ModelError) as caught:
         edits(alone, [1, 2])
     assert caught.value.hint == "keep unit 0, or use --mode zero"
@@ -604,7 +613,7 @@ def test_parts_refuse_what_they_cannot_keep_apart() -> None:
     assert edits(graph, [3, 4], "zero")
 
 
-def test_a_kernel_of_one_value_cannot_be_zeroed_for_some() -> None:
+def test_a_constant_of_one_value_cannot_be_zeroed_for_some_units() -> None:
     graph = filled_kernel()
     ones = [
         replace(n, operation=ConstantOfShape((4, UNITS), 0, 1.0)) if n.name == "kernel" else n
@@ -614,7 +623,7 @@ def test_a_kernel_of_one_value_cannot_be_zeroed_for_some() -> None:
         edits(replace(graph, nodes=tuple(ones)), [0], "zero")
 
 
-def test_a_reduction_that_does_not_map_0_to_0_cannot_be_behind_zeroed_units() -> None:
+def test_zero_is_refused_before_a_reduction_that_does_not_map_0_to_0() -> None:
     b, z = start(3)
     x = b.node(Reduce((1,), keepdims=False, function="log_sum_exp"), [z], (None, UNITS), "r")
     b.activation(x, "softmax", "y")
@@ -624,11 +633,11 @@ def test_a_reduction_that_does_not_map_0_to_0_cannot_be_behind_zeroed_units() ->
         edits(graph, [0], "zero")
 
 
-# --- ranks --------------------------------------------------------------------------------------
+# --- ranks ---------------------------------------------------------------------------------------
 
 
 def ranked(top: TopK, *names: str, k: int | None = None) -> Graph:
-    """Probabilities, and what a node behind the logits returns."""
+    """Probabilities, and the outputs of a node that reads the logits."""
     b, z = start(2)
     b.activation(z, "softmax", "y")
     shape = (None, 2, k) if k else (None, 2)
@@ -647,7 +656,7 @@ RANKED = {
 
 @pytest.mark.parametrize("name", RANKED)
 @given(kept=selections, seed=st.integers(0, 3))
-def test_ids_are_those_of_the_kept_units(name: str, kept: list[int], seed: int) -> None:
+def test_ids_are_indices_of_the_kept_units(name: str, kept: list[int], seed: int) -> None:
     graph = RANKED[name]()
     head = trace(graph).head()
     assert head.name == "y"
@@ -658,7 +667,7 @@ def test_ids_are_those_of_the_kept_units(name: str, kept: list[int], seed: int) 
     assert after["id"].max() < len(kept)
 
 
-def test_equal_values_rank_by_place() -> None:
+def test_equal_values_rank_by_position() -> None:
     values = np.array([[3, 7, 7, 3, 7]], np.uint8)
     for top, expected in (
         (TopK(1), [1]),
@@ -673,7 +682,7 @@ def test_equal_values_rank_by_place() -> None:
         assert ranked_ids(ranking, values)["id"].tolist() == [expected]
 
 
-def test_ids_are_followed_to_the_outputs_that_show_them() -> None:
+def test_ids_are_followed_to_the_outputs() -> None:
     b, z = start(2)
     b.node(TopK(2), [z], (None, 2, 1), "id")
     b.node(Reshape(), ["id"], (None, 2), "flat")
@@ -690,13 +699,13 @@ def test_ids_are_followed_to_the_outputs_that_show_them() -> None:
     check_slice(graph, head, [1, 3])
 
 
-def test_outputs_with_ids_of_known_units_are_no_heads_of_their_own() -> None:
+def test_an_output_with_ids_of_known_units_is_not_another_head() -> None:
     found = trace(RANKED["top 3"]())
     assert [head.name for head in found.heads] == ["y"]
     assert found.refusals == ()
 
 
-def test_ids_alone_of_what_cannot_be_traced() -> None:
+def test_ids_of_units_that_cannot_be_traced_are_refused() -> None:
     b, z = start()
     x = b.node(Opaque(), [z], (None, UNITS), "strange")
     b.node(TopK(1, keepdims=False), [x], (None,), "y")
@@ -715,11 +724,11 @@ def labels_of_ids() -> Graph:
     return b.graph("y")
 
 
-def test_labels_of_an_output_of_ids_are_those_of_the_units() -> None:
+def test_labels_of_an_output_with_ids_are_labels_of_the_units() -> None:
     assert trace(labels_of_ids()).head().labels == tuple("abcdef")
 
 
-def test_fewer_units_than_a_top_k_returns() -> None:
+def test_a_top_k_returns_no_more_than_the_kept_units() -> None:
     texts = [str(e) for e in edits(RANKED["top 3"](), [0, 4])]
     assert "replace 'k' by [2]" in texts
     assert "set the shape of 'values' to [?, 2, 2]" in texts
@@ -738,14 +747,14 @@ def values_used(follower: Operation, *shape: int | None) -> Graph:
     return b.graph("y", "id", "other")
 
 
-def test_what_only_changes_ranked_values_narrows_with_them() -> None:
+def test_functions_of_ranked_values_narrow_with_them() -> None:
     graph = values_used(Elementwise(function="add"), None, 3)
     texts = [str(e) for e in edits(graph, [0, 4])]
     assert "replace 'k' by 2" in texts
     assert "set the shape of 'other' to [?, 2]" in texts
 
 
-def test_what_counts_on_the_number_of_ranks_is_named() -> None:
+def test_a_consumer_that_needs_the_number_of_ranks_is_named() -> None:
     graph = values_used(Opaque(), None, 3)
     with pytest.raises(ModelError, match=r"2 would be left, and Opaque 'other' counts on"):
         edits(graph, [0, 4])
@@ -753,10 +762,10 @@ def test_what_counts_on_the_number_of_ranks_is_named() -> None:
     assert edits(graph, [0, 4], "zero")
 
 
-# --- codes --------------------------------------------------------------------------------------
+# --- quantized values ----------------------------------------------------------------------------
 
 
-def test_codes_stand_for_values() -> None:
+def test_quantization_and_dequantization() -> None:
     fine = Quantization(np.array([0.5]), np.array([10]), 0, 255)
     np.testing.assert_array_equal(
         fine.dequantize(np.array([10, 11, 0], np.uint8)), [0.0, 0.5, -5.0]
@@ -770,7 +779,7 @@ def test_codes_stand_for_values() -> None:
     np.testing.assert_array_equal(coded.dequantize(np.array([10], np.uint8)), [0.0])
 
 
-def test_the_oracle_answers_in_values_that_have_codes() -> None:
+def test_the_oracle_returns_quantizable_values() -> None:
     graph = mean()
     coded = Quantization(np.array([1 / 256]), np.array([0]), 0, 255)
     graph.tensors["y"] = replace(graph.tensors["y"], quantization=coded)  # type: ignore[index]
@@ -781,7 +790,7 @@ def test_the_oracle_answers_in_values_that_have_codes() -> None:
 
 
 def test_a_constant_that_is_computed_from_constants_is_zeroed() -> None:
-    """A kernel times a scale a unit, both constants: one 0 is enough."""
+    """A kernel times a scale for each unit, both constants: one 0 is enough."""
     b = Builder()
     parts = [b.constant("kernel", 4, UNITS), b.constant("scale", UNITS)]
     b.node(Elementwise(function="multiply"), parts, (4, UNITS), "scaled")

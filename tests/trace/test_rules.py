@@ -1,4 +1,4 @@
-"""How labels move: refused first, then where they end up, then against brute force."""
+"""Unit axes after a reshape: refused cases, expected results, and a brute-force comparison."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from exporter.trace.rules.reshape import move_from_front, move_unit_axis
 from exporter.trace.unit_axis import UnitAxis
 
 
-def labels(axis: int, *units: int) -> UnitAxis:
+def unit_axis(axis: int, *units: int) -> UnitAxis:
     return UnitAxis(axis, np.array(units))
 
 
@@ -23,19 +23,19 @@ def labels(axis: int, *units: int) -> UnitAxis:
     [
         pytest.param(1, range(6), (None, 6), (None, 2, 3), id="split over two axes"),
         pytest.param(1, range(4), (None, 4), (None, None), id="unknown goal"),
-        pytest.param(1, range(4), (2, 4, None), (8, None), id="unknown behind"),
+        pytest.param(1, range(4), (2, 4, None), (8, None), id="unknown after the axis"),
         pytest.param(0, range(4), (4, 3), (3, 4), id="scrambled"),
         pytest.param(1, range(3), (2, 3), (None,), id="merged into an unknown axis"),
         pytest.param(1, range(3), (2, 3), (5,), id="sizes disagree"),
         pytest.param(0, range(3), (3,), (), id="no goal axis"),
         pytest.param(1, (0,), (None, 1), (None,), id="a single unit is on no axis of the goal"),
-        pytest.param(0, (5, 5), (2,), (1, 1, 2, 1), id="equal labels point at no axis"),
+        pytest.param(0, (5, 5), (2,), (1, 1, 2, 1), id="equal units are on no axis"),
     ],
 )
-def test_labels_with_no_single_axis(
+def test_units_on_no_single_axis(
     axis: int, units: tuple[int, ...], source: Shape, goal: Shape
 ) -> None:
-    assert move_unit_axis(labels(axis, *units), source, goal) is None
+    assert move_unit_axis(unit_axis(axis, *units), source, goal) is None
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,18 @@ def test_labels_with_no_single_axis(
             2, (0, 1, 2), (1, 2, 3), (1, 6), 1, (0, 1, 2, 0, 1, 2), id="anchors before units merge"
         ),
         pytest.param(
-            1, (0, 1, 2), (1, 3, 2), (1, 6), 1, (0, 0, 1, 1, 2, 2), id="anchors behind units merge"
+            1, (0, 1, 2), (1, 3, 2), (1, 6), 1, (0, 0, 1, 1, 2, 2), id="anchors after units merge"
         ),
         pytest.param(
             1, (0, 1, 2, 0, 1, 2), (1, 6), (1, 2, 3), 2, (0, 1, 2), id="anchors before units split"
         ),
-        pytest.param(
-            1, (0, 0, 1, 1), (1, 4), (1, 2, 2), 1, (0, 1), id="anchors behind units split"
-        ),
+        pytest.param(1, (0, 0, 1, 1), (1, 4), (1, 2, 2), 1, (0, 1), id="anchors after units split"),
         pytest.param(
             1, (-1, 0, 1), (2, 3), (2, 3, 1), 1, (-1, 0, 1), id="positions without a unit"
         ),
     ],
 )
-def test_labels_move(  # noqa: PLR0917 - one argument a column of the table
+def test_units_move_with_their_positions(  # noqa: PLR0917 - one argument a column of the table
     axis: int,
     units: tuple[int, ...],
     source: Shape,
@@ -76,7 +74,7 @@ def test_labels_move(  # noqa: PLR0917 - one argument a column of the table
     expected_axis: int,
     expected: tuple[int, ...],
 ) -> None:
-    moved = move_unit_axis(labels(axis, *units), source, goal)
+    moved = move_unit_axis(unit_axis(axis, *units), source, goal)
     assert moved is not None
     assert (moved.axis, moved.units.tolist()) == (expected_axis, list(expected))
 
@@ -101,10 +99,10 @@ def reshapes(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...], int]:
 
 
 @given(reshapes())
-def test_moved_labels_are_those_of_the_values(
+def test_moved_units_are_the_units_of_the_values(
     case: tuple[tuple[int, ...], tuple[int, ...], int],
 ) -> None:
-    """Brute force: give every value its unit, reshape, and see what each goal axis shows."""
+    """Brute force: give every value its unit, reshape, and compare along each axis."""
     source, goal, axis = case
     marks = np.broadcast_to(
         np.arange(source[axis]).reshape([-1] + [1] * (len(source) - axis - 1)), source
@@ -131,12 +129,12 @@ def test_every_rule_belongs_to_a_neutral_operation() -> None:
     [
         pytest.param((1, 6, None), (), id="no axes"),
         pytest.param((2, 6, None), (1, 6, None), id="another batch"),
-        pytest.param((None, 6, None), (None, None), id="merged with what is not known"),
-        pytest.param((None, None, 6), (None, None, 6), id="behind what is not known"),
+        pytest.param((None, 6, None), (None, None), id="merged with an unknown axis"),
+        pytest.param((None, None, 6), (None, None, 6), id="after an unknown axis"),
         pytest.param((None, 6, None), (None, 2, 3, None), id="split over two axes"),
     ],
 )
-def test_labels_that_cannot_be_followed_from_the_front(source: Shape, goal: Shape) -> None:
+def test_units_that_cannot_be_moved_from_the_front(source: Shape, goal: Shape) -> None:
     axis = source.index(6)
     assert move_from_front(UnitAxis(axis, np.arange(6)), source, goal) is None
 
@@ -145,11 +143,11 @@ def test_labels_that_cannot_be_followed_from_the_front(source: Shape, goal: Shap
     ("axis", "source", "goal", "expected"),
     [
         pytest.param(1, (None, 6, None, None), (1, 6, None), 1, id="maps become lines"),
-        pytest.param(1, (None, 6, None), (None, 1, 6, None), 2, id="an axis of one more"),
-        pytest.param(2, (None, 4, 6, None), (None, 2, 2, 6, None), 3, id="behind another block"),
+        pytest.param(1, (None, 6, None), (None, 1, 6, None), 2, id="a new axis of length 1"),
+        pytest.param(2, (None, 4, 6, None), (None, 2, 2, 6, None), 3, id="after another block"),
     ],
 )
-def test_labels_are_followed_from_the_front(
+def test_units_are_moved_from_the_front(
     axis: int, source: Shape, goal: Shape, expected: int
 ) -> None:
     moved = move_from_front(UnitAxis(axis, np.arange(6)), source, goal)

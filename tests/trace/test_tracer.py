@@ -1,4 +1,4 @@
-"""What the trace finds and what it refuses; then slice and zero on neutral graphs."""
+"""Heads that the trace finds and refuses; then slice and zero on neutral graphs."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def transposed_twice() -> Graph:
 
 
 def anchors() -> Graph:
-    """One linear operation makes 2 x 6 channels; the units are the inner factor."""
+    """One linear operation computes 2 x 6 channels; the units are the inner factor."""
     b = Builder()
     x = b.dense(b.feed("x", None, 4), 2 * UNITS, "fc")
     x = b.node(
@@ -126,7 +126,7 @@ def nothing_but_identities() -> Graph:
 
 
 def target_in_a_constant() -> Graph:
-    """The reshape's target is a constant input and an option, and the layer states its width."""
+    """The reshape target is a constant input and an attribute; the layer states its width."""
     b = Builder()
     inputs = [b.feed("x", None, 4), b.constant("k", 4, UNITS)]
     x = b.node(Linear(1, 1, 1, width_attribute="units"), inputs, (None, UNITS), "fc")
@@ -155,7 +155,7 @@ ACCEPTED: dict[str, Callable[[], Graph]] = {
 }
 
 
-# --- refused ------------------------------------------------------------------------------------
+# --- refused -------------------------------------------------------------------------------------
 
 
 def two_softmaxes() -> Graph:
@@ -205,7 +205,7 @@ def looked_up() -> Graph:
 
 
 def along_the_batch_of_a_product() -> Graph:
-    """A softmax over the rows of a dense layer on a sequence: rows are no output channels."""
+    """A softmax over the rows of a dense layer on a sequence: rows are not output channels."""
     b = Builder()
     x = b.dense(b.feed("x", None, UNITS, 4), 1, "fc")
     b.activation(x, "softmax", "y", axis=1)
@@ -213,7 +213,7 @@ def along_the_batch_of_a_product() -> Graph:
 
 
 def channel_vector_elsewhere() -> Graph:
-    """A vector along axis 1 says nothing of axis 2, whose rows lead to the input."""
+    """A vector along axis 1 has no units of axis 2, and its rows lead to the input."""
     b = Builder()
     x = b.feed("x", None, 1, UNITS)
     b.node(Elementwise(channel_axis=1), [x, b.constant("v", UNITS)], (None, 1, UNITS), "y")
@@ -254,8 +254,8 @@ def one_value() -> Graph:
     return b.graph("y")
 
 
-def two_places() -> Graph:
-    """The same logits return to the output along a way that turns them round."""
+def two_paths() -> Graph:
+    """The same logits reach the output directly and transposed."""
     b = Builder()
     z = b.dense(b.feed("x", None, UNITS, 4), UNITS, "fc")
     turned = b.node(Transpose((0, 2, 1)), [z], (None, UNITS, UNITS), "turned")
@@ -264,7 +264,7 @@ def two_places() -> Graph:
 
 
 def broadcast_wider() -> Graph:
-    """A forward consumer repeats a unit axis of width 1... seen from a head of another width."""
+    """A consumer repeats a unit axis of width 1, seen from a head of another width."""
     b = Builder()
     z = b.dense(b.feed("x", None, 4), UNITS, "fc")
     b.activation(z, "softmax", "y")
@@ -296,7 +296,7 @@ REFUSED = [
         unknown_rank_inside, "Activation 'soft'", "'inner' is not known", id="rank inside"
     ),
     pytest.param(one_value, None, "no axis of its shape [?, 1]", id="one value"),
-    pytest.param(two_places, "Transpose 'turned'", "different positions", id="two places"),
+    pytest.param(two_paths, "Transpose 'turned'", "different positions", id="two paths"),
     pytest.param(broadcast_wider, "Elementwise 'bad'", "something wider", id="broadcast"),
 ]
 
@@ -312,7 +312,7 @@ def test_refused_by_name(make: Callable[[], Graph], operation: str | None, reaso
     assert "'y'" in str(refusal)
 
 
-# --- accepted -----------------------------------------------------------------------------------
+# --- accepted ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
@@ -337,7 +337,9 @@ def test_one_head_of_the_right_width(name: str) -> None:
         ("relu_inside", "softmax", "relu", ["fc", "relu"], ["y"]),
     ],
 )
-def test_where_z_is(name: str, activation: str, z: str, body: list[str], tail: list[str]) -> None:
+def test_z_body_and_tail(
+    name: str, activation: str, z: str, body: list[str], tail: list[str]
+) -> None:
     (head,) = trace(ACCEPTED[name]()).heads
     assert (head.activation, head.z) == (activation, z)
     assert [node.name for node in head.body] == body
@@ -379,8 +381,8 @@ def test_choosing_a_head() -> None:
     assert found.head("b").units == 3
 
 
-def test_two_axes_that_both_could_be_the_units() -> None:
-    """A constant kernel applied from either side: both axes end in linear operations."""
+def test_two_possible_unit_axes() -> None:
+    """A constant kernel is applied on both sides: both axes end in linear operations."""
     b = Builder()
     inputs = [b.feed("x", None, 4), b.constant("k", 4, UNITS)]
     b.node(Linear(1, 1, 1), inputs, (None, UNITS), "left")
@@ -421,7 +423,7 @@ def test_a_computed_kernel_is_followed_to_its_constant() -> None:
     check_slice(graph, head, [4, 1])
 
 
-def test_units_beside_other_things_on_an_axis() -> None:
+def test_positions_without_a_unit_have_no_effect() -> None:
     (head,) = trace(classifier()).heads
     mixed = UnitAxis(1, np.array([-1, -1, 0, 1, 2, 3, 4, 5]))
     tensors = [replace(t, unit_axis=mixed) if t.name == "y" else t for t in head.tensors]
@@ -430,8 +432,8 @@ def test_units_beside_other_things_on_an_axis() -> None:
     assert mixed.removed([0, 1, 2, 3]).tolist() == [6, 7]
 
 
-def test_a_tensor_that_other_nodes_read_takes_them_along() -> None:
-    """A transposed copy of the logits, and the kernel's own second reader, narrow as well."""
+def test_other_consumers_of_a_tensor_are_cut_too() -> None:
+    """A transposed copy of the logits, and a second consumer of the kernel, narrow too."""
     b = Builder()
     x = b.feed("x", None, 4)
     turned = b.node(Transpose((1, 0)), [b.constant("kernel", UNITS, 4)], (4, UNITS), "turned")
@@ -459,7 +461,7 @@ def test_slice_then_run_is_run_then_take(name: str, kept: list[int], seed: int) 
 
 @pytest.mark.parametrize("name", ACCEPTED)
 @given(kept=selections, seed=st.integers(0, 3))
-def test_zero_makes_z_exactly_zero_and_twice_is_once(name: str, kept: list[int], seed: int) -> None:
+def test_zero_makes_z_exactly_zero_and_is_idempotent(name: str, kept: list[int], seed: int) -> None:
     graph = ACCEPTED[name]()
     (head,) = trace(graph).heads
     values = feeds(graph, seed)
@@ -479,13 +481,13 @@ def test_zero_makes_z_exactly_zero_and_twice_is_once(name: str, kept: list[int],
 
 
 @pytest.mark.parametrize("function", ["sigmoid", "tanh", "log_softmax"])
-def test_other_activations_behind_z(function: str) -> None:
+def test_other_activations_after_z(function: str) -> None:
     graph = classifier(function)
     (head,) = trace(graph).heads
     check_slice(graph, head, [0, 5])
 
 
-def test_zero_is_refused_where_zero_does_not_stay_zero() -> None:
+def test_zero_is_refused_before_a_function_that_does_not_map_0_to_0() -> None:
     b = Builder()
     x = b.activation(b.dense(b.feed("x", None, 4), UNITS, "fc"), "sigmoid", "inner")
     b.activation(x, "softmax", "y")
@@ -516,7 +518,7 @@ def test_keeping_everything_fills_nothing() -> None:
     assert MODES["zero"].edits(head, list(range(UNITS))) == ()
 
 
-def test_every_place_that_states_the_width_follows() -> None:
+def test_every_stated_width_follows() -> None:
     (head,) = trace(target_in_a_constant()).heads
     texts = [str(e) for e in MODES["slice"].edits(head, [1, 3, 5])]
     assert "set units of 'fc' to 3" in texts
@@ -524,13 +526,13 @@ def test_every_place_that_states_the_width_follows() -> None:
     assert "set new_shape of 'y' to (-1, 1, 3)" in texts
 
 
-def test_the_width_is_stated_where_the_file_states_it() -> None:
+def test_widths_name_their_place_in_the_file() -> None:
     (head,) = trace(squeezed()).heads
     edits = [str(e) for e in MODES["slice"].edits(head, [1, 3]) if isinstance(e, SetAttribute)]
     assert edits == ["set shape of 'y' to (-1, 2)"]
 
 
-def test_units_that_change_places_keep_their_blocks() -> None:
+def test_reordered_units_keep_their_blocks() -> None:
     (head,) = trace(anchors()).heads
     (kernel,) = (c for c in head.constants if c.name == "fc/kernel")
     assert kernel.unit_axis.positions([4, 1]).tolist() == [4, 1, 10, 7]
