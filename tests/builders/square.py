@@ -17,7 +17,7 @@ BEFORE: Mapping[tuple[str, str], str] = {
     ("Conv1D, local maximum, upsampled", "onnx"): "computed while the model runs",
     ("Conv2DTranspose, global mean", "tflite"): "the shape of its result is a separate constant",
     (
-        "EinsumDense with units on the middle axis, softmax over steps",
+        "EinsumDense on the middle axis, softmax over steps",
         "onnx",
     ): "it spreads the units over several axes",
     ("EinsumDense that sums over two axes", "onnx"): "computed while the model runs",
