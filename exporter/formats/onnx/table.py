@@ -1,7 +1,8 @@
 """The translation table: ONNX operator -> function that gives the neutral operation.
 
-To support an operator, add one row. The function minds the operator's versions (the opset). An
-operator without a row becomes opaque: the trace refuses it by name where a unit axis reaches it.
+To support an operator, add one row to `ROWS` of a module in `operators/`. The function minds the
+operator's versions (the opset). An operator without a row becomes opaque: the trace refuses it by
+name where a unit axis reaches it.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ def quantized_detector(name: str, way: str, folder: Path) -> ModelProto:
     return quantized(build(), pictures, folder, per_channel=per_channel, operators=operators)
 
 
-def with_codes(model: ModelProto, names: Sequence[str]) -> OnnxModel:
+def with_outputs(model: ModelProto, names: Sequence[str]) -> OnnxModel:
     """Makes the quantized values of these tensors outputs."""
     shown = ModelProto()
     shown.CopyFrom(model)
@@ -137,7 +137,7 @@ def test_quantized_values_are_bit_identical(name: str, way: str, tmp_path: Path)
     small = pruned(model)
     logits = [f"{made_by}{level}_QuantizeLinear_Output" for level in range(len(SIZES))]
     before, after = (
-        run(with_codes(each, logits), {"x": picture()}, plain=True)
+        run(with_outputs(each, logits), {"x": picture()}, plain=True)
         for each in (written, small.proto)
     )
     row = [*range(first), *(first + unit for unit in KEPT)]
