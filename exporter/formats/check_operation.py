@@ -32,6 +32,10 @@ from exporter.graph.operations import (
 )
 
 
+class UntranslatableError(Exception):
+    """No neutral operation does what an operator does; the argument is the reason."""
+
+
 @dataclass(frozen=True)
 class NodeRanks:
     """The ranks of a node's inputs and outputs; None where one is unknown or an input is absent."""

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 
 from exporter.errors import ConversionError
+from exporter.output.silence import no_output
 
 # onnx, onnxruntime and litert-quantizer raise these on a graph that they cannot handle.
 _FAILURES = (
@@ -44,7 +43,7 @@ def silenced(library: str, task: str) -> Iterator[list[warnings.WarningMessage]]
         ConversionError: the library failed.
     """
     try:
-        with _no_output(), _no_logging(), warnings.catch_warnings(record=True) as messages:
+        with no_output(1, 2), _no_logging(), warnings.catch_warnings(record=True) as messages:
             warnings.simplefilter("always")
             yield messages
     except _FAILURES as error:
@@ -66,30 +65,3 @@ def _no_logging() -> Iterator[None]:
     finally:
         logging.disable(before)
         root.removeHandler(handler)
-
-
-@contextmanager
-def _no_output() -> Iterator[None]:
-    """Redirect file descriptors 1 and 2 to the null device; C++ writes to them directly."""
-    _flush()
-    with ExitStack() as stack:
-        null = os.open(os.devnull, os.O_WRONLY)
-        stack.callback(os.close, null)
-        for descriptor in (1, 2):
-            with suppress(OSError):  # the process may lack the descriptor
-                saved = os.dup(descriptor)
-                stack.callback(_restore, saved, descriptor)
-                os.dup2(null, descriptor)
-        yield
-
-
-def _restore(saved: int, descriptor: int) -> None:
-    _flush()  # Python's buffered output goes to the null device too
-    os.dup2(saved, descriptor)
-    os.close(saved)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError, AttributeError):  # missing or closed
-            stream.flush()

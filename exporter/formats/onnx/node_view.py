@@ -7,17 +7,13 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any
 
-from exporter.formats.check_operation import NodeRanks
+from exporter.formats.check_operation import NodeRanks, UntranslatableError
 from exporter.formats.onnx.shape_vectors import ShapeEntry
 from exporter.graph import Array, Shape, Tensor
 from exporter.graph.operations import Operation
 
 COMPUTED_KERNEL = "its kernel is not a constant but computed"
 UNKNOWN_RANK = "the rank of its input is not known"
-
-
-class UntranslatableError(Exception):
-    """No neutral operation does what the node does; the argument is the reason."""
 
 
 @dataclass(frozen=True, eq=False)

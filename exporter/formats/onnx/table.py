@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.check_operation import fits
-from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
+from exporter.formats.check_operation import UntranslatableError, fits
+from exporter.formats.onnx.node_view import NodeView, Translate
 from exporter.formats.onnx.operators import (
     detection,
     linear,

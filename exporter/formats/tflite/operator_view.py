@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from exporter.formats.check_operation import UntranslatableError
 from exporter.graph import Array, Tensor
 from exporter.graph.operations import Operation
 
@@ -17,10 +18,6 @@ KnownShapes = Mapping[str, Entries]  # computed tensor -> its entries, from shap
 # Operators whose inputs have another order than the neutral operation's: the slot in the file of
 # each neutral slot.
 SLOT_ORDER: Mapping[str, tuple[int, ...]] = {"EMBEDDING_LOOKUP": (1, 0), "SPLIT": (1, 0)}
-
-
-class UntranslatableError(Exception):
-    """No neutral operation does what the operator does; the argument is the reason."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,12 @@
-"""Verify and run files with LiteRT, without its log messages."""
+"""Verify and run files with LiteRT, without its log messages.
+
+LiteRT reports each delegate and repeats the errors that it raises, with no option to turn that off.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -15,6 +16,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from exporter.errors import ModelError, UsageError
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
+from exporter.output.silence import no_output
 
 
 def verify(content: bytes, name: str) -> None:
@@ -28,7 +30,7 @@ def verify(content: bytes, name: str) -> None:
     """
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # the model does not run
     try:
-        with _silent():
+        with no_output(2):
             Interpreter(model_content=content, experimental_op_resolver_type=resolver)
     except (ValueError, RuntimeError) as error:
         raise ModelError(
@@ -61,7 +63,7 @@ class LiteRtRunner:
         self.engine = f"ai-edge-litert {version('ai-edge-litert')}"
         self._name = name
         self._inputs, self._outputs = ends
-        with self._failures(), _silent():
+        with self._failures(), no_output(2):
             self._interpreter = Interpreter(model_content=content, num_threads=options.threads)
         details = self._interpreter.get_input_details()
         self._details: dict[int, Any] = {int(each["index"]): each for each in details}
@@ -120,7 +122,7 @@ class LiteRtRunner:
         return tuple(shape)
 
     def _load(self, shapes: Mapping[int, tuple[int, ...]]) -> None:
-        with self._failures(), _silent():
+        with self._failures(), no_output(2):
             for index, shape in shapes.items():
                 if shape != self._shapes[index]:
                     self._interpreter.resize_tensor_input(index, shape)
@@ -142,28 +144,3 @@ def _signature(detail: Any) -> list[int]:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Redirect file descriptor 2 to the null device while LiteRT builds an interpreter.
-
-    Its C++ logger reports each delegate and repeats the errors that it raises; neither Python nor
-    an environment variable can set its severity. Messages that other threads write in these
-    milliseconds are lost.
-    """
-    with suppress(OSError, ValueError, AttributeError):  # no stderr, or a closed one
-        sys.stderr.flush()
-    try:
-        saved = os.dup(2)
-    except OSError:  # the process has no descriptor 2
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)

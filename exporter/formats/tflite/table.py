@@ -10,13 +10,8 @@ from dataclasses import replace
 
 from ai_edge_litert import schema_py_generated as schema
 
-from exporter.formats.check_operation import NodeRanks, fits
-from exporter.formats.tflite.operator_view import (
-    SLOT_ORDER,
-    OperatorView,
-    Translate,
-    UntranslatableError,
-)
+from exporter.formats.check_operation import NodeRanks, UntranslatableError, fits
+from exporter.formats.tflite.operator_view import SLOT_ORDER, OperatorView, Translate
 from exporter.formats.tflite.operators import detection, linear, positions, reduce_pool, values
 from exporter.graph import Shape, Tensor
 from exporter.graph.operations import Gather, Linear, Opaque, Operation

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
+from exporter.formats.check_operation import UntranslatableError
+from exporter.formats.onnx.node_view import NodeView, Translate
 from exporter.graph.operations import NonMaxSuppression, Operation
 
 _SCORES, _SCORES_RANK = 1, 3  # slot, number of axes

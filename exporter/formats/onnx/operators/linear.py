@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node_view import (
-    COMPUTED_KERNEL,
-    NodeView,
-    Translate,
-    UntranslatableError,
-)
+from exporter.formats.check_operation import UntranslatableError
+from exporter.formats.onnx.node_view import COMPUTED_KERNEL, NodeView, Translate
 from exporter.graph.operations import Linear
 
 _MATRIX = 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.formats.onnx.node_view import NodeView, Translate, UntranslatableError
+from exporter.formats.check_operation import UntranslatableError
+from exporter.formats.onnx.node_view import NodeView, Translate
 from exporter.formats.onnx.shape_vectors import target_of
 from exporter.graph.operations import (
     Concat,

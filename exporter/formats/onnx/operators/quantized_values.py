@@ -10,13 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import ceil
 
-from exporter.formats.onnx.node_view import (
-    COMPUTED_KERNEL,
-    UNKNOWN_RANK,
-    NodeView,
-    Translate,
-    UntranslatableError,
-)
+from exporter.formats.check_operation import UntranslatableError
+from exporter.formats.onnx.node_view import COMPUTED_KERNEL, UNKNOWN_RANK, NodeView, Translate
 from exporter.formats.onnx.operators.linear import conv, gemm, matmul
 from exporter.formats.onnx.operators.reduce_pool import global_pool, pool
 from exporter.formats.onnx.operators.values import (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
+from exporter.formats.check_operation import UntranslatableError
+from exporter.formats.tflite.operator_view import OperatorView, Translate
 from exporter.graph.operations import DetectionSlots, NonMaxSuppression, Operation
 
 _ROWS = DetectionSlots(boxes=0, classes=1, scores=2, number=3)

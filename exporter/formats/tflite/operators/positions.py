@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from exporter.formats.check_operation import UntranslatableError
 from exporter.formats.tflite import shapes
-from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
+from exporter.formats.tflite.operator_view import OperatorView, Translate
 from exporter.graph import Shape
 from exporter.graph.operations import (
     Concat,

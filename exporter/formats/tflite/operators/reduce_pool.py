@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from exporter.formats.tflite.operator_view import OperatorView, Translate, UntranslatableError
+from exporter.formats.check_operation import UntranslatableError
+from exporter.formats.tflite.operator_view import OperatorView, Translate
 from exporter.graph.operations import Operation, Pool, Reduce, TopK
 
 
