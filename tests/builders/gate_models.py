@@ -33,7 +33,7 @@ def checks(original: Any, pruned: Any, cut: Cut) -> list[Any]:
 
 
 def softmax_on(z: Array, on: Array) -> Array:
-    """The softmax over the units that are on; all 0 where none is."""
+    """The softmax over the units that are on; all 0 if none is on."""
     powers = np.where(on, np.exp(z.astype(np.float64)), 0.0)
     total = powers.sum(axis=-1, keepdims=True)
     return np.asarray(np.divide(powers, total, out=np.zeros_like(powers), where=total > 0))

@@ -1,4 +1,4 @@
-"""UnitMask and ConditionalUnits: what they answer, what they learn, and how they travel."""
+"""UnitMask and ConditionalUnits: outputs, gradients, saving and loading."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.builders.layer_models import LABELS, UNITS, model_with
 
 @keras.saving.register_keras_serializable(package="tests")  # type: ignore[untyped-decorator]
 def near_best(logits: Any) -> Any:
-    """Within 1 of the largest."""
+    """A condition: within 1 of the largest."""
     return logits >= keras.ops.max(logits, axis=-1, keepdims=True) - 1.0
 
 
@@ -34,11 +34,11 @@ def called(layer: Any, given: Array) -> Array:
     return np.asarray(keras.ops.convert_to_numpy(layer(given)))
 
 
-# --- what UnitMask answers ----------------------------------------------------------------------
+# --- output of UnitMask ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kept", [[0], [1, 4], [0, 1, 2, 3, 4]])
-def test_logits_that_are_off_are_exactly_0_behind_a_softmax_or_sigmoid(kept: list[int]) -> None:
+def test_masked_logits_are_exactly_0_after_softmax_or_sigmoid(kept: list[int]) -> None:
     layer, z = exporter.UnitMask(), values()
     layer.build(z.shape)
     masked = called(layer.keep(kept), z)
@@ -52,7 +52,7 @@ def test_logits_that_are_off_are_exactly_0_behind_a_softmax_or_sigmoid(kept: lis
 
 
 @pytest.mark.parametrize("renormalize", [False, True])
-def test_probabilities_that_are_off_are_0(*, renormalize: bool) -> None:
+def test_masked_probabilities_are_0(*, renormalize: bool) -> None:
     layer, p = exporter.UnitMask("probabilities", renormalize=renormalize), softmax(values())
     p = p.astype(np.float32)
     layer.build(p.shape)
@@ -65,7 +65,7 @@ def test_probabilities_that_are_off_are_0(*, renormalize: bool) -> None:
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3, -1])
-def test_the_units_may_lie_on_any_axis_but_the_batch(axis: int) -> None:
+def test_units_on_any_axis_except_the_batch(axis: int) -> None:
     given = np.random.default_rng(0).normal(size=(2, 5, 5, 5)).astype(np.float32)
     layer = exporter.UnitMask(axis=axis)
     layer.build(given.shape)
@@ -74,7 +74,7 @@ def test_the_units_may_lie_on_any_axis_but_the_batch(axis: int) -> None:
     assert (shown[[0, 1, 3, 4]] == -1e4).all()
 
 
-def test_a_mask_can_be_switched_between_calls_of_a_compiled_model() -> None:
+def test_mask_changes_between_calls_of_a_compiled_model() -> None:
     layer = exporter.UnitMask(labels=LABELS)
     model = model_with(layer, keras.layers.Softmax())
     given = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
@@ -92,11 +92,11 @@ def test_a_mask_can_be_switched_between_calls_of_a_compiled_model() -> None:
     assert np.array_equal(model.predict(given, verbose=0), before)
 
 
-# --- what they learn ----------------------------------------------------------------------------
+# --- gradients ------------------------------------------------------------------------------------
 
 
 def gradients(model: Any, given: Array, labels: Array) -> dict[str, Array]:
-    """The gradients of the head's kernel and bias."""
+    """The gradients of the kernel and bias of the head."""
     with tf.GradientTape() as tape:
         shown = model(given, training=True)
         loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy(labels, shown))
@@ -118,7 +118,7 @@ def test_gradients_of_masked_units_are_exactly_0(dtype: str) -> None:
     assert found["bias"][[0, 2]].all()
 
 
-def test_nothing_flows_back_from_a_probability_that_is_off() -> None:
+def test_masked_probabilities_have_no_gradient() -> None:
     layer = exporter.UnitMask("probabilities")
     p = tf.constant(softmax(values()).astype(np.float32))
     layer.build(p.shape)
@@ -131,7 +131,7 @@ def test_nothing_flows_back_from_a_probability_that_is_off() -> None:
     assert np.count_nonzero(found) == len(found)
 
 
-def test_rows_of_masked_units_stay_as_they_are_in_training() -> None:
+def test_weights_of_masked_units_do_not_change_in_training() -> None:
     layer = exporter.UnitMask()
     model = model_with(layer, keras.layers.Softmax())
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -151,11 +151,11 @@ def test_rows_of_masked_units_stay_as_they_are_in_training() -> None:
     assert (head.get_weights()[0][:, off] != kernel[:, off]).all()
 
 
-# --- what ConditionalUnits answers --------------------------------------------------------------
+# --- output of ConditionalUnits -------------------------------------------------------------------
 
 
 def largest(z: Array, count: int) -> Array:
-    """Of equal ones the first: a stable sort, largest first."""
+    """The largest; of equal ones the first (a stable sort)."""
     on = np.zeros(z.shape, bool)
     np.put_along_axis(on, np.argsort(-z, axis=-1, kind="stable")[..., :count], values=True, axis=-1)
     return on
@@ -176,14 +176,14 @@ CONDITIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def chosen_softmax(z: Array, on: Array) -> Array:
-    """The softmax over the units that are on; all 0 where none is."""
+    """The softmax over the units that are on; all 0 if none is on."""
     powers = np.where(on, np.exp(z.astype(np.float64)), 0.0)
     total = powers.sum(axis=-1, keepdims=True)
     return np.asarray(np.divide(powers, total, out=np.zeros_like(powers), where=total > 0))
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_the_softmax_is_taken_over_the_units_that_passed(condition: str) -> None:
+def test_softmax_over_the_chosen_units(condition: str) -> None:
     z = values(count=20)
     z[0], z[1, [1, 3]] = 1.5, 4.0  # equal ones
     on = CONDITIONS[condition](z)
@@ -193,20 +193,20 @@ def test_the_softmax_is_taken_over_the_units_that_passed(condition: str) -> None
 
 
 @pytest.mark.parametrize("condition", ["probability >= 0.5", ">= 0.5"])
-def test_a_sigmoid_judges_each_unit_by_itself(condition: str) -> None:
+def test_sigmoid_of_each_chosen_unit(condition: str) -> None:
     z = values()
     shown = called(exporter.ConditionalUnits(condition, activation="sigmoid"), z)
     assert np.allclose(shown, np.where(z >= 0, sigmoid(z), 0.0), atol=1e-6)
 
 
-def test_without_an_activation_the_floor_stands_for_units_that_did_not_pass() -> None:
+def test_other_units_get_the_floor_without_an_activation() -> None:
     z = values()
     shown = called(exporter.ConditionalUnits("> 0", floor=-50.0), z)
     assert np.array_equal(shown, np.where(z > 0, z, np.float32(-50.0)))
 
 
 @pytest.mark.parametrize("condition", ["> 0.3", "probability > 0.3"])
-def test_probabilities_are_judged_as_they_are(condition: str) -> None:
+def test_conditions_on_probabilities(condition: str) -> None:
     p = softmax(values()).astype(np.float32)
     shown = called(exporter.ConditionalUnits(condition, values="probabilities"), p)
     assert np.array_equal(shown, np.where(p > 0.3, p, np.float32(0.0)))
@@ -231,21 +231,21 @@ def test_conditions_hold_in_every_precision(condition: str, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("axis", [1, 2])
-def test_the_largest_are_found_along_any_axis(axis: int) -> None:
+def test_largest_units_along_any_axis(axis: int) -> None:
     z = np.random.default_rng(5).integers(0, 3, (3, 4, 6)).astype(np.float32)
     on = np.moveaxis(largest(np.moveaxis(z, axis, -1), 2), -1, axis)
     layer = exporter.ConditionalUnits("top:2", axis=axis)
     assert np.array_equal(called(layer, z), np.where(on, z, np.float32(-1e4)))
 
 
-def test_a_registered_function_chooses() -> None:
+def test_registered_function_as_condition() -> None:
     z = values()
     shown = called(exporter.ConditionalUnits(near_best, activation="softmax"), z)
     assert np.allclose(shown, chosen_softmax(z, z >= z.max(axis=1, keepdims=True) - 1), atol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "linear"])
-def test_gradients_of_units_that_did_not_pass_are_exactly_0(activation: Any) -> None:
+def test_gradients_of_other_units_are_exactly_0(activation: Any) -> None:
     z = tf.constant(values())
     layer = exporter.ConditionalUnits("logit > 0", activation=activation)
     with tf.GradientTape() as tape:
@@ -271,7 +271,7 @@ def test_shapes_are_static(condition: str) -> None:
     assert all(shape.is_fully_defined() for shape in shapes)
 
 
-# --- how they travel ----------------------------------------------------------------------------
+# --- saving and loading ---------------------------------------------------------------------------
 
 
 TRAVELLERS: dict[str, Callable[[], Any]] = {
@@ -286,7 +286,7 @@ TRAVELLERS: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 @pytest.mark.parametrize("case", TRAVELLERS)
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
-def test_a_saved_model_comes_back(case: str, suffix: str, tmp_path: Path) -> None:
+def test_saved_model_is_loaded(case: str, suffix: str, tmp_path: Path) -> None:
     layer = TRAVELLERS[case]()
     model = model_with(layer)
     if isinstance(layer, exporter.UnitMask):
@@ -303,7 +303,7 @@ def test_a_saved_model_comes_back(case: str, suffix: str, tmp_path: Path) -> Non
     assert np.array_equal(next(iter(opened.values())), model(given))
 
 
-def test_an_unregistered_function_is_refused_by_name_at_load(
+def test_loading_names_an_unregistered_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.keras"
@@ -318,14 +318,14 @@ def test_an_unregistered_function_is_refused_by_name_at_load(
         assert keras.saving.load_model(path)
 
 
-def test_the_command_line_names_a_function_that_it_does_not_know(tmp_path: Path) -> None:
+def test_command_line_names_an_unregistered_function(tmp_path: Path) -> None:
     path = tmp_path / "model.keras"
     model_with(exporter.ConditionalUnits(near_best)).save(path)
     with pytest.raises(ModelError, match="the function 'tests>near_best' is not registered"):
         exporter.inspect(path)
 
 
-# --- what is refused ----------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def unbuilt_function(logits: Any) -> Any:
@@ -427,7 +427,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_is_refused_with_the_reason(case: str) -> None:
+def test_refused_with_a_reason(case: str) -> None:
     make, message = REFUSED[case]
     with pytest.raises(UsageError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""The layers behind a head: converted, and cut in every kind of file, mask and all."""
+"""Heads followed by one of the layers: converted, and cut in every kind of file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def features() -> Array:
 
 @pytest.mark.parametrize("kind", ["keras", "onnx", "tflite"])
 @pytest.mark.parametrize("case", CASES)
-def test_units_are_cut_with_their_mask(case: str, kind: str, tmp_path: Path) -> None:
+def test_mask_is_cut_with_its_units(case: str, kind: str, tmp_path: Path) -> None:
     layers, chosen, shown = CASES[case]
     model = model_with(*layers())
     if case == "a mask":
@@ -87,7 +87,7 @@ def test_units_are_cut_with_their_mask(case: str, kind: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize("case", MIXED)
-def test_conditions_that_look_at_all_units_are_exported_and_not_cut(
+def test_conditions_on_all_units_are_exported_but_not_cut(
     case: str, kind: str, tmp_path: Path
 ) -> None:
     model = model_with(*MIXED[case]())
@@ -100,7 +100,7 @@ def test_conditions_that_look_at_all_units_are_exported_and_not_cut(
         exporter.prune(opened, keep=KEPT)
 
 
-def test_the_labels_of_a_mask_follow_the_cut(tmp_path: Path) -> None:
+def test_labels_of_a_mask_are_cut(tmp_path: Path) -> None:
     model = model_with(exporter.UnitMask(labels=LABELS, name="own"), keras.layers.Softmax())
     model.get_layer("own").keep(ON)
     small = exporter.prune(model, keep=[3, 1, 2], keep_order=True)
@@ -112,8 +112,8 @@ def test_the_labels_of_a_mask_follow_the_cut(tmp_path: Path) -> None:
         assert mask.keep(LABELS[2]).kept == (2,)
 
 
-def test_units_are_named_by_the_labels_of_a_mask() -> None:
-    """Of the one behind the head, whatever has names in front of it."""
+def test_selection_accepts_the_labels_of_a_mask() -> None:
+    """The labels of the mask after the head are used, not those of earlier layers."""
     x = keras.Input((3,))
     features = exporter.UnitMask(labels=["p", "q"])(keras.layers.Dense(2)(x))
     z = keras.layers.Dense(UNITS)(features)
@@ -130,9 +130,7 @@ def test_units_are_named_by_the_labels_of_a_mask() -> None:
 
 @pytest.mark.parametrize("kind", ["keras", "onnx", "tflite"])
 @pytest.mark.parametrize("condition", ["logit > 0", "> 0.6", "abs < 2"])
-def test_units_with_a_sigmoid_of_their_own_are_cut(
-    condition: str, kind: str, tmp_path: Path
-) -> None:
+def test_conditions_on_single_units_are_cut(condition: str, kind: str, tmp_path: Path) -> None:
     model = model_with(exporter.ConditionalUnits(condition, "sigmoid", name="own"))
     kernel, bias = model.get_layer("units").get_weights()
     given = features()
@@ -147,9 +145,7 @@ def test_units_with_a_sigmoid_of_their_own_are_cut(
     ("condition", "activation"),
     [("top:2", "linear"), ("logit > 0", "softmax"), ("> 0.2", "softmax")],
 )
-def test_a_keras_layer_that_looks_at_all_units_is_refused_by_name(
-    condition: str, activation: Any
-) -> None:
+def test_keras_condition_on_all_units_is_refused(condition: str, activation: Any) -> None:
     model = model_with(exporter.ConditionalUnits(condition, activation, name="own"))
     with pytest.raises(ModelError, match=r"ConditionalUnits 'own': .* looks at other units"):
         exporter.prune(model, keep=KEPT)

@@ -1,4 +1,4 @@
-"""Removed units stay dead in further training, with every optimizer that Keras has."""
+"""Weights of removed units stay 0 in further training, with every optimizer of Keras."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def zeroed(model: Any) -> Any:
 
 
 def rows(model: Any) -> tuple[Array, Array]:
-    """Kernel and bias of the head, units in front."""
+    """Kernel and bias of the head, with the units on the first axis."""
     (head,) = [layer for layer in model.layers if layer.weights and layer.weights[0].shape[-1] == 5]
     kernel, bias = head.get_weights()
     return np.moveaxis(kernel, -1, 0), bias
 
 
 def check(model: Any, before: tuple[Array, Array]) -> None:
-    """Removed rows are exactly 0, kept rows have moved."""
+    """Check that removed rows are exactly 0 and kept rows have changed."""
     for now, then in zip(rows(model), before, strict=True):
         assert not now[REMOVED].any()
         assert np.isfinite(now).all()
@@ -58,7 +58,7 @@ def check(model: Any, before: tuple[Array, Array]) -> None:
 
 
 def optimizers() -> dict[str, Callable[..., Any]]:
-    """Every class that Keras exports; those that only wrap others, around one with momentum."""
+    """Every optimizer of Keras; wrappers get an optimizer with momentum."""
     made: dict[str, Callable[..., Any]] = {}
     for name, kind in vars(keras.optimizers).items():
         if not isinstance(kind, type) or not issubclass(kind, keras.optimizers.Optimizer):
@@ -76,7 +76,7 @@ def optimizers() -> dict[str, Callable[..., Any]]:
 
 
 def _several(**options: Any) -> Any:
-    """The head goes to one optimizer, all else to another."""
+    """One optimizer for the head, another for the other layers."""
     made = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.1, momentum=0.9, **options))
     made[".*head.*"] = keras.optimizers.Adam(**options)
     return keras.optimizers.MultiOptimizer(made)
@@ -86,13 +86,13 @@ OPTIMIZERS = optimizers()
 AVERAGED = {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 7}
 
 
-def test_no_optimizer_is_left_out() -> None:
+def test_all_keras_optimizers_are_tested() -> None:
     assert len(OPTIMIZERS) >= 17
     assert {"Adam", "SGD", "Muon", "Lion", "Ftrl", "ScheduleFreeAdamW"} <= OPTIMIZERS.keys()
 
 
 def steps(model: Any, optimizer: Any, count: int = STEPS) -> None:
-    """A loop of one's own."""
+    """A custom training loop."""
     given, labels = data(16)
     trained = model.trainable_variables
 
@@ -109,8 +109,8 @@ def steps(model: Any, optimizer: Any, count: int = STEPS) -> None:
         step()
 
 
-def test_keras_still_shows_a_constraint_which_optimizer_asks() -> None:
-    """What `ZeroedUnits` finds the averages by is no promise of Keras'."""
+def test_name_scope_contains_the_optimizer() -> None:
+    """`ZeroedUnits` depends on this internal behavior of Keras."""
     from exporter.layers.zeroed_units import _averages  # noqa: PLC0415 - of this test alone
 
     found: list[Any] = []
@@ -137,8 +137,8 @@ def test_keras_still_shows_a_constraint_which_optimizer_asks() -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_removed_rows_stay_0_for_a_hundred_steps(name: str) -> None:
-    """With an average that overwrites the weights on the way, and at the end."""
+def test_removed_rows_are_0_after_a_hundred_steps(name: str) -> None:
+    """Also with an average that overwrites the weights during and after training."""
     zero = zeroed(network())
     before = rows(zero)
     exporter.freeze_pruned(zero)
@@ -150,8 +150,8 @@ def test_removed_rows_stay_0_for_a_hundred_steps(name: str) -> None:
     check(zero, before)
 
 
-def test_without_the_constraint_they_come_back() -> None:
-    """What the tests above would see, if the constraint did nothing."""
+def test_removed_rows_change_without_the_constraint() -> None:
+    """Sabotage: the tests above detect a missing constraint."""
     zero = zeroed(network())
     steps(zero, keras.optimizers.Adam(), 1)
     with pytest.raises(AssertionError):
@@ -167,7 +167,7 @@ FITS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("case", FITS)
-def test_under_fit(case: str) -> None:
+def test_removed_rows_are_0_after_fit(case: str) -> None:
     zero = zeroed(network())
     before = rows(zero)
     exporter.freeze_pruned(zero)
@@ -179,8 +179,8 @@ def test_under_fit(case: str) -> None:
     assert float(zero.evaluate(given, labels, verbose=0)) < first  # it learns
 
 
-def test_one_that_was_compiled_and_trained_before_is_frozen_at_once() -> None:
-    """Also the average, which has seen the rows before they were removed."""
+def test_compiled_and_trained_model_is_frozen_at_once() -> None:
+    """Also the average, which contains the rows before the cut."""
     model = network()
     options = {"use_ema": True, "ema_momentum": 0.99}
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9, **options), "mse")
@@ -200,7 +200,7 @@ def test_one_that_was_compiled_and_trained_before_is_frozen_at_once() -> None:
     check(model, before)
 
 
-def test_averages_that_are_swapped_in_for_evaluation_are_0_there_too() -> None:
+def test_averages_used_for_evaluation_are_0() -> None:
     zero = zeroed(network())
     exporter.freeze_pruned(zero)
     zero.compile(keras.optimizers.Adam(0.01, use_ema=True), "sparse_categorical_crossentropy")
@@ -231,7 +231,7 @@ def test_half_precision_training() -> None:
     check(zero, before)
 
 
-def test_it_is_saved_and_holds_in_a_loaded_model(tmp_path: Path) -> None:
+def test_constraint_is_saved_and_loaded(tmp_path: Path) -> None:
     zero = zeroed(network(conv=True))
     exporter.freeze_pruned(zero)
     zero.compile(keras.optimizers.Adam(0.01, **AVERAGED), "sparse_categorical_crossentropy")
@@ -250,7 +250,7 @@ def test_it_is_saved_and_holds_in_a_loaded_model(tmp_path: Path) -> None:
     assert isinstance(again.model.layers[1].kernel_constraint, exporter.ZeroedUnits)
 
 
-def test_a_constraint_that_was_there_goes_on_to_hold() -> None:
+def test_existing_constraint_is_kept() -> None:
     model = network()
     limit = keras.constraints.MaxNorm(0.05, axis=0)
     model.layers[-1].kernel.constraint = model.layers[-1].kernel_constraint = limit
@@ -268,7 +268,7 @@ def test_a_constraint_that_was_there_goes_on_to_hold() -> None:
     assert again.also.max_value == 0.05
 
 
-def test_what_stands_behind_the_kernel_is_frozen_too() -> None:
+def test_weights_after_the_kernel_are_frozen() -> None:
     keras.utils.set_random_seed(3)
     layers = keras.layers
     head = [layers.Dense(UNITS, use_bias=False), layers.BatchNormalization(), layers.Softmax()]
@@ -283,7 +283,7 @@ def test_what_stands_behind_the_kernel_is_frozen_too() -> None:
     assert isinstance(zero.layers[1].beta_constraint, exporter.ZeroedUnits)
 
 
-def test_a_head_inside_other_layers_is_found() -> None:
+def test_head_inside_nested_layers_is_frozen() -> None:
     layers = keras.layers
     each = layers.TimeDistributed(layers.Dense(UNITS, "sigmoid"))
     inner = keras.Sequential([keras.Input((2, 4)), each])
@@ -298,14 +298,14 @@ def test_a_head_inside_other_layers_is_found() -> None:
     assert kernel[:, KEPT].all()
 
 
-def test_a_width_that_was_cut_before_is_counted_in_the_new_places() -> None:
+def test_positions_of_a_sliced_model_are_its_own() -> None:
     small = exporter.prune(network(), keep=[0, 2, 3, 4])
     made = exporter.prune(small, keep=[0, 3], mode="zero")
     exporter.freeze_pruned(made)
     assert made.layers[-1].kernel_constraint.removed == (1, 2)
 
 
-# --- what is refused ----------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -315,16 +315,16 @@ def test_a_width_that_was_cut_before_is_counted_in_the_new_places() -> None:
         pytest.param(
             lambda: exporter.prune(network(), keep=KEPT),
             "no unit of the model is zeroed",
-            id="the width is gone",
+            id="width was cut",
         ),
     ],
 )
-def test_nothing_to_freeze(model: Callable[[], Any], message: str) -> None:
+def test_models_without_removed_units_are_refused(model: Callable[[], Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         exporter.freeze_pruned(model())
 
 
-def test_the_table_of_another_model() -> None:
+def test_remap_of_another_model_is_refused() -> None:
     table = zeroed(network()).remap
     small = exporter.prune(network(), keep=[0, 1])
     with pytest.raises(ModelError, match="the remap has 5 units, and head 'head'"):
@@ -339,12 +339,12 @@ def test_the_table_of_another_model() -> None:
         (lambda: exporter.ZeroedUnits([0], axis=2)(np.ones((2, 4))), "has no axis 2"),
     ],
 )
-def test_positions_that_are_not_there(make: Callable[[], Any], message: str) -> None:
+def test_missing_positions_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make()
 
 
-def test_it_puts_0_where_a_weight_is_not_a_number() -> None:
+def test_nan_is_replaced_by_0() -> None:
     weight = np.array([[1.0, np.nan], [np.inf, np.nan]], np.float32)
     held = np.asarray(exporter.ZeroedUnits([1])(weight))
     assert np.array_equal(held, np.array([[1.0, 0.0], [np.inf, 0.0]], np.float32))

@@ -42,7 +42,7 @@ def near(actual: Array, expected: Array) -> None:
 
 
 def onnx_net(activation: str, *behind: NodeProto, **constants: Array) -> Model:
-    """z -> the activation "p" -> what is behind it, "y"."""
+    """z -> the activation "p" -> the factors "y"."""
     axis: dict[str, Any] = {} if activation in {"Sigmoid", "Relu"} else {"axis": 1}
     made = node(activation, ["z"], ["p"], "made", **axis)
     return classifier(made, *behind, constants=constants)
@@ -115,7 +115,7 @@ def logits(net: Model) -> Array:
 
 
 def cut(net: Model, **choice: Any) -> Array:
-    """What the cut model answers; its check has passed."""
+    """The output of the cut model, after its check has passed."""
     done = plan_cut(net, CutOptions(keep=KEPT, **choice))
     pruned = net.apply(done.plan)
     job = VerifyOptions(synthetic_samples(net.graph(), 4, 1))
@@ -126,7 +126,7 @@ def cut(net: Model, **choice: Any) -> Array:
 
 
 @pytest.mark.parametrize("name", CALIBRATED)
-def test_the_factors_follow_the_cut(name: str) -> None:
+def test_factors_are_cut_with_their_units(name: str) -> None:
     made, function, factors = CALIBRATED[name]
     net = made()
     z = logits(net)
@@ -148,7 +148,7 @@ def test_the_factors_follow_the_cut(name: str) -> None:
         near(shown[:, KEPT], whole)
 
 
-def test_the_ids_rank_what_is_calibrated() -> None:
+def test_ids_rank_the_calibrated_values() -> None:
     net = onnx_net("Softmax", mul("p", "c"), c=C)
     done = plan_cut(net, CutOptions(keep=KEPT, emit="ids"))
     shown = net.apply(done.plan).runner(RunOptions())({"x": X})
@@ -156,8 +156,8 @@ def test_the_ids_rank_what_is_calibrated() -> None:
     assert shown["ids"].tolist() == [best]
 
 
-def test_a_wrong_factor_is_found_out() -> None:
-    """The check is of the original's factors, whatever the pruned file holds."""
+def test_wrong_factor_fails_verification() -> None:
+    """The oracle uses the original's factors, not those of the pruned file."""
     net, other = (onnx_net("Softmax", mul("p", "c"), c=c) for c in (C, C[::-1].copy()))
     done = plan_cut(net, CutOptions(keep=KEPT))
     job = VerifyOptions(synthetic_samples(net.graph(), 4, 1))
@@ -165,8 +165,8 @@ def test_a_wrong_factor_is_found_out() -> None:
     assert [check.output for check in checks if not check.passed]
 
 
-def test_scaled_pictures_of_classes() -> None:
-    """[batch, classes, height, width]: the factors stand on the axis of the classes."""
+def test_factors_on_channels_of_an_image() -> None:
+    """[batch, classes, height, width]: one factor for each class."""
     nodes = [
         node("Conv", ["x", "kernel"], ["z"], "conv"),
         node("Softmax", ["z"], ["p"], "made", axis=1),
@@ -182,7 +182,7 @@ def test_scaled_pictures_of_classes() -> None:
     np.testing.assert_allclose(shown, expected, atol=1e-6)
 
 
-# --- in front of the activation -------------------------------------------------------------------
+# --- before the activation ------------------------------------------------------------------------
 
 V = np.array([0.3, -1.0, 0.5, 0.0, 2.0], np.float32)
 
@@ -215,7 +215,7 @@ def _warm_tflite(activation: str) -> Model:
 
 @pytest.mark.parametrize("activation", ["Softmax", "LogSoftmax"])
 @pytest.mark.parametrize("made", [_warm_onnx, _warm_tflite], ids=["onnx", "tflite"])
-def test_temperatures_and_offsets_in_front_follow(
+def test_temperatures_and_offsets_before_the_activation_are_cut(
     made: Callable[[str], Model], activation: str
 ) -> None:
     net, function = made(activation), softmax if activation == "Softmax" else log_softmax
@@ -229,7 +229,7 @@ def test_temperatures_and_offsets_in_front_follow(
     near(cut(net, probabilities="absolute"), whole)
 
 
-# --- refused -------------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[Callable[[], Model], dict[str, Any], str]] = {
     "an offset": (
@@ -293,14 +293,14 @@ REFUSED: dict[str, tuple[Callable[[], Model], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_had_is_refused_by_name(name: str) -> None:
+def test_unsupported_calibrations_are_refused(name: str) -> None:
     made, choice, message = REFUSED[name]
     with pytest.raises(ExporterError, match=message) as raised:
         plan_cut(made(), CutOptions(keep=KEPT, **choice))
     assert raised.value.hint
 
 
-def test_scaled_values_that_are_no_probabilities_are_values() -> None:
-    """A Relu's scale is part of what is cut: the floor of a mask stands behind it."""
+def test_scale_after_a_relu_is_cut() -> None:
+    """The scale after a Relu is cut, and a mask inserts its floor after the scale."""
     head = trace(onnx_net("Relu", mul("p", "c"), c=C).graph()).head()
     assert (head.activation, head.z, dict(head.factors)) == ("linear", "y", {})

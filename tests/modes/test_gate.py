@@ -1,4 +1,4 @@
-"""Gates: units that are chosen while the model runs, by one more input or by their values.
+"""Gates: units that are chosen while the model runs, by an input or by their values.
 
 Expected values are NumPy's, of the logits that a runtime gives for the whole model.
 """
@@ -32,7 +32,7 @@ from tests.builders.gate_models import (
 )
 from tests.builders.tflite_builder import Builder
 
-# --- one more input -----------------------------------------------------------------------------
+# --- gate by input --------------------------------------------------------------------------------
 
 MASKS: dict[str, list[int]] = {"all": [0, 1, 2, 3, 4], "some": [1, 3], "one": [4], "none": []}
 
@@ -40,7 +40,7 @@ MASKS: dict[str, list[int]] = {"all": [0, 1, 2, 3, 4], "some": [1, 3], "one": [4
 @each_kind
 @each_activation
 @pytest.mark.parametrize("gate", ["input", "input:float"])
-def test_an_input_switches_units(kind: str, activation: str, gate: str) -> None:
+def test_gate_by_input(kind: str, activation: str, gate: str) -> None:
     original = NETS[kind](activation)
     pruned, cut = gated(original, gate, keep=[0, 1, 3, 4])
     dtype = "bool" if gate == "input" else "float32"
@@ -58,7 +58,7 @@ def test_an_input_switches_units(kind: str, activation: str, gate: str) -> None:
     assert all(check.passed for check in checks(original, pruned, cut))
 
 
-def test_the_onnx_input_has_a_default_with_which_all_are_on() -> None:
+def test_default_of_the_onnx_input_switches_all_units_on() -> None:
     original = onnx_net()
     pruned, _ = gated(original, "input")
     x = np.concatenate(inputs())
@@ -66,7 +66,7 @@ def test_the_onnx_input_has_a_default_with_which_all_are_on() -> None:
     assert np.array_equal(shown, onnx.run(original, {"x": x})["y"])
 
 
-def test_a_batch_may_have_a_mask_for_each_of_its_samples() -> None:
+def test_each_sample_of_a_batch_has_its_mask() -> None:
     pruned, _ = gated(onnx_net(), "input")
     dims = pruned.proto.graph.input[-1].type.tensor_type.shape.dim
     assert [dim.dim_value if dim.HasField("dim_value") else None for dim in dims] == [None, UNITS]
@@ -79,7 +79,7 @@ def test_a_batch_may_have_a_mask_for_each_of_its_samples() -> None:
     assert np.allclose(for_all, softmax_on(logits(x), masks[1]), atol=1e-6)
 
 
-# --- conditions ---------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------
 
 
 def first_largest(z: Array, count: int, kept: list[int]) -> Array:
@@ -106,9 +106,7 @@ CONDITIONS: dict[str, Callable[[Array], Array]] = {
 @each_kind
 @each_activation
 @pytest.mark.parametrize("condition", CONDITIONS)
-def test_a_condition_chooses_among_the_kept_units(
-    kind: str, activation: str, condition: str
-) -> None:
+def test_condition_chooses_among_the_kept_units(kind: str, activation: str, condition: str) -> None:
     original = NETS[kind](activation)
     pruned, cut = gated(original, condition, remove=[3])
     for x in inputs():
@@ -121,7 +119,9 @@ def test_a_condition_chooses_among_the_kept_units(
 @each_kind
 @pytest.mark.parametrize("condition", ["probability > 0.2", "> 0.2"])
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
-def test_a_probability_is_that_of_the_original(kind: str, condition: str, activation: str) -> None:
+def test_condition_compares_the_original_probability(
+    kind: str, condition: str, activation: str
+) -> None:
     original = NETS[kind](activation)
     pruned, cut = gated(original, condition)
     for x in inputs():
@@ -134,8 +134,8 @@ def test_a_probability_is_that_of_the_original(kind: str, condition: str, activa
 
 @each_kind
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_of_equal_units_the_lowest_index_is_taken(kind: str, count: int) -> None:
-    """Kernel and bias of units 1, 2 and 4 are the same, so that they always tie."""
+def test_top_chooses_the_lowest_index_of_equal_units(kind: str, count: int) -> None:
+    """Units 1, 2 and 4 have the same kernel and bias, so that they always tie."""
     original = NETS[kind]("softmax")
     graph = original.graph()
     changed = []
@@ -157,8 +157,8 @@ def test_of_equal_units_the_lowest_index_is_taken(kind: str, count: int) -> None
 
 
 @each_kind
-def test_units_that_lie_on_another_axis(kind: str) -> None:
-    """A convolution whose pixels are flattened behind the softmax's input."""
+def test_gate_on_another_axis(kind: str) -> None:
+    """A convolution with a reshape after z."""
     model: Any
     if kind == "onnx":
         model = onnx.model(
@@ -201,7 +201,7 @@ def test_units_that_lie_on_another_axis(kind: str) -> None:
     assert all(check.passed for check in checks(model, chosen, cut))
 
 
-def test_a_batch_of_pictures_may_have_a_mask_for_each() -> None:
+def test_each_image_of_a_batch_has_its_mask() -> None:
     soft = onnx.node("Softmax", ["c"], ["y"], "softmax", axis=1)
     conv = onnx.node("Conv", ["x", "kernel", "bias"], ["c"], "conv")
     constants = {"kernel": onnx.numbers(5, 6, 1, 1), "bias": onnx.numbers(5)}
@@ -219,7 +219,7 @@ def test_a_batch_of_pictures_may_have_a_mask_for_each() -> None:
 
 
 @each_kind
-def test_a_gate_that_lets_all_pass_answers_as_the_original(kind: str) -> None:
+def test_gate_with_all_units_on_matches_the_original(kind: str) -> None:
     original = NETS[kind]("softmax")
     pruned, cut = gated(original, "abs >= 0")
     for x in inputs():
@@ -229,11 +229,11 @@ def test_a_gate_that_lets_all_pass_answers_as_the_original(kind: str) -> None:
     assert not any("(off)" in check.output for check in found)
 
 
-# --- the proof ----------------------------------------------------------------------------------
+# --- verification ---------------------------------------------------------------------------------
 
 
 @each_kind
-def test_a_gate_that_does_something_else_is_found_out(kind: str) -> None:
+def test_wrong_gate_fails_verification(kind: str) -> None:
     original = NETS[kind]("softmax")
     _, right = gated(original, "logit > 0.5", keep=[0, 1, 2])
     for gate, keep in (("logit > 0.6", [0, 1, 2]), ("logit > 0.5", [0, 1, 3])):
@@ -244,7 +244,7 @@ def test_a_gate_that_does_something_else_is_found_out(kind: str) -> None:
         assert not all(check.passed for check in checks(original, wrong, right))
 
 
-def test_the_masks_of_a_verification_include_the_extremes() -> None:
+def test_masks_of_a_verification_include_all_on_and_all_off() -> None:
     from exporter.verification.gate_masks import make_masks  # noqa: PLC0415 - of this test alone
 
     masks = make_masks(6, 16)

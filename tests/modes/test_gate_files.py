@@ -1,4 +1,4 @@
-"""Files with a gate: signatures, batches, versions, cut before and again, real ones, commands."""
+"""Files with a gate: signatures, batches, versions, repeated cuts, published files, commands."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ from tests.builders.gate_models import (
 )
 from tests.builders.tflite_builder import Builder, read
 
-# --- TFLite: signatures, batches, versions ------------------------------------------------------
+# --- TFLite: signatures, batches, versions --------------------------------------------------------
 
 
 def two_subgraphs() -> Any:
-    """Subgraph 0 under two signatures, and another subgraph with a signature of its own."""
+    """Subgraph 0 with two signatures, and another subgraph with one."""
     builder = tflite_builder()
     builder.signature({"x": "x"}, {"y": "y"})
     builder.signature({"features": "x"}, {"scores": "y"}, "short")
@@ -61,7 +61,7 @@ def two_subgraphs() -> Any:
     return from_bytes(builder.content("y"), "network.tflite")
 
 
-def test_the_input_is_in_every_signature_that_uses_the_subgraph() -> None:
+def test_input_is_in_every_signature_of_the_subgraph() -> None:
     pruned, cut = gated(two_subgraphs(), "input")
     interpreter = Interpreter(model_content=pruned.content)
     ends = {key: sorted(e["inputs"]) for key, e in interpreter.get_signature_list().items()}
@@ -78,7 +78,7 @@ def test_the_input_is_in_every_signature_that_uses_the_subgraph() -> None:
     assert all(check.passed for check in checks(two_subgraphs(), pruned, cut))
 
 
-def test_the_tflite_input_is_required() -> None:
+def test_tflite_input_is_required() -> None:
     pruned, _ = gated(tflite_net(), "input")
     with pytest.raises(UsageError, match="needs values for its input 'unit_mask'"):
         answer(pruned, x=inputs()[0])
@@ -87,7 +87,7 @@ def test_the_tflite_input_is_required() -> None:
 @pytest.mark.parametrize("batch", [3, None])
 @pytest.mark.parametrize("activation", SHOWN)
 @pytest.mark.parametrize("gate", ["input", "input:float"])
-def test_a_tflite_batch_has_a_mask_for_each_of_its_samples(
+def test_each_sample_of_a_tflite_batch_has_its_mask(
     gate: str, activation: str, batch: int | None
 ) -> None:
     original = tflite_net(activation, batch)
@@ -103,7 +103,7 @@ def test_a_tflite_batch_has_a_mask_for_each_of_its_samples(
 
 
 def operators(content: bytes) -> tuple[dict[int, int], str]:
-    """Each operator's version, and the runtime that the file asks for."""
+    """The version of each operator, and the minimum runtime version of the file."""
     file = read(content)
     found = {max(c.builtinCode, c.deprecatedBuiltinCode): c.version for c in file.operatorCodes}
     stated = metadata(file, "min_runtime_version")
@@ -112,7 +112,7 @@ def operators(content: bytes) -> tuple[dict[int, int], str]:
 
 
 def converted(gate: str) -> bytes:
-    """The same computation as TensorFlow's own converter writes it."""
+    """The same computation, written by TensorFlow's converter."""
     import tensorflow as tf  # noqa: PLC0415 - the reference of these tests alone
 
     def passed(z: Any, mask: Any) -> Any:
@@ -134,7 +134,7 @@ def converted(gate: str) -> bytes:
 
 
 @pytest.mark.parametrize("gate", ["input", "top:2"])
-def test_operators_and_runtime_are_those_that_the_converter_would_write(gate: str) -> None:
+def test_operator_versions_match_the_converter(gate: str) -> None:
     builder = tflite_builder()
     builder.metadata("min_runtime_version", b"1.14.0".ljust(16, b"\0"))
     pruned, _ = gated(from_bytes(builder.content("y"), "network.tflite"), gate, remove=[4])
@@ -153,7 +153,7 @@ def test_operators_and_runtime_are_those_that_the_converter_would_write(gate: st
         (b"2.10.0", "top:2", b"2.10.0"),
     ],
 )
-def test_the_runtime_that_is_needed_is_raised(stated: bytes, gate: str, expected: bytes) -> None:
+def test_minimum_runtime_version_is_raised(stated: bytes, gate: str, expected: bytes) -> None:
     builder = tflite_builder()
     builder.metadata("min_runtime_version", stated.ljust(16, b"\0"))
     pruned, _ = gated(from_bytes(builder.content("y"), "network.tflite"), gate)
@@ -162,7 +162,7 @@ def test_the_runtime_that_is_needed_is_raised(stated: bytes, gate: str, expected
     assert found.tobytes() == expected.ljust(16, b"\0")
 
 
-# --- cut before, and cut again ------------------------------------------------------------------
+# --- repeated cuts --------------------------------------------------------------------------------
 
 GATES: dict[str, Callable[[Array], Array]] = {
     "logit > 0.5": lambda z: z > 0.5,
@@ -173,8 +173,8 @@ GATES: dict[str, Callable[[Array], Array]] = {
 @each_kind
 @each_activation
 @pytest.mark.parametrize("order", [[0, 2, 3, 4], [4, 0, 3, 2]], ids=str)
-def test_a_slice_may_be_gated(kind: str, activation: str, order: list[int]) -> None:
-    """Its table speaks the first original's indices, its masks the file's own."""
+def test_sliced_file_can_get_a_gate(kind: str, activation: str, order: list[int]) -> None:
+    """The remap uses the indices of the first original, the mask those of the file."""
     original = NETS[kind](activation)
     narrow = original.apply(plan_cut(original, CutOptions(keep=order, keep_order=True)).plan)
     x = inputs()[0]
@@ -197,7 +197,7 @@ def test_a_slice_may_be_gated(kind: str, activation: str, order: list[int]) -> N
 
 
 @each_kind
-def test_the_probability_of_a_slice_is_that_of_its_own_units(kind: str) -> None:
+def test_condition_on_a_sliced_file_compares_its_own_probability(kind: str) -> None:
     original = NETS[kind]("softmax")
     narrow = original.apply(plan_cut(original, CutOptions(keep=[1, 2, 4])).plan)
     pruned, cut = gated(narrow, "probability > 0.3")
@@ -211,9 +211,7 @@ def test_the_probability_of_a_slice_is_that_of_its_own_units(kind: str) -> None:
 
 @each_kind
 @pytest.mark.parametrize("mode", ["zero", "mask"])
-def test_a_gate_does_not_stand_beside_units_that_were_removed_in_place(
-    kind: str, mode: str
-) -> None:
+def test_gate_on_a_masked_file_is_refused(kind: str, mode: str) -> None:
     original = NETS[kind]("softmax")
     dead = original.apply(plan_cut(original, CutOptions(keep=[0, 1, 2], mode=mode)).plan)
     with pytest.raises(UsageError, match=f"was cut with mode {mode}: its removed units still have"):
@@ -223,7 +221,7 @@ def test_a_gate_does_not_stand_beside_units_that_were_removed_in_place(
 @each_kind
 @each_activation
 @pytest.mark.parametrize("gate", ["input", "logit > 0.5", "top:2"])
-def test_a_file_with_a_gate_is_not_cut_again(kind: str, activation: str, gate: str) -> None:
+def test_file_with_a_gate_cannot_be_cut_again(kind: str, activation: str, gate: str) -> None:
     pruned, _ = gated(NETS[kind](activation), gate)
     again: list[dict[str, Any]] = [{"keep": [0, 2], "mode": m} for m in MODES if m != "gate"]
     for choice in (*again, {"gate": "input"}):
@@ -233,7 +231,7 @@ def test_a_file_with_a_gate_is_not_cut_again(kind: str, activation: str, gate: s
 
 
 def _two_heads(kind: str) -> Any:
-    """Of 5 units, "a", and of 4, "b"."""
+    """A head "a" with 5 units, and a head "b" with 4."""
     if kind == "tflite":
         builder = Builder()
         x = builder.feed("x", 1, 6)
@@ -253,7 +251,7 @@ def _two_heads(kind: str) -> Any:
 @each_kind
 @pytest.mark.parametrize("mode", ["slice", "zero", "mask"])
 @pytest.mark.parametrize("gate", ["input", "top:2"])
-def test_of_several_heads_the_one_with_a_gate_is_cut_last(kind: str, mode: str, gate: str) -> None:
+def test_head_with_a_gate_is_cut_last(kind: str, mode: str, gate: str) -> None:
     original = _two_heads(kind)
     before = original.apply(plan_cut(original, CutOptions(keep=[0, 2], head="b", mode=mode)).plan)
     pruned, cut = gated(before, gate, keep=[0, 2, 3], head="a")
@@ -267,8 +265,8 @@ def test_of_several_heads_the_one_with_a_gate_is_cut_last(kind: str, mode: str, 
 
 
 @pytest.mark.parametrize("gate", ["input", "probability > 0.1", "top:2"])
-def test_damaged_files_are_gated_or_refused_in_one_line(gate: str) -> None:
-    """And files with a gate that are damaged. Whatever else is raised fails the test."""
+def test_damaged_files_are_refused_in_one_line(gate: str) -> None:
+    """Also damaged files with a gate. Any other exception fails the test."""
     whole = onnx_net()
     files = whole.to_bytes(), gated(whole, gate)[0].to_bytes()
     random, done, refused = np.random.default_rng(6), 0, []
@@ -285,12 +283,12 @@ def test_damaged_files_are_gated_or_refused_in_one_line(gate: str) -> None:
     assert not any("\n" in message for message in refused)
 
 
-# --- real files ---------------------------------------------------------------------------------
+# --- published files ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def parrot(zoo: Path) -> Array:
-    """The picture of the macaw as the network takes it: (1, 224, 224, 3)."""
+    """The image of the macaw as an input of the network: (1, 224, 224, 3)."""
     import tensorflow as tf  # noqa: PLC0415 - reads a photograph, for these tests alone
 
     picture = tf.io.decode_jpeg((zoo / "images" / "parrot.jpg").read_bytes(), channels=3)
@@ -299,8 +297,8 @@ def parrot(zoo: Path) -> Array:
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
-def test_the_macaw_is_switched_off_and_on_again(kind: str, zoo: Path, parrot: Array) -> None:
-    """At each step the file answers as the mode mask, of the same units, does."""
+def test_macaw_is_switched_off_and_on(kind: str, zoo: Path, parrot: Array) -> None:
+    """At each step the output matches the mode mask with the same units."""
     original = open_model(zoo / f"mobilenet_v1_025_224_float.{kind}")
     macaw = (zoo / "labels" / "imagenet_1001.txt").read_text("utf-8").splitlines().index("macaw")
     pruned, cut = gated(original, "input")
@@ -326,7 +324,7 @@ def test_the_macaw_is_switched_off_and_on_again(kind: str, zoo: Path, parrot: Ar
         assert int(shown[output].argmax()) == int(expected.argmax()) != macaw
 
 
-# --- the commands -------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
 @each_kind
@@ -341,7 +339,7 @@ def test_commands_prune_and_verify(kind: str, shelf: Path, tmp_path: Path) -> No
 
 
 def test_commands_bench_run_and_plan(shelf: Path, tmp_path: Path) -> None:
-    """The benched file needs its mask in every run; that of the original has no such input."""
+    """The pruned file needs a mask in every run; the original has no such input."""
     net = shelf / "net.tflite"
     exporter_api.prune(net, gate="input").save(tmp_path / "small.tflite")
     done = exporter(f"bench {net} small.tflite", tmp_path)
@@ -353,13 +351,13 @@ def test_commands_bench_run_and_plan(shelf: Path, tmp_path: Path) -> None:
 
 
 def documented() -> list[str]:
-    """What `docs/gates.md` quotes each runtime with."""
+    """The error of each runtime as `docs/gates.md` quotes it."""
     lines = (PROJECT / "docs" / "gates.md").read_text("utf-8").splitlines()
     rows = [line.split("|") for line in lines if line.startswith(("| onnxruntime", "| LiteRT"))]
     return [row[2].strip().strip("`") for row in rows]
 
 
-def test_what_each_runtime_says_of_a_mask_that_does_not_fit_is_documented() -> None:
+def test_runtime_errors_for_wrong_masks_are_documented() -> None:
     x, wide = inputs()[0], np.ones(UNITS + 1, bool)
     said = []
     batched, _ = gated(onnx_net(), "input")

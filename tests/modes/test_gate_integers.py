@@ -1,4 +1,4 @@
-"""Gates on heads of codes: chosen in float, answered in codes; expected values are NumPy's."""
+"""Gates on quantized heads; the expected values are computed with NumPy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def real(model: Any, name: str, values: Array) -> Array:
 
 
 def passed(gate: str, z: Array, head: str, flags: Array) -> Array:
-    """Which units are on: (UNITS,) bool, by the definition of each gate."""
+    """The units that are on: (UNITS,) bool, computed from the definition of the gate."""
     if gate.startswith("input"):
         return flags & KEEP
     if gate == "top:2":
@@ -64,8 +64,8 @@ def passed(gate: str, z: Array, head: str, flags: Array) -> Array:
 
 
 @pytest.mark.parametrize(("kind", "dtype", "head", "gate"), CELLS)
-def test_units_of_codes_are_switched(kind: str, dtype: str, head: str, gate: str) -> None:
-    """On: the original's codes, or a softmax within one code. Off: 0, or the lowest value."""
+def test_gate_on_quantized_heads(kind: str, dtype: str, head: str, gate: str) -> None:
+    """On: the original's quantized values, a softmax within one step. Off: 0 or the lowest."""
     original = built(head, kind, dtype)
     pruned, cut = gated(original, gate, keep=KEPT)
     assert [check for check in checks(original, pruned, cut) if not check.passed] == []
@@ -93,7 +93,7 @@ def test_units_of_codes_are_switched(kind: str, dtype: str, head: str, gate: str
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_the_softmax_of_codes_that_nobody_reads_is_gone(dtype: str) -> None:
+def test_unused_quantized_softmax_is_removed(dtype: str) -> None:
     original = built("softmax", "tflite", dtype)
     assert operators(original) == ["FULLY_CONNECTED", "SOFTMAX"]
     pruned, _ = gated(original, "input")
@@ -113,8 +113,8 @@ def operators(model: Any) -> list[str]:
 
 @pytest.mark.parametrize("reshaped", [True, False])
 @pytest.mark.parametrize("beta", [1.0, 0.5])
-def test_a_softmax_of_codes_may_be_reshaped_and_have_a_beta(beta: float, *, reshaped: bool) -> None:
-    """And a real output: what dequantizes it goes with the softmax."""
+def test_quantized_softmax_with_reshape_and_beta(beta: float, *, reshaped: bool) -> None:
+    """Also with a real output: its Dequantize is removed with the softmax."""
     builder = Builder()
     x = builder.quantize(builder.feed("x", 1, 6, dtype="int8"), 1 / 32, 0)
     random = np.random.default_rng(3)
@@ -144,7 +144,9 @@ def test_a_softmax_of_codes_may_be_reshaped_and_have_a_beta(beta: float, *, resh
             on = flags if gate == "input" else SHOWN["softmax"](z, np.ones(5, bool)) > 0.2
             feed = {"x": row, **({"unit_mask": flags} if gate == "input" else {})}
             shown = np.ravel(pruned.runner(RunOptions())(feed)["y"])
-            assert np.allclose(shown, SHOWN["softmax"](z, on), atol=1e-5)  # no code in between
+            assert np.allclose(
+                shown, SHOWN["softmax"](z, on), atol=1e-5
+            )  # not quantized in between
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_a_softmax_of_codes_may_be_reshaped_and_have_a_beta(beta: float, *, resh
     ["mobilenet_v1_025_224_uint8_metadata.tflite", "mobilenet_v2_100_224_qdq_logits.onnx"],
 )
 @pytest.mark.parametrize("gate", ["input", "top:3"])
-def test_real_files_of_codes(name: str, gate: str, zoo: Path) -> None:
+def test_published_quantized_files(name: str, gate: str, zoo: Path) -> None:
     original = open_model(zoo / name)
     pruned, cut = gated(original, gate, keep="0-499")
     found = checks(original, pruned, cut)

@@ -1,4 +1,4 @@
-"""Where a gate has no place, and wishes that make none: refused by name."""
+"""Heads and options that do not support a gate."""
 
 from __future__ import annotations
 
@@ -107,13 +107,13 @@ REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], 
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_has_no_place_for_a_gate_is_refused_by_name(case: str) -> None:
+def test_unsupported_gates_are_refused(case: str) -> None:
     make, choice, error, message = REFUSED[case]
     with pytest.raises(error, match=message):
         plan_cut(make(), CutOptions(**choice))
 
 
-def test_a_head_of_another_kind_of_values_or_with_a_post_process_is_refused() -> None:
+def test_unsupported_dtypes_and_detectors_are_refused() -> None:
     head = trace(onnx_net().graph()).head()
     half = tuple(replace(tensor, dtype="bfloat16") for tensor in head.tensors)
     with pytest.raises(ModelError, match="'z' is bfloat16"):

@@ -37,7 +37,7 @@ def masked(model: Any, **choice: Any) -> tuple[Any, Cut]:
 
 
 def answers(model: Any, *inner: str) -> dict[str, Array]:
-    """Every output and some inner tensors, for seeded samples."""
+    """Every output and some inner tensors for seeded samples."""
     shown = model.apply(Plan(tuple(AddOutput(name, name) for name in inner)))
     run = shown.runner(RunOptions())
     each = [run(feeds) for feeds in synthetic_samples(model.graph(), COUNT, 3).feeds()]
@@ -49,12 +49,12 @@ def passes(original: Any, pruned: Any, cut: Cut) -> bool:
     return all(c.passed for c in verify_pair("cut", original, pruned, cut.remap.heads, job).checks)
 
 
-# --- where the floor comes from ------------------------------------------------------------------
+# --- how the floor is set -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Body:
-    """What makes z: the model, and whether an edit of constants gives exactly the floor there."""
+    """A model, and whether constants can set z to exactly the floor."""
 
     build: Callable[[], Any]
     by_constants: bool
@@ -227,7 +227,7 @@ BODIES = {
 
 
 @pytest.mark.parametrize("name", BODIES)
-def test_the_floor_is_exact_at_z(name: str) -> None:
+def test_floor_at_z_is_exact(name: str) -> None:
     body = BODIES[name]
     model = body.build()
     pruned, cut = masked(model)
@@ -244,7 +244,7 @@ def test_the_floor_is_exact_at_z(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnx: Gemm", "onnx: no bias", "tflite: dense", "tflite: RELU"])
-def test_a_mask_can_be_cut_again(name: str) -> None:
+def test_masked_file_can_be_cut_again(name: str) -> None:
     model = BODIES[name].build()
     once, _ = masked(model)
     small, cut = masked(once, keep=(0, 3), mode="slice")
@@ -257,7 +257,7 @@ def test_a_mask_can_be_cut_again(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["onnx: Gemm", "tflite: dense"])
-def test_what_was_zeroed_may_be_masked(name: str) -> None:
+def test_zeroed_file_can_be_masked(name: str) -> None:
     model = BODIES[name].build()
     zeroed, _ = masked(model, mode="zero")
     both, cut = masked(zeroed)
@@ -265,7 +265,7 @@ def test_what_was_zeroed_may_be_masked(name: str) -> None:
     assert passes(model, both, cut)
 
 
-# --- what the output then shows ------------------------------------------------------------------
+# --- the output -----------------------------------------------------------------------------------
 
 LAST: dict[str, tuple[str, Callable[[Array], Array], float | None]] = {
     "Sigmoid": ("sigmoid", lambda z: 1 / (1 + np.exp(-z)), 0.0),
@@ -279,8 +279,8 @@ LAST: dict[str, tuple[str, Callable[[Array], Array], float | None]] = {
 
 
 @pytest.mark.parametrize("operator", LAST)
-def test_what_removed_units_answer(operator: str) -> None:
-    """A removed unit never wins, whatever the activation makes of the floor."""
+def test_output_of_removed_units(operator: str) -> None:
+    """A removed unit never wins, for any activation."""
     activation, function, answer = LAST[operator]
     model = onnx.classifier(onnx.node(operator, ["z"], ["y"], "last"))
     pruned, cut = masked(model)
@@ -296,7 +296,7 @@ def test_what_removed_units_answer(operator: str) -> None:
     assert passes(model, pruned, cut)
 
 
-def test_original_ids_come_out_of_an_argmax() -> None:
+def test_argmax_of_a_masked_file_returns_original_ids() -> None:
     model = onnx.classifier(
         onnx.node("ArgMax", ["z"], ["y"], "first", axis=1, keepdims=0), outputs={"y": None}
     )
@@ -307,7 +307,7 @@ def test_original_ids_come_out_of_an_argmax() -> None:
     assert passes(model, pruned, cut)
 
 
-def test_logits_beside_probabilities() -> None:
+def test_logits_and_probabilities_as_outputs() -> None:
     model = onnx.classifier(
         onnx.node("Softmax", ["z"], ["y"], "last", axis=1), outputs={"z": None, "y": None}
     )
@@ -319,7 +319,7 @@ def test_logits_beside_probabilities() -> None:
     assert passes(model, pruned, cut)
 
 
-def test_an_image_of_classes_is_masked_at_its_channels() -> None:
+def test_mask_on_channels_of_an_image() -> None:
     kernel = onnx.numbers(UNITS, 3, 1, 1)
     model = onnx.model(
         [
@@ -336,8 +336,8 @@ def test_an_image_of_classes_is_masked_at_its_channels() -> None:
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
 @pytest.mark.parametrize("unit", range(UNITS))
-def test_a_mask_that_lets_one_through_is_found(kind: str, unit: int) -> None:
-    """The floor's size must not widen the limits of the units that stay."""
+def test_mask_that_misses_a_unit_fails_verification(kind: str, unit: int) -> None:
+    """The size of the floor must not widen the limits of the kept units."""
     model = BODIES["onnx: Gemm" if kind == "onnx" else "tflite: dense"].build()
     pruned, cut = masked(model)
     name = "bias" if kind == "onnx" else "z/bias"
@@ -349,13 +349,13 @@ def test_a_mask_that_lets_one_through_is_found(kind: str, unit: int) -> None:
     assert not passes(model, spoiled, cut)
 
 
-def test_nothing_is_done_where_nothing_is_removed() -> None:
+def test_keeping_all_units_needs_no_edit() -> None:
     head = trace(onnx.classifier().graph()).head()
     assert MODES["mask"].edits(head, range(UNITS)) == ()
 
 
-def test_codes_behind_the_activation_alone() -> None:
-    """z is real, and its last rounding comes after the softmax."""
+def test_only_the_output_is_quantized() -> None:
+    """z is real; only the softmax is quantized."""
     model = onnx.classifier(
         onnx.node("Softmax", ["z"], ["p"], "last", axis=1),
         onnx.node("QuantizeLinear", ["p", "s", "o"], ["q"], "round"),
@@ -368,7 +368,7 @@ def test_codes_behind_the_activation_alone() -> None:
     assert passes(model, pruned, cut)
 
 
-def test_no_operation_is_put_behind_what_numpy_does_not_know() -> None:
+def test_no_operation_is_inserted_after_bfloat16() -> None:
     narrow: dict[str, Any] = {"to": TensorProto.BFLOAT16}
     model = onnx.model(
         [

@@ -44,7 +44,7 @@ def merged(model: Any, **choice: Any) -> tuple[Any, Cut]:
 
 
 def answers(model: Any, *inner: str) -> dict[str, Array]:
-    """Every output and some inner tensors, as the runtime gives them, for seeded samples."""
+    """Every output and some inner tensors of the runtime for seeded samples."""
     shown = model.apply(Plan(tuple(AddOutput(name, name) for name in inner)))
     run = shown.runner(RunOptions())
     each = [run(feeds) for feeds in synthetic_samples(model.graph(), COUNT, 3).feeds()]
@@ -69,7 +69,7 @@ def log_sum(values: Array, axis: int = 1) -> Array:
 
 
 def joined(head: str, values: Array, places: Places) -> Array:
-    """One column a place, in float64, of columns that are the units."""
+    """The expected columns after merging, in float64, from one column for each unit."""
     wide = np.asarray(values, np.float64)
     join = (lambda v: v.sum(axis=1)) if head == "softmax" else log_sum
     return np.stack(
@@ -77,7 +77,7 @@ def joined(head: str, values: Array, places: Places) -> Array:
     )
 
 
-# --- the matrix ----------------------------------------------------------------------------------
+# --- the matrix -----------------------------------------------------------------------------------
 
 CHOICES: dict[str, tuple[dict[str, Any], Places]] = {
     "alone": ({"merge": {"g": [4, 1]}}, [[0], [1, 4], [2], [3], [5]]),
@@ -101,7 +101,7 @@ def flat(places: Places) -> list[int]:
 @pytest.mark.parametrize("name", CHOICES)
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", MERGEABLE)
-def test_the_sum_of_the_members_in_float(head: str, kind: str, name: str) -> None:
+def test_merged_float_units(head: str, kind: str, name: str) -> None:
     choice, places = CHOICES[name]
     model = built(head, kind, "float32")
     pruned, cut = merged(model, **choice)
@@ -120,7 +120,9 @@ def test_the_sum_of_the_members_in_float(head: str, kind: str, name: str) -> Non
 @pytest.mark.parametrize("precision", ["int8", "uint8"])
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", MERGEABLE)
-def test_codes_are_within_one_of_the_sum(head: str, kind: str, precision: str, name: str) -> None:
+def test_merged_quantized_units_are_within_one_step(
+    head: str, kind: str, precision: str, name: str
+) -> None:
     choice, places = CHOICES[name]
     model = built(head, kind, precision)
     pruned, cut = merged(model, **choice)
@@ -130,7 +132,7 @@ def test_codes_are_within_one_of_the_sum(head: str, kind: str, precision: str, n
     scale, zero = codes(head, precision)
     columns = [list(range(i, i + len(p))) for i, p in zip(starts(places), places, strict=True)]
     expected = joined(head, tensor.dequantize(answer(alone)), columns)
-    if tensor.quantization is None:  # real values that come from codes: their exact sum
+    if tensor.quantization is None:  # dequantized values: their exact sum
         # between two files onnxruntime may join the product with other nodes, and round otherwise
         np.testing.assert_allclose(answer(pruned), expected, atol=scale * 1.01)
     else:
@@ -165,7 +167,7 @@ def test_float16_weights(head: str, kind: str) -> None:
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", ["softmax", "log_softmax"])
-def test_absolute_members_answer_as_in_the_original(head: str, kind: str, precision: str) -> None:
+def test_absolute_merged_units_match_the_original(head: str, kind: str, precision: str) -> None:
     model = built(head, kind, precision)
     choice = {"keep": [0], "merge": {"g": [2, 4]}, "probabilities": "absolute"}
     pruned, cut = merged(model, **choice)
@@ -177,8 +179,8 @@ def test_absolute_members_answer_as_in_the_original(head: str, kind: str, precis
     assert failed(model, pruned, cut.remap.heads) == []
 
 
-def test_a_sum_beyond_the_range_of_the_codes_saturates() -> None:
-    """All probability in one place is 256 of 255 codes."""
+def test_merged_quantized_sum_saturates() -> None:
+    """A probability of 1.0 is 256 steps, but the largest quantized value is 255."""
     pruned, cut = merged(built("softmax", "tflite", "uint8"), merge={"all": "0-5"})
     assert (answer(pruned) >= 254).all()
     assert (answer(pruned) == 255).any()
@@ -209,7 +211,7 @@ def _gemm(source: str, result: str) -> Any:
 
 @pytest.mark.parametrize("opset", [9, 11, 13, 17, 18, 21])
 @pytest.mark.parametrize("operator", ["Softmax", "LogSoftmax", ""])
-def test_the_forms_that_an_opset_wants(operator: str, opset: int) -> None:
+def test_operator_forms_of_each_opset(operator: str, opset: int) -> None:
     nodes = [_gemm("x", "z" if operator else "y")]
     nodes += [onnx.node(operator, ["z"], ["y"], "last", axis=1)] if operator else []
     constants = {"k": onnx.numbers(6, 5), "b": onnx.numbers(5)}
@@ -222,8 +224,8 @@ def test_the_forms_that_an_opset_wants(operator: str, opset: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.tflite"])
-def test_a_group_costs_its_members(name: str, shelf: Path) -> None:
-    """No matrix: what is added holds two numbers a unit, and where the reductions run."""
+def test_size_of_a_merged_file(name: str, shelf: Path) -> None:
+    """The added operations need no matrix, only indices."""
     model = open_model(shelf / name)
     pruned, _ = merged(model, merge={"g": [0, 2, 3]})
     before = {t.name for t in model.graph().tensors.values()}
@@ -233,10 +235,10 @@ def test_a_group_costs_its_members(name: str, shelf: Path) -> None:
     assert sum(t.read().size for t in added if t.read) <= 2 * len(LABELS) + 2
 
 
-# --- what reads the units ------------------------------------------------------------------------
+# --- readers of the units -------------------------------------------------------------------------
 
 
-def test_what_ranks_the_units_ranks_the_groups() -> None:
+def test_ranking_after_the_output_ranks_the_groups() -> None:
     last = onnx.node("Softmax", ["z"], ["p"], "last", axis=1)
     top = onnx.node("ArgMax", ["p"], ["y"], "top", axis=1)
     constants = {"k": onnx.numbers(6, 5), "b": onnx.numbers(5)}
@@ -248,8 +250,8 @@ def test_what_ranks_the_units_ranks_the_groups() -> None:
     assert failed(model, pruned, cut.remap.heads) == []
 
 
-def test_spatial_units_with_something_beside_them() -> None:
-    """Softmax over channels of a picture: the unit axis is not the last one."""
+def test_merged_channels_with_other_channels() -> None:
+    """A softmax over channels of an image: the unit axis is not the last axis."""
     nodes = [
         onnx.node("Conv", ["x", "k"], ["z"], "conv"),
         onnx.node("Softmax", ["z"], ["y"], "last", axis=1),
@@ -263,7 +265,7 @@ def test_spatial_units_with_something_beside_them() -> None:
     assert failed(model, pruned, cut.remap.heads) == []
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a member that is removed": (
@@ -300,7 +302,7 @@ def test_contradictions_are_refused(name: str, shelf: Path) -> None:
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", ["sigmoid", "relu"])
-def test_units_that_share_no_probability_are_refused(head: str, kind: str) -> None:
+def test_units_without_a_common_probability_are_refused(head: str, kind: str) -> None:
     with pytest.raises(UsageError, match=rf"their probabilities do not add up \({head}\)"):
         plan_cut(built(head, kind, "float32"), CutOptions(merge={"g": [0, 1]}))
 
@@ -344,7 +346,7 @@ MODELS: dict[str, tuple[Callable[[], Model], str]] = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_would_show_the_units_elsewhere_is_refused(name: str) -> None:
+def test_units_with_other_readers_are_refused(name: str) -> None:
     build, message = MODELS[name]
     with pytest.raises(ModelError, match=message):
         plan_cut(build(), CutOptions(merge={"g": [0, 3]}))
@@ -373,11 +375,11 @@ def test_values_that_no_kernel_adds_are_refused(found: dict[str, Any], reason: s
         MODES["slice"].edits(replace(head, tensors=tensors), range(UNITS), meaning)
 
 
-# --- the table -----------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["net.onnx", "net.tflite"])
-def test_a_group_bears_its_name(name: str, shelf: Path) -> None:
+def test_merged_unit_has_the_name_of_its_group(name: str, shelf: Path) -> None:
     _, cut = merged(
         open_model(shelf / name), keep="macaw", labels=LABELS, merge={"bird": "gull,*w*,=owl"}
     )
@@ -391,8 +393,8 @@ def test_a_group_bears_its_name(name: str, shelf: Path) -> None:
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_a_cut_file_is_merged_and_both_originals_prove_it(kind: str, precision: str) -> None:
-    """Places change between the cuts: the later group's members are in the earlier one's order."""
+def test_cut_file_is_merged_and_verified_against_both_originals(kind: str, precision: str) -> None:
+    """The first cut reorders the units; the group of the second cut follows that order."""
     model = built("softmax", kind, precision)
     once, _ = merged(model, keep=[5, 1, 3, 0], keep_order=True)
     twice, cut = merged(once, keep=[3], merge={"g": [0, 1]})
@@ -404,13 +406,13 @@ def test_a_cut_file_is_merged_and_both_originals_prove_it(kind: str, precision: 
 
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
-def test_a_merged_file_cannot_be_cut_again(kind: str) -> None:
+def test_merged_file_cannot_be_cut_again(kind: str) -> None:
     pruned, _ = merged(built("softmax", kind, "float32"), merge={"g": [0, 1]})
     with pytest.raises(ModelError, match="was cut before with merge = g"):
         plan_cut(pruned, CutOptions(keep=[0]))
 
 
-def test_a_file_with_dead_places_cannot_be_merged() -> None:
+def test_zeroed_file_cannot_be_merged() -> None:
     zeroed, _ = merged(built("softmax", "onnx", "float32"), keep=[0, 1, 2], mode="zero")
     with pytest.raises(UsageError, match="removed with mode zero"):
         plan_cut(zeroed, CutOptions(keep=[0], merge={"g": [1, 5]}))
@@ -420,8 +422,8 @@ def test_a_file_with_dead_places_cannot_be_merged() -> None:
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("precision", ["float32", "uint8"])
-def test_another_sum_fails(kind: str, precision: str) -> None:
-    """Sabotage: the table says another group than the file makes."""
+def test_wrong_group_fails_verification(kind: str, precision: str) -> None:
+    """Sabotage: the remap contains another group than the file."""
     model = built("softmax", kind, precision)
     pruned, cut = merged(model, merge={"g": [0, 1]})
     (table,) = cut.remap.heads
@@ -436,8 +438,8 @@ def test_another_sum_fails(kind: str, precision: str) -> None:
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("choice", [{}, {"probabilities": "absolute"}], ids=["", "absolute"])
-def test_z_is_found_by_tracing_what_is_merged(kind: str, choice: dict[str, Any]) -> None:
-    """As for a converted file, whose names are its own."""
+def test_z_of_a_merged_file_is_found_by_tracing(kind: str, choice: dict[str, Any]) -> None:
+    """As for a converted file, which has other tensor names."""
     model = built("softmax", kind, "float32")
     pruned, cut = merged(model, keep=[2], merge={"g": [0, 4]}, **choice)
     job = VerifyOptions(synthetic_samples(model.graph(), COUNT, 3))
@@ -446,17 +448,17 @@ def test_z_is_found_by_tracing_what_is_merged(kind: str, choice: dict[str, Any])
     assert all(c.passed for c in done.checks)
 
 
-def test_a_file_that_merges_nothing_is_told() -> None:
+def test_remap_with_groups_on_an_unmerged_file_fails() -> None:
     model = built("softmax", "onnx", "float32")
     _, cut = merged(model, merge={"g": [0, 4]})
     with pytest.raises(ModelError, match="does not show how its units were merged"):
         failed(model, model, cut.remap.heads)
 
 
-# --- the commands --------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
-def test_merged_and_verified_as_processes(shelf: Path, tmp_path: Path) -> None:
+def test_merge_on_the_command_line(shelf: Path, tmp_path: Path) -> None:
     for suffix in ("onnx", "tflite"):
         source, out = shelf / f"net.{suffix}", f"birds.{suffix}"
         done = exporter(
@@ -474,8 +476,8 @@ def test_merged_and_verified_as_processes(shelf: Path, tmp_path: Path) -> None:
         assert done.code == 0, done.out + done.err
 
 
-def test_a_keras_model_is_merged_in_what_it_becomes(keras_shelf: Path, tmp_path: Path) -> None:
-    """The files answer as the Keras model's groups."""
+def test_merge_of_a_keras_model(keras_shelf: Path, tmp_path: Path) -> None:
+    """The output of the files matches the merged output of the Keras model."""
     source = str(keras_shelf / "net.keras")
     merge = ["--merge", "g=1,3", "--keep", "0", "--no-bench"]
     done = exporter(["run", source, "-o", "out", *merge, "--json"], tmp_path)
@@ -499,7 +501,7 @@ WRONG: Mapping[str, str] = {
 
 
 @pytest.mark.parametrize("arguments", WRONG)
-def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: Path) -> None:
+def test_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: Path) -> None:
     fixed = ["prune", str(shelf / "net.onnx"), "-o", "out.onnx"]
     done = exporter([*fixed, "--labels", str(shelf / "labels.txt"), *arguments.split()], tmp_path)
     assert done.code == 2, done.out + done.err
@@ -507,13 +509,13 @@ def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: P
     assert left_behind(tmp_path) == []
 
 
-# --- published networks --------------------------------------------------------------------------
+# --- published networks ---------------------------------------------------------------------------
 
 BIRDS = (88, 91, 94)  # African gray, lorikeet, hornbill
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "tflite"])
-def test_three_birds_of_a_published_network(suffix: str, zoo: Path) -> None:
+def test_merge_in_a_published_network(suffix: str, zoo: Path) -> None:
     model = open_model(zoo / f"mobilenet_v1_025_224_float.{suffix}")
     pruned, cut = merged(model, merge={"bird": BIRDS})
     whole, answered = answer(model).astype(np.float64), answer(pruned)
@@ -531,7 +533,7 @@ def test_three_birds_of_a_published_network(suffix: str, zoo: Path) -> None:
         "mobilenet_v2_100_224_qdq_logits.onnx",
     ],
 )
-def test_three_birds_in_codes(name: str, zoo: Path) -> None:
+def test_merge_in_a_published_quantized_network(name: str, zoo: Path) -> None:
     model = open_model(zoo / name)
     (output,) = model.graph().outputs
     tensor = model.graph().tensors[output]

@@ -1,4 +1,4 @@
-"""Every cell of the matrix of modes: proved by its oracle, or refused by name."""
+"""Every cell of the matrix of modes matches its oracle, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ built = cache(mode_cells.built)
 
 
 def is_refused(cell: Cell) -> bool:
-    """Zeros have no other meaning, and what is not shared out has no denominator."""
+    """Combinations that are refused, such as absolute probabilities of a sigmoid."""
     shared = cell.head in {"softmax", "log_softmax", CALIBRATED}
     return cell.probabilities == "absolute" and (cell.mode == "zero" or not shared)
 
 
 @pytest.mark.parametrize("cell", [c for c in cells() if is_refused(c)], ids=str)
-def test_a_cell_is_refused_by_name(cell: Cell) -> None:
+def test_refused_cell(cell: Cell) -> None:
     with pytest.raises(UsageError, match="zero" if cell.mode == "zero" else cell.head):
         plan_cut(built(cell.head, cell.kind, cell.precision), CutOptions(**options_of(cell)))
 
 
 @pytest.mark.parametrize("cell", [c for c in cells() if not is_refused(c)], ids=str)
-def test_a_cell_is_proved_by_its_oracle(cell: Cell) -> None:
+def test_cell_matches_its_oracle(cell: Cell) -> None:
     model = built(cell.head, cell.kind, cell.precision)
     cut = plan_cut(model, CutOptions(**options_of(cell)))
     pruned = model.apply(cut.plan)
@@ -73,7 +73,7 @@ def refused(head: str, choice: CutOptions) -> str:
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("head", mode_cells.HEADS)
 @pytest.mark.parametrize("asked", mode_cells.MORE_OPTIONS)
-def test_a_further_cell_is_proved_or_refused(
+def test_cell_with_more_options_matches_its_oracle(
     asked: str, head: str, kind: str, precision: str
 ) -> None:
     model = built(head, kind, precision)
@@ -89,7 +89,7 @@ def test_a_further_cell_is_proved_or_refused(
     assert ("ids" in {check.output for check in checks}) == (choice.emit is not None)
 
 
-def test_the_document_is_up_to_date() -> None:
+def test_document_is_up_to_date() -> None:
     assert modes.DOCUMENT.read_text("utf-8") == modes.document(), "run `make modes`"
 
 
@@ -103,7 +103,7 @@ KERNELS = {
 
 
 def run(model: Any, kernels: str, x: Array) -> Array:
-    """One batch through an interpreter of its own."""
+    """The output for one batch, with a new interpreter."""
     interpreter = Interpreter(
         model_content=model.content, experimental_op_resolver_type=KERNELS[kernels]
     )
@@ -116,7 +116,7 @@ def run(model: Any, kernels: str, x: Array) -> Array:
 
 
 def inputs(model: Model) -> Array:
-    """More rows than one: what is inserted must not count on the batch."""
+    """Several rows: inserted operations must not depend on the batch size."""
     dtype = model.graph().tensors["x"].dtype
     random = np.random.default_rng(7)
     if dtype == "float32":
@@ -131,7 +131,7 @@ def cut(model: Model, **choice: Any) -> Model:
 
 
 def nothing(model: Model) -> float:
-    """What a probability of 0, or the lowest answer, is in the output's dtype."""
+    """The expected output of removed units, in the dtype of the output."""
     (output,) = model.graph().outputs
     tensor = model.graph().tensors[output]
     return 0.0 if tensor.quantization is None else float(np.iinfo(tensor.dtype).min)
@@ -140,7 +140,7 @@ def nothing(model: Model) -> float:
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
 @pytest.mark.parametrize("head", ["softmax", "sigmoid"])
-def test_a_mask_is_exact_in_every_kernel(head: str, precision: str, kernels: str) -> None:
+def test_mask_is_exact_in_every_kernel(head: str, precision: str, kernels: str) -> None:
     model = built(head, "tflite", precision)
     x = inputs(model)
     masked = run(cut(model, mode="mask"), kernels, x)
@@ -156,7 +156,7 @@ def test_a_mask_is_exact_in_every_kernel(head: str, precision: str, kernels: str
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("dtype", ["int8", "uint8"])
 def test_masked_integer_logits_never_win(dtype: str, kernels: str) -> None:
-    """By constants: the sum saturates at the lowest code, and nothing overflows."""
+    """With constants: the sum saturates at the lowest value and does not overflow."""
     model = built("linear", "tflite", dtype)
     x = inputs(model)
     whole, masked = run(model, kernels, x), run(cut(model, mode="mask"), kernels, x)
@@ -167,7 +167,7 @@ def test_masked_integer_logits_never_win(dtype: str, kernels: str) -> None:
 @pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
 @pytest.mark.parametrize("mode", ["slice", "mask"])
-def test_absolute_answers_are_the_original_s(mode: str, precision: str, kernels: str) -> None:
+def test_absolute_probabilities_match_the_original(mode: str, precision: str, kernels: str) -> None:
     model = built("softmax", "tflite", precision)
     x = inputs(model)
     whole = run(model, kernels, x)
@@ -180,8 +180,8 @@ def test_absolute_answers_are_the_original_s(mode: str, precision: str, kernels:
 
 @pytest.mark.parametrize("kind", mode_cells.KINDS)
 @pytest.mark.parametrize("precision", mode_cells.PRECISIONS)
-def test_for_quantization_holds_no_floor(kind: str, precision: str) -> None:
-    """Nothing in the file stands out, and the answers are those of any mask."""
+def test_mask_for_quantization_has_no_floor(kind: str, precision: str) -> None:
+    """No extreme value in the file, and the output of a mask."""
     model = built("softmax", kind, precision)
     choice = CutOptions(keep=KEPT, mode="mask", for_quantization=True)
     made = plan_cut(model, choice)
@@ -195,7 +195,7 @@ def test_for_quantization_holds_no_floor(kind: str, precision: str) -> None:
     assert all(c.passed for c in verify_pair("cut", model, pruned, made.remap.heads, job).checks)
 
 
-def test_an_onnx_mask_takes_any_batch() -> None:
+def test_onnx_mask_accepts_any_batch_size() -> None:
     x = np.random.default_rng(1).normal(size=(5, mode_cells.FEATURES)).astype(np.float32)
     masked: Any = cut(built("softmax", "onnx", "int8"), mode="mask")
     masked = onnx_models.run(masked, {"x": x})["y"]
@@ -227,10 +227,10 @@ def integer_dense(x_scale: float, *, bias: bool) -> Any:
         pytest.param(0.05, False, True, id="no bias"),
     ],
 )
-def test_where_integer_constants_do_not_do(
+def test_integer_mask_with_constants_or_with_a_narrow_head(
     x_scale: float, bias: bool, restored: bool | None, kernels: str
 ) -> None:
-    """The floor is then put behind a narrower head."""
+    """Without usable constants, the head is cut and its width restored."""
     model = integer_dense(x_scale, bias=bias)
     made = plan_cut(model, CutOptions(keep=KEPT, mode="mask"))
     assert made.remap.of().options["restore_width"] is restored
@@ -243,14 +243,14 @@ def test_where_integer_constants_do_not_do(
 @pytest.mark.parametrize(
     ("low", "restored"),
     [
-        pytest.param(-(2**31), False, id="room enough"),
-        pytest.param(-13201, False, id="just room enough"),
-        pytest.param(-13200, True, id="the lowest code, to which kernels add, overflows"),
-        pytest.param(-13199, True, id="no code"),
+        pytest.param(-(2**31), False, id="in range"),
+        pytest.param(-13201, False, id="just in range"),
+        pytest.param(-13200, True, id="the lowest value would overflow"),
+        pytest.param(-13199, True, id="not representable"),
     ],
 )
-def test_a_bias_without_room_is_left_alone(low: int, restored: bool) -> None:
-    """(-128 - 3 - 1) * 0.05 / (0.05 * 0.01) = -13200 has to fit."""
+def test_bias_out_of_range_is_not_filled(low: int, restored: bool) -> None:
+    """(-128 - 3 - 1) * 0.05 / (0.05 * 0.01) = -13200 must be in range."""
     head = trace(integer_dense(0.05, bias=True).graph()).head()
     constants = tuple(
         replace(each, quantization=replace(each.quantization, low=low))

@@ -54,7 +54,7 @@ def without_macaw(network: Any, parrot: Path, labels: tuple[str, ...], **choice:
     return done
 
 
-def test_zero_keeps_a_share_that_the_tool_states(
+def test_zero_warns_of_the_share_of_removed_units(
     network: Any, parrot: Path, labels: tuple[str, ...]
 ) -> None:
     macaw = labels.index("macaw")
@@ -73,7 +73,9 @@ def test_zero_keeps_a_share_that_the_tool_states(
     )
 
 
-def test_a_mask_leaves_nothing(network: Any, parrot: Path, labels: tuple[str, ...]) -> None:
+def test_masked_class_has_no_probability(
+    network: Any, parrot: Path, labels: tuple[str, ...]
+) -> None:
     macaw = labels.index("macaw")
     others = np.delete(answer(network, parrot).astype(np.float64), macaw)
     for choice in ({"mode": "mask"}, {"restore_width": True}):
@@ -82,7 +84,9 @@ def test_a_mask_leaves_nothing(network: Any, parrot: Path, labels: tuple[str, ..
         np.testing.assert_allclose(np.delete(left, macaw), others / others.sum(), atol=1e-6)
 
 
-def test_absolute_answers_stay(network: Any, parrot: Path, labels: tuple[str, ...]) -> None:
+def test_absolute_probabilities_do_not_change(
+    network: Any, parrot: Path, labels: tuple[str, ...]
+) -> None:
     macaw = labels.index("macaw")
     whole = answer(network, parrot)
     sliced = without_macaw(network, parrot, labels, probabilities="absolute")

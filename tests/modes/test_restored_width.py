@@ -62,7 +62,7 @@ NETS: dict[str, Callable[[], Any]] = {"onnx": onnx.classifier, "tflite": tflite}
 
 
 @pytest.mark.parametrize("kind", NETS)
-def test_a_slice_with_the_old_width(kind: str) -> None:
+def test_slice_with_restored_width(kind: str) -> None:
     model = NETS[kind]()
     pruned, made = cut(model, restore_width=True)
     after, z = answers(pruned, "z"), answers(model, "z")["z"]
@@ -78,7 +78,7 @@ def test_a_slice_with_the_old_width(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("mode", ["slice", "mask"])
-def test_absolute_probabilities_with_the_old_width(kind: str, mode: str) -> None:
+def test_absolute_probabilities_with_restored_width(kind: str, mode: str) -> None:
     model = NETS[kind]()
     pruned, made = cut(model, restore_width=True, mode=mode, probabilities="absolute")
     whole, after = answers(model)["y"], answers(pruned)["y"]
@@ -87,7 +87,7 @@ def test_absolute_probabilities_with_the_old_width(kind: str, mode: str) -> None
 
 
 @pytest.mark.parametrize("kind", NETS)
-def test_linear_answers_get_a_floor(kind: str) -> None:
+def test_linear_outputs_get_a_floor(kind: str) -> None:
     model: Any
     if kind == "onnx":
         model = onnx.classifier(onnx.node("Identity", ["z"], ["y"], "last"))
@@ -102,8 +102,8 @@ def test_linear_answers_get_a_floor(kind: str) -> None:
     assert failed(model, pruned, made) == set()
 
 
-def test_what_stands_beside_the_units_is_no_unit() -> None:
-    """A position without a unit stays in its place, and is never filled."""
+def test_positions_without_a_unit_are_not_filled() -> None:
+    """Positions without a unit are neither moved nor filled."""
     labels = UnitAxis(1, np.array([-1, 0, 1, 2, -1]))
     narrow = np.array([[7.0, 1.0, 3.0, 8.0]])
     np.testing.assert_array_equal(
@@ -118,7 +118,7 @@ def test_what_stands_beside_the_units_is_no_unit() -> None:
 
 
 def wrong_fill(model: Any, made: Cut) -> Any:
-    """The same plan with 0.01 where 0 is promised."""
+    """The same plan with 0.01 instead of 0."""
     edits = [
         replace(edit, attributes={**edit.attributes, "value": 0.01})
         if isinstance(edit, Insert) and edit.operation == "pad"
@@ -129,7 +129,7 @@ def wrong_fill(model: Any, made: Cut) -> Any:
 
 
 @pytest.mark.parametrize("kind", NETS)
-def test_a_wrong_fill_is_found(kind: str) -> None:
+def test_wrong_fill_fails_verification(kind: str) -> None:
     model = NETS[kind]()
     _, made = cut(model, restore_width=True)
     assert failed(model, wrong_fill(model, made), made) == {"y (removed)"}
@@ -137,7 +137,9 @@ def test_a_wrong_fill_is_found(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("choice", [{"restore_width": True}, {"probabilities": "absolute"}])
-def test_another_meaning_than_the_table_s_is_found(kind: str, choice: dict[str, Any]) -> None:
+def test_semantics_that_differ_from_the_remap_fail_verification(
+    kind: str, choice: dict[str, Any]
+) -> None:
     """The oracle is rebuilt from the remap alone."""
     model = NETS[kind]()
     pruned, _ = cut(model, mode="slice", **choice)
@@ -154,8 +156,8 @@ def test_another_meaning_than_the_table_s_is_found(kind: str, choice: dict[str, 
     ],
     ids=str,
 )
-def test_z_is_found_behind_what_was_put_there(choice: dict[str, Any]) -> None:
-    """A converted file has names of its own: it is traced from what the head makes."""
+def test_z_is_found_before_inserted_operations(choice: dict[str, Any]) -> None:
+    """A converted file has other tensor names: it is traced again."""
     model = onnx.classifier()
     names = onnx.node("Gemm", ["x", "kernel", "bias"], ["logits"], "gemm")
     last = onnx.node("Softmax", ["logits"], ["y"], "last", axis=1)
@@ -168,7 +170,7 @@ def test_z_is_found_behind_what_was_put_there(choice: dict[str, Any]) -> None:
     assert "y (z)" in failed(model, pruned, made, "export")
 
 
-# --- must be refused ------------------------------------------------------------------------------
+# --- refused --------------------------------------------------------------------------------------
 
 
 def beside(*nodes: Any, **outputs: Any) -> Any:
@@ -242,7 +244,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_contradicts_itself_is_refused(name: str) -> None:
+def test_contradicting_options_are_refused(name: str) -> None:
     build, choice, error, fact = REFUSED[name]
     with pytest.raises(error, match=fact):
         cut(build(), **choice)
@@ -258,14 +260,16 @@ def test_what_contradicts_itself_is_refused(name: str) -> None:
         ({"probabilities": "relative"}, "unknown probabilities: 'relative'"),
     ],
 )
-def test_no_such_choice(choice: dict[str, Any], fact: str) -> None:
+def test_invalid_options_are_refused(choice: dict[str, Any], fact: str) -> None:
     with pytest.raises(UsageError, match=fact):
         CutOptions(keep="1", **choice)
 
 
 @pytest.mark.parametrize("kind", NETS)
 @pytest.mark.parametrize("choice", [{"restore_width": True}, {"probabilities": "absolute"}])
-def test_a_cut_that_hides_its_head_is_not_cut_again(kind: str, choice: dict[str, Any]) -> None:
+def test_file_with_edits_after_its_output_cannot_be_cut_again(
+    kind: str, choice: dict[str, Any]
+) -> None:
     model = NETS[kind]()
     once, _ = cut(model, **choice)
     with pytest.raises(ModelError, match="was cut before with") as caught:
@@ -274,7 +278,7 @@ def test_a_cut_that_hides_its_head_is_not_cut_again(kind: str, choice: dict[str,
 
 
 @pytest.mark.parametrize("mode", ["slice", "zero"])
-def test_absolute_probabilities_need_the_original(mode: str) -> None:
+def test_absolute_probabilities_of_a_sliced_file_are_refused(mode: str) -> None:
     once, _ = cut(onnx.classifier(), mode=mode)
     with pytest.raises(UsageError, match="the original's probabilities are not known"):
         cut(once, keep=(0, 1), probabilities="absolute")
@@ -283,8 +287,8 @@ def test_absolute_probabilities_need_the_original(mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", NETS)
-def test_a_slice_may_be_cut_again_with_its_own_width(kind: str) -> None:
-    """Places are those that the first cut left."""
+def test_sliced_file_is_cut_again_with_restored_width(kind: str) -> None:
+    """Positions are those of the sliced file."""
     model = NETS[kind]()
     once, _ = cut(model)
     twice, made = cut(once, keep=(0, 2), restore_width=True)
@@ -297,10 +301,10 @@ def test_a_slice_may_be_cut_again_with_its_own_width(kind: str) -> None:
     assert failed(model, twice, made) == set()
 
 
-# --- what it says ---------------------------------------------------------------------------------
+# --- warnings and reports -------------------------------------------------------------------------
 
 
-def test_what_absolute_probabilities_cost() -> None:
+def test_size_with_absolute_probabilities() -> None:
     """Two of five rows of six float32 weights and one bias."""
     _, made = cut(onnx.classifier(), probabilities="absolute")
     (warning,) = made.warnings
@@ -312,14 +316,14 @@ def test_what_absolute_probabilities_cost() -> None:
     assert whole.warnings == ()
 
 
-def test_one_masked_unit_is_always_certain() -> None:
+def test_warning_for_one_kept_unit() -> None:
     _, made = cut(onnx.classifier(), keep=(2,), mode="mask")
     assert made.warnings == ("softmax over one unit always returns 1.0",)
     _, made = cut(onnx.classifier(), keep=(2,), probabilities="absolute")
     assert not any("always returns" in warning for warning in made.warnings)
 
 
-def test_a_temperature_for_each_unit_follows() -> None:
+def test_temperature_of_each_unit_is_cut() -> None:
     divided = onnx.node("Div", ["z", "t"], ["c"], "cool")
     model = onnx.classifier(
         divided,
@@ -339,8 +343,8 @@ def test_a_temperature_for_each_unit_follows() -> None:
 
 
 @pytest.mark.parametrize("mode", ["slice", "mask"])
-def test_an_output_of_codes_has_the_lowest_one_for_removed_units(mode: str) -> None:
-    """As integer files without a softmax end; the codes of kept units are those of the original."""
+def test_removed_units_get_the_lowest_quantized_value(mode: str) -> None:
+    """In files without a softmax; kept quantized values match the original."""
     model = onnx.classifier(
         onnx.node("QuantizeLinear", ["z", "s", "p"], ["y"], "codes"),
         constants={"s": np.array(0.05, np.float32), "p": np.array(58, np.uint8)},
@@ -375,7 +379,7 @@ def test_report_describes_the_output_of_removed_units(
     assert bool(text) == bool(answer)
 
 
-def test_the_options_of_a_table_go_there_and_back() -> None:
+def test_options_of_a_remap_round_trip() -> None:
     _, made = cut(onnx.classifier(), restore_width=True)
     again = Remap.from_json(made.remap.to_json())
     assert again == made.remap
@@ -394,7 +398,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_command_line_writes_nothing(name: str, tmp_path: Path) -> None:
+def test_bad_command_line_writes_nothing(name: str, tmp_path: Path) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     (folder / "net.onnx").write_bytes(onnx.classifier().to_bytes())
