@@ -6,7 +6,6 @@ The expected outputs of the kept units are computed in NumPy.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +29,11 @@ from tests.builders.keras_heads import HEADS, weights_of
 from tests.builders.onnx_models import classifier
 from tests.builders.square import BEFORE, EXPORT, KEPT, agree, sample
 
+pytestmark = pytest.mark.usefixtures("jobs_share_child")
+
 REASON = ModelError("no rule")
 KEEP = CutOptions(keep=KEPT)
 STEPS = "TimeDistributed Dense with softmax"
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as made:
-        yield made
 
 
 def opened(model: Any, child: Child) -> tuple[OpenedModel, UncutModel]:

@@ -183,9 +183,8 @@ class Workspace:
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    with Child() as child:
-        yield Workspace(child, tmp_path_factory.mktemp("both_orders"))
+def workspace(tmp_path_factory: pytest.TempPathFactory, child: Child) -> Workspace:
+    return Workspace(child, tmp_path_factory.mktemp("both_orders"))
 
 
 def outputs_of(model: Model, inputs: Array) -> tuple[Array, Array]:

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,6 @@ from tests.builders.onnx_models import model, node, numbers
 from tests.builders.shelf import FEATURES
 
 POINTS = np.random.default_rng(6).uniform(-1, 1, (20, 1, FEATURES)).astype(np.float32)
-
-
-@pytest.fixture(scope="module")
-def child() -> Iterator[Child]:
-    with Child() as child:
-        yield child
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
