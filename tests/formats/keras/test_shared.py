@@ -117,7 +117,7 @@ def test_files_cannot_share_weights(source: str, tmp_path: Path) -> None:
     path = tmp_path / "net.keras"
     functional().save(path)
     given = path if source == "a path" else exporter.open_model(path)
-    with pytest.raises(UsageError, match=r"a live keras\.Model alone"):
+    with pytest.raises(UsageError, match=r"needs a live keras\.Model"):
         exporter.prune(given, keep=KEPT, share_weights=True)
 
 
