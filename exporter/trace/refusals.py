@@ -70,10 +70,9 @@ def refusal_of_class_values(
     """
     output = refusal.output
     for node in graph.nodes:
-        match node.operation:
-            case Opaque(reason=reason, hint=hint) if hint:
-                if output in dependents(graph, node.outputs):
-                    return Refusal(output, str(node), reason, hint)
+        opaque = node.operation if isinstance(node.operation, Opaque) else Opaque()
+        if opaque.hint and output in dependents(graph, node.outputs):
+            return Refusal(output, str(node), opaque.reason, opaque.hint)
     for node in reversed(graph.nodes):
         computed = dependents(graph, node.outputs) if _gives_classes(node) else set[str]()
         if output not in computed or output in node.outputs:

@@ -91,7 +91,7 @@ def logits_and_probabilities() -> Graph:
         pytest.param(
             {"keep": [2, 1], "mode": "zero", "keep_order": True},
             "keep_order has no meaning with mode zero, where units keep their indices",
-            "leave it out",
+            "leave one of the two out",
             id="an order where units keep their positions",
         ),
     ],

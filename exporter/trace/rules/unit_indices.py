@@ -118,8 +118,6 @@ class IndexWalk:
 
     def moved(self, node: Node, slot: int, content: Content) -> Content:
         """The content of the result of a node that moves values of one input."""
-        if content.kind is Kind.FLAT:
-            return content
         column = move_column(self.graph, node, slot, content.column)
         return _OTHER if column is None else replace(content, column=column)
 
@@ -208,9 +206,9 @@ def _from(*slots: int) -> IndexRule:
     def select(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
         if (slots and slot not in slots) or (content.kind is Kind.ENTRIES and not walk.is_detector):
             return None
-        if content.kind is Kind.FLAT:
-            return Content(Kind.INDICES, exact=False, column=Column(0, 0))
-        return replace(walk.moved(node, slot, content), exact=False)
+        somewhere = Content(Kind.INDICES, column=Column(0, 0))
+        before = somewhere if content.kind is Kind.FLAT else content
+        return replace(walk.moved(node, slot, before), exact=False)
 
     return select
 

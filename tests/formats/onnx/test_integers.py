@@ -306,7 +306,7 @@ REFUSED: Mapping[str, tuple[Callable[[], OnnxModel], str]] = {
             PRODUCT,
             sb=np.ones((6, 2), np.float32),
         ),
-        "its blocks hold several units each",
+        "its blocks contain several units each",
     ),
     "zero points in other blocks": (
         coded(
