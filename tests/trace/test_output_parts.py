@@ -756,7 +756,7 @@ def test_functions_of_ranked_values_narrow_with_them() -> None:
 
 def test_a_consumer_that_needs_the_number_of_ranks_is_named() -> None:
     graph = values_used(Opaque(), None, 3)
-    with pytest.raises(ModelError, match=r"2 would be left, and Opaque 'other' counts on"):
+    with pytest.raises(ModelError, match=r"2 would remain, and Opaque 'other' needs"):
         edits(graph, [0, 4])
     assert edits(graph, [0, 4, 2])
     assert edits(graph, [0, 4], "zero")
