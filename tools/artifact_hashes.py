@@ -2,14 +2,18 @@
 
 Run it before and after a change that must not change behavior, and compare the two lists:
 
-    python tools/artifact_hashes.py > before.txt
+    python tools/artifact_hashes.py --network digits.keras > before.txt
     git switch my-branch
-    python tools/artifact_hashes.py > after.txt
+    python tools/artifact_hashes.py --network digits.keras > after.txt
     diff before.txt after.txt
 
-The inputs are the zoo (`EXPORTER_ZOO`, or `../shared/zoo` next to the project) and the network that
-`exporter demo` trains on the digits. A refused cut is a line too: its exit code stands for a hash.
-`--project DIR` runs the commands of another checkout, so that one script serves both sides.
+The inputs are the zoo (`EXPORTER_ZOO`, or `../shared/zoo` next to the project) and a network for the
+digits. A refused cut is a line too, with its exit code instead of a hash. `--project DIR` runs the
+commands of another checkout, so that one script serves both sides.
+
+Keras writes the date into a file, and artifacts contain the hash of the file that they were made
+from. Give both runs the same network, therefore: `--network digits.keras`, which `exporter demo`
+writes.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import argparse
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -45,6 +50,9 @@ OPTIONS = (
     "--keep-order",
 )
 DIGITS = (
+    "run digits.keras -o out --keep 0,1,7 --precision fp32,int8 --synthetic-calibration --no-bench",
+    "convert digits.keras -o original.onnx",
+    "convert digits.keras -o original.tflite",
     "prune original.onnx -o a.onnx --keep 0,1,7",
     "prune original.tflite -o a.tflite --keep 0,1,7",
     "prune original.tflite -o m.tflite --merge round=0,6,8 --keep 1,7",
@@ -54,8 +62,6 @@ DIGITS = (
     "prune digits.keras -o z.keras --keep 0,1,7 --mode zero",
     "prune a.onnx -o aa.onnx --keep 0,2",
     "prune a.tflite -o aa.tflite --keep 0,2",
-    "convert digits.keras -o b.onnx",
-    "convert digits.keras -o b.tflite",
     "quantize original.onnx -o fp16.onnx --precision fp16",
     "quantize original.onnx -o dynamic.onnx --precision dynamic",
     "quantize original.onnx -o int8.onnx --precision int8 --synthetic-calibration",
@@ -73,9 +79,12 @@ def main() -> None:
     """Print one line a file: hash, command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--project", type=Path, default=PROJECT, help="the checkout to run")
-    project = parser.parse_args().project.resolve()
+    parser.add_argument("--network", type=Path, required=True, help="digits.keras of a demo")
+    given = parser.parse_args()
+    project, network = given.project.resolve(), given.network.resolve()
     with tempfile.TemporaryDirectory() as name:
-        for line in chain(zoo(project, Path(name)), digits(project, Path(name))):
+        lines = chain(zoo(project, Path(name)), digits(project, network, Path(name)))
+        for line in lines:
             print(line, flush=True)
 
 
@@ -93,10 +102,11 @@ def zoo(project: Path, folder: Path) -> Iterator[str]:
             yield from run(project, command, folder, f"{path.name} {options}")
 
 
-def digits(project: Path, folder: Path) -> Iterator[str]:
+def digits(project: Path, network: Path, folder: Path) -> Iterator[str]:
     """The network of the demo, through every command that writes a model."""
     work = folder / "digits"
-    yield from run(project, f"demo -o {work} -q", folder, "demo")
+    work.mkdir()
+    shutil.copyfile(network, work / "digits.keras")
     for command in DIGITS:
         yield from run(project, f"{command} -q", work, command)
 
