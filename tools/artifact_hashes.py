@@ -7,9 +7,9 @@ Run it before and after a change that must not change behavior, and compare the 
     python tools/artifact_hashes.py --network digits.keras > after.txt
     diff before.txt after.txt
 
-The inputs are the zoo (`EXPORTER_ZOO`, or `../shared/zoo` next to the project) and a network for the
-digits. A refused cut is a line too, with its exit code instead of a hash. `--project DIR` runs the
-commands of another checkout, so that one script serves both sides.
+The inputs are the zoo (`EXPORTER_ZOO`, or `../shared/zoo` next to the project) and a network for
+the digits. A refused cut is a line too, with its exit code instead of a hash. `--project DIR` runs
+the commands of another checkout, so that one script serves both sides.
 
 Keras writes the date into a file, and artifacts contain the hash of the file that they were made
 from. Give both runs the same network, therefore: `--network digits.keras`, which `exporter demo`
