@@ -91,7 +91,8 @@ class OpenedModel:
         path = folder / f"{stem}{KINDS[kind].suffixes[0]}"
         conversion = cast("RemoteKerasModel", self.model).convert(kind, path, self.options)
         model = open_model(path)
-        model.remap = self.model.remap  # converters lose the remap of an earlier cut
+        if self.model.remap:  # converters lose the remap of an earlier cut
+            model.remap = self.model.remap.without_logits()
         return UncutModel(model, path, self.origin, conversion.route, conversion.warnings)
 
 
@@ -138,8 +139,12 @@ def _open_file(path: Path, child: Child, options: ConvertOptions) -> Model:
 
 
 def _read_folder_remap(path: Path) -> Remap | None:
-    """The remap of a run's output folder, for the pruned models in it."""
+    """The remap of a run's output folder, for the pruned models in it.
+
+    It belongs to files of several kinds, with different names for the logits.
+    """
     folder = path.parent
     if not path.name.startswith("pruned.") or not (folder / REPORT).is_file():
         return None
-    return read_remap(folder / "remap.json")
+    remap = read_remap(folder / "remap.json")
+    return remap and remap.without_logits()

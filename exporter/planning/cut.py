@@ -164,6 +164,7 @@ def _table(
         part=units and (units[0], units[0] + len(new_to_old)),
         mode=options.mode,
         activation=head.activation,
+        logits=None if head.z == head.output else head.z,  # a cut keeps the names of tensors
         old_units=head.units,
         new_units=len(new_to_old),
         kept=kept,

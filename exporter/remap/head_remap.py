@@ -82,6 +82,9 @@ class HeadRemap:
         part: the range of the units on the new axis, start and stop; None if all of it are units.
         mode: how units were removed; decides the values of removed units that have a position.
         activation: the last activation, "linear" if there is none.
+        logits: the tensor of this file with the values before that activation, to verify it by;
+            None if the output itself has them, or if nobody recorded it (converted files, and files
+            written before this key existed).
         old_units: the number of units of the first original.
         new_units: the number of units of this file.
         kept: the kept units, as indices of the first original, in the order of their positions.
@@ -110,6 +113,7 @@ class HeadRemap:
     part: tuple[int, int] | None = None
     mode: str
     activation: str
+    logits: str | None = None
     old_units: int
     new_units: int
     kept: tuple[int, ...]

@@ -14,7 +14,8 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
 
     A *leftover* is a removed unit that still has a position, as in the modes zero, mask and gate.
 
-    1. The output, its axis and part, the activation and the new width come from the later cut.
+    1. The output, its axis and part, the activation, the logits and the new width come from the
+       later cut.
     2. `kept` has the units that both cuts kept. For example, zero after slice keeps the positions
        of the slice, and `kept` has fewer units. Slice after zero may keep leftovers, and they are
        not in `kept`.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy.typing as npt
@@ -112,6 +112,10 @@ class Remap:
             if each.name == head:
                 return each
         raise UsageError(f"the remap has no head {head!r}", f"it has {names}")
+
+    def without_logits(self) -> Remap:
+        """The same remap for a converted file: a converter does not keep the names of tensors."""
+        return replace(self, heads=tuple(replace(head, logits=None) for head in self.heads))
 
     def to_original(self, indices: npt.ArrayLike, head: str | None = None) -> Array:
         """`HeadRemap.to_original` of the named or only head."""
@@ -248,6 +252,7 @@ _HEAD: Mapping[str, _Type] = {
     "part": ("[start, stop] or null", _or_null(_is_part)),
     "mode": _TEXT,
     "activation": _TEXT,
+    "logits": ("a string or null", _or_null(_is_text)),
     "old_units": _WHOLE,
     "new_units": _WHOLE,
     "kept": ("a list of whole numbers", _list_of(_is_whole)),

@@ -73,15 +73,20 @@ def z_of(pair: ModelPair, head: Head, table: HeadRemap) -> str | None:
     """The tensor with the logits in the pruned model; None if there is nothing to compare there.
 
     1. The output itself has the logits, or the stage is "quantize", which measures outputs only.
-    2. A cut keeps the names of tensors. A converter does not, so a converted model is traced.
-    3. A converter may have fused the activation into the operation before it. That is an error if
+    2. The table names the tensor.
+    3. In files without that name, or without that tensor: a cut keeps the names of tensors. A
+       converter does not, so a converted model is traced, before the nodes that a cut adds.
+    4. A converter may have fused the activation into the operation before it. That is an error if
        the units compete: other logits may give the same probabilities.
     """
     graph = pair.pruned.graph()
     if head.z == head.output or table.output not in graph.tensors or pair.stage == "quantize":
         return None
-    if pair.stage == "cut" and head.z in graph.tensors:
-        return head.z
+    recorded = table.logits if table.activation == head.activation else None
+    unchanged = head.z if pair.stage == "cut" else None
+    for name in (recorded, unchanged):
+        if name in graph.tensors:
+            return name
     try:
         traced = trace_axis(*_before_added_nodes(graph, table), table.axis)
         if traced.activation == head.activation:

@@ -339,7 +339,12 @@ def test_the_remap_records_every_unit(options: dict[str, Any], expected: Mapping
     assert {key: getattr(table, key) for key in expected} == dict(expected)
     assert (table.name, table.output, table.axis, table.part) == ("y", "y", 1, None)
     assert (table.mode, table.activation) == (options.get("mode", "slice"), "softmax")
-    assert table.old_units == 5
+    assert (table.logits, table.old_units) == ("z", 5)
+
+
+def test_an_output_of_logits_needs_no_name_for_them() -> None:
+    (table,) = plan(classifier(None), keep="0").remap.heads
+    assert (table.output, table.logits) == ("z", None)
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_invalid_json_is_refused(text: str | bytes, fact: str) -> None:
 
 
 def test_json_has_the_documented_keys() -> None:
-    remap = Remap(FILE, BETWEEN, (SLICE, MERGED))
+    remap = Remap(FILE, BETWEEN, (replace(SLICE, logits="z:0"), MERGED))
     unused = dict.fromkeys(OPTIONS)
     common = {"output": "probs:0", "axis": 1, "mode": "slice", "activation": "softmax"}
     assert json.loads(remap.to_json()) == {
@@ -188,6 +188,7 @@ def test_json_has_the_documented_keys() -> None:
                 **common,
                 "name": "probs",
                 "part": None,
+                "logits": "z:0",
                 "old_units": 6,
                 "new_units": 3,
                 "kept": [4, 0, 5],
@@ -199,6 +200,7 @@ def test_json_has_the_documented_keys() -> None:
                 **common,
                 "name": "merged",
                 "part": [4, 7],
+                "logits": None,
                 "old_units": 6,
                 "new_units": 3,
                 "kept": [0, 1, 4, 3],
@@ -229,7 +231,7 @@ def test_json_round_trip(head: HeadRemap) -> None:
     assert Remap.from_json(text) == Remap.from_json(text.encode()) == remap
     assert Remap.from_json(text).to_json() == text
     assert text.endswith("}\n")
-    assert len(text.splitlines()) == 21  # one line for each key, however many units
+    assert len(text.splitlines()) == 22  # one line for each key, however many units
     assert hash(remap) == hash(Remap.from_json(text))
 
 
@@ -241,9 +243,14 @@ def test_unknown_keys_are_ignored() -> None:
     assert Remap.from_json(edited(add)) == one(MERGED)
 
 
+def test_a_converted_file_does_not_name_the_logits() -> None:
+    remap = Remap(FILE, BETWEEN, (replace(SLICE, logits="z"), MERGED))
+    assert remap.without_logits() == Remap(FILE, BETWEEN, (SLICE, MERGED))
+
+
 def test_missing_optional_keys_count_as_null() -> None:
     def drop(record: dict[str, Any]) -> None:
-        for key in ("options", "part", "labels"):
+        for key in ("options", "part", "labels", "logits"):
             del record["heads"][0][key]
         del record["parent"]
 
@@ -603,6 +610,18 @@ def test_two_cuts_are_refused(
             sliced(3, 1, axis=2, part=(4, 5), activation="linear", output="scores"),
             sliced(9, 2, axis=2, part=(4, 5), activation="linear", output="scores"),
             id="axis, part and output of the later cut",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5, logits="z"),
+            sliced(3, 1, logits="z__1"),
+            sliced(9, 2, logits="z__1"),
+            id="logits of the later cut",
+        ),
+        pytest.param(
+            sliced(9, 8, 2, 5, logits="z"),
+            sliced(3, 1),
+            sliced(9, 2),
+            id="no logits of the earlier cut",
         ),
     ],
 )

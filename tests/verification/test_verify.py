@@ -21,8 +21,8 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.remap import HeadRemap
-from exporter.verification import Verification, VerifyOptions, verify_pair
+from exporter.remap import HeadRemap, Remap
+from exporter.verification import Verification, VerifyOptions, match, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 
@@ -428,6 +428,65 @@ def test_logits_are_found_in_a_converted_model() -> None:
 def test_logits_of_a_converted_model_are_compared() -> None:
     pruned, tables = cut_export(converted(b=onnx.numbers(UNITS) + np.float32(0.5)))
     assert failed(verify(zeroed_net(), pruned, tables, stage="export")) == {"y (z)"}
+
+
+def test_logits_are_found_by_their_recorded_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    pruned, tables = cut_export(converted())
+    monkeypatch.setattr(match, "trace_axis", None)  # must not be called
+    assert tables[0].logits == "logits"
+    done = verify(zeroed_net(), pruned, tables, stage="export")
+    assert {check.output for check in done.checks} == {"y (z)", "y"}
+
+
+@pytest.mark.parametrize("stage", ["cut", "export"])
+@pytest.mark.parametrize("logits", [None, "not in this file"])
+def test_old_remaps_and_lost_names_are_verified_by_tracing(logits: str | None, stage: str) -> None:
+    pruned, tables = cut_export(converted())
+    old = replace(tables[0], logits=logits)
+    done = verify(zeroed_net(), pruned, [old], stage=stage)
+    assert failed(done) == set()
+    assert {check.output for check in done.checks} == {"y (z)", "y"}
+
+
+def test_a_remap_of_an_earlier_version_is_verified() -> None:
+    original = zeroed_net()
+    pruned = original.apply(plan_cut(original, CutOptions(keep=KEPT)).plan)
+    (table,) = Remap.from_json(OLD_REMAP).heads
+    done = verify(original, pruned, [table])
+    assert failed(done) == set()
+    assert {check.output for check in done.checks} == {"y (z)", "y"}
+
+
+OLD_REMAP = """
+{
+  "schema": "exporter/remap/1",
+  "original": {"name": "network.onnx", "sha256": null},
+  "parent": null,
+  "heads": [
+    {
+      "name": "y",
+      "output": "y",
+      "axis": 1,
+      "part": null,
+      "mode": "slice",
+      "activation": "softmax",
+      "old_units": 5,
+      "new_units": 3,
+      "kept": [0, 1, 3],
+      "new_to_old": [0, 1, 3],
+      "labels": null,
+      "options": {"probabilities": null, "floor": null, "merge": null, "restore_width": null,
+        "gate": null, "ids": null, "restore_ids": null, "emit": null}
+    }
+  ]
+}
+"""
+
+
+def test_another_tensor_under_the_recorded_name_turns_red() -> None:
+    pruned, tables = cut_export(converted())
+    wrong = replace(tables[0], logits="y")
+    assert failed(verify(zeroed_net(), pruned, [wrong], stage="export")) == {"y (z)"}
 
 
 def merged_relu(kernel: Array, bias: Array) -> Any:
