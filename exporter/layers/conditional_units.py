@@ -186,7 +186,9 @@ def _read(given: str | Function | Mapping[str, str]) -> Condition | Registered:
         raise UsageError(f"the condition is {given!r}", "give text or a registered function")
     name = str(keras.saving.get_registered_name(given))
     if _registered(name, UsageError) is not given:
-        raise UsageError(f"another function is registered as {name!r}", "register it anew")
+        raise UsageError(
+            f"another function is registered as {name!r}", "register this function again"
+        )
     return Registered(name, given)
 
 

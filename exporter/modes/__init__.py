@@ -1,4 +1,4 @@
-"""The modes: how units are removed (a plan), and what the result must return (an oracle).
+"""The modes: how units are removed (edits), and the expected output of the result (an oracle).
 
 An oracle maps the original's z to the z and y that the pruned model must have; quantized values
 count as the real values that they represent. It is computed in NumPy, in float64, from z alone; the
@@ -33,7 +33,7 @@ MODES: Mapping[str, Mode] = {
     "zero": Mode(
         "set the logits of removed units to exactly 0; the output keeps its width",
         "exporter.modes.zeroing",
-        shares=True,
+        keeps_share=True,
     ),
     "mask": Mode(
         "set removed units to 0, or to the lowest value; the output keeps its width",
@@ -42,6 +42,6 @@ MODES: Mapping[str, Mode] = {
     "gate": Mode(
         "choose units while the model runs, by their values or by one more input (--gate)",
         "exporter.modes.gating",
-        alters_all=True,
+        edits_all_kept=True,
     ),
 }

@@ -1,4 +1,4 @@
-"""A mode: how to edit a model, and how to compute what the result must return.
+"""A mode: how to edit a model, and how to compute the expected output of the result.
 
 This module and the table of modes import no NumPy, because the command line reads the table.
 """
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """What a pruned model must answer, in float64; shapes as the model returns them."""
+    """The expected z and y of a pruned model, in float64, in the shapes that the model returns."""
 
     z: Array
     y: Array
 
 
 class Edits(Protocol):
-    """Head, kept units and settled meaning -> what to change in the file."""
+    """Head, kept units, resolved semantics -> the edits of the file."""
 
     def __call__(
         self, head: Head, kept: Sequence[int], semantics: Semantics = PLAIN, /
@@ -35,10 +35,10 @@ class Edits(Protocol):
 
 
 class Oracle(Protocol):
-    """Head, kept units, the original's z and settled meaning -> the z and y of the result.
+    """Head, kept units, the original's z, resolved semantics -> the expected z and y.
 
-    `places` are the units that have a place in the result, alive or not: fewer than the mode leaves
-    where an earlier or a later cut took some away. None where it is all that the mode leaves.
+    `present` are the units that have a position in the result, kept or not; None for all that the
+    mode leaves. An earlier or later cut may have removed some of them.
     """
 
     def __call__(
@@ -47,7 +47,7 @@ class Oracle(Protocol):
         kept: Sequence[int],
         z: Array,
         semantics: Semantics = PLAIN,
-        places: Sequence[int] | None = None,
+        present: Sequence[int] | None = None,
         /,
     ) -> Expected: ...
 
@@ -58,17 +58,17 @@ class ModeFunctions:
 
     Attributes:
         edits: how to edit.
-        oracle: what the result must return.
+        oracle: computes the expected output.
         resolve: fills in what the head decides about the semantics that the user asked for; raises
             UsageError where they contradict the head or the mode, ModelError where the head cannot
             be edited that way.
-        beside: how to edit behind another output that shows the same units.
+        other_output_edits: the edits after another output that contains the same units.
     """
 
     edits: Edits
     oracle: Oracle
     resolve: Callable[[Head, Semantics], Semantics]
-    beside: Edits = lambda _head, _kept, _meaning=PLAIN, /: ()
+    other_output_edits: Edits = lambda _head, _kept, _semantics=PLAIN, /: ()
 
 
 @dataclass(frozen=True)
@@ -79,15 +79,15 @@ class Mode:
         summary: one line of help.
         module: name of the module that holds its `FUNCTIONS`, imported on first use.
         narrows: the output has one position for each kept unit, instead of one for each unit.
-        shares: removed units keep a share of what is shared out, as under a softmax.
-        alters_all: there is something to edit where all units are kept.
+        keeps_share: removed units keep a share of the probability under a softmax.
+        edits_all_kept: the mode edits the model even if all units are kept.
     """
 
     summary: str
     module: str
     narrows: bool = False
-    shares: bool = False
-    alters_all: bool = False
+    keeps_share: bool = False
+    edits_all_kept: bool = False
 
     @property
     def functions(self) -> ModeFunctions:
@@ -107,5 +107,5 @@ class Mode:
         return self.functions.resolve
 
     @property
-    def beside(self) -> Edits:
-        return self.functions.beside
+    def other_output_edits(self) -> Edits:
+        return self.functions.other_output_edits

@@ -54,9 +54,9 @@ def slice_edits(
 ) -> tuple[Edit, ...]:
     """Take the kept units out of all constants, shapes and stated widths, and merge groups.
 
-    1. Only what the kept units pass through is cut: the head and all that reads its output.
-    2. With the original width restored, all that reads the output still gets that width.
-    3. With absolute probabilities, only what reads the output is cut.
+    1. The head and the nodes that read its output are cut.
+    2. With the original width restored, those nodes are not cut: they get that width.
+    3. With absolute probabilities, only those nodes are cut.
     """
     cut: tuple[Edit, ...] = ()
     if tuple(kept) != tuple(range(head.units)):

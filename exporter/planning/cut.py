@@ -195,10 +195,12 @@ def _mode_edits(
     """The edits of the mode on the head, then after the other outputs that show its units."""
     mode, kept = MODES[options.mode], selection.kept
     (head, semantics, _), *others = resolved
-    if selection.keeps_all and not semantics.merge and not mode.alters_all:
+    if selection.keeps_all and not semantics.merge and not mode.edits_all_kept:
         return ()
     edits = mode.edits(head, kept, semantics)
-    more = (mode.beside(other, kept, each) for other, each, _ in others) if edits else ()
+    more = (
+        (mode.other_output_edits(other, kept, each) for other, each, _ in others) if edits else ()
+    )
     return (*edits, *(edit for each in more for edit in each))
 
 
@@ -208,7 +210,7 @@ def _warnings(
     yield from selection.notes
     if options.semantics.absolute and not selection.keeps_all:
         yield _cost_of_absolute(heads[0], selection)
-    elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].shares:
+    elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].keeps_share:
         for head in heads:
             if head.competes:
                 value = "1.0" if head.activation == "softmax" else "0.0"

@@ -110,7 +110,7 @@ def describe_ids(head: HeadRemap) -> str:
 
 
 def describe_inputs(report: Report) -> str:
-    """Which inputs were run, and what that proves."""
+    """The inputs that were run, and the limits of a proof with synthetic ones."""
     calibration = report.inputs.get("calibration")
     calibrated = f" Calibrated on {_samples(calibration)}." if calibration else ""
     if not report.inputs.get("source") or not (report.checks or report.latency or report.memory):

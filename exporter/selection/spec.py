@@ -16,7 +16,7 @@ _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
 _OPENING_QUOTE = re.compile(r"\s*[=@]?\s*(['\"])")
 _GLOB = re.compile(r"[*?\[]")
 _SHOWN = 60  # characters of an entry in a message
-_LARGEST = 10**18  # stands for all larger indices: int() refuses thousands of digits
+_LARGEST = 10**18  # replaces all larger indices: int() refuses thousands of digits
 
 
 @dataclass(frozen=True)

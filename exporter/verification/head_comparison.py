@@ -132,7 +132,7 @@ class HeadComparer(Comparer):
 
     def _added_units(self) -> int:
         """How many exponentials the pruned model adds up."""
-        all_units = self._semantics.absolute or MODES[self.table.mode].shares
+        all_units = self._semantics.absolute or MODES[self.table.mode].keeps_share
         return self.head.units if all_units else len(self.kept)
 
     def _merged(
@@ -196,7 +196,7 @@ class HeadComparer(Comparer):
         unit_axis = self.head.tensor(tensor).unit_axis
         units = unit_axis.units[unit_axis.positions(self.present)]
         fits = both.expected.shape[both.axis] == len(units)
-        if MODES[self.table.mode].shares or not fits:
+        if MODES[self.table.mode].keeps_share or not fits:
             return None
         return np.asarray((units >= 0) & ~np.isin(units, self.kept))
 
@@ -209,7 +209,7 @@ class HeadComparer(Comparer):
         head, axis = self.head, self.head.axis + 1
         removed = np.flatnonzero(~np.isin(self.present, self.kept))
         shares = head.competes and head.activation == "softmax" and not head.factors
-        if not (MODES[self.table.mode].shares and shares and len(removed)):
+        if not (MODES[self.table.mode].keeps_share and shares and len(removed)):
             return None
         values = self._real(runs.pruned, self.table.output)
         if values.ndim <= axis or values.shape[axis] != len(self.present):

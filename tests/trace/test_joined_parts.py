@@ -76,7 +76,7 @@ def test_removed_units_are_zero(name: str, options: dict[str, Any]) -> None:
 
 
 def test_parts_with_their_own_activation_are_not_merged() -> None:
-    with pytest.raises(UsageError, match="parts are probabilities already"):
+    with pytest.raises(UsageError, match="parts that have probabilities of their own"):
         plan_cut(HEADS["sigmoids joined"][0], CutOptions(merge={"g": [0, 1]}))
 
 
