@@ -1,6 +1,7 @@
 """The functions of the package.
 
-Their keywords are the fields of `CutOptions` and `Job`, which the command line has as options.
+Their keywords are the fields of `CutOptions` and `Job`, which are options of the command line.
+If a check fails, a function returns its result with `ok` false. With `check=True` it raises.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class JobKeywords(TypedDict, total=False):
     threads: int
     tolerance: float | None
     verify: bool
+    check: bool
     bench: bool
     precisions: str | Iterable[str]
     calibration: str | Path | None
@@ -109,19 +111,16 @@ def inspect(source: Source, **options: Unpack[JobKeywords]) -> Inspection:
 
 
 @overload
-def prune(
-    model: str | Path | Model, *, check: bool = False, **options: Unpack[Keywords]
-) -> Pruned: ...
+def prune(model: str | Path | Model, **options: Unpack[Keywords]) -> Pruned: ...
 @overload
 def prune(
     model: keras.Model,
     *,
     share_weights: bool = False,
-    check: bool = False,
     **options: Unpack[Keywords],
 ) -> keras.Model: ...
 @_with_keywords(CutOptions, Job, without=("to", "force", "timeout_s", "memory_limit_bytes"))
-def prune(model: Any, *, share_weights: bool = False, check: bool = False, **options: Any) -> Any:
+def prune(model: Any, *, share_weights: bool = False, **options: Any) -> Any:
     """Cut a model, and compare the result with the original.
 
         pruned = exporter.prune("net.onnx", keep=["owl", "macaw"], labels="labels.txt")
@@ -131,7 +130,6 @@ def prune(model: Any, *, share_weights: bool = False, check: bool = False, **opt
         model: a path, a model from `open_model`, or a live `keras.Model`. It is not changed.
         share_weights: of a live `keras.Model`: the result uses the layers that stay unchanged,
             instead of copies. They take no more memory, and training one model trains both.
-        check: raise CheckError if a check failed. Without it look at `ok` of the result.
 
     Returns:
         A `Pruned` with `ok`, `remap` and `save(path)`. For a live `keras.Model` a new
@@ -139,22 +137,19 @@ def prune(model: Any, *, share_weights: bool = False, check: bool = False, **opt
 
     Raises:
         ExporterError: one of its subclasses.
-        CheckError: with `check`, a check failed.
+        CheckError: a check failed, and `check` is true.
     """
     cut_options, job = _records(options)
     live = _is_live(model)
     if share_weights and not live:
         raise UsageError("share_weights needs a live keras.Model", "leave it out for files")
     pruned = prune_model(_open(model, live=live, share_weights=share_weights), cut_options, job)
-    if check:
-        _raise_failed(pruned.results.checks)
+    _raise_if_asked(job, pruned.results.checks)
     return _live_model(pruned) if live else pruned
 
 
 @_with_keywords(Job)
-def convert(
-    source: Source, out: str | Path, *, check: bool = False, **options: Unpack[JobKeywords]
-) -> Report:
+def convert(source: Source, out: str | Path, **options: Unpack[JobKeywords]) -> Report:
     """Convert a Keras model or a SavedModel, uncut, to an .onnx or .tflite file.
 
         exporter.convert("net.keras", "net.tflite")
@@ -162,9 +157,9 @@ def convert(
     Args:
         source: a path, or a live `keras.Model`.
         out: the file to write. If a check fails, it is not written.
-        check: raise CheckError if a check failed. Without it look at `ok` of the report.
     """
-    return _checked(convert_file(source, Path(out), _job(options)), check=check)
+    job = _job(options)
+    return _checked(job, convert_file(source, Path(out), job))
 
 
 @_with_keywords(Job)
@@ -173,7 +168,6 @@ def quantize(
     out: str | Path,
     *,
     precision: str,
-    check: bool = False,
     **options: Unpack[JobKeywords],
 ) -> Report:
     """Quantize a float32 .onnx or .tflite file.
@@ -185,23 +179,19 @@ def quantize(
         out: the file to write, of the same kind. If a check fails, it is not written.
         precision: "fp16", "dynamic", "int8", "int16x8" or "int4". The ranges of int8 and int16x8
             are calibrated on `data`.
-        check: raise CheckError if a check failed. Without it look at `ok` of the report.
     """
     job = _job({**options, "precisions": (precision,)})
-    return _checked(quantize_file(source, Path(out), job), check=check)
+    return _checked(job, quantize_file(source, Path(out), job))
 
 
 @overload
-def run(
-    source: Source, out: str | Path, *, check: bool = False, **options: Unpack[Keywords]
-) -> Report: ...
+def run(source: Source, out: str | Path, **options: Unpack[Keywords]) -> Report: ...
 @overload
 def run(
     source: Source,
     out: str | Path,
     *,
     variants: Mapping[str, Units],
-    check: bool = False,
     **options: Unpack[Keywords],
 ) -> dict[str, Report]: ...
 @_with_keywords(CutOptions, Job)
@@ -210,7 +200,6 @@ def run(
     out: str | Path,
     *,
     variants: Mapping[str, Units] | None = None,
-    check: bool = False,
     **options: Any,
 ) -> Report | dict[str, Report]:
     """Convert, cut, verify, quantize and measure a model, and write files and report to a folder.
@@ -222,21 +211,20 @@ def run(
         source: a path, or a live `keras.Model`.
         out: the folder to write. The files stay if a check fails.
         variants: folder name -> units to keep, for several cuts after one conversion.
-        check: raise CheckError if a check failed. Without it look at `ok` of the report.
 
     Returns:
         The report, or with `variants` a report for each.
     """
     if variants is None:
-        return _checked(run_job(source, Path(out), *_records(options)), check=check)
+        cut_options, job = _records(options)
+        return _checked(job, run_job(source, Path(out), cut_options, job))
     records = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
     if not records:
         raise UsageError("there are no variants", "name at least one: {'birds': [1, 5]}")
     job = next(iter(records.values()))[1]
     cuts = {name: cut_options for name, (cut_options, _) in records.items()}
     reports = run_variants(source, Path(out), cuts, job)
-    if check:
-        _raise_failed([each for report in reports.values() for each in report.checks])
+    _raise_if_asked(job, [check for report in reports.values() for check in report.checks])
     return reports
 
 
@@ -244,8 +232,6 @@ def run(
 def verify(
     original: str | Path,
     pruned: str | Path,
-    *,
-    check: bool = False,
     **options: Unpack[JobKeywords],
 ) -> Report:
     """Prove that a pruned or converted file matches its original.
@@ -254,9 +240,9 @@ def verify(
 
     Args:
         original, pruned: files.
-        check: raise CheckError if a check failed. Without it look at `ok` of the report.
     """
-    return _checked(verify_files(Path(original), Path(pruned), _job(options)), check=check)
+    job = _job(options)
+    return _checked(job, verify_files(Path(original), Path(pruned), job))
 
 
 @_with_keywords(Job)
@@ -282,15 +268,14 @@ def _job(options: Mapping[str, Any]) -> Job:
     return Job(**options)
 
 
-def _checked(report: Report, *, check: bool) -> Report:
-    if check:
-        _raise_failed(report.checks)
+def _checked(job: Job, report: Report) -> Report:
+    _raise_if_asked(job, report.checks)
     return report
 
 
-def _raise_failed(checks: Sequence[Check]) -> None:
+def _raise_if_asked(job: Job, checks: Iterable[Check]) -> None:
     failed = [check for check in checks if not check.passed]
-    if failed:
+    if failed and job.check:
         first = failed[0]
         raise CheckError(
             f"{len(failed)} checks failed; {first.output}: {first.metric} is {first.value}, "

@@ -15,7 +15,7 @@ from exporter.jobs.options import Job
 @options.record_options("demo", Job)
 @options.messages
 def command(output: Path, **given: Any) -> int:
-    """Train a small network on images of digits, keep three digits, and run the whole job.
+    """Train a small network on images of digits, keep three digits, and run every step on it.
 
     The package contains the 1,797 images; nothing is downloaded.
     """

@@ -19,10 +19,10 @@ COMMANDS = {
     "prune": "Cut a model into a file of the same kind.",
     "convert": "Convert a Keras model or a SavedModel, uncut, to .onnx or .tflite.",
     "quantize": "Quantize a float .onnx or .tflite file: fp16, int8, int4, ...",
-    "run": "The whole job: convert, cut, verify, quantize, measure, report.",
+    "run": "All steps: convert, cut, verify, quantize, measure, report.",
     "verify": "Prove that a pruned model matches its original.",
     "bench": "Measure latency and memory of a pruned model and its original.",
-    "demo": "Train a small network on images of digits, and run the whole job on it.",
+    "demo": "Train a small network on images of digits, and run every step on it.",
 }
 
 

@@ -55,7 +55,7 @@ class Job:
 
     to: tuple[str, ...] | None = _output(
         None,
-        "Comma list of what to write.",
+        "Comma list of the files to write.",
         choices=TARGETS,
         accepts="str | Iterable[str] | None",
         commands=_WRITING,
@@ -81,11 +81,17 @@ class Job:
     tolerance: float | None = _check(
         None,
         "Largest allowed |difference|, instead of the built-in limits. With quantization, the "
-        "limit of what quantization changes.",
+        "limit of the quantization error.",
         minimum=0,
         commands=_CHECKING,
     )
     verify: bool = _check(True, "Compare the result with the original.")
+    check: bool = _check(
+        False,
+        "Raise CheckError if a check fails; otherwise look at `ok` of the result.",
+        flag=None,
+        commands=_CHECKING,
+    )
     bench: bool = _check(True, "Measure latency and memory.", commands=("quantize", "run"))
     precisions: tuple[str, ...] = _quantization(
         (FLOAT,),
@@ -102,7 +108,7 @@ class Job:
         accepts="str | Path | None",
     )
     synthetic_calibration: bool = _quantization(
-        False, "Calibrate on generated inputs; their ranges differ from those of real data."
+        False, "Calibrate on generated inputs; the ranges of real data differ."
     )
     integer_io: bool = _quantization(
         False, "Quantize inputs and outputs too, with int8 and int16x8."

@@ -18,7 +18,7 @@ _METADATA = "option"
 
 @dataclass(frozen=True)
 class Option:
-    """What a field tells about its option.
+    """The declaration of an option.
 
     Attributes:
         help: one or two sentences, for `--help` and `help()`. Other options are written as flags.

@@ -94,7 +94,7 @@ class CutOptions:
 
     @property
     def semantics(self) -> Semantics:
-        """The options that change what the output means, before a mode resolves them."""
+        """The options that change the meaning of the output, before a mode resolves them."""
         return Semantics(
             self.probabilities, self.restore_width, self.for_quantization, gate=self.gate
         )

@@ -66,7 +66,7 @@ def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Do
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def left_behind(folder: Path) -> list[str]:
+def leftover_files(folder: Path) -> list[str]:
     """Temporary files that the commands run in this folder did not remove."""
     return sorted(path.name for path in (folder.parent / f"{folder.name}-tmp").iterdir())
 

@@ -23,7 +23,7 @@ from exporter.formats.onnx import open_file
 from exporter.modes import MODES, PROBABILITIES
 from exporter.output.c_source import FORMS
 from exporter.quantization import PRECISIONS
-from tests.builders.commands import Done, command, environment, exporter, left_behind, listing
+from tests.builders.commands import Done, command, environment, exporter, leftover_files, listing
 from tests.builders.shelf import BIAS, KERNEL, LABELS, UNITS
 
 # --- results on stdout --------------------------------------------------------------------------
@@ -137,7 +137,7 @@ def test_prune(work: Path) -> None:
     done = ok(exporter(line, work))
     assert masked(done.out) == PRUNED
     assert done.err == "cutting net.onnx ...\nchecking net.onnx (cut) ...\n"
-    assert left_behind(work) == []
+    assert leftover_files(work) == []
     pruned = open_file(work / "a.onnx")
     assert pruned.remap is not None
     assert pruned.remap.heads[0].kept == (0, 1, 5)
@@ -464,11 +464,11 @@ def test_verify_finds_a_change(name: str, work: Path) -> None:
 
 
 def test_verify_names_a_damaged_remap_file(work: Path) -> None:
-    path = cut(work, "beside", "onnx")
-    path.with_name("beside.onnx.remap.json").write_bytes(b"\xff{}")
-    done = exporter("verify net.onnx beside.onnx", work)
+    path = cut(work, "remapped", "onnx")
+    path.with_name("remapped.onnx.remap.json").write_bytes(b"\xff{}")
+    done = exporter("verify net.onnx remapped.onnx", work)
     assert done.code == 3
-    assert "error: cannot read beside.onnx.remap.json" in done.err
+    assert "error: cannot read remapped.onnx.remap.json" in done.err
 
 
 def test_verify_without_remap_compares_all_outputs(work: Path) -> None:
@@ -541,7 +541,7 @@ def test_run_writes_the_documented_files(ran: Done, keras_work: Path) -> None:
         *(f"pruned.fp32.{suffix}" for suffix in suffixes),
         *("labels.txt", "remap.json", "report.html", "report.json", "report.md"),
     }
-    assert left_behind(keras_work) == []
+    assert leftover_files(keras_work) == []
     assert (out / "original.keras").read_bytes() == (keras_work / "net.keras").read_bytes()
     assert (out / "labels.txt").read_text() == "macaw\nowl\ncrow\n"
     report = json.loads((out / "report.json").read_text())
@@ -607,11 +607,11 @@ def test_verify_against_the_converted_model(ran: Done, keras_work: Path) -> None
 
 
 def test_convert(keras_work: Path, ran: Done) -> None:
-    done = ok(exporter("convert net.keras -o whole.onnx", keras_work))
+    done = ok(exporter("convert net.keras -o converted.onnx", keras_work))
     assert done.out.startswith("net.keras, no units removed: matches the original (")
-    whole, again = keras_work / "whole.onnx", keras_work / "out" / "original.onnx"
-    assert whole.read_bytes() == again.read_bytes()
-    assert not (keras_work / "whole.onnx.remap.json").exists()
+    converted, again = keras_work / "converted.onnx", keras_work / "out" / "original.onnx"
+    assert converted.read_bytes() == again.read_bytes()
+    assert not (keras_work / "converted.onnx.remap.json").exists()
 
 
 def test_convert_writes_no_file_if_a_check_fails(keras_work: Path) -> None:
@@ -638,7 +638,7 @@ def test_demo(work: Path) -> None:
     )
     assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
     assert (work / "my demo" / "digits.keras").exists()
-    assert left_behind(work) == []
+    assert leftover_files(work) == []
 
 
 # --- terminals and pipes ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.builders.commands import command, environment, exporter, left_behind, listing
+from tests.builders.commands import command, environment, exporter, leftover_files, listing
 from tests.builders.refusals import Refusal, assert_refused
 
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="POSIX only")
@@ -272,7 +272,7 @@ OUTPUTS = {
     "folder below a file": Refusal(
         "run net.onnx -o labels.txt/x --keep 1", 6, "cannot write", "choose another place with -o"
     ),
-    "a file in the folder's place": Refusal(
+    "a file instead of a folder": Refusal(
         "run net.onnx -o labels.txt --keep 1 --force", 6, "labels.txt is not a folder"
     ),
     "a folder of something else": Refusal(
@@ -406,7 +406,7 @@ def keras_folder(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.parametrize("name", TABLE)
 def test_refused(name: str, folder: Path) -> None:
     assert_refused(TABLE[name], folder)
-    assert left_behind(folder) == []
+    assert leftover_files(folder) == []
 
 
 @pytest.mark.parametrize("name", KERAS)
@@ -414,8 +414,8 @@ def test_refused_keras(name: str, keras_folder: Path) -> None:
     for log in (keras_folder.parent / "work-tmp").glob("*.log"):
         log.unlink()
     assert_refused(KERAS[name], keras_folder)
-    logs = [name for name in left_behind(keras_folder) if name.endswith(".log")]
-    assert left_behind(keras_folder) == logs, "a failed conversion leaves only its log"
+    logs = [name for name in leftover_files(keras_folder) if name.endswith(".log")]
+    assert leftover_files(keras_folder) == logs, "a failed conversion leaves only its log"
     assert len(logs) == (KERAS[name].code == 5)
 
 
@@ -549,5 +549,5 @@ def test_a_killed_child(started: Callable[..., subprocess.Popen[str]], tmp_path:
     assert record["error"] == ("opening net.keras: the child process was killed by SIGKILL")
     assert record["hint"].startswith("the log is ")
     assert_nothing_left(tmp_path, children)
-    left = [path.suffix for path in (tmp_path / "tmp").iterdir()]
-    assert left == [".log"]
+    suffixes = [path.suffix for path in (tmp_path / "tmp").iterdir()]
+    assert suffixes == [".log"]

@@ -25,7 +25,7 @@ from exporter.performance.latency import compare_times
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.quantization import PRECISIONS, QuantizationSpec
 from exporter.records import Check, Latency
-from tests.builders.commands import Done, exporter, left_behind, listing
+from tests.builders.commands import Done, exporter, leftover_files, listing
 from tests.builders.onnx_models import node, proto, softmax
 from tests.builders.shelf import BIAS, FEATURES, KERNEL
 from tests.builders.tflite_builder import Builder
@@ -123,7 +123,7 @@ def test_refused(work: Path, name: str) -> None:
     assert message in error
     assert hint in done.err
     assert listing(work) == before
-    assert left_behind(work) == []
+    assert leftover_files(work) == []
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
-from tests.builders.commands import exporter, left_behind
+from tests.builders.commands import exporter, leftover_files
 from tests.builders.shelf import LABELS
 from tests.builders.tflite_builder import Builder
 
@@ -506,7 +506,7 @@ def test_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: Pat
     done = exporter([*fixed, "--labels", str(shelf / "labels.txt"), *arguments.split()], tmp_path)
     assert done.code == 2, done.out + done.err
     assert WRONG[arguments] in done.err.replace("\n", " ")
-    assert left_behind(tmp_path) == []
+    assert leftover_files(tmp_path) == []
 
 
 # --- published networks ---------------------------------------------------------------------------

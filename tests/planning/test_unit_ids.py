@@ -26,7 +26,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.verification import VerifyOptions, verify_pair
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
-from tests.builders.commands import exporter, left_behind
+from tests.builders.commands import exporter, leftover_files
 from tests.builders.mode_cells import UNITS
 from tests.builders.onnx_models import classifier, node, numbers, softmax
 from tests.builders.tflite_builder import Builder, read
@@ -254,7 +254,7 @@ def test_a_wrong_command_writes_nothing(arguments: str, shelf: Path, tmp_path: P
     done = exporter([*fixed, *arguments.split()], tmp_path)
     assert done.code == 2, done.out + done.err
     assert WRONG[arguments] in done.err.replace("\n", " ")
-    assert left_behind(tmp_path) == []
+    assert leftover_files(tmp_path) == []
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders.commands import environment, exporter, left_behind
+from tests.builders.commands import environment, exporter, leftover_files
 
 TENSORFLOW = {"tensorflow", "keras", "tf2onnx"}
 ONNX = {"onnx", "onnxruntime"}
@@ -87,7 +87,7 @@ def test_no_telemetry_file_is_written(work: Path) -> None:
     """onnxruntime writes a temporary file when its telemetry starts."""
     done = exporter("prune net.onnx -o silent.onnx --keep 1-3", work)
     assert done.code == 0
-    assert left_behind(work) == []
+    assert leftover_files(work) == []
 
 
 # --- missing libraries --------------------------------------------------------------------------
@@ -106,11 +106,11 @@ sys.meta_path.insert(0, Absent())
 
 def without(names: set[str], folder: Path, error: str = "ModuleNotFoundError") -> str:
     """A PYTHONPATH under which these libraries cannot be imported."""
-    place = folder / f"without {' '.join(sorted(names))} {error}"
-    place.mkdir(exist_ok=True)
+    path = folder / f"without {' '.join(sorted(names))} {error}"
+    path.mkdir(exist_ok=True)
     code = BLOCKER.format(names=names, error=error)
-    (place / "sitecustomize.py").write_text(code)
-    return f"{place}:{environment()['PYTHONPATH']}"
+    (path / "sitecustomize.py").write_text(code)
+    return f"{path}:{environment()['PYTHONPATH']}"
 
 
 @pytest.mark.parametrize("kind", ["onnx", "tflite"])
@@ -162,8 +162,8 @@ def test_a_library_that_fails_to_load_is_reported_with_the_reason(work: Path) ->
 
 def test_a_missing_module_of_the_package_is_a_bug(work: Path) -> None:
     path = without({"exporter.trace"}, work)
-    place = Path(path.partition(":")[0]) / "sitecustomize.py"
-    place.write_text(place.read_text().replace('name.partition(".")[0]', "name"))
+    module = Path(path.partition(":")[0]) / "sitecustomize.py"
+    module.write_text(module.read_text().replace('name.partition(".")[0]', "name"))
     done = exporter("inspect net.onnx", work, PYTHONPATH=path)
     assert done.code == 70
     assert "Traceback" in done.err

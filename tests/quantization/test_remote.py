@@ -21,7 +21,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.quantization import QuantizationSpec
 from exporter.quantization.quantize import quantize_model
 from exporter.quantization.remote import quantize_in
-from tests.builders.commands import exporter, left_behind
+from tests.builders.commands import exporter, leftover_files
 from tests.builders.onnx_models import model, node, numbers
 from tests.builders.shelf import FEATURES
 
@@ -111,4 +111,4 @@ def test_a_limit_on_the_command_line(shelf: Path, tmp_path: Path) -> None:
     assert error.startswith("error: quantizing net.tflite to fp16 took ")
     assert "raise --memory-limit; the log is " in hint
     assert not list(folder.iterdir())
-    assert [Path(name).suffix for name in left_behind(folder)] == [".log"]
+    assert [Path(name).suffix for name in leftover_files(folder)] == [".log"]
