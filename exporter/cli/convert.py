@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import Job
 
 
-@options.command("convert", "net.keras -o net.tflite")
-@click.argument("model", type=options.PATH)
-@options.output()
-@options.record_options("convert", Job)
-@options.messages
+@options.command("convert", "net.keras -o net.tflite", options.output())
 def command(model: Path, output: Path, **given: Any) -> int:
     """Convert MODEL (Keras or a SavedModel folder), uncut, to FILE (.onnx or .tflite).
 

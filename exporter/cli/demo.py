@@ -7,13 +7,14 @@ from typing import Any
 
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import Job
 
 
-@options.command("demo", "-o exporter-demo")
-@options.output("DIR", default=Path("exporter-demo"), show_default=True)
-@options.record_options("demo", Job)
-@options.messages
+@options.command(
+    "demo",
+    "-o exporter-demo",
+    options.output("DIR", default=Path("exporter-demo"), show_default=True),
+    arguments=(),
+)
 def command(output: Path, **given: Any) -> int:
     """Train a small network on images of digits, keep three digits, and run every step on it.
 

@@ -141,11 +141,6 @@ class Command(click.Command):
                 formatter.write_dl(rows)
 
 
-def command(name: str, example: str) -> Callable[[Callable[..., Any]], click.Command]:
-    """A command; its help ends with an example."""
-    return click.command(name, cls=Command, epilog=f"Example: exporter {name} {example}")
-
-
 def option(*names: str, section: str = "Output", **details: Any) -> Decorator:
     """An option that is not a field of a record."""
     return click.option(*names, cls=SectionOption, section=section, **details)
@@ -223,6 +218,27 @@ messages = _all(
     ),
     option("--debug", is_flag=True, section="Messages", help="Show the traceback of an error."),
 )
+
+
+def command(
+    name: str,
+    example: str,
+    *more: Decorator,
+    arguments: tuple[str, ...] = ("model",),
+    records: tuple[type, ...] = (Job,),
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command with its arguments and the options that the records declare for it.
+
+    Args:
+        example: arguments of an example, which ends its help.
+        more: options that are not fields of the records.
+        arguments: names of the files that it reads.
+    """
+    epilog = f"Example: exporter {name} {example}"
+    files = (click.argument(each, type=PATH) for each in arguments)
+    decorate = _all(*files, *more, record_options(name, *records), messages)
+    return lambda function: click.command(name, cls=Command, epilog=epilog)(decorate(function))
+
 
 # --- records ------------------------------------------------------------------------------------
 

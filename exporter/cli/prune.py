@@ -5,20 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from exporter.cli import options
 from exporter.cli.progress import show_progress
 from exporter.jobs.options import Job
 from exporter.planning.options import CutOptions
 
 
-@options.command("prune", "net.onnx -o small.onnx --keep owl,macaw --labels labels.txt")
-@click.argument("model", type=options.PATH)
-@options.output()
-@options.record_options("prune", CutOptions, Job)
-@options.dry_run
-@options.messages
+@options.command(
+    "prune",
+    "net.onnx -o small.onnx --keep owl,macaw --labels labels.txt",
+    options.output(),
+    options.dry_run,
+    records=(CutOptions, Job),
+)
 def command(model: Path, output: Path, **given: Any) -> int:
     """Cut MODEL and write FILE, of the same kind, and FILE.remap.json.
 

@@ -9,22 +9,21 @@ import click
 
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import Job
 from exporter.quantization import FLOAT, PRECISIONS
 
 
-@options.command("quantize", "small.onnx -o small.int8.onnx --precision int8 --data inputs.npz")
-@click.argument("model", type=options.PATH)
-@options.output()
-@options.option(
-    "--precision",
-    type=click.Choice([name for name in PRECISIONS if name != FLOAT]),
-    required=True,
-    section="Quantization",
-    help="Precision of the weights; with int8 and int16x8 also of the activations.",
+@options.command(
+    "quantize",
+    "small.onnx -o small.int8.onnx --precision int8 --data inputs.npz",
+    options.output(),
+    options.option(
+        "--precision",
+        type=click.Choice([name for name in PRECISIONS if name != FLOAT]),
+        required=True,
+        section="Quantization",
+        help="Precision of the weights; with int8 and int16x8 also of the activations.",
+    ),
 )
-@options.record_options("quantize", Job)
-@options.messages
 def command(model: Path, output: Path, precision: str, **given: Any) -> int:
     """Quantize MODEL, a float32 .onnx or .tflite file, and write FILE.
 

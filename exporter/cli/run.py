@@ -14,20 +14,21 @@ from exporter.jobs.options import Job
 from exporter.planning.options import CutOptions
 
 
-@options.command("run", "net.keras -o out --keep owl,macaw --labels labels.txt")
-@click.argument("model", type=options.PATH)
-@options.output("DIR")
-@options.option(
-    "--variant",
-    "variants",
-    multiple=True,
-    section="Selection",
-    metavar="NAME=SPEC",
-    help="Keep SPEC and write DIR/NAME. Can be repeated; the model is converted once.",
+@options.command(
+    "run",
+    "net.keras -o out --keep owl,macaw --labels labels.txt",
+    options.output("DIR"),
+    options.option(
+        "--variant",
+        "variants",
+        multiple=True,
+        section="Selection",
+        metavar="NAME=SPEC",
+        help="Keep SPEC and write DIR/NAME. Can be repeated; the model is converted once.",
+    ),
+    options.dry_run,
+    records=(CutOptions, Job),
 )
-@options.record_options("run", CutOptions, Job)
-@options.dry_run
-@options.messages
 def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) -> int:
     """Convert, cut, verify, quantize and measure MODEL, and write files and report to DIR.
 

@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import Job
 
 
-@options.command("verify", "net.onnx small.onnx")
-@click.argument("original", type=options.PATH)
-@click.argument("pruned", type=options.PATH)
-@options.record_options("verify", Job)
-@options.messages
+@options.command("verify", "net.onnx small.onnx", arguments=("original", "pruned"))
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Prove that PRUNED matches ORIGINAL for the kept units."""
     from exporter.cli import show

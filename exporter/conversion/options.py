@@ -15,8 +15,7 @@ class ConvertOptions:
     Attributes:
         opset: of the standard ONNX operators.
         batch: leading dimension, for kinds that need a fixed one, where Keras leaves it open.
-        input_shapes: input name -> complete shape, batch included, for unknown dimensions. The batch
-            in it is ignored.
+        input_shapes: input name -> complete shape, for open dimensions. Its batch is ignored.
         signature: of a SavedModel; None for serving_default, or the only one.
         large_head_bytes: a head with a kernel of this size is not built in Keras if a file contains
             it. The TFLite converter gets a stub, and the original weights are written afterwards.

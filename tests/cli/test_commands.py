@@ -128,7 +128,7 @@ REFUSED = """\
 double.onnx: ONNX, fp32, 461 B
 input x: [?, 6] float32
 refused: output 'probabilities': Softmax 'first': it mixes the units before the last activation
-hint: export the model without what follows it
+hint: export the model without the operations after it
 """
 
 

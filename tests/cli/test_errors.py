@@ -208,7 +208,7 @@ FILES = {
         "prune double.onnx -o x.onnx --keep 1",
         3,
         "no head can be cut: output 'probabilities': Softmax 'first'",
-        "export the model without what follows it",
+        "export the model without the operations after it",
     ),
     "operation without a rule": Refusal(
         "run norule.onnx -o x --keep 1",

@@ -89,8 +89,7 @@ class Extra:
 
 
 def test_a_new_field_is_an_option_and_a_keyword(capsys: pytest.CaptureFixture[str]) -> None:
-    @cli_options.command("prune", "net.onnx")
-    @cli_options.record_options("prune", Extra)
+    @cli_options.command("prune", "net.onnx", arguments=(), records=(Extra,))
     def command(**given: Any) -> dict[str, Any]:
         return given
 
@@ -99,7 +98,7 @@ def test_a_new_field_is_an_option_and_a_keyword(capsys: pytest.CaptureFixture[st
         """Cut."""
         return options
 
-    assert command.main(["--depth", "5"], standalone_mode=False) == {"depth": 5}
+    assert command.main(["--depth", "5"], standalone_mode=False)["depth"] == 5
     command.main(["--help"], standalone_mode=False)
     assert "Selection:\n  --depth INTEGER RANGE  How deep to cut.  [default: 3; x>=1]" in (
         capsys.readouterr().out
