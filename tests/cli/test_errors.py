@@ -331,7 +331,7 @@ GATES = {
         "prune open.onnx -o x.onnx --units 1:4 --gate input",
         3,
         "head 'y' cannot have a gate: the unit axis of 'y' contains more than its units",
-        "use --mode mask, or slice",
+        "use --mode mask or --mode slice",
     ),
 }
 
@@ -442,7 +442,7 @@ def test_debug_shows_the_traceback_and_the_hint_once(folder: Path) -> None:
     assert done.code == 3
     assert done.err.startswith("Traceback")
     assert "error: empty.onnx is empty" in done.err
-    assert done.err.count("save or copy the model again") == 1
+    assert done.err.count("hint: save or copy the model again") == 1
 
 
 # --- signals ------------------------------------------------------------------------------------
