@@ -90,7 +90,7 @@ def test_neighbors_in_one_part_are_merged() -> None:
 def test_units_are_not_merged_across_parts() -> None:
     with pytest.raises(ModelError, match="across the parts of Concat 'join'") as caught:
         plan_cut(HEADS["logits joined"][0], CutOptions(merge={"g": [1, 3]}))
-    assert "merge units that are neighbors" in caught.value.hint
+    assert "merge units within one part" in caught.value.hint
 
 
 OUTPUTS: Mapping[str, tuple[str, Callable[[Array], Array], float]] = {
