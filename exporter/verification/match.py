@@ -38,7 +38,7 @@ def units_of(
             f"remap is for {table.old_units}",
             "compare with the model that was cut",
         )
-    present = tuple(unit for place in table.new_to_old for unit in members(place))
+    present = tuple(unit for units in table.new_to_old for unit in members(units))
     kept = table.kept
     if earlier is not None:
         kept, present = (tuple(earlier.to_new(units).tolist()) for units in (kept, present))

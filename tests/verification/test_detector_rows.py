@@ -72,10 +72,10 @@ def table(model: OnnxModel) -> list[tuple[float, ...]]:
     answer = run(model)
     parts, numbers = [], None
     for output, values in answer.items():
-        place, width = NUMBERS.get(output, (None, values.shape[-1] if values.ndim > 1 else 1))
+        column, width = NUMBERS.get(output, (None, values.shape[-1] if values.ndim > 1 else 1))
         wide = values.astype(np.float64).reshape(-1, width)
-        if place is not None:
-            numbers, wide = wide[:, place], np.delete(wide, place, axis=1)
+        if column is not None:
+            numbers, wide = wide[:, column], np.delete(wide, column, axis=1)
         parts.append(wide)
     assert numbers is not None
     rest = np.concatenate(parts, axis=1)
@@ -94,7 +94,7 @@ def test_correct_rows_pass(name: str) -> None:
 def test_columns_of_class_indices(name: str) -> None:
     graph = opened(name).graph()
     found = trace(graph).head().readers.columns
-    assert found == {n: Column(*place) for n, place in NUMBERS.items() if n in graph.outputs}
+    assert found == {n: Column(*where) for n, where in NUMBERS.items() if n in graph.outputs}
 
 
 AFTER: Mapping[str, tuple[list[tuple[str, list[str], dict[str, Any]]], Column | None]] = {

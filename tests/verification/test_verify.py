@@ -38,12 +38,12 @@ def onnx_net(tail: str, width: int) -> Any:
     constants = {
         "kernel": onnx.numbers(width, UNITS, seed=1),
         "bias": onnx.numbers(UNITS, seed=1),
-        "aside": onnx.numbers(width, 4, seed=2),
+        "other_kernel": onnx.numbers(width, 4, seed=2),
         "offset": onnx.numbers(4, seed=2),
     }
     nodes = [
         onnx.node("Gemm", ["x", "kernel", "bias"], ["z"], "head"),
-        onnx.node("Gemm", ["x", "aside", "offset"], ["other"], "other"),
+        onnx.node("Gemm", ["x", "other_kernel", "offset"], ["other"], "other"),
     ]
     if tail != "linear":
         nodes.append(onnx.node(ONNX[tail], ["z"], ["y"], "last"))
@@ -382,10 +382,10 @@ def test_the_share_of_zeroed_units_matches_numpy(logits: bool, kept: tuple[int, 
 
     x = samples(net).values["x"][:, 0].astype(np.float64)
     z = x @ onnx.numbers(4, UNITS) + onnx.numbers(UNITS)
-    alive = np.exp(z[:, kept]).sum(axis=-1)
-    dead = UNITS - len(kept)  # exp(0) each
+    kept_sum = np.exp(z[:, kept]).sum(axis=-1)
+    removed = UNITS - len(kept)  # exp(0) each
     assert failed(done) == set()
-    assert done.zeroed_share == pytest.approx((dead / (alive + dead)).mean(), abs=1e-6)
+    assert done.zeroed_share == pytest.approx((removed / (kept_sum + removed)).mean(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
