@@ -59,7 +59,7 @@ def cut(model: OnnxModel, **options: Any) -> dict[str, Array]:
 HEADS: Mapping[str, tuple[OnnxModel, Callable[[Array], Array], float]] = {
     "sigmoids joined": (joined("Sigmoid"), sigmoid, 0.0),
     "logits joined": (joined(), np.asarray, FLOOR),
-    "a softmax over what is joined": (joined(after="Softmax"), softmax, 0.0),
+    "a softmax over the joined parts": (joined(after="Softmax"), softmax, 0.0),
     "parts that are no probabilities": (joined("Tanh"), np.tanh, FLOOR),
 }
 
@@ -81,7 +81,7 @@ def test_parts_with_their_own_activation_are_not_merged() -> None:
 
 
 def test_neighbors_in_one_part_are_merged() -> None:
-    found = cut(HEADS["a softmax over what is joined"][0], merge={"g": [0, 1]})["y"]
+    found = cut(HEADS["a softmax over the joined parts"][0], merge={"g": [0, 1]})["y"]
     whole = softmax(Z)
     expected = np.concatenate([whole[:, :2].sum(axis=1, keepdims=True), whole[:, 2:]], axis=1)
     np.testing.assert_allclose(found, expected, atol=1e-6)
