@@ -146,7 +146,7 @@ DAMAGED = [
 def test_damaged_json_is_refused_in_one_line(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=re.escape(message)) as caught:
         Report.from_json(text)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in caught.value.message
 
 
 @pytest.mark.parametrize("name", RECORDS)
