@@ -14,11 +14,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.api import bench, convert, inspect, prune, quantize, run, verify
+    from exporter.api import bench, convert, inspect, prune, quantize, run, select, verify
     from exporter.formats import open_model
     from exporter.formats.keras.freeze_pruned import freeze_pruned
     from exporter.jobs.inspect import Inspection
     from exporter.jobs.prune import Pruned
+    from exporter.jobs.select import UnitChoice
     from exporter.layers import ConditionalUnits, UnitMask, ZeroedUnits
     from exporter.records import Report
     from exporter.remap import Remap
@@ -31,6 +32,7 @@ __all__ = [
     "Remap",
     "Report",
     "Selection",
+    "UnitChoice",
     "UnitMask",
     "ZeroedUnits",
     "bench",
@@ -41,6 +43,7 @@ __all__ = [
     "prune",
     "quantize",
     "run",
+    "select",
     "verify",
 ]
 
@@ -51,6 +54,7 @@ _HOMES = {
     "Remap": "exporter.remap",
     "Report": "exporter.records",
     "Selection": "exporter.selection",
+    "UnitChoice": "exporter.jobs.select",
     "UnitMask": "exporter.layers",
     "ZeroedUnits": "exporter.layers",
     "freeze_pruned": "exporter.formats.keras.freeze_pruned",

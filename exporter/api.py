@@ -22,6 +22,8 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants
+from exporter.jobs.select import UnitChoice, select_units
+from exporter.jobs.select_options import SelectOptions
 from exporter.planning.keywords import with_keywords
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions, Units
@@ -63,6 +65,9 @@ class JobKeywords(TypedDict, total=False):
     to: str | Iterable[str] | None
     data: str | Path | None
     samples: int | None
+    normalize: str | None
+    resize: str
+    skip_bad: bool
     seed: int
     input_shapes: Mapping[str, tuple[int, ...]]
     threads: int
@@ -86,6 +91,26 @@ class JobKeywords(TypedDict, total=False):
     progress: Callable[[str], None]
 
 
+class SelectKeywords(TypedDict, total=False):
+    """Options of `SelectOptions`."""
+
+    min_f1: float | None
+    min_precision: float | None
+    min_recall: float | None
+    min_average_precision: float | None
+    min_support: int | None
+    min_count: int | None
+    min_active: float | None
+    min_norm: float | None
+    top: int | None
+    by: str | None
+    coverage: float | None
+    max_correlation: float | None
+    counts: str | Path | None
+    labels: str | Path | Sequence[str] | None
+    head: str | None
+
+
 # --- end of the keywords ------------------------------------------------------------------------
 
 
@@ -93,7 +118,12 @@ class Keywords(CutKeywords, JobKeywords, total=False):
     """The keywords of functions that cut."""
 
 
-_with_keywords = functools.partial(with_keywords, types=get_type_hints(Keywords))
+class SelectingKeywords(SelectKeywords, JobKeywords, total=False):
+    """The keywords of `select`."""
+
+
+_TYPES = get_type_hints(Keywords) | get_type_hints(SelectingKeywords)
+_with_keywords = functools.partial(with_keywords, types=_TYPES)
 
 # --- the functions ------------------------------------------------------------------------------
 
@@ -108,6 +138,28 @@ def inspect(source: Source, **options: Unpack[JobKeywords]) -> Inspection:
         source: a path, or a live `keras.Model`. Keras models are opened in a child process.
     """
     return inspect_file(source, _job(options))
+
+
+@_with_keywords(SelectOptions, Job)
+def select(source: Source, **options: Unpack[SelectingKeywords]) -> UnitChoice:
+    """Choose units by data. Nothing is written.
+
+        choice = exporter.select("net.onnx", data="pictures", normalize="-1..1", min_f1=0.6)
+        exporter.prune("net.onnx", keep=choice.kept)
+
+    Args:
+        source: a path, or a live `keras.Model`. Keras models run in a child process.
+
+    Returns:
+        A `UnitChoice` with `kept`, `selection`, and `table()`, one dictionary per unit.
+
+    Raises:
+        ExporterError: one of its subclasses.
+    """
+    names = {option.name for option in options_of(SelectOptions)}
+    chosen: dict[str, Any] = {name: v for name, v in options.items() if name in names}
+    job = _job({name: v for name, v in options.items() if name not in names})
+    return select_units(source, job, SelectOptions(**chosen))
 
 
 @overload

@@ -81,6 +81,7 @@ def missing_library(error: ImportError) -> UsageError | None:
 # Module -> the distribution to install. A library that is not installed is missed only by the
 # commands and the kinds of model that need it.
 LIBRARIES: Mapping[str, str] = {
+    "PIL": "unit-exporter[data]",
     "ai_edge_litert": "ai-edge-litert",
     "click": "click",
     "flatbuffers": "flatbuffers",
@@ -95,6 +96,7 @@ LIBRARIES: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
     "psutil": "psutil",
     "rich": "rich",
+    "sklearn": "unit-exporter[data]",
     "tensorflow": "tensorflow",
     "tf2onnx": "tf2onnx",
 }

@@ -1,4 +1,4 @@
-"""Write the keywords in `exporter/api.py` from the fields of `CutOptions` and `Job`.
+"""Write the keywords in `exporter/api.py` from the fields of the option records.
 
 Type checkers read keywords from source code only, so that the fields have to be written there.
 Run it after a change of an option: `make keywords`. A test compares the block with the fields.
@@ -9,12 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from exporter.jobs.options import Job
+from exporter.jobs.select_options import SelectOptions
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 
 API = Path(__file__).parents[1] / "exporter" / "api.py"
 START, END = "# --- keywords, written by tools/api_keywords.py ", "# --- end of the keywords "
-RECORDS = {"CutKeywords": CutOptions, "JobKeywords": Job}
+RECORDS = {"CutKeywords": CutOptions, "JobKeywords": Job, "SelectKeywords": SelectOptions}
 
 
 def block() -> str:

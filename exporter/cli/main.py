@@ -16,6 +16,7 @@ from exporter.cli.exit_codes import USAGE, run_command, unwind_on_signals
 
 COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
+    "select": "Choose units by data: quality, class distribution, redundancy.",
     "prune": "Cut a model into a file of the same kind.",
     "convert": "Convert a Keras model or a SavedModel, uncut, to .onnx or .tflite.",
     "quantize": "Quantize a float .onnx or .tflite file: fp16, int8, int4, ...",

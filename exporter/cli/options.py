@@ -185,7 +185,7 @@ def _type(field: Option) -> Any:
     if field.type.startswith("int"):
         return click.IntRange(field.minimum, field.maximum)
     if field.type.startswith("float"):
-        return Number(field.minimum, min_open=field.is_open)
+        return Number(field.minimum, field.maximum, min_open=field.is_open)
     return str
 
 
@@ -248,7 +248,7 @@ def make_job(given: Mapping[str, Any], progress: Callable[[str], None]) -> Job:
     shapes = dict(given.get("input_shapes", ()))
     line = shlex.join(["exporter", *sys.argv[1:]])
     values = {**given, "input_shapes": shapes, "progress": progress, "command": line}
-    return Job(**_fields(Job, values))
+    return Job(**fields_of(Job, values))
 
 
 def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
@@ -262,10 +262,10 @@ def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
     specs = sum(values[name] is not None for name in ("keep", "remove"))
     if specs > 1 or (not specs and not groups and not values["gate"]):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
-    return CutOptions(**_fields(CutOptions, values))
+    return CutOptions(**fields_of(CutOptions, values))
 
 
-def _fields(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
+def fields_of(record: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that are fields of a record; None leaves a field its default."""
     names = record.__dataclass_fields__  # type: ignore[attr-defined]  # records only
     return {name: value for name, value in values.items() if name in names and value is not None}

@@ -17,15 +17,18 @@ from rich.table import Table
 from rich.text import Text
 
 from exporter.cli.exit_codes import printing
+from exporter.evaluation.unit_table import confusion_groups
 from exporter.formats import KINDS
 from exporter.jobs.demo import KEPT, NETWORK, Demo
 from exporter.jobs.inspect import HeadFacts, Inspection
+from exporter.jobs.select import UnitChoice
 from exporter.planning.cut import Cut
 from exporter.records import Report
 from exporter.report import formatting
 from exporter.report.terminal import print_report, print_reports
 
 FAILED = 1
+MOST_ROWS = 30  # units that `select` prints without --verbose
 
 
 def _print_json(record: Mapping[str, Any]) -> None:
@@ -142,6 +145,64 @@ def _plan_record(cut: Cut) -> Mapping[str, Any]:
 
 
 # --- inspect ------------------------------------------------------------------------------------
+
+
+def choice(chosen: UnitChoice, out: Path, given: Mapping[str, Any]) -> int:
+    """Print which units were chosen, and why."""
+    record = chosen.to_dict()
+    groups = _merge_groups(chosen, given["suggest_merge"])
+    with printing():
+        if given["as_json"]:
+            _print_json({**record, "ok": True, "merge": groups})
+        else:
+            _print_choice(chosen, groups, given)
+            click.echo()
+            _print_printable(f"Written to {out}; use it with --keep @{out}")
+    return 0
+
+
+def _merge_groups(chosen: UnitChoice, rate: float | None) -> list[list[int]]:
+    if rate is None:
+        return []
+    return [list(group) for group in confusion_groups(chosen.confused, chosen.rows, rate)]
+
+
+def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[str, Any]) -> None:
+    _print_printable(
+        f"head {chosen.head!r}: {len(chosen.kept)} of {len(chosen.rows)} units kept, by "
+        f"{chosen.samples} samples of {chosen.source}"
+    )
+    click.echo()
+    shown = len(chosen.rows) if given["verbose"] else MOST_ROWS
+    rows = chosen.table()
+    measured = [name for name in ("count", "support", "f1") if rows[0][name] is not None]
+    titles = ("Unit", "Label", *map(str.capitalize, measured), "Kept", "Reason")
+    table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows[:shown]:
+        numbers = (f"{row[name]:.4g}" for name in measured)
+        kept = "yes" if row["kept"] else "no"
+        table.add_row(str(row["unit"]), Text(row["label"]), *numbers, kept, Text(row["reason"]))
+    _print_rich(lambda console: console.print(table))
+    if len(rows) > shown:
+        click.echo(f"... {len(rows) - shown} more units: --verbose shows all")
+    for unit, new, count in (
+        (unit, new, count)
+        for unit, row in (chosen.moved.items() if given["explain"] else ())
+        for new, count in row.items()
+    ):
+        _print_printable(
+            f"{count} samples of {_unit(chosen, unit)} are predicted as {_unit(chosen, new)}"
+        )
+    for group in groups:
+        members = ",".join(str(unit) for unit in group)
+        names = " and ".join(_unit(chosen, unit) for unit in group)
+        _print_printable(f"{names} are confused: try --merge NAME={members}")
+    for warning in chosen.warnings:
+        _print_printable(f"warning: {warning}")
+
+
+def _unit(chosen: UnitChoice, unit: int) -> str:
+    return chosen.rows[unit].label or f"unit {unit}"
 
 
 def inspection(inspected: Inspection, given: Mapping[str, Any]) -> int:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import tokenize
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from exporter.data.images import ImageBatches, ImageFolder, ImageOptions, takes_pixels
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Node, Shape, Tensor
 from exporter.graph.operations import Concat, Expand, Gather, Slice, Split
 from exporter.graph.walk import REARRANGE, dependents, only_moves
 
 DEFAULT_COUNT = 16
+_CLIPPED = 0.1  # share of an input's range by which samples may exceed it without a warning
+_COVERED = 0.1  # share of an input's range that samples cover at least, without a warning
+LABELS = "labels"  # the array of an .npz that contains the class of each sample
 
 _FLOATS = frozenset({"float16", "float32", "float64"})
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -28,12 +32,17 @@ class Samples:
     """Values for every input of a model.
 
     Attributes:
-        values: input name -> (samples, batch, ...).
-        source: "synthetic, seed 0", or the name of the file.
+        values: input name -> (samples, batch, ...). A folder of images is not an array: it decodes
+            each sample when it is read.
+        source: "synthetic, seed 0", or the name of the file or folder.
+        labels: the class of each sample, by name or unit index; None if the data has none.
+        warnings: one sentence each.
     """
 
     values: Mapping[str, Array]
     source: str
+    labels: Sequence[str | int] | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:
@@ -165,29 +174,103 @@ def _keeps_values(node: Node, _slot: int) -> bool:
 # --- from a file --------------------------------------------------------------------------------
 
 
-def read_samples(path: Path, graph: Graph, limit: int | None = None) -> Samples:
+def read_samples(
+    path: Path, graph: Graph, limit: int | None = None, images: ImageOptions | None = None
+) -> Samples:
     """Read the user's inputs.
 
     Args:
-        path: `.npz` with one array for each input, under the name of the input (any name if there
-            is only one), or `.npy`. The first axis counts the samples; a sample may or may not
+        path: a folder of images (see `exporter.data.images`); or `.npz` with one array for each
+            input, under the name of the input (any name if there is only one), and optionally the
+            array `labels`; or `.npy`. The first axis counts the samples; a sample may or may not
             have a leading batch dimension of 1.
         limit: read only this many samples.
+        images: how images become inputs.
 
     Raises:
-        UsageError: the file is missing, damaged or empty; an array does not fit its input; a value
-            is not finite or cannot be represented in the input's dtype; or an index is beyond the
-            end of its table.
+        UsageError: the file is missing, damaged or empty; an array does not fit its input or names
+            none; a value is not finite or cannot be represented in the input's dtype; or an index
+            is beyond the end of its table.
     """
     _check_count(limit)
+    if path.is_dir():
+        return _read_images(path, graph, limit, images or ImageOptions())
+    loaded = _load(path)
+    labels = None if LABELS in graph.inputs else loaded.pop(LABELS, None)
     values = {
         name: _fit(f"{path}: the array for input {name!r}", graph, name, array)
-        for name, array in _by_input(path, _load(path), graph).items()
+        for name, array in _by_input(path, loaded, graph).items()
     }
-    if len({len(array) for array in values.values()}) > 1:  # the limit could make them equal
-        counts = ", ".join(f"{len(a)} of {name!r}" for name, a in values.items())
-        raise UsageError(f"{path}: the inputs differ in their number of samples: {counts}")
-    return Samples({name: array[:limit] for name, array in values.items()}, path.name)
+    counts = {len(array) for array in values.values()}  # before the limit could make them equal
+    if len(counts) > 1:
+        shown = ", ".join(f"{len(a)} of {name!r}" for name, a in values.items())
+        raise UsageError(f"{path}: the inputs differ in their number of samples: {shown}")
+    first = {name: array[:limit] for name, array in values.items()}
+    return Samples(
+        first,
+        path.name,
+        _checked_labels(path, labels, counts.pop(), limit),
+        tuple(filter(None, (_range_warning(graph, name, a) for name, a in first.items()))),
+    )
+
+
+def _read_images(path: Path, graph: Graph, limit: int | None, options: ImageOptions) -> Samples:
+    folder = ImageFolder(path, graph, options)
+    images: Any = folder[:limit]
+    labels = folder.labels
+    warnings = [_range_warning(graph, folder.input.name, np.asarray(folder.range))]
+    if skipped := len(folder.skipped):
+        warnings.append(f"{skipped} images of {path.name} cannot be decoded and were left out")
+    return Samples(
+        {folder.input.name: images},
+        path.name,
+        labels and labels[:limit],
+        tuple(filter(None, warnings)),
+    )
+
+
+def _range_warning(graph: Graph, name: str, values: Array) -> str:
+    """A warning if the values do not fit the range that an input was made for; else "".
+
+    A quantized input clips values outside its range, and loses values that cover little of it. For
+    a float input the range follows from the metadata, or from a first layer that scales pixels.
+    """
+    tensor = graph.tensors[name]
+    low, high = float(values.min()), float(values.max())
+    if values.dtype.kind != "f":
+        return ""  # already quantized, or token ids
+    if tensor.quantization is not None:
+        ends = np.array([tensor.quantization.low, tensor.quantization.high])
+        expected = tensor.quantization.dequantize(ends)
+    elif name in graph.normalization:
+        expected = np.asarray(graph.normalization[name].range)
+    elif takes_pixels(graph, name):
+        expected = np.array([0.0, 255.0])
+    else:
+        return ""
+    span = float(expected[1] - expected[0])
+    outside = max(expected[0] - low, high - expected[1]) / span
+    if outside <= _CLIPPED and (high - low) / span >= _COVERED:
+        return ""
+    return (
+        f"input {name!r} takes values {expected[0]:.3g} to {expected[1]:.3g}, the samples are "
+        f"{low:.3g} to {high:.3g}"
+    )
+
+
+def _checked_labels(
+    path: Path, labels: Array | None, count: int, limit: int | None
+) -> Sequence[str | int] | None:
+    if labels is None:
+        return None
+    if labels.shape != (count,) or labels.dtype.kind not in "iuU":
+        raise UsageError(
+            f"{path}: the array {LABELS!r} has the shape {_text(labels.shape)} and dtype "
+            f"{labels.dtype}",
+            f"give one class name or unit index per sample: shape [{count}]",
+        )
+    found: list[str | int] = labels[:limit].tolist()
+    return found
 
 
 def _load(path: Path) -> dict[str, Array]:
@@ -224,6 +307,12 @@ def _by_input(path: Path, arrays: dict[str, Array], graph: Graph) -> dict[str, A
     if missing:
         found = ", ".join(repr(name) for name in arrays) or "nothing"
         raise UsageError(f"{path} has no array for input {missing[0]!r}", f"it contains {found}")
+    if unknown := [name for name in arrays if name not in graph.inputs]:
+        known = ", ".join(repr(name) for name in graph.inputs)
+        raise UsageError(
+            f"{path}: the array {unknown[0]!r} is not an input of the model",
+            f"its inputs are {known}; {LABELS!r} may name the class of each sample",
+        )
     return {name: arrays[name] for name in graph.inputs}
 
 
@@ -287,11 +376,13 @@ def join_batches(samples: Samples, graph: Graph, batch: int) -> Samples:
         name: _join(values, batch) if graph.shape(name)[:1] in {(), (None,)} else values
         for name, values in samples.values.items()
     }
-    return Samples(joined, f"{samples.source}, {batch} at a time")
+    return replace(samples, values=joined, source=f"{samples.source}, {batch} at a time")
 
 
 def _join(values: Array, batch: int) -> Array:
     """(samples, 1, ...) -> (feeds, batch, ...); samples with another batch are not changed."""
+    if not isinstance(values, np.ndarray):
+        return ImageBatches(values, batch)
     if values.ndim == 1 or values.shape[1] != 1:
         return values
     feeds = -(-len(values) // batch)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Operation
 
 Array = npt.NDArray[Any]
@@ -134,6 +135,7 @@ class Graph:
 
     Attributes:
         labels: output name -> one label for each unit, if the file contains them.
+        normalization: input name -> how image pixels become its values, if the file states it.
     """
 
     nodes: tuple[Node, ...]
@@ -141,6 +143,7 @@ class Graph:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    normalization: Mapping[str, Normalization] = field(default_factory=dict)
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

@@ -20,6 +20,7 @@ from exporter.planning.option import option, options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 
 if TYPE_CHECKING:
+    from exporter.data.images import ImageOptions
     from exporter.data.samples import Samples
     from exporter.formats.model import Model, RunOptions
     from exporter.jobs.source import OpenedModel
@@ -32,11 +33,11 @@ TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
 _WRITING = ("prune", "convert", "quantize", "run")
 _CHECKING = (*_WRITING, "verify")
 
-_inputs = partial(option, section="Inputs to run on", commands=(*_CHECKING, "bench"))
+_inputs = partial(option, section="Inputs to run on", commands=(*_CHECKING, "bench", "select"))
 _check = partial(option, section="Checks", commands=_WRITING)
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
 _conversion = partial(option, section="Conversion", commands=("convert", "run"))
-_limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "demo"))
+_limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "select", "demo"))
 _output = partial(option, section="Output", commands=("run",))
 
 
@@ -62,13 +63,30 @@ class Job:
     )
     data: Path | None = _inputs(
         None,
-        ".npz file by input name, or .npy. Default: inputs generated from the seed.",
+        "Folder of images, .npz file by input name, or .npy. Default: inputs generated from the "
+        "seed.",
         parse="path",
         accepts="str | Path | None",
     )
     samples: int | None = _inputs(
         None, "Number of inputs. Default: 16, or all of the file.", minimum=1
     )
+    normalize: str | None = _inputs(
+        None,
+        "Input values of images: imagenet, -1..1, 0..1, 0..255, or MEAN,STD. Default: found in the "
+        "model.",
+        metavar="RANGE",
+    )
+    resize: str = _inputs(
+        "stretch",
+        "How images get the size of the input.",
+        choices={
+            "stretch": "ignores the aspect ratio",
+            "crop": "fills the input and cuts the rest",
+            "pad": "fits the whole image and fills the rest with black",
+        },
+    )
+    skip_bad: bool = _inputs(False, "Leave out images that cannot be decoded.")
     seed: int = _inputs(0, "Seed of generated inputs.", minimum=0)
     input_shapes: Mapping[str, tuple[int, ...]] = _inputs(
         {},
@@ -128,7 +146,7 @@ class Job:
         None,
         "Signature of a SavedModel. Default: serving_default, or the only one.",
         metavar="NAME",
-        commands=("convert", "run", "verify", "inspect"),
+        commands=("convert", "run", "verify", "inspect", "select"),
     )
     large_head_bytes: int = _conversion(
         LARGE_HEAD_BYTES,
@@ -151,12 +169,14 @@ class Job:
         parse="size",
     )
     keep_original: bool = _output(False, "Write the uncut models too.")
-    force: bool = _output(False, "Replace an existing output.", commands=(*_WRITING, "demo"))
+    force: bool = _output(
+        False, "Replace an existing output.", commands=(*_WRITING, "select", "demo")
+    )
     progress: Callable[[str], None] = option(
         no_progress,
         "Called with one line at each step.",
         "Output",
-        (*_CHECKING, "inspect", "bench"),
+        (*_CHECKING, "inspect", "bench", "select"),
         flag=None,
     )
     command: str = ""  # how the job was started, for the report
@@ -218,13 +238,20 @@ class Job:
         child = Child(self.timeout_s, self.memory_limit_bytes)
         return open_source(source, child, options, self.progress)
 
+    @property
+    def image_options(self) -> ImageOptions:
+        """How images become inputs (raises UsageError for an unknown normalization)."""
+        from exporter.data.images import ImageOptions
+
+        return ImageOptions.from_options(self.normalize, self.resize, skip_bad=self.skip_bad)
+
     def inputs(self, model: Model) -> Samples:
         """The samples that models are compared and timed on."""
         from exporter.data import samples
 
         graph = model.graph()
         if self.data is not None:
-            found = samples.read_samples(self.data, graph, self.samples)
+            found = samples.read_samples(self.data, graph, self.samples, self.image_options)
         else:
             count = self.samples or samples.DEFAULT_COUNT
             found = samples.synthetic_samples(graph, count, self.seed, self.input_shapes)

@@ -81,7 +81,7 @@ def calibration_samples(job: Job, model: Model) -> Samples | None:
             f"{' and '.join(calibrated)} need inputs to calibrate on",
             "give real inputs with --data FILE, or use --synthetic-calibration",
         )
-    return read_samples(file, model.graph())
+    return read_samples(file, model.graph(), images=job.image_options)
 
 
 def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ def make_report(
     """
     model, path = source.model, source.path
     samples = _describe_samples(inputs)
+    of_calibration = calibration.warnings if calibration else ()
     if calibration:
         samples["calibration"] = _describe_samples(calibration)
     return Report(
@@ -56,7 +57,9 @@ def make_report(
         checks=results.checks,
         latency=results.latency,
         memory=results.memory,
-        warnings=tuple(dict.fromkeys((*source.warnings, *results.warnings))),
+        warnings=tuple(
+            dict.fromkeys((*source.warnings, *inputs.warnings, *of_calibration, *results.warnings))
+        ),
     )
 
 

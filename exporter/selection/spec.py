@@ -10,6 +10,7 @@ from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
 from exporter.selection.labels import read_text, text_lines
+from exporter.selection.selection_file import is_selection, kept_units
 
 _NUMBER = re.compile(r"(-?)([0-9]+)")
 _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
@@ -161,7 +162,11 @@ def _from_items(items: Iterable[Any], option: str) -> Iterator[SelectionEntry]:
 def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
     """The entries in a file. It cannot name another file, so that no file can name itself."""
     try:
-        lines = text_lines(read_text(path))
+        text = read_text(path)
+        if is_selection(text):
+            yield from (SelectionEntry(str(unit), path, unit) for unit in kept_units(text))
+            return
+        lines = text_lines(text)
     except UsageError as error:
         raise _error(f"@{path}", position, error.message, error.hint) from error
     if not any(lines):

@@ -410,7 +410,7 @@ def test_missing_file_refused(tmp_path: Path) -> None:
 
 
 def test_folder_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="is not a readable"):
+    with pytest.raises(UsageError, match="does not take images"):
         read_samples(tmp_path, one())
 
 
@@ -440,6 +440,27 @@ ARRAY = "{path}: the array for input 'x' "
             "{path} has no array for input 'x'",
             "it contains 'p', 'q'",
             id="two arrays with other names",
+        ),
+        pytest.param(
+            one(),
+            npz(x=np.ones((2, 3)), y=np.ones(2)),
+            "{path}: the array 'y' is not an input of the model",
+            "its inputs are 'x'; 'labels' may name the class of each sample",
+            id="an array that is no input",
+        ),
+        pytest.param(
+            one(),
+            npz(x=np.ones((2, 3)), labels=np.ones(2)),
+            "{path}: the array 'labels' has the shape [2] and dtype float64",
+            "give one class name or unit index per sample: shape [2]",
+            id="labels that are neither names nor indices",
+        ),
+        pytest.param(
+            one(),
+            npz(x=np.ones((2, 3)), labels=np.arange(3)),
+            "{path}: the array 'labels' has the shape [3] and dtype int64",
+            "give one class name or unit index per sample: shape [2]",
+            id="more labels than samples",
         ),
         pytest.param(
             PAIR,
@@ -585,7 +606,7 @@ TABLE = np.arange(12, dtype=np.float32).reshape(4, 3)
             one(), npz(other=TABLE), TABLE[:, None], id=".npz, only array with another name"
         ),
         pytest.param(
-            one(), npz(x=TABLE, labels=np.ones(9)), TABLE[:, None], id=".npz, additional arrays"
+            one(), npz(x=TABLE, labels=np.arange(4)), TABLE[:, None], id=".npz, with labels"
         ),
         pytest.param(one(shape=(1, 3)), npy(TABLE), TABLE[:, None], id="a fixed batch of 1"),
         pytest.param(
@@ -666,3 +687,11 @@ def test_batches(
     joined = join_batches(Samples({"x": given}, "mine"), graph({"x": kind}), batch)
     assert joined.values["x"].tolist() == expected
     assert joined.source == ("mine" if batch == 1 else f"mine, {batch} at a time")
+
+
+def test_labels_come_with_the_samples(tmp_path: Path) -> None:
+    path = tmp_path / "labeled.npz"
+    np.savez(path, x=TABLE, labels=np.array(["owl", "hen", "owl", "7"]))
+    samples = read_samples(path, one(), limit=3)
+    assert samples.labels == ["owl", "hen", "owl"]
+    assert list(next(samples.feeds())) == ["x"]

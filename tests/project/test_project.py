@@ -123,6 +123,9 @@ def group(name: str) -> list[str]:
     ("file", "wanted"),
     [
         pytest.param("run.txt", PYPROJECT["project"]["dependencies"], id="run time"),
+        pytest.param(
+            "run.txt", PYPROJECT["project"]["optional-dependencies"]["data"], id="extra data"
+        ),
         pytest.param("dev.txt", [*PYPROJECT["build-system"]["requires"], *group("dev")], id="dev"),
     ],
 )
@@ -139,6 +142,8 @@ def test_pins_without_tensorflow_lack_its_packages() -> None:
     dependencies = {
         canonicalize_name(Requirement(d).name) for d in PYPROJECT["project"]["dependencies"]
     }
+    assert "pillow" in light
+    assert "scikit-learn" not in light
     quantizers = {"litert-quantizer", "onnx-ir"}  # with SciPy and SymPy: larger than all the rest
     assert dependencies - set(light) == {"tensorflow", "tf2onnx", *quantizers}
 

@@ -6,7 +6,7 @@ and their index if it is empty or taken. A node is named after its first output.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,11 +16,20 @@ from ai_edge_litert import schema_py_generated as schema
 from exporter.formats.tflite import constants, shapes
 from exporter.formats.tflite.custom import read_options
 from exporter.formats.tflite.labels import labels
+from exporter.formats.tflite.metadata import NAME, normalizations
 from exporter.formats.tflite.operator_view import SLOT_ORDER, KnownShapes, OperatorView
-from exporter.formats.tflite.schema import File, builtin_code, integers, signatures, text
+from exporter.formats.tflite.schema import (
+    File,
+    builtin_code,
+    integers,
+    metadata,
+    signatures,
+    text,
+)
 from exporter.formats.tflite.silu import with_silu
 from exporter.formats.tflite.table import translate
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
+from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Reshape
 from exporter.graph.softmax import combine_softmaxes
 
@@ -73,7 +82,13 @@ def draw(file: File) -> Drawing:
     )
     returned = tuple(names[i] for i in integers(file.main.outputs))
     return Drawing(
-        graph=replace(graph, labels=labels(file, graph, returned)),
+        graph=replace(
+            graph,
+            labels=labels(file, graph, returned),
+            normalization=_stated_normalization(
+                file, [names[i] for i in integers(file.main.inputs)]
+            ),
+        ),
         tensors={name: i for i, name in enumerate(names)},
         nodes={node.name: i for i, node in enumerate(nodes)},
         inputs=dict(interface[0]) | inputs,
@@ -83,6 +98,13 @@ def draw(file: File) -> Drawing:
 
 
 Ends = list[tuple[str, int]]  # name and tensor index of each input, or of each output
+
+
+def _stated_normalization(file: File, inputs: Sequence[str]) -> dict[str, Normalization]:
+    """Input name -> the normalization that the metadata states for it."""
+    data = metadata(file.model, NAME)
+    stated = [] if data is None else normalizations(data.tobytes())
+    return {name: found for name, found in zip(inputs, stated, strict=False) if found is not None}
 
 
 def _interface(file: File) -> tuple[Ends, Ends]:

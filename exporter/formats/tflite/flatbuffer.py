@@ -55,6 +55,18 @@ class Table:
             raise OutsideError
         return self._data[first:stop].decode(errors="replace")
 
+    def table(self, field: int) -> Table:
+        """A table inside this one; OutsideError if it is absent."""
+        position = self.position_of(field)
+        return Table(self._data, position + _number(self._data, "I", position))
+
+    def floats(self, field: int) -> tuple[float, ...]:
+        """A vector of float32; empty if it is absent."""
+        first, count = (self._follow(field) or 0) + 4, self.count(field)
+        if first + 4 * count > len(self._data):
+            raise OutsideError
+        return struct.unpack_from(f"<{count}f", self._data, first)
+
     def tables(self, field: int) -> Iterator[Table]:
         position = self._follow(field) or 0
         for i in range(self.count(field)):

@@ -6,19 +6,28 @@ four of its tables matter here, so they are read by field index.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from typing import TypeVar
 
 from exporter.errors import ModelError
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
+from exporter.graph.normalization import Normalization
+
+T = TypeVar("T")
 
 NAME = "TFLITE_METADATA"  # of the metadata entry
 AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION = 2, 3, 4  # AssociatedFileType
 
 _IDENTIFIER = b"M001"
 _ROOT_SUBGRAPHS = 3  # fields by their index in the schema
-_SUBGRAPH_OUTPUTS = 3
+_SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS = 2, 3
+_TENSOR_PROCESS_UNITS = 4
+_UNIT_TYPE, _UNIT_OPTIONS = 0, 1
+_NORMALIZATION = 1  # ProcessUnitOptions
+_MEAN, _STD = 0, 1
 _TENSOR_FILES = 6
 _FILE_NAME, _FILE_TYPE, _FILE_LOCALE = 0, 2, 3
 
@@ -39,22 +48,43 @@ class AssociatedFile:
     locale: str
 
 
+def normalizations(data: bytes) -> list[Normalization | None]:
+    """How pixels become the values of each input, in the file's order; None if it is not stated.
+
+    Raises:
+        ModelError: an offset points outside.
+    """
+    return list(_read(data, _normalizations))
+
+
+def _normalizations(root: Table) -> Iterator[Normalization | None]:
+    for subgraph in islice(root.tables(_ROOT_SUBGRAPHS), 1):
+        for tensor in subgraph.tables(_SUBGRAPH_INPUTS):
+            units = tensor.tables(_TENSOR_PROCESS_UNITS)
+            stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == _NORMALIZATION]
+            yield Normalization(stated[0].floats(_MEAN), stated[0].floats(_STD)) if stated else None
+
+
 def associated_files(data: bytes, outputs: int) -> list[AssociatedFile]:
     """The files of the first `outputs` outputs; none if the data is not TFLite metadata.
 
     Raises:
         ModelError: an offset points outside.
     """
+    return list(_read(data, partial(_files, outputs)))
+
+
+def _read(data: bytes, read: Callable[[Table], Iterator[T]]) -> Iterator[T]:
+    """Read from the root table; nothing if the data is not TFLite metadata."""
     if data[4:8] != _IDENTIFIER:
-        return []
+        return
     try:
-        return list(_files(data, outputs))
+        yield from read(Table.root(data))
     except OutsideError as error:
         raise ModelError(f"{NAME} is damaged: an offset points outside") from error
 
 
-def _files(data: bytes, outputs: int) -> Iterator[AssociatedFile]:
-    root = Table.root(data)
+def _files(outputs: int, root: Table) -> Iterator[AssociatedFile]:
     for subgraph in islice(root.tables(_ROOT_SUBGRAPHS), 1):
         for i, tensor in enumerate(islice(subgraph.tables(_SUBGRAPH_OUTPUTS), outputs)):
             for file in tensor.tables(_TENSOR_FILES):

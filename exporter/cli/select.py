@@ -1,0 +1,47 @@
+"""exporter select"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from exporter.cli import options
+from exporter.cli.progress import show_progress
+from exporter.jobs.options import Job
+from exporter.jobs.select_options import SelectOptions
+
+
+@options.command(
+    "select",
+    "net.onnx --data pictures --min-f1 0.6 -o selection.json",
+    options.output(),
+    options.option(
+        "--explain",
+        is_flag=True,
+        help="Show the kept units that the samples of each removed unit are predicted as.",
+    ),
+    options.option(
+        "--suggest-merge",
+        type=options.Number(0, min_open=True),
+        metavar="RATE",
+        help="Suggest groups for --merge: units confused in this share of their samples.",
+    ),
+    records=(SelectOptions, Job),
+)
+def command(model: Path, output: Path, **given: Any) -> int:
+    """Choose units of MODEL by data, and write FILE, which --keep @FILE reads.
+
+    The file has the reason for every kept and removed unit. A unit is kept if it passes every
+    criterion.
+    """
+    from exporter.cli import show
+    from exporter.jobs.select import select_units
+    from exporter.output.files import refuse_existing, write_atomically, write_text
+
+    refuse_existing(output, force=given["force"])
+    chosen = SelectOptions(**options.fields_of(SelectOptions, given))
+    with show_progress(given) as progress:
+        choice = select_units(model, options.make_job(given, progress), chosen)
+    text = choice.to_json()
+    write_atomically(output, lambda path: write_text(path, text), force=given["force"])
+    return show.choice(choice, output, given)

@@ -1,0 +1,323 @@
+"""Folders of images: decoded, resized, normalized and labeled as a model needs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exporter.data.images import ImageFolder, ImageOptions
+from exporter.data.samples import join_batches, read_samples
+from exporter.errors import UsageError
+from exporter.formats import open_model
+from exporter.formats.model import RunOptions
+from exporter.graph import Graph, Node, Quantization, Tensor
+from exporter.graph.normalization import Normalization, parse_normalization
+from exporter.graph.operations import Elementwise
+
+PIXELS = np.arange(2 * 4 * 3, dtype=np.uint8).reshape(2, 4, 3) * 10  # height 2, width 4
+
+
+def graph(shape: tuple[int | None, ...] = (1, 2, 4, 3), dtype: str = "float32") -> Graph:
+    tensor = Tensor("image", shape, dtype)
+    return Graph((), {"image": tensor}, ("image",), ())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two labels with one image each."""
+    for label, name in (("cat", "a.png"), ("dog", "b.bmp")):
+        (tmp_path / "set" / label).mkdir(parents=True)
+        Image.fromarray(PIXELS).save(tmp_path / "set" / label / name)
+    return tmp_path / "set"
+
+
+RAW = ImageOptions(normalize=Normalization())
+
+
+@pytest.mark.parametrize(
+    ("text", "pixel", "value"),
+    [
+        pytest.param("-1..1", 255, 1.0, id="-1..1, white"),
+        pytest.param("-1..1", 0, -1.0, id="-1..1, black"),
+        pytest.param("0..1", 51, 0.2, id="0..1"),
+        pytest.param("0..255", 7, 7.0, id="pixels"),
+        pytest.param("127.5,127.5", 255, 1.0, id="mean and deviation"),
+        pytest.param("imagenet", 255, (255 - 123.675) / 58.395, id="imagenet, red"),
+        pytest.param("10,20,30,1,2,4", 18, 8.0, id="per channel, red"),
+    ],
+)
+def test_normalization(text: str, pixel: int, value: float) -> None:
+    got = parse_normalization(text).apply(np.full((1, 1, 3), pixel))
+    assert got.dtype == np.float32
+    assert got[0, 0, 0] == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1", "1..1", "a..b", "1..2..3", "0,0", "1,2,3", "nan,1", "1,inf"]
+)
+def test_other_normalizations_are_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_normalization(text)
+
+
+def test_the_range_is_shown() -> None:
+    assert str(parse_normalization("-1..1")) == "-1..1"
+    assert str(Normalization()) == "0..255"
+
+
+def test_images_become_inputs(folder: Path) -> None:
+    samples = read_samples(folder, graph(), images=RAW)
+    assert (samples.count, samples.labels, samples.source) == (2, ("cat", "dog"), "set")
+    (first, second) = (feed["image"] for feed in samples.feeds())
+    assert first.dtype == np.float32
+    assert np.array_equal(first, PIXELS[np.newaxis])
+    assert np.array_equal(second, first)
+
+
+def test_channels_first(folder: Path) -> None:
+    feed = next(read_samples(folder, graph((None, 3, 2, 4)), images=RAW).feeds())
+    assert np.array_equal(feed["image"], np.moveaxis(PIXELS, -1, 0)[np.newaxis])
+
+
+def test_one_channel(folder: Path) -> None:
+    feed = next(read_samples(folder, graph((1, 2, 4, 1)), images=RAW).feeds())
+    expected = np.asarray(Image.fromarray(PIXELS).convert("L"))
+    assert np.array_equal(feed["image"][0, :, :, 0], expected)
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("uint8", 0), ("int8", -128)])
+def test_pixels_are_the_values_of_an_8_bit_input(folder: Path, dtype: str, offset: int) -> None:
+    feed = next(read_samples(folder, graph(dtype=dtype)).feeds())
+    assert feed["image"].dtype == dtype
+    assert np.array_equal(feed["image"], PIXELS[np.newaxis].astype(int) + offset)
+
+
+def test_a_normalization_for_a_quantized_input(folder: Path) -> None:
+    known = Quantization(np.array([1 / 128]), np.array([128]), 0, 255)
+    tensor = Tensor("image", (1, 2, 4, 3), "uint8", quantization=known)
+    options = ImageOptions(normalize=parse_normalization("-1..1"))
+    feed = next(
+        read_samples(folder, Graph((), {"image": tensor}, ("image",), ()), images=options).feeds()
+    )
+    real = PIXELS / 127.5 - 1
+    assert np.array_equal(feed["image"][0], np.rint(real * 128 + 128))
+
+
+def test_a_float_input_needs_a_normalization(folder: Path) -> None:
+    with pytest.raises(UsageError, match="how input 'image' expects pixels is not known") as error:
+        read_samples(folder, graph())
+    assert "--normalize imagenet" in error.value.hint
+
+
+def scaled(function: str, constant: float) -> Graph:
+    """An image input whose first layer applies a function with a constant."""
+    shape = (1, 2, 4, 3)
+    tensors = {name: Tensor(name, shape, "float32") for name in ("image", "y")}
+    values = np.array([constant], np.float32)
+    tensors["scale"] = Tensor("scale", (1,), "float32", read=lambda: values)
+    node = Node("y", "First", Elementwise(function=function), ("image", "scale"), ("y",))
+    return Graph((node,), tensors, ("image",), ("y",))
+
+
+@pytest.mark.parametrize(
+    ("function", "constant", "known"),
+    [
+        pytest.param("mul", 1 / 255, True, id="scaled to 0..1"),
+        pytest.param("div", 255.0, True, id="divided"),
+        pytest.param("sub", 127.5, True, id="centered"),
+        pytest.param("rescaling", 1.0, True, id="Keras Rescaling"),
+        pytest.param("mul", 2.0, False, id="another factor"),
+        pytest.param("add", 0.5, False, id="another offset"),
+        pytest.param("max", 255.0, False, id="another function"),
+    ],
+)
+def test_a_first_layer_that_normalizes_is_found(
+    folder: Path, function: str, constant: float, *, known: bool
+) -> None:
+    first = scaled(function, constant)
+    if known:
+        assert read_samples(folder, first).count == 2
+    else:
+        with pytest.raises(UsageError, match="not known"):
+            read_samples(folder, first)
+
+
+@pytest.mark.parametrize(
+    ("resize", "row"),
+    [("stretch", [0, 90]), ("crop", [30, 60]), ("pad", [0, 0])],
+)
+def test_resize(folder: Path, resize: Any, row: list[int]) -> None:
+    """A 4 x 2 image on a 4 x 4 input: stretched, cropped to its middle, or padded with black.
+
+    The image is constant along its height, and 0, 30, 60, 90 along its width.
+    """
+    columns = np.broadcast_to(np.array([0, 30, 60, 90], np.uint8)[:, np.newaxis], (2, 4, 3))
+    Image.fromarray(np.ascontiguousarray(columns)).save(folder / "cat" / "a.png")
+    options = ImageOptions(Normalization(), resize)
+    got = next(read_samples(folder, graph((1, 4, 4, 3)), images=options).feeds())["image"][0]
+    assert got.shape == (4, 4, 3)
+    assert got[0, [0, -1], 0].tolist() == pytest.approx(row, abs=15)
+    assert got[1, [0, -1], 0].tolist() == pytest.approx(
+        [30, 60] if resize == "crop" else [0, 90], abs=15
+    )
+
+
+def test_the_orientation_of_the_camera_is_followed(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # rotated by 180 degrees
+    Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
+    feed = next(read_samples(tmp_path, graph(), images=RAW).feeds())
+    assert np.array_equal(feed["image"][0], PIXELS[::-1, ::-1])
+
+
+def test_files_that_do_not_decode_are_named(folder: Path) -> None:
+    (folder / "cat" / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
+    (folder / "cat" / "empty.png").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"broken.jpg cannot be decoded \(and 1 more\)"):
+        read_samples(folder, graph(), images=RAW)
+    samples = read_samples(folder, graph(), images=ImageOptions(Normalization(), skip_bad=True))
+    assert samples.count == 2
+    assert samples.warnings == ("2 images of set cannot be decoded and were left out",)
+
+
+def test_an_image_that_ends_early_is_named_when_it_is_used(folder: Path) -> None:
+    path = folder / "cat" / "a.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    samples = read_samples(folder, graph(), images=RAW)
+    with pytest.raises(UsageError, match=r"a\.png cannot be decoded"):
+        list(samples.feeds())
+    skipping = ImageOptions(Normalization(), skip_bad=True)
+    assert read_samples(folder, graph(), images=skipping).count == 1
+
+
+def test_nothing_but_files_that_do_not_decode(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UsageError, match="none of the 1 images"):
+        read_samples(tmp_path, graph(), images=ImageOptions(Normalization(), skip_bad=True))
+
+
+def test_a_folder_without_images(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match="contains no images"):
+        read_samples(tmp_path, graph(), images=RAW)
+
+
+def test_labels_from_a_table(folder: Path) -> None:
+    (folder / "labels.csv").write_text("file,label\ncat/a.png,tabby\ndog/b.bmp,beagle\n")
+    assert read_samples(folder, graph(), images=RAW).labels == ("tabby", "beagle")
+    (folder / "labels.csv").write_text("file,label\ncat/a.png,tabby\n")
+    with pytest.raises(UsageError, match=r"has no row for dog/b\.bmp"):
+        read_samples(folder, graph(), images=RAW)
+    (folder / "labels.csv").write_text("name,class\n")
+    with pytest.raises(UsageError, match="has no columns file and label"):
+        read_samples(folder, graph(), images=RAW)
+
+
+def test_images_that_lie_in_the_folder_itself_have_no_labels(folder: Path) -> None:
+    Image.fromarray(PIXELS).save(folder / "c.png")
+    assert read_samples(folder, graph(), images=RAW).labels is None
+
+
+def test_a_limit_takes_the_first(folder: Path) -> None:
+    samples = read_samples(folder, graph(), 1, RAW)
+    assert (samples.count, samples.labels) == (1, ("cat",))
+    images: Any = ImageFolder(folder, graph(), RAW)
+    assert len(images[:][1:]) == 1
+
+
+def test_batches_repeat_the_first_images(folder: Path) -> None:
+    opened = graph((None, 2, 4, 3))
+    joined = join_batches(read_samples(folder, opened, images=RAW), opened, 3)
+    (feed,) = joined.feeds()
+    assert feed["image"].shape == (3, 2, 4, 3)
+
+
+REFUSED = {
+    "several inputs": (("a", "b"), (1, 2, 4, 3), "the model has 2 inputs"),
+    "a vector": (("image",), (1, 16), "does not take images"),
+    "many channels": (("image",), (1, 8, 8, 5), "does not take images"),
+    "an open size": (("image",), (1, None, None, 3), "is open"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_models_without_an_image_input_are_refused(folder: Path, name: str) -> None:
+    inputs, shape, message = REFUSED[name]
+    tensors = {each: Tensor(each, shape, "float32") for each in inputs}
+    with pytest.raises(UsageError, match=message):
+        read_samples(folder, Graph((), tensors, inputs, ()), images=RAW)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        pytest.param(
+            "mobilenet_v1_025_224_float.tflite",
+            ImageOptions(parse_normalization("-1..1")),
+            id="tflite",
+        ),
+        pytest.param(
+            "mobilenet_v1_025_224_float.onnx", ImageOptions(parse_normalization("-1..1")), id="onnx"
+        ),
+        pytest.param("mobilenet_v1_025_224_uint8_metadata.tflite", ImageOptions(), id="uint8"),
+        pytest.param("mobilenet_v2_100_224_qdq_logits.onnx", ImageOptions(), id="qdq"),
+    ],
+)
+def test_photographs_are_recognized(zoo: Path, model: str, options: ImageOptions) -> None:
+    opened = open_model(zoo / model)
+    samples = read_samples(zoo / "images", opened.graph(), images=options)
+    images: Any = samples.values[opened.graph().inputs[0]]
+    place = [path.name for path in sorted((zoo / "images").iterdir())].index("parrot.jpg")
+    (output,) = opened.runner(RunOptions())({opened.graph().inputs[0]: images[place]}).values()
+    labels = (zoo / "labels" / "imagenet_1001.txt").read_text().splitlines()
+    assert labels[int(np.argmax(output))] == "macaw"
+
+
+# --- ranges -------------------------------------------------------------------------------------
+
+CALIBRATED = Quantization(np.array([1 / 128]), np.array([128]), 0, 255)  # -1 to 0.99
+
+
+def quantized() -> Graph:
+    tensor = Tensor("image", (1, 2, 4, 3), "uint8", quantization=CALIBRATED)
+    return Graph((), {"image": tensor}, ("image",), ())
+
+
+@pytest.mark.parametrize(
+    ("normalize", "warns"),
+    [
+        pytest.param(None, False, id="pixels as they are"),
+        pytest.param("-1..1", False, id="the range of the calibration"),
+        pytest.param("0..255", True, id="far outside"),
+        pytest.param("0..0.1", True, id="a small part"),
+        pytest.param("0..1", False, id="half of it"),
+    ],
+)
+def test_a_range_that_the_input_was_not_made_for_is_warned_of(
+    folder: Path, normalize: str | None, *, warns: bool
+) -> None:
+    options = ImageOptions(None if normalize is None else parse_normalization(normalize))
+    samples = read_samples(folder, quantized(), images=options)
+    assert bool(samples.warnings) == warns
+
+
+def test_the_warning_contains_both_ranges(folder: Path) -> None:
+    samples = read_samples(folder, quantized(), images=RAW)
+    assert samples.warnings == ("input 'image' takes values -1 to 0.992, the samples are 0 to 255",)
+
+
+def test_arrays_are_held_against_the_metadata_and_the_first_layer(tmp_path: Path) -> None:
+    np.save(tmp_path / "pixels.npy", PIXELS[np.newaxis].astype(np.float32))
+    stated = replace(graph(), normalization={"image": parse_normalization("-1..1")})
+    (warning,) = read_samples(tmp_path / "pixels.npy", stated).warnings
+    assert warning == "input 'image' takes values -1 to 1, the samples are 0 to 230"
+    assert read_samples(tmp_path / "pixels.npy", graph()).warnings == ()
+    assert read_samples(tmp_path / "pixels.npy", scaled("mul", 1 / 255)).warnings == ()
+    np.save(tmp_path / "units.npy", PIXELS[np.newaxis].astype(np.float32) / 255)
+    (warning,) = read_samples(tmp_path / "units.npy", scaled("mul", 1 / 255)).warnings
+    assert warning == "input 'image' takes values 0 to 255, the samples are 0 to 0.902"

@@ -1,0 +1,220 @@
+"""Units chosen by data: every number is NumPy's, from the weights of the shelf's networks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from exporter.errors import UsageError
+from exporter.formats import open_model
+from exporter.graph import Array
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
+from exporter.jobs.select import UnitChoice, select_units
+from exporter.jobs.select_options import SelectOptions
+from exporter.planning.cut import CutOptions
+from tests.builders.shelf import BIAS, FEATURES, KERNEL, LABELS, UNITS
+
+COUNT = 60
+ALL = SelectOptions(min_count=0)
+F1 = SelectOptions(min_f1=0.7, labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def features() -> Array:
+    return np.random.default_rng(5).normal(size=(COUNT, FEATURES)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def truth(features: Array) -> Array:
+    """The network's own top-1, with every third label wrong."""
+    labels = top1(features)
+    labels[::3] = (labels[::3] + 1) % UNITS
+    return labels
+
+
+def top1(features: Array) -> Array:
+    return np.asarray((features.astype(np.float64) @ KERNEL + BIAS).argmax(axis=1))
+
+
+def expected_f1(truth: Array, predicted: Array, unit: int) -> float:
+    both = int(((truth == unit) & (predicted == unit)).sum())
+    return 2 * both / int((truth == unit).sum() + (predicted == unit).sum())
+
+
+@pytest.fixture
+def labeled(tmp_path: Path, features: Array, truth: Array) -> Job:
+    names = np.array([LABELS[unit] for unit in truth])
+    np.savez(tmp_path / "labeled.npz", x=features, labels=names)
+    return Job(data=tmp_path / "labeled.npz")
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.tflite"])
+def test_f1_of_every_unit(
+    shelf: Path, labeled: Job, features: Array, truth: Array, name: str
+) -> None:
+    choice = select_units(shelf / name, labeled, F1)
+    f1 = [expected_f1(truth, top1(features), unit) for unit in range(UNITS)]
+    assert [row.f1 for row in choice.rows] == pytest.approx(f1)
+    assert choice.kept == tuple(unit for unit in range(UNITS) if f1[unit] >= 0.7)
+    assert 0 < len(choice.kept) < UNITS
+    assert [row.count for row in choice.rows] == np.bincount(
+        top1(features), minlength=UNITS
+    ).tolist()
+    assert sum(choice.confused.values()) == int((truth != top1(features)).sum())
+    assert (choice.samples, choice.source) == (COUNT, "labeled.npz")
+
+
+def test_samples_of_removed_units(shelf: Path, labeled: Job, features: Array, truth: Array) -> None:
+    choice = select_units(shelf / "net.onnx", labeled, F1)
+    kept = list(choice.kept)
+    scores = features.astype(np.float64) @ KERNEL + BIAS
+    after = np.asarray(kept)[scores[:, kept].argmax(axis=1)]
+    for unit, row in choice.moved.items():
+        for new, count in row.items():
+            assert count == int(((truth == unit) & (after == new)).sum())
+    assert sum(n for row in choice.moved.values() for n in row.values()) == int(
+        (~np.isin(truth, kept)).sum()
+    )
+
+
+def test_by_predictions_on_unlabeled_data(shelf: Path, tmp_path: Path, features: Array) -> None:
+    np.save(tmp_path / "plain.npy", features)
+    options = SelectOptions(coverage=0.5)
+    choice = select_units(shelf / "net.onnx", Job(data=tmp_path / "plain.npy"), options)
+    counts = np.bincount(top1(features), minlength=UNITS)
+    covered = counts[list(choice.kept)].sum()
+    assert covered >= 0.5 * COUNT > covered - counts[list(choice.kept)].min()
+    assert not choice.confused
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("label,count\nowl,5\nmacaw,2\nowl,1\n", id="labels"),
+        pytest.param("count,index\n6,1\n2,0\n", id="indices"),
+        pytest.param("owl\n" * 6 + "macaw\n\nmacaw\n", id="a log"),
+    ],
+)
+def test_by_counts(shelf: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "counts.csv").write_text(text)
+    options = SelectOptions(min_count=2, labels=LABELS, counts=tmp_path / "counts.csv")
+    choice = select_units(shelf / "net.onnx", Job(), options)
+    assert [row.count for row in choice.rows] == [2, 6, 0, 0, 0, 0, 0]
+    assert (choice.kept, choice.samples, choice.source) == ((0, 1), 8, "counts.csv")
+
+
+def test_the_record_is_a_selection(shelf: Path, labeled: Job, tmp_path: Path) -> None:
+    choice = select_units(shelf / "net.onnx", labeled, F1)
+    file = tmp_path / "selection.json"
+    file.write_text(choice.to_json())
+    record = json.loads(file.read_text())
+    assert (record["schema"], record["head"]) == ("exporter/selection/1", "probabilities")
+    assert [row["unit"] for row in record["table"]] == list(range(UNITS))
+    assert all(row["reason"].startswith("f1 ") for row in record["table"])
+    model = open_model(shelf / "net.onnx")
+    pruned = prune_model(model, CutOptions(keep=f"@{file}"), Job(samples=2))
+    assert pruned.remap.heads[0].kept == choice.kept
+    assert choice.selection.kept == choice.kept
+    assert choice.selection.labels == LABELS
+    assert choice.table()[0]["label"] == "macaw"
+
+
+def test_labels_are_found_by_name_index_and_case(
+    shelf: Path, tmp_path: Path, features: Array
+) -> None:
+    labels = np.array(["OWL", "1", "owl", "emu", "99"] * 12)
+    np.savez(tmp_path / "mixed.npz", x=features, labels=labels)
+    choice = select_units(
+        shelf / "net.onnx", Job(data=tmp_path / "mixed.npz"), replace(ALL, labels=LABELS)
+    )
+    assert choice.rows[1].support == 36
+    assert choice.warnings == ("24 of 60 samples have a label that no unit has",)
+
+
+def test_norms_are_those_of_the_kernel(shelf: Path, labeled: Job) -> None:
+    options = SelectOptions(top=3, by="norm")
+    for name in ("net.onnx", "net.tflite"):
+        choice = select_units(shelf / name, labeled, options)
+        norms = np.linalg.norm(KERNEL, axis=0)
+        assert [row.norm for row in choice.rows] == pytest.approx(norms, rel=1e-6)
+        assert choice.kept == tuple(sorted(np.argsort(-norms)[:3].tolist()))
+        assert any("does not prove" in warning for warning in choice.warnings)
+
+
+def test_redundant_units_are_found(shelf: Path, labeled: Job, features: Array) -> None:
+    scores = 1 / (1 + np.exp(-(features.astype(np.float64) @ KERNEL + BIAS)))
+    pairs = np.corrcoef(scores.T) - np.eye(UNITS)
+    options = SelectOptions(max_correlation=float(pairs.max()) - 1e-4)
+    choice = select_units(shelf / "sigmoid.onnx", labeled, options)
+    (removed,) = set(range(UNITS)) - set(choice.kept)
+    assert removed in np.unravel_index(pairs.argmax(), pairs.shape)
+    assert choice.decisions[removed].reason.startswith(f"correlation {pairs.max():.3f}"[:16])
+
+
+def test_labels_of_other_classes_are_not_used(shelf: Path, tmp_path: Path, features: Array) -> None:
+    np.savez(tmp_path / "other.npz", x=features, labels=np.array(["emu"] * COUNT))
+    choice = select_units(shelf / "net.onnx", Job(data=tmp_path / "other.npz"), ALL)
+    assert choice.warnings == ("no unit is called 'emu'; the labels of the data are not used",)
+    assert choice.rows[0].support is None
+
+
+def counts(folder: Path, text: str) -> Path:
+    (folder / "counts.csv").write_text(text)
+    return folder / "counts.csv"
+
+
+REFUSED: Mapping[str, tuple[Callable[[Path], SelectOptions], str]] = {
+    "no data": (lambda _: ALL, "there is no data to choose by"),
+    "another number of labels": (
+        lambda _: replace(ALL, labels=("a", "b")),
+        "2 labels for the 7 units",
+    ),
+    "an empty count file": (lambda f: replace(ALL, counts=counts(f, "\n")), "is empty"),
+    "an unknown label": (
+        lambda f: replace(ALL, labels=LABELS, counts=counts(f, "emu\n")),
+        "no unit is called 'emu'",
+    ),
+    "no column": (
+        lambda f: replace(ALL, counts=counts(f, "count\n3\n")),
+        "no column label or index",
+    ),
+    "no number": (
+        lambda f: replace(ALL, counts=counts(f, "index,count\n3,x\n")),
+        "the count of '3' is 'x'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(shelf: Path, tmp_path: Path, name: str) -> None:
+    made, message = REFUSED[name]
+    with pytest.raises(UsageError, match=message):
+        select_units(shelf / "net.onnx", Job(), made(tmp_path))
+
+
+def test_outputs_with_several_values_per_unit_are_refused(shelf: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 1, 3, FEATURES), np.float32))
+    with pytest.raises(UsageError, match="returns several values per unit"):
+        select_units(shelf / "open.onnx", Job(data=tmp_path / "x.npy"), ALL)
+
+
+def test_scores_that_do_not_fit_in_memory_are_refused(
+    shelf: Path, labeled: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.jobs.select._LARGEST_SCORES", 50)
+    with pytest.raises(UsageError, match="do not fit in memory") as error:
+        select_units(shelf / "net.onnx", labeled, F1)
+    assert error.value.hint == "use --samples 7 or fewer"
+
+
+def test_a_wrong_statistic_would_be_seen(shelf: Path, labeled: Job, features: Array) -> None:
+    """Other weights give other numbers: the comparison above can fail."""
+    choice: UnitChoice = select_units(shelf / "net.onnx", labeled, F1)
+    other = np.bincount((-features @ KERNEL).argmax(axis=1), minlength=UNITS)
+    assert [row.count for row in choice.rows] != other.tolist()
