@@ -40,7 +40,7 @@ _LARGEST_SCORES = 500_000_000  # samples x units held in memory: 2 GB of float32
 
 @dataclass(frozen=True, eq=False)
 class UnitChoice:
-    """The units that the criteria keep, and the numbers behind it.
+    """The units that the criteria keep, with the numbers that decided.
 
     Attributes:
         rows: the statistics of each unit.

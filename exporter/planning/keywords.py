@@ -58,7 +58,7 @@ def _signature(
             option.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=option.default,
-            annotation=types[option.name],
+            annotation=types.get(option.name, Any),  # a test holds the types current
         )
         for option in options
     ]
