@@ -10,11 +10,11 @@ UNITS = 5
 LABELS = ("ant", "bee", "cat", "dog", "eel")
 
 
-def model_with(*behind: Any, activation: str | None = None) -> Any:
+def model_with(*layers_after: Any, activation: str | None = None) -> Any:
     """Features -> Dense(5) -> the layers; seeded."""
     keras.utils.set_random_seed(4)
     given = keras.Input((3,), name="features")
     made = keras.layers.Dense(UNITS, activation=activation, name="units")(given)
-    for layer in behind:
+    for layer in layers_after:
         made = layer(made)
     return keras.Model(given, made)

@@ -120,7 +120,7 @@ def elu(z: Array, alpha: float) -> Array:
     return np.where(z > 0, z, alpha * (np.exp(z) - 1))
 
 
-BEHIND = [
+AFTER_HEAD = [
     Case("Add", one("Add", "c"), lambda z, k: z + C[k], {"c": C}),
     Case("Add, joined", (node("Mul", ["z", "z"], ["w"]), *one("Add", "w")), lambda z, _: z + z * z),
     Case("Sub", one("Sub", "c"), lambda z, k: z - C[k], {"c": C}),

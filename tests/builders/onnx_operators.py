@@ -489,7 +489,7 @@ CHAINS = [
         constants={"open": ints(-1), "width": ints(5)},
     ),
 ]
-BEHIND = [*VALUES, *ROWS_AND_MAPS, *CHAINS]
+AFTER_HEAD = [*VALUES, *ROWS_AND_MAPS, *CHAINS]
 
 
 def held(name: str, value: Array) -> NodeProto:

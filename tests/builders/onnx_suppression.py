@@ -215,8 +215,8 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
     count = net.constant("count", np.int64(CLASSES)) if batch else "scores.count"
     kind = net.op("Mod", ["index", count], "kind")
     row = _floored(net, count) if dynamo else net.op("Div", ["index", count], "row")
-    behind = net.op("Unsqueeze", [row, "behind"], "row1")
-    four = net.op("Tile", [behind, net.integers("four", 1, 1, 4)], "row4")
+    rows = net.op("Unsqueeze", [row, "behind"], "row1")
+    four = net.op("Tile", [rows, net.integers("four", 1, 1, 4)], "row4")
     net.op("GatherElements", ["boxes.best", four], "box_of", axis=1)
     parts = ["box_of"]
     kind = net.op("Cast", [kind], "kind_float", to=TensorProto.FLOAT)

@@ -129,7 +129,7 @@ def _float32(kind: str) -> Network:
     return network
 
 
-def _behind(kind: str, kernel: Callable[[Network], str]) -> Network:
+def _after_dequantize(kind: str, kernel: Callable[[Network], str]) -> Network:
     """Weights that go through a DEQUANTIZE."""
     network = Network(kind)
     builder, stored = network.builder, kernel(network)
@@ -140,7 +140,7 @@ def _behind(kind: str, kernel: Callable[[Network], str]) -> Network:
 
 
 def _float16(kind: str) -> Network:
-    return _behind(kind, lambda network: network.kernel(WEIGHTS.astype(np.float16)))
+    return _after_dequantize(kind, lambda network: network.kernel(WEIGHTS.astype(np.float16)))
 
 
 def _weights8(kind: str) -> Network:
@@ -149,7 +149,7 @@ def _weights8(kind: str) -> Network:
     def kernel(network: Network) -> str:
         return network.builder.quantize(network.kernel(quantized), scale, np.zeros(UNITS))
 
-    return _behind(kind, kernel)
+    return _after_dequantize(kind, kernel)
 
 
 def _dynamic(kind: str, bits: int = 8) -> Network:
@@ -225,8 +225,8 @@ FUNCTIONS: Mapping[str, str] = {
 # precision -> its network; None if there is no such file
 PRECISIONS: Mapping[str, Callable[[str], Network | None]] = {
     "float32": _float32,
-    "float16 behind Dequantize": _float16,
-    "int8 weights behind Dequantize": _weights8,
+    "float16 before Dequantize": _float16,
+    "int8 weights before Dequantize": _weights8,
     "dynamic int8 (hybrid)": _dynamic,
     "dynamic int4 (hybrid)": lambda kind: _dynamic(kind, 4),
     "int8": lambda kind: _integer(kind, INT8),

@@ -121,7 +121,7 @@ def test_selection_accepts_the_labels_of_a_mask() -> None:
     small = exporter.prune(keras.Model(x, shown), keep=[LABELS[3], LABELS[1]])
     assert small.get_layer("own").labels == (LABELS[1], LABELS[3])
     assert small.remap.of().labels == (LABELS[1], LABELS[3])
-    with pytest.raises(UsageError, match="there are no labels"):  # none behind the head
+    with pytest.raises(UsageError, match="there are no labels"):  # none after the head
         exporter.prune(keras.Model(x, keras.layers.Softmax()(z)), keep=[LABELS[3]])
     joined = keras.layers.Add()([z, keras.layers.Dense(UNITS)(features)])
     with pytest.raises(UsageError, match="there are no labels"):

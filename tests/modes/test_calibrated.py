@@ -41,11 +41,11 @@ def near(actual: Array, expected: Array) -> None:
     np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
-def onnx_net(activation: str, *behind: NodeProto, **constants: Array) -> Model:
+def onnx_net(activation: str, *nodes_after: NodeProto, **constants: Array) -> Model:
     """z -> the activation "p" -> the factors "y"."""
     axis: dict[str, Any] = {} if activation in {"Sigmoid", "Relu"} else {"axis": 1}
     made = node(activation, ["z"], ["p"], "made", **axis)
-    return classifier(made, *behind, constants=constants)
+    return classifier(made, *nodes_after, constants=constants)
 
 
 def tflite_net(activation: str, operator: str, factor: Array, **fields: Any) -> Model:

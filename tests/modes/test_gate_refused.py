@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Mapping[str, Any], type[Exception], 
         "keep_order has no meaning with mode gate",
     ),
     "ranked units": (ranked, {"gate": "input", "head": "y"}, ModelError, "'best' ranks its units"),
-    "a transpose behind the softmax": (
+    "a transpose after the softmax": (
         turned,
         {"gate": "input"},
         ModelError,

@@ -1,6 +1,6 @@
-"""Masks: what removed units answer, wherever something stands between the head and z.
+"""Mode mask: the values of removed units, with different operations between the head and z.
 
-Expected values are NumPy's, of the logits that a runtime gives for the whole model.
+NumPy computes the expected values from the logits that a runtime returns for the original model.
 """
 
 from __future__ import annotations

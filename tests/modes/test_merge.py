@@ -330,7 +330,7 @@ MODELS: dict[str, tuple[Callable[[], Model], str]] = {
         ),
         "returns 5 units, but only 4 would",
     ),
-    "a maximum over time behind the softmax": (
+    "a maximum over time after the softmax": (
         lambda: onnx.model(
             [
                 onnx.node("Conv", ["x", "k"], ["z"], "conv"),

@@ -173,7 +173,7 @@ def test_z_is_found_before_inserted_operations(choice: dict[str, Any]) -> None:
 # --- refused --------------------------------------------------------------------------------------
 
 
-def beside(*nodes: Any, **outputs: Any) -> Any:
+def softmax_and(*nodes: Any, **outputs: Any) -> Any:
     soft = onnx.node("Softmax", ["z"], ["y"], "soft", axis=1)
     return onnx.classifier(soft, *nodes, outputs=outputs)
 
@@ -215,14 +215,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         UsageError,
         "removed units would set the scale",
     ),
-    "logits beside probabilities": (
-        lambda: beside(z=None, y=None),
+    "logits and probabilities": (
+        lambda: softmax_and(z=None, y=None),
         {"restore_width": True, "head": "y"},
         ModelError,
         "cannot have different widths: 'z' reads",
     ),
-    "a copy behind the output": (
-        lambda: beside(
+    "a node after the output": (
+        lambda: softmax_and(
             onnx.node("Neg", ["y"], ["n"], "neg"),
             onnx.node("ArgMax", ["n"], ["last"], "top", axis=1, keepdims=0),
             y=None,
@@ -233,7 +233,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], type[Exception], str
         "cannot have different widths: 'n' reads",
     ),
     "an argmax of the logits": (
-        lambda: beside(
+        lambda: softmax_and(
             onnx.node("ArgMax", ["z"], ["first"], "top", axis=1, keepdims=0), y=None, first=None
         ),
         {"restore_width": True},

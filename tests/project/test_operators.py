@@ -91,11 +91,11 @@ def test_neutral_operations_of_a_row(row: Callable[..., Any], expected: list[str
 
 
 def onnx_graphs() -> Iterator[Graph]:
-    for case in onnx_heads.BEHIND:
+    for case in onnx_heads.AFTER_HEAD:
         yield classifier(*case.nodes, constants=case.constants, opset=case.opset).graph()
     for nodes, constants, x, _ in onnx_heads.HEADS.values():
         yield model(nodes, constants, x=x.shape).graph()
-    for each in onnx_operators.BEHIND:
+    for each in onnx_operators.AFTER_HEAD:
         yield onnx_operators.build(each).graph()
     for nodes, constants, _ in onnx_operators.KERNELS.values():
         yield model(nodes, constants, x=onnx_operators.INPUT["dense"]).graph()

@@ -160,7 +160,7 @@ def test_constants_of_every_type(dtype: str) -> None:
 def two_gemms(**options: Any) -> OnnxModel:
     """The head and another node read the same kernel and bias."""
     head = node("Gemm", ["x", "k", "b"], ["z"], "head")
-    second = node("Gemm", ["x", "k", "b"], ["w"], "beside")
+    second = node("Gemm", ["x", "k", "b"], ["w"], "second")
     softmax_ = node("Softmax", ["z"], ["y"], "softmax", axis=1)
     outputs = {"y": None, "w": None}
     return model([head, second, softmax_], {"k": K, "b": B}, outputs=outputs, **options)
@@ -187,7 +187,7 @@ def test_shared_constant_is_copied_for_some_uses(ir: int) -> None:
 @pytest.mark.parametrize("ir", [3, 8])
 def test_shared_constant_is_cut_once_for_all_uses(ir: int) -> None:
     opened = two_gemms(ir=ir, opset=9 if ir == 3 else 17)
-    both = [(Use("head", slot), Use("beside", slot)) for slot in (1, 2)]
+    both = [(Use("head", slot), Use("second", slot)) for slot in (1, 2)]
     takes = [Take(n, a, TWO, u) for n, a, u in zip("kb", (1, 0), both, strict=True)]
     result = edited(opened, *takes, SetShape("y", (None, 2)), SetShape("w", (None, 2)))
     assert {n: v.shape for n, v in initializers(result).items()} == {"k": (6, 2), "b": (2,)}
@@ -453,7 +453,7 @@ def test_rest_of_the_file_is_kept() -> None:
     source.metadata_props.add(key="author", value="tests")
     source.graph.initializer[0].doc_string = "the kernel"
     source.graph.node[0].doc_string = "the head"
-    both = (Use("head", 1), Use("beside", 1))
+    both = (Use("head", 1), Use("second", 1))
     result = edited(opened, Take("k", 0, np.arange(6), both), SetShape("y", (None, 5))).proto
     assert result == source
     assert result.SerializeToString(deterministic=True) == opened.to_bytes()

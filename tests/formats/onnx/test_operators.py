@@ -24,7 +24,7 @@ from tests.builders import (
 )
 from tests.builders.onnx_models import Dims, cut, model, node, numbers, run, softmax
 from tests.builders.onnx_operators import (
-    BEHIND,
+    AFTER_HEAD,
     BIAS,
     CHAINS,
     COPIED,
@@ -361,7 +361,7 @@ def test_subgraphs_and_functions_elsewhere_are_kept() -> None:
 # --- after the head -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", BEHIND, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", AFTER_HEAD, ids=lambda case: case.id)
 def test_operators_after_the_head(case: Case) -> None:
     shape = case.expected(Z[case.base], np.arange(5)).shape
     opened = build(case, outputs={"y": shape} if case in CHAINS else None)
@@ -488,10 +488,13 @@ def operators_tested() -> dict[str, set[str]]:
     """Operator -> the modules with a table of graphs that contain it and are cut and run."""
     tables: dict[str, list[Sequence[NodeProto]]] = {
         "test_onnx_table": [
-            *(c.nodes for c in onnx_heads.BEHIND),
+            *(c.nodes for c in onnx_heads.AFTER_HEAD),
             *(nodes for nodes, *_ in onnx_heads.HEADS.values()),
         ],
-        "test_onnx_rows": [*(c.nodes for c in BEHIND), *(nodes for nodes, *_ in KERNELS.values())],
+        "test_onnx_rows": [
+            *(c.nodes for c in AFTER_HEAD),
+            *(nodes for nodes, *_ in KERNELS.values()),
+        ],
         "test_onnx_codes": [nodes for nodes, *_ in onnx_quantized_kernels.KERNELS.values()],
         "test_onnx_integers": [
             *(nodes for nodes, _ in onnx_integer_operators.FORMS_OF_CODES.values()),

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from exporter.errors import ModelError
 from exporter.graph import Array
 from exporter.trace import trace
-from tests.builders.onnx_heads import BEHIND, HEADS, C, Case, X, const, one
+from tests.builders.onnx_heads import AFTER_HEAD, HEADS, C, Case, X, const, one
 from tests.builders.onnx_models import classifier, cut, model, node, numbers, run
 
 KEPT = [4, 0, 2]  # units in another order than in the file
@@ -201,7 +201,7 @@ def test_zero_is_exact(name: str) -> None:
 # --- after the head -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", BEHIND, ids=lambda case: case.id)
+@pytest.mark.parametrize("case", AFTER_HEAD, ids=lambda case: case.id)
 def test_operators_after_the_head(case: Case) -> None:
     opened = classifier(*case.nodes, constants=case.constants, opset=case.opset)
     every = np.arange(5)

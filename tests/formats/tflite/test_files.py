@@ -328,17 +328,17 @@ def number_at(content: bytes, place: int) -> int:
 
 def outside(builder: Builder) -> bytes:
     """The same file with all constants after the flatbuffer, as ai-edge-quantizer writes them."""
-    held = [b for b in builder.model.buffers if b.data is not None and len(b.data)]
-    arrays = [buffer.data for buffer in held]
-    for buffer, data in zip(held, arrays, strict=True):
+    buffers = [b for b in builder.model.buffers if b.data is not None and len(b.data)]
+    arrays = [buffer.data for buffer in buffers]
+    for buffer, data in zip(buffers, arrays, strict=True):
         buffer.data, buffer.offset, buffer.size = None, 2, len(data)
     place = -(-len(builder.content("y")) // 16) * 16
-    start, behind = place, b""
-    for buffer, data in zip(held, arrays, strict=True):
-        buffer.offset = place + len(behind)
-        behind += data.tobytes() + bytes(-len(data) % 16)
+    start, content = place, b""
+    for buffer, data in zip(buffers, arrays, strict=True):
+        buffer.offset = place + len(content)
+        content += data.tobytes() + bytes(-len(data) % 16)
     flat = builder.content("y")
-    return flat + bytes(start - len(flat)) + behind
+    return flat + bytes(start - len(flat)) + content
 
 
 def test_buffers_after_the_flatbuffer_are_moved_inside() -> None:

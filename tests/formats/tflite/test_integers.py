@@ -77,8 +77,8 @@ def test_dequantized_values_are_close_to_the_float_network(precision: str) -> No
 
 NAMES = {
     "float32": "fp32",
-    "float16 behind Dequantize": "fp16",
-    "int8 weights behind Dequantize": "dynamic",
+    "float16 before Dequantize": "fp16",
+    "int8 weights before Dequantize": "dynamic",
     "dynamic int8 (hybrid)": "dynamic",
     "dynamic int4 (hybrid)": "int4",
     "int8": "int8",

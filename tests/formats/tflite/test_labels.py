@@ -266,7 +266,7 @@ def _ranked(*, shown: bool) -> TfliteModel:
     return from_bytes(zipped(builder.content(*outputs), FILES), "ranked.tflite")
 
 
-@pytest.mark.parametrize("shown", [True, False], ids=["beside the units", "alone"])
+@pytest.mark.parametrize("shown", [True, False], ids=["with the units", "alone"])
 def test_the_labels_of_ids_are_cut(*, shown: bool) -> None:
     model = _ranked(shown=shown)
     assert model.graph().labels == {"id": ("ant", "bee", "cat", "dog", "elk")}

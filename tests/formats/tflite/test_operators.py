@@ -595,7 +595,7 @@ def _ranked(operator: str, *, shown: bool, dtype: str = "int32") -> Build:
     return build
 
 
-@pytest.mark.parametrize("shown", [True, False], ids=["beside z", "alone"])
+@pytest.mark.parametrize("shown", [True, False], ids=["with z", "alone"])
 @pytest.mark.parametrize("operator", ["ARG_MAX", "ARG_MIN"])
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_ids_become_new_ids(operator: str, dtype: str, *, shown: bool) -> None:

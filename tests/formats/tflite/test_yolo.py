@@ -98,10 +98,10 @@ def test_classes_are_found_and_cut(family: str, way: str, written: Written) -> N
     done = prune_model(model, CutOptions(keep=KEPT, keep_order=True), Job(samples=2))
     assert done.results.passed
 
-    beside = first if anchors > 1 else 0  # in the same convolution
-    row = [*range(beside), *(beside + unit for unit in KEPT)]
-    channels = [anchor * (beside + CLASSES) + place for anchor in range(anchors) for place in row]
-    shown = logits(model, anchors * (beside + CLASSES))
+    others = first if anchors > 1 else 0  # channels before the classes in one convolution
+    row = [*range(others), *(others + unit for unit in KEPT)]
+    channels = [anchor * (others + CLASSES) + place for anchor in range(anchors) for place in row]
+    shown = logits(model, anchors * (others + CLASSES))
     assert len(shown) == 2
     before, after = answer(model, shown), answer(done.model, shown)
     for name in shown:
