@@ -1,4 +1,4 @@
-"""Describe a model as a flat function with named inputs and outputs; every route starts here."""
+"""Describe a model as a function of a flat list of tensors: the input of every conversion."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from exporter.formats.keras.settings import setting
 from exporter.formats.savedmodel.model import SavedModel
 from exporter.graph.edits import Plan, SetAttribute
 
-_NOT_FLOAT32 = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16", "float64"}
+_OTHER_PRECISIONS = {"float16", "mixed_float16", "bfloat16", "mixed_bfloat16", "float64"}
 Shape = tuple[int | None, ...]
 AnyModel = KerasModel | SavedModel
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A model as a flat function, inputs and outputs in Keras' order.
+    """A model as a function of a flat list of tensors, in the order of the model's inputs.
 
     Attributes:
         name: of the model.
-        call: flat input tensors -> tuple of output tensors, in inference mode.
-        inputs: name -> shape and dtype. An open dimension is None; so is a shape of unknown rank,
-            which `signature_of` refuses.
-        outputs: name -> shape, likewise.
+        call: input tensors -> tuple of output tensors, in inference mode.
+        inputs: name -> shape and dtype. A dimension that the model leaves open is None. A shape of
+            unknown rank is None too; `signature_of` replaces it, or raises an error.
+        outputs: name -> shape, with None in the same two cases.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Signature:
     outputs: Mapping[str, Shape | None]
 
     def specs(self) -> list[Any]:
-        """One `tf.TensorSpec` per input; named input_0 and so on, as not every name is allowed."""
+        """One `tf.TensorSpec` per input, named input_0, ...: TensorFlow forbids some names."""
         return [
             tf.TensorSpec(shape, dtype, name=f"input_{i}")
             for i, (shape, dtype) in enumerate(self.inputs.values())
@@ -54,12 +54,13 @@ def signature_of(
 
     Args:
         model: the model.
-        input_shapes: input name -> whole shape, for dimensions that Keras leaves open; its batch is
-            ignored.
-        batch: leading dimension where Keras leaves it open; None leaves it open too.
+        input_shapes: input name -> complete shape, for dimensions that the model leaves open. Its
+            batch size is ignored.
+        batch: batch size of inputs that leave it open; with None it stays open.
 
     Raises:
-        UsageError: a shape for an unknown input, or one that contradicts the model.
+        UsageError: a shape for an unknown input, a shape that contradicts the model, or no shape
+            for an input of unknown rank.
         ConversionError: a layer keeps a state between calls.
     """
     if isinstance(model, SavedModel):
@@ -71,18 +72,18 @@ def signature_of(
         known = ", ".join(map(repr, signature.inputs))
         raise UsageError(f"the model has no input {unknown[0]!r}", f"inputs: {known}")
     inputs = {
-        name: (_shape(name, shape, input_shapes.get(name), batch), dtype)
+        name: (_complete_shape(name, shape, input_shapes.get(name), batch), dtype)
         for name, (shape, dtype) in signature.inputs.items()
     }
     return replace(signature, inputs=inputs)
 
 
-def _signature_of_keras(opened: KerasModel) -> Signature:
-    model = opened.model
-    _refuse_states(model)
+def _signature_of_keras(keras_model: KerasModel) -> Signature:
+    model = keras_model.model
+    _refuse_stateful_layers(model)
     inputs = {producer_name(t): (tuple(t.shape), str(t.dtype)) for t in model.inputs}
     shapes = (tuple(tensor.shape) for tensor in model.outputs)
-    outputs = dict(zip(opened.outputs, shapes, strict=True))
+    outputs = dict(zip(keras_model.outputs, shapes, strict=True))
     return Signature(str(model.name), _flat_call(model), inputs, outputs)
 
 
@@ -94,31 +95,31 @@ def _signature_of_saved(model: SavedModel) -> Signature:
 
 
 def in_float32(model: AnyModel) -> tuple[AnyModel, tuple[str, ...]]:
-    """The model, and no warning; if layers compute in another precision, a copy and a warning.
+    """A copy in which all layers compute in float32, and a warning; else the model, and no warning.
 
-    No converter takes such layers: the TFLite one refuses them, the ONNX one adds many casts.
+    The TFLite converter refuses other precisions, and the ONNX converter adds many casts for them.
     """
     if isinstance(model, SavedModel):
         return model, ()
-    policies: dict[int, str] = {}  # layer -> its policy
+    policies: dict[int, str] = {}  # id of a layer -> its dtype policy
     edits: list[SetAttribute] = []
     for node, layer in model.drawing.layers.items():
         if id(layer) in policies or not isinstance(layer, keras.Layer):
             continue
         config = layer.get_config()
-        paths = [path for path in dtype_paths(config) if _policy(config, path) in _NOT_FLOAT32]
+        paths = [path for path in dtype_paths(config) if _policy(config, path) in _OTHER_PRECISIONS]
         edits += [SetAttribute(node, path, "float32") for path in paths]
         if paths:
             policies[id(layer)] = _policy(config, paths[0])
     if not policies:
         return model, ()
     names = ", ".join(sorted(set(policies.values())))
-    warning = f"{len(policies)} layers of the policy {names} were converted in float32"
+    warning = f"{len(policies)} layers with the dtype policy {names} were converted in float32"
     return model.apply(Plan(tuple(edits))), (warning,)
 
 
 def dtype_paths(config: Any, prefix: str = "") -> Iterator[str]:
-    """The paths of a layer's precision in its configuration, and of layers inside it."""
+    """The paths of all dtypes in a layer's configuration, also of those of its inner layers."""
     if isinstance(config, dict):
         for name, value in config.items():
             if name == "dtype":
@@ -135,8 +136,8 @@ def _policy(config: dict[str, Any], path: str) -> str:
     return str(policy["config"]["name"] if isinstance(policy, dict) else policy)
 
 
-def _refuse_states(model: Any) -> None:
-    """A converted model starts each call with a new state."""
+def _refuse_stateful_layers(model: Any) -> None:
+    """Raise an error: a converted model would start each call with a new state."""
     for layer in all_layers(model):
         if getattr(layer, "stateful", False):
             raise ConversionError(
@@ -155,23 +156,26 @@ def _flat_call(model: Any) -> Callable[..., tuple[Any, ...]]:
     return call
 
 
-def _shape(name: str, known: Shape | None, given: Sequence[int] | None, batch: int | None) -> Shape:
+def _complete_shape(
+    name: str, known: Shape | None, given: Sequence[int] | None, batch: int | None
+) -> Shape:
+    """The shape in the model, with its open dimensions from the shape that the user gave."""
     if known is None:
         if given is None:
             raise UsageError(
                 f"the rank of the input {name!r} is not known", f"give --input-shape {name}=1,..."
             )
         known = (None,) * len(given)
-    wanted = known if given is None else tuple(given)
-    if len(wanted) != len(known):
+    shape = known if given is None else tuple(given)
+    if len(shape) != len(known):
         raise UsageError(
-            f"the shape given for the input {name!r} has {len(wanted)} dimensions, "
+            f"the shape given for the input {name!r} has {len(shape)} dimensions, "
             f"the input has {len(known)}",
-            "the batch is one of them",
+            "the batch size is one of the dimensions",
         )
     for axis in range(1, len(known)):
-        if known[axis] is not None and wanted[axis] != known[axis]:
+        if known[axis] is not None and shape[axis] != known[axis]:
             raise UsageError(
-                f"dimension {axis} of the input {name!r} is {known[axis]}, not {wanted[axis]}"
+                f"dimension {axis} of the input {name!r} is {known[axis]}, not {shape[axis]}"
             )
-    return (batch if known[0] is None else known[0], *wanted[1:])
+    return (batch if known[0] is None else known[0], *shape[1:])

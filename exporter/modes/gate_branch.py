@@ -1,4 +1,4 @@
-"""The branch of a gate: operations that compute which units are on, and those that use the result.
+"""The branch of a gate: operations that compute which units are on, and that switch the others off.
 
 A *mask* here is a bool tensor, True for units that are on.
 """
@@ -21,32 +21,32 @@ from exporter.selection.conditions import LargestUnits, Threshold, parse_conditi
 from exporter.trace.head import Head
 from exporter.trace.unit_axis import UnitTensor
 
-MASK = "unit_mask"  # name of the input that chooses units
-_PREFIX = "gate"  # of the names of all tensors of a branch
+MASK = "unit_mask"  # name of the model input that contains the mask
+_PREFIX = "gate"  # all tensor names of a branch start with it
 
 
 def recomputes_activation(head: Head) -> bool:
-    """Whether the head has a quantized softmax, under which no unit gets exactly 0."""
+    """Does the head have a quantized softmax, which gives no unit a probability of exactly 0?"""
     function = ACTIVATIONS.get(head.activation)
     quantized = head.tensor(head.z).quantization is not None
     return quantized and function is not None and function.mixes
 
 
 def real_dtype(tensor: UnitTensor) -> np.dtype[np.floating]:
-    """The dtype of the values, or of the dequantized values."""
+    """The dtype of the values after dequantization, if they are quantized."""
     return np.dtype("float32" if tensor.quantization is not None else tensor.dtype)
 
 
 @dataclass
 class GateBranch:
-    """The edits of a gate, in order; each operation of the branch has a name under `gate/`."""
+    """The edits of a gate, in order; names of operations in the branch begin with `gate/`."""
 
     edits: list[Edit]
     head: Head
     kept: Sequence[int]
     batched: bool = False  # the mask is an input [batch, units]
     flat: bool = False  # the mask is an input [units]
-    real: str = ""  # name of the real values at z, after the first use
+    real: str = ""  # name of the tensor with the real values of z, once one is needed
 
     @property
     def z(self) -> UnitTensor:
@@ -61,11 +61,12 @@ class GateBranch:
         return result
 
     def real_values(self) -> str:
-        """The name of the real values at z.
+        """The name of the tensor with the real values of z.
 
-        If they are quantized and the output, only one operation reads them, and all others read its
-        result: onnxruntime uses other kernels, with other roundings, for a quantized tensor that
-        several operations read. (If an activation follows, z is read when it is compared anyway.)
+        If z is quantized and also the output, only one operation reads it; the others read the
+        result of that operation. If several operations read a quantized tensor, onnxruntime uses
+        other kernels, which round differently. (If an activation follows, verification reads z
+        anyway.)
         """
         z = self.z
         if not self.real:
@@ -84,7 +85,7 @@ class GateBranch:
     # --- the mask -------------------------------------------------------------------------------
 
     def mask_from_input(self, gate: str) -> str:
-        """A new input: [units], or [batch, units] if the batch size is not 1."""
+        """The mask from a new input: [units], or [batch, units] if the batch size is not 1."""
         units, batch = self.head.units, self.z.shape[0]
         self.batched = batch != 1 and self.z.unit_axis.axis > 0
         self.flat = not self.batched
@@ -98,7 +99,7 @@ class GateBranch:
         return self.keep_only(on, [units])
 
     def mask_from_condition(self, gate: str) -> str:
-        """A condition on the values at z."""
+        """The mask from a condition on the values of z."""
         condition = parse_condition(gate)
         along = [-1 if i == self.z.unit_axis.axis else 1 for i in range(len(self.z.shape))]
         if isinstance(condition, Threshold):
@@ -107,7 +108,7 @@ class GateBranch:
         return self.keep_only(self.largest(condition, along), along)
 
     def keep_only(self, on: str, shape: Sequence[int]) -> str:
-        """The mask without units that are not kept."""
+        """The mask `on` with removed units off. `shape` broadcasts one flag per unit to it."""
         if len(self.kept) == self.head.units:
             return on
         return self.insert("kept", "and", on, self.is_kept().reshape(shape))
@@ -126,7 +127,7 @@ class GateBranch:
         return self.insert("on", _COMPARED[condition.comparison], value, number)
 
     def activate(self, name: str, value: str) -> str:
-        """The head's softmax or sigmoid of real values, in the shape of z."""
+        """Apply the head's softmax or sigmoid to real values in the shape of z."""
         operation = self.head.tail[0].operation
         assert isinstance(operation, Activation)  # noqa: S101 - narrows the type
         if self.head.activation != "softmax":
@@ -138,29 +139,31 @@ class GateBranch:
         return self.insert(name, "softmax", value, axis=self.z.unit_axis.axis)
 
     def largest(self, condition: LargestUnits, along: Sequence[int]) -> str:
-        """The mask of the largest kept units; of equal ones the first.
+        """The mask of the largest kept units; of units with equal values, the first ones.
 
-        The top-k of a runtime may choose any of the equal ones, so only its smallest value is used.
+        A runtime's top-k may choose any of the equal ones. So the mask uses only its smallest value
+        (the threshold): units above it are on, and then the first units that are equal to it, until
+        `count` are on.
         """
         z, axis, count = self.z, self.z.unit_axis.axis, condition.count
         value = self.real_values()
         if len(self.kept) < self.head.units:
             flags = self.is_kept().reshape(along)
             value = self.insert("value", "where", value, flags, self.lowest())
-        many, one = z.with_width(count), z.with_width(1)
-        top = self.insert("top", "top", value, count=count, axis=axis, shape=many)
-        least = self.insert(
-            "least", "gather", top, np.asarray([count - 1], np.int32), axis=axis, shape=one
+        top_shape, single_shape = z.with_width(count), z.with_width(1)
+        top = self.insert("top", "top", value, count=count, axis=axis, shape=top_shape)
+        threshold = self.insert(
+            "least", "gather", top, np.asarray([count - 1], np.int32), axis=axis, shape=single_shape
         )
-        above = self.insert("above", "greater", value, least)
-        level = self.insert("level", "equal", value, least)
-        ahead = self.insert("above_1", "cast", above, dtype="float32")
-        ahead = self.insert("ahead", "reduce_sum", ahead, axis=axis, shape=one)
-        nth = self.insert("level_1", "cast", level, dtype="float32")
-        nth = self.insert("nth", "cumsum", nth, axis=axis)
-        rank = self.insert("rank", "add", nth, ahead)
-        early = self.insert("early", "less_equal", rank, np.asarray(count, np.float32))
-        return self.insert("on", "or", above, self.insert("tied", "and", level, early))
+        above = self.insert("above", "greater", value, threshold)
+        equal = self.insert("level", "equal", value, threshold)
+        above_count = self.insert("above_1", "cast", above, dtype="float32")
+        above_count = self.insert("ahead", "reduce_sum", above_count, axis=axis, shape=single_shape)
+        equal_count = self.insert("level_1", "cast", equal, dtype="float32")
+        equal_count = self.insert("nth", "cumsum", equal_count, axis=axis)
+        rank = self.insert("rank", "add", equal_count, above_count)
+        in_count = self.insert("early", "less_equal", rank, np.asarray(count, np.float32))
+        return self.insert("on", "or", above, self.insert("tied", "and", equal, in_count))
 
     def mask_for(self, on: str, name: str) -> str:
         """The mask in a shape that broadcasts to a tensor."""
@@ -170,20 +173,20 @@ class GateBranch:
             shape = [self.head.units if i == axis else 1 for i in range(rank)]
             if axis == rank - 1 and (self.flat or rank == _BATCH_AND_UNITS):
                 return on
-            stated: Shape = tuple(shape)
+            result_shape: Shape = tuple(shape)
             if self.batched:
-                shape[0], stated = -1, (z.shape[0], *shape[1:])
+                shape[0], result_shape = -1, (z.shape[0], *shape[1:])
         else:
             if tensor.shape == z.shape:
                 return on
-            shape, stated = [-1 if n is None else n for n in tensor.shape], tensor.shape
-        place = "z" if name == z.name else "output"
-        return self.insert(f"at_{place}", "reshape", on, to=tuple(shape), shape=stated)
+            shape, result_shape = [-1 if n is None else n for n in tensor.shape], tensor.shape
+        suffix = "z" if name == z.name else "output"
+        return self.insert(f"at_{suffix}", "reshape", on, to=tuple(shape), shape=result_shape)
 
-    # --- its readers ----------------------------------------------------------------------------
+    # --- its consumers --------------------------------------------------------------------------
 
     def replace_off(self, name: str, on: str, value: float) -> None:
-        """After a tensor: its values for units that are on, another value for the others."""
+        """After a tensor, replace the values of units that are off by `value`."""
         tensor = self.head.tensor(name)
         operands = self.mask_for(on, name), np.asarray(value, real_dtype(tensor))
         has_real_values = name == self.z.name and self.real not in {"", name}
@@ -202,20 +205,20 @@ class GateBranch:
         self.edits.append(Compute(name, tuple(steps)))
 
     def recompute_activation(self, on: str, floor: float) -> None:
-        """Compute the output in float from z, with the activation over the units that are on."""
+        """Compute the output again, in float: the activation of z over the units that are on."""
         output = self.head.tensor(self.head.output)
         dtype = real_dtype(self.z)
         masked = self.real_values()
         masked = self.insert(
             "masked", "where", masked, self.mask_for(on, self.z.name), np.asarray(floor, dtype)
         )
-        shown = self.activate("shown", masked)
+        recomputed = self.activate("shown", masked)
         if any(isinstance(node.operation, Reshape) for node in self.head.tail):
             to = tuple(-1 if n is None else n for n in output.shape)
-            shown = self.insert("shown_1", "reshape", shown, to=to, shape=output.shape)
+            recomputed = self.insert("shown_1", "reshape", recomputed, to=to, shape=output.shape)
         zero = np.asarray(0.0, dtype)
         masked_output = ComputeStep(
-            "where", (), (shown, self.mask_for(on, output.name), zero), shape=output.shape
+            "where", (), (recomputed, self.mask_for(on, output.name), zero), shape=output.shape
         )
         steps = [masked_output]
         if output.quantization is not None:

@@ -1,4 +1,4 @@
-"""Combine the tables of two cuts of one head, one after the other, into one table."""
+"""Combine the tables of two cuts of one head, the second after the first, into one table."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from exporter.remap.head_remap import OPTIONS, HeadRemap, OldUnits, members
 def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     """The table from the first original to the file that was cut twice.
 
-    A *leftover* is a removed unit that still has a position, as in the modes zero, mask and gate.
+    A *placeholder* is a removed unit that still has a position, as in modes zero, mask and gate.
 
     1. The output, its axis and part, the activation, the logits and the new width come from the
        later cut.
-    2. `kept` has the units that both cuts kept. For example, zero after slice keeps the positions
-       of the slice, and `kept` has fewer units. Slice after zero may keep leftovers, and they are
-       not in `kept`.
-    3. `mode`, `floor` and `restore_width` come from the cut that made the leftovers. Without
-       leftovers they come from the later cut if it made the output narrower, else from the earlier.
-    4. A unit that both cuts removed is a leftover of the later cut. If there are leftovers of both
-       cuts (the later cut keeps a unit that the earlier one had removed), both cuts must have the
-       same mode, floor and restored width: one table has one value for all leftovers.
-    5. A gate decides about all units. Leftovers of an earlier cut are neither on nor off, and would
-       take part in the probabilities that the gate compares, so there may be none.
+    2. `kept` contains the units that both cuts kept. If mode zero follows slice, the positions
+       are those of the slice, and `kept` has fewer units. If slice follows zero, it may keep
+       placeholders, which are not in `kept`.
+    3. `mode`, `floor` and `restore_width` come from the cut that made the placeholders. Without
+       placeholders, they come from the later cut if it made the output narrower, else from the
+       earlier one.
+    4. A unit that both cuts removed is a placeholder of the later cut. If both cuts made
+       placeholders (the later cut keeps a unit that the earlier one removed), they must have the
+       same mode, floor and restored width: a table records one value for all placeholders.
+    5. A gate decides about all units. Placeholders of an earlier cut are neither on nor off, and
+       would change the probabilities that the gate compares, so a gate allows none.
     6. Other options come from the later cut if it used them, else from the earlier one. Merged
-       groups of both cuts are listed by original units, unless a later group includes an earlier
-       one. If the later cut restored the ids, no output returns new ones.
+       groups of both cuts are listed with original unit indices; a later group replaces the
+       earlier groups that it includes. If the later cut restored the ids, no output returns new
+       ones.
 
     Args:
-        earlier: the head's table in the file that was cut.
-        later: the table of the later cut alone, in the indices of that file.
+        earlier: the table in the file that the later cut started from.
+        later: the table of the later cut alone, with the unit indices of that file.
 
     Raises:
-        ModelError: the later table has not as many old units as the earlier one has new units.
-        UsageError: no kept unit is left; case 4 or 5; or absolute probabilities of a file that does
-            not have all units of the original.
+        ModelError: the later cut starts from another number of units than the earlier one made.
+        UsageError: no unit is kept by both cuts; the cuts break rule 4 or 5; or the later cut asks
+            for absolute probabilities, and the earlier one removed units.
     """
     if later.old_units != earlier.new_units:
         raise ModelError(
-            f"remap of head {later.name!r}: the earlier cut leaves {earlier.new_units} units, "
+            f"remap of head {later.name!r}: the earlier cut results in {earlier.new_units} units, "
             f"the later one starts from {later.old_units}"
         )
     if later.options["probabilities"] == "absolute" and len(earlier.kept) < earlier.old_units:
@@ -51,15 +53,15 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
         )
     _refuse_gate(earlier, later)
     new_to_old = tuple(_originals_of(earlier, units) for units in later.new_to_old)
-    kept_twice = set(earlier.kept).intersection(_all_originals(earlier, later.kept))
-    kept = tuple(unit for units in new_to_old for unit in members(units) if unit in kept_twice)
+    kept_by_both = set(earlier.kept).intersection(_all_originals(earlier, later.kept))
+    kept = tuple(unit for units in new_to_old for unit in members(units) if unit in kept_by_both)
     if not kept:
         raise UsageError(
             f"all units to keep in head {later.name!r} were removed by an earlier cut with mode "
             f"{earlier.mode}",
             "keep a unit that the earlier cut kept",
         )
-    source = _cut_of_leftovers(earlier, later)
+    source = _cut_of_placeholders(earlier, later)
     options = {key: _later_or_earlier(earlier, later, key) for key in OPTIONS}
     options |= {key: source.options[key] for key in ("floor", "restore_width")}
     options["merge"] = _groups(earlier, later, new_to_old)
@@ -87,7 +89,7 @@ def _refuse_gate(earlier: HeadRemap, later: HeadRemap) -> None:
 
 
 def _all_originals(earlier: HeadRemap, units: tuple[int, ...]) -> tuple[int, ...]:
-    """The original units of these units of the file in between."""
+    """The original indices of units of the file between the two cuts."""
     return tuple(old for unit in units for old in members(earlier.new_to_old[unit]))
 
 
@@ -96,24 +98,24 @@ def _originals_of(earlier: HeadRemap, units: OldUnits) -> OldUnits:
     return found[0] if len(found) == 1 else tuple(sorted(found))
 
 
-def _cut_of_leftovers(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
-    """The cut whose mode decides the values of the leftovers (cases 3 and 4)."""
+def _cut_of_placeholders(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
+    """The cut that sets the values of the placeholders (rules 3 and 4)."""
     present = [unit for units in later.new_to_old for unit in members(units)]
-    from_earlier = not set(earlier.kept).issuperset(_all_originals(earlier, later.kept))
-    from_later = len(later.kept) < len(present) or later.options["gate"] is not None
-    if from_earlier and from_later and _leftover_value(earlier) != _leftover_value(later):
+    by_earlier = not set(earlier.kept).issuperset(_all_originals(earlier, later.kept))
+    by_later = len(later.kept) < len(present) or later.options["gate"] is not None
+    if by_earlier and by_later and _placeholder_values(earlier) != _placeholder_values(later):
         raise UsageError(
             f"head {later.name!r} was cut with mode {earlier.mode}: its removed units and those of "
             f"mode {later.mode} would have different values",
             f"use --mode {earlier.mode}, remove those units again, remove their positions with "
             "--mode slice, or cut the original again",
         )
-    if from_earlier or from_later:
-        return later if from_later else earlier
+    if by_earlier or by_later:
+        return later if by_later else earlier
     return later if later.new_units < later.old_units else earlier
 
 
-def _leftover_value(head: HeadRemap) -> tuple[Any, ...]:
+def _placeholder_values(head: HeadRemap) -> tuple[Any, ...]:
     return head.mode, head.options["floor"], head.options["restore_width"]
 
 
@@ -125,7 +127,7 @@ def _later_or_earlier(earlier: HeadRemap, later: HeadRemap, key: str) -> Any:
 def _groups(
     earlier: HeadRemap, later: HeadRemap, new_to_old: tuple[OldUnits, ...]
 ) -> dict[str, tuple[int, ...]] | None:
-    """The groups of both cuts that are units of the result, by original units."""
+    """The merged groups of both cuts that are units of the result, with original unit indices."""
     before = earlier.options["merge"] or {}
     after = {
         name: tuple(sorted(_all_originals(earlier, group)))
@@ -136,7 +138,7 @@ def _groups(
 
 
 def _labels(earlier: HeadRemap, later: HeadRemap) -> tuple[str, ...] | None:
-    """The later labels, else the earlier ones; a merged unit has those of its members, joined."""
+    """The later labels, else the earlier ones. A merged unit joins those of its members with +."""
     if later.labels is not None or earlier.labels is None:
         return later.labels
     known = earlier.labels

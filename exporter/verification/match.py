@@ -1,4 +1,9 @@
-"""Find a head's units, and its inner tensors, in the pruned model."""
+"""Find the units of a head, and the tensor with its logits, to compare a pruned model.
+
+A *table* is the remap of one head. Its unit indices are those of the first original. The model that
+was pruned (here the original) may itself be a cut of that one, with a table of its own: the
+*earlier table*, which translates indices of the first original to indices of this one.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +23,7 @@ from exporter.verification.roles import ModelPair
 
 
 def earlier_table(original: Model, table: HeadRemap) -> HeadRemap | None:
-    """How the head was cut in the original itself; None if the original is uncut.
-
-    A table uses the indices of the first original, and the original may be a cut of that one.
-    """
+    """The table of the cut that made the original; None if the original is uncut."""
     heads = original.remap.heads if original.remap else ()
     return next((head for head in heads if head.name == table.name), None)
 
@@ -29,13 +31,13 @@ def earlier_table(original: Model, table: HeadRemap) -> HeadRemap | None:
 def units_of(
     original: Model, head: Head, table: HeadRemap
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The kept units, and the units that have a position, in the original's own indices."""
+    """The kept units, and all units that have a position, as unit indices of the original."""
     earlier = earlier_table(original, table)
-    known = earlier.old_units if earlier else head.units
-    if known != table.old_units:
+    first_units = earlier.old_units if earlier else head.units
+    if first_units != table.old_units:
         raise UsageError(
-            f"head {head.name!r} of {original.name} comes from a head with {known} units, but the "
-            f"remap is for {table.old_units}",
+            f"head {head.name!r} of {original.name} comes from a head with {first_units} units, "
+            f"but the remap is for {table.old_units}",
             "compare with the model that was cut",
         )
     present = tuple(unit for units in table.new_to_old for unit in members(units))
@@ -51,7 +53,7 @@ def units_of(
 
 
 def semantics_of(original: Model, table: HeadRemap) -> Semantics:
-    """The semantics that a table records, in the original's own indices."""
+    """The semantics that a table records, with unit indices of the original."""
     semantics = Semantics.from_options(table.options)
     earlier = earlier_table(original, table)
     if earlier is None:
@@ -72,12 +74,15 @@ def part_before(original: Model, table: HeadRemap) -> tuple[int, int] | None:
 def z_of(pair: ModelPair, head: Head, table: HeadRemap) -> str | None:
     """The tensor with the logits in the pruned model; None if there is nothing to compare there.
 
-    1. The output itself has the logits, or the stage is "quantize", which measures outputs only.
-    2. The table names the tensor.
-    3. In files without that name, or without that tensor: a cut keeps the names of tensors. A
-       converter does not, so a converted model is traced, before the nodes that a cut adds.
-    4. A converter may have fused the activation into the operation before it. That is an error if
-       the units compete: other logits may give the same probabilities.
+    1. None if the output itself contains the logits, or the stage is "quantize", which measures
+       outputs only.
+    2. The tensor that the table names, if the file contains it.
+    3. After a cut, the tensor with the original name, as a cut keeps the names of tensors. A
+       converter does not, so a converted model is traced, starting before the nodes that a cut
+       adds.
+    4. None if the trace fails, for example because the converter fused the activation into the
+       operation before it. This is an error if the units compete (softmax): different logits may
+       give the same probabilities.
     """
     graph = pair.pruned.graph()
     if head.z == head.output or table.output not in graph.tensors or pair.stage == "quantize":
@@ -106,8 +111,8 @@ def z_of(pair: ModelPair, head: Head, table: HeadRemap) -> str | None:
 def _before_added_nodes(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
     """The output of the head before the nodes that a cut adds, and the graph without those nodes.
 
-    Merged units are computed from several gathers, a restored width is padded and gathered, and
-    absolute probabilities are gathered once.
+    A cut adds several gathers for merged units, a pad and a gather for a restored width, and one
+    gather for absolute probabilities.
     """
     name = table.output
     if table.options["merge"]:
@@ -120,15 +125,15 @@ def _before_added_nodes(graph: Graph, table: HeadRemap) -> tuple[Graph, str]:
 
 
 def members_of_merged(graph: Graph, output: str) -> str:
-    """The tensor with all members, in order, that an output with merged units is computed from."""
+    """The tensor with all members, in order, from which an output with merged units is computed."""
     for node, _ in upstream(graph.producers, output, lambda node: node.inputs[0]):
-        if _takes_positions(graph, node):
+        if _gathers_constant_positions(graph, node):
             return node.inputs[0]
     raise ModelError(f"output {output!r} does not show how its units were merged")
 
 
-def _takes_positions(graph: Graph, node: Node) -> bool:
-    """Does a node read the positions to take from a constant?"""
+def _gathers_constant_positions(graph: Graph, node: Node) -> bool:
+    """Does a node take values at positions that a constant lists?"""
     if isinstance(node.operation, Reduce) or len(node.inputs) != 2:  # noqa: PLR2004 - data, indices
         return False
     positions = graph.tensors[node.inputs[1]]
@@ -136,7 +141,7 @@ def _takes_positions(graph: Graph, node: Node) -> bool:
 
 
 def _without_consumers(graph: Graph, tensor: str) -> Graph:
-    """The graph without all nodes that depend on a tensor."""
+    """The graph without the nodes that depend on a tensor."""
     computed = dependents(graph, [tensor])
     nodes = tuple(node for node in graph.nodes if computed.isdisjoint(node.inputs))
     return replace(graph, nodes=nodes)

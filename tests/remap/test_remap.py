@@ -498,7 +498,7 @@ def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             SLICE,
             sliced(6, 1),
             ModelError,
-            "leaves 3 units, the later one starts from 6",
+            "results in 3 units, the later one starts from 6",
             id="width",
         ),
         pytest.param(

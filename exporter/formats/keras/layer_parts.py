@@ -1,4 +1,4 @@
-"""Translate a Keras layer to one neutral operation, or to several that follow each other."""
+"""Translate a Keras layer to neutral operations: one, or a chain of several (its parts)."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class LayerPart(NamedTuple):
     """One neutral operation of a layer, which becomes one node.
 
     Attributes:
-        operator: name in messages: the layer's class, or its activation.
-        suffix: of the node's name after the layer's name; "" for the node with the layer's name.
-        weights: Keras variables, which follow the computed inputs.
+        operator: name in messages: the layer's class, or its activation function.
+        suffix: the node is named after the layer, followed by this suffix.
+        weights: Keras variables; inputs of the node, after the computed inputs.
         weights_first: the weights come before the computed inputs (a lookup table).
-        setting: path in the layer's configuration of the activation that this part is.
-        reshapes: the part's input has another shape than the layer's output.
+        setting: if the part is an activation, its path in the layer's configuration.
+        reshapes: the shape of the part's input differs from that of the layer's output.
     """
 
     operator: str
@@ -31,14 +31,15 @@ class LayerPart(NamedTuple):
     reshapes: bool = False
 
 
-Translation = Operation | tuple[LayerPart, ...]  # an Operation is a layer of one part
-Row = Callable[[KerasCall], Translation]
+Translation = Operation | tuple[LayerPart, ...]  # one Operation: the layer has one part
+Row = Callable[[KerasCall], Translation]  # translates the calls of one class of layers
 
 CONVERT_HINT = "`exporter run` prunes the converted model: --to onnx,tflite"
-"""For layers with constants that are not weights: only a converted file states them."""
+"""Hint for layers with constants that are not weights: only a converted file contains them."""
 
 
 def parts(call: KerasCall, row: Row) -> tuple[LayerPart, ...]:
+    """The parts of the layer that is called, in running order."""
     translation = row(call)
     if isinstance(translation, tuple):
         return translation
@@ -50,17 +51,18 @@ def class_name(call: KerasCall) -> str:
 
 
 def rank_of(call: KerasCall) -> int:
-    """Rank of the first output, the batch included."""
+    """Rank of the first output; the batch axis counts."""
     return len(call.outputs[0].shape)
 
 
 def is_of_keras(operation: Any) -> bool:
-    """Is its class one of Keras or of ours, and not a subclass defined elsewhere?"""
+    """Is its class defined in Keras or in this package, not in the code of a user?"""
     packages = ("keras.src.layers.", "keras.src.ops.", "exporter.layers.")
     return str(type(operation).__module__).startswith(packages)
 
 
 def with_weights(call: KerasCall, operation: Operation, *weights: Any) -> tuple[LayerPart, ...]:
+    """A layer of one part, with these weights."""
     return (LayerPart(class_name(call), operation, weights=weights),)
 
 
@@ -70,7 +72,7 @@ def with_activation(
     """The parts, followed by the layer's own activation if it has one.
 
     Args:
-        axis: along which a softmax normalizes.
+        axis: the axis along which a softmax normalizes.
     """
     function = call.operation.activation
     name = function_name(function)
@@ -86,13 +88,13 @@ def activation(function: Any, axis: int) -> Operation:
         return Elementwise()
     if name not in FUNCTIONS or not str(function.__module__).startswith("keras."):
         return Opaque(f"the activation {name!r} has no rule")
-    neutral, parameters = FUNCTIONS[name]
-    normalized = axis if neutral in {"softmax", "log_softmax"} else None
-    return operations.Activation(neutral, normalized, parameters)
+    neutral_name, parameters = FUNCTIONS[name]
+    normalized_axis = axis if neutral_name in {"softmax", "log_softmax"} else None
+    return operations.Activation(neutral_name, normalized_axis, parameters)
 
 
 def softmax(call: KerasCall) -> Translation:
-    """The layer or operation Softmax or LogSoftmax."""
+    """Translate Softmax or LogSoftmax (a layer, or an operation of keras.ops)."""
     axis = call.operation.axis
     if not isinstance(axis, int):
         return Opaque("it normalizes over several axes at once")
@@ -115,7 +117,7 @@ _SAME_NAME = (
     *("softmax", "log_softmax", "sigmoid", "relu", "relu6", "selu", "gelu", "silu"),
     *("softplus", "softsign", "tanh"),
 )
-# Keras' name -> neutral name and parameters
+# Keras' name -> name and parameters of the neutral activation
 FUNCTIONS: Mapping[str, tuple[str, tuple[tuple[str, float], ...]]] = {
     **{name: (name, ()) for name in _SAME_NAME},
     "exponential": ("exp", ()),

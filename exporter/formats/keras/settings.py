@@ -1,4 +1,7 @@
-"""Settings in a layer's configuration, named by paths: `units`, `layer.config.units`, `axes.1`."""
+"""Settings in a layer's configuration, found by paths: `units`, `layer.config.units`, `axes.1`.
+
+Each part of a path is the key of a dict, or the position in a list or tuple.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ Config = dict[str, Any]
 
 
 def setting(config: Config, path: str) -> Any:
-    """The value at a path (LookupError, TypeError or ValueError if there is none)."""
+    """The value at a path (raises LookupError, TypeError or ValueError if it does not exist)."""
     value: Any = config
     for key in path.split("."):
         value = value[key] if isinstance(value, dict) else value[int(key)]
@@ -25,11 +28,12 @@ def has_setting(config: Config, path: str) -> bool:
 
 
 def with_setting(config: Config, path: str, value: Any) -> Config:
-    """A copy with another value at a path that exists."""
+    """A copy with a new value at a path that exists."""
     copy = deepcopy(config)
-    parent, _, last = path.rpartition(".")
-    inner: Any = setting(copy, parent) if parent else copy
-    if isinstance(inner, tuple):
-        return with_setting(copy, parent, [*inner[: int(last)], value, *inner[int(last) + 1 :]])
-    inner[last if isinstance(inner, dict) else int(last)] = value
+    parent_path, _, key = path.rpartition(".")
+    parent: Any = setting(copy, parent_path) if parent_path else copy
+    if isinstance(parent, tuple):  # which cannot be changed: a list replaces it
+        changed = [*parent[: int(key)], value, *parent[int(key) + 1 :]]
+        return with_setting(copy, parent_path, changed)
+    parent[key if isinstance(parent, dict) else int(key)] = value
     return copy

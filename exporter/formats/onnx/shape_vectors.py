@@ -1,7 +1,8 @@
-"""Shapes that a file computes: which of their entries are constants, and where those are stored.
+"""Find the constants in shapes that an ONNX graph computes, and where the file stores them.
 
-Exporters write a reshape's target as a Shape -> Gather -> Concat chain that copies the batch and
-contains the other lengths as constants. This module follows such a chain backward, entry by entry.
+Exporters write the target of a Reshape as a chain Shape -> Gather -> Concat. It copies the batch
+size, and other lengths are constants. This module follows the chain backward, entry by entry.
+A *shape vector* is a tensor whose entries are lengths of axes.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from exporter.graph.operations import ShapeSource
 
 _STEPS = 4  # slot of a Slice's steps
 _SIZES = 3  # slot of a Resize's sizes
-RUN_TIME = -2  # in a target: a length that is computed while the model runs
+RUN_TIME = -2  # the length of an entry that is computed at run time
 
 
 class ShapeEntry(NamedTuple):
-    """One entry of a shape vector; without an origin it is computed while the model runs."""
+    """One entry of a shape vector; its origin is None if it is computed at run time."""
 
     value: int = RUN_TIME
     origin: ShapeSource | None = None
@@ -31,10 +32,10 @@ ShapeEntries = tuple[ShapeEntry, ...]
 
 
 class ShapeVectors:
-    """The vectors of lengths in one graph.
+    """The shape vectors of one graph.
 
     Args:
-        nodes: the file's nodes by their neutral names.
+        nodes: name in the neutral graph -> the node in the file.
         tensors: every tensor of the graph.
         outputs: names of the graph's outputs.
     """
@@ -48,18 +49,18 @@ class ShapeVectors:
         self.nodes = nodes
         self._tensors = tensors
         self._producers = {
-            made: name for name, node in nodes.items() for made in node.output if made
+            output: name for name, node in nodes.items() for output in node.output if output
         }
-        # Tensor -> the nodes that read it; "" for an output of the graph or a node's subgraph.
+        # Tensor -> its consumers; "" if it is an output of the graph, or a subgraph reads it.
         self._consumers: dict[str, list[str]] = {name: [""] for name in outputs}
         for name, node in nodes.items():
-            for read in node.input:
-                self._consumers.setdefault(read, []).append(name)
-            for read in captured_names(node):
-                self._consumers.setdefault(read, []).append("")
+            for tensor in node.input:
+                self._consumers.setdefault(tensor, []).append(name)
+            for tensor in captured_names(node):
+                self._consumers.setdefault(tensor, []).append("")
 
     def entries(self, node: str, slot: int) -> ShapeEntries | None:
-        """The entries of an input of a node; None where their number is unknown too."""
+        """The entries of the shape vector that a node reads; None if their number is unknown."""
         inputs = self.nodes[node].input
         name = inputs[slot] if slot < len(inputs) else ""
         tensor = self._tensors.get(name)
@@ -81,36 +82,38 @@ class ShapeVectors:
         return _computed_entries(tensor.shape)
 
     def axes_read(self, node: str) -> tuple[int, ...]:
-        """The axes whose lengths a Shape or a Size gives to nodes that compute with them."""
+        """The axes whose lengths a Shape or a Size passes to nodes that compute with them."""
         proto = self.nodes[node]
         rank = len(self._tensors[proto.input[0]].shape or ())
         axes = range(rank)[_integer(proto, "start", 0) : _integer(proto, "end", rank)]
         if proto.op_type == "Size":
             return tuple(axes)
-        return tuple(sorted(self._read(proto.output[0], tuple(axes), proto.input[0])))
+        return tuple(sorted(self._axes_read_from(proto.output[0], tuple(axes), proto.input[0])))
 
-    def _read(self, vector: str, axes: tuple[int, ...], measured: str) -> set[int]:
-        """The axes of `measured`, with their lengths in a vector, that a node computes with.
+    def _axes_read_from(self, vector: str, axes: tuple[int, ...], measured: str) -> set[int]:
+        """The axes of the tensor `measured` whose lengths, in a vector, a node computes with.
 
-        A Resize to the length that its own input has does not compute with it.
+        A Resize that keeps the length of its own input does not count.
         """
-        read = set[int]()
+        found = set[int]()
         for consumer in self._consumers.get(vector, ()):
             node = self.nodes.get(consumer)
             if node is None:
-                read.update(axes)
+                found.update(axes)
             elif node.op_type in {"Cast", "Identity"}:
-                read |= self._read(node.output[0], axes, measured)
+                found |= self._axes_read_from(node.output[0], axes, measured)
             elif (taken := self.positions_taken(consumer, len(axes))) is not None:
-                read |= self._read(node.output[0], tuple(axes[i] for i in taken), measured)
+                found |= self._axes_read_from(
+                    node.output[0], tuple(axes[i] for i in taken), measured
+                )
             elif not self._keeps_lengths(node, vector, axes, measured):
-                read.update(axes)
-        return read
+                found.update(axes)
+        return found
 
     def _keeps_lengths(
         self, concat: NodeProto, vector: str, axes: tuple[int, ...], measured: str
     ) -> bool:
-        """Does a Concat put lengths at their own axes into the sizes of resizes of `measured`?"""
+        """Do all consumers of a Concat resize `measured`, and keep the lengths of these axes?"""
         if concat.op_type != "Concat" or list(concat.input).count(vector) > 1:
             return False
         parts = [self._tensors.get(n) for n in concat.input[: list(concat.input).index(vector)]]
@@ -128,7 +131,7 @@ class ShapeVectors:
         )
 
     def positions_taken(self, name: str, count: int) -> list[int] | None:
-        """The entries of a vector that a Gather or a Slice takes; None where that is computed."""
+        """The positions that a Gather or a Slice takes from a vector; None if not constant."""
         node = self.nodes[name]
         if node.op_type == "Gather":
             indices = self._constant(name, 1)
@@ -136,7 +139,7 @@ class ShapeVectors:
         return self._slice_range(name, count) if node.op_type == "Slice" else None
 
     def replaces_minus_one(self, where: str) -> bool:
-        """Is a Where of the form Where(lengths == x, ones, lengths)?"""
+        """Is a Where of the form Where(lengths == x, 1, lengths), for any x?"""
         condition, ones, lengths = self.nodes[where].input
         names = (self._producers.get(name, "") for name in (condition, ones))
         equal, constant = map(self.nodes.get, names)
@@ -151,8 +154,8 @@ class ShapeVectors:
         node = self.nodes[name]
         step: tuple[int, ...] | None = (1,)
         if len(node.input) == 1:  # before opset 10
-            stated = {a.name: tuple(a.ints) for a in node.attribute}
-            start, stop = stated.get("starts"), stated.get("ends")
+            attributes = {a.name: tuple(a.ints) for a in node.attribute}
+            start, stop = attributes.get("starts"), attributes.get("ends")
         else:
             start, stop = self._constant(name, 1), self._constant(name, 2)
             if len(node.input) > _STEPS and node.input[_STEPS]:
@@ -169,12 +172,12 @@ class ShapeVectors:
 
 
 def target_of(entries: Sequence[ShapeEntry]) -> tuple[int, ...]:
-    """The entries as a reshape's target; RUN_TIME where the file does not state one."""
+    """The entries as the target of a Reshape; RUN_TIME for entries that are not constants."""
     return tuple(entry.value for entry in entries)
 
 
 def _computed_entries(shape: Shape | None) -> ShapeEntries | None:
-    """One entry for each element of a vector or a scalar of this shape."""
+    """One entry without an origin for each element of a vector or a scalar of this shape."""
     if shape is None or len(shape) > 1 or None in shape:
         return None
     return (ShapeEntry(),) * (shape[0] or 0 if shape else 1)
@@ -193,7 +196,7 @@ def _not_followed(_vectors: ShapeVectors, _node: str) -> None:
     return None
 
 
-def _same(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+def _unchanged(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
     return vectors.entries(node, 0)
 
 
@@ -203,14 +206,14 @@ def _taken(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
     return None if source is None or positions is None else tuple(source[i] for i in positions)
 
 
-def _joined(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+def _concatenated(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
     parts = [vectors.entries(node, slot) for slot in range(len(vectors.nodes[node].input))]
     if None in parts:
         return None
     return tuple(entry for part in parts for entry in part or ())
 
 
-def _one_for_minus_one(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
+def _minus_one_replaced(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
     """Where(lengths == -1, 1, lengths): PyTorch writes -1 for an axis that keeps its length."""
     if not vectors.replaces_minus_one(node):
         return None
@@ -218,14 +221,15 @@ def _one_for_minus_one(vectors: ShapeVectors, node: str) -> ShapeEntries | None:
     return entries and tuple(ShapeEntry(1) if each.value == -1 else each for each in entries)
 
 
+# Operator -> the function that follows it backward.
 FOLLOWED: Mapping[str, Callable[[ShapeVectors, str], ShapeEntries | None]] = {
-    "Cast": _same,
-    "Concat": _joined,
+    "Cast": _unchanged,
+    "Concat": _concatenated,
     "Gather": _taken,
-    "Identity": _same,
-    "Reshape": _same,
+    "Identity": _unchanged,
+    "Reshape": _unchanged,
     "Slice": _taken,
-    "Squeeze": _same,
-    "Unsqueeze": _same,
-    "Where": _one_for_minus_one,
+    "Squeeze": _unchanged,
+    "Unsqueeze": _unchanged,
+    "Where": _minus_one_replaced,
 }

@@ -1,15 +1,15 @@
-"""The walk over the readers of unit indices: which tensors contain indices that a cut changes.
+"""The walk over the consumers of unit indices: finds tensors with indices that a cut changes.
 
-A TopK over the units, or the post-process of a detector, returns unit indices. The walk visits all
-nodes that depend on them, in running order. INDEX_RULES lists for each operation the rules that are
-tried in turn; a rule returns the content of the node's results, or None where it does not apply.
-Where none applies, the node computes with indices, and is refused.
+A ranking (TopK over the units) or the post-process of a detector returns unit indices. The walk
+visits all nodes that depend on them, in the order in which they run. INDEX_RULES lists the rules of
+each operation. The walk tries them in turn; a rule returns the content of the node's results, or
+None if it does not apply. If no rule applies, the node computes with indices, and is refused.
 
-The two kinds of node differ:
+The two sources of indices differ:
 
-1. The indices of a ranking are computed again for verification, so that an index may be looked up
-   only where all of them are returned in order.
-2. A constant may be added to the class indices of a post-process: the background class.
+1. Verification computes the indices of a ranking again. So a table may be indexed only with all
+   indices of a ranking, in their original order (`Content.exact`).
+2. A constant may be added to the class indices of a post-process, to count a background class.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ class IndexWalk:
     """One walk, and its results.
 
     Attributes:
-        units: how many there are.
+        units: the number of units.
         unit_axes: tensor -> its unit axis.
-        is_detector: see the cases of the module.
+        is_detector: the indices come from a post-process, not from a ranking.
         adds_offset: a constant may be added to the indices.
-        contents: tensor that depends on the node -> its content.
-        copies: nodes that move all indices in order, or look them up.
+        contents: tensor that depends on the indices -> its content.
+        copies: nodes that move all indices without a change of their order, or look them up.
         tables: constants in which indices are looked up.
         divisions, counts: see `Ranking`.
     """
@@ -73,26 +73,26 @@ class IndexWalk:
     counts: list[Width] = field(default_factory=list)
 
     def run(self, contents: Mapping[str, Content]) -> None:
-        """Visit all nodes that depend on some tensors (raises Refused)."""
+        """Visit all nodes that depend on these tensors (raises Refused)."""
         self.contents.update(contents)
         for node in self.graph.nodes:
             for slot, name in enumerate(node.inputs):
                 if name in self.contents and not self._is_correction(node):
-                    self._note(node, self._result(node, slot, self.contents[name]))
+                    self._record(node, self._result(node, slot, self.contents[name]))
 
     def outputs(self) -> dict[str, Content]:
         """The outputs of the model that contain indices, or table entries for them."""
-        found = {n: self.contents[n] for n in self.graph.outputs if n in self.contents}
-        return {name: each for name, each in found.items() if each.kind is not Kind.OTHER}
+        contents = {n: self.contents[n] for n in self.graph.outputs if n in self.contents}
+        return {name: each for name, each in contents.items() if each.kind is not Kind.OTHER}
 
     def _is_correction(self, node: Node) -> bool:
-        """Is a node part of the correction of a floor division, which is always 0?"""
+        """Does a node correct the sign of a floor division? No position is negative: it adds 0."""
         flat = [name for name, each in self.contents.items() if each.kind is Kind.FLAT]
         return bool(flat) and (
             is_always_zero(self.graph, node.outputs[0], flat) or is_unused(self.graph, node, flat)
         )
 
-    def _note(self, node: Node, content: Content) -> None:
+    def _record(self, node: Node, content: Content) -> None:
         for name in node.outputs:
             if name and (content.kind is not Kind.OTHER or name not in self.contents):
                 self.contents[name] = content
@@ -122,7 +122,10 @@ class IndexWalk:
         return _OTHER if column is None else replace(content, column=column)
 
     def check_divisor(self, node: Node, slot: int) -> None:
-        """Refuse a division by anything but the number of units, which is stated or measured."""
+        """Refuse a division by a number other than the number of units.
+
+        The model measures that number at run time, or a constant contains it.
+        """
         tensor = self.graph.tensors[node.inputs[slot]]
         if is_width(self.graph, tensor.name, self.unit_axes):
             return
@@ -130,17 +133,17 @@ class IndexWalk:
             reason = "it divides positions by a number other than the number of units"
             raise Refused(node, reason)
         entry = 0 if self.graph.shape(tensor.name) else None
-        every = np.arange(self.units)
-        single = next(n for n, a in self.unit_axes.items() if np.array_equal(a.units, every))
-        self.counts.append(Width(node.name, slot, tensor.name, (self.units,), entry, single))
+        units = np.arange(self.units)
+        source = next(n for n, a in self.unit_axes.items() if np.array_equal(a.units, units))
+        self.counts.append(Width(node.name, slot, tensor.name, (self.units,), entry, source))
 
 
 def separates_boxes(graph: Graph, node: Node) -> bool:
     """Are all results of a node used only as box coordinates that a post-process compares?
 
-    Where boxes of all classes are suppressed together, each is moved by its class index times more
-    than the width of any box, so that boxes of different classes never overlap. Other indices have
-    the same effect.
+    To suppress boxes of all classes together, a model moves each box by its class index, times a
+    factor that is larger than any box. Boxes of different classes then never overlap. Changed
+    indices have the same effect.
     """
 
     def is_suppression(consumer: Node, slot: int) -> bool:
@@ -153,30 +156,30 @@ def separates_boxes(graph: Graph, node: Node) -> bool:
 
 
 def added_constant(graph: Graph, node: Node) -> int | None:
-    """The whole number that a node adds to its other input; None where it does something else."""
+    """The integer that a node adds to its other input; None if it does something else."""
     if not applies(node, "add", "sub") or len(node.inputs) != 2:  # noqa: PLR2004 - operands
         return None
-    first, second = (_whole_number(graph, name) for name in node.inputs)
+    first, second = (_integer(graph, name) for name in node.inputs)
     if applies(node, "sub"):
         return -second if first is None and second is not None else None
     return (first if second is None else second) if None in {first, second} else None
 
 
-def _whole_number(graph: Graph, name: str) -> int | None:
+def _integer(graph: Graph, name: str) -> int | None:
     read = graph.tensors[name].read
     value = np.ravel(read()) if read is not None else np.empty(0)
     return int(value[0]) if value.size == 1 and value[0] == np.rint(value[0]) else None
 
 
 def is_look_up(graph: Graph, node: Node, slot: int = 1) -> bool:
-    """Does a node look up the values of an input in rows of a constant?"""
+    """Does a node use the values of an input as row indices of a constant?"""
     operation = node.operation
     is_index = isinstance(operation, Gather) and operation.axis == 0 and slot == 1
     return is_index and graph.tensors[node.inputs[0]].is_constant
 
 
 def _table(walk: IndexWalk, node: Node, offset: int) -> UnitConstant:
-    """The constant in which a node looks up indices, with unit 0 in the row `offset`."""
+    """The constant in which a node looks up indices; its row `offset` is the entry of unit 0."""
     tensor = walk.graph.tensors[node.inputs[0]]
     shape = tuple(n or 0 for n in tensor.shape or ())
     if offset < 0 or shape[0] < offset + walk.units:
@@ -190,7 +193,7 @@ def _table(walk: IndexWalk, node: Node, offset: int) -> UnitConstant:
 
 
 def _move(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
-    """All values are moved, copied or cast."""
+    """The node moves, copies or casts all values."""
     if not moves_one_input(walk.graph, node, "cast"):
         return None
     if content.exact:
@@ -198,25 +201,25 @@ def _move(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content |
     return walk.moved(node, slot, content)
 
 
-def _from(*slots: int) -> IndexRule:
-    """Some values of these inputs (all of them if none are given) are selected, or other values are
-    put next to them.
+def _mix_from(*slots: int) -> IndexRule:
+    """The node selects some values of the inputs at these slots (of all inputs if none are given),
+    or puts other values next to them.
     """
 
-    def select(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
+    def mix(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
         if (slots and slot not in slots) or (content.kind is Kind.ENTRIES and not walk.is_detector):
             return None
-        somewhere = Content(Kind.INDICES, column=Column(0, 0))
-        before = somewhere if content.kind is Kind.FLAT else content
-        return replace(walk.moved(node, slot, before), exact=False)
+        unknown_column = Content(Kind.INDICES, column=Column(0, 0))
+        source = unknown_column if content.kind is Kind.FLAT else content
+        return replace(walk.moved(node, slot, source), exact=False)
 
-    return select
+    return mix
 
 
 def _look_up(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
-    """A table has an entry for each index: it is cut with the units."""
-    known = content.kind is Kind.INDICES and (content.exact or walk.is_detector)
-    if not known or not is_look_up(walk.graph, node, slot):
+    """The node looks up each index in a table, which is cut with the units."""
+    allowed = content.kind is Kind.INDICES and (content.exact or walk.is_detector)
+    if not allowed or not is_look_up(walk.graph, node, slot):
         return None
     walk.tables.append(_table(walk, node, content.column.offset))
     walk.copies.append(node)
@@ -224,7 +227,7 @@ def _look_up(walk: IndexWalk, node: Node, slot: int, content: Content) -> Conten
 
 
 def _add(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
-    """A constant is added to each index: for example, a background class is counted."""
+    """The node adds a constant to each index, for example to count a background class."""
     allowed = walk.adds_offset or (walk.is_detector and content.kind is Kind.ENTRIES)
     added = added_constant(walk.graph, node)
     if not allowed or added is None or not content.column.is_whole:
@@ -234,14 +237,17 @@ def _add(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | Non
 
 
 def _gather_units(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
-    """Values that are cut with the units are found under the new indices."""
-    plain = content.kind is Kind.INDICES and not content.column.offset
-    found = walk.is_detector and plain and slot == 1 and node.inputs[0] in walk.unit_axes
-    return _OTHER if found else None
+    """The node gathers by index from a tensor of units, which is cut: the new indices fit it."""
+    is_index = content.kind is Kind.INDICES and not content.column.offset
+    applies_here = walk.is_detector and is_index and slot == 1 and node.inputs[0] in walk.unit_axes
+    return _OTHER if applies_here else None
 
 
 def _divide(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
-    """The remainder of a position in rows of units, divided by the number of units, is an index."""
+    """The node divides positions in joined rows of units by the number of units.
+
+    The remainder is a unit index.
+    """
     if content.kind is not Kind.FLAT or not applies(node, "div", "mod"):
         return None
     walk.check_divisor(node, 1)
@@ -250,7 +256,7 @@ def _divide(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | 
 
 
 def _subtract(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
-    """The same remainder, written as a - a // b * b."""
+    """The node computes the same remainder as a - a // b * b."""
     flat = {name for name, each in walk.contents.items() if each.kind is Kind.FLAT}
     product = remainder(walk.graph, node, flat) if content.kind is Kind.FLAT else None
     if product is None:
@@ -262,17 +268,17 @@ def _subtract(walk: IndexWalk, node: Node, _: int, content: Content) -> Content 
 
 IndexRule = Callable[[IndexWalk, Node, int, Content], Content | None]
 
-_PUT = 2  # slot of the values that Scatter puts into its first input
+_UPDATES = 2  # slot of the values that Scatter writes into its first input
 
 INDEX_RULES: Mapping[type[Operation], tuple[IndexRule, ...]] = {
     Reshape: (_move,),
     Transpose: (_move,),
     Elementwise: (_divide, _subtract, _add, _move),
-    Gather: (_look_up, _from(0)),
-    GatherComputed: (_gather_units, _from(0)),
-    GatherConstant: (_from(0),),
-    Slice: (_from(0),),
-    Expand: (_from(0),),
-    Concat: (_from(),),
-    Scatter: (_from(_PUT),),
+    Gather: (_look_up, _mix_from(0)),
+    GatherComputed: (_gather_units, _mix_from(0)),
+    GatherConstant: (_mix_from(0),),
+    Slice: (_mix_from(0),),
+    Expand: (_mix_from(0),),
+    Concat: (_mix_from(),),
+    Scatter: (_mix_from(_UPDATES),),
 }

@@ -1,4 +1,4 @@
-"""Write operations into a file: one after a tensor, or a computation of several."""
+"""Insert operations after a tensor of a file: a single one (`insert`) or several (`compute`)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ from exporter.graph.edits import Compute, ComputeStep, Insert
 
 
 def insert(editor: Editor, edit: Insert) -> None:
-    """Write one operation. Without a name, its consumers are those of its first input.
+    """Insert one operation.
+
+    If the edit has no name, the consumers of `edit.after` read the result instead. If it has one,
+    the operation starts a branch: they are not changed, and later edits read the result by name.
 
     Raises:
-        ModelError: the format cannot write the operation; the operation takes other operands or
-            attributes; it would compute with quantized values; or a consumer runs before an operand
-            is computed.
+        ModelError: TFLite cannot express the operation; its operands or attributes are wrong; it
+            would compute with quantized values; or a consumer runs before an operand is computed.
     """
     check_operation(edit, OPERATIONS, "TFLite")
     after = editor.index(edit.after)
@@ -41,26 +43,26 @@ def insert(editor: Editor, edit: Insert) -> None:
 
 
 def compute(editor: Editor, edit: Compute) -> None:
-    """Write the steps; the consumers of the tensor read the result of the last step.
+    """Insert the steps; the consumers of `edit.after` then read the result of the last step.
 
     Raises:
-        ModelError: as `insert` does.
+        ModelError: in the same cases as `insert`.
     """
     after = editor.index(edit.after)
-    read = [each for step in edit.steps for each in step.operands if isinstance(each, str)]
+    names = [each for step in edit.steps for each in step.operands if isinstance(each, str)]
     consumers = editor.consumers(after, branches=False)
-    inputs = [after, *map(editor.index, read)]
+    inputs = [after, *map(editor.index, names)]
     position = _position(editor, edit.steps[-1].operation, edit.after, inputs, consumers)
-    values, operators = [after], []
+    results, operators = [after], []  # result of each step, after the tensor itself
     for step in edit.steps:
         check_operation(step, OPERATIONS, "TFLite")
-        inputs = [values[number] for number in step.inputs]
+        inputs = [results[position] for position in step.inputs]
         for operand in step.operands:
             inputs.append(_operand(editor, step, inputs[0] if inputs else after, operand))
         added, result = _operators(editor, step, inputs)
         operators += added
-        values.append(result)
-    _replace(editor, edit.after, consumers, values[-1])
+        results.append(result)
+    _replace(editor, edit.after, consumers, results[-1])
     editor.main.operators[position:position] = operators
     editor.drop_unread(after)
 
@@ -68,7 +70,7 @@ def compute(editor: Editor, edit: Compute) -> None:
 def _position(
     editor: Editor, operation: str, after: str, inputs: list[int], consumers: list[tuple[Any, int]]
 ) -> int:
-    """The position in the running order that follows the producers of all inputs."""
+    """The position in the operator list after the producers of all inputs."""
     producers = [editor.producer(index) for index in inputs]
     position = max((p + 1 for p in producers if p is not None), default=0)
     order = {id(operator): i for i, operator in enumerate(editor.main.operators)}
@@ -81,7 +83,7 @@ def _position(
 
 
 def _replace(editor: Editor, name: str, consumers: list[tuple[Any, int]], replacement: int) -> None:
-    """Let consumers, outputs and later edits that mean a tensor have its replacement instead."""
+    """Replace a tensor in its consumers, in the outputs and for later edits; swap the names."""
     for operator, slot in consumers:
         rewire(operator, slot, replacement)
     index, tensors = editor.index(name), editor.main.tensors
@@ -99,12 +101,12 @@ def _replace(editor: Editor, name: str, consumers: list[tuple[Any, int]], replac
 def _operators(
     editor: Editor, edit: Insert | ComputeStep, inputs: list[int]
 ) -> tuple[list[Any], int]:
-    """The operators that compute an operation from its inputs, and the index of the result."""
+    """The TFLite operators of an operation, and the index of the result."""
     writable = OPERATIONS[edit.operation]
     if writable.integer_input and "int" not in _dtype(editor, inputs[0]):
         cast = Insert("cast", "", attributes={"dtype": "int32"})
-        operators, whole = _operators(editor, cast, inputs[:1])
-        inputs = [whole, *inputs[1:]]
+        operators, integers_input = _operators(editor, cast, inputs[:1])
+        inputs = [integers_input, *inputs[1:]]
     else:
         operators = []
     operator = _operator(editor, edit, writable, inputs)
@@ -118,12 +120,12 @@ def _operator(
     first = editor.main.tensors[inputs[0]]
     _check_dtypes(editor, edit.operation, writable, inputs)
     checked = check_operation(edit, OPERATIONS, "TFLite")
-    rank = len(integers(first.shape))  # 0 if the rank is not known: then there is no axis
+    rank = len(integers(first.shape))  # 0 if the rank is not known: no axis can be given
     site = Site(text(first.name), checked.attributes, rank, _dtype(editor, inputs[0]))
     added = [_constant(editor, edit, inputs[0], value) for value in writable.constants(site)]
-    written = str(site.attributes["dtype"]) if writable.converts else site.dtype
+    version_dtype = str(site.attributes["dtype"]) if writable.converts else site.dtype
     builtin = int(getattr(schema.BuiltinOperator, writable.builtin))
-    version = writable.versions.get(written, 1)
+    version = writable.versions.get(version_dtype, 1)
     operator = schema.OperatorT(operator_code(editor.file.model, builtin, version))
     if writable.options:
         operator.builtinOptionsType = getattr(schema.BuiltinOptions, writable.options)
@@ -131,7 +133,7 @@ def _operator(
         writable.fill(operator.builtinOptions, site)
     dtype = checked.dtype or site.dtype
     result = _result(editor, edit, first, dtype)
-    if writable.converts and dtype == written:
+    if writable.converts and dtype == version_dtype:
         editor.main.tensors[result].quantization = schema.QuantizationParametersT(
             scale=np.array([site.attributes["scale"]], np.float32),
             zeroPoint=np.array([site.attributes["zero_point"]], np.int64),
@@ -140,8 +142,8 @@ def _operator(
     operator.inputs = np.array([*(inputs[i] for i in order), *added], np.int32)
     operator.outputs = np.array(
         [
-            result if other is None else _unread_result(editor, result, first, other)
-            for other in writable.results
+            result if unread is None else _unread_result(editor, result, first, unread)
+            for unread in writable.results
         ],
         np.int32,
     )
@@ -158,7 +160,7 @@ def _check_dtypes(editor: Editor, operation: str, writable: Writable, inputs: li
     for index in inputs:
         if editor.main.tensors[index].type != first.type and not writable.mixed_dtypes:
             raise ModelError(
-                f"{operation} cannot join {_dtype(editor, inputs[0])} and {_dtype(editor, index)}"
+                f"{operation} cannot mix {_dtype(editor, inputs[0])} and {_dtype(editor, index)}"
             )
 
 
@@ -167,29 +169,29 @@ def _dtype(editor: Editor, index: int) -> str:
 
 
 def _operand(editor: Editor, edit: Insert | ComputeStep, first: int, operand: str | Array) -> int:
-    """The index of an operand; a constant of the first input's dtype gets its quantization."""
+    """The index of an operand; a constant of the first input's dtype shares its quantization."""
     if isinstance(operand, str):
         return editor.index(operand)
-    before = editor.main.tensors[first]
-    index = editor.new_constant(f"{text(before.name)}/{edit.operation}/operand", operand)
-    if editor.main.tensors[index].type == before.type:
-        editor.main.tensors[index].quantization = before.quantization
+    source = editor.main.tensors[first]
+    index = editor.new_constant(f"{text(source.name)}/{edit.operation}/operand", operand)
+    if editor.main.tensors[index].type == source.type:
+        editor.main.tensors[index].quantization = source.quantization
     return index
 
 
 def _constant(editor: Editor, edit: Insert | ComputeStep, first: int, value: Array | float) -> int:
     if isinstance(value, float):
-        before = editor.main.tensors[first]
-        value = constants.encode(value, before, 0, np.zeros(0, np.int64)).reshape(1)
+        source = editor.main.tensors[first]
+        value = constants.encode(value, source, 0, np.zeros(0, np.int64)).reshape(1)
     return _operand(editor, edit, first, value)
 
 
 def _result(editor: Editor, edit: Insert | ComputeStep, before: Any, dtype: str) -> int:
-    """A tensor for the result; with the first input's quantization if it is of the same dtype."""
-    stated = before.shape if before.shapeSignature is None else before.shapeSignature
+    """A tensor for the result; it shares the first input's quantization if it has its dtype."""
+    signature = before.shape if before.shapeSignature is None else before.shapeSignature
     shape = edit.shape
     if shape is None:
-        shape = tuple(None if n < 0 else n for n in integers(stated))
+        shape = tuple(None if n < 0 else n for n in integers(signature))
     name = edit.name if isinstance(edit, Insert) else None
     if name in editor.tensors:
         raise ModelError(f"there is a tensor {name!r} already")
@@ -202,7 +204,10 @@ def _result(editor: Editor, edit: Insert | ComputeStep, before: Any, dtype: str)
 
 
 def _unread_result(editor: Editor, result: int, first: Any, dtype: str) -> int:
-    """A tensor for a result that nothing reads; "" for the first input's dtype and quantization."""
+    """A tensor for a result that no operation reads.
+
+    If the dtype is "", it has the dtype and the quantization of the first input.
+    """
     kind = dtype or constants.type_name(first)
     shape = tuple(integers(editor.main.tensors[result].shape))
     index = editor.new_tensor(f"{text(first.name)}/{kind}", kind, shape)
