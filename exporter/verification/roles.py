@@ -100,9 +100,9 @@ class WrongRows:
 class Comparer(ABC):
     """Compares one thing that both models have, such as a head or an output with indices."""
 
+    @abstractmethod
     def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
         """The tensors to read in the original and in the pruned model, outputs or not."""
-        return (), ()
 
     @abstractmethod
     def compare(self, runs: Runs) -> Iterator[Comparison | WrongRows]:

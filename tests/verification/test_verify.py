@@ -20,9 +20,11 @@ from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
+from exporter.jobs.options import Job
+from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap
-from exporter.verification import Verification, VerifyOptions, match, verify_pair
+from exporter.verification import Stage, Verification, VerifyOptions, match, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 
@@ -585,3 +587,33 @@ def test_inner_tensors_of_a_quantized_model_are_not_compared() -> None:
     assert "z" not in graph.outputs
     done = verify(net, pruned, [inside], stage="quantize")
     assert not [check for check in done.checks if check.output.startswith("z")]
+
+
+# --- files written before the remap recorded the compared tensor ---------------------------------
+
+OLDER: Mapping[str, CutOptions] = {
+    "slice": CutOptions(keep=[0, 2, 3]),
+    "merge": CutOptions(merge={"pair": [1, 3]}),
+    "restored width": CutOptions(keep=[0, 2], restore_width=True),
+    "absolute": CutOptions(keep=[0, 2], probabilities="absolute"),
+    "absolute, restored width": CutOptions(
+        keep=[0, 2], probabilities="absolute", restore_width=True
+    ),
+    "mask": CutOptions(keep=[0, 2], mode="mask"),
+}
+
+
+@pytest.mark.parametrize("stage", ["cut", "export"])
+@pytest.mark.parametrize("name", OLDER)
+def test_an_older_file_is_compared_in_the_same_tensors(name: str, stage: Stage) -> None:
+    """The cut keeps the name of the logits; after a conversion they are traced in the file."""
+    original = onnx.classifier()
+    pruned = prune_model(original, OLDER[name], Job(samples=4))
+    options = VerifyOptions(synthetic_samples(original.graph(), 4))
+    found, older = (
+        verify_pair(stage, original, pruned.model, tables, options)
+        for tables in (pruned.remap.heads, pruned.remap.without_logits().heads)
+    )
+    assert older.checks == found.checks
+    assert {check.output for check in found.checks} >= {"y", "y (z)"}
+    assert all(check.passed for check in found.checks)
