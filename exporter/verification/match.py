@@ -1,8 +1,8 @@
 """Find the units of a head, and the tensor with its logits, to compare a pruned model.
 
-A *table* is the remap of one head. Its unit indices are those of the first original. The model that
-was pruned (here the original) may itself be a cut of that one, with a table of its own: the
-*earlier table*, which translates indices of the first original to indices of this one.
+A *table* is the remap of one head. Its unit indices are those of the first original: the model
+before all cuts. The original of the last cut may itself be the result of a cut. The table of that
+cut, the *earlier table*, translates unit indices of the first original to those of this original.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def insert(editor: Editor, edit: Insert) -> None:
     """Insert one operation.
 
     If the edit has no name, the consumers of `edit.after` read the result instead. If it has one,
-    the operation starts a branch: they are not changed, and later edits read the result by name.
+    the operation is part of a branch: no consumer changes, and later edits read the result by name.
 
     Raises:
         ModelError: TFLite cannot express the operation; its operands or attributes are wrong; it
@@ -56,7 +56,7 @@ def compute(editor: Editor, edit: Compute) -> None:
     results, operators = [after], []  # result of each step, after the tensor itself
     for step in edit.steps:
         check_operation(step, OPERATIONS, "TFLite")
-        inputs = [results[position] for position in step.inputs]
+        inputs = [results[i] for i in step.inputs]
         for operand in step.operands:
             inputs.append(_operand(editor, step, inputs[0] if inputs else after, operand))
         added, result = _operators(editor, step, inputs)
