@@ -96,6 +96,7 @@ LIBRARIES: Mapping[str, str] = {
     "onnxruntime": "onnxruntime",
     "psutil": "psutil",
     "rich": "rich",
+    "scipy": "unit-exporter[data]",
     "sklearn": "unit-exporter[data]",
     "tensorflow": "tensorflow",
     "tf2onnx": "tf2onnx",

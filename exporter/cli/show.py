@@ -144,7 +144,7 @@ def _plan_record(cut: Cut) -> Mapping[str, Any]:
     }
 
 
-# --- inspect ------------------------------------------------------------------------------------
+# --- select -------------------------------------------------------------------------------------
 
 
 def choice(chosen: UnitChoice, out: Path, given: Mapping[str, Any]) -> int:
@@ -181,7 +181,13 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
     for row in rows[:shown]:
         numbers = (f"{row[name]:.4g}" for name in measured)
         kept = "yes" if row["kept"] else "no"
-        table.add_row(str(row["unit"]), Text(row["label"]), *numbers, kept, Text(row["reason"]))
+        table.add_row(
+            str(row["unit"]),
+            Text(formatting.printable(row["label"])),
+            *numbers,
+            kept,
+            Text(row["reason"]),
+        )
     _print_rich(lambda console: console.print(table))
     if len(rows) > shown:
         click.echo(f"... {len(rows) - shown} more units: --verbose shows all")
@@ -193,6 +199,10 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
         _print_printable(
             f"{count} samples of {_unit(chosen, unit)} are predicted as {_unit(chosen, new)}"
         )
+    if given["suggest_merge"] is not None and not groups:
+        labeled = rows[0]["support"] is not None
+        fact = "no units are confused that often" if labeled else "the data has no labels"
+        click.echo(f"no groups to merge: {fact}")
     for group in groups:
         members = ",".join(str(unit) for unit in group)
         names = " and ".join(_unit(chosen, unit) for unit in group)
@@ -203,6 +213,9 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
 
 def _unit(chosen: UnitChoice, unit: int) -> str:
     return chosen.rows[unit].label or f"unit {unit}"
+
+
+# --- inspect ------------------------------------------------------------------------------------
 
 
 def inspection(inspected: Inspection, given: Mapping[str, Any]) -> int:

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +17,7 @@ from exporter.graph import Array, Graph, Node, Quantization
 from exporter.graph.normalization import PIXELS, Normalization, parse_normalization
 from exporter.graph.operations import Elementwise
 from exporter.graph.walk import dependents, only_moves
+from exporter.selection.labels import read_text
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 LABEL_FILE = "labels.csv"
@@ -89,10 +91,11 @@ def image_input(graph: Graph) -> ImageInput:
     tensor = graph.tensors[name]
     shape = tensor.shape or ()
     last, first = shape[-1:] and shape[-1] in _CHANNELS, shape[1:2] and shape[1] in _CHANNELS
-    if len(shape) != _RANK or not (last or first):
+    is_number = tensor.dtype.removeprefix("u").startswith(("float", "int"))
+    if len(shape) != _RANK or not (last or first) or not is_number:
         shown = "[" + ", ".join("?" if n is None else str(n) for n in shape) + "]"
         raise UsageError(
-            f"input {name!r} of shape {shown} does not take images",
+            f"input {name!r} of shape {shown} and dtype {tensor.dtype} does not take images",
             "images need [batch, height, width, channels] or [batch, channels, height, width]",
         )
     height, width, channels = (
@@ -121,7 +124,11 @@ class ImageFolder(Sequence[Array]):
         self.input = image_input(graph)
         self.options = options
         self.normalization = _normalization(folder, graph, self.input, options)
-        found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(
+            path
+            for path in folder.rglob("*")
+            if path.suffix.lower() in SUFFIXES and not path.is_dir()
+        )
         if not found:
             raise UsageError(
                 f"{folder} contains no images", f"images end in {', '.join(sorted(SUFFIXES))}"
@@ -143,20 +150,34 @@ class ImageFolder(Sequence[Array]):
             return _Selected(self, range(len(self))[index])
         return self._decoded(self.paths[index])
 
+    def spread(self, limit: int | None) -> tuple[Sequence[Array], tuple[str, ...] | None]:
+        """At most `limit` images and their labels, evenly spaced: the first ones have one label."""
+        count = len(self) if limit is None else min(limit, len(self))
+        indices = [i * len(self) // count for i in range(count)]
+        labels = self.labels
+        return _Selected(self, indices), labels and tuple(labels[i] for i in indices)
+
     @cached_property
     def labels(self) -> tuple[str, ...] | None:
         """One label per image; None if neither sub-folders nor labels.csv give any."""
         table = self.folder / LABEL_FILE
         if table.is_file():
             named = _read_labels(table)
-            missing = [p for p in self.paths if str(p.relative_to(self.folder)) not in named]
+            files = [path.relative_to(self.folder).as_posix() for path in self.paths]
+            missing = [file for file in files if file not in named]
             if missing:
-                raise UsageError(f"{table} has no row for {missing[0].relative_to(self.folder)}")
-            return tuple(named[str(path.relative_to(self.folder))] for path in self.paths)
-        folders = tuple(path.relative_to(self.folder).parts[0] for path in self.paths)
-        if any(path.parent == self.folder for path in self.paths):
+                raise UsageError(
+                    f"{table} has no row for {missing[0]}", "add one, with the path in the folder"
+                )
+            return tuple(named[file] for file in files)
+        if self.outside:
             return None
-        return folders
+        return tuple(path.relative_to(self.folder).parts[0] for path in self.paths)
+
+    @property
+    def outside(self) -> tuple[Path, ...]:
+        """The images that are in no sub-folder."""
+        return tuple(path for path in self.paths if path.parent == self.folder)
 
     @property
     def range(self) -> tuple[float, float]:
@@ -216,17 +237,36 @@ def _normalization(
     and MediaPipe feeds them so, even if the metadata states a normalization.
     """
     if options.normalize is not None:
-        return options.normalize
+        return _checked(options.normalize, wanted)
     if wanted.dtype in {"uint8", "int8"}:
         return None
     if wanted.name in graph.normalization:
-        return graph.normalization[wanted.name]
+        return _checked(graph.normalization[wanted.name], wanted)
     if takes_pixels(graph, wanted.name):
         return PIXELS
     raise UsageError(
         f"how input {wanted.name!r} expects pixels is not known, for the images in {folder}",
         "give --normalize imagenet, -1..1, 0..1, 0..255 or MEAN,STD",
     )
+
+
+def _checked(normalization: Normalization, wanted: ImageInput) -> Normalization:
+    if len(normalization.mean) not in {1, wanted.channels}:
+        raise UsageError(
+            f"the normalization has {len(normalization.mean)} channels, input {wanted.name!r} has "
+            f"{wanted.channels}",
+            "give one mean and one standard deviation: --normalize MEAN,STD",
+        )
+    if wanted.quantization is None and not wanted.dtype.startswith("float"):
+        limits = np.iinfo(wanted.dtype)
+        low, high = normalization.range
+        if low < limits.min or high > limits.max or high - low < 1:
+            raise UsageError(
+                f"input {wanted.name!r} takes {wanted.dtype}, which cannot represent the "
+                f"normalized pixels {normalization}",
+                "give --normalize 0..255, or none",
+            )
+    return normalization
 
 
 def _can_decode(path: Path, *, fully: bool) -> bool:
@@ -249,7 +289,8 @@ def _resized(path: Path, wanted: ImageInput, resize: Resize) -> Array:
     size = (wanted.width, wanted.height)
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert(_CHANNELS[wanted.channels])
+            image = _eight_bit(ImageOps.exif_transpose(opened))
+            image = image.convert(_CHANNELS[wanted.channels])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(
             f"{path} cannot be decoded: {error}", "remove it, or give --skip-bad"
@@ -264,13 +305,34 @@ def _resized(path: Path, wanted: ImageInput, resize: Resize) -> Array:
     return np.asarray(image).reshape(wanted.height, wanted.width, wanted.channels)
 
 
+def _eight_bit(image: Any) -> Any:
+    """The image; of 16-bit gray the upper 8 bits. Pillow would make all values above 255 white."""
+    from PIL import Image  # noqa: PLC0415 - an optional library
+
+    if not image.mode.startswith("I"):
+        return image
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
 def _read_labels(path: Path) -> dict[str, str]:
     """File, relative to the folder -> label."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = list(csv.DictReader(StringIO(read_text(path)), restval=""))
+    except csv.Error as error:
+        raise UsageError(f"{path} is not valid CSV: {error}", "check its quotes") from error
     if not rows or not {"file", "label"} <= rows[0].keys():
         raise UsageError(f"{path} has no columns file and label", "write a header: file,label")
-    return {row["file"]: row["label"] for row in rows}
+    labels: dict[str, str] = {}
+    for row in rows:
+        file, label = row["file"].strip(), row["label"].strip()
+        if not label:
+            raise UsageError(f"{path} has no label for {file!r}", "write one in each row")
+        if labels.setdefault(file, label) != label:
+            raise UsageError(
+                f"{path} has two labels for {file!r}: {labels[file]!r} and {label!r}",
+                "remove one of the rows",
+            )
+    return labels
 
 
 def takes_pixels(graph: Graph, name: str) -> bool:

@@ -195,6 +195,11 @@ def read_samples(
     _check_count(limit)
     if path.is_dir():
         return _read_images(path, graph, limit, images or ImageOptions())
+    if images is not None and images.normalize is not None:
+        raise UsageError(
+            f"--normalize is for folders of images, and {path} is not a folder",
+            "normalize the arrays in the file, and leave --normalize out",
+        )
     loaded = _load(path)
     labels = None if LABELS in graph.inputs else loaded.pop(LABELS, None)
     values = {
@@ -216,15 +221,20 @@ def read_samples(
 
 def _read_images(path: Path, graph: Graph, limit: int | None, options: ImageOptions) -> Samples:
     folder = ImageFolder(path, graph, options)
-    images: Any = folder[:limit]
-    labels = folder.labels
+    images: Any
+    images, labels = folder.spread(limit)
     warnings = [_range_warning(graph, folder.input.name, np.asarray(folder.range))]
     if skipped := len(folder.skipped):
         warnings.append(f"{skipped} images of {path.name} cannot be decoded and were left out")
+    if labels is None and len(folder.outside) < len(folder):
+        warnings.append(
+            f"{folder.outside[0].name} is in no sub-folder, so the sub-folders are not used as "
+            "labels"
+        )
     return Samples(
         {folder.input.name: images},
         path.name,
-        labels and labels[:limit],
+        labels,
         tuple(filter(None, warnings)),
     )
 

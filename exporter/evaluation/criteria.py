@@ -41,20 +41,25 @@ class Criteria:
         return measure == self.by or measure in dict(self.at_least)
 
     def __post_init__(self) -> None:
-        if not (self.at_least or self.top or self.coverage or self.max_correlation):
+        if not self.at_least and {self.top, self.coverage, self.max_correlation} == {None}:
             raise UsageError("no criterion is given", "give --min-f1, --top, --coverage, ...")
         for measure in [name for name, _ in self.at_least] + ([self.by] if self.by else []):
             if measure not in MEASURES:
                 raise UsageError(
                     f"there is no measure {measure!r}", f"measures: {', '.join(MEASURES)}"
                 )
-        if self.by and not self.top:
+        if self.by and self.top is None:
             raise UsageError("--by orders the units for --top, which is missing", "give --top N")
         if self.top is not None and self.top < 1:
             raise UsageError(f"--top is {self.top}", "keep at least one unit")
         if self.coverage is not None and not 0.0 < self.coverage <= 1.0:
             raise UsageError(
                 f"a coverage of {self.coverage} is not a share", "give 0.995, for example"
+            )
+        if self.max_correlation is not None and not 0.0 < self.max_correlation <= 1.0:
+            raise UsageError(
+                f"{self.max_correlation} is not a correlation that criteria use",
+                "give a number above 0, at most 1: 0.99, for example",
             )
 
 
@@ -74,7 +79,9 @@ def decide(
     rules: list[Callable[[Sequence[UnitRow]], Iterable[Decision]]] = [
         partial(_at_least, measure=name, limit=limit) for name, limit in criteria.at_least
     ]
-    if redundancy is not None:
+    if criteria.max_correlation is not None:
+        if redundancy is None:
+            raise UsageError("correlations need the model, not a file of counts", "give --data")
         rules.append(partial(_not_redundant, redundancy=redundancy))
     if criteria.coverage is not None:
         rules.append(partial(_coverage, share=criteria.coverage))
@@ -140,7 +147,7 @@ def _coverage(rows: Sequence[UnitRow], share: float) -> Iterable[Decision]:
         raise UsageError("no unit was counted", "give data that the model predicts something on")
     covered = 0
     for row in sorted(rows, key=lambda row: (-row.count, row.unit)):
-        needed = covered < share * total
+        needed = covered / total < share  # not share * total: 0.07 * 100 is above 7
         covered += row.count
         reason = f"count {row.count}, {covered / total:.4g} of all covered with it"
         yield Decision(

@@ -12,6 +12,7 @@ from exporter.errors import UsageError
 from exporter.graph import Array
 
 _MOST_CORRELATED = 10_000  # units, each of which is compared with the others
+_ROUNDING = 1e-9  # by which the computed correlation of equal scores may be below 1
 UNLABELED = -1  # the class of a sample whose label is not a unit of the model
 
 
@@ -24,7 +25,7 @@ class UnitRow:
         support: how many samples have its label.
         precision, recall, f1: of its top-1 predictions against the labels.
         average_precision: area under its precision-recall curve, over all samples.
-        active: the share of samples with an output above 0.5 of a probability, or above 0.
+        active: the share of samples with a probability above 0.5; above 0 for other outputs.
         norm: Euclidean norm of its weights in the kernel.
     """
 
@@ -40,6 +41,7 @@ class UnitRow:
     norm: float | None = None
 
 
+QUALITY = ("support", "precision", "recall", "f1", "average_precision")  # need labels
 MEASURES: tuple[str, ...] = tuple(
     f.name for f in fields(UnitRow) if f.name not in {"unit", "label"}
 )
@@ -143,11 +145,11 @@ def reassigned(predictions: Predictions, kept: Sequence[int]) -> Mapping[int, Ma
     A sample belongs to its label if there are labels, else to its top-1 of before.
     """
     before = predictions.top1 if predictions.truth is None else np.asarray(predictions.truth)
-    chosen = np.asarray(kept)
+    chosen, is_kept = np.asarray(kept), set(kept)
     after = chosen[predictions.scores[:, chosen].argmax(axis=1)]
     found: dict[int, dict[int, int]] = {}
     for unit, new in zip(before.tolist(), after.tolist(), strict=True):
-        if unit >= 0 and unit not in set(kept):
+        if unit >= 0 and unit not in is_kept:
             row = found.setdefault(unit, {})
             row[new] = row.get(new, 0) + 1
     return {
@@ -200,17 +202,19 @@ def redundant(predictions: Predictions, correlation: float) -> Mapping[int, tupl
             f"correlations of {predictions.scores.shape[1]} units take too long",
             f"use another criterion; at most {_MOST_CORRELATED} units are compared",
         )
-    scores = predictions.scores.astype(np.float64)
-    centered = scores - scores.mean(axis=0)
-    lengths = np.sqrt(np.square(centered).sum(axis=0))
-    unit_length = np.divide(centered, lengths, out=np.zeros_like(centered), where=lengths > 0)
-    counts = np.bincount(predictions.top1, minlength=scores.shape[1])
+    counts = np.bincount(predictions.top1, minlength=predictions.scores.shape[1])
+    order = np.argsort(-counts, kind="stable")
+    rows = predictions.scores.T[order].astype(np.float64, order="C")
+    rows -= rows.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    np.divide(rows, lengths, out=rows, where=lengths > 0)
     chosen: list[int] = []
     found: dict[int, tuple[int, float]] = {}
-    for unit in np.argsort(-counts, kind="stable").tolist():
-        values = unit_length[:, chosen].T @ unit_length[:, unit]
-        if chosen and values.max() >= correlation:
+    for unit, row in zip(order.tolist(), rows, strict=True):
+        values = rows[: len(chosen)] @ row
+        if chosen and values.max() >= correlation - _ROUNDING:
             found[unit] = (chosen[int(values.argmax())], float(values.max()))
         else:
+            rows[len(chosen)] = row  # the chosen rows are the first ones; later rows are not moved
             chosen.append(unit)
     return found

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from exporter.data.samples import Samples
 from exporter.errors import UsageError
 from exporter.evaluation.criteria import Criteria, Decision, decide
 from exporter.evaluation.unit_table import (
+    QUALITY,
     UNLABELED,
     Predictions,
     UnitRow,
@@ -26,16 +29,21 @@ from exporter.evaluation.unit_table import (
 )
 from exporter.formats.model import Model, unit_labels
 from exporter.graph import Array
+from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Linear
+from exporter.graph.walk import origin, through
 from exporter.jobs.options import Job
 from exporter.jobs.select_options import SelectOptions
 from exporter.selection import Selection
-from exporter.selection.labels import read_labels, read_text
+from exporter.selection.labels import read_labels, read_text, text_lines
+from exporter.selection.lookup import shorten_list
 from exporter.selection.selection_file import SCHEMA
 from exporter.trace import trace
 from exporter.trace.head import Head
 
 _LARGEST_SCORES = 500_000_000  # samples x units held in memory: 2 GB of float32
+_MOST_DIGITS = 18  # of a count or an index: more do not fit in 64 bits
+_SHOWN = 60  # characters of a label in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +125,8 @@ def select_units(source: str | Path | Any, job: Job, options: SelectOptions) -> 
             passes the criteria.
     """
     criteria = options.criteria
+    if options.counts is not None and job.data is not None:
+        raise UsageError("--counts and --data are both given", "give one of the two")
     with job.open(source) as opened:
         model = opened.model
         found = trace(model.graph()).head(options.head)
@@ -139,8 +149,15 @@ def select_units(source: str | Path | Any, job: Job, options: SelectOptions) -> 
             )
         if job.data is None:
             raise UsageError("there is no data to choose by", "give --data, or --counts")
+        if found.output not in model.graph().outputs:
+            raise UsageError(
+                f"{model.name} does not return the scores of head {found.name!r}, but indices or "
+                "boxes",
+                "select works with classifiers: one score per unit and sample",
+            )
         samples = job.inputs(model)
-        predictions = _predict(model, found, samples, names, job)
+        truth = _known_truth(samples, found.units, names, criteria)
+        predictions = _predict(model, found, samples, truth, job)
         norms = _norms(model, found) if criteria.uses("norm") else None
         rows = unit_table(predictions, names, norms)
         limit = criteria.max_correlation
@@ -179,8 +196,26 @@ def _labels(
     return names
 
 
+def _known_truth(
+    samples: Samples, units: int, names: Sequence[str] | None, criteria: Criteria
+) -> Array | None:
+    """The unit of each sample; None without labels, or if none of them is a unit of the model."""
+    if samples.labels is None:
+        return None
+    truth = _truth(samples.labels, units, names)
+    if (truth != UNLABELED).any():
+        return truth
+    if measure := next(filter(criteria.uses, QUALITY), None):
+        raise UsageError(
+            f"no unit is called {samples.labels[0]!r}, or has another label of {samples.source}: "
+            f"{measure} cannot be computed",
+            "give the labels of the units with --labels, or name folders by unit index",
+        )
+    return None  # `_unknown` warns
+
+
 def _predict(
-    model: Model, head: Head, samples: Samples, names: Sequence[str] | None, job: Job
+    model: Model, head: Head, samples: Samples, truth: Array | None, job: Job
 ) -> Predictions:
     """Run the model on every sample."""
     if samples.count * head.units > _LARGEST_SCORES:
@@ -189,35 +224,51 @@ def _predict(
             f"the scores of {samples.count} samples and {head.units} units do not fit in memory",
             f"use --samples {most} or fewer",
         )
-    truth = None if samples.labels is None else _truth(samples.labels, head.units, names)
-    if truth is not None and (truth == UNLABELED).all():
-        truth = None  # the folders are no classes of this model; `_unknown` warns
     job.progress(f"running {model.name} on {samples.count} samples")
     runner = model.runner(job.run_options)
     scores = np.empty((samples.count, head.units), np.float32)
     for i, feed in enumerate(samples.feeds()):
         scores[i] = _unit_scores(model, head, runner(feed)[head.output])
-    return Predictions(scores, truth, 0.0 if head.activation == "linear" else 0.5)
+    if bad := np.flatnonzero(np.isnan(scores).any(axis=1)).tolist():
+        raise UsageError(
+            f"{model.name} returns NaN for {len(bad)} samples, first for number {bad[0]}",
+            "check the model and the range of its inputs",
+        )
+    largest = np.finfo(np.float32).max
+    np.clip(scores, -largest, largest, out=scores)  # masked units have a score of -infinity
+    return Predictions(scores, truth, _active_above(head.activation))
+
+
+def _active_above(activation: str) -> float:
+    if activation == "log_softmax":
+        return float(np.log(0.5))
+    return 0.5 if activation in ACTIVATIONS and ACTIVATIONS[activation].probability else 0.0
 
 
 def _norms(model: Model, head: Head) -> Array:
     """(units,) Euclidean norm of the weights of each unit, over all kernels of the head."""
-    squares = np.zeros(head.units)
-    kernels = {
-        node.inputs[node.operation.kernel]
-        for node in head.body
-        if isinstance(node.operation, Linear)
-    }
-    for constant in head.constants:
-        if constant.name not in kernels:
-            continue
-        tensor = model.graph().tensors[constant.name]
-        if tensor.read is None:
-            continue
-        values = np.square(tensor.dequantize(tensor.read()))
-        axis = constant.unit_axis
+    graph, squares = model.graph(), np.zeros(head.units)
+    axes = {constant.name: constant.unit_axis for constant in head.constants}
+    refused = UsageError(
+        f"the weights of head {head.name!r} cannot be read", "use another criterion than the norm"
+    )
+    linear = [(node, node.operation) for node in head.body if isinstance(node.operation, Linear)]
+    if not linear:
+        raise refused
+    for node, operation in linear:
+        kernel = node.inputs[operation.kernel]
+        # of QuantizeLinear and DequantizeLinear pairs, the constant is before them
+        name = origin(graph.producers, kernel, through("cast", "dequantize"))
+        tensor = graph.tensors[name]
+        has_scale = tensor.quantization is not None or tensor.dtype.startswith("float")
+        if tensor.read is None or name not in axes or operation.packed_bits or not has_scale:
+            raise refused
+        values = np.square(np.asarray(tensor.dequantize(tensor.read()), np.float64))
+        axis = axes[name]
         sums = np.moveaxis(values, axis.axis, 0).reshape(len(axis.units), -1).sum(axis=1)
         np.add.at(squares, axis.units[axis.units >= 0], sums[axis.units >= 0])
+    if not np.isfinite(squares).all():  # the scale is computed when the model runs, for example
+        raise refused
     return np.sqrt(squares)
 
 
@@ -236,20 +287,41 @@ def _unit_scores(model: Model, head: Head, output: Array) -> Array:
 
 
 def _truth(labels: Sequence[str | int], units: int, names: Sequence[str] | None) -> Array:
-    """(samples,) unit index of each label; UNLABELED if no unit has it."""
-    exact = {name: unit for unit, name in enumerate(names or ())}
-    folded = {name.casefold(): unit for name, unit in exact.items()}
-    found = []
-    for label in labels:
-        if isinstance(label, int):
-            found.append(label if 0 <= label < units else UNLABELED)
-        elif label in exact:
-            found.append(exact[label])
-        elif label.isdecimal() and int(label) < units:
-            found.append(int(label))
-        else:
-            found.append(folded.get(label.casefold(), UNLABELED))
-    return np.asarray(found)
+    """(samples,) unit index of each label; UNLABELED if no unit has it.
+
+    Raises:
+        UsageError: several units have one of the labels.
+    """
+    exact: dict[str, list[int]] = {}
+    folded: dict[str, list[int]] = {}
+    for unit, name in enumerate(names or ()):
+        if name:  # "" is a unit without a label
+            exact.setdefault(name, []).append(unit)
+            folded.setdefault(name.casefold(), []).append(unit)
+    return np.asarray([_unit_of(label, units, exact, folded) for label in labels])
+
+
+def _unit_of(
+    label: str | int,
+    units: int,
+    exact: Mapping[str, Sequence[int]],
+    folded: Mapping[str, Sequence[int]],
+) -> int:
+    if isinstance(label, int):
+        return label if 0 <= label < units else UNLABELED
+    if label not in exact and _is_whole(label) and int(label) < units:
+        return int(label)
+    found = exact.get(label) or folded.get(label.casefold()) or [UNLABELED]
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} units are called {label!r}: {shorten_list(found)}",
+            "name the class by its unit index",
+        )
+    return found[0]
+
+
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
 
 
 def _unknown(samples: Samples, predictions: Predictions) -> tuple[str, ...]:
@@ -271,24 +343,46 @@ def _norm_warning(criteria: Criteria) -> tuple[str, ...]:
 
 def _read_counts(path: Path, units: int, names: Sequence[str] | None) -> Mapping[int, int]:
     """Unit -> count, from a CSV file of counts or a log with one label or index per line."""
-    lines = [line for line in read_text(path).splitlines() if line.strip()]
-    if not lines:
+    named = _named_counts(path)
+    counts: Counter[int] = Counter()
+    wanted = _truth(list(named), units, names).tolist()
+    for (name, count), unit in zip(named.items(), wanted, strict=True):
+        if unit == UNLABELED:
+            raise UsageError(
+                f"{path}: no unit is called {_shown(name)}", "check the labels of the model"
+            )
+        counts[unit] += count
+    return counts
+
+
+def _named_counts(path: Path) -> Mapping[str, int]:
+    """Label or index, as the file names it -> count."""
+    text = read_text(path)
+    log = Counter(filter(None, text_lines(text)))
+    if not log:
         raise UsageError(f"{path} is empty", "give one label per line, or the columns label,count")
-    header = [cell.strip().lower() for cell in lines[0].split(",")]
-    if "count" in header:
-        records = list(csv.DictReader(lines, fieldnames=header))[1:]
-        key = next((each for each in ("label", "index", "unit") if each in header), None)
+    try:
+        rows = (row for row in csv.reader(StringIO(text)) if any(map(str.strip, row)))
+        header = [cell.strip().lower() for cell in next(rows, [])]
+        if "count" not in header:
+            return log
+        key = next((each for each in ("label", "index") if each in header), None)
         if key is None:
             raise UsageError(f"{path} has no column label or index", "write a header: label,count")
-        pairs = [(record[key].strip(), record["count"]) for record in records]
-    else:
-        pairs = [(line.strip(), "1") for line in lines]
-    wanted = _truth([name for name, _ in pairs], units, names)
-    counts: dict[int, int] = {}
-    for (name, count), unit in zip(pairs, wanted.tolist(), strict=True):
-        if unit == UNLABELED:
-            raise UsageError(f"{path}: no unit is called {name!r}", "check the labels of the model")
-        if not str(count).strip().isdecimal():
-            raise UsageError(f"{path}: the count of {name!r} is {count!r}", "write a whole number")
-        counts[unit] = counts.get(unit, 0) + int(count)
+        counts: Counter[str] = Counter()
+        for row in rows:
+            cells = dict(zip(header, map(str.strip, row), strict=False))
+            name, count = cells.get(key, ""), cells.get("count", "")
+            if not _is_whole(count):
+                raise UsageError(
+                    f"{path}: the count of {_shown(name)} is {_shown(count)}",
+                    "write a whole number",
+                )
+            counts[name] += int(count)
+    except csv.Error as error:
+        raise UsageError(f"{path} is not valid CSV: {error}", "check its quotes") from error
     return counts
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")

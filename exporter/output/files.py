@@ -23,6 +23,12 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists", "use --force to replace it")
 
 
+def refuse_missing_folder(path: Path) -> None:
+    """Raise an OutputError if the folder that the path is in does not exist."""
+    if not path.parent.is_dir():
+        raise OutputError(f"there is no folder {path.parent}", "create it, or choose another -o")
+
+
 def write_atomically(target: Path, write: Callable[[Path], object], *, force: bool = False) -> None:
     """Let `write` fill a temporary file in the target's folder, then rename it to the target.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
 from exporter.errors import UsageError
 
 _LABEL_COLUMNS = ("label", "name", "class", "display_name")
 _INDEX_COLUMNS = ("index", "id")
+_LARGEST_FILE = 1 << 30  # bytes; a device such as /dev/zero never ends
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
@@ -40,7 +41,11 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
 def read_text(path: str | Path) -> str:
     """The file's text without a byte order mark; UsageError if it cannot be read."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        with Path(path).open("rb") as file:
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise UsageError(f"{str(path)!r} is larger than 1 GB", "give a file of labels or units")
+        return TextIOWrapper(BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError as error:
         raise UsageError(
             f"{str(path)!r} is not UTF-8 text: byte {error.start} is invalid",

@@ -164,6 +164,11 @@ def _units(entry: SelectionEntry, every: Selection, index: LabelIndex) -> Sequen
                 "is a label, and there are no labels", "give --labels FILE, or use indices"
             )
         return index.find(entry, value)
+    if entry.units not in {None, every.units}:
+        raise entry.error(
+            f"the file is for a model with {entry.units} units, this one has {every.units}",
+            "write a selection for this model: exporter select",
+        )
     units = range(value, value + 1) if isinstance(value, int) else value
     if units[-1] >= every.units:
         raise entry.error(

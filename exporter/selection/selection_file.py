@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from exporter.errors import UsageError
 
@@ -18,8 +19,10 @@ def is_selection(text: str) -> bool:
     return text.lstrip().startswith("{")
 
 
-def kept_units(text: str) -> tuple[int, ...]:
-    """The kept units of a selection file; unknown keys are ignored.
+def kept_units(text: str) -> tuple[tuple[int, ...], int | None]:
+    """The kept units of a selection file, and how many units its model has; None if not stated.
+
+    Unknown keys are ignored.
 
     Raises:
         UsageError: not JSON, another schema, or no list of unit indices.
@@ -27,12 +30,21 @@ def kept_units(text: str) -> tuple[int, ...]:
     try:
         record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"not valid JSON: {error}", "write it with `exporter select`") from error
+        raise UsageError(
+            f"not valid JSON: {error}",
+            "write it with `exporter select`; in a list of labels, write ={ for a label with {",
+        ) from error
     if record.get("schema") != SCHEMA:
         raise UsageError(
             f"not a selection file: its schema is {record.get('schema')!r}", f"{SCHEMA}"
         )
-    kept = record.get("kept")
-    if not isinstance(kept, list) or not all(type(unit) is int for unit in kept):
+    kept, units = record.get("kept"), record.get("units")
+    if not isinstance(kept, list) or not all(map(_is_count, kept)):
         raise UsageError("`kept` is not a list of unit indices", "write it with `exporter select`")
-    return tuple(kept)
+    if units is not None and not _is_count(units):
+        raise UsageError("`units` is not a number of units", "write it with `exporter select`")
+    return tuple(kept), units
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0

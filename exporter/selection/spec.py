@@ -43,12 +43,14 @@ class SelectionEntry:
         position: for messages: "keep entry 2 at character 5" or "wanted.txt:7".
         value: an index, a range of indices, a label or a pattern.
         could_be_label: text that was not read as a label, but may be one.
+        units: how many units the model has that the entry was written for; None if unknown.
     """
 
     text: str
     position: str
     value: int | range | ExactLabel | LabelPattern
     could_be_label: bool = False
+    units: int | None = None
 
     def __str__(self) -> str:
         return _shown(self.text, self.position)
@@ -164,7 +166,8 @@ def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
     try:
         text = read_text(path)
         if is_selection(text):
-            yield from (SelectionEntry(str(unit), path, unit) for unit in kept_units(text))
+            kept, units = kept_units(text)
+            yield from (SelectionEntry(str(unit), path, unit, units=units) for unit in kept)
             return
         lines = text_lines(text)
     except UsageError as error:

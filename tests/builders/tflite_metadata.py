@@ -33,6 +33,28 @@ def metadata(*outputs: Sequence[Associated], author: str = "a test") -> bytes:
     return bytes(builder.Output())
 
 
+def input_metadata(mean: Sequence[float], std: Sequence[float]) -> bytes:
+    """A ModelMetadata with one input that states a normalization (ProcessUnit 1)."""
+    builder = flatbuffers.Builder(64)
+    vectors = {0: _floats(builder, mean), 1: _floats(builder, std)}
+    options = _table(builder, 2, vectors)
+    builder.StartObject(2)
+    builder.PrependUint8Slot(0, 1, 0)
+    builder.PrependUOffsetTRelativeSlot(1, options, 0)
+    units = _vector(builder, [int(builder.EndObject())])
+    tensors = _vector(builder, [_table(builder, 7, {4: units})])
+    subgraphs = _vector(builder, [_table(builder, 9, {2: tensors})])
+    builder.Finish(_table(builder, 8, {3: subgraphs}), b"M001")
+    return bytes(builder.Output())
+
+
+def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
+    builder.StartVector(4, len(values), 4)
+    for value in reversed(values):
+        builder.PrependFloat32(value)
+    return int(builder.EndVector())
+
+
 def _tensor(builder: flatbuffers.Builder, name: str, files: Sequence[Associated]) -> int:
     listed = _vector(builder, [_file(builder, file) for file in files])
     return _table(builder, 7, {0: builder.CreateString(name), 6: listed})

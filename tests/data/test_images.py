@@ -218,9 +218,81 @@ def test_labels_from_a_table(folder: Path) -> None:
         read_samples(folder, graph(), images=RAW)
 
 
+BAD_LABELS = {
+    "a missing cell": (b"file,label\ncat/a.png\n", "has no label for 'cat/a.png'"),
+    "two labels": (b"file,label\ncat/a.png,x\ncat/a.png,y\n", "two labels for 'cat/a.png'"),
+    "not UTF-8": (b"file,label\ncat/a.png,\xe9\n", "is not UTF-8"),
+    "a huge cell": (b"file,label\n" + b"x" * 200_000 + b",y\n", "is not valid CSV"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_LABELS)
+def test_damaged_tables_of_labels_are_refused(folder: Path, name: str) -> None:
+    content, message = BAD_LABELS[name]
+    (folder / "labels.csv").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        read_samples(folder, graph(), images=RAW)
+
+
+def test_a_table_of_labels_from_windows(folder: Path) -> None:
+    """A byte order mark, Windows line ends, a row that is there twice, and one without an image."""
+    rows = "file,label\r\ncat/a.png, tabby\r\ncat/a.png,tabby\r\ndog/b.bmp,beagle\r\nno.png,x\r\n"
+    (folder / "labels.csv").write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    assert read_samples(folder, graph(), images=RAW).labels == ("tabby", "beagle")
+
+
 def test_images_that_lie_in_the_folder_itself_have_no_labels(folder: Path) -> None:
     Image.fromarray(PIXELS).save(folder / "c.png")
-    assert read_samples(folder, graph(), images=RAW).labels is None
+    samples = read_samples(folder, graph(), images=RAW)
+    assert samples.labels is None
+    assert samples.warnings == (
+        "c.png is in no sub-folder, so the sub-folders are not used as labels",
+    )
+
+
+def test_a_limit_takes_images_of_every_label(tmp_path: Path) -> None:
+    for label in "abc":
+        (tmp_path / label).mkdir()
+        for i in range(4):
+            Image.fromarray(PIXELS).save(tmp_path / label / f"{i}.png")
+    for limit, labels in ((3, "abc"), (6, "aabbcc"), (12, "aaaabbbbcccc"), (99, "aaaabbbbcccc")):
+        samples = read_samples(tmp_path, graph(), limit, RAW)
+        assert (samples.count, samples.labels) == (len(labels), tuple(labels))
+
+
+def test_a_folder_with_the_suffix_of_an_image(folder: Path) -> None:
+    (folder / "cat" / "more.png").mkdir()
+    (folder / "cat" / "back").symlink_to(folder, target_is_directory=True)  # a loop
+    assert read_samples(folder, graph(), images=RAW).count == 2
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gray_images_of_16_bits_are_scaled(tmp_path: Path, channels: int) -> None:
+    wide = np.arange(8, dtype=np.uint16).reshape(2, 4) * 8192 + 100
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    feed = next(read_samples(tmp_path, graph((1, 2, 4, channels)), images=RAW).feeds())
+    assert np.array_equal(feed["image"][0, :, :, 0], wide // 256)
+
+
+def test_a_normalization_has_the_channels_of_the_input(folder: Path) -> None:
+    imagenet = ImageOptions(parse_normalization("imagenet"))
+    with pytest.raises(UsageError, match="has 3 channels, input 'image' has 1"):
+        read_samples(folder, graph((1, 2, 4, 1)), images=imagenet)
+
+
+def test_an_integer_input_takes_no_fractions(folder: Path) -> None:
+    for text in ("-1..1", "0..0.5"):
+        options = ImageOptions(parse_normalization(text))
+        with pytest.raises(UsageError, match="uint8, which cannot represent"):
+            read_samples(folder, graph(dtype="uint8"), images=options)
+    assert read_samples(folder, graph(dtype="int32"), images=RAW).count == 2
+
+
+def test_a_normalization_is_for_folders(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", PIXELS[np.newaxis].astype(np.float32))
+    with pytest.raises(UsageError, match="--normalize is for folders of images"):
+        read_samples(tmp_path / "x.npy", graph(), images=RAW)
+    assert read_samples(tmp_path / "x.npy", graph(), images=ImageOptions()).count == 1
 
 
 def test_a_limit_takes_the_first(folder: Path) -> None:

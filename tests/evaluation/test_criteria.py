@@ -32,6 +32,7 @@ KEPT = {
     "more than there are": (Criteria(top=9), (0, 1, 2, 3)),
     "coverage": (Criteria(coverage=0.8), (0, 1)),
     "coverage just missed": (Criteria(coverage=0.81), (0, 1, 2)),
+    "a coverage of no units": (Criteria(coverage=0.001), (0,)),
     "coverage of all": (Criteria(coverage=1.0), (0, 1, 2, 3)),
     "a limit before the top": (Criteria(at_least=(("f1", 0.4),), top=2, by="precision"), (0, 2)),
 }
@@ -44,6 +45,13 @@ def test_kept(name: str) -> None:
     assert tuple(each.unit for each in decisions) == (0, 1, 2, 3)
     assert tuple(each.unit for each in decisions if each.kept) == kept
     assert all(each.reason for each in decisions)
+
+
+def test_a_share_that_is_reached_exactly_needs_no_further_unit() -> None:
+    """0.07 * 100 is 7.000000000000001 in floating point."""
+    rows = (UnitRow(0, "", 7), *(UnitRow(unit, "", 3) for unit in range(1, 32)))
+    decisions = decide(rows, Criteria(coverage=0.07))
+    assert [each.unit for each in decisions if each.kept] == [0]
 
 
 def test_redundant_units_are_removed_first() -> None:
@@ -73,7 +81,15 @@ REFUSED: Mapping[str, tuple[Callable[[], object], str]] = {
         "--top, which is missing",
     ),
     "nothing at the top": (lambda: Criteria(top=-1), "--top is -1"),
+    "no unit at the top": (lambda: Criteria(top=0), "--top is 0"),
     "a share above 1": (lambda: Criteria(coverage=1.5), "1.5 is not a share"),
+    "no share": (lambda: Criteria(coverage=0.0), "0.0 is not a share"),
+    "no correlation": (lambda: Criteria(max_correlation=0.0), "0.0 is not a correlation"),
+    "a correlation above 1": (lambda: Criteria(max_correlation=1.5), "1.5 is not a correlation"),
+    "counts do not correlate": (
+        lambda: decide(COUNTED, Criteria(max_correlation=0.9)),
+        "correlations need the model",
+    ),
     "no unit passes": (lambda: decide(ROWS, Criteria(at_least=(("count", 99),))), "no unit passes"),
     "labels are needed": (
         lambda: decide(COUNTED, Criteria(at_least=(("f1", 0.5),))),

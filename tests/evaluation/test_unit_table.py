@@ -141,6 +141,31 @@ def test_units_that_follow_a_more_frequent_one_are_redundant() -> None:
     assert redundant(Predictions(scores.astype(np.float32)), 1.1) == {}
 
 
+def test_equal_scores_have_a_correlation_of_1() -> None:
+    """Rounding must not hide an exact copy; each copy names a unit that is kept."""
+    random = np.random.default_rng(3)
+    scores = np.repeat(random.normal(size=(50, 20)), 2, axis=1).astype(np.float32)
+    found = redundant(Predictions(scores), 1.0)
+    assert len(found) == 20
+    assert all(unit // 2 == twin // 2 and twin not in found for unit, (twin, _) in found.items())
+
+
+def test_correlations_are_those_of_numpy() -> None:
+    random = np.random.default_rng(4)
+    scores = random.normal(size=(30, 3)) @ random.normal(size=(3, 12))
+    predictions = Predictions(scores.astype(np.float32))
+    expected = np.asarray(np.corrcoef(scores.astype(np.float32), rowvar=False))
+    found = redundant(predictions, 0.7)
+    chosen = [unit for unit in range(12) if unit not in found]
+    assert found
+    assert len(chosen) > 1
+    for unit, (twin, value) in found.items():
+        assert value == pytest.approx(expected[unit, twin])
+        assert value >= 0.7
+    pairs = expected[np.ix_(chosen, chosen)] - 2 * np.eye(len(chosen))
+    assert pairs.max() < 0.7
+
+
 def test_correlations_of_too_many_units_are_refused() -> None:
     wide = Predictions(np.zeros((1, 10_001), np.float32))
     with pytest.raises(UsageError, match="10001 units"):

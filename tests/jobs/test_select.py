@@ -6,9 +6,11 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from onnx import NodeProto
 
 from exporter.errors import UsageError
 from exporter.formats import open_model
@@ -18,6 +20,7 @@ from exporter.jobs.prune import prune_model
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
 from exporter.planning.cut import CutOptions
+from tests.builders.onnx_models import node, proto
 from tests.builders.shelf import BIAS, FEATURES, KERNEL, LABELS, UNITS
 
 COUNT = 60
@@ -98,6 +101,9 @@ def test_by_predictions_on_unlabeled_data(shelf: Path, tmp_path: Path, features:
     [
         pytest.param("label,count\nowl,5\nmacaw,2\nowl,1\n", id="labels"),
         pytest.param("count,index\n6,1\n2,0\n", id="indices"),
+        pytest.param(
+            '\ufeff"Label","Count"\r\n"owl","6"\r\n\r\n"0"," 2"\r\n', id="quoted, from Windows"
+        ),
         pytest.param("owl\n" * 6 + "macaw\n\nmacaw\n", id="a log"),
     ],
 )
@@ -147,6 +153,44 @@ def test_norms_are_those_of_the_kernel(shelf: Path, labeled: Job) -> None:
         assert any("does not prove" in warning for warning in choice.warnings)
 
 
+def onnx_file(path: Path, nodes: list[NodeProto], **constants: Array) -> Path:
+    """A head on the features; each model returns "y"."""
+    built = proto(nodes, constants, x=("batch", FEATURES), outputs={"y": ("batch", UNITS)})
+    path.write_bytes(built.SerializeToString())
+    return path
+
+
+def test_norms_of_quantized_and_transposed_weights(tmp_path: Path, labeled: Job) -> None:
+    """The constant is int8 with a scale per unit, and has the units first."""
+    scales = np.linspace(0.01, 0.05, UNITS).astype(np.float32)
+    values = np.random.default_rng(1).integers(-127, 128, (UNITS, FEATURES)).astype(np.int8)
+    nodes = [
+        node("DequantizeLinear", ["k", "s", "zero"], ["real"], "read", axis=0),
+        node("Transpose", ["real"], ["turned"], "turn", perm=[1, 0]),
+        node("MatMul", ["x", "turned"], ["y"], "head"),
+    ]
+    model = onnx_file(
+        tmp_path / "int8.onnx", nodes, k=values, s=scales, zero=np.zeros(UNITS, np.int8)
+    )
+    choice = select_units(model, labeled, SelectOptions(top=3, by="norm"))
+    norms = np.sqrt(np.square(values * scales.astype(np.float64)[:, np.newaxis]).sum(axis=1))
+    assert [row.norm for row in choice.rows] == pytest.approx(norms, rel=1e-6)
+
+
+def test_norms_of_weights_without_a_known_scale_are_refused(tmp_path: Path, labeled: Job) -> None:
+    values = np.ones((FEATURES, UNITS), np.int8)
+    nodes = [
+        node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"], "quantize"),
+        node("MatMulInteger", ["q", "k", "zero"], ["sums"], "head"),
+        node("Cast", ["sums"], ["real"], "cast", to=1),
+        node("Mul", ["real", "scale"], ["y"], "scaled"),
+    ]
+    model = onnx_file(tmp_path / "integers.onnx", nodes, k=values)
+    with pytest.raises(UsageError, match="the weights of head 'y' cannot be read"):
+        select_units(model, labeled, SelectOptions(min_norm=1.0))
+    assert select_units(model, labeled, ALL).samples == COUNT
+
+
 def test_redundant_units_are_found(shelf: Path, labeled: Job, features: Array) -> None:
     scores = 1 / (1 + np.exp(-(features.astype(np.float64) @ KERNEL + BIAS)))
     pairs = np.corrcoef(scores.T) - np.eye(UNITS)
@@ -162,6 +206,86 @@ def test_labels_of_other_classes_are_not_used(shelf: Path, tmp_path: Path, featu
     choice = select_units(shelf / "net.onnx", Job(data=tmp_path / "other.npz"), ALL)
     assert choice.warnings == ("no unit is called 'emu'; the labels of the data are not used",)
     assert choice.rows[0].support is None
+
+
+def test_labels_of_other_classes_are_refused_if_a_criterion_needs_labels(
+    shelf: Path, tmp_path: Path, features: Array
+) -> None:
+    np.savez(tmp_path / "other.npz", x=features, labels=np.array(["emu"] * COUNT))
+    with pytest.raises(UsageError, match=r"no unit is called 'emu'.*f1 cannot be computed"):
+        select_units(shelf / "net.onnx", Job(data=tmp_path / "other.npz"), F1)
+
+
+def test_a_label_of_two_units_is_refused_only_if_it_is_used(
+    shelf: Path, tmp_path: Path, features: Array
+) -> None:
+    options = replace(ALL, labels=("crane", "Crane", "crane", "", "", "owl", "owl2"))
+    for label, supported in (("owl", 5), ("Crane", 1), ("2", 2)):
+        np.savez(tmp_path / "x.npz", x=features, labels=np.array([label] * COUNT))
+        choice = select_units(shelf / "net.onnx", Job(data=tmp_path / "x.npz"), options)
+        assert choice.rows[supported].support == COUNT
+    for label, units in (("crane", "2 units are called 'crane': 0, 2"), ("CRANE", "3 units")):
+        np.savez(tmp_path / "x.npz", x=features, labels=np.array([label] * COUNT))
+        with pytest.raises(UsageError, match=units):
+            select_units(shelf / "net.onnx", Job(data=tmp_path / "x.npz"), options)
+
+
+@pytest.mark.parametrize(
+    ("operator", "limit"), [("LogSoftmax", np.log(0.5)), ("Relu", 0.0), ("Softmax", 0.5)]
+)
+def test_active_units(
+    tmp_path: Path, labeled: Job, features: Array, operator: str, limit: float
+) -> None:
+    """More likely than 0.5 for probabilities and their logarithms; above 0 for others."""
+    attributes: dict[str, Any] = {} if operator == "Relu" else {"axis": 1}
+    nodes = [
+        node("MatMul", ["x", "k"], ["z"], "head"),
+        node(operator, ["z"], ["y"], "activation", **attributes),
+    ]
+    model = onnx_file(tmp_path / "net.onnx", nodes, k=KERNEL.astype(np.float32))
+    z = features.astype(np.float64) @ KERNEL
+    softmax = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
+    y = {"LogSoftmax": np.log(softmax), "Relu": np.maximum(z, 0), "Softmax": softmax}[operator]
+    choice = select_units(model, labeled, ALL)
+    assert [row.active for row in choice.rows] == pytest.approx((y > limit).mean(axis=0))
+    assert sum(row.active or 0.0 for row in choice.rows) > 0
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_scores_that_are_not_finite(tmp_path: Path, labeled: Job, value: float) -> None:
+    """A masked unit has a score of -infinity, and is never predicted; NaN is refused."""
+    mask = np.zeros(UNITS, np.float32)
+    mask[2] = value
+    nodes = [
+        node("MatMul", ["x", "k"], ["z"], "head"),
+        node("Add", ["z", "m"], ["y"], "mask"),
+    ]
+    model = onnx_file(tmp_path / "net.onnx", nodes, k=KERNEL.astype(np.float32), m=mask)
+    options = SelectOptions(min_count=1, max_correlation=0.99, labels=LABELS)
+    if np.isnan(value):
+        with pytest.raises(UsageError, match=f"returns NaN for {COUNT} samples, first for number"):
+            select_units(model, labeled, options)
+    else:
+        choice = select_units(model, labeled, options)
+        assert (choice.rows[2].count, choice.decisions[2].kept) == (0, False)
+
+
+def test_a_model_that_returns_only_indices_is_refused(tmp_path: Path, labeled: Job) -> None:
+    nodes = [
+        node("MatMul", ["x", "k"], ["z"], "head"),
+        node("ArgMax", ["z"], ["y"], "best", axis=1, keepdims=0),
+    ]
+    outputs: Any = {"y": ("batch",)}
+    built = proto(nodes, {"k": KERNEL.astype(np.float32)}, x=("batch", FEATURES), outputs=outputs)
+    (tmp_path / "net.onnx").write_bytes(built.SerializeToString())
+    with pytest.raises(UsageError, match="does not return the scores of head"):
+        select_units(tmp_path / "net.onnx", labeled, ALL)
+
+
+def test_counts_and_data_are_refused(shelf: Path, labeled: Job, tmp_path: Path) -> None:
+    options = replace(ALL, counts=counts(tmp_path, "1\n"))
+    with pytest.raises(UsageError, match="--counts and --data are both given"):
+        select_units(shelf / "net.onnx", labeled, options)
 
 
 def counts(folder: Path, text: str) -> Path:
@@ -187,6 +311,31 @@ REFUSED: Mapping[str, tuple[Callable[[Path], SelectOptions], str]] = {
     "no number": (
         lambda f: replace(ALL, counts=counts(f, "index,count\n3,x\n")),
         "the count of '3' is 'x'",
+    ),
+    "a negative number": (
+        lambda f: replace(ALL, counts=counts(f, "index,count\n3,-1\n")),
+        "the count of '3' is '-1'",
+    ),
+    "thousands of digits": (
+        lambda f: replace(ALL, counts=counts(f, f"index,count\n3,{'9' * 5000}\n")),
+        "the count of '3' is '999",
+    ),
+    "an index of thousands of digits": (
+        lambda f: replace(ALL, counts=counts(f, "9" * 5000)),
+        "no unit is called '999",
+    ),
+    "a missing count": (
+        lambda f: replace(ALL, counts=counts(f, "index,count\n3\n")),
+        "the count of '3' is ''",
+    ),
+    "a missing index": (
+        lambda f: replace(ALL, counts=counts(f, "count,index\n3\n")),
+        "no unit is called ''",
+    ),
+    "no cell": (lambda f: replace(ALL, counts=counts(f, ",,\n")), "no unit is called ',,'"),
+    "a huge cell": (
+        lambda f: replace(ALL, counts=counts(f, f"index,count\n{'x' * 200_000},1\n")),
+        "is not valid CSV",
     ),
 }
 

@@ -25,9 +25,20 @@ def test_the_kept_units_are_read(tmp_path: Path) -> None:
 
 def test_a_unit_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "selection.json"
-    file.write_text(json.dumps(RECORD))
+    file.write_text(json.dumps({"schema": SCHEMA, "kept": [3, 0]}))  # `units` is optional
     with pytest.raises(UsageError, match="there is no unit 3"):
         select(units=2, keep=f"@{file}")
+
+
+@pytest.mark.parametrize("units", [4, 6])
+def test_a_file_for_a_model_with_other_units_is_refused(tmp_path: Path, units: int) -> None:
+    """Its indices may exist, but name other units."""
+    file = tmp_path / "selection.json"
+    file.write_text(json.dumps(RECORD))
+    message = f"the file is for a model with 5 units, this one has {units}"
+    for option in ("keep", "remove"):
+        with pytest.raises(UsageError, match=message):
+            select(units=units, **{option: f"@{file}"})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -38,10 +49,13 @@ def test_a_unit_that_the_model_lacks_is_refused(tmp_path: Path) -> None:
         pytest.param('{"schema": "other/1"}', "its schema is 'other/1'", id="another schema"),
         pytest.param(json.dumps({**RECORD, "kept": "0,3"}), "not a list", id="no list"),
         pytest.param(json.dumps({**RECORD, "kept": [True]}), "not a list", id="no index"),
+        pytest.param(json.dumps({**RECORD, "kept": [-1]}), "not a list", id="negative"),
+        pytest.param(json.dumps({**RECORD, "units": "5"}), "not a number of units", id="units"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "selection.json"
     file.write_text(text)
-    with pytest.raises(UsageError, match=message):
-        select(units=5, keep=f"@{file}")
+    for option in ("keep", "remove"):
+        with pytest.raises(UsageError, match=message):
+            select(units=5, **{option: f"@{file}"})  # type: ignore[arg-type]

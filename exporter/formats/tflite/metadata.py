@@ -12,7 +12,7 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, UsageError
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
 from exporter.graph.normalization import Normalization
 
@@ -62,7 +62,15 @@ def _normalizations(root: Table) -> Iterator[Normalization | None]:
         for tensor in subgraph.tables(_SUBGRAPH_INPUTS):
             units = tensor.tables(_TENSOR_PROCESS_UNITS)
             stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == _NORMALIZATION]
-            yield Normalization(stated[0].floats(_MEAN), stated[0].floats(_STD)) if stated else None
+            yield _normalization(stated[0]) if stated else None
+
+
+def _normalization(options: Table) -> Normalization | None:
+    """None if the numbers are unusable: a model without them works as well."""
+    try:
+        return Normalization(options.floats(_MEAN), options.floats(_STD))
+    except UsageError:
+        return None
 
 
 def associated_files(data: bytes, outputs: int) -> list[AssociatedFile]:
