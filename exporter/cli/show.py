@@ -179,7 +179,10 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
     titles = ("Unit", "Label", *map(str.capitalize, measured), "Kept", "Reason")
     table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows[:shown]:
-        numbers = (f"{row[name]:.4g}" for name in measured)
+        numbers = (
+            str(row[name]) if isinstance(row[name], int) else f"{row[name]:.4g}"
+            for name in measured
+        )
         kept = "yes" if row["kept"] else "no"
         table.add_row(
             str(row["unit"]),

@@ -101,6 +101,10 @@ def image_input(graph: Graph) -> ImageInput:
     height, width, channels = (
         (shape[1], shape[2], shape[3]) if last else (shape[2], shape[3], shape[1])
     )
+    if shape[0] not in {None, 1}:
+        raise UsageError(
+            f"input {name!r} takes {shape[0]} images at a time", "give the inputs as .npz"
+        )
     if height is None or width is None or channels is None:
         raise UsageError(
             f"the image size of input {name!r} is open", f"give it: --input-shape {name}=1,..."
@@ -127,7 +131,9 @@ class ImageFolder(Sequence[Array]):
         found = sorted(
             path
             for path in folder.rglob("*")
-            if path.suffix.lower() in SUFFIXES and not path.is_dir()
+            if path.suffix.lower() in SUFFIXES
+            and not path.is_dir()
+            and not any(part.startswith(".") for part in path.relative_to(folder).parts)  # hidden
         )
         if not found:
             raise UsageError(
@@ -151,7 +157,7 @@ class ImageFolder(Sequence[Array]):
         return self._decoded(self.paths[index])
 
     def spread(self, limit: int | None) -> tuple[Sequence[Array], tuple[str, ...] | None]:
-        """At most `limit` images and their labels, evenly spaced: the first ones have one label."""
+        """At most `limit` images and their labels, evenly spaced: each label keeps its share."""
         count = len(self) if limit is None else min(limit, len(self))
         indices = [i * len(self) // count for i in range(count)]
         labels = self.labels

@@ -114,11 +114,17 @@ def _value(row: UnitRow, measure: str) -> float:
     return float(value)
 
 
+def _number(value: float) -> str:
+    """Counts with all their digits, other numbers with four."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.4g}"
+
+
 def _at_least(rows: Sequence[UnitRow], measure: str, limit: float) -> Iterable[Decision]:
     for row in rows:
         value = _value(row, measure)
         sign = ">=" if value >= limit else "<"
-        yield Decision(row.unit, value >= limit, f"{measure} {value:.4g} {sign} {limit:g}")
+        reason = f"{measure} {_number(value)} {sign} {_number(limit)}"
+        yield Decision(row.unit, value >= limit, reason)
 
 
 def _not_redundant(
@@ -136,7 +142,7 @@ def _not_redundant(
 def _top(rows: Sequence[UnitRow], top: int, by: str) -> Iterable[Decision]:
     ranked = sorted(rows, key=lambda row: (-_value(row, by), row.unit))
     for rank, row in enumerate(ranked, 1):
-        reason = f"rank {rank} of {len(ranked)} by {by} ({_value(row, by):.4g})"
+        reason = f"rank {rank} of {len(ranked)} by {by} ({_number(_value(row, by))})"
         yield Decision(row.unit, rank <= top, reason)
 
 

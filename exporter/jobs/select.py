@@ -277,7 +277,7 @@ def _unit_scores(model: Model, head: Head, output: Array) -> Array:
     axis = head.tensor(head.output).unit_axis
     if output.size != len(axis.units) or len(np.flatnonzero(axis.units >= 0)) != head.units:
         raise UsageError(
-            f"head {head.name!r} returns several values per unit, such as boxes or pixels",
+            f"head {head.name!r} returns several values per unit, such as boxes, pixels or a batch",
             "select works with classifiers: one value per unit and sample",
         )
     values = model.graph().tensors[head.output].dequantize(output).reshape(-1)

@@ -62,6 +62,34 @@ def test_explain(work: Path) -> None:
     assert "are predicted as" in done.out
 
 
+def test_a_missing_folder_is_reported_before_the_model_runs(work: Path) -> None:
+    done = exporter("select net.onnx --data data.npz --top 2 -o no/old.json", work)
+    assert done.code == 6
+    assert "error: there is no folder no" in done.err
+    assert "running" not in done.err
+
+
+def test_no_groups_to_merge(work: Path) -> None:
+    (work / "log.txt").write_text("1\n")
+    for data, fact in (
+        (f"--data data.npz {LABELED}", "no units are confused that often"),
+        ("--counts log.txt", "the data has no labels"),
+    ):
+        command = f"select net.onnx {data} --top 2 -o c.json --force --suggest-merge 1"
+        assert f"no groups to merge: {fact}" in exporter(command, work).out
+
+
+def test_labels_cannot_control_the_terminal(work: Path) -> None:
+    (work / "log.txt").write_text("1\n")
+    (work / "odd.txt").write_text("\n".join(["\x1b[31mred", *"bcdefg"]))
+    done = exporter(
+        "select net.onnx --counts log.txt --labels odd.txt --top 2 -o d.json --force", work
+    )
+    assert done.code == 0, done.err
+    assert "\\x1b[31mred" in done.out
+    assert "\x1b" not in done.out
+
+
 def test_an_existing_file_is_not_replaced(work: Path) -> None:
     (work / "old.json").write_text("mine")
     done = exporter("select net.onnx --data data.npz --top 2 -o old.json", work)

@@ -260,9 +260,12 @@ def test_a_limit_takes_images_of_every_label(tmp_path: Path) -> None:
         assert (samples.count, samples.labels) == (len(labels), tuple(labels))
 
 
-def test_a_folder_with_the_suffix_of_an_image(folder: Path) -> None:
+def test_folders_and_hidden_files_are_no_images(folder: Path) -> None:
     (folder / "cat" / "more.png").mkdir()
     (folder / "cat" / "back").symlink_to(folder, target_is_directory=True)  # a loop
+    (folder / "cat" / "._a.png").write_bytes(b"hidden, by macOS")
+    (folder / ".cache").mkdir()
+    Image.fromarray(PIXELS).save(folder / ".cache" / "a.png")
     assert read_samples(folder, graph(), images=RAW).count == 2
 
 
@@ -313,6 +316,8 @@ REFUSED = {
     "several inputs": (("a", "b"), (1, 2, 4, 3), "the model has 2 inputs"),
     "a vector": (("image",), (1, 16), "does not take images"),
     "many channels": (("image",), (1, 8, 8, 5), "does not take images"),
+    "a fixed batch": (("image",), (4, 8, 8, 3), "takes 4 images at a time"),
+    "no numbers": (("image",), (1, 8, 8, 3), "dtype string does not take images"),
     "an open size": (("image",), (1, None, None, 3), "is open"),
 }
 
@@ -320,7 +325,8 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_models_without_an_image_input_are_refused(folder: Path, name: str) -> None:
     inputs, shape, message = REFUSED[name]
-    tensors = {each: Tensor(each, shape, "float32") for each in inputs}
+    dtype = "string" if name == "no numbers" else "float32"
+    tensors = {each: Tensor(each, shape, dtype) for each in inputs}
     with pytest.raises(UsageError, match=message):
         read_samples(folder, Graph((), tensors, inputs, ()), images=RAW)
 

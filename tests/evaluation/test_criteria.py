@@ -70,6 +70,13 @@ def test_reasons_contain_the_number() -> None:
     assert both[2].reason == "f1 1 >= 0.6, rank 2 of 2 by count (15)"
 
 
+def test_counts_are_written_with_all_digits() -> None:
+    (kept, _) = decide(
+        (UnitRow(0, "a", 1234567), UnitRow(1, "b", 3)), Criteria((("count", 1e6),), top=1)
+    )
+    assert kept.reason == "count 1234567 >= 1000000, rank 1 of 1 by count (1234567)"
+
+
 REFUSED: Mapping[str, tuple[Callable[[], object], str]] = {
     "no criterion": (Criteria, "no criterion is given"),
     "no such measure": (
