@@ -20,6 +20,8 @@ from exporter.graph.walk import dependents, only_moves
 from exporter.selection.labels import read_text
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+# By content: the suffix may be wrong. Others are refused: for EPS, Pillow starts another program.
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF")
 LABEL_FILE = "labels.csv"
 Resize = Literal["stretch", "crop", "pad"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
@@ -280,7 +282,7 @@ def _can_decode(path: Path, *, fully: bool) -> bool:
     from PIL import Image  # noqa: PLC0415 - an optional library
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=_FORMATS) as image:
             if fully:
                 image.load()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
@@ -294,7 +296,7 @@ def _resized(path: Path, wanted: ImageInput, resize: Resize) -> Array:
 
     size = (wanted.width, wanted.height)
     try:
-        with Image.open(path) as opened:
+        with Image.open(path, formats=_FORMATS) as opened:
             image = _eight_bit(ImageOps.exif_transpose(opened))
             image = image.convert(_CHANNELS[wanted.channels])
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -185,6 +185,15 @@ def test_files_that_do_not_decode_are_named(folder: Path) -> None:
     assert samples.warnings == ("2 images of set cannot be decoded and were left out",)
 
 
+def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "a.jpg", format="PNG")
+    feed = next(read_samples(tmp_path, graph(), images=RAW).feeds())
+    assert np.array_equal(feed["image"][0], PIXELS)
+    Image.fromarray(PIXELS).save(tmp_path / "b.png", format="TIFF")
+    with pytest.raises(UsageError, match=r"b\.png cannot be decoded"):
+        read_samples(tmp_path, graph(), images=RAW)
+
+
 def test_an_image_that_ends_early_is_named_when_it_is_used(folder: Path) -> None:
     path = folder / "cat" / "a.png"
     path.write_bytes(path.read_bytes()[:-30])
