@@ -111,7 +111,10 @@ def select(
             raise UsageError(
                 "keep_order needs keep, not remove", "give keep with the units in order"
             )
-        named, notes = find_units(parse(remove, "remove"), every)
+        entries = parse(remove, "remove")
+        if kept_entry := next((entry for entry in entries if entry.is_kept), None):
+            raise kept_entry.error("is a unit that this selection file keeps", "give it with keep")
+        named, notes = find_units(entries, every)
         kept = sorted(set(every.kept).difference(named))
     else:
         raise UsageError("give keep or remove, and not both", "the other units follow from it")

@@ -44,6 +44,7 @@ class SelectionEntry:
         value: an index, a range of indices, a label or a pattern.
         could_be_label: text that was not read as a label, but may be one.
         units: how many units the model has that the entry was written for; None if unknown.
+        is_kept: a selection file says that the unit is kept.
     """
 
     text: str
@@ -51,6 +52,7 @@ class SelectionEntry:
     value: int | range | ExactLabel | LabelPattern
     could_be_label: bool = False
     units: int | None = None
+    is_kept: bool = False
 
     def __str__(self) -> str:
         return _shown(self.text, self.position)
@@ -167,7 +169,8 @@ def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
         text = read_text(path)
         if is_selection(text):
             kept, units = kept_units(text)
-            yield from (SelectionEntry(str(unit), path, unit, units=units) for unit in kept)
+            for unit in kept:
+                yield SelectionEntry(str(unit), path, unit, units=units, is_kept=True)
             return
         lines = text_lines(text)
     except UsageError as error:
