@@ -356,7 +356,7 @@ def test_outputs_with_several_values_per_unit_are_refused(shelf: Path, tmp_path:
 def test_scores_that_do_not_fit_in_memory_are_refused(
     shelf: Path, labeled: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exporter.jobs.select._LARGEST_SCORES", 50)
+    monkeypatch.setattr("exporter.jobs.predict._LARGEST_SCORES", 50)
     with pytest.raises(UsageError, match="do not fit in memory") as error:
         select_units(shelf / "net.onnx", labeled, F1)
     assert error.value.hint == "use --samples 7 or fewer"
