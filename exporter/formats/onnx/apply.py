@@ -12,7 +12,7 @@ from exporter.errors import ModelError
 from exporter.formats.onnx.draw import Drawing
 from exporter.formats.onnx.editor import Editor
 from exporter.formats.onnx.insert import compute, insert
-from exporter.formats.onnx.labels import keep_labels
+from exporter.formats.onnx.labels import update_labels
 from exporter.formats.onnx.protos import numpy_dtype, set_metadata, tensor_type
 from exporter.formats.onnx.quantized_values import quantize_fill
 from exporter.graph import Array
@@ -44,7 +44,7 @@ def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
     for edit in plan.edits:
         EDITS[type(edit)](editor, edit)
     if plan.remap is not None:
-        keep_labels(editor.model, drawing.graph, remap_in(source), plan.remap)
+        update_labels(editor.model, drawing.graph, remap_in(source), plan.remap)
         set_metadata(editor.model, REMAP, plan.remap.to_json())
     return editor.finish()
 

@@ -30,6 +30,7 @@ from exporter.formats.onnx.validate import check_order
 from exporter.graph import Graph, Node, Tensor
 from exporter.graph.operations import Opaque, Operation
 from exporter.graph.softmax import combine_softmaxes
+from exporter.remap import Remap
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +48,13 @@ class Drawing:
     types: Mapping[str, TypeProto]
 
 
-def draw(model: ModelProto, read: ReadTensor = read_tensor) -> Drawing:
+def draw(model: ModelProto, read: ReadTensor = read_tensor, remap: Remap | None = None) -> Drawing:
     """The neutral graph; no weight is copied.
 
     Args:
         model: the parsed file, its nodes in an order in which they can run.
         read: gives the values of a constant, wherever they are stored.
+        remap: of an earlier cut, which the file contains.
 
     Raises:
         ModelError: two tensors of one name, or a tensor that is read before a node makes it.
@@ -72,7 +74,7 @@ def draw(model: ModelProto, read: ReadTensor = read_tensor) -> Drawing:
     outputs = tuple(info.name for info in source.output)
     nodes = _nodes(model, names, tensors)
     graph = combine_softmaxes(add_quantization(Graph(nodes, tensors, inputs, outputs)))
-    graph = replace(graph, labels=labels_of(model, graph))
+    graph = replace(graph, labels=labels_of(model, graph, remap))
     return Drawing(graph, names, types)
 
 

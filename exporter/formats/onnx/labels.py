@@ -1,4 +1,8 @@
-"""Class names in a file's metadata: read as data, never executed, and cut with the units."""
+"""Class names in a file's metadata: read as data, never executed, and cut with the units.
+
+If a cut knows the labels and no entry has them, it adds the entry `names`, a Python dictionary such
+as {0: 'owl', 1: 'macaw'}. Ultralytics writes and reads it, and so do tools that follow it.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,9 @@ from exporter.graph.operations import TopK
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import group_names
 
+NAMES = "names"
 LINES = "character"  # written by PaddlePaddle's exporters: one label a line
-KEYS = ("names", "labels", "class_names", "classes", "id2label", "categories", LINES)
+KEYS = (NAMES, "labels", "class_names", "classes", "id2label", "categories", LINES)
 _LONGEST = 8_000_000  # characters; 250,000 labels have half of it
 
 
@@ -54,35 +59,46 @@ def read_entry(text: str) -> LabelEntry | None:
     return None
 
 
-def labels_of(model: ModelProto, graph: Graph) -> dict[str, tuple[str, ...]]:
+def labels_of(
+    model: ModelProto, graph: Graph, remap: Remap | None = None
+) -> dict[str, tuple[str, ...]]:
     """Output name -> labels.
 
-    1. The first entry with as many labels as an axis of the output is long.
+    1. The first entry with as many labels as an axis of the output is long. An entry with the
+       labels of a head in the remap labels this head's output only.
     2. Otherwise, for an output with several axes: the first one with fewer labels than the longest
        axis, which may contain boxes too. Entries by line may have a blank that is not a class.
     3. An output of class indices has no such axis. There, the axis that the indices point into
        counts.
     """
     entries = _entries(model)
+    owners: dict[tuple[str, ...] | None, set[str]] = {}
+    for head in remap.heads if remap else ():
+        if head.output in graph.outputs:
+            owners.setdefault(head.labels, set()).add(head.output)
     found: dict[str, tuple[str, ...]] = {}
     ranked = [node.inputs[0] for node in graph.nodes if isinstance(node.operation, TopK)]
     for tensor in (*graph.outputs, *ranked):
         lengths = graph.shape(tensor)[1:] or graph.shape(tensor)
-        fitting = [e.labels for e in entries.values() if len(e.labels) in lengths]
+        allowed = {
+            k: e.labels for k, e in entries.items() if tensor in owners.get(e.labels, {tensor})
+        }
+        fitting = [labels for labels in allowed.values() if len(labels) in lengths]
         if not fitting and len(lengths) > 1:
             longest = max(length or 0 for length in lengths)
             fitting = [
-                entry.labels
-                for key, entry in entries.items()
-                if key != LINES and len(entry.labels) < longest
+                labels for key, labels in allowed.items() if key != LINES and len(labels) < longest
             ]
         if fitting:
             found[tensor] = fitting[0]
     return found
 
 
-def keep_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap: Remap) -> None:
-    """Keep the labels of the kept units in every entry that labels a cut head.
+def update_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap: Remap) -> None:
+    """Give every entry that labels a cut head the labels of the new units.
+
+    They are those in the remap, else those of the entry. If a head has labels and no entry for
+    them, `names` is added.
 
     Args:
         model: changed in place.
@@ -90,15 +106,37 @@ def keep_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap: 
         before: the remap that the model contained before.
         remap: the remap of the result.
     """
+    has_entry: set[str] = set()
     for key, entry in _entries(model).items():
-        for head in remap.heads:
-            kept = _kept_units(head, before)
-            fits = _is_for_head(entry, head, labeled, before)
-            if fits and kept != list(range(len(entry.labels))):
-                names = group_names(head)
-                labels = [names.get(new, entry.labels[old]) for new, old in enumerate(kept)]
-                set_metadata(model, key, entry.text(labels))
-                break
+        heads = [head for head in remap.heads if _is_for_head(entry, head, labeled, before)]
+        has_entry.update(head.name for head in heads)
+        new = (_known_labels(head) or _cut(entry, head, before) for head in heads)
+        changed = next((labels for labels in new if labels != entry.labels), None)
+        if changed is not None:
+            set_metadata(model, key, entry.text(changed))
+    unlabeled = (head for head in remap.heads if head.name not in has_entry)
+    missing = next((head for head in unlabeled if _needs_names(head, labeled)), None)
+    if missing is not None and all(prop.key != NAMES for prop in model.metadata_props):
+        set_metadata(model, NAMES, repr(dict(enumerate(missing.labels or ()))))
+
+
+def _known_labels(head: HeadRemap) -> tuple[str, ...] | None:
+    """The labels in the remap; None if there are none, or only empty ones."""
+    return head.labels if head.labels and any(head.labels) else None
+
+
+def _cut(entry: LabelEntry, head: HeadRemap, before: Remap | None) -> tuple[str, ...]:
+    """The entry's labels of the kept units; merged units have the names of their groups."""
+    names = group_names(head)
+    return tuple(
+        names.get(new, entry.labels[old]) for new, old in enumerate(_kept_units(head, before))
+    )
+
+
+def _needs_names(head: HeadRemap, labeled: Graph) -> bool:
+    """Does a head have labels, and does the model return the units or their new indices?"""
+    shown = head.output in labeled.outputs or not head.options["restore_ids"]
+    return shown and _known_labels(head) is not None
 
 
 def _is_for_head(entry: LabelEntry, head: HeadRemap, labeled: Graph, before: Remap | None) -> bool:

@@ -36,7 +36,8 @@ class OnnxModel:
         self.remap = _remap_in(proto, name)
         self._proto = with_sorted_nodes(proto)
         self._external = external
-        self._drawing = draw(self._proto, read_tensor if external is None else external.read)
+        read = read_tensor if external is None else external.read
+        self._drawing = draw(self._proto, read, self.remap)
         self.precision = precision_of(self._drawing.graph)
 
     @property

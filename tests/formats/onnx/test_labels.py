@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import helper
 
@@ -203,3 +206,75 @@ def test_labels_of_a_model_that_returns_class_indices() -> None:
     result = cut(opened, [3, 1])
     assert props(result)["names"] == "{0: \"dog's\", 1: 'bee'}"
     assert trace(result.graph()).head().labels == ("dog's", "bee")
+
+
+# --- labels that the file lacks -------------------------------------------------------------------
+
+
+def pruned(opened: OnnxModel, **options: Any) -> OnnxModel:
+    return opened.apply(plan_cut(opened, CutOptions(**options)).plan)
+
+
+def read_by_ultralytics(opened: OnnxModel) -> dict[int, str]:
+    """As its AutoBackend does, with the literal that its exporter writes."""
+    session = onnxruntime.InferenceSession(opened.proto.SerializeToString())
+    names = session.get_modelmeta().custom_metadata_map["names"]
+    return dict(ast.literal_eval(names))
+
+
+@pytest.mark.parametrize("labels", [None, [""] * 5], ids=["no labels", "empty labels"])
+def test_no_names_without_labels(labels: list[str] | None) -> None:
+    assert props(pruned(classifier(), keep=[1, 3], labels=labels)) == {}
+
+
+def test_no_names_for_original_indices() -> None:
+    """The indices that the file returns are not positions of the kept labels."""
+    best = node("ArgMax", ["z"], ["y"], "best", axis=1, keepdims=0)
+    assert props(pruned(classifier(best), keep=[3, 1], labels=NAMES)) == {}
+
+
+def test_another_entry_called_names_is_kept() -> None:
+    opened = labeled(classifier(), names="by the author")
+    assert props(pruned(opened, keep=[1, 3], labels=NAMES)) == {"names": "by the author"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param({"keep": [3, 1]}, {0: "bee", 1: "dog's"}, id="slice"),
+        pytest.param({"keep": [3, 1], "mode": "zero"}, dict(enumerate(NAMES)), id="zero"),
+        pytest.param(
+            {"keep": [2], "merge": {"fly": [3, 0]}}, {0: "fly", 1: "cät"}, id="merged units"
+        ),
+    ],
+)
+def test_names_are_added(options: dict[str, Any], expected: dict[int, str]) -> None:
+    small = pruned(classifier(), labels=NAMES, **options)
+    assert read_by_ultralytics(small) == expected
+    assert small.graph().labels["y"] == tuple(expected.values())
+
+
+def test_names_are_added_for_new_indices() -> None:
+    best = node("ArgMax", ["z"], ["y"], "best", axis=1, keepdims=0)
+    small = pruned(classifier(best), keep=[3, 1], labels=NAMES, new_ids=True)
+    assert read_by_ultralytics(small) == {0: "bee", 1: "dog's"}
+
+
+def test_names_from_an_earlier_cut_are_cut_again() -> None:
+    once = pruned(classifier(), keep=[0, 2, 4], labels=NAMES)
+    assert read_by_ultralytics(pruned(once, keep=["emu", "ant"])) == {0: "ant", 1: "emu"}
+
+
+def test_labels_of_the_user_replace_an_entry() -> None:
+    opened = labeled(classifier(), classes=json.dumps(NAMES), task="classify")
+    small = pruned(opened, keep=["B", "E"], labels=list("ABCDE"))
+    assert props(small) == {"classes": '["B", "E"]', "task": "classify"}
+
+
+def test_names_label_the_cut_head_only() -> None:
+    """The other output has as many positions, but they are no units of this head."""
+    other = node("Slice", ["x", "from", "to", "axes"], ["other"], "other")
+    constants = {"from": np.array([0]), "to": np.array([2]), "axes": np.array([1])}
+    opened = classifier(other, constants=constants, outputs={"z": None, "other": None})
+    small = pruned(opened, keep=[1, 3], labels=NAMES)
+    assert small.graph().labels == {"z": ("bee", "dog's")}
