@@ -17,6 +17,7 @@ import numpy as np
 from exporter.graph import Array, Graph, Node, Tensor, Use
 from exporter.graph.edits import ComputeStep, Edit, Plan
 from exporter.graph.operations import Operation
+from exporter.graph.products import Axis, Products
 
 Json = dict[str, Any]
 
@@ -38,7 +39,7 @@ def encode_graph(graph: Graph) -> Json:
     """A graph without the values of its constants."""
     return {
         "nodes": [
-            [n.name, n.operator, _encode_record(n.operation), n.inputs, n.outputs]
+            [n.name, n.operator, _encode_record(n.operation), n.inputs, n.outputs, n.products]
             for n in graph.nodes
         ],
         "tensors": [[t.name, t.shape, t.dtype, t.is_constant] for t in graph.tensors.values()],
@@ -51,8 +52,15 @@ def encode_graph(graph: Graph) -> Json:
 def decode_graph(data: Json, read: Callable[[str], Array]) -> Graph:
     """The graph; `read` returns the values of a constant by its name."""
     nodes = tuple(
-        Node(name, operator, _decode_record(operation, _OPERATIONS), tuple(inputs), tuple(outputs))
-        for name, operator, operation, inputs, outputs in data["nodes"]
+        Node(
+            name,
+            operator,
+            _decode_record(operation, _OPERATIONS),
+            tuple(inputs),
+            tuple(outputs),
+            _decode_products(products),
+        )
+        for name, operator, operation, inputs, outputs, products in data["nodes"]
     )
     tensors = {
         name: Tensor(name, _frozen(shape), dtype, partial(read, name) if constant else None)
@@ -60,6 +68,15 @@ def decode_graph(data: Json, read: Callable[[str], Array]) -> Graph:
     }
     labels = {name: tuple(units) for name, units in data["labels"].items()}
     return Graph(nodes, tensors, tuple(data["inputs"]), tuple(data["outputs"]), labels)
+
+
+def _decode_products(products: list[list[list[int] | int]] | None) -> Products:
+    if products is None:
+        return None
+    return tuple(
+        tuple(loop if isinstance(loop, int) else Axis(*loop) for loop in loops)
+        for loops in products
+    )
 
 
 def encode_array(array: Array) -> Json:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Operation
+from exporter.graph.products import Products
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]  # None: not known before the model runs, mostly the batch
@@ -117,6 +118,8 @@ class Node:
         name: unique within the graph; messages and edits use it.
         operator: name of the operation in the file, such as "Gemm" or "FULLY_CONNECTED".
         inputs: tensor names; "" where an optional input is absent.
+        products: the products that it computes, if its operation does not define them; None if they
+            are not known. `graph.multiply_adds` counts them.
     """
 
     name: str
@@ -124,6 +127,7 @@ class Node:
     operation: Operation
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    products: Products = ()
 
     def __str__(self) -> str:
         return f"{self.operator} {self.name!r}"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from exporter.formats import size_bytes
 from exporter.formats.model import Model, unit_labels
-from exporter.graph import Graph, Node, Tensor
-from exporter.graph.operations import Linear, Opaque
+from exporter.graph import Graph, Tensor
+from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.options import Job
 from exporter.trace import trace
 from exporter.trace.head import AxisPart, Head
@@ -26,9 +24,9 @@ class HeadFacts:
 
     Attributes:
         bytes: of the constants that are cut with the head.
-        share_of_bytes: of the model file; None if its size is not known.
-        multiply_adds: of the linear operations of the head for one sample; None if a shape is not
-            known.
+        share_of_bytes: of the files of the model; None if their size is not known, or if they store
+            the constants in fewer bytes: compressed, or several constants in one place.
+        multiply_adds: of the products of the head for one sample; None if a shape is not known.
         share_of_multiply_adds: of the model; None if the count of any operation is not known.
     """
 
@@ -112,51 +110,22 @@ def inspect_model(model: Model, size: int | None = None) -> Inspection:
     """
     graph = model.graph()
     found = trace(graph)
-    total = _sum(multiply_adds(graph, node) for node in graph.nodes)
+    total = multiply_adds(graph)
     heads = [replace(head, labels=unit_labels(model, head)) for head in found.heads]
     facts = tuple(_facts(graph, head, size, total) for head in heads)
     return Inspection(model, size, facts, found.refusals, found.masks)
 
 
 def _facts(graph: Graph, head: Head, size: int | None, total: int | None) -> HeadFacts:
-    cut_bytes = sum(graph.tensors[c.name].size_bytes or 0 for c in head.constants)
-    work = _sum(multiply_adds(graph, node) for node in head.body)
+    cut_bytes = sum(
+        graph.tensors[name].size_bytes or 0 for name in {c.name for c in head.constants}
+    )
+    work = multiply_adds(graph, head.body)
     return HeadFacts(
         head=head,
         dtype=graph.tensors[head.output].dtype,
         bytes=cut_bytes,
-        share_of_bytes=cut_bytes / size if size else None,
+        share_of_bytes=cut_bytes / size if size and cut_bytes <= size else None,
         multiply_adds=work,
         share_of_multiply_adds=work / total if work is not None and total else None,
     )
-
-
-def multiply_adds(graph: Graph, node: Node) -> int | None:
-    """The multiply-adds of one node for one sample.
-
-    A linear operation uses each value of its kernel once at each position of its output. Other
-    operations count as 0. None if a shape is not known, or if an unknown operation has a matrix.
-    """
-    operation = node.operation
-    if isinstance(operation, Opaque):
-        matrices = any(_is_matrix(graph, name) for name in node.inputs if name)
-        return None if matrices else 0
-    if not isinstance(operation, Linear):
-        return 0
-    kernel = graph.shape(node.inputs[operation.kernel])
-    if operation.packed_bits is not None:  # the shape is of packed values: (units, inputs) is used
-        kernel = (kernel[operation.kernel_axis], *graph.shape(node.inputs[0])[-1:])
-    output = graph.shape(node.outputs[0])
-    positions = [n for axis, n in enumerate(output) if axis not in {0, operation.output_axis}]
-    sizes = [*kernel, *positions]
-    return prod(n for n in sizes if n is not None) if kernel and None not in sizes else None
-
-
-def _is_matrix(graph: Graph, name: str) -> bool:
-    tensor = graph.tensors[name]
-    return tensor.is_constant and sum(n != 1 for n in tensor.shape or ()) > 1
-
-
-def _sum(counts: Iterable[int | None]) -> int | None:
-    known = list(counts)
-    return None if None in known else sum(n for n in known if n is not None)

@@ -160,7 +160,9 @@ class _Drawer:
             else:
                 weights = tuple(constants[id(weight)] for weight in part.weights)
             ends = (*weights, *inputs) if part.weights_first else (*inputs, *weights)
-            node = Node(f"{name}{part.suffix}", part.operator, part.operation, ends, results)
+            node = Node(
+                f"{name}{part.suffix}", part.operator, part.operation, ends, results, part.products
+            )
             self.nodes.append(node)
             self.drawing.layers[node.name] = call.operation
             inputs = results
@@ -175,7 +177,9 @@ class _Drawer:
             inner = f"{name}{before.suffix or '/product'}"
             self.drawing.hidden.add(inner)
         output = call.outputs[0]
-        shape = None if after.reshapes else tuple(output.shape)
+        shape = tuple(output.shape)
+        if after.channels is not None:
+            shape = (*shape[:-1], after.channels)
         self.tensors[inner] = Tensor(inner, shape, str(output.dtype))
         return inner
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from exporter.formats.keras.calls import KerasCall
 from exporter.graph import operations
 from exporter.graph.operations import Elementwise, Opaque, Operation
+from exporter.graph.products import Products
 
 
 class LayerPart(NamedTuple):
@@ -19,7 +20,8 @@ class LayerPart(NamedTuple):
         weights: Keras variables; inputs of the node, after the computed inputs.
         weights_first: the weights come before the computed inputs (a lookup table).
         setting: if the part is an activation, its path in the layer's configuration.
-        reshapes: the shape of the part's input differs from that of the layer's output.
+        channels: on the last axis of the part's input; None if the input has the output's shape.
+        products: see `Node`.
     """
 
     operator: str
@@ -28,7 +30,8 @@ class LayerPart(NamedTuple):
     weights: tuple[Any, ...] = ()
     weights_first: bool = False
     setting: str = ""
-    reshapes: bool = False
+    channels: int | None = None
+    products: Products = ()
 
 
 Translation = Operation | tuple[LayerPart, ...]  # one Operation: the layer has one part

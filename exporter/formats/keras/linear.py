@@ -22,6 +22,7 @@ from exporter.formats.keras.layer_parts import (
     with_activation,
 )
 from exporter.graph.operations import Linear, Opaque
+from exporter.graph.products import OUTPUT, axes
 
 
 def _dense(call: KerasCall) -> Translation:
@@ -50,11 +51,19 @@ def _separable_convolution(call: KerasCall) -> Translation:
         return Opaque("its channels are not the last axis")
     axis = rank_of(call) - 1
     by_channel = Opaque("it works on each channel separately")
-    depthwise = LayerPart("Depthwise", by_channel, "/depthwise", (layer.depthwise_kernel,))
+    kernel = layer.depthwise_kernel
+    each_position = (
+        *axes(1, len(kernel.shape)),
+        *axes(OUTPUT, rank_of(call), without=axis),
+    )
+    depthwise = LayerPart(
+        "Depthwise", by_channel, "/depthwise", (kernel,), products=(each_position,)
+    )
     bias = () if layer.bias is None else (layer.bias,)
     linear = Linear(1, axis, axis, 2 if bias else None, width_attribute="filters")
     weights = (layer.pointwise_kernel, *bias)
-    pointwise = LayerPart(class_name(call), linear, weights=weights, reshapes=True)
+    channels = int(kernel.shape[-2] * kernel.shape[-1])
+    pointwise = LayerPart(class_name(call), linear, weights=weights, channels=channels)
     return with_activation(call, (depthwise, pointwise), axis)
 
 

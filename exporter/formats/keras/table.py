@@ -29,6 +29,7 @@ from exporter.formats.keras.layer_parts import (
 )
 from exporter.formats.keras.linear import LINEAR, is_adapted
 from exporter.formats.keras.operators import OPERATORS
+from exporter.formats.keras.products import products_of
 from exporter.graph import operations
 from exporter.graph.operations import Elementwise, Expand, Gather, Opaque, Pool, Reduce, Transpose
 from exporter.selection.conditions import Threshold
@@ -36,7 +37,13 @@ from exporter.selection.conditions import Threshold
 
 def translate(call: KerasCall) -> tuple[LayerPart, ...]:
     """The neutral operations of the call of a layer, or of another Keras operation."""
-    return parts(call, _row)
+    translated = parts(call, _row)
+    products = products_of(call)
+    return (
+        (translated[0]._replace(products=products), *translated[1:])
+        if products != ()
+        else translated
+    )
 
 
 def _row(call: KerasCall) -> Translation:

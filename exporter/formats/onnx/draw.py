@@ -12,6 +12,7 @@ from exporter.formats.onnx.constants import ReadTensor, constants_of, is_constan
 from exporter.formats.onnx.inference import types_of
 from exporter.formats.onnx.labels import labels_of
 from exporter.formats.onnx.node_view import NodeView
+from exporter.formats.onnx.operators.products import products_of
 from exporter.formats.onnx.protos import (
     attributes_of,
     captured_names,
@@ -29,6 +30,7 @@ from exporter.formats.onnx.table import translate
 from exporter.formats.onnx.validate import check_order
 from exporter.graph import Graph, Node, Tensor
 from exporter.graph.operations import Opaque, Operation
+from exporter.graph.products import Products
 from exporter.graph.softmax import combine_softmaxes
 from exporter.remap import Remap
 
@@ -103,9 +105,11 @@ def _nodes(
             axes_read=partial(vectors.axes_read, name),
         )
         operation: Operation = Opaque("it is a function that the file defines")
+        products: Products = None
         if (proto.domain, proto.op_type) not in functions:
             operation = translate(proto.domain, proto.op_type, node)
-        nodes.append(Node(name, proto.op_type, operation, node.inputs, node.outputs))
+            products = products_of(proto.op_type, node, operation)
+        nodes.append(Node(name, proto.op_type, operation, node.inputs, node.outputs, products))
     return tuple(nodes)
 
 

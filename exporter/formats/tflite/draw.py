@@ -18,6 +18,7 @@ from exporter.formats.tflite.custom import read_options
 from exporter.formats.tflite.labels import labels
 from exporter.formats.tflite.metadata import NAME, normalizations
 from exporter.formats.tflite.operator_view import SLOT_ORDER, KnownShapes, OperatorView
+from exporter.formats.tflite.operators.products import products_of
 from exporter.formats.tflite.schema import (
     File,
     builtin_code,
@@ -212,7 +213,8 @@ def _node(view: OperatorView, index: int, taken: set[str]) -> Node:
     outputs = tuple(tensor.name for tensor in view.outputs)
     order = [i for i in SLOT_ORDER.get(view.operator, range(len(inputs))) if i < len(inputs)]
     name = _unique(outputs[0] if outputs else view.operator, index, taken)
-    return Node(name, view.operator, translate(view), tuple(inputs[i] for i in order), outputs)
+    slots, products = tuple(inputs[i] for i in order), products_of(view)
+    return Node(name, view.operator, translate(view), slots, outputs, products)
 
 
 def _without_shape_arithmetic(
