@@ -72,6 +72,9 @@ class JobKeywords(TypedDict, total=False):
     input_shapes: Mapping[str, tuple[int, ...]]
     threads: int
     tolerance: float | None
+    truth: str | Path | None
+    min_accuracy: float | None
+    max_drop: float | None
     verify: bool
     check: bool
     bench: bool

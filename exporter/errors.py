@@ -95,6 +95,8 @@ LIBRARIES: Mapping[str, str] = {
     "onnxconverter_common": "onnxconverter-common",
     "onnxruntime": "onnxruntime",
     "psutil": "psutil",
+    "pycocotools": "unit-exporter[quality]",
+    "rapidfuzz": "unit-exporter[quality]",
     "rich": "rich",
     "scipy": "unit-exporter[data]",
     "sklearn": "unit-exporter[data]",

@@ -114,6 +114,42 @@ class Memory:
     bytes: int
 
 
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """One measure of the task on labeled samples, of the original and of one artifact.
+
+    A value is None if it is not defined on these samples. Each interval is one of 95 %.
+
+    Attributes:
+        task: "classes", "labels", "boxes" or "text".
+        measure: key of `exporter.evaluation.measures.MEASURES`.
+        classes: the samples: those of "kept" classes, of "removed" classes, or "all".
+        samples: their number; of a detector, the number of true boxes.
+        original: of the original over all its units.
+        original_kept: of the original if it could name the kept units only: the fair comparison.
+            Only on samples of kept classes.
+        value: of the artifact.
+        drop: by how much the artifact is worse than `original_kept`, and its paired interval.
+    """
+
+    artifact: str
+    task: str
+    measure: str
+    classes: str
+    samples: int
+    original: float | None = None
+    original_ci95: Interval | None = None
+    original_kept: float | None = None
+    original_kept_ci95: Interval | None = None
+    value: float | None = None
+    ci95: Interval | None = None
+    drop: float | None = None
+    drop_ci95: Interval | None = None
+
+
 @dataclass(frozen=True)
 class Report:
     """The results of a job.
@@ -126,6 +162,7 @@ class Report:
             also "calibration", with the same keys.
         remap: None if no units were removed.
         warnings: one sentence each.
+        quality: of the task, if the data has labels.
     """
 
     versions: Mapping[str, str]
@@ -139,6 +176,7 @@ class Report:
     latency: tuple[Latency, ...] = ()
     memory: tuple[Memory, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    quality: tuple[Quality, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -185,6 +223,7 @@ class Report:
                 latency=tuple(_read_latency(row) for row in record["latency"]),
                 memory=tuple(_read(Memory, row) for row in record["memory"]),
                 warnings=tuple(record["warnings"]),
+                quality=tuple(_read_quality(row) for row in record.get("quality", ())),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"the report is damaged: {error}") from error
@@ -204,6 +243,11 @@ def _read(row: type[Row], values: Mapping[str, Any]) -> Row:
 def _read_latency(values: Mapping[str, Any]) -> Latency:
     low, high = values["speedup_ci95"]
     return _read(Latency, {**values, "speedup_ci95": (low, high)})
+
+
+def _read_quality(values: Mapping[str, Any]) -> Quality:
+    pairs = {k: v and (v[0], v[1]) for k, v in values.items() if k.endswith("ci95")}
+    return _read(Quality, {**values, **pairs})
 
 
 def _read_remap(values: Mapping[str, Any] | None) -> Remap | None:

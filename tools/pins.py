@@ -15,7 +15,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parent.parent
-HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir", "scikit-learn"}
+HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"} | {
+    *("scikit-learn", "scipy", "pycocotools", "rapidfuzz")
+}
 
 HEADS = {
     "no-tensorflow.txt": "# Run time without TensorFlow: for .onnx and .tflite models.",
@@ -53,7 +55,8 @@ def group(project: dict[str, list[str | dict[str, str]]], name: str) -> list[str
 def pins() -> dict[str, str]:
     """File name -> its contents."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
-    run = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["data"]
+    extras = project["project"]["optional-dependencies"]
+    run = project["project"]["dependencies"] + extras["data"] + extras["quality"]
     light = [text for text in run if canonicalize_name(Requirement(text).name) not in HEAVY]
     wanted = [light, run, run + group(project["dependency-groups"], "dev")]
     result, above = {}, set[str]()

@@ -23,6 +23,7 @@ _CLIPPED = 0.1  # share of an input's range by which samples may exceed it witho
 _COVERED = 0.1  # share of an input's range that samples cover at least, without a warning
 LABELS = "labels"  # the array of an .npz that contains the class of each sample
 
+Label = str | int
 _FLOATS = frozenset({"float16", "float32", "float64"})
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
@@ -35,13 +36,14 @@ class Samples:
         values: input name -> (samples, batch, ...). A folder of images is not an array: it decodes
             each sample when it is read.
         source: "synthetic, seed 0", or the name of the file or folder.
-        labels: the class of each sample, by name or unit index; None if the data has none.
+        labels: the class of each sample, by name or unit index; a tuple of them if samples have any
+            number of classes; None if the data has none.
         warnings: one sentence each.
     """
 
     values: Mapping[str, Array]
     source: str
-    labels: Sequence[str | int] | None = None
+    labels: Sequence[Label | tuple[Label, ...]] | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -270,16 +272,20 @@ def _range_warning(graph: Graph, name: str, values: Array) -> str:
 
 def _checked_labels(
     path: Path, labels: Array | None, count: int, limit: int | None
-) -> Sequence[str | int] | None:
+) -> Sequence[Label | tuple[Label, ...]] | None:
     if labels is None:
         return None
+    rank = 2  # samples x units
+    if labels.ndim == rank and len(labels) == count and np.isin(labels, (0, 1)).all():
+        return [tuple(np.flatnonzero(row).tolist()) for row in labels[:limit]]
     if labels.shape != (count,) or labels.dtype.kind not in "iuU":
         raise UsageError(
             f"{path}: the array {LABELS!r} has the shape {_text(labels.shape)} and dtype "
             f"{labels.dtype}",
-            f"give one class name or unit index per sample: shape [{count}]",
+            f"give one class name or unit index per sample: shape [{count}]; or 0 and 1 for each "
+            f"unit: shape [{count}, units]",
         )
-    found: list[str | int] = labels[:limit].tolist()
+    found: list[Label | tuple[Label, ...]] = labels[:limit].tolist()
     return found
 
 

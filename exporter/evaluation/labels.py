@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from exporter.errors import UsageError
+from exporter.evaluation.kept_units import KeptUnits
 from exporter.evaluation.unit_table import UNLABELED
 from exporter.graph import Array
+from exporter.remap import HeadRemap
 from exporter.selection.lookup import shorten_list
 
 _MOST_DIGITS = 18  # of a count or an index: more do not fit in 64 bits
@@ -51,3 +53,16 @@ def _unit_of(
 def is_whole(text: str) -> bool:
     """Is the text a whole number that fits in 64 bits?"""
     return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def names_of_units(kept: KeptUnits, table: HeadRemap | None) -> tuple[str, ...] | None:
+    """The names of the original's units that a remap knows; "" for the others.
+
+    A merged unit's name is that of its lowest member.
+    """
+    if table is None or table.labels is None:
+        return None
+    names = [""] * kept.units
+    for units, label in zip(kept.positions, table.labels, strict=True):
+        names[min(units)] = label
+    return tuple(names)

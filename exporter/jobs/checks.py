@@ -11,7 +11,7 @@ from exporter.jobs.options import Job
 from exporter.performance.latency import BenchOptions, bench_models
 from exporter.performance.memory import ModelFile, measure_memory
 from exporter.quantization.quantize import is_coarser
-from exporter.records import Check, Latency, Memory
+from exporter.records import Check, Latency, Memory, Quality
 from exporter.remap import HeadRemap
 from exporter.verification import Stage, VerifyOptions, verify_pair
 from exporter.verification.gate_masks import with_masks
@@ -27,6 +27,7 @@ class CheckResults:
     latency: tuple[Latency, ...] = ()
     memory: tuple[Memory, ...] = ()
     warnings: tuple[str, ...] = ()
+    quality: tuple[Quality, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
         return CheckResults(
@@ -34,6 +35,7 @@ class CheckResults:
             self.latency + other.latency,
             self.memory + other.memory,
             self.warnings + other.warnings,
+            self.quality + other.quality,
         )
 
     @property
@@ -47,7 +49,11 @@ class CheckResults:
 
     def for_artifact(self, name: str) -> CheckResults:
         """The same results with every check under the name of the written file."""
-        return replace(self, checks=tuple(replace(check, artifact=name) for check in self.checks))
+        return replace(
+            self,
+            checks=tuple(replace(check, artifact=name) for check in self.checks),
+            quality=tuple(replace(row, artifact=name) for row in self.quality),
+        )
 
 
 def compare_models(

@@ -12,6 +12,7 @@ from exporter.formats.model import Model
 from exporter.jobs.checks import CheckResults, compare_models, measure_models
 from exporter.jobs.options import Job
 from exporter.jobs.record import describe_artifact, make_report
+from exporter.jobs.task_quality import QualityMeter
 from exporter.output.sidecar import read_sidecar
 from exporter.performance.memory import ModelFile
 from exporter.records import Check, Report
@@ -42,9 +43,9 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
                 f"{pruned.name} has no remap: all outputs are compared as they are"
             )
         try:
-            results += compare_models(
-                job, source.model, model, inputs, remap.heads if remap else ()
-            )
+            tables = remap.heads if remap else ()
+            results += compare_models(job, source.model, model, inputs, tables)
+            results += QualityMeter(job, source.model, inputs).measure(model, tables)
         except ExporterError as error:
             if results.passed:
                 raise

@@ -35,6 +35,7 @@ _CHECKING = (*_WRITING, "verify")
 
 _inputs = partial(option, section="Inputs to run on", commands=(*_CHECKING, "bench", "select"))
 _check = partial(option, section="Checks", commands=_WRITING)
+_quality = partial(option, section="Task quality", commands=("prune", "run", "verify"))
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
 _conversion = partial(option, section="Conversion", commands=("convert", "run"))
 _limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "select", "demo"))
@@ -102,6 +103,25 @@ class Job:
         "limit of the quantization error.",
         minimum=0,
         commands=_CHECKING,
+    )
+    truth: Path | None = _quality(
+        None,
+        "True boxes (COCO .json) or transcripts (.csv) of the samples. Default: annotations.json "
+        "or transcripts.csv in the folder of --data.",
+        parse="path",
+        accepts="str | Path | None",
+    )
+    min_accuracy: float | None = _quality(
+        None,
+        "Lowest accuracy of each artifact on labeled samples of kept classes; see docs/quality.md.",
+        minimum=0,
+        maximum=1,
+    )
+    max_drop: float | None = _quality(
+        None,
+        "Largest drop of that accuracy from the original restricted to the kept units.",
+        minimum=0,
+        maximum=1,
     )
     verify: bool = _check(True, "Compare the result with the original.")
     check: bool = _check(
@@ -182,7 +202,7 @@ class Job:
     command: str = ""  # how the job was started, for the report
 
     def __post_init__(self) -> None:
-        for name in ("data", "calibration"):
+        for name in ("data", "calibration", "truth"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
         for name in ("to", "precisions"):
@@ -192,6 +212,7 @@ class Job:
             if name not in TARGETS:
                 raise UsageError(f"no {name!r} can be written", f"kinds: {', '.join(TARGETS)}")
         self._check_precisions()
+        self._check_quality()
         for each in options_of(Job):
             count = getattr(self, each.name)
             if isinstance(count, int) and each.minimum is not None and count < each.minimum:
@@ -209,6 +230,22 @@ class Job:
             raise UsageError(
                 "calibration data and synthetic calibration exclude each other", "give one of them"
             )
+
+    def _check_quality(self) -> None:
+        for name in ("min_accuracy", "max_drop"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise UsageError(f"{name} is {share}", "give a share between 0 and 1, such as 0.9")
+        if (self.has_quality_gate or self.truth) and self.data is None:
+            raise UsageError(
+                "the task quality can only be measured on labeled data",
+                "give --data: a folder with one sub-folder per class, or an .npz with labels",
+            )
+
+    @property
+    def has_quality_gate(self) -> bool:
+        """Whether the job has a gate on the task quality."""
+        return self.min_accuracy is not None or self.max_drop is not None
 
     @property
     def kinds(self) -> tuple[str, ...]:

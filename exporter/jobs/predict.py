@@ -40,10 +40,11 @@ def predict(
         )
     largest = np.finfo(np.float32).max
     np.clip(scores, -largest, largest, out=scores)  # masked units have a score of -infinity
-    return Predictions(scores, truth, _active_above(head.activation))
+    return Predictions(scores, truth, active_above(head.activation))
 
 
-def _active_above(activation: str) -> float:
+def active_above(activation: str) -> float:
+    """The score above which a unit is active: a probability of 0.5, or 0 of another output."""
     if activation == "log_softmax":
         return float(np.log(0.5))
     return 0.5 if activation in ACTIVATIONS and ACTIVATIONS[activation].probability else 0.0

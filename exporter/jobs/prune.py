@@ -15,6 +15,7 @@ from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.jobs.task_quality import QualityMeter
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.records import Report
@@ -86,8 +87,10 @@ def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
     cut = plan_cut(model, options)
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
-    inputs = job.inputs(model) if job.verify else NO_INPUTS
+    inputs = job.inputs(model) if job.verify or job.data else NO_INPUTS
     results = compare_models(job, model, pruned, inputs, cut.remap.heads)
+    meter = QualityMeter(job, model, inputs, cut.selection.labels)
+    results += meter.measure(pruned, cut.remap.heads)
     return Pruned(pruned, cut, CheckResults.warn(*cut.warnings) + results, inputs)
 
 

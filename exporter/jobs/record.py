@@ -57,6 +57,7 @@ def make_report(
         checks=results.checks,
         latency=results.latency,
         memory=results.memory,
+        quality=results.quality,
         warnings=tuple(
             dict.fromkeys((*source.warnings, *inputs.warnings, *of_calibration, *results.warnings))
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ from exporter.jobs.quantize import (
 )
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.jobs.task_quality import QualityMeter, check_truth
 from exporter.output.c_source import FORMS, write_forms
 from exporter.output.files import write_atomically, write_text
 from exporter.output.folder import atomic_folder, check_output_folder
@@ -75,7 +76,9 @@ def run_variants(
         tempfile.TemporaryDirectory(prefix="exporter-") as scratch,
     ):
         refuse_quantizing(job, opened)
-        inputs = job.inputs(opened.model) if job.verify or job.bench else NO_INPUTS
+        runs = job.verify or job.bench or job.data
+        inputs = job.inputs(opened.model) if runs else NO_INPUTS
+        check_truth(job, inputs)
         calibration = calibration_samples(job, opened.model)
         for options in variants.values():  # report a wrong option before the conversion
             with suppress(ModelError):  # the converted file may have a head that the source lacks
@@ -171,6 +174,7 @@ def _run_variant(variant: _Variant) -> Report:
     job, folder = variant.job, variant.folder
     folder.mkdir(exist_ok=True)
     pruned = [each for uncut in variant.models for each in _prune(variant, uncut)]
+    quality = _task_quality(variant, pruned)
     remap = pruned[0].cut.remap
     artifacts = [each.artifact for each in pruned if each.is_wanted]
     for artifact in tuple(artifacts):
@@ -183,7 +187,7 @@ def _run_variant(variant: _Variant) -> Report:
     report = make_report(
         job,
         variant.source,
-        sum((each.results for each in pruned), CheckResults.warn(*warnings)),
+        sum((each.results for each in pruned), CheckResults.warn(*warnings)) + quality,
         variant.inputs,
         variant.calibration,
         remap=remap,
@@ -287,6 +291,24 @@ def _quantize(
         path.name, artifact.bytes, results, plain.artifact.bytes, plain.results.latency
     )
     return _Pruned(cut, pruned, artifact, results)
+
+
+def _task_quality(variant: _Variant, pruned: Iterable[_Pruned]) -> CheckResults:
+    """The task quality of every artifact, next to that of the source."""
+    results, meters = CheckResults(), dict[int, QualityMeter]()
+    source = variant.source.model
+    names = {head.name for head in trace(source.graph()).heads} if variant.inputs.labels else ()
+    uncut = {each.model.kind: each.model for each in variant.models}
+    for each in pruned:
+        heads = each.cut.remap.heads
+        # a SavedModel does not always show the head: the converted model then
+        original = source if heads[0].name in names else uncut[each.model.kind]
+        labels = each.cut.selection.labels
+        new = QualityMeter(variant.job, original, variant.inputs, labels)
+        meter = meters.setdefault(id(original), new)
+        if each.is_wanted:
+            results += meter.measure(each.model, heads).for_artifact(each.artifact.path)
+    return results
 
 
 def _write_report(folder: Path, report: Report) -> None:

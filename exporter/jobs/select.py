@@ -198,12 +198,18 @@ def _known_truth(
     """The unit of each sample; None without labels, or if none of them is a unit of the model."""
     if samples.labels is None:
         return None
-    truth = units_of_labels(samples.labels, units, names)
+    labels = [label for label in samples.labels if not isinstance(label, tuple)]
+    if len(labels) < len(samples.labels):
+        raise UsageError(
+            f"the samples of {samples.source} have any number of labels each",
+            "select needs one label per sample: shape [samples]",
+        )
+    truth = units_of_labels(labels, units, names)
     if (truth != UNLABELED).any():
         return truth
     if measure := next(filter(criteria.uses, QUALITY), None):
         raise UsageError(
-            f"no unit is called {samples.labels[0]!r}, or has another label of {samples.source}: "
+            f"no unit is called {labels[0]!r}, or has another label of {samples.source}: "
             f"{measure} cannot be computed",
             "give the labels of the units with --labels, or name folders by unit index",
         )

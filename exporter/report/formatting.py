@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from exporter.records import Check
+from exporter.evaluation.measures import QUALITY_STAGE, is_lower_bound
+from exporter.records import Check, Interval
 from exporter.verification.metrics import METRICS
 
 NOTHING = "-"  # where there is no value
@@ -24,6 +25,8 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def higher_is_better(check: Check) -> bool:
     """Whether the check's limit is a lower bound."""
+    if check.stage == QUALITY_STAGE:
+        return is_lower_bound(check.metric)
     return check.metric in METRICS and METRICS[check.metric].higher_is_better
 
 
@@ -87,6 +90,24 @@ def decibels(value: float | None) -> str:
 def percent(fraction: float | None) -> str:
     """97.2 %"""
     return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
+
+
+def percent_with_interval(value: float | None, interval: Interval | None) -> str:
+    """97.2 % [95.1, 98.4]"""
+    if value is None or interval is None:
+        return percent(value)
+    low, high = interval
+    return f"{percent(value)} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def points(value: float | None, interval: Interval | None) -> str:
+    """A difference of two shares, in percentage points: 1.2 [0.4, 2.0]"""
+    if value is None:
+        return NOTHING
+    if interval is None:
+        return f"{100 * value:.1f}"
+    low, high = interval
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def factor(value: float | None, unit: str = "x") -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporter.records import Report, precision_rows
+from exporter.evaluation.measures import TASKS, gated_measure
+from exporter.records import Quality, Report, precision_rows
 from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe, tables
 from exporter.report.check_groups import (
@@ -73,6 +74,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         *(() if brief else (failures, original)),
         table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
         table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
+        table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),
         table("Checks", tables.CHECK_GROUPS, groups),
         *(() if brief else _check_sections(groups)),
         table("Latency", tables.LATENCY, report.latency, timing),
@@ -131,6 +133,12 @@ def _check_sections(groups: Sequence[CheckGroup]) -> Iterator[Section]:
     for group in groups:
         title = f"{group.artifact}: {describe.STAGES.get(group.stage, group.stage)}"
         yield Section(title, 3, columns=tables.CHECKS, records=group.checks)
+
+
+def _quality(report: Report, brief: bool) -> Sequence[Quality]:
+    """All rows; of the brief form those of the measure that gates use."""
+    gates = {gated_measure(task) for task in TASKS}
+    return [row for row in report.quality if not brief or row.measure in gates]
 
 
 def _remap(head: HeadRemap, brief: bool) -> Section:

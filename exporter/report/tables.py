@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from exporter.evaluation.measures import MEASURES
 from exporter.output.c_source import FORMS
-from exporter.records import Check, Latency, Report
+from exporter.records import Check, Latency, Quality, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
@@ -19,7 +20,9 @@ from exporter.report.formatting import (
     milliseconds,
     number,
     percent,
+    percent_with_interval,
     plural,
+    points,
     size,
     value_and_limit,
 )
@@ -76,6 +79,11 @@ def _result(check: Check | None) -> Cell:
     return Cell("passed", "good") if check.passed else Cell("FAILED", "bad")
 
 
+def _before_and_after(row: Quality) -> str:
+    before = row.original if row.original_kept is None else row.original_kept
+    return f"{percent(before)} -> {percent(row.value)}"
+
+
 _VERDICTS: Mapping[str, Style] = {"faster": "good", "slower": "bad"}
 _FILE = Column("File", lambda row: Cell(row.artifact, "name"))
 _PRECISION = Column("Precision", lambda row: row.precision)
@@ -99,6 +107,33 @@ PRECISIONS = (
     Column("Size", lambda row: size(row.bytes), right=True),
     Column("p50", lambda row: milliseconds(row.p50_ms), right=True),
     Column("Speed-up", lambda row: factor(row.speedup), right=True, detail=True),
+)
+
+QUALITY = (
+    _FILE,
+    Column("Measure", lambda row: MEASURES[row.measure].label),
+    Column("Classes", lambda row: row.classes),
+    Column("Samples", lambda row: str(row.samples), right=True),
+    Column(
+        "Original [95 %]",
+        lambda row: percent_with_interval(row.original, row.original_ci95),
+        right=True,
+        detail=True,
+    ),
+    Column(
+        "Original, kept units only [95 %]",
+        lambda row: percent_with_interval(row.original_kept, row.original_kept_ci95),
+        right=True,
+        detail=True,
+    ),
+    Column("Before -> after", _before_and_after, right=True),
+    Column(
+        "After [95 %]",
+        lambda row: percent_with_interval(row.value, row.ci95),
+        right=True,
+        detail=True,
+    ),
+    Column("Drop [95 %]", lambda row: points(row.drop, row.drop_ci95), right=True),
 )
 
 CHECK_GROUPS = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from exporter.records import Artifact, Check, Latency, Memory, Original, Report
+from exporter.records import Artifact, Check, Latency, Memory, Original, Quality, Report
 from exporter.remap import HeadRemap, Origin, Remap
 
 SHA = "0123456789abcdef" * 4
@@ -150,7 +150,38 @@ NONES = Report(
     memory=(Memory("small.onnx", "onnxruntime", 4_000_000, 1_000_000),),
 )
 
+MEASURED = replace(
+    CONVERTED,
+    command="exporter verify net.onnx small.onnx --data x.npz --min-accuracy 0.9 --max-drop 0.01",
+    inputs={"source": "x.npz", "samples": 60},
+    checks=(
+        check("accuracy", 0.875, 0.9, stage="quality", passed=False),
+        check("drop", 0.025, 0.01, stage="quality", passed=False),
+        check("drop", 0.0, 0.01, stage="quality", output="other"),
+    ),
+    quality=(
+        Quality(
+            artifact="small.onnx",
+            task="classes",
+            measure="accuracy",
+            classes="kept",
+            samples=40,
+            original=0.85,
+            original_ci95=(0.709, 0.929),
+            original_kept=0.9,
+            original_kept_ci95=(0.769, 0.96),
+            value=0.875,
+            ci95=(0.739, 0.945),
+            drop=0.025,
+            drop_ci95=(-0.025, 0.1),
+        ),
+        Quality("small.onnx", "classes", "accuracy", "removed", 0),
+        Quality("small.onnx", "classes", "macro_f1", "all", 60, 0.8, None, value=0.5, drop=0.3),
+    ),
+)
+
 RECORDS = {
+    "measured": MEASURED,
     "passing": PASSING,
     "failing": FAILING,
     "zero": ZERO,
@@ -570,6 +601,85 @@ New  Old
   0    0
 
 Inputs  No model was run.
+"""
+
+MARKDOWN["measured"] = """\
+# 2 of 3 checks failed. Do not use these files.
+
+## Failed checks
+
+- pruned.fp32.onnx, quality, scores: accuracy is 0.875, limit 0.9 (16 samples)
+- pruned.fp32.onnx, quality, scores: drop is 0.025, limit 0.01 (16 samples)
+
+## Original
+
+net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef).
+
+## Artifacts
+
+| File | Kind | Precision | Size | Change | Route |
+| --- | --- | --- | ---: | ---: | --- |
+| `net.onnx` | onnx | fp32 | 14.1 MB | - | tf2onnx |
+
+Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
+
+## Task quality
+
+| File | Measure | Classes | Samples | Original [95 %] | Original, kept units only [95 %] | Before -> after | After [95 %] | Drop [95 %] |
+| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+| `small.onnx` | accuracy | kept | 40 | 85.0 % \\[70.9, 92.9\\] | 90.0 % \\[76.9, 96.0\\] | 90.0 % -> 87.5 % | 87.5 % \\[73.9, 94.5\\] | 2.5 \\[-2.5, 10.0\\] |
+| `small.onnx` | accuracy | removed | 0 | - | - | - -> - | - | - |
+| `small.onnx` | macro F1 | all | 60 | 80.0 % | - | 80.0 % -> 50.0 % | 50.0 % | 30.0 |
+
+Before -> after: on samples of kept classes, the original restricted to the kept units; on other samples, the original over all its units. A file cannot name a removed class. Drop: in percentage points, with the interval of a paired comparison. All intervals are 95 %.
+
+## Checks
+
+| File | Stage | Passed | Nearest to its limit | Result |
+| --- | --- | ---: | --- | --- |
+| `pruned.fp32.onnx` | quality | 1 of 3 | drop 0.025 <= 0.01 | **FAILED** |
+
+### pruned.fp32.onnx: task quality, on labeled samples of kept classes
+
+| Output | Metric | Value | Limit | Samples | Result |
+| --- | --- | ---: | ---: | ---: | --- |
+| `scores` | accuracy | 0.875 | >= 0.9 | 16 | **FAILED** |
+| `scores` | drop | 0.025 | <= 0.01 | 16 | **FAILED** |
+| `other` | drop | 0 | <= 0.01 | 16 | passed |
+
+## Inputs
+
+60 samples from x.npz.
+
+## How to reproduce
+
+```sh
+exporter verify net.onnx small.onnx --data x.npz --min-accuracy 0.9 --max-drop 0.01
+```
+
+Machine: Some CPU, 2 cores, 25.3 GB memory, Linux.
+
+Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
+"""
+
+TERMINAL["measured"] = """\
+2 of 3 checks failed. Do not use these files.
+
+Artifacts  Precision     Size  Change  Route
+net.onnx   fp32       14.1 MB       -  tf2onnx
+
+Task quality  Measure   Classes  Samples   Before -> after       Drop [95 %]
+small.onnx    accuracy  kept          40  90.0 % -> 87.5 %  2.5 [-2.5, 10.0]
+small.onnx    accuracy  removed        0            - -> -                 -
+
+Checks            Stage    Passed  Nearest to its limit  Result
+pruned.fp32.onnx  quality  1 of 3  drop 0.025 <= 0.01    FAILED
+
+Inputs         60 samples from x.npz.
+Failed checks  pruned.fp32.onnx, quality, scores: accuracy is 0.875, limit 0.9
+               (16 samples)
+               pruned.fp32.onnx, quality, scores: drop is 0.025, limit 0.01 (16
+               samples)
 """
 
 VARIANTS = """\

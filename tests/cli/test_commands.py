@@ -194,11 +194,11 @@ def test_dry_run_writes_nothing(work: Path) -> None:
 RECORDS = {
     "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused"],
     "prune net.onnx -o j.onnx --keep 1": [
-        *("schema", "ok", "artifacts", "remap", "checks", "warnings"),
+        *("schema", "ok", "artifacts", "remap", "checks", "quality", "warnings"),
     ],
     "run net.onnx -o j --keep 1 --no-bench": [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings", "precisions"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "quality", "precisions"),
     ],
     "run net.onnx -o jv --variant a=1 --variant b=2 --no-bench": ["schema", "ok", "variants"],
 }

@@ -452,14 +452,16 @@ ARRAY = "{path}: the array for input 'x' "
             one(),
             npz(x=np.ones((2, 3)), labels=np.ones(2)),
             "{path}: the array 'labels' has the shape [2] and dtype float64",
-            "give one class name or unit index per sample: shape [2]",
+            "give one class name or unit index per sample: shape [2]; or 0 and 1 for each unit: "
+            "shape [2, units]",
             id="labels that are neither names nor indices",
         ),
         pytest.param(
             one(),
             npz(x=np.ones((2, 3)), labels=np.arange(3)),
             "{path}: the array 'labels' has the shape [3] and dtype int64",
-            "give one class name or unit index per sample: shape [2]",
+            "give one class name or unit index per sample: shape [2]; or 0 and 1 for each unit: "
+            "shape [2, units]",
             id="more labels than samples",
         ),
         pytest.param(
@@ -695,3 +697,10 @@ def test_labels_come_with_the_samples(tmp_path: Path) -> None:
     samples = read_samples(path, one(), limit=3)
     assert samples.labels == ["owl", "hen", "owl"]
     assert list(next(samples.feeds())) == ["x"]
+
+
+def test_any_number_of_labels_per_sample(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.npz"
+    np.savez(path, x=TABLE, labels=np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0]]))
+    assert read_samples(path, one()).labels == [(1, 2), (), (0,), (1,)]
+    assert read_samples(path, one(), 2).labels == [(1, 2), ()]

@@ -367,3 +367,11 @@ def test_a_wrong_statistic_would_be_seen(shelf: Path, labeled: Job, features: Ar
     choice: UnitChoice = select_units(shelf / "net.onnx", labeled, F1)
     other = np.bincount((-features @ KERNEL).argmax(axis=1), minlength=UNITS)
     assert [row.count for row in choice.rows] != other.tolist()
+
+
+def test_any_number_of_labels_per_sample_is_refused(
+    shelf: Path, tmp_path: Path, features: Array
+) -> None:
+    np.savez(tmp_path / "d.npz", x=features, labels=np.ones((COUNT, UNITS), np.uint8))
+    with pytest.raises(UsageError, match="any number of labels"):
+        select_units(shelf / "net.onnx", Job(data=tmp_path / "d.npz"), ALL)

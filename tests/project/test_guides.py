@@ -10,7 +10,7 @@ import pytest
 from tests.builders.commands import PROJECT
 from tests.builders.documents import Block, blocks, looks_like, run
 
-GUIDES = ("removing-output-units.md",)
+GUIDES = ("removing-output-units.md", "quality.md")
 NEXT = "=== next block ==="
 
 

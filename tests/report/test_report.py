@@ -159,7 +159,7 @@ def test_json_keys_are_in_the_documented_order() -> None:
     record = json.loads(TEXT)
     assert list(record) == [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings", "precisions"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "quality", "precisions"),
     ]
     assert (record["schema"], record["ok"]) == ("exporter/report/1", True)
     assert json.loads(FAILING.to_json())["ok"] is False

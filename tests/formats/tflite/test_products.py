@@ -30,7 +30,7 @@ def _matrix_for_each_head(builder: Builder) -> None:
 
 def _transposed_convolution(builder: Builder) -> None:
     """8 x 8 positions; the kernel is [16, 2, 2, 3]."""
-    shape = builder.constant("shape", np.int32([1, 16, 16, 16]))
+    shape = builder.constant("shape", np.array([1, 16, 16, 16], np.int32))
     x, kernel = builder.feed("x", 1, 8, 8, 3), builder.normal("k", 16, 2, 2, 3)
     builder.op("TRANSPOSE_CONV", [shape, kernel, x], (1, 16, 16, 16), "y", "TransposeConvOptions")
 
@@ -84,5 +84,5 @@ def test_unknown_rank() -> None:
     builder = Builder()
     _left_transposed(builder)
     for name in ("q", "k", "y"):
-        builder.at(name).shape, builder.at(name).hasRank = np.int32([]), False
+        builder.at(name).shape, builder.at(name).hasRank = np.array([], np.int32), False
     assert multiply_adds(from_bytes(builder.content("y"), "net.tflite").graph()) is None

@@ -1,0 +1,162 @@
+"""Compare the task quality of a new file with that of its original, on labeled samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from exporter.evaluation import intervals
+from exporter.evaluation.measures import DROP, MEASURES, QUALITY_STAGE, gated_measure, score
+from exporter.graph import Array
+from exporter.records import Check, Interval, Quality
+
+
+class TaskAnswers(Protocol):
+    """What a model returned for all samples, ready to be measured."""
+
+    def value(self, measure: str, cases: Array, units: Array) -> float:
+        """A measure on some of the samples; NaN if it is not defined on them.
+
+        Args:
+            measure: key of MEASURES.
+            cases: (cases,) indices of samples; may repeat.
+            units: the units to average over, where a measure is a mean over units.
+        """
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """The samples that are reported together.
+
+    Attributes:
+        classes: "kept", "removed" or "all".
+        cases: indices of the samples.
+        units: the units of these classes.
+        samples: how many there are: samples, or for detectors true boxes.
+    """
+
+    classes: str
+    cases: Array
+    units: Array
+    samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class BeforeAndAfter:
+    """The answers of the original and of a new file on the same samples.
+
+    Attributes:
+        original: over all its units.
+        original_kept: the original's, if it could name the kept units only.
+        artifact: of the new file.
+    """
+
+    original: TaskAnswers
+    original_kept: TaskAnswers
+    artifact: TaskAnswers
+
+
+def quality_rows(
+    artifact: str, answers: BeforeAndAfter, measures: Iterable[str], groups: Iterable[Group]
+) -> Iterator[Quality]:
+    """One row for each measure and group of samples."""
+    found = list(groups)
+    for measure in measures:
+        for group in found:
+            yield _row(artifact, answers, measure, group)
+
+
+def _row(artifact: str, answers: BeforeAndAfter, measure: str, group: Group) -> Quality:
+    models = [answers.original, answers.original_kept, answers.artifact]
+
+    def values(cases: Array) -> list[float]:
+        original, kept, after = (each.value(measure, cases, group.units) for each in models)
+        return [original, kept, after, score(measure, kept) - score(measure, after)]
+
+    if not group.samples:
+        return Quality(artifact, MEASURES[measure].task, measure, group.classes, 0)
+    exact = [value if math.isfinite(value) else None for value in values(group.cases)]
+    limits = intervals.bootstrap(values, group.cases, MEASURES[measure].resamples)
+    if MEASURES[measure].is_share:
+        limits[:3] = [_share(value, len(group.cases)) for value in exact[:3]]
+    is_kept = group.classes == "kept"  # else the original, kept to these units, answers nothing
+    return Quality(
+        artifact=artifact,
+        task=MEASURES[measure].task,
+        measure=measure,
+        classes=group.classes,
+        samples=group.samples,
+        original=exact[0],
+        original_ci95=limits[0],
+        original_kept=exact[1] if is_kept else None,
+        original_kept_ci95=limits[1] if is_kept else None,
+        value=exact[2],
+        ci95=limits[2],
+        drop=exact[3] if is_kept else None,
+        drop_ci95=limits[3] if is_kept else None,
+    )
+
+
+def _share(value: float | None, count: int) -> Interval | None:
+    return None if value is None else intervals.of_share(round(value * count), count)
+
+
+def gate_checks(
+    rows: Iterable[Quality], output: str, min_accuracy: float | None, max_drop: float | None
+) -> Iterator[Check]:
+    """A check for each gate: on the samples of kept classes. A missing value fails."""
+    row = next(each for each in rows if each.classes == "kept")
+    measure = gated_measure(row.task)
+    accuracy = None if row.value is None else score(measure, row.value)
+    name = measure if MEASURES[measure].higher_is_better else f"1 - {measure}"
+    if min_accuracy is not None:
+        passed = accuracy is not None and accuracy >= min_accuracy
+        yield Check(
+            QUALITY_STAGE, row.artifact, output, name, accuracy, min_accuracy, passed, row.samples
+        )
+    if max_drop is not None:
+        passed = row.drop is not None and row.drop <= max_drop + _ROUNDING
+        yield Check(
+            QUALITY_STAGE, row.artifact, output, DROP, row.drop, max_drop, passed, row.samples
+        )
+
+
+_ROUNDING = 1e-12  # of the difference of two shares: 0.9 - 0.89 is a little more than 0.01
+
+
+def class_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
+    """Samples of kept, of removed and of all classes; a label that is no unit is in "all" only.
+
+    Args:
+        truth: (samples,) the unit of each sample, -1 for another label.
+        is_kept: (units,) bool.
+    """
+    known = truth >= 0
+    kept = known & is_kept[np.maximum(truth, 0)]
+    masks = {"kept": kept, "removed": known & ~kept, "all": np.ones(len(truth), bool)}
+    units = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
+    return tuple(
+        Group(name, np.flatnonzero(mask), np.flatnonzero(units[name]), int(mask.sum()))
+        for name, mask in masks.items()
+    )
+
+
+def label_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
+    """All samples, with the units of kept, of removed and of all classes.
+
+    The count is that of the samples with at least one of these units.
+
+    Args:
+        truth: (samples, units) bool.
+        is_kept: (units,) bool.
+    """
+    cases = np.arange(len(truth))
+    units = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
+    return tuple(
+        Group(name, cases, np.flatnonzero(mask), int(truth[:, mask].any(axis=1).sum()))
+        for name, mask in units.items()
+    )

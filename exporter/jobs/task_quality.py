@@ -1,0 +1,183 @@
+"""Measure the task quality of a new model and of its original, and apply the gates of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from exporter.data.samples import Samples
+from exporter.errors import ExporterError, UsageError, missing_library
+from exporter.evaluation.kept_units import KeptUnits
+from exporter.evaluation.labels import names_of_units, units_of_labels
+from exporter.evaluation.read_classes import (
+    Subject,
+    artifact_classes,
+    artifact_labels,
+    original_classes,
+    original_labels,
+)
+from exporter.evaluation.read_outputs import not_measurable
+from exporter.evaluation.task_quality import (
+    BeforeAndAfter,
+    Group,
+    class_groups,
+    gate_checks,
+    label_groups,
+    quality_rows,
+)
+from exporter.formats.model import Model, unit_labels
+from exporter.graph import Array
+from exporter.jobs.checks import CheckResults
+from exporter.jobs.options import Job
+from exporter.jobs.predict import active_above
+from exporter.remap import HeadRemap
+from exporter.trace import trace_recorded
+from exporter.verification.match import part_before
+
+Answers = TypeVar("Answers")
+
+_FEW = 5  # units: the label is always among the first five
+_HINT = "give class labels: one sub-folder per class, labels.csv, or the array labels in an .npz"
+
+
+def check_truth(job: Job, samples: Samples) -> None:
+    """Refuse a gate on data without labels, before models are converted.
+
+    Raises:
+        UsageError: see above.
+    """
+    if job.has_quality_gate and samples.labels is None:
+        raise UsageError(f"the data {samples.source} has no labels, which the gate needs", _HINT)
+
+
+class _Measured(NamedTuple):
+    """Everything that the rows of one artifact are made from."""
+
+    answers: BeforeAndAfter
+    measures: tuple[str, ...]
+    groups: tuple[Group, ...]
+
+
+@dataclass(eq=False)
+class QualityMeter:
+    """Measures artifacts against one original, which runs once for each selection.
+
+    Attributes:
+        names: of the original's units, from the user; None for those in the model.
+    """
+
+    job: Job
+    original: Model
+    samples: Samples
+    names: Sequence[str] | None = None
+    _known: dict[Any, Any] = field(default_factory=dict)
+
+    def measure(self, artifact: Model, tables: Sequence[HeadRemap]) -> CheckResults:
+        """The quality, the checks of the gates, and warnings; empty without labeled data.
+
+        Args:
+            artifact: the new model.
+            tables: how its heads were cut; the first is measured.
+
+        Raises:
+            ExporterError: the job has a gate, and the quality cannot be measured.
+        """
+        check_truth(self.job, self.samples)
+        if self.samples.labels is None:
+            return CheckResults()
+        self.job.progress(f"measuring the task quality of {artifact.name}")
+        try:
+            return self._measured(artifact, next(iter(tables), None))
+        except (ExporterError, ImportError) as error:
+            if self.job.has_quality_gate:
+                raise
+            return CheckResults.warn(f"the task quality was not measured: {_reason(error)}")
+
+    def _measured(self, artifact: Model, table: HeadRemap | None) -> CheckResults:
+        subject = self._subject(table)
+        names = self.names or unit_labels(self.original, subject.head)
+        names = names or names_of_units(subject.kept, table)
+        several = any(isinstance(label, tuple) for label in self.samples.labels or ())
+        measured = (_several_labels if several else _one_label)(self, subject, artifact, names)
+        rows = tuple(quality_rows(artifact.name, *measured))
+        job, output = self.job, subject.head.output
+        checks = tuple(gate_checks(rows, output, job.min_accuracy, job.max_drop))
+        return CheckResults(checks=checks, quality=rows)
+
+    def _subject(self, table: HeadRemap | None) -> Subject:
+        original, ranges = self.original, list[tuple[str, tuple[int, int] | None]]()
+        if table is not None:
+            ranges.append((table.name, part_before(original, table)))
+        found = trace_recorded(original.graph(), ranges)
+        head = found.head(None if table is None else table.name)
+        if table is None:
+            kept = KeptUnits.uncut(head.units)
+        else:
+            kept = KeptUnits.of_cut(original, head, table)
+        return Subject(original, head, table, kept, self.samples, self.job.run_options)
+
+    def once(self, subject: Subject, run: Callable[[], Answers]) -> Answers:
+        """The answers of the original; computed once for each selection."""
+        key = subject.head.name, subject.kept.kept, subject.kept.positions
+        if key not in self._known:
+            self._known[key] = run()
+        found: Answers = self._known[key]
+        return found
+
+
+def _one_label(
+    meter: QualityMeter, subject: Subject, artifact: Model, names: Sequence[str] | None
+) -> _Measured:
+    """Samples of one class each."""
+    kept, labels = subject.kept, _labels(subject.samples)
+    truth = units_of_labels([label for (label,) in labels], kept.units, names)
+    _check_known(subject.samples, truth >= 0)
+    before = meter.once(subject, lambda: original_classes(subject, truth))
+    after = artifact_classes(subject, artifact, truth)
+    few = len(set(kept.group[list(kept.kept)].tolist())) <= _FEW
+    measures = ("accuracy", "macro_f1") if few else ("accuracy", "top5_accuracy", "macro_f1")
+    answers = BeforeAndAfter(before[0], before[1], after)
+    return _Measured(answers, measures, class_groups(truth, kept.is_kept))
+
+
+def _several_labels(
+    meter: QualityMeter, subject: Subject, artifact: Model, names: Sequence[str] | None
+) -> _Measured:
+    """Samples with any number of labels each."""
+    kept, labels = subject.kept, _labels(subject.samples)
+    truth = np.zeros((len(labels), kept.units), bool)
+    for row, given in zip(truth, labels, strict=True):
+        units = units_of_labels(given, kept.units, names).astype(int)
+        row[units[units >= 0]] = True
+    _check_known(subject.samples, np.asarray(truth.any(axis=1)))
+    above = active_above(subject.head.activation)
+    before = meter.once(subject, lambda: original_labels(subject, truth, above))
+    after = artifact_labels(subject, artifact, truth, above)
+    measures = ("mean_average_precision", "multilabel_macro_f1")
+    answers = BeforeAndAfter(before[0], before[1], after)
+    return _Measured(answers, measures, label_groups(truth, kept.is_kept))
+
+
+def _labels(samples: Samples) -> list[tuple[str | int, ...]]:
+    """The labels of each sample."""
+    return [each if isinstance(each, tuple) else (each,) for each in samples.labels or ()]
+
+
+def _check_known(samples: Samples, known: Array) -> None:
+    if not known.any():
+        shown = next((each for labels in _labels(samples) for each in labels), "")
+        raise not_measurable(
+            f"no unit is called {shown!r}, or has another label of {samples.source}",
+            "give the labels of the units with --labels, or name classes by unit index",
+        )
+
+
+def _reason(error: ExporterError | ImportError) -> str:
+    known = missing_library(error) if isinstance(error, ImportError) else error
+    if known is None:
+        return str(error)
+    message = known.message.removeprefix("the task quality cannot be measured: ")
+    return f"{message} ({known.hint})" if known.hint else message
