@@ -40,6 +40,7 @@ class Kind:
         route: the library that the converter uses, for reports.
         default_target: convertible kinds are converted to it if the user names no kind.
         quantizable: the libraries in `quantization` can quantize its files.
+        states_normalization: its files state how image pixels become input values.
         benchmarked: its files are timed, in the runtime that devices use.
         libraries: distributions that it needs.
     """
@@ -59,6 +60,7 @@ class Kind:
     route: str = ""
     default_target: bool = False
     quantizable: bool = False
+    states_normalization: bool = False
     benchmarked: bool = False
     libraries: tuple[str, ...] = ()
 
@@ -224,6 +226,7 @@ KINDS: Mapping[str, Kind] = {
         route="TFLiteConverter",
         default_target=True,
         quantizable=True,
+        states_normalization=True,
         benchmarked=True,
         libraries=("ai-edge-litert",),
     ),

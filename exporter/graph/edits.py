@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from exporter.graph.graph import Array, Shape, Use
+from exporter.graph.normalization import Normalization
 from exporter.remap import Remap
 
 
@@ -177,10 +178,17 @@ Edit = Take | Fill | Replace | SetShape | SetAttribute | Insert | Compute | AddI
 
 @dataclass(frozen=True)
 class Plan:
-    """Edits in the order in which they are applied, and the remap that the result contains."""
+    """Edits in the order in which they are applied, and what the result states.
+
+    Attributes:
+        remap: is written into the result.
+        images: input that takes images -> how pixels become its values; None if that is not known.
+            Written by formats whose files state it, if the remap has labels.
+    """
 
     edits: tuple[Edit, ...]
     remap: Remap | None = None
+    images: Mapping[str, Normalization | None] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "\n".join(str(edit) for edit in self.edits)

@@ -40,7 +40,8 @@ class CutSource:
         """The cut model converted to another kind, with its remap (see `OpenedModel.as_kind`)."""
         source = replace(self.source, model=self.model)
         converted = source.as_kind(kind, folder, job.progress, "cut")
-        model = converted.model.apply(Plan((), self.cut.remap.without_logits()))
+        images = job.image_inputs(converted.model)
+        model = converted.model.apply(Plan((), self.cut.remap.without_logits(), images))
         route = f"cut in {KINDS[self.model.kind].title}, then {converted.route}"
         return replace(converted, model=model, route=route)
 

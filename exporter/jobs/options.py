@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from exporter.data.samples import Samples
     from exporter.formats.model import Model, RunOptions
     from exporter.jobs.source import OpenedModel
+    from exporter.planning.pixels import Images
 
 # names of --to -> help
 TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
@@ -281,6 +282,12 @@ class Job:
         from exporter.data.images import ImageOptions
 
         return ImageOptions.from_options(self.normalize, self.resize, skip_bad=self.skip_bad)
+
+    def image_inputs(self, model: Model) -> Images:
+        """How inputs expect pixels, for the metadata of a cut file."""
+        from exporter.planning.pixels import image_inputs
+
+        return image_inputs(model, self.normalize)
 
     def inputs(self, model: Model) -> Samples:
         """The samples that models are compared and timed on."""

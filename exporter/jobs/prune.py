@@ -76,15 +76,15 @@ def plan_job(source: str | Path | Any, options: CutOptions, job: Job) -> Cut:
     """
     with job.open(source) as opened, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
         if KINDS[opened.model.kind].written:
-            return plan_cut(opened.model, options)
+            return plan_cut(opened.model, options, images=job.image_inputs(opened.model))
         kind = (job.to or opened.default_kinds())[0]
         uncut = opened.as_kind(kind, Path(folder), job.progress)
-        return plan_cut(uncut.model, options, uncut.original)
+        return plan_cut(uncut.model, options, uncut.original, job.image_inputs(uncut.model))
 
 
 def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
     """Cut an opened model and check the cut; nothing is written."""
-    cut = plan_cut(model, options)
+    cut = plan_cut(model, options, images=job.image_inputs(model))
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
     inputs = job.inputs(model) if job.verify or job.data else NO_INPUTS

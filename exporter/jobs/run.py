@@ -218,7 +218,8 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
     if variant.job.keep_original and uncut.path:
         copy_model(uncut.path, folder / f"original{suffixes_of(uncut.path)[0]}")
     try:
-        cut = plan_cut(model, variant.options, uncut.original)
+        images = variant.job.image_inputs(model)
+        cut = plan_cut(model, variant.options, uncut.original, images)
     except (ModelError, UsageError) as error:
         return _prune_source(variant, uncut, path, error)
     made = model.apply(cut.plan)
@@ -275,7 +276,8 @@ def _quantize(
     made, cut, results = quantized.model, plain.cut, CheckResults()
     if job.quantize_first:
         made.sha256 = uncut.model.sha256  # the remap names the user's file
-        cut = plan_cut(made, variant.options, uncut.original)
+        images = cut.plan.images  # of the float file, which shows its first layers
+        cut = plan_cut(made, variant.options, uncut.original, images)
         pruned = variant.write(path, made.apply(cut.plan).write)
         results += variant.check(made, pruned, cut.remap.heads, gated=False)
     else:

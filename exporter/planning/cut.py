@@ -24,6 +24,7 @@ from exporter.planning.checks import (
 )
 from exporter.planning.detectors import keep_background, without_background_label
 from exporter.planning.options import CutOptions, Units, parse_range
+from exporter.planning.pixels import Images, pixel_warnings
 from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
@@ -55,13 +56,19 @@ class Cut:
     warnings: tuple[str, ...]
 
 
-def plan_cut(model: Model, options: CutOptions, original: Origin | None = None) -> Cut:
+def plan_cut(
+    model: Model,
+    options: CutOptions,
+    original: Origin | None = None,
+    images: Images | None = None,
+) -> Cut:
     """Plan a cut of a model.
 
     Args:
         model: of any kind.
         options: which units to keep, and how.
         original: the model from which this one was converted, if it was.
+        images: how inputs expect pixels, for the metadata of the result (see `image_inputs`).
 
     Raises:
         UsageError: the options do not fit the model, or name no head.
@@ -80,8 +87,11 @@ def plan_cut(model: Model, options: CutOptions, original: Origin | None = None) 
         *_mode_edits(resolved, selection, options),
         *id_edits(model.graph(), heads[0], remap.of(heads[0].name), options),
     )
-    warnings = _warnings(heads, selection, options, tables[0].new_units)
-    return Cut(heads, selection, options.mode, Plan(edits, remap), remap, tuple(warnings))
+    warnings = (
+        *_warnings(heads, selection, options, tables[0].new_units),
+        *pixel_warnings(images or {}, tables[0], labeled=heads[0].labels is not None),
+    )
+    return Cut(heads, selection, options.mode, Plan(edits, remap, images or {}), remap, warnings)
 
 
 def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:

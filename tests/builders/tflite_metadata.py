@@ -1,4 +1,4 @@
-"""TFLite metadata for tests, written with the flatbuffers builder from the published schema."""
+"""TFLite metadata for tests, written and read with flatbuffers from the published schema."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import flatbuffers
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import encode, number_types, packer
+from flatbuffers.table import Table
 
 AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION, VOCABULARY = 2, 3, 4, 5
 
@@ -104,3 +107,68 @@ def unzipped(content: bytes) -> dict[str, bytes]:
     """The files in the archive after a model, in order."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
+
+
+# --- read, without the code under test ------------------------------------------------------------
+
+
+class Read:
+    """A table of TFLite metadata; fields by their slot in the published schema."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    @classmethod
+    def of(cls, content: bytes) -> Read:
+        """The ModelMetadata in a TFLite file."""
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+        (entry,) = [e for e in model.metadata if e.name == b"TFLITE_METADATA"]
+        data = model.buffers[entry.buffer].data.tobytes()
+        assert data[4:8] == b"M001"
+        return cls(Table(data, encode.Get(packer.uoffset, data, 0)))
+
+    def _offset(self, slot: int) -> int:
+        return int(self._table.Offset(4 + 2 * slot))
+
+    def has(self, slot: int) -> bool:
+        return self._offset(slot) != 0
+
+    def text(self, slot: int) -> str:
+        place = self._offset(slot) + self._table.Pos
+        return str(self._table.String(place).decode()) if self.has(slot) else ""
+
+    def number(self, slot: int) -> int:
+        if not self.has(slot):
+            return 0
+        return int(self._table.Get(number_types.Uint8Flags, self._offset(slot) + self._table.Pos))
+
+    def one(self, slot: int) -> Read:
+        place = self._table.Indirect(self._offset(slot) + self._table.Pos)
+        return Read(Table(self._table.Bytes, place))
+
+    def several(self, slot: int) -> list[Read]:
+        if not self.has(slot):
+            return []
+        first, count = (
+            self._table.Vector(self._offset(slot)),
+            self._table.VectorLen(self._offset(slot)),
+        )
+        places = (self._table.Indirect(first + 4 * i) for i in range(count))
+        return [Read(Table(self._table.Bytes, place)) for place in places]
+
+    def floats(self, slot: int) -> list[float]:
+        values = self._table.GetVectorAsNumpy(number_types.Float32Flags, self._offset(slot))
+        return [float(value) for value in values]
+
+    def tensors(self, end: str) -> list[Read]:
+        """The TensorMetadata of the inputs or outputs of the first subgraph."""
+        return self.several(3)[0].several({"inputs": 2, "outputs": 3}[end])
+
+    def files(self) -> list[tuple[str, int]]:
+        """Name and type of each associated file of a TensorMetadata."""
+        return [(file.text(0), file.number(2)) for file in self.several(6)]
+
+    def normalization(self) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation of a TensorMetadata; None if it states none."""
+        units = [unit for unit in self.several(4) if unit.number(0) == 1]
+        return (units[0].one(1).floats(0), units[0].one(1).floats(1)) if units else None

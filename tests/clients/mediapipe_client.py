@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import mediapipe
@@ -33,9 +34,11 @@ def classified(model: Path) -> list[tuple[str, int, float]]:
     return [(each.category_name, each.index, each.score) for each in categories]
 
 
-def pruned(folder: Path, *options: str) -> Path:
+def pruned(
+    folder: Path, *options: str, model: Path = MODEL, keep: Sequence[str] = tuple(KEPT)
+) -> Path:
     path = folder / "small.tflite"
-    command = [EXPORTER, "prune", str(MODEL), "--keep", ",".join(KEPT), "-o", str(path), *options]
+    command = [EXPORTER, "prune", str(model), "--keep", ",".join(keep), "-o", str(path), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return path
@@ -83,3 +86,14 @@ def test_a_zeroed_file_keeps_all_labels(tmp_path: Path) -> None:
     removed = {score for name, (_, score) in results.items() if name not in KEPT}
     assert results["cheeseburger"][1] > max(removed)
     assert len(removed) == 1  # each has the logit 0
+
+
+@pytest.mark.parametrize("model", ["v1_025_224_float", "v2_100_224_uint8_logits"])
+def test_a_file_without_metadata_gets_it(tmp_path: Path, model: str) -> None:
+    """A float file needs a normalization too, an integer one takes pixels."""
+    bare = ZOO / f"mobilenet_{model}.tflite"
+    options = ["--labels", str(ZOO / "labels" / "imagenet_1001.txt"), "--normalize=-1..1"]
+    keep = ["macaw", "plate", "cheeseburger"]
+    results = classified(pruned(tmp_path, *options, model=bare, keep=keep))
+    assert results[0][0] == "cheeseburger"
+    assert {name for name, _, _ in results} == set(keep)

@@ -5,8 +5,10 @@ See `mediapipe_client.py`; no test is skipped here either.
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import zipfile
 from pathlib import Path
 
 import mediapipe
@@ -36,6 +38,33 @@ def detections(model: Path) -> list[Detection]:
         corner = box.origin_x, box.origin_y, box.width, box.height
         rows.append((name.category_name, name.score, *corner))
     return rows
+
+
+def without_metadata(model: Path, target: Path) -> None:
+    """The model without the name of its metadata, and without the archive with its labels."""
+    content = model.read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        start = min(entry.header_offset for entry in archive.infolist())
+    target.write_bytes(content[:start].replace(b"TFLITE_METADATA", b"OTHER__METADATA"))
+
+
+def test_a_detector_without_metadata_gets_it(tmp_path: Path) -> None:
+    bare, small = tmp_path / "bare.tflite", tmp_path / "small.tflite"
+    without_metadata(MODEL, bare)
+    with pytest.raises(ValueError, match="require TFLite Model Metadata"):
+        detections(bare)
+    labels = str(ZOO / "labels" / "coco_90.txt")
+    kept = ["--keep", ",".join(sorted(KEPT)), "--labels", labels]
+    done = subprocess.run(
+        [EXPORTER, "prune", str(bare), "-o", str(small), *kept],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    before = [row for row in detections(MODEL) if row[0] in KEPT]
+    assert detections(small)[: len(before)] == before
 
 
 @pytest.mark.parametrize("options", [[], ["--restore-ids"]], ids=["new ids", "original ids"])

@@ -9,6 +9,7 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import constants, label_files
+from exporter.formats.tflite.client_metadata import add_metadata
 from exporter.formats.tflite.custom import set_option
 from exporter.formats.tflite.draw import Drawing
 from exporter.formats.tflite.editor import Editor, set_shape
@@ -54,7 +55,15 @@ def apply_plan(file: File, drawing: Drawing, plan: Plan) -> None:
     editor.clear_unused_buffers()
     if plan.remap is not None:
         label_files.cut_files(file, drawing.graph, drawing.returned, remap_in(file), plan.remap)
+        inputs, outputs = ([n for n, _ in _named(editor, ends)] for ends in _interface(editor))
+        returned = *drawing.returned, *outputs[len(drawing.returned) :]  # an insert renames outputs
+        add_metadata(file, drawing.graph, inputs, returned, plan)
         set_metadata(file.model, REMAP, plan.remap.to_json().encode())
+
+
+def _interface(editor: Editor) -> tuple[Any, Any]:
+    """The indices of the inputs, and of the outputs."""
+    return editor.main.inputs, editor.main.outputs
 
 
 def remap_in(file: File) -> Remap | None:
@@ -121,8 +130,7 @@ def _add_output(editor: Editor, edit: AddOutput) -> None:
     if not signatures(editor.file.model):
         add_signature(
             editor.file.model,
-            _named(editor, editor.main.inputs),
-            _named(editor, editor.main.outputs),
+            *(_named(editor, ends) for ends in _interface(editor)),
         )
     if index not in integers(editor.main.outputs):
         editor.main.outputs = _appended(editor.main.outputs, index)

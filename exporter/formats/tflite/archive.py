@@ -21,6 +21,8 @@ _MAX_BYTES = 2**31 - 1  # as of the model
 _HEADER = b"PK\x03\x04"
 _DATE = 0, (1 << 5) | 1  # time and date: 1980-01-01, the format's first day
 _VERSION = 20  # that a reader needs to extract stored files
+_EMPTY = _END + bytes(18)
+_UNIX = 3  # the system that an archive states; the same on all systems
 _UTF_8 = 0x800  # the flag for names in UTF-8
 
 
@@ -79,30 +81,43 @@ def read(archive: bytes, name: str, limit: int) -> bytes | None:
         return found.read(name)
 
 
+def names(archive: bytes) -> list[str]:
+    """The names of the files in an archive.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    with _opened(archive) as found:
+        return found.namelist()
+
+
 def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> bytes:
     """The archive with some files changed: same order, same alignment, no compression.
 
     Args:
-        archive: its bytes.
+        archive: its bytes; b"" if there is none.
         offset: of the archive in the file, before and after.
-        changed: name -> new content.
+        changed: name -> new content; files of other names are added after the present ones.
 
     Raises:
         ModelError: a file of the archive cannot be read.
     """
-    base = 0 if _is_relative(archive) else offset
+    base = 0 if archive and _is_relative(archive) else offset
     files, index = bytearray(), bytearray()
-    with _opened(archive) as found:
-        entries = found.infolist()
+    with _opened(archive or _EMPTY) as found:
+        entries = [*found.infolist()]
+        present = set(found.namelist())
+        entries += [_new_entry(name) for name in changed if name not in present]
         if sum(entry.file_size for entry in entries) > _MAX_BYTES:
             raise ModelError("the archive after the model is damaged: it claims more than 2 GB")
         for entry in entries:
             data = changed.get(entry.filename)
             data = found.read(entry) if data is None else data
-            lengths = struct.unpack_from("<HH", archive, entry.header_offset + 26)
-            aligned = entry.header_offset + sum(lengths)
             name = entry.orig_filename.encode("utf-8" if entry.flag_bits & _UTF_8 else "cp437")
-            files += bytes((aligned - len(files) - len(name)) % ALIGNMENT)
+            if entry.filename in present:
+                lengths = struct.unpack_from("<HH", archive, entry.header_offset + 26)
+                aligned = entry.header_offset + sum(lengths)
+                files += bytes((aligned - len(files) - len(name)) % ALIGNMENT)
             common = _common_fields(entry, data, name)
             index += _index_entry(entry, common, name, base + len(files))
             files += _HEADER + struct.pack("<H", _VERSION) + common + bytes(2) + name + data
@@ -110,6 +125,13 @@ def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> byte
         end = struct.pack("<HHHHII", 0, 0, count, count, len(index), where)
         comment = struct.pack("<H", len(found.comment)) + found.comment
     return bytes(files + index + _END + end + comment)
+
+
+def _new_entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name)
+    entry.flag_bits = _UTF_8
+    entry.create_system = _UNIX
+    return entry
 
 
 def _common_fields(entry: zipfile.ZipInfo, data: bytes, name: bytes) -> bytes:

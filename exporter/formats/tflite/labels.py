@@ -63,7 +63,7 @@ def labels(file: File, graph: Graph, outputs: Sequence[str]) -> dict[str, tuple[
     for entry in sorted(entries, key=lambda entry: entry.locale != ""):
         output = outputs[entry.output]
         lines = lines_of(archive.read(file.tail, entry.name, MAX_BYTES) or b"")
-        if output not in result and len(lines) in _unit_counts(graph, output, entry.type):
+        if output not in result and len(lines) in unit_counts(graph, output, entry.type):
             result[output] = tuple(
                 line.decode(errors="replace").removesuffix("\r") for line in lines
             )
@@ -85,7 +85,7 @@ def lines_of(content: bytes) -> list[bytes]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _unit_counts(graph: Graph, output: str, file_type: int) -> Sequence[int | None]:
+def unit_counts(graph: Graph, output: str, file_type: int) -> Sequence[int | None]:
     """The numbers of lines that a label file of an output may have."""
     if file_type == AXIS_LABELS:
         shape = graph.shape(output)

@@ -19,14 +19,15 @@ from exporter.graph.normalization import Normalization
 T = TypeVar("T")
 
 NAME = "TFLITE_METADATA"  # of the metadata entry
+UNKNOWN_PIXELS = "The normalization is unknown; it is stated as none."  # description of an input
 AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION = 2, 3, 4  # AssociatedFileType
 
-_IDENTIFIER = b"M001"
+IDENTIFIER = b"M001"
 _ROOT_SUBGRAPHS = 3  # fields by their index in the schema
 _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS = 2, 3
-_TENSOR_PROCESS_UNITS = 4
+_TENSOR_DESCRIPTION, _TENSOR_PROCESS_UNITS = 1, 4
 _UNIT_TYPE, _UNIT_OPTIONS = 0, 1
-_NORMALIZATION = 1  # ProcessUnitOptions
+NORMALIZATION = 1  # ProcessUnitOptions
 _MEAN, _STD = 0, 1
 _TENSOR_FILES = 6
 _FILE_NAME, _FILE_TYPE, _FILE_LOCALE = 0, 2, 3
@@ -61,8 +62,9 @@ def _normalizations(root: Table) -> Iterator[Normalization | None]:
     for subgraph in islice(root.tables(_ROOT_SUBGRAPHS), 1):
         for tensor in subgraph.tables(_SUBGRAPH_INPUTS):
             units = tensor.tables(_TENSOR_PROCESS_UNITS)
-            stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == _NORMALIZATION]
-            yield _normalization(stated[0]) if stated else None
+            stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == NORMALIZATION]
+            known = stated and tensor.text(_TENSOR_DESCRIPTION) != UNKNOWN_PIXELS
+            yield _normalization(stated[0]) if known else None
 
 
 def _normalization(options: Table) -> Normalization | None:
@@ -84,7 +86,7 @@ def associated_files(data: bytes, outputs: int) -> list[AssociatedFile]:
 
 def _read(data: bytes, read: Callable[[Table], Iterator[T]]) -> Iterator[T]:
     """Read from the root table; nothing if the data is not TFLite metadata."""
-    if data[4:8] != _IDENTIFIER:
+    if data[4:8] != IDENTIFIER:
         return
     try:
         yield from read(Table.root(data))
