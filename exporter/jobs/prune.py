@@ -82,12 +82,16 @@ def plan_job(source: str | Path | Any, options: CutOptions, job: Job) -> Cut:
         return plan_cut(uncut.model, options, uncut.original, job.image_inputs(uncut.model))
 
 
-def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
-    """Cut an opened model and check the cut; nothing is written."""
+def prune_model(model: Model, options: CutOptions, job: Job, path: Path | None = None) -> Pruned:
+    """Cut an opened model and check the cut; nothing is written.
+
+    Args:
+        path: of the model's file; None if it has none.
+    """
     cut = plan_cut(model, options, images=job.image_inputs(model))
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
-    inputs = job.inputs(model) if job.verify or job.data else NO_INPUTS
+    inputs = job.inputs(model, path) if job.verify or job.data else NO_INPUTS
     results = compare_models(job, model, pruned, inputs, cut.remap.heads)
     meter = QualityMeter(job, model, inputs, cut.selection.labels)
     results += meter.measure(pruned, cut.remap.heads)
@@ -102,7 +106,7 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     """
     check_prune(source, out, job)
     with job.open(source) as opened:
-        pruned = prune_model(opened.model, options, job)
+        pruned = prune_model(opened.model, options, job, opened.path)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
         new = NewFile(
             pruned.model, out, write, pruned.results, remap=pruned.remap, uncut=opened.path
