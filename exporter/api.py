@@ -17,8 +17,9 @@ from exporter.formats import open_model
 from exporter.formats.model import Model
 from exporter.jobs.compare import bench_files, verify_files
 from exporter.jobs.convert import convert_file
+from exporter.jobs.forecast import inspect_with_forecast
 from exporter.jobs.inspect import Inspection, inspect_file
-from exporter.jobs.options import Job
+from exporter.jobs.options import OPENING, Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants
@@ -66,7 +67,7 @@ class JobKeywords(TypedDict, total=False):
     data: str | Path | None
     samples: int | None
     normalize: str | None
-    resize: str | None
+    resize: str
     skip_bad: bool
     seed: int
     input_shapes: Mapping[str, tuple[int, ...]]
@@ -131,16 +132,26 @@ _with_keywords = functools.partial(with_keywords, types=_TYPES)
 # --- the functions ------------------------------------------------------------------------------
 
 
-@_with_keywords(Job)
-def inspect(source: Source, **options: Unpack[JobKeywords]) -> Inspection:
+@_with_keywords(CutOptions, Job)
+def inspect(
+    source: Source, *, measure_share: bool = False, **options: Unpack[Keywords]
+) -> Inspection:
     """Find the heads of a model, and what cannot be cut and why.
 
         exporter.inspect("net.onnx").heads[0].head.units
 
+    With `keep` or `remove`, also forecast the files that `run` would write:
+
+        exporter.inspect("net.onnx", keep=[1, 5]).forecast.files[0].counts.bytes
+
     Args:
         source: a path, or a live `keras.Model`. Keras models are opened in a child process.
+        measure_share: time the head's share of the latency instead of counting its multiply-adds.
     """
-    return inspect_file(source, _job(options))
+    if options.keys() <= OPENING and not measure_share:
+        return inspect_file(source, _job(options))
+    cut_options, job = _records(options)
+    return inspect_with_forecast(source, cut_options, job, measure_share=measure_share)
 
 
 @_with_keywords(SelectOptions, Job)

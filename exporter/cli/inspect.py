@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+from click.core import ParameterSource
+
 from exporter.cli import options
 from exporter.cli.progress import show_progress
+from exporter.jobs.options import OPENING, Job
+from exporter.planning.option import options_of
+from exporter.planning.options import CutOptions
 
 
-@options.command("inspect", "net.onnx")
+@options.command(
+    "inspect",
+    "net.onnx --keep owl,macaw --precision fp32,int8",
+    options.measure_share,
+    records=(CutOptions, Job),
+)
 def command(model: Path, **given: Any) -> int:
-    """Show the heads of MODEL: what can be cut, and what is refused and why."""
+    """Show the heads of MODEL: what can be cut, and what is refused and why.
+
+    With --keep or --remove, also forecast the files that `exporter run` would write.
+    """
     from exporter.cli import show
+    from exporter.jobs.forecast import inspect_with_forecast
     from exporter.jobs.inspect import inspect_file
 
+    cut_options = _cut_options(given)
     with show_progress(given) as progress:
-        inspection = inspect_file(model, options.make_job(given, progress))
-    return show.inspection(inspection, given)
+        job = options.make_job(given, progress)
+        if cut_options is None:
+            found = inspect_file(model, job)
+        else:
+            found = inspect_with_forecast(
+                model, cut_options, job, measure_share=given["measure_share"]
+            )
+    return show.inspection(found, given)
+
+
+def _cut_options(given: Mapping[str, Any]) -> CutOptions | None:
+    """None without a selection; then the options of a forecast would have no effect."""
+    if any(given[name] not in (None, ()) for name in ("keep", "remove", "merge", "gate")):
+        return options.make_cut_options(given)
+    every = [each for record in (CutOptions, Job) for each in options_of(record, "inspect")]
+    flags = {each.name: each.flag for each in every if each.name not in OPENING}
+    flags["measure_share"] = "--measure-share"
+    source = click.get_current_context().get_parameter_source
+    for name, flag in flags.items():
+        if source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{flag} needs a selection: give --keep SPEC or --remove SPEC")
+    return None

@@ -153,7 +153,10 @@ def record_options(name: str, *records: type) -> Decorator:
 
 
 def _from_field(field: Option, command_name: str) -> Decorator:
-    if field.name == "to" and command_name != "run":  # the kind follows from the output's suffix
+    if field.name == "to" and command_name not in {
+        "run",
+        "inspect",
+    }:  # the kind follows from the output's suffix
         forms = {name: form.help for name, form in FORMS.items()}
         field = replace(field, help="Also write:", choices=forms)
     details: dict[str, Any] = {
@@ -204,7 +207,21 @@ def output(metavar: str = "FILE", **details: Any) -> Decorator:
     return option("-o", "--output", type=PATH, required=required, metavar=metavar, **details)
 
 
-dry_run = option("--dry-run", is_flag=True, help="Show the edits; write nothing.")
+measure_share = option(
+    "--measure-share",
+    is_flag=True,
+    section="Forecast",
+    help="Time the head's share of the latency instead of counting its multiply-adds.",
+)
+dry_run = _all(
+    option(
+        "--dry-run",
+        is_flag=True,
+        section="Forecast",
+        help="Show sizes, counts, a verdict, and the edits; write nothing.",
+    ),
+    measure_share,
+)
 
 messages = _all(
     option("--json", "as_json", is_flag=True, section="Messages", help="Print one JSON object."),
@@ -263,6 +280,13 @@ def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
     if specs > 1 or (not specs and not groups and not values["gate"]):
         raise click.UsageError("give either --keep SPEC or --remove SPEC")
     return CutOptions(**fields_of(CutOptions, values))
+
+
+def wants_forecast(given: Mapping[str, Any]) -> bool:
+    """Whether a command that can write shows a forecast instead."""
+    if given["measure_share"] and not given["dry_run"]:
+        raise click.UsageError("--measure-share is an option of --dry-run: give both")
+    return bool(given["dry_run"])
 
 
 def fields_of(record: type, values: Mapping[str, Any]) -> dict[str, Any]:

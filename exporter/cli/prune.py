@@ -23,15 +23,21 @@ def command(model: Path, output: Path, **given: Any) -> int:
 
     The result is compared with the original first. If a check fails, no file is written.
     """
-    from exporter.cli import show
-    from exporter.jobs.prune import check_prune, plan_job, prune_file
+    from exporter.cli import show, show_forecast
+    from exporter.jobs.forecast import forecast_job
+    from exporter.jobs.prune import check_prune, prune_file
 
     cut_options = options.make_cut_options(given)
+    is_dry = options.wants_forecast(given)
     with show_progress(given) as progress:
         job = options.make_job(given, progress)
-        if given["dry_run"]:
+        if is_dry:
             check_prune(model, output, job)
-            cut = plan_job(model, cut_options, job)
+            found = forecast_job(
+                model, {"": cut_options}, job, output, measure_share=given["measure_share"]
+            )
         else:
             report = prune_file(model, output, cut_options, job)
-    return show.plans({"": cut}, given) if given["dry_run"] else show.prune_report(report, given)
+    if is_dry:
+        return show_forecast.plans(found, given)
+    return show.prune_report(report, given)

@@ -36,19 +36,22 @@ def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) 
     report.md and report.html. If a check fails, the command exits with 1; the files stay, and the
     report says that they must not be used.
     """
-    from exporter.cli import show
-    from exporter.jobs.prune import plan_job
+    from exporter.cli import show, show_forecast
+    from exporter.jobs.forecast import forecast_job
     from exporter.jobs.run import check_run, run_variants
 
     cuts = _cut_options(variants, given)
+    is_dry = options.wants_forecast(given)
     with show_progress(given) as progress:
         job = options.make_job(given, progress)
-        if given["dry_run"]:
+        if is_dry:
             check_run(model, output, cuts, job)
-            plans = {name: plan_job(model, cut, job) for name, cut in cuts.items()}
+            found = forecast_job(model, cuts, job, measure_share=given["measure_share"])
         else:
             reports = run_variants(model, output, cuts, job)
-    return show.plans(plans, given) if given["dry_run"] else show.reports(reports, given, output)
+    if is_dry:
+        return show_forecast.plans(found, given)
+    return show.reports(reports, given, output)
 
 
 def _cut_options(variants: tuple[str, ...], given: dict[str, Any]) -> dict[str, CutOptions]:

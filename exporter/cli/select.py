@@ -37,13 +37,13 @@ def command(model: Path, output: Path, **given: Any) -> int:
     from exporter.cli import show
     from exporter.jobs.select import select_units
     from exporter.output.files import (
-        refuse_existing_file,
+        refuse_existing,
         refuse_missing_folder,
         write_atomically,
         write_text,
     )
 
-    refuse_existing_file(output, force=given["force"])
+    refuse_existing(output, force=given["force"])
     refuse_missing_folder(output)  # before the model runs for minutes
     chosen = SelectOptions(**options.fields_of(SelectOptions, given))
     with show_progress(given) as progress:

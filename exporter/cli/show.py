@@ -2,52 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from exporter.cli.exit_codes import printing
+from exporter.cli.show_forecast import print_forecast
+from exporter.cli.stdout import print_json, print_printable, print_rich
 from exporter.evaluation.unit_table import confusion_groups
 from exporter.formats import KINDS
 from exporter.jobs.demo import KEPT, NETWORK, Demo
 from exporter.jobs.inspect import HeadFacts, Inspection
 from exporter.jobs.select import UnitChoice
-from exporter.planning.cut import Cut
 from exporter.records import Report
 from exporter.report import formatting
 from exporter.report.terminal import print_report, print_reports
 
 FAILED = 1
 MOST_ROWS = 30  # units that `select` prints without --verbose
-
-
-def _print_json(record: Mapping[str, Any]) -> None:
-    """In ASCII, which every encoding of stdout can write."""
-    click.echo(json.dumps(record, allow_nan=False))
-
-
-def _print_rich(draw: Callable[[Console], None]) -> None:
-    """Render with Rich, write with Click: Rich exits the process if the reader closed the pipe."""
-    console = Console(highlight=False)
-    with console.capture() as text:
-        draw(console)
-    for line in text.get().splitlines():
-        click.echo(line.rstrip())
-
-
-def _print_printable(text: str) -> None:
-    click.echo(formatting.printable(text))
-
 
 # --- reports ------------------------------------------------------------------------------------
 
@@ -66,12 +46,10 @@ def reports(
         if given["as_json"]:
             records = {name: report.to_dict() for name, report in by_name.items()}
             variants = {"schema": "exporter/reports/1", "ok": ok, "variants": records}
-            _print_json(records.get("", variants))
+            print_json(records.get("", variants))
         else:
             single = by_name.get("")
-            _print_rich(
-                partial(print_report, single) if single else partial(print_reports, by_name)
-            )
+            print_rich(partial(print_report, single) if single else partial(print_reports, by_name))
             if given["verbose"]:
                 _print_checks(by_name)
             if out is not None:
@@ -86,7 +64,7 @@ def _print_checks(by_name: Mapping[str, Report]) -> None:
             names = (name, check.artifact, check.stage, check.output, check.metric)
             value, limit = formatting.value_and_limit(check)
             outcome = "passed" if check.passed else "FAILED"
-            _print_printable(f"  {outcome}  {', '.join(filter(None, names))}: {value} {limit}")
+            print_printable(f"  {outcome}  {', '.join(filter(None, names))}: {value} {limit}")
 
 
 def prune_report(report: Report, given: Mapping[str, Any]) -> int:
@@ -96,7 +74,7 @@ def prune_report(report: Report, given: Mapping[str, Any]) -> int:
     record = report.to_dict()
     fields = {key: record[key] for key in ("artifacts", "remap", "checks", "quality", "warnings")}
     with printing():
-        _print_json({"schema": "exporter/prune/1", "ok": report.ok, **fields})
+        print_json({"schema": "exporter/prune/1", "ok": report.ok, **fields})
     return 0 if report.ok else FAILED
 
 
@@ -108,42 +86,6 @@ def written_file(report: Report, given: Mapping[str, Any]) -> int:
     return code
 
 
-# --- plans --------------------------------------------------------------------------------------
-
-
-def plans(cuts: Mapping[str, Cut], given: Mapping[str, Any]) -> int:
-    """Print the edits of `--dry-run`."""
-    with printing():
-        if given["as_json"]:
-            records = {name: _plan_record(cut) for name, cut in cuts.items()}
-            _print_json({"schema": "exporter/plan/1", "ok": True, "plans": records})
-        else:
-            for name, cut in cuts.items():
-                _print_plan(name, cut)
-            click.echo("nothing was written (--dry-run)")
-    return 0
-
-
-def _print_plan(name: str, cut: Cut) -> None:
-    title = f"{name}: " if name else ""
-    kept, units = len(cut.selection.kept), cut.selection.units
-    click.echo(f"{title}head {cut.heads[0].name!r}, {cut.mode}: {kept} of {units} units kept")
-    for edit in cut.plan.edits:
-        _print_printable(f"  {edit}")
-    for warning in cut.warnings:
-        click.echo(f"warning: {warning}", err=True)
-
-
-def _plan_record(cut: Cut) -> Mapping[str, Any]:
-    return {
-        "head": cut.heads[0].name,
-        "mode": cut.mode,
-        "edits": [str(edit) for edit in cut.plan.edits],
-        "remap": json.loads(cut.remap.to_json()),
-        "warnings": list(cut.warnings),
-    }
-
-
 # --- select -------------------------------------------------------------------------------------
 
 
@@ -153,11 +95,11 @@ def choice(chosen: UnitChoice, out: Path, given: Mapping[str, Any]) -> int:
     groups = _merge_groups(chosen, given["suggest_merge"])
     with printing():
         if given["as_json"]:
-            _print_json({**record, "ok": True, "merge": groups})
+            print_json({**record, "ok": True, "merge": groups})
         else:
             _print_choice(chosen, groups, given)
             click.echo()
-            _print_printable(f"Written to {out}; use it with --keep @{out}")
+            print_printable(f"Written to {out}; use it with --keep @{out}")
     return 0
 
 
@@ -168,7 +110,7 @@ def _merge_groups(chosen: UnitChoice, rate: float | None) -> list[list[int]]:
 
 
 def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[str, Any]) -> None:
-    _print_printable(
+    print_printable(
         f"head {chosen.head!r}: {len(chosen.kept)} of {len(chosen.rows)} units kept, by "
         f"{chosen.samples} samples of {chosen.source}"
     )
@@ -191,7 +133,7 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
             kept,
             Text(row["reason"]),
         )
-    _print_rich(lambda console: console.print(table))
+    print_rich(lambda console: console.print(table))
     if len(rows) > shown:
         click.echo(f"... {len(rows) - shown} more units: --verbose shows all")
     for unit, new, count in (
@@ -199,7 +141,7 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
         for unit, row in (chosen.moved.items() if given["explain"] else ())
         for new, count in row.items()
     ):
-        _print_printable(
+        print_printable(
             f"{count} samples of {_unit(chosen, unit)} are predicted as {_unit(chosen, new)}"
         )
     if given["suggest_merge"] is not None and not groups:
@@ -209,9 +151,9 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
     for group in groups:
         members = ",".join(str(unit) for unit in group)
         names = " and ".join(_unit(chosen, unit) for unit in group)
-        _print_printable(f"{names} are confused: try --merge NAME={members}")
+        print_printable(f"{names} are confused: try --merge NAME={members}")
     for warning in chosen.warnings:
-        _print_printable(f"warning: {warning}")
+        print_printable(f"warning: {warning}")
 
 
 def _unit(chosen: UnitChoice, unit: int) -> str:
@@ -226,7 +168,7 @@ def inspection(inspected: Inspection, given: Mapping[str, Any]) -> int:
     record = inspected.to_dict()
     with printing():
         if given["as_json"]:
-            _print_json(record)
+            print_json(record)
         else:
             _print_inspection(inspected, record, verbose=given["verbose"])
     return 0
@@ -235,26 +177,29 @@ def inspection(inspected: Inspection, given: Mapping[str, Any]) -> int:
 def _print_inspection(inspected: Inspection, record: Mapping[str, Any], *, verbose: bool) -> None:
     model = record["model"]
     about = (KINDS[model["kind"]].title, model["precision"], formatting.size(model["bytes"]))
-    _print_printable(f"{model['name']}: {', '.join(about)}")
+    print_printable(f"{model['name']}: {', '.join(about)}")
     for tensor in record["inputs"]:
-        _print_printable(f"input {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}")
+        print_printable(f"input {tensor['name']}: {_shape(tensor['shape'])} {tensor['dtype']}")
     if inspected.heads:
         click.echo()
-        _print_rich(lambda console: console.print(_head_table(inspected.heads)))
+        print_rich(lambda console: console.print(_head_table(inspected.heads)))
     for facts in inspected.heads if verbose else ():
-        _print_printable(_head_numbers(facts))
+        print_printable(_head_numbers(facts))
     for refusal in inspected.refused:
-        _print_printable(f"refused: {refusal}")
+        print_printable(f"refused: {refusal}")
     for hint in dict.fromkeys(r.hint for r in inspected.refused if r.hint):
-        _print_printable(f"hint: {hint}")
+        print_printable(f"hint: {hint}")
     if inspected.masks:
         maps = ", ".join(inspected.masks)
         click.echo()
-        _print_printable(f"{maps} computes masks: it is cut only if --head names it")
+        print_printable(f"{maps} computes masks: it is cut only if --head names it")
     names = [facts.head.name for facts in inspected.heads]
     choices = [name for name in names if name not in inspected.masks]
     if len(choices) > 1:
         click.echo(f"\nChoose one with --head NAME: --head {shlex.quote(choices[0])}")
+    if inspected.forecast is not None:
+        click.echo()
+        print_forecast("", inspected.forecast, verbose=verbose)
 
 
 def _head_table(heads: tuple[HeadFacts, ...]) -> Table:

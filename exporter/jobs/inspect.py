@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from exporter.forecast.forecast import Forecast
 from exporter.formats import size_bytes
 from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph, Tensor
@@ -64,6 +65,7 @@ class Inspection:
         size_bytes: of the file; None for a live model.
         refused: outputs without a head that can be cut, with reasons.
         masks: names of the heads that are not cut unless the user names them.
+        forecast: what a cut will bring; None if no units were selected.
     """
 
     model: Model
@@ -71,6 +73,7 @@ class Inspection:
     heads: tuple[HeadFacts, ...]
     refused: tuple[Refusal, ...]
     masks: tuple[str, ...] = ()
+    forecast: Forecast | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The `exporter/inspect/1` record."""
@@ -88,6 +91,7 @@ class Inspection:
             "inputs": [_describe_input(graph.tensors[name]) for name in graph.inputs],
             "heads": [facts.to_dict() for facts in self.heads],
             "refused": [asdict(refusal) for refusal in self.refused],
+            "forecast": self.forecast and self.forecast.to_dict(),
         }
 
 

@@ -20,7 +20,7 @@ from exporter.planning.option import option, options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 
 if TYPE_CHECKING:
-    from exporter.data.options import DataOptions
+    from exporter.data.images import ImageOptions
     from exporter.data.samples import Samples
     from exporter.formats.model import Model, RunOptions
     from exporter.jobs.source import OpenedModel
@@ -31,14 +31,21 @@ TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
     name: form.help for name, form in FORMS.items()
 }
 
+# Options of `inspect` that have an effect without a selection; the others are of its forecast.
+OPENING = frozenset(
+    {"signature", "large_head_bytes", "timeout_s", "memory_limit_bytes", "progress"}
+)
+
 _WRITING = ("prune", "convert", "quantize", "run")
 _CHECKING = (*_WRITING, "verify")
+_RUNNING = (*_CHECKING, "bench", "select")
+_FORECASTING = (*_RUNNING, "inspect")  # metadata and conversions depend on these inputs
 
-_inputs = partial(option, section="Inputs to run on", commands=(*_CHECKING, "bench", "select"))
+_inputs = partial(option, section="Inputs to run on", commands=_RUNNING)
 _check = partial(option, section="Checks", commands=_WRITING)
 _quality = partial(option, section="Task quality", commands=("prune", "run", "verify"))
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
-_conversion = partial(option, section="Conversion", commands=("convert", "run"))
+_conversion = partial(option, section="Conversion", commands=("convert", "run", "inspect"))
 _limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "select", "demo"))
 _output = partial(option, section="Output", commands=("run",))
 
@@ -61,7 +68,7 @@ class Job:
         "Comma list of the files to write.",
         choices=TARGETS,
         accepts="str | Iterable[str] | None",
-        commands=_WRITING,
+        commands=(*_WRITING, "inspect"),
     )
     data: Path | None = _inputs(
         None,
@@ -78,11 +85,11 @@ class Job:
         "Input values of images: imagenet, -1..1, 0..1, 0..255, or MEAN,STD. Default: found in the "
         "model.",
         metavar="RANGE",
+        commands=_FORECASTING,
     )
-    resize: str | None = _inputs(
-        None,
-        "How images get the size of the input. Default: that of preprocessor_config.json next to "
-        "the model, else stretch.",
+    resize: str = _inputs(
+        "stretch",
+        "How images get the size of the input.",
         choices={
             "stretch": "ignores the aspect ratio",
             "crop": "fills the input and cuts the rest",
@@ -97,6 +104,7 @@ class Job:
         flag="--input-shape",
         parse="shape",
         metavar="NAME=1,16",
+        commands=_FORECASTING,
     )
     threads: int = _inputs(1, "Threads of the runtime, for all models alike.", minimum=1)
     tolerance: float | None = _check(
@@ -139,7 +147,7 @@ class Job:
         flag="--precision",
         choices=dict.fromkeys(PRECISIONS, ""),
         accepts="str | Iterable[str]",
-        commands=("run",),
+        commands=("run", "inspect"),
     )
     calibration: Path | None = _quantization(
         None,
@@ -151,7 +159,9 @@ class Job:
         False, "Calibrate on generated inputs; the ranges of real data differ."
     )
     integer_io: bool = _quantization(
-        False, "Quantize inputs and outputs too, with int8 and int16x8."
+        False,
+        "Quantize inputs and outputs too, with int8 and int16x8.",
+        commands=("quantize", "run", "inspect"),
     )
     quantize_first: bool = _quantization(
         False,
@@ -277,21 +287,12 @@ class Job:
         child = Child(self.timeout_s, self.memory_limit_bytes)
         return open_source(source, child, options, self.progress)
 
-    def data_options(self, path: Path | None) -> DataOptions:
-        """How the user's data becomes inputs (raises UsageError for an unknown normalization).
+    @property
+    def image_options(self) -> ImageOptions:
+        """How images become inputs (raises UsageError for an unknown normalization)."""
+        from exporter.data.images import ImageOptions
 
-        Args:
-            path: of the model; files next to it may say how to prepare data. None if it has none.
-        """
-        from exporter.data.options import DataOptions, parse_normalize, parse_resize
-
-        return DataOptions(
-            normalize=parse_normalize(self.normalize),
-            resize=parse_resize(self.resize),
-            skip_bad=self.skip_bad,
-            shapes=self.input_shapes,
-            model=path,
-        )
+        return ImageOptions.from_options(self.normalize, self.resize, skip_bad=self.skip_bad)
 
     def image_inputs(self, model: Model) -> Images:
         """How inputs expect pixels, for the metadata of a cut file."""
@@ -299,22 +300,17 @@ class Job:
 
         return image_inputs(model, self.normalize)
 
-    def inputs(self, model: Model, path: Path | None = None) -> Samples:
-        """The samples that models are compared and timed on.
-
-        Args:
-            path: of the model's file; see `data_options`.
-        """
-        from exporter.data.read import read_samples
-        from exporter.data.samples import DEFAULT_COUNT, join_batches, synthetic_samples
+    def inputs(self, model: Model) -> Samples:
+        """The samples that models are compared and timed on."""
+        from exporter.data import samples
 
         graph = model.graph()
         if self.data is not None:
-            found = read_samples(self.data, graph, self.samples, self.data_options(path))
+            found = samples.read_samples(self.data, graph, self.samples, self.image_options)
         else:
-            count = self.samples or DEFAULT_COUNT
-            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
-        return join_batches(found, graph, self.batch)
+            count = self.samples or samples.DEFAULT_COUNT
+            found = samples.synthetic_samples(graph, count, self.seed, self.input_shapes)
+        return samples.join_batches(found, graph, self.batch)
 
 
 def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:

@@ -1,16 +1,14 @@
-"""Prune a model into a file of the same kind; plan a cut without writing anything."""
+"""Prune a model into a file of the same kind."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from exporter.data.samples import Samples
 from exporter.errors import CheckError
-from exporter.formats import KINDS, copy_model, kind_of, suffixes_of
+from exporter.formats import copy_model, kind_of, suffixes_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
@@ -68,30 +66,12 @@ class Pruned:
         write_artifact(target, self.model.write, self.remap, force=force)
 
 
-def plan_job(source: str | Path | Any, options: CutOptions, job: Job) -> Cut:
-    """Plan a cut; nothing is written.
-
-    A model of a kind that cannot be cut directly is converted to the first kind of the job, and
-    the plan is for the converted file.
-    """
-    with job.open(source) as opened, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        if KINDS[opened.model.kind].written:
-            return plan_cut(opened.model, options, images=job.image_inputs(opened.model))
-        kind = (job.to or opened.default_kinds())[0]
-        uncut = opened.as_kind(kind, Path(folder), job.progress)
-        return plan_cut(uncut.model, options, uncut.original, job.image_inputs(uncut.model))
-
-
-def prune_model(model: Model, options: CutOptions, job: Job, path: Path | None = None) -> Pruned:
-    """Cut an opened model and check the cut; nothing is written.
-
-    Args:
-        path: of the model's file; None if it has none.
-    """
+def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
+    """Cut an opened model and check the cut; nothing is written."""
     cut = plan_cut(model, options, images=job.image_inputs(model))
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
-    inputs = job.inputs(model, path) if job.verify or job.data else NO_INPUTS
+    inputs = job.inputs(model) if job.verify or job.data else NO_INPUTS
     results = compare_models(job, model, pruned, inputs, cut.remap.heads)
     meter = QualityMeter(job, model, inputs, cut.selection.labels)
     results += meter.measure(pruned, cut.remap.heads)
@@ -106,7 +86,7 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     """
     check_prune(source, out, job)
     with job.open(source) as opened:
-        pruned = prune_model(opened.model, options, job, opened.path)
+        pruned = prune_model(opened.model, options, job)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
         new = NewFile(
             pruned.model, out, write, pruned.results, remap=pruned.remap, uncut=opened.path

@@ -23,13 +23,6 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise OutputError(f"{path} exists", "use --force to replace it")
 
 
-def refuse_existing_file(path: Path, *, force: bool) -> None:
-    """Raise an OutputError if the path is a folder, or exists and `force` is not set."""
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder", "give the name of a file with -o")
-    refuse_existing(path, force=force)
-
-
 def refuse_missing_folder(path: Path) -> None:
     """Raise an OutputError if the folder that the path is in does not exist."""
     if not path.parent.is_dir():
@@ -47,7 +40,7 @@ def write_atomically(target: Path, write: Callable[[Path], object], *, force: bo
         OutputError: the target exists, its folder does not, or it cannot be written. The temporary
             file is removed whatever `write` raises.
     """
-    refuse_existing_file(target, force=force)
+    refuse_existing(target, force=force)
     try:
         handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}.", target.parent)
     except OSError as error:

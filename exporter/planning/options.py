@@ -17,7 +17,7 @@ from exporter.selection.conditions import parse_condition
 
 Units = str | Iterable[int | str]
 
-_CUTS = ("prune", "run")
+_CUTS = ("prune", "run", "inspect")  # inspect shows a forecast
 _selection = partial(option, section="Selection", commands=_CUTS)
 _result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
 

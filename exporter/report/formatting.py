@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from exporter.evaluation.measures import QUALITY_STAGE, is_lower_bound
 from exporter.records import Check, Interval
@@ -48,11 +49,22 @@ def size(*counts: int | None) -> str:
 
 
 def _size(count: int) -> str:
-    value, units = float(count), ["B", "kB", "MB", "GB", "TB"]
-    while abs(value) >= 999.5 and len(units) > 1:  # noqa: PLR2004 - rounds to 1000
-        value /= 1000
-        units.pop(0)
-    return f"{count} B" if units[0] == "B" else f"{_three_digits(value)} {units[0]}"
+    return _with_unit(count, (" B", " kB", " MB", " GB", " TB"))
+
+
+def _with_unit(count: int, units: Sequence[str]) -> str:
+    """Args: units: of 1, of a thousand, of a million, ..."""
+    value, power = float(count), 0
+    while abs(value) >= 999.5 and power < len(units) - 1:  # noqa: PLR2004 - rounds to 1000
+        value, power = value / 1000, power + 1
+    return f"{_three_digits(value)}{units[power]}" if power else f"{count}{units[0]}"
+
+
+def count(value: int | None) -> str:
+    """A large count in thousands: 512, 4.52 k, 1.20 M."""
+    if value is None:
+        return NOTHING
+    return _with_unit(value, ("", " k", " M", " G", " T"))
 
 
 def milliseconds(*values: float | None) -> str:

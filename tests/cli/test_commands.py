@@ -177,22 +177,103 @@ def test_verbose_inspect_prints_numbers_for_the_shares(work: Path) -> None:
     assert done.out == INSPECTED + numbers
 
 
-def test_dry_run_writes_nothing(work: Path) -> None:
+FORECAST = """\
+head 'probabilities', slice: 3 of 7 units kept
+kept: {kept}
+the file becomes # % larger; at most 2.3 times as fast: the head is 100 % of the multiply-adds
+
+File Size Change Parameters Multiply-adds Memory Speedup
+onnx, uncut # 49 42 #
+onnx fp32 # # 21 18 # <= 2.33x
+Memory is an estimate: weights, and the activations that exist at the same time.
+Speedup is the most that the head's share of the multiply-adds allows.
+
+edits of the ONNX model:
+ take 3 positions of 'kernel' along axis 1
+ take 3 positions of 'bias' along axis 0
+ set the shape of 'probabilities' to [?, 3]
+ set the shape of 'z' to [?, 3]
+"""
+
+
+def masked_forecast(done: Done) -> str:
+    return re.sub(r"becomes \d+ %", "becomes # %", masked(ok(done).out))
+
+
+@pytest.mark.parametrize("line", ["prune net.onnx -o dry.onnx", "run net.onnx -o dry"])
+def test_dry_run_writes_nothing(line: str, work: Path) -> None:
     before = listing(work)
-    for line in ("prune net.onnx -o dry.onnx --keep 1-3", "run net.onnx -o dry --keep 1-3"):
-        done = ok(exporter(f"{line} --dry-run", work))
-        first, *edits, last = done.out.splitlines()
-        assert first == "head 'probabilities', slice: 3 of 7 units kept"
-        assert any("'kernel'" in edit for edit in edits)
-        assert last == "nothing was written (--dry-run)"
+    done = exporter(f"{line} --keep 1-3 --dry-run", work)
+    end = "\nnothing was written (--dry-run)\n"
+    assert masked_forecast(done) == FORECAST.format(kept="1-3") + end
     assert listing(work) == before
-    record = ok(exporter(f"{line} --dry-run --json", work)).record
-    assert record["schema"] == "exporter/plan/1"
-    assert record["plans"][""]["remap"]["heads"][0]["kept"] == [1, 2, 3]
+    assert leftover_files(work) == []
+
+
+def test_inspect_with_a_selection_shows_a_forecast(work: Path) -> None:
+    before = listing(work)
+    done = exporter("inspect net.onnx --keep macaw,owl,gull --labels labels.txt", work)
+    expected = FORECAST.format(kept="macaw, owl, gull")
+    assert masked_forecast(done) == f"{masked(INSPECTED)}\n{expected}"
+    assert done.err == "cutting pruned.fp32.onnx ...\n"
+    assert listing(work) == before
+    assert leftover_files(work) == []
+
+
+def test_a_forecast_can_measure_the_share(work: Path) -> None:
+    """The network is too small for a stable number, but the process is complete."""
+    done = ok(exporter("prune net.onnx -o dry.onnx --keep 1-3 --dry-run --measure-share", work))
+    assert "timing net.onnx with a head of one unit ...\n" in done.err
+    assert "the head's share of the latency allows" in done.out
+
+
+def test_variants_and_precisions_in_one_forecast(work: Path) -> None:
+    line = "run net.onnx -o dry --variant a=1-3 --variant b=5 --precision fp32,int8 --dry-run"
+    done = ok(exporter(line, work))
+    assert re.findall(r"^(\w): head", done.out, re.MULTILINE) == ["a", "b"]
+    assert (
+        re.findall(r"^(onnx \w+) +(~?)", done.out, re.MULTILINE)
+        == [
+            ("onnx fp32", ""),
+            ("onnx int8", "~"),
+        ]
+        * 2
+    )
+    assert done.out.count("A size with ~ is within 1 %") == 2
+    assert "warning: int8 will need inputs to calibrate on" in done.err
+
+
+def test_many_labels_are_shortened(work: Path) -> None:
+    names = [f"class number {i}" for i in range(UNITS)]
+    (work / "long.txt").write_text("\n".join(names))
+    line = "prune net.onnx -o dry.onnx --labels long.txt --remove 0 --dry-run"
+    kept = ok(exporter(line, work)).out.splitlines()[1]
+    assert kept == f"kept: {', '.join(names[1:5])} and 2 more"
+    kept = ok(exporter(f"{line} -v", work)).out.splitlines()[1]
+    assert kept == f"kept: {', '.join(names[1:])}"
+
+
+def test_json_of_a_forecast(work: Path) -> None:
+    done = ok(exporter("run net.onnx -o dry --keep 1-3 --dry-run --json", work))
+    assert done.record["schema"] == "exporter/plan/1"
+    plan = done.record["plans"][""]
+    assert plan["remap"]["heads"][0]["kept"] == plan["kept"] == [1, 2, 3]
+    inspected = ok(exporter("inspect net.onnx --keep 1-3 --json", work)).record
+    assert inspected["forecast"] == plan
+    (file,) = plan["files"]
+    out = ok(exporter("run net.onnx -o real --keep 1-3 --no-bench --json", work)).record
+    assert file["bytes"] == out["artifacts"][0]["bytes"]
+    assert (file["kind"], file["precision"], file["exact"]) == ("onnx", "fp32", True)
+    assert (file["parameters"], file["multiply_adds"]) == (21, 18)
+    assert file["memory"]["method"] == "estimate"
+    assert file["original"]["bytes"] == (work / "net.onnx").stat().st_size
+    assert file["latency"]["source"] == "counted"
+    assert file["latency"]["speedup_bound"] == pytest.approx(42 / 18)
+    assert plan["verdict"] == [file["verdict"]]
 
 
 RECORDS = {
-    "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused"],
+    "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused", "forecast"],
     "prune net.onnx -o j.onnx --keep 1": [
         *("schema", "ok", "artifacts", "remap", "checks", "quality", "warnings"),
     ],

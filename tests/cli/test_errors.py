@@ -36,6 +36,27 @@ def folder(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 USAGE = {
+    "options of a forecast without a selection": Refusal(
+        "inspect net.onnx --precision int8",
+        2,
+        "--precision needs a selection: give --keep SPEC or --remove SPEC",
+    ),
+    "a measured share without a selection": Refusal(
+        "inspect net.onnx --measure-share", 2, "--measure-share needs a selection"
+    ),
+    "a measured share without a forecast": Refusal(
+        "prune net.onnx -o x.onnx --keep 1 --measure-share",
+        2,
+        "--measure-share is an option of --dry-run: give both",
+    ),
+    "an unknown unit in a forecast": Refusal(
+        "inspect net.onnx --keep 7", 2, "keep entry 1 at character 1, '7': there is no unit 7"
+    ),
+    "a precision that no weights can have, in a forecast": Refusal(
+        "inspect net.onnx --keep 1 --precision fp32,fp16 --integer-io",
+        2,
+        "a model at fp16 has float inputs and outputs",
+    ),
     "no such command": Refusal(
         "frob net.onnx", 2, "No such command 'frob'.", "exporter --help shows the arguments"
     ),

@@ -119,6 +119,7 @@ def test_record(shelf: Path) -> None:
         },
         "inputs": [{"name": "x", "shape": [None, 6], "dtype": "float32"}],
         "refused": [],
+        "forecast": None,
     }
     assert head == {
         "name": "probabilities",

@@ -68,7 +68,7 @@ def test_signature_and_help_show_every_option_of_the_command(name: str) -> None:
     function = getattr(exporter, name)
     shown = inspect.signature(function).parameters
     assert all(parameter.kind is not parameter.VAR_KEYWORD for parameter in shown.values())
-    records = (CutOptions, Job) if name in {"prune", "run"} else (Job,)
+    records = (CutOptions, Job) if name in {"prune", "run", "inspect"} else (Job,)
     expected = {o.name: o for record in records for o in options_of(record, name)}
     if name == "prune":  # it writes no file, and opens Keras models in this process
         for absent in ("to", "force", "timeout_s", "memory_limit_bytes"):
@@ -127,9 +127,9 @@ CALLS: dict[str, tuple[Any, type[Exception], str]] = {
         r"prune\(\) got an unexpected keyword argument 'kep'; did you mean `keep`\?",
     ),
     "an option of another function": (
-        lambda path: exporter.inspect(path, opset=13),
+        lambda path: exporter.inspect(path, bench=False),
         TypeError,
-        "'opset'",
+        "'bench'",
     ),
     "keep where nothing is cut": (
         lambda path: exporter.verify(path, path, keep=[1]),  # type: ignore[call-arg]

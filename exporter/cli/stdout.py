@@ -1,0 +1,31 @@
+"""Write to stdout: JSON, text, and what Rich draws."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+from rich.console import Console
+
+from exporter.report import formatting
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """In ASCII, which every encoding of stdout can write."""
+    click.echo(json.dumps(record, allow_nan=False))
+
+
+def print_rich(draw: Callable[[Console], None]) -> None:
+    """Render with Rich, write with Click: Rich exits the process if the reader closed the pipe."""
+    console = Console(highlight=False)
+    with console.capture() as text:
+        draw(console)
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def print_printable(text: str) -> None:
+    """One line, with control characters escaped."""
+    click.echo(formatting.printable(text))

@@ -1,0 +1,1 @@
+"""What a cut will bring: sizes, counts, a latency bound, and a verdict in words."""

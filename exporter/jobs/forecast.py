@@ -1,0 +1,225 @@
+"""Forecast what a cut will bring: make every file in a temporary folder, and count.
+
+The files are made in the same way as a job makes them, without checks and timings, so that their
+sizes are those of the job. Only calibrations differ: two samples are used, because the ranges of
+activations change values in a file, and not its structure.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from exporter.data.samples import Samples, read_samples, synthetic_samples
+from exporter.errors import ExporterError, ModelError, UsageError
+from exporter.forecast.footprint import count_parameters, estimate_memory
+from exporter.forecast.forecast import Counts, FileForecast, Forecast
+from exporter.forecast.verdict import LatencyBound
+from exporter.formats import KINDS, size_bytes
+from exporter.formats.model import Model
+from exporter.graph import Graph
+from exporter.graph.multiply_adds import multiply_adds
+from exporter.jobs.cut_before_conversion import cut_source
+from exporter.jobs.head_share import count_bound, measure_bound
+from exporter.jobs.inspect import Inspection, inspect_model
+from exporter.jobs.options import Job
+from exporter.jobs.prune import write_pruned
+from exporter.jobs.quantize import quantization_specs, quantize_for_job, refuse_quantizing
+from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.planning.cut import Cut, CutOptions, plan_cut
+from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
+
+CALIBRATION_SAMPLES = 2
+
+
+def forecast_job(
+    source: str | Path | Any,
+    variants: Mapping[str, CutOptions],
+    job: Job,
+    out: Path | None = None,
+    *,
+    measure_share: bool = False,
+) -> dict[str, Forecast]:
+    """Forecast the files of `run`, or the one of `prune`. Nothing stays on the disk.
+
+    Args:
+        source: a path, or a live Keras model.
+        variants: name of a variant -> options of the cut.
+        out: the file that `prune` would write; None for the files of `run`.
+        measure_share: time the head's share instead of counting it.
+
+    Raises:
+        ExporterError: as the job does.
+    """
+    with job.open(source) as opened:
+        if out is not None:
+            job = replace(job, to=(opened.model.kind,), precisions=(FLOAT,))
+        return forecast_models(opened, variants, job, out, measure_share=measure_share)
+
+
+def inspect_with_forecast(
+    source: str | Path | Any, options: CutOptions, job: Job, *, measure_share: bool = False
+) -> Inspection:
+    """Inspect a model, and forecast the files that `run` would write."""
+    with job.open(source) as opened:
+        found = inspect_model(opened.model, size_bytes(opened.path) if opened.path else None)
+        made = forecast_models(opened, {"": options}, job, measure_share=measure_share)
+        return replace(found, forecast=made[""])
+
+
+def forecast_models(
+    opened: OpenedModel,
+    variants: Mapping[str, CutOptions],
+    job: Job,
+    out: Path | None = None,
+    *,
+    measure_share: bool = False,
+) -> dict[str, Forecast]:
+    """See `forecast_job`. The model is converted once for all variants."""
+    refuse_quantizing(job, opened)
+    for options in variants.values():  # report a wrong option before the conversion
+        with suppress(ModelError):  # the converted file may have a head that the source lacks
+            plan_cut(opened.model, options)
+    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+        kinds = job.kinds or opened.default_kinds()
+        models = [opened.as_kind(kind, Path(folder), job.progress) for kind in kinds]
+        work = _Work(opened, job, out, measure_share)
+        return {name: work.forecast(models, options) for name, options in variants.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Float:
+    """The float file of one kind.
+
+    Attributes:
+        planned: the model that the cut was planned for.
+    """
+
+    uncut: UncutModel
+    planned: Model
+    cut: Cut
+    model: Model
+    path: Path
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """Makes the files of one selection after the other."""
+
+    source: OpenedModel
+    job: Job
+    out: Path | None
+    measure_share: bool
+
+    def forecast(self, models: list[UncutModel], options: CutOptions) -> Forecast:
+        floats, files, warnings = [], list[FileForecast](), list[str]()
+        for uncut in models:
+            with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+                plain = self._cut(uncut, options, Path(folder))
+                floats.append(plain)
+                files += self._files(plain, options, Path(folder))
+                warnings += (*uncut.warnings, *plain.cut.warnings, *plain.warnings)
+        every = (*self.source.warnings, *warnings, *self._missing_calibration())
+        first = floats[0]
+        return Forecast(first.planned.kind, first.cut, tuple(files), tuple(dict.fromkeys(every)))
+
+    def _cut(self, uncut: UncutModel, options: CutOptions, folder: Path) -> _Float:
+        """Cut the uncut model, or the source if the converted model cannot be cut."""
+        path = self._path(folder, uncut.model.kind, uncut.model.precision)
+        self.job.progress(f"cutting {path.name}")
+        try:
+            images = self.job.image_inputs(uncut.model)
+            cut = plan_cut(uncut.model, options, uncut.original, images)
+        except (ModelError, UsageError) as error:
+            return self._cut_source(uncut, options, path, error)
+        model = uncut.model.apply(cut.plan)
+        self._rename(model, path)
+        write_pruned(model, cut, uncut.path, path)
+        return _Float(uncut, uncut.model, cut, self.source.reopen(path), path)
+
+    def _cut_source(
+        self, uncut: UncutModel, options: CutOptions, path: Path, reason: ExporterError
+    ) -> _Float:
+        made = cut_source(self.source, uncut, options, reason)
+        model = made.as_kind(uncut.model.kind, path.parent, self.job).model
+        self._rename(model, path)
+        model.write(path)
+        warnings = (made.warning(path.name),)
+        planned = self.source.model
+        return _Float(uncut, planned, made.cut, self.source.reopen(path), path, warnings)
+
+    def _path(self, folder: Path, kind: str, precision: str) -> Path:
+        name = self.out.name if self.out else f"pruned.{precision}{KINDS[kind].suffixes[0]}"
+        return folder / name
+
+    def _rename(self, model: Model, path: Path) -> None:
+        """External data files are named after the model, as `run` and `prune` name it."""
+        if self.out is None:
+            model.name = path.name
+
+    def _files(self, plain: _Float, options: CutOptions, folder: Path) -> Iterator[FileForecast]:
+        specs, uncut = quantization_specs(self.job), plain.uncut
+        original = _counts(uncut.model.graph(), uncut.path, uncut.model.graph())
+        graph = plain.model.graph()
+        bound = count_bound(plain.planned.graph(), uncut.model.graph(), graph, plain.cut)
+        kind = uncut.model.kind
+        if not specs or FLOAT in self.job.precisions:
+            counts = _counts(graph, plain.path, graph)
+            measured = self._measured(plain, options, bound)
+            yield FileForecast(kind, plain.model.precision, counts, original, True, measured)
+        for spec in specs:
+            path = self._path(folder, kind, spec.precision)
+            quantized = self._quantize(plain, spec, options, path)
+            counts = _counts(quantized.graph(), path, graph)
+            exact = not PRECISIONS[spec.precision].calibrated
+            yield FileForecast(kind, spec.precision, counts, original, exact, bound)
+
+    def _quantize(
+        self, plain: _Float, spec: QuantizationSpec, options: CutOptions, path: Path
+    ) -> Model:
+        uncut = plain.uncut
+        before = uncut.model if self.job.quantize_first else plain.model
+        samples = self._calibration(before) if PRECISIONS[spec.precision].calibrated else None
+        made = quantize_for_job(self.job, self.source, before, spec, samples).model
+        if self.job.quantize_first:
+            made.sha256 = uncut.model.sha256
+            images = plain.cut.plan.images  # as in `run`
+            made = made.apply(plan_cut(made, options, uncut.original, images).plan)
+        made.write(path)
+        return self.source.reopen(path)
+
+    def _calibration(self, model: Model) -> Samples:
+        """A few samples of the user's data, or generated ones."""
+        job, graph = self.job, model.graph()
+        file = job.calibration or job.data
+        if file is not None and not job.synthetic_calibration:
+            return read_samples(file, graph, CALIBRATION_SAMPLES, job.image_options)
+        return synthetic_samples(graph, CALIBRATION_SAMPLES, job.seed, job.input_shapes)
+
+    def _missing_calibration(self) -> Iterator[str]:
+        job = self.job
+        names = [name for name in job.precisions if PRECISIONS[name].calibrated]
+        if names and not (job.calibration or job.data or job.synthetic_calibration):
+            yield (
+                f"{' and '.join(names)} will need inputs to calibrate on: --data FILE, or "
+                "--synthetic-calibration"
+            )
+
+    def _measured(self, plain: _Float, options: CutOptions, bound: LatencyBound) -> LatencyBound:
+        """The bound by the measured share, if it is asked for and can be measured."""
+        uncut = plain.uncut.model
+        is_timed = KINDS[uncut.kind].benchmarked and plain.planned is uncut
+        if not self.measure_share or not is_timed or plain.cut.selection.keeps_all:
+            return bound
+        return measure_bound(self.job, uncut, plain.cut, options, bound)
+
+
+def _counts(graph: Graph, path: Path | None, plain: Graph) -> Counts:
+    """Args: plain: the same network in float32, whose weights and products are counted."""
+    size = size_bytes(path) if path else None
+    return Counts(size, count_parameters(plain), multiply_adds(plain), estimate_memory(graph))
