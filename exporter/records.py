@@ -114,6 +114,16 @@ class Memory:
     bytes: int
 
 
+@dataclass(frozen=True)
+class SelectedUnit:
+    """Why a unit was kept or removed, from a selection file: "f1 0.91 >= 0.6", for example."""
+
+    unit: int
+    label: str
+    kept: bool
+    reason: str
+
+
 Interval = tuple[float, float]
 
 
@@ -163,6 +173,7 @@ class Report:
         remap: None if no units were removed.
         warnings: one sentence each.
         quality: of the task, if the data has labels.
+        selection: a row for each unit, if a selection file chose them by data.
     """
 
     versions: Mapping[str, str]
@@ -177,6 +188,7 @@ class Report:
     memory: tuple[Memory, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     quality: tuple[Quality, ...] = ()
+    selection: tuple[SelectedUnit, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -224,6 +236,7 @@ class Report:
                 memory=tuple(_read(Memory, row) for row in record["memory"]),
                 warnings=tuple(record["warnings"]),
                 quality=tuple(_read_quality(row) for row in record.get("quality", ())),
+                selection=tuple(_read(SelectedUnit, row) for row in record.get("selection", ())),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"the report is damaged: {error}") from error

@@ -16,7 +16,7 @@ from exporter.cli.progress import show_progress
     arguments=(),
 )
 def command(output: Path, **given: Any) -> int:
-    """Train a small network on images of digits, keep three digits, and run every step on it.
+    """Train a small network on images of digits, choose digits by data, and run every step on it.
 
     The package contains the 1,797 images; nothing is downloaded.
     """

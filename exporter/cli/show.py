@@ -19,7 +19,7 @@ from exporter.cli.show_forecast import print_forecast
 from exporter.cli.stdout import print_json, print_printable, print_rich
 from exporter.evaluation.unit_table import confusion_groups
 from exporter.formats import KINDS
-from exporter.jobs.demo import KEPT, NETWORK, Demo
+from exporter.jobs.demo import COVERAGE, MIN_F1, NETWORK, Demo
 from exporter.jobs.inspect import HeadFacts, Inspection
 from exporter.jobs.select import UnitChoice
 from exporter.records import Report
@@ -117,6 +117,8 @@ def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[st
     click.echo()
     shown = len(chosen.rows) if given["verbose"] else MOST_ROWS
     rows = chosen.table()
+    if len(rows) > shown:
+        rows.sort(key=lambda row: not row["kept"])
     measured = [name for name in ("count", "support", "f1") if rows[0][name] is not None]
     titles = ("Unit", "Label", *map(str.capitalize, measured), "Kept", "Reason")
     table = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -254,9 +256,13 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
     if given["as_json"]:
         return code
     with printing():
+        click.echo(f"\nThe digits were chosen on {result.choice.samples} pictures, most of them of")
+        click.echo("three digits, as a device might see them: those that the network recognizes")
+        click.echo(f"(F1 of at least {MIN_F1}), until {COVERAGE:.0%} of the pictures are covered.")
         share = f"{result.trained_accuracy:.1%}"
-        click.echo(f"\nThe network classifies {share} of 360 held-out digits correctly.")
-        click.echo(f"Accuracy on the {result.images} images of {', '.join(KEPT)}:")
+        click.echo(f"The network classifies {share} of 360 held-out digits correctly.")
+        kept = ", ".join(result.choice.selection.kept_labels or ())
+        click.echo(f"Accuracy on the {result.images} images of {kept}:")
         for (kind, precision), (before, after) in result.accuracy.items():
             click.echo(f"  {kind:<7} {precision:<5} {before:.1%} before the cut, {after:.1%} after")
         click.echo(f"\nThe results are in {out}; report.html is the report. Now cut the network")

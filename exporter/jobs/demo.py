@@ -1,4 +1,4 @@
-"""The demo: train a network on digits, keep three of them, quantize, and measure the cost."""
+"""The demo: train a network on digits, choose some of them by data, quantize, measure the cost."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.jobs.options import Job
 from exporter.jobs.run import run_job
+from exporter.jobs.select import UnitChoice, select_units
+from exporter.jobs.select_options import SelectOptions
 from exporter.planning.cut import CutOptions
 from exporter.records import Report
 
 LABELS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-KEPT = ("zero", "one", "seven")
+SEEN = (36, 28, 3, 4, 3, 4, 3, 26, 4, 3)  # how often the device of the demo sees each digit
+COVERAGE, MIN_F1 = 0.75, 0.9
 PRECISIONS = ("fp32", "int8")
 CALIBRATION = 200  # images of the training set
 NETWORK = "digits.keras"
 ALL_LABELS = "all-labels.txt"
+SELECTION = "selection.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +36,14 @@ class Demo:
     """The results of the demo.
 
     Attributes:
+        choice: the kept digits, chosen on pictures as a device sees them.
         trained_accuracy: of the uncut network on the held-out images.
         images: the number of held-out images of a kept digit.
         accuracy: (kind, precision) -> (float original, pruned), both on those images.
     """
 
     report: Report
+    choice: UnitChoice
     trained_accuracy: float
     images: int
     accuracy: Mapping[tuple[str, str], tuple[float, float]]
@@ -58,14 +64,22 @@ def run_demo(out: Path, job: Job) -> Demo:
         job.progress("training a small network on 1,437 images of digits")
         with Child(job.timeout_s, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
-        options = CutOptions(keep=",".join(KEPT), labels=LABELS)
+        seen = _as_seen_by_device(held_out)
+        pictures, chosen = Path(folder) / "pictures from the device.npz", Path(folder) / SELECTION
+        np.savez(pictures, image=seen.images, labels=seen.labels)
+        criteria = SelectOptions(min_f1=MIN_F1, coverage=COVERAGE, labels=LABELS)
+        job.progress(f"choosing digits: an F1 of {MIN_F1}, then {COVERAGE:.0%} of what is seen")
+        choice = select_units(network, replace(job, data=pictures), criteria)
+        chosen.write_text(choice.to_json(), "utf-8")
+        options = CutOptions(keep=f"@{chosen}", labels=LABELS)
         job = replace(
             job, data=data, calibration=calibration, precisions=PRECISIONS, keep_original=True
         )
         report = run_job(network, out, options, job)
         shutil.copyfile(network, out / NETWORK)
+        shutil.copyfile(chosen, out / SELECTION)
         (out / ALL_LABELS).write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
-    is_kept = np.isin(held_out.labels, [LABELS.index(label) for label in KEPT])
+    is_kept = np.isin(held_out.labels, choice.kept)
     images = Digits(held_out.images[is_kept], held_out.labels[is_kept])
     accuracy = {
         (artifact.kind, artifact.precision): (
@@ -74,7 +88,16 @@ def run_demo(out: Path, job: Job) -> Demo:
         )
         for artifact in report.artifacts
     }
-    return Demo(report, float(answer["score"]), len(images.labels), accuracy)
+    return Demo(report, choice, float(answer["score"]), len(images.labels), accuracy)
+
+
+def _as_seen_by_device(held_out: Digits) -> Digits:
+    """Images that were not trained on, with the class distribution of a device that mostly sees
+    three digits.
+    """
+    rows = [np.flatnonzero(held_out.labels == digit)[:count] for digit, count in enumerate(SEEN)]
+    chosen = np.concatenate(rows)
+    return Digits(held_out.images[chosen], held_out.labels[chosen])
 
 
 def _accuracy(model: Model, digits: Digits) -> float:

@@ -21,6 +21,7 @@ from exporter.output.files import refuse_existing
 from exporter.output.sidecar import sidecar_path, write_artifact
 from exporter.records import Artifact, Report
 from exporter.remap import Remap
+from exporter.selection import Selection
 
 
 def check_output_file(
@@ -78,6 +79,7 @@ class NewFile:
         write: writes the model at the path that it is given.
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
+        selection: the kept units of a cut.
     """
 
     model: Model
@@ -87,6 +89,7 @@ class NewFile:
     remap: Remap | None = None
     route: str = ""
     uncut: Path | None = None
+    selection: Selection | None = None
 
 
 def write_if_passed(
@@ -100,5 +103,12 @@ def write_if_passed(
         artifacts = (artifact, *describe_forms(new.out, job.forms, artifact.precision))
     results = new.results.for_artifact(new.out.name)
     return make_report(
-        job, source, results, inputs, calibration, remap=new.remap, artifacts=artifacts
+        job,
+        source,
+        results,
+        inputs,
+        calibration,
+        remap=new.remap,
+        artifacts=artifacts,
+        selection=new.selection,
     )

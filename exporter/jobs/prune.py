@@ -89,7 +89,13 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
         pruned = prune_model(opened.model, options, job)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
         new = NewFile(
-            pruned.model, out, write, pruned.results, remap=pruned.remap, uncut=opened.path
+            pruned.model,
+            out,
+            write,
+            pruned.results,
+            remap=pruned.remap,
+            uncut=opened.path,
+            selection=pruned.cut.selection,
         )
         return write_if_passed(job, opened, new, pruned.inputs)
 

@@ -15,9 +15,10 @@ from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
-from exporter.records import Artifact, Original, Report
+from exporter.records import Artifact, Original, Report, SelectedUnit
 from exporter.remap import Remap
 from exporter.report.machine import machine, versions
+from exporter.selection import Selection
 
 
 def make_report(
@@ -29,11 +30,13 @@ def make_report(
     *,
     artifacts: tuple[Artifact, ...] = (),
     remap: Remap | None = None,
+    selection: Selection | None = None,
 ) -> Report:
     """The report of a job. A warning that occurs twice appears once.
 
     Args:
         calibration: the samples that an integer precision was calibrated on.
+        selection: its reasons are reported, if a selection file gave them.
     """
     model, path = source.model, source.path
     samples = _describe_samples(inputs)
@@ -58,9 +61,19 @@ def make_report(
         latency=results.latency,
         memory=results.memory,
         quality=results.quality,
+        selection=describe_selection(selection) if selection else (),
         warnings=tuple(
             dict.fromkeys((*source.warnings, *inputs.warnings, *of_calibration, *results.warnings))
         ),
+    )
+
+
+def describe_selection(selection: Selection) -> tuple[SelectedUnit, ...]:
+    """A row for each unit, if the units were chosen by data; otherwise none."""
+    reasons, labels, kept = selection.reasons, selection.labels, frozenset(selection.kept)
+    return tuple(
+        SelectedUnit(unit, labels[unit] if labels else "", unit in kept, reasons.get(unit, ""))
+        for unit in (range(selection.units) if reasons else ())
     )
 
 

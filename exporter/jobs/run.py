@@ -192,6 +192,7 @@ def _run_variant(variant: _Variant) -> Report:
         variant.calibration,
         remap=remap,
         artifacts=tuple(artifacts),
+        selection=pruned[0].cut.selection,
     )
     _write_report(folder, report)
     return report

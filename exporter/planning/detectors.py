@@ -12,6 +12,7 @@ from exporter.graph.edits import Compute, ComputeStep, Edit, Insert
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import originals
 from exporter.selection import Selection
+from exporter.selection.select import add_reason
 from exporter.trace.axis_parts import boxes_elsewhere
 from exporter.trace.head import Head
 from exporter.trace.readers import Column
@@ -76,6 +77,7 @@ def keep_background(graph: Graph, head: Head, selection: Selection, *, removed: 
         selection,
         kept=tuple(sorted(kept)) if ascending else kept,
         notes=(*selection.notes, f"{background} is kept: a detector needs it"),
+        reasons=add_reason(selection.reasons, lost, "a detector needs it"),
     )
 
 

@@ -25,6 +25,7 @@ from exporter.report.formatting import plural
 from exporter.report.tables import Column, Style
 
 REMAP_ROWS, REMAP_ROWS_BRIEF = 20, 10
+SELECTION_ROWS, SELECTION_ROWS_BRIEF = 1000, 10
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
     sections = [
         _verdict(report),
         *(() if brief else (failures, original)),
+        _selection(report, brief),
         table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
         table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
         table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),
@@ -139,6 +141,16 @@ def _quality(report: Report, brief: bool) -> Sequence[Quality]:
     """All rows; of the brief form those of the measure that gates use."""
     gates = {gated_measure(task) for task in TASKS}
     return [row for row in report.quality if not brief or row.measure in gates]
+
+
+def _selection(report: Report, brief: bool) -> Section:
+    """Why each unit was kept or removed; if there are too many, the kept ones first."""
+    rows, limit = report.selection, SELECTION_ROWS_BRIEF if brief else SELECTION_ROWS
+    more: tuple[str, ...] = ()
+    if len(rows) > limit:
+        rows = tuple(sorted(rows, key=lambda row: not row.kept))[:limit]
+        more = (f"+{len(report.selection) - limit} more in report.json.",)
+    return Section("Selection", columns=tables.SELECTION, records=rows, notes=more)
 
 
 def _remap(head: HeadRemap, brief: bool) -> Section:

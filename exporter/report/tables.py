@@ -99,6 +99,13 @@ ARTIFACTS = (
     Column("Route", lambda row: row.route or NOTHING),
 )
 
+SELECTION = (
+    Column("Unit", lambda row: str(row.unit), right=True),
+    Column("Label", lambda row: row.label),
+    Column("", lambda row: Cell("kept", "good") if row.kept else Cell("removed")),
+    Column("Reason", lambda row: row.reason or NOTHING),
+)
+
 PRECISIONS = (
     _FILE,
     _PRECISION,

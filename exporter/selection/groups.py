@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from exporter.errors import UsageError
-from exporter.selection.select import Selection, find_units
+from exporter.selection.select import Selection, add_reason, find_units
 from exporter.selection.spec import parse
 
 UnitGroups = Mapping[str, tuple[int, ...]]  # name -> members
@@ -63,7 +63,10 @@ def add_groups(
                 "a group needs at least two members",
             )
         groups[name] = tuple(sorted(found, key=None if rank is None else rank.__getitem__))
-    return replace(selection, kept=_order(selection, groups), notes=tuple(notes)), groups
+    kept, reasons = _order(selection, groups), selection.reasons
+    for name, group in groups.items():
+        reasons = add_reason(reasons, group, f"member of the group {name!r}")
+    return replace(selection, kept=kept, notes=tuple(notes), reasons=reasons), groups
 
 
 def _check_name(name: str, labels: tuple[str, ...] | None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exporter.errors import UsageError
@@ -30,6 +30,7 @@ class Selection:
         kept: indices of the kept units, in their new order.
         labels: one for each unit before the cut, each on one line; "" for a unit without a label.
         notes: remarks for the user, for example about units that two entries name.
+        reasons: kept or removed unit -> why, if a selection file says so.
 
     Raises:
         UsageError: no unit is kept, an index is out of range or given twice, or the number of
@@ -40,6 +41,7 @@ class Selection:
     kept: tuple[int, ...]
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    reasons: Mapping[int, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", _integer(self.units))
@@ -103,8 +105,11 @@ def select(
     every = Selection(
         units, tuple(range(_integer(units))), None if labels is None else tuple(labels)
     )
+    reasons: Mapping[int, str] = {}
     if keep is not None and remove is None:
-        named, notes = find_units(parse(keep, "keep"), every)
+        entries = parse(keep, "keep")
+        named, notes = find_units(entries, every)
+        reasons = _reasons(entries, named)
         kept = named if keep_order else sorted(named)
     elif remove is not None and keep is None:
         if keep_order:
@@ -118,7 +123,20 @@ def select(
         kept = sorted(set(every.kept).difference(named))
     else:
         raise UsageError("give keep or remove, and not both", "the other units follow from it")
-    return replace(every, kept=tuple(kept), notes=tuple(notes))
+    return replace(every, kept=tuple(kept), notes=tuple(notes), reasons=reasons)
+
+
+def _reasons(entries: Iterable[SelectionEntry], named: Iterable[int]) -> Mapping[int, str]:
+    """The reasons in selection files; other entries keep more units than these."""
+    entries = tuple(entries)
+    reasons = {unit: why for entry in entries for unit, why in entry.reasons.items()}
+    chosen = {entry.value for entry in entries if entry.is_kept}
+    return add_reason(reasons, (unit for unit in named if unit not in chosen), "named in keep")
+
+
+def add_reason(reasons: Mapping[int, str], units: Iterable[int], why: str) -> Mapping[int, str]:
+    """The reasons, with one for units that are kept in addition; none if there are none."""
+    return {**reasons, **dict.fromkeys(units, why)} if reasons else {}
 
 
 def find_units(entries: Iterable[SelectionEntry], every: Selection) -> tuple[list[int], list[str]]:

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.errors import UsageError
@@ -14,15 +16,28 @@ from exporter.errors import UsageError
 SCHEMA = "exporter/selection/1"
 
 
+@dataclass(frozen=True)
+class SelectionFile:
+    """The content of a selection file.
+
+    Attributes:
+        kept: indices of the kept units.
+        units: how many units its model has; None if not stated.
+        reasons: kept or removed unit -> why, such as "f1 0.91 >= 0.6".
+    """
+
+    kept: tuple[int, ...]
+    units: int | None = None
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+
 def is_selection(text: str) -> bool:
     """Is this the text of a selection file, rather than one entry a line?"""
     return text.lstrip().startswith("{")
 
 
-def kept_units(text: str) -> tuple[tuple[int, ...], int | None]:
-    """The kept units of a selection file, and how many units its model has; None if not stated.
-
-    Unknown keys are ignored.
+def read_selection(text: str) -> SelectionFile:
+    """Read a selection file. Unknown keys are ignored, and rows of the table without a reason.
 
     Raises:
         UsageError: not JSON, another schema, or no list of unit indices.
@@ -43,7 +58,19 @@ def kept_units(text: str) -> tuple[tuple[int, ...], int | None]:
         raise UsageError("`kept` is not a list of unit indices", "write it with `exporter select`")
     if units is not None and not _is_count(units):
         raise UsageError("`units` is not a number of units", "write it with `exporter select`")
-    return tuple(kept), units
+    return SelectionFile(tuple(kept), units, _reasons(record.get("table"), frozenset(kept)))
+
+
+def _reasons(table: Any, kept: frozenset[int]) -> dict[int, str]:
+    """The reasons of the rows that agree with the list of kept units."""
+    rows = [row for row in table if isinstance(row, dict)] if isinstance(table, list) else []
+    return {
+        row["unit"]: row["reason"]
+        for row in rows
+        if _is_count(row.get("unit"))
+        and isinstance(row.get("reason"), str)
+        and row.get("kept") is (row["unit"] in kept)
+    }
 
 
 def _is_count(value: Any) -> bool:

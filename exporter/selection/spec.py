@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
 from exporter.selection.labels import read_text, text_lines
-from exporter.selection.selection_file import is_selection, kept_units
+from exporter.selection.selection_file import SelectionFile, is_selection, read_selection
 
 _NUMBER = re.compile(r"(-?)([0-9]+)")
 _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
@@ -45,6 +45,7 @@ class SelectionEntry:
         could_be_label: text that was not read as a label, but may be one.
         units: how many units the model has that the entry was written for; None if unknown.
         is_kept: a selection file says that the unit is kept.
+        reasons: kept or removed unit -> why, from a selection file.
     """
 
     text: str
@@ -53,6 +54,7 @@ class SelectionEntry:
     could_be_label: bool = False
     units: int | None = None
     is_kept: bool = False
+    reasons: Mapping[int, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
         return _shown(self.text, self.position)
@@ -168,9 +170,7 @@ def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
     try:
         text = read_text(path)
         if is_selection(text):
-            kept, units = kept_units(text)
-            for unit in kept:
-                yield SelectionEntry(str(unit), path, unit, units=units, is_kept=True)
+            yield from _from_selection(path, read_selection(text))
             return
         lines = text_lines(text)
     except UsageError as error:
@@ -180,6 +180,14 @@ def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
     for number, line in enumerate(lines, 1):
         if line:
             yield from _entries(line, f"{path}:{number}", inside=path)
+
+
+def _from_selection(path: str, file: SelectionFile) -> Iterator[SelectionEntry]:
+    """An entry for each kept unit; the first one has the reasons of all units."""
+    reasons = file.reasons
+    for unit in file.kept:
+        yield SelectionEntry(str(unit), path, unit, units=file.units, is_kept=True, reasons=reasons)
+        reasons = {}
 
 
 def _item(item: object, position: str) -> int:

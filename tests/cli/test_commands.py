@@ -718,6 +718,11 @@ def test_demo(work: Path) -> None:
         r"The network classifies 9\d\.\d% of 360 held-out digits correctly\.", done.out
     )
     assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
+    rows = json.loads((work / "my demo" / "report.json").read_text())["selection"]
+    assert [row["label"] for row in rows if row["kept"]] == ["zero", "one", "seven"]
+    assert len(rows) == 10
+    assert all(re.match(r"f1 [01][.0-9]* (>= 0.9, count \d+, |< 0.9$)", r["reason"]) for r in rows)
+    assert all(row["reason"] in done.out for row in rows)
     assert (work / "my demo" / "digits.keras").exists()
     assert leftover_files(work) == []
 

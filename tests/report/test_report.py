@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from exporter.errors import ModelError
-from exporter.records import Check, Report
+from exporter.records import Check, Report, SelectedUnit
 from exporter.report import check_groups, describe, formatting, machine, sections
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -159,7 +159,16 @@ def test_json_keys_are_in_the_documented_order() -> None:
     record = json.loads(TEXT)
     assert list(record) == [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings", "quality", "precisions"),
+        *(
+            "artifacts",
+            "checks",
+            "latency",
+            "memory",
+            "warnings",
+            "quality",
+            "selection",
+            "precisions",
+        ),
     ]
     assert (record["schema"], record["ok"]) == ("exporter/report/1", True)
     assert json.loads(FAILING.to_json())["ok"] is False
@@ -552,3 +561,63 @@ def test_calibration_inputs_are_described() -> None:
     assert "the model is. Calibrated on 100 synthetic samples (seed 0), not" in text
     real = {**inputs, "calibration": {"source": "a.npz", "samples": 200}}
     assert "Calibrated on 200 samples from a.npz." in to_markdown(replace(PASSING, inputs=real))
+
+
+# --- selection ----------------------------------------------------------------------------------
+
+
+def chosen(units: int, *kept: int) -> Report:
+    """A report whose units were chosen by data."""
+    rows = [
+        SelectedUnit(unit, f"label {unit}", unit in kept, f"f1 0.{unit} {sign} 0.5")
+        for unit in range(units)
+        for sign in [">=" if unit in kept else "<"]
+    ]
+    return replace(PASSING, selection=tuple(rows))
+
+
+def test_every_unit_is_shown_with_its_reason() -> None:
+    report = chosen(3, 1)
+    assert Report.from_json(report.to_json()) == report
+    assert json.loads(report.to_json())["selection"][1] == {
+        "unit": 1,
+        "label": "label 1",
+        "kept": True,
+        "reason": "f1 0.1 >= 0.5",
+    }
+    assert """\
+## Selection
+
+| Unit | Label |  | Reason |
+| ---: | --- | --- | --- |
+| 0 | label 0 | removed | f1 0.0 < 0.5 |
+| 1 | label 1 | kept | f1 0.1 >= 0.5 |
+| 2 | label 2 | removed | f1 0.2 < 0.5 |
+""" in to_markdown(report)
+    assert "label 2removedf1 0.2 < 0.5" in re.sub(r"\s*\n\s*", "", Page(to_html(report)).text)
+    assert """
+Selection
+Unit  Label             Reason
+   0  label 0  removed  f1 0.0 < 0.5
+   1  label 1  kept     f1 0.1 >= 0.5
+   2  label 2  removed  f1 0.2 < 0.5
+
+""" in shown(report)
+
+
+def test_kept_units_are_shown_first_if_there_are_many() -> None:
+    text = shown(chosen(12, 5, 11))
+    rows = re.findall(r"^ +(\d+)  label \d+ +(kept|removed)", text, re.MULTILINE)
+    assert rows[:3] == [("5", "kept"), ("11", "kept"), ("0", "removed")]
+    assert len(rows) == 10
+    assert "+2 more in report.json." in text
+    page = to_markdown(chosen(1003, 1002))
+    assert page.count("| label ") == 1000
+    assert page.index("| 1002 | label 1002 | kept |") < page.index("| 0 | label 0 | removed |")
+    assert "\\+3 more in report.json." in page or "+3 more in report.json." in page
+
+
+def test_a_unit_without_a_reason_and_a_report_without_a_selection() -> None:
+    row = SelectedUnit(0, "", kept=True, reason="")
+    assert "| 0 |  | kept | - |" in to_markdown(replace(PASSING, selection=(row,)))
+    assert "## Selection" not in to_markdown(PASSING)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from exporter.errors import UsageError
-from exporter.selection import select
+from exporter.selection import Selection, select
+from exporter.selection.groups import add_groups
 from exporter.selection.selection_file import SCHEMA
 
 RECORD = {"schema": SCHEMA, "units": 5, "kept": [3, 0], "unknown": None}
@@ -60,3 +61,62 @@ def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> Non
     for option in ("keep", "remove"):
         with pytest.raises(UsageError, match=message):
             select(units=5, **{option: f"@{file}"})  # type: ignore[arg-type]
+
+
+# --- reasons ------------------------------------------------------------------------------------
+
+
+def row(unit: object, kept: object, reason: object) -> dict[str, object]:
+    return {"unit": unit, "kept": kept, "reason": reason, "f1": 0.5}
+
+
+TABLE = [
+    row(0, kept=True, reason="f1 0.9 >= 0.6"),
+    row(1, kept=False, reason="f1 0.1 < 0.6"),
+    row(3, kept=True, reason="f1 0.8 >= 0.6"),
+]
+REASONS = {0: "f1 0.9 >= 0.6", 1: "f1 0.1 < 0.6", 3: "f1 0.8 >= 0.6"}
+
+
+def chosen(folder: Path, table: object, keep: str = "") -> Selection:
+    file = folder / "selection.json"
+    file.write_text(json.dumps({**RECORD, "table": table}))
+    return select(units=5, keep=f"@{file}{keep}")
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pytest.param(None, id="no table"),
+        pytest.param({"unit": 0}, id="no list"),
+        pytest.param(["f1"], id="no rows"),
+        pytest.param([row("0", kept=True, reason="a")], id="no index"),
+        pytest.param([row(0, kept=True, reason=None)], id="no reason"),
+        pytest.param([row(0, kept=False, reason="a")], id="another decision than the list"),
+        pytest.param([row(0, kept=1, reason="a")], id="no decision"),
+    ],
+)
+def test_rows_without_a_reason_are_ignored(tmp_path: Path, table: object) -> None:
+    assert chosen(tmp_path, table).reasons == {}
+
+
+def test_kept_and_removed_units_have_reasons(tmp_path: Path) -> None:
+    found = chosen(tmp_path, TABLE)
+    assert found.kept == (0, 3)
+    assert found.reasons == REASONS
+
+
+def test_a_unit_of_another_entry_has_another_reason(tmp_path: Path) -> None:
+    found = chosen(tmp_path, TABLE, ",1")
+    assert found.kept == (0, 1, 3)
+    assert found.reasons == REASONS | {1: "named in keep"}
+
+
+def test_a_member_of_a_group_has_another_reason(tmp_path: Path) -> None:
+    found, _ = add_groups(chosen(tmp_path, TABLE), {"pair": [0, 1]}, removed=False)
+    assert found.reasons == REASONS | dict.fromkeys((0, 1), "member of the group 'pair'")
+
+
+def test_units_that_were_not_chosen_by_data_have_no_reason() -> None:
+    found, _ = add_groups(select(units=5, keep="0-2"), {"pair": [0, 1]}, removed=False)
+    assert found.reasons == {}
