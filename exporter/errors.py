@@ -84,6 +84,7 @@ LIBRARIES: Mapping[str, str] = {
     "PIL": "unit-exporter[data]",
     "ai_edge_litert": "ai-edge-litert",
     "click": "click",
+    "filelock": "filelock",
     "flatbuffers": "flatbuffers",
     "h5py": "h5py",
     "keras": "keras",

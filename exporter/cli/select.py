@@ -36,18 +36,13 @@ def command(model: Path, output: Path, **given: Any) -> int:
     """
     from exporter.cli import show
     from exporter.jobs.select import select_units
-    from exporter.output.files import (
-        refuse_existing,
-        refuse_missing_folder,
-        write_atomically,
-        write_text,
-    )
+    from exporter.output.draft import new_file
+    from exporter.output.files import refuse_missing_folder
 
-    refuse_existing(output, force=given["force"])
-    refuse_missing_folder(output)  # before the model runs for minutes
+    refuse_missing_folder(output)
     chosen = SelectOptions(**options.fields_of(SelectOptions, given))
-    with show_progress(given) as progress:
+    with new_file(output, force=given["force"]) as draft, show_progress(given) as progress:
         choice = select_units(model, options.make_job(given, progress), chosen)
-    text = choice.to_json()
-    write_atomically(output, lambda path: write_text(path, text), force=given["force"])
+        draft.write_text(choice.to_json())
+        draft.publish()
     return show.choice(choice, output, given)

@@ -12,6 +12,7 @@ from exporter.formats import KINDS, copy_model, kind_of_suffix
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.output.draft import new_file
 from exporter.records import Report
 
 
@@ -28,7 +29,11 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
             f"use -o NAME with {known}",
         )
     check_output_file(out, kind, job.forms, source, force=job.force)
-    with job.open(source) as opened, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+    with (
+        new_file(out, force=job.force) as draft,
+        job.open(source) as opened,
+        tempfile.TemporaryDirectory(prefix="exporter-") as folder,
+    ):
         inputs = job.inputs(opened.model) if job.verify else NO_INPUTS
         uncut = opened.as_kind(kind, Path(folder), job.progress, out.stem)
         if uncut.original is None or uncut.path is None:
@@ -36,5 +41,5 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         results = CheckResults.warn(*uncut.warnings)
         results += compare_models(job, opened.model, uncut.model, inputs, ())
         write = partial(copy_model, uncut.path)
-        new = NewFile(uncut.model, out, write, results, route=uncut.route)
+        new = NewFile(uncut.model, draft, write, results, route=uncut.route)
         return write_if_passed(job, opened, new, inputs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -75,10 +74,9 @@ def run_demo(out: Path, job: Job) -> Demo:
         job = replace(
             job, data=data, calibration=calibration, precisions=PRECISIONS, keep_original=True
         )
-        report = run_job(network, out, options, job)
-        shutil.copyfile(network, out / NETWORK)
-        shutil.copyfile(chosen, out / SELECTION)
-        (out / ALL_LABELS).write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
+        labels = Path(folder) / ALL_LABELS
+        labels.write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
+        report = run_job(network, out, options, job, extras=(network, chosen, labels))
     is_kept = np.isin(held_out.labels, choice.kept)
     images = Digits(held_out.images[is_kept], held_out.labels[is_kept])
     accuracy = {

@@ -17,6 +17,7 @@ from exporter.jobs.options import Job
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
+from exporter.output.draft import Draft
 from exporter.output.files import refuse_existing
 from exporter.output.sidecar import sidecar_path, write_artifact
 from exporter.records import Artifact, Report
@@ -76,6 +77,7 @@ class NewFile:
     """A model that is ready to be written.
 
     Attributes:
+        draft: of the file.
         write: writes the model at the path that it is given.
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
@@ -83,7 +85,7 @@ class NewFile:
     """
 
     model: Model
-    out: Path
+    draft: Draft
     write: Callable[[Path], object]
     results: CheckResults
     remap: Remap | None = None
@@ -97,12 +99,13 @@ def write_if_passed(
 ) -> Report:
     """Write the file, its remap and its other forms if all checks passed; report in any case."""
     artifacts: tuple[Artifact, ...] = ()
+    path = new.draft.path
     if new.results.passed:
-        write_artifact(new.out, new.write, new.remap, job.forms, force=job.force)
-        artifact = describe_artifact(new.model, new.out, new.route, new.uncut)
-        artifacts = (artifact, *describe_forms(new.out, job.forms, artifact.precision))
-    results = new.results.for_artifact(new.out.name)
-    return make_report(
+        write_artifact(new.draft, new.write, new.remap, job.forms)
+        artifact = describe_artifact(new.model, path, new.route, new.uncut)
+        artifacts = (artifact, *describe_forms(path, job.forms, artifact.precision))
+    results = new.results.for_artifact(path.name)
+    report = make_report(
         job,
         source,
         results,
@@ -112,3 +115,6 @@ def write_if_passed(
         artifacts=artifacts,
         selection=new.selection,
     )
+    if artifacts:
+        new.draft.publish()  # the last step: if anything before it fails, nothing is written
+    return report

@@ -14,6 +14,7 @@ from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.task_quality import QualityMeter
+from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.records import Report
@@ -63,7 +64,9 @@ class Pruned:
             )
         target = Path(path)
         check_output_file(target, self.model.kind, force=force)
-        write_artifact(target, self.model.write, self.remap, force=force)
+        with new_file(target, force=force) as draft:
+            write_artifact(draft, self.model.write, self.remap)
+            draft.publish()
 
 
 def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
@@ -85,12 +88,12 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     kept, the file is copied byte for byte.
     """
     check_prune(source, out, job)
-    with job.open(source) as opened:
+    with new_file(out, force=job.force) as draft, job.open(source) as opened:
         pruned = prune_model(opened.model, options, job)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
         new = NewFile(
             pruned.model,
-            out,
+            draft,
             write,
             pruned.results,
             remap=pruned.remap,

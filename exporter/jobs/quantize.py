@@ -15,6 +15,7 @@ from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, measur
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.source import OpenedModel
+from exporter.output.draft import new_file
 from exporter.performance.memory import ModelFile
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.quantization.quantize import Quantized, check_float
@@ -151,7 +152,11 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     path = Path(source)
     spec = _only_spec(job)
     check_output_file(out, _quantizable_kind(path), job.forms, path, force=job.force)
-    with job.open(path) as opened, tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+    with (
+        new_file(out, force=job.force) as new,
+        job.open(path) as opened,
+        tempfile.TemporaryDirectory(prefix="exporter-") as folder,
+    ):
         model = opened.model
         refuse_quantizing(job, opened)
         inputs = job.inputs(model) if job.verify or job.bench else NO_INPUTS
@@ -167,8 +172,8 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         results += quality_warnings(out.name, size_bytes(draft), results, size_bytes(path))
         write = partial(copy_model, draft)
         small.precision = spec.precision  # the file itself may state another one, as for "dynamic"
-        new = NewFile(small, out, write, results, model.remap, uncut=path)
-        return write_if_passed(job, opened, new, inputs, samples)
+        file = NewFile(small, new, write, results, model.remap, uncut=path)
+        return write_if_passed(job, opened, file, inputs, samples)
 
 
 def _only_spec(job: Job) -> QuantizationSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -31,9 +32,10 @@ from exporter.jobs.quantize import (
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.task_quality import QualityMeter, check_truth
-from exporter.output.c_source import FORMS, write_forms
-from exporter.output.files import write_atomically, write_text
-from exporter.output.folder import atomic_folder, check_output_folder
+from exporter.output.c_source import FORMS, sources
+from exporter.output.draft import new_folder
+from exporter.output.files import write_text, writing
+from exporter.output.folder import check_output_folder
 from exporter.performance.memory import ModelFile
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
@@ -46,11 +48,19 @@ from exporter.trace import trace
 _FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
-def run_job(source: str | Path | Any, out: Path, options: CutOptions, job: Job) -> Report:
+def run_job(
+    source: str | Path | Any,
+    out: Path,
+    options: CutOptions,
+    job: Job,
+    *,
+    extras: Iterable[Path] = (),
+) -> Report:
     """Convert, cut, verify, quantize, time and report, into the folder `out`, atomically.
 
     Args:
         source: a path, or a live Keras model.
+        extras: more files that are copied into the folder.
 
     Returns:
         The report, which is also in the folder as report.json, report.md and report.html. A failed
@@ -59,11 +69,16 @@ def run_job(source: str | Path | Any, out: Path, options: CutOptions, job: Job) 
     Raises:
         ExporterError: any of its classes; nothing is written then.
     """
-    return run_variants(source, out, {"": options}, job)[""]
+    return run_variants(source, out, {"": options}, job, extras=extras)[""]
 
 
 def run_variants(
-    source: str | Path | Any, out: Path, variants: Mapping[str, CutOptions], job: Job
+    source: str | Path | Any,
+    out: Path,
+    variants: Mapping[str, CutOptions],
+    job: Job,
+    *,
+    extras: Iterable[Path] = (),
 ) -> dict[str, Report]:
     """`run_job` for several selections with one conversion, each in its own subfolder of `out`.
 
@@ -72,6 +87,7 @@ def run_variants(
     """
     check_run(source, out, variants, job)
     with (
+        new_folder(out, force=job.force) as folder,
         job.open(source) as opened,
         tempfile.TemporaryDirectory(prefix="exporter-") as scratch,
     ):
@@ -86,11 +102,14 @@ def run_variants(
         kinds = job.kinds or opened.default_kinds()
         models = tuple(opened.as_kind(kind, Path(scratch), job.progress) for kind in kinds)
         shared = opened, models, inputs, calibration
-        with atomic_folder(out, force=job.force) as folder:
-            return {
-                name: _run_variant(_Variant(_named(job, name), folder / name, options, *shared))
-                for name, options in variants.items()
-            }
+        reports = {
+            name: _run_variant(_Variant(_named(job, name), folder / name, options, *shared))
+            for name, options in variants.items()
+        }
+        with writing(out):
+            for file in extras:
+                shutil.copyfile(file, folder / file.name)
+        return reports
 
 
 def _named(job: Job, variant: str) -> Job:
@@ -132,7 +151,8 @@ class _Variant:
 
     def write(self, path: Path, write: Callable[[Path], None]) -> Model:
         """Write a model file and open it again."""
-        write_atomically(path, write)
+        with writing(path):
+            write(path)
         return self.source.reopen(path)
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
@@ -172,7 +192,8 @@ class _Pruned:
 
 def _run_variant(variant: _Variant) -> Report:
     job, folder = variant.job, variant.folder
-    folder.mkdir(exist_ok=True)
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
     pruned = [each for uncut in variant.models for each in _prune(variant, uncut)]
     quality = _task_quality(variant, pruned)
     remap = pruned[0].cut.remap
@@ -180,7 +201,7 @@ def _run_variant(variant: _Variant) -> Report:
     for artifact in tuple(artifacts):
         path = folder / artifact.path
         forms = [form for form in job.forms if FORMS[form].kind == artifact.kind]
-        write_forms(path, path, forms, remap)
+        _write_texts(folder, sources(path, path.name, forms, remap))
         artifacts += describe_forms(path, forms, artifact.precision)
     warnings = [warning for uncut in variant.models for warning in uncut.warnings]
     warnings += calibration_warnings(job, variant.calibration)
@@ -217,7 +238,9 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
     path = folder / f"pruned.{model.precision}{KINDS[model.kind].suffixes[0]}"
     variant.job.progress(f"cutting {path.name}")
     if variant.job.keep_original and uncut.path:
-        copy_model(uncut.path, folder / f"original{suffixes_of(uncut.path)[0]}")
+        original = folder / f"original{suffixes_of(uncut.path)[0]}"
+        with writing(original):
+            copy_model(uncut.path, original)
     try:
         images = variant.job.image_inputs(model)
         cut = plan_cut(model, variant.options, uncut.original, images)
@@ -325,5 +348,10 @@ def _write_report(folder: Path, report: Report) -> None:
         labels = report.remap.heads[0].labels
         if labels is not None:
             texts["labels.txt"] = "".join(f"{label}\n" for label in labels)
+    _write_texts(folder, texts)
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:
     for name, text in texts.items():
-        write_text(folder / name, text)
+        with writing(folder / name):
+            write_text(folder / name, text)

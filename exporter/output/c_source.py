@@ -4,35 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from exporter.output.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     from exporter.remap import Remap
 
 
-def write_forms(
-    content: Path, path: Path, forms: Iterable[str], remap: Remap | None, *, force: bool = False
-) -> None:
-    """Write the other forms of a model file next to it.
+def sources(content: Path, name: str, forms: Iterable[str], remap: Remap | None) -> dict[str, str]:
+    """The texts of the other forms of a model file, by file name.
 
     Args:
         content: a file with the bytes of the model, possibly a temporary one.
-        path: the final path of the model file, which gives the names of the forms.
+        name: the final name of the model file, which gives the names of the forms.
         forms: keys of FORMS that exist for the kind of the model.
 
     Raises:
         ModelError: the form cannot represent the model.
-        OutputError: a file cannot be written.
     """
+    texts: dict[str, str] = {}
     for form in forms:
         module = import_module(FORMS[form].module)
-        for name, text in module.sources(content.read_bytes(), path.name, remap).items():
-            write_atomically(path.with_name(name), partial(write_text, text=text), force=force)
+        texts |= module.sources(content.read_bytes(), name, remap)
+    return texts
 
 
 @dataclass(frozen=True)

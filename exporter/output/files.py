@@ -1,11 +1,11 @@
-"""Write files atomically: a file appears complete, or does not appear."""
+"""Refuse paths that cannot be written, write text, and make the system store files."""
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,11 @@ CHUNK_BYTES = 1 << 24
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
-    """Raise an OutputError if the path exists and `force` is not set."""
-    if path.exists() and not force:
-        raise OutputError(f"{path} exists", "use --force to replace it")
+    """Raise an OutputError if the path exists and `force` is not set, or if it cannot exist."""
+    with writing(path), suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()
+        if not force:
+            raise OutputError(f"{path} exists", "use --force to replace it")
 
 
 def refuse_missing_folder(path: Path) -> None:
@@ -29,33 +31,13 @@ def refuse_missing_folder(path: Path) -> None:
         raise OutputError(f"there is no folder {path.parent}", "create it, or choose another -o")
 
 
-def write_atomically(target: Path, write: Callable[[Path], object], *, force: bool = False) -> None:
-    """Let `write` fill a temporary file in the target's folder, then rename it to the target.
-
-    Args:
-        write: called with the temporary path, which has the target's suffix.
-        force: replace an existing file.
-
-    Raises:
-        OutputError: the target exists, its folder does not, or it cannot be written. The temporary
-            file is removed whatever `write` raises.
-    """
-    refuse_existing(target, force=force)
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn an error of the operating system into an OutputError that names the target."""
     try:
-        handle, name = tempfile.mkstemp(target.suffix, f".{target.stem}.", target.parent)
+        yield
     except OSError as error:
         raise cannot_write(target, error) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        flush_to_disk(temporary)
-        apply_umask(temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise cannot_write(target, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -73,7 +55,9 @@ def byte_chunks(values: Array) -> Iterator[bytes]:
 
 def cannot_write(target: Path, error: OSError) -> OutputError:
     """The error for a target that the operating system refuses to write."""
-    hint = "free some space" if error.errno == errno.ENOSPC else "choose another place with -o"
+    if isinstance(error, FileExistsError):
+        return OutputError(f"{target} exists", "use --force to replace it")
+    hint = HINTS.get(error.errno or 0, "choose another place with -o")
     return OutputError(f"cannot write {target}: {error.strerror or error}", hint)
 
 
@@ -83,8 +67,37 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def flush_folder(path: Path) -> None:
+    """Make the operating system store the names in a folder, where folders can be opened."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # the file system has no such operation
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree(folder: Path) -> None:
+    """Make the operating system store all files in a folder."""
+    for path, _folders, files in os.walk(folder):
+        for name in files:
+            flush_to_disk(Path(path, name))
+        flush_folder(Path(path))
+
+
 def apply_umask(path: Path) -> None:
     """Give a temporary file the permissions of an ordinary new file instead of 0600."""
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)
+
+
+HINTS: Mapping[int, str] = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space: the quota is used up",
+    errno.ENAMETOOLONG: "choose a shorter name with -o",
+}

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import ModelError
-from exporter.output.c_source import write_forms
-from exporter.output.files import write_atomically, write_text
+from exporter.output.c_source import sources
 from exporter.remap import Remap
+
+if TYPE_CHECKING:
+    from exporter.output.draft import Draft
 
 
 def sidecar_path(path: Path) -> Path:
@@ -37,30 +40,23 @@ def read_remap(path: Path) -> Remap | None:
 
 
 def write_artifact(
-    path: Path,
+    draft: Draft,
     write: Callable[[Path], object],
     remap: Remap | None,
     forms: Iterable[str] = (),
-    *,
-    force: bool = False,
 ) -> None:
-    """Write a model file, its other forms, and its remap in a sidecar.
+    """Prepare a model file, its other forms, and its remap in a sidecar.
 
     Args:
         write: writes the model at the path that it is given.
         remap: None if nothing was cut; then there is no sidecar.
         forms: keys of FORMS.
-        force: replace existing files.
 
     Raises:
-        OutputError: a file exists or cannot be written.
+        OutputError: a file cannot be written.
     """
-
-    def write_all(temporary: Path) -> None:
-        write(temporary)
-        write_forms(temporary, path, forms, remap, force=force)
-        if remap is not None:
-            text = remap.to_json()
-            write_atomically(sidecar_path(path), lambda file: write_text(file, text), force=force)
-
-    write_atomically(path, write_all, force=force)
+    draft.write(write)
+    for name, text in sources(draft.path, draft.path.name, forms, remap).items():
+        draft.add_text(name, text)
+    if remap is not None:
+        draft.add_text(sidecar_path(draft.path).name, remap.to_json())

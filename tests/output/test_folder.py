@@ -12,7 +12,8 @@ import pytest
 
 from exporter.errors import OutputError, UsageError
 from exporter.jobs.output_file import check_output_file
-from exporter.output.folder import REPORT, atomic_folder, check_output_folder
+from exporter.output.draft import new_file, new_folder
+from exporter.output.folder import REPORT, check_output_folder
 from exporter.output.sidecar import read_sidecar, sidecar_path, write_artifact
 from exporter.remap import HeadRemap, Origin, Remap
 from tests.builders.commands import listing
@@ -56,9 +57,9 @@ def test_force_replaces_only_results(name: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
     make(target)
     before = listing(tmp_path)
-    with pytest.raises(OutputError, match=r"out exists"), atomic_folder(target):
+    with pytest.raises(OutputError, match=r"out exists"), new_folder(target):
         pass
-    with pytest.raises(OutputError, match=message), atomic_folder(target, force=True):
+    with pytest.raises(OutputError, match=message), new_folder(target, force=True):
         pass
     assert listing(tmp_path) == before
 
@@ -91,7 +92,7 @@ RESULTS: dict[str, Callable[[Path], object]] = {
 def test_force_replaces(name: str, tmp_path: Path) -> None:
     target = tmp_path / "out"
     RESULTS[name](target)
-    with atomic_folder(target, force=True) as folder:
+    with new_folder(target, force=True) as folder:
         (folder / "new.txt").write_text("new")
     assert listing(target) == {"new.txt": b"new"}
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -99,8 +100,8 @@ def test_force_replaces(name: str, tmp_path: Path) -> None:
 
 def test_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "out"
-    with atomic_folder(target) as folder:
-        assert folder.parent == target.parent
+    with new_folder(target) as folder:
+        assert target.parent in folder.parents
         (folder / "new.txt").write_text("new")
         assert not target.exists()
     assert listing(tmp_path / "deep") == {"er/": b"", "er/out/": b"", "er/out/new.txt": b"new"}
@@ -108,7 +109,7 @@ def test_folder_appears_when_the_block_ends(tmp_path: Path) -> None:
 
 
 def interrupted(target: Path, error: type[BaseException]) -> None:
-    with atomic_folder(target, force=True) as folder:
+    with new_folder(target, force=True) as folder:
         (folder / "new.txt").write_text("new")
         raise error("stop")
 
@@ -123,42 +124,14 @@ def test_nothing_appears_after_an_error(error: type[BaseException], tmp_path: Pa
         assert listing(tmp_path) == before
 
 
-def test_full_disk(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OutputError, match="No space left") as raised,
-        atomic_folder(tmp_path / "out"),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert raised.value.hint == "free some space"
-    assert listing(tmp_path) == {}
-
-
 def test_output_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
     with (
         pytest.raises(OutputError, match="cannot write"),
-        atomic_folder(tmp_path / "file" / "deep" / "out"),
+        new_folder(tmp_path / "file" / "deep" / "out"),
     ):
         pass
     assert listing(tmp_path) == {"file": b"text"}
-
-
-def test_old_folder_is_restored_if_the_new_one_cannot_be_renamed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = result(tmp_path / "out")
-    before = listing(tmp_path)
-    rename = Path.rename
-
-    def fail(self: Path, where: Path) -> Path:
-        if self.parent == tmp_path and where == target and not self.name.endswith(".old"):
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return rename(self, where)
-
-    monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OutputError, match="Input/output"), atomic_folder(target, force=True):
-        pass
-    assert listing(tmp_path) == before
 
 
 # --- a model file and its sidecar ---------------------------------------------------------------
@@ -192,24 +165,31 @@ def write_model(path: Path) -> None:
     path.write_bytes(b"model")
 
 
+def write_files(path: Path, write: Callable[[Path], object], *, force: bool = False) -> None:
+    with new_file(path, force=force) as draft:
+        write_artifact(draft, write, REMAP)
+        draft.publish()
+
+
 def test_model_and_sidecar_appear_together(tmp_path: Path) -> None:
     path = tmp_path / "small.onnx"
-    write_artifact(path, write_model, REMAP)
+    write_files(path, write_model)
     assert set(listing(tmp_path)) == {"small.onnx", "small.onnx.remap.json"}
     assert read_sidecar(path) == REMAP
     assert read_sidecar(tmp_path / "other.onnx") is None
 
 
 def test_no_sidecar_if_the_model_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="No space left"):
-        write_artifact(tmp_path / "small.onnx", no_space, REMAP)
+    with pytest.raises(OutputError, match="No space left") as raised:
+        write_files(tmp_path / "small.onnx", no_space)
+    assert raised.value.hint == "free some space"
     assert listing(tmp_path) == {}
 
 
 def test_no_model_if_the_sidecar_cannot_be_written(tmp_path: Path) -> None:
     sidecar_path(tmp_path / "small.onnx").mkdir()
-    with pytest.raises(OutputError, match=r"small\.onnx\.remap\.json"):
-        write_artifact(tmp_path / "small.onnx", write_model, REMAP, force=True)
+    with pytest.raises(OutputError, match="Is a directory"):
+        write_files(tmp_path / "small.onnx", write_model, force=True)
     assert listing(tmp_path) == {"small.onnx.remap.json/": b""}
 
 

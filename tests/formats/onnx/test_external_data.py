@@ -21,7 +21,7 @@ from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_file
-from exporter.output.files import write_atomically
+from exporter.output.draft import new_file
 from exporter.planning.cut import CutOptions
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
 
@@ -252,8 +252,14 @@ def test_cut_model_runs_before_it_is_written(opened: OnnxModel, mode: str) -> No
 def written(opened: OnnxModel, folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     path = folder / "small.onnx"
-    write_atomically(path, opened.write, force=True)
+    write_new(path, opened.write)
     return path
+
+
+def write_new(path: Path, write: Callable[[Path], object]) -> None:
+    with new_file(path, force=True) as draft:
+        draft.write(write)
+        draft.publish()
 
 
 @pytest.mark.parametrize(
@@ -302,7 +308,7 @@ def test_full_disk_leaves_no_file(
     folder = tmp_path / "result"
     folder.mkdir()
     with pytest.raises(OutputError, match="No space left"):
-        write_atomically(folder / "small.onnx", cut(opened, list(range(400))).write)
+        write_new(folder / "small.onnx", cut(opened, list(range(400))).write)
     assert list(folder.iterdir()) == []
 
 

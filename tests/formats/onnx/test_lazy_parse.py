@@ -206,7 +206,7 @@ def test_values_are_views_of_the_file(opened: OnnxModel, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("mode", ["slice", "zero", "mask"])
 def test_cut_file_does_not_need_the_original(opened: OnnxModel, tmp_path: Path, mode: str) -> None:
-    (tmp_path / "source.onnx").rename(tmp_path / "moved.onnx")  # as `write_atomically` may do
+    (tmp_path / "source.onnx").rename(tmp_path / "moved.onnx")  # as a publication does
     result = cut(opened, KEPT, mode)
     alive = np.isin(np.arange(500), KEPT)
     expected: Mapping[str, Any] = {

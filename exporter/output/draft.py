@@ -1,0 +1,112 @@
+"""Files and folders that are prepared in a hidden place, and then appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from exporter.output.files import refuse_existing, write_text, writing
+from exporter.output.folder import check_output_folder
+from exporter.output.place import Place
+from exporter.output.publish import Plan, held_place, publish
+
+
+class Draft:
+    """A file that is prepared, with the files that belong to it.
+
+    Attributes:
+        target: the final path of the file.
+        path: where the file is prepared, under the same name.
+    """
+
+    def __init__(self, target: Path, place: Place, *, force: bool) -> None:
+        self.target, self.path = target, place.new / target.name
+        self._place, self._force = place, force
+        self._companions: list[str] = []
+
+    def write(self, write: Callable[[Path], object]) -> None:
+        """Let `write` write the file at `path`, perhaps with files of its weights next to it."""
+        with writing(self.target):
+            write(self.path)
+
+    def write_text(self, text: str) -> None:
+        """Write the file as UTF-8."""
+        self.write(lambda path: write_text(path, text))
+
+    def add_text(self, name: str, text: str) -> None:
+        """Prepare a text file that belongs to the file."""
+        with writing(self.target.with_name(name)):
+            write_text(self.path.with_name(name), text)
+        self._companions.append(name)
+
+    def publish(self) -> None:
+        """Let all prepared files appear (raises OutputError)."""
+        new = self._place.new
+        prepared = (Path(folder, name) for folder, _, names in os.walk(new) for name in names)
+        known = {self.path.name, *self._companions}
+        data = sorted({str(path.relative_to(new)) for path in prepared} - known)
+        plan = Plan(self.path.name, tuple(self._companions), tuple(data), self._force)
+        with writing(self.target):
+            publish(self._place, plan)
+
+
+@contextmanager
+def new_file(target: Path, *, force: bool = False) -> Iterator[Draft]:
+    """Lock a target, and prepare a file for it.
+
+        with new_file(Path("small.onnx")) as draft:
+            draft.write(model.write)
+            draft.publish()
+
+    If the block does not publish the draft, nothing appears.
+
+    Args:
+        force: existing files may be replaced.
+
+    Raises:
+        OutputError: the target exists, cannot be written, or another process writes it.
+    """
+    refuse_existing(target, force=force)
+    with ExitStack() as stack:
+        with writing(target):
+            place = stack.enter_context(held_place(target))
+        yield Draft(target, place, force=force)
+
+
+@contextmanager
+def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+    """Lock a target, and prepare a folder for it, which appears when the block ends.
+
+    If the block raises an error, nothing appears.
+
+    Raises:
+        OutputError: as `check_output_folder`, or the target cannot be written, or another process
+            writes it.
+    """
+    check_output_folder(target, force=force)
+    with ExitStack() as stack:
+        with writing(target):
+            final = target.resolve()
+            _make_parents(final, stack)
+            place = stack.enter_context(held_place(final))
+            folder = place.new / final.name
+            folder.mkdir()
+        yield folder
+        check_output_folder(target, force=force)  # another program may have made it meanwhile
+        with writing(target):
+            publish(place, Plan(final.name, force=force))
+
+
+def _make_parents(target: Path, stack: ExitStack) -> None:
+    """Make the missing folders above a target; the stack removes those that stay empty."""
+    for parent in reversed(target.parents):
+        if not parent.exists():
+            parent.mkdir(exist_ok=True)
+            stack.callback(_remove_empty, parent)
+
+
+def _remove_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
