@@ -79,6 +79,8 @@ class JobKeywords(TypedDict, total=False):
     verify: bool
     check: bool
     bench: bool
+    bench_seconds: float
+    bench_runs: int
     precisions: str | Iterable[str]
     calibration: str | Path | None
     synthetic_calibration: bool

@@ -19,7 +19,9 @@ from exporter.remap import Remap
 SCHEMA = "exporter/report/1"
 
 Row = TypeVar("Row")
-Verdict = Literal["faster", "slower", "no measurable change"]
+Verdict = Literal["faster", "slower", "no measurable change", "machine too busy to tell"]
+TimeBasis = Literal["wall time", "CPU time"]
+MemoryVerdict = Literal["smaller", "larger", "no measurable change"]
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,26 @@ class Check:
 
 @dataclass(frozen=True)
 class Latency:
-    """One artifact and its original, timed in turns; times in milliseconds.
+    """One artifact and its original, timed in turns; times of one run, in milliseconds.
 
     Attributes:
-        speedup: median of the paired ratios original / pruned.
-        speedup_ci95: bootstrap interval of that median.
+        original_p50_ms, p50_ms: typical wall times; their quotient is the ratio of the paired
+            rounds.
+        p90_ms: percentile of single runs; likewise the other percentiles.
+        original_load_ms, load_ms: medians.
+        samples: number of rounds that count; each gives one ratio.
+        speedup: ratio original / pruned on the `basis`: of p50, or of the CPU times.
+        speedup_ci95: bootstrap interval of that ratio.
         noise_floor: half-width of that interval when the original is timed against itself.
+        basis: CPU time if other processes interrupted most rounds of one thread.
+        detectable_change: the smallest relative change that this run detects in 4 of 5 attempts.
+        original_cpu_ms, cpu_ms: CPU times; None if the system does not measure them finely.
+        loads: of each model.
+        rounds, interrupted_rounds: all rounds, and those that other processes interrupted.
+        runs: timed runs of the artifact in the rounds that count.
+        settings: the scenario, and the settings of the bootstrap.
+        raw: "load" and "used" of every round; "p50_ms", "cpu_ms" and "interruptions" of every round
+            and side; "load_ms" of every load and side.
     """
 
     artifact: str
@@ -102,16 +118,50 @@ class Latency:
     speedup_ci95: tuple[float, float]
     noise_floor: float
     verdict: Verdict
+    basis: TimeBasis = "wall time"
+    detectable_change: float | None = None
+    original_cpu_ms: float | None = None
+    cpu_ms: float | None = None
+    original_p90_ms: float | None = None
+    original_p99_ms: float | None = None
+    p99_ms: float | None = None
+    loads: int | None = None
+    rounds: int | None = None
+    interrupted_rounds: int | None = None
+    runs: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident bytes that a process needs to load a model file into its runtime and run it once."""
+    """Bytes by which a process grows when it loads a model file and runs it once: medians.
+
+    Attributes:
+        original_bytes, bytes: resident memory.
+        original_anonymous_bytes, anonymous_bytes: the part that the process allocated.
+        original_mapped_bytes, mapped_bytes: the part that is mapped from files, which the system
+            can drop and read again. None where the system does not tell the parts apart.
+        original_peak_bytes, peak_bytes: the most that was resident while loading and running.
+        noise_bytes: the largest spread of one model's resident bytes; None if it was not measured.
+        verdict: "no measurable change" if the change is not larger than the noise; "" if the noise
+            was not measured.
+        raw: "original", "pruned" and "control" (the original again): every repetition.
+    """
 
     artifact: str
     engine: str
     original_bytes: int
     bytes: int
+    original_anonymous_bytes: int | None = None
+    anonymous_bytes: int | None = None
+    original_mapped_bytes: int | None = None
+    mapped_bytes: int | None = None
+    original_peak_bytes: int | None = None
+    peak_bytes: int | None = None
+    noise_bytes: int | None = None
+    verdict: MemoryVerdict | Literal[""] = ""
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

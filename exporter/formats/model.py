@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -39,6 +39,15 @@ class Runner(Protocol):
         """Run once: input name -> (batch, ...), output name -> values.
 
         Outputs keep the dtype of the runtime: quantized values are not dequantized.
+        """
+
+
+class TimedRunner(Runner, Protocol):
+    """A runner of a kind that is benchmarked."""
+
+    def prepare(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        """Check and feed the inputs. The returned function only runs the model, and returns nothing
+        useful; calling the runner ends its use.
         """
 
 

@@ -8,7 +8,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError
 from exporter.formats.model import Model
 from exporter.jobs.options import Job
-from exporter.performance.latency import BenchOptions, bench_models
+from exporter.performance.latency import bench_models
 from exporter.performance.memory import ModelFile, measure_memory
 from exporter.quantization.quantize import is_coarser
 from exporter.records import Check, Latency, Memory, Quality
@@ -98,9 +98,7 @@ def measure_models(
     job.progress(f"timing {model.name}")
     tables = model.remap.heads if model.remap else ()
     feeds = list(with_masks(inputs, model.graph(), tables)[0].feeds())
-    latency = bench_models(
-        original.model, model, feeds, BenchOptions(job.run_options, seed=job.seed)
-    )
+    latency = bench_models(original.model, model, feeds, job.bench_options, progress=job.progress)
     job.progress(f"measuring the memory of {model.name}")
     try:
         memory = measure_memory(original, pruned, feeds[0], job.threads, latency.engine)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from exporter.formats.model import Model, RunOptions
     from exporter.jobs.source import OpenedModel
     from exporter.planning.pixels import Images
+    from exporter.performance.scenario import BenchOptions
 
 # names of --to -> help
 TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
@@ -44,6 +45,7 @@ _FORECASTING = (*_RUNNING, "inspect")  # metadata and conversions depend on thes
 _inputs = partial(option, section="Inputs to run on", commands=_RUNNING)
 _check = partial(option, section="Checks", commands=_WRITING)
 _quality = partial(option, section="Task quality", commands=("prune", "run", "verify"))
+_timing = partial(option, section="Timing", commands=("bench", "quantize", "run"))
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
 _conversion = partial(option, section="Conversion", commands=("convert", "run", "inspect"))
 _limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "select", "demo"))
@@ -141,6 +143,10 @@ class Job:
         commands=_CHECKING,
     )
     bench: bool = _check(True, "Measure latency and memory.", commands=("quantize", "run"))
+    bench_seconds: float = _timing(
+        2.0, "Shortest duration of all timed rounds, in seconds.", minimum=0, maximum=3600
+    )
+    bench_runs: int = _timing(20, "Smallest number of timed runs of each model.", minimum=1)
     precisions: tuple[str, ...] = _quantization(
         (FLOAT,),
         "Comma list of precisions to write:",
@@ -171,8 +177,10 @@ class Job:
     opset: int = _conversion(17, "ONNX opset of converted files.", minimum=13, maximum=21)
     batch: int = _conversion(
         1,
-        "Batch size of converted files that need a fixed one (TFLite), if the model has none.",
+        "Batch size of converted files that need a fixed one (TFLite), if the model has none; and "
+        "of the inputs that models are compared and timed on, if the file leaves it open.",
         minimum=1,
+        commands=("convert", "run", "bench"),
     )
     signature: str | None = _conversion(
         None,
@@ -275,6 +283,19 @@ class Job:
         from exporter.formats.model import RunOptions
 
         return RunOptions(threads=self.threads)
+
+    @property
+    def bench_options(self) -> BenchOptions:
+        """The scenario of the timing."""
+        from exporter.performance.scenario import MAX_SECONDS, BenchOptions
+
+        return BenchOptions(
+            self.run_options,
+            self.bench_seconds,
+            self.bench_runs,
+            max_seconds=max(MAX_SECONDS, 3 * self.bench_seconds),
+            seed=self.seed,
+        )
 
     def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
         """Open a source under this job's limits (see `source.open_source`)."""

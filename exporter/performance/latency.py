@@ -1,145 +1,59 @@
 """Time a pruned model next to its original, so that disturbances affect both alike.
 
 1. Three sides run in one process: the original, the pruned model, and the original again as the
-   A/A control. Each side has its own session, and as far as time allows, every round loads all
-   three again: two sessions of one file differ by up to 8 % for as long as they live, depending on
-   their memory addresses. A session that is never reloaded would show this as a speedup.
-2. The first round finds the block size of each model: it doubles the number of runs until the
-   shorter of two blocks lasts `block_ms`. Only the mean of a block is measured, because one run of
-   a small model is shorter than the resolution of the clock. So p50 and p90 are percentiles of
-   block means, not of single runs.
+   A/A control. All three are loaded at least ten times: two sessions of one file differ by up to
+   8 % for as long as they live, depending on their memory addresses. A session that is never
+   reloaded would show this as a speedup.
+2. After the first load, each model gets a block size: the number of runs is doubled until the
+   shorter of two blocks lasts `block_ms`. A load is followed by two rounds, or by more if loading
+   takes longer than that.
 3. A round is one block of each side in random order; the next round has the reverse order, so that
-   a machine that becomes slower or faster does not bias the ratios. An untimed run before each
-   block refills the caches. Garbage collection is off within a block.
-4. Each round gives one ratio original / pruned. The speedup is the median of these ratios, with a
-   percentile bootstrap interval. The half-width of the control's interval is the noise floor. If
-   the interval is not farther from 1 than the noise floor, the verdict is "no measurable change".
-
-`scipy.stats.bootstrap` could do step 4, but needs a dependency of 100 MB for ten lines of NumPy.
+   a machine that becomes slower or faster does not bias the ratios. An untimed run before a block
+   refills the caches. Garbage collection is off within a block.
+4. Inputs are checked and fed before a block; only the runs of the runtime are timed. Each run gets
+   a wall time, each block a CPU time and the number of interruptions by other processes.
+5. `verdict` compares the rounds, `intervals` contains the statistics.
 """
 
 from __future__ import annotations
 
 import gc
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import NamedTuple, cast
 
 import numpy as np
 
 from exporter.data.samples import to_model_inputs
 from exporter.errors import UsageError
-from exporter.formats.model import Model, Runner, RunOptions
+from exporter.formats.model import Model, TimedRunner
 from exporter.graph import Array
-from exporter.records import Latency, Verdict
+from exporter.performance.clocks import SYSTEM, Clocks
+from exporter.performance.latency_record import make_record
+from exporter.performance.scenario import MIN_LOADS, BenchOptions
+from exporter.performance.verdict import Rounds
+from exporter.records import Latency
 
-MIN_PAIRS = 10  # the median of fewer ratios has no useful interval
-BUDGET_S = 20.0  # no round starts after this time, once there are MIN_PAIRS
-LOAD_BUDGET_S = 3.0  # for loads that `loads` does not demand
 WARM_UP_RUNS = 2  # after each load
 MAX_RUNS = 1 << 20  # limit of the search for a block size, for a clock that does not advance
-RESAMPLES = 2000
-CONFIDENCE = (2.5, 97.5)  # percentiles
+ROUNDS_PER_LOAD = 2  # a random order and its reverse
 
-Clock = Callable[[], int]
 Feeds = Sequence[Mapping[str, Array]]
+Run = Callable[[], object]
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """How to bench.
+class Block(NamedTuple):
+    """One block: the wall time of each run (runs,), and the CPU time of all, in nanoseconds."""
 
-    Attributes:
-        run: threads and batch, the same for both sides.
-        pairs: rounds to measure, at least 10; an odd number is rounded up. Slow models get fewer:
-            after 20 s and 10 rounds no other starts. Ten rounds are about 80 runs, so a model with
-            0.35 s per run takes half a minute.
-        block_ms: the shortest block, as far as the first round can tell.
-        seed: of the order of the blocks, and of the bootstrap.
-        loads: the minimum number of loads of each side in ten rounds, 1 to 10. Cheap loads are
-            repeated more often. Load times are medians, because the first may import a runtime.
-    """
+    runs: Array
+    cpu_ns: int
+    interruptions: int
 
-    run: RunOptions = field(default_factory=RunOptions)
-    pairs: int = 30
-    block_ms: float = 10.0
-    seed: int = 0
-    loads: int = 3
-
-    def __post_init__(self) -> None:
-        if self.pairs < MIN_PAIRS:
-            raise UsageError(f"{self.pairs} pairs are too few to bench", f"at least {MIN_PAIRS}")
-        if not (self.block_ms > 0 and math.isfinite(self.block_ms)):
-            raise UsageError(f"a block cannot last {self.block_ms} ms", "10 ms is usual")
-        if not 1 <= self.loads <= MIN_PAIRS:
-            raise UsageError(f"{self.loads} loads in {MIN_PAIRS} rounds", f"1 to {MIN_PAIRS}")
-
-
-@dataclass(frozen=True)
-class TimeComparison:
-    """The result of a comparison of paired times.
-
-    Attributes:
-        speedup: median of the ratios original / pruned.
-        speedup_ci95: 95 % bootstrap interval of that median.
-        noise_floor: half-width of the interval of original / control.
-    """
-
-    speedup: float
-    speedup_ci95: tuple[float, float]
-    noise_floor: float
-    verdict: Verdict
-
-
-# --- comparing times ----------------------------------------------------------------------------
-
-
-def compare_times(original: Array, pruned: Array, control: Array, seed: int = 0) -> TimeComparison:
-    """Compare times that were measured in rounds.
-
-    Args:
-        original, pruned, control: (rounds,) durations of a run, all in the same unit. `control` is
-            the original again.
-        seed: of the bootstrap.
-
-    Raises:
-        UsageError: lengths differ, there are fewer than 10 rounds, or a time is not positive.
-    """
-    _check_times(original, pruned, control)
-    ratios = original / pruned
-    low, high = median_interval(ratios, seed)
-    control_low, control_high = median_interval(original / control, seed)
-    floor = (control_high - control_low) / 2
-    return TimeComparison(float(np.median(ratios)), (low, high), floor, _verdict(low, high, floor))
-
-
-def median_interval(values: Array, seed: int) -> tuple[float, float]:
-    """95 % percentile-bootstrap interval of the median of `values` (n,), 2,000 resamples."""
-    picks = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(np.median(values[picks], axis=1), CONFIDENCE)
-    return float(low), float(high)
-
-
-def _verdict(low: float, high: float, floor: float) -> Verdict:
-    if low > 1 + floor:
-        return "faster"
-    if high < 1 - floor:
-        return "slower"
-    return "no measurable change"
-
-
-def _check_times(*sides: Array) -> None:
-    if len({len(side) for side in sides}) > 1:
-        raise UsageError(f"paired times differ in number: {[len(side) for side in sides]}")
-    if len(sides[0]) < MIN_PAIRS:
-        raise UsageError(f"{len(sides[0])} rounds are too few", f"at least {MIN_PAIRS}")
-    if not all(np.all(np.isfinite(side) & (side > 0)) for side in sides):
-        raise UsageError("a time is not positive", "use longer blocks than the clock resolution")
-
-
-# --- measuring ----------------------------------------------------------------------------------
+    def lost(self, threads: int) -> float:
+        """The part of the wall time without CPU time; 1 for several threads: it is not known."""
+        wall_ns = max(1, int(self.runs.sum()))
+        return 1.0 if threads > 1 else max(0.0, 1 - self.cpu_ns / wall_ns)
 
 
 def bench_models(
@@ -147,14 +61,19 @@ def bench_models(
     pruned: Model,
     feeds: Feeds,
     options: BenchOptions,
-    clock: Clock = time.perf_counter_ns,
+    clocks: Clocks = SYSTEM,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Latency:
     """Time two models of one kind side by side.
 
     Args:
+        original, pruned: of a kind that is benchmarked.
         feeds: input name -> (batch, ...) for both models; float values are quantized for quantized
-            inputs. Round n starts with feed n on each side, and a block goes through them in turn.
-        clock: monotonic, in nanoseconds.
+            inputs. Round n runs feed n on each side; after the last comes the first again.
+        options: the scenario.
+        clocks: to simulate a machine.
+        progress: called with the planned loads and seconds after the first load.
 
     Three sessions exist at a time: two of the original, one of the pruned model.
 
@@ -164,22 +83,24 @@ def bench_models(
     """
     if not feeds:
         raise UsageError("there are no inputs to bench with")
-    bench = _Bench((original, pruned, original), feeds, options, clock)
-    before_ns, after_ns, control_ns = bench.rounds()
-    result = compare_times(before_ns, after_ns, control_ns, options.seed)
-    p50_ms, p90_ms = np.percentile(after_ns, (50, 90)) / 1e6
-    return Latency(
-        artifact=pruned.name,
-        engine=bench.engine,
-        threads=options.run.threads,
-        batch=_batch(feeds[0], options.run.batch),
-        original_p50_ms=float(np.median(before_ns)) / 1e6,
-        p50_ms=float(p50_ms),
-        p90_ms=float(p90_ms),
-        original_load_ms=bench.load_ms(0),
-        load_ms=bench.load_ms(1),
-        samples=len(after_ns),
-        **vars(result),
+    bench = _Bench((original, pruned, original), feeds, options, clocks)
+    bench.measure(progress)
+    return make_record(
+        bench.rounds(),
+        runs=[[row[side].runs for row in bench.blocks] for side in range(2)],
+        loads_ms=np.array(bench.loads_ns) / 1e6,
+        settings={
+            "threads": options.run.threads,
+            "batch": _batch(feeds[0], options.run.batch),
+            "min_seconds": options.min_seconds,
+            "min_runs": options.min_runs,
+            "min_loads": options.loads,
+            "max_seconds": options.max_seconds,
+            "block_ms": options.block_ms,
+            "runs_per_block": bench.block_runs,
+            "seed": options.seed,
+        },
+        names=(pruned.name, bench.engine),
     )
 
 
@@ -195,112 +116,163 @@ def _inputs_of(feed: Mapping[str, Array], model: Model) -> Mapping[str, Array]:
 
 
 class _Bench:
-    """Loads the models of all sides, finds their block sizes, and measures rounds."""
+    """Loads the models of all sides, finds their block sizes, and measures rounds.
+
+    Attributes:
+        blocks: for each round, the block of each side.
+        load_of_round: the number of the load of each round.
+        loads_ns: for each load, the time that each side took.
+        block_runs: runs in a block of each side.
+    """
 
     def __init__(
-        self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clock: Clock
+        self, models: Sequence[Model], feeds: Feeds, options: BenchOptions, clocks: Clocks
     ) -> None:
-        self._models, self._options, self._clock = models, options, clock
+        self.blocks: list[list[Block]] = []
+        self.load_of_round: list[int] = []
+        self.loads_ns: list[list[int]] = []
+        self.block_runs: list[int] = []
+        self._models, self._options, self._clocks = models, options, clocks
         self._feeds = [[_inputs_of(feed, model) for feed in feeds] for model in models]
-        self._runners: dict[int, Runner] = {}
-        self._runs: list[int] = []  # in a block, for each side
-        self._loads_ns: list[list[int]] = []  # (loads, sides)
-        self._load_cost_ns = 0  # of the last load of all sides, with the warm-up
+        self._runners: dict[int, TimedRunner] = {}
+        self._timed_ns = 0  # in rounds
 
     @property
     def engine(self) -> str:
         return self._runners[0].engine
 
-    def load_ms(self, index: int) -> float:
-        """The median load time of a side."""
-        return float(np.median([row[index] for row in self._loads_ns])) / 1e6
-
-    def rounds(self) -> Array:
-        """(sides, rounds) float64: nanoseconds of a run, as the mean of a block."""
-        deadline = self._clock() + int(BUDGET_S * 1e9)
+    def measure(self, progress: Callable[[str], None]) -> None:
+        """Load and measure until the scenario is fulfilled."""
+        start = self._clocks.wall_ns()
         orders = _orders(len(self._models), self._options.seed)
-        measured: list[list[float]] = []
-        while not self._enough(len(measured), deadline):
-            order = next(orders)
-            if self._load_is_due(len(measured)):
-                self._load(order)
-            self._runs = self._runs or self._block_sizes()
-            measured.append(self._round(order, len(measured)))
-        return np.array(measured).T
+        rounds = ROUNDS_PER_LOAD
+        while not self._enough(self._clocks.wall_ns() - start):
+            begin = self._clocks.wall_ns()
+            self._load(next(orders))
+            self.block_runs = self.block_runs or self._block_sizes()
+            loaded = self._clocks.wall_ns()
+            self._measure_rounds(rounds, orders)
+            if len(self.loads_ns) == 1:
+                load_ns, rounds_ns = loaded - begin, self._clocks.wall_ns() - loaded
+                rounds = self._rounds_per_load(load_ns, rounds_ns)
+                self._announce(load_ns, rounds_ns, rounds, progress)
 
-    def _enough(self, done: int, deadline: int) -> bool:
-        """Stop only after a reverse order: a drift would bias the median otherwise."""
-        if done % 2:
-            return False
-        out_of_time = done >= MIN_PAIRS and self._clock() >= deadline
-        return out_of_time or done >= self._options.pairs
+    def rounds(self) -> Rounds:
+        """What was measured, as arrays (sides, rounds)."""
 
-    def _load_is_due(self, done: int) -> bool:
-        """Load every round while loads are cheap; else `loads` times in ten rounds."""
-        affordable = LOAD_BUDGET_S * 1e9 / max(1, self._load_cost_ns) / self._options.pairs
-        share = max(self._options.loads / MIN_PAIRS, affordable)
-        return len(self._loads_ns) <= done * share
+        def of_blocks(value: Callable[[Block], float]) -> Array:
+            return np.array([[value(block) for block in row] for row in self.blocks]).T
+
+        return Rounds(
+            loads=np.array(self.load_of_round),
+            wall=of_blocks(lambda block: float(np.median(block.runs))),
+            cpu=of_blocks(lambda block: block.cpu_ns / len(block.runs)),
+            interruptions=of_blocks(lambda block: block.interruptions),
+            lost=of_blocks(lambda block: block.lost(self._options.run.threads)),
+        )
+
+    def _enough(self, elapsed_ns: int) -> bool:
+        options, loads = self._options, len(self.loads_ns)
+        if loads >= MIN_LOADS and elapsed_ns >= options.max_seconds * 1e9:
+            return True
+        runs = len(self.blocks) * min(self.block_runs, default=0)
+        timed_s = self._timed_ns / 1e9
+        return (
+            loads >= options.loads and timed_s >= options.min_seconds and runs >= options.min_runs
+        )
+
+    def _rounds_per_load(self, load_ns: int, rounds_ns: int) -> int:
+        """Rounds may last as long as a load, if that many are needed; an even number."""
+        pair_ns = max(1, rounds_ns)
+        share_ns = self._options.min_seconds * 1e9 / self._options.loads
+        return ROUNDS_PER_LOAD * max(1, round(min(load_ns, share_ns) / pair_ns))
+
+    def _announce(
+        self, load_ns: int, rounds_ns: int, rounds: int, progress: Callable[[str], None]
+    ) -> None:
+        options = self._options
+        each_ns = rounds_ns * rounds / ROUNDS_PER_LOAD
+        runs = max(1, rounds * min(self.block_runs))
+        loads = max(
+            options.loads,
+            math.ceil(options.min_seconds * 1e9 / max(1.0, each_ns)),
+            math.ceil(options.min_runs / runs),
+        )
+        seconds = min(loads * (load_ns + each_ns) / 1e9, options.max_seconds)
+        progress(f"timing: about {loads} loads of each model, {seconds:.0f} s")
 
     def _load(self, order: Sequence[int]) -> None:
-        begin = self._clock()
         self._runners.clear()  # frees the memory of a large model before it is loaded again
         times = [0] * len(order)
         for index in order:
-            start = self._clock()
-            self._runners[index] = self._models[index].runner(self._options.run)
-            times[index] = self._clock() - start
-        self._loads_ns.append(times)
+            start = self._clocks.wall_ns()
+            runner = self._models[index].runner(self._options.run)
+            times[index] = self._clocks.wall_ns() - start
+            self._runners[index] = cast("TimedRunner", runner)  # its kind is benchmarked
+        self.loads_ns.append(times)
         for index, runner in self._runners.items():
-            for feed in self._turn(index, 0, WARM_UP_RUNS):
-                runner(feed)
-        self._load_cost_ns = self._clock() - begin
+            for number in range(WARM_UP_RUNS):
+                runner(self._feed(index, number))
+
+    def _measure_rounds(self, count: int, orders: Iterator[list[int]]) -> None:
+        """Measure an even number of rounds, each second one in the reverse order."""
+        start = self._clocks.wall_ns()
+        for _ in range(count // 2):
+            order = next(orders)
+            for each in (order, order[::-1]):
+                self.blocks.append(self._round(each, len(self.blocks)))
+                self.load_of_round.append(len(self.loads_ns) - 1)
+        self._timed_ns += self._clocks.wall_ns() - start
+
+    def _round(self, order: Sequence[int], number: int) -> list[Block]:
+        found: dict[int, Block] = {}
+        for index in order:
+            run, count = self._prepare(index, number), self.block_runs[index]
+            if count > 1:  # a longer run fills the caches itself
+                run()
+            found[index] = self._block(run, count)
+        return [found[index] for index in range(len(order))]
 
     def _block_sizes(self) -> list[int]:
         """The runs of a block for each side; both sides of the original get the same number."""
         sides = {id(self._models[index]): index for index in self._runners}
-        runs = {key: self._block_size(self._runners[i], i) for key, i in sides.items()}
+        runs = {key: self._block_size(index) for key, index in sides.items()}
         return [runs[id(model)] for model in self._models]
 
-    def _block_size(self, runner: Runner, index: int = 0) -> int:
+    def _block_size(self, index: int) -> int:
         """Use the shorter of two blocks: an interruption must not make the model look slow."""
-        runs = 1
-        while runs < MAX_RUNS:
-            times = (self._block(runner, self._turn(index, 0, runs)) for _ in range(2))
-            if all(time_ns >= self._options.block_ms * 1e6 for time_ns in times):
+        run, count = self._prepare(index, 0), 1
+        while count < MAX_RUNS:
+            blocks = (self._block(run, count) for _ in range(2))
+            if all(block.runs.sum() >= self._options.block_ms * 1e6 for block in blocks):
                 break
-            runs *= 2
-        return runs
+            count *= 2
+        return count
 
-    def _round(self, order: Sequence[int], number: int) -> list[float]:
-        means = [0.0] * len(order)
-        for index in order:
-            runner, runs = self._runners[index], self._runs[index]
-            runner(*self._turn(index, number, 1))
-            means[index] = self._block(runner, self._turn(index, number, runs)) / runs
-        return means
-
-    def _block(self, runner: Runner, feeds: Feeds) -> int:
-        """The time of one run for each feed, in nanoseconds."""
-        clock = self._clock
+    def _block(self, run: Run, count: int) -> Block:
+        wall_ns, cpu_ns, interruptions = self._clocks
         with _no_garbage_collection():
-            start = clock()
-            for feed in feeds:
-                runner(feed)
-            return clock() - start
+            interruptions_before, cpu_before = interruptions(), cpu_ns()
+            stamps = [wall_ns()]
+            for _ in range(count):
+                run()
+                stamps.append(wall_ns())
+            cpu, interrupted = cpu_ns() - cpu_before, interruptions() - interruptions_before
+        return Block(np.diff(stamps), cpu, interrupted)
 
-    def _turn(self, index: int, first: int, count: int) -> Feeds:
-        """`count` feeds of a side from the `first` on; after the last comes the first again."""
+    def _prepare(self, index: int, number: int) -> Run:
+        return self._runners[index].prepare(self._feed(index, number))
+
+    def _feed(self, index: int, number: int) -> Mapping[str, Array]:
         feeds = self._feeds[index]
-        return [feeds[n % len(feeds)] for n in range(first, first + count)]
+        return feeds[number % len(feeds)]
 
 
 def _orders(sides: int, seed: int) -> Iterator[list[int]]:
-    """Random orders, each followed by its reverse."""
+    """Random orders."""
     random = np.random.default_rng(seed)
     while True:
-        order = random.permutation(sides).tolist()
-        yield order
-        yield order[::-1]
+        yield random.permutation(sides).tolist()
 
 
 @contextmanager

@@ -1,19 +1,24 @@
 """Measure the memory that a model takes in its runtime.
 
-A process that holds only the runtime loads each model from its file and runs it once. The result
+A process that contains only the runtime loads a model from its file and runs it once. The result
 is the growth of its resident memory: weights as the runtime keeps them (mapped, copied or packed),
-intermediate tensors and the state of the runtime, so about the memory that a device needs. The
-result is the median of several processes, because single ones differ by up to a megabyte.
+intermediate tensors and the state of the runtime, so about the memory that a device needs.
+
+Single processes differ by up to a megabyte. So each round starts three processes: the original, the
+pruned model, and the original again as the A/A control. Values are medians over the rounds. The
+noise is the largest spread (maximum - minimum) of one model; a change that is not larger is
+reported as no measurable change.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +32,12 @@ from exporter.formats import KINDS
 from exporter.formats.memory_probe import NAME_PREFIX
 from exporter.formats.model import Model
 from exporter.graph import Array
-from exporter.records import Memory
+from exporter.records import Memory, MemoryVerdict
 
-PROCESSES = 3  # for each model
+ROUNDS = 3
 TIMEOUT_S = 600.0
+
+Growth = Mapping[str, int]  # "resident" and further keys of `memory_probe` -> bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +54,7 @@ def measure_memory(
     """Measure the memory of two files of one kind, in alternating processes.
 
     Args:
+        original, pruned: of one kind.
         feed: input name -> values for one run.
         threads: within one operation.
         engine: name and version of the runtime, for the record.
@@ -54,15 +62,61 @@ def measure_memory(
     Raises:
         ModelError: a runtime could not load or run its file.
     """
-    files = original, pruned
     with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        feeds = [_save(Path(folder, f"{i}.npz"), each.model, feed) for i, each in enumerate(files)]
+        first, second = (
+            (each, _save(Path(folder, f"{i}.npz"), each.model, feed))
+            for i, each in enumerate((original, pruned))
+        )
         growth = [
-            [_memory_growth(*pair, threads) for pair in zip(files, feeds, strict=True)]
-            for _ in range(PROCESSES)
+            [_memory_growth(file, feeds, threads) for file, feeds in (first, second, first)]
+            for _ in range(ROUNDS)
         ]
-    medians = [int(statistics.median(each)) for each in zip(*growth, strict=True)]
-    return Memory(pruned.model.name, engine, *medians)
+    before, after, control = zip(*growth, strict=True)
+    return summarize(pruned.model.name, engine, before, after, control)
+
+
+def summarize(
+    artifact: str,
+    engine: str,
+    original: Sequence[Growth],
+    pruned: Sequence[Growth],
+    control: Sequence[Growth],
+) -> Memory:
+    """The record of repeated measurements; `control` is the original again."""
+    before, after = [*original, *control], list(pruned)
+    noise = max(_spread(before), _spread(after))
+    bytes_before, bytes_after = _median(before, "resident") or 0, _median(after, "resident") or 0
+    return Memory(
+        artifact=artifact,
+        engine=engine,
+        original_bytes=bytes_before,
+        bytes=bytes_after,
+        original_anonymous_bytes=_median(before, "anonymous"),
+        anonymous_bytes=_median(after, "anonymous"),
+        original_mapped_bytes=_median(before, "mapped"),
+        mapped_bytes=_median(after, "mapped"),
+        original_peak_bytes=_median(before, "peak"),
+        peak_bytes=_median(after, "peak"),
+        noise_bytes=noise,
+        verdict=_verdict(bytes_after - bytes_before, noise),
+        raw={"original": list(original), "pruned": after, "control": list(control)},
+    )
+
+
+def _median(growth: Sequence[Growth], key: str) -> int | None:
+    values = [each[key] for each in growth if key in each]
+    return int(statistics.median(values)) if values else None
+
+
+def _spread(growth: Sequence[Growth]) -> int:
+    values = [each["resident"] for each in growth]
+    return max(values) - min(values)
+
+
+def _verdict(change: int, noise: int) -> MemoryVerdict:
+    if abs(change) <= noise:
+        return "no measurable change"
+    return "smaller" if change < 0 else "larger"
 
 
 def _save(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
@@ -75,7 +129,7 @@ def _save(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
     return file
 
 
-def _memory_growth(file: ModelFile, feeds: Path, threads: int) -> int:
+def _memory_growth(file: ModelFile, feeds: Path, threads: int) -> Growth:
     """The bytes by which a new process grows when it loads and runs the model."""
     module = f"{KINDS[file.model.kind].package}.memory_probe"
     refusal = f"the memory of {file.model.name} could not be measured"
@@ -93,7 +147,8 @@ def _memory_growth(file: ModelFile, feeds: Path, threads: int) -> int:
         raise ModelError(f"{refusal}: one run took more than {TIMEOUT_S:g} s") from error
     if done.returncode:
         raise ModelError(f"{refusal}: {_error_message(done.stderr) or done.returncode}")
-    return int(done.stdout)
+    growth: dict[str, int] = json.loads(done.stdout)
+    return growth
 
 
 def _error_message(traceback: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from exporter.evaluation.measures import QUALITY_STAGE
 from exporter.records import Latency, Report, precision_rows
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import gated
-from exporter.report.formatting import percent, plural, size
+from exporter.report.formatting import milliseconds, percent, plural, size
 
 STAGES: Mapping[str, str] = {
     "cut": "cut, against the original, in the same runtime",
@@ -29,18 +30,62 @@ QUALITY = (
 )
 MEMORY = (
     "Resident: how many bytes a process grows by when it loads the file into its runtime and runs "
-    "it once, before -> after; the median of a few processes."
+    "it once, before -> after; the median of a few processes. Anonymous: the part that it "
+    "allocates. Mapped: the part that it maps from files. Peak: the most while loading and running."
+    " Noise: the largest difference between processes with the same file; a smaller change is not "
+    "measurable."
 )
 
 
 def describe_timing(rows: Iterable[Latency]) -> str:
-    """How speed-up and noise floor were measured."""
+    """How the times, the speed-up and the noise floor were measured."""
+    rows = tuple(rows)
     pairs = ", ".join(dict.fromkeys(str(row.samples) for row in rows))
+    loads = ", ".join(dict.fromkeys(str(row.loads) for row in rows if row.loads))
     return (
-        f"Times before -> after. Speed-up: median of {pairs} paired ratios, original / pruned, "
-        "with its 95 % bootstrap interval. Noise floor: half-width of that interval when the "
-        "original is timed against itself."
+        "Times of one run, before -> after; p90 and p99 are percentiles of single runs. Speed-up: "
+        f"interquartile mean of {pairs} paired ratios, original / pruned, with its 95 % bootstrap "
+        f"interval{f' over {loads} loads' if loads else ''}. Noise floor: half-width of that "
+        "interval when the original is timed against itself."
     )
+
+
+def describe_limits_of_timing(rows: Iterable[Latency], *, with_cpu: bool = False) -> str:
+    """Changes below 3 % cannot be seen in this run; and whether other processes disturbed it.
+
+    Args:
+        rows: of the report.
+        with_cpu: with the CPU times, for a table without them.
+    """
+    measured = [row for row in rows if row.detectable_change is not None]
+    if not measured:
+        return ""
+    changes = dict.fromkeys(_percent(row.detectable_change or 0) for row in measured)
+    parts = [f"Changes below {' or '.join(changes)} cannot be seen in this run."]
+    for row in measured:
+        subject = f" for {row.artifact}" if len(measured) > 1 else ""
+        if with_cpu and row.cpu_ms is not None:
+            times = milliseconds(row.original_cpu_ms, row.cpu_ms)
+            parts.append(f"CPU time{subject}: {times}.")
+        if row.interrupted_rounds:
+            rounds = f"{row.interrupted_rounds} of {row.rounds} rounds"
+            parts.append(f"Other processes interrupted {rounds}{subject}, {_consequence(row)}.")
+    if any(row.verdict == "machine too busy to tell" for row in measured):
+        parts.append("Close other programs, or measure longer: --bench-seconds 20.")
+    return " ".join(parts)
+
+
+def _consequence(row: Latency) -> str:
+    if row.basis == "CPU time":
+        return "so the ratio is of CPU time"
+    return "which count too" if row.samples == row.rounds else "which are left out"
+
+
+def _percent(fraction: float) -> str:
+    """3 %, 0.4 %: rounded up, because it is a promise."""
+    digits = 0 if fraction >= 0.01 else 1  # noqa: PLR2004 - 1 %
+    scale = 10**digits
+    return f"{math.ceil(100 * fraction * scale) / scale:g} %"
 
 
 def describe_change(report: Report) -> str:

@@ -62,14 +62,16 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
     """The sections of one report that have content."""
 
     def table(
-        title: str, columns: Iterable[Column], records: Sequence[Any], *notes: str
+        title: str, columns: Iterable[Column], records: Sequence[Any], *details: str, note: str = ""
     ) -> Section:
         shown = [column for column in columns if not (brief and column.detail)]
-        return Section(title, columns=shown, records=records, notes=() if brief else notes)
+        notes = [text for text in (note, *(() if brief else details)) if text]
+        return Section(title, columns=shown, records=records, notes=notes)
 
     failures = Section("Failed checks", style="bad", items=_failures({"": report}))
     original = Section("Original", text=(describe.describe_original(report),))
     groups, timing = group_checks(report.checks), describe.describe_timing(report.latency)
+    limits = describe.describe_limits_of_timing(report.latency, with_cpu=brief)
     sections = [
         _verdict(report),
         *(() if brief else (failures, original)),
@@ -79,7 +81,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),
         table("Checks", tables.CHECK_GROUPS, groups),
         *(() if brief else _check_sections(groups)),
-        table("Latency", tables.LATENCY, report.latency, timing),
+        table("Latency", tables.LATENCY, report.latency, timing, note=limits),
         table("Memory when loaded", tables.MEMORY, report.memory, describe.MEMORY),
         *(_remap(head, brief) for head in (report.remap.heads if report.remap else ())),
         Section("Inputs", text=(describe.describe_inputs(report),)),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from exporter.evaluation.measures import MEASURES
 from exporter.output.c_source import FORMS
-from exporter.records import Check, Latency, Quality, Report
+from exporter.records import Check, Latency, Memory, Quality, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
@@ -66,6 +66,22 @@ def _speedup(row: Latency) -> str:
     return f"{factor(row.speedup)} [{factor(low, '')}, {factor(high, '')}]"
 
 
+def _times(before: str, after: str) -> Callable[[Any], str]:
+    """Two fields of a record in milliseconds; the first may be missing."""
+
+    def text(row: Latency) -> str:
+        first = getattr(row, before)
+        return milliseconds(*(() if first is None else (first,)), getattr(row, after))
+
+    return text
+
+
+def _memory_change(row: Memory) -> str:
+    if row.verdict == "no measurable change":
+        return row.verdict
+    return change(row.original_bytes, row.bytes)
+
+
 def _nearest(group: CheckGroup) -> str:
     if group.worst is None:
         return NOTHING
@@ -84,7 +100,11 @@ def _before_and_after(row: Quality) -> str:
     return f"{percent(before)} -> {percent(row.value)}"
 
 
-_VERDICTS: Mapping[str, Style] = {"faster": "good", "slower": "bad"}
+_VERDICTS: Mapping[str, Style] = {
+    "faster": "good",
+    "slower": "bad",
+    "machine too busy to tell": "warning",
+}
 _FILE = Column("File", lambda row: Cell(row.artifact, "name"))
 _PRECISION = Column("Precision", lambda row: row.precision)
 _BEFORE_AND_AFTER = Column("Size", lambda row: size(row.original_bytes, row.bytes), right=True)
@@ -167,11 +187,11 @@ LATENCY = (
         lambda row: f"{row.engine}, {plural(row.threads, 'thread')}, batch {row.batch}",
         detail=True,
     ),
-    Column("p50", lambda row: milliseconds(row.original_p50_ms, row.p50_ms), right=True),
-    Column("p90", lambda row: milliseconds(row.p90_ms), right=True, detail=True),
-    Column(
-        "Load", lambda row: milliseconds(row.original_load_ms, row.load_ms), right=True, detail=True
-    ),
+    Column("p50", _times("original_p50_ms", "p50_ms"), right=True),
+    Column("CPU", _times("original_cpu_ms", "cpu_ms"), right=True, detail=True),
+    Column("p90", _times("original_p90_ms", "p90_ms"), right=True, detail=True),
+    Column("p99", _times("original_p99_ms", "p99_ms"), right=True, detail=True),
+    Column("Load", _times("original_load_ms", "load_ms"), right=True, detail=True),
     Column("Speed-up [95 %]", _speedup, right=True),
     Column("Noise floor", lambda row: f"+/- {number(row.noise_floor)}", right=True, detail=True),
     Column("Verdict", lambda row: Cell(row.verdict, _VERDICTS.get(row.verdict, "plain"))),
@@ -181,7 +201,26 @@ MEMORY = (
     _FILE,
     Column("Engine", lambda row: row.engine, detail=True),
     Column("Resident", _BEFORE_AND_AFTER.content, right=True),
-    _CHANGE,
+    Column("Change", _memory_change, right=True),
+    Column(
+        "Anonymous",
+        lambda row: size(row.original_anonymous_bytes, row.anonymous_bytes),
+        right=True,
+        detail=True,
+    ),
+    Column(
+        "Mapped",
+        lambda row: size(row.original_mapped_bytes, row.mapped_bytes),
+        right=True,
+        detail=True,
+    ),
+    Column(
+        "Peak",
+        lambda row: size(row.original_peak_bytes, row.peak_bytes),
+        right=True,
+        detail=True,
+    ),
+    Column("Noise", lambda row: size(row.noise_bytes), right=True, detail=True),
 )
 
 

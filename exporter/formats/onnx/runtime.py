@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,18 @@ class OnnxRunner:
         except _ERRORS as error:
             raise ModelError(f"onnxruntime cannot run {self._name}: {_one_line(error)}") from error
         return dict(zip(self._outputs, results, strict=True))
+
+    def prepare(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
+        """See `exporter.formats.model.TimedRunner`; outputs stay in the runtime."""
+        ends = (*self._session.get_inputs(), *self._session.get_outputs())
+        if not all(end.type.startswith("tensor(") and "string" not in end.type for end in ends):
+            return partial(self._session.run, self._outputs, dict(inputs), self._run_options)
+        binding = self._session.io_binding()
+        for name, value in inputs.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(value))
+        for name in self._outputs:
+            binding.bind_output(name)
+        return partial(self._session.run_with_iobinding, binding, self._run_options)
 
 
 def _pass_arrays(

@@ -5,7 +5,7 @@ LiteRT reports each delegate and repeats the errors that it raises, with no opti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
@@ -79,6 +79,13 @@ class LiteRtRunner:
             UsageError: an input is missing, unknown, or of another dtype or shape.
             ModelError: LiteRT cannot run the file with these inputs.
         """
+        run = self.prepare(inputs)
+        with self._failures():
+            run()
+            return {n: self._interpreter.get_tensor(i) for n, i in self._outputs.items()}
+
+    def prepare(self, inputs: Mapping[str, Array]) -> Callable[[], None]:
+        """See `exporter.formats.model.TimedRunner`; raises as calling the runner does."""
         values = self._by_index(inputs)
         wanted = {index: value.shape for index, value in values.items()}
         if wanted != self._shapes:
@@ -86,8 +93,7 @@ class LiteRtRunner:
         with self._failures():
             for index, value in values.items():
                 self._interpreter.set_tensor(index, value)
-            self._interpreter.invoke()
-            return {n: self._interpreter.get_tensor(i) for n, i in self._outputs.items()}
+        return self._interpreter.invoke  # type: ignore[no-any-return]
 
     def _by_index(self, inputs: Mapping[str, Array]) -> dict[int, Array]:
         for name in inputs:

@@ -1,0 +1,167 @@
+"""Can the numbers of `bench` be fooled? False claims, coverage, power, and another tool's p50.
+
+    python benchmarks/honesty.py          # about four minutes on a quiet machine
+    python benchmarks/honesty.py --long   # about half an hour
+
+The networks have a known amount of work: n equal layers that share one kernel. A model against
+itself is an A/A run: its true ratio is 1, and a verdict of "faster" or "slower" is a false claim.
+Against n layers, 1.02 n layers are 2 % slower. Every second run has one busy process for each
+core next to it. `litert-benchmark` (of ai-edge-litert) times a TFLite model in turns with `bench`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from exporter.formats import open_model
+from exporter.formats.model import Model
+from exporter.performance.latency import bench_models
+from exporter.performance.memory import ModelFile, measure_memory
+from exporter.performance.scenario import BenchOptions
+from exporter.records import Latency
+from tests.builders.tflite_builder import Builder
+
+LAYERS, WIDTH = 100, 256
+SLOWER = (2, 5, 10)  # percent
+CLAIMS = {"faster", "slower"}
+TFLITE_WIDTH, TFLITE_LAYERS = 512, 40
+BUSY = "while True: sum(range(10_000))"
+
+
+def network(layers: int) -> onnx.ModelProto:
+    """x[1, WIDTH] -> `layers` times MatMul and Relu with one kernel -> y."""
+    random = np.random.default_rng(0)
+    kernel = (random.normal(size=(WIDTH, WIDTH)) / WIDTH**0.5).astype(np.float32)
+    nodes, name = [], "x"
+    for layer in range(layers):
+        nodes.append(helper.make_node("MatMul", [name, "kernel"], [f"z{layer}"]))
+        name = "y" if layer == layers - 1 else f"a{layer}"
+        nodes.append(helper.make_node("Relu", [f"z{layer}"], [name]))
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, WIDTH]) for n in ("x", "y")]
+    constants = [numpy_helper.from_array(kernel, "kernel")]
+    graph = helper.make_graph(nodes, "network", ends[:1], ends[1:], constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def tflite_network() -> bytes:
+    """x[1, TFLITE_WIDTH] -> dense layers, each with a kernel of its own -> y."""
+    builder = Builder()
+    name = builder.feed("x", 1, TFLITE_WIDTH)
+    for layer in range(TFLITE_LAYERS):
+        name = builder.dense(name, TFLITE_WIDTH, f"d{layer}")
+    return builder.content(name)
+
+
+@contextmanager
+def neighbors(count: int) -> Iterator[None]:
+    """Busy processes, as long as the context lasts."""
+    started = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def bench(original: Model, pruned: Model, seed: int) -> Latency:
+    feeds = [{"x": np.random.default_rng(1).normal(size=(1, WIDTH)).astype(np.float32)}]
+    return bench_models(original, pruned, feeds, BenchOptions(seed=seed))
+
+
+def print_row(name: str, percent: int, runs: list[Latency]) -> None:
+    """One line of the table; the true ratio is that of the layers."""
+    true = LAYERS / (LAYERS + LAYERS * percent // 100)
+    claims = [run.verdict for run in runs]
+    covered = sum(run.speedup_ci95[0] <= true <= run.speedup_ci95[1] for run in runs)
+    found = sum(claim in CLAIMS for claim in claims) if percent == 0 else claims.count("slower")
+    busy = claims.count("machine too busy to tell")
+    detectable = statistics.median(run.detectable_change or 0.0 for run in runs)
+    ratio = statistics.median(1 / run.speedup for run in runs)
+    by_cpu = sum(run.basis == "CPU time" for run in runs)
+    print(
+        f"{name:14} {percent:+4} % {len(runs):5} {found:8} {covered:8} {busy:9} {ratio:7.3f}"
+        f" {detectable:10.1%} {by_cpu:7}",
+        flush=True,
+    )
+
+
+def false_claims_and_power(folder: Path, repeats: int) -> None:
+    models = {}
+    for percent in (0, *SLOWER):
+        path = folder / f"slower{percent}.onnx"
+        onnx.save(network(LAYERS + LAYERS * percent // 100), path)
+        models[percent] = open_model(path)
+    print(
+        "neighbor       true    runs  claimed  covered  too busy   ratio detectable  by CPU\n"
+        f"(one-minute load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before)"
+    )
+    for percent, pruned in models.items():
+        for name, busy in (("none started", 0), ("one each core", os.cpu_count() or 1)):
+            count = repeats * (3 if percent == 0 else 1)
+            with neighbors(busy):
+                runs = [bench(models[0], pruned, seed) for seed in range(count)]
+            print_row(name, percent, runs)
+
+
+def against_litert_benchmark(folder: Path, repeats: int) -> None:
+    """p50 of both tools, in turns; both call only the runtime in the timed region."""
+    path = folder / "net.tflite"
+    path.write_bytes(tflite_network())
+    model = open_model(path)
+    tool = Path(sys.executable).parent / "litert-benchmark"
+    if not tool.exists():
+        print("litert-benchmark is not installed")
+        return
+    feeds = [{"x": np.random.default_rng(1).normal(size=(1, TFLITE_WIDTH)).astype(np.float32)}]
+    ratios = []
+    for seed in range(repeats):
+        ours = bench_models(model, model, feeds, BenchOptions(seed=seed)).p50_ms
+        result = folder / "result.json"
+        arguments = ["--model", str(path), "--num_runs", "2000", "--warmup_runs", "50"]
+        subprocess.run([tool, *arguments, "--result_json", result], check=True, capture_output=True)
+        theirs = json.loads(result.read_text())["latency"]["median_ms"]
+        ratios.append(ours / theirs)
+        print(f"p50 of bench {ours:.3f} ms, of litert-benchmark {theirs:.2f} ms", flush=True)
+    print(f"ratio, median of {repeats}: {statistics.median(ratios):.3f}")
+
+
+def memory_against_itself(folder: Path, repeats: int) -> None:
+    path = folder / "memory.onnx"
+    onnx.save(network(LAYERS), path)
+    file, feed = ModelFile(open_model(path), path), {"x": np.ones((1, WIDTH), np.float32)}
+    runs = [measure_memory(file, file, feed, 1, "onnxruntime") for _ in range(repeats)]
+    changes = [run.bytes / run.original_bytes - 1 for run in runs]
+    false = sum(run.verdict != "no measurable change" for run in runs)
+    print(
+        f"memory against itself: {false} of {repeats} runs claim a change; largest difference "
+        f"{max(changes, key=abs):+.1%}, largest noise {max(run.noise_bytes or 0 for run in runs)} B"
+    )
+
+
+def main() -> None:
+    factor = 5 if "--long" in sys.argv[1:] else 1
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        false_claims_and_power(folder, 4 * factor)
+        against_litert_benchmark(folder, 3 * factor)
+        memory_against_itself(folder, 4 * factor)
+    print(f"{time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""Make the record of a bench from what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from exporter.graph import Array
+from exporter.performance.intervals import CONFIDENCE, RESAMPLES
+from exporter.performance.verdict import Rounds, compare_times
+from exporter.records import Latency
+
+_SIDES = ("original", "pruned", "control")
+_DIGITS = 6  # of raw values
+
+
+def make_record(
+    rounds: Rounds,
+    runs: Sequence[Sequence[Array]],
+    loads_ms: Array,
+    settings: Mapping[str, Any],
+    names: tuple[str, str],
+) -> Latency:
+    """The record of one artifact.
+
+    Args:
+        rounds: the values that are compared.
+        runs: of the original and of the pruned model, for each round: nanoseconds of every run.
+        loads_ms: (loads, 3) how long each load took.
+        settings: the scenario; "threads" and "batch" among others.
+        names: of the artifact, and of the engine.
+    """
+    found = compare_times(rounds, settings["threads"], settings["seed"])
+    used = [i for i, is_used in enumerate(rounds.used) if is_used]
+    single = [np.concatenate([side[i] for i in used]) / 1e6 for side in runs]
+    (original_p90, original_p99), (p90, p99) = (np.percentile(each, (90, 99)) for each in single)
+    original_p50, p50 = (time / 1e6 for time in found.wall.times)
+    original_cpu, cpu = (None, None)
+    if found.cpu is not None:
+        original_cpu, cpu = (time / 1e6 for time in found.cpu.times)
+    return Latency(
+        artifact=names[0],
+        engine=names[1],
+        threads=settings["threads"],
+        batch=settings["batch"],
+        original_p50_ms=original_p50,
+        p50_ms=p50,
+        p90_ms=float(p90),
+        original_load_ms=float(np.median(loads_ms[:, 0])),
+        load_ms=float(np.median(loads_ms[:, 1])),
+        samples=len(used),
+        speedup=found.decisive.value,
+        speedup_ci95=(found.decisive.low, found.decisive.high),
+        noise_floor=found.noise_floor,
+        verdict=found.verdict,
+        basis=found.basis,
+        detectable_change=found.detectable,
+        original_cpu_ms=original_cpu,
+        cpu_ms=cpu,
+        original_p90_ms=float(original_p90),
+        original_p99_ms=float(original_p99),
+        p99_ms=float(p99),
+        loads=len(loads_ms),
+        rounds=len(rounds.loads),
+        interrupted_rounds=int(np.sum(~rounds.clean)),
+        runs=int(single[1].size),
+        settings={**settings, "resamples": RESAMPLES, "confidence": CONFIDENCE},
+        raw=_raw(rounds, loads_ms),
+    )
+
+
+def _raw(rounds: Rounds, loads_ms: Array) -> dict[str, Any]:
+    """Every round: its load, times of a run and interruptions; and how long every load took."""
+
+    def of_sides(values: Array) -> dict[str, list[float]]:
+        return {side: _short(row) for side, row in zip(_SIDES, values, strict=True)}
+
+    return {
+        "load": rounds.loads.tolist(),
+        "used": rounds.used.tolist(),
+        "p50_ms": of_sides(rounds.wall / 1e6),
+        "cpu_ms": of_sides(rounds.cpu / 1e6),
+        "interruptions": {
+            side: row.tolist() for side, row in zip(_SIDES, rounds.interruptions, strict=True)
+        },
+        "load_ms": of_sides(loads_ms.T),
+    }
+
+
+def _short(values: Array) -> list[float]:
+    return [float(f"{value:.{_DIGITS}g}") for value in values]
