@@ -9,7 +9,7 @@ from exporter.formats.model import Model
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.options import Job
-from exporter.performance.latency import BenchOptions, bench_models
+from exporter.performance.latency import bench_models
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 
 
@@ -56,7 +56,7 @@ def measure_bound(
     smallest = plan_cut(uncut, one)
     small = uncut.apply(smallest.plan)
     feeds = list(job.inputs(uncut).feeds())
-    timed = bench_models(uncut, small, feeds, BenchOptions(job.run_options, seed=job.seed))
+    timed = bench_models(uncut, small, feeds, job.bench_options)
     fraction = count_bound(uncut.graph(), uncut.graph(), small.graph(), smallest).kept
     share = (1 - 1 / timed.speedup_ci95[1]) / (1 - fraction)
     return replace(counted, share=min(1.0, max(0.0, share)), source="measured")

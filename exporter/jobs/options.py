@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from exporter.data.samples import Samples
     from exporter.formats.model import Model, RunOptions
     from exporter.jobs.source import OpenedModel
-    from exporter.planning.pixels import Images
     from exporter.performance.scenario import BenchOptions
+    from exporter.planning.pixels import Images
 
 # names of --to -> help
 TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
