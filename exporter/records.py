@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from typing import Any, Literal, TypeVar
 
@@ -35,6 +35,24 @@ class Original:
     sha256: str | None
 
 
+Conclusion = Literal["proved", "sampled", "different"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Whether a file is the result of its cut, by its structure (see `exporter.proof.prove`).
+
+    Attributes:
+        reason: why the file is not proved, or how it differs; "" if it is proved.
+        probe: what was fed to the head directly, or why nothing was (see `exporter.proof.probe`);
+            "" if the job does not probe heads.
+    """
+
+    result: Conclusion
+    reason: str
+    probe: str = ""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """A written file: a model, or its C source.
@@ -45,6 +63,7 @@ class Artifact:
         bytes, original_bytes: size of the file, and of the uncut file of the same kind.
         sha256: in hex.
         route: how the model was converted; "" without a conversion.
+        proof: None if nothing was verified, and for C source.
     """
 
     path: str
@@ -54,6 +73,7 @@ class Artifact:
     sha256: str
     route: str
     original_bytes: int | None = None
+    proof: Proof | None = None
 
 
 @dataclass(frozen=True)
@@ -63,11 +83,12 @@ class Check:
     Attributes:
         stage: "cut", "export" or "quantize".
         output: the output's name; with " (z)" for the values before the last activation.
-        metric: key of METRICS, or "shape", "finite", "remap", "original"; for the rows of a
-            detector "rows", "classes", "boxes".
+        metric: key of METRICS, or "shape", "finite", "remap", "original", "structure",
+            "probe"; for the rows of a detector "rows", "classes", "boxes".
         value: None if nothing could be measured.
         limit: None if the value is only reported.
         samples: number of inputs it was measured on.
+        detail: of a failed check, in words; "" if the values say it all.
     """
 
     stage: str
@@ -78,6 +99,7 @@ class Check:
     limit: float | None
     passed: bool
     samples: int
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,7 +302,7 @@ class Report:
                 inputs=record["inputs"],
                 original=_read(Original, record["original"]),
                 remap=_read_remap(record["remap"]),
-                artifacts=tuple(_read(Artifact, row) for row in record["artifacts"]),
+                artifacts=tuple(map(_read_artifact, record["artifacts"])),
                 checks=tuple(_read(Check, row) for row in record["checks"]),
                 latency=tuple(_read_latency(row) for row in record["latency"]),
                 memory=tuple(_read(Memory, row) for row in record["memory"]),
@@ -301,6 +323,12 @@ class Report:
 def _read(row: type[Row], values: Mapping[str, Any]) -> Row:
     known = {name: values[name] for name in row.__dataclass_fields__ if name in values}  # type: ignore[attr-defined]
     return row(**known)
+
+
+def _read_artifact(values: Mapping[str, Any]) -> Artifact:
+    artifact = _read(Artifact, values)
+    proof: Any = artifact.proof
+    return replace(artifact, proof=proof and _read(Proof, proof))
 
 
 def _read_latency(values: Mapping[str, Any]) -> Latency:

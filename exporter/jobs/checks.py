@@ -10,9 +10,11 @@ from exporter.formats.model import Model
 from exporter.jobs.options import Job
 from exporter.performance.latency import bench_models
 from exporter.performance.memory import ModelFile, measure_memory
+from exporter.proof.probe import probe
+from exporter.proof.prove import prove
 from exporter.quantization.quantize import is_coarser
-from exporter.records import Check, Latency, Memory, Quality
-from exporter.remap import HeadRemap
+from exporter.records import Check, Latency, Memory, Proof, Quality
+from exporter.remap import HeadRemap, Remap
 from exporter.verification import Stage, VerifyOptions, verify_pair
 from exporter.verification.gate_masks import with_masks
 
@@ -76,6 +78,53 @@ def compare_models(
     return results + CheckResults.warn(
         f"the zeroed units still hold {share:.1%} of the probability on these inputs"
     )
+
+
+def prove_cut(
+    job: Job, original: Model, pruned: Model, remap: Remap | None
+) -> tuple[Proof | None, CheckResults]:
+    """Compare the structure of a file with the cut of its original; None if the job verifies not.
+
+    Args:
+        remap: in the pruned file, or next to it; None if it was not cut.
+
+    Returns:
+        The proof, and a failed check if the file is different.
+    """
+    if not job.verify:
+        return None, CheckResults()
+    job.progress(f"comparing the structure of {pruned.name}")
+    proof = prove(original, pruned, remap)
+    if proof.result != "different":
+        return proof, CheckResults()
+    return proof, CheckResults((structure_check(pruned.name, proof),))
+
+
+def probe_head(
+    job: Job, original: Model, pruned: Model, remap: Remap | None, proof: Proof | None
+) -> tuple[Proof | None, CheckResults]:
+    """The proof, with the result of a probe of the head if the file is a cut of this original.
+
+    Args:
+        proof: of the structure.
+    """
+    if proof is None or remap is None or original.kind != pruned.kind:
+        return proof, CheckResults()
+    if is_coarser(pruned, original):
+        return replace(proof, probe="not possible: it was quantized after the cut"), CheckResults()
+    job.progress(f"probing the head of {pruned.name}")
+    found = probe(original, pruned, remap.heads)
+    checks = [
+        Check("cut", pruned.name, "", "probe", None, None, passed=False, samples=0, detail=text)
+        for text in found.failures
+    ]
+    return replace(proof, probe=found.text), CheckResults(tuple(checks))
+
+
+def structure_check(artifact: str, proof: Proof) -> Check:
+    """The check that fails if the structure of a file is different."""
+    passed = proof.result != "different"
+    return Check("cut", artifact, "", "structure", None, None, passed, 0, proof.reason)
 
 
 def _stage(original: Model, pruned: Model) -> Stage:

@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.errors import ExporterError, UsageError
 from exporter.formats import KINDS, kind_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import CheckResults, compare_models, measure_models
+from exporter.jobs.checks import CheckResults, compare_models, measure_models, probe_head, prove_cut
 from exporter.jobs.options import Job
 from exporter.jobs.record import describe_artifact, make_report
 from exporter.jobs.task_quality import QualityMeter
@@ -17,10 +17,14 @@ from exporter.output.sidecar import read_sidecar
 from exporter.performance.memory import ModelFile
 from exporter.records import Check, Report
 from exporter.remap import Remap
+from exporter.report.formatting import plural
 
 
 def verify_files(original: Path, pruned: Path, job: Job) -> Report:
     """Check that a pruned, converted or quantized file matches its original.
+
+    The cut is made again and the structures are compared (see `exporter.proof.prove`); the head is
+    fed directly (see `exporter.proof.probe`); then both files run on samples.
 
     The remap is read from the pruned file. Two more checks fail if the sidecar contains another
     remap, or if the remap names another SHA-256 than the original has. Without a remap, the
@@ -35,9 +39,12 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         inputs = job.inputs(source.model)
         sidecar = read_sidecar(pruned)
         remap = model.remap or sidecar
-        results = CheckResults(
-            _provenance(source.model, model, sidecar), warnings=opened_pruned.warnings
-        )
+        results = _provenance(source.model, model, sidecar)
+        results += CheckResults.warn(*opened_pruned.warnings)
+        proof, structure = prove_cut(job, source.model, model, remap)
+        results += structure
+        proof, probed = probe_head(job, source.model, model, remap, proof)
+        results += probed
         if remap is None:
             results += CheckResults.warn(
                 f"{pruned.name} has no remap: all outputs are compared as they are"
@@ -53,7 +60,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
             results += CheckResults.warn(f"the outputs were not compared: {error.message}")
         # The sizes of files of two kinds do not show the effect of the cut.
         uncut = source.path if source.model.kind == model.kind else None
-        artifacts = (describe_artifact(model, pruned, uncut=uncut),)
+        artifacts = (describe_artifact(model, pruned, uncut=uncut, proof=proof),)
         return make_report(job, source, results, inputs, remap=remap, artifacts=artifacts)
 
 
@@ -74,19 +81,26 @@ def _fixed_batch(model: Model) -> int:
     return max(leading, default=1)
 
 
-def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> tuple[Check, ...]:
+def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> CheckResults:
     """Check that the pruned model was cut from this original, and that both remaps are equal."""
-    checks = []
+    checks, warnings = [], []
     if remap := pruned.remap or sidecar:
         sources = [source for source in (remap.original, remap.parent) if source is not None]
         known = {source.sha256 for source in sources if source.sha256}
-        checks.append(("original", original.sha256 in known or not known))
+        if known:
+            checks.append(("original", original.sha256 in known))
+        else:
+            warnings.append(
+                f"unknown whether {pruned.name} was cut from {original.name}: 0 of "
+                f"{plural(len(sources), 'model')} that its remap names have a SHA-256"
+            )
     if sidecar is not None and pruned.remap is not None:
         checks.append(("remap", sidecar == pruned.remap))
-    return tuple(
+    made = [
         Check("cut", pruned.name, "", metric, None, None, passed, samples=0)
         for metric, passed in checks
-    )
+    ]
+    return CheckResults(tuple(made), warnings=tuple(warnings))
 
 
 def bench_files(original: Path, pruned: Path, job: Job) -> Report:

@@ -20,7 +20,7 @@ from exporter.output.c_source import FORMS
 from exporter.output.draft import Draft
 from exporter.output.files import refuse_existing
 from exporter.output.sidecar import sidecar_path, write_artifact
-from exporter.records import Artifact, Report
+from exporter.records import Artifact, Proof, Report
 from exporter.remap import Remap
 from exporter.selection import Selection
 
@@ -82,6 +82,7 @@ class NewFile:
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
         selection: the kept units of a cut.
+        proof: that the model is the result of its cut.
     """
 
     model: Model
@@ -92,6 +93,7 @@ class NewFile:
     route: str = ""
     uncut: Path | None = None
     selection: Selection | None = None
+    proof: Proof | None = None
 
 
 def write_if_passed(
@@ -102,7 +104,7 @@ def write_if_passed(
     path = new.draft.path
     if new.results.passed:
         write_artifact(new.draft, new.write, new.remap, job.forms)
-        artifact = describe_artifact(new.model, path, new.route, new.uncut)
+        artifact = describe_artifact(new.model, path, new.route, new.uncut, new.proof)
         artifacts = (artifact, *describe_forms(path, job.forms, artifact.precision))
     results = new.results.for_artifact(path.name)
     report = make_report(

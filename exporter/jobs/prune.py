@@ -10,14 +10,14 @@ from exporter.data.samples import Samples
 from exporter.errors import CheckError
 from exporter.formats import copy_model, kind_of, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
+from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.task_quality import QualityMeter
 from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
-from exporter.records import Report
+from exporter.records import Proof, Report
 from exporter.remap import Remap
 
 
@@ -30,12 +30,14 @@ class Pruned:
         cut: how it was cut; `cut.remap` maps its indices to the original's.
         results: checks and warnings.
         inputs: the samples that the check ran on.
+        proof: that the model is the result of its cut; None if the job does not verify.
     """
 
     model: Model
     cut: Cut
     results: CheckResults
     inputs: Samples = NO_INPUTS
+    proof: Proof | None = None
 
     @property
     def remap(self) -> Remap:
@@ -75,10 +77,11 @@ def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
     inputs = job.inputs(model) if job.verify or job.data else NO_INPUTS
-    results = compare_models(job, model, pruned, inputs, cut.remap.heads)
+    proof, results = prove_cut(job, model, pruned, cut.remap)
+    results += compare_models(job, model, pruned, inputs, cut.remap.heads)
     meter = QualityMeter(job, model, inputs, cut.selection.labels)
     results += meter.measure(pruned, cut.remap.heads)
-    return Pruned(pruned, cut, CheckResults.warn(*cut.warnings) + results, inputs)
+    return Pruned(pruned, cut, CheckResults.warn(*cut.warnings) + results, inputs, proof)
 
 
 def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> Report:
@@ -99,6 +102,7 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
             remap=pruned.remap,
             uncut=opened.path,
             selection=pruned.cut.selection,
+            proof=pruned.proof,
         )
         return write_if_passed(job, opened, new, pruned.inputs)
 

@@ -15,7 +15,7 @@ from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
-from exporter.records import Artifact, Original, Report, SelectedUnit
+from exporter.records import Artifact, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
 from exporter.report.machine import machine, versions
 from exporter.selection import Selection
@@ -82,13 +82,18 @@ def _describe_samples(samples: Samples) -> dict[str, Any]:
 
 
 def describe_artifact(
-    model: Model, path: Path, route: str = "", uncut: Path | None = None
+    model: Model,
+    path: Path,
+    route: str = "",
+    uncut: Path | None = None,
+    proof: Proof | None = None,
 ) -> Artifact:
     """The record of a written model file.
 
     Args:
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
+        proof: that the model is the result of its cut.
     """
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -100,6 +105,7 @@ def describe_artifact(
         sha256=sha256,
         route=route,
         original_bytes=size_bytes(uncut) if uncut else None,
+        proof=proof,
     )
 
 

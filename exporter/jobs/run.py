@@ -16,7 +16,13 @@ from exporter.data.samples import Samples
 from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
-from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, measure_models
+from exporter.jobs.checks import (
+    NO_INPUTS,
+    CheckResults,
+    compare_models,
+    measure_models,
+    prove_cut,
+)
 from exporter.jobs.cut_before_conversion import cut_source
 from exporter.jobs.options import Job
 from exporter.jobs.prune import write_pruned
@@ -39,7 +45,7 @@ from exporter.output.folder import check_output_folder
 from exporter.performance.memory import ModelFile
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
-from exporter.records import Artifact, Report
+from exporter.records import Artifact, Proof, Report
 from exporter.remap import HeadRemap
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -249,10 +255,11 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
     made = model.apply(cut.plan)
     made.name = path.name  # external data files are named after it
     pruned = variant.write(path, partial(write_pruned, made, cut, uncut.path))
-    results = CheckResults.warn(*cut.warnings)
+    proof, results = prove_cut(variant.job, model, pruned, cut.remap)
+    results += CheckResults.warn(*cut.warnings)
     results += _compare_float(variant, uncut, pruned, cut)
     results += variant.measure(uncut, pruned, path)
-    artifact = describe_artifact(pruned, path, uncut.route, uncut.path)
+    artifact = describe_artifact(pruned, path, uncut.route, uncut.path, proof)
     return _Pruned(cut, pruned, artifact, results)
 
 
@@ -285,7 +292,8 @@ def _prune_source(
         results += source.check(for_float_checks(job), pruned, variant.inputs)
     results += variant.measure(uncut, pruned, path)
     results += CheckResults.warn(source.warning(path.name), *converted.warnings)
-    artifact = describe_artifact(pruned, path, converted.route, uncut.path)
+    proof = Proof("sampled", "its source was cut before the conversion") if job.verify else None
+    artifact = describe_artifact(pruned, path, converted.route, uncut.path, proof)
     return _Pruned(source.cut, pruned, artifact, results, cut_in_source=True)
 
 
@@ -298,11 +306,13 @@ def _quantize(
     float_model = uncut.model if job.quantize_first else plain.model
     quantized = quantize_for_job(job, variant.source, float_model, spec, variant.calibration)
     made, cut, results = quantized.model, plain.cut, CheckResults()
+    proof = Proof("sampled", "it was quantized after the cut") if job.verify else None
     if job.quantize_first:
         made.sha256 = uncut.model.sha256  # the remap names the user's file
         images = cut.plan.images  # of the float file, which shows its first layers
         cut = plan_cut(made, variant.options, uncut.original, images)
         pruned = variant.write(path, made.apply(cut.plan).write)
+        proof, results = prove_cut(job, made, pruned, cut.remap)
         results += variant.check(made, pruned, cut.remap.heads, gated=False)
     else:
         pruned = variant.write(path, made.write)
@@ -312,7 +322,7 @@ def _quantize(
         results += variant.check(uncut.model, pruned, cut.remap.heads, gated=True)
     results += variant.measure(uncut, pruned, path)
     pruned.precision = spec.precision  # the file itself may state another one, as for "dynamic"
-    artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path)
+    artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path, proof)
     results += CheckResults.warn(*cut.warnings, *quantized.warnings) + quality_warnings(
         path.name, artifact.bytes, results, plain.artifact.bytes, plain.results.latency
     )

@@ -26,7 +26,7 @@ from exporter.planning.detectors import keep_background, without_background_labe
 from exporter.planning.options import CutOptions, Units, parse_range
 from exporter.planning.pixels import Images, pixel_warnings
 from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
-from exporter.remap import HeadRemap, Origin, Remap, compose
+from exporter.remap import HeadRemap, Origin, Pixels, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
 from exporter.selection.groups import UnitGroups, add_groups
@@ -81,7 +81,7 @@ def plan_cut(
     resolved = _resolve(heads, selection, groups, options)
     tables = [each.table for each in resolved]
     tables[0] = with_emitted_output(model.graph(), heads[0], tables[0], options)
-    remap = _remap(model, tables, original)
+    remap = _remap(model, tables, original, images or {})
     check_merged_units(model, remap.of(heads[0].name))
     edits = (
         *_mode_edits(resolved, selection, options),
@@ -180,7 +180,11 @@ def _table(
         kept=kept,
         new_to_old=new_to_old,
         labels=_labels(selection, new_to_old, semantics),
-        options={**semantics.options(), **id_options(head, options)},
+        options={
+            **semantics.options(),
+            **id_options(head, options),
+            "labels_given": options.labels is not None or None,
+        },
     )
 
 
@@ -193,9 +197,15 @@ def _labels(
     return labels and tuple(names[u] if isinstance(u, tuple) else labels[u] for u in new_to_old)
 
 
-def _remap(model: Model, tables: Sequence[HeadRemap], original: Origin | None) -> Remap:
+def _remap(
+    model: Model, tables: Sequence[HeadRemap], original: Origin | None, images: Images
+) -> Remap:
     this = Origin(model.name, model.sha256)
-    later = Remap(original or this, this if original else None, tuple(tables))
+    pixels = {
+        name: None if known is None else Pixels(tuple(known.mean), tuple(known.std))
+        for name, known in images.items()
+    }
+    later = Remap(original or this, this if original else None, tuple(tables), pixels=pixels)
     return compose(model.remap, later) if model.remap else later
 
 

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from exporter.remap.head_remap import HeadRemap
-from exporter.remap.remap import SCHEMA, Origin, Remap, compose
+from exporter.remap.remap import SCHEMA, Origin, Pixels, Remap, compose
 
-__all__ = ["SCHEMA", "HeadRemap", "Origin", "Remap", "compose"]
+__all__ = ["SCHEMA", "HeadRemap", "Origin", "Pixels", "Remap", "compose"]

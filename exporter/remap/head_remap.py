@@ -56,6 +56,7 @@ OPTIONS: Mapping[str, Callable[[Any], bool]] = {  # option -> is this a valid va
     "ids": _is_names,
     "restore_ids": _is_bool,
     "emit": _is_emit,
+    "labels_given": _is_bool,
 }
 
 
@@ -102,6 +103,7 @@ class HeadRemap:
             ids: names of the outputs that return new unit indices.
             emit: an output with the first original's indices of the units that rank first:
                 {"output": its name, "count": how many; None for the best one without an axis}.
+            labels_given: True if the user gave the labels; otherwise they come from the model.
 
     Raises:
         ModelError: the fields contradict each other.
@@ -168,6 +170,8 @@ class HeadRemap:
         groups = (self.options.get("merge") or {}).values()
         merged = {members(units) for units in self.new_to_old}.issuperset(map(tuple, groups))
         self._check(merged, "the option merge does not name the members of merged units")
+        has_floor = self.options.get("floor") is not None or bool(self.options.get("restore_width"))
+        self._check(self.mode != "mask" or has_floor, "mode mask without a floor for removed units")
 
     def _check(self, holds: bool, fact: str) -> None:
         if not holds:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
@@ -16,7 +16,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, OnMissing, RelabeledSamples
 from exporter.remap.recut import recut
 
-__all__ = ["SCHEMA", "HeadRemap", "Origin", "RelabeledSamples", "Remap", "compose"]
+__all__ = ["SCHEMA", "HeadRemap", "Origin", "Pixels", "RelabeledSamples", "Remap", "compose"]
 
 SCHEMA = "exporter/remap/1"
 
@@ -29,6 +29,13 @@ class Origin:
     sha256: str | None
 
 
+class Pixels(NamedTuple):
+    """How pixels become values: (pixel - mean) / std, one number or one for each channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class Remap:
     """The tables of all heads that were cut.
@@ -37,6 +44,10 @@ class Remap:
         original: the first model in the chain of cuts.
         parent: the model that the last cut read, if it is not the original.
         heads: at least one; names are unique.
+        steps: after several cuts, the tables of each cut alone, in the unit indices of the model
+            that it cut, so that the cuts can be made again; () after one cut.
+        pixels: input -> how pixels become its values, as the file states it for clients: mean and
+            standard deviation of the channels; None where it is not known.
 
     Raises:
         ModelError: no head, or two with the same name.
@@ -45,6 +56,8 @@ class Remap:
     original: Origin
     parent: Origin | None
     heads: tuple[HeadRemap, ...]
+    steps: tuple[tuple[HeadRemap, ...], ...] = ()
+    pixels: Mapping[str, Pixels | None] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads]
@@ -89,14 +102,26 @@ class Remap:
         return cls(
             _origin(top["original"], "remap.original"),
             None if parent is None else _origin(parent, "remap.parent"),
-            tuple(_head(head, f"remap.heads[{i}]") for i, head in enumerate(top["heads"])),
+            _heads(top["heads"], "remap.heads"),
+            tuple(
+                _heads(tables, f"remap.steps[{i}]") for i, tables in enumerate(top["steps"] or ())
+            ),
+            {name: known and _pixels(known) for name, known in (top["pixels"] or {}).items()},
         )
 
     def to_json(self) -> str:
         """The JSON text, the same for the same remap: fixed order of keys, newline at the end."""
         heads = ",\n".join(_lines(_plain(head), "    ") for head in self.heads)
         parent = None if self.parent is None else _plain(self.parent)
-        top = {"schema": SCHEMA, "original": _plain(self.original), "parent": parent}
+        top: dict[str, Any] = {
+            "schema": SCHEMA,
+            "original": _plain(self.original),
+            "parent": parent,
+        }
+        if self.steps:
+            top["steps"] = [[_plain(table) for table in tables] for tables in self.steps]
+        if self.pixels:
+            top["pixels"] = {name: known and known._asdict() for name, known in self.pixels.items()}
         return _lines(top, "")[:-2] + f',\n  "heads": [\n{heads}\n  ]\n}}\n'
 
     def of(self, head: str | None = None) -> HeadRemap:
@@ -159,7 +184,9 @@ def compose(earlier: Remap, later: Remap) -> Remap:
     heads = [
         recut(head, cut.pop(head.name)) if head.name in cut else head for head in earlier.heads
     ]
-    return Remap(earlier.original, later.original, (*heads, *cut.values()))
+    steps = (*(earlier.steps or (earlier.heads,)), later.heads)
+    heads = [*heads, *cut.values()]
+    return Remap(earlier.original, later.original, tuple(heads), steps, later.pixels)
 
 
 # --- JSON ---------------------------------------------------------------------------------------
@@ -180,6 +207,14 @@ def _lines(record: Mapping[str, Any], indent: str) -> str:
 
 def _origin(value: object, where: str) -> Origin:
     return Origin(**_typed(value, _ORIGIN, where))
+
+
+def _pixels(value: dict[str, list[float]]) -> Pixels:
+    return Pixels(tuple(value["mean"]), tuple(value["std"]))
+
+
+def _heads(values: list[object], where: str) -> tuple[HeadRemap, ...]:
+    return tuple(_head(value, f"{where}[{i}]") for i, value in enumerate(values))
 
 
 def _head(value: object, where: str) -> HeadRemap:
@@ -221,6 +256,22 @@ def _or_null(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or fits(value)
 
 
+def _is_pixels(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        known is None
+        or (isinstance(known, dict) and all(_is_numbers(known.get(key)) for key in ("mean", "std")))
+        for known in value.values()
+    )
+
+
+def _is_numbers(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, int | float) for each in value)
+
+
+def _are_lists(values: list[object]) -> bool:
+    return all(isinstance(value, list) and value for value in values)
+
+
 def _is_old_units(value: object) -> bool:
     return _is_whole(value) or _list_of(_is_whole)(value)
 
@@ -240,6 +291,11 @@ _WHOLE: _Type = ("a whole number", _is_whole)
 _TOP: Mapping[str, _Type] = {
     "original": ("an object", lambda value: isinstance(value, dict)),
     "heads": ("a list", lambda value: isinstance(value, list)),
+    "pixels": ("an object of means and standard deviations, or null", _or_null(_is_pixels)),
+    "steps": (
+        "a list of lists, or null",
+        lambda value: value is None or (isinstance(value, list) and _are_lists(value)),
+    ),
 }
 _ORIGIN: Mapping[str, _Type] = {
     "name": _TEXT,

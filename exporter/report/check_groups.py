@@ -14,6 +14,8 @@ REASONS: Mapping[str, str] = {
     "finite": "a value is NaN, or only one side is infinite",
     "remap": "the remap next to the file differs from the one inside it",
     "original": "the original is not the file that the remap names",
+    "structure": "the file is not the cut that its remap describes",
+    "probe": "the head, fed directly, does not compute what its remap says",
 }
 
 
@@ -72,7 +74,7 @@ def describe_failure(check: Check) -> str:
     """One line with all that is known about a failed check."""
     where = ", ".join(filter(None, (check.artifact, check.stage, check.output)))
     if check.metric in REASONS:
-        return f"{where}: {REASONS[check.metric]}"
+        return ": ".join(filter(None, (where, REASONS[check.metric], check.detail)))
     value, limit = value_and_limit(check)
     samples = plural(check.samples, "sample")
     return f"{where}: {check.metric} is {value}, limit {limit[3:] or limit} ({samples})"

@@ -22,6 +22,7 @@ from exporter.report.check_groups import (
     group_checks,
 )
 from exporter.report.formatting import plural
+from exporter.report.proofs import proofs
 from exporter.report.tables import Column, Style
 
 REMAP_ROWS, REMAP_ROWS_BRIEF = 20, 10
@@ -70,13 +71,15 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
 
     failures = Section("Failed checks", style="bad", items=_failures({"": report}))
     original = Section("Original", text=(describe.describe_original(report),))
+    files = tables.artifact_columns(report.artifacts)
     groups, timing = group_checks(report.checks), describe.describe_timing(report.latency)
     limits = describe.describe_limits_of_timing(report.latency, with_cpu=brief)
     sections = [
         _verdict(report),
         *(() if brief else (failures, original)),
         _selection(report, brief),
-        table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
+        table("Artifacts", files, report.artifacts, describe.SIZES),
+        Section("Proof", items=proofs(report)),
         table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
         table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),
         table("Checks", tables.CHECK_GROUPS, groups),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from exporter.evaluation.measures import MEASURES
 from exporter.output.c_source import FORMS
-from exporter.records import Check, Latency, Memory, Quality, Report
+from exporter.records import Artifact, Check, Latency, Memory, Proof, Quality, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
@@ -118,6 +118,20 @@ ARTIFACTS = (
     _CHANGE,
     Column("Route", lambda row: row.route or NOTHING),
 )
+_PROOF = Column("Structure", lambda row: _proof(row.proof), detail=True)
+
+
+def artifact_columns(artifacts: Sequence[Artifact]) -> tuple[Column, ...]:
+    """With the result of the proof if there is one."""
+    return (*ARTIFACTS, _PROOF) if any(each.proof for each in artifacts) else ARTIFACTS
+
+
+def _proof(proof: Proof | None) -> str | Cell:
+    if proof is None:
+        return NOTHING
+    styles: Mapping[str, Style] = {"proved": "good", "different": "bad"}
+    return Cell(proof.result, styles.get(proof.result, "plain"))
+
 
 SELECTION = (
     Column("Unit", lambda row: str(row.unit), right=True),

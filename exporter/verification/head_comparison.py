@@ -31,6 +31,7 @@ class HeadComparer(Comparer):
         table: how it was cut.
         kept: the kept units, in the original's indices, in the order of their positions.
         present: the units that have a position in the pruned model, kept or not.
+        new_z: the tensor with the logits in the pruned model; None if it shows none.
     """
 
     def __init__(
@@ -53,13 +54,13 @@ class HeadComparer(Comparer):
         self._masks = pair.masks if reads_mask(table) else None  # else of another head's units
         self.kept, self.present = units_of(pair.original, head, table)
         self._graphs = pair.graphs
-        self._new_z = z_of(pair, head, table)
+        self.new_z = z_of(pair, head, table)
         self._semantics = semantics_of(pair.original, table)
         merge = self._semantics.merge
         self._members = members_of_merged(self._graphs[1], table.output) if merge else None
 
     def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
-        read = {self._new_z, self._members, self._gate_input()}
+        read = {self.new_z, self._members, self._gate_input()}
         if self.table.output not in self._graphs[0].outputs:  # an inner tensor, which is ranked
             read.add(self.table.output)
         if self._shown != self.table.output:
@@ -73,7 +74,7 @@ class HeadComparer(Comparer):
         other kernels, which give other values: both models must use the same kernels.
         """
         z, graph = self.head.z, self._graphs[1]
-        if self._new_z != z or self.table.options["gate"] is None:
+        if self.new_z != z or self.table.options["gate"] is None:
             return None
         for name in graph.producers[z][0].inputs:
             tensor = graph.tensors.get(name)
@@ -85,9 +86,9 @@ class HeadComparer(Comparer):
         if not self._compared:
             return
         head, output = self.head, self.table.output
-        expected = self._expected(runs.original)
-        if self._new_z is not None:
-            values = expected.z, self._real(runs.pruned, self._new_z)
+        expected = self.expected(runs.original)
+        if self.new_z is not None:
+            values = expected.z, self._real(runs.pruned, self.new_z)
             known = self._quantization(head.z, runs)
             logits = self._comparison(f"{output} (z)", "z", head.z, values, known)
             yield from self._split(logits, head.z, expected.z)
@@ -216,7 +217,7 @@ class HeadComparer(Comparer):
             return None
         return float(np.take(values, removed, axis=axis).sum(axis=axis).mean())
 
-    def _expected(self, original: Answers) -> Expected:
+    def expected(self, original: Answers) -> Expected:
         """The oracle's logits and outputs for each sample."""
         logits = self._graphs[0].tensors[self.head.z].dequantize(original[self.head.z])
         oracle = MODES[self.table.mode].oracle

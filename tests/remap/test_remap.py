@@ -510,7 +510,7 @@ def twice(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
         ),
         pytest.param(
             zeroed(6, 0, 4),
-            zeroed(6, 0, 1, mode="mask"),
+            zeroed(6, 0, 1, mode="mask", options={"floor": -1.0}),
             UsageError,
             "mode zero",
             id="zero, then mask, which keeps a zeroed unit",

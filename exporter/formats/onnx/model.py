@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Self
 
@@ -10,12 +11,15 @@ from onnx import ModelProto
 from exporter.errors import ModelError
 from exporter.formats.model import Runner, RunOptions
 from exporter.formats.onnx import write_large
-from exporter.formats.onnx.apply import apply_plan, remap_in
+from exporter.formats.onnx.apply import REMAP, apply_plan, remap_in
 from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData, write_with_file
 from exporter.formats.onnx.order import with_sorted_nodes
 from exporter.formats.onnx.precision import precision_of
 from exporter.formats.onnx.protos import file_content, read_tensor
+from exporter.formats.onnx.starting_at import starting_at
+from exporter.formats.onnx.structure import structure_of
+from exporter.formats.structure import Structure
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
 from exporter.remap import Remap
@@ -52,6 +56,16 @@ class OnnxModel:
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits; this one is not changed."""
         return type(self)(apply_plan(self._proto, self._drawing, plan), self.name, self._external)
+
+    def starting_at(self, tensors: Collection[str]) -> Self:
+        """The part of the model from these tensors on, which become its first inputs."""
+        part = starting_at(self._proto, tensors, self._drawing.types)
+        return type(self)(part, self.name, self._external)
+
+    def structure(self) -> Structure:
+        """Everything that decides the results of the file."""
+        read = read_tensor if self._external is None else self._external.read
+        return structure_of(self._proto, read, REMAP)
 
     def runner(self, options: RunOptions) -> Runner:
         """The model in onnxruntime (raises ModelError if it does not load there)."""

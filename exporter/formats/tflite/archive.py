@@ -91,6 +91,13 @@ def names(archive: bytes) -> list[str]:
         return found.namelist()
 
 
+def contents(archive: bytes) -> Iterator[tuple[str, bytes]]:
+    """The name and content of each file (raises ModelError if one cannot be read)."""
+    with _opened(archive) as found:
+        for entry in found.infolist():
+            yield entry.filename, found.read(entry)
+
+
 def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> bytes:
     """The archive with some files changed: same order, same alignment, no compression.
 

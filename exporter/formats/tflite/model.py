@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from exporter.formats.model import RunOptions
+from exporter.formats.structure import Structure
 from exporter.formats.tflite import schema
-from exporter.formats.tflite.apply import apply_plan, remap_in
+from exporter.formats.tflite.apply import REMAP, apply_plan, remap_in
 from exporter.formats.tflite.draw import draw
 from exporter.formats.tflite.labels import check_archive
 from exporter.formats.tflite.pack import pack
 from exporter.formats.tflite.precision import precision_of
 from exporter.formats.tflite.runtime import LiteRtRunner, verify
+from exporter.formats.tflite.starting_at import start_at
+from exporter.formats.tflite.structure import structure_of
 from exporter.formats.tflite.validate import check_bounds
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
@@ -53,6 +58,17 @@ class TfliteModel:
         file = _unpacked(self.content, self.name)
         apply_plan(file, self._drawing, plan)
         return type(self)(pack(file, self.name), self.name)
+
+    def starting_at(self, tensors: Collection[str]) -> Self:
+        """The part of the file from these tensors on, which become its first inputs."""
+        file = _unpacked(self.content, self.name)
+        start_at(file, self._drawing, tensors)
+        return type(self)(pack(file, self.name), self.name)
+
+    def structure(self) -> Structure:
+        """Everything that decides the results of the file."""
+        made = structure_of(_unpacked(self.content, self.name), REMAP)
+        return replace(made, names={str(i): n for n, i in self._drawing.tensors.items()})
 
     def runner(self, options: RunOptions) -> LiteRtRunner:
         ends = self._drawing.inputs, self._drawing.outputs

@@ -1,0 +1,276 @@
+"""Probe the head of a cut file: a proof that needs neither the planner nor samples.
+
+1. The network before the head is compared directly: the tensor that the head reads must be computed
+   by equal operations and constants in both files.
+2. The head is a linear map. It is determined by its results for zeros and for each unit vector,
+   which are fed in place of that tensor. Each kept weight and bias must be equal to the original's,
+   each removed unit as the oracle of the mode says.
+3. The operations after the logits are fed with logits in their place: each unit first, ties, and
+   values so large that an activation saturates.
+
+Both files run in their own runtime. See docs/proof.md for the limits of this argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from exporter.data.samples import Samples
+from exporter.errors import ExporterError
+from exporter.formats.model import Model, RunOptions
+from exporter.formats.structure import HasStructure
+from exporter.graph import Array, Graph
+from exporter.graph.edits import AddOutput, Plan
+from exporter.proof.head_input import NotOpenError, in_cut, input_of
+from exporter.remap import HeadRemap
+from exporter.trace.head import Head
+from exporter.verification.comparisons import comparers_of
+from exporter.verification.gate_masks import with_masks
+from exporter.verification.head_comparison import HeadComparer
+from exporter.verification.limits import LOST_IN_ADDING
+from exporter.verification.roles import ROLES, Answers, Comparer, Comparison, ModelPair, Runs
+from exporter.verification.top_k import EmittedIds, RankedOutput
+
+LARGEST = 2_000_000_000  # products of a probe that is run without asking; about a second
+_BATCH = 64
+_CORNERS = 32  # units that are ranked first, one after the other
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The result of a probe.
+
+    Attributes:
+        text: what was fed, or why nothing was.
+        failures: what differs, one sentence each.
+    """
+
+    text: str
+    failures: tuple[str, ...] = ()
+
+
+def probe(
+    original: Model, cut: Model, tables: Sequence[HeadRemap], largest: int = LARGEST
+) -> Probe:
+    """Feed the heads of two files directly, and compare their results by the oracle.
+
+    Args:
+        tables: how the heads were cut; in the indices of the original, or of its own original.
+        largest: do not run a probe with more products than this.
+    """
+    try:
+        return _probe(original, cut, tables, largest)
+    except NotOpenError as error:
+        return Probe(f"not possible: {error}")
+    except ExporterError as error:
+        return Probe(f"not possible: {error.message}")
+
+
+def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: int) -> Probe:
+    if not (isinstance(original, HasStructure) and isinstance(cut, HasStructure)):
+        raise NotOpenError("a Keras model cannot be fed after its input")
+    heads = [each.head for each in _head_comparers(ModelPair("cut", original, cut), tables)]
+    graph = original.graph()
+    source = input_of(graph, heads)
+    new_source = in_cut(original, cut, source)
+    batch, *shape = (n or 1 for n in graph.shape(source))
+    batch = _BATCH if graph.shape(source)[0] is None else batch
+    features = int(np.prod(shape))
+    products = (features + 1) * features * sum(head.units for head in heads)
+    if products > largest:
+        raise NotOpenError(f"{products:.1e} products are more than {largest:.0e}")
+    vectors = np.concatenate([np.zeros((1, features)), np.eye(features)])
+    fed = _batches(vectors.reshape(-1, *shape), batch)
+    parts = (
+        _Part(original, {source: fed}, ()),
+        _Part(cut, {new_source: fed}, tables),
+    )
+    pair = ModelPair("cut", original, cut, parts[1].masks)
+    comparers = [c for c in comparers_of(pair, tables)[0] if _is_probed(c, parts[1])]
+    before, after = (
+        part.run(name for each in comparers for name in each.tensors()[side])
+        for side, part in enumerate(parts)
+    )
+    failures = list(_judge_all(comparers, before, after, graph))
+    more, count = _probe_tail(pair, comparers, tables)
+    text = f"{len(vectors)} vectors fed at {source!r}, and {count} rows of logits after it"
+    if any(graph.tensors[head.z].quantization for head in heads):
+        text += "; values that quantization rounds to the same step are not told apart"
+    return Probe(text, tuple(dict.fromkeys((*failures, *more))))
+
+
+def _head_comparers(pair: ModelPair, tables: Sequence[HeadRemap]) -> list[HeadComparer]:
+    return [each for each in comparers_of(pair, tables)[0] if isinstance(each, HeadComparer)]
+
+
+def _is_probed(comparer: Comparer, part: _Part) -> bool:
+    """Is it of a head, or of an output with indices that depends on the tensor that is fed?"""
+    if isinstance(comparer, HeadComparer):
+        return True
+    outputs = part.model.graph().outputs
+    return isinstance(comparer, EmittedIds | RankedOutput) and comparer.output in outputs
+
+
+def _batches(rows: Array, batch: int) -> Array:
+    """The rows in batches of that many, the last one repeated: (batches, batch, ...)."""
+    missing = -len(rows) % batch
+    whole = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
+    return whole.reshape(-1, batch, *rows.shape[1:])
+
+
+class _Part:
+    """A model that is fed at inner tensors.
+
+    Attributes:
+        model: the part of the model after them.
+        masks: see `with_masks`.
+    """
+
+    def __init__(self, model: Model, fed: Mapping[str, Array], tables: Sequence[HeadRemap]) -> None:
+        """Args: fed: tensor -> (samples, batch, ...) real values."""
+        is_input = set(fed) <= set(model.graph().inputs)
+        assert isinstance(model, HasStructure)  # noqa: S101 - narrows the type
+        self.model: Model = model if is_input else model.starting_at(tuple(fed))
+        graph = self.model.graph()
+        values = {name: _as_input(graph, name, each) for name, each in fed.items()}
+        self._samples, self.masks = with_masks(Samples(values, ""), graph, tables)
+
+    def run(self, tensors: Iterable[str]) -> list[Answers]:
+        """Every output and these inner tensors, for each sample."""
+        graph = self.model.graph()
+        inner = {name for name in tensors if name in graph.tensors}
+        inner -= {*graph.outputs, *graph.inputs}
+        edits = tuple(AddOutput(name, name) for name in sorted(inner))
+        model = self.model.apply(Plan(edits, self.model.remap)) if edits else self.model
+        runner = model.runner(RunOptions())
+        return [runner(feed | self._others(feed)) for feed in self.feeds()]
+
+    def feeds(self) -> list[dict[str, Array]]:
+        """The values that are fed, for each sample."""
+        return list(self._samples.feeds())
+
+    def _others(self, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """Zeros for inputs of the whole model that the part still reads."""
+        graph, batch = self.model.graph(), len(next(iter(feed.values())))
+        result = {}
+        for name in set(graph.inputs) - set(feed):
+            leading, *rest = graph.shape(name) or (None,)
+            shape = [batch if leading is None else leading, *(n or 1 for n in rest)]
+            result[name] = np.zeros(shape, graph.tensors[name].dtype)
+        return result
+
+
+def _as_input(graph: Graph, name: str, values: Array) -> Array:
+    """Real values as the tensor has them: quantized if it is."""
+    tensor = graph.tensors[name]
+    quantized = values if tensor.quantization is None else tensor.quantization.quantize(values)
+    return quantized.astype(np.dtype(tensor.dtype))
+
+
+# --- logits ---------------------------------------------------------------------------------------
+
+
+def _probe_tail(
+    pair: ModelPair, comparers: Sequence[Comparer], tables: Sequence[HeadRemap]
+) -> tuple[list[str], int]:
+    """Feed logits in place of those that the head computes; the failures, and how many were fed."""
+    heads = [each for each in comparers if isinstance(each, HeadComparer)]
+    gated = any(table.options["gate"] for table in tables)
+    graph, cut = pair.original.graph(), pair.pruned
+    if gated or any(each.new_z in {None, *cut.graph().outputs} for each in heads):
+        return [], 0
+    original: dict[str, Array] = {}
+    fed: dict[str, Array] = {}
+    for each in heads:
+        original[each.head.z] = _as_input(graph, each.head.z, _corners(each.head, graph))
+        fed[each.new_z or ""] = each.expected(original).z
+    part = _Part(cut, fed, tables)
+    names = [name for each in comparers for name in each.tensors()[1]]
+    runs = zip(part.run(names), part.feeds(), strict=True)
+    after = [{**answers, **feed} for answers, feed in runs]
+    rows = zip(*original.values(), strict=True)
+    before = [dict(zip(original, each, strict=True)) for each in rows]
+    return list(_judge_all(comparers, before, after, cut.graph())), len(after)
+
+
+def _corners(head: Head, graph: Graph) -> Array:
+    """Rows of logits: ties, saturated ones, both orders, and units that are first by far."""
+    unit_axis = head.tensor(head.z).unit_axis
+    shape = [n or 1 for n in graph.shape(head.z)]
+    width = shape[unit_axis.axis]
+    first = np.unique(np.linspace(0, width - 1, min(width, _CORNERS)).round().astype(int))
+    line = np.linspace(-8.0, 8.0, width)
+    random = np.random.default_rng(0)
+    rows = [
+        *(np.full(width, value) for value in (0.0, -20.0, 20.0)),
+        line,
+        line[::-1],
+        15.0 * (-1.0) ** np.arange(width),
+        *(12.0 * np.eye(width)[first]),
+        *random.normal(scale=4.0, size=(4, width)),
+    ]
+    along = [1] * len(shape)
+    along[unit_axis.axis] = width
+    return np.stack([np.broadcast_to(row.reshape(along), shape) for row in rows])
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+def _judge_all(
+    comparers: Iterable[Comparer],
+    original: Sequence[Answers],
+    cut: Sequence[Answers],
+    graph: Graph,
+) -> Iterator[str]:
+    runs = Runs(_stack(original), _stack(cut), cut, in_quantized_values=True, rerun=lambda *_: [])
+    for comparer in comparers:
+        for each in comparer.compare(runs):
+            assert isinstance(each, Comparison)  # noqa: S101 - only detectors yield others
+            if text := _judge(each, _step(graph, comparer)):
+                yield text
+
+
+def _stack(answers: Sequence[Answers]) -> Answers:
+    return {name: np.stack([each[name] for each in answers]) for name in answers[0]}
+
+
+def _step(graph: Graph, comparer: Comparer) -> float:
+    """The relative rounding of an activation in the type of the head."""
+    names = [comparer.head.z] if isinstance(comparer, HeadComparer) else []
+    dtypes = {graph.tensors[name].dtype for name in names if name in graph.tensors}
+    return max((_ROUNDING.get(dtype, 2e-6) for dtype in dtypes), default=2e-6)
+
+
+_ROUNDING = {"float16": 4e-3, "bfloat16": 3e-2}
+
+
+def _judge(each: Comparison, step: float) -> str:
+    """How a comparison fails; "" if it does not.
+
+    Logits, removed units and indices are equal. After an activation, values may differ by its
+    rounding: by one step if they are quantized.
+    """
+    if each.expected.shape != each.actual.shape:
+        return f"{each.output} has the shape {each.actual.shape}, expected {each.expected.shape}"
+    expected, actual = (np.asarray(v, np.float64) for v in (each.expected, each.actual))
+    with np.errstate(invalid="ignore"):
+        equal = (expected == actual) | (np.isnan(expected) & np.isnan(actual))
+        apart = np.where(equal, 0.0, np.abs(expected - actual))
+    if each.role == "z" or ROLES[each.role].must_be_equal("cut", expected):
+        limit = 0.0
+    elif each.precision:
+        limit = 1.0 + 2.0 * each.added_units * (each.precision == "int16x8")
+    else:
+        largest = np.abs(expected[np.isfinite(expected)]).max(initial=1.0)
+        limit = step * largest + each.added_units * LOST_IN_ADDING
+    if (apart <= limit).all():
+        return ""
+    place = np.unravel_index(int(np.argmax(np.nan_to_num(apart, nan=np.inf))), apart.shape)
+    unit = place[each.axis] if each.axis < len(place) else 0
+    row = place[0] * expected.shape[1] + place[1] if len(place) > 1 else place[0]
+    values = f"{actual[place]:.9g}, expected {expected[place]:.9g}"
+    return f"{each.output}: position {unit} is {values} (row {row} of the probe)"

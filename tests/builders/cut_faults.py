@@ -1,0 +1,151 @@
+"""Faults: each changes one thing in a correctly cut file. For tests, and for the benchmark.
+
+A fault takes the content of a file and a random generator. It returns None where the file has
+nothing that it could change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto
+
+from exporter.formats.tflite.pack import pack
+from exporter.formats.tflite.schema import File, metadata, set_metadata, unpack
+
+Random = np.random.Generator
+Fault = Callable[[bytes, Random], bytes | None]
+Head = dict[str, Any]  # of a remap, as JSON
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of fault; None where a format has nothing of the kind."""
+
+    onnx: Fault | None = None
+    tflite: Fault | None = None
+
+    def of(self, kind: str) -> Fault | None:
+        return self.onnx if kind == "onnx" else self.tflite
+
+
+def on_proto(change: Callable[[ModelProto, Random], bool]) -> Fault:
+    """A fault from a function that changes a parsed file, and tells whether it did."""
+
+    def fault(content: bytes, random: Random) -> bytes | None:
+        model = ModelProto.FromString(content)
+        return bytes(model.SerializeToString()) if change(model, random) else None
+
+    return fault
+
+
+def on_file(change: Callable[[File, Random], bool]) -> Fault:
+    """As `on_proto`, of an unpacked TFLite file."""
+
+    def fault(content: bytes, random: Random) -> bytes | None:
+        file = unpack(content)
+        return pack(file, "faulty") if change(file, random) else None
+
+    return fault
+
+
+def of_remap(change: Callable[[Head, Random], bool]) -> Kind:
+    """A kind that changes the remap in files of both formats."""
+
+    def changed(text: str, random: Random) -> str | None:
+        record = json.loads(text)
+        return json.dumps(record) if change(record["heads"][0], random) else None
+
+    def in_proto(model: ModelProto, random: Random) -> bool:
+        (entry,) = (each for each in model.metadata_props if each.key == "exporter.remap")
+        new = changed(entry.value, random)
+        entry.value = new or ""
+        return new is not None
+
+    def in_file(file: File, random: Random) -> bool:
+        data = metadata(file.model, "exporter.remap")
+        new = None if data is None else changed(data.tobytes().decode(), random)
+        set_metadata(file.model, "exporter.remap", (new or "").encode())
+        return new is not None
+
+    return Kind(on_proto(in_proto), on_file(in_file))
+
+
+def _rotate_kept(head: Head, _: Random) -> bool:
+    if len(head["kept"]) < 2:
+        return False
+    head["kept"] = [*head["kept"][1:], head["kept"][0]]
+    if len(head["new_to_old"]) == len(head["kept"]):
+        head["new_to_old"] = [*head["new_to_old"][1:], head["new_to_old"][0]]
+    return True
+
+
+def _other_unit(head: Head, random: Random) -> bool:
+    free = sorted(set(range(head["old_units"])) - set(head["kept"]))
+    plain = all(isinstance(unit, int) for unit in head["new_to_old"])
+    if not free or not plain or head["mode"] != "slice":
+        return False
+    old, new = head["kept"][-1], int(random.choice(free))
+    for key in ("kept", "new_to_old"):
+        head[key] = [new if unit == old else unit for unit in head[key]]
+    return True
+
+
+def _set(key: str, value: Callable[[Any], Any]) -> Callable[[Head, Random], bool]:
+    def change(head: Head, _: Random) -> bool:
+        new = value(head[key])
+        is_new = bool(new != head[key])
+        head[key] = new
+        return is_new
+
+    return change
+
+
+def _mode(head: Head, random: Random) -> bool:
+    """A mask in a narrower head is the same file as a slice whose width is restored."""
+    restored = bool(head["options"]["restore_width"])
+    change = _set("mode", lambda mode: "zero" if mode == "slice" else "slice")
+    return not restored and change(head, random)
+
+
+def _option(key: str, value: Any) -> Callable[[Head, Random], bool]:
+    def change(head: Head, _: Random) -> bool:
+        is_new = bool(head["options"].get(key) != value)
+        head["options"][key] = value
+        return is_new
+
+    return change
+
+
+def _rotate_labels(head: Head, _: Random) -> bool:
+    labels = head["labels"]
+    head["labels"] = labels and [*labels[1:], labels[0]]
+    return bool(labels and head["labels"] != labels)
+
+
+def _add_labels(head: Head, _: Random) -> bool:
+    is_new = head["labels"] is None
+    head["labels"] = [f"label {i}" for i in range(head["new_units"])]
+    return is_new
+
+
+OF_REMAPS: Mapping[str, Kind] = {
+    "order of the kept units": of_remap(_rotate_kept),
+    "another kept unit": of_remap(_other_unit),
+    "unit axis": of_remap(_set("axis", lambda axis: axis + 1)),
+    "activation": of_remap(
+        _set("activation", lambda a: "sigmoid" if a == "softmax" else "softmax")
+    ),
+    "mode": of_remap(_mode),
+    "number of units before": of_remap(_set("old_units", lambda units: units + 1)),
+    "name of the head": of_remap(_set("name", lambda name: name + "_")),
+    "name of the output": of_remap(_set("output", lambda name: name + "_")),
+    "value of removed units": of_remap(_option("floor", -7.0)),
+    "probabilities": of_remap(_option("probabilities", "absolute")),
+    "labels in another order": of_remap(_rotate_labels),
+    "labels from nowhere": of_remap(_add_labels),
+}

@@ -1,0 +1,305 @@
+"""Faults in ONNX files; see `tests.builders.cut_faults`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from exporter.graph import Array
+from tests.builders.cut_faults import Fault, Random, on_proto
+
+FLOATS = (np.float16, np.float32)
+UNARY = {"Relu": "Abs", "Sigmoid": "Tanh", "Softmax": "LogSoftmax", "LogSoftmax": "Softmax"}
+ATTRIBUTES = {"Softmax", "Gemm", "Conv", "MaxPool", "LeakyRelu", "Flatten", "Concat", "Gather"}
+
+
+def constant(
+    change: Callable[[Array, Random], Array | None],
+    chosen: Callable[[Array], bool] = lambda values: values.dtype in FLOATS,
+) -> Fault:
+    """Change the values of one constant that an operation reads."""
+
+    def fault(model: ModelProto, random: Random) -> bool:
+        read = {name for node in model.graph.node for name in node.input}
+        found = [
+            tensor
+            for tensor in model.graph.initializer
+            if tensor.name in read and tensor.data_type != TensorProto.STRING
+        ]
+        for place in random.permutation(len(found)):
+            values = numpy_helper.to_array(found[place])
+            new = change(values.copy(), random) if values.size and chosen(values) else None
+            if new is not None and new.tobytes() != values.tobytes():
+                found[place].CopyFrom(numpy_helper.from_array(new, found[place].name))
+                return True
+        return False
+
+    return on_proto(fault)
+
+
+def nudge(values: Array, random: Random) -> Array:
+    place = int(random.integers(values.size))
+    values.reshape(-1)[place] += values.dtype.type(0.01)
+    return values
+
+
+def last_bit(values: Array, random: Random) -> Array:
+    place = int(random.integers(values.size))
+    bits = values.reshape(-1).view(f"u{values.dtype.itemsize}")
+    bits[place] ^= 1
+    return values
+
+
+def swap_rows(values: Array, _: Random) -> Array | None:
+    if values.ndim == 0 or values.shape[0] < 2:
+        return None
+    return np.concatenate([values[1:2], values[:1], values[2:]])
+
+
+def scale(values: Array, _: Random) -> Array:
+    return np.asarray(values * 1.01, values.dtype)
+
+
+def zero(values: Array, _: Random) -> Array:
+    return np.zeros_like(values)
+
+
+def quantization(slot: int, change: Callable[[Array, Random], Array | None]) -> Fault:
+    """Change the scale (slot 1) or the zero point (slot 2) of a quantization."""
+
+    def fault(model: ModelProto, random: Random) -> bool:
+        nodes = [n for n in model.graph.node if n.op_type in {"QuantizeLinear", "DequantizeLinear"}]
+        by_name = {tensor.name: tensor for tensor in model.graph.initializer}
+        for place in random.permutation(len(nodes)):
+            inputs = nodes[place].input
+            tensor = by_name.get(inputs[slot]) if len(inputs) > slot else None
+            if tensor is None:
+                continue
+            values = numpy_helper.to_array(tensor)
+            new = change(values.copy(), random)
+            if new is not None and new.tobytes() != values.tobytes():
+                tensor.CopyFrom(numpy_helper.from_array(new, tensor.name))
+                return True
+        return False
+
+    return on_proto(fault)
+
+
+def one_more(values: Array, _: Random) -> Array:
+    return np.asarray(values + 1, values.dtype)
+
+
+def rotate(values: Array, _: Random) -> Array | None:
+    return np.roll(values, 1) if values.size > 1 else None
+
+
+# --- structure ------------------------------------------------------------------------------------
+
+
+def _choose(model: ModelProto, random: Random, fits: Callable[[NodeProto], bool]) -> Any:
+    found = [node for node in model.graph.node if fits(node)]
+    return found[int(random.integers(len(found)))] if found else None
+
+
+def _other_operator(model: ModelProto, random: Random) -> bool:
+    node = _choose(model, random, lambda n: n.op_type in UNARY)
+    if node is None:
+        return False
+    node.op_type = UNARY[node.op_type]
+    return True
+
+
+def _attribute(model: ModelProto, random: Random) -> bool:
+    node = _choose(model, random, lambda n: n.op_type in ATTRIBUTES and len(n.attribute) > 0)
+    if node is None:
+        return False
+    attribute = node.attribute[int(random.integers(len(node.attribute)))]
+    if attribute.ints:
+        attribute.ints[0] += 1
+    elif attribute.HasField("f"):
+        attribute.f += 0.5
+    else:
+        attribute.i = 1 - attribute.i
+    return True
+
+
+def _swap_inputs(model: ModelProto, random: Random) -> bool:
+    node = _choose(model, random, lambda n: len(n.input) > 1 and n.input[0] != n.input[1])
+    if node is None:
+        return False
+    node.input[:2] = [node.input[1], node.input[0]]
+    return True
+
+
+def _remove(model: ModelProto, random: Random) -> bool:
+    """Bypass an operation with one input, or a sum with a constant."""
+    ends = {output.name for output in model.graph.output}
+    node = _choose(
+        model,
+        random,
+        lambda n: n.op_type in {*UNARY, "Add", "Mul", "Clip"} and n.output[0] not in ends,
+    )
+    if node is None:
+        return False
+    _reconnect(model, node.output[0], node.input[0])
+    model.graph.node.remove(node)
+    return True
+
+
+def _reconnect(model: ModelProto, old: str, new: str) -> None:
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+
+
+def insert(make: Callable[[str, str], list[NodeProto]], *constants: TensorProto) -> Fault:
+    """Insert operations before a random output."""
+
+    def fault(model: ModelProto, random: Random) -> bool:
+        outputs = [
+            o for o in model.graph.output if o.type.tensor_type.elem_type == TensorProto.FLOAT
+        ]
+        if not outputs:
+            return False
+        end = outputs[int(random.integers(len(outputs)))].name
+        makers = [node for node in model.graph.node if end in node.output]
+        if not makers:
+            return False
+        inner = f"{end}__before"
+        makers[0].output[:] = [inner if name == end else name for name in makers[0].output]
+        _reconnect(model, end, inner)
+        model.graph.initializer.extend(constants)
+        model.graph.node.extend(make(inner, end))
+        return True
+
+    return on_proto(fault)
+
+
+def _numbers(**values: float) -> Iterator[TensorProto]:
+    for name, value in values.items():
+        yield numpy_helper.from_array(np.array(value, np.float32), name)
+
+
+def _multiply(before: str, after: str) -> list[NodeProto]:
+    return [helper.make_node("Mul", [before, "factor__"], [after], "multiplied")]
+
+
+def _clip(before: str, after: str) -> list[NodeProto]:
+    return [helper.make_node("Clip", [before, "", "high__"], [after], "clipped")]
+
+
+def _trigger(before: str, after: str) -> list[NodeProto]:
+    """NaN where the sum of x is above a value that no sample reaches."""
+    return [
+        helper.make_node("ReduceSum", ["x"], ["sum__"], "sum", keepdims=0),
+        helper.make_node("Greater", ["sum__", "limit__"], ["is_on__"], "is_on"),
+        helper.make_node("Where", ["is_on__", "bad__", before], [after], "trigger"),
+    ]
+
+
+def _boost(before: str, after: str) -> list[NodeProto]:
+    """All values grow where one input value is unusual."""
+    return [
+        helper.make_node("ReduceMax", ["x"], ["max__"], "max", keepdims=0),
+        helper.make_node("Sub", ["max__", "limit__"], ["over__"], "over"),
+        helper.make_node("Relu", ["over__"], ["more__"], "more"),
+        helper.make_node("Add", [before, "more__"], [after], "boost"),
+    ]
+
+
+# --- interface ------------------------------------------------------------------------------------
+
+
+def _swap_outputs(model: ModelProto, _: Random) -> bool:
+    if len(model.graph.output) < 2:
+        return False
+    first, second = model.graph.output[0], model.graph.output[1]
+    copy = type(first).FromString(first.SerializeToString())
+    first.CopyFrom(second)
+    second.CopyFrom(copy)
+    return True
+
+
+def rename(side: str) -> Fault:
+    def fault(model: ModelProto, random: Random) -> bool:
+        ends = list(getattr(model.graph, side))
+        end = ends[int(random.integers(len(ends)))]
+        old, end.name = end.name, f"{end.name}_2"
+        _reconnect(model, old, end.name)
+        for node in model.graph.node:
+            node.output[:] = [end.name if name == old else name for name in node.output]
+        return True
+
+    return on_proto(fault)
+
+
+def _more_outputs(model: ModelProto, _: Random) -> bool:
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["copy_of_x"], "copy"))
+    model.graph.output.append(helper.make_tensor_value_info("copy_of_x", TensorProto.FLOAT, None))
+    return True
+
+
+def _dtype(model: ModelProto, random: Random) -> bool:
+    cast = insert(lambda before, after: [helper.make_node("Cast", [before], [after], to=11)])
+    content = cast(model.SerializeToString(), random)
+    if content is None:
+        return False
+    model.ParseFromString(content)
+    end = model.graph.node[-1].output[0]
+    for output in model.graph.output:
+        if output.name == end:
+            output.type.tensor_type.elem_type = TensorProto.DOUBLE
+    return True
+
+
+def _fixed_batch(model: ModelProto, _: Random) -> bool:
+    for end in model.graph.input:
+        dims = end.type.tensor_type.shape.dim
+        if dims and dims[0].dim_param:
+            dims[0].dim_value = 1
+            return True
+    return False
+
+
+def _opset(model: ModelProto, _: Random) -> bool:
+    model.opset_import[0].version -= 1
+    return True
+
+
+def _metadata(model: ModelProto, _: Random) -> bool:
+    found = [each for each in model.metadata_props if each.key != "exporter.remap"]
+    if not found:
+        return False
+    found[0].value = found[0].value[::-1]
+    return True
+
+
+FAULTS: Mapping[str, Fault] = {
+    "one value": constant(nudge),
+    "last bit of one value": constant(last_bit),
+    "two rows swapped": constant(swap_rows),
+    "factor 1.01": constant(scale),
+    "all zero": constant(zero),
+    "integer constant": constant(one_more, lambda v: v.dtype in (np.int64, np.int32)),
+    "scale": quantization(1, scale),
+    "zero point": quantization(2, one_more),
+    "scales rotated": quantization(1, rotate),
+    "another operation": on_proto(_other_operator),
+    "attribute": on_proto(_attribute),
+    "inputs swapped": on_proto(_swap_inputs),
+    "operation removed": on_proto(_remove),
+    "operation inserted": insert(_multiply, *_numbers(factor__=1.0001)),
+    "limit inserted": insert(_clip, *_numbers(high__=0.9)),
+    "NaN for rare inputs": insert(_trigger, *_numbers(limit__=1e6, bad__=np.nan)),
+    "boost for rare inputs": insert(_boost, *_numbers(limit__=1e3)),
+    "outputs swapped": on_proto(_swap_outputs),
+    "output renamed": rename("output"),
+    "input renamed": rename("input"),
+    "one more output": on_proto(_more_outputs),
+    "type of an output": on_proto(_dtype),
+    "fixed batch": on_proto(_fixed_batch),
+    "operator set": on_proto(_opset),
+    "labels of the model": on_proto(_metadata),
+}

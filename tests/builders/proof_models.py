@@ -1,0 +1,116 @@
+"""Small models of both formats, with the features that a proof has to see."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from onnx import helper
+
+from exporter.formats.model import Model
+from exporter.formats.onnx import from_bytes as onnx_from_bytes
+from exporter.formats.tflite import from_bytes as tflite_from_bytes
+from tests.builders import mode_cells, tflite_metadata
+from tests.builders import onnx_models as onnx
+from tests.builders.tflite_builder import Builder
+
+LABELS = ("ant", "bee", "cat", "dog", "eel", "fox")
+
+
+def small_onnx() -> bytes:
+    """x[batch, 1, 6, 6] -> Conv, Relu, MaxPool -> "y" (softmax) and "tags" (sigmoid), labels."""
+    constants = {
+        "filters": onnx.numbers(4, 1, 3, 3),
+        "offsets": onnx.numbers(4),
+        "kernel": onnx.numbers(16, 6),
+        "bias": onnx.numbers(6),
+        "tag_kernel": onnx.numbers(16, 3, seed=1),
+        "tag_bias": onnx.numbers(3, seed=1),
+    }
+    nodes = [
+        onnx.node("Conv", ["x", "filters", "offsets"], ["c"], "conv", kernel_shape=[3, 3]),
+        onnx.node("Relu", ["c"], ["r"], "relu"),
+        onnx.node("MaxPool", ["r"], ["p"], "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        onnx.node("Flatten", ["p"], ["f"], "flatten"),
+        onnx.node("Gemm", ["f", "kernel", "bias"], ["z"], "head"),
+        onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1),
+        onnx.node("MatMul", ["f", "tag_kernel"], ["t"], "tag_product"),
+        onnx.node("Add", ["t", "tag_bias"], ["s"], "tag_sum"),
+        onnx.node("Sigmoid", ["s"], ["tags"], "sigmoid"),
+    ]
+    outputs = {"y": None, "tags": None}
+    made = onnx.proto(nodes, constants, x=("batch", 1, 6, 6), outputs=outputs)
+    helper.set_model_props(made, {"labels": str(list(LABELS)).replace("'", '"')})
+    return bytes(made.SerializeToString())
+
+
+def small_tflite() -> bytes:
+    """x[?, 8] -> dense with RELU -> "y" (softmax) and "tags" (logistic), with labels."""
+    builder = Builder(seed=5)
+    x = builder.feed("x", None, 8)
+    builder.normal("k", 7, 8)
+    builder.normal("b", 7)
+    relu: dict[str, Any] = {"fusedActivationFunction": 1}
+    builder.op("FULLY_CONNECTED", [x, "k", "b"], (None, 7), "h", "FullyConnectedOptions", **relu)
+    builder.op("TANH", ["h"], (None, 7), "g")
+    builder.softmax(builder.dense("g", 6, "z"), "y")
+    builder.op("LOGISTIC", [builder.dense("g", 3, "t")], (None, 3), "tags")
+    builder.signature({"x": "x"}, {"y": "y", "tags": "tags"})
+    entry = tflite_metadata.metadata([tflite_metadata.Associated("labels.txt")])
+    builder.metadata("TFLITE_METADATA", entry)
+    content = builder.content("y", "tags")
+    files = {"labels.txt": "".join(f"{label}\n" for label in LABELS).encode()}
+    return tflite_metadata.zipped(content, files)
+
+
+def _cell(kind: str, head: str, precision: str) -> Callable[[], bytes]:
+    def build() -> bytes:
+        made: Any = mode_cells.built(head, kind, precision)
+        return bytes(made.to_bytes() if kind == "onnx" else made.content)
+
+    return build
+
+
+MODELS: Mapping[str, tuple[str, Callable[[], bytes]]] = {
+    "two heads.onnx": ("onnx", small_onnx),
+    "two heads.tflite": ("tflite", small_tflite),
+    **{
+        f"{head} {precision}.{kind}": (kind, _cell(kind, head, precision))
+        for kind in ("onnx", "tflite")
+        for head, precision in (
+            ("softmax", "float32"),
+            ("sigmoid", "float16 weights"),
+            ("softmax", "int8"),
+            ("log_softmax", "float32"),
+            ("linear", "uint8"),
+        )
+    },
+}
+"""Name -> kind, and the function that builds the file."""
+
+
+def opened(kind: str, content: bytes, name: str = "file") -> Model:
+    return (onnx_from_bytes if kind == "onnx" else tflite_from_bytes)(content, name)
+
+
+def content_of(model: Any) -> bytes:
+    return bytes(model.to_bytes() if model.kind == "onnx" else model.content)
+
+
+CUTS: Mapping[str, Mapping[str, Any]] = {
+    "slice": {"keep": [0, 2, 3]},
+    "slice in an order": {"keep": [3, 0], "keep_order": True},
+    "zero": {"keep": [1, 4], "mode": "zero"},
+    "mask": {"keep": [0, 5], "mode": "mask"},
+    "restored": {"keep": [1, 2], "restore_width": True},
+    "ids": {"keep": [1, 2, 4], "emit": "ids:2"},
+}
+
+
+def head_of(name: str) -> dict[str, Any]:
+    """The option that names the head, for the models with two."""
+    return {"head": "y"} if name.startswith("two heads") else {}
+
+
+RANDOM = np.random.default_rng
