@@ -93,7 +93,6 @@ def prove_cut(
     """
     if not job.verify:
         return None, CheckResults()
-    job.progress(f"comparing the structure of {pruned.name}")
     proof = prove(original, pruned, remap)
     if proof.result != "different":
         return proof, CheckResults()
