@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 from exporter.graph import Graph, Node, Tensor
 from exporter.graph.operations import Linear, Reshape
@@ -108,16 +109,23 @@ def _count(tensor: Tensor) -> int | None:
 
 
 def _largest_sum(graph: Graph, owners: Mapping[str, str], sizes: Mapping[str, int | None]) -> int:
-    """The peak of the sum of living tensors, over the nodes in their order."""
-    last = _last_uses(graph, owners)
-    alive: dict[str, int] = {}
-    peak = 0
-    for step in range(-1, len(graph.nodes)):  # the inputs exist before the first node
-        made = graph.inputs if step < 0 else graph.nodes[step].outputs
-        alive.update((owners[n], sizes[owners[n]] or 0) for n in made if n in owners)
-        peak = max(peak, sum(alive.values()))
-        alive = {name: size for name, size in alive.items() if last.get(name, step) > step}
-    return peak
+    """The largest sum of the sizes of owners that exist at the same time.
+
+    Step 0 is before the first node, which is step 1.
+    """
+    first = {owners[name]: 0 for name in graph.inputs}
+    last: dict[str, int] = {}
+    for step, node in enumerate(graph.nodes, start=1):
+        for name in filter(owners.get, node.outputs):
+            first.setdefault(owners[name], step)
+        last.update((owners[name], step) for name in node.inputs if name in owners)
+    last.update((owners[name], len(graph.nodes)) for name in graph.outputs if name in owners)
+    changes = [0] * (len(graph.nodes) + 2)
+    for name, step in first.items():
+        size = sizes[name] or 0
+        changes[step] += size
+        changes[last.get(name, step) + 1] -= size
+    return max(accumulate(changes))
 
 
 def _owners(graph: Graph) -> dict[str, str]:
@@ -155,12 +163,3 @@ def _bytes(tensor: Tensor) -> int | None:
         return None
     item = Tensor(tensor.name, (1,), tensor.dtype).size_bytes
     return None if item is None else count * item
-
-
-def _last_uses(graph: Graph, owners: Mapping[str, str]) -> dict[str, int]:
-    """Owner -> index of the last node that reads it; outputs are kept to the end."""
-    last: dict[str, int] = {}
-    for step, node in enumerate(graph.nodes):
-        last.update((owners[name], step) for name in node.inputs if name in owners)
-    last.update((owners[name], len(graph.nodes)) for name in graph.outputs if name in owners)
-    return last

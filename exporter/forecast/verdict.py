@@ -158,7 +158,7 @@ FILE: tuple[Clause, ...] = (
 LATENCY: tuple[Clause, ...] = (
     (
         lambda c: c.bound.share is None,
-        lambda _: "no bound of the latency: the work of an operation is not known",
+        lambda _: "no bound of the latency: the file does not show the work of every operation",
     ),
     (lambda c: c.bound.kept >= 1, lambda _: "latency will not change: no work is removed"),
     (

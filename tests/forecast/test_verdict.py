@@ -49,7 +49,7 @@ def test_file(size: int, before: int | None, expected: str) -> None:
 LATENCIES = [
     pytest.param(
         LatencyBound(None, 0.1),
-        "no bound of the latency: the work of an operation is not known",
+        "no bound of the latency: the file does not show the work of every operation",
         id="unknown",
     ),
     pytest.param(

@@ -192,7 +192,10 @@ def test_counts_by_hand(work: Path) -> None:
     assert file.bound.share == pytest.approx(share)
     assert file.bound.kept == pytest.approx(3 / CLASSES)
     assert file.bound.speedup == pytest.approx((body + HIDDEN * CLASSES) / (body + HIDDEN * 3))
-    assert found.cut.selection.kept == tuple(KEPT)
+    record = found.to_dict()
+    assert (record["units"], record["kept"], record["kept_labels"]) == (CLASSES, KEPT, None)
+    assert record["files"] == [file.to_dict()]
+    assert record["verdict"] == [record["files"][0]["verdict"]]
 
 
 def test_quantized_files_have_the_counts_of_the_float_file(work: Path) -> None:
