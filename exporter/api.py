@@ -67,7 +67,7 @@ class JobKeywords(TypedDict, total=False):
     data: str | Path | None
     samples: int | None
     normalize: str | None
-    resize: str
+    resize: str | None
     skip_bad: bool
     seed: int
     input_shapes: Mapping[str, tuple[int, ...]]

@@ -37,9 +37,10 @@ def command(model: Path, output: Path, **given: Any) -> int:
     from exporter.cli import show
     from exporter.jobs.select import select_units
     from exporter.output.draft import new_file
-    from exporter.output.files import refuse_missing_folder
+    from exporter.output.files import refuse_existing_file, refuse_missing_folder
 
-    refuse_missing_folder(output)
+    refuse_existing_file(output, force=given["force"])
+    refuse_missing_folder(output)  # before the model runs for minutes
     chosen = SelectOptions(**options.fields_of(SelectOptions, given))
     with new_file(output, force=given["force"]) as draft, show_progress(given) as progress:
         choice = select_units(model, options.make_job(given, progress), chosen)

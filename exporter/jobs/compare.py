@@ -36,7 +36,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         _check_comparable(original, model)
         source = stack.enter_context(job.open(original))
         job = replace(job, verify=True, batch=_fixed_batch(model))
-        inputs = job.inputs(source.model)
+        inputs = job.inputs(source.model, source.path)
         sidecar = read_sidecar(pruned)
         remap = model.remap or sidecar
         results = _provenance(source.model, model, sidecar)
@@ -114,7 +114,7 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
     with ExitStack() as stack:
         source, opened_pruned = (stack.enter_context(job.open(p)) for p in (original, pruned))
         model = opened_pruned.model
-        inputs = job.inputs(source.model)
+        inputs = job.inputs(source.model, source.path)
         results = CheckResults.warn(*opened_pruned.warnings) + measure_models(
             replace(job, bench=True),
             ModelFile(source.model, original),

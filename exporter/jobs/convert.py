@@ -34,7 +34,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
         job.open(source) as opened,
         tempfile.TemporaryDirectory(prefix="exporter-") as folder,
     ):
-        inputs = job.inputs(opened.model) if job.verify else NO_INPUTS
+        inputs = job.inputs(opened.model, opened.path) if job.verify else NO_INPUTS
         uncut = opened.as_kind(kind, Path(folder), job.progress, out.stem)
         if uncut.original is None or uncut.path is None:
             raise UsageError(f"{opened.model.name} is in {KINDS[kind].title} format already")

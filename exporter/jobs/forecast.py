@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from exporter.data.samples import Samples, read_samples, synthetic_samples
+from exporter.data.read import read_samples
+from exporter.data.samples import Samples, synthetic_samples
 from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.forecast.footprint import count_parameters, estimate_memory
 from exporter.forecast.forecast import Counts, FileForecast, Forecast
@@ -198,7 +199,9 @@ class _Work:
         job, graph = self.job, model.graph()
         file = job.calibration or job.data
         if file is not None and not job.synthetic_calibration:
-            return read_samples(file, graph, CALIBRATION_SAMPLES, job.image_options)
+            return read_samples(
+                file, graph, CALIBRATION_SAMPLES, job.data_options(self.source.path)
+            )
         return synthetic_samples(graph, CALIBRATION_SAMPLES, job.seed, job.input_shapes)
 
     def _missing_calibration(self) -> Iterator[str]:

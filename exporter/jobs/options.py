@@ -20,7 +20,7 @@ from exporter.planning.option import option, options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 
 if TYPE_CHECKING:
-    from exporter.data.images import ImageOptions
+    from exporter.data.options import DataOptions
     from exporter.data.samples import Samples
     from exporter.formats.model import Model, RunOptions
     from exporter.jobs.source import OpenedModel
@@ -89,9 +89,10 @@ class Job:
         metavar="RANGE",
         commands=_FORECASTING,
     )
-    resize: str = _inputs(
-        "stretch",
-        "How images get the size of the input.",
+    resize: str | None = _inputs(
+        None,
+        "How images get the size of the input. Default: that of preprocessor_config.json next to "
+        "the model, else stretch.",
         choices={
             "stretch": "ignores the aspect ratio",
             "crop": "fills the input and cuts the rest",
@@ -308,12 +309,21 @@ class Job:
         child = Child(self.timeout_s, self.memory_limit_bytes)
         return open_source(source, child, options, self.progress)
 
-    @property
-    def image_options(self) -> ImageOptions:
-        """How images become inputs (raises UsageError for an unknown normalization)."""
-        from exporter.data.images import ImageOptions
+    def data_options(self, path: Path | None) -> DataOptions:
+        """How the user's data becomes inputs (raises UsageError for an unknown normalization).
 
-        return ImageOptions.from_options(self.normalize, self.resize, skip_bad=self.skip_bad)
+        Args:
+            path: of the model; files next to it may say how to prepare data. None if it has none.
+        """
+        from exporter.data.options import DataOptions, parse_normalize, parse_resize
+
+        return DataOptions(
+            normalize=parse_normalize(self.normalize),
+            resize=parse_resize(self.resize),
+            skip_bad=self.skip_bad,
+            shapes=self.input_shapes,
+            model=path,
+        )
 
     def image_inputs(self, model: Model) -> Images:
         """How inputs expect pixels, for the metadata of a cut file."""
@@ -321,17 +331,22 @@ class Job:
 
         return image_inputs(model, self.normalize)
 
-    def inputs(self, model: Model) -> Samples:
-        """The samples that models are compared and timed on."""
-        from exporter.data import samples
+    def inputs(self, model: Model, path: Path | None = None) -> Samples:
+        """The samples that models are compared and timed on.
+
+        Args:
+            path: of the model's file; see `data_options`.
+        """
+        from exporter.data.read import read_samples
+        from exporter.data.samples import DEFAULT_COUNT, join_batches, synthetic_samples
 
         graph = model.graph()
         if self.data is not None:
-            found = samples.read_samples(self.data, graph, self.samples, self.image_options)
+            found = read_samples(self.data, graph, self.samples, self.data_options(path))
         else:
-            count = self.samples or samples.DEFAULT_COUNT
-            found = samples.synthetic_samples(graph, count, self.seed, self.input_shapes)
-        return samples.join_batches(found, graph, self.batch)
+            count = self.samples or DEFAULT_COUNT
+            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
+        return join_batches(found, graph, self.batch)
 
 
 def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:

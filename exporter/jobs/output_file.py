@@ -18,7 +18,7 @@ from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
 from exporter.output.draft import Draft
-from exporter.output.files import refuse_existing
+from exporter.output.files import refuse_existing_file
 from exporter.output.sidecar import sidecar_path, write_artifact
 from exporter.records import Artifact, Proof, Report
 from exporter.remap import Remap
@@ -63,7 +63,7 @@ def check_output_file(
             )
         names += import_module(FORMS[form].module).names(path.name)
     for name in names:
-        refuse_existing(path.with_name(name), force=force)
+        refuse_existing_file(path.with_name(name), force=force)
     if not path.parent.is_dir():
         reason = "is not a folder" if path.parent.exists() else "does not exist"
         raise OutputError(f"the folder {path.parent} {reason}", "create it, or choose another")

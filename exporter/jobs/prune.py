@@ -71,12 +71,16 @@ class Pruned:
             draft.publish()
 
 
-def prune_model(model: Model, options: CutOptions, job: Job) -> Pruned:
-    """Cut an opened model and check the cut; nothing is written."""
+def prune_model(model: Model, options: CutOptions, job: Job, path: Path | None = None) -> Pruned:
+    """Cut an opened model and check the cut; nothing is written.
+
+    Args:
+        path: of the model's file; None if it has none.
+    """
     cut = plan_cut(model, options, images=job.image_inputs(model))
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
-    inputs = job.inputs(model) if job.verify or job.data else NO_INPUTS
+    inputs = job.inputs(model, path) if job.verify or job.data else NO_INPUTS
     proof, results = prove_cut(job, model, pruned, cut.remap)
     results += compare_models(job, model, pruned, inputs, cut.remap.heads)
     meter = QualityMeter(job, model, inputs, cut.selection.labels)
@@ -92,7 +96,7 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     """
     check_prune(source, out, job)
     with new_file(out, force=job.force) as draft, job.open(source) as opened:
-        pruned = prune_model(opened.model, options, job)
+        pruned = prune_model(opened.model, options, job, opened.path)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
         new = NewFile(
             pruned.model,

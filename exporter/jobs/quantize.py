@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from exporter.data.samples import Samples, read_samples, synthetic_samples
+from exporter.data.read import read_samples
+from exporter.data.samples import Samples, synthetic_samples
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of, size_bytes
 from exporter.formats.model import Model
@@ -22,6 +23,7 @@ from exporter.quantization.quantize import Quantized, check_float
 from exporter.quantization.remote import quantize_in
 from exporter.records import Latency, Report
 
+_CALIBRATION_BYTES = 1 << 30  # of inputs; the guides of the libraries use far fewer
 USUAL_SAMPLES = 100  # the guides of TFLite and onnxruntime calibrate on at least a hundred
 
 
@@ -61,28 +63,29 @@ def refuse_quantizing(job: Job, source: OpenedModel) -> None:
             check_float(source.model, spec.precision)
 
 
-def calibration_samples(job: Job, model: Model) -> Samples | None:
+def calibration_samples(job: Job, source: OpenedModel) -> Samples | None:
     """The samples to calibrate on; None if no precision of the job is calibrated.
 
     Args:
-        model: the samples must fit its inputs.
+        source: the samples must fit the inputs of its model.
 
     Raises:
-        UsageError: no samples are given, or they do not fit (see `samples.read_samples`).
+        UsageError: no samples are given, or they do not fit (see `read_samples`).
     """
     calibrated = [name for name in job.precisions if PRECISIONS[name].calibrated]
     if not calibrated:
         return None
     if job.synthetic_calibration:
         count = job.samples or USUAL_SAMPLES
-        return synthetic_samples(model.graph(), count, job.seed, job.input_shapes)
+        return synthetic_samples(source.model.graph(), count, job.seed, job.input_shapes)
     file = job.calibration or job.data
     if file is None:
         raise UsageError(
             f"{' and '.join(calibrated)} need inputs to calibrate on",
             "give real inputs with --data FILE, or use --synthetic-calibration",
         )
-    return read_samples(file, model.graph(), images=job.image_options)
+    options = job.data_options(source.path)
+    return read_samples(file, source.model.graph(), options=options).within(_CALIBRATION_BYTES)
 
 
 def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:
@@ -159,8 +162,8 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     ):
         model = opened.model
         refuse_quantizing(job, opened)
-        inputs = job.inputs(model) if job.verify or job.bench else NO_INPUTS
-        samples = calibration_samples(job, model)
+        inputs = job.inputs(model, path) if job.verify or job.bench else NO_INPUTS
+        samples = calibration_samples(job, opened)
         quantized = quantize_for_job(job, opened, model, spec, samples)
         draft = Path(folder, out.name)
         quantized.model.write(draft)

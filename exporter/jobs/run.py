@@ -99,9 +99,9 @@ def run_variants(
     ):
         refuse_quantizing(job, opened)
         runs = job.verify or job.bench or job.data
-        inputs = job.inputs(opened.model) if runs else NO_INPUTS
+        inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
         check_truth(job, inputs)
-        calibration = calibration_samples(job, opened.model)
+        calibration = calibration_samples(job, opened)
         for options in variants.values():  # report a wrong option before the conversion
             with suppress(ModelError):  # the converted file may have a head that the source lacks
                 plan_cut(opened.model, options)

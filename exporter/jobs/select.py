@@ -156,7 +156,7 @@ def _by_predictions(
             f"{model.name} does not return the scores of head {head.name!r}, but indices or boxes",
             "select works with classifiers: one score per unit and sample",
         )
-    samples = job.inputs(model)
+    samples = job.inputs(model, opened.path)
     truth = _known_truth(samples, head.units, names, criteria)
     predictions = predict(model, head, samples, truth, job)
     norms = weight_norms(model, head) if criteria.uses("norm") else None

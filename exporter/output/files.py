@@ -25,6 +25,13 @@ def refuse_existing(path: Path, *, force: bool) -> None:
             raise OutputError(f"{path} exists", "use --force to replace it")
 
 
+def refuse_existing_file(path: Path, *, force: bool) -> None:
+    """Raise an OutputError if the path is a folder, or exists and `force` is not set."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder", "give the name of a file with -o")
+    refuse_existing(path, force=force)
+
+
 def refuse_missing_folder(path: Path) -> None:
     """Raise an OutputError if the folder that the path is in does not exist."""
     if not path.parent.is_dir():

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporter.data.images import image_input, takes_pixels
+from exporter.data.image_input import image_input
+from exporter.data.pixel_range import takes_pixels
 from exporter.errors import UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import open_memmap
 
 from exporter.conversion.process import Child
 from exporter.data.samples import Samples
@@ -46,22 +47,32 @@ def quantize_in(
             remap=model.remap.to_json() if model.remap else None,
             precision=spec.precision,
             integer_io=spec.integer_io,
-            samples=_write_samples(samples, Path(folder, "samples.npz")) if samples else None,
+            samples=_write_samples(samples, Path(folder, "samples")) if samples else None,
         )
     result = open_model(made)
     result.name, result.remap = model.name, model.remap
     return Quantized(result, tuple(answer["warnings"]))
 
 
-def _write_samples(samples: Samples, path: Path) -> dict[str, Any]:
-    """Input names are not in the archive: it cannot store every name."""
-    np.savez(path, *samples.values.values())
-    return {"path": str(path), "names": list(samples.values), "source": samples.source}
+def _write_samples(samples: Samples, folder: Path) -> dict[str, Any]:
+    """One file per input, written sample by sample: the names of inputs cannot all name files."""
+    folder.mkdir()
+    first = next(samples.feeds())
+    files = [
+        open_memmap(folder / f"{i}.npy", "w+", values.dtype, (samples.count, *values.shape))
+        for i, values in enumerate(first.values())
+    ]
+    for sample, feed in enumerate(samples.feeds()):
+        for file, values in zip(files, feed.values(), strict=True):
+            file[sample] = values
+    return {"folder": str(folder), "names": list(first), "source": samples.source}
 
 
 def _read_samples(sent: Mapping[str, Any]) -> Samples:
-    with np.load(sent["path"], allow_pickle=False) as file:
-        values = {name: file[f"arr_{i}"] for i, name in enumerate(sent["names"])}
+    values = {
+        name: np.load(Path(sent["folder"], f"{i}.npy"), mmap_mode="r", allow_pickle=False)
+        for i, name in enumerate(sent["names"])
+    }
     return Samples(values, sent["source"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exporter.data.images import ImageFolder, ImageOptions
-from exporter.data.samples import join_batches, read_samples
+from exporter.data.files import hash_files
+from exporter.data.options import DataOptions, parse_resize
+from exporter.data.read import read_samples
+from exporter.data.samples import join_batches
 from exporter.errors import UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
@@ -36,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-RAW = ImageOptions(normalize=Normalization())
+RAW = DataOptions(normalize=Normalization())
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def test_the_range_is_shown() -> None:
 
 
 def test_images_become_inputs(folder: Path) -> None:
-    samples = read_samples(folder, graph(), images=RAW)
+    samples = read_samples(folder, graph(), options=RAW)
     assert (samples.count, samples.labels, samples.source) == (2, ("cat", "dog"), "set")
     (first, second) = (feed["image"] for feed in samples.feeds())
     assert first.dtype == np.float32
@@ -80,12 +83,12 @@ def test_images_become_inputs(folder: Path) -> None:
 
 
 def test_channels_first(folder: Path) -> None:
-    feed = next(read_samples(folder, graph((None, 3, 2, 4)), images=RAW).feeds())
+    feed = next(read_samples(folder, graph((None, 3, 2, 4)), options=RAW).feeds())
     assert np.array_equal(feed["image"], np.moveaxis(PIXELS, -1, 0)[np.newaxis])
 
 
 def test_one_channel(folder: Path) -> None:
-    feed = next(read_samples(folder, graph((1, 2, 4, 1)), images=RAW).feeds())
+    feed = next(read_samples(folder, graph((1, 2, 4, 1)), options=RAW).feeds())
     expected = np.asarray(Image.fromarray(PIXELS).convert("L"))
     assert np.array_equal(feed["image"][0, :, :, 0], expected)
 
@@ -100,9 +103,9 @@ def test_pixels_are_the_values_of_an_8_bit_input(folder: Path, dtype: str, offse
 def test_a_normalization_for_a_quantized_input(folder: Path) -> None:
     known = Quantization(np.array([1 / 128]), np.array([128]), 0, 255)
     tensor = Tensor("image", (1, 2, 4, 3), "uint8", quantization=known)
-    options = ImageOptions(normalize=parse_normalization("-1..1"))
+    options = DataOptions(normalize=parse_normalization("-1..1"))
     feed = next(
-        read_samples(folder, Graph((), {"image": tensor}, ("image",), ()), images=options).feeds()
+        read_samples(folder, Graph((), {"image": tensor}, ("image",), ()), options=options).feeds()
     )
     real = PIXELS / 127.5 - 1
     assert np.array_equal(feed["image"][0], np.rint(real * 128 + 128))
@@ -158,8 +161,8 @@ def test_resize(folder: Path, resize: Any, row: list[int]) -> None:
     """
     columns = np.broadcast_to(np.array([0, 30, 60, 90], np.uint8)[:, np.newaxis], (2, 4, 3))
     Image.fromarray(np.ascontiguousarray(columns)).save(folder / "cat" / "a.png")
-    options = ImageOptions(Normalization(), resize)
-    got = next(read_samples(folder, graph((1, 4, 4, 3)), images=options).feeds())["image"][0]
+    options = DataOptions(Normalization(), resize)
+    got = next(read_samples(folder, graph((1, 4, 4, 3)), options=options).feeds())["image"][0]
     assert got.shape == (4, 4, 3)
     assert got[0, [0, -1], 0].tolist() == pytest.approx(row, abs=15)
     assert got[1, [0, -1], 0].tolist() == pytest.approx(
@@ -171,7 +174,7 @@ def test_the_orientation_of_the_camera_is_followed(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # rotated by 180 degrees
     Image.fromarray(PIXELS).save(tmp_path / "a.png", exif=exif)
-    feed = next(read_samples(tmp_path, graph(), images=RAW).feeds())
+    feed = next(read_samples(tmp_path, graph(), options=RAW).feeds())
     assert np.array_equal(feed["image"][0], PIXELS[::-1, ::-1])
 
 
@@ -179,52 +182,107 @@ def test_files_that_do_not_decode_are_named(folder: Path) -> None:
     (folder / "cat" / "broken.jpg").write_bytes(b"\xff\xd8 not an image")
     (folder / "cat" / "empty.png").write_bytes(b"")
     with pytest.raises(UsageError, match=r"broken.jpg cannot be decoded \(and 1 more\)"):
-        read_samples(folder, graph(), images=RAW)
-    samples = read_samples(folder, graph(), images=ImageOptions(Normalization(), skip_bad=True))
+        read_samples(folder, graph(), options=RAW)
+    samples = read_samples(folder, graph(), options=DataOptions(Normalization(), skip_bad=True))
     assert samples.count == 2
     assert samples.warnings == ("2 images of set cannot be decoded and were left out",)
 
 
+def test_one_bad_image_is_one(folder: Path) -> None:
+    (folder / "cat" / "broken.jpg").write_bytes(b"")
+    options = DataOptions(Normalization(), skip_bad=True)
+    (warning,) = read_samples(folder, graph(), options=options).warnings
+    assert warning == "1 image of set cannot be decoded and was left out"
+
+
+def test_one_image(folder: Path) -> None:
+    samples = read_samples(folder / "cat" / "a.png", graph(), options=RAW)
+    assert (samples.count, samples.labels, samples.warnings) == (1, None, ())
+    assert np.array_equal(next(samples.feeds())["image"][0], PIXELS)
+
+
+def test_large_images_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's own warning, an error in these tests, does not appear."""
+    Image.fromarray(np.zeros((3000, 2000), np.uint8)).save(folder / "cat" / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4_000_000)
+    samples = read_samples(folder, graph(), options=RAW)
+    assert samples.warnings == ("large.png has 6 million pixels: decoding takes 18 MB",)
+    assert len(list(samples.feeds())) == 3
+    Image.fromarray(np.zeros((3000, 2000), np.uint8)).save(folder / "dog" / "another.png")
+    (warning,) = read_samples(folder, graph(), options=RAW).warnings
+    assert warning.endswith("decoding takes 18 MB, and 1 more is large")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)
+    with pytest.raises(UsageError, match=r"large\.png cannot be decoded \(and 1 more\)"):
+        read_samples(folder, graph(), options=RAW)
+
+
+def test_images_are_hashed_when_they_are_read(folder: Path) -> None:
+    samples = read_samples(folder, graph(), options=RAW)
+    list(samples.feeds())
+    content = (folder / "cat" / "a.png").read_bytes()
+    (folder / "cat" / "a.png").unlink()  # it is not read again
+    found = hash_files(samples)
+    assert [each.path.name for each in found] == ["a.png", "b.bmp"]
+    assert found[0].sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_an_open_size_is_given(folder: Path) -> None:
+    opened = graph((None, None, None, 3))
+    options = DataOptions(Normalization(), shapes={"image": (1, 2, 4, 3)})
+    assert np.array_equal(
+        next(read_samples(folder, opened, options=options).feeds())["image"][0], PIXELS
+    )
+
+
+def test_a_folder_of_images_and_other_data(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no way to resize called 'zoom'"):
+        parse_resize("zoom")
+    assert parse_resize(None) is None
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UsageError, match="contains no data"):
+        read_samples(tmp_path / "none", graph())
+
+
 def test_the_content_decides_not_the_suffix(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.jpg", format="PNG")
-    feed = next(read_samples(tmp_path, graph(), images=RAW).feeds())
+    feed = next(read_samples(tmp_path, graph(), options=RAW).feeds())
     assert np.array_equal(feed["image"][0], PIXELS)
     Image.fromarray(PIXELS).save(tmp_path / "b.png", format="TIFF")
     with pytest.raises(UsageError, match=r"b\.png cannot be decoded"):
-        read_samples(tmp_path, graph(), images=RAW)
+        read_samples(tmp_path, graph(), options=RAW)
 
 
 def test_an_image_that_ends_early_is_named_when_it_is_used(folder: Path) -> None:
     path = folder / "cat" / "a.png"
     path.write_bytes(path.read_bytes()[:-30])
-    samples = read_samples(folder, graph(), images=RAW)
+    samples = read_samples(folder, graph(), options=RAW)
     with pytest.raises(UsageError, match=r"a\.png cannot be decoded"):
         list(samples.feeds())
-    skipping = ImageOptions(Normalization(), skip_bad=True)
-    assert read_samples(folder, graph(), images=skipping).count == 1
+    skipping = DataOptions(Normalization(), skip_bad=True)
+    assert read_samples(folder, graph(), options=skipping).count == 1
 
 
 def test_nothing_but_files_that_do_not_decode(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(UsageError, match="none of the 1 images"):
-        read_samples(tmp_path, graph(), images=ImageOptions(Normalization(), skip_bad=True))
+    with pytest.raises(UsageError, match="none of the 1 files"):
+        read_samples(tmp_path, graph(), options=DataOptions(Normalization(), skip_bad=True))
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(UsageError, match="contains no images"):
-        read_samples(tmp_path, graph(), images=RAW)
+    with pytest.raises(UsageError, match="contains no data"):
+        read_samples(tmp_path, graph(), options=RAW)
 
 
 def test_labels_from_a_table(folder: Path) -> None:
     (folder / "labels.csv").write_text("file,label\ncat/a.png,tabby\ndog/b.bmp,beagle\n")
-    assert read_samples(folder, graph(), images=RAW).labels == ("tabby", "beagle")
+    assert read_samples(folder, graph(), options=RAW).labels == ("tabby", "beagle")
     (folder / "labels.csv").write_text("file,label\ncat/a.png,tabby\n")
     with pytest.raises(UsageError, match=r"has no row for dog/b\.bmp"):
-        read_samples(folder, graph(), images=RAW)
+        read_samples(folder, graph(), options=RAW)
     (folder / "labels.csv").write_text("name,class\n")
     with pytest.raises(UsageError, match="has no columns file and label"):
-        read_samples(folder, graph(), images=RAW)
+        read_samples(folder, graph(), options=RAW)
 
 
 BAD_LABELS = {
@@ -240,19 +298,19 @@ def test_damaged_tables_of_labels_are_refused(folder: Path, name: str) -> None:
     content, message = BAD_LABELS[name]
     (folder / "labels.csv").write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        read_samples(folder, graph(), images=RAW)
+        read_samples(folder, graph(), options=RAW)
 
 
 def test_a_table_of_labels_from_windows(folder: Path) -> None:
     """A byte order mark, Windows line ends, a row that is there twice, and one without an image."""
     rows = "file,label\r\ncat/a.png, tabby\r\ncat/a.png,tabby\r\ndog/b.bmp,beagle\r\nno.png,x\r\n"
     (folder / "labels.csv").write_bytes(b"\xef\xbb\xbf" + rows.encode())
-    assert read_samples(folder, graph(), images=RAW).labels == ("tabby", "beagle")
+    assert read_samples(folder, graph(), options=RAW).labels == ("tabby", "beagle")
 
 
 def test_images_that_lie_in_the_folder_itself_have_no_labels(folder: Path) -> None:
     Image.fromarray(PIXELS).save(folder / "c.png")
-    samples = read_samples(folder, graph(), images=RAW)
+    samples = read_samples(folder, graph(), options=RAW)
     assert samples.labels is None
     assert samples.warnings == (
         "c.png is in no sub-folder, so the sub-folders are not used as labels",
@@ -275,48 +333,50 @@ def test_folders_and_hidden_files_are_no_images(folder: Path) -> None:
     (folder / "cat" / "._a.png").write_bytes(b"hidden, by macOS")
     (folder / ".cache").mkdir()
     Image.fromarray(PIXELS).save(folder / ".cache" / "a.png")
-    assert read_samples(folder, graph(), images=RAW).count == 2
+    assert read_samples(folder, graph(), options=RAW).count == 2
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gray_images_of_16_bits_are_scaled(tmp_path: Path, channels: int) -> None:
     wide = np.arange(8, dtype=np.uint16).reshape(2, 4) * 8192 + 100
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    feed = next(read_samples(tmp_path, graph((1, 2, 4, channels)), images=RAW).feeds())
+    feed = next(read_samples(tmp_path, graph((1, 2, 4, channels)), options=RAW).feeds())
     assert np.array_equal(feed["image"][0, :, :, 0], wide // 256)
 
 
 def test_a_normalization_has_the_channels_of_the_input(folder: Path) -> None:
-    imagenet = ImageOptions(parse_normalization("imagenet"))
+    imagenet = DataOptions(parse_normalization("imagenet"))
     with pytest.raises(UsageError, match="has 3 channels, input 'image' has 1"):
-        read_samples(folder, graph((1, 2, 4, 1)), images=imagenet)
+        read_samples(folder, graph((1, 2, 4, 1)), options=imagenet)
 
 
 def test_an_integer_input_takes_no_fractions(folder: Path) -> None:
     for text in ("-1..1", "0..0.5"):
-        options = ImageOptions(parse_normalization(text))
+        options = DataOptions(parse_normalization(text))
         with pytest.raises(UsageError, match="uint8, which cannot represent"):
-            read_samples(folder, graph(dtype="uint8"), images=options)
-    assert read_samples(folder, graph(dtype="int32"), images=RAW).count == 2
+            read_samples(folder, graph(dtype="uint8"), options=options)
+    assert read_samples(folder, graph(dtype="int32"), options=RAW).count == 2
 
 
 def test_a_normalization_is_for_folders(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", PIXELS[np.newaxis].astype(np.float32))
-    with pytest.raises(UsageError, match="--normalize is for folders of images"):
-        read_samples(tmp_path / "x.npy", graph(), images=RAW)
-    assert read_samples(tmp_path / "x.npy", graph(), images=ImageOptions()).count == 1
+    with pytest.raises(
+        UsageError, match=r"--normalize is for images, and .*x\.npy is an array file"
+    ):
+        read_samples(tmp_path / "x.npy", graph(), options=RAW)
+    assert read_samples(tmp_path / "x.npy", graph(), options=DataOptions()).count == 1
 
 
 def test_a_limit_takes_the_first(folder: Path) -> None:
     samples = read_samples(folder, graph(), 1, RAW)
     assert (samples.count, samples.labels) == (1, ("cat",))
-    images: Any = ImageFolder(folder, graph(), RAW)
-    assert len(images[:][1:]) == 1
+    images = read_samples(folder, graph(), options=RAW).values["image"]
+    assert len(images[1:]) == 1
 
 
 def test_batches_repeat_the_first_images(folder: Path) -> None:
     opened = graph((None, 2, 4, 3))
-    joined = join_batches(read_samples(folder, opened, images=RAW), opened, 3)
+    joined = join_batches(read_samples(folder, opened, options=RAW), opened, 3)
     (feed,) = joined.feeds()
     assert feed["image"].shape == (3, 2, 4, 3)
 
@@ -337,7 +397,7 @@ def test_models_without_an_image_input_are_refused(folder: Path, name: str) -> N
     dtype = "string" if name == "no numbers" else "float32"
     tensors = {each: Tensor(each, shape, dtype) for each in inputs}
     with pytest.raises(UsageError, match=message):
-        read_samples(folder, Graph((), tensors, inputs, ()), images=RAW)
+        read_samples(folder, Graph((), tensors, inputs, ()), options=RAW)
 
 
 @pytest.mark.parametrize(
@@ -345,19 +405,19 @@ def test_models_without_an_image_input_are_refused(folder: Path, name: str) -> N
     [
         pytest.param(
             "mobilenet_v1_025_224_float.tflite",
-            ImageOptions(parse_normalization("-1..1")),
+            DataOptions(parse_normalization("-1..1")),
             id="tflite",
         ),
         pytest.param(
-            "mobilenet_v1_025_224_float.onnx", ImageOptions(parse_normalization("-1..1")), id="onnx"
+            "mobilenet_v1_025_224_float.onnx", DataOptions(parse_normalization("-1..1")), id="onnx"
         ),
-        pytest.param("mobilenet_v1_025_224_uint8_metadata.tflite", ImageOptions(), id="uint8"),
-        pytest.param("mobilenet_v2_100_224_qdq_logits.onnx", ImageOptions(), id="qdq"),
+        pytest.param("mobilenet_v1_025_224_uint8_metadata.tflite", DataOptions(), id="uint8"),
+        pytest.param("mobilenet_v2_100_224_qdq_logits.onnx", DataOptions(), id="qdq"),
     ],
 )
-def test_photographs_are_recognized(zoo: Path, model: str, options: ImageOptions) -> None:
+def test_photographs_are_recognized(zoo: Path, model: str, options: DataOptions) -> None:
     opened = open_model(zoo / model)
-    samples = read_samples(zoo / "images", opened.graph(), images=options)
+    samples = read_samples(zoo / "images", opened.graph(), options=options)
     images: Any = samples.values[opened.graph().inputs[0]]
     place = [path.name for path in sorted((zoo / "images").iterdir())].index("parrot.jpg")
     (output,) = opened.runner(RunOptions())({opened.graph().inputs[0]: images[place]}).values()
@@ -388,13 +448,13 @@ def quantized() -> Graph:
 def test_a_range_that_the_input_was_not_made_for_is_warned_of(
     folder: Path, normalize: str | None, *, warns: bool
 ) -> None:
-    options = ImageOptions(None if normalize is None else parse_normalization(normalize))
-    samples = read_samples(folder, quantized(), images=options)
+    options = DataOptions(None if normalize is None else parse_normalization(normalize))
+    samples = read_samples(folder, quantized(), options=options)
     assert bool(samples.warnings) == warns
 
 
 def test_the_warning_contains_both_ranges(folder: Path) -> None:
-    samples = read_samples(folder, quantized(), images=RAW)
+    samples = read_samples(folder, quantized(), options=RAW)
     assert samples.warnings == ("input 'image' takes values -1 to 0.992, the samples are 0 to 255",)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import Samples, join_batches, read_samples, synthetic_samples
+from exporter.data.read import read_samples
+from exporter.data.samples import Samples, join_batches, synthetic_samples
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Node, Quantization, Shape, Tensor
 from exporter.graph.operations import (
@@ -87,28 +88,28 @@ def lookup(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
             one(),
             {"shapes": {"x": (1, 4)}},
             "input 'x' has the shape [?, 3], not [1, 4]",
-            "",
+            "give numbers for its open dimensions (?) only",
             id="shape that contradicts a fixed dimension",
         ),
         pytest.param(
             one(),
             {"shapes": {"x": (3,)}},
             "input 'x' has the shape [?, 3], not [3]",
-            "",
+            "give numbers for its open dimensions (?) only",
             id="shape of another rank",
         ),
         pytest.param(
             one(),
             {"shapes": {"x": (0, 3)}},
             "the shape [0, 3] for input 'x' has no values",
-            "",
+            "give numbers of at least 1",
             id="batch of 0",
         ),
         pytest.param(
             one(shape=(None, None)),
             {"shapes": {"x": (1, -2)}},
             "the shape [1, -2] for input 'x' has no values",
-            "",
+            "give numbers of at least 1",
             id="negative dimension",
         ),
         pytest.param(
@@ -410,10 +411,15 @@ def test_missing_file_refused(tmp_path: Path) -> None:
 
 
 def test_folder_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="does not take images"):
+    with pytest.raises(UsageError, match="contains no data"):
         read_samples(tmp_path, one())
 
 
+EACH = "write one entry per sample in each array"
+FILL = "write at least one sample"
+CONVERT = "convert the values to the dtype of the input"
+CORRECT = "correct the values, or leave the sample out"
+AXES = "the first axis counts the samples; a batch of 1 may follow"
 ARRAY = "{path}: the array for input 'x' "
 
 
@@ -468,79 +474,79 @@ ARRAY = "{path}: the array for input 'x' "
             PAIR,
             npz(a=np.ones((2, 3)), b=np.ones((4, 2))),
             "{path}: the inputs differ in their number of samples: 2 of 'a', 4 of 'b'",
-            "",
+            EACH,
             id="different numbers of samples",
         ),
-        pytest.param(one(), npy(np.ones((0, 3))), ARRAY + "is empty", "", id="no samples"),
-        pytest.param(one(), npy(1.0), ARRAY + "is empty", "", id="a scalar"),
+        pytest.param(one(), npy(np.ones((0, 3))), ARRAY + "is empty", FILL, id="no samples"),
+        pytest.param(one(), npy(1.0), ARRAY + "is empty", FILL, id="a scalar"),
         pytest.param(
             one(),
             npy(np.array([["a", "b", "c"]])),
             ARRAY + "has dtype <U1, the input float32",
-            "",
+            CONVERT,
             id="strings",
         ),
         pytest.param(
             one(),
             npy(np.ones((2, 3), np.complex64)),
             ARRAY + "has dtype complex64, the input float32",
-            "",
+            CONVERT,
             id="complex numbers",
         ),
         pytest.param(
             one("int32"),
             npy(np.ones((2, 3))),
             ARRAY + "has dtype float64, the input int32",
-            "",
+            CONVERT,
             id="floats for integers",
         ),
         pytest.param(
             one("bool"),
             npy(np.ones((2, 3), np.int64)),
             ARRAY + "has dtype int64, the input bool",
-            "",
+            CONVERT,
             id="integers for booleans",
         ),
         pytest.param(
             one("string"),
             npy(np.ones((2, 3))),
             ARRAY + "has dtype float64, the input string",
-            "",
+            CONVERT,
             id="numbers for strings",
         ),
         pytest.param(
             one("int4"),
             npy(np.ones((2, 3), np.int8)),
             ARRAY + "has dtype int8, the input int4",
-            "",
+            CONVERT,
             id="dtype that NumPy does not support",
         ),
         pytest.param(
             one(),
             npy([[1.0, np.nan, np.inf]]),
-            ARRAY + "contains 2 values that are NaN or infinite",
-            "",
+            ARRAY + "contains values that are NaN or infinite: 2 in sample 0",
+            CORRECT,
             id="not finite",
         ),
         pytest.param(
             one("float16"),
             npy([[1.0, 1e5, -1e6]]),
-            ARRAY + "contains 2 values that float16 cannot represent",
-            "",
+            ARRAY + "contains values that float16 cannot represent: 2 in sample 0",
+            CORRECT,
             id="too large for a float",
         ),
         pytest.param(
             one("uint8"),
             npy(np.array([[-1, 255, 256]])),
-            ARRAY + "contains 2 values that uint8 cannot represent",
-            "",
+            ARRAY + "contains values that uint8 cannot represent: 2 in sample 0",
+            CORRECT,
             id="out of range of uint8",
         ),
         pytest.param(
             one("int8"),
             npy(np.array([[127, 128, 255]], np.uint8)),
-            ARRAY + "contains 2 values that int8 cannot represent",
-            "",
+            ARRAY + "contains values that int8 cannot represent: 2 in sample 0",
+            CORRECT,
             id="unsigned for signed",
         ),
         pytest.param(
@@ -554,21 +560,21 @@ ARRAY = "{path}: the array for input 'x' "
             one(),
             npy(np.ones((2, 4))),
             ARRAY + "has the shape [2, 4]; one sample is [?, 3]",
-            "",
+            AXES,
             id="another width",
         ),
         pytest.param(
             one(shape=(8, 3)),
             npy(np.ones((2, 3))),
             ARRAY + "has the shape [2, 3]; one sample is [8, 3]",
-            "",
+            AXES,
             id="no batch dimension, but the model has a batch of 8",
         ),
         pytest.param(
             one(shape=()),
             npy(np.ones((2, 3))),
             ARRAY + "has the shape [2, 3]; one sample is []",
-            "",
+            AXES,
             id="vectors for a scalar",
         ),
     ],

@@ -1,0 +1,152 @@
+"""The inputs of a model, and whether values fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from exporter.errors import UsageError
+from exporter.graph import Array, Graph, Node, Shape
+from exporter.graph.operations import Concat, Expand, Gather, Slice, Split
+from exporter.graph.walk import REARRANGE, dependents, only_moves
+
+FLOATS = frozenset({"float16", "float32", "float64"})
+INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+def shape_text(shape: Shape) -> str:
+    """A shape in a message, such as [?, 3]."""
+    return "[" + ", ".join("?" if n is None else str(n) for n in shape) + "]"
+
+
+def fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    """Is this the expected shape, where None takes any length?"""
+    return len(shape) == len(expected) and all(
+        wanted in {None, length} for length, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def check_shapes(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse shapes of inputs that the model does not have, or that contradict the model.
+
+    Raises:
+        UsageError: an unknown input, another shape than the model's, or a length below 1.
+    """
+    for name, shape in sorted(given.items()):
+        if name not in graph.inputs:
+            known = ", ".join(repr(i) for i in graph.inputs)
+            raise UsageError(f"the model has no input {name!r}", f"its inputs are {known}")
+        expected = graph.tensors[name].shape
+        if expected is not None and not fits(shape, expected):
+            raise UsageError(
+                f"input {name!r} has the shape {shape_text(expected)}, not {shape_text(shape)}",
+                "give numbers for its open dimensions (?) only",
+            )
+        if any(n < 1 for n in shape):
+            raise UsageError(
+                f"the shape {shape_text(shape)} for input {name!r} has no values",
+                "give numbers of at least 1",
+            )
+
+
+def with_shapes(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> Graph:
+    """The graph with the given shapes of its inputs; the batch stays as the model has it."""
+    check_shapes(graph, given)
+    tensors = dict(graph.tensors)
+    for name, shape in given.items():
+        before = tensors[name].shape
+        batch = before[:1] if before is not None else shape[:1]
+        tensors[name] = replace(tensors[name], shape=(*batch, *shape[1:]))
+    return replace(graph, tensors=tensors)
+
+
+def table_lengths(graph: Graph, name: str) -> list[int]:
+    """The length of every table that the values of an input index."""
+    lengths: list[int] = []
+    for tensor in dependents(graph, [name], _keeps_values):
+        for node, slot in graph.consumers.get(tensor, ()):
+            if isinstance(node.operation, Gather) and slot == 1:
+                length = dict(enumerate(graph.shape(node.inputs[0]))).get(node.operation.axis)
+                lengths += [length] if length else []
+    return lengths
+
+
+def _keeps_values(node: Node, _slot: int) -> bool:
+    """Not arithmetic: index + 1 could be beyond the table."""
+    return only_moves(node, "cast", kinds=REARRANGE | Expand | Concat | Split | Slice)
+
+
+class InputFit:
+    """Turns arrays of samples into the shape and dtype of an input, block after block.
+
+    Args:
+        where: begins the messages, such as "data.npz: the array for input 'x'".
+        shape: of all samples, (samples, ...).
+
+    Raises:
+        UsageError: the shape or the dtype does not fit the input.
+    """
+
+    def __init__(
+        self, where: str, graph: Graph, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self._where = where
+        self._dtype = graph.tensors[name].dtype
+        self._rows = min(table_lengths(graph, name), default=None)
+        if not shape or not np.prod(shape, dtype=object):
+            raise UsageError(f"{where} is empty", "write at least one sample")
+        if dtype.kind not in _accepted_kinds(self._dtype):
+            raise UsageError(
+                f"{where} has dtype {dtype}, the input {self._dtype}",
+                "convert the values to the dtype of the input",
+            )
+        expected = graph.tensors[name].shape
+        self._adds_batch = False
+        if expected is not None and not fits(shape[1:], expected):
+            self._adds_batch = expected[:1] in {(None,), (1,)} and fits(shape[1:], expected[1:])
+            if not self._adds_batch:
+                raise UsageError(
+                    f"{where} has the shape {shape_text(shape)}; one sample is "
+                    f"{shape_text(expected)}",
+                    "the first axis counts the samples; a batch of 1 may follow",
+                )
+
+    def __call__(self, block: Array, first: int) -> Array:
+        """The same values, (samples, batch, ...) in the dtype of the input.
+
+        Args:
+            block: (samples, ...), the samples from number `first` on.
+        """
+        self._check(~np.isfinite(block), first, "that are NaN or infinite")
+        with np.errstate(over="ignore"):
+            values = block.astype(self._dtype)
+        represented = np.isfinite(values) if self._dtype in FLOATS else values == block
+        self._check(~represented, first, f"that {self._dtype} cannot represent")
+        if self._rows is not None and block.max() >= self._rows:
+            raise UsageError(
+                f"{self._where} contains the index {block.max()}",
+                f"the table that it indexes has {self._rows} rows",
+            )
+        return values[:, np.newaxis] if self._adds_batch else values
+
+    def _check(self, wrong: Array, first: int, problem: str) -> None:
+        if not wrong.any():
+            return
+        counts = wrong.reshape(len(wrong), -1).sum(axis=1).tolist()
+        sample = next(i for i, count in enumerate(counts) if count)
+        raise UsageError(
+            f"{self._where} contains values {problem}: {counts[sample]} in sample {first + sample}",
+            "correct the values, or leave the sample out",
+        )
+
+
+def _accepted_kinds(dtype: str) -> str:
+    """The NumPy dtype kinds that an input of this dtype accepts, if every value fits."""
+    if dtype in FLOATS:
+        return "biuf"
+    if dtype in INTEGERS:
+        return "biu"
+    return "b" if dtype == "bool" else ""

@@ -1,0 +1,89 @@
+"""Read the users' data: the form of `--data`, and the reader of each form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from exporter.data.arrays import read_arrays
+from exporter.data.images import SUFFIXES as IMAGES
+from exporter.data.images import read_images
+from exporter.data.inputs import with_shapes
+from exporter.data.options import DataOptions
+from exporter.data.samples import Samples, check_count
+from exporter.errors import UsageError
+from exporter.graph import Graph
+
+
+class Form(NamedTuple):
+    """One form of data.
+
+    Attributes:
+        title: in messages.
+        suffixes: of its files.
+        is_folder: a folder of such files is data too.
+        options: the options that it reads.
+    """
+
+    title: str
+    suffixes: tuple[str, ...]
+    is_folder: bool
+    options: frozenset[str]
+    read: Callable[[Path, Graph, int | None, DataOptions], Samples]
+
+
+def read_samples(
+    path: Path, graph: Graph, limit: int | None = None, options: DataOptions | None = None
+) -> Samples:
+    """Read the user's inputs.
+
+    Args:
+        path: see `FORMS`; docs/data.md describes each form.
+        limit: read only this many samples.
+        options: those that the form does not read are refused.
+
+    Raises:
+        UsageError: the data is missing, damaged or empty, or does not fit the model; see the
+            reader of each form.
+    """
+    check_count(limit)
+    options = options or DataOptions()
+    form = FORMS[form_of(path)]
+    if unused := [name for name in options.given() if name not in form.options]:
+        able = " or ".join(each.title for each in FORMS.values() if unused[0] in each.options)
+        raise UsageError(
+            f"{unused[0]} is for {able}, and {path} is {form.title}", f"leave {unused[0]} out"
+        )
+    return form.read(path, with_shapes(graph, options.shapes), limit, options)
+
+
+def form_of(path: Path) -> str:
+    """The name of the form of data, by the suffix; of a folder, by the files in it.
+
+    Raises:
+        UsageError: there is no such file, or a folder has files of none or of several forms.
+    """
+    if not path.is_dir():
+        suffix = path.suffix.lower()
+        return next((name for name, each in FORMS.items() if suffix in each.suffixes), "arrays")
+    suffixes = {file.suffix.lower() for file in path.rglob("*") if not file.name.startswith(".")}
+    folders = {name: each for name, each in FORMS.items() if each.is_folder}
+    found = [name for name, each in folders.items() if suffixes & set(each.suffixes)]
+    if len(found) == 1:
+        return found[0]
+    able = ", ".join(suffix for each in folders.values() for suffix in each.suffixes)
+    if found:
+        raise UsageError(
+            f"{path} contains {' and '.join(folders[name].title for name in found)}",
+            "give a folder with one kind of files",
+        )
+    raise UsageError(f"{path} contains no data", f"a folder has files that end in {able}")
+
+
+FORMS: Mapping[str, Form] = {
+    "images": Form(
+        "images", IMAGES, True, frozenset({"--normalize", "--resize", "--skip-bad"}), read_images
+    ),
+    "arrays": Form("an array file", (".npz", ".npy"), False, frozenset(), read_arrays),
+}
