@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -49,7 +49,12 @@ class KeptUnits:
         kept, present = units_of(original, head, table)
         rest = iter(present)
         positions = tuple(tuple(next(rest) for _ in members(old)) for old in table.new_to_old)
-        return cls(head.units, positions, kept, semantics_of(original, table))
+        semantics = semantics_of(original, table)
+        # the original is the merged file itself, of which this one is a quantized copy
+        merge = {name: units for name, units in semantics.merge.items() if len(set(units)) > 1}
+        return cls(
+            head.units, positions, tuple(dict.fromkeys(kept)), replace(semantics, merge=merge)
+        )
 
     @cached_property
     def group(self) -> Array:

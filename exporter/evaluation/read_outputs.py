@@ -100,6 +100,11 @@ class OriginalScores:
         merged = merge_values(self.head, self.kept.kept, values, self.kept.semantics)
         return unit_rows(merged, axis.axis, rows)
 
+    def rows(self, outputs: Outputs) -> int:
+        """How many values each unit has."""
+        values = outputs[self.head.output]
+        return int(values.size // values.shape[self.head.axis])
+
     def _real(self, outputs: Outputs) -> Array:
         tensor = self.model.graph().tensors[self.head.output]
         return tensor.dequantize(outputs[self.head.output])
@@ -133,6 +138,11 @@ class ArtifactScores:
                 "use `exporter verify`, which compares shapes",
             )
         return found[:, start:stop]
+
+    def rows(self, outputs: Outputs) -> int:
+        """How many values each position has."""
+        values = outputs[self.output]
+        return int(values.size // values.shape[self.axis])
 
 
 def artifact_scores(

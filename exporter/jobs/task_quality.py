@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
+from exporter.data.images import Images
 from exporter.data.samples import Samples
 from exporter.errors import ExporterError, UsageError, missing_library
+from exporter.evaluation.box_answers import BoxAnswers, box_groups
 from exporter.evaluation.kept_units import KeptUnits
 from exporter.evaluation.labels import names_of_units, units_of_labels
+from exporter.evaluation.read_boxes import artifact_boxes, input_size, original_boxes
 from exporter.evaluation.read_classes import (
     Subject,
     artifact_classes,
@@ -28,6 +33,15 @@ from exporter.evaluation.task_quality import (
     label_groups,
     quality_rows,
 )
+from exporter.evaluation.text_answers import (
+    Alphabet,
+    TextAnswers,
+    artifact_texts,
+    original_texts,
+    read_transcripts,
+    text_groups,
+)
+from exporter.evaluation.true_boxes import Placement, placement, read_true_boxes, stretched
 from exporter.formats.model import Model, unit_labels
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
@@ -38,6 +52,7 @@ from exporter.trace import trace_recorded
 from exporter.verification.match import part_before
 
 Answers = TypeVar("Answers")
+BOXES, TRANSCRIPTS = "annotations.json", "transcripts.csv"  # in the folder of the data
 
 _FEW = 5  # units: the label is always among the first five
 _HINT = "give class labels: one sub-folder per class, labels.csv, or the array labels in an .npz"
@@ -47,10 +62,23 @@ def check_truth(job: Job, samples: Samples) -> None:
     """Refuse a gate on data without labels, before models are converted.
 
     Raises:
-        UsageError: see above.
+        UsageError: see above; or `truth` has a suffix that no reader takes.
     """
-    if job.has_quality_gate and samples.labels is None:
+    if job.truth is not None and job.truth.suffix.lower() not in {".json", ".csv"}:
+        raise UsageError(
+            f"{job.truth.name} is no file of boxes or transcripts",
+            "boxes end in .json, transcripts in .csv",
+        )
+    if job.has_quality_gate and samples.labels is None and not _truth_files(job):
         raise UsageError(f"the data {samples.source} has no labels, which the gate needs", _HINT)
+
+
+def _truth_files(job: Job) -> dict[str, Path]:
+    """Suffix -> the file with true boxes or transcripts: the given one, else those of the data."""
+    if job.truth is not None:
+        return {job.truth.suffix.lower(): job.truth}
+    found = [job.data / name for name in (BOXES, TRANSCRIPTS)] if job.data else []
+    return {path.suffix: path for path in found if path.is_file()}
 
 
 class _Measured(NamedTuple):
@@ -59,6 +87,10 @@ class _Measured(NamedTuple):
     answers: BeforeAndAfter
     measures: tuple[str, ...]
     groups: tuple[Group, ...]
+    warnings: tuple[str, ...] = ()
+
+
+_Task = Callable[["QualityMeter", Subject, Model, Sequence[str] | None], _Measured]
 
 
 @dataclass(eq=False)
@@ -86,7 +118,7 @@ class QualityMeter:
             ExporterError: the job has a gate, and the quality cannot be measured.
         """
         check_truth(self.job, self.samples)
-        if self.samples.labels is None:
+        if self.samples.labels is None and not _truth_files(self.job):
             return CheckResults()
         self.job.progress(f"measuring the task quality of {artifact.name}")
         try:
@@ -100,12 +132,26 @@ class QualityMeter:
         subject = self._subject(table)
         names = self.names or unit_labels(self.original, subject.head)
         names = names or names_of_units(subject.kept, table)
-        several = any(isinstance(label, tuple) for label in self.samples.labels or ())
-        measured = (_several_labels if several else _one_label)(self, subject, artifact, names)
-        rows = tuple(quality_rows(artifact.name, *measured))
+        measured = self._task(subject)(self, subject, artifact, names)
+        rows = tuple(
+            quality_rows(artifact.name, measured.answers, measured.measures, measured.groups)
+        )
         job, output = self.job, subject.head.output
         checks = tuple(gate_checks(rows, output, job.min_accuracy, job.max_drop))
-        return CheckResults(checks=checks, quality=rows)
+        return CheckResults(checks=checks, quality=rows, warnings=measured.warnings)
+
+    def _task(self, subject: Subject) -> _Task:
+        """The reader of what the data has: boxes, transcripts or labels."""
+        files, labels = _truth_files(self.job), self.samples.labels
+        readers = subject.head.readers
+        rows = (column for column in readers.columns.values() if not column.is_whole)
+        detects = bool(readers.detector_outputs) or any(rows)
+        if ".json" in files and (self.job.truth or detects or labels is None):
+            return partial(_boxes, files[".json"])
+        if ".csv" in files and (self.job.truth or labels is None):
+            return partial(_texts, files[".csv"])
+        several = any(isinstance(label, tuple) for label in labels or ())
+        return _several_labels if several else _one_label
 
     def _subject(self, table: HeadRemap | None) -> Subject:
         original, ranges = self.original, list[tuple[str, tuple[int, int] | None]]()
@@ -140,7 +186,10 @@ def _one_label(
     few = len(set(kept.group[list(kept.kept)].tolist())) <= _FEW
     measures = ("accuracy", "macro_f1") if few else ("accuracy", "top5_accuracy", "macro_f1")
     answers = BeforeAndAfter(before[0], before[1], after)
-    return _Measured(answers, measures, class_groups(truth, kept.is_kept))
+    warnings = _unknown(
+        int((truth < 0).sum()), f"{len(truth)} samples have a label", "counted as wrong"
+    )
+    return _Measured(answers, measures, class_groups(truth, kept.is_kept), warnings)
 
 
 def _several_labels(
@@ -159,6 +208,82 @@ def _several_labels(
     measures = ("mean_average_precision", "multilabel_macro_f1")
     answers = BeforeAndAfter(before[0], before[1], after)
     return _Measured(answers, measures, label_groups(truth, kept.is_kept))
+
+
+def _boxes(
+    path: Path,
+    meter: QualityMeter,
+    subject: Subject,
+    artifact: Model,
+    names: Sequence[str] | None,
+) -> _Measured:
+    """Samples with true boxes."""
+    samples, kept = meter.samples, subject.kept
+    place = _placement(subject.original, samples)
+    true = read_true_boxes(path, samples.count, _names(meter), place)
+    ids = list(true.categories)
+    units = units_of_labels([true.categories[each] for each in ids], kept.units, names)
+    unit_of = {each: unit for each, unit in zip(ids, units.tolist(), strict=True) if unit >= 0}
+    truth = true.in_units(unit_of)
+    every, known = (sum(len(boxes.units) for boxes in each) for each in (true.samples, truth))
+    if not known:
+        raise not_measurable(
+            f"no unit has the name of a category of {path.name}",
+            "give the labels of the units with --labels, or name categories by unit index",
+        )
+    before = meter.once(subject, lambda: original_boxes(subject))
+    of_kept = [boxes.only(kept.is_kept[boxes.units]) for boxes in before]
+    after = artifact_boxes(subject, artifact)
+    answers = BeforeAndAfter(*(BoxAnswers(truth, found) for found in (before, of_kept, after)))
+    what = f"{every} true boxes have a category"
+    warnings = _unknown(every - known, what, "left out")
+    return _Measured(answers, ("map", "map50"), box_groups(truth, kept.is_kept), warnings)
+
+
+def _texts(
+    path: Path,
+    meter: QualityMeter,
+    subject: Subject,
+    artifact: Model,
+    names: Sequence[str] | None,
+) -> _Measured:
+    """Samples with transcripts."""
+    samples, kept = meter.samples, subject.kept
+    truth = read_transcripts(path, samples.count, _names(meter))
+    alphabet = Alphabet.of(names)
+    every, restricted = meter.once(subject, lambda: original_texts(subject, alphabet))
+    after = artifact_texts(subject, artifact, alphabet)
+    answers = BeforeAndAfter(*(TextAnswers(truth, found) for found in (every, restricted, after)))
+    measures = ("character_error_rate", "word_error_rate")
+    return _Measured(answers, measures, text_groups(truth, alphabet, kept.is_kept))
+
+
+def _names(meter: QualityMeter) -> list[str] | None:
+    """The paths of the samples in the folder of the data; None if they are in one file."""
+    data, samples = meter.job.data, meter.samples
+    if data is None or not data.is_dir():
+        return None
+    if len(samples.files) != samples.count:
+        raise not_measurable(
+            f"the {samples.count} samples are not one for each file of {samples.source}",
+            "leave out --batch and --samples",
+        )
+    return [file.relative_to(data).as_posix() for file in samples.files]
+
+
+def _placement(original: Model, samples: Samples) -> Placement:
+    """Where boxes are after the resizing of the images."""
+    images = next(iter(samples.values.values()))
+    size = input_size(original, samples)
+    if not isinstance(images, Images) or size is None:
+        return stretched
+    return placement(images.resizing.policy, size, images.resizing.shown)
+
+
+def _unknown(count: int, what: str, effect: str) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (f"{count} of {what} that no unit has: they are {effect}",)
 
 
 def _labels(samples: Samples) -> list[tuple[str | int, ...]]:
