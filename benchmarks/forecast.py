@@ -9,6 +9,7 @@ pruned file; and the memory that the forecast estimates, next to the measured me
     python benchmarks/forecast.py                  # the zoo, and small networks made here
     python benchmarks/forecast.py --applications   # also one network of each family of Keras
     python benchmarks/forecast.py NAME...          # only models with these words in their names
+    python benchmarks/forecast.py --sizes          # no timings
 
 The folder of the zoo is the one that EXPORTER_ZOO names, else ../shared/zoo; without it, only the
 networks that are made here are compared. Exits with 1 if a size is more than 1 % off.
@@ -238,6 +239,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*")
     parser.add_argument("--applications", action="store_true", help="every family, not two")
+    parser.add_argument("--sizes", action="store_true", help="no timings")
     given = parser.parse_args()
     sizes, speeds = list[SizeRow](), list[SpeedRow]()
     with tempfile.TemporaryDirectory() as name:
@@ -251,7 +253,8 @@ def main() -> int:
             for file in in_files(path, folder):
                 precisions = tuple(possible_precisions(file, keep))
                 sizes += compare(file, keep, folder / f"{file.name} sizes", precisions)
-                speeds.append(time_cut(file, keep, folder / f"{file.name} speed"))
+                if not given.sizes:
+                    speeds.append(time_cut(file, keep, folder / f"{file.name} speed"))
     print_sizes(sizes)
     print_speeds(speeds)
     return any(abs(row.error) > ALLOWED for row in sizes)

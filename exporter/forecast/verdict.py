@@ -10,6 +10,7 @@ Source = Literal["counted", "measured"]
 
 SAME_SIZE = 0.005  # share of the file; a smaller change is not worth a number
 MEASURABLE = 0.02  # share of the latency; a smaller change is lost in the noise of most machines
+NOISY = 0.1  # width of the interval of a measured share; a wider one bounds little
 CACHE_BYTES = 1 << 20  # of a small processor
 FASTER = 1.10  # from this speedup on, a factor is easier to read than a percentage
 
@@ -34,17 +35,25 @@ class LatencyBound:
         kept: f; 1 if the cut removes no work.
         source: s is a share of the multiply-adds ("counted"), or of the latency ("measured").
         head_bytes: of the weights of the uncut head.
+        interval: 95 % interval of a measured share; s is its upper end, so that the bound holds.
+            None if the share was counted.
     """
 
     share: float | None
     kept: float
     source: Source = "counted"
     head_bytes: int = 0
+    interval: tuple[float, float] | None = None
 
     @property
     def is_strict(self) -> bool:
         """Does the head fit into a cache, so that the speedup cannot be larger?"""
         return self.head_bytes <= CACHE_BYTES
+
+    @property
+    def is_noisy(self) -> bool:
+        """Was the share measured on a machine that is too busy for a useful bound?"""
+        return self.interval is not None and self.interval[1] - self.interval[0] > NOISY
 
     @property
     def saved(self) -> float | None:

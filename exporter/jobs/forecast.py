@@ -125,7 +125,8 @@ class _Work:
                 floats.append(plain)
                 files += self._files(plain, options, Path(folder))
                 warnings += (*uncut.warnings, *plain.cut.warnings, *plain.warnings)
-        every = (*self.source.warnings, *warnings, *self._missing_calibration())
+        warnings += (*map(_noise, files), *self._missing_calibration())
+        every = filter(None, (*self.source.warnings, *warnings))
         first = floats[0]
         return Forecast(first.planned.kind, first.cut, tuple(files), tuple(dict.fromkeys(every)))
 
@@ -220,6 +221,17 @@ class _Work:
         if not self.measure_share or not is_timed or plain.cut.selection.keeps_all:
             return bound
         return measure_bound(self.job, uncut, plain.cut, options, bound)
+
+
+def _noise(file: FileForecast) -> str:
+    """A warning about a measured share that bounds little; "" if there is no reason."""
+    if not file.bound.interval or not file.bound.is_noisy:
+        return ""
+    low, high = (f"{end:.0%}" for end in file.bound.interval)
+    return (
+        f"the head's share of the latency of {file.name} is between {low} and {high}: measure "
+        "again on an idle machine"
+    )
 
 
 def _counts(graph: Graph, path: Path | None, plain: Graph) -> Counts:

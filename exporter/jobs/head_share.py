@@ -35,8 +35,8 @@ def measure_bound(
 
     The model is timed next to itself with a head of one unit (a detector also keeps its
     background). If that is r times as fast, and the small head has a fraction g of the head's
-    multiply-adds, the share of the head is (1 - 1 / r) / (1 - g). r is the upper end of the
-    interval of the measurement, so that the result stays an upper bound.
+    multiply-adds, the share of the head is (1 - 1 / r) / (1 - g). The upper end of the interval of
+    r gives the bound.
 
     Args:
         uncut: of a kind that is timed.
@@ -58,8 +58,10 @@ def measure_bound(
     feeds = list(job.inputs(uncut).feeds())
     timed = bench_models(uncut, small, feeds, job.bench_options)
     fraction = count_bound(uncut.graph(), uncut.graph(), small.graph(), smallest).kept
-    share = (1 - 1 / timed.speedup_ci95[1]) / (1 - fraction)
-    return replace(counted, share=min(1.0, max(0.0, share)), source="measured")
+    low, high = (
+        min(1.0, max(0.0, (1 - 1 / speedup) / (1 - fraction))) for speedup in timed.speedup_ci95
+    )
+    return replace(counted, share=high, source="measured", interval=(low, high))
 
 
 def _head_work(graph: Graph, cut: Cut) -> int | None:

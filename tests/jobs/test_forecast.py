@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ import exporter
 from exporter.errors import NotAllowedError, UsageError
 from exporter.forecast.forecast import Forecast
 from exporter.formats import open_model, size_bytes
+from exporter.formats.model import Model
 from exporter.jobs import head_share
 from exporter.jobs.forecast import forecast_job
 from exporter.jobs.options import Job
@@ -243,33 +245,61 @@ def test_unknown_work_has_no_bound(tmp_path: Path) -> None:
 
 # --- the measured share -------------------------------------------------------------------------
 
-Timed = list[tuple[int, int]]
+
+@dataclass
+class Timed:
+    """A simulated bench.
+
+    Attributes:
+        speedups: the interval that it measures.
+        pairs: the units of the two models of each measurement.
+    """
+
+    speedups: tuple[float, float] = (1.9, 2.0)
+    pairs: list[tuple[int | None, int | None]] = field(default_factory=list)
+
+    def bench(self, original: Model, small: Model, feeds: Any, _options: Any) -> Any:
+        assert len(feeds) == 16
+        self.pairs.append((original.graph().shape("y")[1], small.graph().shape("y")[1]))
+        return SimpleNamespace(speedup_ci95=self.speedups)
 
 
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
-    """The units of each timed pair; the model with the small head is 1.9 to 2 times as fast."""
-    pairs: Timed = []
-
-    def bench(original: Any, small: Any, feeds: Any, _options: Any) -> Any:
-        assert len(feeds) == 16
-        pairs.append((original.graph().shape("y")[1], small.graph().shape("y")[1]))
-        return SimpleNamespace(speedup_ci95=(1.9, 2.0))
-
-    monkeypatch.setattr(head_share, "bench_models", bench)
-    return pairs
+    made = Timed()
+    monkeypatch.setattr(head_share, "bench_models", made.bench)
+    return made
 
 
 def test_measured_share(work: Path, timed: Timed) -> None:
     """Half of the time is saved by removing 63 of 64 units: the share is 0.5 * 64 / 63."""
     found = exporter.inspect(work / "two.onnx", keep=KEPT, measure_share=True).forecast
     assert found is not None
-    assert timed == [(CLASSES, 1)]
+    assert timed.pairs == [(CLASSES, 1)]
     bound = found.files[0].bound
     assert bound.source == "measured"
     assert bound.share == pytest.approx(0.5 * 64 / 63)
     assert bound.speedup == pytest.approx(1 / (1 - 0.5 * 64 / 63 * 61 / 64))
+    assert bound.interval == pytest.approx(((1 - 1 / 1.9) * 64 / 63, 0.5 * 64 / 63))
     assert "of the measured time" in found.verdict[0]
+    assert found.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("speedups", "expected"),
+    [
+        pytest.param((0.9, 1.05), (), id="narrow"),
+        pytest.param((0.5, 4.0), ("is between 0% and 76%: measure again",), id="wide"),
+    ],
+)
+def test_a_wide_interval_is_a_warning(
+    speedups: tuple[float, float], expected: tuple[str, ...], work: Path, timed: Timed
+) -> None:
+    timed.speedups = speedups
+    found = exporter.inspect(work / "two.onnx", keep=KEPT, measure_share=True).forecast
+    assert found is not None
+    assert len(found.warnings) == len(expected)
+    assert all(text in found.warnings[0] for text in expected)
 
 
 def test_only_the_float_file_is_measured(work: Path, timed: Timed) -> None:
@@ -277,14 +307,14 @@ def test_only_the_float_file_is_measured(work: Path, timed: Timed) -> None:
     found = exporter.inspect(work / "two.onnx", keep=KEPT, precisions=both, measure_share=True)
     assert found.forecast is not None
     assert [file.bound.source for file in found.forecast.files] == ["measured", "counted"]
-    assert len(timed) == 1
+    assert len(timed.pairs) == 1
 
 
 def test_nothing_is_measured_if_no_unit_is_removed(work: Path, timed: Timed) -> None:
     found = exporter.inspect(work / "two.onnx", keep="0-63", measure_share=True).forecast
     assert found is not None
     assert (found.files[0].bound.source, found.files[0].bound.kept) == ("counted", 1)
-    assert timed == []
+    assert timed.pairs == []
 
 
 # --- variants, warnings, refusals ---------------------------------------------------------------
