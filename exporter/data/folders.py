@@ -49,8 +49,10 @@ class FileSet:
             self.hashes[path] = hashlib.sha256(content).hexdigest()
         return content
 
-    def labels(self) -> tuple[str, ...] | None:
+    def labels(self) -> tuple[str | tuple[str, ...], ...] | None:
         """One label per file; None if neither sub-folders nor labels.csv give any.
+
+        A column `labels` in labels.csv gives any number of labels per file.
 
         Raises:
             UsageError: labels.csv is damaged, or has no row for a file.
@@ -132,18 +134,25 @@ def skipped_warning(files: FileSet, good: FileSet, kind: str) -> str:
     return f"{count} {shown} left out"
 
 
-def _read_labels(path: Path) -> dict[str, str]:
-    """File, relative to the folder -> label."""
+def _read_labels(path: Path) -> dict[str, str | tuple[str, ...]]:
+    """File, relative to the folder -> label; or labels, separated by semicolons."""
     try:
         rows = list(csv.DictReader(StringIO(read_text(path)), restval=""))
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}", "check its quotes") from error
-    if not rows or not {"file", "label"} <= rows[0].keys():
-        raise UsageError(f"{path} has no columns file and label", "write a header: file,label")
-    labels: dict[str, str] = {}
+    columns = rows[0].keys() if rows else set[str]()
+    if "file" not in columns or ("label" in columns) == ("labels" in columns):
+        raise UsageError(
+            f"{path} has no columns file and label",
+            "write a header: file,label; or file,labels for any number of labels per file",
+        )
+    labels: dict[str, str | tuple[str, ...]] = {}
     for row in rows:
-        file, label = row["file"].strip(), row["label"].strip()
-        if not label:
+        file = row["file"].strip()
+        label: str | tuple[str, ...] = (
+            row["label"].strip() if "label" in columns else _several(row["labels"])
+        )
+        if label == "":
             raise UsageError(f"{path} has no label for {file!r}", "write one in each row")
         if labels.setdefault(file, label) != label:
             raise UsageError(
@@ -151,3 +160,7 @@ def _read_labels(path: Path) -> dict[str, str]:
                 "remove one of the rows",
             )
     return labels
+
+
+def _several(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(";"))))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -69,23 +69,32 @@ class BoxAnswers:
 
     truth: Sequence[Boxes]
     found: Sequence[Boxes]
+    _last: dict[str, tuple[Array, Array, Array]] = field(default_factory=dict)
 
     def value(self, measure: str, cases: Array, units: Array) -> float:
         """The mean over thresholds and over those of the units that have true boxes here."""
+        precision = self._precision(cases, units)  # (thresholds, recalls, units, 1, 1)
+        precision = precision[:1] if measure == "map50" else precision
+        defined = precision[precision > -1]
+        return float(defined.mean()) if defined.size else float("nan")
+
+    def _precision(self, cases: Array, units: Array) -> Array:
+        """The precisions of these samples; those of the last call are kept for the next measure."""
+        last_cases, last_units, found = self._last.get("call", (None, None, np.empty(0)))
+        if last_cases is cases and last_units is units:
+            return np.asarray(found)
         evaluated, units_of_matches, matches = self._matches
-        chosen = [row for row, unit in enumerate(units_of_matches) if unit in set(units.tolist())]
-        if not chosen:
-            return float("nan")
+        wanted = set(units.tolist())
+        chosen = [row for row, unit in enumerate(units_of_matches) if unit in wanted]
         evaluated.params.catIds = [units_of_matches[row] for row in chosen]
         evaluated.params.imgIds = list(range(len(cases)))
         evaluated._paramsEval = evaluated.params  # noqa: SLF001 - accumulate() reads it
         evaluated.evalImgs = [matches[row][case] for row in chosen for case in cases]
         with redirect_stdout(io.StringIO()):
             evaluated.accumulate()
-        precision = evaluated.eval["precision"]  # (thresholds, recalls, units, 1, 1)
-        precision = precision[:1] if measure == "map50" else precision
-        defined = precision[precision > -1]
-        return float(defined.mean()) if defined.size else float("nan")
+        found = evaluated.eval["precision"]
+        self._last["call"] = cases, units, found
+        return np.asarray(found)
 
     @cached_property
     def _matches(self) -> tuple[Any, list[int], list[list[Any]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,26 +61,62 @@ class BeforeAndAfter:
 
 
 def quality_rows(
-    artifact: str, answers: BeforeAndAfter, measures: Iterable[str], groups: Iterable[Group]
+    artifact: str, answers: BeforeAndAfter, measures: Sequence[str], groups: Iterable[Group]
+) -> tuple[Quality, ...]:
+    """One row for each measure and group of samples, in this order."""
+    by_group = [list(_rows(artifact, answers, measures, group)) for group in groups]
+    return tuple(rows[i] for i in range(len(measures)) for rows in by_group)
+
+
+def _rows(
+    artifact: str, answers: BeforeAndAfter, measures: Sequence[str], group: Group
 ) -> Iterator[Quality]:
-    """One row for each measure and group of samples."""
-    found = list(groups)
-    for measure in measures:
-        for group in found:
-            yield _row(artifact, answers, measure, group)
-
-
-def _row(artifact: str, answers: BeforeAndAfter, measure: str, group: Group) -> Quality:
+    """One row for each measure; all intervals are from the same resamples."""
     models = [answers.original, answers.original_kept, answers.artifact]
 
     def values(cases: Array) -> list[float]:
-        original, kept, after = (each.value(measure, cases, group.units) for each in models)
-        return [original, kept, after, score(measure, kept) - score(measure, after)]
+        found: list[float] = []
+        for measure in measures:
+            original, kept, after = (each.value(measure, cases, group.units) for each in models)
+            found += [original, kept, after, score(measure, kept) - score(measure, after)]
+        return found
 
     if not group.samples:
-        return Quality(artifact, MEASURES[measure].task, measure, group.classes, 0)
-    exact = [value if math.isfinite(value) else None for value in values(group.cases)]
-    limits = intervals.bootstrap(values, group.cases, MEASURES[measure].resamples)
+        yield from (_empty(artifact, measure, group.classes) for measure in measures)
+        return
+    exact, limits = values(group.cases), list[Interval | None]([None] * (4 * len(measures)))
+    if resamples := _resamples(measures, group):
+        limits = intervals.bootstrap(values, group.cases, resamples)
+    for i, measure in enumerate(measures):
+        four = slice(4 * i, 4 * i + 4)
+        yield _row(artifact, measure, group, exact[four], limits[four])
+
+
+def _empty(artifact: str, measure: str, classes: str) -> Quality:
+    return Quality(artifact, MEASURES[measure].task, measure, classes, 0)
+
+
+def _resamples(measures: Iterable[str], group: Group) -> int:
+    """How many resamples take seconds, not minutes; 0 if they are too few for an interval."""
+    of_units = any(MEASURES[measure].of_units for measure in measures)
+    work = len(group.cases) * (len(group.units) if of_units else 1)
+    most = min(_RESAMPLES_OF_UNITS if of_units else _RESAMPLES, _MOST_WORK // max(1, work))
+    return most if most >= _FEWEST_RESAMPLES else 0
+
+
+_RESAMPLES, _RESAMPLES_OF_UNITS, _FEWEST_RESAMPLES = 1000, 100, 20
+_MOST_WORK = 40_000_000  # samples x units x resamples
+
+
+def _row(
+    artifact: str,
+    measure: str,
+    group: Group,
+    values: Sequence[float],
+    limits: list[Interval | None],
+) -> Quality:
+    """The row of four values: of the original, of it with kept units, of the artifact, the drop."""
+    exact = [value if math.isfinite(value) else None for value in values]
     if MEASURES[measure].is_share:
         limits[:3] = [_share(value, len(group.cases)) for value in exact[:3]]
     is_kept = group.classes == "kept"  # else the original, kept to these units, answers nothing

@@ -17,7 +17,7 @@ from exporter.jobs.task_quality import QualityMeter
 from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
-from exporter.records import Proof, Report
+from exporter.records import Proof, Quality, Report
 from exporter.remap import Remap
 
 
@@ -51,6 +51,11 @@ class Pruned:
     @property
     def warnings(self) -> tuple[str, ...]:
         return self.results.warnings
+
+    @property
+    def quality(self) -> tuple[Quality, ...]:
+        """Of the task, if the data has labels; see `Report`."""
+        return self.results.quality
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model and its remap file.

@@ -115,7 +115,8 @@ class QualityMeter:
             tables: how its heads were cut; the first is measured.
 
         Raises:
-            ExporterError: the job has a gate, and the quality cannot be measured.
+            ExporterError: the quality cannot be measured, and the job has a gate or names a file
+                of true boxes or transcripts.
         """
         check_truth(self.job, self.samples)
         if self.samples.labels is None and not _truth_files(self.job):
@@ -124,7 +125,7 @@ class QualityMeter:
         try:
             return self._measured(artifact, next(iter(tables), None))
         except (ExporterError, ImportError) as error:
-            if self.job.has_quality_gate:
+            if self.job.has_quality_gate or self.job.truth is not None:
                 raise
             return CheckResults.warn(f"the task quality was not measured: {_reason(error)}")
 
@@ -133,9 +134,7 @@ class QualityMeter:
         names = self.names or unit_labels(self.original, subject.head)
         names = names or names_of_units(subject.kept, table)
         measured = self._task(subject)(self, subject, artifact, names)
-        rows = tuple(
-            quality_rows(artifact.name, measured.answers, measured.measures, measured.groups)
-        )
+        rows = quality_rows(artifact.name, measured.answers, measured.measures, measured.groups)
         job, output = self.job, subject.head.output
         checks = tuple(gate_checks(rows, output, job.min_accuracy, job.max_drop))
         return CheckResults(checks=checks, quality=rows, warnings=measured.warnings)

@@ -274,6 +274,15 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
         read_samples(tmp_path, graph(), options=RAW)
 
 
+def test_any_number_of_labels_from_a_table(folder: Path) -> None:
+    table = folder / "labels.csv"
+    table.write_text("file,labels\ncat/a.png,tabby; sofa\ndog/b.bmp,\n")
+    assert read_samples(folder, graph(), options=RAW).labels == (("tabby", "sofa"), ())
+    table.write_text("file,label,labels\ncat/a.png,tabby,sofa\ndog/b.bmp,a,b\n")
+    with pytest.raises(UsageError, match="has no columns file and label"):
+        read_samples(folder, graph(), options=RAW)
+
+
 def test_labels_from_a_table(folder: Path) -> None:
     (folder / "labels.csv").write_text("file,label\ncat/a.png,tabby\ndog/b.bmp,beagle\n")
     assert read_samples(folder, graph(), options=RAW).labels == ("tabby", "beagle")

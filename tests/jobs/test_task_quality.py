@@ -395,3 +395,54 @@ def test_a_converted_file_without_a_remap_keeps_all_units(work: Path) -> None:
     )
     assert row.samples == COUNT
     assert quality(report.quality, "top5_accuracy").value
+
+
+# --- photographs ----------------------------------------------------------------------------------
+
+PHOTOGRAPHS = {  # label -> file; what MobileNet says of each of them among its 1001 units
+    "cheeseburger": "burger.jpg",  # right
+    "Egyptian cat": "cat.bmp",  # right
+    "hotdog": "hot_dog.jpg",  # burrito, then hotdog
+    "macaw": "parrot.jpg",  # right
+    "daisy": "sunflower.bmp",  # right, so to say: there is no sunflower
+}
+
+
+def test_a_folder_of_photographs(zoo: Path, tmp_path: Path) -> None:
+    """Without the burrito, the hotdog is recognized: the restricted original is right too."""
+    data = tmp_path / "photographs"
+    for label, file in PHOTOGRAPHS.items():
+        (data / label).mkdir(parents=True)
+        (data / label / file).write_bytes((zoo / "images" / file).read_bytes())
+    network = zoo / "mobilenet_v1_025_224_uint8_metadata.tflite"
+    kept = "cheeseburger,macaw,hotdog,'Egyptian cat'"
+    gates = "--min-accuracy 1 --max-drop 0"
+    done = command(
+        f"prune {network} -o small.tflite --keep {kept} --data {data} {gates} --json", tmp_path
+    )
+    assert done.code == 0, done.err
+    rows = {row["classes"]: row for row in done.record["quality"] if row["measure"] == "accuracy"}
+    numbers = ("samples", "original", "original_kept", "value", "drop")
+    assert {name: tuple(row[number] for number in numbers) for name, row in rows.items()} == {
+        "kept": (4, 3 / 4, 1.0, 1.0, 0.0),
+        "removed": (1, 1.0, None, 0.0, None),
+        "all": (5, 4 / 5, None, 4 / 5, None),
+    }
+
+
+def test_flowers(zoo: Path, tmp_path: Path) -> None:
+    data = tmp_path / "flowers" / "sunflowers"
+    data.mkdir(parents=True)
+    (data / "one.bmp").write_bytes((zoo / "images" / "sunflower.bmp").read_bytes())
+    network = zoo / "automl_flowers_uint8_metadata.tflite"
+    small = tmp_path / "small.tflite"
+    exporter.prune(network, keep=["sunflowers", "tulips"]).save(small)
+    report = exporter.verify(network, small, data=data.parent, min_accuracy=0.9, max_drop=0)
+    row = quality(report.quality)
+    assert (row.samples, row.original, row.value, row.drop) == (1, 1.0, 1.0, 0.0)
+    assert report.ok
+    rotated = exporter.prune(network, keep=["tulips", "sunflowers"], keep_order=True)
+    wrong = replace(rotated.remap.heads[0], kept=(3, 4), new_to_old=(3, 4), labels=None)
+    job = Job(data=data.parent, min_accuracy=0.9)
+    found = QualityMeter(job, open_model(network), job.inputs(open_model(network)))
+    assert not found.measure(rotated.model, [wrong]).passed

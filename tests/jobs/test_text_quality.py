@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +24,31 @@ LABELS = ("<blank>", "a", "b", "c", "d", "|")
 STEPS = 9
 
 
-def recognizer(*, turned: bool = False) -> OnnxModel:
+def recognizer(*, turned: bool = False, ranked: bool = False, batch: int | str = 1) -> OnnxModel:
     """Returns its input: the score of each unit in each step.
 
     Args:
         turned: the steps are the first axis of the output, as in PyTorch.
+        ranked: it returns the best unit of each step only.
     """
     nodes = [
         node("MatMul", ["x", "kernel"], ["m"], "matmul"),
         node("Add", ["m", "bias"], ["z" if turned else "y"], "add"),
     ]
-    shape: tuple[int, ...] = (1, STEPS, len(LABELS))
-    outputs = {"y": shape}
+    shape: tuple[int | str, ...] = (batch, STEPS, len(LABELS))
+    outputs: dict[str, tuple[int | str, ...]] = {"y": shape}
     if turned:
         nodes.append(node("Transpose", ["z"], ["y"], "turn", perm=[1, 0, 2]))
         outputs = {"y": (STEPS, 1, len(LABELS))}
+    if ranked:
+        nodes.append(node("ArgMax", ["y"], ["best"], "rank", axis=2, keepdims=0))
+        outputs = {"best": (1, STEPS)}
     kernel = np.eye(len(LABELS), dtype=np.float32)
     constants = {"kernel": kernel, "bias": np.zeros(len(LABELS), np.float32)}
-    return from_proto(proto(nodes, constants, x=shape, outputs=outputs), "net.onnx")
+    made = proto(nodes, constants, x=shape, outputs=outputs)
+    if ranked:
+        made.graph.output[0].type.tensor_type.elem_type = 7  # int64
+    return from_proto(made, "net.onnx")
 
 
 def scores(*best: str) -> Array:
@@ -122,11 +130,26 @@ def test_another_unit_read_costs_edits(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_read(tmp_path: Path, labels: Any, message: str) -> None:
     job = written(tmp_path, scores(*READ)[:, None])
-    found = prune_model(recognizer(), CutOptions(keep=(0, 1), labels=labels and tuple(labels)), job)
-    assert any(message in each for each in found.warnings)
-    gated = Job(data=job.data, truth=job.truth, max_drop=0.1)
-    with pytest.raises(UsageError, match=message):
-        prune_model(recognizer(), CutOptions(keep=(0, 1), labels=labels and tuple(labels)), gated)
+    cut = CutOptions(keep=(0, 1), labels=labels and tuple(labels))
+    with pytest.raises(UsageError, match=message) as caught:
+        prune_model(recognizer(), cut, job)
+    assert caught.value.hint
+
+
+def test_a_text_needs_scores(tmp_path: Path) -> None:
+    """The cut file returns the index of the best unit in each step only."""
+    model = recognizer(ranked=True)
+    job = written(tmp_path, scores(*READ)[:, None])
+    with pytest.raises(UsageError, match="returns no scores to read a text from"):
+        prune_model(model, CutOptions(remove="c", labels=LABELS), job)
+
+
+def test_several_samples_at_a_time_are_refused(tmp_path: Path) -> None:
+    job = written(tmp_path, scores(*READ)[:, None])
+    with pytest.raises(UsageError, match="takes 2 samples at a time"):
+        prune_model(
+            recognizer(batch="n"), CutOptions(remove="c", labels=LABELS), replace(job, batch=2)
+        )
 
 
 @pytest.mark.parametrize(
