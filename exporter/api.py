@@ -84,7 +84,8 @@ class JobKeywords(TypedDict, total=False):
     precisions: str | Iterable[str]
     calibration: str | Path | None
     synthetic_calibration: bool
-    integer_io: bool
+    integer_io: bool | str | Iterable[str]
+    float_io: bool | str | Iterable[str]
     quantize_first: bool
     opset: int
     batch: int

@@ -54,6 +54,21 @@ class Proof:
 
 
 @dataclass(frozen=True)
+class Interface:
+    """One input or output of a file.
+
+    Attributes:
+        scale, zero_point: real value = (quantized value - zero point) * scale; None if the values
+            are real, or have several scales.
+    """
+
+    name: str
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A written file: a model, or its C source.
 
@@ -64,6 +79,7 @@ class Artifact:
         sha256: in hex.
         route: how the model was converted; "" without a conversion.
         proof: None if nothing was verified, and for C source.
+        inputs, outputs: of a model.
     """
 
     path: str
@@ -74,6 +90,8 @@ class Artifact:
     route: str
     original_bytes: int | None = None
     proof: Proof | None = None
+    inputs: tuple[Interface, ...] = ()
+    outputs: tuple[Interface, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -326,7 +344,11 @@ def _read(row: type[Row], values: Mapping[str, Any]) -> Row:
 
 
 def _read_artifact(values: Mapping[str, Any]) -> Artifact:
-    artifact = _read(Artifact, values)
+    known = {"inputs": (), "outputs": (), **values}
+    ends = {
+        end: tuple(_read(Interface, row) for row in known[end]) for end in ("inputs", "outputs")
+    }
+    artifact = _read(Artifact, {**known, **ends})
     proof: Any = artifact.proof
     return replace(artifact, proof=proof and _read(Proof, proof))
 

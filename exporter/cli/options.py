@@ -82,6 +82,11 @@ def _size(text: str) -> int:
     return int(float(match[1]) * step ** " KMG".index(match[2].upper() or " "))
 
 
+def _ends(text: str) -> bool | tuple[str, ...]:
+    """Names of inputs and outputs; True without any."""
+    return tuple(part.strip() for part in text.split(",")) if text else True
+
+
 def _list_of(choices: Iterable[str]) -> Parsed:
     """A comma list of names."""
 
@@ -113,6 +118,7 @@ PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "shape": Parsed("NAME=1,16", _shape),
     "group": Parsed("NAME=SPEC", _group),
     "size": Parsed("SIZE", _size),
+    "ends": Parsed("NAME,...", _ends),
 }
 
 # --- options ------------------------------------------------------------------------------------
@@ -169,6 +175,9 @@ def _from_field(field: Option, command_name: str) -> Decorator:
         if field.default:
             return option(f"{flag}/--no-{flag[2:]}", default=True, show_default=True, **details)
         return option(flag, is_flag=True, **details)
+    if field.type.startswith("bool |"):  # its value may be left out
+        details |= {"is_flag": False, "flag_value": ""}
+        return option(flag, field.name, type=_type(field), default=None, **details)
     is_repeated = field.type.startswith("Mapping")
     if is_repeated:
         details["help"] = f"{field.text} Can be repeated."

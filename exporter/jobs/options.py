@@ -165,9 +165,20 @@ class Job:
     synthetic_calibration: bool = _quantization(
         False, "Calibrate on generated inputs; the ranges of real data differ."
     )
-    integer_io: bool = _quantization(
+    integer_io: bool | tuple[str, ...] = _quantization(
         False,
-        "Quantize inputs and outputs too, with int8 and int16x8.",
+        "Quantize these inputs and outputs too, with int8 and int16x8. Without names: all of them.",
+        parse="ends",
+        metavar="[NAME,...]",
+        accepts="bool | str | Iterable[str]",
+        commands=("quantize", "run", "inspect"),
+    )
+    float_io: bool | tuple[str, ...] = _quantization(
+        False,
+        "Keep these inputs and outputs float, as exceptions to --integer-io. Default: all of them.",
+        parse="ends",
+        metavar="[NAME,...]",
+        accepts="bool | str | Iterable[str]",
         commands=("quantize", "run", "inspect"),
     )
     quantize_first: bool = _quantization(
@@ -226,8 +237,9 @@ class Job:
         for name in ("data", "calibration", "truth"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
-        for name in ("to", "precisions"):
-            if (names := getattr(self, name)) is not None:
+        for name in ("to", "precisions", "integer_io", "float_io"):
+            names = getattr(self, name)
+            if names is not None and not isinstance(names, bool):
                 object.__setattr__(self, name, _as_names(names))
         for name in self.to or ():
             if name not in TARGETS:
@@ -245,8 +257,10 @@ class Job:
             raise UsageError(
                 "there is no precision to write", f"precisions: {', '.join(PRECISIONS)}"
             )
-        if self.integer_io and not any(PRECISIONS[spec.precision].calibrated for spec in specs):
-            QuantizationSpec(specs[-1].precision, integer_io=True)  # raises with the reason
+        calibrated = [s.precision for s in specs if PRECISIONS[s.precision].calibrated]
+        # raises with the reason, also if no precision has integer activations
+        precision = next(iter(calibrated), specs[-1].precision)
+        QuantizationSpec(precision, self.integer_io, self.float_io)
         if self.calibration is not None and self.synthetic_calibration:
             raise UsageError(
                 "calibration data and synthetic calibration exclude each other", "give one of them"

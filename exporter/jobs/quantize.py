@@ -19,6 +19,7 @@ from exporter.jobs.source import OpenedModel
 from exporter.output.draft import new_file
 from exporter.performance.memory import ModelFile
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
+from exporter.quantization.interface import integer_ends
 from exporter.quantization.quantize import Quantized, check_float
 from exporter.quantization.remote import quantize_in
 from exporter.records import Latency, Report
@@ -30,7 +31,9 @@ USUAL_SAMPLES = 100  # the guides of TFLite and onnxruntime calibrate on at leas
 def quantization_specs(job: Job) -> tuple[QuantizationSpec, ...]:
     """The spec of each artifact that is not float32."""
     return tuple(
-        QuantizationSpec(name, job.integer_io and PRECISIONS[name].calibrated)
+        QuantizationSpec(name, job.integer_io, job.float_io)
+        if PRECISIONS[name].calibrated
+        else QuantizationSpec(name)
         for name in job.precisions
         if name != FLOAT
     )
@@ -61,6 +64,7 @@ def refuse_quantizing(job: Job, source: OpenedModel) -> None:
                 )
         if KINDS[source.model.kind].quantizable:
             check_float(source.model, spec.precision)
+            integer_ends(source.model.graph(), spec)  # refuses unknown names
 
 
 def calibration_samples(job: Job, source: OpenedModel) -> Samples | None:

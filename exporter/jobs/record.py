@@ -11,11 +11,12 @@ from typing import Any
 from exporter.data.samples import Samples
 from exporter.formats import size_bytes
 from exporter.formats.model import Model
+from exporter.graph import Graph
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
-from exporter.records import Artifact, Original, Proof, Report, SelectedUnit
+from exporter.records import Artifact, Interface, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
 from exporter.report.machine import machine, versions
 from exporter.selection import Selection
@@ -95,6 +96,7 @@ def describe_artifact(
         uncut: the original in a file of the same kind.
         proof: that the model is the result of its cut.
     """
+    graph = model.graph()
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(
@@ -106,7 +108,23 @@ def describe_artifact(
         route=route,
         original_bytes=size_bytes(uncut) if uncut else None,
         proof=proof,
+        inputs=_interface(graph, graph.inputs),
+        outputs=_interface(graph, graph.outputs),
     )
+
+
+def _interface(graph: Graph, names: Iterable[str]) -> tuple[Interface, ...]:
+    """The dtype of each input or output, and the scale of quantized ones."""
+    found = []
+    for name in names:
+        tensor = graph.tensors[name]
+        known = tensor.quantization
+        if known is None or known.scale.size != 1:
+            found.append(Interface(name, tensor.dtype))
+        else:
+            scale, zero_point = float(known.scale.item()), int(known.zero_point.item())
+            found.append(Interface(name, tensor.dtype, scale, zero_point))
+    return tuple(found)
 
 
 def describe_forms(path: Path, forms: Iterable[str], precision: str) -> Iterator[Artifact]:

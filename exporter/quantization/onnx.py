@@ -22,6 +22,7 @@ from exporter.formats.onnx.apply import REMAP
 from exporter.formats.onnx.files import from_proto
 from exporter.formats.onnx.model import OnnxModel
 from exporter.formats.onnx.protos import opset_of
+from exporter.quantization.interface import integer_ends
 from exporter.quantization.onnx_excluded import excluded_nodes, index_tensors
 from exporter.quantization.onnx_float16 import clipped_weights, to_float16
 from exporter.quantization.onnx_integer_io import quantize_io
@@ -70,8 +71,7 @@ def _quantized(
         with silenced(library, f"quantize {model.name} to {spec.precision}") as messages:
             made = quantize(source, index_tensors(model.graph()))
             _check(made)
-    if spec.integer_io:
-        quantize_io(made, model.name)
+    quantize_io(made, integer_ends(model.graph(), spec), model.name)
     _restore_metadata(model, made)
     return from_proto(made, model.name), messages
 

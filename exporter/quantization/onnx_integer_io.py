@@ -7,31 +7,34 @@ DequantizeLinear computes. Scale and zero point go into the graph's quantization
 
 from __future__ import annotations
 
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+from collections.abc import Container
+from itertools import count
 
-from exporter.errors import ModelError
+from onnx import ModelProto, NodeProto, ValueInfoProto
+
+from exporter.quantization.interface import stays_float
 
 _MOVING = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
-def quantize_io(model: ModelProto, name: str) -> None:
-    """Change the model so that its float inputs and outputs are quantized.
+def quantize_io(model: ModelProto, ends: Container[str], name: str) -> None:
+    """Change the model so that these float inputs and outputs are quantized.
 
     Raises:
         ModelError: an input is not quantized, or an output not dequantized, by the model.
     """
     for info in model.graph.input:
-        if info.type.tensor_type.elem_type == TensorProto.FLOAT:
+        if info.name in ends:
             _quantize_input(model, info, name)
     for info in model.graph.output:
-        if info.type.tensor_type.elem_type == TensorProto.FLOAT:
+        if info.name in ends:
             _quantize_output(model, info, name)
 
 
 def _quantize_input(model: ModelProto, info: ValueInfoProto, name: str) -> None:
     moving, quantize = _to_quantize(model, info.name)
     if quantize is None:
-        raise _stays_float(f"input {info.name!r} of {name}", "no QuantizeLinear follows it")
+        raise stays_float(f"input {info.name!r} of {name}", "no QuantizeLinear follows it")
     _annotate(model, info, quantize)
     quantized, last = quantize.output[0], (moving[-1].output[0] if moving else info.name)
     model.graph.node.remove(quantize)
@@ -63,16 +66,30 @@ def _quantize_output(model: ModelProto, info: ValueInfoProto, name: str) -> None
     dequantize = producers.get(info.name)
     quantize = producers.get(dequantize.input[0]) if dequantize else None
     if dequantize is None or quantize is None or quantize.op_type != "QuantizeLinear":
-        raise _stays_float(f"output {info.name!r} of {name}", "no DequantizeLinear computes it")
+        raise stays_float(f"output {info.name!r} of {name}", "no DequantizeLinear computes it")
     _annotate(model, info, quantize)
     quantized = dequantize.input[0]
-    model.graph.node.remove(dequantize)
+    if any(info.name in node.input for node in model.graph.node):
+        real = _new_name(model, f"{info.name}_real")  # other operators go on reading real values
+        _rename(model, info.name, real)
+    else:
+        model.graph.node.remove(dequantize)
+    _rename(model, quantized, info.name)
+    _remove_types(model, {quantized})
+
+
+def _rename(model: ModelProto, old: str, new: str) -> None:
+    """Rename a tensor in the nodes that compute and read it."""
     for node in model.graph.node:
         for names in (node.input, node.output):
             for slot, each in enumerate(names):
-                if each == quantized:
-                    names[slot] = info.name
-    _remove_types(model, {quantized})
+                if each == old:
+                    names[slot] = new
+
+
+def _new_name(model: ModelProto, wanted: str) -> str:
+    taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    return next(name for name in (wanted + "_" * i for i in count()) if name not in taken)
 
 
 def _annotate(model: ModelProto, info: ValueInfoProto, quantize: NodeProto) -> None:
@@ -92,7 +109,3 @@ def _remove_types(model: ModelProto, names: set[str]) -> None:
     remaining = [info for info in model.graph.value_info if info.name not in names]
     del model.graph.value_info[:]
     model.graph.value_info.extend(remaining)
-
-
-def _stays_float(end: str, reason: str) -> ModelError:
-    return ModelError(f"the {end} stays float: {reason}", "leave out --integer-io")

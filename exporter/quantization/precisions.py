@@ -62,28 +62,52 @@ PRECISIONS: Mapping[str, Precision] = {
 QUANTIZED = frozenset(PRECISIONS) - {FLOAT} | {"uint8"}  # opened files may be uint8
 
 
+Ends = bool | tuple[str, ...]  # names of inputs and outputs; True for all of them
+
+
+def check_ends(integer_io: Ends, float_io: Ends) -> None:
+    """Raise UsageError if both name the same input or output, or all of them."""
+    if integer_io is True and float_io is True:
+        raise UsageError(
+            "integer_io and float_io exclude each other", "name the exceptions in one of them"
+        )
+    both = set(_names(integer_io)).intersection(_names(float_io))
+    if both:
+        raise UsageError(
+            f"integer_io and float_io both name {min(both)!r}", "name it in one of them"
+        )
+
+
+def _names(ends: Ends) -> tuple[str, ...]:
+    return () if isinstance(ends, bool) else ends
+
+
 @dataclass(frozen=True)
 class QuantizationSpec:
     """How to quantize a model.
 
     Attributes:
         precision: key of PRECISIONS, not "fp32".
-        integer_io: inputs and outputs are quantized too.
+        integer_io: the inputs and outputs that are quantized too, by name; True for all of them.
+        float_io: those that stay float; True for all of them, which is the default.
 
     Raises:
-        UsageError: an unknown precision, or `integer_io` with float activations.
+        UsageError: an unknown precision, integer inputs or outputs with float activations, or both
+            fields name the same.
     """
 
     precision: str
-    integer_io: bool = False
+    integer_io: Ends = False
+    float_io: Ends = False
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
             raise UsageError(f"there is no precision {self.precision!r}", f"precisions: {known}")
-        if self.integer_io and not PRECISIONS[self.precision].calibrated:
+        if (self.integer_io or self.float_io) and not PRECISIONS[self.precision].calibrated:
             integer = " and ".join(name for name, row in PRECISIONS.items() if row.calibrated)
             raise UsageError(
                 f"a model at {self.precision} has float inputs and outputs",
                 f"{integer} models can have integer ones",
             )
+        check_ends(self.integer_io, self.float_io)

@@ -18,7 +18,7 @@ from exporter.conversion.process import Child
 from exporter.data.samples import Samples
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model
-from exporter.quantization.precisions import QuantizationSpec
+from exporter.quantization.precisions import Ends, QuantizationSpec
 from exporter.quantization.quantize import Quantized, check_float, quantize_model
 from exporter.remap import Remap
 
@@ -47,6 +47,7 @@ def quantize_in(
             remap=model.remap.to_json() if model.remap else None,
             precision=spec.precision,
             integer_io=spec.integer_io,
+            float_io=spec.float_io,
             samples=_write_samples(samples, Path(folder, "samples")) if samples else None,
         )
     result = open_model(made)
@@ -76,6 +77,10 @@ def _read_samples(sent: Mapping[str, Any]) -> Samples:
     return Samples(values, sent["source"])
 
 
+def _ends(sent: bool | list[str]) -> Ends:
+    return sent if isinstance(sent, bool) else tuple(sent)
+
+
 def serve(source: str, target: str, **request: Any) -> dict[str, Any]:
     """Handle a request in the child: open, quantize, write, return the warnings.
 
@@ -87,7 +92,9 @@ def serve(source: str, target: str, **request: Any) -> dict[str, Any]:
     model.name = request["name"]
     model.remap = Remap.from_json(request["remap"]) if request["remap"] else None
     samples = _read_samples(request["samples"]) if request["samples"] else None
-    spec = QuantizationSpec(request["precision"], request["integer_io"])
+    spec = QuantizationSpec(
+        request["precision"], _ends(request["integer_io"]), _ends(request["float_io"])
+    )
     made = quantize_model(model, spec, samples)
     made.model.write(Path(target))
     return {"warnings": list(made.warnings)}

@@ -30,8 +30,10 @@ from exporter.data.samples import Samples
 from exporter.formats.tflite.for_quantizer import prepared, restored
 from exporter.formats.tflite.model import TfliteModel
 from exporter.graph.operations import Linear
+from exporter.quantization.interface import integer_ends
 from exporter.quantization.precisions import PRECISIONS, QuantizationSpec
 from exporter.quantization.silence import silenced
+from exporter.quantization.tflite_integer_io import with_integer_ends
 
 _EVERYTHING = ".*"  # a pattern for operator names
 _MIN_ELEMENTS = 1024  # of a kernel that TFLiteConverter quantizes with dynamic ranges
@@ -52,11 +54,11 @@ def to_int4(model: TfliteModel, spec: QuantizationSpec, samples: Samples | None)
 
 
 def to_int8(model: TfliteModel, spec: QuantizationSpec, samples: Samples | None) -> Result:
-    return _quantized(model, spec, samples, partial(_quantize_all, spec, 8))
+    return _quantized(model, spec, samples, partial(_quantize_all, 8))
 
 
 def to_int16x8(model: TfliteModel, spec: QuantizationSpec, samples: Samples | None) -> Result:
-    return _quantized(model, spec, samples, partial(_quantize_all, spec, 16))
+    return _quantized(model, spec, samples, partial(_quantize_all, 16))
 
 
 def _quantized(
@@ -77,7 +79,8 @@ def _quantized(
         ranges = _ranges(content, {signature: list(samples.feeds())}, recipe) if samples else None
         work = Quantizer(content, recipe.get_quantization_recipe())
         made = bytes(work.quantize(ranges).quantized_model)
-    return TfliteModel(restored(made, model), model.name), ()
+    ends = integer_ends(model.graph(), spec)
+    return TfliteModel(with_integer_ends(restored(made, model), ends, model.name), model.name), ()
 
 
 def _ranges(content: bytes, feeds: Any, recipe: Any) -> Any:
@@ -136,11 +139,11 @@ def _largest_kernel(model: TfliteModel) -> int:
     return max((prod(n or 1 for n in shape or ()) for shape in kernels), default=0)
 
 
-def _quantize_all(spec: QuantizationSpec, bits: int, recipe: Any) -> None:
-    """Activations of so many bits, 8-bit weights; float inputs and outputs unless `integer_io`."""
+def _quantize_all(bits: int, recipe: Any) -> None:
+    """Activations of so many bits, 8-bit weights; float inputs and outputs."""
     from litert_quantizer.algorithm_manager import AlgorithmName  # noqa: PLC0415 - see above
     from litert_quantizer.qtyping import TFLOperationName  # noqa: PLC0415
 
     recipe.add_static_config(_EVERYTHING, TFLOperationName.ALL_SUPPORTED, bits, 8)
-    for end in () if spec.integer_io else (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
+    for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):
         recipe.add_quantization_config(_EVERYTHING, end, algorithm_key=AlgorithmName.NO_QUANTIZE)

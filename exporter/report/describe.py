@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from exporter.evaluation.measures import QUALITY_STAGE
-from exporter.records import Latency, Report, precision_rows
+from exporter.records import Artifact, Interface, Latency, Report, precision_rows
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import gated
 from exporter.report.formatting import milliseconds, percent, plural, size
@@ -185,6 +185,24 @@ def _samples(inputs: Mapping[str, Any]) -> str:
 def _is_synthetic(inputs: Mapping[str, Any]) -> bool:
     """A user's file may have a name such as synthetic.npz."""
     return str(inputs.get("source", "")).startswith("synthetic, seed ")
+
+
+def describe_interfaces(artifacts: Iterable[Artifact]) -> Iterator[str]:
+    """The integer inputs and outputs: small.tflite takes image int8 (scale 0.0039, zero point -128)
+    and returns scores float32.
+    """
+    for artifact in artifacts:
+        ends = (*artifact.inputs, *artifact.outputs)
+        if any(end.scale is not None for end in ends):
+            takes, returns = (
+                ", ".join(map(_interface, each)) for each in (artifact.inputs, artifact.outputs)
+            )
+            yield f"{artifact.path} takes {takes} and returns {returns}"
+
+
+def _interface(end: Interface) -> str:
+    known = f" (scale {end.scale:.6g}, zero point {end.zero_point})" if end.scale else ""
+    return f"{end.name} {end.dtype}{known}"
 
 
 def describe_original(report: Report) -> str:

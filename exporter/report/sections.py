@@ -87,6 +87,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         table("Latency", tables.LATENCY, report.latency, timing, note=limits),
         table("Memory when loaded", tables.MEMORY, report.memory, describe.MEMORY),
         *(_remap(head, brief) for head in (report.remap.heads if report.remap else ())),
+        Section("Interface", items=list(describe.describe_interfaces(report.artifacts))),
         Section("Inputs", text=(describe.describe_inputs(report),)),
         Section("Warnings", style="warning", items=report.warnings),
         failures if brief else _origin(report),

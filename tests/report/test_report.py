@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from exporter.errors import ModelError
-from exporter.records import Check, Report, SelectedUnit
+from exporter.records import Check, Interface, Report, SelectedUnit
 from exporter.report import check_groups, describe, formatting, machine, sections
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -621,3 +621,17 @@ def test_a_unit_without_a_reason_and_a_report_without_a_selection() -> None:
     row = SelectedUnit(0, "", kept=True, reason="")
     assert "| 0 |  | kept | - |" in to_markdown(replace(PASSING, selection=(row,)))
     assert "## Selection" not in to_markdown(PASSING)
+
+
+def test_integer_inputs_and_outputs_are_named() -> None:
+    inputs = (Interface("image", "int8", 0.00392157, -128), Interface("ids", "int32"))
+    artifact = replace(PASSING.artifacts[0], inputs=inputs, outputs=(Interface("y", "float32"),))
+    report = replace(PASSING, artifacts=(artifact, PASSING.artifacts[1]))
+    assert Report.from_json(report.to_json()) == report
+    line = (
+        "pruned.fp32.onnx takes image int8 (scale 0.00392157, zero point -128), ids int32 and "
+        "returns y float32"
+    )
+    assert f"## Interface\n\n- {line}\n" in to_markdown(report)
+    assert f"Interface {line} Inputs" in " ".join(shown(report).split())
+    assert "Interface" not in to_markdown(PASSING)
