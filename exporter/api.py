@@ -69,6 +69,9 @@ class JobKeywords(TypedDict, total=False):
     normalize: str | None
     resize: str | None
     skip_bad: bool
+    label_column: str | None
+    sample_rate: int | None
+    tokenizer: str | Path | None
     seed: int
     input_shapes: Mapping[str, tuple[int, ...]]
     threads: int

@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).parent.parent
 HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"} | {
-    *("scikit-learn", "scipy", "pycocotools", "rapidfuzz")
+    *("scikit-learn", "scipy", "pycocotools", "rapidfuzz"),
+    *("pyarrow", "sentencepiece", "tokenizers", "soundfile"),
 }
 
 HEADS = {
@@ -56,7 +57,7 @@ def pins() -> dict[str, str]:
     """File name -> its contents."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
-    run = project["project"]["dependencies"] + extras["data"] + extras["quality"]
+    run = project["project"]["dependencies"] + [text for each in extras.values() for text in each]
     light = [text for text in run if canonicalize_name(Requirement(text).name) not in HEAVY]
     wanted = [light, run, run + group(project["dependency-groups"], "dev")]
     result, above = {}, set[str]()

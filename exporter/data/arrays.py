@@ -136,8 +136,6 @@ def _stored_array(path: Path, member: str | None) -> _StoredArray:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except UsageError:
-        raise
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}", "check the path of --data") from error
     except _DAMAGED as error:

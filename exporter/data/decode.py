@@ -70,7 +70,7 @@ def _resized(image: Any, size: tuple[int, int], resizing: Resizing) -> Any:
             return image.resize(size, method)
         case "crop":
             return ImageOps.fit(image, size, method, bleed=(1 - resizing.shown) / 2)
-        case "pad":
+        case _:
             return ImageOps.pad(image, size, method)
 
 

@@ -77,8 +77,6 @@ class FileSet:
         """A sentence if some files, but not all, are in sub-folders; else ""."""
         if not self.outside or len(self.outside) == len(self.paths):
             return ""
-        if (self.root / LABEL_FILE).is_file():
-            return ""
         name = self.outside[0].name
         return f"{name} is in no sub-folder, so the sub-folders are not used as labels"
 

@@ -24,6 +24,10 @@ class DataOptions:
             "pad" fits the whole image and fills the rest with black; None for the choice of
             preprocessor_config.json, else "stretch".
         skip_bad: leave out files that cannot be decoded; else they are an error.
+        label_column: of a table; None for the only column called label, class or target.
+        sample_rate: of the sound that the model takes, in Hz, if the model does not state it.
+        tokenizer: tokenizer.json, vocab.txt or a SentencePiece .model; None for the one next to the
+            text, else next to the model.
         shapes: input name -> whole shape, for dimensions that the model leaves open.
         model: path of the model, for files that are next to it; None for a live model.
     """
@@ -31,6 +35,9 @@ class DataOptions:
     normalize: Normalization | None = None
     resize: Resize | None = None
     skip_bad: bool = False
+    label_column: str | None = None
+    sample_rate: int | None = None
+    tokenizer: Path | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     model: Path | None = None
 

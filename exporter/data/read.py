@@ -7,11 +7,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from exporter.data.arrays import read_arrays
+from exporter.data.audio import SUFFIXES as SOUNDS
+from exporter.data.audio import read_audio
 from exporter.data.images import SUFFIXES as IMAGES
 from exporter.data.images import read_images
 from exporter.data.inputs import with_shapes
 from exporter.data.options import DataOptions
 from exporter.data.samples import Samples, check_count
+from exporter.data.tables import read_table
+from exporter.data.text import read_text_file
 from exporter.errors import UsageError
 from exporter.graph import Graph
 
@@ -85,5 +89,12 @@ FORMS: Mapping[str, Form] = {
     "images": Form(
         "images", IMAGES, True, frozenset({"--normalize", "--resize", "--skip-bad"}), read_images
     ),
+    "sound": Form(
+        "WAV files", SOUNDS, True, frozenset({"--sample-rate", "--skip-bad"}), read_audio
+    ),
+    "table": Form(
+        "a table", (".csv", ".parquet", ".tsv"), False, frozenset({"--label-column"}), read_table
+    ),
+    "text": Form("a text file", (".txt",), False, frozenset({"--tokenizer"}), read_text_file),
     "arrays": Form("an array file", (".npz", ".npy"), False, frozenset(), read_arrays),
 }

@@ -140,6 +140,7 @@ class Graph:
     Attributes:
         labels: output name -> one label for each unit, if the file contains them.
         normalization: input name -> how image pixels become its values, if the file states it.
+        sample_rates: input name -> samples of sound per second, if the file states it.
     """
 
     nodes: tuple[Node, ...]
@@ -148,6 +149,7 @@ class Graph:
     outputs: tuple[str, ...]
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     normalization: Mapping[str, Normalization] = field(default_factory=dict)
+    sample_rates: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

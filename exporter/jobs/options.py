@@ -74,8 +74,8 @@ class Job:
     )
     data: Path | None = _inputs(
         None,
-        "Folder of images, .npz file by input name, or .npy. Default: inputs generated from the "
-        "seed.",
+        "Folder of images or .wav; .csv or .parquet; .txt for token models; .npz by input name, or "
+        ".npy. Default: inputs generated from the seed.",
         parse="path",
         accepts="str | Path | None",
     )
@@ -99,7 +99,22 @@ class Job:
             "pad": "fits the whole image and fills the rest with black",
         },
     )
-    skip_bad: bool = _inputs(False, "Leave out images that cannot be decoded.")
+    skip_bad: bool = _inputs(False, "Leave out images and sounds that cannot be decoded.")
+    label_column: str | None = _inputs(
+        None,
+        "Column of a table with the labels. Default: label, class or target.",
+        metavar="NAME",
+    )
+    sample_rate: int | None = _inputs(
+        None, "Sample rate that the model takes, for WAV files, if it does not state it.", minimum=1
+    )
+    tokenizer: Path | None = _inputs(
+        None,
+        "tokenizer.json, vocab.txt or SentencePiece .model for text. Default: next to the text or "
+        "the model.",
+        parse="path",
+        accepts="str | Path | None",
+    )
     seed: int = _inputs(0, "Seed of generated inputs.", minimum=0)
     input_shapes: Mapping[str, tuple[int, ...]] = _inputs(
         {},
@@ -234,7 +249,7 @@ class Job:
     command: str = ""  # how the job was started, for the report
 
     def __post_init__(self) -> None:
-        for name in ("data", "calibration", "truth"):
+        for name in ("data", "calibration", "truth", "tokenizer"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
         for name in ("to", "precisions", "integer_io", "float_io"):
@@ -335,6 +350,9 @@ class Job:
             normalize=parse_normalize(self.normalize),
             resize=parse_resize(self.resize),
             skip_bad=self.skip_bad,
+            label_column=self.label_column,
+            sample_rate=self.sample_rate,
+            tokenizer=self.tokenizer,
             shapes=self.input_shapes,
             model=path,
         )

@@ -51,6 +51,22 @@ def input_metadata(mean: Sequence[float], std: Sequence[float]) -> bytes:
     return bytes(builder.Output())
 
 
+def sound_metadata(rate: int, content: int = 4) -> bytes:
+    """A ModelMetadata with one input of AudioProperties (4); without content if that is 0."""
+    builder = flatbuffers.Builder(64)
+    builder.StartObject(2)
+    builder.PrependUint32Slot(0, rate, 0)
+    audio = int(builder.EndObject())
+    builder.StartObject(2)
+    builder.PrependUint8Slot(0, content, 0)
+    builder.PrependUOffsetTRelativeSlot(1, audio, 0)
+    properties = int(builder.EndObject())
+    tensors = _vector(builder, [_table(builder, 7, {3: properties} if content else {})])
+    subgraphs = _vector(builder, [_table(builder, 9, {2: tensors})])
+    builder.Finish(_table(builder, 8, {3: subgraphs}), b"M001")
+    return bytes(builder.Output())
+
+
 def _floats(builder: flatbuffers.Builder, values: Sequence[float]) -> int:
     builder.StartVector(4, len(values), 4)
     for value in reversed(values):

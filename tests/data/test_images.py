@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from exporter.data.files import hash_files
-from exporter.data.options import DataOptions, parse_resize
+from exporter.data.options import DataOptions, parse_normalize, parse_resize
 from exporter.data.read import read_samples
 from exporter.data.samples import join_batches
 from exporter.errors import UsageError
@@ -237,7 +237,9 @@ def test_an_open_size_is_given(folder: Path) -> None:
 def test_a_folder_of_images_and_other_data(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no way to resize called 'zoom'"):
         parse_resize("zoom")
-    assert parse_resize(None) is None
+    assert (parse_resize(None), parse_resize("pad")) == (None, "pad")
+    assert parse_normalize(None) is None
+    assert parse_normalize("0..255") == Normalization()
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="contains no data"):
         read_samples(tmp_path / "none", graph())

@@ -14,10 +14,10 @@ import pytest
 from exporter.data import arrays, stream
 from exporter.data.files import hash_files
 from exporter.data.read import read_samples
-from exporter.data.samples import Samples, join_batches, synthetic_samples
+from exporter.data.samples import Samples, join_batches, synthetic_samples, to_model_inputs
 from exporter.data.stream import Stream, first_samples, read_blocks, spread
 from exporter.errors import UsageError
-from exporter.graph import Array, Graph, Tensor
+from exporter.graph import Array, Graph, Quantization, Tensor
 
 VALUES = np.arange(70, dtype=np.float32).reshape(10, 7)
 
@@ -143,6 +143,18 @@ def test_progress_of_a_pass() -> None:
     samples = Samples({"x": VALUES}, "mine", on_sample=lambda *step: seen.append(step))
     assert len(list(samples.feeds())) == 10
     assert seen == [(i, 10) for i in range(11)]
+
+
+def test_quantized_inputs_get_quantized_values() -> None:
+    scaled = Quantization(np.array([0.5]), np.array([3]), 0, 255)
+    tensors = {"x": Tensor("x", (1, 2), "uint8", quantization=scaled), "y": Tensor("y", (), "bool")}
+    model = Graph((), tensors, ("x", "y"), ())
+    feed = {"x": np.array([[1.0, -9.0]]), "y": np.array(True), "z": np.array([1.0])}
+    found = to_model_inputs(feed, model)
+    assert found["x"].tolist() == [[5, 0]]
+    assert found["x"].dtype == np.uint8
+    assert found["z"] is feed["z"]
+    assert found["y"] is feed["y"]
 
 
 # --- hashes -------------------------------------------------------------------------------------

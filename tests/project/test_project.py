@@ -123,8 +123,9 @@ def group(name: str) -> list[str]:
     ("file", "wanted"),
     [
         pytest.param("run.txt", PYPROJECT["project"]["dependencies"], id="run time"),
-        pytest.param(
-            "run.txt", PYPROJECT["project"]["optional-dependencies"]["data"], id="extra data"
+        *(
+            pytest.param("run.txt", wanted, id=f"extra {name}")
+            for name, wanted in PYPROJECT["project"]["optional-dependencies"].items()
         ),
         pytest.param("dev.txt", [*PYPROJECT["build-system"]["requires"], *group("dev")], id="dev"),
     ],

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.formats.tflite import constants, shapes
 from exporter.formats.tflite.custom import read_options
 from exporter.formats.tflite.labels import labels
-from exporter.formats.tflite.metadata import NAME, normalizations
+from exporter.formats.tflite.metadata import NAME, normalizations, sample_rates
 from exporter.formats.tflite.operator_view import SLOT_ORDER, KnownShapes, OperatorView
 from exporter.formats.tflite.operators.products import products_of
 from exporter.formats.tflite.schema import (
@@ -30,9 +30,10 @@ from exporter.formats.tflite.schema import (
 from exporter.formats.tflite.silu import with_silu
 from exporter.formats.tflite.table import translate
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
-from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Reshape
 from exporter.graph.softmax import combine_softmaxes
+
+T = TypeVar("T")
 
 _OPERATORS = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
@@ -82,13 +83,13 @@ def draw(file: File) -> Drawing:
         Graph(tuple(with_silu(computing, by_name)), by_name, tuple(inputs), tuple(outputs))
     )
     returned = tuple(names[i] for i in integers(file.main.outputs))
+    fed = [names[i] for i in integers(file.main.inputs)]
     return Drawing(
         graph=replace(
             graph,
             labels=labels(file, graph, returned),
-            normalization=_stated_normalization(
-                file, [names[i] for i in integers(file.main.inputs)]
-            ),
+            normalization=_stated(file, fed, normalizations),
+            sample_rates=_stated(file, fed, sample_rates),
         ),
         tensors={name: i for i, name in enumerate(names)},
         nodes={node.name: i for i, node in enumerate(nodes)},
@@ -101,10 +102,12 @@ def draw(file: File) -> Drawing:
 Ends = list[tuple[str, int]]  # name and tensor index of each input, or of each output
 
 
-def _stated_normalization(file: File, inputs: Sequence[str]) -> dict[str, Normalization]:
-    """Input name -> the normalization that the metadata states for it."""
+def _stated(
+    file: File, inputs: Sequence[str], read: Callable[[bytes], Sequence[T | None]]
+) -> dict[str, T]:
+    """Input name -> the property that the metadata states for it. Args: read: finds it."""
     data = metadata(file.model, NAME)
-    stated = [] if data is None else normalizations(data.tobytes())
+    stated = [] if data is None else read(data.tobytes())
     return {name: found for name, found in zip(inputs, stated, strict=False) if found is not None}
 
 

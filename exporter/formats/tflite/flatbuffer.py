@@ -63,6 +63,11 @@ class Table:
         """A scalar of the struct format `form`; OutsideError if it is absent."""
         return _scalar(self._data, form, self.position_of(field))
 
+    def uint32(self, field: int) -> int:
+        """A number without a sign; 0 if it is absent."""
+        position = self._find(field)
+        return 0 if position is None else _number(self._data, "I", position)
+
     def text(self, field: int) -> str:
         position = self._follow(field)
         return "" if position is None else self._text_at(position)
@@ -82,6 +87,10 @@ class Table:
         """A table inside this one; OutsideError if it is absent."""
         position = self.position_of(field)
         return Table(self._data, position + _number(self._data, "I", position))
+
+    def optional_table(self, field: int) -> Table | None:
+        """A table inside this one; None if it is absent."""
+        return None if self._find(field) is None else self.table(field)
 
     def floats(self, field: int) -> tuple[float, ...]:
         """A vector of float32; empty if it is absent."""

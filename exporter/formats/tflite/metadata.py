@@ -25,7 +25,10 @@ AXIS_LABELS, VALUE_LABELS, SCORE_CALIBRATION = 2, 3, 4  # AssociatedFileType
 IDENTIFIER = b"M001"
 _ROOT_SUBGRAPHS = 3  # fields by their index in the schema
 _SUBGRAPH_INPUTS, _SUBGRAPH_OUTPUTS = 2, 3
-_TENSOR_DESCRIPTION, _TENSOR_PROCESS_UNITS = 1, 4
+_TENSOR_DESCRIPTION, _TENSOR_CONTENT, _TENSOR_PROCESS_UNITS = 1, 3, 4
+_CONTENT_TYPE, _CONTENT = 0, 1
+_AUDIO = 4  # ContentProperties
+_SAMPLE_RATE = 0
 _UNIT_TYPE, _UNIT_OPTIONS = 0, 1
 NORMALIZATION = 1  # ProcessUnitOptions
 _MEAN, _STD = 0, 1
@@ -65,6 +68,24 @@ def _normalizations(root: Table) -> Iterator[Normalization | None]:
             stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == NORMALIZATION]
             known = stated and tensor.text(_TENSOR_DESCRIPTION) != UNKNOWN_PIXELS
             yield _normalization(stated[0]) if known else None
+
+
+def sample_rates(data: bytes) -> list[int | None]:
+    """Samples of sound per second of each input, in the file's order; None if it is not stated.
+
+    Raises:
+        ModelError: an offset points outside.
+    """
+    return list(_read(data, _sample_rates))
+
+
+def _sample_rates(root: Table) -> Iterator[int | None]:
+    for subgraph in islice(root.tables(_ROOT_SUBGRAPHS), 1):
+        for tensor in subgraph.tables(_SUBGRAPH_INPUTS):
+            content = tensor.optional_table(_TENSOR_CONTENT)
+            is_audio = content is not None and content.byte(_CONTENT_TYPE) == _AUDIO
+            audio = content.table(_CONTENT) if content is not None and is_audio else None
+            yield None if audio is None else audio.uint32(_SAMPLE_RATE) or None
 
 
 def _normalization(options: Table) -> Normalization | None:

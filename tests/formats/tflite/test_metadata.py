@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from exporter.formats.tflite.metadata import normalizations
+from exporter.formats.tflite.metadata import normalizations, sample_rates
 from exporter.graph.normalization import Normalization
-from tests.builders.tflite_metadata import input_metadata, metadata
+from tests.builders.tflite_metadata import input_metadata, metadata, sound_metadata
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,11 @@ def test_an_unusable_normalization_does_not_refuse_the_model(
 def test_metadata_without_a_normalization() -> None:
     assert normalizations(metadata(())) == []
     assert normalizations(b"no metadata") == []
+
+
+def test_the_sample_rate_of_sound() -> None:
+    assert sample_rates(sound_metadata(16000)) == [16000]
+    assert sample_rates(sound_metadata(0)) == [None]
+    assert sample_rates(sound_metadata(16000, content=2)) == [None]  # ImageProperties
+    assert sample_rates(sound_metadata(16000, content=0)) == [None]
+    assert sample_rates(b"no metadata") == []
