@@ -139,7 +139,7 @@ def _graphs(
     expected: Structure, found: Structure, outer: tuple[Digests, Digests] | None = None
 ) -> Iterator[Difference]:
     left, right = (
-        Digests(each, around.visible() if around else None)
+        Digests(each, around)
         for each, around in zip((expected, found), outer or (None, None), strict=True)
     )
     yield from _Walk(left, right).differences()
@@ -175,10 +175,7 @@ class _Walk:
 
     def _at(self, left: str, right: str) -> tuple[list[Difference], list[tuple[str, str]]]:
         """The differences at a pair of tensors, and the pairs that they are computed from."""
-        constants = [
-            side.structure.constants.get(key)
-            for side, key in ((self._left, left), (self._right, right))
-        ]
+        constants = [side.constant(key) for side, key in ((self._left, left), (self._right, right))]
         if constants[0] and constants[1]:
             name = self._left.structure.name(left)
             return [Difference(CONSTANT, _constants(name, constants[0], constants[1]))], []
@@ -263,7 +260,7 @@ def _pairs(expected: Sequence[End], found: Sequence[End]) -> Iterator[tuple[str,
 def _describe_tensor(side: Digests, key: str) -> str:
     if not key:
         return "nothing"
-    if key in side.structure.constants:
+    if side.constant(key):
         return f"the constant {side.structure.name(key)!r}"
     maker = side.producers.get(key)
     if maker is not None:

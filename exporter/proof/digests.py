@@ -18,12 +18,12 @@ class Digests:
 
     Args:
         structure: a file, or a graph inside one.
-        outer: digests of the tensors around a graph inside a node, which it may read.
+        outer: the graph around a graph inside a node, whose tensors it may read.
     """
 
-    def __init__(self, structure: Structure, outer: Mapping[str, bytes] | None = None) -> None:
+    def __init__(self, structure: Structure, outer: Digests | None = None) -> None:
         self.structure = structure
-        self._outer = outer or {}
+        self._outer = outer
         self.of: dict[str, bytes] = {"": b"absent"}
         self.steps: list[tuple[Step, bytes]] = []  # every operation with its digest, in order
         needed = [end for end in structure.inputs if end.default is None]
@@ -40,8 +40,8 @@ class Digests:
         if key not in self.of:
             if key in self.structure.constants:
                 self.of[key] = joined_digest("constant", self.structure.constants[key].digest)
-            elif key in self._outer:
-                self.of[key] = joined_digest("outer", self._outer[key])
+            elif self._outer is not None:
+                self.of[key] = self._outer.tensor(key)
             else:  # a variable, or a tensor that nothing computes
                 self.of[key] = joined_digest("tensor", self._facts(key))
         return self.of[key]
@@ -65,12 +65,13 @@ class Digests:
             return joined_digest("text", value)
         if isinstance(value, Constant):
             return joined_digest("constant", value.digest)
-        return Digests(value, self.visible()).whole
+        return Digests(value, self).whole
 
-    def visible(self) -> Mapping[str, bytes]:
-        """The digests of the tensors that a graph inside a node may read."""
-        constants = {key: self.tensor(key) for key in self.structure.constants}
-        return {**self._outer, **constants, **self.of}
+    def constant(self, key: str) -> Constant | None:
+        """The constant with this key, of the graph or of one around it."""
+        if key in self.structure.constants or self._outer is None:
+            return self.structure.constants.get(key)
+        return self._outer.constant(key)
 
     @cached_property
     def whole(self) -> bytes:

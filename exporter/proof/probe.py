@@ -24,6 +24,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.structure import HasStructure
 from exporter.graph import Array, Graph
 from exporter.graph.edits import AddOutput, Plan
+from exporter.graph.walk import applies
 from exporter.proof.head_input import NotOpenError, in_cut, input_of
 from exporter.remap import HeadRemap
 from exporter.trace.head import Head
@@ -81,7 +82,7 @@ def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: in
     features = int(np.prod(shape))
     products = (features + 1) * features * sum(head.units for head in heads)
     if products > largest:
-        raise NotOpenError(f"{products:.1e} products are more than {largest:.0e}")
+        raise NotOpenError(f"{products:,} products are more than {largest:,}")
     vectors = np.concatenate([np.zeros((1, features)), np.eye(features)])
     fed = _batches(vectors.reshape(-1, *shape), batch)
     parts = (
@@ -95,11 +96,17 @@ def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: in
         for side, part in enumerate(parts)
     )
     failures = list(_judge_all(comparers, before, after, graph))
-    more, count = _probe_tail(pair, comparers, tables)
+    more, count = ([], 0) if failures else _probe_tail(pair, comparers, tables)
     text = f"{len(vectors)} vectors fed at {source!r}, and {count} rows of logits after it"
-    if any(graph.tensors[head.z].quantization for head in heads):
+    if any(_is_rounded(graph, head) for head in heads):
         text += "; values that quantization rounds to the same step are not told apart"
     return Probe(text, tuple(dict.fromkeys((*failures, *more))))
+
+
+def _is_rounded(graph: Graph, head: Head) -> bool:
+    """Are the logits quantized, here or on their way?"""
+    quantized = graph.tensors[head.z].quantization is not None
+    return quantized or any(applies(node, "quantize") for node in head.body)
 
 
 def _head_comparers(pair: ModelPair, tables: Sequence[HeadRemap]) -> list[HeadComparer]:

@@ -18,10 +18,11 @@ from exporter.formats.model import Model
 from exporter.graph.edits import Plan
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.proof.prove import prove
+from exporter.proof.tables import compare_remaps
 from exporter.quantization import QuantizationSpec
 from exporter.quantization.quantize import quantize_model
 from exporter.records import Proof
-from exporter.remap import Origin, Remap
+from exporter.remap import Origin, Pixels, Remap
 from tests.builders import mode_cells
 from tests.builders.cut_faults import OF_REMAPS
 from tests.builders.faults_onnx import FAULTS as OF_ONNX
@@ -137,6 +138,12 @@ def test_labels_that_the_user_gave_are_not_derived() -> None:
     assert proof(model, made) == PROVED
 
 
+def test_given_labels_of_merged_units_are_proved() -> None:
+    model = original("softmax float32.tflite")
+    made = cut(model, keep=[0], merge={"both": (2, 3)}, labels=["a", "b", "c", "d", "e", "f"])
+    assert proof(model, made) == PROVED
+
+
 def test_a_file_without_a_remap_is_proved_if_nothing_changed() -> None:
     model = original("softmax float32.onnx")
     assert prove(model, model.apply(Plan(())), None) == PROVED
@@ -174,6 +181,8 @@ def test_a_quantized_file_is_sampled_but_its_tables_are_compared() -> None:
     (head,) = quantized.remap.heads
     wrong = replace(quantized.remap, heads=(replace(head, axis=2),))
     assert prove(model, quantized, wrong).result == "different"
+    unknown = replace(quantized.remap, heads=(replace(head, name="?"),))
+    assert "cut after that" in prove(model, quantized, unknown).reason
 
 
 def test_files_of_two_kinds_have_no_common_structure() -> None:
@@ -236,11 +245,22 @@ def test_a_remap_that_the_original_contradicts_is_different() -> None:
     for wrong, fact in (
         (replace(head, name="z"), "cannot be cut as the remap says: no head is named 'z'"),
         (replace(head, part=(1, 3)), "part is (1, 3), expected None"),
-        (replace(head, kept=(1,)), "kept is (1,), expected (1, 2)"),
+        (replace(head, kept=(1,)), "new_units is 2, expected 1"),
     ):
         found = prove(model, made, Remap(made.remap.original, None, (wrong,)))
         assert found.result == "different"
         assert fact in found.reason
+
+
+def test_tables_of_other_heads_and_pixels_are_compared() -> None:
+    remap = plan_cut(original("softmax float32.onnx"), CutOptions(keep=[1, 2])).remap
+    renamed = replace(remap, heads=(replace(remap.heads[0], name="?"),))
+    (found,) = compare_remaps(remap, renamed)
+    assert str(found) == "the remap is of the heads ['?'], expected ['y']"
+    stated = replace(remap, pixels={"x": Pixels((0.0,), (255.0,))})
+    (found,) = compare_remaps(remap, stated)
+    assert "expected {}" in str(found)
+    assert Remap.from_json(stated.to_json()) == stated
 
 
 def test_the_reason_names_the_constant_and_both_values() -> None:
