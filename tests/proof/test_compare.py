@@ -234,7 +234,10 @@ def branches() -> ModelProto:
     """y = x * big if x.sum() > 0 else x + small; the branches read constants outside."""
     then, other = (
         helper.make_graph(
-            [helper.make_node(operator, ["x", name], [f"{name}_y"], name)],
+            [
+                helper.make_node(operator, ["x", name], [f"{name}_z"], name),
+                helper.make_node("LeakyRelu", [f"{name}_z"], [f"{name}_y"], alpha=0.5),
+            ],
             name,
             [],
             [helper.make_tensor_value_info(f"{name}_y", TensorProto.FLOAT, None)],
@@ -286,6 +289,38 @@ def with_function(offset: float = 1.0) -> ModelProto:
     )
     made.functions.append(function)
     return made
+
+
+def test_branches_in_branches_read_constants_outside() -> None:
+    def nested() -> ModelProto:
+        made = branches()
+        outer = node(made, "if").attribute[0].g
+        inner = type(outer).FromString(outer.SerializeToString())
+        inner.node[1].output[0] = inner.output[0].name = "inner_y"
+        inner.node[0].output[0] = inner.node[1].input[0] = "inner_z"
+        other = type(inner).FromString(inner.SerializeToString())
+        other.name = "other"
+        other.node[1].output[0] = other.output[0].name = "other_y"
+        outer.node[0].CopyFrom(
+            helper.make_node(
+                "If", ["c"], list(outer.node[0].output), then_branch=inner, else_branch=other
+            )
+        )
+        return made
+
+    assert differences(lambda _: None, nested) == []
+    (found,) = differences(lambda m: other_constant(m, 1, np.array(9.0, np.float32)), nested)[:1]
+    assert "is 9.0 instead of 8.0" in found
+
+
+def test_equal_attributes_are_not_reported() -> None:
+    def scaled() -> ModelProto:
+        made = two_layers()
+        set_attribute(made, alpha=0.5, beta=2.0)
+        return made
+
+    (found,) = differences(lambda m: other_constant(m, 1, np.zeros(4, np.float32)), scaled)
+    assert "the constant 'b' is 0.0 instead of" in found
 
 
 def test_functions_of_a_file_are_compared() -> None:
@@ -349,6 +384,10 @@ def test_tensors_in_attributes_are_compared() -> None:
     (found,) = compare_structures(structure(build(1.0)), structure(build(2.0)))
     assert "value of ConstantOfShape 'fill'" in str(found)
     assert "is 2.0 instead of 1.0 at [0]" in str(found)
+    other = build(1.0)
+    node(other, "shape").attribute.append(helper.make_attribute("start", 1))
+    (found,) = compare_structures(structure(build(1.0)), structure(other))
+    assert str(found) == "start of Shape 'shape' is 1, expected absent"
     other = build(1.0)
     node(other, "clip").input[1] = ""
     (found,) = compare_structures(structure(build(1.0)), structure(other))
