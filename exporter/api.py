@@ -77,6 +77,7 @@ class JobKeywords(TypedDict, total=False):
     threads: int
     tolerance: float | None
     truth: str | Path | None
+    original_labels: str | Path | Sequence[str] | None
     min_accuracy: float | None
     max_drop: float | None
     verify: bool

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from exporter.errors import UsageError
 from exporter.evaluation.kept_units import KeptUnits
 from exporter.evaluation.unit_table import UNLABELED
+from exporter.formats.model import Model, unit_labels
 from exporter.graph import Array
 from exporter.remap import HeadRemap
+from exporter.selection.labels import read_labels
 from exporter.selection.lookup import shorten_list
+from exporter.trace.head import Head
 
 _MOST_DIGITS = 18  # of a count or an index: more do not fit in 64 bits
 
@@ -53,6 +57,25 @@ def _unit_of(
 def is_whole(text: str) -> bool:
     """Is the text a whole number that fits in 64 bits?"""
     return text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+
+
+def labels_of_units(
+    model: Model, head: Head, given: str | Path | Sequence[str] | None
+) -> tuple[str, ...] | None:
+    """The given labels of the units, or those in a file; else those in the model.
+
+    Raises:
+        UsageError: not one label for each unit.
+    """
+    if given is None:
+        return unit_labels(model, head)
+    names = read_labels(given) if isinstance(given, str | Path) else tuple(given)
+    if len(names) != head.units:
+        raise UsageError(
+            f"{len(names)} labels for the {head.units} units of head {head.name!r}",
+            "give one label per unit, in the order of the units",
+        )
+    return names
 
 
 def names_of_units(kept: KeptUnits, table: HeadRemap | None) -> tuple[str, ...] | None:

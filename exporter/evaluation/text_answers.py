@@ -86,9 +86,9 @@ class Alphabet:
         Raises:
             UsageError: there are no labels, or not exactly one is a blank.
         """
-        if names is None:
+        if names is None or not all(names):
             raise not_measurable(
-                "the units have no labels to write texts with", "give them with --labels"
+                "some units have no labels to write texts with", "give them with --labels"
             )
         blanks = [unit for unit, name in enumerate(names) if name.strip().lower() in BLANKS]
         if len(blanks) != 1:

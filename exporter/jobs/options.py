@@ -139,6 +139,15 @@ class Job:
         parse="path",
         accepts="str | Path | None",
     )
+    original_labels: str | Path | Any = _quality(
+        None,
+        "Label file of the original's units: .csv, .json, or one label on each line. Default: the "
+        "labels in the model.",
+        flag="--labels",
+        parse="path",
+        accepts="str | Path | Sequence[str] | None",
+        commands=("verify",),
+    )
     min_accuracy: float | None = _quality(
         None,
         "Lowest accuracy of each artifact on labeled samples of kept classes; see docs/quality.md.",

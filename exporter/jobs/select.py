@@ -12,7 +12,7 @@ from exporter.data.samples import Samples
 from exporter.errors import UsageError
 from exporter.evaluation.counts import read_counts
 from exporter.evaluation.criteria import Criteria, Decision, decide
-from exporter.evaluation.labels import units_of_labels
+from exporter.evaluation.labels import labels_of_units, units_of_labels
 from exporter.evaluation.unit_table import (
     QUALITY,
     UNLABELED,
@@ -24,14 +24,12 @@ from exporter.evaluation.unit_table import (
     redundant,
     unit_table,
 )
-from exporter.formats.model import Model, unit_labels
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.predict import predict, weight_norms
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.source import OpenedModel
 from exporter.selection import Selection
-from exporter.selection.labels import read_labels
 from exporter.selection.selection_file import SCHEMA
 from exporter.trace import trace
 from exporter.trace.head import Head
@@ -119,7 +117,7 @@ def select_units(source: str | Path | Any, job: Job, options: SelectOptions) -> 
         raise UsageError("--counts and --data are both given", "give one of the two")
     with job.open(source) as opened:
         head = trace(opened.model.graph()).head(options.head)
-        names = _labels(opened.model, head, options.labels)
+        names = labels_of_units(opened.model, head, options.labels)
         if options.counts is not None:
             return _by_counts(opened, head, names, options)
         if job.data is None:
@@ -176,20 +174,6 @@ def _by_predictions(
         samples=samples.count,
         warnings=(*opened.warnings, *warnings),
     )
-
-
-def _labels(
-    model: Model, head: Head, given: str | Path | Sequence[str] | None
-) -> tuple[str, ...] | None:
-    if given is None:
-        return unit_labels(model, head)
-    names = read_labels(given) if isinstance(given, str | Path) else tuple(given)
-    if len(names) != head.units:
-        raise UsageError(
-            f"{len(names)} labels for the {head.units} units of head {head.name!r}",
-            "give one label per unit, in the order of the units",
-        )
-    return names
 
 
 def _known_truth(

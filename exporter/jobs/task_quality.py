@@ -15,7 +15,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ExporterError, UsageError, missing_library
 from exporter.evaluation.box_answers import BoxAnswers, box_groups
 from exporter.evaluation.kept_units import KeptUnits
-from exporter.evaluation.labels import names_of_units, units_of_labels
+from exporter.evaluation.labels import labels_of_units, names_of_units, units_of_labels
 from exporter.evaluation.read_boxes import artifact_boxes, input_size, original_boxes
 from exporter.evaluation.read_classes import (
     Subject,
@@ -42,7 +42,7 @@ from exporter.evaluation.text_answers import (
     text_groups,
 )
 from exporter.evaluation.true_boxes import Placement, placement, read_true_boxes, stretched
-from exporter.formats.model import Model, unit_labels
+from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
@@ -55,6 +55,10 @@ Answers = TypeVar("Answers")
 BOXES, TRANSCRIPTS = "annotations.json", "transcripts.csv"  # in the folder of the data
 
 _FEW = 5  # units: the label is always among the first five
+_ONLY_KEPT = (
+    "only samples of kept classes are measured: the original has no labels, and the remap names "
+    "the kept units only; --labels gives the labels of the original"
+)
 _HINT = "give class labels: one sub-folder per class, labels.csv, or the array labels in an .npz"
 
 
@@ -131,9 +135,12 @@ class QualityMeter:
 
     def _measured(self, artifact: Model, table: HeadRemap | None) -> CheckResults:
         subject = self._subject(table)
-        names = self.names or unit_labels(self.original, subject.head)
-        names = names or names_of_units(subject.kept, table)
-        measured = self._task(subject)(self, subject, artifact, names)
+        given = self.names or self.job.original_labels
+        names = labels_of_units(self.original, subject.head, given)
+        partial_names = None if names else names_of_units(subject.kept, table)
+        measured = self._task(subject)(self, subject, artifact, names or partial_names)
+        if partial_names is not None and measured.warnings:
+            measured = measured._replace(groups=measured.groups[:1], warnings=(_ONLY_KEPT,))
         rows = quality_rows(artifact.name, measured.answers, measured.measures, measured.groups)
         job, output = self.job, subject.head.output
         checks = tuple(gate_checks(rows, output, job.min_accuracy, job.max_drop))
@@ -236,7 +243,8 @@ def _boxes(
     answers = BeforeAndAfter(*(BoxAnswers(truth, found) for found in (before, of_kept, after)))
     what = f"{every} true boxes have a category"
     warnings = _unknown(every - known, what, "left out")
-    return _Measured(answers, ("map", "map50"), box_groups(truth, kept.is_kept), warnings)
+    groups = box_groups(truth, kept.is_kept)
+    return _Measured(answers, ("map", "map50"), groups, warnings)
 
 
 def _texts(

@@ -377,12 +377,16 @@ def test_a_cut_of_a_cut_file_is_measured_in_the_units_of_its_original(work: Path
 
 
 def test_names_come_from_the_remap_if_the_original_has_none(work: Path) -> None:
-    """Samples of other classes have labels that nobody knows: they count in "all" only."""
+    """Nobody knows the labels of removed classes then, unless --labels gives them."""
     exporter.prune(work / "net.onnx", keep=KEEP, labels=LABELS).save(work / "n.onnx", force=True)
     report = exporter.verify(work / "net.onnx", work / "n.onnx", data=work / "x.npz")
-    counts = {row.classes: row.samples for row in report.quality if row.measure == "accuracy"}
     kept = int(np.isin(labels(), KEEP).sum())
-    assert counts == {"kept": kept, "removed": 0, "all": COUNT}
+    assert [(row.classes, row.samples) for row in report.quality] == [("kept", kept)] * 2
+    assert any("only samples of kept classes are measured" in text for text in report.warnings)
+    line = "verify net.onnx n.onnx --data x.npz --labels labels.txt --json"
+    rows = command(line, work).record["quality"]
+    counts = {row["classes"]: row["samples"] for row in rows if row["measure"] == "accuracy"}
+    assert counts == {"kept": kept, "removed": COUNT - kept, "all": COUNT}
 
 
 def test_a_converted_file_without_a_remap_keeps_all_units(work: Path) -> None:

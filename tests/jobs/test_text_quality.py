@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import exporter
 from exporter.errors import UsageError
 from exporter.evaluation.text_answers import Alphabet, TextAnswers, read_transcripts
 from exporter.formats.onnx import OnnxModel, from_proto
@@ -121,7 +122,7 @@ def test_another_unit_read_costs_edits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        pytest.param(None, "no labels", id="no labels"),
+        pytest.param(None, "have no labels", id="no labels"),
         pytest.param("abcdef", "0 units are called blank", id="no blank"),
         pytest.param(
             ("<blank>", "a", "b", "c", "d", "[PAD]"), "2 units are called blank", id="two blanks"
@@ -134,6 +135,22 @@ def test_what_cannot_be_read(tmp_path: Path, labels: Any, message: str) -> None:
     with pytest.raises(UsageError, match=message) as caught:
         prune_model(recognizer(), cut, job)
     assert caught.value.hint
+
+
+def test_verify_takes_the_labels_of_the_original(tmp_path: Path) -> None:
+    """The remap names kept units only; a text also needs the characters that were removed."""
+    job = written(tmp_path, scores(*READ)[:, None])
+    original, small = tmp_path / "net.onnx", tmp_path / "small.onnx"
+    original.write_bytes(recognizer().to_bytes())
+    exporter.prune(original, remove="c", labels=LABELS, data=job.data).save(small)
+    data: dict[str, Any] = {"data": job.data, "truth": job.truth}
+    with pytest.raises(UsageError, match="some units have no labels"):
+        exporter.verify(original, small, **data)
+    report = exporter.verify(original, small, original_labels=LABELS, **data)
+    found = value(report.quality, "character_error_rate", "all")
+    assert (found.original, found.value) == pytest.approx((2 / 11, 3 / 11))
+    with pytest.raises(UsageError, match="3 labels for the 6 units"):
+        exporter.verify(original, small, original_labels=("a", "b", "c"), **data)
 
 
 def test_a_text_needs_scores(tmp_path: Path) -> None:
