@@ -94,8 +94,18 @@ def _grouped(truth: Array, kept: KeptUnits) -> Array:
 
 
 def _joined(rows: Sequence[Array], truth: Array) -> Array:
-    """One row per labeled sample: the last feed of a fixed batch repeats the first samples."""
-    return np.concatenate(rows)[: len(truth)]
+    """One row per labeled sample: the last feed of a fixed batch repeats the first samples.
+
+    Raises:
+        UsageError: a sample of the data is a batch, and has one label.
+    """
+    every = np.concatenate(rows)
+    if not 0 <= len(every) - len(truth) < len(rows[-1]):
+        raise not_measurable(
+            f"{len(truth)} labels for {len(every)} answers",
+            "give one label for each sample, and samples without a batch dimension",
+        )
+    return every[: len(truth)]
 
 
 def original_labels(

@@ -203,17 +203,19 @@ def _several_labels(
 ) -> _Measured:
     """Samples with any number of labels each."""
     kept, labels = subject.kept, _labels(subject.samples)
+    every = [label for given in labels for label in given]
+    units = units_of_labels(every, kept.units, names).astype(np.int64)
+    rows, known = np.repeat(np.arange(len(labels)), list(map(len, labels))), units >= 0
     truth = np.zeros((len(labels), kept.units), bool)
-    for row, given in zip(truth, labels, strict=True):
-        units = units_of_labels(given, kept.units, names).astype(int)
-        row[units[units >= 0]] = True
+    truth[rows[known], units[known]] = True
     _check_known(subject.samples, np.asarray(truth.any(axis=1)))
     above = active_above(subject.head.activation)
     before = meter.once(subject, lambda: original_labels(subject, truth, above))
     after = artifact_labels(subject, artifact, truth, above)
     measures = ("mean_average_precision", "multilabel_macro_f1")
     answers = BeforeAndAfter(before[0], before[1], after)
-    return _Measured(answers, measures, label_groups(truth, kept.is_kept))
+    warnings = _unknown(int((~known).sum()), f"{len(every)} labels are names", "left out")
+    return _Measured(answers, measures, label_groups(truth, kept.is_kept), warnings)
 
 
 def _boxes(

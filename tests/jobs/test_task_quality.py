@@ -216,6 +216,36 @@ def test_a_group_has_the_labels_of_its_members(work: Path) -> None:
     assert (row.original_kept, row.value) == pytest.approx((expected, expected))
 
 
+def test_labels_that_no_unit_has_are_left_out(work: Path) -> None:
+    found = [("2",), ("1", "zebra"), ("1", "zebra")]
+    model = open_model(work / "sigmoid.onnx")
+    samples = replace(Job(data=work / "plain.npz", samples=3).inputs(model), labels=found)
+    rows = QualityMeter(Job(), model, samples).measure(model, [])
+    assert "2 of 5 labels are names that no unit has: they are left out" in rows.warnings
+    assert quality(rows.quality, "mean_average_precision").samples == 3
+
+
+def test_a_batch_with_one_label_is_refused(work: Path) -> None:
+    model = open_model(work / "net.onnx")
+    samples = Job(data=work / "plain.npz").inputs(model)
+    pairs: dict[str, Any] = {
+        name: values.reshape(-1, 2, FEATURES) for name, values in samples.values.items()
+    }
+    batches = replace(samples, values=pairs, labels=[0] * (COUNT // 2))
+    with pytest.raises(UsageError, match="45 labels for 90 answers"):
+        QualityMeter(Job(data=work / "x.npz", max_drop=0), model, batches).measure(model, [])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_samples_may_run_in_batches(work: Path, batch: int) -> None:
+    """90 samples are 23 feeds of 4; the last one repeats the first two samples."""
+    job = Job(data=work / "indices.npz", batch=batch)
+    found = prune_model(open_model(work / "net.onnx"), CutOptions(keep=KEEP), job).results
+    kept = np.isin(labels(), KEEP)
+    expected = accuracy_score(labels()[kept], best_kept(logits())[kept])
+    assert quality(found.quality).value == pytest.approx(expected)
+
+
 # --- gates ----------------------------------------------------------------------------------------
 
 
