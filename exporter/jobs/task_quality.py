@@ -275,7 +275,7 @@ def _names(meter: QualityMeter) -> list[str] | None:
     if len(samples.files) != samples.count:
         raise not_measurable(
             f"the {samples.count} samples are not one for each file of {samples.source}",
-            "leave out --batch and --samples",
+            "give files that are one sample each, and leave out --batch",
         )
     return [file.relative_to(data).as_posix() for file in samples.files]
 

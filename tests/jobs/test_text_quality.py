@@ -17,6 +17,7 @@ from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
+from exporter.jobs.task_quality import QualityMeter
 from exporter.planning.cut import CutOptions
 from exporter.records import Quality
 from tests.builders.onnx_models import node, proto
@@ -151,6 +152,16 @@ def test_verify_takes_the_labels_of_the_original(tmp_path: Path) -> None:
     assert (found.original, found.value) == pytest.approx((2 / 11, 3 / 11))
     with pytest.raises(UsageError, match="3 labels for the 6 units"):
         exporter.verify(original, small, original_labels=("a", "b", "c"), **data)
+
+
+def test_a_file_that_is_several_samples_is_refused(tmp_path: Path) -> None:
+    """As a long WAV file is, which is read in windows."""
+    job = written(tmp_path, scores(*READ)[:, None])
+    model = recognizer()
+    samples = replace(job.inputs(model), files=(tmp_path / "long.wav",))
+    meter = QualityMeter(Job(data=tmp_path, truth=job.truth), model, samples, LABELS)
+    with pytest.raises(UsageError, match="not one for each file"):
+        meter.measure(model, [])
 
 
 def test_a_text_needs_scores(tmp_path: Path) -> None:
