@@ -109,7 +109,8 @@ def test_processes_alternate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("original", "pruned", "control", "noise", "verdict"),
     [
-        pytest.param([10, 10, 10], [10, 10, 10], [10, 10, 10], 0, SAME, id="equal"),
+        pytest.param([10, 10, 10], [10, 10, 10], [10, 10, 10], 0.065536, SAME, id="equal"),
+        pytest.param([10, 10, 10], [9.95] * 3, [10, 10, 10], 0.065536, SAME, id="a few pages"),
         pytest.param([10, 9, 10], [9, 9, 9], [10, 10, 10], 1, SAME, id="-10 %, seen in A/A too"),
         pytest.param([10, 10, 10], [9, 9, 9], [9, 10, 10], 1, SAME, id="the control moves"),
         pytest.param([10, 10, 10], [9, 11, 9], [10, 10, 10], 2, SAME, id="the pruned model moves"),
