@@ -21,8 +21,9 @@ import argparse
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ ALLOWED = 0.01
 SEED = 7
 SAMPLES = 20  # to calibrate on
 KEPT = "1,7,100-103,999"  # of applications
+FAST = {"MobileNetV3Small", "EfficientNetB0"}  # of them, which are compared in any case
 ZOO = {
     "mobilenet_v1_025_224_float.onnx": "1-10",
     "mobilenet_v1_025_224_float.tflite": "1-10",
@@ -119,29 +121,37 @@ def save_vocabulary(path: Path, units: int = 50_000, features: int = 256) -> Non
     onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data")
 
 
-def save_application(member: Any, folder: Path) -> Path:
+def save_application(member: Any, path: Path) -> None:
     from applications import build  # noqa: PLC0415 - its folder is on the path then
 
-    path = folder / f"{member.name}.keras"
     build(member).save(path)
-    return path
 
 
-def models(folder: Path, *, applications: bool) -> Iterator[tuple[Path, str]]:
-    """Each model, and the units to keep; made when its turn comes."""
+def models(folder: Path, words: Sequence[str], *, applications: bool) -> Iterator[tuple[Path, str]]:
+    """Each model with one of these words in its name, and the units to keep.
+
+    Models that are not in the zoo are made when their turn comes.
+    """
     zoo = Path(os.environ.get("EXPORTER_ZOO", PROJECT.parent / "shared" / "zoo"))
-    yield from ((zoo / name, keep) for name, keep in ZOO.items() if (zoo / name).exists())
-    save_vocabulary(folder / "vocabulary.onnx")
-    yield folder / "vocabulary.onnx", "0-4999"
-    train(folder / "digits.keras", 0)
-    yield folder / "digits.keras", "0,1,7"
     sys.path.insert(0, str(PROJECT / "tools"))
     from applications import MEMBERS  # noqa: PLC0415 - its folder is on the path now
 
-    fast = {"MobileNetV3Small", "EfficientNetB0"}
+    made: dict[str, tuple[Callable[[Path], object], str]] = {
+        "vocabulary.onnx": (save_vocabulary, "0-4999"),
+        "digits.keras": (partial(train, seed=0), "0,1,7"),
+    }
     for member in MEMBERS:
-        if applications or member.name in fast:
-            yield save_application(member, folder), KEPT
+        if applications or member.name in FAST:
+            made[f"{member.name}.keras"] = (partial(save_application, member), KEPT)
+    for name in (*ZOO, *made):
+        if words and not any(word in name for word in words):
+            continue
+        if name in made:
+            make, keep = made[name]
+            make(folder / name)
+            yield folder / name, keep
+        elif (zoo / name).exists():
+            yield zoo / name, ZOO[name]
 
 
 def in_files(path: Path, folder: Path) -> Iterator[Path]:
@@ -244,9 +254,7 @@ def main() -> int:
     sizes, speeds = list[SizeRow](), list[SpeedRow]()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for path, keep in models(folder, applications=given.applications):
-            if given.names and not any(word in path.name for word in given.names):
-                continue
+        for path, keep in models(folder, given.names, applications=given.applications):
             print(path.name, flush=True)
             if not KINDS[kind_of(path)].quantizable:
                 sizes += compare(path, keep, folder / f"{path.name} all", ("fp32", "fp16"))
