@@ -27,6 +27,8 @@ from tests.builders.onnx_models import node, numbers, proto
 from tests.builders.shelf import FEATURES
 from tests.builders.tflite_builder import Builder
 
+pytestmark = pytest.mark.usefixtures("jobs_share_child")
+
 KEPT = [1, 4, 6]
 HIDDEN, CLASSES = 40, 64
 EVERY = ("fp32", "fp16", "dynamic", "int8", "int16x8", "int4")
@@ -145,7 +147,6 @@ def test_one_file_of_prune(name: str, work: Path, tmp_path: Path) -> None:
     assert file.counts.bytes == size_bytes(out)
 
 
-@pytest.mark.usefixtures("jobs_share_child")
 def test_keras(keras_shelf: Path, tmp_path: Path) -> None:
     """Converted to both formats as `run` does; cut as it is for `prune`."""
     net = keras_shelf / "net.keras"
@@ -161,7 +162,6 @@ def test_keras(keras_shelf: Path, tmp_path: Path) -> None:
         assert alone.kind == "keras"
 
 
-@pytest.mark.usefixtures("jobs_share_child")
 def test_a_head_that_is_cut_before_the_conversion(tmp_path: Path) -> None:
     model = HEADS["TimeDistributed Dense with softmax"].made()
     model.save(tmp_path / "steps.keras")
