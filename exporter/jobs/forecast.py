@@ -220,7 +220,7 @@ class _Work:
         is_timed = KINDS[uncut.kind].benchmarked and plain.planned is uncut
         if not self.measure_share or not is_timed or plain.cut.selection.keeps_all:
             return bound
-        return measure_bound(self.job, uncut, plain.cut, options, bound)
+        return measure_bound(self.job, plain.uncut, plain.cut, options, bound)
 
 
 def _noise(file: FileForecast) -> str:

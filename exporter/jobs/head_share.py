@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from exporter.forecast.verdict import LatencyBound
-from exporter.formats.model import Model
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.options import Job
+from exporter.jobs.source import UncutModel
 from exporter.performance.latency import bench_models
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 
@@ -29,7 +29,7 @@ def count_bound(planned: Graph, before: Graph, after: Graph, cut: Cut) -> Latenc
 
 
 def measure_bound(
-    job: Job, uncut: Model, cut: Cut, options: CutOptions, counted: LatencyBound
+    job: Job, uncut: UncutModel, cut: Cut, options: CutOptions, counted: LatencyBound
 ) -> LatencyBound:
     """The bound by the measured share of the head.
 
@@ -46,18 +46,19 @@ def measure_bound(
     Raises:
         ExporterError: the model cannot be run.
     """
-    job.progress(f"timing {uncut.name} with a head of one unit")
+    model = uncut.model
+    job.progress(f"timing {model.name} with a head of one unit")
     one = CutOptions(
         keep=cut.selection.kept[:1],
         head=options.head,
         units=options.units,
         allow_nonfinite=options.allow_nonfinite,
     )
-    smallest = plan_cut(uncut, one)
-    small = uncut.apply(smallest.plan)
-    feeds = list(job.inputs(uncut).feeds())
-    timed = bench_models(uncut, small, feeds, job.bench_options)
-    fraction = count_bound(uncut.graph(), uncut.graph(), small.graph(), smallest).kept
+    smallest = plan_cut(model, one)
+    small = model.apply(smallest.plan)
+    feeds = list(job.inputs(model, uncut.path).feeds())
+    timed = bench_models(model, small, feeds, job.bench_options)
+    fraction = count_bound(model.graph(), model.graph(), small.graph(), smallest).kept
     low, high = (
         min(1.0, max(0.0, (1 - 1 / speedup) / (1 - fraction))) for speedup in timed.speedup_ci95
     )
