@@ -110,4 +110,4 @@ def _notes(files: tuple[FileForecast, ...]) -> Iterator[str]:
     share = "the latency" if measured else "the multiply-adds"
     yield f"Speedup is the most that the head's share of {share} allows."
     if not all(file.bound.is_strict for file in files):
-        yield "With ~ it can be larger: the weights of the head exceed small caches."
+        yield "With ~ it can be larger: the processor waits for the weights of the head."

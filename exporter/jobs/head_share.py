@@ -25,7 +25,8 @@ def count_bound(planned: Graph, before: Graph, after: Graph, cut: Cut) -> Latenc
     share = head / total if head is not None and total else None
     constants = {constant.name for each in cut.heads for constant in each.constants}
     size = sum(planned.tensors[name].size_bytes or 0 for name in constants)
-    return LatencyBound(share, _kept_work(before, after, head, cut), head_bytes=size)
+    kept = _kept_work(before, after, head, cut)
+    return LatencyBound(share, kept, head_bytes=size, head_multiply_adds=head)
 
 
 def measure_bound(

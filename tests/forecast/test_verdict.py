@@ -81,9 +81,19 @@ LATENCIES = [
         id="factor",
     ),
     pytest.param(
-        LatencyBound(0.58, 0.1, head_bytes=1 << 20),
+        LatencyBound(0.58, 0.1, head_bytes=1 << 19),
         "at most 2.1 times as fast: the head is 58 % of the multiply-adds",
         id="factor, the head fits into a cache",
+    ),
+    pytest.param(
+        LatencyBound(0.58, 0.1, head_bytes=1 << 20, head_multiply_adds=8 << 20),
+        "at most 2.1 times as fast: the head is 58 % of the multiply-adds",
+        id="factor, each weight is used several times",
+    ),
+    pytest.param(
+        LatencyBound(0.006, 0.1, head_bytes=1_029_028, head_multiply_adds=256_256),
+        "latency will hardly change: the head is 0.6 % of the multiply-adds",
+        id="small share, the processor waits for weights",
     ),
     pytest.param(
         LatencyBound(0.58, 0.1, head_bytes=51_200_000),
