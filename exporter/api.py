@@ -80,6 +80,14 @@ class JobKeywords(TypedDict, total=False):
     original_labels: str | Path | Sequence[str] | None
     min_accuracy: float | None
     max_drop: float | None
+    min_top1: float | None
+    min_sqnr: float | None
+    min_cosine: float | None
+    quantized_to: str | None
+    map_input: Mapping[str, str]
+    map_output: Mapping[str, str]
+    bisect: bool
+    save_worst: str | Path | None
     verify: bool
     check: bool
     bench: bool

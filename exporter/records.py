@@ -107,6 +107,7 @@ class Check:
         limit: None if the value is only reported.
         samples: number of inputs it was measured on.
         detail: of a failed check, in words; "" if the values say it all.
+        limit_from: "built-in" or "user"; "" without a limit.
     """
 
     stage: str
@@ -118,6 +119,88 @@ class Check:
     passed: bool
     samples: int
     detail: str = ""
+    limit_from: str = ""
+
+
+@dataclass(frozen=True)
+class WorstCase:
+    """Where a failed check differs most.
+
+    Attributes:
+        stage, artifact, output, metric: of the check.
+        sample: index of the input among the samples.
+        unit: index of the unit in the artifact; None if the values have no unit axis.
+        original_unit: its index in the first original.
+        label: "" without one.
+        expected, actual: the values; None if they are not finite.
+        file: `.npz` with this input alone; "" if it was not saved.
+        command: compares the files on this input again; "" if it was not saved.
+    """
+
+    stage: str
+    artifact: str
+    output: str
+    metric: str
+    sample: int
+    unit: int | None
+    original_unit: int | None
+    label: str
+    expected: float | None
+    actual: float | None
+    file: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class FirstDifference:
+    """The first tensor that differs in two files, in the order in which the original computes them.
+
+    Attributes:
+        artifact: name of the file.
+        tensor: its name; "" if all tensors with the same name in both files are equal.
+        operation: that computes it, as "Gemm 'head'".
+        sample: index of the input.
+        place: index of the largest difference in the tensor.
+        expected, actual: the values there; None if they are not finite.
+        equal: how many tensors before it are equal.
+    """
+
+    artifact: str
+    tensor: str
+    operation: str
+    sample: int
+    place: tuple[int, ...]
+    expected: float | None
+    actual: float | None
+    equal: int
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which part of a head the samples reach, in the original.
+
+    Attributes:
+        head: name.
+        features: how many features the products of the head read.
+        active_features: how many of them are not zero in some sample.
+        units: of the original.
+        first_units: how many of them come first in some sample.
+        kept_units: how many units are kept.
+        first_kept_units: how many of them come first in some sample.
+    """
+
+    head: str
+    features: int
+    active_features: int
+    units: int
+    first_units: int
+    kept_units: int
+    first_kept_units: int
+
+    @property
+    def misses_features(self) -> bool:
+        """Whether some weights are multiplied by zero in every sample."""
+        return self.active_features < self.features
 
 
 @dataclass(frozen=True)
@@ -257,13 +340,20 @@ class Report:
     Attributes:
         versions: library -> version.
         machine: processor, cores, memory, system.
-        command: how the job was started; "" from Python.
+        command: starts the job again; "" if it was started from Python with a live model, or with
+            values that no command can take.
         inputs: {"source": "synthetic, seed 0" or a file name, "samples": int}; after a calibration
             also "calibration", with the same keys.
         remap: None if no units were removed.
         warnings: one sentence each.
         quality: of the task, if the data has labels.
         selection: a row for each unit, if a selection file chose them by data.
+        date: when the report was made, in UTC and ISO 8601.
+        options: the value of each option, given or default.
+        settings: how models were compared: runtime options, and which samples count.
+        coverage: of each head by the samples.
+        worst: of failed checks, where they differ most.
+        first_differences: of failed artifacts, if it was asked for.
     """
 
     versions: Mapping[str, str]
@@ -279,6 +369,12 @@ class Report:
     warnings: tuple[str, ...] = field(default=())
     quality: tuple[Quality, ...] = ()
     selection: tuple[SelectedUnit, ...] = ()
+    date: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    coverage: tuple[Coverage, ...] = ()
+    worst: tuple[WorstCase, ...] = ()
+    first_differences: tuple[FirstDifference, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -327,6 +423,15 @@ class Report:
                 warnings=tuple(record["warnings"]),
                 quality=tuple(_read_quality(row) for row in record.get("quality", ())),
                 selection=tuple(_read(SelectedUnit, row) for row in record.get("selection", ())),
+                date=record.get("date", ""),
+                options=record.get("options", {}),
+                settings=record.get("settings", {}),
+                coverage=tuple(_read(Coverage, row) for row in record.get("coverage", ())),
+                worst=tuple(_read(WorstCase, row) for row in record.get("worst", ())),
+                first_differences=tuple(
+                    _read(FirstDifference, {**row, "place": tuple(row["place"])})
+                    for row in record.get("first_differences", ())
+                ),
             )
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ModelError(f"the report is damaged: {error}") from error

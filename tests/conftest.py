@@ -41,6 +41,16 @@ def zoo() -> Path:
 
 
 @pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of files that once fooled the tool, by topic."""
+    named = os.environ.get("EXPORTER_CASES")
+    folder = Path(named) if named else PROJECT.parent / "shared" / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no folder of cases at {folder}; EXPORTER_CASES names it")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def project() -> Path:
     """The root of the source tree."""
     return PROJECT

@@ -90,7 +90,8 @@ def cut_then_quantized(model: Model, precision: str) -> str:
     cut = prune_model(model, CutOptions(keep=precisions.KEPT), Job(samples=precisions.SAMPLES))
     inputs = synthetic_samples(model.graph(), precisions.CALIBRATION)
     made = quantize_model(cut.model, QuantizationSpec(precision), inputs).model
-    checks = compare_models(Job(), model, made, inputs, cut.remap.heads).checks
+    job = Job(quantized_to=precision)
+    checks = compare_models(job, model, made, inputs, cut.remap.heads).checks
     return least(model.name, precision, checks)
 
 

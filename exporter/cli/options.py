@@ -66,6 +66,13 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     return name, tuple(int(number) for number in numbers.split(","))
 
 
+def _pair(text: str) -> tuple[str, str]:
+    first, separator, second = text.partition("=")
+    if not (first and separator and second):
+        raise ValueError(f"{text!r} is not of the form A=B")
+    return first, second
+
+
 def _group(text: str) -> tuple[str, str]:
     name, separator, spec = text.partition("=")
     if not separator:
@@ -116,6 +123,7 @@ class Number(click.FloatRange):
 PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "path": PATH,
     "shape": Parsed("NAME=1,16", _shape),
+    "pair": Parsed("A=B", _pair),
     "group": Parsed("NAME=SPEC", _group),
     "size": Parsed("SIZE", _size),
     "ends": Parsed("NAME,...", _ends),
@@ -271,9 +279,13 @@ def command(
 
 def make_job(given: Mapping[str, Any], progress: Callable[[str], None]) -> Job:
     """The `Job` of a command's parameters."""
-    shapes = dict(given.get("input_shapes", ()))
+    repeated = {
+        each.name: dict(given[each.name])
+        for each in options_of(Job)
+        if each.type.startswith("Mapping") and each.name in given
+    }
     line = shlex.join(["exporter", *sys.argv[1:]])
-    values = {**given, "input_shapes": shapes, "progress": progress, "command": line}
+    values = {**given, **repeated, "progress": progress, "command": line}
     return Job(**fields_of(Job, values))
 
 

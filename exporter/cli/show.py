@@ -72,7 +72,8 @@ def prune_report(report: Report, given: Mapping[str, Any]) -> int:
     if not given["as_json"]:
         return written_file(report, given)
     record = report.to_dict()
-    fields = {key: record[key] for key in ("artifacts", "remap", "checks", "quality", "warnings")}
+    shown = ("artifacts", "remap", "checks", "quality", "coverage", "worst", "warnings")
+    fields = {key: record[key] for key in shown}
     with printing():
         print_json({"schema": "exporter/prune/1", "ok": report.ok, **fields})
     return 0 if report.ok else FAILED

@@ -23,7 +23,7 @@ class RangeCheck:
 
     def __init__(self, graph: Graph, name: str) -> None:
         self._name = name
-        self._expected = _expected_range(graph, name)
+        self._expected = expected_range(graph, name)
         self._low, self._high = np.inf, -np.inf
 
     def see(self, values: Array) -> None:
@@ -47,7 +47,8 @@ class RangeCheck:
         )
 
 
-def _expected_range(graph: Graph, name: str) -> tuple[float, float] | None:
+def expected_range(graph: Graph, name: str) -> tuple[float, float] | None:
+    """The lowest and highest value of an input that the file states; None if it does not."""
     tensor = graph.tensors[name]
     if tensor.quantization is not None:
         ends = np.array([tensor.quantization.low, tensor.quantization.high])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from exporter.data.inputs import FLOATS, INTEGERS, check_shapes, shape_text, table_lengths
+from exporter.data.pixel_range import expected_range
 from exporter.data.stream import spread
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Tensor
@@ -32,6 +33,7 @@ class Samples:
         files: the files that the samples are from; see `exporter.data.files.hash_files`.
         hashes: file -> its SHA-256 in hex, for the files that were hashed when they were read.
         on_sample: called with the number of samples done and their total, in each pass.
+        synthetic: generated, not a user's.
     """
 
     values: Mapping[str, Array]
@@ -41,6 +43,7 @@ class Samples:
     files: tuple[Path, ...] = ()
     hashes: Mapping[Path, str] = field(default_factory=dict)
     on_sample: Callable[[int, int], None] = lambda _done, _total: None
+    synthetic: bool = False
 
     @property
     def count(self) -> int:
@@ -89,6 +92,8 @@ def synthetic_samples(
     """Seeded samples that fit the inputs of a graph.
 
     - Inputs that index tables: indices of the smallest table.
+    - Floats whose range the file states, for example by metadata or a first layer that rescales
+      pixels: noise in that range, of a brightness and contrast of its own in each sample.
     - Other floats: one half normal(0, 1), the other uniform(0, 1).
     - Quantized values and 8-bit integers: the whole range.
     - Other integers: 0 and 1.
@@ -113,7 +118,7 @@ def synthetic_samples(
         )
         for name in graph.inputs
     }
-    return Samples(values, f"synthetic, seed {seed}")
+    return Samples(values, f"synthetic, seed {seed}", synthetic=True)
 
 
 def _sample_shape(graph: Graph, name: str, given: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -134,6 +139,9 @@ def _random_values(
 ) -> Array:
     tensor = graph.tensors[name]
     dtype, lengths = tensor.dtype, table_lengths(graph, name)
+    stated = expected_range(graph, name)
+    if dtype in FLOATS and not lengths and stated is not None:
+        return _pictures(shape, stated, random).astype(dtype)
     if dtype in FLOATS and not lengths:
         half = shape[0] // 2
         normal = random.normal(size=(shape[0] - half, *shape[1:]))
@@ -143,6 +151,20 @@ def _random_values(
         low, high = (0, min(*lengths, _exact_limit(dtype)) - 1) if lengths else _range(tensor)
         return random.integers(low, high, shape, endpoint=True).astype(dtype)
     raise UsageError(f"no synthetic values exist for input {name!r} of dtype {dtype}", "use --data")
+
+
+def _pictures(
+    shape: tuple[int, ...], ends: tuple[float, float], random: np.random.Generator
+) -> Array:
+    """Noise in a range. Samples differ in brightness and contrast, as pictures do.
+
+    Each has a darkest and a brightest value of its own; those of the first are the ends.
+    """
+    levels = np.sort(random.uniform(size=(2, shape[0])), axis=0)
+    levels[:, 0] = 0.0, 1.0
+    low, high = levels.reshape(2, shape[0], *[1] * (len(shape) - 1))
+    values = low + (high - low) * random.uniform(size=shape)
+    return np.asarray(ends[0] + (ends[1] - ends[0]) * values)
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:

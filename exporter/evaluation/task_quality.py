@@ -152,12 +152,28 @@ def gate_checks(
     if min_accuracy is not None:
         passed = accuracy is not None and accuracy >= min_accuracy
         yield Check(
-            QUALITY_STAGE, row.artifact, output, name, accuracy, min_accuracy, passed, row.samples
+            QUALITY_STAGE,
+            row.artifact,
+            output,
+            name,
+            accuracy,
+            min_accuracy,
+            passed,
+            row.samples,
+            limit_from="user",
         )
     if max_drop is not None:
         passed = row.drop is not None and row.drop <= max_drop + _ROUNDING
         yield Check(
-            QUALITY_STAGE, row.artifact, output, DROP, row.drop, max_drop, passed, row.samples
+            QUALITY_STAGE,
+            row.artifact,
+            output,
+            DROP,
+            row.drop,
+            max_drop,
+            passed,
+            row.samples,
+            limit_from="user",
         )
 
 

@@ -43,6 +43,7 @@ class Kind:
         states_normalization: its files state how image pixels become input values.
         benchmarked: its files are timed, in the runtime that devices use.
         libraries: distributions that it needs.
+        runtime: how its files are run, for reports: delegate, optimization level, threads.
     """
 
     title: str
@@ -63,6 +64,7 @@ class Kind:
     states_normalization: bool = False
     benchmarked: bool = False
     libraries: tuple[str, ...] = ()
+    runtime: str = ""
 
     @property
     def written(self) -> bool:
@@ -213,6 +215,7 @@ KINDS: Mapping[str, Kind] = {
         quantizable=True,
         benchmarked=True,
         libraries=("onnx", "onnxruntime", "tf2onnx"),
+        runtime="CPU provider, all graph optimizations, one inter-op thread, no spinning",
     ),
     "tflite": Kind(
         title="TFLite",
@@ -229,5 +232,6 @@ KINDS: Mapping[str, Kind] = {
         states_normalization=True,
         benchmarked=True,
         libraries=("ai-edge-litert",),
+        runtime="default delegates (XNNPACK)",
     ),
 }

@@ -8,15 +8,28 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError
 from exporter.formats.model import Model
 from exporter.jobs.options import Job
+from exporter.jobs.save_worst import save_input
 from exporter.performance.latency import bench_models
 from exporter.performance.memory import ModelFile, measure_memory
 from exporter.proof.probe import probe
 from exporter.proof.prove import prove
-from exporter.quantization.quantize import is_coarser
-from exporter.records import Check, Latency, Memory, Proof, Quality
+from exporter.quantization import FLOAT
+from exporter.records import (
+    Check,
+    Coverage,
+    FirstDifference,
+    Latency,
+    Memory,
+    Proof,
+    Quality,
+    WorstCase,
+)
 from exporter.remap import HeadRemap, Remap
 from exporter.verification import Stage, VerifyOptions, verify_pair
+from exporter.verification.bisect import first_difference
 from exporter.verification.gate_masks import with_masks
+from exporter.verification.limits import UserLimits
+from exporter.verification.roles import ModelPair
 
 _BENCH_BYTES = 64 << 20  # of inputs to time on
 NO_INPUTS = Samples({}, "")  # for a job that runs no model
@@ -31,6 +44,9 @@ class CheckResults:
     memory: tuple[Memory, ...] = ()
     warnings: tuple[str, ...] = ()
     quality: tuple[Quality, ...] = ()
+    coverage: tuple[Coverage, ...] = ()
+    worst: tuple[WorstCase, ...] = ()
+    first_differences: tuple[FirstDifference, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
         return CheckResults(
@@ -39,6 +55,9 @@ class CheckResults:
             self.memory + other.memory,
             self.warnings + other.warnings,
             self.quality + other.quality,
+            self.coverage + other.coverage,
+            self.worst + other.worst,
+            self.first_differences + other.first_differences,
         )
 
     @property
@@ -56,6 +75,7 @@ class CheckResults:
             self,
             checks=tuple(replace(check, artifact=name) for check in self.checks),
             quality=tuple(replace(row, artifact=name) for row in self.quality),
+            worst=tuple(replace(case, artifact=name) for case in self.worst),
         )
 
 
@@ -65,19 +85,39 @@ def compare_models(
     """Compare two models; an empty result if the job does not verify.
 
     Args:
+        job: its `quantized_to` is the precision that the pruned model was quantized to, if it was.
         tables: how each head was cut, from the remap of the pruned model.
     """
     if not job.verify:
         return CheckResults()
-    stage = _stage(original, pruned)
+    stage = _stage(job, original, pruned)
     job.progress(f"checking {pruned.name} ({stage})")
-    options = VerifyOptions(inputs, job.run_options, job.tolerance)
+    limits = UserLimits(job.tolerance, job.least)
+    options = VerifyOptions(inputs, job.run_options, limits, job.quantized_to or FLOAT)
     verification = verify_pair(stage, original, pruned, tables, options)
-    results = CheckResults(verification.checks)
+    worst = _save_worst(job, verification.worst, inputs)
+    results = CheckResults(verification.checks, coverage=verification.coverage, worst=worst)
+    if job.bisect and worst:
+        job.progress(f"looking for the first tensor that differs in {pruned.name}")
+        pair = ModelPair(stage, original, pruned)
+        found = first_difference(pair, tables, worst[0].sample, options)
+        results += CheckResults(first_differences=(found,))
     if (share := verification.zeroed_share) is None:
         return results
     return results + CheckResults.warn(
         f"the zeroed units still hold {share:.1%} of the probability on these inputs"
+    )
+
+
+def _save_worst(job: Job, cases: tuple[WorstCase, ...], inputs: Samples) -> tuple[WorstCase, ...]:
+    """The cases of failed checks; the input of the first is saved if the job says where."""
+    if not cases or job.save_worst is None:
+        return cases
+    save_input(inputs, cases[0].sample, job.save_worst)
+    file, command = str(job.save_worst), job.replay(job.save_worst)
+    return tuple(
+        replace(case, file=file, command=command) if case.sample == cases[0].sample else case
+        for case in cases
     )
 
 
@@ -94,7 +134,7 @@ def prove_cut(
     """
     if not job.verify:
         return None, CheckResults()
-    proof = prove(original, pruned, remap)
+    proof = prove(original, pruned, remap, quantized=_is_quantized(job))
     if proof.result != "different":
         return proof, CheckResults()
     return proof, CheckResults((structure_check(pruned.name, proof),))
@@ -110,7 +150,7 @@ def probe_head(
     """
     if proof is None or remap is None or original.kind != pruned.kind:
         return proof, CheckResults()
-    if is_coarser(pruned, original):
+    if _is_quantized(job):
         return replace(proof, probe="not possible: it was quantized after the cut"), CheckResults()
     job.progress(f"probing the head of {pruned.name}")
     found = probe(original, pruned, remap.heads)
@@ -127,8 +167,13 @@ def structure_check(artifact: str, proof: Proof) -> Check:
     return Check("cut", artifact, "", "structure", None, None, passed, 0, proof.reason)
 
 
-def _stage(original: Model, pruned: Model) -> Stage:
-    if is_coarser(pruned, original):
+def _is_quantized(job: Job) -> bool:
+    """The job states whether the model was quantized: how it looks must not choose its limits."""
+    return job.quantized_to not in {None, FLOAT}
+
+
+def _stage(job: Job, original: Model, pruned: Model) -> Stage:
+    if _is_quantized(job):
         return "quantize"
     return "cut" if original.kind == pruned.kind else "export"
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from exporter.errors import ExporterError, UsageError
 from exporter.formats import KINDS, kind_of
 from exporter.formats.model import Model
+from exporter.jobs.any_two import counterpart
 from exporter.jobs.checks import CheckResults, compare_models, measure_models, probe_head, prove_cut
 from exporter.jobs.options import Job
 from exporter.jobs.record import describe_artifact, make_report
+from exporter.jobs.started import started
 from exporter.jobs.task_quality import QualityMeter
 from exporter.output.sidecar import read_sidecar
 from exporter.performance.memory import ModelFile
@@ -27,28 +29,33 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
     fed directly (see `exporter.proof.probe`); then both files run on samples.
 
     The remap is read from the pruned file. Two more checks fail if the sidecar contains another
-    remap, or if the remap names another SHA-256 than the original has. Without a remap, the
-    outputs of both files must be equal.
+    remap, or if the remap names another SHA-256 than the original has.
+
+    Without a remap, the inputs and outputs of both files are matched, and a remap is recovered if
+    the second file has fewer units (see `jobs.any_two`). Other outputs must be equal.
     """
+    job = started(job, "verify", (original, pruned))
     with ExitStack() as stack:
         opened_pruned = stack.enter_context(job.open(pruned))
         model = opened_pruned.model
         _check_comparable(original, model)
         source = stack.enter_context(job.open(original))
-        job = replace(job, verify=True, batch=_fixed_batch(model))
-        inputs = job.inputs(source.model, source.path)
         sidecar = read_sidecar(pruned)
         remap = model.remap or sidecar
+        stated = remap.quantized_since(source.model.remap) if remap else None
+        precision = job.quantized_to or stated
+        job = replace(job, verify=True, batch=_fixed_batch(model), quantized_to=precision)
+        inputs = job.inputs(source.model, source.path)
         results = _provenance(source.model, model, sidecar)
         results += CheckResults.warn(*opened_pruned.warnings)
         proof, structure = prove_cut(job, source.model, model, remap)
         results += structure
-        proof, probed = probe_head(job, source.model, model, remap, proof)
-        results += probed
-        if remap is None:
-            results += CheckResults.warn(
-                f"{pruned.name} has no remap: all outputs are compared as they are"
-            )
+        other = counterpart(source.model, model, remap, job)
+        results += CheckResults.warn(*other.warnings)
+        if other.model is model:  # under its own names
+            proof, probed = probe_head(job, source.model, model, other.remap, proof)
+            results += probed
+        model, remap = other.model, other.remap
         try:
             tables = remap.heads if remap else ()
             results += compare_models(job, source.model, model, inputs, tables)
@@ -111,6 +118,7 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
             f"{original.name} and {pruned.name} do not run in the same edge runtime",
             "bench two .onnx files, or two .tflite files",
         )
+    job = started(job, "bench", (original, pruned))
     with ExitStack() as stack:
         source, opened_pruned = (stack.enter_context(job.open(p)) for p in (original, pruned))
         model = opened_pruned.model

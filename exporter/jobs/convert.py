@@ -12,6 +12,7 @@ from exporter.formats import KINDS, copy_model, kind_of_suffix
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.jobs.started import started
 from exporter.output.draft import new_file
 from exporter.records import Report
 
@@ -29,6 +30,7 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
             f"use -o NAME with {known}",
         )
     check_output_file(out, kind, job.forms, source, force=job.force)
+    job = started(job, "convert", (source, "-o", out))
     with (
         new_file(out, force=job.force) as draft,
         job.open(source) as opened,

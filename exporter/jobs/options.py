@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +41,7 @@ _WRITING = ("prune", "convert", "quantize", "run")
 _CHECKING = (*_WRITING, "verify")
 _RUNNING = (*_CHECKING, "bench", "select")
 _FORECASTING = (*_RUNNING, "inspect")  # metadata and conversions depend on these inputs
+_QUANTIZED = ("quantize", "run", "verify")
 
 _inputs = partial(option, section="Inputs to run on", commands=_RUNNING)
 _check = partial(option, section="Checks", commands=_WRITING)
@@ -127,8 +128,8 @@ class Job:
     threads: int = _inputs(1, "Threads of the runtime, for all models alike.", minimum=1)
     tolerance: float | None = _check(
         None,
-        "Largest allowed |difference|, instead of the built-in limits. With quantization, the "
-        "limit of the quantization error.",
+        "Largest allowed |difference| of a logit or output value, in its own unit, instead of the "
+        "built-in limits of differences. With quantization, the limit of the quantization error.",
         minimum=0,
         commands=_CHECKING,
     )
@@ -159,6 +160,61 @@ class Job:
         "Largest drop of that accuracy from the original restricted to the kept units.",
         minimum=0,
         maximum=1,
+    )
+    min_top1: float | None = _check(
+        None,
+        "Smallest share of samples, 0 to 1, with the same first unit after quantization. Default: "
+        "by precision, see docs/quantization.md.",
+        minimum=0,
+        maximum=1,
+        commands=_QUANTIZED,
+    )
+    min_sqnr: float | None = _check(
+        None,
+        "Smallest signal-to-quantization-noise ratio of an output, in dB. Default: by precision.",
+        commands=_QUANTIZED,
+    )
+    min_cosine: float | None = _check(
+        None,
+        "Smallest cosine between the outputs before and after quantization. Default: by precision.",
+        minimum=-1,
+        maximum=1,
+        commands=_QUANTIZED,
+    )
+    quantized_to: str | None = _check(
+        None,
+        "Precision that the second file was quantized to; its limits apply. Default: stated by "
+        "its remap, else it must match like a cut. How the file looks does not count.",
+        flag="--precision",
+        choices=dict.fromkeys(PRECISIONS, ""),
+        commands=("verify",),
+    )
+    map_input: Mapping[str, str] = _check(
+        {},
+        "Input A of the first file is input B of the second. Default: by name, else by position.",
+        parse="pair",
+        metavar="A=B",
+        commands=("verify",),
+    )
+    map_output: Mapping[str, str] = _check(
+        {},
+        "Output A of the first file is output B of the second.",
+        parse="pair",
+        metavar="A=B",
+        commands=("verify",),
+    )
+    bisect: bool = _check(
+        False,
+        "If a check fails, find the first tensor that differs, and the operation that computes it.",
+        commands=("verify",),
+    )
+    save_worst: Path | None = _check(
+        None,
+        "If a check fails, save the input that differs most to this .npz file, which is replaced. "
+        "`run` saves it in its folder.",
+        parse="path",
+        accepts="str | Path | None",
+        commands=("prune", "convert", "quantize", "verify"),
     )
     verify: bool = _check(True, "Compare the result with the original.")
     check: bool = _check(
@@ -256,9 +312,11 @@ class Job:
         flag=None,
     )
     command: str = ""  # how the job was started, for the report
+    options: Mapping[str, Any] = field(default_factory=dict)  # the same as data
+    replay: Callable[[Path], str] = lambda _data: ""  # the command that compares one saved input
 
     def __post_init__(self) -> None:
-        for name in ("data", "calibration", "truth", "tokenizer"):
+        for name in ("data", "calibration", "truth", "tokenizer", "save_worst"):
             if (path := getattr(self, name)) is not None:
                 object.__setattr__(self, name, Path(path))
         for name in ("to", "precisions", "integer_io", "float_io"):
@@ -270,10 +328,25 @@ class Job:
                 raise UsageError(f"no {name!r} can be written", f"kinds: {', '.join(TARGETS)}")
         self._check_precisions()
         self._check_quality()
+        self._check_ranges()
+
+    def _check_ranges(self) -> None:
+        if self.save_worst is not None and self.save_worst.suffix != ".npz":
+            raise UsageError(
+                f"{self.save_worst.name} does not end in .npz", "use --save-worst NAME.npz"
+            )
+        if self.save_worst is not None and self.save_worst == self.data:
+            raise UsageError("save_worst would replace the data", "choose another name")
+        if self.quantized_to is not None:
+            QuantizationSpec(self.quantized_to)  # refuses unknown names
         for each in options_of(Job):
-            count = getattr(self, each.name)
-            if isinstance(count, int) and each.minimum is not None and count < each.minimum:
-                raise UsageError(f"{each.name} is {count}", f"give at least {each.minimum}")
+            number = getattr(self, each.name)
+            if not isinstance(number, int | float) or isinstance(number, bool):
+                continue
+            if each.minimum is not None and number < each.minimum:
+                raise UsageError(f"{each.name} is {number}", f"give at least {each.minimum}")
+            if each.maximum is not None and number > each.maximum:
+                raise UsageError(f"{each.name} is {number}", f"give at most {each.maximum}")
 
     def _check_precisions(self) -> None:
         specs = [QuantizationSpec(name) for name in self.precisions]  # refuses unknown names
@@ -316,6 +389,12 @@ class Job:
     def forms(self) -> tuple[str, ...]:
         """The forms to write next to the model files, such as C source."""
         return tuple(name for name in self.to or () if name in FORMS)
+
+    @property
+    def least(self) -> Mapping[str, float]:
+        """The user's smallest values of quantized models: metric -> value."""
+        given = {"top1": self.min_top1, "sqnr_db": self.min_sqnr, "cosine": self.min_cosine}
+        return {metric: value for metric, value in given.items() if value is not None}
 
     @property
     def run_options(self) -> RunOptions:

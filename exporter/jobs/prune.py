@@ -13,6 +13,7 @@ from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.jobs.started import started
 from exporter.jobs.task_quality import QualityMeter
 from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
@@ -100,6 +101,7 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     kept, the file is copied byte for byte.
     """
     check_prune(source, out, job)
+    job = started(job, "prune", (source, "-o", out), options)
     with new_file(out, force=job.force) as draft, job.open(source) as opened:
         pruned = prune_model(opened.model, options, job, opened.path)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)

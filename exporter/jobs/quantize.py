@@ -16,6 +16,7 @@ from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, measur
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.source import OpenedModel
+from exporter.jobs.started import started
 from exporter.output.draft import new_file
 from exporter.performance.memory import ModelFile
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
@@ -45,7 +46,8 @@ def for_float_checks(job: Job) -> Job:
     With several precisions, the tolerance gates only the quantized artifacts. With float32 alone,
     it replaces the limits of the cut.
     """
-    return replace(job, tolerance=None) if quantization_specs(job) else job
+    tolerance = None if quantization_specs(job) else job.tolerance
+    return replace(job, tolerance=tolerance, quantized_to=None)
 
 
 def refuse_quantizing(job: Job, source: OpenedModel) -> None:
@@ -151,7 +153,7 @@ def quality_warnings(
 def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     """Quantize a float32 file to one precision, into a file of the same kind.
 
-    If a check fails (only a tolerance makes one fail), no file is written.
+    If a check fails, no file is written.
 
     Raises:
         ExporterError: any of its classes; see `quantization` for the models that are refused.
@@ -159,6 +161,8 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     path = Path(source)
     spec = _only_spec(job)
     check_output_file(out, _quantizable_kind(path), job.forms, path, force=job.force)
+    job = started(job, "quantize", (path, "-o", out, "--precision", spec.precision))
+    job = replace(job, options={"precision": spec.precision, **job.options})
     with (
         new_file(out, force=job.force) as new,
         job.open(path) as opened,
@@ -174,12 +178,13 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
         small = opened.reopen(draft)
         small.runner(job.run_options)  # a file that its runtime cannot load is not written
         results = CheckResults.warn(*calibration_warnings(job, samples), *quantized.warnings)
-        results += compare_models(job, model, small, inputs, ())
+        quantized_job = replace(job, quantized_to=spec.precision)
+        results += compare_models(quantized_job, model, small, inputs, ())
         results += measure_models(job, ModelFile(model, path), ModelFile(small, draft), inputs)
         results += quality_warnings(out.name, size_bytes(draft), results, size_bytes(path))
         write = partial(copy_model, draft)
         small.precision = spec.precision  # the file itself may state another one, as for "dynamic"
-        file = NewFile(small, new, write, results, model.remap, uncut=path)
+        file = NewFile(small, new, write, results, small.remap, uncut=path)
         return write_if_passed(job, opened, file, inputs, samples)
 
 

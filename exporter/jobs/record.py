@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from exporter.data.files import DataFile, hash_files
 from exporter.data.samples import Samples
-from exporter.formats import size_bytes
+from exporter.formats import KINDS, size_bytes
 from exporter.formats.model import Model
 from exporter.graph import Graph
 from exporter.jobs.checks import CheckResults
@@ -40,10 +43,10 @@ def make_report(
         selection: its reasons are reported, if a selection file gave them.
     """
     model, path = source.model, source.path
-    samples = _describe_samples(inputs)
+    samples = _describe_samples(inputs, job.data)
     of_calibration = calibration.warnings if calibration else ()
     if calibration:
-        samples["calibration"] = _describe_samples(calibration)
+        samples["calibration"] = _describe_samples(calibration, job.calibration or job.data)
     return Report(
         versions=versions(),
         machine=machine(),
@@ -63,6 +66,12 @@ def make_report(
         memory=results.memory,
         quality=results.quality,
         selection=describe_selection(selection) if selection else (),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        options=job.options,
+        settings=_settings(job, inputs),
+        coverage=tuple(dict.fromkeys(results.coverage)),
+        worst=results.worst,
+        first_differences=results.first_differences,
         warnings=tuple(
             dict.fromkeys((*source.warnings, *inputs.warnings, *of_calibration, *results.warnings))
         ),
@@ -78,8 +87,37 @@ def describe_selection(selection: Selection) -> tuple[SelectedUnit, ...]:
     )
 
 
-def _describe_samples(samples: Samples) -> dict[str, Any]:
-    return {"source": samples.source, "samples": samples.count}
+def _describe_samples(samples: Samples, data: Path | None) -> dict[str, Any]:
+    described = {"source": samples.source, "samples": samples.count}
+    files = hash_files(samples)
+    if not files:
+        return described
+    return {**described, "files": len(files), "sha256": digest(files, data or Path())}
+
+
+def digest(files: Iterable[DataFile], data: Path) -> str:
+    """The SHA-256 of one file, or of the lines that `sha256sum` prints for several, in hex.
+
+    Args:
+        files: several are named relative to the folder `data`, and sorted by name.
+    """
+    found = list(files)
+    if len(found) == 1:
+        return found[0].sha256
+    names = {os.path.relpath(each.path, data).replace(os.sep, "/"): each.sha256 for each in found}
+    lines = "".join(f"{names[name]}  {name}\n" for name in sorted(names))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _settings(job: Job, inputs: Samples) -> dict[str, Any]:
+    """How models were run and compared."""
+    return {
+        "threads": job.threads,
+        "batch": job.batch,
+        "runtimes": {name: kind.runtime for name, kind in KINDS.items() if kind.runtime},
+        "counted_samples": "all, of kept and of removed classes" if inputs.count else "none",
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+    }
 
 
 def describe_artifact(

@@ -37,6 +37,7 @@ from exporter.jobs.quantize import (
 )
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.jobs.started import started, verifying
 from exporter.jobs.task_quality import QualityMeter, check_truth
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
@@ -109,7 +110,15 @@ def run_variants(
         models = tuple(opened.as_kind(kind, Path(scratch), job.progress) for kind in kinds)
         shared = opened, models, inputs, calibration
         reports = {
-            name: _run_variant(_Variant(_named(job, name), folder / name, options, *shared))
+            name: _run_variant(
+                _Variant(
+                    started(_named(job, name), "run", (source, "-o", out / name), options),
+                    folder / name,
+                    out / name,
+                    options,
+                    *shared,
+                )
+            )
             for name, options in variants.items()
         }
         with writing(out):
@@ -144,11 +153,14 @@ class _Variant:
     """One selection and its folder; the other fields are the same for all variants.
 
     Attributes:
+        folder: is written.
+        out: what the folder is called in the end.
         models: the uncut model of every kind that is written.
     """
 
     job: Job
     folder: Path
+    out: Path
     options: CutOptions
     source: OpenedModel
     models: tuple[UncutModel, ...]
@@ -168,15 +180,55 @@ class _Variant:
         return measure_models(self.job, original, ModelFile(pruned, path), self.inputs)
 
     def check(
-        self, original: Model, pruned: Model, heads: tuple[HeadRemap, ...], *, gated: bool
+        self,
+        original: Model,
+        pruned: Model,
+        heads: tuple[HeadRemap, ...],
+        precision: str | None = None,
     ) -> CheckResults:
         """Compare two models.
 
         Args:
-            gated: the tolerance of the job applies (see `for_float_checks`).
+            precision: that the pruned model was quantized to; None if both have the same.
         """
-        job = self.job if gated else for_float_checks(self.job)
-        return compare_models(job, original, pruned, self.inputs, heads)
+        job = for_float_checks(self.job)
+        if precision is not None:
+            job = replace(self.job, quantized_to=precision)
+        file = self._file_of(original)
+        job = verifying(job, file, self.out / pruned.name)
+        name = f"worst.{pruned.name}.npz"
+        job = replace(job, save_worst=self.folder / name, replay=_in(job.replay, self.out))
+        results = compare_models(job, original, pruned, self.inputs, heads)
+        if not results.passed and file is not None:
+            self._keep(original)
+        return replace(
+            results, worst=tuple(replace(c, file=c.file and name) for c in results.worst)
+        )
+
+    def _file_of(self, original: Model) -> Path | None:
+        """The file of a model that is compared; None if it is in none."""
+        if original is self.source.model:
+            return self.source.path
+        uncut = next((each for each in self.models if each.model is original), None)
+        if uncut is None or uncut.path is None:
+            return None
+        return uncut.path if uncut.original is None else self.out / _kept_name(uncut.path)
+
+    def _keep(self, original: Model) -> None:
+        """Keep a converted original, with which a failed check can be replayed."""
+        for uncut in self.models:
+            if uncut.model is original and uncut.original is not None and uncut.path:
+                copy_model(uncut.path, self.folder / _kept_name(uncut.path))
+
+
+def _kept_name(uncut: Path) -> str:
+    """The name of an uncut file in the folder."""
+    return f"original{suffixes_of(uncut)[0]}"
+
+
+def _in(replay: Callable[[Path], str], folder: Path) -> Callable[[Path], str]:
+    """A replay with data of that name in another folder."""
+    return lambda data: replay(folder / data.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +296,7 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
     path = folder / f"pruned.{model.precision}{KINDS[model.kind].suffixes[0]}"
     variant.job.progress(f"cutting {path.name}")
     if variant.job.keep_original and uncut.path:
-        original = folder / f"original{suffixes_of(uncut.path)[0]}"
+        original = folder / _kept_name(uncut.path)
         with writing(original):
             copy_model(uncut.path, original)
     try:
@@ -266,14 +318,14 @@ def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
 def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut) -> CheckResults:
     """Compare with the uncut model, and with the source that it was converted from."""
     heads, source = cut.remap.heads, variant.source.model
-    results = variant.check(uncut.model, pruned, heads, gated=False)
+    results = variant.check(uncut.model, pruned, heads)
     if uncut.original is None or not variant.job.verify:
         return results
     source_heads = {head.name for head in trace(source.graph()).heads}
     if source_heads >= {table.name for table in heads}:
-        export = variant.check(source, pruned, heads, gated=False)
+        export = variant.check(source, pruned, heads)
     else:  # the source does not show this head: compare before and after the conversion instead
-        export = variant.check(source, uncut.model, (), gated=False)
+        export = variant.check(source, uncut.model, ())
     return replace(results, checks=results.checks + export.checks)
 
 
@@ -311,15 +363,16 @@ def _quantize(
         made.sha256 = uncut.model.sha256  # the remap names the user's file
         images = cut.plan.images  # of the float file, which shows its first layers
         cut = plan_cut(made, variant.options, uncut.original, images)
+        cut = cut.quantized_to(spec.precision)
         pruned = variant.write(path, made.apply(cut.plan).write)
         proof, results = prove_cut(job, made, pruned, cut.remap)
-        results += variant.check(made, pruned, cut.remap.heads, gated=False)
+        results += variant.check(made, pruned, cut.remap.heads)
     else:
         pruned = variant.write(path, made.write)
     if plain.cut_in_source:
-        results += variant.check(plain.model, pruned, (), gated=True)
+        results += variant.check(plain.model, pruned, (), spec.precision)
     else:
-        results += variant.check(uncut.model, pruned, cut.remap.heads, gated=True)
+        results += variant.check(uncut.model, pruned, cut.remap.heads, spec.precision)
     results += variant.measure(uncut, pruned, path)
     pruned.precision = spec.precision  # the file itself may state another one, as for "dynamic"
     artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path, proof)

@@ -55,6 +55,11 @@ class Cut:
     remap: Remap
     warnings: tuple[str, ...]
 
+    def quantized_to(self, precision: str) -> Cut:
+        """The same cut of a model that was quantized before; the remap states the precision."""
+        remap = replace(self.remap, precision=precision)
+        return replace(self, remap=remap, plan=replace(self.plan, remap=remap))
+
 
 def plan_cut(
     model: Model,

@@ -21,20 +21,23 @@ from exporter.proof.compare import INTERFACE, TABLE, Difference, compare_structu
 from exporter.proof.explain import explain
 from exporter.proof.rederive import rederive
 from exporter.proof.tables import compare_remaps
-from exporter.quantization.quantize import is_coarser
 from exporter.records import Proof
 from exporter.remap import Remap
 
 _SHOWN = 3  # differences; the others are counted
 
 
-def prove(original: Model, cut: Model, remap: Remap | None) -> Proof:
+def prove(
+    original: Model, cut: Model, remap: Remap | None, *, quantized: bool | None = None
+) -> Proof:
     """Compare a file with the cut of the original that its remap describes.
 
     Args:
         original: the model that was cut, or the first one of a chain of cuts.
         cut: the file.
         remap: in the file, or next to it; None if the file was not cut.
+        quantized: whether the file was quantized after the original; None if its remap states it.
+            How the file looks does not count.
     """
     if not (isinstance(original, HasStructure) and isinstance(cut, HasStructure)):
         return Proof("sampled", "Keras models have no structure that can be compared")
@@ -44,11 +47,12 @@ def prove(original: Model, cut: Model, remap: Remap | None) -> Proof:
         return _prove_uncut(original.structure(), cut.structure())
     if original.remap is not None and not remap.steps:
         return Proof("sampled", "the file does not record the steps of its cuts")
-    return _prove_cut(original, cut, remap)
+    if quantized is None:
+        quantized = remap.quantized_since(original.remap) is not None
+    return _prove_cut(original, cut, remap, quantized=quantized)
 
 
-def _prove_cut(original: Model, cut: Model, remap: Remap) -> Proof:
-    quantized = is_coarser(cut, original)
+def _prove_cut(original: Model, cut: Model, remap: Remap, *, quantized: bool) -> Proof:
     try:
         made = rederive(original, remap)
     except ExporterError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Protocol
 
@@ -10,8 +10,10 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError, UsageError
 from exporter.formats import KINDS
 from exporter.formats.model import Model
+from exporter.graph.edits import Plan
 from exporter.quantization.precisions import PRECISIONS, QUANTIZED, QuantizationSpec
 from exporter.quantization.unquantized import unquantized
+from exporter.remap import Remap
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,14 @@ def check_float(model: Model, precision: str) -> None:
         raise ModelError(f"{model.name} is quantized in part already: {tensor!r}", hint)
 
 
-def is_coarser(model: Model, original: Model) -> bool:
-    """Is the model quantized, and the original float32?"""
-    return _is_quantized(model) and not _is_quantized(original)
-
-
-def _is_quantized(model: Model) -> bool:
+def is_quantized(model: Model) -> bool:
+    """Does a model look quantized? Only for messages: how a file looks chooses no limit."""
     return model.precision in QUANTIZED or quantized_tensor(model) is not None
+
+
+def remap_of(model: Model, spec: QuantizationSpec) -> Remap | None:
+    """The remap of a model in another precision, which it states; None for an uncut model."""
+    return model.remap and replace(model.remap, precision=spec.precision)
 
 
 def quantized_tensor(model: Model) -> str | None:
@@ -98,7 +101,8 @@ def quantize_model(
     module, _, name = quantizer.function.rpartition(".")
     quantize: Quantize = getattr(import_module(module), name)
     made, warnings = quantize(model, spec, samples if precision.calibrated else None)
-    made.remap = model.remap
+    if remap := remap_of(model, spec):
+        made = made.apply(Plan((), remap))
     remaining = unquantized(model.graph(), made.graph())
     if remaining.is_everything:
         raise ModelError(

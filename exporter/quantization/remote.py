@@ -19,7 +19,7 @@ from exporter.data.samples import Samples
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model
 from exporter.quantization.precisions import Ends, QuantizationSpec
-from exporter.quantization.quantize import Quantized, check_float, quantize_model
+from exporter.quantization.quantize import Quantized, check_float, quantize_model, remap_of
 from exporter.remap import Remap
 
 
@@ -51,7 +51,7 @@ def quantize_in(
             samples=_write_samples(samples, Path(folder, "samples")) if samples else None,
         )
     result = open_model(made)
-    result.name, result.remap = model.name, model.remap
+    result.name, result.remap = model.name, remap_of(model, spec)
     return Quantized(result, tuple(answer["warnings"]))
 
 

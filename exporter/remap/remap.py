@@ -48,6 +48,7 @@ class Remap:
             that it cut, so that the cuts can be made again; () after one cut.
         pixels: input -> how pixels become its values, as the file states it for clients: mean and
             standard deviation of the channels; None where it is not known.
+        precision: that the file was quantized to; None if it has the precision of the original.
 
     Raises:
         ModelError: no head, or two with the same name.
@@ -58,6 +59,7 @@ class Remap:
     heads: tuple[HeadRemap, ...]
     steps: tuple[tuple[HeadRemap, ...], ...] = ()
     pixels: Mapping[str, Pixels | None] = field(default_factory=dict, hash=False)
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads]
@@ -107,6 +109,7 @@ class Remap:
                 _heads(tables, f"remap.steps[{i}]") for i, tables in enumerate(top["steps"] or ())
             ),
             {name: known and _pixels(known) for name, known in (top["pixels"] or {}).items()},
+            top["precision"],
         )
 
     def to_json(self) -> str:
@@ -122,7 +125,13 @@ class Remap:
             top["steps"] = [[_plain(table) for table in tables] for tables in self.steps]
         if self.pixels:
             top["pixels"] = {name: known and known._asdict() for name, known in self.pixels.items()}
+        if self.precision is not None:
+            top["precision"] = self.precision
         return _lines(top, "")[:-2] + f',\n  "heads": [\n{heads}\n  ]\n}}\n'
+
+    def quantized_since(self, before: Remap | None) -> str | None:
+        """The precision that a file was quantized to after an earlier model with this remap."""
+        return None if before and before.precision == self.precision else self.precision
 
     def of(self, head: str | None = None) -> HeadRemap:
         """The table of the named head, or of the only one; UsageError otherwise."""
@@ -186,7 +195,8 @@ def compose(earlier: Remap, later: Remap) -> Remap:
     ]
     steps = (*(earlier.steps or (earlier.heads,)), later.heads)
     heads = [*heads, *cut.values()]
-    return Remap(earlier.original, later.original, tuple(heads), steps, later.pixels)
+    precision = later.precision or earlier.precision
+    return Remap(earlier.original, later.original, tuple(heads), steps, later.pixels, precision)
 
 
 # --- JSON ---------------------------------------------------------------------------------------
@@ -296,6 +306,7 @@ _TOP: Mapping[str, _Type] = {
         "a list of lists, or null",
         lambda value: value is None or (isinstance(value, list) and _are_lists(value)),
     ),
+    "precision": ("a string or null", _or_null(_is_text)),
 }
 _ORIGIN: Mapping[str, _Type] = {
     "name": _TEXT,

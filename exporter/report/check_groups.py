@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from exporter.records import Check
-from exporter.report.formatting import higher_is_better, plural, value_and_limit
+from exporter.evaluation.measures import QUALITY_STAGE
+from exporter.records import Check, FirstDifference, WorstCase
+from exporter.report.formatting import (
+    higher_is_better,
+    plural,
+    printable,
+    told_apart,
+    value_and_limit,
+)
 
 # Checks without a value: they pass or fail.
 REASONS: Mapping[str, str] = {
@@ -65,9 +72,49 @@ def gated(checks: Iterable[Check]) -> list[Check]:
     return [check for check in checks if is_gated(check)]
 
 
+def compares_values(check: Check) -> bool:
+    """Whether the check passed because values of both models are within a limit.
+
+    A remap that names the right original, or equal shapes, show nothing about the values.
+    """
+    return check.limit is not None and check.stage != QUALITY_STAGE
+
+
 def failed(checks: Iterable[Check]) -> list[Check]:
     """The checks that failed."""
     return [check for check in checks if not check.passed]
+
+
+def describe_worst(case: WorstCase) -> str:
+    """net.onnx, y: in sample 3, unit 1 (7 in the original, owl) is 0.82, expected 0.11."""
+    where = f"{case.artifact}, {case.output}: in sample {case.sample}, "
+    names = ", ".join(
+        filter(None, (f"{case.original_unit} in the original", printable(case.label)))
+    )
+    unit = "a value" if case.unit is None else f"unit {case.unit} ({names})"
+    actual, expected = _values(case.actual, case.expected)
+    replay = f" Replay: {case.command}" if case.command else ""
+    saved = f" The input is in {case.file}." if case.file else ""
+    return f"{where}{unit} is {actual}, expected {expected}.{saved}{replay}"
+
+
+def describe_first(found: FirstDifference) -> str:
+    """net.onnx: the first tensor that differs is 'z', of Gemm 'head': at [0, 3] 0.1, not 0.2."""
+    equal = f"{plural(found.equal, 'tensor')} with the same name"
+    if not found.tensor:
+        return f"{found.artifact}: {equal} are equal; the difference is after them."
+    actual, expected = _values(found.actual, found.expected)
+    return (
+        f"{found.artifact}: the first tensor that differs is {printable(found.tensor)!r}, of "
+        f"{printable(found.operation)}: at {list(found.place)} it is {actual}, expected {expected} "
+        f"(sample {found.sample}; {equal} are equal before it)."
+    )
+
+
+def _values(actual: float | None, expected: float | None) -> tuple[str, str]:
+    first, second = told_apart(actual, expected, 6)
+    nothing = "not finite"
+    return nothing if actual is None else first, nothing if expected is None else second
 
 
 def describe_failure(check: Check) -> str:

@@ -7,10 +7,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from exporter.evaluation.measures import QUALITY_STAGE
-from exporter.records import Artifact, Interface, Latency, Report, precision_rows
+from exporter.records import Artifact, Check, Coverage, Interface, Latency, Report
 from exporter.remap.head_remap import HeadRemap
-from exporter.report.check_groups import gated
-from exporter.report.formatting import milliseconds, percent, plural, size
+from exporter.report.check_groups import compares_values
+from exporter.report.formatting import (
+    decibels,
+    higher_is_better,
+    milliseconds,
+    number,
+    percent,
+    plural,
+    size,
+)
 
 STAGES: Mapping[str, str] = {
     "cut": "cut, against the original, in the same runtime",
@@ -109,27 +117,62 @@ def describe_kept(head: HeadRemap) -> str:
 
 
 def describe_result(report: Report) -> str:
-    """fp32 matches the original; int8 agrees on 98.6 % of top-1 (not gated)."""
-    stages = {check.stage for check in gated(report.checks)} - {QUALITY_STAGE}
-    top1: dict[str, float] = {}
-    for row in precision_rows(report):
-        if row.top1 is not None:
-            top1[row.precision] = min(row.top1, top1.get(row.precision, 1.0))
-    parts = []
-    if stages - {"quantize"}:
-        modes = {head.mode for head in report.remap.heads} if report.remap else set()
-        defined = " and ".join(sorted(modes - {"slice"}))
-        expected = f"the output that mode {defined} defines" if defined else "the original"
-        exact = dict.fromkeys(each.precision for each in report.artifacts) if top1 else {}
-        subject = ", ".join(precision for precision in exact if precision not in top1)
-        parts.append(f"{subject} matches {expected}".lstrip())
-    if top1:
-        agreements = (f"{name} agrees on {percent(top1[name])} of top-1" for name in top1)
-        gate = "" if "quantize" in stages else " (not gated)"
-        parts.append(", ".join(agreements) + gate)
+    """fp32 matches the original. int8: 98.6 % top-1 agreement, above the limit of 60 %.
+
+    A precision is named only if a limit of its values was checked.
+    """
+    precisions = {each.path: each.precision for each in report.artifacts}
+    compared: dict[str, list[Check]] = {}
+    for check in filter(compares_values, report.checks):
+        compared.setdefault(precisions.get(check.artifact, ""), []).append(check)
+    quantized = {
+        name: [check for check in checks if check.stage == "quantize"]
+        for name, checks in compared.items()
+    }
+    exact = [name for name, checks in quantized.items() if not checks]
+    given = any(check.limit_from == "user" for name in exact for check in compared[name])
+    unnamed = "the float model" if len(exact) < len(compared) else ""  # it was not kept
+    subject = ", ".join(name or unnamed for name in exact)
+    parts = [f"{subject} {_matches(report, len(exact), given=given)}".lstrip()] if exact else []
+    parts += [f"{name}: {_quality(checks)}" for name, checks in quantized.items() if checks]
+    measured = (precisions.get(c.artifact) for c in report.checks if c.stage == "quantize")
+    unchecked = sorted({name for name in measured if name and name not in compared})
+    parts += [f"{name}: not checked against a limit" for name in unchecked]
     if any(check.stage == QUALITY_STAGE for check in report.checks):
-        parts.append("the task quality passes its gates")
-    return "; ".join(parts) or ("within the limits" if stages else "not verified")
+        parts.append("The task quality passes its gates")
+    return ". ".join(parts) or "not verified"
+
+
+def _matches(report: Report, subjects: int, *, given: bool) -> str:
+    modes = {head.mode for head in report.remap.heads} if report.remap else set()
+    defined = " and ".join(sorted(modes - {"slice"}))
+    expected = f"the output that mode {defined} defines" if defined else "the original"
+    if given:
+        return f"{'is' if subjects == 1 else 'are'} within the given tolerance of {expected}"
+    return f"{'matches' if subjects == 1 else 'match'} {expected}"
+
+
+_MEASURES = {  # metric -> how a headline writes it, and its value, in the order of preference
+    "top1": ("{} top-1 agreement", percent),
+    "sqnr_db": ("{} signal-to-noise ratio", decibels),
+    "cosine": ("cosine {}", number),
+    "max_abs": ("difference {}", number),
+}
+
+
+def _quality(checks: Iterable[Check]) -> str:
+    """The worst value of the first metric that has a limit."""
+    found = [check for check in checks if check.metric in _MEASURES]
+    metric = next((name for name in _MEASURES if any(c.metric == name for c in found)), None)
+    if metric is None:  # rows of a detector
+        return "within the limits"
+    text, write = _MEASURES[metric]
+    of_metric = [check for check in found if check.metric == metric and check.value is not None]
+    worst = min if higher_is_better(of_metric[0]) else max
+    check = worst(of_metric, key=lambda each: each.value or 0.0)
+    side = "above" if worst is min else "below"
+    place = "at" if check.value == check.limit else side
+    return f"{text.format(write(check.value))}, {place} the limit of {write(check.limit)}"
 
 
 def remap_rows(head: HeadRemap) -> Iterator[tuple[str, str, str]]:
@@ -173,6 +216,41 @@ def describe_inputs(report: Report) -> str:
     if _is_synthetic(report.inputs) and report.checks:
         proved = " They show whether outputs changed, not how accurate the model is."
     return f"{_samples(report.inputs)}.{proved}{calibrated}"
+
+
+def describe_coverage(row: Coverage) -> str:
+    """Head digit: 173 of 256 features are not zero in some sample; 5 of 10 units come first."""
+    return (
+        f"Head {row.head}: {row.active_features} of {plural(row.features, 'feature')} are not zero "
+        f"in some sample; {row.first_units} of {plural(row.units, 'unit')} come first, "
+        f"{row.first_kept_units} of the {row.kept_units} kept ones."
+    )
+
+
+def describe_settings(report: Report) -> Iterator[str]:
+    """When and how models were run and compared; nothing for a report of an earlier version."""
+    if report.date:
+        yield f"Date: {report.date}."
+    read = {"data": report.inputs, "calibration": report.inputs.get("calibration") or {}}
+    hashes = [f"{name} {each['sha256']}" for name, each in read.items() if "sha256" in each]
+    if hashes:
+        yield f"SHA-256: {', '.join(hashes)}."
+    get = report.settings.get
+    if not report.settings:
+        return
+    kinds = {each.kind for each in report.artifacts} | {report.original.kind}
+    runtimes = [f"{n}: {text}" for n, text in get("runtimes", {}).items() if n in kinds]
+    load = get("load_average")
+    parts = (
+        plural(get("threads", 1), "thread"),
+        f"batch {get('batch', 1)}",
+        *runtimes,
+        f"checks count {get('counted_samples')}" if get("counted_samples") else None,
+        f"load average {', '.join(f'{each:.1f}' for each in load)}" if load else None,
+    )
+    yield f"Settings: {'; '.join(filter(None, parts))}."
+    if any(check.limit_from == "user" for check in report.checks):
+        yield "Limits that are marked as given are the user's; the others are built in."
 
 
 def _samples(inputs: Mapping[str, Any]) -> str:

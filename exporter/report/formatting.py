@@ -35,12 +35,18 @@ def value_and_limit(check: Check) -> tuple[str, str]:
     """Both with enough digits to tell them apart; the limit with its direction: "<= 1.0e-06"."""
     if check.limit is None:
         return number(check.value), NOTHING
-    value = limit = ""
-    for digits in range(2, 18):
-        value, limit = number(check.value, digits), number(check.limit, digits)
-        if value != limit or check.value == check.limit:
-            break
+    value, limit = told_apart(check.value, check.limit)
     return value, f"{'>=' if higher_is_better(check) else '<='} {limit}"
+
+
+def told_apart(first: float | None, second: float | None, digits: int = 2) -> tuple[str, str]:
+    """Two values with so many digits, and more if they would look equal."""
+    texts = ("", "")
+    for count in range(digits, 18):
+        texts = number(first, count), number(second, count)
+        if texts[0] != texts[1] or first == second:
+            break
+    return texts
 
 
 def size(*counts: int | None) -> str:

@@ -16,7 +16,10 @@ from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe, tables
 from exporter.report.check_groups import (
     CheckGroup,
+    compares_values,
     describe_failure,
+    describe_first,
+    describe_worst,
     failed,
     gated,
     group_checks,
@@ -70,13 +73,16 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         return Section(title, columns=shown, records=records, notes=notes)
 
     failures = Section("Failed checks", style="bad", items=_failures({"": report}))
+    causes = [describe_worst(case) for case in report.worst]
+    causes += [describe_first(found) for found in report.first_differences]
+    worst = Section("Largest difference", items=causes)
     original = Section("Original", text=(describe.describe_original(report),))
     files = tables.artifact_columns(report.artifacts)
     groups, timing = group_checks(report.checks), describe.describe_timing(report.latency)
     limits = describe.describe_limits_of_timing(report.latency, with_cpu=brief)
     sections = [
         _verdict(report),
-        *(() if brief else (failures, original)),
+        *(() if brief else (failures, worst, original)),
         _selection(report, brief),
         table("Artifacts", files, report.artifacts, describe.SIZES),
         Section("Proof", items=proofs(report)),
@@ -88,9 +94,9 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         table("Memory when loaded", tables.MEMORY, report.memory, describe.MEMORY),
         *(_remap(head, brief) for head in (report.remap.heads if report.remap else ())),
         Section("Interface", items=list(describe.describe_interfaces(report.artifacts))),
-        Section("Inputs", text=(describe.describe_inputs(report),)),
+        Section("Inputs", text=_inputs(report, brief=brief)),
         Section("Warnings", style="warning", items=report.warnings),
-        failures if brief else _origin(report),
+        *((failures, worst) if brief else (_origin(report),)),
     ]
     return [section for section in sections if section.has_content]
 
@@ -114,7 +120,7 @@ def _verdict(report: Report) -> Section:
         return Section(title, 1, "bad")
     passed = f" ({plural(can_fail, 'check')} passed)" if can_fail else ""
     title = f"{describe.describe_change(report)}: {describe.describe_result(report)}{passed}"
-    return Section(title, 1, "good" if can_fail else "plain")
+    return Section(title, 1, "good" if any(map(compares_values, report.checks)) else "plain")
 
 
 def _batch_verdict(reports: Mapping[str, Report]) -> Section:
@@ -122,7 +128,9 @@ def _batch_verdict(reports: Mapping[str, Report]) -> Section:
     if bad := [name for name, report in reports.items() if not report.ok]:
         title = f"{len(bad)} of {count} failed a check. Do not use: {', '.join(bad)}"
         return Section(title, 1, "bad")
-    if unverified := [name for name, report in reports.items() if not gated(report.checks)]:
+    if unverified := [
+        name for name, report in reports.items() if not any(map(compares_values, report.checks))
+    ]:
         return Section(f"{len(unverified)} of {count} not verified: {', '.join(unverified)}", 1)
     return Section(f"{count}: every check passed", 1, "good")
 
@@ -173,9 +181,20 @@ def _remap(head: HeadRemap, brief: bool) -> Section:
     )
 
 
+def _inputs(report: Report, *, brief: bool) -> tuple[str, ...]:
+    """The inputs, and how much of each head they reach; in brief, only if they miss features."""
+    shown = [each for each in report.coverage if not brief or each.misses_features]
+    return (describe.describe_inputs(report), *map(describe.describe_coverage, shown))
+
+
 def _origin(report: Report) -> Section:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     started = () if report.command else ("The job was started from Python.",)
     machine = describe.describe_machine(report)
-    text = (*started, f"Machine: {machine}.", f"Versions: {versions or 'unknown'}.")
+    text = (
+        *started,
+        *describe.describe_settings(report),
+        f"Machine: {machine}.",
+        f"Versions: {versions or 'unknown'}.",
+    )
     return Section("How to reproduce", command=report.command, text=text)

@@ -89,6 +89,11 @@ def _nearest(group: CheckGroup) -> str:
     return " ".join((group.worst.metric, *texts))
 
 
+def _limit(check: Check) -> str:
+    """With a note if the user gave it."""
+    return value_and_limit(check)[1] + (" (given)" if check.limit_from == "user" else "")
+
+
 def _result(check: Check | None) -> Cell:
     if check is None or not is_gated(check):
         return Cell("no limit")
@@ -189,7 +194,7 @@ CHECKS = (
     Column("Output", lambda check: Cell(check.output, "name") if check.output else NOTHING),
     Column("Metric", lambda check: check.metric),
     Column("Value", lambda check: value_and_limit(check)[0], right=True),
-    Column("Limit", lambda check: value_and_limit(check)[1], right=True),
+    Column("Limit", _limit, right=True),
     Column("Samples", lambda check: str(check.samples), right=True),
     Column("Result", _result),
 )

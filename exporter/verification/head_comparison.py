@@ -128,8 +128,17 @@ class HeadComparer(Comparer):
         if known is not None and not (role == "z" and has_real_logits):
             expected, actual = quantize(known, expected), quantize(known, actual)
         axis = self.head.tensor(tensor).unit_axis.axis + 1
-        units = self._added_units() if self.head.competes else 0
-        return Comparison(output, expected, actual, axis, role, precision_of(known), units)
+        added = self._added_units() if self.head.competes else 0
+        precision, units = precision_of(known), self._units_of(tensor)
+        return Comparison(output, expected, actual, axis, role, precision, added, units, self.table)
+
+    def _units_of(self, tensor: str) -> Array:
+        """Of each position of a tensor in the pruned model (see `Comparison.units`)."""
+        unit_axis = self.head.tensor(tensor).unit_axis
+        units = unit_axis.units[unit_axis.positions(self.present)]
+        first = np.full(self.head.units, -1)
+        first[list(self.present)] = [u for each in self.table.new_to_old for u in members(each)]
+        return np.where(units >= 0, first[units], -1)
 
     def _added_units(self) -> int:
         """How many exponentials the pruned model adds up."""
@@ -151,9 +160,10 @@ class HeadComparer(Comparer):
         )
         known = self._graphs[0].tensors[self.head.output].quantization
         role = "y" if role == "z" else role
-        return self._comparison(
+        merged = self._comparison(
             self.table.output, role, self.head.output, (expected, actual), known
         )
+        return replace(merged, units=None)
 
     def _split(self, both: Comparison, tensor: str, real: Array) -> Iterator[Comparison]:
         """Kept units and removed units, if the removed ones return a constant.
@@ -185,6 +195,7 @@ class HeadComparer(Comparer):
                 actual=right,
                 role=role,
                 added_units=0 if ending else both.added_units,
+                units=both.units if gated or both.units is None else both.units[mask],
             )
 
     def _off(self, both: Comparison, real: Array) -> Array:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 from exporter.errors import ModelError
 from exporter.formats.model import Model
-from exporter.graph import Array
-from exporter.graph.operations import Linear
+from exporter.graph import Array, Graph, Node
+from exporter.graph.operations import Elementwise, Linear
 from exporter.quantization import PRECISIONS
+from exporter.verification.floors import floors_of
+from exporter.verification.judge import Allowed
 from exporter.verification.metrics import METRICS
 from exporter.verification.roles import ModelPair
 
@@ -24,8 +26,8 @@ class Limits:
     Attributes:
         z: largest |difference| of the logits.
         y: largest |difference| of the outputs.
-        scaled: multiply both by max(1, largest |expected|), except for probabilities; False if they
-            are in quantized values.
+        scaled: multiply both by max(1, largest |expected| of the sample), except for probabilities;
+            False if they are in quantized values.
         agreement: smallest top-1 and top-5 agreement.
         per_unit: added to y for each unit that the activation adds up.
     """
@@ -36,6 +38,8 @@ class Limits:
     agreement: float = 1.0
     per_unit: float = 0.0
 
+
+RANKED = tuple(name for name, metric in METRICS.items() if metric.ranks)
 
 # A kernel that adds up n exponentials in float32, in 8 lanes, may lose half of the last bit at each
 # of n / 8 steps. Both runtimes stay below that, and come near it if many units are equal, as zeroed
@@ -69,56 +73,85 @@ LIMITS: Mapping[tuple[str, str], Limits] = {
     ("export", "bf16"): Limits(4e-2, 6e-2),
 }
 
-UNGATED = frozenset({"quantize"})  # stages that report values, and fail only with a tolerance
+
+@dataclass(frozen=True)
+class UserLimits:
+    """Limits that the user gives instead of the built-in ones.
+
+    Attributes:
+        tolerance: largest |difference| of every value, in the unit of the output; not scaled.
+        least: metric -> smallest value, at the stage "quantize".
+    """
+
+    tolerance: float | None = None
+    least: Mapping[str, float] = field(default_factory=dict)
 
 
-def limits(
-    stage: str,
-    precision: str,
-    expected: Array,
-    column: Literal["z", "y", "probability"],
-    *,
-    tolerance: float | None = None,
-    units: int = 0,
-) -> dict[str, float]:
-    """Metric name -> limit, for one output; empty if the stage only reports.
+@dataclass(frozen=True)
+class Basis:
+    """Which rows of the tables apply to a comparison.
 
-    At a stage that only reports, a tolerance limits the difference alone: the ranking follows from
-    it, except for units that are closer than the tolerance.
+    Attributes:
+        stage: "cut", "export" or "quantize".
+        precision: "fp32", "fp16", ...; "int8" or "int16x8" for quantized values. At the stage
+            "quantize", the precision that the model was quantized to.
+        column: logits, outputs, or outputs that are probabilities.
+        units: how many units the activation adds up; 0 if it does not.
+        synthetic: the inputs were generated, at the stage "quantize".
+        vectors: each sample is one vector of units, so that its first unit and its direction count;
+            not a map with a vector at each place.
+    """
+
+    stage: str
+    precision: str
+    column: Literal["z", "y", "probability"] = "y"
+    units: int = 0
+    synthetic: bool = False
+    vectors: bool = True
+
+
+def limits(basis: Basis, expected: Array, user: UserLimits | None = None) -> Allowed:
+    """What a comparison allows.
+
+    Each sample has its own limit: its own largest value sets the scale. Units rank as tied within
+    that limit. A tolerance limits the difference and changes nothing else. At the stage "quantize",
+    no difference is allowed for in a ranking, as a device allows for none.
 
     Args:
-        stage: "cut", "export" or "quantize".
-        precision: "fp32", "fp16", ...; "int8" or "int16x8" for quantized values.
-        expected: the expected values, which set the scale.
-        column: logits, outputs, or outputs that are probabilities.
-        tolerance: replaces the value of the table.
-        units: how many units the activation adds up; 0 if it does not.
+        expected: (samples, ...) the expected values, which set the scale.
 
     Raises:
         ModelError: the table has no row for this stage and precision.
     """
-    if tolerance is not None:
-        row = Limits(tolerance, tolerance)
-    elif stage in UNGATED:
-        return {}
-    elif (stage, precision) in LIMITS:
-        row = LIMITS[stage, precision]
-    else:
+    user = user or UserLimits()
+    expected = np.asarray(expected, np.float64)
+    given = None if user.tolerance is None else np.full(len(expected), user.tolerance)
+    by_user = frozenset() if given is None else frozenset({"max_abs"})
+    if basis.stage == "quantize":
+        floors = floors_of(basis.precision, synthetic=basis.synthetic, vectors=basis.vectors)
+        least = {**floors, **user.least}
+        return Allowed(given, 0.0, least, by_user | frozenset(user.least))
+    row = LIMITS.get((basis.stage, basis.precision))
+    if row is None and given is None:
         raise ModelError(
-            f"no limit is set for the {stage} check at precision {precision}",
+            f"no limit is set for the {basis.stage} check at precision {basis.precision}",
             "set one with --tolerance",
         )
-    difference = row.z if column == "z" else row.y
-    if row.scaled and column != "probability":
-        values = np.abs(np.asarray(expected, np.float64))
-        difference *= max(1.0, float(np.max(values, initial=0.0, where=np.isfinite(values))))
-    if column != "z":
-        difference += row.per_unit * units
-    allowed = {"difference": difference}
-    if stage not in UNGATED:
-        allowed["agreement"] = row.agreement
-    found = ((name, metric.limit) for name, metric in METRICS.items())
-    return {name: allowed[limit] for name, limit in found if limit in allowed}
+    built_in = _built_in(row or LIMITS[basis.stage, "fp32"], basis, expected)
+    least = dict.fromkeys(RANKED, (row or Limits(0.0, 0.0)).agreement)
+    return Allowed(built_in if given is None else given, built_in, least, by_user)
+
+
+def _built_in(row: Limits, basis: Basis, expected: Array) -> Array:
+    """(samples,) the largest |difference| of each sample, by a row of LIMITS."""
+    difference = np.full(len(expected), row.z if basis.column == "z" else row.y)
+    if row.scaled and basis.column != "probability":
+        values = np.where(np.isfinite(expected), np.abs(expected), 0.0)
+        largest = values.max(axis=tuple(range(1, values.ndim)), initial=0.0)
+        difference *= np.maximum(1.0, largest)
+    if basis.column != "z":
+        difference += row.per_unit * basis.units
+    return np.asarray(difference)
 
 
 def precision_of_limits(pair: ModelPair) -> str:
@@ -142,11 +175,34 @@ def precision_of_limits(pair: ModelPair) -> str:
 def cut_precision(model: Model) -> str:
     """The precision in LIMITS for a cut of the model.
 
-    Kernels in packed blocks are added up in another order at another width, whatever their bits.
+    Kernels in blocks are added up in another order at another width, whatever their bits:
+
+    1. in packed blocks (MatMulNBits);
+    2. dequantized in blocks before a product: onnxruntime makes a MatMulNBits of the two. It gives
+       unsigned values zero points.
     """
-    operations = (node.operation for node in model.graph().nodes)
-    packed = [each for each in operations if isinstance(each, Linear) and each.packed_bits]
-    if not packed:
+    graph = model.graph()
+    zero_points = []
+    for node in graph.nodes:
+        operation = node.operation
+        if not isinstance(operation, Linear):
+            continue
+        if operation.packed_bits:
+            zero_points.append(any(along.zero is None for along in operation.along))
+        elif blocks := _dequantized_in_blocks(graph, node.inputs[operation.kernel]):
+            unsigned = graph.tensors[blocks.inputs[0]].dtype.startswith("u")
+            zero_points.append(unsigned or len(blocks.inputs) > _SCALED)
+    if not zero_points:
         return model.precision
-    has_zero_points = any(along.zero is None for each in packed for along in each.along)
-    return "blocks with zero points" if has_zero_points else "blocks"
+    return "blocks with zero points" if any(zero_points) else "blocks"
+
+
+_SCALED = 2  # inputs of a dequantization without zero points: values and scales
+
+
+def _dequantized_in_blocks(graph: Graph, kernel: str) -> Node | None:
+    """The dequantization in blocks that computes a kernel, if one does."""
+    node = graph.producers[kernel][0] if kernel in graph.producers else None
+    operation = node and node.operation
+    in_blocks = isinstance(operation, Elementwise) and operation.block_axis is not None
+    return node if in_blocks else None

@@ -15,6 +15,8 @@ import numpy as np
 
 from exporter.graph import Array
 
+Tie = float | Array  # one number, or one for each sample
+
 # Share of the largest expected value: a smaller denominator would turn rounding into "100 %".
 RELATIVE_FLOOR = 1e-3
 
@@ -43,39 +45,21 @@ class Metric:
             shape, as `comparable` returns them; values at most `tie` apart count as tied.
         identity: the value for equal arrays.
         stages: the stages that report it.
-        limit: the field of `Limits` that limits it: "difference" for z or y, "agreement", or None
-            for a metric that is only reported.
         higher_is_better: the limit is a lower bound.
+        ranks: how many units it looks for; with no more units than that it always agrees, so it is
+            left out. 0 for a metric that does not rank.
     """
 
     label: str
-    compute: Callable[[Array, Array, int, float], float]
+    compute: Callable[[Array, Array, int, Tie], float]
     identity: float
     stages: frozenset[str]
-    limit: Literal["difference", "agreement"] | None = None
     higher_is_better: bool = False
+    ranks: int = 0
 
     def within(self, value: float, limit: float) -> bool:
         """Whether a value is within a limit; NaN never is."""
         return value >= limit if self.higher_is_better else value <= limit
-
-
-@dataclass(frozen=True)
-class Result:
-    """The value of one metric, and its limit.
-
-    Attributes:
-        metric: key of METRICS; "shape" or "finite" if nothing could be measured.
-        value: None if nothing could be measured.
-        limit: None if the value is only reported.
-        reason: why nothing could be measured, else "".
-    """
-
-    metric: str
-    value: float | None
-    limit: float | None
-    passed: bool
-    reason: str = ""
 
 
 # --- comparing ----------------------------------------------------------------------------------
@@ -105,7 +89,7 @@ def comparable(expected: Array, actual: Array) -> tuple[Array, Array]:
 
 
 def compare(
-    expected: Array, actual: Array, *, axis: int, tie: float, metrics: Iterable[str] | None = None
+    expected: Array, actual: Array, *, axis: int, tie: Tie, metrics: Iterable[str] | None = None
 ) -> dict[str, float]:
     """Metric name -> value.
 
@@ -113,7 +97,8 @@ def compare(
         expected: any shape, any real dtype.
         actual: the same shape.
         axis: the unit axis, for the metrics that need one.
-        tie: values at most this far apart count as tied for top-k.
+        tie: values at most this far apart count as tied for top-k; one number, or one for each
+            sample, the first axis.
         metrics: keys of METRICS; the metrics of the stage "cut" if not given.
 
     Raises:
@@ -124,32 +109,6 @@ def compare(
     return {name: METRICS[name].compute(left, right, axis, tie) for name in names}
 
 
-def judge(
-    expected: Array,
-    actual: Array,
-    limits: Mapping[str, float],
-    *,
-    axis: int,
-    metrics: Iterable[str] | None = None,
-    tie: float | None = None,
-) -> tuple[Result, ...]:
-    """Every metric with its limit; one failed result if the arrays cannot be compared.
-
-    Values at most `tie` apart count as tied. The default is the limit of `max_abs`.
-    """
-    tie = limits.get("max_abs", 0.0) if tie is None else tie
-    try:
-        values = compare(expected, actual, axis=axis, tie=tie, metrics=metrics)
-    except MismatchError as error:
-        return (Result(error.kind, None, None, passed=False, reason=error.reason),)
-    return tuple(_result(name, value, limits.get(name)) for name, value in values.items())
-
-
-def _result(metric: str, value: float, limit: float | None) -> Result:
-    passed = limit is None or METRICS[metric].within(value, limit)
-    return Result(metric, value, limit, passed)
-
-
 # --- the metrics --------------------------------------------------------------------------------
 
 
@@ -157,7 +116,7 @@ def _finite(values: Array) -> Array:
     return np.where(np.isfinite(values), values, 0.0)
 
 
-def _difference(expected: Array, actual: Array) -> Array:
+def difference_of(expected: Array, actual: Array) -> Array:
     with np.errstate(over="ignore"):  # a difference that overflows is infinite
         return np.asarray(_finite(actual) - _finite(expected))
 
@@ -166,16 +125,16 @@ def _largest(values: Array) -> float:
     return float(np.abs(values).max())
 
 
-def _max_abs(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
-    return _largest(_difference(expected, actual))
+def _max_abs(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
+    return _largest(difference_of(expected, actual))
 
 
-def _max_rel(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
+def _max_rel(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
     """The denominator is |expected|, at least RELATIVE_FLOOR times the largest |expected|."""
     size = np.abs(_finite(expected))
     floor = max(RELATIVE_FLOOR * float(size.max()), np.finfo(np.float64).smallest_subnormal)
     with np.errstate(over="ignore"):
-        return _largest(_difference(expected, actual) / np.maximum(size, floor))
+        return _largest(difference_of(expected, actual) / np.maximum(size, floor))
 
 
 def _rms(values: Array) -> float:
@@ -186,11 +145,11 @@ def _rms(values: Array) -> float:
     return float(scale * np.sqrt(np.square(values / scale).mean()))
 
 
-def _rmse(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
-    return _rms(_difference(expected, actual))
+def _rmse(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
+    return _rms(difference_of(expected, actual))
 
 
-def _cosine(expected: Array, actual: Array, axis: int, _tie: float) -> float:
+def _cosine(expected: Array, actual: Array, axis: int, _tie: Tie) -> float:
     """The smallest cosine of all vectors along the unit axis; 0 if one of the two is all zeros.
 
     1 - |u - v|^2 / 2 for unit vectors u and v, which is exactly 1 if they are equal.
@@ -209,7 +168,7 @@ def _unit_vectors(values: Array, axis: int) -> Array:
     return np.asarray(np.divide(safe, length, out=safe, where=length > 0))
 
 
-def _top(k: int) -> Callable[[Array, Array, int, float], float]:
+def _top(k: int) -> Callable[[Array, Array, int, Tie], float]:
     """The fraction of vectors with the expected first k units; k = min(k, units).
 
     Equal values rank by index, as on a device. A vector agrees if (1) each unit that the actual
@@ -217,19 +176,26 @@ def _top(k: int) -> Callable[[Array, Array, int, float], float]:
     missing that is expected there and not tied with the unit after the k-th.
     """
 
-    def agreement(expected: Array, actual: Array, axis: int, tie: float) -> float:
-        wanted, given = np.moveaxis(expected, axis, -1), np.moveaxis(actual, axis, -1)
-        units = wanted.shape[-1]
-        if k >= units:
-            return 1.0
-        chosen = _first(given, k)
-        ranked = np.partition(wanted, (units - k - 1, units - k), axis=-1)
-        after, last = ranked[..., [units - k - 1]], ranked[..., [units - k]]
-        wrong = chosen & (wanted < last - tie)
-        missing = ~chosen & (wanted > after + tie)
-        return float(1.0 - (wrong | missing).any(axis=-1).mean())
+    def agreement(expected: Array, actual: Array, axis: int, tie: Tie) -> float:
+        return float(1.0 - misranked(expected, actual, k, axis, tie).mean())
 
     return agreement
+
+
+def misranked(expected: Array, actual: Array, k: int, axis: int, tie: Tie) -> Array:
+    """Which vectors along the unit axis rank other units among the first k (see `_top`)."""
+    wanted, given = np.moveaxis(expected, axis, -1), np.moveaxis(actual, axis, -1)
+    units = wanted.shape[-1]
+    if k >= units:
+        return np.zeros(wanted.shape[:-1], bool)
+    if np.ndim(tie):
+        tie = np.reshape(tie, (-1, *[1] * (wanted.ndim - 1)))
+    chosen = _first(given, k)
+    ranked = np.partition(wanted, (units - k - 1, units - k), axis=-1)
+    after, last = ranked[..., [units - k - 1]], ranked[..., [units - k]]
+    wrong = chosen & (wanted < last - tie)
+    missing = ~chosen & (wanted > after + tie)
+    return np.asarray((wrong | missing).any(axis=-1))
 
 
 def _first(values: Array, k: int) -> Array:
@@ -240,7 +206,7 @@ def _first(values: Array, k: int) -> Array:
     return np.asarray(above | (equal & (equal.cumsum(axis=-1) <= room)))
 
 
-def _sqnr_db(expected: Array, actual: Array, _axis: int, _tie: float) -> float:
+def _sqnr_db(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
     """20 log10(rms of expected / rms of difference) in dB; infinite for equal arrays."""
     signal, noise = _rms(_finite(expected)), _rmse(expected, actual, 0, 0.0)
     if noise == 0.0:
@@ -260,7 +226,7 @@ METRICS: Mapping[str, Metric] = {  # in the order of the report
         frozenset({"quantize"}),
         higher_is_better=True,
     ),
-    "max_abs": Metric("largest |difference|", _max_abs, 0.0, _ALL, "difference"),
+    "max_abs": Metric("largest |difference|", _max_abs, 0.0, _ALL),
     "max_rel": Metric("largest relative difference", _max_rel, 0.0, _FLOAT),
     "rmse": Metric("root mean square difference", _rmse, 0.0, _FLOAT),
     "cosine": Metric(
@@ -270,10 +236,8 @@ METRICS: Mapping[str, Metric] = {  # in the order of the report
         _ALL,
         higher_is_better=True,
     ),
-    "top1": Metric("same first unit", _top(1), 1.0, _ALL, "agreement", higher_is_better=True),
-    "top5": Metric(
-        "same first five units", _top(5), 1.0, _FLOAT, "agreement", higher_is_better=True
-    ),
+    "top1": Metric("same first unit", _top(1), 1.0, _ALL, higher_is_better=True, ranks=1),
+    "top5": Metric("same first five units", _top(5), 1.0, _FLOAT, higher_is_better=True, ranks=5),
 }
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from exporter.formats.model import Model
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
+from exporter.remap import HeadRemap
 
 Stage = Literal["cut", "export", "quantize"]
 Answers = Mapping[str, Array]  # tensor -> values, as the runtime returns them
@@ -72,6 +73,9 @@ class Comparison:
         role: key of ROLES.
         precision: "int8" or "int16x8" if the values are quantized ones; "" for real values.
         added_units: how many units the activation adds up, as a softmax does; 0 if it does not.
+        units: the unit of each position on the axis, as an index of the first original; -1 for a
+            value of no unit; None if not known.
+        table: how the head was cut; None if the values are not of a head.
     """
 
     output: str
@@ -81,6 +85,8 @@ class Comparison:
     role: str
     precision: str = ""
     added_units: int = 0
+    units: Array | None = None
+    table: HeadRemap | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ in the metrics. The stage *quantize* reports its values, and fails only if a tol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,13 +18,15 @@ from exporter.errors import ModelError
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
-from exporter.records import Check
+from exporter.records import Check, Coverage, WorstCase
 from exporter.remap import HeadRemap
 from exporter.verification.comparisons import comparers_of
+from exporter.verification.coverage import coverage_of, features_of
 from exporter.verification.gate_masks import with_masks
 from exporter.verification.head_comparison import HeadComparer
-from exporter.verification.limits import limits, precision_of_limits
-from exporter.verification.metrics import Result, judge, metrics_of
+from exporter.verification.judge import Allowed, Result, judge
+from exporter.verification.limits import Basis, UserLimits, limits, precision_of_limits
+from exporter.verification.metrics import metrics_of
 from exporter.verification.roles import (
     ROLES,
     Answers,
@@ -33,6 +36,7 @@ from exporter.verification.roles import (
     Stage,
     WrongRows,
 )
+from exporter.verification.worst import worst_place
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 
@@ -44,12 +48,14 @@ class VerifyOptions:
     Attributes:
         samples: the inputs that both models run on.
         run: threads and batch, the same for both models.
-        tolerance: replaces the limits of `LIMITS`.
+        limits: replace those of `LIMITS` and `FLOORS`.
+        precision: that the pruned model was quantized to, at the stage "quantize".
     """
 
     samples: Samples
     run: RunOptions = field(default_factory=RunOptions)
-    tolerance: float | None = None
+    limits: UserLimits = field(default_factory=UserLimits)
+    precision: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,10 +65,15 @@ class Verification:
     Attributes:
         zeroed_share: the mean share of the probability that removed units still hold; None if the
             mode leaves them none or the activation does not compute shares.
+        coverage: of each head by the samples; none at the stage "export", where the original does
+            not show the features.
+        worst: where failed comparisons differ most.
     """
 
     checks: tuple[Check, ...]
     zeroed_share: float | None = None
+    coverage: tuple[Coverage, ...] = ()
+    worst: tuple[WorstCase, ...] = ()
 
 
 def verify_pair(
@@ -91,7 +102,11 @@ def verify_pair(
     pair = ModelPair(stage, original, pruned, masks)
     comparers, variable = comparers_of(pair, tables)
     read = [comparer.tensors() for comparer in comparers]
-    left = _run(original, (name for names, _ in read for name in names), options)
+    heads = [each for each in comparers if isinstance(each, HeadComparer)]
+    features = [] if stage == "export" else [n for each in heads for n in features_of(each.head)]
+    compared = {name for names, _ in read for name in names}
+    left = _run(original, {*features, *compared}, options)
+    only_counted = set(features).difference(compared, original.graph().outputs)
     right = _run(
         pruned, (name for _, names in read for name in names), replace(options, samples=fed)
     )
@@ -102,27 +117,38 @@ def verify_pair(
         return [runner(to_model_inputs(feed, graph) | dict(more)) for feed, more in feeds]
 
     runs = Runs(
-        original=_stack(original, left, variable),
+        original=_stack(original, left, {*variable, *only_counted}),
         pruned=_stack(pruned, right, variable),
         pruned_samples=right,
-        in_quantized_values=options.tolerance is None,
+        in_quantized_values=options.limits.tolerance is None,
         rerun=rerun,
     )
-    found = (each for comparer in comparers for each in comparer.compare(runs))
-    checks = tuple(
-        check for each in found for check in _checks(pair, each, samples.count, options.tolerance)
+    judged = [
+        judged
+        for comparer in comparers
+        for each in comparer.compare(runs)
+        for judged in _judge(pair, each, options)
+    ]
+    shares = (each.removed_share(runs) for each in heads)
+    return Verification(
+        tuple(check for check, _ in judged),
+        next((share for share in shares if share is not None), None),
+        tuple(coverage_of(h.head, h.kept, original.graph(), left) for h in heads if features),
+        tuple(worst for _, worst in judged if worst is not None),
     )
-    shares = (each.removed_share(runs) for each in comparers if isinstance(each, HeadComparer))
-    return Verification(checks, next((share for share in shares if share is not None), None))
 
 
 def _run(model: Model, tensors: Iterable[str], options: VerifyOptions) -> list[Answers]:
     """Every output and these inner tensors, for each sample."""
     graph = model.graph()
-    inner = {name for name in tensors if name in graph.tensors} - set(graph.outputs)
-    edits = tuple(AddOutput(name, name) for name in sorted(inner))
+    read = {name for name in tensors if name in graph.tensors}
+    edits = tuple(
+        AddOutput(name, name) for name in sorted(read.difference(graph.outputs, graph.inputs))
+    )
     runner = (model.apply(Plan(edits, model.remap)) if edits else model).runner(options.run)
-    return [runner(to_model_inputs(feed, graph)) for feed in options.samples.feeds()]
+    feeds = (to_model_inputs(feed, graph) for feed in options.samples.feeds())
+    fed = read.intersection(graph.inputs)
+    return [{name: feed[name] for name in fed} | runner(feed) for feed in feeds]
 
 
 def _stack(model: Model, answers: Sequence[Answers], variable: Collection[str]) -> Answers:
@@ -139,38 +165,82 @@ def _stack(model: Model, answers: Sequence[Answers], variable: Collection[str]) 
     return stacked
 
 
-def _checks(
-    pair: ModelPair, each: Comparison | WrongRows, samples: int, tolerance: float | None
-) -> Iterator[Check]:
-    """One check for each metric of a comparison."""
-    for result in _results(pair, each, tolerance):
-        shown = result.metric, result.value, result.limit, result.passed
-        yield Check(pair.stage, pair.pruned.name, each.output, *shown, samples)
+def _judge(
+    pair: ModelPair, each: Comparison | WrongRows, options: VerifyOptions
+) -> Iterator[tuple[Check, WorstCase | None]]:
+    """One check for each metric of a comparison; for the first that fails, the worst case."""
+    allowed, results = _results(pair, each, options)
+    located = False
+    for result in results:
+        source = "" if result.limit is None else "user" if result.by_user else "built-in"
+        check = Check(
+            stage=pair.stage,
+            artifact=pair.pruned.name,
+            output=each.output,
+            metric=result.metric,
+            value=result.value,
+            limit=result.limit,
+            passed=result.passed,
+            samples=options.samples.count,
+            limit_from=source,
+        )
+        worst = None
+        if not (result.passed or located) and isinstance(each, Comparison):
+            worst, located = _worst(check, each, allowed), True
+        yield check, worst
+
+
+def _worst(check: Check, each: Comparison, allowed: Allowed) -> WorstCase | None:
+    place = worst_place(each, allowed, check.metric)
+    if place is None:
+        return None
+    first = -1 if each.units is None else int(each.units[place.position])
+    unit = int(each.table.to_new([first])[0]) if each.table and first >= 0 else None
+    labels = each.table.labels if each.table else None
+    return WorstCase(
+        stage=check.stage,
+        artifact=check.artifact,
+        output=check.output,
+        metric=check.metric,
+        sample=place.sample,
+        unit=unit,
+        original_unit=first if first >= 0 else None,
+        label=labels[unit] if labels and unit is not None and unit >= 0 else "",
+        expected=place.expected if math.isfinite(place.expected) else None,
+        actual=place.actual if math.isfinite(place.actual) else None,
+    )
 
 
 def _results(
-    pair: ModelPair, each: Comparison | WrongRows, tolerance: float | None
-) -> Sequence[Result]:
+    pair: ModelPair, each: Comparison | WrongRows, options: VerifyOptions
+) -> tuple[Allowed, Sequence[Result]]:
+    """What a comparison allows, and the result of each metric."""
     if isinstance(each, WrongRows):
         count = None if each.count is None else float(each.count)
-        return [Result(each.metric, count, 0.0, passed=count == 0)]
+        return Allowed(), [Result(each.metric, count, 0.0, passed=count == 0)]
     role = ROLES[each.role]
-    if role.must_be_equal(pair.stage, each.expected):
-        allowed = {"max_abs": 0.0}
+    by_user = each.role == "not pruned" and options.limits.tolerance is not None
+    if role.must_be_equal(pair.stage, each.expected) and not by_user:
+        allowed = Allowed(np.zeros(len(each.expected)))
     else:
-        allowed = limits(
-            pair.stage,
-            each.precision or precision_of_limits(pair),
-            each.expected,
-            role.limit,
-            tolerance=tolerance,
-            units=each.added_units,
-        )
-    return judge(
+        allowed = limits(_basis(pair, each, options), each.expected, options.limits)
+    results = judge(
         each.expected,
         each.actual,
         allowed,
         axis=each.axis,
         metrics=role.metrics or metrics_of(pair.stage),
-        tie=0.0 if pair.stage == "quantize" else None,  # a device has no tolerance when it ranks
     )
+    return allowed, results
+
+
+def _basis(pair: ModelPair, each: Comparison, options: VerifyOptions) -> Basis:
+    """Which limits apply to a comparison."""
+    role = ROLES[each.role]
+    if pair.stage == "quantize":
+        places = (n for i, n in enumerate(each.expected.shape) if i not in {0, 1, each.axis})
+        vectors = math.prod(places) == 1  # the others are the sample, the batch and the units
+        synthetic = options.samples.synthetic
+        return Basis(pair.stage, options.precision, role.limit, 0, synthetic, vectors)
+    precision = each.precision or precision_of_limits(pair)
+    return Basis(pair.stage, precision, role.limit, each.added_units)

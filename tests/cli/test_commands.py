@@ -87,13 +87,13 @@ def test_choices_and_help_come_from_the_tables(work: Path) -> None:
 
 
 PRUNED = """\
-3 of 7 units kept: matches the original (6 checks passed)
+3 of 7 units kept: fp32 matches the original (4 checks passed)
 
 Artifacts Precision Size Change Route
 a.onnx fp32 # -> # # -
 
 Checks Stage Passed Nearest to its limit Result
-a.onnx cut 6 of 6 max_abs # <= # passed
+a.onnx cut 4 of 4 max_abs # <= # passed
 
 Remap of probabilities
 New Old Label
@@ -157,7 +157,7 @@ def test_verbose_prints_times_and_checks(work: Path) -> None:
     done = ok(exporter("prune net.onnx -o v.onnx --keep 1-3 -v", work))
     assert re.fullmatch(r"(\[ +\d+\.\d s\] .* \.\.\.\n){2}", done.err)
     checks = done.out.partition("Every check\n")[2].splitlines()
-    assert len(checks) == 12
+    assert len(checks) == 10
     assert all(line.startswith("  passed  v.onnx, cut, probabilities") for line in checks)
 
 
@@ -275,11 +275,13 @@ def test_json_of_a_forecast(work: Path) -> None:
 RECORDS = {
     "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused", "forecast"],
     "prune net.onnx -o j.onnx --keep 1": [
-        *("schema", "ok", "artifacts", "remap", "checks", "quality", "warnings"),
+        *("schema", "ok", "artifacts", "remap", "checks", "quality", "coverage", "worst"),
+        "warnings",
     ],
     "run net.onnx -o j --keep 1 --no-bench": [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
-        *("artifacts", "checks", "latency", "memory", "warnings", "quality", "precisions"),
+        *("artifacts", "checks", "latency", "memory", "warnings", "quality", "selection"),
+        *("date", "options", "settings", "coverage", "worst", "first_differences", "precisions"),
     ],
     "run net.onnx -o jv --variant a=1 --variant b=2 --no-bench": ["schema", "ok", "variants"],
 }
@@ -442,7 +444,8 @@ def test_run_keeps_files_that_failed_and_reports_it(work: Path) -> None:
     assert done.code == 1
     assert " failed. Do not use these files." in done.out.splitlines()[0]
     assert "Traceback" not in done.err
-    files = {"pruned.fp32.onnx", "remap.json", "report.html", "report.json", "report.md"}
+    files = {"pruned.fp32.onnx", "remap.json", "worst.pruned.fp32.onnx.npz"}
+    files |= {"report.html", "report.json", "report.md"}
     assert {path.name for path in (work / "failed").iterdir()} == files
     report = json.loads((work / "failed" / "report.json").read_text())
     assert report["ok"] is False
@@ -580,7 +583,7 @@ def test_variants(work: Path) -> None:
     assert done.err.startswith("a: cutting pruned.fp32.onnx ...\n")
     assert masked(done.out) == (
         "2 variants: every check passed\n\nVariant Kept Checks onnx fp32\n"
-        "a 3 of 7 6 of 6 # #\nb 2 of 7 6 of 6 # #\n\nWritten to variants\n"
+        "a 3 of 7 4 of 4 # #\nb 2 of 7 4 of 4 # #\n\nWritten to variants\n"
     )
     names = {"labels.txt", "original.onnx", "pruned.fp32.onnx"}
     names |= {"remap.json", "report.html", "report.json", "report.md"}
@@ -613,7 +616,7 @@ def test_run_prints_each_step(ran: Done) -> None:
     ]
     assert "checking pruned.fp32.tflite (export) ..." in steps
     assert "timing pruned.fp32.onnx ..." in steps
-    assert ran.out.startswith("3 of 7 units kept: matches the original (30 checks passed)")
+    assert ran.out.startswith("3 of 7 units kept: fp32 matches the original (20 checks passed)")
     assert ran.out.endswith("\nWritten to out\n")
 
 
@@ -692,7 +695,7 @@ def test_verify_against_the_converted_model(ran: Done, keras_work: Path) -> None
 
 def test_convert(keras_work: Path, ran: Done) -> None:
     done = ok(exporter("convert net.keras -o converted.onnx", keras_work))
-    assert done.out.startswith("net.keras, no units removed: matches the original (")
+    assert done.out.startswith("net.keras, no units removed: fp32 matches the original (")
     converted, again = keras_work / "converted.onnx", keras_work / "out" / "original.onnx"
     assert converted.read_bytes() == again.read_bytes()
     assert not (keras_work / "converted.onnx.remap.json").exists()

@@ -6,6 +6,7 @@ import io
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from exporter.data.read import read_samples
 from exporter.data.samples import Samples, join_batches, synthetic_samples
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Node, Quantization, Shape, Tensor
+from exporter.graph.normalization import Normalization
 from exporter.graph.operations import (
     Activation,
     Concat,
@@ -192,6 +194,41 @@ def test_floats_are_half_normal_half_uniform(dtype: str, count: int) -> None:
     normal, uniform = np.split(values.astype(np.float64), [count - count // 2])
     assert ((uniform >= 0) & (uniform <= 1)).all()
     assert all((sample < 0).any() and (np.abs(sample) > 1.5).any() for sample in normal)
+
+
+def rescaled() -> Graph:
+    """A model whose first layer divides pixels by 255."""
+    return graph(
+        {"x": ("float32", (None, 8, 8, 3))}, [node(Elementwise(function="rescaling"), "x")]
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "ends"),
+    [
+        pytest.param(rescaled(), (0.0, 255.0), id="a first layer that rescales pixels"),
+        pytest.param(
+            replace(
+                one(shape=(None, 8, 8, 3)),
+                normalization={"x": Normalization((127.5,), (127.5,))},
+            ),
+            (-1.0, 1.0),
+            id="metadata",
+        ),
+    ],
+)
+def test_floats_of_a_stated_range_differ_in_brightness(
+    model: Graph, ends: tuple[float, float]
+) -> None:
+    values = values_of_x(model, 16).reshape(16, -1).astype(np.float64)
+    shares = (values - ends[0]) / (ends[1] - ends[0])
+    assert shares.min() >= 0.0
+    assert shares.max() <= 1.0
+    assert shares[0].min() < 0.05, "the first covers the whole range"
+    assert shares[0].max() > 0.95
+    means, spreads = shares.mean(axis=1), np.ptp(shares, axis=1)
+    assert np.ptp(means) > 0.3
+    assert np.ptp(spreads) > 0.3
 
 
 def test_quantiles_of_both_halves() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +201,14 @@ def test_quantize(work: Path, kind: str) -> None:
     best = outputs_of(out).argmax(axis=1) == expected(list(range(7))).argmax(axis=1)
     assert row["top1"] == pytest.approx(best.mean())
     assert row["p50_ms"] == record["latency"][0]["p50_ms"] > 0
-    assert record["inputs"]["calibration"] == {"source": "points.npy", "samples": 120}
+    calibration = record["inputs"]["calibration"]
+    assert (calibration["source"], calibration["samples"]) == ("points.npy", 120)
     assert {check["stage"] for check in record["checks"]} == {"quantize"}
     assert record["artifacts"][0]["precision"] == "int8"
     assert record["memory"][0]["artifact"] == out.name
-    again = exporter(f"verify net.{kind} {out.name} --data points.npy --json", work)
-    assert succeeded(again).record["precisions"][0]["sqnr_db"] == row["sqnr_db"]
+    line = f"verify net.{kind} {out.name} --precision int8 --data points.npy --json"
+    again = succeeded(exporter(line, work))
+    assert again.record["precisions"][0]["sqnr_db"] == row["sqnr_db"]
 
 
 def test_warning_about_few_samples(work: Path) -> None:
@@ -273,7 +276,9 @@ def test_run_with_every_precision(work: Path, kind: str) -> None:
         file = folder / f"pruned.{precision}.{kind}"
         measured = sqnr_db(expected(), outputs_of(file))
         assert row["sqnr_db"] == pytest.approx(measured, abs=1.0)
-        assert open_model(file).remap == open_model(folder / f"pruned.fp32.{kind}").remap
+        plain = open_model(folder / f"pruned.fp32.{kind}").remap
+        assert plain is not None
+        assert open_model(file).remap == replace(plain, precision=precision)
     assert {(c["stage"], c["artifact"]) for c in record["checks"]} == {
         ("cut", f"pruned.fp32.{kind}"),
         *(("quantize", f"pruned.{precision}.{kind}") for precision in rows),
@@ -281,9 +286,9 @@ def test_run_with_every_precision(work: Path, kind: str) -> None:
     report = (folder / "report.md").read_text()
     assert "## Quality and size" in report
     title = report.splitlines()[0]
-    assert "fp32 matches the original; fp16 agrees on 100.0 % of top-1, dynamic agrees on" in title
+    assert "fp32 matches the original. fp16: 100.0 % top-1 agreement, above the limit of" in title
     assert re.search(
-        "int8 agrees on .*, int16x8 agrees on .*, int4 agrees on .*[(]not gated[)]", title
+        "int8: .* limit of 60.0 %. int16x8: .* limit of 60.0 %. int4: .* limit of 50.0 %", title
     )
 
 
@@ -461,8 +466,11 @@ def test_warning_about_more_noise_than_signal(decibels: list[float | None], warn
 def test_int4_mobilenet_has_more_noise_than_signal(zoo: Path, tmp_path: Path) -> None:
     source = zoo / "mobilenet_v1_025_224_float.tflite"
     line = f"quantize {source} -o four.tflite --precision int4 --samples 4 --no-bench"
-    done = succeeded(exporter(line, tmp_path))
+    done = exporter(line, tmp_path)
+    assert (done.code, (tmp_path / "four.tflite").exists()) == (1, False)
     assert "more noise than signal" in " ".join(done.out.split())
+    asked = succeeded(exporter(f"{line} --min-sqnr -50 --min-top1 0", tmp_path))
+    assert "more noise than signal" in " ".join(asked.out.split())
 
 
 def test_quantization_specs_of_a_job() -> None:

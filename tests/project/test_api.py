@@ -316,7 +316,8 @@ def test_report_displays_itself_in_a_notebook(work: Path) -> None:
     report = exporter.run(work / "net.tflite", work / "out", keep=range(3), samples=4, bench=False)
     assert report.ok
     assert report.inputs == {"source": "synthetic, seed 0", "samples": 4}
-    assert report.command == ""
+    files = f"{work / 'net.tflite'} -o {work / 'out'}"
+    assert report.command == f"exporter run {files} --keep 0,1,2 --samples 4 --no-bench"
     assert report._repr_markdown_() == (work / "out" / "report.md").read_text()
     assert exporter.Report.from_json((work / "out" / "report.json").read_text()) == report
 

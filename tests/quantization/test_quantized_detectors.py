@@ -106,8 +106,11 @@ def test_cut_then_quantized_is_close_to_the_float_file(name: str, precision: str
     given = answer(name, made)
     assert given.shape == expected.shape
     assert decibels(expected, given) > PRECISE[precision]
-    found = compare_models(Job(), yolo(name), made, samples(name), cut.remap.heads)
+    job = Job(quantized_to=precision)
+    found = compare_models(job, yolo(name), made, samples(name), cut.remap.heads)
     assert {(check.stage, check.output) for check in found.checks} == {("quantize", "y")}
+    assert {check.metric for check in found.checks if check.limit is not None} == {"sqnr_db"}
+    assert found.passed
 
 
 # --- with a post-process --------------------------------------------------------------------------
@@ -141,12 +144,13 @@ def test_inputs_of_a_post_process_are_compared_not_its_rows(name: str, precision
         (quantize_model(model, QuantizationSpec(precision), inputs).model, ()),
         (quantize_model(cut.model, QuantizationSpec(precision), inputs).model, cut.remap.heads),
     ):
-        checks = compare_models(Job(), model, small, inputs, tables).checks
+        checks = compare_models(Job(quantized_to=precision), model, small, inputs, tables).checks
         lost = {c.output: c.value for c in checks if c.metric == "sqnr_db"}
         assert set(lost) == {boxes, classes}
         assert all(value is not None and value > 30 for value in lost.values())
         assert {c.output for c in checks if c.metric == "top1"} == {classes}
-    gated = compare_models(Job(tolerance=1e-9), model, small, inputs, tables)
+    strict = Job(tolerance=1e-9, quantized_to=precision)
+    gated = compare_models(strict, model, small, inputs, tables)
     assert not gated.passed, "a tolerance holds for what enters"
 
 
@@ -168,7 +172,7 @@ def test_class_indices_are_not_quantized(build: Callable[[], ModelProto], precis
     original = quantize_model(model, QuantizationSpec(precision), random_samples(model)).model
     done = prune_model(original, CutOptions(keep=[1, 2]), Job(samples=4))
     assert done.results.passed
-    found = compare_models(Job(), model, original, random_samples(model), ())
+    found = compare_models(Job(quantized_to=precision), model, original, random_samples(model), ())
     assert any(check.metric == "sqnr_db" for check in found.checks), "something is compared"
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,10 @@ def test_the_result_is_the_same_as_in_this_process(
     for name, made in {"here": here, "there": there}.items():
         made.model.write(tmp_path / name)
     assert (tmp_path / "there").read_bytes() == (tmp_path / "here").read_bytes()
-    assert (there.model.name, there.model.remap) == (original.name, original.remap)
+    assert original.remap is not None
+    stated = replace(original.remap, precision="int8")
+    assert (there.model.name, there.model.remap) == (original.name, stated)
+    assert open_model(tmp_path / "there").remap == stated
     assert there.warnings == here.warnings
 
 

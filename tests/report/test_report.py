@@ -18,7 +18,15 @@ import pytest
 from rich.console import Console
 
 from exporter.errors import ModelError
-from exporter.records import Check, Interface, Report, SelectedUnit
+from exporter.records import (
+    Check,
+    Coverage,
+    FirstDifference,
+    Interface,
+    Report,
+    SelectedUnit,
+    WorstCase,
+)
 from exporter.report import check_groups, describe, formatting, machine, sections
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
@@ -167,6 +175,12 @@ def test_json_keys_are_in_the_documented_order() -> None:
             "warnings",
             "quality",
             "selection",
+            "date",
+            "options",
+            "settings",
+            "coverage",
+            "worst",
+            "first_differences",
             "precisions",
         ),
     ]
@@ -313,7 +327,7 @@ def test_report_explains_ids(
 def test_several_heads_are_named() -> None:
     other = replace(head((0,), 5), name="box_[0]")
     report = replace(PASSING, remap=remap(head((1, 2), 4), other))
-    title = "2 of 4 units kept of scores, 1 of 5 units kept of box_[0]: matches"
+    title = "2 of 4 units kept of scores, 1 of 5 units kept of box_[0]: fp32 matches"
     assert sections.report_sections(report)[0].title.startswith(title)
     assert "Remap of box_[0]\nNew  Old\n  0    0\n" in shown(report)
 
@@ -525,8 +539,8 @@ def test_quality_and_size_of_precisions() -> None:
     assert (int8["sqnr_db"], int8["top1"], int8["p50_ms"]) == (31.25, 0.96875, 0.25)
     assert fp32["p50_ms"] is None
     text = to_markdown(report)
-    title = "3 of 10 units kept: fp32 matches the original; int8 agrees on 96.9 % of top-1"
-    assert text.startswith(f"# {title} (not gated) (3 checks passed)\n")
+    title = "3 of 10 units kept: fp32 matches the original. int8: not checked against a limit"
+    assert text.startswith(f"# {title} (3 checks passed)\n")
     assert "| `pruned.fp32.onnx` | fp32 | - | - | 9.01 MB | - | - |" in text
     assert "| `pruned.int8.tflite` | int8 | 31.2 dB | 96.9 % | 1.00 MB | 0.25 ms | " in text
     drawn = shown(report)
@@ -540,16 +554,109 @@ def test_infinite_sqnr_is_shown_as_equal() -> None:
     assert "| equal | 100.0 % |" in text
 
 
-def test_title_says_whether_quantization_was_gated() -> None:
-    gate = replace(quantization_check("max_abs", 0.01), limit=0.05)
-    assert (
-        "fp32 matches the original; int8 agrees on 100.0 % of top-1 (4 checks passed)\n"
-        in to_markdown(quantized(quantization_check("top1", 1.0), gate))
-    )
+GATED: dict[str, tuple[list[tuple[str, float, float]], str]] = {
+    "the first unit": (
+        [("sqnr_db", 31.25, 5.0), ("top1", 0.986, 0.98)],
+        "98.6 % top-1 agreement, above the limit of 98.0 %",
+    ),
+    "the worst output": (
+        [("top1", 0.97, 0.6), ("top1", 0.8, 0.6)],
+        "80.0 % top-1 agreement, above the limit of 60.0 %",
+    ),
+    "the limit itself": ([("top1", 1.0, 1.0)], "100.0 % top-1 agreement, at the limit of 100.0 %"),
+    "boxes": (
+        [("sqnr_db", 31.25, 5.0)],
+        "31.2 dB signal-to-noise ratio, above the limit of 5.0 dB",
+    ),
+    "only a tolerance": ([("max_abs", 0.01, 0.05)], "difference 0.01, below the limit of 0.05"),
+    "rows": ([("rows", 0.0, 0.0)], "within the limits"),
+}
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_the_title_says_what_was_checked_of_each_precision(name: str) -> None:
+    checks, text = GATED[name]
+    gates = [replace(quantization_check(m, value), limit=limit) for m, value, limit in checks]
+    title = f"# 3 of 10 units kept: fp32 matches the original. int8: {text} ("
+    assert to_markdown(quantized(*gates)).startswith(title)
+
+
+def test_the_title_claims_no_match_that_no_limit_checked() -> None:
+    """That the remap names the right original says nothing about the values."""
     alone = replace(quantized(), checks=(quantization_check("top1", 1.0),), remap=None)
     assert to_markdown(alone).startswith(
-        "# net.keras, no units removed: int8 agrees on 100.0 % of top-1 (not gated)\n"
+        "# net.keras, no units removed: int8: not checked against a limit\n"
     )
+    origin = Check("cut", "pruned.fp32.onnx", "", "original", None, None, True, 0)
+    text = to_markdown(replace(PASSING, checks=(origin,)))
+    assert text.startswith("# 3 of 10 units kept: not verified (1 check passed)\n")
+    given = replace(PASSING.checks[0], limit_from="user")
+    text = to_markdown(replace(PASSING, checks=(given,)))
+    assert "fp32 is within the given tolerance of the original (1 check passed)\n" in text
+
+
+CAUSES = replace(
+    FAILING,
+    date="2026-01-02T03:04:05+00:00",
+    options={"keep": [0, 1]},
+    settings={
+        "threads": 2,
+        "batch": 1,
+        "runtimes": {"onnx": "all optimizations", "keras": "none"},
+        "counted_samples": "all",
+        "load_average": [0.5, 1.0, 1.25],
+    },
+    inputs={
+        "source": "x.npz",
+        "samples": 16,
+        "sha256": "ab12",
+        "calibration": {"source": "c.npz", "samples": 9, "sha256": "cd34"},
+    },
+    coverage=(Coverage("scores", 256, 173, 10, 5, 3, 2), Coverage("full", 4, 4, 3, 3, 3, 3)),
+    worst=(
+        WorstCase("cut", "a.onnx", "y", "top1", 3, 1, 7, "o|wl", 0.25, None, "w.npz", "exporter v"),
+        WorstCase("cut", "a.onnx", "other", "max_abs", 0, None, None, "", 1.0, 2.0),
+    ),
+    first_differences=(
+        FirstDifference("a.onnx", "h", "Gemm 'one'", 3, (0, 2), 0.5, 0.75, 1),
+        FirstDifference("b.onnx", "", "", 0, (), None, None, 2),
+    ),
+)
+
+
+def test_causes_settings_and_coverage_are_shown() -> None:
+    assert Report.from_json(CAUSES.to_json()) == CAUSES
+    text = to_markdown(CAUSES)
+    for part in (
+        "- a.onnx, y: in sample 3, unit 1 (7 in the original, o\\|wl) is not finite, expected ",
+        "0.25. The input is in w.npz. Replay: exporter v\n",
+        "- a.onnx, other: in sample 0, a value is 2, expected 1.",
+        "- a.onnx: the first tensor that differs is 'h', of Gemm 'one': at \\[0, 2\\] it is 0.75, ",
+        "expected 0.5 (sample 3; 1 tensor with the same name are equal before it).",
+        "- b.onnx: 2 tensors with the same name are equal; the difference is after them.",
+        "Head scores: 173 of 256 features are not zero in some sample; 5 of 10 units come first, ",
+        "2 of the 3 kept ones.",
+        "Head full: 4 of 4 features",
+        "Date: 2026-01-02T03:04:05+00:00.",
+        "SHA-256: data ab12, calibration cd34.",
+        "checks count all; load average 0.5, 1.0, 1.2.",
+    ):
+        assert part in text, part
+    brief = " ".join(shown(CAUSES).split())
+    assert "Head scores" in brief
+    assert "Head full" not in brief, "in brief, only what samples miss"
+    assert "Largest difference" in brief
+
+
+def test_the_origin_of_limits_is_shown() -> None:
+    given = replace(PASSING.checks[0], limit_from="user")
+    built_in = replace(PASSING.checks[1], limit_from="built-in")
+    text = to_markdown(replace(PASSING, checks=(given, built_in)))
+    assert "Limits that are marked as given are the user's; the others are built in." not in text
+    settings = {"threads": 1, "batch": 1}
+    text = to_markdown(replace(PASSING, checks=(given, built_in), settings=settings))
+    assert "Limits that are marked as given are the user's; the others are built in." in text
+    assert " (given) |" in text
 
 
 def test_calibration_inputs_are_described() -> None:

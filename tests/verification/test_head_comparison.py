@@ -24,6 +24,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap
 from exporter.trace import trace
 from exporter.verification import Verification, VerifyOptions, verify_pair
+from exporter.verification.limits import UserLimits
 from exporter.verification.quantized_values import quantization_of
 from tests.builders import graphs
 from tests.builders import onnx_models as onnx
@@ -89,7 +90,7 @@ def failed(done: Verification) -> set[str]:
 def verify(
     original: Any, pruned: Any, tables: Sequence[HeadRemap], tolerance: float | None = None
 ) -> Verification:
-    options = VerifyOptions(INPUTS, tolerance=tolerance)
+    options = VerifyOptions(INPUTS, limits=UserLimits(tolerance))
     return verify_pair("cut", original, pruned, tables, options)
 
 

@@ -13,8 +13,10 @@ from hypothesis.extra import numpy as hnp
 
 from exporter.errors import ModelError
 from exporter.graph import Array
-from exporter.verification.limits import LIMITS, limits
-from exporter.verification.metrics import METRICS, MismatchError, compare, judge, metrics_of
+from exporter.verification.floors import FLOORS, floors_of
+from exporter.verification.judge import Allowed, judge
+from exporter.verification.limits import LIMITS, Basis, UserLimits, limits
+from exporter.verification.metrics import METRICS, MismatchError, compare, metrics_of
 
 INF, NAN = math.inf, math.nan
 
@@ -49,7 +51,8 @@ def test_arrays_that_cannot_be_compared(expected: Any, actual: Any, kind: str, r
         compare(np.asarray(expected), np.asarray(actual), axis=-1, tie=0.0)
     assert caught.value.kind == kind
 
-    (result,) = judge(np.asarray(expected), np.asarray(actual), {"max_abs": 1e9}, axis=-1)
+    wide = Allowed(np.full(max(1, np.shape(expected)[0]), 1e9))
+    (result,) = judge(np.asarray(expected), np.asarray(actual), wide, axis=-1)
     assert (result.metric, result.value, result.passed) == (kind, None, False)
     assert result.reason == caught.value.reason
 
@@ -204,8 +207,24 @@ LIMIT_ROWS: list[Any] = [
 def test_limits(
     stage: str, precision: str, column: Column, expected: list[float], limit: float
 ) -> None:
-    found = limits(stage, precision, np.array(expected, np.float32), column)
-    assert found == {"max_abs": pytest.approx(limit, rel=1e-6), "top1": 1.0, "top5": 1.0}
+    found = limits(Basis(stage, precision, column), np.array([expected], np.float32))
+    assert found.difference == pytest.approx([limit], rel=1e-6)
+    assert found.tie == pytest.approx([limit], rel=1e-6)
+    assert (found.least, found.by_user) == ({"top1": 1.0, "top5": 1.0}, frozenset())
+
+
+def test_each_sample_sets_its_own_scale() -> None:
+    """One outlier must not widen the limit of the other samples."""
+    expected = np.array([[5.0, -2.0], [1e5, 0.0], [0.1, 0.0]])
+    found = limits(Basis("cut", "fp32", "z"), expected)
+    assert found.difference == pytest.approx([5e-6, 0.1, 1e-6])
+    off = np.array([[0.0, 0.0], [0.05, 0.0], [0.0, 0.0]])
+    (near, *_) = judge(expected, expected + off, found, axis=1)
+    assert [near.value, near.limit] == pytest.approx([0.05, 0.1])
+    assert near.passed
+    (worst, *_) = judge(expected, expected + off[[1, 1, 1]], found, axis=1)
+    assert [worst.value, worst.limit] == pytest.approx([0.05, 1e-6])
+    assert not worst.passed
 
 
 def test_the_limit_of_a_softmax_grows_with_its_units() -> None:
@@ -221,31 +240,94 @@ def test_the_limit_of_a_softmax_grows_with_its_units() -> None:
         ("fp16", "probability", 2e-3),
     ]
     for precision, column, allowed in rows:
-        found = limits("cut", precision, values, column, units=100)["max_abs"]
-        assert found == pytest.approx(allowed, rel=1e-12), (precision, column)
-    assert limits("cut", "fp32", values, "probability")["max_abs"] == 1e-6
+        found = limits(Basis("cut", precision, column, units=100), values).difference
+        assert found == pytest.approx([allowed] * 2, rel=1e-12), (precision, column)
+    without = limits(Basis("cut", "fp32", "probability"), values).difference
+    assert without is not None
+    assert without.tolist() == [1e-6, 1e-6]
 
 
 def test_every_row_of_limits_is_tested() -> None:
     assert {case.values[:2] for case in LIMIT_ROWS} == set(LIMITS)
 
 
-def test_quantized_models_have_no_limit_without_a_tolerance() -> None:
-    expected = np.ones(3)
-    assert limits("quantize", "int8", expected, "probability") == {}
-    assert limits("quantize", "int8", expected, "probability", tolerance=0.25)["max_abs"] == 0.25
+def test_a_tolerance_is_the_limit_in_the_unit_of_the_values() -> None:
+    """It is not scaled, and units that it could exchange do not tie."""
+    expected = np.array([[30.0, 29.5, 1.0]])
+    found = limits(Basis("cut", "fp32", "z"), expected, UserLimits(1.0))
+    assert found.difference == pytest.approx([1.0])
+    assert found.by_user == {"max_abs"}
+    results = judge(expected, np.array([[29.6, 29.7, 1.0]]), found, axis=1)
+    assert {r.metric: r.passed for r in results if r.limit is not None} == {
+        "max_abs": True,
+        "top1": False,
+    }
+    assert [r.metric for r in results if r.by_user] == ["max_abs"]
+
+
+@pytest.mark.parametrize("precision", FLOORS)
+def test_quantized_models_have_floors(precision: str) -> None:
+    given, synthetic = FLOORS[precision]
+    expected = np.ones((3, 4))
+    found = limits(Basis("quantize", precision), expected)
+    assert (found.difference, found.tie, found.by_user) == (None, 0.0, frozenset())
+    assert found.least == given._asdict()
+    assert 0.0 <= synthetic.sqnr_db <= given.sqnr_db
+    assert 0.0 < synthetic.top1 <= given.top1 < 1.0
+    noise = limits(Basis("quantize", precision, synthetic=True), expected)
+    assert noise.least == {k: v for k, v in synthetic._asdict().items() if v is not None}
+    a_map = limits(Basis("quantize", precision, vectors=False), expected)
+    assert a_map.least == {"sqnr_db": given.sqnr_db}
+
+
+def test_floors_of_the_user_replace_those_of_the_table() -> None:
+    user = UserLimits(0.25, {"top1": 0.98})
+    found = limits(Basis("quantize", "int8"), np.ones((3, 4)), user)
+    assert found.least == {**floors_of("int8", synthetic=False, vectors=True), "top1": 0.98}
+    assert found.by_user == {"max_abs", "top1"}
+    assert found.difference == pytest.approx([0.25] * 3)
+
+
+MIXED_UP = np.roll(ANSWER, 1, axis=1)
+
+
+def test_a_result_below_a_floor_fails() -> None:
+    """Units that changed places leave less signal than noise."""
+    allowed = limits(Basis("quantize", "int8"), ANSWER)
+    metrics = metrics_of("quantize")
+    good = judge(ANSWER, one_value(ANSWER), allowed, axis=1, metrics=metrics)
+    assert all(result.passed for result in good)
+    bad = judge(ANSWER, MIXED_UP, allowed, axis=1, metrics=metrics)
+    assert {r.metric for r in bad if not r.passed} == {"sqnr_db", "cosine", "top1"}
+    gentle = UserLimits(least={"sqnr_db": -10.0, "cosine": -1.0, "top1": 0.0})
+    allowed = limits(Basis("quantize", "int8"), ANSWER, gentle)
+    assert all(r.passed for r in judge(ANSWER, MIXED_UP, allowed, axis=1, metrics=metrics))
 
 
 def test_a_stage_without_limits_is_refused() -> None:
     with pytest.raises(ModelError, match="export check at precision int4") as caught:
-        limits("export", "int4", np.ones(3), "z")
+        limits(Basis("export", "int4", "z"), np.ones((3, 1)))
     assert "--tolerance" in caught.value.hint
+
+
+def allowing(difference: float) -> Allowed:
+    """The same limit in every sample, which is also the tie."""
+    return Allowed(np.array([difference]), np.array([difference]), {"top1": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("units", "metrics"), [(1, set()), (2, {"top1"}), (5, {"top1"}), (6, {"top1", "top5"})]
+)
+def test_a_metric_that_cannot_disagree_is_left_out(units: int, metrics: set[str]) -> None:
+    values = np.arange(float(units))[np.newaxis]
+    found = {result.metric for result in judge(values, values, allowing(1.0), axis=1)}
+    assert found == {"max_abs", "max_rel", "rmse", "cosine"} | metrics
 
 
 def test_judge_compares_values_with_limits() -> None:
     expected, actual = np.array([[1.0, 2.0]]), np.array([[1.0, 2.5]])
-    found = {r.metric: r for r in judge(expected, actual, {"max_abs": 0.1, "top1": 1.0}, axis=1)}
-    assert tuple(found) == metrics_of("cut")
+    found = {r.metric: r for r in judge(expected, actual, allowing(0.1), axis=1)}
+    assert tuple(found) == ("max_abs", "max_rel", "rmse", "cosine", "top1")
     assert (found["max_abs"].value, found["max_abs"].limit, found["max_abs"].passed) == (
         0.5,
         0.1,
@@ -257,8 +339,8 @@ def test_judge_compares_values_with_limits() -> None:
 
 def test_judge_ties_values_within_the_limit() -> None:
     expected, actual = np.array([[1.0, 1.05]]), np.array([[1.05, 1.0]])
-    wide = judge(expected, actual, {"max_abs": 0.1, "top1": 1.0}, axis=1)
-    tight = judge(expected, actual, {"max_abs": 0.01, "top1": 1.0}, axis=1)
+    wide = judge(expected, actual, allowing(0.1), axis=1)
+    tight = judge(expected, actual, allowing(0.01), axis=1)
     assert all(result.passed for result in wide)
     assert {r.metric for r in tight if not r.passed} == {"max_abs", "top1"}
 

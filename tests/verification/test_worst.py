@@ -1,0 +1,57 @@
+"""Where a failed comparison differs most, in small arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from exporter.graph import Array
+from exporter.verification.judge import Allowed
+from exporter.verification.roles import Comparison
+from exporter.verification.worst import Place, worst_place
+
+EXPECTED = np.array([[1.0, 2.0, 9.0], [5.0, 4.0, 3.0], [0.0, 1.0, 0.5]])
+
+
+def off(sample: int, unit: int, value: float) -> Array:
+    changed = EXPECTED.copy()
+    changed[sample, unit] = value
+    return changed
+
+
+def several() -> Array:
+    changed = off(0, 2, 8.0)  # the largest difference, within the limit of its sample
+    changed[2, 1] = 0.8
+    return changed
+
+
+PLACES: list[Any] = [
+    pytest.param(np.zeros((3, 2)), "shape", None, id="another shape"),
+    pytest.param(off(1, 2, np.nan), "finite", Place(1, 2, 3.0, np.nan), id="NaN"),
+    pytest.param(off(2, 0, np.inf), "max_abs", Place(2, 0, 0.0, np.inf), id="an infinity"),
+    pytest.param(off(1, 1, 4.5), "max_abs", Place(1, 1, 4.0, 4.5), id="one value"),
+    pytest.param(several(), "max_abs", Place(2, 1, 1.0, 0.8), id="beyond the limit of its sample"),
+    pytest.param(off(2, 2, 3.0), "top1", Place(2, 2, 0.5, 3.0), id="another unit is first"),
+]
+
+
+@pytest.mark.parametrize(("actual", "metric", "place"), PLACES)
+def test_the_worst_place(actual: Array, metric: str, place: Place | None) -> None:
+    allowed = Allowed(np.array([10.0, 0.1, 0.1]), np.zeros(3))
+    found = worst_place(Comparison("y", EXPECTED, actual, 1, "y"), allowed, metric)
+    assert (found is None) == (place is None)
+    if found and place:
+        np.testing.assert_equal(tuple(found), tuple(place))
+
+
+def test_units_on_another_axis() -> None:
+    """(samples, batch, units, places): the index has the unit at its axis."""
+    expected = np.zeros((2, 1, 3, 4))
+    expected[:, :, 0] = 0.5
+    actual = expected.copy()
+    actual[1, 0, 2, 3] = 1.0
+    each = Comparison("y", expected, actual, 2, "y")
+    assert worst_place(each, Allowed(np.ones(2)), "max_abs") == Place(1, 2, 0.0, 1.0)
+    assert worst_place(each, Allowed(), "top1") == Place(1, 2, 0.0, 1.0)
