@@ -157,18 +157,20 @@ def _built_in(row: Limits, basis: Basis, expected: Array) -> Array:
 def precision_of_limits(pair: ModelPair) -> str:
     """The row of LIMITS for real values, dequantized values among them.
 
+    The original decides: a tested file must not widen its limits by its looks.
+
     1. After a cut, PRECISIONS names the row.
     2. Other integer files and float64 use the row "fp32".
-    3. At export, a Keras model that computes in half precision sets the row: its file is
+    3. At export, a Keras model that computes in half precision has a row of its own: its file is
        more precise.
     """
-    stage, original = pair.stage, pair.original.precision
-    if stage == "export" and original in {"fp16", "bf16"}:
-        return original
-    precision = cut_precision(pair.pruned) if stage == "cut" else pair.pruned.precision
-    if stage == "cut" and precision in PRECISIONS:
+    if pair.stage == "export":
+        precision = pair.original.precision
+        return "fp32" if precision == "fp64" else precision
+    precision = cut_precision(pair.original)
+    if precision in PRECISIONS:
         return PRECISIONS[precision].limits
-    integer = stage == "cut" and precision.startswith(("uint8", "int16"))
+    integer = precision.startswith(("uint8", "int16"))
     return "fp32" if integer or precision == "fp64" else precision
 
 

@@ -308,7 +308,7 @@ def test_limits_depend_on_stage_and_precision(
     stage: str, precision: str, z: float, y: float
 ) -> None:
     net, pruned, table = head_and_other("softmax", "slice", "onnx")
-    pruned.precision = precision
+    net.precision = precision
     done = verify(net, pruned, [table], stage=stage)
     rounding = (
         3 / 2**27 if precision in {"fp32", "fp64", "dynamic"} else 0.0
@@ -341,14 +341,14 @@ def test_an_output_with_a_shape_that_depends_on_values_is_refused() -> None:
         pytest.param("fp16", "export", 4e-3, id="Keras in float16, its file in float32"),
         pytest.param("bf16", "export", 4e-2, id="Keras in bfloat16, its file in float32"),
         pytest.param("fp64", "export", 1e-4, id="Keras in float64"),
-        pytest.param("fp16", "cut", 1e-6, id="cut: the precision of the file"),
+        pytest.param("fp16", "cut", 2e-3, id="a cut has the precision of its original"),
     ],
 )
 def test_limits_depend_on_the_precision_of_the_original(
     original: str, stage: str, z: float
 ) -> None:
     net, pruned, table = head_and_other("softmax", "slice", "onnx")
-    net.precision = original
+    net.precision, pruned.precision = original, "fp32"
     done = verify(net, pruned, [table], stage=stage)
     limit = allowed(done, "y (z)")
     assert any(limit == pytest.approx(z * scale, rel=1e-5) for scale in scales(net))
@@ -359,10 +359,18 @@ def test_limits_depend_on_the_precision_of_the_original(
 )
 def test_a_precision_without_limits_needs_a_tolerance(stage: str, precision: str) -> None:
     net, pruned, table = head_and_other("softmax", "slice", "onnx")
-    pruned.precision = precision
+    net.precision = precision
     with pytest.raises(ModelError, match=f"no limit is set for the {stage} check at precision"):
         verify(net, pruned, [table], stage=stage)
     assert failed(verify(net, pruned, [table], stage=stage, tolerance=1e-3)) == set()
+
+
+@pytest.mark.parametrize("looks", ["fp16", "bf16", "int8", "fp8"])
+def test_the_looks_of_the_tested_file_change_no_limit(looks: str) -> None:
+    net, pruned, table = head_and_other("softmax", "slice", "onnx")
+    nearly = spoiled(pruned, "bias", at_first(1e-4))
+    nearly.precision = looks
+    assert failed(verify(net, nearly, [table])) == {"y (z)", "y"}
 
 
 def test_a_tolerance_replaces_the_limits() -> None:
