@@ -143,6 +143,7 @@ def _graphs(
         for each, around in zip((expected, found), outer or (None, None), strict=True)
     )
     yield from _Walk(left, right).differences()
+    yield from _stated_types(left, right)
     known = {*left.of.values(), *(left.tensor(key) for key in expected.constants)}
     known.update(digest for _, digest in left.steps)
     for name, digest in right.unused():
@@ -150,6 +151,25 @@ def _graphs(
             yield Difference(NODE, f"{name} is not expected; no output depends on it")
     if left.effects() != right.effects():
         yield Difference(NODE, "operations without outputs, such as writes to variables, differ")
+
+
+def _stated_types(expected: Digests, found: Digests) -> Iterator[Difference]:
+    """Types of inner tensors, where both files state one: a runtime may rely on them."""
+    known = {expected.of[k]: t for k, t in expected.structure.stated.items() if k in expected.of}
+    for key, (dtype, shape) in found.structure.stated.items():
+        stated = known.get(found.of.get(key, b""))
+        if stated is not None and not (stated[0] == dtype and _agree(stated[1], shape)):
+            texts = f"{dtype} {describe_shape(shape)}", f"{stated[0]} {describe_shape(stated[1])}"
+            yield Difference(NODE, f"{key!r} is stated as {texts[0]}, expected {texts[1]}")
+
+
+def _agree(expected: Shape | None, found: Shape | None) -> bool:
+    """Are the lengths equal where both are known?"""
+    if expected is None or found is None:
+        return True
+    return len(expected) == len(found) and all(
+        None in pair or pair[0] == pair[1] for pair in zip(expected, found, strict=True)
+    )
 
 
 class _Walk:

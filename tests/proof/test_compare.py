@@ -206,6 +206,34 @@ def test_each_difference_is_described(change: Change, facts: Sequence[str]) -> N
         assert fact in found
 
 
+def state(*shape: int | None, dtype: int = TensorProto.FLOAT) -> Change:
+    def change(model: ModelProto) -> None:
+        model.graph.value_info.append(helper.make_tensor_value_info("h", dtype, shape))
+
+    return change
+
+
+def test_stated_types_of_inner_tensors_agree_where_both_are_known() -> None:
+    def stating() -> ModelProto:
+        made = two_layers()
+        state(None, 4)(made)
+        return made
+
+    def other(change: Change) -> list[str]:
+        found = two_layers()
+        change(found)
+        return [str(each) for each in compare_structures(structure(stating()), structure(found))]
+
+    unknown_rank = helper.make_tensor_value_info("h", TensorProto.FLOAT, None)
+    assert other(state(3, 4)) == []
+    assert other(lambda m: m.graph.value_info.append(unknown_rank)) == []
+    assert other(lambda _: None) == []
+    assert other(state(None, 5)) == ["'h' is stated as float32 [?, 5], expected float32 [?, 4]"]
+    assert other(state(4)) == ["'h' is stated as float32 [4], expected float32 [?, 4]"]
+    double = state(None, 4, dtype=TensorProto.DOUBLE)
+    assert other(double) == ["'h' is stated as float64 [?, 4], expected float32 [?, 4]"]
+
+
 def halves() -> ModelProto:
     nodes = [
         onnx.node("Split", ["x"], ["a", "b"], "split", axis=1),
