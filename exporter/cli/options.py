@@ -108,7 +108,12 @@ def _list_of(choices: Iterable[str]) -> Parsed:
 
 
 class Number(click.FloatRange):
-    """A finite number in a range."""
+    """A finite number, perhaps in a range."""
+
+    def _describe_range(self) -> str:
+        """The range in `--help`; Click would show one without bounds as `x<=None`."""
+        bounded = self.min is not None or self.max is not None
+        return super()._describe_range() if bounded else ""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

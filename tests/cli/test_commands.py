@@ -85,6 +85,7 @@ def test_choices_and_help_come_from_the_tables(work: Path) -> None:
     written = [name for name, kind in KINDS.items() if kind.written]
     for name in (*MODES, *PROBABILITIES, *written, *FORMS, *PRECISIONS):
         assert re.search(rf"\b{name}\b", shown)
+    assert "None]" not in shown, "a number without bounds has no range"
 
 
 PRUNED = """\
