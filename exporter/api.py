@@ -25,6 +25,7 @@ from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
+from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_folder
 from exporter.planning.keywords import with_keywords
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions, Units
@@ -309,20 +310,35 @@ def run(
     return reports
 
 
+@overload
+def verify(original: str | Path, **options: Unpack[JobKeywords]) -> FolderReport: ...
+@overload
+def verify(original: str | Path, pruned: str | Path, **options: Unpack[JobKeywords]) -> Report: ...
 @_with_keywords(Job)
 def verify(
     original: str | Path,
-    pruned: str | Path,
-    **options: Unpack[JobKeywords],
-) -> Report:
-    """Prove that a pruned or converted file matches its original.
+    pruned: str | Path | None = None,
+    **options: Any,
+) -> Report | FolderReport:
+    """Prove that a pruned or converted file matches its original, or check a result folder.
 
         assert exporter.verify("net.onnx", "small.onnx").ok
+        assert exporter.verify("out").files.passed
 
     Args:
-        original, pruned: files.
+        original: a file; or a folder that `run` wrote, whose files are compared with its
+            SHA256SUMS. No model runs then.
+        pruned: a file.
+
+    Raises:
+        CheckError: the folder was interrupted while it was written or copied.
     """
     job = _job(options)
+    if pruned is None:
+        found = verify_folder(Path(original))
+        if job.check:
+            raise_if_failed(found)
+        return found
     return _checked(job, verify_files(Path(original), Path(pruned), job))
 
 

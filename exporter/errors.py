@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -76,6 +77,24 @@ def missing_library(error: ImportError) -> UsageError | None:
     else:
         message = f"{module} cannot be imported: {first_line(error)}"
     return UsageError(message, f"install it: pip install {LIBRARIES[module]}")
+
+
+def system_error(error: OSError) -> OutputError | None:
+    """The error to show if the operating system refuses a file call; None for other causes."""
+    if error.errno not in _REFUSALS:
+        return None
+    path = "" if error.filename is None else f"{error.filename}: "
+    return OutputError(
+        f"a file cannot be used: {path}{error.strerror}",
+        "check the path, its permissions and the space on its disk",
+    )
+
+
+_REFUSALS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS),  # not permitted
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE),  # used up
+    *(errno.EIO, errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP),
+}
 
 
 # Module -> the distribution to install. A library that is not installed is missed only by the

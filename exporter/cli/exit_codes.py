@@ -6,13 +6,14 @@ import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
-from exporter.errors import ExporterError, OutputError, missing_library
+from exporter.cli.stderr import say, say_traceback
+from exporter.errors import ExporterError, OutputError, UsageError, missing_library, system_error
 
 INTERRUPTED = 130
 BUG = 70
@@ -48,20 +49,45 @@ def printing() -> Iterator[None]:
     Raises:
         OutputError: stdout cannot be written.
     """
+    hint = "the job is done: redirect stdout to a file, or to /dev/null"
+    if sys.stdout is None:
+        raise _StdoutError("cannot write the results to stdout: it is closed", hint)
     try:
         yield
-        if sys.stdout is not None:  # None if the caller closed it
-            sys.stdout.flush()
+        sys.stdout.flush()
     except BrokenPipeError:
         _discard_stdout()
     except OSError as error:
         _discard_stdout()
-        raise _StdoutError(f"cannot write the results to stdout: {error.strerror}") from error
+        reason = f"cannot write the results to stdout: {error.strerror}"
+        raise _StdoutError(reason, hint) from error
 
 
 def _discard_stdout() -> None:
     """Discard the buffered output, so that Python does not report it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def use_open_streams() -> None:
+    """Open the null device for each standard stream that the caller closed.
+
+    Else the next file that is opened gets the stream's number, and messages are written into it.
+    """
+    for stream in range(3):
+        try:
+            os.fstat(stream)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
+
+
+def refuse_missing_folder() -> None:
+    """Raise a UsageError if the current folder was removed: relative paths have no meaning."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError(
+            f"the current folder cannot be used: {error.strerror}", "change to another folder"
+        ) from error
 
 
 def unwind_on_signals() -> None:
@@ -79,18 +105,20 @@ def _failure(error: Exception, arguments: list[str]) -> int:
     as_json = "--json" in arguments and not isinstance(error, _StdoutError)
     if isinstance(error, ImportError):
         error = missing_library(error) or error
+    if isinstance(error, OSError):
+        error = system_error(error) or error
     if isinstance(error, ExporterError):
         message, hint = error.message, error.hint
         if "--debug" in arguments:
             error.hint = ""  # it is printed below
-            traceback.print_exception(error)
+            say_traceback(error)
         return _print_error(message, hint, error.exit_code, as_json=as_json)
     if isinstance(error, click.ClickException):
         message = " ".join(error.format_message().split())  # Click writes a line for each choice
         return _print_error(message, _usage_hint(error), USAGE, as_json=as_json)
     if isinstance(error, click.Abort):
         return _print_error("interrupted", "", INTERRUPTED, as_json=as_json)
-    traceback.print_exception(error)
+    say_traceback(error)
     return _print_error(
         "this is a bug in exporter", "please report the lines above", BUG, as_json=as_json
     )
@@ -108,9 +136,9 @@ def _print_error(message: str, hint: str, code: int, *, as_json: bool) -> int:
         with printing():
             click.echo(json.dumps(record))
         return code
-    click.echo(f"error: {_one_line(message)}", err=True)
+    say(f"error: {_one_line(message)}")
     if hint:
-        click.echo(f"hint: {_one_line(hint)}", err=True)
+        say(f"hint: {_one_line(hint)}")
     return code
 
 

@@ -12,7 +12,14 @@ from importlib import import_module
 
 import click
 
-from exporter.cli.exit_codes import USAGE, run_command, unwind_on_signals
+from exporter.cli.exit_codes import (
+    USAGE,
+    refuse_missing_folder,
+    run_command,
+    unwind_on_signals,
+    use_open_streams,
+)
+from exporter.cli.stderr import say
 
 COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
@@ -59,11 +66,14 @@ def cli(context: click.Context) -> int:
     MODEL is a Keras (.keras, .h5), ONNX (.onnx) or TFLite (.tflite) file, or a SavedModel folder.
     """
     if context.invoked_subcommand is None:
-        click.echo(context.get_help(), err=True)
+        say(context.get_help())
+    else:
+        refuse_missing_folder()
     return USAGE
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the exit code."""
+    use_open_streams()
     unwind_on_signals()
     sys.exit(run_command(cli, list(sys.argv[1:] if arguments is None else arguments)))

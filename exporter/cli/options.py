@@ -15,6 +15,7 @@ import click
 
 from exporter.jobs.options import Job
 from exporter.output.c_source import FORMS
+from exporter.output.files import refuse_url
 from exporter.planning.option import Option, options_of
 from exporter.planning.options import CutOptions
 
@@ -37,6 +38,7 @@ class FilePath(click.Path):
             str(value).encode()
         except UnicodeEncodeError:
             self.fail(f"{str(value)!a} is not valid UTF-8: rename it", param, ctx)
+        refuse_url(value)
         return super().convert(value, param, ctx)
 
 
@@ -223,6 +225,11 @@ def _all(*options: Decorator) -> Decorator:
     return decorate
 
 
+def argument(name: str, **details: Any) -> Decorator:
+    """A file or a folder that a command reads."""
+    return click.argument(name, type=PATH, **details)
+
+
 def output(metavar: str = "FILE", **details: Any) -> Decorator:
     """-o, --output"""
     required = "default" not in details
@@ -274,7 +281,7 @@ def command(
         arguments: names of the files that it reads.
     """
     epilog = f"Example: exporter {name} {example}"
-    files = (click.argument(each, type=PATH) for each in arguments)
+    files = (argument(each) for each in arguments)
     decorate = _all(*files, *more, record_options(name, *records), messages)
     return lambda function: click.command(name, cls=Command, epilog=epilog)(decorate(function))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import click
+from exporter.cli.stderr import say
 
 
 @contextmanager
@@ -24,10 +24,10 @@ def show_progress(given: Mapping[str, Any]) -> Iterator[Callable[[str], None]]:
         return
     if given["verbose"]:
         start = time.monotonic()
-        yield lambda step: click.echo(f"[{time.monotonic() - start:5.1f} s] {step} ...", err=True)
+        yield lambda step: say(f"[{time.monotonic() - start:5.1f} s] {step} ...")
         return
     if not sys.stderr.isatty():
-        yield lambda step: click.echo(f"{step} ...", err=True)
+        yield lambda step: say(f"{step} ...")
         return
     from rich.console import Console
     from rich.markup import escape

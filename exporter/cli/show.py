@@ -16,12 +16,14 @@ from rich.text import Text
 
 from exporter.cli.exit_codes import printing
 from exporter.cli.show_forecast import print_forecast
+from exporter.cli.stderr import say
 from exporter.cli.stdout import print_json, print_printable, print_rich
 from exporter.evaluation.unit_table import confusion_groups
 from exporter.formats import KINDS
 from exporter.jobs.demo import COVERAGE, MIN_F1, NETWORK, Demo
 from exporter.jobs.inspect import HeadFacts, Inspection
 from exporter.jobs.select import UnitChoice
+from exporter.jobs.verify_folder import FolderReport
 from exporter.records import Report
 from exporter.report import formatting
 from exporter.report.terminal import print_report, print_reports
@@ -57,6 +59,30 @@ def reports(
     return 0 if ok else FAILED
 
 
+def folder_report(report: FolderReport, given: Mapping[str, Any]) -> int:
+    """Print the result of `verify DIR`."""
+    with printing():
+        if given["as_json"]:
+            print_json(report.to_dict())
+        else:
+            _print_folder(report)
+    return 0 if report.ok else FAILED
+
+
+def _print_folder(report: FolderReport) -> None:
+    files = report.files
+    count = len(files.matching)
+    print_printable(f"{report.folder}: {count} file{'s' * (count != 1)} as written")
+    for title in ("missing", "changed", "extra"):
+        for name in getattr(files, title):
+            print_printable(f"  {title}  {name}")
+    click.echo("Checks that the run made:" if report.claims else "The run made no checks")
+    for claim in report.claims:
+        print_printable(
+            f"  {claim.artifact}, {claim.stage}: {claim.passed} of {claim.checks} passed"
+        )
+
+
 def _print_checks(by_name: Mapping[str, Report]) -> None:
     click.echo("\nEvery check")
     for name, report in by_name.items():
@@ -83,7 +109,7 @@ def written_file(report: Report, given: Mapping[str, Any]) -> int:
     """Print the report of a command that writes one file, or none if a check failed."""
     code = reports({"": report}, given)
     if code == FAILED and not given["as_json"]:
-        click.echo("error: a check failed; nothing was written", err=True)
+        say("error: a check failed; nothing was written")
     return code
 
 

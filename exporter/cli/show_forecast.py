@@ -10,6 +10,7 @@ import click
 from rich.table import Table
 
 from exporter.cli.exit_codes import printing
+from exporter.cli.stderr import say
 from exporter.cli.stdout import print_json, print_printable, print_rich
 from exporter.forecast.forecast import Counts, FileForecast, Forecast
 from exporter.forecast.verdict import LatencyBound
@@ -51,7 +52,7 @@ def print_forecast(name: str, forecast: Forecast, *, verbose: bool) -> None:
     for edit in cut.plan.edits:
         print_printable(f"  {edit}")
     for warning in forecast.warnings:
-        click.echo(f"warning: {formatting.printable(warning)}", err=True)
+        say(f"warning: {formatting.printable(warning)}")
 
 
 def _kept(forecast: Forecast, *, verbose: bool) -> str:

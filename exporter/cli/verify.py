@@ -9,12 +9,25 @@ from exporter.cli import options
 from exporter.cli.progress import show_progress
 
 
-@options.command("verify", "net.onnx small.onnx", arguments=("original", "pruned"))
-def command(original: Path, pruned: Path, **given: Any) -> int:
-    """Prove that PRUNED matches ORIGINAL for the kept units."""
+@options.command(
+    "verify",
+    "net.onnx small.onnx",
+    options.argument("original", metavar="ORIGINAL|DIR"),
+    options.argument("pruned", required=False),
+    arguments=(),
+)
+def command(original: Path, pruned: Path | None, **given: Any) -> int:
+    """Prove that PRUNED matches ORIGINAL for the kept units, or check a folder that `run` wrote.
+
+    `exporter verify DIR` compares the files of DIR with its SHA256SUMS, and shows the checks that
+    its report claims. It runs no model.
+    """
     from exporter.cli import show
     from exporter.jobs.compare import verify_files
+    from exporter.jobs.verify_folder import verify_folder
 
+    if pruned is None:
+        return show.folder_report(verify_folder(original), given)
     with show_progress(given) as progress:
         report = verify_files(original, pruned, options.make_job(given, progress))
     return show.reports({"": report}, given)

@@ -26,6 +26,8 @@ from exporter.errors import ConversionError, ExporterError, first_line, missing_
 from exporter.formats import KINDS
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
+from exporter.output.files import writing
+from exporter.output.scratch import is_full, no_temporary_files
 
 Answer = dict[str, Any]
 
@@ -53,6 +55,8 @@ class Session:
             traceback.print_exc()
             if isinstance(error, ImportError) and (missing := missing_library(error)):
                 return {"error": _encoded(missing)}
+            if is_full(error):
+                return {"error": _encoded(no_temporary_files(error))}
             line = first_line(error) or "no message"
             return {"error": {"class": type(error).__qualname__, "message": line, "hint": ""}}
 
@@ -112,7 +116,8 @@ class Session:
         return {"names": list(outputs), "path": str(target)}
 
     def write(self, handle: str, path: str) -> Answer:
-        self.model(handle).write(Path(path))
+        with writing(Path(path)):
+            self.model(handle).write(Path(path))
         return {}
 
     def convert(self, handle: str, kind: str, path: str, options: dict[str, Any]) -> Answer:

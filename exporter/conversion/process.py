@@ -31,6 +31,7 @@ import psutil
 import exporter
 from exporter import errors
 from exporter.errors import ConversionError, ExporterError
+from exporter.output.scratch import no_temporary_files
 
 _POLL_S = 0.1
 _ERRORS: Mapping[str, type[ExporterError]] = {
@@ -73,7 +74,10 @@ class Child:
     @property
     def folder(self) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="exporter-"))
+            try:
+                self._folder = Path(tempfile.mkdtemp(prefix="exporter-"))
+            except OSError as error:
+                raise no_temporary_files(error) from error
         return self._folder
 
     @property
@@ -183,7 +187,10 @@ class Child:
 
     def _start(self) -> subprocess.Popen[str]:
         if self.log is None:
-            handle, name = tempfile.mkstemp(".log", "exporter-")
+            try:
+                handle, name = tempfile.mkstemp(".log", "exporter-")
+            except OSError as error:
+                raise no_temporary_files(error) from error
             os.close(handle)
             self.log = Path(name)
         with self.log.open("ab") as log:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import weakref
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from exporter.formats.model import RunOptions
 from exporter.formats.savedmodel.files import check_folder
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
+from exporter.output.scratch import scratch_folder
 from exporter.remap import Remap
 
 # kind -> the library that converts to it
@@ -116,8 +116,8 @@ class RemoteRunner:
         self._run = run
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        with tempfile.TemporaryDirectory(dir=self._child.folder) as folder:
-            path = Path(folder) / "inputs.npz"
+        with scratch_folder(self._child.folder) as folder:
+            path = folder / "inputs.npz"
             np.savez(path, *inputs.values())
             answer = self._run(names=list(inputs), path=str(path))
             with np.load(answer["path"], allow_pickle=False) as values:
@@ -168,13 +168,13 @@ def open_live(model: Any, child: Child) -> RemoteKerasModel:
         ModelError: it has Lambda layers, or was never called.
     """
     reason, action = custom_class_of(model), f"opening {model.name}"
-    with tempfile.TemporaryDirectory(dir=child.folder) as folder:
+    with scratch_folder(child.folder) as folder:
         if reason is not None:
-            path, info = Path(folder) / "saved", _export_info(model, reason)
+            path, info = folder / "saved", _export_info(model, reason)
             _export(model, path)
             opened = child.request("open_exported", action, path=str(path), info=info)
             return RemoteKerasModel(child, opened)
-        path = Path(folder) / "live.keras"
+        path = folder / "live.keras"
         model.save(path)
         check_without_libraries(path)
         # built whole, because the file is removed

@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ModelError, UsageError
+from exporter.output.files import refuse_url
 
 if TYPE_CHECKING:
     from exporter.formats.model import Model
+
+
+_READABLE = "check the path, and the permissions of the file and of its folders"
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,12 @@ def suffixes_of(path: Path) -> tuple[str, ...]:
 
 def kind_of(path: Path) -> str:
     """The kind of a file by its first bytes (raises as `open_model` does)."""
-    if path.is_dir():
+    refuse_url(path)
+    try:
+        is_folder = path.is_dir()
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", _READABLE) from error
+    if is_folder:
         return _kind_of_folder(path)
     for kind in KINDS.values():
         if path.name == kind.member:
@@ -148,7 +157,7 @@ def read_first_bytes(path: Path) -> bytes:
             f"there is no file {path}", "check the path; it starts in the current folder"
         ) from error
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(f"cannot read {path}: {error.strerror}", _READABLE) from error
 
 
 def _kind_of_folder(path: Path) -> str:

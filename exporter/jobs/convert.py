@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.started import started
 from exporter.output.draft import new_file
+from exporter.output.scratch import scratch_folder
 from exporter.records import Report
 
 
@@ -34,10 +34,10 @@ def convert_file(source: str | Path | Any, out: Path, job: Job) -> Report:
     with (
         new_file(out, force=job.force) as draft,
         job.open(source) as opened,
-        tempfile.TemporaryDirectory(prefix="exporter-") as folder,
+        scratch_folder() as folder,
     ):
         inputs = job.inputs(opened.model, opened.path) if job.verify else NO_INPUTS
-        uncut = opened.as_kind(kind, Path(folder), job.progress, out.stem)
+        uncut = opened.as_kind(kind, folder, job.progress, out.stem)
         if uncut.original is None or uncut.path is None:
             raise UsageError(f"{opened.model.name} is in {KINDS[kind].title} format already")
         results = CheckResults.warn(*uncut.warnings)

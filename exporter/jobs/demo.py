@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from exporter.jobs.options import Job
 from exporter.jobs.run import run_job
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
+from exporter.output.scratch import scratch_folder
 from exporter.planning.cut import CutOptions
 from exporter.records import Report
 
@@ -55,16 +55,16 @@ def run_demo(out: Path, job: Job) -> Demo:
         OutputError, ConversionError: as `run.run_job`.
     """
     training, held_out = split_digits()
-    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        network, data = Path(folder) / NETWORK, Path(folder) / "held-out digits.npz"
+    with scratch_folder() as folder:
+        network, data = folder / NETWORK, folder / "held-out digits.npz"
         np.savez(data, image=held_out.images)
-        calibration = Path(folder) / "training digits.npz"
+        calibration = folder / "training digits.npz"
         np.savez(calibration, image=training.images[:CALIBRATION])
         job.progress("training a small network on 1,437 images of digits")
         with Child(job.timeout_s, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
         seen = _as_seen_by_device(held_out)
-        pictures, chosen = Path(folder) / "pictures from the device.npz", Path(folder) / SELECTION
+        pictures, chosen = folder / "pictures from the device.npz", folder / SELECTION
         np.savez(pictures, image=seen.images, labels=seen.labels)
         criteria = SelectOptions(min_f1=MIN_F1, coverage=COVERAGE, labels=LABELS)
         job.progress(f"choosing digits: an F1 of {MIN_F1}, then {COVERAGE:.0%} of what is seen")
@@ -74,7 +74,7 @@ def run_demo(out: Path, job: Job) -> Demo:
         job = replace(
             job, data=data, calibration=calibration, precisions=PRECISIONS, keep_original=True
         )
-        labels = Path(folder) / ALL_LABELS
+        labels = folder / ALL_LABELS
         labels.write_text("".join(f"{label}\n" for label in LABELS), "utf-8")
         report = run_job(network, out, options, job, extras=(network, chosen, labels))
     is_kept = np.isin(held_out.labels, choice.kept)

@@ -7,7 +7,6 @@ activations change values in a file, and not its structure.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,6 +30,7 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import write_pruned
 from exporter.jobs.quantize import quantization_specs, quantize_for_job, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.output.scratch import scratch_folder
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 
@@ -85,9 +85,9 @@ def forecast_models(
     for options in variants.values():  # report a wrong option before the conversion
         with suppress(ModelError):  # the converted file may have a head that the source lacks
             plan_cut(opened.model, options)
-    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+    with scratch_folder() as folder:
         kinds = job.kinds or opened.default_kinds()
-        models = [opened.as_kind(kind, Path(folder), job.progress) for kind in kinds]
+        models = [opened.as_kind(kind, folder, job.progress) for kind in kinds]
         work = _Work(opened, job, out, measure_share)
         return {name: work.forecast(models, options) for name, options in variants.items()}
 
@@ -120,10 +120,10 @@ class _Work:
     def forecast(self, models: list[UncutModel], options: CutOptions) -> Forecast:
         floats, files, warnings = [], list[FileForecast](), list[str]()
         for uncut in models:
-            with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-                plain = self._cut(uncut, options, Path(folder))
+            with scratch_folder() as folder:
+                plain = self._cut(uncut, options, folder)
                 floats.append(plain)
-                files += self._files(plain, options, Path(folder))
+                files += self._files(plain, options, folder)
                 warnings += (*uncut.warnings, *plain.cut.warnings, *plain.warnings)
         warnings += (*map(_noise, files), *self._missing_calibration())
         every = filter(None, (*self.source.warnings, *warnings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from exporter.jobs.output_file import NewFile, check_output_file, write_if_passe
 from exporter.jobs.source import OpenedModel
 from exporter.jobs.started import started
 from exporter.output.draft import new_file
+from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.quantization.interface import integer_ends
@@ -166,14 +166,14 @@ def quantize_file(source: str | Path, out: Path, job: Job) -> Report:
     with (
         new_file(out, force=job.force) as new,
         job.open(path) as opened,
-        tempfile.TemporaryDirectory(prefix="exporter-") as folder,
+        scratch_folder() as folder,
     ):
         model = opened.model
         refuse_quantizing(job, opened)
         inputs = job.inputs(model, path) if job.verify or job.bench else NO_INPUTS
         samples = calibration_samples(job, opened)
         quantized = quantize_for_job(job, opened, model, spec, samples)
-        draft = Path(folder, out.name)
+        draft = folder / out.name
         quantized.model.write(draft)
         small = opened.reopen(draft)
         small.runner(job.run_options)  # a file that its runtime cannot load is not written

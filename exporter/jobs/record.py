@@ -19,6 +19,7 @@ from exporter.jobs.checks import CheckResults
 from exporter.jobs.options import Job
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
+from exporter.output.files import sha256_of
 from exporter.records import Artifact, Interface, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
 from exporter.report.machine import machine, versions
@@ -135,14 +136,12 @@ def describe_artifact(
         proof: that the model is the result of its cut.
     """
     graph = model.graph()
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Artifact(
         path=path.name,
         kind=model.kind,
         precision=model.precision,
         bytes=size_bytes(path),
-        sha256=sha256,
+        sha256=sha256_of(path),
         route=route,
         original_bytes=size_bytes(uncut) if uncut else None,
         proof=proof,

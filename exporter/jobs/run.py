@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,6 +42,8 @@ from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
 from exporter.output.folder import check_output_folder
+from exporter.output.manifest import write_manifest
+from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
@@ -96,7 +97,7 @@ def run_variants(
     with (
         new_folder(out, force=job.force) as folder,
         job.open(source) as opened,
-        tempfile.TemporaryDirectory(prefix="exporter-") as scratch,
+        scratch_folder() as scratch,
     ):
         refuse_quantizing(job, opened)
         runs = job.verify or job.bench or job.data
@@ -107,7 +108,7 @@ def run_variants(
             with suppress(ModelError):  # the converted file may have a head that the source lacks
                 plan_cut(opened.model, options)
         kinds = job.kinds or opened.default_kinds()
-        models = tuple(opened.as_kind(kind, Path(scratch), job.progress) for kind in kinds)
+        models = tuple(opened.as_kind(kind, scratch, job.progress) for kind in kinds)
         shared = opened, models, inputs, calibration
         reports = {
             name: _run_variant(
@@ -124,6 +125,9 @@ def run_variants(
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)
+            for name in filter(None, variants):
+                write_manifest(folder / name)
+            write_manifest(folder)
         return reports
 
 
@@ -335,8 +339,8 @@ def _prune_source(
     """Make the float file from a source that is cut before the conversion."""
     job = variant.job
     source = cut_source(variant.source, uncut, variant.options, reason)
-    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
-        converted = source.as_kind(uncut.model.kind, Path(folder), job)
+    with scratch_folder() as folder:
+        converted = source.as_kind(uncut.model.kind, folder, job)
         converted.model.name = path.name  # external data files are named after it
         pruned = variant.write(path, converted.model.write)
     results = CheckResults.warn(*source.cut.warnings)

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import OutputError
+from exporter.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from exporter.graph import Array
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # "C:/" is a path on Windows
+PLACE = re.compile(r"\.exporter-.+-[0-9a-f]{8}")  # name of the hidden folder of a target
 CHUNK_BYTES = 1 << 24
+
+
+def refuse_url(path: str | Path) -> None:
+    """Raise a UsageError for `s3://bucket/file` and the like: it is no path."""
+    if _URL.match(str(path)):
+        raise UsageError(
+            f"{path} is a URL, and only local files are read and written",
+            "download the file first, or write a local file and upload it",
+        )
 
 
 def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise an OutputError if the path exists and `force` is not set, or if it cannot exist."""
+    refuse_url(path)
     with writing(path), suppress(FileNotFoundError, NotADirectoryError):
         path.lstat()
         if not force:
@@ -62,10 +76,26 @@ def byte_chunks(values: Array) -> Iterator[bytes]:
 
 def cannot_write(target: Path, error: OSError) -> OutputError:
     """The error for a target that the operating system refuses to write."""
+    target = _final(target)
     if isinstance(error, FileExistsError):
         return OutputError(f"{target} exists", "use --force to replace it")
     hint = HINTS.get(error.errno or 0, "choose another place with -o")
     return OutputError(f"cannot write {target}: {error.strerror or error}", hint)
+
+
+def _final(path: Path) -> Path:
+    """The path that a prepared file will have."""
+    parts = path.parts
+    for index, part in enumerate(parts):
+        if PLACE.fullmatch(part):
+            return Path(*parts[:index], *parts[index + 2 :])
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush_to_disk(path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from exporter.errors import OutputError, UsageError
 from exporter.output.files import refuse_existing, writing
 
+MANIFEST = "SHA256SUMS"  # see `manifest`
 REPORT = "report.json"  # every result folder contains it, or each of its variants does
 
 
@@ -43,5 +44,5 @@ def check_output_folder(target: Path, *, force: bool, inputs: Iterable[Path] = (
 def _is_result(folder: Path) -> bool:
     """True for a folder that a run wrote, a folder of such folders, and an empty folder."""
     return (folder / REPORT).exists() or all(
-        (entry / REPORT).exists() for entry in folder.iterdir()
+        (entry / REPORT).exists() for entry in folder.iterdir() if entry.name != MANIFEST
     )

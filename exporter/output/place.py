@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import stat
 import warnings
@@ -20,8 +19,8 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from exporter.errors import OutputError
+from exporter.output.files import PLACE
 
-_NAME = re.compile(r"\.exporter-.+-[0-9a-f]{8}")
 _READABLE = 40  # characters of the target's name: with 255 of them, no room would be left
 _LOCK = "lock"
 WAIT_S = 0.2  # for a writer that is just removing its place
@@ -112,11 +111,16 @@ class Place:
             )
 
 
+def is_place(path: Path) -> bool:
+    """Is it the name of a place?"""
+    return PLACE.fullmatch(path.name) is not None
+
+
 def places_in(folder: Path) -> list[Place]:
     """The places in a folder, of running and of killed processes."""
     with os.scandir(folder) as entries:
         return [
             Place(Path(entry.path))
             for entry in entries
-            if _NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+            if is_place(Path(entry.path)) and entry.is_dir(follow_symlinks=False)
         ]

@@ -20,7 +20,6 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,7 @@ from exporter.formats import KINDS
 from exporter.formats.memory_probe import NAME_PREFIX
 from exporter.formats.model import Model
 from exporter.graph import Array
+from exporter.output.scratch import scratch_folder
 from exporter.records import Memory, MemoryVerdict
 
 ROUNDS = 3
@@ -67,9 +67,9 @@ def measure_memory(
     Raises:
         ModelError: a runtime could not load or run its file.
     """
-    with tempfile.TemporaryDirectory(prefix="exporter-") as folder:
+    with scratch_folder() as folder:
         first, second = (
-            (each, _save(Path(folder, f"{i}.npz"), each.model, feed))
+            (each, _save(folder / f"{i}.npz", each.model, feed))
             for i, each in enumerate((original, pruned))
         )
         growth = [

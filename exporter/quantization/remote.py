@@ -18,6 +18,7 @@ from exporter.conversion.process import Child
 from exporter.data.samples import Samples
 from exporter.formats import KINDS, open_model
 from exporter.formats.model import Model
+from exporter.output.scratch import scratch_folder
 from exporter.quantization.precisions import Ends, QuantizationSpec
 from exporter.quantization.quantize import Quantized, check_float, quantize_model, remap_of
 from exporter.remap import Remap
@@ -35,8 +36,8 @@ def quantize_in(
     check_float(model, spec.precision)
     suffix = KINDS[model.kind].suffixes[0]
     made = Path(tempfile.mkdtemp(dir=child.folder), f"made{suffix}")  # removed with the child
-    with tempfile.TemporaryDirectory(dir=child.folder) as folder:
-        source = Path(folder, f"float{suffix}")
+    with scratch_folder(child.folder) as folder:
+        source = folder / f"float{suffix}"
         model.write(source)
         answer = child.request(
             "quantize",
@@ -48,7 +49,7 @@ def quantize_in(
             precision=spec.precision,
             integer_io=spec.integer_io,
             float_io=spec.float_io,
-            samples=_write_samples(samples, Path(folder, "samples")) if samples else None,
+            samples=_write_samples(samples, folder / "samples") if samples else None,
         )
     result = open_model(made)
     result.name, result.remap = model.name, remap_of(model, spec)

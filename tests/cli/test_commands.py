@@ -454,7 +454,7 @@ def test_run_keeps_files_that_failed_and_reports_it(work: Path) -> None:
     assert done.code == 1
     assert " failed. Do not use these files." in done.out.splitlines()[0]
     assert "Traceback" not in done.err
-    files = {"pruned.fp32.onnx", "remap.json", "worst.pruned.fp32.onnx.npz"}
+    files = {"pruned.fp32.onnx", "remap.json", "worst.pruned.fp32.onnx.npz", "SHA256SUMS"}
     files |= {"report.html", "report.json", "report.md"}
     assert {path.name for path in (work / "failed").iterdir()} == files
     report = json.loads((work / "failed" / "report.json").read_text())
@@ -596,7 +596,7 @@ def test_variants(work: Path) -> None:
         "a 3 of 7 4 of 4 # #\nb 2 of 7 4 of 4 # #\n\nWritten to variants\n"
     )
     names = {"labels.txt", "original.onnx", "pruned.fp32.onnx"}
-    names |= {"remap.json", "report.html", "report.json", "report.md"}
+    names |= {"remap.json", "report.html", "report.json", "report.md", "SHA256SUMS"}
     for name, expected in {"a": (0, 1, 2), "b": (5, 6)}.items():
         folder = work / "variants" / name
         assert {path.name for path in folder.iterdir()} == names
@@ -636,7 +636,7 @@ def test_run_writes_the_documented_files(ran: Done, keras_work: Path) -> None:
     assert {path.name for path in out.iterdir()} == {
         *(f"original.{suffix}" for suffix in suffixes),
         *(f"pruned.fp32.{suffix}" for suffix in suffixes),
-        *("labels.txt", "remap.json", "report.html", "report.json", "report.md"),
+        *("labels.txt", "remap.json", "report.html", "report.json", "report.md", "SHA256SUMS"),
     }
     assert leftover_files(keras_work) == []
     assert (out / "original.keras").read_bytes() == (keras_work / "net.keras").read_bytes()
@@ -790,7 +790,10 @@ def test_full_stdout_is_an_error(line: str, work: Path) -> None:
             check=False,
         )
     assert done.returncode == 6
-    assert done.stderr == "error: cannot write the results to stdout: No space left on device\n"
+    assert done.stderr == (
+        "error: cannot write the results to stdout: No space left on device\n"
+        "hint: the job is done: redirect stdout to a file, or to /dev/null\n"
+    )
 
 
 def on_terminal(line: str, folder: Path, **surroundings: str) -> str:

@@ -84,6 +84,10 @@ RESULTS: dict[str, Callable[[Path], object]] = {
     "an empty folder": lambda path: path.mkdir(),
     "a result": result,
     "variants": lambda path: (result(path / "a"), result(path / "b")),
+    "variants with a manifest": lambda path: (
+        result(path / "a"),
+        (path / "SHA256SUMS").write_text(""),
+    ),
     "a link to a result": lambda path: path.symlink_to(result(path.with_name("elsewhere"))),
 }
 

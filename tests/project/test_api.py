@@ -132,7 +132,7 @@ CALLS: dict[str, tuple[Any, type[Exception], str]] = {
         "'bench'",
     ),
     "keep where nothing is cut": (
-        lambda path: exporter.verify(path, path, keep=[1]),  # type: ignore[call-arg]
+        lambda path: exporter.verify(path, path, keep=[1]),  # type: ignore[call-overload]
         TypeError,
         r"verify\(\) got an unexpected keyword argument 'keep'",
     ),

@@ -1,0 +1,101 @@
+"""The manifest of a result folder: SHA256SUMS, which `sha256sum -c` reads too.
+
+It is the last file that a run writes: a folder without it is not complete.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.errors import CheckError
+from exporter.output.files import sha256_of, write_text
+from exporter.output.folder import MANIFEST
+from exporter.output.place import is_place
+
+_LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
+_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # of sha256sum, in lines that start with \
+
+
+@dataclass(frozen=True)
+class ManifestCheck:
+    """The files of a folder compared with its manifest.
+
+    Attributes:
+        matching: files with the SHA-256 of the manifest.
+        missing, changed: files of the manifest.
+        extra: files that are not in the manifest.
+    """
+
+    matching: tuple[str, ...]
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    extra: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not (self.missing or self.changed or self.extra)
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the SHA-256 of every file in a folder, in the order of their names."""
+    lines = "".join(_line(sha256_of(folder / name), name) for name in _files(folder))
+    write_text(folder / MANIFEST, lines)
+
+
+def check_manifest(folder: Path) -> ManifestCheck:
+    """Compare the files of a folder with its manifest.
+
+    Raises:
+        CheckError: the folder is an unfinished result, or has no manifest that can be read.
+        OSError: a file cannot be read.
+    """
+    expected = _read(folder)
+    found = set(_files(folder))
+    present = sorted(expected.keys() & found)
+    matching = tuple(name for name in present if sha256_of(folder / name) == expected[name])
+    return ManifestCheck(
+        matching,
+        missing=tuple(sorted(expected.keys() - found)),
+        changed=tuple(name for name in present if name not in matching),
+        extra=tuple(sorted(found - expected.keys())),
+    )
+
+
+def _files(folder: Path) -> list[str]:
+    """The paths of all files in a folder, relative to it, without its manifest."""
+    paths = (path for path in folder.rglob("*") if not path.is_dir())
+    return sorted({path.relative_to(folder).as_posix() for path in paths} - {MANIFEST})
+
+
+def _line(digest: str, name: str) -> str:
+    escaped = "".join(_ESCAPES.get(character, character) for character in name)
+    mark = "" if escaped == name else "\\"
+    return f"{mark}{digest}  {escaped}\n"
+
+
+def _read(folder: Path) -> dict[str, str]:
+    """File -> SHA-256."""
+    hint = "run the job again, or copy the folder again"
+    if any(map(is_place, (folder.resolve(), *folder.resolve().parents))):
+        raise CheckError(f"{folder} is the unfinished result of an interrupted run", hint)
+    try:
+        text = (folder / MANIFEST).read_text("utf-8")
+    except FileNotFoundError as error:
+        raise CheckError(
+            f"{folder} has no {MANIFEST}, the last file of a run: it was interrupted while it was "
+            "written or copied, or an older version wrote it",
+            hint,
+        ) from error
+    except UnicodeDecodeError as error:
+        raise CheckError(f"{folder / MANIFEST} is damaged", hint) from error
+    lines = [_LINE.fullmatch(line) for line in text.split("\n")[:-1]]
+    if not text.endswith("\n") or None in lines:
+        raise CheckError(f"{folder / MANIFEST} is damaged or incomplete", hint)
+    return {_unescaped(line[3]) if line[1] else line[3]: line[2] for line in lines if line}
+
+
+def _unescaped(name: str) -> str:
+    back = {escape: character for character, escape in _ESCAPES.items()}
+    return re.sub(r"\\.", lambda found: back.get(found[0], found[0]), name)

@@ -1,0 +1,208 @@
+"""Full disks, closed streams, folders without permission, names that are too long, URLs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import exporter as package
+from exporter.errors import UsageError
+from tests.builders.commands import Done, command, environment, exporter, listing
+
+NOBODY = 65534
+PRUNE = "prune net.onnx -o out.onnx --keep 1,2 --samples 2"
+
+linux = pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
+
+
+@pytest.fixture
+def work(shelf: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shutil.copyfile(shelf / "net.onnx", folder / "net.onnx")
+    return folder
+
+
+def shell(line: str, folder: Path, *before: str, **more: str) -> Done:
+    """Run a line of the shell, in which {exporter} is the command."""
+    text = line.replace("{exporter}", shlex.join(command()))
+    done = subprocess.run(
+        [*before, "sh", "-c", text],
+        cwd=folder,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def assert_one_error(done: Done, code: int, error: str, hint: str) -> None:
+    assert done.code == code, done.err
+    lines = [line for line in done.err.splitlines() if not line.endswith(" ...")]
+    assert lines == [f"error: {error}", f"hint: {hint}"]
+
+
+# --- streams ------------------------------------------------------------------------------------
+
+# name -> redirection, exit code, error
+STREAMS = {
+    "stdout is closed": (">&-", 6, "cannot write the results to stdout: it is closed"),
+    "stderr is full": ("2>/dev/full", 0, ""),
+    "stderr is closed": ("2>&-", 0, ""),
+    "all are closed": ("<&- >&- 2>&-", 6, ""),
+}
+
+
+@linux
+@pytest.mark.parametrize("name", STREAMS)
+def test_streams(name: str, work: Path) -> None:
+    """The files are whole: nothing that was printed is in them."""
+    redirection, code, error = STREAMS[name]
+    done = shell(f"{{exporter}} {PRUNE} {redirection}", work)
+    assert done.code == code
+    if error:
+        assert done.err.splitlines()[-2] == f"error: {error}"
+    files = listing(work)
+    assert set(files) == {"net.onnx", "out.onnx", "out.onnx.remap.json"}
+    exporter("prune net.onnx -o again.onnx --keep 1,2 --samples 2 -q", work)
+    assert (work / "again.onnx").read_bytes() == files["out.onnx"]
+
+
+@linux
+def test_an_error_keeps_its_exit_code_if_stderr_is_full(work: Path) -> None:
+    assert shell("{exporter} inspect no.onnx 2>/dev/full", work).code == 2
+    assert shell("{exporter} inspect no.onnx --debug 2>/dev/full", work).code == 2
+
+
+# --- paths --------------------------------------------------------------------------------------
+
+
+def test_urls(work: Path) -> None:
+    hint = "download the file first, or write a local file and upload it"
+    for line in ("run net.onnx -o s3://b/out --keep 1", "inspect https://x.org/net.onnx"):
+        url = next(word for word in line.split() if "://" in word)
+        error = f"{url} is a URL, and only local files are read and written"
+        assert_one_error(exporter(line, work), 2, error, hint)
+    with pytest.raises(UsageError, match="is a URL"):
+        package.run(work / "net.onnx", "gs://bucket/out", keep=[1])
+    with pytest.raises(UsageError, match="is a URL"):
+        package.inspect("hdfs://host/net.onnx")
+    assert listing(work) == {"net.onnx": (work / "net.onnx").read_bytes()}
+
+
+def test_long_name(work: Path) -> None:
+    name = "n" * 250
+    done = exporter(f"prune net.onnx -o {name}.onnx --keep 1 -q", work)
+    error = f"cannot write {name}.onnx: File name too long"
+    assert_one_error(done, 6, error, "choose a shorter name with -o")
+    done = exporter(f"prune net.onnx -o {name[:240]}.onnx --keep 1 -q", work)
+    error = f"cannot write {name[:240]}.onnx.remap.json: File name too long"
+    assert_one_error(done, 6, error, "choose a shorter name with -o")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows keeps the current folder")
+def test_the_current_folder_was_removed(work: Path) -> None:
+    (work / "gone").mkdir()
+    line = f"cd gone && rmdir ../gone && {{exporter}} inspect {work}/net.onnx"
+    done = shell(line, work)
+    error = "the current folder cannot be used: No such file or directory"
+    assert_one_error(done, 2, error, "change to another folder")
+
+
+# --- permissions --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_nobody(work: Path) -> Sequence[str]:
+    """The start of a command line that runs as a user without rights; () if we are one."""
+    if os.name == "nt":
+        pytest.skip("permissions of POSIX")
+    if os.geteuid() != 0:
+        return ()
+    switch = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
+    for parent in (*list(work.parents)[:3], work):
+        parent.chmod(0o755)
+    can_import = shell("{exporter} --version", work, *switch) if shutil.which("setpriv") else None
+    if can_import is None or can_import.code:
+        pytest.skip("setpriv cannot run the command as another user")
+    return switch
+
+
+PERMISSIONS = {
+    "read in a folder": ("inspect locked/net.onnx", 2, "cannot read locked/net.onnx"),
+    "write in a folder": (
+        "prune net.onnx -o locked/o.onnx --keep 1 -q",
+        6,
+        "cannot write locked/o.onnx",
+    ),
+    "write a folder": ("run net.onnx -o locked/out --keep 1 -q", 6, "cannot write locked/out"),
+    "write a selection": (
+        "select net.onnx -o locked/s.json --counts counts.csv --min-count 1 -q",
+        6,
+        "cannot write locked/s.json",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PERMISSIONS)
+def test_a_folder_without_permission(name: str, work: Path, as_nobody: Sequence[str]) -> None:
+    line, code, error = PERMISSIONS[name]
+    (work / "locked").mkdir()
+    shutil.copyfile(work / "net.onnx", work / "locked" / "net.onnx")
+    (work / "locked").chmod(0o600)
+    done = shell(f"{{exporter}} {line}", work, *as_nobody)
+    (work / "locked").chmod(0o700)
+    assert done.code == code, done.err
+    first, second = done.err.splitlines()
+    assert first == f"error: {error}: Permission denied"
+    assert second.startswith("hint: ")
+    assert set(listing(work)) == {"net.onnx", "locked/", "locked/net.onnx"}
+
+
+# --- full disks ---------------------------------------------------------------------------------
+
+
+def on_small_disk(line: str, folder: Path, size: str, **more: str) -> Done:
+    """Run a line with a disk of this size, in memory, at `small`."""
+    (folder / "small").mkdir()
+    text = f"mount -t tmpfs -o size={size} tmpfs small || exit 99; {line}; code=$?; ls -A small"
+    done = shell(f"{text}; exit $code", folder, "unshare", "--mount", **more)
+    if done.code == 99 or "unshare" in done.err:
+        pytest.skip("no disk can be mounted here")
+    return done
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
+def test_full_disk(work: Path) -> None:
+    line = "{exporter} run net.onnx -o small/out --keep 1,2 -q --no-bench --samples 2"
+    done = on_small_disk(line, work, "16k")
+    assert done.code == 6
+    assert done.out == "", "the disk is empty again"
+    first, second = done.err.splitlines()
+    assert first.startswith(f"error: cannot write {work}/small/out/")
+    assert first.endswith(": No space left on device")
+    assert second == "hint: free some space"
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="there is no unshare")
+def test_full_disk_of_temporary_files(work: Path) -> None:
+    small = work / "small"
+    line = "{exporter} quantize net.onnx -o q.onnx --precision fp16 -q --no-bench --samples 2"
+    done = on_small_disk(
+        f"head -c 8192 /dev/zero > small/full; {line}", work, "8k", TMPDIR=str(small)
+    )
+    assert done.code == 6, done.err
+    assert done.out == "full\n"
+    error = f"cannot write temporary files in {small}: No space left on device"
+    hint = "free some space there, or set TMPDIR to another folder"
+    assert_one_error(Done(done.code, "", done.err), 6, error, hint)
+    assert not (work / "q.onnx").exists()
