@@ -1,6 +1,6 @@
 """Count what failing file calls, kills and second writers leave behind. Prints a Markdown table.
 
-    python benchmarks/reliability.py            every call, 200 random kills, 50 pairs (15 minutes)
+    python benchmarks/reliability.py            every call, 200 random kills, 50 pairs (20 minutes)
     python benchmarks/reliability.py --every 5  every fifth of each
 
 The commands are prune, run and quantize, with and without --force, on a small .onnx file. A shim
@@ -40,7 +40,7 @@ from tests.builders.reliability import (
 )
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
-KILLS, PAIRS = 200, 50
+KILLS, PAIRS, RERUNS = 200, 50, 240
 
 
 def count_failing_calls(server: FaultServer, found: Scene, numbers: Iterable[int]) -> Counter[str]:
@@ -109,6 +109,19 @@ def count_pairs(server: FaultServer, pairs: int) -> Counter[str]:
     return counts
 
 
+def count_reruns(server: FaultServer, reruns: int) -> Counter[str]:
+    """Run each command again and again; reports contain times, all other files must be equal."""
+    counts: Counter[str] = Counter()
+    for command in COMMANDS.values():
+        found = scene(server, command, force=False)
+        for _ in range(reruns // len(COMMANDS)):
+            server.prepare({})
+            server.run(found.line)
+            counts["tried"] += 1
+            counts["identical"] += found.state(server.work) == "new"
+    return counts
+
+
 def scene_of(server: FaultServer, line: list[str]) -> Scene:
     return Scene(line, {}, listing(server.work), [], 0.0)
 
@@ -139,11 +152,13 @@ def main() -> None:
                     numbers_ = " | ".join(str(counts[column]) for column in columns)
                     print(f"| {row} | {numbers_} |", flush=True)
         pairs = count_pairs(server, PAIRS // every)
+        reruns = count_reruns(server, RERUNS // every)
     print(
         f"\n{pairs['tried']} pairs of writers without --force: in "
         f"{pairs['one wins, the other says so']} one wins and the other says so; "
         f"{pairs['hidden']} leave hidden files"
     )
+    print(f"{reruns['tried']} reruns: {reruns['identical']} with identical bytes")
 
 
 if __name__ == "__main__":

@@ -84,10 +84,12 @@ def system_error(error: OSError) -> OutputError | None:
     if error.errno not in _REFUSALS:
         return None
     path = "" if error.filename is None else f"{error.filename}: "
-    return OutputError(
+    shown = OutputError(
         f"a file cannot be used: {path}{error.strerror}",
         "check the path, its permissions and the space on its disk",
     )
+    shown.__cause__ = error  # --debug shows it
+    return shown
 
 
 _REFUSALS = {

@@ -14,6 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
@@ -52,11 +53,12 @@ class Session:
         except ExporterError as error:
             return {"error": _encoded(error)}
         except Exception as error:  # noqa: BLE001 - the edge of the process: the parent decides
-            traceback.print_exc()
+            with suppress(OSError):  # the disk of the log is full
+                traceback.print_exc()
             if isinstance(error, ImportError) and (missing := missing_library(error)):
                 return {"error": _encoded(missing)}
             if is_full(error):
-                return {"error": _encoded(no_temporary_files(error))}
+                return {"error": _encoded(no_temporary_files(error, self.folder.parent))}
             line = first_line(error) or "no message"
             return {"error": {"class": type(error).__qualname__, "message": line, "hint": ""}}
 
@@ -160,7 +162,8 @@ def main() -> None:
     session = Session(Path(sys.argv[1]))
     while True:
         answer = session.answer(json.loads(waiting.get()))
-        sys.stdout.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 

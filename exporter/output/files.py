@@ -41,15 +41,20 @@ def refuse_existing(path: Path, *, force: bool) -> None:
 
 def refuse_existing_file(path: Path, *, force: bool) -> None:
     """Raise an OutputError if the path is a folder, or exists and `force` is not set."""
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder", "give the name of a file with -o")
+    refuse_url(path)
+    with writing(path):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder", "give the name of a file with -o")
     refuse_existing(path, force=force)
 
 
 def refuse_missing_folder(path: Path) -> None:
     """Raise an OutputError if the folder that the path is in does not exist."""
-    if not path.parent.is_dir():
-        raise OutputError(f"there is no folder {path.parent}", "create it, or choose another -o")
+    with writing(path):
+        if not path.parent.is_dir():
+            raise OutputError(
+                f"there is no folder {path.parent}", "create it, or choose another -o"
+            )
 
 
 @contextmanager
@@ -108,7 +113,10 @@ def flush_folder(path: Path) -> None:
     """Make the operating system store the names in a folder, where folders can be opened."""
     if not hasattr(os, "O_DIRECTORY"):
         return
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # a folder may be written and not read
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -73,10 +73,11 @@ def held_place(target: Path) -> Iterator[Place]:
 
 def _sweep(folder: Path, own: Place) -> None:
     """Finish or remove what killed processes left in a folder; running ones are not disturbed."""
-    for place in places_in(folder):
-        if place.path != own.path:
-            with suppress(OSError, OutputError), place.locked():  # Timeout is an OSError
-                _recover(place)
+    with suppress(PermissionError):  # a folder may be written and not read
+        for place in places_in(folder):
+            if place.path != own.path:
+                with suppress(OSError, OutputError), place.locked():  # Timeout is an OSError
+                    _recover(place)
 
 
 def _recover(place: Place) -> None:

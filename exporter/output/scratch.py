@@ -52,12 +52,17 @@ def is_full(error: BaseException) -> bool:
     return getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)
 
 
-def no_temporary_files(error: BaseException) -> OutputError:
-    """The error for temporary files that cannot be written."""
-    try:
-        folder = tempfile.gettempdir()
-    except OSError:
-        folder = os.environ.get("TMPDIR", "the temporary folder")
+def no_temporary_files(error: BaseException, folder: Path | None = None) -> OutputError:
+    """The error for temporary files that cannot be written.
+
+    Args:
+        folder: that contains them. Default: TMPDIR, else the one of the system.
+    """
+    if folder is None:
+        try:
+            folder = Path(tempfile.gettempdir())
+        except OSError:  # none can be written
+            folder = Path(os.environ.get("TMPDIR", "/tmp"))  # noqa: S108 - only named
     reason = getattr(error, "strerror", None) or os.strerror(errno.ENOSPC)
     return OutputError(
         f"cannot write temporary files in {folder}: {reason}",

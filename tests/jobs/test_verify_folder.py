@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import exporter
-from exporter.errors import CheckError, OutputError, UsageError
+from exporter.errors import CheckError, UsageError
 from exporter.jobs.verify_folder import Claim, FolderReport, verify_folder
 from exporter.output.manifest import write_manifest
 from exporter.records import Report
@@ -109,26 +108,3 @@ def test_interrupted_result_as_a_process(folder: Path) -> None:
     assert done.code == 1
     error = json.loads(done.out)["error"]
     assert error.startswith("out has no SHA256SUMS, the last file of a run: it was interrupted")
-
-
-@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
-def test_unwritable_output_is_found_first(
-    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Before a model is opened: opening is what takes long with Keras."""
-
-    def refuse(*_arguments: object) -> None:
-        raise AssertionError("the model was opened")
-
-    def no_folder(*_arguments: object, **_keywords: object) -> None:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr("exporter.jobs.options.Job.open", refuse)
-    monkeypatch.setattr(Path, "mkdir", no_folder)
-    source = shelf / "net.onnx"
-    with pytest.raises(OutputError, match=r"cannot write .*: Permission denied"):
-        exporter.run(source, tmp_path / "out", keep=[1])
-    with pytest.raises(OutputError, match=r"cannot write .*: Permission denied"):
-        exporter.quantize(source, tmp_path / "q.onnx", precision="fp16")
-    with pytest.raises(OutputError, match=r"cannot write .*: Permission denied"):
-        exporter.convert("net.keras", tmp_path / "c.onnx")

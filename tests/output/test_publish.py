@@ -386,6 +386,17 @@ def test_a_place_of_someone_else_is_not_used(tmp_path: Path) -> None:
     assert listing(tmp_path / "elsewhere") == {}
 
 
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be written: then nothing of other commands is looked for."""
+
+    def deny(_folder: Path) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("exporter.output.publish.places_in", deny)
+    publish_files(tmp_path, force=False)
+    assert listing(tmp_path) == NEW
+
+
 def test_long_names(tmp_path: Path) -> None:
     """The names of places are short; a name that is too long is refused before any work."""
     for name in ("n" * 255, "ü" * 127):
