@@ -198,7 +198,10 @@ def test_photographs_in_a_folder(zoo: Path, tmp_path: Path) -> None:
     names = ["cat.bmp", "grace_hopper.bmp"]
     for name in names:
         (data / name).write_bytes((zoo / "images" / name).read_bytes())
-    sizes = [images.open(data / name).size for name in names]
+    sizes = []
+    for name in names:
+        with images.open(data / name) as image:
+            sizes.append(image.size)
     network = zoo / "coco_ssd_mobilenet_v1_uint8_metadata.tflite"
     model = open_model(network)
     read = model.runner(RunOptions())
