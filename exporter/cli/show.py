@@ -98,7 +98,10 @@ def prune_report(report: Report, given: Mapping[str, Any]) -> int:
     if not given["as_json"]:
         return written_file(report, given)
     record = report.to_dict()
-    shown = ("artifacts", "remap", "checks", "quality", "coverage", "worst", "warnings")
+    shown = (
+        *("artifacts", "remap", "checks", "quality"),
+        *("coverage", "worst", "warnings", "selection"),
+    )
     fields = {key: record[key] for key in shown}
     with printing():
         print_json({"schema": "exporter/prune/1", "ok": report.ok, **fields})

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +24,7 @@ from exporter.graph import Array, Graph
 LABELS = "labels"  # the array of an .npz that contains the class of each sample
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _SUFFIX = ".npy"
+_IMAGE_RANK = 4  # batch, height, width and channels
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -69,10 +70,11 @@ class _StoredArray:
                 stream.read(1)  # zipfile compares the checksum at the end
 
 
-def read_arrays(path: Path, graph: Graph, limit: int | None, _: DataOptions) -> Samples:
+def read_arrays(path: Path, graph: Graph, limit: int | None, options: DataOptions) -> Samples:
     """The samples of an `.npz` or `.npy` file.
 
-    Only the first `limit` samples are read, and large arrays stay in the file.
+    Only the first `limit` samples are read, and large arrays stay in the file. A normalization does
+    not change the values: images of another range are warned of.
 
     Raises:
         UsageError: the file is missing, damaged or empty; an array does not fit its input or names
@@ -93,6 +95,9 @@ def read_arrays(path: Path, graph: Graph, limit: int | None, _: DataOptions) -> 
             f"{path}: the inputs differ in their number of samples: {shown}",
             "write one entry per sample in each array",
         )
+    if options.normalize is not None:
+        images = [name for name in graph.inputs if len(graph.shape(name)) == _IMAGE_RANK]
+        graph = replace(graph, normalization=dict.fromkeys(images, options.normalize))
     ranges = {name: RangeCheck(graph, name) for name in arrays}
 
     def blocks(name: str) -> Iterator[Array]:

@@ -96,5 +96,7 @@ FORMS: Mapping[str, Form] = {
         "a table", (".csv", ".parquet", ".tsv"), False, frozenset({"--label-column"}), read_table
     ),
     "text": Form("a text file", (".txt",), False, frozenset({"--tokenizer"}), read_text_file),
-    "arrays": Form("an array file", (".npz", ".npy"), False, frozenset(), read_arrays),
+    "arrays": Form(
+        "an array file", (".npz", ".npy"), False, frozenset({"--normalize"}), read_arrays
+    ),
 }

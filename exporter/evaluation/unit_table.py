@@ -21,7 +21,8 @@ class UnitRow:
     """The statistics of one unit; None for a number that was not measured.
 
     Attributes:
-        count: how many samples it was the top-1 of, or how often a count file names it.
+        count: how many samples it was the top-1 of, or how often a count file names it; of a
+            detector, in how many samples it was detected.
         support: how many samples have its label.
         precision, recall, f1: of its top-1 predictions against the labels.
         average_precision: area under its precision-recall curve, over all samples.
@@ -56,11 +57,21 @@ class Predictions:
         truth: (samples,) unit index of each label, UNLABELED if it is not a unit; None without
             labels.
         active_above: a unit with a score above this is active in a sample.
+        is_detector: a score is that of the best box, 0 without one. A sample has any number of
+            units: every active one is counted.
     """
 
     scores: Array
     truth: Array | None = None
     active_above: float = 0.5
+    is_detector: bool = False
+
+    @property
+    def counts(self) -> Array:
+        """(units,) how many samples each unit was predicted for."""
+        if self.is_detector:
+            return np.asarray((self.scores > self.active_above).sum(axis=0))
+        return np.bincount(self.top1, minlength=self.scores.shape[1])
 
     @property
     def top1(self) -> Array:
@@ -81,7 +92,7 @@ def unit_table(
         norms: (units,) of the weights in the kernel; None if they were not computed.
     """
     units = predictions.scores.shape[1]
-    counts = np.bincount(predictions.top1, minlength=units)
+    counts = predictions.counts
     measured = {"active": (predictions.scores > predictions.active_above).mean(axis=0)}
     if predictions.truth is not None:
         measured |= _quality(predictions, units)
@@ -202,7 +213,7 @@ def redundant(predictions: Predictions, correlation: float) -> Mapping[int, tupl
             f"correlations of {predictions.scores.shape[1]} units take too long",
             f"use another criterion; at most {_MOST_CORRELATED} units are compared",
         )
-    counts = np.bincount(predictions.top1, minlength=predictions.scores.shape[1])
+    counts = predictions.counts
     order = np.argsort(-counts, kind="stable")
     rows = predictions.scores.T[order].astype(np.float64, order="C")
     rows -= rows.mean(axis=1, keepdims=True)

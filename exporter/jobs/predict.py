@@ -29,10 +29,14 @@ def predict(
             f"use --samples {most} or fewer",
         )
     job.progress(f"running {model.name} on {samples.count} samples")
-    runner = model.runner(job.run_options)
+    runner, rows = model.runner(job.run_options), detected_rows(model, head)
     scores = np.empty((samples.count, head.units), np.float32)
     for i, feed in enumerate(samples.feeds()):
-        scores[i] = _unit_scores(model, head, runner(feed)[head.output])
+        outputs = runner(feed)
+        if rows is not None:
+            scores[i] = _detected(head, *(outputs[name] for name in rows[1:]))
+        else:
+            scores[i] = _unit_scores(model, head, outputs[head.output])
     if bad := np.flatnonzero(np.isnan(scores).any(axis=1)).tolist():
         raise UsageError(
             f"{model.name} returns NaN for {len(bad)} samples, first for number {bad[0]}",
@@ -40,7 +44,26 @@ def predict(
         )
     largest = np.finfo(np.float32).max
     np.clip(scores, -largest, largest, out=scores)  # masked units have a score of -infinity
-    return Predictions(scores, truth, active_above(head.activation))
+    active = active_above("sigmoid" if rows is not None else head.activation)
+    return Predictions(scores, truth, active, is_detector=rows is not None)
+
+
+def detected_rows(model: Model, head: Head) -> tuple[str, str, str, str] | None:
+    """The outputs of a detector with boxes, class indices, scores and their number, if it is one.
+
+    None if the model returns the scores of all units, or no such rows.
+    """
+    outputs = model.graph().outputs
+    found = (each.rows for each in head.readers.detections if not each.tables)
+    return None if head.output in outputs else next(filter(None, found), None)
+
+
+def _detected(head: Head, classes: Array, scores: Array, number: Array) -> Array:
+    """(units,) the score of the best box of each unit; 0 for units that were not detected."""
+    count, best = int(np.ravel(number)[0]), np.zeros(head.units)
+    units = np.ravel(classes)[:count].astype(np.int64)
+    np.maximum.at(best, units, np.ravel(scores)[:count])
+    return best
 
 
 def active_above(activation: str) -> float:

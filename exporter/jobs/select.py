@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from exporter.evaluation.unit_table import (
 )
 from exporter.graph import Array
 from exporter.jobs.options import Job
-from exporter.jobs.predict import predict, weight_norms
+from exporter.jobs.predict import detected_rows, predict, weight_norms
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.source import OpenedModel
 from exporter.selection import Selection
@@ -149,13 +149,17 @@ def _by_predictions(
     opened: OpenedModel, head: Head, names: Sequence[str] | None, criteria: Criteria, job: Job
 ) -> UnitChoice:
     model = opened.model
-    if head.output not in model.graph().outputs:
+    is_detector = detected_rows(model, head) is not None
+    if head.output not in model.graph().outputs and not is_detector:
         raise UsageError(
             f"{model.name} does not return the scores of head {head.name!r}, but indices or boxes",
-            "select works with classifiers: one score per unit and sample",
+            "select works with classifiers, and detectors with TFLite_Detection_PostProcess",
         )
     samples = job.inputs(model, opened.path)
-    truth = _known_truth(samples, head.units, names, criteria)
+    if not is_detector:
+        truth = _known_truth(samples, head.units, names, criteria)
+    else:
+        samples, truth = _of_detector(samples, criteria)
     predictions = predict(model, head, samples, truth, job)
     norms = weight_norms(model, head) if criteria.uses("norm") else None
     rows = unit_table(predictions, names, norms)
@@ -169,11 +173,23 @@ def _by_predictions(
         rows=rows,
         decisions=decisions,
         confused=confusion(predictions) if predictions.truth is not None else {},
-        moved=reassigned(predictions, [each.unit for each in decisions if each.kept]),
+        moved={}
+        if is_detector
+        else reassigned(predictions, [each.unit for each in decisions if each.kept]),
         source=samples.source,
         samples=samples.count,
         warnings=(*opened.warnings, *warnings),
     )
+
+
+def _of_detector(samples: Samples, criteria: Criteria) -> tuple[Samples, None]:
+    """The samples without labels: one label per image says nothing about the boxes."""
+    if measure := next(filter(criteria.uses, QUALITY), None):
+        raise UsageError(
+            f"{measure} of a detector needs the boxes of each image, and images have one label",
+            "use --min-count, --coverage, --top or --min-active; `--truth` measures its quality",
+        )
+    return replace(samples, labels=None), None
 
 
 def _known_truth(

@@ -369,13 +369,23 @@ def test_an_integer_input_takes_no_fractions(folder: Path) -> None:
     assert read_samples(folder, graph(dtype="int32"), options=RAW).count == 2
 
 
-def test_a_normalization_is_for_folders(tmp_path: Path) -> None:
+def test_resizing_is_for_folders(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", PIXELS[np.newaxis].astype(np.float32))
-    with pytest.raises(
-        UsageError, match=r"--normalize is for images, and .*x\.npy is an array file"
-    ):
-        read_samples(tmp_path / "x.npy", graph(), options=RAW)
+    with pytest.raises(UsageError, match=r"--resize is for images, and .*x\.npy is an array file"):
+        read_samples(tmp_path / "x.npy", graph(), options=DataOptions(resize="crop"))
     assert read_samples(tmp_path / "x.npy", graph(), options=DataOptions()).count == 1
+
+
+@pytest.mark.parametrize(("text", "fits"), [("0..255", True), ("-1..1", False)])
+def test_arrays_are_compared_with_a_normalization(tmp_path: Path, text: str, *, fits: bool) -> None:
+    """It describes the values, for the metadata of a file, and does not change them."""
+    values = np.linspace(0, 255, PIXELS.size, dtype=np.float32).reshape(1, *PIXELS.shape)
+    np.save(tmp_path / "x.npy", values)
+    options = DataOptions(parse_normalization(text))
+    samples = read_samples(tmp_path / "x.npy", graph(), options=options)
+    np.testing.assert_array_equal(next(iter(samples.feeds()))["image"], values)
+    warning = "input 'image' takes values -1 to 1, the samples are 0 to 255"
+    assert samples.warnings == (() if fits else (warning,))
 
 
 def test_a_limit_takes_the_first(folder: Path) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert.interpreter import Interpreter
 from onnx import NodeProto
 
 from exporter.errors import UsageError
+from exporter.evaluation.unit_table import Predictions
 from exporter.formats import open_model
 from exporter.graph import Array
 from exporter.jobs.options import Job
@@ -22,6 +24,7 @@ from exporter.jobs.select_options import SelectOptions
 from exporter.planning.cut import CutOptions
 from tests.builders.onnx_models import node, proto
 from tests.builders.shelf import BIAS, FEATURES, KERNEL, LABELS, UNITS
+from tests.builders.ssd_models import CHANNELS, CLASSES, ROWS, SIZES, ssd
 
 COUNT = 60
 ALL = SelectOptions(min_count=0)
@@ -375,3 +378,68 @@ def test_any_number_of_labels_per_sample_is_refused(
     np.savez(tmp_path / "d.npz", x=features, labels=np.ones((COUNT, UNITS), np.uint8))
     with pytest.raises(UsageError, match="any number of labels"):
         select_units(shelf / "net.onnx", Job(data=tmp_path / "d.npz"), ALL)
+
+
+# --- detectors ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def detector(tmp_path: Path) -> Path:
+    (tmp_path / "ssd.tflite").write_bytes(ssd().content(*ROWS))
+    shape = (6, 1, SIZES[0], SIZES[0], CHANNELS)
+    images = np.random.default_rng(7).normal(size=shape).astype(np.float32)
+    np.savez(tmp_path / "images.npz", x=images, labels=np.zeros(6, np.int64))
+    return tmp_path
+
+
+def detections(folder: Path) -> Array:
+    """(images, classes) the best score of each class, from the runtime itself."""
+    network = Interpreter(str(folder / "ssd.tflite"))
+    network.allocate_tensors()
+    (x,), outputs = network.get_input_details(), network.get_output_details()
+    found = np.zeros((6, CLASSES))
+    for i, image in enumerate(np.load(folder / "images.npz")["x"]):
+        network.set_tensor(x["index"], image)
+        network.invoke()
+        rows = {each["name"]: network.get_tensor(each["index"]).ravel() for each in outputs}
+        _, classes, scores, count = (rows[name] for name in ROWS)
+        for unit, score in list(zip(classes, scores, strict=True))[: int(count[0])]:
+            found[i, int(unit)] = max(found[i, int(unit)], score)
+    return found
+
+
+def test_classes_of_a_detector_are_counted_by_image(detector: Path) -> None:
+    expected = (detections(detector) > 0.5).sum(axis=0)
+    assert expected.min() > 0
+    job = Job(data=detector / "images.npz")
+    choice = select_units(detector / "ssd.tflite", job, SelectOptions(top=2))
+    assert [row.count for row in choice.rows] == expected.tolist()
+    assert [row.active for row in choice.rows] == pytest.approx((expected / 6).tolist())
+    assert set(choice.kept) == set(np.argsort(-expected, kind="stable")[:2].tolist())
+    assert (choice.moved, choice.confused) == ({}, {})
+
+
+def test_an_image_without_a_detection_counts_for_no_class() -> None:
+    scores = np.array([[0.2, 0.6], [0.0, 0.0], [0.7, 0.8]], np.float32)
+    assert Predictions(scores, is_detector=True).counts.tolist() == [1, 2]
+    assert Predictions(scores).counts.tolist() == [1, 2]  # the first of equal scores
+    assert Predictions(scores[::2], is_detector=True).counts.tolist() == [1, 2]
+    assert Predictions(scores[::2]).counts.tolist() == [0, 2]
+
+
+def test_quality_of_a_detector_is_refused(detector: Path) -> None:
+    with pytest.raises(UsageError, match="f1 of a detector needs the boxes of each image"):
+        select_units(
+            detector / "ssd.tflite", Job(data=detector / "images.npz"), SelectOptions(min_f1=0.5)
+        )
+
+
+def test_original_indices_of_a_detector_are_refused(detector: Path) -> None:
+    """They are no indices of the units that the file has."""
+    model = open_model(detector / "ssd.tflite")
+    options = CutOptions(keep=[1, 4], restore_ids=True)
+    prune_model(model, options, Job(verify=False)).model.write(detector / "small.tflite")
+    with pytest.raises(UsageError, match="does not return the scores of head 'boxes'"):
+        select_units(
+            detector / "small.tflite", Job(data=detector / "images.npz"), SelectOptions(top=1)
+        )
