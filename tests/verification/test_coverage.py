@@ -85,3 +85,17 @@ def test_samples_without_any_rows_reach_nothing() -> None:
     empty = {"x": np.zeros((0, 6), np.float32), "z": np.zeros((0, 5), np.float32)}
     row = coverage_of(head, KEPT, net.graph(), [empty])
     assert (row.active_features, row.first_units) == (0, 0)
+
+
+def test_a_product_that_flattens_reads_every_value() -> None:
+    builder = Builder()
+    picture = builder.feed("x", 1, 2, 3, 1)
+    inputs = [picture, builder.constant("kernel", onnx.numbers(UNITS, 6))]
+    builder.op("FULLY_CONNECTED", [*inputs, ""], (1, UNITS), "y", "FullyConnectedOptions")
+    net = from_bytes(builder.content("y"), "net.tflite")
+    values = np.zeros((1, 1, 2, 3, 1), np.float32)
+    values[0, 0, 1, 2, 0] = 1.0
+    cut = plan_cut(net, CutOptions(keep=KEPT))
+    options = VerifyOptions(Samples({"x": values}, "made here"))
+    (row,) = verify_pair("cut", net, net.apply(cut.plan), cut.remap.heads, options).coverage
+    assert (row.features, row.active_features) == (6, 1)

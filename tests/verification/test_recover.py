@@ -17,7 +17,12 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.verification.recover import recover_tables
-from exporter.verification.renamed import Renamed, match_inputs, match_outputs
+from exporter.verification.renamed import (
+    Renamed,
+    match_inputs,
+    match_outputs,
+    need_no_change,
+)
 from tests.builders import onnx_models as onnx
 from tests.builders import onnx_precisions, tflite_precisions
 
@@ -53,6 +58,8 @@ def test_no_units_are_recognized_where_nothing_was_cut_or_widths_differ() -> Non
         x=("batch", 7),
     )
     assert list(recover_tables(model, wider)) == []
+    few = onnx.classifier(constants={"kernel": onnx.numbers(6, 3), "bias": onnx.numbers(3)})
+    assert list(recover_tables(model, few)) == []
 
 
 def test_a_renamed_model_runs_and_is_written(tmp_path: Path) -> None:
@@ -96,7 +103,17 @@ def test_pictures_of_another_size_do_not_belong_together() -> None:
         match_inputs(picture_net(1, 3, 8, 8), from_proto(other, "other.onnx"), {})
 
 
+def test_unknown_names_are_refused() -> None:
+    net = onnx.classifier()
+    with pytest.raises(UsageError, match="has no input 'z'") as caught:
+        match_inputs(net, net, {"x": "z"})
+    assert caught.value.hint == "it has 'x'"
+
+
 def test_outputs_of_another_rank_do_not_belong_together() -> None:
     nodes = [onnx.node("Flatten", ["x"], ["out"], "flat")]
     flat = onnx.model(nodes, {}, x=(1, 3, 8, 8), outputs={"out": None})
     assert match_outputs(picture_net(1, 3, 8, 8), flat, {}).names == {}
+    assert match_inputs(flat, picture_net(1, 3, 64), {}).names == {"x": "x"}, "names decide"
+    ends = match_inputs(flat, picture_net(1, 3, 64), {}), match_outputs(flat, flat, {})
+    assert need_no_change(flat, picture_net(1, 3, 64), *ends)
