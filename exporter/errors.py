@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -60,6 +62,42 @@ class OutputError(ExporterError):
     """The result cannot be written: it exists, or the folder is full or read-only."""
 
     exit_code = 6
+
+
+@contextmanager
+def interpreting(action: str) -> Iterator[None]:
+    """Report any error of a step that interprets the content of a model file as the file's fault.
+
+    Model files are not trusted. A damaged one can contradict itself in more ways than checks can
+    list, so that some later line fails, here or in a library, with an error about that line.
+
+    Args:
+        action: names the step and the file, such as "opening net.onnx".
+
+    Raises:
+        ModelError: instead of any exception that is not an `ExporterError`. A missing library stays
+            an ImportError.
+    """
+    try:
+        yield
+    except (ExporterError, ImportError):
+        raise
+    except Exception as error:
+        raise uninterpretable(action, error) from error
+
+
+def uninterpretable(action: str, error: Exception) -> ModelError:
+    """The error for a file on which `action` failed; its note, the traceback, is for `--debug`."""
+    reason = " ".join(str(error).split())[:_MOST_CHARACTERS]
+    result = ModelError(
+        f"{action} failed: {type(error).__name__}{f': {reason}' if reason else ''}",
+        "the file is probably damaged; if its runtime runs it, report the output with --debug",
+    )
+    result.add_note("".join(traceback.format_exception(error)))
+    return result
+
+
+_MOST_CHARACTERS = 200  # of a library's message
 
 
 def first_line(error: BaseException) -> str:

@@ -23,7 +23,13 @@ import numpy as np
 
 from exporter.conversion.options import ConvertOptions
 from exporter.conversion.serialization import decode_plan, encode_graph
-from exporter.errors import ConversionError, ExporterError, first_line, missing_library
+from exporter.errors import (
+    ConversionError,
+    ExporterError,
+    first_line,
+    interpreting,
+    missing_library,
+)
 from exporter.formats import KINDS
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
@@ -32,6 +38,10 @@ from exporter.output.scratch import is_full, no_temporary_files
 
 Answer = dict[str, Any]
 
+OPENERS: Mapping[str, str] = {
+    "keras": "exporter.formats.keras.large_head_model",
+    "savedmodel": "exporter.formats.savedmodel.model",
+}
 TRAINERS: Mapping[str, str] = {"digits": "exporter.conversion.digits_network"}
 QUANTIZER = "exporter.quantization.remote"
 
@@ -78,17 +88,24 @@ class Session:
 
     # --- the methods ------------------------------------------------------------------------------
 
+    def load(self, kind: str) -> Answer:
+        """Import the libraries of a kind, before the time to open a model counts."""
+        import_module(OPENERS[kind])
+        return {}
+
     def open(self, path: str, large_head_bytes: int) -> Answer:
-        module = import_module("exporter.formats.keras.large_head_model")
-        return self.keep(module.open_large(Path(path), large_head_bytes))
+        module = import_module(OPENERS["keras"])
+        with interpreting(f"opening {path}"):
+            return self.keep(module.open_large(Path(path), large_head_bytes))
 
     def open_folder(self, path: str, signature: str | None) -> Answer:
-        module = import_module("exporter.formats.savedmodel.model")
-        return self.keep(module.open_file(Path(path), signature))
+        module = import_module(OPENERS["savedmodel"])
+        with interpreting(f"opening {path}"):
+            return self.keep(module.open_file(Path(path), signature))
 
     def open_exported(self, path: str, info: dict[str, Any]) -> Answer:
         """Load the SavedModel to which the parent exported a live model."""
-        module = import_module("exporter.formats.savedmodel.model")
+        module = import_module(OPENERS["savedmodel"])
         info = {**info, "outputs": tuple(info["outputs"])}
         return self.keep(module.SavedModel(Path(path), module.ModelInfo(**info)))
 
@@ -140,7 +157,7 @@ class Session:
 METHODS: Mapping[str, Callable[..., Answer]] = {
     name: getattr(Session, name)
     for name in (
-        *("open", "open_folder", "open_exported", "graph", "read", "apply", "engine"),
+        *("load", "open", "open_folder", "open_exported", "graph", "read", "apply", "engine"),
         *("run", "write", "convert", "train", "quantize"),
     )
 }

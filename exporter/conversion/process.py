@@ -49,9 +49,15 @@ class Child:
         folder: private to parent and child, for arrays; removed at the end.
     """
 
-    def __init__(self, timeout_s: float = 1800.0, memory_limit_bytes: int | None = None) -> None:
-        """Set the limits of each request: time, and resident memory of the child."""
+    def __init__(
+        self,
+        timeout_s: float = 1800.0,
+        memory_limit_bytes: int | None = None,
+        opening_timeout_s: float | None = None,
+    ) -> None:
+        """Set the limits of each request: time, also to open a model, and memory of the child."""
         self.timeout_s = timeout_s
+        self.opening_timeout_s = opening_timeout_s or timeout_s
         self.memory_limit_bytes = memory_limit_bytes
         self.log: Path | None = None
         self._folder: Path | None = None
@@ -98,13 +104,18 @@ class Child:
             ConversionError: the child died, was too slow, or needed too much memory. It is ended; a
                 later request starts a new child, which has no models.
         """
+        return self._request(self.timeout_s, method, action, parameters)
+
+    def _request(
+        self, timeout_s: float, method: str, action: str, parameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
         process = self._process or self._start()
         forget = [self._to_forget.popleft() for _ in range(len(self._to_forget))]
         line = json.dumps({"method": method, "forget": forget, "parameters": parameters})
         try:
             with suppress(BrokenPipeError):  # it died: `_wait` finds the cause
                 self._send(process, line)
-            answer = self._wait(process, action)
+            answer = self._wait(process, action, timeout_s)
         except BaseException:
             self._end()
             raise
@@ -112,6 +123,11 @@ class Child:
             raise self._decoded(answer["error"])
         result: dict[str, Any] = answer["result"]
         return result
+
+    def open(self, kind: str, method: str, action: str, **parameters: Any) -> dict[str, Any]:
+        """Let the child load the libraries of a kind, then open a model (as `request` does)."""
+        self.request("load", f"loading the libraries for {kind}", kind=kind)
+        return self._request(self.opening_timeout_s, method, action, parameters)
 
     def forget(self, handle: str) -> None:
         """Let the child drop a model with the next request; may be called at any time."""
@@ -135,24 +151,25 @@ class Child:
         process.stdin.write(line + "\n")
         process.stdin.flush()
 
-    def _wait(self, process: subprocess.Popen[str], action: str) -> dict[str, Any]:
-        deadline = time.monotonic() + self.timeout_s
+    def _wait(
+        self, process: subprocess.Popen[str], action: str, timeout_s: float
+    ) -> dict[str, Any]:
+        started = time.monotonic()
         while True:
             try:
                 line = self._answers.get(timeout=_POLL_S)
             except queue.Empty:
-                self._check_limits(process, deadline, action)
+                if time.monotonic() - started > timeout_s:
+                    message = f"{action} took longer than {timeout_s:g} s"
+                    raise self._failure(message, "raise --timeout") from None
+                self._check_memory(process, action)
                 continue
             if line is None or not line.endswith("\n"):
                 raise self._died(process, action)
             answer: dict[str, Any] = json.loads(line)
             return answer
 
-    def _check_limits(self, process: subprocess.Popen[str], deadline: float, action: str) -> None:
-        if time.monotonic() > deadline:
-            raise self._failure(
-                f"{action} took longer than {self.timeout_s:g} s", "raise --timeout"
-            )
+    def _check_memory(self, process: subprocess.Popen[str], action: str) -> None:
         if self.memory_limit_bytes is None:
             return
         used = _resident_bytes(process.pid)

@@ -15,9 +15,10 @@ import numpy as np
 from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.conversion.process import Child
 from exporter.conversion.serialization import decode_graph, encode_plan
-from exporter.errors import ModelError, UsageError, first_line
+from exporter.errors import ModelError, UsageError, first_line, interpreting
 from exporter.formats import KINDS
-from exporter.formats.keras.validate import check_without_libraries, custom_class_of
+from exporter.formats.isolation import call
+from exporter.formats.keras.validate import check_hdf5, check_without_libraries, custom_class_of
 from exporter.formats.model import RunOptions
 from exporter.formats.savedmodel.files import check_folder
 from exporter.graph import Array, Graph
@@ -27,6 +28,9 @@ from exporter.remap import Remap
 
 # kind -> the library that converts to it
 ROUTES: Mapping[str, str] = {name: kind.route for name, kind in KINDS.items() if kind.converter}
+
+
+_READING_S = 8.0  # to read the structure of an HDF5 file, which takes less than 1 s
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,13 @@ def open_keras(
         ModelError: empty, truncated, foreign, or with Lambda or custom layers.
         ConversionError: the loader crashed.
     """
-    check_without_libraries(path)  # refuses most bad files before the child imports TensorFlow
+    # Most bad files are refused before the child imports TensorFlow.
+    with interpreting(f"opening {path}"):
+        archive = check_without_libraries(path)
+        check = partial(check_hdf5, path, archive)
+        call(f"h5py reading {path}", path.stat().st_size, check, most_s=_READING_S)
     parameters = {"path": str(path.absolute()), "large_head_bytes": large_head_bytes}
-    return RemoteKerasModel(child, child.request("open", f"opening {path}", **parameters))
+    return RemoteKerasModel(child, child.open("keras", "open", f"opening {path}", **parameters))
 
 
 def open_folder(path: Path, child: Child, signature: str | None = None) -> RemoteKerasModel:
@@ -153,9 +161,12 @@ def open_folder(path: Path, child: Child, signature: str | None = None) -> Remot
         ModelError: not a SavedModel, a damaged one, or one that does more than compute.
         ConversionError: the loader crashed.
     """
-    check_folder(path)
+    with interpreting(f"opening {path}"):
+        check_folder(path)
     parameters = {"path": str(path.absolute()), "signature": signature}
-    return RemoteKerasModel(child, child.request("open_folder", f"opening {path}", **parameters))
+    return RemoteKerasModel(
+        child, child.open("savedmodel", "open_folder", f"opening {path}", **parameters)
+    )
 
 
 def open_live(model: Any, child: Child) -> RemoteKerasModel:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ModelError, UsageError, interpreting
 from exporter.output.files import refuse_url
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def open_model(path: str | Path) -> Model:
     """
     path = Path(path)
     kind = KINDS[kind_of(path)]
-    model: Model = import_module(f"{kind.package}.{kind.opener}").open_file(path)
+    with interpreting(f"opening {path.name}"):
+        model: Model = import_module(f"{kind.package}.{kind.opener}").open_file(path)
     return model
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from exporter.data.samples import Samples
-from exporter.errors import ModelError
+from exporter.errors import ModelError, interpreting
+from exporter.formats.isolation import isolated
 from exporter.formats.model import Model
 from exporter.jobs.options import Job
 from exporter.jobs.save_worst import save_input
@@ -94,7 +95,8 @@ def compare_models(
     job.progress(f"checking {pruned.name} ({stage})")
     limits = UserLimits(job.tolerance, job.least)
     options = VerifyOptions(inputs, job.run_options, limits, job.quantized_to or FLOAT)
-    verification = verify_pair(stage, original, pruned, tables, options)
+    with interpreting(f"comparing {pruned.name} with {original.name}"):
+        verification = verify_pair(stage, original, pruned, tables, options)
     worst = _save_worst(job, verification.worst, inputs)
     results = CheckResults(verification.checks, coverage=verification.coverage, worst=worst)
     if job.bisect and worst:
@@ -193,7 +195,12 @@ def measure_models(
     tables = model.remap.heads if model.remap else ()
     few = inputs.within(_BENCH_BYTES)  # they are held in memory
     feeds = list(with_masks(few, model.graph(), tables)[0].feeds())
-    latency = bench_models(original.model, model, feeds, job.bench_options, progress=job.progress)
+    for each in (original.model, model):  # a file that crashes its runtime ends another process
+        each.runner(job.run_options)(feeds[0])
+    with isolated(None):  # the time of a run does not contain that of passing its inputs
+        latency = bench_models(
+            original.model, model, feeds, job.bench_options, progress=job.progress
+        )
     job.progress(f"measuring the memory of {model.name}")
     try:
         memory = measure_memory(original, pruned, feeds[0], job.threads, latency.engine)

@@ -12,7 +12,7 @@ from exporter.conversion.process import Child
 from exporter.data import Digits, split_digits
 from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
-from exporter.jobs.options import Job
+from exporter.jobs.options import CONVERTING_S, Job
 from exporter.jobs.run import run_job
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
@@ -61,7 +61,7 @@ def run_demo(out: Path, job: Job) -> Demo:
         calibration = folder / "training digits.npz"
         np.savez(calibration, image=training.images[:CALIBRATION])
         job.progress("training a small network on 1,437 images of digits")
-        with Child(job.timeout_s, job.memory_limit_bytes) as child:
+        with Child(job.timeout_s or CONVERTING_S, job.memory_limit_bytes) as child:
             answer = child.request("train", "training", what="digits", path=str(network), seed=0)
         seen = _as_seen_by_device(held_out)
         pictures, chosen = folder / "pictures from the device.npz", folder / SELECTION

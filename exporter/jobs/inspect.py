@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from exporter.errors import interpreting
 from exporter.forecast.forecast import Forecast
 from exporter.formats import size_bytes
 from exporter.formats.model import Model, unit_labels
@@ -102,7 +103,7 @@ def _describe_input(tensor: Tensor) -> dict[str, Any]:
 
 def inspect_file(source: str | Path | Any, job: Job) -> Inspection:
     """Open a model and inspect it (see `inspect_model`)."""
-    with job.open(source) as opened:
+    with job.open(source) as opened, interpreting(f"inspecting {opened.model.name}"):
         return inspect_model(opened.model, size_bytes(opened.path) if opened.path else None)
 
 

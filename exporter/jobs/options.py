@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
-from exporter.errors import UsageError
+from exporter.errors import UsageError, interpreting
 from exporter.formats import KINDS
 from exporter.output.c_source import FORMS
 from exporter.planning.option import option, options_of
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from exporter.jobs.source import OpenedModel
     from exporter.performance.scenario import BenchOptions
     from exporter.planning.pixels import Images
+
+OPENING_S, CONVERTING_S = 60.0, 1800.0  # --timeout, if the user does not give it
 
 # names of --to -> help
 TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
@@ -287,9 +289,10 @@ class Job:
         flag="--large-head",
         parse="size",
     )
-    timeout_s: float = _limit(
-        1800.0,
-        "Seconds for each step of the process that holds Keras, converts and quantizes.",
+    timeout_s: float | None = _limit(
+        None,
+        "Seconds for each step in a process of its own. Default: 60 to open a model or to run a "
+        "sample, 1800 for a conversion.",
         flag="--timeout",
         minimum=0,
         is_open=True,
@@ -418,13 +421,15 @@ class Job:
     def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
         """Open a source under this job's limits (see `source.open_source`)."""
         from exporter.conversion.process import Child
+        from exporter.formats.isolation import Limits
         from exporter.jobs.source import open_source
 
         options = ConvertOptions(
             self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
         )
-        child = Child(self.timeout_s, self.memory_limit_bytes)
-        return open_source(source, child, options, self.progress)
+        limits = Limits(self.timeout_s or OPENING_S, self.memory_limit_bytes)
+        child = Child(self.timeout_s or CONVERTING_S, self.memory_limit_bytes, limits.timeout_s)
+        return open_source(source, child, options, self.progress, limits)
 
     def data_options(self, path: Path | None) -> DataOptions:
         """How the user's data becomes inputs (raises UsageError for an unknown normalization).
@@ -465,7 +470,8 @@ class Job:
             found = read_samples(self.data, graph, self.samples, self.data_options(path))
         else:
             count = self.samples or DEFAULT_COUNT
-            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
+            with interpreting(f"making inputs for {model.name}"):
+                found = synthetic_samples(graph, count, self.seed, self.input_shapes)
         return join_batches(found, graph, self.batch)
 
 

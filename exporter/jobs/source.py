@@ -13,6 +13,7 @@ from exporter.conversion.process import Child
 from exporter.conversion.remote import RemoteKerasModel, open_folder, open_keras, open_live
 from exporter.errors import UsageError
 from exporter.formats import KINDS, kind_of, open_model
+from exporter.formats.isolation import Limits, isolated
 from exporter.formats.model import Model
 from exporter.jobs.options import no_progress
 from exporter.output.folder import REPORT
@@ -98,12 +99,17 @@ class OpenedModel:
 
 @contextmanager
 def open_source(
-    source: str | Path | Any, child: Child, options: ConvertOptions, progress: Progress
+    source: str | Path | Any,
+    child: Child,
+    options: ConvertOptions,
+    progress: Progress,
+    limits: Limits,
 ) -> Iterator[OpenedModel]:
     """Open a path or a live Keras model; the child process ends with the block.
 
     Args:
         child: not started yet.
+        limits: of other libraries that read or run files in the block.
         options: of a conversion; also the signature of a SavedModel.
 
     Raises:
@@ -111,7 +117,7 @@ def open_source(
         ModelError: not a model file, or a damaged one.
         ConversionError: the child process died while it read the file.
     """
-    with child:
+    with child, isolated(limits):
         if not isinstance(source, str | Path):
             progress("opening the Keras model")
             yield OpenedModel(open_live(source, child), None, child, (), options)

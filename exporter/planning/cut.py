@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
 from exporter.graph.edits import Edit, Plan
 from exporter.modes import MODES, Semantics
@@ -80,13 +80,18 @@ def plan_cut(
         ModelError: the model has no head, or the mode cannot cut it.
         NotAllowedError: weights are not finite, or a detector's background is removed.
     """
+    with interpreting(f"planning the cut of {model.name}"):
+        return _plan(model, options, original, images or {})
+
+
+def _plan(model: Model, options: CutOptions, original: Origin | None, images: Images) -> Cut:
     check_not_restored(model)
     heads = _trace(model, options)
     selection, groups = _select(model, heads[0], options)
     resolved = _resolve(heads, selection, groups, options)
     tables = [each.table for each in resolved]
     tables[0] = with_emitted_output(model.graph(), heads[0], tables[0], options)
-    remap = _remap(model, tables, original, images or {})
+    remap = _remap(model, tables, original, images)
     check_merged_units(model, remap.of(heads[0].name))
     edits = (
         *_mode_edits(resolved, selection, options),
@@ -94,9 +99,9 @@ def plan_cut(
     )
     warnings = (
         *_warnings(heads, selection, options, tables[0].new_units),
-        *pixel_warnings(images or {}, tables[0], labeled=heads[0].labels is not None),
+        *pixel_warnings(images, tables[0], labeled=heads[0].labels is not None),
     )
-    return Cut(heads, selection, options.mode, Plan(edits, remap, images or {}), remap, warnings)
+    return Cut(heads, selection, options.mode, Plan(edits, remap, images), remap, warnings)
 
 
 def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def read_archive(path: Path) -> KerasFile:
                     _HINT_WHOLE,
                 )
             _check_members(names, path)
+            _check_sizes(archive.infolist(), path)
             damaged = archive.testzip()
             if damaged:
                 raise ModelError(
@@ -80,7 +82,7 @@ def read_archive(path: Path) -> KerasFile:
             return KerasFile(
                 path, ".keras", _parse(archive.read("config.json"), path, "config.json")
             )
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise ModelError(
             f"{path} is damaged or truncated: {first_line(error)}", HINT_SAVE_AGAIN
         ) from error
@@ -88,14 +90,31 @@ def read_archive(path: Path) -> KerasFile:
 
 def _check_members(names: list[str], path: Path) -> None:
     """Refuse a name that occurs twice or points out of the archive; other extra members pass."""
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(names).items():
+        if count > 1:
             raise ModelError(f"{path} contains {name!r} twice", HINT_SAVE_AGAIN)
         folders = name.replace("\\", "/").split("/")
         if ".." in folders or not folders[0] or ":" in name:
             raise ModelError(
                 f"{path} contains {name!r}, a path outside of the archive", HINT_OUTSIDE
             )
+
+
+def _check_sizes(members: list[zipfile.ZipInfo], path: Path) -> None:
+    """Refuse an archive that unpacks to far more than its size, before it is unpacked."""
+    for member in members:
+        if member.file_size > _LARGEST_RATIO * member.compress_size + _SMALL_BYTES:
+            raise ModelError(
+                f"{path}: {member.filename} unpacks from {member.compress_size} to "
+                f"{member.file_size} bytes",
+                "save the model again; Keras does not compress weights",
+            )
+        if member.filename != WEIGHTS and member.file_size > _LARGEST_TEXT:
+            raise ModelError(f"{path}: {member.filename} has {member.file_size} bytes")
+
+
+_LARGEST_RATIO, _SMALL_BYTES = 100, 1 << 24
+_LARGEST_TEXT = 1 << 28  # bytes of a configuration; that of a large model has a few million
 
 
 @contextmanager

@@ -7,7 +7,7 @@ Keras pass, and of these only classes that carry no code.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from exporter.formats.keras.files import (
     open_hdf5,
     read_archive,
 )
+from exporter.graph import Array
 
 _CODE = {
     *("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"),
@@ -47,6 +48,22 @@ def check_without_libraries(path: Path) -> KerasFile | None:
     file = read_archive(path)
     check_classes(file.config, path.name)
     return file
+
+
+def check_hdf5(path: Path, archive: KerasFile | None) -> Mapping[str, Array]:
+    """Read the HDF5 part of a Keras file once; imports h5py, which a damaged file can hang.
+
+    Args:
+        archive: as `check_without_libraries` returned it.
+
+    Raises:
+        ModelError: damaged, weights without a model, or values that are stored in another file.
+    """
+    with open_hdf5(path, ".keras" if archive else ".h5") as weights:
+        if archive is None:
+            hdf5_config(weights, path)
+        _check_links(weights, path)
+    return {}
 
 
 def check_file(path: Path, is_layer: Callable[[str], bool]) -> KerasFile:

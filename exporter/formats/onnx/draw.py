@@ -9,7 +9,7 @@ from functools import partial
 from onnx import GraphProto, ModelProto, TypeProto
 
 from exporter.formats.onnx.constants import ReadTensor, constants_of, is_constant_node
-from exporter.formats.onnx.inference import types_of
+from exporter.formats.onnx.inference import infer
 from exporter.formats.onnx.labels import labels_of
 from exporter.formats.onnx.node_view import NodeView
 from exporter.formats.onnx.operators.products import products_of
@@ -24,7 +24,6 @@ from exporter.formats.onnx.protos import (
     shape_of,
 )
 from exporter.formats.onnx.quantized_values import add_quantization
-from exporter.formats.onnx.shape_inference_by_node import fold_integers
 from exporter.formats.onnx.shape_vectors import ShapeVectors
 from exporter.formats.onnx.table import translate
 from exporter.formats.onnx.validate import check_order
@@ -66,8 +65,8 @@ def draw(model: ModelProto, read: ReadTensor = read_tensor, remap: Remap | None 
     constants = constants_of(source, read)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
     check_order(source, names, {*inputs, *constants})
-    constants |= fold_integers(model, constants)
-    types = types_of(model, constants)
+    folded, types = infer(model, constants)
+    constants |= folded
     tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
     made = (name for node in source.node for name in node.output if name)
     for name in (*_all_names_read(source), *made):

@@ -4,26 +4,74 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 
+import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 
+from exporter.errors import ModelError
+from exporter.formats.isolation import call
 from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.contrib_shapes import replace_with_standard_ops
 from exporter.formats.onnx.protos import (
     FIRST_IR_WITHOUT_INPUTS,
     model_without,
+    shape_of,
     tensor_type,
 )
-from exporter.formats.onnx.shape_inference_by_node import complete_types, is_incomplete
-from exporter.graph import Tensor
+from exporter.formats.onnx.shape_inference_by_node import (
+    complete_types,
+    fold_integers,
+    is_incomplete,
+)
+from exporter.graph import Array, Tensor
 
 _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
 _SMALL = 1024  # elements; larger constants state no shapes, and inference does not need them
 
 
-def types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
+def infer(
+    model: ModelProto, constants: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, TypeProto]]:
+    """The constants that nodes compute from constants, and the type of every tensor, by name.
+
+    onnx infers in another process, if the job isolates libraries: a damaged file can crash it, or
+    make it compute with lengths of 10^9.
+    """
+    size = model.ByteSize()
+    found = dict(call("shape inference", size, partial(_infer, model, constants)))
+    graph = GraphProto.FromString(found.pop(_TYPES).tobytes())
+    folded = {name: _as_constant(name, value) for name, value in found.items()}
+    types = {info.name: info.type for info in graph.value_info}
+    for name, kind in types.items():
+        longest = max((n or 0 for n in shape_of(kind) or ()), default=0)
+        if longest > _LONGEST_AXIS and name not in constants:
+            raise ModelError(
+                f"the tensor {name!r} has an axis of {longest}: at most {_LONGEST_AXIS} is possible"
+            )
+    return folded, types
+
+
+_LONGEST_AXIS = 2**26  # the trace has an array with an entry for each position of an axis
+_TYPES = "\0types"  # no tensor of an ONNX file has this name
+
+
+def _infer(model: ModelProto, constants: Mapping[str, Tensor]) -> Mapping[str, Array]:
+    folded = fold_integers(model, constants)
+    known = {**constants, **{name: _as_constant(name, value) for name, value in folded.items()}}
+    graph = GraphProto()
+    for name, kind in _types_of(model, known).items():
+        graph.value_info.add(name=name, type=kind)
+    return {**folded, _TYPES: np.frombuffer(graph.SerializeToString(), np.uint8)}
+
+
+def _as_constant(name: str, value: Array) -> Tensor:
+    return Tensor(name, value.shape, value.dtype.name, lambda: value)
+
+
+def _types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
     """Tensor name -> type.
 
     1. onnx infers shapes over a copy of the model without its large constants. It does not follow

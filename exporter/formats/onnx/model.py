@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from onnx import ModelProto
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, interpreting
+from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions
 from exporter.formats.onnx import write_large
 from exporter.formats.onnx.apply import REMAP, apply_plan, remap_in
@@ -55,7 +57,9 @@ class OnnxModel:
 
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits; this one is not changed."""
-        return type(self)(apply_plan(self._proto, self._drawing, plan), self.name, self._external)
+        with interpreting(f"applying the cut to {self.name}"):
+            proto = apply_plan(self._proto, self._drawing, plan)
+            return type(self)(proto, self.name, self._external)
 
     def starting_at(self, tensors: Collection[str]) -> Self:
         """The part of the model from these tensors on, which become its first inputs."""
@@ -71,7 +75,8 @@ class OnnxModel:
         """The model in onnxruntime (raises ModelError if it does not load there)."""
         from exporter.formats.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
-        return OnnxRunner(self._proto, self.name, options, self._external)
+        load = partial(OnnxRunner, self._proto, self.name, options, self._external)
+        return runner_of(f"onnxruntime running {self.name}", self._proto.ByteSize(), load)
 
     def to_bytes(self) -> bytes:
         """The file's content: the same for the same model in every process.

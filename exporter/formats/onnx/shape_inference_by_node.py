@@ -43,12 +43,13 @@ _NOT_INFERRED = (
     onnx.shape_inference.InferenceError,
     onnx.checker.ValidationError,
     KeyError,
+    TypeError,
     ValueError,
 )
 _NOT_RUN = (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError)
 
 
-def fold_integers(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fold_integers(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, Array]:
     """The small integer and bool tensors that are computed from constants alone, by name.
 
     Args:
@@ -56,12 +57,12 @@ def fold_integers(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[st
         constants: of the file.
     """
     inference = _NodeInference(model, {}, constants)
-    found: dict[str, Tensor] = {}
+    found: dict[str, Array] = {}
     for node in model.graph.node:
         if node.op_type in _ARITHMETIC:
             inference.visit(node)
             known = (name for name in node.output if name in inference.values)
-            found.update((name, _as_constant(name, inference.values[name])) for name in known)
+            found.update((name, inference.values[name]) for name in known)
     return found
 
 
@@ -84,10 +85,6 @@ def is_incomplete(kind: TypeProto | None) -> bool:
     """Is a length, the rank, or the whole type unknown?"""
     shape = shape_of(kind)
     return shape is None or None in shape
-
-
-def _as_constant(name: str, value: Array) -> Tensor:
-    return Tensor(name, value.shape, value.dtype.name, lambda: value)
 
 
 class _NodeInference:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from google.protobuf.message import Message
-from onnx import GraphProto, ModelProto, TensorProto
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from exporter.errors import ModelError
 from exporter.formats.onnx.constants import is_constant_node
-from exporter.formats.onnx.protos import names_read, opset_of
+from exporter.formats.onnx.protos import names_read, opset_of, subgraphs
 
 _NOT_A_MODEL = "{} is not an ONNX model, or it is truncated: {}"
 
@@ -24,6 +26,43 @@ def check_model(model: ModelProto, name: str) -> None:
         raise ModelError(f"{name} is damaged: it contains text that is not valid UTF-8")
     if not opset_of(model):
         raise ModelError(_NOT_A_MODEL.format(name, "it has no standard opset"))
+    _check_functions(model, name)
+
+
+def _check_functions(model: ModelProto, name: str) -> None:
+    """Refuse functions that call themselves, or that expand to an absurd number of nodes.
+
+    onnx's shape inference enters each call of a function. A file of a few kilobytes with 30
+    functions, each of which calls the next one twice, has 2^30 nodes for it.
+    """
+    functions = {(function.domain, function.name): function for function in model.functions}
+    sizes: dict[tuple[str, str], int | None] = {}  # None: its calls are being followed
+
+    def size(nodes: Sequence[NodeProto]) -> int:
+        return sum(
+            size_of_call(node) + sum(size(g.node) for g in subgraphs(node)) for node in nodes
+        )
+
+    def size_of_call(node: NodeProto) -> int:
+        key = (node.domain, node.op_type)
+        if key not in functions:
+            return 1
+        if key not in sizes:
+            sizes[key] = None
+            sizes[key] = size(functions[key].node)
+        found = sizes[key]
+        if found is None:
+            raise ModelError(f"{name}: the function {node.op_type!r} calls itself")
+        return found
+
+    if functions and size(model.graph.node) > _MOST_NODES:
+        raise ModelError(
+            f"{name} has more than {_MOST_NODES} nodes when its functions are expanded",
+            "export the model again without nested functions",
+        )
+
+
+_MOST_NODES = 10**6
 
 
 def check_order(graph: GraphProto, names: tuple[str, ...], known: set[str]) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
-from exporter.formats.model import RunOptions
+from exporter.errors import interpreting
+from exporter.formats.isolation import runner_of
+from exporter.formats.model import Runner, RunOptions
 from exporter.formats.structure import Structure
 from exporter.formats.tflite import schema
 from exporter.formats.tflite.apply import REMAP, apply_plan, remap_in
@@ -55,9 +58,10 @@ class TfliteModel:
 
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits made; equal plans give equal bytes."""
-        file = _unpacked(self.content, self.name)
-        apply_plan(file, self._drawing, plan)
-        return type(self)(pack(file, self.name), self.name)
+        with interpreting(f"applying the cut to {self.name}"):
+            file = _unpacked(self.content, self.name)
+            apply_plan(file, self._drawing, plan)
+            return type(self)(pack(file, self.name), self.name)
 
     def starting_at(self, tensors: Collection[str]) -> Self:
         """The part of the file from these tensors on, which become its first inputs."""
@@ -70,9 +74,10 @@ class TfliteModel:
         made = structure_of(_unpacked(self.content, self.name), REMAP)
         return replace(made, names={str(i): n for n, i in self._drawing.tensors.items()})
 
-    def runner(self, options: RunOptions) -> LiteRtRunner:
+    def runner(self, options: RunOptions) -> Runner:
         ends = self._drawing.inputs, self._drawing.outputs
-        return LiteRtRunner(self.content, self.name, ends, options)
+        load = partial(LiteRtRunner, self.content, self.name, ends, options)
+        return runner_of(f"LiteRT running {self.name}", len(self.content), load)
 
     def write(self, path: Path) -> None:
         path.write_bytes(self.content)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from exporter.errors import ModelError, UsageError
+from exporter.formats.isolation import call
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.output.silence import no_output
@@ -28,6 +30,10 @@ def verify(content: bytes, name: str) -> None:
     Raises:
         ModelError: damaged or truncated, or the runtime does not know an operator.
     """
+    call(f"LiteRT reading {name}", len(content), partial(_verify, content, name))
+
+
+def _verify(content: bytes, name: str) -> Mapping[str, Array]:
     resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # the model does not run
     try:
         with no_output(2):
@@ -37,6 +43,7 @@ def verify(content: bytes, name: str) -> None:
             f"LiteRT cannot read {name}: {_first_line(error)}",
             "the file is damaged or truncated, or needs a newer version of ai-edge-litert",
         ) from error
+    return {}
 
 
 class LiteRtRunner:

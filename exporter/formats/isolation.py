@@ -1,0 +1,335 @@
+"""Run library code on an untrusted model file in a process of its own.
+
+A damaged or hostile file can crash a library, keep it busy for ever, or make it take all memory.
+`isolated` lets a job set limits; `call` and `serve` then run the library in a forked copy of this
+process, and a crash there becomes an error here. Without limits, or on a system that is not Linux,
+both work in this process.
+
+A fork takes about 3 ms, and needs no second import of the library. The copy answers with arrays of
+plain dtypes only: nothing that it sends is executed here, even if the file took it over.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from typing import Any, NoReturn, Self
+
+import numpy as np
+
+from exporter import errors
+from exporter.errors import ConversionError, ExporterError, ModelError, uninterpretable
+from exporter.formats.model import Runner
+from exporter.graph import Array
+
+Arrays = Mapping[str, Array]
+Work = Callable[[Arrays], Arrays]
+Prepared = tuple[Work, Arrays]
+
+READING_BYTES, RUNNING_BYTES = 1 << 28, 1 << 30  # that a library may take for any file
+BYTES_PER_BYTE = 16  # of the model and its inputs, in addition
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of the process that runs a library.
+
+    Attributes:
+        timeout_s: for each answer.
+        memory_bytes: address space in addition to that of this process. None for 16 times the size
+            of the model and its inputs, and 0.25 GiB to read a file, or 1 GiB to run it.
+    """
+
+    timeout_s: float
+    memory_bytes: int | None = None
+
+
+_limits: ContextVar[Limits | None] = ContextVar("limits", default=None)
+
+
+@contextmanager
+def isolated(limits: Limits | None) -> Iterator[None]:
+    """Apply limits to the libraries that the block calls; None runs them in this process."""
+    token = _limits.set(limits)
+    try:
+        yield
+    finally:
+        _limits.reset(token)
+
+
+def is_isolated() -> bool:
+    """Do libraries run in a process of their own?"""
+    return _limits.get() is not None and sys.platform == "linux"
+
+
+def call(action: str, size: int, work: Callable[[], Arrays], most_s: float = math.inf) -> Arrays:
+    """The result of `work`, which calls a library.
+
+    Args:
+        action: for messages, such as "LiteRT reading net.tflite".
+        size: of the model, in bytes.
+        most_s: a time limit for work that is known to be short, if it is below that of the job.
+
+    Raises:
+        ExporterError: `work` raised it.
+        ModelError: the process was killed by a signal, or another exception was raised.
+        ModelError, ConversionError: it took longer than `most_s`, or than the job allows.
+    """
+    if not is_isolated():
+        return work()
+    room = READING_BYTES + BYTES_PER_BYTE * size
+    limits = _active_limits()
+    try:
+        with (
+            isolated(replace(limits, timeout_s=min(most_s, limits.timeout_s))),
+            _Server(action, room, lambda: (dict, work())) as server,
+        ):
+            return server.prepared
+    except ConversionError as error:
+        if most_s < limits.timeout_s:
+            raise ModelError(error.message, "the file is probably damaged") from error
+        raise
+
+
+def _active_limits() -> Limits:
+    limits = _limits.get()
+    assert limits is not None  # noqa: S101 - callers ask `is_isolated` first
+    return limits
+
+
+def runner_of(action: str, size: int, load: Callable[[], Runner]) -> Runner:
+    """A model that `load` loads into its runtime, there (raises as `call` does)."""
+    return _IsolatedRunner(action, size, load) if is_isolated() else load()
+
+
+class _IsolatedRunner:
+    """See `exporter.formats.model.Runner`."""
+
+    def __init__(self, action: str, size: int, load: Callable[[], Runner]) -> None:
+        def prepare() -> Prepared:
+            runner = load()
+            return runner, {"engine": np.array(runner.engine, object)}
+
+        self._server = _Server(action, RUNNING_BYTES + BYTES_PER_BYTE * size, prepare)
+        self.engine = str(self._server.prepared["engine"])
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        return self._server(inputs)
+
+
+class _Server:
+    """A forked process that prepares something, then answers requests.
+
+    Attributes:
+        prepared: the answer to the preparation.
+    """
+
+    def __init__(self, action: str, room: int, prepare: Callable[[], Prepared]) -> None:
+        """Start the process (raises as `call` does).
+
+        Args:
+            action: for messages.
+            room: memory that the process may take without a limit by the user, in bytes.
+            prepare: called in the new process; returns the function that answers each request.
+        """
+        limits = _active_limits()
+        self._action, self._limits, self._status = action, limits, 0
+        self._connection, other = Pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            self._connection.close()
+            _Answering(action, room, limits, other).run(prepare)
+        other.close()
+        try:
+            self.prepared = self._receive()
+        except BaseException:
+            self.close()
+            raise
+
+    def __call__(self, inputs: Arrays) -> dict[str, Array]:
+        with suppress(OSError):  # it died: `_receive` finds the cause
+            _send(self._connection, inputs)
+        return self._receive()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            self._reap()
+        self._connection.close()
+
+    __del__ = close
+
+    def _receive(self) -> dict[str, Array]:
+        try:
+            if self._connection.poll(self._limits.timeout_s):
+                return _receive(self._connection)
+        except (EOFError, OSError):
+            raise self._died() from None
+        except ExporterError:
+            raise
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise ConversionError(
+            f"{self._action} took longer than {self._limits.timeout_s:g} s", "raise --timeout"
+        )
+
+    def _died(self) -> ModelError:
+        status = self._reap()
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            reason = f"was killed by {signal.Signals(number).name}"
+        else:
+            reason = f"ended with exit status {os.WEXITSTATUS(status)}"
+        return ModelError(
+            f"{self._action}: the process {reason}",
+            "the file is probably damaged; if its runtime runs it, raise --memory-limit",
+        )
+
+    def _reap(self) -> int:
+        """The exit status of the process, which has ended or was killed."""
+        if self._pid:
+            with suppress(ChildProcessError):
+                self._status = os.waitpid(self._pid, 0)[1]
+            self._pid = 0
+        return self._status
+
+
+class _Answering:
+    """The forked process."""
+
+    def __init__(self, action: str, room: int, limits: Limits, connection: Connection) -> None:
+        self._action, self._connection = action, connection
+        self._base, self._room, self._limits = _address_space(), room, limits
+        self._allowed = 0
+
+    def run(self, prepare: Callable[[], Prepared]) -> NoReturn:
+        """Answer until the parent closes the connection. Nothing of the parent is cleaned up."""
+        try:
+            _die_with_parent()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            self._limit_memory(0)
+            work = self._answer(prepare)
+            while True:
+                inputs = _receive(self._connection)
+                self._limit_memory(sum(value.nbytes for value in inputs.values()))
+                self._answer(partial(_with_answer, work, inputs))
+        except BaseException:  # noqa: BLE001 - the process ends here in any case
+            os._exit(1)
+
+    def _answer(self, answer_of: Callable[[], Prepared]) -> Work:
+        """Send an answer, or the error instead."""
+        try:
+            work, answer = answer_of()
+        except ExporterError as error:
+            _send_error(self._connection, error)
+        except MemoryError:
+            _send_error(self._connection, self._too_large())
+        except Exception as error:  # noqa: BLE001 - the parent decides
+            _send_error(self._connection, uninterpretable(self._action, error))
+        else:
+            _send(self._connection, answer)
+            return work
+        return _nothing
+
+    def _too_large(self) -> ModelError:
+        return ModelError(
+            f"{self._action} needs more than {self._allowed / 1e9:.2g} GB of memory",
+            "if the lengths in the file are right, raise --memory-limit",
+        )
+
+    def _limit_memory(self, input_bytes: int) -> None:
+        self._allowed = self._limits.memory_bytes or self._room + BYTES_PER_BYTE * input_bytes
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        wanted = self._base + self._allowed
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+
+
+def _with_answer(work: Work, inputs: Arrays) -> Prepared:
+    return work, work(inputs)
+
+
+def _nothing(_inputs: Arrays) -> Arrays:
+    return {}
+
+
+def _address_space() -> int:
+    """The size of this process's address space, in bytes."""
+    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - before any import
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _die_with_parent() -> None:
+    """Let the kernel end this process if the parent is killed."""
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+# --- messages: a JSON header, then the bytes of each array ----------------------------------------
+
+
+def _send(connection: Connection, arrays: Arrays) -> None:
+    header: list[list[Any]] = []
+    blobs = []
+    for name, value in arrays.items():
+        array = np.asarray(value)
+        if array.dtype == object:  # text, as onnxruntime returns it
+            header.append([name, "text", list(array.shape), [str(each) for each in array.flat]])
+            continue
+        header.append([name, array.dtype.name, list(array.shape), None])
+        blobs.append(np.ascontiguousarray(array))
+    connection.send_bytes(json.dumps({"arrays": header}).encode())
+    for blob in blobs:
+        if blob.nbytes:
+            connection.send_bytes(blob.reshape(-1).view(np.uint8).data)
+
+
+def _send_error(connection: Connection, error: ExporterError) -> None:
+    notes = "".join(getattr(error, "__notes__", ()))
+    content = [type(error).__name__, error.message, error.hint, notes]
+    connection.send_bytes(json.dumps({"error": content}).encode())
+
+
+def _receive(connection: Connection) -> dict[str, Array]:
+    header = json.loads(connection.recv_bytes())
+    if "error" in header:
+        name, message, hint, notes = header["error"]
+        error: ExporterError = getattr(errors, name)(message, hint)
+        if notes:
+            error.add_note(notes)
+        raise error
+    return {n: _receive_array(connection, *facts) for n, *facts in header["arrays"]}
+
+
+def _receive_array(
+    connection: Connection, dtype: str, shape: Sequence[int], texts: Sequence[str] | None
+) -> Array:
+    if texts is not None:
+        return np.array(texts, object).reshape(shape)
+    if not math.prod(shape):
+        return np.empty(shape, dtype)
+    return np.frombuffer(bytearray(connection.recv_bytes()), dtype).reshape(shape)
