@@ -126,7 +126,7 @@ class Child:
 
     def open(self, kind: str, method: str, action: str, **parameters: Any) -> dict[str, Any]:
         """Let the child load the libraries of a kind, then open a model (as `request` does)."""
-        self.request("load", f"loading the libraries for {kind}", kind=kind)
+        self.request("load", action, kind=kind)
         return self._request(self.opening_timeout_s, method, action, parameters)
 
     def forget(self, handle: str) -> None:

@@ -491,7 +491,7 @@ def started(keras_folder: Path, tmp_path: Path) -> Callable[..., subprocess.Pope
 
 
 def wait_for_step(process: subprocess.Popen[str], step: str) -> list[psutil.Process]:
-    """Read stderr until a step begins; returns the children that run then."""
+    """Read stderr until a step begins; returns the child that holds Keras, if it runs then."""
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith(step):
@@ -500,13 +500,21 @@ def wait_for_step(process: subprocess.Popen[str], step: str) -> list[psutil.Proc
         raise AssertionError(f"{step!r} was not printed")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        children: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
-        if children:
+        every = psutil.Process(process.pid).children(recursive=True)
+        if children := [child for child in every if _holds_keras(child)]:
             return children
         if not step.startswith("opening"):
             return []
         time.sleep(0.01)
     raise AssertionError("no child was started")
+
+
+def _holds_keras(process: psutil.Process) -> bool:
+    """Not a short-lived copy of the command, in which a library reads the file."""
+    try:
+        return "exporter.conversion.child" in process.cmdline()
+    except psutil.NoSuchProcess:
+        return False
 
 
 def assert_nothing_left(tmp_path: Path, children: list[psutil.Process]) -> None:

@@ -110,7 +110,7 @@ def test_interrupted(new_child: Child, file: Path, monkeypatch: pytest.MonkeyPat
         pids.append(wait_for_pid(new_child))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Child, "_check_limits", interrupt)
+    monkeypatch.setattr(Child, "_check_memory", interrupt)
     with pytest.raises(KeyboardInterrupt):
         open_keras(file, new_child)
     assert_gone(pids[0])
@@ -128,13 +128,13 @@ BAD: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
 
 
 def test_errors_do_not_end_the_child(new_child: Child, file: Path, tmp_path: Path) -> None:
+    model = open_keras(file, new_child)
+    pid = new_child.pid
     for name, (write, kind, message) in BAD.items():
         path = tmp_path / f"{name}.keras"
         write(path)
         with pytest.raises(kind, match=message):
             open_keras(path, new_child)
-    pid = new_child.pid
-    model = open_keras(file, new_child)
     with pytest.raises(UsageError, match="no values for the input 'features'"):
         model.runner(RunOptions())({})
     with pytest.raises(UsageError, match="no route to 'png'"):

@@ -14,6 +14,7 @@ from exporter.formats.model import RunOptions, TimedRunner
 from exporter.formats.onnx.files import from_proto
 from exporter.formats.onnx.model import OnnxModel
 from exporter.formats.tflite import from_bytes
+from exporter.formats.tflite.runtime import LiteRtRunner
 from exporter.performance.latency import bench_models
 from exporter.performance.scenario import BenchOptions
 from tests.builders import onnx_models, tflite_builder
@@ -50,7 +51,7 @@ def test_tflite() -> None:
     model = from_bytes(tflite_builder.classifier().content("y"), "net.tflite")
     (source,) = model.graph().inputs
     first, second = numbers(1, 4), numbers(1, 4, seed=1)
-    runner = model.runner(RunOptions())
+    runner = cast("LiteRtRunner", model.runner(RunOptions()))
     (before,) = runner({source: first}).values()
     (expected,) = model.runner(RunOptions())({source: second}).values()
     prepared = runner.prepare({source: second})
@@ -64,7 +65,9 @@ def test_tflite() -> None:
 def test_tflite_checks_inputs_before_the_timed_run() -> None:
     model = from_bytes(tflite_builder.classifier().content("y"), "net.tflite")
     with pytest.raises(UsageError, match="shape"):
-        model.runner(RunOptions()).prepare({model.graph().inputs[0]: numbers(1, 5)})
+        cast("LiteRtRunner", model.runner(RunOptions())).prepare(
+            {model.graph().inputs[0]: numbers(1, 5)}
+        )
 
 
 def test_bench_of_both_kinds() -> None:
