@@ -9,8 +9,9 @@ SPREAD := --numprocesses auto --dist worksteal
 CLIENTS := $(VENV)/clients
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo test check bench lint types imports docs coverage format \
+.PHONY: help setup demo test check bench fuzz lint types imports docs coverage format \
   operators precisions modes keywords applications pins clients clean
+FUZZ_EXAMPLES ?= 2000
 .NOTPARALLEL:
 
 help:
@@ -25,6 +26,7 @@ help:
 	@echo "make precisions    write docs/precisions.md: try every head in every precision"
 	@echo "make modes         write docs/modes.md: plan every mode on small models"
 	@echo "make applications  write docs/applications.md: cut one network per Keras family (30 minutes)"
+	@echo "make fuzz          try thousands of damaged files of every kind (FUZZ_EXAMPLES=10000 for each)"
 	@echo "make pins          write the versions installed in .venv into requirements/"
 	@echo "make clients       let MediaPipe, in a separate environment, read files that we cut"
 	@echo "make clean         remove generated files; keep .venv"
@@ -68,6 +70,9 @@ imports: $(READY)
 
 docs: $(READY)
 	$(BIN)/python -m pytest --quiet tests/project/test_docs.py
+
+fuzz: $(READY)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest $(SPREAD) tests/fuzz
 
 coverage: $(READY)
 	$(BIN)/coverage report --include='exporter/*' --fail-under=0
