@@ -104,7 +104,7 @@ class JobKeywords(TypedDict, total=False):
     batch: int
     signature: str | None
     large_head_bytes: int
-    timeout_s: float
+    timeout_s: float | None
     memory_limit_bytes: int | None
     keep_original: bool
     force: bool
