@@ -191,7 +191,8 @@ class _Work:
         if self.job.quantize_first:
             made.sha256 = uncut.model.sha256
             images = plain.cut.plan.images  # as in `run`
-            made = made.apply(plan_cut(made, options, uncut.original, images).plan)
+            cut = plan_cut(made, options, uncut.original, images).quantized_to(spec.precision)
+            made = made.apply(cut.plan)
         made.write(path)
         return self.source.reopen(path)
 
