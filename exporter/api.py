@@ -109,6 +109,7 @@ class JobKeywords(TypedDict, total=False):
     keep_original: bool
     force: bool
     progress: Callable[[str], None]
+    on_sample: Callable[[int, int], None]
 
 
 class SelectKeywords(TypedDict, total=False):
@@ -127,6 +128,7 @@ class SelectKeywords(TypedDict, total=False):
     coverage: float | None
     max_correlation: float | None
     counts: str | Path | None
+    occurs_in: str | Path | None
     labels: str | Path | Sequence[str] | None
     head: str | None
 

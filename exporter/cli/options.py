@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from exporter.cli.progress import Progress
 from exporter.jobs.options import Job
 from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_url
@@ -289,7 +290,7 @@ def command(
 # --- records ------------------------------------------------------------------------------------
 
 
-def make_job(given: Mapping[str, Any], progress: Callable[[str], None]) -> Job:
+def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
     """The `Job` of a command's parameters."""
     repeated = {
         each.name: dict(given[each.name])
@@ -297,7 +298,8 @@ def make_job(given: Mapping[str, Any], progress: Callable[[str], None]) -> Job:
         if each.type.startswith("Mapping") and each.name in given
     }
     line = shlex.join(["exporter", *sys.argv[1:]])
-    values = {**given, **repeated, "progress": progress, "command": line}
+    calls = {"progress": progress, "on_sample": progress.on_sample}
+    values = {**given, **repeated, **calls, "command": line}
     return Job(**fields_of(Job, values))
 
 

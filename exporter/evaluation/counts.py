@@ -34,7 +34,8 @@ def read_counts(path: Path, units: int, names: Sequence[str] | None) -> Mapping[
     for (name, count), unit in zip(named.items(), wanted, strict=True):
         if unit == UNLABELED:
             raise UsageError(
-                f"{path}: no unit is called {_shown(name)}", "check the labels of the model"
+                f"{path}: no unit is called {_shown(name)}",
+                "check the labels of the model; for words of a text, use --occurs-in",
             )
         counts[unit] += count
     return counts

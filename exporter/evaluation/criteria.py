@@ -67,11 +67,13 @@ def decide(
     rows: Sequence[UnitRow],
     criteria: Criteria,
     redundancy: Mapping[int, tuple[int, float]] | None = None,
+    always: Mapping[int, str] | None = None,
 ) -> tuple[Decision, ...]:
     """One decision per unit, in their order: kept only if every rule keeps it.
 
     Args:
         redundancy: unit -> the unit that it follows, and their correlation.
+        always: unit -> why it is kept whatever its numbers. The rules are for the other units.
 
     Raises:
         UsageError: a rule needs a measure that the data does not give, or no unit is left.
@@ -87,9 +89,17 @@ def decide(
         rules.append(partial(_coverage, share=criteria.coverage))
     if criteria.top is not None:
         rules.append(partial(_top, top=criteria.top, by=criteria.by or "count"))
-    decisions = {row.unit: Decision(row.unit, kept=True, reason="") for row in rows}
+    fixed = always or {}
+    decisions = {
+        row.unit: Decision(
+            row.unit,
+            kept=True,
+            reason=f"{fixed[row.unit]}, count {row.count}" if row.unit in fixed else "",
+        )
+        for row in rows
+    }
     for rule in rules:
-        left = [row for row in rows if decisions[row.unit].kept]
+        left = [row for row in rows if decisions[row.unit].kept and row.unit not in fixed]
         for each in rule(left):
             before = decisions[each.unit]
             reason = f"{before.reason}, {each.reason}" if before.reason else each.reason

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +56,10 @@ _output = partial(option, section="Output", commands=("run",))
 
 
 def no_progress(_message: str) -> None:
+    """Report nothing."""
+
+
+def no_samples(_done: int, _total: int) -> None:
     """Report nothing."""
 
 
@@ -314,6 +318,13 @@ class Job:
         (*_CHECKING, "inspect", "bench", "select"),
         flag=None,
     )
+    on_sample: Callable[[int, int], None] = option(
+        no_samples,
+        "Called with the number of samples done and their total, during each step.",
+        "Output",
+        (*_CHECKING, "bench", "select"),
+        flag=None,
+    )
     command: str = ""  # how the job was started, for the report
     options: Mapping[str, Any] = field(default_factory=dict)  # the same as data
     replay: Callable[[Path], str] = lambda _data: ""  # the command that compares one saved input
@@ -472,7 +483,7 @@ class Job:
             count = self.samples or DEFAULT_COUNT
             with interpreting(f"making inputs for {model.name}"):
                 found = synthetic_samples(graph, count, self.seed, self.input_shapes)
-        return join_batches(found, graph, self.batch)
+        return replace(join_batches(found, graph, self.batch), on_sample=self.on_sample)
 
 
 def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:

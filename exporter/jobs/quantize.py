@@ -91,7 +91,8 @@ def calibration_samples(job: Job, source: OpenedModel) -> Samples | None:
             "give real inputs with --data FILE, or use --synthetic-calibration",
         )
     options = job.data_options(source.path)
-    return read_samples(file, source.model.graph(), options=options).within(_CALIBRATION_BYTES)
+    found = read_samples(file, source.model.graph(), options=options).within(_CALIBRATION_BYTES)
+    return replace(found, on_sample=job.on_sample)
 
 
 def calibration_warnings(job: Job, samples: Samples | None) -> tuple[str, ...]:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from exporter.data.samples import Samples
+from exporter.data.tokenizer import find_tokenizer
 from exporter.errors import UsageError
+from exporter.evaluation.corpus import count_tokens
 from exporter.evaluation.counts import read_counts
 from exporter.evaluation.criteria import Criteria, Decision, decide
 from exporter.evaluation.labels import labels_of_units, units_of_labels
@@ -113,15 +115,21 @@ def select_units(source: str | Path | Any, job: Job, options: SelectOptions) -> 
         ExporterError: the model cannot be opened or has no head, the data does not fit, or no unit
             passes the criteria.
     """
-    if options.counts is not None and job.data is not None:
-        raise UsageError("--counts and --data are both given", "give one of the two")
+    sources = {"--counts": options.counts, "--data": job.data, "--occurs-in": options.occurs_in}
+    given = [name for name, path in sources.items() if path is not None]
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(given)} are both given", "give one of them")
     with job.open(source) as opened:
         head = trace(opened.model.graph()).head(options.head)
         names = labels_of_units(opened.model, head, options.labels)
         if options.counts is not None:
             return _by_counts(opened, head, names, options)
+        if options.occurs_in is not None:
+            return _by_text(opened, head, names, options, job)
         if job.data is None:
-            raise UsageError("there is no data to choose by", "give --data, or --counts")
+            raise UsageError(
+                "there is no data to choose by", "give --data, --counts or --occurs-in"
+            )
         return _by_predictions(opened, head, names, options.criteria, job)
 
 
@@ -141,6 +149,34 @@ def _by_counts(
         moved={},
         source=path.name,
         samples=sum(counts.values()),
+        warnings=opened.warnings,
+    )
+
+
+def _by_text(
+    opened: OpenedModel,
+    head: Head,
+    names: Sequence[str] | None,
+    options: SelectOptions,
+    job: Job,
+) -> UnitChoice:
+    path = Path(str(options.occurs_in))
+    job.progress(f"counting the tokens of {path.name}")
+    tokenizer = find_tokenizer(path, opened.path, job.tokenizer)
+    counts, lines = count_tokens(path, tokenizer, head.units)
+    if names is None:
+        names = [*tokenizer.tokens, *[""] * (head.units - len(tokenizer.tokens))]
+    rows = count_table(dict(enumerate(counts.tolist())), head.units, names)
+    return UnitChoice(
+        model=opened.model.name,
+        sha256=opened.model.sha256,
+        head=head.name,
+        rows=rows,
+        decisions=decide(rows, options.criteria, always=tokenizer.fixed),
+        confused={},
+        moved={},
+        source=f"{path.name}, tokens of {tokenizer.path.name}",
+        samples=lines,
         warnings=opened.warnings,
     )
 

@@ -59,6 +59,13 @@ class SelectOptions:
         parse="path",
         accepts="str | Path | None",
     )
+    occurs_in: Path | None = _inputs(
+        None,
+        "Text file: keep the tokens that occur in it at least --min-count times (default 1). Byte "
+        "and special tokens are always kept. The model is not run.",
+        parse="path",
+        accepts="str | Path | None",
+    )
     labels: str | Path | Any = _inputs(
         None,
         "Labels of the units: .csv, .json, or one per line. Default: those in the model.",
@@ -73,6 +80,8 @@ class SelectOptions:
         from exporter.evaluation.criteria import Criteria
 
         limits = {name: getattr(self, f"min_{name}", None) for name in BY}
+        if self.occurs_in is not None and self.min_count is None:
+            limits["count"] = 1
         return Criteria(
             at_least=tuple((name, value) for name, value in limits.items() if value is not None),
             top=self.top,

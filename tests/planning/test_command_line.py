@@ -10,6 +10,7 @@ import pytest
 
 from exporter.cli import options
 from exporter.cli.main import cli
+from exporter.cli.progress import Progress
 from exporter.jobs.options import Job
 from exporter.planning.command_line import command_line, option_values
 from exporter.planning.options import CutOptions
@@ -56,7 +57,7 @@ def read(line: str) -> tuple[CutOptions, Job]:
     command = cli.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
     given = command.make_context(name, words).params
-    return options.make_cut_options(given), options.make_job(given, print)
+    return options.make_cut_options(given), options.make_job(given, Progress(print, print))
 
 
 @pytest.mark.parametrize(("given", "words"), CUTS)
