@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 from exporter.data.samples import Samples
 from exporter.errors import ModelError, interpreting
-from exporter.formats.isolation import isolated
 from exporter.formats.model import Model
 from exporter.jobs.options import Job
 from exporter.jobs.save_worst import save_input
@@ -197,10 +196,7 @@ def measure_models(
     feeds = list(with_masks(few, model.graph(), tables)[0].feeds())
     for each in (original.model, model):  # a file that crashes its runtime ends another process
         each.runner(job.run_options)(feeds[0])
-    with isolated(None):  # the time of a run does not contain that of passing its inputs
-        latency = bench_models(
-            original.model, model, feeds, job.bench_options, progress=job.progress
-        )
+    latency = bench_models(original.model, model, feeds, job.bench_options, progress=job.progress)
     job.progress(f"measuring the memory of {model.name}")
     try:
         memory = measure_memory(original, pruned, feeds[0], job.threads, latency.engine)

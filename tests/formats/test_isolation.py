@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are f
 
 
 def _killed() -> Mapping[str, Array]:
+    faulthandler.disable()  # pytest would print where
     os.kill(os.getpid(), signal.SIGSEGV)
     return {}
 

@@ -8,6 +8,7 @@ Atheris gives it would see little, and each mutant runs in a forked process here
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import time
@@ -187,6 +188,7 @@ def test_the_check_finds_each_kind_of_fault() -> None:
         raise KeyError
 
     def crash() -> None:
+        faulthandler.disable()  # pytest would print where
         os.kill(os.getpid(), signal.SIGSEGV)
 
     def large() -> None:
