@@ -144,13 +144,15 @@ class _Server:
             room: memory that the process may take without a limit by the user, in bytes.
             prepare: called in the new process; returns the function that answers each request.
         """
+        self._pid = 0
+        _reap_ending()
         limits = _active_limits()
         self._action, self._limits, self._status = action, limits, 0
         self._connection, other = Pipe()
-        self._pid = os.fork()
-        if not self._pid:
-            self._connection.close()
-            _Answering(action, room, limits, other).run(prepare)
+        with _blocked_signals():  # the new process must not raise what a handler of this one raises
+            self._pid = os.fork()
+            if not self._pid:
+                _Answering(action, room, limits, other).run(prepare)
         other.close()
         try:
             self.prepared = self._receive()
@@ -177,7 +179,12 @@ class _Server:
             self._reap()
         self._connection.close()
 
-    __del__ = close
+    def __del__(self) -> None:
+        """End the process without waiting for it: an interruption in here would be lost."""
+        if self._pid:
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            _ENDING.append(self._pid)
 
     def _receive(self) -> dict[str, Array]:
         try:
@@ -216,6 +223,25 @@ class _Server:
         return self._status
 
 
+@contextmanager
+def _blocked_signals() -> Iterator[None]:
+    """Deliver the signals that arrive in the block after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_ENDING: list[int] = []  # killed processes that nobody has waited for
+
+
+def _reap_ending() -> None:
+    while _ENDING:
+        with suppress(ChildProcessError):
+            os.waitpid(_ENDING.pop(), 0)
+
+
 class _Answering:
     """The forked process."""
 
@@ -229,7 +255,9 @@ class _Answering:
         try:
             _die_with_parent()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
             self._limit_memory(0)
             work = self._answer(prepare)
             while True:

@@ -194,8 +194,6 @@ def measure_models(
     tables = model.remap.heads if model.remap else ()
     few = inputs.within(_BENCH_BYTES)  # they are held in memory
     feeds = list(with_masks(few, model.graph(), tables)[0].feeds())
-    for each in (original.model, model):  # a file that crashes its runtime ends another process
-        each.runner(job.run_options)(feeds[0])
     latency = bench_models(original.model, model, feeds, job.bench_options, progress=job.progress)
     job.progress(f"measuring the memory of {model.name}")
     try:

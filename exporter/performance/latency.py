@@ -27,6 +27,7 @@ import numpy as np
 
 from exporter.data.samples import to_model_inputs
 from exporter.errors import UsageError
+from exporter.formats.isolation import is_isolated, isolated
 from exporter.formats.model import Model, TimedRunner
 from exporter.graph import Array
 from exporter.performance.clocks import SYSTEM, Clocks
@@ -84,7 +85,10 @@ def bench_models(
     if not feeds:
         raise UsageError("there are no inputs to bench with")
     bench = _Bench((original, pruned, original), feeds, options, clocks)
-    bench.measure(progress)
+    if is_isolated():
+        bench.try_once()
+    with isolated(None):  # a timed run does not pass its inputs to another process
+        bench.measure(progress)
     return make_record(
         bench.rounds(),
         runs=[[row[side].runs for row in bench.blocks] for side in range(2)],
@@ -140,6 +144,11 @@ class _Bench:
     @property
     def engine(self) -> str:
         return self._runners[0].engine
+
+    def try_once(self) -> None:
+        """Run each model once in a process of its own, which a damaged file may crash."""
+        for index in (0, 1):
+            self._models[index].runner(self._options.run)(self._feed(index, 0))
 
     def measure(self, progress: Callable[[str], None]) -> None:
         """Load and measure until the scenario is fulfilled."""

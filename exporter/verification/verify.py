@@ -107,8 +107,11 @@ def verify_pair(
     compared = {name for names, _ in read for name in names}
     left = _run(original, {*features, *compared}, options)
     only_counted = set(features).difference(compared, original.graph().outputs)
+    # A runtime may optimize a model in another way if one more tensor is an output: both sides
+    # show the features.
+    shown = {name for _, names in read for name in names}
     right = _run(
-        pruned, (name for _, names in read for name in names), replace(options, samples=fed)
+        pruned, {*(features if stage == "cut" else ()), *shown}, replace(options, samples=fed)
     )
 
     def rerun(plan: Plan, further: Iterable[Answers]) -> list[Answers]:
@@ -118,7 +121,7 @@ def verify_pair(
 
     runs = Runs(
         original=_stack(original, left, {*variable, *only_counted}),
-        pruned=_stack(pruned, right, variable),
+        pruned=_stack(pruned, right, {*variable, *only_counted}),
         pruned_samples=right,
         in_quantized_values=options.limits.tolerance is None,
         rerun=rerun,

@@ -280,7 +280,7 @@ RECORDS = {
     "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused", "forecast"],
     "prune net.onnx -o j.onnx --keep 1": [
         *("schema", "ok", "artifacts", "remap", "checks", "quality", "coverage", "worst"),
-        "warnings",
+        *("warnings", "selection"),
     ],
     "run net.onnx -o j --keep 1 --no-bench": [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),

@@ -182,7 +182,7 @@ SELECTION = {
     ),
     "missing data": Refusal("--keep 1 --data no.npz", 2, "there is no file no.npz"),
     "data in another format": Refusal(
-        "--keep 1 --data labels.txt", 2, "labels.txt is not a readable .npz or .npy file"
+        "--keep 1 --data labels.txt", 2, "input 'x' of shape [?, 6] and dtype float32 does not take"
     ),
     "data of another shape": Refusal(
         "--keep 1 --data wide.npz", 2, "wide.npz: the array for input 'x' has the shape [5, 7]"

@@ -89,7 +89,7 @@ REFUSED = {
     "NaN": (
         "int8 --data nan.npy",
         2,
-        "contains values that are NaN or infinite: 1 in sample 5",
+        "contains values that are NaN or infinite: 1 in sample 3",
         "",
     ),
     "-inf": (

@@ -16,6 +16,7 @@ from exporter.output.draft import new_file, new_folder
 from exporter.output.folder import REPORT, check_output_folder
 from exporter.output.sidecar import read_sidecar, sidecar_path, write_artifact
 from exporter.remap import HeadRemap, Origin, Remap
+from tests.builders import tflite_builder
 from tests.builders.commands import listing
 
 
@@ -181,6 +182,14 @@ def test_model_and_sidecar_appear_together(tmp_path: Path) -> None:
     assert set(listing(tmp_path)) == {"small.onnx", "small.onnx.remap.json"}
     assert read_sidecar(path) == REMAP
     assert read_sidecar(tmp_path / "other.onnx") is None
+
+
+def test_forms_appear_with_the_model(tmp_path: Path) -> None:
+    content = tflite_builder.classifier().content("y")
+    with new_file(tmp_path / "small.tflite", force=False) as draft:
+        write_artifact(draft, lambda path: path.write_bytes(content), None, ["c-array"])
+        draft.publish()
+    assert set(listing(tmp_path)) == {"small.tflite", "small_tflite.c", "small_tflite.h"}
 
 
 def test_no_sidecar_if_the_model_cannot_be_written(tmp_path: Path) -> None:

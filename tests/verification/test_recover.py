@@ -16,7 +16,7 @@ from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
-from exporter.verification.recover import recover_tables
+from exporter.verification.recover import _same_rows, recover_tables
 from exporter.verification.renamed import (
     Renamed,
     match_inputs,
@@ -60,6 +60,11 @@ def test_no_units_are_recognized_where_nothing_was_cut_or_widths_differ() -> Non
     assert list(recover_tables(model, wider)) == []
     few = onnx.classifier(constants={"kernel": onnx.numbers(6, 3), "bias": onnx.numbers(3)})
     assert list(recover_tables(model, few)) == []
+
+
+def test_rows_of_another_length_have_no_counterpart() -> None:
+    assert _same_rows(np.ones((3, 4)), np.ones((2, 5))) is None
+    assert _same_rows(np.eye(3), np.eye(3)[[2, 0]]) == (2, 0)
 
 
 def test_a_renamed_model_runs_and_is_written(tmp_path: Path) -> None:
