@@ -102,7 +102,8 @@ def test_limits(shelf: Path, tmp_path: Path, name: str, whole_job: bool) -> None
     with pytest.raises(ConversionError, match=message) as caught:
         call(shelf / "net.onnx", tmp_path / "x.onnx", verify=False, bench=False, **how, **limit)
     assert not list(tmp_path.iterdir())
-    Path(caught.value.hint.rpartition(" ")[2]).unlink()  # the log
+    if "the log is" in caught.value.hint:
+        Path(caught.value.hint.rpartition(" ")[2]).unlink()
 
 
 def test_a_limit_on_the_command_line(shelf: Path, tmp_path: Path) -> None:
