@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -83,6 +84,9 @@ def _quantized(values: Array, tensor: Tensor | None) -> Array:
 # --- synthetic ----------------------------------------------------------------------------------
 
 
+_LARGEST_SYNTHETIC = 1 << 32  # bytes of all samples of an input, which are made in float64
+
+
 def synthetic_samples(
     graph: Graph,
     count: int = DEFAULT_COUNT,
@@ -112,12 +116,15 @@ def synthetic_samples(
     given = dict(shapes or {})
     check_shapes(graph, given)
     random = np.random.default_rng(seed)
-    values = {
-        name: _random_values(
-            graph, name, (count, *_sample_shape(graph, name, given.get(name))), random
-        )
-        for name in graph.inputs
-    }
+    every = {name: (count, *_sample_shape(graph, name, given.get(name))) for name in graph.inputs}
+    for name, shape in every.items():
+        if (size := 8 * math.prod(shape)) > _LARGEST_SYNTHETIC:
+            raise UsageError(
+                f"{count} samples of {shape_text(shape[1:])} for input {name!r} take "
+                f"{size / 1e9:.3g} GB of memory",
+                "use fewer --samples, smaller shapes with --input-shape, or your own --data",
+            )
+    values = {name: _random_values(graph, name, shape, random) for name, shape in every.items()}
     return Samples(values, f"synthetic, seed {seed}", synthetic=True)
 
 

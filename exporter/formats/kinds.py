@@ -150,6 +150,8 @@ def kind_of(path: Path) -> str:
 
 
 def read_first_bytes(path: Path) -> bytes:
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UsageError(f"{path} is no regular file", "models are read several times")
     try:
         with path.open("rb") as file:
             return file.read(16)

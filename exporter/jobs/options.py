@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
-from exporter.errors import UsageError, interpreting
+from exporter.errors import UsageError
 from exporter.formats import KINDS
 from exporter.output.c_source import FORMS
 from exporter.planning.option import option, options_of
@@ -481,8 +481,7 @@ class Job:
             found = read_samples(self.data, graph, self.samples, self.data_options(path))
         else:
             count = self.samples or DEFAULT_COUNT
-            with interpreting(f"making inputs for {model.name}"):
-                found = synthetic_samples(graph, count, self.seed, self.input_shapes)
+            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
         return replace(join_batches(found, graph, self.batch), on_sample=self.on_sample)
 
 

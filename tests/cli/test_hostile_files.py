@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,17 @@ def test_hostile_file(name: str, tmp_path: Path) -> None:
     assert message in done.err
     assert [path.name for path in folder.iterdir()] == [f"net{suffix}"]
     assert not leftover_files(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_no_model(tmp_path: Path) -> None:
+    """Reading it would wait for a writer for ever."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    os.mkfifo(folder / "net.onnx")
+    done = exporter(PRUNE.format("net.onnx", ".onnx"), folder)
+    assert done.code == 2
+    assert "net.onnx is no regular file" in done.err
 
 
 def _check(done: Done) -> None:

@@ -747,3 +747,11 @@ def test_any_number_of_labels_per_sample(tmp_path: Path) -> None:
     np.savez(path, x=TABLE, labels=np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0]]))
     assert read_samples(path, one()).labels == [(1, 2), (), (0,), (1,)]
     assert read_samples(path, one(), 2).labels == [(1, 2), ()]
+
+
+def test_samples_that_do_not_fit_in_memory_are_refused() -> None:
+    """A damaged length, or too large a number of samples; the largest that fits is made."""
+    wide = graph({"x": ("float32", (None, 1 << 24))})
+    assert synthetic_samples(wide, 1).values["x"].shape == (1, 1, 1 << 24)
+    with pytest.raises(UsageError, match=r"64 samples of .* take 8\.59 GB of memory"):
+        synthetic_samples(wide, 64)
