@@ -11,6 +11,7 @@ plain dtypes only: nothing that it sends is executed here, even if the file took
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import json
 import math
@@ -240,6 +241,9 @@ def _reap_ending() -> None:
     while _ENDING:
         with suppress(ChildProcessError):
             os.waitpid(_ENDING.pop(), 0)
+
+
+atexit.register(_reap_ending)  # so that the time they took counts as this process's
 
 
 class _Answering:
