@@ -1,4 +1,4 @@
-"""Count what failing file calls, kills and second writers leave behind. Prints a Markdown table.
+"""Count what is lost after failing file calls, kills and second writers. Prints a Markdown table.
 
     python benchmarks/reliability.py            every call, 200 random kills, 50 pairs (20 minutes)
     python benchmarks/reliability.py --every 5  every fifth of each

@@ -22,7 +22,7 @@ class DataFile(NamedTuple):
 
 
 def hash_files(samples: Samples) -> list[DataFile]:
-    """The files behind the samples; none for generated samples.
+    """The files that the samples were read from; none for generated samples.
 
     Images and sounds that were used were hashed when they were read, and are not read again.
     Example: `[(each.path.name, each.sha256) for each in hash_files(samples)]`.

@@ -192,7 +192,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _byte_characters() -> set[str]:
-    """The 256 characters that stand for bytes in byte-level vocabularies (GPT-2)."""
+    """The 256 characters that represent bytes in byte-level vocabularies (GPT-2)."""
     from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415 - an optional library
 
     return set(ByteLevel.alphabet())

@@ -30,7 +30,7 @@ from exporter.graph import Array
 from exporter.selection.labels import read_text
 
 BLANKS = frozenset({"<blank>", "[blank]", "blank", "<blk>", "<pad>", "[pad]", "<ctc>", "<eps>"})
-SPACES = ("|", "\u2581", "<space>", "[space]")  # labels that stand for a space
+SPACES = ("|", "\u2581", "<space>", "[space]")  # labels that mean a space
 
 
 @dataclass(frozen=True, eq=False)

@@ -81,7 +81,7 @@ def _sweep(folder: Path, own: Place) -> None:
 
 
 def _recover(place: Place) -> None:
-    """Carry out the rest of a plan, then remove what is left."""
+    """Carry out the rest of a plan, then remove the temporary files."""
     if place.plan.exists():
         plan = Plan(**json.loads(place.plan.read_text("utf-8")))
         with suppress(FileExistsError):  # someone else has made such a file meanwhile

@@ -99,7 +99,7 @@ def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: in
     more, count = ([], 0) if failures else _probe_tail(pair, comparers, tables)
     text = f"{len(vectors)} vectors fed at {source!r}, and {count} rows of logits after it"
     if any(_is_rounded(graph, head) for head in heads):
-        text += "; values that quantization rounds to the same step are not told apart"
+        text += "; values that quantization rounds to the same step cannot be distinguished"
     return Probe(text, tuple(dict.fromkeys((*failures, *more))))
 
 

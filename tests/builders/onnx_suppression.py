@@ -157,7 +157,7 @@ def as_yolov7() -> ModelProto:
     picture, position = column(net, 0, "picture"), column(net, 2, "place")
     parts = [_taken(net, each, picture, position) for each in (box, kind, best)]
     parts[1] = net.op("Cast", [parts[1]], "number", to=TensorProto.FLOAT)
-    front = net.op("Unsqueeze", [picture, net.integers("behind", 1)], "picture1")
+    front = net.op("Unsqueeze", [picture, net.integers("last_axis", 1)], "picture1")
     front = net.op("Cast", [front], "picture_float", to=TensorProto.FLOAT)
     net.op("Concat", [front, *parts], "detected", axis=1)
     return finished(net, detected=TensorProto.FLOAT)
@@ -201,7 +201,7 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
     net.op("ReduceMax", ["scores"], "largest", axes=[2], keepdims=0)
     best = ["best", "place"]
     net.nodes.append(node("TopK", ["largest", net.integers("k", TAKEN)], best, "first", axis=1))
-    position = net.op("Unsqueeze", ["place", net.integers("behind", 2)], "place1")
+    position = net.op("Unsqueeze", ["place", net.integers("last_axis", 2)], "place1")
     for name, width in (("boxes", 4), ("scores", CLASSES)):
         if batch:
             times = net.integers(f"{name}.times", 1, 1, width)
@@ -215,7 +215,7 @@ def end_to_end(*, dynamo: bool = False, batch: int = 1) -> ModelProto:
     count = net.constant("count", np.int64(CLASSES)) if batch else "scores.count"
     kind = net.op("Mod", ["index", count], "kind")
     row = _floored(net, count) if dynamo else net.op("Div", ["index", count], "row")
-    rows = net.op("Unsqueeze", [row, "behind"], "row1")
+    rows = net.op("Unsqueeze", [row, "last_axis"], "row1")
     four = net.op("Tile", [rows, net.integers("four", 1, 1, 4)], "row4")
     net.op("GatherElements", ["boxes.best", four], "box_of", axis=1)
     parts = ["box_of"]

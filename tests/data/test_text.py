@@ -129,10 +129,10 @@ def test_where_a_tokenizer_is_found(tmp_path: Path) -> None:
         word_pieces(tmp_path / name)
     path, model, other = text(tmp_path / "text"), tmp_path / "model" / "a.onnx", tmp_path / "other"
     given = find_tokenizer(path, model, other / "vocab.txt").path
-    beside = find_tokenizer(path, model, None).path
+    next_to_text = find_tokenizer(path, model, None).path
     (tmp_path / "text" / "vocab.txt").unlink()
     last = find_tokenizer(path, model, None).path
-    assert [each.parent.name for each in (given, beside, last)] == ["other", "text", "model"]
+    assert [each.parent.name for each in (given, next_to_text, last)] == ["other", "text", "model"]
     (tmp_path / "model" / "vocab.txt").unlink()
     with pytest.raises(UsageError, match="there is no tokenizer for") as error:
         read_samples(path, graph(), options=DataOptions(model=model))

@@ -1,4 +1,4 @@
-"""The verdict in words, and the bound behind it, compared with values computed by hand."""
+"""The verdict in words, and the bound that it uses, compared with values computed by hand."""
 
 from __future__ import annotations
 

@@ -154,6 +154,17 @@ def test_a_runner_that_dies_says_so_each_time() -> None:
             runner({"stop": np.zeros(1)})
 
 
+def test_a_dropped_runner_leaves_no_process() -> None:
+    """Its process is killed at once, and waited for when the next one starts."""
+    before = {child.pid for child in psutil.Process().children()}
+    with isolated(Limits(60)):
+        runner = runner_of("running net", 100, _Doubles)
+        assert runner({"x": np.ones(1)})["y"] == 2
+        del runner
+        call("reading net", 100, dict)
+    assert {child.pid for child in psutil.Process().children()} == before
+
+
 def test_without_limits_everything_runs_here() -> None:
     with isolated(Limits(60)), isolated(None):
         assert not is_isolated()

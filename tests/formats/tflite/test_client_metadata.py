@@ -246,8 +246,8 @@ def test_an_unknown_normalization_is_not_read_as_known(
 ) -> None:
     small = pruned(opened(builder), normalize)
     assert small.graph().normalization.get("image") == known
-    told = planned(opened(builder), normalize).warnings
-    assert any("give --normalize" in warning for warning in told) == (known is None)
+    warnings = planned(opened(builder), normalize).warnings
+    assert any("give --normalize" in warning for warning in warnings) == (known is None)
 
 
 def test_a_gray_image_without_a_known_normalization_is_no_image() -> None:
