@@ -100,6 +100,28 @@ def uninterpretable(action: str, error: Exception) -> ModelError:
 _MOST_CHARACTERS = 200  # of a library's message
 
 
+def refuse_pointer(path: object, start: bytes) -> None:
+    """ModelError if a file is only the text that Git LFS or git-annex puts in place of it.
+
+    Args:
+        path: of the file, for the message.
+        start: its first bytes, at least 64 if it has so many.
+    """
+    for prefix, tool, command in _POINTERS:
+        if start.startswith(prefix):
+            raise ModelError(
+                f"{path} is a pointer of {tool}: the file itself was not downloaded",
+                f"run `{command}` in its repository",
+            )
+
+
+_POINTERS = (
+    (b"version https://git-lfs.github.com/", "Git LFS", "git lfs pull"),
+    (b"version https://hawser.github.com/", "Git LFS", "git lfs pull"),
+    (b"/annex/objects/", "git-annex", "git annex get"),
+)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error of a library, which may be long; "" if it has no message."""
     return str(error).strip().partition("\n")[0]

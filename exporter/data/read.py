@@ -16,7 +16,7 @@ from exporter.data.options import DataOptions
 from exporter.data.samples import Samples, check_count
 from exporter.data.tables import read_table
 from exporter.data.text import read_text_file
-from exporter.errors import UsageError
+from exporter.errors import UsageError, refuse_pointer
 from exporter.graph import Graph
 
 
@@ -53,6 +53,9 @@ def read_samples(
     """
     check_count(limit)
     options = options or DataOptions()
+    if path.is_file():
+        with path.open("rb") as file:
+            refuse_pointer(path, file.read(64))
     form = FORMS[form_of(path)]
     if unused := [name for name in options.given() if name not in form.options]:
         able = " or ".join(each.title for each in FORMS.values() if unused[0] in each.options)

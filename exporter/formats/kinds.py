@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import ModelError, UsageError, interpreting
+from exporter.formats.foreign_files import (
+    FIRST_BYTES,
+    refuse_foreign,
+    refuse_foreign_folder,
+    refuse_named,
+)
 from exporter.output.files import refuse_url
 
 if TYPE_CHECKING:
@@ -139,9 +145,11 @@ def kind_of(path: Path) -> str:
     start = read_first_bytes(path)
     if not start:
         raise ModelError(f"{path} is empty", "save or copy the model again")
+    refuse_foreign(path, start)
     for name, kind in KINDS.items():
         if kind.matches(start):
             return name
+    refuse_named(path, start)
     titles = ", ".join(kind.title for kind in KINDS.values() if kind.suffixes)
     suffixes = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
     raise ModelError(
@@ -154,7 +162,7 @@ def read_first_bytes(path: Path) -> bytes:
         raise UsageError(f"{path} is no regular file", "models are read several times")
     try:
         with path.open("rb") as file:
-            return file.read(16)
+            return file.read(FIRST_BYTES)
     except FileNotFoundError as error:
         raise UsageError(
             f"there is no file {path}", "check the path; it starts in the current folder"
@@ -168,6 +176,7 @@ def _kind_of_folder(path: Path) -> str:
     for member, name in members.items():
         if (path / member).is_file():
             return name
+    refuse_foreign_folder(path, sorted(each.name for each in path.iterdir()))
     raise UsageError(
         f"{path} is a folder without a {' or '.join(members)}",
         "give a model file, or a SavedModel folder",

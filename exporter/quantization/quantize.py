@@ -115,4 +115,4 @@ def quantize_model(
     return Quantized(made, warnings)
 
 
-_OTHER_FLOATS = frozenset({"bf16", "fp64"})
+_OTHER_FLOATS = frozenset({"bf16", "fp4", "fp64", "fp8"})

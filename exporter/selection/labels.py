@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, refuse_pointer
 
 _LABEL_COLUMNS = ("label", "name", "class", "display_name")
 _INDEX_COLUMNS = ("index", "id")
@@ -43,6 +43,7 @@ def read_text(path: str | Path) -> str:
     try:
         with Path(path).open("rb") as file:
             content = file.read(_LARGEST_FILE + 1)
+        refuse_pointer(path, content)
         if len(content) > _LARGEST_FILE:
             raise UsageError(f"{str(path)!r} is larger than 1 GB", "give a file of labels or units")
         return TextIOWrapper(BytesIO(content), encoding="utf-8-sig").read()

@@ -160,7 +160,7 @@ def precision_of_limits(pair: ModelPair) -> str:
     The original decides: a tested file must not widen its limits by its looks.
 
     1. After a cut, PRECISIONS names the row.
-    2. Other integer files and float64 use the row "fp32".
+    2. Other integer files, 8-bit and 4-bit floats and float64 use the row "fp32".
     3. At export, a Keras model that computes in half precision has a row of its own: its file is
        more precise.
     """
@@ -170,8 +170,8 @@ def precision_of_limits(pair: ModelPair) -> str:
     precision = cut_precision(pair.original)
     if precision in PRECISIONS:
         return PRECISIONS[precision].limits
-    integer = precision.startswith(("uint8", "int16"))
-    return "fp32" if integer or precision == "fp64" else precision
+    others = ("uint8", "int16", "fp8", "fp4", "fp64")
+    return "fp32" if precision.startswith(others) else precision
 
 
 def cut_precision(model: Model) -> str:

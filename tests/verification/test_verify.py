@@ -298,6 +298,7 @@ def scales(net: Any) -> list[float]:
     [
         pytest.param("cut", "fp32", 1e-6, 1e-6, id="cut, float32"),
         pytest.param("cut", "fp64", 1e-6, 1e-6, id="cut, float64"),
+        pytest.param("cut", "fp8", 1e-6, 1e-6, id="cut, float32 products of 8-bit floats"),
         pytest.param("cut", "dynamic", 1e-6, 1e-6, id="cut, a float accumulator, integer weights"),
         pytest.param("cut", "bf16", 8e-3, 8e-3, id="cut, bfloat16"),
         pytest.param("cut", "fp16", 2e-3, 2e-3, id="cut, float16"),
@@ -311,7 +312,7 @@ def test_limits_depend_on_stage_and_precision(
     net.precision = precision
     done = verify(net, pruned, [table], stage=stage)
     rounding = (
-        3 / 2**27 if precision in {"fp32", "fp64", "dynamic"} else 0.0
+        3 / 2**27 if precision in {"fp32", "fp64", "fp8", "dynamic"} else 0.0
     )  # of three exponentials' sum
     assert allowed(done, "y") == pytest.approx(y + rounding, rel=1e-9)
     limit = allowed(done, "y (z)")
@@ -355,7 +356,7 @@ def test_limits_depend_on_the_precision_of_the_original(
 
 
 @pytest.mark.parametrize(
-    ("stage", "precision"), [("cut", "fp8"), ("export", "fp8"), ("export", "int8")]
+    ("stage", "precision"), [("cut", "complex64"), ("export", "fp8"), ("export", "int8")]
 )
 def test_a_precision_without_limits_needs_a_tolerance(stage: str, precision: str) -> None:
     net, pruned, table = head_and_other("softmax", "slice", "onnx")

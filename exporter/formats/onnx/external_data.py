@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, refuse_pointer
 from exporter.formats.onnx.lazy_parse import WITHIN
 from exporter.formats.onnx.protos import (
     all_tensors,
@@ -162,6 +162,7 @@ class ExternalData:
             )
         size = (self.folder / entries["location"]).stat().st_size
         if offset < 0 or offset + needed > size:
+            refuse_pointer(entries["location"], bytes(self._map(entries["location"])[:64]))
             raise _error(
                 tensor, f"is too short: {size} bytes, but {needed} are needed from byte {offset} on"
             )

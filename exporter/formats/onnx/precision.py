@@ -10,10 +10,10 @@ from exporter.graph.operations import Linear
 
 
 def precision_of(graph: Graph) -> str:
-    """One of "fp32", "fp16", "bf16", "fp64", "dynamic", "int8", "int16x8", "int4".
+    """One of "fp32", "fp16", "bf16", "fp64", "dynamic", "int8", "int16x8", "int4", "fp8", "fp4".
 
-    An integer type if operators quantize; otherwise the float type with the most bytes of
-    constants, or "fp32" if there are none.
+    The type of the quantized values if operators quantize; otherwise the float type with the most
+    bytes of constants, or "fp32" if there are none.
     """
     operators = {node.operator for node in graph.nodes}
     if operators & _DYNAMIC:
@@ -48,6 +48,9 @@ def _integer_precision(graph: Graph) -> str:
         for name in node.inputs
         if name and graph.tensors[name].is_constant
     ]
+    for start, precision in _SMALL_FLOATS.items():
+        if any(dtype.startswith(start) for _, dtype in read):
+            return precision
     if any(dtype in {"int4", "uint4"} for _, dtype in read):
         return "int4"
     if any(o == "QuantizeLinear" and dtype in {"int16", "uint16"} for o, dtype in read):
@@ -59,6 +62,7 @@ _DYNAMIC = frozenset(
     {"ConvInteger", "DynamicQuantizeLinear", "DynamicQuantizeMatMul", "MatMulInteger"}
 )
 _QUANTIZING = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_SMALL_FLOATS: Mapping[str, str] = {"float4": "fp4", "float8": "fp8"}  # starts of dtypes
 _FLOATS: Mapping[str, str] = {
     "float32": "fp32",
     "float16": "fp16",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ModelError, UsageError, refuse_pointer
 
 GRAPH = "saved_model.pb"
 _FOLDERS = ("variables", "assets")
@@ -31,6 +31,9 @@ def check_folder(path: Path) -> None:
         raise ModelError(f"{path} is a folder without a {GRAPH}", "a SavedModel contains one")
     if not (path / GRAPH).stat().st_size:
         raise ModelError(f"{path / GRAPH} is empty", "save or copy the model again")
+    for file in files_of(path):
+        with file.open("rb") as content:
+            refuse_pointer(file, content.read(64))
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

@@ -50,6 +50,7 @@ class Drawing:
         inputs, outputs: every name that users may see -> index of the tensor. A tensor that is
             returned under two names is in the graph under the first.
         returned: the outputs in the file's order, by which metadata refers to them.
+        custom_operators: the names of the operators that are not builtin.
     """
 
     graph: Graph
@@ -58,6 +59,7 @@ class Drawing:
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
     returned: tuple[str, ...]
+    custom_operators: tuple[str, ...] = ()
 
     def file_slot(self, use: Use, operator: str) -> int:
         """The slot in the file of a use in the graph."""
@@ -96,6 +98,9 @@ def draw(file: File) -> Drawing:
         inputs=dict(interface[0]) | inputs,
         outputs=dict(interface[1]) | outputs,
         returned=returned,
+        custom_operators=tuple(
+            text(code.customCode) for code in file.model.operatorCodes or () if code.customCode
+        ),
     )
 
 

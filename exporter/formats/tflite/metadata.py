@@ -112,7 +112,9 @@ def _read(data: bytes, read: Callable[[Table], Iterator[T]]) -> Iterator[T]:
     try:
         yield from read(Table.root(data))
     except OutsideError as error:
-        raise ModelError(f"{NAME} is damaged: an offset points outside") from error
+        raise ModelError(
+            f"{NAME} is damaged: an offset points outside", "write the metadata again"
+        ) from error
 
 
 def _files(outputs: int, root: Table) -> Iterator[AssociatedFile]:

@@ -34,7 +34,9 @@ def read_tree(data: bytes) -> Tree:
     try:
         return _Reader().table(Table.root(data), _ROOT)
     except OutsideError as error:
-        raise ModelError(f"{NAME} is damaged: an offset points outside") from error
+        raise ModelError(
+            f"{NAME} is damaged: an offset points outside", "write the metadata again"
+        ) from error
 
 
 def write_tree(tree: Tree) -> bytes:

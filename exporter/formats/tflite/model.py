@@ -76,7 +76,8 @@ class TfliteModel:
 
     def runner(self, options: RunOptions) -> Runner:
         ends = self._drawing.inputs, self._drawing.outputs
-        load = partial(LiteRtRunner, self.content, self.name, ends, options)
+        custom = self._drawing.custom_operators
+        load = partial(LiteRtRunner, self.content, self.name, ends, options, custom)
         return runner_of(f"LiteRT running {self.name}", len(self.content), load)
 
     def write(self, path: Path) -> None:

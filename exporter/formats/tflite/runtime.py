@@ -5,7 +5,7 @@ LiteRT reports each delegate and repeats the errors that it raises, with no opti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from exporter.errors import ModelError, UsageError
 from exporter.formats.isolation import call
 from exporter.formats.model import RunOptions
+from exporter.formats.tflite.foreign_operators import cannot_run
 from exporter.graph import Array
 from exporter.output.silence import no_output
 
@@ -55,6 +56,7 @@ class LiteRtRunner:
         name: str,
         ends: tuple[Mapping[str, int], Mapping[str, int]],
         options: RunOptions,
+        custom: Collection[str] = (),
     ) -> None:
         """Load a file; an open batch dimension gets the batch of the options.
 
@@ -63,12 +65,13 @@ class LiteRtRunner:
             name: of the file, for errors.
             ends: the inputs, and the outputs: name -> tensor index.
             options: for all runs.
+            custom: the names of its custom operators.
 
         Raises:
             ModelError: LiteRT cannot run the file.
         """
         self.engine = f"ai-edge-litert {version('ai-edge-litert')}"
-        self._name = name
+        self._name, self._custom = name, custom
         self._inputs, self._outputs = ends
         with self._failures(), no_output(2):
             self._interpreter = Interpreter(model_content=content, num_threads=options.threads)
@@ -147,7 +150,7 @@ class LiteRtRunner:
         try:
             yield
         except (ValueError, RuntimeError) as error:
-            raise ModelError(f"LiteRT cannot run {self._name}: {_first_line(error)}") from error
+            raise cannot_run(self._name, self._custom, _first_line(error)) from error
 
 
 def _signature(detail: Any) -> list[int]:

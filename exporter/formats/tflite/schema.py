@@ -20,6 +20,7 @@ from exporter.formats.tflite.flatbuffer import OutsideError, Table
 from exporter.graph import Array
 
 IDENTIFIER = b"TFL3"
+SAVE_AGAIN = "save, copy or download the file again"
 LIMIT_BYTES = 2**31 - 1  # flatbuffer offsets are signed; the verifier skips larger files
 _MAIN_VECTORS = {"operator codes": 1, "subgraph": 2, "buffers": 4}  # fields of the schema's Model
 _MIN_OFFSET = 2  # the schema: an offset is "only valid if > 1"
@@ -54,22 +55,27 @@ def check_start(content: bytes, name: str) -> None:
         ModelError: another kind of file, larger than 2 GB, damaged or truncated.
     """
     if content[4:8] != IDENTIFIER:
-        raise ModelError(f"{name} is not a TFLite file")
+        raise ModelError(f"{name} is not a TFLite file", "a .tflite file has TFL3 at byte 4")
     check_size(len(content), name)
     try:
         root = Table.root(content)
         counts = {vector: root.count(field) for vector, field in _MAIN_VECTORS.items()}
     except OutsideError as error:
-        raise ModelError(f"{name} is damaged or truncated: an offset points outside") from error
+        raise ModelError(
+            f"{name} is damaged or truncated: an offset points outside", SAVE_AGAIN
+        ) from error
     for vector, count in counts.items():
         if not count:
-            raise ModelError(f"{name} is damaged: it has no {vector}")
+            raise ModelError(f"{name} is damaged: it has no {vector}", SAVE_AGAIN)
 
 
 def check_size(size: int, name: str) -> None:
     """Raise ModelError if a file of `size` bytes is too large to be verified or written."""
     if size > LIMIT_BYTES:
-        raise ModelError(f"{name} is larger than 2 GB, which cannot be checked or written")
+        raise ModelError(
+            f"{name} is larger than 2 GB, which cannot be checked or written",
+            "quantize the model before it is cut, or cut the model from which it was converted",
+        )
 
 
 def unpack(content: bytes) -> File:
@@ -94,7 +100,7 @@ def bring_inside(file: File, content: bytes, name: str) -> None:
 
 def _bytes_at(content: bytes, offset: int, size: int, name: str) -> Array:
     if offset + size > len(content):
-        raise ModelError(f"{name} is truncated: a buffer is outside of the file")
+        raise ModelError(f"{name} is truncated: a buffer is outside of the file", SAVE_AGAIN)
     return np.frombuffer(content, np.uint8, size, offset)
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.formats.check_operation import NodeRanks, UntranslatableError, fits
+from exporter.formats.tflite.foreign_operators import reason_and_hint
 from exporter.formats.tflite.operator_view import SLOT_ORDER, OperatorView, Translate
 from exporter.formats.tflite.operators import detection, linear, positions, reduce_pool, values
 from exporter.graph import Shape, Tensor
@@ -19,12 +20,8 @@ from exporter.graph.operations import Gather, Linear, Opaque, Operation
 
 def translate(view: OperatorView) -> Operation:
     """The neutral operation that an operator computes."""
-    if view.operator in REASONS:
-        return Opaque(REASONS[view.operator])
-    if view.has_sparse_input:
-        return Opaque("its constants are stored sparsely")
-    if view.option("fusedActivationFunction") == schema.ActivationFunctionType.SIGN_BIT:
-        return Opaque("its fused activation keeps only the sign")
+    if refused := _refused(view):
+        return refused
     row = TABLE.get(view.operator)
     if row is None or not view.outputs or view.input(0) is None:
         return Opaque()
@@ -35,6 +32,19 @@ def translate(view: OperatorView) -> Operation:
     if isinstance(operation, Linear) and view.option("fusedActivationFunction"):
         operation = replace(operation, altered=True)
     return operation if _fits(operation, view) else Opaque("its tensors do not fit together")
+
+
+def _refused(view: OperatorView) -> Opaque | None:
+    """The reason not to look at the operator's row."""
+    if view.operator in REASONS:
+        return Opaque(REASONS[view.operator])
+    if foreign := reason_and_hint(view.operator):
+        return Opaque(*foreign)
+    if view.has_sparse_input:
+        return Opaque("its constants are stored sparsely")
+    if view.option("fusedActivationFunction") == schema.ActivationFunctionType.SIGN_BIT:
+        return Opaque("its fused activation keeps only the sign")
+    return None
 
 
 def _fits(operation: Operation, view: OperatorView) -> bool:

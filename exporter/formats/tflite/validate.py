@@ -9,7 +9,7 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.formats.tflite.constants import is_dense, stored_bytes, type_name
-from exporter.formats.tflite.schema import integers
+from exporter.formats.tflite.schema import SAVE_AGAIN, integers
 
 _MAX_COMPUTED_AXIS = 2**26  # the trace has a tuple with an entry for each position of an axis
 
@@ -21,7 +21,7 @@ def check_bounds(model: Any, name: str) -> None:
         ModelError: names the file and the defect.
     """
     if not model.subgraphs:
-        raise ModelError(f"{name} has no subgraph")
+        raise ModelError(f"{name} has no subgraph", SAVE_AGAIN)
     buffers = model.buffers or []
     _check(name, "a buffer", [entry.buffer for entry in model.metadata or ()], len(buffers))
     _check(name, "a buffer", integers(model.metadataBuffer), len(buffers))
@@ -49,22 +49,30 @@ def _check_subgraph(model: Any, subgraph: Any, name: str) -> None:
 
 def _check_tensor(tensor: Any, data: Any, name: str) -> None:
     if tensor.externalBuffer:
-        raise ModelError(f"{name} keeps its weights in another file, which is not supported")
+        raise ModelError(
+            f"{name} keeps its weights in another file, which is not supported",
+            "convert the model again with its weights inside",
+        )
     shape = integers(tensor.shape)
     longest = max([*shape, *integers(tensor.shapeSignature)], default=0)
     if data is None or not len(data):
         if longest > _MAX_COMPUTED_AXIS:
-            raise ModelError(f"{name} is damaged: a computed tensor has an axis of {longest}")
+            raise ModelError(
+                f"{name} is damaged: a computed tensor has an axis of {longest}", SAVE_AGAIN
+            )
     elif is_dense(tensor):
         count = int(np.prod(shape, dtype=object))
         if min(shape, default=0) < 0 or stored_bytes(tensor, count) != len(data):
             raise ModelError(
                 f"{name} is damaged: a {type_name(tensor)} tensor of shape {shape} has "
-                f"{len(data)} bytes"
+                f"{len(data)} bytes",
+                SAVE_AGAIN,
             )
 
 
 def _check(name: str, item: str, indices: Iterable[int], count: int) -> None:
     for index in indices:
         if not 0 <= index < count:
-            raise ModelError(f"{name} is damaged: it refers to {item} that does not exist")
+            raise ModelError(
+                f"{name} is damaged: it refers to {item} that does not exist", SAVE_AGAIN
+            )

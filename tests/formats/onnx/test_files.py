@@ -328,7 +328,8 @@ def dequantized(dtype: str) -> ModelProto:
         node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
         node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
     ]
-    return proto(nodes, {"scale": np.array([1], np.float32), "zero": quantized}, outputs={"y": [3]})
+    constants = {"scale": np.array([1], np.float32), "zero": quantized}
+    return proto(nodes, constants, outputs={"y": [3]}, opset=23, ir=11)
 
 
 def test_nodes_out_of_order_are_sorted() -> None:
@@ -355,6 +356,8 @@ PRECISIONS: Mapping[str, ModelProto] = {
     ),
     "int8": dequantized("uint8"),
     "int16x8": dequantized("int16"),
+    "fp8": dequantized("float8_e4m3fn"),
+    "fp4": dequantized("float4_e2m1fn"),
     "dynamic": proto([node("DynamicQuantizeLinear", ["x"], ["y", "s", "o"])], {}),
 }
 
