@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ import numpy as np
 from exporter.data.samples import Samples, to_model_inputs
 from exporter.errors import UsageError
 from exporter.evaluation.kept_units import KeptUnits
-from exporter.formats.model import Model, RunOptions
+from exporter.formats.model import Model, RunOptions, run_each
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.modes.gate_branch import MASK
@@ -27,18 +28,24 @@ def not_measurable(reason: str, hint: str) -> UsageError:
 
 
 def run_on(model: Model, samples: Samples, options: RunOptions) -> Iterator[tuple[Outputs, int]]:
-    """The outputs of each feed, and its batch size. One feed is in memory at a time.
+    """The outputs of each feed, and its batch size. A few feeds are in memory at a time.
 
     A gate that reads a mask from an input gets all units on.
     """
-    graph, runner = model.graph(), model.runner(options)
-    for feed in samples.feeds():
-        inputs = to_model_inputs(feed, graph)
-        rows = len(next(iter(inputs.values())))
-        if MASK in graph.inputs and MASK not in inputs:
-            shape = tuple(length or 1 for length in graph.shape(MASK))
-            inputs[MASK] = np.ones(shape, graph.tensors[MASK].dtype)
-        yield runner(inputs), rows
+    graph = model.graph()
+    sizes: deque[int] = deque()
+
+    def inputs() -> Iterator[Mapping[str, Array]]:
+        for feed in samples.feeds():
+            values = to_model_inputs(feed, graph)
+            sizes.append(len(next(iter(values.values()))))
+            if MASK in graph.inputs and MASK not in values:
+                shape = tuple(length or 1 for length in graph.shape(MASK))
+                values[MASK] = np.ones(shape, graph.tensors[MASK].dtype)
+            yield values
+
+    for outputs in run_each(model.runner(options), inputs()):
+        yield outputs, sizes.popleft()
 
 
 def with_scores(model: Model, head: Head) -> Model:

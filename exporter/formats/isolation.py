@@ -5,42 +5,39 @@ A damaged or hostile file can crash a library, keep it busy for ever, or make it
 process, and a crash there becomes an error here. Without limits, or on a system that is not Linux,
 both work in this process.
 
-A fork takes about 3 ms, and needs no second import of the library. The copy answers with arrays of
-plain dtypes only: nothing that it sends is executed here, even if the file took it over.
+A fork takes about 3 ms, and needs no second import of the library. Samples cross in shared memory,
+several at a time, and are prepared while the copy runs those before (`exporter.formats.channel`).
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
-import json
 import math
 import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, NoReturn, Self
+from typing import NoReturn, Self
 
 import numpy as np
 
-from exporter import errors
 from exporter.errors import ConversionError, ExporterError, ModelError, uninterpretable
+from exporter.formats.channel import BUFFER_BYTES, DEPTH, Arrays, Channel, aligned, of_error
 from exporter.formats.model import Runner
 from exporter.graph import Array
 
-Arrays = Mapping[str, Array]
 Work = Callable[[Arrays], Arrays]
 Prepared = tuple[Work, Arrays]
 
 READING_BYTES, RUNNING_BYTES = 1 << 28, 1 << 30  # that a library may take for any file
 BYTES_PER_BYTE = 16  # of the model and its inputs, in addition
+MOST_AT_ONCE = 64  # samples in one request
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,11 @@ class _IsolatedRunner:
         self.engine = str(self._server.prepared["engine"])
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        return self._server(inputs)
+        (answer,) = self._server.answers([inputs])
+        return answer
+
+    def run_each(self, inputs: Iterable[Arrays]) -> Iterator[dict[str, Array]]:
+        return self._server.answers(inputs)
 
 
 class _Server:
@@ -149,22 +150,54 @@ class _Server:
         _reap_ending()
         limits = _active_limits()
         self._action, self._limits, self._status = action, limits, 0
-        self._connection, other = Pipe()
+        self._channel, other = Channel.pair()
+        self._waiting, self._at_once = 0, 1
         with _blocked_signals():  # the new process must not raise what a handler of this one raises
             self._pid = os.fork()
             if not self._pid:
                 _Answering(action, room, limits, other).run(prepare)
         other.close()
+        self._channel.keep()
         try:
-            self.prepared = self._receive()
+            (self.prepared,) = self._receive()
         except BaseException:
             self.close()
             raise
 
-    def __call__(self, inputs: Arrays) -> dict[str, Array]:
-        with suppress(OSError):  # it died: `_receive` finds the cause
-            _send(self._connection, inputs)
-        return self._receive()
+    def answers(self, requests: Iterable[Arrays]) -> Iterator[dict[str, Array]]:
+        """The answer to each request, in their order; later requests are read ahead.
+
+        Raises:
+            ExporterError: as `call` does, perhaps before the answers to earlier requests.
+        """
+        while self._waiting:  # a pass that was left early
+            with suppress(ExporterError):
+                self._receive()
+        for batch in self._batches(requests):
+            if self._waiting == DEPTH:
+                yield from self._receive()
+            message = self._channel.pack(batch)
+            while self._waiting and not message.is_small:  # the process may be sending as well
+                yield from self._receive()
+            with suppress(OSError):  # it died: `_receive` finds the cause
+                self._channel.post(message)
+            self._waiting += 1
+        while self._waiting:
+            yield from self._receive()
+
+    def _batches(self, requests: Iterable[Arrays]) -> Iterator[list[Arrays]]:
+        """As many requests at once as fit into a buffer, as their answers probably do."""
+        batch: list[Arrays] = []
+        size = 0
+        for request in requests:
+            needed = _size(request)
+            if batch and (size + needed > BUFFER_BYTES or len(batch) >= self._at_once):
+                yield batch
+                batch, size = [], 0
+            batch.append(request)
+            size += needed
+        if batch:
+            yield batch
 
     def __enter__(self) -> Self:
         return self
@@ -178,7 +211,7 @@ class _Server:
             with suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
             self._reap()
-        self._connection.close()
+        self._channel.close()
 
     def __del__(self) -> None:
         """End the process without waiting for it: an interruption in here would be lost."""
@@ -187,10 +220,20 @@ class _Server:
                 os.kill(self._pid, signal.SIGKILL)
             _ENDING.append(self._pid)
 
-    def _receive(self) -> dict[str, Array]:
+    def _receive(self) -> list[dict[str, Array]]:
+        """The next answers. The time limit starts anew with each sample."""
+        self._waiting = max(0, self._waiting - 1)
         try:
-            if self._connection.poll(self._limits.timeout_s):
-                return _receive(self._connection)
+            runs = self._channel.runs
+            while not (arrived := self._channel.poll(self._limits.timeout_s)):
+                runs, before = self._channel.runs, runs
+                if runs == before:
+                    break
+            if arrived:
+                answers = self._channel.receive()
+                most = BUFFER_BYTES // max(1, *map(_size, answers))
+                self._at_once = max(1, min(MOST_AT_ONCE, most))
+                return answers
         except (EOFError, OSError):
             raise self._died() from None
         except ExporterError:
@@ -249,8 +292,8 @@ atexit.register(_reap_ending)  # so that the time they took counts as this proce
 class _Answering:
     """The forked process."""
 
-    def __init__(self, action: str, room: int, limits: Limits, connection: Connection) -> None:
-        self._action, self._connection = action, connection
+    def __init__(self, action: str, room: int, limits: Limits, channel: Channel) -> None:
+        self._action, self._channel = action, channel
         self._base, self._room, self._limits = _address_space(), room, limits
         self._allowed = 0
 
@@ -263,27 +306,36 @@ class _Answering:
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             self._limit_memory(0)
-            work = self._answer(prepare)
+            work = self._answer(lambda: _first(prepare()))
             while True:
-                inputs = _receive(self._connection)
-                self._limit_memory(sum(value.nbytes for value in inputs.values()))
-                self._answer(partial(_with_answer, work, inputs))
+                samples = self._channel.receive(copy=False)
+                self._limit_memory(max(map(_size, samples)))
+                self._answer(partial(self._each, work, samples))
         except BaseException:  # noqa: BLE001 - the process ends here in any case
             os._exit(1)
 
-    def _answer(self, answer_of: Callable[[], Prepared]) -> Work:
-        """Send an answer, or the error instead."""
+    def _each(self, work: Work, samples: Iterable[Arrays]) -> tuple[Work, list[Arrays]]:
+        answers = []
+        for sample in samples:
+            answers.append(work(sample))
+            self._channel.count_run()
+        return work, answers
+
+    def _answer(self, answer_of: Callable[[], tuple[Work, list[Arrays]]]) -> Work:
+        """Send answers, or the error instead."""
         try:
-            work, answer = answer_of()
+            work, answers = answer_of()
+            message = self._channel.pack(answers)
         except ExporterError as error:
-            _send_error(self._connection, error)
+            message = of_error(error)
         except MemoryError:
-            _send_error(self._connection, self._too_large())
+            message = of_error(self._too_large())
         except Exception as error:  # noqa: BLE001 - the parent decides
-            _send_error(self._connection, uninterpretable(self._action, error))
+            message = of_error(uninterpretable(self._action, error))
         else:
-            _send(self._connection, answer)
+            self._channel.post(message)
             return work
+        self._channel.post(message)
         return _nothing
 
     def _too_large(self) -> ModelError:
@@ -301,8 +353,14 @@ class _Answering:
         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
 
 
-def _with_answer(work: Work, inputs: Arrays) -> Prepared:
-    return work, work(inputs)
+def _first(prepared: Prepared) -> tuple[Work, list[Arrays]]:
+    work, answer = prepared
+    return work, [answer]
+
+
+def _size(arrays: Arrays) -> int:
+    """The bytes that arrays take in a buffer."""
+    return sum(aligned(np.asarray(value).nbytes) for value in arrays.values())
 
 
 def _nothing(_inputs: Arrays) -> Arrays:
@@ -319,49 +377,3 @@ def _die_with_parent() -> None:
     """Let the kernel end this process if the parent is killed."""
     set_death_signal = 1
     ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-
-
-# --- messages: a JSON header, then the bytes of each array ----------------------------------------
-
-
-def _send(connection: Connection, arrays: Arrays) -> None:
-    header: list[list[Any]] = []
-    blobs = []
-    for name, value in arrays.items():
-        array = np.asarray(value)
-        if array.dtype == object:  # text, as onnxruntime returns it
-            header.append([name, "text", list(array.shape), [str(each) for each in array.flat]])
-            continue
-        header.append([name, array.dtype.name, list(array.shape), None])
-        blobs.append(np.ascontiguousarray(array))
-    connection.send_bytes(json.dumps({"arrays": header}).encode())
-    for blob in blobs:
-        if blob.nbytes:
-            connection.send_bytes(blob.reshape(-1).view(np.uint8).data)
-
-
-def _send_error(connection: Connection, error: ExporterError) -> None:
-    notes = "".join(getattr(error, "__notes__", ()))
-    content = [type(error).__name__, error.message, error.hint, notes]
-    connection.send_bytes(json.dumps({"error": content}).encode())
-
-
-def _receive(connection: Connection) -> dict[str, Array]:
-    header = json.loads(connection.recv_bytes())
-    if "error" in header:
-        name, message, hint, notes = header["error"]
-        error: ExporterError = getattr(errors, name)(message, hint)
-        if notes:
-            error.add_note(notes)
-        raise error
-    return {n: _receive_array(connection, *facts) for n, *facts in header["arrays"]}
-
-
-def _receive_array(
-    connection: Connection, dtype: str, shape: Sequence[int], texts: Sequence[str] | None
-) -> Array:
-    if texts is not None:
-        return np.array(texts, object).reshape(shape)
-    if not math.prod(shape):
-        return np.empty(shape, dtype)
-    return np.frombuffer(bytearray(connection.recv_bytes()), dtype).reshape(shape)

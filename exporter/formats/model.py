@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
@@ -40,6 +40,23 @@ class Runner(Protocol):
 
         Outputs keep the dtype of the runtime: quantized values are not dequantized.
         """
+
+
+@runtime_checkable
+class ReadsAhead(Runner, Protocol):
+    """A runner in another process, which several samples reach at once."""
+
+    def run_each(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """See the function `run_each`."""
+
+
+def run_each(runner: Runner, inputs: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+    """The outputs for each sample, in their order. Samples may be read ahead, a few MB of them.
+
+    Raises:
+        ExporterError: as the runner does, perhaps before the outputs of earlier samples.
+    """
+    return runner.run_each(inputs) if isinstance(runner, ReadsAhead) else map(runner, inputs)
 
 
 class TimedRunner(Runner, Protocol):

@@ -7,8 +7,7 @@ import numpy as np
 from exporter.data.samples import Samples
 from exporter.errors import UsageError
 from exporter.evaluation.unit_table import Predictions
-from exporter.formats.isolation import isolated
-from exporter.formats.model import Model
+from exporter.formats.model import Model, run_each
 from exporter.graph import Array
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Linear
@@ -30,12 +29,9 @@ def predict(
             f"use --samples {most} or fewer",
         )
     job.progress(f"running {model.name} on {samples.count} samples")
-    first, rows = model.runner(job.run_options), detected_rows(model, head)
-    with isolated(None):  # passing thousands of pictures to another process costs 0.4 of the time
-        runner = model.runner(job.run_options)
+    rows = detected_rows(model, head)
     scores = np.empty((samples.count, head.units), np.float32)
-    for i, feed in enumerate(samples.feeds()):
-        outputs = (runner if i else first)(feed)  # a damaged file crashes the other process first
+    for i, outputs in enumerate(run_each(model.runner(job.run_options), samples.feeds())):
         if rows is not None:
             scores[i] = _detected(head, *(outputs[name] for name in rows[1:]))
         else:

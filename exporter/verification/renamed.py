@@ -9,7 +9,7 @@ The second model is wrapped: it shows and takes the names of the first. How ends
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from exporter.errors import UsageError
-from exporter.formats.model import Model, Runner, RunOptions
+from exporter.formats.model import Model, Runner, RunOptions, run_each
 from exporter.graph import Array, Graph, Shape
 from exporter.graph.edits import AddOutput, Plan
 
@@ -214,8 +214,11 @@ class _RenamedRunner:
         self._runner, self._old, self._new, self._moves = runner, old, new, moves
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        answers = self._runner(dict(self._moved(inputs)))
-        return {self._new.get(name, name): values for name, values in answers.items()}
+        return next(self.run_each([inputs]))
+
+    def run_each(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        for answers in run_each(self._runner, (dict(self._moved(each)) for each in inputs)):
+            yield {self._new.get(name, name): values for name, values in answers.items()}
 
     def _moved(self, inputs: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
         for name, values in inputs.items():

@@ -16,6 +16,7 @@ import pytest
 
 from exporter.errors import ConversionError, ExporterError, ModelError, UsageError
 from exporter.formats.isolation import Limits, call, is_isolated, isolated, runner_of
+from exporter.formats.model import run_each
 from exporter.graph import Array
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux")
@@ -144,6 +145,96 @@ def test_a_runner_answers_many_times_and_survives_refusals() -> None:
     assert first["y"].tolist() == [0, 2, 4]
     assert third["runs"] == 3
     assert first["pid"] == third["pid"] != os.getpid()
+
+
+class _Slow(_Doubles):
+    """Works 0.2 s on each sample."""
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        time.sleep(0.2)
+        if "hang" in inputs:
+            _hangs()
+        return super().__call__(inputs)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 200_000, 700_000])  # float64: the last is 5.6 MB
+@pytest.mark.parametrize("count", [0, 1, 7, 200])
+def test_many_samples_are_answered_in_order(size: int, count: int) -> None:
+    """Small ones several at a time, large ones through the pipe."""
+    count = min(count, 7) if size > 1000 else count
+    with isolated(Limits(60)):
+        runner = runner_of("running net", 100, _Doubles)
+    answers = run_each(runner, ({"x": np.full(size, float(i))} for i in range(count)))
+    found = [(*each["y"].shape, each["y"].min(), each["y"].max(), each["runs"]) for each in answers]
+    assert found == [(size, 2.0 * i, 2.0 * i, i + 1) for i in range(count)]
+
+
+def test_answers_stay_the_same_while_later_ones_are_read() -> None:
+    with isolated(Limits(60)):
+        runner = runner_of("running net", 100, _Doubles)
+    answers = list(run_each(runner, ({"x": np.full(10_000, i)} for i in range(300))))
+    assert [set(each["y"]) for each in answers] == [{2 * i} for i in range(300)]
+
+
+def test_samples_of_many_shapes_are_answered_in_order() -> None:
+    with isolated(Limits(60)):
+        runner = runner_of("running net", 100, _Doubles)
+    sizes = [3, 2_000_000, 0, 5, 900_000, 1, 1, 400_000, 400_000, 400_000]
+    answers = run_each(runner, ({"x": np.arange(n)} for n in sizes))
+    assert [each["y"].tolist() for each in answers] == [(2 * np.arange(n)).tolist() for n in sizes]
+
+
+def test_a_pass_that_is_left_early_changes_no_later_answer() -> None:
+    with isolated(Limits(60)):
+        runner = runner_of("running net", 100, _Doubles)
+    each = run_each(runner, ({"x": np.array(i)} for i in range(100)))
+    assert next(each)["y"] == 0
+    assert runner({"x": np.array(7)})["y"] == 14
+    assert [int(a["y"]) for a in run_each(runner, [{"x": np.array(8)}])] == [16]
+
+
+def test_a_refusal_among_many_is_raised() -> None:
+    with isolated(Limits(60)):
+        runner = runner_of("running net", 100, _Doubles)
+    inputs = [{"x" if i != 50 else "wrong": np.array(i)} for i in range(100)]
+    with pytest.raises(UsageError, match="no such input"):
+        list(run_each(runner, inputs))
+    assert runner({"x": np.array(7)})["y"] == 14
+
+
+def test_the_time_limit_is_for_each_sample() -> None:
+    """Twelve samples take longer than the limit, and each of them less."""
+    with isolated(Limits(0.6)):
+        runner = runner_of("running net", 100, _Slow)
+    assert len(list(run_each(runner, [{"x": np.zeros(1)}] * 12))) == 12
+    with pytest.raises(ConversionError, match=r"took longer than 0\.6 s"):
+        list(run_each(runner, [*[{"x": np.zeros(1)}] * 6, {"hang": np.zeros(1)}]))
+
+
+def test_processes_that_are_forked_later_do_not_see_the_values_of_a_runner() -> None:
+    before = _shared_bytes()
+    with isolated(Limits(60)):
+        first = runner_of("running net", 100, _Doubles)
+        of_one = _shared_bytes() - before
+        second = runner_of("running net", 100, _Reports)
+    assert of_one > 0
+    assert second({})["bytes"] == of_one
+    assert first({"x": np.ones(1)})["y"] == 2
+
+
+def _shared_bytes() -> int:
+    """The shared memory of this process that no file contains."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    shared = [line.split()[0] for line in lines if "/dev/zero" in line]
+    return sum(int(b, 16) - int(a, 16) for a, b in (each.split("-") for each in shared))
+
+
+class _Reports:
+    engine = "reporter 1.0"
+
+    def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        assert not inputs
+        return {"bytes": np.array(_shared_bytes())}
 
 
 def test_a_runner_that_dies_says_so_each_time() -> None:
