@@ -41,7 +41,7 @@ from exporter.jobs.task_quality import QualityMeter, check_truth
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
-from exporter.output.folder import check_output_folder
+from exporter.output.folder import INDEX, PAGE, check_output_folder
 from exporter.output.manifest import write_manifest
 from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile
@@ -49,7 +49,7 @@ from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
 from exporter.records import Artifact, Proof, Report
 from exporter.remap import HeadRemap
-from exporter.report.html import to_html
+from exporter.report.html import to_html, to_index_html
 from exporter.report.markdown import to_markdown
 from exporter.trace import trace
 
@@ -125,6 +125,8 @@ def run_variants(
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)
+            if any(variants):
+                write_text(folder / INDEX, to_index_html(reports))
             for name in filter(None, variants):
                 write_manifest(folder / name)
             write_manifest(folder)
@@ -408,7 +410,7 @@ def _write_report(folder: Path, report: Report) -> None:
     texts = {
         "report.json": report.to_json(),
         "report.md": to_markdown(report),
-        "report.html": to_html(report),
+        PAGE: to_html(report),
     }
     if report.remap is not None:
         texts["remap.json"] = report.remap.to_json()

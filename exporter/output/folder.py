@@ -11,6 +11,7 @@ from exporter.output.files import refuse_existing, writing
 
 MANIFEST = "SHA256SUMS"  # see `manifest`
 REPORT = "report.json"  # every result folder contains it, or each of its variants does
+PAGE, INDEX = "report.html", "index.html"  # of a job, and of a folder of variants
 
 
 def check_output_folder(target: Path, *, force: bool, inputs: Iterable[Path] = ()) -> None:
@@ -43,6 +44,10 @@ def check_output_folder(target: Path, *, force: bool, inputs: Iterable[Path] = (
 
 def _is_result(folder: Path) -> bool:
     """True for a folder that a run wrote, a folder of such folders, and an empty folder."""
-    return (folder / REPORT).exists() or all(
-        (entry / REPORT).exists() for entry in folder.iterdir() if entry.name != MANIFEST
+    entries = {entry.name for entry in folder.iterdir()}
+    variants = entries - {MANIFEST, INDEX}
+    return (
+        REPORT in entries
+        or not entries
+        or (bool(variants) and all((folder / name / REPORT).exists() for name in variants))
     )

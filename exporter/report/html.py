@@ -1,62 +1,164 @@
-"""The report as an HTML page that fetches and runs nothing, drawn from its Markdown form."""
+"""The report as one HTML page: a verdict, a card for each file, plots, and every table.
+
+The page fetches nothing. Its only script, which its policy names by its hash, searches and sorts
+tables and copies text; everything can be read without it.
+"""
 
 from __future__ import annotations
 
-from html import escape
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
-from markdown_it import MarkdownIt
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
-from exporter.records import Report
+from exporter.records import Check, Report
+from exporter.remap.head_remap import HeadRemap
+from exporter.report import describe, view
+from exporter.report.check_groups import REASONS, is_gated
 from exporter.report.formatting import printable
-from exporter.report.markdown import draw_markdown
-from exporter.report.sections import report_sections
+from exporter.report.plots import report_plots, variant_plots
+from exporter.report.sections import Section, batch_sections, report_sections
+from exporter.report.svg import Plot
+from exporter.verification.metrics import METRICS
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{title}</title>
-<style>
-{style}</style>
-</head>
-<body class="{verdict}">
-{body}</body>
-</html>
-"""
+UNIT_ROWS = 4000  # about 300 kB; the remap itself has all
 
-_STYLE = """:root { color-scheme: light dark; --line: #8884; --good: #18794e; --bad: #c62a2f; }
-@media (prefers-color-scheme: dark) { :root { --good: #4cc38a; --bad: #ff6369; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem; padding-left: 0.8rem; border-left: 0.4rem solid var(--line); }
-.good h1 { border-color: var(--good); }
-.bad h1 { border-color: var(--bad); }
-h2 { font-size: 1.15rem; margin-top: 2rem; }
-h3 { font-size: 1rem; margin-bottom: 0.3rem; }
-table { border-collapse: collapse; display: block; overflow-x: auto; }
-th, td { border-bottom: 1px solid var(--line); padding: 0.25rem 0.9rem 0.25rem 0; }
-th { text-align: left; white-space: nowrap; }
-td { font-variant-numeric: tabular-nums; vertical-align: top; }
-td[style] { white-space: nowrap; }
-td strong { color: var(--bad); }
-code { font: 0.9em ui-monospace, monospace; }
-p, li { overflow-wrap: anywhere; }
-pre { overflow-x: auto; padding: 0.6rem; border: 1px solid var(--line); }
-"""
+_TEMPLATES = Path(__file__).with_name("page")
+_IN_BANNER = {"Failed checks", "Largest difference", "Selection", "Warnings"}
+
+MEANINGS: Mapping[str, str] = {
+    **{name: metric.label for name, metric in METRICS.items()},
+    **REASONS,
+    "proved": "The file is equal to the cut made again from the original.",
+    "sampled": "The file was compared with the original on samples.",
+    "not verified": "Nothing was compared.",
+    "SQNR": "Signal-to-quantization-noise ratio: at 20 dB the error is a tenth of the signal.",
+    "Top-1": "How often the first answer is that of the float model.",
+    "p50": "The median time of one run.",
+    "p90": "Nine of ten runs take at most this long.",
+    "p99": "99 of 100 runs take at most this long.",
+    "CPU": "Processor time of one run, which stops while other programs run.",
+    "Noise floor": "What this machine reports when the original is timed against itself.",
+    "Limit": "The file fails if the value is beyond it.",
+    "Structure": "Whether the file is equal to the cut made again from the original.",
+    "Route": "How the model was converted.",
+    "Resident": "Memory by which a process grows when it loads and runs the file.",
+    "Anonymous": "The part of it that the process allocates.",
+    "Mapped": "The part of it that comes from files, which the system can drop.",
+    "Peak": "The most while loading and running.",
+}
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One head of the page: its table and the sentences around it."""
+
+    remap: HeadRemap
+    words: str
+    notes: list[str]
+    rows: list[view.UnitRow]
+
+    @property
+    def reasons(self) -> bool:
+        return any(row.reason for row in self.rows)
+
+    @property
+    def more(self) -> int:
+        return self.remap.old_units - len(self.rows)
 
 
 def to_html(report: Report) -> str:
-    """One self-contained file with the sections of the report.
+    """One self-contained page, readable without its script.
 
-    Text from model files cannot become markup: raw HTML is escaped, and the page's own policy
-    forbids it to load anything.
+    Text from model files cannot become markup: every value is escaped, and the page's own policy
+    runs no other script and loads nothing.
     """
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"])
     sections = report_sections(report)
-    return _PAGE.format(
-        title=escape(printable(sections[0].title)),
-        style=_STYLE,
-        verdict=sections[0].style,
-        body=parser.render(draw_markdown(sections)),
+    heads = report.remap.heads if report.remap else ()
+    verdicts = view.file_verdicts(report)
+    said = {reason for each in verdicts for reason in each.reasons}
+    return _template("report.html").render(
+        report=report,
+        result=view.report_result(report),
+        headline=view.headline(report),
+        verdicts=verdicts,
+        inputs=describe.describe_inputs(report),
+        warnings=[text for text in report.warnings if text not in said],
+        causes=[each for each in sections if each.title == "Largest difference"],
+        cards=view.cards(report),
+        plots=_drawn(report_plots, report),
+        heads=[_head(report, head) for head in heads],
+        sections=[each for each in sections[1:] if not _is_elsewhere(each)],
+        meanings=MEANINGS,
     )
+
+
+def to_index_html(reports: Mapping[str, Report]) -> str:
+    """One page that compares variants and links to the page of each.
+
+    Args:
+        reports: name of the subfolder -> its report; at least one.
+    """
+    results = {view.report_result(report) for report in reports.values()}
+    return _template("index.html").render(
+        result=next(each for each in ("fail", "warning", "pass") if each in results),
+        headline=printable(batch_sections(reports)[0].title),
+        original=next(iter(reports.values())).original.path,
+        plots=_drawn(variant_plots, reports),
+        rows=view.variant_rows(reports),
+        styles={"pass": "good", "warning": "warning", "fail": "bad"},
+    )
+
+
+def _is_elsewhere(section: Section) -> bool:
+    """Whether the banner or the tables of units show what the section says."""
+    return section.title in _IN_BANNER or section.title.startswith("Remap of ")
+
+
+def _is_information(record: Any) -> bool:
+    return isinstance(record, Check) and not is_gated(record)
+
+
+def _head(report: Report, head: HeadRemap) -> _Head:
+    notes = [describe.describe_removed(head), describe.describe_ids(head)]
+    return _Head(
+        head,
+        describe.describe_kept(head),
+        [note for note in notes if note],
+        view.unit_rows(report, head, UNIT_ROWS),
+    )
+
+
+def _drawn(draw: Callable[[Any], list[Plot]], record: Any) -> list[Plot] | None:
+    """The plots; None without Matplotlib."""
+    try:
+        return draw(record)
+    except ImportError:
+        return None
+
+
+@cache
+def _template(name: str) -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=False,
+        keep_trailing_newline=True,
+    )
+    environment.filters["printable"] = printable
+    environment.tests["information"] = _is_information
+    script = (_TEMPLATES / "script.js").read_text("utf-8")
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    environment.globals |= {
+        "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),  # noqa: S704 - our own file
+        "script": Markup(script),  # noqa: S704 - our own file
+        "script_hash": f"sha256-{digest}",
+    }
+    return environment.get_template(name)

@@ -45,6 +45,10 @@ NOT_RESULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: foreign(foreign(path) / "inner"),
         "contains no report.json",
     ),
+    "a web site": (
+        lambda path: (path.mkdir(), (path / "index.html").write_text("mine")),
+        "contains no report.json",
+    ),
     "variants and another file": (
         lambda path: (result(path / "a"), (path / "notes.txt").write_text("mine")),
         "contains no report.json",
@@ -85,9 +89,10 @@ RESULTS: dict[str, Callable[[Path], object]] = {
     "an empty folder": lambda path: path.mkdir(),
     "a result": result,
     "variants": lambda path: (result(path / "a"), result(path / "b")),
-    "variants with a manifest": lambda path: (
+    "variants with a manifest and an index": lambda path: (
         result(path / "a"),
         (path / "SHA256SUMS").write_text(""),
+        (path / "index.html").write_text(""),
     ),
     "a link to a result": lambda path: path.symlink_to(result(path.with_name("elsewhere"))),
 }

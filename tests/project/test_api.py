@@ -336,7 +336,12 @@ def test_run_variants(work: Path) -> None:
         "low": (0, 1, 2),
         "high": (5, 6),
     }
-    assert {path.name for path in (work / "out").iterdir()} == {"SHA256SUMS", "low", "high"}
+    assert {path.name for path in (work / "out").iterdir()} == {
+        "SHA256SUMS",
+        "index.html",
+        "low",
+        "high",
+    }
 
 
 def test_run_a_live_model(net: Any, tmp_path: Path) -> None:

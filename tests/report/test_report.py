@@ -10,7 +10,6 @@ import platform
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from exporter.records import (
     WorstCase,
 )
 from exporter.report import check_groups, describe, formatting, machine, sections
-from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.report.terminal import print_report, print_reports
 from tests.builders.reports import (
@@ -59,57 +57,6 @@ def shown(report: Report, **options: Any) -> str:
 def written(target: Console) -> str:
     assert isinstance(target.file, io.StringIO)
     return target.file.getvalue()
-
-
-# --- HTML -------------------------------------------------------------------------------------
-
-
-class Page(HTMLParser):
-    """The tags, attributes and text that a browser would find."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: set[str] = set()
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes |= {name for name, _ in attrs}
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
-
-
-@pytest.mark.parametrize("name", RECORDS)
-def test_html_has_the_words_of_the_markdown(name: str) -> None:
-    """All words in the same order, except the language of the code block."""
-    _, body = to_html(RECORDS[name]).split("<body")
-    expected = MARKDOWN[name].replace("```sh", "")
-    assert re.findall(r"\w+", Page(f"<body{body}").text) == re.findall(r"\w+", expected)
-
-
-@pytest.mark.parametrize("name", RECORDS)
-def test_html_fetches_and_runs_nothing(name: str) -> None:
-    page = Page(to_html(RECORDS[name]))
-    assert not page.tags & {"script", "img", "link", "iframe", "object", "embed", "a", "form"}
-    assert not page.attributes & {"src", "href", "onload", "onclick", "onerror", "action"}
-
-
-def test_names_from_a_model_do_not_become_html_tags() -> None:
-    evil = '<script>alert(1)</script> ![x](http://x) [y](javascript:z) <img src=x onerror="z">'
-    report = replace(PASSING, warnings=(evil,), original=replace(PASSING.original, path=evil))
-    page = Page(to_html(report))
-    assert not page.tags & {"script", "img", "a"}
-    assert page.text.count("<script>alert(1)</script>") == 2
-
-
-@pytest.mark.parametrize(
-    ("report", "verdict"), [(PASSING, "good"), (FAILING, "bad"), (RECORDS["nones"], "plain")]
-)
-def test_html_shows_the_verdict(report: Report, verdict: str) -> None:
-    assert f'<body class="{verdict}">' in to_html(report)
 
 
 # --- JSON: damaged texts, then the round trip --------------------------------------------
@@ -701,7 +648,6 @@ def test_every_unit_is_shown_with_its_reason() -> None:
 | 1 | label 1 | kept | f1 0.1 >= 0.5 |
 | 2 | label 2 | removed | f1 0.2 < 0.5 |
 """ in to_markdown(report)
-    assert "label 2removedf1 0.2 < 0.5" in re.sub(r"\s*\n\s*", "", Page(to_html(report)).text)
     assert """
 Selection
 Unit  Label             Reason
