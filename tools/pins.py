@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 PROJECT = Path(__file__).parent.parent
 HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"} | {
     *("scikit-learn", "scipy", "pycocotools", "rapidfuzz"),
-    *("pyarrow", "sentencepiece", "tokenizers", "soundfile"),
+    *("pyarrow", "sentencepiece", "tokenizers", "soundfile", "matplotlib"),
 }
 
 HEADS = {

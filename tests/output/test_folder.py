@@ -46,7 +46,7 @@ NOT_RESULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         "contains no report.json",
     ),
     "a web site": (
-        lambda path: (path.mkdir(), (path / "index.html").write_text("mine")),
+        lambda path: (foreign(path) / "diary.txt").rename(path / "index.html"),
         "contains no report.json",
     ),
     "variants and another file": (

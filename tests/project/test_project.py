@@ -22,6 +22,7 @@ from tests.builders.documents import blocks, looks_like, run
 PROJECT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
 DATA = {"exporter/py.typed", "exporter/data/digits.npz"}
+PAGES = {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("exporter/report/page/*")}
 LARGEST_FILE = 1_000_000  # bytes
 UNFINISHED = re.compile(rb"\b(TO" + rb"DO|FIX" + rb"ME|X" + rb"XX)\b")
 
@@ -57,7 +58,7 @@ def source(at_root: None, tmp_path: Path) -> dict[str, bytes]:
 def test_wheel_contains_only_the_package(wheel: list[str]) -> None:
     package = {name for name in wheel if not name.startswith("unit_exporter-")}
     modules = {path.relative_to(PROJECT).as_posix() for path in PROJECT.glob("exporter/**/*.py")}
-    assert package == modules | DATA
+    assert package == modules | DATA | PAGES
     metadata = {name.partition("/")[2] for name in set(wheel) - package}
     licenses = {"licenses/LICENSE", "licenses/NOTICE"}
     assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licenses}
