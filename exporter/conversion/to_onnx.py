@@ -24,6 +24,7 @@ from pathlib import Path
 
 import psutil
 import tf2onnx
+import tf2onnx.rewriter
 from onnx import ModelProto, numpy_helper
 
 from exporter.conversion.canonical import canonicalize
@@ -189,16 +190,35 @@ def _write(model: AnyModel, target: _Target, *, bare: bool) -> bool:
 
 
 def _run_tf2onnx(traced: Traced, opset: int) -> ModelProto:
-    converted, _ = tf2onnx.convert.from_function(
-        traced.function,
-        input_signature=traced.specs,
-        opset=opset,
-        custom_op_handlers=dict(HANDLERS),
-        custom_rewriter=list(REWRITERS),
-    )
+    with _stable_order():
+        converted, _ = tf2onnx.convert.from_function(
+            traced.function,
+            input_signature=traced.specs,
+            opset=opset,
+            custom_op_handlers=dict(HANDLERS),
+            custom_rewriter=list(REWRITERS),
+        )
     if not isinstance(converted, ModelProto):
         raise ConversionError("tf2onnx returned no model")
     return converted
+
+
+@contextmanager
+def _stable_order() -> Iterator[None]:
+    """Equal models are optimized in equal ways, in every process and at any time.
+
+    1. tf2onnx visits sets of nodes, which Python orders by memory address: here by name. The child
+       process has a fixed seed for the hashes of names.
+    2. tf2onnx sorts nodes by names that end in a number, from a counter that never restarts.
+    """
+    node, names = tf2onnx.graph.Node, tf2onnx.utils
+    by_address, count = node.__hash__, names.INTERNAL_NAME
+    node.__hash__ = lambda self: hash(self.name)
+    names.INTERNAL_NAME = 1
+    try:
+        yield
+    finally:
+        node.__hash__, names.INTERNAL_NAME = by_address, count
 
 
 def _names(converted: ModelProto, signature: Signature, traced: Traced) -> dict[str, str]:

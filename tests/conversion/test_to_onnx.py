@@ -388,3 +388,23 @@ def test_folding_keeps_the_result(tmp_path: Path) -> None:
     output = session.run(None, {"x": values})[0]
     expected = values.astype(np.float64) @ kernel.astype(np.float64) + np.arange(70)
     np.testing.assert_allclose(output, expected, rtol=0, atol=LIMIT)
+
+
+def _squeezing() -> Any:
+    """Channels that are weighted by their means: tf2onnx optimizes these in an order that varies."""
+    image = keras.Input((8, 8, 3), name="image")
+    values = layers.Conv2D(LARGE, 1)(image)
+    for _ in range(3):
+        values = layers.Activation("hard_swish")(layers.Conv2D(LARGE, 1)(values))
+        mean = layers.GlobalAveragePooling2D(keepdims=True)(values)
+        mean = layers.Conv2D(LARGE, 1)(layers.ReLU()(layers.Conv2D(4, 1)(mean)))
+        values = values * layers.ReLU(6.0)(mean + 3.0)
+    return keras.Model(image, layers.Flatten()(values))
+
+
+def test_a_model_is_converted_to_the_same_bytes_each_time(tmp_path: Path) -> None:
+    model, path, written = KerasModel(seeded(_squeezing)), tmp_path / "net.onnx", set()
+    for _ in range(4):
+        to_onnx.convert(model, path)
+        written.add(path.read_bytes())
+    assert len(written) == 1
