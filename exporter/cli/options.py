@@ -233,8 +233,8 @@ def argument(name: str, **details: Any) -> Decorator:
 
 def output(metavar: str = "FILE", **details: Any) -> Decorator:
     """-o, --output"""
-    required = "default" not in details
-    return option("-o", "--output", type=PATH, required=required, metavar=metavar, **details)
+    details = {"required": "default" not in details, **details}
+    return option("-o", "--output", type=PATH, metavar=metavar, **details)
 
 
 measure_share = option(
@@ -317,10 +317,12 @@ def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
     return CutOptions(**fields_of(CutOptions, values))
 
 
-def wants_forecast(given: Mapping[str, Any]) -> bool:
-    """Whether a command that can write shows a forecast instead."""
+def wants_forecast(given: Mapping[str, Any], output: Path | None) -> bool:
+    """Whether a command that can write shows a forecast instead, which needs no output."""
     if given["measure_share"] and not given["dry_run"]:
         raise click.UsageError("--measure-share is an option of --dry-run: give both")
+    if output is None and not given["dry_run"]:
+        raise click.MissingParameter(param_hint="'-o' / '--output'", param_type="option")
     return bool(given["dry_run"])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from exporter.planning.options import CutOptions
 @options.command(
     "prune",
     "net.onnx -o small.onnx --keep owl,macaw --labels labels.txt",
-    options.output(),
+    options.output(required=False),
     options.dry_run,
     records=(CutOptions, Job),
 )
-def command(model: Path, output: Path, **given: Any) -> int:
+def command(model: Path, output: Path | None, **given: Any) -> int:
     """Cut MODEL and write FILE, of the same kind, and FILE.remap.json.
 
     The result is compared with the original first. If a check fails, no file is written.
@@ -28,16 +29,17 @@ def command(model: Path, output: Path, **given: Any) -> int:
     from exporter.jobs.prune import check_prune, prune_file
 
     cut_options = options.make_cut_options(given)
-    is_dry = options.wants_forecast(given)
+    is_dry = options.wants_forecast(given, output)
+    target = output or model.with_name(f"{model.stem}.pruned{model.suffix}")  # of a dry run
     with show_progress(given) as progress:
         job = options.make_job(given, progress)
         if is_dry:
-            check_prune(model, output, job)
+            check_prune(model, target, replace(job, force=job.force or output is None))
             found = forecast_job(
-                model, {"": cut_options}, job, output, measure_share=given["measure_share"]
+                model, {"": cut_options}, job, target, measure_share=given["measure_share"]
             )
         else:
-            report = prune_file(model, output, cut_options, job)
+            report = prune_file(model, target, cut_options, job)
     if is_dry:
         return show_forecast.plans(found, given)
     return show.prune_report(report, given)

@@ -17,7 +17,7 @@ from exporter.planning.options import CutOptions
 @options.command(
     "run",
     "net.keras -o out --keep owl,macaw --labels labels.txt",
-    options.output("DIR"),
+    options.output("DIR", required=False),
     options.option(
         "--variant",
         "variants",
@@ -29,7 +29,7 @@ from exporter.planning.options import CutOptions
     options.dry_run,
     records=(CutOptions, Job),
 )
-def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) -> int:
+def command(model: Path, output: Path | None, variants: tuple[str, ...], **given: Any) -> int:
     """Convert, cut, verify, quantize and measure MODEL, and write files and report to DIR.
 
     Writes pruned.fp32.onnx and the like, remap.json, labels.txt, and the report as report.json,
@@ -41,17 +41,19 @@ def command(model: Path, output: Path, variants: tuple[str, ...], **given: Any) 
     from exporter.jobs.run import check_run, run_variants
 
     cuts = _cut_options(variants, given)
-    is_dry = options.wants_forecast(given)
+    is_dry = options.wants_forecast(given, output)
+    folder = output or Path()  # a dry run has none
     with show_progress(given) as progress:
         job = options.make_job(given, progress)
         if is_dry:
-            check_run(model, output, cuts, job)
+            if output is not None:
+                check_run(model, folder, cuts, job)
             found = forecast_job(model, cuts, job, measure_share=given["measure_share"])
         else:
-            reports = run_variants(model, output, cuts, job)
+            reports = run_variants(model, folder, cuts, job)
     if is_dry:
         return show_forecast.plans(found, given)
-    return show.reports(reports, given, output)
+    return show.reports(reports, given, folder)
 
 
 def _cut_options(variants: tuple[str, ...], given: dict[str, Any]) -> dict[str, CutOptions]:

@@ -87,7 +87,7 @@ def plan_cut(
 def _plan(model: Model, options: CutOptions, original: Origin | None, images: Images) -> Cut:
     check_not_restored(model)
     heads = _trace(model, options)
-    selection, groups = _select(model, heads[0], options)
+    selection, groups = _select(model, heads[0], options, original)
     resolved = _resolve(heads, selection, groups, options)
     tables = [each.table for each in resolved]
     tables[0] = with_emitted_output(model.graph(), heads[0], tables[0], options)
@@ -133,11 +133,15 @@ def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
     return heads
 
 
-def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, UnitGroups]:
+def _select(
+    model: Model, head: Head, options: CutOptions, original: Origin | None
+) -> tuple[Selection, UnitGroups]:
     """The kept units and the groups to merge; all units where only groups or a gate are given."""
     given = options.labels
     labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
     all_units = options.keep is None and options.remove is None
+    earlier = model.remap.original.sha256 if model.remap else None
+    files = (model.sha256, original.sha256 if original else None, earlier)
     selection = select(
         units=head.units,
         keep=range(head.units) if all_units else options.keep,
@@ -146,6 +150,7 @@ def _select(model: Model, head: Head, options: CutOptions) -> tuple[Selection, U
         if labels is None
         else without_background_label(head, tuple(labels)),
         keep_order=options.keep_order,
+        hashes=tuple(filter(None, files)),
     )
     removed = options.remove is not None
     if not options.allow_remove_special:

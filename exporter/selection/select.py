@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exporter.errors import UsageError
 from exporter.selection.lookup import LabelIndex, shorten_list
+from exporter.selection.selection_file import SelectionFile, difference, is_unproved
 from exporter.selection.spec import (
     ExactLabel,
     LabelPattern,
@@ -80,6 +81,7 @@ def select(
     remove: str | Iterable[int | str] | None = None,
     labels: Sequence[str] | None = None,
     keep_order: bool = False,
+    hashes: Collection[str] = (),
 ) -> Selection:
     """The selection that `keep` or `remove` describes; exactly one of the two is given.
 
@@ -98,6 +100,8 @@ def select(
         remove: the same; all other units are kept.
         labels: one for each unit.
         keep_order: the kept units get the order of `keep`, otherwise they ascend.
+        hashes: SHA-256 of the model, and of the files that it was made from. A selection file of
+            another model is refused.
 
     Raises:
         UsageError: with the entry and its position.
@@ -108,7 +112,9 @@ def select(
     reasons: Mapping[int, str] = {}
     if keep is not None and remove is None:
         entries = parse(keep, "keep")
-        named, notes = find_units(entries, every)
+        notes = [*_check_files(entries, every, hashes)]
+        named, more = find_units(entries, every)
+        notes += more
         reasons = _reasons(entries, named)
         kept = named if keep_order else sorted(named)
     elif remove is not None and keep is None:
@@ -117,7 +123,7 @@ def select(
                 "keep_order needs keep, not remove", "give keep with the units in order"
             )
         entries = parse(remove, "remove")
-        if kept_entry := next((entry for entry in entries if entry.is_kept), None):
+        if kept_entry := next((entry for entry in entries if entry.file), None):
             raise kept_entry.error("is a unit that this selection file keeps", "give it with keep")
         named, notes = find_units(entries, every)
         kept = sorted(set(every.kept).difference(named))
@@ -126,11 +132,34 @@ def select(
     return replace(every, kept=tuple(kept), notes=tuple(notes), reasons=reasons)
 
 
+def _check_files(
+    entries: Iterable[SelectionEntry], every: Selection, hashes: Collection[str]
+) -> Iterator[str]:
+    """A note for each selection file that may belong to another model; refused if it does."""
+    first = {id(entry.file): entry for entry in reversed(tuple(entries)) if entry.file}
+    for entry in first.values():
+        file = entry.file or SelectionFile(())
+        if file.units not in {None, every.units}:
+            continue  # `find_units` refuses it
+        if reason := difference(file, every.labels, hashes):
+            raise UsageError(
+                f"{entry.position} was written for {file.model or 'another model'}: {reason}",
+                "write a selection for this model: exporter select; or give the same --labels",
+            )
+        if is_unproved(file, every.labels, hashes):
+            yield (
+                f"{entry.position} was written for another file, {file.model} (SHA-256 "
+                f"{file.sha256[:12]}), and no labels show that its {every.units} units are those "
+                "of this model"
+            )
+
+
 def _reasons(entries: Iterable[SelectionEntry], named: Iterable[int]) -> Mapping[int, str]:
     """The reasons in selection files; other entries keep more units than these."""
     entries = tuple(entries)
-    reasons = {unit: why for entry in entries for unit, why in entry.reasons.items()}
-    chosen = {entry.value for entry in entries if entry.is_kept}
+    files = {id(entry.file): entry.file for entry in entries if entry.file}
+    reasons = {unit: why for file in files.values() for unit, why in file.reasons.items()}
+    chosen = {entry.value for entry in entries if entry.file}
     return add_reason(reasons, (unit for unit in named if unit not in chosen), "named in keep")
 
 
@@ -185,9 +214,9 @@ def _units(entry: SelectionEntry, every: Selection, index: LabelIndex) -> Sequen
                 "is a label, and there are no labels", "give --labels FILE, or use indices"
             )
         return index.find(entry, value)
-    if entry.units not in {None, every.units}:
+    if entry.file and entry.file.units not in {None, every.units}:
         raise entry.error(
-            f"the file is for a model with {entry.units} units, this one has {every.units}",
+            f"the file is for a model with {entry.file.units} units, this one has {every.units}",
             "write a selection for this model: exporter select",
         )
     units = range(value, value + 1) if isinstance(value, int) else value

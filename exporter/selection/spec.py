@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
@@ -43,18 +43,14 @@ class SelectionEntry:
         position: for messages: "keep entry 2 at character 5" or "wanted.txt:7".
         value: an index, a range of indices, a label or a pattern.
         could_be_label: text that was not read as a label, but may be one.
-        units: how many units the model has that the entry was written for; None if unknown.
-        is_kept: a selection file says that the unit is kept.
-        reasons: kept or removed unit -> why, from a selection file.
+        file: the selection file that says that the unit is kept; None for other entries.
     """
 
     text: str
     position: str
     value: int | range | ExactLabel | LabelPattern
     could_be_label: bool = False
-    units: int | None = None
-    is_kept: bool = False
-    reasons: Mapping[int, str] = field(default_factory=dict, repr=False)
+    file: SelectionFile | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return _shown(self.text, self.position)
@@ -183,11 +179,9 @@ def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
 
 
 def _from_selection(path: str, file: SelectionFile) -> Iterator[SelectionEntry]:
-    """An entry for each kept unit; the first one has the reasons of all units."""
-    reasons = file.reasons
+    """An entry for each kept unit."""
     for unit in file.kept:
-        yield SelectionEntry(str(unit), path, unit, units=file.units, is_kept=True, reasons=reasons)
-        reasons = {}
+        yield SelectionEntry(str(unit), path, unit, file=file)
 
 
 def _item(item: object, position: str) -> int:

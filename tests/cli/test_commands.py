@@ -204,7 +204,9 @@ def masked_forecast(done: Done) -> str:
     return re.sub(r"becomes \d+ %", "becomes # %", masked(ok(done).out))
 
 
-@pytest.mark.parametrize("line", ["prune net.onnx -o dry.onnx", "run net.onnx -o dry"])
+@pytest.mark.parametrize(
+    "line", ["prune net.onnx -o dry.onnx", "prune net.onnx", "run net.onnx -o dry", "run net.onnx"]
+)
 def test_dry_run_writes_nothing(line: str, work: Path) -> None:
     before = listing(work)
     done = exporter(f"{line} --keep 1-3 --dry-run", work)

@@ -391,7 +391,7 @@ def test_folding_keeps_the_result(tmp_path: Path) -> None:
 
 
 def _squeezing() -> Any:
-    """Channels that are weighted by their means: tf2onnx optimizes these in an order that varies."""
+    """Channels weighted by their means: tf2onnx optimizes these in an order that varies."""
     image = keras.Input((8, 8, 3), name="image")
     values = layers.Conv2D(LARGE, 1)(image)
     for _ in range(3):

@@ -120,3 +120,57 @@ def test_a_member_of_a_group_has_another_reason(tmp_path: Path) -> None:
 def test_units_that_were_not_chosen_by_data_have_no_reason() -> None:
     found, _ = add_groups(select(units=5, keep="0-2"), {"pair": [0, 1]}, removed=False)
     assert found.reasons == {}
+
+
+# --- the model that the file was written for ----------------------------------------------------
+
+SHA = "ab" * 32
+ANIMALS = ("owl", "cat", "", "dog", "cow")
+
+
+def of_model(folder: Path, **options: object) -> Selection:
+    """Select with a file that was written for net.onnx with the labels ANIMALS."""
+    table = [{"unit": unit, "label": label} for unit, label in enumerate(ANIMALS)]
+    record = {**RECORD, "table": table, "model": {"name": "net.onnx", "sha256": SHA}}
+    (folder / "selection.json").write_text(json.dumps(record))
+    return select(units=5, keep=f"@{folder / 'selection.json'}", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param({"hashes": ("cd" * 32, SHA)}, id="the same file, or made from it"),
+        pytest.param({"hashes": (SHA,), "labels": "vwxyz"}, id="the same file, labels in words"),
+        pytest.param({"hashes": ("cd" * 32,), "labels": ANIMALS}, id="another file, same labels"),
+        pytest.param({"labels": ("owl", "", "rat", "", "")}, id="labels differ where one is empty"),
+        pytest.param({}, id="a live model"),
+    ],
+)
+def test_a_file_of_the_same_model_is_used(tmp_path: Path, options: dict[str, object]) -> None:
+    found = of_model(tmp_path, **options)
+    assert (found.kept, found.notes) == ((0, 3), ())
+
+
+def test_a_file_of_a_model_with_other_labels_is_refused(tmp_path: Path) -> None:
+    labels = ("owl", "cat", "rat", "cow", "dog")
+    with pytest.raises(UsageError, match=r"unit 3 is 'dog' in the .*, and 'cow' here"):
+        of_model(tmp_path, labels=labels, hashes=("cd" * 32,))
+
+
+@pytest.mark.parametrize("names", [None, ("", "", "rat", "", "")])
+def test_a_file_of_another_file_without_common_labels_gets_a_note(
+    tmp_path: Path, names: tuple[str, ...] | None
+) -> None:
+    found = of_model(tmp_path, labels=names, hashes=("cd" * 32,))
+    (note,) = found.notes
+    assert note.endswith(
+        "was written for another file, net.onnx (SHA-256 abababababab), and no labels show that "
+        "its 5 units are those of this model"
+    )
+
+
+@pytest.mark.parametrize("model", [None, "net.onnx", {"name": 3, "sha256": None}, {}])
+def test_a_file_that_names_no_model_is_used(tmp_path: Path, model: object) -> None:
+    (tmp_path / "selection.json").write_text(json.dumps({**RECORD, "model": model}))
+    found = select(units=5, keep=f"@{tmp_path / 'selection.json'}", hashes=(SHA,))
+    assert (found.kept, found.notes) == ((0, 3), ())
