@@ -57,11 +57,12 @@ def decode(path: Path, content: bytes, wanted: ImageInput, resizing: Resizing) -
         image = _eight_bit(ImageOps.exif_transpose(opened)).convert(CHANNELS[wanted.channels])
     if failed:
         raise failed[0]
-    resized = _resized(image, (wanted.width, wanted.height), resizing)
-    return np.asarray(resized).reshape(wanted.height, wanted.width, wanted.channels)
+    placed = resized(image, (wanted.width, wanted.height), resizing)
+    return np.asarray(placed).reshape(wanted.height, wanted.width, wanted.channels)
 
 
-def _resized(image: Any, size: tuple[int, int], resizing: Resizing) -> Any:
+def resized(image: Any, size: tuple[int, int], resizing: Resizing, fill: int = 0) -> Any:
+    """A Pillow image of another size, width first; "pad" adds pixels of the value `fill`."""
     from PIL import Image, ImageOps  # noqa: PLC0415 - an optional library
 
     method = Image.Resampling(resizing.resample)
@@ -71,7 +72,7 @@ def _resized(image: Any, size: tuple[int, int], resizing: Resizing) -> Any:
         case "crop":
             return ImageOps.fit(image, size, method, bleed=(1 - resizing.shown) / 2)
         case _:
-            return ImageOps.pad(image, size, method)
+            return ImageOps.pad(image, size, method, color=fill)
 
 
 @contextmanager

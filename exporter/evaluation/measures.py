@@ -36,6 +36,8 @@ MEASURES: Mapping[str, Measure] = {  # of each task the first is the one that ga
     "multilabel_macro_f1": Measure("macro F1", "labels", of_units=True),
     "map": Measure("mAP 50:95", "boxes", of_units=True),
     "map50": Measure("mAP 50", "boxes", of_units=True),
+    "mean_iou": Measure("mean IoU", "pixels", of_units=True),
+    "pixel_accuracy": Measure("pixel accuracy", "pixels", of_units=True),
     "character_error_rate": Measure("character error", "text", higher_is_better=False),
     "word_error_rate": Measure("word error", "text", higher_is_better=False),
 }
@@ -46,6 +48,7 @@ TASKS: Mapping[str, str] = {
     "classes": "classification",
     "labels": "multi-label classification",
     "boxes": "detection",
+    "pixels": "segmentation",
     "text": "recognition",
 }
 

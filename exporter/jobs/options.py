@@ -141,8 +141,8 @@ class Job:
     )
     truth: Path | None = _quality(
         None,
-        "True boxes (COCO .json) or transcripts (.csv) of the samples. Default: annotations.json "
-        "or transcripts.csv in the folder of --data.",
+        "True boxes (COCO .json), transcripts (.csv) or masks (a folder of .png, or .npz) of the "
+        "samples. Default: annotations.json or transcripts.csv in the folder of --data.",
         parse="path",
         accepts="str | Path | None",
     )

@@ -11,11 +11,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from exporter.data.images import Images
+from exporter.data.preprocessor import Resizing
 from exporter.data.samples import Samples
 from exporter.errors import ExporterError, UsageError, missing_library
 from exporter.evaluation.box_answers import BoxAnswers, box_groups
 from exporter.evaluation.kept_units import KeptUnits
 from exporter.evaluation.labels import labels_of_units, names_of_units, units_of_labels
+from exporter.evaluation.pixel_answers import artifact_pixels, original_pixels, pixel_groups
 from exporter.evaluation.read_boxes import artifact_boxes, input_size, original_boxes
 from exporter.evaluation.read_classes import (
     Subject,
@@ -42,6 +44,7 @@ from exporter.evaluation.text_answers import (
     text_groups,
 )
 from exporter.evaluation.true_boxes import Placement, placement, read_true_boxes, stretched
+from exporter.evaluation.true_masks import read_true_masks
 from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
@@ -52,6 +55,7 @@ from exporter.trace import trace_recorded
 from exporter.verification.match import part_before
 
 Answers = TypeVar("Answers")
+_MASKS = "masks"
 BOXES, TRANSCRIPTS = "annotations.json", "transcripts.csv"  # in the folder of the data
 
 _FEW = 5  # units: the label is always among the first five
@@ -68,19 +72,25 @@ def check_truth(job: Job, samples: Samples) -> None:
     Raises:
         UsageError: see above; or `truth` has a suffix that no reader takes.
     """
-    if job.truth is not None and job.truth.suffix.lower() not in {".json", ".csv"}:
+    if job.truth is not None and _form(job.truth) not in {".json", ".csv", _MASKS}:
         raise UsageError(
-            f"{job.truth.name} is no file of boxes or transcripts",
-            "boxes end in .json, transcripts in .csv",
+            f"{job.truth.name} is no file of boxes, transcripts or masks",
+            "boxes end in .json, transcripts in .csv; masks are a folder or end in .npz",
         )
     if job.has_quality_gate and samples.labels is None and not _truth_files(job):
         raise UsageError(f"the data {samples.source} has no labels, which the gate needs", _HINT)
 
 
+def _form(truth: Path) -> str:
+    """The suffix of a file of truth; of masks `_MASKS`, also for a folder."""
+    suffix = truth.suffix.lower()
+    return _MASKS if truth.is_dir() or suffix == ".npz" else suffix
+
+
 def _truth_files(job: Job) -> dict[str, Path]:
-    """Suffix -> the file with true boxes or transcripts: the given one, else those of the data."""
+    """Form -> the file with the truth: the given one, else boxes and transcripts of the data."""
     if job.truth is not None:
-        return {job.truth.suffix.lower(): job.truth}
+        return {_form(job.truth): job.truth}
     found = [job.data / name for name in (BOXES, TRANSCRIPTS)] if job.data else []
     return {path.suffix: path for path in found if path.is_file()}
 
@@ -146,6 +156,19 @@ class QualityMeter:
         checks = tuple(gate_checks(rows, output, job.min_accuracy, job.max_drop))
         return CheckResults(checks=checks, quality=rows, warnings=measured.warnings)
 
+    @property
+    def sample_names(self) -> list[str] | None:
+        """The paths of the samples in the folder of the data; None if they are in one file."""
+        data, samples = self.job.data, self.samples
+        if data is None or not data.is_dir():
+            return None
+        if len(samples.files) != samples.count:
+            raise not_measurable(
+                f"the {samples.count} samples are not one for each file of {samples.source}",
+                "give files that are one sample each, and leave out --batch",
+            )
+        return [file.relative_to(data).as_posix() for file in samples.files]
+
     def _task(self, subject: Subject) -> _Task:
         """The reader of what the data has: boxes, transcripts or labels."""
         files, labels = _truth_files(self.job), self.samples.labels
@@ -156,6 +179,8 @@ class QualityMeter:
             return partial(_boxes, files[".json"])
         if ".csv" in files and (self.job.truth or labels is None):
             return partial(_texts, files[".csv"])
+        if _MASKS in files:
+            return partial(_pixels, files[_MASKS])
         several = any(isinstance(label, tuple) for label in labels or ())
         return _several_labels if several else _one_label
 
@@ -226,9 +251,9 @@ def _boxes(
     names: Sequence[str] | None,
 ) -> _Measured:
     """Samples with true boxes."""
-    samples, kept = meter.samples, subject.kept
+    kept, samples = subject.kept, subject.samples
     place = _placement(subject.original, samples)
-    true = read_true_boxes(path, samples.count, _names(meter), place)
+    true = read_true_boxes(path, samples.count, meter.sample_names, place)
     ids = list(true.categories)
     units = units_of_labels([true.categories[each] for each in ids], kept.units, names)
     unit_of = {each: unit for each, unit in zip(ids, units.tolist(), strict=True) if unit >= 0}
@@ -257,27 +282,31 @@ def _texts(
     names: Sequence[str] | None,
 ) -> _Measured:
     """Samples with transcripts."""
-    samples, kept = meter.samples, subject.kept
-    truth = read_transcripts(path, samples.count, _names(meter))
     alphabet = Alphabet.of(names)
+    truth = read_transcripts(path, subject.samples.count, meter.sample_names)
     every, restricted = meter.once(subject, lambda: original_texts(subject, alphabet))
     after = artifact_texts(subject, artifact, alphabet)
     answers = BeforeAndAfter(*(TextAnswers(truth, found) for found in (every, restricted, after)))
     measures = ("character_error_rate", "word_error_rate")
-    return _Measured(answers, measures, text_groups(truth, alphabet, kept.is_kept))
+    return _Measured(answers, measures, text_groups(truth, alphabet, subject.kept.is_kept))
 
 
-def _names(meter: QualityMeter) -> list[str] | None:
-    """The paths of the samples in the folder of the data; None if they are in one file."""
-    data, samples = meter.job.data, meter.samples
-    if data is None or not data.is_dir():
-        return None
-    if len(samples.files) != samples.count:
-        raise not_measurable(
-            f"the {samples.count} samples are not one for each file of {samples.source}",
-            "give files that are one sample each, and leave out --batch",
-        )
-    return [file.relative_to(data).as_posix() for file in samples.files]
+def _pixels(
+    path: Path,
+    meter: QualityMeter,
+    subject: Subject,
+    artifact: Model,
+    _labels_of_units: Sequence[str] | None,
+) -> _Measured:
+    """Samples with a true unit for each pixel."""
+    kept, count = subject.kept, subject.samples.count
+    images = next(iter(subject.samples.values.values()))
+    resizing = images.resizing if isinstance(images, Images) else Resizing()
+    masks = read_true_masks(path, count, meter.sample_names, resizing, kept.units)
+    before = meter.once(subject, lambda: original_pixels(subject, masks))
+    answers = BeforeAndAfter(*before, artifact_pixels(subject, artifact, masks))
+    groups = pixel_groups(before[0].truth, kept.is_kept)
+    return _Measured(answers, ("mean_iou", "pixel_accuracy"), groups)
 
 
 def _placement(original: Model, samples: Samples) -> Placement:
