@@ -10,7 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from exporter.errors import UsageError
-from exporter.selection.labels import read_text
+from exporter.selection.text_file import LARGEST_RECORDS, read_text, refuse_special
 
 LABEL_FILE = "labels.csv"
 
@@ -86,14 +86,16 @@ def files_below(root: Path, suffixes: Iterable[str]) -> FileSet:
     if root.is_file():
         return FileSet(root, (root,))
     wanted = frozenset(suffixes)
-    found = (
+    found = sorted(
         path
         for path in root.rglob("*")
         if path.suffix.lower() in wanted
         and not path.is_dir()
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     )
-    return FileSet(root, tuple(sorted(found)))
+    for path in found:
+        refuse_special(path, "remove it from the folder")
+    return FileSet(root, tuple(found))
 
 
 def refuse_bad(files: FileSet, bad: Iterable[Path], *, skip: bool) -> FileSet:
@@ -135,7 +137,7 @@ def skipped_warning(files: FileSet, good: FileSet, kind: str) -> str:
 def _read_labels(path: Path) -> dict[str, str | tuple[str, ...]]:
     """File, relative to the folder -> label; or labels, separated by semicolons."""
     try:
-        rows = list(csv.DictReader(StringIO(read_text(path)), restval=""))
+        rows = list(csv.DictReader(StringIO(read_text(path, LARGEST_RECORDS)), restval=""))
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}", "check its quotes") from error
     columns = rows[0].keys() if rows else set[str]()

@@ -11,7 +11,7 @@ from typing import Any
 from exporter.data.options import Resize
 from exporter.errors import UsageError
 from exporter.graph.normalization import Normalization
-from exporter.selection.labels import read_text
+from exporter.selection.text_file import read_text
 
 FILE = "preprocessor_config.json"
 _BICUBIC = 3  # as Pillow numbers the filters, and the file too; Pillow's default

@@ -18,6 +18,7 @@ from exporter.data.tables import read_table
 from exporter.data.text import read_text_file
 from exporter.errors import UsageError, refuse_pointer
 from exporter.graph import Graph
+from exporter.selection.text_file import refuse_special
 
 
 class Form(NamedTuple):
@@ -52,6 +53,7 @@ def read_samples(
             reader of each form.
     """
     check_count(limit)
+    refuse_special(path)
     options = options or DataOptions()
     if path.is_file():
         with path.open("rb") as file:

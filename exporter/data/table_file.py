@@ -14,6 +14,7 @@ import numpy as np
 from exporter.data.stream import BLOCK_BYTES
 from exporter.errors import UsageError, first_line
 from exporter.graph import Array
+from exporter.selection.text_file import bounded_lines
 
 _ROWS = 4096  # of a batch of Parquet
 _LARGEST_WHOLE = 2.0**53  # float64 represents all whole numbers up to this one
@@ -85,10 +86,10 @@ def open_table(path: Path) -> TableFile:
 def _csv_header(path: Path) -> tuple[tuple[str, ...], str, bool]:
     """The names, the delimiter, and whether a row follows."""
     with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline()
+        line = next(bounded_lines(file, path), "")
         delimiter = next((each for each in ",;\t" if each in line), ",")
         file.seek(0)
-        rows = csv.reader(file, delimiter=delimiter)
+        rows = csv.reader(bounded_lines(file, path), delimiter=delimiter)
         names = next(rows, [])
         has_rows = next(rows, None) is not None
     if names and all(_is_number(name) for name in names):

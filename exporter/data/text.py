@@ -16,6 +16,7 @@ from exporter.data.stream import first_samples, read_blocks
 from exporter.data.tokenizer import Encoded, Tokenizer, find_tokenizer
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph
+from exporter.selection.text_file import bounded_lines, refuse_special
 
 _LINES = 1000  # tokenized at a time
 # What an input takes, by a part of its name; the first that matches.
@@ -97,9 +98,10 @@ def token_inputs(graph: Graph, path: Path) -> tuple[dict[str, str], int]:
 
 def text_batches(path: Path) -> Iterator[list[str]]:
     """The lines of a file that are not blank, a thousand at a time (raises UsageError)."""
+    refuse_special(path)
     try:
         with path.open(encoding="utf-8-sig") as file:
-            lines = (stripped for line in file if (stripped := line.strip()))
+            lines = (stripped for line in bounded_lines(file, path) if (stripped := line.strip()))
             while batch := list(islice(lines, _LINES)):
                 yield batch
     except FileNotFoundError as error:

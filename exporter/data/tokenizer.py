@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from exporter.errors import UsageError, first_line
-from exporter.selection.labels import read_text
+from exporter.selection.text_file import read_text
 
 _FILES = (
     "tokenizer.json",

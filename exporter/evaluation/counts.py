@@ -11,7 +11,7 @@ from pathlib import Path
 from exporter.errors import UsageError
 from exporter.evaluation.labels import is_whole, units_of_labels
 from exporter.evaluation.unit_table import UNLABELED
-from exporter.selection.labels import read_text, text_lines
+from exporter.selection.text_file import read_text, text_lines
 
 _SHOWN = 60  # characters of a label in a message
 

@@ -27,7 +27,7 @@ from exporter.evaluation.read_outputs import (
 from exporter.evaluation.task_quality import Group
 from exporter.formats.model import Model
 from exporter.graph import Array
-from exporter.selection.labels import read_text
+from exporter.selection.text_file import LARGEST_RECORDS, read_text
 
 BLANKS = frozenset({"<blank>", "[blank]", "blank", "<blk>", "<pad>", "[pad]", "<ctc>", "<eps>"})
 SPACES = ("|", "\u2581", "<space>", "[space]")  # labels that mean a space
@@ -185,7 +185,7 @@ def read_transcripts(path: Path, count: int, names: Sequence[str] | None) -> lis
         UsageError: not such a file, or it lacks a sample.
     """
     try:
-        rows = list(csv.DictReader(StringIO(read_text(path)), restval=""))
+        rows = list(csv.DictReader(StringIO(read_text(path, LARGEST_RECORDS)), restval=""))
     except csv.Error as error:
         raise UsageError(f"{path} is not valid CSV: {error}", "check its quotes") from error
     needed = {"text"} if names is None else {"file", "text"}

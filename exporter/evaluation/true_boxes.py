@@ -13,7 +13,7 @@ import numpy as np
 from exporter.errors import UsageError
 from exporter.evaluation.box_answers import Boxes
 from exporter.graph import Array
-from exporter.selection.labels import read_text
+from exporter.selection.text_file import LARGEST_RECORDS, read_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +85,7 @@ def read_true_boxes(
         UsageError: not such a file, or it lacks a sample.
     """
     try:
-        record = json.loads(read_text(path))
+        record = json.loads(read_text(path, LARGEST_RECORDS))
         images = {image["id"]: image for image in record["images"]}
         categories = {int(each["id"]): str(each["name"]) for each in record["categories"]}
         boxes = _boxes_by_image(record["annotations"], images, place)

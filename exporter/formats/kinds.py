@@ -21,6 +21,7 @@ from exporter.formats.foreign_files import (
     refuse_named,
 )
 from exporter.output.files import refuse_url
+from exporter.selection.text_file import refuse_special
 
 if TYPE_CHECKING:
     from exporter.formats.model import Model
@@ -158,8 +159,7 @@ def kind_of(path: Path) -> str:
 
 
 def read_first_bytes(path: Path) -> bytes:
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise UsageError(f"{path} is no regular file", "models are read several times")
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             return file.read(FIRST_BYTES)

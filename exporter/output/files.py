@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,9 +35,11 @@ def refuse_existing(path: Path, *, force: bool) -> None:
     """Raise an OutputError if the path exists and `force` is not set, or if it cannot exist."""
     refuse_url(path)
     with writing(path), suppress(FileNotFoundError, NotADirectoryError):
-        path.lstat()
+        kind = path.lstat().st_mode
         if not force:
             raise OutputError(f"{path} exists", "use --force to replace it")
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind) or stat.S_ISLNK(kind)):
+            raise OutputError(f"{path} is a device, a pipe or a socket", "choose another -o")
 
 
 def refuse_existing_file(path: Path, *, force: bool) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import ModelError
+from exporter.errors import ModelError, UsageError
 from exporter.output.c_source import sources
 from exporter.remap import Remap
+from exporter.selection.text_file import read_text
 
 if TYPE_CHECKING:
     from exporter.output.draft import Draft
@@ -31,12 +32,13 @@ def read_remap(path: Path) -> Remap | None:
         ModelError: the file cannot be read, or does not contain a remap.
     """
     try:
-        return Remap.from_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        path.lstat()
+    except OSError:
         return None
-    except (ModelError, OSError, UnicodeDecodeError) as error:
-        line = str(error).partition("\n")[0]
-        raise ModelError(f"cannot read {path}: {line}", "remove or repair it") from error
+    try:
+        return Remap.from_json(read_text(path))
+    except (ModelError, UsageError) as error:
+        raise ModelError(f"cannot read {path}: {error.message}", "remove or repair it") from error
 
 
 def write_artifact(

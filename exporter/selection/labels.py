@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from io import BytesIO, StringIO, TextIOWrapper
+from io import StringIO
 from pathlib import Path
 
-from exporter.errors import UsageError, refuse_pointer
+from exporter.errors import UsageError
+from exporter.selection.text_file import read_text, text_lines
 
 _LABEL_COLUMNS = ("label", "name", "class", "display_name")
 _INDEX_COLUMNS = ("index", "id")
-_LARGEST_FILE = 1 << 30  # bytes; a device such as /dev/zero never ends
 
 
 def read_labels(path: str | Path) -> tuple[str, ...]:
@@ -36,38 +36,6 @@ def read_labels(path: str | Path) -> tuple[str, ...]:
     if not labels:
         raise UsageError(f"{str(path)!r} contains no label", "write one label in each line")
     return tuple(labels)
-
-
-def read_text(path: str | Path) -> str:
-    """The file's text without a byte order mark; UsageError if it cannot be read."""
-    try:
-        with Path(path).open("rb") as file:
-            content = file.read(_LARGEST_FILE + 1)
-        refuse_pointer(path, content)
-        if len(content) > _LARGEST_FILE:
-            raise UsageError(f"{str(path)!r} is larger than 1 GB", "give a file of labels or units")
-        return TextIOWrapper(BytesIO(content), encoding="utf-8-sig").read()
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{str(path)!r} is not UTF-8 text: byte {error.start} is invalid",
-            "save the file as UTF-8",
-        ) from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UsageError(
-            f"cannot read {str(path)!r}: {reason}",
-            "check the path; it is relative to the current folder",
-        ) from error
-    except ValueError as error:  # a NUL character in the path
-        raise UsageError(f"cannot read {str(path)!r}: {error}", "check the path") from error
-
-
-def text_lines(text: str) -> list[str]:
-    """The stripped lines; only a line feed, or carriage return and line feed, ends a line.
-
-    `str.splitlines` also splits at form feeds and other characters that labels may contain.
-    """
-    return [line.strip() for line in text.split("\n")]
 
 
 def _from_lines(text: str, _name: str) -> list[str]:

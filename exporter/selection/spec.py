@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
-from exporter.selection.labels import read_text, text_lines
+from exporter.selection.text_file import read_text, text_lines
 from exporter.selection.selection_file import SelectionFile, is_selection, read_selection
 
 _NUMBER = re.compile(r"(-?)([0-9]+)")

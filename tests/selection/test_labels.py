@@ -112,13 +112,3 @@ def test_real_labels(zoo: Path) -> None:
     assert len(labels) == 1001
     assert (labels[0], labels[89]) == ("background", "macaw")
     assert labels.count("crane") == 2
-
-
-def test_a_file_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as /dev/zero, which would fill the memory."""
-    monkeypatch.setattr("exporter.selection.labels._LARGEST_FILE", 7)
-    (tmp_path / "fits.txt").write_bytes(b"cat\ndog")
-    assert read_labels(tmp_path / "fits.txt") == ("cat", "dog")
-    (tmp_path / "large.txt").write_bytes(b"cat\ndogs")
-    with pytest.raises(UsageError, match="is larger than 1 GB"):
-        read_labels(tmp_path / "large.txt")

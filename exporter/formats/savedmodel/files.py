@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from exporter.errors import ModelError, UsageError, refuse_pointer
+from exporter.selection.text_file import refuse_special
 
 GRAPH = "saved_model.pb"
 _FOLDERS = ("variables", "assets")
@@ -27,6 +28,7 @@ def check_folder(path: Path) -> None:
                 "is read",
                 "copy the folder with the targets of its links",
             )
+        refuse_special(file, "copy the folder without it")
     if not (path / GRAPH).is_file():
         raise ModelError(f"{path} is a folder without a {GRAPH}", "a SavedModel contains one")
     if not (path / GRAPH).stat().st_size:
