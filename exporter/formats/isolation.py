@@ -15,7 +15,6 @@ import atexit
 import ctypes
 import math
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -32,12 +31,19 @@ from exporter.formats.channel import BUFFER_BYTES, DEPTH, Arrays, Channel, align
 from exporter.formats.model import Runner
 from exporter.graph import Array
 
+if sys.platform == "linux":  # Windows has no such module
+    import resource
+
 Work = Callable[[Arrays], Arrays]
 Prepared = tuple[Work, Arrays]
 
 READING_BYTES, RUNNING_BYTES = 1 << 28, 1 << 30  # that a library may take for any file
 BYTES_PER_BYTE = 16  # of the model and its inputs, in addition
 MOST_AT_ONCE = 64  # samples in one request
+THREAD_BYTES = 144 << 20  # address space that a thread reserves: its stack, and an arena of malloc
+# Processor time: far more than slow machines need, so that only work without an end is stopped.
+PROCESSOR_S = 5.0
+BYTES_PER_S, MULTIPLY_ADDS_PER_S = 500_000, 100_000_000
 
 
 @dataclass(frozen=True)
@@ -48,10 +54,20 @@ class Limits:
         timeout_s: for each answer.
         memory_bytes: address space in addition to that of this process. None for 16 times the size
             of the model and its inputs, and 0.25 GiB to read a file, or 1 GiB to run it.
+        processor_s: processor time for each answer, in addition to a second for each 500 kB of the
+            model and for each 100 million multiply-adds. None for no limit.
     """
 
     timeout_s: float
     memory_bytes: int | None = None
+    processor_s: float | None = None
+
+    def with_work(self, size: int, multiply_adds: int = 0) -> Limits:
+        """The limits for work on a model of that size (bytes) and that many multiply-adds."""
+        if self.processor_s is None:
+            return self
+        needed = size / BYTES_PER_S + multiply_adds / MULTIPLY_ADDS_PER_S
+        return replace(self, processor_s=self.processor_s + needed)
 
 
 _limits: ContextVar[Limits | None] = ContextVar("limits", default=None)
@@ -88,7 +104,7 @@ def call(action: str, size: int, work: Callable[[], Arrays], most_s: float = mat
     if not is_isolated():
         return work()
     room = READING_BYTES + BYTES_PER_BYTE * size
-    limits = _active_limits()
+    limits = _active_limits().with_work(size)
     try:
         with (
             isolated(replace(limits, timeout_s=min(most_s, limits.timeout_s))),
@@ -107,20 +123,35 @@ def _active_limits() -> Limits:
     return limits
 
 
-def runner_of(action: str, size: int, load: Callable[[], Runner]) -> Runner:
-    """A model that `load` loads into its runtime, there (raises as `call` does)."""
-    return _IsolatedRunner(action, size, load) if is_isolated() else load()
+def runner_of(
+    action: str,
+    size: int,
+    load: Callable[[], Runner],
+    threads: int = 1,
+    multiply_adds: Callable[[], int | None] = lambda: None,
+) -> Runner:
+    """A model that `load` loads into its runtime, there (raises as `call` does).
+
+    Args:
+        threads: of the runtime.
+        multiply_adds: for one run; None if they are not known.
+    """
+    if not is_isolated():
+        return load()
+    room = RUNNING_BYTES + BYTES_PER_BYTE * size + THREAD_BYTES * (threads - 1)
+    with isolated(_active_limits().with_work(size, multiply_adds() or 0)):
+        return _IsolatedRunner(action, room, load)
 
 
 class _IsolatedRunner:
     """See `exporter.formats.model.Runner`."""
 
-    def __init__(self, action: str, size: int, load: Callable[[], Runner]) -> None:
+    def __init__(self, action: str, room: int, load: Callable[[], Runner]) -> None:
         def prepare() -> Prepared:
             runner = load()
             return runner, {"engine": np.array(runner.engine, object)}
 
-        self._server = _Server(action, RUNNING_BYTES + BYTES_PER_BYTE * size, prepare)
+        self._server = _Server(action, room, prepare)
         self.engine = str(self._server.prepared["engine"])
 
     def __call__(self, inputs: Arrays) -> dict[str, Array]:
@@ -246,10 +277,16 @@ class _Server:
             f"{self._action} took longer than {self._limits.timeout_s:g} s", "raise --timeout"
         )
 
-    def _died(self) -> ModelError:
+    def _died(self) -> ExporterError:
         status = self._reap()
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
+            if number == signal.SIGXCPU:
+                return ConversionError(
+                    f"{self._action} took more than {self._limits.processor_s:.0f} s of processor "
+                    "time",
+                    "if the model is that slow, raise --timeout",
+                )
             reason = f"was killed by {signal.Signals(number).name}"
         else:
             reason = f"ended with exit status {os.WEXITSTATUS(status)}"
@@ -305,7 +342,9 @@ class _Answering:
             for number in (signal.SIGTERM, signal.SIGHUP):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash writes no file
             self._limit_memory(0)
+            self._limit_processor()
             work = self._answer(lambda: _first(prepare()))
             while True:
                 samples = self._channel.receive(copy=False)
@@ -317,6 +356,7 @@ class _Answering:
     def _each(self, work: Work, samples: Iterable[Arrays]) -> tuple[Work, list[Arrays]]:
         answers = []
         for sample in samples:
+            self._limit_processor()
             answers.append(work(sample))
             self._channel.count_run()
         return work, answers
@@ -347,10 +387,18 @@ class _Answering:
     def _limit_memory(self, input_bytes: int) -> None:
         self._allowed = self._limits.memory_bytes or self._room + BYTES_PER_BYTE * input_bytes
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-        wanted = self._base + self._allowed
+        wanted = min(self._base + self._allowed, sys.maxsize)
         if hard != resource.RLIM_INFINITY:
             wanted = min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
+
+    def _limit_processor(self) -> None:
+        """Let the kernel end this process if the next answer takes too much processor time."""
+        if self._limits.processor_s is None:
+            return
+        used, hard = resource.getrusage(resource.RUSAGE_SELF), resource.RLIM_INFINITY
+        most = math.ceil(used.ru_utime + used.ru_stime + self._limits.processor_s)
+        resource.setrlimit(resource.RLIMIT_CPU, (most, hard))
 
 
 def _first(prepared: Prepared) -> tuple[Work, list[Arrays]]:

@@ -18,6 +18,7 @@ from exporter.formats import KINDS
 from exporter.output.c_source import FORMS
 from exporter.planning.option import option, options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
+from exporter.selection.text_file import refuse_special
 
 if TYPE_CHECKING:
     from exporter.data.options import DataOptions
@@ -131,7 +132,9 @@ class Job:
         metavar="NAME=1,16",
         commands=_FORECASTING,
     )
-    threads: int = _inputs(1, "Threads of the runtime, for all models alike.", minimum=1)
+    threads: int = _inputs(
+        1, "Threads of the runtime, for all models alike.", minimum=1, maximum=256
+    )
     tolerance: float | None = _check(
         None,
         "Largest allowed |difference| of a logit or output value, in its own unit, instead of the "
@@ -296,9 +299,10 @@ class Job:
     timeout_s: float | None = _limit(
         None,
         "Seconds for each step in a process of its own. Default: 60 to open a model or to run a "
-        "sample, 1800 for a conversion.",
+        "sample, with 5 of processor time for a small model, and 1800 for a conversion.",
         flag="--timeout",
         minimum=0,
+        maximum=1_000_000,
         is_open=True,
     )
     memory_limit_bytes: int | None = _limit(
@@ -349,6 +353,8 @@ class Job:
             raise UsageError(
                 f"{self.save_worst.name} does not end in .npz", "use --save-worst NAME.npz"
             )
+        if self.save_worst is not None:
+            refuse_special(self.save_worst, "use --save-worst NAME.npz")
         if self.save_worst is not None and self.save_worst == self.data:
             raise UsageError("save_worst would replace the data", "choose another name")
         if self.quantized_to is not None:
@@ -432,13 +438,14 @@ class Job:
     def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
         """Open a source under this job's limits (see `source.open_source`)."""
         from exporter.conversion.process import Child
-        from exporter.formats.isolation import Limits
+        from exporter.formats.isolation import PROCESSOR_S, Limits
         from exporter.jobs.source import open_source
 
         options = ConvertOptions(
             self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
         )
-        limits = Limits(self.timeout_s or OPENING_S, self.memory_limit_bytes)
+        processor_s = None if self.timeout_s else PROCESSOR_S
+        limits = Limits(self.timeout_s or OPENING_S, self.memory_limit_bytes, processor_s)
         child = Child(self.timeout_s or CONVERTING_S, self.memory_limit_bytes, limits.timeout_s)
         return open_source(source, child, options, self.progress, limits)
 

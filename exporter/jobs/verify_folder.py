@@ -11,6 +11,7 @@ from exporter.errors import CheckError, UsageError
 from exporter.output.folder import REPORT
 from exporter.output.manifest import ManifestCheck, check_manifest
 from exporter.records import Report
+from exporter.selection.text_file import LARGEST_RECORDS, read_text
 
 SCHEMA = "exporter/folder/1"
 
@@ -95,7 +96,7 @@ def raise_if_failed(report: FolderReport) -> None:
 
 
 def _claims(folder: Path, name: str) -> list[Claim]:
-    report = Report.from_json((folder / name).read_text("utf-8"))
+    report = Report.from_json(read_text(folder / name, LARGEST_RECORDS))
     counts = Counter((check.artifact, check.stage) for check in report.checks)
     passed = Counter((check.artifact, check.stage) for check in report.checks if check.passed)
     return [

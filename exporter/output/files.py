@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import OutputError, UsageError
+from exporter.selection.text_file import refuse_special
 
 if TYPE_CHECKING:
     from exporter.graph import Array
@@ -102,6 +103,7 @@ def _final(path: Path) -> Path:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
+    refuse_special(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

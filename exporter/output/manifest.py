@@ -13,6 +13,7 @@ from exporter.errors import CheckError
 from exporter.output.files import sha256_of, write_text
 from exporter.output.folder import MANIFEST
 from exporter.output.place import is_place
+from exporter.selection.text_file import refuse_special
 
 _LINE = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
 _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}  # of sha256sum, in lines that start with \
@@ -81,6 +82,7 @@ def _read(folder: Path) -> dict[str, str]:
     if any(map(is_place, (folder.resolve(), *folder.resolve().parents))):
         raise CheckError(f"{folder} is the unfinished result of an interrupted run", hint)
     try:
+        refuse_special(folder / MANIFEST)
         text = (folder / MANIFEST).read_text("utf-8")
     except FileNotFoundError as error:
         raise CheckError(

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
-from exporter.selection.text_file import read_text, text_lines
 from exporter.selection.selection_file import SelectionFile, is_selection, read_selection
+from exporter.selection.text_file import read_text, text_lines
 
 _NUMBER = re.compile(r"(-?)([0-9]+)")
 _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")

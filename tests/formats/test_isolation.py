@@ -6,6 +6,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -254,6 +255,64 @@ def test_a_dropped_runner_leaves_no_process() -> None:
         del runner
         call("reading net", 100, dict)
     assert {child.pid for child in psutil.Process().children()} == before
+
+
+def _computes_for_ever() -> Mapping[str, Array]:
+    while True:
+        pass
+
+
+def test_work_without_an_end_is_stopped_by_its_processor_time() -> None:
+    with (
+        isolated(Limits(60, processor_s=0.5)),
+        pytest.raises(ConversionError, match=r"reading net took more than \d s of processor time"),
+    ):
+        call("reading net", 100, _computes_for_ever)
+
+
+def test_each_answer_has_its_own_processor_time() -> None:
+    """A runner that works for a second per sample may serve many samples."""
+
+    class Works(_Doubles):
+        def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+            ends = time.process_time() + 0.8
+            while time.process_time() < ends:
+                pass
+            return super().__call__(inputs)
+
+    with isolated(Limits(60, processor_s=1.0)):
+        runner = runner_of("running net", 100, Works)
+    for run in range(1, 5):
+        assert runner({"x": np.ones(1)})["runs"] == run
+
+
+LARGER = {"none": (None, 0, 0, None), "bytes": (5, 10**7, 0, 25), "work": (5, 0, 10**10, 105)}
+
+
+@pytest.mark.parametrize("name", LARGER)
+def test_large_models_get_more_processor_time(name: str) -> None:
+    given, size, multiply_adds, expected = LARGER[name]
+    assert Limits(60, processor_s=given).with_work(size, multiply_adds).processor_s == expected
+
+
+def test_many_threads_have_room_for_their_stacks() -> None:
+    """256 threads reserve more address space than a small model may take."""
+
+    def start_threads() -> _Doubles:
+        threads = [threading.Thread(target=lambda: bytearray(1 << 16)) for _ in range(255)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return _Doubles()
+
+    with isolated(Limits(60)):
+        runner_of("running net", 100, start_threads, threads=256)
+
+
+def test_a_memory_limit_may_be_larger_than_any_address_space() -> None:
+    with isolated(Limits(60, memory_bytes=10**30)):
+        assert not call("reading net", 100, dict)
 
 
 def test_without_limits_everything_runs_here() -> None:

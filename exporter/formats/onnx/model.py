@@ -24,6 +24,7 @@ from exporter.formats.onnx.structure import structure_of
 from exporter.formats.structure import Structure
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
+from exporter.graph.multiply_adds import multiply_adds
 from exporter.remap import Remap
 
 
@@ -76,7 +77,9 @@ class OnnxModel:
         from exporter.formats.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
         load = partial(OnnxRunner, self._proto, self.name, options, self._external)
-        return runner_of(f"onnxruntime running {self.name}", self._proto.ByteSize(), load)
+        work = partial(multiply_adds, self.graph())
+        action, size = f"onnxruntime running {self.name}", self._proto.ByteSize()
+        return runner_of(action, size, load, options.threads, work)
 
     def to_bytes(self) -> bytes:
         """The file's content: the same for the same model in every process.

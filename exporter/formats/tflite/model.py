@@ -25,6 +25,7 @@ from exporter.formats.tflite.structure import structure_of
 from exporter.formats.tflite.validate import check_bounds
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
+from exporter.graph.multiply_adds import multiply_adds
 from exporter.remap import Remap
 
 
@@ -78,7 +79,9 @@ class TfliteModel:
         ends = self._drawing.inputs, self._drawing.outputs
         custom = self._drawing.custom_operators
         load = partial(LiteRtRunner, self.content, self.name, ends, options, custom)
-        return runner_of(f"LiteRT running {self.name}", len(self.content), load)
+        work = partial(multiply_adds, self.graph())
+        action, size = f"LiteRT running {self.name}", len(self.content)
+        return runner_of(action, size, load, options.threads, work)
 
     def write(self, path: Path) -> None:
         path.write_bytes(self.content)

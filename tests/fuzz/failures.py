@@ -1,0 +1,7 @@
+"""Files on which a reader once failed, made as small as possible: (name of the reader, files)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+FAILURES: tuple[tuple[str, Mapping[str, bytes]], ...] = ()
