@@ -101,8 +101,8 @@ class Check:
     Attributes:
         stage: "cut", "export" or "quantize".
         output: the output's name; with " (z)" for the values before the last activation.
-        metric: key of METRICS, or "shape", "finite", "remap", "original", "structure",
-            "probe"; for the rows of a detector "rows", "classes", "boxes".
+        metric: key of METRICS, or "shape", "finite", "remap", "original", "precision",
+            "structure", "probe", "batch"; for the rows of a detector "rows", "classes", "boxes".
         value: None if nothing could be measured.
         limit: None if the value is only reported.
         samples: number of inputs it was measured on.

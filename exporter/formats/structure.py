@@ -7,7 +7,7 @@ names of inner tensors and nodes, and the encoding of values in the file are not
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -16,6 +16,7 @@ import numpy as np
 
 from exporter.formats.model import Model
 from exporter.graph import Array, Shape
+from exporter.remap import Remap
 
 _BLOCK = 1 << 24  # bytes that are hashed at a time; a constant in a file is never read whole
 
@@ -57,6 +58,14 @@ def _blocks(values: Array) -> Iterator[Any]:
     flat: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
     for start in range(0, len(flat), _BLOCK):
         yield flat[start : start + _BLOCK]
+
+
+def facts_of(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The facts of a file. Of a key that it states several times, readers may use any value."""
+    found: dict[str, list[str]] = {}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return {key: "; and again: ".join(values) for key, values in found.items()}
 
 
 def joined_digest(*parts: str | bytes) -> bytes:
@@ -145,7 +154,14 @@ class Structure:
 
 @runtime_checkable
 class HasStructure(Protocol):
-    """A model that shows its structure; a Keras model does not."""
+    """A model that shows its structure; a Keras model does not.
+
+    Attributes:
+        stated_precision: that the file says it was quantized to, apart from its remap; None if it
+            does not say.
+    """
+
+    stated_precision: str | None
 
     def structure(self) -> Structure:
         """The structure of the file. No large constant is read before it is needed."""
@@ -155,3 +171,18 @@ class HasStructure(Protocol):
 
         It has the outputs that depend on them.
         """
+
+
+def quantized_since(original: Model, file: Model, remap: Remap | None) -> str | None:
+    """The precision that a file states, and its original does not; None if both state the same.
+
+    Args:
+        remap: in the file, or next to it.
+    """
+    after, before = _stated(file, remap), _stated(original, original.remap)
+    return None if after == before else after
+
+
+def _stated(model: Model, remap: Remap | None) -> str | None:
+    stated = model.stated_precision if isinstance(model, HasStructure) else None
+    return (remap and remap.precision) or stated

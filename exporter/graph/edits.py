@@ -184,11 +184,13 @@ class Plan:
         remap: is written into the result.
         images: input that takes images -> how pixels become its values; None if that is not known.
             Written by formats whose files state it, if the remap has labels.
+        precision: that an uncut file was quantized to; a remap states it itself.
     """
 
     edits: tuple[Edit, ...]
     remap: Remap | None = None
     images: Mapping[str, Normalization | None] = field(default_factory=dict)
+    precision: str | None = None
 
     def __str__(self) -> str:
         return "\n".join(str(edit) for edit in self.edits)

@@ -26,6 +26,7 @@ from exporter.records import (
 )
 from exporter.remap import HeadRemap, Remap
 from exporter.verification import Stage, VerifyOptions, verify_pair
+from exporter.verification.batch import batch_check
 from exporter.verification.bisect import first_difference
 from exporter.verification.gate_masks import with_masks
 from exporter.verification.limits import UserLimits
@@ -96,8 +97,10 @@ def compare_models(
     options = VerifyOptions(inputs, job.run_options, limits, job.quantized_to or FLOAT)
     with interpreting(f"comparing {pruned.name} with {original.name}"):
         verification = verify_pair(stage, original, pruned, tables, options)
+        batch = batch_check(stage, original, pruned, tables, options)
     worst = _save_worst(job, verification.worst, inputs)
-    results = CheckResults(verification.checks, coverage=verification.coverage, worst=worst)
+    checks = (*verification.checks, *([batch] if batch else ()))
+    results = CheckResults(checks, coverage=verification.coverage, worst=worst)
     if job.bisect and worst:
         job.progress(f"looking for the first tensor that differs in {pruned.name}")
         pair = ModelPair(stage, original, pruned)

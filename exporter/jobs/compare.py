@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.errors import ExporterError, UsageError
+from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS, kind_of
 from exporter.formats.model import Model
+from exporter.formats.structure import quantized_since
 from exporter.jobs.any_two import counterpart
 from exporter.jobs.checks import CheckResults, compare_models, measure_models, probe_head, prove_cut
 from exporter.jobs.options import Job
@@ -17,6 +18,8 @@ from exporter.jobs.started import started
 from exporter.jobs.task_quality import QualityMeter
 from exporter.output.sidecar import read_sidecar
 from exporter.performance.memory import ModelFile
+from exporter.quantization import FLOAT, PRECISIONS
+from exporter.quantization.quantize import shows_precision
 from exporter.records import Check, Report
 from exporter.remap import Remap
 from exporter.report.formatting import plural
@@ -42,12 +45,13 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         source = stack.enter_context(job.open(original))
         sidecar = read_sidecar(pruned)
         remap = model.remap or sidecar
-        stated = remap.quantized_since(source.model.remap) if remap else None
+        stated = _stated_precision(source.model, model, remap)
         precision = job.quantized_to or stated
         job = replace(job, verify=True, batch=_fixed_batch(model), quantized_to=precision)
         inputs = job.inputs(source.model, source.path)
         results = _provenance(source.model, model, sidecar)
         results += CheckResults.warn(*opened_pruned.warnings)
+        results += _precision_check(model, stated)
         proof, structure = prove_cut(job, source.model, model, remap)
         results += structure
         other = counterpart(source.model, model, remap, job)
@@ -108,6 +112,31 @@ def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> CheckR
         for metric, passed in checks
     ]
     return CheckResults(tuple(made), warnings=tuple(warnings))
+
+
+def _stated_precision(original: Model, model: Model, remap: Remap | None) -> str | None:
+    """The precision that the file states, and the original does not.
+
+    Raises:
+        ModelError: it states an unknown one.
+    """
+    stated = quantized_since(original, model, remap)
+    if stated is not None and stated not in PRECISIONS:
+        known = f"known are {', '.join(PRECISIONS)}"
+        raise ModelError(f"{model.name} states the precision {stated!r}", known)
+    return stated
+
+
+def _precision_check(model: Model, stated: str | None) -> CheckResults:
+    """A failed check if the precision that a file states is not to be seen in it.
+
+    The statement of a file chooses the limits, which are wider for quantized files.
+    """
+    if stated is None or stated == FLOAT or shows_precision(model, stated):
+        return CheckResults()
+    detail = f"it states {stated}, and contains {model.precision} values only"
+    failed = Check("quantize", model.name, "", "precision", None, None, False, 0, detail)
+    return CheckResults((failed,))
 
 
 def bench_files(original: Path, pruned: Path, job: Job) -> Report:

@@ -142,10 +142,12 @@ def _graphs(
         Digests(each, around)
         for each, around in zip((expected, found), outer or (None, None), strict=True)
     )
-    yield from _Walk(left, right).differences()
+    found_here = list(_Walk(left, right).differences())
+    yield from found_here
+    if left.outputs != right.outputs and not found_here:
+        yield Difference(NODE, "other operations or constants compute an output")
     yield from _stated_types(left, right)
-    known = {*left.of.values(), *(left.tensor(key) for key in expected.constants)}
-    known.update(digest for _, digest in left.steps)
+    known = set(left.parts())
     for name, digest in right.unused():
         if digest not in known:
             yield Difference(NODE, f"{name} is not expected; no output depends on it")
@@ -161,6 +163,22 @@ def _stated_types(expected: Digests, found: Digests) -> Iterator[Difference]:
         if stated is not None and not (stated[0] == dtype and _agree(stated[1], shape)):
             texts = f"{dtype} {describe_shape(shape)}", f"{stated[0]} {describe_shape(stated[1])}"
             yield Difference(NODE, f"{key!r} is stated as {texts[0]}, expected {texts[1]}")
+    inner = {each.whole: each for each in expected.inner}
+    for each in found.inner:
+        if each.whole in inner:
+            yield from _stated_inside(inner[each.whole], each)
+
+
+def _stated_inside(expected: Digests, found: Digests) -> Iterator[Difference]:
+    """The same for a graph inside an operation, whose ends may also be stated or not."""
+    one, other = expected.structure, found.structure
+    for left, right in zip(
+        (*one.inputs, *one.outputs), (*other.inputs, *other.outputs), strict=False
+    ):
+        if not _agree(left.shape, right.shape):
+            texts = describe_shape(right.shape), describe_shape(left.shape)
+            yield Difference(NODE, f"{right.name!r} is stated as {texts[0]}, expected {texts[1]}")
+    yield from _stated_types(expected, found)
 
 
 def _agree(expected: Shape | None, found: Shape | None) -> bool:
@@ -183,7 +201,8 @@ class _Walk:
     def differences(self) -> Iterator[Difference]:
         pending = list(_pairs(self._left.structure.outputs, self._right.structure.outputs))[::-1]
         while pending:
-            pair = pending.pop()
+            left, right = pending.pop()
+            pair = self._left.copied(left), self._right.copied(right)
             if pair in self._seen:
                 continue
             self._seen.add(pair)

@@ -3,8 +3,8 @@
 1. The network before the head is compared directly: the tensor that the head reads must be computed
    by equal operations and constants in both files.
 2. The head is a linear map. It is determined by its results for zeros and for each unit vector,
-   which are fed in place of that tensor. Each kept weight and bias must be equal to the original's,
-   each removed unit as the oracle of the mode says.
+   which are fed in place of that tensor, or of the tensors of all branches. Each kept weight and
+   bias must be equal to the original's, each removed unit as the oracle of the mode says.
 3. The operations after the logits are fed with logits in their place: each unit first, ties, and
    values so large that an activation saturates.
 
@@ -13,8 +13,11 @@ Both files run in their own runtime. See docs/proof.md for the limits of this ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +27,9 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.structure import HasStructure
 from exporter.graph import Array, Graph
 from exporter.graph.edits import AddOutput, Plan
+from exporter.graph.operations import Linear
 from exporter.graph.walk import applies
-from exporter.proof.head_input import NotOpenError, in_cut, input_of
+from exporter.proof.head_input import NotOpenError, Source, adds_branches, in_cut, inputs_of
 from exporter.remap import HeadRemap
 from exporter.trace.head import Head
 from exporter.verification.comparisons import comparers_of
@@ -35,7 +39,8 @@ from exporter.verification.limits import LOST_IN_ADDING
 from exporter.verification.roles import ROLES, Answers, Comparer, Comparison, ModelPair, Runs
 from exporter.verification.top_k import EmittedIds, RankedOutput
 
-LARGEST = 2_000_000_000  # products of a probe that is run without asking; about a second
+LARGEST = 10_000_000_000  # products of a probe: one or two seconds
+_NAMED = 3  # tensors in a message
 _BATCH = 64
 _CORNERS = 32  # units that are ranked first, one after the other
 
@@ -75,19 +80,13 @@ def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: in
         raise NotOpenError("a Keras model cannot be fed after its input")
     heads = [each.head for each in _head_comparers(ModelPair("cut", original, cut), tables)]
     graph = original.graph()
-    source = input_of(graph, heads)
-    new_source = in_cut(original, cut, source)
-    batch, *shape = (n or 1 for n in graph.shape(source))
-    batch = _BATCH if graph.shape(source)[0] is None else batch
-    features = int(np.prod(shape))
-    products = (features + 1) * features * sum(head.units for head in heads)
-    if products > largest:
-        raise NotOpenError(f"{products:,} products are more than {largest:,}")
-    vectors = np.concatenate([np.zeros((1, features)), np.eye(features)])
-    fed = _batches(vectors.reshape(-1, *shape), batch)
+    sources = inputs_of(graph, heads)
+    new_names = in_cut(original, cut, [source.name for source in sources])
+    most, in_turn = _most_rows(graph, heads, largest), adds_branches(graph, heads)
+    fed, count = _fed(sources, most, in_turn=in_turn)
     parts = (
-        _Part(original, {source: fed}, ()),
-        _Part(cut, {new_source: fed}, tables),
+        _Part(original, fed, ()),
+        _Part(cut, {new_names[name]: values for name, values in fed.items()}, tables),
     )
     pair = ModelPair("cut", original, cut, parts[1].masks)
     comparers = [c for c in comparers_of(pair, tables)[0] if _is_probed(c, parts[1])]
@@ -95,12 +94,82 @@ def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: in
         part.run(name for each in comparers for name in each.tensors()[side])
         for side, part in enumerate(parts)
     )
-    failures = list(_judge_all(comparers, before, after, graph))
-    more, count = ([], 0) if failures else _probe_tail(pair, comparers, tables)
-    text = f"{len(vectors)} vectors fed at {source!r}, and {count} rows of logits after it"
+    is_alone = all(source.is_multiplied for source in sources)  # else logits determine no outputs
+    failures = list(_judge_all(comparers, before, after, graph, logits_only=not is_alone))
+    more, rows = ([], 0) if failures or not is_alone else _probe_tail(pair, comparers, tables)
+    names = [repr(source.name) for source in sources if source.is_multiplied]
+    where = ", ".join(names[:_NAMED])
+    where += f" and {len(names) - _NAMED} more tensors" if len(names) > _NAMED else ""
+    text = f"{count} vectors fed at {where}, and {rows} rows of logits after it"
     if any(_is_rounded(graph, head) for head in heads):
         text += "; values that quantization rounds to the same step cannot be distinguished"
     return Probe(text, tuple(dict.fromkeys((*failures, *more))))
+
+
+def _fed(sources: Sequence[Source], most: int, *, in_turn: bool) -> tuple[dict[str, _Rows], int]:
+    """Tensor -> (samples, batch, ...) to feed, and the number of rows.
+
+    The first row has zeros everywhere.
+
+    Args:
+        in_turn: the vectors of each source have rows of their own, with zeros in place of the other
+            sources: so each result has one term, also if the head adds its branches.
+
+    Raises:
+        NotOpenError: more than `most` rows.
+    """
+    counts = [source.rows for source in sources]
+    rows = 1 + (sum(counts) if in_turn else max(counts))
+    if rows > most:
+        raise NotOpenError(f"{rows:,} vectors are needed, and at most {most:,} are fed")
+    batches = {source.batch for source in sources}
+    if len(batches) > 1:
+        raise NotOpenError("the tensors that the head reads have different batches")
+    batch = batches.pop() or _BATCH
+    fed, start = {}, 1
+    for source, count in zip(sources, counts, strict=True):
+        zero = np.zeros(source.shape, np.float32)
+        fed[source.name] = _Rows(source.vectors(), zero, start, rows, batch)
+        start += count if in_turn else 0
+    return fed, rows
+
+
+class _Rows(Sequence[Array]):
+    """Batches of rows that are zero but for some: each is made when it is used."""
+
+    def __init__(self, vectors: Array, zero: Array, start: int, count: int, batch: int) -> None:
+        self._vectors, self._zero = vectors, zero  # (rows, ...), (...)
+        self._start, self._count, self._batch = start, count, batch
+
+    def __len__(self) -> int:
+        return (self._count + self._batch - 1) // self._batch
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        found = np.repeat(self._zero[np.newaxis], self._batch, axis=0)
+        first = index * self._batch - self._start
+        low, high = max(first, 0), min(first + self._batch, len(self._vectors))
+        if low < high:
+            found[low - first : high - first] = self._vectors[low:high]
+        return found
+
+    def changed(self, change: Callable[[Array], Array]) -> _Rows:
+        """The same rows after a function of each value."""
+        changed = change(self._vectors), change(self._zero)
+        return _Rows(*changed, self._start, self._count, self._batch)
+
+
+def _most_rows(graph: Graph, heads: Sequence[Head], largest: int) -> int:
+    """How many rows have no more than so many products in all."""
+    products = 0
+    for node in dict.fromkeys(node for head in heads for node in head.body):
+        if isinstance(node.operation, Linear):
+            after = graph.shape(node.outputs[0])[1:]
+            units = graph.shape(node.outputs[0])[node.operation.output_axis] or 1
+            kernel = graph.shape(node.inputs[node.operation.kernel])
+            products += prod(n or 1 for n in (*after, *kernel)) // units
+    return largest // max(1, products)
 
 
 def _is_rounded(graph: Graph, head: Head) -> bool:
@@ -121,13 +190,6 @@ def _is_probed(comparer: Comparer, part: _Part) -> bool:
     return isinstance(comparer, EmittedIds | RankedOutput) and comparer.output in outputs
 
 
-def _batches(rows: Array, batch: int) -> Array:
-    """The rows in batches of that many, the last one repeated: (batches, batch, ...)."""
-    missing = -len(rows) % batch
-    whole = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
-    return whole.reshape(-1, batch, *rows.shape[1:])
-
-
 class _Part:
     """A model that is fed at inner tensors.
 
@@ -136,13 +198,18 @@ class _Part:
         masks: see `with_masks`.
     """
 
-    def __init__(self, model: Model, fed: Mapping[str, Array], tables: Sequence[HeadRemap]) -> None:
+    def __init__(
+        self, model: Model, fed: Mapping[str, Array | _Rows], tables: Sequence[HeadRemap]
+    ) -> None:
         """Args: fed: tensor -> (samples, batch, ...) real values."""
         is_input = set(fed) <= set(model.graph().inputs)
         assert isinstance(model, HasStructure)  # noqa: S101 - narrows the type
         self.model: Model = model if is_input else model.starting_at(tuple(fed))
         graph = self.model.graph()
-        values = {name: _as_input(graph, name, each) for name, each in fed.items()}
+        values: Any = {}
+        for name, each in fed.items():
+            change = partial(_as_input, graph, name)
+            values[name] = each.changed(change) if isinstance(each, _Rows) else change(each)
         self._samples, self.masks = with_masks(Samples(values, ""), graph, tables)
 
     def run(self, tensors: Iterable[str]) -> list[Answers]:
@@ -232,11 +299,15 @@ def _judge_all(
     original: Sequence[Answers],
     cut: Sequence[Answers],
     graph: Graph,
+    *,
+    logits_only: bool = False,
 ) -> Iterator[str]:
     runs = Runs(_stack(original), _stack(cut), cut, in_quantized_values=True, rerun=lambda *_: [])
     for comparer in comparers:
         for each in comparer.compare(runs):
             assert isinstance(each, Comparison)  # noqa: S101 - only detectors yield others
+            if logits_only and each.role not in {"z", "removed"}:
+                continue
             if text := _judge(each, _step(graph, comparer)):
                 yield text
 

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 from exporter.errors import ExporterError
 from exporter.formats.model import Model
-from exporter.formats.structure import HasStructure, Structure
+from exporter.formats.structure import HasStructure, Structure, quantized_since
 from exporter.proof.compare import INTERFACE, TABLE, Difference, compare_structures
 from exporter.proof.explain import explain
 from exporter.proof.rederive import rederive
@@ -43,12 +43,12 @@ def prove(
         return Proof("sampled", "Keras models have no structure that can be compared")
     if original.kind != cut.kind:
         return Proof("sampled", "a converted file has no structure in common with its original")
+    if quantized is None:
+        quantized = quantized_since(original, cut, remap) is not None
     if remap is None:
-        return _prove_uncut(original.structure(), cut.structure())
+        return _prove_uncut(original.structure(), cut.structure(), quantized=quantized)
     if original.remap is not None and not remap.steps:
         return Proof("sampled", "the file does not record the steps of its cuts")
-    if quantized is None:
-        quantized = remap.quantized_since(original.remap) is not None
     return _prove_cut(original, cut, remap, quantized=quantized)
 
 
@@ -70,7 +70,9 @@ def _structure(model: Model) -> Structure:
     return model.structure()
 
 
-def _prove_uncut(original: Structure, found: Structure) -> Proof:
+def _prove_uncut(original: Structure, found: Structure, *, quantized: bool) -> Proof:
+    if quantized:
+        return Proof("sampled", "it was quantized")
     if not compare_structures(original, found):
         return Proof("proved", "")
     return Proof("sampled", "the file contains no remap, and its structure is not the original's")

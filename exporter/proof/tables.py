@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -30,9 +30,25 @@ def compare_remaps(
     skipped = set(_OF_VALUES) if quantized else set()
     if expected.pixels != found.pixels:
         yield Difference(TABLE, f"pixels are {found.pixels}, expected {expected.pixels}")
-    for one, other in zip(expected.heads, found.heads, strict=True):
+    yield from _heads("", expected.heads, found.heads, skipped)
+    for place, (left, right) in enumerate(zip(expected.steps, found.steps, strict=False)):
+        yield from _heads(f"step {place} of the ", left, right, skipped)
+    if found.steps and len(expected.steps) != len(found.steps):
+        counts = f"{len(found.steps)} cuts, expected {len(expected.steps)}"
+        yield Difference(TABLE, f"the remap records {counts}")
+
+
+def _heads(
+    where: str,
+    expected: Sequence[HeadRemap],
+    found: Sequence[HeadRemap],
+    skipped: Collection[str],
+) -> Iterator[Difference]:
+    if len(expected) != len(found):
+        yield Difference(TABLE, f"{where}remap has {len(found)} heads, expected {len(expected)}")
+    for one, other in zip(expected, found, strict=False):
         for key, text in _tables(one, other, skipped):
-            yield Difference(TABLE, f"remap of head {one.name!r}: {key} is {text}")
+            yield Difference(TABLE, f"{where}remap of head {one.name!r}: {key} is {text}")
 
 
 def _tables(

@@ -76,6 +76,13 @@ def remap_of(model: Model, spec: QuantizationSpec) -> Remap | None:
     return model.remap and replace(model.remap, precision=spec.precision)
 
 
+def shows_precision(model: Model, precision: str) -> bool:
+    """Does a file contain values of the precision that it states?"""
+    if precision == "fp16":
+        return any("float16" in t.dtype for t in model.graph().tensors.values())
+    return model.precision in QUANTIZED - {"fp16"} or quantized_tensor(model) is not None
+
+
 def quantized_tensor(model: Model) -> str | None:
     """The name of a quantized tensor; None if there is none."""
     return next((t.name for t in model.graph().tensors.values() if t.quantization), None)
@@ -101,8 +108,8 @@ def quantize_model(
     module, _, name = quantizer.function.rpartition(".")
     quantize: Quantize = getattr(import_module(module), name)
     made, warnings = quantize(model, spec, samples if precision.calibrated else None)
-    if remap := remap_of(model, spec):
-        made = made.apply(Plan((), remap))
+    remap = remap_of(model, spec)
+    made = made.apply(Plan((), remap, precision=None if remap else spec.precision))
     remaining = unquantized(model.graph(), made.graph())
     if remaining.is_everything:
         raise ModelError(

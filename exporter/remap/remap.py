@@ -6,7 +6,7 @@ A device needs only this package, `exporter.errors` and NumPy.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
@@ -129,10 +129,6 @@ class Remap:
             top["precision"] = self.precision
         return _lines(top, "")[:-2] + f',\n  "heads": [\n{heads}\n  ]\n}}\n'
 
-    def quantized_since(self, before: Remap | None) -> str | None:
-        """The precision that a file was quantized to after an earlier model with this remap."""
-        return None if before and before.precision == self.precision else self.precision
-
     def of(self, head: str | None = None) -> HeadRemap:
         """The table of the named head, or of the only one; UsageError otherwise."""
         names = ", ".join(repr(each.name) for each in self.heads)
@@ -197,6 +193,17 @@ def compose(earlier: Remap, later: Remap) -> Remap:
     heads = [*heads, *cut.values()]
     precision = later.precision or earlier.precision
     return Remap(earlier.original, later.original, tuple(heads), steps, later.pixels, precision)
+
+
+def only_remap(texts: Sequence[str | bytes]) -> Remap | None:
+    """The remap of a file that contains these texts; None if there is none.
+
+    Raises:
+        ModelError: several, of which each reader may use another; or see `Remap.from_json`.
+    """
+    if len(texts) > 1:
+        raise ModelError(f"the file contains {len(texts)} remaps", "only one can be true")
+    return Remap.from_json(texts[0]) if texts else None
 
 
 # --- JSON ---------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ REASONS: Mapping[str, str] = {
     "finite": "a value is NaN, or only one side is infinite",
     "remap": "the remap next to the file differs from the one inside it",
     "original": "the original is not the file that the remap names",
+    "batch": "a batch of 3 inputs is not computed as three single inputs are",
+    "precision": "the file does not have the precision that it states",
     "structure": "the file is not the cut that its remap describes",
     "probe": "the head, fed directly, does not compute what its remap says",
 }

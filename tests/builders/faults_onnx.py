@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.graph import Array
 from tests.builders.cut_faults import Fault, Random, on_proto
@@ -276,6 +276,83 @@ def _metadata(model: ModelProto, _: Random) -> bool:
     return True
 
 
+def _metadata_twice(model: ModelProto, random: Random) -> bool:
+    """Readers use the first or the last of two entries; the order is random."""
+    found = [each for each in model.metadata_props if each.key != "exporter.remap"]
+    if not found:
+        return False
+    _put(model.metadata_props, type(found[0])(key=found[0].key, value=found[0].value[::-1]), random)
+    return True
+
+
+def _two_remaps(model: ModelProto, random: Random) -> bool:
+    (entry,) = (each for each in model.metadata_props if each.key == "exporter.remap")
+    other = type(entry)(key=entry.key, value=entry.value.replace('"axis": 1', '"axis": 2'))
+    _put(model.metadata_props, other, random)
+    return True
+
+
+def _put(entries: Any, entry: Any, random: Random) -> None:
+    """Add an entry, before or after the others."""
+    before = bool(random.integers(2))
+    all_entries = [entry, *entries] if before else [*entries, entry]
+    del entries[:]
+    entries.extend(all_entries)
+
+
+def _two_opsets(model: ModelProto, random: Random) -> bool:
+    other = helper.make_opsetid("ai.onnx", model.opset_import[0].version - 1)
+    _put(model.opset_import, other, random)
+    return True
+
+
+def _inner(model: ModelProto) -> Iterator[GraphProto]:
+    """The graphs inside of operations."""
+    for node in model.graph.node:
+        yield from (each.g for each in node.attribute if each.HasField("g"))
+
+
+def _inner_operator(model: ModelProto, random: Random) -> bool:
+    graphs = list(_inner(model))
+    if not graphs:
+        return False
+    node = graphs[int(random.integers(len(graphs)))].node[0]
+    node.op_type = {"Add": "Sub", "Mul": "Add", "Neg": "Abs"}[node.op_type]
+    return True
+
+
+def _inner_unused(model: ModelProto, _: Random) -> bool:
+    for graph in _inner(model):
+        graph.node.append(helper.make_node("Neg", [graph.node[0].input[0]], ["unused__"]))
+        return True
+    return False
+
+
+def _tensor_around(model: ModelProto, _: Random) -> bool:
+    """A loop reads an input of the model that has the place of one of its own inputs."""
+    for node in model.graph.node:
+        if node.op_type == "Loop":
+            (body,) = (each.g for each in node.attribute if each.HasField("g"))
+            place = [info.name for info in body.input].index(body.node[0].input[0])
+            body.node[0].input[0] = model.graph.input[place].name
+            return True
+    return False
+
+
+def _opset_of_function(model: ModelProto, _: Random) -> bool:
+    for function in model.functions:
+        function.opset_import[0].version = 11
+        return True
+    return False
+
+
+def _shared_random(model: ModelProto, _: Random) -> bool:
+    made = [node.output[0] for node in model.graph.node if node.op_type == "RandomNormalLike"]
+    if made:
+        _reconnect(model, made[1], made[0])
+    return bool(made)
+
+
 FAULTS: Mapping[str, Fault] = {
     "one value": constant(nudge),
     "last bit of one value": constant(last_bit),
@@ -302,4 +379,12 @@ FAULTS: Mapping[str, Fault] = {
     "fixed batch": on_proto(_fixed_batch),
     "operator set": on_proto(_opset),
     "labels of the model": on_proto(_metadata),
+    "metadata stated twice": on_proto(_metadata_twice),
+    "two remaps": on_proto(_two_remaps),
+    "two versions of an operator set": on_proto(_two_opsets),
+    "operation in a branch or loop": on_proto(_inner_operator),
+    "unused operation in a branch or loop": on_proto(_inner_unused),
+    "tensor around a loop": on_proto(_tensor_around),
+    "operator set of a function": on_proto(_opset_of_function),
+    "random values shared": on_proto(_shared_random),
 }

@@ -9,7 +9,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from exporter.formats.tflite import archive
-from exporter.formats.tflite.schema import File, builtin_code, integers
+from exporter.formats.tflite.schema import File, builtin_code, integers, metadata
 from exporter.graph import Array
 from tests.builders.cut_faults import Fault, Random, on_file
 from tests.builders.faults_onnx import last_bit, nudge, one_more, rotate, scale, swap_rows, zero
@@ -241,6 +241,77 @@ def _archive(file: File, _: Random) -> bool:
     return False
 
 
+def _add_metadata(file: File, name: str, content: bytes, random: Random) -> None:
+    """Readers use the first or the last of two entries; the order is random."""
+    file.model.buffers.append(schema.BufferT(data=np.frombuffer(content, np.uint8)))
+    entry = schema.MetadataT(name=name, buffer=len(file.model.buffers) - 1)
+    entries = list(file.model.metadata or ())
+    file.model.metadata = [entry, *entries] if random.integers(2) else [*entries, entry]
+
+
+def _metadata_twice(file: File, random: Random) -> bool:
+    data = metadata(file.model, "TFLITE_METADATA")
+    if data is None:
+        return False
+    _add_metadata(file, "TFLITE_METADATA", data.tobytes() + b"\0", random)
+    return True
+
+
+def _two_remaps(file: File, random: Random) -> bool:
+    data = metadata(file.model, "exporter.remap")
+    assert data is not None
+    other = data.tobytes().replace(b'"axis": 1', b'"axis": 2')
+    _add_metadata(file, "exporter.remap", other, random)
+    return True
+
+
+def _two_signatures(file: File, random: Random) -> bool:
+    """One of two signatures of a name returns one tensor for all outputs."""
+    for signature in file.model.signatureDefs or ():
+        only = integers(file.main.outputs)[0]
+        ends = [schema.TensorMapT(name=o.name, tensorIndex=only) for o in signature.outputs]
+        if len(ends) > 1:
+            other = schema.SignatureDefT(signature.inputs, ends, signature.signatureKey)
+            both = [other, signature] if random.integers(2) else [signature, other]
+            file.model.signatureDefs = both
+            return True
+    return False
+
+
+def _two_outputs_of_signature(file: File, random: Random) -> bool:
+    for signature in file.model.signatureDefs or ():
+        first, last = signature.outputs[0], signature.outputs[-1]
+        if first is not last:
+            other = schema.TensorMapT(name=first.name, tensorIndex=last.tensorIndex)
+            ends = signature.outputs
+            signature.outputs = [other, *ends] if random.integers(2) else [*ends, other]
+            return True
+    return False
+
+
+def _values_for_an_input(file: File, _: Random) -> bool:
+    tensor = file.main.tensors[integers(file.main.inputs)[0]]
+    if tensor.type != schema.TensorType.FLOAT32:
+        return False
+    values = np.full(integers(tensor.shape), 0.5, np.float32)
+    file.model.buffers.append(schema.BufferT(data=np.frombuffer(values.tobytes(), np.uint8)))
+    tensor.buffer = len(file.model.buffers) - 1
+    return True
+
+
+def _shared_state(file: File, _: Random) -> bool:
+    """The last operation with a state uses that of the first."""
+    states = {i for i, tensor in enumerate(file.main.tensors) if tensor.isVariable}
+    users = [each for each in file.main.operators if states.intersection(integers(each.inputs))]
+    if len(users) < 2:
+        return False
+    (first,) = states.intersection(integers(users[0].inputs))
+    users[-1].inputs = np.array(
+        [first if i in states else i for i in integers(users[-1].inputs)], np.int32
+    )
+    return True
+
+
 FAULTS: Mapping[str, Fault] = {
     "one value": constant(nudge, _FLOATS),
     "last bit of one value": constant(last_bit, (*_FLOATS, *_INTEGERS)),
@@ -267,4 +338,10 @@ FAULTS: Mapping[str, Fault] = {
     "one more output": on_file(_more_outputs),
     "fixed batch": on_file(_fixed_batch),
     "labels of the model": on_file(_archive),
+    "metadata stated twice": on_file(_metadata_twice),
+    "two remaps": on_file(_two_remaps),
+    "signature stated twice": on_file(_two_signatures),
+    "output stated twice in a signature": on_file(_two_outputs_of_signature),
+    "values for an input": on_file(_values_for_an_input),
+    "state of another operation": on_file(_shared_state),
 }

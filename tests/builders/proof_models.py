@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from exporter.formats.model import Model
 from exporter.formats.onnx import from_bytes as onnx_from_bytes
@@ -64,6 +64,72 @@ def small_tflite() -> bytes:
     return tflite_metadata.zipped(content, files)
 
 
+def looping_onnx() -> bytes:
+    """x, shift, more -> MatMul, Loop, noise, a function, If, dense "y". One branch never runs."""
+    node, info = helper.make_node, helper.make_tensor_value_info
+    matrix, flag, whole = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64
+    body = helper.make_graph(
+        [node("Add", ["v", "one"], ["v2"]), node("Identity", ["go"], ["go2"])],
+        "body",
+        [info("i", whole, []), info("go", flag, []), info("v", matrix, ["batch", 4])],
+        [info("go2", flag, []), info("v2", matrix, ["batch", 4])],
+    )
+    branches = {
+        "then_branch": node("Mul", ["s", "one"], ["rare"]),
+        "else_branch": node("Neg", ["s"], ["usual"]),
+    }
+    graphs = {
+        name: helper.make_graph([each], name, [], [info(each.output[0], matrix, None)])
+        for name, each in branches.items()
+    }
+    nodes = [
+        node("MatMul", ["x", "kernel"], ["h"]),
+        node("Add", ["h", "shift"], ["h1"]),
+        node("Add", ["h1", "more"], ["h2"]),
+        node("Loop", ["times", "always", "h2"], ["looped"], body=body),
+        node("RandomNormalLike", ["looped"], ["n1"]),
+        node("RandomNormalLike", ["looped"], ["n2"]),
+        node("Mul", ["n1", "n2"], ["n"]),
+        node("Add", ["looped", "n"], ["noisy"]),
+        node("Soft", ["noisy"], ["s"], domain="local"),
+        node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        node("Greater", ["sum", "limit"], ["is_rare"]),
+        node("If", ["is_rare"], ["r"], **graphs),
+        node("Reshape", ["r", "rows"], ["f"]),
+        node("MatMul", ["f", "head"], ["product"], "head"),
+        node("Softmax", ["product"], ["y"], "softmax", axis=1),
+    ]
+    constants = {
+        "kernel": onnx.numbers(6, 4),
+        "head": onnx.numbers(4, 6),
+        "one": np.ones(4, np.float32),
+        "times": np.array(2),
+        "always": np.array(True),
+        "limit": np.array(1e6, np.float32),
+        "rows": np.array([-1, 4]),
+    }
+    made = onnx.proto(nodes, constants, outputs={"y": ("batch", 6)}, domains={"local": 1})
+    made.graph.input.extend(info(name, matrix, ["batch", 4]) for name in ("shift", "more"))
+    soft = [node("Softmax", ["a"], ["b"])]
+    opset = [helper.make_opsetid("", made.opset_import[0].version)]
+    made.functions.append(helper.make_function("local", "Soft", ["a"], ["b"], soft, opset))
+    return bytes(made.SerializeToString())
+
+
+def stateful_tflite() -> bytes:
+    """x[1, 4] -> two SVDF, each with a state of its own -> dense "y" (softmax)."""
+    builder = Builder(seed=3)
+    name = builder.feed("x", 1, 4)
+    for layer in ("a", "b"):
+        inputs = [builder.normal(f"{layer}{n}", *s) for n, s in (("f", (4, 4)), ("t", (4, 2)))]
+        builder.tensor(f"{layer}state", (1, 8))
+        builder.at(f"{layer}state").isVariable = True
+        ends = [name, *inputs, "", f"{layer}state"]
+        name = builder.op("SVDF", ends, (1, 4), layer, "SVDFOptions", rank=1)
+    builder.softmax(builder.dense(name, 6, "z"), "y")
+    return builder.content("y")
+
+
 def _cell(kind: str, head: str, precision: str) -> Callable[[], bytes]:
     def build() -> bytes:
         made: Any = mode_cells.built(head, kind, precision)
@@ -75,6 +141,8 @@ def _cell(kind: str, head: str, precision: str) -> Callable[[], bytes]:
 MODELS: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     "two heads.onnx": ("onnx", small_onnx),
     "two heads.tflite": ("tflite", small_tflite),
+    "loop and branches.onnx": ("onnx", looping_onnx),
+    "states.tflite": ("tflite", stateful_tflite),
     **{
         f"{head} {precision}.{kind}": (kind, _cell(kind, head, precision))
         for kind in ("onnx", "tflite")

@@ -12,7 +12,7 @@ import flatbuffers
 import onnx_ir
 import onnxruntime
 from ai_edge_litert import schema_py_generated as schema
-from onnx import ModelProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, numpy_helper
 
 from exporter.formats.tflite import archive
 
@@ -41,26 +41,38 @@ def renamed_and_reordered(content: bytes) -> bytes:
     made = {name for node in graph.node for name in node.output if name}
     names = sorted((made | {t.name for t in graph.initializer}) - ends)
     new = {name: f"v{i}" for i, name in enumerate(names)}
-    for node in graph.node:
-        node.name = ""
-        for field in (node.input, node.output):
-            field[:] = [new.get(name, name) for name in field]
+    _rename(graph, new)
     for named in (*graph.initializer, *graph.value_info):
         named.name = new.get(named.name, named.name)
     constants = list(graph.initializer)
     chance.shuffle(constants)
-    nodes, done = list(graph.node), {"", *ends, *(t.name for t in constants)}
-    done -= {info.name for info in graph.output}
+    nodes = list(graph.node)
     ordered = []
     while nodes:
-        node = chance.choice([n for n in nodes if done.issuperset(n.input)])
+        missing = {name for node in nodes for name in node.output if name}
+        node = chance.choice([n for n in nodes if missing.isdisjoint(_read(n))])
         nodes = [n for n in nodes if n is not node]
         ordered.append(node)
-        done.update(node.output)
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend(constants)
     graph.node.extend(ordered)
     return bytes(model.SerializeToString())
+
+
+def _rename(graph: GraphProto, new: Mapping[str, str]) -> None:
+    """Rename the tensors that nodes read and write, also in graphs inside of nodes."""
+    for node in graph.node:
+        node.name = ""
+        for field in (node.input, node.output):
+            field[:] = [new.get(name, name) for name in field]
+        for attribute in node.attribute:
+            _rename(attribute.g, new)
+
+
+def _read(node: NodeProto) -> set[str]:
+    """The tensors that a node and the graphs inside it read."""
+    inner = (each for attribute in node.attribute for each in attribute.g.node)
+    return {*node.input, *(name for each in inner for name in _read(each))}
 
 
 def repacked(content: bytes) -> bytes:

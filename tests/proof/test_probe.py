@@ -132,6 +132,107 @@ def test_a_renamed_file_is_probed() -> None:
     assert "not possible" in found.text or "vectors fed" in found.text
 
 
+# --- heads with several branches ------------------------------------------------------------------
+
+
+def branched(*tail: Any, sizes: tuple[int, ...] = (4, 2), **constants: Array) -> Any:
+    """Two maps of 3 and 5 channels -> 1x1 convolutions to 6 classes at each position -> a tail.
+
+    The rows of both are joined: z[1, positions, 6]. The tail computes y, or a softmax does.
+    """
+    nodes = [onnx.node("Relu", ["x"], ["first"], "first")]
+    nodes.append(onnx.node("Conv", ["first", "down"], ["second"], "down", strides=[2, 2]))
+    for i, name in enumerate(("first", "second")):
+        nodes += [
+            onnx.node("Conv", [name, f"kernel{i}", f"bias{i}"], [f"c{i}"], f"conv{i}"),
+            onnx.node("Transpose", [f"c{i}"], [f"t{i}"], f"move{i}", perm=[0, 2, 3, 1]),
+            onnx.node("Reshape", [f"t{i}", "rows"], [f"r{i}"], f"rows{i}"),
+        ]
+    nodes.append(onnx.node("Concat", ["r0", "r1"], ["z"], "joined", axis=1))
+    nodes += tail or [onnx.node("Softmax", ["z"], ["y"], "softmax", axis=2)]
+    weights = {"down": onnx.numbers(5, 3, 1, 1), "rows": np.array([1, -1, 6]), **constants}
+    for i, channels in enumerate((3, 5)):
+        weights |= {f"kernel{i}": onnx.numbers(6, channels, 1, 1), f"bias{i}": onnx.numbers(6)}
+    size = sizes[0]
+    positions = size * size + (size // 2) ** 2
+    return onnx.model(nodes, weights, x=(1, 3, size, size), outputs={"y": (1, positions, 6)})
+
+
+def test_each_branch_of_a_head_is_fed() -> None:
+    model = branched()
+    made, table = cut_and_table(model, keep=[0, 2, 5])
+    found = probe(model, made, [table])
+    assert found.failures == ()
+    # 16 positions for 3 channels take one row, 4 positions for 5 channels two; and zeros
+    assert found.text.startswith("3 vectors fed at 'first', 'second', and ")
+    for constant, place in (
+        ("kernel0", (1, 2, 0, 0)),
+        ("kernel1", (2, 4, 0, 0)),
+        ("bias0", (0,)),
+        ("bias1", (1,)),
+    ):
+        wrong = spoiled(made, constant, place, 1e-3)
+        assert probe(model, wrong, [table]).failures, constant
+
+
+def test_one_position_that_differs_is_found() -> None:
+    factors = np.ones((1, 20, 1), np.float32)
+    scaled = onnx.node("Mul", ["z", "factors"], ["s"], "scaled")
+    tail = (scaled, onnx.node("Softmax", ["s"], ["y"], "softmax", axis=2))
+    model = branched(*tail, factors=factors)
+    made, table = cut_and_table(model, keep=[0, 2, 5])
+    assert probe(model, made, [table]).failures == ()
+    for position in range(20):
+        wrong = spoiled(made, "factors", (0, position, 0), 0.5)
+        assert probe(model, wrong, [table]).failures, position
+
+
+def test_branches_that_are_added_are_fed_in_turn() -> None:
+    nodes = [
+        onnx.node("Relu", ["x"], ["p"], "positive"),
+        onnx.node("Tanh", ["x"], ["t"], "tanh"),
+        onnx.node("MatMul", ["p", "kernel"], ["a"], "a"),
+        onnx.node("MatMul", ["t", "other"], ["b"], "b"),
+        onnx.node("Add", ["a", "b"], ["z"], "sum"),
+        onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1),
+    ]
+    constants = {"kernel": onnx.numbers(6, 5), "other": onnx.numbers(6, 5, seed=1)}
+    model = onnx.model(nodes, constants)
+    made, table = cut_and_table(model, keep=[0, 2])
+    found = probe(model, made, [table])
+    assert found.failures == ()
+    assert found.text.startswith("13 vectors fed at 'p', 't', and ")
+    for constant in constants:
+        wrong = spoiled(made, constant, (3, 1), 1e-3)
+        assert probe(model, wrong, [table]).failures
+
+
+def test_other_values_that_are_joined_with_the_units_get_zeros() -> None:
+    nodes = [
+        onnx.node("Relu", ["x"], ["p"], "positive"),
+        onnx.node("Tanh", ["x"], ["box"], "tanh"),
+        onnx.node("MatMul", ["p", "kernel"], ["classes"], "classes"),
+        onnx.node("Concat", ["box", "classes"], ["y"], "joined", axis=1),
+    ]
+    model = onnx.model(nodes, {"kernel": onnx.numbers(6, 5)}, outputs={"y": ("batch", 11)})
+    made, table = cut_and_table(model, keep=[0, 2], units=(6, 11))
+    found = probe(model, made, [table])
+    assert found == Probe("7 vectors fed at 'p', and 0 rows of logits after it")
+    assert probe(model, spoiled(made, "kernel", (0, 1), 1e-3), [table]).failures
+
+
+def test_a_product_of_two_results_is_not_linear() -> None:
+    nodes = [
+        onnx.node("Relu", ["x"], ["h"], "relu"),
+        onnx.node("MatMul", ["h", "kernel"], ["a"], "a"),
+        onnx.node("MatMul", ["h", "other"], ["b"], "b"),
+        onnx.node("Mul", ["a", "b"], ["z"], "product"),
+        onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1),
+    ]
+    model = onnx.model(nodes, {"kernel": onnx.numbers(6, 5), "other": onnx.numbers(6, 5)})
+    assert "'product', which is not linear" in not_possible(model, keep=[0, 2])
+
+
 # --- where it is not possible ---------------------------------------------------------------------
 
 
@@ -145,7 +246,7 @@ def not_possible(model: Any, largest: int = 10**9, **options: Any) -> str:
 
 def test_heads_that_cannot_be_fed_say_why() -> None:
     yolo = from_proto(yolox(decode=False), "yolox.onnx")
-    assert "reads 6 tensors" in not_possible(yolo, keep=[0])
+    assert "Sigmoid 'clss0', which is not linear" in not_possible(yolo, keep=[0])
     assert "are more than 10" in not_possible(original("softmax float32.onnx"), 10, keep=[0])
     clip = onnx.classifier(
         onnx.node("Clip", ["z", "low"], ["c"], "clip"),

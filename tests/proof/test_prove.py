@@ -204,6 +204,8 @@ def test_a_keras_model_shows_no_structure() -> None:
 FAULTY = [
     ("two heads.onnx", "slice"),
     ("two heads.tflite", "slice"),
+    ("loop and branches.onnx", "slice"),
+    ("states.tflite", "slice"),
     ("softmax int8.onnx", "slice"),
     ("softmax int8.tflite", "mask"),
 ]

@@ -357,6 +357,7 @@ def test_metadata_of_an_onnx_file_is_kept() -> None:
     for precision in COARSER:
         made: Any = quantize_model(original, QuantizationSpec(precision), samples(original)).model
         props = {p.key: p.value for p in made.proto.metadata_props}
+        assert props.pop("exporter.precision") == precision
         assert props == {"author": "somebody", "labels": '["a", "b", "c", "d", "e"]'}
         assert (made.proto.producer_name, made.proto.graph.name) == ("tests", "network")
 

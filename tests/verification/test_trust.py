@@ -15,7 +15,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 import exporter
-from exporter.errors import UsageError
+from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array, Use
@@ -23,12 +23,15 @@ from exporter.graph.edits import Plan, Replace
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
+from exporter.quantization import QuantizationSpec
+from exporter.quantization.quantize import quantize_model
 from exporter.records import Check, Report
 from exporter.report.sections import report_sections
 from exporter.verification.limits import cut_precision
 from tests.builders import onnx_models as onnx
 from tests.builders import onnx_precisions
 from tests.builders.commands import exporter as run_command
+from tests.builders.tflite_builder import Builder
 
 KEPT = (0, 1, 3)
 
@@ -113,11 +116,11 @@ def test_a_cut_that_looks_quantized_must_match_like_a_cut(original: Path, tmp_pa
 def test_a_remap_states_the_precision(original: Path, tmp_path: Path) -> None:
     """Only the units decide, not the statement: mixed-up units are below the floors."""
     for name, model in {"good": cut_of(original), "bad": rotated(cut_of(original))}.items():
-        assert model.remap is not None
         path = tmp_path / f"{name}.onnx"
-        stated = replace(model.remap, precision="int8")
-        model.apply(Plan((), stated)).write(path)
-        assert open_model(path).remap == stated
+        quantize_model(model, QuantizationSpec("dynamic")).model.write(path)
+        stated = open_model(path).remap
+        assert stated is not None
+        assert stated.precision == "dynamic"
         report = exporter.verify(original, path)
         assert report.ok == (name == "good")
         assert {check.stage for check in report.checks if check.output} == {"quantize"}
@@ -125,10 +128,72 @@ def test_a_remap_states_the_precision(original: Path, tmp_path: Path) -> None:
         assert {check.stage for check in overruled.checks} == {"cut"}
     recut = prune_model(open_model(path), CutOptions(keep=[0, 1]), Job(samples=2)).model
     assert recut.remap is not None
-    assert recut.remap.precision == "int8"
+    assert recut.remap.precision == "dynamic"
     recut.write(tmp_path / "recut.onnx")
     again = exporter.verify(path, tmp_path / "recut.onnx")
     assert {check.stage for check in again.checks} == {"cut"}, "both have the same precision"
+
+
+@pytest.mark.parametrize("stated", ["int8", "fp16", "dynamic"])
+def test_a_float_file_that_states_a_precision_fails(
+    original: Path, tmp_path: Path, stated: str
+) -> None:
+    """The limits of quantized files are wide: a float file must not choose them."""
+    model = cut_of(original)
+    assert model.remap is not None
+    model.apply(Plan((), replace(model.remap, precision=stated))).write(tmp_path / "small.onnx")
+    report = exporter.verify(original, tmp_path / "small.onnx")
+    (failed,) = (check for check in report.checks if not check.passed)
+    assert failed.metric == "precision"
+    assert failed.detail == f"it states {stated}, and contains fp32 values only"
+
+
+def test_a_float_file_may_state_that_it_is_float(original: Path, tmp_path: Path) -> None:
+    model = cut_of(original)
+    assert model.remap is not None
+    model.apply(Plan((), replace(model.remap, precision="fp32"))).write(tmp_path / "small.onnx")
+    report = exporter.verify(original, tmp_path / "small.onnx")
+    assert report.ok
+    assert {check.stage for check in report.checks} == {"cut"}
+
+
+def test_an_unknown_precision_is_refused(original: Path, tmp_path: Path) -> None:
+    model = cut_of(original)
+    assert model.remap is not None
+    model.apply(Plan((), replace(model.remap, precision="int3"))).write(tmp_path / "small.onnx")
+    with pytest.raises(ModelError, match="states the precision 'int3'"):
+        exporter.verify(original, tmp_path / "small.onnx")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_an_uncut_quantized_file_states_its_precision(
+    kind: str, precision: str, tmp_path: Path
+) -> None:
+    source = tmp_path / f"net.{kind}"
+    if kind == "onnx":
+        onnx.classifier().write(source)
+    else:
+        builder = Builder(seed=3)
+        builder.softmax(builder.dense(builder.feed("x", 1, 64), 40, "z"), "y")
+        builder.signature({"x": "x"}, {"y": "y"})
+        source.write_bytes(builder.content("y"))
+    small = tmp_path / f"small.{kind}"
+    given: Any = {"synthetic_calibration": True} if precision == "int8" else {}
+    exporter.quantize(source, small, precision=precision, bench=False, **given)
+    assert open_model(small).remap is None
+    report = exporter.verify(source, small, min_top1=0.0)
+    assert report.ok
+    assert {check.stage for check in report.checks} == {"quantize"}
+    assert not any("nothing states" in warning for warning in report.warnings)
+    (artifact,) = report.artifacts
+    assert artifact.proof is not None
+    assert artifact.proof.reason == "it was quantized"
+    cut = tmp_path / f"cut.{kind}"
+    exporter.prune(small, keep="0-2").model.write(cut)
+    assert {check.stage for check in exporter.verify(small, cut).checks} == {"cut"}
+    again = exporter.verify(source, cut, min_top1=0.0)
+    assert {check.stage for check in again.checks if check.output} == {"quantize"}
 
 
 def test_floors_as_a_command(original: Path, tmp_path: Path) -> None:

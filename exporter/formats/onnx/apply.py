@@ -30,8 +30,10 @@ from exporter.graph.edits import (
     Take,
 )
 from exporter.remap import Remap
+from exporter.remap.remap import only_remap
 
 REMAP = "exporter.remap"  # key of the metadata
+PRECISION = "exporter.precision"
 
 
 def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
@@ -46,13 +48,20 @@ def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
     if plan.remap is not None:
         update_labels(editor.model, drawing.graph, remap_in(source), plan.remap)
         set_metadata(editor.model, REMAP, plan.remap.to_json())
+    if plan.precision is not None:
+        set_metadata(editor.model, PRECISION, plan.precision)
     return editor.finish()
 
 
 def remap_in(model: ModelProto) -> Remap | None:
     """The remap in a file's metadata (raises ModelError if it is damaged)."""
-    text = next((entry.value for entry in model.metadata_props if entry.key == REMAP), None)
-    return Remap.from_json(text) if text is not None else None
+    texts = [entry.value for entry in model.metadata_props if entry.key == REMAP]
+    return only_remap(texts)
+
+
+def precision_in(model: ModelProto) -> str | None:
+    """The precision that a file says it was quantized to, apart from its remap."""
+    return next((each.value for each in model.metadata_props if each.key == PRECISION), None)
 
 
 def _take(editor: Editor, edit: Take) -> None:

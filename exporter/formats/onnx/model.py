@@ -13,7 +13,7 @@ from exporter.errors import ModelError, interpreting
 from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions
 from exporter.formats.onnx import write_large
-from exporter.formats.onnx.apply import REMAP, apply_plan, remap_in
+from exporter.formats.onnx.apply import REMAP, apply_plan, precision_in, remap_in
 from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData, write_with_file
 from exporter.formats.onnx.order import with_sorted_nodes
@@ -41,6 +41,7 @@ class OnnxModel:
         self.name = name
         self.sha256: str | None = None
         self.remap = _remap_in(proto, name)
+        self.stated_precision = precision_in(proto)
         self._proto = with_sorted_nodes(proto)
         self._external = external
         read = read_tensor if external is None else external.read

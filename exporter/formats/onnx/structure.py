@@ -20,7 +20,7 @@ from exporter.formats.onnx.protos import (
     serialized,
     shape_of,
 )
-from exporter.formats.structure import Constant, End, Step, Structure
+from exporter.formats.structure import Constant, End, Step, Structure, facts_of
 from exporter.graph import Shape
 
 
@@ -32,18 +32,45 @@ def structure_of(model: ModelProto, read: ReadTensor, skipped: str) -> Structure
         read: gives the values of a constant, wherever they are stored.
         skipped: a key of the metadata that is not part of the structure.
     """
-    opsets = {_domain(each): each.version for each in model.opset_import}
-    view = _View(opsets, read, model.ir_version >= FIRST_IR_WITHOUT_INPUTS)
-    facts = {f"metadata {p.key!r}": p.value for p in model.metadata_props if p.key != skipped}
-    if model.training_info:
-        content = b"".join(map(serialized, model.training_info))
-        facts["training"] = hashlib.sha256(content).hexdigest()
+    has_defaults = model.ir_version >= FIRST_IR_WITHOUT_INPUTS
+    opsets = _opsets(model)
     functions = {
-        f"function {f.domain}.{f.name}{f.overload}": view.function(f) for f in model.functions
+        f"function {f.domain}.{f.name}{f.overload and f':{f.overload}'}": _function(
+            f, read, has_defaults
+        )
+        for f in model.functions
     }
-    used = {domain: opsets[domain] for domain in _domains(model) if domain in opsets}
-    graph = view.graph(model.graph)
+    graph = _View(opsets, read, has_defaults).graph(model.graph)
+    facts = facts_of(_facts(model, skipped))
+    used = _used(opsets, model.graph)
     return replace(graph, facts=facts, bodies=functions, operator_sets=used)
+
+
+def _facts(model: ModelProto, skipped: str) -> Iterator[tuple[str, str]]:
+    """Metadata, and what tools for training or quantization may read."""
+    for entry in model.metadata_props:
+        if entry.key != skipped:
+            yield f"metadata {entry.key!r}", entry.value
+    for each in model.opset_import:
+        if _opsets(model)[_domain(each)] != each.version:
+            yield "two versions of an operator set", f"{_domain(each) or 'ai.onnx'} {each.version}"
+    for name, messages in (
+        ("training", model.training_info),
+        ("quantization annotation", model.graph.quantization_annotation),
+    ):
+        if messages:
+            yield name, hashlib.sha256(b"".join(map(serialized, messages))).hexdigest()
+
+
+def _opsets(message: Any) -> dict[str, int]:
+    """Domain -> version of the operator sets that a model or function imports."""
+    return {_domain(each): each.version for each in message.opset_import}
+
+
+def _function(function: Any, read: ReadTensor, has_defaults: bool) -> Structure:
+    opsets = _opsets(function)
+    made = _View(opsets, read, has_defaults).function(function)
+    return replace(made, operator_sets=_used(opsets, function))
 
 
 def _domain(message: Any) -> str:
@@ -51,9 +78,9 @@ def _domain(message: Any) -> str:
     return "" if message.domain in DEFAULT_DOMAINS else str(message.domain)
 
 
-def _domains(model: ModelProto) -> set[str]:
-    """The domains whose operators the model uses."""
-    graphs: list[Any] = [model.graph, *model.functions]
+def _used(opsets: Mapping[str, int], graph: Any) -> dict[str, int]:
+    """The operator sets whose operators a graph or function uses."""
+    graphs = [graph]
     found: set[str] = set()
     while graphs:
         for node in graphs.pop().node:
@@ -61,7 +88,7 @@ def _domains(model: ModelProto) -> set[str]:
             for attribute in node.attribute:
                 graphs += [attribute.g] if attribute.HasField("g") else []
                 graphs += attribute.graphs
-    return found
+    return {domain: opsets[domain] for domain in found if domain in opsets}
 
 
 class _View:

@@ -17,6 +17,7 @@ from exporter.formats.tflite.insert import compute, insert
 from exporter.formats.tflite.schema import (
     File,
     add_signature,
+    all_metadata,
     integers,
     metadata,
     set_metadata,
@@ -38,8 +39,10 @@ from exporter.graph.edits import (
     Take,
 )
 from exporter.remap import Remap
+from exporter.remap.remap import only_remap
 
 REMAP = "exporter.remap"  # the name of the metadata entry
+PRECISION = "exporter.precision"
 
 
 def apply_plan(file: File, drawing: Drawing, plan: Plan) -> None:
@@ -59,6 +62,8 @@ def apply_plan(file: File, drawing: Drawing, plan: Plan) -> None:
         returned = *drawing.returned, *outputs[len(drawing.returned) :]  # an insert renames outputs
         add_metadata(file, drawing.graph, inputs, returned, plan)
         set_metadata(file.model, REMAP, plan.remap.to_json().encode())
+    if plan.precision is not None:
+        set_metadata(file.model, PRECISION, plan.precision.encode())
 
 
 def _interface(editor: Editor) -> tuple[Any, Any]:
@@ -68,8 +73,13 @@ def _interface(editor: Editor) -> tuple[Any, Any]:
 
 def remap_in(file: File) -> Remap | None:
     """The remap inside a file; ModelError if it is damaged."""
-    data = metadata(file.model, REMAP)
-    return None if data is None else Remap.from_json(data.tobytes())
+    return only_remap([data.tobytes() for data in all_metadata(file.model, REMAP)])
+
+
+def precision_in(file: File) -> str | None:
+    """The precision that a file says it was quantized to, apart from its remap."""
+    data = metadata(file.model, PRECISION)
+    return None if data is None else text(data.tobytes())
 
 
 def _take(editor: Editor, edit: Take) -> None:

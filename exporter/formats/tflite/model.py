@@ -14,7 +14,7 @@ from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions
 from exporter.formats.structure import Structure
 from exporter.formats.tflite import schema
-from exporter.formats.tflite.apply import REMAP, apply_plan, remap_in
+from exporter.formats.tflite.apply import REMAP, apply_plan, precision_in, remap_in
 from exporter.formats.tflite.draw import draw
 from exporter.formats.tflite.labels import check_archive
 from exporter.formats.tflite.pack import pack
@@ -51,6 +51,7 @@ class TfliteModel:
         self.name = name
         self.sha256: str | None = hashlib.sha256(content).hexdigest()
         self.remap: Remap | None = remap_in(file)
+        self.stated_precision = precision_in(file)
         self._drawing = draw(file)
         self.precision = precision_of(self._drawing.graph)
 

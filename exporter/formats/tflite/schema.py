@@ -170,11 +170,15 @@ _OLD_FIELD_MAX = 127  # the old field is a signed byte; this value refers to the
 
 def metadata(model: Any, name: str) -> Array | None:
     """The metadata of that name as uint8, or None."""
+    return next(all_metadata(model, name), None)
+
+
+def all_metadata(model: Any, name: str) -> Iterator[Array]:
+    """All metadata of that name, each as uint8."""
     for entry in model.metadata or ():
         if text(entry.name) == name:
             data: Array | None = model.buffers[entry.buffer].data
-            return np.empty(0, np.uint8) if data is None else data
-    return None
+            yield np.empty(0, np.uint8) if data is None else data
 
 
 def set_metadata(model: Any, name: str, value: bytes) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from exporter.formats.structure import Constant, End, Step, Structure
+from exporter.formats.structure import Constant, End, Step, Structure, facts_of
 from exporter.formats.tflite import archive, constants
 from exporter.formats.tflite.draw import operator_name
-from exporter.formats.tflite.schema import File, integers, metadata, text
+from exporter.formats.tflite.schema import File, integers, text
 from exporter.graph import Array, Shape
 
 _IDENTITY = {"buffer", "name", "shape"}  # fields of a tensor that are compared in another way
@@ -31,7 +31,7 @@ def structure_of(file: File, skipped: str) -> Structure:
         skipped: an entry of the metadata that is not part of the structure.
     """
     main, *others = (_subgraph(file, each) for each in file.model.subgraphs)
-    facts = dict(_facts(file, skipped))
+    facts = facts_of(_facts(file, skipped))
     return Structure(
         main.inputs,
         main.outputs,
@@ -55,12 +55,12 @@ def _subgraph(file: File, subgraph: Any) -> Structure:
         else:
             computed[str(index)] = {**_tensor_facts(tensor), "shape": repr(integers(tensor.shape))}
 
-    def ends(indices: Any) -> tuple[End, ...]:
-        return tuple(_end(str(i), tensors[i]) for i in integers(indices))
+    def ends(indices: Any, values: Mapping[str, Constant]) -> tuple[End, ...]:
+        return tuple(_end(str(i), tensors[i], values.get(str(i))) for i in integers(indices))
 
     return Structure(
-        ends(subgraph.inputs),
-        ends(subgraph.outputs),
+        ends(subgraph.inputs, found),
+        ends(subgraph.outputs, {}),
         tuple(_step(file, tensors, each) for each in subgraph.operators or ()),
         found,
         tensors=computed,
@@ -80,12 +80,16 @@ def _bytes(buffer: Any) -> Array:
     return np.asarray(buffer.data, np.uint8)
 
 
-def _end(key: str, tensor: Any) -> End:
+def _end(key: str, tensor: Any, constant: Constant | None) -> End:
+    """An input or output; the values in the file of an input are a fact of it."""
     stated: Shape = tuple(
         None if n < 0 else n for n in integers(tensor.shapeSignature) or integers(tensor.shape)
     )
     dtype = constants.type_name(tensor)
-    return End(text(tensor.name), key, dtype, stated, facts=_tensor_facts(tensor))
+    facts = _tensor_facts(tensor)
+    if constant is not None:
+        facts["values in the file"] = constant.digest.hex()
+    return End(text(tensor.name), key, dtype, stated, facts=facts)
 
 
 def _step(file: File, tensors: list[Any], operator: Any) -> Step:
@@ -96,7 +100,8 @@ def _step(file: File, tensors: list[Any], operator: Any) -> Step:
     options = [fields.pop(key) or {} for key in ("builtinOptions", "builtinOptions2")]
     for each in options:
         fields |= each
-    attributes = {key: repr(value) for key, value in fields.items() if value is not None}
+    fields["intermediates"] = [_tensor_facts(tensors[i]) for i in integers(operator.intermediates)]
+    attributes = {key: repr(value) for key, value in fields.items() if value not in (None, [])}
     return Step(
         name=text(tensors[outputs[0]].name) if outputs else name,
         operator=name,
@@ -145,12 +150,12 @@ def _facts(file: File, skipped: str) -> Iterator[tuple[str, str]]:
         key = f"signature {text(signature.signatureKey)!r}"
         subgraph = file.model.subgraphs[signature.subgraphIndex]
         yield key, f"of subgraph {signature.subgraphIndex}"
-        yield f"{key}: inputs", repr(_places(signature.inputs, subgraph.inputs))
-        yield f"{key}: outputs", repr(_places(signature.outputs, subgraph.outputs))
+        yield f"{key}: inputs", str(_places(signature.inputs, subgraph.inputs))
+        yield f"{key}: outputs", str(_places(signature.outputs, subgraph.outputs))
     for entry in file.model.metadata or ():
         name = text(entry.name)
         if name != skipped:
-            data = metadata(file.model, name)
+            data = file.model.buffers[entry.buffer].data
             yield f"metadata {name!r}", _sha256(b"" if data is None else data.tobytes())
     for name, content in archive.contents(file.tail) if file.tail else ():
         yield f"file {name!r} of the archive", _sha256(content)
@@ -161,12 +166,15 @@ def _facts(file: File, skipped: str) -> Iterator[tuple[str, str]]:
 def _places(ends: Any, indices: Any) -> Mapping[str, str]:
     """Name in the signature -> place among the inputs or outputs of the subgraph."""
     order = integers(indices)
-    return {
-        text(end.name): str(order.index(end.tensorIndex))
-        if end.tensorIndex in order
-        else f"tensor {end.tensorIndex}, which the subgraph does not show"
+    return facts_of(
+        (
+            text(end.name),
+            str(order.index(end.tensorIndex))
+            if end.tensorIndex in order
+            else f"tensor {end.tensorIndex}, which the subgraph does not show",
+        )
         for end in sorted(ends or (), key=lambda end: text(end.name))
-    }
+    )
 
 
 def _unread(file: File) -> Iterator[str]:
