@@ -99,7 +99,8 @@ def compare_models(
         verification = verify_pair(stage, original, pruned, tables, options)
         batch = batch_check(stage, original, pruned, tables, options)
     worst = _save_worst(job, verification.worst, inputs)
-    checks = (*verification.checks, *([batch] if batch else ()))
+    # As for the structure, only a failure is a check of its own: not every file has an open batch.
+    checks = (*verification.checks, *([batch] if batch and not batch.passed else ()))
     results = CheckResults(checks, coverage=verification.coverage, worst=worst)
     if job.bisect and worst:
         job.progress(f"looking for the first tensor that differs in {pruned.name}")
