@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -125,6 +126,27 @@ _POINTERS = (
 def first_line(error: BaseException) -> str:
     """The first line of an error of a library, which may be long; "" if it has no message."""
     return str(error).strip().partition("\n")[0]
+
+
+def nearest(wrong: str, known: Iterable[str]) -> str:
+    """The known name that is spelled most like a wrong one; "" if none is similar."""
+    import difflib  # noqa: PLC0415 - `exporter --help` does not need it
+
+    return next(iter(difflib.get_close_matches(wrong, list(known), n=1)), "")
+
+
+def no_such_file(path: Path, hint: str = "check the path") -> UsageError:
+    """The error for a file that does not exist; the hint names a similar file of its folder.
+
+    There is no file digits.kers; did you mean digits.keras?
+    """
+    try:
+        found = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+    except OSError:
+        return UsageError(f"there is no folder {path.parent}", hint)
+    return UsageError(
+        f"there is no file {path}", f"did you mean {path.with_name(found)}?" if found else hint
+    )
 
 
 def missing_library(error: ImportError) -> UsageError | None:

@@ -20,6 +20,7 @@ from exporter.cli.exit_codes import (
     use_open_streams,
 )
 from exporter.cli.stderr import say
+from exporter.errors import UsageError, nearest
 
 COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
@@ -43,7 +44,9 @@ class _LazyGroup(click.Group):
 
     def get_command(self, _ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
-            return None
+            similar = nearest(name, COMMANDS)
+            hint = f"did you mean `exporter {similar}`? " if similar else ""
+            raise UsageError(f"there is no command {name!r}", f"{hint}exporter --help lists them")
         command: click.Command = import_module(f"exporter.cli.{name}").command
         return command
 

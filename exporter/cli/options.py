@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from exporter.cli.progress import Progress
+from exporter.errors import nearest
 from exporter.jobs.options import Job
 from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_url
@@ -104,10 +105,16 @@ def _list_of(choices: Iterable[str]) -> Parsed:
         names = [part.strip() for part in text.split(",")]
         for name in names:
             if name not in choices:
-                raise ValueError(f"{name!r} is not one of {', '.join(choices)}")
+                raise ValueError(_not_one_of(name, choices))
         return tuple(dict.fromkeys(names))
 
     return Parsed("LIST", parse)
+
+
+def _not_one_of(word: str, choices: Iterable[str]) -> str:
+    similar = nearest(word, choices)
+    hint = f"; did you mean {similar!r}?" if similar else ""
+    return f"{word!r} is not one of {', '.join(choices)}{hint}"
 
 
 class Number(click.FloatRange):
@@ -138,6 +145,16 @@ PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
 }
 
 # --- options ------------------------------------------------------------------------------------
+
+
+class OneOf(click.Choice):  # type: ignore[type-arg]  # generic since click 8.2 only
+    """One of a few words; an error names the one that is spelled most like the given word."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The word, or a BadParameter."""
+        if value not in self.choices:
+            self.fail(_not_one_of(str(value), self.choices), param, ctx)
+        return value
 
 
 class SectionOption(click.Option):
@@ -209,7 +226,7 @@ def _type(field: Option) -> Any:
         return PARSERS[field.parse]
     if field.choices:
         names = tuple(field.choices)
-        return _list_of(names) if "tuple" in field.type else click.Choice(names)
+        return _list_of(names) if "tuple" in field.type else OneOf(names)
     if field.type.startswith("int"):
         return click.IntRange(field.minimum, field.maximum)
     if field.type.startswith("float"):

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import click
-
 from exporter.cli import options
 from exporter.cli.progress import show_progress
 from exporter.quantization import FLOAT, PRECISIONS
@@ -18,7 +16,7 @@ from exporter.quantization import FLOAT, PRECISIONS
     options.output(),
     options.option(
         "--precision",
-        type=click.Choice([name for name in PRECISIONS if name != FLOAT]),
+        type=options.OneOf([name for name in PRECISIONS if name != FLOAT]),
         required=True,
         section="Quantization",
         help="Precision of the weights; with int8 and int16x8 also of the activations.",

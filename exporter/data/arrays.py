@@ -18,7 +18,7 @@ from exporter.data.options import DataOptions
 from exporter.data.pixel_range import RangeCheck
 from exporter.data.samples import Label, Samples
 from exporter.data.stream import read_blocks, rows_per_block
-from exporter.errors import UsageError
+from exporter.errors import UsageError, no_such_file
 from exporter.graph import Array, Graph
 
 LABELS = "labels"  # the array of an .npz that contains the class of each sample
@@ -142,7 +142,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}", "check the path of --data") from error
+        raise no_such_file(path, "check the path of --data") from error
     except _DAMAGED as error:
         raise UsageError(
             f"{path} is not a readable .npz or .npy file",

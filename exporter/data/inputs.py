@@ -111,7 +111,8 @@ class InputFit:
                 raise UsageError(
                     f"{where} has the shape {shape_text(shape)}; one sample is "
                     f"{shape_text(expected)}",
-                    "the first axis counts the samples; a batch of 1 may follow",
+                    "save (samples, ...) with one sample of that shape each; a folder of images is "
+                    "resized to it",
                 )
 
     def __call__(self, block: Array, first: int) -> Array:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from exporter.data.stream import BLOCK_BYTES
-from exporter.errors import UsageError, first_line
+from exporter.errors import UsageError, first_line, no_such_file
 from exporter.graph import Array
 from exporter.selection.text_file import bounded_lines
 
@@ -133,7 +133,7 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}", "check the path of --data") from error
+        raise no_such_file(path, "check the path of --data") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} is not a readable table: {first_line(error)}", hint) from error
 

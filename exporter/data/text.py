@@ -14,7 +14,7 @@ from exporter.data.options import DataOptions
 from exporter.data.samples import Samples
 from exporter.data.stream import first_samples, read_blocks
 from exporter.data.tokenizer import Encoded, Tokenizer, find_tokenizer
-from exporter.errors import UsageError
+from exporter.errors import UsageError, no_such_file
 from exporter.graph import Array, Graph
 from exporter.selection.text_file import bounded_lines, refuse_special
 
@@ -105,7 +105,7 @@ def text_batches(path: Path) -> Iterator[list[str]]:
             while batch := list(islice(lines, _LINES)):
                 yield batch
     except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}", "check the path") from error
+        raise no_such_file(path) from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not UTF-8 text: {error}", "save it as UTF-8") from error
 

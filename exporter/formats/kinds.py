@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporter.errors import ModelError, UsageError, interpreting
+from exporter.errors import ModelError, UsageError, interpreting, no_such_file
 from exporter.formats.foreign_files import (
     FIRST_BYTES,
     refuse_foreign,
@@ -164,9 +164,7 @@ def read_first_bytes(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(FIRST_BYTES)
     except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no file {path}", "check the path; it starts in the current folder"
-        ) from error
+        raise no_such_file(path, "check the path; it starts in the current folder") from error
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", _READABLE) from error
 

@@ -50,7 +50,7 @@ def check_output_file(
         )
     if kind_of_suffix(path) != kind:
         raise UsageError(
-            f"the output {path.name} does not end in {suffixes[0]}",
+            f"the output {path} does not end in {suffixes[0]}",
             f"use -o NAME{suffixes[0]}; `exporter run` and `convert` write other kinds, and "
             "--to c-array writes C files next to a .tflite",
         )

@@ -87,7 +87,8 @@ def calibration_samples(job: Job, source: OpenedModel) -> Samples | None:
     file = job.calibration or job.data
     if file is None:
         raise UsageError(
-            f"{' and '.join(calibrated)} need inputs to calibrate on",
+            f"{' and '.join(calibrated)} {'needs' if len(calibrated) == 1 else 'need'} inputs to "
+            "calibrate on",
             "give real inputs with --data FILE, or use --synthetic-calibration",
         )
     options = job.data_options(source.path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -10,6 +9,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from exporter.errors import nearest
 from exporter.planning.option import Option, options_of
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -83,5 +83,5 @@ def _describe(options: Iterable[Option]) -> str:
 
 def _unknown(function: str, keyword: str, known: Iterable[str]) -> str:
     message = f"{function}() got an unexpected keyword argument {keyword!r}"
-    nearest = difflib.get_close_matches(keyword, known, n=1)
-    return f"{message}; did you mean `{nearest[0]}`?" if nearest else message
+    similar = nearest(keyword, known)
+    return f"{message}; did you mean `{similar}`?" if similar else message

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ModelError, UsageError, nearest
 from exporter.graph import Graph
 from exporter.quantization.precisions import Ends, QuantizationSpec
 
@@ -43,8 +41,8 @@ def _named(ends: Ends, every: frozenset[str]) -> frozenset[str]:
 def _check(graph: Graph, name: str, every: frozenset[str]) -> None:
     known = dict.fromkeys((*graph.inputs, *graph.outputs))
     if name not in known:
-        nearest = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+        similar = nearest(name, known)
+        hint = f"did you mean {similar!r}? " if similar else ""
         raise UsageError(
             f"there is no input or output {name!r}", f"{hint}there are {', '.join(known)}"
         )

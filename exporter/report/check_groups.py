@@ -20,7 +20,7 @@ REASONS: Mapping[str, str] = {
     "shape": "the shape is not the expected one",
     "finite": "a value is NaN, or only one side is infinite",
     "remap": "the remap next to the file differs from the one inside it",
-    "original": "the original is not the file that the remap names",
+    "original": "the original is not the file that the remap names: give the file that was cut",
     "batch": "a batch of 3 inputs is not computed as three single inputs are",
     "precision": "the file does not have the precision that it states",
     "structure": "the file is not the cut that its remap describes",

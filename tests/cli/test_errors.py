@@ -58,7 +58,27 @@ USAGE = {
         "a model at fp16 has float inputs and outputs",
     ),
     "no such command": Refusal(
-        "frob net.onnx", 2, "No such command 'frob'.", "exporter --help shows the arguments"
+        "prun net.onnx", 2, "there is no command 'prun'", "did you mean `exporter prune`?"
+    ),
+    "a file that is spelled wrong": Refusal(
+        "inspect nett.onnx", 2, "there is no file nett.onnx", "did you mean net.onnx?"
+    ),
+    "a folder that is not there": Refusal(
+        "inspect nowhere/net.onnx", 2, "there is no folder nowhere", "check the path"
+    ),
+    "a choice that is spelled wrong": Refusal(
+        "prune net.onnx -o x.onnx --keep 1 --mode slize",
+        2,
+        "Invalid value for '--mode': 'slize' is not one of slice, zero, mask, gate; did you mean "
+        "'slice'?",
+    ),
+    "a word of a list that is spelled wrong": Refusal(
+        "run net.onnx -o x --keep 1 --precision fp33",
+        2,
+        "Invalid value for '--precision': 'fp33' is not one of",
+    ),
+    "a folder as the output": Refusal(
+        "prune net.onnx -o . --keep 1", 2, "the output . does not end in .onnx"
     ),
     "no such option": Refusal(
         "inspect net.onnx --frob", 2, "No such option", "exporter inspect --help"

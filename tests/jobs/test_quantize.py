@@ -83,7 +83,7 @@ def sqnr_db(expected: Array, actual: Array) -> float:
 # --- refused: one error, and nothing written -----------------------------------------------------
 
 REFUSED = {
-    "no data": ("int8", 2, "int8 need inputs to calibrate on", "--data FILE, or use --synthetic"),
+    "no data": ("int8", 2, "int8 needs inputs to calibrate on", "--data FILE, or use --synthetic"),
     "wrong shape": ("int8 --data wide.npy", 2, "has the shape [120, 7]; one sample is", ""),
     "empty": ("int8 --data empty.npy", 2, "is empty", ""),
     "NaN": (
@@ -148,7 +148,7 @@ def test_refused(work: Path, name: str) -> None:
             "cannot quantize any weights of nohead.onnx",
         ),
         ("run small8.onnx -o x --keep 1 --precision int4", 3, "is quantized already (int8)"),
-        ("run net.onnx -o x --keep 1 --precision int8", 2, "need inputs to calibrate on"),
+        ("run net.onnx -o x --keep 1 --precision int8", 2, "int8 needs inputs to calibrate on"),
         ("run net.onnx -o x --keep 1 --integer-io", 2, "fp32 has float inputs"),
     ],
 )
