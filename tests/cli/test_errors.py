@@ -217,9 +217,9 @@ SELECTION = {
 
 FILES = {
     "missing": Refusal(
-        "prune no.onnx -o x.onnx --keep 1",
+        "prune other.tflite -o x.tflite --keep 1",
         2,
-        "there is no file no.onnx",
+        "there is no file other.tflite",
         "check the path; it starts in the current folder",
     ),
     "a folder": Refusal("inspect folder", 2, "folder is a folder without a saved_model.pb"),
