@@ -87,6 +87,29 @@ def failed(checks: Iterable[Check]) -> list[Check]:
     return [check for check in checks if not check.passed]
 
 
+_ACCEPTING = {  # metric of a floor -> the option that accepts any value
+    "sqnr_db": "--min-sqnr=-100",
+    "top1": "--min-top1 0",
+    "cosine": "--min-cosine=-1",
+}
+
+
+def describe_quantization(checks: Sequence[Check]) -> str:
+    """Whether the cut or the precision is the cause, and how to accept a loss of quality.
+
+    "" if anything but the quality of quantized files failed. A network with random weights is
+    below the floors at any precision: its units nearly tie.
+    """
+    bad = failed(checks)
+    if not bad or any(each.stage != "quantize" or each.metric not in _ACCEPTING for each in bad):
+        return ""
+    metrics = dict.fromkeys(each.metric for each in bad)
+    accept = f"{' '.join(_ACCEPTING[metric] for metric in metrics)} accepts this loss"
+    if any(each.stage == "cut" and compares_values(each) for each in checks):
+        return f"the cut is not the cause, since the float file matches the original: {accept}"
+    return f"the cause is the precision, or a cut before it: {accept}"
+
+
 def describe_worst(case: WorstCase) -> str:
     """net.onnx, y: in sample 3, unit 1 (7 in the original, owl) is 0.82, expected 0.11."""
     where = f"{case.artifact}, {case.output}: in sample {case.sample}, "

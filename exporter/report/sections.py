@@ -19,6 +19,7 @@ from exporter.report.check_groups import (
     compares_values,
     describe_failure,
     describe_first,
+    describe_quantization,
     describe_worst,
     failed,
     gated,
@@ -72,7 +73,10 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         notes = [text for text in (note, *(() if brief else details)) if text]
         return Section(title, columns=shown, records=records, notes=notes)
 
-    failures = Section("Failed checks", style="bad", items=_failures({"": report}))
+    advice = describe_quantization(report.checks)
+    failures = Section(
+        "Failed checks", style="bad", items=[*_failures({"": report}), *filter(None, [advice])]
+    )
     causes = [describe_worst(case) for case in report.worst]
     causes += [describe_first(found) for found in report.first_differences]
     worst = Section("Largest difference", items=causes)

@@ -27,6 +27,7 @@ from exporter.records import (
     WorstCase,
 )
 from exporter.report import check_groups, describe, formatting, machine, sections
+from exporter.report.check_groups import describe_quantization
 from exporter.report.markdown import to_markdown
 from exporter.report.terminal import print_report, print_reports
 from tests.builders.reports import (
@@ -688,3 +689,22 @@ def test_integer_inputs_and_outputs_are_named() -> None:
     assert f"## Interface\n\n- {line}\n" in to_markdown(report)
     assert f"Interface {line} Inputs" in " ".join(shown(report).split())
     assert "Interface" not in to_markdown(PASSING)
+
+
+@pytest.mark.parametrize(
+    ("stage", "cause"),
+    [
+        ("cut", "the cut is not the cause, since the float file matches the original"),
+        ("quantize", "the cause is the precision, or a cut before it"),
+    ],
+)
+def test_a_loss_of_quantization_is_told_apart_from_a_wrong_cut(stage: str, cause: str) -> None:
+    other = Check(stage, "pruned", "y", "max_abs", 0.0, 1.0, True, 16)
+    low = Check("quantize", "pruned.int8.tflite", "y", "top1", 0.1, 0.6, False, 16)
+    noisy = Check("quantize", "pruned.int8.tflite", "y", "sqnr_db", -1.0, 5.0, False, 16)
+    text = describe_quantization([other, low, noisy])
+    assert text == f"{cause}: --min-top1 0 --min-sqnr=-100 accepts this loss"
+    assert text in to_markdown(replace(PASSING, checks=(other, low, noisy)))
+    assert describe_quantization([other]) == ""
+    wrong = Check("cut", "pruned", "", "structure", None, None, False, 0)
+    assert describe_quantization([other, low, wrong]) == ""
