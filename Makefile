@@ -7,10 +7,11 @@ READY := $(VENV)/.ready
 QUIET := -qq --disable-pip-version-check # prints errors only
 SPREAD := --numprocesses auto --dist worksteal
 CLIENTS := $(VENV)/clients
+FIELD := $(VENV)/field/files
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
 .PHONY: help setup demo test check bench fuzz lint types imports docs coverage format \
-  operators precisions modes keywords applications pins clients clean
+  operators precisions modes keywords applications pins clients field clean
 FUZZ_EXAMPLES ?= 2000
 .NOTPARALLEL:
 
@@ -29,6 +30,7 @@ help:
 	@echo "make fuzz          try thousands of damaged files of every kind (FUZZ_EXAMPLES=10000 for each)"
 	@echo "make pins          write the versions installed in .venv into requirements/"
 	@echo "make clients       let MediaPipe, in a separate environment, read files that we cut"
+	@echo "make field         build files of real producers, cut and check them, write docs/compatibility.md (2 hours)"
 	@echo "make clean         remove generated files; keep .venv"
 
 setup: $(READY)
@@ -105,6 +107,11 @@ $(CLIENTS)/.ready: requirements/clients.txt
 clients: $(READY) $(CLIENTS)/.ready
 	EXPORTER=$(abspath $(BIN))/exporter $(CLIENTS)/bin/python -m pytest \
 	  -c tests/clients/pytest.ini tests/clients
+
+field: $(READY)
+	$(BIN)/python tools/field/build.py $(VENV)/field $(FIELD)
+	$(BIN)/python tools/field/cut.py $(FIELD) $(FIELD)/results.json
+	$(BIN)/python tools/field/page.py $(FIELD)
 
 clean:
 	rm -rf demo dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
