@@ -10,7 +10,7 @@ from exporter.formats.model import Model
 from exporter.jobs.options import Job
 from exporter.jobs.save_worst import save_input
 from exporter.performance.latency import bench_models
-from exporter.performance.memory import ModelFile, measure_memory
+from exporter.performance.memory import ModelFile, Originals, measure_memory
 from exporter.proof.probe import probe
 from exporter.proof.prove import prove
 from exporter.quantization import FLOAT
@@ -184,9 +184,16 @@ def _stage(job: Job, original: Model, pruned: Model) -> Stage:
 
 
 def measure_models(
-    job: Job, original: ModelFile, pruned: ModelFile, inputs: Samples
+    job: Job,
+    original: ModelFile,
+    pruned: ModelFile,
+    inputs: Samples,
+    known: Originals | None = None,
 ) -> CheckResults:
     """Time two model files of one kind and measure their memory; empty if the job does not bench.
+
+    Args:
+        known: see `measure_memory`.
 
     A runtime that has no room for the memory measurement gives a warning, not an error: the
     timings are kept.
@@ -201,7 +208,9 @@ def measure_models(
     latency = bench_models(original.model, model, feeds, job.bench_options, progress=job.progress)
     job.progress(f"measuring the memory of {model.name}")
     try:
-        memory = measure_memory(original, pruned, feeds[0], job.threads, latency.engine)
+        memory = measure_memory(
+            original, pruned, feeds[0], job.threads, latency.engine, known=known
+        )
     except ModelError as error:
         return CheckResults(latency=(latency,), warnings=(error.message,))
     return CheckResults(latency=(latency,), memory=(memory,))

@@ -44,7 +44,7 @@ from exporter.output.files import write_text, writing
 from exporter.output.folder import INDEX, PAGE, check_output_folder
 from exporter.output.manifest import write_manifest
 from exporter.output.scratch import scratch_folder
-from exporter.performance.memory import ModelFile
+from exporter.performance.memory import ModelFile, Originals
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, QuantizationSpec
 from exporter.records import Artifact, Proof, Report
@@ -109,7 +109,8 @@ def run_variants(
                 plan_cut(opened.model, options)
         kinds = job.kinds or opened.default_kinds()
         models = tuple(opened.as_kind(kind, scratch, job.progress) for kind in kinds)
-        shared = opened, models, inputs, calibration
+        memory: Originals = {}
+        shared = opened, models, inputs, calibration, memory
         reports = {
             name: _run_variant(
                 _Variant(
@@ -162,6 +163,7 @@ class _Variant:
         folder: is written.
         out: what the folder is called in the end.
         models: the uncut model of every kind that is written.
+        memory: of the uncut models that were measured.
     """
 
     job: Job
@@ -172,6 +174,7 @@ class _Variant:
     models: tuple[UncutModel, ...]
     inputs: Samples
     calibration: Samples | None
+    memory: Originals
 
     def write(self, path: Path, write: Callable[[Path], None]) -> Model:
         """Write a model file and open it again."""
@@ -183,7 +186,8 @@ class _Variant:
         if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
             return CheckResults()
         original = ModelFile(uncut.model, uncut.path)
-        return measure_models(self.job, original, ModelFile(pruned, path), self.inputs)
+        file = ModelFile(pruned, path)
+        return measure_models(self.job, original, file, self.inputs, self.memory)
 
     def check(
         self,

@@ -106,6 +106,19 @@ def test_processes_alternate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert result.peak_bytes is None
 
 
+def test_an_original_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    growth = iter(of_sizes(50, 10, 52, 90, 30, 51, 70, 20, 53, 11, 12, 13))
+    monkeypatch.setattr(memory, "_memory_growth", lambda *_: next(growth))
+    file, feed = dense(tmp_path, 2), {"x": numbers(1, FEATURES)}
+    known: memory.Originals = {}
+    first = measure_memory(file, file, feed, 1, ENGINE, known=known)
+    second = measure_memory(file, dense(tmp_path, 3), feed, 1, ENGINE, known=known)
+    assert (second.artifact, second.bytes) == ("net3.onnx", 12 * MB)
+    assert second.original_bytes == first.original_bytes
+    assert second.raw["pruned"] == of_sizes(11, 12, 13)
+    assert {**second.raw, "pruned": 0} == {**first.raw, "pruned": 0}
+
+
 @pytest.mark.parametrize(
     ("original", "pruned", "control", "noise", "verdict"),
     [
