@@ -99,6 +99,16 @@ def _plain(
     return lambda x, _axis, _parameters: function(x)
 
 
+def _normalized(size: Callable[[Array, int], Array]) -> Callable[..., Array]:
+    """Values divided by one number for all of them; unchanged where it is 0."""
+
+    def normalize(x: Array, axis: int, _: Mapping[str, float]) -> Array:
+        divisor = size(x, axis)
+        return np.asarray(x / np.where(divisor == 0.0, 1.0, divisor))
+
+    return normalize
+
+
 ACTIVATIONS: Mapping[str, Function] = {
     "softmax": Function(_softmax, mixes=True, probability=True),
     "log_softmax": Function(_log_softmax, mixes=True),
@@ -120,6 +130,17 @@ ACTIVATIONS: Mapping[str, Function] = {
     "hard_swish": Function(_plain(_hard_swish), keeps_zero=True),
     "mish": Function(_plain(_mish), keeps_zero=True),
     "thresholded_relu": Function(_thresholded_relu),
+    "l1_normalize": Function(
+        _normalized(lambda x, axis: np.abs(x).sum(axis, keepdims=True)), mixes=True, keeps_zero=True
+    ),
+    "l2_normalize": Function(
+        _normalized(lambda x, axis: np.sqrt(np.square(x).sum(axis, keepdims=True))),
+        mixes=True,
+        keeps_zero=True,
+    ),
+    "max_normalize": Function(
+        _normalized(lambda x, axis: x.max(axis, keepdims=True)), mixes=True, keeps_zero=True
+    ),
 }
 
 

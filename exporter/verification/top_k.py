@@ -41,7 +41,8 @@ class _RankingOutput(Comparer):
     def compare(self, runs: Runs) -> Iterator[Comparison]:
         nothing = np.empty(0)  # has no expected shape: it fails
         expected = self.expected(runs.pruned[self.source]) if self.source else nothing
-        yield Comparison(self.output, expected, runs.pruned.get(self.output, nothing), 0, "ids")
+        actual = runs.pruned.get(self.output, nothing)
+        yield Comparison(self.output, *_as_numbers(expected, actual), 0, "ids")
 
     @abstractmethod
     def expected(self, values: Array) -> Array:
@@ -120,6 +121,16 @@ class RankedOutput(_RankingOutput):
             lambda node: None if node.name == last else node.inputs[0],
         )
         return [node for node, _ in way if node.name != last][::-1]
+
+
+def _as_numbers(expected: Array, actual: Array) -> tuple[Array, Array]:
+    """Labels that are text as numbers: equal ones where the texts are equal."""
+    if "O" not in {expected.dtype.kind, actual.dtype.kind}:
+        return expected, actual
+    texts = [each.astype(str) for each in (expected, actual)]
+    known = np.unique(np.concatenate([each.ravel() for each in texts]))
+    first, second = (np.searchsorted(known, each) for each in texts)
+    return np.asarray(first), np.asarray(second)
 
 
 def ranked_outputs(

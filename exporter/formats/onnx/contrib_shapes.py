@@ -1,4 +1,4 @@
-"""Replace operators of the domain com.microsoft by standard ones for shape inference."""
+"""Replace operators of other domains by standard ones for shape inference."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from onnx import NodeProto, TensorProto, helper
 
+from exporter.formats.onnx.classical.attributes import DOMAIN, ML_DOMAIN
+from exporter.formats.onnx.classical.split import SOFTMAX_NORMALIZER
 from exporter.formats.onnx.protos import element_type
 from exporter.graph import Tensor
 
@@ -32,6 +34,8 @@ class StandardOperator:
 
 def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) -> list[NodeProto]:
     """Nodes with an output of the same name, shape and type; the node itself if it has no row."""
+    if node.op_type in _KEEP_SHAPE and node.domain in {ML_DOMAIN, DOMAIN}:
+        return [helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT)]
     if node.domain != "com.microsoft":
         return [node]
     if node.op_type == "MatMulNBits":
@@ -63,6 +67,7 @@ def _matmul_nbits(node: NodeProto) -> list[NodeProto]:
     ]
 
 
+_KEEP_SHAPE = {"Binarizer", "Imputer", "Normalizer", SOFTMAX_NORMALIZER, "Scaler", "ZipMap"}
 _MOST_INPUTS = 300
 _WINDOW = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 _GEMM = ("transA", "transB")

@@ -14,6 +14,9 @@ from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions
 from exporter.formats.onnx import write_large
 from exporter.formats.onnx.apply import REMAP, apply_plan, precision_in, remap_in
+from exporter.formats.onnx.classical.join import join
+from exporter.formats.onnx.classical.split import split
+from exporter.formats.onnx.classical.trees import cut_split_trees
 from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData, write_with_file
 from exporter.formats.onnx.order import with_sorted_nodes
@@ -42,7 +45,7 @@ class OnnxModel:
         self.sha256: str | None = None
         self.remap = _remap_in(proto, name)
         self.stated_precision = precision_in(proto)
-        self._proto = with_sorted_nodes(proto)
+        self._proto = split(with_sorted_nodes(proto))
         self._external = external
         read = read_tensor if external is None else external.read
         self._drawing = draw(self._proto, read, self.remap)
@@ -51,7 +54,7 @@ class OnnxModel:
     @property
     def proto(self) -> ModelProto:
         """The parsed file. Do not change it. That of a large file lacks large constants."""
-        return self._proto
+        return join(self._proto)
 
     def graph(self) -> Graph:
         """The neutral graph; drawn once."""
@@ -60,7 +63,7 @@ class OnnxModel:
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits; this one is not changed."""
         with interpreting(f"applying the cut to {self.name}"):
-            proto = apply_plan(self._proto, self._drawing, plan)
+            proto = cut_split_trees(apply_plan(self._proto, self._drawing, plan))
             return type(self)(proto, self.name, self._external)
 
     def starting_at(self, tensors: Collection[str]) -> Self:
@@ -77,7 +80,7 @@ class OnnxModel:
         """The model in onnxruntime (raises ModelError if it does not load there)."""
         from exporter.formats.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
-        load = partial(OnnxRunner, self._proto, self.name, options, self._external)
+        load = partial(OnnxRunner, self.proto, self.name, options, self._external)
         work = partial(multiply_adds, self.graph())
         action, size = f"onnxruntime running {self.name}", self._proto.ByteSize()
         return runner_of(action, size, load, options.threads, work)
@@ -88,8 +91,8 @@ class OnnxModel:
         It refers to constants in other files, and does not contain them.
         """
         if self._external is None or self._external.has_files:
-            return file_content(self._proto, self.name)
-        return write_large.content_of(self._proto, self._external)
+            return file_content(self.proto, self.name)
+        return write_large.content_of(self.proto, self._external)
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path. To write atomically, use `output.files`.
@@ -100,9 +103,9 @@ class OnnxModel:
         if self._external is None:
             path.write_bytes(self.to_bytes())
         elif self._external.has_files:
-            write_with_file(self._proto, self._external, path, Path(self.name).stem)
+            write_with_file(self.proto, self._external, path, Path(self.name).stem)
         else:
-            write_large.write(self._proto, self._external, path)
+            write_large.write(self.proto, self._external, path)
 
 
 def _remap_in(proto: ModelProto, name: str) -> Remap | None:

@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from exporter.errors import ModelError
 from exporter.formats.model import RunOptions
+from exporter.formats.onnx.classical.maps import array_of_maps, labels_of_maps
 from exporter.formats.onnx.external_data import ExternalData, is_external
 from exporter.formats.onnx.lazy_parse import ARRAY_TYPES
 from exporter.formats.onnx.protos import file_content, model_without
@@ -69,13 +70,17 @@ class OnnxRunner:
         except _ERRORS as error:
             raise ModelError(f"onnxruntime cannot load {name}: {_one_line(error)}") from error
         self._outputs = [output.name for output in self._session.get_outputs()]
+        self._maps = labels_of_maps(model)
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             results = self._session.run(self._outputs, dict(inputs), self._run_options)
         except _ERRORS as error:
             raise ModelError(f"onnxruntime cannot run {self._name}: {_one_line(error)}") from error
-        return dict(zip(self._outputs, results, strict=True))
+        named = dict(zip(self._outputs, results, strict=True))
+        for name in self._maps.keys() & named.keys():
+            named[name] = array_of_maps(named[name], self._maps[name])
+        return named
 
     def prepare(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
         """See `exporter.formats.model.TimedRunner`; outputs stay in the runtime."""

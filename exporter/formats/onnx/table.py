@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.check_operation import UntranslatableError, fits
+from exporter.formats.onnx.classical.attributes import DOMAIN, ML_DOMAIN
 from exporter.formats.onnx.node_view import NodeView, Translate
 from exporter.formats.onnx.operators import (
+    classical,
     detection,
     linear,
     positions,
@@ -49,7 +51,11 @@ TABLE: Mapping[str, Translate] = dict(
 )
 
 # Domain -> operator -> row, for operators that are not in the standard domain.
-DOMAINS: Mapping[str, Mapping[str, Translate]] = {"com.microsoft": quantized_values.MICROSOFT}
+DOMAINS: Mapping[str, Mapping[str, Translate]] = {
+    "com.microsoft": quantized_values.MICROSOFT,
+    DOMAIN: classical.SPLIT,
+    ML_DOMAIN: classical.CLASSICAL,
+}
 
 # Errors of a row where an attribute is missing, has another type, or names an axis out of range.
 _DAMAGED = (AttributeError, IndexError, KeyError, TypeError, ValueError, ZeroDivisionError)

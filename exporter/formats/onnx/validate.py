@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from exporter.errors import ModelError
+from exporter.formats.onnx.classical.attributes import ML_DOMAIN
 from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.protos import names_read, opset_of, subgraphs
 
@@ -18,13 +19,14 @@ def check_model(model: ModelProto, name: str) -> None:
     """Check the parts that every model has.
 
     Raises:
-        ModelError: no graph with an output, no standard opset, or text that is not UTF-8.
+        ModelError: no graph with an output, neither a standard opset nor that of ai.onnx.ml, or
+            text that is not UTF-8.
     """
     if not (model.HasField("graph") and model.graph.output):
         raise ModelError(_NOT_A_MODEL.format(name, "it has no graph with an output"))
     if not _has_valid_text(model):
         raise ModelError(f"{name} is damaged: it contains text that is not valid UTF-8")
-    if not opset_of(model):
+    if not opset_of(model) and not any(o.domain == ML_DOMAIN for o in model.opset_import):
         raise ModelError(_NOT_A_MODEL.format(name, "it has no standard opset"))
     _check_functions(model, name)
 
