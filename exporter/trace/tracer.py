@@ -79,7 +79,8 @@ class Trace:
     def _no_head(self) -> ModelError:
         count = len(self.refusals) - 1
         more = f" (and {count} more outputs are refused)" if count > 0 else ""
-        shown = next((each for each in self.refusals if each.hint), self.refusals[0])
+        named = [each for each in self.refusals if each.operation] or [self.refusals[0]]
+        shown = next((each for each in self.refusals if each.hint), named[0])
         return ModelError(
             f"no head can be cut: {shown}{more}",
             shown.hint or "`exporter inspect MODEL` shows what was tried",

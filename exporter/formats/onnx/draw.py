@@ -26,6 +26,7 @@ from exporter.formats.onnx.protos import (
 from exporter.formats.onnx.quantized_values import add_quantization
 from exporter.formats.onnx.shape_vectors import ShapeVectors
 from exporter.formats.onnx.table import translate
+from exporter.formats.onnx.table_labels import labels_in_tables
 from exporter.formats.onnx.validate import check_order
 from exporter.graph import Graph, Node, Tensor
 from exporter.graph.operations import Opaque, Operation
@@ -75,7 +76,8 @@ def draw(model: ModelProto, read: ReadTensor = read_tensor, remap: Remap | None 
     outputs = tuple(info.name for info in source.output)
     nodes = _nodes(model, names, tensors)
     graph = combine_softmaxes(add_quantization(Graph(nodes, tensors, inputs, outputs)))
-    graph = replace(graph, labels=labels_of(model, graph, remap))
+    labels = {**labels_in_tables(graph), **labels_of(model, graph, remap)}
+    graph = replace(graph, labels=labels)
     return Drawing(graph, names, types)
 
 

@@ -72,17 +72,17 @@ def why_whole(operator: str, attributes: Mapping[str, Any]) -> str:
     if post not in ACTIVATIONS:
         return f"there is no rule for its post_transform {post}"
     if form.entries:
-        used = set(attributes.get(f"{form.entries}_ids", ()))
+        used = set(map(int, attributes.get(f"{form.entries}_ids", ())))
         aggregate = attributes.get("aggregate_function", "SUM")
         if aggregate not in {"SUM", "AVERAGE"}:
             return f"there is no rule for its aggregate_function {aggregate}"
-        one_row = form.labels and scores == 2 and len(used) == 1  # noqa: PLR2004 - classes
+        one_row = form.labels and scores <= 2  # noqa: PLR2004 - classes
         inside = used <= set(range(scores))
     else:
-        one_row = form.labels and 1 in {offsets, scores - 1}
+        one_row = form.labels and scores <= 2 and offsets < 2  # noqa: PLR2004 - two rows are two scores
         inside = scores > 0 and len(attributes.get("coefficients", ())) % scores == 0
     if one_row:
-        return "it computes both classes from one score, so that none can be removed"
+        return "it decides between two classes, and nothing would be left to decide"
     if not inside or offsets not in {0, scores}:
         return "its attributes do not fit together"
     return ""

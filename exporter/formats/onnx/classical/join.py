@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
+from exporter.errors import ModelError
 from exporter.formats.onnx.classical.attributes import ACTIVATIONS, DOMAIN, FORMS, ML_DOMAIN
-from exporter.formats.onnx.classical.split import SOFTMAX_NORMALIZER
+from exporter.formats.onnx.classical.split import LABEL_TYPES, SOFTMAX_NORMALIZER
 from exporter.formats.onnx.classical.trees import attribute_of, values_of
 from exporter.formats.onnx.protos import copy_without, model_without, replace_messages
 from exporter.graph import Array
@@ -19,8 +20,10 @@ def join(model: ModelProto) -> ModelProto:
 
     1. The steps of an operator are joined if each still reads the result of the one before.
     2. Scores that are read elsewhere come from a regressor with the same weights.
-    3. If an operation was inserted between the steps, or one class is left, only the scores come
-       from a classical operator, and the other steps stay standard operators.
+    3. If an operation was inserted between the steps, only the scores come from a classical
+       operator, and the other steps stay standard operators.
+    4. So they do if one class is left, or two classes of trees: onnxruntime reads such operators
+       as binary ones, which decide by the sign of a score.
     """
     if not any(node.domain == DOMAIN for node in model.graph.node):
         return model
@@ -43,6 +46,9 @@ def join(model: ModelProto) -> ModelProto:
     replace_messages(result.graph.value_info, infos)
     replace_messages(result.opset_import, [o for o in model.opset_import if o.domain != DOMAIN])
     return result
+
+
+_FEWEST, _FEWEST_OF_TREES = 2, 3  # classes of an operator, rule 4
 
 
 class _Joiner:
@@ -72,6 +78,8 @@ class _Joiner:
             yield node
         elif node.op_type == "ZipMap":
             yield self._zip_map(node)
+        elif node.op_type == "LabelEncoder":
+            yield self._encoder(node)
         elif node.op_type == SOFTMAX_NORMALIZER:
             made = copy_without(node, "op_type", "domain")
             made.op_type, made.domain = "Normalizer", ML_DOMAIN
@@ -87,7 +95,9 @@ class _Joiner:
         steps = {step: self._nodes.get(f"{name}/{step}") for step in ("activation", "ids", "label")}
         inside = {each.name for each in steps.values() if each is not None}
         elsewhere = self._readers.get(logits, set()) - inside
-        if not form.labels or len(kernel) == 1 or not self._is_intact(logits, activation, steps):
+        fewest = _FEWEST_OF_TREES if form.entries else _FEWEST
+        few = len(kernel) < fewest
+        if not form.labels or few or not self._is_intact(logits, activation, steps):
             yield self._made(node, form.regressor, [logits], kernel, offsets)
             return
         act, label = steps["activation"], steps["label"]
@@ -145,7 +155,22 @@ class _Joiner:
             made.attribute.append(attribute_of(renamed, value))
         return made
 
+    def _encoder(self, node: NodeProto) -> NodeProto:
+        table = self._constant(node.input[0])
+        made = helper.make_node(
+            node.op_type, node.input[1:], node.output, node.name, domain=ML_DOMAIN
+        )
+        values = next(name for name, dtype in LABEL_TYPES.items() if table.dtype == dtype)
+        made.attribute.append(attribute_of("keys_int64s", list(range(len(table)))))
+        made.attribute.append(attribute_of(values, table))
+        return made
+
     def _zip_map(self, node: NodeProto) -> NodeProto:
+        if self._readers.get(node.output[0]) != {""}:
+            raise ModelError(
+                f"{node.op_type} {node.name!r} returns maps, and no operation can follow it",
+                "export the model with zipmap=False, which returns an array",
+            )
         labels = self._constant(node.input[1])
         self.maps[node.output[0]] = labels
         made = helper.make_node("ZipMap", node.input[:1], node.output, node.name, domain=ML_DOMAIN)

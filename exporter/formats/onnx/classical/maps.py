@@ -14,6 +14,7 @@ from exporter.formats.onnx.classical.split import labels_of_classes
 from exporter.formats.onnx.classical.trees import values_of
 from exporter.graph import Array
 
+
 def labels_of_maps(model: ModelProto) -> dict[str, Array]:
     """Output of a ZipMap -> its labels, in the order of the values."""
     return {

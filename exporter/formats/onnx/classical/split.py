@@ -68,6 +68,7 @@ class _Splitter:
     def __init__(self, result: ModelProto, source: ModelProto) -> None:
         self._result = result
         self._sources = {name: node for node in source.graph.node for name in node.output}
+        self._outputs = {output.name for output in source.graph.output}
         self.widths: dict[str, int] = {}
 
     def nodes(self, node: NodeProto, index: int) -> Iterator[NodeProto]:
@@ -79,12 +80,23 @@ class _Splitter:
                 return
         if node.domain == ML_DOMAIN and node.op_type == "ZipMap":
             yield self._zip_map(node, name)
+        elif node.domain == ML_DOMAIN and self._is_table(node):
+            yield self._table(node, name)
         elif node.op_type == "Normalizer" and self._normalizes_softmax(node):
             made = copy_without(node, "op_type", "domain")
             made.op_type, made.domain = SOFTMAX_NORMALIZER, DOMAIN
             yield made
         else:
+            if node.domain == ML_DOMAIN and len(node.output) > 1:
+                self._state_width(node.output[1], _width_of_whole(node))
             yield node
+
+    def _state_width(self, tensor: str, width: int) -> None:
+        self.widths[tensor] = width
+        stated = {info.name for info in self._result.graph.value_info} | self._outputs
+        if tensor not in stated:
+            kind = helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [None, width])
+            self._result.graph.value_info.append(kind)
 
     def _scores(
         self, node: NodeProto, name: str, attributes: Mapping[str, Any]
@@ -95,7 +107,7 @@ class _Splitter:
         result = node.output[1 if is_classifier else 0]
         logits = f"{result}/logits" if activation else result
         if form.entries:
-            kernel = np.arange(1, width + 1, dtype=np.float32)
+            kernel: Array = np.arange(1, width + 1, dtype=np.float32)
         else:
             kernel = np.asarray(attributes["coefficients"], np.float32).reshape(width, -1)
         offsets = np.asarray(offsets_of(node.op_type, attributes))
@@ -116,15 +128,12 @@ class _Splitter:
         made.output.append(logits)
         made.attribute.extend(a for a in node.attribute if a.name not in hoisted)
         yield made
-        self.widths |= {logits: width, result: width}
-        for tensor in {logits, result} - {o.name for o in self._result.graph.output}:
-            if all(info.name != tensor for info in self._result.graph.value_info):
-                self._result.graph.value_info.append(
-                    helper.make_tensor_value_info(tensor, TensorProto.FLOAT, [None, width])
-                )
+        for tensor in (logits, result):
+            self._state_width(tensor, width)
         if activation:
-            axis = {"axis": 1} if activation == "Softmax" else {}
-            yield helper.make_node(activation, [logits], [result], f"{name}/activation", **axis)
+            made = helper.make_node(activation, [logits], [result], f"{name}/activation")
+            made.attribute.extend([helper.make_attribute("axis", 1)] * (activation == "Softmax"))
+            yield made
         if is_classifier and node.output[0]:
             labels = self._constant(f"{name}/labels", labels_of_classes(form.labels, attributes))
             ids = f"{node.output[0]}/ids"
@@ -141,6 +150,20 @@ class _Splitter:
             "ZipMap", [node.input[0], constant], node.output, name, domain=DOMAIN
         )
 
+    def _is_table(self, node: NodeProto) -> bool:
+        """Is it a LabelEncoder that looks up class indices?"""
+        if node.op_type != "LabelEncoder" or not table_of(values_of(node)).size:
+            return False
+        source = self._sources.get(node.input[0])
+        while source is not None and source.op_type in _MOVES:
+            source = self._sources.get(source.input[0])
+        return source is not None and source.op_type in {"ArgMax", "TopK"}
+
+    def _table(self, node: NodeProto, name: str) -> NodeProto:
+        table = self._constant(f"{name}/labels", table_of(values_of(node)))
+        inputs = [table, node.input[0]]
+        return helper.make_node(node.op_type, inputs, node.output, name, domain=DOMAIN)
+
     def _normalizes_softmax(self, node: NodeProto) -> bool:
         norm = attributes_of(node).get("norm", "MAX")
         source = self._sources.get(node.input[0])
@@ -153,6 +176,32 @@ class _Splitter:
     def _constant(self, name: str, values: Array) -> str:
         self._result.graph.initializer.append(numpy_helper.from_array(values, name))
         return name
+
+
+def _width_of_whole(node: NodeProto) -> int:
+    """The number of scores of a classifier that is not split: of its classes, or of their pairs."""
+    values = values_of(node)
+    labels = ("classlabels_ints", "classlabels_int64s", "classlabels_strings")
+    classes = max((len(values[name]) for name in labels if name in values), default=0)
+    pairs = node.op_type == "SVMClassifier" and "prob_a" not in values
+    return max(2, classes * (classes - 1) // 2 if pairs else classes)
+
+
+def table_of(attributes: Mapping[str, Any]) -> Array:
+    """The entry of a LabelEncoder for each index 0, 1, 2, ...; empty if its keys are others."""
+    if "classes_strings" in attributes:
+        return np.asarray(attributes["classes_strings"], object)
+    keys = np.asarray(attributes.get("keys_int64s", ()), np.int64)
+    if not np.array_equal(np.sort(keys), np.arange(len(keys))):
+        return np.empty(0)
+    for name, dtype in LABEL_TYPES.items():
+        if name in attributes:
+            return np.asarray(attributes[name], dtype)[np.argsort(keys)]
+    return np.empty(0)
+
+
+LABEL_TYPES = {"values_strings": object, "values_int64s": np.int64, "values_floats": np.float32}
+_MOVES = {"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
 
 
 def labels_of_classes(names: tuple[str, ...], attributes: Mapping[str, Any]) -> Array:

@@ -48,7 +48,8 @@ def cut_trees(values: Attributes, entries: str, selected: Array) -> dict[str, An
 
     1. Entries of other classes are dropped: a leaf adds nothing to a class without an entry.
     2. Trees in which no leaf has an entry are dropped, unless the mean over the trees is computed.
-    3. If two classes remain, both have an entry: runtimes compute both from one otherwise.
+    3. A class without entries gets entries of 0 at all leaves of one tree: onnxruntime adds the
+       base value only to a class that a leaf has.
 
     Args:
         values: of the attributes that begin with "nodes_" and with `entries`.
@@ -65,21 +66,14 @@ def cut_trees(values: Attributes, entries: str, selected: Array) -> dict[str, An
         if 0 < old <= len(new_ids):
             new_ids[old - 1] = new
     kept = new_ids[ids] >= 0
-    remaining = (new_ids[ids[kept]], trees[kept], leaves[kept], weights[kept])
-    missing = set(range(min(len(selected), 2))) - set(remaining[0].tolist())
-    if len(selected) <= 2 and missing:  # noqa: PLR2004 - case 3
-        place = np.flatnonzero(kept)[:1] if kept.any() else np.zeros(1, np.int64)
-        added = (
-            sorted(missing),
-            *(np.repeat(each[place], len(missing)) for each in (trees, leaves)),
-        )
+    remaining: tuple[Array, ...] = (new_ids[ids[kept]], trees[kept], leaves[kept], weights[kept])
+    places = _leaves_of(values, remaining[1][0] if kept.any() else trees[0])
+    for missing in sorted(set(range(len(selected))) - set(remaining[0].tolist())):
+        zeros = [np.full(len(places[0]), missing), *places, np.zeros(len(places[0]))]
         remaining = tuple(
             np.concatenate([old, np.asarray(new, old.dtype)])
-            for old, new in zip(remaining, (*added, np.zeros(len(missing))), strict=True)
+            for old, new in zip(remaining, zeros, strict=True)
         )
-    elif not kept.any():
-        zero = [np.asarray([0]), trees[:1], leaves[:1], np.zeros(1, weights.dtype)]
-        remaining = tuple(zero)
     result = dict(values)
     names = (f"{entries}_ids", f"{entries}_treeids", f"{entries}_nodeids", weights_name)
     result |= dict(zip(names, remaining, strict=True))
@@ -89,6 +83,13 @@ def cut_trees(values: Attributes, entries: str, selected: Array) -> dict[str, An
             if name.startswith("nodes_") and len(value):
                 result[name] = np.asarray(value)[nodes]
     return result
+
+
+def _leaves_of(values: Attributes, tree: int) -> tuple[Array, Array]:
+    """The tree of each leaf of a tree, and the leaf's id."""
+    is_leaf = np.asarray(values["nodes_modes"]) == "LEAF"
+    leaves = np.asarray(values["nodes_nodeids"])[is_leaf & (values["nodes_treeids"] == tree)]
+    return np.full(len(leaves), tree), leaves
 
 
 def values_of(node: NodeProto) -> dict[str, Any]:
@@ -126,5 +127,5 @@ def attribute_of(name: str, value: Any) -> AttributeProto:
 
 _FLOATS = {
     *("base_values", "class_weights", "coefficients", "intercepts", "nodes_hitrates"),
-    *("nodes_values", "target_weights"),
+    *("nodes_values", "target_weights", "values_floats"),
 }

@@ -57,6 +57,7 @@ _VOTES = "each pair of classes has a score of its own, and the classes are decid
 
 SPLIT: Mapping[str, Translate] = {
     **dict.fromkeys(FORMS, _scores),
+    "LabelEncoder": lambda _: Gather(0),
     SOFTMAX_NORMALIZER: lambda _: Elementwise(),
     "ZipMap": _zip_map,
 }
