@@ -29,10 +29,17 @@ from exporter.formats.keras.model import KerasModel
 from exporter.formats.keras.stub import Stub, stub_of
 from exporter.formats.savedmodel.model import SavedModel
 from exporter.formats.tflite.apply import apply_plan
-from exporter.formats.tflite.draw import draw, operator_name
+from exporter.formats.tflite.draw import draw
 from exporter.formats.tflite.editor import set_shape
 from exporter.formats.tflite.pack import write
-from exporter.formats.tflite.schema import File, add_signature, operators, text, unpack
+from exporter.formats.tflite.schema import (
+    File,
+    add_signature,
+    operator_name,
+    operators,
+    text,
+    unpack,
+)
 
 ROUTE = "TFLiteConverter"
 _RESOURCES = {"VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"}

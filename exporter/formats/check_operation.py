@@ -27,6 +27,7 @@ from exporter.graph.operations import (
     Reshape,
     Slice,
     Split,
+    Stack,
     TopK,
     Transpose,
 )
@@ -100,6 +101,7 @@ def _linear(operation: Linear, ranks: NodeRanks) -> bool:
     return (
         (operation.bias is None or operation.bias < len(ranks.inputs))
         and all(each.axis < (ranks.inputs[each.slot] or 0) for each in operation.along)
+        and (operation.shape is None or operation.shape < len(ranks.inputs))
         and (kernel is None or _has(kernel, [operation.kernel_axis]))
         and (ranks.result is None or _has(ranks.result, [operation.output_axis]))
     )
@@ -113,6 +115,13 @@ def _slice(operation: Slice, ranks: NodeRanks) -> bool:
 def _split(operation: Split, ranks: NodeRanks) -> bool:
     parts = len(ranks.outputs) if operation.sizes is None else len(operation.sizes)
     return parts == len(ranks.outputs) and ranks.have_axes([operation.axis])
+
+
+def _stack(operation: Stack, ranks: NodeRanks) -> bool:
+    whole, part = ranks.inputs[0], ranks.outputs[0]
+    if not operation.unstacks:
+        whole, part = part, whole
+    return _has(whole, [operation.axis]) and part == (whole or 0) - 1
 
 
 def _top_k(operation: TopK, ranks: NodeRanks) -> bool:
@@ -144,6 +153,7 @@ CHECKS: Mapping[type[Operation], Callable[[Any, NodeRanks], bool]] = {
     Reshape: lambda o, ranks: _is_rank(ranks.result, o.target),
     Slice: _slice,
     Split: _split,
+    Stack: _stack,
     TopK: _top_k,
     Transpose: _transpose,
 }

@@ -36,6 +36,7 @@ class Linear:
     along: tuple[PerChannel, ...] = ()  # scales and zero points of a quantized kernel
     packed_bits: int | None = None  # bits of a quantized value, where an entry contains several
     kernel_zero: float | None = 0.0  # the entry that makes a channel 0; None: see PerChannel.zero
+    shape: int | None = None  # slot of the shape of the output, where the file states it
     altered: bool = False  # the bias is scaled, or an activation is part of the operation
 
 
@@ -144,6 +145,17 @@ class Concat:
     """The inputs joined along an axis."""
 
     axis: int
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The inputs, which have one shape, joined along a new axis; or the reverse.
+
+    `unstacks`: one input becomes several outputs, without the axis.
+    """
+
+    axis: int  # of the tensor that has it
+    unstacks: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,6 +274,7 @@ Operation = (
     | Reduce
     | Pool
     | Concat
+    | Stack
     | Split
     | Slice
     | Expand

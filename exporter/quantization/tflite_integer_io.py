@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from exporter.formats.tflite import schema as tflite
-from exporter.formats.tflite.draw import draw, operator_name
+from exporter.formats.tflite.draw import draw
 from exporter.formats.tflite.pack import pack
+from exporter.formats.tflite.schema import operator_name
 from exporter.quantization.interface import stays_float
 
 

@@ -24,6 +24,7 @@ TYPES = {
     "uint8": schema.TensorType.UINT8,
     "int32": schema.TensorType.INT32,
     "int64": schema.TensorType.INT64,
+    "resource": schema.TensorType.RESOURCE,
 }
 
 

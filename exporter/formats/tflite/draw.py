@@ -21,9 +21,9 @@ from exporter.formats.tflite.operator_view import SLOT_ORDER, KnownShapes, Opera
 from exporter.formats.tflite.operators.products import products_of
 from exporter.formats.tflite.schema import (
     File,
-    builtin_code,
     integers,
     metadata,
+    operator_name,
     signatures,
     text,
 )
@@ -34,10 +34,6 @@ from exporter.graph.operations import Reshape
 from exporter.graph.softmax import combine_softmaxes
 
 T = TypeVar("T")
-
-_OPERATORS = {
-    code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,14 +202,6 @@ def _fixed(views: list[OperatorView]) -> frozenset[str]:
         if given and all(tensor.is_constant or tensor.name in found for tensor in given):
             found.update(tensor.name for tensor in view.outputs)
     return frozenset(found)
-
-
-def operator_name(model: Any, operator: Any) -> str:
-    """The schema's name of an operator, or a custom operator's own."""
-    code = model.operatorCodes[operator.opcodeIndex]
-    builtin = builtin_code(code)
-    custom = text(code.customCode) if builtin == schema.BuiltinOperator.CUSTOM else ""
-    return custom or _OPERATORS.get(builtin, f"operator {builtin}")
 
 
 def _node(view: OperatorView, index: int, taken: set[str]) -> Node:

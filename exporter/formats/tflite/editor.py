@@ -16,8 +16,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import constants
-from exporter.formats.tflite.draw import Drawing, operator_name
-from exporter.formats.tflite.schema import File, integers, signatures, text
+from exporter.formats.tflite.draw import Drawing
+from exporter.formats.tflite.schema import File, integers, operator_name, signatures, text
 from exporter.graph import Array, Shape, Use
 
 NO_BUFFER = 0  # by the format's convention empty; computed tensors have it

@@ -33,6 +33,12 @@ def reason_and_hint(operator: str) -> tuple[str, str] | None:
             f"it is compiled for {processor}, and its weights cannot be read",
             f"cut the file before {compiler}, then compile the result",
         )
+    if operator == "READ_VARIABLE":
+        return (
+            "its variable is not assigned one constant in the file",
+            "convert the model again with its weights frozen: TFLiteConverter.from_keras_model or "
+            "from_saved_model",
+        )
     if operator.startswith(FLEX):
         return (
             f"it is TensorFlow's {operator.removeprefix(FLEX)}, and there is no rule for it",

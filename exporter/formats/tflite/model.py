@@ -23,6 +23,7 @@ from exporter.formats.tflite.runtime import LiteRtRunner, verify
 from exporter.formats.tflite.starting_at import start_at
 from exporter.formats.tflite.structure import structure_of
 from exporter.formats.tflite.validate import check_bounds
+from exporter.formats.tflite.variables import fold_variables
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
 from exporter.graph.multiply_adds import multiply_adds
@@ -92,5 +93,6 @@ def _unpacked(content: bytes, name: str) -> schema.File:
     file = schema.unpack(content)
     schema.bring_inside(file, content, name)
     check_bounds(file.model, name)
+    fold_variables(file)
     check_archive(file, content, name)
     return file

@@ -17,7 +17,11 @@ KnownShapes = Mapping[str, Entries]  # computed tensor -> its entries, from shap
 
 # Operators whose inputs have another order than the neutral operation's: the slot in the file of
 # each neutral slot.
-SLOT_ORDER: Mapping[str, tuple[int, ...]] = {"EMBEDDING_LOOKUP": (1, 0), "SPLIT": (1, 0)}
+SLOT_ORDER: Mapping[str, tuple[int, ...]] = {
+    "EMBEDDING_LOOKUP": (1, 0),
+    "SPLIT": (1, 0),
+    "TRANSPOSE_CONV": (2, 1, 0, 3),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,6 +19,9 @@ from exporter.formats.tflite import archive
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
 from exporter.graph import Array
 
+_OPERATORS = {
+    code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
+}
 IDENTIFIER = b"TFL3"
 SAVE_AGAIN = "save, copy or download the file again"
 LIMIT_BYTES = 2**31 - 1  # flatbuffer offsets are signed; the verifier skips larger files
@@ -148,6 +151,14 @@ def signature_end(name: str, index: int) -> Any:
 def builtin_code(code: Any) -> int:
     """The BuiltinOperator of an OperatorCodeT; files from before 2020 have the old field only."""
     return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+
+def operator_name(model: Any, operator: Any) -> str:
+    """The schema's name of an operator, or a custom operator's own."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    builtin = builtin_code(code)
+    custom = text(code.customCode) if builtin == schema.BuiltinOperator.CUSTOM else ""
+    return custom or _OPERATORS.get(builtin, f"operator {builtin}")
 
 
 def operator_code(model: Any, builtin: int, version: int) -> int:

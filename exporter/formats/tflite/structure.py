@@ -11,8 +11,7 @@ import numpy as np
 
 from exporter.formats.structure import Constant, End, Step, Structure, facts_of
 from exporter.formats.tflite import archive, constants
-from exporter.formats.tflite.draw import operator_name
-from exporter.formats.tflite.schema import File, integers, text
+from exporter.formats.tflite.schema import File, integers, operator_name, text
 from exporter.graph import Array, Shape
 
 _IDENTITY = {"buffer", "name", "shape"}  # fields of a tensor that are compared in another way

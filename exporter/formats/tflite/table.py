@@ -85,5 +85,4 @@ _GRAPHS = "it runs other subgraphs, which are not traced"
 REASONS: Mapping[str, str] = {
     **dict.fromkeys(("CALL", "IF", "STABLEHLO_COMPOSITE", "WHILE"), _GRAPHS),
     "L2_NORMALIZATION": "it divides by the norm of all values",
-    "TRANSPOSE_CONV": "the shape of its result is a separate constant",
 }

@@ -26,6 +26,7 @@ from exporter.graph.operations import (
     ShapeOf,
     Slice,
     Split,
+    Stack,
     TopK,
     Transpose,
 )
@@ -38,6 +39,7 @@ from exporter.trace.rules.linear import NOT_CHANNELS, linear
 from exporter.trace.rules.protocol import Refused, Rule
 from exporter.trace.rules.reshape import reshape
 from exporter.trace.rules.runtime_width import shape_of
+from exporter.trace.rules.stack import stack
 from exporter.trace.rules.transpose_reduce_pool import pool, reduce, top_k, transpose
 
 __all__ = ["NOT_CHANNELS", "RULES", "Refused"]
@@ -51,6 +53,7 @@ RULES: Mapping[type[Operation], Rule] = {
     Reduce: reduce,
     Pool: pool,
     Concat: concat,
+    Stack: stack,
     Split: split,
     Slice: slice_,
     Expand: expand,

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from exporter.graph.operations import Linear
+from exporter.graph.operations import Linear, Stack
 from exporter.trace.rules.protocol import FIRST_OUTPUT, Fact, Port, UnitsAt, Visit
-from exporter.trace.unit_axis import UnitAxis
+from exporter.trace.unit_axis import UnitAxis, Width
 
 NOT_CHANNELS = "the axis is not the axis of its output channels"
 
@@ -37,8 +37,25 @@ def linear(visit: Visit, operation: Linear) -> Iterator[Fact]:
         shape = visit.shape(port)
         if shape and shape[-1] in {width, None}:  # otherwise one value is added to all channels
             yield UnitsAt(port, visit.unit_axis.at(len(shape) - 1), zero=0.0)
+    if operation.shape is not None:
+        yield _in_shape(visit, operation, operation.shape)
     if operation.width_attribute is not None:
         yield visit.states(operation.width_attribute, (width,), None)
+
+
+def _in_shape(visit: Visit, operation: Linear, slot: int) -> Width:
+    """Where the shape of the output states the width: in a constant, or in a part of it."""
+    graph, name = visit.graph, visit.node.inputs[slot]
+    read = graph.tensors[name].read
+    if read is not None:
+        return visit.states(slot, tuple(int(n) for n in np.ravel(read())), operation.output_axis)
+    producer, _ = graph.producers.get(name, (None, 0))
+    if producer is not None and isinstance(producer.operation, Stack):
+        part = producer.inputs[operation.output_axis]
+        if graph.tensors[part].is_constant:
+            value, result = (len(visit.unit_axis.units),), visit.tensor(FIRST_OUTPUT)
+            return Width(producer.name, operation.output_axis, part, value, None, result)
+    raise visit.refuse("the shape of its result is computed while the model runs")
 
 
 def _per_channel(visit: Visit, operation: Linear) -> Iterator[Fact]:

@@ -38,6 +38,14 @@ def _depthwise_conv_2d(view: OperatorView) -> Operation:
     return _linear(view, (3, 3), view.length(0, -1) or 1, "depthMultiplier")
 
 
+def _transpose_conv(view: OperatorView) -> Operation:
+    """image [batch, h, w, in], kernel [out, h, w, in], shape of the result, bias"""
+    if not view.is_fixed(1):
+        raise UntranslatableError("its kernel is not a constant but computed")
+    bias = None if view.input(3) is None else 3
+    return Linear(1, kernel_axis=0, output_axis=3, bias=bias, shape=2)
+
+
 def _batch_matmul(view: OperatorView) -> Operation:
     if not view.is_fixed(1):
         raise UntranslatableError("its right side is not a constant")
@@ -66,4 +74,5 @@ ROWS: Mapping[str, Translate] = {
     "CONV_3D": _conv_3d,
     "DEPTHWISE_CONV_2D": _depthwise_conv_2d,
     "FULLY_CONNECTED": _fully_connected,
+    "TRANSPOSE_CONV": _transpose_conv,
 }

@@ -19,6 +19,7 @@ from exporter.graph.operations import (
     ShapeOf,
     Slice,
     Split,
+    Stack,
     Transpose,
 )
 
@@ -65,6 +66,14 @@ def _concatenation(view: OperatorView) -> Operation:
     if len(view.inputs) == 1:
         return Elementwise()
     return Concat(int(view.option("axis")) % view.known_rank())
+
+
+def _pack(view: OperatorView) -> Operation:
+    return Stack(int(view.option("axis")) % view.known_rank())
+
+
+def _unpack(view: OperatorView) -> Operation:
+    return Stack(int(view.option("axis")) % view.known_rank(0), unstacks=True)
 
 
 def _split(view: OperatorView) -> Operation:
@@ -183,6 +192,7 @@ ROWS: Mapping[str, Translate] = {
     "FILL": _fill,
     "GATHER": _gather,
     **dict.fromkeys(("MIRROR_PAD", "PAD", "PADV2"), _pad),
+    "PACK": _pack,
     "RESHAPE": _reshape,
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
     "SHAPE": _shape,
@@ -193,4 +203,5 @@ ROWS: Mapping[str, Translate] = {
     "STRIDED_SLICE": _strided_slice,
     "TILE": _tile,
     "TRANSPOSE": _transpose,
+    "UNPACK": _unpack,
 }

@@ -44,13 +44,13 @@ def _conv(view: OperatorView, channels: int) -> Products:
     return ((*kernel, *axes(OUTPUT, view.known_rank())),)
 
 
-def _transposed_conv(view: OperatorView, inputs: int) -> Products:
-    """Each value of the kernel once at each position of the input, which is in slot 2.
+def _transposed_conv(view: OperatorView, image: int) -> Products:
+    """Each value of the kernel once at each position of the image, which is in slot 2 of the file.
 
     Args:
-        inputs: the kernel's axis of input channels.
+        image: slot of the image in the neutral operation.
     """
-    return ((*axes(1, view.known_rank(1), without=inputs), *axes(2, view.known_rank(2))),)
+    return ((*axes(1, view.known_rank(1), without=-1), *axes(image, view.known_rank(2))),)
 
 
 _UNKNOWN = {
@@ -63,8 +63,8 @@ PRODUCTS: Mapping[str, Callable[[OperatorView], Products]] = {
     "BATCH_MATMUL": _batch_matmul,
     "CONV_2D": lambda view: _conv(view, channels=0),
     "CONV_3D": lambda view: _conv(view, channels=-1),
-    "CONV_3D_TRANSPOSE": lambda view: _transposed_conv(view, inputs=-1),
+    "CONV_3D_TRANSPOSE": lambda view: _transposed_conv(view, image=2),
     "DEPTHWISE_CONV_2D": lambda view: _conv(view, channels=-1),
     "FULLY_CONNECTED": _fully_connected,
-    "TRANSPOSE_CONV": lambda view: _transposed_conv(view, inputs=-1),
+    "TRANSPOSE_CONV": lambda view: _transposed_conv(view, image=0),
 }
