@@ -24,6 +24,7 @@ from exporter.graph.operations import (
     Reshape,
     Slice,
     Split,
+    Stack,
     TopK,
     Transpose,
 )
@@ -72,6 +73,11 @@ CASES = {
     "sliced": Case(Slice((1,), (0,), (2,), (1,)), (ranks(2),), (ranks(1, to=1), ranks(3))),
     "bounds of two lengths": Case(Slice((1,), (0, 1), (2,), (1,)), (), (ranks(2),)),
     "parts": Case(Split(1, (2, 3)), (ranks(2, outputs=2),), (ranks(2, outputs=3),)),
+    "stacked": Case(Stack(2), (ranks(2, 2, to=3),), (ranks(2, 2), ranks(1, to=2), ranks(None))),
+    "unstacked": Case(Stack(1, unstacks=True), (ranks(3),), (ranks(2), ranks(1, to=0))),
+    "a kernel and a shape": Case(
+        Linear(1, 0, 3, shape=2), (ranks(4, 4, 1, to=4),), (ranks(4, 4, to=4),)
+    ),
     "ranked": Case(TopK(1, ids=1), (ranks(2, outputs=2),), (ranks(2), ranks(1, outputs=2))),
     "transposed": Case(Transpose((1, 0)), (ranks(2), ranks(None, to=None)), (ranks(3, to=3),)),
     "a repeated axis": Case(Transpose((1, 1)), (), (ranks(2),)),

@@ -22,6 +22,10 @@ COMPILED: Mapping[str, Compiled] = {
 }
 """Custom operator -> what it is compiled for."""
 
+_FROZEN = (
+    "convert the model again: TFLiteConverter.from_keras_model and from_saved_model freeze its "
+    "weights"
+)
 FLEX = "Flex"  # the names of TensorFlow's operators begin with it
 
 
@@ -34,11 +38,7 @@ def reason_and_hint(operator: str) -> tuple[str, str] | None:
             f"cut the file before {compiler}, then compile the result",
         )
     if operator == "READ_VARIABLE":
-        return (
-            "its variable is not assigned one constant in the file",
-            "convert the model again with its weights frozen: TFLiteConverter.from_keras_model or "
-            "from_saved_model",
-        )
+        return "its variable is not assigned one constant in the file", _FROZEN
     if operator.startswith(FLEX):
         return (
             f"it is TensorFlow's {operator.removeprefix(FLEX)}, and there is no rule for it",

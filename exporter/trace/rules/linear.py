@@ -50,11 +50,11 @@ def _in_shape(visit: Visit, operation: Linear, slot: int) -> Width:
     if read is not None:
         return visit.states(slot, tuple(int(n) for n in np.ravel(read())), operation.output_axis)
     producer, _ = graph.producers.get(name, (None, 0))
-    if producer is not None and isinstance(producer.operation, Stack):
-        part = producer.inputs[operation.output_axis]
-        if graph.tensors[part].is_constant:
-            value, result = (len(visit.unit_axis.units),), visit.tensor(FIRST_OUTPUT)
-            return Width(producer.name, operation.output_axis, part, value, None, result)
+    parts = producer.inputs if producer and isinstance(producer.operation, Stack) else ()
+    part = parts[operation.output_axis] if operation.output_axis < len(parts) else ""
+    if producer is not None and part and graph.tensors[part].is_constant:
+        value, result = (len(visit.unit_axis.units),), visit.tensor(FIRST_OUTPUT)
+        return Width(producer.name, operation.output_axis, part, value, None, result)
     raise visit.refuse("the shape of its result is computed while the model runs")
 
 

@@ -189,6 +189,16 @@ def _all_squeezed(builder: Builder) -> list[str]:
     return [builder.op("SQUEEZE", ["r"], (2, 6), "y", "SqueezeOptions")]
 
 
+def _transposed_convolution(builder: Builder) -> list[str]:
+    """An input states the shape of its result."""
+    shape = builder.feed("shape", 4, dtype="int32")
+    inputs = [shape, builder.normal("k", 6, 2, 2, 3), builder.feed("x", 1, 4, 4, 3)]
+    fields: dict[str, Any] = {"strideW": 2, "strideH": 2}
+    return [
+        builder.op("TRANSPOSE_CONV", inputs, (1, 8, 8, 6), "y", "TransposeConvOptions", **fields)
+    ]
+
+
 def _branch(builder: Builder) -> list[str]:
     """z goes into an IF whose branches return their input."""
     dense(builder)
@@ -228,6 +238,7 @@ REFUSED: dict[str, tuple[Build, str]] = {
         "L2_NORMALIZATION 'y': it divides by the norm",
     ),
     "axes that are not stated": (_all_squeezed, "SQUEEZE 'y': it does not state"),
+    "a transposed convolution": (_transposed_convolution, "TRANSPOSE_CONV 'y': the shape of"),
     "a branch": (_branch, "IF 'y': it runs other subgraphs"),
 }
 
