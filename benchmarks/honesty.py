@@ -1,12 +1,16 @@
 """Can the numbers of `bench` be fooled? False claims, coverage, power, and another tool's p50.
 
-    python benchmarks/honesty.py          # about four minutes on a quiet machine
-    python benchmarks/honesty.py --long   # about half an hour
+    PYTHONPATH=. python benchmarks/honesty.py [--write]   # about eight minutes on a quiet machine
+    PYTHONPATH=. python benchmarks/honesty.py --short     # about two minutes
 
 The networks have a known amount of work: n equal layers that share one kernel. A model against
 itself is an A/A run: its true ratio is 1, and a verdict of "faster" or "slower" is a false claim.
 Against n layers, 1.02 n layers are 2 % slower. Every second run has one busy process for each
 core next to it. `litert-benchmark` (of ai-edge-litert) times a TFLite model in turns with `bench`.
+It loads the model once in a process, and two loads of one file differ by several percent as long as
+they live: so it is started several times, half of them before `bench` and half after it.
+
+Prints Markdown; with --write, the tables go into docs/measuring.md.
 """
 
 from __future__ import annotations
@@ -40,6 +44,9 @@ SLOWER = (2, 5, 10)  # percent
 CLAIMS = {"faster", "slower"}
 TFLITE_WIDTH, TFLITE_LAYERS = 512, 40
 LITERT_BENCHMARK = Path(sys.executable).parent / "litert-benchmark"
+TIMED_RUNS = 100, 600  # of one process and the next: the difference leaves out its start
+DOCUMENT = Path(__file__).parents[1] / "docs" / "measuring.md"
+START, STOP = "<!-- honesty -->\n", "<!-- end of honesty -->\n"
 BUSY = "while True: sum(range(10_000))"
 
 
@@ -84,7 +91,7 @@ def bench(original: Model, pruned: Model, seed: int) -> Latency:
     return bench_models(original, pruned, feeds, BenchOptions(seed=seed))
 
 
-def print_row(name: str, percent: int, runs: list[Latency]) -> None:
+def row(name: str, percent: int, runs: list[Latency]) -> str:
     """One line of the table; the true ratio is that of the layers."""
     true = LAYERS / (LAYERS + LAYERS * percent // 100)
     claims = [run.verdict for run in runs]
@@ -94,32 +101,34 @@ def print_row(name: str, percent: int, runs: list[Latency]) -> None:
     detectable = statistics.median(run.detectable_change or 0.0 for run in runs)
     ratio = statistics.median(1 / run.speedup for run in runs)
     by_cpu = sum(run.basis == "CPU time" for run in runs)
-    print(
-        f"{name:14} {percent:+4} % {len(runs):5} {found:8} {covered:8} {busy:9} {ratio:7.3f}"
-        f" {detectable:10.1%} {by_cpu:7}",
-        flush=True,
+    return (
+        f"| {name} | {percent:+} % | {len(runs)} | {found} | {covered} | {busy} | {ratio:.3f} |"
+        f" {detectable:.1%} | {by_cpu} |"
     )
 
 
-def false_claims_and_power(folder: Path, repeats: int) -> None:
+def false_claims_and_power(folder: Path, repeats: int) -> Iterator[str]:
     models = {}
     for percent in (0, *SLOWER):
         path = folder / f"slower{percent}.onnx"
         onnx.save(network(LAYERS + LAYERS * percent // 100), path)
         models[percent] = open_model(path)
-    print(
-        "neighbor       true    runs  claimed  covered  too busy   ratio detectable  by CPU\n"
-        f"(one-minute load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores before)"
+    load = f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    yield f"One-minute load average before the first run: {load}.\n"
+    yield (
+        "| busy neighbors | true | runs | claimed | covered | too busy | ratio | detectable |"
+        " by CPU time |"
     )
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|"
     for percent, pruned in models.items():
         for name, busy in (("none started", 0), ("one each core", os.cpu_count() or 1)):
             count = repeats * (3 if percent == 0 else 1)
             with neighbors(busy):
                 runs = [bench(models[0], pruned, seed) for seed in range(count)]
-            print_row(name, percent, runs)
+            yield row(name, percent, runs)
 
 
-def against_litert_benchmark(folder: Path, repeats: int) -> None:
+def against_litert_benchmark(folder: Path, repeats: int) -> Iterator[str]:
     """p50 and CPU time of both tools, in turns; both time only the runtime's work.
 
     On a busy machine the two p50 see different neighbors; CPU times do not.
@@ -128,22 +137,22 @@ def against_litert_benchmark(folder: Path, repeats: int) -> None:
     path.write_bytes(tflite_network())
     model = open_model(path)
     if not LITERT_BENCHMARK.exists():
-        print("litert-benchmark is not installed")
+        yield "litert-benchmark is not installed."
         return
     feeds = [{"x": np.random.default_rng(1).normal(size=(1, TFLITE_WIDTH)).astype(np.float32)}]
     p50, cpu = [], []
     for seed in range(repeats):
+        others = [litert_benchmark(path, runs) for runs in TIMED_RUNS]
         ours = bench_models(model, model, feeds, BenchOptions(seed=seed, min_seconds=0.5))
-        few, many = (litert_benchmark(path, runs) for runs in (100, 600))
-        p50.append(ours.p50_ms / many[0])
-        cpu.append((ours.cpu_ms or 0.0) / ((many[1] - few[1]) / 500))
+        others += [litert_benchmark(path, runs) for runs in TIMED_RUNS]
+        p50.append(ours.p50_ms / statistics.median(median for median, _ in others))
+        few, many = (min(others[i::2], key=lambda each: each[1])[1] for i in range(2))
+        cpu.append((ours.cpu_ms or 0.0) / ((many - few) / (TIMED_RUNS[1] - TIMED_RUNS[0])))
+    yield "| `bench` / `litert-benchmark` | turns | lower quartile | median | upper quartile |"
+    yield "|---|---:|---:|---:|---:|"
     for name, ratios in (("p50", p50), ("CPU time", cpu)):
         low, middle, high = statistics.quantiles(ratios, n=4)
-        print(
-            f"{name} of bench / of litert-benchmark in {repeats} turns: median {middle:.3f}, "
-            f"quartiles {low:.3f} and {high:.3f}",
-            flush=True,
-        )
+        yield f"| {name} | {repeats} | {low:.3f} | {middle:.3f} | {high:.3f} |"
 
 
 def litert_benchmark(path: Path, runs: int) -> tuple[float, float]:
@@ -158,28 +167,41 @@ def litert_benchmark(path: Path, runs: int) -> tuple[float, float]:
     return json.loads(result.read_text())["latency"]["median_ms"], 1e3 * cpu_s
 
 
-def memory_against_itself(folder: Path, repeats: int) -> None:
+def memory_against_itself(folder: Path, repeats: int) -> Iterator[str]:
     path = folder / "memory.onnx"
     onnx.save(network(LAYERS), path)
     file, feed = ModelFile(open_model(path), path), {"x": np.ones((1, WIDTH), np.float32)}
     runs = [measure_memory(file, file, feed, 1, "onnxruntime") for _ in range(repeats)]
     changes = [run.bytes / run.original_bytes - 1 for run in runs]
     false = sum(run.verdict != "no measurable change" for run in runs)
-    print(
-        f"memory against itself: {false} of {repeats} runs claim a change; largest difference "
-        f"{max(changes, key=abs):+.1%}, largest noise {max(run.noise_bytes or 0 for run in runs)} B"
+    yield (
+        f"The memory of a file against itself: {false} of {repeats} runs claim a change; the "
+        f"largest difference is {max(changes, key=abs):+.1%}."
     )
 
 
 def main() -> None:
-    factor = 5 if "--long" in sys.argv[1:] else 1
+    factor = 1 if "--short" in sys.argv[1:] else 4
     start = time.perf_counter()
+    lines = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        false_claims_and_power(folder, 4 * factor)
-        against_litert_benchmark(folder, 10 * factor)
-        memory_against_itself(folder, 6 * factor)
+        for section in (
+            false_claims_and_power(folder, 2 * factor),
+            against_litert_benchmark(folder, 3 * factor),
+            memory_against_itself(folder, 4 * factor),
+        ):
+            for line in section:
+                print(line, flush=True)
+                lines.append(line)
+            print()
+            lines.append("")
     print(f"{time.perf_counter() - start:.0f} s")
+    if "--write" in sys.argv[1:]:
+        before, _, rest = DOCUMENT.read_text("utf-8").partition(START)
+        after = rest.partition(STOP)[2]
+        table = "\n".join(lines).strip()
+        DOCUMENT.write_text(f"{before}{START}{table}\n{STOP}{after}", "utf-8")
 
 
 if __name__ == "__main__":
