@@ -8,10 +8,11 @@ QUIET := -qq --disable-pip-version-check # prints errors only
 SPREAD := --numprocesses auto --dist worksteal
 CLIENTS := $(VENV)/clients
 FIELD := $(VENV)/field/files
+KERAS2 := $(basename $(notdir $(wildcard requirements/keras2/*.txt)))
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
 .PHONY: help setup demo test check bench fuzz lint types imports docs coverage format \
-  operators precisions modes keywords applications pins clients field clean
+  operators precisions modes keywords applications pins clients field keras2 clean
 FUZZ_EXAMPLES ?= 2000
 .NOTPARALLEL:
 
@@ -31,6 +32,7 @@ help:
 	@echo "make pins          write the versions installed in .venv into requirements/"
 	@echo "make clients       let MediaPipe, in a separate environment, read files that we cut"
 	@echo "make field         build files of real producers, cut and check them, write docs/compatibility.md (2 hours)"
+	@echo "make keras2        open files that real releases of Keras 2 write (Python 3.11; downloads each)"
 	@echo "make clean         remove generated files; keep .venv"
 
 setup: $(READY)
@@ -112,6 +114,18 @@ field: $(READY)
 	$(BIN)/python tools/field/build.py $(VENV)/field $(FIELD)
 	$(BIN)/python tools/field/cut.py $(FIELD) $(FIELD)/results.json
 	$(BIN)/python tools/field/page.py $(FIELD)
+
+$(VENV)/keras2/%/.ready: requirements/keras2/%.txt
+	@echo "setting up $(@D) (downloads TensorFlow)"
+	@$(BIN)/python -m venv $(@D)
+	@$(@D)/bin/python -m pip install $(QUIET) -r $<
+	@touch $@
+
+keras2: $(READY) $(KERAS2:%=$(VENV)/keras2/%/.ready)
+	@set -e; for release in $(KERAS2); do \
+	  $(VENV)/keras2/$$release/bin/python tools/keras2/build_files.py $(VENV)/keras2/files/$$release; \
+	done
+	$(BIN)/python tools/keras2/check_files.py $(KERAS2:%=$(VENV)/keras2/files/%)
 
 clean:
 	rm -rf demo dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

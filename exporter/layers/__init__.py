@@ -7,7 +7,8 @@ model that contains one of them. It needs only Keras.
 from __future__ import annotations
 
 from exporter.layers.conditional_units import ConditionalUnits
+from exporter.layers.keras2_activations import hard_sigmoid_of_keras_2
 from exporter.layers.unit_mask import UnitMask
 from exporter.layers.zeroed_units import ZeroedUnits
 
-__all__ = ["ConditionalUnits", "UnitMask", "ZeroedUnits"]
+__all__ = ["ConditionalUnits", "UnitMask", "ZeroedUnits", "hard_sigmoid_of_keras_2"]

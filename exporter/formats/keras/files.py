@@ -33,7 +33,7 @@ class KerasFile:
     Attributes:
         container: found by content, whatever the suffix is.
         config: configuration of the model, parsed.
-        version: of the Keras that wrote an HDF5 file; None if the file does not say.
+        version: of the Keras that wrote it; None if an HDF5 file does not say.
     """
 
     path: Path
@@ -78,10 +78,9 @@ def read_archive(path: Path) -> KerasFile:
                 raise ModelError(
                     f"{path} is damaged: the checksum of {damaged} does not match", HINT_SAVE_AGAIN
                 )
-            _parse(archive.read("metadata.json"), path, "metadata.json")
-            return KerasFile(
-                path, ".keras", _parse(archive.read("config.json"), path, "config.json")
-            )
+            metadata = _parse(archive.read("metadata.json"), path, "metadata.json")
+            config = _parse(archive.read("config.json"), path, "config.json")
+            return KerasFile(path, ".keras", config, str(metadata.get("keras_version", "3")))
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise ModelError(
             f"{path} is damaged or truncated: {first_line(error)}", HINT_SAVE_AGAIN

@@ -89,7 +89,7 @@ def activation(function: Any, axis: int) -> Operation:
     name = function_name(function)
     if name == "linear":
         return Elementwise()
-    if name not in FUNCTIONS or not str(function.__module__).startswith("keras."):
+    if name not in FUNCTIONS or not str(function.__module__).startswith(("keras.", "exporter.")):
         return Opaque(f"the activation {name!r} has no rule")
     neutral_name, parameters = FUNCTIONS[name]
     normalized_axis = axis if neutral_name in {"softmax", "log_softmax"} else None
@@ -125,6 +125,7 @@ FUNCTIONS: Mapping[str, tuple[str, tuple[tuple[str, float], ...]]] = {
     **{name: (name, ()) for name in _SAME_NAME},
     "exponential": ("exp", ()),
     "hard_sigmoid": ("hard_sigmoid", (("alpha", 1.0 / 6.0), ("beta", 0.5))),
+    "hard_sigmoid_of_keras_2": ("hard_sigmoid", (("alpha", 0.2), ("beta", 0.5))),
     "leaky_relu": ("leaky_relu", (("alpha", 0.2),)),
     "elu": ("elu", ()),
 }

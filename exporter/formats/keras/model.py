@@ -21,7 +21,9 @@ from exporter.formats.keras.archive import write_archive
 from exporter.formats.keras.calls import all_layers, producer_name
 from exporter.formats.keras.draw import Drawing, check_structure, draw, output_names
 from exporter.formats.keras.files import Container, KerasFile
-from exporter.formats.keras.keras2 import is_keras_2, repaired
+from exporter.formats.keras.keras2 import HINT_EXPORT, is_keras_2, repaired
+from exporter.formats.keras.keras2_build import build
+from exporter.formats.keras.keras2_weights import load_weights
 from exporter.formats.keras.rebuild import input_structure
 from exporter.formats.keras.training import build_optimizer, compile_from_config
 from exporter.formats.keras.validate import OUR_CLASSES, check_file
@@ -174,27 +176,27 @@ def load(file: KerasFile) -> KerasModel:
     path = file.path.absolute()
     try:
         with _with_suffix(path, file.container) as fitting:
-            if file.container == ".h5" and is_keras_2(file.version):
-                model = _load_keras_2(fitting, repaired(file.config, path.name))
+            if is_keras_2(file.version):
+                model = _load_keras_2(fitting, repaired(file.config, path.name), path.name)
             else:
                 model = keras.saving.load_model(fitting, compile=False, safe_mode=True)
         if file.container == ".keras":
             compile_from_config(model, file.config.get("compile_config"))
     except _LOAD_ERRORS as error:
+        again = f"save it again with Keras {keras.__version__}, the version used here"
         raise ModelError(
             f"Keras cannot load {path.name}: {_reason(error)}",
-            f"save it again with Keras {keras.__version__}, the version used here",
+            HINT_EXPORT if is_keras_2(file.version) else again,
         ) from error
     return KerasModel(model, name=path.name, sha256=sha256_of(path))
 
 
-def _load_keras_2(path: Path, config: Any) -> Any:
+def _load_keras_2(path: Path, config: Any, source: str) -> Any:
     """Build the model from its repaired configuration, then load the file's weights."""
-    kind = keras.Sequential if config["class_name"] == "Sequential" else keras.Model
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Keras 3 warns about files of Keras 2
-        model = kind.from_config(config["config"])
-        model.load_weights(path)
+        model = build(config, source)
+        load_weights(model, path)
     return model
 
 

@@ -20,6 +20,7 @@ from exporter.formats.keras.files import (
     open_hdf5,
     read_archive,
 )
+from exporter.formats.keras.keras2 import counterpart, is_keras_2
 from exporter.graph import Array
 
 _CODE = {
@@ -83,8 +84,10 @@ def check_file(path: Path, is_layer: Callable[[str], bool]) -> KerasFile:
         _check_links(weights, path)
     if archive is None:
         check_classes(file.config, path.name)
+    if archive is None or is_keras_2(file.version):  # classes are found by their names alone
         for layer in _layers(file.config):
-            if not is_layer(layer["class_name"]):
+            described = f"{path.name}: {_described(layer)}"
+            if not is_layer(counterpart(layer["class_name"], described)):
                 raise _custom(path.name, layer)
     return file
 
@@ -139,7 +142,7 @@ def check_classes(config: Any, source: str) -> None:
                 _HINT_CODE,
             )
         _check_settings(entry, source)
-        if not _is_known(entry, {"keras", "builtins"}):
+        if not _is_known(entry, {"keras", "tf_keras", "builtins"}):
             raise _custom(source, entry)
 
 
