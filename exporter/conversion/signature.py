@@ -9,8 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from exporter.errors import ConversionError, UsageError
+from exporter.errors import ConversionError, ModelError, UsageError
 from exporter.formats.keras.calls import all_layers, producer_name
+from exporter.formats.keras.layer_parts import HINT_QUANTIZED
 from exporter.formats.keras.model import KerasModel
 from exporter.formats.keras.rebuild import input_structure
 from exporter.formats.keras.settings import setting
@@ -98,9 +99,13 @@ def in_float32(model: AnyModel) -> tuple[AnyModel, tuple[str, ...]]:
     """A copy in which all layers compute in float32, and a warning; else the model, and no warning.
 
     The TFLite converter refuses other precisions, and the ONNX converter adds many casts for them.
+
+    Raises:
+        ModelError: a layer has weights that `model.quantize` quantized.
     """
     if isinstance(model, SavedModel):
-        return model, ()
+        return model, model.warnings()
+    _refuse_quantized_layers(model.model)
     policies: dict[int, str] = {}  # id of a layer -> its dtype policy
     edits: list[SetAttribute] = []
     for node, layer in model.drawing.layers.items():
@@ -133,7 +138,19 @@ def dtype_paths(config: Any, prefix: str = "") -> Iterator[str]:
 
 def _policy(config: dict[str, Any], path: str) -> str:
     policy = setting(config, path)
-    return str(policy["config"]["name"] if isinstance(policy, dict) else policy)
+    inner = policy["config"] if isinstance(policy, dict) else {"name": policy}
+    return str(inner.get("name") or inner.get("source_name"))  # the second: of quantized weights
+
+
+def _refuse_quantized_layers(model: Any) -> None:
+    """Raise an error: the converters do not know the operations of Keras' quantized layers."""
+    for layer in all_layers(model):
+        if mode := getattr(layer, "quantization_mode", None):
+            raise ModelError(
+                f"{type(layer).__name__} {layer.name!r} has {mode} weights from model.quantize, "
+                "which the converters to ONNX and TFLite do not read",
+                HINT_QUANTIZED,
+            )
 
 
 def _refuse_stateful_layers(model: Any) -> None:
@@ -178,4 +195,6 @@ def _complete_shape(
             raise UsageError(
                 f"dimension {axis} of the input {name!r} is {known[axis]}, not {shape[axis]}"
             )
+    if not known:
+        return ()
     return (batch if known[0] is None else known[0], *shape[1:])

@@ -16,6 +16,7 @@ from exporter.trace.head import Head
 from exporter.trace.readers import Detection
 from exporter.verification.detector_rows import DetectedRows
 from exporter.verification.gate_masks import reads_mask
+from exporter.verification.layout import Order, logits_order
 from exporter.verification.match import members_of_merged, semantics_of, units_of, z_of
 from exporter.verification.quantized_values import precision_of, quantization_of, quantize
 from exporter.verification.rerun_original import RerunOriginal, sources_of
@@ -55,6 +56,10 @@ class HeadComparer(Comparer):
         self.kept, self.present = units_of(pair.original, head, table)
         self._graphs = pair.graphs
         self.new_z = z_of(pair, head, table)
+        self._order: Order | None = None  # of the axes of `new_z`; None for the original's
+        if self.new_z is not None and pair.stage == "export":
+            self._order = logits_order(pair, head, table.output, self.new_z)
+            self.new_z = None if self._order is None else self.new_z
         self._semantics = semantics_of(pair.original, table)
         merge = self._semantics.merge
         self._members = members_of_merged(self._graphs[1], table.output) if merge else None
@@ -88,7 +93,10 @@ class HeadComparer(Comparer):
         head, output = self.head, self.table.output
         expected = self.expected(runs.original)
         if self.new_z is not None:
-            values = expected.z, self._real(runs.pruned, self.new_z)
+            actual = self._real(runs.pruned, self.new_z)
+            if self._order is not None and actual.ndim == len(self._order) + 1:
+                actual = actual.transpose(0, *(axis + 1 for axis in self._order))
+            values = expected.z, actual
             known = self._quantization(head.z, runs)
             logits = self._comparison(f"{output} (z)", "z", head.z, values, known)
             yield from self._split(logits, head.z, expected.z)

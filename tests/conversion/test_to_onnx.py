@@ -408,3 +408,13 @@ def test_a_model_is_converted_to_the_same_bytes_each_time(tmp_path: Path) -> Non
         to_onnx.convert(model, path)
         written.add(path.read_bytes())
     assert len(written) == 1
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_layers_that_keras_quantized_are_refused(child: Child, tmp_path: Path, mode: str) -> None:
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(8, name="scores")])
+    model.quantize(mode)
+    opened = open_live(model, child)
+    for kind in ("onnx", "tflite"):
+        with pytest.raises(ModelError, match=f"Dense 'scores' has {mode} weights from model.quan"):
+            opened.convert(kind, tmp_path / f"net.{kind}", ConvertOptions())

@@ -40,6 +40,8 @@ Row = Callable[[KerasCall], Translation]  # translates the calls of one class of
 CONVERT_HINT = "`exporter run` prunes the converted model: --to onnx,tflite"
 """Hint for layers with constants that are not weights: only a converted file contains them."""
 
+HINT_QUANTIZED = "cut the model before model.quantize; --precision int8 quantizes the result"
+
 
 def parts(call: KerasCall, row: Row) -> tuple[LayerPart, ...]:
     """The parts of the layer that is called, in running order."""

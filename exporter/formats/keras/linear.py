@@ -12,6 +12,8 @@ from typing import Any
 
 from exporter.formats.keras.calls import KerasCall
 from exporter.formats.keras.layer_parts import (
+    CONVERT_HINT,
+    HINT_QUANTIZED,
     LayerPart,
     Row,
     Translation,
@@ -89,7 +91,7 @@ def _linear(call: KerasCall, linear: Linear) -> Translation:
     """A product, its bias and the layer's activation."""
     layer, last = call.operation, rank_of(call) - 1
     if is_adapted(layer):
-        return Opaque("its kernel is quantized or has LoRA weights")
+        return adapted(layer, "kernel")
     name = class_name(call)
     if layer.bias is None:
         product = LayerPart(name, linear, weights=(layer.kernel,))
@@ -98,6 +100,14 @@ def _linear(call: KerasCall, linear: Linear) -> Translation:
     else:
         return Opaque("Keras may add its bias along another axis after a cut")
     return with_activation(call, (product,), last)
+
+
+def adapted(layer: Any, weight: str) -> Opaque:
+    """The refusal of a layer whose weight is quantized, or extended by LoRA."""
+    mode = getattr(layer, "quantization_mode", None)
+    if mode:
+        return Opaque(f"its {weight} is quantized by Keras ({mode})", HINT_QUANTIZED)
+    return Opaque(f"its {weight} has LoRA weights", CONVERT_HINT)
 
 
 def is_adapted(layer: Any) -> bool:

@@ -27,7 +27,7 @@ from exporter.formats.keras.layer_parts import (
     softmax,
     with_weights,
 )
-from exporter.formats.keras.linear import LINEAR, is_adapted
+from exporter.formats.keras.linear import LINEAR, adapted, is_adapted
 from exporter.formats.keras.operators import OPERATORS
 from exporter.formats.keras.products import products_of
 from exporter.graph import operations
@@ -167,7 +167,7 @@ def _permute(call: KerasCall) -> Translation:
 def _embedding(call: KerasCall) -> Translation:
     layer = call.operation
     if is_adapted(layer):
-        return Opaque("its table is quantized or has LoRA weights")
+        return adapted(layer, "table")
     (part,) = with_weights(call, Gather(0), layer.embeddings)
     return (part._replace(weights_first=True),)
 

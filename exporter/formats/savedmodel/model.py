@@ -56,7 +56,8 @@ class SavedModel:
 
     Attributes:
         inputs: name -> `tf.TensorSpec`, sorted by name.
-        outputs: name -> `tf.TensorSpec`.
+        outputs: name -> `tf.TensorSpec`; only those of numbers.
+        left_out: the other outputs, with their types: names of classes, for example.
         variables: that the signature reads.
     """
 
@@ -74,17 +75,48 @@ class SavedModel:
             sorted(self._function.structured_input_signature[1].items())
         )
         specs = self._function.structured_outputs
-        self._results = sorted(specs, key=_numeric_order)  # names in the SavedModel
-        named = len(info.outputs) == len(self._results)
-        names = map(self._unlike_inputs, info.outputs if named else self._results)
-        self.outputs: dict[str, Any] = {
-            name: specs[result] for name, result in zip(names, self._results, strict=True)
+        results = sorted(specs, key=_numeric_order)  # names in the SavedModel
+        names = info.outputs if len(info.outputs) == len(results) else results
+        self.left_out = tuple(
+            f"{name!r} ({specs[result].dtype.name})"
+            for name, result in zip(names, results, strict=True)
+            if not _is_numeric(specs[result])
+        )
+        self._check_dtypes(len(specs))
+        kept = {
+            self._unlike_inputs(name): result
+            for name, result in zip(names, results, strict=True)
+            if _is_numeric(specs[result])
         }
+        self._results = tuple(kept.values())
+        self.outputs: dict[str, Any] = {name: specs[result] for name, result in kept.items()}
 
     @property
     def weight_bytes(self) -> int:
         """Size of its variables."""
         return sum(prod(each.shape) * each.dtype.size for each in self.variables)
+
+    def _check_dtypes(self, outputs: int) -> None:
+        """Refuse inputs, and a single output, that other formats cannot take (ModelError)."""
+        for name, spec in self.inputs.items():
+            if not _is_numeric(spec):
+                raise ModelError(
+                    f"{self.name}: the input {name!r} takes values of the type {spec.dtype.name}, "
+                    "which neither ONNX nor TFLite models compute with here",
+                    "export the layers after the one that turns them into numbers",
+                )
+        if len(self.left_out) == outputs:
+            raise ModelError(
+                f"{self.name}: no output contains numbers: {', '.join(self.left_out)}",
+                "export the scores before they become names",
+            )
+
+    def warnings(self) -> tuple[str, ...]:
+        """For the report: outputs that the converted files lack."""
+        if not self.left_out:
+            return ()
+        names = ", ".join(self.left_out)
+        return (f"{len(self.left_out)} output of the SavedModel is not converted: {names}",)
 
     def _unlike_inputs(self, name: str) -> str:
         """A signature may use one name for an input and an output; other formats may not."""
@@ -161,6 +193,14 @@ def open_file(path: Path, signature: str | None = None) -> SavedModel:
 
 
 _REASON = "its layers are not visible; heads are found in the files that it is converted to"
+
+
+def _is_numeric(spec: Any) -> bool:
+    """Can other formats represent it? Not strings, complex numbers, tables or ragged tensors."""
+    dtype = spec.dtype
+    return isinstance(spec, tf.TensorSpec) and (
+        dtype.is_floating or dtype.is_integer or dtype.is_bool
+    )
 
 
 def _precision(variables: tuple[Any, ...]) -> str:

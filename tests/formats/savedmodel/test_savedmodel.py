@@ -200,6 +200,73 @@ def test_a_graph_that_writes_a_file_is_not_run(command_here: Command, tmp_path: 
     assert (tmp_path / "written").exists()
 
 
+def save_with(folder: Path, result: Callable[[Any], Any], shape: Any, **parts: Any) -> Path:
+    """A module with one signature and further parts, such as functions that nobody calls."""
+    module = tf.Module()
+    for name, part in parts.items():
+        setattr(module, name, part)
+    module.run = tf.function(result, input_signature=[tf.TensorSpec(*shape, name="x")])
+    tf.saved_model.save(module, str(folder), {"serving_default": module.run})
+    return folder
+
+
+def test_a_function_that_is_not_run_may_read_a_data_set(tmp_path: Path) -> None:
+    """Keras keeps such a function in an adapted Normalization."""
+    data = tf.data.Dataset.range(3)
+    adapt = tf.function(lambda: next(iter(data)), input_signature=[])
+    folder = save_with(tmp_path / "net", lambda x: {"y": x * 2}, ([None, 2],), adapt=adapt)
+    np.testing.assert_array_equal(run(open_file(folder), x=np.ones((1, 2)))["y"], [[2, 2]])
+
+
+def test_a_function_that_fills_a_table_is_run(tmp_path: Path) -> None:
+    words = tmp_path / "words.txt"
+    words.write_text("cat\ndog\n")
+    lines = tf.lookup.TextFileIndex.LINE_NUMBER
+    reader = tf.lookup.TextFileInitializer(
+        str(words), tf.int64, lines, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE
+    )
+    table = tf.lookup.StaticHashTable(reader, "?")
+    folder = save_with(tmp_path / "net", lambda x: {"y": x * 2}, ([None, 2],), table=table)
+    with pytest.raises(ModelError, match="contains the operator InitializeTableFromTextFileV2"):
+        open_file(folder)
+
+
+def test_outputs_of_strings_are_left_out(child: Child, tmp_path: Path) -> None:
+    kernel, names = tf.constant(np.eye(3, dtype=np.float32)), tf.constant(["cat", "dog", "owl"])
+
+    def scores(x: Any) -> Any:
+        return {"names": tf.gather(names, tf.argmax(x, 1)), "scores": tf.nn.softmax(x @ kernel)}
+
+    folder = save_with(tmp_path / "net", scores, ([None, 3],))
+    assert open_file(folder).graph().outputs == ("scores",)
+    done = open_folder(folder, child).convert("onnx", tmp_path / "net.onnx", ConvertOptions())
+    assert done.warnings == ("1 output of the SavedModel is not converted: 'names' (string)",)
+    assert [each.name for each in onnx.load(tmp_path / "net.onnx").graph.output] == ["scores"]
+
+
+def test_strings_only(tmp_path: Path) -> None:
+    names = tf.constant(["cat", "dog"])
+    only = save_with(tmp_path / "out", lambda x: {"y": tf.gather(names, x)}, ([None], tf.int32))
+    with pytest.raises(ModelError, match=r"no output contains numbers: 'y' \(string\)"):
+        open_file(only)
+    taken = save_with(tmp_path / "in", lambda x: {"y": tf.strings.length(x)}, ([None], tf.string))
+    with pytest.raises(ModelError, match="the input 'x' takes values of the type string"):
+        open_file(taken)
+
+
+@pytest.mark.parametrize("kind", ROUTES)
+def test_an_input_of_rank_0(child: Child, tmp_path: Path, kind: str) -> None:
+    module = tf.Module()
+    module.kernel = tf.Variable(np.eye(3, 4, dtype=np.float32))
+    specs = [tf.TensorSpec([1, 3], name="x"), tf.TensorSpec([], name="t")]
+    module.run = tf.function(lambda x, t: {"y": x @ module.kernel / t}, input_signature=specs)
+    tf.saved_model.save(module, str(tmp_path / "net"), {"serving_default": module.run})
+    x, path = np.array([[1, 2, 3]], np.float32), tmp_path / f"net.{kind}"
+    open_folder(tmp_path / "net", child).convert(kind, path, ConvertOptions())
+    values = run(open_model(path), x=x, t=np.array(2, np.float32))
+    np.testing.assert_allclose(values["y"], [[0.5, 1, 1.5, 0]], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "operator",
     [
