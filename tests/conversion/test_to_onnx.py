@@ -410,6 +410,7 @@ def test_a_model_is_converted_to_the_same_bytes_each_time(tmp_path: Path) -> Non
     assert len(written) == 1
 
 
+@pytest.mark.filterwarnings("ignore:Layer InputLayer does not have:UserWarning")
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_layers_that_keras_quantized_are_refused(child: Child, tmp_path: Path, mode: str) -> None:
     model = keras.Sequential([keras.Input((16,)), layers.Dense(8, name="scores")])

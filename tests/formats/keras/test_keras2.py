@@ -381,10 +381,8 @@ def _write_as_tensorflow_2_13(path: Path) -> None:
     weights = io.BytesIO(members["model.weights.h5"])
     with h5py.File(weights, "r+") as file:
         for old in sorted(names, key=len, reverse=True):
-            parent = file[old].parent
-            parent.move(old.rpartition("/")[2], f"tmp/{names[old]}")
-            parent.require_group("_layer_checkpoint_dependencies")
-            parent.move(f"tmp/{names[old]}", f"_layer_checkpoint_dependencies/{names[old]}")
+            group, name = file[old].parent.parent, old.rpartition("/")[2]
+            group.move(f"layers/{name}", f"_layer_checkpoint_dependencies/{names[old]}")
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in {**members, "model.weights.h5": weights.getvalue()}.items():
             archive.writestr(name, content)
