@@ -141,6 +141,8 @@ class Graph:
         labels: output name -> one label for each unit, if the file contains them.
         normalization: input name -> how image pixels become its values, if the file states it.
         sample_rates: input name -> samples of sound per second, if the file states it.
+        other_entries: further signatures of the file, with computations of their own that the
+            graph does not contain.
     """
 
     nodes: tuple[Node, ...]
@@ -150,6 +152,7 @@ class Graph:
     labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     normalization: Mapping[str, Normalization] = field(default_factory=dict)
     sample_rates: Mapping[str, int] = field(default_factory=dict)
+    other_entries: tuple[str, ...] = ()
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

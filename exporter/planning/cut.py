@@ -99,6 +99,10 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
     )
     warnings = (
         *_warnings(heads, selection, options, tables[0].new_units),
+        *(
+            f"signature {name!r} is not cut: it has a subgraph of its own, and keeps all units"
+            for name in model.graph().other_entries
+        ),
         *pixel_warnings(images, tables[0], labeled=heads[0].labels is not None),
     )
     return Cut(heads, selection, options.mode, Plan(edits, remap, images), remap, warnings)

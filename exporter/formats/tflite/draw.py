@@ -88,6 +88,11 @@ def draw(file: File) -> Drawing:
             labels=labels(file, graph, returned),
             normalization=_stated(file, fed, normalizations),
             sample_rates=_stated(file, fed, sample_rates),
+            other_entries=tuple(
+                text(each.signatureKey)
+                for each in file.model.signatureDefs or ()
+                if each.subgraphIndex != 0
+            ),
         ),
         tensors={name: i for i, name in enumerate(names)},
         nodes={node.name: i for i, node in enumerate(nodes)},
