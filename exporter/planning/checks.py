@@ -73,7 +73,8 @@ def check_weights(graph: Graph, of_heads: Collection[str]) -> None:
             and consumer.operation.function != "batch_normalization"
             for consumer, _ in consumers
         )
-        valid = ~np.isnan(values) if is_mask else np.isfinite(values)
+        with np.errstate(invalid="ignore"):  # a signaling NaN
+            valid = ~np.isnan(values) if is_mask else np.isfinite(values)
         invalid = values.size - int(valid.sum())
         if invalid:
             raise NotAllowedError(

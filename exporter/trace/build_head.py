@@ -120,7 +120,7 @@ def _tail(walk: AxisWalk, output: str) -> _Tail:
         factor = factor_of(walk.graph, node, walk.tensors[tensor])
         if factor is None and not _may_be_in_tail(walk.graph, node):
             return linear
-        nodes.insert(0, node)
+        nodes.append(node)
         tensor = node.inputs[0]
         if factor is not None:
             tensor, factors[node.name] = factor
@@ -128,7 +128,7 @@ def _tail(walk: AxisWalk, output: str) -> _Tail:
             function = node.operation.function
             if factors and not ACTIVATIONS[function].probability:
                 return linear
-            return _Tail(tuple(nodes), function, tensor, factors)
+            return _Tail(tuple(reversed(nodes)), function, tensor, factors)
 
 
 def _may_be_in_tail(graph: Graph, node: Node) -> bool:

@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FAILURES: tuple[tuple[str, Mapping[str, bytes]], ...] = ()
+FAILURES: tuple[tuple[str, Mapping[str, bytes]], ...] = (
+    ("report", {"report.json": b"\xff"}),  # no UTF-8, with a manifest that states its hash
+)

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,6 +117,21 @@ def test_keras_files(suffix: str, keras_shelf: Path, tmp_path: Path) -> None:
     seed = {f"net{suffix}": (keras_shelf / f"net{suffix}").read_bytes()}
     folder = tmp_path / "work"
     _check_keras(suffix, seed, folder, lambda path, child: open_keras(path, child).graph())
+
+
+def test_keras_members(keras_shelf: Path, tmp_path: Path) -> None:
+    """Damaged members in a sound archive: an archive finds most damage by its checksums."""
+    with zipfile.ZipFile(keras_shelf / "net.keras") as archive:
+        seed = {name: archive.read(name) for name in archive.namelist()}
+
+    def read(path: Path, child: Child) -> None:
+        packed = tmp_path / "net.keras"
+        with zipfile.ZipFile(packed, "w") as archive:
+            for name in seed:
+                archive.write(path.parent / name, name)
+        open_keras(packed, child).graph()
+
+    _check_keras("members of .keras", seed, tmp_path / "work", read)
 
 
 def test_savedmodel(tmp_path: Path) -> None:
