@@ -136,20 +136,8 @@ attempt(
         dynamic=True,
     ),
 )
-attempt("v8 nms", lambda: yolo("yolov8n", "boxes after NonMaxSuppression", {"units": 80}, nms=True))
-attempt("v11", lambda: yolo("yolo11n", "boxes and 80 classes", dict(BOXES)))
-attempt("v11 cls", lambda: yolo("yolo11n-cls", "Linear, softmax", {"units": 1000}))
-attempt("v11 seg", lambda: yolo("yolo11n-seg", "boxes, 80 classes, mask coefficients", dict(BOXES)))
-attempt(
-    "v8 pose",
-    lambda: yolo(
-        "yolov8n-pose",
-        "boxes and key points of one class",
-        {"units": 0, "why": "one class: person"},
-    ),
-)
 attempt("v11 obb", lambda: yolo("yolo11n-obb", "boxes, classes, angle", dict(BOXES, units=80)))
-attempt("v10", lambda: yolo("yolov10n", "rows after top-k (no NMS)", {"units": 80}))
+attempt("v10", lambda: yolo("yolov10n", "boxes and 80 classes", dict(BOXES)))
 attempt("v5", lambda: yolo("yolov5nu", "boxes and 80 classes", dict(BOXES)))
 for folder in Path().glob("*.pt"):
     folder.unlink()
