@@ -302,3 +302,22 @@ def test_faulty_files_from_outside_are_different(before: str, after: str, fact: 
     found = proof(model, file)
     assert found.result == "different"
     assert fact in found.reason
+
+
+def test_recorded_steps_are_compared() -> None:
+    model = original("softmax float32.onnx")
+    second = cut(cut(model, keep=[0, 2, 3]), keep=[0, 1])
+    remap = second.remap
+    assert remap is not None
+    first, last = remap.steps
+    (table,) = last
+    wrong = replace(remap, steps=(first, (replace(table, activation="sigmoid"),)))
+    assert str(*compare_remaps(remap, wrong)).startswith("step 1 of the remap of head 'y'")
+    fewer = replace(remap, steps=(first,))
+    assert [str(each) for each in compare_remaps(remap, fewer)] == [
+        "the remap records 1 cuts, expected 2"
+    ]
+    more = replace(remap, steps=(first, (table, replace(table, name="other"))))
+    assert [str(each) for each in compare_remaps(remap, more)] == [
+        "step 1 of the remap has 2 heads, expected 1"
+    ]
