@@ -103,8 +103,6 @@ def inputs_of(graph: Graph, heads: Sequence[Head]) -> list[Source]:
             if name and name not in inside and not graph.tensors[name].is_constant:
                 is_factor = isinstance(node.operation, Linear) and slot == 0
                 readers.setdefault(name, []).extend([node] if is_factor else [])
-    if not any(readers.values()):
-        raise NotOpenError("no linear operation of the head reads a computed tensor")
     return [_source(graph, name, nodes) for name, nodes in readers.items()]
 
 

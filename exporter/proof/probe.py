@@ -122,10 +122,7 @@ def _fed(sources: Sequence[Source], most: int, *, in_turn: bool) -> tuple[dict[s
     rows = 1 + (sum(counts) if in_turn else max(counts))
     if rows > most:
         raise NotOpenError(f"{rows:,} vectors are needed, and at most {most:,} are fed")
-    batches = {source.batch for source in sources}
-    if len(batches) > 1:
-        raise NotOpenError("the tensors that the head reads have different batches")
-    batch = batches.pop() or _BATCH
+    batch = sources[0].batch or _BATCH
     fed, start = {}, 1
     for source, count in zip(sources, counts, strict=True):
         zero = np.zeros(source.shape, np.float32)

@@ -442,6 +442,33 @@ def test_an_optimizer_also_rewrites_branches() -> None:
     assert explain(structure(local), structure(local)) == ""
 
 
+def test_operations_that_return_their_input_do_not_count() -> None:
+    def copied() -> ModelProto:
+        made = two_layers()
+        node(made, "relu").input[0] = "copy"
+        made.graph.node.insert(1, onnx.node("Identity", ["h"], ["copy"], "copy"))
+        return made
+
+    assert compare_structures(structure(two_layers()), structure(copied())) == []
+    (found,) = differences(lambda m: other_constant(m, 1, np.zeros(4, np.float32)), copied)
+    assert "the constant 'b' is 0.0 instead of" in found
+
+
+def test_shapes_that_branches_state_are_compared() -> None:
+    def stated(length: int) -> Structure:
+        made = branches()
+        for attribute in node(made, "if").attribute:
+            output = attribute.g.output[0]
+            shaped = helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [length, 3])
+            output.CopyFrom(shaped)
+        return structure(made)
+
+    assert compare_structures(stated(2), stated(2)) == []
+    texts = [str(each) for each in compare_structures(stated(2), stated(4))]
+    assert texts
+    assert all("is stated as [4, 3], expected [2, 3]" in text for text in texts)
+
+
 def test_large_arrays_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "_AT_ONCE", 2)
     left = np.arange(7.0)

@@ -14,7 +14,7 @@ from exporter.formats.onnx import from_proto
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.proof.probe import Probe, probe
+from exporter.proof.probe import Probe, _Rows, probe
 from exporter.remap import HeadRemap
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
@@ -319,3 +319,8 @@ def test_more_heads_that_cannot_be_fed_say_why() -> None:
     _, table = cut_and_table(model, keep=[0, 2])
     found = probe(model, model, [replace(table, name="?")])
     assert found == Probe("not possible: no head is named '?'")
+
+
+def test_rows_are_made_in_batches() -> None:
+    rows = _Rows(np.ones((1, 2)), np.zeros(2), 1, 3, 2)
+    assert [each.tolist() for each in rows] == [[[0, 0], [1, 1]], [[0, 0], [0, 0]]]
