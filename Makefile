@@ -12,7 +12,7 @@ KERAS2 := $(basename $(notdir $(wildcard requirements/keras2/*.txt)))
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
 .PHONY: help setup demo test check bench fuzz lint types imports docs coverage format \
-  operators precisions modes keywords applications pins clients field keras2 clean
+  operators precisions modes keywords schemas applications pins clients field keras2 clean
 FUZZ_EXAMPLES ?= 2000
 .NOTPARALLEL:
 
@@ -90,6 +90,9 @@ operators: $(READY)
 
 keywords: $(READY)
 	$(BIN)/python tools/api_keywords.py
+
+schemas: $(READY)
+	$(BIN)/python tools/json_schemas.py
 
 precisions: $(READY)
 	$(BIN)/python tools/precisions.py

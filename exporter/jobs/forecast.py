@@ -7,8 +7,7 @@ activations change values in a file, and not its structure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import write_pruned
 from exporter.jobs.quantize import quantization_specs, quantize_for_job, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.jobs.uncut import cut_quantized, uncut_models
 from exporter.output.scratch import scratch_folder
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
@@ -82,12 +82,8 @@ def forecast_models(
 ) -> dict[str, Forecast]:
     """See `forecast_job`. The model is converted once for all variants."""
     refuse_quantizing(job, opened)
-    for options in variants.values():  # report a wrong option before the conversion
-        with suppress(ModelError):  # the converted file may have a head that the source lacks
-            plan_cut(opened.model, options)
     with scratch_folder() as folder:
-        kinds = job.kinds or opened.default_kinds()
-        models = [opened.as_kind(kind, folder, job.progress) for kind in kinds]
+        models = uncut_models(opened, variants, job, folder)
         work = _Work(opened, job, out, measure_share)
         return {name: work.forecast(models, options) for name, options in variants.items()}
 
@@ -117,7 +113,7 @@ class _Work:
     out: Path | None
     measure_share: bool
 
-    def forecast(self, models: list[UncutModel], options: CutOptions) -> Forecast:
+    def forecast(self, models: Iterable[UncutModel], options: CutOptions) -> Forecast:
         floats, files, warnings = [], list[FileForecast](), list[str]()
         for uncut in models:
             with scratch_folder() as folder:
@@ -189,9 +185,7 @@ class _Work:
         samples = self._calibration(before) if PRECISIONS[spec.precision].calibrated else None
         made = quantize_for_job(self.job, self.source, before, spec, samples).model
         if self.job.quantize_first:
-            made.sha256 = uncut.model.sha256
-            images = plain.cut.plan.images  # as in `run`
-            cut = plan_cut(made, options, uncut.original, images).quantized_to(spec.precision)
+            cut = cut_quantized(made, uncut, plain.cut, options, spec.precision)
             made = made.apply(cut.plan)
         made.write(path)
         return self.source.reopen(path)

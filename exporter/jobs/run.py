@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -38,6 +37,7 @@ from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started, verifying
 from exporter.jobs.task_quality import QualityMeter, check_truth
+from exporter.jobs.uncut import cut_quantized, uncut_models
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
@@ -104,11 +104,7 @@ def run_variants(
         inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
         check_truth(job, inputs)
         calibration = calibration_samples(job, opened)
-        for options in variants.values():  # report a wrong option before the conversion
-            with suppress(ModelError):  # the converted file may have a head that the source lacks
-                plan_cut(opened.model, options)
-        kinds = job.kinds or opened.default_kinds()
-        models = tuple(opened.as_kind(kind, scratch, job.progress) for kind in kinds)
+        models = uncut_models(opened, variants, job, scratch)
         memory: Originals = {}
         shared = opened, models, inputs, calibration, memory
         reports = {
@@ -370,10 +366,7 @@ def _quantize(
     made, cut, results = quantized.model, plain.cut, CheckResults()
     proof = Proof("sampled", "it was quantized after the cut") if job.verify else None
     if job.quantize_first:
-        made.sha256 = uncut.model.sha256  # the remap names the user's file
-        images = cut.plan.images  # of the float file, which shows its first layers
-        cut = plan_cut(made, variant.options, uncut.original, images)
-        cut = cut.quantized_to(spec.precision)
+        cut = cut_quantized(made, uncut, cut, variant.options, spec.precision)
         pruned = variant.write(path, made.apply(cut.plan).write)
         proof, results = prove_cut(job, made, pruned, cut.remap)
         results += variant.check(made, pruned, cut.remap.heads)

@@ -36,8 +36,10 @@ from exporter.selection.selection_file import SCHEMA
 from exporter.trace import trace
 from exporter.trace.head import Head
 
+_SHOWN = 10  # units in the text of a choice
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class UnitChoice:
     """The units that the criteria keep, with the numbers that decided.
 
@@ -69,6 +71,18 @@ class UnitChoice:
         """The kept units, as `exporter.prune(keep=...)` takes them."""
         labels = tuple(row.label for row in self.rows)
         return Selection(len(self.rows), self.kept, labels if any(labels) else None)
+
+    def __repr__(self) -> str:
+        """How many units are kept, and the first of them with their reasons."""
+        kept = [decision for decision in self.decisions if decision.kept]
+        shown = [f"  {self._name(d.unit)}: {d.reason}" for d in kept[:_SHOWN]]
+        more = [f"  ... and {len(kept) - _SHOWN} more"] if len(kept) > _SHOWN else []
+        first = f"{len(kept)} of {len(self.rows)} units of {self.model} kept, by {self.source}"
+        return "\n".join([first, *shown, *more])
+
+    def _name(self, unit: int) -> str:
+        label = self.rows[unit].label
+        return f"{unit} {label}" if label else str(unit)
 
     def table(self) -> list[dict[str, Any]]:
         """One dictionary per unit, for `pandas.DataFrame(choice.table())`."""

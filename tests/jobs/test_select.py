@@ -134,6 +134,18 @@ def test_the_record_is_a_selection(shelf: Path, labeled: Job, tmp_path: Path) ->
     assert choice.table()[0]["label"] == "macaw"
 
 
+def test_a_choice_prints_the_kept_units(shelf: Path, labeled: Job) -> None:
+    choice = select_units(shelf / "net.onnx", labeled, F1)
+    first, *lines = repr(choice).splitlines()
+    kept = [row for row in choice.table() if row["kept"]]
+    units, source = len(choice.rows), choice.source
+    assert first == f"{len(kept)} of {units} units of net.onnx kept, by {source}"
+    assert len(lines) == len(kept)
+    assert lines[0] == f"  {kept[0]['unit']} {kept[0]['label']}: {kept[0]['reason']}"
+    many = replace(choice, rows=choice.rows * 20, decisions=choice.decisions * 20)
+    assert repr(many).endswith(f"\n  ... and {20 * len(kept) - 10} more")
+
+
 def test_labels_are_found_by_name_index_and_case(
     shelf: Path, tmp_path: Path, features: Array
 ) -> None:

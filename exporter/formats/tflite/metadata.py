@@ -62,12 +62,11 @@ def normalizations(data: bytes) -> list[Normalization | None]:
 
 
 def _normalizations(root: Table) -> Iterator[Normalization | None]:
-    for subgraph in islice(root.tables(_ROOT_SUBGRAPHS), 1):
-        for tensor in subgraph.tables(_SUBGRAPH_INPUTS):
-            units = tensor.tables(_TENSOR_PROCESS_UNITS)
-            stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == NORMALIZATION]
-            known = stated and tensor.text(_TENSOR_DESCRIPTION) != UNKNOWN_PIXELS
-            yield _normalization(stated[0]) if known else None
+    for tensor in _inputs(root):
+        units = tensor.tables(_TENSOR_PROCESS_UNITS)
+        stated = [u.table(_UNIT_OPTIONS) for u in units if u.byte(_UNIT_TYPE) == NORMALIZATION]
+        known = stated and tensor.text(_TENSOR_DESCRIPTION) != UNKNOWN_PIXELS
+        yield _normalization(stated[0]) if known else None
 
 
 def sample_rates(data: bytes) -> list[int | None]:
@@ -80,12 +79,17 @@ def sample_rates(data: bytes) -> list[int | None]:
 
 
 def _sample_rates(root: Table) -> Iterator[int | None]:
+    for tensor in _inputs(root):
+        content = tensor.optional_table(_TENSOR_CONTENT)
+        is_audio = content is not None and content.byte(_CONTENT_TYPE) == _AUDIO
+        audio = content.table(_CONTENT) if content is not None and is_audio else None
+        yield None if audio is None else audio.uint32(_SAMPLE_RATE) or None
+
+
+def _inputs(root: Table) -> Iterator[Table]:
+    """The inputs of subgraph 0."""
     for subgraph in islice(root.tables(_ROOT_SUBGRAPHS), 1):
-        for tensor in subgraph.tables(_SUBGRAPH_INPUTS):
-            content = tensor.optional_table(_TENSOR_CONTENT)
-            is_audio = content is not None and content.byte(_CONTENT_TYPE) == _AUDIO
-            audio = content.table(_CONTENT) if content is not None and is_audio else None
-            yield None if audio is None else audio.uint32(_SAMPLE_RATE) or None
+        yield from subgraph.tables(_SUBGRAPH_INPUTS)
 
 
 def _normalization(options: Table) -> Normalization | None:

@@ -1,0 +1,295 @@
+"""Write `docs/schemas/`: JSON Schema (draft 2020-12) of the JSON records.
+
+Records that are dataclasses are described by their fields. Every schema allows more keys, which
+readers ignore.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.evaluation.unit_table import UnitRow
+from exporter.records import PrecisionRow, Report
+from exporter.trace.refusals import Refusal
+
+FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number"}
+FLAG: Schema = {"type": "boolean"}
+ANY: Schema = {"type": "object"}
+SIMPLE: Mapping[Any, Schema] = {
+    str: TEXT,
+    bool: FLAG,
+    int: {"type": "integer"},
+    float: {"type": ["number", "null"]},  # a value that is not finite is null
+    type(None): {"type": "null"},
+    Any: {},
+}
+
+
+def many(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def optional(schema: Schema) -> Schema:
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
+def record(properties: Mapping[str, Schema], *not_required: str) -> Schema:
+    required = [name for name in properties if name not in not_required]
+    return {"type": "object", "properties": dict(properties), "required": required}
+
+
+def of_type(hint: Any) -> Schema:
+    """The schema of a type as `dataclasses.asdict` and `json` write its values."""
+    if hint in SIMPLE:
+        return SIMPLE[hint]
+    if is_dataclass(hint):
+        return record(of_fields(hint))
+    return _of_generic(typing.get_origin(hint), typing.get_args(hint))
+
+
+def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> Schema:
+    if origin in {types.UnionType, typing.Union}:
+        return {"anyOf": [of_type(each) for each in arguments]}
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return {"type": "array", "prefixItems": [of_type(each) for each in arguments]}
+    if origin in {tuple, list}:
+        return many(of_type(arguments[0]))
+    return ANY
+
+
+def of_fields(record_type: Any) -> dict[str, Schema]:
+    hints = typing.get_type_hints(record_type)
+    return {field.name: of_type(hints[field.name]) for field in fields(record_type)}
+
+
+UNITS = many(COUNT)
+FILE = record({"name": TEXT, "sha256": optional(TEXT)})
+REMAP = record(
+    {
+        "schema": {"const": "exporter/remap/1"},
+        "original": FILE,
+        "parent": optional(FILE),
+        "precision": TEXT,
+        "pixels": {
+            "type": "object",
+            "additionalProperties": optional(
+                record({"mean": many(NUMBER), "std": many(NUMBER)}),
+            ),
+        },
+        "heads": many(
+            record(
+                {
+                    "name": TEXT,
+                    "output": TEXT,
+                    "axis": {"type": "integer"},
+                    "part": optional({"type": "array", "prefixItems": [COUNT, COUNT]}),
+                    "mode": TEXT,
+                    "activation": TEXT,
+                    "logits": optional(TEXT),
+                    "old_units": COUNT,
+                    "new_units": COUNT,
+                    "kept": UNITS,
+                    "new_to_old": many({"anyOf": [COUNT, UNITS]}),
+                    "labels": optional(many(TEXT)),
+                    "options": ANY,
+                },
+                "logits",
+            )
+        ),
+    },
+    "precision",
+    "pixels",
+)
+SELECTION = record(
+    {
+        "schema": {"const": "exporter/selection/1"},
+        "ok": FLAG,
+        "model": FILE,
+        "head": TEXT,
+        "units": COUNT,
+        "kept": UNITS,
+        "data": record({"source": TEXT, "samples": COUNT}),
+        "table": many(record({**of_fields(UnitRow), "kept": FLAG, "reason": TEXT})),
+        "confused": many(record({"label": COUNT, "predicted": COUNT, "samples": COUNT})),
+        "moved": many(record({"removed": COUNT, "predicted": COUNT, "samples": COUNT})),
+        "warnings": many(TEXT),
+        "merge": many(UNITS),
+    },
+    *("ok", "merge"),  # of `exporter select --json` only
+)
+REPORT = record(
+    {
+        "schema": {"const": "exporter/report/1"},
+        "ok": FLAG,
+        **of_fields(Report),
+        "remap": optional(REMAP),
+        "precisions": many(of_type(PrecisionRow)),
+    }
+)
+MEMORY = record(
+    {
+        "method": TEXT,
+        "bytes": COUNT,
+        "weights_bytes": COUNT,
+        "activation_bytes": COUNT,
+        "is_complete": FLAG,
+    }
+)
+COUNTS = {
+    "bytes": optional(COUNT),
+    "parameters": COUNT,
+    "multiply_adds": optional(COUNT),
+    "memory": MEMORY,
+}
+FORECAST = record(
+    {
+        "head": TEXT,
+        "mode": TEXT,
+        "units": COUNT,
+        "kept": UNITS,
+        "kept_labels": optional(many(TEXT)),
+        "verdict": many(TEXT),
+        "edits": many(TEXT),
+        "remap": REMAP,
+        "warnings": many(TEXT),
+        "files": many(
+            record(
+                {
+                    "kind": TEXT,
+                    "precision": TEXT,
+                    "exact": FLAG,
+                    **COUNTS,
+                    "original": record(COUNTS),
+                    "latency": record(
+                        {
+                            "share": optional(NUMBER),
+                            "kept": NUMBER,
+                            "source": {"enum": ["counted", "measured"]},
+                            "interval": optional(many(NUMBER)),
+                            "head_bytes": COUNT,
+                            "head_multiply_adds": optional(COUNT),
+                            "speedup_bound": optional(NUMBER),
+                            "strict": FLAG,
+                        }
+                    ),
+                    "verdict": TEXT,
+                }
+            )
+        ),
+    }
+)
+PLAN = record(
+    {
+        "schema": {"const": "exporter/plan/1"},
+        "ok": FLAG,
+        "plans": {"type": "object", "additionalProperties": FORECAST},
+    }
+)
+PRUNE_KEYS = ("ok", "artifacts", "remap", "checks", "quality", "coverage", "worst", "warnings")
+PRUNE = record(
+    {
+        "schema": {"const": "exporter/prune/1"},
+        **{key: REPORT["properties"][key] for key in (*PRUNE_KEYS, "selection")},
+    }
+)
+INSPECT = record(
+    {
+        "schema": {"const": "exporter/inspect/1"},
+        "ok": FLAG,
+        "model": record(
+            {
+                "name": TEXT,
+                "kind": TEXT,
+                "precision": TEXT,
+                "bytes": optional(COUNT),
+                "sha256": optional(TEXT),
+            }
+        ),
+        "inputs": many(
+            record({"name": TEXT, "shape": optional(many(optional(COUNT))), "dtype": TEXT})
+        ),
+        "heads": many(
+            record(
+                {
+                    "name": TEXT,
+                    "output": TEXT,
+                    "axis": {"type": "integer"},
+                    "units": COUNT,
+                    "parts": many(UNITS),
+                    "part_names": many(TEXT),
+                    "activation": TEXT,
+                    "dtype": TEXT,
+                    "labels": optional(many(TEXT)),
+                    "bytes": optional(COUNT),
+                    "share_of_bytes": optional(NUMBER),
+                    "multiply_adds": optional(COUNT),
+                    "share_of_multiply_adds": optional(NUMBER),
+                }
+            )
+        ),
+        "refused": many(of_type(Refusal)),
+        "forecast": optional(FORECAST),
+    }
+)
+REPORTS = record(
+    {
+        "schema": {"const": "exporter/reports/1"},
+        "ok": FLAG,
+        "variants": {"type": "object", "additionalProperties": REPORT},
+    }
+)
+ERROR = record(
+    {
+        "schema": {"const": "exporter/error/1"},
+        "ok": {"const": False},
+        "exit": {"type": "integer"},
+        "error": TEXT,
+        "hint": TEXT,
+    }
+)
+SCHEMAS: Mapping[str, tuple[str, Schema]] = {
+    "selection": ("The units that `exporter select` chose, with the reason for each", SELECTION),
+    "report": ("The results of a job: report.json, and --json of most commands", REPORT),
+    "remap": ("Old and new indices of the units of an artifact", REMAP),
+    "reports": ("The reports of a run with variants, by variant", REPORTS),
+    "prune": ("The results of `exporter prune --json`", PRUNE),
+    "inspect": ("The heads of a model: `exporter inspect --json`", INSPECT),
+    "plan": ("Forecasts of --dry-run, by variant", PLAN),
+    "error": ("An error that ends a command with --json", ERROR),
+}
+
+
+def documents() -> dict[str, Schema]:
+    """Name of the file -> its content."""
+    return {
+        f"{name}.json": {"$schema": DIALECT, "$id": f"exporter/{name}/1", "title": title, **schema}
+        for name, (title, schema) in SCHEMAS.items()
+    }
+
+
+def text(document: Schema) -> str:
+    return json.dumps(document, indent=1) + "\n"
+
+
+def main() -> None:
+    FOLDER.mkdir(exist_ok=True)
+    for name, document in documents().items():
+        (FOLDER / name).write_text(text(document), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
