@@ -50,6 +50,11 @@ class Samples:
     def count(self) -> int:
         return min((len(values) for values in self.values.values()), default=0)
 
+    @property
+    def in_memory(self) -> bool:
+        """All values are arrays: another pass costs nothing."""
+        return all(isinstance(values, np.ndarray) for values in self.values.values())
+
     def feeds(self) -> Iterator[dict[str, Array]]:
         """Input name -> (batch, ...), for one sample after another."""
         for i in range(self.count):

@@ -22,7 +22,7 @@ from exporter.verification.comparisons import comparers_of
 from exporter.verification.floors import FLOORS
 from exporter.verification.gate_masks import with_masks
 from exporter.verification.head_comparison import HeadComparer
-from exporter.verification.metrics import METRICS
+from exporter.verification.metrics import Block, measure
 from exporter.verification.roles import Answers, ModelPair
 from exporter.verification.verify import VerifyOptions
 
@@ -119,7 +119,7 @@ def _differs(expected: Array, actual: Array, precision: str) -> bool:
     if not finite.all():
         return not np.array_equal(expected[~finite], actual[~finite], equal_nan=True)
     if precision:
-        noise = METRICS["sqnr_db"].compute(expected, actual, -1, 0.0)
+        noise = measure("sqnr_db", Block(expected, actual, -1))
         return bool(noise < FLOORS[precision].synthetic.sqnr_db)
     largest = max(1.0, float(np.abs(expected).max()))
     return bool(np.abs(expected - actual).max() > _ROUNDING * largest)

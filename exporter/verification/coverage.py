@@ -8,7 +8,7 @@ inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -32,33 +32,44 @@ def _read_by(node: Node) -> str:
     return node.inputs[1 if operation.kernel == 0 else 0]
 
 
-def coverage_of(
-    head: Head, kept: Sequence[int], graph: Graph, samples: Iterable[Answers]
-) -> Coverage:
-    """Count the active features and the first units of a head.
+class Covered:
+    """Counts the active features and the first units of a head.
 
     Args:
         head: of the original.
         kept: the units that are kept, in the original's indices.
         graph: of the original.
-        samples: of each, the tensors of `features_of` and the logits. Shapes may differ, for
-            example with the number of boxes.
     """
-    active: dict[str, Array] = {}
-    first: set[int] = set()
-    for answers in samples:
-        for name, seen in _active(head, graph, answers):
-            active[name] = active.get(name, False) | seen
-        first |= _first_units(head, graph, answers)
-    return Coverage(
-        head=head.name,
-        features=sum(map(len, active.values())),
-        active_features=int(sum(each.sum() for each in active.values())),
-        units=head.units,
-        first_units=len(first),
-        kept_units=len(kept),
-        first_kept_units=len(first.intersection(kept)),
-    )
+
+    def __init__(self, head: Head, kept: Sequence[int], graph: Graph) -> None:
+        self._head, self._kept, self._graph = head, kept, graph
+        self._active: dict[str, Array] = {}
+        self._first: set[int] = set()
+
+    def add(self, answers: Answers) -> None:
+        """Count one sample.
+
+        Args:
+            answers: the tensors of `features_of` and the logits. Shapes may differ from sample to
+                sample, for example with the number of boxes.
+        """
+        for name, seen in _active(self._head, self._graph, answers):
+            self._active[name] = self._active.get(name, False) | seen
+        self._first |= _first_units(self._head, self._graph, answers)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Of all samples so far."""
+        active = self._active.values()
+        return Coverage(
+            head=self._head.name,
+            features=sum(map(len, active)),
+            active_features=int(sum(each.sum() for each in active)),
+            units=self._head.units,
+            first_units=len(self._first),
+            kept_units=len(self._kept),
+            first_kept_units=len(self._first.intersection(self._kept)),
+        )
 
 
 def _active(head: Head, graph: Graph, answers: Answers) -> Iterator[tuple[str, Array]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -69,7 +70,7 @@ class DetectedRows(Comparer):
         if not self.shared:
             yield WrongRows(name, "rows", self._lost(runs))
         yield WrongRows(name, "classes", self._foreign(runs.pruned))
-        yield WrongRows(name, "boxes", self.changed_boxes(runs.original, runs.pruned))
+        yield WrongRows(name, "boxes", self.changed_boxes(runs))
 
     def _lost(self, runs: Runs) -> int:
         """How many rows of kept classes are neither returned unchanged nor displaced."""
@@ -92,21 +93,29 @@ class DetectedRows(Comparer):
         assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - the head has it from one
         return self.detection.node.inputs[operation.boxes]
 
-    def changed_boxes(self, original: Answers, pruned: Answers) -> int | None:
+    def changed_boxes(self, runs: Runs) -> int | None:
         """How many values changed among all that decide where boxes are and which are returned.
 
-        These are the boxes, and the constants and settings of the operator. None if the pruned
+        These are the boxes, and once the constants and settings of the operator. None if the pruned
         model has no such operator or boxes.
         """
+        known = self.changed_settings
+        if known is None or self.boxes not in runs.original or self.boxes not in runs.pruned:
+            return None
+        changed = _count_unequal(runs.original[self.boxes], runs.pruned[self.boxes])
+        return changed if runs.first else changed + known
+
+    @cached_property
+    def changed_settings(self) -> int | None:
+        """How many constants and settings of the operator changed; None if there is none."""
         before = self.detection.node
         after = next((node for node in self.graphs[1].nodes if node.name == before.name), None)
-        if after is None or self.boxes not in original or self.boxes not in pruned:
+        if after is None:
             return None
         constants = _constants(self.graphs[0], before), _constants(self.graphs[1], after)
         settings = [getattr(node.operation, "settings", None) for node in (before, after)]
-        values = [(original[self.boxes], pruned[self.boxes]), *zip(*constants, strict=False)]
         other = len(constants[0]) != len(constants[1]) or settings[0] != settings[1]
-        return other + sum(_count_unequal(*pair) for pair in values)
+        return other + sum(_count_unequal(*pair) for pair in zip(*constants, strict=False))
 
     def _rows(self, answers: Answers) -> Iterator[SampleRows]:
         """The rows of each sample, as many as the operator counts."""

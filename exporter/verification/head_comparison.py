@@ -9,6 +9,7 @@ import numpy as np
 
 from exporter.graph import Array, Quantization
 from exporter.graph.activations import ACTIVATIONS
+from exporter.graph.operations import Activation, Elementwise
 from exporter.modes import MODES, Expected
 from exporter.modes.merging import merge_values
 from exporter.remap.head_remap import HeadRemap, members, originals
@@ -91,7 +92,7 @@ class HeadComparer(Comparer):
         if not self._compared:
             return
         head, output = self.head, self.table.output
-        expected = self.expected(runs.original)
+        expected = self.expected(runs.original, runs.first)
         if self.new_z is not None:
             actual = self._real(runs.pruned, self.new_z)
             if self._order is not None and actual.ndim == len(self._order) + 1:
@@ -187,7 +188,7 @@ class HeadComparer(Comparer):
         removed = None
         if both.actual.shape == both.expected.shape:
             removed = self._off(both, real) if gated else self._removed(both, tensor)
-        if removed is None or not removed.any():
+        if removed is None or not (gated or removed.any()):
             yield both
             return
         suffix = " (off)" if gated else " (removed)"
@@ -204,6 +205,7 @@ class HeadComparer(Comparer):
                 role=role,
                 added_units=0 if ending else both.added_units,
                 units=both.units if gated or both.units is None else both.units[mask],
+                is_empty=bool(ending) and not removed.any(),
             )
 
     def _off(self, both: Comparison, real: Array) -> Array:
@@ -221,7 +223,7 @@ class HeadComparer(Comparer):
         return np.asarray((units >= 0) & ~np.isin(units, self.kept))
 
     def removed_share(self, runs: Runs) -> float | None:
-        """The mean share of the probability that removed units hold.
+        """The mean share of the probability that removed units hold in a block of samples.
 
         None if no removed unit has a position, the mode leaves them no share, the activation does
         not compute shares, or the output is not as expected.
@@ -236,15 +238,34 @@ class HeadComparer(Comparer):
             return None
         return float(np.take(values, removed, axis=axis).sum(axis=axis).mean())
 
-    def expected(self, original: Answers) -> Expected:
-        """The oracle's logits and outputs for each sample."""
+    def expected(self, original: Answers, first: int = 0) -> Expected:
+        """The oracle's logits and outputs for each sample.
+
+        Args:
+            original: of a block of samples.
+            first: how many samples are in the blocks before.
+        """
         logits = self._graphs[0].tensors[self.head.z].dequantize(original[self.head.z])
         oracle = MODES[self.table.mode].oracle
+        if self._rows_are_independent():
+            rows = logits.reshape(-1, *logits.shape[2:])
+            both = oracle(self.head, self.kept, rows, self._semantics, self.present)
+            z, y = (v.reshape(*logits.shape[:2], *v.shape[1:]) for v in (both.z, both.y))
+            return Expected(z, y)
         found = [
-            oracle(self.head, self._on(i), z, self._semantics, self.present)
+            oracle(self.head, self._on(first + i), z, self._semantics, self.present)
             for i, z in enumerate(logits)
         ]
         return Expected(np.stack([each.z for each in found]), np.stack([each.y for each in found]))
+
+    def _rows_are_independent(self) -> bool:
+        """Whether the samples may be one batch: no operation moves or reads across rows."""
+        if self.table.options["gate"] is not None or self._semantics.merge:
+            return False
+        kinds = {type(node.operation) for node in self.head.tail}
+        axes = {getattr(node.operation, "axis", None) for node in self.head.tail}
+        axes.add(self.head.tensor(self.head.z).unit_axis.axis)
+        return kinds <= {Activation, Elementwise} and 0 not in axes
 
     def _on(self, sample: int) -> tuple[int, ...]:
         """The kept units, or those of them that the mask of a gate has on in a sample."""

@@ -1,20 +1,22 @@
-"""Compare the metrics of two arrays with what is allowed."""
+"""Compare two arrays, in blocks of samples, with what is allowed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from exporter.graph import Array
 from exporter.verification.metrics import (
     METRICS,
+    Block,
+    Measure,
     MismatchError,
     Tie,
+    TopAgreement,
     comparable,
-    compare,
-    difference_of,
     metrics_of,
 )
 
@@ -34,6 +36,23 @@ class Allowed:
     tie: Tie = 0.0
     least: Mapping[str, float] = field(default_factory=dict)
     by_user: frozenset[str] = frozenset()
+
+
+class Place(NamedTuple):
+    """One value of a comparison.
+
+    Attributes:
+        sample: index of the input.
+        position: on the unit axis of the compared values.
+        expected, actual: the values there.
+        apart: their |difference|.
+    """
+
+    sample: int
+    position: int
+    expected: float
+    actual: float
+    apart: float
 
 
 @dataclass(frozen=True)
@@ -57,6 +76,97 @@ class Result:
     reason: str = ""
 
 
+class Tally:
+    """Compares the samples of one output, block after block.
+
+    Args:
+        axis: the unit axis, counted with the samples.
+        metrics: keys of METRICS. A metric that cannot disagree, such as the first five of three
+            units, is left out.
+    """
+
+    def __init__(self, axis: int, metrics: Iterable[str]) -> None:
+        self._axis, self._metrics = axis, tuple(metrics)
+        self._measures: dict[str, Measure] | None = None
+        self._mismatch: MismatchError | None = None
+        self._allowed = Allowed()
+        self._samples, self._most = 0, -1.0
+        self._worst: Place | None = None
+        self._limit: float | None = None
+
+    def add(self, expected: Array, actual: Array, allowed: Allowed) -> None:
+        """Compare further samples, (samples, ...), which all have one shape.
+
+        Args:
+            allowed: in these samples.
+        """
+        first, self._samples, self._allowed = self._samples, self._samples + len(expected), allowed
+        if self._measures is None:
+            units = np.shape(expected)[self._axis] if self._axis < np.ndim(expected) else 0
+            names = (name for name in self._metrics if METRICS[name].ranks < units)
+            self._measures = {name: METRICS[name].start() for name in names}
+        try:
+            left, right = comparable(expected, actual)
+        except MismatchError as error:
+            self._mismatch = self._mismatch or error
+            if error.kind == "finite":
+                left, right = (np.asarray(v, np.float64) for v in (expected, actual))
+                self._look_for_worst(left, right, _apart(left, right), first)
+            return
+        block = Block(left, right, self._axis, allowed.tie, first)
+        self._look_for_worst(left, right, block.apart, first)
+        for measure in self._measures.values():
+            measure.add(block)
+
+    def _look_for_worst(self, expected: Array, actual: Array, apart: Array, first: int) -> None:
+        """The sample that exceeds its limit most, and the largest difference in it."""
+        limits = self._allowed.difference
+        largest = apart.reshape(len(apart), -1).max(axis=1)
+        over = largest if limits is None else _excess(largest, limits)
+        sample = int(np.argmax(over))
+        if over[sample] <= self._most:
+            return
+        self._most, self._limit = over[sample], None if limits is None else float(limits[sample])
+        inner = np.unravel_index(int(np.argmax(apart[sample])), apart.shape[1:])
+        index = (sample, *map(int, inner))
+        self._worst = Place(
+            first + sample,
+            index[self._axis] if self._axis < len(index) else 0,
+            float(expected[index]),
+            float(actual[index]),
+            float(largest[sample]),
+        )
+
+    def results(self) -> tuple[Result, ...]:
+        """Every metric with its limit; one failed result if the arrays cannot be compared."""
+        if self._mismatch is not None:
+            error = self._mismatch
+            return (Result(error.kind, None, None, passed=False, reason=error.reason),)
+        values = {name: measure.value for name, measure in (self._measures or {}).items()}
+        limits: dict[str, float] = dict(self._allowed.least)
+        if self._limit is not None and self._worst is not None and "max_abs" in values:
+            values["max_abs"], limits["max_abs"] = self._worst.apart, self._limit
+        by_user = self._allowed.by_user
+        return tuple(
+            _result(name, value, limits.get(name), by_user=name in by_user)
+            for name, value in values.items()
+        )
+
+    def place(self, metric: str) -> Place | None:
+        """The place that shows best why a metric failed; None if the shapes differ.
+
+        1. A value that is not finite on one side only: the first.
+        2. A ranking: the first sample with another first unit, and the unit that came first there.
+        3. Otherwise the sample that exceeds its limit most, and the largest difference in it.
+        """
+        measure = (self._measures or {}).get(metric)
+        if isinstance(measure, TopAgreement) and measure.first_wrong is not None:
+            expected, actual = measure.values
+            place = measure.first_wrong
+            return Place(place[0], place[self._axis], expected, actual, abs(actual - expected))
+        return self._worst
+
+
 def judge(
     expected: Array,
     actual: Array,
@@ -65,35 +175,22 @@ def judge(
     axis: int,
     metrics: Iterable[str] | None = None,
 ) -> tuple[Result, ...]:
-    """Every metric with its limit; one failed result if the arrays cannot be compared.
-
-    A metric that cannot disagree, such as the first five of three units, is left out.
-    """
-    names = metrics_of("cut") if metrics is None else metrics
-    units = np.shape(expected)[axis] if axis < np.ndim(expected) else 0
-    names = [name for name in names if METRICS[name].ranks < units]
-    try:
-        values = compare(expected, actual, axis=axis, tie=allowed.tie, metrics=names)
-    except MismatchError as error:
-        return (Result(error.kind, None, None, passed=False, reason=error.reason),)
-    limits: dict[str, float] = dict(allowed.least)
-    if allowed.difference is not None and "max_abs" in values:
-        each = sample_differences(expected, actual)
-        worst = int(np.argmax(excess(each, allowed.difference)))
-        values["max_abs"], limits["max_abs"] = float(each[worst]), float(allowed.difference[worst])
-    return tuple(
-        _result(name, value, limits.get(name), by_user=name in allowed.by_user)
-        for name, value in values.items()
-    )
+    """The results of a `Tally` of one block."""
+    tally = Tally(axis, metrics_of("cut") if metrics is None else metrics)
+    tally.add(np.asarray(expected), np.asarray(actual), allowed)
+    return tally.results()
 
 
-def sample_differences(expected: Array, actual: Array) -> Array:
-    """(samples,) the largest |difference| in each sample of comparable arrays."""
-    each = np.abs(difference_of(*comparable(expected, actual)))
-    return np.asarray(each.reshape(len(each), -1).max(axis=1))
+def _apart(expected: Array, actual: Array) -> Array:
+    """|difference| of each value; infinite if one of the two is not finite, and not both equal."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(actual - expected)
+    apart[expected == actual] = 0.0
+    apart[~np.isfinite(apart)] = np.inf
+    return np.asarray(apart)
 
 
-def excess(differences: Array, limits: Array) -> Array:
+def _excess(differences: Array, limits: Array) -> Array:
     """Each difference as a multiple of its limit; infinite above a limit of 0."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         return np.asarray(np.where(differences == 0.0, 0.0, differences / limits))

@@ -1,4 +1,7 @@
-"""How far apart two arrays are: one pure function and one row of METRICS for each metric.
+"""How far apart two arrays are: one class and one row of METRICS for each metric.
+
+A metric sees the samples in blocks, so that they need not be in memory at once. Its value is that
+of all samples, whatever the blocks.
 
 Shape and finiteness are checked first and never repaired. A NaN on either side fails, because it
 equals nothing. An infinity is not computed with: it must have the same position and the same sign
@@ -9,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property, partial
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -35,14 +39,53 @@ class MismatchError(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some samples of a comparison.
+
+    Attributes:
+        expected, actual: (samples, ...) float64 with one shape, as `comparable` returns them.
+        axis: the unit axis.
+        tie: values at most this far apart count as tied; one number, or one for each sample.
+        first: how many samples are in the blocks before.
+    """
+
+    expected: Array
+    actual: Array
+    axis: int
+    tie: Tie = 0.0
+    first: int = 0
+
+    @cached_property
+    def finite(self) -> tuple[Array, Array]:
+        """Both arrays with 0 for infinities."""
+        return _finite(self.expected), _finite(self.actual)
+
+    @cached_property
+    def apart(self) -> Array:
+        """|difference| of each value; infinite if it overflows, 0 for equal infinities."""
+        with np.errstate(over="ignore"):
+            return np.asarray(np.abs(self.finite[1] - self.finite[0]))
+
+
+class Measure(Protocol):
+    """A metric that is being computed."""
+
+    def add(self, block: Block) -> None:
+        """Count further samples."""
+
+    @property
+    def value(self) -> float:
+        """Of all samples so far."""
+
+
 @dataclass(frozen=True)
 class Metric:
     """One way to measure how far apart two arrays are. The row says all that others must know.
 
     Attributes:
         label: a few words for people.
-        compute: (expected, actual, unit axis, tie) -> value. The arrays are float64 with the same
-            shape, as `comparable` returns them; values at most `tie` apart count as tied.
+        start: begins to compute it.
         identity: the value for equal arrays.
         stages: the stages that report it.
         higher_is_better: the limit is a lower bound.
@@ -51,7 +94,7 @@ class Metric:
     """
 
     label: str
-    compute: Callable[[Array, Array, int, Tie], float]
+    start: Callable[[], Measure]
     identity: float
     stages: frozenset[str]
     higher_is_better: bool = False
@@ -104,60 +147,145 @@ def compare(
     Raises:
         MismatchError: see `comparable`.
     """
-    left, right = comparable(expected, actual)
+    block = Block(*comparable(expected, actual), axis, tie)
     names = metrics_of("cut") if metrics is None else metrics
-    return {name: METRICS[name].compute(left, right, axis, tie) for name in names}
+    return {name: measure(name, block) for name in names}
+
+
+def measure(name: str, block: Block) -> float:
+    """The value of a metric on one block; `name` is a key of METRICS."""
+    measured = METRICS[name].start()
+    measured.add(block)
+    return measured.value
 
 
 # --- the metrics --------------------------------------------------------------------------------
 
 
 def _finite(values: Array) -> Array:
-    return np.where(np.isfinite(values), values, 0.0)
+    finite = np.isfinite(values)
+    return values if finite.all() else np.where(finite, values, 0.0)
 
 
-def difference_of(expected: Array, actual: Array) -> Array:
-    with np.errstate(over="ignore"):  # a difference that overflows is infinite
-        return np.asarray(_finite(actual) - _finite(expected))
+class _MaxAbs:
+    value = 0.0
+
+    def add(self, block: Block) -> None:
+        self.value = max(self.value, float(block.apart.max()))
 
 
-def _largest(values: Array) -> float:
-    return float(np.abs(values).max())
+class _MaxRel:
+    """The denominator is |expected|, at least RELATIVE_FLOOR times the largest |expected| of all.
+
+    That floor may rise until the last sample, and then other values decide. `_front` are the
+    (|expected|, |difference|) that may: no other one has as large a difference of as small a value,
+    or as large a ratio of as large a value.
+    """
+
+    def __init__(self) -> None:
+        self._largest = 0.0
+        self._front = np.zeros((2, 1))
+
+    def _floor(self) -> float:
+        return max(RELATIVE_FLOOR * self._largest, np.finfo(np.float64).smallest_subnormal)
+
+    def add(self, block: Block) -> None:
+        size = np.abs(block.finite[0]).ravel()
+        self._largest = max(self._largest, float(size.max()))
+        both = np.stack([size, block.apart.ravel()])
+        self._front = _front(np.concatenate([self._front, both], axis=1), self._floor())
+
+    @property
+    def value(self) -> float:
+        return float(_ratios(self._front, self._floor()).max())
 
 
-def _max_abs(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
-    return _largest(difference_of(expected, actual))
-
-
-def _max_rel(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
-    """The denominator is |expected|, at least RELATIVE_FLOOR times the largest |expected|."""
-    size = np.abs(_finite(expected))
-    floor = max(RELATIVE_FLOOR * float(size.max()), np.finfo(np.float64).smallest_subnormal)
+def _ratios(points: Array, floor: float) -> Array:
+    size, apart = points
     with np.errstate(over="ignore"):
-        return _largest(difference_of(expected, actual) / np.maximum(size, floor))
+        return np.asarray(apart / np.maximum(size, floor))
 
 
-def _rms(values: Array) -> float:
-    """Root of the mean square; values are scaled first so that squares do not overflow."""
-    scale = _largest(values)
-    if scale in (0.0, np.inf):
-        return scale
-    return float(scale * np.sqrt(np.square(values / scale).mean()))
+def _front(points: Array, floor: float) -> Array:
+    """The (2, points) that decide the largest ratio at this floor, or at a higher one."""
+    size, apart = points
+    ratio = _ratios(points, floor)
+    best = int(np.argmax(ratio))  # decides until the floor is above its value
+    start = max(size[best], floor)
+    later = np.flatnonzero((apart > apart[best]) & (size > start))
+    order = later[np.argsort(size[later], kind="stable")]
+    # each further one is above all smaller values in difference, and above all larger ones in ratio
+    above = apart[order] > np.maximum.accumulate(np.concatenate([apart[[best]], apart[order]]))[:-1]
+    order = order[above]
+    after = np.maximum.accumulate(ratio[order][::-1])[::-1]
+    return points[:, [best, *order[ratio[order] >= after]]]
 
 
-def _rmse(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
-    return _rms(difference_of(expected, actual))
+class _RootMeanSquare:
+    """Values are scaled so that squares do not overflow."""
+
+    def __init__(self) -> None:
+        self._scale, self._squares, self._count = 0.0, 0.0, 0
+
+    def add(self, values: Array) -> None:
+        largest = float(np.abs(values).max())
+        if largest > self._scale:
+            self._squares *= (self._scale / largest) ** 2
+            self._scale = largest
+        if self._scale not in {0.0, np.inf}:
+            self._squares += float(np.square(values / self._scale).sum())
+        self._count += values.size
+
+    @property
+    def value(self) -> float:
+        if self._scale in {0.0, np.inf}:
+            return self._scale
+        return float(self._scale * np.sqrt(self._squares / self._count))
 
 
-def _cosine(expected: Array, actual: Array, axis: int, _tie: Tie) -> float:
+class _Rmse:
+    def __init__(self) -> None:
+        self._noise = _RootMeanSquare()
+
+    def add(self, block: Block) -> None:
+        self._noise.add(block.apart)
+
+    @property
+    def value(self) -> float:
+        return self._noise.value
+
+
+class _SqnrDb:
+    """20 log10(rms of expected / rms of difference) in dB; infinite for equal arrays."""
+
+    def __init__(self) -> None:
+        self._signal, self._noise = _RootMeanSquare(), _RootMeanSquare()
+
+    def add(self, block: Block) -> None:
+        self._signal.add(block.finite[0])
+        self._noise.add(block.apart)
+
+    @property
+    def value(self) -> float:
+        if self._noise.value == 0.0:
+            return float("inf")
+        with np.errstate(divide="ignore"):  # no signal: -inf dB
+            return float(20.0 * (np.log10(self._signal.value) - np.log10(self._noise.value)))
+
+
+class _Cosine:
     """The smallest cosine of all vectors along the unit axis; 0 if one of the two is all zeros.
 
     1 - |u - v|^2 / 2 for unit vectors u and v, which is exactly 1 if they are equal.
     """
-    left, right = _unit_vectors(_finite(expected), axis), _unit_vectors(_finite(actual), axis)
-    cosine = 1.0 - np.square(left - right).sum(axis=axis) / 2.0
-    one_is_zero = left.any(axis=axis) != right.any(axis=axis)
-    return float(np.where(one_is_zero, 0.0, cosine).min())
+
+    value = np.inf
+
+    def add(self, block: Block) -> None:
+        left, right = (_unit_vectors(values, block.axis) for values in block.finite)
+        cosine = 1.0 - np.square(left - right).sum(axis=block.axis) / 2.0
+        one_is_zero = left.any(axis=block.axis) != right.any(axis=block.axis)
+        self.value = min(self.value, float(np.where(one_is_zero, 0.0, cosine).min()))
 
 
 def _unit_vectors(values: Array, axis: int) -> Array:
@@ -168,24 +296,44 @@ def _unit_vectors(values: Array, axis: int) -> Array:
     return np.asarray(np.divide(safe, length, out=safe, where=length > 0))
 
 
-def _top(k: int) -> Callable[[Array, Array, int, Tie], float]:
+class TopAgreement:
     """The fraction of vectors with the expected first k units; k = min(k, units).
 
     Equal values rank by index, as on a device. A vector agrees if (1) each unit that the actual
     values rank among the first k is expected there, or tied with the k-th, and (2) no unit is
     missing that is expected there and not tied with the unit after the k-th.
+
+    Attributes:
+        first_wrong: of the first vector that does not agree, the place of the unit that comes
+            first: (sample, ...), with the axes of the arrays; None so far.
+        values: expected and actual there.
     """
 
-    def agreement(expected: Array, actual: Array, axis: int, tie: Tie) -> float:
-        return float(1.0 - misranked(expected, actual, k, axis, tie).mean())
+    def __init__(self, k: int) -> None:
+        self._k, self._wrong, self._count = k, 0, 0
+        self.first_wrong: tuple[int, ...] | None = None
+        self.values = 0.0, 0.0
 
-    return agreement
+    def add(self, block: Block) -> None:
+        wrong = _misranked(block, self._k)
+        self._wrong += int(wrong.sum())
+        self._count += wrong.size
+        if self.first_wrong is None and wrong.any():
+            axis, place = block.axis % block.actual.ndim, np.argwhere(wrong)[0].tolist()
+            unit = int(np.argmax(np.moveaxis(block.actual, axis, -1)[tuple(place)]))
+            index = (*place[:axis], unit, *place[axis:])
+            self.values = float(block.expected[index]), float(block.actual[index])
+            self.first_wrong = (block.first + index[0], *index[1:])
+
+    @property
+    def value(self) -> float:
+        return 1.0 - self._wrong / self._count
 
 
-def misranked(expected: Array, actual: Array, k: int, axis: int, tie: Tie) -> Array:
-    """Which vectors along the unit axis rank other units among the first k (see `_top`)."""
-    wanted, given = np.moveaxis(expected, axis, -1), np.moveaxis(actual, axis, -1)
-    units = wanted.shape[-1]
+def _misranked(block: Block, k: int) -> Array:
+    """Which vectors along the unit axis rank other units among the first k."""
+    wanted, given = (np.moveaxis(v, block.axis, -1) for v in (block.expected, block.actual))
+    units, tie = wanted.shape[-1], block.tie
     if k >= units:
         return np.zeros(wanted.shape[:-1], bool)
     if np.ndim(tie):
@@ -206,38 +354,38 @@ def _first(values: Array, k: int) -> Array:
     return np.asarray(above | (equal & (equal.cumsum(axis=-1) <= room)))
 
 
-def _sqnr_db(expected: Array, actual: Array, _axis: int, _tie: Tie) -> float:
-    """20 log10(rms of expected / rms of difference) in dB; infinite for equal arrays."""
-    signal, noise = _rms(_finite(expected)), _rmse(expected, actual, 0, 0.0)
-    if noise == 0.0:
-        return float("inf")
-    with np.errstate(divide="ignore"):  # no signal: -inf dB
-        return float(20.0 * (np.log10(signal) - np.log10(noise)))
-
-
 _FLOAT = frozenset({"cut", "export"})  # both models have the same precision
 _ALL = _FLOAT | {"quantize"}
 
 METRICS: Mapping[str, Metric] = {  # in the order of the report
     "sqnr_db": Metric(
         "signal to quantization noise, dB",
-        _sqnr_db,
+        _SqnrDb,
         float("inf"),
         frozenset({"quantize"}),
         higher_is_better=True,
     ),
-    "max_abs": Metric("largest |difference|", _max_abs, 0.0, _ALL),
-    "max_rel": Metric("largest relative difference", _max_rel, 0.0, _FLOAT),
-    "rmse": Metric("root mean square difference", _rmse, 0.0, _FLOAT),
+    "max_abs": Metric("largest |difference|", _MaxAbs, 0.0, _ALL),
+    "max_rel": Metric("largest relative difference", _MaxRel, 0.0, _FLOAT),
+    "rmse": Metric("root mean square difference", _Rmse, 0.0, _FLOAT),
     "cosine": Metric(
         "smallest cosine of the angle between two vectors of units",
-        _cosine,
+        _Cosine,
         1.0,
         _ALL,
         higher_is_better=True,
     ),
-    "top1": Metric("same first unit", _top(1), 1.0, _ALL, higher_is_better=True, ranks=1),
-    "top5": Metric("same first five units", _top(5), 1.0, _FLOAT, higher_is_better=True, ranks=5),
+    "top1": Metric(
+        "same first unit", partial(TopAgreement, 1), 1.0, _ALL, higher_is_better=True, ranks=1
+    ),
+    "top5": Metric(
+        "same first five units",
+        partial(TopAgreement, 5),
+        1.0,
+        _FLOAT,
+        higher_is_better=True,
+        ranks=5,
+    ),
 }
 
 

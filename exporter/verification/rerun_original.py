@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -56,15 +57,18 @@ class RerunOriginal(Comparer):
         if not set(answers[0]).issuperset((*self.sources, *self.outputs)):
             yield WrongRows(self.name, "rows", None)
             return
-        plan = Plan(tuple(edit for name in self.sources for edit in self._edits(name)))
         lost = foreign = 0
-        for expected, actual in zip(
-            runs.rerun(plan, map(self.feed, answers)), answers, strict=True
-        ):
+        reruns = runs.rerun(self.plan, map(self.feed, answers))
+        for expected, actual in zip(reruns, answers, strict=True):
             more = self._differences(expected, actual)
             lost, foreign = lost + more[0], foreign + more[1]
         yield WrongRows(self.name, "rows", lost)
         yield WrongRows(self.name, "classes", foreign)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The original reads the sources from further inputs."""
+        return Plan(tuple(edit for name in self.sources for edit in self._edits(name)))
 
     def _edits(self, name: str) -> tuple[Edit, ...]:
         """Replace a tensor of the original by a further input."""

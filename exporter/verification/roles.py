@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -46,13 +46,14 @@ class ModelPair:
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """What both models returned for the same samples.
+    """What both models returned for a block of samples.
 
     Attributes:
         original, pruned: (samples, ...) for each tensor that has one shape in all samples.
         pruned_samples: all outputs of the pruned model, sample by sample.
         in_quantized_values: count quantized tensors in steps of their scale, not in real values.
         rerun: runs the original with a plan, and with further inputs for each sample.
+        first: how many samples are in the blocks before.
     """
 
     original: Answers
@@ -60,6 +61,7 @@ class Runs:
     pruned_samples: Sequence[Answers]
     in_quantized_values: bool
     rerun: Callable[[Plan, Iterable[Answers]], list[Answers]]
+    first: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +78,7 @@ class Comparison:
         units: the unit of each position on the axis, as an index of the first original; -1 for a
             value of no unit; None if not known.
         table: how the head was cut; None if the values are not of a head.
+        is_empty: in these samples, there is no value of this role.
     """
 
     output: str
@@ -87,6 +90,7 @@ class Comparison:
     added_units: int = 0
     units: Array | None = None
     table: HeadRemap | None = None
+    is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class Comparer(ABC):
 
     @abstractmethod
     def compare(self, runs: Runs) -> Iterator[Comparison | WrongRows]:
-        """Everything that must agree."""
+        """Everything that must agree: the same outputs, in the same order, for each block."""
 
 
 @dataclass(frozen=True)
@@ -153,25 +157,28 @@ class Role:
     Attributes:
         limit: "z", "y" or "probability", see `limits`.
         metrics: keys of METRICS; None for all metrics of the stage.
-        must_be_equal: whether the largest difference must be 0, from the stage and the expected
-            values; the limit does not apply then.
+        equal_at: the stages at which the largest difference must be 0; the limit does not apply.
+        is_fill: the same holds at all stages if all values that are expected are fill values.
     """
 
     limit: Literal["z", "y", "probability"] = "y"
     metrics: tuple[str, ...] | None = None
-    must_be_equal: Callable[[Stage, Array], bool] = lambda _stage, _expected: False
+    equal_at: frozenset[Stage] = frozenset()
+    is_fill: bool = False
+
+    def must_be_equal(self, stage: Stage, distinct: int) -> bool:
+        """Args: distinct: how many different values are expected."""
+        return stage in self.equal_at or (self.is_fill and distinct <= FILL_VALUES)
 
 
-_FILL_VALUES = 2  # removed units return one constant, and a gate adds zeros between them
+FILL_VALUES = 2  # removed units return one constant, and a gate adds zeros between them
 
 ROLES: Mapping[str, Role] = {
     "z": Role("z"),
     "y": Role(),
     "probability": Role("probability"),
-    "removed": Role(
-        metrics=("max_abs",), must_be_equal=lambda _, v: len(np.unique(v)) <= _FILL_VALUES
-    ),
-    "not pruned": Role(must_be_equal=lambda stage, _: stage == "cut"),
+    "removed": Role(metrics=("max_abs",), is_fill=True),
+    "not pruned": Role(equal_at=frozenset({"cut"})),
     "boxes": Role(metrics=("sqnr_db", "max_abs")),  # boxes have no unit that ranks first
-    "ids": Role(metrics=("max_abs",), must_be_equal=lambda _stage, _expected: True),
+    "ids": Role(metrics=("max_abs",), equal_at=frozenset(get_args(Stage))),
 }

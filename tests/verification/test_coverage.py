@@ -13,7 +13,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Coverage
 from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
-from exporter.verification.coverage import coverage_of
+from exporter.verification.coverage import Covered
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 
@@ -83,7 +83,9 @@ def test_samples_without_any_rows_reach_nothing() -> None:
     net = onnx.classifier()
     head = trace(net.graph()).head()
     empty = {"x": np.zeros((0, 6), np.float32), "z": np.zeros((0, 5), np.float32)}
-    row = coverage_of(head, KEPT, net.graph(), [empty])
+    covered = Covered(head, KEPT, net.graph())
+    covered.add(empty)
+    row = covered.coverage
     assert (row.active_features, row.first_units) == (0, 0)
 
 

@@ -37,7 +37,7 @@ INPUTS = Samples({"x": np.random.default_rng(4).normal(size=(20, 1, 4))}, "made 
 Values = dict[str, Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drawn:
     """A model that is a neutral graph; quantized outputs are quantized when they are returned.
 

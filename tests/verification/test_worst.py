@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from exporter.graph import Array
-from exporter.verification.judge import Allowed
-from exporter.verification.roles import Comparison
-from exporter.verification.worst import Place, worst_place
+from exporter.verification.judge import Allowed, Tally
+from exporter.verification.metrics import METRICS
 
 EXPECTED = np.array([[1.0, 2.0, 9.0], [5.0, 4.0, 3.0], [0.0, 1.0, 0.5]])
 
@@ -29,21 +28,25 @@ def several() -> Array:
 
 PLACES: list[Any] = [
     pytest.param(np.zeros((3, 2)), "shape", None, id="another shape"),
-    pytest.param(off(1, 2, np.nan), "finite", Place(1, 2, 3.0, np.nan), id="NaN"),
-    pytest.param(off(2, 0, np.inf), "max_abs", Place(2, 0, 0.0, np.inf), id="an infinity"),
-    pytest.param(off(1, 1, 4.5), "max_abs", Place(1, 1, 4.0, 4.5), id="one value"),
-    pytest.param(several(), "max_abs", Place(2, 1, 1.0, 0.8), id="beyond the limit of its sample"),
-    pytest.param(off(2, 2, 3.0), "top1", Place(2, 2, 0.5, 3.0), id="another unit is first"),
+    pytest.param(off(1, 2, np.nan), "finite", (1, 2, 3.0, np.nan), id="NaN"),
+    pytest.param(off(2, 0, np.inf), "max_abs", (2, 0, 0.0, np.inf), id="an infinity"),
+    pytest.param(off(1, 1, 4.5), "max_abs", (1, 1, 4.0, 4.5), id="one value"),
+    pytest.param(several(), "max_abs", (2, 1, 1.0, 0.8), id="beyond the limit of its sample"),
+    pytest.param(off(2, 2, 3.0), "top1", (2, 2, 0.5, 3.0), id="another unit is first"),
 ]
 
 
+@pytest.mark.parametrize("samples", [1, 2, 3])
 @pytest.mark.parametrize(("actual", "metric", "place"), PLACES)
-def test_the_worst_place(actual: Array, metric: str, place: Place | None) -> None:
-    allowed = Allowed(np.array([10.0, 0.1, 0.1]), np.zeros(3))
-    found = worst_place(Comparison("y", EXPECTED, actual, 1, "y"), allowed, metric)
-    assert (found is None) == (place is None)
-    if found and place:
-        np.testing.assert_equal(tuple(found), tuple(place))
+def test_the_worst_place(actual: Array, metric: str, place: Any, samples: int) -> None:
+    """The same from blocks of any number of samples."""
+    limits = np.array([10.0, 0.1, 0.1])
+    tally = Tally(1, METRICS)
+    for i in range(0, 3, samples):
+        each = slice(i, i + samples)
+        tally.add(EXPECTED[each], actual[each], Allowed(limits[each], np.zeros(len(limits[each]))))
+    found = tally.place(metric)
+    np.testing.assert_equal(found and tuple(found)[:4], place)
 
 
 def test_units_on_another_axis() -> None:
@@ -52,6 +55,8 @@ def test_units_on_another_axis() -> None:
     expected[:, :, 0] = 0.5
     actual = expected.copy()
     actual[1, 0, 2, 3] = 1.0
-    each = Comparison("y", expected, actual, 2, "y")
-    assert worst_place(each, Allowed(np.ones(2)), "max_abs") == Place(1, 2, 0.0, 1.0)
-    assert worst_place(each, Allowed(), "top1") == Place(1, 2, 0.0, 1.0)
+    tallies = [Tally(2, METRICS) for _ in range(2)]
+    for tally, allowed in zip(tallies, (Allowed(np.ones(2)), Allowed()), strict=True):
+        tally.add(expected, actual, allowed)
+    assert [tally.place("max_abs") for tally in tallies] == [(1, 2, 0.0, 1.0, 1.0)] * 2
+    assert [tally.place("top1") for tally in tallies] == [(1, 2, 0.0, 1.0, 1.0)] * 2

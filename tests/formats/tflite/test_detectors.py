@@ -24,6 +24,7 @@ from exporter.jobs.prune import Pruned, prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.verification.detector_rows import DetectedRows
+from exporter.verification.roles import Runs
 from tests.builders.ssd_models import BOXES, CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
 from tests.builders.tflite_builder import read
 from tests.builders.tflite_metadata import (
@@ -377,6 +378,7 @@ def test_changed_anchors_fail_the_check(count: int) -> None:
     graph = model.graph()
     (detection,) = trace(graph).head().readers.detections
     boxes = {"encodings": np.zeros((1, 3))}
+    runs = Runs(boxes, boxes, [boxes], in_quantized_values=True, rerun=lambda *_: [])
     nodes = [
         replace(node, inputs=(*node.inputs[:2], *["anchors"] * count))
         if node.name == detection.node.name
@@ -384,13 +386,14 @@ def test_changed_anchors_fail_the_check(count: int) -> None:
         for node in graph.nodes
     ]
 
-    def changed(pruned: Graph) -> int | None:
+    def changed(pruned: Graph, runs: Runs = runs) -> int | None:
         rows = DetectedRows(detection, (graph, pruned), {}, {}, shared=False)
-        return rows.changed_boxes(boxes, boxes)
+        return rows.changed_boxes(runs)
 
     assert changed(graph) == 0
     other = replace(graph, nodes=tuple(nodes))
     assert changed(other) == 1
+    assert changed(other, replace(runs, first=1)) == 0  # counted with the first samples
     assert changed(replace(graph, nodes=graph.nodes[:-1])) is None
 
 

@@ -1,0 +1,123 @@
+"""Run two models on the same samples, in blocks."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import tee
+from weakref import WeakKeyDictionary
+
+from exporter.data.samples import Samples, to_model_inputs
+from exporter.formats.model import Model, RunOptions, run_each
+from exporter.graph import Array
+from exporter.graph.edits import AddOutput, Plan
+from exporter.verification.roles import Answers
+
+Shown = tuple[Model, Collection[str]]  # a model, and the inner tensors that it must show
+
+_MOST_SAMPLES, _MOST_BYTES = 64, 16 << 20  # in one block, inputs and answers
+_KEPT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """The answers of two models to some samples.
+
+    Attributes:
+        first: how many samples are in the blocks before.
+        feeds: the inputs of the original.
+    """
+
+    first: int
+    feeds: Sequence[Mapping[str, Array]]
+    original: Sequence[Answers]
+    pruned: Sequence[Answers]
+
+
+class KnownAnswers:
+    """The answers of original models, for further comparisons on the same samples.
+
+    Those of a model are kept while it is in use, if they take at most 64 MB.
+    """
+
+    def __init__(self) -> None:
+        self._kept: WeakKeyDictionary[Model, dict[frozenset[str], list[Answers]]]
+        self._kept = WeakKeyDictionary()
+
+    def of(
+        self, shown: Shown, feeds: Iterable[Mapping[str, Array]], options: RunOptions
+    ) -> Iterator[Answers]:
+        """The answers of a model to each sample, computed if they are not known."""
+        model, tensors = shown
+        kept, key = self._kept.setdefault(model, {}), frozenset(tensors)
+        if key in kept:
+            yield from (answers for answers, _ in zip(kept[key], feeds, strict=True))
+            return
+        found: list[Answers] = []
+        size = 0
+        for answers in run(shown, feeds, options):
+            size += sum(value.nbytes for value in answers.values())
+            if size <= _KEPT_BYTES:
+                found.append(answers)
+            else:
+                found.clear()
+            yield answers
+        if size <= _KEPT_BYTES:
+            kept[key] = found
+
+
+def run(
+    shown: Shown, feeds: Iterable[Mapping[str, Array]], options: RunOptions
+) -> Iterator[Answers]:
+    """Every output of a model and the inner tensors, for each sample."""
+    model, tensors = shown
+    graph = model.graph()
+    read = {name for name in tensors if name in graph.tensors}
+    fed = read.intersection(graph.inputs)
+    edits = tuple(AddOutput(name, name) for name in sorted(read - fed - set(graph.outputs)))
+    if edits:
+        model = model.apply(Plan(edits, model.remap))
+    ahead: deque[Answers] = deque()
+
+    def inputs() -> Iterator[Mapping[str, Array]]:
+        for feed in feeds:
+            values = to_model_inputs(feed, graph)
+            ahead.append({name: values[name] for name in fed})
+            yield values
+
+    for answers in run_each(model.runner(options), inputs()):
+        yield {**ahead.popleft(), **answers}
+
+
+def answer_blocks(
+    shown: tuple[Shown, Shown],
+    samples: Samples,
+    masks: Mapping[str, Array],
+    options: RunOptions,
+    known: KnownAnswers,
+) -> Iterator[Block]:
+    """The answers of both models, block after block; each sample is read once.
+
+    Args:
+        shown: the original, and the pruned model.
+        masks: further inputs of the pruned model, (samples, ...).
+    """
+    inputs, for_original, for_pruned = tee(samples.feeds(), 3)
+    before = known.of(shown[0], for_original, options)
+    if samples.in_memory:  # one model after the other, so that one of them is loaded at a time
+        before = iter(list(before))
+    masked = (
+        {**feed, **{name: values[i] for name, values in masks.items()}}
+        for i, feed in enumerate(for_pruned)
+    )
+    rows: list[tuple[Mapping[str, Array], Answers, Answers]] = []
+    done = size = 0
+    for row in zip(inputs, before, run(shown[1], masked, options), strict=True):
+        rows.append(row)
+        size += sum(value.nbytes for arrays in row for value in arrays.values())
+        if len(rows) == _MOST_SAMPLES or size >= _MOST_BYTES:
+            yield Block(done, *zip(*rows, strict=True))
+            done, size, rows = done + len(rows), 0, []
+    if rows:
+        yield Block(done, *zip(*rows, strict=True))
