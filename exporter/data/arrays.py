@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -100,6 +101,9 @@ def read_arrays(path: Path, graph: Graph, limit: int | None, options: DataOption
         graph = replace(graph, normalization=dict.fromkeys(images, options.normalize))
     ranges = {name: RangeCheck(graph, name) for name in arrays}
 
+    def again(name: str) -> Iterator[Array]:
+        return map(fits[name].cast, arrays[name].blocks(limit))
+
     def blocks(name: str) -> Iterator[Array]:
         first = 0
         for block in arrays[name].blocks(limit):
@@ -109,7 +113,7 @@ def read_arrays(path: Path, graph: Graph, limit: int | None, options: DataOption
             yield values
 
     return Samples(
-        {name: read_blocks(lambda name=name: blocks(name)) for name in arrays},  # type: ignore[misc]
+        {n: read_blocks(partial(blocks, n), partial(again, n)) for n in arrays},  # type: ignore[misc]
         path.name,
         _checked_labels(path, labels, counts.pop(), limit),
         tuple(filter(None, (each.warning() for each in ranges.values()))),

@@ -122,15 +122,22 @@ class InputFit:
             block: (samples, ...), the samples from number `first` on.
         """
         self._check(~np.isfinite(block), first, "that are NaN or infinite")
-        with np.errstate(over="ignore"):
-            values = block.astype(self._dtype)
-        represented = np.isfinite(values) if self._dtype in FLOATS else values == block
-        self._check(~represented, first, f"that {self._dtype} cannot represent")
+        values = self.cast(block)
+        if block.dtype != values.dtype:
+            whole = values.reshape(block.shape)
+            represented = np.isfinite(whole) if self._dtype in FLOATS else whole == block
+            self._check(~represented, first, f"that {self._dtype} cannot represent")
         if self._rows is not None and block.max() >= self._rows:
             raise UsageError(
                 f"{self._where} contains the index {block.max()}",
                 f"the table that it indexes has {self._rows} rows",
             )
+        return values
+
+    def cast(self, block: Array) -> Array:
+        """The same values, (samples, batch, ...) in the dtype of the input, without checks."""
+        with np.errstate(over="ignore"):
+            values = block.astype(self._dtype, copy=False)
         return values[:, np.newaxis] if self._adds_batch else values
 
     def _check(self, wrong: Array, first: int, problem: str) -> None:

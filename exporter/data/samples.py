@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from exporter.data.inputs import FLOATS, INTEGERS, check_shapes, shape_text, table_lengths
 from exporter.data.pixel_range import expected_range
-from exporter.data.stream import spread
+from exporter.data.stream import IN_MEMORY_BYTES, Stream, rows_per_block, spread
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Tensor
 
@@ -89,7 +92,8 @@ def _quantized(values: Array, tensor: Tensor | None) -> Array:
 # --- synthetic ----------------------------------------------------------------------------------
 
 
-_LARGEST_SYNTHETIC = 1 << 32  # bytes of all samples of an input, which are made in float64
+_LARGEST_SYNTHETIC = 1 << 32  # bytes of all samples of an input in float64
+_DRAWN_BYTES = 8  # for each value: it is drawn in float64 or int64
 
 
 def synthetic_samples(
@@ -148,35 +152,71 @@ def _sample_shape(graph: Graph, name: str, given: tuple[int, ...] | None) -> tup
 
 def _random_values(
     graph: Graph, name: str, shape: tuple[int, ...], random: np.random.Generator
-) -> Array:
-    tensor = graph.tensors[name]
-    dtype, lengths = tensor.dtype, table_lengths(graph, name)
-    stated = expected_range(graph, name)
-    if dtype in FLOATS and not lengths and stated is not None:
-        return _pictures(shape, stated, random).astype(dtype)
+) -> Any:
+    """(samples, batch, ...): an array if it is small, else values that are made when they are used.
+
+    Both leave `random` in the same state, except after the last input.
+    """
+    tensor, lengths = graph.tensors[name], table_lengths(graph, name)
+    make = _maker(graph, name, tensor, lengths)
+    dtype = np.dtype(tensor.dtype)
+    start = copy.deepcopy(random)
+
+    def blocks(source: np.random.Generator) -> Iterator[Array]:
+        rows = rows_per_block(_DRAWN_BYTES * math.prod(shape[1:]))
+        for values in make(source, shape, rows):
+            yield values.astype(dtype)
+
+    if dtype.itemsize * math.prod(shape) <= IN_MEMORY_BYTES:
+        return np.concatenate(list(blocks(random)))
+    if name != graph.inputs[-1]:
+        deque(blocks(random), maxlen=0)
+    return Stream(lambda: blocks(copy.deepcopy(start)), shape[0])
+
+
+_Maker = Callable[[np.random.Generator, tuple[int, ...], int], Iterator[Array]]
+
+
+def _maker(graph: Graph, name: str, tensor: Tensor, lengths: Collection[int]) -> _Maker:
+    """What makes the values of an input, so many samples at a time."""
+    dtype, stated = tensor.dtype, expected_range(graph, name)
     if dtype in FLOATS and not lengths:
-        half = shape[0] // 2
-        normal = random.normal(size=(shape[0] - half, *shape[1:]))
-        uniform = random.uniform(size=(half, *shape[1:]))
-        return np.concatenate([normal, uniform]).astype(dtype)
+        return _noise if stated is None else partial(_pictures, stated)
     if dtype in FLOATS | INTEGERS | {"bool"}:
-        low, high = (0, min(*lengths, _exact_limit(dtype)) - 1) if lengths else _range(tensor)
-        return random.integers(low, high, shape, endpoint=True).astype(dtype)
+        ends = (0, min(*lengths, _exact_limit(dtype)) - 1) if lengths else _range(tensor)
+        return partial(_integers, ends)
     raise UsageError(f"no synthetic values exist for input {name!r} of dtype {dtype}", "use --data")
 
 
+def _noise(random: np.random.Generator, shape: tuple[int, ...], rows: int) -> Iterator[Array]:
+    half = shape[0] // 2
+    for draw, count in ((random.normal, shape[0] - half), (random.uniform, half)):
+        for first in range(0, count, rows):
+            yield draw(size=(min(rows, count - first), *shape[1:]))
+
+
+def _integers(
+    ends: tuple[int, int], random: np.random.Generator, shape: tuple[int, ...], rows: int
+) -> Iterator[Array]:
+    for first in range(0, shape[0], rows):
+        size = min(rows, shape[0] - first), *shape[1:]
+        yield random.integers(*ends, size, endpoint=True)
+
+
 def _pictures(
-    shape: tuple[int, ...], ends: tuple[float, float], random: np.random.Generator
-) -> Array:
+    ends: tuple[float, float], random: np.random.Generator, shape: tuple[int, ...], rows: int
+) -> Iterator[Array]:
     """Noise in a range. Samples differ in brightness and contrast, as pictures do.
 
     Each has a darkest and a brightest value of its own; those of the first are the ends.
     """
     levels = np.sort(random.uniform(size=(2, shape[0])), axis=0)
     levels[:, 0] = 0.0, 1.0
-    low, high = levels.reshape(2, shape[0], *[1] * (len(shape) - 1))
-    values = low + (high - low) * random.uniform(size=shape)
-    return np.asarray(ends[0] + (ends[1] - ends[0]) * values)
+    levels = levels.reshape(2, shape[0], *[1] * (len(shape) - 1))
+    for first in range(0, shape[0], rows):
+        low, high = levels[:, first : first + rows]
+        values = low + (high - low) * random.uniform(size=(len(low), *shape[1:]))
+        yield np.asarray(ends[0] + (ends[1] - ends[0]) * values)
 
 
 def _range(tensor: Tensor) -> tuple[int, int]:

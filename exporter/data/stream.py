@@ -10,7 +10,7 @@ import numpy as np
 from exporter.graph import Array
 
 BLOCK_BYTES = 8 << 20
-_IN_MEMORY_BYTES = 256 << 20
+IN_MEMORY_BYTES = 64 << 20
 
 Blocks = Callable[[], Iterator[Array]]  # starts a pass: (samples, batch, ...) block after block
 
@@ -48,14 +48,21 @@ class Stream(Sequence[Array]):
         self._pass = self._blocks()
 
 
-def read_blocks(blocks: Blocks, in_memory: int = _IN_MEMORY_BYTES) -> Array | Stream:
-    """All samples: an array if it is small, else a `Stream`. Reads each block once."""
+def read_blocks(
+    blocks: Blocks, again: Blocks | None = None, in_memory: int = IN_MEMORY_BYTES
+) -> Array | Stream:
+    """All samples: an array if it is small, else a `Stream`. Reads each block once.
+
+    Args:
+        blocks: checks the values, for example.
+        again: the same blocks in later passes; `blocks` if not given.
+    """
     kept: list[Array] = []
     size = count = 0
     for block in blocks():
         size, count = size + block.nbytes, count + len(block)
         kept = [*kept, block] if size <= in_memory else []
-    return np.concatenate(kept) if size <= in_memory else Stream(blocks, count)
+    return np.concatenate(kept) if size <= in_memory else Stream(again or blocks, count)
 
 
 def first_samples(blocks: Iterator[Array], limit: int | None) -> Iterator[Array]:

@@ -18,6 +18,7 @@ from exporter.data.samples import Samples, join_batches, synthetic_samples, to_m
 from exporter.data.stream import Stream, first_samples, read_blocks, spread
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Quantization, Tensor
+from exporter.graph.normalization import Normalization
 
 VALUES = np.arange(70, dtype=np.float32).reshape(10, 7)
 
@@ -30,7 +31,7 @@ def graph() -> Graph:
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three samples a block, and no array is small enough for the memory."""
     monkeypatch.setattr(stream, "BLOCK_BYTES", 3 * VALUES[0].nbytes)
-    monkeypatch.setattr(arrays, "read_blocks", lambda blocks: read_blocks(blocks, in_memory=0))
+    monkeypatch.setattr(arrays, "read_blocks", lambda first, again: read_blocks(first, again, 0))
 
 
 def write(path: Path, form: str, values: Array = VALUES) -> Path:
@@ -166,3 +167,48 @@ def test_hashes_of_the_files(tmp_path: Path) -> None:
     assert found.path == path
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert hash_files(synthetic_samples(graph(), 2)) == []
+
+
+# --- synthetic samples ----------------------------------------------------------------------------
+
+
+def _drawn_at_once(count: int, seed: int) -> dict[str, Array]:
+    """All values of the graph below in one piece, as `synthetic_samples` describes them."""
+    random = np.random.default_rng(seed)
+    half = count // 2
+    noise = [random.normal(size=(count - half, 1, 50, 3)), random.uniform(size=(half, 1, 50, 3))]
+    levels = np.sort(random.uniform(size=(2, count)), axis=0)
+    levels[:, 0] = 0.0, 1.0
+    low, high = levels.reshape(2, count, 1, 1, 1, 1)
+    pictures = -1 + 2 * (low + (high - low) * random.uniform(size=(count, 1, 4, 4, 3)))
+    return {
+        "noise": np.concatenate(noise).astype(np.float32),
+        "pictures": pictures.astype(np.float32),
+        "bytes": random.integers(0, 255, (count, 1, 100), endpoint=True).astype(np.uint8),
+        "last": random.integers(0, 1, (count, 1, 7), endpoint=True).astype(np.int64),
+    }
+
+
+@pytest.mark.parametrize(("in_memory", "block"), [(1 << 26, 8 << 20), (0, 8 << 20), (0, 9000)])
+def test_synthetic_samples_are_the_same_in_blocks(
+    in_memory: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporter.data.samples.IN_MEMORY_BYTES", in_memory)
+    monkeypatch.setattr("exporter.data.stream.BLOCK_BYTES", block)
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "noise": ((1, 50, 3), "float32"),
+        "pictures": ((1, 4, 4, 3), "float32"),
+        "bytes": ((1, 100), "uint8"),
+        "last": ((1, 7), "int64"),
+    }
+    tensors = {name: Tensor(name, shape, dtype) for name, (shape, dtype) in shapes.items()}
+    scale = Normalization((127.5,), (127.5,))
+    graph = Graph((), tensors, tuple(tensors), (), normalization={"pictures": scale})
+    samples = synthetic_samples(graph, 31, 4)
+    assert samples.in_memory == bool(in_memory)
+    wanted = _drawn_at_once(31, 4)
+    for _ in range(2):
+        for i, feed in enumerate(samples.feeds()):
+            for name, values in wanted.items():
+                assert feed[name].dtype == values.dtype
+                np.testing.assert_array_equal(feed[name], values[i])
