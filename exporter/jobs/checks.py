@@ -26,6 +26,7 @@ from exporter.records import (
 )
 from exporter.remap import HeadRemap, Remap
 from exporter.verification import Stage, VerifyOptions, verify_pair
+from exporter.verification.answers import KnownAnswers
 from exporter.verification.batch import batch_check
 from exporter.verification.bisect import first_difference
 from exporter.verification.gate_masks import with_masks
@@ -80,21 +81,29 @@ class CheckResults:
         )
 
 
-def compare_models(
-    job: Job, original: Model, pruned: Model, inputs: Samples, tables: tuple[HeadRemap, ...]
+def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what is known
+    job: Job,
+    original: Model,
+    pruned: Model,
+    inputs: Samples,
+    tables: tuple[HeadRemap, ...],
+    known: KnownAnswers | None = None,
 ) -> CheckResults:
     """Compare two models; an empty result if the job does not verify.
 
     Args:
         job: its `quantized_to` is the precision that the pruned model was quantized to, if it was.
         tables: how each head was cut, from the remap of the pruned model.
+        known: answers of originals to the same inputs, from other comparisons.
     """
     if not job.verify:
         return CheckResults()
     stage = _stage(job, original, pruned)
     job.progress(f"checking {pruned.name} ({stage})")
     limits = UserLimits(job.tolerance, job.least)
-    options = VerifyOptions(inputs, job.run_options, limits, job.quantized_to or FLOAT)
+    options = VerifyOptions(
+        inputs, job.run_options, limits, job.quantized_to or FLOAT, known or KnownAnswers()
+    )
     with interpreting(f"comparing {pruned.name} with {original.name}"):
         verification = verify_pair(stage, original, pruned, tables, options)
         batch = batch_check(stage, original, pruned, tables, options)

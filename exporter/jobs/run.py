@@ -52,6 +52,7 @@ from exporter.remap import HeadRemap
 from exporter.report.html import to_html, to_index_html
 from exporter.report.markdown import to_markdown
 from exporter.trace import trace
+from exporter.verification.answers import KnownAnswers
 
 _FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
@@ -106,7 +107,7 @@ def run_variants(
         calibration = calibration_samples(job, opened)
         models = uncut_models(opened, variants, job, scratch)
         memory: Originals = {}
-        shared = opened, models, inputs, calibration, memory
+        shared = opened, models, inputs, calibration, memory, KnownAnswers()
         reports = {
             name: _run_variant(
                 _Variant(
@@ -160,6 +161,7 @@ class _Variant:
         out: what the folder is called in the end.
         models: the uncut model of every kind that is written.
         memory: of the uncut models that were measured.
+        known: the answers of originals to the inputs: computed once for all variants.
     """
 
     job: Job
@@ -171,6 +173,7 @@ class _Variant:
     inputs: Samples
     calibration: Samples | None
     memory: Originals
+    known: KnownAnswers
 
     def write(self, path: Path, write: Callable[[Path], None]) -> Model:
         """Write a model file and open it again."""
@@ -204,7 +207,7 @@ class _Variant:
         job = verifying(job, file, self.out / pruned.name)
         name = f"worst.{pruned.name}.npz"
         job = replace(job, save_worst=self.folder / name, replay=_in(job.replay, self.out))
-        results = compare_models(job, original, pruned, self.inputs, heads)
+        results = compare_models(job, original, pruned, self.inputs, heads, self.known)
         if not results.passed and file is not None:
             self._keep(original)
         return replace(

@@ -198,3 +198,29 @@ def test_blocks_of_any_size_give_the_same_verification(
         for left, right in zip(other.checks, first.checks, strict=True):
             assert left.value == pytest.approx(right.value, rel=1e-9, abs=1e-15)
             assert replace(left, value=right.value) == right
+
+
+@pytest.mark.parametrize(("kept_bytes", "runs"), [(1 << 26, 1), (0, 2)])
+@pytest.mark.parametrize("form", ["arrays", "streams"])
+def test_the_answers_of_an_original_are_computed_once(
+    form: str, kept_bytes: int, runs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For all selections, unless they are too large to keep."""
+    model, ran = gate_models.onnx_net(), []
+
+    def counted(shown: Any, *rest: Any) -> Any:
+        ran.append(shown[0])
+        return run(shown, *rest)
+
+    run = answers.run
+    monkeypatch.setattr(answers, "run", counted)
+    monkeypatch.setattr(answers, "_KEPT_BYTES", kept_bytes)
+    values: Any = synthetic_samples(model.graph(), 9, 3).values
+    if form == "streams":
+        values = {name: Picked(each, range(9)) for name, each in values.items()}
+    options = VerifyOptions(Samples(values, "made here"))
+    for keep in ((1, 2), (0, 3)):
+        cut = plan_cut(model, CutOptions(keep=keep))
+        found = verify_pair("cut", model, model.apply(cut.plan), cut.remap.heads, options)
+        assert all(check.passed for check in found.checks)
+    assert sum(each is model for each in ran) == runs
