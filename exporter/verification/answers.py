@@ -36,21 +36,35 @@ class Block:
 
 
 class KnownAnswers:
-    """The answers of original models, for further comparisons on the same samples.
+    """The answers of original models to the samples of one job, for further comparisons.
 
-    Those of a model are kept while it is in use, if they take at most 64 MB.
+    Those of a model are kept while it is in use, if they take at most 64 MB. Other samples have
+    other answers: those of the first samples are kept.
     """
 
     def __init__(self) -> None:
-        self._kept: WeakKeyDictionary[Model, dict[frozenset[str], list[Answers]]]
-        self._kept = WeakKeyDictionary()
+        self._kept: WeakKeyDictionary[Model, dict[object, list[Answers]]] = WeakKeyDictionary()
+        self._samples: Mapping[str, Array] | None = None
 
     def of(
-        self, shown: Shown, feeds: Iterable[Mapping[str, Array]], options: RunOptions
+        self,
+        shown: Shown,
+        samples: Samples,
+        feeds: Iterable[Mapping[str, Array]],
+        options: RunOptions,
     ) -> Iterator[Answers]:
-        """The answers of a model to each sample, computed if they are not known."""
+        """The answers of a model to each sample, computed if they are not known.
+
+        Args:
+            feeds: the inputs of the samples.
+        """
+        if self._samples is None:
+            self._samples = samples.values
+        if samples.values is not self._samples:
+            yield from run(shown, feeds, options)
+            return
         model, tensors = shown
-        kept, key = self._kept.setdefault(model, {}), frozenset(tensors)
+        kept, key = self._kept.setdefault(model, {}), (frozenset(tensors), options)
         if key in kept:
             yield from (answers for answers, _ in zip(kept[key], feeds, strict=True))
             return
@@ -104,7 +118,7 @@ def answer_blocks(
         masks: further inputs of the pruned model, (samples, ...).
     """
     inputs, for_original, for_pruned = tee(samples.feeds(), 3)
-    before = known.of(shown[0], for_original, options)
+    before = known.of(shown[0], samples, for_original, options)
     if samples.in_memory:  # one model after the other, so that one of them is loaded at a time
         before = iter(list(before))
     masked = (

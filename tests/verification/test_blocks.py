@@ -224,3 +224,14 @@ def test_the_answers_of_an_original_are_computed_once(
         found = verify_pair("cut", model, model.apply(cut.plan), cut.remap.heads, options)
         assert all(check.passed for check in found.checks)
     assert sum(each is model for each in ran) == runs
+
+
+def test_other_samples_have_other_answers() -> None:
+    """The batch of three is compared with the same options on other inputs."""
+    model = gate_models.onnx_net()
+    cut = plan_cut(model, CutOptions(keep=(1, 2)))
+    first = VerifyOptions(synthetic_samples(model.graph(), 9, 3))
+    others = replace(first, samples=synthetic_samples(model.graph(), 4, 8))
+    for options in (first, others, first):
+        found = verify_pair("cut", model, model.apply(cut.plan), cut.remap.heads, options)
+        assert all(check.passed for check in found.checks)
