@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from exporter.formats.onnx import from_proto
-from exporter.formats.structure import Step, Structure
+from exporter.formats.structure import End, Step, Structure
 from exporter.formats.tflite import from_bytes
 from exporter.proof import compare
 from exporter.proof.compare import compare_structures, describe_values
@@ -430,6 +430,19 @@ def test_operations_without_outputs_are_compared_in_order() -> None:
     assert compare_structures(build("a", "b"), build("a", "b")) == []
     (found,) = compare_structures(build("a", "b"), build("b", "a"))
     assert "operations without outputs" in str(found)
+
+
+def test_a_variable_is_read_before_or_after_it_is_written() -> None:
+    def build(*order: str) -> Structure:
+        made = {
+            "read": Step("read", "READ_VARIABLE", {}, (), ("y",)),
+            "write": Step("write", "ASSIGN_VARIABLE", {}, (), ()),
+        }
+        steps = tuple(made[name] for name in order)
+        return Structure((), (End("y", "y", "float32", (1,)),), steps, {})
+
+    assert compare_structures(build("read", "write"), build("read", "write")) == []
+    assert compare_structures(build("read", "write"), build("write", "read"))
 
 
 def test_an_optimizer_also_rewrites_branches() -> None:

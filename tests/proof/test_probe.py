@@ -221,6 +221,21 @@ def test_other_values_that_are_joined_with_the_units_get_zeros() -> None:
     assert probe(model, spoiled(made, "kernel", (0, 1), 1e-3), [table]).failures
 
 
+def test_outputs_that_depend_on_other_tensors_are_not_compared() -> None:
+    nodes = [
+        onnx.node("Relu", ["x"], ["p"], "positive"),
+        onnx.node("Tanh", ["x"], ["box"], "tanh"),
+        onnx.node("MatMul", ["p", "kernel"], ["classes"], "classes"),
+        onnx.node("Concat", ["box", "classes"], ["z"], "joined", axis=1),
+        onnx.node("Sigmoid", ["z"], ["y"], "sigmoid"),
+    ]
+    model = onnx.model(nodes, {"kernel": onnx.numbers(6, 5)}, outputs={"y": ("batch", 11)})
+    made, table = cut_and_table(model, keep=[0, 2], units=(6, 11))
+    found = probe(model, made, [table])
+    assert found == Probe("7 vectors fed at 'p', and 0 rows of logits after it")
+    assert probe(model, spoiled(made, "kernel", (0, 1), 1e-3), [table]).failures
+
+
 def test_a_product_of_two_results_is_not_linear() -> None:
     nodes = [
         onnx.node("Relu", ["x"], ["h"], "relu"),

@@ -151,6 +151,12 @@ def test_a_file_without_a_remap_is_proved_if_nothing_changed() -> None:
     assert prove(model, other, None).result == "sampled"
 
 
+def test_an_uncut_file_that_was_quantized_is_sampled() -> None:
+    model = original("softmax float32.tflite")
+    quantized = quantize_model(model, QuantizationSpec("dynamic")).model
+    assert prove(model, quantized, None) == Proof("sampled", "it was quantized")
+
+
 # --- files that another tool has rewritten --------------------------------------------------------
 
 Level = onnxruntime.GraphOptimizationLevel

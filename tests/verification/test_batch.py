@@ -102,6 +102,15 @@ def test_batches_that_the_original_does_not_allow_are_left() -> None:
         assert check(original, original) is None
 
 
+def test_an_output_without_a_batch_is_left() -> None:
+    total = onnx.node("ReduceSum", ["y"], ["total"], keepdims=0)
+    softmax = onnx.node("Softmax", ["z"], ["y"], "softmax", axis=1)
+    model = onnx.classifier(softmax, total, outputs={"y": None, "total": None})
+    found = check(model, model)
+    assert found is not None
+    assert found.passed, found.detail
+
+
 def test_samples_with_a_batch_are_left() -> None:
     model = onnx.classifier()
     samples = synthetic_samples(model.graph(), 2, shapes={"x": (4, 6)})
