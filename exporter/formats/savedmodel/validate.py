@@ -40,7 +40,8 @@ def check_operators(graph: Any, source: str) -> None:
     """
     library = {function.signature.name: function for function in graph.graph_def.library.function}
     run = _called_from(sorted(_run(graph.object_graph_def)), library)
-    for name in _called_from([name for name in library if not _SAVER.fullmatch(name)], library):
+    others = _called_from([name for name in library if not _SAVER.fullmatch(name)], library)
+    for name in sorted(run | others):  # a function that is run may have the name of a saver
         for node in library[name].node_def:
             allowed = only_computes if name in run else _is_inert
             if node.op not in library and not allowed(node.op):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from tensorflow.core.protobuf import saved_model_pb2
 
 import exporter
@@ -198,6 +200,18 @@ def test_a_graph_that_writes_a_file_is_not_run(command_here: Command, tmp_path: 
     loaded = tf.saved_model.load(str(tmp_path / "net"))
     loaded.signatures["serving_default"](tf.zeros((1, 2)))
     assert (tmp_path / "written").exists()
+
+
+def test_a_function_that_is_run_cannot_hide_behind_the_name_of_a_saver(tmp_path: Path) -> None:
+    save_function(_writes, tmp_path)
+    path = tmp_path / "net" / "saved_model.pb"
+    text = text_format.MessageToString(saved_model_pb2.SavedModel.FromString(path.read_bytes()))
+    names = set(re.findall(r"__inference_[^\"]*?_\d+(?=\")", text))
+    for i, name in enumerate(sorted(names)):
+        text = text.replace(f'"{name}"', f'"__inference__traced_save_{1000 + i}"')
+    path.write_bytes(text_format.Parse(text, saved_model_pb2.SavedModel()).SerializeToString())
+    with pytest.raises(ModelError, match="net contains the operator WriteFile, which does more"):
+        open_file(tmp_path / "net")
 
 
 def save_with(folder: Path, result: Callable[[Any], Any], shape: Any, **parts: Any) -> Path:
