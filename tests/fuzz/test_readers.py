@@ -57,8 +57,8 @@ def _damaged(seeds: list[Files], edits: list[Edit]) -> Files:
 
 def _is_whole(folder: Path, files: Files) -> bool:
     """Is there no half file: nothing but the source, or a model with its remap?"""
-    left = {path.name for path in folder.iterdir()} - files.keys()
-    return not any(name.startswith(".") for name in left)
+    left = {path.name for path in folder.iterdir()} - {Path(name).parts[0] for name in files}
+    return all(name.startswith("cut.") for name in left - {"SHA256SUMS"})  # of a result folder
 
 
 @contextmanager
