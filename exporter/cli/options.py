@@ -6,7 +6,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,16 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, numbers = text.rpartition("=")
-    if not name or not re.fullmatch(r"[1-9][0-9]*(,[1-9][0-9]*)*", numbers):
+    if not name or not re.fullmatch(r"[0-9]+(,[0-9]+)*", numbers):
         raise ValueError(f"{text!r} is not of the form NAME=1,16")
     return name, tuple(int(number) for number in numbers.split(","))
+
+
+def _dims(text: str) -> tuple[tuple[str, int], ...]:
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    if not all(name.strip() and re.fullmatch(r"[0-9]+", number) for name, _, number in pairs):
+        raise ValueError(f"{text!r} is not of the form NAME=1,NAME=8")
+    return tuple((name.strip(), int(number)) for name, _, number in pairs)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -137,6 +144,7 @@ class Number(click.FloatRange):
 # `Option.parse` -> the type of the value
 PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "path": PATH,
+    "dims": Parsed("NAME=1,NAME=8", _dims),
     "shape": Parsed("NAME=1,16", _shape),
     "pair": Parsed("A=B", _pair),
     "group": Parsed("NAME=SPEC", _group),
@@ -310,7 +318,7 @@ def command(
 def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
     """The `Job` of a command's parameters."""
     repeated = {
-        each.name: dict(given[each.name])
+        each.name: dict(_pairs(given[each.name]))
         for each in options_of(Job)
         if each.type.startswith("Mapping") and each.name in given
     }
@@ -318,6 +326,12 @@ def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
     calls = {"progress": progress, "on_sample": progress.on_sample}
     values = {**given, **repeated, **calls, "command": line}
     return Job(**fields_of(Job, values))
+
+
+def _pairs(given: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """The pairs of a repeated option; those of `--dim` have several each time."""
+    for each in given:
+        yield from each if isinstance(each[0], tuple) else (each,)
 
 
 def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:

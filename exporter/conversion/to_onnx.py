@@ -49,6 +49,7 @@ from exporter.formats.keras.stub import Stub
 from exporter.formats.onnx.apply import apply_plan
 from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData
+from exporter.formats.onnx.inference import Known
 from exporter.formats.onnx.protos import all_nodes, replace_messages, set_shape, shape_of
 from exporter.formats.onnx.write_large import write
 from exporter.formats.savedmodel.model import SavedModel
@@ -273,9 +274,9 @@ def _graft(converted: ModelProto, external: ExternalData, stub: Stub) -> ModelPr
     Raises:
         ConversionError: the head cannot be found, or the converter changed it.
     """
-    drawing = draw(converted, external.read)
+    drawing = draw(converted, Known(external))
     graft = graft_for(drawing.graph, stub)
-    whole = apply_plan(converted, drawing, graft.plan)
+    whole, _ = apply_plan(converted, drawing, graft.plan)
     tensors = [
         external.add_array(tensor.name, graft.weights[tensor.name])
         if tensor.name in graft.weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Node, Shape
+from exporter.graph.lengths import Lengths
 from exporter.graph.operations import Concat, Expand, Gather, Slice, Split
 from exporter.graph.walk import REARRANGE, dependents, only_moves
 
@@ -29,13 +29,22 @@ def fits(shape: tuple[int, ...], expected: Shape) -> bool:
     )
 
 
-def check_shapes(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse shapes of inputs that the model does not have, or that contradict the model.
+def check_lengths(graph: Graph, given: Lengths) -> None:
+    """Refuse inputs and dimensions that the model does not have, and shapes that contradict it.
 
     Raises:
-        UsageError: an unknown input, another shape than the model's, or a length below 1.
+        UsageError: an unknown input or dimension, another shape than the model's, or an empty
+            batch.
     """
-    for name, shape in sorted(given.items()):
+    named = {n for name in graph.inputs for n in graph.tensors[name].symbols if n}
+    for name in given.dims:
+        if name not in named:
+            raise UsageError(
+                f"no input has an open dimension named {name!r}",
+                f"the names are {', '.join(sorted(named))}" if named else "use --input-shape",
+            )
+    for name, whole in sorted(given.shapes.items()):
+        shape = tuple(whole)
         if name not in graph.inputs:
             known = ", ".join(repr(i) for i in graph.inputs)
             raise UsageError(f"the model has no input {name!r}", f"its inputs are {known}")
@@ -45,21 +54,27 @@ def check_shapes(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> None:
                 f"input {name!r} has the shape {shape_text(expected)}, not {shape_text(shape)}",
                 "give numbers for its open dimensions (?) only",
             )
-        if any(n < 1 for n in shape):
+        if min(shape, default=1) < 0 or shape[:1] == (0,):
             raise UsageError(
                 f"the shape {shape_text(shape)} for input {name!r} has no values",
-                "give numbers of at least 1",
+                "give a batch of at least 1",
             )
 
 
-def with_shapes(graph: Graph, given: Mapping[str, tuple[int, ...]]) -> Graph:
-    """The graph with the given shapes of its inputs; the batch stays as the model has it."""
-    check_shapes(graph, given)
+def with_lengths(graph: Graph, given: Lengths) -> Graph:
+    """The graph with the given lengths of its inputs; the batch stays as the model has it."""
+    check_lengths(graph, given)
     tensors = dict(graph.tensors)
-    for name, shape in given.items():
+    for name in graph.inputs:
         before = tensors[name].shape
-        batch = before[:1] if before is not None else shape[:1]
-        tensors[name] = replace(tensors[name], shape=(*batch, *shape[1:]))
+        shape = given.shapes.get(name, before)
+        if shape is None:
+            continue
+        symbols = tensors[name].symbols or ("",) * len(shape)
+        pairs = zip(shape, symbols, strict=True)
+        known = tuple(given.dims.get(symbol) if n is None else n for n, symbol in pairs)
+        batch = before[:1] if before is not None else known[:1]
+        tensors[name] = replace(tensors[name], shape=(*batch, *known[1:]))
     return replace(graph, tensors=tensors)
 
 

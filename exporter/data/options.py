@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, get_args
 
 from exporter.errors import UsageError
+from exporter.graph.lengths import Lengths
 from exporter.graph.normalization import Normalization, parse_normalization
 
 Resize = Literal["stretch", "crop", "pad"]
@@ -28,7 +28,7 @@ class DataOptions:
         sample_rate: of the sound that the model takes, in Hz, if the model does not state it.
         tokenizer: tokenizer.json, vocab.txt or a SentencePiece .model; None for the one next to the
             text, else next to the model.
-        shapes: input name -> whole shape, for dimensions that the model leaves open.
+        lengths: of dimensions that the model leaves open.
         model: path of the model, for files that are next to it; None for a live model.
     """
 
@@ -38,12 +38,12 @@ class DataOptions:
     label_column: str | None = None
     sample_rate: int | None = None
     tokenizer: Path | None = None
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lengths: Lengths = field(default_factory=Lengths)
     model: Path | None = None
 
     def given(self) -> list[str]:
         """The options that the user gave, as on the command line."""
-        names = [f.name for f in fields(self) if f.name not in {"shapes", "model"}]
+        names = [f.name for f in fields(self) if f.name not in {"lengths", "model"}]
         return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
 
 

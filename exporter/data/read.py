@@ -11,7 +11,7 @@ from exporter.data.audio import SUFFIXES as SOUNDS
 from exporter.data.audio import read_audio
 from exporter.data.images import SUFFIXES as IMAGES
 from exporter.data.images import read_images
-from exporter.data.inputs import with_shapes
+from exporter.data.inputs import with_lengths
 from exporter.data.options import DataOptions
 from exporter.data.samples import Samples, check_count
 from exporter.data.tables import read_table
@@ -64,7 +64,7 @@ def read_samples(
         raise UsageError(
             f"{unused[0]} is for {able}, and {path} is {form.title}", f"leave {unused[0]} out"
         )
-    return form.read(path, with_shapes(graph, options.shapes), limit, options)
+    return form.read(path, with_lengths(graph, options.lengths), limit, options)
 
 
 def form_of(path: Path) -> str:

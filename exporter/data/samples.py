@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from exporter.data.inputs import FLOATS, INTEGERS, check_shapes, shape_text, table_lengths
+from exporter.data.inputs import FLOATS, INTEGERS, check_lengths, shape_text, table_lengths
 from exporter.data.pixel_range import expected_range
 from exporter.data.stream import IN_MEMORY_BYTES, Stream, rows_per_block, spread
 from exporter.errors import UsageError
-from exporter.graph import Array, Graph, Tensor
+from exporter.graph import Array, Graph, Shape, Tensor
+from exporter.graph.lengths import Lengths, input_shapes
 
 DEFAULT_COUNT = 16
 Label = str | int
@@ -100,7 +101,7 @@ def synthetic_samples(
     graph: Graph,
     count: int = DEFAULT_COUNT,
     seed: int = 0,
-    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    lengths: Lengths | None = None,
 ) -> Samples:
     """Seeded samples that fit the inputs of a graph.
 
@@ -112,8 +113,8 @@ def synthetic_samples(
     - Other integers: 0 and 1.
 
     Args:
-        shapes: input name -> whole shape, for dimensions that the graph leaves open. An open
-            leading dimension is the batch; it is 1 without a shape.
+        lengths: of dimensions that the graph leaves open. Without them, an open leading dimension
+            is the batch, 1, and usual names have a default; see `graph.lengths`.
 
     Raises:
         UsageError: an open dimension without a shape, a shape that does not fit, an unknown input,
@@ -122,10 +123,11 @@ def synthetic_samples(
     check_count(count)
     if not graph.inputs:
         raise UsageError("the model has no input, so that it cannot be run on samples")
-    given = dict(shapes or {})
-    check_shapes(graph, given)
+    given = lengths or Lengths()
+    check_lengths(graph, given)
     random = np.random.default_rng(seed)
-    every = {name: (count, *_sample_shape(graph, name, given.get(name))) for name in graph.inputs}
+    known = input_shapes([graph.tensors[name] for name in graph.inputs], given)
+    every = {name: (count, *_closed(graph, name, known[name])) for name in graph.inputs}
     for name, shape in every.items():
         if (size := 8 * math.prod(shape)) > _LARGEST_SYNTHETIC:
             raise UsageError(
@@ -137,17 +139,19 @@ def synthetic_samples(
     return Samples(values, f"synthetic, seed {seed}", synthetic=True)
 
 
-def _sample_shape(graph: Graph, name: str, given: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The shape of one sample, batch included."""
-    shape = graph.tensors[name].shape
-    if given is not None:
-        return given
-    if shape is None or None in shape[1:]:
-        problem = "an unknown rank" if shape is None else f"the open shape {shape_text(shape)}"
-        known = ["..."] if shape is None else ["?" if n is None else str(n) for n in shape[1:]]
-        option = f"--input-shape {name}={','.join(['1', *known])}"
-        raise UsageError(f"input {name!r} has {problem}", f"give the shape with numbers: {option}")
-    return tuple(1 if n is None else n for n in shape)
+def _closed(graph: Graph, name: str, known: Shape | None) -> tuple[int, ...]:
+    """The shape of one sample, batch included (raises UsageError if a length is open)."""
+    if known is not None and None not in known:
+        return tuple(length or 0 for length in known)
+    shape, symbols = graph.tensors[name].shape, graph.tensors[name].symbols
+    problem = "an unknown rank" if shape is None else f"the open shape {shape_text(shape)}"
+    lengths = ["..."] if known is None else ["?" if n is None else str(n) for n in known]
+    option = f"--input-shape {name}={','.join(lengths if known else ['1', *lengths])}"
+    missing = [s for s, n in zip(symbols, known or (), strict=False) if n is None and s]
+    by_name = f", or --dim {','.join(f'{each}=?' for each in missing)}" if missing else ""
+    raise UsageError(
+        f"input {name!r} has {problem}", f"give the shape with numbers: {option}{by_name}"
+    )
 
 
 def _random_values(

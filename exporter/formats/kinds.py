@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from exporter.errors import ModelError, UsageError, interpreting, no_such_file
 from exporter.formats.foreign_files import (
@@ -24,7 +24,8 @@ from exporter.output.files import refuse_url
 from exporter.selection.text_file import refuse_special
 
 if TYPE_CHECKING:
-    from exporter.formats.model import Model
+    from exporter.formats.model import Model, SizedModel
+    from exporter.graph.lengths import Lengths
 
 
 _READABLE = "check the path, and the permissions of the file and of its folders"
@@ -52,6 +53,7 @@ class Kind:
         default_target: convertible kinds are converted to it if the user names no kind.
         quantizable: the libraries in `quantization` can quantize its files.
         states_normalization: its files state how image pixels become input values.
+        sized: its models are `SizedModel`s.
         benchmarked: its files are timed, in the runtime that devices use.
         libraries: distributions that it needs.
         runtime: how its files are run, for reports: delegate, optimization level, threads.
@@ -73,6 +75,7 @@ class Kind:
     default_target: bool = False
     quantizable: bool = False
     states_normalization: bool = False
+    sized: bool = False
     benchmarked: bool = False
     libraries: tuple[str, ...] = ()
     runtime: str = ""
@@ -90,11 +93,15 @@ class Kind:
         return files
 
 
-def open_model(path: str | Path) -> Model:
+def open_model(path: str | Path, lengths: Lengths | None = None) -> Model:
     """Open a model file. The content tells its kind, not the suffix.
 
     A Keras file is opened in this process: TensorFlow is imported, and a damaged file may end the
     process. The command line opens Keras files in a child process instead.
+
+    Args:
+        path: of a file, or of a SavedModel folder.
+        lengths: of open dimensions of inputs, for files whose layers they decide.
 
     Raises:
         UsageError: there is no such file.
@@ -104,6 +111,8 @@ def open_model(path: str | Path) -> Model:
     kind = KINDS[kind_of(path)]
     with interpreting(f"opening {path.name}"):
         model: Model = import_module(f"{kind.package}.{kind.opener}").open_file(path)
+        if lengths and kind.sized:
+            model = cast("SizedModel", model).with_lengths(lengths)
     return model
 
 
@@ -228,6 +237,7 @@ KINDS: Mapping[str, Kind] = {
         matches=_is_protobuf,
         suffixes=(".onnx",),
         opened_here=True,
+        sized=True,
         converter="exporter.conversion.to_onnx",
         route="tf2onnx",
         default_target=True,

@@ -9,6 +9,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
+from exporter.graph.lengths import Lengths
 from exporter.remap import Remap
 from exporter.trace.head import Head
 
@@ -96,6 +97,13 @@ class Model(Protocol):
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path (`output.files` writes atomically)."""
+
+
+class SizedModel(Model, Protocol):
+    """A model of a kind with `sized`."""
+
+    def with_lengths(self, lengths: Lengths) -> Self:
+        """The model with these lengths of open dimensions, where they decide how it is traced."""
 
 
 def unit_labels(model: Model, head: Head) -> tuple[str, ...] | None:

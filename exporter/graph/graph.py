@@ -78,6 +78,8 @@ class Tensor:
         dtype: NumPy's name, such as "float32"; "string" and others as the file calls them.
         read: for a constant, returns its values in the layout of the file.
         quantization: None where the values are real.
+        symbols: of an input, the name of each open dimension, if the file states one; "" for the
+            others. () if it states none.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Tensor:
     dtype: str
     read: Callable[[], Array] | None = field(default=None, repr=False, compare=False)
     quantization: Quantization | None = field(default=None, repr=False, compare=False)
+    symbols: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def dequantize(self, values: Array) -> Array:
         """The real values, in float64, of those that a runtime returned for the tensor."""
@@ -143,6 +146,7 @@ class Graph:
         sample_rates: input name -> samples of sound per second, if the file states it.
         other_entries: further signatures of the file, with computations of their own that the
             graph does not contain.
+        hidden: tensors in branches of the model, which cannot become outputs.
     """
 
     nodes: tuple[Node, ...]
@@ -153,6 +157,7 @@ class Graph:
     normalization: Mapping[str, Normalization] = field(default_factory=dict)
     sample_rates: Mapping[str, int] = field(default_factory=dict)
     other_entries: tuple[str, ...] = ()
+    hidden: frozenset[str] = frozenset()
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

@@ -198,7 +198,7 @@ class _Work:
             return read_samples(
                 file, graph, CALIBRATION_SAMPLES, job.data_options(self.source.path)
             )
-        return synthetic_samples(graph, CALIBRATION_SAMPLES, job.seed, job.input_shapes)
+        return synthetic_samples(graph, CALIBRATION_SAMPLES, job.seed, job.lengths)
 
     def _missing_calibration(self) -> Iterator[str]:
         job = self.job

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from exporter.data.options import DataOptions
     from exporter.data.samples import Samples
     from exporter.formats.model import Model, RunOptions
+    from exporter.graph.lengths import Lengths
     from exporter.jobs.source import OpenedModel
     from exporter.performance.scenario import BenchOptions
     from exporter.planning.pixels import Images
@@ -37,7 +38,10 @@ TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
 
 # Options of `inspect` that have an effect without a selection; the others are of its forecast.
 OPENING = frozenset(
-    {"signature", "large_head_bytes", "timeout_s", "memory_limit_bytes", "progress"}
+    {
+        *("signature", "large_head_bytes", "timeout_s", "memory_limit_bytes", "progress"),
+        *("input_shapes", "dims"),
+    }
 )
 
 _WRITING = ("prune", "convert", "quantize", "run")
@@ -130,6 +134,15 @@ class Job:
         flag="--input-shape",
         parse="shape",
         metavar="NAME=1,16",
+        commands=_FORECASTING,
+    )
+    dims: Mapping[str, int] = _inputs(
+        {},
+        "Lengths of open dimensions of inputs, by name. Default: a length for usual names, such as "
+        "batch_size and sequence_length.",
+        flag="--dim",
+        parse="dims",
+        metavar="NAME=1,NAME=8",
         commands=_FORECASTING,
     )
     threads: int = _inputs(
@@ -417,6 +430,13 @@ class Job:
         return {metric: value for metric, value in given.items() if value is not None}
 
     @property
+    def lengths(self) -> Lengths:
+        """Lengths of open dimensions of inputs."""
+        from exporter.graph.lengths import Lengths
+
+        return Lengths(self.input_shapes, self.dims)
+
+    @property
     def run_options(self) -> RunOptions:
         from exporter.formats.model import RunOptions
 
@@ -442,7 +462,12 @@ class Job:
         from exporter.jobs.source import open_source
 
         options = ConvertOptions(
-            self.opset, self.batch, self.input_shapes, self.signature, self.large_head_bytes
+            self.opset,
+            self.batch,
+            self.input_shapes,
+            self.signature,
+            self.large_head_bytes,
+            self.dims,
         )
         processor_s = None if self.timeout_s else PROCESSOR_S
         limits = Limits(self.timeout_s or OPENING_S, self.memory_limit_bytes, processor_s)
@@ -464,7 +489,7 @@ class Job:
             label_column=self.label_column,
             sample_rate=self.sample_rate,
             tokenizer=self.tokenizer,
-            shapes=self.input_shapes,
+            lengths=self.lengths,
             model=path,
         )
 
@@ -488,7 +513,7 @@ class Job:
             found = read_samples(self.data, graph, self.samples, self.data_options(path))
         else:
             count = self.samples or DEFAULT_COUNT
-            found = synthetic_samples(graph, count, self.seed, self.input_shapes)
+            found = synthetic_samples(graph, count, self.seed, self.lengths)
         return replace(join_batches(found, graph, self.batch), on_sample=self.on_sample)
 
 

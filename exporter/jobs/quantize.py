@@ -83,7 +83,7 @@ def calibration_samples(job: Job, source: OpenedModel) -> Samples | None:
         return None
     if job.synthetic_calibration:
         count = job.samples or USUAL_SAMPLES
-        return synthetic_samples(source.model.graph(), count, job.seed, job.input_shapes)
+        return synthetic_samples(source.model.graph(), count, job.seed, job.lengths)
     file = job.calibration or job.data
     if file is None:
         raise UsageError(

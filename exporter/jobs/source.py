@@ -15,6 +15,7 @@ from exporter.errors import UsageError
 from exporter.formats import KINDS, kind_of, open_model
 from exporter.formats.isolation import Limits, isolated
 from exporter.formats.model import Model
+from exporter.graph.lengths import Lengths
 from exporter.jobs.options import no_progress
 from exporter.output.folder import REPORT
 from exporter.output.sidecar import read_remap, read_sidecar
@@ -135,7 +136,7 @@ def open_source(
 def _open_file(path: Path, child: Child, options: ConvertOptions) -> Model:
     name = kind_of(path)
     if KINDS[name].opened_here:
-        return open_model(path)
+        return open_model(path, Lengths(options.input_shapes, options.dims))
     if not KINDS[name].written:
         return open_folder(path, child, options.signature)
     model = open_keras(path, child, options.large_head_bytes)

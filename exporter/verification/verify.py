@@ -97,6 +97,8 @@ def verify_pair(
     comparers, variable = comparers_of(pair, tables)
     heads = [each for each in comparers if isinstance(each, HeadComparer)]
     features = [] if stage == "export" else [n for each in heads for n in features_of(each.head)]
+    if not original.graph().hidden.isdisjoint(features):
+        features = []
     read = [comparer.tensors() for comparer in comparers]
     compared = {name for names, _ in read for name in names}
     only_counted = set(features).difference(compared, original.graph().outputs)
@@ -111,6 +113,7 @@ def verify_pair(
         options.known,
     )
     comparing = _Comparing(pair, comparers, {*variable, *only_counted}, options)
+    comparing.joinable = set(original.graph().outputs).difference(compared, shown)
     covered = [Covered(each.head, each.kept, original.graph()) for each in heads if features]
     for block in blocks:
         comparing.add(block)
@@ -151,6 +154,8 @@ class _Comparing:
     Attributes:
         outcomes: comparer and place in its order -> what is known of an output.
         shares: for each head, see `HeadComparer.removed_share`.
+        joinable: outputs that are not of a head. Their values are compared in one row if their
+            shapes differ from sample to sample, and are the same in both models.
     """
 
     def __init__(
@@ -162,6 +167,7 @@ class _Comparing:
     ) -> None:
         self._pair, self._comparers, self._options = pair, comparers, options
         self._variable = variable
+        self.joinable: set[str] = set()
         self._shapes: tuple[dict[str, tuple[int, ...]], ...] = ({}, {})
         self._rerunner: dict[int, Runner] = {}
         self.outcomes: dict[tuple[int, int], Outcome] = {}
@@ -174,9 +180,10 @@ class _Comparing:
             feeds = zip(block.feeds, further, strict=True)
             return [runner(to_model_inputs(feed, graph) | dict(more)) for feed, more in feeds]
 
+        joined = self._of_varying_shape(block)
         runs = Runs(
-            original=self._stack(0, block.original),
-            pruned=self._stack(1, block.pruned),
+            original=self._stack(0, block.original, joined),
+            pruned=self._stack(1, block.pruned, joined),
             pruned_samples=block.pruned,
             in_quantized_values=self._options.limits.tolerance is None,
             rerun=rerun,
@@ -204,14 +211,32 @@ class _Comparing:
             self._rerunner[id(plan)] = model.runner(self._options.run)
         return self._rerunner[id(plan)]
 
-    def _stack(self, side: int, answers: Sequence[Answers]) -> Mapping[str, Array]:
-        """Tensor -> (samples, ...), without the outputs that may have several shapes."""
+    def _of_varying_shape(self, block: Block) -> set[str]:
+        """The outputs to join: a merged decoder returns a cache of another length, for example."""
+        pairs = list(zip(block.original, block.pruned, strict=True))
+        names = self.joinable & block.original[0].keys() & block.pruned[0].keys()
+        alike = {n for n in names if all(a[n].shape == b[n].shape for a, b in pairs)}
+        first = {n: self._shapes[0].get(n, block.original[0][n].shape) for n in alike}
+        return {n for n in alike if any(a[n].shape != first[n] for a, _ in pairs)}
+
+    def _stack(
+        self, side: int, answers: Sequence[Answers], joined: Collection[str]
+    ) -> Mapping[str, Array]:
+        """Tensor -> (samples, ...), without the outputs that may have several shapes.
+
+        Args:
+            joined: outputs whose values become one row, (1, values of all samples).
+        """
         model, shapes = (self._pair.original, self._pair.pruned)[side], self._shapes[side]
         stacked: dict[str, Array] = {}
         for name in answers[0]:
             if name in self._variable:
                 continue
             values = [each[name] for each in answers]
+            if name in joined:
+                self._shapes[side].setdefault(name, values[0].shape)
+                stacked[name] = np.concatenate([value.ravel() for value in values])[np.newaxis]
+                continue
             shape = shapes.setdefault(name, values[0].shape)
             if any(value.shape != shape for value in values):
                 raise ModelError(

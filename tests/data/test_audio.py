@@ -17,6 +17,7 @@ from exporter.data.options import DataOptions
 from exporter.data.read import read_samples
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Quantization, Shape, Tensor
+from exporter.graph.lengths import Lengths
 
 LENGTH = 800
 RATE = 16000
@@ -136,7 +137,7 @@ def test_the_rate_of_the_metadata(tmp_path: Path) -> None:
 
 def test_an_open_length_is_given(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", noise(LENGTH), RATE, "FLOAT")
-    options = DataOptions(sample_rate=RATE, shapes={"wave": (1, LENGTH)})
+    options = DataOptions(sample_rate=RATE, lengths=Lengths({"wave": (1, LENGTH)}))
     assert len(feeds(tmp_path / "a.wav", graph((None, None)), options)) == 1
 
 

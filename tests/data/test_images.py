@@ -19,6 +19,7 @@ from exporter.errors import UsageError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Graph, Node, Quantization, Tensor
+from exporter.graph.lengths import Lengths
 from exporter.graph.normalization import Normalization, parse_normalization
 from exporter.graph.operations import Elementwise
 
@@ -228,7 +229,7 @@ def test_images_are_hashed_when_they_are_read(folder: Path) -> None:
 
 def test_an_open_size_is_given(folder: Path) -> None:
     opened = graph((None, None, None, 3))
-    options = DataOptions(Normalization(), shapes={"image": (1, 2, 4, 3)})
+    options = DataOptions(Normalization(), lengths=Lengths({"image": (1, 2, 4, 3)}))
     assert np.array_equal(
         next(read_samples(folder, opened, options=options).feeds())["image"][0], PIXELS
     )

@@ -17,6 +17,7 @@ from exporter.data.read import read_samples
 from exporter.data.samples import Samples, join_batches, synthetic_samples
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Node, Quantization, Shape, Tensor
+from exporter.graph.lengths import Lengths
 from exporter.graph.normalization import Normalization
 from exporter.graph.operations import (
     Activation,
@@ -81,37 +82,37 @@ def lookup(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
         ),
         pytest.param(
             one(),
-            {"shapes": {"z": (1, 3), "other": (1,)}},
+            {"lengths": Lengths({"z": (1, 3), "other": (1,)})},
             "the model has no input 'other'",
             "its inputs are 'x'",
             id="shape for an unknown input",
         ),
         pytest.param(
             one(),
-            {"shapes": {"x": (1, 4)}},
+            {"lengths": Lengths({"x": (1, 4)})},
             "input 'x' has the shape [?, 3], not [1, 4]",
             "give numbers for its open dimensions (?) only",
             id="shape that contradicts a fixed dimension",
         ),
         pytest.param(
             one(),
-            {"shapes": {"x": (3,)}},
+            {"lengths": Lengths({"x": (3,)})},
             "input 'x' has the shape [?, 3], not [3]",
             "give numbers for its open dimensions (?) only",
             id="shape of another rank",
         ),
         pytest.param(
             one(),
-            {"shapes": {"x": (0, 3)}},
+            {"lengths": Lengths({"x": (0, 3)})},
             "the shape [0, 3] for input 'x' has no values",
-            "give numbers of at least 1",
+            "give a batch of at least 1",
             id="batch of 0",
         ),
         pytest.param(
             one(shape=(None, None)),
-            {"shapes": {"x": (1, -2)}},
+            {"lengths": Lengths({"x": (1, -2)})},
             "the shape [1, -2] for input 'x' has no values",
-            "give numbers of at least 1",
+            "give a batch of at least 1",
             id="negative dimension",
         ),
         pytest.param(
@@ -183,7 +184,7 @@ def test_shape_of_a_sample(
     shape: Shape | None, given: tuple[int, ...] | None, expected: tuple[int, ...]
 ) -> None:
     shapes = {} if given is None else {"x": given}
-    assert values_of_x(one(shape=shape), 3, shapes=shapes).shape == (3, *expected)
+    assert values_of_x(one(shape=shape), 3, lengths=Lengths(shapes)).shape == (3, *expected)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])

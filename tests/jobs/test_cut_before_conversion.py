@@ -109,7 +109,7 @@ def test_output_matches_numpy(name: str, kind: str, child: Child, tmp_path: Path
     assert small.remap is not None
     assert small.remap.heads[0].kept == tuple(KEPT)
     assert small.remap.heads[0].logits is None  # the name in the Keras model says nothing here
-    inputs = synthetic_samples(source.model.graph(), 2, 0, {})
+    inputs = synthetic_samples(source.model.graph(), 2, 0)
     found = before.check(Job(), small, inputs)
     assert found.passed
     assert {check.stage for check in found.checks} == {"cut", "export"}

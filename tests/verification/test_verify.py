@@ -329,11 +329,37 @@ def test_an_output_with_a_shape_that_depends_on_values_is_refused() -> None:
     ]
     constants = {"kernel": onnx.numbers(6, 5), "bias": onnx.numbers(5)}
     net = onnx.model([head, *counted], constants, outputs={"y": None, "large": None})
+    constants["bias"] = constants["bias"] + 5
+    other = onnx.model([head, *counted], constants, outputs={"y": None, "large": None})
     with pytest.raises(
         ModelError, match=r"the shape of output 'large' of .* changes from sample"
     ) as e:
-        verify(net, net, [])
+        verify(net, other, [])
     assert "static shapes" in e.value.hint
+
+
+def test_an_output_of_varying_shapes_is_compared_value_by_value() -> None:
+    """The output has one column for each positive logit of a part that is not cut."""
+    head = onnx.node("Gemm", ["x", "kernel", "bias"], ["y"], "gemm")
+    counted = [
+        onnx.node("NonZero", ["x"], ["at"], "at"),
+        onnx.node("Relu", ["x"], ["r"], "r"),
+        onnx.node("NonZero", ["r"], ["large"], "large"),
+        onnx.node("Transpose", ["large"], ["turned"], "turned"),
+        onnx.node("GatherND", ["x", "turned"], ["values"], "values"),
+        onnx.node("Mul", ["values", "factor"], ["found"], "found"),
+    ]
+    constants = {"kernel": onnx.numbers(6, 5), "bias": onnx.numbers(5)}
+    outputs: dict[str, Any] = {"y": None, "found": ["n"]}
+    nets = [
+        onnx.model(
+            [head, *counted], {**constants, "factor": np.array(factor, np.float32)}, outputs=outputs
+        )
+        for factor in (1, 1.5)
+    ]
+    assert all(check.passed for check in verify(nets[0], nets[0], []).checks)
+    checks = verify(nets[0], nets[1], []).checks
+    assert {check.output for check in checks if not check.passed} == {"found"}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from exporter.formats.onnx.insert import compute, insert
 from exporter.formats.onnx.labels import update_labels
 from exporter.formats.onnx.protos import numpy_dtype, set_metadata, tensor_type
 from exporter.formats.onnx.quantized_values import quantize_fill
+from exporter.formats.onnx.types import Types
 from exporter.graph import Array
 from exporter.graph.edits import (
     AddInput,
@@ -36,8 +37,8 @@ REMAP = "exporter.remap"  # key of the metadata
 PRECISION = "exporter.precision"
 
 
-def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
-    """A new model with the plan's edits and its remap.
+def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> tuple[ModelProto, Types]:
+    """A new model with the plan's edits and its remap, and the types of its tensors.
 
     Raises:
         ModelError: an edit names something that the model does not have, or that ONNX cannot store.
@@ -50,7 +51,7 @@ def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> ModelProto:
         set_metadata(editor.model, REMAP, plan.remap.to_json())
     if plan.precision is not None:
         set_metadata(editor.model, PRECISION, plan.precision)
-    return editor.finish()
+    return editor.finish(), editor.types
 
 
 def remap_in(model: ModelProto) -> Remap | None:

@@ -36,6 +36,8 @@ def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) 
     """Nodes with an output of the same name, shape and type; the node itself if it has no row."""
     if node.op_type in _KEEP_SHAPE and node.domain in {ML_DOMAIN, DOMAIN}:
         return [helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT)]
+    if node.domain == _QONNX:
+        return [NodeProto(op_type="Identity", input=node.input[:1], output=node.output[:1])]
     if node.domain != "com.microsoft":
         return [node]
     if node.op_type == "MatMulNBits":
@@ -68,6 +70,7 @@ def _matmul_nbits(node: NodeProto) -> list[NodeProto]:
 
 
 _KEEP_SHAPE = {"Binarizer", "Imputer", "Normalizer", SOFTMAX_NORMALIZER, "Scaler", "ZipMap"}
+_QONNX = "qonnx.custom_op.general"
 _MOST_INPUTS = 300
 _WINDOW = ("auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides")
 _GEMM = ("transA", "transB")

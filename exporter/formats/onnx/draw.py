@@ -8,8 +8,9 @@ from functools import partial
 
 from onnx import GraphProto, ModelProto, TypeProto
 
-from exporter.formats.onnx.constants import ReadTensor, constants_of, is_constant_node
-from exporter.formats.onnx.inference import infer
+from exporter.formats.onnx.branches import lifted_tensors
+from exporter.formats.onnx.constants import constants_of, is_constant_node
+from exporter.formats.onnx.inference import Inferred, Known, infer
 from exporter.formats.onnx.labels import labels_of
 from exporter.formats.onnx.node_view import NodeView
 from exporter.formats.onnx.operators.products import products_of
@@ -22,13 +23,14 @@ from exporter.formats.onnx.protos import (
     opset_of,
     read_tensor,
     shape_of,
+    symbols_of,
 )
 from exporter.formats.onnx.quantized_values import add_quantization
 from exporter.formats.onnx.shape_vectors import ShapeVectors
 from exporter.formats.onnx.table import translate
 from exporter.formats.onnx.table_labels import labels_in_tables
 from exporter.formats.onnx.validate import check_order
-from exporter.graph import Graph, Node, Tensor
+from exporter.graph import Graph, Node, Shape, Tensor
 from exporter.graph.operations import Opaque, Operation
 from exporter.graph.products import Products
 from exporter.graph.softmax import combine_softmaxes
@@ -43,19 +45,22 @@ class Drawing:
         graph: the neutral graph.
         names: the neutral name of every node of the file, in the file's order.
         types: tensor name -> its type, as stated or inferred.
+        measured: tensor name -> its shape in one run, where the type leaves lengths open. The
+            neutral graph has these shapes.
     """
 
     graph: Graph
     names: tuple[str, ...]
     types: Mapping[str, TypeProto]
+    measured: Mapping[str, Shape]
 
 
-def draw(model: ModelProto, read: ReadTensor = read_tensor, remap: Remap | None = None) -> Drawing:
+def draw(model: ModelProto, known: Known | None = None, remap: Remap | None = None) -> Drawing:
     """The neutral graph; no weight is copied.
 
     Args:
         model: the parsed file, its nodes in an order in which they can run.
-        read: gives the values of a constant, wherever they are stored.
+        known: what is known about the file besides its content.
         remap: of an earlier cut, which the file contains.
 
     Raises:
@@ -63,12 +68,14 @@ def draw(model: ModelProto, read: ReadTensor = read_tensor, remap: Remap | None 
     """
     source = model.graph
     names = node_names(source)
+    known = known or Known()
+    read = read_tensor if known.external is None else known.external.read
     constants = constants_of(source, read)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
     check_order(source, names, {*inputs, *constants})
-    folded, types = infer(model, constants)
-    constants |= folded
-    tensors = {name: Tensor(name, shape_of(t), dtype_of(t)) for name, t in types.items()}
+    found = infer(model, constants, known)
+    constants |= found.constants
+    tensors = _tensors(found, inputs)
     made = (name for node in source.node for name in node.output if name)
     for name in (*_all_names_read(source), *made):
         tensors.setdefault(name, Tensor(name, None, dtype_of(None)))
@@ -77,8 +84,17 @@ def draw(model: ModelProto, read: ReadTensor = read_tensor, remap: Remap | None 
     nodes = _nodes(model, names, tensors)
     graph = combine_softmaxes(add_quantization(Graph(nodes, tensors, inputs, outputs)))
     labels = {**labels_in_tables(graph), **labels_of(model, graph, remap)}
-    graph = replace(graph, labels=labels)
-    return Drawing(graph, names, types)
+    graph = replace(graph, labels=labels, hidden=lifted_tensors(source))
+    return Drawing(graph, names, found.types, found.measured)
+
+
+def _tensors(found: Inferred, inputs: tuple[str, ...]) -> dict[str, Tensor]:
+    tensors = {}
+    for name, kind in found.types.items():
+        shape = found.measured.get(name, shape_of(kind))
+        symbols = symbols_of(kind) if name in inputs else ()
+        tensors[name] = Tensor(name, shape, dtype_of(kind), symbols=symbols)
+    return tensors
 
 
 def _nodes(

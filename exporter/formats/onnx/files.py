@@ -12,6 +12,7 @@ from onnx import ModelProto
 
 from exporter.errors import ModelError, UsageError
 from exporter.formats.onnx.external_data import ExternalData, is_external
+from exporter.formats.onnx.inline import without_functions
 from exporter.formats.onnx.lazy_parse import parse_without_values
 from exporter.formats.onnx.model import OnnxModel
 from exporter.formats.onnx.protos import LARGEST_MESSAGE, TOO_LARGE, all_tensors
@@ -72,6 +73,7 @@ def from_proto(proto: ModelProto, name: str, external: ExternalData | None = Non
             missing, unsafe or too short.
     """
     check_model(proto, name)
+    proto = without_functions(proto, name)
     missing = next((t for t in all_tensors(proto.graph) if is_external(t)), None)
     if missing is None:
         return OnnxModel(proto, name)

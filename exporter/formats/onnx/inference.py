@@ -1,9 +1,23 @@
-"""The types of a file's tensors: as the file states them, completed by shape inference."""
+"""The types of a file's tensors: as the file states them, completed by inference.
+
+What onnx's inference does not find is looked for in this order:
+
+1. The inference is repeated node by node, with the lengths that nodes compute.
+2. onnxruntime names the shapes of its own operators.
+3. Kernels state the rank of their products, and a result that of the values it is made from.
+4. If that does not decide the last layers, the model runs once. The shapes of that run are kept
+   apart: they help to trace a head, and the file does not state them.
+
+Outputs may contradict what inference finds: onnxruntime only warns of it, and so such files exist.
+The shapes that outputs state are therefore used only as far as nothing else is found.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 
@@ -11,14 +25,22 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
 
-from exporter.errors import ModelError
-from exporter.formats.isolation import call
+from exporter.errors import ExporterError, ModelError
+from exporter.formats.isolation import RUNNING_BYTES, call
+from exporter.formats.onnx.branches import PRODUCTS, is_choice, nested
+from exporter.formats.onnx.classical.join import join
 from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.contrib_shapes import replace_with_standard_ops
+from exporter.formats.onnx.external_data import ExternalData
+from exporter.formats.onnx.kernel_shapes import add_from_kernels, add_from_results
 from exporter.formats.onnx.protos import (
     FIRST_IR_WITHOUT_INPUTS,
+    dtype_of,
+    merged_type,
     model_without,
+    names_read,
     shape_of,
+    symbols_of,
     tensor_type,
 )
 from exporter.formats.onnx.shape_inference_by_node import (
@@ -26,32 +48,76 @@ from exporter.formats.onnx.shape_inference_by_node import (
     fold_integers,
     is_incomplete,
 )
-from exporter.graph import Array, Tensor
+from exporter.graph import Array, Shape, Tensor
+from exporter.graph.lengths import Lengths, input_shapes
 
 _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
 _SMALL = 1024  # elements; larger constants state no shapes, and inference does not need them
 
 
-def infer(
-    model: ModelProto, constants: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, TypeProto]]:
-    """The constants that nodes compute from constants, and the type of every tensor, by name.
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What is known about a file besides its own content.
 
-    onnx infers in another process, if the job isolates libraries: a damaged file can crash it, or
-    make it compute with lengths of 10^9.
+    Attributes:
+        external: the values of constants that the file does not contain.
+        lengths: given by the user for open dimensions of inputs.
+        types: of the model of which this is a cut, as far as onnx does not infer them.
+        measured: shapes in a run of that model, as they are after the cut.
+    """
+
+    external: ExternalData | None = None
+    lengths: Lengths = field(default_factory=Lengths)
+    types: Mapping[str, TypeProto] = field(default_factory=dict)
+    measured: Mapping[str, Shape] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What is found about the tensors of a file, by name.
+
+    Attributes:
+        constants: that nodes compute from constants.
+        types: of every tensor, for all inputs.
+        measured: shapes in one run, of tensors whose type leaves lengths open.
+    """
+
+    constants: dict[str, Tensor]
+    types: dict[str, TypeProto]
+    measured: Mapping[str, Shape]
+
+
+def infer(model: ModelProto, constants: Mapping[str, Tensor], known: Known) -> Inferred:
+    """Find the constants that nodes compute from constants, and the type of every tensor.
+
+    Libraries work in another process, if the job isolates them: a damaged file can crash them, or
+    make them compute with lengths of 10^9.
     """
     size = model.ByteSize()
     found = dict(call("shape inference", size, partial(_infer, model, constants)))
-    graph = GraphProto.FromString(found.pop(_TYPES).tobytes())
+    types = _unpacked(found)
     folded = {name: _as_constant(name, value) for name, value in found.items()}
-    types = {info.name: info.type for info in graph.value_info}
+    every = {**constants, **folded}
+    measured: Mapping[str, Shape] = {}
+    unknown = _made(model, lambda name: name not in every and _lacks_rank(types.get(name)))
+    if unknown or _is_undecided(model, types, every):
+        _complete(model, every, known, types, unknown)
+        if _is_undecided(model, types, every):
+            wanted = _made(model, lambda n: n not in every and is_incomplete(types.get(n)))
+            measured = known.measured
+            if not measured.keys() >= set(wanted):
+                measured = _measure(model, wanted, constants, known, types)
+    _check_lengths(types, constants)
+    return Inferred(folded, types, measured)
+
+
+def _check_lengths(types: Mapping[str, TypeProto], constants: Mapping[str, Tensor]) -> None:
     for name, kind in types.items():
         longest = max((n or 0 for n in shape_of(kind) or ()), default=0)
         if longest > _LONGEST_AXIS and name not in constants:
             raise ModelError(
                 f"the tensor {name!r} has an axis of {longest}: at most {_LONGEST_AXIS} is possible"
             )
-    return folded, types
 
 
 _LONGEST_AXIS = 2**26  # the trace has an array with an entry for each position of an axis
@@ -61,10 +127,21 @@ _TYPES = "\0types"  # no tensor of an ONNX file has this name
 def _infer(model: ModelProto, constants: Mapping[str, Tensor]) -> Mapping[str, Array]:
     folded = fold_integers(model, constants)
     known = {**constants, **{name: _as_constant(name, value) for name, value in folded.items()}}
+    return {**folded, **_packed(_types_of(model, known))}
+
+
+def _packed(types: Mapping[str, TypeProto]) -> dict[str, Array]:
+    """Types as bytes, which another process can send."""
     graph = GraphProto()
-    for name, kind in _types_of(model, known).items():
+    for name, kind in types.items():
         graph.value_info.add(name=name, type=kind)
-    return {**folded, _TYPES: np.frombuffer(graph.SerializeToString(), np.uint8)}
+    return {_TYPES: np.frombuffer(graph.SerializeToString(), np.uint8)}
+
+
+def _unpacked(found: dict[str, Array]) -> dict[str, TypeProto]:
+    """The types, which are removed from what was found."""
+    graph = GraphProto.FromString(found.pop(_TYPES).tobytes())
+    return {info.name: info.type for info in graph.value_info}
 
 
 def _as_constant(name: str, value: Array) -> Tensor:
@@ -86,16 +163,177 @@ def _types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, T
 
 
 def _inferred(skeleton: ModelProto) -> dict[str, TypeProto]:
-    try:
-        result = onnx.shape_inference.infer_shapes(skeleton, strict_mode=False, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):  # contradictions, unknown types
-        result = skeleton  # only the stated types are known then
-    graph = result.graph
-    return {info.name: info.type for info in (*graph.value_info, *graph.input, *graph.output)}
+    """The types that onnx infers, completed by those that outputs state.
+
+    Inner tensors for which the file states impossible types are inferred without them.
+    """
+    stated = {info.name: info.type for info in skeleton.graph.output}
+    light = model_without(skeleton, "output", "node")
+    light.graph.node.extend(node for node in skeleton.graph.node if not is_choice(node))
+    for info in skeleton.graph.output:
+        new = light.graph.output.add(name=info.name, type=info.type)
+        if new.type.HasField("tensor_type"):
+            new.type.tensor_type.ClearField("shape")
+    graph = light.graph
+    for attempt in (light, model_without(light, "value_info")):
+        with suppress(onnx.shape_inference.InferenceError, ValueError):  # contradictions
+            graph = onnx.shape_inference.infer_shapes(
+                attempt, strict_mode=False, data_prop=True
+            ).graph
+            break
+    found = {info.name: info.type for info in (*graph.value_info, *graph.input, *graph.output)}
+    for name, kind in stated.items():
+        found[name] = merged_type(kind, found.get(name, kind), trust_found=True)
+    return found
 
 
-def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:
-    """The model with every large constant turned into an input of its type."""
+# --- what onnx does not infer ---------------------------------------------------------------------
+
+
+def _complete(
+    model: ModelProto,
+    constants: Mapping[str, Tensor],
+    known: Known,
+    types: dict[str, TypeProto],
+    unknown: list[str],
+) -> None:
+    """Add the types that onnxruntime names, or that the source of a cut has, and what follows.
+
+    Args:
+        types: changed.
+        unknown: tensors of unknown rank.
+    """
+    found = {name: known.types[name] for name in unknown if name in known.types}
+    if len(found) < len(unknown):
+        work = partial(_named, model, constants, known, unknown)
+        # a crash, or an endless inference: the other ways remain
+        with suppress(ExporterError):
+            size = model.ByteSize() + RUNNING_BYTES // 16
+            found |= _unpacked(dict(call("onnxruntime naming shapes", size, work, _NAMING_S)))
+    for name, kind in found.items():
+        types[name] = merged_type(types.get(name), kind)
+    with suppress(ExporterError):
+        work = partial(_follow, model, constants, types)
+        types |= _unpacked(dict(call("shape inference", model.ByteSize(), work)))
+
+
+def _named(
+    model: ModelProto, constants: Mapping[str, Tensor], known: Known, unknown: list[str]
+) -> Mapping[str, Array]:
+    from exporter.formats.onnx.runtime_shapes import named_types  # noqa: PLC0415 - rarely needed
+
+    model = nested(join(model))
+    light = _skeleton(model, constants, replace=False)
+    return _packed(named_types(light, unknown) or named_types(model, unknown, known.external))
+
+
+def _follow(
+    model: ModelProto, constants: Mapping[str, Tensor], types: dict[str, TypeProto]
+) -> Mapping[str, Array]:
+    skeleton = _skeleton(model, constants)
+    complete_types(skeleton, types, constants)
+    for add in (add_from_kernels, add_from_results):
+        add(model, types, constants)
+        complete_types(skeleton, types, constants)
+    return _packed(types)
+
+
+def _measure(
+    model: ModelProto,
+    wanted: list[str],
+    constants: Mapping[str, Tensor],
+    known: Known,
+    types: dict[str, TypeProto],
+) -> dict[str, Shape]:
+    """The shapes of one run; a tensor of unknown type gets its dtype and rank too."""
+    stated = {info.name: info.type for info in model.graph.input if info.name not in constants}
+    inputs = [
+        Tensor(name, shape_of(kind), dtype_of(kind), symbols=symbols_of(kind))
+        for name, kind in stated.items()
+    ]
+    shapes = [input_shapes(inputs, known.lengths, batch) for batch in _BATCHES]
+    found: dict[str, TypeProto] = {}
+    with suppress(ExporterError):
+        work = partial(_run, model, known, wanted, inputs, shapes)
+        size = model.ByteSize() + RUNNING_BYTES // 16
+        found = _unpacked(dict(call("onnxruntime measuring shapes", size, work, _MEASURING_S)))
+    for name, kind in found.items():
+        rank = len(shape_of(kind) or ())
+        if _lacks_rank(types.get(name)):
+            types[name] = tensor_type(dtype_of(kind), (None,) * rank)
+    return {name: shape for name, kind in found.items() if (shape := shape_of(kind)) is not None}
+
+
+def _run(
+    model: ModelProto,
+    known: Known,
+    wanted: list[str],
+    inputs: Sequence[Tensor],
+    shapes: Sequence[Mapping[str, Shape | None]],
+) -> Mapping[str, Array]:
+    from exporter.formats.onnx.runtime_shapes import measured_types  # noqa: PLC0415 - rarely needed
+
+    return _packed(measured_types(nested(join(model)), known.external, wanted, inputs, shapes))
+
+
+_BATCHES = (2, 1)  # that of 1 could be any other axis of length 1; not all models take 2
+_NAMING_S, _MEASURING_S = 20.0, 20.0
+
+
+def _lacks_rank(kind: TypeProto | None) -> bool:
+    is_other = (
+        kind is not None and not kind.HasField("tensor_type") and bool(kind.WhichOneof("value"))
+    )
+    return shape_of(kind) is None and not is_other
+
+
+def _made(model: ModelProto, is_wanted: Callable[[str], bool]) -> list[str]:
+    """The names of tensors that nodes make and something reads, if they are wanted."""
+    read = {name for node in model.graph.node for name in names_read(node)}
+    read |= {info.name for info in model.graph.output}
+    made = (name for node in model.graph.node for name in node.output if name in read)
+    return [name for name in made if is_wanted(name)]
+
+
+def _is_undecided(
+    model: ModelProto, types: Mapping[str, TypeProto], constants: Mapping[str, Tensor]
+) -> bool:
+    """Has a tensor of the last layers no axis whose length is known?
+
+    The last layers are those after the last products with a constant kernel.
+    """
+    producers = {name: node for node in model.graph.node for name in node.output if name}
+    waiting, seen = [info.name for info in model.graph.output], set[str]()
+    while waiting:
+        name = waiting.pop()
+        node = producers.get(name)
+        if name in seen or name in constants or node is None:
+            continue
+        seen.add(name)
+        if _has_no_width(types.get(name)):
+            return True
+        is_product = node.op_type in PRODUCTS and any(n in constants for n in node.input[1:])
+        if not is_product:
+            waiting += names_read(node)
+    return False
+
+
+def _has_no_width(kind: TypeProto | None) -> bool:
+    shape = shape_of(kind)
+    if shape is None:
+        return _lacks_rank(kind)
+    lengths = shape[1:]
+    return None in lengths and all(length in {None, 1} for length in lengths)
+
+
+def _skeleton(
+    model: ModelProto, constants: Mapping[str, Tensor], *, replace: bool = True
+) -> ModelProto:
+    """The model with every large constant turned into an input of its type.
+
+    Args:
+        replace: use standard operators in place of onnxruntime's.
+    """
     source = model.graph
     result = model_without(model, "node", "initializer")
     result.ir_version = max(result.ir_version, FIRST_IR_WITHOUT_INPUTS)
@@ -108,7 +346,9 @@ def _skeleton(model: ModelProto, constants: Mapping[str, Tensor]) -> ModelProto:
     for node in source.node:
         is_large = is_constant_node(node) and node.output[0] in large
         if not is_large and not _hangs_inference(node):
-            result.graph.node.extend(replace_with_standard_ops(node, constants))
+            result.graph.node.extend(
+                replace_with_standard_ops(node, constants) if replace else [node]
+            )
     return result
 
 

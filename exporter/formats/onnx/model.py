@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
+from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
@@ -14,11 +15,13 @@ from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions
 from exporter.formats.onnx import write_large
 from exporter.formats.onnx.apply import REMAP, apply_plan, precision_in, remap_in
+from exporter.formats.onnx.branches import lifted, nested
 from exporter.formats.onnx.classical.join import join
 from exporter.formats.onnx.classical.split import split
 from exporter.formats.onnx.classical.trees import cut_split_trees
 from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData, write_with_file
+from exporter.formats.onnx.inference import Known
 from exporter.formats.onnx.order import with_sorted_nodes
 from exporter.formats.onnx.precision import precision_of
 from exporter.formats.onnx.protos import file_content, read_tensor
@@ -27,6 +30,7 @@ from exporter.formats.onnx.structure import structure_of
 from exporter.formats.structure import Structure
 from exporter.graph import Graph
 from exporter.graph.edits import Plan
+from exporter.graph.lengths import Lengths
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.remap import Remap
 
@@ -40,21 +44,31 @@ class OnnxModel:
 
     kind: str = "onnx"
 
-    def __init__(self, proto: ModelProto, name: str, external: ExternalData | None = None) -> None:
+    def __init__(
+        self,
+        proto: ModelProto,
+        name: str,
+        external: ExternalData | None = None,
+        known: Known | None = None,
+    ) -> None:
         self.name = name
         self.sha256: str | None = None
         self.remap = _remap_in(proto, name)
         self.stated_precision = precision_in(proto)
-        self._proto = split(with_sorted_nodes(proto))
+        self._proto = split(with_sorted_nodes(lifted(with_sorted_nodes(proto))))
         self._external = external
-        read = read_tensor if external is None else external.read
-        self._drawing = draw(self._proto, read, self.remap)
+        self._known = replace(known or Known(), external=external)
+        self._drawing = draw(self._proto, self._known, self.remap)
         self.precision = precision_of(self._drawing.graph)
 
     @property
     def proto(self) -> ModelProto:
         """The parsed file. Do not change it. That of a large file lacks large constants."""
-        return join(self._proto)
+        return self._nested
+
+    @cached_property
+    def _nested(self) -> ModelProto:
+        return nested(join(self._proto))
 
     def graph(self) -> Graph:
         """The neutral graph; drawn once."""
@@ -63,12 +77,19 @@ class OnnxModel:
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits; this one is not changed."""
         with interpreting(f"applying the cut to {self.name}"):
-            proto = cut_split_trees(apply_plan(self._proto, self._drawing, plan))
-            return type(self)(proto, self.name, self._external)
+            proto, types = apply_plan(self._proto, self._drawing, plan)
+            proto = cut_split_trees(proto)
+            known = replace(self._known, types=types.stated, measured=types.measured)
+            return type(self)(proto, self.name, self._external, known)
+
+    def with_lengths(self, lengths: Lengths) -> Self:
+        """The model, read again with these lengths where the file leaves its layers undecided."""
+        known = Known(lengths=lengths)
+        return type(self)(self._proto, self.name, self._external, known) if lengths else self
 
     def starting_at(self, tensors: Collection[str]) -> Self:
         """The part of the model from these tensors on, which become its first inputs."""
-        part = starting_at(self._proto, tensors, self._drawing.types)
+        part = starting_at(self._nested, tensors, self._drawing.types)
         return type(self)(part, self.name, self._external)
 
     def structure(self) -> Structure:
@@ -80,7 +101,7 @@ class OnnxModel:
         """The model in onnxruntime (raises ModelError if it does not load there)."""
         from exporter.formats.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
-        load = partial(OnnxRunner, self.proto, self.name, options, self._external)
+        load = partial(OnnxRunner, self._nested, self.name, options, self._external)
         work = partial(multiply_adds, self.graph())
         action, size = f"onnxruntime running {self.name}", self._proto.ByteSize()
         return runner_of(action, size, load, options.threads, work)
@@ -91,8 +112,8 @@ class OnnxModel:
         It refers to constants in other files, and does not contain them.
         """
         if self._external is None or self._external.has_files:
-            return file_content(self.proto, self.name)
-        return write_large.content_of(self.proto, self._external)
+            return file_content(self._nested, self.name)
+        return write_large.content_of(self._nested, self._external)
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path. To write atomically, use `output.files`.
@@ -103,9 +124,9 @@ class OnnxModel:
         if self._external is None:
             path.write_bytes(self.to_bytes())
         elif self._external.has_files:
-            write_with_file(self.proto, self._external, path, Path(self.name).stem)
+            write_with_file(self._nested, self._external, path, Path(self.name).stem)
         else:
-            write_large.write(self.proto, self._external, path)
+            write_large.write(self._nested, self._external, path)
 
 
 def _remap_in(proto: ModelProto, name: str) -> Remap | None:

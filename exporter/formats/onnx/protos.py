@@ -72,6 +72,34 @@ def shape_of(kind: TypeProto | None) -> Shape | None:
     )
 
 
+def symbols_of(kind: TypeProto) -> tuple[str, ...]:
+    """The name of each dimension, "" where it has none; () if no dimension has one."""
+    names = tuple(str(dim.dim_param) for dim in kind.tensor_type.shape.dim)
+    return names if any(names) else ()
+
+
+def merged_type(
+    stated: TypeProto | None, found: TypeProto, *, trust_found: bool = False
+) -> TypeProto:
+    """The stated type, with its unknown lengths as they were found.
+
+    Args:
+        trust_found: where the two contradict each other, use what was found.
+    """
+    before, now = shape_of(stated), shape_of(found)
+    if stated is None or before is None:
+        return found
+    if now is None:
+        return stated
+    if len(before) != len(now):
+        return found if trust_found else stated
+    result = copy_of(stated)
+    pairs = zip(before, now, strict=True)
+    lengths = [b if old is None or (trust_found and b is not None) else old for old, b in pairs]
+    set_shape(result, tuple(lengths))
+    return result
+
+
 def set_shape(kind: TypeProto, shape: Shape) -> None:
     """State a shape; dimensions that remain unknown keep their names."""
     dims = kind.tensor_type.shape.dim

@@ -16,10 +16,12 @@ import onnx
 from onnx import ModelProto, NodeProto, TypeProto, helper, numpy_helper
 
 from exporter.errors import ModelError
+from exporter.formats.onnx.branches import is_choice
 from exporter.formats.onnx.protos import (
     DEFAULT_DOMAINS,
     copy_of,
     dtype_of,
+    merged_type,
     set_shape,
     shape_of,
     subgraphs,
@@ -99,11 +101,14 @@ class _NodeInference:
         self._opsets = {entry.domain: entry.version for entry in model.opset_import}
 
     def visit(self, node: NodeProto) -> None:
+        if is_choice(node):
+            self._visit_choice(node)
+            return
         if node.domain not in DEFAULT_DOMAINS or any(subgraphs(node)):
             return
         if any(is_incomplete(self._types.get(name)) for name in node.output if name):
             for name, kind in self._inferred(node):
-                self._types[name] = _merged(self._types.get(name), kind)
+                self._types[name] = merged_type(self._types.get(name), kind)
         if node.op_type == "Reshape" and len(node.input) > 1:
             self._visit_reshape(node)
         if node.op_type == "Concat" and dtype_of(self._types.get(node.output[0])) == "int64":
@@ -111,6 +116,17 @@ class _NodeInference:
         if node.op_type in {"Cast", "Identity"} and node.input[0] in self._vectors:
             self._vectors[node.output[0]] = self._vectors[node.input[0]]
         self.values.update(self._computed(node))
+
+    def _visit_choice(self, node: NodeProto) -> None:
+        """The lengths that both branches have."""
+        kind, other = (self._type(name) for name in node.input[1:])
+        first, second = shape_of(kind), shape_of(other)
+        if kind is None or first is None or second is None or len(first) != len(second):
+            return
+        found = copy_of(kind)
+        pairs = zip(first, second, strict=True)
+        set_shape(found, tuple(a if a == b else None for a, b in pairs))
+        self._types[node.output[0]] = merged_type(self._types.get(node.output[0]), found)
 
     def _visit_concat(self, node: NodeProto) -> None:
         """Some entries of the joined vector may be known though others are not."""
@@ -126,7 +142,7 @@ class _NodeInference:
         if kind is not None and target is not None and is_incomplete(self._types.get(name)):
             found = copy_of(kind)
             set_shape(found, tuple(n if n and n > 0 else None for n in target))
-            self._types[name] = _merged(self._types.get(name), found)
+            self._types[name] = merged_type(self._types.get(name), found)
 
     def _inferred(self, node: NodeProto) -> Iterator[tuple[str, TypeProto]]:
         """Types of the node's outputs, inferred from its inputs alone."""
@@ -232,15 +248,3 @@ def _is_portable(node: NodeProto, values: Mapping[str, Array]) -> bool:
         return True
     left, right = (values[name] for name in node.input)
     return bool((left >= 0).all() and (right > 0).all())
-
-
-def _merged(stated: TypeProto | None, found: TypeProto) -> TypeProto:
-    """The stated type, with its unknown lengths as they were found."""
-    before, now = shape_of(stated), shape_of(found)
-    if stated is None or before is None:
-        return found
-    result = copy_of(stated)
-    if now is not None and len(before) == len(now):
-        pairs = zip(before, now, strict=True)
-        set_shape(result, tuple(b if old is None else old for old, b in pairs))
-    return result

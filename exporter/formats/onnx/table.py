@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from exporter.formats.check_operation import UntranslatableError, fits
+from exporter.formats.onnx import branches
 from exporter.formats.onnx.classical.attributes import DOMAIN, ML_DOMAIN
 from exporter.formats.onnx.node_view import NodeView, Translate
 from exporter.formats.onnx.operators import (
     classical,
     detection,
+    fused,
     linear,
     positions,
     quantized_values,
@@ -22,15 +24,14 @@ from exporter.formats.onnx.operators import (
     values,
 )
 from exporter.formats.onnx.protos import DEFAULT_DOMAINS
-from exporter.graph.operations import Opaque, Operation
+from exporter.graph.operations import Elementwise, Opaque, Operation
 
 
 def translate(domain: str, operator: str, node: NodeView) -> Operation:
     """The neutral operation that a node performs; Opaque, with a reason, where there is none."""
-    if operator in REASONS:
-        return Opaque(REASONS[operator])
-    if operator in _PLUGINS:
-        return Opaque("it belongs to TensorRT, which exporter does not run", _WITHOUT_PLUGIN)
+    refused = _refused(domain, operator)
+    if refused is not None:
+        return refused
     is_standard = domain in DEFAULT_DOMAINS
     row = (TABLE if is_standard else DOMAINS.get(domain, {})).get(operator)
     if row is None:
@@ -44,15 +45,33 @@ def translate(domain: str, operator: str, node: NodeView) -> Operation:
         return _CONTRADICTION
 
 
+def _refused(domain: str, operator: str) -> Opaque | None:
+    if operator in REASONS:
+        return Opaque(REASONS[operator])
+    if operator in _PLUGINS:
+        return Opaque("it belongs to TensorRT, which exporter does not run", _WITHOUT_PLUGIN)
+    return Opaque(fused.BLOCKED_CHANNELS) if domain == fused.NCHWC else None
+
+
 _MODULES = (linear, values, quantized_values, positions, reduce_pool, detection)
 
 TABLE: Mapping[str, Translate] = dict(
     sorted((name, row) for module in _MODULES for name, row in module.ROWS.items())
 )
 
+
+def _choice(node: NodeView) -> Operation:
+    """One of the second and the third input; see `branches`."""
+    if len({len(node.known_shape(slot)) for slot in (1, 2)}) > 1:
+        raise UntranslatableError("its branches return tensors of different rank")
+    return Elementwise(function="choice")
+
+
 # Domain -> operator -> row, for operators that are not in the standard domain.
 DOMAINS: Mapping[str, Mapping[str, Translate]] = {
-    "com.microsoft": quantized_values.MICROSOFT,
+    "com.microsoft": {**fused.ROWS, **quantized_values.MICROSOFT},
+    branches.DOMAIN: {branches.CHOICE: _choice},
+    "qonnx.custom_op.general": fused.QONNX,
     DOMAIN: classical.SPLIT,
     ML_DOMAIN: classical.CLASSICAL,
 }

@@ -269,7 +269,7 @@ def test_run_to_both_formats(name: str, tmp_path: Path) -> None:
 
 def compare(model: Any, path: Path, case: Case) -> None:
     opened = open_model(path)
-    inputs = next(iter(synthetic_samples(opened.graph(), 1, 9, {}).feeds()))
+    inputs = next(iter(synthetic_samples(opened.graph(), 1, 9).feeds()))
     originals = in_keras(model, inputs)
     outputs = opened.runner(RunOptions())(inputs)
     assert set(outputs) == set(originals)

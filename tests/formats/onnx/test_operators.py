@@ -297,24 +297,6 @@ def branch(*nodes: NodeProto, out: str = "inner", shape: Dims = ("batch", 5)) ->
     return helper.make_graph(list(nodes), "branch", [], [info])
 
 
-def test_head_in_a_branch_is_refused_by_name() -> None:
-    inside = branch(node("MatMul", ["x", "kernel"], ["inner"], "head"))
-    chosen = node("If", ["yes"], ["y"], "choice", then_branch=inside, else_branch=inside)
-    opened = model([chosen], {"kernel": KERNEL, "yes": np.array(True)}, outputs={"y": [None, 5]})
-    (refusal,) = trace(opened.graph()).refusals
-    assert (
-        str(refusal) == "output 'y': If 'choice': it contains graphs, which exporter does not trace"
-    )
-
-
-def test_head_before_a_branch_is_refused_by_name() -> None:
-    inside = branch(node("Relu", ["z"], ["inner"], "relu"))
-    chosen = node("If", ["yes"], ["y"], "choice", then_branch=inside, else_branch=inside)
-    nodes, constants, _ = head("dense")
-    opened = model([*nodes, chosen], {**constants, "yes": np.array(True)}, outputs={"y": [None, 5]})
-    assert trace(opened.graph()).refusals[0].operation == "If 'choice'"
-
-
 def test_loop_after_the_head_is_refused_by_name() -> None:
     body = helper.make_graph(
         [node("Identity", ["go"], ["on"]), node("Relu", ["v"], ["r"])],

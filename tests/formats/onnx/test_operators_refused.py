@@ -69,10 +69,6 @@ def repeated_by_another_length(model: ModelProto) -> None:
     producer(model, "scores.open").input[1] = "length"
 
 
-def open_height(model: ModelProto) -> None:
-    model.graph.input[0].type.tensor_type.shape.dim[2].dim_param = "height"
-
-
 MEASURED: dict[Callable[[ModelProto], None], str] = {
     returned: "Shape 'scores.shape': it computes with the number of units",
     multiplied: "Shape 'scores.shape': it computes with the number of units",
@@ -82,7 +78,6 @@ MEASURED: dict[Callable[[ModelProto], None], str] = {
     as_what_is_repeated: "Shape 'scores.shape': it computes with the number of units",
     divided_by_another_length: "Mod 'kind': it divides positions by a number other than",
     repeated_by_another_length: "Expand 'scores.at': it repeats or pads the units",
-    open_height: "Flatten 'line': some lengths that it combines are known only at run time",
 }
 
 

@@ -1,0 +1,180 @@
+"""Load ONNX models into onnxruntime, and pass values of every dtype to it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, TensorProto
+from onnxruntime import OrtValue
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from exporter.errors import ModelError
+from exporter.formats.onnx.external_data import ExternalData, is_external
+from exporter.formats.onnx.lazy_parse import ARRAY_TYPES
+from exporter.formats.onnx.protos import (
+    dtype_name,
+    element_type,
+    file_content,
+    model_without,
+    numpy_dtype,
+)
+from exporter.graph import Array
+
+# onnxruntime's exceptions share no base but Exception; a wrong feed is a plain ValueError.
+RUNTIME_ERRORS = (
+    state.EPFail,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.NotImplemented,
+    state.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+_FOLDER = "session.model_external_initializers_file_folder_path"
+_LARGE = 1 << 20  # bytes
+
+Session: TypeAlias = onnxruntime.InferenceSession
+
+
+def load_session(
+    model: ModelProto,
+    name: str,
+    options: onnxruntime.SessionOptions,
+    external: ExternalData | None,
+) -> tuple[Session, list[Any]]:
+    """A session, and the arrays of large constants, which must be kept alive as long as it.
+
+    Args:
+        model: the parsed file.
+        name: of the model, for messages.
+        options: changed: large constants are added.
+        external: constants that are not in `model`. Large ones are passed to the session as
+            arrays: a model of more than 2 GB cannot be serialized as one message.
+
+    Raises:
+        ModelError: the model is too large for one message.
+        RUNTIME_ERRORS: onnxruntime refuses it.
+    """
+    values: list[Any] = []
+    if external is not None:
+        options.add_session_config_entry(_FOLDER, str(external.folder))
+        model, values = _pass_arrays(model, external, options)
+    content = file_content(model, name)
+    return Session(content, options, providers=["CPUExecutionProvider"]), values
+
+
+def _pass_arrays(
+    model: ModelProto, external: ExternalData, options: onnxruntime.SessionOptions
+) -> tuple[ModelProto, list[Any]]:
+    """The model without its large constants, and the arrays of these, which must be kept alive.
+
+    onnxruntime itself reads the constants in files next to the model.
+    """
+    light = model_without(model, "initializer")
+    names, values = [], []
+    for tensor in model.graph.initializer:
+        if not _is_passed(tensor, external):
+            light.graph.initializer.append(tensor)
+            continue
+        value = np.require(external.read(tensor), requirements=["C", "ALIGNED"])
+        names.append(tensor.name)
+        values.append(OrtValue.ortvalue_from_numpy(value))
+        passed = light.graph.initializer.add(
+            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
+        )
+        passed.data_location = TensorProto.EXTERNAL
+        passed.external_data.add(key="location", value="passed as an array")
+    if names:
+        options.add_external_initializers(names, values)
+    return light, values
+
+
+def _is_passed(tensor: TensorProto, external: ExternalData) -> bool:
+    if is_external(tensor):
+        return not external.is_in_file(tensor)
+    return tensor.data_type in ARRAY_TYPES and len(tensor.raw_data) >= _LARGE
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def dtype_of_type(text: str) -> str:
+    """The dtype of onnxruntime's type, such as tensor(float); "" if it is not a tensor's."""
+    start, _, element = text.rstrip(")").partition("(")
+    return _DTYPES.get(element, "") if start == "tensor" else ""
+
+
+def is_plain(text: str) -> bool:
+    """Does NumPy itself have the dtype of onnxruntime's type?"""
+    return dtype_of_type(text) in _PLAIN
+
+
+def run_session(
+    session: Session,
+    outputs: Sequence[str],
+    feed: Mapping[str, Array],
+    options: onnxruntime.RunOptions,
+) -> list[Any]:
+    """The values of outputs; those of dtypes that NumPy does not have are those of `ml_dtypes`.
+
+    Raises:
+        ModelError: onnxruntime's Python interface cannot pass values of a dtype.
+        RUNTIME_ERRORS: the run fails.
+    """
+    ends = {end.name: end.type for end in (*session.get_inputs(), *session.get_outputs())}
+    if all(is_plain(ends[name]) for name in (*feed, *outputs) if name in ends):
+        return list(session.run(outputs, {n: np.asarray(v) for n, v in feed.items()}, options))
+    results = session.run_with_ort_values(outputs, ort_values(session, feed), options)
+    return [_array(result) for result in results]
+
+
+def ort_values(session: Session, feed: Mapping[str, Array]) -> dict[str, OrtValue]:
+    """Inputs as onnxruntime's values (raises as `run_session`)."""
+    dtypes = {each.name: dtype_of_type(each.type) for each in session.get_inputs()}
+    found = {}
+    for name, value in feed.items():
+        dtype = dtypes.get(name, "")
+        if dtype == "string" or dtype in PACKED:
+            raise ModelError(
+                f"input {name!r} is {dtype}, and onnxruntime's Python interface passes no such "
+                "values next to others that NumPy does not have",
+            )
+        array = np.require(value, requirements=["C", "ALIGNED"])
+        if dtype in _PLAIN:
+            found[name] = OrtValue.ortvalue_from_numpy(array)
+        else:
+            element = element_type(dtype)
+            found[name] = OrtValue.ortvalue_from_numpy_with_onnx_type(array, element)
+    return found
+
+
+def _array(value: OrtValue) -> Any:
+    dtype = dtype_of_type(value.data_type()) if value.is_tensor() else ""
+    if not dtype or dtype in _PLAIN:
+        return value.numpy()
+    if dtype in PACKED:
+        raise ModelError(
+            f"an output is {dtype}, which onnxruntime's Python interface does not read"
+        )
+    kind, shape = numpy_dtype(dtype), tuple(value.shape())
+    size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
+    content = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return np.frombuffer(bytearray(content), kind).reshape(shape)
+
+
+_DTYPES = {
+    TensorProto.DataType.Name(element).lower(): dtype_name(element)
+    for element in TensorProto.DataType.values()
+    if element
+}
+PACKED = frozenset({"int4", "uint4", "int2", "uint2", "float4_e2m1fn"})
+_PLAIN = frozenset(
+    {"string", "bool", "float16", "float32", "float64"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+)
