@@ -75,6 +75,7 @@ class JobKeywords(TypedDict, total=False):
     tokenizer: str | Path | None
     seed: int
     input_shapes: Mapping[str, tuple[int, ...]]
+    dims: Mapping[str, int]
     threads: int
     tolerance: float | None
     truth: str | Path | None

@@ -17,6 +17,13 @@ FLOATS = frozenset({"float16", "float32", "float64"})
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
+def dtype_named(name: str) -> np.dtype[Any]:
+    """The dtype of that name; types that NumPy does not have are those of `ml_dtypes`."""
+    if name not in FLOATS | INTEGERS | {"bool"}:
+        import ml_dtypes  # noqa: F401, PLC0415 - it adds its names to NumPy's
+    return np.dtype(name)
+
+
 def shape_text(shape: Shape) -> str:
     """A shape in a message, such as [?, 3]."""
     return "[" + ", ".join("?" if n is None else str(n) for n in shape) + "]"
@@ -121,7 +128,7 @@ class InputFit:
         expected = graph.tensors[name].shape
         self._adds_batch = False
         if expected is not None and not fits(shape[1:], expected):
-            self._adds_batch = expected[:1] in {(None,), (1,)} and fits(shape[1:], expected[1:])
+            self._adds_batch = bool(expected) and fits(shape[1:], expected[1:])
             if not self._adds_batch:
                 raise UsageError(
                     f"{where} has the shape {shape_text(shape)}; one sample is "
@@ -136,11 +143,13 @@ class InputFit:
         Args:
             block: (samples, ...), the samples from number `first` on.
         """
+        if self._dtype == "string":
+            return self.cast(block)
         self._check(~np.isfinite(block), first, "that are NaN or infinite")
         values = self.cast(block)
         if block.dtype != values.dtype:
             whole = values.reshape(block.shape)
-            represented = np.isfinite(whole) if self._dtype in FLOATS else whole == block
+            represented = np.isfinite(whole) if "float" in self._dtype else whole == block
             self._check(~represented, first, f"that {self._dtype} cannot represent")
         if self._rows is not None and block.max() >= self._rows:
             raise UsageError(
@@ -151,8 +160,11 @@ class InputFit:
 
     def cast(self, block: Array) -> Array:
         """The same values, (samples, batch, ...) in the dtype of the input, without checks."""
-        with np.errstate(over="ignore"):
-            values = block.astype(self._dtype, copy=False)
+        if self._dtype == "string":
+            values = block
+        else:
+            with np.errstate(over="ignore"):
+                values = block.astype(dtype_named(self._dtype), copy=False)
         return values[:, np.newaxis] if self._adds_batch else values
 
     def _check(self, wrong: Array, first: int, problem: str) -> None:
@@ -168,8 +180,8 @@ class InputFit:
 
 def _accepted_kinds(dtype: str) -> str:
     """The NumPy dtype kinds that an input of this dtype accepts, if every value fits."""
-    if dtype in FLOATS:
+    if "float" in dtype:
         return "biuf"
-    if dtype in INTEGERS:
+    if "int" in dtype:
         return "biu"
-    return "b" if dtype == "bool" else ""
+    return {"bool": "b", "string": "U"}.get(dtype, "")

@@ -13,7 +13,7 @@ from exporter.data.images import SUFFIXES as IMAGES
 from exporter.data.images import read_images
 from exporter.data.inputs import with_lengths
 from exporter.data.options import DataOptions
-from exporter.data.samples import Samples, check_count
+from exporter.data.samples import Samples, check_count, fill_fixed_batches
 from exporter.data.tables import read_table
 from exporter.data.text import read_text_file
 from exporter.errors import UsageError, refuse_pointer
@@ -64,7 +64,8 @@ def read_samples(
         raise UsageError(
             f"{unused[0]} is for {able}, and {path} is {form.title}", f"leave {unused[0]} out"
         )
-    return form.read(path, with_lengths(graph, options.lengths), limit, options)
+    closed = with_lengths(graph, options.lengths)
+    return fill_fixed_batches(form.read(path, closed, limit, options), closed)
 
 
 def form_of(path: Path) -> str:

@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from exporter.data.inputs import FLOATS, INTEGERS, check_lengths, shape_text, table_lengths
+from exporter.data.inputs import (
+    FLOATS,
+    INTEGERS,
+    check_lengths,
+    dtype_named,
+    shape_text,
+    table_lengths,
+)
 from exporter.data.pixel_range import expected_range
 from exporter.data.stream import IN_MEMORY_BYTES, Stream, rows_per_block, spread
 from exporter.errors import UsageError
@@ -63,7 +70,7 @@ class Samples:
         """Input name -> (batch, ...), for one sample after another."""
         for i in range(self.count):
             self.on_sample(i, self.count)
-            yield {name: values[i] for name, values in self.values.items()}
+            yield {name: _sample(values, i) for name, values in self.values.items()}
         self.on_sample(self.count, self.count)
 
     def within(self, size_bytes: int) -> Samples:
@@ -77,6 +84,13 @@ class Samples:
         values: Any = {name: Picked(each, chosen) for name, each in self.values.items()}
         source = f"{self.source}, {most} of {self.count} samples"
         return replace(self, values=values, source=source, labels=labels)
+
+
+def _sample(values: Sequence[Array] | Array, index: int) -> Array:
+    """One sample; NumPy would give a scalar of a rank-0 input, which runtimes do not take."""
+    if isinstance(values, np.ndarray):
+        return np.asarray(values[index, ...])
+    return np.asarray(values[index])
 
 
 def to_model_inputs(feed: Mapping[str, Array], graph: Graph) -> dict[str, Array]:
@@ -111,6 +125,7 @@ def synthetic_samples(
     - Other floats: one half normal(0, 1), the other uniform(0, 1).
     - Quantized values and 8-bit integers: the whole range.
     - Other integers: 0 and 1.
+    - Strings: short words.
 
     Args:
         lengths: of dimensions that the graph leaves open. Without them, an open leading dimension
@@ -163,13 +178,13 @@ def _random_values(
     """
     tensor, lengths = graph.tensors[name], table_lengths(graph, name)
     make = _maker(graph, name, tensor, lengths)
-    dtype = np.dtype(tensor.dtype)
+    dtype = np.dtype(str) if tensor.dtype == "string" else dtype_named(tensor.dtype)
     start = copy.deepcopy(random)
 
     def blocks(source: np.random.Generator) -> Iterator[Array]:
         rows = rows_per_block(_DRAWN_BYTES * math.prod(shape[1:]))
         for values in make(source, shape, rows):
-            yield values.astype(dtype)
+            yield values if tensor.dtype == "string" else values.astype(dtype)
 
     if dtype.itemsize * math.prod(shape) <= IN_MEMORY_BYTES:
         return np.concatenate(list(blocks(random)))
@@ -184,12 +199,28 @@ _Maker = Callable[[np.random.Generator, tuple[int, ...], int], Iterator[Array]]
 def _maker(graph: Graph, name: str, tensor: Tensor, lengths: Collection[int]) -> _Maker:
     """What makes the values of an input, so many samples at a time."""
     dtype, stated = tensor.dtype, expected_range(graph, name)
-    if dtype in FLOATS and not lengths:
+    if dtype == "string":
+        return _words
+    if (dtype in FLOATS or dtype.startswith(_SMALL_FLOATS)) and not lengths:
         return _noise if stated is None else partial(_pictures, stated)
-    if dtype in FLOATS | INTEGERS | {"bool"}:
+    if dtype in FLOATS | INTEGERS | _SMALL_INTEGERS.keys() | {"bool"}:
         ends = (0, min(*lengths, _exact_limit(dtype)) - 1) if lengths else _range(tensor)
         return partial(_integers, ends)
-    raise UsageError(f"no synthetic values exist for input {name!r} of dtype {dtype}", "use --data")
+    raise UsageError(
+        f"input {name!r} has the dtype {dtype}, which no runtime of exporter takes",
+        "split complex values into two float inputs before the model is exported",
+    )
+
+
+_WORDS = ("a", "the", "good", "bad", "film", "music", "1", "2024")
+_SMALL_FLOATS = ("bfloat16", "float8", "float4")
+_SMALL_INTEGERS = {"int4": (-8, 7), "uint4": (0, 15), "int2": (-2, 1), "uint2": (0, 3)}
+
+
+def _words(random: np.random.Generator, shape: tuple[int, ...], rows: int) -> Iterator[Array]:
+    for first in range(0, shape[0], rows):
+        size = min(rows, shape[0] - first), *shape[1:]
+        yield np.array(_WORDS)[random.integers(0, len(_WORDS), size)]
 
 
 def _noise(random: np.random.Generator, shape: tuple[int, ...], rows: int) -> Iterator[Array]:
@@ -227,6 +258,8 @@ def _range(tensor: Tensor) -> tuple[int, int]:
     """The lowest and highest integer to make."""
     if tensor.quantization is not None:
         return tensor.quantization.low, tensor.quantization.high
+    if tensor.dtype in _SMALL_INTEGERS:
+        return _SMALL_INTEGERS[tensor.dtype]
     if tensor.dtype in {"int8", "uint8"}:
         return int(np.iinfo(tensor.dtype).min), int(np.iinfo(tensor.dtype).max)
     return 0, 1  # for flags; and almost every table has an index 1
@@ -259,10 +292,19 @@ def join_batches(samples: Samples, graph: Graph, batch: int) -> Samples:
     return replace(samples, values=joined, source=f"{samples.source}, {batch} at a time")
 
 
+def fill_fixed_batches(samples: Samples, graph: Graph) -> Samples:
+    """Join single samples to the batch that a file states, such as 4; see `join_batches`."""
+    sizes = {name: (graph.shape(name)[:1] or (None,))[0] or 1 for name in samples.values}
+    joined = {name: _join(values, sizes[name]) for name, values in samples.values.items()}
+    return replace(samples, values=joined) if max(sizes.values(), default=1) > 1 else samples
+
+
 def _join(values: Any, batch: int) -> Any:
     """(samples, 1, ...) -> (feeds, batch, ...); samples with another batch are not changed."""
+    if batch == 1:
+        return values
     if not isinstance(values, np.ndarray):
-        return values if len(values[0]) != 1 else Batches(values, batch)
+        return values if np.shape(values[0])[:1] != (1,) else Batches(values, batch)
     if values.ndim == 1 or values.shape[1] != 1:
         return values
     feeds = -(-len(values) // batch)

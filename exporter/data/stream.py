@@ -41,7 +41,7 @@ class Stream(Sequence[Array]):
         while index >= self._first + len(self._block):
             self._first += len(self._block)
             self._block = next(self._pass)
-        return self._block[index - self._first]
+        return self._block[index - self._first, ...]
 
     def _restart(self) -> None:
         self._first, self._block = 0, np.empty(0)

@@ -100,7 +100,7 @@ class Channel:
             header.append(rows)
             for name, value in arrays.items():
                 array = np.asarray(value)
-                if array.dtype == object:  # text, as onnxruntime returns it
+                if array.dtype.kind in "OU":  # text, as onnxruntime returns it
                     texts = [str(each) for each in array.flat]
                     rows.append([name, "text", array.shape, texts])
                     continue

@@ -237,10 +237,18 @@ def _mode_edits(
     if selection.keeps_all and not semantics.merge and not mode.edits_all_kept:
         return ()
     edits = mode.edits(head, kept, semantics)
-    more = (
-        (mode.other_output_edits(other, kept, each) for other, each, _ in others) if edits else ()
-    )
-    return (*edits, *(edit for each in more for edit in each))
+    if not edits:
+        return ()
+    more: list[Edit] = []
+    removed_at = {head.z}
+    for other, resolved_other, _ in others:
+        # A mode that keeps the width removes units at z, and another output may have its own z.
+        keeps_width = not (mode.narrows or mode.edits_all_kept or resolved_other.restore_width)
+        is_separate = keeps_width and other.z not in removed_at
+        edits_of = mode.edits if is_separate else mode.other_output_edits
+        removed_at.add(other.z)
+        more += edits_of(other, kept, resolved_other)
+    return (*edits, *more)
 
 
 def _warnings(

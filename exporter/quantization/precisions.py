@@ -59,7 +59,8 @@ PRECISIONS: Mapping[str, Precision] = {
     "int4": Precision("int4", _quantizers("onnxruntime", "to_int4")),
 }
 
-QUANTIZED = frozenset(PRECISIONS) - {FLOAT} | {"uint8"}  # opened files may be uint8
+# Opened files may have other precisions than those that are made here.
+QUANTIZED = frozenset(PRECISIONS) - {FLOAT} | {"uint8", "fp8", "fp4"}
 
 
 Ends = bool | tuple[str, ...]  # names of inputs and outputs; True for all of them

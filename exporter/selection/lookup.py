@@ -36,9 +36,12 @@ class LabelIndex:
         return _units_by_label(self._folded_labels)
 
     def find(self, entry: SelectionEntry, wanted: ExactLabel | LabelPattern) -> list[int]:
-        """The unit with this label, or all units that match; UsageError if there is none."""
+        """The unit with this label, or all units that match; UsageError if there is none.
+
+        A pattern that is itself a label, such as ???, names all units with this label.
+        """
         if isinstance(wanted, LabelPattern):
-            return self._matched(entry, wanted.text)
+            return self.exact.get(wanted.text) or self._matched(entry, wanted.text)
         found = self.exact.get(wanted.text) or self._without_case.get(_folded(wanted.text), [])
         if not found:
             raise entry.error("no unit has this label", self._similar(wanted.text))

@@ -24,6 +24,8 @@ from exporter.verification.rerun_original import RerunOriginal, sources_of
 from exporter.verification.roles import Answers, Comparer, Comparison, ModelPair, Runs
 from exporter.verification.top_k import RankedOutput, ranked_outputs
 
+_ROUNDED = {"bfloat16": "bf16", "float16": "fp16"}  # dtype of an output -> row of LIMITS
+
 
 class HeadComparer(Comparer):
     """Compares the logits and the output of one head with the oracle of its mode.
@@ -55,7 +57,7 @@ class HeadComparer(Comparer):
         self._shown, self._compared = shown, compared
         self._masks = pair.masks if reads_mask(table) else None  # else of another head's units
         self.kept, self.present = units_of(pair.original, head, table)
-        self._graphs = pair.graphs
+        self._graphs, self._is_cut = pair.graphs, pair.stage == "cut"
         self.new_z = z_of(pair, head, table)
         self._order: Order | None = None  # of the axes of `new_z`; None for the original's
         if self.new_z is not None and pair.stage == "export":
@@ -139,6 +141,8 @@ class HeadComparer(Comparer):
         axis = self.head.tensor(tensor).unit_axis.axis + 1
         added = self._added_units() if self.head.competes else 0
         precision, units = precision_of(known), self._units_of(tensor)
+        if self._is_cut and not precision:  # a float32 model may return rounded values
+            precision = _ROUNDED.get(self._graphs[0].tensors[tensor].dtype, "")
         return Comparison(output, expected, actual, axis, role, precision, added, units, self.table)
 
     def _units_of(self, tensor: str) -> Array:

@@ -144,10 +144,20 @@ class TensorComparer(Comparer):
         expected = runs.original[self.name]
         actual = runs.pruned.get(self.new_name, np.empty(0))
         tensor = self.pair.graphs[1].tensors.get(self.new_name)
-        if self.pair.stage != "cut" and tensor is not None:
+        if expected.dtype.kind in "OU":
+            expected, actual = _numbered(expected, actual)
+        elif self.pair.stage != "cut" and tensor is not None:
             actual = tensor.dequantize(actual)
         axis = expected.ndim - 1 if self.axis is None else self.axis + 1  # after the samples
         yield Comparison(self.name, expected, actual, axis, self.role)
+
+
+def _numbered(expected: Array, actual: Array) -> tuple[Array, Array]:
+    """Texts as numbers that are equal where the texts are."""
+    texts = [np.asarray(each).astype(str) for each in (expected, actual)]
+    every = np.unique(np.concatenate([each.ravel() for each in texts]))
+    first, second = (np.searchsorted(every, each) for each in texts)
+    return first, second
 
 
 @dataclass(frozen=True)

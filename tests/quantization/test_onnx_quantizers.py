@@ -194,7 +194,7 @@ def test_why_blocks_have_wider_limits(bits: int, tmp_path: Path) -> None:
         for m in (original, done.model)
     )
     apart = np.abs(narrow - wide[:, kept]).max() / np.abs(wide).max()
-    assert cut_precision(original) == "blocks with zero points"
+    assert cut_precision(original) == "blocks"
     assert apart <= LIMITS["cut", cut_precision(original)].z
     if apart <= LIMITS["cut", "fp32"].z:
         pytest.skip("the kernels for this processor keep to the limit of float32")

@@ -271,8 +271,8 @@ def test_checks_that_cannot_fail_are_not_counted(original: Path, tmp_path: Path)
     ("dtype", "zero_points", "row"),
     [
         pytest.param(TensorProto.INT4, False, "blocks", id="int4"),
-        pytest.param(TensorProto.INT4, True, "blocks with zero points", id="int4, zero points"),
-        pytest.param(TensorProto.UINT4, False, "blocks with zero points", id="uint4"),
+        pytest.param(TensorProto.INT4, True, "blocks", id="int4, zero points"),
+        pytest.param(TensorProto.UINT4, False, "blocks", id="uint4"),
     ],
 )
 def test_int4_dequantized_before_a_product_has_the_limits_of_blocks(

@@ -35,6 +35,7 @@ from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.kernel_shapes import add_from_kernels, add_from_results
 from exporter.formats.onnx.protos import (
     FIRST_IR_WITHOUT_INPUTS,
+    all_nodes,
     dtype_of,
     merged_type,
     model_without,
@@ -105,7 +106,8 @@ def infer(model: ModelProto, constants: Mapping[str, Tensor], known: Known) -> I
         if _is_undecided(model, types, every):
             wanted = _made(model, lambda n: n not in every and is_incomplete(types.get(n)))
             measured = known.measured
-            if not measured.keys() >= set(wanted):
+            loops = any(node.op_type in _LOOPS for node in all_nodes(model.graph))
+            if not (loops or measured.keys() >= set(wanted)):
                 measured = _measure(model, wanted, constants, known, types)
     _check_lengths(types, constants)
     return Inferred(folded, types, measured)
@@ -276,6 +278,7 @@ def _run(
     return _packed(measured_types(nested(join(model)), known.external, wanted, inputs, shapes))
 
 
+_LOOPS = frozenset({"Loop", "Scan"})  # may never end
 _BATCHES = (2, 1)  # that of 1 could be any other axis of length 1; not all models take 2
 _NAMING_S, _MEASURING_S = 20.0, 20.0
 

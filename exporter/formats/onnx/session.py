@@ -137,35 +137,61 @@ def run_session(
 def ort_values(session: Session, feed: Mapping[str, Array]) -> dict[str, OrtValue]:
     """Inputs as onnxruntime's values (raises as `run_session`)."""
     dtypes = {each.name: dtype_of_type(each.type) for each in session.get_inputs()}
-    found = {}
-    for name, value in feed.items():
-        dtype = dtypes.get(name, "")
-        if dtype == "string" or dtype in PACKED:
-            raise ModelError(
-                f"input {name!r} is {dtype}, and onnxruntime's Python interface passes no such "
-                "values next to others that NumPy does not have",
-            )
-        array = np.require(value, requirements=["C", "ALIGNED"])
-        if dtype in _PLAIN:
-            found[name] = OrtValue.ortvalue_from_numpy(array)
-        else:
-            element = element_type(dtype)
-            found[name] = OrtValue.ortvalue_from_numpy_with_onnx_type(array, element)
-    return found
+    return {name: _ort_value(name, dtypes.get(name, ""), value) for name, value in feed.items()}
+
+
+def _ort_value(name: str, dtype: str, value: Array) -> OrtValue:
+    array = np.require(value, requirements=["C", "ALIGNED"])
+    if dtype == "string":
+        raise ModelError(
+            f"input {name!r} is string, and onnxruntime's Python interface passes no strings next "
+            "to values that NumPy does not have"
+        )
+    if not dtype or dtype in _PLAIN:
+        return OrtValue.ortvalue_from_numpy(array)
+    element = element_type(dtype)
+    if dtype not in _PACKED_BITS:
+        return OrtValue.ortvalue_from_numpy_with_onnx_type(array, element)
+    result = OrtValue.ortvalue_from_shape_and_type(list(array.shape), element)
+    content = _packed(array, _PACKED_BITS[dtype])
+    ctypes.memmove(result.data_ptr(), content.ctypes.data, content.size)
+    return result
 
 
 def _array(value: OrtValue) -> Any:
     dtype = dtype_of_type(value.data_type()) if value.is_tensor() else ""
     if not dtype or dtype in _PLAIN:
         return value.numpy()
-    if dtype in PACKED:
-        raise ModelError(
-            f"an output is {dtype}, which onnxruntime's Python interface does not read"
-        )
     kind, shape = numpy_dtype(dtype), tuple(value.shape())
-    size = kind.itemsize * int(np.prod(shape, dtype=np.int64))
-    content = ctypes.string_at(value.data_ptr(), size) if size else b""
-    return np.frombuffer(bytearray(content), kind).reshape(shape)
+    count, bits = int(np.prod(shape, dtype=np.int64)), _PACKED_BITS.get(dtype, 8 * kind.itemsize)
+    size = -(-count * bits // 8)
+    content = np.frombuffer(bytearray(ctypes.string_at(value.data_ptr(), size)), np.uint8)
+    if dtype in _PACKED_BITS:
+        return (
+            _unpacked(content, bits, count, signed=dtype.startswith("int"))
+            .view(kind)
+            .reshape(shape)
+        )
+    return content.view(kind).reshape(shape)
+
+
+def _packed(values: Array, bits: int) -> Array:
+    """The bytes of values of less than 8 bits; the first value is in the lowest bits."""
+    flat = values.ravel().view(np.uint8) & ((1 << bits) - 1)
+    per_byte = 8 // bits
+    rows = np.pad(flat, (0, -flat.size % per_byte)).reshape(-1, per_byte)
+    shifts = np.arange(per_byte, dtype=np.uint8) * bits
+    return np.asarray(np.bitwise_or.reduce(rows << shifts, axis=1).astype(np.uint8))
+
+
+def _unpacked(content: Array, bits: int, count: int, *, signed: bool) -> Array:
+    """The values, one in a byte; negative ones as in two's complement."""
+    shifts = np.arange(8 // bits, dtype=np.uint8) * bits
+    values = ((content[:, np.newaxis] >> shifts) & ((1 << bits) - 1)).ravel()[:count]
+    if not signed:
+        return np.asarray(values.astype(np.uint8))
+    half = 1 << bits - 1
+    return np.asarray(((values.astype(np.int16) ^ half) - half).astype(np.int8))
 
 
 _DTYPES = {
@@ -173,7 +199,7 @@ _DTYPES = {
     for element in TensorProto.DataType.values()
     if element
 }
-PACKED = frozenset({"int4", "uint4", "int2", "uint2", "float4_e2m1fn"})
+_PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}
 _PLAIN = frozenset(
     {"string", "bool", "float16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}

@@ -63,7 +63,6 @@ ROWS: Mapping[str, Translate] = {
     "FusedMatMul": _fused_matmul,
     "Gelu": activation("gelu", approximate=0.0),
     "QuickGelu": elementwise(),
-    "TransposeMatMul": _fused_matmul,
 }
 
 # Domain qonnx.custom_op.general: quantized and dequantized again; scales broadcast as in NumPy.
