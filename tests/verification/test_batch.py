@@ -14,6 +14,7 @@ from exporter.data.samples import synthetic_samples
 from exporter.formats.model import Model
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.tflite import from_bytes
+from exporter.graph.lengths import Lengths
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
 from exporter.verification import VerifyOptions
@@ -113,7 +114,7 @@ def test_an_output_without_a_batch_is_left() -> None:
 
 def test_samples_with_a_batch_are_left() -> None:
     model = onnx.classifier()
-    samples = synthetic_samples(model.graph(), 2, shapes={"x": (4, 6)})
+    samples = synthetic_samples(model.graph(), 2, lengths=Lengths({"x": (4, 6)}))
     assert batch_check("cut", model, model, (), VerifyOptions(samples)) is None
 
 
