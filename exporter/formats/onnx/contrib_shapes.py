@@ -34,10 +34,9 @@ class StandardOperator:
 
 def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) -> list[NodeProto]:
     """Nodes with an output of the same name, shape and type; the node itself if it has no row."""
-    if node.op_type in _KEEP_SHAPE and node.domain in {ML_DOMAIN, DOMAIN}:
+    keeps_shape = node.op_type in _KEEP_SHAPE and node.domain in {ML_DOMAIN, DOMAIN}
+    if keeps_shape or node.domain == _QONNX:
         return [helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT)]
-    if node.domain == _QONNX:
-        return [NodeProto(op_type="Identity", input=node.input[:1], output=node.output[:1])]
     if node.domain != "com.microsoft":
         return [node]
     if node.op_type == "MatMulNBits":
