@@ -263,7 +263,13 @@ def _measure(
         rank = len(shape_of(kind) or ())
         if _lacks_rank(types.get(name)):
             types[name] = tensor_type(dtype_of(kind), (None,) * rank)
-    return {name: shape for name, kind in found.items() if (shape := shape_of(kind)) is not None}
+    shapes_found = ((name, shape_of(kind)) for name, kind in found.items())
+    return {name: _with_open_batch(s) for name, s in shapes_found if s is not None}
+
+
+def _with_open_batch(shape: Shape) -> Shape:
+    """A measured shape, in which the batch is not a length that the file states."""
+    return (None, *shape[1:]) if shape[:1] == _BATCHES[:1] else shape
 
 
 def _run(

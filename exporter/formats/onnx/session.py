@@ -128,7 +128,8 @@ def run_session(
         RUNTIME_ERRORS: the run fails.
     """
     ends = {end.name: end.type for end in (*session.get_inputs(), *session.get_outputs())}
-    if all(is_plain(ends[name]) for name in (*feed, *outputs) if name in ends):
+    dtypes = (dtype_of_type(ends[name]) for name in (*feed, *outputs) if name in ends)
+    if all(dtype in _PLAIN or not dtype for dtype in dtypes):  # "": a sequence, or a map
         return list(session.run(outputs, {n: np.asarray(v) for n, v in feed.items()}, options))
     results = session.run_with_ort_values(outputs, ort_values(session, feed), options)
     return [_array(result) for result in results]
