@@ -507,7 +507,7 @@ EACH = "write one entry per sample in each array"
 FILL = "write at least one sample"
 CONVERT = "convert the values to the dtype of the input"
 CORRECT = "correct the values, or leave the sample out"
-AXES = "the first axis counts the samples; a batch of 1 may follow"
+AXES = "save (samples, ...) with one sample of that shape each; a folder of images is resized to it"
 ARRAY = "{path}: the array for input 'x' "
 
 

@@ -14,6 +14,7 @@ from exporter.formats.onnx import from_proto
 from exporter.graph import Graph
 from exporter.graph.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
 from tests.builders import (
+    onnx_fused,
     onnx_heads,
     onnx_integer_operators,
     onnx_operators,
@@ -102,6 +103,8 @@ def onnx_graphs() -> Iterator[Graph]:
     for nodes, constants, _ in onnx_quantized_kernels.KERNELS.values():
         yield model(nodes, constants, x=onnx_quantized_kernels.X.shape).graph()
     yield from graphs_of_codes()
+    for name in onnx_fused.OPERATORS:
+        yield from_proto(onnx_fused.network(name), "fused.onnx").graph()
     for build in onnx_suppression.BUILDERS:
         yield from_proto(build(), "detector.onnx").graph()
     for tail, expected, options in onnx_rankings.RANKED.values():

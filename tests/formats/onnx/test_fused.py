@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -21,11 +20,11 @@ from onnxruntime.quantization import (
 from exporter.formats.onnx import from_proto
 from exporter.graph import Array
 from exporter.trace import trace
+from tests.builders.onnx_fused import MICROSOFT, OPERATORS, fused, network
 from tests.builders.onnx_models import cut, node, numbers, proto
 
 KEPT = (1, 3)
 MS = {"com.microsoft": 1}
-MICROSOFT = "com.microsoft"
 
 
 def run(model: ModelProto, x: Array) -> Array:
@@ -41,49 +40,11 @@ def run(model: ModelProto, x: Array) -> Array:
 # --- operators one by one -------------------------------------------------------------------------
 
 
-def fused(operator: str, *inputs: str, out: str = "y", **attributes: Any) -> NodeProto:
-    return node(operator, list(inputs), [out], "head", domain=MICROSOFT, **attributes)
-
-
-CONSTANTS = {
-    "kernel": numbers(6, 5),
-    "turned": numbers(5, 6),
-    "bias": numbers(5),
-    "window": numbers(5, 6, 3),
-}
-GEMM = node("Gemm", ["x", "kernel"], ["z"], "gemm")
-OPERATORS: Mapping[str, tuple[Sequence[NodeProto], Sequence[Any]]] = {
-    "FusedGemm": ([fused("FusedGemm", "x", "kernel", "bias", activation="Relu")], ("n", 6)),
-    "FusedGemm, transposed": (
-        [fused("FusedGemm", "x", "turned", activation="Sigmoid", transB=1)],
-        ("n", 6),
-    ),
-    "FusedMatMul": ([fused("FusedMatMul", "x", "kernel", alpha=0.5)], ("n", 6)),
-    "FusedMatMul, transposed": ([fused("FusedMatMul", "x", "turned", transB=1)], ("n", 2, 6)),
-    "FusedMatMul, both transposed": (
-        [fused("FusedMatMul", "x", "turned", transA=1, transB=1)],
-        (2, 6, 3),
-    ),
-    "FusedConv": (
-        [fused("FusedConv", "x", "window", "bias", activation="Relu")],
-        ("n", 6, 8),
-    ),
-    "Gelu": ([GEMM, fused("Gelu", "z")], ("n", 6)),
-    "QuickGelu": ([GEMM, fused("QuickGelu", "z", alpha=1.7)], ("n", 6)),
-    "FastGelu": ([GEMM, fused("FastGelu", "z")], ("n", 6)),
-    "FastGelu with a bias": ([GEMM, fused("FastGelu", "z", "bias")], ("n", 6)),
-    "BiasGelu": ([GEMM, fused("BiasGelu", "z", "bias")], ("n", 6)),
-}
-
-
 @pytest.mark.parametrize("name", OPERATORS)
 def test_fused_operators(name: str) -> None:
-    nodes, dims = OPERATORS[name]
-    used = {each for n in nodes for each in n.input}
-    constants = {key: value for key, value in CONSTANTS.items() if key in used}
+    dims = OPERATORS[name][1]
     axis = 1 if name == "FusedConv" else len(dims) - 1
-    rank = len(dims)
-    model = proto(nodes, constants, x=dims, outputs={"y": ["?"] * rank}, domains=MS)
+    model = network(name)
     x = numbers(*(n if isinstance(n, int) else 4 for n in dims))
     after = cut(from_proto(model, "network.onnx"), KEPT).proto
     np.testing.assert_allclose(run(after, x), run(model, x).take(KEPT, axis), atol=1e-6)
@@ -302,8 +263,8 @@ def test_optimized_files(network: str, form: str, level: str, tmp_path: Path) ->
 def test_the_optimizer_fuses_these_networks(tmp_path: Path) -> None:
     """The files above contain the operators that they are meant to contain."""
     found: set[str] = set()
-    for network in NETWORKS:
-        found |= {n.op_type for n in written(network, "float", "extended", tmp_path).graph.node}
+    for name in NETWORKS:
+        found |= {n.op_type for n in written(name, "float", "extended", tmp_path).graph.node}
     assert "FusedConv" in found
     domains = {n.domain for n in written("cnn", "float", "all", tmp_path).graph.node}
     assert any(domain.startswith(MICROSOFT) for domain in domains)
