@@ -128,11 +128,14 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str:
-    """The known name that is spelled most like a wrong one; "" if none is similar."""
+def nearest(wrong: str, known: Iterable[str], similarity: float = 0.6) -> str:
+    """The known name that is spelled most like a wrong one; "" if none is so similar, of 1."""
     import difflib  # noqa: PLC0415 - `exporter --help` does not need it
 
-    return next(iter(difflib.get_close_matches(wrong, list(known), n=1)), "")
+    return next(iter(difflib.get_close_matches(wrong, list(known), 1, similarity)), "")
+
+
+_FILES = 0.85  # equal suffixes make other names similar
 
 
 def no_such_file(path: Path, hint: str = "check the path") -> UsageError:
@@ -141,7 +144,7 @@ def no_such_file(path: Path, hint: str = "check the path") -> UsageError:
     There is no file digits.kers; did you mean digits.keras?
     """
     try:
-        found = nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+        found = nearest(path.name, (each.name for each in path.parent.iterdir()), _FILES)
     except OSError:
         return UsageError(f"there is no folder {path.parent}", hint)
     return UsageError(

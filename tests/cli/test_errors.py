@@ -217,9 +217,9 @@ SELECTION = {
 
 FILES = {
     "missing": Refusal(
-        "prune zebra9.keras -o x.keras --keep 1",
+        "prune no.onnx -o x.onnx --keep 1",
         2,
-        "there is no file zebra9.keras",
+        "there is no file no.onnx",
         "check the path; it starts in the current folder",
     ),
     "a folder": Refusal("inspect folder", 2, "folder is a folder without a saved_model.pb"),

@@ -11,6 +11,7 @@ import pytest
 
 from exporter.formats import KINDS
 from exporter.formats.onnx import from_proto
+from exporter.formats.onnx.classical.attributes import FORMS
 from exporter.graph import Graph
 from exporter.graph.operations import Elementwise, Opaque, Operation, Pool, Reduce, Reshape
 from tests.builders import (
@@ -47,7 +48,8 @@ EACH = [
 def test_every_row_is_translated_and_tested(
     kind: str, operator: str, row: Callable[..., Any]
 ) -> None:
-    assert operators.neutral(row)
+    if operator not in FORMS:  # split before it is traced; its own row says why it was not
+        assert operators.neutral(row)
     assert operators.tested_by(kind, operator)
 
 

@@ -101,5 +101,6 @@ REASONS: Mapping[str, str] = {
     "DynamicQuantizeLinear": _DYNAMIC,
     **dict.fromkeys(("MatMulBnb4", "MatMulFpQ4"), _BLOCKS),
     "QLinearConcat": _SEVERAL_SCALES,
+    **classical.REASONS,
     **dict.fromkeys(("If", "Loop", "Scan", "SequenceMap"), _SUBGRAPHS),
 }

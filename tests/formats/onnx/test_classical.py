@@ -18,7 +18,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
 from exporter.formats.onnx.files import from_proto
+from exporter.formats.onnx.table import DOMAIN, DOMAINS, REASONS, translate
 from exporter.graph import Array
+from exporter.graph.operations import Elementwise
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_file
 from exporter.planning.cut import CutOptions
@@ -155,6 +157,14 @@ CUT = {
     "a normalizer after a softmax": (model(linear(), L1, outputs=NORMALIZED), renormalized),
     "one against the rest": (model(linear("LOGISTIC"), L1, outputs=NORMALIZED), renormalized),
     "no standard operators": (model(linear(), standard=False), renormalized),
+    "scaled by one number": (
+        model(
+            linear("NONE"),
+            ml("Scaler", ["scores"], ["p"], offset=[0.5], scale=[2.0]),
+            outputs=NORMALIZED,
+        ),
+        taken,
+    ),
     "trees": (model(forest()), renormalized),
     "trees with base values": (
         model(forest("NONE", base_values=OFFSETS.tolist()), standard=False),
@@ -236,6 +246,23 @@ def test_few_classes(name: str, kept: list[int]) -> None:
     np.testing.assert_allclose(after["scores"], expected, atol=1e-6)
     known = [labels_of(proto)[unit] for unit in kept]
     assert after["label"].tolist() == [known[unit] for unit in scores.argmax(axis=1)]
+
+
+def test_a_number_for_each_column_is_refused(tmp_path: Path) -> None:
+    scaler = ml("Scaler", ["scores"], ["p"], offset=[0.0], scale=[1.0, 2.0, 3.0, 4.0, 5.0])
+    path = tmp_path / "net.onnx"
+    path.write_bytes(model(linear("NONE"), scaler, outputs=NORMALIZED).SerializeToString())
+    with pytest.raises(ModelError, match="scales each column by a number of its own"):
+        prune_file(path, tmp_path / "cut.onnx", CutOptions(keep="1,3"), Job())
+
+
+@pytest.mark.parametrize("operator", ["SVMClassifier", "SVMRegressor", "TreeEnsemble"])
+def test_operators_without_a_rule_are_named(operator: str) -> None:
+    assert REASONS[operator] in str(translate("ai.onnx.ml", operator, None))  # type: ignore[arg-type]
+
+
+def test_a_softmax_over_several_labels_is_elementwise() -> None:
+    assert DOMAINS[DOMAIN]["NormalizerOfProbabilities"](None) == Elementwise()  # type: ignore[arg-type]
 
 
 def test_trees_of_removed_classes_are_dropped() -> None:
@@ -377,7 +404,7 @@ REFUSED = {
     "too few intercepts": (linear(intercepts=[1.0, 2.0]), "do not fit together"),
     "support vectors": (
         ml("SVMClassifier", ["x"], ["label", "scores"], classlabels_ints=[0, 1, 2]),
-        "decided by votes",
+        "votes decide the class",
     ),
 }
 

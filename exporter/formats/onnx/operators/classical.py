@@ -46,14 +46,12 @@ def _whole(operator: str) -> Translate:
     return refuse
 
 
-def _named(reason: str) -> Translate:
-    def refuse(_: NodeView) -> Operation:
-        raise UntranslatableError(reason)
+def _scaler(node: NodeView) -> Operation:
+    """(input - offset) * scale"""
+    if any(len(node.attributes.get(name, [])) > 1 for name in ("offset", "scale")):
+        raise UntranslatableError("it scales each column by a number of its own")
+    return Elementwise(keeps_zero=False, function="scaler")
 
-    return refuse
-
-
-_VOTES = "each pair of classes has a score of its own, and the classes are decided by votes"
 
 SPLIT: Mapping[str, Translate] = {
     **dict.fromkeys(FORMS, _scores),
@@ -67,11 +65,13 @@ CLASSICAL: Mapping[str, Translate] = {
     **{operator: _whole(operator) for operator in FORMS},
     "ArrayFeatureExtractor": _feature_extractor,
     "Binarizer": _binarizer,
-    "LabelEncoder": _named("it maps class labels, and there is no rule for it"),
     "Normalizer": _normalizer,
-    "SVMClassifier": _named(_VOTES),
-    "SVMRegressor": _named("its one output has no units"),
-    "Scaler": lambda _: Elementwise(keeps_zero=False, function="scaler"),
-    "TreeEnsemble": _named("a leaf belongs to one target, and there is no rule for it"),
+    "Scaler": _scaler,
 }
 """Of the domain ai.onnx.ml."""
+
+REASONS: Mapping[str, str] = {
+    "SVMClassifier": "each pair of classes has a score of its own, and votes decide the class",
+    "SVMRegressor": "its one output has no units",
+    "TreeEnsemble": "a leaf belongs to one target, and there is no rule for it",
+}
