@@ -17,8 +17,9 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from exporter.errors import ModelError
 from exporter.formats.onnx import OnnxModel
+from exporter.formats.onnx.classical.attributes import DOMAIN
 from exporter.formats.onnx.files import from_proto
-from exporter.formats.onnx.table import DOMAIN, DOMAINS, REASONS, translate
+from exporter.formats.onnx.table import DOMAINS, REASONS, translate
 from exporter.graph import Array
 from exporter.graph.operations import Elementwise
 from exporter.jobs.options import Job
