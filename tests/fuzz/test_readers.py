@@ -33,7 +33,7 @@ from tests.builders.fuzz_readers import READERS, Files
 from tests.builders.mutants import EDITS, Edit, mutant
 from tests.fuzz.failures import FAILURES
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))  # for each reader
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "20"))  # for each reader
 FUZZ = settings(max_examples=EXAMPLES, deadline=None)
 
 
