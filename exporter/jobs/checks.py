@@ -148,7 +148,8 @@ def prove_cut(
     """
     if not job.verify:
         return None, CheckResults()
-    proof = prove(original, pruned, remap, quantized=_is_quantized(job))
+    with interpreting(f"comparing the structure of {pruned.name}"):
+        proof = prove(original, pruned, remap, quantized=_is_quantized(job))
     if proof.result != "different":
         return proof, CheckResults()
     return proof, CheckResults((structure_check(pruned.name, proof),))
@@ -167,7 +168,8 @@ def probe_head(
     if _is_quantized(job):
         return replace(proof, probe="not possible: it was quantized after the cut"), CheckResults()
     job.progress(f"probing the head of {pruned.name}")
-    found = probe(original, pruned, remap.heads)
+    with interpreting(f"probing the head of {pruned.name}"):
+        found = probe(original, pruned, remap.heads)
     checks = [
         Check("cut", pruned.name, "", "probe", None, None, passed=False, samples=0, detail=text)
         for text in found.failures

@@ -90,6 +90,12 @@ def _huge_constant() -> bytes:
     )
 
 
+def _unknown_operator_set() -> bytes:
+    model = onnx.ModelProto.FromString(_network(helper.make_node("Relu", ["z"], ["y"])))
+    model.opset_import[0].version = 2**31  # does not fit in the type that libraries use
+    return bytes(model.SerializeToString())
+
+
 def _archive(config: Callable[[], bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -121,6 +127,11 @@ FILES: dict[str, tuple[str, Callable[[], bytes], str]] = {
     ),
     "a loop without end": (".onnx", _endless_loop, "onnxruntime running net.onnx took longer"),
     "a tensor of 10^9 values": (".onnx", _huge_constant, "shape inference needs more than"),
+    "an operator set that does not exist": (
+        ".onnx",
+        _unknown_operator_set,
+        "comparing the structure of net.onnx failed",
+    ),
     "an archive that unpacks to 64 MB": (
         ".keras",
         lambda: _archive(lambda: b'{"a": "' + bytes(64 << 20) + b'"}'),
@@ -174,13 +185,28 @@ DAMAGED = sorted(
 )
 
 
+# Only the output shape that these files state is wrong. onnxruntime runs them with the real one.
+RUNNABLE = {
+    "bug-modes_tail.py_taken_63",
+    "bug-trace___init__.py_trace_axis_214",
+    "bug-trace_sharing.py_parts_of_99",
+    "bug-verification_pairing.py__apart_177",
+}
+
+
 @pytest.mark.skipif(not DAMAGED, reason="no folder of damaged files")
 @pytest.mark.parametrize("path", DAMAGED, ids=lambda path: path.parent.name)
 def test_damaged_file(path: Path, tmp_path: Path) -> None:
     """Damaged files that once ended in a traceback, a crash or a hang."""
     folder = tmp_path / "work"
     folder.mkdir()
-    _check(exporter(PRUNE.format(path, path.suffix), folder))
+    done = exporter(PRUNE.format(path, path.suffix), folder)
+    if path.parent.name in RUNNABLE:
+        assert done.code == 0, done.err
+        assert "Proof  proved" in done.out
+        assert "fp32 matches the original" in done.out
+        return
+    _check(done)
     assert not list(folder.iterdir())
 
 
