@@ -15,15 +15,13 @@ EXPORT = 2e-5  # tolerance of a converted model, times the largest value above 1
 # (case, kind) that cannot be pruned after the conversion -> reason
 BEFORE: Mapping[tuple[str, str], str] = {
     ("Conv1D, local maximum, upsampled", "onnx"): "computed while the model runs",
-    ("Conv2DTranspose, global mean", "tflite"): "the shape of its result is a separate constant",
     (
         "EinsumDense on the middle axis, softmax over steps",
         "onnx",
     ): "it spreads the units over several axes",
     ("EinsumDense that sums over two axes", "onnx"): "computed while the model runs",
     ("TimeDistributed Dense with softmax", "onnx"): "it mixes the units",
-    ("TimeDistributed Dense with softmax", "tflite"): "PACK",
-    ("TimeDistributed Conv2D", "tflite"): "PACK",
+    ("TimeDistributed Dense with softmax", "tflite"): "it mixes the units",
 }
 
 

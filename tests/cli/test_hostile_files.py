@@ -166,7 +166,7 @@ def test_a_pipe_is_no_model(tmp_path: Path) -> None:
     os.mkfifo(folder / "net.onnx")
     done = exporter(PRUNE.format("net.onnx", ".onnx"), folder)
     assert done.code == 2
-    assert "net.onnx is no regular file" in done.err
+    assert "'net.onnx' is a pipe and no regular file" in done.err
 
 
 def _check(done: Done) -> None:
