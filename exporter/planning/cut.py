@@ -237,8 +237,6 @@ def _mode_edits(
     if selection.keeps_all and not semantics.merge and not mode.edits_all_kept:
         return ()
     edits = mode.edits(head, kept, semantics)
-    if not edits:
-        return ()
     more: list[Edit] = []
     removed_at = {head.z}
     for other, resolved_other, _ in others:

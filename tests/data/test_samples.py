@@ -49,6 +49,12 @@ def one(dtype: str = "float32", shape: Shape | None = (None, 3)) -> Graph:
     return graph({"x": (dtype, shape)})
 
 
+def named(*symbols: str) -> Graph:
+    """A graph with one input, whose open dimensions have these names."""
+    model = one(shape=(None,) * len(symbols))
+    return replace(model, tensors={"x": replace(model.tensors["x"], symbols=symbols)})
+
+
 def node(operation: Operation, *inputs: str, to: str = "out") -> Node:
     return Node(f"make {to}", type(operation).__name__, operation, inputs, (to,))
 
@@ -116,6 +122,20 @@ def lookup(*path: Node, dtype: str = "int32", rows: int | None = 7) -> Graph:
             id="negative dimension",
         ),
         pytest.param(
+            named("", "width", "height"),
+            {"lengths": Lengths(dims={"depth": 4})},
+            "no input has an open dimension named 'depth'",
+            "the names are height, width",
+            id="length for an unknown name",
+        ),
+        pytest.param(
+            one(),
+            {"lengths": Lengths(dims={"width": 4})},
+            "no input has an open dimension named 'width'",
+            "use --input-shape",
+            id="length for a name in a model without names",
+        ),
+        pytest.param(
             one("complex64"),
             {},
             "input 'x' has the dtype complex64, which no runtime of exporter takes",
@@ -171,6 +191,11 @@ def test_shape_of_a_sample(
 ) -> None:
     shapes = {} if given is None else {"x": given}
     assert values_of_x(one(shape=shape), 3, lengths=Lengths(shapes)).shape == (3, *expected)
+
+
+def test_lengths_of_named_dimensions() -> None:
+    lengths = Lengths(dims={"height": 5, "width": 4})
+    assert values_of_x(named("", "width", "height"), 3, lengths=lengths).shape == (3, 1, 4, 5)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,16 @@ def test_refused_paths(tmp_path: Path) -> None:
         files.refuse_existing(tmp_path / "link", force=False)
 
 
+def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="pipe exists"):
+        files.refuse_existing(pipe, force=False)
+    with pytest.raises(OutputError, match="pipe is a device, a pipe or a socket"):
+        files.refuse_existing(pipe, force=True)
+    assert pipe.is_fifo()
+
+
 def test_errors_name_the_final_path(tmp_path: Path) -> None:
     """A prepared file is in a hidden folder, of which the user knows nothing."""
     with new_file(tmp_path / "a.onnx") as draft:

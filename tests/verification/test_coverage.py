@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exporter.data.samples import Samples
+from exporter.data.samples import Samples, synthetic_samples
+from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Coverage
@@ -15,6 +16,7 @@ from exporter.trace import trace
 from exporter.verification import VerifyOptions, verify_pair
 from exporter.verification.coverage import Covered
 from tests.builders import onnx_models as onnx
+from tests.builders.onnx_decoders import merged_decoder
 from tests.builders.tflite_builder import Builder
 
 FEATURES, UNITS, KEPT = 12, 5, (0, 1, 3)
@@ -101,3 +103,18 @@ def test_a_product_that_flattens_reads_every_value() -> None:
     options = VerifyOptions(Samples({"x": values}, "made here"))
     (row,) = verify_pair("cut", net, net.apply(cut.plan), cut.remap.heads, options).coverage
     assert (row.features, row.active_features) == (6, 1)
+
+
+def test_features_inside_a_branch_are_not_counted() -> None:
+    """The runtime shows no tensor of a branch; the head is compared all the same."""
+    net = from_proto(merged_decoder(), "decoder.onnx")
+    cut = plan_cut(net, CutOptions(keep=(1, 3), head="logits"))
+    pruned = net.apply(cut.plan)
+    options = VerifyOptions(synthetic_samples(net.graph(), 3))
+    done = verify_pair("cut", net, pruned, cut.remap.heads, options)
+    assert all(check.passed for check in done.checks)
+    assert "logits" in {check.output for check in done.checks}
+    assert done.coverage == ()
+    others = net.apply(plan_cut(net, CutOptions(keep=(1, 2), head="logits")).plan)
+    wrong = verify_pair("cut", net, others, cut.remap.heads, options)
+    assert {check.output for check in wrong.checks if not check.passed} == {"logits"}

@@ -12,6 +12,7 @@ import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import UsageError
+from exporter.formats.model import Runner, RunOptions
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array, Quantization
 from exporter.jobs.checks import compare_models
@@ -22,6 +23,7 @@ from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
 from exporter.trace import trace
 from exporter.trace.readers import Column
+from exporter.verification import answers
 from exporter.verification.rerun_original import RerunOriginal, unmatched
 from tests.builders.onnx_suppression import (
     SIDE,
@@ -199,6 +201,36 @@ def test_wrong_rows_fail(name: str, constant: str, change: Callable[[Array], Arr
     )
     assert sum(value or 0 for value in counted(found.checks).values()) > 0
     assert not found.passed
+
+
+def test_blocks_of_any_size_count_the_same_wrong_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The original is loaded once for all blocks to compute the rows again."""
+    model = opened("selected indices only")
+    cut = plan_cut(model, CutOptions(keep=KEPT))
+    small = model.apply(cut.plan)
+    assert isinstance(small, OnnxModel)
+    wrong = with_constant(ModelProto.FromString(small.to_bytes()), "overlap", lambda v: v + 0.4)
+    job = Job(samples=5)
+    loaded: list[object] = []
+    runner = OnnxModel.runner
+
+    def counting(self: OnnxModel, options: RunOptions) -> Runner:
+        loaded.append(self)
+        return runner(self, options)
+
+    monkeypatch.setattr(OnnxModel, "runner", counting)
+    counts, loads = [], []
+    for size in (64, 2, 1):
+        monkeypatch.setattr(answers, "_MOST_SAMPLES", size)
+        loaded.clear()
+        found = compare_models(
+            job, model, from_proto(wrong, "wrong.onnx"), job.inputs(model), cut.remap.heads
+        )
+        counts.append(counted(found.checks))
+        loads.append(len(loaded))
+    assert sum(value or 0 for value in counts[0].values()) > 0
+    assert counts == [counts[0]] * 3
+    assert loads == [3] * 3, "the original, the cut file, and the original with further inputs"
 
 
 def test_a_file_without_the_class_scores_fails() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from exporter.data.samples import Samples, synthetic_samples
 from exporter.errors import ModelError
@@ -360,6 +361,44 @@ def test_an_output_of_varying_shapes_is_compared_value_by_value() -> None:
     assert all(check.passed for check in verify(nets[0], nets[0], []).checks)
     checks = verify(nets[0], nets[1], []).checks
     assert {check.output for check in checks if not check.passed} == {"found"}
+
+
+NAMES = ("ant", "bee", "cat", "dog", "emu")
+
+
+def net_with_names(names: Sequence[str]) -> Any:
+    """x -> a product "y"; and the name of the largest value of x."""
+    table: dict[str, Any] = {"keys_int64s": range(UNITS), "values_strings": names}
+    nodes = [
+        onnx.node("ArgMax", ["x"], ["best"], "best", axis=1, keepdims=0),
+        onnx.node("LabelEncoder", ["best"], ["name"], "table", domain="ai.onnx.ml", **table),
+        onnx.node("Gemm", ["x", "kernel"], ["y"], "gemm"),
+    ]
+    made = onnx.proto(
+        nodes,
+        {"kernel": onnx.numbers(UNITS, 3)},
+        x=(1, UNITS),
+        outputs={"y": (1, 3), "name": (1,)},
+        domains={"ai.onnx.ml": 2},
+    )
+    made.graph.output[1].type.tensor_type.elem_type = TensorProto.STRING
+    return from_proto(made, "names.onnx")
+
+
+@pytest.mark.parametrize(("stage", "precision"), [("cut", ""), ("quantize", "int8")])
+def test_an_output_of_texts_is_compared(stage: Stage, precision: str) -> None:
+    """A text that another one replaces is a difference if the samples reach it."""
+    original = net_with_names(NAMES)
+    best = set(samples(original).values["x"].argmax(axis=-1).ravel().tolist())
+    options = {"stage": stage, "precision": precision}
+    checks = verify(original, original, [], **options).checks
+    assert {check.output for check in checks} == {"y", "name"}
+    assert all(check.passed for check in checks)
+    for unit in range(UNITS):
+        names = [f"{name}s" if i == unit else name for i, name in enumerate(NAMES)]
+        checks = verify(original, net_with_names(names), [], **options).checks
+        (largest,) = [c.value for c in checks if (c.output, c.metric) == ("name", "max_abs")]
+        assert (largest != 0) == (unit in best)
 
 
 @pytest.mark.parametrize(
