@@ -147,6 +147,8 @@ class Graph:
         other_entries: further signatures of the file, with computations of their own that the
             graph does not contain.
         hidden: tensors in branches of the model, which cannot become outputs.
+        varying: tensors with a shape that may differ from sample to sample, such as the boxes above
+            a threshold. The graph has their shapes in one run.
     """
 
     nodes: tuple[Node, ...]
@@ -158,6 +160,7 @@ class Graph:
     sample_rates: Mapping[str, int] = field(default_factory=dict)
     other_entries: tuple[str, ...] = ()
     hidden: frozenset[str] = frozenset()
+    varying: frozenset[str] = frozenset()
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

@@ -31,8 +31,7 @@ def detector_inputs(pair: ModelPair) -> Iterator[TensorComparer]:
         assert isinstance(operation, NonMaxSuppression)  # noqa: S101 - narrows the type
         for slot in sorted({operation.boxes, operation.classes}):
             role, axis = ("y", operation.axis) if slot == operation.classes else ("boxes", None)
-            shape = graphs[0].tensors[old.inputs[slot]].shape
-            if shape is not None and None not in shape[1:]:
+            if _has_one_shape(graphs[0], old.inputs[slot]):
                 yield TensorComparer(old.inputs[slot], new.inputs[slot], axis, role, pair)
             elif role == "y":
                 yield from [
@@ -40,6 +39,12 @@ def detector_inputs(pair: ModelPair) -> Iterator[TensorComparer]:
                     for head in trace(graphs[0]).heads
                     if head.readers.detector_outputs and has_real_values(graphs[1], head.output)
                 ]
+
+
+def _has_one_shape(graph: Graph, name: str) -> bool:
+    """Does a tensor have the same shape in all samples?"""
+    shape = graph.tensors[name].shape
+    return shape is not None and None not in shape[1:] and name not in graph.varying
 
 
 def has_real_values(graph: Graph, name: str) -> bool:

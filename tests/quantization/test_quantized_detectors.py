@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper
 
@@ -152,6 +153,27 @@ def test_inputs_of_a_post_process_are_compared_not_its_rows(name: str, precision
     strict = Job(tolerance=1e-9, quantized_to=precision)
     gated = compare_models(strict, model, small, inputs, tables)
     assert not gated.passed, "a tolerance holds for what enters"
+
+
+def test_scores_are_compared_if_the_number_of_boxes_differs_from_sample_to_sample() -> None:
+    """Boxes below a threshold are dropped before the suppression, which reads the others."""
+    model = from_proto(onnx_suppression.moved_apart(least=0.9), "net.onnx")
+    inputs = random_samples(model)
+    shown = onnx_suppression.moved_apart(least=0.9)
+    shown.graph.output.append(helper.make_tensor_value_info("best3", TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(shown.SerializeToString())
+    boxes = {session.run(["best3"], {"x": x})[0].shape[-1] for x in inputs.values["x"]}
+    assert len(boxes) > 1
+
+    small = quantize_model(model, QuantizationSpec("dynamic"), inputs).model
+    cut = prune_model(model, CutOptions(keep=KEPT), Job(samples=4))
+    small_cut = quantize_model(cut.model, QuantizationSpec("dynamic"), inputs).model
+    for made, tables in ((small, ()), (small_cut, cut.remap.heads)):
+        found = compare_models(Job(quantized_to="dynamic"), model, made, inputs, tables)
+        assert found.passed
+        assert {check.output for check in found.checks} == {"cls4"}
+        strict = Job(tolerance=1e-9, quantized_to="dynamic")
+        assert not compare_models(strict, model, made, inputs, tables).passed
 
 
 @pytest.mark.parametrize("precision", ["fp16", "dynamic", "int8", "int16x8"])

@@ -34,6 +34,7 @@ from exporter.graph import Graph, Node, Shape, Tensor
 from exporter.graph.operations import Opaque, Operation
 from exporter.graph.products import Products
 from exporter.graph.softmax import combine_softmaxes
+from exporter.graph.walk import dependents
 from exporter.remap import Remap
 
 
@@ -84,8 +85,19 @@ def draw(model: ModelProto, known: Known | None = None, remap: Remap | None = No
     nodes = _nodes(model, names, tensors)
     graph = combine_softmaxes(add_quantization(Graph(nodes, tensors, inputs, outputs)))
     labels = {**labels_in_tables(graph), **labels_of(model, graph, remap)}
-    graph = replace(graph, labels=labels, hidden=lifted_tensors(source))
+    varying = _selected(graph).intersection(found.measured)
+    graph = replace(graph, labels=labels, hidden=lifted_tensors(source), varying=varying)
     return Drawing(graph, names, found.types, found.measured)
+
+
+# The values that these operators read decide how many values they return.
+_SELECT = frozenset({"Compress", "NonMaxSuppression", "NonZero", "Unique"})
+
+
+def _selected(graph: Graph) -> frozenset[str]:
+    """The tensors with values that are selected at run time, and all that depend on them."""
+    selecting = [node for node in graph.nodes if node.operator in _SELECT]
+    return frozenset(dependents(graph, [name for node in selecting for name in node.outputs]))
 
 
 def _tensors(found: Inferred, inputs: tuple[str, ...]) -> dict[str, Tensor]:
