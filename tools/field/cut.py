@@ -116,7 +116,12 @@ def check(path: Path, made: Path, output: Path, row: Mapping[str, Any]) -> dict[
         str(made),
         str(remap),
     ]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    try:
+        done = subprocess.run(
+            arguments, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {"error": None, "problem": f"not checked in {TIMEOUT} s"}
     found = _json(done.stdout)
     if not found:
         return {
