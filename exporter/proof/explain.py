@@ -107,5 +107,3 @@ def _all_operators(structure: Structure) -> Iterator[str]:
         for value in step.attributes.values():
             if isinstance(value, Structure):
                 yield from _all_operators(value)
-    for body in structure.bodies.values():
-        yield from _all_operators(body)

@@ -339,11 +339,24 @@ def _tensor_around(model: ModelProto, _: Random) -> bool:
     return False
 
 
-def _opset_of_function(model: ModelProto, _: Random) -> bool:
-    for function in model.functions:
-        function.opset_import[0].version = 11
-        return True
-    return False
+def _in_function(**changes: Any) -> Callable[[ModelProto, Random], bool]:
+    """A Softmax becomes a call of a function that contains it, with one change."""
+
+    def fault(model: ModelProto, _: Random) -> bool:
+        for node in model.graph.node:
+            if node.op_type == "Softmax":
+                opset = changes.get("opset", model.opset_import[0].version)
+                inner = helper.make_node(changes.get("operator", "Softmax"), ["a"], ["b"])
+                opsets = [helper.make_opsetid("", opset)]
+                call = helper.make_function("local", "Call", ["a"], ["b"], [inner], opsets)
+                model.functions.append(call)
+                model.opset_import.append(helper.make_opsetid("local", 1))
+                node.op_type, node.domain = "Call", "local"
+                del node.attribute[:]
+                return True
+        return False
+
+    return fault
 
 
 def _shared_random(model: ModelProto, _: Random) -> bool:
@@ -385,6 +398,7 @@ FAULTS: Mapping[str, Fault] = {
     "operation in a branch or loop": on_proto(_inner_operator),
     "unused operation in a branch or loop": on_proto(_inner_unused),
     "tensor around a loop": on_proto(_tensor_around),
-    "operator set of a function": on_proto(_opset_of_function),
+    "operator set of a function": on_proto(_in_function(opset=11)),
+    "operation in a function": on_proto(_in_function(operator="LogSoftmax")),
     "random values shared": on_proto(_shared_random),
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -258,8 +260,12 @@ def test_outputs_of_one_operation_are_told_apart() -> None:
 # --- branches, functions, defaults ----------------------------------------------------------------
 
 
-def branches() -> ModelProto:
-    """y = x * big if x.sum() > 0 else x + small; the branches read constants outside."""
+def branches(*, kept: bool = False) -> ModelProto:
+    """y = x * big if x.sum() > 0 else x + small; the branches read constants outside.
+
+    Args:
+        kept: a product follows, so that the If stays a node while the file is open.
+    """
     then, other = (
         helper.make_graph(
             [
@@ -275,26 +281,42 @@ def branches() -> ModelProto:
     nodes = [
         onnx.node("ReduceSum", ["x"], ["s"], "sum", keepdims=0),
         onnx.node("Greater", ["s", "zero"], ["c"], "greater"),
-        onnx.node("If", ["c"], ["y"], "if", then_branch=then, else_branch=other),
+        onnx.node("If", ["c"], ["r" if kept else "y"], "if", then_branch=then, else_branch=other),
+        *([onnx.node("MatMul", ["r", "w"], ["y"], "last")] if kept else []),
     ]
     constants = {
         "zero": np.array(0.0, np.float32),
         "big": np.array(8.0, np.float32),
         "small": np.array(0.5, np.float32),
+        **({"w": onnx.numbers(6, 6)} if kept else {}),
     }
     return onnx.proto(nodes, constants, outputs={"y": ("batch", 6)})
 
 
-def test_branches_are_compared_with_the_constants_that_they_read() -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_branches_are_compared_with_the_constants_that_they_read(kept: bool) -> None:
+    build = partial(branches, kept=kept)
+
     def inside(model: ModelProto) -> None:
         node(model, "if").attribute[0].g.node[0].op_type = "Div"
 
-    (found,) = differences(inside, branches)
+    (found,) = differences(inside, build)
     assert "computes the values of" in found
-    assert "_branch of If 'if'" in found
-    (found,) = differences(lambda m: other_constant(m, 1, np.array(9.0, np.float32)), branches)
+    assert ("_branch of If 'if'" if kept else "'if/else_branch/small'") in found
+    (found,) = differences(lambda m: other_constant(m, 1, np.array(9.0, np.float32)), build)
     assert found.endswith("values differ; the largest difference is 1")
-    assert differences(lambda _: None, branches) == []
+    assert differences(lambda _: None, build) == []
+
+
+def test_branches_that_are_swapped_are_a_difference() -> None:
+    def swap(model: ModelProto) -> None:
+        first, second = node(model, "if").attribute
+        first.name, second.name = second.name, first.name
+
+    assert differences(swap, branches) == [
+        "the inputs of exporter.branches.Choice 'if/0' are swapped"
+    ]
+    assert differences(swap, partial(branches, kept=True))
 
 
 def with_function(offset: float = 1.0) -> ModelProto:
@@ -319,9 +341,10 @@ def with_function(offset: float = 1.0) -> ModelProto:
     return made
 
 
-def test_branches_in_branches_read_constants_outside() -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_branches_in_branches_read_constants_outside(kept: bool) -> None:
     def nested() -> ModelProto:
-        made = branches()
+        made = branches(kept=kept)
         outer = node(made, "if").attribute[0].g
         inner = type(outer).FromString(outer.SerializeToString())
         inner.node[1].output[0] = inner.output[0].name = "inner_y"
@@ -355,13 +378,17 @@ def test_functions_of_a_file_are_compared() -> None:
     expected = structure(with_function())
     assert compare_structures(expected, structure(with_function())) == []
     (found,) = compare_structures(expected, structure(with_function(2.0)))
-    assert str(found).startswith("function local.Shift: the constant")
-    without = with_function()
-    del without.functions[:]
-    (text,) = compare_structures(expected, structure(without))
-    assert str(text) == "function local.Shift is missing"
-    (text,) = compare_structures(structure(without), expected)
-    assert str(text) == "function local.Shift is not expected"
+    assert "is 2.0 instead of 1.0" in str(found)
+    other = with_function()
+    other.functions[0].node[1].op_type = "Sub"
+    (found,) = compare_structures(expected, structure(other))
+    assert "computes the values of Add" in str(found)
+    nodes = [onnx.node("Add", ["x", "o"], ["y"], "add")]
+    expanded = onnx.proto(nodes, {"o": np.array(1.0, np.float32)}, outputs={"y": ("batch", 6)})
+    assert compare_structures(expected, structure(expanded)) == []
+    del other.functions[:]
+    (text,) = compare_structures(expected, structure(other))
+    assert str(text).startswith("local.Shift 'shift' computes the values of Add")
 
 
 def optional_input(value: float) -> ModelProto:
@@ -445,14 +472,13 @@ def test_a_variable_is_read_before_or_after_it_is_written() -> None:
     assert compare_structures(build("read", "write"), build("write", "read"))
 
 
-def test_an_optimizer_also_rewrites_branches() -> None:
-    expected, found = branches(), branches()
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_optimizer_also_rewrites_branches(kept: bool) -> None:
+    expected, found = branches(kept=kept), branches(kept=kept)
     graph = node(found, "if").attribute[0].g
     graph.node[0].op_type = "Relu"
     del graph.node[0].input[1]
     assert explain(structure(expected), structure(found)) == ""
-    local = with_function()
-    assert explain(structure(local), structure(local)) == ""
 
 
 def test_operations_that_return_their_input_do_not_count() -> None:
@@ -467,19 +493,22 @@ def test_operations_that_return_their_input_do_not_count() -> None:
     assert "the constant 'b' is 0.0 instead of" in found
 
 
-def test_shapes_that_branches_state_are_compared() -> None:
+@pytest.mark.parametrize("kept", [False, True])
+def test_shapes_that_branches_state_are_compared(kept: bool) -> None:
     def stated(length: int) -> Structure:
-        made = branches()
+        made = branches(kept=kept)
         for attribute in node(made, "if").attribute:
             output = attribute.g.output[0]
-            shaped = helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [length, 3])
+            shaped = helper.make_tensor_value_info(output.name, TensorProto.FLOAT, [length, 6])
             output.CopyFrom(shaped)
         return structure(made)
 
     assert compare_structures(stated(2), stated(2)) == []
     texts = [str(each) for each in compare_structures(stated(2), stated(4))]
     assert texts
-    assert all("is stated as [4, 3], expected [2, 3]" in text for text in texts)
+    dtype = "" if kept else "float32 "
+    stated_text = f"is stated as {dtype}[4, 6], expected {dtype}[2, 6]"
+    assert all(stated_text in text for text in texts)
 
 
 def test_large_arrays_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -532,6 +561,10 @@ def test_other_subgraphs_are_compared() -> None:
     other = from_bytes(conditional(4.0), "b").structure()
     (found,) = compare_structures(expected, other)
     assert str(found).startswith("subgraph 1: the constant 'c' is 4.0 instead of 3.0")
+    alone = replace(expected, bodies={})
+    assert [str(each) for each in compare_structures(expected, alone)] == ["subgraph 1 is missing"]
+    (found,) = compare_structures(alone, expected)
+    assert str(found) == "subgraph 1 is not expected"
 
 
 def test_types_and_quantization_of_results_are_compared() -> None:

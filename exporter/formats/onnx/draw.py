@@ -31,8 +31,6 @@ from exporter.formats.onnx.table import translate
 from exporter.formats.onnx.table_labels import labels_in_tables
 from exporter.formats.onnx.validate import check_order
 from exporter.graph import Graph, Node, Shape, Tensor
-from exporter.graph.operations import Opaque, Operation
-from exporter.graph.products import Products
 from exporter.graph.softmax import combine_softmaxes
 from exporter.graph.walk import dependents
 from exporter.remap import Remap
@@ -113,7 +111,6 @@ def _nodes(
     model: ModelProto, names: tuple[str, ...], tensors: Mapping[str, Tensor]
 ) -> tuple[Node, ...]:
     opset = opset_of(model)
-    functions = {(function.domain, function.name) for function in model.functions}
     read = frozenset(_all_names_read(model.graph))
     fixed = _fixed(model.graph, tensors)
     protos = dict(zip(names, model.graph.node, strict=True))
@@ -133,11 +130,8 @@ def _nodes(
             shape_entries=partial(vectors.entries, name),
             axes_read=partial(vectors.axes_read, name),
         )
-        operation: Operation = Opaque("it is a function that the file defines")
-        products: Products = None
-        if (proto.domain, proto.op_type) not in functions:
-            operation = translate(proto.domain, proto.op_type, node)
-            products = products_of(proto.op_type, node, operation)
+        operation = translate(proto.domain, proto.op_type, node)
+        products = products_of(proto.op_type, node, operation)
         nodes.append(Node(name, proto.op_type, operation, node.inputs, node.outputs, products))
     return tuple(nodes)
 

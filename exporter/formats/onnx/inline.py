@@ -35,12 +35,19 @@ def without_functions(model: ModelProto, name: str) -> ModelProto:
 
 def _inlined(model: ModelProto, name: str) -> Mapping[str, Array]:
     try:
-        result = inliner.inline_local_functions(model)
-        if result.functions:  # of another opset
-            result = inliner.inline_local_functions(model, convert_version=True)
+        result = _without_calls(model)
     except (RuntimeError, ValueError) as error:
         raise ModelError(
             f"{name}: its functions cannot be expanded: {' '.join(str(error).split())}",
             "export the model without functions, or expand them with onnx.inliner",
         ) from error
     return {_CONTENT: np.frombuffer(result.SerializeToString(), np.uint8)}
+
+
+def _without_calls(model: ModelProto) -> ModelProto:
+    result = inliner.inline_local_functions(model)
+    if result.functions:  # of another opset
+        result = inliner.inline_local_functions(model, convert_version=True)
+    if result.functions:
+        raise ValueError("some calls are left")
+    return result

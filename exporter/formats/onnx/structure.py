@@ -28,22 +28,17 @@ def structure_of(model: ModelProto, read: ReadTensor, skipped: str) -> Structure
     """The structure of a model.
 
     Args:
-        model: the parsed file, its nodes in an order in which they can run.
+        model: the parsed file, its nodes in an order in which they can run. Its own functions were
+            expanded when it was opened.
         read: gives the values of a constant, wherever they are stored.
         skipped: a key of the metadata that is not part of the structure.
     """
     has_defaults = model.ir_version >= FIRST_IR_WITHOUT_INPUTS
     opsets = _opsets(model)
-    functions = {
-        f"function {f.domain}.{f.name}{f.overload and f':{f.overload}'}": _function(
-            f, read, has_defaults
-        )
-        for f in model.functions
-    }
     graph = _View(opsets, read, has_defaults).graph(model.graph)
     facts = facts_of(_facts(model, skipped))
     used = _used(opsets, model.graph)
-    return replace(graph, facts=facts, bodies=functions, operator_sets=used)
+    return replace(graph, facts=facts, operator_sets=used)
 
 
 def _facts(model: ModelProto, skipped: str) -> Iterator[tuple[str, str]]:
@@ -63,14 +58,8 @@ def _facts(model: ModelProto, skipped: str) -> Iterator[tuple[str, str]]:
 
 
 def _opsets(message: Any) -> dict[str, int]:
-    """Domain -> version of the operator sets that a model or function imports."""
+    """Domain -> version of the operator sets that a model imports."""
     return {_domain(each): each.version for each in message.opset_import}
-
-
-def _function(function: Any, read: ReadTensor, has_defaults: bool) -> Structure:
-    opsets = _opsets(function)
-    made = _View(opsets, read, has_defaults).function(function)
-    return replace(made, operator_sets=_used(opsets, function))
 
 
 def _domain(message: Any) -> str:
@@ -79,7 +68,7 @@ def _domain(message: Any) -> str:
 
 
 def _used(opsets: Mapping[str, int], graph: Any) -> dict[str, int]:
-    """The operator sets whose operators a graph or function uses."""
+    """The operator sets whose operators a graph uses."""
     graphs = [graph]
     found: set[str] = set()
     while graphs:
@@ -123,21 +112,6 @@ class _View:
             stated={v.name: (dtype_of(v.type), shape_of(v.type)) for v in graph.value_info},
         )
 
-    def function(self, function: Any) -> Structure:
-        ends = [
-            tuple(End("", name, "", None) for name in names)
-            for names in (function.input, function.output)
-        ]
-        graph = GraphProto(node=function.node)
-        constants = {
-            name: Constant(tensor.dtype, _whole(tensor.shape), tensor.read)
-            for name, tensor in constants_of(graph, self._read).items()
-            if tensor.read is not None
-        }
-        steps = tuple(self._step(node) for node in function.node if not is_constant_node(node))
-        facts = {"attributes": repr([*function.attribute, *function.attribute_proto])}
-        return Structure(ends[0], ends[1], steps, constants, facts)
-
     def _inputs(self, infos: Any, constants: Mapping[str, Constant]) -> Iterator[End]:
         for info in infos:
             default = constants.get(info.name)
@@ -150,7 +124,7 @@ class _View:
         attributes = {a.name: self._attribute(a) for a in node.attribute}
         return Step(
             name=node.name or (node.output[0] if node.output else node.op_type),
-            operator=f"{domain}.{node.op_type}{node.overload}".lstrip("."),
+            operator=f"{domain}.{node.op_type}".lstrip("."),
             attributes={n: v for n, v in attributes.items() if defaults.get(n) != v},
             inputs=_without_absent(node.input),
             outputs=_without_absent(node.output),
@@ -186,8 +160,6 @@ class _View:
 
 def _plain(attribute: AttributeProto) -> str:
     """A text that differs where the value does; floats with all their digits."""
-    if attribute.ref_attr_name:
-        return f"attribute {attribute.ref_attr_name!r} of the function"
     field = _FIELDS.get(attribute.type)
     if field is None:
         return repr(_serialized_value(attribute))

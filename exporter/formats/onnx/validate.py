@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import onnx
 from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 from exporter.errors import ModelError
 from exporter.formats.onnx.classical.attributes import ML_DOMAIN
 from exporter.formats.onnx.constants import is_constant_node
-from exporter.formats.onnx.protos import names_read, opset_of, subgraphs
+from exporter.formats.onnx.protos import (
+    DEFAULT_DOMAINS,
+    all_nodes,
+    names_read,
+    opset_of,
+    subgraphs,
+)
 
 _NOT_A_MODEL = "{} is not an ONNX model, or it is truncated: {}"
 
@@ -19,8 +26,9 @@ def check_model(model: ModelProto, name: str) -> None:
     """Check the parts that every model has.
 
     Raises:
-        ModelError: no graph with an output, neither a standard opset nor that of ai.onnx.ml, or
-            text that is not UTF-8.
+        ModelError: no graph with an output, neither a standard opset nor that of ai.onnx.ml,
+            text that is not UTF-8, an operator that only this package uses, or a function that
+            runtimes do not run.
     """
     if not (model.HasField("graph") and model.graph.output):
         raise ModelError(_NOT_A_MODEL.format(name, "it has no graph with an output"))
@@ -28,15 +36,39 @@ def check_model(model: ModelProto, name: str) -> None:
         raise ModelError(f"{name} is damaged: it contains text that is not valid UTF-8")
     if not opset_of(model) and not any(o.domain == ML_DOMAIN for o in model.opset_import):
         raise ModelError(_NOT_A_MODEL.format(name, "it has no standard opset"))
+    _check_domains(model, name)
     _check_functions(model, name)
 
 
+def _check_domains(model: ModelProto, name: str) -> None:
+    """Refuse operators that this package uses while a model is open.
+
+    It would replace them by others when it runs or writes the model. No runtime knows them.
+    """
+    bodies = [GraphProto(node=function.node) for function in model.functions]
+    for node in (each for graph in (model.graph, *bodies) for each in all_nodes(graph)):
+        if node.domain.startswith(_OWN_DOMAINS):
+            raise ModelError(f"{name}: no runtime has the operator {node.op_type} of {node.domain}")
+
+
+_OWN_DOMAINS = "exporter."
+
+
 def _check_functions(model: ModelProto, name: str) -> None:
-    """Refuse functions that call themselves, or that expand to an absurd number of nodes.
+    """Refuse functions that call themselves, expand to an absurd number of nodes, or are not run.
+
+    onnxruntime runs its own operator if a function has the same name.
 
     onnx's shape inference enters each call of a function. A file of a few kilobytes with 30
     functions, each of which calls the next one twice, has 2^30 nodes for it.
     """
+    for function in model.functions:
+        domain = "" if function.domain in DEFAULT_DOMAINS else function.domain
+        if domain.startswith(_RUNTIME_DOMAIN) or onnx.defs.has(function.name, domain=domain):
+            raise ModelError(
+                f"{name}: its function {function.name!r} has the name of an operator",
+                "give the function a domain of its own: onnxruntime would run the operator",
+            )
     functions = {(function.domain, function.name): function for function in model.functions}
     sizes: dict[tuple[str, str], int | None] = {}  # None: its calls are being followed
 
@@ -65,6 +97,7 @@ def _check_functions(model: ModelProto, name: str) -> None:
 
 
 _MOST_NODES = 10**6
+_RUNTIME_DOMAIN = "com.microsoft"
 
 
 def check_order(graph: GraphProto, names: tuple[str, ...], known: set[str]) -> None:

@@ -223,3 +223,23 @@ def test_a_merged_decoder(layers: int, tmp_path: Path) -> None:
         np.testing.assert_allclose(outputs[1].pop("logits"), expected, atol=1e-6)
         for name, value in outputs[0].items():
             np.testing.assert_array_equal(outputs[1][name], value)
+
+
+@pytest.mark.parametrize("in_function", [False, True])
+def test_a_choice_in_a_file_is_refused(in_function: bool) -> None:
+    """It would be written as an If, but no runtime runs the file."""
+    choice = node("Choice", ["yes", "a", "b"], ["y"], "choice", domain="exporter.branches")
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3]) for n in ("a", "b", "y")]
+    yes = helper.make_tensor_value_info("yes", TensorProto.BOOL, [])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("exporter.branches", 1)]
+    functions = []
+    called = choice
+    if in_function:
+        inputs = ["yes", "a", "b"]
+        functions = [helper.make_function("own", "F", inputs, ["y"], [choice], opsets)]
+        called = node("F", inputs, ["y"], domain="own")
+        opsets = [*opsets, helper.make_opsetid("own", 1)]
+    graph = helper.make_graph([called], "g", [yes, *ends[:2]], ends[2:])
+    made = helper.make_model(graph, opset_imports=opsets, functions=functions)
+    with pytest.raises(ModelError, match="no runtime has the operator Choice"):
+        from_proto(made, "net.onnx")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, inliner
 
 from exporter.errors import ModelError
+from exporter.formats.onnx import from_proto
 from exporter.graph import Array
 from exporter.trace import trace
 from tests.builders.onnx_heads import AFTER_HEAD, HEADS, C, Case, X, const, one
@@ -130,16 +131,30 @@ def test_grouped_convolution_is_refused() -> None:
     assert "2 groups" in str(trace(opened.graph()).refusals[0])
 
 
-def test_function_of_the_file_is_refused_even_under_a_standard_name() -> None:
-    source = classifier(node("Mine", ["z"], ["y"], "mine", domain="own"), outputs={"y": [None, 5]})
-    source.proto.functions.append(
-        helper.make_function(
-            "own", "Mine", ["a"], ["b"], [node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 17)]
-        )
-    )
-    source.proto.opset_import.append(helper.make_opsetid("own", 1))
-    refusals = trace(type(source)(source.proto, "network.onnx").graph()).refusals
-    assert "Mine 'mine': it is a function that the file defines" in str(refusals[0])
+def calling(domain: str, name: str, *inner: NodeProto) -> ModelProto:
+    """A classifier that calls a function of the file."""
+    made = classifier(node("Relu", ["z"], ["y"], "call"), outputs={"y": [None, 5]}).proto
+    made.graph.node[-1].op_type, made.graph.node[-1].domain = name, domain
+    opsets = [helper.make_opsetid("", 17)]
+    made.functions.append(helper.make_function(domain, name, ["a"], ["b"], [*inner], opsets))
+    made.opset_import.append(helper.make_opsetid(domain, 1))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("domain", "name"), [("", "Neg"), ("ai.onnx", "Neg"), ("com.microsoft", "Gelu")]
+)
+def test_a_function_with_the_name_of_an_operator_is_refused(domain: str, name: str) -> None:
+    """onnxruntime would run the operator; the trace and the proof would read the function."""
+    with pytest.raises(ModelError, match=f"its function '{name}' has the name of an operator"):
+        from_proto(calling(domain, name, node("Relu", ["a"], ["b"])), "net.onnx")
+
+
+def test_calls_that_cannot_be_expanded_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = calling("own", "Mine", node("Relu", ["a"], ["b"]))
+    monkeypatch.setattr(inliner, "inline_local_functions", lambda model, **_: model)
+    with pytest.raises(ModelError, match="cannot be expanded: some calls are left"):
+        from_proto(made, "net.onnx")
 
 
 def test_unit_read_in_a_branch_is_refused() -> None:
