@@ -63,7 +63,7 @@ class Digests:
                 self.of[key] = joined_digest("constant", self.structure.constants[key].digest)
             elif self._outer is not None:
                 self.of[key] = self._outer.tensor(key)
-            else:  # two variables of one type are told apart by the order of their use
+            else:  # of two variables of one type, the order of their use decides which is which
                 self._variables += 1
                 self.of[key] = joined_digest("tensor", self._facts(key), str(self._variables))
         return self.of[key]

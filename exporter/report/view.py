@@ -140,7 +140,7 @@ def _verdict(report: Report, artifact: Artifact) -> FileVerdict:
     if bad := failed(checks):
         reasons = [describe_failure(check) for check in bad]
         return FileVerdict(artifact.path, "fail", shown_by or "not verified", reasons)
-    reasons = [text for text in report.warnings if artifact.path in text]
+    reasons = [text for text in report.warnings if _names(text, artifact.path)]
     top1 = agreement(report, artifact)
     if top1 is not None and top1 < LOW_TOP1:
         reasons.append(f"The first answer is another one in {percent(1 - top1)} of the samples.")
@@ -148,6 +148,11 @@ def _verdict(report: Report, artifact: Artifact) -> FileVerdict:
         reasons.append("No answer of this file was compared with the original.")
     result: Result = "warning" if reasons else "pass"
     return FileVerdict(artifact.path, result, shown_by or "not verified", reasons)
+
+
+def _names(text: str, path: str) -> bool:
+    """Whether a sentence names a file: "net.onnx" is not named in "small_net.onnx is slow"."""
+    return path in (word.strip(",:;.") for word in text.split())
 
 
 def _measures(report: Report, artifact: Artifact) -> Iterator[Measure]:

@@ -307,7 +307,8 @@ def test_many_threads_have_room_for_their_stacks() -> None:
         return _Doubles()
 
     with isolated(Limits(60)):
-        runner_of("running net", 100, start_threads, threads=256)
+        runner = runner_of("running net", 100, start_threads, threads=256)
+        assert not isinstance(runner, _Doubles)  # it started, in a process of its own
 
 
 def test_a_memory_limit_may_be_larger_than_any_address_space() -> None:

@@ -128,6 +128,13 @@ def test_each_file_has_its_own_verdict() -> None:
     assert poor.reasons == ["The first answer is another one in 28.0 % of the samples."]
 
 
+def test_a_warning_belongs_to_the_file_that_it_names() -> None:
+    """One name is a part of the other."""
+    report = replace(QUANTIZED, warnings=("small_a.onnx is slow", "a.int8.onnx, too, is slow"))
+    good, poor = view.file_verdicts(report)
+    assert (good.result, poor.reasons[0]) == ("pass", "a.int8.onnx, too, is slow")
+
+
 def test_failed_checks_are_in_the_banner() -> None:
     banner, _ = to_html(FAILING).split("</header>")
     assert (

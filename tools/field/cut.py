@@ -175,8 +175,8 @@ def main() -> None:
             },
         )
         results[key(row)] = result
-        told = [str(result.get(part, "")) for part in ("outcome", "error", "problem", "sentence")]
-        print(f"{row['environment']}/{row['file']}:", *told, flush=True)
+        words = [str(result.get(part, "")) for part in ("outcome", "error", "problem", "sentence")]
+        print(f"{row['environment']}/{row['file']}:", *words, flush=True)
         target.write_text(json.dumps(sorted(results.values(), key=key), indent=1) + "\n")
 
 

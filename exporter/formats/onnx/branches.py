@@ -2,8 +2,9 @@
 
 Exporters join two forms of a network in one file: a decoder that reads a cache, and one for the
 first step. Both contain the head, mostly with the same weights. While a model is opened, the nodes
-of both branches are nodes of the graph, and a node of the pseudo operator Choice stands for each
-output of the If. `nested` puts them back before the model is run or written.
+of both branches are nodes of the graph, and each output of the If comes from a node Choice, which
+only this package knows and no written file contains. `nested` puts them back before the model is
+run or written.
 
 1. Only an If between the last products and the outputs is lifted; others are kept as they are.
 2. Each lifted node states its If and its branch. A node that an edit adds belongs to the branch
