@@ -16,6 +16,7 @@ tried without the memory that it is known to need, because the system would kill
 from __future__ import annotations
 
 import gc
+import itertools
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -208,13 +209,13 @@ def _run_tf2onnx(traced: Traced, opset: int) -> ModelProto:
 def _stable_order() -> Iterator[None]:
     """Equal models are optimized in equal ways, in every process and at any time.
 
-    1. tf2onnx visits sets of nodes, which Python orders by memory address: here by name. The child
-       process has a fixed seed for the hashes of names.
+    1. tf2onnx visits sets of nodes, which Python orders by memory address: here in the order in
+       which they are met first. Names would not do: Keras numbers the layers of a process.
     2. tf2onnx sorts nodes by names that end in a number, from a counter that never restarts.
     """
-    node, names = tf2onnx.graph.Node, tf2onnx.utils
+    node, names, numbers = tf2onnx.graph.Node, tf2onnx.utils, itertools.count()
     by_address, count = node.__hash__, names.INTERNAL_NAME
-    node.__hash__ = lambda self: hash(self.name)
+    node.__hash__ = lambda self: self.__dict__.setdefault("order", next(numbers))
     names.INTERNAL_NAME = 1
     try:
         yield

@@ -14,6 +14,7 @@ import onnx
 import onnxruntime
 import psutil
 import pytest
+import tf2onnx
 from keras import layers, ops
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -400,6 +401,16 @@ def _squeezing() -> Any:
         mean = layers.Conv2D(LARGE, 1)(layers.ReLU()(layers.Conv2D(4, 1)(mean)))
         values = values * layers.ReLU(6.0)(mean + 3.0)
     return keras.Model(image, layers.Flatten()(values))
+
+
+def test_sets_of_nodes_are_in_the_order_in_which_the_nodes_were_met() -> None:
+    """Neither addresses nor names decide: Keras numbers the layers of a process."""
+    kind = tf2onnx.graph.Node
+    with to_onnx._stable_order():
+        nodes = [kind.__new__(kind) for _ in range(100)]
+        assert [hash(node) for node in nodes] == sorted({hash(node) for node in nodes})
+        assert list(set(nodes)) == nodes
+    assert kind.__hash__ is object.__hash__
 
 
 def test_a_model_is_converted_to_the_same_bytes_each_time(tmp_path: Path) -> None:
