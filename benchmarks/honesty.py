@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from document import write_between
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.formats import open_model
@@ -45,8 +46,6 @@ CLAIMS = {"faster", "slower"}
 TFLITE_WIDTH, TFLITE_LAYERS = 512, 40
 LITERT_BENCHMARK = Path(sys.executable).parent / "litert-benchmark"
 TIMED_RUNS = 100, 600  # of one process and the next: the difference leaves out its start
-DOCUMENT = Path(__file__).parents[1] / "docs" / "measuring.md"
-START, STOP = "<!-- honesty -->\n", "<!-- end of honesty -->\n"
 BUSY = "while True: sum(range(10_000))"
 
 
@@ -198,10 +197,7 @@ def main() -> None:
             lines.append("")
     print(f"{time.perf_counter() - start:.0f} s")
     if "--write" in sys.argv[1:]:
-        before, _, rest = DOCUMENT.read_text("utf-8").partition(START)
-        after = rest.partition(STOP)[2]
-        table = "\n".join(lines).strip()
-        DOCUMENT.write_text(f"{before}{START}{table}\n{STOP}{after}", "utf-8")
+        write_between("measuring.md", "honesty", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
+
+from document import write_between
 
 from exporter.errors import ExporterError
 from exporter.formats.model import Model
@@ -27,8 +28,6 @@ from tests.builders.faults_tflite import FAULTS as OF_TFLITE
 from tests.builders.proof_models import CUTS, MODELS, RANDOM, content_of, head_of, opened
 from tests.builders.rewriters import REWRITERS
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "proof.md"
-START, STOP = "<!-- faults -->\n", "<!-- end of faults -->\n"
 SEEDS = range(2)
 
 KINDS = {
@@ -112,10 +111,7 @@ def main() -> None:
     print(*missed, *alarms, sep="\n")
     print(f"{time.perf_counter() - start:.0f} s")
     if "--write" in sys.argv:
-        before, _, rest = DOCUMENT.read_text("utf-8").partition(START)
-        after = rest.partition(STOP)[2]
-        table = "\n".join(lines)
-        DOCUMENT.write_text(f"{before}{START}{table}\n{STOP}{after}", "utf-8")
+        write_between("proof.md", "faults", "\n".join(lines))
 
 
 if __name__ == "__main__":
