@@ -1,26 +1,34 @@
 """Write `docs/schemas/`: JSON Schema (draft 2020-12) of the JSON records.
 
 Records that are dataclasses are described by their fields. Every schema allows more keys, which
-readers ignore.
+readers ignore. A record is described once: in the `$defs` of its schema, or in another schema, to
+which a `$ref` relative to the `$id` leads.
 """
 
 from __future__ import annotations
 
 import json
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any
 
 from exporter.evaluation.unit_table import UnitRow
 from exporter.records import PrecisionRow, Report
+from exporter.remap import Remap
 from exporter.trace.refusals import Refusal
 
 FOLDER = Path(__file__).parent.parent / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 Schema = dict[str, Any]
+
+
+def of_other(schema: str, pointer: str = "") -> Schema:
+    """A reference to another schema, or to a part of it, relative to the `$id` of this one."""
+    return {"$ref": f"../{schema}/1{pointer}"}
+
 
 TEXT: Schema = {"type": "string"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -32,8 +40,8 @@ SIMPLE: Mapping[Any, Schema] = {
     bool: FLAG,
     int: {"type": "integer"},
     float: {"type": ["number", "null"]},  # a value that is not finite is null
-    type(None): {"type": "null"},
     Any: {},
+    Remap: of_other("remap"),
 }
 
 
@@ -42,7 +50,18 @@ def many(items: Schema) -> Schema:
 
 
 def optional(schema: Schema) -> Schema:
+    kind = schema.get("type")
+    if isinstance(kind, list):  # null is one of them
+        return schema
+    if kind:  # the other keys hold for this type only
+        return {**schema, "type": [kind, "null"]}
     return {"anyOf": [schema, {"type": "null"}]}
+
+
+def define(definitions: dict[str, Schema], name: str, schema: Schema) -> Schema:
+    """Add a record to the definitions of a schema, and refer to it."""
+    definitions[name] = schema
+    return {"$ref": f"#/$defs/{name}"}
 
 
 def record(properties: Mapping[str, Schema], *not_required: str) -> Schema:
@@ -50,34 +69,40 @@ def record(properties: Mapping[str, Schema], *not_required: str) -> Schema:
     return {"type": "object", "properties": dict(properties), "required": required}
 
 
-def of_type(hint: Any) -> Schema:
-    """The schema of a type as `dataclasses.asdict` and `json` write its values."""
+def of_type(hint: Any, definitions: dict[str, Schema]) -> Schema:
+    """The schema of a type as `dataclasses.asdict` and `json` write its values.
+
+    Records are added to the definitions.
+    """
     if hint in SIMPLE:
         return SIMPLE[hint]
     if is_dataclass(hint):
-        return record(of_fields(hint))
-    return _of_generic(typing.get_origin(hint), typing.get_args(hint))
-
-
-def _of_generic(origin: Any, arguments: tuple[Any, ...]) -> Schema:
-    if origin in {types.UnionType, typing.Union}:
-        return {"anyOf": [of_type(each) for each in arguments]}
+        fields_ = of_fields(hint, definitions)
+        return define(definitions, typing.cast("type", hint).__name__, record(fields_))
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Literal:
         return {"enum": list(arguments)}
-    if origin is tuple and arguments[-1] is not Ellipsis:
-        return {"type": "array", "prefixItems": [of_type(each) for each in arguments]}
-    if origin in {tuple, list}:
-        return many(of_type(arguments[0]))
-    return ANY
+    parts = [of_type(each, definitions) for each in arguments if each not in {NoneType, Ellipsis}]
+    if origin in {UnionType, typing.Union}:
+        return optional(parts[0]) if NoneType in arguments else {"anyOf": parts}
+    if origin not in {tuple, list}:
+        return ANY
+    fixed = origin is tuple and Ellipsis not in arguments
+    return {"type": "array", "prefixItems": parts} if fixed else many(parts[0])
 
 
-def of_fields(record_type: Any) -> dict[str, Schema]:
+def of_fields(record_type: Any, definitions: dict[str, Schema]) -> dict[str, Schema]:
     hints = typing.get_type_hints(record_type)
-    return {field.name: of_type(hints[field.name]) for field in fields(record_type)}
+    return {field.name: of_type(hints[field.name], definitions) for field in fields(record_type)}
+
+
+def with_definitions(schema: Schema, definitions: dict[str, Schema]) -> Schema:
+    return {**schema, "$defs": definitions}
 
 
 UNITS = many(COUNT)
-FILE = record({"name": TEXT, "sha256": optional(TEXT)})
+IN_REMAP: dict[str, Schema] = {}
+FILE = define(IN_REMAP, "File", record({"name": TEXT, "sha256": optional(TEXT)}))
 REMAP = record(
     {
         "schema": {"const": "exporter/remap/1"},
@@ -118,12 +143,12 @@ SELECTION = record(
     {
         "schema": {"const": "exporter/selection/1"},
         "ok": FLAG,
-        "model": FILE,
+        "model": of_other("remap", "#/$defs/File"),
         "head": TEXT,
         "units": COUNT,
         "kept": UNITS,
         "data": record({"source": TEXT, "samples": COUNT}),
-        "table": many(record({**of_fields(UnitRow), "kept": FLAG, "reason": TEXT})),
+        "table": many(record({**of_fields(UnitRow, {}), "kept": FLAG, "reason": TEXT})),
         "confused": many(record({"label": COUNT, "predicted": COUNT, "samples": COUNT})),
         "moved": many(record({"removed": COUNT, "predicted": COUNT, "samples": COUNT})),
         "warnings": many(TEXT),
@@ -131,23 +156,28 @@ SELECTION = record(
     },
     *("ok", "merge"),  # of `exporter select --json` only
 )
+IN_REPORT: dict[str, Schema] = {}
 REPORT = record(
     {
         "schema": {"const": "exporter/report/1"},
         "ok": FLAG,
-        **of_fields(Report),
-        "remap": optional(REMAP),
-        "precisions": many(of_type(PrecisionRow)),
+        **of_fields(Report, IN_REPORT),
+        "precisions": many(of_type(PrecisionRow, IN_REPORT)),
     }
 )
-MEMORY = record(
-    {
-        "method": TEXT,
-        "bytes": COUNT,
-        "weights_bytes": COUNT,
-        "activation_bytes": COUNT,
-        "is_complete": FLAG,
-    }
+IN_PLAN: dict[str, Schema] = {}
+MEMORY = define(
+    IN_PLAN,
+    "Memory",
+    record(
+        {
+            "method": TEXT,
+            "bytes": COUNT,
+            "weights_bytes": COUNT,
+            "activation_bytes": COUNT,
+            "is_complete": FLAG,
+        }
+    ),
 )
 COUNTS = {
     "bytes": optional(COUNT),
@@ -164,7 +194,7 @@ FORECAST = record(
         "kept_labels": optional(many(TEXT)),
         "verdict": many(TEXT),
         "edits": many(TEXT),
-        "remap": REMAP,
+        "remap": of_other("remap"),
         "warnings": many(TEXT),
         "files": many(
             record(
@@ -196,14 +226,14 @@ PLAN = record(
     {
         "schema": {"const": "exporter/plan/1"},
         "ok": FLAG,
-        "plans": {"type": "object", "additionalProperties": FORECAST},
+        "plans": {"type": "object", "additionalProperties": define(IN_PLAN, "Forecast", FORECAST)},
     }
 )
 PRUNE_KEYS = ("ok", "artifacts", "remap", "checks", "quality", "coverage", "worst", "warnings")
 PRUNE = record(
     {
         "schema": {"const": "exporter/prune/1"},
-        **{key: REPORT["properties"][key] for key in (*PRUNE_KEYS, "selection")},
+        **{key: of_other("report", f"#/properties/{key}") for key in (*PRUNE_KEYS, "selection")},
     }
 )
 INSPECT = record(
@@ -241,15 +271,15 @@ INSPECT = record(
                 }
             )
         ),
-        "refused": many(of_type(Refusal)),
-        "forecast": optional(FORECAST),
+        "refused": many(record(of_fields(Refusal, {}))),
+        "forecast": optional(of_other("plan", "#/$defs/Forecast")),
     }
 )
 REPORTS = record(
     {
         "schema": {"const": "exporter/reports/1"},
         "ok": FLAG,
-        "variants": {"type": "object", "additionalProperties": REPORT},
+        "variants": {"type": "object", "additionalProperties": of_other("report")},
     }
 )
 ERROR = record(
@@ -263,12 +293,18 @@ ERROR = record(
 )
 SCHEMAS: Mapping[str, tuple[str, Schema]] = {
     "selection": ("The units that `exporter select` chose, with the reason for each", SELECTION),
-    "report": ("The results of a job: report.json, and --json of most commands", REPORT),
-    "remap": ("Old and new indices of the units of an artifact", REMAP),
+    "report": (
+        "The results of a job: report.json, and --json of most commands",
+        with_definitions(REPORT, IN_REPORT),
+    ),
+    "remap": (
+        "Old and new indices of the units of an artifact",
+        with_definitions(REMAP, IN_REMAP),
+    ),
     "reports": ("The reports of a run with variants, by variant", REPORTS),
     "prune": ("The results of `exporter prune --json`", PRUNE),
     "inspect": ("The heads of a model: `exporter inspect --json`", INSPECT),
-    "plan": ("Forecasts of --dry-run, by variant", PLAN),
+    "plan": ("Forecasts of --dry-run, by variant", with_definitions(PLAN, IN_PLAN)),
     "error": ("An error that ends a command with --json", ERROR),
 }
 
