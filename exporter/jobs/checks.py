@@ -51,16 +51,7 @@ class CheckResults:
     first_differences: tuple[FirstDifference, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
-        return CheckResults(
-            self.checks + other.checks,
-            self.latency + other.latency,
-            self.memory + other.memory,
-            self.warnings + other.warnings,
-            self.quality + other.quality,
-            self.coverage + other.coverage,
-            self.worst + other.worst,
-            self.first_differences + other.first_differences,
-        )
+        return CheckResults(**{name: rows + vars(other)[name] for name, rows in vars(self).items()})
 
     @property
     def passed(self) -> bool:
@@ -152,7 +143,18 @@ def prove_cut(
         proof = prove(original, pruned, remap, quantized=_is_quantized(job))
     if proof.result != "different":
         return proof, CheckResults()
-    return proof, CheckResults((structure_check(pruned.name, proof),))
+    different = Check(
+        "cut",
+        pruned.name,
+        "",
+        "structure",
+        None,
+        None,
+        passed=False,
+        samples=0,
+        detail=proof.reason,
+    )
+    return proof, CheckResults((different,))
 
 
 def probe_head(
@@ -175,12 +177,6 @@ def probe_head(
         for text in found.failures
     ]
     return replace(proof, probe=found.text), CheckResults(tuple(checks))
-
-
-def structure_check(artifact: str, proof: Proof) -> Check:
-    """The check that fails if the structure of a file is different."""
-    passed = proof.result != "different"
-    return Check("cut", artifact, "", "structure", None, None, passed, 0, proof.reason)
 
 
 def _is_quantized(job: Job) -> bool:

@@ -14,7 +14,6 @@ from typing import Any
 
 from exporter.data.read import read_samples
 from exporter.data.samples import Samples, synthetic_samples
-from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.forecast.footprint import count_parameters, estimate_memory
 from exporter.forecast.forecast import Counts, FileForecast, Forecast
 from exporter.forecast.verdict import LatencyBound
@@ -22,17 +21,15 @@ from exporter.formats import KINDS, size_bytes
 from exporter.formats.model import Model
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
-from exporter.jobs.cut_before_conversion import cut_source
 from exporter.jobs.head_share import count_bound, measure_bound
 from exporter.jobs.inspect import Inspection, inspect_model
+from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
 from exporter.jobs.options import Job
-from exporter.jobs.prune import write_pruned
-from exporter.jobs.quantize import quantization_specs, quantize_for_job, refuse_quantizing
+from exporter.jobs.quantize import quantization_specs, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
-from exporter.jobs.uncut import cut_quantized, uncut_models
 from exporter.output.scratch import scratch_folder
-from exporter.planning.cut import Cut, CutOptions, plan_cut
-from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
+from exporter.planning.cut import CutOptions
+from exporter.quantization import FLOAT, PRECISIONS
 
 CALIBRATION_SAMPLES = 2
 
@@ -84,111 +81,59 @@ def forecast_models(
     refuse_quantizing(job, opened)
     with scratch_folder() as folder:
         models = uncut_models(opened, variants, job, folder)
-        work = _Work(opened, job, out, measure_share)
-        return {name: work.forecast(models, options) for name, options in variants.items()}
+        return {
+            name: _Forecaster(job, opened, options, out, measure_share).forecast(models)
+            for name, options in variants.items()
+        }
 
 
 @dataclass(frozen=True, eq=False)
-class _Float:
-    """The float file of one kind.
+class _Forecaster(Maker):
+    """Makes the files of one selection in temporary folders, and counts."""
 
-    Attributes:
-        planned: the model that the cut was planned for.
-    """
-
-    uncut: UncutModel
-    planned: Model
-    cut: Cut
-    model: Model
-    path: Path
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Work:
-    """Makes the files of one selection after the other."""
-
-    source: OpenedModel
-    job: Job
     out: Path | None
     measure_share: bool
 
-    def forecast(self, models: Iterable[UncutModel], options: CutOptions) -> Forecast:
+    def forecast(self, models: Iterable[UncutModel]) -> Forecast:
         floats, files, warnings = [], list[FileForecast](), list[str]()
         for uncut in models:
             with scratch_folder() as folder:
-                plain = self._cut(uncut, options, folder)
+                path = self._path(folder, uncut.model.kind, uncut.model.precision)
+                plain = self.make_float(uncut, path, None if self.out else path.name)
                 floats.append(plain)
-                files += self._files(plain, options, folder)
+                files += self._files(plain, folder)
                 warnings += (*uncut.warnings, *plain.cut.warnings, *plain.warnings)
         warnings += (*map(_noise, files), *self._missing_calibration())
         every = filter(None, (*self.source.warnings, *warnings))
         first = floats[0]
-        return Forecast(first.planned.kind, first.cut, tuple(files), tuple(dict.fromkeys(every)))
-
-    def _cut(self, uncut: UncutModel, options: CutOptions, folder: Path) -> _Float:
-        """Cut the uncut model, or the source if the converted model cannot be cut."""
-        path = self._path(folder, uncut.model.kind, uncut.model.precision)
-        self.job.progress(f"cutting {path.name}")
-        try:
-            images = self.job.image_inputs(uncut.model)
-            cut = plan_cut(uncut.model, options, uncut.original, images)
-        except (ModelError, UsageError) as error:
-            return self._cut_source(uncut, options, path, error)
-        model = uncut.model.apply(cut.plan)
-        self._rename(model, path)
-        write_pruned(model, cut, uncut.path, path)
-        return _Float(uncut, uncut.model, cut, self.source.reopen(path), path)
-
-    def _cut_source(
-        self, uncut: UncutModel, options: CutOptions, path: Path, reason: ExporterError
-    ) -> _Float:
-        made = cut_source(self.source, uncut, options, reason)
-        model = made.as_kind(uncut.model.kind, path.parent, self.job).model
-        self._rename(model, path)
-        model.write(path)
-        warnings = (made.warning(path.name),)
-        planned = self.source.model
-        return _Float(uncut, planned, made.cut, self.source.reopen(path), path, warnings)
+        kind = self._planned(first).kind
+        return Forecast(kind, first.cut, tuple(files), tuple(dict.fromkeys(every)))
 
     def _path(self, folder: Path, kind: str, precision: str) -> Path:
-        name = self.out.name if self.out else f"pruned.{precision}{KINDS[kind].suffixes[0]}"
-        return folder / name
+        return folder / (self.out.name if self.out else pruned_name(kind, precision))
 
-    def _rename(self, model: Model, path: Path) -> None:
-        """External data files are named after the model, as `run` and `prune` name it."""
-        if self.out is None:
-            model.name = path.name
+    def _planned(self, plain: FloatFile) -> Model:
+        """The model that the cut was planned for."""
+        return self.source.model if plain.cut_source else plain.uncut.model
 
-    def _files(self, plain: _Float, options: CutOptions, folder: Path) -> Iterator[FileForecast]:
+    def _files(self, plain: FloatFile, folder: Path) -> Iterator[FileForecast]:
         specs, uncut = quantization_specs(self.job), plain.uncut
         original = _counts(uncut.model.graph(), uncut.path, uncut.model.graph())
         graph = plain.model.graph()
-        bound = count_bound(plain.planned.graph(), uncut.model.graph(), graph, plain.cut)
+        bound = count_bound(self._planned(plain).graph(), uncut.model.graph(), graph, plain.cut)
         kind = uncut.model.kind
         if not specs or FLOAT in self.job.precisions:
             counts = _counts(graph, plain.path, graph)
-            measured = self._measured(plain, options, bound)
+            measured = self._measured(plain, bound)
             yield FileForecast(kind, plain.model.precision, counts, original, True, measured)
         for spec in specs:
             path = self._path(folder, kind, spec.precision)
-            quantized = self._quantize(plain, spec, options, path)
-            counts = _counts(quantized.graph(), path, graph)
             exact = not PRECISIONS[spec.precision].calibrated
+            before = uncut.model if self.job.quantize_first else plain.model
+            samples = None if exact else self._calibration(before)
+            quantized = self.make_quantized(plain, spec, samples, path).model
+            counts = _counts(quantized.graph(), path, graph)
             yield FileForecast(kind, spec.precision, counts, original, exact, bound)
-
-    def _quantize(
-        self, plain: _Float, spec: QuantizationSpec, options: CutOptions, path: Path
-    ) -> Model:
-        uncut = plain.uncut
-        before = uncut.model if self.job.quantize_first else plain.model
-        samples = self._calibration(before) if PRECISIONS[spec.precision].calibrated else None
-        made = quantize_for_job(self.job, self.source, before, spec, samples).model
-        if self.job.quantize_first:
-            cut = cut_quantized(made, uncut, plain.cut, options, spec.precision)
-            made = made.apply(cut.plan)
-        made.write(path)
-        return self.source.reopen(path)
 
     def _calibration(self, model: Model) -> Samples:
         """A few samples of the user's data, or generated ones."""
@@ -209,13 +154,13 @@ class _Work:
                 "--synthetic-calibration"
             )
 
-    def _measured(self, plain: _Float, options: CutOptions, bound: LatencyBound) -> LatencyBound:
+    def _measured(self, plain: FloatFile, bound: LatencyBound) -> LatencyBound:
         """The bound by the measured share, if it is asked for and can be measured."""
         uncut = plain.uncut.model
-        is_timed = KINDS[uncut.kind].benchmarked and plain.planned is uncut
+        is_timed = KINDS[uncut.kind].benchmarked and plain.cut_source is None
         if not self.measure_share or not is_timed or plain.cut.selection.keeps_all:
             return bound
-        return measure_bound(self.job, plain.uncut, plain.cut, options, bound)
+        return measure_bound(self.job, plain.uncut, plain.cut, self.options, bound)
 
 
 def _noise(file: FileForecast) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from exporter.data.samples import Samples
 from exporter.errors import CheckError
-from exporter.formats import copy_model, kind_of, suffixes_of
+from exporter.formats import kind_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
+from exporter.jobs.make import write_pruned
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.started import started
@@ -121,11 +122,3 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
 def check_prune(source: str | Path, out: Path, job: Job) -> None:
     """Refuse an output that `prune_file` could not write, before a model is opened."""
     check_output_file(out, kind_of(Path(source)), job.forms, source, force=job.force)
-
-
-def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
-    """Write a pruned model, or copy the uncut file if all units are kept."""
-    if not cut.plan.edits and uncut and path.suffix.lower() in suffixes_of(uncut):
-        copy_model(uncut, path)
-    else:
-        model.write(path)

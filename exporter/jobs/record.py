@@ -45,9 +45,11 @@ def make_report(
     """
     model, path = source.model, source.path
     samples = _describe_samples(inputs, job.data)
-    of_calibration = calibration.warnings if calibration else ()
+    warnings = [*source.warnings, *inputs.warnings]
     if calibration:
+        warnings += calibration.warnings
         samples["calibration"] = _describe_samples(calibration, job.calibration or job.data)
+    warnings += results.warnings
     return Report(
         versions=versions(),
         machine=machine(),
@@ -62,20 +64,15 @@ def make_report(
         ),
         remap=remap,
         artifacts=artifacts,
-        checks=results.checks,
-        latency=results.latency,
-        memory=results.memory,
-        quality=results.quality,
         selection=describe_selection(selection) if selection else (),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         options=job.options,
         settings=_settings(job, inputs),
-        coverage=tuple(dict.fromkeys(results.coverage)),
-        worst=results.worst,
-        first_differences=results.first_differences,
-        warnings=tuple(
-            dict.fromkeys((*source.warnings, *inputs.warnings, *of_calibration, *results.warnings))
-        ),
+        **{
+            **vars(results),
+            "coverage": tuple(dict.fromkeys(results.coverage)),
+            "warnings": tuple(dict.fromkeys(warnings)),
+        },
     )
 
 

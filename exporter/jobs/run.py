@@ -6,12 +6,11 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.data.samples import Samples
-from exporter.errors import ExporterError, ModelError, UsageError
+from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import (
@@ -21,23 +20,20 @@ from exporter.jobs.checks import (
     measure_models,
     prove_cut,
 )
-from exporter.jobs.cut_before_conversion import cut_source
+from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
 from exporter.jobs.options import Job
-from exporter.jobs.prune import write_pruned
 from exporter.jobs.quantize import (
     calibration_samples,
     calibration_warnings,
     for_float_checks,
     quality_warnings,
     quantization_specs,
-    quantize_for_job,
     refuse_quantizing,
 )
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
-from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.jobs.source import UncutModel
 from exporter.jobs.started import started, verifying
 from exporter.jobs.task_quality import QualityMeter, check_truth
-from exporter.jobs.uncut import cut_quantized, uncut_models
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
@@ -45,7 +41,7 @@ from exporter.output.folder import INDEX, PAGE, check_output_folder
 from exporter.output.manifest import write_manifest
 from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile, Originals
-from exporter.planning.cut import Cut, CutOptions, plan_cut
+from exporter.planning.cut import Cut, CutOptions
 from exporter.quantization import FLOAT, QuantizationSpec
 from exporter.records import Artifact, Proof, Report
 from exporter.remap import HeadRemap
@@ -107,19 +103,12 @@ def run_variants(
         calibration = calibration_samples(job, opened)
         models = uncut_models(opened, variants, job, scratch)
         memory: Originals = {}
-        shared = opened, models, inputs, calibration, memory, KnownAnswers()
-        reports = {
-            name: _run_variant(
-                _Variant(
-                    started(_named(job, name), "run", (source, "-o", out / name), options),
-                    folder / name,
-                    out / name,
-                    options,
-                    *shared,
-                )
-            )
-            for name, options in variants.items()
-        }
+        known = models, inputs, calibration, memory, KnownAnswers()
+        reports = {}
+        for name, options in variants.items():
+            own_job = started(_named(job, name), "run", (source, "-o", out / name), options)
+            variant = _Variant(own_job, opened, options, folder / name, out / name, *known)
+            reports[name] = _run_variant(variant)
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)
@@ -153,7 +142,7 @@ def check_run(
 
 
 @dataclass(frozen=True, eq=False)
-class _Variant:
+class _Variant(Maker):
     """One selection and its folder; the other fields are the same for all variants.
 
     Attributes:
@@ -164,22 +153,13 @@ class _Variant:
         known: the answers of originals to the inputs: computed once for all variants.
     """
 
-    job: Job
     folder: Path
     out: Path
-    options: CutOptions
-    source: OpenedModel
     models: tuple[UncutModel, ...]
     inputs: Samples
     calibration: Samples | None
     memory: Originals
     known: KnownAnswers
-
-    def write(self, path: Path, write: Callable[[Path], None]) -> Model:
-        """Write a model file and open it again."""
-        with writing(path):
-            write(path)
-        return self.source.reopen(path)
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
         if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
@@ -245,7 +225,6 @@ class _Pruned:
     """One pruned artifact.
 
     Attributes:
-        cut_in_source: the converted original has no head to compare another precision with.
         is_wanted: False for a float file that is only needed to make the others.
     """
 
@@ -253,7 +232,6 @@ class _Pruned:
     model: Model
     artifact: Artifact
     results: CheckResults
-    cut_in_source: bool = False
     is_wanted: bool = True
 
 
@@ -288,40 +266,43 @@ def _run_variant(variant: _Variant) -> Report:
 
 def _prune(variant: _Variant, uncut: UncutModel) -> Iterator[_Pruned]:
     """Every precision of one kind. The float file is made first and checked in any case."""
-    plain = _prune_float(variant, uncut)
+    made = _make_float(variant, uncut)
+    plain = _check_float(variant, made)
     specs = quantization_specs(variant.job)
     is_wanted = not specs or FLOAT in variant.job.precisions
     unmeasured = replace(plain.results, latency=(), memory=())
     yield plain if is_wanted else replace(plain, results=unmeasured, is_wanted=False)
     for spec in specs:
-        yield _quantize(variant, uncut, plain, spec)
+        yield _quantize(variant, made, plain, spec)
     if not is_wanted:
-        (variant.folder / plain.artifact.path).unlink()
+        made.path.unlink()
 
 
-def _prune_float(variant: _Variant, uncut: UncutModel) -> _Pruned:
-    """Cut, write, check and time the float file of one kind."""
-    model, folder = uncut.model, variant.folder
-    path = folder / f"pruned.{model.precision}{KINDS[model.kind].suffixes[0]}"
-    variant.job.progress(f"cutting {path.name}")
+def _make_float(variant: _Variant, uncut: UncutModel) -> FloatFile:
+    """Write the float file of one kind, and the original if it is wanted."""
     if variant.job.keep_original and uncut.path:
-        original = folder / _kept_name(uncut.path)
+        original = variant.folder / _kept_name(uncut.path)
         with writing(original):
             copy_model(uncut.path, original)
-    try:
-        images = variant.job.image_inputs(model)
-        cut = plan_cut(model, variant.options, uncut.original, images)
-    except (ModelError, UsageError) as error:
-        return _prune_source(variant, uncut, path, error)
-    made = model.apply(cut.plan)
-    made.name = path.name  # external data files are named after it
-    pruned = variant.write(path, partial(write_pruned, made, cut, uncut.path))
-    proof, results = prove_cut(variant.job, model, pruned, cut.remap)
-    results += CheckResults.warn(*cut.warnings)
-    results += _compare_float(variant, uncut, pruned, cut)
-    results += variant.measure(uncut, pruned, path)
-    artifact = describe_artifact(pruned, path, uncut.route, uncut.path, proof)
-    return _Pruned(cut, pruned, artifact, results)
+    name = pruned_name(uncut.model.kind, uncut.model.precision)
+    return variant.make_float(uncut, variant.folder / name, name)
+
+
+def _check_float(variant: _Variant, made: FloatFile) -> _Pruned:
+    """Check and time the float file of one kind."""
+    job, uncut, pruned = variant.job, made.uncut, made.model
+    if made.cut_source is None:
+        proof, results = prove_cut(job, uncut.model, pruned, made.cut.remap)
+        results += _compare_float(variant, uncut, pruned, made.cut)
+    else:
+        proof, results = None, CheckResults()
+        if job.verify:
+            proof = Proof("sampled", "its source was cut before the conversion")
+            results = made.cut_source.check(for_float_checks(job), pruned, variant.inputs)
+    results = CheckResults.warn(*made.cut.warnings) + results
+    results += variant.measure(uncut, pruned, made.path) + CheckResults.warn(*made.warnings)
+    artifact = describe_artifact(pruned, made.path, made.route, uncut.path, proof)
+    return _Pruned(made.cut, pruned, artifact, results)
 
 
 def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut) -> CheckResults:
@@ -338,54 +319,33 @@ def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut
     return replace(results, checks=results.checks + export.checks)
 
 
-def _prune_source(
-    variant: _Variant, uncut: UncutModel, path: Path, reason: ExporterError
-) -> _Pruned:
-    """Make the float file from a source that is cut before the conversion."""
-    job = variant.job
-    source = cut_source(variant.source, uncut, variant.options, reason)
-    with scratch_folder() as folder:
-        converted = source.as_kind(uncut.model.kind, folder, job)
-        converted.model.name = path.name  # external data files are named after it
-        pruned = variant.write(path, converted.model.write)
-    results = CheckResults.warn(*source.cut.warnings)
-    if job.verify:
-        results += source.check(for_float_checks(job), pruned, variant.inputs)
-    results += variant.measure(uncut, pruned, path)
-    results += CheckResults.warn(source.warning(path.name), *converted.warnings)
-    proof = Proof("sampled", "its source was cut before the conversion") if job.verify else None
-    artifact = describe_artifact(pruned, path, converted.route, uncut.path, proof)
-    return _Pruned(source.cut, pruned, artifact, results, cut_in_source=True)
-
-
 def _quantize(
-    variant: _Variant, uncut: UncutModel, plain: _Pruned, spec: QuantizationSpec
+    variant: _Variant, plain: FloatFile, checked: _Pruned, spec: QuantizationSpec
 ) -> _Pruned:
-    """Quantize the pruned float model; or the uncut one and then cut it, if asked for."""
-    job = variant.job
-    path = variant.folder / f"pruned.{spec.precision}{KINDS[uncut.model.kind].suffixes[0]}"
-    float_model = uncut.model if job.quantize_first else plain.model
-    quantized = quantize_for_job(job, variant.source, float_model, spec, variant.calibration)
-    made, cut, results = quantized.model, plain.cut, CheckResults()
+    """Quantize, check and time one file.
+
+    Args:
+        checked: the float file, with its results.
+    """
+    job, uncut = variant.job, plain.uncut
+    path = variant.folder / pruned_name(uncut.model.kind, spec.precision)
+    made = variant.make_quantized(plain, spec, variant.calibration, path)
+    pruned, heads, results = made.model, made.cut.remap.heads, CheckResults()
     proof = Proof("sampled", "it was quantized after the cut") if job.verify else None
-    if job.quantize_first:
-        cut = cut_quantized(made, uncut, cut, variant.options, spec.precision)
-        pruned = variant.write(path, made.apply(cut.plan).write)
-        proof, results = prove_cut(job, made, pruned, cut.remap)
-        results += variant.check(made, pruned, cut.remap.heads)
-    else:
-        pruned = variant.write(path, made.write)
-    if plain.cut_in_source:
+    if made.before is not None:
+        proof, results = prove_cut(job, made.before, pruned, made.cut.remap)
+        results += variant.check(made.before, pruned, heads)
+    if plain.cut_source:  # the converted original has no head to compare with
         results += variant.check(plain.model, pruned, (), spec.precision)
     else:
-        results += variant.check(uncut.model, pruned, cut.remap.heads, spec.precision)
+        results += variant.check(uncut.model, pruned, heads, spec.precision)
     results += variant.measure(uncut, pruned, path)
     pruned.precision = spec.precision  # the file itself may state another one, as for "dynamic"
-    artifact = describe_artifact(pruned, path, plain.artifact.route, uncut.path, proof)
-    results += CheckResults.warn(*cut.warnings, *quantized.warnings) + quality_warnings(
-        path.name, artifact.bytes, results, plain.artifact.bytes, plain.results.latency
+    artifact = describe_artifact(pruned, path, plain.route, uncut.path, proof)
+    results += CheckResults.warn(*made.cut.warnings, *made.warnings) + quality_warnings(
+        path.name, artifact.bytes, results, checked.artifact.bytes, checked.results.latency
     )
-    return _Pruned(cut, pruned, artifact, results)
+    return _Pruned(made.cut, pruned, artifact, results)
 
 
 def _task_quality(variant: _Variant, pruned: Iterable[_Pruned]) -> CheckResults:

@@ -1,0 +1,141 @@
+"""Make the files of one selection: the float file of each kind, and its quantized files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from exporter.data.samples import Samples
+from exporter.errors import ExporterError, ModelError, UsageError
+from exporter.formats import KINDS, copy_model, suffixes_of
+from exporter.formats.model import Model
+from exporter.jobs.cut_before_conversion import CutSource, cut_source
+from exporter.jobs.options import Job
+from exporter.jobs.quantize import quantize_for_job
+from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.output.files import writing
+from exporter.output.scratch import scratch_folder
+from exporter.planning.cut import Cut, CutOptions, plan_cut
+from exporter.quantization import QuantizationSpec
+
+
+def uncut_models(
+    opened: OpenedModel, variants: Mapping[str, CutOptions], job: Job, folder: Path
+) -> tuple[UncutModel, ...]:
+    """The model as each kind that is written, converted into the folder once for all variants.
+
+    Raises:
+        ExporterError: wrong options of a variant, before the conversion; or it failed.
+    """
+    for options in variants.values():
+        with suppress(ModelError):  # the converted file may have a head that the source lacks
+            plan_cut(opened.model, options)
+    kinds = job.kinds or opened.default_kinds()
+    return tuple(opened.as_kind(kind, folder, job.progress) for kind in kinds)
+
+
+def pruned_name(kind: str, precision: str) -> str:
+    """The name of a file that `run` writes."""
+    return f"pruned.{precision}{KINDS[kind].suffixes[0]}"
+
+
+@dataclass(frozen=True, eq=False)
+class FloatFile:
+    """The float file of one kind.
+
+    Attributes:
+        model: the file, opened again.
+        route: of its conversion; "" without one.
+        warnings: about the conversion of a source that was cut.
+        cut_source: the source, if it was cut before the conversion; else None.
+    """
+
+    uncut: UncutModel
+    path: Path
+    cut: Cut
+    model: Model
+    route: str
+    warnings: tuple[str, ...] = ()
+    cut_source: CutSource | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedFile:
+    """A quantized file, opened again.
+
+    Attributes:
+        before: the quantized model from which it was cut; None if it was cut first.
+    """
+
+    cut: Cut
+    model: Model
+    warnings: tuple[str, ...]
+    before: Model | None
+
+
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """Makes the files of one selection."""
+
+    job: Job
+    source: OpenedModel
+    options: CutOptions
+
+    def make_float(self, uncut: UncutModel, path: Path, name: str | None = None) -> FloatFile:
+        """Cut the uncut model, or the source if the converted model cannot be cut.
+
+        Args:
+            name: of the model, after which external data files are named; None to keep it.
+        """
+        self.job.progress(f"cutting {path.name}")
+        try:
+            images = self.job.image_inputs(uncut.model)
+            cut = plan_cut(uncut.model, self.options, uncut.original, images)
+        except (ModelError, UsageError) as error:
+            return self._make_from_source(uncut, path, name, error)
+        made = uncut.model.apply(cut.plan)
+        made.name = name or made.name
+        with writing(path):
+            write_pruned(made, cut, uncut.path, path)
+        return FloatFile(uncut, path, cut, self.source.reopen(path), uncut.route)
+
+    def _make_from_source(
+        self, uncut: UncutModel, path: Path, name: str | None, reason: ExporterError
+    ) -> FloatFile:
+        source = cut_source(self.source, uncut, self.options, reason)
+        with scratch_folder() as folder:
+            converted = source.as_kind(uncut.model.kind, folder, self.job)
+            converted.model.name = name or converted.model.name
+            with writing(path):
+                converted.model.write(path)
+        model, warnings = self.source.reopen(path), (source.warning(path.name), *converted.warnings)
+        return FloatFile(uncut, path, source.cut, model, converted.route, warnings, source)
+
+    def make_quantized(
+        self, plain: FloatFile, spec: QuantizationSpec, samples: Samples | None, path: Path
+    ) -> QuantizedFile:
+        """Quantize the pruned float model; or the uncut one and then cut it, if asked for."""
+        first = self.job.quantize_first
+        model = plain.uncut.model if first else plain.model
+        quantized = quantize_for_job(self.job, self.source, model, spec, samples)
+        made, cut = quantized.model, plain.cut
+        if first:
+            made.sha256 = model.sha256  # of the user's file, which the remap names
+            # the float cut shows how the first layers take pixels
+            planned = plan_cut(made, self.options, plain.uncut.original, cut.plan.images)
+            cut = planned.quantized_to(spec.precision)
+            made = made.apply(cut.plan)
+        with writing(path):
+            made.write(path)
+        before = quantized.model if first else None
+        return QuantizedFile(cut, self.source.reopen(path), quantized.warnings, before)
+
+
+def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
+    """Write a pruned model, or copy the uncut file if all units are kept."""
+    if not cut.plan.edits and uncut and path.suffix.lower() in suffixes_of(uncut):
+        copy_model(uncut, path)
+    else:
+        model.write(path)
