@@ -85,6 +85,9 @@ class JobKeywords(TypedDict, total=False):
     min_top1: float | None
     min_sqnr: float | None
     min_cosine: float | None
+    max_size_bytes: int | None
+    max_latency_ms: float | None
+    max_memory_bytes: int | None
     quantized_to: str | None
     map_input: Mapping[str, str]
     map_output: Mapping[str, str]

@@ -93,11 +93,22 @@ def _group(text: str) -> tuple[str, str]:
 
 def _size(text: str) -> int:
     """Bytes: a number, with K, M, G (thousands), or Ki, Mi, Gi."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMG]?)i?B?", text, re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMG]?)i?B?", text, re.IGNORECASE)
     if not match or not float(match[1]):
         raise ValueError(f"{text!r} is not a size such as 800M or 4G")
     step = 1024 if "i" in text.lower() else 1000
     return int(float(match[1]) * step ** " KMG".index(match[2].upper() or " "))
+
+
+_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
+
+
+def _duration(text: str) -> float:
+    """Milliseconds: a number with us, ms or s."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(us|ms|s|)", text)
+    if not match or not float(match[1]):
+        raise ValueError(f"{text!r} is not a time such as 5ms or 0.2s")
+    return float(match[1]) * _MILLISECONDS[match[2]]
 
 
 def _ends(text: str) -> bool | tuple[str, ...]:
@@ -149,6 +160,7 @@ PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "pair": Parsed("A=B", _pair),
     "group": Parsed("NAME=SPEC", _group),
     "size": Parsed("SIZE", _size),
+    "duration": Parsed("TIME", _duration),
     "ends": Parsed("NAME,...", _ends),
 }
 

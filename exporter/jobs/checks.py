@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from exporter.data.samples import Samples
 from exporter.errors import ModelError, interpreting
+from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.jobs.options import Job
 from exporter.jobs.save_worst import save_input
 from exporter.performance.latency import bench_models
 from exporter.performance.memory import ModelFile, Originals, measure_memory
+from exporter.performance.resources import resource_checks
 from exporter.proof.probe import probe
 from exporter.proof.prove import prove
 from exporter.quantization import FLOAT
 from exporter.records import (
+    Artifact,
     Check,
     Coverage,
     FirstDifference,
@@ -61,6 +65,16 @@ class CheckResults:
     def warn(cls, *warnings: str) -> CheckResults:
         """Results that contain only warnings."""
         return cls(warnings=warnings)
+
+    def with_resources(self, job: Job, artifacts: Iterable[Artifact]) -> CheckResults:
+        """The same results with the checks of the user's limits on each model file."""
+        checks = [
+            check
+            for artifact in artifacts
+            if artifact.kind in KINDS
+            for check in resource_checks(job.most, artifact, self.latency, self.memory)
+        ]
+        return replace(self, checks=(*self.checks, *checks))
 
     def for_artifact(self, name: str) -> CheckResults:
         """The same results with every check under the name of the written file."""

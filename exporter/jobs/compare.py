@@ -72,6 +72,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         # The sizes of files of two kinds do not show the effect of the cut.
         uncut = source.path if source.model.kind == model.kind else None
         artifacts = (describe_artifact(model, pruned, uncut=uncut, proof=proof),)
+        results = results.with_resources(job, artifacts)
         return make_report(job, source, results, inputs, remap=remap, artifacts=artifacts)
 
 
@@ -159,4 +160,5 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
             inputs,
         )
         artifacts = (describe_artifact(model, pruned, uncut=source.path),)
+        results = results.with_resources(job, artifacts)
         return make_report(job, source, results, inputs, remap=model.remap, artifacts=artifacts)

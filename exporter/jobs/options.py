@@ -48,12 +48,13 @@ _WRITING = ("prune", "convert", "quantize", "run")
 _CHECKING = (*_WRITING, "verify")
 _RUNNING = (*_CHECKING, "bench", "select")
 _FORECASTING = (*_RUNNING, "inspect")  # metadata and conversions depend on these inputs
+_TIMING = ("bench", "quantize", "run")
 _QUANTIZED = ("quantize", "run", "verify")
 
 _inputs = partial(option, section="Inputs to run on", commands=_RUNNING)
 _check = partial(option, section="Checks", commands=_WRITING)
 _quality = partial(option, section="Task quality", commands=("prune", "run", "verify"))
-_timing = partial(option, section="Timing", commands=("bench", "quantize", "run"))
+_timing = partial(option, section="Timing", commands=_TIMING)
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
 _conversion = partial(option, section="Conversion", commands=("convert", "run", "inspect"))
 _limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "select", "demo"))
@@ -202,6 +203,29 @@ class Job:
         minimum=-1,
         maximum=1,
         commands=_QUANTIZED,
+    )
+    max_size_bytes: int | None = _check(
+        None,
+        "Largest size of each model file, such as 300kB or 20MB.",
+        flag="--max-size",
+        parse="size",
+        commands=(*_CHECKING, "bench"),
+    )
+    max_latency_ms: float | None = _check(
+        None,
+        "Longest time of one run of each model file, such as 5ms. The upper end of the 95 % "
+        "interval of p50 counts.",
+        flag="--max-latency",
+        parse="duration",
+        minimum=0,
+        commands=_TIMING,
+    )
+    max_memory_bytes: int | None = _check(
+        None,
+        "Most resident memory that each model file may take, such as 20MB.",
+        flag="--max-memory",
+        parse="size",
+        commands=_TIMING,
     )
     quantized_to: str | None = _check(
         None,
@@ -360,6 +384,11 @@ class Job:
         self._check_precisions()
         self._check_quality()
         self._check_ranges()
+        if not self.bench and {"latency", "memory"} & self.most.keys():
+            raise UsageError(
+                "max_latency and max_memory need the measurements that no-bench leaves out",
+                "leave out one of the two",
+            )
 
     def _check_ranges(self) -> None:
         if self.save_worst is not None and self.save_worst.suffix != ".npz":
@@ -427,6 +456,16 @@ class Job:
     def least(self) -> Mapping[str, float]:
         """The user's smallest values of quantized models: metric -> value."""
         given = {"top1": self.min_top1, "sqnr_db": self.min_sqnr, "cosine": self.min_cosine}
+        return {metric: value for metric, value in given.items() if value is not None}
+
+    @property
+    def most(self) -> Mapping[str, float]:
+        """The user's largest values of files: "size", "latency", "memory" -> bytes or ms."""
+        given = {
+            "size": self.max_size_bytes,
+            "latency": self.max_latency_ms,
+            "memory": self.max_memory_bytes,
+        }
         return {metric: value for metric, value in given.items() if value is not None}
 
     @property

@@ -102,11 +102,13 @@ def write_if_passed(
     """Write the file, its remap and its other forms if all checks passed; report in any case."""
     artifacts: tuple[Artifact, ...] = ()
     path = new.draft.path
-    if new.results.passed:
+    results = new.results.for_artifact(path.name)
+    if results.passed:
         write_artifact(new.draft, new.write, new.remap, job.forms)
         artifact = describe_artifact(new.model, path, new.route, new.uncut, new.proof)
-        artifacts = (artifact, *describe_forms(path, job.forms, artifact.precision))
-    results = new.results.for_artifact(path.name)
+        results = results.with_resources(job, (artifact,))
+        if results.passed:
+            artifacts = (artifact, *describe_forms(path, job.forms, artifact.precision))
     report = make_report(
         job,
         source,

@@ -250,10 +250,11 @@ def _run_variant(variant: _Variant) -> Report:
         artifacts += describe_forms(path, forms, artifact.precision)
     warnings = [warning for uncut in variant.models for warning in uncut.warnings]
     warnings += calibration_warnings(job, variant.calibration)
+    results = sum((each.results for each in pruned), CheckResults.warn(*warnings)) + quality
     report = make_report(
         job,
         variant.source,
-        sum((each.results for each in pruned), CheckResults.warn(*warnings)) + quality,
+        results.with_resources(job, artifacts),
         variant.inputs,
         variant.calibration,
         remap=remap,

@@ -11,11 +11,12 @@ from exporter.jobs.options import Job
 from exporter.planning.command_line import command_line, option_values
 from exporter.planning.option import options_of
 
-# Options that describe other inputs than the saved one, or gates on labels, which it has not.
+# Options that describe other inputs than the saved one, or gates on labels, which it has not,
+# or on the file alone.
 _OTHERS = frozenset(
     {"samples", "normalize", "resize", "skip_bad", "seed", "save_worst"}
     | {"label_column", "sample_rate", "tokenizer"}
-    | {"truth", "min_accuracy", "max_drop"}
+    | {"truth", "min_accuracy", "max_drop", "max_size_bytes"}
 )
 
 

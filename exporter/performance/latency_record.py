@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from exporter.graph import Array
-from exporter.performance.intervals import CONFIDENCE, RESAMPLES
-from exporter.performance.verdict import Rounds, compare_times
+from exporter.performance.intervals import CONFIDENCE, RESAMPLES, time_interval
+from exporter.performance.verdict import PRUNED, Rounds, compare_times
 from exporter.records import Latency
 
 _SIDES = ("original", "pruned", "control")
@@ -37,6 +37,8 @@ def make_record(
     single = [np.concatenate([side[i] for i in used]) / 1e6 for side in runs]
     (original_p90, original_p99), (p90, p99) = (np.percentile(each, (90, 99)) for each in single)
     original_p50, p50 = (time / 1e6 for time in found.wall.times)
+    wall = rounds.wall[PRUNED, rounds.used] / 1e6
+    low, high = time_interval(wall, rounds.loads[rounds.used], settings["seed"])
     original_cpu, cpu = (None, None)
     if found.cpu is not None:
         original_cpu, cpu = (time / 1e6 for time in found.cpu.times)
@@ -48,6 +50,7 @@ def make_record(
         original_p50_ms=original_p50,
         p50_ms=p50,
         p90_ms=float(p90),
+        p50_ci95_ms=(min(low, p50), max(high, p50)),
         original_load_ms=float(np.median(loads_ms[:, 0])),
         load_ms=float(np.median(loads_ms[:, 1])),
         samples=len(used),

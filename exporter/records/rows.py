@@ -86,10 +86,11 @@ class Check:
     """One metric of one output of one artifact, and its limit.
 
     Attributes:
-        stage: "cut", "export" or "quantize".
+        stage: "cut", "export", "quantize", "quality" or "resources".
         output: the output's name; with " (z)" for the values before the last activation.
         metric: key of METRICS, or "shape", "finite", "remap", "original", "precision",
-            "structure", "probe", "batch"; for the rows of a detector "rows", "classes", "boxes".
+            "structure", "probe", "batch"; for the rows of a detector "rows", "classes", "boxes";
+            of the resources "size", "latency", "memory", in bytes and milliseconds.
         value: None if nothing could be measured.
         limit: None if the value is only reported.
         samples: number of inputs it was measured on.
@@ -197,6 +198,7 @@ class Latency:
     Attributes:
         original_p50_ms, p50_ms: typical wall times; their quotient is the ratio of the paired
             rounds.
+        p50_ci95_ms: bootstrap interval of p50_ms.
         p90_ms: percentile of single runs; likewise the other percentiles.
         original_load_ms, load_ms: medians.
         samples: number of rounds that count; each gives one ratio.
@@ -235,6 +237,7 @@ class Latency:
     original_p90_ms: float | None = None
     original_p99_ms: float | None = None
     p99_ms: float | None = None
+    p50_ci95_ms: tuple[float, float] | None = None
     loads: int | None = None
     rounds: int | None = None
     interrupted_rounds: int | None = None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.evaluation.measures import QUALITY_STAGE
+from exporter.performance.resources import RESOURCES
 from exporter.records import Check, FirstDifference, WorstCase
 from exporter.report.formatting import (
     higher_is_better,
@@ -79,7 +80,7 @@ def compares_values(check: Check) -> bool:
 
     A remap that names the right original, or equal shapes, show nothing about the values.
     """
-    return check.limit is not None and check.stage != QUALITY_STAGE
+    return check.limit is not None and check.stage not in {QUALITY_STAGE, RESOURCES}
 
 
 def failed(checks: Iterable[Check]) -> list[Check]:
@@ -148,5 +149,7 @@ def describe_failure(check: Check) -> str:
     if check.metric in REASONS:
         return ": ".join(filter(None, (where, REASONS[check.metric], check.detail)))
     value, limit = value_and_limit(check)
-    samples = plural(check.samples, "sample")
-    return f"{where}: {check.metric} is {value}, limit {limit[3:] or limit} ({samples})"
+    unit = "round" if check.stage == RESOURCES else "sample"
+    samples = f" ({plural(check.samples, unit)})" if check.samples or unit == "sample" else ""
+    known = check.detail or f"{check.metric} is {value}"
+    return f"{where}: {known}, limit {limit[3:] or limit}{samples}"

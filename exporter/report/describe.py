@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from exporter.evaluation.measures import QUALITY_STAGE
+from exporter.formats import KINDS
+from exporter.performance.resources import RESOURCES
 from exporter.records import Artifact, Check, Coverage, Interface, Latency, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import compares_values
@@ -18,12 +20,14 @@ from exporter.report.formatting import (
     percent,
     plural,
     size,
+    value_and_limit,
 )
 
 STAGES: Mapping[str, str] = {
     "cut": "cut, against the original, in the same runtime",
     "export": "export, against the model before its conversion",
     "quantize": "quantize, against the model before it was quantized",
+    RESOURCES: "resources, against the limits that were given",
     "quality": "task quality, on labeled samples of kept classes",
 }
 SIZES = "Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes."
@@ -117,9 +121,10 @@ def describe_kept(head: HeadRemap) -> str:
 
 
 def describe_result(report: Report) -> str:
-    """fp32 matches the original. int8: 98.6 % top-1 agreement, above the limit of 60 %.
+    """fp32 is proved to match the original. int8: 98.6 % top-1 agreement, above the limit of 60 %.
 
-    A precision is named only if a limit of its values was checked.
+    A precision is named only if a limit of its values was checked. Without a proof, the samples
+    that it was compared on are named.
     """
     precisions = {each.path: each.precision for each in report.artifacts}
     compared: dict[str, list[Check]] = {}
@@ -133,23 +138,44 @@ def describe_result(report: Report) -> str:
     given = any(check.limit_from == "user" for name in exact for check in compared[name])
     unnamed = "the float model" if len(exact) < len(compared) else ""  # it was not kept
     subject = ", ".join(name or unnamed for name in exact)
-    parts = [f"{subject} {_matches(report, len(exact), given=given)}".lstrip()] if exact else []
+    samples = max((check.samples for name in exact for check in compared[name]), default=0)
+    known = _matches(report, exact, samples, given=given) if exact else ""
+    parts = [f"{subject} {known}".lstrip()] if exact else []
     parts += [f"{name}: {_quality(checks)}" for name, checks in quantized.items() if checks]
     measured = (precisions.get(c.artifact) for c in report.checks if c.stage == "quantize")
     unchecked = sorted({name for name in measured if name and name not in compared})
     parts += [f"{name}: not checked against a limit" for name in unchecked]
     if any(check.stage == QUALITY_STAGE for check in report.checks):
         parts.append("The task quality passes its gates")
+    parts += _resources(report)
     return ". ".join(parts) or "not verified"
 
 
-def _matches(report: Report, subjects: int, *, given: bool) -> str:
+def _matches(report: Report, precisions: Sequence[str], samples: int, *, given: bool) -> str:
     modes = {head.mode for head in report.remap.heads} if report.remap else set()
     defined = " and ".join(sorted(modes - {"slice"}))
     expected = f"the output that mode {defined} defines" if defined else "the original"
+    is_one = len(precisions) == 1
     if given:
-        return f"{'is' if subjects == 1 else 'are'} within the given tolerance of {expected}"
-    return f"{'matches' if subjects == 1 else 'match'} {expected}"
+        return f"{'is' if is_one else 'are'} within the given tolerance of {expected}"
+    files = [
+        each for each in report.artifacts if each.precision in precisions and each.kind in KINDS
+    ]
+    converted = any(check.stage == "export" for check in report.checks)  # only the cut is proved
+    proved = all(each.proof and each.proof.result == "proved" for each in files)
+    if files and proved and not converted:
+        return f"{'is' if is_one else 'are'} proved to match {expected}"
+    return f"{'matches' if is_one else 'match'} {expected} on {plural(samples, 'sample')}"
+
+
+def _resources(report: Report) -> Iterator[str]:
+    """Size at most 28.9 kB, within your limit of 300 kB."""
+    checks = [check for check in report.checks if check.stage == RESOURCES]
+    for metric in dict.fromkeys(check.metric for check in checks):
+        found = [check for check in checks if check.metric == metric]
+        most = max(found, key=lambda check: check.value or 0.0)
+        value, limit = value_and_limit(most)
+        yield f"{metric.capitalize()} at most {value}, within your limit of {limit[3:]}"
 
 
 _MEASURES = {  # metric -> how a headline writes it, and its value, in the order of preference
@@ -172,7 +198,8 @@ def _quality(checks: Iterable[Check]) -> str:
     check = worst(of_metric, key=lambda each: each.value or 0.0)
     side = "above" if worst is min else "below"
     place = "at" if check.value == check.limit else side
-    return f"{text.format(write(check.value))}, {place} the limit of {write(check.limit)}"
+    whose = "your" if check.limit_from == "user" else "the"
+    return f"{text.format(write(check.value))}, {place} {whose} limit of {write(check.limit)}"
 
 
 def remap_rows(head: HeadRemap) -> Iterator[tuple[str, str, str]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from exporter.evaluation.measures import QUALITY_STAGE, is_lower_bound
+from exporter.performance.resources import RESOURCES
 from exporter.records import Check, Interval
 from exporter.verification.metrics import METRICS
 
@@ -35,8 +36,20 @@ def value_and_limit(check: Check) -> tuple[str, str]:
     """Both with enough digits to tell them apart; the limit with its direction: "<= 1.0e-06"."""
     if check.limit is None:
         return number(check.value), NOTHING
+    if check.stage == RESOURCES:
+        value, limit = (_resource(check.metric, each) for each in (check.value, check.limit))
+        if value == limit and check.value != check.limit:  # they are bytes
+            value, limit = f"{check.value:.12g} B", f"{check.limit:.12g} B"
+        return value, f"<= {limit}"
     value, limit = told_apart(check.value, check.limit)
     return value, f"{'>=' if higher_is_better(check) else '<='} {limit}"
+
+
+def _resource(metric: str, value: float | None) -> str:
+    """A size, a memory or a latency with its unit."""
+    if metric == "latency":
+        return NOTHING if value is None else f"{value:.4g} ms"
+    return size(None if value is None else int(value))
 
 
 def told_apart(first: float | None, second: float | None, digits: int = 2) -> tuple[str, str]:

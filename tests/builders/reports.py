@@ -222,7 +222,7 @@ MARKDOWN: dict[str, str] = {}
 TERMINAL: dict[str, str] = {}
 
 MARKDOWN["passing"] = """\
-# 3 of 10 units kept: fp32 matches the original (5 checks passed)
+# 3 of 10 units kept: fp32 matches the original on 16 samples (5 checks passed)
 
 ## Original
 
@@ -374,7 +374,7 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 MARKDOWN["zero"] = """\
-# 2 of 4 units kept: fp32 matches the output that mode zero defines (1 check passed)
+# 2 of 4 units kept: fp32 matches the output that mode zero defines on 16 samples (1 check passed)
 
 ## Original
 
@@ -429,7 +429,7 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 MARKDOWN["converted"] = """\
-# net.keras, no units removed: matches the original (1 check passed)
+# net.keras, no units removed: matches the original on 16 samples (1 check passed)
 
 ## Original
 
@@ -528,7 +528,7 @@ Versions: unknown.
 """
 
 TERMINAL["passing"] = """\
-3 of 10 units kept: fp32 matches the original (5 checks passed)
+3 of 10 units kept: fp32 matches the original on 16 samples (5 checks passed)
 
 Artifacts           Precision                Size   Change  Route
 pruned.fp32.onnx    fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
@@ -583,8 +583,8 @@ Failed checks  pruned.fp32.onnx, cut, scores (z): max_abs is 0.25, limit 1.0e-06
 """
 
 TERMINAL["zero"] = """\
-2 of 4 units kept: fp32 matches the output that mode zero defines (1 check
-passed)
+2 of 4 units kept: fp32 matches the output that mode zero defines on 16 samples
+(1 check passed)
 
 Artifacts         Precision                Size   Change  Route
 pruned.fp32.onnx  fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
@@ -605,7 +605,7 @@ Warnings  removed units still hold 0.31 of the probability on average
 """
 
 TERMINAL["converted"] = """\
-net.keras, no units removed: matches the original (1 check passed)
+net.keras, no units removed: matches the original on 16 samples (1 check passed)
 
 Artifacts  Precision     Size  Change  Route
 net.onnx   fp32       14.1 MB       -  tf2onnx

@@ -89,7 +89,7 @@ def test_choices_and_help_come_from_the_tables(work: Path) -> None:
 
 
 PRUNED = """\
-3 of 7 units kept: fp32 matches the original (4 checks passed)
+3 of 7 units kept: fp32 is proved to match the original (4 checks passed)
 
 Artifacts Precision Size Change Route
 a.onnx fp32 # -> # # -
@@ -575,15 +575,33 @@ def test_verify_without_remap_compares_all_outputs(work: Path) -> None:
     assert exporter("verify net.onnx nan.onnx", work).code == 1
 
 
+def test_a_file_above_the_given_size_is_not_written(work: Path) -> None:
+    line = "prune net.onnx -o limited.onnx --keep 1-3"
+    done = exporter(f"{line} --max-size 100B", work)
+    assert done.code == 1
+    assert re.search(r"limited\.onnx, resources: size is \S+ kB, limit 100 B", done.out)
+    assert not (work / "limited.onnx").exists()
+    done = ok(exporter(f"{line} --max-size 1MB", work))
+    assert "Size at most" in done.out
+    assert "is proved to match the original" in done.out
+    checks = ok(exporter("verify net.onnx limited.onnx --max-size 1MB --json", work)).record[
+        "checks"
+    ]
+    size = next(check for check in checks if check["metric"] == "size")
+    assert (size["value"], size["limit"]) == ((work / "limited.onnx").stat().st_size, 1_000_000)
+
+
 def test_bench(work: Path) -> None:
     cut(work, "timed", "tflite")
-    done = ok(exporter("bench net.tflite timed.tflite", work))
+    done = exporter("bench net.tflite timed.tflite --max-latency 0.001us --max-memory 4G", work)
+    assert done.code == 1, "no model is that fast"
+    assert "timed.tflite, resources: latency is" in done.out
+    assert "resources  1 of 2" in done.out
     first, budget, last = done.err.splitlines()
     assert first == "timing timed.tflite ..."
     assert re.fullmatch(r"timing: about \d+ loads of each model, \d+ s \.\.\.", budget)
     assert last == "measuring the memory of timed.tflite ..."
     assert re.search(r"timed\.tflite +\S+ -> \S+ ms +\S+x \[\S+, \S+\]", done.out)
-    assert "3 of 7 units kept: not verified" in done.out
 
 
 # --- variants -----------------------------------------------------------------------------------
@@ -628,7 +646,9 @@ def test_run_prints_each_step(ran: Done) -> None:
     ]
     assert "checking pruned.fp32.tflite (export) ..." in steps
     assert "timing pruned.fp32.onnx ..." in steps
-    assert ran.out.startswith("3 of 7 units kept: fp32 matches the original (20 checks passed)")
+    assert ran.out.startswith(
+        "3 of 7 units kept: fp32 matches the original on 16 samples (20 checks"
+    )
     assert ran.out.endswith("\nWritten to out\n")
 
 
@@ -708,7 +728,7 @@ def test_verify_against_the_converted_model(ran: Done, keras_work: Path) -> None
 
 def test_convert(keras_work: Path, ran: Done) -> None:
     done = ok(exporter("convert net.keras -o converted.onnx", keras_work))
-    assert done.out.startswith("net.keras, no units removed: fp32 matches the original (")
+    assert done.out.startswith("net.keras, no units removed: fp32 matches the original on 16")
     converted, again = keras_work / "converted.onnx", keras_work / "out" / "original.onnx"
     assert converted.read_bytes() == again.read_bytes()
     assert not (keras_work / "converted.onnx.remap.json").exists()

@@ -286,7 +286,10 @@ def test_run_with_every_precision(work: Path, kind: str) -> None:
     report = (folder / "report.md").read_text()
     assert "## Quality and size" in report
     title = report.splitlines()[0]
-    assert "fp32 matches the original. fp16: 100.0 % top-1 agreement, above the limit of" in title
+    assert (
+        "fp32 is proved to match the original. fp16: 100.0 % top-1 agreement, above the limit of"
+        in title
+    )
     assert re.search(
         "int8: .* limit of 60.0 %. int16x8: .* limit of 60.0 %. int4: .* limit of 50.0 %", title
     )

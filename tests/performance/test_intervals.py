@@ -10,7 +10,13 @@ import pytest
 
 from exporter.graph import Array
 from exporter.performance import intervals
-from exporter.performance.intervals import Ratio, detectable_change, interquartile_mean, ratio
+from exporter.performance.intervals import (
+    Ratio,
+    detectable_change,
+    interquartile_mean,
+    ratio,
+    time_interval,
+)
 
 
 def sides(true: float, seed: int, loads: int = 10, rounds: int = 2) -> tuple[Array, Array, Array]:
@@ -99,6 +105,12 @@ def test_loads_may_have_different_numbers_of_rounds() -> None:
     found = ratio(original[kept], pruned[kept], loads[kept])
     assert found.low <= found.value <= found.high
     assert found.value == pytest.approx(1.2, rel=0.05)
+
+
+def test_the_interval_of_one_side_covers_its_typical_time() -> None:
+    times = np.exp(np.random.default_rng(0).normal(size=20) * 0.02) * 5
+    low, high = time_interval(times, np.repeat(np.arange(10), 2))
+    assert 4.8 < low < float(np.median(times)) < high < 5.2
 
 
 def test_one_load_gives_the_whole_range() -> None:

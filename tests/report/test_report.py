@@ -22,6 +22,7 @@ from exporter.records import (
     Coverage,
     FirstDifference,
     Interface,
+    Proof,
     Report,
     SelectedUnit,
     WorstCase,
@@ -487,8 +488,8 @@ def test_quality_and_size_of_precisions() -> None:
     assert (int8["sqnr_db"], int8["top1"], int8["p50_ms"]) == (31.25, 0.96875, 0.25)
     assert fp32["p50_ms"] is None
     text = to_markdown(report)
-    title = "3 of 10 units kept: fp32 matches the original. int8: not checked against a limit"
-    assert text.startswith(f"# {title} (3 checks passed)\n")
+    result = "fp32 matches the original on 16 samples. int8: not checked against a limit"
+    assert text.startswith(f"# 3 of 10 units kept: {result} (3 checks passed)\n")
     assert "| `pruned.fp32.onnx` | fp32 | - | - | 9.01 MB | - | - |" in text
     assert "| `pruned.int8.tflite` | int8 | 31.2 dB | 96.9 % | 1.00 MB | 0.25 ms | " in text
     drawn = shown(report)
@@ -525,8 +526,24 @@ GATED: dict[str, tuple[list[tuple[str, float, float]], str]] = {
 def test_the_title_says_what_was_checked_of_each_precision(name: str) -> None:
     checks, text = GATED[name]
     gates = [replace(quantization_check(m, value), limit=limit) for m, value, limit in checks]
-    title = f"# 3 of 10 units kept: fp32 matches the original. int8: {text} ("
+    title = f"# 3 of 10 units kept: fp32 matches the original on 16 samples. int8: {text} ("
     assert to_markdown(quantized(*gates)).startswith(title)
+
+
+def test_the_title_calls_a_cut_proved_but_not_a_conversion() -> None:
+    proved = tuple(replace(each, proof=Proof("proved", "")) for each in PASSING.artifacts)
+    report = replace(PASSING, artifacts=proved)
+    assert "fp32 matches the original on 16 samples (" in to_markdown(report)
+    cut = replace(report, checks=tuple(c for c in PASSING.checks if c.stage == "cut"))
+    assert "fp32 is proved to match the original (" in to_markdown(cut)
+    one = replace(cut, artifacts=(proved[0], PASSING.artifacts[1]))
+    assert "fp32 matches the original on 16 samples (" in to_markdown(one)
+
+
+def test_the_title_names_the_limit_that_was_given() -> None:
+    check = replace(quantization_check("top1", 0.986), limit=0.98, limit_from="user")
+    text = "int8: 98.6 % top-1 agreement, above your limit of 98.0 % ("
+    assert text in to_markdown(quantized(check))
 
 
 def test_the_title_claims_no_match_that_no_limit_checked() -> None:
