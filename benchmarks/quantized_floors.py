@@ -22,7 +22,7 @@ import numpy as np
 
 import exporter
 from exporter.conversion.process import Child
-from exporter.data import split_digits
+from exporter.data.digits import split_digits
 from exporter.data.options import DataOptions, parse_normalize
 from exporter.data.read import read_samples
 from exporter.data.samples import Samples, synthetic_samples
@@ -32,7 +32,7 @@ from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.quantization.remote import quantize_in
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 
 PROJECT = Path(__file__).parent.parent
 METRICS = ("sqnr_db", "cosine", "top1")

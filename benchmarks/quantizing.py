@@ -21,7 +21,7 @@ from PIL import Image
 
 import exporter
 from exporter.conversion.process import Child
-from exporter.data import Digits, split_digits
+from exporter.data.digits import Digits, split_digits
 from exporter.errors import ExporterError
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions

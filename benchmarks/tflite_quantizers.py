@@ -25,7 +25,7 @@ from PIL import Image
 
 import exporter
 from exporter.conversion.digits_network import train
-from exporter.data import split_digits
+from exporter.data.digits import split_digits
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Graph

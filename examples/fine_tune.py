@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 import exporter
-from exporter.data import split_digits
+from exporter.data.digits import split_digits
 
 KEPT = (1, 4, 7)
 

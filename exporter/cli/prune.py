@@ -24,8 +24,6 @@ def command(model: Path, output: Path | None, **given: Any) -> int:
 
     The result is compared with the original first. If a check fails, no file is written.
     """
-    from exporter.cli import show, show_forecast
-    from exporter.jobs.forecast import forecast_job
     from exporter.jobs.prune import check_prune, prune_file
 
     cut_options = options.make_cut_options(given)
@@ -34,6 +32,8 @@ def command(model: Path, output: Path | None, **given: Any) -> int:
     with show_progress(given) as progress:
         job = options.make_job(given, progress)
         if is_dry:
+            from exporter.jobs.forecast import forecast_job
+
             check_prune(model, target, replace(job, force=job.force or output is None))
             found = forecast_job(
                 model, {"": cut_options}, job, target, measure_share=given["measure_share"]
@@ -41,5 +41,9 @@ def command(model: Path, output: Path | None, **given: Any) -> int:
         else:
             report = prune_file(model, target, cut_options, job)
     if is_dry:
+        from exporter.cli import show_forecast
+
         return show_forecast.plans(found, given)
+    from exporter.cli import show
+
     return show.prune_report(report, given)

@@ -8,25 +8,24 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Table
-from rich.text import Text
 
 from exporter.cli.exit_codes import printing
-from exporter.cli.show_forecast import print_forecast
 from exporter.cli.stderr import say
 from exporter.cli.stdout import print_json, print_printable, print_rich
-from exporter.evaluation.unit_table import confusion_groups
 from exporter.formats import KINDS
-from exporter.jobs.demo import COVERAGE, MIN_F1, NETWORK, Demo
-from exporter.jobs.inspect import HeadFacts, Inspection
-from exporter.jobs.select import UnitChoice
-from exporter.jobs.verify_folder import FolderReport
-from exporter.records import Report
 from exporter.report import formatting
-from exporter.report.terminal import print_report, print_reports
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from exporter.jobs.demo import Demo
+    from exporter.jobs.inspect import HeadFacts, Inspection
+    from exporter.jobs.select import UnitChoice
+    from exporter.jobs.verify_folder import FolderReport
+    from exporter.records import Report
 
 FAILED = 1
 MOST_ROWS = 30  # units that `select` prints without --verbose
@@ -50,6 +49,8 @@ def reports(
             variants = {"schema": "exporter/reports/1", "ok": ok, "variants": records}
             print_json(records.get("", variants))
         else:
+            from exporter.report.terminal import print_report, print_reports
+
             single = by_name.get("")
             print_rich(partial(print_report, single) if single else partial(print_reports, by_name))
             if given["verbose"]:
@@ -136,10 +137,15 @@ def choice(chosen: UnitChoice, out: Path, given: Mapping[str, Any]) -> int:
 def _merge_groups(chosen: UnitChoice, rate: float | None) -> list[list[int]]:
     if rate is None:
         return []
+    from exporter.evaluation.unit_table import confusion_groups
+
     return [list(group) for group in confusion_groups(chosen.confused, chosen.rows, rate)]
 
 
 def _print_choice(chosen: UnitChoice, groups: list[list[int]], given: Mapping[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     print_printable(
         f"head {chosen.head!r}: {len(chosen.kept)} of {len(chosen.rows)} units kept, by "
         f"{chosen.samples} samples of {chosen.source}"
@@ -230,11 +236,16 @@ def _print_inspection(inspected: Inspection, record: Mapping[str, Any], *, verbo
     if len(choices) > 1:
         click.echo(f"\nChoose one with --head NAME: --head {shlex.quote(choices[0])}")
     if inspected.forecast is not None:
+        from exporter.cli.show_forecast import print_forecast
+
         click.echo()
         print_forecast("", inspected.forecast, verbose=verbose)
 
 
 def _head_table(heads: tuple[HeadFacts, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     columns = ["Head", "Units", "Activation", "Dtype", "Labels", "Bytes", "Multiply-adds"]
     has_parts = any(facts.head.axis_parts for facts in heads)
@@ -282,6 +293,8 @@ def _shape(shape: list[int | None] | None) -> str:
 
 def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
     """Print the report of the demo, its accuracies, and a next command."""
+    from exporter.jobs.demo import COVERAGE, MIN_F1, NETWORK
+
     code = reports({"": result.report}, given)
     if given["as_json"]:
         return code

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from exporter.report import formatting
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -19,6 +21,8 @@ def print_json(record: Mapping[str, Any]) -> None:
 
 def print_rich(draw: Callable[[Console], None]) -> None:
     """Render with Rich, write with Click: Rich exits the process if the reader closed the pipe."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     with console.capture() as text:
         draw(console)

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from exporter.data import Digits, split_digits
+from exporter.data.digits import Digits, split_digits
 
 EPOCHS = 20
 BATCH = 32

@@ -26,8 +26,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import psutil
-
 import exporter
 from exporter import errors
 from exporter.errors import ConversionError, ExporterError
@@ -258,6 +256,8 @@ def _kill_group(process: subprocess.Popen[str]) -> None:
 
 def _resident_bytes(pid: int) -> int:
     """Resident memory of a process and all its descendants; 0 if it just ended."""
+    import psutil  # noqa: PLC0415 - most commands start no such process
+
     try:
         process = psutil.Process(pid)
         family = [process, *process.children(recursive=True)]

@@ -6,7 +6,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from exporter.data.stream import IN_MEMORY_BYTES, Stream, rows_per_block, spread
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Shape, Tensor
 from exporter.graph.lengths import Lengths, input_shapes
+from exporter.lazy_dataclass import dataclass
 
 DEFAULT_COUNT = 16
 Label = str | int
@@ -193,7 +194,7 @@ def _random_values(
     return Stream(lambda: blocks(copy.deepcopy(start)), shape[0])
 
 
-_Maker = Callable[[np.random.Generator, tuple[int, ...], int], Iterator[Array]]
+_Maker = Callable[["np.random.Generator", tuple[int, ...], int], Iterator[Array]]
 
 
 def _maker(graph: Graph, name: str, tensor: Tensor, lengths: Collection[int]) -> _Maker:

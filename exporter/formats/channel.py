@@ -13,7 +13,6 @@ import json
 import math
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any, Self
@@ -23,6 +22,7 @@ import numpy as np
 from exporter import errors
 from exporter.errors import ExporterError
 from exporter.graph import Array
+from exporter.lazy_dataclass import dataclass
 
 Arrays = Mapping[str, Array]
 

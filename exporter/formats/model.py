@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
 from exporter.graph.lengths import Lengths
+from exporter.lazy_dataclass import dataclass
 from exporter.remap import Remap
 from exporter.trace.head import Head
 

@@ -6,11 +6,12 @@ Each format has its own table with the same keys, which contains how it writes e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from exporter.errors import ModelError
 from exporter.graph.edits import ComputeStep, Insert
+from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ and a `SetShape` of its output.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from exporter.graph.graph import Array, Shape, Use
 from exporter.graph.normalization import Normalization
+from exporter.lazy_dataclass import dataclass
 from exporter.remap import Remap
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Operation
 from exporter.graph.products import Products
+from exporter.lazy_dataclass import dataclass
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]  # None: not known before the model runs, mostly the batch

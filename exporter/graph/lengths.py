@@ -10,10 +10,11 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from exporter.graph.graph import Shape, Tensor
+from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

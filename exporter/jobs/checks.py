@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from exporter.data.samples import Samples
 from exporter.errors import ModelError, interpreting
 from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.jobs.options import Job
-from exporter.jobs.save_worst import save_input
-from exporter.performance.latency import bench_models
-from exporter.performance.memory import ModelFile, Originals, measure_memory
+from exporter.lazy_dataclass import dataclass
 from exporter.performance.resources import resource_checks
-from exporter.proof.probe import probe
-from exporter.proof.prove import prove
 from exporter.quantization import FLOAT
 from exporter.records import (
     Artifact,
@@ -29,13 +26,11 @@ from exporter.records import (
     WorstCase,
 )
 from exporter.remap import HeadRemap, Remap
-from exporter.verification import Stage, VerifyOptions, verify_pair
-from exporter.verification.answers import KnownAnswers
-from exporter.verification.batch import batch_check
-from exporter.verification.bisect import first_difference
-from exporter.verification.gate_masks import with_masks
-from exporter.verification.limits import UserLimits
-from exporter.verification.roles import ModelPair
+
+if TYPE_CHECKING:
+    from exporter.performance.memory import ModelFile, Originals
+    from exporter.verification.answers import KnownAnswers
+    from exporter.verification.roles import Stage
 
 _BENCH_BYTES = 64 << 20  # of inputs to time on
 NO_INPUTS = Samples({}, "")  # for a job that runs no model
@@ -103,6 +98,13 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
     """
     if not job.verify:
         return CheckResults()
+    from exporter.verification.answers import KnownAnswers
+    from exporter.verification.batch import batch_check
+    from exporter.verification.bisect import first_difference
+    from exporter.verification.limits import UserLimits
+    from exporter.verification.roles import ModelPair
+    from exporter.verification.verify import VerifyOptions, verify_pair
+
     stage = _stage(job, original, pruned)
     job.progress(f"checking {pruned.name} ({stage})")
     limits = UserLimits(job.tolerance, job.least)
@@ -132,6 +134,8 @@ def _save_worst(job: Job, cases: tuple[WorstCase, ...], inputs: Samples) -> tupl
     """The cases of failed checks; the input of the first is saved if the job says where."""
     if not cases or job.save_worst is None:
         return cases
+    from exporter.jobs.save_worst import save_input
+
     save_input(inputs, cases[0].sample, job.save_worst)
     file, command = str(job.save_worst), job.replay(job.save_worst)
     return tuple(
@@ -153,6 +157,8 @@ def prove_cut(
     """
     if not job.verify:
         return None, CheckResults()
+    from exporter.proof.prove import prove
+
     with interpreting(f"comparing the structure of {pruned.name}"):
         proof = prove(original, pruned, remap, quantized=_is_quantized(job))
     if proof.result != "different":
@@ -183,6 +189,8 @@ def probe_head(
         return proof, CheckResults()
     if _is_quantized(job):
         return replace(proof, probe="not possible: it was quantized after the cut"), CheckResults()
+    from exporter.proof.probe import probe
+
     job.progress(f"probing the head of {pruned.name}")
     with interpreting(f"probing the head of {pruned.name}"):
         found = probe(original, pruned, remap.heads)
@@ -221,6 +229,10 @@ def measure_models(
     """
     if not job.bench:
         return CheckResults()
+    from exporter.performance.latency import bench_models
+    from exporter.performance.memory import measure_memory
+    from exporter.verification.gate_masks import with_masks
+
     model = pruned.model
     job.progress(f"timing {model.name}")
     tables = model.remap.heads if model.remap else ()

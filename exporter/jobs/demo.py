@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from exporter.conversion.process import Child
-from exporter.data import Digits, split_digits
+from exporter.data.digits import Digits, split_digits
 from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.jobs.options import CONVERTING_S, Job

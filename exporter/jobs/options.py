@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
 from exporter.errors import UsageError
 from exporter.formats import KINDS
+from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
 from exporter.planning.option import option, options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from exporter.jobs.make import write_pruned
 from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.started import started
-from exporter.jobs.task_quality import QualityMeter
+from exporter.lazy_dataclass import dataclass
 from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
@@ -90,8 +89,11 @@ def prune_model(model: Model, options: CutOptions, job: Job, path: Path | None =
     inputs = job.inputs(model, path) if job.verify or job.data else NO_INPUTS
     proof, results = prove_cut(job, model, pruned, cut.remap)
     results += compare_models(job, model, pruned, inputs, cut.remap.heads)
-    meter = QualityMeter(job, model, inputs, cut.selection.labels)
-    results += meter.measure(pruned, cut.remap.heads)
+    if job.data is not None:
+        from exporter.jobs.task_quality import QualityMeter
+
+        meter = QualityMeter(job, model, inputs, cut.selection.labels)
+        results += meter.measure(pruned, cut.remap.heads)
     return Pruned(pruned, cut, CheckResults.warn(*cut.warnings) + results, inputs, proof)
 
 

@@ -22,7 +22,7 @@ from exporter.output.c_source import FORMS
 from exporter.output.files import sha256_of
 from exporter.records import Artifact, Interface, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
-from exporter.report.machine import machine, versions
+from exporter.report.machine import OnDemand, machine, versions
 from exporter.selection import Selection
 
 
@@ -51,8 +51,8 @@ def make_report(
         samples["calibration"] = _describe_samples(calibration, job.calibration or job.data)
     warnings += results.warnings
     return Report(
-        versions=versions(),
-        machine=machine(),
+        versions=OnDemand(versions),
+        machine=OnDemand(machine),
         command=job.command,
         inputs=samples,
         original=Original(

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from exporter.conversion.options import ConvertOptions
-from exporter.conversion.process import Child
-from exporter.conversion.remote import RemoteKerasModel, open_folder, open_keras, open_live
 from exporter.errors import UsageError
 from exporter.formats import KINDS, kind_of, open_model
 from exporter.formats.isolation import Limits, isolated
 from exporter.formats.model import Model
 from exporter.graph.lengths import Lengths
 from exporter.jobs.options import no_progress
+from exporter.lazy_dataclass import dataclass
 from exporter.output.folder import REPORT
 from exporter.output.sidecar import read_remap, read_sidecar
 from exporter.remap import Origin, Remap
+
+if TYPE_CHECKING:
+    from exporter.conversion.process import Child
+    from exporter.conversion.remote import RemoteKerasModel
 
 Progress = Callable[[str], None]
 
@@ -120,6 +123,8 @@ def open_source(
     """
     with child, isolated(limits):
         if not isinstance(source, str | Path):
+            from exporter.conversion.remote import open_live
+
             progress("opening the Keras model")
             yield OpenedModel(open_live(source, child), None, child, (), options)
             return
@@ -137,6 +142,8 @@ def _open_file(path: Path, child: Child, options: ConvertOptions) -> Model:
     name = kind_of(path)
     if KINDS[name].opened_here:
         return open_model(path, Lengths(options.input_shapes, options.dims))
+    from exporter.conversion.remote import open_folder, open_keras
+
     if not KINDS[name].written:
         return open_folder(path, child, options.signature)
     model = open_keras(path, child, options.large_head_bytes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Self
 
 from exporter.errors import UsageError
+from exporter.lazy_dataclass import dataclass
 
 PROBABILITIES = ("renormalized", "absolute")
 

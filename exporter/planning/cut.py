@@ -6,7 +6,7 @@ Nothing is changed or written here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from typing import NamedTuple
 from exporter.errors import UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
 from exporter.graph.edits import Edit, Plan
+from exporter.lazy_dataclass import dataclass
 from exporter.modes import MODES, Semantics
 from exporter.modes.merging import merge_units
 from exporter.planning.checks import (

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from exporter.formats import KINDS
 from exporter.quantization import PRECISIONS
@@ -27,8 +26,30 @@ _CPUINFO = Path("/proc/cpuinfo")
 _CPU_KEYS = ("model name", "Model", "Hardware", "cpu model")  # x86, Arm boards, older Arm, MIPS
 
 
+class OnDemand(Mapping[str, Any]):
+    """Facts that are collected when one of them is read first: a terminal shows none of them."""
+
+    def __init__(self, collect: Callable[[], Mapping[str, Any]]) -> None:
+        self._collect = collect
+
+    @cached_property
+    def _facts(self) -> Mapping[str, Any]:
+        return self._collect()
+
+    def __getitem__(self, name: str) -> Any:
+        return self._facts[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+
 def versions() -> dict[str, str]:
-    """Distribution -> installed version, and "python"; imports no library."""
+    """Distribution -> installed version, and "python"; imports none of these libraries."""
+    from importlib.metadata import PackageNotFoundError, version
+
     found = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -40,6 +61,8 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Processor model, cores that this process may use, memory in bytes, system and Python."""
+    import psutil
+
     return {
         "cpu": _cpu_model(),
         "cores": _cores(),

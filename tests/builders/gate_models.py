@@ -15,7 +15,7 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.planning.cut import Cut, plan_cut
 from exporter.planning.options import CutOptions
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 

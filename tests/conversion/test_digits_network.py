@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from exporter.conversion.process import Child
-from exporter.data import split_digits
+from exporter.data.digits import split_digits
 
 
 def weights(path: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from importlib import resources
 
 import numpy as np
 
-from exporter.data import SHA256, load_digits, split_digits
+from exporter.data.digits import SHA256, load_digits, split_digits
 
 # Images of each digit, according to the description of the source (optdigits.names).
 COUNTS = [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]

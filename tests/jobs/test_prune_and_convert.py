@@ -29,7 +29,8 @@ from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.source import OpenedModel
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace_axis
-from exporter.verification import Stage, VerifyOptions, verify_pair
+from exporter.verification.roles import Stage
+from exporter.verification.verify import VerifyOptions, verify_pair
 
 EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
 EXAMPLES = 25

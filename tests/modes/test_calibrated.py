@@ -19,7 +19,7 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders.onnx_models import classifier, model, node, numbers
 from tests.builders.tflite_builder import Builder
 

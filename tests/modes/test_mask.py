@@ -22,7 +22,7 @@ from exporter.graph.edits import AddOutput, Fill, Insert, Plan
 from exporter.modes import MODES
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.trace import trace
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 

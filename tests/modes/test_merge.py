@@ -26,7 +26,7 @@ from exporter.graph.edits import AddOutput, Plan
 from exporter.modes import MODES, Semantics
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.trace import trace
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
 from tests.builders.commands import exporter, leftover_files

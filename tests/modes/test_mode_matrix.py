@@ -18,7 +18,7 @@ from exporter.graph import Array
 from exporter.modes import MODES, PLAIN
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import mode_cells, onnx_models
 from tests.builders.mode_cells import CALIBRATED, KEPT, UNITS, Cell, cells, options_of
 from tests.builders.scripts import load

@@ -24,7 +24,7 @@ from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap
 from exporter.report import describe
 from exporter.trace.unit_axis import UnitAxis
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.commands import exporter, listing
 from tests.builders.tflite_builder import Builder

@@ -23,7 +23,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import Insert
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
 from tests.builders.commands import exporter, leftover_files

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import exporter
-from exporter.data import split_digits
+from exporter.data.digits import split_digits
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.records import Report

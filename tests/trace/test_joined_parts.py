@@ -16,7 +16,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.verification import VerifyOptions, verify_pair
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.onnx_models import node, numbers, run, softmax
 

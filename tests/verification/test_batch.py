@@ -17,8 +17,8 @@ from exporter.formats.tflite import from_bytes
 from exporter.graph.lengths import Lengths
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check
-from exporter.verification import VerifyOptions
 from exporter.verification.batch import batch_check
+from exporter.verification.verify import VerifyOptions
 from tests.builders import mode_cells
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder

@@ -16,9 +16,9 @@ from exporter.graph.edits import Plan, Replace
 from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
-from exporter.verification import VerifyOptions
 from exporter.verification.bisect import first_difference
 from exporter.verification.roles import ModelPair
+from exporter.verification.verify import VerifyOptions
 from tests.builders import onnx_models as onnx
 from tests.builders.commands import exporter as run_command
 from tests.builders.tflite_builder import Builder

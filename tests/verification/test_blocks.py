@@ -15,9 +15,10 @@ from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
 from exporter.planning.cut import plan_cut
 from exporter.planning.options import CutOptions
-from exporter.verification import VerifyOptions, answers, verify_pair
+from exporter.verification import answers
 from exporter.verification.judge import Allowed, Tally
 from exporter.verification.metrics import METRICS
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import gate_models
 
 Arrays = tuple[Array, Array]

@@ -13,8 +13,8 @@ from exporter.formats.tflite import from_bytes
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Coverage
 from exporter.trace import trace
-from exporter.verification import VerifyOptions, verify_pair
 from exporter.verification.coverage import Covered
+from exporter.verification.verify import VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.onnx_decoders import merged_decoder
 from tests.builders.tflite_builder import Builder

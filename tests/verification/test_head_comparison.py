@@ -23,9 +23,9 @@ from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap
 from exporter.trace import trace
-from exporter.verification import Verification, VerifyOptions, verify_pair
 from exporter.verification.limits import UserLimits
 from exporter.verification.quantized_values import quantization_of
+from exporter.verification.verify import Verification, VerifyOptions, verify_pair
 from tests.builders import graphs
 from tests.builders import onnx_models as onnx
 

@@ -25,8 +25,10 @@ from exporter.jobs.options import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap
-from exporter.verification import Stage, Verification, VerifyOptions, match, verify_pair
+from exporter.verification import match
 from exporter.verification.limits import UserLimits
+from exporter.verification.roles import Stage
+from exporter.verification.verify import Verification, VerifyOptions, verify_pair
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 

@@ -8,7 +8,6 @@ follows the flatbuffer is kept unchanged. `exporter.formats.tflite.pack` writes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from exporter.errors import ModelError
 from exporter.formats.tflite import archive
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
 from exporter.graph import Array
+from exporter.lazy_dataclass import dataclass
 
 _OPERATORS = {
     code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
