@@ -44,6 +44,7 @@ class CutKeywords(TypedDict, total=False):
 
     keep: Units | None
     remove: Units | None
+    cuts: Mapping[str, Units]
     labels: str | Path | Sequence[str] | None
     keep_order: bool
     head: str | None

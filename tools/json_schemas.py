@@ -185,13 +185,17 @@ COUNTS = {
     "multiply_adds": optional(COUNT),
     "memory": MEMORY,
 }
+CUT_HEAD = {
+    "head": TEXT,
+    "units": COUNT,
+    "kept": UNITS,
+    "kept_labels": optional(many(TEXT)),
+}
 FORECAST = record(
     {
-        "head": TEXT,
+        **CUT_HEAD,
+        "heads": many(record(CUT_HEAD)),
         "mode": TEXT,
-        "units": COUNT,
-        "kept": UNITS,
-        "kept_labels": optional(many(TEXT)),
         "verdict": many(TEXT),
         "edits": many(TEXT),
         "remap": of_other("remap"),

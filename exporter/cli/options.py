@@ -6,6 +6,7 @@ import math
 import re
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -84,11 +85,16 @@ def _pair(text: str) -> tuple[str, str]:
     return first, second
 
 
-def _group(text: str) -> tuple[str, str]:
-    name, separator, spec = text.partition("=")
-    if not separator:
-        raise ValueError(f"{text!r} is not of the form NAME=SPEC")
-    return name.strip(), spec
+def _spec_of(form: str) -> Parsed:
+    """A name and the units that belong to it."""
+
+    def parse(text: str) -> tuple[str, str]:
+        name, separator, spec = text.partition("=")
+        if not separator:
+            raise ValueError(f"{text!r} is not of the form {form}")
+        return name.strip(), spec
+
+    return Parsed(form, parse)
 
 
 def _size(text: str) -> int:
@@ -158,7 +164,8 @@ PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "dims": Parsed("NAME=1,NAME=8", _dims),
     "shape": Parsed("NAME=1,16", _shape),
     "pair": Parsed("A=B", _pair),
-    "group": Parsed("NAME=SPEC", _group),
+    "cut": _spec_of("HEAD=SPEC"),
+    "group": _spec_of("NAME=SPEC"),
     "size": Parsed("SIZE", _size),
     "duration": Parsed("TIME", _duration),
     "ends": Parsed("NAME,...", _ends),
@@ -185,8 +192,24 @@ class SectionOption(click.Option):
         self.section = section
 
 
+ONCE = ("--keep", "--remove", "--head", "--units")  # of a second one, Click would drop the first
+
+
 class Command(click.Command):
     """A command whose `--help` lists options in sections."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse a second selection."""
+        _, _, order = self.make_parser(ctx).parse_args(list(args))
+        for parameter, count in Counter(order).items():
+            flag = next((flag for flag in parameter.opts if flag in ONCE), None)
+            if flag is not None and count > 1:
+                raise click.UsageError(
+                    f"{flag} is given {count} times: for several heads, give --cut HEAD=SPEC for "
+                    "each",
+                    ctx,
+                )
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -349,14 +372,15 @@ def _pairs(given: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
     """The `CutOptions` of a command's parameters."""
     values = {**given, **replaced}
-    values["merge"] = groups = dict(given["merge"])
-    names = [name for name, _ in given["merge"]]
-    for name in groups:
-        if names.count(name) > 1:
-            raise click.UsageError(f"--merge names the group {name!r} twice")
-    specs = sum(values[name] is not None for name in ("keep", "remove"))
-    if specs > 1 or (not specs and not groups and not values["gate"]):
-        raise click.UsageError("give either --keep SPEC or --remove SPEC")
+    for name, what in (("merge", "the group"), ("cuts", "the head")):
+        pairs = given[name]
+        values[name] = dict(pairs)
+        if twice := next((key for key, n in Counter(k for k, _ in pairs).items() if n > 1), None):
+            flag = "--merge" if name == "merge" else "--cut"
+            raise click.UsageError(f"{flag} names {what} {twice!r} twice")
+    specs = sum(values[name] not in (None, {}) for name in ("keep", "remove", "cuts"))
+    if specs > 1 or (not specs and not values["merge"] and not values["gate"]):
+        raise click.UsageError("give either --keep SPEC, --remove SPEC or --cut HEAD=SPEC")
     return CutOptions(**fields_of(CutOptions, values))
 
 

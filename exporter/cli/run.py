@@ -60,8 +60,8 @@ def _cut_options(variants: tuple[str, ...], given: dict[str, Any]) -> dict[str, 
     """Name of a folder -> its options; the name is "" in a run without variants."""
     if not variants:
         return {"": options.make_cut_options(given)}
-    if given["keep"] or given["remove"]:
-        raise click.UsageError("--variant excludes --keep and --remove")
+    if given["keep"] or given["remove"] or given["cuts"]:
+        raise click.UsageError("--variant excludes --keep, --remove and --cut")
     named: dict[str, CutOptions] = {}
     for variant in variants:
         name, separator, spec = variant.partition("=")

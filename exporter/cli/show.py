@@ -227,19 +227,28 @@ def _print_inspection(inspected: Inspection, record: Mapping[str, Any], *, verbo
         print_printable(f"refused: {refusal}")
     for hint in dict.fromkeys(r.hint for r in inspected.refused if r.hint):
         print_printable(f"hint: {hint}")
-    if inspected.masks:
-        maps = ", ".join(inspected.masks)
-        click.echo()
-        print_printable(f"{maps} computes masks: it is cut only if --head names it")
-    names = [facts.head.name for facts in inspected.heads]
-    choices = [name for name in names if name not in inspected.masks]
-    if len(choices) > 1:
-        click.echo(f"\nChoose one with --head NAME: --head {shlex.quote(choices[0])}")
+    _print_choices(inspected)
     if inspected.forecast is not None:
         from exporter.cli.show_forecast import print_forecast
 
         click.echo()
         print_forecast("", inspected.forecast, verbose=verbose)
+
+
+def _print_choices(inspected: Inspection) -> None:
+    """Which heads have to be named, and which are cut together."""
+    if inspected.masks:
+        click.echo()
+        print_printable(
+            f"{', '.join(inspected.masks)} computes masks: it is cut only if --head names it"
+        )
+    for maps in inspected.maps:
+        click.echo()
+        print_printable(f"levels of a detector, which are cut together: {', '.join(maps.names)}")
+    if inspected.choices:
+        name = shlex.quote(inspected.choices[0])
+        several = f"or several: --cut {name}=SPEC for each"
+        click.echo(f"\nChoose one with --head NAME: --head {name}; {several}")
 
 
 def _head_table(heads: tuple[HeadFacts, ...]) -> Table:

@@ -16,6 +16,7 @@ from exporter.forecast.forecast import Counts, FileForecast, Forecast
 from exporter.forecast.verdict import LatencyBound
 from exporter.formats import KINDS
 from exporter.report import formatting
+from exporter.selection import Selection
 
 LABEL_COLUMNS = 70  # of the kept labels, without --verbose
 
@@ -38,9 +39,10 @@ def print_forecast(name: str, forecast: Forecast, *, verbose: bool) -> None:
     """Print one forecast as text. Args: name: of the variant, or "" """
     cut = forecast.cut
     title = f"{name}: " if name else ""
-    kept, units = len(cut.selection.kept), cut.selection.units
-    print_printable(f"{title}head {cut.heads[0].name!r}, {cut.mode}: {kept} of {units} units kept")
-    print_printable(f"kept: {_kept(forecast, verbose=verbose)}")
+    for part in cut.parts:
+        name, kept, units = part.heads[0].name, len(part.selection.kept), part.selection.units
+        print_printable(f"{title}head {name!r}, {cut.mode}: {kept} of {units} units kept")
+        print_printable(f"kept: {_kept(part.selection, verbose=verbose)}")
     for line in forecast.verdict:
         print_printable(line)
     click.echo()
@@ -48,16 +50,16 @@ def print_forecast(name: str, forecast: Forecast, *, verbose: bool) -> None:
     for note in _notes(forecast.files):
         click.echo(note)
     title = KINDS[forecast.kind].title
-    click.echo(f"\nedits of the {title} model:" if cut.plan.edits else "\nno edits")
-    for edit in cut.plan.edits:
+    edits = cut.plan.every_edit
+    click.echo(f"\nedits of the {title} model:" if edits else "\nno edits")
+    for edit in edits:
         print_printable(f"  {edit}")
     for warning in forecast.warnings:
         say(f"warning: {formatting.printable(warning)}")
 
 
-def _kept(forecast: Forecast, *, verbose: bool) -> str:
+def _kept(selection: Selection, *, verbose: bool) -> str:
     """The labels of the kept units, or their indices in ranges."""
-    selection = forecast.cut.selection
     texts = list(selection.kept_labels or _ranges(selection.kept))
     ends = accumulate(len(text) + 2 for text in texts)
     shown = len(texts) if verbose else max(1, sum(end <= LABEL_COLUMNS for end in ends))

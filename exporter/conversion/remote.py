@@ -19,7 +19,7 @@ from exporter.errors import ModelError, UsageError, first_line, interpreting
 from exporter.formats import KINDS
 from exporter.formats.isolation import call
 from exporter.formats.keras.validate import check_hdf5, check_without_libraries, custom_class_of
-from exporter.formats.model import RunOptions
+from exporter.formats.model import RunOptions, in_turn
 from exporter.formats.savedmodel.files import check_folder
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
@@ -69,6 +69,7 @@ class RemoteKerasModel:
     def graph(self) -> Graph:
         return self._graph
 
+    @in_turn
     def apply(self, plan: Plan) -> RemoteKerasModel:
         opened = self._request("apply", "pruning", edits=encode_plan(plan))
         return RemoteKerasModel(self._child, opened, plan.remap or self.remap)

@@ -10,7 +10,7 @@ from typing import Any
 
 from exporter.forecast.footprint import MemoryEstimate
 from exporter.forecast.verdict import Change, LatencyBound, joint_verdict, verdict
-from exporter.planning.cut import Cut
+from exporter.planning.cut import Cut, HeadCut
 
 
 @dataclass(frozen=True)
@@ -105,16 +105,25 @@ class Forecast:
 
     def to_dict(self) -> dict[str, Any]:
         """One entry of `plans` in the record `exporter/plan/1`."""
-        cut, selection = self.cut, self.cut.selection
+        cut = self.cut
+        heads = [_head(part) for part in cut.parts]
         return {
-            "head": cut.heads[0].name,
+            **heads[0],
+            "heads": heads,
             "mode": cut.mode,
-            "edits": [str(edit) for edit in cut.plan.edits],
+            "edits": [str(edit) for edit in cut.plan.every_edit],
             "remap": json.loads(cut.remap.to_json()),
             "warnings": list(self.warnings),
-            "units": selection.units,
-            "kept": list(selection.kept),
             "verdict": list(self.verdict),
-            "kept_labels": selection.kept_labels and list(selection.kept_labels),
             "files": [file.to_dict() for file in self.files],
         }
+
+
+def _head(part: HeadCut) -> dict[str, Any]:
+    selection = part.selection
+    return {
+        "head": part.heads[0].name,
+        "units": selection.units,
+        "kept": list(selection.kept),
+        "kept_labels": selection.kept_labels and list(selection.kept_labels),
+    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan
@@ -97,6 +98,23 @@ class Model(Protocol):
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path (`output.files` writes atomically)."""
+
+
+Apply = TypeVar("Apply", bound=Callable[..., Any])
+
+
+def in_turn(apply: Apply) -> Apply:
+    """Decorate `apply` of a model, so that it applies the parts of a plan one after the other."""
+
+    @wraps(apply)
+    def applied(model: Any, plan: Plan) -> Any:
+        first, *rest = plan.parts
+        result = apply(model, first)
+        for part in rest:
+            result = result.apply(part)
+        return result
+
+    return cast("Apply", applied)
 
 
 class SizedModel(Model, Protocol):

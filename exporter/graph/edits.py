@@ -6,8 +6,8 @@ and a `SetShape` of its output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import field
+from collections.abc import Mapping, Sequence
+from dataclasses import field, replace
 from typing import Any
 
 import numpy as np
@@ -186,12 +186,31 @@ class Plan:
         images: input that takes images -> how pixels become its values; None if that is not known.
             Written by formats whose files state it, if the remap has labels.
         precision: that an uncut file was quantized to; a remap states it itself.
+        then: for the result of this plan, for example of the cut of another head.
     """
 
     edits: tuple[Edit, ...]
     remap: Remap | None = None
     images: Mapping[str, Normalization | None] = field(default_factory=dict)
     precision: str | None = None
+    then: Plan | None = None
 
     def __str__(self) -> str:
-        return "\n".join(str(edit) for edit in self.edits)
+        return "\n".join(str(edit) for edit in self.every_edit)
+
+    @property
+    def parts(self) -> tuple[Plan, ...]:
+        """The plans to apply one after the other; without `then`."""
+        rest = self.then.parts if self.then else ()
+        return (replace(self, then=None), *rest)
+
+    @property
+    def every_edit(self) -> tuple[Edit, ...]:
+        """The edits of all parts."""
+        return tuple(edit for part in self.parts for edit in part.edits)
+
+
+def in_sequence(plans: Sequence[Plan]) -> Plan:
+    """One plan that applies the given ones, at least one, in their order."""
+    first, *rest = plans
+    return replace(first, then=in_sequence(rest) if rest else None)

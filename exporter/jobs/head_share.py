@@ -49,8 +49,10 @@ def measure_bound(
     """
     model = uncut.model
     job.progress(f"timing {model.name} with a head of one unit")
+    first = {part.heads[0].name: part.selection.kept[:1] for part in cut.parts}
     one = CutOptions(
-        keep=cut.selection.kept[:1],
+        keep=None if options.cuts else cut.selection.kept[:1],
+        cuts={name: first[name] for name in options.cuts},
         head=options.head,
         units=options.units,
         allow_nonfinite=options.allow_nonfinite,

@@ -14,6 +14,7 @@ from exporter.graph import Graph, Tensor
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.options import Job
 from exporter.trace import trace
+from exporter.trace.class_maps import ClassMaps
 from exporter.trace.head import AxisPart, Head
 from exporter.trace.refusals import Refusal
 
@@ -66,6 +67,8 @@ class Inspection:
         size_bytes: of the file; None for a live model.
         refused: outputs without a head that can be cut, with reasons.
         masks: names of the heads that are not cut unless the user names them.
+        maps: groups of heads that are cut together.
+        choices: names of the heads of which the user has to choose; () for a single head.
         forecast: what a cut will bring; None if no units were selected.
     """
 
@@ -74,6 +77,8 @@ class Inspection:
     heads: tuple[HeadFacts, ...]
     refused: tuple[Refusal, ...]
     masks: tuple[str, ...] = ()
+    maps: tuple[ClassMaps, ...] = ()
+    choices: tuple[str, ...] = ()
     forecast: Forecast | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +123,7 @@ def inspect_model(model: Model, size: int | None = None) -> Inspection:
     total = multiply_adds(graph)
     heads = [replace(head, labels=unit_labels(model, head)) for head in found.heads]
     facts = tuple(_facts(graph, head, size, total) for head in heads)
-    return Inspection(model, size, facts, found.refusals, found.masks)
+    return Inspection(model, size, facts, found.refusals, found.masks, found.maps, found.choices)
 
 
 def _facts(graph: Graph, head: Head, size: int | None, total: int | None) -> HeadFacts:

@@ -135,7 +135,7 @@ class Maker:
 
 def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
     """Write a pruned model, or copy the uncut file if all units are kept."""
-    if not cut.plan.edits and uncut and path.suffix.lower() in suffixes_of(uncut):
+    if not cut.plan.every_edit and uncut and path.suffix.lower() in suffixes_of(uncut):
         copy_model(uncut, path)
     else:
         model.write(path)

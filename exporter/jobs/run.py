@@ -375,10 +375,18 @@ def _write_report(folder: Path, report: Report) -> None:
     }
     if report.remap is not None:
         texts["remap.json"] = report.remap.to_json()
-        labels = report.remap.heads[0].labels
-        if labels is not None:
-            texts["labels.txt"] = "".join(f"{label}\n" for label in labels)
+        texts |= label_files(report.remap.heads)
     _write_texts(folder, texts)
+
+
+def label_files(heads: Iterable[HeadRemap]) -> dict[str, str]:
+    """The labels of the new units: `labels.txt`; a file for each head if they differ."""
+    by_head = {head.name: head.labels for head in heads if head.labels is not None}
+    safe = {name: re.sub(r"[^\w.-]", "_", name) for name in by_head}
+    files = {f"labels.{safe[name]}.txt": labels for name, labels in by_head.items()}
+    if len(set(files.values())) == 1:
+        files = {"labels.txt": next(iter(files.values()))}
+    return {name: "".join(f"{label}\n" for label in labels) for name, labels in files.items()}
 
 
 def _write_texts(folder: Path, texts: Mapping[str, str]) -> None:

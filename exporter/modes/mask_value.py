@@ -51,7 +51,8 @@ def joins_probabilities_of_parts(head: Head) -> bool:
 
 def quantization_at(head: Head, tensor: str) -> Quantization | None:
     """How a tensor is quantized, or the tensor that its real values are dequantized from."""
-    return quantization_of(head.producers, lambda name: head.tensor(name).quantization, tensor)
+    known = {each.name: each.quantization for each in head.tensors}
+    return quantization_of(head.producers, known.get, tensor)
 
 
 def quantization_attributes(tensor: UnitTensor) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Plan a cut in four steps: trace the model, select the units, resolve the options, list the edits.
 
-Nothing is changed or written here.
+Several heads are planned one after the other. Nothing is changed or written here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from exporter.errors import UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
-from exporter.graph.edits import Edit, Plan
+from exporter.graph.edits import Edit, Plan, in_sequence
 from exporter.lazy_dataclass import dataclass
 from exporter.modes import MODES, Semantics
 from exporter.modes.merging import merge_units
@@ -32,10 +32,23 @@ from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, select
 from exporter.selection.groups import UnitGroups, add_groups
 from exporter.selection.labels import read_labels
-from exporter.trace import heads_cut_together, trace, trace_recorded
+from exporter.trace import Trace, heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
 
-__all__ = ["Cut", "CutOptions", "Units", "plan_cut"]
+__all__ = ["Cut", "CutOptions", "HeadCut", "Units", "cut_head", "plan_cut"]
+
+
+@dataclass(frozen=True, eq=False)
+class HeadCut:
+    """What is cut in one head.
+
+    Attributes:
+        heads: the head, then those of other outputs that show the same units; in the model before
+            all cuts.
+    """
+
+    heads: tuple[Head, ...]
+    selection: Selection
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,23 +56,34 @@ class Cut:
     """A cut that is ready to be applied.
 
     Attributes:
-        heads: the chosen head, then those of other outputs that show the same units.
+        parts: one for each head that is cut, in the order of the cuts.
         plan: has no edits if all units are kept.
         remap: is written into the result.
         warnings: for the user, one sentence each.
     """
 
-    heads: tuple[Head, ...]
-    selection: Selection
+    parts: tuple[HeadCut, ...]
     mode: str
     plan: Plan
     remap: Remap
     warnings: tuple[str, ...]
 
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads of all parts."""
+        return tuple(head for part in self.parts for head in part.heads)
+
+    @property
+    def selection(self) -> Selection:
+        """The units of the first head."""
+        return self.parts[0].selection
+
     def quantized_to(self, precision: str) -> Cut:
         """The same cut of a model that was quantized before; the remap states the precision."""
         remap = replace(self.remap, precision=precision)
-        return replace(self, remap=remap, plan=replace(self.plan, remap=remap))
+        *earlier, last = self.plan.parts
+        plan = in_sequence([*earlier, replace(last, remap=remap)])
+        return replace(self, remap=remap, plan=plan)
 
 
 def plan_cut(
@@ -86,8 +110,72 @@ def plan_cut(
 
 
 def _plan(model: Model, options: CutOptions, original: Origin | None, images: Images) -> Cut:
+    """The cuts of all heads, each planned in the result of those before it: heads may share a
+    kernel.
+    """
     check_not_restored(model)
-    heads = _trace(model, options)
+    found, before = _trace(model, options), model
+    parts, steps = [], list[Cut]()
+    for head, of_head in _of_each_head(found, options):
+        before = before.apply(steps[-1].plan) if steps else model
+        steps.append(cut_head(before, of_head, None if steps else original, images))
+        heads = heads_cut_together(model.graph(), found, head)
+        parts.append(HeadCut(heads, steps[-1].selection))
+    remap = replace(steps[-1].remap, parent=steps[0].remap.parent)
+    *earlier, last = (step.plan for step in steps)
+    plan = in_sequence([*earlier, replace(last, remap=remap)])
+    warnings = dict.fromkeys(warning for step in steps for warning in step.warnings)
+    return Cut(tuple(parts), options.mode, plan, remap, tuple(warnings))
+
+
+def _of_each_head(found: Trace, options: CutOptions) -> Iterator[tuple[Head, CutOptions]]:
+    """Each head to cut, with its options; the class maps of a detector have the same ones."""
+    if not options.cuts:
+        head = found.head(options.head)
+        for name in found.cut_with(head.name):
+            yield found.head(name), options.of_head(name, options.keep, options.labels)
+        return
+    heads = {name: found.head(name) for name in options.cuts}
+    labeled = _labeled_head(list(heads.values()), options)
+    done: dict[str, str] = {}
+    for name, keep in options.cuts.items():
+        for each in found.cut_with(name):
+            if done.setdefault(each, name) != name:
+                raise UsageError(
+                    f"heads {done[each]!r} and {name!r} are class maps of one detector",
+                    "name one of them: the others keep the same units",
+                )
+            labels = options.labels if name == labeled else None
+            yield found.head(each), options.of_head(each, keep, labels)
+
+
+def _labeled_head(heads: Sequence[Head], options: CutOptions) -> str | None:
+    """The name of the head that the given labels belong to: that with as many units."""
+    labels = _given_labels(options)
+    if labels is None:
+        return None
+    fits = [h.name for h in heads if len(without_background_label(h, labels)) == h.units]
+    if len(fits) != 1:
+        names = " and ".join(map(repr, fits)) or "no head"
+        raise UsageError(
+            f"the {len(labels)} labels fit {names}, of {len(heads)} that are cut",
+            "cut the head that they belong to in a call of its own",
+        )
+    return fits[0]
+
+
+def _given_labels(options: CutOptions) -> tuple[str, ...] | None:
+    given = options.labels
+    labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
+    return None if labels is None else tuple(labels)
+
+
+def cut_head(
+    model: Model, options: CutOptions, original: Origin | None = None, images: Images | None = None
+) -> Cut:
+    """Plan the cut of one head, and of the other outputs that show its units (see `plan_cut`)."""
+    found, images = _trace(model, options), images or {}
+    heads = _heads(model, found, options)
     selection, groups = _select(model, heads[0], options, original)
     resolved = _resolve(heads, selection, groups, options)
     tables = [each.table for each in resolved]
@@ -106,29 +194,33 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
         ),
         *pixel_warnings(images, tables[0], labeled=heads[0].labels is not None),
     )
-    return Cut(heads, selection, options.mode, Plan(edits, remap, images), remap, warnings)
+    part = HeadCut(heads, selection)
+    return Cut((part,), options.mode, Plan(edits, remap, images), remap, warnings)
 
 
-def _trace(model: Model, options: CutOptions) -> tuple[Head, ...]:
-    """The chosen head and those that are cut with it; refused where they do not fit the options.
-
-    The range of the units is the one that the user gave, or that the remap of the model records.
-    """
+def _trace(model: Model, options: CutOptions) -> Trace:
+    """All heads; the range of the units is given, or recorded in the remap of the model."""
     graph = model.graph()
     units = parse_range(options.units)
     if units is None:
         tables = model.remap.heads if model.remap else ()
-        found = trace_recorded(graph, ((table.name, table.part) for table in tables))
-    else:
-        found = trace(graph, units)
-    if units is not None and not found.heads:
+        return trace_recorded(graph, ((table.name, table.part) for table in tables))
+    found = trace(graph, units)
+    if not found.heads:
         raise UsageError(
             f"no head has its units at {units[0]}:{units[1]}: {found.refusals[0]}",
             "`exporter inspect MODEL` shows the heads and the parts of their axes",
         )
-    heads = heads_cut_together(graph, found, found.head(options.head))
+    return found
+
+
+def _heads(model: Model, found: Trace, options: CutOptions) -> tuple[Head, ...]:
+    """The chosen head and those that are cut with it; refused where they do not fit the options."""
+    heads = heads_cut_together(model.graph(), found, found.head(options.head))
     if not options.allow_nonfinite:
-        check_weights(graph, {constant.name for head in heads for constant in head.constants})
+        constants = {constant.name for head in heads for constant in head.constants}
+        check_weights(model.graph(), constants)
+    units = parse_range(options.units)
     if units is not None and (heads[0].unit_range or (0, heads[0].units)) != units:
         raise UsageError(
             f"the model shows the positions of the units of head {heads[0].name!r}",
@@ -142,8 +234,7 @@ def _select(
     model: Model, head: Head, options: CutOptions, original: Origin | None
 ) -> tuple[Selection, UnitGroups]:
     """The kept units and the groups to merge; all units where only groups or a gate are given."""
-    given = options.labels
-    labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
+    labels = _given_labels(options)
     all_units = options.keep is None and options.remove is None
     earlier = model.remap.original.sha256 if model.remap else None
     files = (model.sha256, original.sha256 if original else None, earlier)
@@ -153,7 +244,7 @@ def _select(
         remove=options.remove,
         labels=unit_labels(model, head)
         if labels is None
-        else without_background_label(head, tuple(labels)),
+        else without_background_label(head, labels),
         keep_order=options.keep_order,
         hashes=tuple(filter(None, files)),
     )

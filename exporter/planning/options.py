@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ from exporter.planning.option import option
 from exporter.selection.conditions import parse_condition
 
 Units = str | Iterable[int | str]
+Labels = str | Path | Sequence[str]
 
 _CUTS = ("prune", "run", "inspect")  # inspect shows a forecast
+_OF_ONE_HEAD = ("head", "units", "merge")  # options that are not used together with `cuts`
+
 _selection = partial(option, section="Selection", commands=_CUTS)
 _result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
 
@@ -27,14 +31,21 @@ class CutOptions:
     """Which units are kept, and how the others are removed.
 
     Raises:
-        UsageError: an unknown value, options that exclude each other, or neither keep nor remove
-            (allowed with merge or gate: then all other units are kept).
+        UsageError: an unknown value, options that exclude each other, or none of keep, remove and
+            cuts (allowed with merge or gate: then all other units are kept).
     """
 
     keep: Units | None = _selection(
         None, "Units to keep: 3,5-9,owl,'mac*',@file,=literal.", metavar="SPEC"
     )
     remove: Units | None = _selection(None, "Units to remove; all others are kept.", metavar="SPEC")
+    cuts: Mapping[str, Units] = _selection(
+        {},
+        "Units to keep in one of several heads, which are cut together.",
+        flag="--cut",
+        parse="cut",
+        metavar="HEAD=SPEC",
+    )
     labels: str | Path | Sequence[str] | None = _selection(
         None,
         "Label file: .csv, .json, or one label on each line. Default: the labels in the model.",
@@ -110,10 +121,13 @@ class CutOptions:
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
         is_optional = self.merge or self.gate is not None
-        has_both = self.keep is not None and self.remove is not None
-        has_neither = self.keep is None and self.remove is None
-        if has_both or (has_neither and not is_optional):
-            raise UsageError("give keep or remove, and not both", "the other units follow from it")
+        given = sum(each is not None for each in (self.keep, self.remove, self.cuts or None))
+        if given > 1 or (not given and not is_optional):
+            raise UsageError(
+                "give keep, remove or cuts, and only one of them", "the other units follow from it"
+            )
+        if self.cuts:
+            self._check_cuts()
         if not self.narrows:
             self._refuse_without_new_indices()
         if self.emit is not None:
@@ -121,8 +135,10 @@ class CutOptions:
         if self.new_ids and self.restore_ids:
             raise UsageError("new_ids and restore_ids exclude each other", "leave one out")
         _ = self.semantics  # checks `probabilities`
-        merge = {name: _as_tuple(f"merge {name}", spec) for name, spec in self.merge.items()}
-        _set(self, units=parse_range(self.units), merge=merge)
+        for field in ("merge", "cuts"):
+            specs = getattr(self, field).items()
+            _set(self, **{field: {n: _as_tuple(f"{field} {n}", spec) for n, spec in specs}})
+        _set(self, units=parse_range(self.units))
         _set(self, **{n: _as_tuple(n, getattr(self, n)) for n in ("keep", "remove", "labels")})
 
     def _set_gate_mode(self) -> None:
@@ -131,6 +147,23 @@ class CutOptions:
         if self.gate not in {INPUT, INPUT_FLOAT}:
             parse_condition(self.gate or "")
         _set(self, mode="gate")
+
+    def _check_cuts(self) -> None:
+        for name in _OF_ONE_HEAD:
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name} belongs to one head, and cuts names several",
+                    "leave one of the two out, or cut this head in a call of its own",
+                )
+        if self.gate in {INPUT, INPUT_FLOAT}:
+            raise UsageError(
+                "a gate by an input has one input, for one head",
+                "use a condition, or cut one head after the other",
+            )
+
+    def of_head(self, head: str, keep: Units | None, labels: Labels | None) -> CutOptions:
+        """The options of the cut of one head, with its selection and its labels."""
+        return replace(self, head=head, keep=keep, labels=labels, cuts={})
 
     def _refuse_without_new_indices(self) -> None:
         why = "restore_width" if self.restore_width else f"mode {self.mode}"

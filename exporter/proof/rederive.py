@@ -14,7 +14,7 @@ from exporter.errors import ExporterError
 from exporter.formats.model import Model
 from exporter.graph.normalization import Normalization
 from exporter.modes import MODES
-from exporter.planning.cut import plan_cut
+from exporter.planning.cut import cut_head
 from exporter.planning.options import CutOptions
 from exporter.planning.pixels import Images, image_inputs
 from exporter.remap import HeadRemap, Remap
@@ -74,7 +74,7 @@ def _cut_again(model: Model, tables: tuple[HeadRemap, ...], images: Images) -> R
     found: list[tuple[int, Rederived]] = []
     for options in _candidates(tables[0]):
         try:
-            cut = plan_cut(model, options, images=images)
+            cut = cut_head(model, options, images=images)
             made = model.apply(cut.plan) if cut.plan.edits else model
         except ExporterError as error:
             errors.append(error)

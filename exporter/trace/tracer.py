@@ -20,6 +20,7 @@ from exporter.lazy_dataclass import dataclass
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
 from exporter.trace.axis_walk import AxisWalk, format_shape
 from exporter.trace.build_head import build_head, labels_of
+from exporter.trace.class_maps import ClassMaps, find_class_maps
 from exporter.trace.head import Head
 from exporter.trace.hidden_heads import HiddenUnits, find_hidden_units
 from exporter.trace.prototype_masks import mask_maps
@@ -41,16 +42,19 @@ class Trace:
 
     Attributes:
         masks: names of heads that must be chosen by name; see `mask_maps`.
+        maps: groups of heads that are cut together; see `find_class_maps`.
     """
 
     heads: tuple[Head, ...]
     refusals: tuple[Refusal, ...]
     masks: tuple[str, ...] = ()
+    maps: tuple[ClassMaps, ...] = ()
 
     def head(self, name: str | None = None) -> Head:
         """The head of that name; without a name the only one.
 
-        Outputs that show the same units (logits and probabilities) count as one head.
+        Outputs that show the same units (logits and probabilities) count as one head, and so do the
+        class maps of a detector.
 
         Raises:
             ModelError: no output has a head; the message names the refusing operation.
@@ -66,9 +70,12 @@ class Trace:
         if name is not None:
             refused = (str(refusal) for refusal in self.refusals if refusal.output == name)
             raise UsageError(next(refused, f"no head is named {name!r}"), f"heads: {known}")
-        first, *others = (head for head in self.heads if head.name not in self.masks)
-        if any(head.output not in first.other_outputs for head in others):
-            raise UsageError(f"the model has several heads: {known}", "choose one with --head NAME")
+        if self.choices:
+            raise UsageError(
+                f"the model has several heads: {known}",
+                "choose one with --head NAME, or several with --cut NAME=SPEC for each",
+            )
+        first = self._default()[0]
         if self.refusals and may_be_boxes(first):
             raise UsageError(
                 f"the only head is {first.name!r}, whose 4 values in each row may be a box; "
@@ -76,6 +83,25 @@ class Trace:
                 f"--head {first.name} cuts it anyway",
             )
         return first
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The names of the heads of which the user has to choose; () if they count as one."""
+        heads = self._default()
+        is_one = all(head.output in heads[0].other_outputs for head in heads[1:])
+        return () if is_one else tuple(head.name for head in heads)
+
+    def _default(self) -> tuple[Head, ...]:
+        """The heads that may be cut if the user names none: of class maps the first."""
+        heads = tuple(head for head in self.heads if head.name not in self.masks)
+        found = [maps for maps in self.maps if all(map(maps.covers, heads))]
+        best = [maps for maps in found if maps.known == max(each.known for each in found)]
+        return (self.head(best[0].names[0]),) if len(best) == 1 else heads
+
+    def cut_with(self, name: str) -> tuple[str, ...]:
+        """The names of the heads that are cut together with a head, that head first."""
+        maps = next((each.names for each in self.maps if name in each.names), ())
+        return (name, *(other for other in maps if other != name))
 
     def _no_head(self) -> ModelError:
         count = len(self.refusals) - 1
@@ -118,7 +144,7 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
         if output not in with_hidden:
             refusals[output] = refusal_of_class_values(graph, refusals[output], attempt)
     remaining = tuple(refusals[output] for output in refused_outputs)
-    return Trace(tuple(heads), remaining, mask_maps(graph, heads))
+    return Trace(tuple(heads), remaining, mask_maps(graph, heads), find_class_maps(graph, heads))
 
 
 def _follows(graph: Graph, heads: list[Head], output: str) -> bool:

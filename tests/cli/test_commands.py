@@ -125,7 +125,7 @@ Head   Units  Activation  Dtype    Labels  Bytes  Multiply-adds
 color  7      softmax     float32  no      25.3%  50.0%
 shape  7      softmax     float32  no      25.3%  50.0%
 
-Choose one with --head NAME: --head color
+Choose one with --head NAME: --head color; or several: --cut color=SPEC for each
 """
 
 REFUSED = """\

@@ -104,12 +104,12 @@ USAGE = {
         ("inspect", "no\n\x1b[31m.onnx"), 2, r"there is no file no\n\x1b[31m.onnx", "check the path"
     ),
     "neither keep nor remove": Refusal(
-        "prune net.onnx -o x.onnx", 2, "give either --keep SPEC or --remove SPEC"
+        "prune net.onnx -o x.onnx", 2, "give either --keep SPEC, --remove SPEC or --cut HEAD=SPEC"
     ),
     "both keep and remove": Refusal(
         "prune net.onnx -o x.onnx --keep 1 --remove 2",
         2,
-        "give either --keep SPEC or --remove SPEC",
+        "give either --keep SPEC, --remove SPEC or --cut HEAD=SPEC",
     ),
     "keep order with remove": Refusal(
         "prune net.onnx -o x.onnx --remove 2 --keep-order",

@@ -74,13 +74,13 @@ def logits_and_probabilities() -> Graph:
         ),
         pytest.param(
             {},
-            "give keep or remove, and not both",
+            "give keep, remove or cuts, and only one of them",
             "the other units follow from it",
             id="neither keep nor remove",
         ),
         pytest.param(
             {"keep": "1", "remove": "2"},
-            "give keep or remove, and not both",
+            "give keep, remove or cuts, and only one of them",
             "the other units follow from it",
             id="both",
         ),

@@ -158,7 +158,7 @@ CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "keep and variants": (
         lambda path: exporter.run(path, path.parent / "out", variants={"a": [1]}, remove=[2]),
         UsageError,
-        "give keep or remove, and not both",
+        "give keep, remove or cuts, and only one of them",
     ),
     "no samples": (
         lambda path: exporter.prune(path, keep=[1], samples=0),

@@ -24,7 +24,7 @@ from exporter.formats.keras.large_head_file import NarrowedFile, narrow
 from exporter.formats.keras.model import KerasModel, check_contents, load, open_file, sha256_of
 from exporter.formats.keras.stub import Stub, widening
 from exporter.formats.kinds import suffixes_of
-from exporter.formats.model import RunOptions
+from exporter.formats.model import RunOptions, in_turn
 from exporter.graph import Array, Graph, Node, Tensor
 from exporter.graph.edits import AddOutput, Edit, Plan, Replace, SetShape, Take
 from exporter.graph.operations import Linear
@@ -99,6 +99,7 @@ class LargeHeadModel:
     def graph(self) -> Graph:
         return self._graph
 
+    @in_turn
     def apply(self, plan: Plan) -> KerasModel | LargeHeadModel:
         """Apply a plan; unless it only adds outputs, the result is a built Keras model."""
         added = [e.name for e in plan.edits if isinstance(e, AddOutput) and e.name == e.tensor]

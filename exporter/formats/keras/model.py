@@ -27,7 +27,7 @@ from exporter.formats.keras.keras2_weights import load_weights
 from exporter.formats.keras.rebuild import input_structure
 from exporter.formats.keras.training import build_optimizer, compile_from_config
 from exporter.formats.keras.validate import OUR_CLASSES, check_file
-from exporter.formats.model import RunOptions
+from exporter.formats.model import RunOptions, in_turn
 from exporter.graph import Array, Graph
 from exporter.graph.edits import AddOutput, Plan
 from exporter.remap import Remap
@@ -91,6 +91,7 @@ class KerasModel:
     def graph(self) -> Graph:
         return self.drawing.graph
 
+    @in_turn
     def apply(self, plan: Plan) -> KerasModel:
         pruned = apply_edits(
             self.model, self.drawing, plan.edits, share_weights=self._share_weights

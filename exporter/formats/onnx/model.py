@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from exporter.errors import ModelError, interpreting
 from exporter.formats.isolation import runner_of
-from exporter.formats.model import Runner, RunOptions
+from exporter.formats.model import Runner, RunOptions, in_turn
 from exporter.formats.onnx import write_large
 from exporter.formats.onnx.apply import REMAP, apply_plan, precision_in, remap_in
 from exporter.formats.onnx.branches import lifted, nested
@@ -74,6 +74,7 @@ class OnnxModel:
         """The neutral graph; drawn once."""
         return self._drawing.graph
 
+    @in_turn
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits; this one is not changed."""
         with interpreting(f"applying the cut to {self.name}"):

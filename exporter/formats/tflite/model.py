@@ -11,7 +11,7 @@ from typing import Self
 
 from exporter.errors import interpreting
 from exporter.formats.isolation import runner_of
-from exporter.formats.model import Runner, RunOptions
+from exporter.formats.model import Runner, RunOptions, in_turn
 from exporter.formats.structure import Structure
 from exporter.formats.tflite import schema
 from exporter.formats.tflite.apply import REMAP, apply_plan, precision_in, remap_in
@@ -59,6 +59,7 @@ class TfliteModel:
     def graph(self) -> Graph:
         return self._drawing.graph
 
+    @in_turn
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits made; equal plans give equal bytes."""
         with interpreting(f"applying the cut to {self.name}"):
