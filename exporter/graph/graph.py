@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -131,10 +131,39 @@ class Node:
     operation: Operation
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    products: Products = ()
+    products: Products = field(default_factory=tuple)
 
     def __str__(self) -> str:
         return f"{self.operator} {self.name!r}"
+
+    @classmethod
+    def translated_later(
+        cls,
+        name: str,
+        operator: str,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        translate: Callable[[], tuple[Operation, Products]],
+    ) -> Node:
+        """A node whose operation and products are translated when they are first read.
+
+        A trace reads few nodes of a large file.
+        """
+        node = cls.__new__(cls)
+        node.__dict__.update(
+            name=name, operator=operator, inputs=inputs, outputs=outputs, translate=translate
+        )
+        return node
+
+    if not TYPE_CHECKING:  # for type checkers, a node has its fields only
+
+        def __getattr__(self, name: str) -> object:
+            if name not in {"operation", "products"} or "translate" not in self.__dict__:
+                raise AttributeError(name)
+            operation, products = self.__dict__["translate"]()
+            del self.__dict__["translate"]
+            self.__dict__.update(operation=operation, products=products)
+            return self.__dict__[name]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ an axis that is not the last. Each of these operations alone would mix the units
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -32,13 +33,18 @@ class _Found(NamedTuple):
     wide: tuple[str, ...]  # its inner tensors with the width of z
 
 
-def combine_softmaxes(graph: Graph) -> Graph:
+def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
     """The graph with each softmax as one node, named after its last operation.
 
     Its inner tensors with the width of the logits are further outputs of that node, so that a cut
     changes their shapes. A softmax whose inner tensors have other consumers is not combined.
+
+    Args:
+        graph: of a file.
+        operators: of the file, that divide or subtract. A softmax ends in one of them.
     """
-    found = {node.name: match for node in graph.nodes if (match := _match(graph, node)) is not None}
+    last = (node for node in graph.nodes if node.operator in operators)
+    found = {node.name: match for node in last if (match := _match(graph, node)) is not None}
     combined = {node.name for match in found.values() for node in match.nodes}
     nodes = []
     for node in graph.nodes:
@@ -55,7 +61,9 @@ def combine_softmaxes(graph: Graph) -> Graph:
 
 def _match(graph: Graph, last: Node) -> _Found | None:
     """The softmax that ends in a node, if nothing else reads its inner tensors."""
-    reduced = _reduced(graph, *last.inputs[::-1]) if applies(last, "div", "sub") else None
+    is_computed = all(name in graph.producers for name in last.inputs)
+    ends = is_computed and applies(last, "div", "sub")
+    reduced = _reduced(graph, *last.inputs[::-1]) if ends else None
     if reduced is None:
         return None
     match = _softmax if applies(last, "div") else _log_softmax

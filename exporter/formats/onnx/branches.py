@@ -14,17 +14,18 @@ run or written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 from exporter.formats.onnx.protos import (
     DEFAULT_DOMAINS,
+    FileNode,
     copy_of,
+    file_nodes,
     model_without,
     names_read,
-    node_names,
     rename_reads,
 )
 
@@ -34,18 +35,22 @@ _OWNER, _IF = "exporter.branch", "exporter.if"  # keys of a node's metadata
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul"})
 
 
-def lifted(model: ModelProto) -> ModelProto:
-    """The model with the branches of its last Ifs in the graph; the model itself if it has none."""
-    names = node_names(model.graph)
-    chosen = set(_last_ifs(model.graph))
+def lifted(model: ModelProto, nodes: Sequence[FileNode]) -> ModelProto:
+    """The model with the branches of its last Ifs in the graph; the model itself if it has none.
+
+    Args:
+        model: any.
+        nodes: of its graph.
+    """
+    chosen = set(_last_ifs(model.graph, nodes))
     if not chosen:
         return model
     result = model_without(model, "node")
     defined = {tensor.name for tensor in model.graph.initializer}
     defined |= {info.name for info in model.graph.input}
     defined |= {made for node in model.graph.node for made in node.output if made}
-    for index, (name, node) in enumerate(zip(names, model.graph.node, strict=True)):
-        if index not in chosen:
+    for node, name, *_ in nodes:
+        if name not in chosen:
             result.graph.node.append(node)
             continue
         bodies = {attribute.name: attribute.g for attribute in node.attribute}
@@ -59,32 +64,34 @@ def lifted(model: ModelProto) -> ModelProto:
     return result
 
 
-def is_choice(node: NodeProto) -> bool:
+def is_choice(node: NodeProto | FileNode) -> bool:
     return node.domain == DOMAIN
 
 
-def lifted_tensors(graph: GraphProto) -> frozenset[str]:
+def lifted_tensors(nodes: Sequence[FileNode]) -> frozenset[str]:
     """The tensors of lifted branches; the runtime shows none of them."""
-    return frozenset(n for node in graph.node if _fact(node, _OWNER) for n in node.output)
+    if all(node.domain != DOMAIN for node in nodes):
+        return frozenset()
+    return frozenset(n for node in nodes if _fact(node.proto, _OWNER) for n in node.outputs)
 
 
-def _last_ifs(graph: GraphProto) -> Iterator[int]:
-    """The positions of Ifs among the nodes."""
-    nodes = list(graph.node)
-    producers = {name: i for i, node in enumerate(nodes) for name in node.output if name}
+def _last_ifs(graph: GraphProto, nodes: Sequence[FileNode]) -> Iterator[str]:
+    """The names of Ifs."""
+    if all(node.operator != "If" for node in nodes):
+        return
+    producers = {name: node for node in nodes for name in node.outputs if name}
     constants = {tensor.name for tensor in graph.initializer}
-    waiting, seen = [info.name for info in graph.output], set[int]()
+    waiting, seen = [info.name for info in graph.output], set[str]()
     while waiting:
-        index = producers.get(waiting.pop())
-        if index is None or index in seen:
+        node = producers.get(waiting.pop())
+        if node is None or node.name in seen:
             continue
-        seen.add(index)
-        node = nodes[index]
-        if node.op_type == "If" and node.domain in DEFAULT_DOMAINS:
-            if {a.name for a in node.attribute} == set(_BRANCHES):
-                yield index
-        elif not (node.op_type in PRODUCTS and constants.intersection(node.input)):
-            waiting += names_read(node)
+        seen.add(node.name)
+        if node.operator == "If" and node.domain in DEFAULT_DOMAINS:
+            if {a.name for a in node.proto.attribute} == set(_BRANCHES):
+                yield node.name
+        elif not (node.operator in PRODUCTS and constants.intersection(node.inputs)):
+            waiting += node.inputs
 
 
 def _lift(graph: GraphProto, owner: str, source: GraphProto, defined: set[str]) -> list[str]:
@@ -110,7 +117,7 @@ def _lift(graph: GraphProto, owner: str, source: GraphProto, defined: set[str]) 
             defined.add(new)
             body.node.append(helper.make_node("Identity", [info.name], [new], new))
             info.name = new
-    for name, node in zip(node_names(body), body.node, strict=True):
+    for node, name, *_ in file_nodes(body):
         node.name = f"{owner}/{name}"
         node.metadata_props.add(key=_OWNER, value=owner)
     graph.node.extend(body.node)

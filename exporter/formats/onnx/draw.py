@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 
-from onnx import GraphProto, ModelProto, TypeProto
+from onnx import ModelProto, TypeProto
 
+from exporter.errors import ModelError
 from exporter.formats.onnx.branches import lifted_tensors
-from exporter.formats.onnx.constants import constants_of, is_constant_node
+from exporter.formats.onnx.constants import constants_of
 from exporter.formats.onnx.inference import Inferred, Known, infer
 from exporter.formats.onnx.labels import labels_of
 from exporter.formats.onnx.node_view import NodeView
 from exporter.formats.onnx.operators.products import products_of
 from exporter.formats.onnx.protos import (
+    FileNode,
     attributes_of,
-    captured_names,
     dtype_of,
-    names_read,
-    node_names,
+    file_nodes,
     opset_of,
     read_tensor,
     shape_of,
@@ -31,6 +32,8 @@ from exporter.formats.onnx.table import translate
 from exporter.formats.onnx.table_labels import labels_in_tables
 from exporter.formats.onnx.validate import check_order
 from exporter.graph import Graph, Node, Shape, Tensor
+from exporter.graph.operations import Operation
+from exporter.graph.products import Products
 from exporter.graph.softmax import combine_softmaxes
 from exporter.graph.walk import dependents
 from exporter.remap import Remap
@@ -42,23 +45,31 @@ class Drawing:
 
     Attributes:
         graph: the neutral graph.
-        names: the neutral name of every node of the file, in the file's order.
+        nodes: every node of the file, in the file's order.
+        constants: those of the graph.
         types: tensor name -> its type, as stated or inferred.
         measured: tensor name -> its shape in one run, where the type leaves lengths open. The
             neutral graph has these shapes.
     """
 
     graph: Graph
-    names: tuple[str, ...]
+    nodes: Sequence[FileNode]
+    constants: Mapping[str, Tensor]
     types: Mapping[str, TypeProto]
     measured: Mapping[str, Shape]
 
 
-def draw(model: ModelProto, known: Known | None = None, remap: Remap | None = None) -> Drawing:
+def draw(
+    model: ModelProto,
+    known: Known | None = None,
+    remap: Remap | None = None,
+    nodes: Sequence[FileNode] | None = None,
+) -> Drawing:
     """The neutral graph; no weight is copied.
 
     Args:
         model: the parsed file, its nodes in an order in which they can run.
+        nodes: of its graph, if they were read before.
         known: what is known about the file besides its content.
         remap: of an earlier cut, which the file contains.
 
@@ -66,26 +77,30 @@ def draw(model: ModelProto, known: Known | None = None, remap: Remap | None = No
         ModelError: two tensors of one name, or a tensor that is read before a node makes it.
     """
     source = model.graph
-    names = node_names(source)
+    file = file_nodes(source) if nodes is None else nodes
     known = known or Known()
     read = read_tensor if known.external is None else known.external.read
     constants = constants_of(source, read)
     inputs = tuple(info.name for info in source.input if info.name not in constants)
-    check_order(source, names, {*inputs, *constants})
-    found = infer(model, constants, known)
+    check_order(source, file, {*inputs, *constants})
+    found = infer(model, file, constants, known)
     constants |= found.constants
-    tensors = _tensors(found, inputs)
-    made = (name for node in source.node for name in node.output if name)
-    for name in (*_all_names_read(source), *made):
-        tensors.setdefault(name, Tensor(name, None, dtype_of(None)))
-    tensors.update(constants)
     outputs = tuple(info.name for info in source.output)
-    nodes = _nodes(model, names, tensors)
-    graph = combine_softmaxes(add_quantization(Graph(nodes, tensors, inputs, outputs)))
-    labels = {**labels_in_tables(graph), **labels_of(model, graph, remap)}
-    varying = _selected(graph).intersection(found.measured)
-    graph = replace(graph, labels=labels, hidden=lifted_tensors(source), varying=varying)
-    return Drawing(graph, names, found.types, found.measured)
+    tensors = _Tensors(found, constants, inputs, (*_names_read(file), *outputs, *_names_made(file)))
+    translator = _Translator(model, file, tensors, constants)
+    drawn = tuple(
+        Node.translated_later(
+            node.name, node.operator, node.inputs, node.outputs, partial(translator, node)
+        )
+        for node in file
+        if not (node.outputs and node.outputs[0] in constants)  # a constant of the neutral graph
+    )
+    graph = add_quantization(Graph(drawn, tensors, inputs, outputs))
+    graph = combine_softmaxes(graph, {"Div", "Sub"})
+    labels = {**labels_in_tables(graph, constants), **labels_of(model, graph, remap)}
+    varying = _selected(graph).intersection(found.measured) if found.measured else frozenset()
+    graph = replace(graph, labels=labels, hidden=lifted_tensors(file), varying=varying)
+    return Drawing(graph, file, constants, found.types, found.measured)
 
 
 # The values that these operators read decide how many values they return.
@@ -98,55 +113,107 @@ def _selected(graph: Graph) -> frozenset[str]:
     return frozenset(dependents(graph, [name for node in selecting for name in node.outputs]))
 
 
-def _tensors(found: Inferred, inputs: tuple[str, ...]) -> dict[str, Tensor]:
-    tensors = {}
-    for name, kind in found.types.items():
-        shape = found.measured.get(name, shape_of(kind))
-        symbols = symbols_of(kind) if name in inputs else ()
-        tensors[name] = Tensor(name, shape, dtype_of(kind), symbols=symbols)
-    return tensors
+class _Tensors(Mapping[str, Tensor]):
+    """Every tensor of a file by name; each is made when it is first read.
+
+    Raises:
+        ModelError: when a tensor is read that has an axis of an impossible length.
+    """
+
+    def __init__(
+        self,
+        found: Inferred,
+        constants: Mapping[str, Tensor],
+        inputs: tuple[str, ...],
+        names: Iterable[str],
+    ) -> None:
+        self._found, self._inputs = found, inputs
+        self._names = dict.fromkeys((*found.types, *names, *constants))
+        self._names.pop("", None)
+        self._made = dict(constants)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            if name not in self._names:
+                raise KeyError(name)
+            self._made[name] = self._tensor(name)
+        return self._made[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _tensor(self, name: str) -> Tensor:
+        kind = self._found.types.get(name)
+        shape = self._found.measured.get(name, shape_of(kind))
+        longest = max((n or 0 for n in shape or ()), default=0)
+        if longest > _LONGEST_AXIS:
+            raise ModelError(
+                f"the tensor {name!r} has an axis of {longest}: at most {_LONGEST_AXIS} is possible"
+            )
+        symbols = symbols_of(kind) if kind is not None and name in self._inputs else ()
+        return Tensor(name, shape, dtype_of(kind), symbols=symbols)
 
 
-def _nodes(
-    model: ModelProto, names: tuple[str, ...], tensors: Mapping[str, Tensor]
-) -> tuple[Node, ...]:
-    opset = opset_of(model)
-    read = frozenset(_all_names_read(model.graph))
-    fixed = _fixed(model.graph, tensors)
-    protos = dict(zip(names, model.graph.node, strict=True))
-    vectors = ShapeVectors(protos, tensors, [info.name for info in model.graph.output])
-    nodes = []
-    for name, proto in protos.items():
-        if is_constant_node(proto) or (proto.output and tensors[proto.output[0]].is_constant):
-            continue  # the output is a constant of the neutral graph
-        node = NodeView(
-            attributes=attributes_of(proto),
-            inputs=(*proto.input, *captured_names(proto)),
-            outputs=tuple(proto.output),
-            opset=opset,
-            tensors=tensors,
-            read=read,
-            fixed=fixed,
-            shape_entries=partial(vectors.entries, name),
-            axes_read=partial(vectors.axes_read, name),
+_LONGEST_AXIS = 2**26  # the trace has an array with an entry for each position of an axis
+
+
+class _Translator:
+    """Translates the nodes of one file."""
+
+    def __init__(
+        self,
+        model: ModelProto,
+        nodes: Sequence[FileNode],
+        tensors: Mapping[str, Tensor],
+        constants: Mapping[str, Tensor],
+    ) -> None:
+        self._nodes, self._tensors, self._constants = nodes, tensors, constants
+        self._outputs = tuple(info.name for info in model.graph.output)
+        self._opset = opset_of(model)
+
+    def __call__(self, node: FileNode) -> tuple[Operation, Products]:
+        view = NodeView(
+            attributes=attributes_of(node.proto),
+            inputs=node.inputs,
+            outputs=node.outputs,
+            opset=self._opset,
+            tensors=self._tensors,
+            read=lambda: self._read,
+            fixed=lambda: self._fixed,
+            shape_entries=lambda slot: self._vectors.entries(node.name, slot),
+            axes_read=lambda: self._vectors.axes_read(node.name),
         )
-        operation = translate(proto.domain, proto.op_type, node)
-        products = products_of(proto.op_type, node, operation)
-        nodes.append(Node(name, proto.op_type, operation, node.inputs, node.outputs, products))
-    return tuple(nodes)
+        operation = translate(node.proto.domain, node.operator, view)
+        return operation, products_of(node.operator, view, operation)
+
+    @cached_property
+    def _read(self) -> frozenset[str]:
+        return frozenset((*_names_read(self._nodes), *self._outputs))
+
+    @cached_property
+    def _fixed(self) -> frozenset[str]:
+        found = {"", *self._constants}
+        for node in self._nodes:
+            if any(node.inputs) and found.issuperset(node.inputs):
+                found.update(node.outputs)
+        return frozenset(found)
+
+    @cached_property
+    def _vectors(self) -> ShapeVectors:
+        return ShapeVectors(
+            {node.name: node.proto for node in self._nodes}, self._tensors, self._outputs
+        )
 
 
-def _fixed(graph: GraphProto, tensors: Mapping[str, Tensor]) -> frozenset[str]:
-    """The tensors that are computed from constants alone."""
-    found = set[str]()
-    for node in graph.node:
-        read = names_read(node)
-        if read and all(name in found or tensors[name].is_constant for name in read):
-            found.update(name for name in node.output if name)
-    return frozenset(found)
+def _names_read(nodes: Iterable[FileNode]) -> Iterator[str]:
+    return chain.from_iterable(node.inputs for node in nodes)
 
 
-def _all_names_read(graph: GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield from names_read(node)
-    yield from (info.name for info in graph.output)
+def _names_made(nodes: Iterable[FileNode]) -> Iterator[str]:
+    return chain.from_iterable(node.outputs for node in nodes)

@@ -46,7 +46,7 @@ class Editor:
         self.types = Types(self.model.graph, drawing)
         self._source = source
         self._graph = drawing.graph
-        self._nodes: dict[str, NodeProto] = dict(zip(drawing.names, source.graph.node, strict=True))
+        self._nodes: dict[str, NodeProto] = {node.name: node.proto for node in drawing.nodes}
         self._copied = set[str]()  # names of the nodes that the source does not share
         self._values: dict[str, Array] = {}  # of the constants that are new or have changed
         self._names = set(all_names(source.graph))

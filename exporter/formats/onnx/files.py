@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -14,8 +15,14 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats.onnx.external_data import ExternalData, is_external
 from exporter.formats.onnx.inline import without_functions
 from exporter.formats.onnx.lazy_parse import parse_without_values
-from exporter.formats.onnx.model import OnnxModel
-from exporter.formats.onnx.protos import LARGEST_MESSAGE, TOO_LARGE, all_tensors
+from exporter.formats.onnx.model import OnnxModel, prepared
+from exporter.formats.onnx.protos import (
+    LARGEST_MESSAGE,
+    TOO_LARGE,
+    FileNode,
+    all_tensors,
+    file_nodes,
+)
 from exporter.formats.onnx.validate import check_model
 
 _LARGE_FILE = 1 << 24  # bytes; smaller files are parsed completely
@@ -72,18 +79,22 @@ def from_proto(proto: ModelProto, name: str, external: ExternalData | None = Non
         ModelError: no graph or operator set, a damaged remap, or a file next to the model is
             missing, unsafe or too short.
     """
-    check_model(proto, name)
-    proto = without_functions(proto, name)
+    nodes: Sequence[FileNode] = file_nodes(proto.graph)
+    check_model(proto, nodes, name)
+    if proto.functions:
+        proto = without_functions(proto, name)
+        nodes = file_nodes(proto.graph)
+    proto, nodes = prepared(proto, nodes)
     missing = next((t for t in all_tensors(proto.graph) if is_external(t)), None)
     if missing is None:
-        return OnnxModel(proto, name)
+        return OnnxModel(proto, name, nodes=nodes)
     if external is None:
         raise ModelError(
             f"{name} has the constant {missing.name!r} in another file",
             "save the model with its weights in the same file",
         )
     external.check(proto)
-    return OnnxModel(proto, name, external)
+    return OnnxModel(proto, name, external, nodes=nodes)
 
 
 def files_of(path: Path) -> tuple[Path, ...]:

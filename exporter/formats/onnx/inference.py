@@ -23,23 +23,24 @@ from math import prod
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, numpy_helper
 
-from exporter.errors import ExporterError, ModelError
+from exporter.errors import ExporterError
 from exporter.formats.isolation import RUNNING_BYTES, call
 from exporter.formats.onnx.branches import PRODUCTS, is_choice, nested
 from exporter.formats.onnx.classical.join import join
-from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.contrib_shapes import replace_with_standard_ops
 from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.kernel_shapes import add_from_kernels, add_from_results
 from exporter.formats.onnx.protos import (
+    DEFAULT_DOMAINS,
     FIRST_IR_WITHOUT_INPUTS,
+    FileNode,
     all_nodes,
     dtype_of,
+    file_nodes,
     merged_type,
     model_without,
-    names_read,
     shape_of,
     symbols_of,
     tensor_type,
@@ -88,48 +89,47 @@ class Inferred:
     measured: Mapping[str, Shape]
 
 
-def infer(model: ModelProto, constants: Mapping[str, Tensor], known: Known) -> Inferred:
+def infer(
+    model: ModelProto, nodes: Sequence[FileNode], constants: Mapping[str, Tensor], known: Known
+) -> Inferred:
     """Find the constants that nodes compute from constants, and the type of every tensor.
+
+    Args:
+        model: the parsed file.
+        nodes: of its graph.
+        constants: of the file.
+        known: besides its content.
 
     Libraries work in another process, if the job isolates them: a damaged file can crash them, or
     make them compute with lengths of 10^9.
     """
     size = model.ByteSize()
-    found = dict(call("shape inference", size, partial(_infer, model, constants)))
+    found = dict(call("shape inference", size, partial(_infer, model, nodes, constants)))
     types = _unpacked(found)
     folded = {name: _as_constant(name, value) for name, value in found.items()}
     every = {**constants, **folded}
     measured: Mapping[str, Shape] = {}
-    unknown = _made(model, lambda name: name not in every and _lacks_rank(types.get(name)))
-    if unknown or _is_undecided(model, types, every):
-        _complete(model, every, known, types, unknown)
-        if _is_undecided(model, types, every):
-            wanted = _made(model, lambda n: n not in every and is_incomplete(types.get(n)))
+    unknown = _made(model, nodes, lambda n: n not in every and _lacks_rank(types.get(n)))
+    if unknown or _is_undecided(model, nodes, types, every):
+        _complete(model, nodes, every, known, types, unknown=unknown)
+        if _is_undecided(model, nodes, types, every):
+            wanted = _made(model, nodes, lambda n: n not in every and is_incomplete(types.get(n)))
             measured = known.measured
             loops = any(node.op_type in _LOOPS for node in all_nodes(model.graph))
             if not (loops or measured.keys() >= set(wanted)):
                 measured = _measure(model, wanted, constants, known, types)
-    _check_lengths(types, constants)
     return Inferred(folded, types, measured)
 
 
-def _check_lengths(types: Mapping[str, TypeProto], constants: Mapping[str, Tensor]) -> None:
-    for name, kind in types.items():
-        longest = max((n or 0 for n in shape_of(kind) or ()), default=0)
-        if longest > _LONGEST_AXIS and name not in constants:
-            raise ModelError(
-                f"the tensor {name!r} has an axis of {longest}: at most {_LONGEST_AXIS} is possible"
-            )
-
-
-_LONGEST_AXIS = 2**26  # the trace has an array with an entry for each position of an axis
 _TYPES = "\0types"  # no tensor of an ONNX file has this name
 
 
-def _infer(model: ModelProto, constants: Mapping[str, Tensor]) -> Mapping[str, Array]:
-    folded = fold_integers(model, constants)
+def _infer(
+    model: ModelProto, nodes: Sequence[FileNode], constants: Mapping[str, Tensor]
+) -> Mapping[str, Array]:
+    folded = fold_integers(model, nodes, constants)
     known = {**constants, **{name: _as_constant(name, value) for name, value in folded.items()}}
-    return {**folded, **_packed(_types_of(model, known))}
+    return {**folded, **_packed(_types_of(model, nodes, known))}
 
 
 def _packed(types: Mapping[str, TypeProto]) -> dict[str, Array]:
@@ -150,28 +150,31 @@ def _as_constant(name: str, value: Array) -> Tensor:
     return Tensor(name, value.shape, value.dtype.name, lambda: value)
 
 
-def _types_of(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, TypeProto]:
+def _types_of(
+    model: ModelProto, nodes: Sequence[FileNode], constants: Mapping[str, Tensor]
+) -> dict[str, TypeProto]:
     """Tensor name -> type.
 
     1. onnx infers shapes over a copy of the model without its large constants. It does not follow
        all chains that compute lengths.
     2. Results that are still incomplete are inferred node by node.
     """
-    skeleton = _skeleton(model, constants)
-    types = _inferred(skeleton)
-    if any(is_incomplete(types.get(name)) for node in skeleton.graph.node for name in node.output):
-        complete_types(skeleton, types, constants)
+    skeleton, nodes = _skeleton(model, nodes, constants)
+    types = _inferred(skeleton, nodes)
+    if any(is_incomplete(types.get(name)) for node in nodes for name in node.outputs):
+        complete_types(skeleton, nodes, types, constants, inferred=True)
     return types
 
 
-def _inferred(skeleton: ModelProto) -> dict[str, TypeProto]:
+def _inferred(skeleton: ModelProto, nodes: Sequence[FileNode]) -> dict[str, TypeProto]:
     """The types that onnx infers, completed by those that outputs state.
 
     Inner tensors for which the file states impossible types are inferred without them.
     """
     stated = {info.name: info.type for info in skeleton.graph.output}
-    light = model_without(skeleton, "output", "node")
-    light.graph.node.extend(node for node in skeleton.graph.node if not is_choice(node))
+    choices = any(is_choice(node) for node in nodes)
+    light = model_without(skeleton, "output", *(["node"] if choices else []))
+    light.graph.node.extend(node.proto for node in nodes if choices and not is_choice(node))
     for info in skeleton.graph.output:
         new = light.graph.output.add(name=info.name, type=info.type)
         if new.type.HasField("tensor_type"):
@@ -194,9 +197,11 @@ def _inferred(skeleton: ModelProto) -> dict[str, TypeProto]:
 
 def _complete(
     model: ModelProto,
+    nodes: Sequence[FileNode],
     constants: Mapping[str, Tensor],
     known: Known,
     types: dict[str, TypeProto],
+    *,
     unknown: list[str],
 ) -> None:
     """Add the types that onnxruntime names, or that the source of a cut has, and what follows.
@@ -207,7 +212,7 @@ def _complete(
     """
     found = {name: known.types[name] for name in unknown if name in known.types}
     if len(found) < len(unknown):
-        work = partial(_named, model, constants, known, unknown)
+        work = partial(_named, model, nodes, constants, known, unknown)
         # a crash, or an endless inference: the other ways remain
         with suppress(ExporterError):
             size = model.ByteSize() + RUNNING_BYTES // 16
@@ -215,28 +220,37 @@ def _complete(
     for name, kind in found.items():
         types[name] = merged_type(types.get(name), kind)
     with suppress(ExporterError):
-        work = partial(_follow, model, constants, types)
+        work = partial(_follow, model, nodes, constants, types)
         types |= _unpacked(dict(call("shape inference", model.ByteSize(), work)))
 
 
 def _named(
-    model: ModelProto, constants: Mapping[str, Tensor], known: Known, unknown: list[str]
+    model: ModelProto,
+    nodes: Sequence[FileNode],
+    constants: Mapping[str, Tensor],
+    known: Known,
+    unknown: list[str],
 ) -> Mapping[str, Array]:
     from exporter.formats.onnx.runtime_shapes import named_types  # noqa: PLC0415 - rarely needed
 
-    model = nested(join(model))
-    light = _skeleton(model, constants, replace=False)
+    runnable = nested(join(model))
+    nodes = nodes if runnable is model else file_nodes(runnable.graph)
+    model = runnable
+    light, _ = _skeleton(model, nodes, constants, replace=False)
     return _packed(named_types(light, unknown) or named_types(model, unknown, known.external))
 
 
 def _follow(
-    model: ModelProto, constants: Mapping[str, Tensor], types: dict[str, TypeProto]
+    model: ModelProto,
+    nodes: Sequence[FileNode],
+    constants: Mapping[str, Tensor],
+    types: dict[str, TypeProto],
 ) -> Mapping[str, Array]:
-    skeleton = _skeleton(model, constants)
-    complete_types(skeleton, types, constants)
+    skeleton, nodes = _skeleton(model, nodes, constants)
+    complete_types(skeleton, nodes, types, constants)
     for add in (add_from_kernels, add_from_results):
         add(model, types, constants)
-        complete_types(skeleton, types, constants)
+        complete_types(skeleton, nodes, types, constants)
     return _packed(types)
 
 
@@ -290,28 +304,35 @@ _NAMING_S, _MEASURING_S = 20.0, 20.0
 
 
 def _lacks_rank(kind: TypeProto | None) -> bool:
+    if kind is not None and kind.tensor_type.HasField("shape"):
+        return False
     is_other = (
         kind is not None and not kind.HasField("tensor_type") and bool(kind.WhichOneof("value"))
     )
-    return shape_of(kind) is None and not is_other
+    return not is_other
 
 
-def _made(model: ModelProto, is_wanted: Callable[[str], bool]) -> list[str]:
+def _made(
+    model: ModelProto, nodes: Sequence[FileNode], is_wanted: Callable[[str], bool]
+) -> list[str]:
     """The names of tensors that nodes make and something reads, if they are wanted."""
-    read = {name for node in model.graph.node for name in names_read(node)}
+    read = {name for node in nodes for name in node.inputs if name}
     read |= {info.name for info in model.graph.output}
-    made = (name for node in model.graph.node for name in node.output if name in read)
+    made = (name for node in nodes for name in node.outputs if name in read)
     return [name for name in made if is_wanted(name)]
 
 
 def _is_undecided(
-    model: ModelProto, types: Mapping[str, TypeProto], constants: Mapping[str, Tensor]
+    model: ModelProto,
+    nodes: Sequence[FileNode],
+    types: Mapping[str, TypeProto],
+    constants: Mapping[str, Tensor],
 ) -> bool:
     """Has a tensor of the last layers no axis whose length is known?
 
     The last layers are those after the last products with a constant kernel.
     """
-    producers = {name: node for node in model.graph.node for name in node.output if name}
+    producers = {name: node for node in nodes for name in node.outputs if name}
     waiting, seen = [info.name for info in model.graph.output], set[str]()
     while waiting:
         name = waiting.pop()
@@ -321,9 +342,9 @@ def _is_undecided(
         seen.add(name)
         if _has_no_width(types.get(name)):
             return True
-        is_product = node.op_type in PRODUCTS and any(n in constants for n in node.input[1:])
+        is_product = node.operator in PRODUCTS and any(n in constants for n in node.inputs[1:])
         if not is_product:
-            waiting += names_read(node)
+            waiting += node.inputs
     return False
 
 
@@ -336,29 +357,44 @@ def _has_no_width(kind: TypeProto | None) -> bool:
 
 
 def _skeleton(
-    model: ModelProto, constants: Mapping[str, Tensor], *, replace: bool = True
-) -> ModelProto:
-    """The model with every large constant turned into an input of its type.
+    model: ModelProto,
+    nodes: Sequence[FileNode],
+    constants: Mapping[str, Tensor],
+    *,
+    replace: bool = True,
+) -> tuple[ModelProto, Sequence[FileNode]]:
+    """The model with every large constant turned into an input of its type, and its nodes.
 
     Args:
         replace: use standard operators in place of onnxruntime's.
     """
     source = model.graph
-    result = model_without(model, "node", "initializer")
+    source, large = model.graph, {n for n, each in constants.items() if _is_large(each)}
+    kept: list[FileNode] = []
+    changed = False
+    for node in nodes:
+        if node.plain and node.domain in DEFAULT_DOMAINS:
+            kept.append(node)
+        elif _hangs_inference(node) or (node.operator == "Constant" and node.outputs[0] in large):
+            changed = True
+        else:
+            standard = replace_with_standard_ops(node.proto, constants) if replace else [node.proto]
+            is_same = standard[0] is node.proto
+            kept += [node] if is_same else file_nodes(GraphProto(node=standard))
+            changed |= not is_same
+    result = model_without(model, "initializer", *(["node"] if changed else []))
+    result.graph.node.extend(node.proto for node in kept if changed)
     result.ir_version = max(result.ir_version, FIRST_IR_WITHOUT_INPUTS)
-    large = {name for name, c in constants.items() if prod(n or 0 for n in c.shape or ()) > _SMALL}
     for name in sorted(large - {info.name for info in source.input}):
         kind = tensor_type(constants[name].dtype, constants[name].shape or ())
         result.graph.input.add(name=name, type=kind)
     small = (tensor for tensor in source.initializer if tensor.name not in large)
     result.graph.initializer.extend(_with_values(t, constants[t.name]) for t in small)
-    for node in source.node:
-        is_large = is_constant_node(node) and node.output[0] in large
-        if not is_large and not _hangs_inference(node):
-            result.graph.node.extend(
-                replace_with_standard_ops(node, constants) if replace else [node]
-            )
-    return result
+    return result, kept
+
+
+def _is_large(constant: Tensor) -> bool:
+    return prod(n or 0 for n in constant.shape or ()) > _SMALL
 
 
 def _with_values(tensor: TensorProto, constant: Tensor) -> TensorProto:
@@ -368,7 +404,9 @@ def _with_values(tensor: TensorProto, constant: Tensor) -> TensorProto:
     return numpy_helper.from_array(constant.read(), tensor.name)
 
 
-def _hangs_inference(node: NodeProto) -> bool:
+def _hangs_inference(node: FileNode) -> bool:
     """onnx 1.23's inference never ends on an Einsum with a character that no equation has."""
-    equations = (a.s for a in node.attribute if a.name == "equation")
-    return node.op_type == "Einsum" and not all(_EQUATION.fullmatch(text) for text in equations)
+    if node.operator != "Einsum":
+        return False
+    equations = (a.s for a in node.proto.attribute if a.name == "equation")
+    return not all(_EQUATION.fullmatch(text) for text in equations)

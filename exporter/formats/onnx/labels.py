@@ -77,7 +77,8 @@ def labels_of(
         if head.output in graph.outputs:
             owners.setdefault(head.labels, set()).add(head.output)
     found: dict[str, tuple[str, ...]] = {}
-    ranked = [node.inputs[0] for node in graph.nodes if isinstance(node.operation, TopK)]
+    ranks = (node for node in graph.nodes if entries and isinstance(node.operation, TopK))
+    ranked = [node.inputs[0] for node in ranks]
     for tensor in (*graph.outputs, *ranked):
         lengths = graph.shape(tensor)[1:] or graph.shape(tensor)
         allowed = {

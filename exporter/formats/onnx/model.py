@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from exporter.formats.onnx.external_data import ExternalData, write_with_file
 from exporter.formats.onnx.inference import Known
 from exporter.formats.onnx.order import with_sorted_nodes
 from exporter.formats.onnx.precision import precision_of
-from exporter.formats.onnx.protos import file_content, read_tensor
+from exporter.formats.onnx.protos import FileNode, file_content, file_nodes, read_tensor
 from exporter.formats.onnx.starting_at import starting_at
 from exporter.formats.onnx.structure import structure_of
 from exporter.formats.structure import Structure
@@ -38,6 +38,10 @@ from exporter.remap import Remap
 class OnnxModel:
     """See `exporter.formats.model.Model`.
 
+    Args:
+        proto: the parsed file, as `prepared` returns it.
+        nodes: of its graph, if they were read before.
+
     Raises:
         ModelError: the graph is inconsistent, or the remap in the file is damaged.
     """
@@ -50,16 +54,17 @@ class OnnxModel:
         name: str,
         external: ExternalData | None = None,
         known: Known | None = None,
+        nodes: Sequence[FileNode] | None = None,
     ) -> None:
         self.name = name
         self.sha256: str | None = None
         self.remap = _remap_in(proto, name)
         self.stated_precision = precision_in(proto)
-        self._proto = split(with_sorted_nodes(lifted(with_sorted_nodes(proto))))
+        self._proto = proto
         self._external = external
         self._known = replace(known or Known(), external=external)
-        self._drawing = draw(self._proto, self._known, self.remap)
-        self.precision = precision_of(self._drawing.graph)
+        self._drawing = draw(self._proto, self._known, self.remap, nodes)
+        self.precision = precision_of(self._drawing.graph, self._drawing.constants)
 
     @property
     def proto(self) -> ModelProto:
@@ -90,8 +95,8 @@ class OnnxModel:
 
     def starting_at(self, tensors: Collection[str]) -> Self:
         """The part of the model from these tensors on, which become its first inputs."""
-        part = starting_at(self._nested, tensors, self._drawing.types)
-        return type(self)(part, self.name, self._external)
+        part, nodes = prepared(starting_at(self._nested, tensors, self._drawing.types))
+        return type(self)(part, self.name, self._external, nodes=nodes)
 
     def structure(self) -> Structure:
         """Everything that decides the results of the file."""
@@ -128,6 +133,18 @@ class OnnxModel:
             write_with_file(self._nested, self._external, path, Path(self.name).stem)
         else:
             write_large.write(self._nested, self._external, path)
+
+
+def prepared(
+    proto: ModelProto, nodes: Sequence[FileNode] | None = None
+) -> tuple[ModelProto, Sequence[FileNode]]:
+    """A file as it can be drawn, and its nodes; see `order`, `branches` and `classical`."""
+    nodes = file_nodes(proto.graph) if nodes is None else nodes
+    for prepare in (with_sorted_nodes, lifted, with_sorted_nodes, split):
+        result = prepare(proto, nodes)
+        if result is not proto:
+            proto, nodes = result, file_nodes(result.graph)
+    return proto, nodes
 
 
 def _remap_in(proto: ModelProto, name: str) -> Remap | None:

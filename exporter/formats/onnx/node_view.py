@@ -25,8 +25,8 @@ class NodeView:
         inputs: tensor names; "" where an optional input is absent.
         opset: version of the standard operators.
         tensors: every tensor of the graph, by name.
-        read: names of all tensors that a node or an output of the graph reads.
-        fixed: names of the tensors that are computed from constants alone.
+        read: gives the names of all tensors that a node or an output of the graph reads.
+        fixed: gives the names of the constants, and of the tensors computed from them alone.
         shape_entries: slot of an integer input -> its entries as far as the file states them; None
             where their number is unknown too.
         axes_read: the axes whose lengths the graph reads from this Shape or Size node.
@@ -37,8 +37,8 @@ class NodeView:
     outputs: tuple[str, ...]
     opset: int
     tensors: Mapping[str, Tensor]
-    read: frozenset[str]
-    fixed: frozenset[str] = frozenset()
+    read: Callable[[], frozenset[str]]
+    fixed: Callable[[], frozenset[str]]
     shape_entries: Callable[[int], tuple[ShapeEntry, ...] | None] = field(default=lambda _: None)
     axes_read: Callable[[], tuple[int, ...]] = field(default=lambda: ())
 
@@ -54,11 +54,11 @@ class NodeView:
 
     def is_fixed(self, slot: int) -> bool:
         """Is an input a constant, or computed from constants alone?"""
-        return self.is_constant(slot) or (self.has(slot) and self.inputs[slot] in self.fixed)
+        return self.has(slot) and self.inputs[slot] in self.fixed()
 
     def is_read(self, output: int) -> bool:
         """Does anything read this output?"""
-        return output < len(self.outputs) and self.outputs[output] in self.read
+        return output < len(self.outputs) and self.outputs[output] in self.read()
 
     def constant(self, slot: int) -> Array | None:
         """The values of a constant input; None where it is computed or absent."""

@@ -8,28 +8,31 @@ from collections.abc import Sequence
 from onnx import ModelProto, NodeProto
 
 from exporter.errors import ModelError
-from exporter.formats.onnx.protos import model_without, names_read
+from exporter.formats.onnx.protos import FileNode, model_without, names_read
 
 
-def with_sorted_nodes(model: ModelProto) -> ModelProto:
+def with_sorted_nodes(model: ModelProto, nodes: Sequence[FileNode]) -> ModelProto:
     """The model with its nodes in running order; the model itself if they are.
 
     Some converters (onnxconverter-common, onnxruntime's for float16) append the casts of the inputs
     after all other nodes. onnxruntime sorts the nodes when it loads a file.
 
+    Args:
+        model: any.
+        nodes: of its graph.
+
     Raises:
         ModelError: nodes read from each other in a circle.
     """
-    nodes = list(model.graph.node)
-    later = {name for node in nodes for name in node.output if name}
+    later = {name for node in nodes for name in node.outputs if name}
     for node in nodes:
-        if not later.isdisjoint(names_read(node)):
+        if not later.isdisjoint(node.inputs):
             break
-        later.difference_update(node.output)
+        later.difference_update(node.outputs)
     else:
         return model
     result = model_without(model, "node")
-    result.graph.node.extend(running_order(nodes))
+    result.graph.node.extend(running_order([node.proto for node in nodes]))
     return result
 
 

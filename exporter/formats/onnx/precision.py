@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from exporter.graph import Graph
+from exporter.graph import Graph, Tensor
 from exporter.graph.operations import Linear
 
 
-def precision_of(graph: Graph) -> str:
+def precision_of(graph: Graph, constants: Mapping[str, Tensor]) -> str:
     """One of "fp32", "fp16", "bf16", "fp64", "dynamic", "int8", "int16x8", "int4", "fp8", "fp4".
 
     The type of the quantized values if operators quantize; otherwise the float type with the most
@@ -23,8 +23,8 @@ def precision_of(graph: Graph) -> str:
     if operators & _QUANTIZING or any(o.startswith(("QLinear", "QGemm")) for o in operators):
         return _integer_precision(graph)
     sizes = Counter[str]()
-    for tensor in graph.tensors.values():
-        if tensor.is_constant and tensor.dtype in _FLOATS:
+    for tensor in constants.values():
+        if tensor.dtype in _FLOATS:
             sizes[_FLOATS[tensor.dtype]] += tensor.size_bytes or 0
     return max(sizes, key=lambda name: sizes[name], default="fp32")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from google.protobuf.message import EncodeError, Message
@@ -154,12 +154,13 @@ def subgraphs(node: NodeProto) -> Iterator[GraphProto]:
 
 def captured_names(node: NodeProto) -> list[str]:
     """The tensors outside that the graphs in a node read, each once."""
-    return list(dict.fromkeys(name for body in subgraphs(node) for name in _free_names(body)))
+    bodies = [*subgraphs(node)] if node.attribute else []
+    return [*dict.fromkeys(name for body in bodies for name in _free_names(body))]
 
 
 def names_read(node: NodeProto) -> list[str]:
     """The tensors that a node reads, itself and in its graphs."""
-    return [name for name in (*node.input, *captured_names(node)) if name]
+    return [*filter(None, node.input), *(captured_names(node) if node.attribute else ())]
 
 
 def _free_names(body: GraphProto) -> Iterator[str]:
@@ -171,15 +172,38 @@ def _free_names(body: GraphProto) -> Iterator[str]:
     yield from (name for name in read if name and name not in own)
 
 
-def node_names(graph: GraphProto) -> tuple[str, ...]:
-    """The file's names of nodes, made unique by the index where one is missing or taken."""
-    names: dict[str, None] = {}
+class FileNode(NamedTuple):
+    """One node of a file, read once: reading a field of a message takes 20 times as long.
+
+    Attributes:
+        name: that of the file, made unique by the index where one is missing or taken.
+        inputs: tensor names, "" where an optional input is absent; then those that its graphs read.
+        plain: it has no attributes, and so no graphs and no constants.
+    """
+
+    proto: NodeProto
+    name: str
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    plain: bool
+
+
+def file_nodes(graph: GraphProto) -> tuple[FileNode, ...]:
+    """The nodes of a graph, in its order."""
+    names = set[str]()
+    found = []
     for index, node in enumerate(graph.node):
-        name = node.name
+        name, plain, inputs = node.name, not node.attribute, tuple(node.input)
         while not name or name in names:
-            name += f"#{index}"
-        names[name] = None
-    return tuple(names)
+            name = f"{name}#{index}"
+        names.add(name)
+        read = inputs if plain else (*inputs, *captured_names(node))
+        found.append(
+            FileNode(node, name, node.op_type, node.domain, read, tuple(node.output), plain)
+        )
+    return tuple(found)
 
 
 def rename_reads(node: NodeProto, old: str, new: str) -> None:

@@ -44,12 +44,12 @@ class QuantizedSlots:
 
 def add_quantization(graph: Graph) -> Graph:
     """The graph with the quantization of every tensor for which it is known."""
+    if not any(node.operator in QUANTIZED_SLOTS for node in graph.nodes):
+        return graph
     found = {
         **_of_outputs(graph.nodes, graph.tensors),
         **_of_inputs(graph.nodes, graph.tensors),
     }
-    if not found:
-        return graph
     tensors = {
         name: replace(tensor, quantization=found[name]) if name in found else tensor
         for name, tensor in graph.tensors.items()
@@ -95,7 +95,7 @@ def _of_outputs(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[st
             stated = _stated(node, tensors, node.outputs[0], slots)
             if stated is not None and not np.isnan(stated.scale).any():
                 found[node.outputs[0]] = stated
-        elif only_moves(node, kinds=_MOVES):
+        elif node.inputs and node.inputs[0] in found and only_moves(node, kinds=_MOVES):
             moved = _after_move(node, found)
             if moved is not None:
                 found.update((name, moved) for name in node.outputs if name)
@@ -106,7 +106,7 @@ def _of_inputs(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> dict[str
     """Quantization of node inputs, followed backward through nodes that only move values."""
     found: dict[str, Quantization] = {}
     for node in reversed(nodes):
-        if only_moves(node) and node.outputs[0] in found:
+        if node.outputs and node.outputs[0] in found and only_moves(node):
             found[node.inputs[0]] = _before_move(node, found[node.outputs[0]])
         found.update(_of_inputs_of(node, tensors))
     return found
@@ -125,11 +125,11 @@ _MOVES = REARRANGE | Pool | GatherConstant | Slice | Split | Concat | Expand
 
 def _slots(node: Node) -> QuantizedSlots:
     """None where the operator is used in a way that the table does not cover, or in blocks."""
-    match node.operation:
-        case Opaque() | Elementwise(block_axis=int()):
-            return _NONE
-        case _:
-            return QUANTIZED_SLOTS.get(node.operator, _NONE)
+    found = QUANTIZED_SLOTS.get(node.operator)
+    if found is None or isinstance(node.operation, Opaque):
+        return _NONE
+    in_blocks = isinstance(node.operation, Elementwise) and node.operation.block_axis is not None
+    return _NONE if in_blocks else found
 
 
 def _stated(

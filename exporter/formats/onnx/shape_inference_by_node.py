@@ -8,7 +8,7 @@ found to have. Integers computed from constants alone are constants too.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import numpy as np
@@ -19,6 +19,7 @@ from exporter.errors import ModelError
 from exporter.formats.onnx.branches import is_choice
 from exporter.formats.onnx.protos import (
     DEFAULT_DOMAINS,
+    FileNode,
     copy_of,
     dtype_of,
     merged_type,
@@ -33,6 +34,7 @@ from exporter.graph import Array, Shape, Tensor
 _LARGEST = 1024  # elements of a tensor that may hold lengths
 _DTYPES = ("int64", "int32", "bool")  # of lengths; smaller integers are quantized values
 _DIVISIONS = frozenset({"Div", "Mod"})
+_START_LENGTHS = frozenset({"Shape", "Concat"})  # of unknown lengths and constants
 _ARITHMETIC = _DIVISIONS | {
     *("Add", "Sub", "Mul", "Neg", "Abs", "Min", "Max", "Floor", "Ceil", "Where", "Equal", "Not"),
     *("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Expand", "Tile"),
@@ -51,36 +53,61 @@ _NOT_INFERRED = (
 _NOT_RUN = (ValueError, TypeError, IndexError, KeyError, RuntimeError, OverflowError)
 
 
-def fold_integers(model: ModelProto, constants: Mapping[str, Tensor]) -> dict[str, Array]:
+def fold_integers(
+    model: ModelProto, nodes: Iterable[FileNode], constants: Mapping[str, Tensor]
+) -> dict[str, Array]:
     """The small integer and bool tensors that are computed from constants alone, by name.
 
     Args:
-        model: nodes in an order in which they can run.
+        model: the file.
+        nodes: of its graph, in an order in which they can run.
         constants: of the file.
     """
-    inference = _NodeInference(model, {}, constants)
-    found: dict[str, Array] = {}
-    for node in model.graph.node:
-        if node.op_type in _ARITHMETIC:
+    types: dict[str, TypeProto] = {}
+    inference = _NodeInference(model, types, constants)
+    for node in nodes:
+        reads_constants = all(not n or n in constants or n in types for n in node.inputs)
+        if reads_constants and node.operator in _ARITHMETIC:
             inference.visit(node)
-            known = (name for name in node.output if name in inference.values)
-            found.update((name, inference.values[name]) for name in known)
-    return found
+    return inference.values
 
 
 def complete_types(
-    model: ModelProto, types: dict[str, TypeProto], constants: Mapping[str, Tensor]
+    model: ModelProto,
+    nodes: Iterable[FileNode],
+    types: dict[str, TypeProto],
+    constants: Mapping[str, Tensor],
+    *,
+    inferred: bool = False,
 ) -> None:
     """Add types and lengths to `types` that follow from computed lengths.
 
     Args:
-        model: nodes in an order in which they can run; large constants may be missing.
+        model: large constants may be missing.
+        nodes: of its graph, in an order in which they can run.
         types: tensor name -> type; lengths that are known there are kept.
         constants: of the file.
+        inferred: the types are those that onnx infers for the model, and those that its outputs
+            state.
     """
     inference = _NodeInference(model, types, constants)
-    for node in model.graph.node:
-        inference.visit(node)
+    if not inferred:
+        for node in nodes:
+            inference.visit(node)
+        return
+    # More than onnx's inference found can be known about the results of a node that reads `news`,
+    # starts a chain of lengths, or was not inferred.
+    stored = {tensor.name for tensor in model.graph.initializer}
+    news = {name for name, each in constants.items() if each.dtype in _DTYPES} - stored
+    news.update(info.name for info in model.graph.output)
+    for node in nodes:
+        made = [types.get(name) for name in node.outputs if name]
+        if (
+            not news.isdisjoint(node.inputs)
+            or node.operator in _START_LENGTHS
+            or any(shape_of(kind) is None for kind in made)
+        ):
+            news.update(inference.visit(node))
 
 
 def is_incomplete(kind: TypeProto | None) -> bool:
@@ -100,7 +127,18 @@ class _NodeInference:
         self._model, self._types, self._constants = model, types, constants
         self._opsets = {entry.domain: entry.version for entry in model.opset_import}
 
-    def visit(self, node: NodeProto) -> None:
+    def visit(self, node: FileNode) -> list[str]:
+        """Find types and values of a node's results; returns the names of those that it found."""
+        before = {name: self._types.get(name) for name in node.outputs if name}
+        self._visit(node.proto)
+        return [name for name, kind in before.items() if self._is_new(name, kind)]
+
+    def _is_new(self, name: str, before: TypeProto | None) -> bool:
+        now = self._types.get(name)
+        changed = now is not before and shape_of(now) != shape_of(before)
+        return changed or name in self.values or name in self._vectors
+
+    def _visit(self, node: NodeProto) -> None:
         if is_choice(node):
             self._visit_choice(node)
             return
@@ -179,10 +217,14 @@ class _NodeInference:
                 if indices.ndim == 1:
                     self._vectors[node.output[0]] = taken
                 yield from _if_known(node.output[0], taken, indices.shape)
-        elif node.op_type in _ARITHMETIC and all(map(self._is_small, node.output)):
-            read = {name: self._value(name) for name in node.input if name}
-            values = {name: value for name, value in read.items() if value is not None}
-            if len(values) == len(read) and _is_portable(node, values):
+        elif node.op_type in _ARITHMETIC:
+            values: dict[str, Array] = {}
+            for name in filter(None, node.input):
+                value = self._value(name)
+                if value is None:
+                    return
+                values[name] = value
+            if all(map(self._is_small, node.output)) and _is_portable(node, values):
                 yield from self._run(node, values)
 
     def _entries(self, name: str) -> Shape | None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from exporter.graph import Graph
+from exporter.graph import Graph, Tensor
 from exporter.graph.operations import Gather
 from exporter.trace.rules.rankings import top_k_of
 
 _MATRIX = 2  # axes of an output with one value for each class
 
 
-def labels_in_tables(graph: Graph) -> dict[str, tuple[str, ...]]:
+def labels_in_tables(graph: Graph, constants: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
     """Output with one value for each class -> labels, from the table of another output.
 
     Numbers that are the class indices are no labels.
     """
     tables: dict[int, tuple[str, ...]] = {}
     for node in graph.nodes:
-        tensor = graph.tensors[node.inputs[0]] if isinstance(node.operation, Gather) else None
+        tensor = constants.get(node.inputs[0]) if node.inputs else None
         if tensor is None or tensor.read is None or len(tensor.shape or ()) != 1:
             continue
         if tensor.dtype != "string" and not tensor.dtype.startswith(("int", "uint")):
+            continue
+        if not isinstance(node.operation, Gather):
             continue
         if top_k_of(graph, node.outputs[0]) is not None:
             values = tensor.read()

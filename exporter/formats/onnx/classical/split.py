@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from exporter.formats.onnx.classical.attributes import (
 from exporter.formats.onnx.classical.trees import KERNEL, values_of
 from exporter.formats.onnx.protos import (
     DEFAULT_DOMAINS,
+    FileNode,
     attributes_of,
     copy_without,
     model_without,
@@ -32,12 +33,16 @@ SOFTMAX_NORMALIZER = "NormalizerOfProbabilities"
 """The operator for a Normalizer (L1) whose input is a softmax: its values add up to 1 already."""
 
 
-def split(model: ModelProto) -> ModelProto:
+def split(model: ModelProto, nodes: Sequence[FileNode]) -> ModelProto:
     """The model with its classical operators split; the model itself if it has none.
 
     Operators that cannot be split stay whole: the trace refuses them by name.
+
+    Args:
+        model: any.
+        nodes: of its graph.
     """
-    if not any(node.domain == ML_DOMAIN for node in model.graph.node):
+    if not any(node.domain == ML_DOMAIN for node in nodes):
         return model
     result = model_without(model, "node", "output")
     for domain, version in (("", _OPSET), (DOMAIN, 1)):

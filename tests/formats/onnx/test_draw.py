@@ -1,0 +1,107 @@
+"""What is read of a file when it is drawn, and when its head is traced."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from exporter.errors import ModelError
+from exporter.formats.onnx import draw
+from exporter.formats.onnx.files import from_bytes
+from exporter.formats.onnx.table import translate
+from exporter.graph import Node
+from exporter.graph.operations import Activation
+from exporter.trace import trace
+from tests.builders.onnx_models import cut, model, node, numbers, proto, run
+
+
+def long_chain(length: int) -> list[onnx.NodeProto]:
+    names = ["x", *(f"t{i}" for i in range(length))]
+    operators = ("Relu", "Sub", "Mul")
+    return [
+        node(operator, [a, "ones"][: 1 + (operator != "Relu")], [b], f"n{i}")
+        for i, (a, b) in enumerate(itertools.pairwise(names))
+        for operator in [operators[i % 3]]
+    ] + [node("Gemm", [names[-1], "w", "b"], ["z"], "fc"), node("Softmax", ["z"], ["y"], axis=1)]
+
+
+CONSTANTS = {"ones": np.ones(6, np.float32), "w": numbers(6, 5), "b": numbers(5)}
+
+
+def test_a_cut_translates_only_the_nodes_near_the_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    translated: list[str] = []
+
+    def counting(domain: str, operator: str, view: Any) -> Any:
+        translated.append(operator)
+        return original(domain, operator, view)
+
+    original = translate
+    monkeypatch.setattr(draw, "translate", counting)
+    opened = model(long_chain(60), CONSTANTS)
+    (head,) = trace(opened.graph()).heads
+    assert head.units == 5
+    assert sorted(translated) == ["Gemm", "Softmax"]
+    assert len([n.operation for n in opened.graph().nodes]) == 62  # the others when they are read
+    assert len(translated) == 62
+
+
+def test_a_node_that_onnx_inferred_is_not_inferred_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    again: list[str] = []
+    monkeypatch.setattr(
+        onnx.shape_inference, "infer_node_outputs", lambda _schema, n, *_, **__: again.append(n)
+    )
+    opened = model(long_chain(60), CONSTANTS)
+    assert opened.graph().shape("z") == (None, 5)  # the batch is open in all 60 shapes
+    assert again == []
+
+
+def test_a_recurrent_network_may_leave_out_its_sequence() -> None:
+    """Its first output has no name, and is no constant."""
+    nodes = [
+        node("GRU", ["x", "w", "r"], ["", "h"], "gru", hidden_size=4),
+        node("Squeeze", ["h", "axes"], ["last"]),
+        node("Gemm", ["last", "kernel", "bias"], ["y"], "fc"),
+    ]
+    constants = {
+        "w": numbers(1, 12, 3),
+        "r": numbers(1, 12, 4),
+        "axes": np.array([0]),
+        "kernel": numbers(4, 5),
+        "bias": numbers(5),
+    }
+    opened = model(nodes, constants, x=(2, 1, 3))
+    feeds = {"x": numbers(2, 1, 3)}
+    expected = run(opened, feeds)["y"]
+    np.testing.assert_allclose(run(cut(opened, [1, 3]), feeds)["y"], expected[:, [1, 3]], rtol=1e-6)
+
+
+def test_a_translated_node_has_its_fields_only() -> None:
+    calls: list[int] = []
+
+    def relu() -> tuple[Activation, tuple[()]]:
+        calls.append(1)
+        return Activation("relu"), ()
+
+    lazy = Node.translated_later("n", "Relu", ("a",), ("b",), relu)
+    name = "color"
+    with pytest.raises(AttributeError, match=name):
+        getattr(lazy, name)
+    assert not calls
+    assert (lazy, lazy.products) == (Node("n", "Relu", Activation("relu"), ("a",), ("b",)), ())
+    assert len(calls) == 1
+
+
+def test_text_that_is_not_utf8_is_found_in_nodes_without_attributes() -> None:
+
+    whole = proto([node("Relu", ["x"], ["y"], "n")], {})
+    whole.graph.node[0].doc_string = "documentation"
+    content = whole.SerializeToString()
+    assert from_bytes(content, "net").graph().outputs == ("y",)
+    for text in (b"documentation", b"Relu"):
+        damaged = content.replace(text, b"\xdb" * len(text))
+        with pytest.raises(ModelError, match="UTF-8"):
+            from_bytes(damaged, "net")
