@@ -27,7 +27,7 @@ from exporter.formats.model import Model
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.quantization import QuantizationSpec

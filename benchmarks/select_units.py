@@ -48,7 +48,7 @@ for path in sorted(Path(sys.argv[2]).rglob("*.jpg")):
 SELECT = """
 import sys
 from pathlib import Path
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.select import select_units
 from exporter.jobs.select_options import SelectOptions
 options = SelectOptions(min_count=1)

@@ -30,7 +30,7 @@ from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Graph
 from exporter.quantization import PRECISIONS
-from exporter.verification.metrics import compare
+from exporter.verification.metrics import Block, comparable, measure
 
 Array = np.ndarray[tuple[int, ...], Any]
 
@@ -83,9 +83,8 @@ def compare_quantizers(
             start = time.perf_counter()
             make(file)
             seconds = time.perf_counter() - start
-            values = compare(
-                expected, _outputs(file, unseen), axis=1, tie=0.0, metrics=("sqnr_db", "top1")
-            )
+            block = Block(*comparable(expected, _outputs(file, unseen)), axis=1)
+            values = {metric: measure(metric, block) for metric in ("sqnr_db", "top1")}
             row = exporter.bench(original, file, data=folder / "unseen.npy").latency[0]
             print(
                 f"{precision:<11}{library:<20}{values['sqnr_db']:>6.1f} dB{values['top1']:>8.1%}"

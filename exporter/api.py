@@ -19,7 +19,8 @@ from exporter.jobs.compare import bench_files, verify_files
 from exporter.jobs.convert import convert_file
 from exporter.jobs.forecast import inspect_with_forecast
 from exporter.jobs.inspect import Inspection, inspect_file
-from exporter.jobs.options import OPENING, Job
+from exporter.jobs.job import Job
+from exporter.jobs.options import OPENING
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.select_options import SelectOptions
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
@@ -24,9 +24,16 @@ def block() -> str:
 
 
 def _typed_dict(name: str, record: type) -> str:
-    fields = [f"    {each.name}: {each.accepts or each.type}" for each in options_of(record)]
+    fields = [f"    {each.name}: {_accepted(each.type)}" for each in options_of(record)]
     head = [f"class {name}(TypedDict, total=False):", f'    """Options of `{record.__name__}`."""']
     return "\n".join([*head, "", *fields])
+
+
+def _accepted(kind: str) -> str:
+    """The type of a keyword: a record makes paths of strings, and tuples of other iterables."""
+    if kind.startswith("Path"):
+        return f"str | {kind}"
+    return kind.replace("tuple[str, ...]", "str | Iterable[str]")
 
 
 def with_block(source: str) -> str:

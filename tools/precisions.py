@@ -17,14 +17,14 @@ import numpy as np
 from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError
 from exporter.formats.model import Model, RunOptions
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.modes import MODES
 from exporter.planning.cut import CutOptions
 from exporter.quantization import QuantizationSpec
 from exporter.quantization.quantize import quantize_model
 from exporter.verification.limits import LIMITS, cut_precision
-from exporter.verification.metrics import compare
+from exporter.verification.metrics import Block, comparable, measure
 
 PROJECT = documents.PROJECT
 DOCUMENT = PROJECT / "docs" / "precisions.md"
@@ -97,7 +97,7 @@ def _written(model: Model, precision: str) -> str:
         np.stack([runner(feed)[output] for feed in inputs.feeds()])
         for runner in (each.runner(RunOptions()) for each in (model, made))
     )
-    noise = compare(wanted, given, axis=-1, tie=0.0, metrics=["sqnr_db"])["sqnr_db"]
+    noise = measure("sqnr_db", Block(*comparable(wanted, given), axis=-1))
     if noise < LEAST_DB[precision]:
         raise RuntimeError(f"{model.name} at {precision}: {noise:.1f} dB")
     return cell(made)

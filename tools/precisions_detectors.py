@@ -13,7 +13,7 @@ from exporter.formats.model import Model
 from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.jobs.checks import compare_models
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.quantization import FLOAT, QuantizationSpec

@@ -12,7 +12,7 @@ import precisions
 import precisions_detectors
 
 from exporter.errors import ExporterError
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.run import run_job
 from exporter.planning.cut import CutOptions
 from exporter.quantization import FLOAT

@@ -11,7 +11,8 @@ from click.core import ParameterSource
 
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import OPENING, Job
+from exporter.jobs.job import Job
+from exporter.jobs.options import OPENING
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 

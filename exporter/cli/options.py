@@ -16,7 +16,7 @@ import click
 
 from exporter.cli.progress import Progress
 from exporter.errors import nearest
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_url
 from exporter.planning.option import Option, options_of

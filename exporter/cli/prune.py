@@ -8,7 +8,7 @@ from typing import Any
 
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.planning.options import CutOptions
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.cli import options
 from exporter.cli.progress import show_progress
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.select_options import SelectOptions
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from exporter.evaluation.task_quality import Group
+from exporter.evaluation.task_quality import Group, groups_of_units
 from exporter.graph import Array
 
 _MOST = 100  # boxes of one sample and class that count, as in the COCO benchmark
@@ -131,9 +131,4 @@ def box_groups(truth: Sequence[Boxes], is_kept: Array) -> tuple[Group, ...]:
     The count is that of the true boxes.
     """
     every = np.concatenate([boxes.units[~boxes.is_crowd] for boxes in truth])
-    units = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
-    cases = np.arange(len(truth))
-    return tuple(
-        Group(name, cases, np.flatnonzero(mask), int(mask[every].sum()))
-        for name, mask in units.items()
-    )
+    return groups_of_units(len(truth), is_kept, lambda mask: int(mask[every].sum()))

@@ -9,7 +9,6 @@ import numpy as np
 
 from exporter.evaluation.read_classes import Subject
 from exporter.evaluation.read_outputs import Outputs, artifact_ids, not_measurable, run_on
-from exporter.evaluation.task_quality import Group
 from exporter.evaluation.true_masks import NO_LABEL, Masks
 from exporter.formats.model import Model
 from exporter.graph import Array
@@ -148,20 +147,3 @@ def _joined(rows: Iterable[Mapping[str, Array]], is_kept: Array) -> PixelAnswers
         np.stack([row[name] for row in rows]) for name in ("truth", "correct", "removed", "kept")
     )
     return PixelAnswers(truth, correct, np.stack([removed, kept]), is_kept)
-
-
-def pixel_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
-    """All samples, with the units of kept, of removed and of all classes.
-
-    The count is that of the samples with at least one pixel of these units.
-
-    Args:
-        truth: (samples, units) numbers of pixels.
-        is_kept: (units,) bool.
-    """
-    units = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
-    cases = np.arange(len(truth))
-    return tuple(
-        Group(name, cases, np.flatnonzero(mask), int(truth[:, mask].any(axis=1).sum()))
-        for name, mask in units.items()
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,7 +82,8 @@ def _rows(
         return found
 
     if not group.samples:
-        yield from (_empty(artifact, measure, group.classes) for measure in measures)
+        for measure in measures:
+            yield Quality(artifact, MEASURES[measure].task, measure, group.classes, 0)
         return
     exact, limits = values(group.cases), list[Interval | None]([None] * (4 * len(measures)))
     if resamples := _resamples(measures, group):
@@ -90,10 +91,6 @@ def _rows(
     for i, measure in enumerate(measures):
         four = slice(4 * i, 4 * i + 4)
         yield _row(artifact, measure, group, exact[four], limits[four])
-
-
-def _empty(artifact: str, measure: str, classes: str) -> Quality:
-    return Quality(artifact, MEASURES[measure].task, measure, classes, 0)
 
 
 def _resamples(measures: Iterable[str], group: Group) -> int:
@@ -149,66 +146,73 @@ def gate_checks(
     measure = gated_measure(row.task)
     accuracy = None if row.value is None else score(measure, row.value)
     name = measure if MEASURES[measure].higher_is_better else f"1 - {measure}"
-    if min_accuracy is not None:
-        passed = accuracy is not None and accuracy >= min_accuracy
-        yield Check(
-            QUALITY_STAGE,
-            row.artifact,
-            output,
-            name,
-            accuracy,
-            min_accuracy,
-            passed,
-            row.samples,
-            limit_from="user",
-        )
-    if max_drop is not None:
-        passed = row.drop is not None and row.drop <= max_drop + _ROUNDING
-        yield Check(
-            QUALITY_STAGE,
-            row.artifact,
-            output,
-            DROP,
-            row.drop,
-            max_drop,
-            passed,
-            row.samples,
-            limit_from="user",
-        )
+    reached = accuracy is not None and min_accuracy is not None and accuracy >= min_accuracy
+    near = row.drop is not None and max_drop is not None and row.drop <= max_drop + _ROUNDING
+    for metric, value, limit, passed in (
+        (name, accuracy, min_accuracy, reached),
+        (DROP, row.drop, max_drop, near),
+    ):
+        if limit is not None:
+            stage, count = QUALITY_STAGE, row.samples
+            yield Check(
+                stage, row.artifact, output, metric, value, limit, passed, count, limit_from="user"
+            )
 
 
 _ROUNDING = 1e-12  # of the difference of two shares: 0.9 - 0.89 is a little more than 0.01
 
 
+def groups_of_cases(known: Array, kept: Array, is_kept: Array) -> tuple[Group, ...]:
+    """Samples of kept, of removed and of all classes; samples of no unit are in "all" only.
+
+    Args:
+        known: (samples,) bool: its classes are units.
+        kept: (samples,) bool: its classes are kept units.
+        is_kept: (units,) bool.
+    """
+    masks = {"kept": kept, "removed": known & ~kept, "all": np.ones_like(known)}
+    return tuple(
+        Group(name, np.flatnonzero(masks[name]), units, int(masks[name].sum()))
+        for name, units in _units(is_kept).items()
+    )
+
+
+def groups_of_units(
+    samples: int, is_kept: Array, count: Callable[[Array], int]
+) -> tuple[Group, ...]:
+    """All samples, with the units of kept, of removed and of all classes.
+
+    Args:
+        is_kept: (units,) bool.
+        count: (units,) bool -> how many samples or true boxes these units have.
+    """
+    return tuple(
+        Group(name, np.arange(samples), units, count(np.isin(np.arange(len(is_kept)), units)))
+        for name, units in _units(is_kept).items()
+    )
+
+
+def _units(is_kept: Array) -> dict[str, Array]:
+    masks = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
+    return {name: np.flatnonzero(mask) for name, mask in masks.items()}
+
+
 def class_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
-    """Samples of kept, of removed and of all classes; a label that is no unit is in "all" only.
+    """Groups of samples with one class each.
 
     Args:
         truth: (samples,) the unit of each sample, -1 for another label.
         is_kept: (units,) bool.
     """
     known = truth >= 0
-    kept = known & is_kept[np.maximum(truth, 0)]
-    masks = {"kept": kept, "removed": known & ~kept, "all": np.ones(len(truth), bool)}
-    units = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
-    return tuple(
-        Group(name, np.flatnonzero(mask), np.flatnonzero(units[name]), int(mask.sum()))
-        for name, mask in masks.items()
-    )
+    return groups_of_cases(known, known & is_kept[np.maximum(truth, 0)], is_kept)
 
 
 def label_groups(truth: Array, is_kept: Array) -> tuple[Group, ...]:
-    """All samples, with the units of kept, of removed and of all classes.
-
-    The count is that of the samples with at least one of these units.
+    """Groups by units; the count is that of the samples with at least one of these units.
 
     Args:
-        truth: (samples, units) bool.
+        truth: (samples, units) bool, or numbers of pixels.
         is_kept: (units,) bool.
     """
-    cases = np.arange(len(truth))
-    units = {"kept": is_kept, "removed": ~is_kept, "all": np.ones_like(is_kept)}
-    return tuple(
-        Group(name, cases, np.flatnonzero(mask), int(truth[:, mask].any(axis=1).sum()))
-        for name, mask in units.items()
-    )
+    return groups_of_units(len(truth), is_kept, lambda mask: int(truth[:, mask].any(axis=1).sum()))

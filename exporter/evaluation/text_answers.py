@@ -24,7 +24,7 @@ from exporter.evaluation.read_outputs import (
     not_measurable,
     run_on,
 )
-from exporter.evaluation.task_quality import Group
+from exporter.evaluation.task_quality import Group, groups_of_cases
 from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.selection.text_file import LARGEST_RECORDS, read_text
@@ -166,11 +166,7 @@ def text_groups(truth: Sequence[str], alphabet: Alphabet, is_kept: Array) -> tup
     letters = alphabet.letters(np.flatnonzero(is_kept))
     known = np.asarray([every.issuperset(text) for text in truth], bool)
     kept = np.asarray([letters.issuperset(text) for text in truth], bool)
-    masks = {"kept": kept, "removed": known & ~kept, "all": np.ones_like(kept)}
-    return tuple(
-        Group(name, np.flatnonzero(mask), np.empty(0, int), int(mask.sum()))
-        for name, mask in masks.items()
-    )
+    return groups_of_cases(known, kept, is_kept)
 
 
 def read_transcripts(path: Path, count: int, names: Sequence[str] | None) -> list[str]:

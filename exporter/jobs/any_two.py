@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from exporter.formats.model import Model
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.quantization.quantize import is_quantized
 from exporter.remap import Origin, Remap
 from exporter.verification.recover import recover_tables

@@ -10,7 +10,7 @@ from exporter.data.samples import Samples
 from exporter.errors import ModelError, interpreting
 from exporter.formats import KINDS
 from exporter.formats.model import Model
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.lazy_dataclass import dataclass
 from exporter.performance.resources import resource_checks
 from exporter.quantization import FLOAT

@@ -12,7 +12,7 @@ from exporter.formats.model import Model
 from exporter.formats.structure import quantized_since
 from exporter.jobs.any_two import counterpart
 from exporter.jobs.checks import CheckResults, compare_models, measure_models, probe_head, prove_cut
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.record import describe_artifact, make_report
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import QualityMeter

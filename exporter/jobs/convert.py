@@ -9,7 +9,7 @@ from typing import Any
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of_suffix
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.started import started
 from exporter.output.draft import new_file

@@ -17,7 +17,7 @@ from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.graph.edits import Plan
 from exporter.jobs.checks import CheckResults, compare_models
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 

@@ -12,7 +12,7 @@ from exporter.conversion.process import Child
 from exporter.data.digits import Digits, split_digits
 from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
-from exporter.jobs.options import CONVERTING_S, Job
+from exporter.jobs.job import CONVERTING_S, Job
 from exporter.jobs.run import run_job
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions

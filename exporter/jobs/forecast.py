@@ -23,8 +23,8 @@ from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.head_share import count_bound, measure_bound
 from exporter.jobs.inspect import Inspection, inspect_model
+from exporter.jobs.job import Job
 from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
-from exporter.jobs.options import Job
 from exporter.jobs.quantize import quantization_specs, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.output.scratch import scratch_folder

@@ -7,7 +7,7 @@ from dataclasses import replace
 from exporter.forecast.verdict import LatencyBound
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.source import UncutModel
 from exporter.performance.latency import bench_models
 from exporter.planning.cut import Cut, CutOptions, plan_cut

@@ -12,7 +12,7 @@ from exporter.formats import size_bytes
 from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph, Tensor
 from exporter.graph.multiply_adds import multiply_adds
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.trace import trace
 from exporter.trace.class_maps import ClassMaps
 from exporter.trace.head import AxisPart, Head

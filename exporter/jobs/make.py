@@ -12,7 +12,7 @@ from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
 from exporter.jobs.cut_before_conversion import CutSource, cut_source
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.quantize import quantize_for_job
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.output.files import writing

@@ -1,36 +1,20 @@
 """The options of a job: inputs, checks, conversion, quantization, limits and output.
 
-The command line reads the fields for its options; heavier modules are imported on use.
+The command line reads the fields for its options. `exporter.jobs.job` uses them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import field, replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from exporter.conversion.options import LARGE_HEAD_BYTES, ConvertOptions
-from exporter.errors import UsageError
+from exporter.conversion.options import LARGE_HEAD_BYTES
 from exporter.formats import KINDS
 from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
-from exporter.planning.option import option, options_of
-from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
-from exporter.selection.text_file import refuse_special
-
-if TYPE_CHECKING:
-    from exporter.data.options import DataOptions
-    from exporter.data.samples import Samples
-    from exporter.formats.model import Model, RunOptions
-    from exporter.graph.lengths import Lengths
-    from exporter.jobs.source import OpenedModel
-    from exporter.performance.scenario import BenchOptions
-    from exporter.planning.pixels import Images
-
-OPENING_S, CONVERTING_S = 60.0, 1800.0  # --timeout, if the user does not give it
+from exporter.planning.option import option
+from exporter.quantization import FLOAT, PRECISIONS
 
 # names of --to -> help
 TARGETS = {name: kind.help for name, kind in KINDS.items() if kind.written} | {
@@ -71,27 +55,19 @@ def no_samples(_done: int, _total: int) -> None:
 
 
 @dataclass(frozen=True)
-class Job:
-    """How a job is done.
-
-    Raises:
-        UsageError: an unknown kind or precision, a number out of range, or options that exclude
-            each other.
-    """
+class JobOptions:
+    """How a job is done, as the user says it."""
 
     to: tuple[str, ...] | None = _output(
         None,
         "Comma list of the files to write.",
         choices=TARGETS,
-        accepts="str | Iterable[str] | None",
         commands=(*_WRITING, "inspect"),
     )
     data: Path | None = _inputs(
         None,
         "Folder of images or .wav; .csv or .parquet; .txt for token models; .npz by input name, or "
         ".npy. Default: inputs generated from the seed.",
-        parse="path",
-        accepts="str | Path | None",
     )
     samples: int | None = _inputs(
         None, "Number of inputs. Default: 16, or all of the file.", minimum=1
@@ -126,8 +102,6 @@ class Job:
         None,
         "tokenizer.json, vocab.txt or SentencePiece .model for text. Default: next to the text or "
         "the model.",
-        parse="path",
-        accepts="str | Path | None",
     )
     seed: int = _inputs(0, "Seed of generated inputs.", minimum=0)
     input_shapes: Mapping[str, tuple[int, ...]] = _inputs(
@@ -161,16 +135,13 @@ class Job:
         None,
         "True boxes (COCO .json), transcripts (.csv) or masks (a folder of .png, or .npz) of the "
         "samples. Default: annotations.json or transcripts.csv in the folder of --data.",
-        parse="path",
-        accepts="str | Path | None",
     )
-    original_labels: str | Path | Any = _quality(
+    original_labels: str | Path | Sequence[str] | None = _quality(
         None,
         "Label file of the original's units: .csv, .json, or one label on each line. Default: the "
         "labels in the model.",
         flag="--labels",
         parse="path",
-        accepts="str | Path | Sequence[str] | None",
         commands=("verify",),
     )
     min_accuracy: float | None = _quality(
@@ -259,8 +230,6 @@ class Job:
         None,
         "If a check fails, save the input that differs most to this .npz file, which is replaced. "
         "`run` saves it in its folder.",
-        parse="path",
-        accepts="str | Path | None",
         commands=("prune", "convert", "quantize", "verify"),
     )
     verify: bool = _check(True, "Compare the result with the original.")
@@ -280,14 +249,11 @@ class Job:
         "Comma list of precisions to write:",
         flag="--precision",
         choices=dict.fromkeys(PRECISIONS, ""),
-        accepts="str | Iterable[str]",
         commands=("run", "inspect"),
     )
     calibration: Path | None = _quantization(
         None,
         "Inputs to calibrate on, .npz or .npy. Default: the inputs of --data.",
-        parse="path",
-        accepts="str | Path | None",
     )
     synthetic_calibration: bool = _quantization(
         False, "Calibrate on generated inputs; the ranges of real data differ."
@@ -297,7 +263,6 @@ class Job:
         "Quantize these inputs and outputs too, with int8 and int16x8. Without names: all of them.",
         parse="ends",
         metavar="[NAME,...]",
-        accepts="bool | str | Iterable[str]",
         commands=("quantize", "run", "inspect"),
     )
     float_io: bool | tuple[str, ...] = _quantization(
@@ -305,7 +270,6 @@ class Job:
         "Keep these inputs and outputs float, as exceptions to --integer-io. Default: all of them.",
         parse="ends",
         metavar="[NAME,...]",
-        accepts="bool | str | Iterable[str]",
         commands=("quantize", "run", "inspect"),
     )
     quantize_first: bool = _quantization(
@@ -367,195 +331,3 @@ class Job:
         (*_CHECKING, "bench", "select"),
         flag=None,
     )
-    command: str = ""  # how the job was started, for the report
-    options: Mapping[str, Any] = field(default_factory=dict)  # the same as data
-    replay: Callable[[Path], str] = lambda _data: ""  # the command that compares one saved input
-
-    def __post_init__(self) -> None:
-        for name in ("data", "calibration", "truth", "tokenizer", "save_worst"):
-            if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, Path(path))
-        for name in ("to", "precisions", "integer_io", "float_io"):
-            names = getattr(self, name)
-            if names is not None and not isinstance(names, bool):
-                object.__setattr__(self, name, _as_names(names))
-        for name in self.to or ():
-            if name not in TARGETS:
-                raise UsageError(f"no {name!r} can be written", f"kinds: {', '.join(TARGETS)}")
-        self._check_precisions()
-        self._check_quality()
-        self._check_ranges()
-        if not self.bench and {"latency", "memory"} & self.most.keys():
-            raise UsageError(
-                "max_latency and max_memory need the measurements that no-bench leaves out",
-                "leave out one of the two",
-            )
-
-    def _check_ranges(self) -> None:
-        if self.save_worst is not None and self.save_worst.suffix != ".npz":
-            raise UsageError(
-                f"{self.save_worst.name} does not end in .npz", "use --save-worst NAME.npz"
-            )
-        if self.save_worst is not None:
-            refuse_special(self.save_worst, "use --save-worst NAME.npz")
-        if self.save_worst is not None and self.save_worst == self.data:
-            raise UsageError("save_worst would replace the data", "choose another name")
-        if self.quantized_to is not None:
-            QuantizationSpec(self.quantized_to)  # refuses unknown names
-        for each in options_of(Job):
-            number = getattr(self, each.name)
-            if not isinstance(number, int | float) or isinstance(number, bool):
-                continue
-            if each.minimum is not None and number < each.minimum:
-                raise UsageError(f"{each.name} is {number}", f"give at least {each.minimum}")
-            if each.maximum is not None and number > each.maximum:
-                raise UsageError(f"{each.name} is {number}", f"give at most {each.maximum}")
-
-    def _check_precisions(self) -> None:
-        specs = [QuantizationSpec(name) for name in self.precisions]  # refuses unknown names
-        if not specs:
-            raise UsageError(
-                "there is no precision to write", f"precisions: {', '.join(PRECISIONS)}"
-            )
-        calibrated = [s.precision for s in specs if PRECISIONS[s.precision].calibrated]
-        # raises with the reason, also if no precision has integer activations
-        precision = next(iter(calibrated), specs[-1].precision)
-        QuantizationSpec(precision, self.integer_io, self.float_io)
-        if self.calibration is not None and self.synthetic_calibration:
-            raise UsageError(
-                "calibration data and synthetic calibration exclude each other", "give one of them"
-            )
-
-    def _check_quality(self) -> None:
-        for name in ("min_accuracy", "max_drop"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise UsageError(f"{name} is {share}", "give a share between 0 and 1, such as 0.9")
-        if (self.has_quality_gate or self.truth) and self.data is None:
-            raise UsageError(
-                "the task quality can only be measured on labeled data",
-                "give --data: a folder with one sub-folder per class, or an .npz with labels",
-            )
-
-    @property
-    def has_quality_gate(self) -> bool:
-        """Whether the job has a gate on the task quality."""
-        return self.min_accuracy is not None or self.max_drop is not None
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The kinds to write, with the kinds of the forms."""
-        kinds = (FORMS[name].kind if name in FORMS else name for name in self.to or ())
-        return tuple(dict.fromkeys(kinds))
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """The forms to write next to the model files, such as C source."""
-        return tuple(name for name in self.to or () if name in FORMS)
-
-    @property
-    def least(self) -> Mapping[str, float]:
-        """The user's smallest values of quantized models: metric -> value."""
-        given = {"top1": self.min_top1, "sqnr_db": self.min_sqnr, "cosine": self.min_cosine}
-        return {metric: value for metric, value in given.items() if value is not None}
-
-    @property
-    def most(self) -> Mapping[str, float]:
-        """The user's largest values of files: "size", "latency", "memory" -> bytes or ms."""
-        given = {
-            "size": self.max_size_bytes,
-            "latency": self.max_latency_ms,
-            "memory": self.max_memory_bytes,
-        }
-        return {metric: value for metric, value in given.items() if value is not None}
-
-    @property
-    def lengths(self) -> Lengths:
-        """Lengths of open dimensions of inputs."""
-        from exporter.graph.lengths import Lengths
-
-        return Lengths(self.input_shapes, self.dims)
-
-    @property
-    def run_options(self) -> RunOptions:
-        from exporter.formats.model import RunOptions
-
-        return RunOptions(threads=self.threads)
-
-    @property
-    def bench_options(self) -> BenchOptions:
-        """The scenario of the timing."""
-        from exporter.performance.scenario import MAX_SECONDS, BenchOptions
-
-        return BenchOptions(
-            self.run_options,
-            self.bench_seconds,
-            self.bench_runs,
-            max_seconds=max(MAX_SECONDS, 3 * self.bench_seconds),
-            seed=self.seed,
-        )
-
-    def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
-        """Open a source under this job's limits (see `source.open_source`)."""
-        from exporter.conversion.process import Child
-        from exporter.formats.isolation import PROCESSOR_S, Limits
-        from exporter.jobs.source import open_source
-
-        options = ConvertOptions(
-            self.opset,
-            self.batch,
-            self.input_shapes,
-            self.signature,
-            self.large_head_bytes,
-            self.dims,
-        )
-        processor_s = None if self.timeout_s else PROCESSOR_S
-        limits = Limits(self.timeout_s or OPENING_S, self.memory_limit_bytes, processor_s)
-        child = Child(self.timeout_s or CONVERTING_S, self.memory_limit_bytes, limits.timeout_s)
-        return open_source(source, child, options, self.progress, limits)
-
-    def data_options(self, path: Path | None) -> DataOptions:
-        """How the user's data becomes inputs (raises UsageError for an unknown normalization).
-
-        Args:
-            path: of the model; files next to it may say how to prepare data. None if it has none.
-        """
-        from exporter.data.options import DataOptions, parse_normalize, parse_resize
-
-        return DataOptions(
-            normalize=parse_normalize(self.normalize),
-            resize=parse_resize(self.resize),
-            skip_bad=self.skip_bad,
-            label_column=self.label_column,
-            sample_rate=self.sample_rate,
-            tokenizer=self.tokenizer,
-            lengths=self.lengths,
-            model=path,
-        )
-
-    def image_inputs(self, model: Model) -> Images:
-        """How inputs expect pixels, for the metadata of a cut file."""
-        from exporter.planning.pixels import image_inputs
-
-        return image_inputs(model, self.normalize)
-
-    def inputs(self, model: Model, path: Path | None = None) -> Samples:
-        """The samples that models are compared and timed on.
-
-        Args:
-            path: of the model's file; see `data_options`.
-        """
-        from exporter.data.read import read_samples
-        from exporter.data.samples import DEFAULT_COUNT, join_batches, synthetic_samples
-
-        graph = model.graph()
-        if self.data is not None:
-            found = read_samples(self.data, graph, self.samples, self.data_options(path))
-        else:
-            count = self.samples or DEFAULT_COUNT
-            found = synthetic_samples(graph, count, self.seed, self.lengths)
-        return replace(join_batches(found, graph, self.batch), on_sample=self.on_sample)
-
-
-def _as_names(names: str | Iterable[str]) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))

@@ -12,7 +12,7 @@ from exporter.errors import OutputError, UsageError
 from exporter.formats import KINDS, kind_of_suffix
 from exporter.formats.model import Model
 from exporter.jobs.checks import CheckResults
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel
 from exporter.lazy_dataclass import dataclass

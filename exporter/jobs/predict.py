@@ -12,7 +12,7 @@ from exporter.graph import Array
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Linear
 from exporter.graph.walk import origin, through
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.trace.head import Head
 
 _LARGEST_SCORES = 500_000_000  # samples x units held in memory: 2 GB of float32

@@ -10,8 +10,8 @@ from exporter.errors import CheckError
 from exporter.formats import kind_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
+from exporter.jobs.job import Job
 from exporter.jobs.make import write_pruned
-from exporter.jobs.options import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.started import started
 from exporter.lazy_dataclass import dataclass

@@ -12,7 +12,7 @@ from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, kind_of, size_bytes
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, measure_models
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
 from exporter.jobs.source import OpenedModel
 from exporter.jobs.started import started

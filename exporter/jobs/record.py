@@ -16,7 +16,7 @@ from exporter.formats import KINDS, size_bytes
 from exporter.formats.model import Model
 from exporter.graph import Graph
 from exporter.jobs.checks import CheckResults
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.source import OpenedModel
 from exporter.output.c_source import FORMS
 from exporter.output.files import sha256_of

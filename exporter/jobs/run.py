@@ -20,8 +20,8 @@ from exporter.jobs.checks import (
     measure_models,
     prove_cut,
 )
+from exporter.jobs.job import Job
 from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
-from exporter.jobs.options import Job
 from exporter.jobs.quantize import (
     calibration_samples,
     calibration_warnings,

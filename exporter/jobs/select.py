@@ -27,7 +27,7 @@ from exporter.evaluation.unit_table import (
     unit_table,
 )
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.predict import detected_rows, predict, weight_norms
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.source import OpenedModel

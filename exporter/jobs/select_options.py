@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from exporter.planning.option import option
 
@@ -56,21 +57,16 @@ class SelectOptions:
         None,
         "CSV file with the columns label (or index) and count, or a log with one label per line. "
         "The model is not run.",
-        parse="path",
-        accepts="str | Path | None",
     )
     occurs_in: Path | None = _inputs(
         None,
         "Text file: keep the tokens that occur in it at least --min-count times (default 1). Byte "
         "and special tokens are always kept. The model is not run.",
-        parse="path",
-        accepts="str | Path | None",
     )
-    labels: str | Path | Any = _inputs(
+    labels: str | Path | Sequence[str] | None = _inputs(
         None,
         "Labels of the units: .csv, .json, or one per line. Default: those in the model.",
         parse="path",
-        accepts="str | Path | Sequence[str] | None",
     )
     head: str | None = _inputs(None, "Name of the head, if there are several.", metavar="NAME")
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.planning.command_line import command_line, option_values
 from exporter.planning.option import options_of
 

@@ -17,7 +17,7 @@ from exporter.errors import ExporterError, UsageError, missing_library
 from exporter.evaluation.box_answers import BoxAnswers, box_groups
 from exporter.evaluation.kept_units import KeptUnits
 from exporter.evaluation.labels import labels_of_units, names_of_units, units_of_labels
-from exporter.evaluation.pixel_answers import artifact_pixels, original_pixels, pixel_groups
+from exporter.evaluation.pixel_answers import artifact_pixels, original_pixels
 from exporter.evaluation.read_boxes import artifact_boxes, input_size, original_boxes
 from exporter.evaluation.read_classes import (
     Subject,
@@ -48,7 +48,7 @@ from exporter.evaluation.true_masks import read_true_masks
 from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.predict import active_above
 from exporter.remap import HeadRemap
 from exporter.trace import trace_recorded
@@ -305,7 +305,7 @@ def _pixels(
     masks = read_true_masks(path, count, meter.sample_names, resizing, kept.units)
     before = meter.once(subject, lambda: original_pixels(subject, masks))
     answers = BeforeAndAfter(*before, artifact_pixels(subject, artifact, masks))
-    groups = pixel_groups(before[0].truth, kept.is_kept)
+    groups = label_groups(before[0].truth, kept.is_kept)
     return _Measured(answers, ("mean_iou", "pixel_accuracy"), groups)
 
 

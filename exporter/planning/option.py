@@ -28,11 +28,10 @@ class Option:
         flag: spelling on the command line, where it is not the field's name; None for an option of
             Python only.
         parse: how the command line reads a value, a key of `cli.options.PARSERS`; "" for the
-            parser of the field's type.
+            parser of the field's type. A field with a path has "path".
         metavar: the value in `--help`.
         choices: the values allowed -> their help; a field with a tuple takes a comma list of them.
         minimum, maximum: bounds of a number; `is_open` excludes the minimum itself.
-        accepts: type of the Python keyword, where it is wider than the field's.
         commands: names of the commands and functions that have the option.
         name, type, default: of the field.
     """
@@ -46,7 +45,6 @@ class Option:
     minimum: int | None = None
     maximum: int | None = None
     is_open: bool = False
-    accepts: str = ""
     commands: tuple[str, ...] = ()
     name: str = ""
     type: str = ""
@@ -81,4 +79,7 @@ def options_of(record: type, command: str | None = None) -> Iterator[Option]:
         flag = declared.flag
         if flag == "":
             flag = f"--{each.name.replace('_', '-')}"
-        yield replace(declared, name=each.name, type=str(each.type), default=default, flag=flag)
+        kind = str(each.type)
+        parse = "path" if kind.startswith("Path") else declared.parse
+        values: dict[str, Any] = {"name": each.name, "type": kind, "default": default, "flag": flag}
+        yield replace(declared, parse=parse, **values)

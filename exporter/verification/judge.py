@@ -17,7 +17,6 @@ from exporter.verification.metrics import (
     Tie,
     TopAgreement,
     comparable,
-    metrics_of,
 )
 
 
@@ -165,20 +164,6 @@ class Tally:
             place = measure.first_wrong
             return Place(place[0], place[self._axis], expected, actual, abs(actual - expected))
         return self._worst
-
-
-def judge(
-    expected: Array,
-    actual: Array,
-    allowed: Allowed,
-    *,
-    axis: int,
-    metrics: Iterable[str] | None = None,
-) -> tuple[Result, ...]:
-    """The results of a `Tally` of one block."""
-    tally = Tally(axis, metrics_of("cut") if metrics is None else metrics)
-    tally.add(np.asarray(expected), np.asarray(actual), allowed)
-    return tally.results()
 
 
 def _apart(expected: Array, actual: Array) -> Array:

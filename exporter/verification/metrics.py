@@ -10,7 +10,7 @@ on both sides, and then adds no difference. A comparison of empty arrays fails t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from typing import Literal, Protocol
 
@@ -86,7 +86,6 @@ class Metric:
     Attributes:
         label: a few words for people.
         start: begins to compute it.
-        identity: the value for equal arrays.
         stages: the stages that report it.
         higher_is_better: the limit is a lower bound.
         ranks: how many units it looks for; with no more units than that it always agrees, so it is
@@ -95,7 +94,6 @@ class Metric:
 
     label: str
     start: Callable[[], Measure]
-    identity: float
     stages: frozenset[str]
     higher_is_better: bool = False
     ranks: int = 0
@@ -129,27 +127,6 @@ def comparable(expected: Array, actual: Array) -> tuple[Array, Array]:
             "finite", f"{broken} of {left.size} values are NaN, or infinite on one side only"
         )
     return left, right
-
-
-def compare(
-    expected: Array, actual: Array, *, axis: int, tie: Tie, metrics: Iterable[str] | None = None
-) -> dict[str, float]:
-    """Metric name -> value.
-
-    Args:
-        expected: any shape, any real dtype.
-        actual: the same shape.
-        axis: the unit axis, for the metrics that need one.
-        tie: values at most this far apart count as tied for top-k; one number, or one for each
-            sample, the first axis.
-        metrics: keys of METRICS; the metrics of the stage "cut" if not given.
-
-    Raises:
-        MismatchError: see `comparable`.
-    """
-    block = Block(*comparable(expected, actual), axis, tie)
-    names = metrics_of("cut") if metrics is None else metrics
-    return {name: measure(name, block) for name in names}
 
 
 def measure(name: str, block: Block) -> float:
@@ -361,27 +338,24 @@ METRICS: Mapping[str, Metric] = {  # in the order of the report
     "sqnr_db": Metric(
         "signal to quantization noise, dB",
         _SqnrDb,
-        float("inf"),
         frozenset({"quantize"}),
         higher_is_better=True,
     ),
-    "max_abs": Metric("largest |difference|", _MaxAbs, 0.0, _ALL),
-    "max_rel": Metric("largest relative difference", _MaxRel, 0.0, _FLOAT),
-    "rmse": Metric("root mean square difference", _Rmse, 0.0, _FLOAT),
+    "max_abs": Metric("largest |difference|", _MaxAbs, _ALL),
+    "max_rel": Metric("largest relative difference", _MaxRel, _FLOAT),
+    "rmse": Metric("root mean square difference", _Rmse, _FLOAT),
     "cosine": Metric(
         "smallest cosine of the angle between two vectors of units",
         _Cosine,
-        1.0,
         _ALL,
         higher_is_better=True,
     ),
     "top1": Metric(
-        "same first unit", partial(TopAgreement, 1), 1.0, _ALL, higher_is_better=True, ranks=1
+        "same first unit", partial(TopAgreement, 1), _ALL, higher_is_better=True, ranks=1
     ),
     "top5": Metric(
         "same first five units",
         partial(TopAgreement, 5),
-        1.0,
         _FLOAT,
         higher_is_better=True,
         ranks=5,

@@ -145,14 +145,14 @@ class TensorComparer(Comparer):
         actual = runs.pruned.get(self.new_name, np.empty(0))
         tensor = self.pair.graphs[1].tensors.get(self.new_name)
         if expected.dtype.kind in "OU":
-            expected, actual = _numbered(expected, actual)
+            expected, actual = as_numbers(expected, actual)
         elif self.pair.stage != "cut" and tensor is not None:
             actual = tensor.dequantize(actual)
         axis = expected.ndim - 1 if self.axis is None else self.axis + 1  # after the samples
         yield Comparison(self.name, expected, actual, axis, self.role)
 
 
-def _numbered(expected: Array, actual: Array) -> tuple[Array, Array]:
+def as_numbers(expected: Array, actual: Array) -> tuple[Array, Array]:
     """Texts as numbers that are equal where the texts are."""
     texts = [np.asarray(each).astype(str) for each in (expected, actual)]
     every = np.unique(np.concatenate([each.ravel() for each in texts]))

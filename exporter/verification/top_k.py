@@ -19,7 +19,7 @@ from exporter.remap.head_remap import HeadRemap, originals
 from exporter.trace.head import Head
 from exporter.trace.readers import Ranking
 from exporter.trace.rules.rankings import ranked_ids, top_k_of
-from exporter.verification.roles import Comparer, Comparison, Runs
+from exporter.verification.roles import Comparer, Comparison, Runs, as_numbers
 
 
 class _RankingOutput(Comparer):
@@ -42,7 +42,9 @@ class _RankingOutput(Comparer):
         nothing = np.empty(0)  # has no expected shape: it fails
         expected = self.expected(runs.pruned[self.source]) if self.source else nothing
         actual = runs.pruned.get(self.output, nothing)
-        yield Comparison(self.output, *_as_numbers(expected, actual), 0, "ids")
+        if "O" in {expected.dtype.kind, actual.dtype.kind}:
+            expected, actual = as_numbers(expected, actual)
+        yield Comparison(self.output, expected, actual, 0, "ids")
 
     @abstractmethod
     def expected(self, values: Array) -> Array:
@@ -121,16 +123,6 @@ class RankedOutput(_RankingOutput):
             lambda node: None if node.name == last else node.inputs[0],
         )
         return [node for node, _ in way if node.name != last][::-1]
-
-
-def _as_numbers(expected: Array, actual: Array) -> tuple[Array, Array]:
-    """Labels that are text as numbers: equal ones where the texts are equal."""
-    if "O" not in {expected.dtype.kind, actual.dtype.kind}:
-        return expected, actual
-    texts = [each.astype(str) for each in (expected, actual)]
-    known = np.unique(np.concatenate([each.ravel() for each in texts]))
-    first, second = (np.searchsorted(known, each) for each in texts)
-    return np.asarray(first), np.asarray(second)
 
 
 def ranked_outputs(

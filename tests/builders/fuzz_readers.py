@@ -24,7 +24,7 @@ from exporter.evaluation.true_boxes import read_true_boxes
 from exporter.graph import Graph, Tensor
 from exporter.jobs.compare import verify_files
 from exporter.jobs.inspect import inspect_file
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.jobs.verify_folder import verify_folder
 from exporter.output.manifest import write_manifest

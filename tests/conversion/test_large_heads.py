@@ -35,7 +35,7 @@ from exporter.formats.model import RunOptions
 from exporter.formats.onnx import write_large
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.jobs.run import run_job
 from exporter.planning.cut import CutOptions, plan_cut

@@ -14,7 +14,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.onnx import OnnxModel
 from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from tests.builders.onnx_models import classifier, node, numbers

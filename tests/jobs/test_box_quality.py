@@ -17,7 +17,7 @@ from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.onnx import from_proto
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.records import Quality

@@ -22,7 +22,7 @@ from exporter.formats import KINDS, open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.jobs.cut_before_conversion import cut_source
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.planning.cut import CutOptions
 from tests.builders.keras_heads import HEADS, weights_of

@@ -19,7 +19,7 @@ from exporter.formats import open_model, size_bytes
 from exporter.formats.model import Model
 from exporter.jobs import head_share
 from exporter.jobs.forecast import forecast_job
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.planning.cut import CutOptions
 from tests.builders.keras_heads import HEADS

@@ -22,7 +22,7 @@ def test_unwritable_output(shelf: Path, tmp_path: Path, monkeypatch: pytest.Monk
     def denied(*_arguments: object, **_keywords: object) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr("exporter.jobs.options.Job.open", refuse)
+    monkeypatch.setattr("exporter.jobs.job.Job.open", refuse)
     monkeypatch.setattr(Path, "mkdir", denied)
     source = shelf / "net.onnx"
     with pytest.raises(OutputError, match=r"cannot write .*out: Permission denied"):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.planning.options import CutOptions
 from tests.builders.commands import environment, listing
@@ -23,7 +23,7 @@ sys.platform = platform
 sys.modules["resource"] = None
 del os.fork
 from pathlib import Path
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.planning.options import CutOptions
 prune_file(Path(source), Path(target), CutOptions(keep=[0, 2]), Job(samples=2))

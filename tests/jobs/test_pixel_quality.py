@@ -13,7 +13,7 @@ from sklearn.metrics import jaccard_score
 from exporter.errors import UsageError
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.records import Quality

@@ -20,7 +20,7 @@ from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.quantize import for_float_checks, quality_warnings, quantization_specs
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.quantization import PRECISIONS, QuantizationSpec

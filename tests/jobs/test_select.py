@@ -17,7 +17,7 @@ from exporter.errors import UsageError
 from exporter.evaluation.unit_table import Predictions
 from exporter.formats import open_model
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions

@@ -16,7 +16,7 @@ import exporter
 from exporter.errors import UsageError
 from exporter.formats import open_model
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.jobs.task_quality import QualityMeter
 from exporter.planning.cut import CutOptions

@@ -15,7 +15,7 @@ from exporter.errors import UsageError
 from exporter.evaluation.text_answers import Alphabet, TextAnswers, read_transcripts
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.jobs.task_quality import QualityMeter
 from exporter.planning.cut import CutOptions

@@ -15,7 +15,7 @@ from PIL import Image
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.planning.cut import CutOptions
 

@@ -16,7 +16,7 @@ from exporter.errors import ModelError
 from exporter.formats import memory_probe, open_model
 from exporter.graph import Array
 from exporter.jobs.checks import measure_models
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.performance import memory
 from exporter.performance.memory import Growth, ModelFile, measure_memory, summarize
 from tests.builders.onnx_models import numbers, proto

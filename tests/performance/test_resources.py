@@ -9,7 +9,7 @@ import pytest
 from exporter.cli.options import PARSERS
 from exporter.errors import UsageError
 from exporter.jobs.checks import CheckResults
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.performance.resources import RESOURCES, resource_checks
 from exporter.records import Memory
 from exporter.report.check_groups import describe_failure

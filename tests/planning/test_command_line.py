@@ -11,7 +11,7 @@ import pytest
 from exporter.cli import options
 from exporter.cli.main import cli
 from exporter.cli.progress import Progress
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.planning.command_line import command_line, option_values
 from exporter.planning.options import CutOptions
 

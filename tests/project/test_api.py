@@ -20,7 +20,7 @@ from exporter import api
 from exporter.cli import options as cli_options
 from exporter.errors import CheckError, ExporterError, ModelError, OutputError, UsageError
 from exporter.graph.edits import Edit
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import Pruned
 from exporter.modes import MODES, Semantics
 from exporter.planning.keywords import with_keywords

@@ -18,7 +18,7 @@ from exporter.formats.model import Model
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.quantization import QuantizationSpec
 from exporter.quantization.interface import integer_ends
 from exporter.quantization.quantize import quantize_model

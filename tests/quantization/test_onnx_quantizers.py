@@ -25,7 +25,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from exporter.formats.model import RunOptions
 from exporter.formats.onnx import open_file
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.verification.limits import LIMITS, cut_precision

@@ -29,7 +29,7 @@ from exporter.quantization import FLOAT, PRECISIONS, QUANTIZED, QuantizationSpec
 from exporter.quantization.quantize import check_float, quantize_model
 from exporter.quantization.silence import silenced
 from exporter.quantization.unquantized import unquantized
-from exporter.verification.metrics import compare
+from tests.builders.metrics import compare
 from tests.builders.onnx_models import classifier, model, node, numbers, softmax
 from tests.builders.shelf import BIAS, FEATURES, KERNEL, UNITS
 from tests.builders.tflite_builder import Builder, read

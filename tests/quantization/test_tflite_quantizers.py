@@ -10,7 +10,7 @@ import pytest
 from litert_quantizer import quantizer, recipe
 
 from exporter.formats.tflite import from_bytes
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from tests.builders.tflite_builder import Builder

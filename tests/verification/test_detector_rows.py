@@ -17,7 +17,7 @@ from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array, Quantization
 from exporter.jobs.checks import compare_models
 from exporter.jobs.compare import verify_files
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.records import Check

@@ -18,7 +18,7 @@ from exporter.formats.model import RunOptions
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.graph.edits import AddOutput, Plan
 from exporter.graph.operations import Activation, Elementwise, Linear, Reshape, TopK, Transpose
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap

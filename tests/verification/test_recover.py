@@ -13,7 +13,7 @@ from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph.edits import AddOutput, Plan
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.verification.recover import _same_rows, recover_tables

@@ -20,7 +20,7 @@ from exporter.formats import open_model
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.quantization import QuantizationSpec

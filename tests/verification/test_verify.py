@@ -21,7 +21,7 @@ from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Remap

@@ -22,7 +22,7 @@ from exporter.formats.onnx.files import from_proto
 from exporter.formats.onnx.table import DOMAINS, REASONS, translate
 from exporter.graph import Array
 from exporter.graph.operations import Elementwise
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.planning.cut import CutOptions
 from exporter.trace import trace

@@ -19,7 +19,7 @@ from exporter.formats.onnx import OnnxModel, external_data, open_file
 from exporter.formats.onnx.protos import all_tensors
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
 from exporter.output.draft import new_file
 from exporter.planning.cut import CutOptions

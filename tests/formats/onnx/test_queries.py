@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 
 from exporter.formats.onnx import from_proto
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.trace import trace

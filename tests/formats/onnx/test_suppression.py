@@ -12,7 +12,7 @@ from exporter.errors import UsageError
 from exporter.formats.onnx import from_proto
 from exporter.graph import Array
 from exporter.jobs.checks import compare_models
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace, trace_axis

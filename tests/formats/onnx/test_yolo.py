@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from exporter.errors import UsageError
 from exporter.formats.onnx import OnnxModel, from_proto
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace

@@ -28,7 +28,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.savedmodel.model import open_file
 from exporter.formats.savedmodel.validate import only_computes
 from exporter.jobs.inspect import inspect_model
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.source import OpenedModel
 from tests.builders import saved_models
 from tests.builders.commands import Done

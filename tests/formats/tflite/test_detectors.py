@@ -19,7 +19,7 @@ from exporter.formats.tflite import TfliteModel, from_bytes, open_file
 from exporter.graph import Array, Graph
 from exporter.jobs.checks import compare_models
 from exporter.jobs.compare import verify_files
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import Pruned, prune_model
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace

@@ -11,7 +11,7 @@ import pytest
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import from_bytes
 from exporter.graph import Array
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from tests.builders import yolo_reference as reference

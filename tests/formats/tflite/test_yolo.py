@@ -13,7 +13,7 @@ from exporter.formats.model import Model, RunOptions
 from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
-from exporter.jobs.options import Job
+from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.trace import trace
