@@ -10,9 +10,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
+from tests.builders import fork_server
+
 PROJECT = Path(__file__).parents[2]
+_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -49,18 +53,27 @@ def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Do
 
     Args:
         line: arguments without the program's name, as text or as a sequence.
-        surroundings: environment variables.
+        surroundings: environment variables. With some, the command starts from nothing; else it is
+            a fork of a process that has imported the program.
     """
     temporary = folder.parent / f"{folder.name}-tmp"
     temporary.mkdir(exist_ok=True)
+    arguments = shlex.split(line) if isinstance(line, str) else line
+    variables = environment(TMPDIR=str(temporary), **surroundings)
+    if not surroundings and hasattr(os, "fork"):
+        with TemporaryFile() as out, TemporaryFile() as err:
+            code = fork_server.run(arguments, folder, variables, (out, err), _TIMEOUT_S)
+            for file in (out, err):
+                file.seek(0)
+            return Done(code, out.read().decode(), err.read().decode())
     done = subprocess.run(
-        command(*(shlex.split(line) if isinstance(line, str) else line)),
+        command(*arguments),
         cwd=folder,
-        env=environment(TMPDIR=str(temporary), **surroundings),
+        env=variables,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         encoding="utf-8",
-        timeout=300,
+        timeout=_TIMEOUT_S,
         check=False,
     )
     return Done(done.returncode, done.stdout, done.stderr)
