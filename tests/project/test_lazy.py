@@ -85,7 +85,7 @@ def test_a_heavy_import_is_seen(work: Path) -> None:
 
 def test_no_telemetry_file_is_written(work: Path) -> None:
     """onnxruntime writes a temporary file when its telemetry starts."""
-    done = exporter("prune net.onnx -o silent.onnx --keep 1-3", work)
+    done = exporter("prune net.onnx -o silent.onnx --keep 1-3", work, PYTHONUTF8="1")
     assert done.code == 0
     assert leftover_files(work) == []
 
