@@ -45,14 +45,20 @@ def _server(project: Path) -> socket.socket:
     """A connection to the server of this process, which ends with it."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "tests.builders.fork_server", str(theirs.fileno())],
             cwd=project,
             env={**os.environ, "PYTHONPATH": str(project)},
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )
+    atexit.register(_stop, ours, process)
     return ours
+
+
+def _stop(connection: socket.socket, process: subprocess.Popen[bytes]) -> None:
+    connection.close()
+    process.wait()
 
 
 def run(
