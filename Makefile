@@ -24,7 +24,7 @@ help:
 	@echo "make format        format the code and fix what ruff can fix"
 	@echo "make coverage      show the coverage of the whole package, after 'make check'"
 	@echo "make operators     write docs/operators.md from the operator tables"
-	@echo "make keywords      write the keywords of exporter/api.py from the fields of the options"
+	@echo "make keywords      write exporter/keywords.py from the fields of the options"
 	@echo "make precisions    write docs/precisions.md: try every head in every precision"
 	@echo "make modes         write docs/modes.md: plan every mode on small models"
 	@echo "make applications  write docs/applications.md: cut one network per Keras family (30 minutes)"

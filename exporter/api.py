@@ -7,10 +7,10 @@ If a check fails, a function returns its result with `ok` false. With `check=Tru
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, Unpack, get_type_hints, overload
 
 from exporter.errors import CheckError, UsageError
 from exporter.formats import open_model
@@ -27,6 +27,7 @@ from exporter.jobs.run import run_job, run_variants
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_folder
+from exporter.keywords import JobKeywords, Keywords, SelectingKeywords
 from exporter.planning.keywords import with_keywords
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions, Units
@@ -36,119 +37,6 @@ if TYPE_CHECKING:
     import keras
 
 Source = str | Path | Any  # a path, or a live keras.Model
-
-# --- keywords, written by tools/api_keywords.py -------------------------------------------------
-
-
-class CutKeywords(TypedDict, total=False):
-    """Options of `CutOptions`."""
-
-    keep: Units | None
-    remove: Units | None
-    cuts: Mapping[str, Units]
-    labels: str | Path | Sequence[str] | None
-    keep_order: bool
-    head: str | None
-    units: str | tuple[int, int] | None
-    allow_nonfinite: bool
-    allow_remove_special: bool
-    mode: str
-    probabilities: str
-    merge: Mapping[str, Units]
-    gate: str | None
-    restore_width: bool
-    for_quantization: bool
-    restore_ids: bool
-    new_ids: bool
-    emit: str | None
-
-
-class JobKeywords(TypedDict, total=False):
-    """Options of `Job`."""
-
-    to: str | Iterable[str] | None
-    data: str | Path | None
-    samples: int | None
-    normalize: str | None
-    resize: str | None
-    skip_bad: bool
-    label_column: str | None
-    sample_rate: int | None
-    tokenizer: str | Path | None
-    seed: int
-    input_shapes: Mapping[str, tuple[int, ...]]
-    dims: Mapping[str, int]
-    threads: int
-    tolerance: float | None
-    truth: str | Path | None
-    original_labels: str | Path | Sequence[str] | None
-    min_accuracy: float | None
-    max_drop: float | None
-    min_top1: float | None
-    min_sqnr: float | None
-    min_cosine: float | None
-    max_size_bytes: int | None
-    max_latency_ms: float | None
-    max_memory_bytes: int | None
-    quantized_to: str | None
-    map_input: Mapping[str, str]
-    map_output: Mapping[str, str]
-    bisect: bool
-    save_worst: str | Path | None
-    verify: bool
-    check: bool
-    bench: bool
-    bench_seconds: float
-    bench_runs: int
-    precisions: str | Iterable[str]
-    calibration: str | Path | None
-    synthetic_calibration: bool
-    integer_io: bool | str | Iterable[str]
-    float_io: bool | str | Iterable[str]
-    quantize_first: bool
-    opset: int
-    batch: int
-    signature: str | None
-    large_head_bytes: int
-    timeout_s: float | None
-    memory_limit_bytes: int | None
-    keep_original: bool
-    force: bool
-    progress: Callable[[str], None]
-    on_sample: Callable[[int, int], None]
-
-
-class SelectKeywords(TypedDict, total=False):
-    """Options of `SelectOptions`."""
-
-    min_f1: float | None
-    min_precision: float | None
-    min_recall: float | None
-    min_average_precision: float | None
-    min_support: int | None
-    min_count: int | None
-    min_active: float | None
-    min_norm: float | None
-    top: int | None
-    by: str | None
-    coverage: float | None
-    max_correlation: float | None
-    counts: str | Path | None
-    occurs_in: str | Path | None
-    labels: str | Path | Sequence[str] | None
-    head: str | None
-
-
-# --- end of the keywords ------------------------------------------------------------------------
-
-
-class Keywords(CutKeywords, JobKeywords, total=False):
-    """The keywords of functions that cut."""
-
-
-class SelectingKeywords(SelectKeywords, JobKeywords, total=False):
-    """The keywords of `select`."""
-
 
 _TYPES = get_type_hints(Keywords) | get_type_hints(SelectingKeywords)
 _with_keywords = functools.partial(with_keywords, types=_TYPES)
@@ -194,10 +82,8 @@ def select(source: Source, **options: Unpack[SelectingKeywords]) -> UnitChoice:
     Raises:
         ExporterError: one of its subclasses.
     """
-    names = {option.name for option in options_of(SelectOptions)}
-    chosen: dict[str, Any] = {name: v for name, v in options.items() if name in names}
-    job = _job({name: v for name, v in options.items() if name not in names})
-    return select_units(source, job, SelectOptions(**chosen))
+    chosen, others = _split(SelectOptions, options)
+    return select_units(source, Job(**others), SelectOptions(**chosen))
 
 
 @overload
@@ -363,10 +249,15 @@ def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobKeyword
 
 
 def _records(options: Mapping[str, Any]) -> tuple[CutOptions, Job]:
-    names = {option.name for option in options_of(CutOptions)}
-    cut = {name: value for name, value in options.items() if name in names}
-    job = {name: value for name, value in options.items() if name not in names}
+    cut, job = _split(CutOptions, options)
     return CutOptions(**cut), Job(**job)
+
+
+def _split(record: type, options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The options of a record, and the others."""
+    names = {option.name for option in options_of(record)}
+    own = {name: value for name, value in options.items() if name in names}
+    return own, {name: value for name, value in options.items() if name not in names}
 
 
 def _job(options: Mapping[str, Any]) -> Job:

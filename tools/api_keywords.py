@@ -1,4 +1,4 @@
-"""Write the keywords in `exporter/api.py` from the fields of the option records.
+"""Write the keywords in `exporter/keywords.py` from the fields of the option records.
 
 Type checkers read keywords from source code only, so that the fields have to be written there.
 Run it after a change of an option: `make keywords`. A test compares the block with the fields.
@@ -13,8 +13,8 @@ from exporter.jobs.select_options import SelectOptions
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 
-API = Path(__file__).parents[1] / "exporter" / "api.py"
-START, END = "# --- keywords, written by tools/api_keywords.py ", "# --- end of the keywords "
+API = Path(__file__).parents[1] / "exporter" / "keywords.py"
+START, END = "# --- written by tools/api_keywords.py ", "# --- end of the keywords "
 RECORDS = {"CutKeywords": CutOptions, "JobKeywords": Job, "SelectKeywords": SelectOptions}
 
 

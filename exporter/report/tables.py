@@ -76,6 +76,25 @@ def _times(before: str, after: str) -> Callable[[Any], str]:
     return text
 
 
+def _sizes(name: str, title: str) -> Column:
+    """A field of a record in bytes, before and after."""
+
+    def text(row: Memory) -> str:
+        return size(getattr(row, f"original_{name}"), getattr(row, name))
+
+    return Column(title, text, right=True, detail=True)
+
+
+def _share(name: str, title: str) -> Column:
+    """A share with its interval."""
+
+    def text(row: Quality) -> str:
+        interval = getattr(row, "ci95" if name == "value" else f"{name}_ci95")
+        return percent_with_interval(getattr(row, name), interval)
+
+    return Column(title, text, right=True, detail=True)
+
+
 def _memory_change(row: Memory) -> str:
     if row.verdict == "no measurable change":
         return row.verdict
@@ -160,25 +179,10 @@ QUALITY = (
     Column("Measure", lambda row: MEASURES[row.measure].label),
     Column("Classes", lambda row: row.classes),
     Column("Samples", lambda row: str(row.samples), right=True),
-    Column(
-        "Original [95 %]",
-        lambda row: percent_with_interval(row.original, row.original_ci95),
-        right=True,
-        detail=True,
-    ),
-    Column(
-        "Original, kept units only [95 %]",
-        lambda row: percent_with_interval(row.original_kept, row.original_kept_ci95),
-        right=True,
-        detail=True,
-    ),
+    _share("original", "Original [95 %]"),
+    _share("original_kept", "Original, kept units only [95 %]"),
     Column("Before -> after", _before_and_after, right=True),
-    Column(
-        "After [95 %]",
-        lambda row: percent_with_interval(row.value, row.ci95),
-        right=True,
-        detail=True,
-    ),
+    _share("value", "After [95 %]"),
     Column("Drop [95 %]", lambda row: points(row.drop, row.drop_ci95), right=True),
 )
 
@@ -221,24 +225,9 @@ MEMORY = (
     Column("Engine", lambda row: row.engine, detail=True),
     Column("Resident", _BEFORE_AND_AFTER.content, right=True),
     Column("Change", _memory_change, right=True),
-    Column(
-        "Anonymous",
-        lambda row: size(row.original_anonymous_bytes, row.anonymous_bytes),
-        right=True,
-        detail=True,
-    ),
-    Column(
-        "Mapped",
-        lambda row: size(row.original_mapped_bytes, row.mapped_bytes),
-        right=True,
-        detail=True,
-    ),
-    Column(
-        "Peak",
-        lambda row: size(row.original_peak_bytes, row.peak_bytes),
-        right=True,
-        detail=True,
-    ),
+    _sizes("anonymous_bytes", "Anonymous"),
+    _sizes("mapped_bytes", "Mapped"),
+    _sizes("peak_bytes", "Peak"),
     Column("Noise", lambda row: size(row.noise_bytes), right=True, detail=True),
 )
 
