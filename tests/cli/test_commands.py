@@ -345,7 +345,7 @@ def test_report_names_the_users_inputs(work: Path) -> None:
 
 def test_input_shape_completes_an_open_shape(work: Path) -> None:
     line = "prune open.onnx -o shaped.onnx --keep 1-2 --input-shape x=1,5,6"
-    assert "matches the original" in ok(exporter(line, work)).out
+    assert "proved to match the original" in ok(exporter(line, work)).out
 
 
 def test_no_verify_runs_no_model(work: Path) -> None:
