@@ -19,6 +19,7 @@ class KerasCall(NamedTuple):
     """One call of one Keras operation, mostly a layer, on symbolic tensors.
 
     Attributes:
+        inputs: without a mask that the operation ignores.
         arguments: as Keras recorded them, tensors and other values.
     """
 
@@ -79,12 +80,22 @@ def calls(model: Any) -> list[KerasCall]:
             continue
         node = operation._inbound_nodes[index]  # noqa: SLF001 - Keras has no public way
         if entered:
-            inputs, outputs = tuple(node.input_tensors), tuple(node.output_tensors)
-            done[key] = KerasCall(operation, inputs, outputs, node.arguments)
+            unused = node.arguments.kwargs.get("mask") if _ignores_mask(operation) else None
+            inputs = tuple(each for each in node.input_tensors if each is not unused)
+            done[key] = KerasCall(operation, inputs, tuple(node.output_tensors), node.arguments)
         else:
             waiting.append((tensor, True))
             waiting += [(needed, False) for needed in reversed(node.input_tensors)]
     return list(done.values())
+
+
+def _ignores_mask(operation: Any) -> bool:
+    """Does inference compute the same with and without the mask that the layer is given?"""
+    if isinstance(operation, keras.layers.TimeDistributed):
+        return "mask" not in operation.layer.call_signature_parameters or _ignores_mask(
+            operation.layer
+        )
+    return isinstance(operation, keras.layers.BatchNormalization)  # training counts with it
 
 
 def producer_name(tensor: Any) -> str:

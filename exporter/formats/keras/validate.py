@@ -23,12 +23,16 @@ from exporter.formats.keras.files import (
 from exporter.formats.keras.keras2 import counterpart, is_keras_2
 from exporter.graph import Array
 
-_CODE = {
-    *("Lambda", "__lambda__", "TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"),
+_FUNCTION_LAYERS = {"TFOpLambda", "SlicingOpLambda", "TensorFlowOpLayer"}  # of Keras 2
+_CODE_LAYERS = {
+    *("Lambda", "__lambda__"),
     *("TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer"),
 }
 _OUR_PACKAGE = "exporter.layers"
 OUR_CLASSES = frozenset({"ConditionalUnits", "UnitMask", "ZeroedUnits"})
+_HINT_FUNCTION = (
+    "open it with the TensorFlow that wrote it, save it with tf.saved_model.save, and cut that"
+)
 _HINT_CODE = "build the model again with a built-in layer instead"
 _HINT_CUSTOM = "only models made of Keras' own layers can be opened"
 
@@ -136,11 +140,14 @@ def check_classes(config: Any, source: str) -> None:
         ModelError: names the layer and its class.
     """
     for entry in _objects(config):
-        if entry["class_name"] in _CODE:
+        described = f"{source}: {_described(entry)} is a {entry['class_name']}"
+        if entry["class_name"] in _FUNCTION_LAYERS:
             raise ModelError(
-                f"{source}: {_described(entry)} is a {entry['class_name']}, which runs custom code",
-                _HINT_CODE,
+                f"{described}, which calls a TensorFlow function; Keras 3 has no such layer",
+                _HINT_FUNCTION,
             )
+        if entry["class_name"] in _CODE_LAYERS:
+            raise ModelError(f"{described}, which runs custom code", _HINT_CODE)
         _check_settings(entry, source)
         if not _is_known(entry, {"keras", "tf_keras", "builtins"}):
             raise _custom(source, entry)
@@ -186,7 +193,7 @@ def custom_class_of(model: Any) -> str | None:
     """
     entries = list(_live_entries(model))
     for entry in entries:
-        if entry["class_name"] in _CODE:
+        if entry["class_name"] in _CODE_LAYERS:
             check_classes(entry, f"the model {model.name!r}")
     for entry in entries:
         name = _described(entry)

@@ -182,6 +182,10 @@ REFUSED: Mapping[str, tuple[Make, str]] = {
         ),
         "layer 'h' is a TFSMLayer, which runs custom code",
     ),
+    "TensorFlow function of Keras 2": (
+        lambda archive, _: with_layer(archive, module="tf_keras", class_name="TFOpLambda"),
+        "layer 'h' is a TFOpLambda, which calls a TensorFlow function; Keras 3 has no such layer",
+    ),
     "vocabulary of words": (
         _with_vocabulary("StringLookup"),
         "layer 'h' takes its vocabulary from the file '.*vocabulary.txt', which is not read",

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 
+import exporter
 from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
 from exporter.formats.keras.model import KerasModel
@@ -60,6 +61,31 @@ def weights(model: KerasModel) -> list[Array]:
 def architecture(request: pytest.FixtureRequest) -> Architecture:
     made: Architecture = request.param
     return made
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_a_mask_that_a_layer_ignores_does_not_stop_a_cut(*, normalized: bool) -> None:
+    """Keras hands the mask of an Embedding to each later layer that has the argument."""
+    between = [keras.layers.BatchNormalization()] if normalized else []
+    model = keras.Sequential(
+        [
+            keras.Input((5,), dtype="int32", name="tokens"),
+            keras.layers.Embedding(9, 4, mask_zero=True),
+            keras.layers.GRU(6, return_sequences=True),
+            *between,
+            keras.layers.TimeDistributed(keras.layers.Dense(7, activation="softmax")),
+        ]
+    )
+    tokens = np.array([[3, 1, 4, 0, 0], [8, 2, 6, 5, 7]], np.int32)
+    expected = np.array(model(tokens))[..., KEPT]
+    pruned = exporter.prune(model, keep=KEPT, keep_order=True)
+    values = np.array(pruned(tokens))
+    np.testing.assert_allclose(values, expected / expected.sum(-1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(values[0, 3], values[0, 2])  # the GRU skips the padding
+    assert (values[0, 2] != values[0, 1]).all()
 
 
 # --- refused --------------------------------------------------------------------------------------
