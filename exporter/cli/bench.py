@@ -9,7 +9,11 @@ from exporter.cli import options
 from exporter.cli.progress import show_progress
 
 
-@options.command("bench", "net.onnx small.onnx", arguments=("original", "pruned"))
+@options.command(
+    "bench",
+    ("net.onnx small.onnx", "net.onnx small.onnx --max-latency 5ms"),
+    arguments=("original", "pruned"),
+)
 def command(original: Path, pruned: Path, **given: Any) -> int:
     """Measure latency and memory of PRUNED next to ORIGINAL: two .onnx or two .tflite files."""
     from exporter.cli import show

@@ -9,7 +9,9 @@ from exporter.cli import options
 from exporter.cli.progress import show_progress
 
 
-@options.command("convert", "net.keras -o net.tflite", options.output())
+@options.command(
+    "convert", ("net.keras -o net.tflite", "saved_model -o net.onnx --opset 18"), options.output()
+)
 def command(model: Path, output: Path, **given: Any) -> int:
     """Convert MODEL (Keras or a SavedModel folder), uncut, to FILE (.onnx or .tflite).
 

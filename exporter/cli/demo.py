@@ -11,7 +11,7 @@ from exporter.cli.progress import show_progress
 
 @options.command(
     "demo",
-    "-o exporter-demo",
+    ("", "-o my-demo --force"),
     options.output("DIR", default=Path("exporter-demo"), show_default=True),
     arguments=(),
 )

@@ -13,7 +13,14 @@ from pathlib import Path
 import click
 
 from exporter.cli.stderr import say, say_traceback
-from exporter.errors import ExporterError, OutputError, UsageError, missing_library, system_error
+from exporter.errors import (
+    ExporterError,
+    OutputError,
+    UsageError,
+    missing_library,
+    nearest,
+    system_error,
+)
 
 INTERRUPTED = 130
 BUG = 70
@@ -115,6 +122,8 @@ def _failure(error: Exception, arguments: list[str]) -> int:
         return _print_error(message, hint, error.exit_code, as_json=as_json)
     if isinstance(error, click.ClickException):
         message = " ".join(error.format_message().split())  # Click writes a line for each choice
+        if isinstance(error, click.NoSuchOption):
+            message = f"there is no option {error.option_name!r}"
         return _print_error(message, _usage_hint(error), USAGE, as_json=as_json)
     if isinstance(error, click.Abort):
         return _print_error("interrupted", "", INTERRUPTED, as_json=as_json)
@@ -149,4 +158,11 @@ def _one_line(text: str) -> str:
 
 def _usage_hint(error: click.ClickException) -> str:
     context = error.ctx if isinstance(error, click.UsageError) else None
-    return f"{context.command_path} --help shows the arguments" if context else ""
+    if context is None:
+        return ""
+    hint = f"{context.command_path} --help shows the arguments"
+    if isinstance(error, click.NoSuchOption):
+        known = {name for each in context.command.params for name in each.opts}
+        similar = nearest(error.option_name, sorted(known), 0.75)
+        return f"did you mean {similar}? {hint}" if similar else hint
+    return hint

@@ -19,7 +19,7 @@ from exporter.planning.options import CutOptions
 
 @options.command(
     "inspect",
-    "net.onnx --keep owl,macaw --precision fp32,int8",
+    ("net.onnx", "net.onnx --keep owl,macaw --precision fp32,int8"),
     options.measure_share,
     records=(CutOptions, Job),
 )

@@ -7,19 +7,22 @@ import re
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from exporter.cli import config
+from exporter.cli.exit_codes import printing
 from exporter.cli.progress import Progress
+from exporter.cli.stderr import say
 from exporter.errors import nearest
 from exporter.jobs.job import Job
 from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_url
-from exporter.planning.option import Option, options_of
+from exporter.planning.option import ADVANCED, Option, options_of
 from exporter.planning.options import CutOptions
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -141,17 +144,41 @@ def _not_one_of(word: str, choices: Iterable[str]) -> str:
     return f"{word!r} is not one of {', '.join(choices)}{hint}"
 
 
+def _range(allowed: click.IntRange | click.FloatRange) -> str:
+    """A range in `--help`: "1 or more", "0 to 1"; "" without bounds."""
+    low, high = allowed.min, allowed.max
+    if low is None:
+        return "" if high is None else f"at most {high}"
+    if high is None:
+        return f"{low} or more"
+    return f"{'above ' if allowed.min_open else ''}{low} to {high}"
+
+
+class Whole(click.IntRange):
+    """A whole number, perhaps in a range."""
+
+    def _describe_range(self) -> str:
+        return _range(self)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and not re.fullmatch(r"\s*[+-]?[0-9_]+\s*", value):
+            self.fail(f"{value!r} is not a whole number", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
 class Number(click.FloatRange):
     """A finite number, perhaps in a range."""
 
     def _describe_range(self) -> str:
-        """The range in `--help`; Click would show one without bounds as `x<=None`."""
-        bounded = self.min is not None or self.max is not None
-        return super()._describe_range() if bounded else ""
+        return _range(self)
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
+        try:
+            float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a number", param, ctx)
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number", param, ctx)
@@ -196,10 +223,10 @@ ONCE = ("--keep", "--remove", "--head", "--units")  # of a second one, Click wou
 
 
 class Command(click.Command):
-    """A command whose `--help` lists options in sections."""
+    """A command whose options a file may set, and whose `--help` lists them in sections."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse a second selection."""
+        """Also from the file; `--print-config` needs no argument. Refuse a second selection."""
         _, _, order = self.make_parser(ctx).parse_args(list(args))
         for parameter, count in Counter(order).items():
             flag = next((flag for flag in parameter.opts if flag in ONCE), None)
@@ -209,7 +236,28 @@ class Command(click.Command):
                     "each",
                     ctx,
                 )
-        return super().parse_args(ctx, args)
+        required = [each for each in self.params if each.required]
+        for each in required:
+            each.required = "--print-config" not in args
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.BadParameter as error:
+            raise config.naming_file(ctx, error) from error
+        finally:
+            for each in required:
+                each.required = True
+        config.let_command_line_win(ctx)
+        return rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, or show its options."""
+        if ctx.params.pop("print_config"):
+            with printing():
+                click.echo("\n".join(config.to_toml(ctx)))
+            return 0
+        if (file := config.file_in_use(ctx)) and not ctx.params["quiet"]:
+            say(f"options from {file}")
+        return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -218,9 +266,18 @@ class Command(click.Command):
             if row is not None:
                 section = getattr(parameter, "section", "Messages")
                 sections.setdefault(section, []).append(row)
-        for title, rows in sections.items():
+        for title in sorted(sections, key=lambda each: _LAST.get(each, 0)):
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl(sections[title])
+
+    def format_epilog(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The examples, a line each."""
+        with formatter.section("Examples"):
+            for example in (self.epilog or "").splitlines():
+                formatter.write(f"  {example.rstrip()}\n")
+
+
+_LAST = {ADVANCED: 1, "Configuration": 2, "Messages": 3}  # sections at the end of `--help`
 
 
 def option(*names: str, section: str = "Output", **details: Any) -> Decorator:
@@ -243,7 +300,7 @@ def _from_field(field: Option, command_name: str) -> Decorator:
         field = replace(field, help="Also write:", choices=forms)
     details: dict[str, Any] = {
         "help": field.text,
-        "metavar": field.metavar,
+        "metavar": field.value,
         "section": field.section,
     }
     flag = str(field.flag)
@@ -271,7 +328,7 @@ def _type(field: Option) -> Any:
         names = tuple(field.choices)
         return _list_of(names) if "tuple" in field.type else OneOf(names)
     if field.type.startswith("int"):
-        return click.IntRange(field.minimum, field.maximum)
+        return Whole(field.minimum, field.maximum)
     if field.type.startswith("float"):
         return Number(field.minimum, field.maximum, min_open=field.is_open)
     return str
@@ -294,6 +351,7 @@ def argument(name: str, **details: Any) -> Decorator:
 def output(metavar: str = "FILE", **details: Any) -> Decorator:
     """-o, --output"""
     details = {"required": "default" not in details, **details}
+    details["help"] = f"{metavar.capitalize().replace('Dir', 'Folder')} to write."
     return option("-o", "--output", type=PATH, metavar=metavar, **details)
 
 
@@ -313,6 +371,25 @@ dry_run = _all(
     measure_share,
 )
 
+configuration = _all(
+    option(
+        "--config",
+        type=PATH,
+        is_eager=True,
+        expose_value=False,
+        callback=config.use_config,
+        section="Configuration",
+        help="File with options, by name. Default: exporter.toml, or [tool.exporter] in "
+        "pyproject.toml, in the current folder.",
+    ),
+    option(
+        "--print-config",
+        is_flag=True,
+        section="Configuration",
+        help="Show all options as such a file, and do nothing else.",
+    ),
+)
+
 messages = _all(
     option("--json", "as_json", is_flag=True, section="Messages", help="Print one JSON object."),
     option("-q", "--quiet", is_flag=True, section="Messages", help="No progress on stderr."),
@@ -329,7 +406,7 @@ messages = _all(
 
 def command(
     name: str,
-    example: str,
+    examples: Sequence[str],
     *more: Decorator,
     arguments: tuple[str, ...] = ("model",),
     records: tuple[type, ...] = (Job,),
@@ -337,13 +414,13 @@ def command(
     """A command with its arguments and the options that the records declare for it.
 
     Args:
-        example: arguments of an example, which ends its help.
+        examples: arguments of each example; they end its help.
         more: options that are not fields of the records.
         arguments: names of the files that it reads.
     """
-    epilog = f"Example: exporter {name} {example}"
+    epilog = "\n".join(f"exporter {name} {example}" for example in examples)
     files = (argument(each) for each in arguments)
-    decorate = _all(*files, *more, record_options(name, *records), messages)
+    decorate = _all(*files, *more, record_options(name, *records), configuration, messages)
     return lambda function: click.command(name, cls=Command, epilog=epilog)(decorate(function))
 
 
@@ -358,6 +435,8 @@ def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
         if each.type.startswith("Mapping") and each.name in given
     }
     line = shlex.join(["exporter", *sys.argv[1:]])
+    if config.file_in_use(click.get_current_context()):
+        line = ""  # the job states all options itself: the file may change
     calls = {"progress": progress, "on_sample": progress.on_sample}
     values = {**given, **repeated, **calls, "command": line}
     return Job(**fields_of(Job, values))

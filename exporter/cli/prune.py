@@ -14,7 +14,11 @@ from exporter.planning.options import CutOptions
 
 @options.command(
     "prune",
-    "net.onnx -o small.onnx --keep owl,macaw --labels labels.txt",
+    (
+        "net.onnx -o small.onnx --keep owl,macaw --labels labels.txt",
+        "net.tflite -o small.tflite --remove 0 --mode mask",
+        "net.tflite --keep 0-9 --dry-run",
+    ),
     options.output(required=False),
     options.dry_run,
     records=(CutOptions, Job),

@@ -12,7 +12,10 @@ from exporter.quantization import FLOAT, PRECISIONS
 
 @options.command(
     "quantize",
-    "small.onnx -o small.int8.onnx --precision int8 --data inputs.npz",
+    (
+        "net.onnx -o net.int8.onnx --precision int8 --data inputs.npz",
+        "net.tflite -o half.tflite --precision fp16 --max-size 300kB",
+    ),
     options.output(),
     options.option(
         "--precision",

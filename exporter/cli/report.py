@@ -11,7 +11,7 @@ from exporter.cli.stdout import print_printable
 
 
 @options.command(
-    "report", "out", options.argument("folder", metavar="DIR"), arguments=(), records=()
+    "report", ("out",), options.argument("folder", metavar="DIR"), arguments=(), records=()
 )
 def command(folder: Path, **_given: Any) -> int:
     """Draw report.html again, from report.json, in a folder that `run` wrote.

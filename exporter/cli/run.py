@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,12 @@ from exporter.planning.options import CutOptions
 
 @options.command(
     "run",
-    "net.keras -o out --keep owl,macaw --labels labels.txt",
+    (
+        "net.keras -o out --keep owl,macaw --labels labels.txt",
+        "net.keras -o out --keep @names.txt --precision int8 --data images",
+        "net.onnx -o out --variant birds=0-9 --variant cats=281-285",
+        "net.onnx --keep 0-9 --dry-run",
+    ),
     options.output("DIR", required=False),
     options.option(
         "--variant",
@@ -41,6 +47,7 @@ def command(model: Path, output: Path | None, variants: tuple[str, ...], **given
     from exporter.jobs.run import check_run, run_variants
 
     cuts = _cut_options(variants, given)
+    start = time.monotonic()
     is_dry = options.wants_forecast(given, output)
     folder = output or Path()  # a dry run has none
     with show_progress(given) as progress:
@@ -53,7 +60,7 @@ def command(model: Path, output: Path | None, variants: tuple[str, ...], **given
             reports = run_variants(model, folder, cuts, job)
     if is_dry:
         return show_forecast.plans(found, given)
-    return show.reports(reports, given, folder)
+    return show.reports(reports, given, folder, time.monotonic() - start)
 
 
 def _cut_options(variants: tuple[str, ...], given: dict[str, Any]) -> dict[str, CutOptions]:

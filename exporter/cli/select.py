@@ -13,17 +13,23 @@ from exporter.jobs.select_options import SelectOptions
 
 @options.command(
     "select",
-    "net.onnx --data pictures --min-f1 0.6 -o selection.json",
+    (
+        "net.onnx --data pictures --min-f1 0.6 -o selection.json",
+        "net.onnx --counts log.txt --coverage 0.995 -o selection.json",
+        "net.onnx --data pictures --top 12 -o selection.json",
+    ),
     options.output(),
     options.option(
         "--explain",
         is_flag=True,
+        section="Result",
         help="Show the kept units that the samples of each removed unit are predicted as.",
     ),
     options.option(
         "--suggest-merge",
         type=options.Number(0, min_open=True),
-        metavar="RATE",
+        metavar="SHARE",
+        section="Result",
         help="Suggest groups for --merge: units confused in this share of their samples.",
     ),
     records=(SelectOptions, Job),

@@ -28,19 +28,23 @@ if TYPE_CHECKING:
     from exporter.records import Report
 
 FAILED = 1
+MOST_FILES = 6  # that the end of a run names
 MOST_ROWS = 30  # units that `select` prints without --verbose
 
 # --- reports ------------------------------------------------------------------------------------
 
 
 def reports(
-    by_name: Mapping[str, Report], given: Mapping[str, Any], out: Path | None = None
+    by_name: Mapping[str, Report],
+    given: Mapping[str, Any],
+    out: Path | None = None,
+    seconds: float = 0.0,
 ) -> int:
     """Print one report, with the name "", or a report for each variant.
 
     Args:
         given: the parameters of the command.
-        out: the folder that was written.
+        out: the folder that was written, which took so many seconds.
     """
     ok = all(report.ok for report in by_name.values())
     with printing():
@@ -56,8 +60,21 @@ def reports(
             if given["verbose"]:
                 _print_checks(by_name)
             if out is not None:
-                click.echo(f"\nWritten to {formatting.printable(str(out))}")
+                _print_written(by_name, out, seconds)
     return 0 if ok else FAILED
+
+
+def _print_written(by_name: Mapping[str, Report], out: Path, seconds: float) -> None:
+    """The files, the time, and the page to look at."""
+    from exporter.output.folder import INDEX, PAGE
+
+    click.echo()
+    page = INDEX if any(by_name) else PAGE
+    models = [Path(name, each.path) for name, r in by_name.items() for each in r.artifacts]
+    names = [str(path) for path in models[:MOST_FILES]]
+    more = f", and {len(models) - MOST_FILES} more models" if len(models) > MOST_FILES else ""
+    print_printable(f"Written to {out} in {seconds:.0f} s: {', '.join(names)}{more}")
+    print_printable(f"Open {out / page}")
 
 
 def folder_report(report: FolderReport, given: Mapping[str, Any]) -> int:

@@ -11,7 +11,11 @@ from exporter.cli.progress import show_progress
 
 @options.command(
     "verify",
-    "net.onnx small.onnx",
+    (
+        "net.onnx small.onnx",
+        "net.onnx small.int8.onnx --data inputs.npz --min-top1 0.95",
+        "out",
+    ),
     options.argument("original", metavar="ORIGINAL|DIR"),
     options.argument("pruned", required=False),
     arguments=(),

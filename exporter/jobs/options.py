@@ -13,7 +13,7 @@ from exporter.conversion.options import LARGE_HEAD_BYTES
 from exporter.formats import KINDS
 from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
-from exporter.planning.option import option
+from exporter.planning.option import ADVANCED, option
 from exporter.quantization import FLOAT, PRECISIONS
 
 # names of --to -> help
@@ -39,10 +39,10 @@ _QUANTIZED = ("quantize", "run", "verify")
 _inputs = partial(option, section="Inputs to run on", commands=_RUNNING)
 _check = partial(option, section="Checks", commands=_WRITING)
 _quality = partial(option, section="Task quality", commands=("prune", "run", "verify"))
-_timing = partial(option, section="Timing", commands=_TIMING)
+_timing = partial(option, section=ADVANCED, commands=_TIMING)
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
-_conversion = partial(option, section="Conversion", commands=("convert", "run", "inspect"))
-_limit = partial(option, section="Limits", commands=(*_CHECKING, "inspect", "select", "demo"))
+_conversion = partial(option, section=ADVANCED, commands=("convert", "run", "inspect"))
+_limit = partial(option, section=ADVANCED, commands=(*_CHECKING, "inspect", "select", "demo"))
 _output = partial(option, section="Output", commands=("run",))
 
 
@@ -63,6 +63,7 @@ class JobOptions:
         "Comma list of the files to write.",
         choices=TARGETS,
         commands=(*_WRITING, "inspect"),
+        metavar="KIND,...",
     )
     data: Path | None = _inputs(
         None,
@@ -89,21 +90,29 @@ class JobOptions:
             "pad": "fits the whole image and fills the rest with black",
         },
     )
-    skip_bad: bool = _inputs(False, "Leave out images and sounds that cannot be decoded.")
+    skip_bad: bool = _inputs(
+        False, "Leave out images and sounds that cannot be decoded.", section=ADVANCED
+    )
     label_column: str | None = _inputs(
         None,
         "Column of a table with the labels. Default: label, class or target.",
         metavar="NAME",
+        section=ADVANCED,
     )
     sample_rate: int | None = _inputs(
-        None, "Sample rate that the model takes, for WAV files, if it does not state it.", minimum=1
+        None,
+        "Sample rate that the model takes, for WAV files, if it does not state it.",
+        minimum=1,
+        metavar="HERTZ",
+        section=ADVANCED,
     )
     tokenizer: Path | None = _inputs(
         None,
         "tokenizer.json, vocab.txt or SentencePiece .model for text. Default: next to the text or "
         "the model.",
+        section=ADVANCED,
     )
-    seed: int = _inputs(0, "Seed of generated inputs.", minimum=0)
+    seed: int = _inputs(0, "Seed of generated inputs.", minimum=0, metavar="NUMBER")
     input_shapes: Mapping[str, tuple[int, ...]] = _inputs(
         {},
         "Shape of an input whose dimensions the model leaves open, batch included.",
@@ -111,6 +120,7 @@ class JobOptions:
         parse="shape",
         metavar="NAME=1,16",
         commands=_FORECASTING,
+        section=ADVANCED,
     )
     dims: Mapping[str, int] = _inputs(
         {},
@@ -120,9 +130,10 @@ class JobOptions:
         parse="dims",
         metavar="NAME=1,NAME=8",
         commands=_FORECASTING,
+        section=ADVANCED,
     )
     threads: int = _inputs(
-        1, "Threads of the runtime, for all models alike.", minimum=1, maximum=256
+        1, "Threads of the runtime, for all models alike.", minimum=1, maximum=256, section=ADVANCED
     )
     tolerance: float | None = _check(
         None,
@@ -130,6 +141,7 @@ class JobOptions:
         "built-in limits of differences. With quantization, the limit of the quantization error.",
         minimum=0,
         commands=_CHECKING,
+        section=ADVANCED,
     )
     truth: Path | None = _quality(
         None,
@@ -168,6 +180,7 @@ class JobOptions:
         None,
         "Smallest signal-to-quantization-noise ratio of an output, in dB. Default: by precision.",
         commands=_QUANTIZED,
+        metavar="DB",
     )
     min_cosine: float | None = _check(
         None,
@@ -175,6 +188,7 @@ class JobOptions:
         minimum=-1,
         maximum=1,
         commands=_QUANTIZED,
+        section=ADVANCED,
     )
     max_size_bytes: int | None = _check(
         None,
@@ -213,6 +227,7 @@ class JobOptions:
         parse="pair",
         metavar="A=B",
         commands=("verify",),
+        section=ADVANCED,
     )
     map_output: Mapping[str, str] = _check(
         {},
@@ -220,6 +235,7 @@ class JobOptions:
         parse="pair",
         metavar="A=B",
         commands=("verify",),
+        section=ADVANCED,
     )
     bisect: bool = _check(
         False,
@@ -250,6 +266,7 @@ class JobOptions:
         flag="--precision",
         choices=dict.fromkeys(PRECISIONS, ""),
         commands=("run", "inspect"),
+        metavar="PRECISION,...",
     )
     calibration: Path | None = _quantization(
         None,
@@ -271,13 +288,17 @@ class JobOptions:
         parse="ends",
         metavar="[NAME,...]",
         commands=("quantize", "run", "inspect"),
+        section=ADVANCED,
     )
     quantize_first: bool = _quantization(
         False,
         "Quantize the original, then cut it, instead of the reverse.",
         commands=("run",),
+        section=ADVANCED,
     )
-    opset: int = _conversion(17, "ONNX opset of converted files.", minimum=13, maximum=21)
+    opset: int = _conversion(
+        17, "ONNX opset of converted files.", minimum=13, maximum=21, metavar="VERSION"
+    )
     batch: int = _conversion(
         1,
         "Batch size of converted files that need a fixed one (TFLite), if the model has none; and "

@@ -55,13 +55,13 @@ def _words(option: Option, value: Any) -> list[str] | None:
     if isinstance(value, bool):
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, Mapping):
-        return [word for key, each in value.items() for word in (flag, f"{key}={_spec(each)}")]
+        return [word for key, each in value.items() for word in (flag, f"{key}={spec_text(each)}")]
     if option.parse == "path" and not isinstance(value, str | Path):
         return None
-    return [flag, _spec(value)]
+    return [flag, spec_text(value)]
 
 
-def _spec(value: Any) -> str:
+def spec_text(value: Any) -> str:
     """A comma list as the command line reads it."""
     if isinstance(value, tuple | list):
         return ",".join(_entry(each) if isinstance(each, str) else str(each) for each in value)

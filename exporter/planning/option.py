@@ -16,6 +16,7 @@ from typing import Any
 from exporter.lazy_dataclass import dataclass
 
 _METADATA = "option"
+ADVANCED = "Advanced"  # the section of options that are rarely needed
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Option:
 
     Attributes:
         help: one or two sentences, for `--help` and `help()`. Other options are written as flags.
-        section: heading in `--help`.
+        section: heading in `--help`; ADVANCED for what is rarely needed.
         flag: spelling on the command line, where it is not the field's name; None for an option of
             Python only.
         parse: how the command line reads a value, a key of `cli.options.PARSERS`; "" for the
@@ -49,6 +50,18 @@ class Option:
     name: str = ""
     type: str = ""
     default: Any = None
+
+    @property
+    def value(self) -> str | None:
+        """The metavar: what to give, from the type and the name unless it is declared."""
+        is_number = self.type.startswith(("int", "float"))
+        if self.metavar or self.parse or self.choices or not is_number:
+            return self.metavar
+        if self.name.endswith(("_s", "_seconds")):
+            return "SECONDS"
+        if (self.minimum, self.maximum) == (0, 1):
+            return "SHARE"
+        return "COUNT" if self.type.startswith("int") else "NUMBER"
 
     @property
     def text(self) -> str:

@@ -13,7 +13,7 @@ from exporter.errors import UsageError
 from exporter.lazy_dataclass import dataclass
 from exporter.modes import MODES, Semantics
 from exporter.modes.semantics import INPUT, INPUT_FLOAT
-from exporter.planning.option import option
+from exporter.planning.option import ADVANCED, option
 from exporter.selection.conditions import parse_condition
 
 Units = str | Iterable[int | str]
@@ -59,10 +59,15 @@ class CutOptions:
         None,
         "Range of the classes on the output axis, if boxes share it (for example 5:85).",
         metavar="A:B",
+        section=ADVANCED,
     )
-    allow_nonfinite: bool = _selection(False, "Cut a model that has NaN or infinite weights.")
+    allow_nonfinite: bool = _selection(
+        False, "Cut a model that has NaN or infinite weights.", section=ADVANCED
+    )
     allow_remove_special: bool = _selection(
-        False, "Remove special units too, such as the background class of a detector."
+        False,
+        "Remove special units too, such as the background class of a detector.",
+        section=ADVANCED,
     )
     mode: str = _result(
         "slice",
@@ -89,18 +94,25 @@ class CutOptions:
     restore_width: bool = _result(
         False, "Prune the head, then pad the output to its original width."
     )
-    for_quantization: bool = _result(False, "Mask with a value that is safe to quantize.")
+    for_quantization: bool = _result(
+        False, "Mask with a value that is safe to quantize.", section=ADVANCED
+    )
     restore_ids: bool = _result(
-        False, "Outputs with class indices, as of detectors, return the original indices."
+        False,
+        "Outputs with class indices, as of detectors, return the original indices.",
+        section=ADVANCED,
     )
     new_ids: bool = _result(
-        False, "ArgMax and TopK outputs return new indices instead of the original ones."
+        False,
+        "ArgMax and TopK outputs return new indices instead of the original ones.",
+        section=ADVANCED,
     )
     emit: str | None = _result(
         None,
         "Add an int32 output with the original index of the best unit (ids), or of the best K "
         "(ids:K).",
         metavar="ids|ids:K",
+        section=ADVANCED,
     )
 
     @property
@@ -122,9 +134,13 @@ class CutOptions:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
         is_optional = self.merge or self.gate is not None
         given = sum(each is not None for each in (self.keep, self.remove, self.cuts or None))
-        if given > 1 or (not given and not is_optional):
+        if given > 1:
             raise UsageError(
                 "give keep, remove or cuts, and only one of them", "the other units follow from it"
+            )
+        if not given and not is_optional:
+            raise UsageError(
+                "no units are chosen", "give keep or remove, such as keep=[0, 2] or --keep 0,2"
             )
         if self.cuts:
             self._check_cuts()

@@ -50,6 +50,7 @@ def ok(done: Done) -> Done:
 def masked(text: str) -> str:
     """Replace sizes and differences, which depend on the machine and the library versions."""
     text = re.sub(r"\d[\d.]* (B|kB)", "#", text)
+    text = re.sub(r" in \d+ s:", " in # s:", text)
     text = re.sub(r"[+-]?\d+\.\d %", "#", text)
     text = re.sub(r"max_abs \S+ <= \S+", "max_abs # <= #", text)
     return re.sub(r"[ ─]+", " ", text)
@@ -613,7 +614,9 @@ def test_variants(work: Path) -> None:
     assert done.err.startswith("a: cutting pruned.fp32.onnx ...\n")
     assert masked(done.out) == (
         "2 variants: every check passed\n\nVariant Kept Checks onnx fp32\n"
-        "a 3 of 7 4 of 4 # #\nb 2 of 7 4 of 4 # #\n\nWritten to variants\n"
+        "a 3 of 7 4 of 4 # #\nb 2 of 7 4 of 4 # #\n\nWritten to variants in # s: "
+        f"{Path('a/pruned.fp32.onnx')}, {Path('b/pruned.fp32.onnx')}\n"
+        f"Open {Path('variants/index.html')}\n"
     )
     names = {"labels.txt", "original.onnx", "pruned.fp32.onnx"}
     names |= {"remap.json", "report.html", "report.json", "report.md", "SHA256SUMS"}
@@ -649,7 +652,8 @@ def test_run_prints_each_step(ran: Done) -> None:
     assert ran.out.startswith(
         "3 of 7 units kept: fp32 matches the original on 16 samples (20 checks"
     )
-    assert ran.out.endswith("\nWritten to out\n")
+    files = ", ".join(f"pruned.fp32.{kind}" for kind in ("onnx", "tflite", "keras"))
+    assert re.search(rf"\nWritten to out in \d+ s: {files}\nOpen out/report.html\n$", ran.out)
 
 
 def test_run_writes_the_documented_files(ran: Done, keras_work: Path) -> None:

@@ -81,7 +81,7 @@ USAGE = {
         "prune net.onnx -o . --keep 1", 2, "the output . does not end in .onnx"
     ),
     "no such option": Refusal(
-        "inspect net.onnx --frob", 2, "No such option", "exporter inspect --help"
+        "inspect net.onnx --frob", 2, "there is no option", "exporter inspect --help"
     ),
     "no output": Refusal(
         "prune net.onnx --keep 1", 2, "Missing option '-o' / '--output'.", "exporter prune --help"

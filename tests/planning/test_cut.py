@@ -74,8 +74,8 @@ def logits_and_probabilities() -> Graph:
         ),
         pytest.param(
             {},
-            "give keep, remove or cuts, and only one of them",
-            "the other units follow from it",
+            "no units are chosen",
+            "give keep or remove, such as keep=[0, 2] or --keep 0,2",
             id="neither keep nor remove",
         ),
         pytest.param(

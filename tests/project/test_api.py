@@ -88,7 +88,7 @@ class Extra:
 
 
 def test_a_new_field_is_an_option_and_a_keyword(capsys: pytest.CaptureFixture[str]) -> None:
-    @cli_options.command("prune", "net.onnx", arguments=(), records=(Extra,))
+    @cli_options.command("prune", ("net.onnx",), arguments=(), records=(Extra,))
     def command(**given: Any) -> dict[str, Any]:
         return given
 
@@ -99,7 +99,7 @@ def test_a_new_field_is_an_option_and_a_keyword(capsys: pytest.CaptureFixture[st
 
     assert command.main(["--depth", "5"], standalone_mode=False)["depth"] == 5
     command.main(["--help"], standalone_mode=False)
-    assert "Selection:\n  --depth INTEGER RANGE  How deep to cut.  [default: 3; x>=1]" in (
+    assert "Selection:\n  --depth COUNT  How deep to cut.  [default: 3; 1 or more]" in (
         capsys.readouterr().out
     )
     assert str(inspect.signature(prune)) == "(*, depth: int = 3) -> dict[str, typing.Any]"
