@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import field, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -149,6 +149,7 @@ class Node:
 
         A trace reads few nodes of a large file.
         """
+        fields(cls)  # completes the class (see `lazy_dataclass`): else `products` is a Field
         node = cls.__new__(cls)
         node.__dict__.update(
             name=name, operator=operator, inputs=inputs, outputs=outputs, translate=translate
