@@ -12,7 +12,7 @@ import pytest
 from exporter.cli import COMMANDS, config
 from exporter.cli.exit_codes import run_command
 from exporter.cli.main import cli
-from exporter.jobs.options import Job
+from exporter.jobs.options import JobOptions
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 from tests.builders import shelf
@@ -102,7 +102,7 @@ def test_what_is_printed_is_a_file(
     """It sets every option of the tables, and reading it changes nothing."""
     _, out, _ = exporter(f"{name} --print-config", capsys)
     keys = {line.removeprefix("# ").partition(" =")[0] for line in out.splitlines()}
-    flags = {str(o.flag)[2:] for r in (CutOptions, Job) for o in options_of(r, name) if o.flag}
+    flags = {str(o.flag)[2:] for r in (CutOptions, JobOptions) for o in options_of(r, name) if o.flag}
     assert flags <= keys
     (folder / "exporter.toml").write_text(f"[{name}]\n{out}")
     assert exporter(f"{name} --print-config", capsys)[1] == out
