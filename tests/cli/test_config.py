@@ -102,7 +102,8 @@ def test_what_is_printed_is_a_file(
     """It sets every option of the tables, and reading it changes nothing."""
     _, out, _ = exporter(f"{name} --print-config", capsys)
     keys = {line.removeprefix("# ").partition(" =")[0] for line in out.splitlines()}
-    flags = {str(o.flag)[2:] for r in (CutOptions, JobOptions) for o in options_of(r, name) if o.flag}
+    declared = (each for record in (CutOptions, JobOptions) for each in options_of(record, name))
+    flags = {str(each.flag)[2:] for each in declared if each.flag}
     assert flags <= keys
     (folder / "exporter.toml").write_text(f"[{name}]\n{out}")
     assert exporter(f"{name} --print-config", capsys)[1] == out
