@@ -18,13 +18,16 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from exporter.cli import COMMANDS
+from exporter.cli import COMMANDS, show
 from exporter.formats import KINDS
 from exporter.formats.onnx import open_file
+from exporter.jobs.demo import Demo
+from exporter.jobs.select import UnitChoice
 from exporter.modes import MODES, PROBABILITIES
 from exporter.output.c_source import FORMS
 from exporter.quantization import PRECISIONS
 from tests.builders.commands import Done, command, environment, exporter, leftover_files, listing
+from tests.builders.reports import PASSING
 from tests.builders.shelf import BIAS, KERNEL, LABELS, UNITS
 
 # --- results on stdout --------------------------------------------------------------------------
@@ -755,19 +758,14 @@ def test_prune_keras(keras_work: Path) -> None:
     assert remap["parent"]["name"] == "small.h5"
 
 
-def test_demo(work: Path) -> None:
-    done = ok(exporter("demo -o 'my demo' -q", work))
-    assert re.search(
-        r"The network classifies 9\d\.\d% of 360 held-out digits correctly\.", done.out
-    )
-    assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in done.out
-    rows = json.loads((work / "my demo" / "report.json").read_text())["selection"]
-    assert [row["label"] for row in rows if row["kept"]] == ["zero", "one", "seven"]
-    assert len(rows) == 10
-    assert all(re.match(r"f1 [01][.0-9]* (>= 0.9, count \d+, |< 0.9$)", r["reason"]) for r in rows)
-    assert all(row["reason"] in done.out for row in rows)
-    assert (work / "my demo" / "digits.keras").exists()
-    assert leftover_files(work) == []
+def test_the_command_after_the_demo_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A test of the README runs the demo."""
+    nothing = UnitChoice("digits.keras", None, "digit", (), (), {}, {}, "pictures", 134)
+    result = Demo(PASSING, nothing, 0.975, 91, {("onnx", "int8"): (0.97, 1.0)})
+    assert show.demo(result, Path("my demo"), {"as_json": False, "verbose": False}) == 0
+    out = capsys.readouterr().out
+    assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in out
+    assert "  onnx    int8  97.0% before the cut, 100.0% after\n" in out
 
 
 # --- terminals and pipes ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import tarfile
@@ -180,6 +181,18 @@ def test_commands_are_found(text: str, expected: list[tuple[str, str]]) -> None:
     assert commands(text) == expected
 
 
+def check_demo(output: str, folder: Path) -> None:
+    """The accuracy of the network, and the reason for each digit."""
+    assert re.search(r"The network classifies 9\d\.\d% of 360 held-out digits correctly\.", output)
+    assert " run exporter-demo/digits.keras -o mine --keep 3-5\n" in output
+    rows = json.loads((folder / "report.json").read_text())["selection"]
+    assert [row["label"] for row in rows if row["kept"]] == ["zero", "one", "seven"]
+    assert len(rows) == 10
+    assert all(re.match(r"f1 [01][.0-9]* (>= 0.9, count \d+, |< 0.9$)", r["reason"]) for r in rows)
+    assert all(row["reason"] in output for row in rows)
+    assert (folder / "digits.keras").exists()
+
+
 def test_readme_commands_run(tmp_path: Path) -> None:
     """The `console` and `python` blocks run in order, in one empty folder; then the example of
     `docs/how-it-works.md`, on the network that the README's demo wrote.
@@ -192,6 +205,8 @@ def test_readme_commands_run(tmp_path: Path) -> None:
             for command in commands(block.text):
                 output = run(["bash", "-c", command.line], tmp_path)
                 assert not command.shown or looks_like(command.shown, output), output
+                if command.line == "exporter demo":
+                    check_demo(output, tmp_path / "exporter-demo")
         elif block.language == "python":
             run([sys.executable, "-c", block.text], tmp_path)
     example = (PROJECT / "docs" / "how-it-works.md").read_text("utf-8")
