@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +105,7 @@ def jobs_share_child(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def command_here(
     jobs_share_child: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[str, Path], Done]:
+) -> Callable[[str | Sequence[str], Path], Done]:
     """Run a command in this process with the shared child, for tests of results, not of processes.
 
     Takes the command line without the program's name, and the folder.
@@ -114,10 +114,10 @@ def command_here(
     from exporter.cli.main import cli  # noqa: PLC0415 - likewise
     from tests.builders.commands import Done  # noqa: PLC0415 - likewise
 
-    def run(line: str, folder: Path) -> Done:
+    def run(line: str | Sequence[str], folder: Path) -> Done:
         monkeypatch.chdir(folder)
         capsys.readouterr()
-        code = run_command(cli, shlex.split(line))
+        code = run_command(cli, shlex.split(line) if isinstance(line, str) else list(line))
         return Done(code, *capsys.readouterr())
 
     return run

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.builders.commands import exporter, listing
+from tests.builders.commands import Done, exporter, listing
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Refusal:
         return self.line.split() if isinstance(self.line, str) else self.line
 
 
-def assert_refused(case: Refusal, folder: Path) -> None:
+def assert_refused(
+    case: Refusal, folder: Path, run: Callable[[Sequence[str], Path], Done] = exporter
+) -> None:
     """Run the command; it must print the error and the hint, and write no file."""
     before = listing(folder)
-    done = exporter(case.arguments, folder)
+    done = run(case.arguments, folder)
     assert done.code == case.code, done.err
     assert done.out == ""
     steps, _, message = done.err.rpartition("error: ")

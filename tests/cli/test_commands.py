@@ -19,6 +19,8 @@ import pytest
 from onnx import numpy_helper
 
 from exporter.cli import COMMANDS, show
+from exporter.evaluation.criteria import Decision
+from exporter.evaluation.unit_table import UnitRow
 from exporter.formats import KINDS
 from exporter.formats.onnx import open_file
 from exporter.jobs.demo import Demo
@@ -42,6 +44,9 @@ def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def keras_work(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(keras_shelf, tmp_path_factory.mktemp("keras cli") / "work"))
+
+
+CommandHere = Callable[[str, Path], Done]
 
 
 def ok(done: Done) -> Done:
@@ -710,22 +715,24 @@ def test_variant_has_the_bytes_of_a_run(
         assert one.read_bytes() != (keras_work / "var" / "other" / two.name).read_bytes()
 
 
-def test_verify_against_the_keras_model(ran: Done, keras_work: Path) -> None:
-    done = ok(exporter("verify net.keras out/pruned.fp32.tflite --json", keras_work))
+def test_verify_against_the_keras_model(
+    ran: Done, keras_work: Path, command_here: CommandHere
+) -> None:
+    done = ok(command_here("verify net.keras out/pruned.fp32.tflite --json", keras_work))
     stages = {check["stage"] for check in done.record["checks"] if check["metric"] == "max_abs"}
     assert stages == {"export"}
     assert done.record["artifacts"][0]["original_bytes"] is None  # it is of another kind
 
 
 def test_keras_file_finds_its_remap_in_its_folder(
-    ran: Done, keras_work: Path, tmp_path: Path
+    ran: Done, keras_work: Path, command_here: CommandHere, tmp_path: Path
 ) -> None:
     cut = keras_work / "out" / "pruned.fp32.keras"
-    done = ok(exporter(["verify", "net.keras", str(cut), "--json"], keras_work))
+    done = ok(command_here(f"verify net.keras {cut} --json", keras_work))
     assert done.record["remap"]["heads"][0]["labels"] == ["macaw", "owl", "crow"]
     elsewhere = tmp_path / cut.name
     elsewhere.write_bytes(cut.read_bytes())
-    without = ok(exporter(["verify", "net.keras", str(elsewhere), "--json"], keras_work))
+    without = ok(command_here(f"verify net.keras {elsewhere} --json", keras_work))
     assert "3 of 7 units of 'probabilities' were recognized" in without.record["warnings"][-1]
 
 
@@ -741,17 +748,18 @@ def test_convert(keras_work: Path, ran: Done) -> None:
     assert not (keras_work / "converted.onnx.remap.json").exists()
 
 
-def test_convert_writes_no_file_if_a_check_fails(keras_work: Path) -> None:
-    line = "convert net.h5 -o inexact.onnx --tolerance 0"
-    done = exporter(line, keras_work)
+def test_convert_writes_no_file_if_a_check_fails(
+    keras_work: Path, command_here: CommandHere
+) -> None:
+    done = command_here("convert net.h5 -o inexact.onnx --tolerance 0", keras_work)
     assert done.code == 1
     assert done.err.endswith("error: a check failed; nothing was written\n")
     assert not (keras_work / "inexact.onnx").exists()
 
 
-def test_prune_keras(keras_work: Path) -> None:
-    ok(exporter("prune net.h5 -o small.h5 --keep 1-3", keras_work))
-    ok(exporter("prune small.h5 -o smaller.h5 --keep 0,2", keras_work))
+def test_prune_keras(keras_work: Path, command_here: CommandHere) -> None:
+    ok(command_here("prune net.h5 -o small.h5 --keep 1-3", keras_work))
+    ok(command_here("prune small.h5 -o smaller.h5 --keep 0,2", keras_work))
     remap = json.loads((keras_work / "smaller.h5.remap.json").read_text())
     assert remap["heads"][0]["kept"] == [1, 3]
     assert remap["original"]["name"] == "net.h5"
@@ -760,8 +768,9 @@ def test_prune_keras(keras_work: Path) -> None:
 
 def test_the_command_after_the_demo_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     """A test of the README runs the demo."""
-    nothing = UnitChoice("digits.keras", None, "digit", (), (), {}, {}, "pictures", 134)
-    result = Demo(PASSING, nothing, 0.975, 91, {("onnx", "int8"): (0.97, 1.0)})
+    rows, decisions = (UnitRow(0, "zero", 5),), (Decision(0, True, "count 5"),)
+    chosen = UnitChoice("digits.keras", None, "digit", rows, decisions, {}, {}, "pictures", 134)
+    result = Demo(PASSING, chosen, 0.975, 91, {("onnx", "int8"): (0.97, 1.0)})
     assert show.demo(result, Path("my demo"), {"as_json": False, "verbose": False}) == 0
     out = capsys.readouterr().out
     assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in out

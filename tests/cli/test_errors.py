@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.builders.commands import command, environment, exporter, leftover_files, listing
+from tests.builders.commands import Done, command, environment, exporter, leftover_files, listing
 from tests.builders.refusals import Refusal, assert_refused
 
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="POSIX only")
@@ -381,6 +381,17 @@ TABLE = {
     **GATES,
 }
 
+KERAS_IN_CHILD = {  # the same as in a command's own child, without the import of TensorFlow
+    "second softmax": Refusal(
+        "prune double.keras -o x.keras --keep 1", 3, "no head can be cut: output 'second'"
+    ),
+    "layer without a rule": Refusal(
+        "prune norule.keras -o x.keras --keep 1", 3, "no head can be cut: output 'norm'"
+    ),
+    "NaN weights": Refusal(
+        "run nan.keras -o x --keep 1", 4, "7 of 7 values of 'probabilities/bias' are NaN"
+    ),
+}
 KERAS = {
     "empty .keras": Refusal("run empty.keras -o x --keep 1", 3, "empty.keras is empty"),
     "empty .h5": Refusal("prune empty.h5 -o x.h5 --keep 1", 3, "empty.h5 is empty"),
@@ -400,15 +411,6 @@ KERAS = {
         3,
         "custom.keras: layer 'mine' is of the custom class 'Doubled'",
         "only models made of Keras' own layers can be opened",
-    ),
-    "second softmax": Refusal(
-        "prune double.keras -o x.keras --keep 1", 3, "no head can be cut: output 'second'"
-    ),
-    "layer without a rule": Refusal(
-        "prune norule.keras -o x.keras --keep 1", 3, "no head can be cut: output 'norm'"
-    ),
-    "NaN weights": Refusal(
-        "run nan.keras -o x --keep 1", 4, "7 of 7 values of 'probabilities/bias' are NaN"
     ),
     "wrong spec, before the conversion": Refusal(
         "run net.keras -o x --keep 9", 2, "keep entry 1 at character 1, '9': there is no unit 9"
@@ -442,6 +444,13 @@ def keras_folder(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_refused(name: str, folder: Path) -> None:
     assert_refused(TABLE[name], folder)
     assert leftover_files(folder) == []
+
+
+@pytest.mark.parametrize("name", KERAS_IN_CHILD)
+def test_refused_in_the_child(
+    name: str, keras_folder: Path, command_here: Callable[[Sequence[str], Path], Done]
+) -> None:
+    assert_refused(KERAS_IN_CHILD[name], keras_folder, command_here)
 
 
 @pytest.mark.parametrize("name", KERAS)
