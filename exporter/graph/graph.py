@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from functools import cached_property
@@ -114,7 +115,7 @@ class Tensor:
             return None
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)  # complete at once: `translated_later` skips `__init__`
 class Node:
     """One operation.
 
