@@ -19,6 +19,13 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # also for tests that import onnxrunt
 
 PROJECT = Path(__file__).parent.parent
 
+# Tracing each line takes longer than most tests. Other tests run the lines of the rooms with a
+# coverage gate too, so these run without it.
+UNTRACED = {
+    *("cli", "conversion", "evaluation", "fuzz", "layers", "project", "quantization", "report"),
+    *(f"modes/test_{name}.py" for name in ("gate_files", "mode_matrix", "mode_zoo")),
+}
+
 settings.register_profile(
     "ci",
     derandomize=True,  # the same examples in each run: a failure has its cause in the change
@@ -28,6 +35,13 @@ settings.register_profile(
 )
 settings.register_profile("search", max_examples=2000, deadline=None)  # for a longer search by hand
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        place = item.path.relative_to(PROJECT / "tests")
+        if {place.parts[0], place.as_posix()} & UNTRACED:
+            item.add_marker(pytest.mark.no_cover)
 
 
 @pytest.fixture(scope="session")
