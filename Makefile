@@ -12,7 +12,7 @@ KERAS2 := $(basename $(notdir $(wildcard requirements/keras2/*.txt)))
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
 .PHONY: help setup demo test check bench fuzz lint types imports docs coverage format \
-  operators precisions modes keywords schemas applications pins clients field keras2 clean
+  clean-install operators precisions modes keywords schemas applications pins clients field keras2 clean
 FUZZ_EXAMPLES ?= 2000
 .NOTPARALLEL:
 
@@ -33,6 +33,7 @@ help:
 	@echo "make clients       let MediaPipe, in a separate environment, read files that we cut"
 	@echo "make field         build files of real producers, cut and check them, write docs/compatibility.md (2 hours)"
 	@echo "make keras2        open files that real releases of Keras 2 write (Python 3.11; downloads each)"
+	@echo "make clean-install install the wheel and the sdist in new environments (downloads dependencies)"
 	@echo "make clean         remove generated files; keep .venv"
 
 setup: $(READY)
@@ -108,6 +109,9 @@ $(CLIENTS)/.ready: requirements/clients.txt
 	@$(BIN)/python -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip install $(QUIET) -r requirements/clients.txt
 	@touch $@
+
+clean-install: $(READY)
+	$(BIN)/python tools/clean_install.py
 
 clients: $(READY) $(CLIENTS)/.ready
 	EXPORTER=$(abspath $(BIN))/exporter $(CLIENTS)/bin/python -m pytest \

@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 PROJECT = Path(__file__).parent.parent
 HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"} | {
     *("scikit-learn", "scipy", "pycocotools", "rapidfuzz"),
-    *("pyarrow", "sentencepiece", "tokenizers", "soundfile", "matplotlib"),
+    *("pyarrow", "sentencepiece", "tokenizers", "soundfile", "matplotlib", "pandas"),
 }
 
 HEADS = {
@@ -57,11 +57,13 @@ def pins() -> dict[str, str]:
     """File name -> its contents."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
     extras = project["project"]["optional-dependencies"]
-    run = project["project"]["dependencies"] + [text for each in extras.values() for text in each]
+    own = project["project"]["name"]
+    wanted = [text for each in extras.values() for text in each if not text.startswith(own)]
+    run = project["project"]["dependencies"] + wanted
     light = [text for text in run if canonicalize_name(Requirement(text).name) not in HEAVY]
-    wanted = [light, run, run + group(project["dependency-groups"], "dev")]
+    sets = [light, run, run + group(project["dependency-groups"], "dev")]
     result, above = {}, set[str]()
-    for (file, head), requirements in zip(HEADS.items(), wanted, strict=True):
+    for (file, head), requirements in zip(HEADS.items(), sets, strict=True):
         names = closure(requirements)
         lines = [f"{name}=={metadata.version(name)}" for name in sorted(names - above)]
         result[file] = "\n".join([head, *lines, ""])

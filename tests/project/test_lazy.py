@@ -130,8 +130,8 @@ def test_edge_files_need_no_tensorflow(kind: str, work: Path) -> None:
 
 
 MISSING: dict[str, tuple[str, set[str], str]] = {
-    "TensorFlow": ("inspect net.keras", {"tensorflow"}, "tensorflow"),
-    "Keras": ("run net.keras -o missing --keep 1", {"keras"}, "keras"),
+    "TensorFlow": ("inspect net.keras", {"tensorflow"}, "unit-exporter[convert]"),
+    "Keras": ("run net.keras -o missing --keep 1", {"keras"}, "unit-exporter[convert]"),
     "onnxruntime": ("prune net.onnx -o missing.onnx --keep 1", {"onnxruntime"}, "onnxruntime"),
     "LiteRT": ("inspect net.tflite", {"ai_edge_litert"}, "ai-edge-litert"),
     "ONNX": ("inspect net.onnx --json", {"onnx"}, "onnx"),

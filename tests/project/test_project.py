@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from email import message_from_bytes
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import exporter
+from exporter.cli import COMMANDS
+from exporter.errors import LIBRARIES
 from tests.builders.documents import blocks, looks_like, run
 
 PROJECT = Path(__file__).parents[2]
@@ -63,6 +66,21 @@ def test_wheel_contains_only_the_package(wheel: list[str]) -> None:
     metadata = {name.partition("/")[2] for name in set(wheel) - package}
     licenses = {"licenses/LICENSE", "licenses/NOTICE"}
     assert metadata == {"METADATA", "RECORD", "WHEEL", "entry_points.txt", *licenses}
+
+
+def test_metadata_of_the_wheel(at_root: None, tmp_path: Path) -> None:
+    """An install without extras brings no TensorFlow."""
+    path = tmp_path / hatchling.build.build_wheel(str(tmp_path))
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith("/METADATA"))
+        metadata = message_from_bytes(archive.read(name))
+        (script,) = (each for each in archive.namelist() if each.endswith("/entry_points.txt"))
+        assert b"exporter = exporter.cli:main" in archive.read(script)
+    assert set(metadata.get_all("Provides-Extra") or ()) == set(EXTRAS)
+    required = map(Requirement, metadata.get_all("Requires-Dist") or ())
+    plain = {each.name for each in required if each.marker is None}
+    assert {"click", "onnx", "onnxruntime", "ai-edge-litert"} <= plain
+    assert plain & {"tensorflow", "tf2onnx", "litert-quantizer", "matplotlib", "pandas"} == set()
 
 
 def test_source_files_are_small_and_finished(source: dict[str, bytes]) -> None:
@@ -134,7 +152,8 @@ def group(name: str) -> list[str]:
 )
 def test_pins_satisfy_the_ranges(file: str, wanted: list[str]) -> None:
     pins = pinned(file)
-    for requirement in map(Requirement, wanted):
+    others = [text for text in wanted if not text.startswith("unit-exporter[")]
+    for requirement in map(Requirement, others):
         version = pins[canonicalize_name(requirement.name)]
         assert version in requirement.specifier, f"{requirement} against the pin {version}"
 
@@ -147,8 +166,54 @@ def test_pins_without_tensorflow_lack_its_packages() -> None:
     }
     assert "pillow" in light
     assert "scikit-learn" not in light
-    quantizers = {"litert-quantizer", "onnx-ir"}  # with SciPy and SymPy: larger than all the rest
-    assert dependencies - set(light) == {"tensorflow", "tf2onnx", *quantizers}
+    assert dependencies <= set(light), "an install without extras is the light one"
+
+
+EXTRAS: dict[str, list[str]] = PYPROJECT["project"]["optional-dependencies"]
+
+
+def test_the_extra_all_has_every_other_one() -> None:
+    (everything,) = map(Requirement, EXTRAS["all"])
+    others = {extra for extra, wanted in EXTRAS.items() if not wanted[0].startswith("unit-")}
+    assert everything.extras == others
+
+
+def test_hints_name_the_extra_that_has_the_library() -> None:
+    """Every library of an extra, by the name that pip knows."""
+    modules = {"pillow": "PIL", "scikit-learn": "sklearn"}
+    for extra, wanted in EXTRAS.items():
+        names = [Requirement(text).name for text in wanted if not text.startswith("unit-")]
+        for name in names:
+            hint = LIBRARIES[modules.get(name, name.replace("-", "_"))]
+            found = Requirement(hint)
+            assert found.name == "unit-exporter", f"{name} of the extra {extra}"
+            of_hint = {Requirement(text).name for each in found.extras for text in EXTRAS[each]}
+            assert name in of_hint
+
+
+# --- the container ------------------------------------------------------------------------------
+
+
+def test_dockerfile() -> None:
+    """Its RUN lines are those of the README; it copies what a build of the wheel needs."""
+    text = (PROJECT / "Dockerfile").read_text("utf-8")
+    lines = [line.partition(" ")[::2] for line in text.splitlines() if line[:1].isupper()]
+    found: dict[str, list[str]] = {}
+    for name, rest in lines:
+        found.setdefault(name, []).append(rest)
+    install = (PROJECT / "README.md").read_text("utf-8")
+    assert " && ".join(found["RUN"]) in install
+    version = re.search(r"python:(3\.\d+)", found["FROM"][0])
+    assert version
+    assert version[1] in Requirement(f"x{PYPROJECT['project']['requires-python']}").specifier
+    copied = {source for each in found["COPY"] for source in each.split()[:-1]}
+    assert all((PROJECT / source).exists() for source in copied)
+    project = PYPROJECT["project"]
+    assert {"requirements", "exporter", "pyproject.toml"} <= copied
+    assert {project["readme"], *project["license-files"]} <= copied
+    (entry,), (command,) = found["ENTRYPOINT"], found["CMD"]
+    assert json.loads(entry)[0] in project["scripts"]
+    assert json.loads(command)[0] in COMMANDS
 
 
 def test_changelog_has_a_section_for_unreleased_changes() -> None:
