@@ -208,6 +208,11 @@ class Graph:
                 found.setdefault(name, []).append((node, slot))
         return {name: tuple(users) for name, users in found.items() if name}
 
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """Name of a node -> its index in `nodes`."""
+        return {node.name: i for i, node in enumerate(self.nodes)}
+
     def shape(self, tensor: str) -> Shape:
         """The shape of a tensor; () where its rank is unknown, so that it has no unit axis."""
         return self.tensors[tensor].shape or ()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import field, replace
+from functools import cached_property
 
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.graph.operations import Concat, Split
 from exporter.lazy_dataclass import dataclass
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import Fact, Port, Reading, Refused, UnitsAt, Visit
-from exporter.trace.unit_axis import Junction, UnitAxis, UnitConstant, Width
+from exporter.trace.unit_axis import Junction, UnitAxis, UnitConstant, UnitTensor, Width
 
 
 @dataclass(eq=False)
@@ -48,6 +49,15 @@ class AxisWalk:
             self._meet(node, Port("output", slot), self.tensors[tensor])
             for consumer, slot in self.graph.consumers.get(tensor, ()):
                 self._meet(consumer, Port("input", slot), self.tensors[tensor])
+
+    @cached_property
+    def unit_tensors(self) -> tuple[UnitTensor, ...]:
+        """The computed tensors with a unit axis, after the walk."""
+        found = ((self.graph.tensors[name], axis) for name, axis in self.tensors.items())
+        return tuple(
+            UnitTensor(each.name, each.shape or (), each.dtype, axis, each.quantization)
+            for each, axis in found
+        )
 
     def _meet(self, node: Node, port: Port, unit_axis: UnitAxis) -> None:
         """Postpone a visit from a part: the units of the other parts may become known first."""

@@ -21,7 +21,6 @@ from exporter.trace.readers import Readers
 from exporter.trace.rules.detections import find_detection
 from exporter.trace.rules.protocol import Reading, Refused
 from exporter.trace.rules.rankings import find_ranking
-from exporter.trace.unit_axis import UnitTensor
 
 
 def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
@@ -40,7 +39,7 @@ def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
         units=units,
         activation=tail.activation,
         z=tail.z,
-        tensors=tuple(_unit_tensor(walk, name) for name in walk.tensors),
+        tensors=walk.unit_tensors,
         constants=(*walk.constants, *readers.tables),
         widths=(*walk.widths.values(), *counts),
         body=body,
@@ -61,12 +60,6 @@ def labels_of(graph: Graph, output: str, units: int) -> tuple[str, ...] | None:
     """The labels of an output in the file, if there is one for each unit."""
     labels = graph.labels.get(output)
     return labels if labels is not None and len(labels) == units else None
-
-
-def _unit_tensor(walk: AxisWalk, name: str) -> UnitTensor:
-    tensor = walk.graph.tensors[name]
-    shape, unit_axis = tensor.shape or (), walk.tensors[name]
-    return UnitTensor(name, shape, tensor.dtype, unit_axis, tensor.quantization)
 
 
 def _mixed_before_z(graph: Graph, node: Node) -> Refused:
@@ -146,8 +139,5 @@ def _body(walk: AxisWalk, z: str) -> tuple[Node, ...]:
 
     needed = ancestors(walk.graph, [z], passes)
     with_units = {name for name in needed if name in walk.tensors}
-    return tuple(
-        node
-        for node in walk.graph.nodes
-        if node.name in walk.nodes and not with_units.isdisjoint(node.outputs)
-    )
+    nodes = {node.name: node for node, _ in map(walk.graph.producers.__getitem__, with_units)}
+    return tuple(sorted(nodes.values(), key=lambda node: walk.graph.positions[node.name]))

@@ -124,8 +124,9 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
     """
     heads: list[Head] = []
     refusals: dict[str, Refusal] = {}
+    walks: list[AxisWalk] = []
     for output in graph.outputs:
-        found, refused = _trace_output(graph, output, units)
+        found, refused = _trace_output(graph, output, units, walks)
         heads += found
         if not found:
             refusals[output] = refused
@@ -227,7 +228,13 @@ def _other_head(graph: Graph, found: Trace, head: Head, output: str) -> Head:
         ) from error
 
 
-def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | None = None) -> Head:
+def trace_axis(
+    graph: Graph,
+    output: str,
+    axis: int,
+    units: tuple[int, int] | None = None,
+    walks: list[AxisWalk] | None = None,
+) -> Head:
     """The head with its units on this axis of this output.
 
     Args:
@@ -235,6 +242,7 @@ def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | No
         output: its name.
         axis: tried as the unit axis.
         units: their range on the axis; None to find it in the graph.
+        walks: see `trace_unit_axis`.
 
     Raises:
         Refused: there is none; with the operation that does not let the axis pass, and the reason.
@@ -252,18 +260,36 @@ def trace_axis(graph: Graph, output: str, axis: int, units: tuple[int, int] | No
     start, stop = next(((p.start, p.stop) for p in parts if p.name == "classes"), (0, width))
     positions = np.full(width, -1, np.int64)
     positions[start:stop] = np.arange(stop - start)
-    return replace(trace_unit_axis(graph, output, UnitAxis(axis, positions)), axis_parts=parts)
+    head = trace_unit_axis(graph, output, UnitAxis(axis, positions), walks)
+    return replace(head, axis_parts=parts)
 
 
-def trace_unit_axis(graph: Graph, output: str, unit_axis: UnitAxis) -> Head:
-    """The head with this unit axis on its output (raises Refused)."""
-    walk = AxisWalk(graph)
-    walk.run(output, unit_axis)
+def trace_unit_axis(
+    graph: Graph, output: str, unit_axis: UnitAxis, walks: list[AxisWalk] | None = None
+) -> Head:
+    """The head with this unit axis on its output (raises Refused).
+
+    Args:
+        graph: contains the output.
+        output: its name.
+        unit_axis: of the output.
+        walks: earlier ones in the graph; extended. Outputs that show the same units share a walk,
+            which visits each of their nodes once.
+    """
+    walks = [] if walks is None else walks
+    for walk in walks:
+        known = walk.tensors.get(output)
+        if known is not None and known.same(unit_axis):
+            break
+    else:
+        walk = AxisWalk(graph)
+        walk.run(output, unit_axis)
+        walks.append(walk)
     return build_head(walk, output, unit_axis.axis, int(unit_axis.units.max()) + 1)
 
 
 def _trace_output(
-    graph: Graph, output: str, units: tuple[int, int] | None
+    graph: Graph, output: str, units: tuple[int, int] | None, walks: list[AxisWalk]
 ) -> tuple[list[Head], Refusal]:
     shape = graph.tensors[output].shape
     if shape is None:
@@ -276,7 +302,7 @@ def _trace_output(
     undecided: list[Refusal] = []
     for axis in axes:
         try:
-            heads.append(trace_axis(graph, output, axis, units))
+            heads.append(trace_axis(graph, output, axis, units, walks))
         except Undecided as error:
             undecided.append(refusal_of(output, error))
         except Refused as error:

@@ -27,7 +27,8 @@ class UnitAxis:
     units: Array  # (positions,)
 
     def same(self, other: UnitAxis) -> bool:
-        return self.axis == other.axis and np.array_equal(self.units, other.units)
+        alike = self.units is other.units or np.array_equal(self.units, other.units)
+        return self.axis == other.axis and alike
 
     def at(self, axis: int) -> UnitAxis:
         """The same units on another axis."""

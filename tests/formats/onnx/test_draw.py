@@ -16,6 +16,9 @@ from exporter.formats.onnx.table import translate
 from exporter.graph import Node
 from exporter.graph.operations import Activation
 from exporter.trace import trace
+from exporter.trace.axis_walk import AxisWalk
+from exporter.trace.rules.protocol import Port
+from exporter.trace.unit_axis import UnitAxis
 from tests.builders.onnx_models import cut, model, node, numbers, proto, run
 
 
@@ -106,3 +109,26 @@ def test_text_that_is_not_utf8_is_found_in_nodes_without_attributes() -> None:
         damaged = content.replace(text, b"\xdb" * len(text))
         with pytest.raises(ModelError, match="UTF-8"):
             from_bytes(damaged, "net")
+
+
+def test_outputs_that_show_the_same_units_share_a_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    visits: list[str] = []
+    visit = AxisWalk._visit
+
+    def counting(walk: AxisWalk, node: Node, port: Port, unit_axis: UnitAxis) -> None:
+        visits.append(node.name)
+        visit(walk, node, port, unit_axis)
+
+    monkeypatch.setattr(AxisWalk, "_visit", counting)
+    nodes = [node("Gemm", ["x", "w", "b"], ["t0"], "fc")]
+    nodes += [node("Relu", [f"t{i}"], [f"t{i + 1}"], f"n{i}") for i in range(20)]
+    outputs = [f"y{i}" for i in range(20)]
+    nodes += [node("Sigmoid", ["t20"], [name], name) for name in outputs]
+    opened = model(nodes, CONSTANTS, outputs=dict.fromkeys(outputs, ("batch", 5)))
+    found = trace(opened.graph()).heads
+    assert [head.z for head in found] == ["t20"] * 20
+    assert max(map(visits.count, visits)) <= 22  # once for each tensor of a node
+    feeds = {"x": numbers(2, 6)}
+    expected = run(opened, feeds)
+    for name, values in run(cut(opened, [3, 1]), feeds).items():
+        np.testing.assert_array_equal(values, expected[name][:, [3, 1]])
