@@ -52,7 +52,7 @@ from exporter.formats.onnx.draw import draw
 from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.inference import Known
 from exporter.formats.onnx.protos import all_nodes, replace_messages, set_shape, shape_of
-from exporter.formats.onnx.write_large import write
+from exporter.formats.onnx.splice import write
 from exporter.formats.savedmodel.model import SavedModel
 
 BARE_GRAPH = "tf2onnx, bare graph"
@@ -187,7 +187,7 @@ def _write(model: AnyModel, target: _Target, *, bare: bool) -> bool:
         if target.stub is not None:
             converted = _graft(converted, external, target.stub)
         check_standard(converted)
-        write(converted, external, target.path)
+        write(converted, external, target.path, target.path.stem)
     return True
 
 
@@ -277,7 +277,7 @@ def _graft(converted: ModelProto, external: ExternalData, stub: Stub) -> ModelPr
     """
     drawing = draw(converted, Known(external))
     graft = graft_for(drawing.graph, stub)
-    whole, _ = apply_plan(converted, drawing, graft.plan)
+    whole, _ = apply_plan(converted, drawing, graft.plan, external)
     tensors = [
         external.add_array(tensor.name, graft.weights[tensor.name])
         if tensor.name in graft.weights

@@ -32,7 +32,7 @@ from exporter.formats.keras.large_head_model import LargeHeadModel, open_large
 from exporter.formats.keras.model import KerasModel, check_contents, open_file
 from exporter.formats.keras.stub import stub_of
 from exporter.formats.model import RunOptions
-from exporter.formats.onnx import write_large
+from exporter.formats.onnx import splice
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from exporter.jobs.job import Job
@@ -461,7 +461,7 @@ def test_run_reports_the_route(files: Files, tmp_path: Path) -> None:
 def test_weights_too_large_for_one_file_are_external(
     files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(write_large, "LARGEST_BYTES", 30_000)
+    monkeypatch.setattr(splice, "LARGEST_BYTES", 30_000)
     path, x = tmp_path / "net.onnx", inputs()
     to_onnx.convert(open_large(files.path, MIN_BYTES), path)
     (data,) = tmp_path.glob("*.data")

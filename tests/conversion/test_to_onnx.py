@@ -28,7 +28,7 @@ from exporter.errors import ConversionError, ModelError
 from exporter.formats import open_model
 from exporter.formats.keras.model import KerasModel
 from exporter.formats.onnx.external_data import ExternalData
-from exporter.formats.onnx.write_large import write
+from exporter.formats.onnx.splice import write
 from exporter.graph import Array
 from exporter.trace import trace
 
@@ -357,7 +357,7 @@ def _with_external_weights(folder: Path) -> tuple[ModelProto, Array]:
 
 def test_external_weights_are_written_into_one_file(tmp_path: Path) -> None:
     model, kernel = _with_external_weights(tmp_path)
-    write(model, ExternalData(tmp_path), tmp_path / "whole.onnx")
+    write(model, ExternalData(tmp_path), tmp_path / "whole.onnx", "whole")
     whole = onnx.load(tmp_path / "whole.onnx", load_external_data=False)
     onnx.load_external_data_for_model(model, str(tmp_path))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
@@ -374,14 +374,14 @@ def test_truncated_external_weights_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "unfolded.data").open("r+b") as file:
         file.truncate(kernel.nbytes - 1)
     with pytest.raises(ModelError, match="too short"):
-        write(model, ExternalData(tmp_path), tmp_path / "whole.onnx")
+        write(model, ExternalData(tmp_path), tmp_path / "whole.onnx", "whole")
 
 
 def test_folding_keeps_the_result(tmp_path: Path) -> None:
     model, kernel = _with_external_weights(tmp_path)
     folded = fold(model, tmp_path)
     assert "further" not in {tensor.name for tensor in folded.graph.initializer}
-    write(folded, ExternalData(tmp_path), tmp_path / "whole.onnx")
+    write(folded, ExternalData(tmp_path), tmp_path / "whole.onnx", "whole")
     values = np.random.default_rng(1).normal(size=(2, 300)).astype(np.float32)
     session = onnxruntime.InferenceSession(
         tmp_path / "whole.onnx", providers=["CPUExecutionProvider"]

@@ -9,8 +9,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from exporter.errors import ModelError
+from exporter.formats.gathered import Gathered
 from exporter.formats.onnx.draw import Drawing
 from exporter.formats.onnx.editor import Editor
+from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.insert import compute, insert
 from exporter.formats.onnx.labels import update_labels
 from exporter.formats.onnx.protos import numpy_dtype, set_metadata, tensor_type
@@ -37,13 +39,18 @@ REMAP = "exporter.remap"  # key of the metadata
 PRECISION = "exporter.precision"
 
 
-def apply_plan(source: ModelProto, drawing: Drawing, plan: Plan) -> tuple[ModelProto, Types]:
+def apply_plan(
+    source: ModelProto, drawing: Drawing, plan: Plan, external: ExternalData
+) -> tuple[ModelProto, Types]:
     """A new model with the plan's edits and its remap, and the types of its tensors.
+
+    Args:
+        external: receives the values of large constants.
 
     Raises:
         ModelError: an edit names something that the model does not have, or that ONNX cannot store.
     """
-    editor = Editor(source, drawing)
+    editor = Editor(source, drawing, external)
     for edit in plan.edits:
         EDITS[type(edit)](editor, edit)
     if plan.remap is not None:
@@ -66,9 +73,10 @@ def precision_in(model: ModelProto) -> str | None:
 
 
 def _take(editor: Editor, edit: Take) -> None:
-    def taken(values: Array) -> Array:
-        plain = values if values.flags.aligned else values.view(f"V{values.dtype.itemsize}")
-        return np.take(plain, edit.positions, axis=edit.axis).view(values.dtype)
+    def taken(values: Array) -> Array | Gathered:
+        if values.dtype.hasobject or not values.flags.c_contiguous:
+            return np.take(values, edit.positions, axis=edit.axis)
+        return Gathered(values, edit.axis, edit.positions)
 
     editor.change_constant(edit.constant, edit.uses, taken)
 

@@ -9,8 +9,11 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from exporter.errors import ModelError
+from exporter.formats.gathered import Gathered
 from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.draw import Drawing
+from exporter.formats.onnx.external_data import ExternalData
+from exporter.formats.onnx.lazy_parse import ARRAY_TYPES, LARGE_BYTES
 from exporter.formats.onnx.order import running_order
 from exporter.formats.onnx.protos import (
     FIRST_IR_WITHOUT_INPUTS,
@@ -40,15 +43,19 @@ class Editor:
         types: the current type of every tensor.
     """
 
-    def __init__(self, source: ModelProto, drawing: Drawing) -> None:
+    def __init__(self, source: ModelProto, drawing: Drawing, external: ExternalData) -> None:
+        """Args: external: receives the values of large constants that are new or change."""
         self.model = model_without(source, "node", "initializer")
         self.opset = opset_of(source)
         self.types = Types(self.model.graph, drawing)
         self._source = source
         self._graph = drawing.graph
+        self._external = external
         self._nodes: dict[str, NodeProto] = {node.name: node.proto for node in drawing.nodes}
         self._copied = set[str]()  # names of the nodes that the source does not share
-        self._values: dict[str, Array] = {}  # of the constants that are new or have changed
+        self._values: dict[
+            str, Array | Gathered
+        ] = {}  # of the constants that are new or have changed
         self._names = set(all_names(source.graph))
         self._producers = {name: node.name for name, (node, _) in self._graph.producers.items()}
         self._branches = set[str]()  # names of nodes, see `append_node`
@@ -76,14 +83,16 @@ class Editor:
     # --- constants -------------------------------------------------------------------------------
 
     def change_constant(
-        self, constant: str, uses: Iterable[Use], change: Callable[[Array], Array]
+        self, constant: str, uses: Iterable[Use], change: Callable[[Array], Array | Gathered]
     ) -> None:
         """Change the value of a constant for some of its uses; the others keep the old value.
 
         An earlier edit may have given some of the uses a separate copy already.
         """
         for name, group in self._uses_by_tensor(constant, uses).items():
-            value = np.asarray(change(self._value(name)))
+            value = change(self._value(name))
+            if not isinstance(value, Gathered) or value.nbytes < LARGE_BYTES:
+                value = np.asarray(value.read() if isinstance(value, Gathered) else value)
             if self._uses[name] == group:
                 self._values[name] = value
                 self.types.set(name, shape=value.shape)
@@ -91,16 +100,16 @@ class Editor:
                 copy = self.add_constant(self.unique_name(constant), value)
                 self._redirect(name, copy, group)
 
-    def add_constant(self, name: str, value: Array) -> str:
+    def add_constant(self, name: str, value: Array | Gathered) -> str:
         """Add an initializer under a new name; returns the name."""
         self.set_value(name, value)
-        kind = tensor_type_of(value)
+        kind = tensor_type_of(value.dtype, value.shape)
         self.types.add(name, kind)
         if self.model.ir_version < FIRST_IR_WITHOUT_INPUTS:
             self.model.graph.input.append(ValueInfoProto(name=name, type=kind))
         return name
 
-    def set_value(self, name: str, value: Array) -> None:
+    def set_value(self, name: str, value: Array | Gathered) -> None:
         """Set the value of the initializer of that name, which is added if there is none."""
         self._values[name] = value
 
@@ -128,7 +137,8 @@ class Editor:
 
     def _value(self, name: str) -> Array:
         if name in self._values:
-            return self._values[name]
+            changed = self._values[name]
+            return changed.read() if isinstance(changed, Gathered) else changed
         read = self.constant(name).read
         assert read is not None  # noqa: S101 - narrows the type; `constant` has checked it
         return read()
@@ -227,11 +237,13 @@ class Editor:
 
     def finish(self) -> ModelProto:
         """The edited model. Call it once, after all edits."""
-        new = dict(self._values)
+        new = {name: self._tensor(name, value) for name, value in self._values.items()}
         initializers = self.model.graph.initializer
         for tensor in self._source.graph.initializer:
             if tensor.name in new:
-                initializers.append(_with_value(tensor, new.pop(tensor.name)))
+                changed = new.pop(tensor.name)
+                changed.doc_string = tensor.doc_string
+                initializers.append(changed)
             else:
                 initializers.append(tensor)
         for name, node in list(self._nodes.items()):
@@ -239,20 +251,25 @@ class Editor:
                 self._nodes[name] = _constant_node(node, new.pop(node.output[0]))
             elif node.output and node.output[0] in new:  # a constant that the node computed
                 del self._nodes[name]
-        initializers.extend(numpy_helper.from_array(value, name) for name, value in new.items())
+        initializers.extend(new.values())
         self.model.graph.node.extend(running_order(list(self._nodes.values())))
         return self.model
 
+    def _tensor(self, name: str, value: Array | Gathered) -> TensorProto:
+        """A constant; the values of a large one are not copied into the message."""
+        if value.nbytes >= LARGE_BYTES and _element(value) in ARRAY_TYPES:
+            return self._external.add_array(name, value)
+        read = value.read() if isinstance(value, Gathered) else value
+        return numpy_helper.from_array(read, name)
 
-def _with_value(tensor: TensorProto, value: Array) -> TensorProto:
-    result = numpy_helper.from_array(value, tensor.name)
-    result.doc_string = tensor.doc_string
-    return result
+
+def _element(value: Array | Gathered) -> int:
+    """ONNX's element type of an array."""
+    return int(helper.np_dtype_to_tensor_dtype(value.dtype))
 
 
-def _constant_node(node: NodeProto, value: Array) -> NodeProto:
+def _constant_node(node: NodeProto, value: TensorProto) -> NodeProto:
     """The Constant node with another value."""
     result = copy_without(node, "attribute")
-    tensor = numpy_helper.from_array(value, node.output[0])
-    result.attribute.append(helper.make_attribute("value", tensor))
+    result.attribute.append(helper.make_attribute("value", value))
     return result

@@ -11,25 +11,27 @@ import mmap
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError, refuse_pointer
+from exporter.formats.gathered import Gathered
 from exporter.formats.onnx.lazy_parse import WITHIN
 from exporter.formats.onnx.protos import (
     all_tensors,
+    copy_without,
     dtype_name,
     model_without,
     read_tensor,
-    serialized,
 )
 from exporter.graph import Array
-from exporter.output.files import apply_umask, byte_chunks, flush_to_disk
+from exporter.output.files import apply_umask, byte_chunks
 
 _ALIGNMENT = 64  # bytes: whole cache lines, and every element type
 _SMALL = 1024  # bytes; smaller constants stay in the model
@@ -50,9 +52,16 @@ class ExternalData:
         self.folder = folder.resolve()
         self.has_files = False
         self._maps: dict[str, memoryview] = {} if content is None else {WITHIN: content}
-        self._arrays: dict[str, Array] = {}
+        self._arrays: dict[str, Array | Gathered] = {}
 
-    def add_array(self, name: str, values: Array) -> TensorProto:
+    def copy(self) -> ExternalData:
+        """The same values, to which others can be added."""
+        result = ExternalData(self.folder)
+        result.has_files, result._maps = self.has_files, self._maps
+        result._arrays = dict(self._arrays)
+        return result
+
+    def add_array(self, name: str, values: Array | Gathered) -> TensorProto:
         """A constant with its values in an array, which may be a view or a memory map."""
         location = f"\0array {len(self._arrays)}"
         self._arrays[location] = values
@@ -64,10 +73,12 @@ class ExternalData:
 
     def is_in_file(self, tensor: TensorProto) -> bool:
         """Is a constant in a file next to the model?"""
-        if not is_external(tensor):
-            return False
+        return is_external(tensor) and not self.holds(tensor)
+
+    def holds(self, tensor: TensorProto) -> bool:
+        """Is a constant in an array, or in the model's own file?"""
         location = _entries(tensor)["location"]
-        return location not in self._arrays and not (location == WITHIN and WITHIN in self._maps)
+        return location in self._arrays or (location == WITHIN and WITHIN in self._maps)
 
     def check(self, model: ModelProto) -> None:
         """Check every constant that is in a file; its values are not read.
@@ -86,9 +97,15 @@ class ExternalData:
         return {_entries(t)["location"] for t in all_tensors(model.graph) if self.is_in_file(t)}
 
     def read(self, tensor: TensorProto) -> Array:
-        """The values of any constant; external ones are views of their file or array."""
+        """The values of any constant; external ones are views of their file or array.
+
+        Positions that are still to be gathered are gathered each time.
+        """
         if not is_external(tensor):
             return read_tensor(tensor)
+        values = self._arrays.get(_entries(tensor)["location"])
+        if values is not None:
+            return values.read() if isinstance(values, Gathered) else values
         raw = self._raw(tensor)
         if dtype_name(tensor.data_type) in _BITS:
             packed = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -97,20 +114,19 @@ class ExternalData:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
 
-    def chunks(self, tensor: TensorProto) -> Iterator[bytes | memoryview]:
-        """The bytes of an external constant, in pieces if they are copied."""
+    def chunks(self, tensor: TensorProto) -> Iterator[Any]:
+        """The bytes of an external constant, as buffers; each is valid until the next one."""
         values = self._arrays.get(_entries(tensor)["location"])
         if values is None:
             yield self._raw(tensor)
+        elif isinstance(values, Gathered):
+            yield from values.blocks()
         else:
             yield from byte_chunks(values)
 
     def _raw(self, tensor: TensorProto) -> memoryview:
-        """The bytes of an external constant."""
+        """The bytes of a constant in a file."""
         entries, size = _entries(tensor), size_bytes(tensor)
-        if (values := self._arrays.get(entries["location"])) is not None:
-            plain: Any = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-            return memoryview(plain)
         start = int(entries.get("offset", 0))
         found = self._map(entries["location"])[start : start + size]
         if len(found) < size:
@@ -180,7 +196,13 @@ def size_bytes(tensor: TensorProto) -> int:
     return int(-(-prod(tensor.dims) * bits // _BYTE))
 
 
-def write_with_file(model: ModelProto, external: ExternalData, path: Path, stem: str) -> None:
+def write_with_file(
+    model: ModelProto,
+    external: ExternalData,
+    path: Path,
+    stem: str,
+    encode: Callable[[ModelProto], bytes],
+) -> None:
     """Write a model, and its large constants into a file in the same folder.
 
     The second file is named after its content, and is complete before the model is written. A model
@@ -191,32 +213,29 @@ def write_with_file(model: ModelProto, external: ExternalData, path: Path, stem:
         external: values of the external ones.
         path: of the model.
         stem: start of the second file's name.
+        encode: gives the bytes of the model with the constants in the second file.
 
     Raises:
         OSError: a file cannot be written; a new second file is removed then.
     """
-    light = _without_values(model)
-    if not any(map(is_external, all_tensors(light.graph))):
-        path.write_bytes(serialized(light))
+    light = _without_values(model, external)
+    if not any(map(_is_placed, all_tensors(light.graph))):
+        path.write_bytes(encode(light))
         return
     handle, name = tempfile.mkstemp(".data", f".{stem}.", path.parent)
     temporary = Path(name)
     new_file = None
     try:
         with os.fdopen(handle, "wb") as file:
-            digest = hashlib.sha256()
-            for chunk in _layout(model, light, external):
-                file.write(chunk)
-                digest.update(chunk)
-        location = f"{stem}-{digest.hexdigest()[:16]}.data"
-        for tensor in filter(is_external, all_tensors(light.graph)):
+            digest = _write_hashed(file, _layout(model, light, external))
+        location = f"{stem}-{digest[:16]}.data"
+        for tensor in filter(_is_placed, all_tensors(light.graph)):
             tensor.external_data.add(key="location", value=location)
-        flush_to_disk(temporary)
         if not (path.parent / location).exists():
             new_file = path.parent / location
         apply_umask(temporary)
         temporary.replace(path.parent / location)
-        path.write_bytes(serialized(light))
+        path.write_bytes(encode(light))
     except OSError:
         if new_file is not None:
             new_file.unlink(missing_ok=True)
@@ -225,35 +244,60 @@ def write_with_file(model: ModelProto, external: ExternalData, path: Path, stem:
         temporary.unlink(missing_ok=True)
 
 
-def _without_values(model: ModelProto) -> ModelProto:
+def _write_hashed(file: BinaryIO, chunks: Iterable[Any]) -> str:
+    """Write chunks; returns their SHA-256, which is computed at the same time."""
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(1) as other:
+        for chunk in chunks:
+            view = memoryview(chunk)
+            for start in range(0, len(view), _HASHED_BYTES):
+                part = view[start : start + _HASHED_BYTES]
+                hashed = other.submit(digest.update, part)
+                file.write(part)
+                hashed.result()  # the next chunk may use the same memory
+    return digest.hexdigest()
+
+
+_HASHED_BYTES = 1 << 23
+
+
+def _without_values(model: ModelProto, external: ExternalData) -> ModelProto:
     """The model with every large constant external, but without a location yet."""
     light = model_without(model, "initializer")
     for tensor in model.graph.initializer:
         if is_external(tensor) or _is_large(tensor):
-            named = light.graph.initializer.add(
-                name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
-            )
-            named.doc_string = tensor.doc_string
+            named = light.graph.initializer.add()
+            named.CopyFrom(copy_without(tensor, *_VALUES))
             named.data_location = TensorProto.EXTERNAL
         else:
             light.graph.initializer.append(tensor)
-    for tensor in filter(is_external, all_tensors(light.graph)):
+    for tensor in filter(external.is_in_file, all_tensors(light.graph)):
         del tensor.external_data[:]
     return light
+
+
+_VALUES = (
+    "external_data",
+    "raw_data",
+    *(f"{kind}_data" for kind in ("float", "double", "int32", "int64", "uint64")),
+)
+
+
+def _is_placed(tensor: TensorProto) -> bool:
+    """Does the second file contain a constant? Its name is not known yet."""
+    return is_external(tensor) and not _entries(tensor)["location"]
 
 
 def _is_large(tensor: TensorProto) -> bool:
     return tensor.data_type != TensorProto.STRING and size_bytes(tensor) >= _SMALL
 
 
-def _layout(
-    model: ModelProto, light: ModelProto, external: ExternalData
-) -> Iterator[bytes | memoryview]:
+def _layout(model: ModelProto, light: ModelProto, external: ExternalData) -> Iterator[Any]:
     """The bytes of the second file; records the position of each constant in the light model."""
     position = 0
     pairs = zip(all_tensors(model.graph), all_tensors(light.graph), strict=True)
     for source, target in pairs:
-        if not is_external(target):
+        if not _is_placed(target):
             continue
         padding = -position % _ALIGNMENT
         yield bytes(padding)

@@ -23,9 +23,10 @@ from exporter.formats.onnx.protos import (
     all_tensors,
     file_nodes,
 )
+from exporter.formats.onnx.splice import Source
 from exporter.formats.onnx.validate import check_model
 
-_LARGE_FILE = 1 << 24  # bytes; smaller files are parsed completely
+_LARGE_FILE = 1 << 20  # bytes; smaller files are read and parsed completely
 
 
 def open_file(path: Path) -> OnnxModel:
@@ -46,12 +47,13 @@ def open_file(path: Path) -> OnnxModel:
             raise ModelError(f"{path.name} is empty")
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        proto, content = _parse(path)
+        source = _parse(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except DecodeError as error:
         raise _damaged(path.name) from error
-    model = from_proto(proto, path.name, ExternalData(path.parent, content))
+    external = ExternalData(path.parent, source.values)
+    model = from_proto(source.model, path.name, external, source)
     model.sha256 = sha256
     return model
 
@@ -61,19 +63,25 @@ def from_bytes(content: bytes, name: str) -> OnnxModel:
     if not content:
         raise ModelError(f"{name} is empty")
     try:
-        proto = ModelProto.FromString(content)
+        source = Source(memoryview(content), ModelProto.FromString(content))
     except DecodeError as error:
         raise _damaged(name) from error
-    return from_proto(proto, name)
+    return from_proto(source.model, name, source=source)
 
 
-def from_proto(proto: ModelProto, name: str, external: ExternalData | None = None) -> OnnxModel:
+def from_proto(
+    proto: ModelProto,
+    name: str,
+    external: ExternalData | None = None,
+    source: Source | None = None,
+) -> OnnxModel:
     """A model from a parsed file.
 
     Args:
         proto: kept, and never changed; the caller must not change it either.
         name: of the model, in messages and in the remap.
         external: the values of constants that `proto` does not contain.
+        source: the file that `proto` was parsed from.
 
     Raises:
         ModelError: no graph or operator set, a damaged remap, or a file next to the model is
@@ -85,39 +93,43 @@ def from_proto(proto: ModelProto, name: str, external: ExternalData | None = Non
         proto = without_functions(proto, name)
         nodes = file_nodes(proto.graph)
     proto, nodes = prepared(proto, nodes)
-    missing = next((t for t in all_tensors(proto.graph) if is_external(t)), None)
-    if missing is None:
-        return OnnxModel(proto, name, nodes=nodes)
     if external is None:
-        raise ModelError(
-            f"{name} has the constant {missing.name!r} in another file",
-            "save the model with its weights in the same file",
-        )
-    external.check(proto)
-    return OnnxModel(proto, name, external, nodes=nodes)
+        missing = next((t for t in all_tensors(proto.graph) if is_external(t)), None)
+        if missing is not None:
+            raise ModelError(
+                f"{name} has the constant {missing.name!r} in another file",
+                "save the model with its weights in the same file",
+            )
+    else:
+        external.check(proto)
+    model = OnnxModel(proto, name, external, nodes=nodes, source=source)
+    model.graph()  # drawn here, so that an inconsistent graph is refused
+    return model
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
     """The files of a model that was opened before: its own, then those with its constants."""
-    model, content = _parse(path)
-    others = ExternalData(path.parent, content).files(model)
+    source = _parse(path)
+    others = ExternalData(path.parent, source.values).files(source.model)
     return (path, *(path.parent / location for location in sorted(others)))
 
 
-def _parse(path: Path) -> tuple[ModelProto, memoryview | None]:
-    """The message, and the file's content if large constants were left in the file.
+def _parse(path: Path) -> Source:
+    """The message, without the large constants of a large file.
 
     Raises:
         OSError: the file cannot be read.
         DecodeError: it is not an ONNX file.
     """
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_size >= _LARGE_FILE:
+        if os.fstat(file.fileno()).st_size < _LARGE_FILE:
+            content = memoryview(file.read())
+        else:
             content = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
             model = parse_without_values(content)
             if model is not None:
-                return model, content
-        return ModelProto.FromString(file.read()), None
+                return Source(content, model, lacks_values=True)
+    return Source(content, ModelProto.FromString(content))
 
 
 def _damaged(name: str) -> ModelError:

@@ -52,6 +52,7 @@ from exporter.formats.onnx.shape_inference_by_node import (
 )
 from exporter.graph import Array, Shape, Tensor
 from exporter.graph.lengths import Lengths, input_shapes
+from exporter.remap import Remap
 
 _EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
 _SMALL = 1024  # elements; larger constants state no shapes, and inference does not need them
@@ -66,12 +67,14 @@ class Known:
         lengths: given by the user for open dimensions of inputs.
         types: of the model of which this is a cut, as far as onnx does not infer them.
         measured: shapes in a run of that model, as they are after the cut.
+        remap: of the plan that made this model, so that it need not be read from the file.
     """
 
     external: ExternalData | None = None
     lengths: Lengths = field(default_factory=Lengths)
     types: Mapping[str, TypeProto] = field(default_factory=dict)
     measured: Mapping[str, Shape] = field(default_factory=dict)
+    remap: Remap | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,18 +13,18 @@ from onnx import ModelProto
 from exporter.errors import ModelError, interpreting
 from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions, in_turn
-from exporter.formats.onnx import write_large
+from exporter.formats.onnx import splice
 from exporter.formats.onnx.apply import REMAP, apply_plan, precision_in, remap_in
 from exporter.formats.onnx.branches import lifted, nested
 from exporter.formats.onnx.classical.join import join
 from exporter.formats.onnx.classical.split import split
 from exporter.formats.onnx.classical.trees import cut_split_trees
-from exporter.formats.onnx.draw import draw
-from exporter.formats.onnx.external_data import ExternalData, write_with_file
+from exporter.formats.onnx.draw import Drawing, draw
+from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.inference import Known
 from exporter.formats.onnx.order import with_sorted_nodes
 from exporter.formats.onnx.precision import precision_of
-from exporter.formats.onnx.protos import FileNode, file_content, file_nodes, read_tensor
+from exporter.formats.onnx.protos import FileNode, file_nodes, read_tensor
 from exporter.formats.onnx.starting_at import starting_at
 from exporter.formats.onnx.structure import structure_of
 from exporter.formats.structure import Structure
@@ -41,6 +41,7 @@ class OnnxModel:
     Args:
         proto: the parsed file, as `prepared` returns it.
         nodes: of its graph, if they were read before.
+        source: the file that it was parsed from, also after cuts.
 
     Raises:
         ModelError: the graph is inconsistent, or the remap in the file is damaged.
@@ -54,17 +55,36 @@ class OnnxModel:
         name: str,
         external: ExternalData | None = None,
         known: Known | None = None,
+        *,
         nodes: Sequence[FileNode] | None = None,
+        source: splice.Source | None = None,
     ) -> None:
         self.name = name
         self.sha256: str | None = None
-        self.remap = _remap_in(proto, name)
+        known = known or Known()
+        self.remap = known.remap or _remap_in(proto, name)
         self.stated_precision = precision_in(proto)
         self._proto = proto
         self._external = external
-        self._known = replace(known or Known(), external=external)
-        self._drawing = draw(self._proto, self._known, self.remap, nodes)
-        self.precision = precision_of(self._drawing.graph, self._drawing.constants)
+        self._known = replace(known, external=external)
+        self._nodes = nodes
+        self._source = source
+        self._precision: str | None = None
+
+    @cached_property
+    def _drawing(self) -> Drawing:
+        return draw(self._proto, self._known, self.remap, self._nodes)
+
+    @property
+    def precision(self) -> str:
+        """See `exporter.formats.model.Model`."""
+        if self._precision is None:
+            self._precision = precision_of(self._drawing.graph, self._drawing.constants)
+        return self._precision
+
+    @precision.setter
+    def precision(self, name: str) -> None:
+        self._precision = name
 
     @property
     def proto(self) -> ModelProto:
@@ -83,15 +103,20 @@ class OnnxModel:
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits; this one is not changed."""
         with interpreting(f"applying the cut to {self.name}"):
-            proto, types = apply_plan(self._proto, self._drawing, plan)
+            external = self._external.copy() if self._external else ExternalData(Path())
+            proto, types = apply_plan(self._proto, self._drawing, plan, external)
             proto = cut_split_trees(proto)
-            known = replace(self._known, types=types.stated, measured=types.measured)
-            return type(self)(proto, self.name, self._external, known)
+            known = replace(
+                self._known, types=types.stated, measured=types.measured, remap=plan.remap
+            )
+            return type(self)(proto, self.name, external, known, source=self._source)
 
     def with_lengths(self, lengths: Lengths) -> Self:
         """The model, read again with these lengths where the file leaves its layers undecided."""
         known = Known(lengths=lengths)
-        return type(self)(self._proto, self.name, self._external, known) if lengths else self
+        if not lengths:
+            return self
+        return type(self)(self._proto, self.name, self._external, known, source=self._source)
 
     def starting_at(self, tensors: Collection[str]) -> Self:
         """The part of the model from these tensors on, which become its first inputs."""
@@ -117,9 +142,9 @@ class OnnxModel:
 
         It refers to constants in other files, and does not contain them.
         """
-        if self._external is None or self._external.has_files:
-            return file_content(self._nested, self.name)
-        return write_large.content_of(self._nested, self._external)
+        external = self._external or ExternalData(Path())
+        inside = not external.has_files
+        return splice.content_of(self._nested, external, self._source, inside=inside)
 
     def write(self, path: Path) -> None:
         """Write the file at exactly this path. To write atomically, use `output.files`.
@@ -127,12 +152,9 @@ class OnnxModel:
         If constants of the model are in other files, those of the result are in one file in the
         same folder. Its name is made from its content, so that it replaces no other model's file.
         """
-        if self._external is None:
-            path.write_bytes(self.to_bytes())
-        elif self._external.has_files:
-            write_with_file(self._nested, self._external, path, Path(self.name).stem)
-        else:
-            write_large.write(self._nested, self._external, path)
+        external = self._external or ExternalData(Path())
+        stem = Path(self.name).stem if external.has_files else path.stem
+        splice.write(self._nested, external, path, stem, self._source)
 
 
 def prepared(

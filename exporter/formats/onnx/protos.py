@@ -122,9 +122,9 @@ def tensor_type(dtype: str, shape: Shape) -> TypeProto:
     return kind
 
 
-def tensor_type_of(value: Array) -> TypeProto:
+def tensor_type_of(dtype: np.dtype[Any], shape: Shape) -> TypeProto:
     """The type of an array; NumPy's object dtype means strings."""
-    return tensor_type(dtype_name(helper.np_dtype_to_tensor_dtype(value.dtype)), tuple(value.shape))
+    return tensor_type(dtype_name(helper.np_dtype_to_tensor_dtype(dtype)), shape)
 
 
 # --- nodes and graphs ----------------------------------------------------------------------------

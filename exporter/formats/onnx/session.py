@@ -13,6 +13,7 @@ from onnxruntime import OrtValue
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from exporter.errors import ModelError
+from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.external_data import ExternalData, is_external
 from exporter.formats.onnx.lazy_parse import ARRAY_TYPES
 from exporter.formats.onnx.protos import (
@@ -76,20 +77,25 @@ def _pass_arrays(
 
     onnxruntime itself reads the constants in files next to the model.
     """
-    light = model_without(model, "initializer")
+    light = model_without(model, "initializer", "node")
     names, values = [], []
+
+    def passed(tensor: TensorProto, name: str) -> TensorProto:
+        names.append(name)
+        values.append(_ort_value(name, dtype_name(tensor.data_type), external.read(tensor)))
+        result = TensorProto(name=name, data_type=tensor.data_type, dims=tensor.dims)
+        result.data_location = TensorProto.EXTERNAL
+        result.external_data.add(key="location", value="passed as an array")
+        return result
+
     for tensor in model.graph.initializer:
-        if not _is_passed(tensor, external):
-            light.graph.initializer.append(tensor)
-            continue
-        value = np.require(external.read(tensor), requirements=["C", "ALIGNED"])
-        names.append(tensor.name)
-        values.append(OrtValue.ortvalue_from_numpy(value))
-        passed = light.graph.initializer.add(
-            name=tensor.name, data_type=tensor.data_type, dims=tensor.dims
-        )
-        passed.data_location = TensorProto.EXTERNAL
-        passed.external_data.add(key="location", value="passed as an array")
+        is_passed = _is_passed(tensor, external)
+        light.graph.initializer.append(passed(tensor, tensor.name) if is_passed else tensor)
+    for node in model.graph.node:
+        if is_constant_node(node) and external.holds(node.attribute[0].t):
+            light.graph.initializer.append(passed(node.attribute[0].t, node.output[0]))
+        else:
+            light.graph.node.append(node)
     if names:
         options.add_external_initializers(names, values)
     return light, values

@@ -239,7 +239,10 @@ class _NodeInference:
     def _run(self, node: NodeProto, values: Mapping[str, Array]) -> Iterator[tuple[str, Array]]:
         from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 - slow, and rarely needed
 
-        inputs = [helper.make_value_info(n, tensor_type_of(value)) for n, value in values.items()]
+        inputs = [
+            helper.make_value_info(n, tensor_type_of(value.dtype, value.shape))
+            for n, value in values.items()
+        ]
         outputs = [helper.make_value_info(name, self._types[name]) for name in node.output]
         graph = helper.make_graph([node], "lengths", inputs, outputs)
         model = helper.make_model(graph, opset_imports=self._model.opset_import)

@@ -302,7 +302,7 @@ def test_full_disk_leaves_no_file(
         raise OSError(28, "No space left on device")
 
     if when == "data":
-        monkeypatch.setattr(external_data, "flush_to_disk", full)
+        monkeypatch.setattr(external_data, "apply_umask", full)
     else:
         monkeypatch.setattr(Path, "write_bytes", full)
     folder = tmp_path / "result"

@@ -17,7 +17,7 @@ from exporter.formats import copy_model, size_bytes
 from exporter.formats.model import RunOptions
 from exporter.formats.onnx import OnnxModel, files, lazy_parse, open_file
 from exporter.formats.onnx.external_data import ExternalData, is_external
-from exporter.formats.onnx.write_large import content_of
+from exporter.formats.onnx.splice import content_of
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
@@ -76,13 +76,23 @@ def _of_strings(model: ModelProto) -> None:
     constant(model, "kernel").data_type = TensorProto.STRING
 
 
-def _doubles(model: ModelProto) -> None:
-    constant(model, "kernel").CopyFrom(numpy_helper.from_array(KERNEL.astype(np.float64), "kernel"))
+def _complex(model: ModelProto) -> None:
+    values = KERNEL.astype(np.complex64)
+    constant(model, "kernel").CopyFrom(numpy_helper.from_array(values, "kernel"))
 
 
-def _in_a_typed_field(model: ModelProto) -> None:
-    made = helper.make_tensor("kernel", TensorProto.FLOAT, KERNEL.shape, KERNEL.ravel().tolist())
+def _complex_in_floats(model: ModelProto) -> None:
+    made = helper.make_tensor(
+        "kernel", TensorProto.COMPLEX64, [3, 500], KERNEL.ravel().tolist()[::2]
+    )
     constant(model, "kernel").CopyFrom(made)
+
+
+def _in_numbers_of_any_length(model: ModelProto) -> None:
+    values = (100 * KERNEL).astype(np.int32).ravel().tolist()
+    constant(model, "kernel").CopyFrom(
+        helper.make_tensor("kernel", TensorProto.INT32, KERNEL.shape, values)
+    )
 
 
 def _in_a_segment(model: ModelProto) -> None:
@@ -97,8 +107,9 @@ INSIDE: Mapping[str, Callable[[ModelProto], None]] = {
     "another length than its shape": _shorter,
     "no such shape": _of_no_shape,
     "strings": _of_strings,
-    "a type that is not handed over": _doubles,
-    "values in a typed field": _in_a_typed_field,
+    "a type that is not handed over": _complex,
+    "floats that are parts of numbers": _complex_in_floats,
+    "numbers of any length": _in_numbers_of_any_length,
     "a segment": _in_a_segment,
     "both inside and external": _elsewhere_by_name,
 }
@@ -112,6 +123,19 @@ def test_unusual_constants_are_parsed_completely(case: str) -> None:
     assert found is not None
     assert constant(found, "kernel") == constant(model, "kernel")
     assert left_out(found) >= {"bias", "scale"}
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.DOUBLE])
+def test_packed_floats_are_left_out(tmp_path: Path, kind: int) -> None:
+    model = network()
+    made = helper.make_tensor("kernel", kind, KERNEL.shape, KERNEL.ravel().tolist())
+    constant(model, "kernel").CopyFrom(made)
+    content = model.SerializeToString()
+    found = skimmed(content)
+    assert found is not None
+    assert left_out(found) == {"kernel", "bias", "scale"}
+    values = ExternalData(tmp_path, memoryview(content)).read(constant(found, "kernel"))
+    np.testing.assert_array_equal(values, numpy_helper.to_array(made))
 
 
 def test_small_constant_is_parsed() -> None:

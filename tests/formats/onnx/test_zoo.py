@@ -35,7 +35,7 @@ def run(model: OnnxModel) -> dict[str, Array]:
     """Logits and output for one seeded image."""
     z = "MobilenetV1/Logits/SpatialSqueeze"
     shown = model.apply(Plan((AddOutput(z, z),)))
-    checker.check_model(shown.proto, full_check=True)
+    checker.check_model(shown.to_bytes(), full_check=True)
     picture = np.random.default_rng(7).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
     y, z_values = shown.runner(RunOptions())({"input": picture}).values()
     return {"y": y, "z": z_values}
@@ -107,7 +107,7 @@ def quantized(zoo: Path) -> OnnxModel:
 
 
 def quantized_output(model: OnnxModel) -> Array:
-    checker.check_model(model.proto, full_check=True)
+    checker.check_model(model.to_bytes(), full_check=True)
     (name,) = model.graph().inputs
     return model.runner(RunOptions())({name: PIXELS})["output"]
 
@@ -168,7 +168,7 @@ def test_weights_made_by_constant_of_shape_are_cut(zoo: Path, name: str) -> None
     assert (head.units, head.activation) == (1000, "softmax")
     assert operator in {node.operator for node in head.body}
     result = cut(opened, [7, 3, 500])
-    checker.check_model(result.proto, full_check=True)
+    checker.check_model(result.to_bytes(), full_check=True)
     (output,) = result.proto.graph.output
     assert [d.dim_value for d in output.type.tensor_type.shape.dim] == [1, 3, *shape[2:]]
     feeds = {n: np.zeros(fixed(result, n), np.float32) for n in result.graph().inputs}
