@@ -67,6 +67,7 @@ class Quantization:
         return wide.reshape([-1, *[1] * (rank - self.axis - 1)]) if wide.size > 1 else wide.sum()
 
 
+_BLOCK = 1 << 18  # values: they stay in the processor's cache
 _PACKED_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4e2m1fn": 4}  # in files
 
 
@@ -100,6 +101,18 @@ class Tensor:
     @property
     def is_constant(self) -> bool:
         return self.read is not None
+
+    @cached_property
+    def nonfinite(self) -> int:
+        """How many values of a constant are NaN or infinite. They are read once, in blocks."""
+        if self.read is None or not self.dtype.startswith(("float", "bfloat")):
+            return 0
+        values, found = np.ascontiguousarray(self.read()).reshape(-1), 0
+        for start in range(0, len(values), _BLOCK):
+            with np.errstate(invalid="ignore"):  # a signaling NaN
+                finite = np.isfinite(values[start : start + _BLOCK])
+            found += len(finite) - (len(finite) if finite.all() else int(finite.sum()))
+        return found
 
     @property
     def size_bytes(self) -> int | None:

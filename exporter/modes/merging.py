@@ -100,6 +100,8 @@ def merge_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple[
 def merge_units(kept: Sequence[int], semantics: Semantics) -> tuple[OldUnits, ...]:
     """The kept units in order, with the members of each group as one entry: (0, (2, 7), 9)."""
     groups = semantics.group_of
+    if not groups:
+        return tuple(kept)
     return tuple(groups.get(unit, unit) for unit in kept if unit == groups.get(unit, (unit,))[0])
 
 

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -106,6 +107,30 @@ def sha256_of(path: Path) -> str:
     refuse_special(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_source(path: Path) -> str:
+    """The SHA-256 of a model file, in hex; a file that did not change is hashed once a process.
+
+    A file counts as unchanged if its place, size and times are the same, and if its times were two
+    seconds old when it was hashed: file systems store times in steps of up to two seconds.
+    """
+    with path.open("rb") as file:
+        found = os.fstat(file.fileno())
+        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        if key in _HASHES:
+            return _HASHES[key]
+        now = time.time_ns()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if 0 < max(key[3:]) < now - _SETTLED_NS:
+        if len(_HASHES) >= _MOST_HASHES:
+            _HASHES.clear()
+        _HASHES[key] = digest
+    return digest
+
+
+_HASHES: dict[tuple[int, ...], str] = {}
+_SETTLED_NS, _MOST_HASHES = 2 * 10**9, 1000
 
 
 def flush_to_disk(path: Path) -> None:

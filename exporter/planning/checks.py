@@ -65,14 +65,10 @@ def check_weights(graph: Graph, of_heads: Collection[str]) -> None:
     """
     for name in sorted(of_heads):
         tensor = graph.tensors[name]
-        if tensor.read is None or not tensor.dtype.startswith(("float", "bfloat")):
-            continue
-        values = tensor.read()
-        with np.errstate(invalid="ignore"):  # a signaling NaN
-            invalid = values.size - int(np.isfinite(values).sum())
-        if invalid:
+        if invalid := tensor.nonfinite:
+            size = np.prod([n or 0 for n in tensor.shape or ()], dtype=np.int64)
             raise NotAllowedError(
-                f"{invalid} of {values.size} values of {tensor.name!r} are NaN or infinite",
+                f"{invalid} of {size} values of {tensor.name!r} are NaN or infinite",
                 "--allow-nonfinite cuts the model anyway",
             )
 
@@ -82,8 +78,10 @@ def check_merged_units(model: Model, table: HeadRemap) -> None:
 
     Those still hold probability, so that merged sums would not add up.
     """
+    if not table.options["merge"]:
+        return
     removed = {unit for units in table.new_to_old for unit in members(units)}.difference(table.kept)
-    if table.options["merge"] and removed:
+    if removed:
         raise UsageError(
             f"{model.name} contains units that were removed with mode {table.mode}, such as "
             f"{min(removed)}, and other units cannot be merged next to them",

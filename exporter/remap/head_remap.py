@@ -151,10 +151,12 @@ class HeadRemap:
             self._check(count == self.new_units, f"{count} labels for {self.new_units} units")
 
     def _check_units(self) -> None:
-        present = [unit for units in self.new_to_old for unit in members(units)]
         self._check(bool(self.kept), "no unit is kept")
+        present: Any = self.new_to_old
+        if tuple in set(map(type, present)):
+            self._check(all(map(members, present)), "new_to_old has an entry with no member")
+            present = [unit for units in present for unit in members(units)]
         self._check(bool(present), "no unit has a position")
-        self._check(all(map(members, self.new_to_old)), "new_to_old has an entry with no member")
         for where, units in (("kept", self.kept), ("new_to_old", present)):
             for unit in (min(units), max(units)):
                 inside = 0 <= unit < self.old_units
@@ -168,8 +170,8 @@ class HeadRemap:
         for name, value in self.options.items():
             valid = value is None or OPTIONS[name](value)
             self._check(valid, f"the option {name} is {value!r}")
-        groups = (self.options.get("merge") or {}).values()
-        merged = {members(units) for units in self.new_to_old}.issuperset(map(tuple, groups))
+        groups = set(map(tuple, (self.options.get("merge") or {}).values()))
+        merged = not groups or groups <= set(map(members, self.new_to_old))
         self._check(merged, "the option merge does not name the members of merged units")
         has_floor = self.options.get("floor") is not None or bool(self.options.get("restore_width"))
         self._check(self.mode != "mask" or has_floor, "mode mask without a floor for removed units")

@@ -37,6 +37,8 @@ def add_groups(
         UsageError: a group without a name, with the label of a unit as name, with fewer than two
             units, or with a member that is removed or in another group.
     """
+    if not merge:
+        return selection, {}
     every = replace(selection, kept=tuple(range(selection.units)), notes=())
     groups: dict[str, tuple[int, ...]] = {}
     owner: dict[int, str] = {}

@@ -16,7 +16,9 @@ from exporter.selection.spec import (
     ExactLabel,
     LabelPattern,
     SelectionEntry,
+    all_integers,
     as_integer,
+    distinct_indices,
     parse,
 )
 
@@ -47,7 +49,8 @@ class Selection:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", _integer(self.units))
-        object.__setattr__(self, "kept", tuple(map(_integer, self.kept)))
+        if type(self.kept) is not tuple or not all_integers(self.kept):
+            object.__setattr__(self, "kept", tuple(map(_integer, self.kept)))
         _check_kept(self.units, self.kept)
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
@@ -111,7 +114,11 @@ def select(
         units, tuple(range(_integer(units))), None if labels is None else tuple(labels)
     )
     reasons: Mapping[int, str] = {}
-    if keep is not None and remove is None:
+    indices = None if remove is not None else distinct_indices(keep, every.units)
+    notes: list[str] = []
+    if indices is not None:
+        kept = indices if keep_order else sorted(indices)
+    elif keep is not None and remove is None:
         entries = parse(keep, "keep")
         notes = [*_check_files(entries, every, hashes)]
         named, more = find_units(entries, every)

@@ -100,6 +100,24 @@ def parse(selection: str | Iterable[Any], option: str) -> tuple[SelectionEntry, 
     return tuple(_from_items(selection, option))
 
 
+def distinct_indices(selection: object, units: int) -> list[int] | None:
+    """The items of a sequence, if they are indices of units and each is there once; else None.
+
+    A long selection is such a sequence, and needs no entry with a position for each index.
+    """
+    as_list = getattr(selection, "tolist", None)  # of a NumPy array
+    items = as_list() if as_list else selection
+    if not isinstance(items, list | tuple | range) or not all_integers(items):
+        return None
+    inside = bool(items) and min(items) >= 0 and max(items) < units
+    return list(items) if inside and len(set(items)) == len(items) else None
+
+
+def all_integers(items: Iterable[Any]) -> bool:
+    """Is each item an int? A boolean is not."""
+    return set(map(type, items)) <= {int}
+
+
 # --- from a string, an iterable or a file -----------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -92,3 +93,23 @@ def test_errors_of_the_system_and_of_the_program() -> None:
     assert full is not None
     assert full.message == "a file cannot be used: No space left on device"
     assert system_error(FileNotFoundError(errno.ENOENT, "No such file")) is None
+
+
+def test_a_source_that_did_not_change_is_hashed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"one")
+    old = time.time_ns() - 10**10
+    assert files.sha256_of_source(path) == hashlib.sha256(b"one").hexdigest()
+    assert str(path.stat().st_ino) not in {str(key[1]) for key in files._HASHES}  # just written
+    monkeypatch.setattr(files, "_SETTLED_NS", -(10**12))
+    monkeypatch.setattr(files, "_MOST_HASHES", 1)
+    assert files.sha256_of_source(path) == hashlib.sha256(b"one").hexdigest()
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", None)
+        assert files.sha256_of_source(path) == hashlib.sha256(b"one").hexdigest()
+    path.write_bytes(b"two")  # of the same size, and dated back: the time of the change remains
+    os.utime(path, ns=(old, old))
+    assert files.sha256_of_source(path) == hashlib.sha256(b"two").hexdigest()
+    assert len(files._HASHES) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from exporter.formats.onnx.protos import (
 )
 from exporter.formats.onnx.splice import Source
 from exporter.formats.onnx.validate import check_model
+from exporter.output.files import sha256_of_source
 
 _LARGE_FILE = 1 << 20  # bytes; smaller files are read and parsed completely
 
@@ -45,8 +45,7 @@ def open_file(path: Path) -> OnnxModel:
             )
         if not size:
             raise ModelError(f"{path.name} is empty")
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of_source(path)
         source = _parse(path)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
