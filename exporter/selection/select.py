@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property
+from typing import Any
 
 from exporter.errors import UsageError
 from exporter.lazy_dataclass import dataclass
@@ -49,9 +50,14 @@ class Selection:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", _integer(self.units))
-        if type(self.kept) is not tuple or not all_integers(self.kept):
-            object.__setattr__(self, "kept", tuple(map(_integer, self.kept)))
-        _check_kept(self.units, self.kept)
+        kept: Sequence[int] = self.kept
+        if kept == range(self.units) and self.units:  # such a range needs no check
+            kept = tuple(kept)
+        else:
+            is_checked = type(kept) is tuple and all_integers(kept)
+            kept = kept if is_checked else tuple(map(_integer, kept))
+            _check_kept(self.units, kept)
+        object.__setattr__(self, "kept", kept)
         if self.labels is not None:
             object.__setattr__(self, "labels", tuple(self.labels))
             _check_labels(self.units, self.labels)
@@ -75,7 +81,7 @@ class Selection:
     @property
     def keeps_all(self) -> bool:
         """Whether all units are kept in their order."""
-        return self.kept == tuple(range(self.units))
+        return len(self.kept) == self.units and self.kept == tuple(range(self.units))
 
 
 def select(
@@ -110,9 +116,8 @@ def select(
     Raises:
         UsageError: with the entry and its position.
     """
-    every = Selection(
-        units, tuple(range(_integer(units))), None if labels is None else tuple(labels)
-    )
+    all_units: Any = range(_integer(units))
+    every = Selection(units, all_units, None if labels is None else tuple(labels))
     reasons: Mapping[int, str] = {}
     indices = None if remove is not None else distinct_indices(keep, every.units)
     notes: list[str] = []
@@ -246,7 +251,7 @@ def _integer(value: object) -> int:
     return number
 
 
-def _check_kept(units: int, kept: tuple[int, ...]) -> None:
+def _check_kept(units: int, kept: Sequence[int]) -> None:
     if units < 1:
         raise UsageError(f"the number of units is {units}", "it must be at least 1")
     if not kept:
