@@ -13,9 +13,7 @@ import json
 import math
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -23,6 +21,9 @@ from exporter import errors
 from exporter.errors import ExporterError
 from exporter.graph import Array
 from exporter.lazy_dataclass import dataclass
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 Arrays = Mapping[str, Array]
 
@@ -60,6 +61,8 @@ class Channel:
     @classmethod
     def pair(cls) -> tuple[Self, Self]:
         """Both ends. A process forks after this, and each side then uses one of them."""
+        from multiprocessing import Pipe  # noqa: PLC0415 - a cut without its check forks nothing
+
         first, second = Pipe()
         here, there = (mmap.mmap(-1, _ALIGNED + DEPTH * BUFFER_BYTES) for _ in range(2))
         return cls(first, here, there), cls(second, there, here)

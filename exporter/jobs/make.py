@@ -9,10 +9,11 @@ from pathlib import Path
 
 from exporter.data.samples import Samples
 from exporter.errors import ExporterError, ModelError, UsageError
-from exporter.formats import KINDS, copy_model, suffixes_of
+from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.jobs.cut_before_conversion import CutSource, cut_source
 from exporter.jobs.job import Job
+from exporter.jobs.output_file import write_pruned
 from exporter.jobs.quantize import quantize_for_job
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.output.files import writing
@@ -131,11 +132,3 @@ class Maker:
             made.write(path)
         before = quantized.model if first else None
         return QuantizedFile(cut, self.source.reopen(path), quantized.warnings, before)
-
-
-def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
-    """Write a pruned model, or copy the uncut file if all units are kept."""
-    if not cut.plan.every_edit and uncut and path.suffix.lower() in suffixes_of(uncut):
-        copy_model(uncut, path)
-    else:
-        model.write(path)

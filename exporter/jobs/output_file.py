@@ -9,7 +9,7 @@ from typing import Any
 
 from exporter.data.samples import Samples
 from exporter.errors import OutputError, UsageError
-from exporter.formats import KINDS, kind_of_suffix
+from exporter.formats import KINDS, copy_model, kind_of_suffix, suffixes_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.job import Job
@@ -20,6 +20,7 @@ from exporter.output.c_source import FORMS
 from exporter.output.draft import Draft
 from exporter.output.files import refuse_existing_file
 from exporter.output.sidecar import sidecar_path, write_artifact
+from exporter.planning.cut import Cut
 from exporter.records import Artifact, Proof, Report
 from exporter.remap import Remap
 from exporter.selection import Selection
@@ -122,3 +123,11 @@ def write_if_passed(
     if artifacts:
         new.draft.publish()  # the last step: if anything before it fails, nothing is written
     return report
+
+
+def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
+    """Write a pruned model, or copy the uncut file if all units are kept."""
+    if not cut.plan.every_edit and uncut and path.suffix.lower() in suffixes_of(uncut):
+        copy_model(uncut, path)
+    else:
+        model.write(path)

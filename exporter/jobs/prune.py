@@ -11,8 +11,7 @@ from exporter.formats import kind_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
 from exporter.jobs.job import Job
-from exporter.jobs.make import write_pruned
-from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed
+from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed, write_pruned
 from exporter.jobs.started import started
 from exporter.lazy_dataclass import dataclass
 from exporter.output.draft import new_file

@@ -38,6 +38,7 @@ TABLES = """
     from exporter.quantization import PRECISIONS
     assert MODES and PROBABILITIES and KINDS and FORMS and PRECISIONS
 """
+UNCHECKED = PRUNE.replace("-q'", "-q --no-verify'")
 REMAP = "from exporter import Remap; import exporter; assert exporter.Selection; assert Remap"
 
 # name -> code, and the modules that it must not import
@@ -70,6 +71,46 @@ def loaded(code: str, folder: Path) -> set[str]:
     assert done.returncode == 0, done.stderr
     names: list[str] = json.loads(done.stderr)
     return set(names)
+
+
+# A cut without its check: the libraries, and the rooms of which it imports nothing, or only these.
+LIBRARIES = {"click", "numpy", "filelock", "flatbuffers", "rich", "markdown_it", "exporter"}
+ROOMS: dict[str, set[str]] = {
+    "evaluation": {"measures"},
+    "forecast": set(),
+    "performance": {"resources"},
+    "proof": set(),
+    "quantization": {"precisions"},
+    "verification": {"metrics"},
+    "layers": set(),
+    "conversion": {"options", "process"},
+    "cli": {
+        "config",
+        "exit_codes",
+        "main",
+        "options",
+        "progress",
+        "prune",
+        "show",
+        "stderr",
+        "stdout",
+    },
+    "jobs": {
+        "job",
+        *("checks", "options", "output_file", "prune", "record", "source", "started"),
+    },
+    "data": {"files", "image_input", "inputs", "pixel_range", "samples", "stream"},
+}
+
+
+def test_a_cut_imports_what_it_uses(work: Path) -> None:
+    names = loaded(UNCHECKED.format("tflite", "bare"), work) - loaded(NOTHING, work)
+    packages = {name.partition(".")[0] for name in names} - {*sys.stdlib_module_names}
+    assert {name for name in packages if not name.startswith("_")} <= LIBRARIES
+    assert not {"multiprocessing", "exporter.formats.onnx", "exporter.report.html"} & names
+    for room, allowed in ROOMS.items():
+        prefix = f"exporter.{room}."
+        assert {n.removeprefix(prefix) for n in names if n.startswith(prefix)} <= allowed, room
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
@@ -133,7 +174,7 @@ MISSING: dict[str, tuple[str, set[str], str]] = {
     "TensorFlow": ("inspect net.keras", {"tensorflow"}, "unit-exporter[convert]"),
     "Keras": ("run net.keras -o missing --keep 1", {"keras"}, "unit-exporter[convert]"),
     "onnxruntime": ("prune net.onnx -o missing.onnx --keep 1", {"onnxruntime"}, "onnxruntime"),
-    "LiteRT": ("inspect net.tflite", {"ai_edge_litert"}, "ai-edge-litert"),
+    "LiteRT": ("prune net.tflite -o missing.tflite --keep 1", {"ai_edge_litert"}, "ai-edge-litert"),
     "ONNX": ("inspect net.onnx --json", {"onnx"}, "onnx"),
 }
 

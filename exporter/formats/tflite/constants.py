@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
+from exporter.formats.tflite.layout import enumeration
 from exporter.formats.tflite.schema import text
 from exporter.graph import Array, Quantization
 
 _TYPE_NAMES: dict[int, str] = {
-    code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)
+    code: name.lower() for name, code in enumeration("TensorType").items()
 }
 _INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 _PLAIN = ("float32", "float16", "float64", "bool", *_INTEGERS)  # one value after the other
@@ -20,7 +20,7 @@ _PLAIN = ("float32", "float16", "float64", "bool", *_INTEGERS)  # one value afte
 # NumPy's name of a type -> its code in the schema, for the types that NumPy has too
 TYPE_CODES = {name: code for code, name in _TYPE_NAMES.items() if name in _PLAIN}
 
-_INT4 = schema.TensorType.INT4  # two values a byte, the first one in the low half
+_INT4 = enumeration("TensorType")["INT4"]  # two values a byte, the first one in the low half
 
 _RANGES = {name: (int(np.iinfo(name).min), int(np.iinfo(name).max)) for name in _INTEGERS} | {
     "int4": (-8, 7)

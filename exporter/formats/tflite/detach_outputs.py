@@ -11,11 +11,12 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
+from exporter.formats.tflite.layout import enumeration
+from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema import integers, operator_code, text
 
-_RESHAPE = int(schema.BuiltinOperator.RESHAPE)
+_RESHAPE = enumeration("BuiltinOperator")["RESHAPE"]
 
 
 def detach_outputs(model: Any) -> None:
@@ -42,21 +43,26 @@ def _reshaped(model: Any, subgraph: Any, index: int, target: Any) -> int:
     returned = copy(inner)
     name = text(inner.name)
     inner.name = f"{name}/inside"
-    model.buffers = [*model.buffers, schema.BufferT(data=np.frombuffer(target.tobytes(), np.uint8))]
-    shape = schema.TensorT(
+    model.buffers = [
+        *model.buffers,
+        Record("Buffer", data=np.frombuffer(target.tobytes(), np.uint8)),
+    ]
+    shape = Record(
+        "Tensor",
         shape=np.array([len(target)], np.int32),
-        type=schema.TensorType.INT32,
+        type=enumeration("TensorType")["INT32"],
         buffer=len(model.buffers) - 1,
         name=f"{name}/shape",
     )
     subgraph.tensors = [*subgraph.tensors, returned, shape]
     result = len(subgraph.tensors) - 2
-    operator = schema.OperatorT(
+    operator = Record(
+        "Operator",
         opcodeIndex=operator_code(model, _RESHAPE, 1),
         inputs=np.array([index, result + 1], np.int32),
         outputs=np.array([result], np.int32),
-        builtinOptionsType=schema.BuiltinOptions.ReshapeOptions,
-        builtinOptions=schema.ReshapeOptionsT(newShape=target),
+        builtinOptionsType=enumeration("BuiltinOptions")["ReshapeOptions"],
+        builtinOptions=Record("ReshapeOptions", newShape=target),
     )
     subgraph.operators = [*subgraph.operators, operator]
     return result

@@ -11,14 +11,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from ai_edge_litert import schema_py_generated as schema
-
 from exporter.formats.tflite import constants, shapes
 from exporter.formats.tflite.custom import read_options
 from exporter.formats.tflite.labels import labels
 from exporter.formats.tflite.metadata import NAME, normalizations, sample_rates
 from exporter.formats.tflite.operator_view import SLOT_ORDER, KnownShapes, OperatorView
 from exporter.formats.tflite.operators.products import products_of
+from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema import (
     File,
     integers,
@@ -122,7 +121,7 @@ def _stated(
 def _interface(file: File) -> tuple[Ends, Ends]:
     """Inputs and outputs: first those of the signature, then the others of the subgraph."""
     found = signatures(file.model)
-    first = found[0] if found else schema.SignatureDefT()
+    first = found[0] if found else Record("SignatureDef")
     named_in, named_out = (
         [(text(end.name), int(end.tensorIndex)) for end in ends or ()]
         for ends in (first.inputs, first.outputs)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import constants
 from exporter.formats.tflite.draw import Drawing
+from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema import File, integers, operator_name, signatures, text
 from exporter.graph import Array, Shape, Use
 
@@ -108,21 +108,23 @@ class Editor:
         made = self._replacements.setdefault(tensor.buffer, [])
         equal = [i for i in made if np.array_equal(buffers[i].data, data)]
         if not equal and self._references(tensor.buffer) == 1 and tensor.buffer != NO_BUFFER:
-            buffers[tensor.buffer] = schema.BufferT(data=data)
+            buffers[tensor.buffer] = Record("Buffer", data=data)
         else:
             tensor.buffer = equal[0] if equal else self.new_buffer(data)
             made.append(tensor.buffer)
         set_shape(tensor, values.shape)
 
     def new_buffer(self, data: Array) -> int:
-        self.file.model.buffers.append(schema.BufferT(data=data))
+        self.file.model.buffers.append(Record("Buffer", data=data))
         return len(self.file.model.buffers) - 1
 
     def new_tensor(self, name: str, dtype: str, shape: Shape) -> int:
         """Append a computed tensor, numbered if its name is taken; return its index."""
         if dtype not in constants.TYPE_CODES:
             raise ModelError(f"the format has no tensors of type {dtype}")
-        tensor = schema.TensorT(type=constants.TYPE_CODES[dtype], buffer=NO_BUFFER, hasRank=True)
+        tensor: Any = Record(
+            "Tensor", type=constants.TYPE_CODES[dtype], buffer=NO_BUFFER, hasRank=True
+        )
         tensor.name = self._free_name(name)
         set_shape(tensor, shape)
         return self._append(tensor)

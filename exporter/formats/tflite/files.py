@@ -38,4 +38,6 @@ def from_bytes(content: bytes, name: str) -> TfliteModel:
     """
     if not content:
         raise ModelError(f"{name} is empty")
-    return TfliteModel(content, name)
+    model = TfliteModel(content, name)
+    model.read()
+    return model

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from exporter.errors import interpreting
 from exporter.formats.isolation import runner_of
@@ -15,11 +15,11 @@ from exporter.formats.model import Runner, RunOptions, in_turn
 from exporter.formats.structure import Structure
 from exporter.formats.tflite import schema
 from exporter.formats.tflite.apply import REMAP, apply_plan, precision_in, remap_in
-from exporter.formats.tflite.draw import draw
+from exporter.formats.tflite.draw import Drawing, draw
 from exporter.formats.tflite.labels import check_archive
+from exporter.formats.tflite.layout import Layout
 from exporter.formats.tflite.pack import pack
 from exporter.formats.tflite.precision import precision_of
-from exporter.formats.tflite.runtime import LiteRtRunner, verify
 from exporter.formats.tflite.starting_at import start_at
 from exporter.formats.tflite.structure import structure_of
 from exporter.formats.tflite.validate import check_bounds
@@ -33,25 +33,44 @@ from exporter.remap import Remap
 class TfliteModel:
     """See `exporter.formats.model.Model`.
 
+    The content is read when something of it is needed: a result that is only written is never read.
+
     Attributes:
         content: the file's bytes.
     """
 
     kind: str = "tflite"
+    sha256: str | None
+    remap: Remap | None
+    stated_precision: str | None
+    precision: str
+    _layout: Layout
+    _drawing: Drawing
 
     def __init__(self, content: bytes, name: str) -> None:
+        """Keep the content; `read` checks it."""
+        self.content = content
+        self.name = name
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in type(self).__annotations__ or "_drawing" in self.__dict__:
+            raise AttributeError(name)
+        self.read()
+        return getattr(self, name)
+
+    def read(self) -> None:
         """Check the content and draw its graph.
 
         Raises:
             ModelError: not a TFLite file, truncated, damaged, or with weights in another file.
         """
-        schema.check_start(content, name)
-        verify(content, name)
-        file = _unpacked(content, name)
-        self.content = content
-        self.name = name
-        self.sha256: str | None = hashlib.sha256(content).hexdigest()
-        self.remap: Remap | None = remap_in(file)
+        self._layout = schema.layout_of(self.content, self.name)
+        file = self._opened()
+        check_bounds(file.model, self.name)
+        check_archive(file, self.content, self.name)
+        fold_variables(file)
+        self.sha256 = hashlib.sha256(self.content).hexdigest()
+        self.remap = remap_in(file)
         self.stated_precision = precision_in(file)
         self._drawing = draw(file)
         self.precision = precision_of(self._drawing.graph)
@@ -63,22 +82,24 @@ class TfliteModel:
     def apply(self, plan: Plan) -> Self:
         """A new model with the plan's edits made; equal plans give equal bytes."""
         with interpreting(f"applying the cut to {self.name}"):
-            file = _unpacked(self.content, self.name)
+            file = self._file()
             apply_plan(file, self._drawing, plan)
             return type(self)(pack(file, self.name), self.name)
 
     def starting_at(self, tensors: Collection[str]) -> Self:
         """The part of the file from these tensors on, which become its first inputs."""
-        file = _unpacked(self.content, self.name)
+        file = self._file()
         start_at(file, self._drawing, tensors)
         return type(self)(pack(file, self.name), self.name)
 
     def structure(self) -> Structure:
         """Everything that decides the results of the file."""
-        made = structure_of(_unpacked(self.content, self.name), REMAP)
+        made = structure_of(self._file(), REMAP)
         return replace(made, names={str(i): n for n, i in self._drawing.tensors.items()})
 
     def runner(self, options: RunOptions) -> Runner:
+        from exporter.formats.tflite.runtime import LiteRtRunner
+
         ends = self._drawing.inputs, self._drawing.outputs
         custom = self._drawing.custom_operators
         load = partial(LiteRtRunner, self.content, self.name, ends, options, custom)
@@ -86,14 +107,16 @@ class TfliteModel:
         action, size = f"LiteRT running {self.name}", len(self.content)
         return runner_of(action, size, load, options.threads, work)
 
+    def _opened(self) -> schema.File:
+        file = schema.unpack(self.content, self._layout)
+        schema.bring_inside(file, self.content, self.name)
+        return file
+
+    def _file(self) -> schema.File:
+        """The file as records that may be edited."""
+        file = self._opened()
+        fold_variables(file)
+        return file
+
     def write(self, path: Path) -> None:
         path.write_bytes(self.content)
-
-
-def _unpacked(content: bytes, name: str) -> schema.File:
-    file = schema.unpack(content)
-    schema.bring_inside(file, content, name)
-    check_bounds(file.model, name)
-    fold_variables(file)
-    check_archive(file, content, name)
-    return file

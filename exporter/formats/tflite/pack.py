@@ -1,31 +1,43 @@
-"""Write an unpacked file: the flatbuffer, its large buffers, then the archive."""
+"""Write a file whose objects were edited: the bytes of everything that did not change are copied.
+
+1. A new file has four parts: a front with every table that changed and the tables that lead to it,
+   the body with what is left of the original, new values (buffers, vectors, strings), the archive.
+2. Offsets point forward, so the front may refer to the body, and both to the new values.
+3. The body loses every object that nothing refers to any more, and its other bytes move together.
+   Only the offsets that cross a gap change.
+"""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import flatbuffers
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import archive
-from exporter.formats.tflite.flatbuffer import Table
+from exporter.formats.tflite.layout import (
+    BUFFER_ALIGNMENT,
+    OFFSET_BYTES,
+    SIZES,
+    UNITS,
+    Field,
+    Layout,
+    fields_of,
+)
+from exporter.formats.tflite.record import Record, field_changed, is_changed
 from exporter.formats.tflite.schema import IDENTIFIER, LIMIT_BYTES, File, operators
+from exporter.graph import Array
 from exporter.output.files import byte_chunks
 
-_ALIGNMENT = 16  # the schema's force_align for buffers, which the Python generator ignores
-_RESERVED_BYTES = 1 << 16  # for everything but the buffers; the builder grows if it needs more
-_LARGE_BYTES = 1 << 20  # buffers from this size on are written without a copy
-_COUNT_BYTES = 4
-_BUFFERS, _DATA = 4, 0  # fields of the schema's Model and Buffer
+_LARGE_BYTES = 1 << 16  # vectors of the body from this size on are not copied on the way
 
 
 def pack(file: File, name: str) -> bytes:
-    """The file's bytes; equal objects give equal bytes.
+    """The file's bytes; equal objects from equal bytes give equal bytes.
 
     Raises:
         ModelError: an operator has options of a schema newer than this one, which would be lost;
@@ -40,90 +52,240 @@ def write(file: File, name: str, path: Path) -> None:
         target.writelines(_chunks(file, name))
 
 
-def _chunks(file: File, name: str) -> Iterator[bytes]:
-    for operator in operators(file.model):
-        lost = operator.builtinOptionsType and operator.builtinOptions is None
-        if lost or (operator.builtinOptions2Type and operator.builtinOptions2 is None):
-            raise ModelError(
-                f"{name} has options of a newer schema than this version of ai-edge-litert knows",
-                "update ai-edge-litert",
-            )
-    sizes = [_size(buffer) for buffer in file.model.buffers]
-    total = sum(sizes) + 2 * _ALIGNMENT * len(sizes) + len(file.tail) + _RESERVED_BYTES
-    if total > LIMIT_BYTES:
+def _chunks(file: File, name: str) -> Iterator[Any]:
+    _refuse_newer_options(file, name)
+    chunks = _Parts(file.model).chunks()
+    length = sum(len(chunk) for chunk in chunks)
+    if length + len(file.tail) + BUFFER_ALIGNMENT > LIMIT_BYTES:
         raise ModelError(f"{name} would be larger than 2 GB, which the format does not allow")
-    flatbuffer, large = _packed(file, sizes)
-    length = len(flatbuffer)
-    yield flatbuffer
-    for values in large:
-        yield _vector_start(length, values.nbytes)
-        length += len(_vector_start(length, values.nbytes)) + values.nbytes
-        yield from byte_chunks(values)
+    for chunk in chunks:
+        yield from byte_chunks(chunk) if isinstance(chunk, np.ndarray) else (chunk,)
     if file.tail:
         padding = (file.tail_start - length) % archive.ALIGNMENT
         yield bytes(padding)
         yield archive.moved(file.tail, length + padding - file.tail_start)
 
 
-def _packed(file: File, sizes: list[int]) -> tuple[bytes, list[Any]]:
-    """The flatbuffer without its large buffers, and the values of these.
-
-    Offsets of the format point forward, so a vector may follow at the end of the file: the offset
-    in its Buffer is set here.
-    """
-    small = sum(size for size in sizes if size < _LARGE_BYTES)
-    builder = flatbuffers.Builder(small + _RESERVED_BYTES)
-    buffers = file.model.buffers
-    file.model.buffers = [_AlignedBuffer(buffer) for buffer in buffers]
-    builder.Finish(file.model.Pack(builder), IDENTIFIER)
-    file.model.buffers = buffers
-    flatbuffer = builder.Output()
-    large = [buffer.data for buffer in buffers if _size(buffer) >= _LARGE_BYTES]
-    fields = [
-        table.position_of(_DATA)
-        for table, size in zip(Table.root(bytes(flatbuffer)).tables(_BUFFERS), sizes, strict=True)
-        if size >= _LARGE_BYTES
-    ]
-    length = len(flatbuffer)
-    for field, values in zip(fields, large, strict=True):
-        start = length + len(_vector_start(length, values.nbytes)) - _COUNT_BYTES
-        struct.pack_into("<I", flatbuffer, field, start - field)
-        length = start + _COUNT_BYTES + values.nbytes
-    return bytes(flatbuffer), large
+def _refuse_newer_options(file: File, name: str) -> None:
+    model = file.model
+    if isinstance(model, Record) and not (model.layout and model.layout.has_newer_union):
+        return
+    for operator in operators(model):
+        lost = operator.builtinOptionsType and operator.builtinOptions is None
+        if lost or (operator.builtinOptions2Type and operator.builtinOptions2 is None):
+            raise ModelError(
+                f"{name} has options of a newer schema than this version of ai-edge-litert knows",
+                "update ai-edge-litert",
+            )
 
 
-def _vector_start(length: int, size: int) -> bytes:
-    """Padding and count of a vector of bytes that follows `length` bytes; its values follow."""
-    return bytes(-(length + _COUNT_BYTES) % _ALIGNMENT) + struct.pack("<I", size)
+class _Parts:
+    """The parts of a new file while it is made."""
 
+    def __init__(self, model: Any) -> None:
+        self._layout: Layout | None = model.layout if isinstance(model, Record) else None
+        self._front = bytearray(struct.pack("<I4s", 0, IDENTIFIER))
+        self._kept: list[
+            tuple[int, int]
+        ] = []  # place in the front, place of the same offset before
+        self._values: list[
+            tuple[int, bytes | Array, int]
+        ] = []  # place, vector or string, alignment
+        self._vtables: dict[bytes, int] = {}  # content -> position in the front
+        self.table(model, 0)
 
-def _size(buffer: Any) -> int:
-    return 0 if buffer.data is None else int(buffer.data.nbytes)
+    def table(self, record: Any, place: int) -> None:
+        """Write a table, and all in it that must be written again; the place gets its offset."""
+        is_record = isinstance(record, Record)
+        name = record.table if is_record else type(record).__name__.removesuffix("T")
+        found = ((field, getattr(record, field.name)) for field in fields_of(name).values())
+        present = [
+            (field, value)
+            for field, value in found
+            if (value != field.default if field.kind in SIZES else value is not None)
+        ]
+        places, size, alignment = _placed([field for field, _ in present])
+        count = max((field.slot for field, _ in present), default=-1) + 1
+        offsets = [0] * count
+        for field, _ in present:
+            offsets[field.slot] = places[field.slot]
+        front = self._front
+        front += bytes(-len(front) % OFFSET_BYTES)
+        content = struct.pack(f"<{count + 2}H", 2 * count + 4, size, *offsets)
+        vtable = self._vtables.setdefault(content, len(front))
+        if vtable == len(front):
+            front += content
+        front += bytes(-(len(front) + OFFSET_BYTES) % alignment)
+        start = len(front)
+        front += struct.pack("<i", start - vtable) + bytes(size - OFFSET_BYTES)
+        struct.pack_into("<I", front, place, start - place)
+        for field, value in present:
+            if field.kind in SIZES:
+                struct.pack_into(f"<{field.kind}", front, start + places[field.slot], value)
+        for field, value in present:
+            if field.kind not in SIZES:
+                self._reference(record, field, value, start + places[field.slot])
 
-
-class _AlignedBuffer:
-    """Replaces a BufferT while packing: its data starts at a multiple of 16 bytes.
-
-    Of a large buffer an empty vector is written.
-    """
-
-    def __init__(self, buffer: Any) -> None:
-        if _size(buffer) >= _LARGE_BYTES:
-            self.data: Any = np.empty(0, np.uint8)
-        elif buffer.data is None:
-            self.data = None
+    def _reference(self, record: Any, field: Field, value: Any, place: int) -> None:
+        """Let an offset in the front point to the value of a field."""
+        before = record.place_of(field.name) if self._is_here(record) else None
+        if before is not None and not field_changed(record, field.name):
+            self._kept.append((place, before))
+            return
+        if field.kind == "tables":
+            self._tables(value, place)
+        elif field.kind in {"table", "union"}:
+            self._entry(value, place)
+        elif field.kind == "string":
+            text = value.encode() if isinstance(value, str) else bytes(value)
+            self._values.append((place, text, OFFSET_BYTES))
         else:
-            self.data = np.ascontiguousarray(buffer.data).reshape(-1).view(np.uint8)
+            array = np.ascontiguousarray(value, f"<{field.of}" if field.of != "?" else bool)
+            is_buffer = field.name == "data" and field.of == "B"
+            alignment = BUFFER_ALIGNMENT if is_buffer else max(OFFSET_BYTES, SIZES[field.of])
+            self._values.append((place, array.reshape(-1), alignment))
 
-    def Pack(self, builder: Any) -> int:  # noqa: N802 - the name that ModelT.Pack calls
-        vector = None if self.data is None else self._write(builder)
-        schema.BufferStart(builder)
-        if vector is not None:
-            schema.BufferAddData(builder, vector)
-        return int(schema.BufferEnd(builder))
+    def _tables(self, entries: list[Any], place: int) -> None:
+        front = self._front
+        front += bytes(-len(front) % OFFSET_BYTES)
+        struct.pack_into("<I", front, place, len(front) - place)
+        front += struct.pack("<I", len(entries))
+        first = len(front)
+        front += bytes(OFFSET_BYTES * len(entries))
+        for i, entry in enumerate(entries):
+            self._entry(entry, first + OFFSET_BYTES * i)
 
-    def _write(self, builder: Any) -> int:
-        builder.StartVector(1, len(self.data), _ALIGNMENT)
-        builder.head -= len(self.data)
-        builder.Bytes[builder.head : builder.head + len(self.data)] = memoryview(self.data)
-        return int(builder.EndVector())
+    def _entry(self, record: Any, place: int) -> None:
+        if is_changed(record) or not self._is_here(record):
+            self.table(record, place)
+        else:
+            self._kept.append((place, record.place))
+
+    def _is_here(self, record: Any) -> bool:
+        """Is it from the file whose body is copied, and complete?"""
+        return (
+            isinstance(record, Record) and record.layout is self._layout and not record.is_rewritten
+        )
+
+    def chunks(self) -> list[Any]:
+        """The front, the body and the new values."""
+        front = self._front
+        front += bytes(-len(front) % BUFFER_ALIGNMENT)
+        made: list[Any] = [front]
+        length = len(front)
+        if self._layout is not None and self._kept:
+            body = _Body(self._layout, [before for _, before in self._kept], length)
+            for (place, _), target in zip(self._kept, body.targets.tolist(), strict=True):
+                struct.pack_into("<I", front, place, target - place)
+            made += body.chunks
+            length += sum(map(len, body.chunks))
+        for place, value, alignment in self._values:
+            padding = -(length + OFFSET_BYTES) % max(alignment, OFFSET_BYTES)
+            start = length + padding
+            if start > LIMIT_BYTES:
+                break  # the caller refuses the length
+            struct.pack_into("<I", front, place, start - place)
+            content: Any = value + b"\0" if isinstance(value, bytes) else value.view(np.uint8)
+            made += [bytes(padding) + struct.pack("<I", len(value)), content]
+            length = start + OFFSET_BYTES + len(content)
+        return made
+
+
+def _placed(fields: list[Field]) -> tuple[dict[int, int], int, int]:
+    """Slot -> offset in a table; the size of the table; the alignment of its second offset on."""
+    places, end = {}, OFFSET_BYTES
+    for field in sorted(fields, key=lambda field: -field.size):
+        places[field.slot] = end
+        end += field.size
+    largest = max((field.size for field in fields), default=OFFSET_BYTES)
+    return places, end, max(largest, OFFSET_BYTES)
+
+
+class _Body:
+    """What is left of a file.
+
+    Attributes:
+        chunks: its bytes.
+        targets: the new position of the object that each kept offset pointed to.
+    """
+
+    def __init__(self, layout: Layout, kept: list[int], base: int) -> None:
+        """Args: kept: places of offsets in the file; base: the position of the body."""
+        roots = np.array([layout.index[place] for place in kept])
+        counts = np.zeros(len(layout.starts) + 1, np.int64)
+        np.add.at(counts, roots, 1)
+        np.add.at(counts, np.array(layout.ends)[roots], -1)
+        is_kept = np.cumsum(counts[:-1]) > 0
+        starts, stops = np.array(layout.starts), np.array(layout.stops)
+        vtables = np.array(layout.vtables)
+        tables = is_kept & (vtables >= 0)
+        sizes = {shape.vtable: shape.vtable_bytes for shape in layout.shapes.values()}
+        used = np.unique(vtables[tables])
+        used_stops = used + np.array([sizes[each] for each in used.tolist()], np.int64)
+        self._layout, self._base = layout, base
+        alignments = np.array(layout.alignments)[is_kept]
+        self._place_runs(
+            np.concatenate([starts[is_kept], used]),
+            np.concatenate([stops[is_kept], used_stops]),
+            np.concatenate([alignments, np.full(len(used), UNITS)]),
+        )
+        self.targets = self._moved(starts[roots])
+        owners = np.array(layout.owners)
+        inside = (owners >= 0) & is_kept[owners]
+        at, to = np.array(layout.at)[inside], np.array(layout.to)[inside]
+        forward = self._patches(at, to, 1)
+        back = self._patches(starts[tables], vtables[tables], -1)
+        large = is_kept & ~(vtables >= 0) & (stops - starts >= _LARGE_BYTES)
+        self.chunks = self._copied(
+            np.concatenate([forward, back]), starts[large].tolist(), stops[large].tolist()
+        )
+
+    def _place_runs(self, starts: Array, stops: Array, alignments: Array) -> None:
+        """Find the runs of bytes that stay, and their new positions, from the objects that stay."""
+        order = np.argsort(starts, kind="stable")
+        starts, reached = starts[order], np.maximum.accumulate(stops[order])
+        first = np.flatnonzero(np.append(True, starts[1:] - reached[:-1] >= UNITS))
+        self._begins = starts[first]
+        self._ends = np.append(reached[first[1:] - 1], reached[-1])
+        needed = np.maximum.reduceat(alignments[order], first)
+        places, end = [], self._base
+        runs = zip(self._begins.tolist(), self._ends.tolist(), needed.tolist(), strict=True)
+        for begin, stop, alignment in runs:
+            places.append(end + (begin - end) % alignment)
+            end = places[-1] + stop - begin
+        self._shifts = np.array(places) - self._begins
+
+    def _moved(self, positions: Array) -> Array:
+        run = np.searchsorted(self._begins, positions, "right") - 1
+        return np.asarray(positions + self._shifts[run])
+
+    def _patches(self, at: Array, to: Array, sign: int) -> Array:
+        """(n, 2): position in the file and new value of each offset that changes."""
+        before, after = sign * (to - at), sign * (self._moved(to) - self._moved(at))
+        changed = before != after
+        return np.stack([at[changed], after[changed]], axis=1)
+
+    def _copied(self, patches: Array, starts: list[int], stops: list[int]) -> list[Any]:
+        """The runs, patched; large vectors are not copied, since no offset is in them."""
+        data = np.frombuffer(self._layout.data, np.uint8)
+        patches = patches[np.argsort(patches[:, 0], kind="stable")]
+        cuts = sorted({*self._begins.tolist(), *self._ends.tolist(), *starts, *stops})
+        places = dict(zip(self._begins.tolist(), self._moved(self._begins).tolist(), strict=True))
+        gaps = set(self._ends.tolist()) - set(places)
+        chunks: list[Any] = []
+        length = self._base
+        for begin, end in pairwise(cuts):
+            if begin in gaps:
+                continue
+            if padding := places.get(begin, length) - length:
+                chunks.append(bytes(padding))
+            chunk = data[begin:end]
+            low, high = np.searchsorted(patches[:, 0], [begin, end])
+            if high > low:
+                chunk = chunk.copy()
+                at, values = patches[low:high].T
+                for byte in range(OFFSET_BYTES):
+                    chunk[at - begin + byte] = values >> 8 * byte & 0xFF
+            chunks.append(chunk)
+            length += padding + end - begin
+        return chunks

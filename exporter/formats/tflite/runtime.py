@@ -1,4 +1,4 @@
-"""Verify and run files with LiteRT, without its log messages.
+"""Run files with LiteRT, without its log messages.
 
 LiteRT reports each delegate and repeats the errors that it raises, with no option to turn that off.
 """
@@ -7,44 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from ai_edge_litert.interpreter import Interpreter
 
-from exporter.errors import ModelError, UsageError
-from exporter.formats.isolation import call
+from exporter.errors import UsageError
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite.foreign_operators import cannot_run
 from exporter.graph import Array
 from exporter.output.silence import no_output
-
-
-def verify(content: bytes, name: str) -> None:
-    """Let the runtime verify a file before anything else follows its offsets.
-
-    The schema's Python objects do not check offsets. The runtime checks every one, and that
-    operators and tensors fit together.
-
-    Raises:
-        ModelError: damaged or truncated, or the runtime does not know an operator.
-    """
-    call(f"LiteRT reading {name}", len(content), partial(_verify, content, name))
-
-
-def _verify(content: bytes, name: str) -> Mapping[str, Array]:
-    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # the model does not run
-    try:
-        with no_output(2):
-            Interpreter(model_content=content, experimental_op_resolver_type=resolver)
-    except (ValueError, RuntimeError) as error:
-        raise ModelError(
-            f"LiteRT cannot read {name}: {_first_line(error)}",
-            "the file is damaged or truncated, or needs a newer version of ai-edge-litert",
-        ) from error
-    return {}
 
 
 class LiteRtRunner:

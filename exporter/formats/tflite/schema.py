@@ -1,31 +1,32 @@
-"""A file as objects of the schema: checked, unpacked, and small helpers to read and edit it.
+"""A file as records of the schema: checked, opened, and small helpers to read and edit it.
 
-Packing would lose data that the file keeps outside of the flatbuffer (buffers and custom options
-given by their offset in the file), so `bring_inside` moves it into the objects. An archive that
-follows the flatbuffer is kept unchanged. `exporter.formats.tflite.pack` writes a file.
+Data that the file keeps outside of the flatbuffer (buffers and custom options given by their offset
+in the file) would be lost when it is written, so `bring_inside` moves it into the records. An
+archive that follows the flatbuffer is kept unchanged. `exporter.formats.tflite.pack` writes a file.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import archive
-from exporter.formats.tflite.flatbuffer import OutsideError, Table
+from exporter.formats.tflite.flatbuffer import OutsideError
+from exporter.formats.tflite.layout import Layout, enumeration
+from exporter.formats.tflite.record import Record
 from exporter.graph import Array
 from exporter.lazy_dataclass import dataclass
 
-_OPERATORS = {
-    code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)
-}
+_OPERATORS = {code: name for name, code in enumeration("BuiltinOperator").items()}
+_CUSTOM = enumeration("BuiltinOperator")["CUSTOM"]
 IDENTIFIER = b"TFL3"
 SAVE_AGAIN = "save, copy or download the file again"
 LIMIT_BYTES = 2**31 - 1  # flatbuffer offsets are signed; the verifier skips larger files
-_MAIN_VECTORS = {"operator codes": 1, "subgraph": 2, "buffers": 4}  # fields of the schema's Model
+_MAIN_VECTORS = {"operator codes": "operatorCodes", "subgraph": "subgraphs", "buffers": "buffers"}
 _MIN_OFFSET = 2  # the schema: an offset is "only valid if > 1"
 
 
@@ -34,7 +35,7 @@ class File:
     """An unpacked file. Its objects may be edited, the values of its arrays may not.
 
     Attributes:
-        model: ModelT; its arrays are read-only views of the file's content.
+        model: a record "Model"; its arrays are read-only views of the file's content.
         tail: the archive after the flatbuffer, or b"".
         tail_start: the archive's offset in the file.
     """
@@ -45,12 +46,12 @@ class File:
 
     @property
     def main(self) -> Any:
-        """SubGraphT 0, which runs first."""
+        """subgraph 0, which runs first."""
         return self.model.subgraphs[0]
 
 
-def check_start(content: bytes, name: str) -> None:
-    """Refuse content that is not a TFLite file, or one that the runtime cannot verify.
+def layout_of(content: bytes, name: str) -> Layout:
+    """Find every object of a file, and check each offset.
 
     The runtime's verifier crashes on a file without one of the main vectors.
 
@@ -61,15 +62,16 @@ def check_start(content: bytes, name: str) -> None:
         raise ModelError(f"{name} is not a TFLite file", "a .tflite file has TFL3 at byte 4")
     check_size(len(content), name)
     try:
-        root = Table.root(content)
-        counts = {vector: root.count(field) for vector, field in _MAIN_VECTORS.items()}
-    except OutsideError as error:
+        layout = Layout(content)
+    except (OutsideError, struct.error) as error:
         raise ModelError(
             f"{name} is damaged or truncated: an offset points outside", SAVE_AGAIN
         ) from error
-    for vector, count in counts.items():
-        if not count:
+    model = Record.at(layout, "Model", 0)
+    for vector, field in _MAIN_VECTORS.items():
+        if not getattr(model, field):
             raise ModelError(f"{name} is damaged: it has no {vector}", SAVE_AGAIN)
+    return layout
 
 
 def check_size(size: int, name: str) -> None:
@@ -81,24 +83,26 @@ def check_size(size: int, name: str) -> None:
         )
 
 
-def unpack(content: bytes) -> File:
-    """Unpack a file whose flatbuffer was verified; call `check_bounds` before using it."""
+def unpack(content: bytes, layout: Layout | None = None) -> File:
+    """The records of a file; call `check_bounds` before using them."""
     start = archive.start(content)
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
+    model = Record.at(layout or Layout(content), "Model", 0)
     return File(model, content[start:], start)
 
 
 def bring_inside(file: File, content: bytes, name: str) -> None:
     """Read the data that offsets point to; raise ModelError if an offset points outside."""
     for buffer in file.model.buffers or ():
-        if buffer.offset >= _MIN_OFFSET:
-            buffer.data = _bytes_at(content, buffer.offset, buffer.size, name)
-        buffer.offset = buffer.size = 0
+        if buffer.offset or buffer.size:
+            if buffer.offset >= _MIN_OFFSET:
+                buffer.data = _bytes_at(content, buffer.offset, buffer.size, name)
+            buffer.offset = buffer.size = 0
     for operator in operators(file.model):
-        if operator.largeCustomOptionsOffset >= _MIN_OFFSET:
-            where = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
-            operator.customOptions = _bytes_at(content, *where, name)
-        operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
+        if operator.largeCustomOptionsOffset or operator.largeCustomOptionsSize:
+            if operator.largeCustomOptionsOffset >= _MIN_OFFSET:
+                where = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
+                operator.customOptions = _bytes_at(content, *where, name)
+            operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0
 
 
 def _bytes_at(content: bytes, offset: int, size: int, name: str) -> Array:
@@ -108,7 +112,7 @@ def _bytes_at(content: bytes, offset: int, size: int, name: str) -> Array:
 
 
 def operators(model: Any) -> Iterator[Any]:
-    """Every OperatorT of every subgraph."""
+    """Every operator of every subgraph."""
     for subgraph in model.subgraphs or ():
         yield from subgraph.operators or ()
 
@@ -127,7 +131,7 @@ def text(value: bytes | str | None) -> str:
 
 
 def signatures(model: Any) -> list[Any]:
-    """The SignatureDefT objects of subgraph 0."""
+    """The signatures of subgraph 0."""
     return [each for each in model.signatureDefs or () if each.subgraphIndex == 0]
 
 
@@ -136,20 +140,22 @@ def add_signature(
 ) -> None:
     """Add a signature of subgraph 0 with these names and tensor indices."""
     ends = ([signature_end(*pair) for pair in pairs] for pairs in (inputs, outputs))
-    signature = schema.SignatureDefT(*ends, signatureKey="serving_default")
+    given, returned = ends
+    key = "serving_default"
+    signature = Record("SignatureDef", inputs=given, outputs=returned, signatureKey=key)
     model.signatureDefs = [*(model.signatureDefs or ()), signature]
 
 
 def signature_end(name: str, index: int) -> Any:
     """An input or output of a signature."""
-    return schema.TensorMapT(name=name, tensorIndex=index)
+    return Record("TensorMap", name=name, tensorIndex=index)
 
 
 # --- operator codes ------------------------------------------------------------------------------
 
 
 def builtin_code(code: Any) -> int:
-    """The BuiltinOperator of an OperatorCodeT; files from before 2020 have the old field only."""
+    """The BuiltinOperator of an operator code; files from before 2020 have the old field only."""
     return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
@@ -157,7 +163,7 @@ def operator_name(model: Any, operator: Any) -> str:
     """The schema's name of an operator, or a custom operator's own."""
     code = model.operatorCodes[operator.opcodeIndex]
     builtin = builtin_code(code)
-    custom = text(code.customCode) if builtin == schema.BuiltinOperator.CUSTOM else ""
+    custom = text(code.customCode) if builtin == _CUSTOM else ""
     return custom or _OPERATORS.get(builtin, f"operator {builtin}")
 
 
@@ -168,7 +174,10 @@ def operator_code(model: Any, builtin: int, version: int) -> int:
         if builtin_code(code) == builtin and code.version == version:
             return index
     # Some runtimes read the new field only, others the old one.
-    codes.append(schema.OperatorCodeT(min(builtin, _OLD_FIELD_MAX), None, version, builtin))
+    old = min(builtin, _OLD_FIELD_MAX)
+    codes.append(
+        Record("OperatorCode", deprecatedBuiltinCode=old, version=version, builtinCode=builtin)
+    )
     model.operatorCodes = codes
     return len(codes) - 1
 
@@ -197,10 +206,10 @@ def set_metadata(model: Any, name: str, value: bytes) -> None:
     data = np.frombuffer(value, np.uint8)
     for entry in model.metadata or ():
         if text(entry.name) == name:
-            model.buffers[entry.buffer] = schema.BufferT(data=data)
+            model.buffers[entry.buffer] = Record("Buffer", data=data)
             return
-    model.buffers.append(schema.BufferT(data=data))
-    entry = schema.MetadataT(name=name, buffer=len(model.buffers) - 1)
+    model.buffers.append(Record("Buffer", data=data))
+    entry = Record("Metadata", name=name, buffer=len(model.buffers) - 1)
     model.metadata = [*(model.metadata or ()), entry]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from exporter.formats.structure import Constant, End, Step, Structure, facts_of
 from exporter.formats.tflite import archive, constants
+from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema import File, integers, operator_name, text
 from exporter.graph import Array, Shape
 
@@ -126,7 +127,7 @@ def _plain_fields(value: Any, skipped: Iterable[str] = ()) -> dict[str, Any]:
 
     Writers state an empty vector or table, or leave it out.
     """
-    fields = {key: _plain(each) for key, each in vars(value).items() if key not in set(skipped)}
+    fields = {key: _plain(each) for key, each in value.items() if key not in set(skipped)}
     return dict(sorted(fields.items()))
 
 
@@ -137,7 +138,7 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value] or None
     if isinstance(value, bytes | str):
         return text(value) or None
-    if hasattr(value, "__dict__"):
+    if isinstance(value, Record):
         fields = {key: each for key, each in _plain_fields(value).items() if each is not None}
         return fields or None
     return value

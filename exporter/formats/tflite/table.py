@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ai_edge_litert import schema_py_generated as schema
-
 from exporter.formats.check_operation import NodeRanks, UntranslatableError, fits
 from exporter.formats.tflite.foreign_operators import reason_and_hint
 from exporter.formats.tflite.operator_view import SLOT_ORDER, OperatorView, Translate
 from exporter.formats.tflite.operators import detection, linear, positions, reduce_pool, values
 from exporter.graph import Shape, Tensor
 from exporter.graph.operations import Gather, Linear, Opaque, Operation
+
+_SIGN_BIT = 5  # of the ActivationFunctionType of the schema
 
 
 def translate(view: OperatorView) -> Operation:
@@ -42,7 +42,7 @@ def _refused(view: OperatorView) -> Opaque | None:
         return Opaque(*foreign)
     if view.has_sparse_input:
         return Opaque("its constants are stored sparsely")
-    if view.option("fusedActivationFunction") == schema.ActivationFunctionType.SIGN_BIT:
+    if view.option("fusedActivationFunction") == _SIGN_BIT:
         return Opaque("its fused activation keeps only the sign")
     return None
 

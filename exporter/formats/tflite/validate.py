@@ -54,6 +54,7 @@ def _check_tensor(tensor: Any, data: Any, name: str) -> None:
             "convert the model again with its weights inside",
         )
     shape = integers(tensor.shape)
+    _check_scales(tensor.quantization, shape, name)
     longest = max([*shape, *integers(tensor.shapeSignature)], default=0)
     if data is None or not len(data):
         if longest > _MAX_COMPUTED_AXIS:
@@ -68,6 +69,21 @@ def _check_tensor(tensor: Any, data: Any, name: str) -> None:
                 f"{len(data)} bytes",
                 SAVE_AGAIN,
             )
+
+
+def _check_scales(quantization: Any, shape: list[int], name: str) -> None:
+    """Scales are one for the tensor, or one for each channel; so are zero points."""
+    scales = 0 if quantization is None else len(integers(quantization.scale))
+    if not scales or quantization.detailsType:
+        return
+    zero_points, axis = len(integers(quantization.zeroPoint)), quantization.quantizedDimension
+    channels = shape[axis] if 0 <= axis < len(shape) else (1 if axis >= 0 and not shape else None)
+    if channels is None or scales not in {1, channels} or zero_points not in {0, scales}:
+        raise ModelError(
+            f"{name} is damaged: {scales} scales and {zero_points} zero points do not fit a tensor "
+            f"of shape {shape}",
+            SAVE_AGAIN,
+        )
 
 
 def _check(name: str, item: str, indices: Iterable[int], count: int) -> None:

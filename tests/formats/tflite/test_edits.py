@@ -187,7 +187,7 @@ def test_take_cuts_kernel_and_bias() -> None:
     np.testing.assert_array_equal(constant(narrow, "z/kernel"), builder.constants["z/kernel"][TWO])
     np.testing.assert_allclose(run(narrow)["y"], softmax(logits(builder)[:, TWO]), atol=1e-6)
     assert narrow.graph().tensors["y"].shape == (1, 2)
-    assert len(narrow.content) < len(opened(builder, "y").content)
+    assert builder.constants["z/kernel"][0].tobytes() not in narrow.content  # a removed row
 
 
 def test_take_along_another_axis() -> None:

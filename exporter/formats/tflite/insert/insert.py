@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from ai_edge_litert import schema_py_generated as schema
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import constants
 from exporter.formats.tflite.editor import Editor, rewire
 from exporter.formats.tflite.insert.operations import OPERATIONS
 from exporter.formats.tflite.insert.writer import Site, Writable
+from exporter.formats.tflite.layout import enumeration
+from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema import integers, operator_code, raise_runtime, signatures, text
 from exporter.formats.writable_operations import check_operation
 from exporter.graph import Array
@@ -124,17 +125,20 @@ def _operator(
     site = Site(text(first.name), checked.attributes, rank, _dtype(editor, inputs[0]))
     added = [_constant(editor, edit, inputs[0], value) for value in writable.constants(site)]
     version_dtype = str(site.attributes["dtype"]) if writable.converts else site.dtype
-    builtin = int(getattr(schema.BuiltinOperator, writable.builtin))
+    builtin = enumeration("BuiltinOperator")[writable.builtin]
     version = writable.versions.get(version_dtype, 1)
-    operator = schema.OperatorT(operator_code(editor.file.model, builtin, version))
+    operator: Any = Record(
+        "Operator", opcodeIndex=operator_code(editor.file.model, builtin, version)
+    )
     if writable.options:
-        operator.builtinOptionsType = getattr(schema.BuiltinOptions, writable.options)
-        operator.builtinOptions = getattr(schema, f"{writable.options}T")()
+        operator.builtinOptionsType = enumeration("BuiltinOptions")[writable.options]
+        operator.builtinOptions = Record(writable.options)
         writable.fill(operator.builtinOptions, site)
     dtype = checked.dtype or site.dtype
     result = _result(editor, edit, first, dtype)
     if writable.converts and dtype == version_dtype:
-        editor.main.tensors[result].quantization = schema.QuantizationParametersT(
+        editor.main.tensors[result].quantization = Record(
+            "QuantizationParameters",
             scale=np.array([site.attributes["scale"]], np.float32),
             zeroPoint=np.array([site.attributes["zero_point"]], np.int64),
         )
