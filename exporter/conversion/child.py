@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from exporter.conversion.options import ConvertOptions
+from exporter.conversion.run_samples import run_samples
 from exporter.conversion.serialization import decode_plan, encode_graph
 from exporter.errors import (
     ConversionError,
@@ -125,14 +126,17 @@ class Session:
     def engine(self, handle: str) -> Answer:
         return {"engine": self.model(handle).runner(RunOptions()).engine}
 
-    def run(self, handle: str, names: list[str], path: str) -> Answer:
-        """Run once; the outputs are written next to the inputs."""
+    def run(self, handle: str, names: list[str], count: int, path: str) -> Answer:
+        """Run some samples; the outputs are written next to the inputs."""
         with np.load(path, allow_pickle=False) as file:
-            inputs = {name: file[f"arr_{i}"] for i, name in enumerate(names)}
-        outputs = self.model(handle).runner(RunOptions())(inputs)
+            feeds = [
+                {name: file[f"arr_{sample * len(names) + i}"] for i, name in enumerate(names)}
+                for sample in range(count)
+            ]
+        outputs = run_samples(self.model(handle), feeds)
         target = Path(path).with_name("outputs.npz")
-        np.savez(target, *map(_storable, outputs.values()))
-        return {"names": list(outputs), "path": str(target)}
+        np.savez(target, *(_storable(each) for row in outputs for each in row.values()))
+        return {"names": list(outputs[0]), "path": str(target)}
 
     def write(self, handle: str, path: str) -> Answer:
         with writing(Path(path)):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from exporter.remap import Remap
 ROUTES: Mapping[str, str] = {name: kind.route for name, kind in KINDS.items() if kind.converter}
 
 
+_MOST_SAMPLES, _MOST_BYTES = 16, 16 << 20  # that the child gets at once
 _READING_S = 8.0  # to read the structure of an HDF5 file, which takes less than 1 s
 
 
@@ -121,12 +123,34 @@ class RemoteRunner:
         self._run = run
 
     def __call__(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        (outputs,) = self.run_each([inputs])
+        return outputs
+
+    def run_each(self, inputs: Iterable[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
+        """See `exporter.formats.model.run_each`: the child runs several samples together."""
+        together: list[Mapping[str, Array]] = []
+        size = 0
+        for feed in inputs:
+            together.append(feed)
+            size += sum(values.nbytes for values in feed.values())
+            if len(together) == _MOST_SAMPLES or size >= _MOST_BYTES:
+                yield from self._answers(together)
+                together, size = [], 0
+        if together:
+            yield from self._answers(together)
+
+    def _answers(self, feeds: Sequence[Mapping[str, Array]]) -> Iterator[dict[str, Array]]:
         with scratch_folder(self._child.folder) as folder:
             path = folder / "inputs.npz"
-            np.savez(path, *inputs.values())
-            answer = self._run(names=list(inputs), path=str(path))
+            np.savez(path, *(values for feed in feeds for values in feed.values()))
+            answer = self._run(names=list(feeds[0]), count=len(feeds), path=str(path))
             with np.load(answer["path"], allow_pickle=False) as values:
-                return {name: values[f"arr_{i}"] for i, name in enumerate(answer["names"])}
+                numbers = count()
+                found = [
+                    {name: values[f"arr_{next(numbers)}"] for name in answer["names"]}
+                    for _ in feeds
+                ]
+        yield from found
 
 
 def open_keras(
