@@ -25,6 +25,7 @@ class CutKeywords(TypedDict, total=False):
     head: str | None
     units: str | tuple[int, int] | None
     allow_nonfinite: bool
+    drop_outputs: str | Iterable[str]
     allow_remove_special: bool
     mode: str
     probabilities: str

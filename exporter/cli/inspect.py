@@ -46,7 +46,10 @@ def command(model: Path, **given: Any) -> int:
 
 def _cut_options(given: Mapping[str, Any]) -> CutOptions | None:
     """None without a selection; then the options of a forecast would have no effect."""
-    if any(given[name] not in (None, ()) for name in ("keep", "remove", "cuts", "merge", "gate")):
+    if any(
+        given[name] not in (None, ())
+        for name in ("keep", "remove", "cuts", "merge", "gate", "drop_outputs")
+    ):
         return options.make_cut_options(given)
     every = [each for record in (CutOptions, Job) for each in options_of(record, "inspect")]
     flags = {each.name: each.flag for each in every if each.name not in OPENING}

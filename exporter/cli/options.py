@@ -188,6 +188,7 @@ class Number(click.FloatRange):
 # `Option.parse` -> the type of the value
 PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "path": PATH,
+    "name": click.STRING,
     "dims": Parsed("NAME=1,NAME=8", _dims),
     "shape": Parsed("NAME=1,16", _shape),
     "pair": Parsed("A=B", _pair),
@@ -311,12 +312,12 @@ def _from_field(field: Option, command_name: str) -> Decorator:
     if field.type.startswith("bool |"):  # its value may be left out
         details |= {"is_flag": False, "flag_value": ""}
         return option(flag, field.name, type=_type(field), default=None, **details)
-    is_repeated = field.type.startswith("Mapping")
+    is_repeated = field.type.startswith("Mapping") or field.parse == "name"
     if is_repeated:
         details["help"] = f"{field.text} Can be repeated."
     if field.default is not None and field.parse != "size" and not is_repeated:
         details |= {"default": field.default, "show_default": True}
-    if isinstance(field.default, tuple):
+    if isinstance(field.default, tuple) and not is_repeated:
         details["default"] = ",".join(field.default)
     return option(flag, field.name, type=_type(field), multiple=is_repeated, **details)
 
@@ -458,7 +459,7 @@ def make_cut_options(given: Mapping[str, Any], **replaced: Any) -> CutOptions:
             flag = "--merge" if name == "merge" else "--cut"
             raise click.UsageError(f"{flag} names {what} {twice!r} twice")
     specs = sum(values[name] not in (None, {}) for name in ("keep", "remove", "cuts"))
-    if specs > 1 or (not specs and not values["merge"] and not values["gate"]):
+    if specs > 1 or (not specs and not any(values[n] for n in ("merge", "gate", "drop_outputs"))):
         raise click.UsageError("give either --keep SPEC, --remove SPEC or --cut HEAD=SPEC")
     return CutOptions(**fields_of(CutOptions, values))
 

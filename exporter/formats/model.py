@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 
 from exporter.graph import Array, Graph
-from exporter.graph.edits import Plan
+from exporter.graph.edits import Plan, RemoveOutputs
 from exporter.graph.lengths import Lengths
 from exporter.lazy_dataclass import dataclass
-from exporter.remap import Remap
+from exporter.remap import HeadRemap, Remap
 from exporter.trace.head import Head
 
 
@@ -115,6 +115,13 @@ def in_turn(apply: Apply) -> Apply:
         return result
 
     return cast("Apply", applied)
+
+
+def without_dropped(original: Model, tables: Iterable[HeadRemap]) -> Model:
+    """The original, without the outputs that cuts removed: they may be why a head was refused."""
+    names = [name for table in tables for name in table.options["drop_outputs"] or ()]
+    names = [name for name in dict.fromkeys(names) if name in original.graph().outputs]
+    return original.apply(Plan((RemoveOutputs(tuple(names)),))) if names else original
 
 
 class SizedModel(Model, Protocol):

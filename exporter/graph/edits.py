@@ -174,7 +174,31 @@ class AddOutput:
         return f"return {self.tensor!r} as the output {self.name!r}"
 
 
-Edit = Take | Fill | Replace | SetShape | SetAttribute | Insert | Compute | AddInput | AddOutput
+@dataclass(frozen=True)
+class RemoveOutputs:
+    """Return these outputs no more, and remove the nodes and constants that only they need.
+
+    It is the only edit of its plan: the next plan is for the model without them.
+    """
+
+    outputs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"remove the outputs {', '.join(map(repr, self.outputs))}, and what only they need"
+
+
+Edit = (
+    Take
+    | Fill
+    | Replace
+    | SetShape
+    | SetAttribute
+    | Insert
+    | Compute
+    | AddInput
+    | AddOutput
+    | RemoveOutputs
+)
 
 
 @dataclass(frozen=True)

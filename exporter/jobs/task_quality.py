@@ -45,7 +45,7 @@ from exporter.evaluation.text_answers import (
 )
 from exporter.evaluation.true_boxes import Placement, placement, read_true_boxes, stretched
 from exporter.evaluation.true_masks import read_true_masks
-from exporter.formats.model import Model
+from exporter.formats.model import Model, without_dropped
 from exporter.graph import Array
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.job import Job
@@ -186,6 +186,7 @@ class QualityMeter:
 
     def _subject(self, table: HeadRemap | None) -> Subject:
         original, ranges = self.original, list[tuple[str, tuple[int, int] | None]]()
+        original = without_dropped(original, () if table is None else (table,))
         if table is not None:
             ranges.append((table.name, part_before(original, table)))
         found = trace_recorded(original.graph(), ranges)

@@ -56,6 +56,8 @@ def _words(option: Option, value: Any) -> list[str] | None:
         return [flag if value else f"--no-{flag[2:]}"]
     if isinstance(value, Mapping):
         return [word for key, each in value.items() for word in (flag, f"{key}={spec_text(each)}")]
+    if option.parse == "name":
+        return [word for each in value for word in (flag, each)]
     if option.parse == "path" and not isinstance(value, str | Path):
         return None
     return [flag, spec_text(value)]

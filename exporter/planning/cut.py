@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from exporter.errors import UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
-from exporter.graph.edits import Edit, Plan, in_sequence
+from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence
+from exporter.graph.operations import NonMaxSuppression
+from exporter.graph.walk import dependents
 from exporter.lazy_dataclass import dataclass
 from exporter.modes import MODES, Semantics
 from exporter.modes.merging import merge_units
@@ -114,16 +116,22 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
     kernel.
     """
     check_not_restored(model)
+    this, dropping = Origin(model.name, model.sha256), _dropping(model, options)
+    model = model.apply(dropping[0]) if dropping else model
     found, before = _trace(model, options), model
     parts, steps = [], list[Cut]()
     for head, of_head in _of_each_head(found, options):
-        before = before.apply(steps[-1].plan) if steps else model
-        steps.append(cut_head(before, of_head, None if steps else original, images))
+        if not steps:
+            steps.append(_cut_head(model, of_head, this, original, images))
+        else:
+            before = before.apply(steps[-1].plan)
+            later = replace(of_head, drop_outputs=())
+            steps.append(_cut_head(before, later, this, None, images))
         heads = heads_cut_together(model.graph(), found, head)
         parts.append(HeadCut(heads, steps[-1].selection))
     remap = replace(steps[-1].remap, parent=steps[0].remap.parent)
     *earlier, last = (step.plan for step in steps)
-    plan = in_sequence([*earlier, replace(last, remap=remap)])
+    plan = in_sequence([*dropping, *earlier, replace(last, remap=remap)])
     warnings = dict.fromkeys(warning for step in steps for warning in step.warnings)
     return Cut(tuple(parts), options.mode, plan, remap, tuple(warnings))
 
@@ -131,6 +139,9 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
 def _of_each_head(found: Trace, options: CutOptions) -> Iterator[tuple[Head, CutOptions]]:
     """Each head to cut, with its options; the class maps of a detector have the same ones."""
     if not options.cuts:
+        if options.selects_nothing and options.drop_outputs and found.heads and not options.head:
+            yield found.heads[0], options.of_head(found.heads[0].name, None, None)
+            return
         head = found.head(options.head)
         for name in found.cut_with(head.name):
             yield found.head(name), options.of_head(name, options.keep, options.labels)
@@ -170,17 +181,52 @@ def _given_labels(options: CutOptions) -> tuple[str, ...] | None:
     return None if labels is None else tuple(labels)
 
 
-def cut_head(
-    model: Model, options: CutOptions, original: Origin | None = None, images: Images | None = None
-) -> Cut:
+def cut_head(model: Model, options: CutOptions, images: Images) -> Cut:
     """Plan the cut of one head, and of the other outputs that show its units (see `plan_cut`)."""
-    found, images = _trace(model, options), images or {}
+    dropping = _dropping(model, options)
+    this = Origin(model.name, model.sha256)
+    cut = _cut_head(model.apply(dropping[0]) if dropping else model, options, this, None, images)
+    return replace(cut, plan=in_sequence([*dropping, cut.plan]))
+
+
+def _dropping(model: Model, options: CutOptions) -> list[Plan]:
+    """The plan that removes outputs, if the options ask for that."""
+    names, known = options.drop_outputs, model.graph().outputs
+    if not names:
+        return []
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(
+            f"the model has no output {unknown[0]!r} to remove", f"outputs: {', '.join(known)}"
+        )
+    if set(known) <= set(names):
+        raise UsageError("no output would be left", "keep at least one")
+    for node in model.graph().nodes:
+        rows = isinstance(node.operation, NonMaxSuppression) and dependents(
+            model.graph(), node.outputs
+        )
+        if rows and (part := next((name for name in names if name in rows), None)):
+            raise UsageError(
+                f"{part!r} is a part of the rows that {node} returns",
+                "the other parts cannot be checked without it: leave it in the model",
+            )
+    return [Plan((RemoveOutputs(names),))]
+
+
+def _cut_head(
+    model: Model, options: CutOptions, this: Origin, original: Origin | None, images: Images
+) -> Cut:
+    """The cut of one head of a model without the outputs that are removed.
+
+    Args:
+        this: the model before all cuts of this call.
+    """
+    found = _trace(model, options)
     heads = _heads(model, found, options)
-    selection, groups = _select(model, heads[0], options, original)
+    selection, groups = _select(model, heads[0], options, original or this)
     resolved = _resolve(heads, selection, groups, options)
     tables = [each.table for each in resolved]
     tables[0] = with_emitted_output(model.graph(), heads[0], tables[0], options)
-    remap = _remap(model, tables, original, images)
+    remap = _remap(model, tables, this, original, images)
     check_merged_units(model, remap.of(heads[0].name))
     edits = (
         *_mode_edits(resolved, selection, options),
@@ -231,13 +277,13 @@ def _heads(model: Model, found: Trace, options: CutOptions) -> tuple[Head, ...]:
 
 
 def _select(
-    model: Model, head: Head, options: CutOptions, original: Origin | None
+    model: Model, head: Head, options: CutOptions, original: Origin
 ) -> tuple[Selection, UnitGroups]:
     """The kept units and the groups to merge; all units where only groups or a gate are given."""
     labels = _given_labels(options)
     all_units = options.keep is None and options.remove is None
     earlier = model.remap.original.sha256 if model.remap else None
-    files = (model.sha256, original.sha256 if original else None, earlier)
+    files = (model.sha256, original.sha256, earlier)
     selection = select(
         units=head.units,
         keep=range(head.units) if all_units else options.keep,
@@ -295,6 +341,7 @@ def _table(
             **semantics.options(),
             **id_options(head, options),
             "labels_given": options.labels is not None or None,
+            "drop_outputs": options.drop_outputs or None,
         },
     )
 
@@ -309,15 +356,22 @@ def _labels(
 
 
 def _remap(
-    model: Model, tables: Sequence[HeadRemap], original: Origin | None, images: Images
+    model: Model,
+    tables: Sequence[HeadRemap],
+    this: Origin,
+    original: Origin | None,
+    images: Images,
 ) -> Remap:
-    this = Origin(model.name, model.sha256)
     pixels = {
         name: None if known is None else Pixels(tuple(known.mean), tuple(known.std))
         for name, known in images.items()
     }
     later = Remap(original or this, this if original else None, tuple(tables), pixels=pixels)
-    return compose(model.remap, later) if model.remap else later
+    if model.remap is None:
+        return later
+    remap = compose(model.remap, later)
+    dropped = {name for table in tables for name in table.options["drop_outputs"] or ()}
+    return replace(remap, heads=tuple(h for h in remap.heads if h.output not in dropped))
 
 
 def _mode_edits(

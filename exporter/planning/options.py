@@ -32,7 +32,7 @@ class CutOptions:
 
     Raises:
         UsageError: an unknown value, options that exclude each other, or none of keep, remove and
-            cuts (allowed with merge or gate: then all other units are kept).
+            cuts (allowed with merge, gate or drop_outputs: then all other units are kept).
     """
 
     keep: Units | None = _selection(
@@ -63,6 +63,13 @@ class CutOptions:
     )
     allow_nonfinite: bool = _selection(
         False, "Cut a model that has NaN or infinite weights.", section=ADVANCED
+    )
+    drop_outputs: tuple[str, ...] = _selection(
+        (),
+        "Remove an output, and every operation and constant that only it needs.",
+        flag="--drop-output",
+        parse="name",
+        metavar="NAME",
     )
     allow_remove_special: bool = _selection(
         False,
@@ -127,12 +134,19 @@ class CutOptions:
         """Will the output have one position for each kept unit, instead of one for each unit?"""
         return MODES[self.mode].narrows and not self.restore_width
 
+    @property
+    def selects_nothing(self) -> bool:
+        """Are outputs removed, and no units?"""
+        return not (self.cuts or self.merge) and (self.keep, self.remove, self.gate) == (None,) * 3
+
     def __post_init__(self) -> None:
         if self.gate is not None:
             self._set_gate_mode()
         if self.mode not in MODES:
             raise UsageError(f"there is no mode {self.mode!r}", f"modes: {', '.join(MODES)}")
-        is_optional = self.merge or self.gate is not None
+        dropped = (self.drop_outputs,) if isinstance(self.drop_outputs, str) else self.drop_outputs
+        _set(self, drop_outputs=tuple(dict.fromkeys(dropped)))
+        is_optional = self.merge or self.gate is not None or self.drop_outputs
         given = sum(each is not None for each in (self.keep, self.remove, self.cuts or None))
         if given > 1:
             raise UsageError(

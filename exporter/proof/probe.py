@@ -23,7 +23,7 @@ import numpy as np
 
 from exporter.data.samples import Samples
 from exporter.errors import ExporterError
-from exporter.formats.model import Model, RunOptions
+from exporter.formats.model import Model, RunOptions, without_dropped
 from exporter.formats.structure import HasStructure
 from exporter.graph import Array, Graph
 from exporter.graph.edits import AddOutput, Plan
@@ -68,7 +68,7 @@ def probe(
         largest: do not run a probe with more products than this.
     """
     try:
-        return _probe(original, cut, tables, largest)
+        return _probe(without_dropped(original, tables), cut, tables, largest)
     except NotOpenError as error:
         return Probe(f"not possible: {error}")
     except ExporterError as error:
@@ -255,8 +255,11 @@ def _probe_tail(
         return [], 0
     original: dict[str, Array] = {}
     fed: dict[str, Array] = {}
-    for each in heads:
-        original[each.head.z] = _as_input(graph, each.head.z, _corners(each.head, graph))
+    corners = [_corners(each.head, graph) for each in heads]
+    most = max(map(len, corners))  # a head with fewer units has fewer rows: they are repeated
+    for each, rows_of_head in zip(heads, corners, strict=True):
+        values = np.resize(rows_of_head, (most, *rows_of_head.shape[1:]))
+        original[each.head.z] = _as_input(graph, each.head.z, values)
         fed[each.new_z or ""] = each.expected(original).z
     part = _Part(cut, fed, tables)
     names = [name for each in comparers for name in each.tensors()[1]]

@@ -74,8 +74,8 @@ def _cut_again(model: Model, tables: tuple[HeadRemap, ...], images: Images) -> R
     found: list[tuple[int, Rederived]] = []
     for options in _candidates(tables[0]):
         try:
-            cut = cut_head(model, options, images=images)
-            made = model.apply(cut.plan) if cut.plan.edits else model
+            cut = cut_head(model, options, images)
+            made = model.apply(cut.plan) if cut.plan.every_edit else model
         except ExporterError as error:
             errors.append(error)
             continue
@@ -115,6 +115,7 @@ def _candidates(table: HeadRemap) -> Iterator[CutOptions]:
         restore_width=bool(recorded["restore_width"]),
         merge=recorded["merge"] or {},
         labels=_given_labels(table),
+        drop_outputs=recorded["drop_outputs"] or (),
         emit=emit and ("ids" if count is None else f"ids:{count}"),
         allow_nonfinite=True,
         allow_remove_special=True,

@@ -58,6 +58,7 @@ OPTIONS: Mapping[str, Callable[[Any], bool]] = {  # option -> is this a valid va
     "restore_ids": _is_bool,
     "emit": _is_emit,
     "labels_given": _is_bool,
+    "drop_outputs": _is_names,
 }
 
 
@@ -104,6 +105,7 @@ class HeadRemap:
             ids: names of the outputs that return new unit indices.
             emit: an output with the first original's indices of the units that rank first:
                 {"output": its name, "count": how many; None for the best one without an axis}.
+            drop_outputs: names of the outputs that the cut removed from the model.
             labels_given: True if the user gave the labels; otherwise they come from the model.
 
     Raises:
@@ -131,8 +133,8 @@ class HeadRemap:
         options = {key: self.options.get(key) for key in OPTIONS}
         if options["merge"] is not None:
             options["merge"] = {name: tuple(group) for name, group in options["merge"].items()}
-        if options["ids"] is not None:
-            options["ids"] = tuple(options["ids"])
+        for key in ("ids", "drop_outputs"):
+            options[key] = tuple(options[key] or ()) or None
         object.__setattr__(self, "options", options)
 
     def _check_widths(self) -> None:

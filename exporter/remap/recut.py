@@ -65,6 +65,8 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
     options = {key: _later_or_earlier(earlier, later, key) for key in OPTIONS}
     options |= {key: source.options[key] for key in ("floor", "restore_width")}
     options["merge"] = _groups(earlier, later, new_to_old)
+    dropped = [table.options["drop_outputs"] or () for table in (earlier, later)]
+    options["drop_outputs"] = (*dropped[0], *dropped[1]) or None
     if later.options["restore_ids"]:
         options["ids"] = later.options["ids"]
     return replace(

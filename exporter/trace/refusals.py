@@ -41,6 +41,19 @@ def refusal_of(output: str, error: Refused) -> Refusal:
     return Refusal(output, str(error.node) if error.node else None, error.reason, error.hint)
 
 
+def with_outputs_to_drop(graph: Graph, output: str, error: Refused) -> Refused:
+    """The refusal, with a hint if its operation computes other outputs, and not this one.
+
+    For example the largest probability, or the entropy, next to the probabilities.
+    """
+    after = dependents(graph, error.node.outputs) if error.node else set[str]()
+    others = [name for name in graph.outputs if name in after]
+    if not others or output in after or output not in graph.outputs:
+        return error
+    flags = " ".join(f"--drop-output {name}" for name in others)
+    return Refused(error.node, error.reason, f"{flags} removes what cannot follow the cut")
+
+
 def most_helpful(refusals: list[Refusal]) -> Refusal:
     """One refusal of several axes of an output: one with a hint, otherwise of the last axis.
 

@@ -30,6 +30,7 @@ from exporter.trace.refusals import (
     most_helpful,
     refusal_of,
     refusal_of_class_values,
+    with_outputs_to_drop,
 )
 from exporter.trace.rules.protocol import RAW, Refused
 from exporter.trace.rules.rankings import top_k_of
@@ -68,8 +69,10 @@ class Trace:
                 return head
         known = ", ".join(repr(head.name) for head in self.heads)
         if name is not None:
-            refused = (str(refusal) for refusal in self.refusals if refusal.output == name)
-            raise UsageError(next(refused, f"no head is named {name!r}"), f"heads: {known}")
+            refused = next((each for each in self.refusals if each.output == name), None)
+            if refused is None:
+                raise UsageError(f"no head is named {name!r}", f"heads: {known}")
+            raise UsageError(str(refused), refused.hint or f"heads: {known}")
         if self.choices:
             raise UsageError(
                 f"the model has several heads: {known}",
@@ -223,8 +226,10 @@ def _other_head(graph: Graph, found: Trace, head: Head, output: str) -> Head:
         return replace(trace_unit_axis(graph, output, unit_axis), labels=head.labels)
     except Refused as error:
         reason = refusal_of(output, error)
+        drop = f"--drop-output {output} removes that output"
         raise ModelError(
-            f"head {head.name!r} narrows another output too, but {reason}", error.hint
+            f"head {head.name!r} narrows another output too, but {reason}",
+            f"{error.hint}; or {drop}" if error.hint else drop,
         ) from error
 
 
@@ -283,7 +288,10 @@ def trace_unit_axis(
             break
     else:
         walk = AxisWalk(graph)
-        walk.run(output, unit_axis)
+        try:
+            walk.run(output, unit_axis)
+        except Refused as error:
+            raise with_outputs_to_drop(graph, output, error) from error
         walks.append(walk)
     return build_head(walk, output, unit_axis.axis, int(unit_axis.units.max()) + 1)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from exporter.data.samples import Samples, to_model_inputs
-from exporter.formats.model import Model
+from exporter.formats.model import Model, without_dropped
 from exporter.graph import Array, Graph, Node
 from exporter.graph.edits import AddOutput, Plan
 from exporter.records import FirstDifference
@@ -38,7 +38,8 @@ def first_difference(
         sample: index of the input among the samples of the options.
     """
     fed, masks = with_masks(options.samples, pair.pruned.graph(), tables)
-    pair = ModelPair(pair.stage, pair.original, pair.pruned, masks)
+    original = without_dropped(pair.original, tables)
+    pair = ModelPair(pair.stage, original, pair.pruned, masks)
     heads = [each for each in comparers_of(pair, tables)[0] if isinstance(each, HeadComparer)]
     nodes = dict(_shared(pair.graphs, heads))
     left = _answers(pair.original, nodes, _one(options.samples, sample), options)

@@ -16,7 +16,7 @@ import numpy as np
 
 from exporter.data.samples import Samples, to_model_inputs
 from exporter.errors import ModelError
-from exporter.formats.model import Model, Runner, RunOptions
+from exporter.formats.model import Model, Runner, RunOptions, without_dropped
 from exporter.graph import Array
 from exporter.graph.edits import Plan
 from exporter.modes.gate_branch import MASK
@@ -92,6 +92,7 @@ def verify_pair(
         UsageError: the original has no such head, or lacks units that a table names.
         ModelError: a model does not run, or does not show the values to compare.
     """
+    original = without_dropped(original, tables)
     fed, masks = with_masks(options.samples, pruned.graph(), tables)
     pair = ModelPair(stage, original, pruned, masks)
     comparers, variable = comparers_of(pair, tables)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ from exporter.formats.keras.training import build_optimizer, compile_from_config
 from exporter.formats.keras.validate import OUR_CLASSES, check_file
 from exporter.formats.model import RunOptions, in_turn
 from exporter.graph import Array, Graph
-from exporter.graph.edits import AddOutput, Plan
+from exporter.graph.edits import AddOutput, Plan, RemoveOutputs
 from exporter.remap import Remap
 
 PRECISIONS: Mapping[str, str] = {  # dtype policy -> precision
@@ -93,12 +93,29 @@ class KerasModel:
 
     @in_turn
     def apply(self, plan: Plan) -> KerasModel:
+        removed = {n for e in plan.edits if isinstance(e, RemoveOutputs) for n in e.outputs}
+        if removed:
+            return self._without(removed).apply(Plan((), plan.remap or self.remap))
         pruned = apply_edits(
             self.model, self.drawing, plan.edits, share_weights=self._share_weights
         )
         added = tuple(edit.name for edit in plan.edits if isinstance(edit, AddOutput))
         remap = plan.remap or self.remap
         return KerasModel(pruned, name=self.name, remap=remap, outputs=self.outputs + added)
+
+    def _without(self, removed: Collection[str]) -> KerasModel:
+        """The same layers without some outputs; a single output is returned without a list."""
+        model = self.model
+        pairs = zip(self.outputs, model.outputs, strict=True)
+        kept = {name: tensor for name, tensor in pairs if name not in removed}
+        outputs: Any = list(kept.values())
+        if isinstance(model.output, dict):
+            ids = set(map(id, outputs))
+            outputs = {key: each for key, each in model.output.items() if id(each) in ids}
+        elif len(outputs) == 1:
+            (outputs,) = outputs
+        view = keras.Model(input_structure(model), outputs, name=model.name)
+        return KerasModel(view, name=self.name, outputs=tuple(kept))
 
     def runner(self, options: RunOptions) -> KerasRunner:  # noqa: ARG002 - Keras takes no options
         return KerasRunner(self.model, self.outputs)

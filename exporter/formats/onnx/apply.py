@@ -27,6 +27,7 @@ from exporter.graph.edits import (
     Fill,
     Insert,
     Plan,
+    RemoveOutputs,
     Replace,
     SetAttribute,
     SetShape,
@@ -154,6 +155,10 @@ def _add_output(editor: Editor, edit: AddOutput) -> None:
     editor.add_output(ValueInfoProto(name=edit.name, type=kind))
 
 
+def _remove_outputs(editor: Editor, edit: RemoveOutputs) -> None:
+    editor.removed_outputs = edit.outputs
+
+
 EDITS: Mapping[type[Edit], Callable[[Editor, Any], None]] = {
     Take: _take,
     Fill: _fill,
@@ -164,4 +169,5 @@ EDITS: Mapping[type[Edit], Callable[[Editor, Any], None]] = {
     Compute: compute,
     AddInput: _add_input,
     AddOutput: _add_output,
+    RemoveOutputs: _remove_outputs,
 }

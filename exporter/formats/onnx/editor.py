@@ -26,6 +26,7 @@ from exporter.formats.onnx.protos import (
     tensor_type_of,
 )
 from exporter.formats.onnx.types import Types
+from exporter.formats.onnx.without_outputs import remove_outputs
 from exporter.graph import Array, Quantization, Tensor, Use
 
 _GRAPH = ""  # the consumer of the graph's outputs; no node has this name
@@ -41,6 +42,7 @@ class Editor:
         opset: version of the standard operators.
         model: the result, without its nodes and initializers.
         types: the current type of every tensor.
+        removed_outputs: names of the outputs that the result has no more.
     """
 
     def __init__(self, source: ModelProto, drawing: Drawing, external: ExternalData) -> None:
@@ -48,6 +50,7 @@ class Editor:
         self.model = model_without(source, "node", "initializer")
         self.opset = opset_of(source)
         self.types = Types(self.model.graph, drawing)
+        self.removed_outputs: tuple[str, ...] = ()
         self._source = source
         self._graph = drawing.graph
         self._external = external
@@ -253,6 +256,8 @@ class Editor:
                 del self._nodes[name]
         initializers.extend(new.values())
         self.model.graph.node.extend(running_order(list(self._nodes.values())))
+        if self.removed_outputs:
+            remove_outputs(self.model, self.removed_outputs)
         return self.model
 
     def _tensor(self, name: str, value: Array | Gathered) -> TensorProto:

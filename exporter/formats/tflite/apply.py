@@ -25,6 +25,7 @@ from exporter.formats.tflite.schema import (
     signatures,
     text,
 )
+from exporter.formats.tflite.without_outputs import remove_outputs
 from exporter.graph.edits import (
     AddInput,
     AddOutput,
@@ -33,6 +34,7 @@ from exporter.graph.edits import (
     Fill,
     Insert,
     Plan,
+    RemoveOutputs,
     Replace,
     SetAttribute,
     SetShape,
@@ -150,6 +152,10 @@ def _add_output(editor: Editor, edit: AddOutput) -> None:
         signature.outputs = [*(signature.outputs or ()), signature_end(edit.name, index)]
 
 
+def _remove_outputs(editor: Editor, edit: RemoveOutputs) -> None:
+    remove_outputs(editor.file, {editor.drawing.outputs[name] for name in edit.outputs})
+
+
 def _named(editor: Editor, indices: Any) -> list[tuple[str, int]]:
     """Inputs or outputs by their names after the previous edits."""
     names = {index: name for name, index in editor.tensors.items()}
@@ -170,4 +176,5 @@ EDITS: Mapping[type[Edit], Callable[[Editor, Any], None]] = {
     Compute: compute,
     AddInput: _add_input,
     AddOutput: _add_output,
+    RemoveOutputs: _remove_outputs,
 }
