@@ -81,6 +81,21 @@ class Inspection:
     choices: tuple[str, ...] = ()
     forecast: Forecast | None = None
 
+    def _repr_html_(self) -> str:
+        """The heads in a notebook."""
+        from exporter.report.formatting import plural
+        from exporter.report.notebook import fragment
+
+        title = f"{self.model.name}: {plural(len(self.heads), 'head')} to cut"
+        refused = [f"refused: {each}" for each in self.refused]
+        return fragment(title, _head_rows(self.heads), refused)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each head."""
+        from exporter.report.notebook import data_frame
+
+        return data_frame(_head_rows(self.heads))
+
     def to_dict(self) -> dict[str, Any]:
         """The `exporter/inspect/1` record."""
         graph = self.model.graph()
@@ -99,6 +114,14 @@ class Inspection:
             "refused": [asdict(refusal) for refusal in self.refused],
             "forecast": self.forecast and self.forecast.to_dict(),
         }
+
+
+def _head_rows(heads: tuple[HeadFacts, ...]) -> list[dict[str, Any]]:
+    """What is one value: labels and parts of an axis are in `to_dict`."""
+    return [
+        {key: value for key, value in facts.to_dict().items() if not isinstance(value, list | dict)}
+        for facts in heads
+    ]
 
 
 def _describe_input(tensor: Tensor) -> dict[str, Any]:

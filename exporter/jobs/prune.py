@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from exporter.data.samples import Samples
 from exporter.errors import CheckError
@@ -56,6 +57,18 @@ class Pruned:
     def quality(self) -> tuple[Quality, ...]:
         """Of the task, if the data has labels; see `Report`."""
         return self.results.quality
+
+    def _repr_html_(self) -> str:
+        """The pruned units and the result of the check, in a notebook."""
+        from exporter.report.notebook import pruned_fragment
+
+        return pruned_fragment(self.remap, self.results.checks, self.warnings)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each check."""
+        from exporter.report.notebook import check_rows, data_frame
+
+        return data_frame(check_rows(self.results.checks))
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the model and its remap file.

@@ -84,8 +84,21 @@ class UnitChoice:
         label = self.rows[unit].label
         return f"{unit} {label}" if label else str(unit)
 
+    def _repr_html_(self) -> str:
+        """The units in a notebook: kept ones first if there are many."""
+        from exporter.report.notebook import fragment
+
+        title = f"{len(self.kept)} of {len(self.rows)} units of {self.model} kept, by {self.source}"
+        return fragment(title, self.table(), self.warnings)
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each unit."""
+        from exporter.report.notebook import data_frame
+
+        return data_frame(self.table())
+
     def table(self) -> list[dict[str, Any]]:
-        """One dictionary per unit, for `pandas.DataFrame(choice.table())`."""
+        """One dictionary per unit."""
         return [
             {**asdict(row), "kept": decision.kept, "reason": decision.reason}
             for row, decision in zip(self.rows, self.decisions, strict=True)

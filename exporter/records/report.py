@@ -122,11 +122,21 @@ class Report:
             raise ModelError(f"the report is damaged: {error}") from error
         return report
 
-    def _repr_markdown_(self) -> str:
+    def _repr_html_(self) -> str:
         """The report in a notebook."""
         # Named by a string: records are below the report room and do not import it.
+        text: str = import_module("exporter.report.notebook").report_fragment(self)
+        return text
+
+    def _repr_markdown_(self) -> str:
+        """The whole report, where HTML is not shown."""
         text: str = import_module("exporter.report.markdown").to_markdown(self)
         return text
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each model file."""
+        notebook = import_module("exporter.report.notebook")
+        return notebook.data_frame(notebook.report_rows(self))
 
 
 _types = cache(get_type_hints)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import field, fields, replace
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
@@ -61,6 +62,17 @@ class Remap:
     steps: tuple[tuple[HeadRemap, ...], ...] = ()
     pixels: Mapping[str, Pixels | None] = field(default_factory=dict, hash=False)
     precision: str | None = None
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        # Named by a string: this room is below the report, and is used without it on devices.
+        text: str = import_module("exporter.report.notebook").remap_fragment(self)
+        return text
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each unit of the original."""
+        notebook = import_module("exporter.report.notebook")
+        return notebook.data_frame(notebook.remap_rows(self))
 
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads]

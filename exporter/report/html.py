@@ -6,6 +6,7 @@ tables and copies text; everything can be read without it.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -81,22 +82,33 @@ def to_html(report: Report) -> str:
     """
     sections = report_sections(report)
     heads = report.remap.heads if report.remap else ()
-    verdicts = view.file_verdicts(report)
-    said = {reason for each in verdicts for reason in each.reasons}
+    parts = report_parts(report)
+    said = {reason for each in parts["verdicts"] for reason in each.reasons}
     return _template("report.html").render(
         report=report,
         result=view.report_result(report),
-        headline=view.headline(report),
-        verdicts=verdicts,
-        inputs=describe.describe_inputs(report),
         warnings=[text for text in report.warnings if text not in said],
         causes=[each for each in sections if each.title == "Largest difference"],
-        cards=view.cards(report),
-        plots=_drawn(report_plots, report),
         heads=[_head(report, head) for head in heads],
         sections=[each for each in sections[1:] if not _is_elsewhere(each)],
-        meanings=MEANINGS,
+        **parts,
     )
+
+
+def report_parts(report: Report) -> dict[str, Any]:
+    """What the page and a notebook show first."""
+    return {
+        "headline": view.headline(report),
+        "verdicts": view.file_verdicts(report),
+        "inputs": describe.describe_inputs(report),
+        "cards": view.cards(report),
+        "plots": _drawn(report_plots, report),
+    }
+
+
+def fragment_template() -> Template:
+    """A part of a page for a notebook."""
+    return _template("fragment.html")
 
 
 def to_index_html(reports: Mapping[str, Report]) -> str:
@@ -131,7 +143,7 @@ def _head(report: Report, head: HeadRemap) -> _Head:
         head,
         describe.describe_kept(head),
         [note for note in notes if note],
-        view.unit_rows(report, head, UNIT_ROWS),
+        view.unit_rows(head, UNIT_ROWS, view.chosen_units(report)),
     )
 
 
@@ -156,8 +168,12 @@ def _template(name: str) -> Template:
     environment.tests["information"] = _is_information
     script = (_TEMPLATES / "script.js").read_text("utf-8")
     digest = b64encode(sha256(script.encode()).digest()).decode()
+    style = (_TEMPLATES / "style.css").read_text("utf-8")
+    scoped = re.sub(r":root|\bbody\b", ":scope", style)
     environment.globals |= {
-        "style": Markup((_TEMPLATES / "style.css").read_text("utf-8")),  # noqa: S704 - our own file
+        "meanings": MEANINGS,
+        "style": Markup(style),  # noqa: S704 - our own file
+        "scoped_style": Markup(scoped),  # noqa: S704 - our own file
         "script": Markup(script),  # noqa: S704 - our own file
         "script_hash": f"sha256-{digest}",
     }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 from exporter.output.c_source import FORMS
-from exporter.records import Artifact, Report
+from exporter.records import Artifact, Report, SelectedUnit
 from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe
 from exporter.report.check_groups import compares_values, describe_failure, failed
@@ -115,7 +116,15 @@ def cards(report: Report) -> list[Card]:
     ]
 
 
-def unit_rows(report: Report, head: HeadRemap, limit: int) -> list[UnitRow]:
+def chosen_units(report: Report) -> Mapping[int, SelectedUnit]:
+    """Why each unit was kept or removed, if the report has one head."""
+    several = report.remap is not None and len(report.remap.heads) > 1
+    return {} if several else {row.unit: row for row in report.selection}
+
+
+def unit_rows(
+    head: HeadRemap, limit: int, chosen: Mapping[int, SelectedUnit] = MappingProxyType({})
+) -> list[UnitRow]:
     """The units of the original, removed ones included: the first `limit` of them."""
     new = {
         int(place): index
@@ -123,8 +132,6 @@ def unit_rows(report: Report, head: HeadRemap, limit: int) -> list[UnitRow]:
         for place in old.split(" + ")
     }
     labels = {int(i): label for i, _, label in describe.remap_rows(head)}
-    several = report.remap is not None and len(report.remap.heads) > 1
-    chosen = {} if several else {row.unit: row for row in report.selection}
     rows = []
     for old in range(min(head.old_units, limit)):
         row, index = chosen.get(old), new.get(old, "")

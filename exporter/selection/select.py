@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import field, replace
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 from exporter.errors import UsageError
@@ -47,6 +48,17 @@ class Selection:
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     reasons: Mapping[int, str] = field(default_factory=dict, hash=False)
+
+    def _repr_html_(self) -> str:
+        """The table in a notebook."""
+        # Named by a string: this room is below the report, and is used without it on devices.
+        text: str = import_module("exporter.report.notebook").selection_fragment(self)
+        return text
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` with a row for each unit of the original."""
+        notebook = import_module("exporter.report.notebook")
+        return notebook.data_frame(notebook.selection_rows(self))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "units", _integer(self.units))

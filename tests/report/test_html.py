@@ -162,7 +162,7 @@ def test_units_show_what_was_removed_and_why() -> None:
     chosen = tuple(SelectedUnit(i, f"label {i}", i in {1, 2}, f"reason {i}") for i in range(4))
     merged = head((1, 2), 4, new_to_old=((1, 2),), new_units=1, labels=("both",))
     report = replace(PASSING, remap=remap(merged), selection=chosen)
-    rows = view.unit_rows(report, merged, 10)
+    rows = view.unit_rows(merged, 10, view.chosen_units(report))
     assert [(row.old, row.new, row.label, row.fate, row.reason) for row in rows] == [
         (0, "", "label 0", "removed", "reason 0"),
         (1, "0", "label 1", "kept", "reason 1"),
