@@ -57,8 +57,9 @@ class Gathered:
     def blocks(self) -> Iterator[Array]:
         """Its bytes in C order, as arrays of uint8. A block is valid until the next one is made."""
         shape = self.source.shape
-        outer, inner = prod(shape[: self.axis]), prod(shape[self.axis + 1 :])
-        plain = self._plain.reshape(outer, shape[self.axis], inner)
+        axis = self.axis % len(shape)
+        outer, inner = prod(shape[:axis]), prod(shape[axis + 1 :])
+        plain = self._plain.reshape(outer, shape[axis], inner)
         row = inner * self.dtype.itemsize
         count = min(len(self.positions), max(1, BLOCK_BYTES // max(1, row)))  # positions at a time
         lines = max(1, BLOCK_BYTES // max(1, row * len(self.positions)))  # outer ones at a time

@@ -30,12 +30,14 @@ class Constant:
         dtype: as the file names it.
         read: returns the values; a view of the file where possible.
         facts: what else decides its meaning, such as its quantization.
+        blocks: returns the bytes of the values in parts, if they are not in one array.
     """
 
     dtype: str
     shape: tuple[int, ...]
     read: Callable[[], Array]
     facts: Mapping[str, str] = field(default_factory=dict)
+    blocks: Callable[[], Iterator[Any]] | None = None
 
     @cached_property
     def digest(self) -> bytes:
@@ -47,7 +49,7 @@ class Constant:
     @cached_property
     def values_digest(self) -> bytes:
         result = hashlib.sha256()
-        for block in _blocks(self.read()):
+        for block in self.blocks() if self.blocks else _blocks(self.read()):
             result.update(block)
         return result.digest()
 

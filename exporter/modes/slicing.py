@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,8 @@ def slice_edits(
     cut: tuple[Edit, ...] = ()
     if tuple(kept) != tuple(range(head.units)):
         if not semantics.absolute:
-            cut = _cut_head(_up_to_output(head) if semantics.restore_width else head, kept)
+            chosen: Any = np.asarray(kept)  # once, not for each tensor
+            cut = _cut_head(_up_to_output(head) if semantics.restore_width else head, chosen)
         elif not semantics.restore_width:
             readers = _after_output(head)
             cut = (*_cut_constants(readers, kept), *_width_edits(readers, kept))

@@ -103,9 +103,11 @@ class ExternalData:
         """
         if not is_external(tensor):
             return read_tensor(tensor)
+        if (gathered := self.gathered(tensor)) is not None:
+            return gathered.read()
         values = self._arrays.get(_entries(tensor)["location"])
-        if values is not None:
-            return values.read() if isinstance(values, Gathered) else values
+        if isinstance(values, np.ndarray):
+            return values
         raw = self._raw(tensor)
         if dtype_name(tensor.data_type) in _BITS:
             packed = TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
@@ -113,6 +115,11 @@ class ExternalData:
             return read_tensor(packed)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         return np.frombuffer(raw, dtype).reshape(tuple(tensor.dims))
+
+    def gathered(self, tensor: TensorProto) -> Gathered | None:
+        """The values of a constant, if they are positions that are still to be gathered."""
+        values = self._arrays.get(_entries(tensor)["location"])
+        return values if isinstance(values, Gathered) else None
 
     def chunks(self, tensor: TensorProto) -> Iterator[Any]:
         """The bytes of an external constant, as buffers; each is valid until the next one."""

@@ -24,7 +24,7 @@ from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.inference import Known
 from exporter.formats.onnx.order import with_sorted_nodes
 from exporter.formats.onnx.precision import precision_of
-from exporter.formats.onnx.protos import FileNode, file_nodes, read_tensor
+from exporter.formats.onnx.protos import FileNode, file_nodes
 from exporter.formats.onnx.starting_at import starting_at
 from exporter.formats.onnx.structure import structure_of
 from exporter.formats.structure import Structure
@@ -125,8 +125,7 @@ class OnnxModel:
 
     def structure(self) -> Structure:
         """Everything that decides the results of the file."""
-        read = read_tensor if self._external is None else self._external.read
-        return structure_of(self._proto, read, REMAP)
+        return structure_of(self._proto, self._external, REMAP)
 
     def runner(self, options: RunOptions) -> Runner:
         """The model in onnxruntime (raises ModelError if it does not load there)."""

@@ -12,11 +12,13 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from exporter.formats.onnx.constants import ReadTensor, constants_of, is_constant_node
+from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.protos import (
     DEFAULT_DOMAINS,
     FIRST_IR_WITHOUT_INPUTS,
     dtype_name,
     dtype_of,
+    read_tensor,
     serialized,
     shape_of,
 )
@@ -24,18 +26,25 @@ from exporter.formats.structure import Constant, End, Step, Structure, facts_of
 from exporter.graph import Shape
 
 
-def structure_of(model: ModelProto, read: ReadTensor, skipped: str) -> Structure:
+def structure_of(model: ModelProto, external: ExternalData | None, skipped: str) -> Structure:
     """The structure of a model.
 
     Args:
         model: the parsed file, its nodes in an order in which they can run. Its own functions were
             expanded when it was opened.
-        read: gives the values of a constant, wherever they are stored.
+        external: the values of constants that the model does not contain.
         skipped: a key of the metadata that is not part of the structure.
     """
     has_defaults = model.ir_version >= FIRST_IR_WITHOUT_INPUTS
     opsets = _opsets(model)
+    read = read_tensor if external is None else external.read
     graph = _View(opsets, read, has_defaults).graph(model.graph)
+    for tensor in model.graph.initializer if external else ():
+        values = external.gathered(tensor) if external else None
+        constant = graph.constants.get(tensor.name)
+        if values is not None and constant is not None:
+            streamed = replace(constant, blocks=values.blocks)
+            graph = replace(graph, constants={**graph.constants, tensor.name: streamed})
     facts = facts_of(_facts(model, skipped))
     used = _used(opsets, model.graph)
     return replace(graph, facts=facts, operator_sets=used)
