@@ -163,17 +163,7 @@ def prove_cut(
         proof = prove(original, pruned, remap, quantized=_is_quantized(job))
     if proof.result != "different":
         return proof, CheckResults()
-    different = Check(
-        "cut",
-        pruned.name,
-        "",
-        "structure",
-        None,
-        None,
-        passed=False,
-        samples=0,
-        detail=proof.reason,
-    )
+    different = Check.of_fact("cut", pruned.name, "structure", False, proof.reason)
     return proof, CheckResults((different,))
 
 
@@ -194,10 +184,7 @@ def probe_head(
     job.progress(f"probing the head of {pruned.name}")
     with interpreting(f"probing the head of {pruned.name}"):
         found = probe(original, pruned, remap.heads)
-    checks = [
-        Check("cut", pruned.name, "", "probe", None, None, passed=False, samples=0, detail=text)
-        for text in found.failures
-    ]
+    checks = [Check.of_fact("cut", pruned.name, "probe", False, text) for text in found.failures]
     return replace(proof, probe=found.text), CheckResults(tuple(checks))
 
 

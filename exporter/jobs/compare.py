@@ -108,10 +108,7 @@ def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> CheckR
             )
     if sidecar is not None and pruned.remap is not None:
         checks.append(("remap", sidecar == pruned.remap))
-    made = [
-        Check("cut", pruned.name, "", metric, None, None, passed, samples=0)
-        for metric, passed in checks
-    ]
+    made = [Check.of_fact("cut", pruned.name, metric, passed) for metric, passed in checks]
     return CheckResults(tuple(made), warnings=tuple(warnings))
 
 
@@ -136,7 +133,7 @@ def _precision_check(model: Model, stated: str | None) -> CheckResults:
     if stated is None or stated == FLOAT or shows_precision(model, stated):
         return CheckResults()
     detail = f"it states {stated}, and contains {model.precision} values only"
-    failed = Check("quantize", model.name, "", "precision", None, None, False, 0, detail)
+    failed = Check.of_fact("quantize", model.name, "precision", False, detail)
     return CheckResults((failed,))
 
 

@@ -10,7 +10,7 @@ from exporter.errors import interpreting
 from exporter.forecast.forecast import Forecast
 from exporter.formats import size_bytes
 from exporter.formats.model import Model, unit_labels
-from exporter.graph import Graph, Tensor
+from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.job import Job
 from exporter.trace import trace
@@ -109,7 +109,14 @@ class Inspection:
                 "bytes": self.size_bytes,
                 "sha256": self.model.sha256,
             },
-            "inputs": [_describe_input(graph.tensors[name]) for name in graph.inputs],
+            "inputs": [
+                {
+                    "name": tensor.name,
+                    "shape": None if tensor.shape is None else list(tensor.shape),
+                    "dtype": tensor.dtype,
+                }
+                for tensor in map(graph.tensors.__getitem__, graph.inputs)
+            ],
             "heads": [facts.to_dict() for facts in self.heads],
             "refused": [asdict(refusal) for refusal in self.refused],
             "forecast": self.forecast and self.forecast.to_dict(),
@@ -122,11 +129,6 @@ def _head_rows(heads: tuple[HeadFacts, ...]) -> list[dict[str, Any]]:
         {key: value for key, value in facts.to_dict().items() if not isinstance(value, list | dict)}
         for facts in heads
     ]
-
-
-def _describe_input(tensor: Tensor) -> dict[str, Any]:
-    shape = None if tensor.shape is None else list(tensor.shape)
-    return {"name": tensor.name, "shape": shape, "dtype": tensor.dtype}
 
 
 def inspect_file(source: str | Path | Any, job: Job) -> Inspection:

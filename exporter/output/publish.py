@@ -137,11 +137,14 @@ class _Publication:
     def carry_out(self) -> None:
         plan = self._plan
         for name in plan.data:
-            if not self._is_there(name):
+            source, target = self._new / name, self._folder / name
+            is_there = source.exists() and target.is_file()
+            if not (is_there and filecmp.cmp(source, target, shallow=False)):
                 self._put(name)
         for name in plan.companions:
-            if plan.force and (self._new / name).exists():
-                self._put_away(name)
+            if plan.force and (self._new / name).exists() and os.path.lexists(self._folder / name):
+                self._old.mkdir(exist_ok=True)
+                self._rename(os.replace, self._folder / name, self._old / name)
         is_new = not os.path.lexists(self._folder / plan.main)
         names = (*plan.companions, plan.main) if is_new else (plan.main, *plan.companions)
         for name in names:
@@ -189,15 +192,6 @@ class _Publication:
         else:
             self._undo.append((os.replace, backup, target))
 
-    def _put_away(self, name: str) -> None:
-        if os.path.lexists(self._folder / name):
-            self._old.mkdir(exist_ok=True)
-            self._rename(os.replace, self._folder / name, self._old / name)
-
     def _rename(self, rename: Callable[[Path, Path], object], source: Path, target: Path) -> None:
         rename(source, target)
         self._undo.append((os.replace, target, source))
-
-    def _is_there(self, name: str) -> bool:
-        source, target = self._new / name, self._folder / name
-        return source.exists() and target.is_file() and filecmp.cmp(source, target, shallow=False)

@@ -78,7 +78,8 @@ def probe(
 def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: int) -> Probe:
     if not (isinstance(original, HasStructure) and isinstance(cut, HasStructure)):
         raise NotOpenError("a Keras model cannot be fed after its input")
-    heads = [each.head for each in _head_comparers(ModelPair("cut", original, cut), tables)]
+    found, _ = comparers_of(ModelPair("cut", original, cut), tables)
+    heads = [each.head for each in found if isinstance(each, HeadComparer)]
     graph = original.graph()
     sources = inputs_of(graph, heads)
     new_names = in_cut(original, cut, [source.name for source in sources])
@@ -173,10 +174,6 @@ def _is_rounded(graph: Graph, head: Head) -> bool:
     """Are the logits quantized, here or on their way?"""
     quantized = graph.tensors[head.z].quantization is not None
     return quantized or any(applies(node, "quantize") for node in head.body)
-
-
-def _head_comparers(pair: ModelPair, tables: Sequence[HeadRemap]) -> list[HeadComparer]:
-    return [each for each in comparers_of(pair, tables)[0] if isinstance(each, HeadComparer)]
 
 
 def _is_probed(comparer: Comparer, part: _Part) -> bool:

@@ -61,7 +61,9 @@ def _prove_cut(original: Model, cut: Model, remap: Remap, *, quantized: bool) ->
         return different([f"{original.name} cannot be cut as the remap says: {error.message}"])
     differences = list(compare_remaps(made.remap, remap, quantized=quantized))
     if quantized:
-        return _of_tables(differences) or Proof("sampled", "it was quantized after the cut")
+        if differences:
+            return different(map(str, differences))
+        return Proof("sampled", "it was quantized after the cut")
     return _judge(_structure(made.model), _structure(cut), differences)
 
 
@@ -87,10 +89,6 @@ def _judge(expected: Structure, found: Structure, tables: list[Difference]) -> P
     if reason and not strict:
         return Proof("sampled", reason)
     return different(map(str, differences if not reason else strict))
-
-
-def _of_tables(differences: list[Difference]) -> Proof | None:
-    return different(map(str, differences)) if differences else None
 
 
 def different(facts: Iterator[str] | list[str]) -> Proof:

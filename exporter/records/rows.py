@@ -111,6 +111,19 @@ class Check:
     detail: str = ""
     limit_from: str = ""
 
+    @classmethod
+    def of_fact(  # noqa: PLR0917 - in the order of the fields
+        cls,
+        stage: str,
+        artifact: str,
+        metric: str,
+        passed: bool,
+        detail: str = "",
+        samples: int = 0,
+    ) -> Check:
+        """A check of a file that has neither a value nor a limit."""
+        return cls(stage, artifact, "", metric, None, None, passed, samples, detail)
+
 
 @dataclass(frozen=True)
 class WorstCase:

@@ -289,21 +289,14 @@ def _or_null(fits: Callable[[object], bool]) -> Callable[[object], bool]:
 def _is_pixels(value: object) -> bool:
     return isinstance(value, dict) and all(
         known is None
-        or (isinstance(known, dict) and all(_is_numbers(known.get(key)) for key in ("mean", "std")))
+        or (
+            isinstance(known, dict) and all(_are_numbers(known.get(key)) for key in ("mean", "std"))
+        )
         for known in value.values()
     )
 
 
-def _is_numbers(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(each, int | float) for each in value)
-
-
-def _are_lists(values: list[object]) -> bool:
-    return all(isinstance(value, list) and value for value in values)
-
-
-def _is_old_units(value: object) -> bool:
-    return _is_whole(value) or _list_of(_is_whole)(value)
+_are_numbers = _list_of(lambda value: isinstance(value, int | float))
 
 
 def _is_part(value: object) -> bool:
@@ -324,7 +317,7 @@ _TOP: Mapping[str, _Type] = {
     "pixels": ("an object of means and standard deviations, or null", _or_null(_is_pixels)),
     "steps": (
         "a list of lists, or null",
-        lambda value: value is None or (isinstance(value, list) and _are_lists(value)),
+        _or_null(_list_of(lambda value: isinstance(value, list) and bool(value))),
     ),
     "precision": ("a string or null", _or_null(_is_text)),
 }
@@ -343,7 +336,10 @@ _HEAD: Mapping[str, _Type] = {
     "old_units": _WHOLE,
     "new_units": _WHOLE,
     "kept": ("a list of whole numbers", _list_of(_is_whole)),
-    "new_to_old": ("a list of whole numbers and of lists of them", _list_of(_is_old_units)),
+    "new_to_old": (
+        "a list of whole numbers and of lists of them",
+        _list_of(lambda value: _is_whole(value) or _list_of(_is_whole)(value)),
+    ),
     "labels": ("a list of strings or null", _or_null(_list_of(_is_text))),
     "options": ("an object or null", _or_null(lambda value: isinstance(value, dict))),
 }

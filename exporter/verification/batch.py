@@ -54,7 +54,7 @@ def batch_check(
         if not _runs(original, whole):
             return None  # its batch is open in name only
         detail = error.message
-    return Check(stage, pruned.name, "", "batch", None, None, not detail, BATCH, detail)
+    return Check.of_fact(stage, pruned.name, "batch", not detail, detail, BATCH)
 
 
 def _three(samples: Samples, models: Sequence[Model]) -> Samples | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from exporter.formats.model import Model
 from exporter.remap import HeadRemap
@@ -57,7 +57,8 @@ def comparers_of(
     emitted = [EmittedIds(head.table, graphs[1]) for head in heads if head.table.options["emit"]]
     detected = [] if quantize else [each for head in heads for each in head.detected()]
     variable = of_detectors - {name for each in detected for name in each.detection.rows or ()}
-    axes = _unit_axes(pair) if quantize else {}
+    traced = trace(graphs[0]).heads if quantize else ()
+    axes = {head.output: head.axis for head in traced}
     comparers: list[Comparer] = [
         *heads,
         *inputs,
@@ -82,10 +83,6 @@ def _head_comparer(pair: ModelPair, head: Head, table: HeadRemap, shown: str) ->
     ranked = bool(head.readers.detector_outputs) and has_real_values(graph, shown)
     compared = pair.stage != "quantize" or shown in graph.outputs or ranked
     return HeadComparer(head, table, pair, shown, compared=compared)
-
-
-def _unit_axes(pair: ModelPair) -> Mapping[str, int]:
-    return {head.output: head.axis for head in trace(pair.original.graph()).heads}
 
 
 def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head, HeadRemap]]:

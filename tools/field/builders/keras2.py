@@ -63,6 +63,16 @@ def pictures(size: int = 32):
     return RANDOM.uniform(-1, 1, (4, size, size, 3)).astype("float32")
 
 
+def normal(*shape: int):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+def classify(x, y, label: str, head: str, inputs, *kinds, **row) -> None:
+    """Save a model with a Dense layer and a softmax over its features y."""
+    model = keras.Model(x, layers.Dense(UNITS, activation="softmax")(y))
+    save(model, label, head, inputs, *kinds, **row)
+
+
 def plain() -> None:
     x = image()
     y = layers.Conv2D(8, 3, activation="relu")(x)
@@ -83,8 +93,9 @@ def transfer() -> None:
     x = image(64)
     y = base(x, training=False)
     y = layers.GlobalAveragePooling2D()(y)
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
+    classify(
+        x,
+        y,
         "transfer",
         "Dense over a nested MobileNetV2",
         pictures(64),
@@ -117,23 +128,19 @@ def shared_nested() -> None:
     )
     left, right = keras.Input((32, 32, 3), name="left"), keras.Input((32, 32, 3), name="right")
     y = layers.Concatenate()([inner(left), inner(right)])
-    save(
-        keras.Model([left, right], layers.Dense(UNITS, activation="softmax")(y)),
-        "siamese",
-        "Dense over a model used twice",
-        [pictures(), pictures()],
-    )
+    classify([left, right], y, "siamese", "Dense over a model used twice", [pictures(), pictures()])
 
 
 def recurrent() -> None:
     x = keras.Input((12, 5), name="steps")
     y = layers.Bidirectional(layers.LSTM(6, return_sequences=True))(x)
     y = layers.GRU(7)(y)
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
+    classify(
+        x,
+        y,
         "recurrent",
         "Dense over LSTM and GRU",
-        RANDOM.normal(size=(4, 12, 5)).astype("float32"),
+        normal(4, 12, 5),
         ("h5", "keras", "savedmodel"),
     )
 
@@ -228,26 +235,15 @@ def two_heads() -> None:
 def attention() -> None:
     x = keras.Input((8, 12), name="steps")
     y = layers.MultiHeadAttention(2, 6)(x, x)
-    y = layers.LayerNormalization()(layers.Add()([x, y]))
-    save(
-        keras.Model(
-            x, layers.Dense(UNITS, activation="softmax")(layers.GlobalAveragePooling1D()(y))
-        ),
-        "attention",
-        "Dense over MultiHeadAttention",
-        RANDOM.normal(size=(4, 8, 12)).astype("float32"),
-    )
+    y = layers.GlobalAveragePooling1D()(layers.LayerNormalization()(layers.Add()([x, y])))
+    classify(x, y, "attention", "Dense over MultiHeadAttention", normal(4, 8, 12))
 
 
 def operators() -> None:
     x = keras.Input((8,), name="values")
     y = tf.nn.relu(layers.Dense(12)(x)) * 2.0 + 1.0
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
-        "tfoplambda",
-        "Dense over TensorFlow functions",
-        RANDOM.normal(size=(4, 8)).astype("float32"),
-        ("h5", "savedmodel"),
+    classify(
+        x, y, "tfoplambda", "Dense over TensorFlow functions", normal(4, 8), ("h5", "savedmodel")
     )
 
 

@@ -63,30 +63,28 @@ def pictures(size: int = 32):
     return RANDOM.uniform(-1, 1, (4, size, size, 3)).astype("float32")
 
 
+def normal(*shape: int):
+    return RANDOM.normal(size=shape).astype("float32")
+
+
+def classify(x, y, label: str, head: str, inputs, *kinds, **row) -> None:
+    """Save a model with a Dense layer and a softmax over its features y."""
+    model = keras.Model(x, layers.Dense(UNITS, activation="softmax")(y))
+    save(model, label, head, inputs, *kinds, **row)
+
+
 def cnn() -> None:
     x = keras.Input((32, 32, 3), name="image")
     y = layers.Conv2D(8, 3, activation="relu")(x)
     y = layers.BatchNormalization()(y)
     y = layers.GlobalAveragePooling2D()(y)
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
-        "cnn",
-        "Dense, softmax",
-        pictures(),
-        ("keras", "h5", "savedmodel", "onnx"),
-    )
+    classify(x, y, "cnn", "Dense, softmax", pictures(), ("keras", "h5", "savedmodel", "onnx"))
 
 
 def kept_as_keras() -> None:
     x = keras.Input((32, 32, 3), name="image")
     y = layers.Flatten()(layers.Conv2D(8, 3, 4, activation="relu")(x))
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
-        "same",
-        "Dense, softmax; cut as .keras",
-        pictures(),
-        same=True,
-    )
+    classify(x, y, "same", "Dense, softmax; cut as .keras", pictures(), same=True)
 
 
 def transfer() -> None:
@@ -107,24 +105,15 @@ def transformer() -> None:
     x = keras.Input((8, 12), name="steps")
     y = layers.LayerNormalization()(x + layers.MultiHeadAttention(2, 6)(x, x))
     y = layers.GlobalAveragePooling1D()(y)
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
-        "attention",
-        "Dense over MultiHeadAttention",
-        RANDOM.normal(size=(4, 8, 12)).astype("float32"),
-        ("keras", "onnx"),
+    classify(
+        x, y, "attention", "Dense over MultiHeadAttention", normal(4, 8, 12), ("keras", "onnx")
     )
 
 
 def recurrent() -> None:
     x = keras.Input((12, 5), name="steps")
     y = layers.GRU(7)(layers.Bidirectional(layers.LSTM(6, return_sequences=True))(x))
-    save(
-        keras.Model(x, layers.Dense(UNITS, activation="softmax")(y)),
-        "recurrent",
-        "Dense over LSTM and GRU",
-        RANDOM.normal(size=(4, 12, 5)).astype("float32"),
-    )
+    classify(x, y, "recurrent", "Dense over LSTM and GRU", normal(4, 12, 5))
 
 
 def einsum() -> None:
@@ -138,7 +127,7 @@ def einsum() -> None:
         ),
         "einsum",
         "EinsumDense, softmax",
-        RANDOM.normal(size=(4, 6, 8)).astype("float32"),
+        normal(4, 6, 8),
     )
 
 
@@ -149,7 +138,7 @@ def spectral() -> None:
         keras.Model(x, layers.Softmax()(y)),
         "spectral",
         "SpectralNormalization(Dense), softmax",
-        RANDOM.normal(size=(4, 8)).astype("float32"),
+        normal(4, 8),
     )
 
 
@@ -167,7 +156,7 @@ def multi() -> None:
         model,
         "dictionary",
         "Dense, softmax; outputs in a dictionary",
-        RANDOM.normal(size=(4, 8)).astype("float32"),
+        normal(4, 8),
         name="kind",
     )
 
@@ -190,7 +179,7 @@ def quantized(mode: str) -> None:
     model = keras.Model(x, layers.Dense(UNITS)(layers.Dense(16, activation="relu")(x)))
     randomize(model)
     model.quantize(mode)
-    inputs = RANDOM.normal(size=(4, 32)).astype("float32")
+    inputs = normal(4, 32)
     outputs = np.asarray(keras.ops.convert_to_numpy(model(inputs)))
     file = f"quantized_{mode}_{BACKEND}.keras"
     model.save(FOLDER / file)
@@ -202,7 +191,7 @@ def lora() -> None:
     x = keras.Input((16,), name="values")
     model = keras.Model(x, layers.Dense(UNITS, name="head")(layers.Dense(12, activation="relu")(x)))
     model.get_layer("head").enable_lora(2)
-    save(model, "lora", "Dense with LoRA", RANDOM.normal(size=(4, 16)).astype("float32"))
+    save(model, "lora", "Dense with LoRA", normal(4, 16))
 
 
 FOLDER.mkdir(parents=True, exist_ok=True)

@@ -50,41 +50,41 @@ def bert(label, kind, task, head) -> None:
     )
 
 
+def past(heads: int, lengths: dict[str, int]) -> dict[str, list[int]]:
+    """The shapes of the caches of two layers; lengths: what follows the number -> length."""
+    return {
+        f"past_key_values.{n}.{side}{part}": [1, heads, length, 16]
+        for n in range(2)
+        for side, length in lengths.items()
+        for part in ("key", "value")
+    }
+
+
+def decoder(label: str, model, heads: int, head: str, **row) -> None:
+    shapes = {"input_ids": [1, 4], "attention_mask": [1, 7], "position_ids": [1, 4]}
+    export(
+        label,
+        model,
+        "text-generation-with-past",
+        {"model.onnx": (WORDS, head)},
+        high={"input_ids": WORDS, "position_ids": 4},
+        values={"attention_mask": 1},
+        shapes={**past(heads, {"": 3}), **shapes},
+        **row,
+    )
+
+
 def gpt2() -> None:
     config = hf.GPT2Config(
         vocab_size=WORDS, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=1
     )
-    past = {
-        f"past_key_values.{n}.{part}": [1, 2, 3, 16] for n in range(2) for part in ("key", "value")
-    }
-    shapes = {**past, "input_ids": [1, 4], "attention_mask": [1, 7], "position_ids": [1, 4]}
-    export(
-        "gpt2",
-        hf.GPT2LMHeadModel(config),
-        "text-generation-with-past",
-        {"model.onnx": (WORDS, "decoder with past, tied embedding")},
-        high={"input_ids": WORDS, "position_ids": 4},
-        values={"attention_mask": 1},
-        shapes=shapes,
-        flags=["--allow-remove-special"],
-    )
+    head = "decoder with past, tied embedding"
+    decoder("gpt2", hf.GPT2LMHeadModel(config), 2, head, flags=["--allow-remove-special"])
 
 
 def llama() -> None:
     config = hf.LlamaConfig(vocab_size=WORDS, num_key_value_heads=1, **SMALL)
-    past = {
-        f"past_key_values.{n}.{part}": [1, 1, 3, 16] for n in range(2) for part in ("key", "value")
-    }
-    shapes = {**past, "input_ids": [1, 4], "attention_mask": [1, 7], "position_ids": [1, 4]}
-    export(
-        "llama",
-        hf.LlamaForCausalLM(config),
-        "text-generation-with-past",
-        {"model.onnx": (WORDS, "decoder with past")},
-        high={"input_ids": WORDS, "position_ids": 4},
-        values={"attention_mask": 1},
-        shapes=shapes,
-    )
+    decoder("llama", hf.LlamaForCausalLM(config), 1, "decoder with past")
 
 
 def t5() -> None:
@@ -101,15 +101,8 @@ def t5() -> None:
         "input_ids": [1, 5],
         "encoder_attention_mask": [1, 6],
         "encoder_hidden_states": [1, 6, 32],
+        **past(2, {"decoder.": 4, "encoder.": 6}),
     }
-    for n in range(2):
-        for side, length in (("decoder", 4), ("encoder", 6)):
-            shapes.update(
-                {
-                    f"past_key_values.{n}.{side}.{part}": [1, 2, length, 16]
-                    for part in ("key", "value")
-                }
-            )
     export(
         "t5",
         hf.T5ForConditionalGeneration(config),
@@ -144,14 +137,7 @@ def whisper() -> None:
         suppress_tokens=None,
     )
     shapes = {"input_ids": [1, 5], "encoder_hidden_states": [1, 1500, 32]}
-    for n in range(2):
-        for side, length in (("decoder", 4), ("encoder", 1500)):
-            shapes.update(
-                {
-                    f"past_key_values.{n}.{side}.{part}": [1, 2, length, 16]
-                    for part in ("key", "value")
-                }
-            )
+    shapes |= past(2, {"decoder.": 4, "encoder.": 1500})
     export(
         "whisper",
         hf.WhisperForConditionalGeneration(config),
