@@ -602,7 +602,8 @@ def test_a_file_above_the_given_size_is_not_written(work: Path) -> None:
 
 def test_bench(work: Path) -> None:
     cut(work, "timed", "tflite")
-    done = exporter("bench net.tflite timed.tflite --max-latency 0.001us --max-memory 4G", work)
+    limits = "--bench-seconds 0 --max-latency 0.001us --max-memory 4G"
+    done = exporter(f"bench net.tflite timed.tflite {limits}", work)
     assert done.code == 1, "no model is that fast"
     assert "timed.tflite, resources: latency is" in done.out
     assert "resources  1 of 2" in done.out

@@ -135,7 +135,7 @@ def test_a_folder_of_images_is_data_for_every_command(tmp_path: Path) -> None:
     for command in (
         "prune net.onnx -o small.onnx --keep @s.json --data images --json",
         "verify net.onnx small.onnx --data images --samples 5 --json",
-        "bench net.onnx small.onnx --data images --samples 3 --json",
+        "bench net.onnx small.onnx --data images --samples 3 --bench-seconds 0 --json",
         "quantize net.onnx -o int8.onnx --precision int8 --data images --no-bench --json",
     ):
         done = exporter(command, tmp_path)

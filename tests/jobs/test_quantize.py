@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,11 +176,14 @@ def test_invalid_data_refused_before_tflite_runs(work: Path, tmp_path: Path, dat
     assert not list(tmp_path.iterdir())
 
 
-def test_keras_must_be_converted_first(keras_shelf: Path) -> None:
+def test_keras_must_be_converted_first(
+    keras_shelf: Path, command_here: Callable[[str, Path], Done]
+) -> None:
     done = exporter("quantize net.keras -o x.keras --precision fp16", keras_shelf)
     assert (done.code, done.out) == (2, "")
     assert "error: net.keras is a Keras file, which cannot be quantized directly" in done.err
-    done = exporter("run net.keras -o x --keep 1 --to keras,onnx --precision fp16", keras_shelf)
+    line = "run net.keras -o x --keep 1 --to keras,onnx --precision fp16"
+    done = command_here(line, keras_shelf)
     assert done.code == 2
     assert "error: Keras files cannot be quantized to fp16" in done.err
 
@@ -191,6 +195,7 @@ def test_keras_must_be_converted_first(keras_shelf: Path) -> None:
 def test_quantize(work: Path, kind: str) -> None:
     out = work / f"integers.{kind}"
     line = f"quantize net.{kind} -o {out.name} --precision int8 --data points.npy --integer-io"
+    line += " --bench-seconds 0"
     record = succeeded(exporter(f"{line} --json", work)).record
     (row,) = record["precisions"]
     assert (row["artifact"], row["precision"]) == (out.name, "int8")
@@ -427,10 +432,9 @@ def test_warnings_contain_factors(tmp_path: Path) -> None:
     larger = r"pruned\.int8\.tflite is 1\.\d\d times as large as the float file"
     appears_everywhere(done, (tmp_path / "out" / "report.json").read_text(), larger)
     quantize = f"wide.tflite --precision int16x8 {synthetic}"
-    done = exporter(f"quantize {quantize} -o slow.tflite", tmp_path)
-    again = succeeded(exporter(f"quantize {quantize} -o again.tflite --json", tmp_path)).out
-    slower = r"\.tflite is \d[\d.]* times as slow as the float file on this processor"
-    appears_everywhere(done, again, slower)
+    done = succeeded(exporter(f"quantize {quantize} -o slow.tflite --json", tmp_path))
+    slower = r"slow\.tflite is \d[\d.]* times as slow as the float file on this processor"
+    assert re.search(slower, done.out)
 
 
 def test_warning_about_operations_left_float(tmp_path: Path) -> None:

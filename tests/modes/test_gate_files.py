@@ -342,7 +342,7 @@ def test_commands_bench_run_and_plan(shelf: Path, tmp_path: Path) -> None:
     """The pruned file needs a mask in every run; the original has no such input."""
     net = shelf / "net.tflite"
     exporter_api.prune(net, gate="input").save(tmp_path / "small.tflite")
-    done = exporter(f"bench {net} small.tflite", tmp_path)
+    done = exporter(f"bench {net} small.tflite --bench-seconds 0", tmp_path)
     assert done.code == 0, done.err
     done = exporter(f"run {shelf / 'net.onnx'} -o all --gate top:2 --no-bench", tmp_path)
     assert done.code == 0, done.err
