@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
-from exporter.lazy_dataclass import dataclass
 
 Array = npt.NDArray[Any]
 OldUnits = int | tuple[int, ...]  # the old unit of one new unit, or all members of a merged one

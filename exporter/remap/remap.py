@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
-from exporter.lazy_dataclass import dataclass
 from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, OnMissing, RelabeledSamples
 from exporter.remap.recut import recut
 

@@ -156,7 +156,7 @@ USAGE = {
     "variant and keep": Refusal(
         "run net.onnx -o x --variant a=1 --keep 2",
         2,
-        "--variant excludes --keep and --remove",
+        "--variant excludes --keep, --remove and --cut",
     ),
 }
 
