@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def keras_work(keras_shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return Path(shutil.copytree(keras_shelf, tmp_path_factory.mktemp("keras cli") / "work"))
 
 
-CommandHere = Callable[[str, Path], Done]
+CommandHere = Callable[[str | Sequence[str], Path], Done]
 
 
 def ok(done: Done) -> Done:
@@ -729,11 +729,11 @@ def test_keras_file_finds_its_remap_in_its_folder(
     ran: Done, keras_work: Path, command_here: CommandHere, tmp_path: Path
 ) -> None:
     cut = keras_work / "out" / "pruned.fp32.keras"
-    done = ok(command_here(f"verify net.keras {cut} --json", keras_work))
+    done = ok(command_here(["verify", "net.keras", str(cut), "--json"], keras_work))
     assert done.record["remap"]["heads"][0]["labels"] == ["macaw", "owl", "crow"]
     elsewhere = tmp_path / cut.name
     elsewhere.write_bytes(cut.read_bytes())
-    without = ok(command_here(f"verify net.keras {elsewhere} --json", keras_work))
+    without = ok(command_here(["verify", "net.keras", str(elsewhere), "--json"], keras_work))
     assert "3 of 7 units of 'probabilities' were recognized" in without.record["warnings"][-1]
 
 
