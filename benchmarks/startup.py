@@ -1,12 +1,17 @@
 """Measure how long commands take as processes, compared with lower bounds.
 
+    PYTHONPATH=. python benchmarks/startup.py [--rounds N] [--write]
+
 The commands run in turn, so that a disturbance affects all of them. `prune` runs only if there are
-model files in the folder EXPORTER_ZOO, or in `../shared/zoo` next to the project.
+model files in the folder EXPORTER_ZOO, or in `../shared/zoo` next to the project. Processor time
+includes processes that a command starts. With --write, the table goes into docs/performance.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -14,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROUNDS = 15
+from document import table, write_between
+
 HELLO = """
 import click
 
@@ -31,6 +37,7 @@ COMMANDS = {
     "a Click hello-world, --help": [sys.executable, "-c", HELLO, "--help"],
     "exporter --help": [EXPORTER, "--help"],
     "exporter run --help": [EXPORTER, "run", "--help"],
+    "import numpy": [sys.executable, "-c", "import numpy"],
     "import numpy, onnxruntime": [sys.executable, "-c", "import numpy, onnxruntime"],
 }
 
@@ -50,28 +57,48 @@ def cuts(folder: Path) -> dict[str, list[str]]:
     return commands
 
 
-def seconds(command: list[str]) -> float:
-    start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
+def seconds(command: list[str]) -> tuple[float, float]:
+    """Elapsed time, and processor time."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    # modules are compiled once, as they are after an installation
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+    after, elapsed = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter() - start
+    return elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         commands = COMMANDS | cuts(Path(folder))
-        times: dict[str, list[float]] = {name: [] for name in commands}
-        for turn in range(ROUNDS + 1):
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        for turn in range(options.rounds + 1):
             for name, command in commands.items():
-                time_s = seconds(command)
+                taken = seconds(command)
                 if turn:  # the first round fills the caches
-                    times[name].append(time_s)
-    hello = statistics.median(times["a Click hello-world, --help"])
-    runtime = statistics.median(times["import numpy, onnxruntime"])
-    print(f"{'':36} {'p50 ms':>8} {'best ms':>8} {'x hello':>8} {'x import':>9}")
-    for name, times_s in times.items():
-        p50, best = statistics.median(times_s), min(times_s)
-        ratios = f"{p50 / hello:8.2f} {p50 / runtime:9.2f}"
-        print(f"{name:36} {p50 * 1e3:8.1f} {best * 1e3:8.1f} {ratios}")
+                    times[name].append(taken)
+    elapsed, processor = (
+        {name: statistics.median(row[i] for row in rows) for name, rows in times.items()}
+        for i in range(2)
+    )
+    rows = [
+        (
+            name,
+            f"{elapsed[name] * 1e3:.0f} ms",
+            f"{processor[name] * 1e3:.0f} ms",
+            f"{elapsed[name] / elapsed['import numpy']:.2f}",
+            f"{processor[name] / processor['import numpy']:.2f}",
+        )
+        for name in times
+    ]
+    header = ["command", "elapsed", "processor", "elapsed / numpy", "processor / numpy"]
+    text = table(header, rows)
+    print(text)
+    if options.write:
+        write_between("performance.md", "startup", text)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,9 @@ class TfliteModel:
         self.name = name
 
     def __getattr__(self, name: str) -> Any:
+        if name == "sha256":
+            self.sha256 = hashlib.sha256(self.content).hexdigest()
+            return self.sha256
         if name not in type(self).__annotations__ or "_drawing" in self.__dict__:
             raise AttributeError(name)
         self.read()
@@ -69,7 +72,6 @@ class TfliteModel:
         check_bounds(file.model, self.name)
         check_archive(file, self.content, self.name)
         fold_variables(file)
-        self.sha256 = hashlib.sha256(self.content).hexdigest()
         self.remap = remap_in(file)
         self.stated_precision = precision_in(file)
         self._drawing = draw(file)

@@ -19,6 +19,7 @@ from exporter.formats.tflite.layout import (
 )
 
 _NUMBER = struct.Struct("<I")
+_UNPACK = {each: struct.Struct(f"<{each}").unpack_from for each in SIZES}
 _DTYPES = {**{each: np.dtype(f"<{each}") for each in SIZES if each != "?"}, "?": np.dtype(bool)}
 
 
@@ -48,16 +49,17 @@ class Record:
     @classmethod
     def at(cls, layout: Layout, table: str, place: int) -> Self:
         """The table that the offset at a place of a file points to."""
-        made = cls(table)
-        made.layout, made.place = layout, place
-        made._position = place + _NUMBER.unpack_from(layout.data, place)[0]
-        made._shape = layout.shape(table, made._position)
+        made = cls.__new__(cls)  # there are many: nothing is set twice
+        made.table, made.layout, made.place, made.read = table, layout, place, {}
+        made._position = position = place + _NUMBER.unpack_from(layout.data, place)[0]  # noqa: SLF001
+        made._shape = layout.shape(table, position)  # noqa: SLF001
         return made
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name not in fields_of(self.table):
+        field = None if name.startswith("_") else fields_of(self.table).get(name)
+        if field is None:
             raise AttributeError(f"{self.table} has no field {name!r}")
-        value = self._decoded(fields_of(self.table)[name])
+        value = self._decoded(field)
         self.__dict__[name] = value
         self.read[name] = list(value) if isinstance(value, list) else value
         return value
@@ -88,7 +90,7 @@ class Record:
             return bool(field.default) if field.kind == "?" else self._default(field)
         layout, data = self.layout, self.layout.data
         if field.kind in SIZES:
-            return struct.unpack_from(f"<{field.kind}", data, place)[0]
+            return _UNPACK[field.kind](data, place)[0]
         if field.kind == "table":
             return Record.at(layout, field.of, place)
         if field.kind == "union":

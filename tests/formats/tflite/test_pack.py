@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import from_bytes, schema
-from exporter.formats.tflite.layout import Layout
+from exporter.formats.tflite.layout import Layout, fields_of
 from exporter.formats.tflite.pack import pack
 from exporter.formats.tflite.record import Record
+from exporter.formats.tflite.schema_tables import TABLES
 from tests.builders.tflite_builder import classifier
 from tests.builders.tflite_objects import objects, plain
 
@@ -32,6 +33,8 @@ GOOD = classifier().content("y")
 def test_the_tables_are_those_of_the_library() -> None:
     tool = runpy.run_path(str(PROJECT / "tools" / "tflite_schema.py"))
     assert tool["TARGET"].read_text() == tool["text"]()
+    names = {name for line in TABLES.splitlines() for name in fields_of(line.partition(" ")[0])}
+    assert not names & set(dir(Record))  # a field of that name could not be read
 
 
 # --- edits of records and of the library's objects ----------------------------------------------
