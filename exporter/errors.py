@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:  # `exporter --help` needs no pathlib
+    from pathlib import Path
 
 
 class ExporterError(Exception):
@@ -89,6 +90,8 @@ def interpreting(action: str) -> Iterator[None]:
 
 def uninterpretable(action: str, error: Exception) -> ModelError:
     """The error for a file on which `action` failed; its note, the traceback, is for `--debug`."""
+    import traceback  # noqa: PLC0415 - `exporter --help` does not need it
+
     reason = " ".join(str(error).split())[:_MOST_CHARACTERS]
     result = ModelError(
         f"{action} failed: {type(error).__name__}{f': {reason}' if reason else ''}",

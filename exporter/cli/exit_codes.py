@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import click
 
@@ -90,7 +88,7 @@ def use_open_streams() -> None:
 def refuse_missing_folder() -> None:
     """Raise a UsageError if the current folder was removed: relative paths have no meaning."""
     try:
-        Path.cwd()
+        os.getcwd()  # noqa: PTH109 - `exporter --help` needs no pathlib
     except OSError as error:
         raise UsageError(
             f"the current folder cannot be used: {error.strerror}", "change to another folder"
@@ -135,6 +133,8 @@ def _failure(error: Exception, arguments: list[str]) -> int:
 
 def _print_error(message: str, hint: str, code: int, *, as_json: bool) -> int:
     if as_json:
+        import json
+
         record = {
             "schema": "exporter/error/1",
             "ok": False,

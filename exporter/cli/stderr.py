@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 
 import click
 
@@ -19,6 +18,8 @@ def say(text: str) -> None:
 
 def say_traceback(error: BaseException) -> None:
     """Write a traceback; it is lost if stderr cannot be written."""
+    import traceback
+
     say("".join(traceback.format_exception(error)).rstrip())
 
 
