@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 __all__ = ["dataclass"]
@@ -17,24 +18,34 @@ if TYPE_CHECKING:
 else:
 
     def dataclass(cls: type | None = None, /, **options: Any) -> Any:
-        """As `dataclasses.dataclass`; the first instance, or the first look at the fields, counts
-        as use.
+        """As `dataclasses.dataclass`. A class is used when an instance is made, also by pickle, or
+        when its fields are read.
         """
         if cls is None:
             return lambda given: dataclass(given, **options)
-        cls.__dataclass_fields__ = _Fields(lambda: _complete(cls, options))
 
         def __init__(self: Any, *values: Any, **named: Any) -> None:  # noqa: N807 - of the class
             _complete(cls, options)
             self.__init__(*values, **named)
 
-        cls.__init__ = __init__
+        def __setstate__(self: Any, state: dict[str, Any]) -> None:  # noqa: N807 - of the class
+            _complete(cls, options)
+            self.__dict__.update(state)
+
+        cls.__init__, cls.__setstate__ = __init__, __setstate__
+        cls.__dataclass_fields__ = _Fields(lambda: _complete(cls, options))
         return cls
 
 
+_LOCK = RLock()  # two threads may make the first instances of a class
+
+
 def _complete(cls: type, options: dict[str, Any]) -> None:
-    del cls.__init__, cls.__dataclass_fields__  # type: ignore[misc,attr-defined]
-    dataclasses.dataclass(**options)(cls)
+    with _LOCK:
+        if isinstance(vars(cls)["__dataclass_fields__"], _Fields):
+            for name in ("__init__", "__setstate__", "__dataclass_fields__"):
+                delattr(cls, name)
+            dataclasses.dataclass(**options)(cls)
 
 
 class _Fields:
