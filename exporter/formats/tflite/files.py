@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 
 from exporter.errors import ModelError, UsageError
 from exporter.formats.tflite.model import TfliteModel
 from exporter.formats.tflite.schema import check_size
+
+_KEPT_BYTES = 16 << 20
+_last: list[TfliteModel] = []  # the file that was read last, if it is at most that large
 
 
 def open_file(path: Path) -> TfliteModel:
@@ -38,6 +42,11 @@ def from_bytes(content: bytes, name: str) -> TfliteModel:
     """
     if not content:
         raise ModelError(f"{name} is empty")
+    for known in _last:  # a loop over selections opens one file again and again
+        if known.name == name and known.content == content:
+            return copy(known)
     model = TfliteModel(content, name)
     model.read()
+    if len(content) <= _KEPT_BYTES:
+        _last[:] = [copy(model)]
     return model

@@ -573,3 +573,18 @@ def test_a_file_without_a_main_vector_is_refused(part: str) -> None:
     packed.Finish(model.Pack(packed), b"TFL3")
     with pytest.raises(ModelError, match="bare is damaged: it has no"):
         from_bytes(bytes(packed.Output()), "bare")
+
+
+def test_a_file_that_is_opened_again_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = from_bytes(GOOD, "again.tflite")
+    reads: list[TfliteModel] = []
+    monkeypatch.setattr(TfliteModel, "read", reads.append)
+    again = from_bytes(bytes(bytearray(GOOD)), "again.tflite")
+    assert not reads
+    assert again is not first
+    again.remap = remap(1)
+    assert from_bytes(GOOD, "again.tflite").remap is None
+    assert first.remap is None
+    from_bytes(GOOD + b"\0", "again.tflite")
+    from_bytes(GOOD, "other.tflite")
+    assert len(reads) == 2
