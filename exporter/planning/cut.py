@@ -25,9 +25,10 @@ from exporter.planning.checks import (
     check_not_restored,
     check_weights,
 )
-from exporter.planning.detectors import keep_background, without_background_label
+from exporter.planning.detectors import without_background_label
 from exporter.planning.options import CutOptions, Units, parse_range
 from exporter.planning.pixels import Images, pixel_warnings
+from exporter.planning.special_units import keep_special
 from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
 from exporter.remap import HeadRemap, Origin, Pixels, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
@@ -295,8 +296,14 @@ def _select(
         hashes=tuple(filter(None, files)),
     )
     removed = options.remove is not None
-    if not options.allow_remove_special:
-        selection = keep_background(model.graph(), head, selection, removed=removed)
+    selection = keep_special(
+        model.graph(),
+        head,
+        selection,
+        options.protect,
+        removed=removed,
+        allowed=options.allow_remove_special,
+    )
     before = {table.name: table for table in model.remap.heads} if model.remap else {}
     rank = [min(members(p)) for p in before[head.name].new_to_old] if head.name in before else None
     return add_groups(selection, options.merge, removed=removed, rank=rank)

@@ -1,30 +1,25 @@
-"""Cuts of a detector: its background class, its class indices, and modes that it does not allow."""
+"""Cuts of a detector: its class indices, and modes that it does not allow."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from exporter.errors import ModelError, NotAllowedError, UsageError
+from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Graph, Tensor
 from exporter.graph.edits import Compute, ComputeStep, Edit, Insert
+from exporter.planning.special_units import BACKGROUND
 from exporter.remap import HeadRemap
 from exporter.remap.head_remap import originals
-from exporter.selection import Selection
-from exporter.selection.select import add_reason
-from exporter.trace.axis_parts import boxes_elsewhere
 from exporter.trace.head import Head
 from exporter.trace.readers import Column
 
-_BACKGROUND = {"background", "__background__", "bg"}
 _NO_CLASS = {"???", "n/a"}
 
 
 def without_background_label(head: Head, labels: tuple[str, ...]) -> tuple[str, ...]:
     """Labels of the units: label files often name the background first, even if it is no unit."""
     outside = any(part.name == "background" for part in head.axis_parts)
-    named = bool(labels) and labels[0].strip().lower() in _BACKGROUND | _NO_CLASS
+    named = bool(labels) and labels[0].strip().lower() in BACKGROUND | _NO_CLASS
     return labels[1:] if outside and named and len(labels) == head.units + 1 else labels
 
 
@@ -46,44 +41,6 @@ def check_merge(head: Head) -> None:
             f"{node} makes rows of one class each, and the original has no row of a group",
             "leave out --merge, and give the classes of a group one name where the rows are read",
         )
-
-
-def keep_background(graph: Graph, head: Head, selection: Selection, *, removed: bool) -> Selection:
-    """The selection, with the background class of a detector.
-
-    Args:
-        graph: contains the head.
-        head: of the classes.
-        selection: its labels name the background, if it is a unit.
-        removed: the user named the removed units, not the kept ones.
-
-    Raises:
-        NotAllowedError: the user named the background among the removed units.
-    """
-    labels = selection.labels or ()
-    found = {unit for unit, label in enumerate(labels) if label.strip().lower() in _BACKGROUND}
-    lost = sorted(found.difference(selection.kept)) if _is_detector(graph, head) else []
-    if not lost:
-        return selection
-    background = f"unit {lost[0]}, {labels[lost[0]]!r},"
-    if removed:
-        raise NotAllowedError(
-            f"{background} is the class that a detector returns where there is no object",
-            "--allow-remove-special removes it anyway",
-        )
-    kept = (*lost, *selection.kept)
-    ascending = selection.kept == tuple(sorted(selection.kept))
-    return replace(
-        selection,
-        kept=tuple(sorted(kept)) if ascending else kept,
-        notes=(*selection.notes, f"{background} is kept: a detector needs it"),
-        reasons=add_reason(selection.reasons, lost, "a detector needs it"),
-    )
-
-
-def _is_detector(graph: Graph, head: Head) -> bool:
-    within = bool(head.axis_parts or head.readers.detections)
-    return within or boxes_elsewhere(graph, head.output, head.axis)
 
 
 _LEAVE_OUT = "leave out restore_ids; the remap contains the old and new indices"

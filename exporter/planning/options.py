@@ -20,7 +20,7 @@ Units = str | Iterable[int | str]
 Labels = str | Path | Sequence[str]
 
 _CUTS = ("prune", "run", "inspect")  # inspect shows a forecast
-_OF_ONE_HEAD = ("head", "units", "merge")  # options that are not used together with `cuts`
+_OF_ONE_HEAD = ("head", "units", "merge", "protect")  # they are not used together with `cuts`
 
 _selection = partial(option, section="Selection", commands=_CUTS)
 _result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
@@ -71,9 +71,12 @@ class CutOptions:
         parse="name",
         metavar="NAME",
     )
+    protect: Units | None = _selection(
+        None, "Units that are kept in any case, next to --keep or --remove.", metavar="SPEC"
+    )
     allow_remove_special: bool = _selection(
         False,
-        "Remove special units too, such as the background class of a detector.",
+        "Remove special units too: a background, the blank of a text recognizer, special tokens.",
         section=ADVANCED,
     )
     mode: str = _result(
@@ -169,7 +172,10 @@ class CutOptions:
             specs = getattr(self, field).items()
             _set(self, **{field: {n: _as_tuple(f"{field} {n}", spec) for n, spec in specs}})
         _set(self, units=parse_range(self.units))
-        _set(self, **{n: _as_tuple(n, getattr(self, n)) for n in ("keep", "remove", "labels")})
+        _set(
+            self,
+            **{n: _as_tuple(n, getattr(self, n)) for n in ("keep", "remove", "protect", "labels")},
+        )
 
     def _set_gate_mode(self) -> None:
         if self.mode not in {"slice", "gate"}:

@@ -1,0 +1,170 @@
+"""Units that are no classes, but that the code that reads the output needs. They are kept.
+
+1. The background of a detector, and of a network that classifies every pixel, by its label.
+2. The unit for "no object" of a detector: by its label, or the last unit of a softmax over a dense
+   layer next to boxes, as in DETR (https://arxiv.org/abs/2005.12872).
+3. The blank of a text recognizer that was trained with CTC, and the special tokens of a language
+   model, by their labels.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from exporter.errors import NotAllowedError
+from exporter.graph import Graph
+from exporter.graph.operations import Linear
+from exporter.planning.options import Units
+from exporter.selection import Selection
+from exporter.selection.lookup import shorten_list
+from exporter.selection.select import add_reason, find_units
+from exporter.selection.spec import parse
+from exporter.trace.axis_parts import boxes_elsewhere
+from exporter.trace.head import Head
+
+BACKGROUND = {"background", "__background__", "bg"}
+_NO_OBJECT = {"no object", "no-object", "no_object", "\u2205"}
+_BLANK = {"blank", "<blank>", "[blank]", "<blk>", "<ctc_blank>"}
+_WORDS = BACKGROUND | _NO_OBJECT | _BLANK
+_TOKEN = re.compile(
+    r"\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos)>|<\|[a-z_]+\|>"
+)
+_MATRIX = 2  # axes of the kernel of a dense layer; a convolution has more
+_PIXELS = 4  # axes of a tensor with units for each pixel
+
+
+class Special(NamedTuple):
+    """A kind of special unit.
+
+    Attributes:
+        is_unit: graph, head, unit, label -> is the unit of this kind?
+        meaning: what it is, for an error.
+        reason: why it is kept.
+    """
+
+    is_unit: Callable[[Graph, Head, int, str], bool]
+    meaning: str
+    reason: str
+
+
+def keep_special(
+    graph: Graph,
+    head: Head,
+    selection: Selection,
+    protect: Units | None,
+    *,
+    removed: bool,
+    allowed: bool,
+) -> Selection:
+    """The selection, with the special units of a head and those that the user protects.
+
+    Args:
+        graph: contains the head.
+        head: of the units.
+        selection: its labels name special units.
+        protect: the units that the user protects, as in `select`; None for none.
+        removed: the user named the removed units, not the kept ones.
+        allowed: special units may be removed.
+
+    Raises:
+        NotAllowedError: the user named such a unit among the removed ones.
+        UsageError: `protect` names no unit.
+    """
+    why = {} if allowed else _special_units(graph, head, selection.labels or ())
+    if protect is not None:
+        every = replace(selection, kept=tuple(range(selection.units)), notes=())
+        why |= dict.fromkeys(find_units(parse(protect, "protect"), every)[0], _PROTECTED)
+    lost = sorted(set(why).difference(selection.kept))
+    if not lost:
+        return selection
+    if removed:
+        unit = lost[0]
+        raise NotAllowedError(
+            f"{selection.describe_unit(unit)} is {why[unit].meaning}",
+            "leave it out of --remove, or out of --protect"
+            if why[unit] is _PROTECTED
+            else "--allow-remove-special removes it anyway",
+        )
+    kept = (*lost, *selection.kept)
+    ascending = selection.kept == tuple(sorted(selection.kept))
+    reasons, notes = selection.reasons, list(selection.notes)
+    for kind in dict.fromkeys(why[unit] for unit in lost):
+        units = [unit for unit in lost if why[unit] is kind]
+        reasons = add_reason(reasons, units, kind.reason)
+        one = selection.describe_unit(units[0])
+        text = f"{one} is" if len(units) == 1 else f"units {shorten_list(units)} are"
+        notes.append(f"{text} kept: {kind.reason}")
+    return replace(
+        selection,
+        kept=tuple(sorted(kept)) if ascending else kept,
+        notes=tuple(notes),
+        reasons=reasons,
+    )
+
+
+def _special_units(graph: Graph, head: Head, labels: tuple[str, ...]) -> dict[int, Special]:
+    named = [(unit, label.strip()) for unit, label in enumerate(labels)]
+    may_be = [(u, t) for u, t in named if t[:1] in {"[", "<"} or t.lower() in _WORDS]
+    found = {
+        unit: kind
+        for unit, label in (may_be if labels else [(head.units - 1, "")])
+        for kind in SPECIAL
+        if kind.is_unit(graph, head, unit, label)
+    }
+    return found if len(found) < head.units else {}
+
+
+def _is_background(graph: Graph, head: Head, _unit: int, label: str) -> bool:
+    if label.lower() not in BACKGROUND:
+        return False
+    pixels = len(graph.shape(head.output)) == _PIXELS
+    return pixels or _is_detector(graph, head)
+
+
+def _is_detector(graph: Graph, head: Head) -> bool:
+    within = bool(head.axis_parts or head.readers.detections)
+    return within or boxes_elsewhere(graph, head.output, head.axis)
+
+
+def _is_no_object(graph: Graph, head: Head, unit: int, label: str) -> bool:
+    if label:
+        return label.lower() in _NO_OBJECT
+    last = unit == head.units - 1 and head.activation == "softmax"
+    return last and boxes_elsewhere(graph, head.output, head.axis) and _is_dense(graph, head)
+
+
+def _is_dense(graph: Graph, head: Head) -> bool:
+    kernels = (
+        node.inputs[node.operation.kernel]
+        for node in head.body
+        if isinstance(node.operation, Linear)
+    )
+    return all(len(graph.shape(kernel)) == _MATRIX for kernel in kernels)
+
+
+SPECIAL = (
+    Special(
+        _is_background,
+        "the class that a detector returns where there is no object",
+        "a detector needs it",
+    ),
+    Special(
+        _is_no_object,
+        "the class that a detector returns where there is no object",
+        "a detector needs it",
+    ),
+    Special(
+        lambda _graph, _head, _unit, label: label.lower() in _BLANK,
+        "the blank, which separates the letters of a text",
+        "a decoder needs it",
+    ),
+    Special(
+        lambda _graph, _head, _unit, label: _TOKEN.fullmatch(label) is not None,
+        "a special token",
+        "a language model needs it",
+    ),
+)
+_PROTECTED = Special(lambda *_: False, "protected and also removed", "it is protected")
