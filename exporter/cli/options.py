@@ -436,7 +436,8 @@ def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
         if each.type.startswith("Mapping") and each.name in given
     }
     line = shlex.join(["exporter", *sys.argv[1:]])
-    if config.file_in_use(click.get_current_context()):
+    context = click.get_current_context(silent=True)  # none if the options were not given there
+    if context is not None and config.file_in_use(context):
         line = ""  # the job states all options itself: the file may change
     calls = {"progress": progress, "on_sample": progress.on_sample}
     values = {**given, **repeated, **calls, "command": line}

@@ -493,7 +493,7 @@ WRONG: Mapping[str, str] = {
     "--merge g=": "merge g is empty",
     "--merge macaw,owl": "is not of the form NAME=SPEC",
     "--remove owl --merge g=macaw,owl": "is removed",
-    "--keep owl --remove hen --merge g=macaw,owl": "either --keep SPEC or --remove SPEC",
+    "--keep owl --remove hen --merge g=macaw,owl": "give either --keep SPEC, --remove SPEC",
     "--merge g=0-1 --merge h=1-2": "a unit can be in one group",
     "--mode zero --merge g=0-1": "no meaning with mode zero",
     "--restore-width --merge g=0-1": "no meaning with restore_width",
