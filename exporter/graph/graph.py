@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import field, fields
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,7 +163,6 @@ class Node:
 
         A trace reads few nodes of a large file.
         """
-        fields(cls)  # completes the class (see `lazy_dataclass`): else `products` is a Field
         node = cls.__new__(cls)
         node.__dict__.update(
             name=name, operator=operator, inputs=inputs, outputs=outputs, translate=translate

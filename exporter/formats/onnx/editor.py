@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from itertools import count
 
 import numpy as np
@@ -59,13 +60,25 @@ class Editor:
         self._values: dict[
             str, Array | Gathered
         ] = {}  # of the constants that are new or have changed
-        self._names = set(all_names(source.graph))
         self._producers = {name: node.name for name, (node, _) in self._graph.producers.items()}
         self._branches = set[str]()  # names of nodes, see `append_node`
-        self._uses: dict[str, set[Use]] = {}
-        for node in self._graph.nodes:
-            self._add_uses(node.name, node.inputs)
-        self._add_uses(_GRAPH, self._graph.outputs)
+        self._uses: dict[str, set[Use]] = {}  # of the tensors that edits met
+        self._has_new_nodes = False
+
+    @cached_property
+    def _names(self) -> set[str]:
+        """The names of all tensors."""
+        return set(all_names(self._source.graph))
+
+    def _uses_of(self, tensor: str) -> set[Use]:
+        """The inputs that read a tensor now."""
+        if tensor not in self._uses:
+            read = self._graph.consumers.get(tensor, ())
+            shown = enumerate(self._graph.outputs)
+            self._uses[tensor] = {Use(node.name, slot) for node, slot in read} | {
+                Use(_GRAPH, slot) for slot, name in shown if name == tensor
+            }
+        return self._uses[tensor]
 
     # --- names -----------------------------------------------------------------------------------
 
@@ -96,7 +109,7 @@ class Editor:
             value = change(self._value(name))
             if not isinstance(value, Gathered) or value.nbytes < LARGE_BYTES:
                 value = np.asarray(value.read() if isinstance(value, Gathered) else value)
-            if self._uses[name] == group:
+            if self._uses_of(name) == group:
                 self._values[name] = value
                 self.types.set(name, shape=value.shape)
             else:
@@ -149,7 +162,7 @@ class Editor:
     def _redirect(self, old: str, new: str, uses: set[Use]) -> None:
         for use in uses:
             self.node(use.node).input[use.slot] = new
-        self._uses[old] -= uses
+        self._uses[old] = self._uses_of(old) - uses
         self._uses[new] = uses
 
     # --- nodes -----------------------------------------------------------------------------------
@@ -174,6 +187,7 @@ class Editor:
         if branch:
             self._branches.add(node.name)
         self._nodes[node.name] = node
+        self._has_new_nodes = True
         self._copied.add(node.name)
         self._producers.update((made, node.name) for made in node.output)
         self._add_uses(node.name, node.input)
@@ -182,11 +196,11 @@ class Editor:
         """Remove the producer of a tensor if nothing reads its outputs, then that of its inputs."""
         producer = self._producers.get(tensor, "")
         node = self._nodes.get(producer)
-        if node is None or any(self._uses.get(name) for name in node.output):
+        if node is None or any(map(self._uses_of, node.output)):
             return
         del self._nodes[producer]
         for slot, name in enumerate(node.input):
-            self._uses[name].discard(Use(producer, slot))
+            self._uses_of(name).discard(Use(producer, slot))
             self.remove_unread(name)
 
     def add_output(self, info: ValueInfoProto) -> None:
@@ -212,12 +226,12 @@ class Editor:
         producer = self.node(self._producers.pop(tensor))
         producer.output[list(producer.output).index(tensor)] = before
         self._producers[before] = producer.name
-        if branches := {use for use in self._uses.get(tensor, ()) if use.node in self._branches}:
+        if branches := {use for use in self._uses_of(tensor) if use.node in self._branches}:
             self._redirect(tensor, before, branches)
         return before
 
     def _rename_for_consumers(self, tensor: str) -> str:
-        all_uses = self._uses.pop(tensor, set())
+        all_uses = self._uses_of(tensor)
         branches = {use for use in all_uses if use.node in self._branches}
         uses = all_uses - branches
         self._uses[tensor] = branches
@@ -234,7 +248,7 @@ class Editor:
 
     def _add_uses(self, node: str, inputs: Iterable[str]) -> None:
         for slot, name in enumerate(inputs):
-            self._uses.setdefault(name, set()).add(Use(node, slot))
+            self._uses_of(name).add(Use(node, slot))
 
     # --- the result ------------------------------------------------------------------------------
 
@@ -249,13 +263,14 @@ class Editor:
                 initializers.append(changed)
             else:
                 initializers.append(tensor)
-        for name, node in list(self._nodes.items()):
+        for name, node in list(self._nodes.items()) if new else ():
             if is_constant_node(node) and node.output[0] in new:
                 self._nodes[name] = _constant_node(node, new.pop(node.output[0]))
             elif node.output and node.output[0] in new:  # a constant that the node computed
                 del self._nodes[name]
         initializers.extend(new.values())
-        self.model.graph.node.extend(running_order(list(self._nodes.values())))
+        nodes = list(self._nodes.values())
+        self.model.graph.node.extend(running_order(nodes) if self._has_new_nodes else nodes)
         if self.removed_outputs:
             remove_outputs(self.model, self.removed_outputs)
         return self.model
