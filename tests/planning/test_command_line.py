@@ -28,6 +28,11 @@ CUTS: list[Any] = [
         "--labels l.txt --merge pair=1,2",
         id="groups",
     ),
+    pytest.param(
+        {"cuts": {"age": (0, 2), "pose": "owl"}, "drop_outputs": ("a", "b")},
+        "--cut age=0,2 --cut pose=owl --drop-output a --drop-output b",
+        id="several heads",
+    ),
     pytest.param({"keep": (0,), "mode": "mask"}, "--keep 0 --mode mask", id="mode"),
     pytest.param({"keep": (0,), "keep_order": True}, "--keep 0 --keep-order", id="a flag"),
 ]
@@ -56,8 +61,9 @@ def read(line: str) -> tuple[CutOptions, Job]:
     _, name, *words = shlex.split(line)
     command = cli.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
-    given = command.make_context(name, words).params
-    return options.make_cut_options(given), options.make_job(given, Progress(print, print))
+    with command.make_context(name, words) as context:
+        job = options.make_job(context.params, Progress(print, print))
+        return options.make_cut_options(context.params), job
 
 
 @pytest.mark.parametrize(("given", "words"), CUTS)
