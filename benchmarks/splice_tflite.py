@@ -31,7 +31,7 @@ from ai_edge_litert import schema_py_generated as schema
 from document import table, write_between
 
 import exporter
-from exporter.formats.tflite import from_bytes
+from exporter.formats.tflite import TfliteModel, from_bytes
 from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema import File
 from exporter.planning.cut import CutOptions, plan_cut
@@ -119,7 +119,7 @@ def compare(name: str, content: bytes, kept: range, rounds: int) -> list[str]:
         plan = plan_cut(model, options).plan
         rows.append(
             (
-                milliseconds(lambda: from_bytes(content, "original.tflite")),
+                milliseconds(TfliteModel(content, "original.tflite").read),
                 milliseconds(partial(plan_cut, model, options)),
                 milliseconds(partial(model.apply, plan)),
                 milliseconds(lambda: cut_objects(content, kept)),

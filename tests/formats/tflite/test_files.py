@@ -577,8 +577,8 @@ def test_a_file_without_a_main_vector_is_refused(part: str) -> None:
 
 def test_a_file_that_is_opened_again_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = from_bytes(GOOD, "again.tflite")
-    reads: list[TfliteModel] = []
-    monkeypatch.setattr(TfliteModel, "read", reads.append)
+    reads: list[str] = []
+    monkeypatch.setattr(TfliteModel, "read", lambda self: reads.append(self.name))
     again = from_bytes(bytes(bytearray(GOOD)), "again.tflite")
     assert not reads
     assert again is not first
