@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from exporter.formats.model import Model, RunOptions
+from exporter.formats.model import Model, Runner, RunOptions
 from exporter.graph import Array
 
 Answers = dict[str, Array]
@@ -18,25 +18,33 @@ def run_samples(model: Model, feeds: Sequence[Mapping[str, Array]]) -> list[Answ
     """The outputs of a model for each sample.
 
     All samples run as one batch if the model leaves the batch open and the samples have the same
-    shapes. One of them then also runs alone. If its answer differs, samples of a batch affect each
-    other (normalization by the batch, a reshape of the batch), and all of them run alone.
+    shapes. Two of them then also run alone: a division by the largest value of the batch changes
+    all samples but one. If an answer differs, samples of a batch affect each other (normalization
+    by the batch, a reshape of the batch), and all of them run alone.
 
     Args:
         model: in this process.
         feeds: the inputs of each sample, (1, ...).
     """
     runner = model.runner(RunOptions())
-    if len(feeds) > 1 and _has_open_batch(model) and _are_alike(feeds):
-        batch = runner({name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
-        if all(values.ndim and len(values) == len(feeds) for values in batch.values()):
-            rows = [
-                {name: values[i : i + 1] for name, values in batch.items()}
-                for i in range(len(feeds))
-            ]
-            middle = len(feeds) // 2  # sums along the batch change it, in either direction
-            if _agree(rows[middle], runner(feeds[middle])):
-                return rows
+    alone = {len(feeds) // 2, 0}  # sums along the batch change the middle, in either direction
+    if len(feeds) > len(alone) and _has_open_batch(model) and _are_alike(feeds):
+        rows = _rows_of_batch(runner, feeds)
+        if rows and all(_agree(rows[i], runner(feeds[i])) for i in sorted(alone)):
+            return rows
     return [runner(feed) for feed in feeds]
+
+
+def _rows_of_batch(runner: Runner, feeds: Sequence[Mapping[str, Array]]) -> list[Answers]:
+    """The answers of one batch by sample; none if it fails or its outputs have another length."""
+    together = {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
+    try:
+        batch = runner(together)
+    except Exception:  # noqa: BLE001 - the samples then run alone, which raises real errors again
+        return []
+    if not all(values.ndim and len(values) == len(feeds) for values in batch.values()):
+        return []
+    return [{name: v[i : i + 1] for name, v in batch.items()} for i in range(len(feeds))]
 
 
 def _has_open_batch(model: Model) -> bool:

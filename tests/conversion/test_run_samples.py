@@ -44,12 +44,23 @@ def double(x: Array) -> Array:
 
 
 ALONE = [1] * 5
+TOGETHER = [5, 1, 1]
+SECOND = [5, 1, 1, *ALONE]  # the second sample that runs alone shows that the batch matters
+LARGER: list[dict[str, Array]] = [{"x": np.full((1, 3), 9, np.float32)}]
 CASES: Mapping[str, tuple[Network, list[dict[str, Array]], list[int]]] = {
     "one sample": (Network(double), samples(1), [1]),
     "fixed batch": (Network(double, batch=1), samples(5), ALONE),
     "lengths differ": (Network(double), samples(5, 3, 3, 4, 3, 3), ALONE),
+    "two samples": (Network(double), samples(2), [1, 1]),
     "mean of the batch": (Network(lambda x: x - x.mean(0)), samples(5), [5, 1, *ALONE]),
-    "sum along the batch": (Network(lambda x: x.cumsum(0)), samples(5), [5, 1, *ALONE]),
+    "sum along the batch": (Network(lambda x: x.cumsum(0)), samples(5), SECOND),
+    "largest value first": (Network(lambda x: x / x.max()), [*LARGER, *samples(4)], SECOND),
+    "largest value in the middle": (
+        Network(lambda x: x / x.max()),
+        [*samples(2), *LARGER, *samples(2)],
+        [5, 1, *ALONE],
+    ),
+    "cannot run a batch": (Network(lambda x: x * x.reshape(1, 3)), samples(5), [5, *ALONE]),
     "the other way": (Network(lambda x: x[::-1].cumsum(0)[::-1]), samples(5), [5, 1, *ALONE]),
     "batch reshaped away": (Network(lambda x: x.reshape(-1, 1)), samples(5), [5, *ALONE]),
     "a scalar": (Network(lambda x: np.asarray(x.sum())), samples(5), [5, *ALONE]),
@@ -59,9 +70,9 @@ CASES: Mapping[str, tuple[Network, list[dict[str, Array]], list[int]]] = {
         samples(5),
         [5, 1, *ALONE],
     ),
-    "together": (Network(double), samples(5), [5, 1]),
-    "not a number": (Network(lambda x: x / 0 * 0), samples(5), [5, 1]),
-    "rounding": (Network(lambda x: x * np.float32(1 + 1e-7 * (len(x) > 1))), samples(5), [5, 1]),
+    "together": (Network(double), samples(5), TOGETHER),
+    "not a number": (Network(lambda x: x / 0 * 0), samples(5), TOGETHER),
+    "rounding": (Network(lambda x: x * np.float32(1 + 1e-7 * (len(x) > 1))), samples(5), TOGETHER),
 }
 
 
