@@ -227,7 +227,7 @@ def write_with_file(
     """
     light = _without_values(model, external)
     if not any(map(_is_placed, all_tensors(light.graph))):
-        path.write_bytes(encode(light))
+        replace_file(path, [encode(light)])
         return
     handle, name = tempfile.mkstemp(".data", f".{stem}.", path.parent)
     temporary = Path(name)
@@ -242,11 +242,28 @@ def write_with_file(
             new_file = path.parent / location
         apply_umask(temporary)
         temporary.replace(path.parent / location)
-        path.write_bytes(encode(light))
+        replace_file(path, [encode(light)])
     except OSError:
         if new_file is not None:
             new_file.unlink(missing_ok=True)
         raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, chunks: Iterable[Any]) -> None:
+    """Write a file. One that is there stays as it is until the new one is complete.
+
+    It may be a model that is open: a process dies if a file that it has mapped gets shorter.
+    """
+    path = path.resolve()
+    handle, name = tempfile.mkstemp(path.suffix, ".exporter-", path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.writelines(chunks)
+        apply_umask(temporary)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -49,6 +49,8 @@ def _light(content: memoryview, kind: type[Message], start: int, stop: int) -> b
     if kind is TensorProto:
         return _light_tensor(content, start, stop)
     parts, copied = list[bytes](), start
+    if kind is AttributeProto and _has_several_tensors(content, start, stop):
+        return _copied(content, start, stop)
     for field in fields(content, start, stop):
         inner_kind = _OPENED[kind].get(field.number)
         if inner_kind is None or not _is_large(field):
@@ -61,6 +63,12 @@ def _light(content: memoryview, kind: type[Message], start: int, stop: int) -> b
     if kind is NodeProto and not is_constant_node(NodeProto.FromString(light)):
         return _copied(content, start, stop)
     return light
+
+
+def _has_several_tensors(content: memoryview, start: int, stop: int) -> bool:
+    """Is the value of an attribute written more than once? Protobuf joins the parts to one."""
+    tensors = _OPENED[AttributeProto]
+    return sum(field.number in tensors for field in fields(content, start, stop)) > 1
 
 
 def _is_large(field: Field) -> bool:

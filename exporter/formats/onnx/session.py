@@ -21,6 +21,7 @@ from exporter.formats.onnx.protos import (
     element_type,
     file_content,
     model_without,
+    names_read,
     numpy_dtype,
 )
 from exporter.graph import Array
@@ -75,9 +76,12 @@ def _pass_arrays(
 ) -> tuple[ModelProto, list[Any]]:
     """The model without its large constants, and the arrays of these, which must be kept alive.
 
-    onnxruntime itself reads the constants in files next to the model.
+    onnxruntime itself reads the constants in files next to the model. It removes constants that
+    nothing reads before it looks for those that were passed, so such ones are left out.
     """
     light = model_without(model, "initializer", "node")
+    read = {name for node in model.graph.node for name in names_read(node)}
+    read.update(output.name for output in model.graph.output)
     names, values = [], []
 
     def passed(tensor: TensorProto, name: str) -> TensorProto:
@@ -88,14 +92,21 @@ def _pass_arrays(
         result.external_data.add(key="location", value="passed as an array")
         return result
 
+    unread = set[str]()
     for tensor in model.graph.initializer:
-        is_passed = _is_passed(tensor, external)
-        light.graph.initializer.append(passed(tensor, tensor.name) if is_passed else tensor)
-    for node in model.graph.node:
-        if is_constant_node(node) and external.holds(node.attribute[0].t):
-            light.graph.initializer.append(passed(node.attribute[0].t, node.output[0]))
+        if not _is_passed(tensor, external):
+            light.graph.initializer.append(tensor)
+        elif tensor.name in read:
+            light.graph.initializer.append(passed(tensor, tensor.name))
         else:
+            unread.add(tensor.name)
+    for node in model.graph.node:
+        if not (is_constant_node(node) and external.holds(node.attribute[0].t)):
             light.graph.node.append(node)
+        elif node.output[0] in read:
+            light.graph.initializer.append(passed(node.attribute[0].t, node.output[0]))
+    for info in [each for each in light.graph.input if each.name in unread]:
+        light.graph.input.remove(info)
     if names:
         options.add_external_initializers(names, values)
     return light, values

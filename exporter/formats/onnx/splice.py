@@ -31,6 +31,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from exporter.formats.onnx.external_data import (
     ExternalData,
     is_external,
+    replace_file,
     size_bytes,
     write_with_file,
 )
@@ -87,8 +88,7 @@ def write(
     if not external.has_files:
         pieces = _pieces(model, external, source)
         if _length(pieces) <= LARGEST_BYTES:
-            with path.open("wb") as file:
-                file.writelines(_chunks(pieces, external, source))
+            replace_file(path, _chunks(pieces, external, source))
             return
 
     def encode(light: ModelProto) -> bytes:

@@ -304,7 +304,7 @@ def test_full_disk_leaves_no_file(
     if when == "data":
         monkeypatch.setattr(external_data, "apply_umask", full)
     else:
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr(external_data, "replace_file", full)
     folder = tmp_path / "result"
     folder.mkdir()
     with pytest.raises(OutputError, match="No space left"):

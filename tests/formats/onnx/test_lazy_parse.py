@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from google.protobuf.message import Message
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 
 from exporter.errors import ModelError
 from exporter.formats import copy_model, size_bytes
@@ -18,6 +27,7 @@ from exporter.formats.model import RunOptions
 from exporter.formats.onnx import OnnxModel, files, lazy_parse, open_file
 from exporter.formats.onnx.external_data import ExternalData, is_external
 from exporter.formats.onnx.splice import content_of
+from exporter.formats.onnx.wire import field_start, number_of
 from exporter.graph import Array
 from exporter.graph.edits import AddOutput, Plan
 from tests.builders.onnx_models import cut, node, numbers, proto, softmax
@@ -136,6 +146,32 @@ def test_packed_floats_are_left_out(tmp_path: Path, kind: int) -> None:
     assert left_out(found) == {"kernel", "bias", "scale"}
     values = ExternalData(tmp_path, memoryview(content)).read(constant(found, "kernel"))
     np.testing.assert_array_equal(values, numpy_helper.to_array(made))
+
+
+def field(message: type[Message], name: str, content: bytes) -> bytes:
+    return field_start(number_of(message, name), len(content)) + content
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        pytest.param(TensorProto(raw_data=KERNEL[::-1].tobytes()), id="other values"),
+        pytest.param(TensorProto(raw_data=b"\0" * KERNEL.nbytes), id="zeros"),
+        pytest.param(TensorProto(data_type=TensorProto.INT32), id="another type"),
+        pytest.param(TensorProto(data_type=TensorProto.FLOAT16), id="a type of half the length"),
+        pytest.param(TensorProto(dims=[2]), id="another dimension"),
+    ],
+)
+def test_value_of_an_attribute_that_is_written_twice(second: TensorProto) -> None:
+    """Protobuf joins both to one message, whose values may be those of either."""
+    tensors = [numpy_helper.from_array(KERNEL), second]
+    value = AttributeProto(name="value", type=AttributeProto.TENSOR).SerializeToString()
+    for each in tensors:
+        value += field(AttributeProto, "t", each.SerializeToString())
+    constant_node = NodeProto(op_type="Constant", output=["kernel"]).SerializeToString()
+    constant_node += field(NodeProto, "attribute", value)
+    content = field(ModelProto, "graph", field(GraphProto, "node", constant_node))
+    assert skimmed(content) == ModelProto.FromString(content)
 
 
 def test_small_constant_is_parsed() -> None:
@@ -270,3 +306,50 @@ def test_constants_in_both_files(tmp_path: Path) -> None:
     cut(model, kept).write(tmp_path / "cut" / "small.onnx")
     again = open_file(tmp_path / "cut" / "small.onnx")
     np.testing.assert_allclose(output_of(again), softmax(Z[:, kept]), atol=1e-6)
+
+
+def test_result_may_replace_a_file_that_is_open(opened: OnnxModel, tmp_path: Path) -> None:
+    """A process dies if a file that it has mapped gets shorter."""
+    path, result = tmp_path / "source.onnx", cut(opened, KEPT)
+    link = tmp_path / "link.onnx"
+    link.symlink_to(tmp_path / "other.onnx")
+    link.write_bytes(path.read_bytes())
+    with link.open("rb") as before:
+        result.write(link)
+        assert before.read() == path.read_bytes()
+    result.write(path)
+    assert link.is_symlink()
+    np.testing.assert_allclose(output_of(opened), softmax(Z), atol=1e-6)
+    for each in (link, path):
+        np.testing.assert_allclose(output_of(open_file(each)), softmax(Z[:, KEPT]), atol=1e-6)
+    assert {file.name for file in tmp_path.iterdir()} == {"source.onnx", "other.onnx", "link.onnx"}
+
+
+def _node(model: ModelProto) -> None:
+    values = numpy_helper.from_array(KERNEL)
+    model.graph.node.append(helper.make_node("Constant", [], ["unread"], value=values))
+
+
+def _initializer(model: ModelProto) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(KERNEL, "unread"))
+
+
+def _default_of_an_input(model: ModelProto) -> None:
+    model.ir_version = 3
+    _initializer(model)
+    for tensor in model.graph.initializer:
+        info = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(info)
+
+
+@pytest.mark.parametrize("add", [_node, _initializer, _default_of_an_input])
+def test_large_constant_that_nothing_reads(
+    tmp_path: Path, add: Callable[[ModelProto], None]
+) -> None:
+    """Runtimes remove it, and refuse values for it then."""
+    model = network()
+    add(model)
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    opened = open_file(tmp_path / "net.onnx")
+    np.testing.assert_allclose(output_of(opened), softmax(Z), atol=1e-6)
+    np.testing.assert_allclose(output_of(cut(opened, KEPT)), softmax(Z[:, KEPT]), atol=1e-6)
