@@ -159,6 +159,23 @@ def tflite(tree: Mapping[str, Any] | None = None) -> Any:
     return from_bytes(builder.content("gender", "age"), "two.tflite")
 
 
+def test_a_signature_keeps_the_tensors_that_it_names() -> None:
+    builder = Builder()
+    features = builder.dense(builder.feed("x", 2, 6), 8, "features")
+    for name in ("gender", "age"):
+        builder.softmax(builder.dense(features, FIVE[name], f"z_{name}"), name)
+    builder.signature({"x": "x"}, {"gender": "gender", "age": "age"})
+    builder.signature({"x": "x"}, {"logits": "z_gender"}, "logits")
+    original = from_bytes(builder.content("gender", "age"), "two.tflite")
+    pruned = original.apply(plan_cut(original, CutOptions(drop_outputs=("gender",))).plan)
+    np.testing.assert_array_equal(answers(pruned)["age"], answers(original)["age"])
+    file = read(pruned.content)
+    (end,) = file.signatureDefs[1].outputs
+    assert file.subgraphs[0].tensors[end.tensorIndex].name == b"z_gender"
+    made = [each for operator in file.subgraphs[0].operators for each in operator.outputs]
+    assert end.tensorIndex in made
+
+
 def test_tflite() -> None:
     original = tflite()
     cut = plan_cut(original, CutOptions(keep=[0, 3], drop_outputs=("gender",)))

@@ -106,6 +106,8 @@ class Shape:
         count = (self.vtable_bytes - 4) // 2
         if self.vtable_bytes % 2 or count < 0 or vtable + self.vtable_bytes > len(data):
             raise OutsideError
+        if self.size < OFFSET_BYTES:  # each table starts with the offset of its vtable
+            raise OutsideError
         offsets = struct.unpack_from(f"<{count}H", data, vtable + 4)
         self.places: dict[str, int] = {}
         self.references: list[tuple[int, Field]] = []
@@ -138,7 +140,6 @@ class Layout:
         index: position of an offset -> the object that it points to.
         rewritten: the positions of tables that cannot be copied, and of those that lead to them:
             they have fields that this schema does not know, or bytes that are not aligned.
-        has_newer_union: a union has a type that this schema does not know.
     """
 
     data: bytes
@@ -153,7 +154,6 @@ class Layout:
     owners: list[int] = field(default_factory=list)
     index: dict[int, int] = field(default_factory=dict)
     rewritten: set[int] = field(default_factory=set)
-    has_newer_union: bool = False
     shapes: dict[tuple[str, int], Shape] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -233,7 +233,6 @@ class Layout:
             kind, tables = self.data[position + chosen] if chosen else 0, union_tables(each.of)
             if 0 < kind < len(tables):
                 return self._table(tables[kind], at, number)
-            self.has_newer_union |= bool(kind)
             return True  # the value is not copied
         return False
 

@@ -29,7 +29,7 @@ from exporter.formats.tflite.layout import (
     fields_of,
 )
 from exporter.formats.tflite.record import Record, field_changed, is_changed
-from exporter.formats.tflite.schema import IDENTIFIER, LIMIT_BYTES, File, operators
+from exporter.formats.tflite.schema import IDENTIFIER, LIMIT_BYTES, SAVE_AGAIN, File
 from exporter.graph import Array
 from exporter.output.files import byte_chunks
 
@@ -40,8 +40,8 @@ def pack(file: File, name: str) -> bytes:
     """The file's bytes; equal objects from equal bytes give equal bytes.
 
     Raises:
-        ModelError: an operator has options of a schema newer than this one, which would be lost;
-            or the file would be larger than the format allows.
+        ModelError: a table has options of a schema newer than this one, which would be lost;
+            objects of the original overlap; or the file would be larger than the format allows.
     """
     return b"".join(_chunks(file, name))
 
@@ -53,8 +53,7 @@ def write(file: File, name: str, path: Path) -> None:
 
 
 def _chunks(file: File, name: str) -> Iterator[Any]:
-    _refuse_newer_options(file, name)
-    chunks = _Parts(file.model).chunks()
+    chunks = _Parts(file.model, name).chunks()
     length = sum(len(chunk) for chunk in chunks)
     if length + len(file.tail) + BUFFER_ALIGNMENT > LIMIT_BYTES:
         raise ModelError(f"{name} would be larger than 2 GB, which the format does not allow")
@@ -66,31 +65,17 @@ def _chunks(file: File, name: str) -> Iterator[Any]:
         yield archive.moved(file.tail, length + padding - file.tail_start)
 
 
-def _refuse_newer_options(file: File, name: str) -> None:
-    model = file.model
-    if isinstance(model, Record) and not (model.layout and model.layout.has_newer_union):
-        return
-    for operator in operators(model):
-        lost = operator.builtinOptionsType and operator.builtinOptions is None
-        if lost or (operator.builtinOptions2Type and operator.builtinOptions2 is None):
-            raise ModelError(
-                f"{name} has options of a newer schema than this version of ai-edge-litert knows",
-                "update ai-edge-litert",
-            )
-
-
 class _Parts:
     """The parts of a new file while it is made."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, name: str) -> None:
         self._layout: Layout | None = model.layout if isinstance(model, Record) else None
+        self._name = name
         self._front = bytearray(struct.pack("<I4s", 0, IDENTIFIER))
-        self._kept: list[
-            tuple[int, int]
-        ] = []  # place in the front, place of the same offset before
-        self._values: list[
-            tuple[int, bytes | Array, int]
-        ] = []  # place, vector or string, alignment
+        # place in the front, place of the same offset in the original
+        self._kept: list[tuple[int, int]] = []
+        # place in the front, vector or string, alignment
+        self._values: list[tuple[int, bytes | Array, int]] = []
         self._vtables: dict[bytes, int] = {}  # content -> position in the front
         self.table(model, 0)
 
@@ -98,7 +83,8 @@ class _Parts:
         """Write a table, and all in it that must be written again; the place gets its offset."""
         is_record = isinstance(record, Record)
         name = record.table if is_record else type(record).__name__.removesuffix("T")
-        found = ((field, getattr(record, field.name)) for field in fields_of(name).values())
+        found = [(field, getattr(record, field.name)) for field in fields_of(name).values()]
+        self._refuse_newer(record, found)
         present = [
             (field, value)
             for field, value in found
@@ -125,6 +111,19 @@ class _Parts:
         for field, value in present:
             if field.kind not in SIZES:
                 self._reference(record, field, value, start + places[field.slot])
+
+    def _refuse_newer(self, record: Any, found: list[tuple[Field, Any]]) -> None:
+        """Refuse a union that has a value, but of a type that this schema does not know."""
+        for field, value in found:
+            if field.kind != "union" or value is not None:
+                continue
+            has_value = not isinstance(record, Record) or record.place_of(field.name) is not None
+            if has_value and getattr(record, f"{field.name}Type"):
+                raise ModelError(
+                    f"{self._name} has options of a newer schema than this version of "
+                    "ai-edge-litert knows",
+                    "update ai-edge-litert",
+                )
 
     def _reference(self, record: Any, field: Field, value: Any, place: int) -> None:
         """Let an offset in the front point to the value of a field."""
@@ -174,6 +173,8 @@ class _Parts:
         made: list[Any] = [front]
         length = len(front)
         if self._layout is not None and self._kept:
+            if _has_overlaps(self._layout):
+                raise ModelError(f"{self._name} is damaged: its objects overlap", SAVE_AGAIN)
             body = _Body(self._layout, [before for _, before in self._kept], length)
             for (place, _), target in zip(self._kept, body.targets.tolist(), strict=True):
                 struct.pack_into("<I", front, place, target - place)
@@ -199,6 +200,27 @@ def _placed(fields: list[Field]) -> tuple[dict[int, int], int, int]:
         end += field.size
     largest = max((field.size for field in fields), default=OFFSET_BYTES)
     return places, end, max(largest, OFFSET_BYTES)
+
+
+def _has_overlaps(layout: Layout) -> bool:
+    """Does an offset of an object also belong to something else, which would change with it?
+
+    Several tables may refer to one object. No writer of files lets objects overlap in another way.
+    """
+    starts, stops, vtables, owners, at = (
+        np.array(each)
+        for each in (layout.starts, layout.stops, layout.vtables, layout.owners, layout.at)
+    )
+    tables = vtables >= 0
+    own = np.bincount(owners[owners >= 0], minlength=len(starts)) + tables
+    offsets = np.unique(np.concatenate([at[owners >= 0], starts[tables]]))
+    inside = np.searchsorted(offsets, stops) - np.searchsorted(offsets, starts)
+    used = np.array([each.vtable for each in layout.shapes.values()])
+    used_stops = used + [each.vtable_bytes for each in layout.shapes.values()]
+    before = np.searchsorted(offsets, used - OFFSET_BYTES, "right")
+    in_vtables = np.searchsorted(offsets, used_stops) - before
+    _, first, same = np.unique(at, return_index=True, return_inverse=True)
+    return bool((inside != own).any() or in_vtables.any() or (stops != stops[first][same]).any())
 
 
 class _Body:

@@ -91,15 +91,18 @@ def unpack(content: bytes, layout: Layout | None = None) -> File:
 
 
 def bring_inside(file: File, content: bytes, name: str) -> None:
-    """Read the data that offsets point to; raise ModelError if an offset points outside."""
+    """Read the data that offsets point to; raise ModelError if an offset points outside.
+
+    As in the runtime, an offset has no effect if the data is in the flatbuffer too.
+    """
     for buffer in file.model.buffers or ():
         if buffer.offset or buffer.size:
-            if buffer.offset >= _MIN_OFFSET:
+            if buffer.offset >= _MIN_OFFSET and buffer.data is None:
                 buffer.data = _bytes_at(content, buffer.offset, buffer.size, name)
             buffer.offset = buffer.size = 0
     for operator in operators(file.model):
         if operator.largeCustomOptionsOffset or operator.largeCustomOptionsSize:
-            if operator.largeCustomOptionsOffset >= _MIN_OFFSET:
+            if operator.largeCustomOptionsOffset >= _MIN_OFFSET and operator.customOptions is None:
                 where = operator.largeCustomOptionsOffset, operator.largeCustomOptionsSize
                 operator.customOptions = _bytes_at(content, *where, name)
             operator.largeCustomOptionsOffset = operator.largeCustomOptionsSize = 0

@@ -40,7 +40,9 @@ def _check_subgraph(model: Any, subgraph: Any, name: str) -> None:
     for operator in subgraph.operators or ():
         _check(name, "an operator code", [operator.opcodeIndex], len(model.operatorCodes or ()))
         ends += integers(operator.outputs)
-        ends += [i for i in integers(operator.inputs) if i != -1]
+        left_out = -1  # an input or intermediate result that an operator does without
+        read = (*integers(operator.inputs), *integers(operator.intermediates))
+        ends += [index for index in read if index != left_out]
     _check(name, "a tensor", ends, len(tensors))
     _check(name, "a buffer", [tensor.buffer for tensor in tensors], len(model.buffers or ()))
     for tensor in tensors:

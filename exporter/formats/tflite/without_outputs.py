@@ -29,7 +29,12 @@ def remove_outputs(file: File, indices: Collection[int]) -> None:
     main.outputs = _without(main.outputs, indices)
     for each in signatures(file.model):
         each.outputs = [end for end in each.outputs or () if end.tensorIndex not in indices]
-    needed = _needed(main.operators, integers(main.outputs))
+    named = {
+        end.tensorIndex
+        for each in signatures(file.model)
+        for end in (*(each.inputs or ()), *each.outputs)
+    }
+    needed = _needed(main.operators, {*integers(main.outputs), *named})
     made = [set(integers(operator.outputs)) for operator in main.operators]
     kept = [before.isdisjoint(each) or not needed.isdisjoint(each) for each in made]
     stays = set().union({-1}, needed, integers(main.inputs), *compress(made, kept))

@@ -13,6 +13,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as library
 
 from exporter.errors import ModelError, UsageError
 from exporter.formats import open_model
@@ -54,10 +55,10 @@ def damaged(**changes: Any) -> bytes:
     match changes:
         case {"input": index}:
             operator.inputs = np.array([0, index, 2], np.int32)
-        case {"buffer": index}:
-            tensor.buffer = index
-        case {"shape": shape}:
-            tensor.shape = np.array(shape, np.int32)
+        case {"intermediate": index}:
+            operator.intermediates = np.array([index, -1], np.int32)
+        case {"tensor": (field, value)}:
+            setattr(tensor, field, value)
         case {"axis": width}:
             builder.at("y").shape = np.array([1, width], np.int32)
         case {"metadata": index}:
@@ -66,8 +67,6 @@ def damaged(**changes: Any) -> bytes:
         case {"signature": index}:
             builder.signature({"x": "x"}, {"y": "y"})
             builder.model.signatureDefs[0].outputs[0].tensorIndex = index
-        case {"external": index}:
-            tensor.externalBuffer = index
         case {"offset": offset}:
             buffer = builder.model.buffers[tensor.buffer]
             buffer.data, buffer.offset, buffer.size = None, offset, 80
@@ -88,15 +87,16 @@ BAD: dict[str, bytes] = {
     "offsets outside": b"\xff\xff\xff\x7f" + GOOD[4:],
     "a tensor that does not exist": damaged(input=99),
     "a negative tensor": damaged(input=-2),
-    "a buffer that does not exist": damaged(buffer=99),
-    "too small for its shape": damaged(shape=[50, 4]),
-    "too large for its shape": damaged(shape=[2, 4]),
-    "a shape below zero": damaged(shape=[-5, -4]),
+    "an intermediate result that does not exist": damaged(intermediate=99),
+    "a buffer that does not exist": damaged(tensor=("buffer", 99)),
+    "too small for its shape": damaged(tensor=("shape", np.array([50, 4], np.int32))),
+    "too large for its shape": damaged(tensor=("shape", np.array([2, 4], np.int32))),
+    "a shape below zero": damaged(tensor=("shape", np.array([-5, -4], np.int32))),
     "a signature of an unknown tensor": damaged(signature=99),
     "metadata with an unknown buffer": damaged(metadata=99),
     "a very long axis": damaged(axis=2**31 - 1),
     "a buffer outside of the file": damaged(offset=10**9),
-    "weights in another file": damaged(external=1),
+    "weights in another file": damaged(tensor=("externalBuffer", 1)),
     "an operator code that does not exist": damaged(code=99),
 }
 
@@ -370,10 +370,31 @@ def test_custom_options_after_the_flatbuffer_are_moved_inside() -> None:
     assert (written.largeCustomOptionsOffset, written.largeCustomOptionsSize) == (0, 0)
 
 
-def test_unknown_options_are_not_lost() -> None:
+@pytest.mark.parametrize("where", ["input", "outside"])
+def test_data_inside_the_flatbuffer_hides_an_offset(where: str) -> None:
+    """LiteRT is the reference."""
+    builder = classifier()
+    buffer = builder.model.buffers[builder.at("z/bias").buffer]
+    buffer.offset, buffer.size = {"input": (16, 20), "outside": (10**9, 20)}[where]
+    content = builder.content("y")
+    written = from_bytes(content, "both.tflite").apply(Plan(())).content
+    inputs = {"x": np.ones((1, 4), np.float32)}
+    expected, answer = (
+        from_bytes(each, "net.tflite").runner(RunOptions())(inputs)["y"]
+        for each in (content, written)
+    )
+    np.testing.assert_array_equal(answer, expected)
+
+
+@pytest.mark.parametrize("where", ["operator", "quantization"])
+def test_unknown_options_are_not_lost(where: str) -> None:
     """Packing would drop options of a newer schema, so such a file is not cut."""
     builder = classifier()
-    builder.subgraph.operators[0].builtinOptionsType = 250
+    if where == "operator":
+        builder.subgraph.operators[0].builtinOptionsType = 250
+    else:
+        quantization = builder.at(builder.quantize("z", 0.5, 3)).quantization
+        quantization.detailsType, quantization.details = 250, library.CustomQuantizationT()
     model = from_bytes(builder.content("y"), "new.tflite")
     with pytest.raises(ModelError, match=r"new\.tflite has options of a newer schema"):
         model.apply(Plan((CUT,)))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import from_bytes, schema
-from exporter.formats.tflite.layout import Layout, fields_of
+from exporter.formats.tflite.layout import UNITS, Layout, fields_of
 from exporter.formats.tflite.pack import pack
 from exporter.formats.tflite.record import Record
 from exporter.formats.tflite.schema_tables import TABLES
@@ -244,6 +244,47 @@ def test_each_cut_of_the_file_is_refused() -> None:
     for size in range(9, len(GOOD) - 16, 7):
         with pytest.raises(ModelError):
             from_bytes(GOOD[:size], "short.tflite")
+
+
+def outcome(content: bytes) -> str:
+    """How opening a file and writing it with another description ends."""
+    try:
+        file = schema.unpack(content, schema.layout_of(content, "net.tflite"))
+    except ModelError:
+        return "refused when opened"
+    describe(file.model, 1)
+    try:
+        written = pack(file, "net.tflite")
+    except ModelError as error:
+        assert error.message == "net.tflite is damaged: its objects overlap"  # noqa: PT017 - of many
+        return "refused when written"
+    reference = library.ModelT.InitFromObj(library.Model.GetRootAs(content))
+    describe(reference, 1)
+    assert objects(written) == as_bytes(plain(reference))
+    return "written"
+
+
+def other_offset(layout: Layout, random: np.random.Generator) -> bytes:
+    """Let an offset point to any later position, mostly into or at another object."""
+    at = random.choice(layout.at)
+    return patched(at, UNITS * random.integers(1, (len(GOOD) - at) // UNITS))
+
+
+def other_vtable(layout: Layout, random: np.random.Generator) -> bytes:
+    """Let a table have any bytes as its vtable."""
+    tables = [s for s, v in zip(layout.starts, layout.vtables, strict=True) if v >= 0]
+    start = random.choice(tables)
+    return patched(start, (start - 2 * random.integers(0, len(GOOD) // 2)) % 2**32)
+
+
+@pytest.mark.parametrize("damage", [other_offset, other_vtable])
+def test_offsets_that_contradict_each_other(
+    damage: Callable[[Layout, np.random.Generator], bytes],
+) -> None:
+    """A file is refused, or written with the objects that the library reads in it."""
+    random, layout = np.random.default_rng(0), Layout(GOOD)
+    found = {outcome(damage(layout, random)) for _ in range(600)}
+    assert found == {"refused when opened", "refused when written", "written"}
 
 
 def test_a_string_must_end() -> None:
