@@ -19,15 +19,19 @@ from click.core import ParameterSource
 
 from exporter.errors import UsageError, nearest
 from exporter.planning.command_line import spec_text
+from exporter.planning.options import OF_ONE_HEAD
 from exporter.selection.text_file import read_text
 
 FILE, PROJECT = "exporter.toml", "pyproject.toml"
 NOT_IN_FILE = frozenset({"config", "print_config", "help"})
 _OWN_TABLE_ONLY = frozenset({"demo", "report"})  # they show exporter, or a folder, not a model
 _DEFAULT_COMMAND = "run"  # whose output a key outside of tables names
-_RIVALS = (
-    frozenset({"keep", "remove", "variants", "cuts"}),
-    frozenset({"calibration", "synthetic_calibration"}),
+_SELECTIONS = frozenset({"keep", "remove", "variants", "cuts"})
+_CALIBRATIONS = frozenset({"calibration", "synthetic_calibration"})
+_EXCLUDED = (  # options of the command line -> options of the file that do not count with them
+    (_SELECTIONS, _SELECTIONS),
+    (frozenset({"cuts"}), frozenset(OF_ONE_HEAD)),
+    (_CALIBRATIONS, _CALIBRATIONS),
 )
 _CONFIG = "exporter.config"  # key of Context.meta
 
@@ -186,9 +190,9 @@ def _text(config: Config, parameter: click.Parameter, value: Any, wrong: UsageEr
 
 def let_command_line_win(context: click.Context) -> None:
     """Drop values of the file that an option of the command line excludes."""
-    for rivals in _RIVALS:
-        sources = {name: context.get_parameter_source(name) for name in rivals}
-        if ParameterSource.COMMANDLINE not in sources.values():
+    for given, excluded in _EXCLUDED:
+        sources = {name: context.get_parameter_source(name) for name in given | excluded}
+        if not any(sources[name] is ParameterSource.COMMANDLINE for name in given):
             continue
         for each in context.command.params:
             if sources.get(str(each.name)) is ParameterSource.DEFAULT_MAP:

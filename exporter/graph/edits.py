@@ -6,8 +6,9 @@ and a `SetShape` of its output.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -238,3 +239,34 @@ def in_sequence(plans: Sequence[Plan]) -> Plan:
     """One plan that applies the given ones, at least one, in their order."""
     first, *rest = plans
     return replace(first, then=in_sequence(rest) if rest else None)
+
+
+def with_free_names(edits: Sequence[Edit], taken: Container[str]) -> tuple[Edit, ...]:
+    """The edits, with other names for the results of branches if the model has one of them already.
+
+    A second head that is cut in the same way would add the same names: gate/on becomes gate_2/on.
+    """
+    names = [edit.name for edit in edits if isinstance(edit, Insert) and edit.name]
+    if not any(name in taken for name in names):
+        return tuple(edits)
+    numbered = ({name: _numbered(name, n) for name in names} for n in count(2))
+    free = next(new for new in numbered if not any(name in taken for name in new.values()))
+    return tuple(_renamed(edit, free) for edit in edits)
+
+
+def _numbered(name: str, number: int) -> str:
+    branch, slash, rest = name.partition("/")
+    return f"{branch}_{number}{slash}{rest}"
+
+
+def _renamed(edit: Edit, names: Mapping[str, str]) -> Edit:
+    def operands_of(step: Insert | ComputeStep) -> tuple[str | Array, ...]:
+        return tuple(names.get(o, o) if isinstance(o, str) else o for o in step.operands)
+
+    if isinstance(edit, Insert):
+        name, after = names.get(edit.name or "", edit.name), names.get(edit.after, edit.after)
+        return replace(edit, name=name, after=after, operands=operands_of(edit))
+    if isinstance(edit, Compute):
+        steps = tuple(replace(step, operands=operands_of(step)) for step in edit.steps)
+        return replace(edit, after=names.get(edit.after, edit.after), steps=steps)
+    return edit

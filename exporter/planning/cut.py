@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from exporter.errors import UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
-from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence
+from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence, with_free_names
 from exporter.graph.operations import NonMaxSuppression
 from exporter.graph.walk import dependents
 from exporter.lazy_dataclass import dataclass
@@ -122,12 +122,15 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
     found, before = _trace(model, options), model
     parts, steps = [], list[Cut]()
     for head, of_head in _of_each_head(found, options):
-        if not steps:
-            steps.append(_cut_head(model, of_head, this, original, images))
-        else:
-            before = before.apply(steps[-1].plan)
-            later = replace(of_head, drop_outputs=())
-            steps.append(_cut_head(before, later, this, None, images))
+        first = not steps
+        before = before if first else before.apply(steps[-1].plan)
+        of_this = of_head if first else replace(of_head, drop_outputs=())
+        try:
+            steps.append(_cut_head(before, of_this, this, original if first else None, images))
+        except UsageError as error:
+            if not options.cuts:
+                raise
+            raise UsageError(f"head {head.name!r}: {error.message}", error.hint) from error
         heads = heads_cut_together(model.graph(), found, head)
         parts.append(HeadCut(heads, steps[-1].selection))
     remap = replace(steps[-1].remap, parent=steps[0].remap.parent)
@@ -195,6 +198,10 @@ def _dropping(model: Model, options: CutOptions) -> list[Plan]:
     names, known = options.drop_outputs, model.graph().outputs
     if not names:
         return []
+    if cut := [name for name in (*options.cuts, options.head) if name in names]:
+        raise UsageError(
+            f"output {cut[0]!r} cannot be cut and removed", "leave one of the two options out"
+        )
     if unknown := [name for name in names if name not in known]:
         raise UsageError(
             f"the model has no output {unknown[0]!r} to remove", f"outputs: {', '.join(known)}"
@@ -230,7 +237,7 @@ def _cut_head(
     remap = _remap(model, tables, this, original, images)
     check_merged_units(model, remap.of(heads[0].name))
     edits = (
-        *_mode_edits(resolved, selection, options),
+        *with_free_names(_mode_edits(resolved, selection, options), model.graph().tensors),
         *id_edits(model.graph(), heads[0], remap.of(heads[0].name), options),
     )
     warnings = (

@@ -20,7 +20,7 @@ Units = str | Iterable[int | str]
 Labels = str | Path | Sequence[str]
 
 _CUTS = ("prune", "run", "inspect")  # inspect shows a forecast
-_OF_ONE_HEAD = ("head", "units", "merge", "protect")  # they are not used together with `cuts`
+OF_ONE_HEAD = ("head", "units", "merge", "protect")  # they are not used together with `cuts`
 
 _selection = partial(option, section="Selection", commands=_CUTS)
 _result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
@@ -72,7 +72,9 @@ class CutOptions:
         metavar="NAME",
     )
     protect: Units | None = _selection(
-        None, "Units that are kept in any case, next to --keep or --remove.", metavar="SPEC"
+        None,
+        "Units that are kept too, next to those of --keep. To remove one of them is an error.",
+        metavar="SPEC",
     )
     allow_remove_special: bool = _selection(
         False,
@@ -185,11 +187,11 @@ class CutOptions:
         _set(self, mode="gate")
 
     def _check_cuts(self) -> None:
-        for name in _OF_ONE_HEAD:
+        for name in OF_ONE_HEAD:
             if getattr(self, name):
                 raise UsageError(
-                    f"{name} belongs to one head, and cuts names several",
-                    "leave one of the two out, or cut this head in a call of its own",
+                    f"--{name} belongs to one head, and --cut names the heads itself",
+                    "leave one of the two out, or cut this head in a separate call",
                 )
         if self.gate in {INPUT, INPUT_FLOAT}:
             raise UsageError(

@@ -101,13 +101,17 @@ def _percent(fraction: float) -> str:
 
 
 def describe_change(report: Report) -> str:
-    """3 of 10 units kept; of several heads each with its name."""
+    """3 of 10 units kept; of several heads each with its name, and the outputs that are removed."""
     if report.remap is None:
         return f"{report.original.path}, no units removed"
     heads = report.remap.heads
-    return ", ".join(
-        describe_kept(head) + (f" of {head.name}" if len(heads) > 1 else "") for head in heads
-    )
+    parts = [describe_kept(head) + (f" of {head.name}" if len(heads) > 1 else "") for head in heads]
+    removed = [name for head in heads for name in head.options["drop_outputs"] or ()]
+    if removed:
+        parts.append(
+            f"{'output' if len(removed) == 1 else 'outputs'} {' and '.join(removed)} removed"
+        )
+    return ", ".join(parts)
 
 
 def describe_kept(head: HeadRemap) -> str:

@@ -66,6 +66,10 @@ class _Head:
     rows: list[view.UnitRow]
 
     @property
+    def labels(self) -> bool:
+        return any(row.label for row in self.rows)
+
+    @property
     def reasons(self) -> bool:
         return any(row.reason for row in self.rows)
 

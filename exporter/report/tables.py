@@ -140,14 +140,16 @@ ARTIFACTS = (
     _PRECISION,
     _BEFORE_AND_AFTER,
     _CHANGE,
-    Column("Route", lambda row: row.route or NOTHING),
 )
+_ROUTE = Column("Route", lambda row: row.route or NOTHING)
 _PROOF = Column("Structure", lambda row: _proof(row.proof), detail=True)
 
 
 def artifact_columns(artifacts: Sequence[Artifact]) -> tuple[Column, ...]:
-    """With the result of the proof if there is one."""
-    return (*ARTIFACTS, _PROOF) if any(each.proof for each in artifacts) else ARTIFACTS
+    """With the route and the result of the proof if there are any."""
+    route = (_ROUTE,) if any(each.route for each in artifacts) else ()
+    proof = (_PROOF,) if any(each.proof for each in artifacts) else ()
+    return (*ARTIFACTS, *route, *proof)
 
 
 def _proof(proof: Proof | None) -> str | Cell:

@@ -479,9 +479,9 @@ live model (keras, fp32).
 
 ## Artifacts
 
-| File | Kind | Precision | Size | Change | Route |
-| --- | --- | --- | ---: | ---: | --- |
-| `small.onnx` | onnx | fp32 | 512 B | - | - |
+| File | Kind | Precision | Size | Change |
+| --- | --- | --- | ---: | ---: |
+| `small.onnx` | onnx | fp32 | 512 B | - |
 
 Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
@@ -620,8 +620,8 @@ Inputs  16 synthetic samples (seed 0), not real data. They show whether outputs
 TERMINAL["nones"] = """\
 1 of 2 units kept: not verified
 
-Artifacts   Precision   Size  Change  Route
-small.onnx  fp32       512 B       -  -
+Artifacts   Precision   Size  Change
+small.onnx  fp32       512 B       -
 
 Checks            Stage     Passed  Nearest to its limit  Result
 pruned.fp32.onnx  quantize       -  -                     no limit

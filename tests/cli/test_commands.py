@@ -100,8 +100,8 @@ def test_choices_and_help_come_from_the_tables(work: Path) -> None:
 PRUNED = """\
 3 of 7 units kept: fp32 is proved to match the original (4 checks passed)
 
-Artifacts Precision Size Change Route
-a.onnx fp32 # -> # # -
+Artifacts Precision Size Change
+a.onnx fp32 # -> # #
 
 Proof proved, equal to the cut made again from the original: a.onnx
 

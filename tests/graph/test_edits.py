@@ -15,10 +15,12 @@ from exporter.graph.edits import (
     Fill,
     Insert,
     Plan,
+    RemoveOutputs,
     Replace,
     SetAttribute,
     SetShape,
     Take,
+    with_free_names,
 )
 
 USES = (Use("fc", 1),)
@@ -39,6 +41,7 @@ USES = (Use("fc", 1),)
         ),
         (AddInput("mask", (3,), "bool"), "add the input 'mask'"),
         (AddOutput("z", "logits"), "return 'z' as the output 'logits'"),
+        (RemoveOutputs(("z",)), "remove the outputs 'z', and what only they need"),
     ],
 )
 def test_text_of_an_edit(edit: Edit, text: str) -> None:
@@ -47,4 +50,30 @@ def test_text_of_an_edit(edit: Edit, text: str) -> None:
 
 
 def test_every_edit_has_a_text() -> None:
-    assert len(Edit.__args__) == 9
+    assert len(Edit.__args__) == 10
+
+
+def test_names_that_the_model_has_are_numbered() -> None:
+    constant = np.ones(3)
+    edits = (
+        AddInput("mask", (3,), "bool"),
+        Insert("sigmoid", "z", name="gate/value"),
+        Insert("greater", "gate/value", ("mask", constant), name="gate/on"),
+        Insert("where", "z", ("gate/on", constant)),
+        Compute("y", (ComputeStep("where", (0,), ("gate/on", constant)),)),
+        Compute("gate/on", (ComputeStep("not", (0,)),)),
+    )
+    assert with_free_names(edits, {"z", "y"}) == edits
+    taken = {"gate/on", "gate_2/value"}
+    mask, value, on, where, step, other = with_free_names(edits, taken)
+    assert mask is edits[0]
+    assert isinstance(value, Insert)
+    assert (value.after, value.name) == ("z", "gate_3/value")
+    assert isinstance(on, Insert)
+    assert (on.after, on.operands, on.name) == ("gate_3/value", ("mask", constant), "gate_3/on")
+    assert isinstance(where, Insert)
+    assert (where.after, where.operands, where.name) == ("z", ("gate_3/on", constant), None)
+    assert isinstance(step, Compute)
+    assert (step.after, step.steps[0].operands) == ("y", ("gate_3/on", constant))
+    assert isinstance(other, Compute)
+    assert other.after == "gate_3/on"

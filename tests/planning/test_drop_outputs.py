@@ -222,6 +222,9 @@ def test_refused() -> None:
     assert caught.value.hint == "outputs: age, gender, race, mood, pose"
     with pytest.raises(UsageError, match="no output would be left"):
         plan_cut(five_heads(), CutOptions(drop_outputs=tuple(FIVE)))
+    for given in ({"cuts": {"age": [0]}}, {"keep": [0], "head": "age"}):
+        with pytest.raises(UsageError, match="output 'age' cannot be cut and removed"):
+            plan_cut(five_heads(), CutOptions(**given, drop_outputs=("age",)))
     detector = exporter.formats.onnx.from_proto(ssd(), "ssd.onnx")
     with pytest.raises(UsageError, match="is a part of the rows that"):
         plan_cut(detector, CutOptions(keep=[0], drop_outputs=detector.graph().outputs[:1]))
@@ -234,6 +237,7 @@ def test_command_line(
     five_heads().write(Path("five.onnx"))
     line = "prune five.onnx -o small.onnx --cut age=0-1 --drop-output race --drop-output mood"
     assert run_command(cli, line.split()) == 0
+    assert "2 of 5 units kept, outputs race and mood removed: fp32 is" in capsys.readouterr().out
     assert exporter.open_model("small.onnx").graph().outputs == ("age", "gender", "pose")
     assert run_command(cli, ["verify", "five.onnx", "small.onnx"]) == 0
     capsys.readouterr()

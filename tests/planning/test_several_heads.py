@@ -34,6 +34,7 @@ from tests.builders.several_heads import (
 
 Cuts = Mapping[str, Sequence[int]]
 
+MINIMUM = 0.05  # probability of a gate
 BOTH = {"gender": [1], "age": [0, 3]}
 CASES: Mapping[str, tuple[Callable[[], Any], Cuts]] = {
     "five heads": (
@@ -69,6 +70,21 @@ def test_each_head_returns_its_kept_units(case: str, mode: str) -> None:
     assert {head.name: head.kept for head in pruned.remap.heads} == {
         name: tuple(kept) for name, kept in cuts.items()
     }
+    assert prove(model, pruned, pruned.remap).result == "proved"
+
+
+@pytest.mark.parametrize("build", [five_heads, two_in_tflite])
+def test_each_head_has_its_own_gate(build: Callable[[], Any]) -> None:
+    cuts, model = {"age": [0, 2, 3], "gender": [1]}, build()
+    pruned = model.apply(
+        plan_cut(model, CutOptions(cuts=cuts, gate=f"probability > {MINIMUM}")).plan
+    )
+    before, after = answers(model), answers(pruned)
+    for name, kept in cuts.items():
+        is_on = (before[name] > MINIMUM) & np.isin(np.arange(FIVE[name]), kept)
+        shown = before[name] * is_on
+        assert 0 < is_on.sum() < FIVE[name], "some units are on, and some off"
+        np.testing.assert_allclose(after[name], shown / shown.sum(), atol=1e-6)
     assert prove(model, pruned, pruned.remap).result == "proved"
 
 
@@ -139,11 +155,11 @@ def test_several_label_files() -> None:
 
 REFUSED = [
     ({"cuts": {"age": "0"}, "keep": "1"}, "give keep, remove or cuts, and only one of them"),
-    ({"cuts": {"age": "0"}, "head": "age"}, "head belongs to one head, and cuts names several"),
-    ({"cuts": {"age": "0"}, "merge": {"a": "1,2"}}, "merge belongs to one head, and cuts names"),
+    ({"cuts": {"age": "0"}, "head": "age"}, "--head belongs to one head, and --cut names"),
+    ({"cuts": {"age": "0"}, "merge": {"a": "1,2"}}, "--merge belongs to one head, and --cut names"),
     ({"cuts": {"age": "0"}, "gate": "input"}, "a gate by an input has one input, for one head"),
     ({"cuts": {"size": "0"}}, "no head is named 'size'"),
-    ({"cuts": {"age": "0", "pose": "3"}}, "there is no unit 3"),
+    ({"cuts": {"age": "0", "pose": "3"}}, "head 'pose': keep entry 1 .* there is no unit 3"),
     ({"cuts": {"age": "a", "pose": "0"}, "labels": ["a", "b"]}, "the 2 labels fit no head, of 2"),
     (
         {"cuts": {"gender": "a", "other": "0"}, "labels": ["a", "b"]},

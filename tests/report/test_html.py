@@ -170,6 +170,8 @@ def test_units_show_what_was_removed_and_why() -> None:
         (3, "", "label 3", "removed", "reason 3"),
     ]
     assert "reason 3" in to_html(report)
+    assert ">Label</th>" in to_html(report)
+    assert ">Label</th>" not in to_html(replace(PASSING, remap=remap(head((1, 2), 4))))
 
 
 def test_a_large_head_is_shown_in_part() -> None:
