@@ -10,6 +10,7 @@ from exporter.formats.tflite.model import TfliteModel
 from exporter.formats.tflite.schema import check_size
 
 _KEPT_BYTES = 16 << 20
+_KEPT_OBJECTS = 1 << 16  # each takes about half a kB of memory
 _last: list[TfliteModel] = []  # the file that was read last, if it is at most that large
 
 
@@ -47,6 +48,6 @@ def from_bytes(content: bytes, name: str) -> TfliteModel:
             return copy(known)
     model = TfliteModel(content, name)
     model.read()
-    if len(content) <= _KEPT_BYTES:
+    if len(content) <= _KEPT_BYTES and len(model.layout.starts) <= _KEPT_OBJECTS:
         _last[:] = [copy(model)]
     return model

@@ -20,6 +20,7 @@ from exporter.lazy_dataclass import dataclass
 SIZES = {"?": 1, "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "f": 4, "q": 8, "Q": 8, "d": 8}
 OFFSET_BYTES = 4
 BUFFER_ALIGNMENT = 16  # the schema's force_align
+MAX_SHARING = 64  # all strings and vectors, as often as they are referred to, per byte of the file
 UNITS = 4  # bytes: every table, and every offset, starts at a multiple of this
 
 _LINES = {line.partition(" ")[0]: line.partition(" ")[2] for line in TABLES.splitlines()}
@@ -157,10 +158,11 @@ class Layout:
     shapes: dict[tuple[str, int], Shape] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Walk; OutsideError if anything points outside, or more often than bytes can."""
+        """Walk; OutsideError if anything points outside, or much more often than bytes can."""
         if len(self.data) < 2 * OFFSET_BYTES:
             raise OutsideError
         self._most = len(self.data) // OFFSET_BYTES
+        self._bytes_left = MAX_SHARING * len(self.data)
         self._table(self.root, 0, -1)
 
     def shape(self, table: str, position: int) -> Shape:
@@ -188,7 +190,8 @@ class Layout:
         stop = position + OFFSET_BYTES
         if size:
             stop += size * _NUMBER.unpack_from(data, position)[0]
-        if stop > len(data) or len(self.starts) > self._most:
+        self._bytes_left -= stop - position
+        if stop > len(data) or len(self.starts) > self._most or self._bytes_left < 0:
             raise OutsideError
         self.stops.append(stop)
         self.ends.append(len(self.starts))

@@ -37,6 +37,7 @@ class TfliteModel:
 
     Attributes:
         content: the file's bytes.
+        layout: where its objects are.
     """
 
     kind: str = "tflite"
@@ -44,7 +45,7 @@ class TfliteModel:
     remap: Remap | None
     stated_precision: str | None
     precision: str
-    _layout: Layout
+    layout: Layout
     _drawing: Drawing
 
     def __init__(self, content: bytes, name: str) -> None:
@@ -67,7 +68,7 @@ class TfliteModel:
         Raises:
             ModelError: not a TFLite file, truncated, damaged, or with weights in another file.
         """
-        self._layout = schema.layout_of(self.content, self.name)
+        self.layout = schema.layout_of(self.content, self.name)
         file = self._opened()
         check_bounds(file.model, self.name)
         check_archive(file, self.content, self.name)
@@ -110,7 +111,7 @@ class TfliteModel:
         return runner_of(action, size, load, options.threads, work)
 
     def _opened(self) -> schema.File:
-        file = schema.unpack(self.content, self._layout)
+        file = schema.unpack(self.content, self.layout)
         schema.bring_inside(file, self.content, self.name)
         return file
 

@@ -596,10 +596,31 @@ def test_a_file_without_a_main_vector_is_refused(part: str) -> None:
         from_bytes(bytes(packed.Output()), "bare")
 
 
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are read from now on."""
+    reads: list[str] = []
+    read_file = TfliteModel.read
+
+    def counted(model: TfliteModel) -> None:
+        reads.append(model.name)
+        read_file(model)
+
+    monkeypatch.setattr(TfliteModel, "read", counted)
+    return reads
+
+
+@pytest.mark.parametrize("limit", ["_KEPT_BYTES", "_KEPT_OBJECTS"])
+def test_a_large_file_is_not_kept_in_memory(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"exporter.formats.tflite.files.{limit}", 9)
+    reads = counted_reads(monkeypatch)
+    for _ in range(2):
+        from_bytes(GOOD, "large.tflite")
+    assert len(reads) == 2
+
+
 def test_a_file_that_is_opened_again_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = from_bytes(GOOD, "again.tflite")
-    reads: list[str] = []
-    monkeypatch.setattr(TfliteModel, "read", lambda self: reads.append(self.name))
+    reads = counted_reads(monkeypatch)
     again = from_bytes(bytes(bytearray(GOOD)), "again.tflite")
     assert not reads
     assert again is not first
