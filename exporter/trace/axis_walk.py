@@ -18,6 +18,7 @@ class AxisWalk:
     """One walk, and its results.
 
     Attributes:
+        units: how many units the first tensor has.
         tensors: computed tensor -> its unit axis.
         widths: keyed by node, place and entry.
         nodes: the visited nodes by name.
@@ -26,6 +27,7 @@ class AxisWalk:
     """
 
     graph: Graph
+    units: int = 0
     tensors: dict[str, UnitAxis] = field(default_factory=dict)
     constants: list[UnitConstant] = field(default_factory=list)
     widths: dict[tuple[str, str | int, int | None], Width] = field(default_factory=dict)
@@ -37,6 +39,7 @@ class AxisWalk:
 
     def run(self, tensor: str, unit_axis: UnitAxis) -> None:
         """Visit every node that the units of a tensor lead to (raises Refused)."""
+        self.units = int(unit_axis.units.max()) + 1
         self._note_tensor(tensor, unit_axis, None)
         while self._waiting or self._postponed:
             if not self._waiting:

@@ -279,12 +279,14 @@ def trace_unit_axis(
         output: its name.
         unit_axis: of the output.
         walks: earlier ones in the graph; extended. Outputs that show the same units share a walk,
-            which visits each of their nodes once.
+            which visits each of their nodes once. A walk of more units, of which an output shows
+            some, is another one: it does not show where the others are fixed.
     """
     walks = [] if walks is None else walks
+    units = int(unit_axis.units.max()) + 1
     for walk in walks:
         known = walk.tensors.get(output)
-        if known is not None and known.same(unit_axis):
+        if known is not None and known.same(unit_axis) and walk.units == units:
             break
     else:
         walk = AxisWalk(graph)
@@ -293,7 +295,7 @@ def trace_unit_axis(
         except Refused as error:
             raise with_outputs_to_drop(graph, output, error) from error
         walks.append(walk)
-    return build_head(walk, output, unit_axis.axis, int(unit_axis.units.max()) + 1)
+    return build_head(walk, output, unit_axis.axis, units)
 
 
 def _trace_output(

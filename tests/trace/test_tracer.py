@@ -15,6 +15,7 @@ from exporter.graph import Graph
 from exporter.graph.edits import SetAttribute, SetShape
 from exporter.graph.operations import (
     Activation,
+    Concat,
     Elementwise,
     Gather,
     Linear,
@@ -407,6 +408,24 @@ def test_a_constant_that_two_nodes_share_is_cut_once() -> None:
     (head,) = trace(b.graph("y")).heads
     (constant,) = head.constants
     assert {use.node for use in constant.uses} == {"left", "right"}
+
+
+def test_an_output_that_shows_some_units_of_another_has_its_own_walk() -> None:
+    """The first output joins six units with three more, which the second one does not show."""
+    b = Builder()
+    x = b.feed("x", None, 4)
+    b.dense(x, UNITS, "classes")
+    b.dense(x, 3, "boxes")
+    b.node(Concat(1), ["classes", "boxes"], (None, UNITS + 3), "rows")
+    graph = b.graph("rows", "classes")
+    rows, classes = trace(graph).heads
+    assert (rows.units, classes.units) == (UNITS + 3, UNITS)
+    kernels = {name for name in graph.tensors if graph.tensors[name].is_constant}
+    assert {constant.name for constant in rows.constants} == kernels
+    assert {constant.name for constant in classes.constants} == {
+        name for name in kernels if graph.shape(name)[-1] == UNITS
+    }
+    check_slice(graph, classes, [4, 1])
 
 
 def test_a_computed_kernel_is_followed_to_its_constant() -> None:
