@@ -297,6 +297,9 @@ def _without_values(model: ModelProto, external: ExternalData) -> ModelProto:
             light.graph.initializer.append(tensor)
     for tensor in filter(external.is_in_file, all_tensors(light.graph)):
         del tensor.external_data[:]
+        if not size_bytes(tensor):  # onnxruntime maps no range of no bytes
+            tensor.ClearField("data_location")
+            tensor.raw_data = b""
     return light
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -279,6 +280,19 @@ def test_written_model_does_not_need_the_original_files(
     (path.parent / "small.onnx").rename(path.parent / "other.onnx")
     again = open_file(path.parent / "other.onnx")
     np.testing.assert_allclose(output_of(again), softmax(Z[:, kept]), atol=1e-6)
+
+
+def test_constant_of_no_bytes_is_written_into_the_model(tmp_path: Path) -> None:
+    """Runtimes map the ranges of constants that they fold, and cannot map one of no bytes."""
+    model = network(none=np.zeros((0, 4), np.float32))
+    model.graph.node.append(helper.make_node("Identity", ["none"], ["same"]))
+    model.graph.output.append(helper.make_tensor_value_info("same", TensorProto.FLOAT, [0, 4]))
+    path = saved(tmp_path, model)
+    kept = list(range(400))
+    written(cut(open_file(path), kept), tmp_path / "result")
+    session = onnxruntime.InferenceSession(tmp_path / "result" / "small.onnx")
+    (y,) = session.run(["y"], {"x": X})
+    np.testing.assert_allclose(y, softmax(Z[:, kept]), atol=1e-6)
 
 
 def test_same_model_gives_the_same_files(opened: OnnxModel, tmp_path: Path) -> None:
