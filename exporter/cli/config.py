@@ -176,12 +176,15 @@ def _value(config: Config, key: str, parameter: click.Parameter, value: Any) -> 
 
 
 def _text(config: Config, parameter: click.Parameter, value: Any, wrong: UsageError) -> str:
+    is_path = isinstance(parameter.type, click.Path)
+    if is_path and not isinstance(value, str):
+        raise UsageError(wrong.message, "give one path, in quotes")
     parts = value if isinstance(value, list) else [value]
     if not all(type(each) in {str, int, float} for each in parts):
         raise wrong
     text = spec_text(value)
     folder = config.path.parent
-    if isinstance(parameter.type, click.Path):
+    if is_path:
         return str(folder / text) if text else text
     if "SPEC" in str(parameter.metavar) and folder != Path():
         return re.sub(r"(^|[,=])(\s*)@(['\"]?)(?!/)", rf"\1\2@\3{folder.as_posix()}/", text)

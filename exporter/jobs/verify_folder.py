@@ -11,6 +11,7 @@ from exporter.errors import CheckError, UsageError
 from exporter.output.folder import REPORT
 from exporter.output.manifest import ManifestCheck, check_manifest
 from exporter.records import Report
+from exporter.report.check_groups import gated
 from exporter.selection.text_file import LARGEST_RECORDS, read_text
 
 SCHEMA = "exporter/folder/1"
@@ -23,7 +24,7 @@ class Claim:
     Attributes:
         artifact: path in the folder.
         stage: of the checks: cut, export or quantize.
-        passed, checks: how many of how many checks passed.
+        passed, checks: how many of how many checks passed; values without a limit are no checks.
     """
 
     artifact: str
@@ -97,8 +98,9 @@ def raise_if_failed(report: FolderReport) -> None:
 
 def _claims(folder: Path, name: str) -> list[Claim]:
     report = Report.from_json(read_text(folder / name, LARGEST_RECORDS))
-    counts = Counter((check.artifact, check.stage) for check in report.checks)
-    passed = Counter((check.artifact, check.stage) for check in report.checks if check.passed)
+    checks = gated(report.checks)
+    counts = Counter((check.artifact, check.stage) for check in checks)
+    passed = Counter((check.artifact, check.stage) for check in checks if check.passed)
     return [
         Claim((Path(name).parent / artifact).as_posix(), stage, passed[artifact, stage], count)
         for (artifact, stage), count in counts.items()

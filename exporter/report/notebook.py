@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 
 def data_frame(rows: Iterable[Row]) -> Any:
-    """A `pandas.DataFrame` of the rows.
+    """A `pandas.DataFrame` of the rows. Integers stay integers next to missing values ("Int64").
 
     Raises:
         UsageError: pandas is not installed.
@@ -35,7 +35,13 @@ def data_frame(rows: Iterable[Row]) -> Any:
         from pandas import DataFrame  # noqa: PLC0415 - an extra
     except ImportError as error:
         raise missing_library(error) or error from error
-    return DataFrame(list(rows))
+    found = list(rows)
+    frame = DataFrame(found)
+    for name in frame:
+        types = {type(row.get(name)) for row in found}
+        if types == {int, type(None)}:
+            frame[name] = frame[name].astype("Int64")
+    return frame
 
 
 def fragment(title: str, rows: Iterable[Row] = (), notes: Sequence[str] = ()) -> str:

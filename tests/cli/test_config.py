@@ -156,6 +156,8 @@ REFUSED = {
     "force = 'yes'": ("force in exporter.toml is 'yes'", "true or false"),
     "samples = 1979-05-27": ("samples in exporter.toml is datetime.date", "what --samples takes"),
     "keep = {a = 1}": ("keep in exporter.toml is {'a': 1}", "what --keep takes"),
+    "output = ['a', 'b']": ("output in exporter.toml is ['a', 'b']", "give one path, in quotes"),
+    "labels = 3": ("labels in exporter.toml is 3", "give one path, in quotes"),
     "to = 'png'": ("'png' is not one of keras, onnx, tflite", "--help"),
     "keep = ": ("exporter.toml is not TOML", "docs/configuration.md"),
     "print-config = true": ("has the key 'print-config'", ""),
