@@ -75,10 +75,10 @@ def _check_tensor(tensor: Any, data: Any, name: str) -> None:
 
 def _check_scales(quantization: Any, shape: list[int], name: str) -> None:
     """Scales are one for the tensor, or one for each channel; so are zero points."""
-    scales = 0 if quantization is None else len(integers(quantization.scale))
+    scales = 0 if quantization is None else _length(quantization.scale)
     if not scales or quantization.detailsType:
         return
-    zero_points, axis = len(integers(quantization.zeroPoint)), quantization.quantizedDimension
+    zero_points, axis = _length(quantization.zeroPoint), quantization.quantizedDimension
     channels = shape[axis] if 0 <= axis < len(shape) else (1 if axis >= 0 and not shape else None)
     if channels is None or scales not in {1, channels} or zero_points not in {0, scales}:
         raise ModelError(
@@ -86,6 +86,10 @@ def _check_scales(quantization: Any, shape: list[int], name: str) -> None:
             f"of shape {shape}",
             SAVE_AGAIN,
         )
+
+
+def _length(values: Any) -> int:
+    return 0 if values is None else len(values)
 
 
 def _check(name: str, item: str, indices: Iterable[int], count: int) -> None:

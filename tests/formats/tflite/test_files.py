@@ -386,6 +386,16 @@ def test_data_inside_the_flatbuffer_hides_an_offset(where: str) -> None:
     np.testing.assert_array_equal(answer, expected)
 
 
+@pytest.mark.parametrize("scale", [np.nan, np.inf])
+def test_a_scale_that_is_not_finite_is_opened_and_written(scale: float) -> None:
+    """The runtime decides whether it runs the file."""
+    builder = classifier()
+    builder.quantize("z", scale, 3)
+    model = from_bytes(builder.content("y"), "odd.tflite")
+    written = read(model.apply(Plan((CUT,))).content).subgraphs[0].tensors[builder.names["z"]]
+    np.testing.assert_array_equal(written.quantization.scale, np.array([scale], np.float32))
+
+
 @pytest.mark.parametrize("where", ["operator", "quantization"])
 def test_unknown_options_are_not_lost(where: str) -> None:
     """Packing would drop options of a newer schema, so such a file is not cut."""
