@@ -428,6 +428,21 @@ def test_an_output_that_shows_some_units_of_another_has_its_own_walk() -> None:
     check_slice(graph, classes, [4, 1])
 
 
+def test_units_that_a_later_part_brings_are_not_ignored() -> None:
+    """The walk meets `outer` from `shown` before it knows that `inner` has units too."""
+    b = Builder()
+    x = b.feed("x", None, 4)
+    b.dense(x, UNITS, "classes")
+    b.dense(x, 3, "boxes")
+    b.node(Concat(1), ["classes", "boxes"], (None, UNITS + 3), "inner")
+    b.activation("classes", "sigmoid", "shown")
+    b.node(Concat(1), ["inner", "shown"], (None, 2 * UNITS + 3), "outer")
+    found = trace(b.graph("shown", "outer"))
+    assert [head.name for head in found.heads if head.units == UNITS] == []
+    refusal = next(each for each in found.refusals if each.output == "shown")
+    assert "two paths give the units of 'inner' different positions" in str(refusal)
+
+
 def test_a_computed_kernel_is_followed_to_its_constant() -> None:
     b = Builder()
     x = b.feed("x", None, 4)

@@ -61,7 +61,7 @@ def _along(visit: Visit, whole: Port, parts: list[Port]) -> Iterator[Fact]:
     yield Junction(visit.node, known, stops)
     for port, (start, stop) in zip(parts, ranges, strict=True):
         part = UnitAxis(axis, known.units[start:stop])
-        if part.has_units:
+        if part.has_units or port == visit.port:  # of the visited one, to compare the units
             yield UnitsAt(port, part, zero=0.0)
 
 
