@@ -149,22 +149,22 @@ SPECIAL = (
     Special(
         _is_background,
         "the class that a detector returns where there is no object",
-        "a detector needs it",
+        "needed by a detector",
     ),
     Special(
         _is_no_object,
         "the class that a detector returns where there is no object",
-        "a detector needs it",
+        "needed by a detector",
     ),
     Special(
         lambda _graph, _head, _unit, label: label.lower() in _BLANK,
         "the blank, which separates the letters of a text",
-        "a decoder needs it",
+        "needed by a decoder",
     ),
     Special(
         lambda _graph, _head, _unit, label: _TOKEN.fullmatch(label) is not None,
         "a special token",
-        "a language model needs it",
+        "needed by a language model",
     ),
 )
-_PROTECTED = Special(lambda *_: False, "protected and also removed", "it is protected")
+_PROTECTED = Special(lambda *_: False, "protected and also removed", "protected")

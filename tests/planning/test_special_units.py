@@ -38,37 +38,37 @@ TEXT = ["<blank>", "a", "b", "c", "d"]
 TOKENS = ["[CLS]", "cat", "dog", "<|end|>", "[SEP]"]
 PIXELS = ["background", "cat", "dog", "owl", "fox"]
 CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...], str]] = {
-    "no object, by its place": (detr(), {"head": "probs"}, (1, 4), "unit 4 is kept: a detector"),
+    "no object, by its place": (detr(), {"head": "probs"}, (1, 4), "unit 4 is kept: needed by a det"),
     "no object, by its label": (
         detr("Sigmoid"),
         {"head": "probs", "labels": ["no-object", "a", "b", "c", "d"]},
         (0, 1),
-        "unit 0, 'no-object', is kept: a detector needs it",
+        "unit 0, 'no-object', is kept: needed by a detector",
     ),
-    "blank, first": (sequence(), {"labels": TEXT}, (0, 1), "unit 0, '<blank>', is kept: a decoder"),
+    "blank, first": (sequence(), {"labels": TEXT}, (0, 1), "unit 0, '<blank>', is kept: needed by"),
     "blank, last": (
         sequence(),
         {"labels": [*TEXT[1:], "blank"]},
         (1, 4),
-        "unit 4, 'blank', is kept: a decoder needs it",
+        "unit 4, 'blank', is kept: needed by a decoder",
     ),
     "tokens": (
         sequence(),
         {"labels": TOKENS},
         (0, 1, 3, 4),
-        "units 0, 3, 4 are kept: a language model needs it",
+        "units 0, 3, 4 are kept: needed by a language model",
     ),
     "pixels": (
         sequence(axes=4),
         {"labels": PIXELS},
         (0, 1),
-        "unit 0, 'background', is kept: a detector needs it",
+        "unit 0, 'background', is kept: needed by a detector",
     ),
     "protected": (
         sequence(),
         {"protect": "2-3"},
         (1, 2, 3),
-        "units 2, 3 are kept: it is protected",
+        "units 2, 3 are kept: protected",
     ),
 }
 
