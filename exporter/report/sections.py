@@ -25,7 +25,7 @@ from exporter.report.check_groups import (
     gated,
     group_checks,
 )
-from exporter.report.formatting import plural
+from exporter.report.formatting import NOTHING, plural
 from exporter.report.proofs import proofs
 from exporter.report.tables import Column, Style
 
@@ -69,7 +69,8 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
     def table(
         title: str, columns: Iterable[Column], records: Sequence[Any], *details: str, note: str = ""
     ) -> Section:
-        shown = [column for column in columns if not (brief and column.detail)]
+        wanted = (column for column in columns if not (brief and column.detail))
+        shown = [each for each in wanted if any(each.cell(r).text != NOTHING for r in records)]
         notes = [text for text in (note, *(() if brief else details)) if text]
         return Section(title, columns=shown, records=records, notes=notes)
 
@@ -81,14 +82,13 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
     causes += [describe_first(found) for found in report.first_differences]
     worst = Section("Largest difference", items=causes)
     original = Section("Original", text=(describe.describe_original(report),))
-    files = tables.artifact_columns(report.artifacts)
     groups, timing = group_checks(report.checks), describe.describe_timing(report.latency)
     limits = describe.describe_limits_of_timing(report.latency, with_cpu=brief)
     sections = [
         _verdict(report),
         *(() if brief else (failures, worst, original)),
         _selection(report, brief),
-        table("Artifacts", files, report.artifacts, describe.SIZES),
+        table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
         Section("Proof", items=proofs(report)),
         table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
         table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Literal
 
 from exporter.evaluation.measures import MEASURES
 from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
-from exporter.records import Artifact, Check, Latency, Memory, Proof, Quality, Report
+from exporter.records import Check, Latency, Memory, Proof, Quality, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
@@ -140,16 +140,9 @@ ARTIFACTS = (
     _PRECISION,
     _BEFORE_AND_AFTER,
     _CHANGE,
+    Column("Route", lambda row: row.route or NOTHING),
+    Column("Structure", lambda row: _proof(row.proof), detail=True),
 )
-_ROUTE = Column("Route", lambda row: row.route or NOTHING)
-_PROOF = Column("Structure", lambda row: _proof(row.proof), detail=True)
-
-
-def artifact_columns(artifacts: Sequence[Artifact]) -> tuple[Column, ...]:
-    """With the route and the result of the proof if there are any."""
-    route = (_ROUTE,) if any(each.route for each in artifacts) else ()
-    proof = (_PROOF,) if any(each.proof for each in artifacts) else ()
-    return (*ARTIFACTS, *route, *proof)
 
 
 def _proof(proof: Proof | None) -> str | Cell:

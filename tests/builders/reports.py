@@ -437,9 +437,9 @@ net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456
 
 ## Artifacts
 
-| File | Kind | Precision | Size | Change | Route |
-| --- | --- | --- | ---: | ---: | --- |
-| `net.onnx` | onnx | fp32 | 14.1 MB | - | tf2onnx |
+| File | Kind | Precision | Size | Route |
+| --- | --- | --- | ---: | --- |
+| `net.onnx` | onnx | fp32 | 14.1 MB | tf2onnx |
 
 Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
@@ -479,17 +479,17 @@ live model (keras, fp32).
 
 ## Artifacts
 
-| File | Kind | Precision | Size | Change |
-| --- | --- | --- | ---: | ---: |
-| `small.onnx` | onnx | fp32 | 512 B | - |
+| File | Kind | Precision | Size |
+| --- | --- | --- | ---: |
+| `small.onnx` | onnx | fp32 | 512 B |
 
 Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
 ## Checks
 
-| File | Stage | Passed | Nearest to its limit | Result |
-| --- | --- | ---: | --- | --- |
-| `pruned.fp32.onnx` | quantize | - | - | no limit |
+| File | Stage | Result |
+| --- | --- | --- |
+| `pruned.fp32.onnx` | quantize | no limit |
 
 ### pruned.fp32.onnx: quantize, against the model before it was quantized
 
@@ -607,8 +607,8 @@ Warnings  removed units still hold 0.31 of the probability on average
 TERMINAL["converted"] = """\
 net.keras, no units removed: matches the original on 16 samples (1 check passed)
 
-Artifacts  Precision     Size  Change  Route
-net.onnx   fp32       14.1 MB       -  tf2onnx
+Artifacts  Precision     Size  Route
+net.onnx   fp32       14.1 MB  tf2onnx
 
 Checks            Stage   Passed  Nearest to its limit        Result
 pruned.fp32.onnx  export  1 of 1  max_abs 4.2e-05 <= 1.0e-04  passed
@@ -620,11 +620,11 @@ Inputs  16 synthetic samples (seed 0), not real data. They show whether outputs
 TERMINAL["nones"] = """\
 1 of 2 units kept: not verified
 
-Artifacts   Precision   Size  Change
-small.onnx  fp32       512 B       -
+Artifacts   Precision   Size
+small.onnx  fp32       512 B
 
-Checks            Stage     Passed  Nearest to its limit  Result
-pruned.fp32.onnx  quantize       -  -                     no limit
+Checks            Stage     Result
+pruned.fp32.onnx  quantize  no limit
 
 Memory when loaded            Resident                Change
 small.onnx          4.00 MB -> 1.00 MB               -75.0 %
@@ -651,9 +651,9 @@ net.keras (keras, fp32, 14.6 MB, SHA-256 0123456789abcdef0123456789abcdef0123456
 
 ## Artifacts
 
-| File | Kind | Precision | Size | Change | Route |
-| --- | --- | --- | ---: | ---: | --- |
-| `net.onnx` | onnx | fp32 | 14.1 MB | - | tf2onnx |
+| File | Kind | Precision | Size | Route |
+| --- | --- | --- | ---: | --- |
+| `net.onnx` | onnx | fp32 | 14.1 MB | tf2onnx |
 
 Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes.
 
@@ -699,8 +699,8 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 TERMINAL["measured"] = """\
 2 of 3 checks failed. Do not use these files.
 
-Artifacts  Precision     Size  Change  Route
-net.onnx   fp32       14.1 MB       -  tf2onnx
+Artifacts  Precision     Size  Route
+net.onnx   fp32       14.1 MB  tf2onnx
 
 Task quality  Measure   Classes  Samples   Before -> after       Drop [95 %]
 small.onnx    accuracy  kept          40  90.0 % -> 87.5 %  2.5 [-2.5, 10.0]

@@ -38,7 +38,12 @@ TEXT = ["<blank>", "a", "b", "c", "d"]
 TOKENS = ["[CLS]", "cat", "dog", "<|end|>", "[SEP]"]
 PIXELS = ["background", "cat", "dog", "owl", "fox"]
 CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...], str]] = {
-    "no object, by its place": (detr(), {"head": "probs"}, (1, 4), "unit 4 is kept: needed by a det"),
+    "no object, by its place": (
+        detr(),
+        {"head": "probs"},
+        (1, 4),
+        "unit 4 is kept: needed by a det",
+    ),
     "no object, by its label": (
         detr("Sigmoid"),
         {"head": "probs", "labels": ["no-object", "a", "b", "c", "d"]},
