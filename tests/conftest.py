@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +24,9 @@ PROJECT = Path(__file__).parent.parent
 # Tracing each line takes longer than most tests. Other tests run the lines of the rooms with a
 # coverage gate too, so these run without it.
 UNTRACED = {
-    *("cli", "conversion", "evaluation", "fuzz", "layers", "project", "quantization", "report"),
+    *("cli", "conversion", "evaluation", "fuzz", "layers", "project"),
     *(f"modes/test_{name}.py" for name in ("gate_files", "mode_matrix", "mode_zoo")),
+    *(f"quantization/test_{name}.py" for name in ("interface", "real_networks")),
 }
 
 settings.register_profile(
@@ -37,11 +40,20 @@ settings.register_profile("search", max_examples=2000, deadline=None)  # for a l
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.pluginmanager.hasplugin("_cov"):  # a test without tracing may import a module first
+        import_rooms_with_a_gate()
     for item in items:
         place = item.path.relative_to(PROJECT / "tests")
         if {place.parts[0], place.as_posix()} & UNTRACED:
             item.add_marker(pytest.mark.no_cover)
+
+
+def import_rooms_with_a_gate() -> None:
+    settings = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))["tool"]["coverage"]
+    for pattern in settings["report"]["include"]:
+        for path in PROJECT.glob(pattern):
+            import_module(".".join(path.relative_to(PROJECT).with_suffix("").parts))
 
 
 @pytest.fixture(scope="session")

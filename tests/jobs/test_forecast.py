@@ -352,12 +352,12 @@ REFUSED: Mapping[str, tuple[Call, type[Exception], str]] = {
     "options without a selection": (
         lambda work: exporter.inspect(work / "two.onnx", precisions="fp16"),
         UsageError,
-        "give keep, remove or cuts",
+        "no units are chosen",
     ),
     "a measurement without a selection": (
         lambda work: exporter.inspect(work / "two.onnx", measure_share=True),
         UsageError,
-        "give keep, remove or cuts",
+        "no units are chosen",
     ),
     "weights that are not finite": (
         lambda work: exporter.inspect(work / "nan.onnx", keep=[1]),

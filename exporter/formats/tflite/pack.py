@@ -54,7 +54,7 @@ def write(file: File, name: str, path: Path) -> None:
 
 def _chunks(file: File, name: str) -> Iterator[Any]:
     chunks = _Parts(file.model, name).chunks()
-    length = sum(len(chunk) for chunk in chunks)
+    length = sum(map(_size, chunks))
     if length + len(file.tail) + BUFFER_ALIGNMENT > LIMIT_BYTES:
         raise ModelError(f"{name} would be larger than 2 GB, which the format does not allow")
     for chunk in chunks:
@@ -63,6 +63,10 @@ def _chunks(file: File, name: str) -> Iterator[Any]:
         padding = (file.tail_start - length) % archive.ALIGNMENT
         yield bytes(padding)
         yield archive.moved(file.tail, length + padding - file.tail_start)
+
+
+def _size(chunk: Any) -> int:
+    return int(chunk.nbytes) if isinstance(chunk, np.ndarray) else len(chunk)
 
 
 class _Parts:
@@ -74,8 +78,8 @@ class _Parts:
         self._front = bytearray(struct.pack("<I4s", 0, IDENTIFIER))
         # place in the front, place of the same offset in the original
         self._kept: list[tuple[int, int]] = []
-        # place in the front, vector or string, alignment
-        self._values: list[tuple[int, bytes | Array, int]] = []
+        # place in the front, vector or string, its length as the file states it, alignment
+        self._values: list[tuple[int, bytes | Array, int, int]] = []
         self._vtables: dict[bytes, int] = {}  # content -> position in the front
         self.table(model, 0)
 
@@ -137,12 +141,13 @@ class _Parts:
             self._entry(value, place)
         elif field.kind == "string":
             text = value.encode() if isinstance(value, str) else bytes(value)
-            self._values.append((place, text, OFFSET_BYTES))
+            self._values.append((place, text + b"\0", len(text), OFFSET_BYTES))
+        elif field.name == "data":  # the bytes of an array of any dtype
+            array = np.asarray(value, None if isinstance(value, np.ndarray) else np.uint8)
+            self._values.append((place, array, array.nbytes, BUFFER_ALIGNMENT))
         else:
             array = np.ascontiguousarray(value, f"<{field.of}" if field.of != "?" else bool)
-            is_buffer = field.name == "data" and field.of == "B"
-            alignment = BUFFER_ALIGNMENT if is_buffer else max(OFFSET_BYTES, SIZES[field.of])
-            self._values.append((place, array.reshape(-1), alignment))
+            self._values.append((place, array, array.size, max(OFFSET_BYTES, SIZES[field.of])))
 
     def _tables(self, entries: list[Any], place: int) -> None:
         front = self._front
@@ -179,16 +184,15 @@ class _Parts:
             for (place, _), target in zip(self._kept, body.targets.tolist(), strict=True):
                 struct.pack_into("<I", front, place, target - place)
             made += body.chunks
-            length += sum(map(len, body.chunks))
-        for place, value, alignment in self._values:
+            length += sum(map(_size, body.chunks))
+        for place, value, count, alignment in self._values:
             padding = -(length + OFFSET_BYTES) % max(alignment, OFFSET_BYTES)
             start = length + padding
             if start > LIMIT_BYTES:
                 break  # the caller refuses the length
             struct.pack_into("<I", front, place, start - place)
-            content: Any = value + b"\0" if isinstance(value, bytes) else value.view(np.uint8)
-            made += [bytes(padding) + struct.pack("<I", len(value)), content]
-            length = start + OFFSET_BYTES + len(content)
+            made += [bytes(padding) + struct.pack("<I", count), value]
+            length = start + OFFSET_BYTES + _size(value)
         return made
 
 
