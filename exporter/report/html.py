@@ -10,7 +10,7 @@ import re
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,11 @@ class _Head:
     notes: list[str]
     rows: list[view.UnitRow]
 
-    @property
+    @cached_property  # each row of the table asks
     def labels(self) -> bool:
         return any(row.label for row in self.rows)
 
-    @property
+    @cached_property
     def reasons(self) -> bool:
         return any(row.reason for row in self.rows)
 
