@@ -17,7 +17,8 @@ _END = b"PK\x05\x06"
 _INDEX_ENTRY = b"PK\x01\x02"
 _INDEX_ENTRY_BYTES = 46  # without name, extra field and comment, which follow
 _HEADER_BYTES = 30  # of a file's header, without name and extra field
-_MAX_BYTES = 2**31 - 1  # as of the model
+_MAX_BYTES = 2**31 - 1  # as of the model; unpacked
+_LARGEST_RATIO, _SMALL_BYTES = 100, 1 << 24  # unpacked bytes: of the archive's, or so few
 _HEADER = b"PK\x03\x04"
 _DATE = 0, (1 << 5) | 1  # time and date: 1980-01-01, the format's first day
 _VERSION = 20  # that a reader needs to extract stored files
@@ -115,8 +116,6 @@ def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> byte
         entries = [*found.infolist()]
         present = set(found.namelist())
         entries += [_new_entry(name) for name in changed if name not in present]
-        if sum(entry.file_size for entry in entries) > _MAX_BYTES:
-            raise ModelError("the archive after the model is damaged: it claims more than 2 GB")
         for entry in entries:
             data = changed.get(entry.filename)
             data = found.read(entry) if data is None else data
@@ -169,6 +168,12 @@ def _opened(archive: bytes) -> Iterator[zipfile.ZipFile]:
     try:
         size, offset = struct.unpack_from("<II", archive, end + 12)
         with zipfile.ZipFile(io.BytesIO(moved(archive, end - size - offset))) as found:
+            unpacked = sum(entry.file_size for entry in found.infolist())
+            if unpacked > min(_MAX_BYTES, _LARGEST_RATIO * len(archive) + _SMALL_BYTES):
+                raise ModelError(
+                    f"the archive after the model unpacks from {len(archive)} to {unpacked} bytes",
+                    "remove the files that the model does not need from the archive",
+                )
             yield found
     except (
         zipfile.BadZipFile,  # also a wrong checksum

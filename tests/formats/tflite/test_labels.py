@@ -155,6 +155,18 @@ def test_a_damaged_archive_is_reported() -> None:
         from_bytes(content.replace(b"elk", b"owl"), "damaged.tflite")
 
 
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused() -> None:
+    builder = classifier()
+    builder.metadata("TFLITE_METADATA", metadata(ALL))
+    bomb = {**FILES, "further.bin": bytes(1 << 25)}
+    packed = zipped(builder.content("y"), bomb, compression=zipfile.ZIP_DEFLATED)
+    assert len(packed) < 1 << 17
+    with pytest.raises(ModelError, match=r"the archive after the model unpacks from \d+ to 335\d+"):
+        from_bytes(packed, "net.tflite")
+    stored = zipped(builder.content("y"), bomb)
+    assert from_bytes(stored, "net.tflite").graph().outputs == ("y",)
+
+
 @pytest.mark.parametrize("lost", [1, 22, 60, 200, 340])
 def test_a_truncated_archive_is_reported(lost: int) -> None:
     """Otherwise the rest of it would be lost silently."""
