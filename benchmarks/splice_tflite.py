@@ -4,9 +4,10 @@
 
 - MobileNet of the zoo, of which ten units are kept, and a dense head of 50 MB (16,384 units with
   768 features), of which 100 are kept. Both sides start from a file in memory and end with the
-  bytes of the cut file. Opening checks the file and draws its graph. The object API does neither,
-  and is told what to cut, so that planning (it finds the head, and scans its weights for values
-  that are not finite) and the SHA-256 of the source have columns of their own.
+  bytes of the cut file. Opening checks the file and draws its graph. The object API does neither.
+  The script names the edits for it, so two steps that only `exporter` does have separate columns:
+  planning (it finds the head, and scans its weights for values that are not finite), and the
+  SHA-256 of the source.
 - A loop of `exporter.prune` over many selections, without the check: time and growth of memory.
 
 Times are of the processor. With --write, the tables go into docs/performance.md.

@@ -37,7 +37,9 @@ else:
         return cls
 
 
-_LOCK = RLock()  # two threads may make the first instances of a class
+# Threads that make the first instances of a class wait for each other. One that starts in the half
+# millisecond in which the methods are made can still find the class without `__init__`.
+_LOCK = RLock()
 
 
 def _complete(cls: type, options: dict[str, Any]) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import field
-from threading import Barrier
 from typing import Any
 
 import pytest
@@ -92,27 +90,9 @@ class Sent:
     x: int
 
 
-@dataclass(frozen=True)
-class Shared:
-    """Several threads make the first instances."""
-
-    x: int
-
-
 def test_instances_from_another_process_are_complete() -> None:
     sent = pickle.PROTO + b"\x04c" + f"{__name__}\nSent\n".encode()
     sent += b")" + pickle.NEWOBJ + b"}U\x01xK\x05s" + pickle.BUILD + pickle.STOP
     one, two = pickle.loads(sent), pickle.loads(sent)  # noqa: S301 - written above
     assert (one.x, repr(one)) == (5, "Sent(x=5)")
     assert one == two
-
-
-def test_threads_make_the_first_instances() -> None:
-    together = Barrier(8)
-
-    def make(number: int) -> Shared:
-        together.wait()
-        return Shared(number)
-
-    with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(make, range(8))) == [Shared(number) for number in range(8)]

@@ -1,7 +1,7 @@
 """Write a file whose objects were edited: the bytes of everything that did not change are copied.
 
 1. A new file has four parts: a front with every table that changed and the tables that lead to it,
-   the body with what is left of the original, new values (buffers, vectors, strings), the archive.
+   the body (the rest of the original), new values (buffers, vectors, strings), the archive.
 2. Offsets point forward, so the front may refer to the body, and both to the new values.
 3. The body loses every object that nothing refers to any more, and its other bytes move together.
    Only the offsets that cross a gap change.
@@ -228,7 +228,7 @@ def _has_overlaps(layout: Layout) -> bool:
 
 
 class _Body:
-    """What is left of a file.
+    """The part of the original that the new file keeps.
 
     Attributes:
         chunks: its bytes.

@@ -195,21 +195,20 @@ def flatbuffer(build: Callable[[flatbuffers.Builder], int]) -> bytes:
     return bytes(builder.Output())
 
 
+def _thousand_times(builder: flatbuffers.Builder, place: int) -> int:
+    builder.StartVector(4, 1000, 4)
+    for _ in range(1000):
+        builder.PrependUOffsetTRelative(place)
+    return int(builder.EndVector())
+
+
 def repeated(builder: flatbuffers.Builder) -> int:
     """A thousand subgraphs that are one, with a thousand tensors that are one."""
     library.TensorStart(builder)
-    tensor = library.TensorEnd(builder)
-    builder.StartVector(4, 1000, 4)
-    for _ in range(1000):
-        builder.PrependUOffsetTRelative(tensor)
-    tensors = builder.EndVector()
+    tensors = _thousand_times(builder, library.TensorEnd(builder))
     library.SubGraphStart(builder)
     library.SubGraphAddTensors(builder, tensors)
-    subgraph = library.SubGraphEnd(builder)
-    builder.StartVector(4, 1000, 4)
-    for _ in range(1000):
-        builder.PrependUOffsetTRelative(subgraph)
-    subgraphs = builder.EndVector()
+    subgraphs = _thousand_times(builder, library.SubGraphEnd(builder))
     library.ModelStart(builder)
     library.ModelAddSubgraphs(builder, subgraphs)
     return int(library.ModelEnd(builder))
