@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from exporter.cli.stderr import say
-from exporter.lazy_dataclass import dataclass
 
 _LINE_EVERY_S = 10.0  # between two lines about the samples of one step
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
-
-from exporter.lazy_dataclass import dataclass
+from dataclasses import dataclass, field
 
 LARGE_HEAD_BYTES = 256 * 10**6
 

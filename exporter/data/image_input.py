@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from exporter.data.inputs import shape_text
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Quantization
 from exporter.graph.normalization import Normalization
-from exporter.lazy_dataclass import dataclass
 
 CHANNELS = {1: "L", 3: "RGB"}  # number of channels -> Pillow's mode
 _RANK = 4

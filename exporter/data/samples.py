@@ -6,7 +6,7 @@ import copy
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from exporter.data.stream import IN_MEMORY_BYTES, Stream, rows_per_block, spread
 from exporter.errors import UsageError
 from exporter.graph import Array, Graph, Shape, Tensor
 from exporter.graph.lengths import Lengths, input_shapes
-from exporter.lazy_dataclass import dataclass
 
 DEFAULT_COUNT = 16
 Label = str | int

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-from exporter.lazy_dataclass import dataclass
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -20,7 +21,6 @@ import numpy as np
 from exporter import errors
 from exporter.errors import ExporterError
 from exporter.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

@@ -8,6 +8,7 @@ unless the operation needs it to name an axis.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from exporter.graph import Shape
@@ -30,7 +31,6 @@ from exporter.graph.operations import (
     TopK,
     Transpose,
 )
-from exporter.lazy_dataclass import dataclass
 
 
 class UntranslatableError(Exception):

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NoReturn, Self
 
@@ -30,7 +30,6 @@ from exporter.errors import ConversionError, ExporterError, ModelError, uninterp
 from exporter.formats.channel import BUFFER_BYTES, DEPTH, Arrays, Channel, aligned, of_error
 from exporter.formats.model import Runner
 from exporter.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 if sys.platform == "linux":  # Windows has no such module
     import resource

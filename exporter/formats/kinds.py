@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -20,7 +20,6 @@ from exporter.formats.foreign_files import (
     refuse_foreign_folder,
     refuse_named,
 )
-from exporter.lazy_dataclass import dataclass
 from exporter.output.files import refuse_url
 from exporter.selection.text_file import refuse_special
 

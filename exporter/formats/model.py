@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
@@ -10,7 +11,6 @@ from typing import Any, Protocol, Self, TypeVar, cast, runtime_checkable
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan, RemoveOutputs
 from exporter.graph.lengths import Lengths
-from exporter.lazy_dataclass import dataclass
 from exporter.remap import HeadRemap, Remap
 from exporter.trace.head import Head
 

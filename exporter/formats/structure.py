@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,6 @@ import numpy as np
 
 from exporter.formats.model import Model
 from exporter.graph import Array, Shape
-from exporter.lazy_dataclass import dataclass
 from exporter.remap import Remap
 
 _BLOCK = 1 << 24  # bytes that are hashed at a time; a constant in a file is never read whole

@@ -6,12 +6,11 @@ Each format has its own table with the same keys, which contains how it writes e
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.errors import ModelError
 from exporter.graph.edits import ComputeStep, Insert
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from exporter.graph.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ and a `SetShape` of its output.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from exporter.graph.graph import Array, Shape, Use
 from exporter.graph.normalization import Normalization
-from exporter.lazy_dataclass import dataclass
 from exporter.remap import Remap
 
 

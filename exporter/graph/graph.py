@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Operation
 from exporter.graph.products import Products
-from exporter.lazy_dataclass import dataclass
 
 Array = npt.NDArray[Any]
 Shape = tuple[int | None, ...]  # None: not known before the model runs, mostly the batch

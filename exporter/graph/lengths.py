@@ -10,11 +10,10 @@ import ast
 import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.graph.graph import Shape, Tensor
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # torchvision, on pixels 0 to 255
 

@@ -7,9 +7,8 @@ axis leads to it, and ignored otherwise.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
-
-from exporter.lazy_dataclass import dataclass
 
 
 class PerChannel(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from exporter.data.samples import Samples
@@ -11,7 +11,6 @@ from exporter.errors import ModelError, interpreting
 from exporter.formats import KINDS
 from exporter.formats.model import Model
 from exporter.jobs.job import Job
-from exporter.lazy_dataclass import dataclass
 from exporter.performance.resources import resource_checks
 from exporter.quantization import FLOAT
 from exporter.records import (

@@ -6,12 +6,12 @@ The command line reads the fields for its options. `exporter.jobs.job` uses them
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from exporter.conversion.options import LARGE_HEAD_BYTES
 from exporter.formats import KINDS
-from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
 from exporter.planning.option import ADVANCED, option
 from exporter.quantization import FLOAT, PRECISIONS

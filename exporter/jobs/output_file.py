@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from exporter.jobs.checks import CheckResults
 from exporter.jobs.job import Job
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import OpenedModel
-from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
 from exporter.output.draft import Draft
 from exporter.output.files import refuse_existing_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_
 from exporter.jobs.job import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed, write_pruned
 from exporter.jobs.started import started
-from exporter.lazy_dataclass import dataclass
 from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut

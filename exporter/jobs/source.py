@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -15,7 +15,6 @@ from exporter.formats.isolation import Limits, isolated
 from exporter.formats.model import Model
 from exporter.graph.lengths import Lengths
 from exporter.jobs.options import no_progress
-from exporter.lazy_dataclass import dataclass
 from exporter.output.folder import REPORT
 from exporter.output.sidecar import read_remap, read_sidecar
 from exporter.remap import Origin, Remap

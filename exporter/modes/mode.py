@@ -6,10 +6,10 @@ This module and the table of modes import no NumPy, because the command line rea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from exporter.lazy_dataclass import dataclass
 from exporter.modes.semantics import PLAIN, Semantics
 
 if TYPE_CHECKING:

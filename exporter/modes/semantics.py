@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 
 PROBABILITIES = ("renormalized", "absolute")
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from exporter.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from exporter.remap import Remap

@@ -20,13 +20,12 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from filelock import Timeout
 
 from exporter.errors import OutputError
-from exporter.lazy_dataclass import dataclass
 from exporter.output.files import flush_folder, flush_to_disk, flush_tree
 from exporter.output.place import WAIT_S, Place, places_in
 from exporter.output.rename import exchange, move

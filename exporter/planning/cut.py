@@ -6,7 +6,7 @@ Several heads are planned one after the other. Nothing is changed or written her
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,6 @@ from exporter.formats.model import Model, unit_labels
 from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence, with_free_names
 from exporter.graph.operations import NonMaxSuppression
 from exporter.graph.walk import dependents
-from exporter.lazy_dataclass import dataclass
 from exporter.modes import MODES, Semantics
 from exporter.modes.merging import merge_units
 from exporter.planning.checks import (

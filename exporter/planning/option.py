@@ -10,10 +10,8 @@ fast.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
-
-from exporter.lazy_dataclass import dataclass
 
 _METADATA = "option"
 ADVANCED = "Advanced"  # the section of options that are rarely needed

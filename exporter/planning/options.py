@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 from exporter.modes import MODES, Semantics
 from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.planning.option import ADVANCED, option

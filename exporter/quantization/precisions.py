@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, field, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from functools import cache
 from importlib import import_module
 from itertools import repeat
 from typing import Any, get_args, get_origin, get_type_hints
 
 from exporter.errors import ModelError
-from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
 from exporter.records.rows import (
     Artifact,

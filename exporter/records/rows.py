@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal
-
-from exporter.lazy_dataclass import dataclass
 
 Verdict = Literal["faster", "slower", "no measurable change", "machine too busy to tell"]
 TimeBasis = Literal["wall time", "CPU time"]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from exporter.evaluation.measures import QUALITY_STAGE
-from exporter.lazy_dataclass import dataclass
 from exporter.performance.resources import RESOURCES
 from exporter.records import Check, FirstDifference, WorstCase
 from exporter.report.formatting import (

@@ -7,10 +7,10 @@ prompt.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from exporter.evaluation.measures import TASKS, gated_measure
-from exporter.lazy_dataclass import dataclass
 from exporter.records import Quality, Report, precision_rows
 from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe, tables

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from exporter.evaluation.measures import MEASURES
-from exporter.lazy_dataclass import dataclass
 from exporter.output.c_source import FORMS
 from exporter.records import Check, Latency, Memory, Proof, Quality, Report
 from exporter.remap.head_remap import HeadRemap

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 
 Subject = Literal["probability", "logit", "abs"]
 Comparison = Literal[">", ">=", "<", "<="]

@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 from exporter.selection.lookup import LabelIndex, shorten_list
 from exporter.selection.selection_file import SelectionFile, difference, is_unproved
 from exporter.selection.spec import (

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 
 SCHEMA = "exporter/selection/1"
 

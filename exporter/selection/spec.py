@@ -5,11 +5,10 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, SupportsIndex, cast
 
 from exporter.errors import UsageError
-from exporter.lazy_dataclass import dataclass
 from exporter.selection.selection_file import SelectionFile, is_selection, read_selection
 from exporter.selection.text_file import read_text, text_lines
 

@@ -18,7 +18,7 @@ contain anything (raw maps): labels decide, or another output that contains the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -35,7 +35,6 @@ from exporter.graph.operations import (
     Split,
 )
 from exporter.graph.walk import applies, origin, through
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.head import AxisPart
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import Port, Refused, UnitsAt, Visit

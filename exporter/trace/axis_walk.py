@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.graph.operations import Concat, Split
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import Fact, Port, Reading, Refused, UnitsAt, Visit
 from exporter.trace.unit_axis import Junction, UnitAxis, UnitConstant, UnitTensor, Width

@@ -8,11 +8,11 @@ kept in all of them or in none.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 
 from exporter.graph import Graph
 from exporter.graph.activations import ACTIVATIONS
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.head import Head
 
 _BOX = 4  # coordinates, each of which may be a distribution over several values

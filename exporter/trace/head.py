@@ -5,14 +5,13 @@ cut makes narrower. Data only.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from exporter.graph import Array, Node
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.readers import Readers
 from exporter.trace.unit_axis import Junction, UnitConstant, UnitTensor, Width
 

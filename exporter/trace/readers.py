@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
 from exporter.graph import Node, Shape
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.unit_axis import UnitConstant, Width
 
 

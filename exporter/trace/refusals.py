@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from exporter.graph import Graph, Node
 from exporter.graph.operations import Activation, Opaque
 from exporter.graph.walk import dependents
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.axis_parts import are_channels
 from exporter.trace.head import Head
 from exporter.trace.rules import NOT_CHANNELS

@@ -9,14 +9,13 @@ rule, or one that mixes units, refuses.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
 from exporter.trace.axis_walk import AxisWalk, format_shape
 from exporter.trace.build_head import build_head, labels_of

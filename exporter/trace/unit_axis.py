@@ -7,11 +7,11 @@ the unit axis `UnitAxis(1, [0, 1, 2])`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from exporter.graph import Array, Node, Quantization, Shape, Use
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,13 +11,13 @@ on both sides, and then adds no difference. A comparison of empty arrays fails t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, Protocol
 
 import numpy as np
 
 from exporter.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 Tie = float | Array  # one number, or one for each sample
 

@@ -7,7 +7,7 @@ and their index if it is empty or taken. A node is named after its first output.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -31,7 +31,6 @@ from exporter.formats.tflite.table import translate
 from exporter.graph import Array, Graph, Node, Shape, Tensor, Use
 from exporter.graph.operations import Reshape
 from exporter.graph.softmax import combine_softmaxes
-from exporter.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 

@@ -7,6 +7,7 @@ are kept as bytes, so that the remaining ones do not change.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import archive
@@ -14,7 +15,6 @@ from exporter.formats.tflite.labels import MAX_BYTES, class_indices_of, lines_of
 from exporter.formats.tflite.metadata import SCORE_CALIBRATION, VALUE_LABELS
 from exporter.formats.tflite.schema import File
 from exporter.graph import Graph
-from exporter.lazy_dataclass import dataclass
 from exporter.remap import Remap
 from exporter.remap.head_remap import group_names, originals
 from exporter.trace import trace_axis

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
 
 from exporter.formats.tflite.flatbuffer import OutsideError
 from exporter.formats.tflite.schema_tables import EMPTY_TABLES, ENUMERATIONS, TABLES
-from exporter.lazy_dataclass import dataclass
 
 SIZES = {"?": 1, "b": 1, "B": 1, "h": 2, "H": 2, "i": 4, "I": 4, "f": 4, "q": 8, "Q": 8, "d": 8}
 OFFSET_BYTES = 4

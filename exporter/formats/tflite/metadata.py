@@ -7,6 +7,7 @@ four of its tables matter here, so they are read by field index.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import TypeVar
@@ -14,7 +15,6 @@ from typing import TypeVar
 from exporter.errors import ModelError, UsageError
 from exporter.formats.tflite.flatbuffer import OutsideError, Table
 from exporter.graph.normalization import Normalization
-from exporter.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from exporter.formats.check_operation import UntranslatableError
 from exporter.graph import Array, Tensor
 from exporter.graph.operations import Operation
-from exporter.lazy_dataclass import dataclass
 
 Entries = tuple[int | None, ...]  # of a vector or scalar; None: not known before the model runs
 KnownShapes = Mapping[str, Entries]  # computed tensor -> its entries, from shape arithmetic

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,6 @@ from exporter.formats.tflite.flatbuffer import OutsideError
 from exporter.formats.tflite.layout import Layout, enumeration
 from exporter.formats.tflite.record import Record
 from exporter.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 _OPERATORS = {code: name for name, code in enumeration("BuiltinOperator").items()}
 _CUSTOM = enumeration("BuiltinOperator")["CUSTOM"]

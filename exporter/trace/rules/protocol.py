@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Literal, NamedTuple
 
 from exporter.graph import Graph, Node, Shape
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.unit_axis import Junction, UnitAxis, Width
 
 

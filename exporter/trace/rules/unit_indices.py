@@ -15,7 +15,7 @@ The two sources of indices differ:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -36,7 +36,6 @@ from exporter.graph.operations import (
     Transpose,
 )
 from exporter.graph.walk import applies, dependents, moves_one_input
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.readers import Column, Content, Kind
 from exporter.trace.rules.floor_division import is_always_zero, is_unused, remainder
 from exporter.trace.rules.index_columns import move_column

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from exporter.errors import ModelError
 from exporter.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, eq=False)
