@@ -110,6 +110,26 @@ def digits_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, floa
     return path, trained(path, 0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def children_are_forks() -> Iterator[None]:
+    """Children that convert are forks of a process that has imported TensorFlow."""
+    from tests.builders import fork_server  # noqa: PLC0415 - imported after coverage starts
+
+    with pytest.MonkeyPatch.context() as patch:
+        if fork_server.AVAILABLE:
+            patch.setattr("exporter.conversion.process.start_process", fork_server.start_child)
+        yield
+
+
+@pytest.fixture
+def new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that start from nothing, as those of users do."""
+    from tests.builders import fork_server  # noqa: PLC0415 - imported after coverage starts
+
+    place = "exporter.conversion.process.start_process"
+    monkeypatch.setattr(place, fork_server.start_from_nothing)
+
+
 @pytest.fixture(scope="session")
 def child() -> Iterator[Child]:
     """A child process for all tests that do not test the process itself."""

@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import exporter
 from exporter import errors
@@ -209,16 +209,7 @@ class Child:
             os.close(handle)
             self.log = Path(name)
         with self.log.open("ab") as log:
-            process = subprocess.Popen(  # noqa: S603 - this interpreter, a module of this package
-                [sys.executable, "-P", "-m", "exporter.conversion.child", str(self.folder)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=_environment(self.folder),
-                text=True,
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
-            )
+            process = start_process(self.folder, log)
         self._answers = queue.SimpleQueue()
         threading.Thread(target=_pump, args=(process, self._answers), daemon=True).start()
         self._process = process
@@ -234,6 +225,20 @@ class Child:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
+
+
+def start_process(folder: Path, log: IO[bytes]) -> subprocess.Popen[str]:
+    """Start the child, with a private folder and a file for messages."""
+    return subprocess.Popen(  # noqa: S603 - this interpreter, a module of this package
+        [sys.executable, "-P", "-m", "exporter.conversion.child", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=environment(folder),
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,  # Ctrl-C reaches only the parent, which then ends the child
+    )
 
 
 def _pump(process: subprocess.Popen[str], answers: queue.SimpleQueue[str | None]) -> None:
@@ -266,7 +271,7 @@ def _resident_bytes(pid: int) -> int:
         return 0
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """The child's environment: quiet, on the CPU, reproducible, without the user's settings."""
     package = str(Path(exporter.__file__).parent.parent)
     path = os.environ.get("PYTHONPATH")

@@ -60,7 +60,7 @@ def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Do
     temporary.mkdir(exist_ok=True)
     arguments = shlex.split(line) if isinstance(line, str) else line
     variables = environment(TMPDIR=str(temporary), **surroundings)
-    if not surroundings and hasattr(os, "fork"):
+    if not surroundings and fork_server.AVAILABLE:
         with TemporaryFile() as out, TemporaryFile() as err:
             code = fork_server.run(arguments, folder, variables, (out, err), _TIMEOUT_S)
             for file in (out, err):

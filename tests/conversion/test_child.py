@@ -375,7 +375,9 @@ def _mixed(width: int) -> Any:
     return keras.Model(values, keras.layers.Dense(3, activation="softmax", name="y")(mixed))
 
 
-def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_bytes(
+    child: Child, tmp_path: Path, new_processes: None
+) -> None:
     """By every route; each process writes to a folder of its own."""
     for width in (8, 64):
         _mixed(width).save(tmp_path / f"{width}.keras")

@@ -23,9 +23,10 @@ from exporter.errors import ConversionError, ModelError, UsageError
 from exporter.formats.model import RunOptions
 from tests.builders.keras_models import ARCHITECTURES
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(signal, "SIGKILL"), reason="the signals are POSIX signals"
-)
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the signals are POSIX signals"),
+    pytest.mark.usefixtures("new_processes"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,7 @@ def test_the_child_ends_with_its_parent(new_child: Child) -> None:
 
 def test_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    environment = process._environment(tmp_path)
+    environment = process.environment(tmp_path)
     assert environment["KERAS_BACKEND"] == "tensorflow"
     assert environment["KERAS_HOME"] == str(tmp_path)
 

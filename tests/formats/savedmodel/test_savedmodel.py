@@ -522,7 +522,9 @@ def test_half_precision(child: Child, tmp_path: Path) -> None:
         converted(child, tmp_path / "net", tmp_path / "net.tflite")
 
 
-def test_two_processes_write_the_same_bytes(child: Child, tmp_path: Path) -> None:
+def test_two_processes_write_the_same_bytes(
+    child: Child, tmp_path: Path, new_processes: None
+) -> None:
     """From copies in two folders: the files depend neither on the path nor on the process."""
     first, second = tmp_path / "first", tmp_path / "second"
     for source, build in _TWICE.items():
