@@ -30,8 +30,9 @@ from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_fo
 from exporter.keywords import JobKeywords, Keywords, SelectingKeywords
 from exporter.planning.keywords import with_keywords
 from exporter.planning.option import options_of
-from exporter.planning.options import CutOptions, Units
+from exporter.planning.options import CutOptions
 from exporter.records import Check, Report
+from exporter.selection import Units
 
 if TYPE_CHECKING:
     import keras
@@ -71,13 +72,14 @@ def select(source: Source, **options: Unpack[SelectingKeywords]) -> UnitChoice:
     """Choose units by data. Nothing is written.
 
         choice = exporter.select("net.onnx", data="pictures", normalize="-1..1", min_f1=0.6)
-        exporter.prune("net.onnx", keep=choice.kept)
+        exporter.prune("net.onnx", keep=choice)
 
     Args:
         source: a path, or a live `keras.Model`. Keras models run in a child process.
 
     Returns:
-        A `UnitChoice` with `kept`, `selection`, and `table()`, one dictionary per unit.
+        A `Selection`, with the numbers that decided: `table()` has a dictionary per unit, and
+        `to_pandas()` a row.
 
     Raises:
         ExporterError: one of its subclasses.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from exporter.planning.options import Units
+from exporter.selection import Units
 
 # --- written by tools/api_keywords.py -----------------------------------------------------------
 

@@ -330,7 +330,7 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
         click.echo(f"(F1 of at least {MIN_F1}), until {COVERAGE:.0%} of the pictures are covered.")
         share = f"{result.trained_accuracy:.1%}"
         click.echo(f"The network classifies {share} of 360 held-out digits correctly.")
-        kept = ", ".join(result.choice.selection.kept_labels or ())
+        kept = ", ".join(result.choice.kept_labels or ())
         click.echo(f"Accuracy on the {result.images} images of {kept}:")
         for (kind, precision), (before, after) in result.accuracy.items():
             click.echo(f"  {kind:<7} {precision:<5} {before:.1%} before the cut, {after:.1%} after")

@@ -32,20 +32,19 @@ from exporter.jobs.predict import detected_rows, predict, weight_norms
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.source import OpenedModel
 from exporter.selection import Selection
-from exporter.selection.selection_file import SCHEMA
+from exporter.selection.selection_file import SCHEMA, SelectionFile
 from exporter.trace import trace
 from exporter.trace.head import Head
 
 _SHOWN = 10  # units in the text of a choice
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class UnitChoice:
-    """The units that the criteria keep, with the numbers that decided.
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class UnitChoice(Selection):
+    """The selection that the criteria make, with the numbers that decided.
 
     Attributes:
-        rows: the statistics of each unit.
-        decisions: keep or remove, with the reason, in the order of the units.
+        rows: the statistics of each unit; `reasons` says why it is kept or removed.
         confused: (label, top-1) -> number of samples, for wrong predictions; empty without labels.
         moved: removed unit -> {kept unit: samples that are predicted as it after the cut}.
         source: the data, and how many samples of it.
@@ -55,7 +54,6 @@ class UnitChoice:
     sha256: str | None
     head: str
     rows: tuple[UnitRow, ...]
-    decisions: tuple[Decision, ...]
     confused: Mapping[tuple[int, int], int]
     moved: Mapping[int, Mapping[int, int]]
     source: str
@@ -63,22 +61,19 @@ class UnitChoice:
     warnings: tuple[str, ...] = ()
 
     @property
-    def kept(self) -> tuple[int, ...]:
-        return tuple(each.unit for each in self.decisions if each.kept)
-
-    @property
-    def selection(self) -> Selection:
-        """The kept units, as `exporter.prune(keep=...)` takes them."""
-        labels = tuple(row.label for row in self.rows)
-        return Selection(len(self.rows), self.kept, labels if any(labels) else None)
+    def as_file(self) -> SelectionFile:
+        """The content of the selection file; `keep` checks that it belongs to the model."""
+        return replace(super().as_file, model=self.model, sha256=self.sha256 or "")
 
     def __repr__(self) -> str:
         """How many units are kept, and the first of them with their reasons."""
-        kept = [decision for decision in self.decisions if decision.kept]
-        shown = [f"  {self._name(d.unit)}: {d.reason}" for d in kept[:_SHOWN]]
-        more = [f"  ... and {len(kept) - _SHOWN} more"] if len(kept) > _SHOWN else []
-        first = f"{len(kept)} of {len(self.rows)} units of {self.model} kept, by {self.source}"
-        return "\n".join([first, *shown, *more])
+        shown = [f"  {self._name(unit)}: {self.reasons[unit]}" for unit in self.kept[:_SHOWN]]
+        more = [f"  ... and {len(self.kept) - _SHOWN} more"] if len(self.kept) > _SHOWN else []
+        return "\n".join([self._title, *shown, *more])
+
+    @property
+    def _title(self) -> str:
+        return f"{len(self.kept)} of {self.units} units of {self.model} kept, by {self.source}"
 
     def _name(self, unit: int) -> str:
         label = self.rows[unit].label
@@ -88,8 +83,7 @@ class UnitChoice:
         """The units in a notebook: kept ones first if there are many."""
         from exporter.report.notebook import fragment
 
-        title = f"{len(self.kept)} of {len(self.rows)} units of {self.model} kept, by {self.source}"
-        return fragment(title, self.table(), self.warnings)
+        return fragment(self._title, self.table(), self.warnings)
 
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` with a row for each unit."""
@@ -99,9 +93,10 @@ class UnitChoice:
 
     def table(self) -> list[dict[str, Any]]:
         """One dictionary per unit."""
+        kept = frozenset(self.kept)
         return [
-            {**asdict(row), "kept": decision.kept, "reason": decision.reason}
-            for row, decision in zip(self.rows, self.decisions, strict=True)
+            {**asdict(row), "kept": row.unit in kept, "reason": self.reasons[row.unit]}
+            for row in self.rows
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,7 +105,7 @@ class UnitChoice:
             "schema": SCHEMA,
             "model": {"name": self.model, "sha256": self.sha256},
             "head": self.head,
-            "units": len(self.rows),
+            "units": self.units,
             "kept": list(self.kept),
             "data": {"source": self.source, "samples": self.samples},
             "table": self.table(),
@@ -160,18 +155,30 @@ def select_units(source: str | Path | Any, job: Job, options: SelectOptions) -> 
         return _by_predictions(opened, head, names, options.criteria, job)
 
 
+def _chosen(rows: tuple[UnitRow, ...], decisions: Sequence[Decision], **facts: Any) -> UnitChoice:
+    labels = tuple(row.label for row in rows)
+    return UnitChoice(
+        len(rows),
+        tuple(each.unit for each in decisions if each.kept),
+        labels if any(labels) else None,
+        reasons={each.unit: each.reason for each in decisions},
+        rows=rows,
+        **facts,
+    )
+
+
 def _by_counts(
     opened: OpenedModel, head: Head, names: Sequence[str] | None, options: SelectOptions
 ) -> UnitChoice:
     path = Path(str(options.counts))
     counts = read_counts(path, head.units, names)
     rows = count_table(counts, head.units, names)
-    return UnitChoice(
+    return _chosen(
+        rows,
+        decide(rows, options.criteria),
         model=opened.model.name,
         sha256=opened.model.sha256,
         head=head.name,
-        rows=rows,
-        decisions=decide(rows, options.criteria),
         confused={},
         moved={},
         source=path.name,
@@ -194,12 +201,12 @@ def _by_text(
     if names is None:
         names = [*tokenizer.tokens, *[""] * (head.units - len(tokenizer.tokens))]
     rows = count_table(dict(enumerate(counts.tolist())), head.units, names)
-    return UnitChoice(
+    return _chosen(
+        rows,
+        decide(rows, options.criteria, always=tokenizer.fixed),
         model=opened.model.name,
         sha256=opened.model.sha256,
         head=head.name,
-        rows=rows,
-        decisions=decide(rows, options.criteria, always=tokenizer.fixed),
         confused={},
         moved={},
         source=f"{path.name}, tokens of {tokenizer.path.name}",
@@ -229,12 +236,12 @@ def _by_predictions(
     limit = criteria.max_correlation
     decisions = decide(rows, criteria, None if limit is None else redundant(predictions, limit))
     warnings = (*samples.warnings, *_unknown(samples, predictions), *_norm_warning(criteria))
-    return UnitChoice(
+    return _chosen(
+        rows,
+        decisions,
         model=model.name,
         sha256=model.sha256,
         head=head.name,
-        rows=rows,
-        decisions=decisions,
         confused=confusion(predictions) if predictions.truth is not None else {},
         moved={}
         if is_detector

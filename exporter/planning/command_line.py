@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.planning.option import Option, options_of
+from exporter.selection import Selection
 
 
 def option_values(name: str, *records: object) -> dict[str, Any]:
@@ -60,6 +61,8 @@ def _words(option: Option, value: Any) -> list[str] | None:
         return [word for each in value for word in (flag, each)]
     if option.parse == "path" and not isinstance(value, str | Path):
         return None
+    if isinstance(value, Selection):
+        return [flag, spec_text(value.kept)]
     return [flag, spec_text(value)]
 
 
@@ -86,4 +89,6 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(each) for each in value]
+    if isinstance(value, Selection):
+        return list(value.kept)
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

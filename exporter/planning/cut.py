@@ -25,13 +25,13 @@ from exporter.planning.checks import (
     check_weights,
 )
 from exporter.planning.detectors import without_background_label
-from exporter.planning.options import CutOptions, Units, parse_range
+from exporter.planning.options import CutOptions, parse_range
 from exporter.planning.pixels import Images, pixel_warnings
 from exporter.planning.special_units import keep_special
 from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
 from exporter.remap import HeadRemap, Origin, Pixels, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
-from exporter.selection import Selection, select
+from exporter.selection import Selection, Units, select
 from exporter.selection.groups import UnitGroups, add_groups
 from exporter.selection.labels import read_labels
 from exporter.trace import Trace, heads_cut_together, trace, trace_recorded

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +13,9 @@ from exporter.errors import UsageError
 from exporter.modes import MODES, Semantics
 from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.planning.option import ADVANCED, option
+from exporter.selection import Selection, Units
 from exporter.selection.conditions import parse_condition
 
-Units = str | Iterable[int | str]
 Labels = str | Path | Sequence[str]
 
 _CUTS = ("prune", "run", "inspect")  # inspect shows a forecast
@@ -160,6 +160,7 @@ class CutOptions:
             raise UsageError(
                 "no units are chosen", "give keep or remove, such as keep=[0, 2] or --keep 0,2"
             )
+        _set(self, keep_order=self.keep_order or _has_order(self.keep))
         if self.cuts:
             self._check_cuts()
         if not self.narrows:
@@ -218,9 +219,14 @@ def _set(record: Any, **values: Any) -> None:
         object.__setattr__(record, name, value)
 
 
+def _has_order(keep: Units | None) -> bool:
+    """Is it a selection whose units do not ascend?"""
+    return isinstance(keep, Selection) and not keep.ascends
+
+
 def _as_tuple(name: str, value: Any) -> Any:
     """A tuple instead of an iterator, which the first of several formats would exhaust."""
-    if value is None or isinstance(value, str | Path):
+    if value is None or isinstance(value, str | Path | Selection):
         return value
     try:
         return tuple(value)

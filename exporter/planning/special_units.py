@@ -17,8 +17,7 @@ from typing import NamedTuple
 from exporter.errors import NotAllowedError
 from exporter.graph import Graph
 from exporter.graph.operations import Linear
-from exporter.planning.options import Units
-from exporter.selection import Selection
+from exporter.selection import Selection, Units
 from exporter.selection.lookup import shorten_list
 from exporter.selection.select import add_reason, find_units
 from exporter.selection.spec import parse
@@ -89,7 +88,6 @@ def keep_special(
             else "--allow-remove-special removes it anyway",
         )
     kept = (*lost, *selection.kept)
-    ascending = selection.kept == tuple(sorted(selection.kept))
     reasons, notes = selection.reasons, list(selection.notes)
     for kind in dict.fromkeys(why[unit] for unit in lost):
         units = [unit for unit in lost if why[unit] is kind]
@@ -99,7 +97,7 @@ def keep_special(
         notes.append(f"{text} kept: {kind.reason}")
     return replace(
         selection,
-        kept=tuple(sorted(kept)) if ascending else kept,
+        kept=tuple(sorted(kept)) if selection.ascends else kept,
         notes=tuple(notes),
         reasons=reasons,
     )

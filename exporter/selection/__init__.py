@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from exporter.selection.select import Selection, select
+from exporter.selection.select import Selection, Units, select
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "Units", "select"]

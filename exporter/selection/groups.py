@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from exporter.errors import UsageError
-from exporter.selection.select import Selection, add_reason, find_units
+from exporter.selection.select import Selection, Units, add_reason, find_units
 from exporter.selection.spec import parse
 
 UnitGroups = Mapping[str, tuple[int, ...]]  # name -> members
@@ -14,7 +14,7 @@ UnitGroups = Mapping[str, tuple[int, ...]]  # name -> members
 
 def add_groups(
     selection: Selection,
-    merge: Mapping[str, str | Iterable[int | str]],
+    merge: Mapping[str, Units],
     *,
     removed: bool,
     rank: Sequence[int] | None = None,

@@ -90,16 +90,30 @@ class Selection:
         return f"unit {unit}, {label!r}," if label else f"unit {unit}"
 
     @property
+    def ascends(self) -> bool:
+        """Whether the kept units have ascending indices."""
+        return self.kept == tuple(sorted(self.kept))
+
+    @property
+    def as_file(self) -> SelectionFile:
+        """The content of a selection file with these units."""
+        labels = {unit: label for unit, label in enumerate(self.labels or ()) if label}
+        return SelectionFile(self.kept, self.units, self.reasons, labels=labels)
+
+    @property
     def keeps_all(self) -> bool:
         """Whether all units are kept in their order."""
         return len(self.kept) == self.units and self.kept == tuple(range(self.units))
 
 
+Units = str | Iterable[int | str] | Selection
+
+
 def select(
     *,
     units: int,
-    keep: str | Iterable[int | str] | None = None,
-    remove: str | Iterable[int | str] | None = None,
+    keep: Units | None = None,
+    remove: Units | None = None,
     labels: Sequence[str] | None = None,
     keep_order: bool = False,
     hashes: Collection[str] = (),
@@ -117,7 +131,7 @@ def select(
     Args:
         units: number of units.
         keep: a string in the selection language, or an iterable of indices and entries; see
-            `exporter.selection.spec.parse`.
+            `exporter.selection.spec.parse`. Or a Selection, which gives its reasons too.
         remove: the same; all other units are kept.
         labels: one for each unit.
         keep_order: the kept units get the order of `keep`, otherwise they ascend.

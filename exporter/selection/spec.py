@@ -6,7 +6,7 @@ import operator
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, SupportsIndex, cast
+from typing import Any, Protocol, SupportsIndex, cast
 
 from exporter.errors import UsageError
 from exporter.selection.selection_file import SelectionFile, is_selection, read_selection
@@ -60,7 +60,14 @@ class SelectionEntry:
         return _error(self.text, self.position, fact, hint)
 
 
-def parse(selection: str | Iterable[Any], option: str) -> tuple[SelectionEntry, ...]:
+class HasFile(Protocol):
+    """A `Selection`, which is defined above this module."""
+
+    @property
+    def as_file(self) -> SelectionFile: ...
+
+
+def parse(selection: str | Iterable[Any] | HasFile, option: str) -> tuple[SelectionEntry, ...]:
     """The entries of a selection, in their order.
 
     In a string, commas separate the entries. An entry is
@@ -82,7 +89,7 @@ def parse(selection: str | Iterable[Any], option: str) -> tuple[SelectionEntry, 
     pattern needs `=`.
 
     Args:
-        selection: a string, or an iterable of integers and strings.
+        selection: a string, an iterable of integers and strings, or a `Selection`.
         option: its name in messages.
 
     Raises:
@@ -92,6 +99,9 @@ def parse(selection: str | Iterable[Any], option: str) -> tuple[SelectionEntry, 
     """
     if isinstance(selection, str):
         return tuple(_from_text(selection, option))
+    file = getattr(selection, "as_file", None)
+    if isinstance(file, SelectionFile):
+        return tuple(_from_selection(f"the selection for {option}", file))
     if isinstance(selection, bytes | bytearray) or not isinstance(selection, Iterable):
         raise UsageError(
             f"{option} is neither a string nor a sequence: {selection!r}", f"write {option}=[3, 7]"

@@ -19,7 +19,6 @@ import pytest
 from onnx import numpy_helper
 
 from exporter.cli import COMMANDS, show
-from exporter.evaluation.criteria import Decision
 from exporter.evaluation.unit_table import UnitRow
 from exporter.formats import KINDS
 from exporter.formats.onnx import open_file
@@ -769,8 +768,20 @@ def test_prune_keras(keras_work: Path, command_here: CommandHere) -> None:
 
 def test_the_command_after_the_demo_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     """A test of the README runs the demo."""
-    rows, decisions = (UnitRow(0, "zero", 5),), (Decision(0, True, "count 5"),)
-    chosen = UnitChoice("digits.keras", None, "digit", rows, decisions, {}, {}, "pictures", 134)
+    chosen = UnitChoice(
+        1,
+        (0,),
+        ("zero",),
+        reasons={0: "count 5"},
+        rows=(UnitRow(0, "zero", 5),),
+        model="digits.keras",
+        sha256=None,
+        head="digit",
+        confused={},
+        moved={},
+        source="pictures",
+        samples=134,
+    )
     result = Demo(PASSING, chosen, 0.975, 91, {("onnx", "int8"): (0.97, 1.0)})
     assert show.demo(result, Path("my demo"), {"as_json": False, "verbose": False}) == 0
     out = capsys.readouterr().out

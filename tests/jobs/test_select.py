@@ -19,9 +19,11 @@ from exporter.formats import open_model
 from exporter.graph import Array
 from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
+from exporter.jobs.run import run_job
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
 from exporter.planning.cut import CutOptions
+from exporter.selection import Selection
 from tests.builders.onnx_models import node, proto
 from tests.builders.shelf import BIAS, FEATURES, KERNEL, LABELS, UNITS
 from tests.builders.ssd_models import CHANNELS, CLASSES, ROWS, SIZES, ssd
@@ -129,9 +131,23 @@ def test_the_record_is_a_selection(shelf: Path, labeled: Job, tmp_path: Path) ->
     model = open_model(shelf / "net.onnx")
     pruned = prune_model(model, CutOptions(keep=f"@{file}"), Job(samples=2))
     assert pruned.remap.heads[0].kept == choice.kept
-    assert choice.selection.kept == choice.kept
-    assert choice.selection.labels == LABELS
+    assert choice.labels == LABELS
     assert choice.table()[0]["label"] == "macaw"
+
+
+def test_a_choice_is_a_selection(shelf: Path, labeled: Job, tmp_path: Path) -> None:
+    """`keep` takes it as it takes its file: with its reasons, and only for its model."""
+    choice = select_units(shelf / "net.onnx", labeled, F1)
+    assert isinstance(choice, Selection)
+    frame = choice.to_pandas()
+    assert frame.f1[list(choice.kept)].min() >= 0.7 > frame.f1[list(choice.removed)].max()
+    job = Job(samples=2, bench=False)
+    report = run_job(shelf / "net.onnx", tmp_path / "out", CutOptions(keep=choice), job)
+    assert report.options["keep"] == list(choice.kept)
+    assert [row.reason for row in report.selection] == list(frame.reason)
+    other = CutOptions(keep=choice, labels=[f"other {label}" for label in LABELS])
+    with pytest.raises(UsageError, match=r"selection for keep was written for net\.onnx: unit 0"):
+        prune_model(open_model(shelf / "net.tflite"), other, job)
 
 
 def test_a_choice_prints_the_kept_units(shelf: Path, labeled: Job) -> None:
@@ -142,8 +158,9 @@ def test_a_choice_prints_the_kept_units(shelf: Path, labeled: Job) -> None:
     assert first == f"{len(kept)} of {units} units of net.onnx kept, by {source}"
     assert len(lines) == len(kept)
     assert lines[0] == f"  {kept[0]['unit']} {kept[0]['label']}: {kept[0]['reason']}"
-    many = replace(choice, rows=choice.rows * 20, decisions=choice.decisions * 20)
-    assert repr(many).endswith(f"\n  ... and {20 * len(kept) - 10} more")
+    reasons = dict.fromkeys(range(40), "rank")
+    many = replace(choice, units=40, kept=tuple(range(30)), labels=None, reasons=reasons)
+    assert repr(replace(many, rows=choice.rows * 6)).endswith("\n  ... and 20 more")
 
 
 def test_labels_are_found_by_name_index_and_case(
@@ -213,7 +230,7 @@ def test_redundant_units_are_found(shelf: Path, labeled: Job, features: Array) -
     choice = select_units(shelf / "sigmoid.onnx", labeled, options)
     (removed,) = set(range(UNITS)) - set(choice.kept)
     assert removed in np.unravel_index(pairs.argmax(), pairs.shape)
-    assert choice.decisions[removed].reason.startswith(f"correlation {pairs.max():.3f}"[:16])
+    assert choice.reasons[removed].startswith(f"correlation {pairs.max():.3f}"[:16])
 
 
 def test_labels_of_other_classes_are_not_used(shelf: Path, tmp_path: Path, features: Array) -> None:
@@ -282,7 +299,7 @@ def test_scores_that_are_not_finite(tmp_path: Path, labeled: Job, value: float) 
             select_units(model, labeled, options)
     else:
         choice = select_units(model, labeled, options)
-        assert (choice.rows[2].count, choice.decisions[2].kept) == (0, False)
+        assert (choice.rows[2].count, 2 in choice.kept) == (0, False)
 
 
 def test_a_model_that_returns_only_indices_is_refused(tmp_path: Path, labeled: Job) -> None:

@@ -14,11 +14,14 @@ from exporter.cli.progress import Progress
 from exporter.jobs.job import Job
 from exporter.planning.command_line import command_line, option_values
 from exporter.planning.options import CutOptions
+from exporter.selection import Selection
 
 CUTS: list[Any] = [
     pytest.param({"keep": (1, 4)}, "--keep 1,4", id="indices"),
     pytest.param({"keep": "0-3,owl"}, "--keep 0-3,owl", id="a text"),
     pytest.param({"keep": ("owl", 5)}, "--keep owl,5", id="labels"),
+    pytest.param({"keep": Selection(9, (1, 4))}, "--keep 1,4", id="a selection"),
+    pytest.param({"keep": Selection(9, (4, 1))}, "--keep 4,1 --keep-order", id="its order"),
     pytest.param({"keep": ("salt, pepper",)}, """--keep '"salt, pepper"'""", id="a comma"),
     pytest.param({"keep": ("=5",)}, "--keep =5", id="a literal label"),
     pytest.param({"keep": ('a "b", c',)}, None, id="quotes and a comma"),

@@ -360,6 +360,20 @@ def test_selection_has_labels_of_kept_units() -> None:
     assert hash(selection) == hash(Selection(3, (2, 0), ("a", "b", "c")))
 
 
+def test_a_selection_selects_again() -> None:
+    """With its order and reasons, and only units of as many, with the same labels."""
+    given = Selection(3, (2, 0), ("a", "", "c"), reasons={2: "f1 0.9", 1: "f1 0.1"})
+    again = select(units=3, keep=given, labels=["a", "b", "c"], keep_order=True)
+    assert (again.kept, again.reasons) == ((2, 0), given.reasons)
+    with pytest.raises(UsageError, match=r"selection for keep was written for another model.*'a'"):
+        select(units=3, keep=given, labels=["c", "b", "a"])
+    with pytest.raises(UsageError, match="3 units"):
+        select(units=4, keep=given)
+    with pytest.raises(UsageError, match="selection for remove, '2'") as error:
+        select(units=3, remove=given)
+    assert error.value.hint == "give it with keep"
+
+
 @pytest.mark.parametrize(
     ("kept", "expected"), [((0, 1), True), ((1, 0), False), ((1,), False)], ids=str
 )
