@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 QUIET := -qq --disable-pip-version-check # prints errors only
 SPREAD := --numprocesses auto --dist worksteal
 CLIENTS := $(VENV)/clients
+WEB := $(CLIENTS)/web
 FIELD := $(VENV)/field/files
 KERAS2 := $(basename $(notdir $(wildcard requirements/keras2/*.txt)))
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
@@ -30,7 +31,7 @@ help:
 	@echo "make applications  write docs/applications.md: cut one network per Keras family (30 minutes)"
 	@echo "make fuzz          try thousands of damaged files of every kind (FUZZ_EXAMPLES=10000 for each)"
 	@echo "make pins          write the versions installed in .venv into requirements/"
-	@echo "make clients       let MediaPipe, in a separate environment, read files that we cut"
+	@echo "make clients       let MediaPipe and onnxruntime-web, in environments of their own, read files that we cut"
 	@echo "make field         build files of real producers, cut and check them, write docs/compatibility.md (2 hours)"
 	@echo "make keras2        open files that real releases of Keras 2 write (Python 3.11; downloads each)"
 	@echo "make clean-install install the wheel and the sdist in new environments (downloads dependencies)"
@@ -113,9 +114,14 @@ $(CLIENTS)/.ready: requirements/clients.txt
 clean-install: $(READY)
 	$(BIN)/python tools/clean_install.py
 
-clients: $(READY) $(CLIENTS)/.ready
-	EXPORTER=$(abspath $(BIN))/exporter $(CLIENTS)/bin/python -m pytest \
-	  -c tests/clients/pytest.ini tests/clients
+# npm, and for the C++ example g++ with nlohmann-json3-dev, come from the system.
+$(WEB)/.ready: Makefile
+	npm install --silent --no-audit --no-fund --prefix $(WEB) onnxruntime-web@1.30.0
+	@touch $@
+
+clients: $(READY) $(CLIENTS)/.ready $(WEB)/.ready
+	EXPORTER=$(abspath $(BIN))/exporter WEB_PACKAGES=$(abspath $(WEB))/node_modules \
+	  $(CLIENTS)/bin/python -m pytest -c tests/clients/pytest.ini tests/clients
 
 field: $(READY)
 	$(BIN)/python tools/field/build.py $(VENV)/field $(FIELD)
