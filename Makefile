@@ -12,7 +12,7 @@ FIELD := $(VENV)/field/files
 KERAS2 := $(basename $(notdir $(wildcard requirements/keras2/*.txt)))
 PINS := $(filter-out requirements/clients.txt,$(wildcard requirements/*.txt))
 
-.PHONY: help setup demo test check bench fuzz lint types imports docs coverage format \
+.PHONY: help setup demo test check bench fuzz lint types imports docs docs-site coverage format \
   clean-install operators precisions modes keywords schemas applications pins clients field keras2 clean
 FUZZ_EXAMPLES ?= 2000
 .NOTPARALLEL:
@@ -22,6 +22,7 @@ help:
 	@echo "make test          run the tests"
 	@echo "make check         lint, types, import rules, docs, and the tests with the coverage gate"
 	@echo "make bench         run the benchmarks"
+	@echo "make docs-site     build the documentation as pages, in build/site; a dead link is an error"
 	@echo "make format        format the code and fix what ruff can fix"
 	@echo "make coverage      show the coverage of the whole package, after 'make check'"
 	@echo "make operators     write docs/operators.md from the operator tables"
@@ -74,8 +75,12 @@ types: $(READY)
 imports: $(READY)
 	$(BIN)/lint-imports --no-logo
 
-docs: $(READY)
+docs: docs-site
 	$(BIN)/python -m pytest --quiet tests/project/test_docs.py
+
+docs-site: $(READY)
+	@$(BIN)/sphinx-build -q -E -W --keep-going docs build/site
+	@echo "open build/site/index.html"
 
 fuzz: $(READY)
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(BIN)/python -m pytest $(SPREAD) tests/fuzz
@@ -141,5 +146,5 @@ keras2: $(READY) $(KERAS2:%=$(VENV)/keras2/%/.ready)
 	$(BIN)/python tools/keras2/check_files.py $(KERAS2:%=$(VENV)/keras2/files/%)
 
 clean:
-	rm -rf demo dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build demo dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -260,7 +260,7 @@ def check_demo(output: str, folder: Path) -> None:
 
 def test_readme_commands_run(tmp_path: Path) -> None:
     """The `console` and `python` blocks run in order, in one empty folder; then the example of
-    `docs/how-it-works.md`, on the network that the README's demo wrote.
+    `docs/how-it-works.md` and the tutorial, on the network that the README's demo wrote.
     """
     readme = PROJECT / "README.md"
     found = blocks(readme.read_text("utf-8"))
@@ -279,3 +279,7 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     (command,) = commands(dry_run.text)
     got = run(["bash", "-c", command.line], tmp_path / "exporter-demo")
     assert looks_like(command.shown, got), got
+    tutorial = (PROJECT / "docs" / "tutorial.md").read_text("utf-8")
+    for command in commands("".join(b.text for b in blocks(tutorial) if b.language == "console")):
+        got = run(["bash", "-c", command.line], tmp_path)
+        assert looks_like(command.shown, got), got
