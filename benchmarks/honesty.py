@@ -33,7 +33,7 @@ from document import write_between
 from onnx import TensorProto, helper, numpy_helper
 
 from exporter.formats import open_model
-from exporter.formats.model import Model
+from exporter.formats.model import Model, RunOptions
 from exporter.performance.latency import bench_models
 from exporter.performance.memory import ModelFile, measure_memory
 from exporter.performance.scenario import BenchOptions
@@ -170,7 +170,7 @@ def memory_against_itself(folder: Path, repeats: int) -> Iterator[str]:
     path = folder / "memory.onnx"
     onnx.save(network(LAYERS), path)
     file, feed = ModelFile(open_model(path), path), {"x": np.ones((1, WIDTH), np.float32)}
-    runs = [measure_memory(file, file, feed, 1, "onnxruntime") for _ in range(repeats)]
+    runs = [measure_memory(file, file, feed, RunOptions(), "onnxruntime") for _ in range(repeats)]
     changes = [run.bytes / run.original_bytes - 1 for run in runs]
     false = sum(run.verdict != "no measurable change" for run in runs)
     yield (

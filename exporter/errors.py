@@ -60,6 +60,12 @@ class ConversionError(ExporterError):
     exit_code = 5
 
 
+class DeviceError(ExporterError):
+    """A device cannot be reached, lacks something, or its process ended."""
+
+    exit_code = 5
+
+
 class OutputError(ExporterError):
     """The result cannot be written: it exists, or the folder is full or read-only."""
 

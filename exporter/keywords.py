@@ -55,6 +55,10 @@ class JobKeywords(TypedDict, total=False):
     input_shapes: Mapping[str, tuple[int, ...]]
     dims: Mapping[str, int]
     threads: int
+    provider: str
+    on: str | Iterable[str]
+    bench_on: str | Iterable[str]
+    benchmark_model: str | Path | None
     tolerance: float | None
     truth: str | Path | None
     original_labels: str | Path | Sequence[str] | None

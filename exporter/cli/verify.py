@@ -7,6 +7,7 @@ from typing import Any
 
 from exporter.cli import options
 from exporter.cli.progress import show_progress
+from exporter.errors import UsageError
 
 
 @options.command(
@@ -31,6 +32,8 @@ def command(original: Path, pruned: Path | None, **given: Any) -> int:
     from exporter.jobs.verify_folder import verify_folder
 
     if pruned is None:
+        if given["on"]:
+            raise UsageError("--on needs two files: no model of a folder is run", "name both files")
         return show.folder_report(verify_folder(original), given)
     with show_progress(given) as progress:
         report = verify_files(original, pruned, options.make_job(given, progress))

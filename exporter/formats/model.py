@@ -22,10 +22,13 @@ class RunOptions:
     Attributes:
         threads: within one operation.
         batch: leading dimension if the file leaves it open; a file with a fixed batch ignores it.
+        provider: of onnxruntime, or delegate of LiteRT; "" for the default. See
+            `exporter.ondevice.providers`.
     """
 
     threads: int = 1
     batch: int = 1
+    provider: str = ""
 
 
 class Runner(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from exporter.data.samples import Samples
 from exporter.errors import ModelError, interpreting
-from exporter.formats import KINDS
+from exporter.formats import KINDS, size_bytes
 from exporter.formats.model import Model
 from exporter.jobs.job import Job
 from exporter.performance.resources import resource_checks
@@ -17,6 +17,7 @@ from exporter.records import (
     Artifact,
     Check,
     Coverage,
+    Device,
     FirstDifference,
     Latency,
     Memory,
@@ -27,6 +28,8 @@ from exporter.records import (
 from exporter.remap import HeadRemap, Remap
 
 if TYPE_CHECKING:
+    from exporter.devices.device import Feeds
+    from exporter.devices.fleet import Fleet
     from exporter.performance.memory import ModelFile, Originals
     from exporter.verification.answers import KnownAnswers
     from exporter.verification.roles import Stage
@@ -47,6 +50,7 @@ class CheckResults:
     coverage: tuple[Coverage, ...] = ()
     worst: tuple[WorstCase, ...] = ()
     first_differences: tuple[FirstDifference, ...] = ()
+    devices: tuple[Device, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
         return CheckResults(**{name: rows + vars(other)[name] for name, rows in vars(self).items()})
@@ -69,6 +73,10 @@ class CheckResults:
             for check in resource_checks(job.most, artifact, self.latency, self.memory)
         ]
         return replace(self, checks=(*self.checks, *checks))
+
+    def on_device(self, name: str) -> CheckResults:
+        """The same results with every check under the name of the device."""
+        return replace(self, checks=tuple(replace(check, device=name) for check in self.checks))
 
     def for_artifact(self, name: str) -> CheckResults:
         """The same results with every check under the name of the written file."""
@@ -198,17 +206,19 @@ def _stage(job: Job, original: Model, pruned: Model) -> Stage:
     return "cut" if original.kind == pruned.kind else "export"
 
 
-def measure_models(
+def measure_models(  # noqa: PLR0917 - two files, and what is known
     job: Job,
     original: ModelFile,
     pruned: ModelFile,
     inputs: Samples,
     known: Originals | None = None,
+    fleet: Fleet | None = None,
 ) -> CheckResults:
     """Time two model files of one kind and measure their memory; empty if the job does not bench.
 
     Args:
         known: see `measure_memory`.
+        fleet: measure on its devices instead of this machine, if it has any.
 
     A runtime that has no room for the memory measurement gives a warning, not an error: the
     timings are kept.
@@ -220,16 +230,37 @@ def measure_models(
     from exporter.verification.gate_masks import with_masks
 
     model = pruned.model
-    job.progress(f"timing {model.name}")
     tables = model.remap.heads if model.remap else ()
     few = inputs.within(_BENCH_BYTES)  # they are held in memory
     feeds = list(with_masks(few, model.graph(), tables)[0].feeds())
+    if fleet:
+        return _measure_on(fleet, job, original, pruned, feeds)
+    job.progress(f"timing {model.name}")
     latency = bench_models(original.model, model, feeds, job.bench_options, progress=job.progress)
     job.progress(f"measuring the memory of {model.name}")
     try:
         memory = measure_memory(
-            original, pruned, feeds[0], job.threads, latency.engine, known=known
+            original, pruned, feeds[0], job.run_options, latency.engine, known=known
         )
     except ModelError as error:
         return CheckResults(latency=(latency,), warnings=(error.message,))
     return CheckResults(latency=(latency,), memory=(memory,))
+
+
+def _measure_on(
+    fleet: Fleet, job: Job, original: ModelFile, pruned: ModelFile, feeds: Feeds
+) -> CheckResults:
+    """`measure_models` on each device."""
+    kind, files = pruned.model.kind, (original, pruned)
+    needed = sum(size_bytes(file.path) for file in files)
+    results = CheckResults()
+    for device in fleet.devices((kind,), needed):
+        found = device.measure(files, feeds, job.bench_options, job.progress)
+        memory = () if found.memory is None else (found.memory,)
+        results += CheckResults(
+            latency=(found.latency,),
+            memory=memory,
+            warnings=found.warnings,
+            devices=(device.facts(),),
+        )
+    return results

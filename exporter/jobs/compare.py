@@ -6,11 +6,13 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from exporter.errors import ExporterError, ModelError, UsageError
-from exporter.formats import KINDS, kind_of
+from exporter.data.samples import Samples
+from exporter.errors import DeviceError, ExporterError, ModelError, UsageError
+from exporter.formats import KINDS, kind_of, size_bytes
+from exporter.formats.executor import running_on
 from exporter.formats.model import Model
 from exporter.formats.structure import quantized_since
-from exporter.jobs.any_two import counterpart
+from exporter.jobs.any_two import Counterpart, counterpart
 from exporter.jobs.checks import CheckResults, compare_models, measure_models, probe_head, prove_cut
 from exporter.jobs.job import Job
 from exporter.jobs.record import describe_artifact, make_report
@@ -56,24 +58,41 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         results += structure
         other = counterpart(source.model, model, remap, job)
         results += CheckResults.warn(*other.warnings)
-        if other.model is model:  # under its own names
-            proof, probed = probe_head(job, source.model, model, other.remap, proof)
-            results += probed
+        has_own_names = other.model is model
         model, remap = other.model, other.remap
-        try:
-            tables = remap.heads if remap else ()
-            results += compare_models(job, source.model, model, inputs, tables)
-            results += QualityMeter(job, source.model, inputs).measure(model, tables)
-        except ExporterError as error:
-            if results.passed:
-                raise
-            # These files do not belong together, which a failed check already reports.
-            results += CheckResults.warn(f"the outputs were not compared: {error.message}")
+        with job.fleet() as fleet:
+            needed = sum(size_bytes(path) for path in (original, pruned))
+            for device in fleet.devices((model.kind,), needed) if fleet else (None,):
+                with running_on(None if device is None else device.executor()):
+                    if has_own_names:
+                        proof, found = probe_head(job, source.model, model, remap, proof)
+                        results += found if device is None else found.on_device(device.name)
+                    found = _compare_values(job, source.model, other, inputs, results)
+                if device is not None:
+                    found = replace(found.on_device(device.name), devices=(device.facts(),))
+                results += found
         # The sizes of files of two kinds do not show the effect of the cut.
         uncut = source.path if source.model.kind == model.kind else None
         artifacts = (describe_artifact(model, pruned, uncut=uncut, proof=proof),)
         results = results.with_resources(job, artifacts)
         return make_report(job, source, results, inputs, remap=remap, artifacts=artifacts)
+
+
+def _compare_values(
+    job: Job, original: Model, other: Counterpart, inputs: Samples, so_far: CheckResults
+) -> CheckResults:
+    """Run both models. An error is a warning if a check failed before.
+
+    These files do not belong together then, which the failed check already reports.
+    """
+    tables = other.remap.heads if other.remap else ()
+    try:
+        results = compare_models(job, original, other.model, inputs, tables)
+        return results + QualityMeter(job, original, inputs).measure(other.model, tables)
+    except ExporterError as error:
+        if so_far.passed or isinstance(error, DeviceError):
+            raise
+        return CheckResults.warn(f"the outputs were not compared: {error.message}")
 
 
 def _check_comparable(original: Path, pruned: Model) -> None:
@@ -150,12 +169,10 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
         source, opened_pruned = (stack.enter_context(job.open(p)) for p in (original, pruned))
         model = opened_pruned.model
         inputs = job.inputs(source.model, source.path)
-        results = CheckResults.warn(*opened_pruned.warnings) + measure_models(
-            replace(job, bench=True),
-            ModelFile(source.model, original),
-            ModelFile(model, pruned),
-            inputs,
-        )
+        results = CheckResults.warn(*opened_pruned.warnings)
+        with job.fleet() as fleet:
+            files = ModelFile(source.model, original), ModelFile(model, pruned)
+            results += measure_models(replace(job, bench=True), *files, inputs, fleet=fleet)
         artifacts = (describe_artifact(model, pruned, uncut=source.path),)
         results = results.with_resources(job, artifacts)
         return make_report(job, source, results, inputs, remap=model.remap, artifacts=artifacts)

@@ -19,6 +19,7 @@ from exporter.selection.text_file import refuse_special
 if TYPE_CHECKING:
     from exporter.data.options import DataOptions
     from exporter.data.samples import Samples
+    from exporter.devices.fleet import Fleet
     from exporter.formats.model import Model, RunOptions
     from exporter.graph.lengths import Lengths
     from exporter.jobs.source import OpenedModel
@@ -149,7 +150,13 @@ class Job(JobOptions):
     def run_options(self) -> RunOptions:
         from exporter.formats.model import RunOptions
 
-        return RunOptions(threads=self.threads)
+        return RunOptions(threads=self.threads, provider=self.provider)
+
+    def fleet(self) -> Fleet:
+        """The devices that models run on; without any, it is this machine."""
+        from exporter.devices.fleet import Fleet
+
+        return Fleet(self.on or self.bench_on, self.benchmark_model)
 
     @property
     def bench_options(self) -> BenchOptions:

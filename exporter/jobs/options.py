@@ -135,6 +135,37 @@ class JobOptions:
     threads: int = _inputs(
         1, "Threads of the runtime, for all models alike.", minimum=1, maximum=256, section=ADVANCED
     )
+    provider: str = _inputs(
+        "",
+        "Execution provider of onnxruntime (xnnpack, cuda, openvino, qnn, ...), or delegate of "
+        "LiteRT (xnnpack, builtin, reference, or a library), for all models alike. Default: the "
+        "processor.",
+        metavar="NAME[:KEY=VALUE,...]",
+        commands=(*_TIMING, "verify"),
+        section="Device",
+    )
+    on: tuple[str, ...] = option(
+        (),
+        "Run both files on this device, such as ssh://pi@greenhouse; see docs/devices.md.",
+        "Device",
+        ("bench", "verify"),
+        parse="name",
+        metavar="ADDRESS",
+    )
+    bench_on: tuple[str, ...] = option(
+        (),
+        "Measure latency and memory on this device, such as ssh://pi@greenhouse.",
+        "Device",
+        ("run",),
+        parse="name",
+        metavar="ADDRESS",
+    )
+    benchmark_model: Path | None = option(
+        None,
+        "The program benchmark_model of LiteRT, which is sent to devices with an adb:// address.",
+        "Device",
+        ("bench", "run"),
+    )
     tolerance: float | None = _check(
         None,
         "Largest allowed |difference| of a logit or output value, in its own unit, instead of the "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -18,11 +19,12 @@ from exporter.graph import Graph
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.job import Job
 from exporter.jobs.source import OpenedModel
+from exporter.ondevice.machine import machine
 from exporter.output.c_source import FORMS
 from exporter.output.files import sha256_of
-from exporter.records import Artifact, Interface, Original, Proof, Report, SelectedUnit
+from exporter.records import Artifact, Device, Interface, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
-from exporter.report.machine import OnDemand, machine, versions
+from exporter.report.machine import OnDemand, versions
 from exporter.selection import Selection
 
 
@@ -71,9 +73,19 @@ def make_report(
         **{
             **vars(results),
             "coverage": tuple(dict.fromkeys(results.coverage)),
+            "devices": _each_device(results.devices),
             "warnings": tuple(dict.fromkeys(warnings)),
         },
     )
+
+
+def _each_device(rows: Iterable[Device]) -> tuple[Device, ...]:
+    """One row for each device, from its first state to its last."""
+    found: dict[str, Device] = {}
+    for row in rows:
+        first = found.setdefault(row.name, row)
+        found[row.name] = replace(first, temperature_after_c=row.temperature_after_c)
+    return tuple(found.values())
 
 
 def describe_selection(selection: Selection) -> tuple[SelectedUnit, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.data.samples import Samples
+from exporter.devices.fleet import Fleet
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
@@ -95,7 +96,10 @@ def run_variants(
         new_folder(out, force=job.force) as folder,
         job.open(source) as opened,
         scratch_folder() as scratch,
+        job.fleet() as fleet,
     ):
+        if job.bench:
+            list(fleet.devices())  # an unreachable one is found before the work is done
         refuse_quantizing(job, opened)
         runs = job.verify or job.bench or job.data
         inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
@@ -103,7 +107,7 @@ def run_variants(
         calibration = calibration_samples(job, opened)
         models = uncut_models(opened, variants, job, scratch)
         memory: Originals = {}
-        known = models, inputs, calibration, memory, KnownAnswers()
+        known = models, inputs, calibration, memory, KnownAnswers(), fleet
         reports = {}
         for name, options in variants.items():
             own_job = started(_named(job, name), "run", (source, "-o", out / name), options)
@@ -151,6 +155,7 @@ class _Variant(Maker):
         models: the uncut model of every kind that is written.
         memory: of the uncut models that were measured.
         known: the answers of originals to the inputs: computed once for all variants.
+        fleet: the devices to measure on; empty for this machine.
     """
 
     folder: Path
@@ -160,13 +165,14 @@ class _Variant(Maker):
     calibration: Samples | None
     memory: Originals
     known: KnownAnswers
+    fleet: Fleet
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
         if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
             return CheckResults()
         original = ModelFile(uncut.model, uncut.path)
         file = ModelFile(pruned, path)
-        return measure_models(self.job, original, file, self.inputs, self.memory)
+        return measure_models(self.job, original, file, self.inputs, self.memory, self.fleet)
 
     def check(
         self,

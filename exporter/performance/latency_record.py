@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from exporter.graph import Array
+from exporter.ondevice.rounds import Measured
 from exporter.performance.intervals import CONFIDENCE, RESAMPLES, time_interval
-from exporter.performance.verdict import PRUNED, Rounds, compare_times
+from exporter.performance.scenario import BenchOptions
+from exporter.performance.verdict import ORIGINAL, PRUNED, Rounds, compare_times
 from exporter.records import Latency
 
 _SIDES = ("original", "pruned", "control")
@@ -17,24 +19,25 @@ _DIGITS = 6  # of raw values
 
 
 def make_record(
-    rounds: Rounds,
-    runs: Sequence[Sequence[Array]],
-    loads_ms: Array,
-    settings: Mapping[str, Any],
-    names: tuple[str, str],
+    measured: Measured,
+    artifact: str,
+    options: BenchOptions,
+    feed: Mapping[str, Array],
+    device: str = "",
 ) -> Latency:
     """The record of one artifact.
 
     Args:
-        rounds: the values that are compared.
-        runs: of the original and of the pruned model, for each round: nanoseconds of every run.
-        loads_ms: (loads, 3) how long each load took.
-        settings: the scenario; "threads" and "batch" among others.
-        names: of the artifact, and of the engine.
+        artifact: its name.
+        feed: one of those that the models ran on.
+        device: that was measured; "" for this machine.
     """
+    rounds = rounds_of(measured, options.run.threads)
+    loads_ms = measured.loads / 1e6
+    settings = _settings(measured, options, feed)
     found = compare_times(rounds, settings["threads"], settings["seed"])
     used = [i for i, is_used in enumerate(rounds.used) if is_used]
-    single = [np.concatenate([side[i] for i in used]) / 1e6 for side in runs]
+    single = [measured.runs[side][used].ravel() / 1e6 for side in (ORIGINAL, PRUNED)]
     (original_p90, original_p99), (p90, p99) = (np.percentile(each, (90, 99)) for each in single)
     original_p50, p50 = (time / 1e6 for time in found.wall.times)
     wall = rounds.wall[PRUNED, rounds.used] / 1e6
@@ -43,8 +46,8 @@ def make_record(
     if found.cpu is not None:
         original_cpu, cpu = (time / 1e6 for time in found.cpu.times)
     return Latency(
-        artifact=names[0],
-        engine=names[1],
+        artifact=artifact,
+        engine=measured.engine,
         threads=settings["threads"],
         batch=settings["batch"],
         original_p50_ms=original_p50,
@@ -71,7 +74,41 @@ def make_record(
         runs=int(single[1].size),
         settings={**settings, "resamples": RESAMPLES, "confidence": CONFIDENCE},
         raw=_raw(rounds, loads_ms),
+        device=device,
     )
+
+
+def rounds_of(measured: Measured, threads: int) -> Rounds:
+    """What was measured, per run, as the comparison needs it."""
+    count = np.array(measured.block_runs)[:, None]
+    wall_ns = np.array([np.maximum(1, runs.sum(axis=1)) for runs in measured.runs])
+    lost = np.maximum(0.0, 1 - measured.cpu / wall_ns)
+    return Rounds(
+        loads=measured.load_of_round,
+        wall=np.array([np.median(runs, axis=1) for runs in measured.runs], float),
+        cpu=measured.cpu / count,
+        interruptions=measured.interruptions,
+        lost=np.ones_like(lost) if threads > 1 else lost,
+    )
+
+
+def _settings(
+    measured: Measured, options: BenchOptions, feed: Mapping[str, Array]
+) -> dict[str, Any]:
+    # a file with a fixed batch ignores the option
+    batch = next((int(v.shape[0]) for v in feed.values() if v.ndim), options.run.batch)
+    schedule = options.schedule
+    return {
+        "threads": options.run.threads,
+        "batch": batch,
+        "min_seconds": schedule.min_seconds,
+        "min_runs": schedule.min_runs,
+        "min_loads": schedule.loads,
+        "max_seconds": schedule.max_seconds,
+        "block_ms": schedule.block_ms,
+        "runs_per_block": list(measured.block_runs),
+        "seed": schedule.seed,
+    }
 
 
 def _raw(rounds: Rounds, loads_ms: Array) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,15 @@ import numpy as np
 import exporter
 from exporter.data.samples import to_model_inputs
 from exporter.errors import ModelError
-from exporter.formats import KINDS
-from exporter.formats.memory_probe import NAME_PREFIX
-from exporter.formats.model import Model
+from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array
+from exporter.ondevice.spec import ENVIRONMENT, NAME_PREFIX, RETURNED_AT_ONCE, Spec
 from exporter.output.scratch import scratch_folder
 from exporter.records import Memory, MemoryVerdict
 
 ROUNDS = 3
-RETURNED_AT_ONCE = 1 << 16  # bytes; differences below the size of such a block are noise
-_MALLOC = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")  # of glibc; see mallopt(3)
 TIMEOUT_S = 600.0
+_PROBE = "exporter.ondevice.memory_probe"
 
 Growth = Mapping[str, int]  # "resident" and further keys of `memory_probe` -> bytes
 
@@ -62,7 +60,7 @@ def measure_memory(
     original: ModelFile,
     pruned: ModelFile,
     feed: Mapping[str, Array],
-    threads: int,
+    options: RunOptions,
     engine: str,
     *,
     known: Originals | None = None,
@@ -72,38 +70,64 @@ def measure_memory(
     Args:
         original, pruned: of one kind.
         feed: input name -> values for one run.
-        threads: within one operation.
+        options: threads and provider.
         engine: name and version of the runtime, for the record.
-        known: originals of this job that were measured, with the same threads: they are not
+        known: originals of this job that were measured, with the same options: they are not
             measured again. The original is added.
 
     Raises:
         ModelError: a runtime could not load or run its file.
     """
     with scratch_folder() as folder:
-        first, second = (
-            (each, _save(folder / f"{i}.npz", each.model, feed))
+        feeds = {
+            each.path: _save(folder / f"{i}.npz", each.model, feed)
             for i, each in enumerate((original, pruned))
+        }
+        return compare_growth(
+            lambda file: _memory_growth(file, feeds[file.path], options),
+            original,
+            pruned,
+            engine,
+            {} if known is None else known,
         )
-        known = {} if known is None else known
-        repeated = original.path in known
-        sides = [second] if repeated else [first, second, first]
-        rounds = [[_memory_growth(*side, threads) for side in sides] for _ in range(ROUNDS)]
+
+
+def compare_growth(  # noqa: PLR0917 - in the order of `measure_memory`
+    grow: Callable[[ModelFile], Growth],
+    original: ModelFile,
+    pruned: ModelFile,
+    engine: str,
+    known: Originals,
+    device: str = "",
+) -> Memory:
+    """Measure two files in turns; see `measure_memory`.
+
+    Args:
+        grow: starts a process that loads and runs a file; returns by how much it grew.
+    """
+    repeated = original.path in known
+    sides = [pruned] if repeated else [original, pruned, original]
+    rounds = [[grow(side) for side in sides] for _ in range(ROUNDS)]
     if not repeated:
         known[original.path] = [each[0] for each in rounds], [each[2] for each in rounds]
     before, control = known[original.path]
     after = [each[0 if repeated else 1] for each in rounds]
-    return summarize(pruned.model.name, engine, before, after, control)
+    return summarize(pruned.model.name, engine, before, after, control, device)
 
 
-def summarize(
+def summarize(  # noqa: PLR0917 - in the order of the fields
     artifact: str,
     engine: str,
     original: Sequence[Growth],
     pruned: Sequence[Growth],
     control: Sequence[Growth],
+    device: str = "",
 ) -> Memory:
-    """The record of repeated measurements; `control` is the original again."""
+    """The record of repeated measurements; `control` is the original again.
+
+    Args:
+        device: that was measured; "" for this machine.
+    """
     before, after = [*original, *control], list(pruned)
     noise = max(_spread(before), _spread(after), RETURNED_AT_ONCE)
     bytes_before, bytes_after = _median(before, "resident") or 0, _median(after, "resident") or 0
@@ -121,6 +145,7 @@ def summarize(
         noise_bytes=noise,
         verdict=_verdict(bytes_after - bytes_before, noise),
         raw={"original": list(original), "pruned": after, "control": list(control)},
+        device=device,
     )
 
 
@@ -150,13 +175,13 @@ def _save(file: Path, model: Model, feed: Mapping[str, Array]) -> Path:
     return file
 
 
-def _memory_growth(file: ModelFile, feeds: Path, threads: int) -> Growth:
+def _memory_growth(file: ModelFile, feeds: Path, options: RunOptions) -> Growth:
     """The bytes by which a new process grows when it loads and runs the model."""
-    module = f"{KINDS[file.model.kind].package}.memory_probe"
+    spec = Spec(file.model.kind, str(file.path), options.threads, options.provider)
     refusal = f"the memory of {file.model.name} could not be measured"
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter, a module of this package
-            [sys.executable, "-P", "-m", module, str(file.path), str(feeds), str(threads)],
+            [sys.executable, "-P", "-m", _PROBE, json.dumps(spec._asdict()), str(feeds)],
             capture_output=True,
             check=False,
             encoding="utf-8",
@@ -184,7 +209,7 @@ def _environment() -> dict[str, str]:
     others = os.environ.get("PYTHONPATH")
     return {
         **os.environ,
-        **dict.fromkeys(_MALLOC, str(RETURNED_AT_ONCE)),
+        **ENVIRONMENT,
         "PYTHONPATH": os.pathsep.join([package, others]) if others else package,
         "PYTHONWARNINGS": "ignore",
     }

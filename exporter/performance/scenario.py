@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from exporter.errors import UsageError
 from exporter.formats.model import RunOptions
+from exporter.ondevice.rounds import MIN_LOADS, Schedule
 
-MIN_LOADS = 3  # after `max_seconds`
 MAX_SECONDS = 120.0
 
 
@@ -42,3 +42,8 @@ class BenchOptions:
             raise UsageError(f"a bench cannot last {self.min_seconds} s", "2 s is usual")
         if self.loads < MIN_LOADS:
             raise UsageError(f"{self.loads} loads are too few", f"at least {MIN_LOADS}")
+
+    @property
+    def schedule(self) -> Schedule:
+        """How long and how often models are run."""
+        return Schedule(*(getattr(self, name) for name in Schedule._fields))

@@ -20,6 +20,7 @@ from exporter.records.rows import (
     Artifact,
     Check,
     Coverage,
+    Device,
     FirstDifference,
     Latency,
     Memory,
@@ -59,6 +60,7 @@ class Report:
         coverage: of each head by the samples.
         worst: of failed checks, where they differ most.
         first_differences: of failed artifacts, if it was asked for.
+        devices: that models ran on, in addition to `machine`.
     """
 
     versions: Mapping[str, str]
@@ -80,6 +82,7 @@ class Report:
     coverage: tuple[Coverage, ...] = ()
     worst: tuple[WorstCase, ...] = ()
     first_differences: tuple[FirstDifference, ...] = ()
+    devices: tuple[Device, ...] = ()
 
     @property
     def ok(self) -> bool:

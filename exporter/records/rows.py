@@ -96,6 +96,7 @@ class Check:
         samples: number of inputs it was measured on.
         detail: of a failed check, in words; "" if the values say it all.
         limit_from: "built-in" or "user"; "" without a limit.
+        device: name of the device that the files ran on; "" for this machine.
     """
 
     stage: str
@@ -108,6 +109,7 @@ class Check:
     samples: int
     detail: str = ""
     limit_from: str = ""
+    device: str = ""
 
     @classmethod
     def of_fact(  # noqa: PLR0917 - in the order of the fields
@@ -227,6 +229,7 @@ class Latency:
         settings: the scenario, and the settings of the bootstrap.
         raw: "load" and "used" of every round; "p50_ms", "cpu_ms" and "interruptions" of every round
             and side; "load_ms" of every load and side.
+        device: name of the device that was measured; "" for the machine of the report.
     """
 
     artifact: str
@@ -257,6 +260,7 @@ class Latency:
     runs: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,7 @@ class Memory:
         verdict: "no measurable change" if the change is not larger than the noise; "" if the noise
             was not measured.
         raw: "original", "pruned" and "control" (the original again): every repetition.
+        device: name of the device that was measured; "" for the machine of the report.
     """
 
     artifact: str
@@ -288,6 +293,29 @@ class Memory:
     noise_bytes: int | None = None
     verdict: MemoryVerdict | Literal[""] = ""
     raw: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that models ran on. A value that it does not show is None.
+
+    Attributes:
+        name: the host of its address, or its serial number.
+        versions: of Python and the libraries there.
+        governor: of the clock speed of its processors.
+        temperature_before_c, temperature_after_c: of its hottest sensor.
+    """
+
+    name: str
+    cpu: str | None = None
+    cores: int | None = None
+    memory_bytes: int | None = None
+    system: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    governor: str | None = None
+    temperature_before_c: float | None = None
+    temperature_after_c: float | None = None
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,12 @@ REASONS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class CheckGroup:
-    """The checks of one artifact at one stage."""
+    """The checks of one artifact at one stage, on one device or on this machine ("")."""
 
     artifact: str
     stage: str
     checks: Sequence[Check]
+    device: str = ""
 
     @property
     def tally(self) -> str:
@@ -58,11 +59,13 @@ def _nearness(check: Check) -> tuple[bool, float, bool]:
 
 
 def group_checks(checks: Iterable[Check]) -> list[CheckGroup]:
-    """By artifact and stage, in the order of the report."""
-    groups: dict[tuple[str, str], list[Check]] = {}
+    """By artifact, stage and device, in the order of the report."""
+    groups: dict[tuple[str, str, str], list[Check]] = {}
     for check in checks:
-        groups.setdefault((check.artifact, check.stage), []).append(check)
-    return [CheckGroup(artifact, stage, found) for (artifact, stage), found in groups.items()]
+        groups.setdefault((check.artifact, check.stage, check.device), []).append(check)
+    return [
+        CheckGroup(artifact, stage, found, on) for (artifact, stage, on), found in groups.items()
+    ]
 
 
 def is_gated(check: Check) -> bool:
@@ -145,7 +148,7 @@ def _values(actual: float | None, expected: float | None) -> tuple[str, str]:
 
 def describe_failure(check: Check) -> str:
     """One line with all that is known about a failed check."""
-    where = ", ".join(filter(None, (check.artifact, check.stage, check.output)))
+    where = ", ".join(filter(None, (check.artifact, check.stage, check.output, check.device)))
     if check.metric in REASONS:
         return ": ".join(filter(None, (where, REASONS[check.metric], check.detail)))
     value, limit = value_and_limit(check)

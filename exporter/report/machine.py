@@ -1,12 +1,10 @@
-"""The machine and the library versions of a job, without names of people, hosts and paths."""
+"""The library versions of a job; see also `exporter.ondevice.machine`."""
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from exporter.formats import KINDS
@@ -21,9 +19,6 @@ DISTRIBUTIONS = tuple(
         )
     )
 )
-
-_CPUINFO = Path("/proc/cpuinfo")
-_CPU_KEYS = ("model name", "Model", "Hardware", "cpu model")  # x86, Arm boards, older Arm, MIPS
 
 
 class OnDemand(Mapping[str, Any]):
@@ -57,33 +52,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def machine() -> dict[str, Any]:
-    """Processor model, cores that this process may use, memory in bytes, system and Python."""
-    import psutil
-
-    return {
-        "cpu": _cpu_model(),
-        "cores": _cores(),
-        "memory_bytes": int(psutil.virtual_memory().total),
-        "system": " ".join(filter(None, (platform.system(), platform.machine()))),
-        "python": platform.python_version(),
-    }
-
-
-def _cores() -> int | None:
-    if hasattr(os, "sched_getaffinity"):  # Linux; a container may use fewer than exist
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
-def _cpu_model(cpuinfo: Path = _CPUINFO) -> str:
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    lines = (line.partition(":") for line in text.splitlines())
-    values = {key.strip(): value.strip() for key, _, value in lines}
-    known = (values.get(key, "") for key in _CPU_KEYS)
-    return next(filter(None, known), "") or platform.processor() or platform.machine() or "unknown"

@@ -96,6 +96,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         *(() if brief else _check_sections(groups)),
         table("Latency", tables.LATENCY, report.latency, timing, note=limits),
         table("Memory when loaded", tables.MEMORY, report.memory, describe.MEMORY),
+        table("Devices", tables.DEVICES, report.devices),
         *(_remap(head, brief) for head in (report.remap.heads if report.remap else ())),
         Section("Interface", items=list(describe.describe_interfaces(report.artifacts))),
         Section("Inputs", text=_inputs(report, brief=brief)),
@@ -152,6 +153,7 @@ def _check_sections(groups: Sequence[CheckGroup]) -> Iterator[Section]:
         yield Section("Checks", text=("No check was run: nothing is verified.",))
     for group in groups:
         title = f"{group.artifact}: {describe.STAGES.get(group.stage, group.stage)}"
+        title += f", on {group.device}" if group.device else ""
         yield Section(title, 3, columns=tables.CHECKS, records=group.checks)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from exporter.evaluation.measures import MEASURES
 from exporter.output.c_source import FORMS
-from exporter.records import Check, Latency, Memory, Proof, Quality, Report
+from exporter.records import Check, Device, Latency, Memory, Proof, Quality, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
@@ -130,6 +130,7 @@ _VERDICTS: Mapping[str, Style] = {
     "machine too busy to tell": "warning",
 }
 _FILE = Column("File", lambda row: Cell(row.artifact, "name"))
+_DEVICE = Column("Device", lambda row: row.device or NOTHING)
 _PRECISION = Column("Precision", lambda row: row.precision)
 _BEFORE_AND_AFTER = Column("Size", lambda row: size(row.original_bytes, row.bytes), right=True)
 _CHANGE = Column("Change", lambda row: change(row.original_bytes, row.bytes), right=True)
@@ -183,6 +184,7 @@ QUALITY = (
 
 CHECK_GROUPS = (
     _FILE,
+    _DEVICE,
     Column("Stage", lambda group: group.stage),
     Column("Passed", lambda group: group.tally if group.worst else NOTHING, right=True),
     Column("Nearest to its limit", _nearest),
@@ -200,6 +202,7 @@ CHECKS = (
 
 LATENCY = (
     _FILE,
+    _DEVICE,
     Column(
         "Engine",
         lambda row: f"{row.engine}, {plural(row.threads, 'thread')}, batch {row.batch}",
@@ -217,6 +220,7 @@ LATENCY = (
 
 MEMORY = (
     _FILE,
+    _DEVICE,
     Column("Engine", lambda row: row.engine, detail=True),
     Column("Resident", _BEFORE_AND_AFTER.content, right=True),
     Column("Change", _memory_change, right=True),
@@ -224,6 +228,29 @@ MEMORY = (
     _sizes("mapped_bytes", "Mapped"),
     _sizes("peak_bytes", "Peak"),
     Column("Noise", lambda row: size(row.noise_bytes), right=True, detail=True),
+)
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.items()) or NOTHING
+
+
+def _temperature(row: Device) -> str:
+    """Before and after, in degrees Celsius."""
+    known = (row.temperature_before_c, row.temperature_after_c)
+    found = [f"{each:.0f}" for each in known if each is not None]
+    return f"{' -> '.join(found)} C" if found else NOTHING
+
+
+DEVICES = (
+    Column("Device", lambda row: Cell(row.name, "name")),
+    Column("Processor", lambda row: row.cpu or NOTHING),
+    Column("Cores", lambda row: str(row.cores or NOTHING), right=True),
+    Column("Memory", lambda row: size(row.memory_bytes), right=True, detail=True),
+    Column("System", lambda row: row.system or NOTHING, detail=True),
+    Column("Versions", lambda row: _versions(row.versions), detail=True),
+    Column("Governor", lambda row: row.governor or NOTHING),
+    Column("Temperature", _temperature, right=True),
 )
 
 

@@ -14,8 +14,8 @@ import pytest
 from exporter.errors import UsageError
 from exporter.formats.model import RunOptions
 from exporter.graph import Array, Graph
-from exporter.performance import latency
-from exporter.performance.clocks import SYSTEM, Clocks
+from exporter.ondevice import rounds
+from exporter.ondevice.clocks import SYSTEM, Clocks
 from exporter.performance.latency import bench_models
 from exporter.performance.scenario import BenchOptions
 from exporter.records import Latency
@@ -159,7 +159,7 @@ def test_refused(call: Callable[[], object], message: str) -> None:
 
 
 def test_clock_that_never_advances_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "MAX_RUNS", 8)
+    monkeypatch.setattr(rounds, "MAX_RUNS", 8)
     with pytest.raises(UsageError, match="not positive"):
         bench(Machine(), 0.0, 0.0, **QUICK)
 
@@ -360,7 +360,7 @@ def test_block_size_is_doubled_until_blocks_are_long_enough(run_ms: float, runs:
 
 
 def test_interruption_does_not_shorten_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "WARM_UP_RUNS", 0)
+    monkeypatch.setattr(rounds, "WARM_UP_RUNS", 0)
     result = bench(Machine(first_run_ms=50.0), 1.0, 1.0, **QUICK)
     assert result.settings["runs_per_block"] == [16, 16, 16]
 
@@ -391,7 +391,7 @@ def test_garbage_collection_is_on_after_an_error(monkeypatch: pytest.MonkeyPatch
     def fail(_machine: Machine, _milliseconds: float) -> None:
         raise KeyError
 
-    monkeypatch.setattr(latency, "WARM_UP_RUNS", 0)
+    monkeypatch.setattr(rounds, "WARM_UP_RUNS", 0)
     monkeypatch.setattr(Machine, "work", fail)
     with pytest.raises(KeyError):
         bench(Machine(), 10.0, 10.0)

@@ -13,10 +13,12 @@ from onnx import helper
 
 from exporter.data.samples import Samples
 from exporter.errors import ModelError
-from exporter.formats import memory_probe, open_model
+from exporter.formats import open_model
+from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.jobs.checks import measure_models
 from exporter.jobs.job import Job
+from exporter.ondevice import memory_probe
 from exporter.performance import memory
 from exporter.performance.memory import Growth, ModelFile, measure_memory, summarize
 from tests.builders.onnx_models import numbers, proto
@@ -40,7 +42,7 @@ def dense(folder: Path, units: int, source: str = "x") -> ModelFile:
 def test_memory_grows_by_the_weights(tmp_path: Path) -> None:
     """40 MB of weights against 4 kB; a runtime may keep more than one copy."""
     original, pruned = dense(tmp_path, 10_000), dense(tmp_path, 1)
-    result = measure_memory(original, pruned, {"x": numbers(1, FEATURES)}, 1, ENGINE)
+    result = measure_memory(original, pruned, {"x": numbers(1, FEATURES)}, RunOptions(), ENGINE)
     assert (result.artifact, result.engine) == ("net1.onnx", ENGINE)
     weights = 10_000 * FEATURES * 4
     assert 0.9 * weights <= result.original_bytes - result.bytes <= 3 * weights
@@ -48,7 +50,7 @@ def test_memory_grows_by_the_weights(tmp_path: Path) -> None:
 
 def test_input_named_like_an_argument_of_numpy(tmp_path: Path) -> None:
     file = dense(tmp_path, 2, source="file")
-    result = measure_memory(file, file, {"file": numbers(1, FEATURES)}, 1, ENGINE)
+    result = measure_memory(file, file, {"file": numbers(1, FEATURES)}, RunOptions(), ENGINE)
     assert result.original_bytes > 0
 
 
@@ -57,7 +59,7 @@ def test_open_batch(tmp_path: Path) -> None:
     path.write_bytes(classifier(batch=None).content("y"))
     file = ModelFile(open_model(path), path)
     (source,) = file.model.graph().inputs
-    result = measure_memory(file, file, {source: numbers(3, 4)}, 1, ENGINE)
+    result = measure_memory(file, file, {source: numbers(3, 4)}, RunOptions(), ENGINE)
     assert result.original_bytes > 0
 
 
@@ -72,14 +74,14 @@ def test_open_batch(tmp_path: Path) -> None:
 def test_failed_run(tmp_path: Path, feed: dict[str, Array], message: str) -> None:
     file = dense(tmp_path, 2)
     with pytest.raises(ModelError, match=f"the memory of net2.onnx could not.*{message}"):
-        measure_memory(file, file, feed, 1, ENGINE)
+        measure_memory(file, file, feed, RunOptions(), ENGINE)
 
 
 def test_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "TIMEOUT_S", 0.01)
     file = dense(tmp_path, 2)
     with pytest.raises(ModelError, match=r"one run took more than 0\.01 s"):
-        measure_memory(file, file, {"x": numbers(1, FEATURES)}, 1, ENGINE)
+        measure_memory(file, file, {"x": numbers(1, FEATURES)}, RunOptions(), ENGINE)
 
 
 MB = 1_000_000
@@ -94,7 +96,7 @@ def test_processes_alternate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     growth = iter(of_sizes(50, 10, 52, 90, 30, 51, 70, 20, 53))
     monkeypatch.setattr(memory, "_memory_growth", lambda *_: next(growth))
     file = dense(tmp_path, 2)
-    result = measure_memory(file, file, {"x": numbers(1, FEATURES)}, 1, ENGINE)
+    result = measure_memory(file, file, {"x": numbers(1, FEATURES)}, RunOptions(), ENGINE)
     assert (result.original_bytes, result.bytes) == (52.5 * MB, 20 * MB)
     assert result.raw == {
         "original": of_sizes(50, 90, 70),
@@ -111,8 +113,8 @@ def test_an_original_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(memory, "_memory_growth", lambda *_: next(growth))
     file, feed = dense(tmp_path, 2), {"x": numbers(1, FEATURES)}
     known: memory.Originals = {}
-    first = measure_memory(file, file, feed, 1, ENGINE, known=known)
-    second = measure_memory(file, dense(tmp_path, 3), feed, 1, ENGINE, known=known)
+    first = measure_memory(file, file, feed, RunOptions(), ENGINE, known=known)
+    second = measure_memory(file, dense(tmp_path, 3), feed, RunOptions(), ENGINE, known=known)
     assert (second.artifact, second.bytes) == ("net3.onnx", 12 * MB)
     assert second.original_bytes == first.original_bytes
     assert second.raw["pruned"] == of_sizes(11, 12, 13)
@@ -134,8 +136,8 @@ def test_an_original_is_measured_once(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_verdict(
     original: list[float], pruned: list[float], control: list[float], noise: float, verdict: str
 ) -> None:
-    sides = (of_sizes(*each) for each in (original, pruned, control))
-    result = summarize("net", ENGINE, *sides)
+    before, after, again = (of_sizes(*each) for each in (original, pruned, control))
+    result = summarize("net", ENGINE, before, after, again)
     assert (result.noise_bytes, result.verdict) == (noise * MB, verdict)
 
 
@@ -143,7 +145,7 @@ def test_verdict(
 def test_parts_of_the_memory(tmp_path: Path) -> None:
     """Weights of 40 MB, which onnxruntime copies to memory of its own."""
     original, pruned = dense(tmp_path, 10_000), dense(tmp_path, 1)
-    result = measure_memory(original, pruned, {"x": numbers(1, FEATURES)}, 1, ENGINE)
+    result = measure_memory(original, pruned, {"x": numbers(1, FEATURES)}, RunOptions(), ENGINE)
     assert result.original_anonymous_bytes is not None
     assert result.anonymous_bytes is not None
     assert result.original_mapped_bytes is not None
@@ -163,7 +165,7 @@ def test_probe_on_a_system_without_proc(
     monkeypatch.setattr(memory_probe, "_CLEAR", tmp_path / "missing" / "too")
     values: dict[str, Any] = {"=x": np.ones(3)}
     np.savez(tmp_path / "x.npz", **values)
-    arguments = ["", "net", str(tmp_path / "x.npz"), "2"]
+    arguments = ["", json.dumps({"kind": "onnx", "path": "net"}), str(tmp_path / "x.npz")]
     seen: list[object] = []
     memory_probe.print_memory_growth(lambda *given: seen.append(given), arguments)
     assert set(json.loads(capsys.readouterr().out)) == {"resident"}

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 
 from exporter.errors import ModelError
+from exporter.ondevice import machine
 from exporter.records import (
     Check,
     Coverage,
@@ -27,7 +28,8 @@ from exporter.records import (
     SelectedUnit,
     WorstCase,
 )
-from exporter.report import check_groups, describe, formatting, machine, sections
+from exporter.report import check_groups, describe, formatting, sections
+from exporter.report import machine as libraries
 from exporter.report.check_groups import describe_quantization
 from exporter.report.markdown import to_markdown
 from exporter.report.terminal import print_report, print_reports
@@ -130,6 +132,7 @@ def test_json_keys_are_in_the_documented_order() -> None:
             "coverage",
             "worst",
             "first_differences",
+            "devices",
             "precisions",
         ),
     ]
@@ -433,13 +436,13 @@ CPUS = [
 @pytest.mark.parametrize(("text", "model"), CPUS, ids=["x86", "arm"])
 def test_processor_on_linux(tmp_path: Path, text: str, model: str) -> None:
     (tmp_path / "cpuinfo").write_text(text, encoding="utf-8")
-    assert machine._cpu_model(tmp_path / "cpuinfo") == model
+    assert machine.cpu_model(tmp_path / "cpuinfo") == model
 
 
 def test_processor_on_other_systems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "processor", lambda: "")
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    assert machine._cpu_model(tmp_path / "absent") == "riscv64"
+    assert machine.cpu_model(tmp_path / "absent") == "riscv64"
 
 
 def test_cores_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,10 +452,10 @@ def test_cores_on_other_systems(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_versions_of_installed_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert machine.versions()["python"] == platform.python_version()
-    assert "numpy" in machine.versions()
-    monkeypatch.setattr(machine, "DISTRIBUTIONS", ("no-such-distribution", "numpy"))
-    assert list(machine.versions()) == ["python", "numpy"]
+    assert libraries.versions()["python"] == platform.python_version()
+    assert "numpy" in libraries.versions()
+    monkeypatch.setattr(libraries, "DISTRIBUTIONS", ("no-such-distribution", "numpy"))
+    assert list(libraries.versions()) == ["python", "numpy"]
 
 
 # --- precisions ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Self
 from onnx import ModelProto
 
 from exporter.errors import ModelError, interpreting
+from exporter.formats.executor import active_executor
 from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions, in_turn
 from exporter.formats.onnx import splice
@@ -129,6 +130,8 @@ class OnnxModel:
 
     def runner(self, options: RunOptions) -> Runner:
         """The model in onnxruntime (raises ModelError if it does not load there)."""
+        if executor := active_executor():
+            return executor.runner(self, options)
         from exporter.formats.onnx.runtime import OnnxRunner  # noqa: PLC0415 - only where it runs
 
         load = partial(OnnxRunner, self._nested, self.name, options, self._external)

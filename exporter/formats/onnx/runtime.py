@@ -1,11 +1,10 @@
-"""Run an ONNX model with onnxruntime on the CPU."""
+"""Run an ONNX model with onnxruntime."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
 
-import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
@@ -15,9 +14,10 @@ from exporter.formats.onnx.classical.maps import array_of_maps, labels_of_maps
 from exporter.formats.onnx.external_data import ExternalData
 from exporter.formats.onnx.session import RUNTIME_ERRORS, is_plain, load_session, run_session
 from exporter.graph import Array
+from exporter.ondevice.onnx_session import bound_run, run_options, session_options
+from exporter.ondevice.providers import engine_text
 
 _UNKNOWN = "is not a registered function/op"
-_FATAL = 4  # log severity: lower ones are not logged
 
 
 class OnnxRunner:
@@ -37,13 +37,12 @@ class OnnxRunner:
         options: RunOptions,
         external: ExternalData | None = None,
     ) -> None:
-        self.engine = f"onnxruntime {onnxruntime.__version__}"
+        self.engine = engine_text(f"onnxruntime {onnxruntime.__version__}", options.provider)
         self._name = name
-        self._run_options = onnxruntime.RunOptions()
-        self._run_options.log_severity_level = _FATAL
+        self._run_options = run_options()
         try:
             self._session, self._values = load_session(
-                model, name, _session_options(options), external
+                model, name, session_options(options.threads), external, options.provider
             )
         except RUNTIME_ERRORS as error:
             reason = _one_line(error)
@@ -67,21 +66,7 @@ class OnnxRunner:
         ends = (*self._session.get_inputs(), *self._session.get_outputs())
         if not all(is_plain(end.type) and "string" not in end.type for end in ends):
             return partial(run_session, self._session, self._outputs, inputs, self._run_options)
-        binding = self._session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_cpu_input(name, np.require(value, requirements="C"))
-        for name in self._outputs:
-            binding.bind_output(name)
-        return partial(self._session.run_with_iobinding, binding, self._run_options)
-
-
-def _session_options(options: RunOptions) -> onnxruntime.SessionOptions:
-    result = onnxruntime.SessionOptions()
-    result.intra_op_num_threads = options.threads
-    result.inter_op_num_threads = 1
-    result.log_severity_level = _FATAL
-    result.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return result
+        return bound_run(self._session, inputs, self._outputs, self._run_options)
 
 
 def _one_line(error: Exception) -> str:

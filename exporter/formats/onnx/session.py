@@ -25,6 +25,7 @@ from exporter.formats.onnx.protos import (
     numpy_dtype,
 )
 from exporter.graph import Array
+from exporter.ondevice.providers import check_active, onnx_providers
 
 # onnxruntime's exceptions share no base but Exception; a wrong feed is a plain ValueError.
 RUNTIME_ERRORS = (
@@ -49,6 +50,7 @@ def load_session(
     name: str,
     options: onnxruntime.SessionOptions,
     external: ExternalData | None,
+    provider: str = "",
 ) -> tuple[Session, list[Any]]:
     """A session, and the arrays of large constants, which must be kept alive as long as it.
 
@@ -58,17 +60,22 @@ def load_session(
         options: changed: large constants are added.
         external: constants that are not in `model`. Large ones are passed to the session as
             arrays: a model of more than 2 GB cannot be serialized as one message.
+        provider: see `exporter.ondevice.providers`.
 
     Raises:
         ModelError: the model is too large for one message.
+        UsageError: onnxruntime does not have the provider.
         RUNTIME_ERRORS: onnxruntime refuses it.
     """
+    providers = onnx_providers(provider, onnxruntime.get_available_providers())
     values: list[Any] = []
     if external is not None:
         options.add_session_config_entry(_FOLDER, str(external.folder))
         model, values = _pass_arrays(model, external, options)
     content = file_content(model, name)
-    return Session(content, options, providers=["CPUExecutionProvider"]), values
+    session = Session(content, options, providers=providers)
+    check_active(session, providers)
+    return session, values
 
 
 def _pass_arrays(

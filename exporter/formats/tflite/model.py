@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from exporter.errors import interpreting
+from exporter.formats.executor import active_executor
 from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions, in_turn
 from exporter.formats.structure import Structure
@@ -101,9 +102,11 @@ class TfliteModel:
         return replace(made, names={str(i): n for n, i in self._drawing.tensors.items()})
 
     def runner(self, options: RunOptions) -> Runner:
+        ends = self._drawing.inputs, self._drawing.outputs
+        if executor := active_executor():
+            return executor.runner(self, options, ends)
         from exporter.formats.tflite.runtime import LiteRtRunner
 
-        ends = self._drawing.inputs, self._drawing.outputs
         custom = self._drawing.custom_operators
         load = partial(LiteRtRunner, self.content, self.name, ends, options, custom)
         work = partial(multiply_adds, self.graph())

@@ -11,17 +11,18 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+from ai_edge_litert import interpreter
 
 from exporter.errors import UsageError
 from exporter.formats.model import RunOptions
 from exporter.formats.tflite.foreign_operators import cannot_run
 from exporter.graph import Array
+from exporter.ondevice.providers import engine_text, litert_arguments
 from exporter.output.silence import no_output
 
 
 class LiteRtRunner:
-    """A file loaded into LiteRT with its default delegates (XNNPACK); inputs are fed by name."""
+    """A file loaded into LiteRT; inputs are fed by name."""
 
     def __init__(
         self,
@@ -42,12 +43,17 @@ class LiteRtRunner:
 
         Raises:
             ModelError: LiteRT cannot run the file.
+            UsageError: LiteRT does not have the provider.
         """
-        self.engine = f"ai-edge-litert {version('ai-edge-litert')}"
+        runtime = f"ai-edge-litert {version('ai-edge-litert')}"
+        self.engine = engine_text(runtime, options.provider)
         self._name, self._custom = name, custom
         self._inputs, self._outputs = ends
         with self._failures(), no_output(2):
-            self._interpreter = Interpreter(model_content=content, num_threads=options.threads)
+            self._delegates = litert_arguments(options.provider, interpreter)  # keeps them alive
+            self._interpreter = interpreter.Interpreter(
+                model_content=content, num_threads=options.threads, **self._delegates
+            )
         details = self._interpreter.get_input_details()
         self._details: dict[int, Any] = {int(each["index"]): each for each in details}
         self._shapes = {

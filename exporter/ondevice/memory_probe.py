@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import psutil
 
-from exporter.graph import Array
+from exporter.ondevice.runtimes import import_runtime, load
+from exporter.ondevice.spec import NAME_PREFIX, Spec
 
-NAME_PREFIX = "="  # of names in the archive: `numpy.savez` has its own argument "file"
-
-Load = Callable[[str, Mapping[str, Array], int], object]
+Load = Callable[[Spec, Mapping[str, Any]], object]
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 # Linux's name -> ours. Of the resident memory: allocated, mapped from files, and the peak.
-_FIELDS = {"RssAnon": "anonymous", "RssFile": "mapped", "VmHWM": "peak"}
+_FIELDS = {"VmRSS": "resident", "RssAnon": "anonymous", "RssFile": "mapped", "VmHWM": "peak"}
 _RESET_PEAK = "5"  # https://docs.kernel.org/filesystems/proc.html
 
 
@@ -28,16 +28,16 @@ def print_memory_growth(load_and_run: Load, arguments: Sequence[str]) -> None:
     The keys are "resident", and on Linux also "anonymous", "mapped" and "peak".
 
     Args:
-        load_and_run: (path, feeds by input name, threads) -> an object that keeps the model alive.
-        arguments: of the process: its name, the path of the model, an .npz of the feeds in the
-            order of the model's inputs, and the number of threads.
+        load_and_run: (model, feeds by input name) -> an object that keeps the model alive.
+        arguments: of the process: its name, the fields of a `Spec` as JSON, and an .npz of the
+            feeds in the order of the model's inputs.
     """
-    _, path, feeds, threads = arguments
+    _, spec, feeds = arguments
     with np.load(feeds) as archive:
         values = {key.removeprefix(NAME_PREFIX): archive[key] for key in archive.files}
     _reset_peak()
     before = _memory()
-    loaded = load_and_run(path, values, int(threads))
+    loaded = load_and_run(Spec(**json.loads(spec)), values)
     after = _memory()
     del loaded
     before["peak"] = before["resident"]
@@ -47,15 +47,33 @@ def print_memory_growth(load_and_run: Load, arguments: Sequence[str]) -> None:
 
 def _memory() -> dict[str, int]:
     """Bytes of this process."""
-    found = {"resident": int(psutil.Process().memory_info().rss)}
-    if _STATUS.exists():
-        lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
-        sizes = {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}
-        found |= {ours: int(sizes[name]) * 1024 for name, ours in _FIELDS.items() if name in sizes}
-    return found
+    if not _STATUS.exists():
+        import psutil
+
+        return {"resident": int(psutil.Process().memory_info().rss)}
+    lines = (line.split() for line in _STATUS.read_text(encoding="ascii").splitlines())
+    sizes = {words[0].rstrip(":"): words[1] for words in lines if len(words) > 1}
+    return {ours: int(sizes[name]) * 1024 for name, ours in _FIELDS.items() if name in sizes}
 
 
 def _reset_peak() -> None:
     """Forget the peak of importing the runtime, where the system can."""
     with suppress(OSError):  # the peak then counts from the start of the process
         _CLEAR.write_text(_RESET_PEAK, encoding="ascii")
+
+
+def load_and_run(spec: Spec, feeds: Mapping[str, Any]) -> object:
+    """The model in its runtime, after one run."""
+    runner = load(spec)
+    runner(feeds)
+    return runner
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure; see `print_memory_growth`."""
+    import_runtime(json.loads(arguments[1])["kind"])  # does not count
+    print_memory_growth(load_and_run, arguments)
+
+
+if __name__ == "__main__":
+    main(sys.argv)

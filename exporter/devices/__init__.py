@@ -1,0 +1,1 @@
+"""Reach devices, and run and measure models there: `--on`."""
