@@ -13,6 +13,7 @@ import click
 from exporter.cli.stderr import say, say_traceback
 from exporter.errors import (
     ExporterError,
+    ModelError,
     OutputError,
     UsageError,
     missing_library,
@@ -23,6 +24,7 @@ from exporter.errors import (
 INTERRUPTED = 130
 BUG = 70
 USAGE = 2
+DAMAGED = ModelError.exit_code
 
 
 class _StdoutError(OutputError):
@@ -101,6 +103,30 @@ def unwind_on_signals() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # not under nohup
             signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+
+
+_handlers: list[object] = []  # the kernel calls them: Python must not collect them
+
+
+def report_shortened_files(*, as_json: bool) -> None:
+    """End with one line if another program shortens a file that this process has mapped.
+
+    The kernel sends SIGBUS at the next read of a byte that the file no longer has. Python calls a
+    handler only after that read, which is repeated for ever; so the kernel calls this one. It
+    cannot return, and temporary files stay, as after a kill.
+    """
+    if not hasattr(signal, "SIGBUS"):  # Windows
+        return
+    import ctypes
+
+    def end(_number: int) -> None:
+        message = "another program shortened a file while it was read"
+        hint = "run the command again when the file is complete"
+        os._exit(_print_error(message, hint, DAMAGED, as_json=as_json))
+
+    handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(end)
+    _handlers.append(handler)
+    ctypes.CDLL(None).signal(int(signal.SIGBUS), handler)
 
 
 # --- errors -------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from exporter.cli import config
-from exporter.cli.exit_codes import printing
+from exporter.cli.exit_codes import printing, report_shortened_files
 from exporter.cli.progress import Progress
 from exporter.cli.stderr import say
 from exporter.errors import nearest
@@ -256,6 +256,7 @@ class Command(click.Command):
             with printing():
                 click.echo("\n".join(config.to_toml(ctx)))
             return 0
+        report_shortened_files(as_json=ctx.params["as_json"])
         if (file := config.file_in_use(ctx)) and not ctx.params["quiet"]:
             say(f"options from {file}")
         return super().invoke(ctx)

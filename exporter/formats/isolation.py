@@ -339,7 +339,7 @@ class _Answering:
         try:
             _die_with_parent()
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
-            for number in (signal.SIGTERM, signal.SIGHUP):
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGBUS):
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash writes no file

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import exporter as package
+from exporter.cli.exit_codes import run_command
+from exporter.cli.main import cli
 from exporter.errors import UsageError
+from exporter.planning.cut import plan_cut
 from tests.builders.commands import Done, command, environment, exporter, listing
+from tests.builders.onnx_models import node, numbers, proto
 
 NOBODY = 65534
 PRUNE = "prune net.onnx -o out.onnx --keep 1,2 --samples 2"
@@ -217,3 +224,40 @@ def test_full_disk_of_temporary_files(work: Path) -> None:
     hint = "free some space there, or set TMPDIR to another folder"
     assert_one_error(Done(done.code, "", done.err), 6, error, hint)
     assert not (work / "q.onnx").exists()
+
+
+# --- files that change --------------------------------------------------------------------------
+
+
+@linux
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
+def test_another_program_shortens_the_model(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large files are mapped: the kernel ends a process that reads what is no longer there."""
+    source, printed = tmp_path / "net.onnx", tmp_path / "printed"
+    model = proto([node("MatMul", ["x", "k"], ["y"], "head")], {"k": numbers(64, 6000)}, x=(1, 64))
+    source.write_bytes(model.SerializeToString())
+
+    def shorten(*arguments: Any, **options: Any) -> Any:
+        os.truncate(source, 5000)
+        return plan_cut(*arguments, **options)
+
+    monkeypatch.setattr("exporter.jobs.prune.plan_cut", shorten)
+    line = ["prune", str(source), "-o", str(tmp_path / "out.onnx"), "--keep", "1", *flags]
+    child = os.fork()
+    if not child:
+        for stream in (1, 2):
+            os.dup2(os.open(printed, os.O_CREAT | os.O_APPEND | os.O_WRONLY), stream)
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # pytest replaced them
+        os._exit(run_command(cli, line))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+    words = "another program shortened a file while it was read"
+    shown = [each for each in printed.read_text().splitlines() if not each.endswith(" ...")]
+    if flags:
+        (record,) = map(json.loads, shown)
+        assert (record["error"], record["exit"]) == (words, 3)
+    else:
+        assert shown[0] == f"error: {words}"
+        assert [each[:6] for each in shown[1:]] == ["hint: "]
+    assert not (tmp_path / "out.onnx").exists()
