@@ -12,6 +12,7 @@ _LARGEST_SCALE = 1 / 50  # a first factor below this maps pixels 0..255 to unit 
 _SMALLEST_OFFSET = 50.0  # a first offset above this centers pixels 0..255
 _CLIPPED = 0.1  # share of an input's range by which samples may exceed it without a warning
 _COVERED = 0.1  # share of an input's range that samples cover at least, without a warning
+_STEPS, _SPREAD = 255, 100_001  # between 8-bit levels; values that stand for a range
 
 
 class RangeCheck:
@@ -24,6 +25,7 @@ class RangeCheck:
     def __init__(self, graph: Graph, name: str) -> None:
         self._name = name
         self._expected = expected_range(graph, name)
+        self._is_quantized = graph.tensors[name].quantization is not None
         self._low, self._high = np.inf, -np.inf
 
     def see(self, values: Array) -> None:
@@ -41,10 +43,34 @@ class RangeCheck:
         outside = max(low - self._low, self._high - high) / span
         if outside <= _CLIPPED and (self._high - self._low) / span >= _COVERED:
             return ""
+        found = self._low, self._high
+        if self._is_quantized:
+            kept, possible = kept_db(found, self._expected), kept_db(found, found)
+            loss = "its 8 bits keep {:.1f} dB of them"
+        else:
+            kept, possible = kept_db(self._expected, found), kept_db(self._expected, self._expected)
+            loss = "8 bits calibrated on them keep {:.1f} dB of the input's values"
         return (
             f"input {self._name!r} takes values {low:.3g} to {high:.3g}, the samples are "
-            f"{self._low:.3g} to {self._high:.3g}"
+            f"{self._low:.3g} to {self._high:.3g}: {loss.format(kept)}, instead of {possible:.1f}"
         )
+
+
+def kept_db(values: tuple[float, float], quantized: tuple[float, float]) -> float:
+    """The ratio of signal to error after quantization to 8 bits, in dB.
+
+    Args:
+        values: ends of the range in which the values are spread evenly.
+        quantized: ends of the range that the 256 levels cover, extended to 0, as calibration does.
+            Values outside are clipped.
+    """
+    low, high = min(*quantized, 0.0), max(*quantized, 0.0)
+    step = (high - low) / _STEPS or 1.0
+    exact = np.linspace(*values, _SPREAD)
+    error = exact - (np.clip(np.rint((exact - low) / step), 0, _STEPS) * step + low)
+    power = np.array([np.mean(exact**2), np.mean(error**2)])
+    signal, noise = 10 * np.log10(np.maximum(power, np.finfo(float).tiny))
+    return float(signal - noise)
 
 
 def expected_range(graph: Graph, name: str) -> tuple[float, float] | None:

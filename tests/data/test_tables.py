@@ -155,7 +155,7 @@ def test_large_tables_stay_in_their_file(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_range_that_does_not_fit_is_warned_of(tmp_path: Path) -> None:
     model = Graph((), ONE.tensors, ONE.inputs, (), normalization={"x": parse_normalization("0..1")})
     (warning,) = read_samples(write(tmp_path, CSV), model).warnings
-    assert warning == "input 'x' takes values 0 to 1, the samples are -40 to 6"
+    assert warning.startswith("input 'x' takes values 0 to 1, the samples are -40 to 6: 8 bits ")
 
 
 # --- refused ------------------------------------------------------------------------------------

@@ -178,7 +178,8 @@ def quantization(tensor: Any) -> Quantization | None:
 
 
 def _scale_and_zero_point(tensor: Any) -> tuple[Array, Array]:
-    scale = np.asarray(tensor.quantization.scale, np.float64)
+    with np.errstate(invalid="ignore"):  # a signaling NaN
+        scale = np.asarray(tensor.quantization.scale, np.float64)
     stated = tensor.quantization.zeroPoint
     zero_point = np.asarray([0] if _is_empty(stated) else stated, np.int64)
     return scale, np.broadcast_to(zero_point, scale.shape)
