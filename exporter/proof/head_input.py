@@ -76,11 +76,11 @@ class Source(NamedTuple):
         if not self.is_multiplied:
             return np.empty((0, *self.shape))
         if self.channels is None:
-            return np.eye(self.features).reshape(-1, *self.shape)
+            return np.eye(self.features, dtype=np.float32).reshape(-1, *self.shape)
         count = self.shape[self.channels]
         rows, positions = self.rows, self.features // count
         places = np.arange(rows * positions).reshape(rows, positions)
-        found = np.eye(count)[places % count]
+        found = np.eye(count, dtype=np.float32)[places % count]
         spatial = [n for axis, n in enumerate(self.shape) if axis != self.channels]
         return np.moveaxis(found.reshape(rows, *spatial, count), -1, 1 + self.channels)
 

@@ -41,6 +41,7 @@ from exporter.verification.top_k import EmittedIds, RankedOutput
 
 LARGEST = 10_000_000_000  # products of a probe: one or two seconds
 _NAMED = 3  # tensors in a message
+_LARGEST_VALUES = 20_000_000  # of the logits of a probe: they and the outputs are kept
 _BATCH = 64
 _CORNERS = 32  # units that are ranked first, one after the other
 
@@ -159,15 +160,16 @@ class _Rows(Sequence[Array]):
 
 
 def _most_rows(graph: Graph, heads: Sequence[Head], largest: int) -> int:
-    """How many rows have no more than so many products in all."""
+    """How many rows have no more than so many products in all, and fit in memory."""
     products = 0
+    widest = max(prod(n or 1 for n in graph.shape(head.z)) for head in heads)
     for node in dict.fromkeys(node for head in heads for node in head.body):
         if isinstance(node.operation, Linear):
             after = graph.shape(node.outputs[0])[1:]
             units = graph.shape(node.outputs[0])[node.operation.output_axis] or 1
             kernel = graph.shape(node.inputs[node.operation.kernel])
             products += prod(n or 1 for n in (*after, *kernel)) // units
-    return largest // max(1, products)
+    return min(largest // max(1, products), _LARGEST_VALUES // widest)
 
 
 def _is_rounded(graph: Graph, head: Head) -> bool:
@@ -280,7 +282,7 @@ def _corners(head: Head, graph: Graph) -> Array:
         line,
         line[::-1],
         15.0 * (-1.0) ** np.arange(width),
-        *(12.0 * np.eye(width)[first]),
+        *(12.0 * (first[:, np.newaxis] == np.arange(width))),
         *random.normal(scale=4.0, size=(4, width)),
     ]
     along = [1] * len(shape)

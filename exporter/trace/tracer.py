@@ -8,6 +8,7 @@ rule, or one that mixes units, refuses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,8 @@ from exporter.trace.refusals import (
 from exporter.trace.rules.protocol import RAW, Refused
 from exporter.trace.rules.rankings import top_k_of
 from exporter.trace.unit_axis import UnitAxis
+
+_WIDE = 1 << 20  # positions of an axis that cost little memory
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,8 @@ def trace_axis(
         raise Refused(None, f"the width of axis {axis} is not known before the model runs")
     if width == 0:
         raise Refused(None, f"axis {axis} has no positions")
+    if width > _WIDE and width > _count_weights(graph):
+        raise Refused(None, f"axis {axis} has {width:,} positions, more than the model has weights")
     if units is None:
         parts = find_axis_parts(graph, output, axis)
     else:
@@ -266,6 +271,12 @@ def trace_axis(
     positions[start:stop] = np.arange(stop - start)
     head = trace_unit_axis(graph, output, UnitAxis(axis, positions), walks)
     return replace(head, axis_parts=parts)
+
+
+def _count_weights(graph: Graph) -> int:
+    """How many values the constants of a graph have; each unit has one at least."""
+    constants = (tensor for tensor in graph.tensors.values() if tensor.is_constant)
+    return sum(math.prod(n or 1 for n in tensor.shape or ()) for tensor in constants)
 
 
 def trace_unit_axis(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -248,6 +249,19 @@ def test_a_product_of_two_results_is_not_linear() -> None:
     assert "'product', which is not linear" in not_possible(model, keep=[0, 2])
 
 
+def test_a_wide_head_takes_little_memory() -> None:
+    """A square matrix of its units would take 288 MB."""
+    nodes = [onnx.node("MatMul", ["x", "k"], ["z"], "head"), onnx.node("Sigmoid", ["z"], ["y"])]
+    model = from_proto(onnx.proto(nodes, {"k": onnx.numbers(6, 6000)}), "wide.onnx")
+    made, table = cut_and_table(model, keep=range(3000))
+    tracemalloc.start()
+    try:
+        assert "7 vectors fed" in probe(model, made, [table]).text
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()
+
+
 # --- where it is not possible ---------------------------------------------------------------------
 
 
@@ -259,11 +273,14 @@ def not_possible(model: Any, largest: int = 10**9, **options: Any) -> str:
     return found.text
 
 
-def test_heads_that_cannot_be_fed_say_why() -> None:
+def test_heads_that_cannot_be_fed_say_why(monkeypatch: pytest.MonkeyPatch) -> None:
     yolo = from_proto(yolox(decode=False), "yolox.onnx")
     assert "Sigmoid 'clss0', which is not linear" in not_possible(yolo, keep=[0])
     text = not_possible(original("softmax float32.onnx"), 10, keep=[0])
     assert text == "not possible: 9 vectors are needed, and at most 0 are fed"
+    monkeypatch.setattr("exporter.proof.probe._LARGEST_VALUES", 40)
+    text = not_possible(original("softmax float32.onnx"), keep=[0])
+    assert text == "not possible: 9 vectors are needed, and at most 6 are fed"
     clip = onnx.classifier(
         onnx.node("Clip", ["z", "low"], ["c"], "clip"),
         onnx.node("Add", ["c", "more"], ["s"], "add"),

@@ -44,6 +44,16 @@ def sequence() -> Graph:
     return b.graph("y")
 
 
+def test_a_stated_width_without_weights_takes_no_memory() -> None:
+    """A damaged file may state any width, here 64 TB of unit indices."""
+    b = Builder()
+    b.activation(b.dense(b.feed("x", None, 4), UNITS, "fc"), "sigmoid", "y")
+    graph = b.graph("y")
+    wide = replace(graph.tensors["y"], shape=(None, 1 << 43))
+    (refusal,) = trace(replace(graph, tensors={**graph.tensors, "y": wide})).refusals
+    assert refusal.reason.startswith("axis 1 has 8,796,093,022,208 positions, more than the model")
+
+
 def no_bias_linear() -> Graph:
     b = Builder()
     b.dense(b.feed("x", None, 4), UNITS, "y", bias=False)
