@@ -47,7 +47,11 @@ _with_keywords = functools.partial(with_keywords, types=_TYPES)
 
 @_with_keywords(CutOptions, Job)
 def inspect(
-    source: Source, *, measure_share: bool = False, **options: Unpack[Keywords]
+    source: Source,
+    *,
+    measure_share: bool = False,
+    channels: bool = False,
+    **options: Unpack[Keywords],
 ) -> Inspection:
     """Find the heads of a model, and what cannot be cut and why.
 
@@ -60,9 +64,10 @@ def inspect(
     Args:
         source: a path, or a live `keras.Model`. Keras models are opened in a child process.
         measure_share: time the head's share of the latency instead of counting its multiply-adds.
+        channels: without a selection: list the groups of inner channels that `trim` can remove.
     """
     if options.keys() <= OPENING and not measure_share:
-        return inspect_file(source, _job(options))
+        return inspect_file(source, _job(options), channels=channels)
     cut_options, job = _records(options)
     return inspect_with_forecast(source, cut_options, job, measure_share=measure_share)
 

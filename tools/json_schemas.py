@@ -16,6 +16,7 @@ from types import NoneType, UnionType
 from typing import Any
 
 from exporter.evaluation.unit_table import UnitRow
+from exporter.jobs.inspect import ChannelFacts
 from exporter.records import PrecisionRow, Report
 from exporter.remap import Remap
 from exporter.trace.refusals import Refusal
@@ -277,6 +278,7 @@ INSPECT = record(
         ),
         "refused": many(record(of_fields(Refusal, {}))),
         "forecast": optional(of_other("plan", "#/$defs/Forecast")),
+        "channels": optional(many(record(of_fields(ChannelFacts, {})))),
     }
 )
 REPORTS = record(

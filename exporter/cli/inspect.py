@@ -21,6 +21,12 @@ from exporter.planning.options import CutOptions
     "inspect",
     ("net.onnx", "net.onnx --keep owl,macaw --precision fp32,int8"),
     options.measure_share,
+    options.option(
+        "--channels",
+        is_flag=True,
+        section="Channels",
+        help="List the groups of inner channels that `exporter trim` can remove.",
+    ),
     records=(CutOptions, Job),
 )
 def command(model: Path, **given: Any) -> int:
@@ -33,10 +39,12 @@ def command(model: Path, **given: Any) -> int:
     from exporter.jobs.inspect import inspect_file
 
     cut_options = _cut_options(given)
+    if cut_options is not None and given["channels"]:
+        raise click.UsageError("--channels lists the channels of the uncut model: leave out --keep")
     with show_progress(given) as progress:
         job = options.make_job(given, progress)
         if cut_options is None:
-            found = inspect_file(model, job)
+            found = inspect_file(model, job, channels=given["channels"])
         else:
             found = inspect_with_forecast(
                 model, cut_options, job, measure_share=given["measure_share"]

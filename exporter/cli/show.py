@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from exporter.jobs.demo import Demo
-    from exporter.jobs.inspect import HeadFacts, Inspection
+    from exporter.jobs.inspect import ChannelFacts, HeadFacts, Inspection
     from exporter.jobs.select import UnitChoice
     from exporter.jobs.verify_folder import FolderReport
     from exporter.records import Report
@@ -245,6 +245,9 @@ def _print_inspection(inspected: Inspection, record: Mapping[str, Any], *, verbo
     for hint in dict.fromkeys(r.hint for r in inspected.refused if r.hint):
         print_printable(f"hint: {hint}")
     _print_choices(inspected)
+    if inspected.channels is not None:
+        click.echo()
+        print_rich(lambda console: console.print(_channel_table(inspected.channels or ())))
     if inspected.forecast is not None:
         from exporter.cli.show_forecast import print_forecast
 
@@ -266,6 +269,26 @@ def _print_choices(inspected: Inspection) -> None:
         name = shlex.quote(inspected.choices[0])
         several = f"or several: --cut {name}=SPEC for each"
         click.echo(f"\nChoose one with --head NAME: --head {name}; {several}")
+
+
+def _channel_table(channels: tuple[ChannelFacts, ...]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("Channels of", "Channels", "Units", "Bytes", "Multiply-adds", "Read by"):
+        table.add_column(column, overflow="fold", no_wrap=column not in {"Channels of", "Read by"})
+    for each in channels:
+        name, count = Text(formatting.printable(each.name)), str(each.channels)
+        if each.reason:
+            table.add_row(
+                name, count, "", "", "", Text(f"stay: {formatting.printable(each.reason)}")
+            )
+            continue
+        readers = Text(formatting.printable(", ".join(each.consumers)))
+        size, work = _share(each.bytes, None), _share(each.multiply_adds, None)
+        table.add_row(name, count, str(each.units), size, work, readers)
+    return table
 
 
 def _head_table(heads: tuple[HeadFacts, ...]) -> Table:

@@ -79,11 +79,14 @@ class Samples:
         most = max(1, size_bytes // max(1, sum(values.nbytes for values in first.values())))
         if most >= self.count:
             return self
-        chosen = spread(self.count, most)
+        source = f"{self.source}, {most} of {self.count} samples"
+        return replace(self.at(spread(self.count, most)), source=source)
+
+    def at(self, chosen: Sequence[int]) -> Samples:
+        """The samples of these indices, in this order."""
         labels = self.labels and [self.labels[i] for i in chosen]
         values: Any = {name: Picked(each, chosen) for name, each in self.values.items()}
-        source = f"{self.source}, {most} of {self.count} samples"
-        return replace(self, values=values, source=source, labels=labels)
+        return replace(self, values=values, labels=labels)
 
 
 def _sample(values: Sequence[Array] | Array, index: int) -> Array:

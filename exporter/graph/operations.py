@@ -19,6 +19,42 @@ class PerChannel(NamedTuple):
     zero: float | None = None  # the entry that makes a channel 0, if there is one
 
 
+class Window(NamedTuple):
+    """How a kernel moves over an image: one entry for each of its spatial axes.
+
+    Attributes:
+        axes: of the image.
+        kernel_axes: of the kernel.
+        pads: positions of zeros before and after; "upper" or "lower" for as many as give the output
+            the length ceil(length / stride), with the odd one at that end.
+    """
+
+    axes: tuple[int, ...]
+    kernel_axes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...] | str
+
+
+class Contraction(NamedTuple):
+    """The axes that a product sums over.
+
+    Attributes:
+        data: slot of the computed input.
+        input_axis: its axis of channels.
+        kernel_axis: the kernel's axis of input channels; within a group if there are groups. The
+            last axes of the input are flattened if the kernel's axis is longer.
+        window: of a convolution; None if each position is multiplied alone.
+        adds_up: outputs of several positions are added (a transposed convolution).
+    """
+
+    data: int
+    input_axis: int
+    kernel_axis: int
+    window: Window | None = None
+    adds_up: bool = False
+
+
 @dataclass(frozen=True)
 class Linear:
     """A product of the first input with a kernel over some of its axes, plus a bias.
@@ -38,6 +74,8 @@ class Linear:
     kernel_zero: float | None = 0.0  # the entry that makes a channel 0; None: see PerChannel.zero
     shape: int | None = None  # slot of the shape of the output, where the file states it
     altered: bool = False  # the bias is scaled, or an activation is part of the operation
+    contraction: Contraction | None = None  # None where it is not known, or the kernel is scaled
+    groups_attribute: str | None = None  # name of an attribute with the number of groups
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from exporter.channels.groups import find_channels
 from exporter.errors import interpreting
 from exporter.forecast.forecast import Forecast
 from exporter.formats import size_bytes
@@ -60,6 +61,31 @@ class HeadFacts:
 
 
 @dataclass(frozen=True, eq=False)
+class ChannelFacts:
+    """A group of channels that are removed together, or channels that stay.
+
+    Attributes:
+        name: of the first tensor that they are on.
+        channels: of that tensor.
+        units: what is removed as a whole; 0 if the channels stay.
+        producers, consumers: names of the products that compute the channels, and that sum over
+            them.
+        bytes: of the constants that become smaller with the group.
+        multiply_adds: of these products for one sample; None if a shape is not known.
+        reason: why the channels stay; "" for a group.
+    """
+
+    name: str
+    channels: int
+    units: int
+    producers: tuple[str, ...] = ()
+    consumers: tuple[str, ...] = ()
+    bytes: int = 0
+    multiply_adds: int | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
 class Inspection:
     """The heads of a model, in the order of its outputs.
 
@@ -70,6 +96,7 @@ class Inspection:
         maps: groups of heads that are cut together.
         choices: names of the heads of which the user has to choose; () for a single head.
         forecast: what a cut will bring; None if no units were selected.
+        channels: groups of inner channels, and channels that stay; None if not asked for.
     """
 
     model: Model
@@ -80,6 +107,7 @@ class Inspection:
     maps: tuple[ClassMaps, ...] = ()
     choices: tuple[str, ...] = ()
     forecast: Forecast | None = None
+    channels: tuple[ChannelFacts, ...] | None = None
 
     def _repr_html_(self) -> str:
         """The heads in a notebook."""
@@ -120,6 +148,7 @@ class Inspection:
             "heads": [facts.to_dict() for facts in self.heads],
             "refused": [asdict(refusal) for refusal in self.refused],
             "forecast": self.forecast and self.forecast.to_dict(),
+            "channels": None if self.channels is None else [asdict(each) for each in self.channels],
         }
 
 
@@ -131,10 +160,15 @@ def _head_rows(heads: tuple[HeadFacts, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def inspect_file(source: str | Path | Any, job: Job) -> Inspection:
-    """Open a model and inspect it (see `inspect_model`)."""
+def inspect_file(source: str | Path | Any, job: Job, *, channels: bool = False) -> Inspection:
+    """Open a model and inspect it (see `inspect_model`).
+
+    Args:
+        channels: list its channels too.
+    """
     with job.open(source) as opened, interpreting(f"inspecting {opened.model.name}"):
-        return inspect_model(opened.model, size_bytes(opened.path) if opened.path else None)
+        found = inspect_model(opened.model, size_bytes(opened.path) if opened.path else None)
+        return replace(found, channels=channel_facts(opened.model.graph()) if channels else None)
 
 
 def inspect_model(model: Model, size: int | None = None) -> Inspection:
@@ -164,3 +198,24 @@ def _facts(graph: Graph, head: Head, size: int | None, total: int | None) -> Hea
         multiply_adds=work,
         share_of_multiply_adds=work / total if work is not None and total else None,
     )
+
+
+def channel_facts(graph: Graph) -> tuple[ChannelFacts, ...]:
+    """The channel groups of a graph in running order, then the channels that stay."""
+    found = find_channels(graph)
+    groups = [
+        ChannelFacts(
+            name=group.name,
+            channels=int(group.sizes.sum()),
+            units=group.units,
+            producers=tuple(node.name for node in group.producers),
+            consumers=tuple(each.node.name for each in group.consumers),
+            bytes=sum(
+                graph.tensors[name].size_bytes or 0 for name in {c.name for c in group.constants}
+            ),
+            multiply_adds=multiply_adds(graph, group.products(graph)),
+        )
+        for group in found.groups
+    ]
+    fixed = [ChannelFacts(each.name, each.channels, 0, reason=each.reason) for each in found.fixed]
+    return (*groups, *fixed)

@@ -8,7 +8,9 @@ import pytest
 
 from exporter.formats import open_model
 from exporter.formats.tflite import from_bytes
-from exporter.jobs.inspect import inspect_model
+from exporter.jobs.inspect import inspect_file, inspect_model
+from exporter.jobs.job import Job
+from tests.builders.channel_models import network
 from tests.builders.onnx_models import model, node, numbers
 from tests.builders.shelf import FEATURES, UNITS
 from tests.builders.tflite_builder import Builder
@@ -120,6 +122,7 @@ def test_record(shelf: Path) -> None:
         "inputs": [{"name": "x", "shape": [None, 6], "dtype": "float32"}],
         "refused": [],
         "forecast": None,
+        "channels": None,
     }
     assert head == {
         "name": "probabilities",
@@ -153,3 +156,16 @@ def test_zoo(file: str, units: int, labels: bool, zoo: Path) -> None:
     assert bool(facts.head.labels) == labels
     assert facts.share_of_bytes is not None
     assert 0 < facts.share_of_bytes < 1
+
+
+def test_channels(tmp_path: Path) -> None:
+    """conv 3 -> 8 of 3 x 3 at 9 x 9 positions, then 8 -> 12 at 5 x 5, then a dense layer to 5."""
+    path = tmp_path / "net.onnx"
+    network("plain").write(path)
+    first, second, scores = inspect_file(path, Job(), channels=True).channels or ()
+    assert (first.channels, first.units, first.reason) == (8, 8, "")
+    assert first.bytes == 4 * (8 * 3 * 9 + 8 + 12 * 8 * 9)
+    assert first.multiply_adds == 81 * 27 * 8 + 25 * 72 * 12
+    assert (second.producers, second.consumers) == (("n_t2",), ("n_t7",))
+    assert (scores.channels, scores.units) == (5, 0)
+    assert "softmax" in scores.reason.lower()

@@ -39,7 +39,12 @@ def _fused_matmul(node: NodeView) -> Operation:
     if node.attributes.get("transBatchA", 0) or node.attributes.get("transBatchB", 0):
         raise UntranslatableError("it moves the batch axis of an operand")
     transposed = bool(node.attributes.get("transB", 0))
-    return replace(matmul(node), kernel_axis=0 if transposed else 1)
+    scaled = node.attributes.get("transA", 0) or node.attributes.get("alpha", 1.0) != 1.0
+    product = matmul(node)
+    summed = None
+    if product.contraction is not None and not scaled:
+        summed = product.contraction._replace(kernel_axis=1 if transposed else 0)
+    return replace(product, kernel_axis=0 if transposed else 1, contraction=summed)
 
 
 def _fast_gelu(node: NodeView) -> Operation:

@@ -10,18 +10,22 @@ from collections.abc import Mapping
 
 from exporter.formats.check_operation import UntranslatableError
 from exporter.formats.tflite.operator_view import OperatorView, Translate
-from exporter.graph.operations import Linear, Operation
+from exporter.graph.operations import Contraction, Linear, Operation, Window
 
 
 def _fully_connected(view: OperatorView) -> Operation:
     if view.option("weightsFormat"):
         raise UntranslatableError("its weights are shuffled for one kind of processor")
-    return _linear(view, (0, view.known_rank() - 1))
+    last = (view.rank(0) or 0) - 1
+    summed = Contraction(0, last, kernel_axis=1) if last >= 0 else None
+    return _linear(view, (0, view.known_rank() - 1), contraction=summed)
 
 
 def _conv_2d(view: OperatorView) -> Operation:
     """image [batch, h, w, in], kernel [out, h, w, in / groups]"""
-    return _linear(view, (0, 3), _groups(view, kernel_inputs=-1))
+    window = _window(view, ("H", "W"), (1, 2))
+    summed = Contraction(0, 3, kernel_axis=3, window=window)
+    return _linear(view, (0, 3), _groups(view, kernel_inputs=-1), contraction=summed)
 
 
 def _conv_3d(view: OperatorView) -> Operation:
@@ -35,7 +39,9 @@ def _depthwise_conv_2d(view: OperatorView) -> Operation:
     Each input channel has its own output channels and is a group. If there is only one input
     channel, any number of output channels can be kept.
     """
-    return _linear(view, (3, 3), view.length(0, -1) or 1, "depthMultiplier")
+    summed = Contraction(0, 3, kernel_axis=3, window=_window(view, ("H", "W"), (1, 2)))
+    groups = view.length(0, -1) or 1
+    return _linear(view, (3, 3), groups, "depthMultiplier", summed if groups > 1 else None)
 
 
 def _transpose_conv(view: OperatorView) -> Operation:
@@ -43,30 +49,57 @@ def _transpose_conv(view: OperatorView) -> Operation:
     if not view.is_fixed(1):
         raise UntranslatableError("its kernel is not a constant but computed")
     bias = None if view.input(3) is None else 3
-    return Linear(1, kernel_axis=0, output_axis=3, bias=bias, shape=2)
+    summed = Contraction(0, 3, kernel_axis=3, adds_up=True)
+    return Linear(1, kernel_axis=0, output_axis=3, bias=bias, shape=2, contraction=summed)
 
 
 def _batch_matmul(view: OperatorView) -> Operation:
     if not view.is_fixed(1):
         raise UntranslatableError("its right side is not a constant")
-    axis = view.known_rank(1) - (2 if view.option("adjY", default=False) else 1)
-    return Linear(1, kernel_axis=axis, output_axis=view.known_rank() - 1)
+    rank, last = view.known_rank(1), view.known_rank() - 1
+    axis = rank - (2 if view.option("adjY", default=False) else 1)
+    summed = None
+    if rank == _MATRIX and not view.option("adjX", default=False):
+        summed = Contraction(0, last, kernel_axis=1 - axis)
+    return Linear(1, kernel_axis=axis, output_axis=last, contraction=summed)
 
 
 def _linear(
-    view: OperatorView, channels: tuple[int, int], groups: int = 1, width: str | None = None
+    view: OperatorView,
+    channels: tuple[int, int],
+    groups: int = 1,
+    width: str | None = None,
+    contraction: Contraction | None = None,
 ) -> Operation:
     """Args: channels: the kernel's axis of output channels, and the output's."""
     if not view.is_fixed(1):
         raise UntranslatableError("its kernel is not a constant but computed")
     bias = None if view.input(2) is None else 2
-    return Linear(1, *channels, bias=bias, groups=groups, width_attribute=width)
+    return Linear(
+        1,
+        *channels,
+        bias=bias,
+        groups=groups,
+        width_attribute=width,
+        contraction=contraction,
+    )
+
+
+def _window(view: OperatorView, letters: tuple[str, ...], axes: tuple[int, ...]) -> Window:
+    """A padding is chosen so that an odd one is at the end."""
+    strides = tuple(int(view.option(f"stride{each}", 1)) or 1 for each in letters)
+    dilations = tuple(int(view.option(f"dilation{each}Factor", 1)) or 1 for each in letters)
+    is_valid = int(view.option("padding")) == _VALID
+    return Window(axes, axes, strides, dilations, ((0, 0),) * len(axes) if is_valid else "upper")
 
 
 def _groups(view: OperatorView, kernel_inputs: int) -> int:
     """Args: kernel_inputs: the kernel's axis of input channels."""
     return (view.length(0, -1) or 1) // (view.length(1, kernel_inputs) or 1) or 1
 
+
+_MATRIX = 2  # axes
+_VALID = 1  # of the Padding of the schema
 
 ROWS: Mapping[str, Translate] = {
     "BATCH_MATMUL": _batch_matmul,

@@ -1,0 +1,1 @@
+"""Removes channels inside a network, and refits what reads them (docs/trim.md)."""

@@ -1,0 +1,80 @@
+"""How many units each group keeps: the path from the whole network to the narrowest one.
+
+Each step makes one group narrower: that with the smallest error for each unit of cost that it
+saves. The error of a group is that of its products (`Elimination`), times the sensitivity of the
+network's outputs to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+
+import numpy as np
+
+from exporter.channels.groups import ChannelGroup
+from exporter.lazy_dataclass import dataclass
+from exporter.trimming.costs import Costs
+from exporter.trimming.eliminate import Elimination
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One network of the path.
+
+    Attributes:
+        widths: group -> units that stay.
+        cost: as a share of the whole network's.
+        error: expected relative squared error of the outputs.
+    """
+
+    widths: Mapping[str, int]
+    cost: float
+    error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A group, how its units are removed, and how much its errors count."""
+
+    group: ChannelGroup
+    elimination: Elimination
+    sensitivity: float = 1.0
+    multiple: int = 8
+    _widths: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def widths(self) -> list[int]:
+        """The numbers of units that it may keep, descending, without all of them.
+
+        The channels of its first tensor are a multiple of `multiple`.
+        """
+        size = int(self.group.sizes.max())
+        step = self.multiple // int(np.gcd(self.multiple, size))
+        return list(range((self.group.units - 1) // step * step, 0, -step))
+
+    def error(self, width: int) -> float:
+        return self.sensitivity * self.elimination.error(width)
+
+
+def path(scored: Sequence[Scored], costs: Costs) -> list[Step]:
+    """The steps from the whole network to the one in which no group can become narrower."""
+    groups = {each.group.name: each for each in scored}
+    widths = {name: each.group.units for name, each in groups.items()}
+    whole = costs.of(widths) or 1.0
+    steps = [Step(dict(widths), 1.0, 0.0)]
+    while True:
+        best: tuple[float, str, int] | None = None
+        for name, each in groups.items():
+            for width in each.widths:
+                if width >= widths[name]:
+                    continue
+                saved = costs.saved(widths, name, width)
+                added = each.error(width) - each.error(widths[name])
+                if saved > 0 and (best is None or added / saved < best[0]):
+                    best = added / saved, name, width
+        if best is None:
+            return steps
+        widths[best[1]] = best[2]
+        error = sum(each.error(widths[name]) for name, each in groups.items())
+        steps.append(Step(dict(widths), costs.of(widths) / whole, error))

@@ -1,0 +1,333 @@
+"""Trim a network: score its channel groups, choose widths, remove channels, refit their readers.
+
+1. `score`: the original runs on the calibration samples. For each group the Gram matrices of its
+   readers give the order in which units are removed (`eliminate`). One narrower network for each
+   group, refitted, shows how sensitive the outputs are to its errors.
+2. `path`: the widths of all groups, from the whole network to the narrowest one (`allocate`).
+3. `build`: all channels are removed at once; then the readers are refitted in running order, each
+   on what the trimmed network really computes before it (`refit`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+from exporter.channels.cut import Narrowed
+from exporter.channels.groups import ChannelGroup, Channels, find_channels
+from exporter.data.samples import Samples
+from exporter.formats.model import Model, RunOptions
+from exporter.graph import Array, Graph
+from exporter.graph.edits import Plan, Replace
+from exporter.lazy_dataclass import dataclass
+from exporter.trimming.allocate import Scored, Step, path
+from exporter.trimming.costs import Costs
+from exporter.trimming.design import Chosen
+from exporter.trimming.eliminate import Regression, eliminate
+from exporter.trimming.moments import Moments, with_ridge
+from exporter.trimming.network import batches, values_of
+from exporter.trimming.outputs import Answers, Observed
+from exporter.trimming.products import ProductToFit, in_waves, products_of
+from exporter.trimming.refit import refit
+
+_SCORE_RIDGE = 1e-5
+_MOMENT_BYTES = 1 << 29  # of the Gram matrices that are summed in one pass
+_ROWS_PER_COLUMN = 12  # more rows change a fit little
+_LEAST_ROWS = 2048
+_PROBE_SAMPLES = 128
+_PROBE_ERROR = 0.03  # of a group, as a share of the variance of the outputs of its readers
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How channels are scored and refitted.
+
+    Attributes:
+        multiple: the widths that stay are multiples of it.
+        ridge: as a share of the mean variance of a column.
+        refits: False only removes channels.
+    """
+
+    multiple: int = 8
+    ridge: float = 1e-3
+    refits: bool = True
+
+
+def no_progress(_message: str) -> None:
+    """Report nothing."""
+
+
+class Trimmer:
+    """One network that is trimmed on calibration samples.
+
+    Args:
+        model: float32, of any kind that is run.
+        samples: to calibrate on; labels are not used.
+        options: of the runtime.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        samples: Samples,
+        options: RunOptions,
+        fit: FitOptions | None = None,
+        progress: Callable[[str], None] = no_progress,
+    ) -> None:
+        self.model, self.samples = model, samples
+        self._options, self._fit, self._progress = options, fit or FitOptions(), progress
+        self._variances: dict[str, Array] = {}  # of the outputs of each product
+
+    @cached_property
+    def graph(self) -> Graph:
+        return self.model.graph()
+
+    @cached_property
+    def channels(self) -> Channels:
+        return find_channels(self.graph)
+
+    @cached_property
+    def products(self) -> tuple[ProductToFit, ...]:
+        return products_of(self.graph, self.channels)
+
+    @cached_property
+    def observed(self) -> Observed:
+        return Observed.of(self.graph)
+
+    def rows_of(self, product: ProductToFit) -> int:
+        """How many rows the samples give for a product: (samples x positions)."""
+        return self.samples.count * min(self._positions(product), self._rows_per_sample(product))
+
+    # --- scores -----------------------------------------------------------------------------------
+
+    @cached_property
+    def scored(self) -> tuple[Scored, ...]:
+        """The groups with the order of their units, and their sensitivity."""
+        found = []
+        probes = self._probe_samples()
+        reference = Answers(self.model, self.observed, probes, self._options)
+        for groups in self._chunks():
+            readers = self._readers(groups)
+            self._progress(f"measuring what {len(readers)} products read")
+            moments = self._original_moments(readers)
+            for group in groups:
+                each = self._score(group, moments)
+                found.append(self._with_sensitivity(each, moments, probes, reference))
+        return tuple(found)
+
+    def path(self, by: str = "multiply-adds") -> list[Step]:
+        """The widths from the whole network to the narrowest one; see `allocate.path`."""
+        return path(self.scored, Costs(self.graph, self.channels.groups, by))
+
+    def _readers(self, groups: Iterable[ChannelGroup]) -> list[ProductToFit]:
+        names = {group.name for group in groups}
+        return [each for each in self.products if names & each.units.keys()]
+
+    def _chunks(self) -> Iterator[list[ChannelGroup]]:
+        """Groups in running order, as many at a time as their matrices have room."""
+        chunk: list[ChannelGroup] = []
+        size = 0
+        for group in self.channels.groups:
+            needed = sum(8 * each.design.columns**2 for each in self._readers([group]))
+            if chunk and size + needed > _MOMENT_BYTES:
+                yield chunk
+                chunk, size = [], 0
+            chunk.append(group)
+            size += needed
+        if chunk:
+            yield chunk
+
+    def _original_moments(self, readers: Sequence[ProductToFit]) -> dict[str, Moments]:
+        moments = {each.node.name: Moments(each.design.columns) for each in readers}
+        first = 0
+        for values in self._values(self.model, readers):
+            for each in readers:
+                rows = self._rows(each, values[each.data], each.design.places, first)
+                moments[each.node.name].add(rows)
+            first += len(values[readers[0].data])
+        return {name: each.finish() for name, each in moments.items()}
+
+    def _values(
+        self, model: Model, readers: Sequence[ProductToFit]
+    ) -> Iterator[Mapping[str, Array]]:
+        feeds = batches(self.samples, self.graph)
+        return values_of(model, (each.data for each in readers), feeds, self._options)
+
+    def _rows(self, product: ProductToFit, values: Array, places: Array, first: int) -> Array:
+        """The rows of a batch: at the same positions in the original and in a trimmed network."""
+        number = self.products.index(product)
+        chosen = Chosen(first, self._rows_per_sample(product), number)
+        return product.design.rows(values, places, chosen)
+
+    def _rows_per_sample(self, product: ProductToFit) -> int:
+        wanted = max(_LEAST_ROWS, _ROWS_PER_COLUMN * product.design.columns)
+        return max(1, -(-wanted // max(1, self.samples.count)))
+
+    def _positions(self, product: ProductToFit) -> int:
+        operation = product.design.operation
+        shape = self.graph.shape(product.node.outputs[0])
+        lengths = [n or 1 for i, n in enumerate(shape) if i not in {0, operation.output_axis}]
+        return prod(lengths) * int(product.design.places.shape[1])
+
+    def _score(self, group: ChannelGroup, moments: Mapping[str, Moments]) -> Scored:
+        self._progress(f"scoring {group.units} units of {group.name}")
+        regressions = []
+        for each in self._readers([group]):
+            gram, _ = moments[each.node.name].centered(centers=each.bias is not None)
+            weights = each.weights
+            variance = np.einsum("io,io->o", weights, gram @ weights)
+            self._variances[each.node.name] = variance
+            regular, _ = with_ridge(gram, _SCORE_RIDGE)
+            regressions.append(
+                Regression(regular, weights, each.units[group.name], float(variance.sum()))
+            )
+        return Scored(group, eliminate(regressions, group.units), multiple=self._fit.multiple)
+
+    # --- sensitivity ------------------------------------------------------------------------------
+
+    def _probe_samples(self) -> Samples:
+        if self.samples.count <= _PROBE_SAMPLES:
+            return self.samples
+        chosen = np.linspace(0, self.samples.count - 1, _PROBE_SAMPLES).astype(int).tolist()
+        return self.samples.at(chosen)
+
+    def _with_sensitivity(
+        self,
+        scored: Scored,
+        moments: Mapping[str, Moments],
+        probes: Samples,
+        reference: Answers,
+    ) -> Scored:
+        """Remove units of this group alone, and see how much the outputs change."""
+        errors = scored.elimination.errors
+        removed = int(np.searchsorted(errors, _PROBE_ERROR))
+        removed = min(max(removed, 1), scored.group.units - 1)
+        if removed < 1 or errors[removed] <= 0.0:
+            return scored
+        kept = {scored.group.name: scored.elimination.kept(scored.group.units - removed)}
+        narrowed = Narrowed(self.graph, [scored.group], kept)
+        edits = [
+            edit
+            for each in self._readers([scored.group])
+            for edit in self._fitted(each, narrowed, moments[each.node.name], original=True)
+        ]
+        model = self.model.apply(Plan(narrowed.edits())).apply(Plan(tuple(edits)))
+        answers = Answers(model, self.observed, probes, self._options)
+        return replace(scored, sensitivity=reference.error(answers) / float(errors[removed]))
+
+    # --- the trimmed network ----------------------------------------------------------------------
+
+    def build(self, widths: Mapping[str, int]) -> Model:
+        """The network with so many units of each group, its readers refitted."""
+        kept = {
+            each.group.name: each.elimination.kept(widths[each.group.name])
+            for each in self.scored
+            if widths.get(each.group.name, each.group.units) < each.group.units
+        }
+        return self.without(kept)
+
+    def without(self, kept: Mapping[str, Array]) -> Model:
+        """The network with these units of each group; others stay whole."""
+        assert self.scored or not kept  # noqa: S101 - a fit needs the variances of its outputs
+        narrowed = Narrowed(self.graph, self.channels.groups, kept)
+        edits = narrowed.edits()
+        if not edits:
+            return self.model
+        trimmed = self.model.apply(Plan(edits))
+        if not self._fit.refits:
+            return trimmed
+        first = min(self.graph.positions[each.node.name] for each in self._narrower(kept))
+        later = tuple(e for e in self.products if self.graph.positions[e.node.name] >= first)
+        for number, wave in enumerate(in_waves(self.graph, later)):
+            self._progress(f"refitting step {number + 1}")
+            changes = self._refit(trimmed, narrowed, wave)
+            trimmed = trimmed.apply(Plan(tuple(changes)))
+        return trimmed
+
+    def _narrower(self, kept: Mapping[str, Array]) -> list[ProductToFit]:
+        return [each for each in self.products if each.units.keys() & kept.keys()]
+
+    def _refit(
+        self, trimmed: Model, narrowed: Narrowed, wave: Sequence[ProductToFit]
+    ) -> list[Replace]:
+        """New kernels and biases of some products, on what the trimmed network computes now."""
+        left = {each.node.name: self._left(each, narrowed) for each in wave}
+        moments = {
+            each.node.name: Moments(len(left[each.node.name][1]), each.design.columns)
+            for each in wave
+        }
+        pairs = zip(self._values(trimmed, wave), self._values(self.model, wave), strict=True)
+        first = 0
+        for new, old in pairs:
+            for each in wave:
+                rows = self._rows(each, new[each.data], left[each.node.name][0], first)
+                others = self._rows(each, old[each.data], each.design.places, first)
+                moments[each.node.name].add(rows, others)
+            first += len(new[wave[0].data])
+        return [
+            edit
+            for each in wave
+            for edit in self._fitted(
+                each, narrowed, moments[each.node.name].finish(), original=False
+            )
+        ]
+
+    def _left(self, product: ProductToFit, narrowed: Narrowed) -> tuple[Array, Array]:
+        """The places of the design in the narrower kernel, and the columns that are left."""
+        design = product.design
+        axis = design.consumer.contraction.kernel_axis
+        positions = narrowed.positions(product.kernel, axis, product.kernel_use)
+        if positions is None:
+            positions = np.arange(design.kernel_shape[axis])
+        columns = design.columns_of(positions)
+        stays = np.isin(design.places[:, 0], positions)
+        numbers = np.searchsorted(positions, design.places[stays])
+        return numbers, columns
+
+    def _fitted(
+        self, product: ProductToFit, narrowed: Narrowed, moments: Moments, *, original: bool
+    ) -> list[Replace]:
+        """The new kernel and bias.
+
+        Args:
+            original: the moments are of the original network alone; its rows are narrowed.
+        """
+        design, use = product.design, product.kernel_use
+        places, columns = self._left(product, narrowed)
+        if original:
+            narrow = Moments(0, 0)
+            narrow.count, narrow.sums = moments.count, moments.sums[columns]
+            narrow.gram, narrow.cross = (
+                moments.gram[np.ix_(columns, columns)],
+                moments.gram[columns],
+            )
+            narrow.other_sums = moments.sums
+            moments = narrow
+        outputs = narrowed.positions(product.kernel, design.operation.kernel_axis, use)
+        kernel = product.values
+        variance = self._variances[product.node.name]
+        if outputs is not None:
+            channels = kernel.shape[design.operation.kernel_axis]
+            variance = variance.reshape(-1, channels)[:, outputs]
+            kernel = np.take(kernel, outputs, design.operation.kernel_axis)
+        shape = narrowed.take(product.kernel, use, product.values).shape
+        weights, shift = refit(
+            moments,
+            design.weights(kernel),
+            columns,
+            self._fit.ridge,
+            float(variance.sum()),
+            has_bias=product.bias is not None,
+        )
+        changes = [Replace(product.kernel, design.kernel(weights, shape, places), (use,))]
+        if product.bias is not None:
+            name, bias_use = product.bias
+            read = self.graph.tensors[name].read
+            assert read is not None  # noqa: S101 - narrows the type; `products_of` has checked it
+            bias = narrowed.take(name, bias_use, read())
+            changes.append(Replace(name, bias + shift.reshape(bias.shape), (bias_use,)))
+        return changes
