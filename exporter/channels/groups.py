@@ -7,7 +7,7 @@ batch norm, a filter of the depthwise convolution, and a column of the kernel of
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from exporter.channels.walk import ChannelWalk, Consumer, GroupCount
 from exporter.graph import Array, Graph, Node, Use
 from exporter.graph.operations import Linear
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.rules import Refused
 from exporter.trace.unit_axis import UnitAxis, UnitConstant, UnitTensor, Width
 

@@ -11,7 +11,7 @@ It differs from the walk of a head in three ways:
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +19,6 @@ from exporter.channels.disjoint import FIXED, Disjoint
 from exporter.graph import Array, Graph, Node
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation, Contraction, Linear
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.axis_walk import AxisWalk
 from exporter.trace.rules.protocol import FIRST_OUTPUT, Fact, Port, Reading, Refused, UnitsAt
 from exporter.trace.unit_axis import UnitAxis

@@ -8,12 +8,11 @@ network's outputs to it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from exporter.channels.groups import ChannelGroup
-from exporter.lazy_dataclass import dataclass
 from exporter.trimming.costs import Costs
 from exporter.trimming.eliminate import Elimination
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import prod
 
 from exporter.channels.groups import ChannelGroup
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.graph.operations import Linear
-from exporter.lazy_dataclass import dataclass
 
 Widths = Mapping[str, int]  # name of a group -> units that stay
 

@@ -12,6 +12,7 @@ dense layers on many flattened positions, are folded too.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -22,7 +23,6 @@ from exporter.channels.disjoint import FIXED
 from exporter.channels.walk import Consumer
 from exporter.graph import Array, Graph
 from exporter.graph.operations import Linear, Window
-from exporter.lazy_dataclass import dataclass
 
 MOST_COLUMNS = 3072  # of a Gram matrix: 75 MB, and some seconds for each elimination
 

@@ -12,11 +12,11 @@ unit with the smallest growth is removed, and W and H^-1 are updated; then the n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from exporter.graph import Array
-from exporter.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, eq=False)

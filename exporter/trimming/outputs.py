@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,6 @@ import numpy as np
 from exporter.data.samples import Samples
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array, Graph
-from exporter.lazy_dataclass import dataclass
 from exporter.trace import trace
 from exporter.trace.head import Head
 from exporter.trimming.network import batches, values_of

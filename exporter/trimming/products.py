@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -11,7 +12,6 @@ from exporter.channels.walk import Consumer
 from exporter.graph import Array, Graph, Node, Use
 from exporter.graph.operations import Elementwise, Linear
 from exporter.graph.walk import ancestors
-from exporter.lazy_dataclass import dataclass
 from exporter.trimming.design import Design
 
 

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -23,7 +23,6 @@ from exporter.data.samples import Samples
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan, Replace
-from exporter.lazy_dataclass import dataclass
 from exporter.trimming.allocate import Scored, Step, path
 from exporter.trimming.costs import Costs
 from exporter.trimming.design import Chosen
