@@ -119,7 +119,8 @@ def _provenance(original: Model, pruned: Model, sidecar: Remap | None) -> CheckR
         sources = [source for source in (remap.original, remap.parent) if source is not None]
         known = {source.sha256 for source in sources if source.sha256}
         if known:
-            checks.append(("original", original.sha256 in known))
+            of_original = original.sha256 in known or remap.is_same_cut(original.remap)
+            checks.append(("original", of_original))
         else:
             warnings.append(
                 f"unknown whether {pruned.name} was cut from {original.name}: 0 of "

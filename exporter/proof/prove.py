@@ -45,7 +45,7 @@ def prove(
         return Proof("sampled", "a converted file has no structure in common with its original")
     if quantized is None:
         quantized = quantized_since(original, cut, remap) is not None
-    if remap is None:
+    if remap is None or remap.is_same_cut(original.remap):
         return _prove_uncut(original.structure(), cut.structure(), quantized=quantized)
     if original.remap is not None and not remap.steps:
         return Proof("sampled", "the file does not record the steps of its cuts")
@@ -77,7 +77,7 @@ def _prove_uncut(original: Structure, found: Structure, *, quantized: bool) -> P
         return Proof("sampled", "it was quantized")
     if not compare_structures(original, found):
         return Proof("proved", "")
-    return Proof("sampled", "the file contains no remap, and its structure is not the original's")
+    return Proof("sampled", "it was not cut from this file, and its structure is another one")
 
 
 def _judge(expected: Structure, found: Structure, tables: list[Difference]) -> Proof:

@@ -73,6 +73,10 @@ class Remap:
         notebook = import_module("exporter.report.notebook")
         return notebook.data_frame(notebook.remap_rows(self))
 
+    def is_same_cut(self, other: Remap | None) -> bool:
+        """Whether two files are the same cut of one model, such as a cut and its int8 form."""
+        return other is not None and replace(other, precision=self.precision) == self
+
     def __post_init__(self) -> None:
         names = [head.name for head in self.heads]
         if not names:

@@ -188,6 +188,24 @@ def test_units_of_a_quantized_file_are_recognized(original: Path, tmp_path: Path
     assert report.remap.heads[0].kept == (0, 1, 3)
 
 
+def test_a_quantized_cut_matches_the_cut_that_it_was_made_from(
+    original: Path, tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "x.npz", x=onnx.numbers(100, 6, seed=1))
+    for name, kept in (("small", [0, 1, 3]), ("other", [0, 1, 4])):
+        exporter.prune(original, keep=kept).save(tmp_path / f"{name}.onnx")
+    files = (tmp_path / "small.onnx", tmp_path / "q.onnx")
+    exporter.quantize(*files, precision="dynamic", bench=False)
+    report = exporter.verify(*files, data=tmp_path / "x.npz")
+    assert report.ok
+    assert ("original", True) in {(check.metric, check.passed) for check in report.checks}
+    assert report.artifacts[0].proof is not None
+    assert report.artifacts[0].proof.reason == "it was quantized"
+    assert exporter.verify(original, files[1], data=tmp_path / "x.npz").ok
+    refused = exporter.verify(tmp_path / "other.onnx", files[1], data=tmp_path / "x.npz")
+    assert ("original", False) in {(check.metric, check.passed) for check in refused.checks}
+
+
 def test_a_tolerance_lifts_equality(original: Path, tmp_path: Path) -> None:
     net = onnx.classifier()
     uses = tuple(Use(node.name, slot) for node, slot in net.graph().consumers["bias"])

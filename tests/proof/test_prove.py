@@ -124,6 +124,16 @@ def test_a_chain_without_recorded_steps_is_sampled() -> None:
     assert prove(model, second, older) == PROVED  # two slices are the same as one
 
 
+def test_two_files_of_one_cut_are_compared_as_they_are() -> None:
+    model = original("two heads.onnx")
+    made = cut(model, keep=[0, 2], head="y")
+    assert proof(made, opened("onnx", content_of(made))) == PROVED
+    quantized = quantize_model(made, QuantizationSpec("dynamic")).model
+    assert proof(made, quantized) == Proof("sampled", "it was quantized")
+    other = cut(model, keep=[0, 3], head="y")
+    assert proof(made, other).result == "sampled"
+
+
 def test_a_cut_of_a_converted_model_is_proved_from_the_converted_file() -> None:
     model = original("softmax float32.tflite")
     made = model.apply(plan_cut(model, CutOptions(keep=[1]), Origin("a.keras", "0" * 64)).plan)
