@@ -102,12 +102,10 @@ def keras_shelf(shelf: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits_network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+def digits_network(child: Child, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """The demo's network, trained once for all tests, and its accuracy."""
-    from tests.builders.digits import trained  # noqa: PLC0415 - for those tests that ask for it
-
     path = tmp_path_factory.mktemp("trained") / "digits.keras"
-    return path, trained(path, 0)
+    return path, child.request("train", "training", what="digits", path=str(path), seed=0)["score"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -62,7 +62,8 @@ def exporter(line: str | Sequence[str], folder: Path, **surroundings: str) -> Do
     variables = environment(TMPDIR=str(temporary), **surroundings)
     if not surroundings and fork_server.AVAILABLE:
         with TemporaryFile() as out, TemporaryFile() as err:
-            code = fork_server.run(arguments, folder, variables, (out, err), _TIMEOUT_S)
+            line = ["exporter", *arguments]
+            code = fork_server.run(line, folder, variables, (out, err), _TIMEOUT_S)
             for file in (out, err):
                 file.seek(0)
             return Done(code, out.read().decode(), err.read().decode())

@@ -4,8 +4,9 @@ A command then starts in 20 ms, and a child in 50 ms instead of the 4 s that Ten
 A fork has its own session, folder, environment, arguments and standard streams. It shares its hash
 seed and its addresses with all others: a test of equal bytes needs a process of its own.
 
-Each process of the tests has two servers, which start when they are first needed. Each server forks
-twice for a request: the fork of the fork runs the module, and its parent waits for it.
+Each process of the tests has two servers, and each imports its libraries when it is first asked.
+A server forks twice for a request: the fork of the fork runs a module or a script, and its parent
+waits for it.
 """
 
 from __future__ import annotations
@@ -22,20 +23,19 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import IO
 
 from exporter.conversion import process
+from tests.builders.fork_client import LONGEST, SERVERS, Fork
 
 AVAILABLE = hasattr(os, "fork")
 PROJECT = Path(__file__).parents[2]
-_LONGEST = 1 << 20  # bytes of a message
-_COMMAND = "exporter"
-_CHILD = "exporter.conversion.child"
+_COMMANDS, _CHILDREN = "commands", "children"
 _IMPORTED = {
-    _COMMAND: (
+    _COMMANDS: (
         "exporter.api",
         "exporter.cli.show",
         "exporter.formats.onnx.model",
@@ -48,7 +48,7 @@ _IMPORTED = {
         "scipy.stats",
         "sklearn.metrics",
     ),
-    _CHILD: (
+    _CHILDREN: (
         "exporter.conversion.digits_network",
         "exporter.conversion.to_onnx",
         "exporter.conversion.to_tflite",
@@ -62,18 +62,17 @@ start_from_nothing = process.start_process
 
 
 @cache
-def _server(module: str) -> socket.socket:
-    """A connection to the server of a module, which ends with this process."""
+def _server(name: str) -> socket.socket:
+    """A connection to a server, which ends with this process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    passed = [theirs.fileno(), *([_server(_CHILD).fileno()] if module == _COMMAND else [])]
     folder = tempfile.TemporaryDirectory(prefix="forks-")
-    environment = process.environment(Path(folder.name)) if module == _CHILD else os.environ
+    environment = process.environment(Path(folder.name)) if name == _CHILDREN else os.environ
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tests.builders.fork_server", module, *map(str, passed)],
+            [sys.executable, "-m", "tests.builders.fork_server", name, str(theirs.fileno())],
             cwd=PROJECT,
             env={**environment, "PYTHONPATH": str(PROJECT)},
-            pass_fds=passed,
+            pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
         )
     atexit.register(_stop, ours, server, folder)
@@ -91,43 +90,7 @@ def _stop(
     folder.cleanup()
 
 
-# --- requests ------------------------------------------------------------------------------------
-
-
-class Fork:
-    """A process that runs a module in a fork of a server."""
-
-    def __init__(
-        self,
-        server: socket.socket,
-        arguments: Sequence[str],
-        folder: Path,
-        environment: Mapping[str, str],
-        streams: Sequence[int],
-    ) -> None:
-        """Start it, with descriptors for its standard input, output and error."""
-        self._answers, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        message = json.dumps([list(arguments), str(folder), dict(environment)]).encode()
-        with theirs:
-            socket.send_fds(server, [message], [theirs.fileno(), *streams])
-        self.pid = self._answer()
-        self._code: int | None = None
-
-    def _answer(self) -> int:
-        return int(json.loads(self._answers.recv(_LONGEST)))
-
-    def wait(self, timeout_s: float | None = None) -> int:
-        """Return its exit code; negative if a signal ended it. Kill it if it takes too long."""
-        if self._code is None:
-            self._answers.settimeout(timeout_s)
-            try:
-                self._code = self._answer()
-            except BaseException:
-                os.kill(self.pid, signal.SIGKILL)
-                raise
-            finally:
-                self._answers.close()
-        return self._code
+# --- requests -------------------------------------------------------------------------------------
 
 
 def run(
@@ -137,15 +100,32 @@ def run(
     streams: tuple[IO[bytes], IO[bytes]],
     timeout_s: float,
 ) -> int:
-    """Run one command and return its exit code; negative if a signal ended it.
+    """Run a module or a script and return its exit code; negative if a signal ended it.
 
     Args:
+        arguments: "exporter" or the path of a script, which may import TensorFlow; its arguments.
         streams: files for its stdout and stderr.
     """
+    children = _server(_CHILDREN)
+    server = children if arguments[0].endswith(".py") else _server(_COMMANDS)
     with Path(os.devnull).open() as nothing:
         numbers = [nothing.fileno(), *(stream.fileno() for stream in streams)]
-        command = Fork(_server(_COMMAND), arguments, folder, environment, numbers)
-    return command.wait(timeout_s)
+        fork = Fork((server, children), arguments, folder, environment, numbers)
+    return fork.wait(timeout_s)
+
+
+def shim(folder: Path) -> tuple[dict[str, str], list[int]]:
+    """Write a program `exporter` that runs in forks: into a folder for PATH.
+
+    Returns:
+        the variables and the descriptors that a process which starts it needs.
+    """
+    path = folder / "exporter"
+    client = Path(__file__).with_name("fork_client.py")
+    path.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{client}" "$@"\n', "utf-8")
+    path.chmod(0o755)
+    numbers = [_server(name).fileno() for name in (_COMMANDS, _CHILDREN)]
+    return {SERVERS: " ".join(map(str, numbers))}, numbers
 
 
 class ForkedChild(Fork):
@@ -154,9 +134,11 @@ class ForkedChild(Fork):
     def __init__(self, server: socket.socket, folder: Path, log: IO[bytes]) -> None:
         requests, stdin = os.pipe()
         stdout, answers = os.pipe()
+        arguments = ["exporter.conversion.child", str(folder)]
         streams = (requests, answers, log.fileno())
-        environment = process.environment(folder)
-        super().__init__(server, [str(folder)], Path.cwd(), environment, streams)
+        super().__init__(
+            (server, server), arguments, Path.cwd(), process.environment(folder), streams
+        )
         os.close(requests)
         os.close(answers)
         self.stdin = os.fdopen(stdin, "w", encoding="utf-8")
@@ -165,24 +147,24 @@ class ForkedChild(Fork):
 
 def start_child(folder: Path, log: IO[bytes]) -> ForkedChild:
     """Take the place of `exporter.conversion.process.start_process`."""
-    return ForkedChild(_server(_CHILD), folder, log)
+    return ForkedChild(_server(_CHILDREN), folder, log)
 
 
-# --- the server ----------------------------------------------------------------------------------
+# --- the server -----------------------------------------------------------------------------------
 
 
-def serve(module: str, connection: socket.socket) -> None:
-    """Fork for each request until the connection ends; in a fork, run the module."""
+def serve(name: str, connection: socket.socket) -> None:
+    """Fork for each request until the connection ends; in a fork, run what it asks for."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the first fork
     imported = False
     while True:
-        message, files, _, _ = socket.recv_fds(connection, _LONGEST, 4)
+        message, files, _, _ = socket.recv_fds(connection, LONGEST, 5)
         if not message:
             return
         if not imported:
-            for name in _IMPORTED[module]:
+            for module in _IMPORTED[name]:
                 with suppress(ImportError):  # a minimal environment has no optional libraries
-                    import_module(name)
+                    import_module(module)
             gc.freeze()  # else each fork copies all pages when it collects
             imported = True
         if not os.fork():
@@ -191,13 +173,13 @@ def serve(module: str, connection: socket.socket) -> None:
             os.close(file)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     connection.close()
-    answers, *streams = files
+    answers, children, *streams = files
     forked = os.fork()
     if not forked:
         os.close(answers)
-        _become(module, json.loads(message), streams)
+        _become(json.loads(message), socket.socket(fileno=children), streams)
         return
-    for file in streams:
+    for file in (children, *streams):
         os.close(file)
     with socket.socket(fileno=answers) as asker, suppress(BrokenPipeError):
         asker.send(json.dumps(forked).encode())
@@ -207,9 +189,9 @@ def serve(module: str, connection: socket.socket) -> None:
 
 
 def _become(
-    module: str, request: tuple[list[str], str, dict[str, str]], streams: Sequence[int]
+    request: tuple[list[str], str, dict[str, str]], children: socket.socket, streams: Sequence[int]
 ) -> None:
-    arguments, folder, environment = request
+    (what, *arguments), folder, environment = request
     os.setsid()
     for target, file in enumerate(streams):
         os.dup2(file, target)
@@ -218,9 +200,17 @@ def _become(
     os.environ.update(environment)
     os.chdir(folder)
     tempfile.tempdir = None
+
+    def start(folder: Path, log: IO[bytes]) -> ForkedChild:
+        return ForkedChild(children, folder, log)
+
+    process.start_process = start  # type: ignore[assignment]  # it has what is used of a Popen
     sys.argv[1:] = arguments
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        if what.endswith(".py"):
+            runpy.run_path(what, run_name="__main__")
+            raise SystemExit(0)  # noqa: TRY301 - a script ends as a command does
+        runpy.run_module(what, run_name="__main__", alter_sys=True)
     except SystemExit as end:
         atexit._run_exitfuncs()  # the rest of an exit takes 2 s
         sys.stdout.flush()
@@ -229,8 +219,4 @@ def _become(
 
 
 if __name__ == "__main__":
-    module, connection, *children = sys.argv[1:]
-    if children:
-        server = socket.socket(fileno=int(children[0]))
-        process.start_process = partial(ForkedChild, server)  # type: ignore[assignment] # see there
-    serve(module, socket.socket(fileno=int(connection)))
+    serve(sys.argv[1], socket.socket(fileno=int(sys.argv[2])))

@@ -41,10 +41,11 @@ def test_reported_accuracy_matches_the_saved_network(digits_network: tuple[Path,
 
 
 def test_same_seed_same_weights(
-    digits_network: tuple[Path, float], child: Child, tmp_path: Path
+    digits_network: tuple[Path, float], new_processes: None, tmp_path: Path
 ) -> None:
     """In two processes, of which one has done other work before."""
     again = tmp_path / "again.keras"
-    answer = child.request("train", "training", what="digits", path=str(again), seed=0)
+    with Child() as other:
+        answer = other.request("train", "training", what="digits", path=str(again), seed=0)
     assert answer["score"] == digits_network[1]
     assert weights(again) == weights(digits_network[0])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.builders.commands import PROJECT
-from tests.builders.documents import Block, blocks, looks_like, run
+from tests.builders.documents import Block, blocks, looks_like, run_python
 
 GUIDES = ("removing-output-units.md", "quality.md")
 NEXT = "=== next block ==="
@@ -38,14 +37,9 @@ def test_blocks_are_joined_and_their_outputs_found() -> None:
 @pytest.mark.parametrize("guide", GUIDES)
 def test_a_guide_prints_the_output_it_shows(guide: str, tmp_path: Path) -> None:
     found = blocks((PROJECT / "docs" / guide).read_text("utf-8"))
-    script = tmp_path / "guide_as_a_program.py"
-    script.write_text(program(found), "utf-8")
-    log = tmp_path / "stderr.txt"
-    output = run(
-        ["bash", "-c", f"PYTHONPATH={PROJECT} {sys.executable} {script} 2>{log}"], tmp_path
-    )
+    output = run_python(program(found), tmp_path)
     parts = output.split(f"{NEXT}\n")
     expected = shown(found)
-    assert len(parts) == len(expected), log.read_text("utf-8")
+    assert len(parts) == len(expected)
     for part, shown_output in zip(parts, expected, strict=True):
         assert looks_like(shown_output, part), part

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import json
 import re
-import sys
 import tarfile
 import tomllib
 import zipfile
@@ -21,7 +20,7 @@ from packaging.utils import canonicalize_name
 import exporter
 from exporter.cli import COMMANDS
 from exporter.errors import LIBRARIES
-from tests.builders.documents import blocks, looks_like, run
+from tests.builders.documents import blocks, looks_like, run_python, run_shell
 
 PROJECT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text("utf-8"))
@@ -268,18 +267,18 @@ def test_readme_commands_run(tmp_path: Path) -> None:
     for block in found:
         if block.language == "console":
             for command in commands(block.text):
-                output = run(["bash", "-c", command.line], tmp_path)
+                output = run_shell(command.line, tmp_path)
                 assert not command.shown or looks_like(command.shown, output), output
                 if command.line == "exporter demo":
                     check_demo(output, tmp_path / "exporter-demo")
         elif block.language == "python":
-            run([sys.executable, "-c", block.text], tmp_path)
+            run_python(block.text, tmp_path)
     example = (PROJECT / "docs" / "how-it-works.md").read_text("utf-8")
     dry_run = next(b for b in blocks(example) if b.text.startswith("$ exporter prune original"))
     (command,) = commands(dry_run.text)
-    got = run(["bash", "-c", command.line], tmp_path / "exporter-demo")
+    got = run_shell(command.line, tmp_path / "exporter-demo")
     assert looks_like(command.shown, got), got
     tutorial = (PROJECT / "docs" / "tutorial.md").read_text("utf-8")
     for command in commands("".join(b.text for b in blocks(tutorial) if b.language == "console")):
-        got = run(["bash", "-c", command.line], tmp_path)
+        got = run_shell(command.line, tmp_path)
         assert looks_like(command.shown, got), got
