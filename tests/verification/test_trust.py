@@ -345,3 +345,17 @@ def test_shared_cases_fail(cases: Path, name: str, tmp_path: Path) -> None:
     if name == "q_rotated":
         floors = exporter.verify(original, cases / "trust" / "q_rotated.onnx", quantized_to="int8")
         assert {check.metric for check in failed_values(floors)} == {"sqnr_db", "top1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("attn", 20_480 / 413_696), ("convt", 160 / 12_448)], ids=["attn", "convt"]
+)
+def test_shares_of_shared_cases(cases: Path, name: str, share: float) -> None:
+    """Attention's products and transposed convolutions count: 5.0 and 1.28 %, not 13.5 and 0.32."""
+    (head,) = exporter.inspect(cases / "trust" / f"{name}.onnx").heads
+    assert head.share_of_multiply_adds == pytest.approx(share, rel=1e-3)
+
+
+def test_a_shared_case_without_the_value_of_its_mask_is_refused(cases: Path) -> None:
+    with pytest.raises(ModelError, match="mode mask without a floor"):
+        exporter.verify(cases / "trust" / "digits.onnx", cases / "trust" / "modemask.onnx")
