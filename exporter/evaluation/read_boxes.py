@@ -8,6 +8,7 @@ import numpy as np
 
 from exporter.data.samples import Samples
 from exporter.evaluation.box_answers import Boxes
+from exporter.evaluation.box_maps import BoxMap
 from exporter.evaluation.read_classes import Subject
 from exporter.evaluation.read_outputs import Outputs, not_measurable, run_on
 from exporter.formats.model import Model
@@ -73,7 +74,7 @@ def _entries(original: Model, head: Head) -> list[int]:
 
 
 def _boxes(subject: Subject, model: Model, units: Mapping[int, int]) -> list[Boxes]:
-    read = _rows(subject.head, model)
+    read = _rows(subject.head, model, subject.samples)
     found = []
     for outputs, rows in run_on(model, subject.samples, subject.options):
         if rows != 1:
@@ -88,7 +89,7 @@ def _boxes(subject: Subject, model: Model, units: Mapping[int, int]) -> list[Box
     return _as_shares(found, model, subject.samples)
 
 
-def _rows(head: Head, model: Model) -> Rows:
+def _rows(head: Head, model: Model, samples: Samples) -> Rows:
     outputs = set(model.graph().outputs)
     for detection in head.readers.detections:
         if detection.rows is not None and outputs.issuperset(detection.rows):
@@ -96,10 +97,12 @@ def _rows(head: Head, model: Model) -> Rows:
     for name, column in head.readers.columns.items():
         if name in outputs and (column.position, column.width) == (_ROW - 1, _ROW):
             return _of_rows(name)
+    if BoxMap.fits(head, model):
+        return BoxMap(head, model, input_size(model, samples))
     raise not_measurable(
         f"{model.name} does not return boxes in a form that is known",
         "known are the four outputs of TFLite_Detection_PostProcess, and one output with rows of "
-        "left, top, right, bottom, score and class",
+        "left, top, right, bottom, score and class, or of center, width, height and class scores",
     )
 
 

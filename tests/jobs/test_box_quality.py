@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from onnx import ModelProto, numpy_helper
 
 from exporter.errors import UsageError
+from exporter.evaluation.box_maps import BoxMap
 from exporter.formats import open_model
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.onnx import from_proto
@@ -21,10 +23,12 @@ from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import CutOptions
 from exporter.records import Quality
+from exporter.trace import trace
 from tests.builders.coco import Found, records, reference
 from tests.builders.commands import exporter
 from tests.builders.onnx_suppression import end_to_end, largest, selected_alone
 from tests.builders.ssd_models import CHANNELS, CLASSES, OPTIONS, ROWS, SIZES, ssd
+from tests.builders.yolo_models import yolov5, yolov8, yolox
 from tests.builders.yolo_reference import CHANNELS as CHANNELS_OF_YOLO
 
 COUNT = 6
@@ -147,6 +151,85 @@ def from_rows(model: Model, values: Array, units: Sequence[int]) -> list[Found]:
         for sample, value in enumerate(values)
         for each in runner({"x": value[np.newaxis]})["y"].reshape(-1, 6)
     ]
+
+
+MAPS: dict[str, tuple[Callable[[], ModelProto], int, int]] = {  # model, unit axis, first class
+    "yolov5": (yolov5, 2, 5),
+    "yolov8": (yolov8, 1, 4),
+    "yolox": (partial(yolox, decode=True), 2, 5),
+}
+
+
+@pytest.mark.parametrize("mode", ["slice", "mask"])
+@pytest.mark.parametrize("name", MAPS)
+def test_rows_before_suppression(tmp_path: Path, name: str, mode: str) -> None:
+    build, axis, first = MAPS[name]
+    model = from_proto(build(), "net.onnx")
+    values, kept = pictures(CHANNELS_OF_YOLO, SIDE, SIDE), (0, 3, 4)
+    before = from_map(model, values, range(6), axis, first)
+    truth = true_boxes(before)
+    job = written(tmp_path, values, truth)
+    found = prune_model(model, CutOptions(keep=kept, mode=mode), job)
+    after = from_map(found.model, values, range(6) if mode == "mask" else kept, axis, first)
+    check(tmp_path, found.results.quality, truth, (before, after), kept)
+
+
+def from_map(
+    model: Model, values: Array, units: Sequence[int], axis: int, first: int
+) -> list[Found]:
+    """Rows of center, width, height, perhaps an object, and classes; each class suppressed."""
+    runner, found = model.runner(RunOptions()), list[Found]()
+    for sample, value in enumerate(values):
+        output = runner({"x": value[np.newaxis]})["y"][0].astype(float)
+        rows = output if axis == 2 else output.T
+        for column, unit in enumerate(units):
+            boxes = [
+                (
+                    float(r[first + column] * (r[4] if first == 5 else 1)),
+                    [r[0] - r[2] / 2, r[1] - r[3] / 2, r[0] + r[2] / 2, r[1] + r[3] / 2],
+                )
+                for r in rows
+            ]
+            good: list[tuple[float, list[float]]] = []
+            for score, box in sorted(boxes, key=lambda each: -each[0]):
+                if score > 0.001 and all(overlap(box, other) <= 0.7 for _, other in good):
+                    good.append((score, box))
+            found += [(sample, np.array(box) / SIDE, unit, score) for score, box in good]
+    return found
+
+
+def overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes."""
+    sides = [min(a[i + 2], b[i + 2]) - max(a[i], b[i]) for i in (0, 1)]
+    shared = max(sides[0], 0) * max(sides[1], 0)
+    areas = [(each[2] - each[0]) * (each[3] - each[1]) for each in (a, b)]
+    return float(shared / (sum(areas) - shared))
+
+
+def test_boxes_of_yolox_are_relative_to_cells(zoo: Path) -> None:
+    """Cells of 8, 16 and 32 pixels, row by row; sizes are logarithms."""
+    model = open_model(zoo / "yolox_nano_3class.onnx")
+    head = trace(model.graph()).head()
+    image = np.random.default_rng(0).uniform(0, 255, (1, 3, 416, 416)).astype(np.float32)
+    rows = model.runner(RunOptions())({"images": image})["output"][0].astype(float)
+    wanted = []
+    for stride, start in ((8, 0), (16, 52 * 52), (32, 52 * 52 + 26 * 26)):
+        for place in range(start, start + (416 // stride) ** 2):
+            y, x = divmod(place - start, 416 // stride)
+            cx, cy = (rows[place, 0] + x) * stride, (rows[place, 1] + y) * stride
+            w, h = np.exp(rows[place, 2:4]) * stride
+            wanted.append([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
+    seen = BoxMap(head, model, (416, 416))
+    assert seen._corners(rows[:, :4]) == pytest.approx(np.array(wanted))
+    corners, classes, scores = seen({"output": rows[np.newaxis]})
+    best = (rows[:, 4:5] * rows[:, 5:]).max()
+    assert scores.max() == pytest.approx(best)
+    assert len(corners) == len(classes) == len(scores)
+    with pytest.raises(UsageError, match="relative to cells that are not known"):
+        BoxMap(head, model, (320, 416))({"output": rows[np.newaxis]})
+    rows[0, 6] = 3.0
+    with pytest.raises(UsageError, match="are no probabilities"):
+        seen({"output": rows[np.newaxis]})
 
 
 @pytest.mark.parametrize(
