@@ -139,6 +139,8 @@ class Gather:
     """The rows of a table (first input) at computed indices (second input)."""
 
     axis: int = 0
+    along: tuple[PerChannel, ...] = ()  # scales and zero points of the rows of a quantized table
+    width_attribute: str | None = None  # name of an attribute with the number of rows
 
 
 @dataclass(frozen=True)

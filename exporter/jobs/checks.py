@@ -227,12 +227,13 @@ def measure_models(  # noqa: PLR0917 - two files, and what is known
         return CheckResults()
     from exporter.performance.latency import bench_models
     from exporter.performance.memory import measure_memory
-    from exporter.verification.gate_masks import with_masks
+    from exporter.verification.token_ids import pair_inputs
 
     model = pruned.model
     tables = model.remap.heads if model.remap else ()
     few = inputs.within(_BENCH_BYTES)  # they are held in memory
-    feeds = list(with_masks(few, model.graph(), tables)[0].feeds())
+    # The original takes the ids of a cut vocabulary too: they are lower than its own.
+    feeds = list(pair_inputs(few, original.model, model, tables).cut.feeds())
     if fleet:
         return _measure_on(fleet, job, original, pruned, feeds)
     job.progress(f"timing {model.name}")

@@ -5,7 +5,7 @@ Several heads are planned one after the other. Nothing is changed or written her
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -29,6 +29,12 @@ from exporter.planning.options import CutOptions, parse_range
 from exporter.planning.pixels import Images, pixel_warnings
 from exporter.planning.special_units import keep_special
 from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
+from exporter.planning.vocabulary import (
+    growth_warning,
+    table_entry,
+    vocabulary_edits,
+    vocabulary_of,
+)
 from exporter.remap import HeadRemap, Origin, Pixels, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, Units, select
@@ -229,18 +235,30 @@ def _cut_head(
     """
     found = _trace(model, options)
     heads = _heads(model, found, options)
-    selection, groups = _select(model, heads[0], options, original or this)
+    vocabulary = vocabulary_of(model.graph(), heads[0], options)
+    if vocabulary:
+        heads = (vocabulary.head, *heads[1:])
+    _check_constants(model, heads, options)
+    used = vocabulary.used if vocabulary else ()
+    selection, groups = _select(model, heads[0], options, original or this, used)
     resolved = _resolve(heads, selection, groups, options)
     tables = [each.table for each in resolved]
+    if vocabulary:
+        entry = {"vocabulary": table_entry(vocabulary, selection, options)}
+        tables[0] = replace(tables[0], options={**tables[0].options, **entry})
     tables[0] = with_emitted_output(model.graph(), heads[0], tables[0], options)
     remap = _remap(model, tables, this, original, images)
     check_merged_units(model, remap.of(heads[0].name))
+    of_ids = vocabulary_edits(model.graph(), vocabulary, tables[0]) if vocabulary else ()
     edits = (
         *with_free_names(_mode_edits(resolved, selection, options), model.graph().tensors),
+        *(of_ids if not selection.keeps_all else ()),
         *id_edits(model.graph(), heads[0], remap.of(heads[0].name), options),
     )
+    growth = growth_warning(model.graph(), heads[0], selection, options)
     warnings = (
         *_warnings(heads, selection, options, tables[0].new_units),
+        *([growth] if growth else ()),
         *(
             f"signature {name!r} is not cut: it has a subgraph of its own, and keeps all units"
             for name in model.graph().other_entries
@@ -270,9 +288,6 @@ def _trace(model: Model, options: CutOptions) -> Trace:
 def _heads(model: Model, found: Trace, options: CutOptions) -> tuple[Head, ...]:
     """The chosen head and those that are cut with it; refused where they do not fit the options."""
     heads = heads_cut_together(model.graph(), found, found.head(options.head))
-    if not options.allow_nonfinite:
-        constants = {constant.name for head in heads for constant in head.constants}
-        check_weights(model.graph(), constants)
     units = parse_range(options.units)
     if units is not None and (heads[0].unit_range or (0, heads[0].units)) != units:
         raise UsageError(
@@ -283,10 +298,20 @@ def _heads(model: Model, found: Trace, options: CutOptions) -> tuple[Head, ...]:
     return heads
 
 
+def _check_constants(model: Model, heads: Sequence[Head], options: CutOptions) -> None:
+    if not options.allow_nonfinite:
+        constants = {constant.name for head in heads for constant in head.constants}
+        check_weights(model.graph(), constants)
+
+
 def _select(
-    model: Model, head: Head, options: CutOptions, original: Origin
+    model: Model, head: Head, options: CutOptions, original: Origin, used: Collection[int]
 ) -> tuple[Selection, UnitGroups]:
-    """The kept units and the groups to merge; all units where only groups or a gate are given."""
+    """The kept units and the groups to merge; all units where only groups or a gate are given.
+
+    Args:
+        used: the units that the model itself needs.
+    """
     labels = _given_labels(options)
     all_units = options.keep is None and options.remove is None
     earlier = model.remap.original.sha256 if model.remap else None
@@ -307,6 +332,7 @@ def _select(
         head,
         selection,
         options.protect,
+        used,
         removed=removed,
         allowed=options.allow_remove_special,
     )

@@ -80,6 +80,28 @@ class CutOptions:
         "Remove special units too: a background, the blank of a text recognizer, special tokens.",
         section=ADVANCED,
     )
+    vocabulary: str = _selection(
+        "output",
+        "Sides of a language model that are cut.",
+        choices={
+            "output": "the head",
+            "both": "the head, and the table of token embeddings at the input; the files of a "
+            "tokenizer next to the model follow",
+        },
+    )
+    keep_ids: bool = _selection(
+        False,
+        "With --vocabulary both: token ids stay as they are, by a table at the input, and an output "
+        "of the original width.",
+    )
+    unknown_id: int | None = _selection(
+        None,
+        "With --keep-ids: the token that removed ids count as. Default: the unknown token, by its "
+        "label or the tokenizer; without one, a removed id is out of range.",
+        minimum=0,
+        metavar="ID",
+        section=ADVANCED,
+    )
     mode: str = _result(
         "slice",
         "How units are removed.",
@@ -139,6 +161,11 @@ class CutOptions:
         return MODES[self.mode].narrows and not self.restore_width
 
     @property
+    def cuts_input(self) -> bool:
+        """Is the table of token embeddings cut with the head?"""
+        return self.vocabulary == "both"
+
+    @property
     def selects_nothing(self) -> bool:
         """Are outputs removed, and no units?"""
         return not (self.cuts or self.merge) and (self.keep, self.remove, self.gate) == (None,) * 3
@@ -163,6 +190,7 @@ class CutOptions:
         _set(self, keep_order=self.keep_order or _has_order(self.keep))
         if self.cuts:
             self._check_cuts()
+        self._check_vocabulary()
         if not self.narrows:
             self._refuse_without_new_indices()
         if self.emit is not None:
@@ -198,6 +226,34 @@ class CutOptions:
                 "a gate by an input has one input, for one head",
                 "use a condition, or cut one head after the other",
             )
+
+    def _check_vocabulary(self) -> None:
+        if self.vocabulary not in {"output", "both"}:
+            raise UsageError(f"there is no vocabulary {self.vocabulary!r}", "it is output or both")
+        if self.keep_ids and not self.cuts_input:
+            raise UsageError("keep_ids needs vocabulary both", "add --vocabulary both")
+        if self.unknown_id is not None and not self.keep_ids:
+            raise UsageError("unknown_id needs keep_ids", "add --keep-ids")
+        if not self.cuts_input:
+            return
+        for name in ("cuts", "units", "merge", "gate", "restore_ids", "new_ids"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name} does not apply to a vocabulary that is cut on both sides",
+                    "leave one of the two out",
+                )
+        if self.mode != "slice" or self.semantics.absolute:
+            shown = self.mode if self.mode != "slice" else "absolute probabilities"
+            raise UsageError(
+                f"a vocabulary that is cut on both sides has no removed tokens left for {shown}",
+                "leave one of the two out",
+            )
+        if self.restore_width and not self.keep_ids:
+            raise UsageError(
+                "restore_width restores the ids of the output only", "use --keep-ids for both sides"
+            )
+        if self.keep_ids:
+            _set(self, restore_width=True)
 
     def of_head(self, head: str, keep: Units | None, labels: Labels | None) -> CutOptions:
         """The options of the cut of one head, with its selection and its labels."""

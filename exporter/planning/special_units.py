@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -54,6 +54,7 @@ def keep_special(
     head: Head,
     selection: Selection,
     protect: Units | None,
+    used: Collection[int] = (),
     *,
     removed: bool,
     allowed: bool,
@@ -65,6 +66,7 @@ def keep_special(
         head: of the units.
         selection: its labels name special units.
         protect: the units that the user protects, as in `select`; None for none.
+        used: the tokens that the model itself needs.
         removed: the user named the removed units, not the kept ones.
         allowed: special units may be removed.
 
@@ -73,6 +75,7 @@ def keep_special(
         UsageError: `protect` names no unit.
     """
     why = {} if allowed else _special_units(graph, head, selection.labels or ())
+    why |= dict.fromkeys(used, _USED)
     if protect is not None:
         every = replace(selection, kept=tuple(range(selection.units)), notes=())
         why |= dict.fromkeys(find_units(parse(protect, "protect"), every)[0], _PROTECTED)
@@ -85,6 +88,8 @@ def keep_special(
             f"{selection.describe_unit(unit)} is {why[unit].meaning}",
             "leave it out of --remove, or out of --protect"
             if why[unit] is _PROTECTED
+            else "leave it out of --remove"
+            if why[unit] is _USED
             else "--allow-remove-special removes it anyway",
         )
     kept = (*lost, *selection.kept)
@@ -164,5 +169,8 @@ SPECIAL = (
         "a special token",
         "needed by a language model",
     ),
+)
+_USED = Special(
+    lambda *_: False, "a token that the model itself uses", "the model compares or inserts it"
 )
 _PROTECTED = Special(lambda *_: False, "protected and also removed", "protected")

@@ -66,7 +66,9 @@ def _restores_classes(head: Head, options: CutOptions) -> bool:
 
 
 def _restores_rankings(head: Head, options: CutOptions) -> bool:
-    return options.narrows and not options.new_ids and bool(_restorable(head))
+    """A model that reads new ids returns new ids, so that its answer can be its next input."""
+    new = options.new_ids or options.cuts_input
+    return options.narrows and not new and bool(_restorable(head))
 
 
 def _restorable(head: Head) -> tuple[Ranking, ...]:

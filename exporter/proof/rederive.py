@@ -99,7 +99,9 @@ def _candidates(table: HeadRemap) -> Iterator[CutOptions]:
     """
     recorded = table.options
     narrows = MODES[table.mode].narrows and not recorded["restore_width"]
-    ids = [(False, False), (True, False), (False, True)][: 3 if narrows else 1]
+    tokens = recorded["vocabulary"] or {}
+    several = narrows and not tokens
+    ids = [(False, False), (True, False), (False, True)][: 3 if several else 1]
     ranges = (
         [None] if table.part is None else [None, (table.part[0], table.part[0] + table.old_units)]
     )
@@ -116,6 +118,9 @@ def _candidates(table: HeadRemap) -> Iterator[CutOptions]:
         merge=recorded["merge"] or {},
         labels=_given_labels(table),
         drop_outputs=recorded["drop_outputs"] or (),
+        vocabulary="both" if tokens else "output",
+        keep_ids=bool(tokens.get("keep_ids")),
+        unknown_id=tokens["unknown"] if tokens.get("keep_ids") else None,
         emit=emit and ("ids" if count is None else f"ids:{count}"),
         allow_nonfinite=True,
         allow_remove_special=True,

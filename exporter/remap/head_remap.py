@@ -47,6 +47,13 @@ def _is_emit(value: Any) -> bool:
     return count is None or (isinstance(count, int) and count > 0)
 
 
+def _is_vocabulary(value: Any) -> bool:
+    if not isinstance(value, Mapping) or not _is_names(value.get("inputs")):
+        return False
+    unknown = value.get("unknown")
+    return _is_bool(value.get("keep_ids")) and (unknown is None or isinstance(unknown, int))
+
+
 OPTIONS: Mapping[str, Callable[[Any], bool]] = {  # option -> is this a valid value?
     "probabilities": lambda value: value in ("renormalized", "absolute"),
     "floor": _is_number,
@@ -58,6 +65,7 @@ OPTIONS: Mapping[str, Callable[[Any], bool]] = {  # option -> is this a valid va
     "emit": _is_emit,
     "labels_given": _is_bool,
     "drop_outputs": _is_names,
+    "vocabulary": _is_vocabulary,
 }
 
 
@@ -105,6 +113,10 @@ class HeadRemap:
             emit: an output with the first original's indices of the units that rank first:
                 {"output": its name, "count": how many; None for the best one without an axis}.
             drop_outputs: names of the outputs that the cut removed from the model.
+            vocabulary: the units are tokens, and the table of token embeddings was cut too:
+                {"inputs": names of the inputs with token ids, "keep_ids": True if they still take
+                the first original's ids, "unknown": the original id of the token that removed ids
+                count as, if there is one}.
             labels_given: True if the user gave the labels; otherwise they come from the model.
 
     Raises:
@@ -134,6 +146,9 @@ class HeadRemap:
             options["merge"] = {name: tuple(group) for name, group in options["merge"].items()}
         for key in ("ids", "drop_outputs"):
             options[key] = tuple(options[key] or ()) or None
+        if options["vocabulary"] is not None:
+            inputs = tuple(options["vocabulary"]["inputs"])
+            options["vocabulary"] = {**options["vocabulary"], "inputs": inputs}
         object.__setattr__(self, "options", options)
 
     def _check_widths(self) -> None:

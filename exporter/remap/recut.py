@@ -52,6 +52,12 @@ def recut(earlier: HeadRemap, later: HeadRemap) -> HeadRemap:
             "cut the original, or leave out --probabilities absolute",
         )
     _refuse_gate(earlier, later)
+    if earlier.options["vocabulary"] and not later.options["vocabulary"]:
+        raise UsageError(
+            f"head {later.name!r} was cut on both sides of its vocabulary, so that its inputs take "
+            "the ids that it returns",
+            "use --vocabulary both again",
+        )
     new_to_old = tuple(_originals_of(earlier, units) for units in later.new_to_old)
     kept_by_both = set(earlier.kept).intersection(_all_originals(earlier, later.kept))
     kept = tuple(unit for units in new_to_old for unit in members(units) if unit in kept_by_both)

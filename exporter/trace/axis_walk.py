@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+import numpy as np
 
 from exporter.graph import Graph, Node, Shape, Use
 from exporter.graph.operations import Concat, Split
 from exporter.trace.rules import RULES
-from exporter.trace.rules.protocol import Fact, Port, Reading, Refused, UnitsAt, Visit
+from exporter.trace.rules.protocol import FIRST_INPUT, Fact, Port, Reading, Refused, UnitsAt, Visit
 from exporter.trace.unit_axis import Junction, UnitAxis, UnitConstant, UnitTensor, Width
 
 
@@ -36,10 +39,19 @@ class AxisWalk:
     _waiting: list[str] = field(default_factory=list)
     _postponed: list[tuple[Node, Port, UnitAxis]] = field(default_factory=list)
 
-    def run(self, tensor: str, unit_axis: UnitAxis) -> None:
-        """Visit every node that the units of a tensor lead to (raises Refused)."""
+    def run(self, tensor: str, unit_axis: UnitAxis, lookups: Iterable[Node] = ()) -> None:
+        """Visit every node that the units of a tensor lead to (raises Refused).
+
+        Args:
+            tensor: the walk starts there.
+            unit_axis: of the tensor.
+            lookups: nodes with a Gather from tables whose rows are the units too.
+        """
         self.units = int(unit_axis.units.max()) + 1
         self._note_tensor(tensor, unit_axis, None)
+        for node in lookups:
+            axis: int = getattr(node.operation, "axis", 0)
+            self._visit(node, FIRST_INPUT, UnitAxis(axis, np.arange(self.units)))
         while self._waiting or self._postponed:
             if not self._waiting:
                 self._visit(*self._postponed.pop(0))

@@ -90,7 +90,8 @@ def _readers(walk: AxisWalk, units: int) -> Readers:
     nodes = (*found[Reading.MAXIMUM], *divided)
     from_maximum = dependents(graph, (name for node in nodes for name in node.outputs))
     outputs = tuple(name for name in graph.outputs if name in from_maximum)
-    return Readers(tuple(rankings), tuple(detections), outputs)
+    lookups = {node.name: node for node in found[Reading.LOOKUP]}
+    return Readers(tuple(rankings), tuple(detections), outputs, tuple(lookups.values()))
 
 
 class _Tail(NamedTuple):

@@ -148,11 +148,13 @@ class Readers:
     Attributes:
         from_maximum: outputs of a post-process that reads only the largest value of each box;
             which rows they contain after a cut depends on the input.
+        lookups: nodes that look up token ids in a table whose rows are the units.
     """
 
     rankings: tuple[Ranking, ...] = ()
     detections: tuple[Detection, ...] = ()
     from_maximum: tuple[str, ...] = ()
+    lookups: tuple[Node, ...] = ()
 
     @property
     def id_outputs(self) -> tuple[str, ...]:

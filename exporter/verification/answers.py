@@ -115,7 +115,7 @@ def answer_blocks(
 
     Args:
         shown: the original, and the pruned model.
-        masks: further inputs of the pruned model, (samples, ...).
+        masks: inputs that only the pruned model has, or that differ there, (samples, ...).
     """
     inputs, for_original, for_pruned = tee(samples.feeds(), 3)
     before = known.of(shown[0], samples, for_original, options)

@@ -17,8 +17,8 @@ from exporter.formats.model import Model
 from exporter.graph import Array
 from exporter.records import Check
 from exporter.remap import HeadRemap
-from exporter.verification.gate_masks import with_masks
 from exporter.verification.roles import Stage
+from exporter.verification.token_ids import pair_inputs
 from exporter.verification.verify import VerifyOptions, verify_pair
 
 BATCH = 3
@@ -43,8 +43,8 @@ def batch_check(
         return None
     whole = replace(options, samples=three, run=replace(options.run, batch=BATCH))
     try:
-        detail = _mixed(pruned, tables, whole)
-        if detail and _mixed(original, (), whole):
+        detail = _mixed(original, pruned, tables, whole)
+        if detail and _mixed(original, original, (), whole):
             return None  # its results depend on the other samples of a batch
         if not detail and stage != "quantize":  # three samples are too few for its limits
             checks = verify_pair(stage, original, pruned, tables, whole).checks
@@ -82,13 +82,14 @@ def _runs(model: Model, options: VerifyOptions) -> bool:
     return True
 
 
-def _mixed(model: Model, tables: Sequence[HeadRemap], options: VerifyOptions) -> str:
+def _mixed(
+    original: Model, model: Model, tables: Sequence[HeadRemap], options: VerifyOptions
+) -> str:
     """Which output of the batch is not that of three single runs; "" if none."""
     if options.precision in _RANGES_OF_BATCH:
         return ""
     graph = model.graph()
-    fed, _ = with_masks(options.samples, graph, tables)
-    (batch,) = fed.feeds()
+    (batch,) = pair_inputs(options.samples, original, model, tables).cut.feeds()
     runner = model.runner(options.run)
     together = runner(to_model_inputs(batch, graph))
     feeds = (_one(batch, i, options.samples.values) for i in range(BATCH))

@@ -20,10 +20,10 @@ from exporter.records import FirstDifference
 from exporter.remap import HeadRemap
 from exporter.verification.comparisons import comparers_of
 from exporter.verification.floors import FLOORS
-from exporter.verification.gate_masks import with_masks
 from exporter.verification.head_comparison import HeadComparer
 from exporter.verification.metrics import Block, measure
 from exporter.verification.roles import Answers, ModelPair
+from exporter.verification.token_ids import pair_inputs
 from exporter.verification.verify import VerifyOptions
 
 _ROUNDING = 1e-5  # of the largest value: kernels of another width may round differently
@@ -37,13 +37,13 @@ def first_difference(
     Args:
         sample: index of the input among the samples of the options.
     """
-    fed, masks = with_masks(options.samples, pair.pruned.graph(), tables)
+    fed = pair_inputs(options.samples, pair.original, pair.pruned, tables)
     original = without_dropped(pair.original, tables)
-    pair = ModelPair(pair.stage, original, pair.pruned, masks)
+    pair = ModelPair(pair.stage, original, pair.pruned, fed.masks)
     heads = [each for each in comparers_of(pair, tables)[0] if isinstance(each, HeadComparer)]
     nodes = dict(_shared(pair.graphs, heads))
-    left = _answers(pair.original, nodes, _one(options.samples, sample), options)
-    right = _answers(pair.pruned, nodes, _one(fed, sample), options)
+    left = _answers(pair.original, nodes, _one(fed.original, sample), options)
+    right = _answers(pair.pruned, nodes, _one(fed.cut, sample), options)
     equal = 0
     for name, node in nodes.items():
         values = _comparable(pair, heads, name, (left, right))

@@ -19,17 +19,16 @@ from exporter.errors import ModelError
 from exporter.formats.model import Model, Runner, RunOptions, without_dropped
 from exporter.graph import Array
 from exporter.graph.edits import Plan
-from exporter.modes.gate_branch import MASK
 from exporter.records import Check, Coverage, WorstCase
 from exporter.remap import HeadRemap
 from exporter.verification.answers import Block, KnownAnswers, answer_blocks
 from exporter.verification.comparisons import comparers_of
 from exporter.verification.coverage import Covered, features_of
-from exporter.verification.gate_masks import with_masks
 from exporter.verification.head_comparison import HeadComparer
 from exporter.verification.limits import UserLimits
 from exporter.verification.outcome import Outcome
 from exporter.verification.roles import Answers, Comparer, ModelPair, Runs, Stage
+from exporter.verification.token_ids import pair_inputs
 
 __all__ = ["Stage", "Verification", "VerifyOptions", "verify_pair"]
 
@@ -93,8 +92,8 @@ def verify_pair(
         ModelError: a model does not run, or does not show the values to compare.
     """
     original = without_dropped(original, tables)
-    fed, masks = with_masks(options.samples, pruned.graph(), tables)
-    pair = ModelPair(stage, original, pruned, masks)
+    fed = pair_inputs(options.samples, original, pruned, tables)
+    pair = ModelPair(stage, original, pruned, fed.masks)
     comparers, variable = comparers_of(pair, tables)
     heads = [each for each in comparers if isinstance(each, HeadComparer)]
     features = [] if stage == "export" else [n for each in heads for n in features_of(each.head)]
@@ -108,8 +107,8 @@ def verify_pair(
     shown = {name for _, names in read for name in names}.union(features if stage == "cut" else ())
     blocks = answer_blocks(
         ((original, {*features, *compared}), (pruned, shown)),
-        options.samples,
-        {} if masks is None else {MASK: fed.values[MASK]},
+        fed.original,
+        fed.different,
         options.run,
         options.known,
     )
@@ -121,7 +120,7 @@ def verify_pair(
         for answers in block.original:
             for each in covered:
                 each.add(answers)
-    judged = [each for outcome in comparing.outcomes.values() for each in outcome.checks(fed.count)]
+    judged = [each for outcome in comparing.outcomes.values() for each in outcome.checks(fed.cut.count)]
     return Verification(
         tuple(check for check, _ in judged),
         next((share.mean for share in comparing.shares if share.count), None),

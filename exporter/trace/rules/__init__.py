@@ -15,6 +15,7 @@ from exporter.graph.operations import (
     ConstantOfShape,
     Elementwise,
     Expand,
+    Gather,
     GatherComputed,
     GatherConstant,
     Linear,
@@ -34,7 +35,7 @@ from exporter.trace.rules.concat_split_slice import concat, slice_, split
 from exporter.trace.rules.detections import non_max_suppression
 from exporter.trace.rules.elementwise import elementwise
 from exporter.trace.rules.expand import constant_of_shape, expand
-from exporter.trace.rules.gather import gather_computed, gather_constant
+from exporter.trace.rules.gather import gather, gather_computed, gather_constant
 from exporter.trace.rules.linear import NOT_CHANNELS, linear
 from exporter.trace.rules.protocol import Refused, Rule
 from exporter.trace.rules.reshape import reshape
@@ -59,6 +60,7 @@ RULES: Mapping[type[Operation], Rule] = {
     Expand: expand,
     ConstantOfShape: constant_of_shape,
     ShapeOf: shape_of,
+    Gather: gather,
     GatherConstant: gather_constant,
     GatherComputed: gather_computed,
     TopK: top_k,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from exporter.graph.operations import GatherComputed, GatherConstant
+from exporter.graph.operations import Gather, GatherComputed, GatherConstant
+from exporter.graph.walk import ancestors
 from exporter.trace.rules.protocol import (
     FIRST_INPUT,
     FIRST_OUTPUT,
@@ -14,6 +15,34 @@ from exporter.trace.rules.protocol import (
     UnitsAt,
     Visit,
 )
+
+
+def gather(visit: Visit, operation: Gather) -> Iterator[Fact]:
+    """The units may be the rows of a table of constants, or on another axis of any tensor.
+
+    The rows are the vocabulary of a model whose inputs are token ids. Whether the ids follow a cut
+    is checked when the cut is planned.
+    """
+    axis, rank = operation.axis, len(visit.shape(Port("input", 1)))
+    ends = {FIRST_INPUT: axis} | {Port("input", part.slot): part.axis for part in operation.along}
+    if ends.get(visit.port) == visit.unit_axis.axis:
+        inside = ancestors(visit.graph, [visit.tensor(FIRST_INPUT)])
+        if not inside.isdisjoint(visit.graph.inputs):
+            raise visit.refuse("it selects units by computed positions")
+        yield Reading.LOOKUP
+        for port, rows in ends.items():
+            yield UnitsAt(port, visit.unit_axis.at(rows))
+        if operation.width_attribute is not None:
+            width = (len(visit.unit_axis.units),)
+            yield visit.states(operation.width_attribute, width, None, port=FIRST_INPUT)
+        return
+    moved = visit.unit_axis.axis
+    if visit.port == FIRST_OUTPUT and moved >= axis + rank:
+        moved -= rank - 1
+    elif (visit.port == FIRST_OUTPUT and moved >= axis) or visit.port.slot or operation.along:
+        raise visit.refuse("it looks up the units")
+    yield UnitsAt(FIRST_INPUT, visit.unit_axis.at(moved), zero=0.0)
+    yield UnitsAt(FIRST_OUTPUT, visit.unit_axis.at(moved + (rank - 1) * (moved > axis)))
 
 
 def gather_constant(visit: Visit, operation: GatherConstant) -> Iterator[Fact]:

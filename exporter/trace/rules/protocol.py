@@ -90,6 +90,7 @@ class Reading(Enum):
     DETECTION = auto()
     GATHER = auto()  # of units at computed positions
     MAXIMUM = auto()
+    LOOKUP = auto()  # of rows of a table: its rows are the units
 
 
 Fact = UnitsAt | Width | Junction | Reading
