@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from exporter.errors import UsageError, first_line
 from exporter.selection.text_file import read_text
+from exporter.tokens.tokenizer_json import byte_letters
 
 _FILES = (
     "tokenizer.json",
@@ -95,7 +96,7 @@ class _HuggingFace:
         described = json.loads(content)
         parts = [described.get("pre_tokenizer"), described.get("decoder")]
         if '"ByteLevel"' in json.dumps(parts):
-            alphabet = _byte_characters()
+            alphabet = set(byte_letters())
             found = {i: "byte token" for i, token in enumerate(self.tokens) if token in alphabet}
             self.fixed = found | dict(self.fixed)
 
@@ -189,10 +190,3 @@ def _config(path: Path) -> dict[str, Any]:
             f"{file} is not valid JSON: {error}", "correct it, or remove it"
         ) from error
     return config if isinstance(config, dict) else {}
-
-
-def _byte_characters() -> set[str]:
-    """The 256 characters that represent bytes in byte-level vocabularies (GPT-2)."""
-    from tokenizers.pre_tokenizers import ByteLevel  # noqa: PLC0415 - an optional library
-
-    return set(ByteLevel.alphabet())

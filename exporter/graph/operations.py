@@ -141,6 +141,7 @@ class Gather:
     axis: int = 0
     along: tuple[PerChannel, ...] = ()  # scales and zero points of the rows of a quantized table
     width_attribute: str | None = None  # name of an attribute with the number of rows
+    masks_zero: bool = False  # index 0 has a meaning of its own: it is masked in later layers
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from exporter.jobs.job import Job
 from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
 from exporter.jobs.quantize import quantization_specs, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
+from exporter.jobs.vocabulary import complete_tokens
 from exporter.output.scratch import scratch_folder
 from exporter.planning.cut import CutOptions
 from exporter.quantization import FLOAT, PRECISIONS
@@ -82,9 +83,19 @@ def forecast_models(
     with scratch_folder() as folder:
         models = uncut_models(opened, variants, job, folder)
         return {
-            name: _Forecaster(job, opened, options, out, measure_share).forecast(models)
+            name: _forecaster(opened, options, job, out, measure_share=measure_share).forecast(
+                models
+            )
             for name, options in variants.items()
         }
+
+
+def _forecaster(
+    opened: OpenedModel, options: CutOptions, job: Job, out: Path | None, *, measure_share: bool
+) -> _Forecaster:
+    tokens = complete_tokens(opened.model, options, opened.path)
+    opened = replace(opened, warnings=(*opened.warnings, *tokens.notes))
+    return _Forecaster(job, opened, tokens.options, out, measure_share)
 
 
 @dataclass(frozen=True, eq=False)

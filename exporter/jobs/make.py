@@ -20,6 +20,7 @@ from exporter.output.files import writing
 from exporter.output.scratch import scratch_folder
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.quantization import QuantizationSpec
+from exporter.verification.token_ids import pair_inputs
 
 
 def uncut_models(
@@ -120,6 +121,9 @@ class Maker:
         """Quantize the pruned float model; or the uncut one and then cut it, if asked for."""
         first = self.job.quantize_first
         model = plain.uncut.model if first else plain.model
+        if samples and not first:
+            tables = plain.cut.remap.heads
+            samples = pair_inputs(samples, plain.uncut.model, plain.model, tables).cut
         quantized = quantize_for_job(self.job, self.source, model, spec, samples)
         made, cut = quantized.model, plain.cut
         if first:

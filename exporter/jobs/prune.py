@@ -15,6 +15,7 @@ from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_
 from exporter.jobs.job import Job
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed, write_pruned
 from exporter.jobs.started import started
+from exporter.jobs.vocabulary import check_token_files, complete_tokens
 from exporter.output.draft import new_file
 from exporter.output.sidecar import write_artifact
 from exporter.planning.cut import Cut, CutOptions, plan_cut
@@ -116,15 +117,19 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     kept, the file is copied byte for byte.
     """
     check_prune(source, out, job)
+    check_token_files(options, Path(source), out, force=job.force)
     job = started(job, "prune", (source, "-o", out), options)
     with new_file(out, force=job.force) as draft, job.open(source) as opened:
-        pruned = prune_model(opened.model, options, job, opened.path)
+        tokens = complete_tokens(opened.model, options, opened.path)
+        pruned = prune_model(opened.model, tokens.options, job, opened.path)
+        for name, text in tokens.texts(pruned.cut).items():
+            draft.add_text(name, text)
         write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
         new = NewFile(
             pruned.model,
             draft,
             write,
-            pruned.results,
+            CheckResults.warn(*tokens.notes) + pruned.results,
             remap=pruned.remap,
             uncut=opened.path,
             selection=pruned.cut.selection,

@@ -35,6 +35,7 @@ from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import UncutModel
 from exporter.jobs.started import started, verifying
 from exporter.jobs.task_quality import QualityMeter, check_truth
+from exporter.jobs.vocabulary import TokenCut, complete_tokens
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
@@ -111,8 +112,10 @@ def run_variants(
         reports = {}
         for name, options in variants.items():
             own_job = started(_named(job, name), "run", (source, "-o", out / name), options)
-            variant = _Variant(own_job, opened, options, folder / name, out / name, *known)
-            reports[name] = _run_variant(variant)
+            tokens = complete_tokens(opened.model, options, opened.path)
+            own = replace(opened, warnings=(*opened.warnings, *tokens.notes))
+            variant = _Variant(own_job, own, tokens.options, folder / name, out / name, *known)
+            reports[name] = _run_variant(variant, tokens)
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)
@@ -241,13 +244,14 @@ class _Pruned:
     is_wanted: bool = True
 
 
-def _run_variant(variant: _Variant) -> Report:
+def _run_variant(variant: _Variant, tokens: TokenCut) -> Report:
     job, folder = variant.job, variant.folder
     with writing(folder):
         folder.mkdir(exist_ok=True)
     pruned = [each for uncut in variant.models for each in _prune(variant, uncut)]
     quality = _task_quality(variant, pruned)
     remap = pruned[0].cut.remap
+    _write_texts(folder, tokens.texts(pruned[0].cut))
     artifacts = [each.artifact for each in pruned if each.is_wanted]
     for artifact in tuple(artifacts):
         path = folder / artifact.path

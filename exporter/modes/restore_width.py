@@ -35,6 +35,7 @@ def check_single_output(head: Head) -> None:
     """
     inside = {name for node in (*head.body, *head.tail) for name in node.outputs}
     inside |= {name for factor in head.factors.values() for name in factor.tensors}
+    inside |= head.readers.looked_up  # it is read by token ids, which have a table of their own
     others = [tensor.name for tensor in head.tensors if tensor.name not in inside]
     others += head.other_outputs
     readers = (*head.readers.rankings, *head.readers.detections)

@@ -161,7 +161,7 @@ def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
     for widths in by_attribute.values():
         value = list(widths[0].value)
         for width in widths:
-            axis = head.tensor(width.tensor).unit_axis
+            axis = head.unit_axis(width.tensor)
             value[width.entry or 0] = len(axis.positions(kept)) + width.offset
         edits.append(_set_value(widths[0], value))
     return edits

@@ -91,7 +91,7 @@ class CutOptions:
     )
     keep_ids: bool = _selection(
         False,
-        "With --vocabulary both: token ids stay as they are, by a table at the input, and an output "
+        "With --vocabulary both: token ids stay as they are, by a table at the input and an output "
         "of the original width.",
     )
     unknown_id: int | None = _selection(

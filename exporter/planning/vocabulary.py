@@ -43,7 +43,7 @@ def vocabulary_of(graph: Graph, head: Head, options: CutOptions) -> Vocabulary |
                 f"the vocabulary of head {head.name!r} cannot be cut on both sides: {error}",
                 error.hint or "cut the head alone (--vocabulary output)",
             ) from error
-    if head.readers.lookups and options.narrows:
+    if head.readers.lookups:
         raise ModelError(
             f"{head.readers.lookups[0]} looks up token ids in the kernel of head {head.name!r}",
             "--vocabulary both cuts the input with it",
@@ -57,8 +57,11 @@ def table_entry(
     """The entry of a head's table that describes the input side.
 
     Raises:
-        UsageError: the token for removed ids is removed itself, or does not exist.
+        UsageError: the token for removed ids is not kept, or id 0 would change although it is
+            masked.
     """
+    if vocabulary.masks_zero and selection.kept[0] != 0:
+        raise UsageError("id 0 is masked, and has to stay the first one", "leave out --keep-order")
     unknown = options.unknown_id
     if unknown is None:
         labels = enumerate(selection.labels or ())
@@ -75,7 +78,9 @@ def vocabulary_edits(graph: Graph, vocabulary: Vocabulary, table: HeadRemap) -> 
     new_ids = new_ids_of(table.kept, units, table.options["vocabulary"]["unknown"])
     for each in vocabulary.constants:
         inside = (each.values >= 0) & (each.values < units)
-        values = np.where(inside, new_ids[np.where(inside, each.values, 0).astype(int)], each.values)
+        values = np.where(
+            inside, new_ids[np.where(inside, each.values, 0).astype(int)], each.values
+        )
         if not np.array_equal(values, each.values):
             yield Replace(each.name, values, (each.use,))
     if table.options["vocabulary"]["keep_ids"]:

@@ -91,7 +91,11 @@ def _readers(walk: AxisWalk, units: int) -> Readers:
     from_maximum = dependents(graph, (name for node in nodes for name in node.outputs))
     outputs = tuple(name for name in graph.outputs if name in from_maximum)
     lookups = {node.name: node for node in found[Reading.LOOKUP]}
-    return Readers(tuple(rankings), tuple(detections), outputs, tuple(lookups.values()))
+    tables = (name for node in lookups.values() for name in (node.inputs[0], *node.inputs[2:]))
+    looked_up = ancestors(graph, tables).intersection(walk.tensors)
+    return Readers(
+        tuple(rankings), tuple(detections), outputs, tuple(lookups.values()), frozenset(looked_up)
+    )
 
 
 class _Tail(NamedTuple):

@@ -13,7 +13,7 @@ from exporter.graph import Array, Node
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation
 from exporter.trace.readers import Readers
-from exporter.trace.unit_axis import Junction, UnitConstant, UnitTensor, Width
+from exporter.trace.unit_axis import Junction, UnitAxis, UnitConstant, UnitTensor, Width
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +85,13 @@ class Head:
     def tensor(self, name: str) -> UnitTensor:
         """The tensor of that name; KeyError if it has no unit axis."""
         return self._tensors[name]
+
+    def unit_axis(self, name: str) -> UnitAxis:
+        """The unit axis of a computed tensor or of a constant; KeyError if it has none."""
+        if name in self._tensors:
+            return self._tensors[name].unit_axis
+        found = {each.name: each.unit_axis for each in self.constants}
+        return found[name]
 
     @cached_property
     def _tensors(self) -> dict[str, UnitTensor]:

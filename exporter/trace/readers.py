@@ -149,12 +149,14 @@ class Readers:
         from_maximum: outputs of a post-process that reads only the largest value of each box;
             which rows they contain after a cut depends on the input.
         lookups: nodes that look up token ids in a table whose rows are the units.
+        looked_up: the computed tensors that such a table consists of.
     """
 
     rankings: tuple[Ranking, ...] = ()
     detections: tuple[Detection, ...] = ()
     from_maximum: tuple[str, ...] = ()
     lookups: tuple[Node, ...] = ()
+    looked_up: frozenset[str] = frozenset()
 
     @property
     def id_outputs(self) -> tuple[str, ...]:

@@ -75,17 +75,20 @@ class Vocabulary:
         sources: the tensors after which the ids are new ones: the inputs, or the indices of the
             lookups.
         constants: with token ids that are read next to those.
+        masks_zero: id 0 is masked, and has to stay 0.
     """
 
     head: Head
     inputs: tuple[str, ...]
     sources: tuple[str, ...]
     constants: tuple[IdConstant, ...]
+    masks_zero: bool = False
 
     @property
     def used(self) -> frozenset[int]:
         """The tokens that the model itself needs: it compares ids with them, or inserts them."""
-        return frozenset(i for each in self.constants for i in each.tokens(self.head.units).tolist())
+        found = {i for each in self.constants for i in each.tokens(self.head.units).tolist()}
+        return frozenset(found | ({0} if self.masks_zero else set()))
 
 
 def find_vocabulary(graph: Graph, head: Head, *, at_lookups: bool) -> Vocabulary:
@@ -109,19 +112,21 @@ def find_vocabulary(graph: Graph, head: Head, *, at_lookups: bool) -> Vocabulary
     other = next((node for node in both.readers.lookups if node.name not in known), None)
     if other is not None:
         raise Refused(other, "it looks up values that are no token ids of an input")
-    constants = _joined(both.constants)
+    joined = _joined(both.constants)
     both = replace(
         both,
         name=head.name,
         labels=head.labels,
         axis_parts=head.axis_parts,
-        constants=constants,
+        constants=joined,
     )
     sources = inputs
     if at_lookups:
         indices = dict.fromkeys(node.inputs[1] for node in lookups)
         sources = tuple(n for n in indices if not _follows(graph, n, indices))
-    return Vocabulary(both, inputs, sources, tuple(_id_constants(graph, sources, known)))
+    masks_zero = any(getattr(node.operation, "masks_zero", False) for node in lookups)
+    constants = tuple(_id_constants(graph, sources, known))
+    return Vocabulary(both, inputs, sources, constants, masks_zero)
 
 
 def _joined(constants: Iterable[UnitConstant]) -> tuple[UnitConstant, ...]:
@@ -195,12 +200,12 @@ def _passes(node: Node, slot: int) -> bool:
     return slot == 0 and only_moves(node, "cast", kinds=REARRANGE | _PICKS)
 
 
-def _id_constants(
-    graph: Graph, sources: Sequence[str], lookups: set[str]
-) -> Iterator[IdConstant]:
+def _id_constants(graph: Graph, sources: Sequence[str], lookups: set[str]) -> Iterator[IdConstant]:
     """The constants next to ids; refused where something else reads ids."""
     ids = dependents(graph, sources, _passes)
-    uses = {use[0].name + f"/{use[1]}": use for name in ids for use in graph.consumers.get(name, ())}
+    uses = {
+        use[0].name + f"/{use[1]}": use for name in ids for use in graph.consumers.get(name, ())
+    }
     for node, slot in uses.values():
         if (node.name in lookups and slot == 1) or isinstance(node.operation, ShapeOf):
             continue

@@ -105,5 +105,5 @@ class _Changed(Sequence[Array]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def __getitem__(self, index: Any) -> Array:
+    def __getitem__(self, index: Any) -> Any:
         return self._change(np.asarray(self._values[index]))

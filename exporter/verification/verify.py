@@ -120,7 +120,9 @@ def verify_pair(
         for answers in block.original:
             for each in covered:
                 each.add(answers)
-    judged = [each for outcome in comparing.outcomes.values() for each in outcome.checks(fed.cut.count)]
+    judged = [
+        each for outcome in comparing.outcomes.values() for each in outcome.checks(fed.cut.count)
+    ]
     return Verification(
         tuple(check for check, _ in judged),
         next((share.mean for share in comparing.shares if share.count), None),

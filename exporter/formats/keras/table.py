@@ -31,7 +31,16 @@ from exporter.formats.keras.linear import LINEAR, adapted, is_adapted
 from exporter.formats.keras.operators import OPERATORS
 from exporter.formats.keras.products import products_of
 from exporter.graph import operations
-from exporter.graph.operations import Elementwise, Expand, Gather, Opaque, Pool, Reduce, Transpose
+from exporter.graph.operations import (
+    Elementwise,
+    Expand,
+    Gather,
+    Linear,
+    Opaque,
+    Pool,
+    Reduce,
+    Transpose,
+)
 from exporter.selection.conditions import Threshold
 
 
@@ -168,8 +177,23 @@ def _embedding(call: KerasCall) -> Translation:
     layer = call.operation
     if is_adapted(layer):
         return adapted(layer, "table")
-    (part,) = with_weights(call, Gather(0), layer.embeddings)
+    gather = Gather(0, width_attribute="input_dim", masks_zero=bool(layer.mask_zero))
+    (part,) = with_weights(call, gather, layer.embeddings)
     return (part._replace(weights_first=True),)
+
+
+def _reversible_embedding(call: KerasCall) -> Translation:
+    """Called with `reverse`, it multiplies with the same table, or with a kernel of its own."""
+    layer = call.operation
+    reverse = call.arguments.kwargs.get("reverse", (*call.arguments.args, False)[1])
+    if not reverse or is_adapted(layer):
+        return _embedding(call)
+    if layer.logit_soft_cap is not None:
+        return Opaque("it limits its logits (logit_soft_cap)", CONVERT_HINT)
+    kernel = layer.embeddings if layer.tie_weights else layer.reverse_embeddings
+    axis = 0 if layer.tie_weights else 1
+    linear = Linear(1, axis, rank_of(call) - 1, width_attribute="input_dim")
+    return with_weights(call, linear, kernel)
 
 
 # --- over space and time ------------------------------------------------------------------------
@@ -233,6 +257,7 @@ TABLE: Mapping[str, Row] = {
     "Permute": _permute,
     "Concatenate": concatenate,
     "Embedding": _embedding,
+    "ReversibleEmbedding": _reversible_embedding,
     **dict.fromkeys(_all_ranks("GlobalAveragePooling", "GlobalMaxPooling"), _global_pool),
     **dict.fromkeys(_POOLS, _pool),
     **dict.fromkeys(_all_ranks("ZeroPadding"), _pad),

@@ -39,8 +39,8 @@ def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) 
         return [helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT)]
     if node.domain != "com.microsoft":
         return [node]
-    if node.op_type == "MatMulNBits":
-        return _matmul_nbits(node)
+    if node.op_type in _FUNCTIONS:
+        return _FUNCTIONS[node.op_type](node, constants)
     entry = STANDARD_OPERATORS.get(node.op_type)
     if entry is None or any(a.name == "channels_last" and a.i for a in node.attribute):
         return [node]
@@ -55,7 +55,7 @@ def replace_with_standard_ops(node: NodeProto, constants: Mapping[str, Tensor]) 
     return [same, helper.make_node("Cast", same.output, node.output[:1], to=dtype)]
 
 
-def _matmul_nbits(node: NodeProto) -> list[NodeProto]:
+def _matmul_nbits(node: NodeProto, _: Mapping[str, Tensor]) -> list[NodeProto]:
     """A MatMul with a kernel of the size [K, N] that the attributes state."""
     sizes = {a.name: a.i for a in node.attribute}
     if not {"K", "N"} <= set(sizes):
@@ -68,6 +68,27 @@ def _matmul_nbits(node: NodeProto) -> list[NodeProto]:
     ]
 
 
+def _gather_block_quantized(node: NodeProto, constants: Mapping[str, Tensor]) -> list[NodeProto]:
+    """A Gather with the element type of the scales. A uint8 contains as many values as it can."""
+    if len(node.input) <= _SCALES:
+        return [node]
+    numbers = {a.name: a.i for a in node.attribute}
+    table, ids, scales = node.input[:3]
+    rows, raw = f"{node.output[0]}/rows", f"{node.output[0]}/before cast"
+    packed = table in constants and constants[table].dtype == "uint8"
+    copies = 8 // numbers.get("bits", 4) if packed else 1
+    known = constants[scales].dtype if scales in constants else "float32"
+    return [
+        helper.make_node("Concat", [table] * copies, [rows], axis=-1),
+        helper.make_node(
+            "Gather", [rows, ids], [raw], node.name, axis=numbers.get("gather_axis", 0)
+        ),
+        helper.make_node("Cast", [raw], node.output[:1], to=element_type(known)),
+    ]
+
+
+_FUNCTIONS = {"GatherBlockQuantized": _gather_block_quantized, "MatMulNBits": _matmul_nbits}
+_SCALES = 2  # slot
 _KEEP_SHAPE = {"Binarizer", "Imputer", "Normalizer", SOFTMAX_NORMALIZER, "Scaler", "ZipMap"}
 _QONNX = "qonnx.custom_op.general"
 _MOST_INPUTS = 300

@@ -23,6 +23,8 @@ def gather(visit: Visit, operation: Gather) -> Iterator[Fact]:
     The rows are the vocabulary of a model whose inputs are token ids. Whether the ids follow a cut
     is checked when the cut is planned.
     """
+    if len(visit.node.inputs) < 2:  # noqa: PLR2004 - the table is an attribute
+        raise visit.refuse("its table is an attribute")
     axis, rank = operation.axis, len(visit.shape(Port("input", 1)))
     ends = {FIRST_INPUT: axis} | {Port("input", part.slot): part.axis for part in operation.along}
     if ends.get(visit.port) == visit.unit_axis.axis:
@@ -36,6 +38,8 @@ def gather(visit: Visit, operation: Gather) -> Iterator[Fact]:
             width = (len(visit.unit_axis.units),)
             yield visit.states(operation.width_attribute, width, None, port=FIRST_INPUT)
         return
+    if visit.graph.tensors[visit.tensor(FIRST_INPUT)].is_constant:
+        raise visit.refuse("there is no rule for it")
     moved = visit.unit_axis.axis
     if visit.port == FIRST_OUTPUT and moved >= axis + rank:
         moved -= rank - 1

@@ -21,7 +21,7 @@ from exporter.formats.onnx.operators.values import (
     elementwise,
 )
 from exporter.graph import Shape
-from exporter.graph.operations import Activation, Elementwise, Linear, Operation, PerChannel
+from exporter.graph.operations import Activation, Elementwise, Gather, Linear, Operation, PerChannel
 
 _COMPUTED_SCALE = "its scale is computed while the model runs"
 
@@ -129,7 +129,7 @@ def _matmul_nbits(node: NodeView) -> Operation:
     https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
     """
     kernel = node.shape(1)
-    if not node.is_constant(1) or kernel is None:
+    if not node.is_fixed(1) or kernel is None:
         raise UntranslatableError(COMPUTED_KERNEL)
     units, inputs, size = (int(node.attributes[name]) for name in ("N", "K", "block_size"))
     bits = int(node.attributes.get("bits", 4))
@@ -144,7 +144,7 @@ def _matmul_nbits(node: NodeView) -> Operation:
             continue
         if node.size(slot) != units * count:
             raise UntranslatableError("it has not one scale and zero point for each block")
-        if not node.is_constant(slot):
+        if not node.is_fixed(slot):
             raise UntranslatableError(_COMPUTED_SCALE)
         along.append(PerChannel(slot, zero=0.0 if slot == _SCALES else None))
     return Linear(
@@ -157,6 +157,22 @@ def _matmul_nbits(node: NodeView) -> Operation:
         packed_bits=bits,
         kernel_zero=None,
     )
+
+
+def _gather_block_quantized(node: NodeView) -> Operation:
+    """Rows of a quantized table, with one scale for each block of a row.
+
+    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+    rank = len(node.known_shape(0))
+    axis = node.attributes.get("gather_axis", 0) % rank
+    if node.attributes.get("quantize_axis", 1) % rank == axis:
+        raise UntranslatableError("several of its rows share a scale")
+    slots = [slot for slot in (_SCALES, _ZERO_POINTS) if node.has(slot)]
+    rows = node.known_shape(0)[axis]
+    if any(len(node.known_shape(s)) != rank or node.known_shape(s)[axis] != rows for s in slots):
+        raise UntranslatableError("it has not one scale and zero point for each block")
+    return Gather(axis, tuple(PerChannel(slot, axis) for slot in slots))
 
 
 _SCALES, _ZERO_POINTS = 2, 3  # slots
@@ -207,6 +223,7 @@ ROWS: Mapping[str, Translate] = {
 MICROSOFT: Mapping[str, Translate] = {
     "DequantizeLinear": _quantization("dequantize"),
     "DynamicQuantizeMatMul": _product(matmul, 1, (2, 3), bias=4),
+    "GatherBlockQuantized": _gather_block_quantized,
     "MatMulIntegerToFloat": _product(matmul, 1, (3, 5), bias=6),
     "MatMulNBits": _matmul_nbits,
     "QGemm": _product(gemm, 3, (4, 5), bias=6),

@@ -102,8 +102,8 @@ _KEEPING_ZERO = [
     "SQUARE",
 ]
 _CHANGING_ZERO = (
-    *("COS", "EQUAL", "FLOOR_DIV", "FLOOR_MOD", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"),
-    *("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "NOT_EQUAL", "POW", "RSQRT", "SELECT_V2"),
+    *("COS", "FLOOR_DIV", "FLOOR_MOD", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL"),
+    *("LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR", "POW", "RSQRT"),
 )
 _ACTIVATIONS: Mapping[str, str] = {
     "ELU": "elu",
@@ -121,6 +121,7 @@ ROWS: Mapping[str, Translate] = {
     "CAST": _cast,
     "DEQUANTIZE": partial(_requantize, function="dequantize"),
     "DIV": _quotient,
+    "EQUAL": partial(_elementwise, keeps_zero=False, function="equal"),
     "GELU": _gelu,
     "LEAKY_RELU": _leaky_relu,
     "LOG": partial(_elementwise, keeps_zero=False, function="log"),
@@ -128,10 +129,12 @@ ROWS: Mapping[str, Translate] = {
     "MAXIMUM": partial(_bound, sign=1.0, function="max"),
     "MINIMUM": partial(_bound, sign=-1.0, function="other"),
     "MUL": _product,
+    "NOT_EQUAL": partial(_elementwise, keeps_zero=False, function="not_equal"),
     "PRELU": partial(_elementwise, keeps_zero=True, function="prelu"),
     "QUANTIZE": partial(_requantize, function="quantize"),
     "RELU_0_TO_1": partial(_activation, function="clip", min=0.0, max=1.0),
     "RELU_N1_TO_1": partial(_activation, function="clip", min=-1.0, max=1.0),
+    "SELECT_V2": partial(_elementwise, keeps_zero=False, function="where"),
     "SOFTMAX": _softmax,
     "SQUARED_DIFFERENCE": partial(_sum, function="other"),
     "SUB": partial(_sum, function="sub"),

@@ -1,0 +1,1 @@
+"""The files of a tokenizer, and configuration files with token ids, for fewer tokens."""

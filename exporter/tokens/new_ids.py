@@ -1,0 +1,28 @@
+"""The new id of each token that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class NewIds:
+    """The new id of each token.
+
+    Args:
+        kept: the ids of the kept tokens, in the order of their new ids.
+    """
+
+    def __init__(self, kept: Sequence[int]) -> None:
+        self.kept = tuple(kept)
+        self._new = {old: new for new, old in enumerate(self.kept)}
+
+    def __contains__(self, old: int) -> bool:
+        return old in self._new
+
+    def __getitem__(self, old: int) -> int:
+        """The new id; KeyError if the token is removed."""
+        return self._new[old]
+
+    def of_each(self, ids: Sequence[int]) -> list[int]:
+        """The new ids of the tokens that are kept."""
+        return [self._new[each] for each in ids if each in self._new]

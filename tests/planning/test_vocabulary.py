@@ -1,0 +1,312 @@
+"""A vocabulary that is cut on both sides: the same logits, bit by bit, for kept tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from onnx import ModelProto, NodeProto, helper
+
+from exporter.errors import ExporterError, ModelError, NotAllowedError, UsageError
+from exporter.formats import open_model
+from exporter.formats.model import Model
+from exporter.graph import Array
+from exporter.jobs.checks import compare_models
+from exporter.jobs.job import Job
+from exporter.jobs.prune import prune_model
+from exporter.planning.cut import Cut, CutOptions, plan_cut
+from exporter.proof.prove import prove
+from tests.builders import language_models
+from tests.builders.language_models import FORMS, UNITS, onnx_model, tflite_model
+
+KEPT = [1, 3, *range(5, 21)]
+NEW = np.array([0, 1, 2, 5, 7, 9, 17])
+OLD = np.array(KEPT)[NEW]
+
+
+def opened(content: bytes, folder: Path, suffix: str = ".onnx") -> Model:
+    path = folder / f"model{suffix}"
+    path.write_bytes(content)
+    return open_model(path)
+
+
+def cut(model: Model, **options: Any) -> tuple[Model, Cut]:
+    planned = plan_cut(model, CutOptions(**{"keep": KEPT, "vocabulary": "both", **options}))
+    return model.apply(planned.plan), planned
+
+
+def run_onnx(model: Model | ModelProto, ids: Array, folder: Path, output: str = "logits") -> Array:
+    path = folder / "run.onnx"
+    if isinstance(model, ModelProto):
+        onnx.save(model, path)
+    else:
+        model.write(path)
+    session = onnxruntime.InferenceSession(path)
+    return np.asarray(session.run([output], {"ids": ids})[0])
+
+
+@pytest.mark.parametrize("keep_ids", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_kept_logits_are_bit_identical(form: str, keep_ids: bool, tmp_path: Path) -> None:
+    source = onnx_model(form)
+    expected = run_onnx(source, OLD[np.newaxis], tmp_path)[..., KEPT]
+    model = opened(source.SerializeToString(), tmp_path)
+    result, _ = cut(model, keep_ids=keep_ids)
+    ids = OLD if keep_ids else NEW
+    actual = run_onnx(result, ids[np.newaxis], tmp_path)
+    if keep_ids:
+        assert actual.shape[-1] == UNITS
+        actual = actual[..., KEPT]
+    assert np.array_equal(actual, expected)
+    assert prove(model, result, result.remap).result == "proved"
+
+
+@pytest.mark.parametrize("form", ["tied", "int8 tied", "int4 tied", "int4 tied at the table"])
+def test_a_shared_table_is_still_shared(form: str, tmp_path: Path) -> None:
+    source = onnx_model(form)
+    cut(opened(source.SerializeToString(), tmp_path))[0].write(tmp_path / "cut.onnx")
+    names = [
+        {each.name for each in m.graph.initializer}
+        for m in (source, onnx.load(tmp_path / "cut.onnx"))
+    ]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("keep_ids", [False, True])
+@pytest.mark.parametrize(
+    ("operator", "tied", "int8"),
+    [
+        ("GATHER", True, False),
+        ("GATHER", False, False),
+        ("EMBEDDING_LOOKUP", True, False),
+        ("EMBEDDING_LOOKUP", False, True),
+        ("EMBEDDING_LOOKUP", True, True),
+    ],
+)
+def test_kept_logits_of_tflite_are_bit_identical(
+    operator: str, tied: bool, int8: bool, keep_ids: bool, tmp_path: Path
+) -> None:
+    source = tflite_model(operator, tied=tied, int8=int8).content("logits")
+    result, _ = cut(opened(source, tmp_path, ".tflite"), keep_ids=keep_ids)
+    result.write(tmp_path / "cut.tflite")
+    actual = run_tflite((tmp_path / "cut.tflite").read_bytes(), OLD if keep_ids else NEW)
+    actual = actual[:, KEPT] if keep_ids else actual
+    assert np.array_equal(actual, run_tflite(source, OLD)[:, KEPT])
+
+
+def run_tflite(content: bytes, ids: Array) -> Array:
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], ids.astype(np.int32))
+    interpreter.invoke()
+    return np.asarray(interpreter.get_tensor(interpreter.get_output_details()[0]["index"]))
+
+
+@pytest.mark.parametrize("options", [{}, {"keep_ids": True}, {"keep_ids": True, "unknown_id": 3}])
+def test_the_check_feeds_each_model_its_own_ids(options: dict[str, Any], tmp_path: Path) -> None:
+    model = opened(onnx_model("untied").SerializeToString(), tmp_path)
+    chosen = CutOptions(keep=KEPT, vocabulary="both", **options)
+    pruned = prune_model(model, chosen, Job())
+    assert pruned.ok
+    assert pruned.proof is not None
+    assert pruned.proof.result == "proved"
+
+
+def test_a_wrong_embedding_fails_the_check_and_the_proof(tmp_path: Path) -> None:
+    source = onnx_model("untied")
+    model = opened(source.SerializeToString(), tmp_path)
+    result, _ = cut(model)
+    result.write(tmp_path / "cut.onnx")
+    changed = onnx.load(tmp_path / "cut.onnx")
+    (table,) = (each for each in changed.graph.initializer if each.name == "table")
+    rows = onnx.numpy_helper.to_array(table).copy()
+    rows[[2, 5]] = rows[[5, 2]]
+    table.CopyFrom(onnx.numpy_helper.from_array(rows, "table"))
+    onnx.save(changed, tmp_path / "wrong.onnx")
+    wrong = open_model(tmp_path / "wrong.onnx")
+    assert prove(model, wrong, wrong.remap).result == "different"
+    assert wrong.remap is not None
+    inputs = Job().inputs(model, None)
+    assert not compare_models(Job(), model, wrong, inputs, wrong.remap.heads).passed
+
+
+# --- ids that removed tokens get -----------------------------------------------------------------
+
+
+def test_a_removed_id_counts_as_the_unknown_token(tmp_path: Path) -> None:
+    source = onnx_model("untied")
+    model = opened(source.SerializeToString(), tmp_path)
+    labels = [f"t{i}" for i in range(UNITS)]
+    labels[3] = "<unk>"
+    result, planned = cut(model, keep_ids=True, labels=labels)
+    assert planned.remap.heads[0].options["vocabulary"]["unknown"] == 3
+    removed, unknown = (run_onnx(result, np.array([[i]]), tmp_path) for i in (2, 3))
+    assert np.array_equal(removed, unknown)
+
+
+def test_without_an_unknown_token_a_removed_id_is_out_of_range(tmp_path: Path) -> None:
+    result, _ = cut(opened(onnx_model("untied").SerializeToString(), tmp_path), keep_ids=True)
+    with pytest.raises(Exception, match="indices element out of data bounds"):
+        run_onnx(result, np.array([[2]]), tmp_path)
+
+
+# --- constants with token ids --------------------------------------------------------------------
+
+
+def compared(token: int) -> ModelProto:
+    return onnx_model(
+        "untied",
+        (helper.make_node("Equal", ["ids", "pad"], ["extra"], "compare"),),
+        pad=np.array(token),
+    )
+
+
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_a_token_that_the_model_compares_with_gets_its_new_id(
+    keep_ids: bool, tmp_path: Path
+) -> None:
+    model = opened(compared(7).SerializeToString(), tmp_path)
+    result, _ = cut(model, head="logits", keep_ids=keep_ids)
+    ids = [3, 7, 9] if keep_ids else [KEPT.index(i) for i in (3, 7, 9)]
+    extra = run_onnx(result, np.array([ids]), tmp_path, "extra")
+    assert extra.tolist() == [[False, True, False]]
+
+
+def test_a_token_that_the_model_compares_with_is_kept(tmp_path: Path) -> None:
+    model = opened(compared(30).SerializeToString(), tmp_path)
+    _, planned = cut(model, head="logits")
+    assert planned.selection.kept == (*KEPT, 30)
+    assert "unit 30 is kept: the model compares or inserts it" in planned.warnings
+    with pytest.raises(NotAllowedError, match="30 is a token that the model itself uses"):
+        cut(model, head="logits", keep=None, remove=[30])
+
+
+def test_a_token_that_the_model_inserts_gets_its_new_id(tmp_path: Path) -> None:
+    source = onnx_model("untied", begin=np.array([[5]]))
+    source.graph.node[0].input[1] = "all ids"
+    source.graph.initializer.append(onnx.numpy_helper.from_array(np.array([[5]]), "begin"))
+    source.graph.node.insert(0, helper.make_node("Concat", ["begin", "ids"], ["all ids"], axis=1))
+    source.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "longer"
+    expected = run_onnx(source, OLD[np.newaxis], tmp_path)[..., KEPT]
+    result, _ = cut(opened(source.SerializeToString(), tmp_path))
+    assert np.array_equal(run_onnx(result, NEW[np.newaxis], tmp_path), expected)
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+def using(node: NodeProto, **constants: Array) -> ModelProto:
+    return onnx_model("untied", (node,), **constants)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        pytest.param(
+            lambda: using(
+                helper.make_node("Greater", ["ids", "pad"], ["extra"], "above"), pad=np.array(3)
+            ),
+            "Greater 'above': it computes with token ids",
+            id="arithmetic",
+        ),
+        pytest.param(
+            lambda: using(
+                helper.make_node("Gather", ["rows", "ids"], ["extra"], "flags"),
+                rows=np.ones(UNITS + 2, bool),
+            ),
+            f"Gather 'flags': it looks up token ids in a table with {UNITS + 2} rows",
+            id="another table",
+        ),
+    ],
+)
+def test_other_uses_of_ids_are_refused(source: Any, message: str, tmp_path: Path) -> None:
+    model = opened(source().SerializeToString(), tmp_path)
+    with pytest.raises(ModelError, match=message) as error:
+        cut(model, head="logits")
+    assert error.value.hint == "--keep-ids leaves the ids at the input as they are"
+
+
+def test_a_model_without_a_table_is_refused(tmp_path: Path) -> None:
+    source = onnx_model("untied")
+    source.graph.node[0].CopyFrom(
+        helper.make_node("Gather", ["wide", "ids"], ["embedded"], "embedded")
+    )
+    wide = np.ones((UNITS + 5, language_models.FEATURES), np.float32)
+    source.graph.initializer.append(onnx.numpy_helper.from_array(wide, "wide"))
+    model = opened(source.SerializeToString(), tmp_path)
+    with pytest.raises(ModelError, match=f"no table with {UNITS} rows .* have {UNITS + 5} rows"):
+        cut(model)
+
+
+def test_the_head_alone_is_refused_where_the_table_is_computed_with_it(tmp_path: Path) -> None:
+    model = opened(onnx_model("int8 tied").SerializeToString(), tmp_path)
+    with pytest.raises(
+        ModelError, match="looks up token ids in the kernel of head 'logits'"
+    ) as error:
+        cut(model, vocabulary="output")
+    assert "--vocabulary both" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"vocabulary": "input"},
+        {"vocabulary": "output", "keep_ids": True},
+        {"unknown_id": 3},
+        {"mode": "mask"},
+        {"probabilities": "absolute"},
+        {"merge": {"a": [1, 3]}},
+        {"new_ids": True},
+        {"restore_width": True},
+        {"keep_ids": True, "unknown_id": 2},
+    ],
+    ids=str,
+)
+def test_options_that_contradict_it_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    model = opened(onnx_model("untied").SerializeToString(), tmp_path)
+    with pytest.raises(UsageError):
+        cut(model, **options)
+
+
+# --- the output alone -----------------------------------------------------------------------------
+
+
+def test_a_tied_head_alone_warns_that_the_file_grows(tmp_path: Path) -> None:
+    model = opened(onnx_model("tied").SerializeToString(), tmp_path)
+    _, planned = cut(model, vocabulary="output")
+    (warning,) = planned.warnings
+    assert warning.startswith(f"{len(KEPT) * language_models.FEATURES * 4} bytes are added")
+    assert "--vocabulary both" in warning
+    assert "--restore-width" in warning
+
+
+@pytest.mark.parametrize(("form", "vocabulary"), [("untied", "output"), ("tied", "both")])
+def test_others_do_not_warn(form: str, vocabulary: str, tmp_path: Path) -> None:
+    model = opened(onnx_model(form).SerializeToString(), tmp_path)
+    assert cut(model, vocabulary=vocabulary)[1].warnings == ()
+
+
+# --- two cuts -------------------------------------------------------------------------------------
+
+
+def test_a_second_cut_goes_on_with_the_new_ids(tmp_path: Path) -> None:
+    source = onnx_model("tied")
+    model = opened(source.SerializeToString(), tmp_path)
+    first, _ = cut(model)
+    first.write(tmp_path / "first.onnx")
+    again = open_model(tmp_path / "first.onnx")
+    second, planned = cut(again, keep=[0, 2, 4])
+    expected = run_onnx(source, np.array([[1, 5, 7]]), tmp_path)[..., [1, 5, 7]]
+    assert np.array_equal(run_onnx(second, np.array([[0, 1, 2]]), tmp_path), expected)
+    assert planned.remap.heads[0].kept == (1, 5, 7)
+    assert prove(model, second, second.remap).result == "proved"
+    for original in (model, again):
+        inputs = Job().inputs(original, None)
+        assert compare_models(Job(), original, second, inputs, planned.remap.heads).passed
+    with pytest.raises(ExporterError, match="was cut on both sides of its vocabulary"):
+        cut(again, keep=[0, 2], vocabulary="output")
