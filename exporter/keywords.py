@@ -28,6 +28,9 @@ class CutKeywords(TypedDict, total=False):
     drop_outputs: str | Iterable[str]
     protect: Units | None
     allow_remove_special: bool
+    vocabulary: str
+    keep_ids: bool
+    unknown_id: int | None
     mode: str
     probabilities: str
     merge: Mapping[str, Units]

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporter.errors import NotAllowedError, UsageError
 from exporter.formats.model import Model
 from exporter.lazy_dataclass import dataclass
 from exporter.output.files import refuse_existing_file
 from exporter.planning.cut import Cut, CutOptions, plan_cut
-from exporter.tokens.files import TokenFiles
+
+if TYPE_CHECKING:
+    from exporter.tokens.files import TokenFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +48,8 @@ def complete_tokens(model: Model, options: CutOptions, path: Path | None) -> Tok
     folder = None if path is None else path.parent
     if not options.cuts_input or folder is None:
         return TokenCut(options)
+    from exporter.tokens.files import TokenFiles
+
     files = TokenFiles.in_folder(folder)
     if not files.texts:
         return TokenCut(options)
@@ -81,6 +86,8 @@ def check_token_files(options: CutOptions, source: Path, out: Path, *, force: bo
     """
     if not options.cuts_input or options.keep_ids:
         return
+    from exporter.tokens.files import TokenFiles
+
     files = TokenFiles.in_folder(source.parent)
     if files.texts and out.parent.resolve() == source.parent.resolve():
         raise UsageError(

@@ -162,7 +162,7 @@ UNFOLLOWED: Mapping[str, tuple[Callable[[], Graph], str, str]] = {
     ),
     "a computed number of rows": (
         lambda: opened(open_rows()),
-        "Gather 'best': there is no rule for it",
+        "Gather 'best': it selects rows at computed positions",
         "",
     ),
     "a loop": (

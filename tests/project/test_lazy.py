@@ -98,6 +98,7 @@ ROOMS: dict[str, set[str]] = {
     "jobs": {
         "job",
         *("checks", "options", "output_file", "prune", "record", "source", "started"),
+        "vocabulary",
     },
     "data": {"files", "image_input", "inputs", "pixel_range", "samples", "stream"},
 }

@@ -44,7 +44,7 @@ def gather(visit: Visit, operation: Gather) -> Iterator[Fact]:
     if visit.port == FIRST_OUTPUT and moved >= axis + rank:
         moved -= rank - 1
     elif (visit.port == FIRST_OUTPUT and moved >= axis) or visit.port.slot or operation.along:
-        raise visit.refuse("it looks up the units")
+        raise visit.refuse("it selects rows at computed positions")
     yield UnitsAt(FIRST_INPUT, visit.unit_axis.at(moved), zero=0.0)
     yield UnitsAt(FIRST_OUTPUT, visit.unit_axis.at(moved + (rank - 1) * (moved > axis)))
 

@@ -218,9 +218,9 @@ def test_every_quantized_operator_is_tested() -> None:
     """`docs/operators.md` lists these operators."""
     nodes = [n for each, _ in FORMS_OF_CODES.values() for n in each]
     nodes += [n for kind in made.FUNCTIONS for p in made.PRECISIONS for n in _nodes(kind, p)]
-    assert {n.op_type for n in nodes if n.domain == made.MICROSOFT} >= set(
-        quantized_values.MICROSOFT
-    )
+    elsewhere = {"GatherBlockQuantized"}  # tests/planning/test_vocabulary.py
+    tested = {n.op_type for n in nodes if n.domain == made.MICROSOFT} | elsewhere
+    assert tested >= set(quantized_values.MICROSOFT)
 
 
 def _nodes(kind: str, precision: str) -> Sequence[NodeProto]:
