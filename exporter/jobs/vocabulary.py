@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporter.errors import NotAllowedError, UsageError
 from exporter.formats.model import Model
-from exporter.lazy_dataclass import dataclass
 from exporter.output.files import refuse_existing_file
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 

@@ -226,7 +226,11 @@ def only_remap(texts: Sequence[str | bytes]) -> Remap | None:
 
 
 def _plain(record: Origin | HeadRemap) -> dict[str, Any]:
-    return {each.name: getattr(record, each.name) for each in fields(record)}
+    found = {each.name: getattr(record, each.name) for each in fields(record)}
+    options = found.get("options")
+    if options is not None and options["vocabulary"] is None:  # most files: their bytes stay
+        found["options"] = {key: options[key] for key in options if key != "vocabulary"}
+    return found
 
 
 def _lines(record: Mapping[str, Any], indent: str) -> str:

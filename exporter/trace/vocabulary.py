@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,7 +33,6 @@ from exporter.graph.operations import (
     Stack,
 )
 from exporter.graph.walk import REARRANGE, ancestors, applies, dependents, only_moves
-from exporter.lazy_dataclass import dataclass
 from exporter.trace.axis_walk import AxisWalk
 from exporter.trace.build_head import build_head
 from exporter.trace.head import Head
