@@ -177,7 +177,7 @@ def test_invalid_json_is_refused(text: str | bytes, fact: str) -> None:
 
 def test_json_has_the_documented_keys() -> None:
     remap = Remap(FILE, BETWEEN, (replace(SLICE, logits="z:0"), MERGED))
-    unused = dict.fromkeys(OPTIONS)
+    unused = dict.fromkeys(key for key in OPTIONS if key != "vocabulary")  # written if it is used
     common = {"output": "probs:0", "axis": 1, "mode": "slice", "activation": "softmax"}
     assert json.loads(remap.to_json()) == {
         "schema": "exporter/remap/1",
@@ -782,3 +782,13 @@ def test_combining_three_cuts_is_associative(data: st.DataObject) -> None:
         right = twice(first, twice(second, third))
         assert left.new_to_old == right.new_to_old
         assert left.kept == right.kept
+
+
+def test_a_vocabulary_that_was_cut_on_both_sides_is_written() -> None:
+    tokens = {"inputs": ("ids",), "keep_ids": False, "unknown": 1}
+    remap = Remap(FILE, None, (replace(SLICE, options={"vocabulary": tokens}),))
+    assert Remap.from_json(remap.to_json()) == remap
+    with pytest.raises(ModelError, match="the option vocabulary is"):
+        replace(SLICE, options={"vocabulary": {"inputs": ["ids"]}})
+    with pytest.raises(ModelError, match="the option vocabulary is"):
+        replace(SLICE, options={"vocabulary": "both"})
