@@ -22,7 +22,3 @@ class NewIds:
     def __getitem__(self, old: int) -> int:
         """The new id; KeyError if the token is removed."""
         return self._new[old]
-
-    def of_each(self, ids: Sequence[int]) -> list[int]:
-        """The new ids of the tokens that are kept."""
-        return [self._new[each] for each in ids if each in self._new]

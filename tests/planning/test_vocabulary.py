@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -12,16 +12,21 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from onnx import ModelProto, NodeProto, helper
 
+from exporter.data.samples import Picked, Samples
 from exporter.errors import ExporterError, ModelError, NotAllowedError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import Model
-from exporter.graph import Array
+from exporter.graph import Array, Graph
+from exporter.graph.operations import Concat, Elementwise, Gather, Linear
 from exporter.jobs.checks import compare_models
 from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_model
 from exporter.planning.cut import Cut, CutOptions, plan_cut
 from exporter.proof.prove import prove
+from exporter.trace import trace
+from exporter.verification.token_ids import pair_inputs
 from tests.builders import language_models
+from tests.builders.graphs import Builder
 from tests.builders.language_models import FORMS, UNITS, onnx_model, tflite_model
 
 KEPT = [1, 3, *range(5, 21)]
@@ -310,3 +315,123 @@ def test_a_second_cut_goes_on_with_the_new_ids(tmp_path: Path) -> None:
         assert compare_models(Job(), original, second, inputs, planned.remap.heads).passed
     with pytest.raises(ExporterError, match="was cut on both sides of its vocabulary"):
         cut(again, keep=[0, 2], vocabulary="output")
+
+
+# --- other graphs ---------------------------------------------------------------------------------
+
+
+class Drawn:
+    """A graph in place of a model."""
+
+    kind, name, sha256, precision, remap = "keras", "drawn", None, "fp32", None
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+
+    def graph(self) -> Graph:
+        return self._graph
+
+
+def drawn(gather: Gather, *, ids: str = "", computed: bool = False) -> Graph:
+    """A head of 9 tokens. Its kernel is the table; `ids` is what is done with the ids."""
+    b = Builder()
+    b.feed("ids", None, 4)
+    if ids:
+        other = b.constant("other", 4) if not computed else b.feed("more", None, 4)
+        operation = Concat(1) if ids == "concat" else Elementwise(function=ids)
+        before = [other] if ids == "where" else []
+        inputs = ["ids"] if ids == "cast" else [*before, "ids", other]
+        b.node(operation, inputs, (None, 8 if ids == "concat" else 4), "new ids")
+    indices = "new ids" if ids else "ids"
+    b.node(gather, [b.constant("table", 9, 3), indices], (None, 4, 3), "rows")
+    b.node(Linear(1, kernel_axis=0, output_axis=2), ["rows", "table"], (None, 4, 9), "y")
+    return b.graph("y")
+
+
+def plan_of(graph: Graph, **options: Any) -> Cut:
+    chosen = CutOptions(**{"keep": [0, 2, 5], "vocabulary": "both", **options})
+    return plan_cut(cast("Model", Drawn(graph)), chosen)
+
+
+def test_the_number_of_rows_that_a_layer_states_follows() -> None:
+    edits = plan_of(drawn(Gather(0, width_attribute="input_dim"))).plan.edits
+    assert "set input_dim of 'rows' to 3" in list(map(str, edits))
+
+
+def test_an_id_that_is_masked_stays_the_first() -> None:
+    assert plan_of(drawn(Gather(0, masks_zero=True)), keep=[2, 5]).selection.kept == (0, 2, 5)
+    with pytest.raises(UsageError, match="id 0 is masked"):
+        plan_of(drawn(Gather(0, masks_zero=True)), keep=[2, 0], keep_order=True)
+
+
+@pytest.mark.parametrize("ids", ["concat", "where"])
+def test_constants_next_to_ids_may_not_be_computed(ids: str) -> None:
+    assert plan_of(drawn(Gather(0), ids=ids)).selection.kept == (0, 2, 5)
+    with pytest.raises(ModelError, match="cannot be cut on both sides"):
+        plan_of(drawn(Gather(0), ids="add", computed=True))
+
+
+def test_ids_that_the_model_computes_are_no_inputs() -> None:
+    with pytest.raises(ModelError, match="no table with 9 rows is indexed by an input"):
+        plan_of(drawn(Gather(0), ids="mul"))
+
+
+def test_ids_may_be_cast() -> None:
+    assert plan_of(drawn(Gather(0), ids="cast")).selection.kept == (0, 2, 5)
+
+
+def test_ids_are_not_compared_with_computed_values() -> None:
+    b = Builder()
+    b.node(Gather(0), [b.constant("table", 9, 3), b.feed("ids", None, 4)], (None, 4, 3), "rows")
+    b.dense("rows", 9, "y")
+    b.node(Elementwise(function="equal"), ["ids", b.feed("mask", None, 4)], (None, 4), "same")
+    with pytest.raises(ModelError, match="it combines token ids with 'mask'"):
+        plan_of(b.graph("y", "same"), head="y")
+
+
+def test_a_lookup_of_other_values_in_the_same_table_is_refused() -> None:
+    b = Builder()
+    b.node(Elementwise(), [b.constant("table", 9, 3)], (9, 3), "real")
+    b.node(Gather(0), ["real", b.feed("ids", None, 4)], (None, 4, 3), "rows")
+    b.node(Elementwise(function="mul"), [b.feed("x", None, 4), "x"], (None, 4), "square")
+    b.node(Gather(0), ["real", "square"], (None, 4, 3), "others")
+    b.node(Linear(1, kernel_axis=0, output_axis=2), ["rows", "real"], (None, 4, 9), "y")
+    with pytest.raises(ModelError, match="Gather 'others': it looks up values that are no token"):
+        plan_of(b.graph("y", "others"), head="y")
+
+
+def test_the_units_may_pass_a_lookup_along_another_axis(tmp_path: Path) -> None:
+    source = onnx_model("untied")
+    source.graph.node.append(helper.make_node("Gather", ["logits", "last"], ["y"], "last", axis=1))
+    info = helper.make_tensor_value_info
+    source.graph.input.append(info("last", onnx.TensorProto.INT64, []))
+    source.graph.output[0].CopyFrom(info("y", onnx.TensorProto.FLOAT, ["batch", UNITS]))
+    result, _ = cut(opened(source.SerializeToString(), tmp_path))
+    paths = tmp_path / "before.onnx", tmp_path / "after.onnx"
+    onnx.save(source, paths[0])
+    result.write(paths[1])
+    before, after = (
+        onnxruntime.InferenceSession(path).run(None, {"ids": ids[np.newaxis], "last": np.array(3)})[
+            0
+        ]
+        for path, ids in zip(paths, (OLD, NEW), strict=True)
+    )
+    assert np.array_equal(after, before[..., KEPT])
+
+
+@pytest.mark.parametrize("inputs", [["z", "x"], ["z"]])
+def test_units_that_are_selected_by_computed_positions_are_refused(inputs: list[str]) -> None:
+    b = Builder()
+    b.dense(b.feed("x", None, 3), 5, "z")
+    b.node(Gather(1), inputs, (None, 5), "y")
+    assert not trace(b.graph("y", "z")).heads
+
+
+def test_samples_that_are_read_when_they_are_used_get_new_ids(tmp_path: Path) -> None:
+    model = opened(onnx_model("untied").SerializeToString(), tmp_path)
+    result, planned = cut(model)
+    values: Any = Picked(np.array([[[1, 3]], [[5, 6]]]), [0, 1])
+    found = pair_inputs(Samples({"ids": values}, ""), model, result, planned.remap.heads)
+    assert [feed["ids"].tolist() for feed in found.cut.feeds()] == [[[0, 1]], [[2, 3]]]
+    assert len(found.cut.values["ids"]) == 2
+    assert list(found.different) == ["ids"]

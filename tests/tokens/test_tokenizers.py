@@ -160,6 +160,15 @@ def test_a_text_of_kept_tokens_has_the_same_tokens(
         assert max(small.encode(text).ids) < len(kept)
 
 
+@pytest.mark.parametrize(("make", "unknown"), [(word_piece, "[UNK]"), (unigram, "<unk>")])
+def test_the_unknown_token_is_known(
+    make: Callable[[], Tokenizer], unknown: str, tmp_path: Path
+) -> None:
+    made = make()
+    made.save(str(tmp_path / "tokenizer.json"))
+    assert TokenFiles.in_folder(tmp_path).unknown == made.token_to_id(unknown)
+
+
 def test_byte_and_special_tokens_and_parts_are_needed(tmp_path: Path) -> None:
     made = byte_level()
     made.save(str(tmp_path / "tokenizer.json"))
