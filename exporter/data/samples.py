@@ -111,6 +111,7 @@ def _quantized(values: Array, tensor: Tensor | None) -> Array:
 
 
 _LARGEST_SYNTHETIC = 1 << 32  # bytes of all samples of an input in float64
+_LARGEST_SAMPLE = 1 << 29  # likewise, of one: a damaged file may state any batch
 _DRAWN_BYTES = 8  # for each value: it is drawn in float64 or int64
 
 
@@ -147,7 +148,8 @@ def synthetic_samples(
     known = input_shapes([graph.tensors[name] for name in graph.inputs], given)
     every = {name: (count, *_closed(graph, name, known[name])) for name in graph.inputs}
     for name, shape in every.items():
-        if (size := 8 * math.prod(shape)) > _LARGEST_SYNTHETIC:
+        size = 8 * math.prod(shape)
+        if size > _LARGEST_SYNTHETIC or size > count * _LARGEST_SAMPLE:
             raise UsageError(
                 f"{count} samples of {shape_text(shape[1:])} for input {name!r} take "
                 f"{size / 1e9:.3g} GB of memory",

@@ -831,3 +831,10 @@ def test_samples_that_do_not_fit_in_memory_are_refused() -> None:
     assert synthetic_samples(wide, 1).values["x"].shape == (1, 1, 1 << 24)
     with pytest.raises(UsageError, match=r"64 samples of .* take 8\.59 GB of memory"):
         synthetic_samples(wide, 64)
+
+
+def test_one_sample_of_gigabytes_is_not_generated() -> None:
+    """A damaged file may state any batch."""
+    wide = Graph((), {"x": Tensor("x", (1_179_649, 132), "float32")}, ("x",), ())
+    with pytest.raises(UsageError, match=r"1 samples of .*1\.25 GB of memory"):
+        synthetic_samples(wide, 1)
