@@ -39,7 +39,7 @@ from exporter.records import Memory, MemoryVerdict
 
 ROUNDS = 3
 TIMEOUT_S = 600.0
-_PROBE = "exporter.ondevice.memory_probe"
+PROBE = "exporter.ondevice.memory_probe"
 
 Growth = Mapping[str, int]  # "resident" and further keys of `memory_probe` -> bytes
 
@@ -180,21 +180,30 @@ def _memory_growth(file: ModelFile, feeds: Path, options: RunOptions) -> Growth:
     spec = Spec(file.model.kind, str(file.path), options.threads, options.provider)
     refusal = f"the memory of {file.model.name} could not be measured"
     try:
-        done = subprocess.run(  # noqa: S603 - this interpreter, a module of this package
-            [sys.executable, "-P", "-m", _PROBE, json.dumps(spec._asdict()), str(feeds)],
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-            env=_environment(),
-            timeout=TIMEOUT_S,
-        )
+        done = run_probe([json.dumps(spec._asdict()), str(feeds)])
     except subprocess.TimeoutExpired as error:
         raise ModelError(f"{refusal}: one run took more than {TIMEOUT_S:g} s") from error
     if done.returncode:
         raise ModelError(f"{refusal}: {_error_message(done.stderr) or done.returncode}")
     growth: dict[str, int] = json.loads(done.stdout)
     return growth
+
+
+def run_probe(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run the probe in a new process.
+
+    Raises:
+        TimeoutExpired: it took more than TIMEOUT_S.
+    """
+    return subprocess.run(  # noqa: S603 - this interpreter, a module of this package
+        [sys.executable, "-P", "-m", PROBE, *arguments],
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        errors="replace",
+        env=_environment(),
+        timeout=TIMEOUT_S,
+    )
 
 
 def _error_message(traceback: str) -> str:

@@ -1,6 +1,7 @@
-"""Run the program, and the child that converts, as forks of processes that have imported them.
+"""Run the program, and the processes that it starts, as forks of processes that have imported them.
 
-A command then starts in 20 ms, and a child in 50 ms instead of the 4 s that TensorFlow takes.
+A command then starts in 20 ms, a child that converts in 50 ms instead of the 4 s that TensorFlow
+takes, and a measurement of memory in 20 ms.
 A fork has its own session, folder, environment, arguments and standard streams. It shares its hash
 seed and its addresses with all others: a test of equal bytes needs a process of its own.
 
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import IO
 
 from exporter.conversion import process
+from exporter.performance import memory
 from tests.builders.fork_client import LONGEST, SERVERS, Fork
 
 AVAILABLE = hasattr(os, "fork")
@@ -54,6 +56,8 @@ _IMPORTED = {
         "exporter.conversion.to_tflite",
         "exporter.formats.keras.large_head_model",
         "exporter.formats.savedmodel.model",
+        "exporter.ondevice.runtimes",
+        "ai_edge_litert.interpreter",
         "exporter.quantization.remote",
         "tf2onnx",
     ),
@@ -204,18 +208,33 @@ def _become(
     def start(folder: Path, log: IO[bytes]) -> ForkedChild:
         return ForkedChild(children, folder, log)
 
+    def probe(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        words = [memory.PROBE, *arguments]
+        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+            numbers = (0, out.fileno(), err.fileno())
+            fork = Fork((children, children), words, Path.cwd(), os.environ, numbers)
+            code = fork.wait(memory.TIMEOUT_S)
+            return subprocess.CompletedProcess(words, code, *(_text(each) for each in (out, err)))
+
     process.start_process = start  # type: ignore[assignment]  # it has what is used of a Popen
+    memory.run_probe = probe
     sys.argv[1:] = arguments
     try:
         if what.endswith(".py"):
             runpy.run_path(what, run_name="__main__")
-            raise SystemExit(0)  # noqa: TRY301 - a script ends as a command does
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_module(what, run_name="__main__", alter_sys=True)
+        raise SystemExit(0)  # noqa: TRY301 - all end in the same way
     except SystemExit as end:
         atexit._run_exitfuncs()  # the rest of an exit takes 2 s
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(end.code if isinstance(end.code, int) else 1)
+
+
+def _text(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 if __name__ == "__main__":
