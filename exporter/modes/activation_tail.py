@@ -9,9 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from exporter.graph import Array, Shape
+from exporter.graph import Array, Node, Shape
 from exporter.graph.activations import ACTIVATIONS, REDUCTIONS
-from exporter.graph.operations import Activation, Elementwise, Reduce, Reshape, Transpose
+from exporter.graph.operations import (
+    Activation,
+    Elementwise,
+    Reduce,
+    Reshape,
+    Slice,
+    Split,
+    Transpose,
+)
 from exporter.trace.head import Head
 from exporter.trace.unit_axis import UnitAxis, UnitTensor
 
@@ -20,7 +28,7 @@ def apply_tail(head: Head, z: Array, present: Sequence[int] | None) -> Array:
     """The output y for one sample of z, computed by the nodes of the head's tail."""
     values = z
     for node in head.tail:
-        result = head.tensor(node.outputs[0])
+        result = head.result(node)
         shape = result.shape if present is None else narrow_shape(result, present)
         match node.operation:
             case Activation(function=function, axis=axis, parameters=parameters):
@@ -32,11 +40,32 @@ def apply_tail(head: Head, z: Array, present: Sequence[int] | None) -> Array:
                 values = values.transpose(permutation)
             case Elementwise() if node.name in head.factors:
                 values = values * _factors(head.factors[node.name].by, result, present)
+            case Slice() | Split():
+                values = _without_others(head, node, values, present)
             case Reduce(axes=axes, keepdims=keepdims, function=function):
                 values = REDUCTIONS[function].compute(values, axes, keepdims)
         if result.quantization is not None and result.quantization.scale.size == 1:
             values = result.quantization.nearest(values)
     return values
+
+
+def _without_others(head: Head, node: Node, values: Array, present: Sequence[int] | None) -> Array:
+    """The values that a node selects: it drops positions of no unit on the unit axis."""
+    unit_axis, operation = head.tensor(node.inputs[0]).unit_axis, node.operation
+    every, units = unit_axis.units, head.result(node).unit_axis.units
+    first = next(i for i in range(len(every)) if np.array_equal(every[i : i + len(units)], units))
+    positions = np.arange(len(every)) if present is None else unit_axis.positions(present)
+    selected = np.flatnonzero((positions >= first) & (positions < first + len(units)))
+    if isinstance(operation, Slice):
+        ranges = zip(operation.starts, operation.stops, operation.steps, strict=True)
+        index: list[slice] = [slice(None)] * values.ndim
+        for axis, (start, stop, step) in zip(operation.axes, ranges, strict=True):
+            if axis != unit_axis.axis:
+                is_rest = operation.counts and stop < 0
+                end = None if is_rest else stop + start * operation.counts
+                index[axis] = slice(start, end, step)
+        values = values[tuple(index)]
+    return np.take(values, selected, axis=unit_axis.axis)
 
 
 def _factors(factors: Array, tensor: UnitTensor, present: Sequence[int] | None) -> Array:

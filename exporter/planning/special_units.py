@@ -135,8 +135,14 @@ def _is_detector(graph: Graph, head: Head) -> bool:
 def _is_no_object(graph: Graph, head: Head, unit: int, label: str) -> bool:
     if label:
         return label.lower() in _NO_OBJECT
-    last = unit == head.units - 1 and head.activation == "softmax"
-    return last and boxes_elsewhere(graph, head.output, head.axis) and _is_dense(graph, head)
+    is_last = unit == head.units - 1 and head.activation == "softmax"
+    has_others = bool(head.tensor(head.z).unit_axis.units.min() < 0)  # one of them is "no object"
+    return (
+        is_last
+        and not has_others
+        and boxes_elsewhere(graph, head.output, head.axis)
+        and _is_dense(graph, head)
+    )
 
 
 def _is_dense(graph: Graph, head: Head) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from exporter.graph import Graph, Node
 from exporter.graph.activations import ACTIVATIONS
-from exporter.graph.operations import Activation, Concat, Linear, Reduce
+from exporter.graph.operations import Activation, Concat, Linear, Reduce, Slice, Split
 from exporter.graph.walk import (
     REARRANGE,
     ancestors,
@@ -15,7 +15,7 @@ from exporter.graph.walk import (
     only_moves,
 )
 from exporter.trace.axis_walk import AxisWalk
-from exporter.trace.head import Factor, Head
+from exporter.trace.head import Factor, Head, mixes_units
 from exporter.trace.probability_scale import factor_of
 from exporter.trace.readers import Readers
 from exporter.trace.rules.detections import find_detection
@@ -30,6 +30,9 @@ def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
         raise Refused(None, "no linear operation computes it")
     tail = _tail(walk, output)
     body = _body(walk, tail.z)
+    if any(_mixes(walk, node) for node in body):  # perhaps other positions are dropped after it
+        tail = _tail(walk, output, Slice | Split)
+        body = _body(walk, tail.z)
     readers = _readers(walk, units)
     counts = (width for each in readers.rankings for width in each.counts)
     head = Head(
@@ -50,10 +53,29 @@ def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
         junctions=tuple(walk.junctions.values()),
         readers=readers,
     )
-    for node in body:
-        if head.mixes(node):
-            raise _mixed_before_z(graph, node)
+    if mixed := next((node for node in body if _mixes(walk, node)), None):
+        raise _mixed_before_z(graph, mixed)
+    _check_other_shares(walk, head)
     return head
+
+
+def _check_other_shares(walk: AxisWalk, head: Head) -> None:
+    """Refuse an output with only other positions of a softmax: it changes with the units."""
+    drop = next((node for node in head.tail if isinstance(node.operation, Slice | Split)), None)
+    if drop is None or not head.competes:
+        return
+    shares = next(node for node in head.tail if head.mixes(node))
+    read = (name for nodes in walk.readers.values() for node in nodes for name in node.outputs)
+    known = dependents(walk.graph, read) | walk.tensors.keys()
+    computed = dependents(walk.graph, shares.outputs) - known
+    if name := next((name for name in walk.graph.outputs if name in computed), None):
+        reason = f"output {name!r} shows a probability of no unit, which a cut changes"
+        raise Refused(drop, reason, f"--drop-output {name} removes that output")
+
+
+def _mixes(walk: AxisWalk, node: Node) -> bool:
+    unit_axis = walk.tensors.get(node.outputs[0])
+    return unit_axis is not None and mixes_units(node, unit_axis)
 
 
 def labels_of(graph: Graph, output: str, units: int) -> tuple[str, ...] | None:
@@ -107,8 +129,14 @@ class _Tail(NamedTuple):
     factors: dict[str, Factor]
 
 
-def _tail(walk: AxisWalk, output: str) -> _Tail:
-    """The tail that ends in the output. A factor of other values belongs to the body."""
+def _tail(walk: AxisWalk, output: str, drops: Any = ()) -> _Tail:
+    """The tail that ends in the output. A factor of other values belongs to the body.
+
+    Args:
+        walk: the walk of the units.
+        output: where the tail ends.
+        drops: operations that may drop positions of no unit, such as those of a background.
+    """
     linear = _Tail((), "linear", output, {})
     nodes: list[Node] = []
     factors: dict[str, Factor] = {}
@@ -116,7 +144,9 @@ def _tail(walk: AxisWalk, output: str) -> _Tail:
     while True:
         node, _ = walk.graph.producers[tensor]
         factor = factor_of(walk.graph, node, walk.tensors[tensor])
-        if factor is None and not _may_be_in_tail(walk.graph, node):
+        if factor is None and not (
+            _may_be_in_tail(walk.graph, node) or isinstance(node.operation, drops)
+        ):
             return linear
         nodes.append(node)
         tensor = node.inputs[0]

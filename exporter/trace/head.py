@@ -93,6 +93,10 @@ class Head:
         found = {each.name: each.unit_axis for each in self.constants}
         return found[name]
 
+    def result(self, node: Node) -> UnitTensor:
+        """The first result of a node that has a unit axis."""
+        return next(self._tensors[name] for name in node.outputs if name in self._tensors)
+
     @cached_property
     def _tensors(self) -> dict[str, UnitTensor]:
         return {tensor.name: tensor for tensor in self.tensors}
@@ -105,12 +109,8 @@ class Head:
 
     def mixes(self, node: Node) -> bool:
         """Does each result of a node depend on all units, as under a softmax over them?"""
-        operation = node.operation
-        return (
-            isinstance(operation, Activation)
-            and ACTIVATIONS[operation.function].mixes
-            and operation.axis == self.tensor(node.outputs[0]).unit_axis.axis
-        )
+        tensor = self._tensors.get(node.outputs[0])
+        return tensor is not None and mixes_units(node, tensor.unit_axis)
 
     @property
     def competes(self) -> bool:
@@ -122,3 +122,18 @@ class Head:
         """The range of the units on the output's axis; None if all of it are units."""
         unit_axis = self.tensor(self.output).unit_axis
         return None if (unit_axis.units >= 0).all() else unit_axis.span
+
+
+def mixes_units(node: Node, unit_axis: UnitAxis) -> bool:
+    """Is a node an activation over the units, such as a softmax?
+
+    Args:
+        node: any.
+        unit_axis: of its output.
+    """
+    operation = node.operation
+    return (
+        isinstance(operation, Activation)
+        and ACTIVATIONS[operation.function].mixes
+        and operation.axis == unit_axis.axis
+    )

@@ -20,7 +20,7 @@ from exporter.graph.operations import (
 )
 from exporter.graph.walk import applies, dependents, moves_one_input, upstream
 from exporter.trace.rules.detections import detector_of
-from exporter.trace.rules.rankings import top_k_of
+from exporter.trace.rules.rankings import ranking_of
 
 
 class HiddenUnits(NamedTuple):
@@ -39,10 +39,11 @@ def find_hidden_units(graph: Graph, output: str) -> HiddenUnits | None:
 
 
 def _ranked(graph: Graph, output: str) -> HiddenUnits | None:
-    node = top_k_of(graph, output)
-    if node is None or not isinstance(node.operation, TopK):
-        return None
-    return HiddenUnits(node, node.inputs[0], node.operation.axis)
+    node = ranking_of(graph, output)
+    match node and node.operation:
+        case TopK(axis=axis) | Reduce(axes=(axis,), function="max") if node:
+            return HiddenUnits(node, node.inputs[0], axis)
+    return None
 
 
 def _detected(graph: Graph, output: str) -> HiddenUnits | None:

@@ -1,6 +1,6 @@
 """The nodes that read the units of a head and return unit indices, or boxes. Data only.
 
-1. A ranking: an argmax or a top-k over the units. Its indices are indices of units.
+1. A ranking: an argmax or a top-k over the units, whose indices are indices of units; or a maximum.
 2. A detection: the post-process of a detector, which ranks boxes by the units.
 """
 
@@ -57,10 +57,10 @@ class Content:
 
 @dataclass(frozen=True, eq=False)
 class Reader:
-    """A node that returns indices of the units that it reads.
+    """A node that returns indices of the units that it reads, or their maximum.
 
     Attributes:
-        node: its operation is a TopK or a NonMaxSuppression.
+        node: its operation is a TopK, a maximum or a NonMaxSuppression.
         source: the tensor with the units that it reads.
         contents: output of the model -> its indices, or the table entries that replace them.
         tables: constants in which the indices are looked up; they are cut with the units.
@@ -85,7 +85,7 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class Ranking(Reader):
-    """An argmax or a top-k over the units.
+    """An argmax, a top-k or a maximum over the units.
 
     Attributes:
         stated: where the file states how many units it returns; None where it returns one.

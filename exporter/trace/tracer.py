@@ -17,6 +17,7 @@ import numpy as np
 
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Graph
+from exporter.graph.walk import dependents
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
 from exporter.trace.axis_walk import AxisWalk, format_shape
 from exporter.trace.build_head import build_head, labels_of
@@ -154,9 +155,15 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
 
 
 def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
-    """Does an output narrow with a detector's head, although it alone does not show its units?"""
+    """Does an output follow a head, although it alone does not show its units?
+
+    It is computed from a ranking of them, or shows positions of no unit next to them.
+    """
+    ranks = (n for head in heads for each in head.readers.rankings for n in each.node.outputs)
+    if output in dependents(graph, ranks):
+        return True
     head = next((head for head in heads if output in head.other_outputs), None)
-    if head is None or not head.axis_parts:
+    if head is None or not (head.axis_parts or head.tensor(output).unit_axis.units.min() < 0):
         return False
     try:
         trace_unit_axis(graph, output, head.tensor(output).unit_axis)

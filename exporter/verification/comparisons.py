@@ -54,6 +54,8 @@ def comparers_of(
     of_detectors.update(outputs_of_detectors(graphs[0]) if quantize else ())
     outputs = set(graphs[0].outputs) - {table.output for table in tables} - of_detectors
     ranked = {each.output: each for head in heads for each in head.ranked(outputs)}
+    computed = {name for head in heads for name in head.computed_from_ranks(outputs)}
+    computed -= ranked.keys()
     emitted = [EmittedIds(head.table, graphs[1]) for head in heads if head.table.options["emit"]]
     detected = [] if quantize else [each for head in heads for each in head.detected()]
     variable = of_detectors - {name for each in detected for name in each.detection.rows or ()}
@@ -64,12 +66,12 @@ def comparers_of(
         *inputs,
         *(
             TensorComparer(name, name, axes.get(name), "not pruned", pair)
-            for name in sorted(outputs.difference(ranked))
+            for name in sorted(outputs.difference(ranked, computed))
         ),
         *(ranked[name] for name in sorted(ranked)),
         *(each for each in emitted if each.output not in graphs[0].outputs),
         *detected,
-        *(_reruns(heads, variable) if pair.stage == "cut" else ()),
+        *(_reruns(heads, variable | computed) if pair.stage == "cut" else ()),
     ]
     return comparers, variable
 
@@ -102,7 +104,8 @@ def _reruns(heads: Iterable[HeadComparer], variable: Collection[str]) -> Iterato
     """A rerun for each head with such outputs; if an output depends on several heads, the first."""
     outputs = set(variable)
     for head in heads:
-        rerun = head.rerun(outputs.intersection(head.head.readers.detector_outputs))
+        of_head = {*head.head.readers.detector_outputs, *head.computed_from_ranks(outputs)}
+        rerun = head.rerun(outputs & of_head)
         if rerun is not None:
             yield rerun
             outputs.difference_update(rerun.outputs)

@@ -10,6 +10,7 @@ import numpy as np
 from exporter.graph import Array, Quantization
 from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.operations import Activation, Elementwise
+from exporter.graph.walk import dependents
 from exporter.modes import MODES, Expected
 from exporter.modes.merging import merge_values
 from exporter.remap.head_remap import HeadRemap, members, originals
@@ -292,6 +293,11 @@ class HeadComparer(Comparer):
         sizes = [len(members(units)) for units in self.table.new_to_old]
         first = np.asarray(self.present)[np.cumsum([0, *sizes[:-1]])].tolist()
         return ranked_outputs(self.head, self._graphs, outputs, first, self._restored_ids())
+
+    def computed_from_ranks(self, outputs: set[str]) -> set[str]:
+        """Those of the outputs that are computed from the results of a ranking of the units."""
+        rankings = (name for each in self.head.readers.rankings for name in each.node.outputs)
+        return outputs & dependents(self._graphs[0], rankings)
 
     def _restored_ids(self) -> Array | None:
         return originals(self.table) if self.table.options["restore_ids"] else None

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from exporter.errors import ModelError
 from exporter.graph import Array, Graph, Node
-from exporter.graph.operations import Reshape, TopK, Transpose
+from exporter.graph.operations import Reduce, Reshape, TopK, Transpose
 from exporter.graph.walk import dependents, upstream
 from exporter.remap.head_remap import HeadRemap, originals
 from exporter.trace.head import Head
 from exporter.trace.readers import Ranking
-from exporter.trace.rules.rankings import ranked_ids, top_k_of
+from exporter.trace.rules.rankings import ranked_ids, ranking_of
 from exporter.verification.roles import Comparer, Comparison, Runs, as_numbers
 
 
@@ -32,7 +31,7 @@ class _RankingOutput(Comparer):
 
     def __init__(self, output: str, pruned: Graph) -> None:
         self.output = output
-        node = top_k_of(pruned, output) if output in pruned.outputs else None
+        node = ranking_of(pruned, output) if output in pruned.outputs else None
         self.source = node.inputs[0] if node else None
 
     def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
@@ -100,12 +99,13 @@ class RankedOutput(_RankingOutput):
 
     def _first_values(self, values: Array) -> Array:
         """The first values in order, moved as the original moves them on the way to the output."""
-        operation = self._ranking.node.operation
-        assert isinstance(operation, TopK)  # noqa: S101 - narrows the type; a ranking has one
-        ascending = np.sort(values, axis=operation.axis)
-        ranked = np.flip(ascending, operation.axis) if operation.largest else ascending
-        count = min(operation.k or 1, values.shape[operation.axis])
-        first = np.take(ranked, np.arange(count), axis=operation.axis)
+        match self._ranking.node.operation:
+            case Reduce(axes=axes, keepdims=keepdims):
+                first = np.max(values, axis=axes, keepdims=keepdims)
+            case TopK(axis=axis, k=k, largest=largest):
+                ascending = np.sort(values, axis=axis)
+                ranked = np.flip(ascending, axis) if largest else ascending
+                first = np.take(ranked, np.arange(min(k or 1, values.shape[axis])), axis=axis)
         for node in self._moves():
             match node.operation:
                 case Transpose(permutation=permutation):
@@ -132,7 +132,9 @@ def ranked_outputs(
     units: Sequence[int],
     restored: Array | None,
 ) -> Iterator[RankedOutput]:
-    """Those of the outputs that show how the head's units rank.
+    """Those of the outputs that show how the head's units rank, as the ranking returns it.
+
+    Others are computed from its results, and have to be computed again (see `RerunOriginal`).
 
     Args:
         graphs: of the original and of the pruned model.
@@ -141,16 +143,8 @@ def ranked_outputs(
             lowest member.
         restored: the index in the first original of each position, if the outputs return those;
             None if they return new indices.
-
-    Raises:
-        ModelError: an output is computed from ranked values by more than moves.
     """
     for ranking in head.readers.rankings:
         for output in sorted(outputs & dependents(graphs[0], ranking.node.outputs)):
-            if top_k_of(graphs[0], output) != ranking.node:
-                raise ModelError(
-                    f"output {output!r} is computed from the results of {ranking.node}, and its "
-                    "expected value after a cut is not known",
-                    "leave out the check",
-                )
-            yield RankedOutput(ranking, output, graphs, units, restored)
+            if ranking_of(graphs[0], output) == ranking.node:
+                yield RankedOutput(ranking, output, graphs, units, restored)

@@ -36,8 +36,8 @@ X = np.random.default_rng(3).normal(size=(2, 6)).astype(np.float32)
 GEMM = node("Gemm", ["x", "w", "b"], ["z"], "head")
 SOFTMAX = node("Softmax", ["z"], ["p"], "last", axis=1)
 FOLLOWERS: Mapping[str, tuple[list[onnx.NodeProto], dict[str, Array]]] = {
-    "largest probability": (
-        [node("ReduceMax", ["p"], ["extra"], "extra", axes=[1], keepdims=0)],
+    "mean probability": (
+        [node("ReduceMean", ["p"], ["extra"], "extra", axes=[1], keepdims=0)],
         {},
     ),
     "entropy": (

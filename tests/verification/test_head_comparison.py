@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from exporter.data.samples import Samples
-from exporter.errors import ModelError, UsageError
+from exporter.errors import UsageError
 from exporter.formats.model import RunOptions
 from exporter.graph import Array, Graph, Quantization, Tensor
 from exporter.graph.edits import AddOutput, Plan
@@ -374,8 +374,6 @@ def ranked(mode: str = "", *, after: str = "", logits: bool = True, k: int = 2) 
         values = made.node(Reshape(), [values], (1, k), "values_r")
         values = made.node(Elementwise(), [values], (1, k), "values_c")
         ids = made.node(Transpose((1, 0)), [ids], (k, None), "ids_t")
-    if after == "computed":
-        values = made.activation(values, "softmax", "shares")
     return made.graph(*([z] if logits else []), values, ids)
 
 
@@ -422,17 +420,6 @@ def test_an_output_without_its_ranking_fails() -> None:
     done = verify(original, pruned, [table_of(original, "slice")])
     assert failed(done) == {"values", "ids"}
     assert {c.metric for c in done.checks if not c.passed} == {"shape"}
-
-
-def test_an_output_computed_from_ranked_values_is_refused() -> None:
-    original = Drawn(ranked(after="computed"))
-    with pytest.raises(ModelError) as caught:
-        verify(original, original, [table_of(original, "slice")])
-    assert caught.value.message == (
-        "output 'shares' is computed from the results of TopK 'values', and its expected value "
-        "after a cut is not known"
-    )
-    assert caught.value.hint == "leave out the check"
 
 
 def test_the_limit_grows_with_the_units_that_the_softmax_adds_up() -> None:

@@ -1,4 +1,6 @@
-"""Argmaxes and top-ks over the units: what depends on them, and the indices that they return."""
+"""Argmaxes, top-ks and maxima over the units: what depends on them, and the indices that they
+return.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +13,13 @@ from exporter.graph.operations import (
     Activation,
     Elementwise,
     Gather,
+    Linear,
+    Reduce,
     Reshape,
     TopK,
     Transpose,
 )
-from exporter.graph.walk import computed_inputs, moves_one_input, upstream
+from exporter.graph.walk import computed_inputs, dependents, moves_one_input, upstream
 from exporter.trace.readers import Content, Kind, Ranking
 from exporter.trace.rules.protocol import Refused
 from exporter.trace.rules.unit_indices import IndexWalk, is_look_up
@@ -27,13 +31,16 @@ def find_ranking(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) ->
 
     Args:
         graph: contains the node.
-        node: its operation is a TopK along the unit axis of its first input.
+        node: its operation is a TopK or a maximum along the unit axis of its first input.
         unit_axes: all tensors with a unit axis.
 
     Raises:
         Refused: something computes with the indices, or gives each unit ranked values; or the
-            positions that are ranked are not the units in order.
+            positions that are ranked are not the units in order; or a layer reads a maximum.
     """
+    if isinstance(node.operation, Reduce):
+        _check_maximum(graph, node, unit_axes)
+        return Ranking(node, node.inputs[0], {}, (), None, (), {}, {})
     operation = _operation(node)
     units = unit_axes[node.inputs[0]].units
     count = int(units.max()) + 1
@@ -63,6 +70,16 @@ def find_ranking(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) ->
         divisions=tuple(walk.divisions),
         counts=tuple(walk.counts),
     )
+
+
+def _check_maximum(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) -> None:
+    """Refuse a maximum that the network computes with: its results must be for the user."""
+    computed = dependents(graph, node.outputs)
+    if not computed.isdisjoint(unit_axes):
+        raise Refused(node, "it gives each unit values of other units")
+    for each in graph.nodes:
+        if isinstance(each.operation, Linear) and not computed.isdisjoint(each.inputs):
+            raise Refused(node, f"it mixes the units, and {each} reads the result")
 
 
 def _rank_axes(graph: Graph, node: Node) -> tuple[dict[str, int], Node | None]:
@@ -98,14 +115,20 @@ def _stated(graph: Graph, node: Node) -> Width | None:
 
 def top_k_of(graph: Graph, output: str) -> Node | None:
     """The TopK whose indices or values an output shows, if there is one."""
+    node = ranking_of(graph, output)
+    return node if node and isinstance(node.operation, TopK) else None
+
+
+def ranking_of(graph: Graph, output: str) -> Node | None:
+    """The TopK or the maximum whose results an output shows, if there is one."""
 
     def follow(node: Node) -> str | None:
-        ranks = isinstance(node.operation, TopK)
+        ranks = isinstance(node.operation, TopK | Reduce)
         shows = moves_one_input(graph, node, "cast") or is_look_up(graph, node)
         return computed_inputs(graph, node)[0] if shows and not ranks else None
 
-    nodes = (node for node, _ in upstream(graph.producers, output, follow))
-    return next((node for node in nodes if isinstance(node.operation, TopK)), None)
+    *_, (last, _) = ((None, 0), *upstream(graph.producers, output, follow))
+    return last if last and isinstance(last.operation, TopK | Reduce) else None
 
 
 def ranked_ids(

@@ -26,13 +26,10 @@ def transpose(visit: Visit, operation: Transpose) -> Iterator[Fact]:
 
 
 def reduce(visit: Visit, operation: Reduce) -> Iterator[Fact]:
-    """The unit axis passes if it is not reduced.
-
-    The maximum over the units is allowed if a post-process ranks boxes by it.
-    """
+    """The unit axis passes if it is not reduced. The maximum over the units ranks them."""
     maximum = operation.function == "max" and operation.axes == (visit.unit_axis.axis,)
-    if maximum and visit.port.side == "input" and _ranks_boxes(visit):
-        yield Reading.MAXIMUM
+    if maximum and visit.port.side == "input":
+        yield Reading.MAXIMUM if _ranks_boxes(visit) else Reading.RANKING
     else:
         yield from _outside(visit, operation.axes, keepdims=operation.keepdims)
 
