@@ -279,7 +279,9 @@ INSPECT = record(
         "refused": many(record(of_fields(Refusal, {}))),
         "forecast": optional(of_other("plan", "#/$defs/Forecast")),
         "channels": optional(many(record(of_fields(ChannelFacts, {})))),
-    }
+        "listed": {"type": "object", "additionalProperties": many(COUNT)},
+    },
+    "listed",
 )
 REPORTS = record(
     {

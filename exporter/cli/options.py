@@ -310,6 +310,10 @@ def _from_field(field: Option, command_name: str) -> Decorator:
         if field.default:
             return option(f"{flag}/--no-{flag[2:]}", default=True, show_default=True, **details)
         return option(flag, is_flag=True, **details)
+    if field.name == "labels" and command_name == "inspect":
+        details |= {"is_flag": False, "flag_value": "", "metavar": "[PATTERN]"}
+        details["help"] = "List the labels, or those that match. With a selection: a label file."
+        return option(flag, field.name, default=None, **details)
     if field.type.startswith("bool |"):  # its value may be left out
         details |= {"is_flag": False, "flag_value": ""}
         return option(flag, field.name, type=_type(field), default=None, **details)

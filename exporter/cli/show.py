@@ -248,6 +248,12 @@ def _print_inspection(inspected: Inspection, record: Mapping[str, Any], *, verbo
     if inspected.channels is not None:
         click.echo()
         print_rich(lambda console: console.print(_channel_table(inspected.channels or ())))
+    for name, units in (inspected.listed or {}).items():
+        labels = next(facts.head.labels for facts in inspected.heads if facts.head.name == name)
+        click.echo()
+        print_printable(f"Labels of {name}: {len(units)} of {len(labels or ())}")
+        for unit in units:
+            print_printable(f"{unit:>7}  {(labels or ())[unit]}")
     if inspected.forecast is not None:
         from exporter.cli.show_forecast import print_forecast
 

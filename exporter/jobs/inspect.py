@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from exporter.channels.groups import find_channels
-from exporter.errors import interpreting
+from exporter.errors import UsageError, interpreting
 from exporter.forecast.forecast import Forecast
 from exporter.formats import size_bytes
 from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.job import Job
+from exporter.selection.lookup import LabelIndex, search_labels
 from exporter.trace import trace
 from exporter.trace.class_maps import ClassMaps
 from exporter.trace.head import AxisPart, Head
@@ -97,6 +99,7 @@ class Inspection:
         choices: names of the heads of which the user has to choose; () for a single head.
         forecast: what a cut will bring; None if no units were selected.
         channels: groups of inner channels, and channels that stay; None if not asked for.
+        listed: head -> the units whose labels were asked for; None if they were not.
     """
 
     model: Model
@@ -108,6 +111,7 @@ class Inspection:
     choices: tuple[str, ...] = ()
     forecast: Forecast | None = None
     channels: tuple[ChannelFacts, ...] | None = None
+    listed: Mapping[str, tuple[int, ...]] | None = None
 
     def _repr_html_(self) -> str:
         """The heads in a notebook."""
@@ -149,6 +153,11 @@ class Inspection:
             "refused": [asdict(refusal) for refusal in self.refused],
             "forecast": self.forecast and self.forecast.to_dict(),
             "channels": None if self.channels is None else [asdict(each) for each in self.channels],
+            **(
+                {}
+                if self.listed is None
+                else {"listed": {k: list(v) for k, v in self.listed.items()}}
+            ),
         }
 
 
@@ -160,29 +169,63 @@ def _head_rows(heads: tuple[HeadFacts, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def inspect_file(source: str | Path | Any, job: Job, *, channels: bool = False) -> Inspection:
+def inspect_file(
+    source: str | Path | Any, job: Job, pattern: str | None = None, *, channels: bool = False
+) -> Inspection:
     """Open a model and inspect it (see `inspect_model`).
 
     Args:
+        source: a path, or a live Keras model.
+        job: how the model is opened.
+        pattern: which labels are listed; "" for all, None for none.
         channels: list its channels too.
     """
     with job.open(source) as opened, interpreting(f"inspecting {opened.model.name}"):
-        found = inspect_model(opened.model, size_bytes(opened.path) if opened.path else None)
+        size = size_bytes(opened.path) if opened.path else None
+        found = inspect_model(opened.model, size, pattern)
         return replace(found, channels=channel_facts(opened.model.graph()) if channels else None)
 
 
-def inspect_model(model: Model, size: int | None = None) -> Inspection:
+def inspect_model(model: Model, size: int | None = None, pattern: str | None = None) -> Inspection:
     """Find the heads of a model without running it.
 
     Args:
+        model: of any kind.
         size: of its file, in bytes.
+        pattern: which labels are listed; "" for all, None for none.
+
+    Raises:
+        UsageError: no head has labels, or no label matches the pattern.
     """
     graph = model.graph()
     found = trace(graph)
     total = multiply_adds(graph)
     heads = [replace(head, labels=unit_labels(model, head)) for head in found.heads]
     facts = tuple(_facts(graph, head, size, total) for head in heads)
-    return Inspection(model, size, facts, found.refusals, found.masks, found.maps, found.choices)
+    return Inspection(
+        model,
+        size,
+        facts,
+        found.refusals,
+        found.masks,
+        found.maps,
+        found.choices,
+        listed=None if pattern is None else _listed(model, heads, pattern),
+    )
+
+
+def _listed(model: Model, heads: Iterable[Head], pattern: str) -> dict[str, tuple[int, ...]]:
+    """Head -> the units whose labels match."""
+    labels = {head.name: head.labels for head in heads if head.labels}
+    if not labels:
+        raise UsageError(
+            f"{model.name} has no labels", "give a label file with the selection: --labels FILE"
+        )
+    found = {name: search_labels(each, pattern) for name, each in labels.items()}
+    if not any(found.values()):
+        texts = "; ".join(LabelIndex(each).similar(pattern) for each in labels.values())
+        raise UsageError(f"no label of {model.name} matches {pattern!r}", texts)
+    return found
 
 
 def _facts(graph: Graph, head: Head, size: int | None, total: int | None) -> HeadFacts:

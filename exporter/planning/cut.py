@@ -263,6 +263,7 @@ def _cut_head(
             f"signature {name!r} is not cut: it has a subgraph of its own, and keeps all units"
             for name in model.graph().other_entries
         ),
+        *_untouched_classes(model, heads[0], options),
         *pixel_warnings(images, tables[0], labeled=heads[0].labels is not None),
     )
     part = HeadCut(heads, selection)
@@ -437,7 +438,7 @@ def _mode_edits(
 def _warnings(
     heads: Sequence[Head], selection: Selection, options: CutOptions, new_units: int
 ) -> Iterator[str]:
-    yield from selection.notes
+    yield from (*selection.matches, *selection.notes)
     if options.semantics.absolute and not selection.keeps_all:
         yield _cost_of_absolute(heads[0], selection)
     elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].keeps_share:
@@ -445,6 +446,21 @@ def _warnings(
             if head.competes:
                 value = "1.0" if head.activation == "softmax" else "0.0"
                 yield f"{head.activation} over one unit always returns {value}"
+
+
+def _untouched_classes(model: Model, head: Head, options: CutOptions) -> Iterator[str]:
+    """A warning if --units names a range of an axis that seems to have classes only."""
+    units = parse_range(options.units)
+    heads = trace(model.graph()).heads if units else ()
+    every = next((each for each in heads if each.output == head.output), None)
+    if units is None or every is None or every.axis != head.axis or every.unit_range:
+        return
+    left = every.units - (units[1] - units[0])
+    if left:
+        yield (
+            f"--units {units[0]}:{units[1]} leaves {left} of the {every.units} positions of "
+            f"{head.output!r} as they are, and the model does not show that these are no classes"
+        )
 
 
 def _cost_of_absolute(head: Head, selection: Selection) -> str:

@@ -78,7 +78,9 @@ def keep_special(
     why |= dict.fromkeys(used, _USED)
     if protect is not None:
         every = replace(selection, kept=tuple(range(selection.units)), notes=())
-        why |= dict.fromkeys(find_units(parse(protect, "protect"), every)[0], _PROTECTED)
+        why |= dict.fromkeys(
+            find_units(parse(protect, "protect", selection.labels or ()), every)[0], _PROTECTED
+        )
     lost = sorted(set(why).difference(selection.kept))
     if not lost:
         return selection

@@ -45,7 +45,7 @@ def add_groups(
     notes = list(selection.notes)
     for name, spec in merge.items():
         _check_name(name, selection.labels)
-        found, new_notes = find_units(parse(spec, f"merge {name}"), every)
+        found, new_notes = find_units(parse(spec, f"merge {name}", selection.labels or ()), every)
         notes += new_notes
         for unit in found:
             if unit in owner:

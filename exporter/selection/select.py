@@ -36,6 +36,7 @@ class Selection:
         labels: one for each unit before the cut, each on one line; "" for a unit without a label.
         notes: remarks for the user, for example about units that two entries name.
         reasons: kept or removed unit -> why, if a selection file says so.
+        matches: for each pattern, the units that it selected, in words.
 
     Raises:
         UsageError: no unit is kept, an index is out of range or given twice, or the number of
@@ -47,6 +48,7 @@ class Selection:
     labels: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     reasons: Mapping[int, str] = field(default_factory=dict, hash=False)
+    matches: tuple[str, ...] = ()
 
     def _repr_html_(self) -> str:
         """The table in a notebook."""
@@ -122,9 +124,11 @@ def select(
 
     For example `keep="0-3,cat,sea_*"`.
 
-    1. A label matches exactly, or else without regard to case; it must match one unit.
-    2. A pattern selects all units that it matches, with regard to case, or else without; it must
-       match at least one unit.
+    1. A label matches exactly, or else without regard to case; it must match one unit. With `=`,
+       or if it looks like a pattern, it selects all units that have it.
+    2. A pattern selects all units that it matches, and a note lists them: with whole words (`*cat*`
+       selects "tiger cat", not "catamaran"), or if there are none, within words; with regard to
+       case, or else without. `**` matches within words. It must match at least one unit.
     3. The same index or range twice is an error. A unit that several entries name counts once, with
        a note.
 
@@ -146,10 +150,11 @@ def select(
     reasons: Mapping[int, str] = {}
     indices = None if remove is not None else distinct_indices(keep, every.units)
     notes: list[str] = []
+    entries: tuple[SelectionEntry, ...] = ()
     if indices is not None:
         kept = indices if keep_order else sorted(indices)
     elif keep is not None and remove is None:
-        entries = parse(keep, "keep")
+        entries = parse(keep, "keep", every.labels or ())
         notes = [*_check_files(entries, every, hashes)]
         named, more = find_units(entries, every)
         notes += more
@@ -160,14 +165,20 @@ def select(
             raise UsageError(
                 "keep_order needs keep, not remove", "give keep with the units in order"
             )
-        entries = parse(remove, "remove")
+        entries = parse(remove, "remove", every.labels or ())
         if kept_entry := next((entry for entry in entries if entry.file), None):
             raise kept_entry.error("is a unit that this selection file keeps", "give it with keep")
         named, notes = find_units(entries, every)
         kept = sorted(set(every.kept).difference(named))
     else:
         raise UsageError("give keep or remove, and not both", "the other units follow from it")
-    return replace(every, kept=tuple(kept), notes=tuple(notes), reasons=reasons)
+    return replace(
+        every,
+        kept=tuple(kept),
+        notes=tuple(notes),
+        reasons=reasons,
+        matches=tuple(_matches(entries, every)),
+    )
 
 
 def _check_files(
@@ -220,7 +231,7 @@ def find_units(entries: Iterable[SelectionEntry], every: Selection) -> tuple[lis
     positions: dict[int | range, str] = {}
     found: dict[int, None] = {}
     notes: list[str] = []
-    also_labels: list[str] = []
+    as_labels: list[str] = []
     for entry in entries:
         if isinstance(entry.value, int | range):
             if entry.value in positions:
@@ -233,15 +244,36 @@ def find_units(entries: Iterable[SelectionEntry], every: Selection) -> tuple[lis
                 f"unit {again[0]} was" if len(again) == 1 else f"units {shorten_list(again)} were"
             )
             notes.append(f"{entry}: {noun} named before, counted once")
-        if entry.could_be_label and not set(index.exact.get(entry.text, units)).issuperset(units):
-            also_labels.append(entry.text)
+        if _means_other(entry, units):
+            as_labels.append(f"{entry.text} (unit {shorten_list(units)})")
         found.update(dict.fromkeys(units))
-    if also_labels:
+    if as_labels:
         notes.append(
-            f"not read as a label, although such a label exists: {shorten_list(also_labels)}; "
-            f"write ={also_labels[0]} for the label"
+            f"read as labels, not as indices: {shorten_list(as_labels)}; write 0-0 for the index 0"
         )
     return list(found), notes
+
+
+def _matches(entries: Iterable[SelectionEntry], every: Selection) -> Iterator[str]:
+    """The units that each pattern selects, and how many more it matches within words."""
+    labels = every.labels or ()
+    index = LabelIndex(labels)
+    for entry in entries:
+        if isinstance(entry.value, LabelPattern):
+            pattern = entry.value.text
+            units = index.find(entry, entry.value)
+            named = [f"{labels[unit]} ({unit})" for unit in units]
+            more = len(index.within_words(pattern)) - len(units)
+            wider = pattern.replace("*", "**")
+            rest = f"; {wider!r} selects {more} more, within words" if more > 0 else ""
+            noun = "unit" if len(units) == 1 else "units"
+            yield f"{entry.text!r} selects {len(units)} {noun}: {shorten_list(named)}{rest}"
+
+
+def _means_other(entry: SelectionEntry, units: Sequence[int]) -> bool:
+    """Does a label look like the index, or range, of other units?"""
+    other = range(entry.other, entry.other + 1) if isinstance(entry.other, int) else entry.other
+    return other is not None and list(other) != list(units)
 
 
 def _units(entry: SelectionEntry, every: Selection, index: LabelIndex) -> Sequence[int]:

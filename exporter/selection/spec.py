@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol, SupportsIndex, cast
 
@@ -22,9 +23,14 @@ _LARGEST = 10**18  # replaces all larger indices: int() refuses thousands of dig
 
 @dataclass(frozen=True)
 class ExactLabel:
-    """A label to find."""
+    """A label to find.
+
+    Attributes:
+        all_units: several units may have it.
+    """
 
     text: str
+    all_units: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,14 +48,14 @@ class SelectionEntry:
         text: as the user wrote it.
         position: for messages: "keep entry 2 at character 5" or "wanted.txt:7".
         value: an index, a range of indices, a label or a pattern.
-        could_be_label: text that was not read as a label, but may be one.
+        other: the index or range that text means where it is no label; None for other entries.
         file: the selection file that says that the unit is kept; None for other entries.
     """
 
     text: str
     position: str
     value: int | range | ExactLabel | LabelPattern
-    could_be_label: bool = False
+    other: int | range | None = None
     file: SelectionFile | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
@@ -67,38 +73,42 @@ class HasFile(Protocol):
     def as_file(self) -> SelectionFile: ...
 
 
-def parse(selection: str | Iterable[Any] | HasFile, option: str) -> tuple[SelectionEntry, ...]:
+def parse(
+    selection: str | Iterable[Any] | HasFile, option: str, labels: Iterable[str] = ()
+) -> tuple[SelectionEntry, ...]:
     """The entries of a selection, in their order.
 
     In a string, commas separate the entries. An entry is
 
-    1. digits: an index;
-    2. `A-B`: the indices from A to B, both included;
-    3. `@file`: the entries in that file, one in each line; commas belong to the entry, blank lines
+    1. text that equals a label: that label;
+    2. digits: an index;
+    3. `A-B`: the indices from A to B, both included;
+    4. `@file`: the entries in that file, one in each line; commas belong to the entry, blank lines
        are ignored, and a file cannot name another file;
-    4. `=text`: the label `text`, even if it looks like one of the other forms;
-    5. other text with `*`, `?` or `[`: a pattern that labels match;
-    6. other text: a label.
+    5. `=text`: all units with the label `text`;
+    6. other text with `*`, `?` or `[`: a pattern that labels match;
+    7. other text: a label.
 
     Single or double quotes around an entry, or around the text after its `=` or `@`, protect commas
-    and outer white space, nothing else: `'3'` is an index. A quote within an entry is a letter
-    (`carpenter's kit`).
+    and outer white space, nothing else: `'3'` is an index, if no label is 3. A quote
+    within an entry is a letter (`carpenter's kit`).
 
     In an iterable, each integer (NumPy's too) is an index, and each string is one entry, read like
-    a line of a file: commas do not separate, and a label that looks like a number, a range or a
-    pattern needs `=`.
+    a line of a file: commas do not separate.
 
     Args:
         selection: a string, an iterable of integers and strings, or a `Selection`.
         option: its name in messages.
+        labels: those of the units.
 
     Raises:
         UsageError: no entry, an empty entry, an unclosed quote, a negative index, a reversed range,
             an unreadable file, or an item that is neither an integer nor a string; with the entry
             and its position.
     """
+    known = frozenset(labels)
     if isinstance(selection, str):
-        return tuple(_from_text(selection, option))
+        return tuple(_from_text(selection, option, known))
     file = getattr(selection, "as_file", None)
     if isinstance(file, SelectionFile):
         return tuple(_from_selection(f"the selection for {option}", file))
@@ -106,7 +116,7 @@ def parse(selection: str | Iterable[Any] | HasFile, option: str) -> tuple[Select
         raise UsageError(
             f"{option} is neither a string nor a sequence: {selection!r}", f"write {option}=[3, 7]"
         )
-    return tuple(_from_items(selection, option))
+    return tuple(_from_items(selection, option, known))
 
 
 def distinct_indices(selection: object, units: int) -> list[int] | None:
@@ -130,7 +140,7 @@ def all_integers(items: Iterable[Any]) -> bool:
 # --- from a string, an iterable or a file -----------------------------------------------
 
 
-def _from_text(text: str, option: str) -> Iterator[SelectionEntry]:
+def _from_text(text: str, option: str, labels: Collection[str]) -> Iterator[SelectionEntry]:
     if not text.strip():
         raise UsageError(f"{option} is empty", "name indices, ranges or labels: 0,3-5,cat")
     start, number = 0, 0
@@ -138,7 +148,7 @@ def _from_text(text: str, option: str) -> Iterator[SelectionEntry]:
         number += 1
         position = f"{option} entry {number} at character {_letter(text, start) + 1}"
         end = _end(text, start, position)
-        yield from _entries(text[start:end], position)
+        yield from _entries(text[start:end], position, labels)
         start = end + 1
 
 
@@ -180,16 +190,18 @@ def _letter(text: str, start: int) -> int:
     return start
 
 
-def _from_items(items: Iterable[Any], option: str) -> Iterator[SelectionEntry]:
+def _from_items(
+    items: Iterable[Any], option: str, labels: Collection[str]
+) -> Iterator[SelectionEntry]:
     for number, item in enumerate(items, 1):
         position = f"{option} entry {number}"
         if isinstance(item, str):
-            yield from _entries(item, position)
+            yield from _entries(item, position, labels)
         else:
             yield SelectionEntry(str(item), position, _item(item, position))
 
 
-def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
+def _from_file(path: str, position: str, labels: Collection[str]) -> Iterator[SelectionEntry]:
     """The entries in a file. It cannot name another file, so that no file can name itself."""
     try:
         text = read_text(path)
@@ -203,7 +215,7 @@ def _from_file(path: str, position: str) -> Iterator[SelectionEntry]:
         raise _error(f"@{path}", position, "the file has no entry", "write one entry in each line")
     for number, line in enumerate(lines, 1):
         if line:
-            yield from _entries(line, f"{path}:{number}", inside=path)
+            yield from _entries(line, f"{path}:{number}", labels, inside=path)
 
 
 def _from_selection(path: str, file: SelectionFile) -> Iterator[SelectionEntry]:
@@ -240,25 +252,36 @@ def as_integer(value: object) -> int | None:
 # --- one entry -------------------------------------------------------------------------
 
 
-def _entries(written: str, position: str, inside: str | None = None) -> Iterator[SelectionEntry]:
+def _entries(
+    written: str, position: str, labels: Collection[str], inside: str | None = None
+) -> Iterator[SelectionEntry]:
     text = written.strip()
     body = _unquoted(text)
     sign, rest = body[:1], _unquoted(body[1:].strip())
-    if not body or (sign in "=@" and not rest):
+    if body and body in labels:
+        yield _label(body, text, position)
+    elif not body or (sign in "=@" and not rest):
         raise _error(text, position, "the entry is empty", "remove it, or the extra comma")
-    if sign == "=":
-        yield SelectionEntry(text, position, ExactLabel(rest))
+    elif sign == "=":
+        yield SelectionEntry(text, position, ExactLabel(rest, all_units=True))
     elif sign == "@" and inside:
         raise _error(
             text, position, "a file cannot name another file", f"write ={body} for the label"
         )
     elif sign == "@":
-        yield from _from_file(rest, position)
+        yield from _from_file(rest, position, labels)
     else:
+        yield SelectionEntry(text, position, _value(body, text, position))
+
+
+def _label(body: str, text: str, position: str) -> SelectionEntry:
+    """An entry that equals a label. Several units may have one that looks like a pattern."""
+    other: int | range | None = None
+    with suppress(UsageError):  # a negative index, a reversed range
         value = _value(body, text, position)
-        yield SelectionEntry(
-            text, position, value, could_be_label=not isinstance(value, ExactLabel)
-        )
+        other = value if isinstance(value, int | range) else None
+    is_pattern = _GLOB.search(body) is not None
+    return SelectionEntry(text, position, ExactLabel(body, all_units=is_pattern), other)
 
 
 def _unquoted(text: str) -> str:

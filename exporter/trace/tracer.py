@@ -157,13 +157,15 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
 def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
     """Does an output follow a head, although it alone does not show its units?
 
-    It is computed from a ranking of them, or shows positions of no unit next to them.
+    It is computed from a ranking of them, or shows one position of no unit next to them, such as a
+    background.
     """
     ranks = (n for head in heads for each in head.readers.rankings for n in each.node.outputs)
     if output in dependents(graph, ranks):
         return True
     head = next((head for head in heads if output in head.other_outputs), None)
-    if head is None or not (head.axis_parts or head.tensor(output).unit_axis.units.min() < 0):
+    others = 0 if head is None else int((head.tensor(output).unit_axis.units < 0).sum())
+    if head is None or not (head.axis_parts or others == 1):
         return False
     try:
         trace_unit_axis(graph, output, head.tensor(output).unit_axis)

@@ -99,6 +99,7 @@ class RankedOutput(_RankingOutput):
 
     def _first_values(self, values: Array) -> Array:
         """The first values in order, moved as the original moves them on the way to the output."""
+        first: Array
         match self._ranking.node.operation:
             case Reduce(axes=axes, keepdims=keepdims):
                 first = np.max(values, axis=axes, keepdims=keepdims)
@@ -112,7 +113,7 @@ class RankedOutput(_RankingOutput):
                     first = first.transpose(permutation)
                 case Reshape():
                     first = first.reshape([n or -1 for n in self._graph.shape(node.outputs[0])])
-        return first
+        return np.asarray(first)
 
     def _moves(self) -> list[Node]:
         """The nodes from the ranking to the output, in running order; they only move values."""

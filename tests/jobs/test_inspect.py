@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from exporter.errors import UsageError
 from exporter.formats import open_model
+from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.jobs.inspect import inspect_file, inspect_model
 from exporter.jobs.job import Job
@@ -40,6 +42,41 @@ def test_unknown_operation_makes_the_share_unknown() -> None:
     assert facts.share_of_multiply_adds is None
     assert facts.share_of_bytes is None, "a live model has no file"
     assert facts.bytes == 8 * 5 * 4
+
+
+def _labeled(*labels: str) -> OnnxModel:
+    opened = model(
+        [node("Gemm", ["x", "kernel"], ["y"], "head")], {"kernel": numbers(6, len(labels) or 3)}
+    )
+    if labels:
+        opened.proto.metadata_props.add(key="names", value=repr(list(labels)))
+    return from_proto(opened.proto, "network.onnx")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "units"),
+    [
+        (None, None),
+        ("", (0, 1, 2, 3)),
+        ("cat", (0, 3)),
+        ("*cat*", (0, 3)),
+        ("c*", (2, 3)),
+        ("a*c", (1,)),
+    ],
+)
+def test_listed_labels(pattern: str | None, units: tuple[int, ...] | None) -> None:
+    opened = _labeled("tiger cat", "a*c", "catamaran", "cat")
+    found = inspect_model(opened, pattern=pattern)
+    assert found.listed == (None if units is None else {"y": units})
+    assert found.to_dict().get("listed") == (None if units is None else {"y": list(units)})
+
+
+def test_labels_that_are_not_there() -> None:
+    with pytest.raises(UsageError, match=r"no label of network.onnx matches 'katamaran'") as caught:
+        inspect_model(_labeled("tiger cat", "catamaran"), pattern="katamaran")
+    assert caught.value.hint == "similar labels: 'catamaran' (1)"
+    with pytest.raises(UsageError, match=r"network.onnx has no labels"):
+        inspect_model(_labeled(), pattern="")
 
 
 def test_dense() -> None:

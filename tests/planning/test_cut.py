@@ -414,6 +414,12 @@ def test_an_output_with_two_heads_narrows_along_the_right_one(
     assert other.name == f"sums:{axis}"
 
 
+def test_a_range_on_an_axis_of_classes_warns_with_what_stays() -> None:
+    (warning,) = plan(classifier(units=9), keep="0-2", units="0:4").warnings
+    assert warning.startswith("--units 0:4 leaves 5 of the 9 positions of 'y' as they are")
+    assert not plan(classifier(units=9), keep="0-2", units="0:9").warnings
+
+
 # --- labels --------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ UNITS = len(LABELS)
         pytest.param(
             "3, 03", "entry 2 at character 4, '03'", "entry 1", "remove", id="index twice"
         ),
-        pytest.param("1-2,4,1 - 2", "entry 3", "entry 1", "remove", id="range twice"),
+        pytest.param("1-3,4,1 - 3", "entry 3", "entry 1", "remove", id="range twice"),
         pytest.param("'cat", '"\'cat"', "not closed", "close", id="unclosed quote"),
         pytest.param(
             '1,="a, b', "entry 2 at character 3", "not closed", "other kind", id="after ="
@@ -302,7 +302,7 @@ def test_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> 
         pytest.param("4,0-2,owl", (4, 0, 1, 2, 19), id="spec"),
         pytest.param([4, "0-2", "owl"], (4, 0, 1, 2, 19), id="items"),
         pytest.param(
-            "5,c*,0", (5, 1, 3, 6, 0), id="position of the first entry that names the unit"
+            "6,c*,0", (6, 1, 3, 5, 0), id="position of the first entry that names the unit"
         ),
     ],
 )
@@ -334,10 +334,9 @@ def test_remove(remove: Any, kept: tuple[int, ...]) -> None:
         pytest.param("cat,c*,1-3", ["'c*': unit 1 was", "'1-3': units 1, 3 were"], id="several"),
         pytest.param(["cat", "CAT"], ["keep entry 2, 'CAT': unit 1 was named"], id="same label"),
         pytest.param(["*", "0-9"], ["units 0, 1, 2, 3, 4, 5, 6, 7 and 2 more were"], id="many"),
-        pytest.param(
-            "5", ["not read as a label, although such a label exists: 5; write =5"], id="digits"
-        ),
-        pytest.param("1-2,5", ["label exists: 1-2, 5; write =1-2"], id="range and digits"),
+        pytest.param("5", ["read as labels, not as indices: 5 (unit 15)"], id="digits"),
+        pytest.param("1-2,5", ["1-2 (unit 8), 5 (unit 15); write 0-0"], id="range and digits"),
+        pytest.param("7", [], id="a label that is its own index"),
         pytest.param("wha*", [], id="a pattern that is no label"),
         pytest.param("what?", [], id="a pattern that matches its own label only"),
         pytest.param([5], [], id="a number is never meant as a label"),
@@ -385,8 +384,95 @@ def test_real_labels(zoo: Path) -> None:
     labels = read_labels(zoo / "labels" / "imagenet_1001.txt")
     spec = 'Macaw,"carpenter\'s kit, tool kit",background'
     assert select(units=1001, keep=spec, labels=labels, keep_order=True).kept == (89, 478, 0)
-    with pytest.raises(UsageError, match="2 units have this label: 135, 518"):
+    with pytest.raises(UsageError, match="2 units have this label: 135, 518") as caught:
         select(units=1001, keep="crane", labels=labels)
+    assert caught.value.hint == "name them by index, or write =crane for all of them"
+    assert select(units=1001, keep="=crane", labels=labels).kept == (135, 518)
+
+
+SIGNS = (
+    "blank",
+    "0",
+    "1",
+    "=",
+    "@",
+    ",",
+    "*",
+    "?",
+    "[",
+    "18-25",
+    "[CLS]",
+    "???",
+    "???",
+    "@x",
+    "-1",
+)
+
+
+@pytest.mark.parametrize("label", SIGNS)
+def test_an_entry_that_equals_a_label_is_that_label(label: str) -> None:
+    wanted = tuple(unit for unit, other in enumerate(SIGNS) if other == label)
+    for keep in ([label], f"'{label}'"):
+        assert select(units=len(SIGNS), keep=keep, labels=SIGNS).kept == wanted
+    assert select(units=len(SIGNS), remove=[label], labels=SIGNS).removed == wanted
+
+
+def test_an_integer_is_never_a_label() -> None:
+    assert select(units=len(SIGNS), keep=[0, 3], labels=SIGNS).kept == (0, 3)
+    assert select(units=len(SIGNS), keep="0-0,2", labels=SIGNS).kept == (0, 2)
+
+
+ANIMALS = (
+    "tiger cat",
+    "Egyptian cat",
+    "catamaran",
+    "oscilloscope, cathode-ray oscilloscope",
+    "bullfrog, Rana catesbeiana",
+    "sea_cat",
+    "polecat",
+    "macaw",
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept", "more"),
+    [
+        pytest.param("*cat*", (0, 1, 5), "'**cat**' selects 4 more", id="a word"),
+        pytest.param("*cat", (0, 1, 5), "'**cat' selects 1 more", id="the last word"),
+        pytest.param("**cat", (0, 1, 5, 6), "", id="the last letters"),
+        pytest.param("*CAT*", (0, 1, 5), "'**CAT**' selects 4 more", id="a word, without case"),
+        pytest.param("mac*", (7,), "", id="no such word: its first letters"),
+        pytest.param("sea_*", (5,), "", id="an underscore ends a word"),
+        pytest.param("?at*", (2,), "", id="letters"),
+        pytest.param("*ray*", (3,), "", id="a hyphen ends a word"),
+    ],
+)
+def test_a_pattern_matches_whole_words(pattern: str, kept: tuple[int, ...], more: str) -> None:
+    found = select(units=len(ANIMALS), keep=pattern, labels=ANIMALS)
+    assert found.kept == kept
+    (match,) = found.matches
+    assert f"{pattern!r} selects {len(kept)} unit" in match
+    assert all(f"{ANIMALS[unit]} ({unit})" in match for unit in kept)
+    assert more in match
+    assert ("more" in match) is bool(more)
+
+
+@pytest.mark.parametrize(
+    ("missing", "suggested"),
+    [
+        pytest.param("cat", "similar labels: 'tiger cat' (0), 'Egyptian cat' (1)", id="words"),
+        pytest.param(
+            "a sea cat", "similar labels: 'sea_cat' (5), 'tiger cat' (0)", id="most words"
+        ),
+        pytest.param("polecats", "similar labels: 'polecat' (6)", id="beginning of a word"),
+        pytest.param("makaw", "similar labels: 'macaw' (7)", id="spelling, if no word is there"),
+        pytest.param("x", "the labels run from 'tiger cat' to 'macaw'", id="nothing"),
+    ],
+)
+def test_near_misses_search_words(missing: str, suggested: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        select(units=len(ANIMALS), keep=missing, labels=ANIMALS)
+    assert caught.value.hint.startswith(suggested)
 
 
 # --- properties ---------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ MAXIMA: Mapping[str, tuple[Sequence[NodeProto], Expected, Mapping[str, Array]]] 
     "compared with a threshold": (
         (SOFT, LARGEST, node("Greater", ["v", "half"], ["sure"], "sure")),
         {"p": softmax, "sure": lambda z: softmax(z).max(1) > 0.5},
-        {"half": np.float32(0.5)},
+        {"half": np.asarray(0.5, np.float32)},
     ),
 }
 

@@ -68,7 +68,6 @@ TURNED = (  # the number of units becomes a height
 )
 
 REFUSED = [
-    Case("maximum over the units", last("ReduceMax", "z", "axes"), constants={"axes": ints(-1)}),
     Case("all axes at once", last("ReduceMean", keepdims=1)),
     Case(
         "axes computed",
