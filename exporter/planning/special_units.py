@@ -1,10 +1,15 @@
 """Units that are no classes, but that the code that reads the output needs. They are kept.
 
-1. The background of a detector, and of a network that classifies every pixel, by its label.
+1. The background of a detector, and of a network that classifies every pixel: by its label. Without
+   labels, the first unit of a softmax over a convolution next to boxes, as in SSD; or of classes of
+   which one is chosen for each pixel.
 2. The unit for "no object" of a detector: by its label, or the last unit of a softmax over a dense
    layer next to boxes, as in DETR (https://arxiv.org/abs/2005.12872).
-3. The blank of a text recognizer that was trained with CTC, and the special tokens of a language
-   model, by their labels.
+3. The blank of a text recognizer that was trained with CTC: by its label. Without labels, the first
+   and the last unit of rows of probabilities that are computed from a picture, and of rows of log
+   probabilities: libraries choose one of the two. The space that a reader of PaddleOCR's
+   dictionaries adds at the end.
+4. The special tokens of a language model, by their labels.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ from exporter.errors import NotAllowedError
 from exporter.graph import Graph
 from exporter.graph.operations import Linear
 from exporter.selection import Selection, Units
+from exporter.selection.labels import ADDED_BY_READERS
 from exporter.selection.lookup import shorten_list
 from exporter.selection.select import add_reason, find_units
 from exporter.selection.spec import parse
@@ -26,13 +32,18 @@ from exporter.trace.head import Head
 
 BACKGROUND = {"background", "__background__", "bg"}
 _NO_OBJECT = {"no object", "no-object", "no_object", "\u2205"}
-_BLANK = {"blank", "<blank>", "[blank]", "<blk>", "<ctc_blank>"}
+_BLANK = {
+    *("blank", "<blank>", "[blank]", "<blk>", "_blank_", "ctc_blank", "<ctc_blank>", "<ctc>"),
+    *("\u03b5", "<eps>", "<epsilon>"),
+}
 _WORDS = BACKGROUND | _NO_OBJECT | _BLANK
 _TOKEN = re.compile(
     r"\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos)>|<\|[a-z_]+\|>"
 )
 _MATRIX = 2  # axes of the kernel of a dense layer; a convolution has more
 _PIXELS = 4  # axes of a tensor with units for each pixel
+_ROWS = 3  # axes of a tensor with units for each step of a text
+_ADDED_FIRST = {first[0] for first, last in ADDED_BY_READERS if last}
 
 
 class Special(NamedTuple):
@@ -115,10 +126,12 @@ def _special_units(graph: Graph, head: Head, labels: tuple[str, ...]) -> dict[in
     may_be = [(u, t) for u, t in named if t[:1] in {"[", "<"} or t.lower() in _WORDS]
     found = {
         unit: kind
-        for unit, label in (may_be if labels else [(head.units - 1, "")])
+        for unit, label in (may_be if labels else [(0, ""), (head.units - 1, "")])
         for kind in SPECIAL
         if kind.is_unit(graph, head, unit, label)
     }
+    if labels and labels[0] in _ADDED_FIRST and labels[-1] == " ":
+        found[head.units - 1] = _SPACE
     return found if len(found) < head.units else {}
 
 
@@ -132,6 +145,45 @@ def _is_background(graph: Graph, head: Head, _unit: int, label: str) -> bool:
 def _is_detector(graph: Graph, head: Head) -> bool:
     within = bool(head.axis_parts or head.readers.detections)
     return within or boxes_elsewhere(graph, head.output, head.axis)
+
+
+def _may_be_background(graph: Graph, head: Head, unit: int, label: str) -> bool:
+    first = unit == 0 and not label
+    return first and (_chooses_for_pixels(graph, head) or _is_ssd(graph, head))
+
+
+def _has_others(head: Head) -> bool:
+    """Does the softmax also have positions of no unit, one of which is the background?"""
+    return bool(head.axis_parts) or bool(head.tensor(head.z).unit_axis.units.min() < 0)
+
+
+def _chooses_for_pixels(graph: Graph, head: Head) -> bool:
+    """Is one class chosen for each pixel, by a softmax or an argmax?"""
+    tensor = head.tensor(head.output)
+    sides = [n for axis, n in enumerate(tensor.shape) if axis not in {0, tensor.unit_axis.axis}]
+    is_map = len(tensor.shape) == _PIXELS and 1 not in sides
+    return is_map and _chooses(head) and not boxes_elsewhere(graph, head.output, head.axis)
+
+
+def _chooses(head: Head) -> bool:
+    return (head.competes or bool(head.readers.rankings)) and not _has_others(head)
+
+
+def _is_ssd(graph: Graph, head: Head) -> bool:
+    boxes = boxes_elsewhere(graph, head.output, head.axis)
+    softmax = head.activation == "softmax" and not _has_others(head)
+    return boxes and softmax and not _is_dense(graph, head)
+
+
+def _may_be_blank(graph: Graph, head: Head, unit: int, label: str) -> bool:
+    shape = head.tensor(head.output).shape
+    inputs = [graph.tensors[name] for name in graph.inputs]
+    is_picture = any(len(each.shape or ()) == _PIXELS for each in inputs)
+    is_signal = head.activation == "log_softmax" and all("int" not in i.dtype for i in inputs)
+    is_row = len(shape) == _ROWS and shape[head.axis] != 1 and head.axis == _ROWS - 1
+    at_end = unit in {0, head.units - 1} and not label
+    boxes = boxes_elsewhere(graph, head.output, head.axis)
+    return at_end and is_row and (is_picture or is_signal) and _chooses(head) and not boxes
 
 
 def _is_no_object(graph: Graph, head: Head, unit: int, label: str) -> bool:
@@ -168,9 +220,19 @@ SPECIAL = (
         "needed by a detector",
     ),
     Special(
+        _may_be_background,
+        "probably the background: the model has no labels",
+        "probably the background, since the model has no labels",
+    ),
+    Special(
         lambda _graph, _head, _unit, label: label.lower() in _BLANK,
         "the blank, which separates the letters of a text",
         "needed by a decoder",
+    ),
+    Special(
+        _may_be_blank,
+        "perhaps the blank of a text recognizer: the model has no labels",
+        "the first or the last is the blank if this is a text recognizer; the model has no labels",
     ),
     Special(
         lambda _graph, _head, _unit, label: _TOKEN.fullmatch(label) is not None,
@@ -180,5 +242,10 @@ SPECIAL = (
 )
 _USED = Special(
     lambda *_: False, "a token that the model itself uses", "the model compares or inserts it"
+)
+_SPACE = Special(
+    lambda *_: False,
+    "the space, which readers add at the end of a dictionary of characters",
+    "readers of the dictionary add this space",
 )
 _PROTECTED = Special(lambda *_: False, "protected and also removed", "protected")

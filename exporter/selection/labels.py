@@ -15,6 +15,22 @@ _LABEL_COLUMNS = ("label", "name", "class", "display_name")
 _INDEX_COLUMNS = ("index", "id")
 
 
+Added = tuple[tuple[str, ...], tuple[str, ...]]  # first labels, last labels
+
+ADDED_BY_READERS: tuple[Added, ...] = (((), ()), (("blank",), ()), (("blank",), (" ",)))
+"""First and last labels that a dictionary of characters may leave out, because its reader adds
+them: PaddleOCR the blank of CTC, and often a space.
+"""
+
+
+def without_added(labels: Sequence[str], around: Added) -> list[str]:
+    """The entries of a dictionary: the labels without those that its reader adds."""
+    first, last = around
+    start = len(first) if tuple(labels[: len(first)]) == first else 0
+    stop = len(labels) - (len(last) if last and tuple(labels[-len(last) :]) == last else 0)
+    return list(labels[start:stop])
+
+
 def read_labels(path: str | Path) -> tuple[str, ...]:
     """The labels in a file; its suffix tells the format.
 

@@ -196,7 +196,8 @@ def _from_items(
     for number, item in enumerate(items, 1):
         position = f"{option} entry {number}"
         if isinstance(item, str):
-            yield from _entries(item, position, labels)
+            is_space = item.isspace() and item in labels
+            yield from _entries(f"'{item}'" if is_space else item, position, labels)
         else:
             yield SelectionEntry(str(item), position, _item(item, position))
 

@@ -34,6 +34,45 @@ def sequence(*, axes: int = 3) -> Any:
     return model(nodes, {"k": numbers(6, CLASSES)}, x=x)
 
 
+def ssd(activation: str = "Softmax", *, boxes: bool = True) -> Any:
+    """Classes and boxes of 16 places, from convolutions; the first class is the background."""
+    nodes: list[Any] = []
+    constants: dict[str, Any] = {}
+    for name, width in (("cls", CLASSES), ("box", 4)):
+        constants |= {f"k_{name}": numbers(width, 3, 1, 1), f"s_{name}": np.array([1, -1, width])}
+        nodes += [
+            node("Conv", ["x", f"k_{name}"], [f"c_{name}"], f"conv_{name}"),
+            node("Transpose", [f"c_{name}"], [f"t_{name}"], f"move_{name}", perm=[0, 2, 3, 1]),
+            node("Reshape", [f"t_{name}", f"s_{name}"], [f"r_{name}"], f"rows_{name}"),
+        ]
+    nodes += [node(activation, ["r_cls"], ["probs"], "last")]
+    outputs = {"probs": None, **({"r_box": None} if boxes else {})}
+    return model(nodes, constants, x=(1, 3, 4, 4), outputs=outputs)
+
+
+def pixels(*last: Any, outputs: tuple[str, ...] = ("y",), size: int = 4) -> Any:
+    """A class for each pixel."""
+    nodes = [node("Conv", ["x", "k"], ["z"], "head"), *last]
+    constants = {"k": numbers(CLASSES, 3, 1, 1)}
+    return model(nodes, constants, x=(1, 3, size, size), outputs=dict.fromkeys(outputs))
+
+
+def reader(activation: str = "Softmax", *, x: tuple[int, ...] = (1, 3, 1, 9)) -> Any:
+    """A text recognizer: columns of a picture, or steps of a signal, become rows."""
+    picture = len(x) == 4
+    moved = "m" if picture else "x"
+    axis: dict[str, Any] = {} if activation == "Sigmoid" else {"axis": -1}
+    nodes = [
+        *([node("Squeeze", ["x", "axis"], ["s"], "height")] if picture else []),
+        *([node("Transpose", ["s"], ["m"], "columns", perm=[0, 2, 1])] if picture else []),
+        node("MatMul", [moved, "k"], ["z"], "head"),
+        node(activation, ["z"], ["y"], "last", **axis),
+    ]
+    constants = {"k": numbers(3, CLASSES), **({"axis": np.array([2])} if picture else {})}
+    return model(nodes, constants, x=x)
+
+
+SOFT = node("Softmax", ["z"], ["y"], "last", axis=1)
 TEXT = ["<blank>", "a", "b", "c", "d"]
 TOKENS = ["[CLS]", "cat", "dog", "<|end|>", "[SEP]"]
 PIXELS = ["background", "cat", "dog", "owl", "fox"]
@@ -68,6 +107,42 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...], str]] = {
         {"labels": PIXELS},
         (0, 1),
         "unit 0, 'background', is kept: needed by a detector",
+    ),
+    "background of SSD, without labels": (
+        ssd(),
+        {"head": "probs"},
+        (0, 1),
+        "unit 0 is kept: probably the background, since the model has no labels",
+    ),
+    "background of pixels, without labels": (
+        pixels(SOFT),
+        {},
+        (0, 1),
+        "unit 0 is kept: probably the background",
+    ),
+    "background of pixels, only indices": (
+        pixels(node("ArgMax", ["z"], ["y"], "best", axis=1)),
+        {},
+        (0, 1),
+        "unit 0 is kept: probably the background",
+    ),
+    "blank of a picture's text, without labels": (
+        reader(),
+        {},
+        (0, 1, 4),
+        "units 0, 4 are kept: the first or the last is the blank",
+    ),
+    "blank of speech, without labels": (
+        reader("LogSoftmax", x=(1, 9, 3)),
+        {},
+        (0, 1, 4),
+        "units 0, 4 are kept: the first or the last is the blank",
+    ),
+    "blank and space of a dictionary": (
+        reader(),
+        {"labels": ["blank", "a", "b", "c", " "]},
+        (0, 1, 4),
+        "unit 4, ' ', is kept: readers of the dictionary add this space",
     ),
     "protected": (
         sequence(),
@@ -107,6 +182,15 @@ def test_allowed(case: str) -> None:
         (detr("Sigmoid"), {"head": "probs"}),
         (sequence(), {"labels": PIXELS}),  # of no pixels and no boxes
         (sequence(), {}),
+        (ssd("Sigmoid"), {"head": "probs"}),
+        (ssd(), {"head": "probs", "labels": ["a", "b", "c", "d", "e"]}),
+        (pixels(node("Sigmoid", ["z"], ["y"], "last")), {}),  # independent classes
+        (pixels(outputs=("z",)), {}),  # keypoints, or anything
+        (pixels(SOFT), {"labels": ["road", "car", "tree", "sky", "bus"]}),
+        (pixels(SOFT, size=1), {}),  # a classifier
+        (reader("Sigmoid"), {}),
+        (reader("Softmax", x=(1, 9, 3)), {}),
+        (reader(), {"labels": ["a", "b", "c", "d", "e"]}),
         (sequence(), {"labels": ["<s>", "<pad>", "<unk>", "</s>", "[MASK]"]}),  # nothing else
     ],
 )

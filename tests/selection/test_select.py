@@ -392,6 +392,7 @@ def test_real_labels(zoo: Path) -> None:
 
 SIGNS = (
     "blank",
+    " ",
     "0",
     "1",
     "=",

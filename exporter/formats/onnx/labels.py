@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto
@@ -18,6 +18,7 @@ from exporter.graph import Graph
 from exporter.graph.operations import TopK
 from exporter.remap import HeadRemap, Remap
 from exporter.remap.head_remap import group_names
+from exporter.selection.labels import ADDED_BY_READERS, Added, without_added
 
 NAMES = "names"
 LINES = "character"  # written by PaddlePaddle's exporters: one label a line
@@ -33,16 +34,18 @@ class LabelEntry:
         labels: one a unit.
         keys: type of the keys of a mapping from index to label; None for a list.
         write: gives the text of a list or a mapping, in the syntax of the entry.
+        around: the first and last labels that the entry does not contain: its reader adds them.
     """
 
     labels: tuple[str, ...]
     keys: type[int | str] | None
     write: Callable[[object], str]
+    around: Added = ((), ())
 
     def text(self, labels: Sequence[str]) -> str:
         """The entry with other labels."""
         if self.keys is None:
-            return self.write(list(labels))
+            return self.write(without_added(labels, self.around))
         return self.write({self.keys(i): label for i, label in enumerate(labels)})
 
 
@@ -81,15 +84,11 @@ def labels_of(
     ranked = [node.inputs[0] for node in ranks]
     for tensor in (*graph.outputs, *ranked):
         lengths = graph.shape(tensor)[1:] or graph.shape(tensor)
-        allowed = {
-            k: e.labels for k, e in entries.items() if tensor in owners.get(e.labels, {tensor})
-        }
-        fitting = [labels for labels in allowed.values() if len(labels) in lengths]
+        allowed = [(k, e.labels) for k, e in entries if tensor in owners.get(e.labels, {tensor})]
+        fitting = [labels for _, labels in allowed if len(labels) in lengths]
         if not fitting and len(lengths) > 1:
             longest = max(length or 0 for length in lengths)
-            fitting = [
-                labels for key, labels in allowed.items() if key != LINES and len(labels) < longest
-            ]
+            fitting = [labels for k, labels in allowed if k != LINES and len(labels) < longest]
         if fitting:
             found[tensor] = fitting[0]
     return found
@@ -108,7 +107,7 @@ def update_labels(model: ModelProto, labeled: Graph, before: Remap | None, remap
         remap: the remap of the result.
     """
     has_entry: set[str] = set()
-    for key, entry in _entries(model).items():
+    for key, entry in _entries(model):
         heads = [head for head in remap.heads if _is_for_head(entry, head, labeled, before)]
         has_entry.update(head.name for head in heads)
         new = (_known_labels(head) or _cut(entry, head, before) for head in heads)
@@ -161,19 +160,22 @@ def _kept_units(head: HeadRemap, before: Remap | None) -> list[int]:
     return originals
 
 
-def _entries(model: ModelProto) -> dict[str, LabelEntry]:
-    found = {}
+def _entries(model: ModelProto) -> list[tuple[str, LabelEntry]]:
+    """Key and entry. Lines are there several times, with and without what their reader adds."""
+    found: list[tuple[str, LabelEntry]] = []
     for prop in model.metadata_props:
-        read = _read_lines if prop.key == LINES else read_entry
-        entry = read(prop.value) if prop.key in KEYS else None
-        if entry is not None:
-            found[prop.key] = entry
-    return dict(sorted(found.items(), key=lambda item: KEYS.index(item[0])))
+        if prop.key == LINES:
+            found += [(LINES, entry) for entry in _read_lines(prop.value)]
+        elif prop.key in KEYS and (entry := read_entry(prop.value)) is not None:
+            found.append((prop.key, entry))
+    return sorted(found, key=lambda item: KEYS.index(item[0]))
 
 
-def _read_lines(text: str) -> LabelEntry | None:
-    labels = tuple(text.removesuffix("\n").split("\n"))
-    return LabelEntry(labels, None, _lines) if len(text) <= _LONGEST else None
+def _read_lines(text: str) -> Iterator[LabelEntry]:
+    if len(text) <= _LONGEST:
+        lines = tuple(text.removesuffix("\n").split("\n"))
+        for first, last in ADDED_BY_READERS:
+            yield LabelEntry((*first, *lines, *last), None, _lines, (first, last))
 
 
 def _lines(value: object) -> str:

@@ -14,12 +14,13 @@ from onnx import helper
 
 from exporter.formats.onnx import OnnxModel, from_proto
 from exporter.formats.onnx.labels import read_entry
+from exporter.graph import Array
 from exporter.graph.edits import Plan
 from exporter.modes import MODES
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.remap import HeadRemap, Origin, Remap, compose
 from exporter.trace import trace
-from tests.builders.onnx_models import classifier, node
+from tests.builders.onnx_models import classifier, model, node, run
 
 NAMES = ("ant", "bee", "cät", "dog's", "emu")
 
@@ -174,16 +175,46 @@ def test_line_syntax_is_kept() -> None:
     assert props(cut(opened, [4, 2]))["character"] == f"{NAMES[4]}\n{NAMES[2]}"
 
 
-def test_fewer_lines_than_units_do_not_label_boxes() -> None:
-    """A text recognizer has a blank before its characters, and one row a time step."""
-    rows = [
-        node("Unsqueeze", ["z", "axes"], ["u"], "u"),
-        node("Expand", ["u", "to"], ["y"], "expand"),
+ALPHABET = ("0", "1", "A", "\u00e9", ",")  # the lines of a dictionary
+
+
+def read_text(model: OnnxModel, x: Array, *, space: bool) -> str:
+    """Decode as PaddleOCR and RapidOCR do: the blank is first, and the space is last."""
+    lines = props(model)["character"].splitlines()
+    dictionary = ["blank", *lines, *([" "] if space else [])]
+    best = run(model, {"x": x})["y"].argmax(-1)[0]
+    assert run(model, {"x": x})["y"].shape[-1] == len(dictionary)
+    new = [each for i, each in enumerate(best) if each and (i == 0 or each != best[i - 1])]
+    return "".join(dictionary[each] for each in new)
+
+
+def text_recognizer(units: int) -> OnnxModel:
+    """Its input are logits of 12 steps, so that a test writes the text."""
+    nodes = [
+        node("MatMul", ["x", "kernel"], ["z"], "head"),
+        node("Softmax", ["z"], ["y"], "softmax", axis=-1),
     ]
-    held = {"axes": np.array([1]), "to": np.array([1, 3, 1])}
-    opened = labeled(classifier(*rows, constants=held), character="\n".join(NAMES[1:]))
-    head = trace(opened.graph()).head()
-    assert (head.units, head.unit_range, head.labels) == (5, None, None)
+    kernel = np.eye(units, dtype=np.float32)
+    return labeled(
+        model(nodes, {"kernel": kernel}, x=(1, 12, units)), character="\n".join(ALPHABET)
+    )
+
+
+@pytest.mark.parametrize("space", [False, True])
+def test_a_dictionary_without_blank_and_space_reads_the_same(*, space: bool) -> None:
+    units = ("blank", *ALPHABET, *([" "] if space else []))
+    original = text_recognizer(len(units))
+    assert trace(original.graph()).head().labels == units
+    steps = ["A", "A", "blank", "A", units[-1], "1", "1", "blank", "1", "A", "blank", "A"]
+    x = np.eye(len(units), dtype=np.float32)[[units.index(each) for each in steps]][np.newaxis]
+    text = read_text(original, x, space=space)
+    assert text == f"AA{units[-1]}11AA"
+    once = pruned(original, keep=["A", "1", units[-1]])
+    assert props(once)["character"] == ("1\nA" if space else "1\nA\n,")
+    assert read_text(once, x, space=space) == text
+    twice = pruned(once, keep=["A", units[-1]])
+    assert props(twice)["character"] == ("A" if space else "A\n,")
+    assert trace(twice.graph()).head().labels == ("blank", "A", units[-1])
 
 
 def test_entries_that_do_not_label_the_units_are_kept() -> None:
