@@ -15,6 +15,7 @@ from exporter.formats.model import Model, unit_labels
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.job import Job
+from exporter.jobs.label_file import label_file_of
 from exporter.selection.lookup import LabelIndex, search_labels
 from exporter.trace import trace
 from exporter.trace.class_maps import ClassMaps
@@ -182,17 +183,23 @@ def inspect_file(
     """
     with job.open(source) as opened, interpreting(f"inspecting {opened.model.name}"):
         size = size_bytes(opened.path) if opened.path else None
-        found = inspect_model(opened.model, size, pattern)
+        found = inspect_model(opened.model, size, pattern, opened.path)
         return replace(found, channels=channel_facts(opened.model.graph()) if channels else None)
 
 
-def inspect_model(model: Model, size: int | None = None, pattern: str | None = None) -> Inspection:
+def inspect_model(
+    model: Model,
+    size: int | None = None,
+    pattern: str | None = None,
+    path: Path | None = None,
+) -> Inspection:
     """Find the heads of a model without running it.
 
     Args:
         model: of any kind.
         size: of its file, in bytes.
         pattern: which labels are listed; "" for all, None for none.
+        path: of its file, next to which a file may have labels.
 
     Raises:
         UsageError: no head has labels, or no label matches the pattern.
@@ -200,7 +207,9 @@ def inspect_model(model: Model, size: int | None = None, pattern: str | None = N
     graph = model.graph()
     found = trace(graph)
     total = multiply_adds(graph)
-    heads = [replace(head, labels=unit_labels(model, head)) for head in found.heads]
+    file = label_file_of(model, path, found.heads) if path else None
+    labels = file.labels if file else None
+    heads = [replace(head, labels=unit_labels(model, head) or labels) for head in found.heads]
     facts = tuple(_facts(graph, head, size, total) for head in heads)
     return Inspection(
         model,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,7 @@ class NewFile:
         uncut: the original in a file of the same kind.
         selection: the kept units of a cut.
         proof: that the model is the result of its cut.
+        texts: name -> content of text files next to it.
     """
 
     model: Model
@@ -95,6 +96,7 @@ class NewFile:
     uncut: Path | None = None
     selection: Selection | None = None
     proof: Proof | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_if_passed(
@@ -106,6 +108,8 @@ def write_if_passed(
     results = new.results.for_artifact(path.name)
     if results.passed:
         write_artifact(new.draft, new.write, new.remap, job.forms)
+        for name, text in new.texts.items():
+            new.draft.add_text(name, text)
         artifact = describe_artifact(new.model, path, new.route, new.uncut, new.proof)
         results = results.with_resources(job, (artifact,))
         if results.passed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from exporter.formats import kind_of
 from exporter.formats.model import Model
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
 from exporter.jobs.job import Job
+from exporter.jobs.label_file import next_to, note, with_label_file
 from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed, write_pruned
 from exporter.jobs.started import started
 from exporter.jobs.vocabulary import check_token_files, complete_tokens
@@ -119,7 +120,9 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
     check_prune(source, out, job)
     check_token_files(options, Path(source), out, force=job.force)
     job = started(job, "prune", (source, "-o", out), options)
-    with new_file(out, force=job.force) as draft, job.open(source) as opened:
+    with new_file(out, force=job.force) as draft, job.open(source) as found:
+        options, file = with_label_file(found.model, found.path, options)
+        opened = replace(found, warnings=(*found.warnings, *note(file)))
         tokens = complete_tokens(opened.model, options, opened.path)
         pruned = prune_model(opened.model, tokens.options, job, opened.path)
         for name, text in tokens.texts(pruned.cut).items():
@@ -134,6 +137,7 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
             uncut=opened.path,
             selection=pruned.cut.selection,
             proof=pruned.proof,
+            texts=next_to(out, file, pruned.remap, force=job.force),
         )
         return write_if_passed(job, opened, new, pruned.inputs)
 

@@ -22,6 +22,7 @@ from exporter.jobs.checks import (
     prove_cut,
 )
 from exporter.jobs.job import Job
+from exporter.jobs.label_file import label_texts, with_label_files
 from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
 from exporter.jobs.quantize import (
     calibration_samples,
@@ -95,27 +96,29 @@ def run_variants(
     check_run(source, out, variants, job)
     with (
         new_folder(out, force=job.force) as folder,
-        job.open(source) as opened,
+        job.open(source) as found,
         scratch_folder() as scratch,
         job.fleet() as fleet,
     ):
         if job.bench:
             list(fleet.devices())  # an unreachable one is found before the work is done
-        refuse_quantizing(job, opened)
+        refuse_quantizing(job, found)
+        opened, labeled = with_label_files(found, variants)
         runs = job.verify or job.bench or job.data
         inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
         check_truth(job, inputs)
         calibration = calibration_samples(job, opened)
-        models = uncut_models(opened, variants, job, scratch)
+        models = uncut_models(opened, {n: each for n, (each, _) in labeled.items()}, job, scratch)
         memory: Originals = {}
         known = models, inputs, calibration, memory, KnownAnswers(), fleet
         reports = {}
         for name, options in variants.items():
             own_job = started(_named(job, name), "run", (source, "-o", out / name), options)
-            tokens = complete_tokens(opened.model, options, opened.path)
+            tokens = complete_tokens(opened.model, labeled[name][0], opened.path)
             own = replace(opened, warnings=(*opened.warnings, *tokens.notes))
             variant = _Variant(own_job, own, tokens.options, folder / name, out / name, *known)
             reports[name] = _run_variant(variant, tokens)
+            _write_texts(folder / name, label_texts(labeled[name][1], reports[name].remap))
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,191 @@
+"""Labels in files next to a model: read for a cut, and written next to the output."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from exporter.errors import UsageError
+from exporter.jobs.inspect import inspect_file
+from exporter.jobs.job import Job
+from exporter.jobs.prune import prune_file
+from exporter.jobs.run import run_job
+from exporter.planning.cut import CutOptions
+from exporter.remap import Remap
+from tests.builders.onnx_models import classifier, model, node, numbers
+
+NAMES = ["ant", "bee", "cat", "dog", "emu"]
+LETTERS = ["a", "'", "-", "b:", '"']  # a dictionary that YAML has to quote
+YAML = yaml.safe_dump(
+    {"PostProcess": {"name": "CTCLabelDecode", "character_dict": LETTERS}, "Global": {"a": 1}}
+)
+CONFIG = {
+    "model_type": "vit",
+    "id2label": {str(i): name for i, name in enumerate(NAMES)},
+    "label2id": {name: i for i, name in enumerate(NAMES)},
+    "num_labels": 5,
+}
+QUIET = Job(verify=False)
+
+
+def text_model(units: int) -> Any:
+    nodes = [
+        node("MatMul", ["x", "k"], ["z"], "head"),
+        node("Softmax", ["z"], ["y"], "softmax", axis=-1),
+    ]
+    return model(nodes, {"k": numbers(6, units)}, x=(1, 8, 6))
+
+
+def _lines(*labels: str) -> str:
+    return "".join(f"{label}\n" for label in labels)
+
+
+FILES: Mapping[str, tuple[str, str, Any, list[str], Any]] = {  # name, text, model, keep, written
+    "lines": ("labels.txt", _lines(*NAMES), classifier(), ["cat", "ant"], _lines("ant", "cat")),
+    "named after the model": ("net.txt", _lines(*NAMES), classifier(), ["bee"], _lines("bee")),
+    "dictionary": (
+        "ppocr_keys_v1.txt",
+        _lines("0", "1", "A", "=", "@"),
+        text_model(7),
+        ["1", "@"],
+        _lines("1", "@"),
+    ),
+    "dictionary without space": (
+        "en_dict.txt",
+        _lines("0", "1", "A", "=", "@"),
+        text_model(6),
+        ["1", "@"],
+        _lines("1", "@"),
+    ),
+    "transformers": (
+        "config.json",
+        json.dumps(CONFIG),
+        classifier(),
+        ["dog", "bee"],
+        {
+            "model_type": "vit",
+            "id2label": {"0": "bee", "1": "dog"},
+            "label2id": {"bee": 0, "dog": 1},
+            "num_labels": 2,
+        },
+    ),
+    "vocabulary": (
+        "vocab.json",
+        json.dumps({"<pad>": 0, "|": 1, "e": 2, "t": 4, "a": 3}),
+        text_model(5),
+        ["t", "e"],
+        {"<pad>": 0, "e": 1, "t": 2},
+    ),
+    "PaddleOCR": (
+        "inference.yml",
+        YAML,
+        text_model(7),
+        ['"', "b:"],
+        {
+            "PostProcess": {"name": "CTCLabelDecode", "character_dict": ["b:", '"']},
+            "Global": {"a": 1},
+        },
+    ),
+}
+
+
+def write(folder: Path, case: str) -> tuple[Path, str, CutOptions, Any]:
+    name, text, made, keep, expected = FILES[case]
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    made.write(folder / "net.onnx")
+    return folder / "net.onnx", name, CutOptions(keep=keep), expected
+
+
+def content(path: Path) -> Any:
+    text = path.read_text()
+    readers = {".json": json.loads, ".yml": yaml.safe_load}
+    return readers.get(path.suffix, str)(text)
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_the_file_follows_the_cut(tmp_path: Path, case: str) -> None:
+    source, name, options, expected = write(tmp_path / "in", case)
+    before = (tmp_path / "in" / name).read_bytes()
+    (tmp_path / "out").mkdir()
+    report = prune_file(source, tmp_path / "out" / "small.onnx", options, QUIET)
+    assert content(tmp_path / "out" / name) == expected
+    assert any(f"labels read from {name}" in warning for warning in report.warnings)
+    assert (tmp_path / "in" / name).read_bytes() == before
+    assert set(options.keep or ()) <= set(report.remap.heads[0].labels or ())  # type: ignore[union-attr]
+
+
+def test_an_output_next_to_the_model_leaves_its_label_file(tmp_path: Path) -> None:
+    source, name, options, expected = write(tmp_path, "transformers")
+    prune_file(source, tmp_path / "small.onnx", options, QUIET)
+    assert content(tmp_path / f"small.{name}") == expected
+    assert content(tmp_path / name) == CONFIG
+    again = Job(verify=False, force=True)
+    prune_file(source, tmp_path / "small.onnx", options, again)
+    assert content(tmp_path / name) == CONFIG
+
+
+def test_a_folder_gets_the_file_too(tmp_path: Path) -> None:
+    source, name, options, expected = write(tmp_path / "in", "transformers")
+    report = run_job(source, tmp_path / "out", options, Job(verify=False, bench=False))
+    assert content(tmp_path / "out" / name) == expected
+    assert any(f"labels read from {name}" in warning for warning in report.warnings)
+
+
+def test_inspect_shows_them(tmp_path: Path) -> None:
+    source, *_ = write(tmp_path, "dictionary")
+    assert inspect_file(source, Job()).heads[0].head.labels == ("blank", *"01A=@", " ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        pytest.param("labels.txt", _lines(*NAMES[1:]), id="as many as no head has units"),
+        pytest.param("config.json", '{"hidden_size": 5}', id="no labels"),
+        pytest.param("config.json", '{"id2label": {"1": "a"}}', id="a gap"),
+        pytest.param("config.json", "{", id="no JSON"),
+        pytest.param("config.json", "[1, 2]", id="a list"),
+        pytest.param("vocab.json", '{"a": 0, "b": 2, "c": 3, "d": 4, "e": 5}', id="gaps"),
+        pytest.param("vocab.json", "[]", id="no tokens"),
+        pytest.param("net.yml", "character_dict:\n- a\n", id="too few"),
+        pytest.param("net.yml", "names: [a]\n", id="no dictionary"),
+        pytest.param("net.yml", "character_dict:\nend: 1\n", id="an empty dictionary"),
+        pytest.param("notes.txt", _lines(*NAMES), id="another name"),
+    ],
+)
+def test_other_files_are_not_read(tmp_path: Path, name: str, text: str) -> None:
+    classifier().write(tmp_path / "net.onnx")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UsageError, match="there are no labels"):
+        prune_file(tmp_path / "net.onnx", tmp_path / "s.onnx", CutOptions(keep="ant"), QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "net.onnx"])
+
+
+def test_the_vocabulary_of_a_tokenizer_is_left_alone(tmp_path: Path) -> None:
+    source, *_ = write(tmp_path, "vocabulary")
+    (tmp_path / "merges.txt").write_text("e t\n")
+    report = prune_file(source, tmp_path / "s.onnx", CutOptions(keep=[1]), QUIET)
+    assert isinstance(report.remap, Remap)
+    assert report.remap.heads[0].labels is None
+
+
+def test_given_labels_come_first(tmp_path: Path) -> None:
+    source, name, *_ = write(tmp_path, "lines")
+    options = CutOptions(keep="v", labels=list("vwxyz"))
+    (tmp_path / "out").mkdir()
+    prune_file(source, tmp_path / "out" / "s.onnx", options, QUIET)
+    assert not (tmp_path / "out" / name).exists()
+
+
+def test_units_in_place_keep_the_file(tmp_path: Path) -> None:
+    source, name, *_ = write(tmp_path / "in", "lines")
+    (tmp_path / "out").mkdir()
+    prune_file(source, tmp_path / "out" / "s.onnx", CutOptions(keep="ant", mode="zero"), QUIET)
+    assert content(tmp_path / "out" / name) == _lines(*NAMES)
+    assert np.all([(tmp_path / "out" / f"s.onnx{end}").exists() for end in ("", ".remap.json")])
