@@ -26,6 +26,7 @@ class CutKeywords(TypedDict, total=False):
     units: str | tuple[int, int] | None
     allow_nonfinite: bool
     drop_outputs: str | Iterable[str]
+    group: int | None
     protect: Units | None
     allow_remove_special: bool
     vocabulary: str

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
-from exporter.errors import UsageError, interpreting
+from exporter.errors import ModelError, UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
 from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence, with_free_names
 from exporter.graph.operations import NonMaxSuppression
@@ -40,6 +41,7 @@ from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, Units, select
 from exporter.selection.groups import UnitGroups, add_groups
 from exporter.selection.labels import read_labels
+from exporter.selection.unit_groups import select_groups
 from exporter.trace import Trace, heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
 
@@ -235,6 +237,7 @@ def _cut_head(
     """
     found = _trace(model, options)
     heads = _heads(model, found, options)
+    _check_boxes_of_classes(heads, options)
     vocabulary = vocabulary_of(model.graph(), heads[0], options)
     if vocabulary:
         heads = (vocabulary.head, *heads[1:])
@@ -305,6 +308,18 @@ def _check_constants(model: Model, heads: Sequence[Head], options: CutOptions) -
         check_weights(model.graph(), constants)
 
 
+def _check_boxes_of_classes(heads: Sequence[Head], options: CutOptions) -> None:
+    """ModelError for what has no meaning for a box."""
+    boxes = [h.output for h in heads[1:] if h.output not in heads[0].other_outputs]
+    asked = {"--merge": options.merge, "--gate": options.gate, "--emit": options.emit}
+    flag = next((flag for flag, value in asked.items() if value), None)
+    if boxes and flag:
+        raise ModelError(
+            f"output {boxes[0]!r} has a box for each class, which cannot follow {flag}",
+            f"leave out {flag}, or remove the boxes: --drop-output {boxes[0]}",
+        )
+
+
 def _select(
     model: Model, head: Head, options: CutOptions, original: Origin, used: Collection[int]
 ) -> tuple[Selection, UnitGroups]:
@@ -317,9 +332,9 @@ def _select(
     all_units = options.keep is None and options.remove is None
     earlier = model.remap.original.sha256 if model.remap else None
     files = (model.sha256, original.sha256, earlier)
-    selection = select(
+    selection = (select if options.group is None else partial(select_groups, options.group))(
         units=head.units,
-        keep=range(head.units) if all_units else options.keep,
+        keep=range(head.units // (options.group or 1)) if all_units else options.keep,
         remove=options.remove,
         labels=unit_labels(model, head)
         if labels is None
@@ -335,7 +350,7 @@ def _select(
         options.protect,
         used,
         removed=removed,
-        allowed=options.allow_remove_special,
+        allowed=options.allow_remove_special or options.group is not None,
     )
     before = {table.name: table for table in model.remap.heads} if model.remap else {}
     rank = [min(members(p)) for p in before[head.name].new_to_old] if head.name in before else None
@@ -429,7 +444,9 @@ def _mode_edits(
         # A mode that keeps the width removes units at z, and another output may have its own z.
         keeps_width = not (mode.narrows or mode.edits_all_kept or resolved_other.restore_width)
         is_separate = keeps_width and other.z not in removed_at
-        edits_of = mode.edits if is_separate else mode.other_output_edits
+        has_own_constants = other.output not in head.other_outputs  # boxes of the classes
+        separate = is_separate or has_own_constants
+        edits_of = mode.edits if separate else mode.other_output_edits
         removed_at.add(other.z)
         more += edits_of(other, kept, resolved_other)
     return (*edits, *more)

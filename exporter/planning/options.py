@@ -19,7 +19,13 @@ from exporter.selection.conditions import parse_condition
 Labels = str | Path | Sequence[str]
 
 _CUTS = ("prune", "run", "inspect")  # inspect shows a forecast
-OF_ONE_HEAD = ("head", "units", "merge", "protect")  # they are not used together with `cuts`
+OF_ONE_HEAD = (
+    "head",
+    "units",
+    "group",
+    "merge",
+    "protect",
+)  # they are not used together with `cuts`
 
 _selection = partial(option, section="Selection", commands=_CUTS)
 _result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
@@ -69,6 +75,12 @@ class CutOptions:
         flag="--drop-output",
         parse="name",
         metavar="NAME",
+    )
+    group: int | None = _selection(
+        None,
+        "Units of each group, such as 3 for x, y, z: indices and labels name groups, which are "
+        "kept as a whole.",
+        minimum=2,
     )
     protect: Units | None = _selection(
         None,
@@ -191,6 +203,7 @@ class CutOptions:
         if self.cuts:
             self._check_cuts()
         self._check_vocabulary()
+        self._check_group()
         if not self.narrows:
             self._refuse_without_new_indices()
         if self.emit is not None:
@@ -254,6 +267,18 @@ class CutOptions:
             )
         if self.keep_ids:
             _set(self, restore_width=True)
+
+    def _check_group(self) -> None:
+        if self.group is None:
+            return
+        if self.group < 1:
+            raise UsageError(f"group is {self.group}", "give the number of units in a group")
+        for name in ("merge", "protect"):
+            if getattr(self, name):
+                raise UsageError(
+                    f"{name} names units, and with group all names are those of groups",
+                    "leave one of the two out",
+                )
 
     def of_head(self, head: str, keep: Units | None, labels: Labels | None) -> CutOptions:
         """The options of the cut of one head, with its selection and its labels."""

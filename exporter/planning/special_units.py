@@ -1,8 +1,8 @@
 """Units that are no classes, but that the code that reads the output needs. They are kept.
 
 1. The background of a detector, and of a network that classifies every pixel: by its label. Without
-   labels, the first unit of a softmax over a convolution next to boxes, as in SSD; or of classes of
-   which one is chosen for each pixel.
+   labels, the first unit of a softmax over a convolution next to boxes, as in SSD, or next to a box
+   for each class, as in Faster R-CNN; or of classes of which one is chosen for each pixel.
 2. The unit for "no object" of a detector: by its label, or the last unit of a softmax over a dense
    layer next to boxes, as in DETR (https://arxiv.org/abs/2005.12872).
 3. The blank of a text recognizer that was trained with CTC: by its label. Without labels, the first
@@ -28,7 +28,9 @@ from exporter.selection.lookup import shorten_list
 from exporter.selection.select import add_reason, find_units
 from exporter.selection.spec import parse
 from exporter.trace.axis_parts import boxes_elsewhere
+from exporter.trace.class_boxes import boxes_of_classes
 from exporter.trace.head import Head
+from exporter.trace.tracer import trace_unit_axis
 
 BACKGROUND = {"background", "__background__", "bg"}
 _NO_OBJECT = {"no object", "no-object", "no_object", "\u2205"}
@@ -148,8 +150,10 @@ def _is_detector(graph: Graph, head: Head) -> bool:
 
 
 def _may_be_background(graph: Graph, head: Head, unit: int, label: str) -> bool:
-    first = unit == 0 and not label
-    return first and (_chooses_for_pixels(graph, head) or _is_ssd(graph, head))
+    if unit or label or _has_others(head):
+        return False
+    by_class = boxes_of_classes(graph, head, trace_unit_axis)
+    return bool(by_class) or _chooses_for_pixels(graph, head) or _is_ssd(graph, head)
 
 
 def _has_others(head: Head) -> bool:
@@ -171,8 +175,7 @@ def _chooses(head: Head) -> bool:
 
 def _is_ssd(graph: Graph, head: Head) -> bool:
     boxes = boxes_elsewhere(graph, head.output, head.axis)
-    softmax = head.activation == "softmax" and not _has_others(head)
-    return boxes and softmax and not _is_dense(graph, head)
+    return boxes and head.activation == "softmax" and not _is_dense(graph, head)
 
 
 def _may_be_blank(graph: Graph, head: Head, unit: int, label: str) -> bool:

@@ -9,8 +9,8 @@ rule, or one that mixes units, refuses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,7 @@ from exporter.graph.walk import dependents
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
 from exporter.trace.axis_walk import AxisWalk, format_shape
 from exporter.trace.build_head import build_head, labels_of
+from exporter.trace.class_boxes import boxes_of_classes, without_boxes
 from exporter.trace.class_maps import ClassMaps, find_class_maps
 from exporter.trace.head import Head
 from exporter.trace.hidden_heads import HiddenUnits, find_hidden_units
@@ -47,12 +48,14 @@ class Trace:
     Attributes:
         masks: names of heads that must be chosen by name; see `mask_maps`.
         maps: groups of heads that are cut together; see `find_class_maps`.
+        boxes: name of a head -> the boxes of its classes, which are cut with them.
     """
 
     heads: tuple[Head, ...]
     refusals: tuple[Refusal, ...]
     masks: tuple[str, ...] = ()
     maps: tuple[ClassMaps, ...] = ()
+    boxes: Mapping[str, tuple[Head, ...]] = field(default_factory=dict)
 
     def head(self, name: str | None = None) -> Head:
         """The head of that name; without a name the only one.
@@ -99,7 +102,8 @@ class Trace:
 
     def _default(self) -> tuple[Head, ...]:
         """The heads that may be cut if the user names none: of class maps the first."""
-        heads = tuple(head for head in self.heads if head.name not in self.masks)
+        boxes = [each for of_head in self.boxes.values() for each in of_head]
+        heads = without_boxes([h for h in self.heads if h.name not in self.masks], boxes)
         found = [maps for maps in self.maps if all(map(maps.covers, heads))]
         best = [maps for maps in found if maps.known == max(each.known for each in found)]
         return (self.head(best[0].names[0]),) if len(best) == 1 else heads
@@ -150,8 +154,12 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
     for output in refused_outputs if all(map(may_be_boxes, heads)) else ():
         if output not in with_hidden:
             refusals[output] = refusal_of_class_values(graph, refusals[output], attempt)
-    remaining = tuple(refusals[output] for output in refused_outputs)
-    return Trace(tuple(heads), remaining, mask_maps(graph, heads), find_class_maps(graph, heads))
+    boxes = {head.name: boxes_of_classes(graph, head, trace_unit_axis) for head in heads}
+    boxes = {name: found for name, found in boxes.items() if found}
+    followed = {each.output for found in boxes.values() for each in found}
+    remaining = tuple(refusals[output] for output in refused_outputs if output not in followed)
+    maps = find_class_maps(graph, heads)
+    return Trace(tuple(heads), remaining, mask_maps(graph, heads), maps, boxes)
 
 
 def _follows(graph: Graph, heads: list[Head], output: str) -> bool:
@@ -220,12 +228,14 @@ def _with_range(found: Trace, name: str, units: tuple[int, int]) -> list[Head]:
 
 
 def heads_cut_together(graph: Graph, found: Trace, head: Head) -> tuple[Head, ...]:
-    """The head, and the heads of the other outputs that show the same units.
+    """The head, and the heads of the other outputs that show the same units, or their boxes.
 
     Raises:
         ModelError: such an output shows the units in a way that cannot be cut.
     """
-    return (head, *(_other_head(graph, found, head, output) for output in head.other_outputs))
+    others = [_other_head(graph, found, head, output) for output in head.other_outputs]
+    boxes = [replace(each, labels=head.labels) for each in found.boxes.get(head.name, ())]
+    return (head, *others, *boxes)
 
 
 def _other_head(graph: Graph, found: Trace, head: Head, output: str) -> Head:
