@@ -1,7 +1,8 @@
 """Label files next to a model: found by their names, and written again for the units that are left.
 
-1. Text with a label on each line: labels.txt, a file named after the model, and dictionaries of
-   characters such as ppocr_keys_v1.txt and en_dict.txt.
+1. Text with a label on each line: a file named after the model (net.txt, net_labels.txt), and
+   dictionaries of characters such as ppocr_keys_v1.txt and en_dict.txt. A file `labels.txt` may
+   belong to any model: --labels names it.
 2. config.json with `id2label`, as transformers writes it.
 3. vocab.json with tokens and their indices, where no other file of a tokenizer depends on it.
 4. YAML of PaddleOCR with `character_dict`, such as inference.yml.
@@ -14,18 +15,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from exporter.errors import UsageError
-from dataclasses import dataclass
 from exporter.selection.labels import ADDED_BY_READERS, Added, without_added
 from exporter.selection.text_file import read_text
 
 Rewrite = Callable[[Sequence[str]], str]  # labels of the entries that are left -> text of the file
 _Read = tuple[tuple[str, ...], Rewrite]
 
-_LINES = ("labels.txt", "classes.txt", "class_names.txt", "labelmap.txt", "label_map.txt")
 _DICTIONARY = re.compile(r".*(dict|keys).*\.txt")
 _TOKENIZER = {"tokenizer.json", "merges.txt", "tokenizer_config.json", "spiece.model"}
 _ITEM = re.compile(r"(\s*)- (.*)")
@@ -94,7 +94,6 @@ def _candidates(model: Path) -> Iterator[tuple[Path, Callable[[str], _Read | Non
     readers: Mapping[str, Callable[[str], _Read | None]] = {
         "config.json": _config,
         **({} if _TOKENIZER & set(names) else {"vocab.json": _vocabulary}),
-        **dict.fromkeys(_LINES, _lines),
         **{name: _lines for name in names if _DICTIONARY.fullmatch(name)},
         **{name: _yaml for name in names if name.endswith((".yml", ".yaml"))},
         **{name: _lines for name in own if name.endswith(".txt")},

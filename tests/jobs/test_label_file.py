@@ -53,7 +53,7 @@ def _lines(*labels: str) -> str:
 
 
 FILES: Mapping[str, tuple[str, str, Any, list[str], Any]] = {  # name, text, model, keep, written
-    "lines": ("labels.txt", _lines(*NAMES), classifier(), ["cat", "ant"], _lines("ant", "cat")),
+    "lines": ("net_labels.txt", _lines(*NAMES), classifier(), ["cat", "ant"], _lines("ant", "cat")),
     "named after the model": ("net.txt", _lines(*NAMES), classifier(), ["bee"], _lines("bee")),
     "dictionary": (
         "ppocr_keys_v1.txt",
@@ -120,7 +120,8 @@ def test_the_file_follows_the_cut(tmp_path: Path, case: str) -> None:
     assert content(tmp_path / "out" / name) == expected
     assert any(f"labels read from {name}" in warning for warning in report.warnings)
     assert (tmp_path / "in" / name).read_bytes() == before
-    assert set(options.keep or ()) <= set(report.remap.heads[0].labels or ())  # type: ignore[union-attr]
+    assert isinstance(report.remap, Remap)
+    assert set(FILES[case][3]) <= set(report.remap.heads[0].labels or ())
 
 
 def test_an_output_next_to_the_model_leaves_its_label_file(tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_inspect_shows_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        pytest.param("labels.txt", _lines(*NAMES[1:]), id="as many as no head has units"),
+        pytest.param("net.txt", _lines(*NAMES[1:]), id="as many as no head has units"),
         pytest.param("config.json", '{"hidden_size": 5}', id="no labels"),
         pytest.param("config.json", '{"id2label": {"1": "a"}}', id="a gap"),
         pytest.param("config.json", "{", id="no JSON"),
@@ -158,7 +159,7 @@ def test_inspect_shows_them(tmp_path: Path) -> None:
         pytest.param("net.yml", "character_dict:\n- a\n", id="too few"),
         pytest.param("net.yml", "names: [a]\n", id="no dictionary"),
         pytest.param("net.yml", "character_dict:\nend: 1\n", id="an empty dictionary"),
-        pytest.param("notes.txt", _lines(*NAMES), id="another name"),
+        pytest.param("labels.txt", _lines(*NAMES), id="labels of any model"),
     ],
 )
 def test_other_files_are_not_read(tmp_path: Path, name: str, text: str) -> None:

@@ -30,9 +30,10 @@ def two_stage(
         flat: boxes are [regions, 4 classes].
         rest: the background is dropped from both.
     """
+    axis: dict[str, Any] = {"axis": 1} if activation == "Softmax" else {}
     nodes = [
         node("MatMul", ["x", "k"], ["z"], "classes"),
-        node(activation, ["z"], ["p"], "last", **({"axis": 1} if activation == "Softmax" else {})),
+        node(activation, ["z"], ["p"], "last", **axis),
         node("MatMul", ["x", "b"], [boxes if flat else "flat"], "more"),
     ]
     constants = {"k": K, "b": B, "s": np.array([-1, CLASSES, 4])}
