@@ -98,7 +98,7 @@ ROOMS: dict[str, set[str]] = {
     "jobs": {
         "job",
         *("checks", "options", "output_file", "prune", "record", "source", "started"),
-        "vocabulary",
+        *("label_file", "vocabulary"),
     },
     "data": {"files", "image_input", "inputs", "pixel_range", "samples", "stream"},
 }
