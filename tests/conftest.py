@@ -25,8 +25,11 @@ PROJECT = Path(__file__).parent.parent
 # coverage gate too, so these run without it.
 UNTRACED = {
     *("cli", "conversion", "evaluation", "fuzz", "layers", "project"),
+    *(f"jobs/test_{name}.py" for name in ("prune_and_convert", "quantize")),
     *(f"modes/test_{name}.py" for name in ("gate_files", "mode_matrix", "mode_zoo")),
+    *(f"performance/test_{name}.py" for name in ("latency", "memory")),
     *(f"quantization/test_{name}.py" for name in ("interface", "real_networks")),
+    *(f"report/test_{name}.py" for name in ("browser", "html", "report")),
 }
 
 settings.register_profile(
