@@ -14,7 +14,6 @@ import os
 import queue
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -24,12 +23,15 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import exporter
 from exporter import errors
 from exporter.errors import ConversionError, ExporterError
 from exporter.output.scratch import no_temporary_files
+
+if TYPE_CHECKING:
+    import subprocess
 
 _POLL_S = 0.1
 _ERRORS: Mapping[str, type[ExporterError]] = {
@@ -201,6 +203,8 @@ class Child:
     # --- the process ------------------------------------------------------------------------------
 
     def _start(self) -> subprocess.Popen[str]:
+        import subprocess  # noqa: PLC0415 - most commands start no such process
+
         if self.log is None:
             try:
                 handle, name = tempfile.mkstemp(".log", "exporter-")

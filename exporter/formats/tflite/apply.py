@@ -9,11 +9,9 @@ import numpy as np
 
 from exporter.errors import ModelError
 from exporter.formats.tflite import constants, label_files
-from exporter.formats.tflite.client_metadata import add_metadata
 from exporter.formats.tflite.custom import set_option
 from exporter.formats.tflite.draw import Drawing
 from exporter.formats.tflite.editor import Editor, set_shape
-from exporter.formats.tflite.insert import compute, insert
 from exporter.formats.tflite.schema import (
     File,
     add_signature,
@@ -62,7 +60,10 @@ def apply_plan(file: File, drawing: Drawing, plan: Plan) -> None:
         label_files.cut_files(file, drawing.graph, drawing.returned, remap_in(file), plan.remap)
         inputs, outputs = ([n for n, _ in _named(editor, ends)] for ends in _interface(editor))
         returned = *drawing.returned, *outputs[len(drawing.returned) :]  # an insert renames outputs
-        add_metadata(file, drawing.graph, inputs, returned, plan)
+        if any(head.labels for head in plan.remap.heads):
+            from exporter.formats.tflite.client_metadata import add_metadata
+
+            add_metadata(file, drawing.graph, inputs, returned, plan)
         set_metadata(file.model, REMAP, plan.remap.to_json().encode())
     if plan.precision is not None:
         set_metadata(file.model, PRECISION, plan.precision.encode())
@@ -122,6 +123,18 @@ def _set_attribute(editor: Editor, edit: SetAttribute) -> None:
     setattr(options, edit.name, value)
 
 
+def _insert(editor: Editor, edit: Insert) -> None:
+    from exporter.formats.tflite.insert import insert
+
+    insert(editor, edit)
+
+
+def _compute(editor: Editor, edit: Compute) -> None:
+    from exporter.formats.tflite.insert import compute
+
+    compute(editor, edit)
+
+
 def _add_input(editor: Editor, edit: AddInput) -> None:
     """The format has no default values: every run has to feed the input.
 
@@ -172,8 +185,8 @@ EDITS: Mapping[type[Edit], Callable[[Editor, Any], None]] = {
     Replace: _replace,
     SetShape: _set_shape,
     SetAttribute: _set_attribute,
-    Insert: insert,
-    Compute: compute,
+    Insert: _insert,
+    Compute: _compute,
     AddInput: _add_input,
     AddOutput: _add_output,
     RemoveOutputs: _remove_outputs,
