@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from exporter.graph.gathered import Gathered
 from exporter.graph.normalization import Normalization
 from exporter.graph.operations import Operation
 from exporter.graph.products import Products
@@ -67,6 +68,7 @@ class Quantization:
 
 
 _BLOCK = 1 << 18  # values: they stay in the processor's cache
+_CACHE_LINE = 64  # bytes that the processor reads at once
 _PACKED_BITS = {"int2": 2, "uint2": 2, "int4": 4, "uint4": 4, "float4e2m1fn": 4}  # in files
 
 
@@ -101,17 +103,37 @@ class Tensor:
     def is_constant(self) -> bool:
         return self.read is not None
 
-    @cached_property
-    def nonfinite(self) -> int:
-        """How many values of a constant are NaN or infinite. They are read once, in blocks."""
+    def nonfinite(self, axis: int, positions: Array) -> int:
+        """How many values of a constant, at some positions of an axis, are NaN or infinite.
+
+        Values are read in blocks, and not again once they are known to be finite.
+
+        Args:
+            axis: from 0 on; it exists.
+            positions: (positions,) int64, from 0 on.
+        """
         if self.read is None or not self.dtype.startswith(("float", "bfloat")):
             return 0
-        values, found = np.ascontiguousarray(self.read()).reshape(-1), 0
-        for start in range(0, len(values), _BLOCK):
-            with np.errstate(invalid="ignore"):  # a signaling NaN
-                finite = np.isfinite(values[start : start + _BLOCK])
-            found += len(finite) - (len(finite) if finite.all() else int(finite.sum()))
+        values = np.ascontiguousarray(self.read())
+        length, row = values.shape[axis], prod(values.shape[axis + 1 :]) * values.itemsize
+        finite = self._finite.setdefault(axis, np.zeros(length, bool))
+        unread = positions[~finite[positions]]
+        if row < _CACHE_LINE and len(unread) * _CACHE_LINE > length * row:  # all lines are read
+            flat = values.reshape(-1)
+            starts = range(0, len(flat), _BLOCK)
+            finite[:] = not _count_nonfinite(flat[i : i + _BLOCK] for i in starts)
+            unread = positions[~finite[positions]]
+        if not len(unread):
+            return 0
+        blocks = Gathered(values, axis, unread).blocks()
+        found = _count_nonfinite(block.view(values.dtype) for block in blocks)
+        finite[unread] = not found
         return found
+
+    @cached_property
+    def _finite(self) -> dict[int, Array]:
+        """The positions of an axis at which all values are known to be finite: (length,) bool."""
+        return {}
 
     @property
     def size_bytes(self) -> int | None:
@@ -127,7 +149,16 @@ class Tensor:
             return None
 
 
-@dataclasses.dataclass(frozen=True)  # complete at once: `translated_later` skips `__init__`
+def _count_nonfinite(blocks: Iterable[Array]) -> int:
+    found = 0
+    for block in blocks:
+        with np.errstate(invalid="ignore"):  # a signaling NaN
+            finite = np.isfinite(block)
+        found += finite.size - (finite.size if finite.all() else int(finite.sum()))
+    return found
+
+
+@dataclass(frozen=True)
 class Node:
     """One operation.
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from math import prod
 from typing import NamedTuple
 
 import numpy as np
 
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.formats.model import Model
-from exporter.graph import Graph
+from exporter.graph import Array, Graph, Tensor
+from exporter.graph.edits import Edit, Take
 from exporter.planning.detectors import check_merge, check_zero
 from exporter.planning.options import CutOptions
 from exporter.planning.unit_ids import check_new_ids
@@ -54,23 +56,45 @@ def check_not_restored(model: Model) -> None:
                 )
 
 
-def check_weights(graph: Graph, of_heads: Collection[str]) -> None:
-    """NotAllowedError if a weight that a cut changes is NaN or infinite.
+def check_weights(graph: Graph, of_heads: Collection[str], edits: Sequence[Edit]) -> None:
+    """NotAllowedError if a weight of a head that the result contains is NaN or infinite.
 
-    Other constants stay as they are: detectors have infinite values in tables of anchors.
+    1. A constant of which only some positions are taken is read at these positions: no value of the
+       result depends on the others.
+    2. Any other constant is read completely: a removed unit that stays in the file is computed, and
+       0 times NaN is NaN.
+    3. Constants outside of the head are not read: detectors have infinite values in tables of
+       anchors.
 
     Args:
         graph: of the model.
         of_heads: names of the constants that are cut.
+        edits: of the cut.
     """
+    takes: dict[str, list[Take]] = {}
+    for edit in edits:
+        if isinstance(edit, Take):
+            takes.setdefault(edit.constant, []).append(edit)
     for name in sorted(of_heads):
         tensor = graph.tensors[name]
-        if invalid := tensor.nonfinite:
-            size = np.prod([n or 0 for n in tensor.shape or ()], dtype=np.int64)
-            raise NotAllowedError(
-                f"{invalid} of {size} values of {tensor.name!r} are NaN or infinite",
-                "--allow-nonfinite cuts the model anyway",
-            )
+        kept = {(take.axis, take.positions.tobytes()): take for take in takes.get(name, ())}
+        for take in kept.values():
+            _check_positions(tensor, take.axis, take.positions)
+        if not kept:
+            _check_positions(tensor, 0, None)
+
+
+def _check_positions(tensor: Tensor, axis: int, positions: Array | None) -> None:
+    """Raise NotAllowedError if values at some positions, or at all, are NaN or infinite."""
+    lengths = [n or 0 for n in tensor.shape or ()]
+    everywhere = np.arange(lengths[axis])
+    if invalid := tensor.nonfinite(axis, everywhere if positions is None else positions):
+        lengths[axis] = len(everywhere if positions is None else positions)
+        kept = "" if positions is None else " kept"
+        raise NotAllowedError(
+            f"{invalid} of {prod(lengths)}{kept} values of {tensor.name!r} are NaN or infinite",
+            "--allow-nonfinite cuts the model anyway",
+        )
 
 
 def check_merged_units(model: Model, table: HeadRemap) -> None:

@@ -259,6 +259,9 @@ def _cut_head(
         *id_edits(model.graph(), heads[0], remap.of(heads[0].name), options),
     )
     growth = growth_warning(model.graph(), heads[0], selection, options)
+    if not options.allow_nonfinite:
+        constants = {constant.name for head in heads for constant in head.constants}
+        check_weights(model.graph(), constants, edits)
     warnings = (
         *_warnings(heads, selection, options, tables[0].new_units),
         *([growth] if growth else ()),

@@ -53,9 +53,9 @@ class UnitAxis:
         complete.
         """
         chosen = np.asarray(kept, dtype=np.int64)
-        chosen = chosen[np.isin(chosen, self.units)]  # a part of an axis lacks some units
+        chosen = chosen[self._among(chosen, self.units)]  # a part of an axis lacks some units
         ascending = np.sort(chosen)
-        remaining = np.flatnonzero((self.units < 0) | np.isin(self.units, ascending))
+        remaining = np.flatnonzero((self.units < 0) | self._among(self.units, chosen))
         if np.array_equal(chosen, ascending):
             return remaining
         replacement = dict(zip(ascending.tolist(), chosen.tolist(), strict=True))
@@ -71,7 +71,17 @@ class UnitAxis:
 
     def removed(self, kept: Sequence[int]) -> Array:
         """The positions of the units that are not kept, ascending."""
-        return np.flatnonzero((self.units >= 0) & ~np.isin(self.units, np.asarray(kept)))
+        return np.flatnonzero(
+            (self.units >= 0) & ~self._among(self.units, np.asarray(kept, np.int64))
+        )
+
+    @staticmethod
+    def _among(units: Array, others: Array) -> Array:
+        """As `numpy.isin`, which sorts; units are small numbers from -1 on."""
+        largest = max(units.max(initial=-1), others.max(initial=-1))
+        present = np.zeros(largest + 2, bool)  # the last entry is that of -1
+        present[others] = True
+        return np.asarray(present[units])
 
 
 @dataclass(frozen=True, eq=False)

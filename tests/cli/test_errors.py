@@ -266,11 +266,13 @@ FILES = {
     "NaN weights": Refusal(
         "prune nan.onnx -o x.onnx --keep 1",
         4,
-        "7 of 7 values of 'bias' are NaN or infinite",
+        "1 of 1 kept values of 'bias' are NaN or infinite",
         "--allow-nonfinite cuts the model anyway",
     ),
     "infinite weights": Refusal(
-        "prune inf.tflite -o x.tflite --keep 1", 4, "7 of 7 values of 'bias' are NaN or infinite"
+        "prune inf.tflite -o x.tflite --keep 1",
+        4,
+        "1 of 1 kept values of 'bias' are NaN or infinite",
     ),
 }
 
@@ -389,7 +391,7 @@ KERAS_IN_CHILD = {  # the same as in a command's own child, without the import o
         "prune norule.keras -o x.keras --keep 1", 3, "no head can be cut: output 'norm'"
     ),
     "NaN weights": Refusal(
-        "run nan.keras -o x --keep 1", 4, "7 of 7 values of 'probabilities/bias' are NaN"
+        "run nan.keras -o x --keep 1", 4, "1 of 1 kept values of 'probabilities/bias' are NaN"
     ),
 }
 KERAS = {

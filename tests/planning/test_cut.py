@@ -13,7 +13,8 @@ import pytest
 
 from exporter.errors import ModelError, NotAllowedError, UsageError
 from exporter.formats.model import Model
-from exporter.graph import Array, Graph
+from exporter.graph import Array, Graph, Tensor
+from exporter.graph import graph as graphs
 from exporter.graph.edits import Fill, Take
 from exporter.graph.operations import Activation, Elementwise, Reshape
 from exporter.planning.cut import Cut, CutOptions, plan_cut
@@ -148,18 +149,18 @@ def with_values(*entries: float, dtype: str = "float32") -> Array:
     [
         pytest.param(
             broken(z_kernel=with_values(np.nan)),
-            "1 of 15 values of 'z/kernel' are NaN or infinite",
+            "1 of 6 kept values of 'z/kernel' are NaN or infinite",
             id="one NaN",
         ),
         pytest.param(
             broken(z_kernel=with_values(np.inf, -np.inf, np.nan, dtype="float16")),
-            "3 of 15 values of 'z/kernel' are NaN or infinite",
+            "2 of 6 kept values of 'z/kernel' are NaN or infinite",
             id="infinities, in half precision",
         ),
         pytest.param(
-            broken(z_bias=np.array([0, 0, 0, 0, np.nan])),
-            "1 of 5 values of 'z/bias' are NaN or infinite",
-            id="of a unit that would be removed",
+            broken(z_bias=np.array([0, np.nan, 0, 0, np.nan])),
+            "1 of 2 kept values of 'z/bias' are NaN or infinite",
+            id="of a kept and of a removed unit",
         ),
     ],
 )
@@ -169,6 +170,48 @@ def test_weights_that_are_not_finite_are_refused(graph: Graph, message: str) -> 
     assert caught.value.message == message
     assert caught.value.hint == "--allow-nonfinite cuts the model anyway"
     assert plan(graph, keep="0,1", allow_nonfinite=True).selection.kept == (0, 1)
+
+
+# Options of a cut -> do removed units stay in the result, where 0 times NaN is NaN?
+REMOVED_UNITS: dict[str, tuple[dict[str, Any], bool]] = {
+    "slice": ({}, False),
+    "slice, with the width restored": ({"restore_width": True}, False),
+    "slice, a merged group": ({"keep": "1", "merge": {"rest": "0,2"}}, False),
+    "slice, another order": ({"keep": "1,0", "keep_order": True}, False),
+    "slice, absolute": ({"probabilities": "absolute"}, True),
+    "slice, a merged group with the NaN": ({"keep": "0,1", "merge": {"rest": "2,4"}}, True),
+    "zero": ({"mode": "zero"}, True),
+    "mask": ({"mode": "mask"}, True),
+    "gate": ({"mode": "gate", "gate": "input"}, True),
+    "all are kept": ({"keep": "0-4"}, True),
+}
+
+
+@pytest.mark.parametrize("name", REMOVED_UNITS)
+def test_a_removed_unit_that_is_not_finite(name: str) -> None:
+    """It is refused only if the result contains it."""
+    options, is_refused = REMOVED_UNITS[name]
+    graph = broken(z_kernel=with_values(*[0.0] * 4, np.nan))
+    for _ in range(2):  # what was read is remembered
+        if is_refused:
+            with pytest.raises(NotAllowedError, match=r"1 of \d+( kept)? values of 'z/kernel'"):
+                plan(graph, **{"keep": "0,1", **options})
+        else:
+            assert plan(graph, **{"keep": "0,1", **options}).plan.edits
+
+
+@pytest.mark.parametrize("features", [3, 40])  # the second needs several blocks
+@pytest.mark.parametrize("axis", [0, 1])
+def test_which_values_are_read(axis: int, features: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphs, "_BLOCK", 64)
+    random = np.random.default_rng(0)
+    values = random.standard_normal((60, features) if axis == 0 else (features, 60)).astype("f4")
+    np.moveaxis(values, axis, 0)[[5, 50], [1, 2]] = np.nan, np.inf
+    tensor = Tensor("kernel", values.shape, "float32", partial(np.asarray, values))
+    for _ in range(2):
+        for positions in ([0, 1], [5], [4, 5, 6], [50, 5], [*range(6, 50)], [*range(60)]):
+            expected = np.count_nonzero(~np.isfinite(values.take(positions, axis)))
+            assert tensor.nonfinite(axis, np.array(positions)) == expected
 
 
 @pytest.mark.parametrize("value", [-np.inf, np.nan])

@@ -10,7 +10,6 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from exporter.errors import ModelError
-from exporter.formats.gathered import Gathered
 from exporter.formats.onnx.constants import is_constant_node
 from exporter.formats.onnx.draw import Drawing
 from exporter.formats.onnx.external_data import ExternalData
@@ -29,6 +28,7 @@ from exporter.formats.onnx.protos import (
 from exporter.formats.onnx.types import Types
 from exporter.formats.onnx.without_outputs import remove_outputs
 from exporter.graph import Array, Quantization, Tensor, Use
+from exporter.graph.gathered import Gathered
 
 _GRAPH = ""  # the consumer of the graph's outputs; no node has this name
 

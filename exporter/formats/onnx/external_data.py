@@ -21,7 +21,6 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from exporter.errors import ModelError, refuse_pointer
-from exporter.formats.gathered import Gathered
 from exporter.formats.onnx.lazy_parse import WITHIN
 from exporter.formats.onnx.protos import (
     all_tensors,
@@ -31,6 +30,7 @@ from exporter.formats.onnx.protos import (
     read_tensor,
 )
 from exporter.graph import Array
+from exporter.graph.gathered import Gathered
 from exporter.output.files import apply_umask, byte_chunks
 
 _ALIGNMENT = 64  # bytes: whole cache lines, and every element type

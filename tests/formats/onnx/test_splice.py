@@ -12,12 +12,12 @@ from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto
 
 from exporter.errors import ExporterError
-from exporter.formats.gathered import Gathered
 from exporter.formats.onnx import OnnxModel, editor, files, from_bytes, lazy_parse, open_file
 from exporter.formats.onnx.external_data import ExternalData, is_external
 from exporter.formats.onnx.protos import all_tensors
 from exporter.formats.onnx.splice import content_of
 from exporter.formats.onnx.wire import WITH_LENGTH, fields
+from exporter.graph.gathered import Gathered
 from exporter.planning.cut import CutOptions, plan_cut
 from tests.builders import mode_cells
 from tests.builders.proof_models import CUTS, MODELS, head_of

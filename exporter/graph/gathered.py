@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporter.graph import Array
+if TYPE_CHECKING:
+    from exporter.graph.graph import Array
 
 BLOCK_BYTES = 1 << 20  # of a block: it stays in the processor's cache until it is written
 

@@ -8,9 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from exporter.formats import gathered
-from exporter.formats.gathered import Gathered
-from exporter.graph import Array
+from exporter.graph import Array, gathered
+from exporter.graph.gathered import Gathered
 from tests.builders.onnx_models import numbers
 
 SHAPE = (5, 7, 3)
