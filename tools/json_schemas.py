@@ -106,7 +106,7 @@ IN_REMAP: dict[str, Schema] = {}
 FILE = define(IN_REMAP, "File", record({"name": TEXT, "sha256": optional(TEXT)}))
 REMAP = record(
     {
-        "schema": {"const": "exporter/remap/1"},
+        "schema": {"enum": ["exporter/remap/1", "exporter/remap/2"]},  # 2 is inside of model files
         "original": FILE,
         "parent": optional(FILE),
         "precision": TEXT,
@@ -128,8 +128,10 @@ REMAP = record(
                     "logits": optional(TEXT),
                     "old_units": COUNT,
                     "new_units": COUNT,
-                    "kept": UNITS,
-                    "new_to_old": many({"anyOf": [COUNT, UNITS]}),
+                    "kept": {"anyOf": [UNITS, TEXT]},
+                    "new_to_old": {
+                        "anyOf": [many({"anyOf": [COUNT, UNITS]}), TEXT, {"type": "null"}]
+                    },
                     "labels": optional(many(TEXT)),
                     "options": ANY,
                 },

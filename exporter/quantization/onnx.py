@@ -88,7 +88,7 @@ def _restore_metadata(model: OnnxModel, made: ModelProto) -> None:
     del made.metadata_props[:]
     made.metadata_props.extend(p for p in model.proto.metadata_props if p.key != REMAP)
     if model.remap is not None:
-        made.metadata_props.add(key=REMAP, value=model.remap.to_json())
+        made.metadata_props.add(key=REMAP, value=model.remap.to_json(short=True))
     for field in ("producer_name", "producer_version", "doc_string", "domain", "model_version"):
         setattr(made, field, getattr(model.proto, field))
     made.graph.name = model.proto.graph.name

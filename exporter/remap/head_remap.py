@@ -173,12 +173,14 @@ class HeadRemap:
             self._check(all(map(members, present)), "new_to_old has an entry with no member")
             present = [unit for units in present for unit in members(units)]
         self._check(bool(present), "no unit has a position")
-        for where, units in (("kept", self.kept), ("new_to_old", present)):
+        named = {"new_to_old": present} if present != self.kept else {}
+        for where, units in {"kept": self.kept, **named}.items():
             for unit in (min(units), max(units)):
                 inside = 0 <= unit < self.old_units
                 self._check(inside, f"{where} names unit {unit}, of {self.old_units}")
             self._check(len(set(units)) == len(units), f"{where} names a unit twice")
-        self._check(set(self.kept).issubset(present), "a kept unit is not in new_to_old")
+        inside = not named or set(self.kept).issubset(present)
+        self._check(inside, "a kept unit is not in new_to_old")
 
     def _check_options(self) -> None:
         unknown = ", ".join(sorted(set(self.options) - set(OPTIONS)))

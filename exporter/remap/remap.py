@@ -9,17 +9,19 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy.typing as npt
 
 from exporter.errors import ModelError, UsageError
 from exporter.remap.head_remap import OPTIONS, Array, HeadRemap, OnMissing, RelabeledSamples
 from exporter.remap.recut import recut
+from exporter.remap.unit_text import units_of_text, units_to_text
 
 __all__ = ["SCHEMA", "HeadRemap", "Origin", "Pixels", "RelabeledSamples", "Remap", "compose"]
 
 SCHEMA = "exporter/remap/1"
+SHORT_SCHEMA = "exporter/remap/2"  # units may be texts; see `unit_text`
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Remap:
         except (ValueError, RecursionError) as error:
             raise ModelError(f"the remap is not valid JSON: {error}") from error
         found = record.get("schema") if isinstance(record, dict) else None
-        if found != SCHEMA:
+        if found not in {SCHEMA, SHORT_SCHEMA}:
             shown = repr(found) if isinstance(found, str) else "no schema"
             raise ModelError(
                 f"the remap has {shown} where {SCHEMA!r} was expected",
@@ -128,17 +130,23 @@ class Remap:
             top["precision"],
         )
 
-    def to_json(self) -> str:
-        """The JSON text, the same for the same remap: fixed order of keys, newline at the end."""
-        heads = ",\n".join(_lines(_plain(head), "    ") for head in self.heads)
+    def to_json(self, *, short: bool = False) -> str:
+        """The JSON text, the same for the same remap: fixed order of keys, newline at the end.
+
+        Args:
+            short: write units as short texts, with the schema `exporter/remap/2`, as in model
+                files. Equal `kept` and `new_to_old` are written once.
+        """
+        plain = _short if short else _plain
+        heads = ",\n".join(_lines(plain(head), "    ") for head in self.heads)
         parent = None if self.parent is None else _plain(self.parent)
         top: dict[str, Any] = {
-            "schema": SCHEMA,
+            "schema": SHORT_SCHEMA if short else SCHEMA,
             "original": _plain(self.original),
             "parent": parent,
         }
         if self.steps:
-            top["steps"] = [[_plain(table) for table in tables] for tables in self.steps]
+            top["steps"] = [[plain(table) for table in tables] for tables in self.steps]
         if self.pixels:
             top["pixels"] = {name: known and known._asdict() for name, known in self.pixels.items()}
         if self.precision is not None:
@@ -233,6 +241,15 @@ def _plain(record: Origin | HeadRemap) -> dict[str, Any]:
     return found
 
 
+def _short(head: HeadRemap) -> dict[str, Any]:
+    entries = {**_plain(head), "kept": units_to_text(head.kept, head.old_units)}
+    if head.new_to_old == head.kept:
+        entries["new_to_old"] = None
+    elif tuple not in set(map(type, head.new_to_old)):
+        entries["new_to_old"] = units_to_text(cast("Any", head.new_to_old), head.old_units)
+    return entries
+
+
 def _lines(record: Mapping[str, Any], indent: str) -> str:
     """A JSON object with one line for each key, so that a table of 1000 units stays readable."""
     entries = [
@@ -258,12 +275,21 @@ def _head(value: object, where: str) -> HeadRemap:
     entries = _typed(value, _HEAD, where)
     options = entries.pop("options") or {}
     entries["options"] = {key: options.get(key) for key in OPTIONS}
-    for key in ("part", "kept", "labels"):
+    for key in ("part", "labels"):
         entries[key] = None if entries[key] is None else tuple(entries[key])
-    entries["new_to_old"] = tuple(
-        tuple(units) if isinstance(units, list) else units for units in entries["new_to_old"]
-    )
+    kept, places, count = (entries[key] for key in ("kept", "new_to_old", "old_units"))
+    kept = entries["kept"] = _units(kept, count, f"{where}.kept")
+    entries["new_to_old"] = kept if places is None else _units(places, count, f"{where}.new_to_old")
     return HeadRemap(**entries)
+
+
+def _units(value: str | list[Any], count: int, where: str) -> tuple[Any, ...]:
+    if isinstance(value, list):
+        return tuple(tuple(units) if isinstance(units, list) else units for units in value)
+    try:
+        return units_of_text(value, count)
+    except ValueError as error:
+        raise ModelError(f"{where} is no text for units: {error}") from error
 
 
 def _typed(value: object, table: Mapping[str, _Type], where: str) -> dict[str, Any]:
@@ -291,6 +317,10 @@ def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
 
 def _or_null(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or fits(value)
+
+
+def _or_text(fits: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, str) or fits(value)
 
 
 def _is_pixels(value: object) -> bool:
@@ -342,10 +372,10 @@ _HEAD: Mapping[str, _Type] = {
     "logits": ("a string or null", _or_null(_is_text)),
     "old_units": _WHOLE,
     "new_units": _WHOLE,
-    "kept": ("a list of whole numbers", _list_of(_is_whole)),
+    "kept": ("a list of whole numbers, or text", _or_text(_list_of(_is_whole))),
     "new_to_old": (
-        "a list of whole numbers and of lists of them",
-        _list_of(lambda value: _is_whole(value) or _list_of(_is_whole)(value)),
+        "a list of whole numbers and of lists of them, text, or null",
+        _or_null(_or_text(_list_of(lambda value: _is_whole(value) or _list_of(_is_whole)(value)))),
     ),
     "labels": ("a list of strings or null", _or_null(_list_of(_is_text))),
     "options": ("an object or null", _or_null(lambda value: isinstance(value, dict))),

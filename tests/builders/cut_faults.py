@@ -16,6 +16,7 @@ from onnx import ModelProto
 
 from exporter.formats.tflite.pack import pack
 from exporter.formats.tflite.schema import File, metadata, set_metadata, unpack
+from exporter.remap import Remap
 
 Random = np.random.Generator
 Fault = Callable[[bytes, Random], bytes | None]
@@ -57,7 +58,7 @@ def of_remap(change: Callable[[Head, Random], bool]) -> Kind:
     """A kind that changes the remap in files of both formats."""
 
     def changed(text: str, random: Random) -> str | None:
-        record = json.loads(text)
+        record = json.loads(Remap.from_json(text).to_json())
         return json.dumps(record) if change(record["heads"][0], random) else None
 
     def in_proto(model: ModelProto, random: Random) -> bool:

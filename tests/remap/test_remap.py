@@ -136,7 +136,7 @@ def head_with(**entries: object) -> str:
         pytest.param("[]", "no schema", id="a list"),
         pytest.param("{}", "no schema", id="no schema"),
         pytest.param('{"schema": 1}', "no schema", id="schema is a number"),
-        pytest.param('{"schema": "exporter/remap/2"}', "'exporter/remap/2' where", id="newer"),
+        pytest.param('{"schema": "exporter/remap/3"}', "'exporter/remap/3' where", id="newer"),
         pytest.param(f'{{"schema": "{SCHEMA}"}}', "remap.original is not", id="no original"),
         pytest.param(edited(lambda r: r.pop("heads")), "remap.heads is not a list", id="no heads"),
         pytest.param(edited(lambda r: r.update(heads=[])), "no head", id="empty heads"),
@@ -163,6 +163,13 @@ def head_with(**entries: object) -> str:
         pytest.param(
             head_with(labels="abc"), "labels is not a list of strings", id="labels: a string"
         ),
+        *(
+            pytest.param(head_with(kept=text), "kept is no text for units", id=f"kept: {text!r}")
+            for text in ("", "a", "1,", "3-1-2", "-1", "0-6", "0-99999999999", "bits:", "bits:AAA=")
+        ),
+        pytest.param(head_with(kept="0-1,9"), "kept names unit 9, of 6", id="kept: 0-1,9"),
+        pytest.param(head_with(kept="5-3"), "no unit is kept", id="kept: 5-3"),
+        pytest.param(head_with(new_to_old="x"), "new_to_old is no text", id="new_to_old: x"),
         pytest.param(head_with(options=[]), "options is not an object", id="options: a list"),
         pytest.param(head_with(old_units=3), "of 3", id="fields that disagree"),
         pytest.param(head_with(new_to_old=[0, [1, 4], 10**30]), "names unit 1000", id="huge index"),
@@ -233,6 +240,52 @@ def test_json_round_trip(head: HeadRemap) -> None:
     assert text.endswith("}\n")
     assert len(text.splitlines()) == 22  # one line for each key, however many units
     assert hash(remap) == hash(Remap.from_json(text))
+
+
+# Kept units of 600 -> their text.
+TEXTS = [
+    ([7], "7"),
+    ([0, 1, 2, 9, 599], "0-2,9,599"),
+    ([3, 2, 5, 6], "3,2,5-6"),
+    ([*range(600)], "0-599"),
+    ([*range(599, -1, -1)], ",".join(map(str, range(599, -1, -1)))),
+    ([*range(0, 600, 2)], "bits:" + "qqqq" * 25),
+    ([*range(599)], "0-598"),
+]
+
+
+def of_slice(units: int, kept: list[int]) -> HeadRemap:
+    positions: dict[str, Any] = {"kept": tuple(kept), "new_to_old": tuple(kept)}
+    return replace(SLICE, labels=None, old_units=units, new_units=len(kept), **positions)
+
+
+@pytest.mark.parametrize(("kept", "text"), TEXTS)
+def test_short_json(kept: list[int], text: str) -> None:
+    """As in model files: the same remap, in fewer bytes."""
+    remap = one(of_slice(600, kept))
+    short = json.loads(remap.to_json(short=True))
+    assert short["schema"] == "exporter/remap/2"
+    assert (short["heads"][0]["kept"], short["heads"][0]["new_to_old"]) == (text, None)
+    assert Remap.from_json(json.dumps(short)) == remap
+    del short["heads"][0]["new_to_old"]
+    assert Remap.from_json(json.dumps(short)) == remap
+
+
+@pytest.mark.parametrize("head", [MERGED, ZERO, RANKED], ids=["merged", "zero", "ranked"])
+def test_short_json_round_trip(head: HeadRemap) -> None:
+    again = Remap(FILE, BETWEEN, (head,), ((head,), (head,)))
+    assert Remap.from_json(again.to_json(short=True)) == again
+    long, short = (json.loads(again.to_json(short=flag))["heads"][0] for flag in (False, True))
+    differ = {key for key in long if long[key] != short[key]}
+    assert differ == {"kept"} | ({"new_to_old"} if head is not MERGED else set())
+
+
+def test_short_json_takes_few_bytes() -> None:
+    """31,250 of 62,500 units took 415 kB."""
+    kept = sorted(np.random.default_rng(1).permutation(62_500)[:31_250].tolist())
+    remap = one(of_slice(62_500, kept))
+    assert len(remap.to_json(short=True)) < 12_000
+    assert Remap.from_json(remap.to_json(short=True)) == remap
 
 
 def test_unknown_keys_are_ignored() -> None:
@@ -465,7 +518,8 @@ def test_remap_imports_only_numpy() -> None:
         "print(sorted(name for name in sys.modules if name.startswith('exporter.')))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    own = ["errors", "remap", "remap.head_remap", "remap.recut", "remap.remap"]
+    own = ["errors", *("remap", "remap.head_remap", "remap.recut", "remap.remap")]
+    own.append("remap.unit_text")
     assert done.stdout.splitlines() == ["['exporter']", str([f"exporter.{name}" for name in own])]
 
 

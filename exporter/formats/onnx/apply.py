@@ -9,7 +9,6 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
 from exporter.errors import ModelError
-from exporter.formats.gathered import Gathered
 from exporter.formats.onnx.draw import Drawing
 from exporter.formats.onnx.editor import Editor
 from exporter.formats.onnx.external_data import ExternalData
@@ -33,6 +32,7 @@ from exporter.graph.edits import (
     SetShape,
     Take,
 )
+from exporter.graph.gathered import Gathered
 from exporter.remap import Remap
 from exporter.remap.remap import only_remap
 
@@ -56,7 +56,7 @@ def apply_plan(
         EDITS[type(edit)](editor, edit)
     if plan.remap is not None:
         update_labels(editor.model, drawing.graph, remap_in(source), plan.remap)
-        set_metadata(editor.model, REMAP, plan.remap.to_json())
+        set_metadata(editor.model, REMAP, plan.remap.to_json(short=True))
     if plan.precision is not None:
         set_metadata(editor.model, PRECISION, plan.precision)
     return editor.finish(), editor.types

@@ -64,7 +64,7 @@ def apply_plan(file: File, drawing: Drawing, plan: Plan) -> None:
             from exporter.formats.tflite.client_metadata import add_metadata
 
             add_metadata(file, drawing.graph, inputs, returned, plan)
-        set_metadata(file.model, REMAP, plan.remap.to_json().encode())
+        set_metadata(file.model, REMAP, plan.remap.to_json(short=True).encode())
     if plan.precision is not None:
         set_metadata(file.model, PRECISION, plan.precision.encode())
 

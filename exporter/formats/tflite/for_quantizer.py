@@ -41,5 +41,5 @@ def restored(made: bytes, model: TfliteModel) -> bytes:
     schema.bring_inside(file, made, model.name)
     file.tail, file.tail_start = original.tail, original.tail_start
     if model.remap is not None:
-        schema.set_metadata(file.model, REMAP, model.remap.to_json().encode())
+        schema.set_metadata(file.model, REMAP, model.remap.to_json(short=True).encode())
     return pack(file, model.name)
