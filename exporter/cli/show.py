@@ -59,6 +59,7 @@ def reports(
             print_rich(partial(print_report, single) if single else partial(print_reports, by_name))
             if given["verbose"]:
                 _print_checks(by_name)
+                _print_timings(by_name)
             if out is not None:
                 _print_written(by_name, out, seconds)
     return 0 if ok else FAILED
@@ -109,6 +110,13 @@ def _print_checks(by_name: Mapping[str, Report]) -> None:
             value, limit = formatting.value_and_limit(check)
             outcome = "passed" if check.passed else "FAILED"
             print_printable(f"  {outcome}  {', '.join(filter(None, names))}: {value} {limit}")
+
+
+def _print_timings(by_name: Mapping[str, Report]) -> None:
+    for name, report in by_name.items():
+        if steps := [f"{step} {seconds:.2f} s" for step, seconds in report.timings.items()]:
+            click.echo()
+            print_printable(f"Time{name and f' of {name}'}: {', '.join(steps)}")
 
 
 def prune_report(report: Report, given: Mapping[str, Any]) -> int:

@@ -203,8 +203,6 @@ class Child:
     # --- the process ------------------------------------------------------------------------------
 
     def _start(self) -> subprocess.Popen[str]:
-        import subprocess  # noqa: PLC0415 - most commands start no such process
-
         if self.log is None:
             try:
                 handle, name = tempfile.mkstemp(".log", "exporter-")
@@ -233,6 +231,8 @@ class Child:
 
 def start_process(folder: Path, log: IO[bytes]) -> subprocess.Popen[str]:
     """Start the child, with a private folder and a file for messages."""
+    import subprocess  # noqa: PLC0415 - most commands start no such process
+
     return subprocess.Popen(  # noqa: S603 - this interpreter, a module of this package
         [sys.executable, "-P", "-m", "exporter.conversion.child", str(folder)],
         stdin=subprocess.PIPE,

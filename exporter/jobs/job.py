@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from exporter.conversion.options import ConvertOptions
 from exporter.errors import UsageError
 from exporter.jobs.options import TARGETS, JobOptions
+from exporter.jobs.timings import Timings
 from exporter.output.c_source import FORMS
 from exporter.planning.option import options_of
 from exporter.quantization import PRECISIONS, QuantizationSpec
@@ -41,6 +42,7 @@ class Job(JobOptions):
     command: str = ""  # how the job was started, for the report
     options: Mapping[str, Any] = field(default_factory=dict)  # the same as data
     replay: Callable[[Path], str] = lambda _data: ""  # the command that compares one saved input
+    timings: Timings = field(default_factory=Timings, compare=False)
 
     def __post_init__(self) -> None:
         for each in options_of(Job):

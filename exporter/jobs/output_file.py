@@ -114,6 +114,7 @@ def write_if_passed(
         results = results.with_resources(job, (artifact,))
         if results.passed:
             artifacts = (artifact, *describe_forms(path, job.forms, artifact.precision))
+    job.timings.end("write")
     report = make_report(
         job,
         source,

@@ -97,17 +97,21 @@ def prune_model(model: Model, options: CutOptions, job: Job, path: Path | None =
     Args:
         path: of the model's file; None if it has none.
     """
+    job.timings.end("open")
     cut = plan_cut(model, options, images=job.image_inputs(model))
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
+    job.timings.end("cut")
     inputs = job.inputs(model, path) if job.verify or job.data else NO_INPUTS
     proof, results = prove_cut(job, model, pruned, cut.remap)
     results += compare_models(job, model, pruned, inputs, cut.remap.heads)
+    job.timings.end("verify")
     if job.data is not None:
         from exporter.jobs.task_quality import QualityMeter
 
         meter = QualityMeter(job, model, inputs, cut.selection.labels)
         results += meter.measure(pruned, cut.remap.heads)
+        job.timings.end("quality")
     return Pruned(pruned, cut, CheckResults.warn(*cut.warnings) + results, inputs, proof)
 
 

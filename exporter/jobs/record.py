@@ -70,6 +70,7 @@ def make_report(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         options=job.options,
         settings=_settings(job, inputs),
+        timings={step: round(seconds, 3) for step, seconds in job.timings.seconds.items()},
         **{
             **vars(results),
             "coverage": tuple(dict.fromkeys(results.coverage)),

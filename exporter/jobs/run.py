@@ -36,6 +36,7 @@ from exporter.jobs.record import describe_artifact, describe_forms, make_report
 from exporter.jobs.source import UncutModel
 from exporter.jobs.started import started, verifying
 from exporter.jobs.task_quality import QualityMeter, check_truth
+from exporter.jobs.timings import Timings
 from exporter.jobs.vocabulary import TokenCut, complete_tokens
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
@@ -94,6 +95,7 @@ def run_variants(
         variants: subfolder name -> options of the cut; "" is `out` itself.
     """
     check_run(source, out, variants, job)
+    job = replace(job, timings=Timings())
     with (
         new_folder(out, force=job.force) as folder,
         job.open(source) as found,
@@ -104,11 +106,14 @@ def run_variants(
             list(fleet.devices())  # an unreachable one is found before the work is done
         refuse_quantizing(job, found)
         opened, labeled = with_label_files(found, variants)
+        job.timings.end("open")
         runs = job.verify or job.bench or job.data
         inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
         check_truth(job, inputs)
         calibration = calibration_samples(job, opened)
+        job.timings.end("samples")
         models = uncut_models(opened, {n: each for n, (each, _) in labeled.items()}, job, scratch)
+        job.timings.end("convert")
         memory: Originals = {}
         known = models, inputs, calibration, memory, KnownAnswers(), fleet
         reports = {}
@@ -253,6 +258,7 @@ def _run_variant(variant: _Variant, tokens: TokenCut) -> Report:
         folder.mkdir(exist_ok=True)
     pruned = [each for uncut in variant.models for each in _prune(variant, uncut)]
     quality = _task_quality(variant, pruned)
+    job.timings.end("quality")
     remap = pruned[0].cut.remap
     _write_texts(folder, tokens.texts(pruned[0].cut))
     artifacts = [each.artifact for each in pruned if each.is_wanted]
@@ -281,6 +287,7 @@ def _run_variant(variant: _Variant, tokens: TokenCut) -> Report:
 def _prune(variant: _Variant, uncut: UncutModel) -> Iterator[_Pruned]:
     """Every precision of one kind. The float file is made first and checked in any case."""
     made = _make_float(variant, uncut)
+    variant.job.timings.end("cut")
     plain = _check_float(variant, made)
     specs = quantization_specs(variant.job)
     is_wanted = not specs or FLOAT in variant.job.precisions
@@ -313,8 +320,10 @@ def _check_float(variant: _Variant, made: FloatFile) -> _Pruned:
         if job.verify:
             proof = Proof("sampled", "its source was cut before the conversion")
             results = made.cut_source.check(for_float_checks(job), pruned, variant.inputs)
+    job.timings.end("verify")
     results = CheckResults.warn(*made.cut.warnings) + results
     results += variant.measure(uncut, pruned, made.path) + CheckResults.warn(*made.warnings)
+    job.timings.end("bench")
     artifact = describe_artifact(pruned, made.path, made.route, uncut.path, proof)
     return _Pruned(made.cut, pruned, artifact, results)
 
@@ -344,6 +353,7 @@ def _quantize(
     job, uncut = variant.job, plain.uncut
     path = variant.folder / pruned_name(uncut.model.kind, spec.precision)
     made = variant.make_quantized(plain, spec, variant.calibration, path)
+    job.timings.end("quantize")
     pruned, heads, results = made.model, made.cut.remap.heads, CheckResults()
     proof = Proof("sampled", "it was quantized after the cut") if job.verify else None
     if made.before is not None:
@@ -353,7 +363,9 @@ def _quantize(
         results += variant.check(plain.model, pruned, (), spec.precision)
     else:
         results += variant.check(uncut.model, pruned, heads, spec.precision)
+    job.timings.end("verify")
     results += variant.measure(uncut, pruned, path)
+    job.timings.end("bench")
     pruned.precision = spec.precision  # the file itself may state another one, as for "dynamic"
     artifact = describe_artifact(pruned, path, plain.route, uncut.path, proof)
     results += CheckResults.warn(*made.cut.warnings, *made.warnings) + quality_warnings(

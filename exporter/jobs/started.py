@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporter.jobs.job import Job
+from exporter.jobs.timings import Timings
 from exporter.planning.command_line import command_line, option_values
 from exporter.planning.option import options_of
 
@@ -41,7 +42,8 @@ def started(job: Job, name: str, arguments: Sequence[Any], *records: object) -> 
         return "" if live else command_line(name, arguments, *records, job, **_of_one_input(data))
 
     values = option_values(name, *records, job)
-    return replace(job, command=job.command or line, options=values, replay=replay)
+    timings = Timings(job.timings.seconds)
+    return replace(job, command=job.command or line, options=values, replay=replay, timings=timings)
 
 
 def verifying(job: Job, original: Path | None, pruned: Path) -> Job:

@@ -61,6 +61,8 @@ class Report:
         worst: of failed checks, where they differ most.
         first_differences: of failed artifacts, if it was asked for.
         devices: that models ran on, in addition to `machine`.
+        timings: step of the job -> elapsed seconds, without the writing of reports. Steps that all
+            variants share are in the report of each.
     """
 
     versions: Mapping[str, str]
@@ -83,6 +85,7 @@ class Report:
     worst: tuple[WorstCase, ...] = ()
     first_differences: tuple[FirstDifference, ...] = ()
     devices: tuple[Device, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -168,7 +168,9 @@ def test_quiet_prints_nothing_on_stderr(work: Path) -> None:
 def test_verbose_prints_times_and_checks(work: Path) -> None:
     done = ok(exporter("prune net.onnx -o v.onnx --keep 1-3 -v", work))
     assert re.fullmatch(r"(\[ +\d+\.\d s\] .* \.\.\.\n){2}", done.err)
-    checks = done.out.partition("Every check\n")[2].splitlines()
+    *checks, _, times = done.out.partition("Every check\n")[2].splitlines()
+    steps = "(open|, cut|, verify|, write)"
+    assert re.fullmatch(rf"Time: ({steps} \d+\.\d\d s){{4}}", times)
     assert len(checks) == 10
     assert all(line.startswith("  passed  v.onnx, cut, probabilities") for line in checks)
 
@@ -295,7 +297,16 @@ RECORDS = {
     "run net.onnx -o j --keep 1 --no-bench": [
         *("schema", "ok", "versions", "machine", "command", "inputs", "original", "remap"),
         *("artifacts", "checks", "latency", "memory", "warnings", "quality", "selection"),
-        *("date", "options", "settings", "coverage", "worst", "first_differences", "precisions"),
+        *(
+            "date",
+            "options",
+            "settings",
+            "coverage",
+            "worst",
+            "first_differences",
+            "timings",
+            "precisions",
+        ),
     ],
     "run net.onnx -o jv --variant a=1 --variant b=2 --no-bench": ["schema", "ok", "variants"],
 }
@@ -307,6 +318,8 @@ def test_one_json_object_on_success(line: str, work: Path) -> None:
     assert done.out.count("\n") == 1
     assert list(done.record) == RECORDS[line]
     assert done.record["ok"] is True
+    steps = ["open", "samples", "convert", "cut", "verify", "bench", "quality"]
+    assert list(done.record.get("timings", steps)) == steps
     assert done.record["schema"].startswith("exporter/")
 
 

@@ -133,6 +133,7 @@ def test_json_keys_are_in_the_documented_order() -> None:
             "worst",
             "first_differences",
             "devices",
+            "timings",
             "precisions",
         ),
     ]
