@@ -304,6 +304,7 @@ RECORDS = {
             "coverage",
             "worst",
             "first_differences",
+            "devices",
             "timings",
             "precisions",
         ),
