@@ -133,7 +133,9 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
         before = before if first else before.apply(steps[-1].plan)
         of_this = of_head if first else replace(of_head, drop_outputs=())
         try:
-            steps.append(_cut_head(before, of_this, this, original if first else None, images))
+            traced = found if first else _trace(before, of_this)
+            source = original if first else None
+            steps.append(_cut_head(before, of_this, this, source, images, found=traced))
         except UsageError as error:
             if not options.cuts:
                 raise
@@ -196,7 +198,8 @@ def cut_head(model: Model, options: CutOptions, images: Images) -> Cut:
     """Plan the cut of one head, and of the other outputs that show its units (see `plan_cut`)."""
     dropping = _dropping(model, options)
     this = Origin(model.name, model.sha256)
-    cut = _cut_head(model.apply(dropping[0]) if dropping else model, options, this, None, images)
+    before = model.apply(dropping[0]) if dropping else model
+    cut = _cut_head(before, options, this, None, images, found=_trace(before, options))
     return replace(cut, plan=in_sequence([*dropping, cut.plan]))
 
 
@@ -228,14 +231,20 @@ def _dropping(model: Model, options: CutOptions) -> list[Plan]:
 
 
 def _cut_head(
-    model: Model, options: CutOptions, this: Origin, original: Origin | None, images: Images
+    model: Model,
+    options: CutOptions,
+    this: Origin,
+    original: Origin | None,
+    images: Images,
+    *,
+    found: Trace,
 ) -> Cut:
     """The cut of one head of a model without the outputs that are removed.
 
     Args:
         this: the model before all cuts of this call.
+        found: the heads of the model.
     """
-    found = _trace(model, options)
     heads = _heads(model, found, options)
     _check_boxes_of_classes(heads, options)
     vocabulary = vocabulary_of(model.graph(), heads[0], options)

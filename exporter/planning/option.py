@@ -9,8 +9,9 @@ fast.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any
 
 _METADATA = "option"
@@ -80,8 +81,14 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def options_of(record: type, command: str | None = None) -> Iterator[Option]:
+def options_of(record: type, command: str | None = None) -> tuple[Option, ...]:
     """The options of a record, in the order of its fields; all, or those of one command."""
+    return _options_of(record, command)
+
+
+@cache
+def _options_of(record: type, command: str | None) -> tuple[Option, ...]:
+    found = []
     for each in fields(record):
         declared: Option | None = each.metadata.get(_METADATA)
         if declared is None or (command is not None and command not in declared.commands):
@@ -93,4 +100,5 @@ def options_of(record: type, command: str | None = None) -> Iterator[Option]:
         kind = str(each.type)
         parse = "path" if kind.startswith("Path") else declared.parse
         values: dict[str, Any] = {"name": each.name, "type": kind, "default": default, "flag": flag}
-        yield replace(declared, parse=parse, **values)
+        found.append(replace(declared, parse=parse, **values))
+    return tuple(found)
