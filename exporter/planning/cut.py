@@ -250,7 +250,6 @@ def _cut_head(
     vocabulary = vocabulary_of(model.graph(), heads[0], options)
     if vocabulary:
         heads = (vocabulary.head, *heads[1:])
-    _check_constants(model, heads, options)
     used = vocabulary.used if vocabulary else ()
     selection, groups = _select(model, heads[0], options, original or this, used)
     resolved = _resolve(heads, selection, groups, options)
@@ -312,12 +311,6 @@ def _heads(model: Model, found: Trace, options: CutOptions) -> tuple[Head, ...]:
         )
     check_head(heads[0], options)
     return heads
-
-
-def _check_constants(model: Model, heads: Sequence[Head], options: CutOptions) -> None:
-    if not options.allow_nonfinite:
-        constants = {constant.name for head in heads for constant in head.constants}
-        check_weights(model.graph(), constants)
 
 
 def _check_boxes_of_classes(heads: Sequence[Head], options: CutOptions) -> None:

@@ -289,7 +289,9 @@ def test_json_of_a_forecast(work: Path) -> None:
 
 
 RECORDS = {
-    "inspect net.onnx": ["schema", "ok", "model", "inputs", "heads", "refused", "forecast"],
+    "inspect net.onnx": [
+        *("schema", "ok", "model", "inputs", "heads", "refused", "forecast", "channels"),
+    ],
     "prune net.onnx -o j.onnx --keep 1": [
         *("schema", "ok", "artifacts", "remap", "checks", "quality", "coverage", "worst"),
         *("warnings", "selection"),
