@@ -23,6 +23,7 @@ from exporter.records import (
     Memory,
     Proof,
     Quality,
+    UnitAgreement,
     WorstCase,
 )
 from exporter.remap import HeadRemap, Remap
@@ -51,6 +52,7 @@ class CheckResults:
     worst: tuple[WorstCase, ...] = ()
     first_differences: tuple[FirstDifference, ...] = ()
     devices: tuple[Device, ...] = ()
+    agreement: tuple[UnitAgreement, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
         return CheckResults(**{name: rows + vars(other)[name] for name, rows in vars(self).items()})
@@ -85,6 +87,7 @@ class CheckResults:
             checks=tuple(replace(check, artifact=name) for check in self.checks),
             quality=tuple(replace(row, artifact=name) for row in self.quality),
             worst=tuple(replace(case, artifact=name) for case in self.worst),
+            agreement=tuple(replace(row, artifact=name) for row in self.agreement),
         )
 
 
@@ -124,7 +127,9 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
     worst = _save_worst(job, verification.worst, inputs)
     # As for the structure, only a failure is a check of its own: not every file has an open batch.
     checks = (*verification.checks, *([batch] if batch and not batch.passed else ()))
-    results = CheckResults(checks, coverage=verification.coverage, worst=worst)
+    results = CheckResults(
+        checks, coverage=verification.coverage, worst=worst, agreement=verification.agreement
+    )
     if job.bisect and worst:
         job.progress(f"looking for the first tensor that differs in {pruned.name}")
         pair = ModelPair(stage, original, pruned)

@@ -18,6 +18,7 @@ from exporter.records.rows import (
     Quality,
     SelectedUnit,
     TimeBasis,
+    UnitAgreement,
     Verdict,
     WorstCase,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "Report",
     "SelectedUnit",
     "TimeBasis",
+    "UnitAgreement",
     "Verdict",
     "WorstCase",
     "precision_rows",

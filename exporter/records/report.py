@@ -28,6 +28,7 @@ from exporter.records.rows import (
     PrecisionRow,
     Quality,
     SelectedUnit,
+    UnitAgreement,
     WorstCase,
 )
 from exporter.remap import Remap
@@ -63,6 +64,7 @@ class Report:
         devices: that models ran on, in addition to `machine`.
         timings: step of the job -> elapsed seconds, without the writing of reports. Steps that all
             variants share are in the report of each.
+        agreement: of quantized files with the model before, for the units with the lowest share.
     """
 
     versions: Mapping[str, str]
@@ -86,6 +88,7 @@ class Report:
     first_differences: tuple[FirstDifference, ...] = ()
     devices: tuple[Device, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
+    agreement: tuple[UnitAgreement, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -207,6 +207,37 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class UnitAgreement:
+    """How often a quantized file has the same first unit as the model before, for one such unit.
+
+    Attributes:
+        artifact, output: names.
+        unit: that comes first in the model before, as an index of the artifact.
+        label: "" without one.
+        count: how often it comes first there: in each sample, and at each place of the output.
+        same: how often it comes first in the artifact too.
+        instead: the unit that comes first in the artifact most often instead.
+        instead_label: "" without one.
+        instead_count: how often.
+    """
+
+    artifact: str
+    output: str
+    unit: int
+    label: str
+    count: int
+    same: int
+    instead: int
+    instead_label: str
+    instead_count: int
+
+    @property
+    def share(self) -> float:
+        """The agreement, 0 to 1."""
+        return self.same / self.count
+
+
+@dataclass(frozen=True)
 class Latency:
     """One artifact and its original, timed in turns; times of one run, in milliseconds.
 

@@ -35,6 +35,10 @@ PRECISIONS = (
     "SQNR (signal-to-quantization-noise ratio) and top-1 agreement: the worst of all outputs, "
     "against the float model on the same inputs. Speed-up: over the original."
 )
+AGREEMENT = (
+    "The classes on which a quantized file agrees least with the float model; on all others they "
+    "agree. First: the class with the largest value, in each sample and at each place."
+)
 QUALITY = (
     "Before -> after: on samples of kept classes, the original restricted to the kept units; on "
     "other samples, the original over all its units. A file cannot name a removed class. Drop: in "

@@ -29,6 +29,7 @@ from exporter.report.svg import (
     short_name,
     to_plot,
 )
+from exporter.report.tables import class_name
 from exporter.report.view import agreement
 
 _ROW = 0.34
@@ -36,6 +37,7 @@ _MOST_ROWS = 24
 _MOST_CELLS, _WITH_GAPS = 200, 60  # units of a head
 _NAMED = 10  # the names of more units would overlap
 _MOST_NAMES = 6  # of points; more would overlap
+_MOST_CLASSES = 12  # the worst ones
 _LINES = 120  # more kept units than this are drawn without lines
 
 
@@ -199,6 +201,37 @@ def _trade(report: Report) -> Plot | None:
     )
 
 
+def _agreement(report: Report) -> Plot | None:
+    """The classes on which quantized files agree least with the float model."""
+    rows = sorted(report.agreement, key=lambda row: row.share)[:_MOST_CLASSES]
+    if not rows:
+        return None
+    several = len({row.artifact for row in rows}) > 1
+    names = [class_name(row.unit, row.label) for row in rows]
+    shown = [f"{n}, {r.artifact}" if several else n for n, r in zip(names, rows, strict=True)]
+    axes = new_axes(0.8 + _ROW * len(rows))
+    name_rows(axes, shown)
+    for place, row in enumerate(rows):
+        axes.barh(place, 1, 0.6, color=BAND)
+        axes.barh(place, row.share, 0.6, color=AFTER)
+        other = short_name(class_name(row.instead, row.instead_label))
+        axes.text(1.02, place, f"{percent(row.share)}, else {other}", va="center")
+    axes.set_xlim(0, 1.8)
+    axes.set_xticks([])
+    axes.spines["bottom"].set_visible(False)
+    texts = [
+        f"{name}: {percent(row.share)} of {row.count}"
+        for name, row in zip(shown, rows, strict=True)
+    ]
+    return to_plot(
+        axes,
+        "Agreement by class",
+        "How often a quantized file has the same first answer as the float model, worst classes "
+        "first, and its most frequent other answer.",
+        "; ".join(texts),
+    )
+
+
 def _compared(reports: Mapping[str, Report]) -> Plot | None:
     """The files of all variants by size and agreement."""
     points = [
@@ -285,4 +318,6 @@ def _counted(row: Latency, side: str) -> list[float]:
     return [time for time, counts in pairs if counts and math.isfinite(time) and time > 0]
 
 
-_DRAWERS: tuple[Callable[[Report], Plot | None], ...] = (_sizes, _trade, _speed, _times, _errors)
+_DRAWERS: tuple[Callable[[Report], Plot | None], ...] = (
+    *(_sizes, _trade, _agreement, _speed, _times, _errors),
+)

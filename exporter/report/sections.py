@@ -91,6 +91,12 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
         Section("Proof", items=proofs(report)),
         table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
+        table(
+            "Agreement by class",
+            tables.AGREEMENT,
+            () if brief else report.agreement,
+            describe.AGREEMENT,
+        ),
         table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),
         table("Checks", tables.CHECK_GROUPS, groups),
         *(() if brief else _check_sections(groups)),

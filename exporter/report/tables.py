@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from exporter.evaluation.measures import MEASURES
 from exporter.output.c_source import FORMS
-from exporter.records import Check, Device, Latency, Memory, Proof, Quality, Report
+from exporter.records import Check, Device, Latency, Memory, Proof, Quality, Report, UnitAgreement
 from exporter.remap.head_remap import HeadRemap
 from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
@@ -153,6 +153,15 @@ def _proof(proof: Proof | None) -> str | Cell:
     return Cell(proof.result, styles.get(proof.result, "plain"))
 
 
+def class_name(unit: int, label: str) -> str:
+    """3, or "3 owl"."""
+    return f"{unit} {label}" if label else str(unit)
+
+
+def _instead(row: UnitAgreement) -> str:
+    return f"{class_name(row.instead, row.instead_label)}: {row.instead_count}"
+
+
 SELECTION = (
     Column("Unit", lambda row: str(row.unit), right=True),
     Column("Label", lambda row: row.label),
@@ -168,6 +177,14 @@ PRECISIONS = (
     Column("Size", lambda row: size(row.bytes), right=True),
     Column("p50", lambda row: milliseconds(row.p50_ms), right=True),
     Column("Speed-up", lambda row: factor(row.speedup), right=True, detail=True),
+)
+
+AGREEMENT = (
+    _FILE,
+    Column("Class", lambda row: class_name(row.unit, row.label)),
+    Column("First in the float model", lambda row: str(row.count), right=True),
+    Column("Same", lambda row: percent(row.share), right=True),
+    Column("Most often instead", _instead),
 )
 
 QUALITY = (

@@ -151,6 +151,14 @@ class Tally:
             for name, value in values.items()
         )
 
+    @property
+    def first_units(self) -> TopAgreement | None:
+        """How often which position is first; None if that was not measured."""
+        measure = (self._measures or {}).get("top1")
+        if isinstance(measure, TopAgreement) and self._mismatch is None:
+            return measure
+        return None
+
     def place(self, metric: str) -> Place | None:
         """The place that shows best why a metric failed; None if the shapes differ.
 

@@ -10,6 +10,7 @@ on both sides, and then adds no difference. A comparison of empty arrays fails t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -284,10 +285,15 @@ class TopAgreement:
         first_wrong: of the first vector that does not agree, the place of the unit that comes
             first: (sample, ...), with the axes of the arrays; None so far.
         values: expected and actual there.
+        firsts: position on the unit axis -> how often it is expected first; with k = 1 only.
+        confused: (position expected first, position that is first) -> how often, where the vector
+            does not agree; with k = 1 only.
     """
 
     def __init__(self, k: int) -> None:
         self._k, self._wrong, self._count = k, 0, 0
+        self.firsts: Counter[int] = Counter()
+        self.confused: Counter[tuple[int, int]] = Counter()
         self.first_wrong: tuple[int, ...] | None = None
         self.values = 0.0, 0.0
 
@@ -295,12 +301,19 @@ class TopAgreement:
         wrong = _misranked(block, self._k)
         self._wrong += int(wrong.sum())
         self._count += wrong.size
+        if self._k == 1:
+            self._count_first(block, wrong)
         if self.first_wrong is None and wrong.any():
             axis, place = block.axis % block.actual.ndim, np.argwhere(wrong)[0].tolist()
             unit = int(np.argmax(np.moveaxis(block.actual, axis, -1)[tuple(place)]))
             index = (*place[:axis], unit, *place[axis:])
             self.values = float(block.expected[index]), float(block.actual[index])
             self.first_wrong = (block.first + index[0], *index[1:])
+
+    def _count_first(self, block: Block, wrong: Array) -> None:
+        wanted, given = (np.argmax(v, axis=block.axis) for v in (block.expected, block.actual))
+        self.firsts.update(dict(enumerate(np.bincount(wanted.ravel()).tolist())))
+        self.confused.update(zip(wanted[wrong].tolist(), given[wrong].tolist(), strict=True))
 
     @property
     def value(self) -> float:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
 
-from exporter.records import Check, WorstCase
+from exporter.records import Check, UnitAgreement, WorstCase
 from exporter.verification.judge import Allowed, Place, Result, Tally
 from exporter.verification.limits import Basis, UserLimits, limits, precision_of_limits
 from exporter.verification.metrics import metrics_of
 from exporter.verification.roles import FILL_VALUES, ROLES, Comparison, ModelPair, WrongRows
+
+WORST_UNITS = 20  # a report names so many units of each output
 
 
 class Outcome:
@@ -83,6 +86,38 @@ class Outcome:
                 place, located = tally.place(result.metric), True
                 worst = None if place is None else self._worst(check, self._each, place)
             yield check, worst
+
+    def agreement(self) -> Iterator[UnitAgreement]:
+        """The units on whose first place a quantized file agrees least; those of a head only."""
+        each = self._each
+        if isinstance(each, WrongRows) or self._pair.stage != "quantize" or self._is_empty:
+            return
+        found, table, units = self._near.first_units, each.table, each.units
+        if found is None or table is None or units is None or each.role == "z":
+            return
+        wrong: Counter[int] = Counter()
+        for (wanted, _), count in found.confused.items():
+            wrong[wanted] += count
+        shares = {position: count / found.firsts[position] for position, count in wrong.items()}
+
+        def unit_and_label(position: int) -> tuple[int, str]:
+            unit = int(table.to_new([int(units[position])])[0])
+            return unit, table.labels[unit] if table.labels else ""
+
+        for position in sorted(shares, key=lambda each: (-shares[each], each))[:WORST_UNITS]:
+            others = {to: n for (of, to), n in found.confused.items() if of == position}
+            most = max(others, key=lambda to: (others[to], -to))
+            if min(int(units[position]), int(units[most])) < 0:
+                continue  # the value of no unit
+            yield UnitAgreement(
+                self._pair.pruned.name,
+                each.output,
+                *unit_and_label(position),
+                found.firsts[position],
+                found.firsts[position] - wrong[position],
+                *unit_and_label(most),
+                others[most],
+            )
 
     def _check(self, result: Result, samples: int) -> Check:
         return Check(

@@ -19,7 +19,7 @@ from exporter.errors import ModelError
 from exporter.formats.model import Model, Runner, RunOptions, without_dropped
 from exporter.graph import Array
 from exporter.graph.edits import Plan
-from exporter.records import Check, Coverage, WorstCase
+from exporter.records import Check, Coverage, UnitAgreement, WorstCase
 from exporter.remap import HeadRemap
 from exporter.verification.answers import Block, KnownAnswers, answer_blocks
 from exporter.verification.comparisons import comparers_of
@@ -62,12 +62,14 @@ class Verification:
         coverage: of each head by the samples; none at the stage "export", where the original does
             not show the features.
         worst: where failed comparisons differ most.
+        agreement: of a quantized model, for the units with the lowest share.
     """
 
     checks: tuple[Check, ...]
     zeroed_share: float | None = None
     coverage: tuple[Coverage, ...] = ()
     worst: tuple[WorstCase, ...] = ()
+    agreement: tuple[UnitAgreement, ...] = ()
 
 
 def verify_pair(
@@ -128,6 +130,7 @@ def verify_pair(
         next((share.mean for share in comparing.shares if share.count), None),
         tuple(each.coverage for each in covered),
         tuple(worst for _, worst in judged if worst is not None),
+        tuple(row for outcome in comparing.outcomes.values() for row in outcome.agreement()),
     )
 
 

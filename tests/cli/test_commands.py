@@ -308,6 +308,7 @@ RECORDS = {
             "first_differences",
             "devices",
             "timings",
+            "agreement",
             "precisions",
         ),
     ],

@@ -134,6 +134,7 @@ def test_json_keys_are_in_the_documented_order() -> None:
             "first_differences",
             "devices",
             "timings",
+            "agreement",
             "precisions",
         ),
     ]
