@@ -58,7 +58,12 @@ def _lines(write: Callable[[str], None]) -> Progress:
         if timing.is_due():
             write(text)
 
-    return Progress(lambda step: write(f"{step} ..."), on_sample)
+    return Progress(lambda step: write(step if _is_result(step) else f"{step} ..."), on_sample)
+
+
+def _is_result(step: str) -> bool:
+    """Is a text a sentence, which stays, and not the name of a step that begins?"""
+    return step.endswith(".")
 
 
 @contextmanager
@@ -77,6 +82,9 @@ def _bar() -> Iterator[Progress]:
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
 
         def step(text: str) -> None:
+            if _is_result(text):
+                shown.console.print(escape(text))
+                return
             for task in shown.task_ids:
                 shown.remove_task(task)
             shown.add_task(f"{escape(text)} ...", total=None, detail="")

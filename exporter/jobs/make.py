@@ -33,7 +33,8 @@ def uncut_models(
     """
     for options in variants.values():
         with suppress(ModelError):  # the converted file may have a head that the source lacks
-            plan_cut(opened.model, options)
+            for text in plan_cut(opened.model, options).matches:
+                job.progress(text)
     kinds = job.kinds or opened.default_kinds()
     return tuple(opened.as_kind(kind, folder, job.progress) for kind in kinds)
 

@@ -99,6 +99,8 @@ def prune_model(model: Model, options: CutOptions, job: Job, path: Path | None =
     """
     job.timings.end("open")
     cut = plan_cut(model, options, images=job.image_inputs(model))
+    for text in cut.matches:
+        job.progress(text)
     job.progress(f"cutting {model.name}")
     pruned = model.apply(cut.plan)
     job.timings.end("cut")

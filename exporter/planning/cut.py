@@ -84,6 +84,11 @@ class Cut:
         return tuple(head for part in self.parts for head in part.heads)
 
     @property
+    def matches(self) -> Iterator[str]:
+        """The units that each pattern selects, one sentence each."""
+        return (text for part in self.parts for text in part.selection.matches)
+
+    @property
     def selection(self) -> Selection:
         """The units of the first head."""
         return self.parts[0].selection
@@ -460,7 +465,7 @@ def _mode_edits(
 def _warnings(
     heads: Sequence[Head], selection: Selection, options: CutOptions, new_units: int
 ) -> Iterator[str]:
-    yield from (*selection.matches, *selection.notes)
+    yield from selection.notes
     if options.semantics.absolute and not selection.keeps_all:
         yield _cost_of_absolute(heads[0], selection)
     elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].keeps_share:

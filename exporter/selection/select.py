@@ -267,7 +267,7 @@ def _matches(entries: Iterable[SelectionEntry], every: Selection) -> Iterator[st
             wider = pattern.replace("*", "**")
             rest = f"; {wider!r} selects {more} more, within words" if more > 0 else ""
             noun = "unit" if len(units) == 1 else "units"
-            yield f"{entry.text!r} selects {len(units)} {noun}: {shorten_list(named)}{rest}"
+            yield f"{entry.text!r} selects {len(units)} {noun}: {shorten_list(named)}{rest}."
 
 
 def _means_other(entry: SelectionEntry, units: Sequence[int]) -> bool:
