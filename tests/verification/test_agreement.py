@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     exporter.quantize(*files, precision="dynamic", bench=False)
     proto = library.load(tmp_path / "int8.onnx")
     bias = next(each for each in proto.graph.initializer if each.name == "bias")
-    moved = library.numpy_helper.to_array(bias) + np.float32([0, 0, 0.5, 0])
+    moved = library.numpy_helper.to_array(bias) + np.array([0, 0, 0.5, 0], np.float32)
     bias.CopyFrom(library.numpy_helper.from_array(moved, "bias"))
     library.save(proto, tmp_path / "moved.onnx")
     return tmp_path
