@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.api import bench, convert, inspect, prune, quantize, run, select, verify
+    from exporter.api import bench, convert, inspect, prune, quantize, run, select, trim, verify
     from exporter.formats import open_model
     from exporter.formats.keras.freeze_pruned import freeze_pruned
     from exporter.jobs.inspect import Inspection
@@ -44,6 +44,7 @@ __all__ = [
     "quantize",
     "run",
     "select",
+    "trim",
     "verify",
 ]
 

@@ -26,8 +26,10 @@ from exporter.jobs.quantize import quantize_file
 from exporter.jobs.run import run_job, run_variants
 from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
+from exporter.jobs.trim import trim_file
+from exporter.jobs.trim_options import TrimOptions
 from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_folder
-from exporter.keywords import JobKeywords, Keywords, SelectingKeywords
+from exporter.keywords import JobKeywords, Keywords, SelectingKeywords, TrimmingKeywords
 from exporter.planning.keywords import with_keywords
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
@@ -39,7 +41,9 @@ if TYPE_CHECKING:
 
 Source = str | Path | Any  # a path, or a live keras.Model
 
-_TYPES = get_type_hints(Keywords) | get_type_hints(SelectingKeywords)
+_TYPES = (
+    get_type_hints(Keywords) | get_type_hints(SelectingKeywords) | get_type_hints(TrimmingKeywords)
+)
 _with_keywords = functools.partial(with_keywords, types=_TYPES)
 
 # --- the functions ------------------------------------------------------------------------------
@@ -129,6 +133,24 @@ def prune(model: Any, *, share_weights: bool = False, **options: Any) -> Any:
     pruned = prune_model(_open(model, live=live, share_weights=share_weights), cut_options, job)
     _raise_if_asked(job, pruned.results.checks)
     return _live_model(pruned) if live else pruned
+
+
+@_with_keywords(TrimOptions, CutOptions, Job)
+def trim(source: str | Path, out: str | Path, **options: Unpack[TrimmingKeywords]) -> Report:
+    """Remove inner channels of a network, and refit what reads them on unlabeled samples.
+
+        exporter.trim("net.onnx", "small.onnx", keep=["owl"], data="pictures", min_agreement=0.99)
+
+    Args:
+        source: a float32 .onnx or .tflite file.
+        out: the file to write, of the same kind. It is not equal to its source: see
+            `Report.trimmed`.
+    """
+    trimming, others = _split(TrimOptions, options)
+    cut, others = _split(CutOptions, others)
+    job = Job(**others)
+    wanted = CutOptions(**cut) if cut else None
+    return _checked(job, trim_file(source, Path(out), TrimOptions(**trimming), wanted, job))
 
 
 @_with_keywords(Job)

@@ -123,6 +123,17 @@ class SelectKeywords(TypedDict, total=False):
     head: str | None
 
 
+class TrimKeywords(TypedDict, total=False):
+    """Options of `TrimOptions`."""
+
+    target: float | None
+    min_agreement: float | None
+    by: str
+    multiple: int
+    held_out: float
+    pareto: str | Path | None
+
+
 # --- end of the keywords ------------------------------------------------------------------------
 
 
@@ -132,3 +143,7 @@ class Keywords(CutKeywords, JobKeywords, total=False):
 
 class SelectingKeywords(SelectKeywords, JobKeywords, total=False):
     """The keywords of `select`."""
+
+
+class TrimmingKeywords(TrimKeywords, CutKeywords, JobKeywords, total=False):
+    """The keywords of `trim`."""

@@ -10,12 +10,18 @@ from pathlib import Path
 
 from exporter.jobs.job import Job
 from exporter.jobs.select_options import SelectOptions
+from exporter.jobs.trim_options import TrimOptions
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 
 API = Path(__file__).parents[1] / "exporter" / "keywords.py"
 START, END = "# --- written by tools/api_keywords.py ", "# --- end of the keywords "
-RECORDS = {"CutKeywords": CutOptions, "JobKeywords": Job, "SelectKeywords": SelectOptions}
+RECORDS = {
+    "CutKeywords": CutOptions,
+    "JobKeywords": Job,
+    "SelectKeywords": SelectOptions,
+    "TrimKeywords": TrimOptions,
+}
 
 
 def block() -> str:

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "Show the heads of a model: what can be cut, and what is refused and why.",
     "select": "Choose units by data: quality, class distribution, redundancy.",
     "prune": "Cut a model into a file of the same kind.",
+    "trim": "Remove inner channels: a smaller and faster network for the kept units.",
     "convert": "Convert a Keras model or a SavedModel, uncut, to .onnx or .tflite.",
     "quantize": "Quantize a float .onnx or .tflite file: fp16, int8, int4, ...",
     "run": "All steps: convert, cut, verify, quantize, measure, report.",

@@ -24,6 +24,7 @@ from exporter.records import (
     Proof,
     Quality,
     UnitAgreement,
+    Trimmed,
     WorstCase,
 )
 from exporter.remap import HeadRemap, Remap
@@ -53,6 +54,7 @@ class CheckResults:
     first_differences: tuple[FirstDifference, ...] = ()
     devices: tuple[Device, ...] = ()
     agreement: tuple[UnitAgreement, ...] = ()
+    trimmed: tuple[Trimmed, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
         return CheckResults(**{name: rows + vars(other)[name] for name, rows in vars(self).items()})
@@ -88,6 +90,7 @@ class CheckResults:
             quality=tuple(replace(row, artifact=name) for row in self.quality),
             worst=tuple(replace(case, artifact=name) for case in self.worst),
             agreement=tuple(replace(row, artifact=name) for row in self.agreement),
+            trimmed=tuple(replace(row, artifact=name) for row in self.trimmed),
         )
 
 

@@ -31,18 +31,20 @@ OPENING = frozenset(
 
 _WRITING = ("prune", "convert", "quantize", "run")
 _CHECKING = (*_WRITING, "verify")
-_RUNNING = (*_CHECKING, "bench", "select")
+_RUNNING = (*_CHECKING, "bench", "select", "trim")
 _FORECASTING = (*_RUNNING, "inspect")  # metadata and conversions depend on these inputs
-_TIMING = ("bench", "quantize", "run")
+_TIMING = ("bench", "quantize", "run", "trim")
 _QUANTIZED = ("quantize", "run", "verify")
 
 _inputs = partial(option, section="Inputs to run on", commands=_RUNNING)
 _check = partial(option, section="Checks", commands=_WRITING)
-_quality = partial(option, section="Task quality", commands=("prune", "run", "verify"))
+_quality = partial(option, section="Task quality", commands=("prune", "run", "verify", "trim"))
 _timing = partial(option, section=ADVANCED, commands=_TIMING)
 _quantization = partial(option, section="Quantization", commands=("quantize", "run"))
 _conversion = partial(option, section=ADVANCED, commands=("convert", "run", "inspect"))
-_limit = partial(option, section=ADVANCED, commands=(*_CHECKING, "inspect", "select", "demo"))
+_limit = partial(
+    option, section=ADVANCED, commands=(*_CHECKING, "inspect", "select", "demo", "trim")
+)
 _output = partial(option, section="Output", commands=("run",))
 
 
@@ -286,7 +288,7 @@ class JobOptions:
         flag=None,
         commands=_CHECKING,
     )
-    bench: bool = _check(True, "Measure latency and memory.", commands=("quantize", "run"))
+    bench: bool = _check(True, "Measure latency and memory.", commands=("quantize", "run", "trim"))
     bench_seconds: float = _timing(
         2.0, "Shortest duration of all timed rounds, in seconds.", minimum=0, maximum=3600
     )
@@ -367,19 +369,19 @@ class JobOptions:
     )
     keep_original: bool = _output(False, "Write the uncut models too.")
     force: bool = _output(
-        False, "Replace an existing output.", commands=(*_WRITING, "select", "demo")
+        False, "Replace an existing output.", commands=(*_WRITING, "select", "demo", "trim")
     )
     progress: Callable[[str], None] = option(
         no_progress,
         "Called with one line at each step.",
         "Output",
-        (*_CHECKING, "inspect", "bench", "select"),
+        (*_CHECKING, "inspect", "bench", "select", "trim"),
         flag=None,
     )
     on_sample: Callable[[int, int], None] = option(
         no_samples,
         "Called with the number of samples done and their total, during each step.",
         "Output",
-        (*_CHECKING, "bench", "select"),
+        (*_CHECKING, "bench", "select", "trim"),
         flag=None,
     )

@@ -27,7 +27,7 @@ OF_ONE_HEAD = (
     "protect",
 )  # they are not used together with `cuts`
 
-_selection = partial(option, section="Selection", commands=_CUTS)
+_selection = partial(option, section="Selection", commands=(*_CUTS, "trim"))
 _result = partial(option, section="Outputs of the pruned model", commands=_CUTS)
 
 

@@ -2,6 +2,7 @@
 
 from exporter.records.report import Report, precision_rows
 from exporter.records.rows import (
+    TRIM_STAGE,
     Artifact,
     Check,
     Coverage,
@@ -19,11 +20,13 @@ from exporter.records.rows import (
     SelectedUnit,
     TimeBasis,
     UnitAgreement,
+    Trimmed,
     Verdict,
     WorstCase,
 )
 
 __all__ = [
+    "TRIM_STAGE",
     "Artifact",
     "Check",
     "Coverage",
@@ -42,6 +45,7 @@ __all__ = [
     "SelectedUnit",
     "TimeBasis",
     "UnitAgreement",
+    "Trimmed",
     "Verdict",
     "WorstCase",
     "precision_rows",

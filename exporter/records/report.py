@@ -29,6 +29,7 @@ from exporter.records.rows import (
     Quality,
     SelectedUnit,
     UnitAgreement,
+    Trimmed,
     WorstCase,
 )
 from exporter.remap import Remap
@@ -61,6 +62,7 @@ class Report:
         coverage: of each head by the samples.
         worst: of failed checks, where they differ most.
         first_differences: of failed artifacts, if it was asked for.
+        trimmed: files without some inner channels, which do not equal their original.
         devices: that models ran on, in addition to `machine`.
         timings: step of the job -> elapsed seconds, without the writing of reports. Steps that all
             variants share are in the report of each.
@@ -89,6 +91,7 @@ class Report:
     devices: tuple[Device, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
     agreement: tuple[UnitAgreement, ...] = ()
+    trimmed: tuple[Trimmed, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -86,7 +86,7 @@ class Check:
     """One metric of one output of one artifact, and its limit.
 
     Attributes:
-        stage: "cut", "export", "quantize", "quality" or "resources".
+        stage: "cut", "export", "quantize", "trim", "quality" or "resources".
         output: the output's name; with " (z)" for the values before the last activation.
         metric: key of METRICS, or "shape", "finite", "remap", "original", "precision",
             "structure", "probe", "batch"; for the rows of a detector "rows", "classes", "boxes";
@@ -360,6 +360,37 @@ class SelectedUnit:
 
 
 Interval = tuple[float, float]
+TRIM_STAGE = "trim"
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """A network whose inner channels were removed: it is not equal to its original.
+
+    Attributes:
+        agreement: share of the held-out samples with the same first unit as the untrimmed network;
+            None without a head.
+        agreement_ci95: its interval.
+        sqnr_db: of the logits, on the held-out samples; infinite if nothing changed.
+        calibration_samples, held_out_samples: no sample is in both.
+        original_multiply_adds, multiply_adds: of one sample; None where they are not known.
+        original_parameters, parameters: floats in the network.
+        channels: "32 -> 16" for each group of channels, by the name of its first tensor.
+        rarely_seen: units that are the first one of fewer than 5 calibration samples.
+    """
+
+    artifact: str
+    agreement: float | None
+    agreement_ci95: Interval | None
+    sqnr_db: float
+    calibration_samples: int
+    held_out_samples: int
+    original_multiply_adds: int | None
+    multiply_adds: int | None
+    original_parameters: int
+    parameters: int
+    channels: Mapping[str, str] = field(default_factory=dict)
+    rarely_seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

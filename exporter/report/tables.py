@@ -15,6 +15,7 @@ from exporter.report.check_groups import CheckGroup, gated, is_gated
 from exporter.report.formatting import (
     NOTHING,
     change,
+    count,
     decibels,
     factor,
     milliseconds,
@@ -198,6 +199,32 @@ QUALITY = (
     _share("value", "After [95 %]"),
     Column("Drop [95 %]", lambda row: points(row.drop, row.drop_ci95), right=True),
 )
+
+TRIMMED = (
+    _FILE,
+    Column(
+        "Agreement [95 %]",
+        lambda row: percent_with_interval(row.agreement, row.agreement_ci95),
+        right=True,
+    ),
+    Column("SQNR", lambda row: decibels(row.sqnr_db), right=True),
+    Column(
+        "Multiply-adds",
+        lambda row: _counts(row.original_multiply_adds, row.multiply_adds),
+        right=True,
+    ),
+    Column("Parameters", lambda row: _counts(row.original_parameters, row.parameters), right=True),
+    Column("Calibrated on", lambda row: str(row.calibration_samples), right=True, detail=True),
+    Column("Held out", lambda row: str(row.held_out_samples), right=True),
+)
+
+
+def _counts(before: int | None, after: int | None) -> str:
+    """23.1 M -> 5.2 M (22.5 %)"""
+    if before is None or after is None:
+        return NOTHING
+    return f"{count(before)} -> {count(after)} ({percent(after / before if before else None)})"
+
 
 CHECK_GROUPS = (
     _FILE,

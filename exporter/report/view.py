@@ -25,7 +25,7 @@ class FileVerdict:
     """The verdict on one file.
 
     Attributes:
-        shown_by: "proved", "sampled", "not verified" or "different".
+        shown_by: "proved", "sampled", "trimmed", "not verified" or "different".
         reasons: sentences; empty if there is nothing to say.
     """
 
@@ -143,7 +143,9 @@ def unit_rows(
 def _verdict(report: Report, artifact: Artifact) -> FileVerdict:
     checks = [check for check in report.checks if check.artifact == artifact.path]
     compared = any(map(compares_values, checks))
-    shown_by = artifact.proof.result if artifact.proof else "sampled" if compared else ""
+    shown_by: str = artifact.proof.result if artifact.proof else "sampled" if compared else ""
+    if any(row.artifact == artifact.path for row in report.trimmed):
+        compared, shown_by = True, "trimmed"
     if bad := failed(checks):
         reasons = [describe_failure(check) for check in bad]
         return FileVerdict(artifact.path, "fail", shown_by or "not verified", reasons)

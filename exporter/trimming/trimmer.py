@@ -77,8 +77,8 @@ class Trimmer:
         fit: FitOptions | None = None,
         progress: Callable[[str], None] = no_progress,
     ) -> None:
-        self.model, self.samples = model, samples
-        self._options, self._fit, self._progress = options, fit or FitOptions(), progress
+        self.model, self.samples, self.options = model, samples, options
+        self._fit, self._progress = fit or FitOptions(), progress
         self._variances: dict[str, Array] = {}  # of the outputs of each product
 
     @cached_property
@@ -108,7 +108,7 @@ class Trimmer:
         """The groups with the order of their units, and their sensitivity."""
         found = []
         probes = self._probe_samples()
-        reference = Answers(self.model, self.observed, probes, self._options)
+        reference = Answers(self.model, self.observed, probes, self.options)
         for groups in self._chunks():
             readers = self._readers(groups)
             self._progress(f"measuring what {len(readers)} products read")
@@ -154,7 +154,7 @@ class Trimmer:
         self, model: Model, readers: Sequence[ProductToFit]
     ) -> Iterator[Mapping[str, Array]]:
         feeds = batches(self.samples, self.graph)
-        return values_of(model, (each.data for each in readers), feeds, self._options)
+        return values_of(model, (each.data for each in readers), feeds, self.options)
 
     def _rows(self, product: ProductToFit, values: Array, places: Array, first: int) -> Array:
         """The rows of a batch: at the same positions in the original and in a trimmed network."""
@@ -215,7 +215,7 @@ class Trimmer:
             for edit in self._fitted(each, narrowed, moments[each.node.name], original=True)
         ]
         model = self.model.apply(Plan(narrowed.edits())).apply(Plan(tuple(edits)))
-        answers = Answers(model, self.observed, probes, self._options)
+        answers = Answers(model, self.observed, probes, self.options)
         return replace(scored, sensitivity=reference.error(answers) / float(errors[removed]))
 
     # --- the trimmed network ----------------------------------------------------------------------

@@ -1,0 +1,150 @@
+"""`trim`: what it writes, what it says about it, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import exporter
+from exporter.data.samples import Samples
+from exporter.errors import ModelError, UsageError
+from exporter.formats import open_model
+from exporter.formats.onnx import OnnxModel
+from exporter.graph import Array, Use
+from exporter.graph.edits import Plan, Replace
+from exporter.report.view import headline
+from exporter.trimming.split import split_samples
+from tests.builders.channel_models import SIDE, network
+from tests.builders.onnx_models import numbers, run
+
+SMALL: dict[str, Any] = {"multiple": 4, "bench": False}
+
+
+def balanced(x: Array) -> OnnxModel:
+    """A network whose units have the same mean logit on these inputs, so that each comes first."""
+    model = network("plain")
+    (gemm,) = (node for node in model.graph().nodes if node.operator == "Gemm")
+    read = model.graph().tensors[gemm.inputs[2]].read
+    assert read is not None
+    logits = np.log(run(model, {"x": x}, plain=True)["y"])
+    bias = read() - logits.mean(0)
+    return model.apply(Plan((Replace(gemm.inputs[2], bias, (Use(gemm.name, 2),)),)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network, 80 inputs, and labels: the first unit of the original."""
+    path = tmp_path_factory.mktemp("trim")
+    x = numbers(80, 1, 3, SIDE, SIDE)
+    model = balanced(x[:, 0])
+    model.write(path / "net.onnx")
+    first = run(model, {"x": x[:, 0]}, plain=True)["y"].argmax(1)
+    assert len(np.unique(first)) > 3
+    np.savez(path / "data.npz", x=x, labels=first)
+    np.savez(path / "few.npz", x=x[:9])
+    return path
+
+
+def test_target(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    report = exporter.trim(
+        folder / "net.onnx", out, keep=[0, 1, 3], data=folder / "data.npz", target=0.5, **SMALL
+    )
+    (row,) = report.trimmed
+    assert row.artifact == "small.onnx"
+    assert (row.multiply_adds or 0) <= 0.5 * (row.original_multiply_adds or 0)
+    assert row.parameters < row.original_parameters
+    data = np.load(folder / "data.npz")
+    wanted = int(np.isin(data["labels"], [0, 1, 3]).sum())  # samples of kept classes
+    assert row.calibration_samples + row.held_out_samples == wanted
+    assert report.remap is not None
+    assert report.remap.heads[0].kept == (0, 1, 3)
+    # NumPy and onnxruntime on the files: the same first unit as the cut original
+    x = data["x"][:, 0]
+    original = run(balanced(x), {"x": x}, plain=True)["y"][:, [0, 1, 3]].argmax(1)
+    small = open_model(out)
+    assert isinstance(small, OnnxModel)
+    assert small.graph().shape("y")[1] == 3
+    trimmed = run(small, {"x": x}, plain=True)["y"].argmax(1)
+    assert (original == trimmed).mean() > 0.7
+
+
+def test_min_agreement_is_a_gate_and_nothing_is_called_equal(folder: Path, tmp_path: Path) -> None:
+    report = exporter.trim(
+        folder / "net.onnx",
+        tmp_path / "small.onnx",
+        data=folder / "data.npz",
+        min_agreement=0.7,
+        pareto=tmp_path / "curve.csv",
+        **SMALL,
+    )
+    (row,) = report.trimmed
+    assert row.agreement is not None
+    assert row.agreement >= 0.7
+    assert "trimmed, not equal to the original" in headline(report)
+    assert "match" not in headline(report)
+    assert all(each.proof is None for each in report.artifacts)
+    top1 = next(check for check in report.checks if check.metric == "top1")
+    assert (top1.stage, top1.limit, top1.limit_from) == ("trim", 0.7, "user")
+    assert "accuracy" in {each.measure for each in report.quality}
+    assert exporter.Report.from_json(report.to_json()).trimmed == report.trimmed
+    lines = (tmp_path / "curve.csv").read_text().splitlines()
+    assert lines[0] == "share,agreement,sqnr_db"
+    shares = [float(line.split(",")[0]) for line in lines[1:]]
+    assert shares == sorted(shares, reverse=True)
+    assert (tmp_path / "curve.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_units_that_are_seldom_seen_and_few_samples_are_named(folder: Path, tmp_path: Path) -> None:
+    report = exporter.trim(
+        folder / "net.onnx", tmp_path / "small.onnx", data=folder / "data.npz", target=0.6, **SMALL
+    )
+    seen = np.bincount(np.load(folder / "data.npz")["labels"], minlength=5)
+    assert {str(unit) for unit in np.flatnonzero(seen < 5)} <= set(report.trimmed[0].rarely_seen)
+    text = " ".join(report.warnings)
+    assert ("fewer than 5 calibration samples show each of" in text) == bool(
+        report.trimmed[0].rarely_seen
+    )
+
+
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "neither target nor agreement": ({}, UsageError, "how far"),
+    "both": ({"target": 0.5, "min_agreement": 0.9}, UsageError, "how far"),
+    "no data": ({"target": 0.5, "data": None}, UsageError, "samples of its inputs"),
+    "too few samples": ({"target": 0.5, "data": "few.npz"}, UsageError, "too few"),
+    "an unreachable target": ({"target": 0.01}, UsageError, "narrowest"),
+    "no share": ({"target": 1.5}, UsageError, "share"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    options, error, text = REFUSED[name]
+    data = options.get("data", "data.npz")
+    given = {**SMALL, **options, "data": data and folder / str(data)}
+    with pytest.raises(error, match=text):
+        exporter.trim(folder / "net.onnx", tmp_path / "small.onnx", **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_equal_samples_are_on_one_side() -> None:
+    """Whatever their order: what is measured on was not calibrated on."""
+    x = numbers(60, 1, 3)
+    x[30:] = x[:30]
+    one, other = split_samples(Samples({"x": x}, "twice"), 0.3)
+    rows = [{np.asarray(feed["x"]).tobytes() for feed in part.feeds()} for part in (one, other)]
+    assert not rows[0] & rows[1]
+    assert one.count + other.count == 60
+    shuffled = Samples({"x": x[np.random.default_rng(0).permutation(60)]}, "twice")
+    again = {np.asarray(feed["x"]).tobytes() for feed in split_samples(shuffled, 0.3)[1].feeds()}
+    assert again == rows[1]
+
+
+def test_a_quantized_file_is_refused(tmp_path: Path, zoo: Path) -> None:
+    np.savez(tmp_path / "data.npz", input=np.zeros((20, 1, 224, 224, 3), np.uint8))
+    path = zoo / "mobilenet_v1_025_224_uint8_metadata.tflite"
+    with pytest.raises(ModelError, match="float32"):
+        exporter.trim(path, tmp_path / "small.tflite", data=tmp_path / "data.npz", target=0.5)
