@@ -231,7 +231,6 @@ class Trimmer:
 
     def without(self, kept: Mapping[str, Array]) -> Model:
         """The network with these units of each group; others stay whole."""
-        assert self.scored or not kept  # noqa: S101 - a fit needs the variances of its outputs
         narrowed = Narrowed(self.graph, self.channels.groups, kept)
         edits = narrowed.edits()
         if not edits:
@@ -239,6 +238,7 @@ class Trimmer:
         trimmed = self.model.apply(Plan(edits))
         if not self._fit.refits:
             return trimmed
+        assert self.scored  # noqa: S101 - a fit needs the variances that it measures
         first = min(self.graph.positions[each.node.name] for each in self._narrower(kept))
         later = tuple(e for e in self.products if self.graph.positions[e.node.name] >= first)
         for number, wave in enumerate(in_waves(self.graph, later)):
