@@ -135,6 +135,7 @@ def test_json_keys_are_in_the_documented_order() -> None:
             "devices",
             "timings",
             "agreement",
+            "trimmed",
             "precisions",
         ),
     ]
