@@ -23,8 +23,8 @@ from exporter.records import (
     Memory,
     Proof,
     Quality,
-    UnitAgreement,
     Trimmed,
+    UnitAgreement,
     WorstCase,
 )
 from exporter.remap import HeadRemap, Remap

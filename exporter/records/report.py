@@ -28,8 +28,8 @@ from exporter.records.rows import (
     PrecisionRow,
     Quality,
     SelectedUnit,
-    UnitAgreement,
     Trimmed,
+    UnitAgreement,
     WorstCase,
 )
 from exporter.remap import Remap
