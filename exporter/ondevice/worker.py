@@ -132,7 +132,6 @@ def answer(worker: Worker, header: dict[str, Any], payload: bytes) -> Any:
 
 def main() -> None:
     """Answer requests from stdin until it ends, or measure memory."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     if sys.argv[1:2] == [_MEMORY]:
         probe(sys.argv[1:])
         return
