@@ -294,6 +294,13 @@ def of_worker() -> psutil.Process:
     return next(each for each in mine if "runner.zip" in each.cmdline())
 
 
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
 def test_killed_for_memory(here: Path) -> None:
     def kill(_message: str) -> None:
         if started:
@@ -324,10 +331,9 @@ def test_killed_server_or_connection(here: Path, victim: str) -> None:
         else:
             ssh.stdin.close()
         deadline = time.monotonic() + 10
-        while (left(here) or worker.is_running()) and time.monotonic() < deadline:
-            if worker.is_running() and worker.status() == psutil.STATUS_ZOMBIE:
-                break
+        while (left(here) or is_alive(worker)) and time.monotonic() < deadline:
             time.sleep(0.02)
+        assert not is_alive(worker)
         assert left(here) == []
 
 
