@@ -35,6 +35,8 @@ from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 from exporter.records import Check, Report
 from exporter.selection import Units
+from exporter.storage.upload import writable
+from exporter.storage.urls import local_path
 
 if TYPE_CHECKING:
     import keras
@@ -71,9 +73,9 @@ def inspect(
         channels: without a selection: list the groups of inner channels that `trim` can remove.
     """
     if options.keys() <= OPENING and not measure_share:
-        return inspect_file(source, _job(options), channels=channels)
+        return inspect_file(local_path(source), _job(options), channels=channels)
     cut_options, job = _records(options)
-    return inspect_with_forecast(source, cut_options, job, measure_share=measure_share)
+    return inspect_with_forecast(local_path(source), cut_options, job, measure_share=measure_share)
 
 
 @_with_keywords(SelectOptions, Job)
@@ -94,7 +96,7 @@ def select(source: Source, **options: Unpack[SelectingKeywords]) -> UnitChoice:
         ExporterError: one of its subclasses.
     """
     chosen, others = _split(SelectOptions, options)
-    return select_units(source, Job(**others), SelectOptions(**chosen))
+    return select_units(local_path(source), Job(**others), SelectOptions(**chosen))
 
 
 @overload
@@ -164,7 +166,9 @@ def convert(source: Source, out: str | Path, **options: Unpack[JobKeywords]) -> 
         out: the file to write. If a check fails, it is not written.
     """
     job = _job(options)
-    return _checked(job, convert_file(source, Path(out), job))
+    with writable(out, force=job.force) as file:
+        report = convert_file(local_path(source), file, job)
+    return _checked(job, report)
 
 
 @_with_keywords(Job)
@@ -222,13 +226,16 @@ def run(
     """
     if variants is None:
         cut_options, job = _records(options)
-        return _checked(job, run_job(source, Path(out), cut_options, job))
+        with writable(out, force=job.force) as folder:
+            report = run_job(local_path(source), folder, cut_options, job)
+        return _checked(job, report)
     records = {name: _records({**options, "keep": keep}) for name, keep in variants.items()}
     if not records:
         raise UsageError("there are no variants", "name at least one: {'birds': [1, 5]}")
     job = next(iter(records.values()))[1]
     cuts = {name: cut_options for name, (cut_options, _) in records.items()}
-    reports = run_variants(source, Path(out), cuts, job)
+    with writable(out, force=job.force) as folder:
+        reports = run_variants(local_path(source), folder, cuts, job)
     _raise_if_asked(job, [check for report in reports.values() for check in report.checks])
     return reports
 
@@ -258,11 +265,11 @@ def verify(
     """
     job = _job(options)
     if pruned is None:
-        found = verify_folder(Path(original))
+        found = verify_folder(local_path(original))
         if job.check:
             raise_if_failed(found)
         return found
-    return _checked(job, verify_files(Path(original), Path(pruned), job))
+    return _checked(job, verify_files(local_path(original), local_path(pruned), job))
 
 
 @_with_keywords(Job)
@@ -271,7 +278,7 @@ def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobKeyword
 
     exporter.bench("net.onnx", "small.onnx").latency[0].speedup
     """
-    return bench_files(Path(original), Path(pruned), _job(options))
+    return bench_files(local_path(original), local_path(pruned), _job(options))
 
 
 # --- records and results ------------------------------------------------------------------------
@@ -318,7 +325,7 @@ def _is_live(model: Any) -> bool:
 
 def _open(model: Any, *, live: bool, share_weights: bool) -> Model:
     if isinstance(model, str | Path):
-        return open_model(model)
+        return open_model(local_path(model))
     if live:
         kind = import_module("exporter.formats.keras.model").KerasModel
         model = kind(model, share_weights=share_weights)

@@ -201,6 +201,7 @@ LIBRARIES: Mapping[str, str] = {
     "click": "click",
     "filelock": "filelock",
     "flatbuffers": "flatbuffers",
+    "fsspec": "unit-exporter[storage]",
     "h5py": "unit-exporter[convert]",
     "keras": "unit-exporter[convert]",
     "litert_quantizer": "unit-exporter[quantize]",

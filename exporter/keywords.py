@@ -62,6 +62,8 @@ class JobKeywords(TypedDict, total=False):
     provider: str
     on: str | Iterable[str]
     bench_on: str | Iterable[str]
+    save: str | Path | None
+    fail_on_regression: float | None
     benchmark_model: str | Path | None
     tolerance: float | None
     truth: str | Path | None

@@ -17,6 +17,7 @@ from typing import Any
 
 from exporter.evaluation.unit_table import UnitRow
 from exporter.jobs.inspect import ChannelFacts
+from exporter.performance.trend import Timing
 from exporter.records import PrecisionRow, Report
 from exporter.remap import Remap
 from exporter.trace.refusals import Refusal
@@ -301,6 +302,32 @@ ERROR = record(
         "hint": TEXT,
     }
 )
+HISTORY = record(
+    {
+        "schema": {"const": "exporter/history/1"},
+        "ok": FLAG,
+        "series": many(
+            record(
+                {
+                    "series": TEXT,
+                    "timings": many(
+                        record(
+                            {
+                                **of_fields(Timing, {}),
+                                "earlier": COUNT,
+                                "basis": TEXT,
+                                "value": optional(NUMBER),
+                                "low": optional(NUMBER),
+                                "high": optional(NUMBER),
+                                "trend": TEXT,
+                            }
+                        )
+                    ),
+                }
+            )
+        ),
+    }
+)
 SCHEMAS: Mapping[str, tuple[str, Schema]] = {
     "selection": ("The units that `exporter select` chose, with the reason for each", SELECTION),
     "report": (
@@ -315,6 +342,7 @@ SCHEMAS: Mapping[str, tuple[str, Schema]] = {
     "prune": ("The results of `exporter prune --json`", PRUNE),
     "inspect": ("The heads of a model: `exporter inspect --json`", INSPECT),
     "plan": ("Forecasts of --dry-run, by variant", with_definitions(PLAN, IN_PLAN)),
+    "history": ("Saved timings and their changes: `exporter history --json`", HISTORY),
     "error": ("An error that ends a command with --json", ERROR),
 }
 

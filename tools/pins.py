@@ -18,6 +18,7 @@ PROJECT = Path(__file__).parent.parent
 HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"} | {
     *("scikit-learn", "scipy", "pycocotools", "rapidfuzz"),
     *("pyarrow", "sentencepiece", "tokenizers", "soundfile", "matplotlib", "pandas"),
+    *("aiohttp", "fsspec"),
 }
 
 HEADS = {

@@ -32,6 +32,7 @@ COMMANDS = {
     "run": "All steps: convert, cut, verify, quantize, measure, report.",
     "verify": "Prove that a pruned model matches its original.",
     "bench": "Measure latency and memory of a pruned model and its original.",
+    "history": "Show the timings that bench saved, and their changes.",
     "report": "Draw the pages of a result folder again from its records.",
     "demo": "Train a small network on images of digits, and run every step on it.",
 }

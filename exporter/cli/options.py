@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_url
 from exporter.planning.option import ADVANCED, Option, options_of
 from exporter.planning.options import CutOptions
+from exporter.storage.urls import local_path, redact, scheme_of
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -44,8 +46,21 @@ class FilePath(click.Path):
             str(value).encode()
         except UnicodeEncodeError:
             self.fail(f"{str(value)!a} is not valid UTF-8: rename it", param, ctx)
+        if scheme_of(value):
+            return self._of_url(value)
         refuse_url(value)
         return super().convert(value, param, ctx)
+
+    def _of_url(self, url: str) -> Any:
+        """A file that is read: its local copy."""
+        return local_path(url)
+
+
+class OutputPath(FilePath):
+    """A path that is written, or the URL."""
+
+    def _of_url(self, url: str) -> Any:
+        return url
 
 
 PATH = FilePath()
@@ -118,6 +133,14 @@ def _duration(text: str) -> float:
     if not match or not float(match[1]):
         raise ValueError(f"{text!r} is not a time such as 5ms or 0.2s")
     return float(match[1]) * _MILLISECONDS[match[2]]
+
+
+def percent(text: str) -> float:
+    """A share: a number with %."""
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a percentage such as 5%")
+    return float(match[1]) / 100
 
 
 def _ends(text: str) -> bool | tuple[str, ...]:
@@ -196,6 +219,7 @@ PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "group": _spec_of("NAME=SPEC"),
     "size": Parsed("SIZE", _size),
     "duration": Parsed("TIME", _duration),
+    "percent": Parsed("PERCENT", percent),
     "ends": Parsed("NAME,...", _ends),
 }
 
@@ -358,7 +382,7 @@ def output(metavar: str = "FILE", **details: Any) -> Decorator:
     """-o, --output"""
     details = {"required": "default" not in details, **details}
     details["help"] = f"{metavar.capitalize().replace('Dir', 'Folder')} to write."
-    return option("-o", "--output", type=PATH, metavar=metavar, **details)
+    return option("-o", "--output", type=OutputPath(), metavar=metavar, **details)
 
 
 measure_share = option(
@@ -427,7 +451,20 @@ def command(
     epilog = "\n".join(f"exporter {name} {example}" for example in examples)
     files = (argument(each) for each in arguments)
     decorate = _all(*files, *more, record_options(name, *records), configuration, messages)
-    return lambda function: click.command(name, cls=Command, epilog=epilog)(decorate(function))
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def with_upload(**given: Any) -> Any:
+            if not scheme_of(given.get("output")):
+                return function(**given)
+            from exporter.storage.upload import writable
+
+            with writable(given["output"], force=given.get("force", False)) as output:
+                return function(**{**given, "output": output})
+
+        return click.command(name, cls=Command, epilog=epilog)(decorate(with_upload))
+
+    return make
 
 
 # --- records ------------------------------------------------------------------------------------
@@ -440,7 +477,7 @@ def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
         for each in options_of(Job)
         if each.type.startswith("Mapping") and each.name in given
     }
-    line = shlex.join(["exporter", *sys.argv[1:]])
+    line = shlex.join(["exporter", *map(redact, sys.argv[1:])])
     context = click.get_current_context(silent=True)  # none if the options were not given there
     if context is not None and config.file_in_use(context):
         line = ""  # the job states all options itself: the file may change

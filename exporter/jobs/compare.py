@@ -176,4 +176,14 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
             results += measure_models(replace(job, bench=True), *files, inputs, fleet=fleet)
         artifacts = (describe_artifact(model, pruned, uncut=source.path),)
         results = results.with_resources(job, artifacts)
-        return make_report(job, source, results, inputs, remap=model.remap, artifacts=artifacts)
+        report = make_report(job, source, results, inputs, remap=model.remap, artifacts=artifacts)
+    if job.save is None:
+        return report
+    from exporter.jobs.history import save_timings
+
+    found = save_timings(job.save, report, job.fail_on_regression)
+    return replace(
+        report,
+        checks=(*report.checks, *found.checks),
+        warnings=(*report.warnings, *found.warnings),
+    )

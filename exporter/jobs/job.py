@@ -16,6 +16,7 @@ from exporter.output.c_source import FORMS
 from exporter.planning.option import options_of
 from exporter.quantization import PRECISIONS, QuantizationSpec
 from exporter.selection.text_file import refuse_special
+from exporter.storage.urls import local_path
 
 if TYPE_CHECKING:
     from exporter.data.options import DataOptions
@@ -48,7 +49,7 @@ class Job(JobOptions):
         for each in options_of(Job):
             value = getattr(self, each.name)
             if each.type.startswith("Path") and value is not None:
-                object.__setattr__(self, each.name, Path(value))
+                object.__setattr__(self, each.name, local_path(value))
             if "tuple[str" in each.type and value is not None and not isinstance(value, bool):
                 names = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))
                 object.__setattr__(self, each.name, names)
@@ -65,6 +66,8 @@ class Job(JobOptions):
             )
 
     def _check_ranges(self) -> None:
+        if self.fail_on_regression is not None and self.save is None:
+            raise UsageError("fail_on_regression compares with a history", "give --save FILE too")
         if self.save_worst is not None:
             hint = "use --save-worst NAME.npz"
             if self.save_worst.suffix != ".npz":

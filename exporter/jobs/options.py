@@ -162,6 +162,23 @@ class JobOptions:
         parse="name",
         metavar="ADDRESS",
     )
+    save: Path | None = option(
+        None,
+        "Add the timing to this SQLite file, which `exporter history` shows.",
+        "History",
+        ("bench",),
+        metavar="FILE",
+    )
+    fail_on_regression: float | None = option(
+        None,
+        "With --save: fail if the whole interval of the change from earlier runs is above this, "
+        "such as 5%.",
+        "History",
+        ("bench",),
+        parse="percent",
+        metavar="PERCENT",
+        minimum=0,
+    )
     benchmark_model: Path | None = option(
         None,
         "The program benchmark_model of LiteRT, which is sent to devices with an adb:// address.",

@@ -118,7 +118,8 @@ def run_variants(
         known = models, inputs, calibration, memory, KnownAnswers(), fleet
         reports = {}
         for name, options in variants.items():
-            own_job = started(_named(job, name), "run", (source, "-o", out / name), options)
+            target = out / name if name else out  # which may have a URL
+            own_job = started(_named(job, name), "run", (source, "-o", target), options)
             tokens = complete_tokens(opened.model, labeled[name][0], opened.path)
             own = replace(opened, warnings=(*opened.warnings, *tokens.notes))
             variant = _Variant(own_job, own, tokens.options, folder / name, out / name, *known)

@@ -25,11 +25,14 @@ CHUNK_BYTES = 1 << 24
 
 
 def refuse_url(path: str | Path) -> None:
-    """Raise a UsageError for `s3://bucket/file` and the like: it is no path."""
+    """Raise a UsageError for `ftp://host/file` and the like: it is no path.
+
+    `exporter.storage` reads and writes the URLs that are supported before a path is expected.
+    """
     if _URL.match(str(path)):
         raise UsageError(
-            f"{path} is a URL, and only local files are read and written",
-            "download the file first, or write a local file and upload it",
+            f"{path} is a URL of a kind that is not supported here",
+            "use s3://, gs://, az://, https:// or a path; see docs/storage.md",
         )
 
 

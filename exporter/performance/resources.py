@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from exporter.records import Artifact, Check, Latency, Memory
 
 RESOURCES = "resources"  # the stage of these checks
+HISTORY = "history"  # the stage of checks against earlier timings; see `trend`
 
 
 def resource_checks(

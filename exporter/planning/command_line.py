@@ -38,7 +38,7 @@ def command_line(name: str, arguments: Sequence[object], *records: object, **cha
         records: the options records.
         changed: option -> another value than in its record.
     """
-    words = ["exporter", name, *map(str, arguments)]
+    words = ["exporter", name, *(getattr(each, "url", "") or str(each) for each in arguments)]
     for record in records:
         for option in options_of(type(record), name):
             value = changed.get(option.name, getattr(record, option.name))
@@ -63,7 +63,7 @@ def _words(option: Option, value: Any) -> list[str] | None:
         return None
     if isinstance(value, Selection):
         return [flag, spec_text(value.kept)]
-    return [flag, spec_text(value)]
+    return [flag, getattr(value, "url", "") or spec_text(value)]
 
 
 def spec_text(value: Any) -> str:
@@ -91,4 +91,6 @@ def _plain(value: Any) -> Any:
         return [_plain(each) for each in value]
     if isinstance(value, Selection):
         return list(value.kept)
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return getattr(value, "url", "") or str(value)

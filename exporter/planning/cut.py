@@ -42,6 +42,7 @@ from exporter.selection import Selection, Units, select
 from exporter.selection.groups import UnitGroups, add_groups
 from exporter.selection.labels import read_labels
 from exporter.selection.unit_groups import select_groups
+from exporter.storage.urls import local_path
 from exporter.trace import Trace, heads_cut_together, trace, trace_recorded
 from exporter.trace.head import Head
 
@@ -195,7 +196,7 @@ def _labeled_head(heads: Sequence[Head], options: CutOptions) -> str | None:
 
 def _given_labels(options: CutOptions) -> tuple[str, ...] | None:
     given = options.labels
-    labels = read_labels(Path(given)) if isinstance(given, str | Path) else given
+    labels = read_labels(local_path(given)) if isinstance(given, str | Path) else given
     return None if labels is None else tuple(labels)
 
 

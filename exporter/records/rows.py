@@ -86,11 +86,12 @@ class Check:
     """One metric of one output of one artifact, and its limit.
 
     Attributes:
-        stage: "cut", "export", "quantize", "trim", "quality" or "resources".
+        stage: "cut", "export", "quantize", "trim", "quality", "resources" or "history".
         output: the output's name; with " (z)" for the values before the last activation.
         metric: key of METRICS, or "shape", "finite", "remap", "original", "precision",
             "structure", "probe", "batch"; for the rows of a detector "rows", "classes", "boxes";
-            of the resources "size", "latency", "memory", in bytes and milliseconds.
+            of the resources "size", "latency", "memory", in bytes and milliseconds; of the history
+            "regression", a relative change.
         value: None if nothing could be measured.
         limit: None if the value is only reported.
         samples: number of inputs it was measured on.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from exporter.evaluation.measures import QUALITY_STAGE
-from exporter.performance.resources import RESOURCES
+from exporter.performance.resources import HISTORY, RESOURCES
 from exporter.records import Check, FirstDifference, WorstCase
 from exporter.report.formatting import (
     higher_is_better,
@@ -83,7 +83,7 @@ def compares_values(check: Check) -> bool:
 
     A remap that names the right original, or equal shapes, show nothing about the values.
     """
-    return check.limit is not None and check.stage not in {QUALITY_STAGE, RESOURCES}
+    return check.limit is not None and check.stage not in {QUALITY_STAGE, RESOURCES, HISTORY}
 
 
 def failed(checks: Iterable[Check]) -> list[Check]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from exporter.evaluation.measures import QUALITY_STAGE
 from exporter.formats import KINDS
-from exporter.performance.resources import RESOURCES
+from exporter.performance.resources import HISTORY, RESOURCES
 from exporter.records import (
     TRIM_STAGE,
     Artifact,
@@ -39,6 +39,7 @@ STAGES: Mapping[str, str] = {
     "quantize": "quantize, against the model before it was quantized",
     TRIM_STAGE: "trim, against the untrimmed network, on samples that did not calibrate it",
     RESOURCES: "resources, against the limits that were given",
+    HISTORY: "history, against earlier runs on the same machine with the same versions",
     "quality": "task quality, on labeled samples of kept classes",
 }
 TRIMMED = (

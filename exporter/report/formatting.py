@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from exporter.evaluation.measures import QUALITY_STAGE, is_lower_bound
-from exporter.performance.resources import RESOURCES
+from exporter.performance.resources import HISTORY, RESOURCES
 from exporter.records import Check, Interval
 from exporter.verification.metrics import METRICS
 
@@ -36,6 +36,8 @@ def value_and_limit(check: Check) -> tuple[str, str]:
     """Both with enough digits to tell them apart; the limit with its direction: "<= 1.0e-06"."""
     if check.limit is None:
         return number(check.value), NOTHING
+    if check.stage == HISTORY:
+        return signed_percent(check.value), f"<= {signed_percent(check.limit)}"
     if check.stage == RESOURCES:
         value, limit = (_resource(check.metric, each) for each in (check.value, check.limit))
         if value == limit and check.value != check.limit:  # they are bytes
@@ -43,6 +45,11 @@ def value_and_limit(check: Check) -> tuple[str, str]:
         return value, f"<= {limit}"
     value, limit = told_apart(check.value, check.limit)
     return value, f"{'>=' if higher_is_better(check) else '<='} {limit}"
+
+
+def signed_percent(value: float | None) -> str:
+    """A change: +5.2 %."""
+    return NOTHING if value is None else f"{100 * value:+.1f} %"
 
 
 def _resource(metric: str, value: float | None) -> str:

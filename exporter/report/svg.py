@@ -86,10 +86,15 @@ def new_axes(height: float) -> Any:
 
 def to_plot(axes: Any, title: str, caption: str, summary: str) -> Plot:
     """The figure of these axes as a plot with a title."""
+    return Plot(title, caption, figure_text(axes.figure, title), summary)
+
+
+def figure_text(figure: Any, title: str) -> str:
+    """The SVG element of a figure."""
     text = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    axes.figure.savefig(text, format="svg", metadata=nothing, transparent=True)
-    return Plot(title, caption, _for_page(text.getvalue(), title), summary)
+    figure.savefig(text, format="svg", metadata=nothing, transparent=True)
+    return _for_page(text.getvalue(), title)
 
 
 def _for_page(svg: str, title: str) -> str:

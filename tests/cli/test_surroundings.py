@@ -94,13 +94,13 @@ def test_an_error_keeps_its_exit_code_if_stderr_is_full(work: Path) -> None:
 
 
 def test_urls(work: Path) -> None:
-    hint = "download the file first, or write a local file and upload it"
-    for line in ("run net.onnx -o s3://b/out --keep 1", "inspect https://x.org/net.onnx"):
+    hint = "use s3://, gs://, az://, https:// or a path; see docs/storage.md"
+    for line in ("run net.onnx -o ftp://b/out --keep 1", "inspect ftp://x.org/net.onnx"):
         url = next(word for word in line.split() if "://" in word)
-        error = f"{url} is a URL, and only local files are read and written"
+        error = f"{url} is a URL of a kind that is not supported here"
         assert_one_error(exporter(line, work), 2, error, hint)
     with pytest.raises(UsageError, match="is a URL"):
-        package.run(work / "net.onnx", "gs://bucket/out", keep=[1])
+        package.run(work / "net.onnx", "hdfs://bucket/out", keep=[1])
     with pytest.raises(UsageError, match="is a URL"):
         package.inspect("hdfs://host/net.onnx")
     assert listing(work) == {"net.onnx": (work / "net.onnx").read_bytes()}

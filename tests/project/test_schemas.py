@@ -38,6 +38,8 @@ LINES = [
     "quantize net.onnx -o d.onnx --precision fp16 --no-bench",
     "verify net.onnx a.onnx",
     "verify net.onnx net.tflite",
+    "bench net.onnx net.onnx --bench-seconds 0 --bench-runs 1 --save history.sqlite",
+    "history history.sqlite",
     "inspect missing.onnx",
 ]
 
