@@ -190,7 +190,9 @@ def quantize(
             are calibrated on `data`.
     """
     job = _job({**options, "precisions": (precision,)})
-    return _checked(job, quantize_file(source, Path(out), job))
+    with writable(out, force=job.force) as file:
+        report = quantize_file(local_path(source), file, job)
+    return _checked(job, report)
 
 
 @overload

@@ -78,7 +78,7 @@ def test_a_file_is_read_once(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     url = put(s3, "models/net.bin", b"first")
     path = fetch(url)
     assert (path.name, path.read_bytes()) == ("net.bin", b"first")
-    monkeypatch.setattr(type(s3), "get_file", lambda *_: pytest.fail("it was read again"))
+    monkeypatch.setattr(s3, "get_file", lambda *_: pytest.fail("it was read again"))
     assert fetch(url) == path
     assert len(objects()) == 1
 
@@ -142,7 +142,7 @@ def test_a_server_that_is_gone(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"403 for key {SECRET} at https://u:pw@host/x?X-Amz-Signature=abc")
 
-    monkeypatch.setattr(type(s3), "info", fail)
+    monkeypatch.setattr(s3, "info", fail)
     with pytest.raises(UsageError, match="cannot be read: RuntimeError: 403 for key") as caught:
         fetch("s3://lab/net.onnx")
     for secret in (SECRET, "pw@", "abc"):
@@ -207,13 +207,13 @@ def write_folder(url: str, names: tuple[str, ...], *, force: bool = False) -> No
 
 def test_the_manifest_is_last(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     copied: list[str] = []
-    copy = type(s3).cp_file
+    copy = s3.cp_file
 
-    def remember(self: Any, old: str, new: str) -> None:
+    def remember(old: str, new: str) -> None:
         copied.append(new)
-        copy(self, old, new)
+        copy(old, new)
 
-    monkeypatch.setattr(type(s3), "cp_file", remember)
+    monkeypatch.setattr(s3, "cp_file", remember)
     write_folder("s3://lab/out", ("SHA256SUMS", "a.onnx", "z.json"))
     assert copied == ["lab/out/a.onnx", "lab/out/z.json", "lab/out/SHA256SUMS"]
     assert keys(s3) == {"out/SHA256SUMS", "out/a.onnx", "out/z.json"}
@@ -244,7 +244,7 @@ def test_an_error_of_the_job_writes_nothing(s3: Any) -> None:
 def test_an_upload_that_fails(s3: Any, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The old result stays whole, or has no manifest; no temporary key stays."""
     write_folder("s3://lab/out", ("SHA256SUMS", "a.onnx"))
-    real, calls = getattr(type(s3), step), [0]
+    real, calls = getattr(s3, step), [0]
 
     def second_fails(*given: Any) -> Any:
         calls[0] += 1
@@ -252,7 +252,7 @@ def test_an_upload_that_fails(s3: Any, step: str, monkeypatch: pytest.MonkeyPatc
             raise OSError(f"no space for {SECRET}")
         return real(*given)
 
-    monkeypatch.setattr(type(s3), step, second_fails)
+    monkeypatch.setattr(s3, step, second_fails)
     with pytest.raises(OutputError, match="s3://lab/out cannot be written: OSError") as caught:
         write_folder("s3://lab/out", ("SHA256SUMS", "a.onnx", "b.onnx"), force=True)
     assert SECRET not in str(caught.value)
