@@ -14,7 +14,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exporter.api import bench, convert, inspect, prune, quantize, run, select, trim, verify
+    from exporter.api import (
+        batch,
+        bench,
+        convert,
+        inspect,
+        prune,
+        quantize,
+        run,
+        select,
+        trim,
+        verify,
+    )
+    from exporter.batches.index import Batch
     from exporter.formats import open_model
     from exporter.formats.keras.freeze_pruned import freeze_pruned
     from exporter.jobs.inspect import Inspection
@@ -26,6 +38,7 @@ if TYPE_CHECKING:
     from exporter.selection import Selection
 
 __all__ = [
+    "Batch",
     "ConditionalUnits",
     "Inspection",
     "Pruned",
@@ -35,6 +48,7 @@ __all__ = [
     "UnitChoice",
     "UnitMask",
     "ZeroedUnits",
+    "batch",
     "bench",
     "convert",
     "freeze_pruned",
@@ -49,6 +63,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Batch": "exporter.batches.index",
     "ConditionalUnits": "exporter.layers",
     "Inspection": "exporter.jobs.inspect",
     "Pruned": "exporter.jobs.prune",

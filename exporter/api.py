@@ -7,11 +7,14 @@ If a check fails, a function returns its result with `ok` false. With `check=Tru
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, get_type_hints, overload
 
+from exporter.batches.index import Batch, headline
+from exporter.batches.plan import read_plan
+from exporter.batches.run import BatchOptions, Progress, forecast_batch, no_progress, run_batch
 from exporter.errors import CheckError, UsageError
 from exporter.formats import open_model
 from exporter.formats.model import Model
@@ -30,7 +33,7 @@ from exporter.jobs.trim import trim_file
 from exporter.jobs.trim_options import TrimOptions
 from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_folder
 from exporter.keywords import JobKeywords, Keywords, SelectingKeywords, TrimmingKeywords
-from exporter.planning.keywords import with_keywords
+from exporter.planning.keywords import unknown_keyword, with_keywords
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 from exporter.records import Check, Report
@@ -240,6 +243,60 @@ def run(
         reports = run_variants(local_path(source), folder, cuts, job)
     _raise_if_asked(job, [check for report in reports.values() for check in report.checks])
     return reports
+
+
+def batch(
+    plan: str | Path | Mapping[str, Any],
+    out: str | Path | None = None,
+    *,
+    scheduler: str | None = None,
+    workers: int | None = None,
+    memory: int | None = None,
+    dry_run: bool = False,
+    on_cell: Callable[[Progress], None] = no_progress,
+    **options: Unpack[Keywords],
+) -> Batch:
+    """Run every cell of a plan: models x selections x precisions x formats, and more.
+
+        found = exporter.batch("plan.toml", "out", bench=False)
+        found.to_pandas().sort_values("bytes")
+
+    Finished cells are skipped, so that an interrupted batch continues with the same call.
+
+    Args:
+        plan: a TOML file, see docs/batch.md; or the same tables in a dictionary.
+        out: the folder to write; None for the `output` of the plan.
+        scheduler: address of a Dask scheduler; None for processes on this machine.
+        workers: number of processes on this machine; None for one for each core.
+        memory: bytes that the tasks on each host may take together; None for 80 % of what is free.
+        dry_run: forecast every cell, and write nothing.
+        on_cell: called when a cell is done.
+        options: of `run`, for all cells; they win over those of the plan. `force` does finished
+            cells again.
+
+    Returns:
+        A `Batch` with `ok`, `cells` and `to_pandas()`. A cell that fails is a row in it.
+
+    Raises:
+        ExporterError: the plan, the output or the scheduler cannot be used.
+    """
+    values: dict[str, Any] = {**options}
+    check, force = values.pop("check", False), values.pop("force", False)
+    declared = (each for record in (CutOptions, Job) for each in options_of(record, "run"))
+    known = {each.name for each in declared if each.flag}
+    for name in values:
+        if name not in known:
+            raise TypeError(unknown_keyword("batch", name, known))
+    found = read_plan(plan, values)
+    how = BatchOptions(scheduler, workers, memory, force, on_cell)
+    if dry_run:
+        return forecast_batch(found, how)
+    if out is None and found.output is None:
+        raise UsageError("the plan names no output", "give out, or write output in the plan")
+    result = run_batch(found, Path(out) if out else found.folder / str(found.output), how)
+    if check and not result.ok:
+        raise CheckError(f"{headline(result.cells)}; see {result.folder}")
+    return result
 
 
 @overload

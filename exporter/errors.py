@@ -199,6 +199,7 @@ LIBRARIES: Mapping[str, str] = {
     "PIL": "unit-exporter[data]",
     "ai_edge_litert": "ai-edge-litert",
     "click": "click",
+    "distributed": "unit-exporter[batch]",
     "filelock": "filelock",
     "flatbuffers": "flatbuffers",
     "fsspec": "unit-exporter[storage]",

@@ -98,6 +98,7 @@ class JobKeywords(TypedDict, total=False):
     large_head_bytes: int
     timeout_s: float | None
     memory_limit_bytes: int | None
+    plots: bool
     keep_original: bool
     force: bool
     progress: Callable[[str], None]

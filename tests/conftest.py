@@ -24,7 +24,7 @@ PROJECT = Path(__file__).parent.parent
 # Tracing each line takes longer than most tests. Other tests run the lines of the rooms with a
 # coverage gate too, so these run without it.
 UNTRACED = {
-    *("cli", "conversion", "evaluation", "fuzz", "layers", "project"),
+    *("batches", "cli", "conversion", "evaluation", "fuzz", "layers", "project"),
     *(f"jobs/test_{name}.py" for name in ("prune_and_convert", "quantize")),
     *(f"modes/test_{name}.py" for name in ("gate_files", "mode_matrix", "mode_zoo")),
     *(f"performance/test_{name}.py" for name in ("latency", "memory")),

@@ -328,7 +328,68 @@ HISTORY = record(
         ),
     }
 )
+IN_BATCH: dict[str, Schema] = {}
+BATCH_FILE = {
+    **dict.fromkeys(("file", "kind", "precision", "result", "shown_by"), TEXT),
+    "bytes": COUNT,
+    "original_bytes": optional(COUNT),
+    **dict.fromkeys(("top1", "p50_ms", "original_p50_ms", "speedup"), optional(NUMBER)),
+    **dict.fromkeys(("memory_bytes", "original_memory_bytes"), optional(COUNT)),
+}
+BATCH_CELL = {
+    **dict.fromkeys(("name", "model", "selection", "status"), TEXT),
+    "exit": optional(COUNT),
+    "error": TEXT,
+    "hint": TEXT,
+    "kept": optional(COUNT),
+    "units": optional(COUNT),
+    "mode": optional(TEXT),
+    "files": many(define(IN_BATCH, "File", record(BATCH_FILE))),
+    "failed": many(TEXT),
+    "warnings": many(TEXT),
+}
+BATCH = record(
+    {
+        "schema": {"const": "exporter/batch/1"},
+        "ok": FLAG,
+        "counts": {"type": "object", "additionalProperties": COUNT},
+        "cells": many(define(IN_BATCH, "Cell", record(BATCH_CELL))),
+    }
+)
+BY_NAME: Schema = {"type": "object", "additionalProperties": TEXT}
+PLANNED_CELL = {**BATCH_CELL, "files": {"type": "array", "maxItems": 0}}
+BATCH_PLAN = record(
+    {
+        "schema": {"const": "exporter/batch-plan/1"},
+        "ok": FLAG,
+        "cells": many(
+            record(
+                {
+                    **PLANNED_CELL,
+                    "finished": FLAG,
+                    "forecast": of_other("plan", "#/$defs/Forecast"),
+                },
+                "forecast",
+            )
+        ),
+    }
+)
+CELL = record(
+    {
+        "schema": {"const": "exporter/cell/1"},
+        "digest": TEXT,
+        "files": BY_NAME,
+        "versions": BY_NAME,
+        "row": of_other("batch", "#/$defs/Cell"),
+    }
+)
 SCHEMAS: Mapping[str, tuple[str, Schema]] = {
+    "batch": (
+        "The cells of a batch: index.json, and `exporter batch --json`",
+        with_definitions(BATCH, IN_BATCH),
+    ),
+    "batch-plan": ("Forecasts of the cells of a plan: `exporter batch --dry-run`", BATCH_PLAN),
+    "cell": ("What a cell of a batch was made from: cell.json", CELL),
     "selection": ("The units that `exporter select` chose, with the reason for each", SELECTION),
     "report": (
         "The results of a job: report.json, and --json of most commands",

@@ -19,6 +19,7 @@ HEAVY = {"tensorflow", "tf2onnx", "litert-quantizer", "onnx-ir"} | {
     *("scikit-learn", "scipy", "pycocotools", "rapidfuzz"),
     *("pyarrow", "sentencepiece", "tokenizers", "soundfile", "matplotlib", "pandas"),
     *("aiohttp", "fsspec"),
+    "distributed",
 }
 
 HEADS = {

@@ -24,7 +24,8 @@ from exporter.selection.text_file import read_text
 
 FILE, PROJECT = "exporter.toml", "pyproject.toml"
 NOT_IN_FILE = frozenset({"config", "print_config", "help"})
-_OWN_TABLE_ONLY = frozenset({"demo", "report"})  # they show exporter, or a folder, not a model
+# They show exporter, or a folder, not a model; a plan has options of its own.
+_OWN_TABLE_ONLY = frozenset({"batch", "demo", "report"})
 _DEFAULT_COMMAND = "run"  # whose output a key outside of tables names
 _SELECTIONS = frozenset({"keep", "remove", "variants", "cuts"})
 _CALIBRATIONS = frozenset({"calibration", "synthetic_calibration"})

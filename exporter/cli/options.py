@@ -23,6 +23,7 @@ from exporter.errors import nearest
 from exporter.jobs.job import Job
 from exporter.output.c_source import FORMS
 from exporter.output.files import refuse_url
+from exporter.planning import option_text
 from exporter.planning.option import ADVANCED, Option, options_of
 from exporter.planning.options import CutOptions
 from exporter.storage.urls import local_path, redact, scheme_of
@@ -82,27 +83,6 @@ class Parsed(click.ParamType):  # type: ignore[type-arg]  # generic since click 
             self.fail(str(error), param, ctx)
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, numbers = text.rpartition("=")
-    if not name or not re.fullmatch(r"[0-9]+(,[0-9]+)*", numbers):
-        raise ValueError(f"{text!r} is not of the form NAME=1,16")
-    return name, tuple(int(number) for number in numbers.split(","))
-
-
-def _dims(text: str) -> tuple[tuple[str, int], ...]:
-    pairs = [part.rpartition("=") for part in text.split(",")]
-    if not all(name.strip() and re.fullmatch(r"[0-9]+", number) for name, _, number in pairs):
-        raise ValueError(f"{text!r} is not of the form NAME=1,NAME=8")
-    return tuple((name.strip(), int(number)) for name, _, number in pairs)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    first, separator, second = text.partition("=")
-    if not (first and separator and second):
-        raise ValueError(f"{text!r} is not of the form A=B")
-    return first, second
-
-
 def _spec_of(form: str) -> Parsed:
     """A name and the units that belong to it."""
 
@@ -115,37 +95,12 @@ def _spec_of(form: str) -> Parsed:
     return Parsed(form, parse)
 
 
-def _size(text: str) -> int:
-    """Bytes: a number, with K, M, G (thousands), or Ki, Mi, Gi."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([KMG]?)i?B?", text, re.IGNORECASE)
-    if not match or not float(match[1]):
-        raise ValueError(f"{text!r} is not a size such as 800M or 4G")
-    step = 1024 if "i" in text.lower() else 1000
-    return int(float(match[1]) * step ** " KMG".index(match[2].upper() or " "))
-
-
-_MILLISECONDS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "": 1.0}
-
-
-def _duration(text: str) -> float:
-    """Milliseconds: a number with us, ms or s."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(us|ms|s|)", text)
-    if not match or not float(match[1]):
-        raise ValueError(f"{text!r} is not a time such as 5ms or 0.2s")
-    return float(match[1]) * _MILLISECONDS[match[2]]
-
-
 def percent(text: str) -> float:
     """A share: a number with %."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?%", text)
     if not match:
         raise ValueError(f"{text!r} is not a percentage such as 5%")
     return float(match[1]) / 100
-
-
-def _ends(text: str) -> bool | tuple[str, ...]:
-    """Names of inputs and outputs; True without any."""
-    return tuple(part.strip() for part in text.split(",")) if text else True
 
 
 def _list_of(choices: Iterable[str]) -> Parsed:
@@ -212,15 +167,15 @@ class Number(click.FloatRange):
 PARSERS: Mapping[str, click.ParamType] = {  # type: ignore[type-arg]
     "path": PATH,
     "name": click.STRING,
-    "dims": Parsed("NAME=1,NAME=8", _dims),
-    "shape": Parsed("NAME=1,16", _shape),
-    "pair": Parsed("A=B", _pair),
+    "dims": Parsed("NAME=1,NAME=8", option_text.parse_dims),
+    "shape": Parsed("NAME=1,16", option_text.parse_shape),
+    "pair": Parsed("A=B", option_text.parse_pair),
     "cut": _spec_of("HEAD=SPEC"),
     "group": _spec_of("NAME=SPEC"),
-    "size": Parsed("SIZE", _size),
-    "duration": Parsed("TIME", _duration),
+    "size": Parsed("SIZE", option_text.parse_size),
+    "duration": Parsed("TIME", option_text.parse_duration),
     "percent": Parsed("PERCENT", percent),
-    "ends": Parsed("NAME,...", _ends),
+    "ends": Parsed("NAME,...", option_text.parse_ends),
 }
 
 # --- options ------------------------------------------------------------------------------------
@@ -311,9 +266,10 @@ def option(*names: str, section: str = "Output", **details: Any) -> Decorator:
     return click.option(*names, cls=SectionOption, section=section, **details)
 
 
-def record_options(name: str, *records: type) -> Decorator:
+def record_options(name: str, *records: type, without: Iterable[str] = ()) -> Decorator:
     """The options that the fields of these records declare for a command."""
-    found = [each for record in records for each in options_of(record, name) if each.flag]
+    declared = [each for record in records for each in options_of(record, name) if each.flag]
+    found = [each for each in declared if each.name not in without]
     return _all(*(_from_field(each, name) for each in found))
 
 
@@ -440,6 +396,8 @@ def command(
     *more: Decorator,
     arguments: tuple[str, ...] = ("model",),
     records: tuple[type, ...] = (Job,),
+    declared_by: str = "",
+    without: tuple[str, ...] = (),
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """A command with its arguments and the options that the records declare for it.
 
@@ -447,10 +405,18 @@ def command(
         examples: arguments of each example; they end its help.
         more: options that are not fields of the records.
         arguments: names of the files that it reads.
+        declared_by: the command whose options it has. Default: its own.
+        without: fields of the records that are no options of it.
     """
     epilog = "\n".join(f"exporter {name} {example}" for example in examples)
     files = (argument(each) for each in arguments)
-    decorate = _all(*files, *more, record_options(name, *records), configuration, messages)
+    decorate = _all(
+        *files,
+        *more,
+        record_options(declared_by or name, *records, without=without),
+        configuration,
+        messages,
+    )
 
     def make(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
@@ -473,7 +439,7 @@ def command(
 def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
     """The `Job` of a command's parameters."""
     repeated = {
-        each.name: dict(_pairs(given[each.name]))
+        each.name: dict(pairs(given[each.name]))
         for each in options_of(Job)
         if each.type.startswith("Mapping") and each.name in given
     }
@@ -486,7 +452,7 @@ def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
     return Job(**fields_of(Job, values))
 
 
-def _pairs(given: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def pairs(given: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """The pairs of a repeated option; those of `--dim` have several each time."""
     for each in given:
         yield from each if isinstance(each[0], tuple) else (each,)

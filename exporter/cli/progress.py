@@ -7,9 +7,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporter.cli.stderr import say
+from exporter.report.formatting import printable
+
+if TYPE_CHECKING:
+    from exporter.batches.run import Progress as Cells
 
 _LINE_EVERY_S = 10.0  # between two lines about the samples of one step
 
@@ -94,6 +98,60 @@ def _bar() -> Iterator[Progress]:
                 shown.update(task, completed=done, total=total, detail=timing.text(done, total))
 
         yield Progress(step, on_sample)
+
+
+@contextmanager
+def show_cells(given: Mapping[str, Any]) -> Iterator[Callable[[Cells], None]]:
+    """Show how many cells of a batch are done: a bar on a terminal, else a line now and then.
+
+    Args:
+        given: `quiet` shows nothing; `verbose` shows a line for each cell.
+    """
+    if given["quiet"] or sys.stderr is None:
+        yield lambda _cells: None
+    elif given["verbose"] or not sys.stderr.isatty():
+        last = [-_LINE_EVERY_S]
+
+        def line(cells: Cells) -> None:
+            now = time.monotonic()
+            is_end = cells.done == cells.total
+            if given["verbose"] or is_end or now - last[0] >= _LINE_EVERY_S:
+                last[0] = now
+                say(_cells_text(cells))
+
+        yield line
+    else:
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bar
+
+        columns = (BarColumn(bar_width=20), TextColumn("{task.description}"))
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("", total=None)
+
+            def draw(cells: Cells) -> None:
+                from rich.markup import escape
+
+                text = escape(_cells_text(cells))
+                bar.update(task, completed=cells.done, total=cells.total, description=text)
+
+            yield draw
+
+
+def _cells_text(cells: Cells) -> str:
+    """For example "12 of 150 cells done, 1 failed, about 90 s left: digits/small"."""
+    failed = f", {cells.failed} failed" if cells.failed else ""
+    left = cells.left_s
+    time_left = "" if left is None or cells.done == cells.total else f", about {_time(left)} left"
+    name = f": {printable(cells.name)}" if cells.name else ""
+    return f"{cells.done} of {cells.total} cells done{failed}{time_left}{name}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:  # noqa: PLR2004 - below two minutes, seconds are easier to read
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"  # noqa: PLR2004
 
 
 class _Timing:

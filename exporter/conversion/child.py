@@ -1,43 +1,28 @@
 """The child process: it imports TensorFlow, opens Keras models, converts, trains and quantizes.
 
-`python -m exporter.conversion.child FOLDER`; see `process` for the protocol. The streams are moved
-before anything heavy is imported, so that no library can write into the answers.
+`python -m exporter.conversion.child FOLDER`; see `process` for the protocol.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import queue
-import sys
 import tempfile
-import threading
-import traceback
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from exporter.conversion.options import ConvertOptions
 from exporter.conversion.run_samples import run_samples
 from exporter.conversion.serialization import decode_plan, encode_graph
-from exporter.errors import (
-    ConversionError,
-    ExporterError,
-    first_line,
-    interpreting,
-    missing_library,
-)
+from exporter.conversion.serving import Answer, serve
+from exporter.errors import ConversionError, interpreting
 from exporter.formats import KINDS
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
 from exporter.output.files import writing
-from exporter.output.scratch import is_full, no_temporary_files
-
-Answer = dict[str, Any]
 
 OPENERS: Mapping[str, str] = {
     "keras": "exporter.formats.keras.large_head_model",
@@ -56,22 +41,10 @@ class Session:
         self.opened = 0
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
-        """Serve one request. An unexpected exception is answered too; its traceback is logged."""
-        try:
-            for handle in request["forget"]:
-                self.models.pop(handle, None)
-            return {"result": METHODS[request["method"]](self, **request["parameters"])}
-        except ExporterError as error:
-            return {"error": _encoded(error)}
-        except Exception as error:  # noqa: BLE001 - the edge of the process: the parent decides
-            with suppress(OSError):  # the disk of the log is full
-                traceback.print_exc()
-            if isinstance(error, ImportError) and (missing := missing_library(error)):
-                return {"error": _encoded(missing)}
-            if is_full(error):
-                return {"error": _encoded(no_temporary_files(error, self.folder.parent))}
-            line = first_line(error) or "no message"
-            return {"error": {"class": type(error).__qualname__, "message": line, "hint": ""}}
+        """The result of one request (raises what its method raises)."""
+        for handle in request["forget"]:
+            self.models.pop(handle, None)
+        return METHODS[request["method"]](self, **request["parameters"])
 
     def model(self, handle: str) -> Any:
         if handle not in self.models:
@@ -167,45 +140,10 @@ METHODS: Mapping[str, Callable[..., Answer]] = {
 }
 
 
-def _encoded(error: ExporterError) -> Mapping[str, str]:
-    return {"class": type(error).__name__, "message": error.message, "hint": error.hint}
-
-
 def _storable(values: Array) -> Array:
     """NumPy files have no bfloat16: its values cross as float32, without loss."""
     return values.astype(np.float32) if values.dtype.name == "bfloat16" else values
 
 
-def main() -> None:
-    requests, answers = _claim_streams()
-    waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(requests, waiting), daemon=True).start()
-    session = Session(Path(sys.argv[1]))
-    while True:
-        answer = session.answer(json.loads(waiting.get()))
-        with suppress(OSError):
-            sys.stdout.flush()
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-def _claim_streams() -> tuple[TextIO, TextIO]:
-    """Move the parent's pipes to new descriptors; libraries get no input, and the log as output."""
-    requests = os.fdopen(os.dup(0), "r", encoding="utf-8")
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    os.close(nothing)
-    os.dup2(2, 1)
-    return requests, answers
-
-
-def _read(requests: TextIO, waiting: queue.SimpleQueue[str]) -> None:
-    """Queue the requests; if the parent ends, end at once, even during a request."""
-    for line in requests:
-        waiting.put(line)
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main()
+    serve(Session)

@@ -1,4 +1,4 @@
-"""The parent's side of the child process that runs TensorFlow.
+"""The parent's side of a child process, such as the one that runs TensorFlow.
 
 1. Requests and answers are one JSON object per line, on the child's standard input and output.
 2. The child moves these streams to other descriptors before it imports a library, so that messages
@@ -54,11 +54,17 @@ class Child:
         timeout_s: float = 1800.0,
         memory_limit_bytes: int | None = None,
         opening_timeout_s: float | None = None,
+        module: str = "exporter.conversion.child",
     ) -> None:
-        """Set the limits of each request: time, also to open a model, and memory of the child."""
+        """Set the limits of each request: time, also to open a model, and memory of the child.
+
+        Args:
+            module: that the child runs; it calls `serving.serve`.
+        """
         self.timeout_s = timeout_s
         self.opening_timeout_s = opening_timeout_s or timeout_s
         self.memory_limit_bytes = memory_limit_bytes
+        self._module = module
         self.log: Path | None = None
         self._folder: Path | None = None
         self._process: subprocess.Popen[str] | None = None
@@ -132,6 +138,12 @@ class Child:
     def forget(self, handle: str) -> None:
         """Let the child drop a model with the next request; may be called at any time."""
         self._to_forget.append(handle)
+
+    def kill(self) -> None:
+        """Kill the child; also while another thread waits for its answer."""
+        process = self._process
+        if process is not None:
+            _kill_group(process)
 
     def close(self) -> None:
         """End the child and remove its files; the log stays if something failed."""
@@ -211,7 +223,7 @@ class Child:
             os.close(handle)
             self.log = Path(name)
         with self.log.open("ab") as log:
-            process = start_process(self.folder, log)
+            process = start_process(self.folder, log, self._module)
         self._answers = queue.SimpleQueue()
         threading.Thread(target=_pump, args=(process, self._answers), daemon=True).start()
         self._process = process
@@ -229,12 +241,12 @@ class Child:
                     stream.close()
 
 
-def start_process(folder: Path, log: IO[bytes]) -> subprocess.Popen[str]:
-    """Start the child, with a private folder and a file for messages."""
+def start_process(folder: Path, log: IO[bytes], module: str) -> subprocess.Popen[str]:
+    """Start a child that runs a module, with a private folder and a file for messages."""
     import subprocess  # noqa: PLC0415 - most commands start no such process
 
     return subprocess.Popen(  # noqa: S603 - this interpreter, a module of this package
-        [sys.executable, "-P", "-m", "exporter.conversion.child", str(folder)],
+        [sys.executable, "-P", "-m", module, str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

@@ -90,6 +90,15 @@ def forecast_models(
         }
 
 
+def forecast_cut(
+    opened: OpenedModel, options: CutOptions, job: Job, models: Iterable[UncutModel]
+) -> Forecast:
+    """Forecast the files of one cut, from the model as every kind that is written."""
+    refuse_quantizing(job, opened)
+    forecaster = _forecaster(opened, options, job, None, measure_share=False)
+    return forecaster.forecast(models)
+
+
 def _forecaster(
     opened: OpenedModel, options: CutOptions, job: Job, out: Path | None, *, measure_share: bool
 ) -> _Forecaster:

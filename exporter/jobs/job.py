@@ -40,6 +40,7 @@ class Job(JobOptions):
             each other.
     """
 
+    dated: bool = True  # False: equal jobs make equal reports, without date and load
     command: str = ""  # how the job was started, for the report
     options: Mapping[str, Any] = field(default_factory=dict)  # the same as data
     replay: Callable[[Path], str] = lambda _data: ""  # the command that compares one saved input

@@ -31,12 +31,17 @@ def uncut_models(
     Raises:
         ExporterError: wrong options of a variant, before the conversion; or it failed.
     """
+    check_cuts(opened, variants)
+    kinds = job.kinds or opened.default_kinds()
+    return tuple(opened.as_kind(kind, folder, job.progress) for kind in kinds)
+
+
+def check_cuts(opened: OpenedModel, variants: Mapping[str, CutOptions]) -> None:
+    """Raise the error of wrong options, before the model is converted."""
     for options in variants.values():
         with suppress(ModelError):  # the converted file may have a head that the source lacks
             for text in plan_cut(opened.model, options).matches:
                 job.progress(text)
-    kinds = job.kinds or opened.default_kinds()
-    return tuple(opened.as_kind(kind, folder, job.progress) for kind in kinds)
 
 
 def pruned_name(kind: str, precision: str) -> str:

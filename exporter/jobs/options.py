@@ -384,6 +384,9 @@ class JobOptions:
         flag="--memory-limit",
         parse="size",
     )
+    plots: bool = _output(
+        True, "Draw plots in report.html. They take most of the time of a cut that is not timed."
+    )
     keep_original: bool = _output(False, "Write the uncut models too.")
     force: bool = _output(
         False, "Replace an existing output.", commands=(*_WRITING, "select", "demo", "trim")

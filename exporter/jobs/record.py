@@ -67,10 +67,12 @@ def make_report(
         remap=remap,
         artifacts=artifacts,
         selection=describe_selection(selection) if selection else (),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=datetime.now(UTC).isoformat(timespec="seconds") if job.dated else "",
         options=job.options,
         settings=_settings(job, inputs),
-        timings={step: round(seconds, 3) for step, seconds in job.timings.seconds.items()},
+        timings={
+            step: round(seconds, 3) for step, seconds in job.timings.seconds.items() if job.dated
+        },
         **{
             **vars(results),
             "coverage": tuple(dict.fromkeys(results.coverage)),
@@ -122,12 +124,13 @@ def digest(files: Iterable[DataFile], data: Path) -> str:
 
 def _settings(job: Job, inputs: Samples) -> dict[str, Any]:
     """How models were run and compared."""
+    has_load = job.dated and hasattr(os, "getloadavg")
     return {
         "threads": job.threads,
         "batch": job.batch,
         "runtimes": {name: kind.runtime for name, kind in KINDS.items() if kind.runtime},
         "counted_samples": "all, of kept and of removed classes" if inputs.count else "none",
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        "load_average": list(os.getloadavg()) if has_load else None,
     }
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ from exporter.jobs.checks import (
     prove_cut,
 )
 from exporter.jobs.job import Job
-from exporter.jobs.label_file import label_texts, with_label_files
-from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
+from exporter.jobs.label_file import label_texts, note, with_label_file
+from exporter.jobs.make import FloatFile, Maker, check_cuts, pruned_name
 from exporter.jobs.quantize import (
     calibration_samples,
     calibration_warnings,
@@ -33,7 +35,7 @@ from exporter.jobs.quantize import (
     refuse_quantizing,
 )
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
-from exporter.jobs.source import UncutModel
+from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started, verifying
 from exporter.jobs.task_quality import QualityMeter, check_truth
 from exporter.jobs.timings import Timings
@@ -96,35 +98,14 @@ def run_variants(
     """
     check_run(source, out, variants, job)
     job = replace(job, timings=Timings())
-    with (
-        new_folder(out, force=job.force) as folder,
-        job.open(source) as found,
-        scratch_folder() as scratch,
-        job.fleet() as fleet,
-    ):
-        if job.bench:
-            list(fleet.devices())  # an unreachable one is found before the work is done
-        refuse_quantizing(job, found)
-        opened, labeled = with_label_files(found, variants)
-        job.timings.end("open")
-        runs = job.verify or job.bench or job.data
-        inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
-        check_truth(job, inputs)
-        calibration = calibration_samples(job, opened)
-        job.timings.end("samples")
-        models = uncut_models(opened, {n: each for n, (each, _) in labeled.items()}, job, scratch)
+    with new_folder(out, force=job.force) as folder, open_session(source, job, variants) as session:
+        session.models(job)
         job.timings.end("convert")
-        memory: Originals = {}
-        known = models, inputs, calibration, memory, KnownAnswers(), fleet
         reports = {}
         for name, options in variants.items():
             target = out / name if name else out  # which may have a URL
             own_job = started(_named(job, name), "run", (source, "-o", target), options)
-            tokens = complete_tokens(opened.model, labeled[name][0], opened.path)
-            own = replace(opened, warnings=(*opened.warnings, *tokens.notes))
-            variant = _Variant(own_job, own, tokens.options, folder / name, out / name, *known)
-            reports[name] = _run_variant(variant, tokens)
-            _write_texts(folder / name, label_texts(labeled[name][1], reports[name].remap))
+            reports[name] = session.run(own_job, options, folder / name, out / name)
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)
@@ -134,6 +115,85 @@ def run_variants(
                 write_manifest(folder / name)
             write_manifest(folder)
         return reports
+
+
+@dataclass(eq=False)
+class Session:
+    """An opened model, and everything that its cuts share.
+
+    Attributes:
+        converted: converts it to a kind, or opens what was converted before.
+        inputs: that models run on.
+        memory: of the uncut models that were measured.
+        known: the answers of originals to the inputs: computed once for all cuts.
+        fleet: the devices to measure on; empty for this machine.
+    """
+
+    opened: OpenedModel
+    converted: Callable[[str], UncutModel]
+    inputs: Samples
+    fleet: Fleet
+    memory: Originals = field(default_factory=dict)
+    known: KnownAnswers = field(default_factory=KnownAnswers)
+    _models: dict[str, UncutModel] = field(default_factory=dict)
+    _calibration: dict[Any, Samples | None] = field(default_factory=dict)
+
+    def run(self, job: Job, options: CutOptions, folder: Path, out: Path) -> Report:
+        """Make the files of one selection and the report in a folder, without a manifest.
+
+        Args:
+            job: may differ from that of the session in targets, precisions, gates and limits.
+            folder: is written.
+            out: what the folder is called in the end.
+        """
+        models, calibration = self.models(job), self.calibration(job)
+        known = models, self.inputs, calibration, self.memory, self.known, self.fleet
+        tokens = complete_tokens(self.opened.model, options, self.opened.path)
+        own = replace(self.opened, warnings=(*self.opened.warnings, *tokens.notes))
+        return _run_variant(_Variant(job, own, tokens.options, folder, out, *known), tokens)
+
+    def models(self, job: Job) -> tuple[UncutModel, ...]:
+        """The uncut model of every kind that the job writes."""
+        for kind in (kinds := job.kinds or self.opened.default_kinds()):
+            if kind not in self._models:
+                self._models[kind] = self.converted(kind)
+        return tuple(self._models[kind] for kind in kinds)
+
+    def calibration(self, job: Job) -> Samples | None:
+        """The samples that the job calibrates integer precisions on."""
+        key = job.precisions, job.calibration, job.synthetic_calibration
+        if key not in self._calibration:
+            self._calibration[key] = calibration_samples(job, self.opened)
+        return self._calibration[key]
+
+
+@contextmanager
+def open_session(
+    source: str | Path | Any,
+    job: Job,
+    variants: Mapping[str, CutOptions],
+    converted: Callable[[OpenedModel, str], UncutModel] | None = None,
+) -> Iterator[Session]:
+    """Open a model for several cuts.
+
+    Args:
+        variants: their options, which are checked before the model is converted.
+        converted: gives the model as a kind. Default: it is converted for this session.
+    """
+    with job.open(source) as opened, scratch_folder() as scratch, job.fleet() as fleet:
+        if job.bench:
+            list(fleet.devices())  # an unreachable one is found before the work is done
+        refuse_quantizing(job, opened)
+        job.timings.end("open")
+        runs = job.verify or job.bench or job.data
+        inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
+        check_truth(job, inputs)
+        check_cuts(opened, variants)
+        convert = converted or partial(OpenedModel.as_kind, folder=scratch, progress=job.progress)
+        session = Session(opened, partial(convert, opened), inputs, fleet)
+        session.calibration(job)
+        job.timings.end("samples")
+        yield session
 
 
 def _named(job: Job, variant: str) -> Job:
@@ -165,9 +225,7 @@ class _Variant(Maker):
         folder: is written.
         out: what the folder is called in the end.
         models: the uncut model of every kind that is written.
-        memory: of the uncut models that were measured.
-        known: the answers of originals to the inputs: computed once for all variants.
-        fleet: the devices to measure on; empty for this machine.
+        inputs, memory, known, fleet: of the session.
     """
 
     folder: Path
@@ -281,7 +339,7 @@ def _run_variant(variant: _Variant, tokens: TokenCut) -> Report:
         artifacts=tuple(artifacts),
         selection=pruned[0].cut.selection,
     )
-    _write_report(folder, report)
+    _write_report(folder, report, plots=job.plots)
     return report
 
 
@@ -393,11 +451,11 @@ def _task_quality(variant: _Variant, pruned: Iterable[_Pruned]) -> CheckResults:
     return results
 
 
-def _write_report(folder: Path, report: Report) -> None:
+def _write_report(folder: Path, report: Report, *, plots: bool) -> None:
     texts = {
         "report.json": report.to_json(),
         "report.md": to_markdown(report),
-        PAGE: to_html(report),
+        PAGE: to_html(report, plots=plots),
     }
     if report.remap is not None:
         texts["remap.json"] = report.remap.to_json()

@@ -64,9 +64,7 @@ class OpenedModel:
 
     def default_kinds(self) -> tuple[str, ...]:
         """The kinds to write if the user names none."""
-        if not KINDS[self.model.kind].convertible:
-            return (self.model.kind,)
-        return tuple(name for name, kind in KINDS.items() if kind.default_target)
+        return default_kinds(self.model.kind)
 
     def reopen(self, path: Path) -> Model:
         """Open a file that the job just wrote, in the same process as this model."""
@@ -94,10 +92,21 @@ class OpenedModel:
         progress(f"converting to {KINDS[kind].title}")
         path = folder / f"{stem}{KINDS[kind].suffixes[0]}"
         conversion = cast("RemoteKerasModel", self.model).convert(kind, path, self.options)
+        return self.as_converted(path, conversion.route, conversion.warnings)
+
+    def as_converted(self, path: Path, route: str, warnings: tuple[str, ...]) -> UncutModel:
+        """This model, from a file that it was converted to by that route."""
         model = open_model(path)
         if self.model.remap:  # converters lose the remap of an earlier cut
             model.remap = self.model.remap.without_logits()
-        return UncutModel(model, path, self.origin, conversion.route, conversion.warnings)
+        return UncutModel(model, path, self.origin, route, warnings)
+
+
+def default_kinds(source: str) -> tuple[str, ...]:
+    """The kinds to write from a model of one kind, if the user names none."""
+    if not KINDS[source].convertible:
+        return (source,)
+    return tuple(name for name, kind in KINDS.items() if kind.default_target)
 
 
 @contextmanager

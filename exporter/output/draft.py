@@ -9,7 +9,7 @@ from pathlib import Path
 
 from exporter.output.files import refuse_existing, write_text, writing
 from exporter.output.folder import check_output_folder
-from exporter.output.place import Place
+from exporter.output.place import WAIT_S, Place
 from exporter.output.publish import Plan, held_place, publish
 
 
@@ -76,10 +76,13 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[Draft]:
 
 
 @contextmanager
-def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
+def new_folder(target: Path, *, force: bool = False, wait_s: float = WAIT_S) -> Iterator[Path]:
     """Lock a target, and prepare a folder for it, which appears when the block ends.
 
     If the block raises an error, nothing appears.
+
+    Args:
+        wait_s: seconds to wait for another process that writes the target.
 
     Raises:
         OutputError: as `check_output_folder`, or the target cannot be written, or another process
@@ -90,7 +93,7 @@ def new_folder(target: Path, *, force: bool = False) -> Iterator[Path]:
         with writing(target):
             final = target.resolve()
             _make_parents(final, stack)
-            place = stack.enter_context(held_place(final))
+            place = stack.enter_context(held_place(final, wait_s))
             folder = place.new / final.name
             folder.mkdir()
         yield folder

@@ -6,12 +6,13 @@ It is the last file that a run writes: a folder without it is not complete.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import CheckError
 from exporter.output.files import sha256_of, write_text
-from exporter.output.folder import MANIFEST
+from exporter.output.folder import JOURNAL, MANIFEST
 from exporter.output.place import is_place
 from exporter.selection.text_file import refuse_special
 
@@ -40,9 +41,18 @@ class ManifestCheck:
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the SHA-256 of every file in a folder, in the order of their names."""
-    lines = "".join(_line(sha256_of(folder / name), name) for name in _files(folder))
-    write_text(folder / MANIFEST, lines)
+    """Write the SHA-256 of every file in a folder, in the order of their names.
+
+    A folder in it that has a manifest is not read again.
+    """
+    names, known = _files(folder), dict[str, str]()
+    for name in names:
+        if name.endswith(f"/{MANIFEST}"):
+            part = name.removesuffix(MANIFEST)
+            with suppress(CheckError):  # damaged: its files are read
+                known |= {part + each: digest for each, digest in _read(folder / part).items()}
+    lines = (_line(known.get(name) or sha256_of(folder / name), name) for name in names)
+    write_text(folder / MANIFEST, "".join(lines))
 
 
 def check_manifest(folder: Path) -> ManifestCheck:
@@ -65,9 +75,9 @@ def check_manifest(folder: Path) -> ManifestCheck:
 
 
 def _files(folder: Path) -> list[str]:
-    """The paths of all files in a folder, relative to it, without its manifest."""
+    """The paths of all files in a folder, relative to it, without its manifest and its journal."""
     paths = (path for path in folder.rglob("*") if not path.is_dir())
-    return sorted({path.relative_to(folder).as_posix() for path in paths} - {MANIFEST})
+    return sorted({path.relative_to(folder).as_posix() for path in paths} - {MANIFEST, JOURNAL})
 
 
 def _line(digest: str, name: str) -> str:

@@ -50,7 +50,7 @@ class Plan:
 
 
 @contextmanager
-def held_place(target: Path) -> Iterator[Place]:
+def held_place(target: Path, wait_s: float = WAIT_S) -> Iterator[Place]:
     """Lock a target while it is written; first finish or remove what killed processes left.
 
     Raises:
@@ -59,7 +59,7 @@ def held_place(target: Path) -> Iterator[Place]:
     """
     place = Place.of(target)
     try:
-        with place.locked(WAIT_S):
+        with place.locked(wait_s):
             _recover(place)
             _sweep(target.parent, place)
             place.new.mkdir()

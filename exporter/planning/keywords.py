@@ -38,7 +38,7 @@ def with_keywords(
         def checked(*arguments: Any, **keywords: Any) -> Any:
             for keyword in keywords:
                 if keyword not in signature.parameters:
-                    raise TypeError(_unknown(name, keyword, signature.parameters))
+                    raise TypeError(unknown_keyword(name, keyword, signature.parameters))
             return function(*arguments, **keywords)
 
         checked.__signature__ = signature  # type: ignore[attr-defined]
@@ -81,7 +81,8 @@ def _describe(options: Iterable[Option]) -> str:
     return re.sub(r"--([a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", text)
 
 
-def _unknown(function: str, keyword: str, known: Iterable[str]) -> str:
+def unknown_keyword(function: str, keyword: str, known: Iterable[str]) -> str:
+    """The message for a keyword that a function does not have."""
     message = f"{function}() got an unexpected keyword argument {keyword!r}"
     similar = nearest(keyword, known)
     return f"{message}; did you mean `{similar}`?" if similar else message

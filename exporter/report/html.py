@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
@@ -21,6 +21,7 @@ from markupsafe import Markup
 from exporter.records import Check, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe, view
+from exporter.report.batch_page import TITLES, batch_rows
 from exporter.report.check_groups import REASONS, is_gated
 from exporter.report.formatting import printable
 from exporter.report.plots import report_plots, variant_plots
@@ -78,7 +79,7 @@ class _Head:
         return self.remap.old_units - len(self.rows)
 
 
-def to_html(report: Report) -> str:
+def to_html(report: Report, *, plots: bool = True) -> str:
     """One self-contained page, readable without its script.
 
     Text from model files cannot become markup: every value is escaped, and the page's own policy
@@ -86,7 +87,7 @@ def to_html(report: Report) -> str:
     """
     sections = report_sections(report)
     heads = report.remap.heads if report.remap else ()
-    parts = report_parts(report)
+    parts = report_parts(report, plots=plots)
     said = {reason for each in parts["verdicts"] for reason in each.reasons}
     return _template("report.html").render(
         report=report,
@@ -99,14 +100,14 @@ def to_html(report: Report) -> str:
     )
 
 
-def report_parts(report: Report) -> dict[str, Any]:
+def report_parts(report: Report, *, plots: bool = True) -> dict[str, Any]:
     """What the page and a notebook show first."""
     return {
         "headline": view.headline(report),
         "verdicts": view.file_verdicts(report),
         "inputs": describe.describe_inputs(report),
         "cards": view.cards(report),
-        "plots": _drawn(report_plots, report),
+        "plots": _drawn(report_plots, report) if plots else [],
     }
 
 
@@ -129,6 +130,23 @@ def to_index_html(reports: Mapping[str, Report]) -> str:
         plots=_drawn(variant_plots, reports),
         rows=view.variant_rows(reports),
         styles={"pass": "good", "warning": "warning", "fail": "bad"},
+    )
+
+
+def to_batch_html(headline: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """The page of a batch.
+
+    Args:
+        rows: of its index, one for each file; at least one.
+    """
+    passed = all(row["status"] == "passed" for row in rows)
+    shown = batch_rows(rows)
+    return _template("batch.html").render(
+        result="pass" if passed else "fail",
+        headline=headline,
+        titles=TITLES,
+        rows=shown,
+        more=len(rows) - len(shown),
     )
 
 

@@ -41,6 +41,7 @@ _STYLE: Any = {
     "font.size": 10,
     "legend.frameon": False,
     "svg.fonttype": "none",
+    "svg.hashsalt": "exporter",  # ids follow from the content
     "text.color": INK,
     "text.parse_math": False,
     "xtick.color": QUIET,

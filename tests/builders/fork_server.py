@@ -27,7 +27,7 @@ from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from exporter.conversion import process
 from exporter.performance import memory
@@ -135,10 +135,10 @@ def shim(folder: Path) -> tuple[dict[str, str], list[int]]:
 class ForkedChild(Fork):
     """Has the attributes of `subprocess.Popen` that `exporter.conversion.process` uses."""
 
-    def __init__(self, server: socket.socket, folder: Path, log: IO[bytes]) -> None:
+    def __init__(self, server: socket.socket, folder: Path, log: IO[bytes], module: str) -> None:
         requests, stdin = os.pipe()
         stdout, answers = os.pipe()
-        arguments = ["exporter.conversion.child", str(folder)]
+        arguments = [module, str(folder)]
         streams = (requests, answers, log.fileno())
         super().__init__(
             (server, server), arguments, Path.cwd(), process.environment(folder), streams
@@ -149,9 +149,11 @@ class ForkedChild(Fork):
         self.stdout = os.fdopen(stdout, encoding="utf-8")
 
 
-def start_child(folder: Path, log: IO[bytes]) -> ForkedChild:
+def start_child(folder: Path, log: IO[bytes], module: str) -> Any:
     """Take the place of `exporter.conversion.process.start_process`."""
-    return ForkedChild(_server(_CHILDREN), folder, log)
+    if not module.startswith("exporter."):  # of a test
+        return start_from_nothing(folder, log, module)
+    return ForkedChild(_server(_CHILDREN), folder, log, module)
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -205,8 +207,8 @@ def _become(
     os.chdir(folder)
     tempfile.tempdir = None
 
-    def start(folder: Path, log: IO[bytes]) -> ForkedChild:
-        return ForkedChild(children, folder, log)
+    def start(folder: Path, log: IO[bytes], module: str) -> ForkedChild:
+        return ForkedChild(children, folder, log, module)
 
     def probe(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         words = [memory.PROBE, *arguments]

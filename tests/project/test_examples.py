@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,11 @@ from PIL import Image
 from exporter.formats import open_model
 from exporter.formats.model import RunOptions
 from exporter.planning.cut import CutOptions, plan_cut
+from tests.builders.commands import exporter
 
 PROJECT = Path(__file__).parents[2]
 PETS = Path("images") / "cats_and_dogs.jpg"
+PLAN = PROJECT / "examples" / "batch.toml"
 MODEL = "automl_flowers_uint8_metadata.tflite"
 LABELS = ["daisy", "dandelion", "roses", "sunflowers", "tulips"]
 
@@ -71,6 +74,20 @@ def test_detector_draws_its_detections(zoo: Path, tmp_path: Path) -> None:
     band = left.shape[0] - right.shape[0] + drawn.height - photograph.height
     np.testing.assert_array_equal(left[band:], right[band:])  # no other class had boxes
     assert (left != right).any()
+
+
+def test_the_plan_makes_every_cell(shelf: Path, tmp_path: Path) -> None:
+    for path in (*(shelf / name for name in ("net.onnx", "net.tflite", "labels.txt")), PLAN):
+        shutil.copyfile(path, tmp_path / path.name)
+    done = exporter("batch batch.toml -o results --json --workers 1", tmp_path)
+    assert done.code == 0, done.err
+    selections, precisions = ("indices", "names"), ("fp32", "fp16")
+    assert {row["name"] for row in done.record["cells"]} == {
+        f"net.{kind}/{selection}.{precision}"
+        for kind in ("onnx", "tflite")
+        for selection in selections
+        for precision in precisions
+    }
 
 
 def test_short_fine_tuning_improves_the_kept_classes(tmp_path: Path) -> None:

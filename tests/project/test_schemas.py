@@ -41,7 +41,14 @@ LINES = [
     "bench net.onnx net.onnx --bench-seconds 0 --bench-runs 1 --save history.sqlite",
     "history history.sqlite",
     "inspect missing.onnx",
+    "batch plan.toml --dry-run",
+    "batch plan.toml -o results --workers 1",
 ]
+BATCH_PLAN = """
+models = {net = "net.onnx", missing = "missing.onnx"}
+selections = {a = "1-3"}
+options = {bench = false, plots = false, samples = 2}
+"""
 
 
 def closed(schema: Any) -> Any:
@@ -72,6 +79,7 @@ def records(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
     folder = tmp_path_factory.mktemp("schemas")
     for name in ("net.onnx", "net.tflite", "labels.txt"):
         (folder / name).write_bytes((shelf / name).read_bytes())
+    (folder / "plan.toml").write_text(BATCH_PLAN, "utf-8")
     random = np.random.default_rng(2)
     features = random.normal(size=(40, FEATURES)).astype(np.float32)
     np.savez(folder / "data.npz", x=features, labels=random.choice(LABELS, 40))

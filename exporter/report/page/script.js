@@ -27,7 +27,8 @@ function filter(input) {
     row.hidden = !words.every((word) => text.includes(word));
     shown += row.hidden ? 0 : 1;
   }
-  document.querySelector(`[data-count="${table.id}"]`).textContent = `${shown} of ${rows(table).length} units`;
+  const count = document.querySelector(`[data-count="${table.id}"]`);
+  count.textContent = `${shown} of ${rows(table).length} ${count.dataset.noun ?? "units"}`;
 }
 
 function sort(table, column, button) {
@@ -37,7 +38,7 @@ function sort(table, column, button) {
   heads[column].ariaSort = down ? "descending" : "ascending";
   const order = new Intl.Collator("en", { numeric: true });
   const sorted = rows(table).sort((a, b) => {
-    const [x, y] = [cells(a)[column], cells(b)[column]];
+    const [x, y] = [a, b].map((row) => row.cells[column].dataset.sort ?? cells(row)[column]);
     if (!x || !y) return x ? -1 : y ? 1 : 0; // empty cells last
     return (down ? -1 : 1) * order.compare(x, y);
   });

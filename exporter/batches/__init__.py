@@ -1,0 +1,1 @@
+"""Many cuts in one plan: cells, workers, an index (docs/batch.md)."""
