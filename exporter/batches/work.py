@@ -37,12 +37,11 @@ from exporter.jobs.started import started
 from exporter.jobs.task_quality import check_truth
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text
-from exporter.output.folder import CELL
+from exporter.output.folder import CELL, CONVERSION
 from exporter.output.manifest import check_manifest, write_manifest
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 
-CONVERSION = "conversion.json"
 _WAIT_S = 5.0  # for a process that was killed while it wrote the same folder
 # Options that cells of one session may have different values of.
 _PER_CELL = {

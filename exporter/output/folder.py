@@ -11,7 +11,7 @@ from exporter.output.files import refuse_existing, writing
 
 MANIFEST = "SHA256SUMS"  # see `manifest`
 REPORT = "report.json"  # every result folder contains it, or each of its variants does
-CELL = "cell.json"  # in the folder of a cell of a batch
+CELL, CONVERSION = "cell.json", "conversion.json"  # in folders that a batch writes
 JOURNAL = "journal.jsonl"  # of a batch: a line for each task, with its time
 PAGE, INDEX = "report.html", "index.html"  # of a job, and of a folder of variants
 
@@ -49,7 +49,7 @@ def _is_result(folder: Path) -> bool:
     entries = {entry.name for entry in folder.iterdir()}
     variants = entries - {MANIFEST, INDEX}
     return (
-        bool({REPORT, CELL} & entries)
+        bool({REPORT, CELL, CONVERSION} & entries)
         or not entries
         or (bool(variants) and all((folder / name / REPORT).exists() for name in variants))
     )

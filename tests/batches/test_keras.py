@@ -38,7 +38,7 @@ def test_each_format_is_converted_once(
     before = made(tmp_path / "out")
     one = {**plan, "models": {"net": "net.keras"}, "selections": {"a": "0,1", "b": "2-4"}}
     (tmp_path / "out" / conversions[0] / "original.onnx").unlink()  # damaged: converted again
-    assert package.batch(one, "out", workers=1).ok
+    assert package.batch(one, "out", workers=1).ok, made(tmp_path / "out")
     again = made(tmp_path / "out")[len(before) :]
     assert sorted(again) == sorted([*conversions, "net/b.onnx", "net/b.tflite"])
     lines = (tmp_path / "out" / "journal.jsonl").read_text().splitlines()
