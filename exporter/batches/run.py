@@ -6,7 +6,7 @@ import json
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,7 +297,7 @@ class _Queue:
         """Take the answer of a task, or submit it again if its worker was lost."""
         try:
             answer = future.result()
-        except (Exception, CancelledError) as error:  # noqa: BLE001 - of the scheduler
+        except Exception as error:  # noqa: BLE001 - any of the scheduler
             if task.submissions < _MOST_SUBMISSIONS:
                 self._ready.append(task)
                 return
