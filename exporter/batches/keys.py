@@ -29,7 +29,7 @@ from exporter.quantization import PRECISIONS
 from exporter.report.machine import versions
 
 # Options that change how a result is made, and not the result.
-_WITHOUT_EFFECT = {"force", "timeout_s", "memory_limit_bytes"}
+WITHOUT_EFFECT = {"force", "timeout_s", "memory_limit_bytes"}
 _REFERENCE = re.compile(r"""(?:^|,)\s*@(?:'([^']*)'|"([^"]*)"|([^,]*))""")  # @FILE in a SPEC
 # Files that are read if they are next to a model or its data.
 _NEIGHBORS = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
@@ -87,7 +87,7 @@ class Keys:
         kinds = job.kinds or default_kinds(kind)
         paths = dict.fromkeys((cell.path, *near, *_paths(options, self._folder)))
         files = {path: self._digest(self._folder / path) for path in paths}
-        used = {name: each for name, each in options.items() if name not in _WITHOUT_EFFECT}
+        used = {name: each for name, each in options.items() if name not in WITHOUT_EFFECT}
         needed = versions_of((kind, *kinds), job.precisions)
         content = {"model": cell.path, "files": files, "versions": needed, "options": used}
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

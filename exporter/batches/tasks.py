@@ -9,7 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from exporter.batches.keys import Key
+from exporter.batches.keys import WITHOUT_EFFECT, Key
 from exporter.batches.plan import Cell
 from exporter.formats import KINDS, size_bytes
 
@@ -17,7 +17,7 @@ CONVERTED = "converted"  # folder of the models that were converted, in the outp
 # What a process takes at most, measured on the models of the tests: a base, and a multiple of the
 # model's size. TensorFlow makes the difference.
 _EDGE, _KERAS, _CONVERTING = (300 << 20, 6), (1 << 30, 8), (3 << 29, 10)
-_CONVERSION_OPTIONS = (
+OPENING = (  # options that models are opened and converted with
     *("signature", "opset", "batch", "input_shapes", "dims", "large_head_bytes"),
     *("timeout_s", "memory_limit_bytes"),
 )
@@ -89,11 +89,12 @@ class Tasks:
         return conversions, task
 
     def _conversions(self, cell: Cell, key: Key) -> Iterator[Task]:
-        options = {name: key.options[name] for name in _CONVERSION_OPTIONS}
+        options = {name: key.options[name] for name in OPENING}
         for kind in key.kinds if KINDS[key.kind].convertible else ():
             if kind == key.kind or not KINDS[kind].converter:
                 continue
-            content = [key.files[cell.path], kind, options, key.versions]
+            used = {name: each for name, each in options.items() if name not in WITHOUT_EFFECT}
+            content = [key.files[cell.path], kind, used, key.versions]
             digest = sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
             name = f"{CONVERTED}/{cell.model}.{kind}.{digest[:12]}"
             parameters = {

@@ -18,6 +18,7 @@ from typing import Any
 
 from exporter.batches.cells import finished_row, row_of
 from exporter.batches.keys import all_versions, digest_of
+from exporter.batches.tasks import OPENING
 from exporter.conversion.serving import Answer, serve
 from exporter.errors import (
     CheckError,
@@ -56,9 +57,11 @@ class Worker:
     """Serves tasks; see `exporter.batches.tasks` for their keys."""
 
     def __init__(self, _folder: Path) -> None:
-        self._stack = ExitStack()
+        self._models, self._sessions = ExitStack(), ExitStack()  # close what is open
+        self._model: OpenedModel | None = None
         self._session: Session | None = None
-        self._opened: Any = None  # what the session was opened for
+        self._model_key: Any = None  # what the model was opened for
+        self._session_key: Any = None
         self._converted: Mapping[str, str] = {}  # kind -> folder of the converted model
 
     def answer(self, request: Mapping[str, Any]) -> Answer:
@@ -83,7 +86,7 @@ class Worker:
         if _is_intact(target):
             return {"status": "passed"}
         with new_folder(target, force=True, wait_s=_WAIT_S) as folder:
-            with job.open(task["source"]) as opened:
+            with self._open_model(task, job) as opened:
                 made = opened.as_kind(task["kind"], folder)
             assert made.path is not None  # noqa: S101 - it was just written
             record = {"file": made.path.name, "route": made.route, "warnings": made.warnings}
@@ -118,28 +121,37 @@ class Worker:
         return {"forecast": made.to_dict()}
 
     @contextmanager
-    def _session_for(self, task: Mapping[str, Any], cut: CutOptions, job: Job) -> Iterator[Session]:
-        """The session for a cell: the open one, if it is of the same model and inputs."""
-        self._converted = task["converted"]
-        shared = {e.name: getattr(job, e.name) for e in options_of(Job, "run")}
-        fixed = {name: value for name, value in shared.items() if name not in _PER_CELL}
-        wanted = [task["source"], task["sha256"], repr(fixed)]
-        if self._session is None or self._opened != wanted:
+    def _open_model(self, task: Mapping[str, Any], job: Job) -> Iterator[OpenedModel]:
+        """The model of a task: the open one, if it is the same and opened in the same way."""
+        wanted = [task["source"], task["sha256"], *(repr(getattr(job, n)) for n in OPENING)]
+        if self._model is None or self._model_key != wanted:
             self.close()
             if digest_of(Path(task["source"])) != task["sha256"]:
                 message = f"{task['source']} changed while the batch ran"
                 raise ModelError(message, "repeat the command")
-            session = open_session(task["source"], job, {"": cut}, self._convert)
-            self._session = self._stack.enter_context(session)
-            self._opened = wanted
-        opened = self._session.opened
-        refuse_quantizing(job, opened)
-        check_truth(job, self._session.inputs)
+            self._model = self._models.enter_context(job.open(task["source"]))
+            self._model_key = wanted
         try:
-            yield self._session
+            yield self._model
         except ConversionError:  # the process that holds a Keras model may have ended
             self.close()
             raise
+
+    @contextmanager
+    def _session_for(self, task: Mapping[str, Any], cut: CutOptions, job: Job) -> Iterator[Session]:
+        """The session for a cell: the open one, if it is of the same model and inputs."""
+        self._converted = task["converted"]
+        shared = {each.name: getattr(job, each.name) for each in options_of(Job, "run")}
+        wanted = {name: repr(value) for name, value in shared.items() if name not in _PER_CELL}
+        with self._open_model(task, job) as opened:
+            if self._session is None or self._session_key != wanted:
+                self._close_session()
+                session = open_session(task["source"], job, {"": cut}, self._convert, opened)
+                self._session = self._sessions.enter_context(session)
+                self._session_key = wanted
+            refuse_quantizing(job, opened)
+            check_truth(job, self._session.inputs)
+            yield self._session
 
     def _convert(self, opened: OpenedModel, kind: str) -> UncutModel:
         """The model as a kind, which another task has converted it to."""
@@ -152,8 +164,13 @@ class Worker:
 
     def close(self) -> None:
         """Close the open model."""
-        self._session = self._opened = None
-        self._stack.close()
+        self._close_session()
+        self._model = None
+        self._models.close()
+
+    def _close_session(self) -> None:
+        self._session = None
+        self._sessions.close()
 
 
 _TASKS: Mapping[str, Callable[[Worker, Mapping[str, Any]], Answer]] = {

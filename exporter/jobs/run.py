@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -173,14 +173,17 @@ def open_session(
     job: Job,
     variants: Mapping[str, CutOptions],
     converted: Callable[[OpenedModel, str], UncutModel] | None = None,
+    known: OpenedModel | None = None,
 ) -> Iterator[Session]:
     """Open a model for several cuts.
 
     Args:
         variants: their options, which are checked before the model is converted.
         converted: gives the model as a kind. Default: it is converted for this session.
+        known: the model, if it is open already; it stays open.
     """
-    with job.open(source) as opened, scratch_folder() as scratch, job.fleet() as fleet:
+    opening = job.open(source) if known is None else nullcontext(known)
+    with opening as opened, scratch_folder() as scratch, job.fleet() as fleet:
         if job.bench:
             list(fleet.devices())  # an unreachable one is found before the work is done
         refuse_quantizing(job, opened)
