@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,22 @@ class InThread:
 
     def __init__(self, _timeout_s: float, module: str) -> None:
         self._worker = Worker(Path())
+        self._context = copy_context()  # limits are set in one call and reset in a later one
         assert module == Worker.__module__
 
     def request(self, method: str, _action: str, **parameters: Any) -> dict[str, Any]:
         """The answer of a worker."""
-        request = {"method": method, "parameters": parameters}
-        return json.loads(json.dumps(self._worker.answer(json.loads(json.dumps(request)))))  # type: ignore[no-any-return]
+        request = json.loads(json.dumps({"method": method, "parameters": parameters}))
+        answer = self._context.run(self._worker.answer, request)
+        found: dict[str, Any] = json.loads(json.dumps(answer))
+        return found
 
     def kill(self) -> None:
         """There is no process."""
 
     def close(self) -> None:
         """Close the model."""
-        self._worker.close()
+        self._context.run(self._worker.close)
 
 
 FAST: dict[str, Any] = {"bench": False, "plots": False, "samples": 2}
