@@ -178,8 +178,11 @@ class Host:
 
     def _put_back(self, affinity: str, child: Child) -> None:
         with self._changed:
-            self._idle.append((affinity, child, time.monotonic()))
-            self._watch_idle()
+            if not self._is_closed:
+                self._idle.append((affinity, child, time.monotonic()))
+                self._watch_idle()
+                return
+        self._forget(child)
 
     def _watch_idle(self) -> None:
         """Let a timer look for processes without a task: the batch may have been killed."""
