@@ -148,9 +148,13 @@ class Session:
         """
         models, calibration = self.models(job), self.calibration(job)
         known = models, self.inputs, calibration, self.memory, self.known, self.fleet
-        tokens = complete_tokens(self.opened.model, options, self.opened.path)
-        own = replace(self.opened, warnings=(*self.opened.warnings, *tokens.notes))
-        return _run_variant(_Variant(job, own, tokens.options, folder, out, *known), tokens)
+        opened = self.opened
+        labeled, file = with_label_file(opened.model, opened.path, options)
+        tokens = complete_tokens(opened.model, labeled, opened.path)
+        own = replace(opened, warnings=(*opened.warnings, *note(file), *tokens.notes))
+        report = _run_variant(_Variant(job, own, tokens.options, folder, out, *known), tokens)
+        _write_texts(folder, label_texts(file, report.remap))
+        return report
 
     def models(self, job: Job) -> tuple[UncutModel, ...]:
         """The uncut model of every kind that the job writes."""
@@ -191,7 +195,10 @@ def open_session(
         runs = job.verify or job.bench or job.data
         inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
         check_truth(job, inputs)
-        check_cuts(opened, variants)
+        check_cuts(
+            opened,
+            {n: with_label_file(opened.model, opened.path, o)[0] for n, o in variants.items()},
+        )
         convert = converted or partial(OpenedModel.as_kind, folder=scratch, progress=job.progress)
         session = Session(opened, partial(convert, opened), inputs, fleet)
         session.calibration(job)
