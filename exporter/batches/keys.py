@@ -27,12 +27,17 @@ from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 from exporter.quantization import PRECISIONS
 from exporter.report.machine import versions
+from exporter.selection.nearby_labels import candidates
 
 # Options that change how a result is made, and not the result.
 WITHOUT_EFFECT = {"force", "timeout_s", "memory_limit_bytes"}
 _REFERENCE = re.compile(r"""(?:^|,)\s*@(?:'([^']*)'|"([^"]*)"|([^,]*))""")  # @FILE in a SPEC
 # Files that are read if they are next to a model or its data.
-_NEIGHBORS = ("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt")
+_NEIGHBORS = (
+    *("preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+    *("config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt"),
+)
 _NEIGHBOR_SUFFIX = ".model"  # of SentencePiece
 _PATHS = {
     each.name
@@ -137,7 +142,7 @@ def _neighbors(source: Path, folder: Path) -> Iterator[str]:
     near = [sidecar_path(source), *(source.with_name(name) for name in _NEIGHBORS)]
     if source.name.startswith("pruned."):
         near.append(source.with_name("remap.json"))
-    near += sorted(source.parent.glob(f"*{_NEIGHBOR_SUFFIX}"))
+    near += [*sorted(source.parent.glob(f"*{_NEIGHBOR_SUFFIX}")), *candidates(source)]
     for path in (*own, *(each for each in near if each.is_file())):
         if path != source:
             yield os.path.relpath(path, folder)

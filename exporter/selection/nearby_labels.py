@@ -80,7 +80,12 @@ def nearby_labels(model: Path, units: int, *, is_text: bool) -> LabelFile | None
 
 def has_candidates(model: Path) -> bool:
     """Is there a file next to a model whose name says that it may have labels?"""
-    return model.is_file() and any(_candidates(model))
+    return bool(candidates(model))
+
+
+def candidates(model: Path) -> list[Path]:
+    """The files next to a model whose names say that they may have labels."""
+    return [path for path, _ in _candidates(model)] if model.is_file() else []
 
 
 def _candidates(model: Path) -> Iterator[tuple[Path, Callable[[str], _Read | None]]]:

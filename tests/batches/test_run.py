@@ -151,6 +151,8 @@ def test_only_what_is_missing_changed_or_damaged_is_done_again(work: Path) -> No
     assert again() == ["net/b"]
     plan["selections"] = {**plan["selections"], "c": "3,4"}
     assert again() == ["net/c"]
+    (work / "net.txt").write_text("\n".join(LABELS))  # labels of a file that may be read
+    assert again() == ["net/a", "net/b", "net/c", "net/small"]
     plan["options"] = {**plan["options"], "timeout": 50}  # without effect on the result
     assert again() == []
     plan["options"]["samples"] = 3
