@@ -246,7 +246,8 @@ class _Queue:
 
     def __init__(self, run: _Run, scheduler: Scheduler) -> None:
         self._run, self._scheduler = run, scheduler
-        self._cells = deque(_interleaved(run.todo, scheduler.capacity()))
+        # model after model: each process opens each model once
+        self._cells = deque(sorted(run.todo, key=lambda cell: cell.path))
         self._ready: deque[Task] = deque()
         self._waiting: dict[str, list[Task]] = {}  # conversion -> cells that need it
         self._converted: dict[str, Mapping[str, Any]] = {}  # conversion -> answer
@@ -308,13 +309,6 @@ class _Queue:
             self._converted[task.id] = answer
             for cell in self._waiting.pop(task.id):
                 self._release(cell)
-
-
-def _interleaved(cells: list[Cell], lanes: int) -> Iterator[Cell]:
-    """The cells in an order in which each of so many workers meets the same model again."""
-    size = -(-len(cells) // max(1, lanes))
-    for place in range(size):
-        yield from (cells[i] for i in range(place, len(cells), size))
 
 
 def _named(cell: Cell) -> dict[str, str]:

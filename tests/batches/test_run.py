@@ -215,6 +215,13 @@ def test_an_interrupt_leaves_an_index_of_what_is_done(work: Path) -> None:
     assert package.batch(plan, "out", workers=1).ok
 
 
+def test_the_cells_of_a_model_follow_each_other(work: Path) -> None:
+    models = ("net.onnx", "net.tflite", "net.onnx", "net.tflite")
+    cells = [{"model": model, "name": f"{i}{model}", "keep": "0"} for i, model in enumerate(models)]
+    package.batch({"options": FAST, "cell": cells}, "out", workers=1)
+    assert made(work / "out") == [f"net/{i}{models[i]}" for i in (0, 2, 1, 3)]
+
+
 def test_progress_counts_cells(work: Path) -> None:
     seen: list[Progress] = []
     package.batch(PLAN, "out", workers=1, on_cell=seen.append)
