@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,17 +31,19 @@ def uncut_models(
     Raises:
         ExporterError: wrong options of a variant, before the conversion; or it failed.
     """
-    check_cuts(opened, variants)
+    check_cuts(opened, variants, job.progress)
     kinds = job.kinds or opened.default_kinds()
     return tuple(opened.as_kind(kind, folder, job.progress) for kind in kinds)
 
 
-def check_cuts(opened: OpenedModel, variants: Mapping[str, CutOptions]) -> None:
-    """Raise the error of wrong options, before the model is converted."""
+def check_cuts(
+    opened: OpenedModel, variants: Mapping[str, CutOptions], progress: Callable[[str], None]
+) -> None:
+    """Raise the error of wrong options, before the model is converted; say what patterns select."""
     for options in variants.values():
         with suppress(ModelError):  # the converted file may have a head that the source lacks
             for text in plan_cut(opened.model, options).matches:
-                job.progress(text)
+                progress(text)
 
 
 def pruned_name(kind: str, precision: str) -> str:

@@ -198,6 +198,7 @@ def open_session(
         check_cuts(
             opened,
             {n: with_label_file(opened.model, opened.path, o)[0] for n, o in variants.items()},
+            job.progress,
         )
         convert = converted or partial(OpenedModel.as_kind, folder=scratch, progress=job.progress)
         session = Session(opened, partial(convert, opened), inputs, fleet)
