@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from exporter.cli.stderr import say
-from exporter.report.formatting import printable
 
 if TYPE_CHECKING:
     from exporter.batches.run import Progress as Cells
@@ -143,6 +142,8 @@ def _cells_text(cells: Cells) -> str:
     failed = f", {cells.failed} failed" if cells.failed else ""
     left = cells.left_s
     time_left = "" if left is None or cells.done == cells.total else f", about {_time(left)} left"
+    from exporter.report.formatting import printable
+
     name = f": {printable(cells.name)}" if cells.name else ""
     return f"{cells.done} of {cells.total} cells done{failed}{time_left}{name}"
 

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from exporter.errors import NotAllowedError
 from exporter.graph import Graph
-from exporter.graph.operations import Linear
+from exporter.graph.operations import Linear, TopK
 from exporter.selection import Selection, Units
 from exporter.selection.labels import ADDED_BY_READERS
 from exporter.selection.lookup import shorten_list
@@ -186,7 +186,19 @@ def _may_be_blank(graph: Graph, head: Head, unit: int, label: str) -> bool:
     is_row = len(shape) == _ROWS and shape[head.axis] != 1 and head.axis == _ROWS - 1
     at_end = unit in {0, head.units - 1} and not label
     boxes = boxes_elsewhere(graph, head.output, head.axis)
-    return at_end and is_row and (is_picture or is_signal) and _chooses(head) and not boxes
+    may_be = at_end and is_row and (is_picture or is_signal) and not boxes
+    return may_be and _chooses(head) and (head.competes or _is_greedy(graph, head))
+
+
+def _is_greedy(graph: Graph, head: Head) -> bool:
+    """Does the model show the best unit of each step, and nothing else but the head? A detector
+    that ranks its classes shows boxes too, or the best of all rows.
+    """
+    operations = [ranking.node.operation for ranking in head.readers.rankings]
+    if any(isinstance(each, TopK) and each.k is not None for each in operations):
+        return False
+    others = (name for name in graph.outputs if name != head.output)
+    return all("int" in graph.tensors[name].dtype for name in others)
 
 
 def _is_no_object(graph: Graph, head: Head, unit: int, label: str) -> bool:

@@ -100,13 +100,16 @@ class RankedOutput(_RankingOutput):
     def _first_values(self, values: Array) -> Array:
         """The first values in order, moved as the original moves them on the way to the output."""
         first: Array
-        match self._ranking.node.operation:
-            case Reduce(axes=axes, keepdims=keepdims):
-                first = np.max(values, axis=axes, keepdims=keepdims)
-            case TopK(axis=axis, k=k, largest=largest):
-                ascending = np.sort(values, axis=axis)
-                ranked = np.flip(ascending, axis) if largest else ascending
-                first = np.take(ranked, np.arange(min(k or 1, values.shape[axis])), axis=axis)
+        operation = self._ranking.node.operation
+        if isinstance(operation, Reduce):
+            first = np.max(values, axis=operation.axes, keepdims=operation.keepdims)
+        else:
+            assert isinstance(operation, TopK)  # noqa: S101 - narrows the type
+            axis = operation.axis
+            ascending = np.sort(values, axis=axis)
+            ranked = np.flip(ascending, axis) if operation.largest else ascending
+            count = min(operation.k or 1, values.shape[axis])
+            first = np.take(ranked, np.arange(count), axis=axis)
         for node in self._moves():
             match node.operation:
                 case Transpose(permutation=permutation):

@@ -17,6 +17,7 @@ from exporter.jobs.prune import prune_file
 from exporter.jobs.run import run_job
 from exporter.planning.cut import CutOptions
 from exporter.remap import Remap
+from exporter.selection.nearby_labels import candidates
 from tests.builders.onnx_models import classifier, model, node, numbers
 
 NAMES = ["ant", "bee", "cat", "dog", "emu"]
@@ -80,6 +81,13 @@ FILES: Mapping[str, tuple[str, str, Any, list[str], Any]] = {  # name, text, mod
             "label2id": {"bee": 0, "dog": 1},
             "num_labels": 2,
         },
+    ),
+    "transformers, names only": (
+        "config.json",
+        json.dumps({"id2label": CONFIG["id2label"]}),
+        classifier(),
+        ["bee"],
+        {"id2label": {"0": "bee"}},
     ),
     "vocabulary": (
         "vocab.json",
@@ -168,6 +176,18 @@ def test_other_files_are_not_read(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(UsageError, match="there are no labels"):
         prune_file(tmp_path / "net.onnx", tmp_path / "s.onnx", CutOptions(keep="ant"), QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "net.onnx"])
+
+
+def test_a_folder_that_cannot_be_listed_has_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, *_ = write(tmp_path, "dictionary")
+
+    def refuse(_path: Path) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert candidates(source) == []
 
 
 def test_the_vocabulary_of_a_tokenizer_is_left_alone(tmp_path: Path) -> None:

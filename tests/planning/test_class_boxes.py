@@ -99,6 +99,41 @@ def test_a_group_has_no_box() -> None:
         plan_cut(two_stage(), CutOptions(keep=[0, 1], merge={"pets": [2, 3]}))
 
 
+def of_other(*nodes: Any) -> Any:
+    """Classes, and an output [regions, classes, 4] that ends in the nodes."""
+    shared = [
+        node("MatMul", ["x", "k"], ["z"], "classes"),
+        node("Softmax", ["z"], ["p"], "last", axis=1),
+        node("Relu", ["x"], ["h"], "features"),
+        node("MatMul", ["h", "b"], ["flat"], "more"),
+        node("Reshape", ["flat", "s"], ["boxes" if not nodes else "open"], "by_class"),
+    ]
+    constants = {"k": K, "b": B, "s": np.array([-1, CLASSES, 4]), "one": np.array([1])}
+    return model(
+        [*shared, *nodes], constants, x=(REGIONS, 6), outputs=dict.fromkeys(["p", "boxes"])
+    )
+
+
+OF_OTHER = np.maximum(X, 0) @ B
+
+
+@pytest.mark.parametrize(
+    ("original", "wanted"),
+    [
+        pytest.param(of_other(), OF_OTHER, id="of other features"),
+        pytest.param(
+            of_other(node("CumSum", ["open", "one"], ["boxes"], "mixed")),
+            OF_OTHER.reshape(BOX.shape).cumsum(1),
+            id="mixed",
+        ),
+    ],
+)
+def test_boxes_that_are_not_of_the_classes_stay(original: Any, wanted: Any) -> None:
+    found = pruned(original, keep=[1, 3], head="p")
+    np.testing.assert_allclose(found["boxes"], wanted.reshape(BOX.shape), atol=1e-4)
+    assert found["p"].shape == (REGIONS, 2)
+
+
 @pytest.mark.parametrize(
     ("original", "other"),
     [

@@ -97,7 +97,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "jobs": {
         "job",
-        *("checks", "options", "output_file", "prune", "record", "source", "started"),
+        *("checks", "options", "output_file", "prune", "record", "source", "started", "timings"),
         *("label_file", "vocabulary"),
     },
     "data": {"files", "image_input", "inputs", "pixel_range", "samples", "stream"},

@@ -14,7 +14,7 @@ from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.onnx import from_bytes, from_proto, open_file
 from exporter.graph.edits import AddOutput, Plan
-from exporter.graph.operations import Activation, Linear, Opaque
+from exporter.graph.operations import Activation, Contraction, Linear, Opaque
 from exporter.remap import HeadRemap, Origin, Remap
 from tests.builders.onnx_models import classifier, cut, model, node, numbers, proto, run, softmax
 
@@ -230,7 +230,9 @@ def test_graph_of_a_classifier() -> None:
     graph = classifier().graph()
     assert (graph.inputs, graph.outputs) == (("x",), ("y",))
     gemm, last = graph.nodes
-    assert gemm.operation == Linear(1, kernel_axis=1, output_axis=1, bias=2)
+    sums = Contraction(data=0, input_axis=1, kernel_axis=0)
+    linear = Linear(1, kernel_axis=1, output_axis=1, bias=2, contraction=sums)
+    assert gemm.operation == linear
     assert last.operation == Activation("softmax", axis=1)
     assert str(gemm) == "Gemm 'gemm'"
     assert {name: tensor.shape for name, tensor in graph.tensors.items()} == {

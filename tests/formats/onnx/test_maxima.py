@@ -78,6 +78,12 @@ _END = np.iinfo(np.int64).max
 # name -> nodes, outputs for the logits that are left, constants, the position that is no unit
 DROPPED: Mapping[str, tuple[Sequence[NodeProto], Expected, Mapping[str, Array], int]] = {
     "first": ((SOFT, REST), {"q": lambda z: softmax(z)[:, 1:]}, _first(1, _END), 0),
+    "first, and all rows": (
+        (SOFT, REST),
+        {"q": lambda z: softmax(z)[:, 1:]},
+        {"start": np.array([0, 1]), "stop": np.array([_END, _END]), "axis": np.array([0, 1])},
+        0,
+    ),
     "last": ((SOFT, REST), {"q": lambda z: softmax(z)[:, :-1]}, _first(0, -1), 4),
     "last, by its position": ((SOFT, REST), {"q": lambda z: softmax(z)[:, :-1]}, _first(0, 4), 4),
     "first of a split": (
