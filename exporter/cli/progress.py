@@ -139,11 +139,11 @@ def show_cells(given: Mapping[str, Any]) -> Iterator[Callable[[Cells], None]]:
 
 def _cells_text(cells: Cells) -> str:
     """For example "12 of 150 cells done, 1 failed, about 90 s left: digits/small"."""
+    from exporter.report.formatting import printable
+
     failed = f", {cells.failed} failed" if cells.failed else ""
     left = cells.left_s
     time_left = "" if left is None or cells.done == cells.total else f", about {_time(left)} left"
-    from exporter.report.formatting import printable
-
     name = f": {printable(cells.name)}" if cells.name else ""
     return f"{cells.done} of {cells.total} cells done{failed}{time_left}{name}"
 
