@@ -202,6 +202,7 @@ LIBRARIES: Mapping[str, str] = {
     "distributed": "unit-exporter[batch]",
     "filelock": "filelock",
     "flatbuffers": "flatbuffers",
+    "aiohttp": "unit-exporter[storage]",
     "fsspec": "unit-exporter[storage]",
     "h5py": "unit-exporter[convert]",
     "keras": "unit-exporter[convert]",

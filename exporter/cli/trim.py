@@ -15,8 +15,8 @@ from exporter.planning.options import CutOptions
 @options.command(
     "trim",
     (
-        "net.onnx -o small.onnx --keep owl,macaw --data pictures --min-agreement 0.99",
-        "net.tflite -o small.tflite --data inputs.npz --target 0.5 --pareto curve.csv",
+        "net.onnx -o b.onnx --keep owl --data pictures --min-agreement 0.99",
+        "net.tflite -o small.tflite --data x.npz --target 0.5",
     ),
     options.output(),
     records=(TrimOptions, CutOptions, Job),

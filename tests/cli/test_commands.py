@@ -311,6 +311,7 @@ RECORDS = {
             "devices",
             "timings",
             "agreement",
+            "trimmed",
             "precisions",
         ),
     ],

@@ -19,6 +19,7 @@ from exporter.graph import Array
 from exporter.graph.edits import Plan
 from exporter.graph.operations import Activation
 from exporter.modes import MODES, PLAIN, Semantics
+from exporter.planning.cut import CutOptions, plan_cut
 from exporter.trace import trace
 from exporter.trace.head import Head
 from tests.builders.tflite_builder import Builder
@@ -224,7 +225,6 @@ REFUSED: dict[str, tuple[Build, str]] = {
     "units from the back": (_strided(5, -7, -1, 6), "selects units by position"),
     "the last units": (_strided(-2, 6, 1, 2), "selects units by position"),
     "one row of many": (_one_of_many, "it adds or drops axes"),
-    "the maximum of the units": (_maximum, "REDUCE_MAX 'y': it mixes the units"),
     "padded units": (
         op(dense, "PAD", (2, 8), "PadOptions", np.array([[0, 0], [1, 1]], np.int32)),
         "PAD 'y': it repeats or pads the units",
@@ -252,6 +252,15 @@ def test_refused(name: str) -> None:
 
 
 # --- accepted -------------------------------------------------------------------------------------
+
+
+def test_the_largest_value_is_that_of_the_kept_units() -> None:
+    model = built(_maximum)
+    cut = plan_cut(model, CutOptions(keep=KEPT, head="z"))
+    logits = answers(model)["z"][:, list(KEPT)]
+    found = answers(model.apply(cut.plan))
+    np.testing.assert_allclose(found["z"], logits, atol=1e-6)
+    np.testing.assert_allclose(found["y"], logits.max(axis=1), atol=1e-6)
 
 
 @dataclass(frozen=True)
