@@ -15,7 +15,7 @@ from exporter.planning.options import CutOptions
 @options.command(
     "trim",
     (
-        "net.onnx -o b.onnx --keep owl --data pictures --min-agreement 0.99",
+        "net.onnx -o b.onnx --keep owl --data photos --min-agreement 0.99",
         "net.tflite -o small.tflite --data x.npz --target 0.5",
     ),
     options.output(),
