@@ -50,6 +50,8 @@ def units_of_text(text: str, count: int) -> tuple[int, ...]:
     if not _RANGES.fullmatch(text):
         raise ValueError("neither ranges nor bits")
     ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    if any(each[-1] < each[0] for each in ends):
+        raise ValueError("a range that ends before it starts")
     if sum(each[-1] - each[0] + 1 for each in ends) > min(count, _MOST):
         raise ValueError(f"more than {min(count, _MOST)} units")
     return tuple(unit for each in ends for unit in range(each[0], each[-1] + 1))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from exporter.errors import ModelError, UsageError
 from exporter.remap import SCHEMA, HeadRemap, Origin, Remap, compose
 from exporter.remap.head_remap import OPTIONS
+from exporter.remap.unit_text import units_of_text
 
 SLICE = HeadRemap(
     name="probs",
@@ -168,7 +169,7 @@ def head_with(**entries: object) -> str:
             for text in ("", "a", "1,", "3-1-2", "-1", "0-6", "0-99999999999", "bits:", "bits:AAA=")
         ),
         pytest.param(head_with(kept="0-1,9"), "kept names unit 9, of 6", id="kept: 0-1,9"),
-        pytest.param(head_with(kept="5-3"), "no unit is kept", id="kept: 5-3"),
+        pytest.param(head_with(kept="5-3"), "ends before it starts", id="kept: 5-3"),
         pytest.param(head_with(new_to_old="x"), "new_to_old is no text", id="new_to_old: x"),
         pytest.param(head_with(options=[]), "options is not an object", id="options: a list"),
         pytest.param(head_with(old_units=3), "of 3", id="fields that disagree"),
@@ -846,3 +847,8 @@ def test_a_vocabulary_that_was_cut_on_both_sides_is_written() -> None:
         replace(SLICE, options={"vocabulary": {"inputs": ["ids"]}})
     with pytest.raises(ModelError, match="the option vocabulary is"):
         replace(SLICE, options={"vocabulary": "both"})
+
+
+def test_ranges_that_run_backwards_do_not_make_room_for_endless_ones() -> None:
+    with pytest.raises(ValueError, match="a range that ends before it starts"):
+        units_of_text("0-9999999999,9999999999-0", 10)
