@@ -138,7 +138,7 @@ class ChannelWalk(AxisWalk):
     def _visit_consumer(self, node: Node, operation: Linear, unit_axis: UnitAxis) -> None:
         summed = operation.contraction
         self._check_kernel(node, operation)
-        if summed is None or unit_axis.axis != summed.input_axis:
+        if summed is None or unit_axis.axis != summed.input_axis or not unit_axis.axis:
             raise Refused(node, "it does not sum over the channels in a known way")
         kernel = self.graph.tensors[node.inputs[operation.kernel]]
         length = (kernel.shape or ())[summed.kernel_axis] or 0

@@ -53,8 +53,14 @@ class _Search:
 
     def __init__(self, trimmer: Trimmer, held_out: Samples, job: Job, by: str) -> None:
         self._trimmer, self._held_out, self._job = trimmer, held_out, job
-        self.steps = trimmer.path("parameters" if by == "parameters" else "multiply-adds")
         self.reference = self._answers(trimmer.model)
+        if not self.reference.is_finite:
+            raise ModelError(
+                f"{trimmer.model.name} returns NaN or infinite values for some samples, with which "
+                "no trimmed network can be compared",
+                "leave those samples out, or correct the model",
+            )
+        self.steps = trimmer.path("parameters" if by == "parameters" else "multiply-adds")
         self._known: dict[int, Measured] = {}
 
     def _answers(self, model: Model) -> Answers:
@@ -97,7 +103,7 @@ def trim_file(
 
     Raises:
         UsageError: no data, too few samples, or a target that no trimmed network reaches.
-        ModelError: no channels can be removed.
+        ModelError: no channels can be removed, or outputs cannot be compared.
     """
     path = Path(source)
     check_output_file(out, _kind(path), (), path, force=job.force)
@@ -128,6 +134,11 @@ def trim_file(
             )
         search = _Search(trimmer, held_out, job, options.by)
         found = _find(search, options, job, original, held_out)
+        if not found.answers.is_finite:
+            raise ModelError(
+                f"{base.name} returns NaN or infinite values when it is trimmed so far",
+                "trim it less: a larger --target",
+            )
         draft = folder / out.name
         found.model.write(draft)
         small = opened.reopen(draft)

@@ -129,8 +129,9 @@ class AxisWalk:
     def _note_constant(self, name: str, fact: UnitsAt, use: Use) -> None:
         """Uses with the same unit axis share one entry, so that the constant is cut once."""
         for i, known in enumerate(self.constants):
-            if known.name == name and use in known.uses:
-                return
+            is_seen = known.name == name and use in known.uses
+            if is_seen and known.unit_axis.axis == fact.unit_axis.axis:
+                return  # a kernel may have the same units on two axes: y = x + conv(x)
             alike = known.name == name and known.zero == fact.zero
             if alike and known.unit_axis.same(fact.unit_axis):
                 self.constants[i] = replace(known, uses=(*known.uses, use))

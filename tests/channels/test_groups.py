@@ -77,6 +77,34 @@ def test_all_groups_at_once(name: str) -> None:
     assert [each.units for each in again] == [each.units // 2 for each in groups]
 
 
+@pytest.mark.parametrize("concatenates", [False, True])
+def test_a_kernel_that_reads_and_computes_a_group(concatenates: bool) -> None:
+    """In y = x + conv(x) the kernel becomes narrower on both axes."""
+    net = Network()
+    a = net.relu(net.conv("x", 8))
+    a = net.concat(a, net.relu(net.conv("x", 6))) if concatenates else a
+    width = net.channels[a]
+    model = net.done(net.flat(net.mean(net.relu(net.sum(a, net.conv(a, width)))), width))
+    x = numbers(2, 3, SIDE, SIDE, seed=3)
+    group = find_channels(model.graph()).groups[0]
+    removed = np.arange(0, group.units, 3)
+    small = narrowed(model, {group.name: np.setdiff1d(np.arange(group.units), removed)})
+    expected = run(zeroed_readers(model, group, removed), {"x": x}, plain=True)["y"]
+    assert run(small, {"x": x}, plain=True)["y"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_channels_on_the_first_axis_stay() -> None:
+    """A fit needs the samples there."""
+    net = Network()
+    pooled = net.add("ReduceMean", net.conv("x", 8), channels=8, axes=[0, 2, 3], keepdims=0)
+    kernel = net.constant(net.normal(8, 6))
+    dense = net.add("MatMul", pooled, kernel, channels=6)
+    found = find_channels(
+        net.done(net.add("Unsqueeze", dense, net.constant(np.array([0])), channels=6)).graph()
+    )
+    assert "t0" in {each.name for each in found.fixed}
+
+
 def test_keeping_all_makes_no_edit() -> None:
     graph = network("residual").graph()
     groups = find_channels(graph).groups

@@ -130,6 +130,21 @@ def test_refused(folder: Path, tmp_path: Path, name: str) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["c1", "c3"])
+def test_a_network_that_returns_nan_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    """It agreed with itself: NaN has a first unit too."""
+    model = open_model(folder / "net.onnx")
+    graph = model.graph()
+    ((reader, slot),) = graph.consumers[name]
+    shape = graph.shape(name)
+    nan = Replace(name, np.full([n or 0 for n in shape], np.nan), (Use(reader.name, slot),))
+    model.apply(Plan((nan,))).write(tmp_path / "nan.onnx")
+    given = {**SMALL, "data": folder / "data.npz", "target": 0.5}
+    with pytest.raises(ModelError, match="NaN"):
+        exporter.trim(tmp_path / "nan.onnx", tmp_path / "small.onnx", **given)
+    assert not (tmp_path / "small.onnx").exists()
+
+
 def test_equal_samples_are_on_one_side() -> None:
     """Whatever their order: what is measured on was not calibrated on."""
     x = numbers(60, 1, 3)

@@ -18,15 +18,17 @@ from exporter.cli.main import cli
 from exporter.data.samples import synthetic_samples
 from exporter.errors import ExporterError, UsageError
 from exporter.formats.model import RunOptions
+from exporter.formats.onnx import from_proto
 from exporter.formats.tflite import from_bytes
 from exporter.formats.tflite.metadata_tree import read_tree, write_tree
 from exporter.graph import Array
+from exporter.graph.edits import Plan, RemoveOutputs
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.proof.probe import probe
 from exporter.proof.prove import prove
 from exporter.remap import Remap
 from exporter.verification.verify import VerifyOptions, verify_pair
-from tests.builders.onnx_models import model, node, numbers
+from tests.builders.onnx_models import model, node, numbers, run
 from tests.builders.onnx_suppression import ssd
 from tests.builders.several_heads import FIVE, five_heads, softmax_of
 from tests.builders.tflite_builder import Builder, read
@@ -245,3 +247,18 @@ def test_command_line(
     assert (
         "  remove the outputs 'race', 'mood', and what only they need\n" in capsys.readouterr().out
     )
+
+
+def test_constants_that_are_listed_as_inputs_go_with_their_output() -> None:
+    """Without its value, such an input would be one that each run must give."""
+    nodes = [node("MatMul", ["x", "w"], ["y"], "first"), node("MatMul", ["x", "v"], ["z"], "other")]
+    opened = model(nodes, {"w": numbers(6, 5), "v": numbers(6, 4)}, outputs={"y": None, "z": None})
+    for name, width in (("w", 5), ("v", 4)):
+        kind = onnx.TensorProto.FLOAT
+        info = onnx.helper.make_tensor_value_info(name, kind, [6, width])
+        opened.proto.graph.input.append(info)
+    proto = onnx.ModelProto.FromString(opened.to_bytes())
+    listed = from_proto(proto, "listed.onnx")
+    left = listed.apply(Plan((RemoveOutputs(("z",)),)))
+    assert [each.name for each in left.proto.graph.input] == ["x", "w"]
+    assert run(left, {"x": X})["y"] == pytest.approx(X @ numbers(6, 5), abs=1e-5)

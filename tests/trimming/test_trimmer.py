@@ -7,17 +7,20 @@ import pytest
 from numpy.testing import assert_allclose
 
 from exporter.data.samples import Samples
+from exporter.errors import ModelError, UsageError
 from exporter.formats.model import Model, RunOptions
 from exporter.formats.onnx import OnnxModel
-from exporter.graph import Array
+from exporter.graph import Array, Use
+from exporter.graph.edits import Plan, Replace
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.trimming.eliminate import Regression, eliminate
 from exporter.trimming.moments import Moments
-from exporter.trimming.outputs import Answers
+from exporter.trimming.outputs import Answers, Observed
 from exporter.trimming.refit import refit
 from exporter.trimming.trimmer import FitOptions, Trimmer
 from tests.builders.channel_models import NETWORKS, SIDE, Network, network
-from tests.builders.onnx_models import numbers, run
+from tests.builders.onnx_models import model as onnx_model
+from tests.builders.onnx_models import node, numbers, run
 
 EVERY_WIDTH = FitOptions(multiple=1)
 
@@ -121,3 +124,61 @@ def test_refit_is_least_squares(has_bias: bool) -> None:
     expected = np.linalg.lstsq(np.hstack([rows, ones]), target)[0]
     assert_allclose(found, expected[:4], atol=1e-6)
     assert_allclose(shift, expected[4] if has_bias else np.zeros(3), atol=1e-6)
+
+
+def answers(model: Model, rows: Array) -> Answers:
+    return Answers(
+        model, Observed.of(model.graph()), Samples({"x": rows[:, None]}, "rows"), RunOptions()
+    )
+
+
+def test_nan_agrees_with_nothing() -> None:
+    model = network("plain")
+    bias = model.graph().nodes[0].inputs[2]
+    nan = Replace(bias, np.full(8, np.nan), (Use(model.graph().nodes[0].name, 2),))
+    x = numbers(9, 3, SIDE, SIDE)
+    known, lost = answers(model, x), answers(model.apply(Plan((nan,))), x)
+    assert known.is_finite
+    assert not lost.is_finite
+    assert lost.agreement(lost) == known.agreement(lost) == 0.0
+    assert known.error(lost) > 100 * known.error(answers(network("plain", seed=1), x))
+
+
+def selecting(limit: float) -> OnnxModel:
+    """It returns the rows of a product whose largest value is above a limit, and their indices."""
+    nodes = [
+        node("MatMul", ["x", "kernel"], ["z"], "product"),
+        node("ReduceMax", ["z"], ["most"], "most", axes=[1], keepdims=0),
+        node("Greater", ["most", "limit"], ["chosen"], "chosen"),
+        node("Compress", ["z", "chosen"], ["y"], "rows", axis=0),
+    ]
+    constants = {"kernel": numbers(6, 5), "limit": np.array(limit, np.float32)}
+    return onnx_model(nodes, constants, x=("batch", 6), outputs={"y": ("found", 5)})
+
+
+def test_outputs_whose_shape_depends_on_values_cannot_be_compared() -> None:
+    rows = numbers(20, 6)
+    known = answers(selecting(0.5), rows)
+    for compare in (known.error, known.sqnr_db):
+        with pytest.raises(ModelError, match="shape of 'y' depends"):
+            compare(answers(selecting(1.5), rows))
+    nodes = [
+        node("Greater", ["x", "limit"], ["above"], "above"),
+        node("NonZero", ["above"], ["places"], "places"),
+        node("Cast", ["places"], ["y"], "cast", to=1),
+    ]
+    limit = {"limit": np.array(0.5, np.float32)}
+    places = onnx_model(nodes, limit, x=(1, 6), outputs={"y": (2, "found")})
+    with pytest.raises(ModelError, match="shape of 'y' depends"):
+        answers(places, rows)
+
+
+def test_a_cost_that_is_not_known_is_not_zero() -> None:
+    """The images have any size, so that the file does not tell the multiply-adds."""
+    net = Network()
+    logits = net.conv(net.relu(net.conv("x", 8)), 5)
+    nodes = [*net.nodes, node("GlobalAveragePool", [logits], ["y"], "mean")]
+    model = onnx_model(nodes, net.constants, x=("batch", 3, "height", "width"))
+    with pytest.raises(UsageError, match="not known"):
+        trimmer(model).path()
+    assert trimmer(model).path("parameters")[-1].cost < 0.3

@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterable
 
 from onnx import ModelProto, NodeProto
 
-from exporter.formats.onnx.protos import FIRST_IR_WITHOUT_INPUTS, names_read, replace_messages
+from exporter.formats.onnx.protos import names_read, replace_messages
 
 
 def remove_outputs(model: ModelProto, names: Collection[str]) -> None:
-    """Change a model in place. What nothing needed before stays, and so do all inputs.
+    """Change a model in place. What nothing needed before stays, and so do all inputs
+    without a default value.
 
     Args:
         model: its nodes are in running order.
@@ -28,9 +29,9 @@ def remove_outputs(model: ModelProto, names: Collection[str]) -> None:
     unneeded = before - needed - {name for node in kept for name in node.output}
     replace_messages(graph.node, kept)
     fields = [graph.initializer, graph.value_info]
-    if model.ir_version < FIRST_IR_WITHOUT_INPUTS:  # constants are listed as inputs too
-        constants = {each.name for each in graph.initializer} & unneeded
-        replace_messages(graph.input, [i for i in graph.input if i.name not in constants])
+    # A constant that is listed as an input would become one that every run must give.
+    constants = {each.name for each in graph.initializer} & unneeded
+    replace_messages(graph.input, [i for i in graph.input if i.name not in constants])
     for field in fields:
         replace_messages(field, [each for each in field if each.name not in unneeded])
 
