@@ -69,7 +69,7 @@ class TokenFiles:
             every = {*kept, *found}
             found = tokenizer_json.needed(self._json(TOKENIZER), every, closed=closed) | found
         elif WORDS in self.texts:
-            words = self.texts[WORDS].splitlines()
+            words = self._lines(WORDS)
             special = (words.index(word) for word in _SPECIAL_WORDS if word in words)
             found = dict.fromkeys(special, "a special token") | found
         elif TOKENS in self.texts:
@@ -86,7 +86,7 @@ class TokenFiles:
             model, ids = record["model"], tokenizer_json.vocabulary(record)
             found: int | None = model.get("unk_id", ids.get(model.get("unk_token") or ""))
             return found
-        words = self.texts.get(WORDS, "").splitlines()
+        words = self._lines(WORDS)
         return words.index("[UNK]") if "[UNK]" in words else None
 
     def rewritten(self, kept: Sequence[int], units: int) -> dict[str, str]:
@@ -103,9 +103,14 @@ class TokenFiles:
             raise UsageError(f"{self.folder / name} is not a JSON object")
         return found
 
+    def _lines(self, name: str) -> list[str]:
+        """The lines; `str.splitlines` also splits at other characters, which tokens may contain."""
+        text = self.texts.get(name, "").removesuffix("\n")
+        return text.split("\n") if text else []
+
     def _byte_level(self) -> dict[str, Any]:
         """The vocab.json and merges.txt of GPT-2 and RoBERTa as a tokenizer.json."""
-        lines = self.texts.get(MERGES, "").splitlines()
+        lines = self._lines(MERGES)
         pairs = [line for line in lines if line and not line.startswith("#version")]
         model = {"type": "BPE", "vocab": self._json(TOKENS), "merges": pairs}
         return {"model": model, "pre_tokenizer": {"type": "ByteLevel"}}
@@ -113,12 +118,12 @@ class TokenFiles:
     def _merges(self, new: NewIds) -> str:
         record = self._byte_level()
         kept = {token for token, i in record["model"]["vocab"].items() if i in new}
-        first = self.texts[MERGES].splitlines()[:1]
+        first = self._lines(MERGES)[:1]
         version = [line for line in first if line.startswith("#version")]
         return "\n".join([*version, *map(" ".join, Merges(record["model"]).within(kept))]) + "\n"
 
     def _words(self, new: NewIds) -> str:
-        words = self.texts[WORDS].splitlines()
+        words = self._lines(WORDS)
         return "".join(f"{words[i]}\n" for i in new.kept if i < len(words))
 
     def _names(self, name: str, new: NewIds) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from exporter.errors import UsageError
+
 
 class NewIds:
     """The new id of each token.
@@ -20,5 +22,10 @@ class NewIds:
         return old in self._new
 
     def __getitem__(self, old: int) -> int:
-        """The new id; KeyError if the token is removed."""
+        """The new id; UsageError if the token is removed."""
+        if old not in self._new:
+            raise UsageError(
+                f"the tokenizer inserts token {old}, which is not kept",
+                "keep it, or use --keep-ids",
+            )
         return self._new[old]

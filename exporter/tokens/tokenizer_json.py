@@ -48,6 +48,7 @@ def needed(record: _Record, kept: Collection[int], *, closed: bool) -> dict[int,
         found[ids[unknown]] = "the unknown token"
     if isinstance(model.get("unk_id"), int):
         found[model["unk_id"]] = "the unknown token"
+    found |= dict.fromkeys(_inserted(record), "inserted by the tokenizer")
     found |= {each["id"]: "an added token" for each in record.get("added_tokens") or ()}
     if closed and "merges" in model:
         added = {each["id"] for each in record.get("added_tokens") or ()}  # they are not merged
@@ -64,6 +65,23 @@ def _bytes(record: _Record, ids: Mapping[str, int]) -> Iterator[int]:
         "ByteLevel" in each for each in _types([record.get("pre_tokenizer"), record.get("decoder")])
     ):
         yield from (ids[letter] for letter in byte_letters() if letter in ids)
+
+
+def _inserted(record: _Record) -> Iterator[int]:
+    """The tokens that are put around a text, and after it."""
+    padding = record.get("padding")
+    if isinstance(padding, dict) and "pad_id" in padding:
+        yield padding["pad_id"]
+    waiting = [record.get("post_processor")]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            yield from (
+                part[name][1] for name in ("sep", "cls") if isinstance(part.get(name), list)
+            )
+            for each in (part.get("special_tokens") or {}).values():
+                yield from each["ids"]
+            waiting += part.get("processors") or ()
 
 
 def _types(part: Any) -> Iterator[str]:

@@ -39,7 +39,7 @@ from exporter.trace.head import Head
 from exporter.trace.rules.protocol import Refused
 from exporter.trace.unit_axis import UnitConstant
 
-_NO_TOKENS = re.compile(r"position|segment|type|mask|length", re.IGNORECASE)
+_NO_TOKENS = re.compile(r"position|(^|[^a-z])pos([^a-z]|$)|segment|type|mask|length", re.IGNORECASE)
 _PICKS = Expand | Slice | Split | Stack | GatherConstant | GatherComputed | Gather
 _JOINS = (Concat, Stack)
 _CHOICES = (1, 2)  # slots of the values of a "where"; slot 0 is the condition

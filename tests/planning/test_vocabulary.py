@@ -236,6 +236,36 @@ def test_other_uses_of_ids_are_refused(source: Any, message: str, tmp_path: Path
     assert error.value.hint == "--keep-ids leaves the ids at the input as they are"
 
 
+@pytest.mark.parametrize("name", ["pos", "pos_ids", "position_ids", "token_type_ids"])
+def test_a_table_of_positions_with_as_many_rows_is_left_alone(name: str, tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["tokens"], "tokens"),
+        helper.make_node("Gather", ["places", name], ["moved"], "positions"),
+        helper.make_node("Add", ["tokens", "moved"], ["h"], "sum"),
+        helper.make_node("MatMul", ["h", "k"], ["logits"], "head"),
+    ]
+    rng = np.random.default_rng(0)
+    shapes = {"table": (12, 4), "places": (12, 4), "k": (4, 12)}
+    constants = {n: rng.standard_normal(s).astype(np.float32) for n, s in shapes.items()}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info(n, onnx.TensorProto.INT64, [1, 3]) for n in ("ids", name)],
+        [helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, [1, 3, 12])],
+        [onnx.numpy_helper.from_array(values, n) for n, values in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    pruned, _ = cut(opened(made.SerializeToString(), tmp_path), keep=[6, 8, 9])
+    pruned.write(tmp_path / "cut.onnx")
+    places = np.array([[0, 5, 11]])
+    returned = onnxruntime.InferenceSession(tmp_path / "cut.onnx").run(
+        None, {"ids": np.array([[0, 2, 1]]), name: places}
+    )
+    kept = [6, 8, 9]
+    hidden = constants["table"][np.array([[6, 9, 8]])] + constants["places"][places]
+    np.testing.assert_allclose(returned[0], (hidden @ constants["k"])[..., kept], atol=1e-5)
+
+
 def test_a_model_without_a_table_is_refused(tmp_path: Path) -> None:
     source = onnx_model("untied")
     source.graph.node[0].CopyFrom(

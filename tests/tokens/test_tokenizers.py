@@ -192,6 +192,40 @@ def test_vocab_txt_keeps_special_words(tmp_path: Path) -> None:
     assert files.rewritten([0, 2, 7], 9) == {"vocab.txt": "[PAD]\n[UNK]\ncat\n"}
 
 
+def test_only_a_line_feed_ends_a_word(tmp_path: Path) -> None:
+    words = ["[UNK]", "a\u2028b", "c\x85", "the", "cat"]
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+    found = TokenFiles.in_folder(tmp_path).rewritten([0, 2, 4], 5)
+    assert found == {"vocab.txt": "[UNK]\nc\x85\ncat\n"}
+
+
+@pytest.mark.parametrize("kind", ["template", "sequence", "bert"])
+def test_tokens_that_are_inserted_are_needed(kind: str, tmp_path: Path) -> None:
+    """They are in the vocabulary, and not among the added tokens."""
+    words = ["a", "b", "[UNK]", "[CLS]", "[SEP]", "[PAD]", "c"]
+    vocabulary = {word: i for i, word in enumerate(words)}
+    made = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))  # noqa: S106
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    template = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 3), ("[SEP]", 4)]
+    )
+    made.post_processor = {
+        "template": template,
+        "sequence": processors.Sequence([template]),
+        "bert": processors.BertProcessing(("[SEP]", 4), ("[CLS]", 3)),
+    }[kind]
+    made.enable_padding(pad_id=5, pad_token="[PAD]", length=6)  # noqa: S106 - a token of text
+    made.save(str(tmp_path / "tokenizer.json"))
+    files = TokenFiles.in_folder(tmp_path)
+    kept = sorted({1, 6} | set(files.needed([1, 6], 7, closed=True)))
+    assert kept == [1, 2, 3, 4, 5, 6]
+    small = Tokenizer.from_str(files.rewritten(kept, 7)["tokenizer.json"])
+    assert small.encode("c b").tokens == made.encode("c b").tokens
+    assert [kept[i] for i in small.encode("c b").ids] == made.encode("c b").ids
+    with pytest.raises(UsageError, match="which is not kept"):
+        files.rewritten([1, 2, 6], 7)
+
+
 def test_vocab_json_and_merges_follow(tmp_path: Path) -> None:
     made = byte_level()
     made.model.save(str(tmp_path))
