@@ -38,6 +38,7 @@ _BLANK = {
     *("blank", "<blank>", "[blank]", "<blk>", "_blank_", "ctc_blank", "<ctc_blank>", "<ctc>"),
     *("\u03b5", "<eps>", "<epsilon>"),
 }
+_BARE_BLANK = {"blank", "\u03b5"}
 _WORDS = BACKGROUND | _NO_OBJECT | _BLANK
 _TOKEN = re.compile(
     r"\[(CLS|SEP|PAD|UNK|MASK|BOS|EOS)\]|</?(s|pad|unk|mask|bos|eos)>|<\|[a-z_]+\|>"
@@ -178,15 +179,22 @@ def _is_ssd(graph: Graph, head: Head) -> bool:
     return boxes and head.activation == "softmax" and not _is_dense(graph, head)
 
 
+def _is_blank(graph: Graph, head: Head, label: str) -> bool:
+    """A bare word may also name a class, as of pages: only a text recognizer has steps."""
+    is_word = label.lower() in _BARE_BLANK
+    return label.lower() in _BLANK and (not is_word or len(graph.shape(head.output)) >= _ROWS)
+
+
 def _may_be_blank(graph: Graph, head: Head, unit: int, label: str) -> bool:
     shape = head.tensor(head.output).shape
     inputs = [graph.tensors[name] for name in graph.inputs]
     is_picture = any(len(each.shape or ()) == _PIXELS for each in inputs)
     is_signal = head.activation == "log_softmax" and all("int" not in i.dtype for i in inputs)
     is_row = len(shape) == _ROWS and shape[head.axis] != 1 and head.axis == _ROWS - 1
+    one_for_each = shape[1:2] == (1,) and any((i.shape or ())[:1] == shape[:1] for i in inputs)
     at_end = unit in {0, head.units - 1} and not label
     boxes = boxes_elsewhere(graph, head.output, head.axis)
-    may_be = at_end and is_row and (is_picture or is_signal) and not boxes
+    may_be = at_end and is_row and (is_picture or is_signal) and not (boxes or one_for_each)
     return may_be and _chooses(head) and (head.competes or _is_greedy(graph, head))
 
 
@@ -240,7 +248,7 @@ SPECIAL = (
         "probably the background, since the model has no labels",
     ),
     Special(
-        lambda _graph, _head, _unit, label: label.lower() in _BLANK,
+        lambda graph, head, _unit, label: _is_blank(graph, head, label),
         "the blank, which separates the letters of a text",
         "needed by a decoder",
     ),

@@ -1,8 +1,8 @@
 """Label files next to a model: found by their names, and written again for the units that are left.
 
 1. Text with a label on each line: a file named after the model (net.txt, net_labels.txt), and
-   dictionaries of characters such as ppocr_keys_v1.txt and en_dict.txt. A file `labels.txt` may
-   belong to any model: --labels names it.
+   dictionaries of characters such as ppocr_keys_v1.txt and en_dict.txt, but not predictions.txt or
+   api_keys.txt. A file `labels.txt` may belong to any model: --labels names it.
 2. config.json with `id2label`, as transformers writes it.
 3. vocab.json with tokens and their indices, where no other file of a tokenizer depends on it.
 4. YAML of PaddleOCR with `character_dict`, such as inference.yml.
@@ -26,7 +26,7 @@ from exporter.selection.text_file import read_text
 Rewrite = Callable[[Sequence[str]], str]  # labels of the entries that are left -> text of the file
 _Read = tuple[tuple[str, ...], Rewrite]
 
-_DICTIONARY = re.compile(r".*(dict|keys).*\.txt")
+_DICTIONARY = re.compile(r"((.*[^a-z])?dict|(.*ppocr_?)?keys)([^a-z].*)?\.txt")
 _TOKENIZER = {"tokenizer.json", "merges.txt", "tokenizer_config.json", "spiece.model"}
 _ITEM = re.compile(r"(\s*)- (.*)")
 

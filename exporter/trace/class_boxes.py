@@ -1,7 +1,8 @@
 """Boxes of each class, next to the classes: they are cut with them.
 
 A detector of two stages, such as Faster R-CNN, returns for each region the probabilities of its
-C classes and a box for each class: another output [regions, C, 4], or [regions, 4 C]. Without this
+C classes and a box for each class: another output [regions, C, 4], [regions, 4, C] or
+[regions, 4 C]. Without this
 rule a cut leaves the boxes of removed classes, and the class indices point to wrong ones.
 """
 
@@ -19,7 +20,7 @@ from exporter.trace.rules.protocol import Refused
 from exporter.trace.unit_axis import UnitAxis
 
 _BOX = 4  # coordinates
-_NAMED = re.compile(r"box|bbox|delta|(^|[^a-z])(reg|loc)([^a-z]|$)|regress", re.IGNORECASE)
+_NAMED = re.compile(r"box|bbox|delta|(^|[^a-z])(reg|loc)([^a-z]|$)", re.IGNORECASE)
 
 TraceUnits = Callable[[Graph, str, UnitAxis], Head]
 
@@ -60,6 +61,8 @@ def _axes(graph: Graph, head: Head, output: str) -> Iterator[UnitAxis]:
         return
     if shape[len(rows) :] == (head.units, _BOX):
         yield UnitAxis(len(rows), classes)
+    elif shape[len(rows) :] == (_BOX, head.units):
+        yield UnitAxis(len(rows) + 1, classes)
     elif shape[len(rows) :] == (_BOX * head.units,) and _is_named(graph, output):
         yield UnitAxis(len(rows), np.repeat(classes, _BOX))
 

@@ -290,9 +290,14 @@ class HeadComparer(Comparer):
 
     def ranked(self, outputs: set[str]) -> Iterator[RankedOutput]:
         """Those of the outputs that show how the units rank."""
+        first, restored = self._first_members(), self._restored_ids()
+        return ranked_outputs(self.head, self._graphs, outputs, first, restored)
+
+    def _first_members(self) -> tuple[int, ...]:
+        """The unit of the original at each position; of a merged unit, its first member."""
         sizes = [len(members(units)) for units in self.table.new_to_old]
-        first = np.asarray(self.present)[np.cumsum([0, *sizes[:-1]])].tolist()
-        return ranked_outputs(self.head, self._graphs, outputs, first, self._restored_ids())
+        first: list[int] = np.asarray(self.present)[np.cumsum([0, *sizes[:-1]])].tolist()
+        return tuple(first)
 
     def computed_from_ranks(self, outputs: set[str]) -> set[str]:
         """Those of the outputs that are computed from the results of a ranking of the units."""
@@ -321,9 +326,10 @@ class HeadComparer(Comparer):
         if not own or not sources:
             return None
         before, after = self._class_indices(*head.readers.detections[:1])
-        new_index = {before[unit]: after[i] for i, unit in enumerate(self.present)}
+        units = self._first_members()
+        new_index = {before[unit]: after[i] for i, unit in enumerate(units)}
         columns = {n: c for n, c in head.readers.columns.items() if n in own}
-        return RerunOriginal(self.table.name, head, own, sources, self.present, new_index, columns)
+        return RerunOriginal(self.table.name, head, own, sources, units, new_index, columns)
 
     def _class_indices(self, detection: Detection | None = None) -> tuple[list[int], list[int]]:
         """The class index of each unit of the original, and of each pruned position."""

@@ -168,6 +168,8 @@ def test_inspect_shows_them(tmp_path: Path) -> None:
         pytest.param("net.yml", "names: [a]\n", id="no dictionary"),
         pytest.param("net.yml", "character_dict:\nend: 1\n", id="an empty dictionary"),
         pytest.param("labels.txt", _lines(*NAMES), id="labels of any model"),
+        pytest.param("predictions.txt", _lines(*NAMES), id="results"),
+        pytest.param("api_keys.txt", _lines(*NAMES), id="keys of a service"),
     ],
 )
 def test_other_files_are_not_read(tmp_path: Path, name: str, text: str) -> None:
@@ -176,6 +178,19 @@ def test_other_files_are_not_read(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(UsageError, match="there are no labels"):
         prune_file(tmp_path / "net.onnx", tmp_path / "s.onnx", CutOptions(keep="ant"), QUIET)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, "net.onnx"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("dict.txt", "en_dict.txt", "ppocrv5_dict.txt", "dict_v2.txt", "keys.txt", "keys_v1.txt"),
+        *("ppocr_keys_v1.txt", "ch_ppocr_keys_v1.txt"),
+    ],
+)
+def test_names_of_dictionaries(tmp_path: Path, name: str) -> None:
+    for each in (name, "net.onnx"):
+        (tmp_path / each).write_text("")
+    assert candidates(tmp_path / "net.onnx") == [tmp_path / name]
 
 
 def test_a_folder_that_cannot_be_listed_has_none(

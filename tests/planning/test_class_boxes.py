@@ -70,6 +70,21 @@ def test_boxes_are_cut_with_their_classes(keep: list[int], *, flat: bool) -> Non
     np.testing.assert_allclose(found["bbox_pred"], wanted, atol=1e-5)
 
 
+def test_coordinates_before_the_classes() -> None:
+    """[regions, 4, C]: the classes are on the last axis."""
+    nodes = [
+        node("MatMul", ["x", "k"], ["z"], "classes"),
+        node("Softmax", ["z"], ["p"], "last", axis=1),
+        node("MatMul", ["x", "b"], ["flat"], "more"),
+        node("Reshape", ["flat", "s"], ["boxes"], "by_class"),
+    ]
+    constants = {"k": K, "b": B, "s": np.array([-1, 4, CLASSES])}
+    original = model(nodes, constants, x=(REGIONS, 6), outputs=dict.fromkeys(["p", "boxes"]))
+    found = pruned(original, keep=[0, 1, 3])
+    wanted = (X @ B).reshape(REGIONS, 4, CLASSES)[..., [0, 1, 3]]
+    np.testing.assert_allclose(found["boxes"], wanted, atol=1e-5)
+
+
 def test_without_background_in_both() -> None:
     found = pruned(two_stage(rest=True), keep=[1, 3])
     np.testing.assert_allclose(found["p_1"], softmax(Z[:, [0, 2, 4]])[:, 1:], atol=1e-5)
@@ -137,7 +152,8 @@ def test_boxes_that_are_not_of_the_classes_stay(original: Any, wanted: Any) -> N
 @pytest.mark.parametrize(
     ("original", "other"),
     [
-        pytest.param(two_stage("landmarks", flat=True), "landmarks", id="another regression"),
+        pytest.param(two_stage("landmarks", flat=True), "landmarks", id="landmarks"),
+        pytest.param(two_stage("regression", flat=True), "regression", id="another regression"),
         pytest.param(
             two_stage("bbox_pred", flat=True, activation="Sigmoid"), "bbox_pred", id="tags"
         ),

@@ -9,7 +9,7 @@ import pytest
 
 from exporter.errors import NotAllowedError, UsageError
 from exporter.planning.cut import CutOptions, plan_cut
-from tests.builders.onnx_models import model, node, numbers
+from tests.builders.onnx_models import classifier, model, node, numbers
 
 CLASSES = 5
 
@@ -181,6 +181,7 @@ def test_allowed(case: str) -> None:
     [
         (detr("Sigmoid"), {"head": "probs"}),
         (sequence(), {"labels": PIXELS}),  # of no pixels and no boxes
+        (classifier(), {"labels": ["text", "photo", "blank", "\u03b5", "form"]}),  # of pages
         (sequence(), {}),
         (ssd("Sigmoid"), {"head": "probs"}),
         (ssd(), {"head": "probs", "labels": ["a", "b", "c", "d", "e"]}),
@@ -189,6 +190,8 @@ def test_allowed(case: str) -> None:
         (pixels(SOFT), {"labels": ["road", "car", "tree", "sky", "bus"]}),
         (pixels(SOFT, size=1), {}),  # a classifier
         (reader("Sigmoid"), {}),
+        (reader(x=(1, 3, 1, 1)), {}),  # one row for each picture: a classifier
+        (reader("LogSoftmax", x=(2, 1, 3)), {}),
         (reader("Softmax", x=(1, 9, 3)), {}),
         (reader(), {"labels": ["a", "b", "c", "d", "e"]}),
         (sequence(), {"labels": ["<s>", "<pad>", "<unk>", "</s>", "[MASK]"]}),  # nothing else

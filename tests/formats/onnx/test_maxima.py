@@ -157,6 +157,19 @@ def test_the_background_stays_in_the_sum_and_out_of_the_output(name: str, kept: 
     _assert_equal(pruned, expected, Z[:, rows])
 
 
+@pytest.mark.parametrize("name", ["probabilities too", "compared with a threshold"])
+def test_the_largest_value_of_merged_units(name: str) -> None:
+    nodes, expected, constants = MAXIMA[name]
+    original = classifier(*nodes, outputs=dict.fromkeys(expected), constants=constants)
+    p = softmax(Z[:, [0, 1, 4]])
+    merged = np.stack([p[:, 0] + p[:, 2], p[:, 1]], axis=1)
+    wanted = {"p": merged, "v": merged.max(1), "i": merged.argmax(1), "sure": merged.max(1) > 0.5}
+    ids = {"new_ids": True} if "i" in expected else {}
+    pruned = _cut(original, [0, 1, 4], merge={"both": [0, 4]}, **ids)
+    for output, values in run(pruned, {"x": X}).items():
+        np.testing.assert_allclose(values, wanted[output], atol=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["mask", "zero"])
 @pytest.mark.parametrize("name", ["first", "last, with value and index"])
 def test_removed_in_place(name: str, mode: str) -> None:
