@@ -12,7 +12,7 @@ _LARGEST_SCALE = 1 / 50  # a first factor below this maps pixels 0..255 to unit 
 _SMALLEST_OFFSET = 50.0  # a first offset above this centers pixels 0..255
 _CLIPPED = 0.1  # share of an input's range by which samples may exceed it without a warning
 _COVERED = 0.1  # share of an input's range that samples cover at least, without a warning
-_STEPS, _SPREAD = 255, 100_001  # between 8-bit levels; values that stand for a range
+_STEPS, _SPREAD = 255, 100_001  # between 8-bit levels; values that a range is sampled at
 
 
 class RangeCheck:

@@ -131,7 +131,9 @@ class SshDevice:
         return unpack(answer["outputs"], payload)
 
     def forget(self, key: int) -> None:
-        """A model is not needed any more; told with the next one, as nothing may be sent now."""
+        """Note that a model is not needed any more. The next request says so: nothing may be sent
+        now.
+        """
         self._unused.append(key)
 
     def facts(self) -> DeviceRow:

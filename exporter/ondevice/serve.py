@@ -154,7 +154,7 @@ class Server:
                     "reason": error.strerror,
                 }
         if problem:
-            while size:  # the rest is not written, so that the host can be told
+            while size:  # the rest is read and dropped, so that the answer can be sent
                 size -= len(read_exactly(self.stdin, min(size, _CHUNK)))
             raise RefusedError(problem)
 

@@ -1,4 +1,4 @@
-"""Stand-ins for ssh, adb and benchmark_model: programs that run everything on this machine."""
+"""Programs in place of ssh, adb and benchmark_model, which run everything on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Android devices: stand-ins for adb and benchmark_model, which run here."""
+"""Android devices: programs in place of adb and benchmark_model, which run here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def bench_here(here: Path, on: str = "adb://R58M123", **options: Any) -> Any:
 
 
 def test_measurements(here: Path) -> None:
-    """The stand-in says 200.5 us for the original, 100.5 us for the other, and as many MB."""
+    """The program prints 200.5 us for the original, 100.5 us for the other, and as many MB."""
     report = bench_here(here, threads=2, bench_runs=40, provider="gpu", samples=1)
     (row,) = report.latency
     assert (row.device, row.engine) == ("R58M123", "benchmark_model, gpu")

@@ -1,4 +1,4 @@
-"""Devices over ssh. The stand-in for ssh runs the same code as a real server does."""
+"""Devices over ssh. The program in place of ssh runs the same code as a real server does."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ QUICK = BenchOptions(min_seconds=0, min_runs=1, loads=3, block_ms=0.1)
 
 @pytest.fixture
 def here(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the stand-in for ssh, and with files to compare; TMPDIR is `tmp` in it."""
+    """A folder with the program in place of ssh, and files to compare; TMPDIR is `tmp` in it."""
     fake_ssh(tmp_path)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("PATH", path_with(tmp_path))
@@ -91,7 +91,7 @@ def test_values_are_those_of_this_machine(here: Path, suffix: str) -> None:
         first = found._keys
         del runner
         model.runner(RunOptions())
-        assert found._unused == [first + 1]  # the one before was told, this one is not yet
+        assert found._unused == [first + 1]  # the device knows of the one before
     for before, after in zip(expected, actual, strict=True):
         assert before.keys() == after.keys()
         for name, value in before.items():
@@ -359,7 +359,7 @@ def real(here: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A server on loopback, named by a configuration of ssh; the address of its host."""
     keygen = shutil.which("ssh-keygen")
     if SSHD is None or keygen is None:
-        pytest.skip("there is no sshd: the tests with the stand-in run the same code")
+        pytest.skip("there is no sshd: the other tests run the same code")
     for name in ("host", "user"):
         words: list[str | Path] = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", here / name]
         subprocess.run(words, check=True)
