@@ -90,9 +90,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         _selection(report, brief),
         table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
         Section("Proof", items=proofs(report)),
-        table(
-            "Trimmed: not equal to the original", tables.TRIMMED, report.trimmed, describe.TRIMMED
-        ),
+        table("Trimmed", tables.TRIMMED, report.trimmed, describe.TRIMMED),
         table("Quality and size", tables.PRECISIONS, precision_rows(report), describe.PRECISIONS),
         table(
             "Agreement by class",

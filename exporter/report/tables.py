@@ -213,9 +213,14 @@ TRIMMED = (
         lambda row: _counts(row.original_multiply_adds, row.multiply_adds),
         right=True,
     ),
-    Column("Parameters", lambda row: _counts(row.original_parameters, row.parameters), right=True),
+    Column(
+        "Parameters",
+        lambda row: _counts(row.original_parameters, row.parameters),
+        right=True,
+        detail=True,
+    ),
     Column("Calibrated on", lambda row: str(row.calibration_samples), right=True, detail=True),
-    Column("Held out", lambda row: str(row.held_out_samples), right=True),
+    Column("Held out", lambda row: str(row.held_out_samples), right=True, detail=True),
 )
 
 
