@@ -9,9 +9,10 @@ from typing import Any
 from exporter.report.formatting import NOTHING, change, factor, milliseconds, percent, size
 
 MOST_ROWS = 5000  # about 2 MB; the records have all
-TITLES = (
-    *("Cell", "Model", "Selection", "Result", "File", "Precision", "Note", "Kept", "Units", "Size"),
-    *("Change", "Top-1 agreement", "Latency, p50", "Speedup", "Memory"),
+TITLES = ("Cell", "Model", "Selection", "Result", "File", "Precision", "Note")
+NUMBERS = (
+    *("Kept", "Units", "Size", "Change"),
+    *("Top-1 agreement", "Latency, p50", "Speedup", "Memory"),
 )
 _WORDS = {  # status of a cell, or result of a file -> words, style
     "pass": ("Pass", "good"),
@@ -30,7 +31,7 @@ class BatchRow:
     Attributes:
         href: of the cell's page; "" if there is none.
         note: the error, or the first failed check or warning.
-        numbers: the texts of the right-aligned columns, each with the value to sort by.
+        numbers: title of a right-aligned column -> its text, and the value to sort by.
     """
 
     name: str
@@ -42,7 +43,7 @@ class BatchRow:
     file: str
     precision: str
     note: str
-    numbers: Sequence[tuple[str, float | None]]
+    numbers: Mapping[str, tuple[str, float | None]]
 
 
 def batch_rows(rows: Sequence[Mapping[str, Any]]) -> list[BatchRow]:
@@ -53,12 +54,27 @@ def batch_rows(rows: Sequence[Mapping[str, Any]]) -> list[BatchRow]:
     return [_row(row) for row in shown[:MOST_ROWS]]
 
 
+def filled(rows: Sequence[BatchRow]) -> list[str]:
+    """The titles of the columns of numbers in which some row has a value."""
+    return [title for title in NUMBERS if any(row.numbers[title][1] is not None for row in rows)]
+
+
 def _row(row: Mapping[str, Any]) -> BatchRow:
     word, style = _WORDS[row["result"] or row["status"]]
     notes = (row["error"], row["failed"], row["warnings"])
     note = next(filter(None, notes), "").partition("\n")[0]
     before, after = row["original_bytes"], row["bytes"]
     made = row["file"] is not None
+    numbers = (
+        (_text(row["kept"]), row["kept"]),
+        (_text(row["units"]), row["units"]),
+        (size(after) if made else NOTHING, after),
+        (change(before, after) if made else NOTHING, after / before if before else None),
+        (percent(row["top1"]), row["top1"]),
+        (milliseconds(row["p50_ms"]), row["p50_ms"]),
+        (factor(row["speedup"]), row["speedup"]),
+        (size(row["memory_bytes"]), row["memory_bytes"]),
+    )
     return BatchRow(
         row["name"],
         row["model"],
@@ -69,16 +85,7 @@ def _row(row: Mapping[str, Any]) -> BatchRow:
         row["file"] or NOTHING,
         row["precision"] or NOTHING,
         note,
-        (
-            (_text(row["kept"]), row["kept"]),
-            (_text(row["units"]), row["units"]),
-            (size(after) if made else NOTHING, after),
-            (change(before, after) if made else NOTHING, after / before if before else None),
-            (percent(row["top1"]), row["top1"]),
-            (milliseconds(row["p50_ms"]), row["p50_ms"]),
-            (factor(row["speedup"]), row["speedup"]),
-            (size(row["memory_bytes"]), row["memory_bytes"]),
-        ),
+        dict(zip(NUMBERS, numbers, strict=True)),
     )
 
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from exporter.records import Check, Report
 from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe, view
-from exporter.report.batch_page import TITLES, batch_rows
+from exporter.report.batch_page import TITLES, batch_rows, filled
 from exporter.report.check_groups import REASONS, is_gated
 from exporter.report.formatting import printable
 from exporter.report.plots import report_plots, variant_plots
@@ -145,6 +145,7 @@ def to_batch_html(headline: str, rows: Sequence[Mapping[str, Any]]) -> str:
         result="pass" if passed else "fail",
         headline=headline,
         titles=TITLES,
+        numbers=filled(shown),
         rows=shown,
         more=len(rows) - len(shown),
     )

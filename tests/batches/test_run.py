@@ -86,6 +86,8 @@ def test_a_failing_cell_stops_no_other(work: Path) -> None:
     }
     page = (out / "index.html").read_text()
     assert '<a href="net/birds/report.html">' in page
+    assert '<th scope="col" class="right">Size</th>' in page
+    assert "Latency" not in page, "nothing was timed"
     assert check_manifest(out).passed
     assert len(batch.to_pandas()) == len(STATUS)
     assert "2 of 7 cells passed" in batch._repr_html_()
