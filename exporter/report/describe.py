@@ -94,23 +94,34 @@ def describe_limits_of_timing(rows: Iterable[Latency], *, with_cpu: bool = False
         return ""
     changes = dict.fromkeys(_percent(row.detectable_change or 0) for row in measured)
     parts = [f"Changes below {' or '.join(changes)} cannot be seen in this run."]
-    for row in measured:
-        subject = f" for {row.artifact}" if len(measured) > 1 else ""
-        if with_cpu and row.cpu_ms is not None:
-            times = milliseconds(row.original_cpu_ms, row.cpu_ms)
-            parts.append(f"CPU time{subject}: {times}.")
-        if row.interrupted_rounds:
-            rounds = f"{row.interrupted_rounds} of {row.rounds} rounds"
-            parts.append(f"Other processes interrupted {rounds}{subject}, {_consequence(row)}.")
+    timed = [row for row in measured if with_cpu and row.cpu_ms is not None]
+    if timed:
+        times = ((milliseconds(row.original_cpu_ms, row.cpu_ms), row) for row in timed)
+        parts.append(f"CPU time: {_of_artifacts(times, measured)}.")
+    for effect in dict.fromkeys(_effect(row) for row in measured):
+        hit = [row for row in measured if row.interrupted_rounds and _effect(row) == effect]
+        if hit:
+            rounds = ((f"{row.interrupted_rounds} of {row.rounds} rounds", row) for row in hit)
+            parts.append(
+                f"Other processes interrupted {_of_artifacts(rounds, measured)}, {effect}."
+            )
     if any(row.verdict == "machine too busy to tell" for row in measured):
         parts.append("Close other programs, or measure longer: --bench-seconds 20.")
     return " ".join(parts)
 
 
-def _consequence(row: Latency) -> str:
+def _effect(row: Latency) -> str:
+    """What follows from the interrupted rounds of an artifact."""
     if row.basis == "CPU time":
-        return "so the ratio is of CPU time"
+        return "so CPU times are compared"
     return "which count too" if row.samples == row.rounds else "which are left out"
+
+
+def _of_artifacts(texts: Iterable[tuple[str, Latency]], measured: Sequence[Latency]) -> str:
+    """8 of 9 rounds for a.onnx, 7 of 9 rounds for b.onnx; without the name if there is one."""
+    if len(measured) == 1:
+        return ", ".join(text for text, _ in texts)
+    return ", ".join(f"{text} for {row.artifact}" for text, row in texts)
 
 
 def _percent(fraction: float) -> str:

@@ -273,7 +273,7 @@ Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes
 | `pruned.fp32.onnx` | onnxruntime, 1 thread, batch 1 | 0.83 -> 0.80 ms | - | 0.91 ms | - | 104 -> 12.3 ms | 1.04x \\[1.00, 1.06\\] | +/- 0.0153 | no measurable change |
 | `pruned.fp32.tflite` | LiteRT, 2 threads, batch 8 | 23.1 -> 0.012 ms | 21.0 -> 0.012 ms | 31.2 -> 0.013 ms | 44.5 -> 0.022 ms | 10.0 -> 1.00 ms | 15.2x \\[14.9, 15.6\\] | +/- 0.004 | faster |
 
-Changes below 5 % cannot be seen in this run. Other processes interrupted 180 of 200 rounds, so the ratio is of CPU time.
+Changes below 5 % cannot be seen in this run. Other processes interrupted 180 of 200 rounds, so CPU times are compared.
 
 Times of one run, before -> after; p90 and p99 are percentiles of single runs. Speed-up: interquartile mean of 200 paired ratios, original / pruned, with its 95 % bootstrap interval over 12 loads. Noise floor: half-width of that interval when the original is timed against itself.
 
@@ -543,7 +543,7 @@ Latency                          p50     Speed-up [95 %]  Verdict
 pruned.fp32.onnx     0.83 -> 0.80 ms  1.04x [1.00, 1.06]  no measurable change
 pruned.fp32.tflite  23.1 -> 0.012 ms  15.2x [14.9, 15.6]  faster
 Changes below 5 % cannot be seen in this run. CPU time: 21.0 -> 0.012 ms. Other
-processes interrupted 180 of 200 rounds, so the ratio is of CPU time.
+processes interrupted 180 of 200 rounds, so CPU times are compared.
 
 Remap of scores
 New  Old  Label

@@ -279,6 +279,23 @@ def test_report_explains_ids(
     assert sentence in " ".join(text.split())
 
 
+def test_notes_on_timing_name_files_once() -> None:
+    """Files that other processes disturbed alike share a sentence."""
+    first = PASSING.latency[1]
+    second = replace(first, artifact="b.onnx", original_cpu_ms=4.0, cpu_ms=2.0)
+    third = replace(first, artifact="c.onnx", basis="wall time", cpu_ms=None, samples=20)
+    third = replace(third, interrupted_rounds=12)
+    quiet = replace(third, artifact="d.onnx", interrupted_rounds=0)
+    text = describe.describe_limits_of_timing((first, second, third, quiet), with_cpu=True)
+    assert text == (
+        "Changes below 5 % cannot be seen in this run. "
+        "CPU time: 21.0 -> 0.012 ms for pruned.fp32.tflite, 4.00 -> 2.00 ms for b.onnx. "
+        "Other processes interrupted 180 of 200 rounds for pruned.fp32.tflite, 180 of 200 rounds "
+        "for b.onnx, so CPU times are compared. "
+        "Other processes interrupted 12 of 200 rounds for c.onnx, which are left out."
+    )
+
+
 def test_several_heads_are_named() -> None:
     other = replace(head((0,), 5), name="box_[0]")
     report = replace(PASSING, remap=remap(head((1, 2), 4), other))
