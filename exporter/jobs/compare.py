@@ -45,6 +45,7 @@ def verify_files(original: Path, pruned: Path, job: Job) -> Report:
         model = opened_pruned.model
         _check_comparable(original, model)
         source = stack.enter_context(job.open(original))
+        _check_order(source.model, model)
         sidecar = read_sidecar(pruned)
         remap = model.remap or sidecar
         stated = _stated_precision(source.model, model, remap)
@@ -102,6 +103,30 @@ def _check_comparable(original: Path, pruned: Model) -> None:
             f"{pruned.name} was cut, and the logits of {original.name}, a {kind.title}, cannot be "
             "read to compare it",
             "compare with the converted file: run --keep-original writes it",
+        )
+
+
+def _check_order(original: Model, pruned: Model) -> None:
+    """Refuse a cut as the original of the file that it was cut from."""
+    remap = original.remap
+    if remap is None or pruned.remap is not None or pruned.sha256 is None:
+        return
+    sources = (remap.original, remap.parent)
+    if pruned.sha256 in {source.sha256 for source in sources if source is not None}:
+        raise UsageError(
+            f"{original.name} was cut from {pruned.name}, so the files are in the wrong order",
+            "give the original first: exporter verify ORIGINAL CUT",
+        )
+
+
+def _check_inputs(original: Model, pruned: Model) -> None:
+    """Refuse to time two models that cannot run on the same samples."""
+    first, second = (tuple(model.graph().inputs) for model in (original, pruned))
+    if set(first) != set(second):
+        raise UsageError(
+            f"{original.name} takes {', '.join(first) or 'no input'}, and {pruned.name} takes "
+            f"{', '.join(second) or 'no input'}: both must run on the same inputs",
+            "bench a model and a file that was made from it",
         )
 
 
@@ -169,6 +194,7 @@ def bench_files(original: Path, pruned: Path, job: Job) -> Report:
     with ExitStack() as stack:
         source, opened_pruned = (stack.enter_context(job.open(p)) for p in (original, pruned))
         model = opened_pruned.model
+        _check_inputs(source.model, model)
         inputs = job.inputs(source.model, source.path)
         results = CheckResults.warn(*opened_pruned.warnings)
         with job.fleet() as fleet:

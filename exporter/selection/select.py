@@ -167,7 +167,7 @@ def select(
             )
         entries = parse(remove, "remove", every.labels or ())
         if kept_entry := next((entry for entry in entries if entry.file), None):
-            raise kept_entry.error("is a unit that this selection file keeps", "give it with keep")
+            raise kept_entry.error("this selection file keeps the unit", "give it with keep")
         named, notes = find_units(entries, every)
         kept = sorted(set(every.kept).difference(named))
     else:
@@ -236,7 +236,7 @@ def find_units(entries: Iterable[SelectionEntry], every: Selection) -> tuple[lis
         if isinstance(entry.value, int | range):
             if entry.value in positions:
                 first = positions[entry.value]
-                raise entry.error(f"is the same as {first}", "remove one of the two")
+                raise entry.error(f"it is the same as {first}", "remove one of the two")
             positions[entry.value] = entry.position
         units = _units(entry, every, index)
         if again := [unit for unit in units if unit in found]:
@@ -281,7 +281,7 @@ def _units(entry: SelectionEntry, every: Selection, index: LabelIndex) -> Sequen
     if isinstance(value, ExactLabel | LabelPattern):
         if every.labels is None:
             raise entry.error(
-                "is a label, and there are no labels", "give --labels FILE, or use indices"
+                "it is a label, and there are no labels", "give --labels FILE, or use indices"
             )
         return index.find(entry, value)
     if entry.file and entry.file.units not in {None, every.units}:

@@ -231,7 +231,7 @@ def _item(item: object, position: str) -> int:
         raise _error(
             str(item),
             position,
-            f"is neither an integer nor a string, but of type {type(item).__name__}",
+            f"it is neither an integer nor a string, but of type {type(item).__name__}",
             "give indices and labels; for a boolean mask, numpy.flatnonzero(mask)",
         )
     return _index(number, str(number), position)

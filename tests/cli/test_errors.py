@@ -181,7 +181,7 @@ SELECTION = {
     "label without labels": Refusal(
         "--keep macaw",
         2,
-        "keep entry 1 at character 1, 'macaw': is a label, and there are no labels",
+        "keep entry 1 at character 1, 'macaw': it is a label, and there are no labels",
         "give --labels FILE, or use indices",
     ),
     "unknown label": Refusal(

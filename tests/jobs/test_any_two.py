@@ -34,6 +34,14 @@ def other_names(tmp_path: Path, kernel: Any = KERNEL, bias: Any = BIAS) -> Path:
     return path
 
 
+def onnx_sum(path: Path) -> Path:
+    """A file with the inputs `x` and `more`, and the output `y`."""
+    proto = onnx.proto([onnx.node("Add", ["x", "more"], ["y"])], {"more": onnx.numbers(6)}, ir=3)
+    del proto.graph.initializer[:]
+    path.write_bytes(proto.SerializeToString())
+    return path
+
+
 @pytest.fixture
 def original(tmp_path: Path) -> Path:
     onnx.classifier().write(tmp_path / "net.onnx")
@@ -64,6 +72,23 @@ def test_a_row_that_occurs_twice_is_no_cut(original: Path, tmp_path: Path) -> No
     twice = [1, 1, 3]
     report = exporter.verify(original, other_names(tmp_path, KERNEL[:, twice], BIAS[twice]))
     assert (report.ok, report.remap) == (False, None)
+
+
+def test_files_in_the_wrong_order_are_refused(original: Path, tmp_path: Path) -> None:
+    cut, again = tmp_path / "cut.onnx", tmp_path / "again.onnx"
+    exporter.prune(original, keep=[1, 2]).save(cut)
+    exporter.prune(cut, keep=[0]).save(again)
+    for first in ("cut.onnx", "again.onnx"):
+        with pytest.raises(UsageError, match=f"{first} was cut from net.onnx") as caught:
+            exporter.verify(tmp_path / first, original)
+        assert "exporter verify ORIGINAL CUT" in str(caught.value)
+    assert exporter.verify(cut, again).ok
+    assert exporter.verify(original, again).ok
+
+
+def test_a_bench_needs_the_same_inputs(original: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"takes x, and other.onnx takes x, more: both must"):
+        exporter.bench(original, onnx_sum(tmp_path / "other.onnx"))
 
 
 def test_an_input_without_a_counterpart_is_refused(original: Path, tmp_path: Path) -> None:

@@ -413,7 +413,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "no unit": (lambda: built(exporter.UnitMask()).keep([]), "none of the 5 units"),
     "a label without labels": (
         lambda: built(exporter.UnitMask()).keep(["owl"]),
-        "is a label, and there are no labels",
+        "it is a label, and there are no labels",
     ),
     "a mask of another width": (
         lambda: built(exporter.UnitMask(name="m")).switch(np.ones(4, bool)),

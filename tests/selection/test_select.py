@@ -138,17 +138,17 @@ def test_file_refused(
     [
         pytest.param([1, -1], "keep entry 2, '-1': an index cannot be negative", id="negative"),
         pytest.param([1, 20], "keep entry 2, '20': there is no unit 20", id="out of range"),
-        pytest.param([3, 1, 3], "keep entry 3, '3': is the same as keep entry 1", id="twice"),
+        pytest.param([3, 1, 3], "keep entry 3, '3': it is the same as keep entry 1", id="twice"),
         pytest.param(
-            [3, "3"], "keep entry 2, '3': is the same as keep entry 1", id="twice, as text"
+            [3, "3"], "keep entry 2, '3': it is the same as keep entry 1", id="twice, as text"
         ),
         pytest.param(["cat,owl"], "keep entry 1, 'cat,owl': no unit has this label", id="comma"),
         pytest.param(["cat", ""], "keep entry 2, '': the entry is empty", id="empty string"),
-        pytest.param([1, 2.0], "keep entry 2, '2.0': is neither an integer", id="float"),
-        pytest.param([1, None], "keep entry 2, 'None': is neither", id="None"),
-        pytest.param([True], "keep entry 1, 'True': is neither", id="boolean"),
-        pytest.param(np.array([True, False]), "keep entry 1, 'True': is neither", id="mask"),
-        pytest.param(np.array([[1, 2]]), "keep entry 1, '[1 2]': is neither", id="two axes"),
+        pytest.param([1, 2.0], "keep entry 2, '2.0': it is neither an integer", id="float"),
+        pytest.param([1, None], "keep entry 2, 'None': it is neither", id="None"),
+        pytest.param([True], "keep entry 1, 'True': it is neither", id="boolean"),
+        pytest.param(np.array([True, False]), "keep entry 1, 'True': it is neither", id="mask"),
+        pytest.param(np.array([[1, 2]]), "keep entry 1, '[1 2]': it is neither", id="two axes"),
         pytest.param(3, "keep is neither a string nor a sequence: 3", id="an int"),
         pytest.param(b"12", "keep is neither a string nor a sequence: b'12'", id="bytes"),
         pytest.param([], "none of the 20 units would be kept", id="nothing kept"),

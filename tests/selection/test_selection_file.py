@@ -21,7 +21,7 @@ def test_the_kept_units_are_read(tmp_path: Path) -> None:
     assert select(units=5, keep=f"@{file}").kept == (0, 3)
     assert select(units=5, keep=f"@{file}", keep_order=True).kept == (3, 0)
     assert select(units=5, keep=f"1,@{file}").kept == (0, 1, 3)
-    with pytest.raises(UsageError, match="is a unit that this selection file keeps") as error:
+    with pytest.raises(UsageError, match="this selection file keeps the unit") as error:
         select(units=5, remove=f"@{file}")
     assert error.value.hint == "give it with keep"
 
