@@ -1,7 +1,9 @@
 """Combine the operations of a softmax, which a file writes one by one, into one activation.
 
 JAX has no softmax operation and traces exp(z - max(z)) / sum(...); some converters write it so for
-an axis that is not the last. Each of these operations alone would mix the units.
+an axis that is not the last. Naive Bayes classifiers of scikit-learn return exp(log_softmax(z)), and
+one classifier per class returns probabilities divided by their sum. Each of these operations alone
+would mix the units.
 """
 
 from __future__ import annotations
@@ -10,9 +12,13 @@ from collections.abc import Container
 from dataclasses import replace
 from typing import NamedTuple
 
+from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.graph import Graph, Node
 from exporter.graph.operations import Activation, Expand, Reduce, Reshape, ShapeOf
 from exporter.graph.walk import applies, computed_inputs, upstream
+
+
+EXP = Activation("exp")
 
 
 class _Reduced(NamedTuple):
@@ -25,7 +31,7 @@ class _Reduced(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """A softmax, or the logarithm of one."""
+    """A softmax, the logarithm of one, or probabilities divided by their sum."""
 
     activation: Activation
     z: str
@@ -41,7 +47,8 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
 
     Args:
         graph: of a file.
-        operators: of the file, that divide or subtract. A softmax ends in one of them.
+        operators: of the file, that divide, subtract or raise to a power of e. A softmax ends in
+            one of them.
     """
     last = (node for node in graph.nodes if node.operator in operators)
     found = {node.name: match for node in last if (match := _match(graph, node)) is not None}
@@ -56,7 +63,34 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
             )
         elif node.name not in combined:
             nodes.append(node)
-    return replace(graph, nodes=tuple(nodes)) if found else graph
+    combined_graph = replace(graph, nodes=tuple(nodes)) if found else graph
+    return _with_exponentials_of_logarithms(combined_graph, operators)
+
+
+def _with_exponentials_of_logarithms(graph: Graph, operators: Container[str]) -> Graph:
+    """The graph in which the exponential of the logarithm of a softmax is that softmax.
+
+    A logarithm that something else reads stays.
+    """
+    changed: dict[str, Node | None] = {}
+    for node in graph.nodes:
+        if node.operator not in operators or node.operation != EXP:
+            continue
+        log, _ = graph.producers.get(node.inputs[0], (None, 0))
+        match log.operation if log is not None else None:
+            case Activation("log_softmax", axis) if log is not None:
+                names = log.outputs
+                readers = {reader.name for name in names for reader, _ in graph.consumers[name]}
+                inner = names if readers == {node.name} and not {*names} & {*graph.outputs} else ()
+                if inner:
+                    changed[log.name] = None
+                softmax = Activation("softmax", axis)
+                made = replace(node, operation=softmax, inputs=log.inputs[:1])
+                changed[node.name] = replace(made, outputs=(*node.outputs, *inner))
+    if not changed:
+        return graph
+    nodes = (changed.get(node.name, node) for node in graph.nodes)
+    return replace(graph, nodes=tuple(node for node in nodes if node is not None))
 
 
 def _match(graph: Graph, last: Node) -> _Found | None:
@@ -82,9 +116,14 @@ def _match(graph: Graph, last: Node) -> _Found | None:
 
 
 def _softmax(graph: Graph, value: str, total: _Reduced) -> _Found | None:
-    exp = _exp(graph, value)
-    if exp is None or total.functions != ("sum",) or total.source != value:
+    if total.source != value or total.functions not in {("sum",), ("l1",)}:
         return None
+    exp = _exp(graph, value)
+    if exp is None:
+        node, _ = graph.producers[value]
+        share = Activation("l1_normalize", total.axis)
+        is_share = total.functions == ("l1",) or _is_probability(node)
+        return _Found(share, value, total.nodes, ()) if is_share else None
     z, nodes, wide = _without_maximum(graph, exp.inputs[0], total.axis)
     softmax = Activation("softmax", total.axis)
     return _Found(softmax, z, (*nodes, exp, *total.nodes), (*wide, value))
@@ -103,8 +142,16 @@ def _log_softmax(graph: Graph, value: str, total: _Reduced) -> _Found | None:
 
 def _exp(graph: Graph, tensor: str) -> Node | None:
     node, _ = graph.producers.get(tensor, (None, 0))
-    is_exp = node is not None and node.operation == Activation("exp")
+    is_exp = node is not None and node.operation == EXP
     return node if is_exp else None
+
+
+def _is_probability(node: Node) -> bool:
+    """Are its results in [0, 1], each from one value? Their sum is that of the absolute values."""
+    if not isinstance(node.operation, Activation):
+        return False
+    function = ACTIVATIONS[node.operation.function]
+    return function.probability and not function.mixes
 
 
 def _without_maximum(

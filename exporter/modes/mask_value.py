@@ -38,15 +38,22 @@ def joins_probabilities_of_parts(head: Head) -> bool:
 
     Then there is no last activation, but a removed unit's probability is 0 as well.
     """
+    return head.z == head.output and contains_probabilities(head, head.output)
 
-    def is_probability(tensor: str) -> bool:
-        node, _ = head.producers[tensor]
-        if isinstance(node.operation, Activation):
-            return ACTIVATIONS[node.operation.function].probability
-        moves = only_moves(node, "dequantize", "quantize", kinds=REARRANGE | Concat)
-        return moves and all(is_probability(name) for name in node.inputs if name in head.producers)
 
-    return head.z == head.output and is_probability(head.output)
+def contains_probabilities(head: Head, tensor: str) -> bool:
+    """Whether a tensor contains results of activations to probabilities, moved or joined."""
+    node, _ = head.producers[tensor]
+    if isinstance(node.operation, Activation):
+        return ACTIVATIONS[node.operation.function].probability
+    if not only_moves(node, "dequantize", "quantize", kinds=REARRANGE | Concat):
+        return False
+    return all(contains_probabilities(head, each) for each in node.inputs if each in head.producers)
+
+
+def divides_by_a_norm(head: Head) -> bool:
+    """Whether the last activation divides by a norm of the values, which a floor would dominate."""
+    return head.activation.endswith("_normalize")
 
 
 def quantization_at(head: Head, tensor: str) -> Quantization | None:

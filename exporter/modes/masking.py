@@ -15,6 +15,8 @@ from exporter.graph.operations import Concat, Elementwise, Linear, Reshape, Slic
 from exporter.graph.walk import REARRANGE, only_moves
 from exporter.modes.activation_tail import apply_tail, replace_removed, select_units
 from exporter.modes.mask_value import (
+    contains_probabilities,
+    divides_by_a_norm,
     has_quantized_values,
     joins_probabilities_of_parts,
     lowest_value,
@@ -35,7 +37,8 @@ def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
     2. A model that is or will be quantized gets a slice with its width restored: a floor at z would
        ruin a scale, and the lowest quantized logit still gets a share of a softmax.
     3. Exception: the lowest quantized value at z is enough (`_lowest_quantized`).
-    4. Otherwise removed units get a floor at z: 0 if z already contains probabilities.
+    4. So does a head whose last activation divides by a norm, which a floor would dominate.
+    5. Otherwise removed units get a floor at z: 0 if z already contains probabilities.
     """
     if semantics.for_quantization and not (returns_probabilities(head) or semantics.restore_width):
         raise UsageError(
@@ -45,6 +48,8 @@ def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
         )
     narrow = semantics.absolute or semantics.restore_width or semantics.for_quantization
     floor = 0.0 if joins_probabilities_of_parts(head) else lowest_value(head, head.z)
+    if divides_by_a_norm(head):
+        floor, narrow = 0.0, narrow or not contains_probabilities(head, head.z)
     if not narrow and has_quantized_values(head):
         lowest = _lowest_quantized(head)
         narrow, floor = lowest is None, lowest or 0.0

@@ -99,6 +99,18 @@ ONNX: Mapping[str, tuple[list[NodeProto], bool]] = {
         ],
         True,
     ),
+    "the exponential of its logarithm": (
+        [node("LogSoftmax", ["z"], ["l"], "log", axis=1), node("Exp", ["l"], ["y"], "y")],
+        False,
+    ),
+    "the exponential of its logarithm, by one reduction": (
+        [
+            node("ReduceLogSumExp", ["z"], ["s"], "total", axes=[1]),
+            node("Sub", ["z", "s"], ["l"], "log"),
+            node("Exp", ["l"], ["y"], "y"),
+        ],
+        False,
+    ),
 }
 CONSTANTS: Mapping[str, Array] = {
     "axes": ints(1),
@@ -246,6 +258,50 @@ def test_its_logits_are_found_and_its_inner_tensors_narrow(
         assert (UNITS in lengths, len(KEPT) in lengths) == (False, True), name
 
 
+def test_a_softmax_and_its_logarithm_are_both_returned() -> None:
+    log = node("LogSoftmax", ["z"], ["l"], "log", axis=1)
+    model = onnx(log, node("Exp", ["l"], ["y"], "y"), outputs={"y": None, "l": None})
+    done = prune_model(model, CutOptions(keep=KEPT, head="y"), Job(samples=4))
+    answers = done.model.runner(RunOptions())({"x": X})
+    assert np.allclose(answers["y"], softmax(Z[:, KEPT]), rtol=0, atol=2e-6)
+    assert np.allclose(answers["l"], np.log(softmax(Z[:, KEPT])), rtol=0, atol=2e-6)
+
+
+# --- values divided by their sum -----------------------------------------------------------------
+
+PROBABILITIES = 1 / (1 + np.exp(-Z))
+SHARES = {
+    "probabilities and their sum": (
+        [
+            node("Sigmoid", ["z"], ["e"], "sigmoid"),
+            SUM,
+            node("Div", ["e", "s"], ["y"], "y"),
+        ],
+        PROBABILITIES,
+    ),
+    "any values and the sum of their absolute values": (
+        [node("ReduceL1", ["z"], ["s"], "sum", axes=[1]), node("Div", ["z", "s"], ["y"], "y")],
+        Z,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_values_divided_by_their_sum_are_divided_by_that_of_the_kept(name: str) -> None:
+    tail, values = SHARES[name]
+    kept = values[:, KEPT]
+    expected = kept / np.abs(kept).sum(axis=1, keepdims=True)
+    for mode in ("slice", "mask"):
+        done = prune_model(onnx(*tail), CutOptions(keep=KEPT, mode=mode), Job(samples=4))
+        assert done.results.passed, mode
+        found = answer(done.model)
+        shown = found if mode == "slice" else found[:, KEPT]
+        assert np.allclose(shown, expected, rtol=0, atol=2e-6), mode
+        if mode == "mask":
+            removed = np.delete(found, KEPT, axis=1)
+            assert (removed == (0.0 if values is PROBABILITIES else -1e4)).all()
+
+
 # --- not a softmax over units --------------------------------------------------------------------
 
 
@@ -267,6 +323,9 @@ OTHERS: Mapping[str, Model] = {
         *POWERS,
         node("ReduceSum", ["d", "axes"], ["s"], "sum"),
         node("Div", ["e", "s"], ["y"], "y"),
+    ),
+    "ONNX, of values that may be negative": onnx(
+        node("ReduceSum", ["z", "axes"], ["s"], "sum"), node("Div", ["z", "s"], ["y"], "y")
     ),
     "ONNX, upside down": onnx(*POWERS, SUM, node("Div", ["s", "e"], ["y"], "y")),
     "ONNX, the sum itself taken off": onnx(*POWERS, SUM, node("Sub", ["d", "s"], ["y"], "y")),

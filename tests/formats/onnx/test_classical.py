@@ -93,8 +93,7 @@ def forest(post: str = "SOFTMAX", **more: Any) -> NodeProto:
         ["label", "scores"],
         classlabels_int64s=list(range(CLASSES)),
         post_transform=post,
-        **stumps("class"),
-        **more,
+        **{**stumps("class"), **more},
     )
 
 
@@ -182,6 +181,26 @@ CUT = {
                 targets=CLASSES,
             ),
             outputs={"scores": (TensorProto.FLOAT, [None, 1])},  # as skl2onnx states it
+        ),
+        taken,
+    ),
+    "targets without a leaf, which onnxruntime gives no base value": (
+        model(
+            ml(
+                "TreeEnsembleRegressor",
+                ["x"],
+                ["scores"],
+                n_targets=CLASSES,
+                base_values=OFFSETS.tolist(),
+                **{**stumps("target"), "target_ids": [0, 3] * (2 * CLASSES)},
+            ),
+            outputs=MATRIX,
+        ),
+        taken,
+    ),
+    "classes without a leaf": (
+        model(
+            forest("NONE", base_values=OFFSETS.tolist(), class_ids=[0, 3] * (2 * CLASSES)),
         ),
         taken,
     ),

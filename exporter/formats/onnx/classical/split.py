@@ -117,6 +117,8 @@ class _Splitter:
             kernel = np.asarray(attributes["coefficients"], np.float32).reshape(width, -1)
         offsets = np.asarray(offsets_of(node.op_type, attributes))
         offsets = offsets if offsets.size else np.zeros(width, np.float32)
+        if form.entries and not is_classifier:  # onnxruntime adds no base value without a leaf
+            offsets = np.where(np.isin(np.arange(width), attributes["target_ids"]), offsets, 0)
         constants = [
             self._constant(f"{name}{KERNEL}", kernel),
             self._constant(f"{name}/offsets", offsets),
