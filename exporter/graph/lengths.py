@@ -40,9 +40,11 @@ def input_shapes(
     1. A given shape, or a given length of that name.
     2. A leading dimension is the batch.
     3. The default of a known name; a sum or product of known names.
+    4. Without names of dimensions, as in SavedModels: the default length of a sequence, for
+       inputs of integers [batch, steps] that are named as those of a tokenizer.
     """
     tensors = tuple(inputs)
-    known = dict(lengths.dims)
+    known = {_STEPS: _PARTS[1], **lengths.dims}
     for tensor in tensors:
         pairs = zip(tensor.symbols, lengths.shapes.get(tensor.name, ()), strict=False)
         known = {**{name: length for name, length in pairs if name}, **known}
@@ -65,6 +67,8 @@ def _shape(tensor: Tensor, lengths: Lengths, known: Mapping[str, int], batch: in
     if tensor.shape is None:
         return None
     names = tensor.symbols or ("",) * len(tensor.shape)
+    if not any(names) and _holds_tokens(tensor):
+        names = ("", _STEPS)
     pairs = zip(tensor.shape, names, strict=True)
     shape = [known.get(name) if length is None else length for length, name in pairs]
     if shape and shape[0] is None:
@@ -99,6 +103,13 @@ def _is_sound(tensor: Tensor) -> bool:
     """Has an input the shape of sound: [batch, samples]?"""
     rank = 2
     return tensor.dtype.startswith("float") and len(tensor.shape or ()) == rank
+
+
+def _holds_tokens(tensor: Tensor) -> bool:
+    """Is an input one of a tokenizer: [batch, steps] of integers, with a usual name?"""
+    rank = 2
+    is_whole = tensor.dtype.startswith(("int", "bool"))
+    return is_whole and len(tensor.shape or ()) == rank and bool(_TOKENS.search(tensor.name))
 
 
 def _computed(text: str, known: Mapping[str, int]) -> int | None:
@@ -137,7 +148,10 @@ _PAST = re.compile(r"past|cache|previous|prefix", re.IGNORECASE)
 _BATCH = re.compile(r"batch|^(n|b|bs)$", re.IGNORECASE)
 _ENCODER = re.compile(r"encoder", re.IGNORECASE)
 _SEQUENCE = re.compile(r"seq|token|length|(^|_)(len|time|frames?|steps?)|^[tsl]$", re.IGNORECASE)
+_TOKENS = re.compile(r"ids$|mask|token|segment", re.IGNORECASE)
+_STEPS = "\0steps"  # no dimension has this name
+_CHANNELS = re.compile(r"^num_channels$", re.IGNORECASE)
 _IMAGE = re.compile(r"height|width|^[hw]$", re.IGNORECASE)
 
 # The first pattern that a name contains decides.
-_DEFAULTS = ((_PAST, _PARTS[0]), (_SEQUENCE, _PARTS[1]), (_IMAGE, 64))
+_DEFAULTS = ((_PAST, _PARTS[0]), (_SEQUENCE, _PARTS[1]), (_IMAGE, 64), (_CHANNELS, 3))

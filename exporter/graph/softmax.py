@@ -1,9 +1,9 @@
 """Combine the operations of a softmax, which a file writes one by one, into one activation.
 
 JAX has no softmax operation and traces exp(z - max(z)) / sum(...); some converters write it so for
-an axis that is not the last. Naive Bayes classifiers of scikit-learn return exp(log_softmax(z)), and
-one classifier per class returns probabilities divided by their sum. Each of these operations alone
-would mix the units.
+an axis that is not the last. Naive Bayes classifiers of scikit-learn return exp(log_softmax(z)),
+and classifiers of one class against the rest return probabilities divided by their sum. Each of
+these operations alone would mix the units.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from exporter.graph.activations import ACTIVATIONS
 from exporter.graph.graph import Graph, Node
 from exporter.graph.operations import Activation, Expand, Reduce, Reshape, ShapeOf
 from exporter.graph.walk import applies, computed_inputs, upstream
-
 
 EXP = Activation("exp")
 

@@ -413,7 +413,8 @@ KERAS = {
         "run custom.keras -o x --keep 1",
         3,
         "custom.keras: layer 'mine' is of the custom class 'Doubled'",
-        "only models made of Keras' own layers can be opened",
+        "load it in Python with the package that defines the class, save it with "
+        "model.export(FOLDER), and cut that folder",
     ),
     "wrong spec, before the conversion": Refusal(
         "run net.keras -o x --keep 9", 2, "keep entry 1 at character 1, '9': there is no unit 9"

@@ -21,6 +21,24 @@ CACHE = tensor("past", "batch_size", 4, "past_sequence_length", 8, dtype="float3
 IDS = tensor("ids", "batch_size", "sequence_length")
 
 CASES: list[Any] = [
+    pytest.param(
+        [tensor("token_ids", None, None), tensor("padding_mask", None, None, dtype="int32")],
+        Lengths(),
+        {"token_ids": (1, 8), "padding_mask": (1, 8)},
+        id="inputs of a tokenizer, unnamed",
+    ),
+    pytest.param(
+        [tensor("token_ids", None, None, dtype="float32"), tensor("mask", None, None, None)],
+        Lengths(),
+        {"token_ids": (1, None), "mask": (1, None, None)},
+        id="no inputs of a tokenizer",
+    ),
+    pytest.param(
+        [tensor("x", "n", "num_channels", 8, 8, dtype="float32")],
+        Lengths(),
+        {"x": (1, 3, 8, 8)},
+        id="channels",
+    ),
     pytest.param([tensor("x", None, 3)], Lengths(), {"x": (1, 3)}, id="an unnamed batch"),
     pytest.param([tensor("x", None, None)], Lengths(), {"x": (1, None)}, id="unnamed"),
     pytest.param([Tensor("x", None, "int64")], Lengths(), {"x": None}, id="an unknown rank"),

@@ -34,7 +34,10 @@ _HINT_FUNCTION = (
     "open it with the TensorFlow that wrote it, save it with tf.saved_model.save, and cut that"
 )
 _HINT_CODE = "build the model again with a built-in layer instead"
-_HINT_CUSTOM = "only models made of Keras' own layers can be opened"
+_HINT_CUSTOM = (
+    "load it in Python with the package that defines the class, save it with "
+    "model.export(FOLDER), and cut that folder"
+)
 
 
 def check_without_libraries(path: Path) -> KerasFile | None:

@@ -55,11 +55,21 @@ class OnnxRunner:
         try:
             results = run_session(self._session, self._outputs, inputs, self._run_options)
         except RUNTIME_ERRORS as error:
-            raise ModelError(f"onnxruntime cannot run {self._name}: {_one_line(error)}") from error
+            fact = f"onnxruntime cannot run {self._name}: {_one_line(error)}"
+            raise ModelError(fact, self._length_hint(inputs)) from error
         named = dict(zip(self._outputs, results, strict=True))
         for name in self._maps.keys() & named.keys():
             named[name] = array_of_maps(named[name], self._maps[name])
         return named
+
+    def _length_hint(self, inputs: Mapping[str, Array]) -> str:
+        """How to state other lengths, if the file leaves some open that the network decides."""
+        for end in self._session.get_inputs():
+            is_open = any(not isinstance(length, int) for length in end.shape[1:])
+            if is_open and end.name in inputs:
+                shape = ",".join(map(str, inputs[end.name].shape))
+                return f"if the network needs other lengths: --input-shape {end.name}={shape}"
+        return ""
 
     def prepare(self, inputs: Mapping[str, Array]) -> Callable[[], object]:
         """See `exporter.formats.model.TimedRunner`; outputs stay in the runtime."""
