@@ -25,6 +25,7 @@ class CutKeywords(TypedDict, total=False):
     head: str | None
     units: str | tuple[int, int] | None
     allow_nonfinite: bool
+    allow_gather: bool
     drop_outputs: str | Iterable[str]
     group: int | None
     protect: Units | None

@@ -100,6 +100,7 @@ class Insert:
         attributes: by the neutral names that the operation's entry documents.
         shape: of the result; None for the shape of `after`.
         name: of the result of a branch.
+        only_output: the model's output gets the result; other consumers still read the tensor.
     """
 
     operation: str
@@ -108,10 +109,12 @@ class Insert:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     shape: Shape | None = None
     name: str | None = None
+    only_output: bool = False
 
     def __str__(self) -> str:
         named = f", as {self.name!r}" if self.name else ""
-        return f"insert {self.operation} after {self.after!r}{named}"
+        where = "the output " if self.only_output else ""
+        return f"insert {self.operation} after {where}{self.after!r}{named}"
 
 
 @dataclass(frozen=True, eq=False)

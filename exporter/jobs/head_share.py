@@ -56,6 +56,7 @@ def measure_bound(
         head=options.head,
         units=options.units,
         allow_nonfinite=options.allow_nonfinite,
+        allow_gather=options.allow_gather,
     )
     smallest = plan_cut(model, one)
     small = model.apply(smallest.plan)

@@ -17,7 +17,7 @@ from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.job import Job
 from exporter.jobs.label_file import label_file_of
 from exporter.selection.lookup import LabelIndex, search_labels
-from exporter.trace import trace
+from exporter.trace import trace, with_offers
 from exporter.trace.class_maps import ClassMaps
 from exporter.trace.head import AxisPart, Head
 from exporter.trace.refusals import Refusal
@@ -205,7 +205,7 @@ def inspect_model(
         UsageError: no head has labels, or no label matches the pattern.
     """
     graph = model.graph()
-    found = trace(graph)
+    found = with_offers(graph, trace(graph))
     total = multiply_adds(graph)
     file = label_file_of(model, path, found.heads) if path else None
     labels = file.labels if file else None

@@ -9,10 +9,10 @@ from pathlib import Path
 from exporter.errors import ExporterError
 from exporter.formats.model import Model, unit_labels
 from exporter.jobs.source import OpenedModel
+from exporter.planning.cut import trace_for
 from exporter.planning.options import CutOptions, parse_range
 from exporter.remap import Remap
 from exporter.selection.nearby_labels import LabelFile, has_candidates, nearby_labels
-from exporter.trace import trace
 from exporter.trace.head import Head
 
 _ROWS = 3  # axes of an output with units for each step of a text
@@ -32,8 +32,8 @@ def with_label_file(
     is_settled = options.labels is not None or options.cuts_input  # then a tokenizer names units
     if path is None or is_settled or not has_candidates(path):
         return options, None
-    found = trace(model.graph())
     try:
+        found = trace_for(model, options)
         heads = [found.head(name) for name in options.cuts or (options.head,)]
     except ExporterError:  # planning the cut says why
         return options, None

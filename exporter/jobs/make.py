@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exporter.data.samples import Samples
@@ -99,6 +99,10 @@ class Maker:
         Args:
             name: of the model, after which external data files are named; None to keep it.
         """
+        if self.options.allow_gather and uncut.original is not None:
+            narrower = replace(self, options=replace(self.options, allow_gather=False))
+            with suppress(ModelError, UsageError):  # perhaps the source can be cut
+                return narrower.make_float(uncut, path, name)
         self.job.progress(f"cutting {path.name}")
         try:
             images = self.job.image_inputs(uncut.model)

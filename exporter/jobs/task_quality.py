@@ -185,11 +185,10 @@ class QualityMeter:
         return _several_labels if several else _one_label
 
     def _subject(self, table: HeadRemap | None) -> Subject:
-        original, ranges = self.original, list[tuple[str, tuple[int, int] | None]]()
-        original = without_dropped(original, () if table is None else (table,))
-        if table is not None:
-            ranges.append((table.name, part_before(original, table)))
-        found = trace_recorded(original.graph(), ranges)
+        tables = () if table is None else (table,)
+        original = without_dropped(self.original, tables)
+        parts = [(each, part_before(original, each)) for each in tables]
+        found = trace_recorded(original.graph(), parts)
         head = found.head(None if table is None else table.name)
         if table is None:
             kept = KeptUnits.uncut(head.units)

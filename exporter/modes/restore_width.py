@@ -7,6 +7,7 @@ Both only move values, so they are exact for floats and quantized values, for an
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -69,6 +70,12 @@ def output_edits(head: Head, kept: Sequence[int], semantics: Semantics) -> tuple
     shape = head.tensor(head.output).with_width(len(computed) + 1)
     pad = Insert("pad", head.output, (), {"axis": axis.axis, "value": fill}, shape)
     return pad, _gather(head, source)
+
+
+def gather_edits(head: Head, kept: Sequence[int]) -> tuple[Insert, ...]:
+    """Take the kept units of a head with a Gather (`Head.gather`)."""
+    taken = _gather(head, head.tensor(head.output).unit_axis.positions(kept))
+    return (replace(taken, only_output=head.gather == "output"),)
 
 
 def _gather(head: Head, positions: Array) -> Insert:

@@ -24,7 +24,12 @@ from exporter.modes.activation_tail import (
 )
 from exporter.modes.merging import check_merge, merge_edits
 from exporter.modes.mode import Expected, ModeFunctions
-from exporter.modes.restore_width import check_single_output, fill_value, output_edits
+from exporter.modes.restore_width import (
+    check_single_output,
+    fill_value,
+    gather_edits,
+    output_edits,
+)
 from exporter.modes.semantics import PLAIN, Semantics
 from exporter.trace.head import Head
 from exporter.trace.readers import Ranking
@@ -58,6 +63,7 @@ def slice_edits(
     1. The head and the nodes that read its output are cut.
     2. With the original width restored, those nodes are not cut: they get that width.
     3. With absolute probabilities, only those nodes are cut.
+    4. Where units are mixed before the output, a Gather takes them, and those nodes are cut.
     """
     cut: tuple[Edit, ...] = ()
     if tuple(kept) != tuple(range(head.units)):
@@ -69,6 +75,8 @@ def slice_edits(
             cut = (*_cut_constants(readers, kept), *_width_edits(readers, kept))
     rankings = () if semantics.restore_width else head.readers.rankings
     counts = [edit for ranking in rankings for edit in _count_edits(head, ranking, kept)]
+    if head.gather:
+        return (*cut, *counts, *gather_edits(head, kept))
     after_output = merge_edits if semantics.merge else output_edits
     return (*cut, *counts, *after_output(head, kept, semantics))
 
@@ -103,7 +111,8 @@ def _cut_constants(head: Head, kept: Sequence[int]) -> list[Edit]:
 def _cut_head(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
     for junction in head.junctions:
         _check_parts(junction, kept)
-    shapes = [SetShape(tensor.name, narrow_shape(tensor, kept)) for tensor in head.tensors]
+    tensors = [each for each in head.tensors if not (head.gather and each.name == head.output)]
+    shapes = [SetShape(tensor.name, narrow_shape(tensor, kept)) for tensor in tensors]
     return (*_cut_constants(head, kept), *shapes, *_width_edits(head, kept))
 
 

@@ -13,6 +13,7 @@ from exporter.formats.model import Model
 from exporter.graph import Array, Graph, Tensor
 from exporter.graph.edits import Edit, Take
 from exporter.planning.detectors import check_merge, check_zero
+from exporter.planning.gathering import check_gathered
 from exporter.planning.options import CutOptions
 from exporter.planning.unit_ids import check_new_ids
 from exporter.remap import HeadRemap
@@ -36,6 +37,7 @@ HEAD_CHECKS = (
 
 def check_head(head: Head, options: CutOptions) -> None:
     """Apply HEAD_CHECKS (raises ModelError or UsageError)."""
+    check_gathered(head, options)
     for row in HEAD_CHECKS:
         if row.asked(options):
             row.check(head)

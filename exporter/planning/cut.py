@@ -26,6 +26,7 @@ from exporter.planning.checks import (
     check_weights,
 )
 from exporter.planning.detectors import without_background_label
+from exporter.planning.gathering import gather_note
 from exporter.planning.options import CutOptions, parse_range
 from exporter.planning.pixels import Images, pixel_warnings
 from exporter.planning.special_units import keep_special
@@ -43,10 +44,17 @@ from exporter.selection.groups import UnitGroups, add_groups
 from exporter.selection.labels import read_labels
 from exporter.selection.unit_groups import select_groups
 from exporter.storage.urls import local_path
-from exporter.trace import Trace, heads_cut_together, trace, trace_recorded
+from exporter.trace import (
+    Trace,
+    heads_cut_together,
+    trace,
+    trace_recorded,
+    with_gathered,
+    with_offers,
+)
 from exporter.trace.head import Head
 
-__all__ = ["Cut", "CutOptions", "HeadCut", "Units", "cut_head", "plan_cut"]
+__all__ = ["Cut", "CutOptions", "HeadCut", "Units", "cut_head", "plan_cut", "trace_for"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,14 +140,14 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
     check_not_restored(model)
     this, dropping = Origin(model.name, model.sha256), _dropping(model, options)
     model = model.apply(dropping[0]) if dropping else model
-    found, before = _trace(model, options), model
+    found, before = trace_for(model, options), model
     parts, steps = [], list[Cut]()
     for head, of_head in _of_each_head(found, options):
         first = not steps
         before = before if first else before.apply(steps[-1].plan)
         of_this = of_head if first else replace(of_head, drop_outputs=())
         try:
-            traced = found if first else _trace(before, of_this)
+            traced = found if first else trace_for(before, of_this)
             source = original if first else None
             steps.append(_cut_head(before, of_this, this, source, images, found=traced))
         except UsageError as error:
@@ -205,7 +213,7 @@ def cut_head(model: Model, options: CutOptions, images: Images) -> Cut:
     dropping = _dropping(model, options)
     this = Origin(model.name, model.sha256)
     before = model.apply(dropping[0]) if dropping else model
-    cut = _cut_head(before, options, this, None, images, found=_trace(before, options))
+    cut = _cut_head(before, options, this, None, images, found=trace_for(before, options))
     return replace(cut, plan=in_sequence([*dropping, cut.plan]))
 
 
@@ -290,15 +298,22 @@ def _cut_head(
     return Cut((part,), options.mode, Plan(edits, remap, images), remap, warnings)
 
 
-def _trace(model: Model, options: CutOptions) -> Trace:
+def trace_for(model: Model, options: CutOptions) -> Trace:
     """All heads; the range of the units is given, or recorded in the remap of the model."""
     graph = model.graph()
     units = parse_range(options.units)
     if units is None:
         tables = model.remap.heads if model.remap else ()
-        return trace_recorded(graph, ((table.name, table.part) for table in tables))
-    found = trace(graph, units)
-    if not found.heads:
+        cut = ((table, table.part) for table in tables if not table.options["gather"])
+        found = trace_recorded(graph, cut)
+    else:
+        found = trace(graph, units)
+    named = [*options.cuts, *([options.head] if options.head else [])]
+    if options.allow_gather:
+        found = with_gathered(graph, found, units, named)
+    elif options.mode == "slice" and (named or not found.heads):
+        found = with_offers(graph, found, named)
+    if units is not None and not (found.heads or found.gathered):
         raise UsageError(
             f"no head has its units at {units[0]}:{units[1]}: {found.refusals[0]}",
             "`exporter inspect MODEL` shows the heads and the parts of their axes",
@@ -406,6 +421,7 @@ def _table(
         options={
             **semantics.options(),
             **id_options(head, options),
+            "gather": bool(head.gather) or None,
             "labels_given": options.labels is not None or None,
             "drop_outputs": options.drop_outputs or None,
         },
@@ -467,6 +483,8 @@ def _warnings(
     heads: Sequence[Head], selection: Selection, options: CutOptions, new_units: int
 ) -> Iterator[str]:
     yield from selection.notes
+    if heads[0].gather and not selection.keeps_all:
+        yield gather_note(heads[0])
     if options.semantics.absolute and not selection.keeps_all:
         yield _cost_of_absolute(heads[0], selection)
     elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].keeps_share:

@@ -69,6 +69,13 @@ class CutOptions:
     allow_nonfinite: bool = _selection(
         False, "Cut a model that has NaN or infinite weights.", section=ADVANCED
     )
+    allow_gather: bool = _selection(
+        False,
+        "If an operation mixes the units of an output (an ensemble, for example), take the kept "
+        "ones from the output with a Gather: exact, but the file does not get smaller. --head "
+        "NAME:AXIS chooses the axis.",
+        section=ADVANCED,
+    )
     drop_outputs: tuple[str, ...] = _selection(
         (),
         "Remove an output, and every operation and constant that only it needs.",

@@ -80,7 +80,9 @@ def _probe(original: Model, cut: Model, tables: Sequence[HeadRemap], largest: in
     if not (isinstance(original, HasStructure) and isinstance(cut, HasStructure)):
         raise NotOpenError("a Keras model cannot be fed after its input")
     found, _ = comparers_of(ModelPair("cut", original, cut), tables)
-    heads = [each.head for each in found if isinstance(each, HeadComparer)]
+    heads = [e.head for e in found if isinstance(e, HeadComparer) and not e.head.gather]
+    if not heads:
+        raise NotOpenError("its units are mixed before the output, and no weight is removed")
     graph = original.graph()
     sources = inputs_of(graph, heads)
     new_names = in_cut(original, cut, [source.name for source in sources])
@@ -181,7 +183,7 @@ def _is_rounded(graph: Graph, head: Head) -> bool:
 def _is_probed(comparer: Comparer, part: _Part) -> bool:
     """Is it of a head, or of an output with indices that depends on the tensor that is fed?"""
     if isinstance(comparer, HeadComparer):
-        return True
+        return not comparer.head.gather
     outputs = part.model.graph().outputs
     return isinstance(comparer, EmittedIds | RankedOutput) and comparer.output in outputs
 

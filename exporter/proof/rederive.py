@@ -123,6 +123,7 @@ def _candidates(table: HeadRemap) -> Iterator[CutOptions]:
         unknown_id=tokens["unknown"] if tokens.get("keep_ids") else None,
         emit=emit and ("ids" if count is None else f"ids:{count}"),
         allow_nonfinite=True,
+        allow_gather=bool(recorded["gather"]),
         allow_remove_special=True,
     )
     for units, (restore_ids, new_ids) in product(ranges, ids):

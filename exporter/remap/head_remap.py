@@ -66,6 +66,7 @@ OPTIONS: Mapping[str, Callable[[Any], bool]] = {  # option -> is this a valid va
     "labels_given": _is_bool,
     "drop_outputs": _is_names,
     "vocabulary": _is_vocabulary,
+    "gather": _is_bool,
 }
 
 
@@ -117,6 +118,8 @@ class HeadRemap:
                 {"inputs": names of the inputs with token ids, "keep_ids": True if they still take
                 the first original's ids, "unknown": the original id of the token that removed ids
                 count as, if there is one}.
+            gather: True if the units were taken from the output, which an operation before it
+                mixes: no weight was removed.
             labels_given: True if the user gave the labels; otherwise they come from the model.
 
     Raises:

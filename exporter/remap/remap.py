@@ -236,8 +236,9 @@ def only_remap(texts: Sequence[str | bytes]) -> Remap | None:
 def _plain(record: Origin | HeadRemap) -> dict[str, Any]:
     found = {each.name: getattr(record, each.name) for each in fields(record)}
     options = found.get("options")
-    if options is not None and options["vocabulary"] is None:  # most files: their bytes stay
-        found["options"] = {key: options[key] for key in options if key != "vocabulary"}
+    if options is not None:  # most files have none of the newer ones: their bytes stay
+        unused = {key for key in ("vocabulary", "gather") if options[key] is None}
+        found["options"] = {key: options[key] for key in options if key not in unused}
     return found
 
 

@@ -148,6 +148,8 @@ def describe_change(report: Report) -> str:
 def describe_kept(head: HeadRemap) -> str:
     """10 of 1000 units kept; with groups also the new number of units."""
     units = plural(head.old_units, "unit")
+    if head.options["gather"]:
+        return f"{len(head.kept)} of {units} kept by a Gather at the output"
     if head.options["merge"] is None:
         return f"{len(head.kept)} of {units} kept"
     if len(head.kept) == head.old_units:

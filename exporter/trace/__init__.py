@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
-from exporter.trace.tracer import Trace, heads_cut_together, trace, trace_axis, trace_recorded
+from exporter.trace.found_heads import Trace
+from exporter.trace.tracer import (
+    heads_cut_together,
+    trace,
+    trace_axis,
+    trace_recorded,
+    with_gathered,
+    with_offers,
+)
 
-__all__ = ["Trace", "heads_cut_together", "trace", "trace_axis", "trace_recorded"]
+__all__ = [
+    "Trace",
+    "heads_cut_together",
+    "trace",
+    "trace_axis",
+    "trace_recorded",
+    "with_gathered",
+    "with_offers",
+]

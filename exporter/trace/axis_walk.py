@@ -39,14 +39,23 @@ class AxisWalk:
     _waiting: list[str] = field(default_factory=list)
     _postponed: list[tuple[Node, Port, UnitAxis]] = field(default_factory=list)
 
-    def run(self, tensor: str, unit_axis: UnitAxis, lookups: Iterable[Node] = ()) -> None:
+    def run(
+        self,
+        tensor: str,
+        unit_axis: UnitAxis,
+        lookups: Iterable[Node] = (),
+        *,
+        backward: bool = True,
+    ) -> None:
         """Visit every node that the units of a tensor lead to (raises Refused).
 
         Args:
             tensor: the walk starts there.
             unit_axis: of the tensor.
             lookups: nodes with a Gather from tables whose rows are the units too.
+            backward: visit the node that computes the tensor too, not only what reads it.
         """
+        first = tensor
         self.units = int(unit_axis.units.max()) + 1
         self._note_tensor(tensor, unit_axis, None)
         for node in lookups:
@@ -60,7 +69,8 @@ class AxisWalk:
             if tensor not in self.graph.producers:
                 raise Refused(None, f"the axis leads to the model's input {tensor!r}")
             node, slot = self.graph.producers[tensor]
-            self._meet(node, Port("output", slot), self.tensors[tensor])
+            if backward or tensor != first:
+                self._meet(node, Port("output", slot), self.tensors[tensor])
             for consumer, slot in self.graph.consumers.get(tensor, ()):
                 self._meet(consumer, Port("input", slot), self.tensors[tensor])
 

@@ -33,7 +33,7 @@ def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
     if any(_mixes(walk, node) for node in body):  # perhaps other positions are dropped after it
         tail = _tail(walk, output, Slice | Split)
         body = _body(walk, tail.z)
-    readers = _readers(walk, units)
+    readers = readers_of(walk, units)
     counts = (width for each in readers.rankings for width in each.counts)
     head = Head(
         name=output,
@@ -100,7 +100,8 @@ def _mixed_before_z(graph: Graph, node: Node) -> Refused:
     return Refused(node, reason, "export the model without the operations after it")
 
 
-def _readers(walk: AxisWalk, units: int) -> Readers:
+def readers_of(walk: AxisWalk, units: int) -> Readers:
+    """The nodes that read the units of a walk and return their indices (raises Refused)."""
     graph, found = walk.graph, walk.readers
     detections = [find_detection(graph, n, units, walk.tensors) for n in found[Reading.DETECTION]]
     rankings = [find_ranking(graph, node, walk.tensors) for node in found[Reading.RANKING]]

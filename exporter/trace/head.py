@@ -62,6 +62,9 @@ class Head:
         readers: nodes that read the units and return their indices.
         axis_parts: the parts of the output's unit axis in order; empty where all of it are units.
         factors: node of the tail that scales probabilities -> its factors.
+        gather: "" if a cut makes the body narrower. Otherwise a Gather takes the units from the
+            output, which is z: "tensor" for all that read it, "output" for the model's output
+            alone.
     """
 
     name: str
@@ -81,6 +84,7 @@ class Head:
     readers: Readers = field(default_factory=Readers)
     axis_parts: tuple[AxisPart, ...] = ()
     factors: Mapping[str, Factor] = field(default_factory=dict, repr=False)
+    gather: str = ""
 
     def tensor(self, name: str) -> UnitTensor:
         """The tensor of that name; KeyError if it has no unit axis."""

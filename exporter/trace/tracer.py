@@ -9,20 +9,28 @@ rule, or one that mixes units, refuses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
-from exporter.errors import ModelError, UsageError
+from exporter.errors import ModelError
 from exporter.graph import Graph
 from exporter.graph.walk import dependents
+from exporter.remap import HeadRemap
 from exporter.trace.axis_parts import Undecided, find_axis_parts, stated_axis_parts
 from exporter.trace.axis_walk import AxisWalk, format_shape
 from exporter.trace.build_head import build_head, labels_of
-from exporter.trace.class_boxes import boxes_of_classes, without_boxes
-from exporter.trace.class_maps import ClassMaps, find_class_maps
+from exporter.trace.class_boxes import boxes_of_classes
+from exporter.trace.class_maps import find_class_maps
+from exporter.trace.found_heads import Trace
+from exporter.trace.gathered_heads import (
+    gathered_head,
+    gathered_heads,
+    offer_gather,
+    others_of_gathered,
+)
 from exporter.trace.head import Head
 from exporter.trace.hidden_heads import HiddenUnits, find_hidden_units
 from exporter.trace.prototype_masks import mask_maps
@@ -39,89 +47,6 @@ from exporter.trace.rules.rankings import top_k_of
 from exporter.trace.unit_axis import UnitAxis
 
 _WIDE = 1 << 20  # positions of an axis that cost little memory
-
-
-@dataclass(frozen=True)
-class Trace:
-    """All heads of a graph, in the order of its outputs, and the outputs without one.
-
-    Attributes:
-        masks: names of heads that must be chosen by name; see `mask_maps`.
-        maps: groups of heads that are cut together; see `find_class_maps`.
-        boxes: name of a head -> the boxes of its classes, which are cut with them.
-    """
-
-    heads: tuple[Head, ...]
-    refusals: tuple[Refusal, ...]
-    masks: tuple[str, ...] = ()
-    maps: tuple[ClassMaps, ...] = ()
-    boxes: Mapping[str, tuple[Head, ...]] = field(default_factory=dict)
-
-    def head(self, name: str | None = None) -> Head:
-        """The head of that name; without a name the only one.
-
-        Outputs that show the same units (logits and probabilities) count as one head, and so do the
-        class maps of a detector.
-
-        Raises:
-            ModelError: no output has a head; the message names the refusing operation.
-            UsageError: there are several heads and no name, or no head has that name; or the only
-                head may be boxes.
-        """
-        if not self.heads:
-            raise self._no_head()
-        for head in self.heads:
-            if head.name == name:
-                return head
-        known = ", ".join(repr(head.name) for head in self.heads)
-        if name is not None:
-            refused = next((each for each in self.refusals if each.output == name), None)
-            if refused is None:
-                raise UsageError(f"no head is named {name!r}", f"heads: {known}")
-            raise UsageError(str(refused), refused.hint or f"heads: {known}")
-        if self.choices:
-            raise UsageError(
-                f"the model has several heads: {known}",
-                "choose one with --head NAME, or several with --cut NAME=SPEC for each",
-            )
-        first = self._default()[0]
-        if self.refusals and may_be_boxes(first):
-            raise UsageError(
-                f"the only head is {first.name!r}, whose 4 values in each row may be a box; "
-                f"refused is {self.refusals[0]}",
-                f"--head {first.name} cuts it anyway",
-            )
-        return first
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The names of the heads of which the user has to choose; () if they count as one."""
-        heads = self._default()
-        is_one = all(head.output in heads[0].other_outputs for head in heads[1:])
-        return () if is_one else tuple(head.name for head in heads)
-
-    def _default(self) -> tuple[Head, ...]:
-        """The heads that may be cut if the user names none: of class maps the first."""
-        boxes = [each for of_head in self.boxes.values() for each in of_head]
-        heads = without_boxes([h for h in self.heads if h.name not in self.masks], boxes)
-        found = [maps for maps in self.maps if all(map(maps.covers, heads))]
-        best = [maps for maps in found if maps.known == max(each.known for each in found)]
-        return (self.head(best[0].names[0]),) if len(best) == 1 else heads
-
-    def cut_with(self, name: str) -> tuple[str, ...]:
-        """The names of the heads that are cut together with a head, that head first."""
-        maps = next((each.names for each in self.maps if name in each.names), ())
-        return (name, *(other for other in maps if other != name))
-
-    def _no_head(self) -> ModelError:
-        count = len(self.refusals) - 1
-        more = f" (and {count} more outputs are refused)" if count > 0 else ""
-        named = [each for each in self.refusals if each.operation] or [self.refusals[0]]
-        shown = next((each for each in self.refusals if each.hint), named[0])
-        return ModelError(
-            f"no head can be cut: {shown}{more}",
-            shown.hint or "`exporter inspect MODEL` shows what was tried",
-        )
 
 
 def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
@@ -205,20 +130,71 @@ def _trace_hidden(
     return {}
 
 
-def trace_recorded(graph: Graph, ranges: Iterable[tuple[str, tuple[int, int] | None]]) -> Trace:
+def trace_recorded(
+    graph: Graph, tables: Iterable[tuple[HeadRemap, tuple[int, int] | None]]
+) -> Trace:
     """All heads of a graph, with the ranges of their units that a remap records.
 
     Args:
         graph: of a model that was cut, or that is compared with one.
-        ranges: name of a head -> start and stop of its units on its axis; None for the whole axis.
+        tables: of a head, with start and stop of its units on the axis; None for the whole axis.
     """
     found = trace(graph)
-    for name, units in ranges:
-        if units is not None and not _with_range(found, name, units):
+    for table, units in tables:
+        name = table.name
+        if table.options["gather"] and table.output in graph.producers:
+            others = [head for head in found.heads if head.name != name]
+            gathered = _recorded_gather(graph, table, units)
+            found = replace(found, heads=(*others, gathered))
+        elif units is not None and not _with_range(found, name, units):
             stated = _with_range(trace(graph, units), name, units)
             others = [head for head in found.heads if head.name != name]
             found = replace(found, heads=(*others, *stated)) if stated else found
     return found
+
+
+def with_offers(graph: Graph, found: Trace, names: Collection[str] = ()) -> Trace:
+    """The heads, and refusals whose hints offer a Gather where it is possible.
+
+    Args:
+        graph: that was traced.
+        found: its heads.
+        names: of the outputs that are cut; () for all that are refused.
+    """
+    asked = [each for each in found.refusals if not names or each.output in names]
+    offered = {each.output: offer_gather(graph, each) for each in asked}
+    refusals = (offered.get(each.output, each) for each in found.refusals)
+    return replace(found, refusals=tuple(refusals))
+
+
+def _recorded_gather(graph: Graph, table: HeadRemap, units: tuple[int, int] | None) -> Head:
+    try:
+        return gathered_head(graph, table.output, table.axis, units, table.name)
+    except Refused as error:
+        raise ModelError(f"the units of {table.output!r} cannot be gathered: {error}") from error
+
+
+def with_gathered(
+    graph: Graph, found: Trace, units: tuple[int, int] | None, names: Collection[str]
+) -> Trace:
+    """The heads, and those of other outputs whose units a Gather can take.
+
+    Args:
+        graph: that was traced.
+        found: its heads.
+        units: the range of the units, if the user gave it.
+        names: of the heads that are cut; () for the only one. A head that cannot be cut with all
+            that shows its units is gathered too.
+    """
+    outputs = [each.output for each in found.refusals]
+    only = not names and not found.choices
+    for head in [h for h in found.heads if only or h.name in names]:
+        try:
+            heads_cut_together(graph, found, head)
+        except ModelError:
+            outputs.append(head.output)
+            found = replace(found, heads=tuple(h for h in found.heads if h is not head))
+    return replace(found, gathered=tuple(gathered_heads(graph, outputs, units)))
 
 
 def _with_range(found: Trace, name: str, units: tuple[int, int]) -> list[Head]:
@@ -233,6 +209,8 @@ def heads_cut_together(graph: Graph, found: Trace, head: Head) -> tuple[Head, ..
     Raises:
         ModelError: such an output shows the units in a way that cannot be cut.
     """
+    if head.gather:
+        return (head, *others_of_gathered(head))
     others = [_other_head(graph, found, head, output) for output in head.other_outputs]
     boxes = [replace(each, labels=head.labels) for each in found.boxes.get(head.name, ())]
     return (head, *others, *boxes)

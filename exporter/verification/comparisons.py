@@ -92,7 +92,7 @@ def _heads(original: Model, tables: Sequence[HeadRemap]) -> Iterator[tuple[Head,
     graph = original.graph()
     if not tables:
         return
-    found = trace_recorded(graph, [(table.name, part_before(original, table)) for table in tables])
+    found = trace_recorded(graph, [(table, part_before(original, table)) for table in tables])
     with_others: dict[str, Head] = {}
     for table in tables:
         head = with_others.get(table.name) or found.head(table.name)

@@ -185,7 +185,7 @@ def test_invalid_json_is_refused(text: str | bytes, fact: str) -> None:
 
 def test_json_has_the_documented_keys() -> None:
     remap = Remap(FILE, BETWEEN, (replace(SLICE, logits="z:0"), MERGED))
-    unused = dict.fromkeys(key for key in OPTIONS if key != "vocabulary")  # written if it is used
+    unused = dict.fromkeys(key for key in OPTIONS if key not in {"vocabulary", "gather"})
     common = {"output": "probs:0", "axis": 1, "mode": "slice", "activation": "softmax"}
     assert json.loads(remap.to_json()) == {
         "schema": "exporter/remap/1",

@@ -208,15 +208,26 @@ class Editor:
         self.model.graph.output.append(info)
         self._add_uses(_GRAPH, [output.name for output in self.model.graph.output])
 
-    def split_tensor(self, tensor: str) -> tuple[str, str]:
+    def split_tensor(self, tensor: str, *, only_output: bool = False) -> tuple[str, str]:
         """Make two tensors from one, so that new nodes can be inserted between them.
+
+        Args:
+            tensor: its name.
+            only_output: nodes still read the value; only the model's output is another tensor.
 
         Returns:
             The name of the value, and the name that all consumers and outputs read, which a new
             node has to make.
         """
         if tensor in self._producers:
-            return self._rename_value(tensor), tensor
+            before = self._rename_value(tensor)
+            if only_output:
+                uses = {use for use in self._uses_of(tensor) if use.node != _GRAPH}
+                for name in {use.node for use in uses}:
+                    rename_reads(self.node(name), tensor, before)
+                self._uses[before] = self._uses_of(before) | uses
+                self._uses[tensor] = self._uses_of(tensor) - uses
+            return before, tensor
         return tensor, self._rename_for_consumers(tensor)
 
     def _rename_value(self, tensor: str) -> str:

@@ -20,7 +20,7 @@ def insert(editor: Editor, edit: Insert) -> None:
     """
     checked = _check(edit, editor.opset)
     if edit.name is None:
-        source, result = editor.split_tensor(edit.after)
+        source, result = editor.split_tensor(edit.after, only_output=edit.only_output)
     else:
         editor.types.add(editor.claim_name(edit.name), editor.types.of(edit.after))
         source, result = edit.after, edit.name

@@ -33,7 +33,8 @@ def insert(editor: Editor, edit: Insert) -> None:
     after = editor.index(edit.after)
     inputs = [after, *(_operand(editor, edit, after, operand) for operand in edit.operands)]
     is_branch = edit.name is not None
-    consumers = [] if is_branch else editor.consumers(after, branches=False)
+    others_change = not (is_branch or edit.only_output)
+    consumers = editor.consumers(after, branches=False) if others_change else []
     position = _position(editor, edit.operation, edit.after, inputs, consumers)
     operators, result = _operators(editor, edit, inputs)
     if is_branch:
