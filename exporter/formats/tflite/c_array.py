@@ -82,7 +82,7 @@ class _UnitTable:
         if self.head.labels is not None:
             yield f"extern const char *const {self.name}_labels[{units}]; /* UTF-8 */"
         if self.is_merged:
-            yield "/* Unit i stands for new_to_old[start[i]] to new_to_old[start[i + 1] - 1]. */"
+            yield "/* Unit i: originals new_to_old[start[i]] to new_to_old[start[i + 1] - 1]. */"
         for name, values in self.integers.items():
             yield f"extern const int32_t {name}[{len(values)}];"
 
