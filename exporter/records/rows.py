@@ -369,15 +369,19 @@ class Trimmed:
     """A network whose inner channels were removed: it is not equal to its original.
 
     Attributes:
-        agreement: share of the held-out samples with the same first unit as the untrimmed network;
-            None without a head.
-        agreement_ci95: its interval.
-        sqnr_db: of the logits, on the held-out samples; infinite if nothing changed.
+        agreement: share of the held-out samples with the same first unit as the untrimmed network,
+            of the head with the smallest share; None without a head.
+        agreement_ci95: its interval. The places of one sample count as one case.
+        sqnr_db: of logits and outputs, the lowest of them, on the held-out samples; infinite if
+            nothing changed.
         calibration_samples, held_out_samples: no sample is in both.
         original_multiply_adds, multiply_adds: of one sample; None where they are not known.
         original_parameters, parameters: floats in the network.
         channels: "32 -> 16" for each group of channels, by the name of its first tensor.
         rarely_seen: units that are the first one of fewer than 5 calibration samples.
+        places: of a sample, where a segmentation has a first unit; 1 for a classifier. The
+            agreement is then the share of places.
+        not_limited: outputs that show no units: no limit is set for them.
     """
 
     artifact: str
@@ -392,6 +396,8 @@ class Trimmed:
     parameters: int
     channels: Mapping[str, str] = field(default_factory=dict)
     rarely_seen: tuple[str, ...] = ()
+    places: int = 1
+    not_limited: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

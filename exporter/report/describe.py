@@ -44,7 +44,8 @@ STAGES: Mapping[str, str] = {
 }
 TRIMMED = (
     "Against the network before channels were removed, on held-out samples. Agreement: the share "
-    "with the same first unit. The file is not equal to its original."
+    "with the same first unit; of a segmentation, the share of places, with an interval over "
+    "samples. The file is not equal to its original."
 )
 SIZES = "Size before -> after; before: the uncut file of the same kind. 1 kB = 1000 bytes."
 PRECISIONS = (
@@ -195,6 +196,7 @@ def describe_trimmed(row: Trimmed) -> str:
     samples = plural(row.held_out_samples, "held-out sample")
     if row.agreement is None:
         return f"trimmed, not equal to the original: {decibels(row.sqnr_db)} on {samples}"
+    samples = f"the places of {samples}" if row.places > 1 else samples
     shown = percent_with_interval(row.agreement, row.agreement_ci95)
     return f"trimmed, not equal to the original: the first unit is the same in {shown} of {samples}"
 

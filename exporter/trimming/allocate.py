@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from exporter.channels.groups import ChannelGroup
-from exporter.errors import UsageError
 from exporter.trimming.costs import Costs
 from exporter.trimming.eliminate import Elimination
 
@@ -58,19 +57,10 @@ class Scored:
 
 
 def path(scored: Sequence[Scored], costs: Costs) -> list[Step]:
-    """The steps from the whole network to the one in which no group can become narrower.
-
-    Raises:
-        UsageError: the cost of the network is not known.
-    """
+    """The steps from the whole network to the one in which no group can become narrower."""
     groups = {each.group.name: each for each in scored}
     widths = {name: each.group.units for name, each in groups.items()}
     whole = costs.of(widths)
-    if not whole:
-        raise UsageError(
-            "the multiply-adds of the network are not known: its inputs have open lengths",
-            "give --by parameters",
-        )
     steps = [Step(dict(widths), 1.0, 0.0)]
     while True:
         best: tuple[float, str, int] | None = None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 from exporter.channels.groups import ChannelGroup
+from exporter.errors import UsageError
 from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.graph.operations import Linear
@@ -31,6 +32,9 @@ class Costs:
 
     Args:
         by: "parameters" or "multiply-adds".
+
+    Raises:
+        UsageError: the multiply-adds of a product are not known.
     """
 
     def __init__(self, graph: Graph, groups: Iterable[ChannelGroup], by: str) -> None:
@@ -72,7 +76,12 @@ _Axes = Mapping[tuple[str, str], Mapping[int, Mapping[str, float]]]
 
 def _products(graph: Graph, axes: _Axes) -> Iterable[_Part]:
     for node in graph.nodes:
-        cost = multiply_adds(graph, [node]) or 0
+        cost = multiply_adds(graph, [node])
+        if cost is None:
+            raise UsageError(
+                f"the multiply-adds of {node.operator} {node.name!r} are not known",
+                "give --by parameters; for inputs with open lengths, --input-shape",
+            )
         operation = node.operation
         if not cost:
             continue

@@ -159,8 +159,8 @@ class Chosen:
             return np.broadcast_to(np.arange(positions), (samples, positions))
         return np.stack(
             [
-                np.random.default_rng([self.seed, self.first + i]).integers(
-                    positions, size=self.count
+                np.random.default_rng([self.seed, self.first + i]).choice(
+                    positions, self.count, replace=False, shuffle=False
                 )
                 for i in range(samples)
             ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +14,18 @@ from exporter.graph.edits import AddOutput, Plan, RemoveOutputs
 
 _BATCH = 16  # samples of one run, if the file leaves the batch open
 _BATCH_BYTES = 64 << 20  # of the inputs of one run
+
+
+def with_measured_shapes(model: Model, samples: Samples, options: RunOptions) -> Graph:
+    """The graph, with the shapes that the first sample gives where the file leaves lengths open."""
+    graph = model.graph()
+    computed = {name for node in graph.nodes for name in node.outputs if name} - graph.hidden
+    unknown = [n for n in computed if graph.tensors[n].shape is None or None in graph.shape(n)]
+    first = next(samples.feeds())
+    values = next(values_of(model, sorted(unknown), [first], options)) if unknown else {}
+    shapes = {name: each.shape for name, each in {**first, **values}.items()}
+    known = {name: replace(graph.tensors[name], shape=shape) for name, shape in shapes.items()}
+    return replace(graph, tensors={**graph.tensors, **known})
 
 
 def batches(samples: Samples, graph: Graph) -> Iterator[dict[str, Array]]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 
 import numpy as np
 
@@ -29,7 +28,7 @@ from exporter.trimming.design import Chosen
 from exporter.trimming.eliminate import Regression, eliminate
 from exporter.trimming.moments import Moments, with_ridge
 from exporter.trimming.network import batches, values_of
-from exporter.trimming.outputs import Answers, Observed
+from exporter.trimming.outputs import Observed, Reference
 from exporter.trimming.products import ProductToFit, in_waves, products_of
 from exporter.trimming.refit import refit
 
@@ -67,6 +66,10 @@ class Trimmer:
         model: float32, of any kind that is run.
         samples: to calibrate on; labels are not used.
         options: of the runtime.
+        sized: the graph with the lengths that costs are counted with; that of the model if None.
+
+    Attributes:
+        rows: product -> the rows of its regression that the samples gave, once it is scored.
     """
 
     def __init__(
@@ -76,9 +79,13 @@ class Trimmer:
         options: RunOptions,
         fit: FitOptions | None = None,
         progress: Callable[[str], None] = no_progress,
+        *,
+        sized: Graph | None = None,
     ) -> None:
+        self._sized = model.graph() if sized is None else sized
         self.model, self.samples, self.options = model, samples, options
         self._fit, self._progress = fit or FitOptions(), progress
+        self.rows: dict[str, int] = {}
         self._variances: dict[str, Array] = {}  # of the outputs of each product
 
     @cached_property
@@ -97,10 +104,6 @@ class Trimmer:
     def observed(self) -> Observed:
         return Observed.of(self.graph)
 
-    def rows_of(self, product: ProductToFit) -> int:
-        """How many rows the samples give for a product: (samples x positions)."""
-        return self.samples.count * min(self._positions(product), self._rows_per_sample(product))
-
     # --- scores -----------------------------------------------------------------------------------
 
     @cached_property
@@ -108,19 +111,19 @@ class Trimmer:
         """The groups with the order of their units, and their sensitivity."""
         found = []
         probes = self._probe_samples()
-        reference = Answers(self.model, self.observed, probes, self.options)
+        reference = Reference(self.model, self.observed, probes, self.options)
         for groups in self._chunks():
             readers = self._readers(groups)
             self._progress(f"measuring what {len(readers)} products read")
             moments = self._original_moments(readers)
             for group in groups:
                 each = self._score(group, moments)
-                found.append(self._with_sensitivity(each, moments, probes, reference))
+                found.append(self._with_sensitivity(each, moments, reference))
         return tuple(found)
 
     def path(self, by: str = "multiply-adds") -> list[Step]:
         """The widths from the whole network to the narrowest one; see `allocate.path`."""
-        return path(self.scored, Costs(self.graph, self.channels.groups, by))
+        return path(self.scored, Costs(self._sized, self.channels.groups, by))
 
     def _readers(self, groups: Iterable[ChannelGroup]) -> list[ProductToFit]:
         names = {group.name for group in groups}
@@ -148,7 +151,8 @@ class Trimmer:
                 rows = self._rows(each, values[each.data], each.design.places, first)
                 moments[each.node.name].add(rows)
             first += len(values[readers[0].data])
-        return {name: each.finish() for name, each in moments.items()}
+        self.rows.update((name, each.finish().count) for name, each in moments.items())
+        return moments
 
     def _values(
         self, model: Model, readers: Sequence[ProductToFit]
@@ -165,12 +169,6 @@ class Trimmer:
     def _rows_per_sample(self, product: ProductToFit) -> int:
         wanted = max(_LEAST_ROWS, _ROWS_PER_COLUMN * product.design.columns)
         return max(1, -(-wanted // max(1, self.samples.count)))
-
-    def _positions(self, product: ProductToFit) -> int:
-        operation = product.design.operation
-        shape = self.graph.shape(product.node.outputs[0])
-        lengths = [n or 1 for i, n in enumerate(shape) if i not in {0, operation.output_axis}]
-        return prod(lengths) * int(product.design.places.shape[1])
 
     def _score(self, group: ChannelGroup, moments: Mapping[str, Moments]) -> Scored:
         self._progress(f"scoring {group.units} units of {group.name}")
@@ -198,8 +196,7 @@ class Trimmer:
         self,
         scored: Scored,
         moments: Mapping[str, Moments],
-        probes: Samples,
-        reference: Answers,
+        reference: Reference,
     ) -> Scored:
         """Remove units of this group alone, and see how much the outputs change."""
         errors = scored.elimination.errors
@@ -215,8 +212,8 @@ class Trimmer:
             for edit in self._fitted(each, narrowed, moments[each.node.name], original=True)
         ]
         model = self.model.apply(Plan(narrowed.edits())).apply(Plan(tuple(edits)))
-        answers = Answers(model, self.observed, probes, self.options)
-        return replace(scored, sensitivity=reference.error(answers) / float(errors[removed]))
+        error = reference.compare(model).error
+        return replace(scored, sensitivity=error / float(errors[removed]))
 
     # --- the trimmed network ----------------------------------------------------------------------
 

@@ -16,9 +16,12 @@ from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
 from exporter.report.view import headline
+from exporter.jobs.trim_search import _interval
+from exporter.trimming.outputs import Difference
 from exporter.trimming.split import split_samples
-from tests.builders.channel_models import SIDE, network
-from tests.builders.onnx_models import numbers, run
+from tests.builders.channel_models import SIDE, Network, network
+from tests.builders.onnx_models import model as onnx_model
+from tests.builders.onnx_models import node, numbers, run
 
 SMALL: dict[str, Any] = {"multiple": 4, "bench": False}
 
@@ -163,3 +166,103 @@ def test_a_quantized_file_is_refused(tmp_path: Path, zoo: Path) -> None:
     path = zoo / "mobilenet_v1_025_224_uint8_metadata.tflite"
     with pytest.raises(ModelError, match="float32"):
         exporter.trim(path, tmp_path / "small.tflite", data=tmp_path / "data.npz", target=0.5)
+
+
+def several(path: Path) -> OnnxModel:
+    """A network that returns a class index for each sample, a class map and one number."""
+    net = Network()
+    a = net.relu(net.conv("x", 8))
+    b = net.relu(net.conv(a, 12))
+    places = net.conv(b, 4, 1)
+    logits = net.dense(net.flat(net.mean(b), 12), 5)
+    number = net.dense(net.flat(net.mean(b), 12), 1)
+    nodes = [
+        *net.nodes,
+        node("ArgMax", [logits], ["class"], "best", axis=1, keepdims=0),
+        node("Softmax", [places], ["map"], "softmax", axis=1),
+        node("Sigmoid", [number], ["number"], "sigmoid"),
+    ]
+    outputs = dict.fromkeys(("map", "number", "class"))
+    made = onnx_model(nodes, net.constants, x=("batch", 3, SIDE, SIDE), outputs=outputs)
+    made.write(path)
+    return made
+
+
+def test_every_output_is_compared_or_named(folder: Path, tmp_path: Path) -> None:
+    """Indices by equality, maps by place, with an interval over samples; numbers are named."""
+    x = np.load(folder / "data.npz")["x"]
+    made = several(tmp_path / "net.onnx")
+    given: dict[str, Any] = {**SMALL, "multiple": 1, "data": folder / "data.npz"}
+    report = exporter.trim(tmp_path / "net.onnx", tmp_path / "small.onnx", target=0.3, **given)
+    (row,) = report.trimmed
+    small = open_model(tmp_path / "small.onnx")
+    assert isinstance(small, OnnxModel)
+    every = Samples({"x": x}, "all")
+    held_out = np.stack([feed["x"] for feed in split_samples(every, 0.25)[1].feeds()])[:, 0]
+    before, after = (run(each, {"x": held_out}, plain=True) for each in (made, small))
+    same = (before["map"].argmax(1) == after["map"].argmax(1)).reshape(len(held_out), -1)
+    expected = {"class": (before["class"] == after["class"]).mean(), "map": same.mean()}
+    top1 = {each.output: each.value for each in report.checks if each.metric == "top1"}
+    assert top1 == pytest.approx(expected)
+    assert row.agreement == pytest.approx(min(expected.values()))
+    assert row.not_limited == ("number",)
+    noise = np.square(after["number"].astype(float) - before["number"]).sum()
+    decibels = 10 * np.log10(np.square(before["number"].astype(float)).sum() / noise)
+    (text,) = (each for each in report.warnings if "without units" in each)
+    assert f"number ({decibels:.1f} dB SQNR)" in text
+
+
+def test_places_of_one_sample_are_one_case() -> None:
+    """Twenty samples of a hundred places, of which half agree nowhere: no narrow interval."""
+    shares = np.repeat([0.0, 1.0], 10)
+    found = _interval(Difference(0.0, {}, {"map": shares}, 100, is_finite=True))
+    assert found is not None
+    assert found[0] < 0.35
+    assert found[1] > 0.65
+    # Wilson (1927) of 10 of 20, if each sample has one place
+    classes = _interval(Difference(0.0, {}, {"map": shares}, 1, is_finite=True))
+    assert classes == pytest.approx((0.2993, 0.7007), abs=1e-4)
+    assert _interval(Difference(0.0, {}, {}, 1, is_finite=True)) is None
+
+
+@pytest.mark.parametrize("by", ["multiply-adds", "parameters"])
+def test_open_lengths(tmp_path: Path, by: str) -> None:
+    """--input-shape decides the costs: the dense layers do not depend on it."""
+    net = Network()
+    a = net.relu(net.conv(net.relu(net.conv("x", 8)), 12))
+    logits = net.dense(net.relu(net.dense(net.flat(net.mean(a), 12), 16)), 5)
+    shape = ("batch", 3, "height", "width")
+    nodes = [*net.nodes, node("Softmax", [logits], ["y"], "softmax", axis=-1)]
+    onnx_model(nodes, net.constants, x=shape, outputs={"y": ("batch", 5)}).write(
+        tmp_path / "net.onnx"
+    )
+    np.savez(tmp_path / "data.npz", x=numbers(60, 1, 3, SIDE, SIDE))
+    given: dict[str, Any] = {**SMALL, "multiple": 1, "data": tmp_path / "data.npz", "by": by}
+    paths = tmp_path / "net.onnx", tmp_path / "small.onnx"
+    lengths = {"input_shapes": {"x": (1, 3, SIDE, SIDE)}}
+    if by == "multiply-adds":
+        with pytest.raises(UsageError, match="not known") as error:
+            exporter.trim(*paths, target=0.5, **given)
+        assert "--by parameters" in (error.value.hint or "")
+    report = exporter.trim(*paths, target=0.5, **given, **(lengths if by != "parameters" else {}))
+    (row,) = report.trimmed
+    if by == "parameters":
+        assert row.parameters <= 0.5 * row.original_parameters
+        assert row.multiply_adds is None
+    else:
+        places = SIDE * SIDE
+        assert row.original_multiply_adds == places * 9 * (3 * 8 + 8 * 12) + 12 * 16 + 16 * 5
+        assert (row.multiply_adds or 0) <= 0.5 * row.original_multiply_adds
+
+
+def test_rows_of_each_product_are_counted(tmp_path: Path) -> None:
+    """Twelve samples calibrate: enough for the convolution, which has 81 places in each."""
+    net = Network()
+    features = net.flat(net.mean(net.relu(net.conv(net.relu(net.conv("x", 8)), 16))), 16)
+    net.done(net.relu(net.dense(features, 24))).write(tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=numbers(24, 1, 3, SIDE, SIDE))
+    given: dict[str, Any] = {**SMALL, "data": tmp_path / "data.npz", "held_out": 0.5}
+    report = exporter.trim(tmp_path / "net.onnx", tmp_path / "small.onnx", target=0.7, **given)
+    (text,) = (each for each in report.warnings if "ridge" in each)
+    assert text.startswith("12 calibration samples give 12 rows for 24 inputs of 'n_t8', ")
+    assert "12 rows for 16 inputs of 'n_t6', so that" in text

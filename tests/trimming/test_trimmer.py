@@ -15,7 +15,7 @@ from exporter.graph.edits import Plan, Replace
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.trimming.eliminate import Regression, eliminate
 from exporter.trimming.moments import Moments
-from exporter.trimming.outputs import Answers, Observed
+from exporter.trimming.outputs import Observed, Reference
 from exporter.trimming.refit import refit
 from exporter.trimming.trimmer import FitOptions, Trimmer
 from tests.builders.channel_models import NETWORKS, SIDE, Network, network
@@ -75,13 +75,9 @@ def test_refit_is_nearer_than_removal(name: str) -> None:
     plain = trimmer(model, 150, FitOptions(multiple=1, refits=False))
     plain.__dict__["scored"] = fitted.scored
     new = samples(50, seed=5)
-    reference = Answers(model, fitted.observed, new, RunOptions())
-
-    def error(small: Model) -> float:
-        return reference.error(Answers(small, fitted.observed, new, RunOptions()))
-
+    reference = Reference(model, fitted.observed, new, RunOptions())
     small = fitted.build(step.widths)
-    assert error(small) < error(plain.build(step.widths))
+    assert reference.compare(small).error < reference.compare(plain.build(step.widths)).error
     whole, counted = multiply_adds(model.graph()), multiply_adds(small.graph())
     assert counted == pytest.approx(step.cost * (whole or 0), rel=1e-6)
 
@@ -126,9 +122,10 @@ def test_refit_is_least_squares(has_bias: bool) -> None:
     assert_allclose(shift, expected[4] if has_bias else np.zeros(3), atol=1e-6)
 
 
-def answers(model: Model, rows: Array) -> Answers:
-    return Answers(
-        model, Observed.of(model.graph()), Samples({"x": rows[:, None]}, "rows"), RunOptions()
+def reference(model: Model, rows: Array) -> Reference:
+    rows = rows[:, None]
+    return Reference(
+        model, Observed.of(model.graph()), Samples({"x": rows}, "rows"), RunOptions()
     )
 
 
@@ -136,12 +133,30 @@ def test_nan_agrees_with_nothing() -> None:
     model = network("plain")
     bias = model.graph().nodes[0].inputs[2]
     nan = Replace(bias, np.full(8, np.nan), (Use(model.graph().nodes[0].name, 2),))
+    lost = model.apply(Plan((nan,)))
     x = numbers(9, 3, SIDE, SIDE)
-    known, lost = answers(model, x), answers(model.apply(Plan((nan,))), x)
+    known = reference(model, x)
     assert known.is_finite
-    assert not lost.is_finite
-    assert lost.agreement(lost) == known.agreement(lost) == 0.0
-    assert known.error(lost) > 100 * known.error(answers(network("plain", seed=1), x))
+    assert not reference(lost, x).is_finite
+    assert known.compare(lost).agreement == reference(lost, x).compare(lost).agreement == 0.0
+    assert known.compare(lost).error > 100 * known.compare(network("plain", seed=1)).error
+
+
+@pytest.mark.parametrize("kept_bytes", [1 << 26, 0])
+def test_differences_are_those_of_the_outputs(
+    kept_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy on the outputs of onnxruntime; with and without the original's outputs in memory."""
+    monkeypatch.setattr("exporter.trimming.outputs._KEPT_BYTES", kept_bytes)
+    x = numbers(40, 3, SIDE, SIDE, seed=7)
+    models = network("plain"), network("plain", seed=1)
+    found = reference(models[0], x).compare(models[1])
+    y = [run(each, {"x": x}, plain=True)["y"].astype(np.float64) for each in models]
+    assert found.agreement == (y[0].argmax(1) == y[1].argmax(1)).mean()
+    z = [np.log(each) for each in y]
+    z = [each - each.mean(1, keepdims=True) for each in z]  # softmax loses the mean
+    variance = z[0].var(axis=0).mean()
+    assert found.error == pytest.approx(np.square(z[1] - z[0]).mean() / variance, rel=1e-4)
 
 
 def selecting(limit: float) -> OnnxModel:
@@ -158,10 +173,8 @@ def selecting(limit: float) -> OnnxModel:
 
 def test_outputs_whose_shape_depends_on_values_cannot_be_compared() -> None:
     rows = numbers(20, 6)
-    known = answers(selecting(0.5), rows)
-    for compare in (known.error, known.sqnr_db):
-        with pytest.raises(ModelError, match="shape of 'y' depends"):
-            compare(answers(selecting(1.5), rows))
+    with pytest.raises(ModelError, match="shape of 'y' depends"):
+        reference(selecting(0.5), rows).compare(selecting(1.5))
     nodes = [
         node("Greater", ["x", "limit"], ["above"], "above"),
         node("NonZero", ["above"], ["places"], "places"),
@@ -170,7 +183,7 @@ def test_outputs_whose_shape_depends_on_values_cannot_be_compared() -> None:
     limit = {"limit": np.array(0.5, np.float32)}
     places = onnx_model(nodes, limit, x=(1, 6), outputs={"y": (2, "found")})
     with pytest.raises(ModelError, match="shape of 'y' depends"):
-        answers(places, rows)
+        reference(places, rows)
 
 
 def test_a_cost_that_is_not_known_is_not_zero() -> None:
