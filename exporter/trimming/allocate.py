@@ -1,8 +1,8 @@
 """How many units each group keeps: the path from the whole network to the narrowest one.
 
-Each step makes one group narrower: that with the smallest error for each unit of cost that it
-saves. The error of a group is that of its products (`Elimination`), times the sensitivity of the
-network's outputs to it.
+Each step makes one group narrower: the one with the smallest error for the work that it saves. The
+error of a group is that of its products (`Elimination`), times the sensitivity of the network's
+outputs to it.
 """
 
 from __future__ import annotations
@@ -56,8 +56,13 @@ class Scored:
         return self.sensitivity * self.elimination.error(width)
 
 
-def path(scored: Sequence[Scored], costs: Costs) -> list[Step]:
-    """The steps from the whole network to the one in which no group can become narrower."""
+def path(scored: Sequence[Scored], costs: Costs, work: Costs) -> list[Step]:
+    """The steps from the whole network to the one in which no group can become narrower.
+
+    Args:
+        costs: of the steps.
+        work: what each step saves as much of as it can.
+    """
     groups = {each.group.name: each for each in scored}
     widths = {name: each.group.units for name, each in groups.items()}
     whole = costs.of(widths)
@@ -68,7 +73,7 @@ def path(scored: Sequence[Scored], costs: Costs) -> list[Step]:
             for width in each.widths:
                 if width >= widths[name]:
                     continue
-                saved = costs.saved(widths, name, width)
+                saved = work.saved(widths, name, width)
                 added = each.error(width) - each.error(widths[name])
                 if saved > 0 and (best is None or added / saved < best[0]):
                     best = added / saved, name, width

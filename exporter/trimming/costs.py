@@ -1,8 +1,13 @@
-"""How much a network costs with so many units of each group: multiply-adds, or parameters."""
+"""How much a network costs with so many units of each group: multiply-adds, parameters, or work.
+
+Work is an estimate of the time: multiply-adds, and the values that products read and write, each
+of which counts as several multiply-adds. A depthwise convolution has few multiply-adds, but takes
+as long as its images are large.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,6 +17,7 @@ from exporter.graph import Graph
 from exporter.graph.multiply_adds import multiply_adds
 from exporter.graph.operations import Linear
 
+_VALUE = 8.0  # multiply-adds that take as long as reading or writing a value
 Widths = Mapping[str, int]  # name of a group -> units that stay
 
 
@@ -31,13 +37,13 @@ class Costs:
     """The cost of a network by the widths of its groups.
 
     Args:
-        by: "parameters" or "multiply-adds".
+        by: "parameters", "multiply-adds" or "work".
 
     Raises:
         UsageError: the multiply-adds of a product are not known.
     """
 
-    def __init__(self, graph: Graph, groups: Iterable[ChannelGroup], by: str) -> None:
+    def __init__(self, graph: Graph, groups: Sequence[ChannelGroup], by: str) -> None:
         self._units = {group.name: group.units for group in groups}
         axes: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
         for group in groups:
@@ -49,6 +55,8 @@ class Costs:
                     found.setdefault(constant.unit_axis.axis, {})[group.name] = share
         make = _parameters if by == "parameters" else _products
         self._parts = list(make(graph, axes))
+        if by == "work":
+            self._parts += _traffic(graph, groups)
 
     def of(self, widths: Widths) -> float:
         """The cost; groups without a width stay whole."""
@@ -87,6 +95,21 @@ def _products(graph: Graph, axes: _Axes) -> Iterable[_Part]:
             continue
         kernel = node.inputs[operation.kernel] if isinstance(operation, Linear) else ""
         yield _Part(float(cost), tuple(axes.get((node.name, kernel), {}).values()))
+
+
+def _traffic(graph: Graph, groups: Iterable[ChannelGroup]) -> Iterable[_Part]:
+    """The values that products read and write, for one sample."""
+    axes: dict[str, dict[int, dict[str, float]]] = {}
+    for group in groups:
+        for tensor in group.tensors:
+            shares = axes.setdefault(tensor.name, {}).setdefault(tensor.unit_axis.axis, {})
+            shares[group.name] = float((tensor.unit_axis.units >= 0).mean())
+    for node in graph.nodes:
+        if isinstance(node.operation, Linear):
+            for name in (*node.inputs, *node.outputs):
+                if name and not graph.tensors[name].is_constant:
+                    size = prod(n or 1 for n in graph.shape(name))
+                    yield _Part(_VALUE * size, tuple(axes.get(name, {}).values()))
 
 
 def _parameters(graph: Graph, axes: _Axes) -> Iterable[_Part]:

@@ -22,6 +22,7 @@ from exporter.data.samples import Samples
 from exporter.formats.model import Model, RunOptions
 from exporter.graph import Array, Graph
 from exporter.graph.edits import Plan, Replace
+from exporter.graph.multiply_adds import multiply_adds
 from exporter.trimming.allocate import Scored, Step, path
 from exporter.trimming.costs import Costs
 from exporter.trimming.design import Chosen
@@ -36,6 +37,7 @@ _SCORE_RIDGE = 1e-5
 _MOMENT_BYTES = 1 << 29  # of the Gram matrices that are summed in one pass
 _ROWS_PER_COLUMN = 12  # more rows change a fit little
 _LEAST_ROWS = 2048
+_NARROW = 0.3  # cost of the network that shows which outputs count
 _PROBE_SAMPLES = 128
 _PROBE_ERROR = 0.03  # of a group, as a share of the variance of the outputs of its readers
 
@@ -108,22 +110,41 @@ class Trimmer:
 
     @cached_property
     def scored(self) -> tuple[Scored, ...]:
-        """The groups with the order of their units, and their sensitivity."""
+        """The groups with the order of their units, and their sensitivity.
+
+        They are scored twice. The second time, outputs that narrow networks do not have do not
+        count: what only removed channels need is removed first.
+        """
+        first = self._scored({})
+        known = multiply_adds(self._sized) is not None
+        steps = self._path(first, "multiply-adds" if known else "parameters")
+        step = next((each for each in steps if each.cost <= _NARROW), steps[-1])
+        kept = {e.group.name: e.elimination.kept(step.widths[e.group.name]) for e in first}
+        return self._scored(kept)
+
+    def _scored(self, kept: Mapping[str, Array]) -> tuple[Scored, ...]:
+        """Score the groups by the errors of these units of each group; of all without an entry."""
         found = []
         probes = self._probe_samples()
         reference = Reference(self.model, self.observed, probes, self.options)
+        narrow = Narrowed(self.graph, self.channels.groups, kept)
         for groups in self._chunks():
             readers = self._readers(groups)
             self._progress(f"measuring what {len(readers)} products read")
             moments = self._original_moments(readers)
             for group in groups:
-                each = self._score(group, moments)
+                each = self._score(group, moments, narrow)
                 found.append(self._with_sensitivity(each, moments, reference))
         return tuple(found)
 
     def path(self, by: str = "multiply-adds") -> list[Step]:
         """The widths from the whole network to the narrowest one; see `allocate.path`."""
-        return path(self.scored, Costs(self._sized, self.channels.groups, by))
+        return self._path(self.scored, by)
+
+    def _path(self, scored: Sequence[Scored], by: str) -> list[Step]:
+        costs = Costs(self._sized, self.channels.groups, by)
+        work = Costs(self._sized, self.channels.groups, "work") if by == "multiply-adds" else costs
+        return path(scored, costs, work)
 
     def _readers(self, groups: Iterable[ChannelGroup]) -> list[ProductToFit]:
         names = {group.name for group in groups}
@@ -170,7 +191,9 @@ class Trimmer:
         wanted = max(_LEAST_ROWS, _ROWS_PER_COLUMN * product.design.columns)
         return max(1, -(-wanted // max(1, self.samples.count)))
 
-    def _score(self, group: ChannelGroup, moments: Mapping[str, Moments]) -> Scored:
+    def _score(
+        self, group: ChannelGroup, moments: Mapping[str, Moments], narrow: Narrowed
+    ) -> Scored:
         self._progress(f"scoring {group.units} units of {group.name}")
         regressions = []
         for each in self._readers([group]):
@@ -178,6 +201,8 @@ class Trimmer:
             weights = each.weights
             variance = np.einsum("io,io->o", weights, gram @ weights)
             self._variances[each.node.name] = variance
+            count = _outputs_of(each, narrow)
+            weights, variance = count(weights), count(variance)
             regular, _ = with_ridge(gram, _SCORE_RIDGE)
             regressions.append(
                 Regression(regular, weights, each.units[group.name], float(variance.sum()))
@@ -307,8 +332,7 @@ class Trimmer:
         kernel = product.values
         variance = self._variances[product.node.name]
         if outputs is not None:
-            channels = kernel.shape[design.operation.kernel_axis]
-            variance = variance.reshape(-1, channels)[:, outputs]
+            variance = _outputs_of(product, narrowed)(variance)
             kernel = np.take(kernel, outputs, design.operation.kernel_axis)
         shape = narrowed.take(product.kernel, use, product.values).shape
         weights, shift = refit(
@@ -327,3 +351,18 @@ class Trimmer:
             bias = narrowed.take(name, bias_use, read())
             changes.append(Replace(name, bias + shift.reshape(bias.shape), (bias_use,)))
         return changes
+
+
+def _outputs_of(product: ProductToFit, narrowed: Narrowed) -> Callable[[Array], Array]:
+    """Takes the columns of the outputs that stay; the last axis has all of a product's outputs."""
+    axis = product.design.operation.kernel_axis
+    positions = narrowed.positions(product.kernel, axis, product.kernel_use)
+    if positions is None:
+        return np.asarray
+    channels = product.design.kernel_shape[axis]
+
+    def taken(values: Array) -> Array:
+        found = values.reshape(*values.shape[:-1], -1, channels)[..., positions]
+        return found.reshape(*values.shape[:-1], -1)
+
+    return taken

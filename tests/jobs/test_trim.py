@@ -15,8 +15,8 @@ from exporter.formats import open_model
 from exporter.formats.onnx import OnnxModel
 from exporter.graph import Array, Use
 from exporter.graph.edits import Plan, Replace
-from exporter.report.view import headline
 from exporter.jobs.trim_search import _interval
+from exporter.report.view import headline
 from exporter.trimming.outputs import Difference
 from exporter.trimming.split import split_samples
 from tests.builders.channel_models import SIDE, Network, network
@@ -182,7 +182,7 @@ def several(path: Path) -> OnnxModel:
         node("Softmax", [places], ["map"], "softmax", axis=1),
         node("Sigmoid", [number], ["number"], "sigmoid"),
     ]
-    outputs = dict.fromkeys(("map", "number", "class"))
+    outputs: dict[str, None] = dict.fromkeys(("map", "number", "class"))
     made = onnx_model(nodes, net.constants, x=("batch", 3, SIDE, SIDE), outputs=outputs)
     made.write(path)
     return made
@@ -238,13 +238,15 @@ def test_open_lengths(tmp_path: Path, by: str) -> None:
     )
     np.savez(tmp_path / "data.npz", x=numbers(60, 1, 3, SIDE, SIDE))
     given: dict[str, Any] = {**SMALL, "multiple": 1, "data": tmp_path / "data.npz", "by": by}
-    paths = tmp_path / "net.onnx", tmp_path / "small.onnx"
-    lengths = {"input_shapes": {"x": (1, 3, SIDE, SIDE)}}
-    if by == "multiply-adds":
+    source, out = tmp_path / "net.onnx", tmp_path / "small.onnx"
+    lengths: dict[str, Any] = {"input_shapes": {"x": (1, 3, SIDE, SIDE)}}
+    if by == "parameters":
+        lengths = {}
+    else:
         with pytest.raises(UsageError, match="not known") as error:
-            exporter.trim(*paths, target=0.5, **given)
+            exporter.trim(source, out, target=0.5, **given)
         assert "--by parameters" in (error.value.hint or "")
-    report = exporter.trim(*paths, target=0.5, **given, **(lengths if by != "parameters" else {}))
+    report = exporter.trim(source, out, target=0.5, **given, **lengths)
     (row,) = report.trimmed
     if by == "parameters":
         assert row.parameters <= 0.5 * row.original_parameters

@@ -124,9 +124,7 @@ def test_refit_is_least_squares(has_bias: bool) -> None:
 
 def reference(model: Model, rows: Array) -> Reference:
     rows = rows[:, None]
-    return Reference(
-        model, Observed.of(model.graph()), Samples({"x": rows}, "rows"), RunOptions()
-    )
+    return Reference(model, Observed.of(model.graph()), Samples({"x": rows}, "rows"), RunOptions())
 
 
 def test_nan_agrees_with_nothing() -> None:
