@@ -39,12 +39,15 @@ def reports(
     given: Mapping[str, Any],
     out: Path | None = None,
     seconds: float = 0.0,
+    *,
+    written: bool = True,
 ) -> int:
     """Print one report, with the name "", or a report for each variant.
 
     Args:
         given: the parameters of the command.
         out: the folder that was written, which took so many seconds.
+        written: the files of the report exist.
     """
     ok = all(report.ok for report in by_name.values())
     with printing():
@@ -56,7 +59,11 @@ def reports(
             from exporter.report.terminal import print_report, print_reports
 
             single = by_name.get("")
-            print_rich(partial(print_report, single) if single else partial(print_reports, by_name))
+            print_rich(
+                partial(print_report, single, written=written)
+                if single
+                else partial(print_reports, by_name)
+            )
             if given["verbose"]:
                 _print_checks(by_name)
                 _print_timings(by_name)
@@ -136,7 +143,7 @@ def prune_report(report: Report, given: Mapping[str, Any]) -> int:
 
 def written_file(report: Report, given: Mapping[str, Any]) -> int:
     """Print the report of a command that writes one file, or none if a check failed."""
-    code = reports({"": report}, given)
+    code = reports({"": report}, given, written=report.ok)
     if code == FAILED and not given["as_json"]:
         say("error: a check failed; nothing was written")
     return code

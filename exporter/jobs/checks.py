@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,9 @@ from exporter.performance.resources import resource_checks
 from exporter.quantization import FLOAT
 from exporter.records import (
     Artifact,
+    BoxPicture,
     Check,
+    Confusion,
     Coverage,
     Device,
     FirstDifference,
@@ -26,6 +28,7 @@ from exporter.records import (
     Trimmed,
     UnitAgreement,
     WorstCase,
+    WorstSample,
 )
 from exporter.remap import HeadRemap, Remap
 
@@ -55,6 +58,9 @@ class CheckResults:
     devices: tuple[Device, ...] = ()
     agreement: tuple[UnitAgreement, ...] = ()
     trimmed: tuple[Trimmed, ...] = ()
+    worst_samples: tuple[WorstSample, ...] = ()
+    box_pictures: tuple[BoxPicture, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
 
     def __add__(self, other: CheckResults) -> CheckResults:
         return CheckResults(**{name: rows + vars(other)[name] for name, rows in vars(self).items()})
@@ -91,6 +97,11 @@ class CheckResults:
             worst=tuple(replace(case, artifact=name) for case in self.worst),
             agreement=tuple(replace(row, artifact=name) for row in self.agreement),
             trimmed=tuple(replace(row, artifact=name) for row in self.trimmed),
+            worst_samples=tuple(
+                replace(row, case=replace(row.case, artifact=name)) for row in self.worst_samples
+            ),
+            box_pictures=tuple(replace(row, artifact=name) for row in self.box_pictures),
+            confusions=tuple(replace(row, artifact=name) for row in self.confusions),
         )
 
 
@@ -131,7 +142,12 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
     # As for the structure, only a failure is a check of its own: not every file has an open batch.
     checks = (*verification.checks, *([batch] if batch and not batch.passed else ()))
     results = CheckResults(
-        checks, coverage=verification.coverage, worst=worst, agreement=verification.agreement
+        checks,
+        coverage=verification.coverage,
+        worst=worst,
+        agreement=verification.agreement,
+        confusions=verification.confusions,
+        worst_samples=tuple(_with_inputs(job, verification.worst_sample, inputs)),
     )
     if job.bisect and worst:
         job.progress(f"looking for the first tensor that differs in {pruned.name}")
@@ -143,6 +159,16 @@ def compare_models(  # noqa: PLR0917 - two models, how they were cut, and what i
     return results + CheckResults.warn(
         f"the zeroed units still hold {share:.1%} of the probability on these inputs"
     )
+
+
+def _with_inputs(job: Job, found: WorstSample | None, inputs: Samples) -> Iterator[WorstSample]:
+    """The sample with previews of its inputs, for the page."""
+    if found is not None and job.plots:
+        from exporter.data.preview import preview_inputs
+
+        yield replace(found, inputs=preview_inputs(inputs, found.case.sample))
+    elif found is not None:
+        yield found
 
 
 def _save_worst(job: Job, cases: tuple[WorstCase, ...], inputs: Samples) -> tuple[WorstCase, ...]:

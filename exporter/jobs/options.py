@@ -385,7 +385,9 @@ class JobOptions:
         parse="size",
     )
     plots: bool = _output(
-        True, "Draw plots in report.html. They take most of the time of a cut that is not timed."
+        True,
+        "Draw plots and show samples in report.html. They take most of the time of a cut that is "
+        "not timed.",
     )
     keep_original: bool = _output(False, "Write the uncut models too.")
     force: bool = _output(

@@ -27,6 +27,8 @@ from exporter.remap import Remap
 from exporter.report.machine import OnDemand, versions
 from exporter.selection import Selection
 
+_MOST_LABELS = 4000  # of a vocabulary; the page has no more rows
+
 
 def make_report(
     job: Job,
@@ -67,6 +69,7 @@ def make_report(
         remap=remap,
         artifacts=artifacts,
         selection=describe_selection(selection) if selection else (),
+        unit_labels=_labels(selection, remap),
         date=datetime.now(UTC).isoformat(timespec="seconds") if job.dated else "",
         options=job.options,
         settings=_settings(job, inputs),
@@ -98,6 +101,18 @@ def describe_selection(selection: Selection) -> tuple[SelectedUnit, ...]:
         SelectedUnit(unit, labels[unit] if labels else "", unit in kept, reasons.get(unit, ""))
         for unit in (range(selection.units) if reasons else ())
     )
+
+
+def _labels(selection: Selection | None, remap: Remap | None) -> tuple[str, ...]:
+    """The labels of the units that the remap counts; none if those of a cut of a cut do not fit."""
+    labels = () if selection is None else selection.labels or ()
+    heads = () if remap is None else remap.heads
+    if [head.old_units for head in heads] != [len(labels)]:
+        return ()
+    new_and_old = zip(heads[0].labels or (), heads[0].new_to_old, strict=False)
+    if any(isinstance(old, int) and labels[old] != label for label, old in new_and_old):
+        return ()
+    return tuple(labels[:_MOST_LABELS])
 
 
 def _describe_samples(samples: Samples, data: Path | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from exporter.devices.fleet import Fleet
 from exporter.errors import UsageError
 from exporter.formats import KINDS, copy_model, suffixes_of
 from exporter.formats.model import Model
+from exporter.jobs.box_pictures import box_pictures
 from exporter.jobs.checks import (
     NO_INPUTS,
     CheckResults,
@@ -272,7 +273,8 @@ class _Variant(Maker):
             job = replace(self.job, quantized_to=precision)
         file = self._file_of(original)
         job = verifying(job, file, self.out / pruned.name)
-        name = f"worst.{pruned.name}.npz"
+        export = "export." if original.kind != pruned.kind else ""
+        name = f"worst.{export}{pruned.name}.npz"
         job = replace(job, save_worst=self.folder / name, replay=_in(job.replay, self.out))
         results = compare_models(job, original, pruned, self.inputs, heads, self.known)
         if not results.passed and file is not None:
@@ -409,7 +411,7 @@ def _compare_float(variant: _Variant, uncut: UncutModel, pruned: Model, cut: Cut
         export = variant.check(source, pruned, heads)
     else:  # the source does not show this head: compare before and after the conversion instead
         export = variant.check(source, uncut.model, ())
-    return replace(results, checks=results.checks + export.checks)
+    return results + export
 
 
 def _quantize(
@@ -445,7 +447,7 @@ def _quantize(
 
 
 def _task_quality(variant: _Variant, pruned: Iterable[_Pruned]) -> CheckResults:
-    """The task quality of every artifact, next to that of the source."""
+    """The task quality of every artifact, next to that of the source, and pictures of boxes."""
     results, meters = CheckResults(), dict[int, QualityMeter]()
     source = variant.source.model
     names = {head.name for head in trace(source.graph()).heads} if variant.inputs.labels else ()
@@ -458,7 +460,9 @@ def _task_quality(variant: _Variant, pruned: Iterable[_Pruned]) -> CheckResults:
         new = QualityMeter(variant.job, original, variant.inputs, labels)
         meter = meters.setdefault(id(original), new)
         if each.is_wanted:
-            results += meter.measure(each.model, heads).for_artifact(each.artifact.path)
+            found = meter.measure(each.model, heads)
+            found += box_pictures(variant.job, original, each.model, variant.inputs, heads, labels)
+            results += found.for_artifact(each.artifact.path)
     return results
 
 

@@ -144,7 +144,7 @@ class QualityMeter:
             return CheckResults.warn(f"the task quality was not measured: {_reason(error)}")
 
     def _measured(self, artifact: Model, table: HeadRemap | None) -> CheckResults:
-        subject = self._subject(table)
+        subject = subject_of(self.job, self.original, self.samples, table)
         given = self.names or self.job.original_labels
         names = labels_of_units(self.original, subject.head, given)
         partial_names = None if names else names_of_units(subject.kept, table)
@@ -184,18 +184,6 @@ class QualityMeter:
         several = any(isinstance(label, tuple) for label in labels or ())
         return _several_labels if several else _one_label
 
-    def _subject(self, table: HeadRemap | None) -> Subject:
-        tables = () if table is None else (table,)
-        original = without_dropped(self.original, tables)
-        parts = [(each, part_before(original, each)) for each in tables]
-        found = trace_recorded(original.graph(), parts)
-        head = found.head(None if table is None else table.name)
-        if table is None:
-            kept = KeptUnits.uncut(head.units)
-        else:
-            kept = KeptUnits.of_cut(original, head, table)
-        return Subject(original, head, table, kept, self.samples, self.job.run_options)
-
     def once(self, subject: Subject, run: Callable[[], Answers]) -> Answers:
         """The answers of the original; computed once for each selection."""
         key = subject.head.name, subject.kept.kept, subject.kept.positions
@@ -203,6 +191,17 @@ class QualityMeter:
             self._known[key] = run()
         found: Answers = self._known[key]
         return found
+
+
+def subject_of(job: Job, original: Model, samples: Samples, table: HeadRemap | None) -> Subject:
+    """The head of an original that a file was cut at; without a remap, its only head."""
+    tables = () if table is None else (table,)
+    original = without_dropped(original, tables)
+    parts = [(each, part_before(original, each)) for each in tables]
+    found = trace_recorded(original.graph(), parts)
+    head = found.head(None if table is None else table.name)
+    kept = KeptUnits.of_cut(original, head, table) if table else KeptUnits.uncut(head.units)
+    return Subject(original, head, table, kept, samples, job.run_options)
 
 
 def _one_label(

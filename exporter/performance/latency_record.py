@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from exporter.records import Latency
 
 _SIDES = ("original", "pruned", "control")
 _DIGITS = 6  # of raw values
+PERCENTILES = (0, 1, 5, 10, 25, 50, 75, 90, 95, 99, 100)
 
 
 def make_record(
@@ -73,7 +74,7 @@ def make_record(
         interrupted_rounds=int(np.sum(~rounds.clean)),
         runs=int(single[1].size),
         settings={**settings, "resamples": RESAMPLES, "confidence": CONFIDENCE},
-        raw=_raw(rounds, loads_ms),
+        raw={**_raw(rounds, loads_ms), "runs_ms": _percentiles(single)},
         device=device,
     )
 
@@ -127,6 +128,14 @@ def _raw(rounds: Rounds, loads_ms: Array) -> dict[str, Any]:
         },
         "load_ms": of_sides(loads_ms.T),
     }
+
+
+def _percentiles(single: Sequence[Array]) -> dict[str, list[float]]:
+    """The distribution of the single runs in the rounds that count."""
+    found = {
+        side: _short(np.percentile(v, PERCENTILES)) for side, v in zip(_SIDES, single, strict=False)
+    }
+    return {"percentiles": [float(each) for each in PERCENTILES], **found}
 
 
 def _short(values: Array) -> list[float]:

@@ -1,5 +1,13 @@
 """Report, Artifact, Check, Latency and other plain data, below everything that fills them."""
 
+from exporter.records.details import (
+    BoxPicture,
+    Confusion,
+    DrawnBox,
+    InputPreview,
+    UnitValue,
+    WorstSample,
+)
 from exporter.records.report import Report, precision_rows
 from exporter.records.rows import (
     TRIM_STAGE,
@@ -28,10 +36,14 @@ from exporter.records.rows import (
 __all__ = [
     "TRIM_STAGE",
     "Artifact",
+    "BoxPicture",
     "Check",
+    "Confusion",
     "Coverage",
     "Device",
+    "DrawnBox",
     "FirstDifference",
+    "InputPreview",
     "Interface",
     "Interval",
     "Latency",
@@ -46,7 +58,9 @@ __all__ = [
     "TimeBasis",
     "Trimmed",
     "UnitAgreement",
+    "UnitValue",
     "Verdict",
     "WorstCase",
+    "WorstSample",
     "precision_rows",
 ]

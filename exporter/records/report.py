@@ -16,6 +16,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from exporter.errors import ModelError
 from exporter.output.c_source import FORMS
+from exporter.records.details import BoxPicture, Confusion, WorstSample
 from exporter.records.rows import (
     Artifact,
     Check,
@@ -67,6 +68,11 @@ class Report:
         timings: step of the job -> elapsed seconds, without the writing of reports. Steps that all
             variants share are in the report of each.
         agreement: of quantized files with the model before, for the units with the lowest share.
+        worst_samples: of each comparison, the sample with the largest difference.
+        confusions: of quantized files with the model before, for the units that they confuse most.
+        unit_labels: of the original's units, removed ones included, if one head was cut; at most
+            the first 4,000.
+        box_pictures: of detectors, one sample with the boxes before and after.
     """
 
     versions: Mapping[str, str]
@@ -92,6 +98,10 @@ class Report:
     timings: Mapping[str, float] = field(default_factory=dict)
     agreement: tuple[UnitAgreement, ...] = ()
     trimmed: tuple[Trimmed, ...] = ()
+    worst_samples: tuple[WorstSample, ...] = ()
+    box_pictures: tuple[BoxPicture, ...] = ()
+    confusions: tuple[Confusion, ...] = ()
+    unit_labels: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:

@@ -133,7 +133,7 @@ class WorstCase:
     Attributes:
         stage, artifact, output, metric: of the check.
         sample: index of the input among the samples.
-        unit: index of the unit in the artifact; None if the values have no unit axis.
+        unit: index of the unit in the artifact; None if the value is of no unit of it.
         original_unit: its index in the first original.
         label: "" without one.
         expected, actual: the values; None if they are not finite.
@@ -260,7 +260,8 @@ class Latency:
         runs: timed runs of the artifact in the rounds that count.
         settings: the scenario, and the settings of the bootstrap.
         raw: "load" and "used" of every round; "p50_ms", "cpu_ms" and "interruptions" of every round
-            and side; "load_ms" of every load and side.
+            and side; "load_ms" of every load and side; "runs_ms": percentiles of the single runs of
+            the original and of the artifact, in the rounds that count.
         device: name of the device that was measured; "" for the machine of the report.
     """
 

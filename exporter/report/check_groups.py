@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from exporter.evaluation.measures import QUALITY_STAGE
 from exporter.performance.resources import HISTORY, RESOURCES
-from exporter.records import Check, FirstDifference, WorstCase
+from exporter.records import Check, FirstDifference, WorstCase, WorstSample
 from exporter.report.formatting import (
     higher_is_better,
+    number,
     plural,
     printable,
     told_apart,
@@ -116,15 +117,33 @@ def describe_quantization(checks: Sequence[Check]) -> str:
 
 def describe_worst(case: WorstCase) -> str:
     """net.onnx, y: in sample 3, unit 1 (7 in the original, owl) is 0.82, expected 0.11."""
-    where = f"{case.artifact}, {case.output}: in sample {case.sample}, "
-    names = ", ".join(
-        filter(None, (f"{case.original_unit} in the original", printable(case.label)))
-    )
-    unit = "a value" if case.unit is None else f"unit {case.unit} ({names})"
-    actual, expected = _values(case.actual, case.expected)
     replay = f" Replay: {case.command}" if case.command else ""
     saved = f" The input is in {case.file}." if case.file else ""
-    return f"{where}{unit} is {actual}, expected {expected}.{saved}{replay}"
+    return f"{case.artifact}, {case.output}: in {_difference(case)}.{saved}{replay}"
+
+
+def _difference(case: WorstCase) -> str:
+    """sample 3, unit 1 (7 in the original, owl) is 0.82, expected 0.11."""
+    of_original = f"{case.original_unit} in the original"
+    names = ", ".join(filter(None, (of_original, printable(case.label))))
+    unit = "a value" if case.unit is None else f"unit {case.unit} ({names})"
+    actual, expected = values_told_apart(case.actual, case.expected)
+    return f"sample {case.sample}, {unit} is {actual}, expected {expected}"
+
+
+def is_equal(row: WorstSample) -> bool:
+    """Whether no value differs in any sample."""
+    expected = row.case.expected
+    return row.passed and expected is not None and expected == row.case.actual
+
+
+def describe_sample(row: WorstSample) -> str:
+    """net.onnx, y, cut: of 16 samples, in sample 3, unit 1 (owl) is 0.82, expected 0.81."""
+    case, limit = row.case, "" if row.limit is None else f", limit {number(row.limit)}"
+    where = f"{case.artifact}, {case.output}, {case.stage}"
+    if is_equal(row):
+        return f"{where}: all values of {plural(row.samples, 'sample')} are equal."
+    return f"{where}: of {plural(row.samples, 'sample')}, in {_difference(case)}{limit}."
 
 
 def describe_first(found: FirstDifference) -> str:
@@ -132,7 +151,7 @@ def describe_first(found: FirstDifference) -> str:
     equal = f"{plural(found.equal, 'tensor')} with the same name"
     if not found.tensor:
         return f"{found.artifact}: {equal} are equal; the difference is after them."
-    actual, expected = _values(found.actual, found.expected)
+    actual, expected = values_told_apart(found.actual, found.expected)
     return (
         f"{found.artifact}: the first tensor that differs is {printable(found.tensor)!r}, of "
         f"{printable(found.operation)}: at {list(found.place)} it is {actual}, expected {expected} "
@@ -140,8 +159,11 @@ def describe_first(found: FirstDifference) -> str:
     )
 
 
-def _values(actual: float | None, expected: float | None) -> tuple[str, str]:
-    first, second = told_apart(actual, expected, 6)
+def values_told_apart(
+    actual: float | None, expected: float | None, digits: int = 6
+) -> tuple[str, str]:
+    """Both values with so many digits, and more if they would look equal."""
+    first, second = told_apart(actual, expected, digits)
     nothing = "not finite"
     return nothing if actual is None else first, nothing if expected is None else second
 

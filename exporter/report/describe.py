@@ -30,6 +30,7 @@ from exporter.report.formatting import (
     percent_with_interval,
     plural,
     size,
+    told_apart,
     value_and_limit,
 )
 
@@ -236,6 +237,14 @@ _MEASURES = {  # metric -> how a headline writes it, and its value, in the order
 }
 
 
+def describe_gate(check: Check) -> str:
+    """98.6 % top-1 agreement, below your limit of 99 %; "" for checks that have no such words."""
+    if check.stage != "quantize" or check.metric not in _MEASURES or check.limit is None:
+        return ""
+    words = _quality([check]) if check.value is not None else ""
+    return f"{words} (output {check.output}, {plural(check.samples, 'sample')})" if words else ""
+
+
 def _quality(checks: Iterable[Check]) -> str:
     """The worst value of the first metric that has a limit."""
     found = [check for check in checks if check.metric in _MEASURES]
@@ -246,10 +255,13 @@ def _quality(checks: Iterable[Check]) -> str:
     of_metric = [check for check in found if check.metric == metric and check.value is not None]
     worst = min if higher_is_better(of_metric[0]) else max
     check = worst(of_metric, key=lambda each: each.value or 0.0)
-    side = "above" if worst is min else "below"
-    place = "at" if check.value == check.limit else side
+    is_above = (check.value or 0.0) > (check.limit or 0.0)
+    place = "at" if check.value == check.limit else "above" if is_above else "below"
     whose = "your" if check.limit_from == "user" else "the"
-    return f"{text.format(write(check.value))}, {place} {whose} limit of {write(check.limit)}"
+    value, limit = write(check.value), write(check.limit)
+    if value == limit and check.value != check.limit:
+        value, limit = told_apart(check.value, check.limit)
+    return f"{text.format(value)}, {place} {whose} limit of {limit}"
 
 
 def remap_rows(head: HeadRemap) -> Iterator[tuple[str, str, str]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ from markupsafe import Markup
 
 from exporter.records import Check, Report
 from exporter.remap.head_remap import HeadRemap
-from exporter.report import describe, view
+from exporter.report import describe, pictured, view
 from exporter.report.batch_page import TITLES, batch_rows, filled
-from exporter.report.check_groups import REASONS, is_gated
+from exporter.report.check_groups import REASONS, describe_quantization, is_gated
 from exporter.report.formatting import printable
 from exporter.report.plots import report_plots, variant_plots
 from exporter.report.sections import Section, batch_sections, report_sections
@@ -32,7 +33,7 @@ from exporter.verification.metrics import METRICS
 UNIT_ROWS = 4000  # about 300 kB; the remap itself has all
 
 _TEMPLATES = Path(__file__).with_name("page")
-_IN_BANNER = {"Failed checks", "Largest difference", "Selection", "Warnings"}
+_IN_BANNER = {"Failed checks", "Examples of failures", "Selection", "Warnings", "Worst samples"}
 
 MEANINGS: Mapping[str, str] = {
     **{name: metric.label for name, metric in METRICS.items()},
@@ -93,8 +94,11 @@ def to_html(report: Report, *, plots: bool = True) -> str:
         report=report,
         result=view.report_result(report),
         warnings=[text for text in report.warnings if text not in said],
-        causes=[each for each in sections if each.title == "Largest difference"],
+        advice=describe_quantization(report.checks),
+        causes=[each for each in sections if each.title == "Examples of failures"],
         heads=[_head(report, head) for head in heads],
+        samples=pictured.worst_samples(report),
+        detections=pictured.detections(report),
         sections=[each for each in sections[1:] if not _is_elsewhere(each)],
         **parts,
     )
@@ -123,12 +127,14 @@ def to_index_html(reports: Mapping[str, Report]) -> str:
         reports: name of the subfolder -> its report; at least one.
     """
     results = {view.report_result(report) for report in reports.values()}
+    rows = view.variant_rows(reports)
     return _template("index.html").render(
         result=next(each for each in ("fail", "warning", "pass") if each in results),
         headline=printable(batch_sections(reports)[0].title),
         original=next(iter(reports.values())).original.path,
         plots=_drawn(variant_plots, reports),
-        rows=view.variant_rows(reports),
+        rows=rows,
+        unclear=[row for row in rows if row.card.verdict.result != "pass"],
         styles={"pass": "good", "warning": "warning", "fail": "bad"},
     )
 
@@ -162,11 +168,12 @@ def _is_information(record: Any) -> bool:
 
 def _head(report: Report, head: HeadRemap) -> _Head:
     notes = [describe.describe_removed(head), describe.describe_ids(head)]
+    shown = islice(view.kept_first(head), UNIT_ROWS)
     return _Head(
         head,
         describe.describe_kept(head),
         [note for note in notes if note],
-        view.unit_rows(head, UNIT_ROWS, view.chosen_units(report)),
+        view.unit_rows(head, shown, view.chosen_units(report), report.unit_labels),
     )
 
 

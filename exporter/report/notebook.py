@@ -101,7 +101,7 @@ def remap_fragment(remap: Remap) -> str:
 def remap_rows(remap: Remap) -> Iterator[Row]:
     """A row for each unit of the original."""
     for head in remap.heads:
-        for row in view.unit_rows(head, head.old_units):
+        for row in view.unit_rows(head, range(head.old_units)):
             new = int(row.new) if row.new else None
             named = {"head": head.name, "old": row.old, "new": new, "label": row.label}
             yield {**named, "kept": new is not None}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporter.output.c_source import FORMS
-from exporter.records import Check, Latency, Report, precision_rows
+from exporter.records import Check, Confusion, Latency, Report, precision_rows
 from exporter.remap.head_remap import HeadRemap
 from exporter.report import describe
 from exporter.report.check_groups import gated
@@ -26,6 +26,7 @@ from exporter.report.svg import (
     log_scale,
     name_rows,
     new_axes,
+    short_label,
     short_name,
     to_plot,
 )
@@ -38,6 +39,7 @@ _MOST_CELLS, _WITH_GAPS = 200, 60  # units of a head
 _NAMED = 10  # the names of more units would overlap
 _MOST_NAMES = 6  # of points; more would overlap
 _MOST_CLASSES = 12  # the worst ones
+_MOST_CONFUSIONS = 6  # files
 _LINES = 120  # more kept units than this are drawn without lines
 
 
@@ -50,6 +52,7 @@ def report_plots(report: Report) -> list[Plot]:
     with drawing():
         heads = report.remap.heads if report.remap else ()
         drawn = [*map(_head, heads), *(draw(report) for draw in _DRAWERS)]
+        drawn += map(_confusion, report.confusions[:_MOST_CONFUSIONS])
     return [plot for plot in drawn if plot is not None]
 
 
@@ -77,7 +80,7 @@ def _head(head: HeadRemap) -> Plot:
             starts = (place + 0.5) / head.old_units
             lines += [(starts, 1.0), (middle, 0.3), (math.nan, math.nan)]  # a gap after each line
         if head.new_units <= _NAMED:
-            text = short_name(label or new, 50 // head.new_units)
+            text = short_label(label or new, 50 // head.new_units)
             axes.text(middle, -0.06, text, va="top", ha="center")
     axes.plot(*zip(*lines, strict=True), color=QUIET, linewidth=0.6)
     axes.text(0, 1.36, f"original: {head.old_units} units", va="bottom")
@@ -108,7 +111,7 @@ def _sizes(report: Report) -> Plot | None:
     if not models:
         return None
     axes = new_axes(0.6 + 1.5 * _ROW * len(models))
-    name_rows(axes, [each.path for each in models])
+    name_rows(axes, [short_name(each.path) for each in models])
     most = max(max(each.bytes, each.original_bytes or 0) for each in models)
     for row, each in enumerate(models):
         before = each.original_bytes or 0
@@ -131,7 +134,7 @@ def _speed(report: Report) -> Plot | None:
     if not rows:
         return None
     axes = new_axes(0.8 + _ROW * len(rows))
-    name_rows(axes, [row.artifact for row in rows])
+    name_rows(axes, [short_name(row.artifact) for row in rows])
     for place, row in enumerate(rows):
         low, high = row.speedup_ci95
         axes.barh(place, 2 * row.noise_floor, 0.7, 1 - row.noise_floor, color=BAND)
@@ -208,15 +211,19 @@ def _agreement(report: Report) -> Plot | None:
         return None
     several = len({row.artifact for row in rows}) > 1
     names = [class_name(row.unit, row.label) for row in rows]
-    shown = [f"{n}, {r.artifact}" if several else n for n, r in zip(names, rows, strict=True)]
+    files = {each.path: f"{each.precision} {each.kind}" for each in report.artifacts}
+    shown = [
+        f"{short_label(name)}, {files.get(row.artifact, '')}" if several else short_label(name, 28)
+        for name, row in zip(names, rows, strict=True)
+    ]
     axes = new_axes(0.8 + _ROW * len(rows))
     name_rows(axes, shown)
     for place, row in enumerate(rows):
         axes.barh(place, 1, 0.6, color=BAND)
         axes.barh(place, row.share, 0.6, color=AFTER)
-        other = short_name(class_name(row.instead, row.instead_label))
-        axes.text(1.02, place, f"{percent(row.share)}, else {other}", va="center")
-    axes.set_xlim(0, 1.8)
+        other = short_label(class_name(row.instead, row.instead_label), 14)
+        axes.text(1.05, place, f"{percent(row.share)}, else {other}", va="center", clip_on=False)
+    axes.set_xlim(0, 4.2 if several else 3.2)
     axes.set_xticks([])
     axes.spines["bottom"].set_visible(False)
     texts = [
@@ -228,6 +235,40 @@ def _agreement(report: Report) -> Plot | None:
         "Agreement by class",
         "How often a quantized file has the same first answer as the float model, worst classes "
         "first, and its most frequent other answer.",
+        "; ".join(texts),
+    )
+
+
+def _confusion(found: Confusion) -> Plot:
+    """Which classes a quantized file confuses: a row for each first unit of the float model."""
+    count = len(found.units)
+    axes = new_axes(1.3 + 0.3 * count)
+    names = [class_name(*each) for each in zip(found.units, found.labels, strict=True)]
+    name_rows(axes, [short_label(name) for name in names])
+    for i, row in enumerate(found.counts):
+        total = max(1, sum(row))
+        for j, number in enumerate(row):
+            color = AFTER if i == j else BAD
+            share = 0.15 + 0.55 * number / total if number else 0.0
+            axes.barh(i, 0.94, 0.9, j - 0.47, color=color, alpha=share)
+            axes.text(j, i, str(number) if number else "", va="center", ha="center")
+    axes.set_xlim(-0.5, count - 0.5)
+    tops = [str(unit) for unit in found.units]
+    axes.set_xticks(range(count), tops)
+    axes.tick_params(axis="x", length=0)
+    axes.spines["bottom"].set_visible(False)
+    axes.set_xlabel("first in the quantized file")
+    texts = [
+        f"{names[i]} became {names[j]} {number} times"
+        for i, row in enumerate(found.counts)
+        for j, number in enumerate(row)
+        if number and i != j
+    ]
+    return to_plot(
+        axes,
+        f"Confusion in {short_name(found.artifact)}",
+        "A row for each first class of the float model, a column for the first class of the "
+        "quantized file. Off the diagonal, the two differ.",
         "; ".join(texts),
     )
 
@@ -290,32 +331,46 @@ def _scatter(points: Sequence[_Point], caption: str) -> Plot:
 
 
 def _times(report: Report) -> Plot | None:
-    """The distribution of the times, of all files that were timed."""
-    rows = [row for row in report.latency if row.raw.get("p50_ms")][:_MOST_ROWS]
+    """The distribution of the times of single runs, of all files that were timed."""
+    times = {row.artifact: _relative_times(row) for row in report.latency}
+    rows = [row for row in report.latency if times[row.artifact]][:_MOST_ROWS]
     if not rows:
         return None
     axes = new_axes(0.8 + 1.5 * _ROW * len(rows))
-    name_rows(axes, [row.artifact for row in rows])
+    name_rows(axes, [short_name(row.artifact) for row in rows])
+    most = 1.0
     for place, row in enumerate(rows):
         for side, offset, color in (("original", -0.18, BEFORE), ("pruned", 0.18, AFTER)):
-            times = _counted(row, side)
-            axes.plot(times, [place + offset] * len(times), "|", color=color, markersize=8)
-    log_scale(axes)
-    axes.set_xlabel("ms for one run")
+            y, at = (place + offset,) * 2, times[row.artifact][side]
+            axes.plot((at[1], at[95]), y, color=color, linewidth=1.2)
+            axes.plot((at[25], at[75]), y, color=color, linewidth=6, solid_capstyle="butt")
+            axes.plot(at[50], place + offset, "|", color=INK, markersize=9)
+            most = max(most, at[95])
+    axes.set_xlim(0, 1.05 * most)
+    axes.set_xlabel("time of a run / median of the original")
     texts = [f"{row.artifact}: {milliseconds(row.original_p50_ms, row.p50_ms)}" for row in rows]
     return to_plot(
         axes,
-        "Spread of the times",
-        "Each mark is the median of one round. Above: the original. Below: the cut file.",
+        "Times of single runs",
+        "Above: the original; below: the cut file. Mark: the median. Bar: the middle half of the "
+        "runs. Line: all but the fastest 1 % and the slowest 5 %.",
         "; ".join(texts),
     )
 
 
-def _counted(row: Latency, side: str) -> list[float]:
-    raw: Mapping[str, Any] = row.raw
-    used = raw.get("used") or [True] * len(raw["p50_ms"][side])
-    pairs = zip(raw["p50_ms"][side], used, strict=True)
-    return [time for time, counts in pairs if counts and math.isfinite(time) and time > 0]
+def _relative_times(row: Latency) -> dict[str, dict[float, float]]:
+    """Side -> percentile -> time, as a multiple of the original's median; empty if not known."""
+    runs: Mapping[str, list[float | None]] = row.raw.get("runs_ms", {})
+    sides = {side: runs.get(side, []) for side in ("original", "pruned")}
+    every = [time for times in sides.values() for time in times]
+    if not every or any(time is None or not 0 < time < math.inf for time in every):
+        return {}
+    median = row.original_p50_ms
+    percentiles = runs["percentiles"]
+    return {
+        side: {p or 0.0: (time or 0.0) / median for p, time in zip(percentiles, times, strict=True)}
+        for side, times in sides.items()
+    }
 
 
 _DRAWERS: tuple[Callable[[Report], Plot | None], ...] = (

@@ -20,6 +20,7 @@ from exporter.report.check_groups import (
     describe_failure,
     describe_first,
     describe_quantization,
+    describe_sample,
     describe_worst,
     failed,
     gated,
@@ -29,6 +30,7 @@ from exporter.report.formatting import NOTHING, plural
 from exporter.report.proofs import proofs
 from exporter.report.tables import Column, Style
 
+_MOST_NAMES = 2  # of files in a title
 REMAP_ROWS, REMAP_ROWS_BRIEF = 20, 10
 SELECTION_ROWS, SELECTION_ROWS_BRIEF = 1000, 10
 
@@ -63,8 +65,12 @@ class Section:
         return self.level == 1 or bool(self.text or self.items or self.records)
 
 
-def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
-    """The sections of one report that have content."""
+def report_sections(report: Report, *, brief: bool = False, written: bool = True) -> list[Section]:
+    """The sections of one report that have content.
+
+    Args:
+        written: its files exist; some commands write none if a check fails.
+    """
 
     def table(
         title: str, columns: Iterable[Column], records: Sequence[Any], *details: str, note: str = ""
@@ -80,12 +86,13 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
     )
     causes = [describe_worst(case) for case in report.worst]
     causes += [describe_first(found) for found in report.first_differences]
-    worst = Section("Largest difference", items=causes)
+    worst = Section("Examples of failures", items=causes)
+    samples = [describe_sample(row) for row in report.worst_samples if row.passed]
     original = Section("Original", text=(describe.describe_original(report),))
     groups, timing = group_checks(report.checks), describe.describe_timing(report.latency)
     limits = describe.describe_limits_of_timing(report.latency, with_cpu=brief)
     sections = [
-        _verdict(report),
+        _verdict(report, written=written),
         *(() if brief else (failures, worst, original)),
         _selection(report, brief),
         table("Artifacts", tables.ARTIFACTS, report.artifacts, describe.SIZES),
@@ -101,6 +108,7 @@ def report_sections(report: Report, *, brief: bool = False) -> list[Section]:
         table("Task quality", tables.QUALITY, _quality(report, brief), describe.QUALITY),
         table("Checks", tables.CHECK_GROUPS, groups),
         *(() if brief else _check_sections(groups)),
+        Section("Worst samples", items=() if brief else samples),
         table("Latency", tables.LATENCY, report.latency, timing, note=limits),
         table("Memory when loaded", tables.MEMORY, report.memory, describe.MEMORY),
         table("Devices", tables.DEVICES, report.devices),
@@ -125,11 +133,13 @@ def batch_sections(reports: Mapping[str, Report]) -> list[Section]:
     return [section for section in sections if section.has_content]
 
 
-def _verdict(report: Report) -> Section:
-    can_fail, bad = len(gated(report.checks)), len(failed(report.checks))
+def _verdict(report: Report, *, written: bool) -> Section:
+    can_fail, bad = len(gated(report.checks)), failed(report.checks)
     if bad:
-        title = f"{bad} of {plural(can_fail, 'check')} failed. Do not use these files."
-        return Section(title, 1, "bad")
+        files = list(dict.fromkeys(check.artifact for check in bad))
+        names = " and ".join(files) if len(files) <= _MOST_NAMES else f"these {len(files)} files"
+        advice = f"Do not use {names}." if written else "Nothing was written."
+        return Section(f"{len(bad)} of {plural(can_fail, 'check')} failed. {advice}", 1, "bad")
     passed = f" ({plural(can_fail, 'check')} passed)" if can_fail else ""
     title = f"{describe.describe_change(report)}: {describe.describe_result(report)}{passed}"
     return Section(title, 1, "good" if any(map(compares_values, report.checks)) else "plain")

@@ -115,9 +115,15 @@ def short_name(text: str, room: int = 28) -> str:
     return text if len(text) <= room else f"...{text[3 - room :]}"
 
 
+def short_label(text: str, room: int = 16) -> str:
+    """The start of a long label."""
+    text = printable(text)
+    return text if len(text) <= room else f"{text[: room - 3].rstrip()}..."
+
+
 def name_rows(axes: Any, names: Sequence[str]) -> None:
-    """One row for each name, the first on top."""
-    axes.set_yticks(range(len(names)), [short_name(name) for name in names])
+    """One row for each short name, the first on top."""
+    axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)

@@ -20,9 +20,13 @@ _OTHER_COLUMNS = 61  # the widest table without its names of files
 _STYLES = {"good": "green", "bad": "bold red", "warning": "bold yellow"}
 
 
-def print_report(report: Report, console: Console) -> None:
-    """Draw one report: about 30 lines for two artifacts, 80 columns and more."""
-    _draw(report_sections(report, brief=True), console)
+def print_report(report: Report, console: Console, *, written: bool = True) -> None:
+    """Draw one report: about 30 lines for two artifacts, 80 columns and more.
+
+    Args:
+        written: its files exist.
+    """
+    _draw(report_sections(report, brief=True, written=written), console)
 
 
 def print_reports(reports: Mapping[str, Report], console: Console) -> None:

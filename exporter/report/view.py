@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 from exporter.output.c_source import FORMS
 from exporter.records import Artifact, Report, SelectedUnit
-from exporter.remap.head_remap import HeadRemap
+from exporter.remap.head_remap import HeadRemap, members
 from exporter.report import describe
 from exporter.report.check_groups import compares_values, describe_failure, failed
 from exporter.report.formatting import NOTHING, change, milliseconds, percent, printable, size
@@ -123,9 +123,17 @@ def chosen_units(report: Report) -> Mapping[int, SelectedUnit]:
 
 
 def unit_rows(
-    head: HeadRemap, limit: int, chosen: Mapping[int, SelectedUnit] = MappingProxyType({})
+    head: HeadRemap,
+    units: Iterable[int],
+    chosen: Mapping[int, SelectedUnit] = MappingProxyType({}),
+    known: Sequence[str] = (),
 ) -> list[UnitRow]:
-    """The units of the original, removed ones included: the first `limit` of them."""
+    """Some units of the original.
+
+    Args:
+        units: their indices, in the order of the rows.
+        known: labels of the first units of the original.
+    """
     new = {
         int(place): index
         for index, old, _ in describe.remap_rows(head)
@@ -133,11 +141,21 @@ def unit_rows(
     }
     labels = {int(i): label for i, _, label in describe.remap_rows(head)}
     rows = []
-    for old in range(min(head.old_units, limit)):
+    for old in units:
         row, index = chosen.get(old), new.get(old, "")
         label = row.label if row else labels[int(index)] if index else ""
-        rows.append(UnitRow(old, index, label, row.reason if row else ""))
+        own = known[old] if old < len(known) else ""
+        rows.append(UnitRow(old, index, own or label, row.reason if row else ""))
     return rows
+
+
+def kept_first(head: HeadRemap) -> Iterator[int]:
+    """The units of the original: kept ones in the order of the files, then removed ones."""
+    kept = [old for place in head.new_to_old for old in members(place)]
+    wanted = frozenset(head.kept)
+    kept = [old for old in dict.fromkeys(kept) if old in wanted]
+    yield from kept
+    yield from sorted(set(range(head.old_units)).difference(kept))
 
 
 def _verdict(report: Report, artifact: Artifact) -> FileVerdict:
@@ -147,7 +165,7 @@ def _verdict(report: Report, artifact: Artifact) -> FileVerdict:
     if any(row.artifact == artifact.path for row in report.trimmed):
         compared, shown_by = True, "trimmed"
     if bad := failed(checks):
-        reasons = [describe_failure(check) for check in bad]
+        reasons = [describe.describe_gate(check) or describe_failure(check) for check in bad]
         return FileVerdict(artifact.path, "fail", shown_by or "not verified", reasons)
     reasons = [text for text in report.warnings if _names(text, artifact.path)]
     top1 = agreement(report, artifact)

@@ -37,6 +37,9 @@ class Allowed:
     by_user: frozenset[str] = frozenset()
 
 
+_LARGEST = 3  # values of each model that a report shows of a sample
+
+
 class Place(NamedTuple):
     """One value of a comparison.
 
@@ -52,6 +55,23 @@ class Place(NamedTuple):
     expected: float
     actual: float
     apart: float
+
+
+class Worst(NamedTuple):
+    """The sample that exceeds its limit most, or comes nearest to it.
+
+    Attributes:
+        place: the largest difference in it.
+        limit: of the sample; None without one.
+        excess: the difference as a multiple of the limit; without one, of the largest value.
+        values: (position, expected, actual) of some units: the largest ones of both models, and
+            that of the place. Only the place if the values have no unit axis.
+    """
+
+    place: Place
+    limit: float | None
+    excess: float
+    values: tuple[tuple[int, float, float], ...]
 
 
 @dataclass(frozen=True)
@@ -90,8 +110,7 @@ class Tally:
         self._mismatch: MismatchError | None = None
         self._allowed = Allowed()
         self._samples, self._most = 0, -1.0
-        self._worst: Place | None = None
-        self._limit: float | None = None
+        self.worst: Worst | None = None
 
     def add(self, expected: Array, actual: Array, allowed: Allowed) -> None:
         """Compare further samples, (samples, ...), which all have one shape.
@@ -125,16 +144,36 @@ class Tally:
         sample = int(np.argmax(over))
         if over[sample] <= self._most:
             return
-        self._most, self._limit = over[sample], None if limits is None else float(limits[sample])
+        self._most = over[sample]
         inner = np.unravel_index(int(np.argmax(apart[sample])), apart.shape[1:])
         index = (sample, *map(int, inner))
-        self._worst = Place(
+        place = Place(
             first + sample,
             index[self._axis] if self._axis < len(index) else 0,
             float(expected[index]),
             float(actual[index]),
             float(largest[sample]),
         )
+        if limits is None:
+            size = np.abs(expected[sample])
+            scale = size[np.isfinite(size)].max(initial=0.0)
+            limit, excess = None, float(_excess(largest[[sample]], np.array([scale]))[0])
+        else:
+            limit, excess = float(limits[sample]), float(over[sample])
+        self.worst = Worst(place, limit, excess, self._values(expected, actual, index, place))
+
+    def _values(
+        self, expected: Array, actual: Array, index: tuple[int, ...], place: Place
+    ) -> tuple[tuple[int, float, float], ...]:
+        """The values of a few units around a place, the largest expected ones first."""
+        if not 0 < self._axis < len(index):
+            return ((place.position, place.expected, place.actual),)
+        before, after = index[: self._axis], index[self._axis + 1 :]
+        both = [np.asarray(each[before][(slice(None), *after)]) for each in (expected, actual)]
+        largest = [np.argsort(-each, kind="stable")[:_LARGEST].tolist() for each in both]
+        positions = {*largest[0], *largest[1], place.position}
+        order = sorted(positions, key=lambda each: (-both[0][each], each))
+        return tuple((each, float(both[0][each]), float(both[1][each])) for each in order)
 
     def results(self) -> tuple[Result, ...]:
         """Every metric with its limit; one failed result if the arrays cannot be compared."""
@@ -143,8 +182,9 @@ class Tally:
             return (Result(error.kind, None, None, passed=False, reason=error.reason),)
         values = {name: measure.value for name, measure in (self._measures or {}).items()}
         limits: dict[str, float] = dict(self._allowed.least)
-        if self._limit is not None and self._worst is not None and "max_abs" in values:
-            values["max_abs"], limits["max_abs"] = self._worst.apart, self._limit
+        worst = self.worst
+        if worst is not None and worst.limit is not None and "max_abs" in values:
+            values["max_abs"], limits["max_abs"] = worst.place.apart, worst.limit
         by_user = self._allowed.by_user
         return tuple(
             _result(name, value, limits.get(name), by_user=name in by_user)
@@ -171,7 +211,7 @@ class Tally:
             expected, actual = measure.values
             place = measure.first_wrong
             return Place(place[0], place[self._axis], expected, actual, abs(actual - expected))
-        return self._worst
+        return None if self.worst is None else self.worst.place
 
 
 def _apart(expected: Array, actual: Array) -> Array:

@@ -19,7 +19,7 @@ from exporter.errors import ModelError
 from exporter.formats.model import Model, Runner, RunOptions, without_dropped
 from exporter.graph import Array
 from exporter.graph.edits import Plan
-from exporter.records import Check, Coverage, UnitAgreement, WorstCase
+from exporter.records import Check, Confusion, Coverage, UnitAgreement, WorstCase, WorstSample
 from exporter.remap import HeadRemap
 from exporter.verification.answers import Block, KnownAnswers, answer_blocks
 from exporter.verification.comparisons import comparers_of
@@ -63,6 +63,9 @@ class Verification:
             not show the features.
         worst: where failed comparisons differ most.
         agreement: of a quantized model, for the units with the lowest share.
+        worst_sample: of all outputs, the one with a failed check or nearest to its limit; None if
+            no values were compared.
+        confusions: of a quantized model, for the units that it confuses most.
     """
 
     checks: tuple[Check, ...]
@@ -70,6 +73,8 @@ class Verification:
     coverage: tuple[Coverage, ...] = ()
     worst: tuple[WorstCase, ...] = ()
     agreement: tuple[UnitAgreement, ...] = ()
+    worst_sample: WorstSample | None = None
+    confusions: tuple[Confusion, ...] = ()
 
 
 def verify_pair(
@@ -122,15 +127,17 @@ def verify_pair(
         for answers in block.original:
             for each in covered:
                 each.add(answers)
-    judged = [
-        each for outcome in comparing.outcomes.values() for each in outcome.checks(fed.cut.count)
-    ]
+    outcomes, count = comparing.outcomes.values(), fed.cut.count
+    judged = [each for outcome in outcomes for each in outcome.checks(count)]
+    samples = list(filter(None, (outcome.worst_sample(count) for outcome in outcomes)))
     return Verification(
         tuple(check for check, _ in judged),
         next((share.mean for share in comparing.shares if share.count), None),
         tuple(each.coverage for each in covered),
         tuple(worst for _, worst in judged if worst is not None),
-        tuple(row for outcome in comparing.outcomes.values() for row in outcome.agreement()),
+        tuple(row for outcome in outcomes for row in outcome.agreement()),
+        max(samples, key=lambda each: each[0])[1] if samples else None,
+        tuple(row for outcome in outcomes for row in outcome.confusion()),
     )
 
 

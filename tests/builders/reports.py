@@ -303,7 +303,7 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 MARKDOWN["failing"] = """\
-# 3 of 4 checks failed. Do not use these files.
+# 3 of 4 checks failed. Do not use pruned.fp32.onnx.
 
 ## Failed checks
 
@@ -556,7 +556,7 @@ Inputs  16 synthetic samples (seed 0), not real data. They show whether outputs
 """
 
 TERMINAL["failing"] = """\
-3 of 4 checks failed. Do not use these files.
+3 of 4 checks failed. Do not use pruned.fp32.onnx.
 
 Artifacts         Precision                Size   Change  Route
 pruned.fp32.onnx  fp32       14.1 MB -> 9.01 MB  -36.2 %  tf2onnx
@@ -638,7 +638,7 @@ Inputs  No model was run.
 """
 
 MARKDOWN["measured"] = """\
-# 2 of 3 checks failed. Do not use these files.
+# 2 of 3 checks failed. Do not use pruned.fp32.onnx.
 
 ## Failed checks
 
@@ -697,7 +697,7 @@ Versions: python 3.11.7, unit-exporter 0.1.0, numpy 2.4.6.
 """
 
 TERMINAL["measured"] = """\
-2 of 3 checks failed. Do not use these files.
+2 of 3 checks failed. Do not use pruned.fp32.onnx.
 
 Artifacts  Precision     Size  Route
 net.onnx   fp32       14.1 MB  tf2onnx

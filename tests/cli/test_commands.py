@@ -312,6 +312,10 @@ RECORDS = {
             "timings",
             "agreement",
             "trimmed",
+            "worst_samples",
+            "box_pictures",
+            "confusions",
+            "unit_labels",
             "precisions",
         ),
     ],
@@ -482,14 +486,14 @@ def test_force_replaces_a_folder(work: Path) -> None:
 def test_run_keeps_files_that_failed_and_reports_it(work: Path) -> None:
     done = exporter("run net.onnx -o failed --keep 1-3 --tolerance 0 --no-bench", work)
     assert done.code == 1
-    assert " failed. Do not use these files." in done.out.splitlines()[0]
+    assert " failed. Do not use pruned.fp32.onnx." in done.out.splitlines()[0]
     assert "Traceback" not in done.err
     files = {"pruned.fp32.onnx", "remap.json", "worst.pruned.fp32.onnx.npz", "SHA256SUMS"}
     files |= {"report.html", "report.json", "report.md"}
     assert {path.name for path in (work / "failed").iterdir()} == files
     report = json.loads((work / "failed" / "report.json").read_text())
     assert report["ok"] is False
-    assert "Do not use these files." in (work / "failed" / "report.md").read_text()
+    assert "Do not use pruned.fp32.onnx." in (work / "failed" / "report.md").read_text()
 
 
 def test_prune_writes_no_file_if_a_check_fails(work: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_failed_run_saves_the_input_and_its_replay(work: Path) -> None:
     first = next(check for check in done.record["checks"] if not check["passed"])
     assert failed[0]["value"] == first["value"]
     text = (work / "out" / "report.md").read_text()
-    assert "## Largest difference" in text
+    assert "## Examples of failures" in text
     assert worst["command"] in text
 
 

@@ -305,7 +305,7 @@ def test_a_failed_check_of_a_run_is_in_its_report(wrong_mode: None, work: Path) 
     with pytest.raises(CheckError, match="checks failed"):
         exporter.run(work / "net.onnx", work / "b", variants=variants, bench=False, check=True)
     assert (work / "out" / "pruned.fp32.onnx").exists()
-    assert "Do not use these files." in report._repr_markdown_()
+    assert "Do not use pruned.fp32.onnx." in report._repr_markdown_()
 
 
 # --- run, convert, verify, bench, inspect -------------------------------------------------------

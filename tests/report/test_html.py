@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 
@@ -162,7 +161,7 @@ def test_units_show_what_was_removed_and_why() -> None:
     chosen = tuple(SelectedUnit(i, f"label {i}", i in {1, 2}, f"reason {i}") for i in range(4))
     merged = head((1, 2), 4, new_to_old=((1, 2),), new_units=1, labels=("both",))
     report = replace(PASSING, remap=remap(merged), selection=chosen)
-    rows = view.unit_rows(merged, 10, view.chosen_units(report))
+    rows = view.unit_rows(merged, range(4), view.chosen_units(report))
     assert [(row.old, row.new, row.label, row.fate, row.reason) for row in rows] == [
         (0, "", "label 0", "removed", "reason 0"),
         (1, "0", "label 1", "kept", "reason 1"),
@@ -170,6 +169,12 @@ def test_units_show_what_was_removed_and_why() -> None:
         (3, "", "label 3", "removed", "reason 3"),
     ]
     assert "reason 3" in to_html(report)
+    known = ("zero", "one", "two", "three")
+    named = view.unit_rows(merged, view.kept_first(merged), known=known)
+    assert [(row.old, row.label) for row in named] == [
+        *((1, "one"), (2, "two")),  # the members of the merged unit by their own names
+        *((0, "zero"), (3, "three")),
+    ]
     assert ">Label</th>" in to_html(report)
     assert ">Label</th>" not in to_html(replace(PASSING, remap=remap(head((1, 2), 4))))
 
@@ -272,7 +277,17 @@ def test_extreme_differences_are_drawn(value: float) -> None:
     assert "Difference against its limit" in to_html(replace(PASSING, checks=(extreme,)))
 
 
-def test_times_of_zero_and_infinity_are_left_out() -> None:
-    raw: dict[str, Any] = {"p50_ms": {"original": [0.0, 1.0], "pruned": [float("inf"), 1.0]}}
-    report = replace(PASSING, latency=(replace(PASSING.latency[0], raw=raw),))
-    assert "Spread of the times" in to_html(report)
+@pytest.mark.parametrize(
+    ("original", "pruned", "drawn"),
+    [(2.0, 1.0, True), (0.0, 1.0, False), (2.0, float("inf"), False), (2.0, None, False)],
+)
+def test_times_that_no_axis_can_show_are_left_out(
+    original: float, pruned: float | None, drawn: bool
+) -> None:
+    runs = {
+        "percentiles": [1.0, 25.0, 50.0, 75.0, 95.0],
+        "original": [original] * 5,
+        "pruned": [1.0, 1.0, 1.0, 1.0, pruned],
+    }
+    report = replace(PASSING, latency=(replace(PASSING.latency[0], raw={"runs_ms": runs}),))
+    assert ("Times of single runs" in to_html(report)) == drawn

@@ -136,6 +136,10 @@ def test_json_keys_are_in_the_documented_order() -> None:
             "timings",
             "agreement",
             "trimmed",
+            "worst_samples",
+            "box_pictures",
+            "confusions",
+            "unit_labels",
             "precisions",
         ),
     ]
@@ -232,7 +236,7 @@ def test_notebooks_show_the_markdown() -> None:
 
 @pytest.mark.parametrize("draw", [to_markdown, shown])
 def test_report_starts_with_failed_checks(draw: Callable[[Report], str]) -> None:
-    start = "3 of 4 checks failed. Do not use these files.\n"
+    start = "3 of 4 checks failed. Do not use pruned.fp32.onnx.\n"
     assert draw(FAILING).lstrip("# ").startswith(start)
 
 
@@ -633,7 +637,7 @@ def test_causes_settings_and_coverage_are_shown() -> None:
     brief = " ".join(shown(CAUSES).split())
     assert "Head scores" in brief
     assert "Head full" not in brief, "in brief, only what samples miss"
-    assert "Largest difference" in brief
+    assert "Examples of failures" in brief
 
 
 def test_the_origin_of_limits_is_shown() -> None:

@@ -123,3 +123,72 @@ def test_the_classes_that_agree_least_come_first(folder: Path) -> None:
     assert f"else {worst.instead} {worst.instead_label}" in plot.svg
     titles = [[s.title for s in report_sections(report, brief=brief)] for brief in (False, True)]
     assert ["Agreement by class" in each for each in titles] == [True, False]
+
+
+def test_the_confusion_and_the_worst_sample_are_those_of_the_files(folder: Path) -> None:
+    values = np.load(folder / "x.npy")
+    sessions = [InferenceSession(folder / name) for name in ("small.onnx", "moved.onnx")]
+    name = sessions[0].get_inputs()[0].name
+    wanted, given = (
+        np.concatenate([each.run(["y"], {name: value[None]})[0] for value in values])
+        for each in sessions
+    )
+    expected = np.zeros((len(KEPT), len(KEPT)), int)
+    np.add.at(expected, (wanted.argmax(axis=1), given.argmax(axis=1)), 1)
+
+    report = verified(folder, "moved.onnx")
+    (found,) = report.confusions
+    assert (found.artifact, found.output, found.units) == ("moved.onnx", "y", (0, 1, 2, 3))
+    assert found.labels == tuple(LABELS[unit] for unit in KEPT)
+    np.testing.assert_array_equal(found.counts, expected)
+
+    apart = np.abs(given - wanted)
+    (worst,) = report.worst_samples
+    sample = worst.case.sample
+    assert (worst.case.output, sample) == ("y", apart.max(axis=1).argmax())
+    unit = int(apart[sample].argmax())
+    assert (worst.case.unit, worst.case.label) == (unit, LABELS[KEPT[unit]])
+    assert worst.case.expected == pytest.approx(float(wanted[sample, unit]))
+    assert (worst.passed, worst.samples) == (True, SAMPLES)
+    shown = {*np.argsort(-wanted[sample])[:3], *np.argsort(-given[sample])[:3], unit}
+    assert {value.unit for value in worst.values} == shown
+    (only,) = worst.inputs
+    assert only.high == pytest.approx(float(values[sample].max()))
+    assert not only.picture
+    assert exporter.Report.from_json(report.to_json()) == report
+    (plot,) = (each for each in report_plots(report) if each.title.startswith("Confusion"))
+    i, j = max(
+        ((i, j) for i in range(4) for j in range(4) if i != j), key=lambda pair: expected[pair]
+    )
+    names = [f"{unit} {label}" for unit, label in zip(found.units, found.labels, strict=True)]
+    assert f"{names[i]} became {names[j]} {expected[i, j]} times" in plot.summary
+
+
+def test_files_that_always_agree_have_no_confusion(folder: Path) -> None:
+    exporter.prune(folder / "net.onnx", keep=KEPT, labels=LABELS).save(folder / "again.onnx")
+    report = verified(folder, "again.onnx", "fp32")
+    assert report.confusions == ()
+    (worst,) = report.worst_samples
+    assert worst.limit is not None
+    assert abs((worst.case.expected or 0) - (worst.case.actual or 0)) < worst.limit
+
+
+def test_many_units_are_confused_in_part() -> None:
+    """The ten units that are confused most, in their order, without positions of no unit."""
+    expected, actual = np.zeros((60, 20)), np.zeros((60, 20))
+    wanted = np.arange(60) % 20
+    given = np.where(wanted >= 8, (wanted + 1) % 20, wanted)
+    expected[np.arange(60), wanted] = actual[np.arange(60), given] = 9
+    units = np.array([-1, *range(1, 20)])
+    table = head(tuple(range(1, 20)), 20)
+    each = Comparison("y", expected, actual, 1, "y", units=units, table=table)
+    pair: Any = SimpleNamespace(stage="quantize", pruned=SimpleNamespace(name="q.onnx"))
+    outcome = Outcome(pair, each, UserLimits(), quantized_to="int8", synthetic=True)
+    outcome.add(each)
+    (found,) = outcome.confusion()
+    assert len(found.units) == 10
+    assert set(found.units) <= set(range(7, 19))
+    assert found.labels == ("",) * 10
+    for i, row in enumerate(found.counts):
+        for j, count in enumerate(row):
+            assert count == (3 if found.units[j] == found.units[i] + 1 else 0)

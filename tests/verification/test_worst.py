@@ -60,3 +60,48 @@ def test_units_on_another_axis() -> None:
         tally.add(expected, actual, allowed)
     assert [tally.place("max_abs") for tally in tallies] == [(1, 2, 0.0, 1.0, 1.0)] * 2
     assert [tally.place("top1") for tally in tallies] == [(1, 2, 0.0, 1.0, 1.0)] * 2
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_values_around_the_worst_place(samples: int) -> None:
+    """(samples, units, places): the three largest units of both sides, at the worst place."""
+    random = np.random.default_rng(3)
+    expected = random.normal(size=(3, 9, 2))
+    actual = expected + random.normal(size=(3, 9, 2)) / 100
+    actual[1, 4, 1] = expected[1, 4, 1] - 5
+    tally = Tally(1, METRICS)
+    for i in range(0, 3, samples):
+        tally.add(
+            expected[i : i + samples], actual[i : i + samples], Allowed(np.full(samples, 2.0))
+        )
+    left, right = expected[1, :, 1], actual[1, :, 1]
+    units = {*np.argsort(-left)[:3].tolist(), *np.argsort(-right)[:3].tolist(), 4}
+    order = sorted(units, key=lambda unit: -left[unit])
+    assert tally.worst is not None
+    assert tally.worst.values == tuple((unit, left[unit], right[unit]) for unit in order)
+    assert tally.worst.limit == 2
+    assert tally.worst.excess == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "excess"),
+    [
+        ([[4.0, 2.0]], [[4.0, 1.0]], 0.25),
+        ([[0.0, 0.0]], [[0.0, 1.0]], np.inf),
+        ([[3.0]], [[3.0]], 0),
+    ],
+)
+def test_without_a_limit_the_largest_value_is_the_scale(
+    expected: Any, actual: Any, excess: float
+) -> None:
+    tally = Tally(1, METRICS)
+    tally.add(np.array(expected), np.array(actual), Allowed())
+    assert tally.worst is not None
+    assert (tally.worst.limit, tally.worst.excess) == (None, excess)
+
+
+def test_values_without_a_unit_axis() -> None:
+    tally = Tally(1, ("max_abs",))
+    tally.add(np.array([1.0, 2.0]), np.array([1.0, 2.5]), Allowed(np.ones(2)))
+    assert tally.worst is not None
+    assert tally.worst.values == ((0, 2.0, 2.5),)

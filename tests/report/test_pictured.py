@@ -1,0 +1,130 @@
+"""Worst samples and boxes on the page."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from exporter.records import (
+    BoxPicture,
+    Confusion,
+    DrawnBox,
+    InputPreview,
+    Report,
+    UnitValue,
+    WorstCase,
+    WorstSample,
+)
+from exporter.report import pictured
+from exporter.report.html import to_html
+from exporter.report.markdown import to_markdown
+from exporter.report.plots import report_plots
+from tests.builders.reports import PASSING
+
+PNG = "data:image/png;base64,iVBORw0KGgo="
+FILE = "pruned.fp32.onnx"
+
+
+def sample(expected: float | None, actual: float | None, **other: object) -> WorstSample:
+    case = WorstCase("cut", FILE, "scores", "max_abs", 3, 1, 5, "d<o>g", expected, actual)
+    values = (UnitValue(0, 3, "cat", 0.75, 0.75), UnitValue(1, 5, "d<o>g", expected, actual))
+    inputs = (
+        InputPreview("image", (1, 8, 8, 3), "uint8", 0.0, 9.0, 255.0, ("1", "2"), PNG),
+        InputPreview("i<d>s", (1, 3), "int64", 1.0, 2.0, 3.0, ("1", "2", "3")),
+        InputPreview("text", (1, 1), "<U3", None, None, None, ("<b>",)),
+    )
+    found = WorstSample(case, True, 1e-6, 16, values, inputs)
+    return replace(found, **other)  # type: ignore[arg-type]
+
+
+def box(unit: int, score: float, kept: bool, left: float = 0.1) -> DrawnBox:
+    return DrawnBox((left, -0.2, left + 0.4, 1.2), unit, f"l<{unit}>" * (unit > 0), score, kept)
+
+
+BOXES = BoxPicture(
+    FILE, 2, PNG, 300, 200, 0.4, (box(1, 0.9, True), box(0, 0.5, False, 0.6)), (box(1, 0.9, True),)
+)
+
+
+@pytest.mark.parametrize(
+    ("row", "words", "texts"),
+    [
+        (
+            sample(0.25, 0.2500001),
+            "Sample 3 of 16 (counted from 0) has the largest difference",
+            "in sample 3, unit 1 (5 in the original, d<o>g) is 0.2500001, expected 0.25, limit 1",
+        ),
+        (
+            sample(0.25, 0.25),
+            "All values of 16 samples are equal to those of the original; for example sample 3.",
+            "all values of 16 samples are equal.",
+        ),
+    ],
+)
+def test_the_worst_sample_of_a_file(row: WorstSample, words: str, texts: str) -> None:
+    report = replace(PASSING, worst_samples=(row,))
+    assert Report.from_json(report.to_json()) == report
+    page, text = to_html(report), to_markdown(report)
+    assert words in page
+    assert texts in text.replace("\\", "").replace("&lt;", "<").replace("&gt;", ">")
+    for part in (PNG, "d&lt;o&gt;g", "i&lt;d&gt;s", "1, 2, 3", "&lt;b&gt;", "1 x 8 x 8 x 3 uint8"):
+        assert part in page, part
+    assert ("Bold: the largest difference" in page) == (row.case.expected != row.case.actual)
+
+
+def test_a_failed_sample_comes_first_and_the_nearest_to_its_limit_counts() -> None:
+    other = replace(sample(1.0, 1.5).case, artifact="b.onnx", sample=9)
+    rows = (
+        sample(0.25, 0.2500001),
+        sample(0.25, 0.2500003, limit=1.0),
+        sample(0.25, None, limit=None),
+        replace(sample(1.0, 1.5), case=other, passed=False),
+    )
+    first, second = pictured.worst_samples(replace(PASSING, worst_samples=rows))
+    assert (first.file, first.passed, second.file) == ("b.onnx", False, FILE)
+    assert [value.actual for value in second.values] == ["0.75", "0.2500001"]
+    assert [value.is_worst for value in second.values] == [False, True]
+
+
+def test_boxes_before_and_after() -> None:
+    report = replace(PASSING, box_pictures=(BOXES,))
+    assert Report.from_json(report.to_json()) == report
+    page = to_html(report)
+    assert page.count(PNG) == 2
+    assert page.count('class="box removed"') == 1
+    assert page.count('class="box"') == 2
+    assert "Original: l&lt;1&gt; 90 %, class 0 50 % (removed class)" in page
+    assert "l&lt;1&gt;<" not in page.replace("90 %", "")
+    (before, _) = pictured.detections(report)[0].sides
+    assert [(b.left, b.top, b.width, b.height) for b in before.boxes] == [
+        pytest.approx((180, 0, 120, 200)),
+        pytest.approx((30, 0, 120, 200)),
+    ]
+    assert [(b.ends, b.text_x) for b in before.boxes] == [(True, 297), (False, 33)]
+
+
+@pytest.mark.parametrize(
+    "picture", ["https://example.com/x.png", "data:image/svg+xml;base64,AA", ""]
+)
+def test_a_picture_from_anywhere_is_not_shown(picture: str) -> None:
+    """report.json may come from somebody else."""
+    row = sample(0.25, 0.5)
+    inputs = tuple(replace(each, picture=picture) for each in row.inputs)
+    report = replace(
+        PASSING,
+        worst_samples=(replace(row, inputs=inputs),),
+        box_pictures=(replace(BOXES, picture=picture),),
+    )
+    page = to_html(report)
+    assert "<image" not in page
+    assert "<img" not in page
+    assert "example.com" not in page
+
+
+def test_confusions_are_drawn_as_text() -> None:
+    found = Confusion(FILE, "scores", (0, 2), ("$c_a$", "sea_lion"), ((5, 1), (0, 7)))
+    plots = report_plots(replace(PASSING, confusions=(found,)))
+    (plot,) = (each for each in plots if each.title == f"Confusion in {FILE}")
+    assert plot.summary == "0 $c_a$ became 2 sea_lion 1 times"
+    assert "0 $c_a$" in plot.svg
