@@ -16,7 +16,7 @@ from exporter.batches.index import Batch, headline
 from exporter.batches.plan import read_plan
 from exporter.batches.run import BatchOptions, Progress, forecast_batch, no_progress, run_batch
 from exporter.errors import CheckError, UsageError
-from exporter.formats import open_model
+from exporter.formats import open_again
 from exporter.formats.model import Model
 from exporter.jobs.compare import bench_files, verify_files
 from exporter.jobs.convert import convert_file
@@ -384,7 +384,7 @@ def _is_live(model: Any) -> bool:
 
 def _open(model: Any, *, live: bool, share_weights: bool) -> Model:
     if isinstance(model, str | Path):
-        return open_model(local_path(model))
+        return open_again(local_path(model))
     if live:
         kind = import_module("exporter.formats.keras.model").KerasModel
         model = kind(model, share_weights=share_weights)

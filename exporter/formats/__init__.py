@@ -11,12 +11,14 @@ from exporter.formats.kinds import (
     size_bytes,
     suffixes_of,
 )
+from exporter.formats.open_again import open_again
 
 __all__ = [
     "KINDS",
     "copy_model",
     "kind_of",
     "kind_of_suffix",
+    "open_again",
     "open_model",
     "size_bytes",
     "suffixes_of",

@@ -255,6 +255,11 @@ class Graph:
         """Name of a node -> its index in `nodes`."""
         return {node.name: i for i, node in enumerate(self.nodes)}
 
+    @cached_property
+    def derived(self) -> dict[Any, Any]:
+        """What was computed from the graph alone, such as its heads: it is computed once."""
+        return {}
+
     def shape(self, tensor: str) -> Shape:
         """The shape of a tensor; () where its rank is unknown, so that it has no unit axis."""
         return self.tensors[tensor].shape or ()

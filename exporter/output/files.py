@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from exporter.errors import OutputError, UsageError
 from exporter.selection.text_file import refuse_special
@@ -115,24 +115,43 @@ def sha256_of(path: Path) -> str:
 def sha256_of_source(path: Path) -> str:
     """The SHA-256 of a model file, in hex; a file that did not change is hashed once a process.
 
-    A file counts as unchanged if its place, size and times are the same, and if its times were two
-    seconds old when it was hashed: file systems store times in steps of up to two seconds.
+    A file counts as unchanged if its state is the same, and was settled when the file was hashed.
     """
     with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        key = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+        key = _state(os.fstat(file.fileno()))
         if key in _HASHES:
             return _HASHES[key]
         now = time.time_ns()
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if 0 < max(key[3:]) < now - _SETTLED_NS:
+    if is_settled(key, now):
         if len(_HASHES) >= _MOST_HASHES:
             _HASHES.clear()
         _HASHES[key] = digest
     return digest
 
 
-_HASHES: dict[tuple[int, ...], str] = {}
+FileState: TypeAlias = tuple[int, int, int, int, int]  # device, inode, bytes, two times in ns
+
+
+def file_state(path: Path) -> FileState:
+    """What changes if a file is changed or replaced (raises OSError)."""
+    return _state(path.stat())
+
+
+def is_settled(state: FileState, read_ns: int) -> bool:
+    """Would a change since the file was read show in its state?
+
+    File systems store times in steps of up to two seconds: a file that was changed just before it
+    was read may change again without a new time.
+    """
+    return 0 < max(state[3:]) < read_ns - _SETTLED_NS
+
+
+def _state(found: os.stat_result) -> FileState:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+_HASHES: dict[FileState, str] = {}
 _SETTLED_NS, _MOST_HASHES = 2 * 10**9, 1000
 
 

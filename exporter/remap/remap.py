@@ -253,11 +253,11 @@ def _short(head: HeadRemap) -> dict[str, Any]:
 
 def _lines(record: Mapping[str, Any], indent: str) -> str:
     """A JSON object with one line for each key, so that a table of 1000 units stays readable."""
-    entries = [
-        f"{indent}  {json.dumps(key)}: {json.dumps(value, ensure_ascii=False, allow_nan=False)}"
-        for key, value in record.items()
-    ]
+    entries = [f"{indent}  {_encode(key)}: {_encode(value)}" for key, value in record.items()]
     return f"{indent}{{\n" + ",\n".join(entries) + f"\n{indent}}}"
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 def _origin(value: object, where: str) -> Origin:

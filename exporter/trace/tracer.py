@@ -57,6 +57,14 @@ def trace(graph: Graph, units: tuple[int, int] | None = None) -> Trace:
         units: start and stop of the units on the axis of an output, if the user gave them; None to
             find them in the graph.
     """
+    key = trace, units
+    if key not in graph.derived:
+        graph.derived[key] = _traced(graph, units)
+    found: Trace = graph.derived[key]
+    return found
+
+
+def _traced(graph: Graph, units: tuple[int, int] | None) -> Trace:
     heads: list[Head] = []
     refusals: dict[str, Refusal] = {}
     walks: list[AxisWalk] = []

@@ -266,20 +266,18 @@ class Editor:
     def finish(self) -> ModelProto:
         """The edited model. Call it once, after all edits."""
         new = {name: self._tensor(name, value) for name, value in self._values.items()}
-        initializers = self.model.graph.initializer
+        initializers = []
         for tensor in self._source.graph.initializer:
-            if tensor.name in new:
-                changed = new.pop(tensor.name)
+            changed = new.pop(tensor.name, None)
+            if changed is not None:
                 changed.doc_string = tensor.doc_string
-                initializers.append(changed)
-            else:
-                initializers.append(tensor)
+            initializers.append(tensor if changed is None else changed)
         for name, node in list(self._nodes.items()) if new else ():
             if is_constant_node(node) and node.output[0] in new:
                 self._nodes[name] = _constant_node(node, new.pop(node.output[0]))
             elif node.output and node.output[0] in new:  # a constant that the node computed
                 del self._nodes[name]
-        initializers.extend(new.values())
+        self.model.graph.initializer.extend([*initializers, *new.values()])
         nodes = list(self._nodes.values())
         self.model.graph.node.extend(running_order(nodes) if self._has_new_nodes else nodes)
         if self.removed_outputs:

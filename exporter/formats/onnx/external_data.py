@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from math import prod
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, BinaryIO
@@ -56,9 +57,8 @@ class ExternalData:
 
     def copy(self) -> ExternalData:
         """The same values, to which others can be added."""
-        result = ExternalData(self.folder)
-        result.has_files, result._maps = self.has_files, self._maps
-        result._arrays = dict(self._arrays)
+        result = copy(self)
+        result._arrays = dict(self._arrays)  # noqa: SLF001 - of the same class
         return result
 
     def add_array(self, name: str, values: Array | Gathered) -> TensorProto:
