@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         run,
         select,
         trim,
+        unshare,
         verify,
     )
     from exporter.batches.index import Batch
@@ -59,6 +60,7 @@ __all__ = [
     "run",
     "select",
     "trim",
+    "unshare",
     "verify",
 ]
 

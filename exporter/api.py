@@ -31,6 +31,7 @@ from exporter.jobs.select import UnitChoice, select_units
 from exporter.jobs.select_options import SelectOptions
 from exporter.jobs.trim import trim_file
 from exporter.jobs.trim_options import TrimOptions
+from exporter.jobs.unshare import unshare as unshare_files
 from exporter.jobs.verify_folder import FolderReport, raise_if_failed, verify_folder
 from exporter.keywords import JobKeywords, Keywords, SelectingKeywords, TrimmingKeywords
 from exporter.planning.keywords import unknown_keyword, with_keywords
@@ -111,7 +112,9 @@ def prune(
     share_weights: bool = False,
     **options: Unpack[Keywords],
 ) -> keras.Model: ...
-@_with_keywords(CutOptions, Job, without=("to", "force", "timeout_s", "memory_limit_bytes"))
+@_with_keywords(
+    CutOptions, Job, without=("to", "force", "share_body", "timeout_s", "memory_limit_bytes")
+)
 def prune(model: Any, *, share_weights: bool = False, **options: Any) -> Any:
     """Cut a model, and compare the result with the original.
 
@@ -338,6 +341,26 @@ def bench(original: str | Path, pruned: str | Path, **options: Unpack[JobKeyword
     exporter.bench("net.onnx", "small.onnx").latency[0].speedup
     """
     return bench_files(local_path(original), local_path(pruned), _job(options))
+
+
+def unshare(source: str | Path, out: str | Path, *, force: bool = False) -> list[Path]:
+    """Write a model that shares a body with others, or all of a folder, with all their constants.
+
+        exporter.unshare("out/birds.pruned.fp32.onnx", "birds.onnx")
+
+    Args:
+        source: an .onnx file, or a folder, that was written with `share_body`.
+        out: the file or the folder to write.
+        force: replace an existing output.
+
+    Returns:
+        The models that were written.
+
+    Raises:
+        ExporterError: one of its subclasses.
+    """
+    with writable(out, force=force) as target:
+        return unshare_files(local_path(source), target, force=force)
 
 
 # --- records and results ------------------------------------------------------------------------

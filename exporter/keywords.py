@@ -100,6 +100,7 @@ class JobKeywords(TypedDict, total=False):
     timeout_s: float | None
     memory_limit_bytes: int | None
     plots: bool
+    share_body: bool
     keep_original: bool
     force: bool
     progress: Callable[[str], None]

@@ -31,15 +31,16 @@ from exporter.errors import (
 )
 from exporter.jobs.forecast import forecast_cut
 from exporter.jobs.job import Job
+from exporter.jobs.output_file import check_sharing
 from exporter.jobs.quantize import refuse_quantizing
-from exporter.jobs.run import Session, open_session
+from exporter.jobs.run import Session, files_beside_report, open_session
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import check_truth
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text
-from exporter.output.folder import CELL, CONVERSION
-from exporter.output.manifest import check_manifest, write_manifest
+from exporter.output.folder import BESIDE, CELL, CONVERSION
+from exporter.output.manifest import check_manifest, files_beside, write_manifest
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
 
@@ -48,7 +49,14 @@ _WAIT_S = 5.0  # for a process that was killed while it wrote the same folder
 _PER_CELL = {
     *("to", "precisions", "calibration", "synthetic_calibration", "integer_io", "float_io"),
     *("quantize_first", "tolerance", "truth", "min_accuracy", "max_drop", "min_top1", "min_sqnr"),
-    *("min_cosine", "max_size_bytes", "max_latency_ms", "max_memory_bytes", "keep_original"),
+    *(
+        "share_body",
+        "min_cosine",
+        "max_size_bytes",
+        "max_latency_ms",
+        "max_memory_bytes",
+        "keep_original",
+    ),
     *("bench_seconds", "bench_runs", "plots", "force"),
 }
 
@@ -100,16 +108,21 @@ class Worker:
         if not task["force"] and (row := finished_row(out, key["digest"])):
             return {"row": row}  # a worker was lost after it had made the cell
         cut, job = _records(task)
+        earlier = files_beside(out)
         with (
             self._session_for(task, cut, job) as session,
             new_folder(out, force=True, wait_s=_WAIT_S) as folder,
         ):
             own = started(job, "run", (task["source"], "-o", task["name"]), cut)
-            report = session.run(own, cut, folder, out)
+            report = session.run(own, cut, folder, out, beside=job.share_body)
             row = row_of(task, report)
             record = {"schema": "exporter/cell/1", "row": row, **key}
             write_text(folder / CELL, json.dumps(record, indent=1) + "\n")
-            write_manifest(folder)
+            beside = files_beside_report(folder, report)
+            write_manifest(folder, beside)
+        for name in {*earlier} - {*beside}:
+            if name.startswith(f"{BESIDE}{out.name}."):  # a model of another kind or precision
+                (out / name).unlink(missing_ok=True)
         return {"row": row}
 
     def forecast(self, task: Mapping[str, Any]) -> Answer:
@@ -150,6 +163,7 @@ class Worker:
                 self._session = self._sessions.enter_context(session)
                 self._session_key = wanted
             refuse_quantizing(job, opened)
+            check_sharing((job.kinds or opened.default_kinds()) if job.share_body else ())
             check_truth(job, self._session.inputs)
             yield self._session
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "quantize": "Quantize a float .onnx or .tflite file: fp16, int8, int4, ...",
     "run": "All steps: convert, cut, verify, quantize, measure, report.",
     "batch": "Run a plan: many models, selections, precisions and formats.",
+    "unshare": "Give models that share a body all their constants back.",
     "verify": "Prove that a pruned model matches its original.",
     "bench": "Measure latency and memory of a pruned model and its original.",
     "history": "Show the timings that bench saved, and their changes.",

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,7 @@ def _print_written(by_name: Mapping[str, Report], out: Path, seconds: float) -> 
     click.echo()
     page = INDEX if any(by_name) else PAGE
     models = [Path(name, each.path) for name, r in by_name.items() for each in r.artifacts]
-    names = [str(path) for path in models[:MOST_FILES]]
+    names = [normpath(path) for path in models[:MOST_FILES]]
     more = f", and {len(models) - MOST_FILES} more models" if len(models) > MOST_FILES else ""
     print_printable(f"Written to {out} in {seconds:.0f} s: {', '.join(names)}{more}")
     print_printable(f"Open {out / page}")

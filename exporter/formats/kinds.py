@@ -54,6 +54,7 @@ class Kind:
         quantizable: the libraries in `quantization` can quantize its files.
         states_normalization: its files state how image pixels become input values.
         sized: its models are `SizedModel`s.
+        shares: its models are `SharingModel`s.
         benchmarked: its files are timed, in the runtime that devices use.
         libraries: distributions that it needs.
         runtime: how its files are run, for reports: delegate, optimization level, threads.
@@ -76,6 +77,7 @@ class Kind:
     quantizable: bool = False
     states_normalization: bool = False
     sized: bool = False
+    shares: bool = False
     benchmarked: bool = False
     libraries: tuple[str, ...] = ()
     runtime: str = ""
@@ -238,6 +240,7 @@ KINDS: Mapping[str, Kind] = {
         suffixes=(".onnx",),
         opened_here=True,
         sized=True,
+        shares=True,
         converter="exporter.conversion.to_onnx",
         route="tf2onnx",
         default_target=True,

@@ -134,6 +134,16 @@ class SizedModel(Model, Protocol):
         """The model with these lengths of open dimensions, where they decide how it is traced."""
 
 
+class SharingModel(Model, Protocol):
+    """A model of a kind with `shares`: variants can have one body, a file with equal constants."""
+
+    def write_sharing(self, path: Path) -> None:
+        """Write the file, and its body next to it unless it is there (raises ModelError)."""
+
+    def write_whole(self, path: Path) -> None:
+        """Write the file with all its constants, of the body too."""
+
+
 def unit_labels(model: Model, head: Head) -> tuple[str, ...] | None:
     """The label of each unit, from the file, else from the remap of an earlier cut."""
     if head.labels is not None or model.remap is None:

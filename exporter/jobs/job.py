@@ -14,7 +14,7 @@ from exporter.jobs.options import TARGETS, JobOptions
 from exporter.jobs.timings import Timings
 from exporter.output.c_source import FORMS
 from exporter.planning.option import options_of
-from exporter.quantization import PRECISIONS, QuantizationSpec
+from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.selection.text_file import refuse_special
 from exporter.storage.urls import local_path
 
@@ -97,6 +97,11 @@ class Job(JobOptions):
         # raises with the reason, also if no precision has integer activations
         precision = next(iter(calibrated), specs[-1].precision)
         QuantizationSpec(precision, self.integer_io, self.float_io)
+        if self.share_body and not self.quantize_first and set(self.precisions) != {FLOAT}:
+            raise UsageError(
+                "a file that is quantized after its cut shares no body with others",
+                "add --quantize-first, or leave out --share-body",
+            )
         if self.calibration is not None and self.synthetic_calibration:
             raise UsageError(
                 "calibration data and synthetic calibration exclude each other", "give one of them"

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from exporter.data.samples import Samples
 from exporter.errors import ExporterError, ModelError, UsageError
 from exporter.formats import KINDS
-from exporter.formats.model import Model
+from exporter.formats.model import Model, SharingModel
 from exporter.jobs.cut_before_conversion import CutSource, cut_source
 from exporter.jobs.job import Job
 from exporter.jobs.output_file import write_pruned
@@ -19,7 +20,7 @@ from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.output.files import writing
 from exporter.output.scratch import scratch_folder
 from exporter.planning.cut import Cut, CutOptions, plan_cut
-from exporter.quantization import QuantizationSpec
+from exporter.quantization import FLOAT, QuantizationSpec
 from exporter.verification.token_ids import pair_inputs
 
 
@@ -112,7 +113,9 @@ class Maker:
         made = uncut.model.apply(cut.plan)
         made.name = name or made.name
         with writing(path):
-            write_pruned(made, cut, uncut.path, path)
+            is_kept = FLOAT in self.job.precisions  # a body of a file that is removed would stay
+            shares = self.job.share_body and is_kept
+            write_pruned(made, cut, uncut.path, path, share_body=shares)
         return FloatFile(uncut, path, cut, self.source.reopen(path), uncut.route)
 
     def _make_from_source(
@@ -145,6 +148,9 @@ class Maker:
             cut = planned.quantized_to(spec.precision)
             made = made.apply(cut.plan)
         with writing(path):
-            made.write(path)
+            if self.job.share_body:  # it was quantized first
+                cast("SharingModel", made).write_sharing(path)
+            else:
+                made.write(path)
         before = quantized.model if first else None
         return QuantizedFile(cut, self.source.reopen(path), quantized.warnings, before)

@@ -389,6 +389,12 @@ class JobOptions:
         "Draw plots and show samples in report.html. They take most of the time of a cut that is "
         "not timed.",
     )
+    share_body: bool = _output(
+        False,
+        "Write the constants that a cut of an ONNX model leaves as they are into a second file, "
+        "which all variants in the folder share.",
+        commands=("prune", "run"),
+    )
     keep_original: bool = _output(False, "Write the uncut models too.")
     force: bool = _output(
         False, "Replace an existing output.", commands=(*_WRITING, "select", "demo", "trim")

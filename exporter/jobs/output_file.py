@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from exporter.data.samples import Samples
 from exporter.errors import OutputError, UsageError
 from exporter.formats import KINDS, copy_model, kind_of_suffix, suffixes_of
-from exporter.formats.model import Model
+from exporter.formats.model import Model, SharingModel
 from exporter.jobs.checks import CheckResults
 from exporter.jobs.job import Job
 from exporter.jobs.record import describe_artifact, describe_forms, make_report
@@ -130,9 +130,28 @@ def write_if_passed(
     return report
 
 
-def write_pruned(model: Model, cut: Cut, uncut: Path | None, path: Path) -> None:
-    """Write a pruned model, or copy the uncut file if all units are kept."""
+def check_sharing(kinds: Iterable[str]) -> None:
+    """Raise a UsageError for kinds of files that cannot share a body."""
+    for kind in kinds:
+        if not KINDS[kind].shares:
+            others = ", ".join(row.title for row in KINDS.values() if row.shares)
+            raise UsageError(
+                f"{KINDS[kind].title} files contain all their weights: they cannot share a body",
+                f"leave out --share-body, or write {others} only: --to onnx",
+            )
+
+
+def write_pruned(
+    model: Model, cut: Cut, uncut: Path | None, path: Path, *, share_body: bool = False
+) -> None:
+    """Write a pruned model, or copy the uncut file if all units are kept.
+
+    Args:
+        share_body: write what the cut left as it was into a file of its own.
+    """
     if not cut.plan.every_edit and uncut and path.suffix.lower() in suffixes_of(uncut):
         copy_model(uncut, path)
+    elif share_body:
+        cast("SharingModel", model).write_sharing(path)
     else:
         model.write(path)

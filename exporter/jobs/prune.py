@@ -5,16 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from exporter.data.samples import Samples
 from exporter.errors import CheckError
 from exporter.formats import kind_of
-from exporter.formats.model import Model
+from exporter.formats.model import Model, SharingModel
 from exporter.jobs.checks import NO_INPUTS, CheckResults, compare_models, prove_cut
 from exporter.jobs.job import Job
 from exporter.jobs.label_file import next_to, note, with_label_file
-from exporter.jobs.output_file import NewFile, check_output_file, write_if_passed, write_pruned
+from exporter.jobs.output_file import (
+    NewFile,
+    check_output_file,
+    check_sharing,
+    write_if_passed,
+    write_pruned,
+)
 from exporter.jobs.started import started
 from exporter.jobs.vocabulary import check_token_files, complete_tokens
 from exporter.output.draft import new_file
@@ -72,8 +78,12 @@ class Pruned:
 
         return data_frame(check_rows(self.results.checks))
 
-    def save(self, path: str | Path, *, force: bool = False) -> None:
+    def save(self, path: str | Path, *, force: bool = False, share_body: bool = False) -> None:
         """Write the model and its remap file.
+
+        Args:
+            share_body: write the constants that the cut left as they were into a second file,
+                which other variants in the folder share. For ONNX.
 
         Raises:
             CheckError: a check failed; no file is written.
@@ -86,8 +96,10 @@ class Pruned:
             )
         target = Path(path)
         check_output_file(target, self.model.kind, force=force)
+        check_sharing([self.model.kind] if share_body else [])
+        write = cast("SharingModel", self.model).write_sharing if share_body else self.model.write
         with new_file(target, force=force) as draft:
-            write_artifact(draft, self.model.write, self.remap)
+            write_artifact(draft, write, self.remap)
             draft.publish()
 
 
@@ -133,7 +145,9 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
         pruned = prune_model(opened.model, tokens.options, job, opened.path)
         for name, text in tokens.texts(pruned.cut).items():
             draft.add_text(name, text)
-        write = partial(write_pruned, pruned.model, pruned.cut, opened.path)
+        write = partial(
+            write_pruned, pruned.model, pruned.cut, opened.path, share_body=job.share_body
+        )
         new = NewFile(
             pruned.model,
             draft,
@@ -150,4 +164,6 @@ def prune_file(source: str | Path, out: Path, options: CutOptions, job: Job) -> 
 
 def check_prune(source: str | Path, out: Path, job: Job) -> None:
     """Refuse an output that `prune_file` could not write, before a model is opened."""
-    check_output_file(out, kind_of(Path(source)), job.forms, source, force=job.force)
+    kind = kind_of(Path(source))
+    check_sharing([kind] if job.share_body else [])
+    check_output_file(out, kind, job.forms, source, force=job.force)

@@ -22,6 +22,7 @@ from exporter.jobs.source import OpenedModel
 from exporter.ondevice.machine import machine
 from exporter.output.c_source import FORMS
 from exporter.output.files import sha256_of
+from exporter.output.folder import BESIDE
 from exporter.records import Artifact, Device, Interface, Original, Proof, Report, SelectedUnit
 from exporter.remap import Remap
 from exporter.report.machine import OnDemand, versions
@@ -159,13 +160,14 @@ def describe_artifact(
     """The record of a written model file.
 
     Args:
+        model: its name is the path of the file, if that is next to the folder of the report.
         route: of its conversion; "" without one.
         uncut: the original in a file of the same kind.
         proof: that the model is the result of its cut.
     """
     graph = model.graph()
     return Artifact(
-        path=path.name,
+        path=model.name if model.name.startswith(BESIDE) else path.name,
         kind=model.kind,
         precision=model.precision,
         bytes=size_bytes(path),

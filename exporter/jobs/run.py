@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from exporter.jobs.checks import (
 from exporter.jobs.job import Job
 from exporter.jobs.label_file import label_texts, note, with_label_file
 from exporter.jobs.make import FloatFile, Maker, check_cuts, pruned_name
+from exporter.jobs.output_file import check_sharing
 from exporter.jobs.quantize import (
     calibration_samples,
     calibration_warnings,
@@ -44,7 +46,7 @@ from exporter.jobs.vocabulary import TokenCut, complete_tokens
 from exporter.output.c_source import FORMS, sources
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text, writing
-from exporter.output.folder import INDEX, PAGE, check_output_folder
+from exporter.output.folder import BESIDE, INDEX, PAGE, check_output_folder
 from exporter.output.manifest import write_manifest
 from exporter.output.scratch import scratch_folder
 from exporter.performance.memory import ModelFile, Originals
@@ -106,14 +108,15 @@ def run_variants(
         for name, options in variants.items():
             target = out / name if name else out  # which may have a URL
             own_job = started(_named(job, name), "run", (source, "-o", target), options)
-            reports[name] = session.run(own_job, options, folder / name, out / name)
+            beside = job.share_body and bool(name)
+            reports[name] = session.run(own_job, options, folder / name, out / name, beside=beside)
         with writing(out):
             for file in extras:
                 shutil.copyfile(file, folder / file.name)
             if any(variants):
                 write_text(folder / INDEX, to_index_html(reports))
             for name in filter(None, variants):
-                write_manifest(folder / name)
+                write_manifest(folder / name, files_beside_report(folder / name, reports[name]))
             write_manifest(folder)
         return reports
 
@@ -139,13 +142,17 @@ class Session:
     _models: dict[str, UncutModel] = field(default_factory=dict)
     _calibration: dict[Any, Samples | None] = field(default_factory=dict)
 
-    def run(self, job: Job, options: CutOptions, folder: Path, out: Path) -> Report:
+    def run(
+        self, job: Job, options: CutOptions, folder: Path, out: Path, *, beside: bool = False
+    ) -> Report:
         """Make the files of one selection and the report in a folder, without a manifest.
 
         Args:
             job: may differ from that of the session in targets, precisions, gates and limits.
             folder: is written.
             out: what the folder is called in the end.
+            beside: write model files next to the folder, under its name and theirs: files that
+                share a body are in one folder.
         """
         models, calibration = self.models(job), self.calibration(job)
         known = models, self.inputs, calibration, self.memory, self.known, self.fleet
@@ -153,7 +160,8 @@ class Session:
         labeled, file = with_label_file(opened.model, opened.path, options)
         tokens = complete_tokens(opened.model, labeled, opened.path)
         own = replace(opened, warnings=(*opened.warnings, *note(file), *tokens.notes))
-        report = _run_variant(_Variant(job, own, tokens.options, folder, out, *known), tokens)
+        variant = _Variant(job, own, tokens.options, folder, out, *known, beside=beside)
+        report = _run_variant(variant, tokens)
         _write_texts(folder, label_texts(file, report.remap))
         return report
 
@@ -192,6 +200,7 @@ def open_session(
         if job.bench:
             list(fleet.devices())  # an unreachable one is found before the work is done
         refuse_quantizing(job, opened)
+        check_sharing((job.kinds or opened.default_kinds()) if job.share_body else ())
         job.timings.end("open")
         runs = job.verify or job.bench or job.data
         inputs = job.inputs(opened.model, opened.path) if runs else NO_INPUTS
@@ -238,6 +247,7 @@ class _Variant(Maker):
         out: what the folder is called in the end.
         models: the uncut model of every kind that is written.
         inputs, memory, known, fleet: of the session.
+        beside: see `Session.run`.
     """
 
     folder: Path
@@ -248,6 +258,16 @@ class _Variant(Maker):
     memory: Originals
     known: KnownAnswers
     fleet: Fleet
+    beside: bool = False
+
+    def name_of(self, kind: str, precision: str) -> str:
+        """The path of a model file, relative to the folder."""
+        name = pruned_name(kind, precision)
+        return f"{BESIDE}{self.folder.name}.{name}" if self.beside else name
+
+    def path_of(self, name: str) -> Path:
+        """The path of a model file with this relative path."""
+        return self.folder.parent / name.removeprefix(BESIDE) if self.beside else self.folder / name
 
     def measure(self, uncut: UncutModel, pruned: Model, path: Path) -> CheckResults:
         if not (uncut.path and KINDS[uncut.model.kind].benchmarked):
@@ -272,9 +292,9 @@ class _Variant(Maker):
         if precision is not None:
             job = replace(self.job, quantized_to=precision)
         file = self._file_of(original)
-        job = verifying(job, file, self.out / pruned.name)
+        job = verifying(job, file, Path(normpath(self.out / pruned.name)))
         export = "export." if original.kind != pruned.kind else ""
-        name = f"worst.{export}{pruned.name}.npz"
+        name = f"worst.{export}{Path(pruned.name).name}.npz"
         job = replace(job, save_worst=self.folder / name, replay=_in(job.replay, self.out))
         results = compare_models(job, original, pruned, self.inputs, heads, self.known)
         if not results.passed and file is not None:
@@ -297,6 +317,13 @@ class _Variant(Maker):
         for uncut in self.models:
             if uncut.model is original and uncut.original is not None and uncut.path:
                 copy_model(uncut.path, self.folder / _kept_name(uncut.path))
+
+
+def files_beside_report(folder: Path, report: Report) -> list[str]:
+    """The model files next to the folder of a report, and their bodies, for its manifest."""
+    models = [each.path for each in report.artifacts if each.path.startswith(BESIDE)]
+    files = (file for each in models for file in KINDS["onnx"].files_of(folder.parent / each[3:]))
+    return [f"{BESIDE}{file.name}" for file in files]
 
 
 def _kept_name(uncut: Path) -> str:
@@ -377,8 +404,10 @@ def _make_float(variant: _Variant, uncut: UncutModel) -> FloatFile:
         original = variant.folder / _kept_name(uncut.path)
         with writing(original):
             copy_model(uncut.path, original)
-    name = pruned_name(uncut.model.kind, uncut.model.precision)
-    return variant.make_float(uncut, variant.folder / name, name)
+    name = variant.name_of(uncut.model.kind, uncut.model.precision)
+    made = variant.make_float(uncut, variant.path_of(name), Path(name).name)
+    made.model.name = name
+    return made
 
 
 def _check_float(variant: _Variant, made: FloatFile) -> _Pruned:
@@ -423,8 +452,10 @@ def _quantize(
         checked: the float file, with its results.
     """
     job, uncut = variant.job, plain.uncut
-    path = variant.folder / pruned_name(uncut.model.kind, spec.precision)
+    name = variant.name_of(uncut.model.kind, spec.precision)
+    path = variant.path_of(name)
     made = variant.make_quantized(plain, spec, variant.calibration, path)
+    made.model.name = name
     job.timings.end("quantize")
     pruned, heads, results = made.model, made.cut.remap.heads, CheckResults()
     proof = Proof("sampled", "it was quantized after the cut") if job.verify else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -102,6 +103,11 @@ def _claims(folder: Path, name: str) -> list[Claim]:
     counts = Counter((check.artifact, check.stage) for check in checks)
     passed = Counter((check.artifact, check.stage) for check in checks if check.passed)
     return [
-        Claim((Path(name).parent / artifact).as_posix(), stage, passed[artifact, stage], count)
+        Claim(
+            posixpath.normpath((Path(name).parent / artifact).as_posix()),
+            stage,
+            passed[artifact, stage],
+            count,
+        )
         for (artifact, stage), count in counts.items()
     ]

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from exporter.output.files import refuse_existing, write_text, writing
-from exporter.output.folder import check_output_folder
+from exporter.output.folder import BODY, check_output_folder
 from exporter.output.place import WAIT_S, Place
 from exporter.output.publish import Plan, held_place, publish
 
@@ -47,7 +47,9 @@ class Draft:
         prepared = (Path(folder, name) for folder, _, names in os.walk(new) for name in names)
         known = {self.path.name, *self._companions}
         data = sorted({str(path.relative_to(new)) for path in prepared} - known)
-        plan = Plan(self.path.name, tuple(self._companions), tuple(data), self._force)
+        shared = tuple(filter(BODY.fullmatch, data))
+        data = [name for name in data if name not in shared]
+        plan = Plan(self.path.name, tuple(self._companions), tuple(data), shared, self._force)
         with writing(self.target):
             publish(self._place, plan)
 
@@ -79,7 +81,8 @@ def new_file(target: Path, *, force: bool = False) -> Iterator[Draft]:
 def new_folder(target: Path, *, force: bool = False, wait_s: float = WAIT_S) -> Iterator[Path]:
     """Lock a target, and prepare a folder for it, which appears when the block ends.
 
-    If the block raises an error, nothing appears.
+    So do the files that the block writes next to the folder: those with its name and a suffix, and
+    bodies. If the block raises an error, nothing appears.
 
     Args:
         wait_s: seconds to wait for another process that writes the target.
@@ -99,7 +102,10 @@ def new_folder(target: Path, *, force: bool = False, wait_s: float = WAIT_S) -> 
         yield folder
         check_output_folder(target, force=force)  # another program may have made it meanwhile
         with writing(target):
-            publish(place, Plan(final.name, force=force))
+            names = sorted(each.name for each in place.new.iterdir() if each != folder)
+            shared = tuple(filter(BODY.fullmatch, names))
+            companions = tuple(name for name in names if name not in shared)
+            publish(place, Plan(final.name, companions, shared=shared, force=force))
 
 
 def _make_parents(target: Path, stack: ExitStack) -> None:

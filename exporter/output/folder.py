@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ MANIFEST = "SHA256SUMS"  # see `manifest`
 REPORT = "report.json"  # every result folder contains it, or each of its variants does
 CELL, CONVERSION = "cell.json", "conversion.json"  # in folders that a batch writes
 JOURNAL = "journal.jsonl"  # of a batch: a line for each task, with its time
+BESIDE = "../"  # before the name of a file that a folder's report and manifest list
+BODY = re.compile(r"body-[0-9a-f]{16}\.data")  # name of a file that several models read
 PAGE, INDEX = "report.html", "index.html"  # of a job, and of a folder of variants
 
 
@@ -47,7 +50,10 @@ def check_output_folder(target: Path, *, force: bool, inputs: Iterable[Path] = (
 def _is_result(folder: Path) -> bool:
     """True for a folder that a run wrote, a folder of such folders, and an empty folder."""
     entries = {entry.name for entry in folder.iterdir()}
-    variants = entries - {MANIFEST, INDEX}
+    known = entries - {MANIFEST, INDEX}
+    folders = {name for name in known if (folder / name).is_dir()}
+    files_of_variants = {n for n in known - folders if any(n.startswith(f"{f}.") for f in folders)}
+    variants = {name for name in known - files_of_variants if not BODY.fullmatch(name)}
     return (
         bool({REPORT, CELL, CONVERSION} & entries)
         or not entries

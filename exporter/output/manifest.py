@@ -5,14 +5,16 @@ It is the last file that a run writes: a folder without it is not complete.
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from exporter.errors import CheckError
 from exporter.output.files import sha256_of, write_text
-from exporter.output.folder import JOURNAL, MANIFEST
+from exporter.output.folder import BESIDE, JOURNAL, MANIFEST
 from exporter.output.place import is_place
 from exporter.selection.text_file import refuse_special
 
@@ -40,17 +42,21 @@ class ManifestCheck:
         return not (self.missing or self.changed or self.extra)
 
 
-def write_manifest(folder: Path) -> None:
+def write_manifest(folder: Path, beside: Iterable[str] = ()) -> None:
     """Write the SHA-256 of every file in a folder, in the order of their names.
 
     A folder in it that has a manifest is not read again.
+
+    Args:
+        beside: further files, next to the folder: "../NAME".
     """
-    names, known = _files(folder), dict[str, str]()
+    names, known = sorted({*_files(folder), *beside}), dict[str, str]()
     for name in names:
         if name.endswith(f"/{MANIFEST}"):
             part = name.removesuffix(MANIFEST)
             with suppress(CheckError):  # damaged: its files are read
-                known |= {part + each: digest for each, digest in _read(folder / part).items()}
+                inner = _read(folder / part).items()
+                known |= {posixpath.normpath(part + each): digest for each, digest in inner}
     lines = (_line(known.get(name) or sha256_of(folder / name), name) for name in names)
     write_text(folder / MANIFEST, "".join(lines))
 
@@ -63,7 +69,7 @@ def check_manifest(folder: Path) -> ManifestCheck:
         OSError: a file cannot be read.
     """
     expected = _read(folder)
-    found = set(_files(folder))
+    found = {*_files(folder), *(name for name in _beside(expected) if (folder / name).is_file())}
     present = sorted(expected.keys() & found)
     matching = tuple(name for name in present if sha256_of(folder / name) == expected[name])
     return ManifestCheck(
@@ -72,6 +78,19 @@ def check_manifest(folder: Path) -> ManifestCheck:
         changed=tuple(name for name in present if name not in matching),
         extra=tuple(sorted(found - expected.keys())),
     )
+
+
+def files_beside(folder: Path) -> list[str]:
+    """The files next to a folder that its manifest lists; none without one that can be read."""
+    try:
+        return _beside(_read(folder))
+    except (CheckError, OSError):
+        return []
+
+
+def _beside(names: Iterable[str]) -> list[str]:
+    """Names of files next to a folder. Others that lead out of it are missing in any case."""
+    return [n for n in names if n.startswith(BESIDE) and "/" not in n.removeprefix(BESIDE)]
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """Let prepared content appear under its final names, all of it or nothing.
 
 One rename is enough for a single file, and for a folder, which is exchanged with the old one.
-Several files that belong together need several renames:
+Several files, or a folder and files, that belong together need several renames:
 
 1. Everything is on the disk before the first rename, also the plan: the list of the files.
 2. Files with weights of the model come first: they are named after their content.
@@ -40,12 +40,14 @@ class Plan:
         companions: names of files that make sense only next to the main file.
         data: paths of files that the main file reads. One that is there with the same bytes is
             left as it is.
+        shared: such files that other files may read too: they stay if a later rename fails.
         force: existing files are replaced.
     """
 
     main: str
     companions: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     force: bool = False
 
 
@@ -100,7 +102,7 @@ def publish(place: Place, plan: Plan) -> None:
     publication.refuse_folders()
     flush_tree(place.new)
     try:
-        if plan.companions or plan.data:
+        if plan.companions or plan.data or plan.shared:
             publication.write_plan()
         publication.carry_out()
     except BaseException:
@@ -121,7 +123,8 @@ class _Publication:
 
     def refuse_folders(self) -> None:
         """Refuse to replace a folder by a file."""
-        for name in (self._plan.main, *self._plan.companions, *self._plan.data):
+        plan = self._plan
+        for name in (plan.main, *plan.companions, *plan.data, *plan.shared):
             target = self._folder / name
             if target.is_dir() and not (self._new / name).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
@@ -135,10 +138,16 @@ class _Publication:
 
     def carry_out(self) -> None:
         plan = self._plan
+        for name in plan.shared:
+            if not self._is_there(name):
+                try:
+                    self._put(name)
+                except FileExistsError:
+                    if not self._is_there(name):  # another process has just put it there
+                        raise
+                self._undo.clear()
         for name in plan.data:
-            source, target = self._new / name, self._folder / name
-            is_there = source.exists() and target.is_file()
-            if not (is_there and filecmp.cmp(source, target, shallow=False)):
+            if not self._is_there(name):
                 self._put(name)
         for name in plan.companions:
             if plan.force and (self._new / name).exists() and os.path.lexists(self._folder / name):
@@ -149,6 +158,12 @@ class _Publication:
         for name in names:
             self._put(name)
         flush_folder(self._folder)
+
+    def _is_there(self, name: str) -> bool:
+        """Has a file in the folder the bytes of the prepared one already?"""
+        source, target = self._new / name, self._folder / name
+        both = source.exists() and target.is_file()
+        return both and filecmp.cmp(source, target, shallow=False)
 
     def undo(self) -> None:
         """Take the renames back, the newest first. Raises OSError if one of them fails."""
@@ -171,7 +186,9 @@ class _Publication:
             self._rename(os.replace, source, target)
 
     def _replace_folder(self, source: Path, target: Path) -> None:
-        if exchange(source, target):
+        has_others = self._plan.companions or self._plan.shared
+        # after an exchange, recovery would take the old folder for one that is still to be moved
+        if not has_others and exchange(source, target):
             self._undo.append((exchange, source, target))
             return
         self.write_plan()  # for a moment, neither folder has the name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +22,7 @@ from exporter.errors import CheckError, OutputError, UsageError
 from exporter.output.manifest import check_manifest
 from tests.builders.batches import FAST, InThread, content, made, wait_for
 from tests.builders.commands import command, environment, exporter
+from tests.builders.onnx_models import node, numbers, proto
 from tests.builders.shelf import FEATURES, LABELS
 
 PLAN: dict[str, Any] = {
@@ -350,3 +352,57 @@ def test_two_batches_do_not_write_one_folder(work: Path) -> None:
             package.batch(plan, "out", workers=1)
 
     assert package.batch(plan, "out", workers=1, on_cell=second).ok
+
+
+# --- a shared body ------------------------------------------------------------------------------
+
+
+def wide_net(path: Path) -> None:
+    """A network with constants that no cut changes."""
+    nodes = [
+        node("MatMul", ["x", "body"], ["h"], "first"),
+        node("MatMul", ["h", "kernel"], ["y"], "head"),
+    ]
+    constants = {"body": numbers(6, 300), "kernel": numbers(300, 20)}
+    onnx.save(proto(nodes, constants, outputs={"y": ["batch", 20]}), path)
+
+
+def test_cells_of_a_model_share_a_body(work: Path) -> None:
+    wide_net(work / "wide.onnx")
+    plan: dict[str, Any] = {
+        "options": {**FAST, "share-body": True},
+        "models": {"wide": "wide.onnx", "lite": "net.tflite"},
+        "selections": {"a": "0-2", "b": "5,6"},
+    }
+    batch = package.batch(plan, "out", workers=2)
+    rows = {row["name"]: row for row in batch.cells}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "wide/a": "passed",
+        "wide/b": "passed",
+        "lite/a": "error",
+        "lite/b": "error",
+    }
+    assert "TFLite files contain all their weights" in rows["lite/a"]["error"]
+    out = work / "out"
+    (body,) = (out / "wide").glob("body-*")
+    assert body.read_bytes() == numbers(6, 300).tobytes()
+    x = numbers(3, 6, seed=1)
+    for name, units in (("a", [0, 1, 2]), ("b", [5, 6])):
+        session = onnxruntime.InferenceSession(out / "wide" / f"{name}.pruned.fp32.onnx")
+        expected = x @ numbers(6, 300) @ numbers(300, 20)[:, units]
+        np.testing.assert_allclose(session.run(None, {"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+    assert check_manifest(out).passed
+
+    before = content(out)
+    assert len(package.batch(plan, "out").reused) == 2
+    assert content(out) == before
+    (out / "wide" / "a.pruned.fp32.onnx").write_bytes(b"damaged")
+    assert package.batch(plan, "out").reused == {"wide/b"}
+    assert content(out) == before
+    body.write_bytes(b"damaged")
+    assert not package.batch(plan, "out").reused
+    assert content(out) == before
+
+    plan["options"]["share-body"] = False
+    package.batch(plan, "out")
+    assert not list((out / "wide").glob("*.onnx")), "files of the option that was left out"

@@ -15,7 +15,7 @@ import pytest
 from filelock import FileLock
 
 from exporter.errors import OutputError
-from exporter.output import rename
+from exporter.output import publish, rename
 from exporter.output.draft import new_file, new_folder
 from exporter.output.files import writing
 from exporter.output.place import Place
@@ -416,3 +416,92 @@ def test_a_platform_without_the_system_call(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(ctypes, "CDLL", no_library)
     assert rename._renameat2.__wrapped__() is None
+
+
+# --- bodies, which several files read -----------------------------------------------------------
+
+BODY = "body-0123456789abcdef.data"
+
+
+def publish_with_body(folder: Path, *, force: bool = False) -> None:
+    with new_folder(folder / "cell", force=force) as new, writing(folder / "cell"):
+        (new / "report.json").write_bytes(b"new")
+        new.with_name("cell.onnx").write_bytes(b"new")
+        new.with_name(BODY).write_bytes(b"body")
+
+
+WITH_BODY = {"cell/report.json": b"new", "cell.onnx": b"new", BODY: b"body"}
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_a_folder_appears_with_its_model_and_its_body(tmp_path: Path) -> None:
+    publish_with_body(tmp_path)
+    assert files_in(tmp_path) == WITH_BODY
+    publish_with_body(tmp_path, force=True)
+    assert files_in(tmp_path) == WITH_BODY
+
+
+def test_a_body_stays_if_a_later_rename_fails(tmp_path: Path) -> None:
+    """Another process may have published a model that reads it."""
+    (tmp_path / "cell.onnx").write_bytes(b"someone else's")
+    with pytest.raises(OutputError, match="exists"):
+        publish_with_body(tmp_path)
+    assert files_in(tmp_path) == {"cell.onnx": b"someone else's", BODY: b"body"}
+
+
+def test_a_body_with_other_content_is_no_body(tmp_path: Path) -> None:
+    (tmp_path / BODY).write_bytes(b"damaged")
+    with pytest.raises(OutputError, match="exists"):
+        publish_with_body(tmp_path)
+    assert files_in(tmp_path) == {BODY: b"damaged"}
+    publish_with_body(tmp_path, force=True)
+    assert files_in(tmp_path) == WITH_BODY
+
+
+@pytest.mark.parametrize("other", [b"body", b"other"])
+def test_two_processes_put_a_body_there(
+    other: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def move(source: Path, target: Path) -> None:
+        if target.name == BODY:
+            target.write_bytes(other)  # the other process was faster
+        rename.move(source, target)
+
+    monkeypatch.setattr(publish, "move", move)
+    if other == b"body":
+        publish_with_body(tmp_path)
+        assert files_in(tmp_path) == WITH_BODY
+    else:
+        with pytest.raises(OutputError, match="exists"):
+            publish_with_body(tmp_path)
+        assert files_in(tmp_path) == {BODY: other}
+
+
+def test_a_kill_at_each_call(tmp_path: Path) -> None:
+    """A new model is never without its body, and the next writer makes the result whole."""
+    old = {"cell/report.json": b"old", "cell.onnx": b"old"}
+
+    def prepare(folder: Path) -> None:
+        write(folder, {"cell.onnx": b"old"})
+        write(folder / "cell", {"report.json": b"old"})
+
+    prepare(tmp_path / "count")
+    with failing(0) as calls:
+        publish_with_body(tmp_path / "count", force=True)
+    outcomes = set()
+    for nth in range(1, calls.count + 1):
+        folder = tmp_path / str(nth)
+        prepare(folder)
+        with failing(nth), suppress(Killed):
+            publish_with_body(folder, force=True)
+        assert files_in(folder).get("cell.onnx") != b"new" or (folder / BODY).exists(), nth
+        run_next(folder)
+        found = {n: c for n, c in files_in(folder).items() if n not in {"other.json", BODY}}
+        is_new = found == dict.fromkeys(old, b"new")
+        assert is_new or found == old, nth
+        outcomes.add(is_new)
+    assert outcomes == {False, True}

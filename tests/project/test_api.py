@@ -70,7 +70,7 @@ def test_signature_and_help_show_every_option_of_the_command(name: str) -> None:
     records = (CutOptions, Job) if name in {"prune", "run", "inspect"} else (Job,)
     expected = {o.name: o for record in records for o in options_of(record, name)}
     if name == "prune":  # it writes no file, and opens Keras models in this process
-        for absent in ("to", "force", "timeout_s", "memory_limit_bytes"):
+        for absent in ("to", "force", "share_body", "timeout_s", "memory_limit_bytes"):
             del expected[absent]
     assert expected.keys() <= shown.keys()
     for each in expected.values():

@@ -121,10 +121,20 @@ class ExternalData:
         values = self._arrays.get(_entries(tensor)["location"])
         return values if isinstance(values, Gathered) else None
 
+    def inside(self, tensor: TensorProto) -> TensorProto:
+        """A constant in a file as one that is written into the model's own file."""
+        result = copy_without(tensor, "external_data")
+        location = f"\0array {len(self._arrays)}"
+        self._arrays[location] = np.frombuffer(self._raw(tensor), np.uint8)
+        result.external_data.add(key="location", value=location)
+        return result
+
     def chunks(self, tensor: TensorProto) -> Iterator[Any]:
-        """The bytes of an external constant, as buffers; each is valid until the next one."""
+        """The bytes of any constant, as buffers; each is valid until the next one."""
         values = self._arrays.get(_entries(tensor)["location"])
-        if values is None:
+        if not is_external(tensor):
+            yield _raw_data(tensor)
+        elif values is None:
             yield self._raw(tensor)
         elif isinstance(values, Gathered):
             yield from values.blocks()
@@ -289,9 +299,9 @@ def _without_values(model: ModelProto, external: ExternalData) -> ModelProto:
     """The model with every large constant external, but without a location yet."""
     light = model_without(model, "initializer")
     for tensor in model.graph.initializer:
-        if is_external(tensor) or _is_large(tensor):
+        if is_external(tensor) or is_large(tensor):
             named = light.graph.initializer.add()
-            named.CopyFrom(copy_without(tensor, *_VALUES))
+            named.CopyFrom(copy_without(tensor, *VALUES))
             named.data_location = TensorProto.EXTERNAL
         else:
             light.graph.initializer.append(tensor)
@@ -303,7 +313,7 @@ def _without_values(model: ModelProto, external: ExternalData) -> ModelProto:
     return light
 
 
-_VALUES = (
+VALUES = (
     "external_data",
     "raw_data",
     *(f"{kind}_data" for kind in ("float", "double", "int32", "int64", "uint64")),
@@ -315,7 +325,8 @@ def _is_placed(tensor: TensorProto) -> bool:
     return is_external(tensor) and not _entries(tensor)["location"]
 
 
-def _is_large(tensor: TensorProto) -> bool:
+def is_large(tensor: TensorProto) -> bool:
+    """Is a constant worth a place in another file?"""
     return tensor.data_type != TensorProto.STRING and size_bytes(tensor) >= _SMALL
 
 
@@ -326,13 +337,18 @@ def _layout(model: ModelProto, light: ModelProto, external: ExternalData) -> Ite
     for source, target in pairs:
         if not _is_placed(target):
             continue
-        padding = -position % _ALIGNMENT
-        yield bytes(padding)
-        position += padding
-        yield from external.chunks(source) if is_external(source) else [_raw_data(source)]
+        gap = padding(position)
+        yield bytes(gap)
+        position += gap
+        yield from external.chunks(source)
         target.external_data.add(key="offset", value=str(position))
         target.external_data.add(key="length", value=str(size_bytes(source)))
         position += size_bytes(source)
+
+
+def padding(position: int) -> int:
+    """The number of bytes between a position in a file and the next constant."""
+    return -position % _ALIGNMENT
 
 
 def _raw_data(tensor: TensorProto) -> bytes:

@@ -22,6 +22,7 @@ from exporter.formats.onnx.protos import (
     all_tensors,
     file_nodes,
 )
+from exporter.formats.onnx.shared_body import without_statement
 from exporter.formats.onnx.splice import Source
 from exporter.formats.onnx.validate import check_model
 from exporter.output.files import sha256_of_source
@@ -47,12 +48,13 @@ def open_file(path: Path) -> OnnxModel:
             raise ModelError(f"{path.name} is empty")
         sha256 = sha256_of_source(path)
         source = _parse(path)
+        proto = without_statement(source.model, path.parent, path.name)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
     except DecodeError as error:
         raise _damaged(path.name) from error
     external = ExternalData(path.parent, source.values)
-    model = from_proto(source.model, path.name, external, source)
+    model = from_proto(proto, path.name, external, source)
     model.sha256 = sha256
     return model
 

@@ -14,7 +14,7 @@ from exporter.errors import ModelError, interpreting
 from exporter.formats.executor import active_executor
 from exporter.formats.isolation import runner_of
 from exporter.formats.model import Runner, RunOptions, in_turn
-from exporter.formats.onnx import splice
+from exporter.formats.onnx import shared_body, splice
 from exporter.formats.onnx.apply import REMAP, apply_plan, precision_in, remap_in
 from exporter.formats.onnx.branches import lifted, nested
 from exporter.formats.onnx.classical.join import join
@@ -157,6 +157,22 @@ class OnnxModel:
         external = self._external or ExternalData(Path())
         stem = Path(self.name).stem if external.has_files else path.stem
         splice.write(self._nested, external, path, stem, self._source)
+
+    def write_sharing(self, path: Path) -> None:
+        """Write the file, and the constants that the cut left as they were into a second file.
+
+        Other cuts of the same model that are written into the same folder share it: see
+        `shared_body` (raises ModelError if there is nothing to share).
+        """
+        if self._source is None:
+            raise ModelError(f"{self.name} is not the cut of a file", "leave out --share-body")
+        external = self._external or ExternalData(Path())
+        shared_body.write_sharing(self._nested, external, path, self._source, self.name)
+
+    def write_whole(self, path: Path) -> None:
+        """Write the file with the constants that are in other files now."""
+        model, values = shared_body.inside(self._nested, self._external or ExternalData(Path()))
+        splice.write(model, values, path, path.stem, self._source)
 
 
 def prepared(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from math import prod
 from typing import Any, NamedTuple, TypeVar
 
@@ -34,6 +35,7 @@ _M = TypeVar("_M", ModelProto, GraphProto, NodeProto, TensorProto, TypeProto)
 # --- types ---------------------------------------------------------------------------------------
 
 
+@cache
 def dtype_name(element: int) -> str:
     """NumPy's name of an element type; "undefined" where the file states none that is known."""
     if element == TensorProto.STRING:

@@ -21,13 +21,14 @@ and `copy_file_range`, which share no blocks if a range does not start at one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from google.protobuf.message import Message
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from exporter.errors import ModelError
 from exporter.formats.onnx.external_data import (
     ExternalData,
     is_external,
@@ -57,11 +58,18 @@ class Source:
     content: memoryview
     model: ModelProto
     lacks_values: bool = False
+    _fields: dict[range, list[Field]] = field(default_factory=dict)
 
     @property
     def values(self) -> memoryview | None:
         """Where the large constants are; None if the model contains them."""
         return self.content if self.lacks_values else None
+
+    def fields(self, place: range) -> list[Field]:
+        """The fields of a message; they are read once for all variants (raises WireError)."""
+        if place not in self._fields:
+            self._fields[place] = list(fields(self.content, place.start, place.stop))
+        return self._fields[place]
 
 
 def write(
@@ -95,6 +103,23 @@ def write(
         return content_of(light, external, source, inside=False)
 
     write_with_file(model, external, path, stem, encode)
+
+
+def write_light(
+    model: ModelProto, external: ExternalData, path: Path, source: Source, name: str
+) -> None:
+    """Write a model without the constants that it states to be in a file next to it.
+
+    Args:
+        name: of the model, in messages.
+
+    Raises:
+        ModelError: the file would be larger than readers accept.
+    """
+    pieces = _pieces(model, external, source, inside=False)
+    if _length(pieces) > LARGEST_BYTES:
+        raise ModelError(f"the rest of {name} is too large for a file", "leave out --share-body")
+    replace_file(path, _chunks(pieces, external, source))
 
 
 def content_of(
@@ -132,7 +157,7 @@ def _pieces(
     if source is None:
         return encoder.message(model)
     try:
-        splice = _Splice(source.content, encoder)
+        splice = _Splice(source, encoder)
         return splice.message(range(len(source.content)), source.model, model)
     except WireError:
         return encoder.message(model)
@@ -216,8 +241,8 @@ def _listed(message: Any, name: str) -> list[Any]:
 class _Splice:
     """Compares messages with the bytes that they were parsed from."""
 
-    def __init__(self, content: memoryview, encoder: _Encoder) -> None:
-        self._content = content
+    def __init__(self, source: Source, encoder: _Encoder) -> None:
+        self._source = source
         self._encoder = encoder
 
     def message(self, place: range, old: Any, new: Any) -> list[Piece]:
@@ -239,17 +264,17 @@ class _Splice:
         names = values[0].keys() | values[1].keys()
         changed = sorted(n for n in names if values[0].get(n) != values[1].get(n))
         found: dict[int, list[Field]] = {number_of(new, name): [] for name in changed}
-        for field in fields(self._content, place.start, place.stop):
-            if field.number in found:
-                found[field.number].append(field)
+        for each in self._source.fields(place):
+            if each.number in found:
+                found[each.number].append(each)
         replaced, added = dict[Field, list[Piece]](), list[Piece]()
         for name in changed:
             places = found[number_of(new, name)]
             self._field(name, places, (old, new), replaced, added)
         pieces, copied = list[Piece](), place.start
-        for field in sorted(replaced, key=lambda f: f.start):
-            pieces += [range(copied, field.start), *replaced[field]]
-            copied = field.stop
+        for old_field in sorted(replaced, key=lambda f: f.start):
+            pieces += [range(copied, old_field.start), *replaced[old_field]]
+            copied = old_field.stop
         return [*pieces, range(copied, place.stop), *added]
 
     def _field(
@@ -263,11 +288,11 @@ class _Splice:
         """What replaces the places of a field in the file, and what is added at the end."""
         number = number_of(messages[1], name)
         if messages[1].DESCRIPTOR.fields_by_name[name].message_type is None:
-            replaced |= {field: [] for field in places}
+            replaced |= {place: [] for place in places}
             added.append(_only(messages[1], name))
             return
         olds, news = (_listed(message, name) for message in messages)
-        if len(places) != len(olds) or any(field.kind != WITH_LENGTH for field in places):
+        if len(places) != len(olds) or any(place.kind != WITH_LENGTH for place in places):
             raise WireError
         known = dict(reversed([(_key(each), index) for index, each in enumerate(olds)]))
         following, waiting = 0, list[Piece]()
@@ -276,14 +301,14 @@ class _Splice:
             if index < following:
                 waiting += nested(number, self._encoder.message(each))
                 continue
-            field = places[index]
+            place = places[index]
             for skipped in places[following:index]:
                 replaced[skipped] = []
             if olds[index] != each:
-                inner = self.message(range(field.inner, field.stop), olds[index], each)
-                replaced[field] = [*waiting, *nested(number, inner)]
+                inner = self.message(range(place.inner, place.stop), olds[index], each)
+                replaced[place] = [*waiting, *nested(number, inner)]
             elif waiting:
-                replaced[field] = [*waiting, range(field.start, field.stop)]
+                replaced[place] = [*waiting, range(place.start, place.stop)]
             following, waiting = index + 1, []
         for skipped in places[following:]:
             replaced[skipped] = []
