@@ -75,6 +75,8 @@ def _obstacles(head: Head) -> Iterator[str]:
         yield "a detector's post-processing reads its units"
     for output in head.other_outputs:
         yield f"output {output!r} returns its units too"
+    if head.normalized:
+        yield "its output joins several softmaxes"
     for node in head.tail:
         if node.name in head.factors:
             yield f"{node} scales its probabilities"

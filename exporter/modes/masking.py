@@ -37,7 +37,8 @@ def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
     2. A model that is or will be quantized gets a slice with its width restored: a floor at z would
        ruin a scale, and the lowest quantized logit still gets a share of a softmax.
     3. Exception: the lowest quantized value at z is enough (`_lowest_quantized`).
-    4. So does a head whose last activation divides by a norm, which a floor would dominate.
+    4. So does a head with several softmaxes, and one whose last activation divides by a norm, which
+       a floor would dominate.
     5. Otherwise removed units get a floor at z: 0 if z already contains probabilities.
     """
     if semantics.for_quantization and not (returns_probabilities(head) or semantics.restore_width):
@@ -47,6 +48,7 @@ def resolve_mask(head: Head, semantics: Semantics) -> Semantics:
             "use --mode slice",
         )
     narrow = semantics.absolute or semantics.restore_width or semantics.for_quantization
+    narrow = narrow or bool(head.normalized)
     floor = 0.0 if joins_probabilities_of_parts(head) else lowest_value(head, head.z)
     if divides_by_a_norm(head):
         floor, narrow = 0.0, narrow or not contains_probabilities(head, head.z)

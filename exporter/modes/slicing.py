@@ -44,6 +44,11 @@ def resolve_slice(head: Head, semantics: Semantics) -> Semantics:
             "for_quantization does not apply to mode slice, which leaves no extreme values",
             "leave it out, or use --mode mask",
         )
+    if semantics.absolute and head.normalized:
+        raise ModelError(
+            f"head {head.name!r} joins several softmaxes, whose sums a cut changes",
+            "leave out --probabilities absolute",
+        )
     if semantics.absolute and not head.competes:
         raise UsageError(
             f"the outputs of head {head.name!r} are absolute already: they are not normalized over "
@@ -205,7 +210,21 @@ def slice_oracle(
     computed = kept if present is None or wide else present
     values = select_units(z, head.tensor(head.z).unit_axis, computed)
     y = apply_tail(head, values, computed)
+    if head.normalized:
+        y = _normalize_parts(head, y, computed)
     return Expected(values, widen(y, axis, kept, present, fill) if wide else y)
+
+
+def _normalize_parts(head: Head, values: Array, units: Sequence[int]) -> Array:
+    """The probabilities of these units, divided by their sum in each softmax."""
+    result, axis = values.copy(), head.tensor(head.output).unit_axis.axis
+    for part in head.normalized:
+        index: list[slice | Array] = [slice(None)] * values.ndim
+        index[axis] = np.flatnonzero(np.isin(units, part))
+        shares = values[tuple(index)]
+        total = shares.sum(axis=axis, keepdims=True)
+        result[tuple(index)] = shares / np.where(total > 0, total, 1.0)
+    return result
 
 
 FUNCTIONS = ModeFunctions(slice_edits, slice_oracle, resolve_slice)

@@ -492,6 +492,13 @@ def _warnings(
             if head.competes:
                 value = "1.0" if head.activation == "softmax" else "0.0"
                 yield f"{head.activation} over one unit always returns {value}"
+    if MODES[options.mode].keeps_share:
+        return
+    for part in heads[0].normalized:
+        kept = set(part).intersection(selection.kept)
+        if len(kept) == 1:
+            only = selection.describe_unit(kept.pop())
+            yield f"{only} is the only one of its softmax, which always returns 1.0 for it"
 
 
 def _untouched_classes(model: Model, head: Head, options: CutOptions) -> Iterator[str]:

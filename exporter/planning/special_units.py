@@ -171,7 +171,8 @@ def _chooses_for_pixels(graph: Graph, head: Head) -> bool:
 
 
 def _chooses(head: Head) -> bool:
-    return (head.competes or bool(head.readers.rankings)) and not _has_others(head)
+    ranks = any(not each.positions for each in head.readers.rankings)  # not of all places together
+    return (head.competes or ranks) and not _has_others(head)
 
 
 def _is_ssd(graph: Graph, head: Head) -> bool:

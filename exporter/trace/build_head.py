@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from exporter.graph import Graph, Node
@@ -16,6 +17,7 @@ from exporter.graph.walk import (
 )
 from exporter.trace.axis_walk import AxisWalk
 from exporter.trace.head import Factor, Head, mixes_units
+from exporter.trace.normalized_parts import normalized_parts
 from exporter.trace.probability_scale import factor_of
 from exporter.trace.readers import Readers
 from exporter.trace.rules.detections import find_detection
@@ -54,7 +56,10 @@ def build_head(walk: AxisWalk, output: str, axis: int, units: int) -> Head:
         readers=readers,
     )
     if mixed := next((node for node in body if _mixes(walk, node)), None):
-        raise _mixed_before_z(graph, mixed)
+        parts = normalized_parts(head)
+        if not parts:
+            raise _mixed_before_z(graph, mixed)
+        head = replace(head, normalized=parts)
     _check_other_shares(walk, head)
     return head
 
@@ -106,6 +111,7 @@ def readers_of(walk: AxisWalk, units: int) -> Readers:
     detections = [find_detection(graph, n, units, walk.tensors) for n in found[Reading.DETECTION]]
     rankings = [find_ranking(graph, node, walk.tensors) for node in found[Reading.RANKING]]
     detected = dependents(graph, (o for node in found[Reading.DETECTION] for o in node.outputs))
+    detected |= {name for each in rankings for name in each.positions}
     for node in found[Reading.GATHER]:
         if node.inputs[1] not in detected:
             raise Refused(node, "it selects units by computed positions")

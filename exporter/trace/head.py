@@ -65,6 +65,8 @@ class Head:
         gather: "" if a cut makes the body narrower. Otherwise a Gather takes the units from the
             output, which is z: "tensor" for all that read it, "output" for the model's output
             alone.
+        normalized: units of each softmax, where the output joins the results of several: their
+            values add up to 1. () otherwise.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Head:
     axis_parts: tuple[AxisPart, ...] = ()
     factors: Mapping[str, Factor] = field(default_factory=dict, repr=False)
     gather: str = ""
+    normalized: tuple[tuple[int, ...], ...] = ()
 
     def tensor(self, name: str) -> UnitTensor:
         """The tensor of that name; KeyError if it has no unit axis."""

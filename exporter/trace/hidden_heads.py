@@ -30,6 +30,12 @@ class HiddenUnits(NamedTuple):
     tensor: str
     axis: int
     units: tuple[int, int] | None = None  # their range on the axis, if it is known
+    is_joined: bool = False  # all positions of the tensor are ranked together
+
+    @property
+    def axes(self) -> range:
+        """The axes to try, the most likely first; in maps of each class it is an earlier one."""
+        return range(self.axis, 0 if self.is_joined else self.axis - 1, -1)
 
 
 def find_hidden_units(graph: Graph, output: str) -> HiddenUnits | None:
@@ -65,7 +71,7 @@ def _ranked_in_rows(graph: Graph, output: str) -> HiddenUnits | None:
             producer, _ = graph.producers.get(tensor, (joined, 0))
             if isinstance(producer.operation, GatherComputed):  # it selects rows by their values
                 tensor = producer.inputs[0]
-            return HiddenUnits(node, tensor, len(graph.shape(tensor)) - 1)
+            return HiddenUnits(node, tensor, len(graph.shape(tensor)) - 1, is_joined=True)
     return None
 
 

@@ -36,6 +36,7 @@ class Kind(Enum):
 
     INDICES = auto()
     FLAT = auto()  # positions in rows of units that are joined; index = position % units
+    BLOCKS = auto()  # positions in joined maps of each unit; index = position // size of a map
     ENTRIES = auto()  # of a table in which indices were looked up
     OTHER = auto()
 
@@ -93,9 +94,10 @@ class Ranking(Reader):
         rank_axes: tensor -> the axis on which it has one position for each rank.
         shapes: of the tensors in `rank_axes`, and of those with indices.
         fixed: a consumer for which the number of ranks may not change.
-        divisions: nodes that divide positions in rows of units by the number of units; the
-            remainder is an index.
+        divisions: nodes that divide positions in rows of units by the number of units, of which the
+            remainder is an index; or by the size of the map of a unit, of which the quotient is.
         counts: where the file states that number; none if it is measured at run time.
+        positions: tensors with positions in joined rows or maps of units.
     """
 
     stated: Width | None
@@ -105,6 +107,7 @@ class Ranking(Reader):
     fixed: Node | None = None
     divisions: tuple[Node, ...] = ()
     counts: tuple[Width, ...] = ()
+    positions: frozenset[str] = frozenset()
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -123,7 +123,7 @@ def _trace_hidden(
     The hint to export without the post-process fits only rows of a detector, not an argmax.
     """
     try:
-        head = trace_axis(graph, hidden.tensor, hidden.axis, hidden.units)
+        head = _hidden_head(graph, hidden)
     except Refused as error:
         refusal = refusal_of(output, error)
         rows = error.node is not None and top_k_of(graph, output) is None
@@ -136,6 +136,17 @@ def _trace_hidden(
         parts = tuple(p if p.name == "classes" else p._replace(name="background") for p in parts)
     heads.append(replace(head, name=hidden.node.name, labels=labels, axis_parts=parts))
     return {}
+
+
+def _hidden_head(graph: Graph, hidden: HiddenUnits) -> Head:
+    """The head on the first of the axes that has one (raises the error of the first axis)."""
+    errors: list[Refused] = []
+    for axis in hidden.axes:
+        try:
+            return trace_axis(graph, hidden.tensor, axis, hidden.units)
+        except Refused as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def trace_recorded(

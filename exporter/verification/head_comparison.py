@@ -117,6 +117,8 @@ class HeadComparer(Comparer):
 
     def _role(self) -> str:
         head = self.head
+        if head.normalized:
+            return "probability"
         if head.z == head.output:
             return "z"
         function = ACTIVATIONS.get(head.activation)

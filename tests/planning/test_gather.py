@@ -145,6 +145,11 @@ CASES: Mapping[str, tuple[Any, Mapping[str, Any], Mapping[str, int]]] = {
         {"head": "p"},
         {"p": 1},
     ),
+    "a difference to a member keeps all": (
+        network([*MEAN, node("Sub", ["p", "pa"], ["d"], "difference")], "p", "d"),
+        {"head": "p"},
+        {"p": 1},
+    ),
     "a member of the ensemble": (network(MEAN, "p", "pa"), {"head": "pa"}, {"pa": 1}),
     "two heads": (
         network(MEAN, "p", "pa"),

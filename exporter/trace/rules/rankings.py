@@ -45,15 +45,16 @@ def find_ranking(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) ->
     units = unit_axes[node.inputs[0]].units
     count = int(units.max()) + 1
     out_of_order = Refused(node, "it ranks positions that are not the units in order")
-    if not np.array_equal(units, np.arange(len(units)) % count):
+    kind = _kind_of_ids(units, count)
+    if kind is None:
         raise out_of_order
-    is_flat = count != len(units)  # rows of units that are joined: an index is a remainder
-    walk = IndexWalk(graph, count, unit_axes, copies=[node])
-    ids = Content(Kind.FLAT if is_flat else Kind.INDICES)
+    is_flat = kind is not Kind.INDICES
+    walk = IndexWalk(graph, count, unit_axes, copies=[node], ranked=units)
+    ids = Content(kind)
     kinds = {node.outputs[operation.ids]: ids}
     walk.run({name: kinds.get(name, Content(Kind.OTHER)) for name in node.outputs if name})
     contents = walk.outputs()
-    if any(each.kind is Kind.FLAT for each in contents.values()):
+    if any(each.kind in {Kind.FLAT, Kind.BLOCKS} for each in contents.values()):
         raise out_of_order
     rank_axes, fixed = _rank_axes(graph, node)
     copied = [name for name, each in walk.contents.items() if each.kind is not Kind.OTHER]
@@ -69,7 +70,21 @@ def find_ranking(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) ->
         fixed=fixed,
         divisions=tuple(walk.divisions),
         counts=tuple(walk.counts),
+        positions=frozenset(walk.positions()),
     )
+
+
+def _kind_of_ids(units: Array, count: int) -> Kind | None:
+    """What the index of a position is: of a unit; or in joined rows of units, or maps of each unit.
+
+    None if the positions are not the units in order.
+    """
+    everything = np.arange(len(units))
+    if np.array_equal(units, everything % count):
+        return Kind.INDICES if count == len(units) else Kind.FLAT
+    size, rest = divmod(len(units), count)
+    in_blocks = not rest and np.array_equal(units, everything // size)
+    return Kind.BLOCKS if in_blocks else None
 
 
 def _check_maximum(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from exporter.graph import Graph, Node, Use
+from exporter.graph import Array, Graph, Node, Use
 from exporter.graph.operations import (
     Concat,
     Elementwise,
@@ -44,6 +44,7 @@ from exporter.trace.rules.runtime_width import is_width
 from exporter.trace.unit_axis import UnitAxis, UnitConstant, Width
 
 _OTHER = Content(Kind.OTHER)
+_POSITIONS = {Kind.FLAT, Kind.BLOCKS}
 
 
 @dataclass(eq=False)
@@ -55,6 +56,7 @@ class IndexWalk:
         unit_axes: tensor -> its unit axis.
         is_detector: the indices come from a post-process, not from a ranking.
         adds_offset: a constant may be added to the indices.
+        ranked: the units of the positions that are ranked.
         contents: tensor that depends on the indices -> its content.
         copies: nodes that move all indices without a change of their order, or look them up.
         tables: constants in which indices are looked up.
@@ -66,6 +68,7 @@ class IndexWalk:
     unit_axes: Mapping[str, UnitAxis]
     is_detector: bool = False
     adds_offset: bool = False
+    ranked: Array = field(default_factory=lambda: np.empty(0, np.int64))
     contents: dict[str, Content] = field(default_factory=dict)
     copies: list[Node] = field(default_factory=list)
     tables: list[UnitConstant] = field(default_factory=list)
@@ -87,10 +90,14 @@ class IndexWalk:
 
     def _is_correction(self, node: Node) -> bool:
         """Does a node correct the sign of a floor division? No position is negative: it adds 0."""
-        flat = [name for name, each in self.contents.items() if each.kind is Kind.FLAT]
+        flat = self.positions()
         return bool(flat) and (
             is_always_zero(self.graph, node.outputs[0], flat) or is_unused(self.graph, node, flat)
         )
+
+    def positions(self) -> set[str]:
+        """The tensors with positions among all that are ranked."""
+        return {name for name, each in self.contents.items() if each.kind in _POSITIONS}
 
     def _record(self, node: Node, content: Content) -> None:
         for name in node.outputs:
@@ -116,20 +123,30 @@ class IndexWalk:
     def _is_harmless(self, node: Node) -> bool:
         return isinstance(node.operation, ShapeOf) or separates_boxes(self.graph, node)
 
+    @property
+    def _is_in_blocks(self) -> bool:
+        return any(each.kind is Kind.BLOCKS for each in self.contents.values())
+
     def moved(self, node: Node, slot: int, content: Content) -> Content:
         """The content of the result of a node that moves values of one input."""
         column = move_column(self.graph, node, slot, content.column)
         return _OTHER if column is None else replace(content, column=column)
 
     def check_divisor(self, node: Node, slot: int) -> None:
-        """Refuse a division by a number other than the number of units.
+        """Refuse a division by a number other than the number of units, or the size of a map.
 
         The model measures that number at run time, or a constant contains it.
         """
         tensor = self.graph.tensors[node.inputs[slot]]
+        value = [] if tensor.read is None else np.ravel(tensor.read()).tolist()
+        if self._is_in_blocks:
+            if value != [len(self.ranked) // self.units]:
+                reason = "it divides positions by a number other than the size of a class map"
+                raise Refused(node, reason)
+            return
         if is_width(self.graph, tensor.name, self.unit_axes):
             return
-        if tensor.read is None or np.ravel(tensor.read()).tolist() != [self.units]:
+        if value != [self.units]:
             reason = "it divides positions by a number other than the number of units"
             raise Refused(node, reason)
         entry = 0 if self.graph.shape(tensor.name) else None
@@ -210,7 +227,7 @@ def _mix_from(*slots: int) -> IndexRule:
         if (slots and slot not in slots) or (content.kind is Kind.ENTRIES and not walk.is_detector):
             return None
         unknown_column = Content(Kind.INDICES, column=Column(0, 0))
-        source = unknown_column if content.kind is Kind.FLAT else content
+        source = unknown_column if content.kind in _POSITIONS else content
         return replace(walk.moved(node, slot, source), exact=False)
 
     return mix
@@ -244,26 +261,33 @@ def _gather_units(walk: IndexWalk, node: Node, slot: int, content: Content) -> C
 
 
 def _divide(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
-    """The node divides positions in joined rows of units by the number of units.
-
-    The remainder is a unit index.
+    """The node divides positions: in joined rows of units by the number of units, so that the
+    remainder is a unit index; or in joined maps by their size, so that the quotient is.
     """
-    if content.kind is not Kind.FLAT or not applies(node, "div", "mod"):
+    if content.kind not in _POSITIONS or not applies(node, "div", "mod"):
         return None
     walk.check_divisor(node, 1)
     walk.divisions.append(node)
-    return Content(Kind.INDICES, exact=False) if applies(node, "mod") else _OTHER
+    is_index = applies(node, "mod" if content.kind is Kind.FLAT else "div")
+    return Content(Kind.INDICES, exact=False) if is_index else _OTHER
 
 
 def _subtract(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
     """The node computes the same remainder as a - a // b * b."""
-    flat = {name for name, each in walk.contents.items() if each.kind is Kind.FLAT}
-    product = remainder(walk.graph, node, flat) if content.kind is Kind.FLAT else None
+    is_position = content.kind in _POSITIONS
+    product = remainder(walk.graph, node, walk.positions()) if is_position else None
     if product is None:
         return None
     walk.check_divisor(*product)
     walk.divisions.append(node)
-    return Content(Kind.INDICES, exact=False)
+    return Content(Kind.INDICES, exact=False) if content.kind is Kind.FLAT else _OTHER
+
+
+def _gather_ranked(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
+    """The node gathers by position from a tensor that is cut in the same way as the ranked one."""
+    axis = walk.unit_axes.get(node.inputs[0])
+    alike = axis is not None and np.array_equal(axis.units, walk.ranked)
+    return _OTHER if alike and slot == 1 and content.kind in _POSITIONS else None
 
 
 IndexRule = Callable[[IndexWalk, Node, int, Content], Content | None]
@@ -275,7 +299,7 @@ INDEX_RULES: Mapping[type[Operation], tuple[IndexRule, ...]] = {
     Transpose: (_move,),
     Elementwise: (_divide, _subtract, _add, _move),
     Gather: (_look_up, _mix_from(0)),
-    GatherComputed: (_gather_units, _mix_from(0)),
+    GatherComputed: (_gather_units, _gather_ranked, _mix_from(0)),
     GatherConstant: (_mix_from(0),),
     Slice: (_mix_from(0),),
     Expand: (_mix_from(0),),

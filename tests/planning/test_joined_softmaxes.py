@@ -1,0 +1,133 @@
+"""An output that joins the results of several softmaxes: each is renormalized on its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import NodeProto
+
+from exporter.data.samples import synthetic_samples
+from exporter.errors import ExporterError
+from exporter.graph import Array
+from exporter.planning.cut import CutOptions, plan_cut
+from exporter.proof.prove import prove
+from exporter.verification.verify import VerifyOptions, verify_pair
+from tests.builders.onnx_models import model, node, numbers, run, softmax
+
+X = np.random.default_rng(2).normal(size=(3, 6)).astype(np.float32)
+Z = X @ numbers(6, 10) + numbers(10)
+KEPT = [0, 2, 5, 6, 8]
+MIXES = "it mixes the units of only one input"
+
+
+def joined(*more: NodeProto, outputs: tuple[str, ...] = ("p",)) -> Any:
+    """Five ages, three genders and, each on its own, two properties."""
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["z"], "gemm"),
+        node("Split", ["z", "sizes"], ["a", "g", "r"], "split", axis=1),
+        node("Softmax", ["a"], ["pa"], "age", axis=1),
+        node("Softmax", ["g"], ["pg"], "gender", axis=1),
+        node("Sigmoid", ["r"], ["pr"], "properties"),
+        node("Concat", ["pa", "pg", "pr"], ["p"], "join", axis=1),
+    ]
+    constants = {"w": numbers(6, 10), "b": numbers(10), "sizes": np.array([5, 3, 2])}
+    return model([*nodes, *more], constants, outputs=dict.fromkeys(outputs))
+
+
+def wanted(kept: list[int]) -> Array:
+    """From the logits, in float64."""
+    parts = [[u for u in kept if low <= u < high] for low, high in ((0, 5), (5, 8), (8, 10))]
+    of_properties = 1 / (1 + np.exp(-Z[:, parts[2]].astype(np.float64)))
+    return np.concatenate([*(softmax(Z[:, part]) for part in parts[:2]), of_properties], axis=1)
+
+
+def checked(original: Any, **options: Any) -> tuple[Any, tuple[str, ...]]:
+    cut = plan_cut(original, CutOptions(keep=options.pop("keep", KEPT), **options))
+    pruned = original.apply(cut.plan)
+    assert prove(original, pruned, pruned.remap).result == "proved"
+    compare = VerifyOptions(synthetic_samples(original.graph(), 3, 0))
+    checks = verify_pair("cut", original, pruned, cut.remap.heads, compare).checks
+    assert all(check.passed for check in checks)
+    return pruned, cut.warnings
+
+
+def test_each_softmax_adds_up_to_1() -> None:
+    pruned, warnings = checked(joined())
+    np.testing.assert_allclose(run(pruned, {"x": X})["p"], wanted(KEPT), atol=1e-6)
+    assert not warnings
+    assert [n.op_type for n in pruned.proto.graph.node].count("Softmax") == 2
+
+
+@pytest.mark.parametrize("options", [{"restore_width": True}, {"mode": "mask"}])
+def test_removed_units_are_0_at_the_original_width(options: dict[str, Any]) -> None:
+    pruned, _ = checked(joined(), **options)
+    expected = np.zeros_like(Z)
+    expected[:, KEPT] = wanted(KEPT)
+    np.testing.assert_allclose(run(pruned, {"x": X})["p"], expected, atol=1e-6)
+
+
+def test_a_wrong_sum_is_found() -> None:
+    """All units of both parts, of which only some should be there."""
+    original = joined()
+    cut = plan_cut(original, CutOptions(keep=KEPT))
+    wrong = original.apply(plan_cut(original, CutOptions(keep=[0, 3, 5, 6, 8])).plan)
+    compare = VerifyOptions(synthetic_samples(original.graph(), 3, 0))
+    checks = verify_pair("cut", original, wrong, cut.remap.heads, compare).checks
+    assert not all(check.passed for check in checks)
+
+
+def test_an_argmax_over_all_parts_follows() -> None:
+    best = node("ArgMax", ["p"], ["id"], "best", axis=1, keepdims=0)
+    pruned, _ = checked(joined(best, outputs=("p", "id")), head="p")
+    expected = np.array(KEPT)[wanted(KEPT).argmax(1)]
+    np.testing.assert_array_equal(run(pruned, {"x": X})["id"], expected)
+
+
+def test_a_single_unit_of_a_softmax_is_warned_of() -> None:
+    _, warnings = checked(joined(), keep=[0, 2, 5, 8])
+    assert warnings == ("unit 5 is the only one of its softmax, which always returns 1.0 for it",)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": [0, 2]}, "would get an empty part"),
+        ({"mode": "zero"}, "does not map 0 to 0"),
+        ({"gate": "top:1"}, "joins several softmaxes"),
+        ({"probabilities": "absolute"}, "whose sums a cut changes"),
+        ({"merge": {"young": [0, 2]}}, "do not add up"),
+    ],
+)  # fmt: skip
+def test_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ExporterError) as caught:
+        plan_cut(joined(), CutOptions(**{"keep": KEPT, **options}))
+    assert message in str(caught.value) or "have probabilities of their own" in str(caught.value)
+
+
+def test_shares_that_are_scaled_after_their_softmax_are_refused() -> None:
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["z"], "gemm"),
+        node("Split", ["z", "sizes"], ["a", "g"], "split", axis=1),
+        node("Softmax", ["a"], ["pa"], "age", axis=1),
+        node("Mul", ["pa", "half"], ["ha"], "half_of_it"),
+        node("Softmax", ["g"], ["pg"], "gender", axis=1),
+        node("Concat", ["ha", "pg"], ["p"], "join", axis=1),
+    ]
+    constants = {"w": numbers(6, 8), "b": numbers(8), "sizes": np.array([5, 3])}
+    constants["half"] = np.array(0.5, np.float32)
+    with pytest.raises(ExporterError, match="mixes"):
+        plan_cut(model(nodes, constants, outputs={"p": None}), CutOptions(keep=[0, 1, 5, 6]))
+
+
+def test_other_activations_over_a_part_are_refused() -> None:
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["z"], "gemm"),
+        node("Split", ["z", "sizes"], ["a", "g"], "split", axis=1),
+        node("LogSoftmax", ["a"], ["pa"], "age", axis=1),
+        node("Concat", ["pa", "g"], ["p"], "join", axis=1),
+    ]
+    constants = {"w": numbers(6, 8), "b": numbers(8), "sizes": np.array([5, 3])}
+    with pytest.raises(ExporterError, match=MIXES):
+        plan_cut(model(nodes, constants, outputs={"p": None}), CutOptions(keep=[0, 1, 5]))
