@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import OutputError, UsageError, no_such_file
+from exporter.errors import OutputError, UsageError, interpreting, no_such_file
 from exporter.jobs.checks import CheckResults
 from exporter.output.files import write_text, writing
 from exporter.performance.resources import HISTORY
@@ -73,7 +73,7 @@ def _plain(change: Change) -> dict[str, Any]:
 
 
 def read_history(path: Path, limit: float | None = None, artifact: str | None = None) -> History:
-    """Read a history (raises UsageError if the file is none).
+    """Read a history (raises UsageError if the file is none, ModelError if a timing is damaged).
 
     Args:
         limit: see `History`.
@@ -82,12 +82,14 @@ def read_history(path: Path, limit: float | None = None, artifact: str | None = 
     if not path.is_file():
         raise no_such_file(path, "exporter bench ORIGINAL PRUNED --save writes one")
     with _opened(path) as database:
-        timings = _timings(database)
+        rows = database.execute(_READ).fetchall()
     changes: dict[str, list[Change]] = {}
-    for index, timing in enumerate(timings):
-        if artifact is None or artifact in timing.series:
-            change = compare_with_earlier(timing, timings[:index])
-            changes.setdefault(timing.series, []).append(change)
+    with interpreting(f"reading the timings of {path}"):
+        timings = _timings(rows)
+        for index, timing in enumerate(timings):
+            if artifact is None or artifact in timing.series:
+                change = compare_with_earlier(timing, timings[:index])
+                changes.setdefault(timing.series, []).append(change)
     if not changes:
         raise UsageError(
             f"{path} has no timing{f' of {artifact}' if artifact else ''}",
@@ -120,7 +122,9 @@ def save_timings(path: Path, report: Report, limit: float | None) -> CheckResult
     results = CheckResults()
     with _opened(path) as database, database:
         database.execute("BEGIN IMMEDIATE")
-        earlier = _timings(database)
+        rows = database.execute(_READ).fetchall()
+        with interpreting(f"reading the timings of {path}"):
+            earlier = _timings(rows)
         for row in report.latency:
             values = _columns(report, row)
             timing = Timing.of(values[:4], asdict(row))
@@ -195,8 +199,8 @@ def _columns(report: Report, row: Latency) -> tuple[Any, ...]:
     )
 
 
-def _timings(database: sqlite3.Connection) -> Sequence[Timing]:
-    return [Timing.of(row[:4], json.loads(row[4])) for row in database.execute(_READ)]
+def _timings(rows: Sequence[Any]) -> Sequence[Timing]:
+    return [Timing.of(row[:4], json.loads(row[4])) for row in rows]
 
 
 @contextmanager
@@ -218,7 +222,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
                     "choose another file, or update exporter",
                 )
             yield database
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.OperationalError):
             raise OutputError(f"{path} cannot be used: {error}", "check its folder") from error
         raise UsageError(

@@ -180,10 +180,13 @@ def _is_ssd(graph: Graph, head: Head) -> bool:
     return boxes and head.activation == "softmax" and not _is_dense(graph, head)
 
 
-def _is_blank(graph: Graph, head: Head, label: str) -> bool:
-    """A bare word may also name a class, as of pages: only a text recognizer has steps."""
-    is_word = label.lower() in _BARE_BLANK
-    return label.lower() in _BLANK and (not is_word or len(graph.shape(head.output)) >= _ROWS)
+def _is_blank(graph: Graph, head: Head, unit: int, label: str) -> bool:
+    """A bare word may also name a class, as of pages: only a text recognizer has steps. There it
+    may also be a letter of the text: the blank is the first or the last unit.
+    """
+    if label.lower() not in _BARE_BLANK:
+        return label.lower() in _BLANK
+    return unit in {0, head.units - 1} and len(graph.shape(head.output)) >= _ROWS
 
 
 def _may_be_blank(graph: Graph, head: Head, unit: int, label: str) -> bool:
@@ -249,7 +252,7 @@ SPECIAL = (
         "probably the background, since the model has no labels",
     ),
     Special(
-        lambda graph, head, _unit, label: _is_blank(graph, head, label),
+        _is_blank,
         "the blank, which separates the letters of a text",
         "needed by a decoder",
     ),

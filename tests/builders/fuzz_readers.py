@@ -32,6 +32,7 @@ from exporter.output.sidecar import read_remap
 from exporter.planning.options import CutOptions
 from exporter.selection import select
 from exporter.selection.labels import read_labels
+from tests.builders import fuzz_companions as companions
 from tests.builders import onnx_precisions, reports, shelf, tflite_precisions, tokenizers
 
 Files = Mapping[str, bytes]  # path in a folder -> content
@@ -278,5 +279,12 @@ READERS: Mapping[str, Reader] = {
     "transcripts": Reader(_transcripts, lambda path: read_transcripts(path, 1, ["a.wav"])),
     "remap": Reader(_remaps, read_remap),
     "report": Reader(_reports, _read_report),
+    "files of a tokenizer": Reader(companions.vocabularies, companions.cut_vocabulary),
+    "labels next to a model": Reader(companions.label_files, companions.cut_with_labels),
+    "remap inside a file": Reader(companions.remaps_inside, companions.verify_remap),
+    "onnx, trim": Reader(companions.small_networks, companions.trim),
+    "plan": Reader(companions.plans, companions.forecast_plan),
+    "settings": Reader(companions.settings, companions.use_settings),
+    "history": Reader(companions.histories, companions.show_history),
     "result folder": Reader(_results, lambda path: verify_folder(path.parent)),
 }

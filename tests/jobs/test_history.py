@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from exporter.cli.history import command as history_command
-from exporter.errors import ExporterError, OutputError, UsageError
+from exporter.errors import ExporterError, ModelError, OutputError, UsageError
 from exporter.jobs.history import draw_history, read_history, save_timings
 from exporter.jobs.job import Job
 from exporter.records import Artifact, Device, Latency, Original, Report
@@ -152,7 +152,15 @@ def _other_database(path: Path) -> None:
     database.close()
 
 
+def _damaged(path: Path) -> None:
+    save_timings(path, report(2.0), None)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE timing SET latency = '{}'")
+    database.close()
+
+
 REFUSED: list[Any] = [
+    pytest.param(_damaged, ModelError, "reading the timings of .*history.sqlite", id="damaged"),
     pytest.param(_text, UsageError, "is no history", id="text"),
     pytest.param(_other_database, UsageError, "is not a history", id="another database"),
     pytest.param(lambda path: path.mkdir(), OutputError, "cannot be used", id="folder"),

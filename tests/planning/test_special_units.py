@@ -96,6 +96,12 @@ CASES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...], str]] = {
         (1, 4),
         "unit 4, 'blank', is kept: needed by a decoder",
     ),
+    "blank, and a letter that is a word for it elsewhere": (
+        sequence(),
+        {"labels": ["blank", "a", "b", "\u03b5", "d"]},
+        (0, 1),
+        "unit 0, 'blank', is kept: needed by a decoder",
+    ),
     "tokens": (
         sequence(),
         {"labels": TOKENS},

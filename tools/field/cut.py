@@ -48,7 +48,8 @@ def command(path: Path, output: Path, row: Mapping[str, Any], flags: Sequence[st
         start += ["prune", str(path), "-o", str(output / f"cut.{target}")]
     else:
         start += ["run", str(path), "-o", str(output / "run"), "--to", target, "--no-bench"]
-    start += ["--keep", ",".join(map(str, row["kept"])), "--json", *flags]
+    kept = ",".join(f"{unit}-{unit}" for unit in row["kept"])  # 0 may also be a label
+    start += ["--keep", kept, "--json", *flags]
     return start + (["--head", row["name"]] if "name" in row else [])
 
 

@@ -90,6 +90,8 @@ class Shape:
     Attributes:
         table: its name.
         size: of a table, in bytes.
+        used: its bytes up to the end of the last field. Some writers count padding in the size,
+            and the next object starts in it.
         vtable, vtable_bytes: position and size.
         places: name of a field that is present -> its offset in the table.
         alignment: of a table.
@@ -111,7 +113,7 @@ class Shape:
         offsets = struct.unpack_from(f"<{count}H", data, vtable + 4)
         self.places: dict[str, int] = {}
         self.references: list[tuple[int, Field]] = []
-        used = 0
+        used, end = 0, OFFSET_BYTES
         for each in known.values():
             place = offsets[each.slot] if each.slot < count else 0
             if not place:
@@ -122,9 +124,11 @@ class Shape:
                 raise OutsideError
             self.places[each.name] = place
             self.alignment = max(self.alignment, size)
+            end = max(end, place + size)
             if each.kind not in SIZES:
                 self.references.append((place, each))
         self.is_newer = used < count - offsets.count(0)
+        self.used = self.size if self.is_newer else end
 
 
 @dataclass(eq=False)
@@ -133,6 +137,7 @@ class Layout:
 
     Attributes:
         starts, stops: the extent of each object: a table, a string or a vector.
+        padding: bytes at the end of each object that it does not use.
         ends: the index after the last object that is reached through it.
         vtables: the position of a table's vtable; -1 for the others.
         alignments: what the position of an object must stay a multiple of, plus a constant.
@@ -146,6 +151,7 @@ class Layout:
     root: str = "Model"
     starts: list[int] = field(default_factory=list)
     stops: list[int] = field(default_factory=list)
+    padding: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
     vtables: list[int] = field(default_factory=list)
     alignments: list[int] = field(default_factory=list)
@@ -193,6 +199,7 @@ class Layout:
         if stop > len(data) or len(self.starts) > self._most or self._bytes_left < 0:
             raise OutsideError
         self.stops.append(stop)
+        self.padding.append(0)
         self.ends.append(len(self.starts))
         return position
 
@@ -203,6 +210,7 @@ class Layout:
         shape = self.shape(table, position)
         self.vtables[number], self.alignments[number] = shape.vtable, shape.alignment
         self.stops[number] = stop = position + shape.size
+        self.padding[number] = shape.size - shape.used
         if stop > len(self.data):
             raise OutsideError
         is_rewritten: bool = shape.is_newer

@@ -209,7 +209,8 @@ def _placed(fields: list[Field]) -> tuple[dict[int, int], int, int]:
 def _has_overlaps(layout: Layout) -> bool:
     """Does an offset of an object also belong to something else, which would change with it?
 
-    Several tables may refer to one object. No writer of files lets objects overlap in another way.
+    Several tables may refer to one object, and an object may start in the padding at the end of a
+    table. No writer of files lets objects overlap in another way.
     """
     starts, stops, vtables, owners, at = (
         np.array(each)
@@ -218,7 +219,8 @@ def _has_overlaps(layout: Layout) -> bool:
     tables = vtables >= 0
     own = np.bincount(owners[owners >= 0], minlength=len(starts)) + tables
     offsets = _distinct(np.concatenate([at[owners >= 0], starts[tables]]))
-    inside = np.searchsorted(offsets, stops) - np.searchsorted(offsets, starts)
+    ends = stops - np.array(layout.padding)
+    inside = np.searchsorted(offsets, ends) - np.searchsorted(offsets, starts)
     used = np.array([each.vtable for each in layout.shapes.values()])
     used_stops = used + [each.vtable_bytes for each in layout.shapes.values()]
     before = np.searchsorted(offsets, used - OFFSET_BYTES, "right")

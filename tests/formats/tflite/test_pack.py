@@ -281,6 +281,18 @@ def outcome(content: bytes) -> str:
     return "written"
 
 
+def test_an_object_may_start_in_the_padding_of_a_table() -> None:
+    """The size of a table that is stored with it may count bytes that the next object uses."""
+    content = bytearray(GOOD + bytes(12))  # a table may be the last object
+    sizes = {s.vtable: s.size for s in schema.layout_of(GOOD, "net.tflite").shapes.values()}
+    for vtable, size in sizes.items():
+        struct.pack_into("<H", content, vtable + 2, size + 12)
+    layout = schema.layout_of(bytes(content), "net.tflite")
+    starts, stops, vtables = map(np.array, (layout.starts, layout.stops, layout.vtables))
+    assert np.isin(stops[vtables >= 0] - 12, starts).any()
+    assert outcome(bytes(content)) == "written"
+
+
 def other_offset(layout: Layout, random: np.random.Generator) -> bytes:
     """Let an offset point to any later position, mostly into or at another object."""
     at = random.choice(layout.at)
