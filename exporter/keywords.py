@@ -104,6 +104,7 @@ class JobKeywords(TypedDict, total=False):
     keep_original: bool
     force: bool
     progress: Callable[[str], None]
+    on_file: Callable[[int, int], None]
     on_sample: Callable[[int, int], None]
 
 

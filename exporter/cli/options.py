@@ -447,7 +447,11 @@ def make_job(given: Mapping[str, Any], progress: Progress) -> Job:
     context = click.get_current_context(silent=True)  # none if the options were not given there
     if context is not None and config.file_in_use(context):
         line = ""  # the job states all options itself: the file may change
-    calls = {"progress": progress, "on_sample": progress.on_sample}
+    calls = {
+        "progress": progress,
+        "on_sample": progress.on_sample,
+        "on_file": progress.on_file,
+    }
     values = {**given, **repeated, **calls, "command": line}
     return Job(**fields_of(Job, values))
 

@@ -24,10 +24,12 @@ class Progress:
     Attributes:
         step: called with one line at each step.
         on_sample: called with the number of samples done and their total.
+        on_file: called with the number of the file that is made next, from 1, and their count.
     """
 
     step: Callable[[str], None]
     on_sample: Callable[[int, int], None]
+    on_file: Callable[[int, int], None]
 
     def __call__(self, step: str) -> None:
         self.step(step)
@@ -42,7 +44,7 @@ def show_progress(given: Mapping[str, Any]) -> Iterator[Progress]:
             seconds since the start.
     """
     if given["quiet"] or sys.stderr is None:  # None if the caller closed it
-        yield Progress(lambda _step: None, lambda _done, _total: None)
+        yield Progress(lambda _step: None, lambda _done, _total: None, lambda _next, _count: None)
     elif given["verbose"]:
         start = time.monotonic()
         yield _lines(lambda line: say(f"[{time.monotonic() - start:5.1f} s] {line}"))
@@ -53,15 +55,49 @@ def show_progress(given: Mapping[str, Any]) -> Iterator[Progress]:
             yield progress
 
 
+class _Files:
+    """Which of several files is made, and how long the others will take."""
+
+    def __init__(self) -> None:
+        self._start = self._first = self._begin = time.monotonic()
+        self._next, self._count = 1, 1
+
+    def on_file(self, number: int, total: int) -> None:
+        """Note that a file begins."""
+        self._next, self._count = number, total
+        self._begin = time.monotonic()
+        if number == 1:
+            self._first = self._begin
+
+    def text(self) -> str:
+        """For example "[3 of 8, 35 s, about 58 s left] "; "" for a single file.
+
+        The files that are left are taken to need as long as those before. During the first file
+        there is no estimate.
+        """
+        if self._count <= 1:
+            return ""
+        now, done = time.monotonic(), self._next - 1
+        left = ""
+        if done:
+            each = (self._begin - self._first) / done
+            seconds = max(0.0, each * (self._count - done) - (now - self._begin))
+            left = f", about {_time(seconds)} left"
+        return f"[{self._next} of {self._count}, {_time(now - self._start)}{left}] "
+
+
 def _lines(write: Callable[[str], None]) -> Progress:
-    timing = _Timing()
+    timing, files = _Timing(), _Files()
 
     def on_sample(done: int, total: int) -> None:
         text = timing.text(done, total)
         if timing.is_due():
             write(text)
 
-    return Progress(lambda step: write(step if _is_result(step) else f"{step} ..."), on_sample)
+    def step(text: str) -> None:
+        write(text if _is_result(text) else f"{files.text()}{text} ...")
+
+    return Progress(step, on_sample, files.on_file)
 
 
 def _is_result(step: str) -> bool:
@@ -79,9 +115,10 @@ def _bar() -> Iterator[Progress]:
         rich.SpinnerColumn(),
         rich.TextColumn("{task.description}"),
         rich.BarColumn(bar_width=20),
+        rich.TimeElapsedColumn(),
         rich.TextColumn("{task.fields[detail]}"),
     )
-    timing = _Timing()
+    timing, files = _Timing(), _Files()
     with rich.Progress(*columns, console=Console(stderr=True), transient=True) as shown:
 
         def step(text: str) -> None:
@@ -90,13 +127,13 @@ def _bar() -> Iterator[Progress]:
                 return
             for task in shown.task_ids:
                 shown.remove_task(task)
-            shown.add_task(f"{escape(text)} ...", total=None, detail="")
+            shown.add_task(f"{escape(files.text() + text)} ...", total=None, detail="")
 
         def on_sample(done: int, total: int) -> None:
             for task in shown.task_ids:
                 shown.update(task, completed=done, total=total, detail=timing.text(done, total))
 
-        yield Progress(step, on_sample)
+        yield Progress(step, on_sample, files.on_file)
 
 
 @contextmanager

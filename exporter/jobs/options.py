@@ -406,6 +406,13 @@ class JobOptions:
         (*_CHECKING, "inspect", "bench", "select", "trim"),
         flag=None,
     )
+    on_file: Callable[[int, int], None] = option(
+        no_samples,
+        "Called with the number of the model file that is made next, from 1, and their total.",
+        "Output",
+        ("run",),
+        flag=None,
+    )
     on_sample: Callable[[int, int], None] = option(
         no_samples,
         "Called with the number of samples done and their total, during each step.",

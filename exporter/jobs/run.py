@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from os.path import normpath
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,10 @@ def run_variants(
         session.models(job)
         job.timings.end("convert")
         reports = {}
-        for name, options in variants.items():
+        for number, (name, options) in enumerate(variants.items()):
             target = out / name if name else out  # which may have a URL
-            own_job = started(_named(job, name), "run", (source, "-o", target), options)
+            numbered = _numbered(_named(job, name), number, len(variants))
+            own_job = started(numbered, "run", (source, "-o", target), options)
             beside = job.share_body and bool(name)
             reports[name] = session.run(own_job, options, folder / name, out / name, beside=beside)
         with writing(out):
@@ -222,6 +224,15 @@ def _named(job: Job, variant: str) -> Job:
     if not variant:
         return job
     return replace(job, progress=lambda message: job.progress(f"{variant}: {message}"))
+
+
+def _numbered(job: Job, variant: int, variants: int) -> Job:
+    """The job that counts the files of all variants, which have equally many."""
+
+    def on_file(number: int, files: int) -> None:
+        job.on_file(variant * files + number, variants * files)
+
+    return replace(job, on_file=on_file)
 
 
 def check_run(
@@ -355,7 +366,8 @@ def _run_variant(variant: _Variant, tokens: TokenCut) -> Report:
     job, folder = variant.job, variant.folder
     with writing(folder):
         folder.mkdir(exist_ok=True)
-    pruned = [each for uncut in variant.models for each in _prune(variant, uncut)]
+    numbers = count(1)
+    pruned = [each for uncut in variant.models for each in _prune(variant, uncut, numbers)]
     quality = _task_quality(variant, pruned)
     job.timings.end("quality")
     remap = pruned[0].cut.remap
@@ -383,16 +395,23 @@ def _run_variant(variant: _Variant, tokens: TokenCut) -> Report:
     return report
 
 
-def _prune(variant: _Variant, uncut: UncutModel) -> Iterator[_Pruned]:
-    """Every precision of one kind. The float file is made first and checked in any case."""
+def _prune(variant: _Variant, uncut: UncutModel, numbers: Iterator[int]) -> Iterator[_Pruned]:
+    """Every precision of one kind. The float file is made first and checked in any case.
+
+    Args:
+        numbers: of the files of all kinds.
+    """
+    specs = quantization_specs(variant.job)
+    files = len(variant.models) * (1 + len(specs))
+    variant.job.on_file(next(numbers), files)
     made = _make_float(variant, uncut)
     variant.job.timings.end("cut")
     plain = _check_float(variant, made)
-    specs = quantization_specs(variant.job)
     is_wanted = not specs or FLOAT in variant.job.precisions
     unmeasured = replace(plain.results, latency=(), memory=())
     yield plain if is_wanted else replace(plain, results=unmeasured, is_wanted=False)
     for spec in specs:
+        variant.job.on_file(next(numbers), files)
         yield _quantize(variant, made, plain, spec)
     if not is_wanted:
         made.path.unlink()

@@ -679,8 +679,14 @@ def test_run_prints_each_step(ran: Done) -> None:
         "converting to ONNX ...",
         "converting to TFLite ...",
     ]
-    assert "checking pruned.fp32.tflite (export) ..." in steps
-    assert "timing pruned.fp32.onnx ..." in steps
+    counted = [re.sub(r", \d+ s", ", T", step) for step in steps]
+    assert "[1 of 3, T] timing pruned.fp32.onnx ..." in counted
+    assert any(
+        re.fullmatch(
+            r"\[2 of 3, T, about \d+ s left] checking pruned.fp32.tflite \(export\) ...", s
+        )
+        for s in counted
+    )
     assert ran.out.startswith(
         "3 of 7 units kept: fp32 matches the original on 16 samples (20 checks"
     )

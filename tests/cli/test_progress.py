@@ -65,3 +65,33 @@ def test_a_bar_on_a_terminal(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> N
     shown = stderr.getvalue()
     assert "running net on 100 samples ..." in shown
     assert "100 of 100 samples, 100 s, about 0 s left" in shown
+
+
+def test_files_are_counted_with_the_time_that_is_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress.show_progress({"quiet": False, "verbose": False}) as shown:
+        shown("converting to ONNX")
+        clock.now = 100
+        for number in range(1, 5):
+            shown.on_file(number, 4)
+            shown(f"cutting {number}")
+            clock.now += 20
+            shown(f"checking {number}")
+            clock.now += 40
+        shown("a sentence.")
+        shown.on_file(1, 1)
+        shown("only one")
+    assert capsys.readouterr().err.splitlines() == [
+        "converting to ONNX ...",
+        "[1 of 4, 100 s] cutting 1 ...",
+        "[1 of 4, 2 min] checking 1 ...",
+        "[2 of 4, 3 min, about 3 min left] cutting 2 ...",
+        "[2 of 4, 3 min, about 3 min left] checking 2 ...",
+        "[3 of 4, 4 min, about 2 min left] cutting 3 ...",
+        "[3 of 4, 4 min, about 100 s left] checking 3 ...",
+        "[4 of 4, 5 min, about 60 s left] cutting 4 ...",
+        "[4 of 4, 5 min, about 40 s left] checking 4 ...",
+        "a sentence.",
+        "only one ...",
+    ]
