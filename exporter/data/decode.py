@@ -54,7 +54,10 @@ def decode(path: Path, content: bytes, wanted: ImageInput, resizing: Resizing) -
     from PIL import Image, ImageOps  # noqa: PLC0415 - an optional library
 
     with _decoding(path) as failed, Image.open(BytesIO(content), formats=_FORMATS) as opened:
-        image = _eight_bit(ImageOps.exif_transpose(opened)).convert(CHANNELS[wanted.channels])
+        opened.load()
+        ImageOps.exif_transpose(opened, in_place=True)
+        image, mode = _eight_bit(opened), CHANNELS[wanted.channels]
+        image = image if image.mode == mode else image.convert(mode)  # both calls would copy
     if failed:
         raise failed[0]
     placed = resized(image, (wanted.width, wanted.height), resizing)

@@ -42,7 +42,9 @@ class ImageInput:
         Returns:
             (1, height, width, channels), or channels first.
         """
-        if normalization is None:
+        if normalization is None and self.dtype == pixels.dtype:
+            values = pixels
+        elif normalization is None:
             values = pixels.astype(np.int16) + np.iinfo(self.dtype).min  # int8 counts from -128
         else:
             values = normalization.apply(pixels)

@@ -65,7 +65,7 @@ def read(line: str) -> tuple[CutOptions, Job]:
     command = cli.get_command(None, name)  # type: ignore[arg-type]
     assert command is not None
     with command.make_context(name, words) as context:
-        job = options.make_job(context.params, Progress(print, print))
+        job = options.make_job(context.params, Progress(print, print, print))
         return options.make_cut_options(context.params), job
 
 
