@@ -28,6 +28,7 @@ class CutKeywords(TypedDict, total=False):
     allow_gather: bool
     drop_outputs: str | Iterable[str]
     group: int | None
+    group_blocks: bool
     protect: Units | None
     allow_remove_special: bool
     vocabulary: str

@@ -358,7 +358,8 @@ def _select(
     all_units = options.keep is None and options.remove is None
     earlier = model.remap.original.sha256 if model.remap else None
     files = (model.sha256, original.sha256, earlier)
-    selection = (select if options.group is None else partial(select_groups, options.group))(
+    in_groups = partial(select_groups, options.group or 1, blocks=options.group_blocks)
+    selection = (select if options.group is None else in_groups)(
         units=head.units,
         keep=range(head.units // (options.group or 1)) if all_units else options.keep,
         remove=options.remove,

@@ -89,6 +89,12 @@ class CutOptions:
         "kept as a whole.",
         minimum=2,
     )
+    group_blocks: bool = _selection(
+        False,
+        "With --group: there is a block for each unit of a group (all x, then all y), instead of "
+        "the units of a group next to each other.",
+        section=ADVANCED,
+    )
     protect: Units | None = _selection(
         None,
         "Units that are kept too, next to those of --keep. To remove one of them is an error.",
@@ -277,6 +283,8 @@ class CutOptions:
 
     def _check_group(self) -> None:
         if self.group is None:
+            if self.group_blocks:
+                raise UsageError("group_blocks needs group", "add --group")
             return
         if self.group < 1:
             raise UsageError(f"group is {self.group}", "give the number of units in a group")

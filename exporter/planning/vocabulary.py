@@ -23,7 +23,7 @@ from exporter.remap import HeadRemap
 from exporter.selection import Selection
 from exporter.trace.head import Head
 from exporter.trace.rules.protocol import Refused
-from exporter.trace.vocabulary import Vocabulary, find_vocabulary
+from exporter.trace.vocabulary import KEEP_IDS, Vocabulary, find_vocabulary
 
 _UNKNOWN = re.compile(r"\[UNK\]|<unk>|<\|unk\|>|<unknown>", re.IGNORECASE)
 
@@ -39,9 +39,10 @@ def vocabulary_of(graph: Graph, head: Head, options: CutOptions) -> Vocabulary |
         try:
             return find_vocabulary(graph, head, at_lookups=options.keep_ids)
         except Refused as error:
+            helps = error.hint and (error.hint != KEEP_IDS or _keeps_ids(graph, head, options))
             raise ModelError(
                 f"the vocabulary of head {head.name!r} cannot be cut on both sides: {error}",
-                error.hint or "cut the head alone (--vocabulary output)",
+                error.hint if helps else "cut the head alone (--vocabulary output)",
             ) from error
     if head.readers.lookups:
         raise ModelError(
@@ -49,6 +50,15 @@ def vocabulary_of(graph: Graph, head: Head, options: CutOptions) -> Vocabulary |
             "--vocabulary both cuts the input with it",
         )
     return None
+
+
+def _keeps_ids(graph: Graph, head: Head, options: CutOptions) -> bool:
+    """Could both sides be cut with `keep_ids`, which was not asked for?"""
+    try:
+        find_vocabulary(graph, head, at_lookups=True)
+    except Refused:
+        return False
+    return not options.keep_ids
 
 
 def table_entry(

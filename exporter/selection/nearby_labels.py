@@ -5,7 +5,8 @@
    api_keys.txt. A file `labels.txt` may belong to any model: --labels names it.
 2. config.json with `id2label`, as transformers writes it.
 3. vocab.json with tokens and their indices, where no other file of a tokenizer depends on it.
-4. YAML of PaddleOCR with `character_dict`, such as inference.yml.
+4. YAML of PaddleOCR with `character_dict`, such as inference.yml; or the dictionary that it names
+   with `character_dict_path`, if that is next to the model or below its folder.
 
 A dictionary of characters may leave out the labels that its reader adds (`ADDED_BY_READERS`).
 """
@@ -16,7 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exporter.errors import UsageError
@@ -28,6 +29,7 @@ _Read = tuple[tuple[str, ...], Rewrite]
 
 _DICTIONARY = re.compile(r"((.*[^a-z])?dict|(.*ppocr_?)?keys)([^a-z].*)?\.txt")
 _TOKENIZER = {"tokenizer.json", "merges.txt", "tokenizer_config.json", "spiece.model"}
+_DICTIONARY_PATH = re.compile(r"^\s*(?:character_)?dict_path:[ \t]*(\S.*)$", re.MULTILINE)
 _ITEM = re.compile(r"(\s*)- (.*)")
 
 
@@ -101,11 +103,29 @@ def _candidates(model: Path) -> Iterator[tuple[Path, Callable[[str], _Read | Non
         **({} if _TOKENIZER & set(names) else {"vocab.json": _vocabulary}),
         **{name: _lines for name in names if _DICTIONARY.fullmatch(name)},
         **{name: _yaml for name in names if name.endswith((".yml", ".yaml"))},
+        **dict.fromkeys(_named_dictionaries(model, names), _lines),
         **{name: _lines for name in own if name.endswith(".txt")},
     }
     for name in sorted(readers, key=lambda each: each not in own):
-        if name in names:
-            yield model.with_name(name), readers[name]
+        if name in names or "/" in name:
+            yield model.parent / name, readers[name]
+
+
+def _named_dictionaries(model: Path, names: Sequence[str]) -> Iterator[str]:
+    """The dictionaries that YAML files name, as paths from the model's folder."""
+    for name in names:
+        if not name.endswith((".yml", ".yaml")):
+            continue
+        try:
+            found = _DICTIONARY_PATH.search(read_text(model.with_name(name)))
+        except UsageError:
+            continue
+        given = PurePosixPath(_scalar(found[1].strip()) if found else "")
+        inside = not given.is_absolute() and ".." not in given.parts
+        for path in (str(given) if inside else "", given.name):
+            if path and (model.parent / path).is_file():
+                yield path
+                break
 
 
 # --- the formats ----------------------------------------------------------------------------------

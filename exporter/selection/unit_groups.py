@@ -1,4 +1,8 @@
-"""Select whole groups of units that follow each other: x, y and z of a landmark, for example."""
+"""Select whole groups of units: x, y and z of a landmark, for example.
+
+The units of a group follow each other (x0, y0, z0, x1, ...), or there is a block for each of them
+(x0, x1, ..., y0, y1, ...).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,12 @@ from exporter.selection.select import Selection, select
 
 
 def select_groups(
-    size: int, *, units: int, labels: Sequence[str] | None = None, **selected: Any
+    size: int,
+    *,
+    units: int,
+    labels: Sequence[str] | None = None,
+    blocks: bool = False,
+    **selected: Any,
 ) -> Selection:
     """As `select`, but indices and labels name groups, and all units of a group are selected.
 
@@ -18,6 +27,7 @@ def select_groups(
         size: units in a group.
         units: in all groups.
         labels: one for each group, or one for each unit; the first of a group then names it.
+        blocks: the units of a group do not follow each other; each is in a block of its own.
         selected: the other arguments of `select`.
 
     Raises:
@@ -27,17 +37,27 @@ def select_groups(
         raise UsageError(
             f"{units} units are no groups of {size}", "give a number that divides the units"
         )
+    count = units // size
     of_units = labels is not None and len(labels) == units
-    names = labels[::size] if labels is not None and of_units else labels
-    chosen = select(units=units // size, labels=names, **selected)
-    each = range(size)
+    first = slice(count) if blocks else slice(None, None, size)
+    names = labels[first] if labels is not None and of_units else labels
+    chosen = select(units=count, labels=names, **selected)
+
+    def units_of(groups: Sequence[int]) -> list[tuple[int, int, int]]:
+        """Unit, group and index in the group, of these groups in their order."""
+        if blocks:
+            return [(i * count + group, group, i) for i in range(size) for group in groups]
+        return [(group * size + i, group, i) for group in groups for i in range(size)]
+
     if names is not None and not of_units:
-        labels = [f"{name}:{i}" if name else "" for name in names for i in each]
+        every = units_of(range(count))
+        labels = [f"{names[group]}:{i}" if names[group] else "" for _, group, i in every]
+    reasons = chosen.reasons
     return Selection(
         units,
-        tuple(group * size + i for group in chosen.kept for i in each),
+        tuple(unit for unit, _, _ in units_of(chosen.kept)),
         None if labels is None else tuple(labels),
         chosen.notes,
-        {group * size + i: why for group, why in chosen.reasons.items() for i in each},
+        {unit: reasons[group] for unit, group, _ in units_of(tuple(reasons))},
         chosen.matches,
     )

@@ -74,6 +74,7 @@ class Vocabulary:
         sources: the tensors after which the ids are new ones: the inputs, or the indices of the
             lookups.
         constants: with token ids that are read next to those.
+        inserted: tokens that the model puts next to ids before they become new ones.
         masks_zero: id 0 is masked, and has to stay 0.
     """
 
@@ -81,13 +82,14 @@ class Vocabulary:
     inputs: tuple[str, ...]
     sources: tuple[str, ...]
     constants: tuple[IdConstant, ...]
+    inserted: frozenset[int] = frozenset()
     masks_zero: bool = False
 
     @property
     def used(self) -> frozenset[int]:
         """The tokens that the model itself needs: it compares ids with them, or inserts them."""
         found = {i for each in self.constants for i in each.tokens(self.head.units).tolist()}
-        return frozenset(found | ({0} if self.masks_zero else set()))
+        return frozenset(found | self.inserted | ({0} if self.masks_zero else set()))
 
 
 def find_vocabulary(graph: Graph, head: Head, *, at_lookups: bool) -> Vocabulary:
@@ -125,7 +127,8 @@ def find_vocabulary(graph: Graph, head: Head, *, at_lookups: bool) -> Vocabulary
         sources = tuple(n for n in indices if not _follows(graph, n, indices))
     masks_zero = any(getattr(node.operation, "masks_zero", False) for node in lookups)
     constants = tuple(_id_constants(graph, sources, known))
-    return Vocabulary(both, inputs, sources, constants, masks_zero)
+    inserted = _inserted(graph, inputs, head.units) if at_lookups else frozenset[int]()
+    return Vocabulary(both, inputs, sources, constants, inserted, masks_zero)
 
 
 def _joined(constants: Iterable[UnitConstant]) -> tuple[UnitConstant, ...]:
@@ -210,7 +213,7 @@ def _id_constants(graph: Graph, sources: Sequence[str], lookups: set[str]) -> It
             continue
         compares, passes = applies(node, "equal", "not_equal"), _passes(node, slot)
         if not compares and not passes:
-            raise Refused(node, _use_of_ids(graph, node, slot), _HINT)
+            raise Refused(node, _use_of_ids(graph, node, slot), KEEP_IDS)
         if not (compares or isinstance(node.operation, _JOINS) or applies(node, "where")):
             continue
         for other, name in enumerate(node.inputs):
@@ -218,8 +221,26 @@ def _id_constants(graph: Graph, sources: Sequence[str], lookups: set[str]) -> It
                 continue
             read = graph.tensors[name].read
             if read is None:
-                raise Refused(node, f"it combines token ids with {name!r}", _HINT)
+                raise Refused(node, f"it combines token ids with {name!r}", KEEP_IDS)
             yield IdConstant(name, np.asarray(read()), Use(node.name, other))
+
+
+def _inserted(graph: Graph, inputs: Sequence[str], units: int) -> frozenset[int]:
+    """The tokens that a model joins with ids of its inputs, or puts in place of some of them."""
+    ids = dependents(graph, inputs, _passes)
+    found = set[int]()
+    for node in graph.nodes:
+        is_join = isinstance(node.operation, _JOINS) or applies(node, "where")
+        others = [n for slot, n in enumerate(node.inputs) if n and _passes(node, slot)]
+        if not is_join or ids.isdisjoint(others):
+            continue
+        for slot, name in enumerate(node.inputs):
+            if name in others and name not in ids:
+                read = graph.tensors[name].read
+                if read is not None:  # lookups that read computed values are of no token ids
+                    constant = IdConstant(name, np.asarray(read()), Use(node.name, slot))
+                    found.update(constant.tokens(units).tolist())
+    return frozenset(found)
 
 
 def _use_of_ids(graph: Graph, node: Node, slot: int) -> str:
@@ -229,4 +250,4 @@ def _use_of_ids(graph: Graph, node: Node, slot: int) -> str:
     return "it computes with token ids"
 
 
-_HINT = "--keep-ids leaves the ids at the input as they are"
+KEEP_IDS = "--keep-ids leaves the ids at the input as they are"

@@ -104,8 +104,9 @@ def _reruns(heads: Iterable[HeadComparer], variable: Collection[str]) -> Iterato
     """A rerun for each head with such outputs; if an output depends on several heads, the first."""
     outputs = set(variable)
     for head in heads:
-        of_head = {*head.head.readers.detector_outputs, *head.computed_from_ranks(outputs)}
-        rerun = head.rerun(outputs & of_head)
-        if rerun is not None:
-            yield rerun
-            outputs.difference_update(rerun.outputs)
+        detected = set(head.head.readers.detector_outputs)
+        for of_head in (detected, head.computed_from_ranks(outputs) - detected):
+            rerun = head.rerun(outputs & of_head)
+            if rerun is not None:
+                yield rerun
+                outputs.difference_update(rerun.outputs)

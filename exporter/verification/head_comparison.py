@@ -331,7 +331,8 @@ class HeadComparer(Comparer):
         units = self._first_members()
         new_index = {before[unit]: after[i] for i, unit in enumerate(units)}
         columns = {n: c for n, c in head.readers.columns.items() if n in own}
-        return RerunOriginal(self.table.name, head, own, sources, units, new_index, columns)
+        ordered, name = set(own).isdisjoint(head.readers.detector_outputs), self.table.name
+        return RerunOriginal(name, head, own, sources, units, new_index, columns, ordered)
 
     def _class_indices(self, detection: Detection | None = None) -> tuple[list[int], list[int]]:
         """The class index of each unit of the original, and of each pruned position."""

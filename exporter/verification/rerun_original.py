@@ -38,6 +38,7 @@ class RerunOriginal(Comparer):
         present: the units that have a position in the pruned model, in the original's indices.
         new_index: class index in the original -> in the pruned model, for these units.
         columns: output -> where it contains class indices.
+        ordered: the rows are in a fixed order, such as steps of a text; not those of a detector.
     """
 
     name: str
@@ -47,6 +48,7 @@ class RerunOriginal(Comparer):
     present: tuple[int, ...]
     new_index: Mapping[int, int]
     columns: Mapping[str, Column]
+    ordered: bool = False
 
     def tensors(self) -> tuple[Iterable[str], Iterable[str]]:
         return (), self.sources
@@ -101,7 +103,10 @@ class RerunOriginal(Comparer):
         wanted, found = self._rows(expected), self._rows(actual)
         known = np.isin(wanted.class_indices, list(self.new_index)).all(axis=1)
         rows = self._with_new_indices(wanted)[known & ~wanted.empty]
-        lost, foreign = unmatched(rows, found.values[~found.empty])
+        if self.ordered:
+            lost, foreign = _apart(self._with_new_indices(wanted), found.values), 0
+        else:
+            lost, foreign = unmatched(rows, found.values[~found.empty])
         count = len(wanted.values)
         if count == len(found.values):
             others = set(self.outputs).difference(self._row_outputs(expected, count))
@@ -164,6 +169,13 @@ class _Rows:
 def _input_name(tensor: str) -> str:
     """The name of the input that replaces a tensor."""
     return f"{tensor}__given"
+
+
+def _apart(expected: Array, actual: Array) -> int:
+    """How many rows differ from the row at the same place."""
+    if expected.shape != actual.shape:
+        return len(expected)
+    return int(np.count_nonzero(~_same(expected, actual)))
 
 
 def unmatched(expected: Array, actual: Array) -> tuple[int, int]:

@@ -132,6 +132,36 @@ def test_the_file_follows_the_cut(tmp_path: Path, case: str) -> None:
     assert set(FILES[case][3]) <= set(report.remap.heads[0].labels or ())
 
 
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("zeichen.txt", "./ppocr/utils/zeichen.txt"),
+        ("utils/zeichen.txt", '"utils/zeichen.txt"'),
+        ("zeichen.txt", "/opt/paddle/zeichen.txt"),
+    ],
+)
+def test_a_dictionary_that_yaml_names(tmp_path: Path, place: str, named: str) -> None:
+    (tmp_path / "in" / place).parent.mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in" / place).write_text(_lines("0", "1", "A", "=", "@"))
+    yaml = f"Global:\n  character_dict_path: {named}\n  use_space_char: true\n"
+    (tmp_path / "in" / "rec.yml").write_text(yaml)
+    text_model(7).write(tmp_path / "in" / "net.onnx")
+    cut = CutOptions(keep=["1", "@"])
+    prune_file(tmp_path / "in" / "net.onnx", tmp_path / "out" / "small.onnx", cut, QUIET)
+    assert (tmp_path / "out" / "zeichen.txt").read_text() == _lines("1", "@")
+
+
+@pytest.mark.parametrize("named", ["../zeichen.txt", "missing.txt", ""])
+def test_a_dictionary_elsewhere_is_not_read(tmp_path: Path, named: str) -> None:
+    (tmp_path / "zeichen.txt").write_text(_lines("0", "1", "A", "=", "@"))
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "rec.yml").write_text(f"Global:\n  character_dict_path: {named}\n")
+    text_model(7).write(folder / "net.onnx")
+    assert [path.name for path in candidates(folder / "net.onnx")] == ["rec.yml"]
+
+
 def test_an_output_next_to_the_model_leaves_its_label_file(tmp_path: Path) -> None:
     source, name, options, expected = write(tmp_path, "transformers")
     prune_file(source, tmp_path / "small.onnx", options, QUIET)

@@ -192,14 +192,33 @@ def test_a_token_that_the_model_compares_with_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_token_that_the_model_inserts_gets_its_new_id(tmp_path: Path) -> None:
-    source = onnx_model("untied", begin=np.array([[5]]))
-    source.graph.node[0].input[1] = "all ids"
-    source.graph.initializer.append(onnx.numpy_helper.from_array(np.array([[5]]), "begin"))
-    source.graph.node.insert(0, helper.make_node("Concat", ["begin", "ids"], ["all ids"], axis=1))
-    source.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "longer"
+    source = inserting(5)
     expected = run_onnx(source, OLD[np.newaxis], tmp_path)[..., KEPT]
     result, _ = cut(opened(source.SerializeToString(), tmp_path))
     assert np.array_equal(run_onnx(result, NEW[np.newaxis], tmp_path), expected)
+
+
+def inserting(token: int) -> ModelProto:
+    """A token before those of the input."""
+    source = onnx_model("untied", begin=np.array([[5]]))
+    source.graph.node[0].input[1] = "all ids"
+    source.graph.initializer.append(onnx.numpy_helper.from_array(np.array([[token]]), "begin"))
+    source.graph.node.insert(0, helper.make_node("Concat", ["begin", "ids"], ["all ids"], axis=1))
+    source.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "longer"
+    return source
+
+
+@pytest.mark.parametrize("keep_ids", [False, True])
+def test_a_token_that_the_model_inserts_is_kept(keep_ids: bool, tmp_path: Path) -> None:
+    """Token 30 is not among the kept ones."""
+    source = inserting(30)
+    ids = OLD if keep_ids else NEW
+    kept = [*KEPT, 30]
+    expected = run_onnx(source, OLD[np.newaxis], tmp_path)[..., kept]
+    result, planned = cut(opened(source.SerializeToString(), tmp_path), keep_ids=keep_ids)
+    found = run_onnx(result, ids[np.newaxis], tmp_path)
+    assert np.array_equal(found[..., kept] if keep_ids else found, expected)
+    assert "unit 30 is kept: the model compares or inserts it" in planned.warnings
 
 
 # --- refused --------------------------------------------------------------------------------------
@@ -233,7 +252,42 @@ def test_other_uses_of_ids_are_refused(source: Any, message: str, tmp_path: Path
     model = opened(source().SerializeToString(), tmp_path)
     with pytest.raises(ModelError, match=message) as error:
         cut(model, head="logits")
-    assert error.value.hint == "--keep-ids leaves the ids at the input as they are"
+    assert error.value.hint == "cut the head alone (--vocabulary output)"
+
+
+def test_a_hint_names_keep_ids_only_where_it_helps(tmp_path: Path) -> None:
+    """It converts ids directly before the lookup, after the token was put before them."""
+    hints = {"ids": "--keep-ids leaves the ids at the input as they are"}
+    for read in ("ids", "all ids"):
+        source = inserting(5)
+        source.graph.initializer.append(onnx.numpy_helper.from_array(np.array(3), "pad"))
+        source.graph.node.append(helper.make_node("Greater", [read, "pad"], ["extra"], "above"))
+        extra = helper.make_tensor_value_info("extra", onnx.TensorProto.BOOL, None)
+        source.graph.output.append(extra)
+        model = opened(source.SerializeToString(), tmp_path)
+        with pytest.raises(ModelError, match="computes with token ids") as error:
+            cut(model, head="logits")
+        hint = hints.get(read, "cut the head alone (--vocabulary output)")
+        assert error.value.hint == hint
+        if read in hints:
+            cut(model, head="logits", keep_ids=True)
+            continue
+        with pytest.raises(ModelError, match="computes with token ids") as error:
+            cut(model, head="logits", keep_ids=True)
+        assert error.value.hint == hint
+
+
+def test_a_computed_value_next_to_ids_is_no_token(tmp_path: Path) -> None:
+    source = inserting(5)
+    largest = helper.make_node("ReduceMax", ["ids"], ["largest"], "largest", axes=[1])
+    joined = helper.make_node("Concat", ["largest", "ids"], ["extra"], "beside", axis=1)
+    source.graph.node.extend([largest, joined])
+    extra = helper.make_tensor_value_info("extra", onnx.TensorProto.INT64, None)
+    source.graph.output.append(extra)
+    model = opened(source.SerializeToString(), tmp_path)
+    result, _ = cut(model, head="logits", keep_ids=True)
+    found = run_onnx(result, np.array([[3, 1]]), tmp_path, "extra")
+    assert found.tolist() == [[3, 3, 1]]
 
 
 @pytest.mark.parametrize("name", ["pos", "pos_ids", "position_ids", "token_type_ids"])

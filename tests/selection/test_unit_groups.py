@@ -41,6 +41,30 @@ def test_units_are_named_after_their_group() -> None:
     assert select_groups(2, units=4, keep=[0], labels=["", "a"]).kept_labels == ("", "")
 
 
+def test_groups_in_blocks() -> None:
+    """x of all points, then y, then z."""
+    found = select_groups(3, units=12, keep="*eye", labels=POINTS, blocks=True)
+    assert found.kept == (1, 2, 5, 6, 9, 10)
+    assert found.kept_labels == tuple(
+        f"{side} eye:{i}" for i in range(3) for side in ("left", "right")
+    )
+    units = [f"{c} {p}" for c in "xyz" for p in POINTS]
+    ordered = select_groups(
+        3, units=12, keep="x mouth,x nose", labels=units, blocks=True, keep_order=True
+    )
+    assert ordered.kept_labels == ("x mouth", "x nose", "y mouth", "y nose", "z mouth", "z nose")
+    with pytest.raises(UsageError, match="group_blocks needs group"):
+        CutOptions(keep=[0], group_blocks=True)
+
+
+def test_a_model_with_groups_in_blocks() -> None:
+    made = model([node("MatMul", ["x", "k"], ["y"], "head")], {"k": numbers(6, 12)})
+    cut = plan_cut(made, CutOptions(keep=[3, 0], group=3, group_blocks=True))
+    x = numbers(5, 6)
+    expected = (x @ numbers(6, 12)).reshape(5, 3, 4)[:, :, [0, 3]].reshape(5, 6)
+    np.testing.assert_allclose(run(made.apply(cut.plan), {"x": x})["y"], expected, atol=1e-6)
+
+
 def test_refused() -> None:
     with pytest.raises(UsageError, match="10 units are no groups of 3"):
         select_groups(3, units=10, keep="0")

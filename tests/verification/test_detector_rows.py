@@ -417,3 +417,13 @@ def test_a_damaged_lookup_table_fails() -> None:
     job = Job(samples=2)
     found = compare_models(job, model, wrong, job.inputs(model), cut.remap.heads)
     assert (counted(found.checks)["classes"] or 0) > 0
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_rows_that_are_exchanged_differ_only_where_their_order_is_fixed(ordered: bool) -> None:
+    first, second = np.array([[1.0, 2], [3, 4]]), np.array([[3.0, 4], [1, 2]])
+    head: Any = None
+    rows = RerunOriginal("steps", head, ("v",), (), (), {}, {}, ordered)
+    assert rows._differences({"v": first}, {"v": first}) == (0, 0)
+    assert rows._differences({"v": first}, {"v": second}) == (2 * ordered, 0)
+    assert rows._differences({"v": first}, {"v": second[:1]})[0] > 0
