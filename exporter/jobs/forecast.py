@@ -24,6 +24,7 @@ from exporter.graph.multiply_adds import multiply_adds
 from exporter.jobs.head_share import count_bound, measure_bound
 from exporter.jobs.inspect import Inspection, inspect_model
 from exporter.jobs.job import Job
+from exporter.jobs.label_file import with_label_files
 from exporter.jobs.make import FloatFile, Maker, pruned_name, uncut_models
 from exporter.jobs.quantize import quantization_specs, refuse_quantizing
 from exporter.jobs.source import OpenedModel, UncutModel
@@ -65,7 +66,8 @@ def inspect_with_forecast(
 ) -> Inspection:
     """Inspect a model, and forecast the files that `run` would write."""
     with job.open(source) as opened:
-        found = inspect_model(opened.model, size_bytes(opened.path) if opened.path else None)
+        size = size_bytes(opened.path) if opened.path else None
+        found = inspect_model(opened.model, size, path=opened.path)
         made = forecast_models(opened, {"": options}, job, measure_share=measure_share)
         return replace(found, forecast=made[""])
 
@@ -80,13 +82,15 @@ def forecast_models(
 ) -> dict[str, Forecast]:
     """See `forecast_job`. The model is converted once for all variants."""
     refuse_quantizing(job, opened)
+    opened, found = with_label_files(opened, variants)
+    labeled = {name: options for name, (options, _) in found.items()}
     with scratch_folder() as folder:
-        models = uncut_models(opened, variants, job, folder)
+        models = uncut_models(opened, labeled, job, folder)
         return {
             name: _forecaster(opened, options, job, out, measure_share=measure_share).forecast(
                 models
             )
-            for name, options in variants.items()
+            for name, options in labeled.items()
         }
 
 
@@ -95,7 +99,8 @@ def forecast_cut(
 ) -> Forecast:
     """Forecast the files of one cut, from the model as every kind that is written."""
     refuse_quantizing(job, opened)
-    forecaster = _forecaster(opened, options, job, None, measure_share=False)
+    opened, found = with_label_files(opened, {"": options})
+    forecaster = _forecaster(opened, found[""][0], job, None, measure_share=False)
     return forecaster.forecast(models)
 
 

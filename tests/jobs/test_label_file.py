@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from exporter.errors import UsageError
+from exporter.jobs.forecast import forecast_job, inspect_with_forecast
 from exporter.jobs.inspect import inspect_file
 from exporter.jobs.job import Job
 from exporter.jobs.prune import prune_file
@@ -177,6 +178,20 @@ def test_a_folder_gets_the_file_too(tmp_path: Path) -> None:
     report = run_job(source, tmp_path / "out", options, Job(verify=False, bench=False))
     assert content(tmp_path / "out" / name) == expected
     assert any(f"labels read from {name}" in warning for warning in report.warnings)
+
+
+def test_a_forecast_reads_them(tmp_path: Path) -> None:
+    source, name, options, _ = write(tmp_path / "in", "transformers")
+    job = Job(verify=False, bench=False)
+    (made,) = run_job(source, tmp_path / "out", options, job).artifacts
+    for found in (
+        forecast_job(source, {"": options}, job)[""],
+        inspect_with_forecast(source, options, job).forecast,
+    ):
+        assert found is not None
+        assert [each.counts.bytes for each in found.files] == [made.bytes]
+        assert any(f"labels read from {name}" in warning for warning in found.warnings)
+    assert inspect_with_forecast(source, options, job).heads[0].head.labels == tuple(NAMES)
 
 
 def test_inspect_shows_them(tmp_path: Path) -> None:
