@@ -32,7 +32,7 @@ from tests.builders.onnx_models import model, node, numbers, run
 from tests.builders.onnx_suppression import ssd
 from tests.builders.several_heads import FIVE, five_heads, softmax_of
 from tests.builders.tflite_builder import Builder, read
-from tests.builders.tflite_metadata import Associated, metadata
+from tests.builders.tflite_metadata import Associated, metadata, unzipped, zipped
 
 X = np.random.default_rng(3).normal(size=(2, 6)).astype(np.float32)
 GEMM = node("Gemm", ["x", "w", "b"], ["z"], "head")
@@ -197,6 +197,40 @@ def test_tflite() -> None:
     (subgraph,) = read_tree(bytes(file.buffers[entry.buffer].data))["subgraph_metadata"]
     assert [tensor["name"] for tensor in subgraph["output_tensor_metadata"]] == ["output 1"]
     assert prove(original, pruned, pruned.remap).result == "proved"
+
+
+@pytest.mark.parametrize(
+    ("dropped", "left"),
+    [
+        (("gender",), {"a.txt": b"a\nd\n", "notes": b"of the whole model"}),
+        (("age",), {"g.txt": b"f\nm\n", "notes": b"of the whole model"}),
+    ],
+)
+def test_label_files_of_a_removed_output_go_with_it(
+    dropped: tuple[str, ...], left: dict[str, bytes]
+) -> None:
+    files = {"g.txt": b"f\nm\n", "a.txt": b"a\nb\nc\nd\ne\n", "notes": b"of the whole model"}
+    original = from_bytes(zipped(tflite().content, files), "two.tflite")
+    keep = [0, 3] if dropped == ("gender",) else [0, 1]
+    cut = plan_cut(original, CutOptions(keep=keep, drop_outputs=dropped))
+    pruned = original.apply(cut.plan)
+    assert unzipped(pruned.content) == left
+    assert prove(original, pruned, pruned.remap).result == "proved"
+
+
+def test_a_label_file_of_two_outputs_stays() -> None:
+    shared = read_tree(metadata([Associated("s.txt")], [Associated("s.txt")]))
+    content = zipped(tflite(shared).content, {"s.txt": b"a\nb\n"})
+    original = from_bytes(content, "two.tflite")
+    pruned = original.apply(plan_cut(original, CutOptions(drop_outputs=("gender",))).plan)
+    assert unzipped(pruned.content) == {"s.txt": b"a\nb\n"}
+
+
+def test_an_archive_without_a_file_goes() -> None:
+    original = from_bytes(zipped(tflite().content, {"g.txt": b"f\nm\n"}), "two.tflite")
+    pruned = original.apply(plan_cut(original, CutOptions(drop_outputs=("gender",))).plan)
+    assert b"PK\x05\x06" not in pruned.content
+    assert from_bytes(pruned.content, "again.tflite").graph().outputs == ("age",)
 
 
 @pytest.mark.parametrize("structure", ["list", "dict"])

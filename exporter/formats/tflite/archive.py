@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from exporter.errors import ModelError
@@ -99,13 +99,18 @@ def contents(archive: bytes) -> Iterator[tuple[str, bytes]]:
             yield entry.filename, found.read(entry)
 
 
-def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> bytes:
+def rewritten(
+    archive: bytes, offset: int, changed: Mapping[str, bytes], removed: Collection[str] = ()
+) -> bytes:
     """The archive with some files changed: same order, same alignment, no compression.
+
+    It is b"" if no file is left.
 
     Args:
         archive: its bytes; b"" if there is none.
         offset: of the archive in the file, before and after.
         changed: name -> new content; files of other names are added after the present ones.
+        removed: names of files to leave out.
 
     Raises:
         ModelError: a file of the archive cannot be read.
@@ -113,9 +118,11 @@ def rewritten(archive: bytes, offset: int, changed: Mapping[str, bytes]) -> byte
     base = 0 if archive and _is_relative(archive) else offset
     files, index = bytearray(), bytearray()
     with _opened(archive or _EMPTY) as found:
-        entries = [*found.infolist()]
+        entries = [entry for entry in found.infolist() if entry.filename not in removed]
         present = set(found.namelist())
         entries += [_new_entry(name) for name in changed if name not in present]
+        if not entries:
+            return b""
         for entry in entries:
             data = changed.get(entry.filename)
             data = found.read(entry) if data is None else data

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from exporter.errors import ModelError
+from exporter.formats.tflite import archive
 from exporter.formats.tflite.metadata import NAME
 from exporter.formats.tflite.metadata_tree import NewerSchemaError, read_tree, write_tree
 from exporter.formats.tflite.schema import File, integers, metadata, set_metadata, signatures
@@ -41,7 +42,9 @@ def remove_outputs(file: File, indices: Collection[int]) -> None:
     main.operators = list(compress(main.operators, kept))
     removed = set().union(before, *made) - stays
     _remove_tensors(file, removed)
-    _remove_from_metadata(file.model, positions)
+    files = _remove_from_metadata(file.model, positions)
+    if files and file.tail:
+        file.tail = archive.rewritten(file.tail, file.tail_start, {}, files)
 
 
 def _needed(operators: Iterable[Any], outputs: Iterable[int]) -> set[int]:
@@ -85,10 +88,11 @@ def _renumber(record: Any, field: str, new: Mapping[int, int]) -> None:
         setattr(record, field, np.array(indices, np.int32))
 
 
-def _remove_from_metadata(model: Any, positions: Collection[int]) -> None:
+def _remove_from_metadata(model: Any, positions: Collection[int]) -> set[str]:
+    """The names of files in the archive, such as labels, that only these outputs named."""
     data = metadata(model, NAME)
     if data is None:
-        return
+        return set()
     try:
         tree = read_tree(data.tobytes())
     except NewerSchemaError as error:
@@ -96,6 +100,7 @@ def _remove_from_metadata(model: Any, positions: Collection[int]) -> None:
             f"{NAME} has a newer schema, and cannot be written without the removed outputs",
             "remove the metadata first",
         ) from error
+    before = set(_files_of(tree))
     for subgraph in tree.get("subgraph_metadata", [])[:1]:
         tensors = list(enumerate(subgraph.get("output_tensor_metadata", [])))
         names = {tensor.get("name") for place, tensor in tensors if place in positions}
@@ -103,3 +108,16 @@ def _remove_from_metadata(model: Any, positions: Collection[int]) -> None:
         for group in subgraph.get("output_tensor_groups", []):
             group["tensor_names"] = [n for n in group.get("tensor_names", []) if n not in names]
     set_metadata(model, NAME, write_tree(tree))
+    return before.difference(_files_of(tree))
+
+
+def _files_of(tree: Any) -> Iterator[str]:
+    """The names of all files that metadata names."""
+    if isinstance(tree, list):
+        for each in tree:
+            yield from _files_of(each)
+    elif isinstance(tree, dict):
+        for file in tree.get("associated_files", ()):
+            yield str(file.get("name", ""))
+        for each in tree.values():
+            yield from _files_of(each)
