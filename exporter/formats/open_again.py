@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from exporter.formats.kinds import KINDS, kind_of, open_model
-from exporter.formats.model import Model
 from exporter.output.files import FileState, file_state, is_settled
+
+if TYPE_CHECKING:
+    from exporter.formats.model import Model
 
 
 class _Opened(NamedTuple):
