@@ -1,10 +1,12 @@
 """Write to a URL, whole or not at all.
 
 1. The job writes its files to a local folder.
-2. All files are uploaded under a temporary key next to the target.
-3. They are copied to their place there; last comes SHA256SUMS of a folder, or the model file
-   itself. A folder without SHA256SUMS is not complete.
-4. The temporary key is removed, also after an error.
+2. All files are uploaded under a temporary key next to the target, SHA256SUMS of a folder or the
+   model file itself last. If that fails, the temporary key is removed; the target is as before.
+3. From then on, the whole result is under the temporary key. Its files are copied to the target in
+   the same order. A folder without SHA256SUMS is not complete, so an old one is removed first.
+4. Old files that the result does not have are removed, then the temporary key. If a step before
+   this fails, the temporary key stays, and the error names it: there is a whole result at any time.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def writable(target: str | Path, *, force: bool = False) -> Iterator[Path]:
         files = sorted(each for each in folder.rglob("*") if each.is_file())
         if files:
             with _reporting(url):
-                _publish(system, path, folder, files)
+                _publish(system, path, folder, files, url)
 
 
 @contextmanager
@@ -81,7 +83,7 @@ def _reporting(url: str) -> Iterator[None]:
         raise OutputError(f"{redact(url)} cannot be written: {reason_of(error)}", _HINT) from None
 
 
-def _publish(system: Any, path: str, folder: Path, files: list[Path]) -> None:
+def _publish(system: Any, path: str, folder: Path, files: list[Path], url: str) -> None:
     parent, _, name = path.rpartition("/")
     names = [each.relative_to(folder).as_posix() for each in files]
     last = name if name in names else f"{name}/{MANIFEST}"
@@ -90,14 +92,24 @@ def _publish(system: Any, path: str, folder: Path, files: list[Path]) -> None:
     try:
         for each in names:
             system.put_file(str(folder / each), f"{temporary}/{each}")
-        is_folder = last != name
+    except BaseException:
+        with suppress(Exception):  # the error of the upload is the one to show
+            system.rm(temporary, recursive=True)
+        raise
+    is_folder = last != name
+    try:
         old = set(system.find(path)) if is_folder and system.exists(path) else set()
-        if f"{parent}/{last}" in old:  # from here on, the folder is not complete
+        if f"{parent}/{last}" in old:
             system.rm_file(f"{parent}/{last}")
         for each in names:
             system.cp_file(f"{temporary}/{each}", f"{parent}/{each}")
-        for each in sorted(old - {f"{parent}/{each}" for each in names} - {f"{parent}/{last}"}):
+        for each in sorted(old - {f"{parent}/{each}" for each in names}):
             system.rm_file(each)
-    finally:
-        with suppress(Exception):  # the error of the upload is the one to show
-            system.rm(temporary, recursive=True)
+    except Exception as error:  # noqa: BLE001 - each library has its own errors
+        raise OutputError(
+            f"{redact(url)} cannot be written: {reason_of(error)}",
+            f"the whole result is in {scheme_of(url)}://{temporary}: copy it from there, or repeat "
+            "the command with --force",
+        ) from None
+    with suppress(Exception):  # the result is complete
+        system.rm(temporary, recursive=True)

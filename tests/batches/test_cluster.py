@@ -25,11 +25,27 @@ from tests.builders.commands import environment
 CELLS = 8
 
 
-class Cluster:
-    """A scheduler, and two workers with one thread each."""
+POISON = """
+import os
+from exporter.conversion.process import Child
 
-    def __init__(self, folder: Path) -> None:
+request = Child.request
+
+def die(self, method, action, **parameters):
+    if action == "net/s1":
+        os._exit(9)  # as if the system had killed the worker for its memory
+    return request(self, method, action, **parameters)
+
+Child.request = die
+"""
+
+
+class Cluster:
+    """A scheduler, and workers with one thread each."""
+
+    def __init__(self, folder: Path, workers: int = 2, *options: str) -> None:
         self._folder = folder
+        self._count = workers
         file = folder / "scheduler.json"
         local = ("--host", "127.0.0.1", "--no-dashboard")
         self.scheduler = self._start(
@@ -38,8 +54,8 @@ class Cluster:
         wait_for(lambda: file.exists() and bool(file.read_text()))
         self.address: str = json.loads(file.read_text())["address"]
         self.workers = [
-            self._start("worker", self.address, *local, "--no-nanny", "--nthreads", "1")
-            for _ in range(2)
+            self._start("worker", self.address, *local, "--no-nanny", "--nthreads", "1", *options)
+            for _ in range(workers)
         ]
 
     def _start(self, what: str, *arguments: str) -> subprocess.Popen[bytes]:
@@ -51,6 +67,13 @@ class Cluster:
             stderr=subprocess.DEVNULL,
         )
 
+    def wait(self) -> None:
+        """Wait until all workers are there."""
+        from distributed import Client  # noqa: PLC0415 - other tests do not need it
+
+        with Client(self.address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
+            client.wait_for_workers(self._count, timeout=60)
+
     def close(self) -> None:
         for process in (*self.workers, self.scheduler):
             process.kill()
@@ -61,11 +84,8 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     (tmp_path / "dask").mkdir()
     started = Cluster(tmp_path / "dask")
-    from distributed import Client  # noqa: PLC0415 - a second, which other tests do not need
-
     try:
-        with Client(started.address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
-            client.wait_for_workers(2, timeout=60)
+        started.wait()
         yield started
     finally:
         started.close()
@@ -125,3 +145,27 @@ def test_a_worker_and_then_the_scheduler_are_killed(
     assert len(again.reused) == len(finished) >= 2
     assert len(made(tmp_path / "broken")) - before == CELLS - len(finished)
     assert content(tmp_path / "broken") == content(tmp_path / "local")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_a_cell_in_which_workers_die_is_given_up_after_two(
+    plan: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "dask").mkdir()
+    (tmp_path / "dask" / "poison.py").write_text(POISON)
+    cluster = Cluster(tmp_path / "dask", 3, "--preload", "poison.py")
+    try:
+        cluster.wait()
+        batch = package.batch(plan, "out", scheduler=cluster.address)
+        dead = [worker.poll() for worker in cluster.workers]
+    finally:
+        cluster.close()
+    assert sorted(code is None for code in dead) == [False, False, True]
+    status = {row["name"]: row["status"] for row in batch.cells}
+    assert status.pop("net/s1") == "lost"
+    assert set(status.values()) == {"passed"}
+    (row,) = (row for row in batch.cells if row["status"] == "lost")
+    assert row["error"] == "its process died 2 times; last: the worker was lost"
+    again = package.batch(plan, "out", workers=1)
+    assert again.ok
+    assert len(again.reused) == CELLS - 1

@@ -17,6 +17,8 @@ from click.testing import CliRunner
 import exporter
 from exporter.cli import prune as prune_command
 from exporter.errors import OutputError, UsageError
+from exporter.storage import fetch as fetch_module
+from exporter.storage import upload as upload_module
 from exporter.storage.fetch import cache_folder, fetch
 from exporter.storage.upload import writable
 from exporter.storage.urls import filesystem, redact, scheme_of
@@ -242,7 +244,7 @@ def test_an_error_of_the_job_writes_nothing(s3: Any) -> None:
 
 @pytest.mark.parametrize("step", ["put_file", "cp_file"])
 def test_an_upload_that_fails(s3: Any, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old result stays whole, or has no manifest; no temporary key stays."""
+    """The old result stays whole, or the new one is whole under the key that the error names."""
     write_folder("s3://lab/out", ("SHA256SUMS", "a.onnx"))
     real, calls = getattr(s3, step), [0]
 
@@ -257,8 +259,43 @@ def test_an_upload_that_fails(s3: Any, step: str, monkeypatch: pytest.MonkeyPatc
         write_folder("s3://lab/out", ("SHA256SUMS", "a.onnx", "b.onnx"), force=True)
     assert SECRET not in str(caught.value)
     found = keys(s3)
-    assert not [key for key in found if ".exporter" in key]
-    assert ("out/SHA256SUMS" in found) is (step == "put_file")
+    temporary = {key for key in found if ".exporter" in key}
+    if step == "put_file":
+        assert found == {"out/SHA256SUMS", "out/a.onnx"}
+        assert not temporary
+        return
+    assert "out/SHA256SUMS" not in found
+    names = {key.rpartition("/")[2] for key in temporary}
+    assert names == {"SHA256SUMS", "a.onnx", "b.onnx"}
+    (place,) = {key.partition("/")[0] for key in temporary}
+    assert f"s3://lab/{place}" in caught.value.hint
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+def test_other_storage(scheme: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system in memory takes the place of the libraries, which need their services."""
+    from fsspec.implementations.memory import MemoryFileSystem  # noqa: PLC0415 - an extra
+
+    system = MemoryFileSystem()
+    system.store.clear()
+    for module in (fetch_module, upload_module):
+        monkeypatch.setattr(
+            module, "filesystem", lambda url: (system, f"/{url.partition('://')[2]}")
+        )
+    monkeypatch.setenv("EXPORTER_CACHE", str(tmp_path / "cache"))
+    url = f"{scheme}://lab/out"
+    write_folder(url, ("SHA256SUMS", "a.onnx"))
+    with pytest.raises(OutputError, match="exists"):
+        write_folder(url, ("SHA256SUMS",))
+    write_folder(url, ("SHA256SUMS", "b.onnx"), force=True)
+    assert set(system.find("/lab")) == {"/lab/out/SHA256SUMS", "/lab/out/b.onnx"}
+    assert sorted(each.name for each in fetch(url).iterdir()) == ["SHA256SUMS", "b.onnx"]
+    system.pipe_file("/lab/labels.txt", b"owl")
+    assert fetch(f"{scheme}://lab/labels.txt").read_text() == "owl"
+    system.pipe_file("/lab/labels.txt", b"hen")
+    assert fetch(f"{scheme}://lab/labels.txt").read_text() == "hen"
+    with pytest.raises(UsageError, match=f"no file {scheme}://lab/missing"):
+        fetch(f"{scheme}://lab/missing")
 
 
 def test_a_bucket_is_no_target(s3: Any) -> None:
