@@ -52,7 +52,9 @@ def save_network(path: Path) -> None:
         return f"{name}.a"
 
     limits = (("low", 0.0), ("high", 6.0))
-    constants += [numpy_helper.from_array(np.float32(each), name) for name, each in limits]
+    constants += [
+        numpy_helper.from_array(np.array(each, np.float32), name) for name, each in limits
+    ]
     value, channels = layer("stem", value, 1, (32, 3, 3, 3)), 32
     for number, (expansion, width, repetitions) in enumerate(BLOCKS):
         for step in range(repetitions):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack, get_type_hints, overload
 
 from exporter.batches.index import Batch, headline
 from exporter.batches.plan import read_plan
-from exporter.batches.run import BatchOptions, Progress, forecast_batch, no_progress, run_batch
+from exporter.batches.run import BatchOptions, Progress, forecast_batch, no_progress, write_batch
 from exporter.errors import CheckError, UsageError
 from exporter.formats import open_again
 from exporter.formats.model import Model
@@ -268,7 +268,7 @@ def batch(
 
     Args:
         plan: a TOML file, see docs/batch.md; or the same tables in a dictionary.
-        out: the folder to write; None for the `output` of the plan.
+        out: the folder to write, or its URL; None for the `output` of the plan.
         scheduler: address of a Dask scheduler; None for processes on this machine.
         workers: number of processes on this machine; None for one for each core.
         memory: bytes that the tasks on each host may take together; None for 80 % of what is free.
@@ -294,9 +294,7 @@ def batch(
     how = BatchOptions(scheduler, workers, memory, force, on_cell)
     if dry_run:
         return forecast_batch(found, how)
-    if out is None and found.output is None:
-        raise UsageError("the plan names no output", "give out, or write output in the plan")
-    result = run_batch(found, Path(out) if out else found.folder / str(found.output), how)
+    result = write_batch(found, out, how)
     if check and not result.ok:
         raise CheckError(f"{headline(result.cells)}; see {result.folder}")
     return result

@@ -9,7 +9,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from exporter.batches.sources import KNOWN, Named, checked_name, models_of, selections_of
+from exporter.batches.sources import (
+    KNOWN,
+    Named,
+    checked_name,
+    models_of,
+    selections_of,
+    with_local_files,
+)
 from exporter.errors import UsageError, nearest
 from exporter.jobs.job import Job
 from exporter.planning.option import options_of
@@ -65,7 +72,7 @@ class Plan:
 
     Attributes:
         folder: that paths are relative to.
-        output: the folder to write, if the plan names one, relative to `folder`.
+        output: the folder to write, if the plan names one: a URL, or relative to `folder`.
     """
 
     folder: Path
@@ -100,6 +107,7 @@ def _plan(tables: Mapping[str, Any], folder: Path, overrides: Mapping[str, Any])
             similar = nearest(key, _TABLES | _AXES.keys())
             hint = f"did you mean {similar!r}?" if similar else f"use {', '.join(sorted(_TABLES))}"
             raise UsageError(f"the plan has the key {key!r}", hint)
+    tables = {k: v if k == "output" else with_local_files(v) for k, v in tables.items()}
     models = models_of(_mapping(tables, "models"), folder)
     selections = selections_of(_mapping(tables, "selections"), folder)
     defaults = read_options(_mapping(tables, "options"), KNOWN, "[options]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from exporter.output.folder import JOURNAL, MANIFEST
 from exporter.output.manifest import write_manifest
 from exporter.output.publish import held_place
 from exporter.output.scratch import scratch_folder
+from exporter.storage.urls import local_file, scheme_of
 
 _MOST_SUBMISSIONS = 4  # of a task whose worker a cluster has lost
 _READERS = 4  # threads that look at finished cells
@@ -75,6 +77,31 @@ class BatchOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} is {value}", "give at least 1")
+
+
+def write_batch(plan: Plan, out: str | Path | None, options: BatchOptions) -> Batch:
+    """`run_batch` into a folder, or into storage: what is there is read first and then replaced.
+
+    Args:
+        out: None for the output of the plan.
+
+    Raises:
+        UsageError: neither names an output; or as `run_batch`.
+    """
+    if out is None and plan.output is None:
+        raise UsageError("the plan names no output", "give -o DIR, or write output in the plan")
+    target = str(out or plan.output)
+    if not scheme_of(target):
+        return run_batch(plan, Path(out) if out else plan.folder / target, options)
+    if scheme_of(target) == "file":
+        return run_batch(plan, local_file(target), options)
+    from exporter.storage.fetch import fetch  # noqa: PLC0415 - few batches need it
+    from exporter.storage.upload import exists, writable  # noqa: PLC0415 - likewise
+
+    with writable(target, force=True) as folder:
+        if exists(target):
+            shutil.copytree(fetch(target), folder)
+        return run_batch(plan, folder, options)
 
 
 def run_batch(plan: Plan, out: Path, options: BatchOptions) -> Batch:

@@ -16,6 +16,7 @@ from exporter.jobs.job import Job
 from exporter.planning.option_values import options_by_key, read_options
 from exporter.planning.options import CutOptions
 from exporter.selection.text_file import read_text, text_lines
+from exporter.storage.urls import local_path, scheme_of, with_local_references
 
 KNOWN = options_by_key("run", CutOptions, Job)
 UNIT_COLUMNS = ("unit", "units", "label", "class")  # of a table with a row for each unit
@@ -92,6 +93,17 @@ def selections_of(tables: Mapping[str, Any], folder: Path) -> list[Named]:
     return _distinct(found, "selection")
 
 
+def with_local_files(value: Any) -> Any:
+    """A value of a plan, in which each URL is the path of its local copy (raises UsageError)."""
+    if isinstance(value, Mapping):
+        return {key: with_local_files(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_local_files(each) for each in value]
+    if isinstance(value, str) and scheme_of(value):
+        return str(local_path(value))
+    return with_local_references(value)
+
+
 def _paths(value: Any, folder: Path, key: str) -> Iterator[str]:
     """The paths that a text, or a list of them, names; globs and lists of files are followed."""
     for text in value if isinstance(value, list | tuple) else [value]:
@@ -99,7 +111,7 @@ def _paths(value: Any, folder: Path, key: str) -> Iterator[str]:
             raise UsageError(f"{key} is {text!r}", "give a path or a glob, in quotes")
         if text.startswith("@"):
             lines = text_lines(read_text(folder / text[1:]))
-            names = [line.strip() for line in lines]
+            names = [with_local_files(line.strip()) for line in lines]
             yield from _paths([each for each in names if each and each[0] != "#"], folder, key)
         elif glob.has_magic(text) and not (folder / text).exists():
             found = sorted(glob.glob(text, root_dir=folder, recursive=True))  # noqa: PTH207 - a path may be absolute
@@ -173,7 +185,8 @@ def _table(path: Path) -> dict[str, dict[str, Any]]:
             )
         cells = {key: text.strip() for key, text in zip(header[1:], row[1:], strict=True)}
         where = f"line {number} of {path.name}"
-        _add(found, row[0].strip(), {key: text for key, text in cells.items() if text}, where)
+        given = {key: with_local_files(text) for key, text in cells.items() if text}
+        _add(found, row[0].strip(), given, where)
     if not found:
         raise UsageError(f"{path.name} has no selections", "give a line for each")
     return found

@@ -11,10 +11,10 @@ from click.core import ParameterSource
 
 from exporter.cli import options
 from exporter.cli.progress import show_cells
-from exporter.errors import UsageError
 from exporter.jobs.job import Job
 from exporter.planning.option import options_of
 from exporter.planning.options import CutOptions
+from exporter.storage.urls import scheme_of
 
 _OF_CELLS = {"keep", "remove", "cuts"}  # the plan says which units each cell keeps
 
@@ -59,8 +59,9 @@ _OF_CELLS = {"keep", "remove", "cuts"}  # the plan says which units each cell ke
     records=(CutOptions, Job),
     declared_by="run",
     without=tuple(_OF_CELLS),
+    uploads=False,
 )
-def command(plan: Path, output: Path | None, **given: Any) -> int:
+def command(plan: Path, output: str | Path | None, **given: Any) -> int:
     """Run every cell of PLAN: models x selections x precisions x formats, and more.
 
     PLAN is a TOML file; docs/batch.md describes it. Each cell is a `run` with a folder of its own
@@ -68,22 +69,21 @@ def command(plan: Path, output: Path | None, **given: Any) -> int:
     that an interrupted batch continues with the same command. Exits with 1 if a cell failed.
     """
     from exporter.batches.plan import read_plan
-    from exporter.batches.run import BatchOptions, finished_cells, forecast_batch, run_batch
+    from exporter.batches.run import BatchOptions, finished_cells, forecast_batch, write_batch
     from exporter.cli import show_batch
 
     found = read_plan(plan, _overrides(given))
-    out = output or (found.folder / found.output if found.output else None)
-    if out is None and not given["dry_run"]:
-        raise UsageError("the plan names no output", "give -o DIR, or write output in the plan")
     start = time.monotonic()
     with show_cells(given) as progress:
         how = BatchOptions(
             given["scheduler"], given["workers"], given["memory"], given["force"], progress
         )
         if given["dry_run"]:
-            finished = finished_cells(found, out) if out else frozenset()
+            out = str(output or (found.output and found.folder / found.output) or "")
+            is_here = out and not scheme_of(str(output or found.output))
+            finished = finished_cells(found, Path(out)) if is_here else frozenset()
             return show_batch.forecast(forecast_batch(found, how), finished, given)
-        batch = run_batch(found, out, how)  # type: ignore[arg-type]  # checked above
+        batch = write_batch(found, output, how)
     return show_batch.result(batch, given, time.monotonic() - start)
 
 

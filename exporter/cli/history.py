@@ -7,7 +7,7 @@ from typing import Any
 
 from exporter.cli import options
 from exporter.cli.exit_codes import printing
-from exporter.cli.options import PATH, Parsed, percent
+from exporter.cli.options import OutputPath, Parsed, percent
 from exporter.cli.stdout import print_json, print_printable, print_rich
 
 
@@ -20,7 +20,9 @@ from exporter.cli.stdout import print_json, print_printable, print_rich
     ),
     options.argument("file", metavar="FILE"),
     options.option("--artifact", metavar="NAME", help="Only series whose name contains this."),
-    options.option("--plot", type=PATH, metavar="FILE", help="Draw the series to this .svg file."),
+    options.option(
+        "--plot", type=OutputPath(), metavar="FILE", help="Draw the series to this .svg file."
+    ),
     options.option(
         "--fail-on-regression",
         "limit",
@@ -39,10 +41,12 @@ def command(file: Path, **given: Any) -> int:
     """
     from exporter.jobs.history import draw_history, read_history
     from exporter.report.trend import print_trends
+    from exporter.storage.upload import writable
 
     history = read_history(file, given["limit"], given["artifact"])
     if given["plot"] is not None:
-        draw_history(history, given["plot"])
+        with writable(given["plot"], force=True) as plot:
+            draw_history(history, plot)
     with printing():
         if given["as_json"]:
             print_json(history.to_dict())

@@ -398,6 +398,7 @@ def command(
     records: tuple[type, ...] = (Job,),
     declared_by: str = "",
     without: tuple[str, ...] = (),
+    uploads: bool = True,
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """A command with its arguments and the options that the records declare for it.
 
@@ -407,6 +408,7 @@ def command(
         arguments: names of the files that it reads.
         declared_by: the command whose options it has. Default: its own.
         without: fields of the records that are no options of it.
+        uploads: an output that is a URL is a local path for the command, and uploaded at its end.
     """
     epilog = "\n".join(f"exporter {name} {example}" for example in examples)
     files = (argument(each) for each in arguments)
@@ -421,7 +423,7 @@ def command(
     def make(function: Callable[..., Any]) -> click.Command:
         @wraps(function)
         def with_upload(**given: Any) -> Any:
-            if not scheme_of(given.get("output")):
+            if not (uploads and scheme_of(given.get("output"))):
                 return function(**given)
             from exporter.storage.upload import writable
 

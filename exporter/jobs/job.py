@@ -16,7 +16,7 @@ from exporter.output.c_source import FORMS
 from exporter.planning.option import options_of
 from exporter.quantization import FLOAT, PRECISIONS, QuantizationSpec
 from exporter.selection.text_file import refuse_special
-from exporter.storage.urls import local_path
+from exporter.storage.urls import local_path, redact, scheme_of
 
 if TYPE_CHECKING:
     from exporter.data.options import DataOptions
@@ -27,6 +27,17 @@ if TYPE_CHECKING:
     from exporter.jobs.source import OpenedModel
     from exporter.performance.scenario import BenchOptions
     from exporter.planning.pixels import Images
+
+
+def _refuse_storage(name: str, value: Any) -> None:
+    """Refuse a URL for a file that is written: its local copy is not uploaded."""
+    url = getattr(value, "url", "") or (value if scheme_of(value) not in {"", "file"} else "")
+    if name in {"save", "save_worst"} and url:
+        raise UsageError(
+            f"{name} is {redact(url)}, but it is written on this machine only",
+            "give a path, and copy the file afterwards",
+        )
+
 
 OPENING_S, CONVERTING_S = 60.0, 1800.0  # --timeout, if the user does not give it
 
@@ -50,6 +61,7 @@ class Job(JobOptions):
         for each in options_of(Job):
             value = getattr(self, each.name)
             if each.type.startswith("Path") and value is not None:
+                _refuse_storage(each.name, value)
                 object.__setattr__(self, each.name, local_path(value))
             if "tuple[str" in each.type and value is not None and not isinstance(value, bool):
                 names = (value,) if isinstance(value, str) else tuple(dict.fromkeys(value))

@@ -15,6 +15,7 @@ from exporter.modes.semantics import INPUT, INPUT_FLOAT
 from exporter.planning.option import ADVANCED, option
 from exporter.selection import Selection, Units
 from exporter.selection.conditions import parse_condition
+from exporter.storage.urls import with_local_references
 
 Labels = str | Path | Sequence[str]
 
@@ -196,6 +197,8 @@ class CutOptions:
         return not (self.cuts or self.merge) and (self.keep, self.remove, self.gate) == (None,) * 3
 
     def __post_init__(self) -> None:
+        specs = ("keep", "remove", "protect", "cuts", "merge")
+        _set(self, **{name: with_local_references(getattr(self, name)) for name in specs})
         if self.gate is not None:
             self._set_gate_mode()
         if self.mode not in MODES:

@@ -72,6 +72,13 @@ def writable(target: str | Path, *, force: bool = False) -> Iterator[Path]:
                 _publish(system, path, folder, files, url)
 
 
+def exists(url: str) -> bool:
+    """Is there a file or a folder with this URL? (raises OutputError)"""
+    system, path = filesystem(url.rstrip("/"))
+    with _reporting(url):
+        return bool(system.exists(path))
+
+
 @contextmanager
 def _reporting(url: str) -> Iterator[None]:
     """Turn the errors of libraries of storage into one that shows no secrets."""

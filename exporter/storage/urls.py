@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -63,6 +64,26 @@ def local_path(source: Any) -> Any:
     from exporter.storage.fetch import fetch
 
     return fetch(source)
+
+
+def with_local_references(spec: Any) -> Any:
+    """A selection, or several, in which @URL is the local copy: @PATH (raises UsageError)."""
+    if isinstance(spec, str):
+        return _REFERENCE.sub(lambda m: f"{m[1]}@{_quoted(str(local_path(m[3])))}", spec)
+    if isinstance(spec, Mapping):
+        return {name: with_local_references(each) for name, each in spec.items()}
+    if type(spec) in {tuple, list}:
+        return type(spec)(with_local_references(each) for each in spec)
+    return spec
+
+
+_REFERENCE = re.compile(
+    rf"""((?:^|,)\s*)@(['"]?)((?:{"|".join(SCHEMES)})://[^,'"\s]+)\2""", re.IGNORECASE
+)
+
+
+def _quoted(path: str) -> str:
+    return f"'{path}'" if "," in path or path != path.strip() else path
 
 
 def local_file(url: str) -> Path:

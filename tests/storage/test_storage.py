@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 import exporter
+from exporter.batches import host
 from exporter.cli import prune as prune_command
 from exporter.errors import OutputError, UsageError
 from exporter.storage import fetch as fetch_module
@@ -22,6 +23,7 @@ from exporter.storage import upload as upload_module
 from exporter.storage.fetch import cache_folder, fetch
 from exporter.storage.upload import writable
 from exporter.storage.urls import filesystem, redact, scheme_of
+from tests.builders.batches import FAST, InThread, content
 
 pytest.importorskip("s3fs")
 SECRET = "wJalrXUtnFEMI/K7MDENG"  # noqa: S105 - of the server of this test
@@ -342,3 +344,63 @@ def test_prune_on_the_command_line(s3: Any, shelf: Path, monkeypatch: pytest.Mon
     assert done.return_value == 0, done.output
     assert json.loads(done.stdout)["ok"]
     assert keys(s3) == {"net.tflite", "small.tflite", "small.tflite.remap.json"}
+
+
+# --- plans ----------------------------------------------------------------------------------------
+
+
+def test_a_plan_of_urls_gives_what_one_of_files_gives(
+    s3: Any, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "Child", InThread)
+    monkeypatch.chdir(tmp_path)
+    names = ("net.onnx", "labels.txt")
+    urls = {name: put(s3, f"in/{name}", (shelf / name).read_bytes()) for name in names}
+    units = put(s3, "in/units.txt", b"owl\nhen\n")
+    customers = f"name,keep,labels\nshop,hen,{urls['labels.txt']}\n".encode()
+    plan = {
+        "models": {"net": urls["net.onnx"]},
+        "selections": {
+            "birds": f"@{units}",
+            "listed": {"files": [units]},
+            "customers": {"csv": put(s3, "in/customers.csv", customers)},
+        },
+        "options": {**FAST, "labels": urls["labels.txt"]},
+        "output": "s3://lab/results",
+    }
+    batch = exporter.batch(plan)
+    assert batch.ok
+    local = exporter.batch({**plan, "output": "local"})
+    assert local.ok
+    prefix = len("lab/results/")
+    there = {key[prefix:]: s3.cat_file(key) for key in s3.find("lab/results")}
+    here = content(tmp_path / "local")
+    assert there.keys() - {"journal.jsonl"} == here.keys()
+    assert all(there[name] == here[name] for name in here)
+    assert exporter.verify("s3://lab/results").ok
+
+    assert len(exporter.batch(plan).reused) == 3
+    put(s3, "in/units.txt", b"owl\n")
+    again = exporter.batch(plan)
+    assert again.ok
+    assert again.reused == {"net/shop"}
+    s3.invalidate_cache()
+    assert exporter.verify("s3://lab/results").ok
+    assert not [key for key in keys(s3) if ".exporter" in key]
+    with pytest.raises(UsageError, match="no file s3://lab/none"):
+        exporter.batch({**plan, "models": {"net": "s3://lab/none.onnx"}})
+
+
+def test_selections_by_url(s3: Any, shelf: Path) -> None:
+    url = put(s3, "units.txt", b"1\n3\n")
+    for keep in (f"0,@{url}", ["0", f"@{url}"], f"0, @'{url}'"):
+        pruned = exporter.prune(shelf / "net.onnx", keep=keep, verify=False)
+        assert list(pruned.remap.heads[0].kept) == [0, 1, 3]
+
+
+@pytest.mark.parametrize("name", ["save", "save_worst"])
+def test_files_that_are_only_written_here(name: str, s3: Any, shelf: Path) -> None:
+    url = put(s3, "file.npz", b"")
+    call = {"save": exporter.bench, "save_worst": exporter.verify}[name]
+    with pytest.raises(UsageError, match=f"{name} is s3://lab/file.npz"):
+        call(shelf / "net.onnx", shelf / "net.onnx", **{name: url})
