@@ -45,7 +45,11 @@ def do(task: Mapping[str, Any]) -> Answer:
         host = _HOSTS.get(task["batch"])
         if host is None:
             host = _HOSTS[task["batch"]] = Host(task["host_bytes"] or free_bytes())
-    return host.do(task)
+    try:
+        return host.do(task)
+    except Exception as error:  # noqa: BLE001 - any bug
+        # Dask loses an error whose traceback is too deep to be sent, and the batch would wait
+        raise error.with_traceback(None) from None
 
 
 def close(batch: str) -> None:

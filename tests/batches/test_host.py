@@ -136,3 +136,17 @@ def test_idle_processes_end(task: Start, monkeypatch: pytest.MonkeyPatch) -> Non
     while children:
         pass
     assert host.do(task("b"))["pid"] != first["pid"]
+
+
+def test_an_error_has_a_traceback_that_can_be_sent(
+    task: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask never answered a task whose error had a traceback of a thousand frames."""
+
+    def recurse(*_given: Any) -> Any:
+        recurse()
+
+    monkeypatch.setattr(host.Host, "do", recurse)
+    with pytest.raises(RecursionError) as caught:
+        host.do(task("a"))
+    assert len(caught.traceback) < 10

@@ -401,6 +401,6 @@ def test_selections_by_url(s3: Any, shelf: Path) -> None:
 @pytest.mark.parametrize("name", ["save", "save_worst"])
 def test_files_that_are_only_written_here(name: str, s3: Any, shelf: Path) -> None:
     url = put(s3, "file.npz", b"")
-    call = {"save": exporter.bench, "save_worst": exporter.verify}[name]
+    call: Any = {"save": exporter.bench, "save_worst": exporter.verify}[name]
     with pytest.raises(UsageError, match=f"{name} is s3://lab/file.npz"):
         call(shelf / "net.onnx", shelf / "net.onnx", **{name: url})
