@@ -21,19 +21,54 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # also for tests that import onnxrunt
 
 PROJECT = Path(__file__).parent.parent
 
-# Tracing each line takes longer than most tests. Other tests run the lines of the rooms with a
-# coverage gate too, so these run without it.
+# Tracing each line takes longer than most tests. Other tests run the same lines of the rooms with a
+# coverage gate, so these run without it.
 UNTRACED = {
-    *("batches", "cli", "conversion", "evaluation", "fuzz", "layers", "project"),
-    *(f"jobs/test_{name}.py" for name in ("prune_and_convert", "quantize")),
+    *("batches", "channels", "cli", "conversion", "devices", "evaluation", "fuzz", "layers"),
+    *("project", "quantization", "report", "storage", "trimming"),
+    *(f"formats/{name}" for name in ("keras", "savedmodel", "test_isolation.py")),
+    *(f"jobs/test_{name}.py" for name in ("any_two", "box_quality", "cut_before_conversion")),
+    *(f"jobs/test_{name}.py" for name in ("pixel_quality", "prune_and_convert", "quantize")),
+    *(f"jobs/test_{name}.py" for name in ("prune_and_convert_heads", "select", "started")),
+    *(f"jobs/test_{name}.py" for name in ("task_quality", "text_quality", "verify_folder")),
     *(f"modes/test_{name}.py" for name in ("gate_files", "mode_matrix", "mode_zoo")),
     *(f"performance/test_{name}.py" for name in ("latency", "memory")),
-    *(f"quantization/test_{name}.py" for name in ("interface", "real_networks")),
-    *(f"report/test_{name}.py" for name in ("browser", "html", "report")),
+    "graph/test_softmax.py::test_it_is_cut_as_one_activation",
+    "modes/test_calibrated.py::test_factors_are_cut_with_their_units",
+    "modes/test_gate.py::test_condition_chooses_among_the_kept_units",
+    "modes/test_gate.py::test_gate_by_input",
+    "modes/test_gate_integers.py::test_published_quantized_files",
+    "modes/test_merge.py::test_absolute_merged_units_match_the_original",
+    "modes/test_merge.py::test_merge_in_a_published_network",
+    "modes/test_merge.py::test_merged_float_units",
+    "modes/test_merge.py::test_merged_quantized_units_are_within_one_step",
+    "modes/test_merge.py::test_operator_forms_of_each_opset",
+    "performance/test_intervals.py::test_interval_contains_the_truth",
+    "performance/test_verdict.py::test_false_claims",
+    "planning/test_drop_outputs.py::test_command_line",
+    "planning/test_unit_ids.py::test_the_added_output_returns_original_indices",
+    "proof/test_probe.py::test_correct_cuts_pass",
+    "proof/test_prove.py::test_every_cut_is_proved_however_it_is_written",
+    "trace/test_output_parts.py::test_ids_are_indices_of_the_kept_units",
+    "trace/test_output_parts.py::test_slice_then_run_is_run_then_take",
+    "trace/test_tracer.py::test_slice_then_run_is_run_then_take",
+    "trace/test_tracer.py::test_zero_makes_z_exactly_zero_and_is_idempotent",
+    "verification/test_bisect.py::test_the_first_tensor_that_differs",
+    "verification/test_blocks.py::test_blocks_of_any_size_give_the_same_verification",
+    "verification/test_blocks.py::test_every_metric_is_that_of_whole_arrays",
+    "verification/test_detector_rows.py::test_correct_rows_pass",
+    "verification/test_detector_rows.py::test_original_class_indices_are_restored",
+    "verification/test_trust.py::test_a_cut_that_looks_quantized_must_match_like_a_cut",
+    "verification/test_trust.py::test_a_remap_states_the_precision",
+    "verification/test_trust.py::test_shared_cases_fail",
+    "verification/test_verify.py::test_a_correct_cut_passes",
+    "verification/test_verify.py::test_a_damaged_cut_fails",
+    "verification/test_verify.py::test_integer_logits_are_bit_identical",
 }
 
 settings.register_profile(
     "ci",
+    max_examples=25,  # of a few units each; a longer search by hand is the other profile
     derandomize=True,  # the same examples in each run: a failure has its cause in the change
     database=None,
     deadline=None,  # the machines share their cores
@@ -48,7 +83,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         import_rooms_with_a_gate()
     for item in items:
         place = item.path.relative_to(PROJECT / "tests")
-        if {place.parts[0], place.as_posix()} & UNTRACED:
+        test = f"{place.as_posix()}::{item.name.partition('[')[0]}"
+        if {test, place.as_posix(), *(each.as_posix() for each in place.parents)} & UNTRACED:
             item.add_marker(pytest.mark.no_cover)
 
 
@@ -122,6 +158,20 @@ def children_are_forks() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def libraries_run_here() -> None:
+    """Jobs call libraries in their own process, as they do on other systems than Linux."""
+    from tests.builders import in_process  # noqa: PLC0415 - imported after coverage starts
+
+    in_process.run_libraries_here()
+
+
+@pytest.fixture
+def isolated_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs call libraries in forks with limits, as they do for users."""
+    monkeypatch.setenv("TESTS_ISOLATE_LIBRARIES", "1")
+
+
 @pytest.fixture
 def new_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that start from nothing, as those of users do."""
@@ -141,6 +191,21 @@ def child() -> Iterator[Child]:
     shared.close()
     if shared.log is not None:  # kept if a request failed
         shared.log.unlink()
+
+
+@pytest.fixture(scope="session")
+def other_child() -> Iterator[Child]:
+    """A child that started from nothing, with other hashes: for tests of equal bytes."""
+    from tests.builders import fork_server  # noqa: PLC0415 - only for tests that need it
+    from tests.builders.child import SharedChild  # noqa: PLC0415 - likewise
+
+    started = SharedChild()
+    with pytest.MonkeyPatch.context() as patch:
+        place = "exporter.conversion.process.start_process"
+        patch.setattr(place, fork_server.start_from_nothing)
+        started.request("load", "loading Keras", kind="keras")
+    yield started
+    started.close()
 
 
 @pytest.fixture

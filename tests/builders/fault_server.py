@@ -22,17 +22,9 @@ import time
 from contextlib import ExitStack
 from typing import Any
 
-import onnxruntime  # noqa: F401 - before the forks
-
-import exporter.api
-import exporter.cli.prune
-import exporter.cli.quantize
-import exporter.cli.run
-import exporter.cli.show
-import exporter.formats.onnx.files
-import exporter.formats.onnx.runtime  # noqa: F401 - before the forks
 from exporter.cli.exit_codes import run_command, unwind_on_signals
 from exporter.cli.main import cli
+from tests.builders.warm import import_commands
 
 
 def start(command: dict[str, Any], stderr: int) -> int:
@@ -87,6 +79,7 @@ def serve(commands: list[dict[str, Any]]) -> list[tuple[int, str, float]]:
 
 
 def main() -> None:
+    import_commands()
     for line in sys.stdin:
         print(json.dumps(serve(json.loads(line))), flush=True)  # noqa: T201 - the answer
 

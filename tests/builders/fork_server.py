@@ -13,7 +13,6 @@ waits for it.
 from __future__ import annotations
 
 import atexit
-import gc
 import json
 import os
 import runpy
@@ -25,43 +24,29 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import IO, Any
 
 from exporter.conversion import process
 from exporter.performance import memory
 from tests.builders.fork_client import LONGEST, SERVERS, Fork
+from tests.builders.in_process import run_libraries_here
+from tests.builders.warm import import_commands, import_modules
 
 AVAILABLE = hasattr(os, "fork")
 PROJECT = Path(__file__).parents[2]
 _COMMANDS, _CHILDREN = "commands", "children"
-_IMPORTED = {
-    _COMMANDS: (
-        "exporter.api",
-        "exporter.cli.show",
-        "exporter.formats.onnx.model",
-        "exporter.formats.tflite.model",
-        "exporter.report.plots",
-        "matplotlib.figure",
-        "onnxruntime",
-        "onnxruntime.quantization",
-        "ai_edge_litert.interpreter",
-        "scipy.stats",
-        "sklearn.metrics",
-    ),
-    _CHILDREN: (
-        "exporter.conversion.digits_network",
-        "exporter.conversion.to_onnx",
-        "exporter.conversion.to_tflite",
-        "exporter.formats.keras.large_head_model",
-        "exporter.formats.savedmodel.model",
-        "exporter.ondevice.runtimes",
-        "ai_edge_litert.interpreter",
-        "exporter.quantization.remote",
-        "tf2onnx",
-    ),
-}
+_CHILDREN_IMPORT = (
+    "exporter.conversion.digits_network",
+    "exporter.conversion.to_onnx",
+    "exporter.conversion.to_tflite",
+    "exporter.formats.keras.large_head_model",
+    "exporter.formats.savedmodel.model",
+    "exporter.ondevice.runtimes",
+    "ai_edge_litert.interpreter",
+    "exporter.quantization.remote",
+    "tf2onnx",
+)
 start_from_nothing = process.start_process
 
 
@@ -168,10 +153,7 @@ def serve(name: str, connection: socket.socket) -> None:
         if not message:
             return
         if not imported:
-            for module in _IMPORTED[name]:
-                with suppress(ImportError):  # a minimal environment has no optional libraries
-                    import_module(module)
-            gc.freeze()  # else each fork copies all pages when it collects
+            import_modules(_CHILDREN_IMPORT) if name == _CHILDREN else import_commands()
             imported = True
         if not os.fork():
             break
@@ -220,6 +202,7 @@ def _become(
 
     process.start_process = start  # type: ignore[assignment]  # it has what is used of a Popen
     memory.run_probe = probe
+    run_libraries_here()
     sys.argv[1:] = arguments
     try:
         if what.endswith(".py"):

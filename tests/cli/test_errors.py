@@ -18,6 +18,7 @@ import pytest
 from tests.builders.commands import Done, command, environment, exporter, leftover_files, listing
 from tests.builders.refusals import Refusal, assert_refused
 
+pytestmark = pytest.mark.usefixtures("isolated_libraries")
 posix = pytest.mark.skipif(not hasattr(os, "killpg"), reason="POSIX only")
 
 

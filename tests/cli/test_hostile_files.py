@@ -16,6 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.builders.commands import Done, exporter, leftover_files
 
+pytestmark = pytest.mark.usefixtures("isolated_libraries")
+
 PRUNE = "prune {} --keep 0,2 -o out{} --timeout 5"
 
 

@@ -376,14 +376,13 @@ def _mixed(width: int) -> Any:
 
 
 def test_two_processes_write_the_same_bytes(
-    child: Child, tmp_path: Path, new_processes: None
+    child: Child, other_child: Child, tmp_path: Path
 ) -> None:
     """By every route; each process writes to a folder of its own."""
     for width in (8, 64):
         _mixed(width).save(tmp_path / f"{width}.keras")
     routes = ["tf2onnx", "TFLiteConverter", "tf2onnx, bare graph", "TFLiteConverter"]
-    with Child() as other:
-        written = [_convert_all(tmp_path, each) for each in (child, other)]
+    written = [_convert_all(tmp_path, each) for each in (child, other_child)]
     assert [route for route, _ in written[0]] == routes
     assert written[0] == written[1]
 

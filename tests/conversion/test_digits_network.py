@@ -41,11 +41,10 @@ def test_reported_accuracy_matches_the_saved_network(digits_network: tuple[Path,
 
 
 def test_same_seed_same_weights(
-    digits_network: tuple[Path, float], new_processes: None, tmp_path: Path
+    digits_network: tuple[Path, float], other_child: Child, tmp_path: Path
 ) -> None:
-    """In two processes, of which one has done other work before."""
+    """In two processes, which have done other work before."""
     again = tmp_path / "again.keras"
-    with Child() as other:
-        answer = other.request("train", "training", what="digits", path=str(again), seed=0)
+    answer = other_child.request("train", "training", what="digits", path=str(again), seed=0)
     assert answer["score"] == digits_network[1]
     assert weights(again) == weights(digits_network[0])

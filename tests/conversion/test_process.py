@@ -23,10 +23,10 @@ from exporter.errors import ConversionError, ModelError, UsageError
 from exporter.formats.model import RunOptions
 from tests.builders.keras_models import ARCHITECTURES
 
-pytestmark = [
-    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="the signals are POSIX signals"),
-    pytest.mark.usefixtures("new_processes"),
-]
+pytestmark = pytest.mark.skipif(
+    not hasattr(signal, "SIGKILL"), reason="the signals are POSIX signals"
+)
+new_processes = pytest.mark.usefixtures("new_processes")
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,7 @@ def assert_gone(pid: int) -> None:
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+@new_processes
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
 def test_killed(new_child: Child, file: Path, name: str) -> None:
     signal_soon(new_child, getattr(signal, name))
@@ -77,6 +78,7 @@ def test_killed(new_child: Child, file: Path, name: str) -> None:
     assert str(new_child.log) in raised.value.hint
 
 
+@new_processes
 def test_out_of_time(file: Path) -> None:
     new_child = Child(timeout_s=0.3)
     pids: list[int] = []
@@ -88,6 +90,7 @@ def test_out_of_time(file: Path) -> None:
     remove_log(new_child)
 
 
+@new_processes
 def test_out_of_memory(file: Path) -> None:
     new_child = Child(memory_limit_bytes=20_000_000)
     with pytest.raises(ConversionError, match=r"MB of memory, more than the limit of 20 MB") as r:
@@ -104,6 +107,7 @@ def remove_log(new_child: Child) -> None:
     new_child.log.unlink()
 
 
+@new_processes
 def test_interrupted(new_child: Child, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pids: list[int] = []
 
@@ -149,6 +153,7 @@ def test_errors_do_not_end_the_child(new_child: Child, file: Path, tmp_path: Pat
     assert_gone(pid or 0)
 
 
+@new_processes
 def test_an_unexpected_exception_is_one_line(
     new_child: Child,
 ) -> None:
@@ -179,6 +184,7 @@ def test_models_without_a_reference_are_dropped(child: Child, file: Path) -> Non
         child.request("graph", "trying", handle=handle)
 
 
+@new_processes
 def test_the_child_ends_with_its_parent(new_child: Child) -> None:
     with pytest.raises(ConversionError):
         new_child.request("no such method", "trying")

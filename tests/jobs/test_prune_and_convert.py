@@ -33,7 +33,7 @@ from exporter.verification.roles import Stage
 from exporter.verification.verify import VerifyOptions, verify_pair
 
 EDGE = tuple(name for name, kind in KINDS.items() if kind.converter)
-EXAMPLES = 25
+EXAMPLES = 8  # and those below; each converts four models
 SAMPLES = 6
 CUT, EXPORT = 1e-6, 1e-4  # limits relative to max(1, max |value|)
 

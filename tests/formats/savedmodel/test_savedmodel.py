@@ -523,7 +523,7 @@ def test_half_precision(child: Child, tmp_path: Path) -> None:
 
 
 def test_two_processes_write_the_same_bytes(
-    child: Child, tmp_path: Path, new_processes: None
+    child: Child, other_child: Child, tmp_path: Path
 ) -> None:
     """From copies in two folders: the files depend neither on the path nor on the process."""
     first, second = tmp_path / "first", tmp_path / "second"
@@ -531,13 +531,12 @@ def test_two_processes_write_the_same_bytes(
         export(build, first / source)
     shutil.copytree(first, second)
     routes = []
-    with Child() as other:
-        for source in _TWICE:
-            for kind in ROUTES:
-                name = f"{source}.{kind}"
-                converted(child, first / source, first / name)
-                routes.append(converted(other, second / source, second / name)[0])
-                assert (first / name).read_bytes() == (second / name).read_bytes(), name
+    for source in _TWICE:
+        for kind in ROUTES:
+            name = f"{source}.{kind}"
+            converted(child, first / source, first / name)
+            routes.append(converted(other_child, second / source, second / name)[0])
+            assert (first / name).read_bytes() == (second / name).read_bytes(), name
     assert routes == [PLAIN, _TFLITE, BARE, _TFLITE]
 
 
