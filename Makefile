@@ -56,7 +56,7 @@ demo: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest $(SPREAD)
 
-check: lint types imports docs
+check: lint types imports docs-site
 	$(BIN)/python -m pytest $(SPREAD) --cov
 
 bench: $(READY)

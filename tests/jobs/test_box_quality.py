@@ -40,6 +40,13 @@ NAMES = [
 FEW = {**OPTIONS, "max_detections": 30, "detections_per_class": 30}
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intervals are not tested here: see tests/evaluation/test_intervals.py."""
+    for name in ("_RESAMPLES", "_RESAMPLES_OF_UNITS"):
+        monkeypatch.setattr(f"exporter.evaluation.task_quality.{name}", 20)
+
+
 def pictures(*shape: int) -> Array:
     return np.random.default_rng(8).normal(size=(COUNT, *shape)).astype(np.float32)
 

@@ -51,6 +51,13 @@ def several() -> Array:
     return np.asarray(logits() + noise > 0.5)
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intervals are not tested here: see tests/evaluation/test_intervals.py."""
+    for name in ("_RESAMPLES", "_RESAMPLES_OF_UNITS"):
+        monkeypatch.setattr(f"exporter.evaluation.task_quality.{name}", 20)
+
+
 @pytest.fixture(scope="module")
 def work(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("quality")
