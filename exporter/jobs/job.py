@@ -197,7 +197,8 @@ class Job(JobOptions):
     def open(self, source: str | Path | Any) -> AbstractContextManager[OpenedModel]:
         """Open a source under this job's limits (see `source.open_source`)."""
         from exporter.conversion.process import Child
-        from exporter.formats.isolation import PROCESSOR_S, Limits
+        from exporter.formats.isolated_process import Limits
+        from exporter.formats.isolation import PROCESSOR_S
         from exporter.jobs.source import open_source
 
         options = ConvertOptions(

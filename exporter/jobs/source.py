@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 from exporter.conversion.options import ConvertOptions
 from exporter.errors import UsageError
 from exporter.formats import KINDS, kind_of, open_model
-from exporter.formats.isolation import Limits, isolated
+from exporter.formats.isolated_process import Limits
+from exporter.formats.isolation import isolated
 from exporter.formats.model import Model
 from exporter.graph.lengths import Lengths
 from exporter.jobs.options import no_progress

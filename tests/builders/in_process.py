@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager
 
-from exporter.formats.isolation import Limits, isolated
+from exporter.formats.isolated_process import Limits
+from exporter.formats.isolation import isolated
 from exporter.jobs import source
 
 ISOLATE = "TESTS_ISOLATE_LIBRARIES"  # a variable of the environment, so that forks have it too

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from exporter.errors import ConversionError, ExporterError, ModelError, UsageError
-from exporter.formats.isolation import Limits, call, is_isolated, isolated, runner_of
+from exporter.formats.isolated_process import Limits
+from exporter.formats.isolation import call, is_isolated, isolated, runner_of
 from exporter.formats.model import run_each
 from exporter.graph import Array
 

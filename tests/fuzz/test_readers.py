@@ -27,7 +27,8 @@ from hypothesis import given, settings
 from exporter.conversion.process import Child
 from exporter.conversion.remote import open_folder, open_keras
 from exporter.errors import ExporterError
-from exporter.formats.isolation import Limits, isolated
+from exporter.formats.isolated_process import Limits
+from exporter.formats.isolation import isolated
 from tests.builders.fuzz_check import LARGE_BYTES, SLOW_S, Tally
 from tests.builders.fuzz_readers import READERS, Files
 from tests.builders.mutants import EDITS, Edit, mutant
