@@ -25,7 +25,15 @@ from tests.builders import mode_cells
 from tests.builders.cut_faults import OF_REMAPS, Kind
 from tests.builders.faults_onnx import FAULTS as OF_ONNX
 from tests.builders.faults_tflite import FAULTS as OF_TFLITE
-from tests.builders.proof_models import CUTS, MODELS, RANDOM, content_of, head_of, opened
+from tests.builders.proof_models import (
+    CUTS,
+    FEATURES,
+    MODELS,
+    RANDOM,
+    content_of,
+    head_of,
+    opened,
+)
 from tests.builders.rewriters import REWRITERS
 
 SEEDS = range(2)
@@ -46,6 +54,10 @@ def cuts() -> Iterator[tuple[str, Model, bytes]]:
                 yield f"{name}, {title}", original, content_of(original.apply(cut.plan))
             except ExporterError:
                 continue  # this model cannot be cut in this way
+    for name, (kind, build, options) in FEATURES.items():
+        original = opened(kind, build(), name)
+        cut = plan_cut(original, CutOptions(**options))
+        yield name, original, content_of(original.apply(cut.plan))
 
 
 def matrix() -> Iterator[tuple[str, Model, bytes]]:

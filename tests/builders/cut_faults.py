@@ -54,12 +54,18 @@ def on_file(change: Callable[[File, Random], bool]) -> Fault:
     return fault
 
 
-def of_remap(change: Callable[[Head, Random], bool]) -> Kind:
-    """A kind that changes the remap in files of both formats."""
+def of_remap(change: Callable[[Head, Random], bool], number: int = 0) -> Kind:
+    """A kind that changes the remap in files of both formats.
+
+    Args:
+        number: of the head; files that do not have so many stay unchanged.
+    """
 
     def changed(text: str, random: Random) -> str | None:
         record = json.loads(Remap.from_json(text).to_json())
-        return json.dumps(record) if change(record["heads"][0], random) else None
+        has_head = number < len(record["heads"])
+        is_new = has_head and change(record["heads"][number], random)
+        return json.dumps(record) if is_new else None
 
     def in_proto(model: ModelProto, random: Random) -> bool:
         (entry,) = (each for each in model.metadata_props if each.key == "exporter.remap")
@@ -122,6 +128,30 @@ def _option(key: str, value: Any) -> Callable[[Head, Random], bool]:
     return change
 
 
+def _vocabulary(key: str, value: Callable[[Any], Any]) -> Callable[[Head, Random], bool]:
+    def change(head: Head, _: Random) -> bool:
+        known = head["options"].get("vocabulary")
+        if known:
+            known[key] = value(known.get(key))
+        return bool(known)
+
+    return change
+
+
+def _dropped(head: Head, _: Random) -> bool:
+    names = head["options"].get("drop_outputs")
+    head["options"]["drop_outputs"] = (names or [])[1:]
+    return bool(names)
+
+
+def _ids(head: Head, _: Random) -> bool:
+    """Whether the model returns old indices, where it returns indices."""
+    options = head["options"]
+    has_ids = bool(options.get("restore_ids") or options.get("ids"))
+    options["restore_ids"] = not options.get("restore_ids")
+    return has_ids
+
+
 def _rotate_labels(head: Head, _: Random) -> bool:
     labels = head["labels"]
     head["labels"] = labels and [*labels[1:], labels[0]]
@@ -147,6 +177,15 @@ OF_REMAPS: Mapping[str, Kind] = {
     "name of the output": of_remap(_set("output", lambda name: name + "_")),
     "value of removed units": of_remap(_option("floor", -7.0)),
     "probabilities": of_remap(_option("probabilities", "absolute")),
+    "input of the token ids": of_remap(_vocabulary("inputs", lambda _: ["other"])),
+    "token ids move or stay": of_remap(_vocabulary("keep_ids", lambda stay: not stay)),
+    "id of unknown tokens": of_remap(
+        _vocabulary("unknown", lambda old: 5 if old is None else None)
+    ),
+    "removed outputs": of_remap(_dropped),
+    "old or new indices": of_remap(_ids),
+    "units of the second head": of_remap(_other_unit, 1),
+    "order of the units of the second head": of_remap(_rotate_kept, 1),
     "labels in another order": of_remap(_rotate_labels),
     "labels from nowhere": of_remap(_add_labels),
 }

@@ -11,7 +11,13 @@ from onnx import TensorProto, helper
 from exporter.formats.model import Model
 from exporter.formats.onnx import from_bytes as onnx_from_bytes
 from exporter.formats.tflite import from_bytes as tflite_from_bytes
-from tests.builders import mode_cells, tflite_metadata
+from tests.builders import (
+    language_models,
+    mode_cells,
+    onnx_rankings,
+    several_heads,
+    tflite_metadata,
+)
 from tests.builders import onnx_models as onnx
 from tests.builders.tflite_builder import Builder
 
@@ -156,6 +162,89 @@ MODELS: Mapping[str, tuple[str, Callable[[], bytes]]] = {
     },
 }
 """Name -> kind, and the function that builds the file."""
+
+
+def with_background_dropped() -> bytes:
+    """x -> dense, softmax over 6 classes, the last of which is dropped."""
+    nodes = [
+        onnx.node("Gemm", ["x", "kernel", "bias"], ["z"], "gemm"),
+        onnx.node("Softmax", ["z"], ["p"], "softmax", axis=1),
+        onnx.node("Slice", ["p", "start", "stop", "axis"], ["y"], "drop"),
+    ]
+    ends = {"start": np.array([0]), "stop": np.array([-1]), "axis": np.array([1])}
+    constants = {"kernel": onnx.numbers(6, 6), "bias": onnx.numbers(6), **ends}
+    return onnx.proto(nodes, constants).SerializeToString()
+
+
+def _ranked(name: str) -> Callable[[], bytes]:
+    nodes, outputs, options = onnx_rankings.RANKED[name]
+    return lambda: onnx_rankings.ranked(*nodes, outputs=tuple(outputs), **options).to_bytes()
+
+
+def _language(form: str) -> Callable[[], bytes]:
+    return lambda: language_models.onnx_model(form).SerializeToString()
+
+
+_TOKENS, _HEADS = {"keep": "0,2-8,11,30-37"}, {"cuts": {"age": [0, 2], "race": [1, 3, 4]}}
+_BOTH = {**_TOKENS, "vocabulary": "both"}
+FEATURES: Mapping[str, tuple[str, Callable[[], bytes], Mapping[str, Any]]] = {
+    **{f"tokens, {form}": ("onnx", _language(form), _BOTH) for form in language_models.FORMS},
+    "tokens, tied, ids stay": ("onnx", _language("tied"), {**_BOTH, "keep_ids": True}),
+    "tokens, untied, ids stay": (
+        "onnx",
+        _language("untied"),
+        {**_BOTH, "keep_ids": True, "unknown_id": 3},
+    ),
+    "tokens, head alone": ("onnx", _language("untied"), _TOKENS),
+    "tokens, tied.tflite": (
+        "tflite",
+        lambda: language_models.tflite_model("GATHER", tied=True).content("logits"),
+        _BOTH,
+    ),
+    "tokens, ids stay.tflite": (
+        "tflite",
+        lambda: language_models.tflite_model("GATHER", tied=False).content("logits"),
+        {**_BOTH, "keep_ids": True},
+    ),
+    "several heads": ("onnx", lambda: several_heads.five_heads().to_bytes(), _HEADS),
+    "several heads, masked": (
+        "onnx",
+        lambda: several_heads.five_heads().to_bytes(),
+        {**_HEADS, "mode": "mask"},
+    ),
+    "heads of one kernel": (
+        "onnx",
+        lambda: several_heads.one_kernel().to_bytes(),
+        {"cuts": {"age": [0, 2, 4], "gender": [1]}},
+    ),
+    "several heads.tflite": (
+        "tflite",
+        lambda: several_heads.two_in_tflite().content,
+        {"cuts": {"age": [0, 2], "gender": [1]}},
+    ),
+    "dropped outputs": (
+        "onnx",
+        lambda: several_heads.five_heads().to_bytes(),
+        {"head": "race", "keep": [1, 3, 4], "drop_outputs": ["mood", "pose"]},
+    ),
+    "dropped output.tflite": (
+        "tflite",
+        lambda: several_heads.two_in_tflite().content,
+        {"head": "age", "keep": [1, 3], "drop_outputs": ["gender"]},
+    ),
+    **{
+        f"ranking, {name}, {title}": ("onnx", _ranked(name), options)
+        for name in onnx_rankings.RANKED
+        for title, options in (
+            ("old ids", {"keep": [0, 2, 4]}),
+            ("new ids", {"keep": [0, 2, 4], "new_ids": True}),
+        )
+    },
+    "group": ("onnx", small_onnx, {"head": "y", "keep": [0, 2], "group": 2}),
+    "group.tflite": ("tflite", small_tflite, {"head": "y", "keep": [1], "group": 3}),
+    "background dropped": ("onnx", with_background_dropped, {"keep": [0, 2]}),
+}
+"""Newer features: name -> format, content, options of the cut."""
 
 
 def opened(kind: str, content: bytes, name: str = "file") -> Model:
