@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import tee
+from itertools import chain, tee
 from weakref import WeakKeyDictionary
 
 from exporter.data.samples import Samples, to_model_inputs
@@ -104,6 +104,17 @@ def run(
         yield {**ahead.popleft(), **answers}
 
 
+def _computed_ahead(answers: Iterator[Answers]) -> Iterator[Answers]:
+    """The same answers: those of the first samples, up to 64 MB, are computed at once."""
+    first, size = [], 0
+    for each in answers:
+        first.append(each)
+        size += sum(value.nbytes for value in each.values())
+        if size > _KEPT_BYTES:
+            break
+    return chain(first, answers)
+
+
 def answer_blocks(
     shown: tuple[Shown, Shown],
     samples: Samples,
@@ -120,7 +131,7 @@ def answer_blocks(
     inputs, for_original, for_pruned = tee(samples.feeds(), 3)
     before = known.of(shown[0], samples, for_original, options)
     if samples.in_memory:  # one model after the other, so that one of them is loaded at a time
-        before = iter(list(before))
+        before = _computed_ahead(before)
     masked = (
         {**feed, **{name: values[i] for name, values in masks.items()}}
         for i, feed in enumerate(for_pruned)

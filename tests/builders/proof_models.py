@@ -173,7 +173,7 @@ def with_background_dropped() -> bytes:
     ]
     ends = {"start": np.array([0]), "stop": np.array([-1]), "axis": np.array([1])}
     constants = {"kernel": onnx.numbers(6, 6), "bias": onnx.numbers(6), **ends}
-    return onnx.proto(nodes, constants).SerializeToString()
+    return bytes(onnx.proto(nodes, constants).SerializeToString())
 
 
 def _ranked(name: str) -> Callable[[], bytes]:

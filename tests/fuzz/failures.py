@@ -6,4 +6,11 @@ from collections.abc import Mapping
 
 FAILURES: tuple[tuple[str, Mapping[str, bytes]], ...] = (
     ("report", {"report.json": b"\xff"}),  # no UTF-8, with a manifest that states its hash
+    (
+        "plan",
+        {
+            "plan.toml": b'[models]\nm = "m.onnx"\n[selections]\ns = "0"',
+            "m.onnx": b"\x08\x08\x12\xff",  # a damaged model of one cell
+        },
+    ),
 )

@@ -227,6 +227,28 @@ def test_the_answers_of_an_original_are_computed_once(
     assert sum(each is model for each in ran) == runs
 
 
+@pytest.mark.parametrize(("kept_bytes", "ahead"), [(1 << 26, 9), (0, 1)])
+def test_large_answers_are_not_kept(
+    kept_bytes: int, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The original answers before the pruned model does, as far as its answers are small."""
+    model, order = gate_models.onnx_net(), list[bool]()
+
+    def noted(shown: Any, *rest: Any) -> Any:
+        for each in run(shown, *rest):
+            order.append(shown[0] is model)
+            yield each
+
+    run = answers.run
+    monkeypatch.setattr(answers, "run", noted)
+    monkeypatch.setattr(answers, "_KEPT_BYTES", kept_bytes)
+    options = VerifyOptions(synthetic_samples(model.graph(), 9, 3))
+    cut = plan_cut(model, CutOptions(keep=(1, 2)))
+    found = verify_pair("cut", model, model.apply(cut.plan), cut.remap.heads, options)
+    assert all(check.passed for check in found.checks)
+    assert order.index(False) == ahead
+
+
 def test_other_samples_have_other_answers() -> None:
     """The batch of three is compared with the same options on other inputs."""
     model = gate_models.onnx_net()

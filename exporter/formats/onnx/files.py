@@ -109,8 +109,11 @@ def from_proto(
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """The files of a model that was opened before: its own, then those with its constants."""
-    source = _parse(path)
+    """The files of a model: its own, then those with its constants (ModelError: damaged)."""
+    try:
+        source = _parse(path)
+    except DecodeError as error:
+        raise _damaged(path.name) from error
     others = ExternalData(path.parent, source.values).files(source.model)
     return (path, *(path.parent / location for location in sorted(others)))
 
