@@ -165,9 +165,9 @@ def _coverage(rows: Sequence[UnitRow], share: float) -> Iterable[Decision]:
     for row in sorted(rows, key=lambda row: (-row.count, row.unit)):
         needed = covered / total < share  # not share * total: 0.07 * 100 is above 7
         covered += row.count
-        reason = f"count {row.count}, {covered / total:.4g} of all covered with it"
+        reason = f"count {row.count}, {100 * covered / total:.1f} % of all are covered with it"
         yield Decision(
             row.unit,
             needed,
-            reason if needed else f"count {row.count}, {share:g} is covered without it",
+            reason if needed else f"count {row.count}, {100 * share:g} % are covered without it",
         )

@@ -25,7 +25,7 @@ from exporter.remap import HeadRemap
 LOWEST_SCORE = 0.4
 _SAMPLES = 4  # the one with most boxes is shown
 _MOST_BOXES = 12
-_SIDE = 400  # pixels
+_SIDE = 320  # pixels
 
 
 def box_pictures(  # noqa: PLR0917 - two models, how they were cut, and what is known

@@ -11,6 +11,7 @@ from exporter.report.formatting import number, percent, plural, printable
 from exporter.report.tables import class_name
 
 _MOST = 12  # files; a picture of each takes up to 20 kB
+_MOST_DETECTIONS = 3  # files; a picture of each takes up to 100 kB
 _SAFE = ("data:image/png;base64,", "data:image/jpeg;base64,")
 
 
@@ -166,7 +167,7 @@ def safe(picture: str) -> str:
 def detections(report: Report) -> list[ShownDetection]:
     """The pictures with boxes."""
     rows = [row for row in report.box_pictures if safe(row.picture)]
-    return [_detection(row) for row in rows[:_MOST]]
+    return [_detection(row) for row in rows[:_MOST_DETECTIONS]]
 
 
 def _detection(row: BoxPicture) -> ShownDetection:

@@ -136,8 +136,9 @@ def batch_sections(reports: Mapping[str, Report]) -> list[Section]:
 def _verdict(report: Report, *, written: bool) -> Section:
     can_fail, bad = len(gated(report.checks)), failed(report.checks)
     if bad:
-        files = list(dict.fromkeys(check.artifact for check in bad))
+        files = list(dict.fromkeys(check.artifact for check in bad if check.artifact))
         names = " and ".join(files) if len(files) <= _MOST_NAMES else f"these {len(files)} files"
+        names = names or "these files"
         advice = f"Do not use {names}." if written else "Nothing was written."
         return Section(f"{len(bad)} of {plural(can_fail, 'check')} failed. {advice}", 1, "bad")
     passed = f" ({plural(can_fail, 'check')} passed)" if can_fail else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from exporter.report.html import to_html, to_index_html
+from tests.builders.pictured_reports import BOXES, CONFUSION, sample
 from tests.builders.reports import FAILING, PASSING
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -31,7 +33,14 @@ def browser() -> Iterator[Browser]:
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     pages = {
-        "passing": to_html(PASSING),
+        "passing": to_html(
+            replace(
+                PASSING,
+                worst_samples=(sample(0.25, 0.5),),
+                box_pictures=(BOXES,),
+                confusions=(CONFUSION,),
+            )
+        ),
         "failing": to_html(FAILING),
         "index": to_index_html({"pets": PASSING, "none": FAILING}),
     }

@@ -6,45 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from exporter.records import (
-    BoxPicture,
-    Confusion,
-    DrawnBox,
-    InputPreview,
-    Report,
-    UnitValue,
-    WorstCase,
-    WorstSample,
-)
+from exporter.records import Report, WorstSample
 from exporter.report import pictured
 from exporter.report.html import to_html
 from exporter.report.markdown import to_markdown
 from exporter.report.plots import report_plots
+from tests.builders.pictured_reports import BOXES, CONFUSION, FILE, PNG, sample
 from tests.builders.reports import PASSING
-
-PNG = "data:image/png;base64,iVBORw0KGgo="
-FILE = "pruned.fp32.onnx"
-
-
-def sample(expected: float | None, actual: float | None, **other: object) -> WorstSample:
-    case = WorstCase("cut", FILE, "scores", "max_abs", 3, 1, 5, "d<o>g", expected, actual)
-    values = (UnitValue(0, 3, "cat", 0.75, 0.75), UnitValue(1, 5, "d<o>g", expected, actual))
-    inputs = (
-        InputPreview("image", (1, 8, 8, 3), "uint8", 0.0, 9.0, 255.0, ("1", "2"), PNG),
-        InputPreview("i<d>s", (1, 3), "int64", 1.0, 2.0, 3.0, ("1", "2", "3")),
-        InputPreview("text", (1, 1), "<U3", None, None, None, ("<b>",)),
-    )
-    found = WorstSample(case, True, 1e-6, 16, values, inputs)
-    return replace(found, **other)  # type: ignore[arg-type]
-
-
-def box(unit: int, score: float, kept: bool, left: float = 0.1) -> DrawnBox:
-    return DrawnBox((left, -0.2, left + 0.4, 1.2), unit, f"l<{unit}>" * (unit > 0), score, kept)
-
-
-BOXES = BoxPicture(
-    FILE, 2, PNG, 300, 200, 0.4, (box(1, 0.9, True), box(0, 0.5, False, 0.6)), (box(1, 0.9, True),)
-)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +59,8 @@ def test_boxes_before_and_after() -> None:
     report = replace(PASSING, box_pictures=(BOXES,))
     assert Report.from_json(report.to_json()) == report
     page = to_html(report)
-    assert page.count(PNG) == 2
+    assert page.count(PNG) == 1, "both sides share the picture"
+    assert page.count('<use href="#boxes-1"/>') == 1
     assert page.count('class="box removed"') == 1
     assert page.count('class="box"') == 2
     assert "Original: l&lt;1&gt; 90 %, class 0 50 % (removed class)" in page
@@ -123,8 +92,7 @@ def test_a_picture_from_anywhere_is_not_shown(picture: str) -> None:
 
 
 def test_confusions_are_drawn_as_text() -> None:
-    found = Confusion(FILE, "scores", (0, 2), ("$c_a$", "sea_lion"), ((5, 1), (0, 7)))
-    plots = report_plots(replace(PASSING, confusions=(found,)))
+    plots = report_plots(replace(PASSING, confusions=(CONFUSION,)))
     (plot,) = (each for each in plots if each.title == f"Confusion in {FILE}")
     assert plot.summary == "0 $c_a$ became 2 sea_lion 1 times"
     assert "0 $c_a$" in plot.svg
