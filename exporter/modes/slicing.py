@@ -15,6 +15,7 @@ import numpy as np
 from exporter.errors import ModelError, UsageError
 from exporter.graph import Array, Use
 from exporter.graph.edits import Edit, Replace, SetAttribute, SetShape, Take
+from exporter.graph.operations import TopK
 from exporter.modes.activation_tail import (
     apply_tail,
     narrow_shape,
@@ -115,13 +116,13 @@ def _cut_constants(head: Head, kept: Sequence[int]) -> list[Edit]:
 
 def _cut_head(head: Head, kept: Sequence[int]) -> tuple[Edit, ...]:
     for junction in head.junctions:
-        _check_parts(junction, kept)
+        _check_parts(junction, kept, can_zero=not (head.gather or head.normalized))
     tensors = [each for each in head.tensors if not (head.gather and each.name == head.output)]
     shapes = [SetShape(tensor.name, narrow_shape(tensor, kept)) for tensor in tensors]
     return (*_cut_constants(head, kept), *shapes, *_width_edits(head, kept))
 
 
-def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
+def _check_parts(junction: Junction, kept: Sequence[int], *, can_zero: bool) -> None:
     """Each part is cut alone: the result must be the same as cutting the joined axis."""
     units, start = junction.whole.units, 0
     parts: list[Array] = []
@@ -130,7 +131,8 @@ def _check_parts(junction: Junction, kept: Sequence[int]) -> None:
         if not len(part):
             raise ModelError(
                 f"{junction.node} would get an empty part",
-                f"keep {_describe_units(units[start:stop])}, or use --mode zero",
+                f"keep {_describe_units(units[start:stop])}"
+                + (", or use --mode zero" if can_zero else ""),
             )
         parts.append(part + start)
         start = stop
@@ -150,6 +152,14 @@ def _count_edits(head: Head, ranking: Ranking, kept: Sequence[int]) -> list[Edit
     """A top-k that returns more units than are kept returns all of them."""
     width = len(head.tensor(ranking.source).unit_axis.positions(kept))
     stated = ranking.stated
+    if ranking.positions and isinstance(ranking.node.operation, TopK):
+        count = ranking.node.operation.k or 1
+        if count > width:
+            raise ModelError(
+                f"{ranking.node} returns {count} positions of all units, but only {width} would "
+                "remain",
+                "keep more units",
+            )
     if stated is None or stated.value[0] <= width:
         return []
     if ranking.fixed is not None:

@@ -18,6 +18,7 @@ from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence, with_fr
 from exporter.graph.operations import NonMaxSuppression
 from exporter.graph.walk import dependents
 from exporter.modes import MODES, Semantics
+from exporter.modes.mask_value import contains_probabilities, divides_by_a_norm
 from exporter.modes.merging import merge_units
 from exporter.planning.checks import (
     check_head,
@@ -55,6 +56,9 @@ from exporter.trace import (
 from exporter.trace.head import Head
 
 __all__ = ["Cut", "CutOptions", "HeadCut", "Units", "cut_head", "plan_cut", "trace_for"]
+
+
+_OF_ONE_UNIT = {"softmax": "1.0", "log_softmax": "0.0"}  # what an activation over it returns
 
 
 @dataclass(frozen=True, eq=False)
@@ -491,7 +495,8 @@ def _warnings(
     elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].keeps_share:
         for head in heads:
             if head.competes:
-                value = "1.0" if head.activation == "softmax" else "0.0"
+                is_share = divides_by_a_norm(head) and contains_probabilities(head, head.z)
+                value = "1.0" if is_share else _OF_ONE_UNIT.get(head.activation, "1.0, -1.0 or NaN")
                 yield f"{head.activation} over one unit always returns {value}"
     if MODES[options.mode].keeps_share:
         return

@@ -160,6 +160,9 @@ def _walk_after(graph: Graph, tensor: str, unit_axis: UnitAxis) -> AxisWalk:
         result = walk.tensors.get(node.outputs[0])
         if result is not None and mixes_units(node, result):
             raise Refused(node, "it mixes the units")
+    for output in (each for each in graph.outputs if each in walk.tensors):
+        if not walk.tensors[output].shows(walk.units):
+            raise Refused(None, f"{output!r} shows only some of the units, or another order")
     return walk
 
 

@@ -49,4 +49,5 @@ def _parts(head: Head, tensor: str) -> Iterator[_Part]:
             yield _Part(head, tensor)
     elif only_moves(node, kinds=REARRANGE | Concat):
         for name in node.inputs:
-            yield from _parts(head, name)
+            if name in head.producers:  # not a constant, such as the shape of a Reshape
+                yield from _parts(head, name)

@@ -139,14 +139,20 @@ def _trace_hidden(
 
 
 def _hidden_head(graph: Graph, hidden: HiddenUnits) -> Head:
-    """The head on the first of the axes that has one (raises the error of the first axis)."""
+    """The head on the first of the axes that has one.
+
+    Raises:
+        Refused: none has. An error at the ranking or after it shows that the units reached it.
+    """
     errors: list[Refused] = []
     for axis in hidden.axes:
         try:
             return trace_axis(graph, hidden.tensor, axis, hidden.units)
         except Refused as error:
             errors.append(error)
-    raise errors[0]
+    ranked = {hidden.node.inputs[0], *dependents(graph, hidden.node.outputs)}
+    after = (e for e in errors if e.node is not None and not ranked.isdisjoint(e.node.inputs))
+    raise next(after, errors[0])
 
 
 def trace_recorded(
@@ -237,6 +243,11 @@ def heads_cut_together(graph: Graph, found: Trace, head: Head) -> tuple[Head, ..
 
 def _other_head(graph: Graph, found: Trace, head: Head, output: str) -> Head:
     unit_axis = head.tensor(output).unit_axis
+    drop = f"--drop-output {output} removes that output"
+    if not unit_axis.shows(head.units):
+        raise ModelError(
+            f"output {output!r} shows only some units of head {head.name!r}, or another order", drop
+        )
     for other in found.heads:
         if other.output == output and other.tensor(output).unit_axis.same(unit_axis):
             return other
@@ -244,7 +255,6 @@ def _other_head(graph: Graph, found: Trace, head: Head, output: str) -> Head:
         return replace(trace_unit_axis(graph, output, unit_axis), labels=head.labels)
     except Refused as error:
         reason = refusal_of(output, error)
-        drop = f"--drop-output {output} removes that output"
         raise ModelError(
             f"head {head.name!r} narrows another output too, but {reason}",
             f"{error.hint}; or {drop}" if error.hint else drop,

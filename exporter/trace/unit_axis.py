@@ -39,6 +39,11 @@ class UnitAxis:
         """Does any position belong to a unit?"""
         return bool((self.units >= 0).any())
 
+    def shows(self, units: int) -> bool:
+        """Does each of the units 0, 1, ... have a position, in this order?"""
+        found, first = np.unique(self.units[self.units >= 0], return_index=True)
+        return len(found) == units and bool((np.diff(first) > 0).all())
+
     @property
     def span(self) -> tuple[int, int]:
         """The range from the first position with a unit to the last; there must be one."""

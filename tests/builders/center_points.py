@@ -16,15 +16,22 @@ CLASSES, SIDE, COUNT = 5, 4, 6
 
 
 def center_points(
-    kept: Sequence[int] | None = None, *, form: str = "joined", divisor: int | None = None
+    kept: Sequence[int] | None = None,
+    *,
+    form: str = "joined",
+    divisor: int | None = None,
+    count: int = COUNT,
 ) -> Any:
-    """x[1, 3, 4, 4] -> rows[1, 6, 6] of x, y, width, height, score, class.
+    """x[1, 3, 4, 4] -> rows[1, 6, 6] of x, y, width, height, score, class (or an output "class").
 
     Args:
         kept: build the decoder for these classes only.
-        form: "joined" ranks all places together; "float" divides floats; "fixed" states the number
-            of places; "two steps" ranks the places of each class, then all of these.
+        form: "joined" ranks all places together; "float" divides floats; "fraction" does not round
+            them; "places" returns places instead of classes; "some" divides the first two places;
+            "fixed" states the number of places; "two steps" ranks the places of each class, then
+            all of these.
         divisor: divide places by another number.
+        count: how many places are ranked.
     """
     chosen = list(range(CLASSES) if kept is None else kept)
     size = SIDE * SIDE
@@ -33,7 +40,7 @@ def center_points(
         "k_heat": numbers(CLASSES, 8, 1, 1)[chosen],
         "b_heat": numbers(CLASSES)[chosen],
         "k_box": numbers(2, 8, 1, 1, seed=5),
-        "count": np.array([COUNT]),
+        "count": np.array([count]),
         "flat": np.array([1, len(chosen) * size if form == "fixed" else -1]),
         "size": np.array(divisor or size),
         "per_class": np.array(COUNT),
@@ -42,6 +49,7 @@ def center_points(
         "maps": np.array([1, len(chosen), -1]),
         "first": np.array([0]),
         "last": np.array([2]),
+        "rows_axis": np.array([1]),
         "real_size": np.array(size, np.float32),
     }
     nodes = [
@@ -79,6 +87,18 @@ def center_points(
             node("Div", ["real", "real_size"], ["quotient"], "quotient"),
             node("Cast", ["quotient"], ["class"], "class", to=6),
         ]
+    elif form == "fraction":
+        nodes += [
+            node("Cast", ["ranked"], ["real"], "real", to=1),
+            node("Div", ["real", "real_size"], ["class"], "class"),
+        ]
+    elif form == "places":
+        nodes.append(node("Slice", ["ranked", "first", "last", "rows_axis"], ["class"], "class"))
+    elif form == "some":
+        nodes += [
+            node("Slice", ["ranked", "first", "last", "rows_axis"], ["some"], "some"),
+            node("Div", ["some", "size"], ["class"], "class"),
+        ]
     elif form != "two steps":
         nodes.append(node("Div", ["ranked", "size"], ["class"], "class"))
     nodes += [
@@ -93,7 +113,10 @@ def center_points(
             node("Unsqueeze", [f"{name}_f", "last"], [f"{name}_c"], f"column_{name}"),
         ]
     columns = ["x__c", "y_c", "wh", "score_c", "class_c"]
+    if form in {"fraction", "places", "some"}:
+        columns.remove("class_c")
     nodes.append(node("Concat", columns, ["detections"], "detections", axis=2))
     read = {name for each in nodes for name in each.input}
     constants = {name: value for name, value in constants.items() if name in read}
-    return model(nodes, constants, x=(1, 3, SIDE, SIDE), outputs={"detections": None})
+    outputs = ["detections", *([] if "class_c" in columns else ["class"])]
+    return model(nodes, constants, x=(1, 3, SIDE, SIDE), outputs=dict.fromkeys(outputs))

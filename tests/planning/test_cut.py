@@ -516,6 +516,14 @@ def spatial_softmax() -> Graph:
     return builder.graph(builder.node(Activation("softmax", 1), [z], (None, 6, 5), "y"))
 
 
+def shares(of: str) -> Graph:
+    """Results of an activation, divided by the sum of their absolute values."""
+    builder = Builder()
+    z = builder.dense(builder.feed("x", None, 6), 5, "z")
+    p = builder.node(Activation(of, 1), [z], (None, 5), "p")
+    return builder.graph(builder.node(Activation("l1_normalize", 1), [p], (None, 5), "y"))
+
+
 ALWAYS = "{} over one unit always returns {}"
 
 
@@ -537,6 +545,18 @@ ALWAYS = "{} over one unit always returns {}"
             {"keep": "1"},
             (ALWAYS.format("log_softmax", "0.0"),),
             id="one under log-softmax",
+        ),
+        pytest.param(
+            shares("sigmoid"),
+            {"keep": "1"},
+            (ALWAYS.format("l1_normalize", "1.0"),),
+            id="one probability under a norm",
+        ),
+        pytest.param(
+            shares("tanh"),
+            {"keep": "1"},
+            (ALWAYS.format("l1_normalize", "1.0, -1.0 or NaN"),),
+            id="one value under a norm",
         ),
         pytest.param(
             logits_and_probabilities(),

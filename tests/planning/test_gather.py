@@ -150,6 +150,25 @@ CASES: Mapping[str, tuple[Any, Mapping[str, Any], Mapping[str, int]]] = {
         {"head": "p"},
         {"p": 1},
     ),
+    "a shape that a constant states": (
+        network([*MEAN, node("Reshape", ["p", "shape"], ["r"], "reshape")], "p", "r",
+                constants={"shape": np.array([-1, 1, 5])}),
+        {"head": "p"},
+        {"p": 1, "r": 2},
+    ),
+    "parts of the units keep all": (
+        network([*MEAN, node("Split", ["p", "sizes"], ["l", "r"], "split", axis=1)], "p", "l", "r",
+                constants={"sizes": np.array([2, 3])}),
+        {"head": "p"},
+        {"p": 1},
+    ),
+    "another order keeps all": (
+        network([*MEAN, node("Split", ["p", "sizes"], ["l", "r"], "split", axis=1),
+                 node("Concat", ["r", "l"], ["q"], "swap", axis=1)], "p", "q",
+                constants={"sizes": np.array([2, 3])}),
+        {"head": "p"},
+        {"p": 1},
+    ),
     "a member of the ensemble": (network(MEAN, "p", "pa"), {"head": "pa"}, {"pa": 1}),
     "two heads": (
         network(MEAN, "p", "pa"),

@@ -106,6 +106,21 @@ def test_refused(options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value) or "have probabilities of their own" in str(caught.value)
 
 
+def test_a_part_as_another_output_is_refused() -> None:
+    """Its remap would count the units of all parts."""
+    for parts in (("p", "pg"), ("p", "pa"), ("pa", "p", "z")):
+        with pytest.raises(ExporterError, match=r"shows only some units of head 'p'") as caught:
+            plan_cut(joined(outputs=parts), CutOptions(keep=KEPT, head="p"))
+        name = next(each for each in parts if each in {"pa", "pg"})
+        assert caught.value.hint == f"--drop-output {name} removes that output"
+
+
+def test_a_part_without_units_has_a_remedy_that_works() -> None:
+    with pytest.raises(ExporterError, match="would get an empty part") as caught:
+        plan_cut(joined(), CutOptions(keep=[0, 2, 8]))
+    assert caught.value.hint == "keep one of the units 5 to 7"
+
+
 def test_shares_that_are_scaled_after_their_softmax_are_refused() -> None:
     nodes = [
         node("Gemm", ["x", "w", "b"], ["z"], "gemm"),

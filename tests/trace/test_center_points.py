@@ -47,3 +47,27 @@ def test_classes_of_another_model_are_found(form: str) -> None:
 def test_another_divisor_is_refused() -> None:
     with pytest.raises(ModelError, match="no head can be cut"):
         plan_cut(center_points(divisor=8), CutOptions(keep=KEPT))
+
+
+def test_the_classes_of_some_places() -> None:
+    original, expected = center_points(form="some"), center_points(KEPT, form="some")
+    pruned = original.apply(plan_cut(original, CutOptions(keep=KEPT)).plan)
+    for x in X:
+        wanted = run(expected, {"x": x})
+        found = run(pruned, {"x": x})
+        np.testing.assert_array_equal(found["class"], wanted["class"])
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [("fraction", "which nothing rounds"), ("places", "'class' returns positions among all units")],
+)
+def test_results_that_are_no_classes_are_refused(form: str, reason: str) -> None:
+    """Another axis is tried too; the reason is that of the classes."""
+    with pytest.raises(ModelError, match=reason):
+        plan_cut(center_points(form=form), CutOptions(keep=KEPT))
+
+
+def test_more_places_than_remain_are_refused() -> None:
+    with pytest.raises(ModelError, match="returns 60 positions of all units, but only 48 would"):
+        plan_cut(center_points(count=60), CutOptions(keep=KEPT))

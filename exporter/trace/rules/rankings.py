@@ -54,8 +54,8 @@ def find_ranking(graph: Graph, node: Node, unit_axes: Mapping[str, UnitAxis]) ->
     kinds = {node.outputs[operation.ids]: ids}
     walk.run({name: kinds.get(name, Content(Kind.OTHER)) for name in node.outputs if name})
     contents = walk.outputs()
-    if any(each.kind in {Kind.FLAT, Kind.BLOCKS} for each in contents.values()):
-        raise out_of_order
+    if shown := [name for name, each in contents.items() if each.kind in {Kind.FLAT, Kind.BLOCKS}]:
+        raise Refused(node, f"{shown[0]!r} returns positions among all units, which a cut changes")
     rank_axes, fixed = _rank_axes(graph, node)
     copied = [name for name, each in walk.contents.items() if each.kind is not Kind.OTHER]
     return Ranking(

@@ -36,7 +36,7 @@ from exporter.graph.operations import (
     Transpose,
 )
 from exporter.graph.walk import applies, dependents, moves_one_input
-from exporter.trace.readers import Column, Content, Kind
+from exporter.trace.readers import Content, Kind
 from exporter.trace.rules.floor_division import is_always_zero, is_unused, remainder
 from exporter.trace.rules.index_columns import move_column
 from exporter.trace.rules.protocol import RAW, Refused
@@ -226,9 +226,9 @@ def _mix_from(*slots: int) -> IndexRule:
     def mix(walk: IndexWalk, node: Node, slot: int, content: Content) -> Content | None:
         if (slots and slot not in slots) or (content.kind is Kind.ENTRIES and not walk.is_detector):
             return None
-        unknown_column = Content(Kind.INDICES, column=Column(0, 0))
-        source = unknown_column if content.kind in _POSITIONS else content
-        return replace(walk.moved(node, slot, source), exact=False)
+        if content.kind in _POSITIONS:  # selected ones are positions too; next to others, unknown
+            return replace(content, exact=False) if slots else None
+        return replace(walk.moved(node, slot, content), exact=False)
 
     return mix
 
@@ -268,8 +268,26 @@ def _divide(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | 
         return None
     walk.check_divisor(node, 1)
     walk.divisions.append(node)
-    is_index = applies(node, "mod" if content.kind is Kind.FLAT else "div")
-    return Content(Kind.INDICES, exact=False) if is_index else _OTHER
+    if not applies(node, "mod" if content.kind is Kind.FLAT else "div"):
+        return _OTHER
+    if content.kind is Kind.BLOCKS and not _is_rounded(walk.graph, node):
+        raise Refused(node, "its result is a class index and a fraction, which nothing rounds")
+    return Content(Kind.INDICES, exact=False)
+
+
+def _is_rounded(graph: Graph, node: Node) -> bool:
+    """Does a division return integers, or do only conversions to integers read its result?"""
+    (result,) = node.outputs
+    readers = [reader for reader, _ in graph.consumers.get(result, ())]
+    is_read = bool(readers) and result not in graph.outputs
+    only_converted = is_read and all(applies(reader, "cast") for reader in readers)
+    return _is_whole(graph, result) or (
+        only_converted and all(_is_whole(graph, reader.outputs[0]) for reader in readers)
+    )
+
+
+def _is_whole(graph: Graph, tensor: str) -> bool:
+    return graph.tensors[tensor].dtype.startswith(("int", "uint"))
 
 
 def _subtract(walk: IndexWalk, node: Node, _: int, content: Content) -> Content | None:
