@@ -16,12 +16,13 @@ import numpy as np
 
 from exporter.graph import Array, Graph, Node, Tensor, Use
 from exporter.graph.edits import ComputeStep, Edit, Plan
-from exporter.graph.operations import Operation
+from exporter.graph.operations import Contraction, Operation, Window
 from exporter.graph.products import Axis, Products
 
 Json = dict[str, Any]
 
 _OPERATIONS: Mapping[str, type] = {kind.__name__: kind for kind in get_args(Operation)}
+_TUPLES: Mapping[str, Any] = {"contraction": Contraction, "window": Window}  # by field
 _EDITS: Mapping[str, type] = {kind.__name__: kind for kind in (*get_args(Edit), ComputeStep)}
 
 
@@ -113,18 +114,20 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(name: str, value: Any) -> Any:
-    if name == "uses":
-        return tuple(Use(*use) for use in value)
+def _decode(name: str, value: Any) -> Any:  # noqa: PLR0911 - a return for each type
+    if name in _TUPLES and value is not None:
+        return _TUPLES[name](*map(_decode, _TUPLES[name]._fields, value))
     if isinstance(value, dict):
         if "base64" in value:
             return decode_array(value)
         if "type" in value:
             return _decode_record(value, _EDITS)
         return {key: _decode(key, entry) for key, entry in value["mapping"].items()}
-    if isinstance(value, list):
-        return tuple(_decode(name, entry) for entry in value)
-    return value
+    if not isinstance(value, list):
+        return value
+    if name == "uses":
+        return tuple(Use(*use) for use in value)
+    return tuple(_decode(name, entry) for entry in value)
 
 
 def _frozen(shape: list[int | None] | None) -> tuple[int | None, ...] | None:

@@ -42,7 +42,8 @@ def trim_file(
         ModelError: no channels can be removed, or outputs cannot be compared.
     """
     path = Path(source)
-    check_output_file(out, _kind(path), (), path, force=job.force)
+    kind = _kind(path, options)
+    check_output_file(out, kind, (), path, force=job.force)
     if job.data is None:
         raise UsageError(
             "a network is trimmed on samples of its inputs",
@@ -67,7 +68,9 @@ def trim_file(
         held_out = search.held_out
         meter = QualityMeter(job, original, held_out, planned.selection.labels if planned else None)
         results += meter.measure(small, planned.remap.heads if planned else ())
-        results += measure_models(job, ModelFile(original, path), ModelFile(small, draft), held_out)
+        if KINDS[kind].benchmarked:
+            files = ModelFile(original, path), ModelFile(small, draft)
+            results += measure_models(job, *files, held_out)
         if options.pareto is not None:
             _write_curve(options.pareto, search)
         write = partial(copy_model, draft)
@@ -76,12 +79,17 @@ def trim_file(
         return write_if_passed(job, opened, file, held_out, search.calibration)
 
 
-def _kind(path: Path) -> str:
+def _kind(path: Path, options: TrimOptions) -> str:
     kind = kind_of(path)
-    if not KINDS[kind].opened_here:
+    if options.by == "latency" and not KINDS[kind].benchmarked:
         raise UsageError(
-            f"{path.name} is a {KINDS[kind].title} file, which cannot be trimmed directly",
-            "convert it first: `exporter convert`",
+            f"the latency of a {KINDS[kind].title} model is not measured",
+            "give --by multiply-adds, or trim the converted .onnx or .tflite file",
+        )
+    if not KINDS[kind].written:
+        raise UsageError(
+            f"a {KINDS[kind].title} cannot be trimmed directly",
+            "`exporter convert` it to .onnx or .tflite, and trim that file",
         )
     return kind
 

@@ -250,7 +250,8 @@ class Search:
     def _about_rows(self) -> list[str]:
         """The products that read more columns than the samples give rows."""
         rows = self.trimmer.rows
-        few = [e for e in self.trimmer.products if rows[e.node.name] < e.design.columns]
+        fitted = (each for each in self.trimmer.products if each.node.name in rows)
+        few = [each for each in fitted if rows[each.node.name] < each.design.columns]
         if not few:
             return []
         few.sort(key=lambda each: rows[each.node.name] / each.design.columns)

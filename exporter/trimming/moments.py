@@ -51,6 +51,14 @@ class Moments:
             self._waiting = []
         return self
 
+    def plus(self, other: Moments) -> Moments:
+        """The sums over the rows of both, which were added without others."""
+        both = Moments(0)
+        both.count = self.count + other.count
+        both.gram = both.cross = self.gram + other.gram
+        both.sums = both.other_sums = self.sums + other.sums
+        return both
+
     def centered(self, *, centers: bool) -> tuple[Array, Array]:
         """Gram and cross matrices, without the product of the means if `centers`."""
         if not centers or not self.count:

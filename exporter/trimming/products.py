@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,20 +16,32 @@ from exporter.graph.walk import ancestors
 from exporter.trimming.design import Design
 
 
+class Bias(NamedTuple):
+    """A constant that is added to the channels of a product, or subtracted from them.
+
+    Attributes:
+        use: the input that reads it.
+        sign: -1 for the mean of a batch normalization, which is subtracted.
+    """
+
+    constant: str
+    use: Use
+    sign: int = 1
+
+
 @dataclass(frozen=True, eq=False)
 class ProductToFit:
     """A product that reads channels of one or more groups.
 
     Attributes:
         units: group -> its unit of each column, (columns,); FIXED for columns of other groups.
-        bias: the constant that is added to its channels, and the input that reads it; None if there
-            is none, or the product is folded.
+        bias: None if there is none, or the product is folded.
     """
 
     graph: Graph
     design: Design
     units: dict[str, Array]
-    bias: tuple[str, Use] | None
+    bias: Bias | None
 
     @property
     def node(self) -> Node:
@@ -90,32 +103,38 @@ def in_waves(graph: Graph, products: tuple[ProductToFit, ...]) -> list[list[Prod
     return waves
 
 
-def _bias(graph: Graph, consumer: Consumer) -> tuple[str, Use] | None:
-    """Its own bias, or a constant that the only reader of its output adds."""
+def _bias(graph: Graph, consumer: Consumer) -> Bias | None:
+    """Its own bias, or a constant that the only reader of its output adds or subtracts."""
     node, operation = consumer.node, consumer.node.operation
     assert isinstance(operation, Linear)  # noqa: S101 - narrows the type
     output = node.outputs[0]
-    width = graph.shape(output)[operation.output_axis]
+    axis = operation.output_axis
+    width = graph.shape(output)[axis]
     if operation.bias is not None:
         return _constant(graph, node, operation.bias, width)
     readers = graph.consumers.get(output, ())
     if len(readers) != 1 or output in graph.outputs:
         return None
-    reader, slot = readers[0]
-    is_sum = isinstance(reader.operation, Elementwise) and reader.operation.function == "add"
-    if not is_sum or len(reader.inputs) != 2 or reader.outputs[0] == output:  # noqa: PLR2004
-        return None
-    other = 1 - slot
-    shape = graph.shape(reader.inputs[other])
-    own = operation.output_axis - (len(graph.shape(output)) - len(shape))
-    if own < 0 or own >= len(shape) or shape[own] != width:
-        return None
-    return _constant(graph, reader, other, width)
+    return _added(graph, *readers[0], axis - len(graph.shape(output)), width)
 
 
-def _constant(graph: Graph, node: Node, slot: int, width: int | None) -> tuple[str, Use] | None:
+def _added(graph: Graph, reader: Node, slot: int, axis: int, width: int | None) -> Bias | None:
+    """What a node adds to the channels in an input; their axis counts from the last one."""
+    if not isinstance(reader.operation, Elementwise):
+        return None
+    if reader.operation.function == "batch_normalization":
+        found = _constant(graph, reader, reader.operation.offsets[-1], width)
+        return found and found._replace(sign=-1)
+    if reader.operation.function != "add" or len(reader.inputs) != 2:  # noqa: PLR2004
+        return None
+    shape = graph.shape(reader.inputs[1 - slot])
+    is_aligned = -len(shape) <= axis < 0 and shape[axis] == width
+    return _constant(graph, reader, 1 - slot, width) if is_aligned else None
+
+
+def _constant(graph: Graph, node: Node, slot: int, width: int | None) -> Bias | None:
     tensor = graph.tensors[node.inputs[slot]]
     size = int(np.prod([n or 0 for n in tensor.shape or ()]))
     if not tensor.is_constant or size != width or not tensor.dtype.startswith("float"):
         return None
-    return tensor.name, Use(node.name, slot)
+    return Bias(tensor.name, Use(node.name, slot))

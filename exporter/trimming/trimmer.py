@@ -2,7 +2,8 @@
 
 1. `score`: the original runs on the calibration samples. For each group the Gram matrices of its
    readers give the order in which units are removed (`eliminate`). One narrower network for each
-   group, refitted, shows how sensitive the outputs are to its errors.
+   group, refitted on most of the samples, shows on the others how sensitive the outputs are to its
+   errors.
 2. `path`: the widths of all groups, from the whole network to the narrowest one (`allocate`).
 3. `build`: all channels are removed at once; then the readers are refitted in running order, each
    on what the trimmed network really computes before it (`refit`).
@@ -38,7 +39,7 @@ _MOMENT_BYTES = 1 << 29  # of the Gram matrices that are summed in one pass
 _ROWS_PER_COLUMN = 12  # more rows change a fit little
 _LEAST_ROWS = 2048
 _NARROW = 0.3  # cost of the network that shows which outputs count
-_PROBE_SAMPLES = 128
+_SHARE_OF_PROBES, _MOST_PROBES = 4, 128  # every fourth sample at most
 _PROBE_ERROR = 0.03  # of a group, as a share of the variance of the outputs of its readers
 
 
@@ -71,7 +72,7 @@ class Trimmer:
         sized: the graph with the lengths that costs are counted with; that of the model if None.
 
     Attributes:
-        rows: product -> the rows of its regression that the samples gave, once it is scored.
+        rows: product -> the rows that the samples gave for its last fit; only of fitted products.
     """
 
     def __init__(
@@ -125,16 +126,16 @@ class Trimmer:
     def _scored(self, kept: Mapping[str, Array]) -> tuple[Scored, ...]:
         """Score the groups by the errors of these units of each group; of all without an entry."""
         found = []
-        probes = self._probe_samples()
-        reference = Reference(self.model, self.observed, probes, self.options)
+        reference = Reference(self.model, self.observed, self._divided[1], self.options)
         narrow = Narrowed(self.graph, self.channels.groups, kept)
         for groups in self._chunks():
             readers = self._readers(groups)
             self._progress(f"measuring what {len(readers)} products read")
-            moments = self._original_moments(readers)
+            fitting, probing = (self._original_moments(readers, part) for part in self._divided)
+            every = {name: each.plus(probing[name]) for name, each in fitting.items()}
             for group in groups:
-                each = self._score(group, moments, narrow)
-                found.append(self._with_sensitivity(each, moments, reference))
+                each = self._score(group, every, narrow)
+                found.append(self._with_sensitivity(each, fitting, reference))
         return tuple(found)
 
     def path(self, by: str = "multiply-adds") -> list[Step]:
@@ -164,21 +165,22 @@ class Trimmer:
         if chunk:
             yield chunk
 
-    def _original_moments(self, readers: Sequence[ProductToFit]) -> dict[str, Moments]:
+    def _original_moments(
+        self, readers: Sequence[ProductToFit], samples: Samples
+    ) -> dict[str, Moments]:
         moments = {each.node.name: Moments(each.design.columns) for each in readers}
         first = 0
-        for values in self._values(self.model, readers):
+        for values in self._values(self.model, readers, samples):
             for each in readers:
                 rows = self._rows(each, values[each.data], each.design.places, first)
                 moments[each.node.name].add(rows)
             first += len(values[readers[0].data])
-        self.rows.update((name, each.finish().count) for name, each in moments.items())
-        return moments
+        return {name: each.finish() for name, each in moments.items()}
 
     def _values(
-        self, model: Model, readers: Sequence[ProductToFit]
+        self, model: Model, readers: Sequence[ProductToFit], samples: Samples
     ) -> Iterator[Mapping[str, Array]]:
-        feeds = batches(self.samples, self.graph)
+        feeds = batches(samples, self.graph)
         return values_of(model, (each.data for each in readers), feeds, self.options)
 
     def _rows(self, product: ProductToFit, values: Array, places: Array, first: int) -> Array:
@@ -211,11 +213,13 @@ class Trimmer:
 
     # --- sensitivity ------------------------------------------------------------------------------
 
-    def _probe_samples(self) -> Samples:
-        if self.samples.count <= _PROBE_SAMPLES:
-            return self.samples
-        chosen = np.linspace(0, self.samples.count - 1, _PROBE_SAMPLES).astype(int).tolist()
-        return self.samples.at(chosen)
+    @cached_property
+    def _divided(self) -> tuple[Samples, Samples]:
+        """Samples to fit on, and others to probe with: a fit on few samples is exact on them."""
+        count = self.samples.count
+        probes = np.arange(0, count, max(_SHARE_OF_PROBES, -(-count // _MOST_PROBES)))
+        others = np.setdiff1d(np.arange(count), probes)
+        return self.samples.at(others.tolist()), self.samples.at(probes.tolist())
 
     def _with_sensitivity(
         self,
@@ -281,20 +285,21 @@ class Trimmer:
             each.node.name: Moments(len(left[each.node.name][1]), each.design.columns)
             for each in wave
         }
-        pairs = zip(self._values(trimmed, wave), self._values(self.model, wave), strict=True)
+        new_values, old_values = (
+            self._values(model, wave, self.samples) for model in (trimmed, self.model)
+        )
         first = 0
-        for new, old in pairs:
+        for new, old in zip(new_values, old_values, strict=True):
             for each in wave:
                 rows = self._rows(each, new[each.data], left[each.node.name][0], first)
                 others = self._rows(each, old[each.data], each.design.places, first)
                 moments[each.node.name].add(rows, others)
             first += len(new[wave[0].data])
+        self.rows.update((name, each.finish().count) for name, each in moments.items())
         return [
             edit
             for each in wave
-            for edit in self._fitted(
-                each, narrowed, moments[each.node.name].finish(), original=False
-            )
+            for edit in self._fitted(each, narrowed, moments[each.node.name], original=False)
         ]
 
     def _left(self, product: ProductToFit, narrowed: Narrowed) -> tuple[Array, Array]:
@@ -345,11 +350,11 @@ class Trimmer:
         )
         changes = [Replace(product.kernel, design.kernel(weights, shape, places), (use,))]
         if product.bias is not None:
-            name, bias_use = product.bias
+            name, bias_use, sign = product.bias
             read = self.graph.tensors[name].read
             assert read is not None  # noqa: S101 - narrows the type; `products_of` has checked it
             bias = narrowed.take(name, bias_use, read())
-            changes.append(Replace(name, bias + shift.reshape(bias.shape), (bias_use,)))
+            changes.append(Replace(name, bias + sign * shift.reshape(bias.shape), (bias_use,)))
         return changes
 
 

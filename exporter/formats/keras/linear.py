@@ -23,16 +23,53 @@ from exporter.formats.keras.layer_parts import (
     rank_of,
     with_activation,
 )
-from exporter.graph.operations import Linear, Opaque
+from exporter.graph.operations import Contraction, Linear, Opaque, Window
 from exporter.graph.products import OUTPUT, axes
 
 
 def _dense(call: KerasCall) -> Translation:
-    return _linear(call, Linear(1, 1, rank_of(call) - 1, width_attribute="units"))
+    last = rank_of(call) - 1
+    summed = Contraction(0, input_axis=last, kernel_axis=0)
+    return _linear(call, Linear(1, 1, last, width_attribute="units", contraction=summed))
 
 
 def _convolution(call: KerasCall) -> Translation:
-    return _linear(call, _convolved(call, from_last=1))
+    linear = _convolved(call, from_last=1)
+    summed = Contraction(0, linear.output_axis, linear.kernel_axis - 1, _window(call))
+    groups = "groups" if linear.groups > 1 else None
+    return _linear(call, replace(linear, contraction=summed, groups_attribute=groups))
+
+
+def _depthwise_convolution(call: KerasCall) -> Translation:
+    """A convolution in as many groups as channels."""
+    layer, last = call.operation, rank_of(call) - 1
+    if layer.depth_multiplier != 1 or layer.data_format != "channels_last":
+        return Opaque(
+            "it has several filters for a channel, or channels that are not the last axis"
+        )
+    kernel_axis = len(layer.kernel.shape) - 2
+    summed = Contraction(0, last, kernel_axis + 1, _window(call))
+    channels = int(layer.kernel.shape[kernel_axis])
+    return _linear(call, Linear(1, kernel_axis, last, groups=channels, contraction=summed))
+
+
+def _window(call: KerasCall) -> Window:
+    layer = call.operation
+    first = 1 if layer.data_format == "channels_last" else 2
+    lengths = layer.kernel_size
+    spans = [d * (k - 1) for d, k in zip(layer.dilation_rate, lengths, strict=True)]
+    pads: str | tuple[tuple[int, int], ...] = tuple((0, 0) for _ in spans)
+    if layer.padding == "same":
+        pads = "upper"
+    elif layer.padding == "causal":
+        pads = tuple((span, 0) for span in spans)
+    return Window(
+        axes=tuple(range(first, first + len(lengths))),
+        kernel_axes=tuple(range(len(lengths))),
+        strides=tuple(layer.strides),
+        dilations=tuple(layer.dilation_rate),
+        pads=pads,
+    )
 
 
 def _transposed_convolution(call: KerasCall) -> Translation:
@@ -145,6 +182,7 @@ LINEAR: Mapping[str, Row] = {
     **dict.fromkeys(
         ("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _transposed_convolution
     ),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise_convolution),
     **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable_convolution),
     "EinsumDense": _einsum,
     "TimeDistributed": _time_distributed,
