@@ -25,14 +25,12 @@ def save(
         else:
             model.export(FOLDER / file, verbose=False)
         answers(file, inputs, [outputs])
-        row = {"flags": ["--trust", "keras_hub"]} if kind == "keras" else {}
         record(
             "keras_hub",
             VERSION,
             file,
             head + (", export()" if kind != "keras" else ""),
             units,
-            **row,
         )
 
 
