@@ -196,7 +196,7 @@ def use_settings(path: Path) -> None:
             main(line)
         except SystemExit as end:
             if end.code:
-                assert end.code in {2, 3, 6}, (end.code, said.getvalue())  # noqa: PT017
+                assert end.code in {2, 3, 4, 6}, (end.code, said.getvalue())  # noqa: PT017
                 raise UsageError("refused") from None
 
 
@@ -215,7 +215,7 @@ def show_history(path: Path) -> None:
     if path.suffix == ".json":
         text = path.read_bytes().decode("utf-8", "replace")
         path.unlink()
-        path = path.with_name("history.sqlite")
+        path = path.with_name("cut.sqlite")
         save_timings(path, reports.PASSING, None)
         with sqlite3.connect(path) as database:
             database.execute("UPDATE timing SET latency = ?", (text,))
