@@ -14,27 +14,23 @@ The shapes that outputs state are therefore used only as far as nothing else is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from math import prod
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, numpy_helper
+from onnx import GraphProto, ModelProto, TypeProto
 
 from exporter.errors import ExporterError
 from exporter.formats.isolation import RUNNING_BYTES, call
 from exporter.formats.onnx.branches import PRODUCTS, is_choice, nested
 from exporter.formats.onnx.classical.join import join
-from exporter.formats.onnx.contrib_shapes import replace_with_standard_ops
 from exporter.formats.onnx.external_data import ExternalData
+from exporter.formats.onnx.inference_skeleton import skeleton_of
 from exporter.formats.onnx.kernel_shapes import add_from_kernels, add_from_results
 from exporter.formats.onnx.protos import (
-    DEFAULT_DOMAINS,
-    FIRST_IR_WITHOUT_INPUTS,
     FileNode,
     all_nodes,
     dtype_of,
@@ -53,9 +49,6 @@ from exporter.formats.onnx.shape_inference_by_node import (
 from exporter.graph import Array, Shape, Tensor
 from exporter.graph.lengths import Lengths, input_shapes
 from exporter.remap import Remap
-
-_EQUATION = re.compile(rb"[A-Za-z,.\->\s]*")
-_SMALL = 1024  # elements; larger constants state no shapes, and inference does not need them
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +155,7 @@ def _types_of(
        all chains that compute lengths.
     2. Results that are still incomplete are inferred node by node.
     """
-    skeleton, nodes = _skeleton(model, nodes, constants)
+    skeleton, nodes = skeleton_of(model, nodes, constants)
     types = _inferred(skeleton, nodes)
     if any(is_incomplete(types.get(name)) for node in nodes for name in node.outputs):
         complete_types(skeleton, nodes, types, constants, inferred=True)
@@ -239,7 +232,7 @@ def _named(
     runnable = nested(join(model))
     nodes = nodes if runnable is model else file_nodes(runnable.graph)
     model = runnable
-    light, _ = _skeleton(model, nodes, constants, replace=False)
+    light, _ = skeleton_of(model, nodes, constants, replace=False)
     return _packed(named_types(light, unknown) or named_types(model, unknown, known.external))
 
 
@@ -249,7 +242,7 @@ def _follow(
     constants: Mapping[str, Tensor],
     types: dict[str, TypeProto],
 ) -> Mapping[str, Array]:
-    skeleton, nodes = _skeleton(model, nodes, constants)
+    skeleton, nodes = skeleton_of(model, nodes, constants)
     complete_types(skeleton, nodes, types, constants)
     for add in (add_from_kernels, add_from_results):
         add(model, types, constants)
@@ -357,59 +350,3 @@ def _has_no_width(kind: TypeProto | None) -> bool:
         return _lacks_rank(kind)
     lengths = shape[1:]
     return None in lengths and all(length in {None, 1} for length in lengths)
-
-
-def _skeleton(
-    model: ModelProto,
-    nodes: Sequence[FileNode],
-    constants: Mapping[str, Tensor],
-    *,
-    replace: bool = True,
-) -> tuple[ModelProto, Sequence[FileNode]]:
-    """The model with every large constant turned into an input of its type, and its nodes.
-
-    Args:
-        replace: use standard operators in place of onnxruntime's.
-    """
-    source = model.graph
-    source, large = model.graph, {n for n, each in constants.items() if _is_large(each)}
-    kept: list[FileNode] = []
-    changed = False
-    for node in nodes:
-        if node.plain and node.domain in DEFAULT_DOMAINS:
-            kept.append(node)
-        elif _hangs_inference(node) or (node.operator == "Constant" and node.outputs[0] in large):
-            changed = True
-        else:
-            standard = replace_with_standard_ops(node.proto, constants) if replace else [node.proto]
-            is_same = standard[0] is node.proto
-            kept += [node] if is_same else file_nodes(GraphProto(node=standard))
-            changed |= not is_same
-    result = model_without(model, "initializer", *(["node"] if changed else []))
-    result.graph.node.extend(node.proto for node in kept if changed)
-    result.ir_version = max(result.ir_version, FIRST_IR_WITHOUT_INPUTS)
-    for name in sorted(large - {info.name for info in source.input}):
-        kind = tensor_type(constants[name].dtype, constants[name].shape or ())
-        result.graph.input.add(name=name, type=kind)
-    small = (tensor for tensor in source.initializer if tensor.name not in large)
-    result.graph.initializer.extend(_with_values(t, constants[t.name]) for t in small)
-    return result, kept
-
-
-def _is_large(constant: Tensor) -> bool:
-    return prod(n or 0 for n in constant.shape or ()) > _SMALL
-
-
-def _with_values(tensor: TensorProto, constant: Tensor) -> TensorProto:
-    """The initializer with its values inside the model: inference opens no other file."""
-    if tensor.data_location != TensorProto.EXTERNAL or constant.read is None:
-        return tensor
-    return numpy_helper.from_array(constant.read(), tensor.name)
-
-
-def _hangs_inference(node: FileNode) -> bool:
-    """onnx 1.23's inference never ends on an Einsum with a character that no equation has."""
-    if node.operator != "Einsum":
-        return False
-    equations = (a.s for a in node.proto.attribute if a.name == "equation")
-    return not all(_EQUATION.fullmatch(text) for text in equations)
