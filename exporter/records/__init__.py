@@ -1,5 +1,6 @@
 """Report, Artifact, Check, Latency and other plain data, below everything that fills them."""
 
+from exporter.records.checks import Check, Coverage, FirstDifference, UnitAgreement, WorstCase
 from exporter.records.details import (
     BoxPicture,
     Confusion,
@@ -12,10 +13,7 @@ from exporter.records.report import Report, precision_rows
 from exporter.records.rows import (
     TRIM_STAGE,
     Artifact,
-    Check,
-    Coverage,
     Device,
-    FirstDifference,
     Interface,
     Interval,
     Latency,
@@ -28,9 +26,7 @@ from exporter.records.rows import (
     SelectedUnit,
     TimeBasis,
     Trimmed,
-    UnitAgreement,
     Verdict,
-    WorstCase,
 )
 
 __all__ = [

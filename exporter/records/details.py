@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporter.records.rows import WorstCase
+from exporter.records.checks import WorstCase
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,11 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from exporter.errors import ModelError
 from exporter.output.c_source import FORMS
+from exporter.records.checks import Check, Coverage, FirstDifference, UnitAgreement, WorstCase
 from exporter.records.details import BoxPicture, Confusion, WorstSample
 from exporter.records.rows import (
     Artifact,
-    Check,
-    Coverage,
     Device,
-    FirstDifference,
     Latency,
     Memory,
     Original,
@@ -30,8 +28,6 @@ from exporter.records.rows import (
     Quality,
     SelectedUnit,
     Trimmed,
-    UnitAgreement,
-    WorstCase,
 )
 from exporter.remap import Remap
 
