@@ -45,11 +45,12 @@ def unshare(source: Path, out: Path, *, force: bool = False) -> list[Path]:
     if source.is_dir():
         return _unshare_folder(source, out, force=force)
     kind = kind_of(source)
-    if not KINDS[kind].shares or len(KINDS[kind].files_of(source)) == 1:
+    model = _opened(source) if KINDS[kind].shares else None
+    if model is None or len(KINDS[kind].files_of(source)) == 1:
         raise UsageError(f"{source} contains all its constants", _HINT)
     check_output_file(out, kind, (), source, force=force)
     with new_file(out, force=force) as draft:
-        draft.write(cast("SharingModel", open_model(source)).write_whole)
+        draft.write(model.write_whole)
         if sidecar_path(source).is_file():
             draft.add_text(sidecar_path(out).name, sidecar_path(source).read_text("utf-8"))
         draft.publish()
@@ -82,7 +83,7 @@ def _unshare_folder(source: Path, out: Path, *, force: bool) -> list[Path]:
                     shutil.copyfile(path, target)
         for path, name in zip(models, names, strict=True):
             with writing(folder / name):
-                cast("SharingModel", open_model(path)).write_whole(folder / name)
+                _opened(path).write_whole(folder / name)
         _update_reports(folder)
         _write_manifests(source, folder)
     return [out / name for name in names]
@@ -91,10 +92,15 @@ def _unshare_folder(source: Path, out: Path, *, force: bool) -> list[Path]:
 _NOT_COPIED = {MANIFEST, CELL}  # one is written again; the other states how a batch made a cell
 
 
+def _opened(path: Path) -> SharingModel:
+    return cast("SharingModel", open_model(path))
+
+
 def _has_body(path: Path) -> bool:
     """Does a model refer to a body?"""
     if path.suffix.lower() not in KINDS["onnx"].suffixes:
         return False
+    _opened(path)  # a damaged file is refused here
     return any(BODY.fullmatch(each.name) for each in KINDS["onnx"].files_of(path))
 
 

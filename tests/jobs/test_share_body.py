@@ -174,6 +174,17 @@ def test_folders_that_are_refused(shared: Path, own: Path, tmp_path: Path) -> No
     assert not (tmp_path / "whole").exists()
 
 
+def test_a_damaged_model_is_refused(shared: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(b"\x08" + bytes(100))
+    with pytest.raises(ModelError, match=r"damaged\.onnx"):
+        exporter.unshare(damaged, tmp_path / "whole.onnx")
+    (shared / "SHA256SUMS").unlink()
+    damaged.rename(shared / "damaged.onnx")
+    with pytest.raises(ModelError, match=r"damaged\.onnx"):
+        exporter.unshare(shared, tmp_path / "whole")
+
+
 def test_what_cannot_share_is_refused(net: Path, shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UsageError, match="TFLite files contain all their weights"):

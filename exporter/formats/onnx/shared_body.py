@@ -242,7 +242,7 @@ def without_statement(model: ModelProto, folder: Path, name: str) -> ModelProto:
         return model
     stated = _parsed(texts, name)
     path = folder / stated.file
-    if not path.exists():
+    if not path.is_file():  # a pipe would be waited for
         raise ModelError(
             f"{name} needs {stated.file} with the SHA-256 {stated.sha256}, which is not next to it",
             _RESTORE,

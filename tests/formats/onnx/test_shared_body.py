@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -179,6 +180,14 @@ def test_a_missing_body_is_named_with_its_hash(variant: Path) -> None:
     digest = hashlib.sha256(body.read_bytes()).hexdigest()
     body.unlink()
     with pytest.raises(ModelError, match=f"needs {body.name} with the SHA-256 {digest}"):
+        open_model(variant)
+
+
+def test_a_pipe_is_no_body(variant: Path) -> None:
+    body = body_of(variant)
+    body.unlink()
+    os.mkfifo(body)
+    with pytest.raises(ModelError, match=f"needs {body.name}"):
         open_model(variant)
 
 
