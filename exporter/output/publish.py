@@ -86,7 +86,7 @@ def _recover(place: Place) -> None:
     """Carry out the rest of a plan, then remove the temporary files."""
     if place.plan.exists():
         plan = Plan(**json.loads(place.plan.read_text("utf-8")))
-        with suppress(FileExistsError):  # someone else has made such a file meanwhile
+        with suppress(FileExistsError, OutputError):  # someone else has made such a file meanwhile
             _Publication(place, plan).carry_out()
     place.clear()
 
@@ -142,9 +142,12 @@ class _Publication:
             if not self._is_there(name):
                 try:
                     self._put(name)
-                except FileExistsError:
+                except FileExistsError as error:
                     if not self._is_there(name):  # another process has just put it there
-                        raise
+                        raise OutputError(
+                            f"{self._folder / name} exists with other content than its name says",
+                            "use --force to replace it",
+                        ) from error
                 self._undo.clear()
         for name in plan.data:
             if not self._is_there(name):
