@@ -65,9 +65,10 @@ class OnnxRunner:
     def _length_hint(self, inputs: Mapping[str, Array]) -> str:
         """How to state other lengths, if the file leaves some open that the network decides."""
         for end in self._session.get_inputs():
-            is_open = any(not isinstance(length, int) for length in end.shape[1:])
-            if is_open and end.name in inputs:
-                shape = ",".join(map(str, inputs[end.name].shape))
+            is_open = [bool(i) and not isinstance(n, int) for i, n in enumerate(end.shape)]
+            if any(is_open) and end.name in inputs:
+                fed = zip(inputs[end.name].shape, is_open, strict=False)
+                shape = ",".join("?" if unknown else str(length) for length, unknown in fed)
                 return f"if the network needs other lengths: --input-shape {end.name}={shape}"
         return ""
 

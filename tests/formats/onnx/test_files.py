@@ -203,7 +203,7 @@ def test_lengths_that_the_network_does_not_take_can_be_stated() -> None:
     source = proto([add], {"b": X[0]}, x=("n", "length"), outputs={"y": ["n", 6]})
     with pytest.raises(ModelError, match=r"cannot run network\.onnx: ") as caught:
         from_proto(source, "network.onnx").runner(RunOptions())({"x": X[:, :4]})
-    assert caught.value.hint == "if the network needs other lengths: --input-shape x=3,4"
+    assert caught.value.hint == "if the network needs other lengths: --input-shape x=3,?"
 
 
 # --- read -----------------------------------------------------------------------------------------
