@@ -113,8 +113,7 @@ class Maker:
         made = uncut.model.apply(cut.plan)
         made.name = name or made.name
         with writing(path):
-            is_kept = FLOAT in self.job.precisions  # a body of a file that is removed would stay
-            shares = self.job.share_body and is_kept
+            shares = self.job.share_body and FLOAT in self.job.precisions
             write_pruned(made, cut, uncut.path, path, share_body=shares)
         return FloatFile(uncut, path, cut, self.source.reopen(path), uncut.route)
 

@@ -147,9 +147,12 @@ def write_pruned(
     """Write a pruned model, or copy the uncut file if all units are kept.
 
     Args:
-        share_body: write what the cut left as it was into a file of its own.
+        share_body: write what the cut left as it was into a file of its own. An uncut model with
+            its weights in another file gets a body too: a copy of that file, under its old name,
+            could replace one that other models next to it read.
     """
-    if not cut.plan.every_edit and uncut and path.suffix.lower() in suffixes_of(uncut):
+    keeps_all = not cut.plan.every_edit and uncut and path.suffix.lower() in suffixes_of(uncut)
+    if uncut and keeps_all and not (share_body and len(KINDS["onnx"].files_of(uncut)) > 1):
         copy_model(uncut, path)
     elif share_body:
         cast("SharingModel", model).write_sharing(path)

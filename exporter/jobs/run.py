@@ -403,28 +403,32 @@ def _prune(variant: _Variant, uncut: UncutModel, numbers: Iterator[int]) -> Iter
     """
     specs = quantization_specs(variant.job)
     files = len(variant.models) * (1 + len(specs))
-    variant.job.on_file(next(numbers), files)
-    made = _make_float(variant, uncut)
-    variant.job.timings.end("cut")
-    plain = _check_float(variant, made)
     is_wanted = not specs or FLOAT in variant.job.precisions
-    unmeasured = replace(plain.results, latency=(), memory=())
-    yield plain if is_wanted else replace(plain, results=unmeasured, is_wanted=False)
-    for spec in specs:
+    with nullcontext() if is_wanted else scratch_folder() as scratch:
         variant.job.on_file(next(numbers), files)
-        yield _quantize(variant, made, plain, spec)
-    if not is_wanted:
-        made.path.unlink()
+        made = _make_float(variant, uncut, scratch)
+        variant.job.timings.end("cut")
+        plain = _check_float(variant, made)
+        unmeasured = replace(plain.results, latency=(), memory=())
+        yield plain if is_wanted else replace(plain, results=unmeasured, is_wanted=False)
+        for spec in specs:
+            variant.job.on_file(next(numbers), files)
+            yield _quantize(variant, made, plain, spec)
 
 
-def _make_float(variant: _Variant, uncut: UncutModel) -> FloatFile:
-    """Write the float file of one kind, and the original if it is wanted."""
+def _make_float(variant: _Variant, uncut: UncutModel, scratch: Path | None) -> FloatFile:
+    """Write the float file of one kind, and the original if it is wanted.
+
+    Args:
+        scratch: folder for a float file that is only needed to make the others.
+    """
     if variant.job.keep_original and uncut.path:
         original = variant.folder / _kept_name(uncut.path)
         with writing(original):
             copy_model(uncut.path, original)
     name = variant.name_of(uncut.model.kind, uncut.model.precision)
-    made = variant.make_float(uncut, variant.path_of(name), Path(name).name)
+    path = variant.path_of(name) if scratch is None else scratch / Path(name).name
+    made = variant.make_float(uncut, path, path.name)
     made.model.name = name
     return made
 

@@ -15,12 +15,22 @@ from exporter.formats.model import SharingModel
 from exporter.jobs.output_file import check_output_file
 from exporter.output.draft import new_file, new_folder
 from exporter.output.files import sha256_of, write_text, writing
-from exporter.output.folder import BODY, CELL, INDEX, JOURNAL, MANIFEST, PAGE, REPORT
+from exporter.output.folder import (
+    BODY,
+    CELL,
+    INDEX,
+    JOURNAL,
+    MANIFEST,
+    PAGE,
+    REPORT,
+    check_output_folder,
+)
 from exporter.output.manifest import check_manifest, files_beside, write_manifest
 from exporter.output.sidecar import sidecar_path
 from exporter.records import Report
 from exporter.report.html import to_html, to_index_html
 from exporter.report.markdown import to_markdown
+from exporter.selection.text_file import LARGEST_RECORDS, read_text
 
 _HINT = "give a model or a folder that was written with --share-body"
 
@@ -37,7 +47,7 @@ def unshare(source: Path, out: Path, *, force: bool = False) -> list[Path]:
         The models that were written.
 
     Raises:
-        UsageError: no model refers to another file.
+        UsageError: no model refers to another file, or the source is in a folder to replace.
         ModelError: the body of a model is missing, or it is another one.
         CheckError: the folder is not as it was written.
         OutputError: the output exists or cannot be written.
@@ -52,7 +62,7 @@ def unshare(source: Path, out: Path, *, force: bool = False) -> list[Path]:
     with new_file(out, force=force) as draft:
         draft.write(model.write_whole)
         if sidecar_path(source).is_file():
-            draft.add_text(sidecar_path(out).name, sidecar_path(source).read_text("utf-8"))
+            draft.add_text(sidecar_path(out).name, read_text(sidecar_path(source)))
         draft.publish()
     return [out]
 
@@ -62,6 +72,7 @@ def _unshare_folder(source: Path, out: Path, *, force: bool) -> list[Path]:
         raise UsageError(f"{source} is the output of a batch", "give the folder of a model in it")
     if out.resolve().is_relative_to(source.resolve()):
         raise UsageError(f"{out} is in {source}", "choose another place with -o")
+    check_output_folder(out, force=force, inputs=(source,))
     if (source / MANIFEST).exists():
         found = check_manifest(source)
         if wrong := [*found.missing, *found.changed]:
@@ -107,7 +118,8 @@ def _has_body(path: Path) -> bool:
 def _update_reports(folder: Path) -> None:
     """Let the reports state the sizes and hashes of the new files."""
     reports = {
-        path.parent: Report.from_json(path.read_text("utf-8")) for path in folder.rglob(REPORT)
+        path.parent: Report.from_json(read_text(path, LARGEST_RECORDS))
+        for path in folder.rglob(REPORT)
     }
     for place, report in reports.items():
         artifacts = []

@@ -91,6 +91,9 @@ def cannot_write(target: Path, error: OSError) -> OutputError:
     """The error for a target that the operating system refuses to write."""
     target = _final(target)
     if isinstance(error, FileExistsError):
+        found = Path(error.filename2 or error.filename or target)  # perhaps a file next to it
+        if found.name != target.name and found.parent.resolve() == target.parent.resolve():
+            target = target.with_name(found.name)
         return OutputError(f"{target} exists", "use --force to replace it")
     hint = HINTS.get(error.errno or 0, "choose another place with -o")
     return OutputError(f"cannot write {target}: {error.strerror or error}", hint)

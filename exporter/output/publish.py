@@ -145,7 +145,7 @@ class _Publication:
                 except FileExistsError as error:
                     if not self._is_there(name):  # another process has just put it there
                         raise OutputError(
-                            f"{self._folder / name} exists with other content than its name says",
+                            f"{self._folder / name} exists as a link, or with other content",
                             "use --force to replace it",
                         ) from error
                 self._undo.clear()
@@ -163,10 +163,15 @@ class _Publication:
         flush_folder(self._folder)
 
     def _is_there(self, name: str) -> bool:
-        """Has a file in the folder the bytes of the prepared one already?"""
+        """Has a file in the folder the bytes of the prepared one already?
+
+        A link does not count: models that read it would be refused.
+        """
         source, target = self._new / name, self._folder / name
         both = source.exists() and target.is_file()
-        return both and filecmp.cmp(source, target, shallow=False)
+        if not both or target.is_symlink() or target.stat().st_nlink > 1:
+            return False
+        return filecmp.cmp(source, target, shallow=False)
 
     def undo(self) -> None:
         """Take the renames back, the newest first. Raises OSError if one of them fails."""

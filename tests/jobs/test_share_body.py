@@ -185,6 +185,31 @@ def test_a_damaged_model_is_refused(shared: Path, tmp_path: Path) -> None:
         exporter.unshare(shared, tmp_path / "whole")
 
 
+def test_the_folder_of_the_source_is_not_replaced(net: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    exporter.run(net, out, keep=[1], **FAST)
+    (out / "more").mkdir()
+    exporter.prune(net, keep=[1], verify=False).save(out / "more" / "a.onnx", share_body=True)
+    before = files(out)
+    with pytest.raises(UsageError, match=r"the input .*more is in .*out, which --force replaces"):
+        exporter.unshare(out / "more", out, force=True)
+    assert files(out) == before
+
+
+def test_other_files_of_a_folder(net: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    exporter.prune(net, keep=[1], verify=False).save(source / "a.onnx", share_body=True)
+    (source / "a.onnx.remap.json").write_bytes(b"\xff")
+    exporter.unshare(source, tmp_path / "out")
+    assert (tmp_path / "out" / "a.onnx.remap.json").read_bytes() == b"\xff"
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        exporter.unshare(source / "a.onnx", tmp_path / "a.onnx")
+    (source / "report.json").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        exporter.unshare(source, tmp_path / "other")
+
+
 def test_what_cannot_share_is_refused(net: Path, shelf: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.raises(UsageError, match="TFLite files contain all their weights"):
@@ -213,6 +238,44 @@ def test_all_units(net: Path, tmp_path: Path) -> None:
     """The file is copied, as without the option."""
     exporter.run(net, tmp_path / "out", variants={"all": list(range(20))}, share_body=True, **FAST)
     assert (tmp_path / "out" / "all.pruned.fp32.onnx").read_bytes() == net.read_bytes()
+
+
+@pytest.fixture
+def external(net: Path, tmp_path: Path) -> Path:
+    """The network with its weights in a file in a subfolder."""
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    path, where = tmp_path / "in" / "net.onnx", "sub/w.bin"
+    onnx.save(onnx.load(net), path, save_as_external_data=True, location=where, size_threshold=0)
+    return path
+
+
+def test_all_units_of_a_model_with_its_weights_in_another_file(
+    external: Path, own: Path, tmp_path: Path
+) -> None:
+    """The weights are in a body: a copy could replace a file that another model reads."""
+    out = tmp_path / "out"
+    exporter.run(external, out, variants={"all": range(20), "low": [0]}, share_body=True, **FAST)
+    assert {path.name for path in out.glob("*.*")} - {"index.html"} == {
+        "all.pruned.fp32.onnx",
+        "low.pruned.fp32.onnx",
+        *(path.name for path in out.glob("body-*.data")),
+    }
+    assert exporter.verify(out).ok
+    model = onnx.load(out / "all.pruned.fp32.onnx")
+    values = {each.name: onnx.numpy_helper.to_array(each) for each in model.graph.initializer}
+    assert np.array_equal(values["body"], numbers(6, 300))
+    assert np.array_equal(values["kernel"], numbers(300, 20))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_a_float_file_that_is_not_wanted_leaves_no_weights(
+    share: bool, external: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"precisions": ["dynamic"], "quantize_first": True, **FAST}
+    exporter.run(external, tmp_path / "out", variants={"a": [1]}, share_body=share, **options)
+    found = {path.name for path in (tmp_path / "out").rglob("*.data")}
+    assert all(name.startswith("body-") for name in found), found
+    assert len(found) == share
 
 
 def test_a_failing_variant_leaves_nothing(net: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -202,7 +203,7 @@ def test_weights_that_are_there_are_shared(tmp_path: Path) -> None:
 
 def test_other_weights_with_the_same_name_are_not_used(tmp_path: Path) -> None:
     write(tmp_path, {"m-2.data": b"other"})
-    with pytest.raises(OutputError, match=r"m\.onnx exists"):
+    with pytest.raises(OutputError, match=r"m-2\.data exists"):
         publish_files(tmp_path, force=False)
     assert listing(tmp_path) == {"m-2.data": b"other"}
     publish_files(tmp_path, force=True)
@@ -453,9 +454,29 @@ def test_a_body_stays_if_a_later_rename_fails(tmp_path: Path) -> None:
     assert files_in(tmp_path) == {"cell.onnx": b"someone else's", BODY: b"body"}
 
 
+def link(target: Path, path: Path) -> None:
+    path.hardlink_to(target)
+
+
+@pytest.mark.parametrize("make", [link, lambda target, path: path.symlink_to(target)])
+def test_a_link_is_no_body(make: Callable[[Path, Path], None], tmp_path: Path) -> None:
+    """Models that read it would be refused."""
+    folder, target = tmp_path / "out", tmp_path / "elsewhere"
+    folder.mkdir()
+    target.write_bytes(b"body")
+    make(target, folder / BODY)
+    with pytest.raises(OutputError, match=f"{BODY} exists"):
+        publish_with_body(folder)
+    publish_with_body(folder, force=True)
+    assert files_in(folder) == WITH_BODY
+    found = (folder / BODY).lstat()
+    assert (stat.S_ISREG(found.st_mode), found.st_nlink) == (True, 1)
+    assert target.read_bytes() == b"body"
+
+
 def test_a_body_with_other_content_is_no_body(tmp_path: Path) -> None:
     (tmp_path / BODY).write_bytes(b"damaged")
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match=f"{BODY} exists"):
         publish_with_body(tmp_path)
     assert files_in(tmp_path) == {BODY: b"damaged"}
     publish_with_body(tmp_path, force=True)
