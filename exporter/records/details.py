@@ -57,6 +57,7 @@ class WorstSample:
         samples: how many were compared.
         values: of some units, the largest expected ones first.
         inputs: of the sample; empty if it was not read again.
+        quantized: the values are quantized ones.
     """
 
     case: WorstCase
@@ -65,6 +66,7 @@ class WorstSample:
     samples: int
     values: tuple[UnitValue, ...] = ()
     inputs: tuple[InputPreview, ...] = ()
+    quantized: bool = False
 
 
 @dataclass(frozen=True)

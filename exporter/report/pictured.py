@@ -127,6 +127,8 @@ def _sample(row: WorstSample) -> ShownSample:
             f"{place} has the largest difference from {against}, in output "
             f"{printable(case.output)}.{limit}"
         )
+    if row.quantized:
+        words += " The values are quantized values."
     worst = case.unit, case.original_unit
     units = [value for value in row.values if value.unit is not None] or row.values
     return ShownSample(

@@ -16,6 +16,7 @@ from exporter.report.formatting import NOTHING, change, milliseconds, percent, p
 
 Result = Literal["pass", "warning", "fail"]
 
+_SHOWN_LABELS = 5  # of each head, in the index of variants
 LOW_TOP1 = 0.95  # an agreement below this is a warning, even where the limit allows it
 _WORDS = {"pass": "Pass", "warning": "Look closer", "fail": "Do not use"}
 
@@ -253,4 +254,12 @@ def variant_rows(reports: Mapping[str, Report]) -> list[VariantRow]:
 
 def _kept(report: Report) -> str:
     heads = report.remap.heads if report.remap else ()
-    return ", ".join(f"{len(head.kept)} of {head.old_units}" for head in heads) or NOTHING
+    return ", ".join(map(_kept_units, heads)) or NOTHING
+
+
+def _kept_units(head: HeadRemap) -> str:
+    """3 of 10: cat, dog, owl; the first labels if there are many."""
+    text, labels = f"{len(head.kept)} of {head.old_units}", head.labels or ()
+    shown = ", ".join(map(printable, labels[:_SHOWN_LABELS]))
+    more = ", ..." if len(labels) > _SHOWN_LABELS else ""
+    return f"{text}: {shown}{more}" if shown else text

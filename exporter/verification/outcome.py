@@ -120,7 +120,14 @@ class Outcome:
             for position, expected, actual in worst.values
         ]
         case = self._worst(failed or "max_abs", each, worst.place)
-        found = WorstSample(case, failed is None, worst.limit, samples, tuple(values))
+        found = WorstSample(
+            case,
+            failed is None,
+            worst.limit,
+            samples,
+            tuple(values),
+            quantized=bool(each.precision),
+        )
         is_read = each.role not in {"z", "removed"}
         unlimited = worst.limit is None and is_read
         return (failed is not None, unlimited, worst.excess, is_read), found

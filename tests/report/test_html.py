@@ -268,6 +268,22 @@ def test_the_index_shows_a_dash_for_what_was_not_measured() -> None:
     assert "<svg" not in to_index_html({"x": bare})
 
 
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        (("cat", "<b>dog</b>"), "2 of 90: cat, <b>dog</b>"),
+        (tuple("abcdef"), "6 of 90: a, b, c, d, e, ..."),
+        (None, "3 of 90"),
+    ],
+)
+def test_the_index_names_the_kept_units(labels: tuple[str, ...] | None, kept: str) -> None:
+    one = head(tuple(range(len(labels or "abc"))), 90, labels=labels)
+    report = replace(PASSING, remap=remap(one))
+    (row, *_) = view.variant_rows({"x": report})
+    assert row.kept == kept
+    assert "<b>" not in to_index_html({"x": report})
+
+
 # --- numbers that no axis can show --------------------------------------------------------------
 
 

@@ -38,6 +38,9 @@ def test_the_worst_sample_of_a_file(row: WorstSample, words: str, texts: str) ->
     assert texts in text.replace("\\", "").replace("&lt;", "<").replace("&gt;", ">")
     for part in (PNG, "d&lt;o&gt;g", "i&lt;d&gt;s", "1, 2, 3", "&lt;b&gt;", "1 x 8 x 8 x 3 uint8"):
         assert part in page, part
+    assert "The values are quantized values" not in page
+    quantized = replace(PASSING, worst_samples=(replace(row, quantized=True),))
+    assert "The values are quantized values" in to_html(quantized)
     assert ("Bold: the largest difference" in page) == (row.case.expected != row.case.actual)
 
 

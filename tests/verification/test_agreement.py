@@ -155,6 +155,7 @@ def test_the_confusion_and_the_worst_sample_are_those_of_the_files(folder: Path)
     (only,) = worst.inputs
     assert only.high == pytest.approx(float(values[sample].max()))
     assert not only.picture
+    assert not worst.quantized
     assert exporter.Report.from_json(report.to_json()) == report
     (plot,) = (each for each in report_plots(report) if each.title.startswith("Confusion"))
     i, j = max(
