@@ -645,7 +645,8 @@ def test_integer_logits_are_bit_identical(
     assert {check.output for check in done.checks} == outputs
     logits = min(outputs, key=lambda name: "(z)" not in name)
     assert allowed(done, logits) == 0.0
-    assert done.worst_sample is not None and done.worst_sample.quantized
+    assert done.worst_sample is not None
+    assert done.worst_sample.quantized
     (bias,) = {c.name for c in cut.heads[0].constants if c.dtype == "int32" and len(c.shape) == 1}
     wrong = spoiled(pruned, bias, lambda values: values + np.int32(2000))
     assert logits in failed(verify_pair("cut", original, wrong, tables, job))
