@@ -223,6 +223,8 @@ class Graph:
         hidden: tensors in branches of the model, which cannot become outputs.
         varying: tensors with a shape that may differ from sample to sample, such as the boxes above
             a threshold. The graph has their shapes in one run.
+        open_axes: tensor -> its axes with the length of one run, which the lengths of the inputs
+            may decide.
     """
 
     nodes: tuple[Node, ...]
@@ -235,6 +237,7 @@ class Graph:
     other_entries: tuple[str, ...] = ()
     hidden: frozenset[str] = frozenset()
     varying: frozenset[str] = frozenset()
+    open_axes: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
     @cached_property
     def producers(self) -> Mapping[str, tuple[Node, int]]:

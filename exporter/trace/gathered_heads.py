@@ -77,7 +77,8 @@ def gathered_head(
             cannot follow.
     """
     shape = graph.shape(tensor)
-    width = shape[axis] if axis < len(shape) else None
+    is_known = axis < len(shape) and axis not in graph.open_axes.get(tensor, ())
+    width = shape[axis] if is_known else None
     if not width or width > _WIDE or tensor not in graph.producers:
         raise Refused(None, f"axis {axis} of {tensor!r} does not have a known number of units")
     parts = stated_axis_parts(shape, axis, units) if units else find_axis_parts(graph, tensor, axis)

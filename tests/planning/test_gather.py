@@ -336,6 +336,24 @@ def test_the_refusal_offers_it(name: str) -> None:
     assert inspect_model(original).refused[0].hint.endswith(OFFER)
 
 
+def test_steps_of_an_open_number_are_no_units() -> None:
+    """A softmax over the words of a text, as for the start of an answer."""
+    words = [
+        node("MatMul", ["x", "w"], ["rows"], "matmul"),
+        node("Squeeze", ["rows", "last"], ["z"], "squeeze"),
+        node("Softmax", ["z"], ["p"], "softmax", axis=1),
+    ]
+    constants = {"w": numbers(6, 1), "last": np.array([2])}
+    for steps in ("steps", 4):
+        original = network(words, constants=constants, x=("batch", steps, 6))
+        with pytest.raises(ModelError) as caught:
+            plan_cut(original, CutOptions(keep=KEPT))
+        assert ("allow-gather" in caught.value.hint) == (steps == 4)
+    assert planned(original).remap.heads[0].old_units == 4
+    with pytest.raises(ModelError, match="no head can be cut"):
+        planned(network(words, constants=constants, x=("batch", "steps", 6)))
+
+
 def test_it_is_not_offered_for_boxes() -> None:
     nodes = [node("Softmax", ["x"], ["y"], "softmax", axis=2)]
     with pytest.raises(ModelError) as caught:

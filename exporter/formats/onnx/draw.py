@@ -100,7 +100,15 @@ def draw(
     labels = {**labels_in_tables(graph, constants), **labels_of(model, graph, remap)}
     varying = _selected(graph).intersection(found.measured) if found.measured else frozenset()
     graph = replace(graph, labels=labels, hidden=lifted_tensors(file), varying=varying)
+    if any(None in (graph.tensors[name].shape or ())[1:] for name in inputs):
+        graph = replace(graph, open_axes=_open_axes(found))
     return Drawing(graph, file, constants, found.types, found.measured)
+
+
+def _open_axes(found: Inferred) -> dict[str, frozenset[int]]:
+    """Tensor -> its axes with a length that is known from one run only."""
+    stated = {name: shape_of(found.types.get(name)) or () for name in found.measured}
+    return {name: frozenset(i for i, n in enumerate(s) if n is None) for name, s in stated.items()}
 
 
 # The values that these operators read decide how many values they return.
