@@ -18,6 +18,7 @@ from exporter.jobs.job import Job
 from exporter.jobs.record import describe_artifact, make_report
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import QualityMeter
+from exporter.modes.gate_branch import MASK
 from exporter.output.sidecar import read_sidecar
 from exporter.performance.memory import ModelFile
 from exporter.quantization import FLOAT, PRECISIONS
@@ -120,9 +121,12 @@ def _check_order(original: Model, pruned: Model) -> None:
 
 
 def _check_inputs(original: Model, pruned: Model) -> None:
-    """Refuse to time two models that cannot run on the same samples."""
+    """Refuse to time two models that cannot run on the same samples.
+
+    The pruned one may lack inputs that only removed outputs need, or have one more for a mask.
+    """
     first, second = (tuple(model.graph().inputs) for model in (original, pruned))
-    if set(first) != set(second):
+    if set(second) - {*first, MASK}:
         raise UsageError(
             f"{original.name} takes {', '.join(first) or 'no input'}, and {pruned.name} takes "
             f"{', '.join(second) or 'no input'}: both must run on the same inputs",
