@@ -46,8 +46,8 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
 
     Args:
         graph: of a file.
-        operators: of the file, that divide, subtract or raise to a power of e. A softmax ends in
-            one of them.
+        operators: of the file, that divide or subtract. A softmax ends in one of them, or in an
+            exponential of its logarithm.
     """
     last = (node for node in graph.nodes if node.operator in operators)
     found = {node.name: match for node in last if (match := _match(graph, node)) is not None}
@@ -63,17 +63,18 @@ def combine_softmaxes(graph: Graph, operators: Container[str]) -> Graph:
         elif node.name not in combined:
             nodes.append(node)
     combined_graph = replace(graph, nodes=tuple(nodes)) if found else graph
-    return _with_exponentials_of_logarithms(combined_graph, operators)
+    return _with_exponentials_of_logarithms(combined_graph)
 
 
-def _with_exponentials_of_logarithms(graph: Graph, operators: Container[str]) -> Graph:
+def _with_exponentials_of_logarithms(graph: Graph) -> Graph:
     """The graph in which the exponential of the logarithm of a softmax is that softmax.
 
     A logarithm that something else reads stays.
     """
     changed: dict[str, Node | None] = {}
     for node in graph.nodes:
-        if node.operator not in operators or node.operation != EXP:
+        is_named_so = node.operator.upper() == "EXP"  # other nodes are not translated for this
+        if not is_named_so or node.operation != EXP:
             continue
         log, _ = graph.producers.get(node.inputs[0], (None, 0))
         match log.operation if log is not None else None:

@@ -96,7 +96,7 @@ def draw(
         if not (node.outputs and node.outputs[0] in constants)  # a constant of the neutral graph
     )
     graph = add_quantization(Graph(drawn, tensors, inputs, outputs))
-    graph = combine_softmaxes(graph, {"Div", "Exp", "Sub"})
+    graph = combine_softmaxes(graph, {"Div", "Sub"})
     labels = {**labels_in_tables(graph, constants), **labels_of(model, graph, remap)}
     varying = _selected(graph).intersection(found.measured) if found.measured else frozenset()
     graph = replace(graph, labels=labels, hidden=lifted_tensors(file), varying=varying)
