@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import filecmp
+import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from exporter.errors import OutputError
 from exporter.output.files import refuse_existing, write_text, writing
 from exporter.output.folder import BODY, check_output_folder
 from exporter.output.place import WAIT_S, Place
@@ -51,7 +54,28 @@ class Draft:
         data = [name for name in data if name not in shared]
         plan = Plan(self.path.name, tuple(self._companions), tuple(data), shared, self._force)
         with writing(self.target):
+            self._keep_data_of_others(data)
             publish(self._place, plan)
+
+    def _keep_data_of_others(self, names: Iterable[str]) -> None:
+        """Refuse to replace a file that another model in the folder names too."""
+        new, folder = self._place.new, self.target.parent
+        replaced = [
+            name
+            for name in names
+            if (folder / name).is_file()
+            and not filecmp.cmp(new / name, folder / name, shallow=False)
+        ]
+        others = folder.glob(f"*{self.target.suffix}") if replaced else ()
+        for other in others:
+            if other.name == self.target.name or not other.is_file():
+                continue
+            for name in replaced:
+                if _names(other, name):
+                    raise OutputError(
+                        f"{folder / name} belongs to {other.name} too, and would be replaced",
+                        "choose another folder with -o",
+                    )
 
 
 @contextmanager
@@ -106,6 +130,15 @@ def new_folder(target: Path, *, force: bool = False, wait_s: float = WAIT_S) -> 
             shared = tuple(filter(BODY.fullmatch, names))
             companions = tuple(name for name in names if name not in shared)
             publish(place, Plan(final.name, companions, shared=shared, force=force))
+
+
+def _names(file: Path, name: str) -> bool:
+    """Does a file contain a name?"""
+    with file.open("rb") as opened:
+        if not os.fstat(opened.fileno()).st_size:
+            return False
+        with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return content.find(os.fsencode(name)) >= 0
 
 
 def _make_parents(target: Path, stack: ExitStack) -> None:

@@ -210,6 +210,28 @@ def test_other_weights_with_the_same_name_are_not_used(tmp_path: Path) -> None:
     assert listing(tmp_path) == NEW
 
 
+def test_force_keeps_data_that_another_model_names(tmp_path: Path) -> None:
+    found = {"m-2.data": b"other", "n.onnx": b"reads m-2.data", "o.onnx": b""}
+    write(tmp_path, found)
+    (tmp_path / "p.onnx").mkdir()
+    with pytest.raises(OutputError, match=r"m-2\.data belongs to n\.onnx too"):
+        publish_files(tmp_path, force=True)
+    (tmp_path / "p.onnx").rmdir()
+    assert listing(tmp_path) == found
+
+
+def test_force_replaces_data_that_no_other_model_names(tmp_path: Path) -> None:
+    write(tmp_path, {"m.onnx": b"m-2.data", "m-2.data": b"other", "n.onnx": b"alone"})
+    publish_files(tmp_path, force=True)
+    assert listing(tmp_path) == {**NEW, "n.onnx": b"alone"}
+
+
+def test_force_accepts_equal_data_of_another_model(tmp_path: Path) -> None:
+    write(tmp_path, {"m-2.data": b"new", "n.onnx": b"reads m-2.data"})
+    publish_files(tmp_path, force=True)
+    assert listing(tmp_path) == {**NEW, "n.onnx": b"reads m-2.data"}
+
+
 # --- a call fails -------------------------------------------------------------------------------
 
 
