@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.errors import UsageError
+from exporter.errors import UsageError, interpreting
 from exporter.selection.text_file import read_text
 from exporter.tokens import configs, tokenizer_json
 from exporter.tokens.merges import Merges
@@ -60,7 +61,14 @@ class TokenFiles:
             kept: the ids of the tokens that the user keeps.
             units: the number of tokens; files may name more.
             closed: with the tokens that kept ones are merged from.
+
+        Raises:
+            UsageError, ModelError: a file is damaged.
         """
+        with self._interpreting():
+            return self._needed(kept, units, closed=closed)
+
+    def _needed(self, kept: Collection[int], units: int, *, closed: bool) -> dict[int, str]:
         found: dict[int, str] = {}
         for name in _CONFIGS:
             if name in self.texts:
@@ -82,17 +90,22 @@ class TokenFiles:
     def unknown(self) -> int | None:
         """The id of the token for unknown text; None if there is none."""
         if TOKENIZER in self.texts:
-            record = self._json(TOKENIZER)
-            model, ids = record["model"], tokenizer_json.vocabulary(record)
-            found: int | None = model.get("unk_id", ids.get(model.get("unk_token") or ""))
-            return found
+            with self._interpreting():
+                record = self._json(TOKENIZER)
+                model, ids = record["model"], tokenizer_json.vocabulary(record)
+                found: int | None = model.get("unk_id", ids.get(model.get("unk_token") or ""))
+                return found
         words = self._lines(WORDS)
         return words.index("[UNK]") if "[UNK]" in words else None
 
     def rewritten(self, kept: Sequence[int], units: int) -> dict[str, str]:
         """Name -> content of each file, with the kept tokens only."""
         new = NewIds(kept)
-        return {name: self._rewritten(name, new, units) for name in self.texts}
+        with self._interpreting():
+            return {name: self._rewritten(name, new, units) for name in self.texts}
+
+    def _interpreting(self) -> AbstractContextManager[None]:
+        return interpreting(f"reading the files of the tokenizer in {self.folder}")
 
     def _json(self, name: str) -> Any:
         try:
