@@ -100,11 +100,14 @@ class Maker:
         Args:
             name: of the model, after which external data files are named; None to keep it.
         """
+        self.job.progress(f"cutting {path.name}")
         if self.options.allow_gather and uncut.original is not None:
             narrower = replace(self, options=replace(self.options, allow_gather=False))
             with suppress(ModelError, UsageError):  # perhaps the source can be cut
-                return narrower.make_float(uncut, path, name)
-        self.job.progress(f"cutting {path.name}")
+                return narrower._cut_float(uncut, path, name)
+        return self._cut_float(uncut, path, name)
+
+    def _cut_float(self, uncut: UncutModel, path: Path, name: str | None) -> FloatFile:
         try:
             images = self.job.image_inputs(uncut.model)
             cut = plan_cut(uncut.model, self.options, uncut.original, images)

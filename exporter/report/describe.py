@@ -177,9 +177,10 @@ def describe_result(report: Report) -> str:
     exact = [name for name, checks in quantized.items() if not checks]
     given = any(check.limit_from == "user" for name in exact for check in compared[name])
     unnamed = "the float model" if len(exact) < len(compared) else ""  # it was not kept
-    subject = ", ".join(name or unnamed for name in exact)
+    named = [name for name in exact if name or unnamed]
+    subject = ", ".join(name or unnamed for name in named)
     samples = max((check.samples for name in exact for check in compared[name]), default=0)
-    known = _matches(report, exact, samples, given=given) if exact else ""
+    known = _matches(report, named or exact, samples, given=given) if exact else ""
     parts = [describe_trimmed(row) for row in report.trimmed]
     parts += [f"{subject} {known}".lstrip()] if exact else []
     parts += [f"{name}: {_quality(checks)}" for name, checks in quantized.items() if checks]

@@ -283,6 +283,14 @@ def test_report_explains_ids(
     assert sentence in " ".join(text.split())
 
 
+def test_checks_of_a_file_that_was_not_kept_add_no_name() -> None:
+    """`run` compares a converted file that it does not write, if no weight is removed from it."""
+    removed = check("max_abs", 1e-7, 1e-6, artifact="original.onnx", stage="export")
+    report = replace(PASSING, checks=(*PASSING.checks, removed))
+    assert describe.describe_result(report) == describe.describe_result(PASSING)
+    assert describe.describe_result(PASSING).startswith("fp32 matches the original")
+
+
 def test_notes_on_timing_name_files_once() -> None:
     """Files that other processes disturbed alike share a sentence."""
     first = PASSING.latency[1]
