@@ -104,10 +104,11 @@ class Maker:
         if self.options.allow_gather and uncut.original is not None:
             narrower = replace(self, options=replace(self.options, allow_gather=False))
             with suppress(ModelError, UsageError):  # perhaps the source can be cut
-                return narrower._cut_float(uncut, path, name)
-        return self._cut_float(uncut, path, name)
+                return narrower.cut_float(uncut, path, name)
+        return self.cut_float(uncut, path, name)
 
-    def _cut_float(self, uncut: UncutModel, path: Path, name: str | None) -> FloatFile:
+    def cut_float(self, uncut: UncutModel, path: Path, name: str | None) -> FloatFile:
+        """As `make_float`, with the options as they are and without a line of progress."""
         try:
             images = self.job.image_inputs(uncut.model)
             cut = plan_cut(uncut.model, self.options, uncut.original, images)

@@ -220,7 +220,7 @@ FEATURES: Mapping[str, tuple[str, Callable[[], bytes], Mapping[str, Any]]] = {
     "several heads.tflite": (
         "tflite",
         lambda: several_heads.two_in_tflite().content,
-        {"cuts": {"age": [0, 2], "gender": [1]}},
+        {"cuts": {"gender": [1], "age": [0, 2]}},
     ),
     "dropped outputs": (
         "onnx",
