@@ -35,7 +35,7 @@ def balanced(x: Array) -> OnnxModel:
     read = model.graph().tensors[gemm.inputs[2]].read
     assert read is not None
     logits = np.log(run(model, {"x": x}, plain=True)["y"])
-    bias = read() - logits.mean(0) - np.float32([0, 0, 1, 0, 0]) * logits.std(0)
+    bias = read() - logits.mean(0) - np.array([0, 0, 1, 0, 0], np.float32) * logits.std(0)
     return model.apply(Plan((Replace(gemm.inputs[2], bias, (Use(gemm.name, 2),)),)))
 
 
