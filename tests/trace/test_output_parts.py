@@ -475,7 +475,7 @@ REFUSED = [
         "values of other units",
         id="subtracted best",
     ),
-    pytest.param(ranked_anchors, "TopK 'best'", "not the units in order", id="ranked anchors"),
+    pytest.param(ranked_anchors, "TopK 'best'", "positions among all units", id="ranked anchors"),
 ]
 
 

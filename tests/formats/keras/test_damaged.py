@@ -373,6 +373,7 @@ path.unlink()
 """
 
 
+@pytest.mark.usefixtures("isolated_libraries")
 def test_a_byte_that_crashes_the_reader(folder: Path, tmp_path: Path) -> None:
     """Find the first such byte; the command survives it."""
     path = tmp_path / "flipped.h5"
