@@ -159,8 +159,10 @@ def test_a_dictionary_elsewhere_is_not_read(tmp_path: Path, named: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (folder / "rec.yml").write_text(f"Global:\n  character_dict_path: {named}\n")
+    (folder / "damaged.yml").write_bytes(b"character_dict_path: \xff")
     text_model(7).write(folder / "net.onnx")
-    assert [path.name for path in candidates(folder / "net.onnx")] == ["rec.yml"]
+    found = [path.name for path in candidates(folder / "net.onnx")]
+    assert sorted(found) == ["damaged.yml", "rec.yml"]
 
 
 def test_an_output_next_to_the_model_leaves_its_label_file(tmp_path: Path) -> None:

@@ -36,7 +36,9 @@ from exporter.graph.operations import (
 )
 from exporter.modes import MODES
 from exporter.trace import trace
-from exporter.trace.rules.rankings import ranked_ids
+from exporter.trace.rules.protocol import Refused
+from exporter.trace.rules.rankings import find_ranking, ranked_ids
+from exporter.trace.unit_axis import UnitAxis
 from tests.builders.cut_graphs import apply, check_slice, feeds
 from tests.builders.graphs import Builder, run
 
@@ -487,6 +489,15 @@ def test_refused_by_name(make: Callable[[], Graph], operation: str | None, reaso
     assert refusal.output == "y"
     assert refusal.operation == operation
     assert reason in refusal.reason
+
+
+def test_ranked_units_must_be_in_order() -> None:
+    b, z = start()
+    b.node(TopK(1, keepdims=False), [z], (None,), "best")
+    graph = b.graph("best")
+    rotated = UnitAxis(1, np.roll(np.arange(UNITS), -1))
+    with pytest.raises(Refused, match="not the units in order"):
+        find_ranking(graph, graph.nodes[-1], {z: rotated})
 
 
 def test_ranks_are_not_units() -> None:

@@ -154,6 +154,14 @@ def test_the_first_wrong_ranking_is_kept() -> None:
     assert place[:4] == (3, 0, 1.0, 4.0)
 
 
+def test_without_a_ranking_no_unit_comes_first() -> None:
+    tally, values = Tally(1, ("top1",)), np.eye(3)
+    tally.add(values, values, Allowed())
+    assert tally.first_units is not None
+    tally.add(values, values[:, :2], Allowed())
+    assert tally.first_units is None, "of samples with another shape"
+
+
 CUTS: dict[str, Any] = {
     "slice": {"keep": (4, 1, 2), "keep_order": True},
     "zero": {"keep": (1, 2), "mode": "zero"},
