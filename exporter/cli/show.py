@@ -379,6 +379,18 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
         click.echo(f"Accuracy on the {result.images} images of {kept}:")
         for (kind, precision), (before, after) in result.accuracy.items():
             click.echo(f"  {kind:<7} {precision:<5} {before:.1%} before the cut, {after:.1%} after")
+        if result.trimmed:
+            click.echo("Trimmed on training images of these digits, without their labels, and not")
+            click.echo("equal to the original; the accuracy is measured on the same images:")
+        for kind, (report, accuracy) in result.trimmed.items():
+            (file,), (row,) = report.artifacts, report.trimmed
+            work = formatting.percent((row.multiply_adds or 0) / (row.original_multiply_adds or 1))
+            sizes = formatting.size(file.original_bytes, file.bytes)
+            agreement = formatting.percent(row.agreement)
+            click.echo(
+                f"  {kind:<7} {sizes}, {work} of the multiply-adds, accuracy {accuracy:.1%},"
+            )
+            click.echo(f"          agreement {agreement} on {row.held_out_samples} training images")
         click.echo(f"\nThe results are in {out}; report.html is the report. Now cut the network")
         click.echo("to other digits:")
         click.echo(f"  {_program()} run {shlex.quote(str(out / NETWORK))} -o mine --keep 3-5")

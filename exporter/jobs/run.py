@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -63,19 +62,23 @@ from exporter.verification.answers import KnownAnswers
 _FOLDER_NAME = re.compile(r"\w[\w.-]*")
 
 
+def _nothing_more(_folder: Path) -> None:
+    """Add no files."""
+
+
 def run_job(
     source: str | Path | Any,
     out: Path,
     options: CutOptions,
     job: Job,
     *,
-    extras: Iterable[Path] = (),
+    complete: Callable[[Path], None] = _nothing_more,
 ) -> Report:
     """Convert, cut, verify, quantize, time and report, into the folder `out`, atomically.
 
     Args:
         source: a path, or a live Keras model.
-        extras: more files that are copied into the folder.
+        complete: adds files to the folder, whose other files are written but for the manifest.
 
     Returns:
         The report, which is also in the folder as report.json, report.md and report.html. A failed
@@ -84,7 +87,7 @@ def run_job(
     Raises:
         ExporterError: any of its classes; nothing is written then.
     """
-    return run_variants(source, out, {"": options}, job, extras=extras)[""]
+    return run_variants(source, out, {"": options}, job, complete=complete)[""]
 
 
 def run_variants(
@@ -93,7 +96,7 @@ def run_variants(
     variants: Mapping[str, CutOptions],
     job: Job,
     *,
-    extras: Iterable[Path] = (),
+    complete: Callable[[Path], None] = _nothing_more,
 ) -> dict[str, Report]:
     """`run_job` for several selections with one conversion, each in its own subfolder of `out`.
 
@@ -113,8 +116,7 @@ def run_variants(
             beside = job.share_body and bool(name)
             reports[name] = session.run(own_job, options, folder / name, out / name, beside=beside)
         with writing(out):
-            for file in extras:
-                shutil.copyfile(file, folder / file.name)
+            complete(folder)
             if any(variants):
                 write_text(folder / INDEX, to_index_html(reports))
             for name in filter(None, variants):

@@ -813,7 +813,7 @@ def test_the_command_after_the_demo_is_quoted(capsys: pytest.CaptureFixture[str]
         source="pictures",
         samples=134,
     )
-    result = Demo(PASSING, chosen, 0.975, 91, {("onnx", "int8"): (0.97, 1.0)})
+    result = Demo(PASSING, chosen, 0.975, 91, {("onnx", "int8"): (0.97, 1.0)}, {})
     assert show.demo(result, Path("my demo"), {"as_json": False, "verbose": False}) == 0
     out = capsys.readouterr().out
     assert " run 'my demo/digits.keras' -o mine --keep 3-5\n" in out

@@ -255,6 +255,14 @@ def check_demo(output: str, folder: Path) -> None:
     assert all(re.match(r"f1 [01][.0-9]* (>= 0.9, count \d+, |< 0.9$)", r["reason"]) for r in rows)
     assert all(row["reason"] in output for row in rows)
     assert (folder / "digits.keras").exists()
+    listed = (folder / "SHA256SUMS").read_text()
+    for kind in ("onnx", "tflite"):
+        assert f"  trimmed.{kind}\n" in listed
+        sizes = [(folder / f"{name}.{kind}").stat().st_size for name in ("trimmed", "pruned.fp32")]
+        assert sizes[0] < 0.6 * sizes[1]
+    agreements = re.findall(r"agreement ([.0-9]+) % on \d+ training images", output)
+    assert len(agreements) == 2
+    assert min(map(float, agreements)) >= 98
 
 
 def test_readme_commands_run(tmp_path: Path) -> None:
