@@ -18,10 +18,10 @@ import numpy as np
 from exporter.channels.disjoint import FIXED, Disjoint
 from exporter.graph import Array, Graph, Node
 from exporter.graph.activations import ACTIVATIONS
-from exporter.graph.operations import Activation, Contraction, Linear
+from exporter.graph.operations import Activation, Contraction, Linear, Slice
 from exporter.trace.axis_walk import AxisWalk
 from exporter.trace.rules.protocol import FIRST_OUTPUT, Fact, Port, Reading, Refused, UnitsAt
-from exporter.trace.unit_axis import UnitAxis
+from exporter.trace.unit_axis import Junction, UnitAxis
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,8 @@ class ChannelWalk(AxisWalk):
     def _note(self, fact: Fact, node: Node) -> None:
         if isinstance(fact, Reading):
             raise Refused(node, "it ranks or reads the channels by position")
+        if isinstance(fact, Junction) and isinstance(node.operation, Slice):
+            raise Refused(node, "it takes some of the channels by position")
         super()._note(fact, node)
 
     def _note_tensor(self, tensor: str, unit_axis: UnitAxis, node: Node | None) -> None:

@@ -186,7 +186,8 @@ def _width_edits(head: Head, kept: Sequence[int]) -> list[Edit]:
         value = list(widths[0].value)
         for width in widths:
             axis = head.unit_axis(width.tensor)
-            value[width.entry or 0] = len(axis.positions(kept)) + width.offset
+            counted = UnitAxis(axis.axis, axis.units[: width.before])
+            value[width.entry or 0] = len(counted.positions(kept)) + width.offset
         edits.append(_set_value(widths[0], value))
     return edits
 

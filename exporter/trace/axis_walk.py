@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from exporter.graph import Graph, Node, Shape, Use
-from exporter.graph.operations import Concat, Split
+from exporter.graph.operations import Concat, Slice, Split
 from exporter.trace.rules import RULES
 from exporter.trace.rules.protocol import FIRST_INPUT, Fact, Port, Reading, Refused, UnitsAt, Visit
 from exporter.trace.unit_axis import Junction, UnitAxis, UnitConstant, UnitTensor, Width
@@ -85,7 +85,8 @@ class AxisWalk:
 
     def _meet(self, node: Node, port: Port, unit_axis: UnitAxis) -> None:
         """Postpone a visit from a part: the units of the other parts may become known first."""
-        if isinstance(node.operation, Concat if port.side == "input" else Split):
+        kinds = Concat if port.side == "input" else Split | Slice
+        if isinstance(node.operation, kinds):
             self._postponed.append((node, port, unit_axis))
         else:
             self._visit(node, port, unit_axis)

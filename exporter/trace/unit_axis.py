@@ -136,6 +136,7 @@ class Width:
         entry: index of the number in `value`; None where the value is that number alone.
         tensor: the tensor with the unit axis.
         offset: the number minus the length of the axis.
+        before: the number counts only the positions before this one; None for the whole axis.
     """
 
     node: str
@@ -145,6 +146,7 @@ class Width:
     entry: int | None
     tensor: str
     offset: int = 0
+    before: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

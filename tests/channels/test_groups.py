@@ -128,3 +128,15 @@ def test_disjoint_units() -> None:
     same.join(np.array([2]), np.array([0]))
     assert same.joined == 2
     assert same.numbers().tolist() == [0, 1, 0, FIXED, 2]
+
+
+def test_channels_that_slices_take_apart_stay() -> None:
+    net = Network()
+    a, parts = net.relu(net.conv("x", 10)), list[str]()
+    for start, stop in ((0, 4), (4, 10)):
+        bounds = [net.constant(np.array([number])) for number in (start, stop, 1, 1)]
+        parts.append(net.add("Slice", a, *bounds, channels=stop - start))
+    b = net.conv(net.concat(parts[0], net.conv(parts[1], 7)), 6)
+    found = find_channels(net.done(net.flat(net.mean(b), 6)).graph())
+    assert [each.units for each in found.groups] == [7, 6]
+    assert "by position" in found.fixed[0].reason

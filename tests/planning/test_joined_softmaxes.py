@@ -146,3 +146,62 @@ def test_other_activations_over_a_part_are_refused() -> None:
     constants = {"w": numbers(6, 8), "b": numbers(8), "sizes": np.array([5, 3])}
     with pytest.raises(ExporterError, match=MIXES):
         plan_cut(model(nodes, constants, outputs={"p": None}), CutOptions(keep=[0, 1, 5]))
+
+
+# --- parts that are taken with slices -------------------------------------------------------------
+
+LAST = np.iinfo(np.int64).max
+
+
+def sliced(*bounds: tuple[int, int], opset: int = 17) -> Any:
+    """As `joined`, with a Slice for each part, as PyTorch exports `z[:, a:b]`."""
+    nodes = [node("Gemm", ["x", "w", "b"], ["z"], "gemm")]
+    constants: dict[str, Array] = {}
+    for i, (start, stop) in enumerate(bounds):
+        part = f"part{i}"
+        if opset < 10:
+            nodes.append(node("Slice", ["z"], [part], part, starts=[start], ends=[stop], axes=[1]))
+        else:
+            values = {"starts": start, "ends": stop, "axes": 1, "steps": 1}
+            constants |= {f"{name}{i}": np.array([value]) for name, value in values.items()}
+            nodes.append(node("Slice", ["z", *(f"{name}{i}" for name in values)], [part], part))
+    nodes += [
+        node("Softmax", ["part0"], ["pa"], "age", axis=1),
+        node("Softmax", ["part1"], ["pg"], "gender", axis=1),
+        node("Sigmoid", ["part2"], ["pr"], "properties"),
+        node("Concat", ["pa", "pg", "pr"], ["p"], "join", axis=1),
+    ]
+    constants |= {"w": numbers(6, 10), "b": numbers(10)}
+    return model(nodes, constants, outputs={"p": None}, opset=opset)
+
+
+@pytest.mark.parametrize("opset", [9, 13, 17])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        ((0, 5), (5, 8), (8, LAST)),
+        ((0, 5), (5, -2), (-2, 10)),
+        ((0, -5), (-5, 8), (8, LAST)),
+        ((-10, 5), (5, 8), (-2, LAST)),
+    ],
+)
+def test_parts_that_slices_take_are_cut(bounds: Any, opset: int) -> None:
+    for kept in (KEPT, [4, 6, 7, 9], [0, 1, 2, 3, 4, 5, 8, 9], [1, 5, 6, 7, 8]):
+        pruned, _ = checked(sliced(*bounds, opset=opset), keep=kept)
+        np.testing.assert_allclose(run(pruned, {"x": X})["p"], wanted(kept), atol=1e-6)
+
+
+def test_slices_that_overlap_or_leave_gaps_are_refused() -> None:
+    for bounds in (
+        ((0, 5), (4, 8), (8, LAST)),
+        ((0, 5), (6, 8), (8, LAST)),
+        ((0, 5), (5, 8), (8, 9)),
+    ):
+        with pytest.raises(ExporterError, match="no head can be cut"):
+            plan_cut(sliced(*bounds), CutOptions(keep=[0, 1, 5, 6]))
+
+
+def test_an_empty_part_of_slices_is_refused() -> None:
+    with pytest.raises(ExporterError, match="would get an empty part") as caught:
+        plan_cut(sliced((0, 5), (5, 8), (8, LAST)), CutOptions(keep=[0, 2, 8]))
+    assert caught.value.hint == "keep one of the units 5 to 7"

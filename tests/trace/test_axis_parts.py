@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -409,3 +410,39 @@ def test_a_range_between_units_is_refused() -> None:
     b.node(cut, ["fc", b.constant("starts", 1), b.constant("stops", 1)], (None, 2), "again")
     with pytest.raises(Refused, match="between units"):
         trace_axis(b.graph("y", "again"), "y", 1)
+
+
+def parts_around_a_box(
+    start: int | None = 1, box: tuple[int | None, ...] | None = (None, 2)
+) -> Graph:
+    """Slices take units, a box and units; the units are joined."""
+    b = Builder()
+    b.dense(b.feed("x", None, FEATURES), 7, "fc")
+    shapes: dict[str, Any] = {"left": (None, 2), "box": box, "right": (None, 3)}
+    for (name, shape), first, stop in zip(shapes.items(), (0, 2, 4), (2, 4, 7), strict=True):
+        cut = Slice((1,), (first,), (stop,), (1,), slot=2, start=start)
+        inputs = ["fc", b.constant(f"{name}_starts", 1), b.constant(f"{name}_stops", 1)]
+        b.node(cut, inputs, shape, name)
+    b.node(Concat(1), ["left", "right"], (None, 5), "y")
+    return b.graph("y", "box")
+
+
+def test_slices_around_a_box_count_the_units_before_their_bounds() -> None:
+    head = trace_axis(parts_around_a_box(), "y", 1)
+    assert head.tensor("fc").unit_axis.units.tolist() == [0, 1, -1, -1, 2, 3, 4]
+    counted = {(w.node, w.place): w.before for w in head.widths}
+    assert counted == {
+        ("left", 1): 0,
+        ("left", 2): 2,
+        ("box", 1): 2,
+        ("box", 2): 4,
+        ("right", 1): 4,
+        ("right", 2): 7,
+    }
+    starts = {w.node for w in trace_axis(parts_around_a_box(None), "y", 1).widths if w.place == 1}
+    assert not starts
+
+
+def test_a_slice_whose_shape_is_not_known_is_not_a_part() -> None:
+    with pytest.raises(Refused):
+        trace_axis(parts_around_a_box(box=None), "y", 1)

@@ -6,12 +6,12 @@ no unit: it stays as it is, whatever computes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import numpy as np
 
-from exporter.graph import Array
 from exporter.graph.operations import Concat, Slice, Split
 from exporter.trace.rules.protocol import FIRST_INPUT, FIRST_OUTPUT, Fact, Port, UnitsAt, Visit
 from exporter.trace.unit_axis import Junction, UnitAxis, Width
@@ -54,7 +54,7 @@ def _along(visit: Visit, whole: Port, parts: list[Port]) -> Iterator[Fact]:
     ranges = list(pairwise((0, *stops)))
     known = visit.unit_axis if visit.port == whole else visit.known_axis(whole)
     if known is None:
-        known = UnitAxis(axis, _joined(visit, parts, ranges))
+        known = _joined(visit, [visit.tensor(port) for port in parts], ranges)
     elif (known.axis, len(known.units)) != (axis, stops[-1]):
         raise visit.refuse("the lengths of its parts do not add up to the length of the whole")
     yield UnitsAt(whole, known)
@@ -65,21 +65,26 @@ def _along(visit: Visit, whole: Port, parts: list[Port]) -> Iterator[Fact]:
             yield UnitsAt(port, part, zero=0.0)
 
 
-def _joined(visit: Visit, parts: list[Port], ranges: list[tuple[int, int]]) -> Array:
+def _joined(visit: Visit, parts: Iterable[str], ranges: Sequence[tuple[int, int]]) -> UnitAxis:
     """The units of the whole, from the parts whose units are known."""
-    units = np.full(ranges[-1][1], -1, np.int64)
-    for port, (start, stop) in zip(parts, ranges, strict=True):
-        known = visit.unit_axis if port == visit.port else visit.known_axis(port)
-        expected = visit.unit_axis.axis, stop - start
-        if known is not None and (known.axis, len(known.units)) == expected:
-            units[start:stop] = known.units
-    return units
+    axis = visit.unit_axis.axis
+    units = np.full(max(stop for _, stop in ranges), -1, np.int64)
+    known = {**visit.known, visit.tensor(visit.port): visit.unit_axis}
+    for name, (start, stop) in zip(parts, ranges, strict=True):
+        part = known.get(name)
+        if part is not None and (part.axis, len(part.units)) == (axis, stop - start):
+            units[start:stop] = part.units
+    return UnitAxis(axis, units)
 
 
 def slice_(visit: Visit, operation: Slice) -> Iterator[Fact]:
     """A slice may select all units and drop other positions, or select other positions only."""
     axis, inward = visit.unit_axis.axis, visit.port.side == "input"
     whole, part = visit.width(FIRST_INPUT, axis), visit.width(FIRST_OUTPUT, axis)
+    ranges = _slices_that_split(visit, axis)
+    if ranges and (known := _split_units(visit, ranges)):
+        yield from _split_off(visit, operation, known, ranges)
+        return
     first = _first(operation, axis, whole, part)
     if first is None:
         raise visit.refuse(_BY_POSITION)
@@ -98,6 +103,58 @@ def slice_(visit: Visit, operation: Slice) -> Iterator[Fact]:
         start = 0 if operation.counts else first
         if place is not None and operation.stops[index] == start + part:
             yield visit.states(place, operation.stops, index, offset=start)
+
+
+def _slices_that_split(visit: Visit, axis: int) -> dict[str, tuple[int, int]]:
+    """The ranges of the slices that together split the axis; empty if they overlap or leave gaps.
+
+    Returns: result of each slice of the same tensor -> its range.
+    """
+    graph, tensor = visit.graph, visit.node.inputs[0]
+    length, found = graph.shape(tensor)[axis] or 0, dict[str, tuple[int, int]]()
+    for node, slot in graph.consumers.get(tensor, ()):
+        if not isinstance(node.operation, Slice) or slot or axis not in node.operation.axes:
+            continue
+        result = node.outputs[0]
+        shape = graph.tensors[result].shape
+        start, step = _bound(node.operation, axis, length)
+        part = shape[axis] if shape and axis < len(shape) else None
+        if part and step == 1 and 0 <= start <= length - part and part < length:
+            found[result] = start, start + part
+    ranges = sorted(set(found.values()))
+    stops = [0, *(stop for _, stop in ranges)]
+    splits = stops[:-1] == [start for start, _ in ranges] and stops[-1] == length
+    return found if splits and visit.node.outputs[0] in found else {}
+
+
+def _split_units(visit: Visit, ranges: Mapping[str, tuple[int, int]]) -> UnitAxis | None:
+    """The units of the tensor that slices split; None if at most one of its parts has units."""
+    known = visit.unit_axis if visit.port == FIRST_INPUT else visit.known_axis(FIRST_INPUT)
+    known = known or _joined(visit, ranges, list(ranges.values()))
+    parts = set(ranges.values())
+    with_units = sum(bool((known.units[start:stop] >= 0).any()) for start, stop in parts)
+    return known if known.axis == visit.unit_axis.axis and with_units > 1 else None
+
+
+def _split_off(
+    visit: Visit, operation: Slice, whole: UnitAxis, ranges: Mapping[str, tuple[int, int]]
+) -> Iterator[Fact]:
+    """A slice takes one part of the units, and other slices of the same tensor the other parts."""
+    axis, (start, stop) = whole.axis, ranges[visit.node.outputs[0]]
+    part = UnitAxis(axis, whole.units[start:stop])
+    yield UnitsAt(FIRST_INPUT, whole)
+    yield Junction(visit.node, whole, tuple(sorted({stop for _, stop in ranges.values()})))
+    if part.has_units or visit.port == FIRST_OUTPUT:
+        yield UnitsAt(FIRST_OUTPUT, part)
+    index = operation.axes.index(axis)
+    stated = [(operation.start, operation.starts, start)]
+    if not operation.counts and operation.stops[index] <= len(whole.units):
+        stated.append((_stop_place(operation), operation.stops, stop))
+    for place, value, position in stated:
+        if place is not None:
+            yield replace(visit.states(place, value, index, port=FIRST_INPUT), before=position)
+    if operation.counts and operation.stops[index] != -1 and part.has_units:
+        yield visit.states(_stop_place(operation) or 0, operation.stops, index)
 
 
 def _without_units(visit: Visit, operation: Slice, first: int, stop: int) -> Iterator[Width]:
@@ -127,6 +184,13 @@ def _first(operation: Slice, axis: int, whole: int, part: int) -> int | None:
     if step == 1 and part == whole:
         return 0
     return start if step == 1 and 0 <= start <= whole - part else None
+
+
+def _bound(operation: Slice, axis: int, length: int) -> tuple[int, int]:
+    """The first selected position, which may be stated from the end, and the step."""
+    index = operation.axes.index(axis)
+    start = operation.starts[index]
+    return start + length if start < 0 else start, operation.steps[index]
 
 
 def _stop_place(operation: Slice) -> int | str | None:

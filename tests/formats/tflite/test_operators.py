@@ -334,6 +334,26 @@ def _joined(builder: Builder) -> list[str]:
     return [builder.op("CONCATENATION", parts, (2, 6), "y", "ConcatenationOptions", **fields)]
 
 
+def _taken_apart(operator: str, *parts: tuple[int, int]) -> Build:
+    """Slices take the ranges of units, and a node joins them again."""
+
+    def build(builder: Builder) -> list[str]:
+        z, names = dense(builder), list[str]()
+        for i, (start, stop) in enumerate(parts):
+            is_strided, length = operator == "STRIDED_SLICE", stop - start
+            end = ints(2, stop if is_strided else -1 if stop == 6 else length)
+            bounds = [ints(0, start), end, *([ints(1, 1)] if is_strided else [])]
+            inputs = [z, *(builder.constant(f"{i}{j}", each) for j, each in enumerate(bounds))]
+            options, masks = "SliceOptions", dict[str, Any]()
+            if is_strided:
+                options, masks = "StridedSliceOptions", {"beginMask": 1, "endMask": 1}
+            names.append(builder.op(operator, inputs, (2, length), f"part{i}", options, **masks))
+        fields: dict[str, Any] = {"axis": 1}
+        return [builder.op("CONCATENATION", names, (2, 6), "y", "ConcatenationOptions", **fields)]
+
+    return build
+
+
 def _stacked(builder: Builder) -> list[str]:
     """Two pictures joined along another axis than the unit axis."""
     parts = [picture(builder, "a"), picture(builder, "b")]
@@ -495,6 +515,8 @@ ROWS: dict[str, Case] = {
     "STRIDED_SLICE after the background": Case(_strided(1, 6, 1, 5), kept=(0, 3)),
     "STRIDED_SLICE to the end": Case(_strided(1, 0, 1, 5, endMask=3), kept=(0, 3)),
     "STRIDED_SLICE of all": Case(_strided(0, 6, 1, 6)),
+    "SLICE of each part": Case(_taken_apart("SLICE", (0, 2), (2, 4), (4, 6))),
+    "STRIDED_SLICE of each part": Case(_taken_apart("STRIDED_SLICE", (0, 2), (2, 4), (4, 6))),
     "STRIDED_SLICE that drops an axis": Case(_first_token),
     "PAD": Case(op(picture, "PAD", (1, 7, 5, 6), "PadOptions", WIDTHS)),
     "PADV2 with 0": Case(op(picture, "PADV2", (1, 7, 5, 6), "PadV2Options", WIDTHS, np.float32(0))),
