@@ -381,7 +381,7 @@ def demo(result: Demo, out: Path, given: Mapping[str, Any]) -> int:
             click.echo(f"  {kind:<7} {precision:<5} {before:.1%} before the cut, {after:.1%} after")
         if result.trimmed:
             click.echo("Trimmed on training images of these digits, without their labels, and not")
-            click.echo("equal to the original; the accuracy is measured on the same images:")
+            click.echo(f"equal to the original; accuracy on the {result.images} images above:")
         for kind, (report, accuracy) in result.trimmed.items():
             (file,), (row,) = report.artifacts, report.trimmed
             work = formatting.percent((row.multiply_adds or 0) / (row.original_multiply_adds or 1))
