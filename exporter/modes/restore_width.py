@@ -24,8 +24,18 @@ from exporter.trace.head import Head
 
 
 def fill_value(head: Head) -> float | None:
-    """The output of removed units: the lowest value; None for 0, if they are probabilities."""
+    """The output of removed units: the lowest value; None for 0, if they are probabilities.
+
+    Raises:
+        ModelError: some parts of the output are probabilities, and others are not.
+    """
     zero = returns_probabilities(head) or joins_probabilities_of_parts(head)
+    if head.normalized and not zero:
+        raise ModelError(
+            f"head {head.name!r} joins probabilities and other values: one value for all removed "
+            "units cannot be 0 for the probabilities and the lowest for the others",
+            "use --mode slice without --restore-width",
+        )
     return None if zero else lowest_value(head, head.output)
 
 

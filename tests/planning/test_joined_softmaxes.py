@@ -22,14 +22,14 @@ KEPT = [0, 2, 5, 6, 8]
 MIXES = "it mixes the units of only one input"
 
 
-def joined(*more: NodeProto, outputs: tuple[str, ...] = ("p",)) -> Any:
+def joined(*more: NodeProto, outputs: tuple[str, ...] = ("p",), last: str = "Sigmoid") -> Any:
     """Five ages, three genders and, each on its own, two properties."""
     nodes = [
         node("Gemm", ["x", "w", "b"], ["z"], "gemm"),
         node("Split", ["z", "sizes"], ["a", "g", "r"], "split", axis=1),
         node("Softmax", ["a"], ["pa"], "age", axis=1),
         node("Softmax", ["g"], ["pg"], "gender", axis=1),
-        node("Sigmoid", ["r"], ["pr"], "properties"),
+        node(last, ["r"], ["pr"], "properties"),
         node("Concat", ["pa", "pg", "pr"], ["p"], "join", axis=1),
     ]
     constants = {"w": numbers(6, 10), "b": numbers(10), "sizes": np.array([5, 3, 2])}
@@ -205,3 +205,11 @@ def test_an_empty_part_of_slices_is_refused() -> None:
     with pytest.raises(ExporterError, match="would get an empty part") as caught:
         plan_cut(sliced((0, 5), (5, 8), (8, LAST)), CutOptions(keep=[0, 2, 8]))
     assert caught.value.hint == "keep one of the units 5 to 7"
+
+
+@pytest.mark.parametrize("options", [{"restore_width": True}, {"mode": "mask"}])
+def test_probabilities_next_to_other_values_get_no_common_value(options: dict[str, Any]) -> None:
+    original = joined(last="Tanh")
+    with pytest.raises(ExporterError, match="joins probabilities and other values"):
+        plan_cut(original, CutOptions(keep=KEPT, **options))
+    plan_cut(original, CutOptions(keep=KEPT))
