@@ -33,10 +33,11 @@ from exporter.jobs.forecast import forecast_cut
 from exporter.jobs.job import Job
 from exporter.jobs.output_file import check_sharing
 from exporter.jobs.quantize import refuse_quantizing
-from exporter.jobs.run import Session, files_beside_report, open_session
+from exporter.jobs.run import Session, open_session
 from exporter.jobs.source import OpenedModel, UncutModel
 from exporter.jobs.started import started
 from exporter.jobs.task_quality import check_truth
+from exporter.jobs.variant import files_beside_report
 from exporter.output.draft import new_folder
 from exporter.output.files import write_text
 from exporter.output.folder import BESIDE, CELL, CONVERSION

@@ -17,7 +17,7 @@ from exporter.cli.main import cli
 from exporter.errors import UsageError
 from exporter.formats.model import RunOptions
 from exporter.graph import Array
-from exporter.jobs.run import label_files
+from exporter.jobs.variant import label_files
 from exporter.planning.cut import CutOptions, plan_cut
 from exporter.proof.prove import prove
 from exporter.trace import trace
