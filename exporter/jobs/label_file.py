@@ -9,7 +9,7 @@ from pathlib import Path
 from exporter.errors import ExporterError
 from exporter.formats.model import Model, unit_labels
 from exporter.jobs.source import OpenedModel
-from exporter.planning.cut import trace_for
+from exporter.planning.chosen_heads import trace_for
 from exporter.planning.options import CutOptions, parse_range
 from exporter.remap import Remap
 from exporter.selection.nearby_labels import LabelFile, has_candidates, nearby_labels

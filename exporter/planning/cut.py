@@ -8,27 +8,30 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import prod
-from pathlib import Path
 from typing import NamedTuple
 
-from exporter.errors import ModelError, UsageError, interpreting
+from exporter.errors import UsageError, interpreting
 from exporter.formats.model import Model, unit_labels
 from exporter.graph.edits import Edit, Plan, RemoveOutputs, in_sequence, with_free_names
 from exporter.graph.operations import NonMaxSuppression
 from exporter.graph.walk import dependents
 from exporter.modes import MODES, Semantics
-from exporter.modes.mask_value import contains_probabilities, divides_by_a_norm
 from exporter.modes.merging import merge_units
 from exporter.planning.checks import (
-    check_head,
     check_merged_units,
     check_not_restored,
     check_weights,
 )
+from exporter.planning.chosen_heads import (
+    check_boxes_of_classes,
+    given_labels,
+    heads_of_cut,
+    heads_to_cut,
+    trace_for,
+)
+from exporter.planning.cut_warnings import cut_warnings, untouched_classes
 from exporter.planning.detectors import without_background_label
-from exporter.planning.gathering import gather_note
-from exporter.planning.options import CutOptions, parse_range
+from exporter.planning.options import CutOptions
 from exporter.planning.pixels import Images, pixel_warnings
 from exporter.planning.special_units import keep_special
 from exporter.planning.unit_ids import id_edits, id_options, with_emitted_output
@@ -42,23 +45,14 @@ from exporter.remap import HeadRemap, Origin, Pixels, Remap, compose
 from exporter.remap.head_remap import OldUnits, members
 from exporter.selection import Selection, Units, select
 from exporter.selection.groups import UnitGroups, add_groups
-from exporter.selection.labels import read_labels
 from exporter.selection.unit_groups import select_groups
-from exporter.storage.urls import local_path
 from exporter.trace import (
     Trace,
     heads_cut_together,
-    trace,
-    trace_recorded,
-    with_gathered,
-    with_offers,
 )
 from exporter.trace.head import Head
 
-__all__ = ["Cut", "CutOptions", "HeadCut", "Units", "cut_head", "plan_cut", "trace_for"]
-
-
-_OF_ONE_UNIT = {"softmax": "1.0", "log_softmax": "0.0"}  # what an activation over it returns
+__all__ = ["Cut", "CutOptions", "HeadCut", "Units", "cut_head", "plan_cut"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +140,7 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
     model = model.apply(dropping[0]) if dropping else model
     found, before = trace_for(model, options), model
     parts, steps = [], list[Cut]()
-    for head, of_head in _of_each_head(found, options):
+    for head, of_head in heads_to_cut(found, options):
         first = not steps
         before = before if first else before.apply(steps[-1].plan)
         of_this = of_head if first else replace(of_head, drop_outputs=())
@@ -165,51 +159,6 @@ def _plan(model: Model, options: CutOptions, original: Origin | None, images: Im
     plan = in_sequence([*dropping, *earlier, replace(last, remap=remap)])
     warnings = dict.fromkeys(warning for step in steps for warning in step.warnings)
     return Cut(tuple(parts), options.mode, plan, remap, tuple(warnings))
-
-
-def _of_each_head(found: Trace, options: CutOptions) -> Iterator[tuple[Head, CutOptions]]:
-    """Each head to cut, with its options; the class maps of a detector have the same ones."""
-    if not options.cuts:
-        if options.selects_nothing and options.drop_outputs and found.heads and not options.head:
-            yield found.heads[0], options.of_head(found.heads[0].name, None, None)
-            return
-        head = found.head(options.head)
-        for name in found.cut_with(head.name):
-            yield found.head(name), options.of_head(name, options.keep, options.labels)
-        return
-    heads = {name: found.head(name) for name in options.cuts}
-    labeled = _labeled_head(list(heads.values()), options)
-    done: dict[str, str] = {}
-    for name, keep in options.cuts.items():
-        for each in found.cut_with(name):
-            if done.setdefault(each, name) != name:
-                raise UsageError(
-                    f"heads {done[each]!r} and {name!r} are class maps of one detector",
-                    "name one of them: the others keep the same units",
-                )
-            labels = options.labels if name == labeled else None
-            yield found.head(each), options.of_head(each, keep, labels)
-
-
-def _labeled_head(heads: Sequence[Head], options: CutOptions) -> str | None:
-    """The name of the head that the given labels belong to: that with as many units."""
-    labels = _given_labels(options)
-    if labels is None:
-        return None
-    fits = [h.name for h in heads if len(without_background_label(h, labels)) == h.units]
-    if len(fits) != 1:
-        names = " and ".join(map(repr, fits)) or "no head"
-        raise UsageError(
-            f"the {len(labels)} labels fit {names}, of {len(heads)} that are cut",
-            "cut the head that they belong to in a call of its own",
-        )
-    return fits[0]
-
-
-def _given_labels(options: CutOptions) -> tuple[str, ...] | None:
-    given = options.labels
-    labels = read_labels(local_path(given)) if isinstance(given, str | Path) else given
-    return None if labels is None else tuple(labels)
 
 
 def cut_head(model: Model, options: CutOptions, images: Images) -> Cut:
@@ -263,8 +212,8 @@ def _cut_head(
         this: the model before all cuts of this call.
         found: the heads of the model.
     """
-    heads = _heads(model, found, options)
-    _check_boxes_of_classes(heads, options)
+    heads = heads_of_cut(model, found, options)
+    check_boxes_of_classes(heads, options)
     vocabulary = vocabulary_of(model.graph(), heads[0], options)
     if vocabulary:
         heads = (vocabulary.head, *heads[1:])
@@ -289,65 +238,17 @@ def _cut_head(
         constants = {constant.name for head in heads for constant in head.constants}
         check_weights(model.graph(), constants, edits)
     warnings = (
-        *_warnings(heads, selection, options, tables[0].new_units),
+        *cut_warnings(heads, selection, options, tables[0].new_units),
         *([growth] if growth else ()),
         *(
             f"signature {name!r} is not cut: it has a subgraph of its own, and keeps all units"
             for name in model.graph().other_entries
         ),
-        *_untouched_classes(model, heads[0], options),
+        *untouched_classes(model, heads[0], options),
         *pixel_warnings(images, tables[0], labeled=heads[0].labels is not None),
     )
     part = HeadCut(heads, selection)
     return Cut((part,), options.mode, Plan(edits, remap, images), remap, warnings)
-
-
-def trace_for(model: Model, options: CutOptions) -> Trace:
-    """All heads; the range of the units is given, or recorded in the remap of the model."""
-    graph = model.graph()
-    units = parse_range(options.units)
-    if units is None:
-        tables = model.remap.heads if model.remap else ()
-        cut = ((table, table.part) for table in tables if not table.options["gather"])
-        found = trace_recorded(graph, cut)
-    else:
-        found = trace(graph, units)
-    named = [*options.cuts, *([options.head] if options.head else [])]
-    if options.allow_gather:
-        found = with_gathered(graph, found, units, named)
-    elif options.mode == "slice" and (named or not found.heads):
-        found = with_offers(graph, found, named)
-    if units is not None and not (found.heads or found.gathered):
-        raise UsageError(
-            f"no head has its units at {units[0]}:{units[1]}: {found.refusals[0]}",
-            "`exporter inspect MODEL` shows the heads and the parts of their axes",
-        )
-    return found
-
-
-def _heads(model: Model, found: Trace, options: CutOptions) -> tuple[Head, ...]:
-    """The chosen head and those that are cut with it; refused where they do not fit the options."""
-    heads = heads_cut_together(model.graph(), found, found.head(options.head))
-    units = parse_range(options.units)
-    if units is not None and (heads[0].unit_range or (0, heads[0].units)) != units:
-        raise UsageError(
-            f"the model shows the positions of the units of head {heads[0].name!r}",
-            "leave out --units",
-        )
-    check_head(heads[0], options)
-    return heads
-
-
-def _check_boxes_of_classes(heads: Sequence[Head], options: CutOptions) -> None:
-    """ModelError for what has no meaning for a box."""
-    boxes = [h.output for h in heads[1:] if h.output not in heads[0].other_outputs]
-    asked = {"--merge": options.merge, "--gate": options.gate, "--emit": options.emit}
-    flag = next((flag for flag, value in asked.items() if value), None)
-    if boxes and flag:
-        raise ModelError(
-            f"output {boxes[0]!r} has a box for each class, which cannot follow {flag}",
-            f"leave out {flag}, or remove the boxes: --drop-output {boxes[0]}",
-        )
 
 
 def _select(
@@ -358,7 +259,7 @@ def _select(
     Args:
         used: the units that the model itself needs.
     """
-    labels = _given_labels(options)
+    labels = given_labels(options)
     all_units = options.keep is None and options.remove is None
     earlier = model.remap.original.sha256 if model.remap else None
     files = (model.sha256, original.sha256, earlier)
@@ -482,59 +383,3 @@ def _mode_edits(
         removed_at.add(other.z)
         more += edits_of(other, kept, resolved_other)
     return (*edits, *more)
-
-
-def _warnings(
-    heads: Sequence[Head], selection: Selection, options: CutOptions, new_units: int
-) -> Iterator[str]:
-    yield from selection.notes
-    if heads[0].gather and not selection.keeps_all:
-        yield gather_note(heads[0])
-    if options.semantics.absolute and not selection.keeps_all:
-        yield _cost_of_absolute(heads[0], selection)
-    elif min(len(selection.kept), new_units) == 1 and not MODES[options.mode].keeps_share:
-        for head in heads:
-            if head.competes:
-                is_share = divides_by_a_norm(head) and contains_probabilities(head, head.z)
-                value = "1.0" if is_share else _OF_ONE_UNIT.get(head.activation, "1.0, -1.0 or NaN")
-                yield f"{head.activation} over one unit always returns {value}"
-    if MODES[options.mode].keeps_share:
-        return
-    for part in heads[0].normalized:
-        kept = set(part).intersection(selection.kept)
-        if len(kept) == 1:
-            only = selection.describe_unit(kept.pop())
-            yield f"{only} is the only one of its softmax, which always returns 1.0 for it"
-
-
-def _untouched_classes(model: Model, head: Head, options: CutOptions) -> Iterator[str]:
-    """A warning if --units names a range of an axis that seems to have classes only."""
-    units = parse_range(options.units)
-    heads = trace(model.graph()).heads if units else ()
-    every = next((each for each in heads if each.output == head.output), None)
-    if units is None or every is None or every.axis != head.axis or every.unit_range:
-        return
-    left = every.units - (units[1] - units[0])
-    if left:
-        yield (
-            f"--units {units[0]}:{units[1]} leaves {left} of the {every.units} positions of "
-            f"{head.output!r} as they are, and the model does not show that these are no classes"
-        )
-
-
-def _cost_of_absolute(head: Head, selection: Selection) -> str:
-    """Absolute probabilities need the constants of removed units."""
-    size = 0
-    for constant in head.constants:
-        share = len(constant.unit_axis.removed(selection.kept)) / len(constant.unit_axis.units)
-        size += round(share * prod(constant.shape) * _item_bytes(constant.dtype))
-    return (
-        f"absolute probabilities need the sum over all {head.units} units: {size} bytes stay in "
-        "the head that renormalized ones would not need"
-    )
-
-
-def _item_bytes(dtype: str) -> float:
-    """The name of a dtype contains its bits: float32, int4, bfloat16."""
-    digits = "".join(filter(str.isdigit, dtype))
-    return int(digits) / 8 if digits else 0.0
